@@ -1,0 +1,1 @@
+"""Launch topologies for `accelerate launch --config_file`."""

@@ -1,0 +1,1 @@
+"""The sample workbooks, written for this project and under its licence."""

@@ -1,0 +1,1 @@
+"""Recipes: one run's YAML each, `<base model>/<method>.yaml`."""

@@ -1,0 +1,100 @@
+"""An adapter's files, and its place in a base model that has no memory yet."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+
+import torch
+from peft import PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from transformers import PreTrainedModel
+
+from lrc.errors import ModelError
+from lrc.weights import unpickle_tensors
+
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+ADAPTER_BIN = "adapter_model.bin"
+ADAPTER_NAME = "default"
+
+
+def read_adapter_config(adapter: Path) -> PeftConfig:
+    """Read `adapter_config.json`.
+
+    Raises:
+        ModelError: it is missing or not a PEFT configuration.
+    """
+    if not (adapter / ADAPTER_CONFIG).is_file():
+        raise ModelError(f"{adapter}: no {ADAPTER_CONFIG}; name the folder of a trained adapter")
+    try:
+        return PeftConfig.from_pretrained(str(adapter))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ModelError(f"{adapter / ADAPTER_CONFIG}: not an adapter's configuration ({error})") from error
+
+
+def read_adapter_weights(adapter: Path) -> dict[str, torch.Tensor]:
+    """Read an adapter's tensors: safetensors, or a `.bin` file through the weights-only unpickler.
+
+    Raises:
+        ModelError: they are missing or damaged.
+    """
+    path = adapter / ADAPTER_WEIGHTS
+    try:
+        if path.is_file():
+            return load_file(path)
+    except (SafetensorError, ValueError) as error:
+        raise ModelError(f"{path}: damaged ({error}); take an earlier checkpoint, or train again") from error
+    if not (adapter / ADAPTER_BIN).is_file():
+        raise ModelError(f"{adapter}: no {ADAPTER_WEIGHTS}; name the folder of a trained adapter")
+    print(
+        f"{adapter / ADAPTER_BIN}: no safetensors; reading it with torch's weights-only unpickler",
+        file=sys.stderr,
+    )
+    return unpickle_tensors(adapter / ADAPTER_BIN)
+
+
+def empty_adapter(model: PreTrainedModel, settings: PeftConfig, adapter: Path) -> PeftModel:
+    """Put the adapter's modules, without their weights, into a model.
+
+    Raises:
+        ModelError: the model has no such modules.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # PEFT warns of ties that are followed here parameter by parameter
+            return get_peft_model(model, settings, low_cpu_mem_usage=True, autocast_adapter_dtype=False)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ModelError(
+            f"{adapter}: does not fit the base model ({error}); pass its own --base-model"
+        ) from error
+
+
+def match(model: PeftModel, tensors: dict[str, torch.Tensor], adapter: Path) -> dict[int, torch.Tensor]:
+    """Find the parameter of each of an adapter's tensors.
+
+    Returns:
+        the tensors by the `id` of their parameter.
+
+    Raises:
+        ModelError: a tensor is missing, has no place, or has another shape.
+    """
+    state = model.state_dict(keep_vars=True)
+    expected = get_peft_model_state_dict(model, state_dict=state, save_embedding_layers=False)
+    known = {**state, **expected}  # an adapter may also hold base embeddings, under their own names
+    for name in [*expected, *tensors]:
+        if name not in tensors or name not in known:
+            where = "the adapter lacks" if name not in tensors else "the base model has no place for"
+            raise ModelError(
+                f"{adapter / ADAPTER_WEIGHTS}: {where} {name}; pass the adapter's own --base-model"
+            )
+        if tensors[name].shape != known[name].shape:
+            have, want = tuple(tensors[name].shape), tuple(known[name].shape)
+            raise ModelError(
+                f"{adapter / ADAPTER_WEIGHTS}: {name} has shape {have}, "
+                f"expected {want}; pass the adapter's own --base-model"
+            )
+    return {id(known[name]): tensor for name, tensor in tensors.items()}

@@ -1,0 +1,182 @@
+"""The keys of a recipe: lrc's own, and those of TRL, transformers and PEFT with defaults that suit this work.
+
+Importing this takes seconds (TRL, transformers and PEFT come with it), so `recipe` does it as late as it can.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from trl import ModelConfig, SFTConfig
+
+from lrc.dtypes import device_type
+
+INIT_LORA_WEIGHTS = re.compile(r"gaussian|olora|orthogonal|pissa|pissa_niter_[1-9]\d*")
+# The least value of a key where upstream checks it late or not at all.
+AT_LEAST = {
+    "per_device_train_batch_size": 1,
+    "per_device_eval_batch_size": 1,
+    "gradient_accumulation_steps": 1,
+    "num_train_epochs": 0,
+    "learning_rate": 0,
+    "weight_decay": 0,
+    "max_length": 1,
+    "lora_r": 1,
+    "lora_alpha": 1,
+    "lora_dropout": 0,
+    "loraplus_lr_ratio": 1,
+    "option_orders": 1,
+    "row_tokens": 1,
+    "fold": 0,
+    "expected_vocab_size": 1,
+    "seed": 0,
+}
+
+
+@dataclass
+class DataArguments:
+    """What is asked, how, and what happens to a question that does not fit.
+
+    With a `fold`, `train_file` and `validation_file` become that fold's files.
+
+    Raises:
+        ValueError: `list_options` is false although a digit is to be answered, or a file's name has no folds.
+    """
+
+    train_file: str = field(metadata={"help": "The JSON to train on, as `lrc convert` writes it."})
+    validation_file: str | None = field(
+        default=None, metadata={"help": "The JSON to evaluate on during training; none by default."}
+    )
+    template: Literal["chinese-alpaca-2", "alpaca", "chat", "plain"] = field(
+        default="chinese-alpaca-2",
+        metadata={"help": "The prompt around a question; chat is the tokenizer's own chat template."},
+    )
+    answer_style: Literal["digit", "text"] = field(
+        default="digit", metadata={"help": "Answer with the number of an option, or with its text."}
+    )
+    list_options: bool | None = field(
+        default=None,
+        metadata={"help": "Show the options in the prompt. Default: true, but false for text with plain."},
+    )
+    on_too_long: Literal["shorten", "refuse", "skip"] = field(
+        default="shorten",
+        metadata={
+            "help": "A question longer than max_length: shorten its passage, refuse to train, or skip it."
+        },
+    )
+    option_orders: int = field(
+        default=1, metadata={"help": "In how many rotations of its options each question is trained."}
+    )
+    tree_packing: bool = field(
+        default=True, metadata={"help": "Compute a passage once for all of its questions in a batch."}
+    )
+    row_tokens: int | None = field(
+        default=None,
+        metadata={"help": "Tokens of a packed row at most; by default what max_length suggests."},
+    )
+    fold: int | None = field(
+        default=None,
+        metadata={"help": "Train on this fold, from 0: _train.json is read as _fold{k}_train.json."},
+    )
+    expected_vocab_size: int | None = field(
+        default=None, metadata={"help": "Refuse a tokenizer of another size; no check by default."}
+    )
+    overwrite_output_dir: bool = field(
+        default=False, metadata={"help": "Begin again in an output_dir that holds another run."}
+    )
+
+    def __post_init__(self) -> None:
+        if self.list_options is None:
+            self.list_options = (self.answer_style, self.template) != ("text", "plain")
+        if self.answer_style == "digit" and not self.list_options:
+            raise ValueError("list_options is false, expected true where answer_style is digit")
+        if self.fold is not None:
+            self.train_file = _of_fold(self.train_file, self.fold, "train")
+            if self.validation_file is not None:
+                self.validation_file = _of_fold(self.validation_file, self.fold, "validation")
+
+
+@dataclass
+class AdapterArguments:
+    """LoRA settings that TRL's `ModelConfig` lacks, under PEFT's names.
+
+    Raises:
+        ValueError: an initialisation that needs data or settings of its own, or a pattern that is not one.
+    """
+
+    init_lora_weights: str | None = field(
+        default=None,
+        metadata={"help": "gaussian, olora, orthogonal, pissa or pissa_niter_N; by default B is zero."},
+    )
+    rank_pattern: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={"help": "Ranks of modules that differ from lora_r, by a pattern of their name."},
+    )
+    alpha_pattern: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={"help": "Alphas of modules that differ from lora_alpha, by a pattern of their name."},
+    )
+    loraplus_lr_ratio: float | None = field(
+        default=None, metadata={"help": "LoRA+: the learning rate of B is that of A times this."}
+    )
+    ensure_weight_tying: bool = field(
+        default=False, metadata={"help": "Keep tied embeddings tied where lora_modules_to_save names them."}
+    )
+
+    def __post_init__(self) -> None:
+        given = self.init_lora_weights
+        if given is not None and not INIT_LORA_WEIGHTS.fullmatch(given):
+            expected = "gaussian, olora, orthogonal, pissa or pissa_niter_N"
+            raise ValueError(f"init_lora_weights is {given}, expected {expected}")
+        self.rank_pattern = _pattern("rank_pattern", self.rank_pattern)
+        self.alpha_pattern = _pattern("alpha_pattern", self.alpha_pattern)
+
+
+@dataclass
+class ModelArguments(ModelConfig):
+    """TRL's `ModelConfig`, with an adapter unless the recipe says otherwise."""
+
+    use_peft: bool = field(default=True, metadata={"help": "Train a LoRA adapter rather than all weights."})
+
+
+@dataclass
+class TrainingArguments(SFTConfig):
+    """TRL's `SFTConfig` with defaults that suit this work; upstream's are slower, or wrong here."""
+
+    bf16: bool | None = field(default=False, metadata={"help": "Mixed precision in bfloat16."})
+    gradient_checkpointing: bool = field(
+        default=False,
+        metadata={"help": "Compute activations twice to save memory; 1.1 to 1.4 times the time."},
+    )
+    # accelerate joins several CPU processes into one run only where the training arguments say so.
+    use_cpu: bool = field(
+        default_factory=lambda: device_type() == "cpu",
+        metadata={"help": "Stay on the CPU. Default: where there is no accelerator."},
+    )
+    completion_only_loss: bool | None = field(
+        default=True, metadata={"help": "Learn the answer, not the question."}
+    )
+
+
+def _of_fold(file: str, fold: int, part: str) -> str:
+    ending, folded = f"_{part}.json", f"_fold{fold}_{part}.json"
+    if not file.endswith(ending):
+        raise ValueError(f"{part}_file is {file}, expected a name that ends in {ending} where fold is given")
+    return file if file.endswith(folded) else file.removesuffix(ending) + folded
+
+
+def _pattern(key: str, value: dict[str, Any] | str | None) -> dict[str, Any] | None:
+    # On the command line a mapping is written as JSON, as for upstream's keys that hold one.
+    try:
+        pattern = json.loads(value) if isinstance(value, str) else value
+    except ValueError:
+        pattern = ()
+    whole = isinstance(pattern, dict) and all(
+        type(number) is int and number > 0 for number in pattern.values()
+    )
+    if pattern is not None and not whole:
+        raise ValueError(f"{key} is {value}, expected whole numbers by module name, such as {{q_proj: 8}}")
+    return pattern or None

@@ -1,0 +1,138 @@
+"""Which questions make an optimizer step, and their rows.
+
+A batch is one process's share of one optimizer step, counted in questions: `per_device_train_batch_size` times
+`gradient_accumulation_steps` of them, whatever rows they fill. Passages are drawn whole, so that the questions of one
+passage meet in one step; where a passage straddles two steps its tokens are computed in both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from lrc.tree import Row, TokenSequence, pack
+
+Draw = tuple[int, int]  # a question's place in the data, and the epoch that draws it
+
+
+@dataclass(frozen=True)
+class StepBatch:
+    """One process's share of one optimizer step."""
+
+    sequences: list[TokenSequence]
+    rows: list[Row]
+    idle: bool = False  # the process has no question of this step; its one row counts for nothing
+
+    @property
+    def target_count(self) -> int:
+        """How many supervised tokens there are."""
+        return 0 if self.idle else sum(len(row.targets) for row in self.rows)
+
+    def repacked(self, row_tokens: int) -> StepBatch:
+        """The same questions under another token budget."""
+        return StepBatch(self.sequences, pack(self.sequences, row_tokens), self.idle)
+
+
+class StepSampler(Sampler[list[Draw]]):
+    """Draws the questions of every optimizer step for one process; all processes draw the same epoch.
+
+    Args:
+        passages: (questions,) a number a passage, the same for the questions of one passage.
+        step_questions: questions a process and step.
+        rank: this process.
+        world_size: the number of processes.
+        seed: of the order of passages and of questions within a passage; None keeps the order of the data.
+        drop_last: leave out a last step that is not full.
+    """
+
+    def __init__(
+        self,
+        passages: Sequence[int],
+        step_questions: int,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        seed: int | None = None,
+        drop_last: bool = False,
+    ) -> None:
+        self.passages = np.asarray(passages)
+        self.step_questions, self.rank, self.world_size = step_questions, rank, world_size
+        self.seed, self.drop_last, self.epoch = seed, drop_last, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make the next iteration that of `epoch`."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        total = self.step_questions * self.world_size
+        return len(self.passages) // total if self.drop_last else -(-len(self.passages) // total)
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        order, total = self._order(), self.step_questions * self.world_size
+        for step in range(len(self)):
+            questions = order[step * total : (step + 1) * total]
+            # A last step that is not full is dealt out evenly; a process left without a question takes part idly.
+            share = np.array_split(questions, self.world_size)[self.rank]
+            yield [(int(question), self.epoch) for question in share]
+
+    def _order(self) -> np.ndarray:
+        places = np.arange(len(self.passages))
+        if self.seed is None:
+            return places
+        random = np.random.default_rng([self.seed, self.epoch])
+        _, passage = np.unique(self.passages, return_inverse=True)
+        drawn = random.permutation(passage.max() + 1)
+        return places[np.lexsort((random.random(len(places)), drawn[passage]))]
+
+
+class StepLoader(DataLoader):
+    """Loads `StepBatch`es.
+
+    Args:
+        draw: the sequences of one question in one epoch, one for each option order that is trained.
+    """
+
+    def __init__(
+        self,
+        draw: Callable[[Draw], list[TokenSequence]],
+        sampler: StepSampler,
+        row_tokens: int,
+        *,
+        share: bool = True,
+        num_workers: int = 0,
+    ) -> None:
+        self.row_tokens, self.share, self.draw = row_tokens, share, draw
+        super().__init__(
+            Draws(draw, len(sampler.passages)),
+            batch_sampler=sampler,
+            collate_fn=self.collate,
+            num_workers=num_workers,
+        )
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make the next iteration that of `epoch`."""
+        self.batch_sampler.set_epoch(epoch)
+
+    def collate(self, questions: list[list[TokenSequence]]) -> StepBatch:
+        """Pack the questions of a step."""
+        sequences = [sequence for orders in questions for sequence in orders]
+        if not sequences:
+            stand_in = self.draw((0, 0))[:1]
+            return StepBatch(stand_in, pack(stand_in, self.row_tokens), idle=True)
+        return StepBatch(sequences, pack(sequences, self.row_tokens, share=self.share))
+
+
+class Draws(Dataset):
+    """The questions as a map-style dataset, by draw."""
+
+    def __init__(self, draw: Callable[[Draw], list[TokenSequence]], length: int) -> None:
+        self.draw, self.length = draw, length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, draw: Draw) -> list[TokenSequence]:
+        return self.draw(draw)

@@ -1,0 +1,198 @@
+"""The command line: flags in, one verb called, errors out as lines. Imports only the verb that was chosen."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+
+import lrc
+from lrc import progress
+from lrc.errors import LrcError
+
+FILE = click.Path(path_type=Path)
+force = click.option("--force", is_flag=True, help="Overwrite an output that exists.")
+TEMPLATES = ("chinese-alpaca-2", "alpaca", "chat", "plain")
+STYLES = ("digit", "text")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(lrc.__version__, prog_name="lrc")
+@click.option("--quiet", is_flag=True, help="Show no progress.")
+def cli(quiet: bool) -> None:
+    """LoRA for reading comprehension: workbook, training, adapter, answers, submission."""
+    if quiet:
+        progress.silence()
+
+
+@cli.command()
+@click.argument("files", nargs=-1, required=True, type=FILE)
+@click.option("--sheet", help="The sheet to read, where a workbook has several.")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+def check(files: tuple[Path, ...], sheet: str | None, as_json: bool) -> None:
+    """Validate workbooks, JSON files and recipes; exit 1 where convert or train would refuse them."""
+    from lrc.check import check
+
+    sys.exit(0 if check(files, sheet=sheet, as_json=as_json) else 1)
+
+
+@cli.command()
+@click.argument("file", type=FILE)
+@click.option("--output-dir", required=True, type=FILE, help="Where the JSON files go.")
+@click.option("--sheet", help="The sheet to read, where a workbook has several.")
+@click.option("--layout", type=click.Choice(["lines", "reference"]), default="lines", show_default=True)
+@click.option("--validation-fraction", type=click.FloatRange(0, 1, max_open=True), default=0.2, show_default=True)
+@click.option("--folds", type=click.IntRange(min=2), help="Write K folds beside the single split.")
+@click.option("--seed", type=int, default=42, show_default=True)
+@click.option("--on-error", type=click.Choice(["refuse", "skip"]), default="refuse", show_default=True)
+@force
+def convert(file: Path, **options: Any) -> None:
+    """Turn a workbook into Alpaca JSON, split by passage."""
+    from lrc.convert import convert
+
+    convert(file, **options)
+
+
+@cli.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+@click.argument("recipe")
+@click.option("--accelerate-config", help="A launch config: a file, or the name of one that lrc ships.")
+@click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
+def train(recipe: str, accelerate_config: str | None, overrides: tuple[str, ...]) -> None:
+    """Train an adapter: run `accelerate launch -m lrc.sft` with RECIPE.
+
+    RECIPE is a YAML file or the name of one that lrc ships, such as tiny/lora. Any key of it can be
+    overridden: --key value. lrc's own keys: train_file, validation_file, template, answer_style,
+    list_options, on_too_long, option_orders, tree_packing, row_tokens, fold, expected_vocab_size,
+    overwrite_output_dir. All others are those of TRL's SFTConfig and ModelConfig; docs/recipes.md lists them.
+    """
+    from lrc.train import train
+
+    sys.exit(train(recipe, accelerate_config, overrides))
+
+
+@cli.command()
+@click.option("--adapter", required=True, type=FILE, help="The folder of the adapter.")
+@click.option("--output-dir", required=True, type=FILE, help="Where the merged model goes.")
+@click.option("--base-model", help="The base model, where the adapter's own record of it does not serve.")
+@click.option("--dtype", type=click.Choice(["float32", "float16", "bfloat16"]), help="Default: the base model's.")
+@click.option("--verify", is_flag=True, help="Compare logits of merged model and base + adapter afterwards.")
+@force
+def merge(**options: Any) -> None:
+    """Merge an adapter into its unquantised base: an ordinary model folder, verified."""
+    from lrc.merge import merge
+
+    merge(**options)
+
+
+def answering(command: Any) -> Any:
+    """The flags that say how a model is asked, for generate and evaluate."""
+    for option in (
+        click.option("--list-options/--no-list-options", default=None, help="Default: as trained."),
+        click.option("--answer-style", type=click.Choice(STYLES), help="Default: as trained."),
+        click.option("--template", type=click.Choice(TEMPLATES), help="Default: as trained."),
+        click.option("--row-tokens", type=click.IntRange(min=1), help="Token budget of a packed row."),
+        click.option("--votes", type=click.IntRange(min=1), default=1, show_default=True, help="Option orders to average."),
+        click.option("--adapter", "adapters", type=FILE, multiple=True, help="An adapter on top; repeat to average several."),
+    ):
+        command = option(command)
+    return command
+
+
+@cli.command()
+@click.option("--model", required=True, help="A base or merged model: a folder, or a name on the Hub.")
+@click.option("--data", required=True, type=FILE, help="A workbook, a CSV or Alpaca JSON.")
+@click.option("--output", required=True, type=FILE, help="The CSV to write.")
+@click.option("--scores", type=FILE, help="Write every option's score, JSON lines.")
+@answering
+@force
+def generate(model: str, data: Path, output: Path, scores: Path | None, force: bool, **asked: Any) -> None:
+    """Answer every question of a file: a CSV with the header ID,Answer."""
+    from lrc.answering import Asking
+    from lrc.generate import generate
+
+    generate(model, data, output, asking=Asking(**asked), scores=scores, force=force)
+
+
+@cli.command()
+@click.option("--model", help="A base or merged model: a folder, or a name on the Hub.")
+@click.option("--predictions", type=FILE, multiple=True, help="A CSV to score instead; two of them are compared.")
+@click.option("--data", required=True, type=FILE, help="A labelled workbook, CSV or Alpaca JSON.")
+@click.option("--output", type=FILE, help="Write the figures as JSON.")
+@click.option("--scores", type=FILE, help="Write every option's score, JSON lines.")
+@answering
+@force
+def evaluate(
+    model: str | None,
+    predictions: tuple[Path, ...],
+    data: Path,
+    output: Path | None,
+    scores: Path | None,
+    force: bool,
+    **asked: Any,
+) -> None:
+    """Accuracy with its 95% interval, of a model or of predictions made before."""
+    if bool(model) == bool(predictions):
+        raise click.UsageError("give either --model or --predictions")
+    if len(predictions) > 2:
+        raise click.UsageError("at most two --predictions can be compared")
+    from lrc.answering import Asking
+    from lrc.evaluation import evaluate_model, evaluate_predictions
+
+    if model:
+        evaluate_model(model, data, asking=Asking(**asked), output=output, scores=scores, force=force)
+    else:
+        evaluate_predictions(predictions, data, output=output, force=force)
+
+
+@cli.command()
+@click.option("--adapter", type=FILE, help="The folder of the adapter.")
+@click.option("--merged", type=FILE, help="The folder of a merged model instead.")
+@click.option("--repo-id", required=True, help="USER/NAME on the Hub.")
+@click.option("--private", is_flag=True, help="Make the repository private.")
+@click.option("--dry-run", is_flag=True, help="Show the model card and the list of files; send nothing.")
+def publish(adapter: Path | None, merged: Path | None, **options: Any) -> None:
+    """Publish an adapter, with its model card, on the Hub."""
+    if (adapter is None) == (merged is None):
+        raise click.UsageError("give either --adapter or --merged")
+    from lrc.publish import publish
+
+    publish(adapter or merged, **options)
+
+
+@cli.command()
+@click.option("--output-dir", type=FILE, default=Path("demo"), show_default=True)
+@force
+def demo(output_dir: Path, force: bool) -> None:
+    """Run the whole way on the sample workbook and a tiny model made on the spot."""
+    from lrc.demo import demo
+
+    demo(output_dir, force=force)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 refused, 2 wrong usage, 130 and 143 after SIGINT and SIGTERM."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        cli.main(args=None if arguments is None else list(arguments), prog_name="lrc", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        print("lrc: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except LrcError as error:
+        print(*error.findings, sep="\n", file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:
+        print(f"{error.filename or 'lrc'}: {error.strerror or error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    print("lrc: terminated", file=sys.stderr)
+    sys.exit(128 + signum)

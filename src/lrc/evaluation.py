@@ -1,0 +1,141 @@
+"""Accuracy of a model or of predictions: `lrc evaluate`, or `accelerate launch … -m lrc.evaluation`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+
+from lrc.alpaca import Record
+from lrc.answering import Asking, answer, load_scorer, read_askable, write_scores
+from lrc.errors import DataError
+from lrc.lexical import BASELINES
+from lrc.metrics import Figures, accuracy, accuracy_by, confusion, mcnemar
+from lrc.output import new_file, refuse_existing
+from lrc.prompt import question_of
+from lrc.submission import read_submission
+
+LENGTHS = (150, 300, 450)  # characters of a passage, where one length group ends and the next begins
+
+
+def evaluate_model(
+    model: str, data: Path, *, asking: Asking, output: Path | None, scores: Path | None = None, force: bool = False
+) -> None:
+    """Answer labelled questions and print how many answers are right.
+
+    Raises:
+        LrcError: the model, the data or an output stands in the way.
+    """
+    for path in filter(None, (output, scores)):
+        refuse_existing(path, force=force)
+    records, answers = _labelled(data)
+    found = answer(load_scorer(model, asking), records)
+    if not PartialState().is_main_process:
+        return
+    if scores is not None:
+        write_scores(scores, records, found, force=force)
+    figures = measure(records, [score.prediction for score in found], answers)
+    if asking.votes > 1:
+        figures["consistency"] = sum(score.consistent for score in found) / len(found)
+    _tell(figures, output, force=force)
+
+
+def evaluate_predictions(files: Sequence[Path], data: Path, *, output: Path | None, force: bool = False) -> None:
+    """Print how many answers of one or two submissions are right, and whether the two differ.
+
+    Raises:
+        LrcError: the files are not about the same questions, or the output exists.
+    """
+    if output is not None:
+        refuse_existing(output, force=force)
+    records, answers = _labelled(data)
+    predictions = [_paired(file, records, data) for file in files]
+    figures = measure(records, predictions[0], answers)
+    if len(predictions) == 2:
+        second = measure(records, predictions[1], answers)
+        figures["second"] = second
+        figures["mcnemar"] = dict(mcnemar(predictions[0], predictions[1], answers))
+    _tell(figures, output, force=force)
+
+
+def measure(records: Sequence[Record], predictions: Sequence[int], answers: Sequence[int]) -> dict[str, Any]:
+    """All figures about one set of predictions; the lexical baselines on the same questions stand beside it."""
+    questions = [question_of(record) for record in records]
+    groups = [sum(len(question.passage) >= length for length in LENGTHS) for question in questions]
+    return {
+        **accuracy(predictions, answers),
+        "by_position": accuracy_by(answers, predictions, answers),
+        "by_length": {_group(k): figures for k, figures in accuracy_by(groups, predictions, answers).items()},
+        "confusion": confusion(predictions, answers),
+        "baselines": {name: accuracy(predict(questions), answers) for name, predict in BASELINES.items()},
+    }
+
+
+def _labelled(data: Path) -> tuple[list[Record], list[int]]:
+    records = read_askable(data)
+    answers = [question_of(record).answer for record in records]
+    missing = [record.id for record, number in zip(records, answers, strict=True) if number is None]
+    if missing:
+        raise DataError(f"{data}: {len(missing)} questions have no answer, first {missing[0]}; give a labelled file")
+    return records, [number for number in answers if number is not None]
+
+
+def _paired(file: Path, records: Sequence[Record], data: Path) -> list[int]:
+    """The predictions of a submission, by position: labelled ids may repeat."""
+    pairs = read_submission(file)
+    wanted = [record.id for record in records]
+    if [name for name, _ in pairs] != wanted:
+        at = next((i for i, (a, b) in enumerate(zip(pairs, wanted, strict=False)) if a[0] != b), min(len(pairs), len(wanted)))
+        raise DataError(f"{file}: its ids are not those of {data} from line {at + 2} on; give the predictions of this file")
+    limits = [len(question_of(record).options) for record in records]
+    wrong = [i for i, ((_, number), limit) in enumerate(zip(pairs, limits, strict=True)) if not 1 <= number <= limit]
+    if wrong:
+        i = wrong[0]
+        raise DataError(f"{file}, line {i + 2}: Answer is {pairs[i][1]}, expected 1 to {limits[i]}")
+    return [number for _, number in pairs]
+
+
+def _group(k: int) -> str:
+    low, high = (0, *LENGTHS)[k], (*LENGTHS, None)[k]
+    return f"{low}+" if high is None else f"{low}-{high - 1}"
+
+
+def _tell(figures: dict[str, Any], output: Path | None, *, force: bool) -> None:
+    if output is not None:
+        with new_file(output, force=force) as temporary:
+            temporary.write_text(json.dumps(figures, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    for line in _table(figures):
+        print(line)
+
+
+def _table(figures: dict[str, Any]) -> list[str]:
+    lines = [f"accuracy              {_share(figures)}"]
+    if "second" in figures:
+        pair = figures["mcnemar"]
+        lines.append(f"second                {_share(figures['second'])}")
+        lines.append(
+            f"right in one only     {pair['first_only']} and {pair['second_only']}, "
+            f"McNemar's exact test p = {pair['p_value']:.4f}"
+        )
+    lines += [f"answer {position:<15}{_share(part)}" for position, part in figures["by_position"].items()]
+    lines += [f"{group + ' characters':<22}{_share(part)}" for group, part in figures["by_length"].items()]
+    lines += [f"{name:<22}{_share(part)}" for name, part in figures["baselines"].items()]
+    if "consistency" in figures:
+        lines.append(f"consistency           {figures['consistency']:.4f}")
+    return lines
+
+
+def _share(figures: Figures) -> str:
+    low, high = figures["ci_low"], figures["ci_high"]
+    return f"{figures['accuracy']:.4f}  ({low:.4f} to {high:.4f})  n = {figures['n']:.0f}"
+
+
+if __name__ == "__main__":
+    import sys
+
+    from lrc.cli import main
+
+    main(["evaluate", *sys.argv[1:]])

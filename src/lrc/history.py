@@ -1,0 +1,81 @@
+"""What a run tells while it trains: `metrics.jsonl` in its folder, and progress on stderr."""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from lrc.progress import Advance, say, track
+
+METRICS_FILE = "metrics.jsonl"
+
+
+class History(TrainerCallback):
+    """Writes every logged line to `metrics.jsonl` and shows steps and the figures that people wait for."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._advance: Advance | None = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Start the progress, and take back the lines of steps that will be done again."""
+        if not state.is_world_process_zero:
+            return
+        _keep_until(_file(args), state.global_step)
+        self._advance = self._stack.enter_context(track("train", state.max_steps, "steps"))
+        self._advance(state.global_step)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Count a step."""
+        if self._advance:
+            self._advance()
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Keep a line, and say the loss or the accuracy."""
+        if not state.is_world_process_zero or logs is None:
+            return
+        line = {"step": state.global_step, **logs}
+        path = _file(args)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        told = {key: logs[key] for key in ("loss", "eval_loss", "eval_accuracy", "learning_rate") if key in logs}
+        if told:
+            say(f"step {state.global_step}: " + ", ".join(f"{key} {value:.4g}" for key, value in told.items()))
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """End the progress."""
+        self._stack.close()
+
+
+def _file(args: TrainingArguments) -> Path:
+    return Path(args.output_dir or ".") / METRICS_FILE
+
+
+def _keep_until(path: Path, step: int) -> None:
+    """Keep the lines of the steps that the checkpoint knows; a line cut short by a kill goes, too."""
+    if not path.is_file():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] <= step > 0:
+                kept.append(line)
+        except (ValueError, KeyError):
+            continue
+    path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")

@@ -1,0 +1,71 @@
+"""Packed rows → log-probabilities of their targets. Training, evaluation and answering all run this."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lrc.attention import tree_mask, why_no_trees
+from lrc.errors import MachineError
+from lrc.progress import say
+from lrc.tree import Row, TokenSequence, pack
+
+# What a row of a forward pass may hold. On a CPU a longer row only lengthens the attention; an accelerator wants work.
+ROW_TOKENS = {"cpu": 768}
+ROW_TOKENS_ACCELERATOR = 4096
+
+
+def row_budget(device: torch.device, row_tokens: int | None) -> int:
+    """The token budget of a row: the one asked for, or what suits the device."""
+    return row_tokens or ROW_TOKENS.get(device.type, ROW_TOKENS_ACCELERATOR)
+
+
+def target_log_probs(model: Any, row: Row, device: torch.device) -> torch.Tensor:
+    """Run one row and read the log-probability of each of its targets; the head runs at their sources only.
+
+    Returns:
+        (T,) float32, natural logarithm, in the order of `row.targets`.
+    """
+
+    def put(array: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(array).to(device, non_blocking=True)
+
+    inner = getattr(model, "module", model)
+    positions, sources = put(row.position_ids), put(row.sources)
+    logits = model(
+        input_ids=put(row.input_ids)[None],
+        position_ids=positions[None],
+        attention_mask=tree_mask(put(row.subtree_end), positions, inner.config, inner.dtype),
+        logits_to_keep=put(row.heads),
+        use_cache=False,
+    ).logits[0]
+    logits = logits.float()
+    return logits[sources, put(row.targets)] - logits.logsumexp(-1)[sources]
+
+
+def sequence_scores(
+    model: Any, sequences: Sequence[TokenSequence], device: torch.device, row_tokens: int
+) -> NDArray[np.float64]:
+    """The sum of the log-probabilities of each sequence's completion.
+
+    Where a row does not fit into the device's memory, the budget is halved and the rest goes on.
+
+    Returns:
+        (len(sequences),) natural logarithms.
+    """
+    totals = np.zeros(len(sequences))
+    share = why_no_trees(model) is None
+    try:
+        for row in pack(sequences, row_tokens, share=share):
+            with torch.inference_mode():
+                np.add.at(totals, row.owners, target_log_probs(model, row, device).double().cpu().numpy())
+    except torch.OutOfMemoryError:
+        if row_tokens <= max(len(sequence.inputs) for sequence in sequences):
+            raise MachineError(f"{device}: its memory does not hold one question; use a smaller or a quantized model") from None
+        say(f"{device}: out of memory with rows of {row_tokens} tokens; going on with {row_tokens // 2}")
+        return sequence_scores(model, sequences, device, row_tokens // 2)
+    return totals

@@ -1,0 +1,142 @@
+"""The verb: base + adapter → an ordinary model folder, verified."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import torch
+
+from lrc.adapter import read_adapter_config
+from lrc.errors import MachineError, ModelError, OutputError
+from lrc.fingerprint import CONFIG, TOKENIZER_FILES, VOCABULARIES, find_base, read_json, verify_base
+from lrc.graft import Graft, NotStreamed
+from lrc.memory import available_memory, size
+from lrc.merged import float32_bytes, write_streamed, write_whole
+from lrc.output import new_folder, refuse_existing
+from lrc.probes import PROBES, compare_logits
+from lrc.run import RUN_FILE, read_run
+from lrc.weights import Checkpoint
+
+GENERATION_CONFIG = "generation_config.json"
+
+
+def merge(
+    adapter: Path,
+    output_dir: Path,
+    *,
+    base_model: str | None = None,
+    dtype: str | None = None,
+    verify: bool = False,
+    force: bool = False,
+) -> None:
+    """Merge an adapter into its unquantised base.
+
+    Args:
+        adapter: the adapter's folder.
+        output_dir: the merged model's folder; it appears whole or not at all.
+        base_model: a folder or a name on the Hub; by default what the adapter's configuration names.
+        dtype: `float32`, `float16` or `bfloat16`; by default the base's.
+        verify: compare logits of the merged model with those of base and adapter, where memory allows.
+        force: overwrite an output that exists.
+
+    Raises:
+        LrcError: an input cannot be used, the output exists, or memory or disk do not suffice.
+    """
+    refuse_existing(output_dir, force=force)
+    base = _base_of(adapter, base_model)
+    _refuse_inputs_as_output(output_dir, adapter, base)
+    _recognise(adapter, base)
+    target = getattr(torch, dtype) if dtype else None
+    weights = Checkpoint(base)
+    _require_disk(output_dir, weights, target)
+    with new_folder(output_dir, force=force) as folder:
+        changed = _write_weights(adapter, base, weights, folder, target)
+        _copy_companions(adapter, base, folder)
+        if verify:
+            _verify(folder, base, adapter, weights)
+    print(f"{output_dir}: merged, {changed} tensors changed; every tensor was read back and is finite")
+
+
+def _base_of(adapter: Path, base_model: str | None) -> Path:
+    settings = read_adapter_config(adapter)
+    name = base_model or settings.base_model_name_or_path
+    if not name:
+        raise ModelError(f"{adapter}: names no base model; say which with --base-model")
+    base = find_base(name, None if base_model else settings.revision)
+    try:
+        quantised = "quantization_config" in read_json(base / CONFIG)
+    except ValueError as error:
+        raise ModelError(f"{base / CONFIG}: not a JSON object ({error}); fetch the file again") from error
+    if quantised:
+        raise ModelError(f"{name}: is quantised on disk; pass the unquantised model as --base-model")
+    return base
+
+
+def _refuse_inputs_as_output(output_dir: Path, adapter: Path, base: Path) -> None:
+    output = output_dir.resolve()
+    for source in (adapter.resolve(), base.resolve()):
+        if output == source or output in source.parents:
+            raise OutputError(
+                f"{output_dir}: would replace {source.name}, which is merged; choose another name"
+            )
+
+
+def _recognise(adapter: Path, base: Path) -> None:
+    run = read_run(adapter)
+    if run and run.base:
+        verify_base(run.base, base)
+    else:
+        print(
+            f"{adapter}: does not say which base it was trained on; only the shapes can be checked",
+            file=sys.stderr,
+        )
+
+
+def _require_disk(output_dir: Path, weights: Checkpoint, dtype: torch.dtype | None) -> None:
+    need = sum(
+        spec.nbytes // spec.dtype.itemsize * (dtype or spec.dtype).itemsize for spec in weights.specs.values()
+    )
+    place = next(parent for parent in output_dir.absolute().parents if parent.is_dir())
+    have = shutil.disk_usage(place).free
+    if need > have:
+        raise MachineError(f"{output_dir}: needs {size(need)}, {size(have)} are free; make room on that disk")
+
+
+def _write_weights(
+    adapter: Path, base: Path, weights: Checkpoint, folder: Path, dtype: torch.dtype | None
+) -> int:
+    try:
+        return write_streamed(Graft(adapter, base, weights), base, folder, dtype)
+    except NotStreamed as reason:
+        print(f"{adapter}: {reason}; PEFT merges it with the whole model in memory", file=sys.stderr)
+        for file in folder.iterdir():
+            file.unlink()
+        return write_whole(adapter, base, folder, dtype)
+
+
+def _copy_companions(adapter: Path, base: Path, folder: Path) -> None:
+    tokenizer = _tokenizer_folder(adapter, base)
+    for source, names in (
+        (base, (GENERATION_CONFIG,)),
+        (tokenizer, TOKENIZER_FILES),
+        (adapter, (RUN_FILE,)),
+    ):
+        for name in names:
+            if (source / name).is_file():
+                shutil.copyfile(source / name, folder / name)
+
+
+def _tokenizer_folder(adapter: Path, base: Path) -> Path:
+    return adapter if any((adapter / name).is_file() for name in VOCABULARIES) else base
+
+
+def _verify(folder: Path, base: Path, adapter: Path, weights: Checkpoint) -> None:
+    need, have = float32_bytes(weights), available_memory()
+    if need > have:
+        print(f"logits not compared: that needs {size(need)}, {size(have)} of memory are free")
+        return
+    difference, largest = compare_logits(folder, base, adapter, _tokenizer_folder(adapter, base))
+    line = f"largest difference of a logit on {len(PROBES)} texts: {difference:.2e}"
+    print(f"{line} (largest logit: {largest:.2f})")

@@ -1,0 +1,153 @@
+"""Tokenizer, base model, quantization and adapters, loaded one way for every verb."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, SentencePieceBackend
+from transformers.utils import cached_file
+
+from lrc.errors import ModelError
+
+
+def load_tokenizer(name: str, revision: str = "main", *, trust_remote_code: bool = False) -> Any:
+    """Load a tokenizer that gives the ids the base model was trained with.
+
+    transformers rebuilds `LlamaTokenizer` as a BPE of its own, which breaks ties between pieces of equal score unlike
+    sentencepiece does; where a folder has a sentencepiece model and no `tokenizer.json`, sentencepiece itself is used.
+
+    Args:
+        name: a folder or a name on the Hub.
+
+    Raises:
+        ModelError: there is no tokenizer at `name`.
+    """
+    with _loading(name, "tokenizer"):
+        cls = SentencePieceBackend if _needs_sentencepiece(name, revision) else AutoTokenizer
+        return cls.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
+
+
+def tokenizer_backend(tokenizer: Any) -> str:
+    """`sentencepiece` or `tokenizers`, whichever makes the ids."""
+    return "sentencepiece" if isinstance(tokenizer, SentencePieceBackend) else "tokenizers"
+
+
+def load_config(name: str, revision: str = "main", *, trust_remote_code: bool = False) -> Any:
+    """Load a model's configuration.
+
+    Raises:
+        ModelError: there is none at `name`.
+    """
+    with _loading(name, "model"):
+        return AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
+
+
+def load_base(
+    name: str,
+    *,
+    dtype: torch.dtype | str = "auto",
+    revision: str = "main",
+    quantization: BitsAndBytesConfig | None = None,
+    attn_implementation: str | None = None,
+    device_map: Any = None,
+    trust_remote_code: bool = False,
+) -> Any:
+    """Load a causal language model; safetensors first, and nothing but tensors out of a pickle.
+
+    Raises:
+        ModelError: there is no such model, or its files cannot be read.
+    """
+    with _loading(name, "model"):
+        return AutoModelForCausalLM.from_pretrained(
+            name,
+            dtype=dtype,
+            revision=revision,
+            quantization_config=quantization,
+            attn_implementation=attn_implementation,
+            device_map=device_map,
+            trust_remote_code=trust_remote_code,
+            weights_only=True,
+        )
+
+
+def load_for_answering(name: str, adapters: Sequence[Path], device: torch.device) -> tuple[Any, list[str]]:
+    """Load a model with any number of adapters beside each other.
+
+    Returns:
+        The model on `device`, in evaluation mode, and the names of its adapters, to be set active one at a time.
+
+    Raises:
+        ModelError: the model or an adapter cannot be read, or they do not fit each other.
+    """
+    from peft import PeftModel
+
+    dtype = torch.float32 if device.type == "cpu" else "auto"
+    model = load_base(name, dtype=dtype)
+    names = [f"adapter_{k}" for k in range(len(adapters))]
+    for adapter, path in zip(names, adapters, strict=True):
+        with _loading(str(path), "adapter"):
+            if isinstance(model, PeftModel):
+                model.load_adapter(str(path), adapter)
+            else:
+                model = PeftModel.from_pretrained(model, str(path), adapter)
+    return model.to(device).eval(), names
+
+
+def check_vocabulary(tokenizer: Any, model: Any, expected: int | None = None) -> None:
+    """Refuse a tokenizer whose ids the model's embeddings do not have; nothing is ever resized.
+
+    Args:
+        expected: the recipe's `expected_vocab_size`.
+
+    Raises:
+        ModelError: more ids than rows, or another size than expected.
+    """
+    rows = model.get_input_embeddings().weight.shape[0]
+    size = max(len(tokenizer), max(tokenizer.get_vocab().values()) + 1)
+    if expected is not None and len(tokenizer) != expected:
+        raise ModelError(
+            f"tokenizer: has {len(tokenizer)} tokens, expected_vocab_size is {expected}; "
+            "use the tokenizer that belongs to the base model, or correct the recipe"
+        )
+    if size > rows:
+        raise ModelError(
+            f"tokenizer: has {size} tokens, the model's embeddings have {rows} rows; "
+            "use the tokenizer and the base model of the same release"
+        )
+
+
+def _needs_sentencepiece(name: str, revision: str) -> bool:
+    def find(file: str) -> str | None:
+        found: str | None = cached_file(
+            name, file, revision=revision, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_gated_repo=False
+        )
+        return found
+
+    settings = find("tokenizer_config.json")
+    if find("tokenizer.json") or not find("tokenizer.model") or settings is None:
+        return False
+    return str(json.loads(Path(settings).read_text(encoding="utf-8")).get("tokenizer_class")).startswith("LlamaTokenizer")
+
+
+@contextmanager
+def _loading(name: str, what: str) -> Any:
+    """Turn the many ways in which loading fails into one line."""
+    if not name:
+        raise ModelError(f"no {what} was named; give model_name_or_path")
+    try:
+        yield
+    except (HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise ModelError(f"{name}: no {what} can be read here ({_first_line(error)}); give a folder, or a name on the Hub") from error
+    except (ValueError, KeyError, RuntimeError, ImportError) as error:
+        raise ModelError(f"{name}: its {what} cannot be loaded ({_first_line(error)})") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+

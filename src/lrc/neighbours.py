@@ -1,0 +1,140 @@
+"""Near-duplicate passages: which passages are so alike that they must not be split between train and validation.
+
+Two passages are near-duplicates where their sets of character 5-grams have a Jaccard index of 0.7 or more; clusters
+are transitive. Candidates come from MinHash signatures (Broder 1997) cut into bands; the exact index of the two sets
+decides. Time and memory grow in step with the text: of a band that very many share, such as those of boilerplate, each
+passage is compared with its nearest only, and one that looked like many others in vain is left in peace.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+Integers = NDArray[np.int64]
+Hashes = NDArray[np.uint64]
+
+GRAM = 5
+THRESHOLD = 0.7
+# 20 bands of 2 hashes find a pair of index 0.7 with probability 1 - (1 - 0.7²)^20 = 0.999999.
+BANDS, BAND_HASHES = 20, 2
+# Of the 40 hashes, a pair of index 0.7 shares fewer than 15 once in 10⁵ times: no need to look at it.
+MIN_SHARED = 15
+REACH = 32  # how many later passages of one band a passage is compared with
+PATIENCE = 8  # comparisons in vain after which a passage does not seek others any more
+BLOCK = 2048  # passages whose 5-grams are held in memory at a time
+
+
+def canonical(text: str) -> str:
+    """The text that decides whether two passages are the same one: no white space, compatibility forms, no case."""
+    return "".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def jaccard(left: str, right: str) -> float:
+    """The Jaccard index of the two texts' sets of character 5-grams; a shorter text is one gram.
+
+    Args:
+        left: a canonical text.
+        right: another one.
+    """
+    a, b = _grams(left), _grams(right)
+    shared = len(a & b)
+    return shared / (len(a) + len(b) - shared)
+
+
+def cluster_passages(passages: Sequence[str]) -> list[int]:
+    """Number the clusters of near-duplicate passages, from 0 in order of their first passage.
+
+    Args:
+        passages: one for each question; equal ones are looked at once.
+
+    Returns:
+        The number of its cluster for each passage.
+    """
+    canonicals = {passage: canonical(passage) for passage in dict.fromkeys(passages)}
+    places = {text: place for place, text in enumerate(dict.fromkeys(canonicals.values()))}
+    clusters = _cluster(list(places))
+    return [clusters[places[canonicals[passage]]] for passage in passages]
+
+
+def _cluster(texts: list[str]) -> list[int]:
+    """Number the clusters of distinct canonical texts."""
+    signatures = _signatures(texts)
+    labels = np.arange(len(texts))
+    in_vain = np.zeros(len(texts), dtype=np.int64)
+    compared: set[tuple[int, int]] = set()
+    for left, right in _candidates(signatures):
+        worth = (labels[left] != labels[right]) & (np.minimum(in_vain[left], in_vain[right]) < PATIENCE)
+        left, right = left[worth], right[worth]
+        alike = (signatures[left] == signatures[right]).sum(axis=1) >= MIN_SHARED
+        # Neighbours in the order of a band follow each other, so that the grams of the last ones are still cached.
+        pairs = [p for p in zip(left[alike].tolist(), right[alike].tolist(), strict=True) if p not in compared]
+        found = [pair for pair in pairs if jaccard(texts[pair[0]], texts[pair[1]]) >= THRESHOLD]
+        lost = set(pairs).difference(found)
+        compared |= lost
+        np.add.at(in_vain, np.array(list(lost), dtype=np.int64).ravel(), 1)
+        _join(labels, found)
+    return np.unique(labels, return_inverse=True)[1].tolist()
+
+
+def _candidates(signatures: Hashes) -> Iterator[tuple[Integers, Integers]]:
+    """Pairs of texts that agree in a band, nearest neighbours of each band first; the smaller number on the left."""
+    for band in range(BANDS):
+        columns = signatures[:, band * BAND_HASHES : (band + 1) * BAND_HASHES]
+        # Within a band the next band's hashes order the texts, so that the most alike stand side by side.
+        order = np.lexsort((np.roll(signatures, -(band + 1) * BAND_HASHES, axis=1)[:, 0], *columns.T))
+        columns = columns[order]
+        for step in range(1, REACH + 1):
+            same = np.flatnonzero((columns[step:] == columns[:-step]).all(axis=1))
+            if not len(same):
+                break
+            one, other = order[same], order[same + step]
+            yield np.minimum(one, other), np.maximum(one, other)
+
+
+def _join(labels: Integers, pairs: list[tuple[int, int]]) -> None:
+    """Give both sides of every pair the smallest label of their clusters, in place. A label is its cluster's first text."""
+    if not pairs:
+        return
+    left, right = np.array(pairs).T
+    while (labels[left] != labels[right]).any():
+        low, high = np.minimum(labels[left], labels[right]), np.maximum(labels[left], labels[right])
+        np.minimum.at(labels, high, low)
+        while (labels[labels] != labels).any():
+            labels[:] = labels[labels]
+
+
+def _signatures(texts: list[str]) -> Hashes:
+    """The MinHash signature of each text: the smallest value of each of 40 hashes over its 5-grams."""
+    generator = np.random.Generator(np.random.PCG64(0))
+    factors = generator.integers(2**63, size=BANDS * BAND_HASHES, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+    signatures = np.empty((len(texts), len(factors)), dtype=np.uint64)
+    for start in range(0, len(texts), BLOCK):
+        block = texts[start : start + BLOCK]
+        hashes, firsts = _gram_hashes(block)
+        for column, factor in enumerate(factors):
+            signatures[start : start + len(block), column] = np.minimum.reduceat(hashes * factor, firsts)
+    return signatures
+
+
+def _gram_hashes(texts: list[str]) -> tuple[Hashes, Integers]:
+    """A 64-bit hash of every 5-gram of the texts, one after the other, and where each text's hashes begin."""
+    padded = [text.ljust(GRAM, "\0") for text in texts]
+    counts = np.array([len(text) - GRAM + 1 for text in padded])
+    ends = np.cumsum(counts + GRAM - 1)
+    codes = np.frombuffer("".join(padded).encode("utf-32-le", "surrogatepass"), dtype="<u4").astype(np.uint64)
+    hashes = np.zeros(len(codes) - GRAM + 1, dtype=np.uint64)
+    for place in range(GRAM):
+        hashes = (hashes ^ codes[place : place + len(hashes)]) * np.uint64(0x9E3779B97F4A7C15)
+        hashes ^= hashes >> np.uint64(29)
+    crossing = np.subtract.outer(ends[:-1], np.arange(1, GRAM)).ravel()
+    return np.delete(hashes, crossing), np.concatenate(([0], np.cumsum(counts)[:-1]))
+
+
+@lru_cache(maxsize=1024)
+def _grams(text: str) -> frozenset[str]:
+    return frozenset(text[start : start + GRAM] for start in range(max(1, len(text) - GRAM + 1)))

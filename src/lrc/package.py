@@ -1,0 +1,158 @@
+"""An .xlsx file as the zip of XML parts that it is: unpacked within bounds, refused where it is hostile.
+
+Every part that is read later goes through here first, so that no other reader meets a zip bomb, a document
+type declaration (entities are defined in one) or a damaged part.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+from xml.parsers import expat
+from zipfile import BadZipFile, ZipFile, ZipInfo
+
+from lrc.errors import DataError
+
+MAX_UNPACKED = 512 << 20  # bytes; 430,000 rows of the size of the reference's
+MAX_RATIO, RATIO_FROM = 100, 4 << 20  # a sheet shrinks to a tenth or so; small parts may shrink more
+MAX_PARTS = 10_000
+WORKBOOK = "xl/workbook.xml"
+
+Start = Callable[[str, dict[str, str]], None]  # (element's name without prefix, attributes)
+Text = Callable[[str], None]
+_CHUNK = 1 << 20
+_OLE = bytes.fromhex("D0CF11E0A1B11AE1")  # compound files: old .xls, and encrypted workbooks of any age
+
+
+@contextmanager
+def open_package(path: Path) -> Iterator[ZipFile]:
+    """Open a workbook whose sizes, kind and document types have been checked.
+
+    Raises:
+        DataError: not an .xlsx workbook, encrypted, damaged, hostile, or too big once unpacked.
+    """
+    with path.open("rb") as file:
+        _refuse_other_formats(path, file)
+        try:
+            with ZipFile(file) as package:
+                _refuse_bombs(path, package.infolist())
+                if find_part(package, WORKBOOK) is None:
+                    raise DataError(f"{path.name}: a zip file, but not a workbook; save it as .xlsx")
+                for part in package.namelist():
+                    if part.lower().endswith((".xml", ".rels")):
+                        _read_prolog(package, part)
+                yield package
+        except (BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error) as error:
+            raise DataError(f"{path.name}: damaged ({error}); save it again with a spreadsheet") from error
+
+
+def find_part(package: ZipFile, name: str) -> str | None:
+    """The part of this name as the package spells it; writers do not agree on upper and lower case."""
+    return next((part for part in package.namelist() if part.lower() == name.lower()), None)
+
+
+def parse(package: ZipFile, name: str, start: Start | None = None, text: Text | None = None) -> None:
+    """Stream one XML part, where there is one of this name, through a parser that knows no entities.
+
+    Args:
+        start: called for every element that begins.
+        text: called for text, which may come in pieces.
+
+    Raises:
+        DataError: the part has a document type declaration or is not well-formed.
+    """
+    part = find_part(package, name)
+    if part is None:
+        return
+    parser = _parser(package, part)
+    if start is not None:
+        parser.StartElementHandler = _without_prefix(start)
+    if text is not None:
+        parser.buffer_text = True
+        parser.CharacterDataHandler = text
+    try:
+        with package.open(part) as stream:
+            while chunk := stream.read(_CHUNK):
+                parser.Parse(chunk)
+            parser.Parse(b"", True)
+    except expat.ExpatError as error:
+        raise DataError(f"{_name(package)}: {part} is damaged ({error}); save it again") from error
+
+
+class _Root(Exception):
+    """The first element begins: no document type declaration can follow."""
+
+
+def _read_prolog(package: ZipFile, part: str) -> None:
+    def root(*_: object) -> None:
+        raise _Root
+
+    parser = _parser(package, part)
+    parser.StartElementHandler = root
+    # What is no XML at all here is no concern unless the part is read, and then `parse` tells.
+    with suppress(_Root, expat.ExpatError), package.open(part) as stream:
+        while chunk := stream.read(_CHUNK):
+            parser.Parse(chunk)
+
+
+def _parser(package: ZipFile, part: str) -> expat.XMLParserType:
+    def refuse(*_: object) -> None:
+        raise DataError(
+            f"{_name(package)}: {part} declares a document type, which could define entities; "
+            "no spreadsheet writes that: save the sheet again with one"
+        )
+
+    parser = expat.ParserCreate()
+    parser.StartDoctypeDeclHandler = refuse
+    return parser
+
+
+def _refuse_other_formats(path: Path, file: BinaryIO) -> None:
+    head = file.read(8)
+    if head == _OLE:
+        encrypted = "EncryptedPackage".encode("utf-16-le") in head + file.read(64 << 20)
+        raise DataError(
+            f"{path.name}: encrypted; open it in a spreadsheet, remove the password and save it"
+            if encrypted
+            else f"{path.name}: an old Excel file (.xls); open it in a spreadsheet and save it as .xlsx"
+        )
+    if not head.startswith(b"PK"):
+        what = "empty" if not head else "not an .xlsx workbook"
+        raise DataError(f"{path.name}: {what}; save the sheet as .xlsx, or as .csv in UTF-8")
+    file.seek(0)
+
+
+def _refuse_bombs(path: Path, parts: list[ZipInfo]) -> None:
+    unpacked = sum(part.file_size for part in parts)
+    if unpacked > MAX_UNPACKED or len(parts) > MAX_PARTS:
+        size = f"{len(parts):,} parts of {unpacked / (1 << 20):,.0f} MB in all"
+        raise DataError(
+            f"{path.name}: unpacks to {size}, more than {MAX_UNPACKED >> 20} MB; save the sheet as .csv"
+        )
+    if len({part.filename.lower() for part in parts}) < len(parts):
+        # Readers do not agree which of the two counts, so what was checked may not be what is read.
+        raise DataError(f"{path.name}: has a part twice; save it again with a spreadsheet")
+    for part in parts:
+        if part.file_size > RATIO_FROM and part.file_size > MAX_RATIO * part.compress_size:
+            ratio = part.file_size / max(part.compress_size, 1)
+            text = f"{part.filename} unpacks to {ratio:,.0f} times its size, more than {MAX_RATIO}"
+            raise DataError(f"{path.name}: {text}; save the sheet as .csv")
+
+
+def _without_prefix(start: Start) -> Start:
+    names: dict[str, str] = {}
+
+    def begin(name: str, attributes: dict[str, str]) -> None:
+        local = names.get(name)
+        if local is None:
+            local = names[name] = name.rpartition(":")[2]
+        start(local, attributes)
+
+    return begin
+
+
+def _name(package: ZipFile) -> str:
+    return Path(package.filename or "workbook").name

@@ -1,0 +1,64 @@
+"""What the parts of a workbook beside its sheets tell: which sheets, which number formats, which first day."""
+
+from __future__ import annotations
+
+import posixpath
+from zipfile import ZipFile
+
+from lrc.cells import BUILT_IN
+from lrc.package import WORKBOOK, find_part, parse
+
+RELATIONS, STYLES = "xl/_rels/workbook.xml.rels", "xl/styles.xml"
+
+
+def sheet_parts(package: ZipFile) -> dict[str, str]:
+    """The part of each sheet by the sheet's name, in the workbook's order; chart sheets are left out."""
+    targets: dict[str, str] = {}
+    sheets: dict[str, str] = {}
+
+    def relation(name: str, attributes: dict[str, str]) -> None:
+        if name == "Relationship" and attributes.get("Type", "").endswith("/worksheet"):
+            target = posixpath.join("/xl", attributes.get("Target", ""))
+            targets[attributes.get("Id", "")] = posixpath.normpath(target).lstrip("/")
+
+    def sheet(name: str, attributes: dict[str, str]) -> None:
+        if name == "sheet":
+            key = next((value for key, value in attributes.items() if key.rpartition(":")[2] == "id"), "")
+            if key in targets:
+                sheets[attributes.get("name", "")] = targets[key]
+
+    parse(package, RELATIONS, relation)
+    parse(package, WORKBOOK, sheet)
+    found = {name: find_part(package, part) for name, part in sheets.items()}
+    return {name: part for name, part in found.items() if part is not None}
+
+
+def number_formats(package: ZipFile) -> list[str]:
+    """The number format code of each cell style, by the style's index; `General` where it matters not."""
+    codes: dict[str, str] = {str(number): code for number, code in BUILT_IN.items()}
+    formats: list[str] = []
+    section = ""
+
+    def style(name: str, attributes: dict[str, str]) -> None:
+        nonlocal section
+        if name in ("numFmts", "fonts", "cellStyleXfs", "cellXfs", "cellStyles", "dxfs"):
+            section = name
+        elif name == "numFmt" and section == "numFmts":
+            codes[attributes.get("numFmtId", "")] = attributes.get("formatCode", "")
+        elif name == "xf" and section == "cellXfs":
+            formats.append(codes.get(attributes.get("numFmtId", ""), "General"))
+
+    parse(package, STYLES, style)
+    return formats
+
+
+def uses_1904(package: ZipFile) -> bool:
+    """Whether the workbook counts its days from 1904."""
+    found = False
+
+    def properties(name: str, attributes: dict[str, str]) -> None:
+        nonlocal found
+        found = found or name == "workbookPr" and attributes.get("date1904") in ("1", "true")
+
+    parse(package, WORKBOOK, properties)
+    return found

@@ -1,0 +1,91 @@
+"""Progress of long work on stderr: a bar with rate and time left in a terminal, plain lines in a pipe."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+SECONDS_BETWEEN_LINES = 5.0
+_quiet = False
+
+
+class Advance(Protocol):
+    """Call with the number of things done since the last call."""
+
+    def __call__(self, done: int = 1) -> None: ...
+
+
+def silence() -> None:
+    """Show no progress from here on (`--quiet`, and every process but the first)."""
+    global _quiet
+    _quiet = True
+
+
+def say(line: str) -> None:
+    """Tell the user, on stderr, something that they should know and that is no error."""
+    print(line, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def track(stage: str, total: int, unit: str = "questions") -> Iterator[Advance]:
+    """Show how far `stage` is while the block runs.
+
+    Args:
+        stage: what is being done, in one or two words.
+        total: how many `unit` there are.
+    """
+    if _quiet:
+        yield lambda done=1: None
+    elif sys.stderr.isatty():
+        yield from _bar(stage, total, unit)
+    else:
+        yield from _lines(stage, total, unit)
+
+
+def _bar(stage: str, total: int, unit: str) -> Iterator[Advance]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(stage, total=total, rate="")
+        start = time.monotonic()
+        count = 0
+
+        def advance(done: int = 1) -> None:
+            nonlocal count
+            count += done
+            bar.update(task, advance=done, rate=f"{count / max(time.monotonic() - start, 1e-6):.1f}/s")
+
+        yield advance
+
+
+def _lines(stage: str, total: int, unit: str) -> Iterator[Advance]:
+    start = last = time.monotonic()
+    count = 0
+
+    def line(now: float) -> None:
+        rate = count / max(now - start, 1e-6)
+        left = f", {(total - count) / rate:.0f} s left" if 0 < count < total else ""
+        print(f"{stage}: {count}/{total} {unit}, {rate:.1f}/s{left}", file=sys.stderr, flush=True)
+
+    def advance(done: int = 1) -> None:
+        nonlocal count, last
+        count += done
+        now = time.monotonic()
+        if now - last >= SECONDS_BETWEEN_LINES and count < total:
+            last = now
+            line(now)
+
+    yield advance
+    line(time.monotonic())

@@ -1,0 +1,178 @@
+"""Record → tokens: the one place where a prompt is made, for training, evaluation and answering alike.
+
+A prompt and its completion are tokenized apart and joined as ids, so that the boundary between them, and with it the
+mask, is a length and never a search. Text of the user's never becomes a control token: BOS and EOS are placed by id,
+and the control tokens of a chat template are those that the template wrote.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from lrc.alpaca import Record, with_question
+from lrc.errors import DataError, RecipeError
+from lrc.layouts import write_input, write_unlisted
+from lrc.questions import Question
+from lrc.tree import TokenSequence
+
+TEMPLATES = {
+    "chinese-alpaca-2": (
+        "[INST] <<SYS>>\nYou are a helpful assistant. 你是一个乐于助人的助手。\n<</SYS>>\n\n{instruction}\n{input} [/INST]"
+    ),
+    "alpaca": (
+        "Below is an instruction that describes a task, paired with an input that provides further context. "
+        "Write a response that appropriately completes the request.\n\n"
+        "### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:\n"
+    ),
+    "plain": "{input}",
+    "chat": "{instruction}\n{input}",  # the content of the user's turn; the tokenizer's own template goes around it
+}
+STYLES = ("digit", "text")
+AS_DIGIT = "，並以數字回答"  # what the text style leaves out of the instruction
+
+
+class Prompt:
+    """Makes token sequences of records for one tokenizer, template and style of answer.
+
+    Args:
+        tokenizer: from `models.load_tokenizer`.
+        template: a name in `TEMPLATES`.
+        answer_style: `digit`, the completion is the option's number; `text`, it is the option's text.
+        list_options: whether the prompt lists the options; None takes what the style needs.
+
+    Raises:
+        RecipeError: an unknown template or style, digits without a list of options, or `chat` without a chat template.
+    """
+
+    def __init__(self, tokenizer: Any, template: str, answer_style: str, list_options: bool | None = None) -> None:
+        if template not in TEMPLATES:
+            raise RecipeError(f"template is {template!r}, expected one of {', '.join(TEMPLATES)}")
+        if answer_style not in STYLES:
+            raise RecipeError(f"answer_style is {answer_style!r}, expected one of {', '.join(STYLES)}")
+        self.list_options = answer_style == "digit" if list_options is None else list_options
+        if answer_style == "digit" and not self.list_options:
+            raise RecipeError("list_options is false, but a digit means nothing without the list; set answer_style: text")
+        if template == "chat" and not tokenizer.chat_template:
+            raise RecipeError("template is chat, but the tokenizer has no chat template; choose alpaca or plain")
+        self.tokenizer, self.template, self.answer_style = tokenizer, template, answer_style
+        self.bos = _bos(tokenizer)
+        self.end = _end(tokenizer, template)
+
+    def sequence(self, record: Record) -> TokenSequence:
+        """The prompt, the right answer and the end token: what is trained.
+
+        Raises:
+            DataError: the record has no answer.
+        """
+        answer = record.output
+        if record.question is not None and self.answer_style == "text":
+            number = record.question.answer
+            answer = None if number is None else record.question.options[number - 1]
+        if answer is None:
+            raise DataError(f"record {record.id}: has no answer to train on; give `output`")
+        return self._joined(self.prompt(record), [*self.encode(answer), self.end])
+
+    def candidates(self, record: Record) -> list[TokenSequence]:
+        """The prompt with each option that can be chosen, in the order of `Question.choosable`, without an end token.
+
+        Raises:
+            DataError: the record has no options.
+        """
+        question = question_of(record)
+        prompt = self.prompt(record)
+        if self.answer_style == "digit":
+            return [self._joined(prompt, self.encode(str(number))) for number in question.choosable]
+        # An option is blank here only where all are: its number stands for it.
+        texts = [question.options[number - 1] or str(number) for number in question.choosable]
+        return [self._joined(prompt, self.encode(text)) for text in texts]
+
+    def prompt(self, record: Record) -> list[int]:
+        """The ids up to where the answer begins, with exactly one BOS where the tokenizer has one."""
+        instruction, body = self._texts(record)
+        text = TEMPLATES[self.template].format_map({"instruction": instruction, "input": body})
+        if self.template != "chat":
+            return [*self.bos, *self.encode(text)]
+        ids = self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": text}],
+            add_generation_prompt=True,
+            sanitize_control_tokens=True,
+            enable_thinking=False,
+            return_dict=False,
+        )
+        return ids if not self.bos or ids[:1] == self.bos else [*self.bos, *ids]
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of plain text: no token is added and none is read out of the text."""
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        return ids
+
+    def boundary_merges(self, record: Record) -> bool:
+        """Whether tokenizing prompt and answer in one piece would give other ids than tokenizing them apart."""
+        instruction, body = self._texts(record)
+        text = TEMPLATES[self.template].format_map({"instruction": instruction, "input": body})
+        answer = "1" if self.answer_style == "digit" else question_of(record).options[0]
+        return self.template != "chat" and self.encode(text + answer) != self.encode(text) + self.encode(answer)
+
+    def _texts(self, record: Record) -> tuple[str, str]:
+        """Instruction and input, as template and style want them."""
+        if self.template == "plain":
+            return "", self._plain(question_of(record))
+        if self.answer_style == "digit":
+            return record.instruction, record.input
+        question = question_of(record)
+        body = write_input(question, "lines") if self.list_options else write_unlisted(question)
+        return record.instruction.replace(AS_DIGIT, ""), body
+
+    def _plain(self, question: Question) -> str:
+        body = write_input(question, "lines") if self.list_options else write_unlisted(question)
+        return f"文章：{body}\n答案："
+
+    def _joined(self, prompt: list[int], completion: list[int]) -> TokenSequence:
+        return TokenSequence(np.array(prompt + completion, dtype=np.int64), len(prompt))
+
+
+def reordered(record: Record, order: tuple[int, ...]) -> Record:
+    """The record with its options in another order; see `Question.reordered`."""
+    return with_question(record, question_of(record).reordered(order))
+
+
+def question_of(record: Record) -> Question:
+    """The record's question.
+
+    Raises:
+        DataError: the record could not be parsed into one.
+    """
+    if record.question is None:
+        raise DataError(f"record {record.id}: its input cannot be read as passage, question and options; use the layout of lrc convert")
+    return record.question
+
+
+def _bos(tokenizer: Any) -> list[int]:
+    """The BOS that the base was trained with, as a list of one id or none."""
+    from transformers import SentencePieceBackend
+
+    bos = tokenizer.bos_token_id
+    if bos is None:
+        return []
+    # A sentencepiece-backed tokenizer adds no BOS by itself, whatever the base was trained with: Llama's had one.
+    added = isinstance(tokenizer, SentencePieceBackend) or tokenizer("a")["input_ids"][:1] == [bos]
+    return [bos] if added else []
+
+
+def _end(tokenizer: Any, template: str) -> int:
+    """The token that ends an answer: what the chat template writes after the assistant's turn, else EOS."""
+    if template == "chat":
+        turns = [{"role": "user", "content": "問"}, {"role": "assistant", "content": "答"}]
+        answered = tokenizer.apply_chat_template(turns, enable_thinking=False, return_dict=False)
+        ends = {tokenizer.eos_token_id, *(i for i, t in tokenizer.added_tokens_decoder.items() if t.special)}
+        after = answered[_last(answered, tokenizer("答", add_special_tokens=False)["input_ids"][-1]) :]
+        return next((token for token in after if token in ends), tokenizer.eos_token_id)
+    if tokenizer.eos_token_id is None:
+        raise RecipeError("the tokenizer has no EOS token; an answer could not end")
+    return int(tokenizer.eos_token_id)
+
+
+def _last(ids: list[int], token: int) -> int:
+    return len(ids) - 1 - ids[::-1].index(token) if token in ids else 0

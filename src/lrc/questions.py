@@ -1,0 +1,74 @@
+"""The domain: a multiple-choice question about a passage. Knows no file format and no torch."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+MIN_OPTIONS, MAX_OPTIONS = 2, 8
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question of a workbook.
+
+    An empty string among `options` marks an option that the workbook leaves blank; it is never chosen.
+
+    Raises:
+        ValueError: fewer than 2 or more than 8 options, or an answer that is not one of the options.
+    """
+
+    id: str
+    passage: str
+    question: str
+    options: tuple[str, ...]
+    answer: int | None = None  # 1 to len(options); None in a test workbook
+    row: int | None = None  # the workbook's row number: ids may repeat
+
+    def __post_init__(self) -> None:
+        if not MIN_OPTIONS <= len(self.options) <= MAX_OPTIONS:
+            raise ValueError(f"{len(self.options)} options, expected {MIN_OPTIONS} to {MAX_OPTIONS}")
+        if self.answer is not None and not 1 <= self.answer <= len(self.options):
+            raise ValueError(f"answer is {self.answer}, expected 1 to {len(self.options)}")
+
+    @property
+    def choosable(self) -> tuple[int, ...]:
+        """The numbers of the options that have text, from 1; the first alone where none has."""
+        return tuple(i for i, option in enumerate(self.options, start=1) if option) or (1,)
+
+    def reordered(self, order: tuple[int, ...]) -> Question:
+        """The same question with its options in another order.
+
+        Args:
+            order: for each new place, the old place of its option, both from 0: `(1, 2, 3, 0)` puts option 2 first.
+        """
+        if sorted(order) != list(range(len(self.options))):
+            raise ValueError(f"order is {order}, expected each of 0 to {len(self.options) - 1} once")
+        answer = None if self.answer is None else order.index(self.answer - 1) + 1
+        return replace(self, options=tuple(self.options[place] for place in order), answer=answer)
+
+
+def cyclic_orders(n_options: int, count: int) -> list[tuple[int, ...]]:
+    """The first `count` rotations of `n_options` places, the identity first.
+
+    In `n_options` rotations every option stands in every place once, so an average over them has no favourite place.
+    """
+    count = min(count, n_options)
+    return [tuple((place + shift) % n_options for place in range(n_options)) for shift in range(count)]
+
+
+# 以上皆是, 選項1和2, A與B, (1)、(3): an option that speaks of the places of others.
+_REFERS = re.compile(
+    r"以上|上述|皆是|皆非|[選选][項项]\s*[0-9０-９一二三四A-HＡ-Ｈ]"
+    r"|^[\s(（]*[1-8１-８A-HＡ-Ｈ①-⑧][)）]?(\s*[和與与及跟、,，]\s*[(（]?[1-8１-８A-HＡ-Ｈ①-⑧][)）]?)+\s*$"
+)
+
+
+def option_orders(question: Question, count: int) -> list[tuple[int, ...]]:
+    """Up to `count` orders to ask a question in, the one it has first; see `Question.reordered`.
+
+    A question with an option that speaks of the places of the others keeps its order, and so has only one.
+    """
+    if any(_REFERS.search(option) for option in question.options):
+        count = 1
+    return cyclic_orders(len(question.options), count)

@@ -1,0 +1,187 @@
+"""Recipes: one run's YAML and the keys that override it, read strictly, then built by TRL's parser."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import Field, dataclass, fields
+from difflib import get_close_matches
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+from lrc.dtypes import settle
+from lrc.errors import RecipeError
+from lrc.strictyaml import Mapping, read_mapping, refuse_tokens
+from lrc.values import fault, takes_list
+
+if TYPE_CHECKING:
+    from lrc.arguments import AdapterArguments, DataArguments, ModelArguments, TrainingArguments
+
+REQUIRED = {
+    "model_name_or_path": "the base model: a folder, or a name on the Hub",
+    "train_file": "the JSON that `lrc convert` wrote",
+    "output_dir": "the folder for the adapter",
+}
+SECRETS = ("hub_token", "push_to_hub_token", "hf_token", "token", "use_auth_token")
+# Keys that older recipes have, and what became of them upstream.
+GONE = {
+    "env": "set environment variables where the run is started",
+    "warmup_ratio": "write warmup_steps: a value below 1 is a ratio",
+    "max_seq_length": "it is now max_length",
+    "evaluation_strategy": "it is now eval_strategy",
+    "group_by_length": "write train_sampling_strategy: group_by_length",
+    "no_cuda": "it is now use_cpu",
+    "target_modules": "it is lora_target_modules",
+    "modules_to_save": "it is lora_modules_to_save",
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe as resolved."""
+
+    path: Path | None
+    data: DataArguments
+    training: TrainingArguments
+    model: ModelArguments
+    adapter: AdapterArguments
+    given: dict[str, Any]  # the keys in the file and on the command line, as given there
+
+
+def load_recipe(path: Path | None, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe.
+
+    Mixed precision that this machine lacks becomes float32, with a line on stderr.
+
+    Args:
+        path: the YAML file; None where the command line has every key.
+        overrides: `--key value`, `--key=value`, `--key` for a boolean, `--key a b c` for a list.
+
+    Raises:
+        RecipeError: whatever is wrong in the file or the overrides, a line each.
+    """
+    for word in overrides:
+        refuse_tokens("command line", word)
+    file = read_mapping(path) if path else Mapping("command line", {}, {})
+    _refuse_secrets(file, overrides)
+    # From here on it takes seconds: TRL brings transformers and PEFT with it.
+    from lrc.arguments import AdapterArguments, DataArguments, ModelArguments, TrainingArguments
+    from lrc.overrides import parse_overrides
+
+    classes = (DataArguments, TrainingArguments, ModelArguments, AdapterArguments)
+    known = _known_keys(classes)
+    overriding, strangers = parse_overrides(overrides, classes)
+    from_file = {
+        key: _as_list(value, known[key].hint) if key in known else value for key, value in file.values.items()
+    }
+    given = {**from_file, **overriding}
+    findings = _findings(from_file, known, file.place)
+    findings += _findings({**overriding, **dict.fromkeys(strangers)}, known, lambda key: "command line")
+    findings += [
+        f"{file.name}: {key} is missing; give {what}" for key, what in REQUIRED.items() if not given.get(key)
+    ]
+    if given.get("fp16") is True and given.get("bf16") is True:
+        findings.append(f"{file.name}: fp16 and bf16 are both true; keep one")
+    if findings:
+        raise RecipeError(*findings)
+    data, training, model, adapter = _build(classes, settle(given), file.name)
+    return Recipe(path, data, training, model, adapter, given)
+
+
+def find_recipe(name: str) -> Path:
+    """The recipe of that name: a YAML file, or one that lrc ships, such as `tiny/lora`.
+
+    Raises:
+        RecipeError: there is none.
+    """
+    return _find(name, "recipe", "recipes")
+
+
+def find_accelerate_config(name: str) -> Path:
+    """The accelerate config of that name: a YAML file, or one that lrc ships, such as `cpu_2`.
+
+    Raises:
+        RecipeError: there is none.
+    """
+    return _find(name, "accelerate config", "accelerate_configs")
+
+
+def _find(name: str, kind: str, folder: str) -> Path:
+    if Path(name).is_file():
+        return Path(name)
+    root = Path(str(files(f"lrc.{folder}")))
+    shipped = {
+        file.relative_to(root).with_suffix("").as_posix(): file for file in sorted(root.rglob("*.yaml"))
+    }
+    # The paths in the documentation hold in a clone only; the names in them hold wherever lrc is installed.
+    short = name.removeprefix(f"{folder}/").removesuffix(".yaml")
+    if short in shipped:
+        return shipped[short]
+    near = get_close_matches(short, shipped, n=1)
+    cure = f"did you mean {near[0]!r}?" if near else f"give a YAML file, or one of {', '.join(shipped)}"
+    raise RecipeError(f"{name}: no such {kind}; {cure}")
+
+
+@dataclass(frozen=True)
+class _Key:
+    """One key of a recipe: what its field takes."""
+
+    hint: Any
+    choices: Sequence[Any] | None
+    least: float | None
+
+    def fault(self, value: Any) -> str | None:
+        return fault(value, self.hint, self.choices, self.least)
+
+
+def _known_keys(classes: Sequence[type]) -> dict[str, _Key]:
+    from lrc.arguments import AT_LEAST
+
+    def key(field: Field[Any], hint: Any) -> _Key:
+        return _Key(hint, field.metadata.get("choices"), AT_LEAST.get(field.name))
+
+    hints = {cls: get_type_hints(cls) for cls in classes}
+    return {f.name: key(f, hints[cls][f.name]) for cls in classes for f in fields(cls) if f.init}
+
+
+def _refuse_secrets(file: Mapping, overrides: Sequence[str]) -> None:
+    cure = "does not belong in a recipe; log in with `hf auth login` or set HF_TOKEN"
+    words = {
+        word.lstrip("-").partition("=")[0].replace("-", "_") for word in overrides if word.startswith("--")
+    }
+    findings = [f"{file.place(key)}: {key} {cure}" for key in SECRETS if file.values.get(key) is not None]
+    findings += [f"command line: {key} {cure}" for key in SECRETS if key in words]
+    if findings:
+        raise RecipeError(*findings)
+
+
+def _findings(values: dict[str, Any], known: dict[str, _Key], place: Callable[[str], str]) -> list[str]:
+    unknown = [f"{place(key)}: {_unknown(key, known)}" for key in values if key not in known]
+    faults = {key: known[key].fault(value) for key, value in values.items() if key in known}
+    return unknown + [f"{place(key)}: {key} {text}" for key, text in faults.items() if text]
+
+
+def _unknown(key: str, known: dict[str, _Key]) -> str:
+    if key in GONE:
+        return f"unknown key {key!r}; {GONE[key]}"
+    near = get_close_matches(key, known, n=1)
+    return f"unknown key {key!r}; " + (f"did you mean {near[0]!r}?" if near else "remove it")
+
+
+def _as_list(value: Any, hint: Any) -> Any:
+    """A text where a list is wanted, such as `all-linear`, stands for a list of it, as upstream has it."""
+    return [value] if isinstance(value, str) and takes_list(hint) else value
+
+
+def _build(classes: Sequence[type], values: dict[str, Any], name: str) -> tuple[Any, ...]:
+    from trl import TrlParser
+
+    try:
+        with warnings.catch_warnings():
+            # transformers announces new names for keys that TRL still has under the old ones.
+            warnings.simplefilter("ignore", FutureWarning)
+            built: tuple[Any, ...] = TrlParser(classes).parse_dict(values)
+    except (ValueError, TypeError, KeyError, RuntimeError, ImportError, OSError, AssertionError) as error:
+        raise RecipeError(f"{name}: {error}") from error
+    return built

@@ -1,0 +1,195 @@
+"""Train an adapter: `accelerate launch … -m lrc.sft --config recipe.yaml [--key value …]`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from peft import LoraConfig
+from transformers import set_seed
+from trl.trainer.utils import get_peft_config, get_quantization_config
+
+from lrc.alpaca import Record
+from lrc.corpus import Corpus, Drawing, fit, tokenize
+from lrc.datafile import read_records
+from lrc.errors import DataError, LrcError, MachineError, RecipeError
+from lrc.fingerprint import fingerprint_base
+from lrc.history import History
+from lrc.models import check_vocabulary, load_base, load_tokenizer
+from lrc.progress import say, silence
+from lrc.prompt import Prompt
+from lrc.recipe import Recipe, load_recipe
+from lrc.run import Run
+from lrc.rundir import RunFolder, file_digest, versions
+from lrc.trainer import TreeTrainer, Validation
+
+# Where a run's results do not depend on a key, another value of it is still the same run.
+NOT_IDENTITY = ("output_dir", "overwrite_output_dir", "resume_from_checkpoint", "row_tokens", "report_to")
+
+
+def train(recipe: Recipe) -> None:
+    """Run a recipe from its data to an adapter in its `output_dir`.
+
+    Raises:
+        LrcError: anything in the recipe, the data, the model or the machine that stands in the way.
+    """
+    data, args, base = recipe.data, recipe.training, recipe.model
+    check_processes(args.world_size)
+    if args.process_index:
+        silence()
+    tokenizer = load_tokenizer(base.model_name_or_path, base.model_revision)
+    prompt = Prompt(tokenizer, data.template, data.answer_style, data.list_options)
+    training = _read(data.train_file, recipe, prompt, "training questions")
+    validation = _read(data.validation_file, recipe, prompt, "validation questions")
+    folder = _folder(recipe, prompt)
+    if folder.finished:
+        say(f"{folder.path}: this run is finished already; nothing to do")
+        return
+    set_seed(args.seed)
+    model = _base(recipe)
+    check_vocabulary(tokenizer, model, data.expected_vocab_size)
+    dataset = tokenize(training.records, prompt, stage="tokenize")
+    trainer = TreeTrainer(
+        model=model,
+        args=args,
+        peft_config=_adapter(recipe),
+        processing_class=tokenizer,
+        train_dataset=dataset,
+        draw=Drawing(dataset, training.records, prompt, data.option_orders, args.seed),
+        validation=Validation(validation.records, prompt) if validation.records else None,
+        tree_packing=data.tree_packing,
+        row_tokens=data.row_tokens,
+    )
+    trainer.add_callback(History())
+    trainer.train(resume_from_checkpoint=_checkpoint(recipe, folder))
+    folder.finish(trainer)
+
+
+def check_processes(world_size: int) -> None:
+    """Refuse a launch that asked for more processes than really train together.
+
+    Raises:
+        MachineError: the launcher's environment and accelerate disagree.
+    """
+    asked = os.environ.get("WORLD_SIZE")
+    # accelerate's one-process launcher sets MASTER_ADDR when it was asked for several, and starts one all the same.
+    alone = asked is None and "MASTER_ADDR" in os.environ and "ACCELERATE_MIXED_PRECISION" in os.environ
+    if alone or (asked is not None and int(asked) != world_size):
+        raise MachineError(
+            f"launch: {asked or 'several'} processes were asked for, {world_size} would train together; "
+            "use accelerate_configs/cpu_2.yaml, multi_gpu.yaml or torchrun (or unset MASTER_ADDR for one process)"
+        )
+
+
+def _read(file: str | None, recipe: Recipe, prompt: Prompt, stage: str) -> Corpus:
+    if file is None:
+        return Corpus([], [], [])
+    records = read_records(Path(file))
+    unanswered = [record.id for record in records if record.output is None]
+    if unanswered:
+        raise DataError(f"{file}: {len(unanswered)} records have no output, first {unanswered[0]}; give labelled questions")
+    _refuse_foreign(file, records, prompt)
+    corpus = fit(records, prompt, recipe.training.max_length, recipe.data.on_too_long, stage=stage)
+    if recipe.training.process_index == 0:
+        for what, ids in (("passages shortened", corpus.shortened), ("questions left out", corpus.skipped)):
+            if ids:
+                say(f"{file}: {len(ids)} {what} to fit max_length {recipe.training.max_length}: {', '.join(ids)}")
+    return corpus
+
+
+def _refuse_foreign(file: str, records: Sequence[Record], prompt: Prompt) -> None:
+    foreign = [record.id for record in records if record.question is None]
+    if foreign and (prompt.answer_style == "text" or prompt.template == "plain"):
+        raise DataError(
+            f"{file}: {len(foreign)} records cannot be read as passage, question and options, first {foreign[0]}; "
+            "use answer_style: digit with another template than plain"
+        )
+
+
+def _folder(recipe: Recipe, prompt: Prompt) -> RunFolder:
+    """Take the recipe's `output_dir`; the first process decides, the others find its decision there."""
+    data, args, base = recipe.data, recipe.training, recipe.model
+    files = {"train_file": data.train_file, "validation_file": data.validation_file}
+    run = Run(
+        template=data.template,
+        answer_style=data.answer_style,
+        list_options=prompt.list_options,
+        recipe={key: value for key, value in recipe.given.items() if key not in NOT_IDENTITY + tuple(files)}
+        | {"world_size": args.world_size},
+        data={
+            role: {"name": Path(file).name, "sha256": file_digest(Path(file)), "questions": len(read_records(Path(file)))}
+            for role, file in files.items()
+            if file
+        },
+        base=fingerprint_base(base.model_name_or_path, base.model_revision),
+        versions=versions(),
+    )
+    with args.main_process_first(desc="output_dir"):
+        overwrite = data.overwrite_output_dir and args.process_index == 0
+        return RunFolder.open(Path(args.output_dir), run, overwrite=overwrite)
+
+
+def _checkpoint(recipe: Recipe, folder: RunFolder) -> str | None:
+    named = recipe.training.resume_from_checkpoint
+    return folder.checkpoint if named in (None, "auto") else str(named)
+
+
+def _base(recipe: Recipe) -> Any:
+    model, args = recipe.model, recipe.training
+    quantization = get_quantization_config(model)
+    return load_base(
+        model.model_name_or_path,
+        dtype=model.dtype or "auto",
+        revision=model.model_revision,
+        quantization=quantization,
+        attn_implementation=model.attn_implementation,
+        # A quantized model is put on its device as it is loaded; the trainer moves any other.
+        device_map={"": args.device} if quantization else None,
+    )
+
+
+def _adapter(recipe: Recipe) -> LoraConfig | None:
+    config = get_peft_config(recipe.model)
+    if config is None:
+        return None
+    extra = recipe.adapter
+    for key in ("rank_pattern", "alpha_pattern", "ensure_weight_tying"):
+        if getattr(extra, key):
+            setattr(config, key, getattr(extra, key))
+    if extra.init_lora_weights is not None:
+        config.init_lora_weights = extra.init_lora_weights
+    return config
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run `--config RECIPE [--key value …]`; exit 1 with a line a finding where something is refused."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    first = os.environ.get("RANK", "0") == "0"
+    try:
+        path, overrides = _split(words)
+        train(load_recipe(path, overrides))
+    except LrcError as error:
+        if first:
+            print(*error.findings, sep="\n", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _split(words: list[str]) -> tuple[Path | None, list[str]]:
+    """Take `--config RECIPE` out of the command line."""
+    for i, word in enumerate(words):
+        if word.startswith("--config="):
+            return Path(word.partition("=")[2]), words[:i] + words[i + 1 :]
+        if word == "--config":
+            if i + 1 == len(words):
+                raise RecipeError("--config: no recipe follows; give a YAML file")
+            return Path(words[i + 1]), words[:i] + words[i + 2 :]
+    return None, words
+
+
+if __name__ == "__main__":
+    main()

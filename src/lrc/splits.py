@@ -1,0 +1,125 @@
+"""Seeded splits and folds that keep whole clusters of near-duplicate passages on one side.
+
+Nothing here depends on Python's hash seed or the machine: clusters are numbered by their first question and
+shuffled by `random.Random`, whose results Python keeps for a seed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from random import Random
+
+Sizes = Counter[int | None]  # questions by their answer
+
+
+def split(clusters: Sequence[int], answers: Sequence[int | None], fraction: float, seed: int) -> list[bool]:
+    """Choose the questions of the validation side.
+
+    Their share is `fraction` within the size of the largest cluster, and their answers are balanced as far as
+    whole clusters allow.
+
+    Args:
+        clusters: the cluster of each question, from `neighbours.cluster_passages`.
+        answers: the answer of each question.
+        fraction: the share of questions to validate on, between 0 and 1.
+        seed: another seed, another split.
+
+    Returns:
+        For each question whether it is one of validation.
+
+    Raises:
+        ValueError: there are fewer than two clusters.
+    """
+    return [part == 0 for part in _divide(clusters, answers, [fraction, 1 - fraction], seed)]
+
+
+def folds(clusters: Sequence[int], answers: Sequence[int | None], count: int, seed: int) -> list[int]:
+    """Choose the fold in which each question is validated on, from 0; see `split`.
+
+    Raises:
+        ValueError: there are fewer clusters than folds.
+    """
+    return _divide(clusters, answers, [1 / count] * count, seed)
+
+
+def expected_leak(passages: Sequence[str], fraction: float) -> float:
+    """The share of validation questions whose passage is also trained on, if rows were split at random.
+
+    It is the expectation over all such splits: a question whose passage has m questions of n does not leak
+    when the other m - 1 are all drawn for validation, too (hypergeometric).
+
+    Args:
+        passages: of each question its passage, or what stands for it.
+        fraction: the share of rows to validate on.
+    """
+    n = len(passages)
+    validation = round(fraction * n)
+    apart = 0.0
+    for size in Counter(passages).values():
+        alone = 1.0
+        for drawn in range(1, size):
+            alone *= max(validation - drawn, 0) / (n - drawn)
+        apart += size * alone
+    return 1 - apart / n
+
+
+def _divide(
+    clusters: Sequence[int], answers: Sequence[int | None], shares: Sequence[float], seed: int
+) -> list[int]:
+    """Give each cluster, in random order, to the part that it brings nearest to its share."""
+    sizes: dict[int, Sizes] = {}
+    for cluster, answer in zip(clusters, answers, strict=True):
+        sizes.setdefault(cluster, Counter())[answer] += 1
+    if len(sizes) < len(shares):
+        raise ValueError(f"{len(sizes)} clusters of passages, expected {len(shares)} or more")
+    order = sorted(sizes)
+    Random(seed).shuffle(order)
+    parts = _Parts(shares, max(size.total() for size in sizes.values()))
+    chosen = {cluster: parts.place(sizes[cluster]) for cluster in order}
+    _fill_empty(chosen, sizes, len(shares))
+    return [chosen[cluster] for cluster in clusters]
+
+
+class _Parts:
+    """What each part has too much of, in all and by answer, while clusters are given out."""
+
+    def __init__(self, shares: Sequence[float], largest: int) -> None:
+        self._shares = shares
+        self._largest = largest
+        self._surplus = [0.0] * len(shares)
+        self._by_answer: list[dict[int | None, float]] = [{} for _ in shares]
+
+    def place(self, size: Sizes) -> int:
+        """Give a cluster to a part, and tell which."""
+        total = size.total()
+        for share, part in zip(self._shares, self._by_answer, strict=True):
+            for answer, count in size.items():
+                part[answer] = part.get(answer, 0.0) - share * count
+        self._surplus = [
+            have - share * total for have, share in zip(self._surplus, self._shares, strict=True)
+        ]
+        # A part may be ahead of its share by the largest cluster at most, so that the split's sizes are kept;
+        # the part that is most behind always may.
+        open_parts = [i for i, have in enumerate(self._surplus) if have + total <= self._largest]
+        chosen = min(open_parts, key=lambda part: (self._cost(part, size), part))
+        self._surplus[chosen] += total
+        for answer, count in size.items():
+            self._by_answer[chosen][answer] += count
+        return chosen
+
+    def _cost(self, part: int, size: Sizes) -> float:
+        """How much the squared surpluses of a part, over its share, grow if it gets the cluster."""
+        total = size.total()
+        growth = total * (2 * self._surplus[part] + total)
+        have = self._by_answer[part]
+        growth += sum(count * (2 * have[answer] + count) for answer, count in size.items())
+        return growth / self._shares[part]
+
+
+def _fill_empty(chosen: dict[int, int], sizes: dict[int, Sizes], n_parts: int) -> None:
+    """Give a part that got nothing, its share being so small, the smallest cluster of the fullest part."""
+    for part in sorted(set(range(n_parts)) - set(chosen.values())):
+        counts = Counter(chosen.values())
+        rich = max(part for part, count in counts.items() if count == max(counts.values()))
+        chosen[min((c for c in chosen if chosen[c] == rich), key=lambda c: (sizes[c].total(), c))] = part

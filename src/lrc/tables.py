@@ -1,0 +1,38 @@
+"""A table as it stands in a file: numbered rows of shown text, and what is special about a cell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+WHOLE_ROW = -1  # the column of a note about a row as a whole
+
+
+class Note(NamedTuple):
+    """What is special about one cell: a `trouble` leaves it without a text that can be used."""
+
+    level: Literal["trouble", "warning", "repair"]
+    kind: str
+    text: str  # follows the column's name, or stands alone for a whole row
+
+
+class TableRow(NamedTuple):
+    """One row; `cells` may be shorter than the header."""
+
+    number: int  # as the spreadsheet counts, the first row being 1
+    cells: list[str]
+    notes: Mapping[int, Note]  # by column, from 0
+
+
+NO_NOTES: Mapping[int, Note] = {}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A sheet of a workbook, or a CSV file."""
+
+    file: str
+    sheet: str | None
+    other_sheets: tuple[str, ...]
+    rows: Iterator[TableRow]  # can be read once; empty rows are among them

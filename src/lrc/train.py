@@ -1,0 +1,86 @@
+"""`lrc train RECIPE`: what `accelerate launch … -m lrc.sft` does, with the run's own exit status and no traceback."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from lrc.errors import MachineError
+from lrc.progress import say
+from lrc.recipe import find_accelerate_config, find_recipe
+
+
+def train(recipe: str, accelerate_config: str | None, overrides: Sequence[str]) -> int:
+    """Launch a training run and wait for it.
+
+    One process takes the place of this one, so that signals and the exit status are its own; several are watched by
+    torch's elastic agent, as `accelerate launch` has it.
+
+    Args:
+        recipe: a YAML file or the name of a shipped one.
+        accelerate_config: likewise; None takes what suits this machine.
+        overrides: `--key value` for any key of the recipe.
+
+    Returns:
+        The exit status of the run.
+
+    Raises:
+        LrcError: there is no such recipe or config, or the machine cannot start it.
+    """
+    path, config = find_recipe(recipe), find_accelerate_config(accelerate_config or default_config())
+    words = ["--config_file", str(config), "-m", "lrc.sft", "--config", str(path), *overrides]
+    say(f"accelerate launch {shlex.join(words)}")
+    return _launch(words)
+
+
+def default_config() -> str:
+    """The shipped accelerate config for the devices of this machine."""
+    import torch
+
+    count = torch.accelerator.device_count() if torch.accelerator.is_available() else 0
+    return "cpu" if count == 0 else "single_gpu" if count == 1 else "multi_gpu"
+
+
+def _launch(words: Sequence[str]) -> int:
+    from accelerate.commands import launch
+    from accelerate.utils.launch import prepare_simple_launcher_cmd_env
+
+    args, _, _ = launch._validate_launch_command(launch.launch_command_parser().parse_args(list(words)))
+    if not (args.multi_gpu or args.use_deepspeed or args.use_fsdp or args.tpu):
+        command, environment = prepare_simple_launcher_cmd_env(args)
+        environment["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(_cores()))
+        sys.stdout.flush()
+        os.execvpe(command[0], command, environment)
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(_cores() // max(args.num_processes or 1, 1), 1)))
+    return _watch(launch, launch.launch_command_parser().parse_args(list(words)))
+
+
+def _watch(launch: Any, args: Any) -> int:
+    """Run several processes; the status is that of the first that failed."""
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    # The processes have said what was wrong; the agent's own account of it is a page of tracebacks.
+    logging.disable(logging.ERROR)
+    try:
+        launch.launch_command(args)
+    except ChildFailedError as error:
+        code = error.get_first_failure()[1].exitcode
+        return code if code > 0 else 128 - code
+    except SignalException as error:
+        return 128 + int(error.sigval)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except (ImportError, ValueError, AssertionError) as error:
+        raise MachineError(f"launch: {error}; choose another --accelerate-config") from error
+    return 0
+
+
+def _cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

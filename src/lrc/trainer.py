@@ -1,0 +1,224 @@
+"""The SFTTrainer subclass that trains on packed trees.
+
+One optimizer step is one batch of questions (`batches.StepBatch`), run row by row. Its loss is the sum over supervised
+tokens divided by their number over the whole step and all processes, so that loss and gradients are those of separate
+samples with the same batch size and accumulation, whatever rows the questions fill.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.utils import DistributedType, gather_object
+from datasets import Dataset
+from torch.utils.data import DataLoader
+from transformers import PrinterCallback
+from transformers.trainer_utils import EvalLoopOutput
+from trl import SFTTrainer
+
+from lrc.alpaca import Record
+from lrc.attention import why_no_trees
+from lrc.batches import Draw, StepBatch, StepLoader, StepSampler
+from lrc.likelihood import row_budget, sequence_scores, target_log_probs
+from lrc.metrics import accuracy
+from lrc.progress import say
+from lrc.prompt import Prompt
+from lrc.scoring import Scorer
+from lrc.tree import Row, TokenSequence
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What is evaluated while training: the loss on the answers, and which options are chosen."""
+
+    records: Sequence[Record]
+    prompt: Prompt
+
+
+class TreeTrainer(SFTTrainer):
+    """Trains on packed trees; see the module.
+
+    Args:
+        train_dataset: columns `tokens`, `prompt_length` and `passage`, a row a question.
+        draw: the sequences of one question in one epoch.
+        validation: the questions of evaluation; None evaluates nothing.
+        tree_packing: false gives every sequence a row of its own.
+        row_tokens: the token budget of a row; None takes what suits the device.
+
+    The remaining arguments are SFTTrainer's.
+    """
+
+    # `compute_loss` normalises by the tokens of the whole step.
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self,
+        *,
+        args: Any,
+        train_dataset: Dataset,
+        draw: Callable[[Draw], list[TokenSequence]],
+        validation: Validation | None,
+        tree_packing: bool = True,
+        row_tokens: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.draw, self.validation = draw, validation
+        # Rows take the place of micro-batches: to the upstream loop a step is one batch of all its questions.
+        args.per_device_train_batch_size *= args.gradient_accumulation_steps
+        args.gradient_accumulation_steps = 1
+        args.dataset_kwargs = {**(args.dataset_kwargs or {}), "skip_prepare_dataset": True}
+        args.disable_tqdm = True  # `history.History` shows the progress
+        if args.ddp_broadcast_buffers is None:
+            # Processes may have unequal numbers of rows, and a broadcast in each forward would wait for all.
+            args.ddp_broadcast_buffers = False
+        super().__init__(
+            args=args,
+            train_dataset=train_dataset,
+            eval_dataset=train_dataset if validation else None,  # stands in: `evaluation_loop` has its own
+            data_collator=lambda batch: batch,
+            **kwargs,
+        )
+        self.remove_callback(PrinterCallback)
+        reason = why_no_trees(self.model) if tree_packing else "tree_packing is false"
+        self.share = reason is None
+        if reason and self.is_world_process_zero():
+            say(f"each question is a row of its own: {reason}")
+        self.row_tokens = row_budget(self.args.device, row_tokens)
+        self._step_rows = 0
+        self._weights = sum(parameter.numel() for parameter in self.model.parameters())
+
+    def get_train_dataloader(self) -> DataLoader:
+        """The steps of this process; dealt out here and not by accelerate, which would count rows."""
+        args = self.args
+        sampler = StepSampler(
+            self.train_dataset["passage"][:],
+            args.per_device_train_batch_size,
+            rank=args.process_index,
+            world_size=args.world_size,
+            seed=None if args.train_sampling_strategy == "sequential" else args.data_seed or args.seed,
+            drop_last=args.dataloader_drop_last,
+        )
+        return StepLoader(
+            self.draw, sampler, self.row_tokens, share=self.share, num_workers=args.dataloader_num_workers
+        )
+
+    def training_step(
+        self, model: torch.nn.Module, inputs: StepBatch, num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        """Forward and backward of one step, row by row; gradients are exchanged with the last row only."""
+        model.train()
+        total = torch.zeros((), device=self.args.device)
+        rows = self._equalised(inputs.rows)
+        for i, row in enumerate(rows):
+            last = i == len(rows) - 1
+            self.accelerator.gradient_state._set_sync_gradients(last)
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
+                with self.compute_loss_context_manager(), self.maybe_activation_offload_context:
+                    loss = self.compute_loss(model, row, num_items_in_batch=num_items_in_batch)
+                    if inputs.idle or i >= len(inputs.rows):
+                        loss = loss * 0.0
+                self._backward(loss)
+            total += loss.detach()
+        return total
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: Row,
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """The negative log-likelihood of a row's targets, summed and divided by the targets of the whole step."""
+        log_probs = target_log_probs(model, inputs, self.args.device)
+        loss = -log_probs.sum() / (len(inputs.targets) if num_items_in_batch is None else num_items_in_batch)
+        if self.args.average_tokens_across_devices and num_items_in_batch is not None:
+            loss = loss * self.accelerator.num_processes  # which DDP divides by again
+        return (loss, log_probs) if return_outputs else loss
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        """This process's validation questions; `evaluation_loop` reads them in one go."""
+        places = np.arange(len(self._validation.records))
+        if not self._lockstep:
+            places = np.array_split(places, self.args.world_size)[self.args.process_index]
+        return DataLoader(places.tolist(), batch_size=max(len(places), 1))
+
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Loss and answer accuracy on the validation questions, in one pass of the scorer that answers later."""
+        self.model.eval()
+        mine = self._evaluate_records([self._validation.records[i] for i in dataloader.dataset])
+        parts = [mine] if self._lockstep else gather_object([mine])
+        loss = sum(part[0] for part in parts) / max(sum(part[1] for part in parts), 1)
+        metrics = {f"{metric_key_prefix}_loss": loss}
+        pairs = [pair for part in parts for pair in part[2]]
+        if pairs:
+            figures = accuracy([pair[0] for pair in pairs], [pair[1] for pair in pairs])
+            metrics |= {f"{metric_key_prefix}_{key}": figures[key] for key in ("accuracy", "ci_low", "ci_high")}
+        return EvalLoopOutput(None, None, metrics, num_samples=len(self._validation.records))
+
+    def _evaluate_records(self, records: list[Record]) -> tuple[float, int, list[tuple[int, int]]]:
+        """The negative log-likelihood of the answers, their tokens, and (prediction, answer) of each question."""
+        prompt, device = self._validation.prompt, self.args.device
+        asked = [record for record in records if record.question is not None]
+        others = [prompt.sequence(record) for record in records if record.question is None]
+        with self.compute_loss_context_manager():
+            scores = Scorer(self.model, prompt, device, self.row_tokens, with_answers=True)(asked)
+            likelihood = float(sequence_scores(self.model, others, device, self.row_tokens).sum())
+        likelihood += sum(score.answer_log_prob or 0.0 for score in scores)
+        sequences = others + [prompt.sequence(record) for record in asked]
+        tokens = sum(len(sequence.tokens) - sequence.prompt_length for sequence in sequences)
+        answers = [record.question.answer for record in asked if record.question]
+        pairs = [(score.prediction, answer) for score, answer in zip(scores, answers, strict=True) if answer]
+        return -likelihood, tokens, pairs
+
+    @property
+    def _lockstep(self) -> bool:
+        """Whether a forward or a backward is a collective of all processes, so that they must run equally many."""
+        return self.is_fsdp_enabled or self.is_deepspeed_enabled
+
+    @property
+    def _validation(self) -> Validation:
+        if self.validation is None:
+            raise ValueError("this trainer was given no validation questions")
+        return self.validation
+
+    def _backward(self, loss: torch.Tensor) -> None:
+        deepspeed = self.accelerator.distributed_type == DistributedType.DEEPSPEED
+        self.accelerator.backward(loss, **({"scale_wrt_gas": False} if deepspeed else {}))
+
+    def _equalised(self, rows: list[Row]) -> list[Row]:
+        """Repeat a row until this process has as many as every other one, where each forward is a collective."""
+        return rows + rows[-1:] * max(self._step_rows - len(rows), 0)
+
+    def _get_num_items_in_batch(self, batch_samples: list[StepBatch], device: torch.device) -> torch.Tensor:
+        """The supervised tokens of a step, over all processes."""
+        (batch,) = batch_samples
+        counts = torch.tensor([batch.target_count, len(batch.rows)], device=device)
+        if self.args.world_size > 1:
+            every = self.accelerator.gather(counts[None])
+            if self._lockstep:
+                self._step_rows = int(every[:, 1].max())
+            if self.args.average_tokens_across_devices:
+                return every[:, 0].sum()
+        return counts[0]
+
+    def floating_point_ops(self, inputs: StepBatch) -> float:
+        """Six operations a weight and token, forward and backward (Kaplan et al. 2020, section 2.1)."""
+        return 6.0 * self._weights * sum(len(row) for row in inputs.rows)
+
+    def _track_num_input_tokens(self, inputs: StepBatch) -> None:
+        self.state.num_input_tokens_seen += sum(len(row) for row in inputs.rows)
+
+    def _send_telemetry(self) -> None:
+        """Send nothing: nobody was asked."""

@@ -1,0 +1,160 @@
+"""Many token sequences → packed rows in which a common prefix is computed once.
+
+Sequences are sorted and merged by common token prefix; a row lays the resulting tree out depth first. Each token keeps
+the position that it has in its own sequence and sees its ancestors and itself, which in depth-first order is one
+comparison: token k is seen by token q where ``k <= q < subtree_end[k]``. The tokens of every root-to-leaf path, their
+positions and what they see are thus exactly those of the separate sequence, and so are losses and gradients.
+
+A completion's last token predicts nothing and is left out. What is predicted is kept as pairs of (source position,
+target token) and not as a label a position: one position may have several targets, so that the options of a question
+or equal prompts with unequal answers need no copies of anything.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+# Sequences that share this many tokens beyond what all share are kept in one row where it holds them: less is chance
+# (two passages that begin alike), more is a common passage.
+MIN_SHARED = 8
+
+
+@dataclass(frozen=True)
+class TokenSequence:
+    """A prompt and its completion.
+
+    Args:
+        tokens: (length,) the ids of prompt and completion.
+        prompt_length: how many of them are the prompt; 1 to length - 1.
+    """
+
+    tokens: Ints
+    prompt_length: int
+
+    def __post_init__(self) -> None:
+        if not 0 < self.prompt_length < len(self.tokens):
+            raise ValueError(f"prompt_length is {self.prompt_length}, expected 1 to {len(self.tokens) - 1}")
+
+    @property
+    def inputs(self) -> Ints:
+        """(length - 1,) every token that predicts another."""
+        return self.tokens[:-1]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One packed row of a forward pass; L tokens, H positions where the head runs, T predicted tokens."""
+
+    input_ids: Ints  # (L,)
+    position_ids: Ints  # (L,) the position in the token's own sequence
+    subtree_end: Ints  # (L,) one past the last descendant of the token
+    heads: Ints  # (H,) positions whose logits are needed, ascending
+    sources: Ints  # (T,) index into `heads` of the position that predicts
+    targets: Ints  # (T,) the token that is predicted
+    owners: Ints  # (T,) which of the packed sequences the prediction belongs to
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+    def visible(self) -> NDArray[np.bool_]:
+        """(L, L) whether the token of the line sees the token of the column."""
+        index = np.arange(len(self))
+        return (index[None, :] <= index[:, None]) & (index[:, None] < self.subtree_end[None, :])
+
+
+def pack(sequences: Sequence[TokenSequence], row_tokens: int, *, share: bool = True) -> list[Row]:
+    """Merge sequences into trees and fill rows with them, best fit first.
+
+    Args:
+        sequences: any number, in any order; `Row.owners` refers to their places.
+        row_tokens: the most tokens a row may have; a sequence that is longer by itself gets a row of its own.
+        share: false gives every sequence a row of its own, for models that cannot take a tree.
+    """
+    if not share:
+        return [_lay_out([(i, sequence)], [0]) for i, sequence in enumerate(sequences)]
+    # Bytes of big-endian tokens sort as the token tuples do, and much faster.
+    order = sorted(range(len(sequences)), key=lambda i: (sequences[i].inputs.astype(">u4").tobytes(), i))
+    ordered = [(i, sequences[i]) for i in order]
+    shared = [0] + [
+        common_prefix(a.inputs, b.inputs) for (_, a), (_, b) in zip(ordered, ordered[1:], strict=False)
+    ]
+    trunk = min(shared[1:], default=0)
+    rows = _fill(_bundles([len(s.inputs) for _, s in ordered], shared, trunk, row_tokens - trunk), row_tokens - trunk)
+    return [_lay_out([ordered[k] for k in row], _prefixes(row, shared)) for row in rows]
+
+
+def common_prefix(a: Ints, b: Ints) -> int:
+    """How many tokens `a` and `b` have in common from their beginning."""
+    length = min(len(a), len(b))
+    differ = np.flatnonzero(a[:length] != b[:length])
+    return int(differ[0]) if len(differ) else length
+
+
+def _bundles(lengths: list[int], shared: list[int], trunk: int, room: int) -> list[tuple[int, list[int]]]:
+    """Cut the sorted sequences into (tokens beyond the trunk, places) that are placed together."""
+    bundles: list[tuple[int, list[int]]] = []
+    for place, (length, prefix) in enumerate(zip(lengths, shared, strict=True)):
+        joined = bundles and prefix > trunk + MIN_SHARED and bundles[-1][0] + length - prefix <= room
+        if joined:
+            size, members = bundles[-1]
+            bundles[-1] = (size + length - prefix, [*members, place])
+        else:
+            bundles.append((length - trunk, [place]))
+    return bundles
+
+
+def _fill(bundles: list[tuple[int, list[int]]], room: int) -> list[list[int]]:
+    """Best-fit decreasing: every bundle goes where it leaves the least room; gives the sorted places of each row."""
+    rows: list[list[int]] = []
+    free: list[tuple[int, int]] = []  # (room left, row), sorted
+    for size, members in sorted(bundles, key=lambda bundle: (-bundle[0], bundle[1])):
+        best = bisect_left(free, (size, -1))
+        if best < len(free):
+            left, row = free.pop(best)
+        else:
+            left, row = room, len(rows)
+            rows.append([])
+        rows[row].extend(members)
+        insort(free, (left - size, row))
+    return [sorted(row) for row in rows]
+
+
+def _prefixes(row: list[int], shared: list[int]) -> list[int]:
+    """What each sequence of a row shares with the one before it: the least of all that stood between them."""
+    gaps = zip(row, row[1:], strict=False)
+    return [0] + [min(shared[before + 1 : place + 1]) for before, place in gaps]
+
+
+def _lay_out(row: Sequence[tuple[int, TokenSequence]], prefixes: list[int]) -> Row:
+    """Lay sorted sequences out depth first; `prefixes` says how much each shares with the one before."""
+    sizes = [len(sequence.inputs) - prefix for (_, sequence), prefix in zip(row, prefixes, strict=True)]
+    total = sum(sizes)
+    ids, positions, ends = np.empty(total, np.int64), np.empty(total, np.int64), np.full(total, total, np.int64)
+    path = np.empty(0, np.int64)  # where in the row each token of the current sequence stands
+    sources, targets, owners = [], [], []
+    start = 0
+    for (owner, sequence), prefix, size in zip(row, prefixes, sizes, strict=True):
+        ends[path[prefix:]] = start
+        path = np.concatenate([path[:prefix], np.arange(start, start + size)])
+        ids[start : start + size] = sequence.inputs[prefix:]
+        positions[start : start + size] = np.arange(prefix, prefix + size)
+        sources.append(path[sequence.prompt_length - 1 :])
+        targets.append(sequence.tokens[sequence.prompt_length :])
+        owners.append(np.full(len(targets[-1]), owner))
+        start += size
+    heads, index = np.unique(np.concatenate(sources), return_inverse=True)
+    return Row(ids, positions, ends, heads, index, np.concatenate(targets), np.concatenate(owners))
+
+
+def token_counts(sequences: Iterable[TokenSequence], rows: Iterable[Row]) -> dict[str, Any]:
+    """How many tokens the sequences have one by one, how many the rows have, and the ratio of the two."""
+    separate = sum(len(sequence.inputs) for sequence in sequences)
+    unique = sum(len(row) for row in rows)
+    return {"separate_tokens": separate, "unique_tokens": unique, "sharing": separate / max(unique, 1)}

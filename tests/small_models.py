@@ -1,0 +1,86 @@
+"""Bases and adapters of a few thousand random parameters, as real folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
+
+PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+def save_tokenizer(folder: Path) -> None:
+    """A tokenizer that knows every byte and the tokens <s> and </s>."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={sign: i for i, sign in enumerate(alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="</s>"
+    ).save_pretrained(folder)
+
+
+def save_base(
+    folder: Path,
+    *,
+    seed: int = 0,
+    tied: bool = False,
+    dtype: torch.dtype = torch.float32,
+    max_shard_size: str = "5GB",
+    bias: bool = False,
+    hidden_size: int = 32,
+) -> Path:
+    """A Llama of two layers."""
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=260,
+        hidden_size=hidden_size,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        tie_word_embeddings=tied,
+        attention_bias=bias,
+        initializer_range=0.2,
+        bos_token_id=256,
+        eos_token_id=257,
+    )
+    model = LlamaForCausalLM(config).to(dtype)
+    model.save_pretrained(folder, max_shard_size=max_shard_size)
+    save_tokenizer(folder)
+    return folder
+
+
+def save_gpt2(folder: Path) -> Path:
+    """A GPT-2 of two layers, whose projections are stored transposed."""
+    torch.manual_seed(0)
+    GPT2LMHeadModel(
+        GPT2Config(vocab_size=260, n_embd=32, n_layer=2, n_head=4, n_positions=64)
+    ).save_pretrained(folder)
+    save_tokenizer(folder)
+    return folder
+
+
+def save_adapter(folder: Path, base: Path, model: Any = None, **settings: Any) -> Path:
+    """An adapter on `base`, or on `model`, whose every tensor is random, as PEFT saves it after training."""
+    model = model or AutoModelForCausalLM.from_pretrained(base)
+    settings = {"r": 4, "lora_alpha": 8, "target_modules": PROJECTIONS, "task_type": "CAUSAL_LM", **settings}
+    adapted = get_peft_model(model, LoraConfig(**settings))
+    torch.manual_seed(7)
+    with torch.no_grad():
+        for parameter in adapted.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+    adapted.save_pretrained(folder)
+    return folder

@@ -1,0 +1,70 @@
+"""`lrc check` tells everything, writes nothing, and says whether convert would accept the files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from workbooks import TEST, row, test_row, write_csv, write_xlsx
+
+from lrc.check import check
+from lrc.cli import main
+
+
+def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    return [line for line in capsys.readouterr().out.splitlines() if line[:1].isalpha()]
+
+
+def test_a_good_workbook(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check([write_xlsx(tmp_path / "a.xlsx", [row(1)])])
+    printed = capsys.readouterr().out
+    assert "labelled workbook" in printed and "1 of 1" in printed
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.xlsx"]
+
+
+def test_errors_and_warnings_one_a_line_and_repairs_by_kind(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [row(n, 文章=f" {n}") for n in range(1, 41)] + [row(50, 選項2=None), row(51, 文章="同上")]
+    assert not check([write_csv(tmp_path / "a.csv", rows)])
+    assert lines(capsys) == [
+        "error: a.csv, row 42: 選項2 is empty; fill it in, or leave the row out with --on-error skip",
+        "warning: a.csv, row 43: 文章 is 同上; put the passage itself there",
+        "repaired: a.csv, 40 cells of 文章 (rows 2, 3, 4, 5, 6, …); the first one: "
+        "had white space at its ends; it was taken off",
+    ]
+
+
+def test_structure_is_a_finding(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    doubled = write_xlsx(tmp_path / "t.xlsx", [test_row(1), test_row(1)], TEST)
+    assert not check([tmp_path / "none.xlsx", doubled, write_xlsx(tmp_path / "a.xlsx", [row(1)])])
+    assert lines(capsys) == [
+        "error: none.xlsx: No such file or directory; check its name and permissions",
+        "error: t.xlsx, row 3: 題號 is 1, which row 2 has too; give each row its own",
+    ]
+
+
+def test_shared_passages(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labelled = write_xlsx(tmp_path / "a.xlsx", [row(1), row(2)])
+    unlabelled = write_xlsx(tmp_path / "t.xlsx", [test_row(2, 文章=row(2)[1] + " "), test_row(3)], TEST)
+    assert check([labelled, unlabelled])
+    assert any("t.xlsx: shares 1 passages with a.xlsx" in line for line in lines(capsys))
+
+
+def test_json_for_machines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_xlsx(tmp_path / "a.xlsx", [row(1), row(2, 正確答案=9)])
+    assert not check([path], as_json=True)
+    document = json.loads(capsys.readouterr().out)
+    assert document["accepted"] is False
+    (file,) = document["files"]
+    assert (file["rows"], file["questions"], file["errors"]) == (2, 1, {"impossible-answer": 1})
+    assert file["findings"][0]["row"] == 3 and file["findings"][0]["column"] == "正確答案"
+
+
+def test_the_command_exits_with_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good = write_xlsx(tmp_path / "a.xlsx", [row(1)])
+    for arguments, status in ((["check", str(good)], 0), (["check", str(good), str(tmp_path / "b.csv")], 1)):
+        with pytest.raises(SystemExit) as done:
+            main(arguments)
+        assert done.value.code == status

@@ -1,0 +1,31 @@
+"""Copies of one question must agree on the text of the right option."""
+
+from __future__ import annotations
+
+from lrc.conflicts import find_conflicts
+from lrc.questions import Question
+
+
+def ask(row: int, options: str, answer: int, passage: str = "文 章") -> Question:
+    return Question(str(row), passage, "問", tuple(options), answer, row)
+
+
+def rows(*questions: Question) -> list[int | None]:
+    return [finding.row for finding in find_conflicts(questions, "a.xlsx", "正確答案")]
+
+
+def test_order_of_options_is_no_difference() -> None:
+    assert rows(ask(2, "甲乙", 1), ask(3, "乙甲", 2)) == []
+    assert rows(ask(2, "甲乙", 1), ask(3, "乙甲", 1)) == [2, 3]
+
+
+def test_another_passage_is_another_question() -> None:
+    assert rows(ask(2, "甲乙", 1), ask(3, "甲乙", 2, "別的"), ask(4, "甲乙", 2, "文\n章 ")) == [2, 4]
+
+
+def test_all_copies_are_named_with_a_twin_that_differs() -> None:
+    findings = find_conflicts([ask(2, "甲乙", 1), ask(3, "甲乙", 1), ask(4, "甲乙", 2)], "a.xlsx", "正確答案")
+    assert str(findings[0]).startswith(
+        "a.xlsx, row 2: 正確答案 gives 「甲」, but row 4 has the same question and gives 「乙」"
+    )
+    assert [finding.row for finding in findings] == [2, 3, 4]

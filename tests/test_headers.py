@@ -1,0 +1,71 @@
+"""The columns are found by their headers, as people write them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from lrc.errors import DataError
+from lrc.headers import Columns, find_columns
+from lrc.tables import NO_NOTES, Table, TableRow
+
+
+def find(headers: Sequence[str], others: tuple[str, ...] = ()) -> Columns:
+    table = Table("a.xlsx", "表", others, iter(()))
+    return find_columns(table, TableRow(1, list(headers), NO_NOTES))
+
+
+def refusal(headers: Sequence[str], others: tuple[str, ...] = ()) -> list[str]:
+    with pytest.raises(DataError) as refused:
+        find(headers, others)
+    return list(refused.value.findings)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        ("ID", "文章", "問題", "選項1", "選項2", "正確答案"),
+        ("題號", " 文章 ", "問\n題", "選項 １", "選項\u3000２", "正確答案："),
+        ("id", "文章", "问题", "选项1", "选项2", "正确答案"),
+        ("题号", "\ufeff文章", "問題", "選項一", "選項二", "答案"),
+        ("Id", "Passage", "Question", "Option 1", "option 2", "Answer"),
+    ],
+)
+def test_ways_to_write_them(headers: Sequence[str]) -> None:
+    columns = find(headers)
+    assert (columns.id, columns.passage, columns.question, columns.options, columns.answer) == (
+        0,
+        1,
+        2,
+        (3, 4),
+        5,
+    )
+
+
+def test_any_order_with_others_between() -> None:
+    columns = find(["選項2", "來源", "問題", "選項1", "文章"])
+    assert (columns.options, columns.passage, columns.answer, columns.id) == ((3, 0), 4, None, None)
+
+
+def test_doubled() -> None:
+    (line,) = refusal(["文章", "問題", "選項1", "選項 １", "選項2"])
+    assert line == "a.xlsx, row 1: 選項1 and 選項１ are both 選項1; keep one of them"
+
+
+def test_missing() -> None:
+    lines = refusal(["文章", "選項1", "選項2", "選項4"], others=("另一頁",))
+    assert [line.partition(",")[2].partition(",")[0] for line in lines] == [
+        " row 1: no column 問題",
+        " row 1: no column 選項3",
+    ]
+    assert "--sheet: 另一頁" in lines[0]
+
+
+@pytest.mark.parametrize("number", [0, 9, 999])
+def test_options_out_of_range(number: int) -> None:
+    assert "expected 1 to 8" in refusal(["文章", "問題", "選項1", "選項2", f"選項{number}"])[0]
+
+
+def test_one_option_is_not_enough() -> None:
+    assert "no column 選項2" in refusal(["文章", "問題", "選項1"])[0]

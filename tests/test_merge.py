@@ -1,0 +1,391 @@
+"""Merging: PEFT's figures, whole or nothing, and only into the base that the adapter was trained on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+from small_models import save_adapter, save_base, save_gpt2
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+
+from lrc.errors import LrcError, ModelError, OutputError
+from lrc.fingerprint import fingerprint_base
+from lrc.merge import merge
+from lrc.run import Run
+
+METHODS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "lora": ({}, {}),
+    "lora on tied embeddings": ({"tied": True}, {}),
+    "rslora": ({}, {"use_rslora": True}),
+    "dora": ({}, {"use_dora": True}),
+    "rank and alpha patterns": (
+        {},
+        {"rank_pattern": {"q_proj": 2, "layers.1.mlp.up_proj": 8}, "alpha_pattern": {"down_proj": 32}},
+    ),
+    "modules_to_save": ({}, {"modules_to_save": ["embed_tokens", "lm_head"]}),
+    "modules_to_save, tied": ({"tied": True}, {"modules_to_save": ["embed_tokens", "lm_head"]}),
+    "modules_to_save of one that was tied": ({"tied": True}, {"modules_to_save": ["embed_tokens"]}),
+    "modules_to_save of the head that was tied": ({"tied": True}, {"modules_to_save": ["lm_head"]}),
+    "norms": ({}, {"modules_to_save": ["input_layernorm"]}),
+    "embedding": ({}, {"target_modules": ["embed_tokens", "q_proj"]}),
+    "embedding, tied": ({"tied": True}, {"target_modules": ["embed_tokens", "q_proj"]}),
+    "head, tied": ({"tied": True}, {"target_modules": ["lm_head", "q_proj"]}),
+    "embedding with dora": ({}, {"target_modules": ["embed_tokens", "v_proj"], "use_dora": True}),
+    "bias": ({"bias": True}, {"bias": "lora_only"}),
+    "lora_bias": ({"bias": True}, {"target_modules": ["q_proj", "v_proj"], "lora_bias": True}),
+    "shards": ({"max_shard_size": "60KB"}, {}),
+    "one layer": ({}, {"layers_to_transform": [1]}),
+}
+WHOLE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "pissa": ({}, {"init_lora_weights": "pissa"}),
+    "trainable tokens": ({}, {"trainable_token_indices": [3, 5]}),
+    "tied on purpose": (
+        {"tied": True},
+        {"modules_to_save": ["embed_tokens", "lm_head"], "ensure_weight_tying": True},
+    ),
+}
+
+
+def merged_by_peft(base: Path, adapter: Path) -> dict[str, torch.Tensor]:
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    return PeftModel.from_pretrained(model, str(adapter)).merge_and_unload().state_dict()
+
+
+def difference(base: Path, adapter: Path, output: Path) -> float:
+    expected = merged_by_peft(base, adapter)
+    found = AutoModelForCausalLM.from_pretrained(output, dtype=torch.float32).state_dict()
+    assert found.keys() == expected.keys()
+    before = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).state_dict()
+    assert max(float((found[name] - before[name]).abs().max()) for name in before) > 1e-3
+    return max(float((found[name] - expected[name]).abs().max()) for name in expected)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_streaming_gives_what_peft_gives(
+    method: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    of_base, of_adapter = METHODS[method]
+    base = save_base(tmp_path / "base", **of_base)
+    adapter = save_adapter(tmp_path / "adapter", base, **of_adapter)
+    capfd.readouterr()
+    merge(adapter, tmp_path / "merged")
+    assert "PEFT merges it" not in capfd.readouterr().err
+    assert difference(base, adapter, tmp_path / "merged") <= 1e-6
+
+
+@pytest.mark.parametrize("method", WHOLE)
+def test_what_cannot_be_streamed_is_merged_by_peft_and_said(
+    method: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    of_base, of_adapter = WHOLE[method]
+    base = save_base(tmp_path / "base", **of_base)
+    adapter = save_adapter(tmp_path / "adapter", base, **of_adapter)
+    merge(adapter, tmp_path / "merged")
+    assert capfd.readouterr().err.count("PEFT merges it with the whole model in memory") == 1
+    assert difference(base, adapter, tmp_path / "merged") <= 1e-6
+
+
+def test_weights_stored_transposed(tmp_path: Path) -> None:
+    base = save_gpt2(tmp_path / "base")
+    adapter = save_adapter(tmp_path / "adapter", base, target_modules=["c_attn", "c_fc"], fan_in_fan_out=True)
+    merge(adapter, tmp_path / "merged")
+    assert difference(base, adapter, tmp_path / "merged") <= 1e-6
+
+
+def test_the_base_of_a_bare_decoder(tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base", tied=True)
+    tensors = load_file(base / "model.safetensors")
+    bare = {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
+    save_file(bare, base / "model.safetensors", {"format": "pt"})
+    adapter = save_adapter(tmp_path / "adapter", base)
+    merge(adapter, tmp_path / "merged")
+    assert difference(base, adapter, tmp_path / "merged") <= 1e-6
+
+
+def test_tied_embeddings_that_the_file_holds_twice_with_different_values(tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base", tied=True)
+    tensors = load_file(base / "model.safetensors")
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"] + 1
+    save_file(tensors, base / "model.safetensors", {"format": "pt"})
+    adapter = save_adapter(tmp_path / "adapter", base, target_modules=["lm_head", "q_proj"])
+    merge(adapter, tmp_path / "merged")
+    assert difference(base, adapter, tmp_path / "merged") <= 1e-6
+    assert json.loads((tmp_path / "merged/config.json").read_text())["tie_word_embeddings"] is False
+
+
+def test_the_folder_is_an_ordinary_one(tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base", max_shard_size="60KB", dtype=torch.bfloat16)
+    adapter = save_adapter(tmp_path / "adapter", base)
+    Run("plain", "digit", True, base=fingerprint_base(str(base))).write(adapter / "lrc_run.json")
+    merge(adapter, tmp_path / "merged")
+    index = json.loads((base / "model.safetensors.index.json").read_text())
+    merged_index = json.loads((tmp_path / "merged/model.safetensors.index.json").read_text())
+    assert merged_index["weight_map"] == index["weight_map"]
+    assert merged_index["metadata"]["total_size"] == index["metadata"]["total_size"]
+    assert {
+        tensor.dtype
+        for file in (tmp_path / "merged").glob("*.safetensors")
+        for tensor in load_file(file).values()
+    } == {torch.bfloat16}
+    assert {"config.json", "generation_config.json", "tokenizer.json", "lrc_run.json"} <= {
+        file.name for file in (tmp_path / "merged").iterdir()
+    }
+    assert AutoTokenizer.from_pretrained(tmp_path / "merged").decode([65]) == AutoTokenizer.from_pretrained(
+        base
+    ).decode([65])
+
+
+def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base")
+    adapter = save_adapter(tmp_path / "adapter", base, use_dora=True)
+    for name in ("one", "two"):
+        merge(adapter, tmp_path / name)
+    files = sorted(file.name for file in (tmp_path / "one").iterdir())
+    assert files == sorted(file.name for file in (tmp_path / "two").iterdir())
+    assert all(
+        (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes() for name in files
+    )
+
+
+def test_dtype_is_that_of_every_tensor_and_of_the_configuration(tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base")
+    adapter = save_adapter(tmp_path / "adapter", base)
+    merge(adapter, tmp_path / "merged", dtype="bfloat16")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype="auto")
+    expected = merged_by_peft(base, adapter)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, expected[name].bfloat16())
+
+
+def test_too_large_for_the_dtype_leaves_no_output(tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base")
+    tensors = load_file(base / "model.safetensors")
+    tensors["model.norm.weight"][3] = 1e6
+    save_file(tensors, base / "model.safetensors", {"format": "pt"})
+    adapter = save_adapter(tmp_path / "adapter", base)
+    with pytest.raises(ModelError, match=r"model\.norm\.weight: too large for float16; merge with --dtype"):
+        merge(adapter, tmp_path / "merged", dtype="float16")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "base"]
+
+
+@pytest.mark.parametrize("where", ["adapter", "base"])
+def test_nan_leaves_no_output(where: str, tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base")
+    adapter = save_adapter(tmp_path / "adapter", base)
+    file = adapter / "adapter_model.safetensors" if where == "adapter" else base / "model.safetensors"
+    tensors = load_file(file)
+    next(iter(tensors.values())).view(-1)[5] = float("nan")
+    save_file(tensors, file, {"format": "pt"})
+    with pytest.raises(ModelError, match="holds NaN or infinity"):
+        merge(adapter, tmp_path / "merged")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "base"]
+
+
+def test_another_base_of_the_same_shapes_is_refused(tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base")
+    other = save_base(tmp_path / "other", seed=1)
+    adapter = save_adapter(tmp_path / "adapter", base)
+    Run("plain", "digit", True, base=fingerprint_base(str(base))).write(adapter / "lrc_run.json")
+    with pytest.raises(
+        ModelError, match=r"other: its weights differs from .*\(base\); pass that one as --base-model"
+    ):
+        merge(adapter, tmp_path / "merged", base_model=str(other))
+    assert not (tmp_path / "merged").exists()
+    shutil.move(base, tmp_path / "moved")
+    merge(adapter, tmp_path / "merged", base_model=str(tmp_path / "moved"))
+
+
+def test_an_adapter_from_elsewhere_merges_with_one_warning(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    base = save_base(tmp_path / "base")
+    adapter = save_adapter(tmp_path / "adapter", base)
+    capfd.readouterr()
+    merge(adapter, tmp_path / "merged")
+    assert capfd.readouterr().err.count("does not say which base it was trained on") == 1
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def _quantise(base: Path) -> None:
+    config = json.loads((base / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "gptq", "bits": 4}
+    (base / "config.json").write_text(json.dumps(config))
+
+
+def _drop_a_tensor(adapter: Path) -> None:
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    tensors.popitem()
+    save_file(tensors, adapter / "adapter_model.safetensors")
+
+
+def _rename_a_tensor(adapter: Path) -> None:
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    tensors["base_model.model.model.layers.9.q_proj.lora_A.weight"] = tensors[next(iter(tensors))].clone()
+    save_file(tensors, adapter / "adapter_model.safetensors")
+
+
+def _other_rank(adapter: Path) -> None:
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps({**config, "r": 5}))
+
+
+FAULTS: dict[str, tuple[Any, str]] = {
+    "no adapter": (lambda base, adapter: shutil.rmtree(adapter), "no adapter_config.json"),
+    "no weights": (
+        lambda base, adapter: (adapter / "adapter_model.safetensors").unlink(),
+        "no adapter_model.safetensors",
+    ),
+    "cut adapter": (
+        lambda base, adapter: _cut(adapter / "adapter_model.safetensors"),
+        "adapter_model.safetensors: damaged",
+    ),
+    "empty adapter": (
+        lambda base, adapter: (adapter / "adapter_model.safetensors").write_bytes(b""),
+        "damaged",
+    ),
+    "cut configuration": (
+        lambda base, adapter: _cut(adapter / "adapter_config.json"),
+        "not an adapter's configuration",
+    ),
+    "cut base": (lambda base, adapter: _cut(base / "model.safetensors"), "model.safetensors: damaged"),
+    "no base": (lambda base, adapter: shutil.rmtree(base), "no such folder; .*--base-model"),
+    "base without weights": (
+        lambda base, adapter: (base / "model.safetensors").unlink(),
+        "no model.safetensors",
+    ),
+    "base without configuration": (lambda base, adapter: (base / "config.json").unlink(), "no config.json"),
+    "cut base configuration": (
+        lambda base, adapter: _cut(base / "config.json"),
+        "config.json: not a JSON object",
+    ),
+    "quantised base": (lambda base, adapter: _quantise(base), "is quantised on disk; pass the unquantised"),
+    "tensor missing": (lambda base, adapter: _drop_a_tensor(adapter), "the adapter lacks base_model"),
+    "tensor too many": (
+        lambda base, adapter: _rename_a_tensor(adapter),
+        "the base model has no place for base_model",
+    ),
+    "another rank": (lambda base, adapter: _other_rank(adapter), r"has shape \(4, 32\), expected \(5, 32\)"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_one_line_and_leaves_nothing(fault: str, tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base")
+    adapter = save_adapter(tmp_path / "adapter", base)
+    harm, message = FAULTS[fault]
+    harm(base, adapter)
+    with pytest.raises(LrcError, match=message) as refused:
+        merge(adapter, tmp_path / "merged")
+    assert len(refused.value.findings) == 1
+    assert not [path for path in tmp_path.iterdir() if path.name not in ("adapter", "base")]
+
+
+def test_an_adapter_of_other_modules_is_refused(tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base")
+    other = save_gpt2(tmp_path / "other")
+    adapter = save_adapter(tmp_path / "adapter", base)
+    with pytest.raises(ModelError, match="does not fit the base model"):
+        merge(adapter, tmp_path / "merged", base_model=str(other))
+
+
+def test_a_base_that_is_offline_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    base = save_base(tmp_path / "base")
+    adapter = save_adapter(tmp_path / "adapter", base)
+    with pytest.raises(ModelError, match="not among the models fetched before") as refused:
+        merge(adapter, tmp_path / "merged", base_model="nobody/nothing")
+    assert len(refused.value.findings) == 1
+
+
+def test_outputs_are_not_overwritten_and_inputs_never(tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base")
+    adapter = save_adapter(tmp_path / "adapter", base)
+    (tmp_path / "merged").mkdir()
+    (tmp_path / "merged/mine.txt").write_text("mine")
+    with pytest.raises(OutputError, match="exists already"):
+        merge(adapter, tmp_path / "merged")
+    for inputs in (base, adapter, tmp_path):
+        with pytest.raises(OutputError, match="would replace"):
+            merge(adapter, inputs, force=True)
+    merge(adapter, tmp_path / "merged", force=True)
+    assert not (tmp_path / "merged/mine.txt").exists()
+
+
+def test_bin_weights_are_read_as_tensors_alone(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    base = save_base(tmp_path / "base")
+    adapter = save_adapter(tmp_path / "adapter", base)
+    recorded = fingerprint_base(str(base))
+    tensors = load_file(base / "model.safetensors")
+    (base / "model.safetensors").unlink()
+    torch.save(tensors, base / "pytorch_model.bin")
+    assert fingerprint_base(str(base)) == recorded
+    capfd.readouterr()
+    merge(adapter, tmp_path / "merged")
+    assert difference(base, adapter, tmp_path / "merged") <= 1e-6
+    assert (tmp_path / "merged/model.safetensors").is_file()
+
+
+class _Calls:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (exec, ("import pathlib; pathlib.Path('ran').write_text('ran')",))
+
+
+@pytest.mark.parametrize("where", ["base", "adapter"])
+def test_a_pickle_that_holds_more_is_refused(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    base = save_base(tmp_path / "base")
+    adapter = save_adapter(tmp_path / "adapter", base)
+    folder, stem, pickled = {
+        "base": (base, "model", "pytorch_model.bin"),
+        "adapter": (adapter, "adapter_model", "adapter_model.bin"),
+    }[where]
+    (folder / f"{stem}.safetensors").unlink()
+    torch.save({"model.norm.weight": _Calls()}, folder / pickled)
+    with pytest.raises(ModelError, match=f"{pickled}: damaged, or a pickle that holds more than tensors"):
+        merge(adapter, tmp_path / "merged")
+    assert not (tmp_path / "ran").exists() and not (tmp_path / "merged").exists()
+
+
+def test_verify_prints_the_difference(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    base = save_base(tmp_path / "base")
+    adapter = save_adapter(tmp_path / "adapter", base)
+    merge(adapter, tmp_path / "merged", verify=True)
+    line = next(
+        line for line in capfd.readouterr().out.splitlines() if "largest difference of a logit" in line
+    )
+    assert float(line.split(": ")[1].split()[0]) < 1e-4
+
+
+def test_verify_says_where_memory_does_not_allow(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = save_base(tmp_path / "base")
+    adapter = save_adapter(tmp_path / "adapter", base)
+    monkeypatch.setattr("lrc.merge.available_memory", lambda: 1000)
+    merge(adapter, tmp_path / "merged", verify=True)
+    assert "logits not compared: that needs" in capfd.readouterr().out
+    assert (tmp_path / "merged/model.safetensors").is_file()
+
+
+def test_an_adapter_of_a_four_bit_base_merges_into_the_unquantised_one(tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base", hidden_size=64)
+    quantised = AutoModelForCausalLM.from_pretrained(
+        base,
+        quantization_config=BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4"),
+        dtype=torch.float32,
+    )
+    assert quantised.model.layers[0].self_attn.q_proj.weight.dtype == torch.uint8
+    adapter = save_adapter(tmp_path / "adapter", base, model=quantised)
+    merge(adapter, tmp_path / "merged")
+    assert difference(base, adapter, tmp_path / "merged") <= 1e-6

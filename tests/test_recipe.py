@@ -1,0 +1,217 @@
+"""Recipes through `load_recipe`: values reach the dataclasses, mistakes come back as lines with a cure."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lrc.errors import RecipeError
+from lrc.recipe import Recipe, find_accelerate_config, find_recipe, load_recipe
+
+BASE = "model_name_or_path: base\ntrain_file: data/AI_train.json\noutput_dir: runs/one\n"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "qlora.yaml"
+
+
+def load(path: Path, text: str = "", *overrides: str) -> Recipe:
+    path.write_text(BASE + text, encoding="utf-8")
+    return load_recipe(path, overrides)
+
+
+def refusal(path: Path, text: str = "", *overrides: str) -> tuple[str, ...]:
+    with pytest.raises(RecipeError) as refused:
+        load(path, text, *overrides)
+    return refused.value.findings
+
+
+def test_keys_reach_their_dataclasses(path: Path) -> None:
+    recipe = load(path, "lora_r: 4\nlearning_rate: 2e-4\noption_orders: 4\nrank_pattern: {q_proj: 8}\n")
+    assert (recipe.model.lora_r, recipe.training.learning_rate, recipe.data.option_orders) == (4, 2e-4, 4)
+    assert recipe.adapter.rank_pattern == {"q_proj": 8}
+    assert list(recipe.given) == [
+        *("model_name_or_path", "train_file", "output_dir"),
+        *("lora_r", "learning_rate", "option_orders", "rank_pattern"),
+    ]
+
+
+def test_defaults_suit_this_work(path: Path) -> None:
+    recipe = load(path)
+    assert recipe.model.use_peft
+    assert not recipe.training.bf16 and not recipe.training.gradient_checkpointing
+    assert recipe.training.completion_only_loss and recipe.training.report_to == []
+    assert recipe.data.list_options and recipe.data.tree_packing
+
+
+def test_options_are_hidden_where_plain_text_is_answered(path: Path) -> None:
+    assert load(path, "answer_style: text\ntemplate: plain\n").data.list_options is False
+    assert load(path, "answer_style: text\ntemplate: alpaca\n").data.list_options is True
+    assert load(path, "answer_style: text\ntemplate: plain\nlist_options: true\n").data.list_options is True
+
+
+def test_a_fold_names_its_files(path: Path) -> None:
+    data = load(path, "validation_file: data/AI_validation.json\n", "--fold", "2").data
+    assert (data.train_file, data.validation_file) == (
+        "data/AI_fold2_train.json",
+        "data/AI_fold2_validation.json",
+    )
+    assert (
+        "expected a name that ends in _train.json"
+        in refusal(path, "", "--fold", "0", "--train_file", "a.json")[0]
+    )
+
+
+def test_the_command_line_overrides_the_file(path: Path) -> None:
+    words = ("--lora_r", "8", "--max-length=512", "--bf16_full_eval", "false", "--no_use_peft")
+    recipe = load(
+        path, "lora_r: 4\n", *words, "--lora_target_modules", "q_proj", "v_proj", "--tree_packing", "false"
+    )
+    assert (recipe.model.lora_r, recipe.training.max_length, recipe.model.use_peft) == (8, 512, False)
+    assert recipe.model.lora_target_modules == ["q_proj", "v_proj"]
+    assert recipe.data.tree_packing is False
+    assert recipe.given["lora_r"] == 8
+
+
+def test_the_command_line_can_have_every_key() -> None:
+    words = [
+        "--model_name_or_path",
+        "base",
+        "--train_file",
+        "a.json",
+        "--output_dir",
+        "out",
+        "--max_steps",
+        "3",
+    ]
+    assert load_recipe(None, words).training.max_steps == 3
+
+
+def test_a_text_stands_for_a_list_of_one(path: Path) -> None:
+    assert load(path, "lora_target_modules: all-linear\n").model.lora_target_modules == "all-linear"
+
+
+def test_every_mistake_is_named_with_its_line(path: Path) -> None:
+    text = "lora_rnak: 4\nlora_r: 4.5\nlora_alpha: four\nlora_dropout: true\n"
+    found = refusal(path, text + "lr_scheduler_type: cosin\ntemplate: x\n")
+    assert found[:4] == (
+        "qlora.yaml, line 4: unknown key 'lora_rnak'; did you mean 'lora_r'?",
+        "qlora.yaml, line 5: lora_r is 4.5, expected a whole number",
+        'qlora.yaml, line 6: lora_alpha is "four", expected a whole number',
+        "qlora.yaml, line 7: lora_dropout is true, expected a number",
+    )
+    assert found[4].startswith('qlora.yaml, line 8: lr_scheduler_type is "cosin", expected linear, cosine')
+    assert found[5] == 'qlora.yaml, line 9: template is "x", expected chinese-alpaca-2, alpaca, chat or plain'
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("lora_r: 0", "qlora.yaml, line 4: lora_r is 0, expected 1 or more"),
+        ("model_revision: 123", "qlora.yaml, line 4: model_revision is 123, expected text; put it in quotes"),
+        ("num_train_epochs:", "qlora.yaml, line 4: num_train_epochs is empty, expected a number"),
+        ("learning_rate: 1e999", "qlora.yaml, line 4: learning_rate is Infinity, expected a number"),
+        ("trust_remote_code: yes", 'qlora.yaml, line 4: trust_remote_code is "yes", expected true or false'),
+        ("bnb_4bit_quant_type: fp8", 'qlora.yaml, line 4: bnb_4bit_quant_type is "fp8", expected fp4 or nf4'),
+        (
+            "lora_target_modules: [4]",
+            "qlora.yaml, line 4: lora_target_modules is [4], expected a list of text or nothing",
+        ),
+        (
+            "warmup_ratio: 0.03",
+            "qlora.yaml, line 4: unknown key 'warmup_ratio'; write warmup_steps: a value below 1 is a ratio",
+        ),
+        (
+            "env: {A: b}",
+            "qlora.yaml, line 4: unknown key 'env'; set environment variables where the run is started",
+        ),
+        ("fp16: true\nbf16: true", "qlora.yaml: fp16 and bf16 are both true; keep one"),
+        (
+            "list_options: false",
+            "qlora.yaml: list_options is false, expected true where answer_style is digit",
+        ),
+        (
+            "load_in_4bit: true\nload_in_8bit: true",
+            "qlora.yaml: You can't use 8 bit and 4 bit precision at the same time",
+        ),
+        (
+            "init_lora_weights: eva",
+            "qlora.yaml: init_lora_weights is eva, expected gaussian, olora, orthogonal, pissa or "
+            "pissa_niter_N",
+        ),
+        (
+            "rank_pattern: {q_proj: x}",
+            "qlora.yaml: rank_pattern is {'q_proj': 'x'}, expected whole numbers by module name, "
+            "such as {q_proj: 8}",
+        ),
+    ],
+)
+def test_a_value_that_does_not_fit_is_refused(path: Path, text: str, line: str) -> None:
+    assert refusal(path, text) == (line,)
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (("--lora_rnak", "8"), "command line: unknown key 'lora_rnak'; did you mean 'lora_r'?"),
+        (("--lora_rnak=8",), "command line: unknown key 'lora_rnak'; did you mean 'lora_r'?"),
+        (("--lora_r", "four"), 'command line: lora_r is "four", expected a whole number'),
+        (("--learning_rate", "nan"), "command line: learning_rate is NaN, expected a number"),
+        (("--lora_r",), "--lora_r: expected one argument"),
+        (("eight",), "command line: 'eight' belongs to no key; write --key value"),
+    ],
+)
+def test_a_wrong_override_is_refused(path: Path, words: tuple[str, ...], line: str) -> None:
+    assert refusal(path, "", *words) == (line,)
+
+
+def test_what_a_run_cannot_do_without_is_asked_for() -> None:
+    with pytest.raises(RecipeError) as refused:
+        load_recipe(None, ["--train_file", "a.json"])
+    assert [line.split()[2] for line in refused.value.findings] == ["model_name_or_path", "output_dir"]
+
+
+@pytest.mark.parametrize(
+    "words", [("--hub_token", "swordfish"), ("--hub-token=swordfish",), ("--run_name", "hf_" + "a1" * 17)]
+)
+def test_a_secret_override_is_refused_and_never_repeated(path: Path, words: tuple[str, ...]) -> None:
+    (line,) = refusal(path, "", *words)
+    assert line.startswith("command line: ") and "swordfish" not in line and "a1a1" not in line
+
+
+def test_a_secret_key_is_refused_whatever_it_holds(path: Path) -> None:
+    (line,) = refusal(path, "hub_token: swordfish\n")
+    assert line.startswith("qlora.yaml, line 4: hub_token") and "swordfish" not in line
+
+
+def test_a_broken_file_is_refused_before_anything_heavy_is_imported(path: Path) -> None:
+    path.write_text("a: [1\n")
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom lrc.recipe import load_recipe\n"
+        f"try: load_recipe(Path({str(path)!r}))\nexcept Exception as error: print(error)\n"
+        "print([name for name in ('torch', 'transformers', 'trl') if name in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]" and done.stdout.startswith("qlora.yaml, line 2: ")
+
+
+def test_names_find_what_ships(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    by_name = find_recipe("chinese-alpaca-2-7b/qlora")
+    assert by_name.is_file() and by_name == find_recipe("recipes/chinese-alpaca-2-7b/qlora.yaml")
+    assert find_accelerate_config("cpu_2").name == "cpu_2.yaml"
+    (tmp_path / "own.yaml").write_text("a: 1\n")
+    assert find_recipe("own.yaml") == Path("own.yaml")
+
+
+def test_a_name_that_does_not_exist_gets_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="no such recipe; did you mean 'chinese-alpaca-2-7b/qlora'?"):
+        find_recipe("chinese-alpaca-2-7b/qlorra")
+    with pytest.raises(
+        RecipeError, match="no such accelerate config; give a YAML file, or one of cpu, cpu_2"
+    ):
+        find_accelerate_config("xyz")

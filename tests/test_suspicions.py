@@ -1,0 +1,69 @@
+"""Accidents of the spreadsheet are suspected where there is evidence, and only there."""
+
+from __future__ import annotations
+
+import pytest
+
+from lrc.questions import Question
+from lrc.suspicions import suspect
+
+
+def kinds(passage: str, options: tuple[str, ...], question: str = "何者正確？") -> list[str]:
+    asked = Question("1", passage, question, options, answer=1, row=2)
+    return [finding.kind for finding in suspect([asked], "a.xlsx")]
+
+
+@pytest.mark.parametrize("passage", ["同上", "（同上）", "同上題", "同前文。", "〃"])
+def test_ditto(passage: str) -> None:
+    assert kinds(passage, ("甲", "乙")) == ["ditto-passage"]
+
+
+def test_twice() -> None:
+    assert kinds("文", ("甲", "乙", "甲 ")) == ["ambiguous-answer"]
+    assert kinds("文", ("甲", "乙", "乙")) == ["duplicate-option"]
+    assert kinds("文", ("甲", "", "")) == []
+
+
+@pytest.mark.parametrize("passage", ["普及率為36.4%。", "普及率為 36.4 ％"])
+def test_lost_percent_sign(passage: str) -> None:
+    assert kinds(passage, ("0.364", "0.5")) == ["percent-lost"]
+
+
+def test_a_share_without_a_percentage_in_the_text() -> None:
+    assert kinds("酒測值0.36毫克，成長136%", ("0.36", "0.5")) == []
+
+
+@pytest.mark.parametrize(
+    ("passage", "options"),
+    [
+        ("婚禮在5月19日舉行", ("43270", "43239")),
+        ("直到1957年落幕", ("1990年", "20821")),
+        ("每週二到三天", ("43195", "43134", "1")),
+    ],
+)
+def test_date_serials(passage: str, options: tuple[str, ...]) -> None:
+    assert kinds(passage, options) == ["date-serial"]
+
+
+@pytest.mark.parametrize(
+    ("passage", "options"),
+    [
+        ("基本工資調為21009元", ("22009", "21009")),
+        ("薪資近39679元", ("39679", "45687")),
+        ("台灣", ("35873", "34774")),
+    ],
+)
+def test_numbers_that_are_no_dates(passage: str, options: tuple[str, ...]) -> None:
+    assert kinds(passage, options) == []
+
+
+def test_long_decimals() -> None:
+    assert kinds("文", ("0.17847222222222223", "1")) == ["time-serial"]
+    assert kinds("文", ("0.3333333333333333", "1")) == ["fraction-lost"]
+    assert kinds("文", ("0.123456789012", "1")) == ["long-decimal"]
+
+
+def test_place_of_a_finding() -> None:
+    (finding,) = suspect([Question("1", "同上", "問", ("甲", "乙"), 1, row=304)], "AI.xlsx")
+    assert finding.level == "warning"
+    assert str(finding) == "AI.xlsx, row 304: 文章 is 同上; put the passage itself there"

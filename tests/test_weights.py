@@ -1,0 +1,127 @@
+"""Weights are read a piece at a time, and written and read back tensor by tensor."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from lrc.errors import MachineError, ModelError
+from lrc.shard import Shard
+from lrc.weights import Checkpoint, Spec
+
+TENSORS = {
+    "half": torch.randn(5, 7).half(),
+    "wide": torch.randn(300, 11),
+    "brain": torch.randn(3).bfloat16(),
+    "scalar": torch.tensor(4.5),
+    "counts": torch.arange(6).reshape(2, 3),
+    "none": torch.empty(0, 4),
+    "漢字": torch.tensor([True, False]),
+}
+
+
+def specs() -> dict[str, Spec]:
+    return {name: Spec(tensor.dtype, tuple(tensor.shape)) for name, tensor in TENSORS.items()}
+
+
+def test_what_the_library_wrote_is_read(tmp_path: Path) -> None:
+    save_file(TENSORS, tmp_path / "model.safetensors")
+    checkpoint = Checkpoint(tmp_path)
+    assert set(checkpoint.specs) == set(TENSORS)
+    for name, tensor in TENSORS.items():
+        assert torch.equal(checkpoint.read(name), tensor) and checkpoint.read(name).dtype == tensor.dtype
+        pieces = list(checkpoint.blocks(name, block_bytes=64))
+        assert all(piece.nbytes <= 64 for piece in pieces)
+        assert torch.equal(torch.cat([*pieces, tensor.reshape(-1)[:0]]), tensor.reshape(-1))
+
+
+def test_what_a_shard_wrote_the_library_reads(tmp_path: Path) -> None:
+    with Shard(tmp_path / "model.safetensors", specs()) as shard:
+        for name, tensor in TENSORS.items():
+            shard.write(name, tensor.reshape(-1).split(4) if tensor.numel() else [])
+    found = load_file(tmp_path / "model.safetensors")
+    assert list(Checkpoint(tmp_path).specs)[0] == "half"
+    assert found.keys() == TENSORS.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in TENSORS.items())
+
+
+def test_what_reads_back_otherwise_is_refused(tmp_path: Path) -> None:
+    class Wrong(Shard):
+        def _put(self, data: memoryview) -> None:
+            super()._put(memoryview(bytes(data[:-1]) + bytes([data[-1] ^ 1])))
+
+    with (
+        Wrong(tmp_path / "model.safetensors", specs()) as shard,
+        pytest.raises(MachineError, match="half read back differs"),
+    ):
+        shard.write("half", [TENSORS["half"].reshape(-1)])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_what_is_not_finite_is_refused(value: float, tmp_path: Path) -> None:
+    with (
+        Shard(tmp_path / "x", {"x": Spec(torch.float32, (2,))}) as shard,
+        pytest.raises(ModelError, match="x: holds NaN or infinity in float32"),
+    ):
+        shard.write("x", [torch.tensor([1.0, value])])
+
+
+def _index(folder: Path, weight_map: object) -> None:
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+
+
+@pytest.mark.parametrize(
+    ("weight_map", "message"),
+    [
+        ({"half": "../model.safetensors"}, "which is not in the folder"),
+        ({"half": "model-00002-of-00002.safetensors"}, "which is not in the folder"),
+        ({"half": "model.safetensors", "lost": "model.safetensors"}, "lost is not in model.safetensors"),
+        (["half"], "not an index of weights"),
+        (7, "not an index of weights"),
+    ],
+)
+def test_a_wrong_index_is_refused(weight_map: object, message: str, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for place in (tmp_path, folder):
+        save_file(TENSORS, place / "model.safetensors")
+    _index(folder, weight_map)
+    with pytest.raises(ModelError, match=message):
+        Checkpoint(folder)
+
+
+@pytest.mark.parametrize("length", [0, 7, 100, -1])
+def test_a_cut_file_is_refused(length: int, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_file(TENSORS, path)
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(ModelError, match="model.safetensors: damaged"):
+        Checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_bin_files_of_both_formats_are_read(
+    legacy: bool, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    torch.save(TENSORS, tmp_path / "pytorch_model.bin", _use_new_zipfile_serialization=not legacy)
+    checkpoint = Checkpoint(tmp_path)
+    assert all(torch.equal(checkpoint.read(name), tensor) for name, tensor in TENSORS.items())
+    assert capfd.readouterr().err.count("weights-only unpickler") == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"not a pickle", b"PK\x03\x04cut"])
+def test_a_damaged_bin_file_is_refused(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "pytorch_model.bin").write_bytes(content)
+    with pytest.raises(ModelError, match=r"pytorch_model\.bin: damaged"):
+        Checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("value", [[torch.ones(2)], {"x": 1}, {"x": {"y": torch.ones(1)}}])
+def test_a_bin_file_of_more_than_tensors_is_refused(value: object, tmp_path: Path) -> None:
+    torch.save(value, tmp_path / "pytorch_model.bin")
+    with pytest.raises(ModelError, match="holds more than tensors"):
+        Checkpoint(tmp_path)
