@@ -10,11 +10,17 @@ from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
     PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3ForCausalLM,
 )
 
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -74,13 +80,50 @@ def save_gpt2(folder: Path) -> Path:
 
 def save_adapter(folder: Path, base: Path, model: Any = None, **settings: Any) -> Path:
     """An adapter on `base`, or on `model`, whose every tensor is random, as PEFT saves it after training."""
-    model = model or AutoModelForCausalLM.from_pretrained(base)
+    adapted(model or AutoModelForCausalLM.from_pretrained(base), **settings).save_pretrained(folder)
+    return folder
+
+
+WINDOW = 8  # tokens, far fewer than any sequence of the tests
+SIZES = {
+    "vocab_size": 96,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "initializer_range": 0.15,
+    "tie_word_embeddings": False,
+}
+HALF_WINDOWED = {"head_dim": 8, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}
+FAMILIES = {
+    "llama": (LlamaForCausalLM, LlamaConfig, {}),
+    "llama-tied": (LlamaForCausalLM, LlamaConfig, {"tie_word_embeddings": True}),
+    "qwen3": (Qwen3ForCausalLM, Qwen3Config, {"head_dim": 8}),
+    "qwen3-window": (
+        Qwen3ForCausalLM,
+        Qwen3Config,
+        {**HALF_WINDOWED, "use_sliding_window": True, "sliding_window": WINDOW},
+    ),
+    "gemma3": (Gemma3ForCausalLM, Gemma3TextConfig, {**HALF_WINDOWED, "sliding_window": WINDOW}),
+    "mistral": (MistralForCausalLM, MistralConfig, {"sliding_window": WINDOW}),
+}
+
+
+def make_model(family: str, *, attention: str = "sdpa", seed: int = 0) -> Any:
+    """A model of three layers with random weights."""
+    cls, config, settings = FAMILIES[family]
+    torch.manual_seed(seed)
+    return cls(config(**{**SIZES, **settings}, attn_implementation=attention))
+
+
+def adapted(model: Any, *, seed: int = 7, **settings: Any) -> Any:
+    """The model with an adapter whose every tensor is random, ready to be trained."""
     settings = {"r": 4, "lora_alpha": 8, "target_modules": PROJECTIONS, "task_type": "CAUSAL_LM", **settings}
-    adapted = get_peft_model(model, LoraConfig(**settings))
-    torch.manual_seed(7)
+    peft_model = get_peft_model(model, LoraConfig(**settings))
+    torch.manual_seed(seed)
     with torch.no_grad():
-        for parameter in adapted.parameters():
+        for parameter in peft_model.parameters():
             if parameter.requires_grad:
                 parameter.add_(torch.randn_like(parameter) * 0.1)
-    adapted.save_pretrained(folder)
-    return folder
+    return peft_model

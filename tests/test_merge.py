@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from small_models import save_adapter, save_base, save_gpt2
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
-from lrc.errors import LrcError, ModelError, OutputError
+from lrc.errors import LrcError, MachineError, ModelError, OutputError
 from lrc.fingerprint import fingerprint_base
 from lrc.merge import merge
 from lrc.run import Run
@@ -221,6 +221,16 @@ def _quantise(base: Path) -> None:
     (base / "config.json").write_text(json.dumps(config))
 
 
+def _want_code(base: Path) -> None:
+    config = json.loads((base / "config.json").read_text())
+    config |= {
+        "model_type": "own",
+        "auto_map": {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"},
+    }
+    (base / "config.json").write_text(json.dumps(config))
+    (base / "own.py").write_text("raise SystemExit('ran')")
+
+
 def _drop_a_tensor(adapter: Path) -> None:
     tensors = load_file(adapter / "adapter_model.safetensors")
     tensors.popitem()
@@ -268,6 +278,7 @@ FAULTS: dict[str, tuple[Any, str]] = {
         "config.json: not a JSON object",
     ),
     "quantised base": (lambda base, adapter: _quantise(base), "is quantised on disk; pass the unquantised"),
+    "base that brings code": (lambda base, adapter: _want_code(base), "base: its model cannot be loaded"),
     "tensor missing": (lambda base, adapter: _drop_a_tensor(adapter), "the adapter lacks base_model"),
     "tensor too many": (
         lambda base, adapter: _rename_a_tensor(adapter),
@@ -275,6 +286,18 @@ FAULTS: dict[str, tuple[Any, str]] = {
     ),
     "another rank": (lambda base, adapter: _other_rank(adapter), r"has shape \(4, 32\), expected \(5, 32\)"),
 }
+
+
+def test_a_disk_that_is_too_small_is_said_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = save_base(tmp_path / "base")
+    adapter = save_adapter(tmp_path / "adapter", base)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: usage._replace(free=1000))
+    with pytest.raises(MachineError, match="needs .*, 1.0 kB are free"):
+        merge(adapter, tmp_path / "deep" / "merged")
+    assert not (tmp_path / "deep").exists()
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -332,6 +355,22 @@ def test_bin_weights_are_read_as_tensors_alone(tmp_path: Path, capfd: pytest.Cap
     merge(adapter, tmp_path / "merged")
     assert difference(base, adapter, tmp_path / "merged") <= 1e-6
     assert (tmp_path / "merged/model.safetensors").is_file()
+
+
+def test_bin_shards_become_safetensors_of_the_same_names(tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base", max_shard_size="60KB")
+    adapter = save_adapter(tmp_path / "adapter", base)
+    index = json.loads((base / "model.safetensors.index.json").read_text())
+    for path in base.glob("*.safetensors"):
+        torch.save(load_file(path), base / f"pytorch_{path.stem}.bin")
+        path.unlink()
+    (base / "model.safetensors.index.json").unlink()
+    pickled = {name: f"pytorch_{Path(file).stem}.bin" for name, file in index["weight_map"].items()}
+    (base / "pytorch_model.bin.index.json").write_text(json.dumps({**index, "weight_map": pickled}))
+    merge(adapter, tmp_path / "merged")
+    assert difference(base, adapter, tmp_path / "merged") <= 1e-6
+    merged_index = json.loads((tmp_path / "merged/model.safetensors.index.json").read_text())
+    assert merged_index["weight_map"] == index["weight_map"]
 
 
 class _Calls:

@@ -13,10 +13,8 @@ from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from lrc.errors import ModelError
-from lrc.weights import unpickle_tensors
+from lrc.weights import ADAPTER_BIN, ADAPTER_CONFIG, ADAPTER_WEIGHTS, unpickle_tensors
 
-ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-ADAPTER_BIN = "adapter_model.bin"
 ADAPTER_NAME = "default"
 
 

@@ -48,9 +48,8 @@ def load_scorer(model: str, asking: Asking) -> Scorer:
     run = _run(model, asking)
     has_tokenizer = bool(asking.adapters) and (asking.adapters[0] / "tokenizer_config.json").is_file()
     tokenizer = load_tokenizer(str(asking.adapters[0]) if has_tokenizer else model)
-    listed = asking.list_options if asking.list_options is not None else run.list_options
-    if asking.answer_style is not None and asking.list_options is None and asking.answer_style != run.answer_style:
-        listed = None
+    as_trained = asking.answer_style in (None, run.answer_style)
+    listed = run.list_options if asking.list_options is None and as_trained else asking.list_options
     prompt = Prompt(tokenizer, asking.template or run.template, asking.answer_style or run.answer_style, listed)
     device = PartialState().device
     loaded, names = load_for_answering(model, asking.adapters, device)
@@ -63,9 +62,8 @@ def answer(scorer: Scorer, records: Sequence[Record]) -> list[OptionScores]:
     state = PartialState()
     if not state.is_main_process:
         silence()
-    with state.split_between_processes(list(records)) as mine:
-        with track("answer", len(mine)) as advance:
-            scores = scorer(mine, advance)
+    with state.split_between_processes(list(records)) as mine, track("answer", len(mine)) as advance:
+        scores = scorer(mine, advance)
     return gather_object(scores) if state.num_processes > 1 else scores
 
 

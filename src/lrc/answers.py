@@ -5,9 +5,7 @@ from __future__ import annotations
 import re
 
 # Full-width digits and letters, and nothing else: ③ or ３％ is no answer that lrc should guess at.
-_HALF_WIDTH = str.maketrans(
-    "０１２３４５６７８９．ＡＢＣＤＥＦＧＨａｂｃｄｅｆｇｈ", "0123456789.ABCDEFGHabcdefgh"
-)
+_HALF_WIDTH = str.maketrans("０１２３４５６７８９．ＡＢＣＤＥＦＧＨａｂｃｄｅｆｇｈ", "0123456789.ABCDEFGHabcdefgh")
 _ANSWER = re.compile(r"(?:[選选][項项])?\s*(?:([0-9]+)(?:\.0+)?|([A-Ha-h]))")
 
 

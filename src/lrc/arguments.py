@@ -63,9 +63,7 @@ class DataArguments:
     )
     on_too_long: Literal["shorten", "refuse", "skip"] = field(
         default="shorten",
-        metadata={
-            "help": "A question longer than max_length: shorten its passage, refuse to train, or skip it."
-        },
+        metadata={"help": "A question longer than max_length: shorten its passage, refuse to train, or skip it."},
     )
     option_orders: int = field(
         default=1, metadata={"help": "In how many rotations of its options each question is trained."}
@@ -156,9 +154,7 @@ class TrainingArguments(SFTConfig):
         default_factory=lambda: device_type() == "cpu",
         metadata={"help": "Stay on the CPU. Default: where there is no accelerator."},
     )
-    completion_only_loss: bool | None = field(
-        default=True, metadata={"help": "Learn the answer, not the question."}
-    )
+    completion_only_loss: bool | None = field(default=True, metadata={"help": "Learn the answer, not the question."})
 
 
 def _of_fold(file: str, fold: int, part: str) -> str:
@@ -174,9 +170,7 @@ def _pattern(key: str, value: dict[str, Any] | str | None) -> dict[str, Any] | N
         pattern = json.loads(value) if isinstance(value, str) else value
     except ValueError:
         pattern = ()
-    whole = isinstance(pattern, dict) and all(
-        type(number) is int and number > 0 for number in pattern.values()
-    )
+    whole = isinstance(pattern, dict) and all(type(number) is int and number > 0 for number in pattern.values())
     if pattern is not None and not whole:
         raise ValueError(f"{key} is {value}, expected whole numbers by module name, such as {{q_proj: 8}}")
     return pattern or None

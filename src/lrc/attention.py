@@ -28,6 +28,8 @@ def why_no_trees(model: Any) -> str | None:
         return f"attention {implementation} takes no tree mask"
     if getattr(base, "_is_stateful", False) or kinds - LAYERS:
         return f"{config.model_type} has layers that are not plain attention"
+    if getattr(config, "alibi", False):
+        return f"{config.model_type} counts positions by itself (ALiBi)"
     if "position_ids" not in inspect.signature(base.forward).parameters:
         return f"{config.model_type} does not read position_ids"
     return None

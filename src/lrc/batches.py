@@ -104,7 +104,7 @@ class StepLoader(DataLoader):
         share: bool = True,
         num_workers: int = 0,
     ) -> None:
-        self.row_tokens, self.share, self.draw = row_tokens, share, draw
+        self.row_tokens, self.share, self.draw, self.steps = row_tokens, share, draw, sampler
         super().__init__(
             Draws(draw, len(sampler.passages)),
             batch_sampler=sampler,
@@ -114,7 +114,7 @@ class StepLoader(DataLoader):
 
     def set_epoch(self, epoch: int) -> None:
         """Make the next iteration that of `epoch`."""
-        self.batch_sampler.set_epoch(epoch)
+        self.steps.set_epoch(epoch)
 
     def collate(self, questions: list[list[TokenSequence]]) -> StepBatch:
         """Pack the questions of a step."""

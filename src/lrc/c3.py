@@ -53,9 +53,7 @@ def read_c3(content: list[Any], path: Path) -> Workbook:
         try:
             questions.append(_question(one, labelled))
         except ValueError as error:
-            findings.append(
-                Finding("error", "c3-question", path.name, f"id {one.id} {error}; {_SKIP}", one.row)
-            )
+            findings.append(Finding("error", "c3-question", path.name, f"id {one.id} {error}; {_SKIP}", one.row))
     if findings and not labelled:
         raise DataError(*map(str, findings))
     findings += _twice(questions, path.name)

@@ -112,9 +112,7 @@ def show_percent(value: float, code: str) -> str:
     decimals = min(len(places[1]), 30) if places else 0
     optional = len(places[1]) - len(places[1].rstrip("#")) if places else 0
     # The default context has 28 digits; a stored value may be as large as 1.8e308.
-    exact = (Decimal(repr(value)) * 100).quantize(
-        Decimal(1).scaleb(-decimals), ROUND_HALF_UP, Context(prec=400)
-    )
+    exact = (Decimal(repr(value)) * 100).quantize(Decimal(1).scaleb(-decimals), ROUND_HALF_UP, Context(prec=400))
     text = format(exact, "f")
     for _ in range(optional):
         text = text.removesuffix("0")

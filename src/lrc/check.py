@@ -39,9 +39,7 @@ class Checked:
     @property
     def shown_kind(self) -> str:
         """The kind with what its answers make it: `labelled workbook`, `test json`, `recipe`."""
-        return (
-            self.kind if self.labelled is None else f"{'labelled' if self.labelled else 'test'} {self.kind}"
-        )
+        return self.kind if self.labelled is None else f"{'labelled' if self.labelled else 'test'} {self.kind}"
 
 
 def check(files: Sequence[Path], *, sheet: str | None = None, as_json: bool = False) -> bool:
@@ -79,9 +77,7 @@ def _check(path: Path, sheet: str | None) -> Checked:
 def _check_workbook(book: Workbook) -> Checked:
     findings = book.findings
     if book.labelled and not book.questions:
-        findings += (
-            Finding("error", "no-good-rows", book.path.name, "no good row is left; correct the rows above"),
-        )
+        findings += (Finding("error", "no-good-rows", book.path.name, "no good row is left; correct the rows above"),)
     return Checked(
         book.path.name,
         "workbook",
@@ -132,9 +128,7 @@ def _with_overlaps(checked: list[Checked]) -> list[Checked]:
             for other in checked
             if one.labelled is False and other.labelled
             if (shared := len(one.passages & other.passages))
-            for text in [
-                f"shares {shared:,} passages with {other.file}; do not train on what is to be answered"
-            ]
+            for text in [f"shares {shared:,} passages with {other.file}; do not train on what is to be answered"]
         ]
         result.append(replace(one, findings=(*one.findings, *overlaps)))
     return result

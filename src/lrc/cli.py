@@ -96,8 +96,20 @@ def answering(command: Any) -> Any:
         click.option("--answer-style", type=click.Choice(STYLES), help="Default: as trained."),
         click.option("--template", type=click.Choice(TEMPLATES), help="Default: as trained."),
         click.option("--row-tokens", type=click.IntRange(min=1), help="Token budget of a packed row."),
-        click.option("--votes", type=click.IntRange(min=1), default=1, show_default=True, help="Option orders to average."),
-        click.option("--adapter", "adapters", type=FILE, multiple=True, help="An adapter on top; repeat to average several."),
+        click.option(
+            "--votes",
+            type=click.IntRange(min=1),
+            default=1,
+            show_default=True,
+            help="Option orders to average.",
+        ),
+        click.option(
+            "--adapter",
+            "adapters",
+            type=FILE,
+            multiple=True,
+            help="An adapter on top; repeat to average several.",
+        ),
     ):
         command = option(command)
     return command
@@ -161,7 +173,7 @@ def publish(adapter: Path | None, merged: Path | None, **options: Any) -> None:
         raise click.UsageError("give either --adapter or --merged")
     from lrc.publish import publish
 
-    publish(adapter or merged, **options)
+    publish(adapter or merged or Path(), **options)
 
 
 @cli.command()

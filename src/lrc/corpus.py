@@ -38,7 +38,10 @@ def fit(records: Sequence[Record], prompt: Prompt, max_length: int | None, on_to
     Raises:
         DataError: a record does not fit, and may not or cannot be shortened; or none is left.
     """
-    kept, shortened, skipped, refused = [], [], [], []
+    kept: list[Record] = []
+    shortened: list[str] = []
+    skipped: list[str] = []
+    refused: list[str] = []
     with track(stage, len(records)) as advance:
         for record in records:
             fitted = record if max_length is None or _length(record, prompt) <= max_length else None
@@ -51,7 +54,9 @@ def fit(records: Sequence[Record], prompt: Prompt, max_length: int | None, on_to
                 kept.append(fitted)
             advance()
     if refused:
-        raise DataError(*(f"record {i}: longer than max_length {max_length}; raise it, or set on_too_long: skip" for i in refused))
+        raise DataError(
+            *(f"record {i}: longer than max_length {max_length}; raise it, or set on_too_long: skip" for i in refused)
+        )
     if not kept:
         raise DataError(f"no record fits max_length {max_length}; raise it")
     return Corpus(kept, shortened, skipped)

@@ -22,9 +22,7 @@ def read_questions(path: Path, sheet: str | None = None) -> Workbook:
         return read_workbook(path, sheet)
     content = _array(path, sheet)
     if _is_alpaca(content):
-        raise DataError(
-            f"{path.name}: Alpaca JSON already; train on it, or convert the workbook that it came from"
-        )
+        raise DataError(f"{path.name}: Alpaca JSON already; train on it, or convert the workbook that it came from")
     return read_c3(content, path)
 
 
@@ -64,9 +62,7 @@ def _array(path: Path, sheet: str | None) -> list[Any]:
         raise DataError(f"{path.name}: a JSON file has no sheet {sheet}; leave out --sheet")
     content = read_json(path)
     if not isinstance(content, list) or not content:
-        raise DataError(
-            f"{path.name}: not a JSON array with anything in it; expected Alpaca records or C3 JSON"
-        )
+        raise DataError(f"{path.name}: not a JSON array with anything in it; expected Alpaca records or C3 JSON")
     return content
 
 

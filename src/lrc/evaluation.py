@@ -22,7 +22,13 @@ LENGTHS = (150, 300, 450)  # characters of a passage, where one length group end
 
 
 def evaluate_model(
-    model: str, data: Path, *, asking: Asking, output: Path | None, scores: Path | None = None, force: bool = False
+    model: str,
+    data: Path,
+    *,
+    asking: Asking,
+    output: Path | None,
+    scores: Path | None = None,
+    force: bool = False,
 ) -> None:
     """Answer labelled questions and print how many answers are right.
 
@@ -88,8 +94,13 @@ def _paired(file: Path, records: Sequence[Record], data: Path) -> list[int]:
     pairs = read_submission(file)
     wanted = [record.id for record in records]
     if [name for name, _ in pairs] != wanted:
-        at = next((i for i, (a, b) in enumerate(zip(pairs, wanted, strict=False)) if a[0] != b), min(len(pairs), len(wanted)))
-        raise DataError(f"{file}: its ids are not those of {data} from line {at + 2} on; give the predictions of this file")
+        at = next(
+            (i for i, (a, b) in enumerate(zip(pairs, wanted, strict=False)) if a[0] != b),
+            min(len(pairs), len(wanted)),
+        )
+        raise DataError(
+            f"{file}: its ids are not those of {data} from line {at + 2} on; give the predictions of this file"
+        )
     limits = [len(question_of(record).options) for record in records]
     wrong = [i for i, ((_, number), limit) in enumerate(zip(pairs, limits, strict=True)) if not 1 <= number <= limit]
     if wrong:

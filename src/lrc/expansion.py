@@ -24,10 +24,7 @@ def refuse_expansion(package: ZipFile, sheet: str, string_cells: int, file: str)
     """
     lengths = _string_lengths(package)
     # The exact sum needs another pass over the sheet, which ordinary workbooks are spared.
-    if (
-        string_cells * max(lengths, default=0) > MAX_TEXT
-        and (total := _total(package, sheet, lengths)) > MAX_TEXT
-    ):
+    if string_cells * max(lengths, default=0) > MAX_TEXT and (total := _total(package, sheet, lengths)) > MAX_TEXT:
         text = f"its cells hold {total:,} characters, more than {MAX_TEXT:,}"
         raise DataError(f"{file}: {text}; save the sheet as .csv")
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from lrc.attention import tree_mask, why_no_trees
 from lrc.errors import MachineError
+from lrc.lastlayer import is_pruned
 from lrc.progress import say
 from lrc.tree import Row, TokenSequence, pack
 
@@ -35,14 +36,14 @@ def target_log_probs(model: Any, row: Row, device: torch.device) -> torch.Tensor
         return torch.from_numpy(array).to(device, non_blocking=True)
 
     inner = getattr(model, "module", model)
-    positions, sources = put(row.position_ids), put(row.sources)
-    logits = model(
-        input_ids=put(row.input_ids)[None],
-        position_ids=positions[None],
-        attention_mask=tree_mask(put(row.subtree_end), positions, inner.config, inner.dtype),
-        logits_to_keep=put(row.heads),
-        use_cache=False,
-    ).logits[0]
+    sources, heads = put(row.sources), put(row.heads)
+    seen: dict[str, Any] = {}  # a row that is one sequence has the mask and the positions of any text
+    if why_no_trees(inner) is None:
+        positions = put(row.position_ids)
+        mask = tree_mask(put(row.subtree_end), positions, inner.config, inner.dtype)
+        seen = {"position_ids": positions[None], "attention_mask": mask}
+    at_heads = {"tree_heads": heads} if is_pruned(inner) else {"logits_to_keep": heads}
+    logits = model(input_ids=put(row.input_ids)[None], use_cache=False, **seen, **at_heads).logits[0]
     logits = logits.float()
     return logits[sources, put(row.targets)] - logits.logsumexp(-1)[sources]
 
@@ -65,7 +66,9 @@ def sequence_scores(
                 np.add.at(totals, row.owners, target_log_probs(model, row, device).double().cpu().numpy())
     except torch.OutOfMemoryError:
         if row_tokens <= max(len(sequence.inputs) for sequence in sequences):
-            raise MachineError(f"{device}: its memory does not hold one question; use a smaller or a quantized model") from None
+            raise MachineError(
+                f"{device}: its memory does not hold one question; use a smaller or a quantized model"
+            ) from None
         say(f"{device}: out of memory with rows of {row_tokens} tokens; going on with {row_tokens // 2}")
         return sequence_scores(model, sequences, device, row_tokens // 2)
     return totals

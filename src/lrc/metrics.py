@@ -42,9 +42,7 @@ def accuracy(predictions: Sequence[int], answers: Sequence[int]) -> Figures:
     return {"accuracy": right / len(answers), "n": len(answers), "ci_low": low, "ci_high": high}
 
 
-def accuracy_by(
-    groups: Sequence[int], predictions: Sequence[int], answers: Sequence[int]
-) -> dict[int, Figures]:
+def accuracy_by(groups: Sequence[int], predictions: Sequence[int], answers: Sequence[int]) -> dict[int, Figures]:
     """The accuracy within each group of questions, by group; with the answers as groups, by answer position.
 
     Args:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,10 +11,18 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, SentencePieceBackend
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    SentencePieceBackend,
+)
 from transformers.utils import cached_file
+from transformers.utils.logging import disable_progress_bar
 
 from lrc.errors import ModelError
+from lrc.lastlayer import prune_last_layer
 
 
 def load_tokenizer(name: str, revision: str = "main", *, trust_remote_code: bool = False) -> Any:
@@ -96,6 +105,7 @@ def load_for_answering(name: str, adapters: Sequence[Path], device: torch.device
                 model.load_adapter(str(path), adapter)
             else:
                 model = PeftModel.from_pretrained(model, str(path), adapter)
+    prune_last_layer(model)
     return model.to(device).eval(), names
 
 
@@ -125,14 +135,20 @@ def check_vocabulary(tokenizer: Any, model: Any, expected: int | None = None) ->
 def _needs_sentencepiece(name: str, revision: str) -> bool:
     def find(file: str) -> str | None:
         found: str | None = cached_file(
-            name, file, revision=revision, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_gated_repo=False
+            name,
+            file,
+            revision=revision,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_gated_repo=False,
         )
         return found
 
     settings = find("tokenizer_config.json")
     if find("tokenizer.json") or not find("tokenizer.model") or settings is None:
         return False
-    return str(json.loads(Path(settings).read_text(encoding="utf-8")).get("tokenizer_class")).startswith("LlamaTokenizer")
+    return str(json.loads(Path(settings).read_text(encoding="utf-8")).get("tokenizer_class")).startswith(
+        "LlamaTokenizer"
+    )
 
 
 @contextmanager
@@ -140,14 +156,17 @@ def _loading(name: str, what: str) -> Any:
     """Turn the many ways in which loading fails into one line."""
     if not name:
         raise ModelError(f"no {what} was named; give model_name_or_path")
+    if not sys.stderr.isatty():
+        disable_progress_bar()  # a pipe gets plain lines
     try:
         yield
     except (HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise ModelError(f"{name}: no {what} can be read here ({_first_line(error)}); give a folder, or a name on the Hub") from error
+        raise ModelError(
+            f"{name}: no {what} can be read here ({_first_line(error)}); give a folder, or a name on the Hub"
+        ) from error
     except (ValueError, KeyError, RuntimeError, ImportError) as error:
         raise ModelError(f"{name}: its {what} cannot be loaded ({_first_line(error)})") from error
 
 
 def _first_line(error: BaseException) -> str:
     return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-

@@ -40,9 +40,9 @@ def new_file(path: Path, *, force: bool = False) -> Iterator[Path]:
         temporary = Path(name)
         try:
             yield temporary
-            os.chmod(temporary, 0o666 & ~_umask())
+            temporary.chmod(0o666 & ~_umask())
             flush(temporary)
-            os.replace(temporary, path)
+            temporary.replace(path)
             flush(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
@@ -61,11 +61,11 @@ def new_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
         try:
             yield temporary
-            os.chmod(temporary, 0o777 & ~_umask())
+            temporary.chmod(0o777 & ~_umask())
             for file in sorted(temporary.rglob("*")):
                 flush(file)
             _remove(path)
-            os.replace(temporary, path)
+            temporary.replace(path)
             flush(path.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -98,4 +98,6 @@ def _named(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OutputError(f"{error.filename or path}: {error.strerror or error}; nothing was written to {path}") from error
+        raise OutputError(
+            f"{error.filename or path}: {error.strerror or error}; nothing was written to {path}"
+        ) from error

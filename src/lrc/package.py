@@ -129,9 +129,7 @@ def _refuse_bombs(path: Path, parts: list[ZipInfo]) -> None:
     unpacked = sum(part.file_size for part in parts)
     if unpacked > MAX_UNPACKED or len(parts) > MAX_PARTS:
         size = f"{len(parts):,} parts of {unpacked / (1 << 20):,.0f} MB in all"
-        raise DataError(
-            f"{path.name}: unpacks to {size}, more than {MAX_UNPACKED >> 20} MB; save the sheet as .csv"
-        )
+        raise DataError(f"{path.name}: unpacks to {size}, more than {MAX_UNPACKED >> 20} MB; save the sheet as .csv")
     if len({part.filename.lower() for part in parts}) < len(parts):
         # Readers do not agree which of the two counts, so what was checked may not be what is read.
         raise DataError(f"{path.name}: has a part twice; save it again with a spreadsheet")

@@ -19,7 +19,8 @@ from lrc.tree import TokenSequence
 
 TEMPLATES = {
     "chinese-alpaca-2": (
-        "[INST] <<SYS>>\nYou are a helpful assistant. 你是一个乐于助人的助手。\n<</SYS>>\n\n{instruction}\n{input} [/INST]"
+        "[INST] <<SYS>>\nYou are a helpful assistant. 你是一个乐于助人的助手。\n<</SYS>>\n\n"
+        "{instruction}\n{input} [/INST]"
     ),
     "alpaca": (
         "Below is an instruction that describes a task, paired with an input that provides further context. "
@@ -53,7 +54,9 @@ class Prompt:
             raise RecipeError(f"answer_style is {answer_style!r}, expected one of {', '.join(STYLES)}")
         self.list_options = answer_style == "digit" if list_options is None else list_options
         if answer_style == "digit" and not self.list_options:
-            raise RecipeError("list_options is false, but a digit means nothing without the list; set answer_style: text")
+            raise RecipeError(
+                "list_options is false, but a digit means nothing without the list; set answer_style: text"
+            )
         if template == "chat" and not tokenizer.chat_template:
             raise RecipeError("template is chat, but the tokenizer has no chat template; choose alpaca or plain")
         self.tokenizer, self.template, self.answer_style = tokenizer, template, answer_style
@@ -145,7 +148,10 @@ def question_of(record: Record) -> Question:
         DataError: the record could not be parsed into one.
     """
     if record.question is None:
-        raise DataError(f"record {record.id}: its input cannot be read as passage, question and options; use the layout of lrc convert")
+        raise DataError(
+            f"record {record.id}: its input cannot be read as passage, question and options; "
+            "use the layout of lrc convert"
+        )
     return record.question
 
 

@@ -72,15 +72,11 @@ def load_recipe(path: Path | None, overrides: Sequence[str] = ()) -> Recipe:
     classes = (DataArguments, TrainingArguments, ModelArguments, AdapterArguments)
     known = _known_keys(classes)
     overriding, strangers = parse_overrides(overrides, classes)
-    from_file = {
-        key: _as_list(value, known[key].hint) if key in known else value for key, value in file.values.items()
-    }
+    from_file = {key: _as_list(value, known[key].hint) if key in known else value for key, value in file.values.items()}
     given = {**from_file, **overriding}
     findings = _findings(from_file, known, file.place)
     findings += _findings({**overriding, **dict.fromkeys(strangers)}, known, lambda key: "command line")
-    findings += [
-        f"{file.name}: {key} is missing; give {what}" for key, what in REQUIRED.items() if not given.get(key)
-    ]
+    findings += [f"{file.name}: {key} is missing; give {what}" for key, what in REQUIRED.items() if not given.get(key)]
     if given.get("fp16") is True and given.get("bf16") is True:
         findings.append(f"{file.name}: fp16 and bf16 are both true; keep one")
     if findings:
@@ -111,9 +107,7 @@ def _find(name: str, kind: str, folder: str) -> Path:
     if Path(name).is_file():
         return Path(name)
     root = Path(str(files(f"lrc.{folder}")))
-    shipped = {
-        file.relative_to(root).with_suffix("").as_posix(): file for file in sorted(root.rglob("*.yaml"))
-    }
+    shipped = {file.relative_to(root).with_suffix("").as_posix(): file for file in sorted(root.rglob("*.yaml"))}
     # The paths in the documentation hold in a clone only; the names in them hold wherever lrc is installed.
     short = name.removeprefix(f"{folder}/").removesuffix(".yaml")
     if short in shipped:
@@ -147,9 +141,7 @@ def _known_keys(classes: Sequence[type]) -> dict[str, _Key]:
 
 def _refuse_secrets(file: Mapping, overrides: Sequence[str]) -> None:
     cure = "does not belong in a recipe; log in with `hf auth login` or set HF_TOKEN"
-    words = {
-        word.lstrip("-").partition("=")[0].replace("-", "_") for word in overrides if word.startswith("--")
-    }
+    words = {word.lstrip("-").partition("=")[0].replace("-", "_") for word in overrides if word.startswith("--")}
     findings = [f"{file.place(key)}: {key} {cure}" for key in SECRETS if file.values.get(key) is not None]
     findings += [f"command line: {key} {cure}" for key in SECRETS if key in words]
     if findings:

@@ -47,9 +47,7 @@ class Draft:
         """The header of a column, as written; empty for a row as a whole."""
         return "" if column is None or column == WHOLE_ROW else self.columns.headers[column]
 
-    def find(
-        self, level: Level, kind: str, text: str, row: int | None = None, column: int | None = None
-    ) -> None:
+    def find(self, level: Level, kind: str, text: str, row: int | None = None, column: int | None = None) -> None:
         """Add a finding; `text` follows the name of its column."""
         header = self.header(column)
         self.findings.append(Finding(level, kind, self.file, f"{header} {text}".strip(), row, header or None))
@@ -63,20 +61,14 @@ def read_rows(table: Table) -> Draft:
     """
     rows = iter(table.rows)
     header = next((row for row in rows if any(cell.strip() for cell in row.cells)), None)
-    others = (
-        f", or choose another sheet with --sheet: {', '.join(table.other_sheets)}"
-        if table.other_sheets
-        else ""
-    )
+    others = f", or choose another sheet with --sheet: {', '.join(table.other_sheets)}" if table.other_sheets else ""
     if header is None:
         raise DataError(f"{table.file}: no rows, not even a header; add the questions{others}")
     draft = Draft(table.file, find_columns(table, header))
     clean_row = _RowReader(draft)
     draft.rows = [clean_row(row) for row in _filled(rows, draft)]
     if not draft.rows:
-        raise DataError(
-            f"{table.file}: no rows below the header in row {header.number}; add the questions{others}"
-        )
+        raise DataError(f"{table.file}: no rows below the header in row {header.number}; add the questions{others}")
     return draft
 
 
@@ -119,9 +111,7 @@ class _RowReader:
         return Row(
             number,
             "" if columns.id is None else text(number, columns.id, cells),
-            self.passages.setdefault(
-                passage, passage
-            ),  # the questions about one passage share its text in memory
+            self.passages.setdefault(passage, passage),  # the questions about one passage share its text in memory
             text(number, columns.question, cells),
             tuple([text(number, column, cells) for column in columns.options]),
             "" if columns.answer is None else text(number, columns.answer, cells),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -74,7 +73,7 @@ class RunFolder:
                 (staged / name).unlink(missing_ok=True)
             for file in sorted(staged.iterdir()):
                 flush(file)
-                os.replace(file, self.path / file.name)
+                file.replace(self.path / file.name)
             staged.rmdir()
             self._write(replace(self.run, finished=True))
         trainer.accelerator.wait_for_everyone()

@@ -66,13 +66,17 @@ class Scorer:
 
     def __post_init__(self) -> None:
         if self.votes > 1 and not self.prompt.list_options:
-            raise RecipeError(f"--votes is {self.votes}, but this model's prompt lists no options, so their order is nothing to it")
+            raise RecipeError(
+                f"--votes is {self.votes}, but this model's prompt lists no options, so their order is nothing to it"
+            )
 
     def __call__(self, records: Sequence[Record], advance: Advance = _silent) -> list[OptionScores]:
         """The scores of each record's options, in the order of `records`."""
         scores: dict[int, OptionScores] = {}
         # Questions of one passage go into one call, wherever they stand in the file.
-        first = {record.question.passage: place for place, record in reversed(list(enumerate(records))) if record.question}
+        first = {
+            record.question.passage: place for place, record in reversed(list(enumerate(records))) if record.question
+        }
         order = sorted(range(len(records)), key=lambda i: (first[question_of(records[i]).passage], i))
         for start in range(0, len(order), RECORDS_AT_A_TIME):
             chunk = order[start : start + RECORDS_AT_A_TIME]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,9 @@ def _read(file: str | None, recipe: Recipe, prompt: Prompt, stage: str) -> Corpu
     records = read_records(Path(file))
     unanswered = [record.id for record in records if record.output is None]
     if unanswered:
-        raise DataError(f"{file}: {len(unanswered)} records have no output, first {unanswered[0]}; give labelled questions")
+        raise DataError(
+            f"{file}: {len(unanswered)} records have no output, first {unanswered[0]}; give labelled questions"
+        )
     _refuse_foreign(file, records, prompt)
     corpus = fit(records, prompt, recipe.training.max_length, recipe.data.on_too_long, stage=stage)
     if recipe.training.process_index == 0:
@@ -120,7 +123,11 @@ def _folder(recipe: Recipe, prompt: Prompt) -> RunFolder:
         recipe={key: value for key, value in recipe.given.items() if key not in NOT_IDENTITY + tuple(files)}
         | {"world_size": args.world_size},
         data={
-            role: {"name": Path(file).name, "sha256": file_digest(Path(file)), "questions": len(read_records(Path(file)))}
+            role: {
+                "name": Path(file).name,
+                "sha256": file_digest(Path(file)),
+                "questions": len(read_records(Path(file))),
+            }
             for role, file in files.items()
             if file
         },
@@ -168,6 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run `--config RECIPE [--key value …]`; exit 1 with a line a finding where something is refused."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     first = os.environ.get("RANK", "0") == "0"
+    warnings.simplefilter("ignore", FutureWarning)  # of what upstream will rename
     try:
         path, overrides = _split(words)
         train(load_recipe(path, overrides))

@@ -52,7 +52,7 @@ class Shard:
         dtype = self._specs[name].dtype
         for block in blocks:
             piece = block.to(dtype).contiguous()
-            if piece.is_floating_point() and not bool(torch.isfinite(piece.float()).all()):
+            if piece.is_floating_point() and not bool(_comparable(piece).isfinite().all()):
                 raise ModelError(_not_finite(name, block, dtype))
             self._write_back(name, as_bytes(piece).numpy().data)
 
@@ -88,6 +88,10 @@ def _header(specs: dict[str, Spec]) -> bytes:
 
 def _not_finite(name: str, block: torch.Tensor, dtype: torch.dtype) -> str:
     kind = str(dtype).removeprefix("torch.")
-    if bool(torch.isfinite(block.float()).all()):
+    if bool(_comparable(block).isfinite().all()):
         return f"{name}: too large for {kind}; merge with --dtype bfloat16 or float32"
     return f"{name}: holds NaN or infinity in {kind}; the base model or the adapter is broken"
+
+
+def _comparable(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.float() if tensor.dtype.itemsize == 1 else tensor  # torch has no isfinite for 8-bit floats

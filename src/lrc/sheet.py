@@ -163,9 +163,7 @@ def _rows(values: Iterator[list[Value]], marks: Marks, epoch: datetime) -> Itera
     for number, row in enumerate(values, start=1):
         if number in special:
             places = [(number, column) for column in range(len(row))]
-            cells = [
-                show(value, marks.formats.get(place), epoch) for place, value in zip(places, row, strict=True)
-            ]
+            cells = [show(value, marks.formats.get(place), epoch) for place, value in zip(places, row, strict=True)]
             found = map(_note, repeat(marks), places, row, cells)
             notes = {column: note for column, note in enumerate(found) if note}
         else:

@@ -64,9 +64,7 @@ def expected_leak(passages: Sequence[str], fraction: float) -> float:
     return 1 - apart / n
 
 
-def _divide(
-    clusters: Sequence[int], answers: Sequence[int | None], shares: Sequence[float], seed: int
-) -> list[int]:
+def _divide(clusters: Sequence[int], answers: Sequence[int | None], shares: Sequence[float], seed: int) -> list[int]:
     """Give each cluster, in random order, to the part that it brings nearest to its share."""
     sizes: dict[int, Sizes] = {}
     for cluster, answer in zip(clusters, answers, strict=True):
@@ -96,9 +94,7 @@ class _Parts:
         for share, part in zip(self._shares, self._by_answer, strict=True):
             for answer, count in size.items():
                 part[answer] = part.get(answer, 0.0) - share * count
-        self._surplus = [
-            have - share * total for have, share in zip(self._surplus, self._shares, strict=True)
-        ]
+        self._surplus = [have - share * total for have, share in zip(self._surplus, self._shares, strict=True)]
         # A part may be ahead of its share by the largest cluster at most, so that the split's sizes are kept;
         # the part that is most behind always may.
         open_parts = [i for i, have in enumerate(self._surplus) if have + total <= self._largest]

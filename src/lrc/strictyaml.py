@@ -85,9 +85,7 @@ class _StrictLoader(yaml.SafeLoader):
                 problem="has an anchor or alias (& or *); write the value out", problem_mark=event.start_mark
             )
         if getattr(event, "tag", None) is not None:
-            raise yaml.MarkedYAMLError(
-                problem="has a tag (!); write a plain value", problem_mark=event.start_mark
-            )
+            raise yaml.MarkedYAMLError(problem="has a tag (!); write a plain value", problem_mark=event.start_mark)
         return super().compose_node(parent, index)
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:

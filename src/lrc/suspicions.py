@@ -45,9 +45,7 @@ def _suspicions(question: Question) -> Iterator[Suspicion]:
     options = question.options
     if len(set(options)) < len(options) or any(" " in option or "\n" in option for option in options):
         yield from _twice(question)
-    numbers = {
-        i: text for i, text in enumerate(options, start=1) if text[:1].isdigit() and _NUMBER.fullmatch(text)
-    }
+    numbers = {i: text for i, text in enumerate(options, start=1) if text[:1].isdigit() and _NUMBER.fullmatch(text)}
     if numbers:
         yield from _numeric(question, numbers)
 
@@ -113,9 +111,7 @@ def _date_serial(serials: dict[int, int], numbers: dict[int, str], text: str) ->
             return number
     if any(shown in text for shown in numbers.values() if len(shown) > 1):
         return None
-    return next(
-        (number for number, serial in serials.items() if _FIRST_RECENT <= serial <= _LAST_RECENT), None
-    )
+    return next((number for number, serial in serials.items() if _FIRST_RECENT <= serial <= _LAST_RECENT), None)
 
 
 def _writes(text: str, day: datetime) -> bool:

@@ -50,6 +50,7 @@ def _launch(words: Sequence[str]) -> int:
     from accelerate.commands import launch
     from accelerate.utils.launch import prepare_simple_launcher_cmd_env
 
+    logging.getLogger("accelerate.commands.launch").setLevel(logging.ERROR)  # of defaults that it took
     args, _, _ = launch._validate_launch_command(launch.launch_command_parser().parse_args(list(words)))
     if not (args.multi_gpu or args.use_deepspeed or args.use_fsdp or args.tpu):
         command, environment = prepare_simple_launcher_cmd_env(args)

@@ -24,6 +24,7 @@ from trl import SFTTrainer
 from lrc.alpaca import Record
 from lrc.attention import why_no_trees
 from lrc.batches import Draw, StepBatch, StepLoader, StepSampler
+from lrc.lastlayer import prune_last_layer
 from lrc.likelihood import row_budget, sequence_scores, target_log_probs
 from lrc.metrics import accuracy
 from lrc.progress import say
@@ -84,10 +85,14 @@ class TreeTrainer(SFTTrainer):
             **kwargs,
         )
         self.remove_callback(PrinterCallback)
+        _in_float32(self.model)
         reason = why_no_trees(self.model) if tree_packing else "tree_packing is false"
         self.share = reason is None
         if reason and self.is_world_process_zero():
             say(f"each question is a row of its own: {reason}")
+        whole = prune_last_layer(self.model)
+        if whole and self.is_world_process_zero():
+            say(whole)
         self.row_tokens = row_budget(self.args.device, row_tokens)
         self._step_rows = 0
         self._weights = sum(parameter.numel() for parameter in self.model.parameters())
@@ -95,12 +100,13 @@ class TreeTrainer(SFTTrainer):
     def get_train_dataloader(self) -> DataLoader:
         """The steps of this process; dealt out here and not by accelerate, which would count rows."""
         args = self.args
+        seed = args.seed if args.data_seed is None else args.data_seed
         sampler = StepSampler(
             self.train_dataset["passage"][:],
             args.per_device_train_batch_size,
             rank=args.process_index,
             world_size=args.world_size,
-            seed=None if args.train_sampling_strategy == "sequential" else args.data_seed or args.seed,
+            seed=None if args.train_sampling_strategy == "sequential" else seed,
             drop_last=args.dataloader_drop_last,
         )
         return StepLoader(
@@ -141,11 +147,8 @@ class TreeTrainer(SFTTrainer):
         return (loss, log_probs) if return_outputs else loss
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
-        """This process's validation questions; `evaluation_loop` reads them in one go."""
-        places = np.arange(len(self._validation.records))
-        if not self._lockstep:
-            places = np.array_split(places, self.args.world_size)[self.args.process_index]
-        return DataLoader(places.tolist(), batch_size=max(len(places), 1))
+        """An empty loader: `evaluation_loop` takes its questions from `validation`."""
+        return DataLoader(self.train_dataset.select([]))
 
     def evaluation_loop(
         self,
@@ -157,7 +160,10 @@ class TreeTrainer(SFTTrainer):
     ) -> EvalLoopOutput:
         """Loss and answer accuracy on the validation questions, in one pass of the scorer that answers later."""
         self.model.eval()
-        mine = self._evaluate_records([self._validation.records[i] for i in dataloader.dataset])
+        places = np.arange(len(self._validation.records))
+        if not self._lockstep:
+            places = np.array_split(places, self.args.world_size)[self.args.process_index]
+        mine = self._evaluate_records([self._validation.records[i] for i in places.tolist()])
         parts = [mine] if self._lockstep else gather_object([mine])
         loss = sum(part[0] for part in parts) / max(sum(part[1] for part in parts), 1)
         metrics = {f"{metric_key_prefix}_loss": loss}
@@ -222,3 +228,11 @@ class TreeTrainer(SFTTrainer):
 
     def _send_telemetry(self) -> None:
         """Send nothing: nobody was asked."""
+
+
+def _in_float32(model: Any) -> None:
+    """Undo TRL's cast of a quantized model's adapter to bfloat16, which loses small updates."""
+    if getattr(model, "is_loaded_in_4bit", False) or getattr(model, "is_loaded_in_8bit", False):
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()

@@ -77,14 +77,14 @@ def pack(sequences: Sequence[TokenSequence], row_tokens: int, *, share: bool = T
         row_tokens: the most tokens a row may have; a sequence that is longer by itself gets a row of its own.
         share: false gives every sequence a row of its own, for models that cannot take a tree.
     """
+    if not sequences:
+        return []
     if not share:
         return [_lay_out([(i, sequence)], [0]) for i, sequence in enumerate(sequences)]
     # Bytes of big-endian tokens sort as the token tuples do, and much faster.
     order = sorted(range(len(sequences)), key=lambda i: (sequences[i].inputs.astype(">u4").tobytes(), i))
     ordered = [(i, sequences[i]) for i in order]
-    shared = [0] + [
-        common_prefix(a.inputs, b.inputs) for (_, a), (_, b) in zip(ordered, ordered[1:], strict=False)
-    ]
+    shared = [0] + [common_prefix(a.inputs, b.inputs) for (_, a), (_, b) in zip(ordered, ordered[1:], strict=False)]
     trunk = min(shared[1:], default=0)
     rows = _fill(_bundles([len(s.inputs) for _, s in ordered], shared, trunk, row_tokens - trunk), row_tokens - trunk)
     return [_lay_out([ordered[k] for k in row], _prefixes(row, shared)) for row in rows]
@@ -102,7 +102,8 @@ def _bundles(lengths: list[int], shared: list[int], trunk: int, room: int) -> li
     bundles: list[tuple[int, list[int]]] = []
     for place, (length, prefix) in enumerate(zip(lengths, shared, strict=True)):
         joined = bundles and prefix > trunk + MIN_SHARED and bundles[-1][0] + length - prefix <= room
-        if joined:
+        # What is the same from end to end costs nothing, even in a row that is over the budget by itself.
+        if joined or bundles and prefix == length:
             size, members = bundles[-1]
             bundles[-1] = (size + length - prefix, [*members, place])
         else:
@@ -136,7 +137,11 @@ def _lay_out(row: Sequence[tuple[int, TokenSequence]], prefixes: list[int]) -> R
     """Lay sorted sequences out depth first; `prefixes` says how much each shares with the one before."""
     sizes = [len(sequence.inputs) - prefix for (_, sequence), prefix in zip(row, prefixes, strict=True)]
     total = sum(sizes)
-    ids, positions, ends = np.empty(total, np.int64), np.empty(total, np.int64), np.full(total, total, np.int64)
+    ids, positions, ends = (
+        np.empty(total, np.int64),
+        np.empty(total, np.int64),
+        np.full(total, total, np.int64),
+    )
     path = np.empty(0, np.int64)  # where in the row each token of the current sequence stands
     sources, targets, owners = [], [], []
     start = 0

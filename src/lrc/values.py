@@ -12,9 +12,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text", dict: "a mapping"}
 
 
-def fault(
-    value: Any, hint: Any, choices: Sequence[Any] | None = None, least: float | None = None
-) -> str | None:
+def fault(value: Any, hint: Any, choices: Sequence[Any] | None = None, least: float | None = None) -> str | None:
     """Say what is wrong with a value, as in `is 4.5, expected a whole number`; None where nothing is.
 
     Args:
@@ -52,9 +50,7 @@ def fits(value: Any, hint: Any) -> bool:
 def expected(hint: Any) -> str:
     """What a field takes, in words: `a whole number or nothing`."""
     arms = list(get_args(hint)) if get_origin(hint) in (Union, UnionType) else [hint]
-    words = [
-        NAMES.get(arm) or NAMES.get(get_origin(arm)) or _worded(arm) for arm in arms if arm is not type(None)
-    ]
+    words = [NAMES.get(arm) or NAMES.get(get_origin(arm)) or _worded(arm) for arm in arms if arm is not type(None)]
     known = list(dict.fromkeys(word for word in words if word))
     return _listed(known + (["nothing"] if type(None) in arms else []))
 
@@ -85,9 +81,7 @@ def _names(hint: Any) -> list[Any]:
     """The values of enumerations and literals among the types of a field; upstream has `SomeEnum | str`."""
     arms = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     literals = [choice for arm in arms if get_origin(arm) is Literal for choice in get_args(arm)]
-    members = [
-        member.value for arm in arms if isinstance(arm, type) and issubclass(arm, Enum) for member in arm
-    ]
+    members = [member.value for arm in arms if isinstance(arm, type) and issubclass(arm, Enum) for member in arm]
     return literals + members
 
 

@@ -21,8 +21,10 @@ from safetensors import SafetensorError, safe_open
 from lrc.errors import ModelError
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+ADAPTER_BIN = "adapter_model.bin"
 BIN_INDEX, BIN_SINGLE = "pytorch_model.bin.index.json", "pytorch_model.bin"
-BLOCK_BYTES = 16 << 20  # how much of a tensor is in memory at a time when it is only copied
+BLOCK_BYTES = 4 << 20  # how much of a tensor is in memory at a time when it is only copied
 
 # The dtype codes of the safetensors format: https://github.com/huggingface/safetensors#format
 DTYPES = {

@@ -66,9 +66,7 @@ def read_workbook(path: Path, sheet: str | None = None) -> Workbook:
         raise DataError(f"{path.name}: {error.strerror or error}; check its name and permissions") from error
     if table.other_sheets and sheet is None:
         others = ", ".join(table.other_sheets)
-        draft.find(
-            "warning", "other-sheets", f"sheet {table.sheet} was read, not {others}; choose with --sheet"
-        )
+        draft.find("warning", "other-sheets", f"sheet {table.sheet} was read, not {others}; choose with --sheet")
     columns = draft.columns
     labelled = columns.answer is not None and any(
         row.answer or columns.answer in draft.troubles.get(row.number, ()) for row in draft.rows
@@ -127,9 +125,7 @@ def _labelled(draft: Draft) -> list[Question]:
         if faults or answer is None:
             continue
         if str(answer) != row.answer:
-            draft.find(
-                "repair", "answer", f"is {row.answer}; read as {answer}", row.number, draft.columns.answer
-            )
+            draft.find("repair", "answer", f"is {row.answer}; read as {answer}", row.number, draft.columns.answer)
         name = row.id or str(row.number)
         questions.append(Question(name, row.passage, row.question, row.options, answer, row.number))
     conflicts = find_conflicts(questions, draft.file, draft.header(draft.columns.answer))

@@ -1,0 +1,309 @@
+"""Publishing: the real client against a server on loopback, which checks what it was given."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from hub_server import TOKEN, Hub, serve
+from huggingface_hub import ModelCard
+from safetensors.torch import load_file
+from small_models import save_adapter, save_base
+
+from lrc.card import model_card
+from lrc.errors import LrcError, ModelError, OutputError
+from lrc.fingerprint import fingerprint_base
+from lrc.hub import publish_folder, staged
+from lrc.merge import merge
+from lrc.publish import publish
+from lrc.run import Run
+from lrc.scrub import scrub
+
+PASSAGE = "這一段文章絕對不可以公開"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter's folder as a training run leaves it, with everything beside it that must stay at home."""
+    home = tmp_path_factory.mktemp("home")
+    base = save_base(home / "base")
+    folder = save_adapter(home / "runs" / "adapter", base)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).write_bytes((base / name).read_bytes())
+    Run(
+        template="plain",
+        answer_style="digit",
+        list_options=True,
+        recipe={
+            "model_name_or_path": str(base),
+            "train_file": str(home / "AI_train.json"),
+            "learning_rate": 1e-4,
+            "hub_token": TOKEN,
+            "row_tokens": 512,
+        },
+        data={"validation_file": {"name": "AI_validation.json", "sha256": "ab" * 32, "questions": 200}},
+        base=fingerprint_base(str(base)),
+        versions={"trl": "1.16.0"},
+    ).write(folder / "lrc_run.json")
+    lines = [{"step": 1, "eval_accuracy": 0.5}, {"step": 2, "loss": 1.0}, {"step": 3, "eval_accuracy": 0.74}]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / "checkpoint-3").mkdir()
+    for name in ("optimizer.pt", "training_args.bin", "AI_train.json", "checkpoint-3/optimizer.pt", ".env"):
+        (folder / name).write_text(PASSAGE)
+    return folder
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    with serve() as server:
+        yield server
+
+
+EXPECTED = {
+    "README.md",
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "lrc_run.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+}
+
+
+def test_an_adapter_arrives_whole_and_nothing_else_does(trained: Path, hub: Hub) -> None:
+    url = publish_folder(trained, "someone/adapter", private=True, endpoint=hub.address)
+    assert url == f"{hub.address}/someone/adapter"
+    assert set(hub.files) == EXPECTED
+    assert hub.private == {"someone/adapter": True} and hub.commits == 1
+    assert hub.files["adapter_model.safetensors"] == (trained / "adapter_model.safetensors").read_bytes()
+    everything = b"".join(hub.files.values())
+    for private in (PASSAGE, str(trained.parent.parent), str(Path.home()), TOKEN):
+        assert private.encode() not in everything
+    assert json.loads(hub.files["adapter_config.json"])["base_model_name_or_path"] == "base"
+    recipe = json.loads(hub.files["lrc_run.json"])["recipe"]
+    assert recipe == {
+        "learning_rate": 1e-4,
+        "model_name_or_path": "base",
+        "row_tokens": 512,
+        "train_file": "AI_train.json",
+    }
+
+
+def test_repeating_sends_nothing_twice(trained: Path, hub: Hub) -> None:
+    for _ in range(2):
+        publish_folder(trained, "someone/adapter", private=False, endpoint=hub.address)
+    assert sum("/upload/" in call for call in hub.calls) == 1
+    assert hub.commits == 1 and set(hub.files) == EXPECTED
+
+
+def test_a_merged_model_arrives(trained: Path, hub: Hub, tmp_path: Path) -> None:
+    merge(trained, tmp_path / "merged")
+    publish_folder(tmp_path / "merged", "someone/merged", private=False, endpoint=hub.address)
+    assert {"config.json", "generation_config.json", "model.safetensors", "README.md"} <= set(hub.files)
+    (tmp_path / "got").write_bytes(hub.files["model.safetensors"])
+    assert load_file(tmp_path / "got").keys() == load_file(tmp_path / "merged/model.safetensors").keys()
+    assert "library_name: transformers" in hub.files["README.md"].decode()
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "message"),
+    [
+        ("/api/", 401, "does not accept the token"),
+        ("/commit/", 401, "does not accept the token"),
+        ("/api/", 403, "may not write there"),
+        ("/preupload/", 403, "may not write there"),
+        ("/upload/", 403, "may not write there"),
+        ("/commit/", 412, "the Hub answered 412"),
+    ],
+)
+def test_a_refusal_is_one_line_and_can_be_repeated(
+    path: str, status: int, message: str, trained: Path, hub: Hub
+) -> None:
+    hub.refuse = {path: status}
+    with pytest.raises(OutputError, match=message) as refused:
+        publish_folder(trained, "someone/adapter", private=False, endpoint=hub.address)
+    assert len(refused.value.findings) == 1 and TOKEN not in str(refused.value)
+    assert not hub.files
+    hub.refuse = {}
+    publish_folder(trained, "someone/adapter", private=False, endpoint=hub.address)
+    assert set(hub.files) == EXPECTED
+
+
+def test_a_wrong_token_is_one_line_without_the_token(
+    trained: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_" + "w" * 30)
+    with pytest.raises(OutputError, match="does not accept the token") as refused:
+        publish_folder(trained, "someone/adapter", private=False, endpoint=hub.address)
+    assert "hf_w" not in str(refused.value)
+
+
+@pytest.mark.parametrize("where", ["/create", "/commit/"])
+def test_an_interrupted_upload_is_one_line_and_can_be_repeated(where: str, trained: Path, hub: Hub) -> None:
+    hub.hang_up = where
+    with pytest.raises(OutputError, match="the connection to .* failed .*; repeat the command"):
+        publish_folder(trained, "someone/adapter", private=False, endpoint=hub.address)
+    assert not hub.files
+    publish_folder(trained, "someone/adapter", private=False, endpoint=hub.address)
+    assert set(hub.files) == EXPECTED
+
+
+def test_a_connection_lost_while_sending_weights_is_taken_up_again(trained: Path, hub: Hub) -> None:
+    hub.hang_up = "/upload/"
+    publish_folder(trained, "someone/adapter", private=False, endpoint=hub.address)
+    assert set(hub.files) == EXPECTED
+
+
+def test_a_server_that_is_not_there_is_one_line(trained: Path, hub: Hub) -> None:
+    with serve() as gone:
+        address = gone.address
+    with pytest.raises(OutputError, match="the connection to .* failed") as refused:
+        publish_folder(trained, "someone/adapter", private=False, endpoint=address)
+    assert len(refused.value.findings) == 1
+
+
+def test_private_is_not_promised_of_a_public_repository(trained: Path, hub: Hub) -> None:
+    hub.private["someone/adapter"] = False
+    with pytest.raises(OutputError, match="is public"):
+        publish_folder(trained, "someone/adapter", private=True, endpoint=hub.address)
+    assert not hub.files
+
+
+def test_offline_connects_to_nothing(trained: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(OutputError, match="HF_HUB_OFFLINE is set"):
+        publish_folder(trained, "someone/adapter", private=False, endpoint=hub.address)
+    assert not hub.calls
+
+
+def test_the_command_publishes_and_prints_the_address(trained: Path, hub: Hub) -> None:
+    environment = {
+        **os.environ,
+        "HF_ENDPOINT": hub.address,
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_OFFLINE": "0",
+        "HF_TOKEN": TOKEN,
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "lrc",
+        "publish",
+        "--adapter",
+        str(trained),
+        "--repo-id",
+        "someone/adapter",
+    ]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, f"{hub.address}/someone/adapter\n")
+    assert set(hub.files) == EXPECTED and TOKEN not in done.stdout + done.stderr
+
+
+def test_a_dry_run_shows_card_and_files_and_sends_nothing(
+    trained: Path, hub: Hub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    publish(trained, repo_id="someone/adapter", private=True, dry_run=True)
+    shown = capsys.readouterr().out
+    assert not hub.calls
+    card, _, files = shown.partition("6 files would go to someone/adapter (private):\n")
+    assert {line.split()[-1] for line in files.splitlines()} == EXPECTED
+    assert ModelCard(card).data.library_name == "peft"
+
+
+def test_the_card_says_how_well_it_answers(trained: Path) -> None:
+    card = model_card(trained, "someone/adapter")
+    again = ModelCard(str(card))
+    (result,) = again.data.eval_results
+    assert (result.metric_type, result.metric_value, result.dataset_name) == (
+        "accuracy",
+        0.74,
+        "AI_validation.json",
+    )
+    assert result.metric_args == {"questions": 200, "ci_low": 0.6751, "ci_high": 0.7959}
+    assert result.dataset_revision == "ab" * 32
+    assert again.data.language == "zh" and again.data.pipeline_tag == "text-generation"
+    assert again.data.base_model is None  # a folder of this machine is not a model on the Hub
+
+
+def test_a_base_on_the_hub_is_in_the_metadata(tmp_path: Path) -> None:
+    adapter = save_adapter(tmp_path / "adapter", save_base(tmp_path / "base"))
+    settings = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(
+        json.dumps({**settings, "base_model_name_or_path": "org/base"})
+    )
+    assert ModelCard(str(model_card(adapter, "someone/adapter"))).data.base_model == "org/base"
+    with staged(adapter, "someone/adapter") as stage:
+        assert (
+            json.loads((stage / "adapter_config.json").read_text())["base_model_name_or_path"] == "org/base"
+        )
+
+
+def test_the_use_that_the_card_shows_runs(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = str(model_card(trained, "someone/adapter"))
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    base = trained.parent.parent / "base"
+    torch.manual_seed(0)
+    exec(code.replace('"someone/adapter"', repr(str(trained))).replace('"base"', repr(str(base))), {})
+    assert "小明" in capsys.readouterr().out
+    assert len([line for line in code.splitlines() if line]) <= 10
+
+
+@pytest.mark.parametrize("name", ["tokenizer_config.json", "adapter_config.json"])
+def test_a_token_that_hides_in_a_file_is_found(name: str, trained: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    for file in EXPECTED - {"README.md"}:
+        (folder / file).write_bytes((trained / file).read_bytes())
+    settings = json.loads((folder / name).read_text())
+    (folder / name).write_text(json.dumps({**settings, TOKEN: 1}))
+    with (
+        pytest.raises(OutputError, match=f"{name}: holds what looks like a token") as refused,
+        staged(folder, "a/b"),
+    ):
+        pass
+    assert TOKEN not in str(refused.value)
+
+
+def test_what_is_no_model_or_no_name_is_refused(trained: Path, tmp_path: Path) -> None:
+    for folder, name, message in (
+        (tmp_path, "someone/x", "no adapter_config.json and no config.json"),
+        (trained, "some one/x", "not a name on the Hub"),
+        (trained, "a/b/c", "not a name on the Hub"),
+    ):
+        with pytest.raises(LrcError, match=message), staged(folder, name):
+            pass
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(ModelError, match="only safetensors are published"), staged(tmp_path, "someone/x"):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"output_dir": "runs/a"}, {"output_dir": "a"}),
+        ({"train_file": "C:\\Users\\me\\AI.json"}, {"train_file": "AI.json"}),
+        (
+            {"model_name_or_path": "hfl/chinese-alpaca-2-7b"},
+            {"model_name_or_path": "hfl/chinese-alpaca-2-7b"},
+        ),
+        ({"model_name_or_path": "/data/models/base"}, {"model_name_or_path": "base"}),
+        ({"nested": [{"cache_dir": "~/x/y"}]}, {"nested": [{"cache_dir": "y"}]}),
+        ({"hub_token": "anything", "row_tokens": 5, "eos_token": None}, {"row_tokens": 5, "eos_token": None}),
+        ({"note": TOKEN, "list": [TOKEN, 1]}, {"list": [1]}),
+        (
+            {"chat_template": "{{ '</s>' }}", "content": "/"},
+            {"chat_template": "{{ '</s>' }}", "content": "/"},
+        ),
+    ],
+)
+def test_scrubbing(before: object, after: object) -> None:
+    assert scrub(before) == after

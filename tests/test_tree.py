@@ -1,0 +1,174 @@
+"""What `pack` promises: every root-to-leaf path of a row is the separate sequence, and rows keep to their budget."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from token_trees import questions, sequence
+
+from lrc.tree import Row, TokenSequence, common_prefix, pack, token_counts
+
+# Three tokens and short lengths: most of what is drawn shares prefixes, is a prefix, or is the same.
+TOKENS = st.lists(st.integers(0, 2), min_size=1, max_size=9)
+DRAWN = st.builds(sequence, TOKENS, st.lists(st.integers(0, 2), min_size=1, max_size=4))
+# Passages long enough to be kept together, with questions that differ in one token or not at all.
+TRUNK = st.lists(st.integers(0, 50), min_size=10, max_size=30)
+FAMILY = st.builds(
+    lambda trunk, tails: [sequence(trunk + tail, [9, 1]) for tail in tails],
+    TRUNK,
+    st.lists(st.lists(st.integers(0, 3), min_size=0, max_size=5), min_size=1, max_size=5),
+)
+FAMILIES = st.lists(FAMILY, min_size=1, max_size=4).map(lambda families: [s for family in families for s in family])
+
+
+def paths(row: Row) -> list[tuple[int, list[int], list[int], list[tuple[int, int]]]]:
+    """Of each sequence of a row: its place, the tokens and positions that its last source sees, and its targets."""
+    visible, found = row.visible(), []
+    for owner in dict.fromkeys(row.owners.tolist()):
+        mine = np.flatnonzero(row.owners == owner)
+        sources = row.heads[row.sources[mine]]
+        path = np.flatnonzero(visible[sources[-1]])
+        pairs = list(zip(row.position_ids[sources].tolist(), row.targets[mine].tolist(), strict=True))
+        found.append((owner, row.input_ids[path].tolist(), row.position_ids[path].tolist(), pairs))
+    return found
+
+
+def assert_separate(rows: list[Row], sequences: list[TokenSequence]) -> None:
+    """Every sequence stands in one row, as it is by itself."""
+    seen = []
+    for row in rows:
+        for owner, tokens, positions, pairs in paths(row):
+            whole = sequences[owner]
+            length = len(whole.tokens) - 1
+            assert tokens == whole.tokens[:-1].tolist()
+            assert positions == list(range(length))
+            assert pairs == [(i, whole.tokens[i + 1]) for i in range(whole.prompt_length - 1, length)]
+            seen.append(owner)
+        assert row.heads.tolist() == sorted(set(row.heads.tolist()))
+    assert sorted(seen) == list(range(len(sequences)))
+
+
+def assert_causal(rows: list[Row]) -> None:
+    """A token sees, of each position up to its own, exactly one token: its path and nothing beside it."""
+    for row in rows:
+        for place, line in enumerate(row.visible()):
+            assert row.position_ids[line].tolist() == list(range(row.position_ids[place] + 1))
+            assert line[place] and not line[place + 1 :].any()
+
+
+@given(st.lists(DRAWN, max_size=12), st.integers(1, 40))
+@settings(deadline=None, max_examples=300)
+def test_a_path_is_the_separate_sequence(sequences: list[TokenSequence], row_tokens: int) -> None:
+    rows = pack(sequences, row_tokens)
+    assert_separate(rows, sequences)
+    assert_causal(rows)
+
+
+@given(FAMILIES, st.integers(1, 120), st.randoms())
+@settings(deadline=None, max_examples=200)
+def test_passages_in_any_order(sequences: list[TokenSequence], row_tokens: int, random: object) -> None:
+    random.shuffle(sequences)  # type: ignore[attr-defined]
+    rows = pack(sequences, row_tokens)
+    assert_separate(rows, sequences)
+    assert_causal(rows)
+
+
+@given(st.one_of(st.lists(DRAWN, max_size=12), FAMILIES), st.integers(1, 120))
+@settings(deadline=None, max_examples=200)
+def test_only_a_sequence_that_is_too_long_exceeds_the_budget(sequences: list[TokenSequence], row_tokens: int) -> None:
+    for row in pack(sequences, row_tokens):
+        lengths = {len(sequences[owner].tokens) - 1 for owner in row.owners.tolist()}
+        assert len(row) <= row_tokens or lengths == {len(row)}
+
+
+@given(st.lists(DRAWN, max_size=12), st.integers(1, 40))
+@settings(deadline=None)
+def test_without_sharing_a_row_is_one_sequence(sequences: list[TokenSequence], row_tokens: int) -> None:
+    rows = pack(sequences, row_tokens, share=False)
+    assert_separate(rows, sequences)
+    assert [row.input_ids.tolist() for row in rows] == [s.tokens[:-1].tolist() for s in sequences]
+    assert all((np.tri(len(row), dtype=bool) == row.visible()).all() for row in rows)
+
+
+@given(FAMILIES)
+@settings(deadline=None)
+def test_one_row_holds_each_common_prefix_once(sequences: list[TokenSequence]) -> None:
+    (row,) = pack(sequences, 10_000)
+    prefixes = {tuple(s.tokens[:n].tolist()) for s in sequences for n in range(1, len(s.tokens))}
+    assert len(row) == len(prefixes)
+
+
+def test_nothing_gives_no_row() -> None:
+    assert pack([], 100) == []
+    assert pack([], 100, share=False) == []
+
+
+def test_a_single_sequence() -> None:
+    (row,) = pack([sequence([5, 6, 7], [8, 2])], 100)
+    assert row.input_ids.tolist() == [5, 6, 7, 8]
+    assert row.position_ids.tolist() == [0, 1, 2, 3]
+    assert (row.visible() == np.tri(4, dtype=bool)).all()
+    assert row.heads[row.sources].tolist() == [2, 3] and row.targets.tolist() == [8, 2]
+
+
+def test_options_after_one_prompt_share_the_position_that_predicts() -> None:
+    prompt = list(range(20))
+    (row,) = pack([sequence(prompt, [50, digit]) for digit in (61, 62, 63, 64)], 100)
+    assert len(row) == 21  # the prompt and the 50 before the digits, once
+    assert len(row.heads) == 2
+    assert row.targets.tolist() == [50, 61, 50, 62, 50, 63, 50, 64]
+
+
+@pytest.mark.parametrize("row_tokens", [5, 100])
+def test_identical_sequences_cost_one(row_tokens: int) -> None:
+    (row,) = pack([sequence(list(range(30)), [1])] * 4, row_tokens)
+    assert len(row) == 30 and row.owners.tolist() == [0, 1, 2, 3]
+
+
+def test_identical_sequences_over_the_budget_cost_one_beside_others() -> None:
+    long = sequence(list(range(30)), [1])
+    rows = pack([long, sequence([4, 5], [6]), long], 10)
+    assert sorted(len(row) for row in rows) == [2, 30]
+
+
+def test_questions_of_a_passage_share_it() -> None:
+    sequences, _ = questions()
+    counts = token_counts(sequences, pack(sequences, 10_000))
+    assert counts["unique_tokens"] < 0.6 * counts["separate_tokens"]
+    assert counts["sharing"] == counts["separate_tokens"] / counts["unique_tokens"]
+
+
+def test_questions_of_a_passage_stay_in_one_row_where_it_holds_them() -> None:
+    sequences, passages = questions(8)
+    rows = pack(sequences[3:], 120)
+    assert len(rows) > 1
+    for passage in set(passages[3:]):
+        mine = {i for i, number in enumerate(passages[3:]) if number == passage}
+        assert sum(bool(mine & set(row.owners.tolist())) for row in rows) == 1
+
+
+def test_rows_are_well_filled() -> None:
+    random = np.random.default_rng(0)
+    lengths = random.integers(100, 600, 200)
+    sequences = [sequence([i + 10, *random.integers(0, 9, n - 1).tolist()], [1]) for i, n in enumerate(lengths)]
+    rows = pack(sequences, 1000)
+    assert sum(len(row) for row in rows) == lengths.sum()
+    assert len(rows) <= 1.1 * lengths.sum() / 1000 + 1
+    assert min(a + b for a, b in pairwise(sorted(len(row) for row in rows))) > 1000  # no two would have fitted in one
+
+
+@pytest.mark.parametrize("prompt_length", [0, 3, 4])
+def test_a_sequence_needs_a_prompt_and_a_completion(prompt_length: int) -> None:
+    with pytest.raises(ValueError, match=f"prompt_length is {prompt_length}, expected 1 to 2"):
+        TokenSequence(np.arange(3), prompt_length)
+
+
+@given(TOKENS, TOKENS)
+def test_common_prefix(a: list[int], b: list[int]) -> None:
+    n = common_prefix(np.array(a), np.array(b))
+    assert a[:n] == b[:n]
+    assert n == min(len(a), len(b)) or a[n] != b[n]
