@@ -3,8 +3,8 @@
     python benchmarks/training.py [--questions 48] [--rounds 3] [--vocab-size 55296] [--memory]
 
 Questions of the reference run's workbook, real tokenizer, a Llama of 8 layers and width 512 with random weights,
-float32, LoRA rank 8 on all projections, dropout 0. TRL runs with float32, without gradient checkpointing, at batch 6
-and batch 1, and with its defaults (`--defaults`).
+float32, LoRA rank 8 on all projections, dropout 0, 24 questions an optimizer step. TRL runs with float32, without
+gradient checkpointing, at batch 6 and batch 1, and with its defaults (`--defaults`).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ def main() -> None:
     """Run the comparison that the flags name."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--questions", type=int, default=48)
+    parser.add_argument("--step", type=int, default=24, help="questions an optimizer step")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--vocab-size", type=int, default=55296)
     parser.add_argument("--row-tokens", type=int)
@@ -47,20 +48,22 @@ def compare(flags: argparse.Namespace) -> None:
     """Time all sides in turn and print the ratios."""
     records = _records(flags.questions)
     sides: dict[str, Any] = {
-        "lrc": lrc_trainer(records, flags.vocab_size, row_tokens=flags.row_tokens),
-        "trl batch 6": trl_trainer(records, flags.vocab_size, 6),
-        "trl batch 1": trl_trainer(records, flags.vocab_size, 1),
+        "lrc": lrc_trainer(records, flags, row_tokens=flags.row_tokens),
+        "trl batch 6": trl_trainer(records, flags, 6),
+        "trl batch 1": trl_trainer(records, flags, 1),
     }
     if flags.defaults:
-        sides["trl defaults"] = trl_trainer(records, flags.vocab_size, 6, bf16=True, gradient_checkpointing=True)
+        sides["trl defaults"] = trl_trainer(records, flags, 6, bf16=True, gradient_checkpointing=True)
     if flags.orders:
-        sides["lrc orders"] = lrc_trainer(records, flags.vocab_size, orders=flags.orders)
+        sides["lrc orders"] = lrc_trainer(records, flags, orders=flags.orders)
     trainers = {name: side[0] for name, side in sides.items()}
     seconds = interleave({name: trainer.train for name, trainer in trainers.items()}, flags.rounds)
     print(machine(), sides["lrc"][1])
     for name, taken in seconds.items():
         best = len(records) / min(taken)
-        print(f"{name}: {best:.2f} questions per processor second, loss {trainers[name].state.log_history[-1]['train_loss']:.5f}")
+        print(
+            f"{name}: {best:.2f} questions per processor second, loss {trainers[name].state.log_history[-1]['train_loss']:.5f}"
+        )
     for name in sides:
         if name.startswith("trl"):
             report_ratio(f"lrc against {name}", seconds[name], seconds["lrc"])
@@ -68,8 +71,10 @@ def compare(flags: argparse.Namespace) -> None:
         report_ratio(f"time of {flags.orders} orders against one", seconds["lrc orders"], seconds["lrc"])
 
 
-def lrc_trainer(records: list[Any], vocab_size: int, *, orders: int = 1, row_tokens: int | None = None) -> tuple[Any, str]:
-    """A TreeTrainer over one epoch of the records, six a step, and a line about its tokens."""
+def lrc_trainer(
+    records: list[Any], flags: argparse.Namespace, *, orders: int = 1, row_tokens: int | None = None
+) -> tuple[Any, str]:
+    """A TreeTrainer over one epoch of the records, and a line about its tokens."""
     from lrc.batches import StepSampler
     from lrc.corpus import Drawing, tokenize
     from lrc.prompt import Prompt
@@ -81,8 +86,8 @@ def lrc_trainer(records: list[Any], vocab_size: int, *, orders: int = 1, row_tok
     dataset = tokenize(records, prompt, stage="tokenize")
     draw = Drawing(dataset, records, prompt, orders, 0)
     trainer = TreeTrainer(
-        model=llama(vocab_size),
-        args=_arguments(6, bf16=False, gradient_checkpointing=False),
+        model=llama(flags.vocab_size),
+        args=_arguments(flags.step, bf16=False, gradient_checkpointing=False),
         peft_config=_lora(),
         processing_class=tokenizer,
         train_dataset=dataset,
@@ -91,12 +96,12 @@ def lrc_trainer(records: list[Any], vocab_size: int, *, orders: int = 1, row_tok
         row_tokens=row_tokens,
     )
     sequences = [s for record in range(len(records)) for s in draw((record, 0))]
-    steps = [[s for place in step for s in draw(place)] for step in StepSampler(dataset["passage"][:], 6)]
+    steps = [[s for place in step for s in draw(place)] for step in StepSampler(dataset["passage"][:], flags.step)]
     rows = [row for step in steps for row in pack(step, trainer.row_tokens)]
     return trainer, f"{token_counts(sequences, rows)}"
 
 
-def trl_trainer(records: list[Any], vocab_size: int, batch: int, **settings: Any) -> tuple[Any, str]:
+def trl_trainer(records: list[Any], flags: argparse.Namespace, batch: int, **settings: Any) -> tuple[Any, str]:
     """TRL's SFTTrainer on the same token ids, with its own collator."""
     from datasets import Dataset
     from trl import SFTTrainer
@@ -111,8 +116,8 @@ def trl_trainer(records: list[Any], vocab_size: int, batch: int, **settings: Any
         rows.append({"input_ids": ids, "labels": [-100] * sequence.prompt_length + ids[sequence.prompt_length :]})
     settings = {"bf16": False, "gradient_checkpointing": False, **settings}
     trainer = SFTTrainer(
-        model=llama(vocab_size),
-        args=_arguments(batch, accumulation=6 // batch, **settings),
+        model=llama(flags.vocab_size),
+        args=_arguments(batch, accumulation=flags.step // batch, **settings),
         peft_config=_lora(),
         processing_class=tokenizer,
         train_dataset=Dataset.from_list(rows),
@@ -123,9 +128,8 @@ def trl_trainer(records: list[Any], vocab_size: int, batch: int, **settings: Any
 def peak(flags: argparse.Namespace) -> float:
     """MiB by which one step of eight questions rises above the loaded model."""
     records = _records(8)
-    make = lrc_trainer if flags.peak_of == "lrc" else lambda r, v: trl_trainer(r, v, 8)
-    trainer, _ = make(records, flags.vocab_size)
-    trainer.args.per_device_train_batch_size = 8
+    flags.step = 8
+    trainer, _ = lrc_trainer(records, flags) if flags.peak_of == "lrc" else trl_trainer(records, flags, 8)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     trainer.train()
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
@@ -138,7 +142,7 @@ def _peak_in_process(side: str) -> float:
 
 
 def _records(count: int) -> list[Any]:
-    """Every fifth passage of the workbook with all its questions, until there are `count`: the workbook's own sharing."""
+    """Every fifth passage with all its questions, until there are `count`: the workbook's own sharing."""
     from lrc.alpaca import to_record
 
     passages: dict[str, list[Any]] = {}

@@ -23,9 +23,7 @@ LABELLED = ("ID", "文章", "問題", *OPTIONS, "正確答案", "資料來源")
 UNLABELLED = ("題號", "文章", "問題", *OPTIONS)
 LONG_AGO = datetime(2020, 1, 1)  # a workbook records when it was made; a fixed date keeps the bytes the same
 
-Untidy = Mapping[
-    tuple[int, str], Callable[[Any], object]
-]  # (row, column): what was typed instead of the value
+Untidy = Mapping[tuple[int, str], Callable[[Any], object]]  # (row, column): what was typed instead of the value
 
 UNTIDY_SAMPLE: Untidy = {
     (3, "文章"): lambda text: f"  {text}\n",  # outer white space

@@ -84,11 +84,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         status = next((status for part, status in hub.refuse.items() if part in self.path), None)
-        if (
-            status is None
-            and "/upload/" not in self.path
-            and self.headers.get("Authorization") != f"Bearer {TOKEN}"
-        ):
+        if status is None and "/upload/" not in self.path and self.headers.get("Authorization") != f"Bearer {TOKEN}":
             status = 401
         if status is not None:
             self._send(status, {"error": "refused on purpose"})

@@ -71,9 +71,7 @@ def save_base(
 def save_gpt2(folder: Path) -> Path:
     """A GPT-2 of two layers, whose projections are stored transposed."""
     torch.manual_seed(0)
-    GPT2LMHeadModel(
-        GPT2Config(vocab_size=260, n_embd=32, n_layer=2, n_head=4, n_positions=64)
-    ).save_pretrained(folder)
+    GPT2LMHeadModel(GPT2Config(vocab_size=260, n_embd=32, n_layer=2, n_head=4, n_positions=64)).save_pretrained(folder)
     save_tokenizer(folder)
     return folder
 
@@ -110,18 +108,18 @@ FAMILIES = {
 }
 
 
-def make_model(family: str, *, attention: str = "sdpa", seed: int = 0) -> Any:
+def make_model(family: str, *, attention: str = "sdpa", seed: int = 0, **sizes: Any) -> Any:
     """A model of three layers with random weights."""
     cls, config, settings = FAMILIES[family]
     torch.manual_seed(seed)
-    return cls(config(**{**SIZES, **settings}, attn_implementation=attention))
+    return cls(config(**{**SIZES, **settings, **sizes}, attn_implementation=attention))
 
 
 def adapted(model: Any, *, seed: int = 7, **settings: Any) -> Any:
     """The model with an adapter whose every tensor is random, ready to be trained."""
     settings = {"r": 4, "lora_alpha": 8, "target_modules": PROJECTIONS, "task_type": "CAUSAL_LM", **settings}
-    peft_model = get_peft_model(model, LoraConfig(**settings))
     torch.manual_seed(seed)
+    peft_model = get_peft_model(model, LoraConfig(**settings))
     with torch.no_grad():
         for parameter in peft_model.parameters():
             if parameter.requires_grad:

@@ -14,9 +14,7 @@ def test_understood(text: str) -> None:
     assert understand(text) == 3
 
 
-@pytest.mark.parametrize(
-    "text", ["", "③", "3.5", "3%", "三", "3 4", "-3", "選項", "I", "TRUE", "1000", "3,", "²"]
-)
+@pytest.mark.parametrize("text", ["", "③", "3.5", "3%", "三", "3 4", "-3", "選項", "I", "TRUE", "1000", "3,", "²"])
 def test_not_understood(text: str) -> None:
     assert understand(text) is None
 

@@ -23,9 +23,7 @@ def test_a_good_workbook(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.xlsx"]
 
 
-def test_errors_and_warnings_one_a_line_and_repairs_by_kind(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_errors_and_warnings_one_a_line_and_repairs_by_kind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [row(n, 文章=f" {n}") for n in range(1, 41)] + [row(50, 選項2=None), row(51, 文章="同上")]
     assert not check([write_csv(tmp_path / "a.csv", rows)])
     assert lines(capsys) == [

@@ -21,15 +21,11 @@ def test_bfloat16_stays_where_the_processor_has_it(monkeypatch: pytest.MonkeyPat
     import torch
 
     for has, kept in ((True, True), (False, False)):
-        monkeypatch.setattr(
-            torch.cpu, "get_capabilities", lambda has=has: {"avx512_bf16": has}, raising=False
-        )
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda has=has: {"avx512_bf16": has}, raising=False)
         assert dtypes.settle({"bf16": True})["bf16"] is kept
 
 
-def test_only_the_first_process_speaks(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_the_first_process_speaks(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "1")
     assert dtypes.settle({"fp16": True, "use_cpu": True})["fp16"] is False
     assert capsys.readouterr().err == ""

@@ -41,10 +41,7 @@ def test_sharding_and_file_format_do_not_matter(tmp_path: Path) -> None:
 def test_a_dtype_is_part_of_the_weights(tmp_path: Path) -> None:
     base = save_base(tmp_path / "base")
     LlamaForCausalLM.from_pretrained(base, dtype=torch.float16).save_pretrained(tmp_path / "half")
-    assert (
-        fingerprint_base(str(base))["weights_sha256"]
-        != fingerprint_base(str(tmp_path / "half"))["weights_sha256"]
-    )
+    assert fingerprint_base(str(base))["weights_sha256"] != fingerprint_base(str(tmp_path / "half"))["weights_sha256"]
 
 
 def test_who_wrote_the_configuration_does_not_matter(tmp_path: Path) -> None:

@@ -138,9 +138,7 @@ def test_a_refusal_is_one_line_and_can_be_repeated(
     assert set(hub.files) == EXPECTED
 
 
-def test_a_wrong_token_is_one_line_without_the_token(
-    trained: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_wrong_token_is_one_line_without_the_token(trained: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_" + "w" * 30)
     with pytest.raises(OutputError, match="does not accept the token") as refused:
         publish_folder(trained, "someone/adapter", private=False, endpoint=hub.address)
@@ -237,14 +235,10 @@ def test_the_card_says_how_well_it_answers(trained: Path) -> None:
 def test_a_base_on_the_hub_is_in_the_metadata(tmp_path: Path) -> None:
     adapter = save_adapter(tmp_path / "adapter", save_base(tmp_path / "base"))
     settings = json.loads((adapter / "adapter_config.json").read_text())
-    (adapter / "adapter_config.json").write_text(
-        json.dumps({**settings, "base_model_name_or_path": "org/base"})
-    )
+    (adapter / "adapter_config.json").write_text(json.dumps({**settings, "base_model_name_or_path": "org/base"}))
     assert ModelCard(str(model_card(adapter, "someone/adapter"))).data.base_model == "org/base"
     with staged(adapter, "someone/adapter") as stage:
-        assert (
-            json.loads((stage / "adapter_config.json").read_text())["base_model_name_or_path"] == "org/base"
-        )
+        assert json.loads((stage / "adapter_config.json").read_text())["base_model_name_or_path"] == "org/base"
 
 
 def test_the_use_that_the_card_shows_runs(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:

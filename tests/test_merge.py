@@ -67,9 +67,7 @@ def difference(base: Path, adapter: Path, output: Path) -> float:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_streaming_gives_what_peft_gives(
-    method: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_streaming_gives_what_peft_gives(method: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     of_base, of_adapter = METHODS[method]
     base = save_base(tmp_path / "base", **of_base)
     adapter = save_adapter(tmp_path / "adapter", base, **of_adapter)
@@ -129,9 +127,7 @@ def test_the_folder_is_an_ordinary_one(tmp_path: Path) -> None:
     assert merged_index["weight_map"] == index["weight_map"]
     assert merged_index["metadata"]["total_size"] == index["metadata"]["total_size"]
     assert {
-        tensor.dtype
-        for file in (tmp_path / "merged").glob("*.safetensors")
-        for tensor in load_file(file).values()
+        tensor.dtype for file in (tmp_path / "merged").glob("*.safetensors") for tensor in load_file(file).values()
     } == {torch.bfloat16}
     assert {"config.json", "generation_config.json", "tokenizer.json", "lrc_run.json"} <= {
         file.name for file in (tmp_path / "merged").iterdir()
@@ -148,9 +144,7 @@ def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
         merge(adapter, tmp_path / name)
     files = sorted(file.name for file in (tmp_path / "one").iterdir())
     assert files == sorted(file.name for file in (tmp_path / "two").iterdir())
-    assert all(
-        (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes() for name in files
-    )
+    assert all((tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes() for name in files)
 
 
 def test_dtype_is_that_of_every_tensor_and_of_the_configuration(tmp_path: Path) -> None:
@@ -192,18 +186,14 @@ def test_another_base_of_the_same_shapes_is_refused(tmp_path: Path) -> None:
     other = save_base(tmp_path / "other", seed=1)
     adapter = save_adapter(tmp_path / "adapter", base)
     Run("plain", "digit", True, base=fingerprint_base(str(base))).write(adapter / "lrc_run.json")
-    with pytest.raises(
-        ModelError, match=r"other: its weights differs from .*\(base\); pass that one as --base-model"
-    ):
+    with pytest.raises(ModelError, match=r"other: its weights differs from .*\(base\); pass that one as --base-model"):
         merge(adapter, tmp_path / "merged", base_model=str(other))
     assert not (tmp_path / "merged").exists()
     shutil.move(base, tmp_path / "moved")
     merge(adapter, tmp_path / "merged", base_model=str(tmp_path / "moved"))
 
 
-def test_an_adapter_from_elsewhere_merges_with_one_warning(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_an_adapter_from_elsewhere_merges_with_one_warning(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     base = save_base(tmp_path / "base")
     adapter = save_adapter(tmp_path / "adapter", base)
     capfd.readouterr()
@@ -379,9 +369,7 @@ class _Calls:
 
 
 @pytest.mark.parametrize("where", ["base", "adapter"])
-def test_a_pickle_that_holds_more_is_refused(
-    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_pickle_that_holds_more_is_refused(where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     base = save_base(tmp_path / "base")
     adapter = save_adapter(tmp_path / "adapter", base)
@@ -400,9 +388,7 @@ def test_verify_prints_the_difference(tmp_path: Path, capfd: pytest.CaptureFixtu
     base = save_base(tmp_path / "base")
     adapter = save_adapter(tmp_path / "adapter", base)
     merge(adapter, tmp_path / "merged", verify=True)
-    line = next(
-        line for line in capfd.readouterr().out.splitlines() if "largest difference of a logit" in line
-    )
+    line = next(line for line in capfd.readouterr().out.splitlines() if "largest difference of a logit" in line)
     assert float(line.split(": ")[1].split()[0]) < 1e-4
 
 

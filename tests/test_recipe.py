@@ -60,17 +60,12 @@ def test_a_fold_names_its_files(path: Path) -> None:
         "data/AI_fold2_train.json",
         "data/AI_fold2_validation.json",
     )
-    assert (
-        "expected a name that ends in _train.json"
-        in refusal(path, "", "--fold", "0", "--train_file", "a.json")[0]
-    )
+    assert "expected a name that ends in _train.json" in refusal(path, "", "--fold", "0", "--train_file", "a.json")[0]
 
 
 def test_the_command_line_overrides_the_file(path: Path) -> None:
     words = ("--lora_r", "8", "--max-length=512", "--bf16_full_eval", "false", "--no_use_peft")
-    recipe = load(
-        path, "lora_r: 4\n", *words, "--lora_target_modules", "q_proj", "v_proj", "--tree_packing", "false"
-    )
+    recipe = load(path, "lora_r: 4\n", *words, "--lora_target_modules", "q_proj", "v_proj", "--tree_packing", "false")
     assert (recipe.model.lora_r, recipe.training.max_length, recipe.model.use_peft) == (8, 512, False)
     assert recipe.model.lora_target_modules == ["q_proj", "v_proj"]
     assert recipe.data.tree_packing is False
@@ -140,13 +135,11 @@ def test_every_mistake_is_named_with_its_line(path: Path) -> None:
         ),
         (
             "init_lora_weights: eva",
-            "qlora.yaml: init_lora_weights is eva, expected gaussian, olora, orthogonal, pissa or "
-            "pissa_niter_N",
+            "qlora.yaml: init_lora_weights is eva, expected gaussian, olora, orthogonal, pissa or pissa_niter_N",
         ),
         (
             "rank_pattern: {q_proj: x}",
-            "qlora.yaml: rank_pattern is {'q_proj': 'x'}, expected whole numbers by module name, "
-            "such as {q_proj: 8}",
+            "qlora.yaml: rank_pattern is {'q_proj': 'x'}, expected whole numbers by module name, such as {q_proj: 8}",
         ),
     ],
 )
@@ -211,7 +204,5 @@ def test_names_find_what_ships(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_a_name_that_does_not_exist_gets_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="no such recipe; did you mean 'chinese-alpaca-2-7b/qlora'?"):
         find_recipe("chinese-alpaca-2-7b/qlorra")
-    with pytest.raises(
-        RecipeError, match="no such accelerate config; give a YAML file, or one of cpu, cpu_2"
-    ):
+    with pytest.raises(RecipeError, match="no such accelerate config; give a YAML file, or one of cpu, cpu_2"):
         find_accelerate_config("xyz")

@@ -99,10 +99,7 @@ def test_every_untidy_cell_differs_from_its_source() -> None:
 def test_a_percentage_is_a_formatted_number() -> None:
     sheet = openpyxl.load_workbook(EXAMPLES / "sample.xlsx").active
     formats = {
-        cell.value: cell.number_format
-        for row in sheet.iter_rows()
-        for cell in row
-        if cell.number_format != "General"
+        cell.value: cell.number_format for row in sheet.iter_rows() for cell in row if cell.number_format != "General"
     }
     assert formats == dict.fromkeys((0.49, 0.21, 0.35, 0.98), "0%")
 

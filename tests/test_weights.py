@@ -104,9 +104,7 @@ def test_a_cut_file_is_refused(length: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("legacy", [False, True])
-def test_bin_files_of_both_formats_are_read(
-    legacy: bool, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_bin_files_of_both_formats_are_read(legacy: bool, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     torch.save(TENSORS, tmp_path / "pytorch_model.bin", _use_new_zipfile_serialization=not legacy)
     checkpoint = Checkpoint(tmp_path)
     assert all(torch.equal(checkpoint.read(name), tensor) for name, tensor in TENSORS.items())

@@ -17,9 +17,7 @@ SHARED = Path(os.environ.get("LRC_SHARED_DATA", Path(__file__).parents[2] / "sha
 
 
 def kinds(book: Workbook, level: str) -> list[tuple[str, int | None, str | None]]:
-    return [
-        (finding.kind, finding.row, finding.column) for finding in book.findings if finding.level == level
-    ]
+    return [(finding.kind, finding.row, finding.column) for finding in book.findings if finding.level == level]
 
 
 def refusal(path: Path, sheet: str | None = None) -> str:

@@ -67,11 +67,11 @@ def write_csv(
     return path
 
 
-def replace_part(path: Path, part: str, change: Callable[[bytes], bytes]) -> Path:
-    """Change the bytes of one part of a workbook."""
+def replace_part(path: Path, part: str, change: Callable[[bytes], bytes], **more: bytes) -> Path:
+    """Change the bytes of one part of a workbook, and put `more` parts in."""
     with zipfile.ZipFile(path) as package:
         parts = {name: package.read(name) for name in package.namelist()}
-    parts[part] = change(parts[part])
+    parts |= {part: change(parts[part])} | more
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as package:
         for name, content in parts.items():
             package.writestr(name, content)

@@ -61,14 +61,10 @@ def empty_adapter(model: PreTrainedModel, settings: PeftConfig, adapter: Path) -
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # PEFT warns of ties that are followed here parameter by parameter
+            warnings.simplefilter("ignore")  # PEFT warns of ties that are followed here parameter by parameter
             return get_peft_model(model, settings, low_cpu_mem_usage=True, autocast_adapter_dtype=False)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ModelError(
-            f"{adapter}: does not fit the base model ({error}); pass its own --base-model"
-        ) from error
+        raise ModelError(f"{adapter}: does not fit the base model ({error}); pass its own --base-model") from error
 
 
 def match(model: PeftModel, tensors: dict[str, torch.Tensor], adapter: Path) -> dict[int, torch.Tensor]:
@@ -86,9 +82,7 @@ def match(model: PeftModel, tensors: dict[str, torch.Tensor], adapter: Path) -> 
     for name in [*expected, *tensors]:
         if name not in tensors or name not in known:
             where = "the adapter lacks" if name not in tensors else "the base model has no place for"
-            raise ModelError(
-                f"{adapter / ADAPTER_WEIGHTS}: {where} {name}; pass the adapter's own --base-model"
-            )
+            raise ModelError(f"{adapter / ADAPTER_WEIGHTS}: {where} {name}; pass the adapter's own --base-model")
         if tensors[name].shape != known[name].shape:
             have, want = tuple(tensors[name].shape), tuple(known[name].shape)
             raise ModelError(

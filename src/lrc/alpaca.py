@@ -20,8 +20,8 @@ _ENCODER = json.JSONEncoder(ensure_ascii=False)
 class Record:
     """One object of an Alpaca JSON file.
 
-    `question` holds the parts; it is None where a record from elsewhere cannot be parsed into a question, which
-    still trains as prompt and completion.
+    `question` holds the parts; it is None where a record from elsewhere cannot be parsed into a question,
+    which still trains as prompt and completion.
     """
 
     id: str
@@ -35,8 +35,8 @@ def to_record(question: Question, layout: Layout = "lines") -> Record:
     """Write a question as an Alpaca record.
 
     Args:
-        layout: `lines` puts question and options on a line each; `reference` is what the reference run's converter
-            wrote, for people who continue from its data or adapters.
+        layout: `lines` puts question and options on a line each; `reference` is what the reference run's
+            converter wrote, for people who continue from its data or adapters.
     """
     output = None if question.answer is None else str(question.answer)
     return Record(question.id, INSTRUCTION, write_input(question, layout), output, question)
@@ -50,7 +50,7 @@ def layout_of(record: Record) -> Layout:
 
 
 def with_question(record: Record, question: Question) -> Record:
-    """The record with another question in the layout that it has: a shorter passage, or options in another order."""
+    """The record with another question in its layout: a shorter passage, or options in another order."""
     output = None if question.answer is None else str(question.answer)
     return replace(record, input=write_input(question, layout_of(record)), output=output, question=question)
 
@@ -95,7 +95,7 @@ def check_test_ids(records: Iterable[Record], file: str) -> None:
     """
     first: dict[str, int] = {}
     findings = [
-        f"{file}, record {number}: id is {record.id}, which record {first[record.id]} has too; give each its own"
+        f"{file}, record {number}: id is {record.id}, as in record {first[record.id]}; give each its own"
         for number, record in enumerate(records, start=1)
         if first.setdefault(record.id, number) != number
     ]

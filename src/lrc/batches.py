@@ -31,9 +31,9 @@ class StepBatch:
         """How many supervised tokens there are."""
         return 0 if self.idle else sum(len(row.targets) for row in self.rows)
 
-    def repacked(self, row_tokens: int) -> StepBatch:
+    def repacked(self, row_tokens: int, *, share: bool = True) -> StepBatch:
         """The same questions under another token budget."""
-        return StepBatch(self.sequences, pack(self.sequences, row_tokens), self.idle)
+        return StepBatch(self.sequences, pack(self.sequences, row_tokens, share=share), self.idle)
 
 
 class StepSampler(Sampler[list[Draw]]):

@@ -186,7 +186,6 @@ def _use(repo_id: str, base: str | None, adapter: dict[str, Any]) -> str:
 def _table(title: str, head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
     cells = [head, ("---",) * len(head), *rows]
     lines = [
-        "| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in row) + " |"
-        for row in cells
+        "| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in cells
     ]
     return "\n".join([f"## {title}\n", *lines] if title else lines)

@@ -81,6 +81,8 @@ def show(value: Value, code: str | None = None, epoch: datetime = EPOCH) -> str:
         code: the cell's number format, where `kind_of` says that it matters.
         epoch: day 0 of the workbook's date system.
     """
+    if code is None and type(value) is float:  # nearly every number
+        return show_number(value)
     if isinstance(value, str):
         return value
     if isinstance(value, bool):
@@ -98,10 +100,10 @@ def show(value: Value, code: str | None = None, epoch: datetime = EPOCH) -> str:
 
 def show_number(value: float) -> str:
     """The shortest decimal that reads back as `value`, without exponent and without `.0`."""
+    if -1e15 < value < 1e15 and value == int(value):
+        return str(int(value))
     if not math.isfinite(value):
         return str(value)
-    if value == int(value) and abs(value) < 1e15:
-        return str(int(value))
     return format(Decimal(repr(value)), "f")
 
 

@@ -113,8 +113,9 @@ def _check_recipe(path: Path) -> Checked:
 
 
 def _structure(path: Path, line: str) -> Finding:
-    """The finding that an error's line tells: `AI.xlsx, row 5: ID is empty; …` has its place in it already."""
-    found = re.fullmatch(rf"(?:{re.escape(str(path))}|{re.escape(path.name)})(?:, row (\d+))?: (.*)", line)
+    """The finding that an error's line tells: `AI.xlsx, row 5: ID is empty; …` begins with its place."""
+    name = f"{re.escape(str(path))}|{re.escape(path.name)}"
+    found = re.fullmatch(rf"(?:recipe: )?(?:{name})(?:, row (\d+))?(?:: |, )(.*)", line)
     row, text = found.groups() if found else (None, line)
     return Finding("error", "structure", path.name, text, int(row) if row else None)
 

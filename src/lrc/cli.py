@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
@@ -189,6 +190,7 @@ def demo(output_dir: Path, force: bool) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 refused, 2 wrong usage, 130 and 143 after SIGINT and SIGTERM."""
     signal.signal(signal.SIGTERM, _terminate)
+    warnings.simplefilter("ignore", FutureWarning)  # of what upstream will rename
     try:
         cli.main(args=None if arguments is None else list(arguments), prog_name="lrc", standalone_mode=False)
     except click.ClickException as error:

@@ -1,64 +1,36 @@
-"""How much text a sheet's cells hold: a short file may name one long shared string in every cell."""
+"""How long a workbook's shared strings are: a short file may name one long string in every cell."""
 
 from __future__ import annotations
 
 from zipfile import ZipFile
 
-from lrc.errors import DataError
 from lrc.package import parse
 
-MAX_TEXT = 512 << 20  # characters, over all cells
-STRINGS = "xl/sharedStrings.xml"
+STRINGS, _END = "xl/sharedStrings.xml", b"</si>"
 
 
-def refuse_expansion(package: ZipFile, sheet: str, string_cells: int, file: str) -> None:
-    """Refuse a sheet whose shared strings would not fit into memory once every cell has its own.
-
-    Args:
-        sheet: the part of the sheet.
-        string_cells: how many of its cells name a shared string.
-        file: the workbook's name.
+def string_sizes(package: ZipFile) -> list[int]:
+    """For each shared string a number between its characters and its bytes with all their markup.
 
     Raises:
-        DataError: the cells hold too much text, or the shared strings are damaged.
+        DataError: the part is damaged or hostile.
     """
-    lengths = _string_lengths(package)
-    # The exact sum needs another pass over the sheet, which ordinary workbooks are spared.
-    if string_cells * max(lengths, default=0) > MAX_TEXT and (total := _total(package, sheet, lengths)) > MAX_TEXT:
-        text = f"its cells hold {total:,} characters, more than {MAX_TEXT:,}"
-        raise DataError(f"{file}: {text}; save the sheet as .csv")
-
-
-def _string_lengths(package: ZipFile) -> list[int]:
-    lengths: list[int] = []
+    sizes: list[int] = []
 
     def start(name: str, attributes: dict[str, str]) -> None:
         if name == "si":
-            lengths.append(0)
+            sizes.append(0)
 
     def text(piece: str) -> None:
-        if lengths:
-            lengths[-1] += len(piece)
+        if sizes:
+            sizes[-1] += len(piece)
 
-    parse(package, STRINGS, start, text)
-    return lengths
+    def plain(piece: bytes) -> bool:
+        strings = piece.split(_END)[:-1]
+        if piece.count(b"<si") != len(strings) or b"<si/" in piece or b":si>" in piece:
+            return False
+        sizes.extend(map(len, strings))
+        return True
 
-
-def _total(package: ZipFile, sheet: str, lengths: list[int]) -> int:
-    total = 0
-    shared = inside = False
-
-    def start(name: str, attributes: dict[str, str]) -> None:
-        nonlocal shared, inside
-        if name == "c":
-            shared = attributes.get("t") == "s"
-        inside = shared and name == "v"
-
-    def text(piece: str) -> None:
-        nonlocal total, inside
-        if inside and piece.isdecimal() and len(piece) < 10 and int(piece) < len(lengths):
-            total += lengths[int(piece)]
-        inside = False
-
-    parse(package, sheet, start, text)
-    return total
+    parse(package, STRINGS, start, text, plain, _END)
+    return sizes

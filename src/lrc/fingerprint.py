@@ -101,8 +101,7 @@ def verify_base(recorded: dict[str, Any], folder: Path) -> None:
         f"{folder}: its {part} differs from that of the base model the adapter was trained on ({origin}); "
         "pass that one as --base-model"
         for part in ("config", "weights", "tokenizer")
-        if recorded.get(f"{part}_sha256")
-        and found[f"{part}_sha256"] not in (None, recorded[f"{part}_sha256"])
+        if recorded.get(f"{part}_sha256") and found[f"{part}_sha256"] not in (None, recorded[f"{part}_sha256"])
     ]
     if findings:
         raise ModelError(*findings)
@@ -159,13 +158,9 @@ def _tokenizer_sum(folder: Path) -> str | None:
 def _fetch(name: str, revision: str | None) -> Path:
     files = [CONFIG, "generation_config.json", *TOKENIZER_FILES]
     try:
-        folder = snapshot_download(
-            name, revision=revision, allow_patterns=[*files, "model*.safetensors", INDEX]
-        )
+        folder = snapshot_download(name, revision=revision, allow_patterns=[*files, "model*.safetensors", INDEX])
         if not any(Path(folder).glob("model*.safetensors")):
-            folder = snapshot_download(
-                name, revision=revision, allow_patterns=["pytorch_model*.bin", BIN_INDEX]
-            )
+            folder = snapshot_download(name, revision=revision, allow_patterns=["pytorch_model*.bin", BIN_INDEX])
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
         raise ModelError(
             f"{name}: no such folder, and not among the models fetched before; go online once, "
@@ -173,7 +168,5 @@ def _fetch(name: str, revision: str | None) -> Path:
         ) from error
     except (HFValidationError, HTTPError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelError(
-            f"{name}: cannot be fetched from the Hub ({reason}); try --base-model FOLDER"
-        ) from error
+        raise ModelError(f"{name}: cannot be fetched from the Hub ({reason}); try --base-model FOLDER") from error
     return Path(folder)

@@ -185,8 +185,7 @@ def _model_names(model: PreTrainedModel, weights: Checkpoint) -> dict[str, str]:
     """The files' names by the model's: files of a bare decoder leave the prefix out."""
     known, prefix = set(model.state_dict()), model.base_model_prefix
     return {
-        name if name in known or f"{prefix}.{name}" not in known else f"{prefix}.{name}": name
-        for name in weights.specs
+        name if name in known or f"{prefix}.{name}" not in known else f"{prefix}.{name}": name for name in weights.specs
     }
 
 

@@ -9,7 +9,9 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from lrc.output import new_file
 from lrc.progress import Advance, say, track
+from lrc.space import disk_failures_told
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -50,7 +52,7 @@ class History(TrainerCallback):
         line = {"step": state.global_step, **logs}
         path = _file(args)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as file:
+        with disk_failures_told(path), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
         told = {key: logs[key] for key in ("loss", "eval_loss", "eval_accuracy", "learning_rate") if key in logs}
         if told:
@@ -68,14 +70,19 @@ def _file(args: TrainingArguments) -> Path:
 
 
 def _keep_until(path: Path, step: int) -> None:
-    """Keep the lines of the steps that the checkpoint knows; a line cut short by a kill goes, too."""
+    """Keep the lines of the steps that the checkpoint knows.
+
+    A line cut short by a kill goes, too, and so does the summary of a run that was asked to stop.
+    """
     if not path.is_file():
         return
     kept = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
-            if json.loads(line)["step"] <= step > 0:
+            told = json.loads(line)
+            if told["step"] <= step > 0 and "train_runtime" not in told:
                 kept.append(line)
-        except (ValueError, KeyError):
+        except (ValueError, KeyError, TypeError):
             continue
-    path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+    with new_file(path, force=True) as file:
+        file.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")

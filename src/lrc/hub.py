@@ -52,9 +52,7 @@ def staged(folder: Path, repo_id: str) -> Iterator[Path]:
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
-        raise OutputError(
-            f"{repo_id}: not a name on the Hub ({_first_line(error)}); write USER/NAME"
-        ) from error
+        raise OutputError(f"{repo_id}: not a name on the Hub ({_first_line(error)}); write USER/NAME") from error
     names = [*_weight_files(folder), *CLEANED, *(n for n in TOKENIZER_FILES if n not in CLEANED)]
     with TemporaryDirectory(prefix="lrc-publish-") as temporary:
         stage = Path(temporary)

@@ -82,9 +82,7 @@ def _attend(
         attention.config._attn_implementation, module.eager_attention_forward
     )
     dropout = attention.attention_dropout if attention.training else 0.0
-    output, _ = attend(
-        attention, query, key, value, mask[:, :, heads], dropout=dropout, scaling=attention.scaling
-    )
+    output, _ = attend(attention, query, key, value, mask[:, :, heads], dropout=dropout, scaling=attention.scaling)
     return attention.o_proj(output.reshape(1, len(heads), -1))
 
 

@@ -10,7 +10,8 @@ from lrc.questions import MAX_OPTIONS, MIN_OPTIONS, Question
 Layout = Literal["lines", "reference"]
 Parts = tuple[str, str, tuple[str, ...]]  # passage, question, options
 
-# What str.splitlines() breaks at: no reader of a record should see a line break inside a question or an option.
+# What str.splitlines() breaks at: no reader of a record should see a line break inside a question or an
+# option.
 _LINE_BREAKS = re.compile("\r\n|[\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
 _NUMBERED = re.compile(rf"([1-{MAX_OPTIONS}]): (.*)", re.DOTALL)
 # The reference layout is parsed with four options only, which all of the reference run's workbooks have.
@@ -22,12 +23,13 @@ def write_input(question: Question, layout: Layout) -> str:
     """Write passage, question and options in one text.
 
     Args:
-        layout: `lines` gives question and options a line each; `reference` is, byte for byte, what the reference
-            run's converter wrote.
+        layout: `lines` gives question and options a line each; `reference` is, byte for byte, what the
+            reference run's converter wrote.
     """
     options = list(enumerate(question.options, start=1))
     if layout == "reference":
-        return f"{question.passage}問題:{question.question}{''.join(f'{n}: {option}' for n, option in options)}\n"
+        glued = "".join(f"{number}: {option}" for number, option in options)
+        return f"{question.passage}問題:{question.question}{glued}\n"
     lines = (f"{number}: {one_line(option)}" for number, option in options)
     return "\n".join((write_unlisted(question), *lines))
 
@@ -78,7 +80,7 @@ def _parse_reference(text: str) -> Parts | None:
 
 
 def _first_places(text: str) -> list[int] | None:
-    """Where each mark stands, every one as early as it can after the one before; None where one is missing."""
+    """Where each mark stands, as early as it can after the one before; None where one is missing."""
     places, start = [], 0
     for mark in _MARKS:
         place = text.find(mark, start)
@@ -90,7 +92,7 @@ def _first_places(text: str) -> list[int] | None:
 
 
 def _last_places(text: str) -> list[int] | None:
-    """Where each mark stands, every one as late as it can before the one after; None where one is missing."""
+    """Where each mark stands, as late as it can before the one after; None where one is missing."""
     places, end = [], len(text)
     for mark in reversed(_MARKS):
         place = text.rfind(mark, 0, end)

@@ -36,7 +36,8 @@ def sliding_window(questions: Sequence[Question]) -> list[int]:
     """The option that, with the question, has most in common with some stretch of the passage.
 
     The measure is that of Richardson et al. 2013 (MCTest), over character bigrams: within a window as long as
-    question and option have distinct bigrams, those that they contain count log(1 + 1/frequency in the passage).
+    question and option have distinct bigrams, those that they contain count log(1 + 1/frequency in the
+    passage).
     """
     return [_sliding_window(question) for question in questions]
 

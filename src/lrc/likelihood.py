@@ -53,7 +53,7 @@ def sequence_scores(
 ) -> NDArray[np.float64]:
     """The sum of the log-probabilities of each sequence's completion.
 
-    Where a row does not fit into the device's memory, the budget is halved and the rest goes on.
+    Where a row does not fit into the device's memory, all begins again with half the budget.
 
     Returns:
         (len(sequences),) natural logarithms.
@@ -64,11 +64,12 @@ def sequence_scores(
         for row in pack(sequences, row_tokens, share=share):
             with torch.inference_mode():
                 np.add.at(totals, row.owners, target_log_probs(model, row, device).double().cpu().numpy())
+        return totals
     except torch.OutOfMemoryError:
         if row_tokens <= max(len(sequence.inputs) for sequence in sequences):
             raise MachineError(
                 f"{device}: its memory does not hold one question; use a smaller or a quantized model"
             ) from None
-        say(f"{device}: out of memory with rows of {row_tokens} tokens; going on with {row_tokens // 2}")
-        return sequence_scores(model, sequences, device, row_tokens // 2)
-    return totals
+    # Behind the handler: in it, the traceback would hold on to the memory of the forward that failed.
+    say(f"{device}: out of memory with rows of {row_tokens} tokens; going on with {row_tokens // 2}")
+    return sequence_scores(model, sequences, device, row_tokens // 2)

@@ -78,9 +78,7 @@ def _refuse_inputs_as_output(output_dir: Path, adapter: Path, base: Path) -> Non
     output = output_dir.resolve()
     for source in (adapter.resolve(), base.resolve()):
         if output == source or output in source.parents:
-            raise OutputError(
-                f"{output_dir}: would replace {source.name}, which is merged; choose another name"
-            )
+            raise OutputError(f"{output_dir}: would replace {source.name}, which is merged; choose another name")
 
 
 def _recognise(adapter: Path, base: Path) -> None:
@@ -95,18 +93,14 @@ def _recognise(adapter: Path, base: Path) -> None:
 
 
 def _require_disk(output_dir: Path, weights: Checkpoint, dtype: torch.dtype | None) -> None:
-    need = sum(
-        spec.nbytes // spec.dtype.itemsize * (dtype or spec.dtype).itemsize for spec in weights.specs.values()
-    )
+    need = sum(spec.nbytes // spec.dtype.itemsize * (dtype or spec.dtype).itemsize for spec in weights.specs.values())
     place = next(parent for parent in output_dir.absolute().parents if parent.is_dir())
     have = shutil.disk_usage(place).free
     if need > have:
         raise MachineError(f"{output_dir}: needs {size(need)}, {size(have)} are free; make room on that disk")
 
 
-def _write_weights(
-    adapter: Path, base: Path, weights: Checkpoint, folder: Path, dtype: torch.dtype | None
-) -> int:
+def _write_weights(adapter: Path, base: Path, weights: Checkpoint, folder: Path, dtype: torch.dtype | None) -> int:
     try:
         return write_streamed(Graft(adapter, base, weights), base, folder, dtype)
     except NotStreamed as reason:

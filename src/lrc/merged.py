@@ -74,9 +74,7 @@ def write_whole(adapter: Path, base: Path, folder: Path, dtype: torch.dtype | No
     merged = _merge_with_peft(model, adapter).to(dtype or main_dtype(weights))
     for name, tensor in merged.state_dict().items():
         if not bool(torch.isfinite(tensor).all()):
-            raise ModelError(
-                f"{name}: holds NaN or infinity after merging; the base or the adapter is broken"
-            )
+            raise ModelError(f"{name}: holds NaN or infinity after merging; the base or the adapter is broken")
     merged.save_pretrained(folder)
     written = Checkpoint(folder)
     for name, tensor in merged.state_dict().items():
@@ -93,9 +91,7 @@ def require_memory(weights: Checkpoint, what: str) -> None:
     """
     need, have = float32_bytes(weights), available_memory()
     if need > have:
-        raise MachineError(
-            f"{what} needs {size(need)}, {size(have)} of memory are free; use a larger machine"
-        )
+        raise MachineError(f"{what} needs {size(need)}, {size(have)} of memory are free; use a larger machine")
 
 
 def float32_bytes(weights: Checkpoint) -> int:
@@ -110,9 +106,7 @@ def _merge_with_peft(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
             return PeftModel.from_pretrained(model, str(adapter)).merge_and_unload(safe_merge=True)
     except (ValueError, RuntimeError, TypeError, KeyError, AttributeError, NotImplementedError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(
-            f"{adapter}: PEFT cannot merge it ({reason}); answer with --adapter instead"
-        ) from error
+        raise ModelError(f"{adapter}: PEFT cannot merge it ({reason}); answer with --adapter instead") from error
 
 
 def main_dtype(weights: Checkpoint) -> torch.dtype:
@@ -123,11 +117,7 @@ def main_dtype(weights: Checkpoint) -> torch.dtype:
 def _safetensors_name(file: str) -> str:
     if not file.endswith(".bin"):
         return file
-    return (
-        SINGLE
-        if file == "pytorch_model.bin"
-        else f"model{file.removeprefix('pytorch_model')[:-4]}.safetensors"
-    )
+    return SINGLE if file == "pytorch_model.bin" else f"model{file.removeprefix('pytorch_model')[:-4]}.safetensors"
 
 
 def _write_index(folder: Path, files: dict[str, dict[str, Spec]]) -> None:

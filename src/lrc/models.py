@@ -73,7 +73,7 @@ def load_base(
         ModelError: there is no such model, or its files cannot be read.
     """
     with _loading(name, "model"):
-        return AutoModelForCausalLM.from_pretrained(
+        model = AutoModelForCausalLM.from_pretrained(
             name,
             dtype=dtype,
             revision=revision,
@@ -83,6 +83,8 @@ def load_base(
             trust_remote_code=trust_remote_code,
             weights_only=True,
         )
+    _keep_trainable(model)
+    return model
 
 
 def load_for_answering(name: str, adapters: Sequence[Path], device: torch.device) -> tuple[Any, list[str]]:
@@ -130,6 +132,16 @@ def check_vocabulary(tokenizer: Any, model: Any, expected: int | None = None) ->
             f"tokenizer: has {size} tokens, the model's embeddings have {rows} rows; "
             "use the tokenizer and the base model of the same release"
         )
+
+
+def _keep_trainable(model: Any) -> None:
+    """Keep bitsandbytes from repacking 4-bit weights in the first evaluation on a CPU with bfloat16 units.
+
+    What it repacks has no backward: training would go on with wrong gradients and not a word.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def _needs_sentencepiece(name: str, revision: str) -> bool:

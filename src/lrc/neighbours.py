@@ -1,19 +1,23 @@
-"""Near-duplicate passages: which passages are so alike that they must not be split between train and validation.
+"""Near-duplicate passages, which are so alike that train and validation must not have one each.
 
-Two passages are near-duplicates where their sets of character 5-grams have a Jaccard index of 0.7 or more; clusters
-are transitive. Candidates come from MinHash signatures (Broder 1997) cut into bands; the exact index of the two sets
-decides. Time and memory grow in step with the text: of a band that very many share, such as those of boilerplate, each
-passage is compared with its nearest only, and one that looked like many others in vain is left in peace.
+Two passages are near-duplicates where their sets of character 5-grams have a Jaccard index of 0.7 or more;
+clusters are transitive. Candidates come from MinHash signatures (Broder 1997) cut into bands; the exact index
+of the two sets decides. Time and memory grow in step with the text: of a band that very many share, such as
+those of boilerplate, each passage is compared with its nearest only, and one that looked like many others in
+vain is left in peace.
 """
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
+
+from lrc.progress import track
 
 Integers = NDArray[np.int64]
 Hashes = NDArray[np.uint64]
@@ -30,7 +34,7 @@ BLOCK = 2048  # passages whose 5-grams are held in memory at a time
 
 
 def canonical(text: str) -> str:
-    """The text that decides whether two passages are the same one: no white space, compatibility forms, no case."""
+    """The text that decides whether two passages are the same: without white space, case and width."""
     return "".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
@@ -46,19 +50,36 @@ def jaccard(left: str, right: str) -> float:
     return shared / (len(a) + len(b) - shared)
 
 
-def cluster_passages(passages: Sequence[str]) -> list[int]:
-    """Number the clusters of near-duplicate passages, from 0 in order of their first passage.
+@dataclass(frozen=True)
+class Groups:
+    """The passages of a list of questions, numbered from 0 in the order in which they first appear."""
+
+    passages: list[int]  # for each question its passage; those that are canonically the same have one number
+    clusters: list[int]  # for each question its passage's cluster of near-duplicates
+
+    @property
+    def n_passages(self) -> int:
+        """How many different passages there are."""
+        return max(self.passages, default=-1) + 1
+
+    @property
+    def n_clusters(self) -> int:
+        """How many clusters they make."""
+        return max(self.clusters, default=-1) + 1
+
+
+def group_passages(passages: Iterable[str]) -> Groups:
+    """Find the passages that are the same or nearly the same.
 
     Args:
         passages: one for each question; equal ones are looked at once.
-
-    Returns:
-        The number of its cluster for each passage.
     """
-    canonicals = {passage: canonical(passage) for passage in dict.fromkeys(passages)}
-    places = {text: place for place, text in enumerate(dict.fromkeys(canonicals.values()))}
+    raw: dict[str, int] = {}
+    rows = [raw.setdefault(passage, len(raw)) for passage in passages]
+    places: dict[str, int] = {}
+    numbers = [places.setdefault(canonical(passage), len(places)) for passage in raw]
     clusters = _cluster(list(places))
-    return [clusters[places[canonicals[passage]]] for passage in passages]
+    return Groups([numbers[row] for row in rows], [clusters[numbers[row]] for row in rows])
 
 
 def _cluster(texts: list[str]) -> list[int]:
@@ -71,33 +92,41 @@ def _cluster(texts: list[str]) -> list[int]:
         worth = (labels[left] != labels[right]) & (np.minimum(in_vain[left], in_vain[right]) < PATIENCE)
         left, right = left[worth], right[worth]
         alike = (signatures[left] == signatures[right]).sum(axis=1) >= MIN_SHARED
-        # Neighbours in the order of a band follow each other, so that the grams of the last ones are still cached.
-        pairs = [p for p in zip(left[alike].tolist(), right[alike].tolist(), strict=True) if p not in compared]
+        # In the order of a band, so that the grams of the last pairs are still at hand.
+        new = zip(left[alike].tolist(), right[alike].tolist(), strict=True)
+        pairs = [pair for pair in new if pair not in compared]
         found = [pair for pair in pairs if jaccard(texts[pair[0]], texts[pair[1]]) >= THRESHOLD]
         lost = set(pairs).difference(found)
         compared |= lost
         np.add.at(in_vain, np.array(list(lost), dtype=np.int64).ravel(), 1)
         _join(labels, found)
-    return np.unique(labels, return_inverse=True)[1].tolist()
+    numbers: list[int] = np.unique(labels, return_inverse=True)[1].tolist()
+    return numbers
 
 
 def _candidates(signatures: Hashes) -> Iterator[tuple[Integers, Integers]]:
-    """Pairs of texts that agree in a band, nearest neighbours of each band first; the smaller number on the left."""
-    for band in range(BANDS):
-        columns = signatures[:, band * BAND_HASHES : (band + 1) * BAND_HASHES]
-        # Within a band the next band's hashes order the texts, so that the most alike stand side by side.
-        order = np.lexsort((np.roll(signatures, -(band + 1) * BAND_HASHES, axis=1)[:, 0], *columns.T))
-        columns = columns[order]
-        for step in range(1, REACH + 1):
-            same = np.flatnonzero((columns[step:] == columns[:-step]).all(axis=1))
-            if not len(same):
-                break
-            one, other = order[same], order[same + step]
-            yield np.minimum(one, other), np.maximum(one, other)
+    """Pairs of texts that agree in a band, its nearest neighbours first; the smaller number on the left."""
+    with track("matching", BANDS, "bands") as advance:
+        for band in range(BANDS):
+            yield from _band_candidates(signatures, band)
+            advance()
+
+
+def _band_candidates(signatures: Hashes, band: int) -> Iterator[tuple[Integers, Integers]]:
+    columns = signatures[:, band * BAND_HASHES : (band + 1) * BAND_HASHES]
+    # Within a band the next band's hashes order the texts, so that the most alike stand side by side.
+    order = np.lexsort((np.roll(signatures, -(band + 1) * BAND_HASHES, axis=1)[:, 0], *columns.T))
+    columns = columns[order]
+    for step in range(1, REACH + 1):
+        same = np.flatnonzero((columns[step:] == columns[:-step]).all(axis=1))
+        if not len(same):
+            break
+        one, other = order[same], order[same + step]
+        yield np.minimum(one, other), np.maximum(one, other)
 
 
 def _join(labels: Integers, pairs: list[tuple[int, int]]) -> None:
-    """Give both sides of every pair the smallest label of their clusters, in place. A label is its cluster's first text."""
+    """Give both sides of every pair the smaller label of their two clusters, in place."""
     if not pairs:
         return
     left, right = np.array(pairs).T
@@ -113,11 +142,13 @@ def _signatures(texts: list[str]) -> Hashes:
     generator = np.random.Generator(np.random.PCG64(0))
     factors = generator.integers(2**63, size=BANDS * BAND_HASHES, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
     signatures = np.empty((len(texts), len(factors)), dtype=np.uint64)
-    for start in range(0, len(texts), BLOCK):
-        block = texts[start : start + BLOCK]
-        hashes, firsts = _gram_hashes(block)
-        for column, factor in enumerate(factors):
-            signatures[start : start + len(block), column] = np.minimum.reduceat(hashes * factor, firsts)
+    with track("comparing", len(texts), "passages") as advance:
+        for start in range(0, len(texts), BLOCK):
+            block = texts[start : start + BLOCK]
+            hashes, firsts = _gram_hashes(block)
+            for column, factor in enumerate(factors):
+                signatures[start : start + len(block), column] = np.minimum.reduceat(hashes * factor, firsts)
+            advance(len(block))
     return signatures
 
 

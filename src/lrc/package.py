@@ -23,7 +23,9 @@ WORKBOOK = "xl/workbook.xml"
 
 Start = Callable[[str, dict[str, str]], None]  # (element's name without prefix, attributes)
 Text = Callable[[str], None]
-_CHUNK = 1 << 20
+Plain = Callable[[bytes], bool]
+_CHUNK = 1 << 17
+_MAX_UNIT = 4 << 20  # bytes
 _OLE = bytes.fromhex("D0CF11E0A1B11AE1")  # compound files: old .xls, and encrypted workbooks of any age
 
 
@@ -54,12 +56,22 @@ def find_part(package: ZipFile, name: str) -> str | None:
     return next((part for part in package.namelist() if part.lower() == name.lower()), None)
 
 
-def parse(package: ZipFile, name: str, start: Start | None = None, text: Text | None = None) -> None:
+def parse(
+    package: ZipFile,
+    name: str,
+    start: Start | None = None,
+    text: Text | None = None,
+    plain: Plain | None = None,
+    unit: bytes = b"",
+) -> None:
     """Stream one XML part, where there is one of this name, through a parser that knows no entities.
 
     Args:
         start: called for every element that begins.
         text: called for text, which may come in pieces.
+        plain: asked for every run of whole units whether it has dealt with their bytes already; if so, they are not
+            parsed, since a call for every element is slow. That they are well-formed is then for others to see.
+        unit: the end tag of a unit.
 
     Raises:
         DataError: the part has a document type declaration or is not well-formed.
@@ -68,18 +80,43 @@ def parse(package: ZipFile, name: str, start: Start | None = None, text: Text | 
     if part is None:
         return
     parser = _parser(package, part)
-    if start is not None:
-        parser.StartElementHandler = _without_prefix(start)
-    if text is not None:
-        parser.buffer_text = True
-        parser.CharacterDataHandler = text
+    parser.buffer_text = True
+    begin = None if start is None else _without_prefix(start)
+    ordinary, head = plain is not None, True
     try:
-        with package.open(part) as stream:
-            while chunk := stream.read(_CHUNK):
-                parser.Parse(chunk)
-            parser.Parse(b"", True)
+        for piece in _pieces(package, part, unit):
+            # What looks like a tag may be none from the first comment, CDATA section or cut unit on.
+            ordinary = ordinary and piece.endswith(unit) and not _has_markup(piece)
+            skip = ordinary and plain is not None and plain(piece)
+            if skip and not head:
+                continue
+            parser.StartElementHandler = None if skip else begin
+            parser.CharacterDataHandler = None if skip else text
+            parser.Parse(piece)
+            head = False
+        parser.Parse(b"", True)
     except expat.ExpatError as error:
         raise DataError(f"{_name(package)}: {part} is damaged ({error}); save it again") from error
+
+
+def _has_markup(piece: bytes) -> bool:
+    """Whether there is a comment, a CDATA section, an instruction after the declaration, or UTF-16's zero bytes."""
+    return b"<!" in piece or piece.find(b"<?", 4) >= 0 or b"\0" in piece
+
+
+def _pieces(package: ZipFile, part: str, unit: bytes) -> Iterator[bytes]:
+    """The part's bytes, cut where a unit ends as long as units are of a sane size."""
+    rest = b""
+    with package.open(part) as stream:
+        while chunk := stream.read(_CHUNK):
+            rest += chunk
+            found = rest.rfind(unit)
+            cut = found + len(unit) if found >= 0 else len(rest) if len(rest) > _MAX_UNIT else 0
+            if cut:
+                yield rest[:cut]
+                rest = rest[cut:]
+    if rest:
+        yield rest
 
 
 class _Root(Exception):
@@ -141,15 +178,7 @@ def _refuse_bombs(path: Path, parts: list[ZipInfo]) -> None:
 
 
 def _without_prefix(start: Start) -> Start:
-    names: dict[str, str] = {}
-
-    def begin(name: str, attributes: dict[str, str]) -> None:
-        local = names.get(name)
-        if local is None:
-            local = names[name] = name.rpartition(":")[2]
-        start(local, attributes)
-
-    return begin
+    return lambda name, attributes: start(name[name.find(":") + 1 :], attributes)
 
 
 def _name(package: ZipFile) -> str:

@@ -55,9 +55,7 @@ def compare_logits(merged: Path, base: Path, adapter: Path, tokenizer: Path) -> 
     difference = max(float((a - b).abs().max()) for a, b in zip(expected, found, strict=True))
     largest = max(float(logits.abs().max()) for logits in expected)
     if not difference <= TOLERANCE.get(main_dtype(Checkpoint(merged)), 1e-3) * largest:  # NaN is not, either
-        raise ModelError(
-            f"{merged.name}: its logits differ by {difference:.3g} from those of base and adapter"
-        )
+        raise ModelError(f"{merged.name}: its logits differ by {difference:.3g} from those of base and adapter")
     return difference, largest
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from lrc.cleaning import clean
+from lrc.cleaning import clean, is_clean
 from lrc.errors import DataError
 from lrc.findings import Finding, Level
 from lrc.headers import Columns, find_columns
@@ -91,8 +91,8 @@ class _RowReader:
     def __init__(self, draft: Draft) -> None:
         columns = draft.columns
         self.draft, self.columns, self.width = draft, columns, len(columns.headers)
-        used = (columns.id, columns.passage, columns.question, *columns.options, columns.answer)
-        self.used = {column for column in used if column is not None}
+        used = (columns.passage, columns.question, *columns.options, columns.answer, columns.id)
+        self.used = [column for column in used if column is not None]
         self.passages: dict[str, str] = {}
         self.texts = {
             (column, kind): f"{columns.headers[column]} {text}"
@@ -106,16 +106,15 @@ class _RowReader:
             cells = cells + [""] * (self.width - len(cells))
         if row.notes:
             cells = self._note(row, cells)
-        columns, number, text = self.columns, row.number, self._text
-        passage = text(number, columns.passage, cells)
-        return Row(
-            number,
-            "" if columns.id is None else text(number, columns.id, cells),
-            self.passages.setdefault(passage, passage),  # the questions about one passage share its text in memory
-            text(number, columns.question, cells),
-            tuple([text(number, column, cells) for column in columns.options]),
-            "" if columns.answer is None else text(number, columns.answer, cells),
-        )
+        texts = [cells[column] for column in self.used]
+        if not is_clean(texts):
+            texts = [self._text(row.number, column, cells[column]) for column in self.used]
+        passage, question, *options = texts
+        name = options.pop() if self.columns.id is not None else ""
+        answer = options.pop() if self.columns.answer is not None else ""
+        # The questions about one passage share its text in memory.
+        passage = self.passages.setdefault(passage, passage)
+        return Row(row.number, name, passage, question, tuple(options), answer)
 
     def _note(self, row: TableRow, cells: list[str]) -> list[str]:
         cells = list(cells)
@@ -130,8 +129,8 @@ class _RowReader:
                 self.draft.find(note.level, note.kind, note.text, row.number, column)
         return cells
 
-    def _text(self, number: int, column: int, cells: list[str]) -> str:
-        text, repairs = clean(cells[column])
+    def _text(self, number: int, column: int, cell: str) -> str:
+        text, repairs = clean(cell)
         for kind in repairs:
             line, header = self.texts[column, kind], self.columns.headers[column]
             self.draft.findings.append(Finding("repair", kind, self.draft.file, line, number, header))

@@ -9,14 +9,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from transformers.trainer_utils import get_last_checkpoint
-
+from lrc.checkpoint import STAGE, clear_stage, newest
 from lrc.errors import OutputError
+from lrc.history import METRICS_FILE
 from lrc.output import flush, new_file
+from lrc.progress import say
 from lrc.run import RUN_FILE, Run, read_run
+from lrc.space import disk_failures_told
 
 PACKAGES = ("lrc", "torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "datasets")
-NOT_PUBLIC = ("training_args.bin",)  # a pickle of the trainer's arguments
+WEIGHTS = ("adapter_model.safetensors", "model.safetensors")
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class RunFolder:
         found = read_run(path)
         if found is not None and found.same_as(run):
             return cls(path, replace(run, finished=found.finished))
-        if path.is_dir() and any(path.iterdir()) or path.is_file():
+        if path.is_file() or _holds_something(path):
             if not overwrite:
                 what = f"another run ({found.difference(run)})" if found else "something that is no run of lrc"
                 raise OutputError(f"{path}: holds {what}; choose another output_dir, or set overwrite_output_dir: true")
@@ -53,34 +55,55 @@ class RunFolder:
 
     @property
     def checkpoint(self) -> str | None:
-        """The newest checkpoint."""
-        found: str | None = get_last_checkpoint(str(self.path))
-        return found
+        """The newest checkpoint that is whole, once what a kill left behind is out of the way; for one process."""
+        shutil.rmtree(clear_stage(self.path))
+        for leftover in _unnamed(self.path):
+            leftover.unlink()
+        found = newest(self.path, say)
+        return str(found) if found else None
 
     def finish(self, trainer: Any) -> None:
         """Put the adapter and its tokenizer into the folder and mark the run as finished.
 
         Args:
             trainer: whose `save_model` writes them; all processes take part in it.
+
+        Raises:
+            MachineError: the disk is full.
         """
-        staged = self.path / "final"
-        if trainer.is_world_process_zero():
-            shutil.rmtree(staged, ignore_errors=True)
-        trainer.save_model(str(staged))
+        first = trainer.is_world_process_zero()
+        staged = (clear_stage(self.path) if first else self.path / STAGE) / "final"
+        with disk_failures_told(self.path, staged):
+            trainer.save_model(str(staged))
+            trainer.accelerator.wait_for_everyone()
+            if first:
+                self._publish(staged)
+                self._write(replace(self.run, finished=True))
         trainer.accelerator.wait_for_everyone()
-        if trainer.is_world_process_zero():
-            for name in NOT_PUBLIC:
-                (staged / name).unlink(missing_ok=True)
-            for file in sorted(staged.iterdir()):
-                flush(file)
-                file.replace(self.path / file.name)
-            staged.rmdir()
-            self._write(replace(self.run, finished=True))
-        trainer.accelerator.wait_for_everyone()
+
+    def _publish(self, staged: Path) -> None:
+        """Give the files their names; where the weights are, everything is."""
+        files = sorted(staged.iterdir(), key=lambda file: (file.name in WEIGHTS, file.name))
+        for file in files:
+            flush(file)
+        for file in files:
+            file.replace(self.path / file.name)
+        flush(self.path)
+        shutil.rmtree(staged.parent)
 
     def _write(self, run: Run) -> None:
         with new_file(self.path / RUN_FILE, force=True) as file:
             run.write(file)
+
+
+def _holds_something(path: Path) -> bool:
+    """Whether there is more in a folder than the temporary files of a run that was killed as it began."""
+    return path.is_dir() and set(path.iterdir()) != set(_unnamed(path))
+
+
+def _unnamed(path: Path) -> list[Path]:
+    """Files that a kill kept from getting their names, see `lrc.output`."""
+    return [file for name in (RUN_FILE, METRICS_FILE) for file in path.glob(f".{name}.*.part")]
 
 
 def file_digest(path: Path) -> str:

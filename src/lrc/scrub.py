@@ -53,9 +53,7 @@ def refuse_leaks(files: list[Path], private: tuple[str, ...]) -> None:
         if SECRET.search(text):
             findings.append(f"{file.name}: holds what looks like a token; take it out, then publish")
         findings += [
-            f"{file.name}: holds the local path {path}; take it out, then publish"
-            for path in private
-            if path in text
+            f"{file.name}: holds the local path {path}; take it out, then publish" for path in private if path in text
         ]
     if findings:
         raise OutputError(*findings)

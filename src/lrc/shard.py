@@ -62,9 +62,7 @@ class Shard:
         for offset in range(0, len(data), BLOCK_BYTES):
             piece = data[offset : offset + BLOCK_BYTES]
             if self._back.read(len(piece)) != piece:
-                raise MachineError(
-                    f"{self.path.name}: {name} read back differs from what was written; check the disk"
-                )
+                raise MachineError(f"{self.path.name}: {name} read back differs from what was written; check the disk")
 
     def _put(self, data: memoryview) -> None:
         while len(data):  # an unbuffered write may take less than it was given

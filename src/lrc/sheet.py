@@ -7,53 +7,23 @@ before calamine sees it.
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import repeat
 from pathlib import Path
-from zipfile import ZipFile
 
+from lrc.bookparts import sheet_parts, uses_1904
 from lrc.cells import EPOCH, EPOCH_1904, Value, kind_of, show
 from lrc.errors import DataError
-from lrc.expansion import refuse_expansion
-from lrc.package import open_package, parse
-from lrc.parts import number_formats, sheet_parts, uses_1904
+from lrc.marks import Marks, Place, scan
+from lrc.package import open_package
 from lrc.tables import NO_NOTES, Note, Table, TableRow
 
 MAX_CELLS = 16_000_000  # of the rectangle from A1 to the last cell in use; calamine holds all of it
 
-_REFERENCE = re.compile(r"([A-Z]{1,3})([0-9]{1,7})")
-_LONGEST = len("XFD1048576")
-_CONTENT = {"v", "is", "f"}  # what a cell in use has inside
-Place = tuple[int, int]  # row from 1, column from 0
-
-
-@dataclass
-class Marks:
-    """What the XML tells of a sheet beside its values."""
-
-    formats: dict[Place, str] = field(default_factory=dict)  # number formats that matter
-    formulas: set[Place] = field(default_factory=set)
-    errors: set[Place] = field(default_factory=set)
-    merged: list[tuple[Place, Place]] = field(default_factory=list)  # first and last cell, both included
-    last: Place = (0, -1)
-    string_cells: int = 0  # cells that name a shared string
-
-    def rows(self) -> set[int]:
-        """The rows with a format, a formula or an error."""
-        return {row for row, _ in (*self.formats, *self.formulas, *self.errors)}
-
-    def merged_columns(self) -> dict[int, list[tuple[int, int]]]:
-        """The merged ranges in each column in use, as sorted pairs of first and last row."""
-        columns: dict[int, list[tuple[int, int]]] = {}
-        for (top, left), (bottom, right) in sorted(self.merged):
-            for column in range(left, min(right, self.last[1]) + 1):
-                columns.setdefault(column, []).append((top, bottom))
-        return columns
+MAX_TEXT = 1 << 30  # bytes of text, once every cell has its own
 
 
 @contextmanager
@@ -69,74 +39,28 @@ def open_sheet(path: Path, sheet: str | None) -> Iterator[Table]:
         parts = sheet_parts(package)
         name = _choose(path, tuple(parts), sheet)
         marks = scan(package, parts[name])
-        _refuse_span(path, name, marks.last)
-        refuse_expansion(package, parts[name], marks.string_cells, path.name)
+        _refuse_size(path, name, marks)
         epoch = EPOCH_1904 if uses_1904(package) else EPOCH
     try:
         with CalamineWorkbook.from_path(path) as workbook:
             values = workbook.get_sheet_by_name(name)
-            left = values.start[1] if values.start else 0
-            rows = _whole(values.iter_rows(), left, marks.last[1] + 1)
+            left, width = values.start[1] if values.start else 0, marks.last[1] + 1
+            rows = values.iter_rows() if (left, values.width) == (0, width) else _whole(values.iter_rows(), left, width)
             others = tuple(other for other in parts if other != name)
             yield Table(path.name, name, others, _rows(rows, marks, epoch))
     except CalamineError as error:
         raise DataError(f"{path.name}: cannot be read ({error}); save it again as .xlsx") from error
 
 
-def scan(package: ZipFile, part: str) -> Marks:
-    """Read a sheet's XML once for everything but its values."""
-    codes = number_formats(package)
-    special = {str(index): code for index, code in enumerate(codes) if kind_of(code)}
-    marks = Marks()
-    cell: dict[str, str] = {}
-    row = column = last_row = last_column = 0
-    letters: dict[str, int] = {}
-
-    def place() -> Place:
-        found = _REFERENCE.fullmatch(cell.get("r", ""))
-        return (int(found[2]), _column(found[1])) if found else (row, column - 1)
-
-    def begin(name: str, attributes: dict[str, str]) -> None:
-        nonlocal cell, row, column, last_row, last_column
-        if name == "c":
-            cell = attributes
-            column += 1
-            if attributes.get("s") in special:
-                marks.formats[place()] = special[attributes["s"]]
-            kind = attributes.get("t")
-            if kind == "s":
-                marks.string_cells += 1
-            elif kind == "e":
-                marks.errors.add(place())
-        elif name in _CONTENT:
-            reference = cell.get("r", "")[:_LONGEST]
-            label = reference.rstrip("0123456789")
-            if label not in letters:
-                letters[label] = _column(label)
-            last_row = max(last_row, row, int(reference[len(label) :] or 0))
-            last_column = max(last_column, letters[label] if label else column - 1)
-            if name == "f":
-                marks.formulas.add(place())
-        elif name == "row":
-            number = attributes.get("r", "")[:_LONGEST]
-            row = int(number) if number.isdecimal() else row + 1
-            column = 0
-        elif name == "mergeCell":
-            ends = [_place(end) for end in attributes.get("ref", "").split(":")]
-            if len(ends) == 2:
-                marks.merged.append((ends[0], ends[1]))
-
-    parse(package, part, begin)
-    marks.last = (last_row, last_column)
-    return marks
-
-
-def _refuse_span(path: Path, sheet: str, last: Place) -> None:
-    rows, columns = last[0], last[1] + 1
+def _refuse_size(path: Path, sheet: str, marks: Marks) -> None:
+    rows, columns = marks.last[0], marks.last[1] + 1
+    where = f"{path.name}: sheet {sheet}"
     if rows * columns > MAX_CELLS:
+        cure = "clear the cells far from the table, or save it as .csv"
+        raise DataError(f"{where} spans {rows:,} rows and {columns:,} columns; {cure}")
+    if marks.text_size > MAX_TEXT:
         raise DataError(
-            f"{path.name}: sheet {sheet} spans {rows:,} rows and {columns:,} columns; "
-            "clear the cells far from the table, or save it as .csv"
+            f"{where} holds {marks.text_size >> 20:,} MB of text, more than {MAX_TEXT >> 20:,}; save it as .csv"
         )
 
 
@@ -167,7 +91,7 @@ def _rows(values: Iterator[list[Value]], marks: Marks, epoch: datetime) -> Itera
             found = map(_note, repeat(marks), places, row, cells)
             notes = {column: note for column, note in enumerate(found) if note}
         else:
-            cells, notes = [value if isinstance(value, str) else show(value) for value in row], {}
+            cells, notes = [value if type(value) is str else show(value) for value in row], {}
         if merged:
             notes |= _merged(merged, number, cells)
         yield TableRow(number, cells, notes or NO_NOTES)
@@ -202,15 +126,3 @@ def _merged(columns: dict[int, list[tuple[int, int]]], number: int, cells: list[
             text = f"is merged with the cells from row {ranges[place][0]} on; unmerge and fill in each"
             notes[column] = Note("trouble", "merged-cell", text)
     return notes
-
-
-def _column(letters: str) -> int:
-    number = 0
-    for letter in letters:
-        number = number * 26 + ord(letter) - ord("A") + 1
-    return number - 1
-
-
-def _place(reference: str) -> Place:
-    found = _REFERENCE.fullmatch(reference)
-    return (int(found[2]), _column(found[1])) if found else (0, -1)

@@ -20,7 +20,7 @@ def split(clusters: Sequence[int], answers: Sequence[int | None], fraction: floa
     whole clusters allow.
 
     Args:
-        clusters: the cluster of each question, from `neighbours.cluster_passages`.
+        clusters: the cluster of each question, from `neighbours.group_passages`.
         answers: the answer of each question.
         fraction: the share of questions to validate on, between 0 and 1.
         seed: another seed, another split.
@@ -43,14 +43,14 @@ def folds(clusters: Sequence[int], answers: Sequence[int | None], count: int, se
     return _divide(clusters, answers, [1 / count] * count, seed)
 
 
-def expected_leak(passages: Sequence[str], fraction: float) -> float:
+def expected_leak(passages: Sequence[int], fraction: float) -> float:
     """The share of validation questions whose passage is also trained on, if rows were split at random.
 
     It is the expectation over all such splits: a question whose passage has m questions of n does not leak
     when the other m - 1 are all drawn for validation, too (hypergeometric).
 
     Args:
-        passages: of each question its passage, or what stands for it.
+        passages: the number of each question's passage.
         fraction: the share of rows to validate on.
     """
     n = len(passages)
@@ -97,7 +97,7 @@ class _Parts:
         self._surplus = [have - share * total for have, share in zip(self._surplus, self._shares, strict=True)]
         # A part may be ahead of its share by the largest cluster at most, so that the split's sizes are kept;
         # the part that is most behind always may.
-        open_parts = [i for i, have in enumerate(self._surplus) if have + total <= self._largest]
+        open_parts = [i for i, have in enumerate(self._surplus) if have + total <= self._largest + 1e-6]
         chosen = min(open_parts, key=lambda part: (self._cost(part, size), part))
         self._surplus[chosen] += total
         for answer, count in size.items():

@@ -14,6 +14,7 @@ from lrc.questions import Question
 
 _DITTO = re.compile(r"[\s(（「]*[同如承](?:上|前)(?:一?[題题文篇段]|文章|短文)?[\s)）」。.]*|〃|″")
 _NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
+_NUMBER_LINE = re.compile(r"^[0-9][0-9.]*$", re.MULTILINE)
 _FIRST_SERIAL, _LAST_SERIAL = 20_000, 60_000  # 1954 to 2064, where the text writes the date out
 _FIRST_RECENT, _LAST_RECENT = 40_909, 47_482  # 2012 to 2029, where nothing but the number speaks for a date
 _LONG = 10  # characters; nobody types 0.0006944444444444445
@@ -43,10 +44,12 @@ def _suspicions(question: Question) -> Iterator[Suspicion]:
     if len(question.passage) < 12 and _DITTO.fullmatch(question.passage):
         yield "ditto-passage", f"文章 is {question.passage}; put the passage itself there"
     options = question.options
-    if len(set(options)) < len(options) or any(" " in option or "\n" in option for option in options):
+    # One look at all options is cheap, and tells of most questions that there is no more to look at.
+    joined = "\n".join(options)
+    if len(set(options)) < len(options) or " " in joined or joined.count("\n") >= len(options):
         yield from _twice(question)
-    numbers = {i: text for i, text in enumerate(options, start=1) if text[:1].isdigit() and _NUMBER.fullmatch(text)}
-    if numbers:
+    if _NUMBER_LINE.search(joined):
+        numbers = {number: text for number, text in enumerate(options, start=1) if _NUMBER.fullmatch(text)}
         yield from _numeric(question, numbers)
 
 

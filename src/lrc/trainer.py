@@ -19,11 +19,11 @@ from datasets import Dataset
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback
 from transformers.trainer_utils import EvalLoopOutput
-from trl import SFTTrainer
 
 from lrc.alpaca import Record
 from lrc.attention import why_no_trees
 from lrc.batches import Draw, StepBatch, StepLoader, StepSampler
+from lrc.durable import DurableTrainer
 from lrc.lastlayer import prune_last_layer
 from lrc.likelihood import row_budget, sequence_scores, target_log_probs
 from lrc.metrics import accuracy
@@ -41,7 +41,7 @@ class Validation:
     prompt: Prompt
 
 
-class TreeTrainer(SFTTrainer):
+class TreeTrainer(DurableTrainer):
     """Trains on packed trees; see the module.
 
     Args:
@@ -74,6 +74,7 @@ class TreeTrainer(SFTTrainer):
         args.gradient_accumulation_steps = 1
         args.dataset_kwargs = {**(args.dataset_kwargs or {}), "skip_prepare_dataset": True}
         args.disable_tqdm = True  # `history.History` shows the progress
+        args.logging_nan_inf_filter = False  # which would put an earlier loss in the place of one that is not finite
         if args.ddp_broadcast_buffers is None:
             # Processes may have unequal numbers of rows, and a broadcast in each forward would wait for all.
             args.ddp_broadcast_buffers = False
@@ -113,11 +114,10 @@ class TreeTrainer(SFTTrainer):
             self.draw, sampler, self.row_tokens, share=self.share, num_workers=args.dataloader_num_workers
         )
 
-    def training_step(
-        self, model: torch.nn.Module, inputs: StepBatch, num_items_in_batch: torch.Tensor | int | None = None
+    def run_step(
+        self, model: torch.nn.Module, inputs: StepBatch, num_items_in_batch: torch.Tensor | int | None
     ) -> torch.Tensor:
         """Forward and backward of one step, row by row; gradients are exchanged with the last row only."""
-        model.train()
         total = torch.zeros((), device=self.args.device)
         rows = self._equalised(inputs.rows)
         for i, row in enumerate(rows):
@@ -131,6 +131,12 @@ class TreeTrainer(SFTTrainer):
                 self._backward(loss)
             total += loss.detach()
         return total
+
+    def step_ids(self) -> list[str]:
+        """The ids of this process's questions of the step in hand."""
+        steps: StepSampler = self.callback_handler.train_dataloader.steps
+        draws = list(steps)[self.state.global_step % len(steps)]
+        return [str(identifier) for identifier in self.train_dataset.select([place for place, _ in draws])["id"]]
 
     def compute_loss(
         self,

@@ -166,16 +166,12 @@ def _indexed(folder: Path, index: str) -> dict[str, dict[str, Spec]]:
     files = {}
     for name in names:
         if Path(name).name != name or not (folder / name).is_file():
-            raise ModelError(
-                f"{folder / index}: names {name}, which is not in the folder; fetch the file again"
-            )
+            raise ModelError(f"{folder / index}: names {name}, which is not in the folder; fetch the file again")
         specs = _bin_specs(folder / name) if index == BIN_INDEX else _safetensors_specs(folder / name)
         files[name] = {key: spec for key, spec in specs.items() if weight_map.get(key) == name}
     found = {key for specs in files.values() for key in specs}
     if lost := sorted(set(weight_map) - found):
-        raise ModelError(
-            f"{folder / index}: {lost[0]} is not in {weight_map[lost[0]]}; fetch the files again"
-        )
+        raise ModelError(f"{folder / index}: {lost[0]} is not in {weight_map[lost[0]]}; fetch the files again")
     return files
 
 

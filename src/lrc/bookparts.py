@@ -1,4 +1,4 @@
-"""What the parts of a workbook beside its sheets tell: which sheets, which number formats, which first day."""
+"""What a workbook tells beside its cells: its sheets, its number formats, the first day of its dates."""
 
 from __future__ import annotations
 

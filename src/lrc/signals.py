@@ -1,0 +1,65 @@
+"""SIGINT and SIGTERM: end at once, or, while something is worth finishing first, when that is done.
+
+Knows no torch: the handlers have to be there before the imports that take seconds.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+_NAMES = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+
+
+@dataclass
+class Request:
+    """The wish to stop, once a signal has brought it."""
+
+    signal: int = 0  # the signal's number; 0 while there was none
+
+
+def end_at_once() -> None:
+    """From here on a signal ends the process with a line and the status 128 + its number.
+
+    Every output appears whole or not at all, so that there is nothing to clean up; and an exception would come out
+    of whatever import or C call is running.
+    """
+    for number in _NAMES:
+        signal.signal(number, _end)
+
+
+@contextmanager
+def deferred(*, insist: bool = True) -> Iterator[Request]:
+    """While the block runs a signal is only noted.
+
+    Args:
+        insist: whether a second signal ends the process at once. A launcher of several processes passes on what
+            the terminal has sent to all of them already, so there it means nothing.
+    """
+    request = Request()
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if request.signal and insist:
+            _end(number, frame)
+        request.signal = request.signal or number
+
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+    before = {number: signal.signal(number, note) for number in _NAMES}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    # No buffered writing in a handler: it may have interrupted a write.
+    os.write(2, f"lrc: {_NAMES[signal.Signals(number)]}\n".encode())
+    os._exit(128 + number)

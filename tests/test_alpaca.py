@@ -1,0 +1,138 @@
+"""Question → record → JSON → the same record; and records from elsewhere."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from questions import ask
+
+from lrc.alpaca import (
+    INSTRUCTION,
+    Record,
+    check_test_ids,
+    dump_records,
+    layout_of,
+    load_records,
+    read_json,
+    to_record,
+)
+from lrc.errors import DataError
+from lrc.layouts import Layout
+from lrc.questions import Question
+
+FOREIGN = {"instruction": INSTRUCTION, "input": "文章\n問題：問？\n1: 甲\n2: 乙", "output": "2"}
+
+
+def load(*objects: Any) -> list[Record]:
+    return load_records(list(objects), "a.json")
+
+
+@pytest.mark.parametrize("layout", ["lines", "reference"])
+@pytest.mark.parametrize(
+    "question",
+    [
+        ask(),
+        ask(answer=None),
+        ask(row=7, id="007", options=("26", "27"), answer=2),
+        ask(row=9, question="換\n行\u2028？", options=("甲\n乙", "", "1: 丙", "問題:"), answer=3),
+        ask(row=9, passage="\n問題：假的\n1: 甲\n2: 乙"),
+    ],
+)
+def test_a_question_comes_back_the_same(question: Question, layout: Layout) -> None:
+    record = to_record(question, layout)
+    (back,) = load(*json.loads("".join(dump_records([record]))))
+    assert back == record
+    assert back.question == question
+
+
+def test_the_file_is_readable_and_has_a_record_a_line() -> None:
+    text = "".join(dump_records([to_record(ask(2)), to_record(ask(3, answer=None))]))
+    assert "放風箏" in text
+    assert len(text.splitlines()) == 4
+    first, second = json.loads(text)
+    assert list(first)[:4] == ["id", "instruction", "input", "output"]
+    assert "output" not in second
+    assert json.loads("".join(dump_records([]))) == []
+
+
+def test_layout_is_known_from_the_record() -> None:
+    assert layout_of(to_record(ask(), "lines")) == "lines"
+    assert layout_of(to_record(ask(), "reference")) == "reference"
+
+
+def test_three_fields_are_enough() -> None:
+    record, test = load(FOREIGN, {"instruction": INSTRUCTION, "input": FOREIGN["input"], "id": 12})
+    assert record.question == Question("1", "文章", "問？", ("甲", "乙"), 2)
+    assert test.question == Question("12", "文章", "問？", ("甲", "乙"))
+    assert test.output is None
+
+
+@pytest.mark.parametrize("output", ["選項1", "3", "", "乙"])
+def test_what_is_no_question_stays_prompt_and_completion(output: str) -> None:
+    (record,) = load(FOREIGN | {"output": output})
+    assert record.question is None
+    assert (record.input, record.output) == (FOREIGN["input"], output)
+
+
+@pytest.mark.parametrize(
+    ("item", "said"),
+    [
+        ("text", 'record 1: is "text", expected an object'),
+        ({"text": "x"}, "neither instruction nor input"),
+        (FOREIGN | {"output": 1.5}, "output is 1.5"),
+        (FOREIGN | {"input": ["x"]}, "input is"),
+        (FOREIGN | {"options": "甲乙"}, "options is"),
+        (FOREIGN | {"passage": "文章", "question": "問？", "options": ["甲", "丙"]}, "does not agree"),
+        (FOREIGN | {"passage": "文章", "question": "問？", "options": ["甲", "乙"], "output": "3"}, "does not agree"),
+        (FOREIGN | {"input": "\ud800"}, "half a surrogate pair at character 1"),
+    ],
+)
+def test_what_is_no_record_is_refused(item: Any, said: str) -> None:
+    with pytest.raises(DataError, match=r"^a\.json, record 1: ") as caught:
+        load(item)
+    assert said in str(caught.value)
+
+
+def test_every_bad_record_is_named() -> None:
+    with pytest.raises(DataError) as caught:
+        load(1, FOREIGN, 2)
+    assert [line.split(":")[0] for line in caught.value.findings] == ["a.json, record 1", "a.json, record 3"]
+
+
+def test_ids_to_answer_must_differ() -> None:
+    records = load({"input": "x", "id": "7"}, {"input": "y", "id": "8"}, {"input": "z", "id": 7})
+    check_test_ids(records[:2], "a.json")
+    with pytest.raises(DataError, match="record 3: id is 7, as in record 1"):
+        check_test_ids(records, "a.json")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b'[{"a": ', "not JSON"),
+        ("[文]".encode("big5"), "not UTF-8"),
+        (b"[" * 100_000, "not JSON"),
+        (b"", "not JSON"),
+        (b"[" + b"1" * 5000 + b"]", "not JSON"),
+    ],
+)
+def test_no_json_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=rf"^a\.json: .*{said}") as caught:
+        read_json(path)
+    assert len(caught.value.findings) == 1
+
+
+def test_a_byte_order_mark_is_no_matter(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text("[]", encoding="utf-8-sig")
+    assert read_json(path) == []
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"^no\.json: No such file"):
+        read_json(tmp_path / "no.json")

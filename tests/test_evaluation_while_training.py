@@ -1,0 +1,101 @@
+"""Evaluation inside the trainer: the loss and the accuracy of separate questions, and what they drive."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from one_step import config, separate_step, tree_trainer
+from small_models import adapted, make_model, save_tokenizer
+from token_trees import questions
+from transformers import AutoTokenizer, EarlyStoppingCallback
+
+from lrc.alpaca import Record, to_record
+from lrc.metrics import accuracy
+from lrc.prompt import Prompt
+from lrc.questions import Question
+from lrc.scoring import Scorer
+from lrc.trainer import TreeTrainer, Validation
+
+RECORDS = [
+    to_record(Question(str(i), f"文{i // 2}章。", f"問{i}", ("甲", "乙丙", "丁", "戊"), i % 4 + 1)) for i in range(9)
+]
+FOREIGN = Record("foreign", "翻譯", "貓", "cat", None)
+
+
+def model() -> Any:
+    return adapted(make_model("llama", vocab_size=260))
+
+
+@pytest.fixture(scope="module")
+def prompt(tmp_path_factory: pytest.TempPathFactory) -> Prompt:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    save_tokenizer(folder)
+    return Prompt(AutoTokenizer.from_pretrained(folder), "alpaca", "digit")
+
+
+def trainer(folder: Path, prompt: Prompt, records: list[Record], **settings: Any) -> TreeTrainer:
+    sequences, passages = questions()
+    return tree_trainer(
+        model(), sequences, passages, config(folder, **settings), validation=Validation(records, prompt)
+    )
+
+
+@pytest.mark.parametrize("records", [RECORDS, [*RECORDS, FOREIGN], [FOREIGN]], ids=["asked", "mixed", "foreign"])
+def test_loss_and_accuracy_are_those_of_separate_questions(
+    tmp_path: Path, prompt: Prompt, records: list[Record]
+) -> None:
+    metrics = trainer(tmp_path, prompt, records).evaluate()
+    wanted, _ = separate_step(model(), [prompt.sequence(record) for record in records])
+    assert metrics["eval_loss"] == pytest.approx(wanted, rel=1e-5)
+    if records == [FOREIGN]:
+        assert "eval_accuracy" not in metrics
+        return
+    answered = [score.prediction for score in Scorer(model().eval(), prompt, torch.device("cpu"))(RECORDS)]
+    figures = accuracy(answered, [record.question.answer for record in RECORDS])
+    assert {key: metrics[f"eval_{key}"] for key in ("accuracy", "ci_low", "ci_high")} == {
+        key: figures[key] for key in ("accuracy", "ci_low", "ci_high")
+    }
+
+
+def test_evaluation_changes_nothing_in_training(tmp_path: Path, prompt: Prompt) -> None:
+    plain = trainer(tmp_path / "plain", prompt, RECORDS, max_steps=3, per_device_train_batch_size=4)
+    evaluated = trainer(
+        tmp_path / "evaluated",
+        prompt,
+        RECORDS,
+        max_steps=3,
+        per_device_train_batch_size=4,
+        eval_strategy="steps",
+        eval_steps=1,
+    )
+    plain.train()
+    evaluated.train()
+    assert [line["step"] for line in evaluated.state.log_history if "eval_accuracy" in line] == [1, 2, 3]
+    for one, other in zip(plain.model.parameters(), evaluated.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_accuracy_drives_best_checkpoint_and_early_stopping(tmp_path: Path, prompt: Prompt) -> None:
+    made = trainer(
+        tmp_path,
+        prompt,
+        RECORDS,
+        max_steps=6,
+        eval_strategy="steps",
+        eval_steps=1,
+        save_strategy="steps",
+        save_steps=1,
+        load_best_model_at_end=True,
+        metric_for_best_model="accuracy",
+        greater_is_better=True,
+        learning_rate=0.0,
+    )
+    made.add_callback(EarlyStoppingCallback(early_stopping_patience=2))
+    made.train()
+    assert made.state.global_step == 3  # nothing is learnt, so the first evaluation stays the best
+    assert made.state.best_model_checkpoint == str(tmp_path / "checkpoint-1")
+    first = next(line["eval_accuracy"] for line in made.state.log_history if "eval_accuracy" in line)
+    assert made.state.best_metric == first

@@ -1,0 +1,190 @@
+"""A question's scores are its own: no batch-mate, no order and no row budget changes them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from small_models import adapted, make_model, save_tokenizer
+from transformers import AutoTokenizer
+
+from lrc.alpaca import Record, to_record
+from lrc.errors import DataError, RecipeError
+from lrc.lastlayer import prune_last_layer
+from lrc.likelihood import row_budget
+from lrc.prompt import Prompt, reordered
+from lrc.questions import Question
+from lrc.scoring import OptionScores, Scorer
+
+CPU = torch.device("cpu")
+BYTES = {"vocab_size": 260}
+OPTIONS = (("甲", "乙丙", "丁", "戊己庚"), ("1", "2"), ("子", "", "丑", ""), ("寅", "卯", "以上皆是"))
+
+
+def records(count: int = 66) -> list[Record]:
+    """Some passages have several questions, some questions blank options."""
+    made = [
+        Question(str(i), f"文{i // 3 * 7}章。" * (1 + i // 3 % 4), f"問{i}", OPTIONS[i % 4], 1) for i in range(count)
+    ]
+    return [to_record(question) for question in made]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    save_tokenizer(folder)
+    return AutoTokenizer.from_pretrained(folder)
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    made = make_model("gemma3", **BYTES).eval()
+    prune_last_layer(made)
+    return made
+
+
+def assert_alike(some: list[OptionScores], others: list[OptionScores]) -> None:
+    assert [score.prediction for score in some] == [score.prediction for score in others]
+    for one, other in zip(some, others, strict=True):
+        assert one.log_probs == pytest.approx(other.log_probs, abs=1e-4)
+
+
+@pytest.mark.parametrize("style", ["digit", "text"])
+def test_scores_are_the_log_probabilities_of_separate_forwards(tokenizer: Any, style: str) -> None:
+    model = make_model("gemma3", **BYTES).eval()
+    prompt, asked = Prompt(tokenizer, "plain", style), records(8)
+    wanted = []
+    for record in asked:
+        totals = []
+        for number, s in zip(record.question.choosable, prompt.candidates(record), strict=True):
+            with torch.inference_mode():
+                log_probs = model(input_ids=torch.from_numpy(s.tokens)[None]).logits[0].log_softmax(-1)
+            total = sum(log_probs[i - 1, s.tokens[i]].item() for i in range(s.prompt_length, len(s.tokens)))
+            totals.append(total / (1 if style == "digit" else len(record.question.options[number - 1])))
+        log_probs = np.full(len(record.question.options), -np.inf)
+        log_probs[np.array(record.question.choosable) - 1] = totals - np.logaddexp.reduce(totals)
+        wanted.append(log_probs.tolist())
+    prune_last_layer(model)
+    for score, log_probs in zip(Scorer(model, prompt, CPU)(asked), wanted, strict=True):
+        assert score.log_probs == pytest.approx(log_probs, abs=1e-4)
+        assert score.prediction == int(np.argmax(log_probs)) + 1
+
+
+@pytest.mark.parametrize("style", ["digit", "text"])
+def test_batches_order_and_batch_mates_change_nothing(tokenizer: Any, model: Any, style: str) -> None:
+    scorer = Scorer(model, Prompt(tokenizer, "plain", style, True), CPU, row_tokens=400)
+    asked = records()
+    together = scorer(asked)
+    for size in (1, 8, 64):
+        assert_alike([s for i in range(0, len(asked), size) for s in scorer(asked[i : i + size])], together)
+    shuffled = np.random.default_rng(0).permutation(len(asked)).tolist()
+    assert_alike(scorer([asked[i] for i in shuffled]), [together[i] for i in shuffled])
+    assert_alike(scorer(asked[::2]), together[::2])
+    for row_tokens in (1, 100_000):
+        assert_alike(replace(scorer, row_tokens=row_tokens)(asked[:20]), together[:20])
+    assert len({score.prediction for score in together}) > 1
+
+
+@pytest.mark.parametrize("votes", [1, 4])
+def test_blank_options_are_never_chosen(tokenizer: Any, model: Any, votes: int) -> None:
+    asked = [
+        to_record(Question("1", "文", "問", ("", "乙", "", "丁"))),
+        to_record(Question("2", "文", "問", ("", "", "", ""))),
+        to_record(Question("3", "文", "問", ("", "乙"))),
+    ]
+    one, none, single = Scorer(model, Prompt(tokenizer, "plain", "digit"), CPU, votes=votes)(asked)
+    assert one.log_probs[0] == one.log_probs[2] == -math.inf
+    assert one.probabilities[0] == one.probabilities[2] == 0 and one.prediction in (2, 4)
+    assert sum(one.probabilities) == pytest.approx(1)
+    assert none.prediction == 1
+    assert (single.prediction, single.probabilities) == (2, (0, 1))
+
+
+def test_votes_are_averaged_over_the_orders(tokenizer: Any, model: Any) -> None:
+    prompt = Prompt(tokenizer, "plain", "digit")
+    record = to_record(Question("1", "文章", "問", ("甲", "乙", "丙", "丁")))
+    single = Scorer(model, prompt, CPU)
+    heard = []
+    for shift in range(4):
+        order = tuple((place + shift) % 4 for place in range(4))
+        (score,) = single([reordered(record, order)])
+        heard.append(np.roll(score.log_probs, shift))
+    (voted,) = Scorer(model, prompt, CPU, votes=4)([record])
+    assert voted.log_probs == pytest.approx(np.mean(heard, axis=0).tolist(), abs=1e-4)
+    assert voted.consistent == (len({int(np.argmax(h)) for h in heard}) == 1)
+    assert sum(voted.probabilities) == pytest.approx(1)
+    # All four orders asked, it makes no difference in which one the question is written.
+    (turned,) = Scorer(model, prompt, CPU, votes=4)([reordered(record, (2, 3, 0, 1))])
+    assert np.roll(turned.log_probs, 2) == pytest.approx(voted.log_probs, abs=1e-4)
+
+
+def test_options_that_speak_of_places_are_asked_once(tokenizer: Any, model: Any) -> None:
+    prompt = Prompt(tokenizer, "plain", "digit")
+    record = to_record(Question("1", "文章", "問", ("甲", "乙", "以上皆是")))
+    (once,), (voted,) = (Scorer(model, prompt, CPU, votes=n)([record]) for n in (1, 3))
+    assert voted.log_probs == pytest.approx(once.log_probs, abs=1e-6) and voted.consistent
+
+
+def test_several_adapters_are_averaged(tokenizer: Any) -> None:
+    prompt, asked = Prompt(tokenizer, "plain", "digit"), records(4)
+    separate = [Scorer(adapted(make_model("llama", **BYTES), seed=seed).eval(), prompt, CPU)(asked) for seed in (1, 2)]
+    model = adapted(make_model("llama", **BYTES), seed=1)
+    other = adapted(make_model("llama", **BYTES), seed=2)
+    model.add_adapter("second", model.peft_config["default"])
+    weights = {name.replace(".default.", ".second."): p for name, p in other.named_parameters() if "lora_" in name}
+    model.load_state_dict(weights, strict=False)
+    together = Scorer(model.eval(), prompt, CPU, adapters=("default", "second"))(asked)
+    for both, one, two in zip(together, *separate, strict=True):
+        assert both.log_probs == pytest.approx((np.add(one.log_probs, two.log_probs) / 2).tolist(), abs=1e-4)
+
+
+def test_the_right_answer_is_scored_as_training_does(tokenizer: Any) -> None:
+    model = make_model("llama", **BYTES).eval()
+    prompt, asked = Prompt(tokenizer, "plain", "text"), records(3)
+    scores = Scorer(model, prompt, CPU, with_answers=True)(asked)
+    for record, score in zip(asked, scores, strict=True):
+        s = prompt.sequence(record)
+        with torch.inference_mode():
+            log_probs = model(input_ids=torch.from_numpy(s.tokens)[None]).logits[0].log_softmax(-1)
+        wanted = sum(log_probs[i - 1, s.tokens[i]].item() for i in range(s.prompt_length, len(s.tokens)))
+        assert score.answer_log_prob == pytest.approx(wanted, abs=1e-3)
+
+
+def test_progress_counts_every_question(tokenizer: Any, model: Any) -> None:
+    counted: list[int] = []
+    Scorer(model, Prompt(tokenizer, "plain", "digit"), CPU)(records(5), lambda done=1: counted.append(done))
+    assert sum(counted) == 5
+    assert Scorer(model, Prompt(tokenizer, "plain", "digit"), CPU)([]) == []
+
+
+def test_votes_need_a_list_of_options(tokenizer: Any, model: Any) -> None:
+    with pytest.raises(RecipeError, match="--votes is 2, but this model's prompt lists no options"):
+        Scorer(model, Prompt(tokenizer, "plain", "text"), CPU, votes=2)
+
+
+def test_a_record_without_options_is_named(tokenizer: Any, model: Any) -> None:
+    with pytest.raises(DataError, match="record 9: its input cannot be read"):
+        Scorer(model, Prompt(tokenizer, "plain", "digit"), CPU)([Record("9", "", "文", None, None)])
+
+
+def test_a_row_that_is_too_big_for_the_memory_is_halved(
+    tokenizer: Any, model: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from lrc import likelihood
+
+    whole, asked = likelihood.target_log_probs, records(12)
+    wanted = Scorer(model, Prompt(tokenizer, "plain", "digit"), CPU)(asked)
+
+    def small(model: Any, row: Any, device: torch.device) -> torch.Tensor:
+        if len(row) > 300:
+            raise torch.OutOfMemoryError
+        return whole(model, row, device)
+
+    monkeypatch.setattr(likelihood, "target_log_probs", small)
+    assert_alike(Scorer(model, Prompt(tokenizer, "plain", "digit"), CPU)(asked), wanted)
+    assert "cpu: out of memory with rows of 768 tokens; going on with 384" in capsys.readouterr().err
+    assert row_budget(CPU, None) == 768

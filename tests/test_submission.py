@@ -1,0 +1,64 @@
+"""The submission is written and read verbatim."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lrc.errors import DataError, OutputError
+from lrc.submission import read_submission, write_submission
+
+
+def test_written_and_read(tmp_path: Path) -> None:
+    path = tmp_path / "answer.csv"
+    ids = ["007", "=1+1", 'a,"b"', "題 1", "007"]
+    write_submission(path, ids, [1, 2, 3, 4, 8])
+    assert path.read_bytes().startswith(b"ID,Answer\n007,1\n=1+1,2\n")
+    assert read_submission(path) == list(zip(ids, [1, 2, 3, 4, 8], strict=True))
+
+
+def test_an_existing_file_stays(tmp_path: Path) -> None:
+    path = tmp_path / "answer.csv"
+    path.write_text("mine")
+    with pytest.raises(OutputError):
+        write_submission(path, ["1"], [1])
+    assert path.read_text() == "mine"
+    write_submission(path, ["1"], [1], force=True)
+    assert read_submission(path) == [("1", 1)]
+
+
+def test_ids_and_answers_must_pair(tmp_path: Path) -> None:
+    with pytest.raises(ValueError):
+        write_submission(tmp_path / "answer.csv", ["1", "2"], [1])
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_spreadsheets_write_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "answer.csv"
+    path.write_bytes("\ufeffID, Answer\r\n1, 2\r\n\r\n2,3\r\n".encode())
+    assert read_submission(path) == [("1", 2), ("2", 3)]
+
+
+@pytest.mark.parametrize(
+    ("content", "lines"),
+    [
+        ("id;answer\n1;2\n", ["answer.csv: the header is id;answer, expected ID,Answer"]),
+        ("", ["answer.csv: the header is , expected ID,Answer"]),
+        ("ID,Answer\n1,0\n2,2\n3,A\n4\n", ["answer.csv, line 2: ", "answer.csv, line 4: ", "answer.csv, line 5: "]),
+        ('ID,Answer\n"1,2\n', ["answer.csv: not a CSV file"]),
+        ("ID,Answer\n題,1\n".encode("big5"), ["answer.csv: not a CSV file"]),
+    ],
+)
+def test_what_is_no_submission_is_refused(tmp_path: Path, content: str | bytes, lines: list[str]) -> None:
+    path = tmp_path / "answer.csv"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(DataError) as caught:
+        read_submission(path)
+    assert len(caught.value.findings) == len(lines)
+    assert all(said.startswith(line) for said, line in zip(caught.value.findings, lines, strict=True))
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"^no\.csv: No such file"):
+        read_submission(tmp_path / "no.csv")
