@@ -60,28 +60,25 @@ def growth(workbook: Path, times: Sequence[int], change: float) -> None:
             table = Path(folder) / "repeated.csv"
             _write(table, questions, count, change)
             megabytes = table.stat().st_size / 1e6
-            seconds, peak = _convert(table)
-        rows = count * len(questions)
-        print(
-            f"{rows:>9,} rows, {megabytes:,.0f} MB, change {change}: {seconds:.1f} s, peak {peak / 1e9:.2f} GB",
-            flush=True,
-        )
+            seconds, busy, peak = _convert(table)
+        size = f"{count * len(questions):>9,} rows, {megabytes:,.0f} MB, change {change}"
+        print(f"{size}: {seconds:.1f} s ({busy:.1f} s of a core), peak {peak / 1e9:.2f} GB", flush=True)
 
 
-def _convert(file: Path) -> tuple[float, int]:
+def _convert(file: Path) -> tuple[float, float, int]:
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "lrc", "--quiet", "convert", str(file)]
         return _run([*command, "--output-dir", str(Path(folder) / "out"), "--on-error", "skip"])
 
 
-def _run(command: list[str]) -> tuple[float, int]:
-    """Run a process; give its seconds and its peak memory in bytes."""
+def _run(command: list[str]) -> tuple[float, float, int]:
+    """Run a process; give its seconds, those of a core that it used, and its peak memory in bytes."""
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise SystemExit(f"{' '.join(command)}: failed")
-    return time.perf_counter() - start, usage.ru_maxrss * 1024
+    return time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
 
 
 def _write(path: Path, questions: Sequence[Question], count: int, change: float) -> None:

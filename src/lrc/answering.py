@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from accelerate import PartialState
 from accelerate.utils import gather_object
@@ -13,12 +15,15 @@ from accelerate.utils import gather_object
 from lrc.alpaca import Record
 from lrc.datafile import read_records
 from lrc.errors import ModelError
+from lrc.fingerprint import fingerprint_base
+from lrc.manifest import checksum
 from lrc.models import check_vocabulary, load_for_answering, load_tokenizer
 from lrc.output import new_file
-from lrc.progress import silence, track
+from lrc.progress import Advance, silence, track
 from lrc.prompt import Prompt, question_of
 from lrc.run import Run, read_run
 from lrc.scoring import OptionScores, Scorer
+from lrc.sidefile import SideFile
 
 
 @dataclass(frozen=True)
@@ -57,14 +62,42 @@ def load_scorer(model: str, asking: Asking) -> Scorer:
     return Scorer(loaded, prompt, device, asking.row_tokens, asking.votes, tuple(names))
 
 
-def answer(scorer: Scorer, records: Sequence[Record]) -> list[OptionScores]:
-    """Score every record, the processes of a launch sharing the work; all of them get all scores, in order."""
+def answer(scorer: Scorer, records: Sequence[Record], side: SideFile | None = None) -> list[OptionScores]:
+    """Score every record, the processes of a launch sharing the work; all of them get all scores, in order.
+
+    Args:
+        side: where this process's scores are kept until the output is there.
+    """
     state = PartialState()
     if not state.is_main_process:
         silence()
     with state.split_between_processes(list(records)) as mine, track("answer", len(mine)) as advance:
-        scores = scorer(mine, advance)
+        scores = scorer(mine, advance) if side is None else _resumed(scorer, mine, side, advance)
     return gather_object(scores) if state.num_processes > 1 else scores
+
+
+def _resumed(scorer: Scorer, records: Sequence[Record], side: SideFile, advance: Advance) -> list[OptionScores]:
+    known = side.start()
+    advance(len(known))
+    for part in scorer.parts(records, known.keys()):
+        side.append(part)
+        advance(len(part.keys() - known.keys()))
+        known.update(part)
+    return [known[place] for place in range(len(records))]
+
+
+def facts(model: str, asking: Asking, data: Path) -> list[Any]:
+    """Everything that scores depend on: model, adapters, questions, flags, the launch and the software.
+
+    Raises:
+        ModelError: there is no such model.
+    """
+    state = PartialState()
+    files = [data, *(file for adapter in asking.adapters for file in sorted(adapter.glob("*")) if file.is_file())]
+    named = {**asdict(asking), "adapters": len(asking.adapters)}
+    sums = [checksum(file) for file in files]
+    software = [version(name) for name in ("lrc", "torch", "transformers", "peft")]
+    return [fingerprint_base(model), sums, named, state.num_processes, state.device.type, software]
 
 
 def read_askable(path: Path) -> list[Record]:

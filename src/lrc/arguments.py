@@ -6,7 +6,6 @@ Importing this takes seconds (TRL, transformers and PEFT come with it), so `reci
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -14,7 +13,21 @@ from trl import ModelConfig, SFTConfig
 
 from lrc.dtypes import device_type
 
-INIT_LORA_WEIGHTS = re.compile(r"gaussian|olora|orthogonal|pissa|pissa_niter_[1-9]\d*")
+# Those that leave the base as it is: an adapter that changes its base would need another base to be merged into.
+INIT_LORA_WEIGHTS = ("gaussian", "orthogonal")
+# Upstream's keys that packed trees have no use for, and the one value each may have.
+WITHOUT_USE: dict[str, Any] = {
+    "packing": False,
+    "eval_packing": None,
+    "padding_free": False,
+    "assistant_only_loss": False,
+    "auto_find_batch_size": False,
+    "use_liger_kernel": False,
+    "label_smoothing_factor": 0.0,
+    "loss_type": "nll",
+    "completion_only_loss": True,
+}
+SAMPLING = ("random", "sequential")
 # The least value of a key where upstream checks it late or not at all.
 AT_LEAST = {
     "per_device_train_batch_size": 1,
@@ -107,7 +120,7 @@ class AdapterArguments:
 
     init_lora_weights: str | None = field(
         default=None,
-        metadata={"help": "gaussian, olora, orthogonal, pissa or pissa_niter_N; by default B is zero."},
+        metadata={"help": "gaussian or orthogonal; by default B is zero."},
     )
     rank_pattern: dict[str, Any] | str | None = field(
         default=None,
@@ -125,10 +138,9 @@ class AdapterArguments:
     )
 
     def __post_init__(self) -> None:
-        given = self.init_lora_weights
-        if given is not None and not INIT_LORA_WEIGHTS.fullmatch(given):
-            expected = "gaussian, olora, orthogonal, pissa or pissa_niter_N"
-            raise ValueError(f"init_lora_weights is {given}, expected {expected}")
+        if self.init_lora_weights not in (None, *INIT_LORA_WEIGHTS):
+            expected = " or ".join(INIT_LORA_WEIGHTS)
+            raise ValueError(f"init_lora_weights is {self.init_lora_weights}, expected {expected}")
         self.rank_pattern = _pattern("rank_pattern", self.rank_pattern)
         self.alpha_pattern = _pattern("alpha_pattern", self.alpha_pattern)
 
@@ -142,7 +154,11 @@ class ModelArguments(ModelConfig):
 
 @dataclass
 class TrainingArguments(SFTConfig):
-    """TRL's `SFTConfig` with defaults that suit this work; upstream's are slower, or wrong here."""
+    """TRL's `SFTConfig` with defaults that suit this work; upstream's are slower, or wrong here.
+
+    Raises:
+        ValueError: a key that would do nothing here.
+    """
 
     bf16: bool | None = field(default=False, metadata={"help": "Mixed precision in bfloat16."})
     gradient_checkpointing: bool = field(

@@ -178,6 +178,17 @@ def publish(adapter: Path | None, merged: Path | None, **options: Any) -> None:
 
 
 @cli.command()
+@click.argument("run_dir", type=FILE)
+@click.option("--output", type=FILE, help="The page to write.  [default: RUN_DIR/report.html]")
+@force
+def report(run_dir: Path, output: Path | None, force: bool) -> None:
+    """Show a run as one HTML page that works offline: curves, answers, mistakes, recipe and data."""
+    from lrc.report import report
+
+    report(run_dir, output=output, force=force)
+
+
+@cli.command()
 @click.option("--output-dir", type=FILE, default=Path("demo"), show_default=True)
 @force
 def demo(output_dir: Path, force: bool) -> None:

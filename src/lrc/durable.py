@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from accelerate.utils import clear_device_cache, gather, gather_object, should_reduce_batch_size
+from accelerate.utils import gather, gather_object
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from trl import SFTTrainer
 
 from lrc.batches import StepBatch
@@ -90,19 +91,23 @@ class DurableTrainer(SFTTrainer):
         Raises:
             MachineError: one is not.
         """
+        self._refuse_non_finite_weights()
+        super().save_model(output_dir, _internal_call)
+
+    def _refuse_non_finite_weights(self) -> None:
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         if not self._everywhere(all(bool(parameter.isfinite().all()) for parameter in trained)):
             raise MachineError(
                 f"step {self.state.global_step}: weights are not finite, so they are not saved; lower learning_rate "
                 "and train again, or go on from the last checkpoint"
             )
-        super().save_model(output_dir, _internal_call)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Write no card at every checkpoint: publishing writes one."""
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Save a checkpoint in the stage, then give it its name."""
+        self._refuse_non_finite_weights()
         folder = Path(self.args.output_dir)
         target = folder / f"checkpoint-{self.state.global_step}"
         staged = folder / STAGE / target.name

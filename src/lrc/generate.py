@@ -6,9 +6,10 @@ from pathlib import Path
 
 from accelerate import PartialState
 
-from lrc.answering import Asking, answer, load_scorer, read_askable, write_scores
+from lrc.answering import Asking, answer, facts, load_scorer, read_askable, write_scores
 from lrc.output import refuse_existing
 from lrc.progress import say
+from lrc.sidefile import SideFile
 from lrc.submission import write_submission
 
 
@@ -17,21 +18,29 @@ def generate(
 ) -> None:
     """Write the submission of a workbook's or a JSON file's questions, a line a question, in the file's order.
 
+    Scores are kept in a hidden file beside the output until it is there: the same call goes on after a kill.
+
     Args:
         scores: where to write every option's score, as JSON lines.
 
     Raises:
         LrcError: the model, the data or the output stands in the way; nothing is written then.
     """
-    for path in filter(None, (output, scores)):
-        refuse_existing(path, force=force)
+    refuse_existing(output, force=force)
     records = read_askable(data)
-    found = answer(load_scorer(model, asking), records)
-    if not PartialState().is_main_process:
+    state = PartialState()
+    side = SideFile.beside(output, [facts(model, asking, data), str(scores)], state.process_index)
+    begun = side.exists  # then these scores, where they are there, are this run's
+    if scores is not None:
+        refuse_existing(scores, force=force or begun)
+    found = answer(load_scorer(model, asking), records, side)
+    if not state.is_main_process:
         return
     if scores is not None:
-        write_scores(scores, records, found, force=force)
+        write_scores(scores, records, found, force=force or begun)
     write_submission(output, [record.id for record in records], [score.prediction for score in found], force=force)
+    for process in range(state.num_processes):
+        SideFile.beside(output, [], process).remove()
     if asking.votes > 1:
         share = sum(score.consistent for score in found) / len(found)
         say(f"consistency: {share:.4f} of the questions have one answer under all option orders")

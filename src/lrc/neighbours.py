@@ -21,6 +21,7 @@ from lrc.progress import track
 
 Integers = NDArray[np.int64]
 Hashes = NDArray[np.uint64]
+Pair = tuple[int, int]
 
 GRAM = 5
 THRESHOLD = 0.7
@@ -35,7 +36,8 @@ BLOCK = 2048  # passages whose 5-grams are held in memory at a time
 
 def canonical(text: str) -> str:
     """The text that decides whether two passages are the same: without white space, case and width."""
-    return "".join(unicodedata.normalize("NFKC", text).casefold().split())
+    made = "".join(unicodedata.normalize("NFKC", text).casefold().split())
+    return text if made == text else made  # a million passages need not be in memory twice
 
 
 def jaccard(left: str, right: str) -> float:
@@ -87,21 +89,33 @@ def _cluster(texts: list[str]) -> list[int]:
     signatures = _signatures(texts)
     labels = np.arange(len(texts))
     in_vain = np.zeros(len(texts), dtype=np.int64)
-    compared: set[tuple[int, int]] = set()
+    compared: set[int] = set()
     for left, right in _candidates(signatures):
         worth = (labels[left] != labels[right]) & (np.minimum(in_vain[left], in_vain[right]) < PATIENCE)
         left, right = left[worth], right[worth]
         alike = (signatures[left] == signatures[right]).sum(axis=1) >= MIN_SHARED
-        # In the order of a band, so that the grams of the last pairs are still at hand.
-        new = zip(left[alike].tolist(), right[alike].tolist(), strict=True)
-        pairs = [pair for pair in new if pair not in compared]
-        found = [pair for pair in pairs if jaccard(texts[pair[0]], texts[pair[1]]) >= THRESHOLD]
-        lost = set(pairs).difference(found)
-        compared |= lost
-        np.add.at(in_vain, np.array(list(lost), dtype=np.int64).ravel(), 1)
+        pairs = zip(left[alike].tolist(), right[alike].tolist(), strict=True)
+        found, lost = _compare(texts, pairs, compared)
+        np.add.at(in_vain, np.array(lost, dtype=np.int64).ravel(), 1)
         _join(labels, found)
     numbers: list[int] = np.unique(labels, return_inverse=True)[1].tolist()
     return numbers
+
+
+def _compare(texts: list[str], pairs: Iterable[Pair], compared: set[int]) -> tuple[list[Pair], list[Pair]]:
+    """Tell the pairs that are near-duplicates from those that are not, which are noted in `compared`."""
+    found, lost = [], []
+    # One by one in the order of a band, so that the grams of the last pairs are still at hand.
+    for left, right in pairs:
+        key = left * len(texts) + right
+        if key in compared:
+            continue
+        if jaccard(texts[left], texts[right]) >= THRESHOLD:
+            found.append((left, right))
+        else:
+            compared.add(key)
+            lost.append((left, right))
+    return found, lost
 
 
 def _candidates(signatures: Hashes) -> Iterator[tuple[Integers, Integers]]:
@@ -113,9 +127,11 @@ def _candidates(signatures: Hashes) -> Iterator[tuple[Integers, Integers]]:
 
 
 def _band_candidates(signatures: Hashes, band: int) -> Iterator[tuple[Integers, Integers]]:
+    """Pairs of texts that agree in one band."""
     columns = signatures[:, band * BAND_HASHES : (band + 1) * BAND_HASHES]
-    # Within a band the next band's hashes order the texts, so that the most alike stand side by side.
-    order = np.lexsort((np.roll(signatures, -(band + 1) * BAND_HASHES, axis=1)[:, 0], *columns.T))
+    # Within a band the first hash of the next one orders the texts, so that the most alike stand side by side.
+    following = signatures[:, (band + 1) % BANDS * BAND_HASHES]
+    order = np.lexsort((following, *columns.T))
     columns = columns[order]
     for step in range(1, REACH + 1):
         same = np.flatnonzero((columns[step:] == columns[:-step]).all(axis=1))
@@ -125,7 +141,7 @@ def _band_candidates(signatures: Hashes, band: int) -> Iterator[tuple[Integers, 
         yield np.minimum(one, other), np.maximum(one, other)
 
 
-def _join(labels: Integers, pairs: list[tuple[int, int]]) -> None:
+def _join(labels: Integers, pairs: list[Pair]) -> None:
     """Give both sides of every pair the smaller label of their two clusters, in place."""
     if not pairs:
         return

@@ -30,7 +30,7 @@ GONE = {
     "warmup_ratio": "write warmup_steps: a value below 1 is a ratio",
     "max_seq_length": "it is now max_length",
     "evaluation_strategy": "it is now eval_strategy",
-    "group_by_length": "write train_sampling_strategy: group_by_length",
+    "group_by_length": "packed trees leave nothing to pad; remove it",
     "no_cuda": "it is now use_cpu",
     "target_modules": "it is lora_target_modules",
     "modules_to_save": "it is lora_modules_to_save",

@@ -6,7 +6,7 @@ options; a question's scores do not depend on what is packed beside it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ from lrc.prompt import Prompt, question_of, reordered
 from lrc.questions import Question, option_orders
 from lrc.tree import TokenSequence
 
-RECORDS_AT_A_TIME = 256
+RECORDS_AT_A_TIME = 128
 
 
 def _silent(done: int = 1) -> None:
@@ -73,6 +73,20 @@ class Scorer:
     def __call__(self, records: Sequence[Record], advance: Advance = _silent) -> list[OptionScores]:
         """The scores of each record's options, in the order of `records`."""
         scores: dict[int, OptionScores] = {}
+        for part in self.parts(records):
+            scores.update(part)
+            advance(len(part))
+        return [scores[i] for i in range(len(records))]
+
+    def parts(self, records: Sequence[Record], known: Container[int] = ()) -> Iterator[dict[int, OptionScores]]:
+        """Score chunk by chunk; the chunks are the same whatever is known already.
+
+        Args:
+            known: places in `records`; a chunk is passed over where it has no other.
+
+        Returns:
+            The scores of each chunk by place in `records`.
+        """
         # Questions of one passage go into one call, wherever they stand in the file.
         first = {
             record.question.passage: place for place, record in reversed(list(enumerate(records))) if record.question
@@ -80,9 +94,8 @@ class Scorer:
         order = sorted(range(len(records)), key=lambda i: (first[question_of(records[i]).passage], i))
         for start in range(0, len(order), RECORDS_AT_A_TIME):
             chunk = order[start : start + RECORDS_AT_A_TIME]
-            scores.update(zip(chunk, self._chunk([records[i] for i in chunk]), strict=True))
-            advance(len(chunk))
-        return [scores[i] for i in range(len(records))]
+            if not all(i in known for i in chunk):
+                yield dict(zip(chunk, self._chunk([records[i] for i in chunk]), strict=True))
 
     def _chunk(self, records: Sequence[Record]) -> list[OptionScores]:
         ballots = [[Ballot.of(r, order, self.prompt) for order in self._orders(r)] for r in records]

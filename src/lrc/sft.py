@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from lrc.signals import deferred, end_at_once
+
+if __name__ == "__main__":
+    # First of all: the imports take seconds, and a signal would end them in a traceback.
+    end_at_once()
+
 import os
 import sys
 import warnings
@@ -9,11 +15,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils import broadcast_object_list
 from peft import LoraConfig
+from torch.distributed import DistError
 from transformers import set_seed
 from trl.trainer.utils import get_peft_config, get_quantization_config
 
 from lrc.alpaca import Record
+from lrc.checkpoint import fault
 from lrc.corpus import Corpus, Drawing, fit, tokenize
 from lrc.datafile import read_records
 from lrc.errors import DataError, LrcError, MachineError, RecipeError
@@ -25,7 +34,10 @@ from lrc.prompt import Prompt
 from lrc.recipe import Recipe, load_recipe
 from lrc.run import Run
 from lrc.rundir import RunFolder, file_digest, versions
-from lrc.trainer import TreeTrainer, Validation
+from lrc.space import Space, disk_failure
+from lrc.stopping import Stopping
+from lrc.trainer import TreeTrainer
+from lrc.validation import Validation
 
 # Where a run's results do not depend on a key, another value of it is still the same run.
 NOT_IDENTITY = ("output_dir", "overwrite_output_dir", "resume_from_checkpoint", "row_tokens", "report_to")
@@ -36,6 +48,7 @@ def train(recipe: Recipe) -> None:
 
     Raises:
         LrcError: anything in the recipe, the data, the model or the machine that stands in the way.
+        SystemExit: a signal stopped it, after the step in hand and a checkpoint; 128 + the signal's number.
     """
     data, args, base = recipe.data, recipe.training, recipe.model
     check_processes(args.world_size)
@@ -53,19 +66,31 @@ def train(recipe: Recipe) -> None:
     model = _base(recipe)
     check_vocabulary(tokenizer, model, data.expected_vocab_size)
     dataset = tokenize(training.records, prompt, stage="tokenize")
-    trainer = TreeTrainer(
-        model=model,
-        args=args,
-        peft_config=_adapter(recipe),
-        processing_class=tokenizer,
-        train_dataset=dataset,
-        draw=Drawing(dataset, training.records, prompt, data.option_orders, args.seed),
-        validation=Validation(validation.records, prompt) if validation.records else None,
-        tree_packing=data.tree_packing,
-        row_tokens=data.row_tokens,
-    )
-    trainer.add_callback(History())
-    trainer.train(resume_from_checkpoint=_checkpoint(recipe, folder))
+    try:
+        trainer = TreeTrainer(
+            model=model,
+            args=args,
+            peft_config=_adapter(recipe),
+            processing_class=tokenizer,
+            train_dataset=dataset,
+            draw=Drawing(dataset, training.records, prompt, data.option_orders, args.seed),
+            validation=Validation(validation.records, prompt) if validation.records else None,
+            tree_packing=data.tree_packing,
+            row_tokens=data.row_tokens,
+            loraplus_lr_ratio=recipe.adapter.loraplus_lr_ratio,
+        )
+    except ValueError as error:  # TRL's and PEFT's words about keys that do not go together, or with the model
+        raise RecipeError(f"{recipe.path or 'command line'}: {error}") from error
+    checkpoint = _checkpoint(recipe, folder)
+    with deferred(insist=args.world_size == 1) as request:
+        stopping = Stopping(request)
+        for callback in (Space(), History(), stopping):
+            trainer.add_callback(callback)
+        trainer.train(resume_from_checkpoint=checkpoint)
+    if stopping.signal:
+        if args.process_index == 0:
+            say(f"{folder.path}: stopped after step {trainer.state.global_step}; run again to go on from there")
+        sys.exit(128 + stopping.signal)
     folder.finish(trainer)
 
 
@@ -140,8 +165,19 @@ def _folder(recipe: Recipe, prompt: Prompt) -> RunFolder:
 
 
 def _checkpoint(recipe: Recipe, folder: RunFolder) -> str | None:
+    """Where the run goes on: the first process looks and tells the others."""
     named = recipe.training.resume_from_checkpoint
-    return folder.checkpoint if named in (None, "auto") else str(named)
+    if named not in (None, "auto"):
+        if reason := fault(Path(named)):
+            raise RecipeError(
+                f"resume_from_checkpoint: {named}: {reason}; name a whole checkpoint of lrc, or write auto"
+            )
+        return str(named)
+    chosen = [folder.checkpoint if recipe.training.process_index == 0 else None]
+    found: str | None = broadcast_object_list(chosen)[0]
+    if found and recipe.training.process_index == 0:
+        say(f"going on from {found}")
+    return found
 
 
 def _base(recipe: Recipe) -> Any:
@@ -182,6 +218,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except LrcError as error:
         if first:
             print(*error.findings, sep="\n", file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:
+        print(f"{error.filename or 'lrc'}: {disk_failure(error) or error}", file=sys.stderr)
+        sys.exit(1)
+    except RuntimeError as error:
+        # A process that lost another one has nothing to tell: the other has said why it ended.
+        if not isinstance(error, DistError) and "gloo" not in str(error):
+            raise
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -8,37 +8,26 @@ samples with the same batch size and accumulation, whatever rows the questions f
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate.utils import DistributedType, gather_object
 from datasets import Dataset
+from peft.optimizers import create_loraplus_optimizer
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback
 from transformers.trainer_utils import EvalLoopOutput
 
-from lrc.alpaca import Record
 from lrc.attention import why_no_trees
 from lrc.batches import Draw, StepBatch, StepLoader, StepSampler
 from lrc.durable import DurableTrainer
 from lrc.lastlayer import prune_last_layer
-from lrc.likelihood import row_budget, sequence_scores, target_log_probs
-from lrc.metrics import accuracy
+from lrc.likelihood import row_budget, target_log_probs
 from lrc.progress import say
-from lrc.prompt import Prompt
-from lrc.scoring import Scorer
 from lrc.tree import Row, TokenSequence
-
-
-@dataclass(frozen=True)
-class Validation:
-    """What is evaluated while training: the loss on the answers, and which options are chosen."""
-
-    records: Sequence[Record]
-    prompt: Prompt
+from lrc.validation import Validation, combine
 
 
 class TreeTrainer(DurableTrainer):
@@ -50,6 +39,7 @@ class TreeTrainer(DurableTrainer):
         validation: the questions of evaluation; None evaluates nothing.
         tree_packing: false gives every sequence a row of its own.
         row_tokens: the token budget of a row; None takes what suits the device.
+        loraplus_lr_ratio: the learning rate of LoRA's B over that of A.
 
     The remaining arguments are SFTTrainer's.
     """
@@ -66,9 +56,10 @@ class TreeTrainer(DurableTrainer):
         validation: Validation | None,
         tree_packing: bool = True,
         row_tokens: int | None = None,
+        loraplus_lr_ratio: float | None = None,
         **kwargs: Any,
     ) -> None:
-        self.draw, self.validation = draw, validation
+        self.draw, self.validation, self.loraplus_lr_ratio = draw, validation, loraplus_lr_ratio
         # Rows take the place of micro-batches: to the upstream loop a step is one batch of all its questions.
         args.per_device_train_batch_size *= args.gradient_accumulation_steps
         args.gradient_accumulation_steps = 1
@@ -165,34 +156,25 @@ class TreeTrainer(DurableTrainer):
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
         """Loss and answer accuracy on the validation questions, in one pass of the scorer that answers later."""
+        validation = self._validation
         self.model.eval()
-        places = np.arange(len(self._validation.records))
+        places = np.arange(len(validation.records))
         if not self._lockstep:
             places = np.array_split(places, self.args.world_size)[self.args.process_index]
-        mine = self._evaluate_records([self._validation.records[i] for i in places.tolist()])
-        parts = [mine] if self._lockstep else gather_object([mine])
-        loss = sum(part[0] for part in parts) / max(sum(part[1] for part in parts), 1)
-        metrics = {f"{metric_key_prefix}_loss": loss}
-        pairs = [pair for part in parts for pair in part[2]]
-        if pairs:
-            figures = accuracy([pair[0] for pair in pairs], [pair[1] for pair in pairs])
-            metrics |= {f"{metric_key_prefix}_{key}": figures[key] for key in ("accuracy", "ci_low", "ci_high")}
-        return EvalLoopOutput(None, None, metrics, num_samples=len(self._validation.records))
-
-    def _evaluate_records(self, records: list[Record]) -> tuple[float, int, list[tuple[int, int]]]:
-        """The negative log-likelihood of the answers, their tokens, and (prediction, answer) of each question."""
-        prompt, device = self._validation.prompt, self.args.device
-        asked = [record for record in records if record.question is not None]
-        others = [prompt.sequence(record) for record in records if record.question is None]
         with self.compute_loss_context_manager():
-            scores = Scorer(self.model, prompt, device, self.row_tokens, with_answers=True)(asked)
-            likelihood = float(sequence_scores(self.model, others, device, self.row_tokens).sum())
-        likelihood += sum(score.answer_log_prob or 0.0 for score in scores)
-        sequences = others + [prompt.sequence(record) for record in asked]
-        tokens = sum(len(sequence.tokens) - sequence.prompt_length for sequence in sequences)
-        answers = [record.question.answer for record in asked if record.question]
-        pairs = [(score.prediction, answer) for score, answer in zip(scores, answers, strict=True) if answer]
-        return -likelihood, tokens, pairs
+            mine = validation.evaluate(places.tolist(), self.model, self.args.device, self.row_tokens)
+        metrics = combine([mine] if self._lockstep else gather_object([mine]), metric_key_prefix)
+        return EvalLoopOutput(None, None, metrics, num_samples=len(validation.records))
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """Upstream's optimizer; with `loraplus_lr_ratio`, B learns faster than A (Hayou et al. 2024)."""
+        if self.loraplus_lr_ratio is None or getattr(self, "optimizer", None) is not None:
+            return super().create_optimizer(model)
+        kind, settings = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+        settings |= {"weight_decay": self.args.weight_decay, "loraplus_lr_ratio": self.loraplus_lr_ratio}
+        made: torch.optim.Optimizer = create_loraplus_optimizer(self.model, kind, **settings)
+        self.optimizer = made
+        return made
 
     @property
     def _lockstep(self) -> bool:

@@ -1,0 +1,62 @@
+"""A real headless Chromium (Debian: chromium, chromium-driver) to look at pages with."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+DESKTOP, PHONE = (1280, 900), (360, 740)
+
+
+@contextmanager
+def chromium(*, size: tuple[int, int] = DESKTOP, dark: bool = False, language: str = "en-US") -> Iterator[Any]:
+    """Start a browser and end it; the test skips where there is none.
+
+    Args:
+        size: width and height of the page in CSS pixels.
+        dark: whether the reader prefers a dark theme.
+        language: what the reader's browser asks for.
+    """
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: pip install '.[dev]'")
+    program, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not program or not driver:
+        pytest.skip("no browser: apt-get install chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = program
+    for flag in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", f"--lang={language}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    browser = webdriver.Chrome(options, webdriver.ChromeService(driver))
+    try:
+        _emulate(browser, size, dark, language)
+        yield browser
+    finally:
+        browser.quit()
+
+
+def _emulate(browser: Any, size: tuple[int, int], dark: bool, language: str) -> None:
+    width, height = size
+    metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    theme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [theme]})
+    agent = browser.execute_script("return navigator.userAgent")
+    browser.execute_cdp_cmd("Emulation.setUserAgentOverride", {"userAgent": agent, "acceptLanguage": language})
+
+
+def complaints(browser: Any) -> list[str]:
+    """What the page put on the console: errors, warnings, and resources that its policy refused."""
+    return [entry["message"] for entry in browser.get_log("browser")]
+
+
+def photograph(browser: Any, path: Path) -> None:
+    """Take a picture of the whole page, not only of the part in view."""
+    import base64
+
+    shot = browser.execute_cdp_cmd("Page.captureScreenshot", {"format": "png", "captureBeyondViewport": True})
+    path.write_bytes(base64.b64decode(shot["data"]))

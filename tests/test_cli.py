@@ -1,0 +1,169 @@
+"""The command line's promises: 2 for wrong usage, 1 and a line for what the user can put right, never a traceback."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import lrc
+from lrc.cli import main
+
+HEADER = "ID,文章,問題,選項1,選項2,選項3,選項4,正確答案\n"
+
+
+@pytest.fixture(autouse=True)
+def keep_signals() -> Iterator[None]:
+    """`main` takes SIGTERM for itself."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def labelled(tmp_path: Path) -> Path:
+    path = tmp_path / "some.csv"
+    path.write_text(HEADER + "1,文一,問一,甲,乙,丙,丁,2\n2,文二,問二,甲,乙,丙,丁,1\n", encoding="utf-8")
+    return path
+
+
+def status(*words: str | Path) -> int:
+    with pytest.raises(SystemExit) as end:
+        main([str(word) for word in words])
+    return int(end.value.code or 0)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["trian"],
+        ["convert"],
+        ["convert", "a.xlsx"],
+        ["convert", "a.xlsx", "--output-dir", "out", "--layout", "columns"],
+        ["convert", "a.xlsx", "--output-dir", "out", "--validation-fraction", "1"],
+        ["convert", "a.xlsx", "--output-dir", "out", "--folds", "1"],
+        ["check"],
+        ["train"],
+        ["merge", "--adapter", "a", "--output-dir", "b", "--forse"],
+        ["generate", "--model", "m", "--data", "d"],
+        ["generate", "--model", "m", "--data", "d", "--output", "o", "--votes", "0"],
+        ["evaluate", "--data", "d"],
+        ["evaluate", "--data", "d", "--model", "m", "--predictions", "p"],
+        ["evaluate", "--data", "d", "--predictions", "p", "--predictions", "q", "--predictions", "r"],
+        ["publish", "--repo-id", "me/it"],
+        ["publish", "--repo-id", "me/it", "--adapter", "a", "--merged", "m"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_is_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert status(*words) == 2
+    told = capsys.readouterr()
+    assert "Error: " in told.err and "Traceback" not in told.err and told.out == ""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["convert", "missing.xlsx", "--output-dir", "out"],
+        ["train", "missing.yaml"],
+        ["train", "tiny/lora", "--accelerate-config", "missing"],
+        ["merge", "--adapter", "missing", "--output-dir", "out"],
+        ["generate", "--model", "missing", "--data", "missing.json", "--output", "answer.csv"],
+        ["evaluate", "--predictions", "missing.csv", "--data", "missing.xlsx"],
+        ["publish", "--repo-id", "me/it", "--adapter", "missing", "--dry-run"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_missing_file_is_1_and_a_line(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert status(*words) == 1
+    told = capsys.readouterr()
+    assert len([line for line in told.err.splitlines() if "missing" in line]) == 1, told.err
+    assert "Traceback" not in told.err and told.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["missing.xlsx", "missing.csv", "missing.json", "missing.yaml"])
+def test_check_gives_a_missing_file_one_line(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert status("check", name) == 1
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("error: ")]
+    assert name in line
+
+
+def test_a_missing_column_is_1_and_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "some.csv"
+    path.write_text(HEADER.replace(",問題", "") + "1,文,甲,乙,丙,丁,2\n", encoding="utf-8")
+    assert status("convert", path, "--output-dir", tmp_path / "out") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("some.csv") and "問題" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unknown_key_of_a_recipe_is_1_and_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = tmp_path / "qlora.yaml"
+    recipe.write_text("model_name_or_path: b\ntrain_file: t\noutput_dir: o\nlora_rnak: 8\n", encoding="utf-8")
+    assert status("check", recipe) == 1
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "lora_rnak" in line]
+    assert "qlora.yaml: line 4" in line and "did you mean 'lora_r'?" in line
+
+
+def test_convert_and_evaluate_end_with_0(labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["convert", str(labelled), "--output-dir", str(tmp_path / "out"), "--validation-fraction", "0"])
+    (tmp_path / "answer.csv").write_text("ID,Answer\n1,2\n2,2\n", encoding="utf-8")
+    data = tmp_path / "out/some.json"
+    main(
+        ["evaluate", "--predictions", str(tmp_path / "answer.csv"), "--data", str(data)]
+        + ["--output", str(tmp_path / "metrics.json")]
+    )
+    figures = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
+    assert (figures["accuracy"], figures["n"]) == (0.5, 2)
+    assert figures["ci_low"] < 0.5 < figures["ci_high"]
+    assert "accuracy" in capsys.readouterr().out
+
+
+def test_an_output_that_exists_is_kept(labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["convert", str(labelled), "--output-dir", str(tmp_path / "out"), "--validation-fraction", "0"]
+    main(words)
+    (tmp_path / "out/some.json").write_text("mine", encoding="utf-8")
+    capsys.readouterr()
+    assert status("evaluate", "--predictions", tmp_path / "out/some.json", "--data", labelled) == 1
+    answers = tmp_path / "answer.csv"
+    answers.write_text("ID,Answer\n1,2\n2,2\n", encoding="utf-8")
+    evaluate = ["evaluate", "--predictions", answers, "--data", labelled, "--output", tmp_path / "m.json"]
+    (tmp_path / "m.json").write_text("mine", encoding="utf-8")
+    assert status(*evaluate) == 1
+    assert "--force" in capsys.readouterr().err.splitlines()[-1]
+    assert (tmp_path / "m.json").read_text(encoding="utf-8") == "mine"
+    main([*map(str, evaluate), "--force"])
+    assert json.loads((tmp_path / "m.json").read_text(encoding="utf-8"))["n"] == 2
+
+
+@pytest.mark.parametrize("words", [["--version"], ["--help"], ["-h"], ["train", "--help"]])
+def test_help_and_version_end_with_0(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        main(words)
+    except SystemExit as end:
+        assert not end.code
+    told = capsys.readouterr()
+    assert told.err == "" and told.out
+
+
+def test_the_module_runs_as_the_command_does() -> None:
+    told = subprocess.run([sys.executable, "-m", "lrc", "--version"], capture_output=True, text=True)
+    assert (told.returncode, told.stdout) == (0, f"lrc, version {lrc.__version__}\n")
+    wrong = subprocess.run([sys.executable, "-m", "lrc", "nothing"], capture_output=True, text=True)
+    assert wrong.returncode == 2 and "Traceback" not in wrong.stderr
+
+
+def test_train_help_names_lrcs_own_keys(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["train", "--help"])
+    text = capsys.readouterr().out
+    for key in ("train_file", "template", "answer_style", "option_orders", "tree_packing", "fold"):
+        assert key in text

@@ -1,0 +1,122 @@
+"""Steps that do not fit, numbers that are not finite, and checkpoints that keep their promise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from one_step import config, tree_trainer
+from small_models import adapted, make_model
+from token_trees import questions
+
+from lrc.checkpoint import checkpoints, fault
+from lrc.errors import MachineError
+
+SEQUENCES, PASSAGES = questions()
+LONGEST = max(len(sequence.inputs) for sequence in SEQUENCES)
+
+
+def limited(model: Any, tokens: int) -> Any:
+    """The model on a device whose memory holds rows of so many tokens, and that draws dropout before it fails."""
+
+    def fail(module: Any, args: Any, kwargs: Any, output: Any) -> None:
+        if kwargs["input_ids"].shape[1] > tokens:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    model.register_forward_hook(fail, with_kwargs=True)
+    return model
+
+
+def trained(folder: Path, model: Any, row_tokens: int, **settings: Any) -> Any:
+    trainer = tree_trainer(model, SEQUENCES, PASSAGES, config(folder, max_steps=3, **settings), row_tokens=row_tokens)
+    torch.manual_seed(5)
+    trainer.train()
+    return trainer
+
+
+def model(dropout: float = 0.3) -> Any:
+    return adapted(make_model("llama"), lora_dropout=dropout)
+
+
+def test_out_of_memory_halves_the_rows_and_changes_nothing_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = trained(tmp_path / "a", limited(model(), 2 * LONGEST), 8 * LONGEST)
+    told = [line for line in capsys.readouterr().err.splitlines() if "out of memory" in line]
+    assert told == [
+        f"cpu, step 1: out of memory with rows of {8 * LONGEST} tokens; going on with {4 * LONGEST}",
+        f"cpu, step 1: out of memory with rows of {4 * LONGEST} tokens; going on with {2 * LONGEST}",
+    ]
+    wanted = trained(tmp_path / "b", model(), 2 * LONGEST)
+    wide = trained(tmp_path / "c", model(), 8 * LONGEST)
+    pairs = list(zip(found.model.parameters(), wanted.model.parameters(), wide.model.parameters(), strict=True))
+    assert all(torch.equal(one, other) for one, other, _ in pairs)
+    assert not all(torch.equal(one, other) for one, _, other in pairs)  # dropout masks depend on the rows
+
+
+def test_a_question_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MachineError, match="cpu, step 1: its memory does not hold one question; "):
+        trained(tmp_path, limited(model(), LONGEST - 1), 8 * LONGEST)
+
+
+def test_rows_of_one_sequence_cannot_be_halved(tmp_path: Path) -> None:
+    trainer = tree_trainer(limited(model(), 3), SEQUENCES, PASSAGES, config(tmp_path), tree_packing=False)
+    with pytest.raises(MachineError, match="does not hold one question"):
+        trainer.train()
+
+
+class Poison:
+    """Makes the gradient of one step infinite while its loss stays finite."""
+
+    def __init__(self, parameter: torch.nn.Parameter, step: int) -> None:
+        self.left = step
+        parameter.register_hook(self.spoil)
+
+    def spoil(self, gradient: torch.Tensor) -> torch.Tensor:
+        self.left -= 1
+        return gradient if self.left else gradient * float("inf")
+
+
+@pytest.mark.parametrize("max_grad_norm", [0.0, 1.0])
+def test_a_gradient_that_is_not_finite_stops_the_run(max_grad_norm: float, tmp_path: Path) -> None:
+    spoilt = model(dropout=0.0)
+    parameter = next(p for p in spoilt.parameters() if p.requires_grad)
+    Poison(parameter, step=3)
+    settings = {"save_strategy": "steps", "save_steps": 1, "max_grad_norm": max_grad_norm}
+    names = ", ".join(str(i) for i in range(8))
+    with pytest.raises(MachineError, match=f"^step 3: its gradient is not finite, questions {names}; "):
+        trained(tmp_path, spoilt, 8 * LONGEST, per_device_train_batch_size=8, **settings)
+    assert parameter.isfinite().all()
+    assert [checkpoint.name for checkpoint in checkpoints(tmp_path)] == ["checkpoint-1", "checkpoint-2"]
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
+    trainer = trained(tmp_path, model(), 8 * LONGEST)
+    with torch.no_grad():
+        next(p for p in trainer.model.parameters() if p.requires_grad)[0, 0] = float("nan")
+    with pytest.raises(MachineError, match="^step 3: weights are not finite, so they are not saved; "):
+        trainer.save_model(str(tmp_path / "final"))
+    assert not (tmp_path / "final").exists()
+
+
+def test_checkpoints_are_whole_and_hold_no_arguments(tmp_path: Path) -> None:
+    trained(tmp_path, model(), 8 * LONGEST, save_strategy="steps", save_steps=1, save_total_limit=2)
+    assert [checkpoint.name for checkpoint in checkpoints(tmp_path)] == ["checkpoint-2", "checkpoint-3"]
+    for checkpoint in checkpoints(tmp_path):
+        assert fault(checkpoint) is None
+        names = {path.name for path in checkpoint.iterdir()}
+        assert {"adapter_model.safetensors", "optimizer.pt", "rng_state.pth", "trainer_state.json"} <= names
+        assert "training_args.bin" not in names
+
+
+def test_a_run_resumed_at_its_last_step_runs_no_more(tmp_path: Path) -> None:
+    # Three steps of a second epoch that would have more: upstream looks at max_steps only after a step.
+    first = trained(tmp_path, model(), 8 * LONGEST, save_strategy="steps", per_device_train_batch_size=4)
+    again = tree_trainer(
+        model(), SEQUENCES, PASSAGES, config(tmp_path, max_steps=3, per_device_train_batch_size=4, save_strategy="no")
+    )
+    again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
+    assert again.state.global_step == 3
+    assert all(torch.equal(a, b) for a, b in zip(first.model.parameters(), again.model.parameters(), strict=True))

@@ -1,0 +1,53 @@
+"""The scores kept while answering: what a new start takes from them, and what it leaves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lrc.scoring import OptionScores
+from lrc.sidefile import SideFile
+
+SCORES = {
+    place: OptionScores((-0.1 * place, -1 / 3, float("-inf")), (0.7, 0.3, 0.0), 1, place % 2 == 0) for place in range(5)
+}
+
+
+def begun(output: Path) -> SideFile:
+    side = SideFile.beside(output, ["model", 1, None])
+    assert not side.exists and side.start() == {}
+    side.append({place: SCORES[place] for place in (0, 3)})
+    side.append({4: SCORES[4]})
+    return side
+
+
+def test_what_was_scored_comes_back_exactly(tmp_path: Path) -> None:
+    begun(tmp_path / "answer.csv")
+    again = SideFile.beside(tmp_path / "answer.csv", ["model", 1, None])
+    assert again.exists
+    assert again.start() == {place: SCORES[place] for place in (0, 3, 4)}
+    again.append({1: SCORES[1]})
+    assert again.start().keys() == {0, 1, 3, 4}
+    again.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("facts", [["other", 1, None], ["model", 1, 0], ["model", 1]])
+def test_another_run_takes_nothing(facts: list[object], tmp_path: Path) -> None:
+    begun(tmp_path / "answer.csv")
+    other = SideFile.beside(tmp_path / "answer.csv", facts)
+    assert not other.exists and other.start() == {}
+
+
+def test_a_line_cut_short_is_left_out(tmp_path: Path) -> None:
+    side = begun(tmp_path / "answer.csv")
+    side.path.write_bytes(side.path.read_bytes()[:-20])
+    assert side.start().keys() == {0, 3}
+    side.path.write_bytes(b"\xff\xfe")
+    assert side.start() == {}
+
+
+def test_each_process_has_its_own(tmp_path: Path) -> None:
+    paths = {SideFile.beside(tmp_path / "answer.csv", [], process).path.name for process in range(3)}
+    assert paths == {".answer.csv.partial.jsonl", ".answer.csv.partial.1.jsonl", ".answer.csv.partial.2.jsonl"}
