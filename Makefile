@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test lint types clean
+.PHONY: install demo test faults lint types clean
 
 install: $(VENV)/.installed
 
@@ -18,6 +18,10 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest
+
+# Half an hour of kills, signals, damage and full disks; prints the table of docs/reliability.md.
+faults: install
+	LRC_FAULTS=long $(BIN)/python -m pytest tests/faults
 
 lint: install
 	$(BIN)/ruff check .

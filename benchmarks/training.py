@@ -60,10 +60,8 @@ def compare(flags: argparse.Namespace) -> None:
     seconds = interleave({name: trainer.train for name, trainer in trainers.items()}, flags.rounds)
     print(machine(), sides["lrc"][1])
     for name, taken in seconds.items():
-        best = len(records) / min(taken)
-        print(
-            f"{name}: {best:.2f} questions per processor second, loss {trainers[name].state.log_history[-1]['train_loss']:.5f}"
-        )
+        loss = trainers[name].state.log_history[-1]["train_loss"]
+        print(f"{name}: {len(records) / min(taken):.2f} questions per processor second, loss {loss:.5f}")
     for name in sides:
         if name.startswith("trl"):
             report_ratio(f"lrc against {name}", seconds[name], seconds["lrc"])

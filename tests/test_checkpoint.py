@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from lrc.checkpoint import MANIFEST, STAGE, checkpoints, clear_stage, fault, newest, rotate, seal
+from lrc.checkpoint import MANIFEST, STAGE, checkpoints, fault, newest, open_stage, rotate, seal
 
 
 def make(folder: Path, step: int) -> Path:
-    staged = clear_stage(folder) / f"checkpoint-{step}"
+    staged = open_stage(folder) / f"checkpoint-{step}"
     (staged / "shards").mkdir(parents=True)
     (staged / "weights").write_bytes(bytes([step] * 1000))
     (staged / "shards" / "0").write_text("state")
@@ -28,7 +28,7 @@ def test_a_sealed_checkpoint_is_whole(tmp_path: Path) -> None:
 
 def test_sealing_again_replaces_it(tmp_path: Path) -> None:
     make(tmp_path, 4)
-    staged = clear_stage(tmp_path) / "checkpoint-4"
+    staged = open_stage(tmp_path) / "checkpoint-4"
     staged.mkdir()
     (staged / "weights").write_text("new")
     seal(staged, tmp_path / "checkpoint-4")

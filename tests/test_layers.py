@@ -18,11 +18,12 @@ LIGHT = """
     errors questions output progress signals run
     answers tables findings cells cleaning package expansion bookparts marks sheet commas headers conflicts
     suspicions rows workbook layouts alpaca c3 manifest datafile neighbours duplicates splits plan account
-    submission metrics lexical memory calibration charts curves outcomes
+    submission metrics lexical memory calibration curves charts outcomes
 """
 MACHINERY = """
     dtypes strictyaml values arguments overrides recipe weights fingerprint scrub card hub tree prompt attention
-    lastlayer likelihood models scoring batches shorten corpus checkpoint space stopping history durable trainer
+    lastlayer likelihood models scoring batches shorten corpus checkpoint space stopping history durable validation
+    trainer
     rundir adapter shard graft merged probes sidefile answering tinybase
 """
 VERBS = "check convert demo evaluation generate merge preview publish report sft train"
@@ -31,9 +32,9 @@ MODULES = sorted(path.stem for path in SOURCE.glob("*.py") if path.stem != "__in
 
 
 def imported(statements: list[ast.stmt]) -> Iterator[str]:
-    """The modules of lrc that are imported anywhere in the statements, but for what runs as a script only."""
+    """The modules of lrc that are imported anywhere in the statements, but in a script or for a type checker only."""
     for node in statements:
-        if isinstance(node, ast.If) and "__name__" in ast.unparse(node.test):
+        if isinstance(node, ast.If) and ast.unparse(node.test) in ("__name__ == '__main__'", "TYPE_CHECKING"):
             continue
         if isinstance(node, ast.ImportFrom) and node.module == "lrc":
             yield from (alias.name for alias in node.names if alias.name in MODULES)

@@ -1,4 +1,4 @@
-"""What is installed: recipes, launch configs and samples are found by name, from a wheel and from an editable install."""
+"""Recipes, launch configs and samples are found by name, from a wheel and from an editable install."""
 
 import os
 import subprocess
@@ -9,7 +9,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-SHIPPED = ("lrc/recipes/tiny/lora.yaml", "lrc/accelerate_configs/cpu_2.yaml", "lrc/examples/sample.xlsx", "lrc/py.typed")
+SHIPPED = (
+    "lrc/recipes/tiny/lora.yaml",
+    "lrc/accelerate_configs/cpu_2.yaml",
+    "lrc/examples/sample.xlsx",
+    "lrc/report.html",
+    "lrc/py.typed",
+)
 FIND = """
 from importlib.resources import files
 from lrc.recipe import find_accelerate_config, find_recipe

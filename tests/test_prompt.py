@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import sentencepiece
 from small_models import save_tokenizer
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
 from lrc.alpaca import Record, to_record
@@ -97,6 +99,17 @@ def test_chat(tokenizer: Any) -> None:
     assert sequence.tokens.tolist() == tokenizer(f"{wanted}2<|im_end|>", add_special_tokens=False)["input_ids"]
     assert text_of(tokenizer, sequence.tokens[: sequence.prompt_length]) == wanted
     assert sequence.tokens[-1] == 259  # the turn's own end is learnt, not </s>
+
+
+@pytest.mark.parametrize("template", ["chinese-alpaca-2", "alpaca", "plain", "chat", "chat that writes it"])
+def test_exactly_one_bos(tokenizer: Any, template: str) -> None:
+    adding = copy.deepcopy(tokenizer)  # as most tokenizers do, which shows that their base was trained with it
+    adding.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 256)])
+    if template == "chat that writes it":
+        adding.chat_template = "{{ bos_token }}" + CHAT
+    ids = Prompt(adding, template.split()[0], "digit").sequence(to_record(QUESTION)).tokens.tolist()
+    without = Prompt(tokenizer, template.split()[0], "digit").sequence(to_record(QUESTION)).tokens.tolist()
+    assert ids == [256, *without] and 256 not in without
 
 
 @pytest.mark.parametrize("template", ["chinese-alpaca-2", "alpaca", "chat", "plain"])

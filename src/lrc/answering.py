@@ -141,4 +141,4 @@ def _run(model: str, asking: Asking) -> Run:
         raise ModelError(
             f"{folders[0]}: has no lrc_run.json that says how it was trained; give --template and --answer-style"
         )
-    return Run(asking.template, asking.answer_style, asking.answer_style == "digit")
+    return Run(asking.template, asking.answer_style, (asking.answer_style, asking.template) != ("text", "plain"))

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 TREE_IMPLEMENTATIONS = ("sdpa", "eager")
+LENGTH_DEPENDENT = ("dynamic", "longrope")
 LAYERS = {"full_attention", "sliding_attention"}
 
 
@@ -28,6 +29,8 @@ def why_no_trees(model: Any) -> str | None:
         return f"attention {implementation} takes no tree mask"
     if getattr(base, "_is_stateful", False) or kinds - LAYERS:
         return f"{config.model_type} has layers that are not plain attention"
+    if (getattr(config, "rope_parameters", None) or {}).get("rope_type") in LENGTH_DEPENDENT:
+        return f"{config.model_type}'s positions depend on the length of the whole row"
     if getattr(config, "alibi", False):
         return f"{config.model_type} counts positions by itself (ALiBi)"
     if "position_ids" not in inspect.signature(base.forward).parameters:

@@ -139,7 +139,7 @@ def _chart(name: str) -> Iterator[tuple[Axes, Callable[[], str]]]:
         import matplotlib
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise MachineError("report: matplotlib is not installed; pip install 'lrc[report]'") from error
+        raise MachineError("report: matplotlib is not installed; pip install matplotlib") from error
     text = io.StringIO()
     with matplotlib.rc_context(SETTINGS | {"svg.hashsalt": name}):
         figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")

@@ -20,12 +20,17 @@ MANIFEST = "checkpoint_manifest.json"
 _NAME = re.compile(r"checkpoint-(\d+)")
 
 
-def clear_stage(folder: Path) -> Path:
-    """Empty the stage of a run's folder and give it."""
+def open_stage(folder: Path) -> Path:
+    """Give the stage of a run's folder, empty."""
+    close_stage(folder)
     stage = folder / STAGE
-    shutil.rmtree(stage, ignore_errors=True)
     stage.mkdir(parents=True)
     return stage
+
+
+def close_stage(folder: Path) -> None:
+    """Remove the stage with whatever is on it."""
+    shutil.rmtree(folder / STAGE, ignore_errors=True)
 
 
 def seal(staged: Path, target: Path) -> None:

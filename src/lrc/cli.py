@@ -6,6 +6,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Sequence
+from io import TextIOWrapper
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -201,6 +202,9 @@ def demo(output_dir: Path, force: bool) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 refused, 2 wrong usage, 130 and 143 after SIGINT and SIGTERM."""
     signal.signal(signal.SIGTERM, _terminate)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that knows no Chinese gets escapes
     warnings.simplefilter("ignore", FutureWarning)  # of what upstream will rename
     try:
         cli.main(args=None if arguments is None else list(arguments), prog_name="lrc", standalone_mode=False)

@@ -11,7 +11,7 @@ from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from trl import SFTTrainer
 
 from lrc.batches import StepBatch
-from lrc.checkpoint import STAGE, clear_stage, rotate, seal
+from lrc.checkpoint import STAGE, close_stage, open_stage, rotate, seal
 from lrc.errors import MachineError
 from lrc.progress import say
 from lrc.space import disk_failures_told
@@ -113,7 +113,7 @@ class DurableTrainer(SFTTrainer):
         staged = folder / STAGE / target.name
         best = self.state.best_global_step == self.state.global_step and str(target)
         if self.is_world_process_zero():
-            clear_stage(folder)
+            open_stage(folder)
         self.accelerator.wait_for_everyone()
         self._staging = True
         try:
@@ -126,10 +126,10 @@ class DurableTrainer(SFTTrainer):
                         self.state.save_to_json(str(staged / "trainer_state.json"))
                     seal(staged, target)
                     rotate(folder, self.args.save_total_limit, self.state.best_model_checkpoint)
-                    clear_stage(folder)
+                    close_stage(folder)
         except MachineError as error:
             if self.is_world_process_zero():
-                clear_stage(folder)
+                close_stage(folder)
             self.refuse(str(error))
         finally:
             self._staging = False
@@ -155,8 +155,8 @@ class DurableTrainer(SFTTrainer):
         """Look at loss and gradient before the optimizer makes weights of them."""
         norm = super()._get_grad_norm(model, grad_norm)
         finite = self._loss.isfinite()
-        # A gradient scaler tries high scales, and skips the steps that overflow under them.
-        if norm is not None and getattr(self.accelerator, "scaler", None) is None:
+        # In fp16 a gradient scaler tries high scales, and skips the steps that overflow under them.
+        if norm is not None and self.accelerator.mixed_precision != "fp16":
             finite = finite & torch.as_tensor(norm, device=finite.device).isfinite()
         if not self._everywhere(bool(finite)):
             what = "gradient" if self._loss.isfinite() else "loss"

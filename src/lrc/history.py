@@ -29,7 +29,7 @@ class History(TrainerCallback):
         """Start the progress, and take back the lines of steps that will be done again."""
         if not state.is_world_process_zero:
             return
-        _keep_until(_file(args), state.global_step)
+        _keep_until(_file(args), state.global_step, state.max_steps)
         self._advance = self._stack.enter_context(track("train", state.max_steps, "steps"))
         self._advance(state.global_step)
 
@@ -69,10 +69,11 @@ def _file(args: TrainingArguments) -> Path:
     return Path(args.output_dir or ".") / METRICS_FILE
 
 
-def _keep_until(path: Path, step: int) -> None:
+def _keep_until(path: Path, step: int, last: int) -> None:
     """Keep the lines of the steps that the checkpoint knows.
 
-    A line cut short by a kill goes, too, and so does the summary of a run that was asked to stop.
+    A line cut short by a kill goes, too, and so do lines that will be written again: the summary of a run that was
+    asked to stop, and the evaluation after the last step.
     """
     if not path.is_file():
         return
@@ -80,7 +81,8 @@ def _keep_until(path: Path, step: int) -> None:
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
             told = json.loads(line)
-            if told["step"] <= step > 0 and "train_runtime" not in told:
+            again = "train_runtime" in told or ("eval_loss" in told and told["step"] == last)
+            if told["step"] <= step > 0 and not again:
                 kept.append(line)
         except (ValueError, KeyError, TypeError):
             continue

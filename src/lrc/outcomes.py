@@ -73,13 +73,13 @@ class Outcome:
         return self.probabilities[self.answer - 1]
 
 
-def write_outcomes(path: Path, outcomes: Iterable[Outcome]) -> None:
-    """Write a line a question, in place of a file that is there.
+def write_outcomes(path: Path, outcomes: Iterable[Outcome], *, force: bool = False) -> None:
+    """Write a line a question.
 
     Raises:
-        OutputError: the file system refuses.
+        OutputError: `path` exists and `force` is false, or the file system refuses.
     """
-    with new_file(path, force=True) as temporary, temporary.open("w", encoding="utf-8") as file:
+    with new_file(path, force=force) as temporary, temporary.open("w", encoding="utf-8") as file:
         for outcome in outcomes:
             file.write(json.dumps(_to_object(outcome), ensure_ascii=False) + "\n")
 

@@ -41,7 +41,7 @@ class Prompt:
         tokenizer: from `models.load_tokenizer`.
         template: a name in `TEMPLATES`.
         answer_style: `digit`, the completion is the option's number; `text`, it is the option's text.
-        list_options: whether the prompt lists the options; None takes what the style needs.
+        list_options: whether the prompt lists the options; None lists them, but not for text with plain.
 
     Raises:
         RecipeError: an unknown template or style, digits without a list of options, or `chat` without a chat template.
@@ -52,7 +52,7 @@ class Prompt:
             raise RecipeError(f"template is {template!r}, expected one of {', '.join(TEMPLATES)}")
         if answer_style not in STYLES:
             raise RecipeError(f"answer_style is {answer_style!r}, expected one of {', '.join(STYLES)}")
-        self.list_options = answer_style == "digit" if list_options is None else list_options
+        self.list_options = (answer_style, template) != ("text", "plain") if list_options is None else list_options
         if answer_style == "digit" and not self.list_options:
             raise RecipeError(
                 "list_options is false, but a digit means nothing without the list; set answer_style: text"

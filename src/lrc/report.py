@@ -49,7 +49,8 @@ def report(run_dir: Path, *, output: Path | None = None, force: bool = False) ->
     curves, outcomes = read_curves(run_dir / METRICS_FILE), read_outcomes(run_dir / OUTCOMES_FILE)
     page = render(run_dir.resolve().name, run, curves, outcomes)
     with new_file(output, force=force) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        # Half a surrogate pair, which JSON can hold, becomes a question mark.
+        temporary.write_text(page, encoding="utf-8", errors="replace")
     print(f"wrote {output}")
 
 

@@ -9,9 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lrc.checkpoint import STAGE, clear_stage, newest
+from lrc.checkpoint import STAGE, close_stage, newest, open_stage
 from lrc.errors import OutputError
-from lrc.history import METRICS_FILE
 from lrc.output import flush, new_file
 from lrc.progress import say
 from lrc.run import RUN_FILE, Run, read_run
@@ -56,8 +55,8 @@ class RunFolder:
     @property
     def checkpoint(self) -> str | None:
         """The newest checkpoint that is whole, once what a kill left behind is out of the way; for one process."""
-        shutil.rmtree(clear_stage(self.path))
-        for leftover in _unnamed(self.path):
+        close_stage(self.path)
+        for leftover in _unnamed(self.path, "*"):
             leftover.unlink()
         found = newest(self.path, say)
         return str(found) if found else None
@@ -72,13 +71,17 @@ class RunFolder:
             MachineError: the disk is full.
         """
         first = trainer.is_world_process_zero()
-        staged = (clear_stage(self.path) if first else self.path / STAGE) / "final"
-        with disk_failures_told(self.path, staged):
-            trainer.save_model(str(staged))
-            trainer.accelerator.wait_for_everyone()
+        staged = (open_stage(self.path) if first else self.path / STAGE) / "final"
+        try:
+            with disk_failures_told(self.path, staged):
+                trainer.save_model(str(staged))
+                trainer.accelerator.wait_for_everyone()
+                if first:
+                    self._publish(staged)
+                    self._write(replace(self.run, finished=True))
+        finally:
             if first:
-                self._publish(staged)
-                self._write(replace(self.run, finished=True))
+                close_stage(self.path)
         trainer.accelerator.wait_for_everyone()
 
     def _publish(self, staged: Path) -> None:
@@ -89,7 +92,6 @@ class RunFolder:
         for file in files:
             file.replace(self.path / file.name)
         flush(self.path)
-        shutil.rmtree(staged.parent)
 
     def _write(self, run: Run) -> None:
         with new_file(self.path / RUN_FILE, force=True) as file:
@@ -98,12 +100,12 @@ class RunFolder:
 
 def _holds_something(path: Path) -> bool:
     """Whether there is more in a folder than the temporary files of a run that was killed as it began."""
-    return path.is_dir() and set(path.iterdir()) != set(_unnamed(path))
+    return path.is_dir() and set(path.iterdir()) != set(_unnamed(path, RUN_FILE))
 
 
-def _unnamed(path: Path) -> list[Path]:
+def _unnamed(path: Path, name: str) -> list[Path]:
     """Files that a kill kept from getting their names, see `lrc.output`."""
-    return [file for name in (RUN_FILE, METRICS_FILE) for file in path.glob(f".{name}.*.part")]
+    return list(path.glob(f".{name}.*.part"))
 
 
 def file_digest(path: Path) -> str:

@@ -29,6 +29,7 @@ from lrc.errors import DataError, LrcError, MachineError, RecipeError
 from lrc.fingerprint import fingerprint_base
 from lrc.history import History
 from lrc.models import check_vocabulary, load_base, load_tokenizer
+from lrc.outcomes import OUTCOMES_FILE, Outcome, write_outcomes
 from lrc.progress import say, silence
 from lrc.prompt import Prompt
 from lrc.recipe import Recipe, load_recipe
@@ -91,6 +92,9 @@ def train(recipe: Recipe) -> None:
         if args.process_index == 0:
             say(f"{folder.path}: stopped after step {trainer.state.global_step}; run again to go on from there")
         sys.exit(128 + stopping.signal)
+    outcomes = [Outcome.of(question, scores) for question, scores in trainer.final_scores()]
+    if outcomes and args.process_index == 0:
+        write_outcomes(folder.path / OUTCOMES_FILE, outcomes)
     folder.finish(trainer)
 
 

@@ -39,7 +39,8 @@ class Space(TrainerCallback):
         tokenizer = _tokenizer_bytes(kwargs.get("processing_class"))
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         adapter = sum(parameter.numel() * parameter.element_size() for parameter in trained) + tokenizer
-        one = adapter + sum(parameter.numel() for parameter in trained) * _optimizer_bytes(str(args.optim).lower())
+        weights = sum(parameter.numel() for parameter in trained)
+        one = adapter + weights * _optimizer_bytes(getattr(args.optim, "value", args.optim))
         count = _checkpoints_to_come(args, state, len(checkpoints(folder)))
         need, free = count * one + adapter, shutil.disk_usage(folder).free
         if need > free:

@@ -26,6 +26,8 @@ from lrc.durable import DurableTrainer
 from lrc.lastlayer import prune_last_layer
 from lrc.likelihood import row_budget, target_log_probs
 from lrc.progress import say
+from lrc.questions import Question
+from lrc.scoring import OptionScores
 from lrc.tree import Row, TokenSequence
 from lrc.validation import Validation, combine
 
@@ -86,6 +88,7 @@ class TreeTrainer(DurableTrainer):
         if whole and self.is_world_process_zero():
             say(whole)
         self.row_tokens = row_budget(self.args.device, row_tokens)
+        self.evaluated: tuple[int, list[tuple[Question, OptionScores]]] = (-1, [])  # the step, and what was found
         self._step_rows = 0
         self._weights = sum(parameter.numel() for parameter in self.model.parameters())
 
@@ -163,8 +166,18 @@ class TreeTrainer(DurableTrainer):
             places = np.array_split(places, self.args.world_size)[self.args.process_index]
         with self.compute_loss_context_manager():
             mine = validation.evaluate(places.tolist(), self.model, self.args.device, self.row_tokens)
-        metrics = combine([mine] if self._lockstep else gather_object([mine]), metric_key_prefix)
+        tallies = [mine] if self._lockstep else gather_object([mine])
+        self.evaluated = self.state.global_step, [pair for tally in tallies for pair in tally.scores]
+        metrics = combine(tallies, metric_key_prefix)
         return EvalLoopOutput(None, None, metrics, num_samples=len(validation.records))
+
+    def final_scores(self) -> list[tuple[Question, OptionScores]]:
+        """The validation questions as the trained model answers them, evaluated now unless that was just done."""
+        if self.validation is None:
+            return []
+        if self.evaluated[0] != self.state.global_step or self.args.load_best_model_at_end:
+            self.evaluate()
+        return self.evaluated[1]
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """Upstream's optimizer; with `loraplus_lr_ratio`, B learns faster than A (Hayou et al. 2024)."""

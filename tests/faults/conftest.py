@@ -2,45 +2,41 @@
 
 from __future__ import annotations
 
-import os
-from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from processes import Command
+from strikes import LONG, STEPS
 
 from lrc.alpaca import dump_records, to_record
 from lrc.questions import Question
 from lrc.tinybase import make_base
 
-LONG = os.environ.get("LRC_FAULTS") == "long"
-STEPS = 8
-_struck: Counter[tuple[str, str]] = Counter()
+_struck: dict[tuple[Any, ...], list[int]] = {}  # by verb and fault: how often, and how often it went wrong
 
 
-def times(short: int, long: int) -> range:
-    """How often to strike, in the suite and in `make faults`."""
-    return range(long if LONG else short)
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the marker that puts a test into the table."""
+    config.addinivalue_line("markers", "fault(verb, what): counts in the table that `make faults` prints")
 
 
-@pytest.fixture
-def struck(request: pytest.FixtureRequest) -> Iterator[list[str]]:
-    """Give it `verb` and `fault` for the table; they count when the test passes."""
-    row: list[str] = []
-    failed = request.session.testsfailed
-    yield row
-    if row and request.session.testsfailed == failed:
-        _struck[(row[0], row[1])] += 1
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
+    """Count a strike, and whether lrc kept its promise."""
+    marker = item.get_closest_marker("fault")
+    if marker and call.when == "call":
+        strikes = _struck.setdefault(marker.args, [0, 0])
+        strikes[0] += 1
+        strikes[1] += call.excinfo is not None
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print the table for docs/reliability.md."""
     if LONG and _struck:
-        terminalreporter.write_line("\n| verb | fault | times | not as promised |\n|---|---|---|---|")
-        for (verb, fault), count in sorted(_struck.items()):
-            terminalreporter.write_line(f"| {verb} | {fault} | {count} | 0 |")
+        terminalreporter.write_line("\n| verb | fault and promise | times | broken |\n|---|---|---|---|")
+        for (verb, what), (count, broken) in sorted(_struck.items()):
+            terminalreporter.write_line(f"| {verb} | {what} | {count} | {broken} |")
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import times
 from processes import Command
+from strikes import LONG, times
 
 from lrc.alpaca import dump_records, to_record
 from lrc.questions import Question
@@ -52,10 +52,11 @@ def lines(path: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
+@pytest.mark.fault("generate", "SIGKILL between chunks, then run again: the same CSV and scores")
 @pytest.mark.parametrize("chunks", times(4, 7))
 @pytest.mark.parametrize("repeat", times(1, 6))
 def test_generate_goes_on_after_a_kill(
-    chunks: int, repeat: int, inputs: Path, adapter: Path, data: Path, answers: Path, tmp_path: Path, struck: list[str]
+    chunks: int, repeat: int, inputs: Path, adapter: Path, data: Path, answers: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "answer.csv"
     command = generate(inputs, adapter, data, output)
@@ -67,7 +68,6 @@ def test_generate_goes_on_after_a_kill(
     assert output.read_bytes() == answers.read_bytes()
     assert output.with_suffix(".jsonl").read_bytes() == answers.with_suffix(".jsonl").read_bytes()
     assert known >= 1 and not side(output).exists()
-    struck[:] = ["generate", "SIGKILL between chunks, then run again: the same CSV and scores"]
 
 
 def test_generate_takes_no_score_of_another_run(
@@ -88,9 +88,10 @@ def test_generate_takes_no_score_of_another_run(
     assert output.read_bytes() == answers.read_bytes()
 
 
-@pytest.mark.parametrize("limit", [2_000, 60_000] if len(times(2, 10)) == 2 else [2_000 * 2**i for i in range(6)])
+@pytest.mark.fault("generate", "file size limit: one line, no CSV, the same CSV once there is space")
+@pytest.mark.parametrize("limit", [2_000 * 2**i for i in range(6)] if LONG else [2_000, 60_000])
 def test_generate_on_a_full_disk(
-    limit: int, inputs: Path, adapter: Path, data: Path, answers: Path, tmp_path: Path, struck: list[str]
+    limit: int, inputs: Path, adapter: Path, data: Path, answers: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "answer.csv"
     command = generate(inputs, adapter, data, output, file_limit=limit)
@@ -100,7 +101,6 @@ def test_generate_on_a_full_disk(
     assert not output.exists()
     assert generate(inputs, adapter, data, output).wait() == 0
     assert output.read_bytes() == answers.read_bytes()
-    struck[:] = ["generate", "file size limit: one line, no CSV, the same CSV once there is space"]
 
 
 def merge(adapter: Path, inputs: Path, output: Path) -> Command:
@@ -125,16 +125,11 @@ MERGE_MOMENTS: list[Callable[[Path], bool]] = [
 ]
 
 
+@pytest.mark.fault("merge", "SIGKILL while written: whole or not there, then the same model")
 @pytest.mark.parametrize("repeat", times(1, 10))
 @pytest.mark.parametrize("moment", MERGE_MOMENTS)
 def test_a_killed_merge(
-    moment: Callable[[Path], bool],
-    repeat: int,
-    inputs: Path,
-    adapter: Path,
-    merged: Path,
-    tmp_path: Path,
-    struck: list[str],
+    moment: Callable[[Path], bool], repeat: int, inputs: Path, adapter: Path, merged: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "m"
     merge(adapter, inputs, output).kill_when(lambda: moment(output))
@@ -142,7 +137,6 @@ def test_a_killed_merge(
         again = merge(adapter, inputs, output)
         assert again.wait() == 0, again.told
     assert contents(output) == contents(merged)
-    struck[:] = ["merge", "SIGKILL while written: whole or not there, then the same model"]
 
 
 SAMPLE = Path(__file__).parents[2] / "examples" / "sample.xlsx"
@@ -169,11 +163,10 @@ CONVERT_MOMENTS: list[Callable[[Path], bool]] = [
 ]
 
 
+@pytest.mark.fault("convert", "SIGKILL while written: whole files, then the same set without --force")
 @pytest.mark.parametrize("repeat", times(1, 10))
 @pytest.mark.parametrize("moment", CONVERT_MOMENTS)
-def test_a_killed_convert(
-    moment: Callable[[Path], bool], repeat: int, converted: Path, tmp_path: Path, struck: list[str]
-) -> None:
+def test_a_killed_convert(moment: Callable[[Path], bool], repeat: int, converted: Path, tmp_path: Path) -> None:
     output = tmp_path / "data"
     convert(output).kill_when(lambda: output.is_dir() and moment(output))
     for file in output.glob("sample_*.json"):
@@ -182,14 +175,12 @@ def test_a_killed_convert(
         again = convert(output)
         assert again.wait() == 0, again.told
     assert contents(output) == contents(converted)
-    struck[:] = ["convert", "SIGKILL while written: whole files, then the same set without --force"]
 
 
+@pytest.mark.fault("merge", "SIGINT or SIGTERM: status 130 or 143, nothing left behind")
 @pytest.mark.parametrize("repeat", times(1, 20))
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
-def test_a_signal_ends_merge(
-    number: int, repeat: int, inputs: Path, adapter: Path, tmp_path: Path, struck: list[str]
-) -> None:
+def test_a_signal_ends_merge(number: int, repeat: int, inputs: Path, adapter: Path, tmp_path: Path) -> None:
     output = tmp_path / "m"
     command = merge(adapter, inputs, output)
     status = command.signal_when(lambda: any(tmp_path.glob(".m.*.part")), number)
@@ -197,7 +188,6 @@ def test_a_signal_ends_merge(
     assert "Traceback" not in "\n".join(command.told)
     assert output.exists() == (status == 0)
     assert not any(tmp_path.glob(".m.*.part"))
-    struck[:] = ["merge", "SIGINT or SIGTERM: status 130 or 143, nothing left behind"]
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -1,0 +1,42 @@
+"""Outcomes of labelled questions: written, read again, and refused where they are something else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from report_runs import OUTCOMES
+
+from lrc.errors import DataError
+from lrc.outcomes import OUTCOMES_FILE, Outcome, read_outcomes, write_outcomes
+from lrc.questions import Question
+
+
+def test_outcomes_come_back_as_they_were(tmp_path: Path) -> None:
+    blank = Question("7", "文", "問", ("甲", "乙", "", "丁"), answer=2)
+    outcomes = [*OUTCOMES, Outcome(blank, (0.5, 0.5, 0.0, 0.0), 2, scores=(-0.7, -0.7, None, None))]
+    write_outcomes(tmp_path / OUTCOMES_FILE, outcomes)
+    assert read_outcomes(tmp_path / OUTCOMES_FILE) == outcomes
+
+
+@pytest.mark.parametrize(
+    ("change", "finding"),
+    [
+        ({"answer": 5}, "answer is 5, expected 1 to 4"),
+        ({"answer": None}, "not all whole numbers"),
+        ({"prediction": 0}, "prediction is 0, expected 1 to 4"),
+        ({"probabilities": [1.0]}, "expected 4 from 0 to 1"),
+        ({"probabilities": [float("nan"), 0, 0, 1]}, "expected 4 from 0 to 1"),
+        ({"options": "一二三四"}, "not all texts"),
+        ({"passage": 3}, "not all texts"),
+    ],
+)
+def test_wrong_line_is_named(tmp_path: Path, change: dict[str, Any], finding: str) -> None:
+    path = tmp_path / OUTCOMES_FILE
+    write_outcomes(path, OUTCOMES)
+    first, *others = path.read_text().splitlines()
+    path.write_text("\n".join([first, json.dumps(json.loads(others[0]) | change), *others]) + "\n")
+    with pytest.raises(DataError, match=rf"{OUTCOMES_FILE}, line 2: .*{finding}.*; train again, or remove the file"):
+        read_outcomes(path)

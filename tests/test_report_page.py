@@ -1,0 +1,130 @@
+"""The page of `lrc report` in a real browser: filters, languages, keyboard, screen reader, phone and dark theme."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browser import DESKTOP, PHONE, chromium, complaints
+from report_runs import ATTACK, make_run
+
+from lrc.report import report
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    return make_run(tmp_path / "run <b>1")
+
+
+@pytest.fixture
+def desktop(run_dir: Path) -> Iterator[Any]:
+    """The page in a wide window."""
+    report(run_dir)
+    with chromium(size=DESKTOP) as browser:
+        browser.get((run_dir / "report.html").as_uri())
+        yield browser
+
+
+def shown(browser: Any) -> list[str]:
+    """The headings of the wrong answers in view, in order."""
+    script = (
+        "return [...document.querySelectorAll('.mistake h3')].filter((e) => e.offsetParent).map((e) => e.innerText)"
+    )
+    return list(browser.execute_script(script))
+
+
+def test_browser_runs_nothing_of_the_data_and_fetches_nothing(desktop: Any) -> None:
+    assert desktop.execute_script("return window.broken") is None
+    assert desktop.execute_script("return performance.getEntriesByType('resource').length") == 0
+    assert complaints(desktop) == []
+    assert ATTACK in desktop.execute_script("return document.querySelector('.passage').textContent")
+    # The policy holds even for a script that gets into the page in another way.
+    desktop.execute_script("document.body.setAttribute('onclick', 'window.broken=1'); document.body.click()")
+    assert desktop.execute_script("return window.broken") is None
+
+
+def test_mistakes_are_filtered_hardest_first(desktop: Any) -> None:
+    assert shown(desktop) == ["攻擊題", "第6題：小明在做什麼？", "第5題：小明在做什麼？"]
+    desktop.find_element("id", "search").send_keys("燈塔")
+    assert shown(desktop) == ["第6題：小明在做什麼？"]
+    assert desktop.find_element("css selector", "[role=status]").text == "1 / 3 shown"
+    desktop.find_element("id", "search").clear()
+    desktop.find_element("css selector", "[name=prediction][value='1']").send_keys(" ")
+    assert shown(desktop) == ["攻擊題", "第6題：小明在做什麼？"]
+    desktop.find_element("css selector", "[name=answer][value='4']").send_keys(" ")
+    assert shown(desktop) == []
+    assert desktop.find_element("id", "none").is_displayed()
+
+
+def test_language_changes_by_keyboard_and_is_remembered(desktop: Any) -> None:
+    title = desktop.find_element("id", "recipe")
+    assert title.text == "Recipe"
+    desktop.find_element("id", "english").send_keys("\ue014")  # arrow right
+    assert title.text == "訓練設定"
+    desktop.refresh()
+    assert desktop.find_element("id", "recipe").text == "訓練設定"
+    assert desktop.execute_script("return document.documentElement.lang") == "zh-Hant"
+
+
+def test_keyboard_starts_at_the_skip_link(desktop: Any) -> None:
+    desktop.find_element("tag name", "body").send_keys("\ue004")  # tab
+    link = desktop.switch_to.active_element
+    assert link.text == "Skip to the content" and link.rect["x"] >= 0
+    outline = desktop.execute_script("return getComputedStyle(document.activeElement).outlineStyle")
+    assert outline == "solid"
+    link.send_keys("\ue007")  # enter
+    assert desktop.switch_to.active_element.get_attribute("id") == "main"
+
+
+def test_screen_reader_finds_landmarks_and_names(desktop: Any) -> None:
+    nodes = desktop.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
+    named: dict[str, list[str]] = {}
+    for node in nodes:
+        if not node["ignored"]:
+            name = str(node.get("name", {}).get("value", ""))
+            named.setdefault(node["role"]["value"], []).append(name)
+    assert {"banner", "navigation", "main", "contentinfo", "search", "status"} <= named.keys()
+    assert named["image"] == [
+        "Loss",
+        "Right answers",
+        "Learning rate",
+        "Right answers by passage length",
+        "Calibration",
+    ]
+    for role in ("table", "region", "radio", "searchbox", "article", "link"):
+        assert named[role] and all(named[role]), role
+    ids = desktop.execute_script("return [...document.querySelectorAll('[id]')].map(e => e.id)")
+    assert len(ids) == len(set(ids))
+
+
+CONTRAST = """
+const channels = (text) => text.match(/[\\d.]+/g).slice(0, 3).map(Number);
+const light = (text) => {
+  const [r, g, b] = channels(text).map((c) => (c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+};
+const behind = (e) => (getComputedStyle(e).backgroundColor.endsWith(", 0)") ? behind(e.parentElement) : e);
+const ratios = {};
+for (const selector of ["h1", "header p", "nav a", ".note", "caption", "summary", ".axis", ".right strong", ".place"]) {
+  const element = document.querySelector(selector);
+  const pair = [getComputedStyle(element).color, getComputedStyle(behind(element)).backgroundColor].map(light);
+  ratios[selector] = (Math.max(...pair) + 0.05) / (Math.min(...pair) + 0.05);
+}
+return ratios;
+"""
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_phone_page_fits_and_is_readable_in_both_themes(run_dir: Path, dark: bool) -> None:
+    report(run_dir)
+    with chromium(size=PHONE, dark=dark, language="zh-TW") as browser:
+        browser.get((run_dir / "report.html").as_uri())
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= PHONE[0]
+        assert browser.find_element("id", "recipe").text == "訓練設定"
+        paper = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
+        assert (int(re.findall(r"\d+", paper)[0]) < 64) == dark
+        ratios = browser.execute_script(CONTRAST)
+    assert min(ratios.values()) >= 4.5, ratios  # WCAG 2.2, 1.4.3
