@@ -19,7 +19,7 @@ demo: install
 test: install
 	$(BIN)/python -m pytest
 
-# Half an hour of kills, signals, damage and full disks; prints the table of docs/reliability.md.
+# Seven minutes of kills, signals, damage and full disks; prints the table of docs/reliability.md.
 faults: install
 	LRC_FAULTS=long $(BIN)/python -m pytest tests/faults
 

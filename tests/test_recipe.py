@@ -206,3 +206,21 @@ def test_a_name_that_does_not_exist_gets_the_nearest(tmp_path: Path) -> None:
         find_recipe("chinese-alpaca-2-7b/qlorra")
     with pytest.raises(RecipeError, match="no such accelerate config; give a YAML file, or one of cpu, cpu_2"):
         find_accelerate_config("xyz")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("packing", "true"), ("label_smoothing_factor", "0.1"), ("train_sampling_strategy", "group_by_length")],
+)
+def test_a_key_that_would_do_nothing_is_refused(tmp_path: Path, key: str, value: str) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(f"model_name_or_path: m\ntrain_file: a_train.json\noutput_dir: o\n{key}: {value}\n")
+    with pytest.raises(RecipeError, match=key):
+        load_recipe(path)
+
+
+def test_a_push_needs_the_name_of_a_repository(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("model_name_or_path: m\ntrain_file: a_train.json\noutput_dir: o\npush_to_hub: true\n")
+    with pytest.raises(RecipeError, match="hub_model_id is missing"):
+        load_recipe(path)

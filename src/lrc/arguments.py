@@ -172,6 +172,19 @@ class TrainingArguments(SFTConfig):
     )
     completion_only_loss: bool | None = field(default=True, metadata={"help": "Learn the answer, not the question."})
 
+    def __post_init__(self) -> None:
+        for key, value in WITHOUT_USE.items():
+            if getattr(self, key) != value:
+                raise ValueError(f"{key} is {getattr(self, key)}, which packed trees have no use for; remove it")
+        if self.train_sampling_strategy not in SAMPLING:
+            raise ValueError(
+                f"train_sampling_strategy is {self.train_sampling_strategy}, expected random or sequential; "
+                "packed trees leave nothing to pad"
+            )
+        if self.push_to_hub and not self.hub_model_id:
+            raise ValueError("push_to_hub is true, but hub_model_id is missing; give USER/NAME")
+        super().__post_init__()
+
 
 def _of_fold(file: str, fold: int, part: str) -> str:
     ending, folded = f"_{part}.json", f"_fold{fold}_{part}.json"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from datasets import Dataset
 
 from lrc.alpaca import Record, with_question
+from lrc.datafile import read_records
 from lrc.errors import DataError
 from lrc.progress import track
 from lrc.prompt import Prompt, reordered
@@ -25,6 +27,32 @@ class Corpus:
     records: list[Record]  # as they fit, some with a shorter passage
     shortened: list[str]  # ids
     skipped: list[str]
+
+    @property
+    def count(self) -> int:
+        """How many records the file has."""
+        return len(self.records) + len(self.skipped)
+
+
+def read_corpus(path: Path, prompt: Prompt, max_length: int | None, on_too_long: str, *, stage: str) -> Corpus:
+    """Read labelled records that can be trained on; for the arguments see `fit`.
+
+    Raises:
+        DataError: the file cannot be read, a record has no answer, or the prompt needs parts that it does not have.
+    """
+    records = read_records(path)
+    unanswered = [record.id for record in records if record.output is None]
+    if unanswered:
+        raise DataError(
+            f"{path}: {len(unanswered)} records have no output, first {unanswered[0]}; give labelled questions"
+        )
+    foreign = [record.id for record in records if record.question is None]
+    if foreign and (prompt.answer_style == "text" or prompt.template == "plain"):
+        raise DataError(
+            f"{path}: {len(foreign)} records cannot be read as passage, question and options, first {foreign[0]}; "
+            "use answer_style: digit with another template than plain"
+        )
+    return fit(records, prompt, max_length, on_too_long, stage=stage)
 
 
 def fit(records: Sequence[Record], prompt: Prompt, max_length: int | None, on_too_long: str, *, stage: str) -> Corpus:

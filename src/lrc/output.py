@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,10 +35,9 @@ def new_file(path: Path, *, force: bool = False) -> Iterator[Path]:
     refuse_existing(path, force=force)
     with _named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
+        temporary = _free_name(path)
         try:
+            temporary.touch(mode=0o600, exist_ok=False)
             yield temporary
             temporary.chmod(0o666 & ~_umask())
             flush(temporary)
@@ -58,8 +57,9 @@ def new_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
     refuse_existing(path, force=force)
     with _named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+        temporary = _free_name(path)
         try:
+            temporary.mkdir(mode=0o700)
             yield temporary
             temporary.chmod(0o777 & ~_umask())
             for file in sorted(temporary.rglob("*")):
@@ -78,6 +78,11 @@ def flush(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _free_name(path: Path) -> Path:
+    """A hidden name beside `path`, drawn before anything is made, so that a signal leaves nothing behind."""
+    return path.parent / f".{path.name}.{secrets.token_hex(4)}.part"
 
 
 def _remove(path: Path) -> None:

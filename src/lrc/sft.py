@@ -21,13 +21,12 @@ from torch.distributed import DistError
 from transformers import set_seed
 from trl.trainer.utils import get_peft_config, get_quantization_config
 
-from lrc.alpaca import Record
 from lrc.checkpoint import fault
-from lrc.corpus import Corpus, Drawing, fit, tokenize
-from lrc.datafile import read_records
-from lrc.errors import DataError, LrcError, MachineError, RecipeError
+from lrc.corpus import Corpus, Drawing, read_corpus, tokenize
+from lrc.errors import LrcError, MachineError, RecipeError
 from lrc.fingerprint import fingerprint_base
 from lrc.history import History
+from lrc.hub import publish_folder
 from lrc.models import check_vocabulary, load_base, load_tokenizer
 from lrc.outcomes import OUTCOMES_FILE, Outcome, write_outcomes
 from lrc.progress import say, silence
@@ -59,7 +58,7 @@ def train(recipe: Recipe) -> None:
     prompt = Prompt(tokenizer, data.template, data.answer_style, data.list_options)
     training = _read(data.train_file, recipe, prompt, "training questions")
     validation = _read(data.validation_file, recipe, prompt, "validation questions")
-    folder = _folder(recipe, prompt)
+    folder = _folder(recipe, prompt, {"train_file": training, "validation_file": validation})
     if folder.finished:
         say(f"{folder.path}: this run is finished already; nothing to do")
         return
@@ -67,6 +66,7 @@ def train(recipe: Recipe) -> None:
     model = _base(recipe)
     check_vocabulary(tokenizer, model, data.expected_vocab_size)
     dataset = tokenize(training.records, prompt, stage="tokenize")
+    pushed, args.push_to_hub = args.push_to_hub, False  # upstream would send what lrc keeps back
     try:
         trainer = TreeTrainer(
             model=model,
@@ -96,6 +96,8 @@ def train(recipe: Recipe) -> None:
     if outcomes and args.process_index == 0:
         write_outcomes(folder.path / OUTCOMES_FILE, outcomes)
     folder.finish(trainer)
+    if pushed and args.process_index == 0:
+        say(publish_folder(folder.path, args.hub_model_id, bool(args.hub_private_repo)))
 
 
 def check_processes(world_size: int) -> None:
@@ -115,33 +117,19 @@ def check_processes(world_size: int) -> None:
 
 
 def _read(file: str | None, recipe: Recipe, prompt: Prompt, stage: str) -> Corpus:
+    """Read a file of the recipe, and say what was shortened or left out of it."""
     if file is None:
         return Corpus([], [], [])
-    records = read_records(Path(file))
-    unanswered = [record.id for record in records if record.output is None]
-    if unanswered:
-        raise DataError(
-            f"{file}: {len(unanswered)} records have no output, first {unanswered[0]}; give labelled questions"
-        )
-    _refuse_foreign(file, records, prompt)
-    corpus = fit(records, prompt, recipe.training.max_length, recipe.data.on_too_long, stage=stage)
+    max_length = recipe.training.max_length
+    corpus = read_corpus(Path(file), prompt, max_length, recipe.data.on_too_long, stage=stage)
     if recipe.training.process_index == 0:
         for what, ids in (("passages shortened", corpus.shortened), ("questions left out", corpus.skipped)):
             if ids:
-                say(f"{file}: {len(ids)} {what} to fit max_length {recipe.training.max_length}: {', '.join(ids)}")
+                say(f"{file}: {len(ids)} {what} to fit max_length {max_length}: {', '.join(ids)}")
     return corpus
 
 
-def _refuse_foreign(file: str, records: Sequence[Record], prompt: Prompt) -> None:
-    foreign = [record.id for record in records if record.question is None]
-    if foreign and (prompt.answer_style == "text" or prompt.template == "plain"):
-        raise DataError(
-            f"{file}: {len(foreign)} records cannot be read as passage, question and options, first {foreign[0]}; "
-            "use answer_style: digit with another template than plain"
-        )
-
-
-def _folder(recipe: Recipe, prompt: Prompt) -> RunFolder:
+def _folder(recipe: Recipe, prompt: Prompt, corpora: dict[str, Corpus]) -> RunFolder:
     """Take the recipe's `output_dir`; the first process decides, the others find its decision there."""
     data, args, base = recipe.data, recipe.training, recipe.model
     files = {"train_file": data.train_file, "validation_file": data.validation_file}
@@ -152,11 +140,7 @@ def _folder(recipe: Recipe, prompt: Prompt) -> RunFolder:
         recipe={key: value for key, value in recipe.given.items() if key not in NOT_IDENTITY + tuple(files)}
         | {"world_size": args.world_size},
         data={
-            role: {
-                "name": Path(file).name,
-                "sha256": file_digest(Path(file)),
-                "questions": len(read_records(Path(file))),
-            }
+            role: {"name": Path(file).name, "sha256": file_digest(Path(file)), "questions": corpora[role].count}
             for role, file in files.items()
             if file
         },

@@ -71,6 +71,8 @@ class TreeTrainer(DurableTrainer):
         if args.ddp_broadcast_buffers is None:
             # Processes may have unequal numbers of rows, and a broadcast in each forward would wait for all.
             args.ddp_broadcast_buffers = False
+        if args.ddp_find_unused_parameters is None:
+            args.ddp_find_unused_parameters = False
         super().__init__(
             args=args,
             train_dataset=train_dataset,
