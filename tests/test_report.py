@@ -116,7 +116,7 @@ def test_damaged_run_file_is_refused(run_dir: Path, damage: dict[str, Any]) -> N
 
 def test_missing_matplotlib_is_one_line(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(MachineError, match=r"matplotlib is not installed; pip install 'lrc\[report\]'"):
+    with pytest.raises(MachineError, match=r"matplotlib is not installed; pip install matplotlib"):
         report(run_dir)
     assert not (run_dir / "report.html").exists()
 

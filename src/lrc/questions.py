@@ -67,8 +67,9 @@ _REFERS = re.compile(
 def option_orders(question: Question, count: int) -> list[tuple[int, ...]]:
     """Up to `count` orders to ask a question in, the one it has first; see `Question.reordered`.
 
-    A question with an option that speaks of the places of the others keeps its order, and so has only one.
+    A question with an option that speaks of the places of the others keeps its order, and so has only one;
+    so does one whose options are all blank.
     """
-    if any(_REFERS.search(option) for option in question.options):
+    if any(_REFERS.search(option) for option in question.options) or not any(question.options):
         count = 1
     return cyclic_orders(len(question.options), count)

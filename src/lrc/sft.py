@@ -94,7 +94,7 @@ def train(recipe: Recipe) -> None:
         sys.exit(128 + stopping.signal)
     outcomes = [Outcome.of(question, scores) for question, scores in trainer.final_scores()]
     if outcomes and args.process_index == 0:
-        write_outcomes(folder.path / OUTCOMES_FILE, outcomes)
+        write_outcomes(folder.path / OUTCOMES_FILE, outcomes, force=True)
     folder.finish(trainer)
     if pushed and args.process_index == 0:
         say(publish_folder(folder.path, args.hub_model_id, bool(args.hub_private_repo)))
