@@ -11,15 +11,17 @@ from workbooks import TEST, row, test_row, write_csv, write_xlsx
 from lrc.check import check
 from lrc.cli import main
 
+TWO = [row(1), row(2, 文章="圖書館每週一休館，其餘各日開到晚上九點。")]  # passages enough to split
+
 
 def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
     return [line for line in capsys.readouterr().out.splitlines() if line[:1].isalpha()]
 
 
 def test_a_good_workbook(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert check([write_xlsx(tmp_path / "a.xlsx", [row(1)])])
+    assert check([write_xlsx(tmp_path / "a.xlsx", TWO)])
     printed = capsys.readouterr().out
-    assert "labelled workbook" in printed and "1 of 1" in printed
+    assert "labelled workbook" in printed and "2 of 2" in printed
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.xlsx"]
 
 
@@ -36,7 +38,7 @@ def test_errors_and_warnings_one_a_line_and_repairs_by_kind(tmp_path: Path, caps
 
 def test_structure_is_a_finding(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     doubled = write_xlsx(tmp_path / "t.xlsx", [test_row(1), test_row(1)], TEST)
-    assert not check([tmp_path / "none.xlsx", doubled, write_xlsx(tmp_path / "a.xlsx", [row(1)])])
+    assert not check([tmp_path / "none.xlsx", doubled, write_xlsx(tmp_path / "a.xlsx", TWO)])
     assert lines(capsys) == [
         "error: none.xlsx: No such file or directory; check its name and permissions",
         "error: t.xlsx, row 3: 題號 is 1, which row 2 has too; give each row its own",
@@ -44,8 +46,8 @@ def test_structure_is_a_finding(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_shared_passages(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    labelled = write_xlsx(tmp_path / "a.xlsx", [row(1), row(2)])
-    unlabelled = write_xlsx(tmp_path / "t.xlsx", [test_row(2, 文章=row(2)[1] + " "), test_row(3)], TEST)
+    labelled = write_xlsx(tmp_path / "a.xlsx", TWO)
+    unlabelled = write_xlsx(tmp_path / "t.xlsx", [test_row(2, 文章=TWO[1][1] + " "), test_row(3)], TEST)
     assert check([labelled, unlabelled])
     assert any("t.xlsx: shares 1 passages with a.xlsx" in line for line in lines(capsys))
 
@@ -61,8 +63,18 @@ def test_json_for_machines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_the_command_exits_with_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    good = write_xlsx(tmp_path / "a.xlsx", [row(1)])
+    good = write_xlsx(tmp_path / "a.xlsx", TWO)
     for arguments, status in ((["check", str(good)], 0), (["check", str(good), str(tmp_path / "b.csv")], 1)):
         with pytest.raises(SystemExit) as done:
             main(arguments)
         assert done.value.code == status
+
+
+def test_a_file_that_cannot_be_split_is_not_accepted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert not check([write_xlsx(tmp_path / "a.xlsx", [row(1)])])
+    assert "--validation-fraction 0" in lines(capsys)[0]
+
+
+def test_repeated_questions_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check([write_xlsx(tmp_path / "a.xlsx", [*TWO, row(1)])])
+    assert any("row 2: the same question stands in row 4" in line for line in lines(capsys))

@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from lrc.cleaning import collapse
+from lrc.duplicates import find_duplicates
 from lrc.errors import LrcError
 from lrc.findings import Finding, count_kinds
+from lrc.neighbours import group_passages
+from lrc.plan import Plan, plan_parts
 from lrc.workbook import Workbook, read_workbook
 
 _ROWS_SHOWN = 5  # of a kind of repair, which may have thousands
@@ -75,18 +78,31 @@ def _check(path: Path, sheet: str | None) -> Checked:
 
 
 def _check_workbook(book: Workbook) -> Checked:
-    findings = book.findings
-    if book.labelled and not book.questions:
-        findings += (Finding("error", "no-good-rows", book.path.name, "no good row is left; correct the rows above"),)
     return Checked(
         book.path.name,
         "workbook",
-        findings,
+        book.findings + _beyond_rows(book),
         book.rows_read,
         len(book.questions),
         book.labelled,
         _passages(question.passage for question in book.questions),
     )
+
+
+def _beyond_rows(book: Workbook) -> tuple[Finding, ...]:
+    """What shows only when all rows are seen together: repetitions, and a split that convert could not make."""
+    name = book.path.name
+    if not book.questions:
+        return (Finding("error", "no-good-rows", name, "no good row is left; correct the rows above"),)
+    groups = group_passages(question.passage for question in book.questions)
+    found = tuple(find_duplicates(book.questions, groups, name))
+    if book.errors:
+        return found
+    try:
+        plan_parts(book, groups, Plan(validation_fraction=0.2, folds=None, seed=42))
+    except LrcError as error:
+        found += tuple(replace(_structure(book.path, line), kind="no-split") for line in error.findings)
+    return found
 
 
 def _check_json(path: Path) -> Checked:
