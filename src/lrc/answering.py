@@ -21,7 +21,7 @@ from lrc.models import check_vocabulary, load_for_answering, load_tokenizer
 from lrc.output import new_file
 from lrc.progress import Advance, silence, track
 from lrc.prompt import Prompt, question_of
-from lrc.run import Run, read_run
+from lrc.run import Run, lists_options, read_run
 from lrc.scoring import OptionScores, Scorer
 from lrc.sidefile import SideFile
 
@@ -141,4 +141,4 @@ def _run(model: str, asking: Asking) -> Run:
         raise ModelError(
             f"{folders[0]}: has no lrc_run.json that says how it was trained; give --template and --answer-style"
         )
-    return Run(asking.template, asking.answer_style, (asking.answer_style, asking.template) != ("text", "plain"))
+    return Run(asking.template, asking.answer_style, lists_options(asking.answer_style, asking.template))

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from trl import ModelConfig, SFTConfig
 
 from lrc.dtypes import device_type
+from lrc.run import lists_options
 
 # Those that leave the base as it is: an adapter that changes its base would need another base to be merged into.
 INIT_LORA_WEIGHTS = ("gaussian", "orthogonal")
@@ -101,7 +102,7 @@ class DataArguments:
 
     def __post_init__(self) -> None:
         if self.list_options is None:
-            self.list_options = (self.answer_style, self.template) != ("text", "plain")
+            self.list_options = lists_options(self.answer_style, self.template)
         if self.answer_style == "digit" and not self.list_options:
             raise ValueError("list_options is false, expected true where answer_style is digit")
         if self.fold is not None:

@@ -11,11 +11,10 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from lrc.errors import ModelError
 from lrc.fingerprint import read_json
 from lrc.metrics import wilson
-from lrc.run import Run, read_run
+from lrc.run import METRICS_FILE, Run, read_run
 from lrc.scrub import is_local, scrub
 from lrc.weights import ADAPTER_CONFIG
 
-METRICS_FILE = "metrics.jsonl"
 TAGS = ["lrc", "lora", "sft", "trl", "multiple-choice", "reading-comprehension"]
 LIMITS = """- It chooses among given options; it does not explain, and does not say that no option is right.
 - Accuracy on one set of questions says little about another. Where the right option often stands word for

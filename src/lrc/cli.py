@@ -16,11 +16,10 @@ import click
 import lrc
 from lrc import progress
 from lrc.errors import LrcError
+from lrc.run import STYLES, TEMPLATES
 
 FILE = click.Path(path_type=Path)
 force = click.option("--force", is_flag=True, help="Overwrite an output that exists.")
-TEMPLATES = ("chinese-alpaca-2", "alpaca", "chat", "plain")
-STYLES = ("digit", "text")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

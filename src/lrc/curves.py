@@ -12,7 +12,6 @@ from typing import Any
 from lrc.errors import DataError
 from lrc.progress import say
 
-METRICS_FILE = "metrics.jsonl"
 INTERVAL = {"eval_accuracy": ("eval_ci_low", "eval_ci_high")}
 SERIES = ("loss", "eval_loss", "eval_accuracy", "learning_rate")
 TOTALS = ("train_runtime", "train_samples_per_second")  # seconds; questions a second

@@ -11,9 +11,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from lrc.output import new_file
 from lrc.progress import Advance, say, track
+from lrc.run import METRICS_FILE
 from lrc.space import disk_failures_told
-
-METRICS_FILE = "metrics.jsonl"
 
 
 class History(TrainerCallback):

@@ -15,6 +15,7 @@ from lrc.alpaca import Record, with_question
 from lrc.errors import DataError, RecipeError
 from lrc.layouts import write_input, write_unlisted
 from lrc.questions import Question
+from lrc.run import STYLES, lists_options
 from lrc.tree import TokenSequence
 
 TEMPLATES = {
@@ -30,7 +31,6 @@ TEMPLATES = {
     "plain": "{input}",
     "chat": "{instruction}\n{input}",  # the content of the user's turn; the tokenizer's own template goes around it
 }
-STYLES = ("digit", "text")
 AS_DIGIT = "，並以數字回答"  # what the text style leaves out of the instruction
 
 
@@ -52,7 +52,7 @@ class Prompt:
             raise RecipeError(f"template is {template!r}, expected one of {', '.join(TEMPLATES)}")
         if answer_style not in STYLES:
             raise RecipeError(f"answer_style is {answer_style!r}, expected one of {', '.join(STYLES)}")
-        self.list_options = (answer_style, template) != ("text", "plain") if list_options is None else list_options
+        self.list_options = lists_options(answer_style, template) if list_options is None else list_options
         if answer_style == "digit" and not self.list_options:
             raise RecipeError(
                 "list_options is false, but a digit means nothing without the list; set answer_style: text"

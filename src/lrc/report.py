@@ -16,13 +16,13 @@ from markupsafe import Markup
 
 from lrc.calibration import calibration_error, reliability
 from lrc.charts import Line, by_group, over_steps, reliability_diagram
-from lrc.curves import METRICS_FILE, Curve, Curves, Point, read_curves
+from lrc.curves import Curve, Curves, Point, read_curves
 from lrc.errors import DataError
 from lrc.lexical import BASELINES
 from lrc.metrics import Figures, accuracy, accuracy_by, confusion
 from lrc.outcomes import OUTCOMES_FILE, Outcome, read_outcomes
 from lrc.output import new_file, refuse_existing
-from lrc.run import RUN_FILE, Run, read_run
+from lrc.run import METRICS_FILE, RUN_FILE, Run, read_run
 from lrc.scrub import scrub
 
 MISTAKES = 200  # shown on the page, hardest first

@@ -14,7 +14,16 @@ from typing import Any
 from lrc.errors import ModelError
 
 RUN_FILE = "lrc_run.json"
+METRICS_FILE = "metrics.jsonl"  # what training logged, a line a time
+# How a model can be asked; prompt.py says what each of them is.
+TEMPLATES = ("chinese-alpaca-2", "alpaca", "chat", "plain")
+STYLES = ("digit", "text")
 IDENTITY = ("template", "answer_style", "list_options", "recipe", "data", "base")
+
+
+def lists_options(answer_style: str, template: str) -> bool:
+    """Whether the prompt lists the options where nobody says: always, but for their texts after a plain prompt."""
+    return (answer_style, template) != ("text", "plain")
 
 
 @dataclass(frozen=True)
