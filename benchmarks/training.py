@@ -140,13 +140,17 @@ def _peak_in_process(side: str) -> float:
 
 
 def _records(count: int) -> list[Any]:
-    """Every fifth passage with all its questions, until there are `count`: the workbook's own sharing."""
+    """Passages drawn at random (seeded) with all their questions, until there are `count`: the workbook's own sharing."""
+    import random
+
     from lrc.alpaca import to_record
 
     passages: dict[str, list[Any]] = {}
     for question in shared_questions("AI.xlsx"):
         passages.setdefault(question.passage, []).append(question)
-    chosen = [question for group in list(passages.values())[::5] for question in group]
+    groups = list(passages.values())
+    random.Random(0).shuffle(groups)
+    chosen = [question for group in groups for question in group]
     return [to_record(question) for question in chosen[:count]]
 
 

@@ -29,6 +29,12 @@ CPU = torch.device("cpu")
 SEQUENCES, _ = questions()
 
 
+@pytest.fixture(autouse=True)
+def _smallest_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut attention at every fork: these rows are too short to be worth it."""
+    monkeypatch.setattr("lrc.tree.MIN_SPARED", 1)
+
+
 def mask_of(row: Row, model: Any) -> Any:
     return tree_mask(torch.from_numpy(row.subtree_end), torch.from_numpy(row.position_ids), model.config, torch.float32)
 

@@ -94,6 +94,44 @@ def test_without_sharing_a_row_is_one_sequence(sequences: list[TokenSequence], r
     assert all((np.tri(len(row), dtype=bool) == row.visible()).all() for row in rows)
 
 
+def assert_blocks(row: Row) -> None:
+    """The blocks are the row in order, and what a token sees lies in its own and in those above it."""
+    blocks, reach = row.blocks, np.zeros((len(row), len(row)), dtype=bool)
+    assert sum(block.size for block in blocks) == len(row)
+    spans, start = [], 0
+    for block in blocks:
+        span = slice(start, start + block.size)
+        assert block.heads == sum(span.start <= head < span.stop for head in row.heads)
+        above = [] if block.parent is None else spans[block.parent]
+        spans.append([*above, span])
+        for stretch in spans[-1]:
+            reach[span, stretch] = True
+        start = span.stop
+    assert not (row.visible() & ~reach).any()
+
+
+@given(st.one_of(st.lists(DRAWN, min_size=1, max_size=12), FAMILIES), st.sampled_from([0, 1, 30, 10_000]))
+@settings(deadline=None, max_examples=200)
+def test_blocks_hold_all_that_is_seen(sequences: list[TokenSequence], least: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lrc.tree.MIN_SPARED", least)
+        for row in pack(sequences, 10_000):
+            assert_blocks(row)
+
+
+def test_a_block_is_a_stretch_between_forks() -> None:
+    system, passages = list(range(50)), [[100] * 200, [101] * 220]
+    asked = [sequence(system + passage + [102 + i] * 80, [1, 2]) for passage in passages for i in range(2)]
+    (row,) = pack(asked, 10_000)
+    assert [(block.size, block.parent) for block in row.blocks] == [
+        (50, None),
+        *[(200, 0), (81, 1), (81, 1)],
+        *[(220, 0), (81, 4), (81, 4)],
+    ]
+    (short,) = pack([sequence(system + passages[0] + [i] * 9, [1]) for i in (104, 105)], 10_000)
+    assert len(short.blocks) == 1  # two short questions are not worth a block each
+
+
 @given(FAMILIES)
 @settings(deadline=None)
 def test_one_row_holds_each_common_prefix_once(sequences: list[TokenSequence]) -> None:

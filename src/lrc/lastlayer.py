@@ -7,6 +7,7 @@ where the head runs. With one digit and EOS a question that saves nearly a whole
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from lrc.attention import why_no_trees
+from lrc.tree import Block
 
 # Families whose layer is the one below; others run their last layer whole.
 FAMILIES = ("llama", "qwen3", "mistral", "gemma3_text")
@@ -48,12 +50,12 @@ def _forward(
     attention_mask: torch.Tensor,
     position_embeddings: tuple[torch.Tensor, torch.Tensor],
     tree_heads: torch.Tensor,
+    tree_blocks: Sequence[Block] | None = None,
     **kwargs: Any,
 ) -> torch.Tensor:
     """A decoder layer's forward: (1, L, hidden) in, (1, H, hidden) out."""
-    attended = _attend(
-        layer.self_attn, layer.input_layernorm(hidden_states), attention_mask, position_embeddings, tree_heads
-    )
+    normed = layer.input_layernorm(hidden_states)
+    attended = _attend(layer.self_attn, normed, attention_mask, position_embeddings, tree_heads, tree_blocks)
     hidden = hidden_states[:, tree_heads]
     if hasattr(layer, "pre_feedforward_layernorm"):  # Gemma norms what it adds, too
         hidden = hidden + layer.post_attention_layernorm(attended)
@@ -68,6 +70,7 @@ def _attend(
     mask: torch.Tensor,
     position_embeddings: tuple[torch.Tensor, torch.Tensor],
     heads: torch.Tensor,
+    blocks: Sequence[Block] | None,
 ) -> torch.Tensor:
     module = sys.modules[type(attention).__module__]
     query = _split(attention.q_proj(hidden[:, heads]), attention.head_dim)
@@ -82,7 +85,8 @@ def _attend(
         attention.config._attn_implementation, module.eager_attention_forward
     )
     dropout = attention.attention_dropout if attention.training else 0.0
-    output, _ = attend(attention, query, key, value, mask[:, :, heads], dropout=dropout, scaling=attention.scaling)
+    settings = {"dropout": dropout, "scaling": attention.scaling, "tree_blocks": blocks}
+    output, _ = attend(attention, query, key, value, mask[:, :, heads], **settings)
     return attention.o_proj(output.reshape(1, len(heads), -1))
 
 

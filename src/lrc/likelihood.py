@@ -42,7 +42,9 @@ def target_log_probs(model: Any, row: Row, device: torch.device) -> torch.Tensor
         positions = put(row.position_ids)
         mask = tree_mask(put(row.subtree_end), positions, inner.config, inner.dtype)
         seen = {"position_ids": positions[None], "attention_mask": mask}
-    at_heads = {"tree_heads": heads} if is_pruned(inner) else {"logits_to_keep": heads}
+    at_heads: dict[str, Any] = {"logits_to_keep": heads}
+    if is_pruned(inner):  # a family that hands what it is given down to its layers
+        at_heads = {"tree_heads": heads, "tree_blocks": row.blocks}
     logits = model(input_ids=put(row.input_ids)[None], use_cache=False, **seen, **at_heads).logits[0]
     logits = logits.float()
     return logits[sources, put(row.targets)] - logits.logsumexp(-1)[sources]

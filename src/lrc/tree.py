@@ -24,6 +24,8 @@ Ints = NDArray[np.int64]
 # Sequences that share this many tokens beyond what all share are kept in one row where it holds them: less is chance
 # (two passages that begin alike), more is a common passage.
 MIN_SHARED = 8
+# A subtree is cut at its first fork where that spares this many pairs of a query and a key that it does not see.
+MIN_SPARED = 16384
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,15 @@ class TokenSequence:
 
 
 @dataclass(frozen=True)
+class Block:
+    """A stretch of a row: the tokens between two forks of the tree, or a whole subtree that is not worth cutting."""
+
+    size: int  # tokens
+    heads: int  # how many of them are among `Row.heads`
+    parent: int | None  # the block, counted from 0, whose tokens all of this one's see; likewise its parent's
+
+
+@dataclass(frozen=True)
 class Row:
     """One packed row of a forward pass; L tokens, H positions where the head runs, T predicted tokens."""
 
@@ -62,6 +73,39 @@ class Row:
 
     def __len__(self) -> int:
         return len(self.input_ids)
+
+    @property
+    def blocks(self) -> list[Block]:
+        """The row cut into stretches of tokens, in order: a token sees its own stretch and those above it, at most."""
+        blocks: list[Block] = []
+
+        def block(start: int, size: int, parent: int | None) -> int:
+            heads = np.searchsorted(self.heads, [start, start + size])
+            blocks.append(Block(size, int(heads[1] - heads[0]), parent))
+            return len(blocks) - 1
+
+        def cut(start: int, end: int, parent: int | None) -> None:
+            chain, children = self._fork(start, end)
+            rest = end - start - chain
+            if chain * rest + rest**2 - sum((last - first) ** 2 for first, last in children) < MIN_SPARED:
+                block(start, end - start, parent)
+                return
+            below = block(start, chain, parent) if chain else parent
+            for first, last in children:
+                cut(first, last, below)
+
+        cut(0, len(self), None)
+        return blocks
+
+    def _fork(self, start: int, end: int) -> tuple[int, list[tuple[int, int]]]:
+        """How many tokens lie before the first fork of a subtree, and where the subtrees of that fork lie."""
+        inner = np.flatnonzero(self.subtree_end[start:end] < end)
+        chain = int(inner[0]) if len(inner) else end - start
+        children, child = [], start + chain
+        while child < end:
+            children.append((child, int(self.subtree_end[child])))
+            child = children[-1][1]
+        return chain, children
 
     def visible(self) -> NDArray[np.bool_]:
         """(L, L) whether the token of the line sees the token of the column."""
