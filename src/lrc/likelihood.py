@@ -15,14 +15,15 @@ from lrc.lastlayer import is_pruned
 from lrc.progress import say
 from lrc.tree import Row, TokenSequence, pack
 
-# What a row of a forward pass may hold. On a CPU a longer row only lengthens the attention; an accelerator wants work.
-ROW_TOKENS = {"cpu": 768}
-ROW_TOKENS_ACCELERATOR = 4096
+# What a row of a forward pass may hold: the longer, the more is shared. Training keeps every layer's activations of a
+# row for the backward pass, which on a CPU is what its memory goes to.
+ROW_TOKENS = 4096
+ROW_TOKENS_TRAINING_CPU = 768
 
 
-def row_budget(device: torch.device, row_tokens: int | None) -> int:
-    """The token budget of a row: the one asked for, or what suits the device."""
-    return row_tokens or ROW_TOKENS.get(device.type, ROW_TOKENS_ACCELERATOR)
+def row_budget(device: torch.device, row_tokens: int | None, *, training: bool = False) -> int:
+    """The token budget of a row: the one asked for, or what suits the device and the work."""
+    return row_tokens or (ROW_TOKENS_TRAINING_CPU if training and device.type == "cpu" else ROW_TOKENS)
 
 
 def target_log_probs(model: Any, row: Row, device: torch.device) -> torch.Tensor:

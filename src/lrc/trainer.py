@@ -89,7 +89,8 @@ class TreeTrainer(DurableTrainer):
         whole = prune_last_layer(self.model)
         if whole and self.is_world_process_zero():
             say(whole)
-        self.row_tokens = row_budget(self.args.device, row_tokens)
+        self.row_tokens = row_budget(self.args.device, row_tokens, training=True)
+        self._evaluation_row_tokens = row_budget(self.args.device, row_tokens)
         self.evaluated: tuple[int, list[tuple[Question, OptionScores]]] = (-1, [])  # the step, and what was found
         self._step_rows = 0
         self._weights = sum(parameter.numel() for parameter in self.model.parameters())
@@ -167,7 +168,7 @@ class TreeTrainer(DurableTrainer):
         if not self._lockstep:
             places = np.array_split(places, self.args.world_size)[self.args.process_index]
         with self.compute_loss_context_manager():
-            mine = validation.evaluate(places.tolist(), self.model, self.args.device, self.row_tokens)
+            mine = validation.evaluate(places.tolist(), self.model, self.args.device, self._evaluation_row_tokens)
         tallies = [mine] if self._lockstep else gather_object([mine])
         self.evaluated = self.state.global_step, [pair for tally in tallies for pair in tally.scores]
         metrics = combine(tallies, metric_key_prefix)
