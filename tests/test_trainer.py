@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +180,17 @@ class StopAt(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         control.should_training_stop = state.global_step == self.step
+
+
+@pytest.mark.parametrize("grouped", [True, False])
+def test_questions_of_a_passage_are_drawn_together_or_one_by_one(grouped: bool, tmp_path: Path) -> None:
+    sequences, passages = questions(n_passages=12)
+    args = config(tmp_path, train_sampling_strategy="random", per_device_train_batch_size=4)
+    trainer = tree_trainer(make_model("llama"), sequences, passages, args, group_passages=grouped)
+    drawn = [passages[place] for step in trainer.get_train_dataloader().batch_sampler for place, _ in step]
+    changes = sum(a != b for a, b in pairwise(drawn))
+    assert sorted(drawn) == sorted(passages)
+    assert (changes == len(set(passages)) - 1) == grouped
 
 
 def test_a_resumed_run_ends_where_the_whole_run_ends(tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ AT_LEAST = {
     "fold": 0,
     "expected_vocab_size": 1,
     "seed": 0,
+    "dataset_num_proc": 1,
 }
 
 
@@ -82,12 +83,18 @@ class DataArguments:
     option_orders: int = field(
         default=1, metadata={"help": "In how many rotations of its options each question is trained."}
     )
+    group_passages: bool = field(
+        default=True,
+        metadata={
+            "help": "Draw the questions of a passage together, which computes it once a step; false draws one by one."
+        },
+    )
     tree_packing: bool = field(
         default=True, metadata={"help": "Compute a passage once for all of its questions in a batch."}
     )
     row_tokens: int | None = field(
         default=None,
-        metadata={"help": "Tokens of a packed row at most; by default what max_length suggests."},
+        metadata={"help": "Tokens of a packed row at most; by default what suits the device."},
     )
     fold: int | None = field(
         default=None,

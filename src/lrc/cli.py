@@ -68,8 +68,9 @@ def train(recipe: str, accelerate_config: str | None, overrides: tuple[str, ...]
 
     RECIPE is a YAML file or the name of one that lrc ships, such as tiny/lora. Any key of it can be
     overridden: --key value. lrc's own keys: train_file, validation_file, template, answer_style,
-    list_options, on_too_long, option_orders, tree_packing, row_tokens, fold, expected_vocab_size,
-    overwrite_output_dir. All others are those of TRL's SFTConfig and ModelConfig; docs/recipes.md lists them.
+    list_options, on_too_long, option_orders, group_passages, tree_packing, row_tokens, fold,
+    expected_vocab_size, overwrite_output_dir. All others are those of TRL's SFTConfig and ModelConfig;
+    docs/recipes.md lists them.
     """
     from lrc.train import train
 

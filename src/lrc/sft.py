@@ -22,7 +22,7 @@ from transformers import set_seed
 from trl.trainer.utils import get_peft_config, get_quantization_config
 
 from lrc.checkpoint import fault
-from lrc.corpus import Corpus, Drawing, read_corpus, tokenize
+from lrc.corpus import Corpus, Drawing, read_corpus
 from lrc.errors import LrcError, MachineError, RecipeError
 from lrc.fingerprint import fingerprint_base
 from lrc.history import History
@@ -32,15 +32,19 @@ from lrc.outcomes import OUTCOMES_FILE, Outcome, write_outcomes
 from lrc.progress import say, silence
 from lrc.prompt import Prompt
 from lrc.recipe import Recipe, load_recipe
-from lrc.run import Run
-from lrc.rundir import RunFolder, file_digest, versions
-from lrc.space import Space, disk_failure
+from lrc.run import RUN_FILE, Run
+from lrc.rundir import RunFolder, versions
+from lrc.space import Space
 from lrc.stopping import Stopping
+from lrc.together import claimed_together
 from lrc.trainer import TreeTrainer
 from lrc.validation import Validation
 
 # Where a run's results do not depend on a key, another value of it is still the same run.
-NOT_IDENTITY = ("output_dir", "overwrite_output_dir", "resume_from_checkpoint", "row_tokens", "report_to")
+NOT_IDENTITY = (
+    *("output_dir", "overwrite_output_dir", "resume_from_checkpoint"),
+    *("row_tokens", "dataset_num_proc", "report_to"),
+)
 
 
 def train(recipe: Recipe) -> None:
@@ -54,10 +58,19 @@ def train(recipe: Recipe) -> None:
     check_processes(args.world_size)
     if args.process_index:
         silence()
-    tokenizer = load_tokenizer(base.model_name_or_path, base.model_revision)
+    if base.trust_remote_code and args.process_index == 0:
+        say(f"trust_remote_code: code that comes with {base.model_name_or_path} runs on this machine")
+    tokenizer = load_tokenizer(base.model_name_or_path, base.model_revision, trust_remote_code=base.trust_remote_code)
     prompt = Prompt(tokenizer, data.template, data.answer_style, data.list_options)
     training = _read(data.train_file, recipe, prompt, "training questions")
     validation = _read(data.validation_file, recipe, prompt, "validation questions")
+    with claimed_together(Path(args.output_dir) / RUN_FILE):
+        _train(recipe, prompt, training, validation)
+
+
+def _train(recipe: Recipe, prompt: Prompt, training: Corpus, validation: Corpus) -> None:
+    """Train into the recipe's `output_dir`, which no other run writes to meanwhile."""
+    data, args, tokenizer = recipe.data, recipe.training, prompt.tokenizer
     folder = _folder(recipe, prompt, {"train_file": training, "validation_file": validation})
     if folder.finished:
         say(f"{folder.path}: this run is finished already; nothing to do")
@@ -65,7 +78,6 @@ def train(recipe: Recipe) -> None:
     set_seed(args.seed)
     model = _base(recipe)
     check_vocabulary(tokenizer, model, data.expected_vocab_size)
-    dataset = tokenize(training.records, prompt, stage="tokenize")
     pushed, args.push_to_hub = args.push_to_hub, False  # upstream would send what lrc keeps back
     try:
         trainer = TreeTrainer(
@@ -73,10 +85,11 @@ def train(recipe: Recipe) -> None:
             args=args,
             peft_config=_adapter(recipe),
             processing_class=tokenizer,
-            train_dataset=dataset,
-            draw=Drawing(dataset, training.records, prompt, data.option_orders, args.seed),
+            train_dataset=training.dataset,
+            draw=Drawing(training.dataset, training.records, prompt, data.option_orders, args.seed),
             validation=Validation(validation.records, prompt) if validation.records else None,
             tree_packing=data.tree_packing,
+            group_passages=data.group_passages,
             row_tokens=data.row_tokens,
             loraplus_lr_ratio=recipe.adapter.loraplus_lr_ratio,
         )
@@ -120,9 +133,21 @@ def _read(file: str | None, recipe: Recipe, prompt: Prompt, stage: str) -> Corpu
     """Read a file of the recipe, and say what was shortened or left out of it."""
     if file is None:
         return Corpus([], [], [])
-    max_length = recipe.training.max_length
-    corpus = read_corpus(Path(file), prompt, max_length, recipe.data.on_too_long, stage=stage)
-    if recipe.training.process_index == 0:
+    data, args = recipe.data, recipe.training
+    max_length = args.max_length
+    corpus = read_corpus(
+        Path(file),
+        prompt,
+        max_length,
+        data.on_too_long,
+        stage=stage,
+        orders=data.option_orders,
+        processes=args.dataset_num_proc,
+        first=args.local_process_index == 0,
+    )
+    if args.process_index == 0:
+        if corpus.reused:
+            say(f"{file}: {corpus.count} questions, as an earlier run tokenized them")
         for what, ids in (("passages shortened", corpus.shortened), ("questions left out", corpus.skipped)):
             if ids:
                 say(f"{file}: {len(ids)} {what} to fit max_length {max_length}: {', '.join(ids)}")
@@ -137,10 +162,10 @@ def _folder(recipe: Recipe, prompt: Prompt, corpora: dict[str, Corpus]) -> RunFo
         template=data.template,
         answer_style=data.answer_style,
         list_options=prompt.list_options,
-        recipe={key: value for key, value in recipe.given.items() if key not in NOT_IDENTITY + tuple(files)}
+        recipe={key: value for key, value in recipe.given.items() if key not in {*NOT_IDENTITY, *files}}
         | {"world_size": args.world_size},
         data={
-            role: {"name": Path(file).name, "sha256": file_digest(Path(file)), "questions": corpora[role].count}
+            role: {"name": Path(file).name, "sha256": corpora[role].sha256, "questions": corpora[role].count}
             for role, file in files.items()
             if file
         },
@@ -179,6 +204,7 @@ def _base(recipe: Recipe) -> Any:
         attn_implementation=model.attn_implementation,
         # A quantized model is put on its device as it is loaded; the trainer moves any other.
         device_map={"": args.device} if quantization else None,
+        trust_remote_code=model.trust_remote_code,
     )
 
 
@@ -208,7 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(*error.findings, sep="\n", file=sys.stderr)
         sys.exit(1)
     except OSError as error:
-        print(f"{error.filename or 'lrc'}: {disk_failure(error) or error}", file=sys.stderr)
+        print(f"{error.filename or 'lrc'}: {error.strerror or error}", file=sys.stderr)
         sys.exit(1)
     except RuntimeError as error:
         # A process that lost another one has nothing to tell: the other has said why it ended.

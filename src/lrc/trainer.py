@@ -40,6 +40,7 @@ class TreeTrainer(DurableTrainer):
         draw: the sequences of one question in one epoch.
         validation: the questions of evaluation; None evaluates nothing.
         tree_packing: false gives every sequence a row of its own.
+        group_passages: false draws question by question, so that those of a passage rarely meet in a step.
         row_tokens: the token budget of a row; None takes what suits the device.
         loraplus_lr_ratio: the learning rate of LoRA's B over that of A.
 
@@ -57,10 +58,12 @@ class TreeTrainer(DurableTrainer):
         draw: Callable[[Draw], list[TokenSequence]],
         validation: Validation | None,
         tree_packing: bool = True,
+        group_passages: bool = True,
         row_tokens: int | None = None,
         loraplus_lr_ratio: float | None = None,
         **kwargs: Any,
     ) -> None:
+        self.group_passages = group_passages
         self.draw, self.validation, self.loraplus_lr_ratio = draw, validation, loraplus_lr_ratio
         # Rows take the place of micro-batches: to the upstream loop a step is one batch of all its questions.
         args.per_device_train_batch_size *= args.gradient_accumulation_steps
@@ -100,7 +103,7 @@ class TreeTrainer(DurableTrainer):
         args = self.args
         seed = args.seed if args.data_seed is None else args.data_seed
         sampler = StepSampler(
-            self.train_dataset["passage"][:],
+            self.train_dataset["passage"][:] if self.group_passages else np.arange(len(self.train_dataset)),
             args.per_device_train_batch_size,
             rank=args.process_index,
             world_size=args.world_size,
