@@ -140,7 +140,7 @@ def _peak_in_process(side: str) -> float:
 
 
 def _records(count: int) -> list[Any]:
-    """Passages drawn at random (seeded) with all their questions, until there are `count`: the workbook's own sharing."""
+    """Passages drawn at random (seeded), with all their questions: the workbook's own sharing."""
     import random
 
     from lrc.alpaca import to_record

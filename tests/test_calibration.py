@@ -1,10 +1,13 @@
-"""Reliability bins and calibration error against a calculation by hand."""
+"""Reliability bins, calibration error and log loss by hand; the temperature on answers that were drawn."""
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import pytest
 
-from lrc.calibration import calibration_error, reliability
+from lrc.calibration import calibration_error, confidences, fit_temperature, log_loss, reliability
 
 
 def test_calibration_by_hand() -> None:
@@ -13,3 +16,43 @@ def test_calibration_by_hand() -> None:
     assert bins[1].accuracy == pytest.approx(2 / 3) and bins[1].confidence == pytest.approx(2.9 / 3)
     assert calibration_error(bins) == pytest.approx((0.35 + abs(2.9 - 2)) / 4)
     assert calibration_error([]) == 0
+
+
+def drawn(count: int, sharpness: float) -> tuple[list[list[float]], list[int]]:
+    """Questions whose answers are drawn from the probabilities, and log-probabilities that are `sharpness` as sharp."""
+    generator = np.random.default_rng(0)
+    logits = generator.normal(size=(count, 4))
+    true = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
+    answers = [int(generator.choice(4, p=np.exp(line))) + 1 for line in true]
+    told = logits * sharpness
+    return (told - np.logaddexp.reduce(told, axis=1, keepdims=True)).tolist(), answers
+
+
+@pytest.mark.parametrize("sharpness", [0.05, 1.0, 8.0])
+def test_the_temperature_undoes_what_made_the_probabilities_wrong(sharpness: float) -> None:
+    log_probs, answers = drawn(4000, sharpness)
+    temperature = fit_temperature(log_probs, answers)
+    assert temperature == pytest.approx(sharpness, rel=0.1)
+    least = log_loss(log_probs, answers, temperature)
+    assert all(least < log_loss(log_probs, answers, temperature * factor) for factor in (0.8, 1.25))
+    hits = [int(np.argmax(line)) + 1 == answer for line, answer in zip(log_probs, answers, strict=True)]
+    errors = [calibration_error(reliability(confidences(log_probs, t), hits)) for t in (1.0, temperature)]
+    assert errors[1] < 0.03 and (sharpness == 1 or errors[0] > 3 * errors[1])
+
+
+def test_log_loss_by_hand() -> None:
+    inf = float("inf")
+    log_probs = [[math.log(0.5), math.log(0.25), math.log(0.25), -inf], [-inf, 0.0, -inf, -inf]]
+    assert log_loss(log_probs, [2, 2]) == pytest.approx(math.log(4) / 2)
+    assert log_loss(log_probs, [4, 1]) == 0  # nothing can be said of answers that cannot be chosen
+    assert log_loss(log_probs[:1], [1], 0.5) == pytest.approx(-math.log(0.25 / (0.25 + 2 * 0.0625)))
+    assert confidences(log_probs, 0.5) == pytest.approx([0.25 / 0.375, 1])
+
+
+def test_a_few_questions_that_are_all_right_make_no_certainty() -> None:
+    log_probs = [[math.log(0.4), *[math.log(0.2)] * 3]] * 10
+    temperature = fit_temperature(log_probs, [1] * 10)
+    assert 0.9 < confidences(log_probs, temperature)[0] < 0.97
+    assert fit_temperature([], []) == fit_temperature([[0.0, -math.inf]], [1]) == 1
+    wrong = fit_temperature(log_probs, [2] * 10)
+    assert confidences(log_probs, wrong)[0] == pytest.approx(0.25, abs=0.001)

@@ -15,18 +15,22 @@ import lrc
 SOURCE = Path(lrc.__file__).parent
 # A new module has its place here: after all that it imports, before all that import it.
 LIGHT = """
-    errors questions output progress signals run
+    errors questions progress memory claim output signals run
     answers tables findings cells cleaning package expansion bookparts marks sheet commas headers conflicts
-    suspicions rows workbook layouts alpaca c3 manifest datafile neighbours duplicates splits plan account
-    submission metrics lexical memory calibration curves charts outcomes
+    suspicions rows workbook jsonarray layouts alpaca c3 manifest datafile neighbours duplicates splits plan account
+    submission metrics lexical calibration curves charts outcomes labels fragments summary
 """
 MACHINERY = """
-    dtypes strictyaml values arguments overrides recipe weights fingerprint scrub card hub tree prompt attention
-    lastlayer likelihood models scoring batches shorten corpus checkpoint space stopping history durable validation
+    dtypes strictyaml values tracking arguments overrides recipe weights fingerprint scrub card hub tree prompt
+    attention lastlayer likelihood models quantization scoring batches pace shorten fitting workers
+    tokencache tokentable tokenizing corpus checkpoint space stopping history adapter pissa neftune ingredients durable
+    validation
     trainer
-    rundir adapter shard graft merged probes sidefile answering tinybase
+    rundir shard graft merged probes sidefile together answering tinybase trial page
+    ledger standins skeleton topology footprint remedies precision workload specimens outlook
+    sweepfile contender standings study
 """
-VERBS = "check convert demo evaluation generate merge preview publish report sft train"
+VERBS = "app check convert demo evaluation generate init merge preview publish report sft sweep train"
 ORDER = f"{LIGHT} {MACHINERY} {VERBS} cli __main__".split()
 MODULES = sorted(path.stem for path in SOURCE.glob("*.py") if path.stem != "__init__")
 

@@ -135,7 +135,7 @@ def test_every_mistake_is_named_with_its_line(path: Path) -> None:
         ),
         (
             "init_lora_weights: eva",
-            "qlora.yaml: init_lora_weights is eva, expected gaussian or orthogonal",
+            "qlora.yaml: init_lora_weights is eva, expected gaussian, orthogonal, pissa or pissa_niter_16",
         ),
         (
             "rank_pattern: {q_proj: x}",

@@ -28,7 +28,7 @@ def read_adapter_config(adapter: Path) -> PeftConfig:
         raise ModelError(f"{adapter}: no {ADAPTER_CONFIG}; name the folder of a trained adapter")
     try:
         return PeftConfig.from_pretrained(str(adapter))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ModelError(f"{adapter / ADAPTER_CONFIG}: not an adapter's configuration ({error})") from error
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from lrc.errors import DataError
@@ -59,12 +58,12 @@ def dump_records(records: Iterable[Record]) -> Iterator[str]:
     """The text of a JSON array of records, piece by piece, a record a line."""
     separator = "[\n"
     for record in records:
-        yield separator + _ENCODER.encode(_to_object(record))
+        yield separator + encode_record(record)
         separator = ",\n"
     yield "\n]\n" if separator == ",\n" else "[]\n"
 
 
-def load_records(objects: list[Any], file: str) -> list[Record]:
+def load_records(objects: Iterable[Any], file: str) -> Iterator[Record]:
     """Make records of the objects of a JSON array.
 
     An object needs `instruction` or `input`; an `id` that is missing is the object's number, from 1.
@@ -73,50 +72,53 @@ def load_records(objects: list[Any], file: str) -> list[Record]:
         objects: what the JSON array holds.
         file: its name, for errors.
 
+    Yields:
+        A record an object, up to the first object that is none: the rest is then only looked at.
+
     Raises:
-        DataError: for every object that is no record, one finding.
+        DataError: at the end, for every object that is no record, one finding.
     """
-    records, findings = [], []
+    findings = []
     for number, item in enumerate(objects, start=1):
         try:
-            records.append(_from_object(item, number))
+            record = _from_object(item, number)
         except ValueError as error:
             findings.append(f"{file}, record {number}: {error}")
+        else:
+            if not findings:
+                yield record
     if findings:
         raise DataError(*findings)
-    return records
 
 
-def check_test_ids(records: Iterable[Record], file: str) -> None:
+def encode_record(record: Record) -> str:
+    """A record as the text of a JSON object."""
+    return _ENCODER.encode(_to_object(record))
+
+
+def decode_record(text: str) -> Record:
+    """The record of a text that `encode_record` made."""
+    return _from_object(json.loads(text), 1)
+
+
+def check_test_ids(ids: Iterable[str], file: str) -> None:
     """Refuse records to be answered of which two share an id: the submission could not tell them apart.
+
+    Args:
+        ids: of all records, in their order.
+        file: where they are from, for errors.
 
     Raises:
         DataError: for every record whose id stands before, one finding.
     """
     first: dict[str, int] = {}
     findings = [
-        f"{file}, record {number}: id is {record.id}, as in record {first[record.id]}; give each its own"
-        for number, record in enumerate(records, start=1)
-        if first.setdefault(record.id, number) != number
+        f"{file}, record {number}: id is {name}, as in record {first[name]}; give each its own"
+        for number, name in enumerate(ids, start=1)
+        if first.setdefault(name, number) != number
     ]
     if findings:
         raise DataError(*findings)
-
-
-def read_json(path: Path) -> Any:
-    """Read a UTF-8 JSON file, with or without a byte-order mark.
-
-    Raises:
-        DataError: the file is missing, has another encoding, or is no JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path.name}: byte {error.start} is not UTF-8; save the file as UTF-8") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path.name}: not JSON ({error}); convert or export it again") from error
-    except OSError as error:
-        raise DataError(f"{path.name}: {error.strerror or error}; check its name and permissions") from error
 
 
 def _to_object(record: Record) -> dict[str, Any]:

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from statistics import harmonic_mean
 from typing import Any
 
-from accelerate import PartialState
 from accelerate.utils import gather_object
 
 from lrc.alpaca import Record
 from lrc.datafile import read_records
-from lrc.errors import ModelError
+from lrc.errors import ModelError, RecipeError
 from lrc.fingerprint import fingerprint_base
 from lrc.manifest import checksum
 from lrc.models import check_vocabulary, load_for_answering, load_tokenizer
 from lrc.output import new_file
 from lrc.progress import Advance, silence, track
 from lrc.prompt import Prompt, question_of
+from lrc.quantization import as_trained
 from lrc.run import Run, lists_options, read_run
-from lrc.scoring import OptionScores, Scorer
+from lrc.scoring import OptionScores, Scorer, chunks
 from lrc.sidefile import SideFile
+from lrc.together import processes
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,8 @@ class Asking:
     Args:
         adapters: adapters on top of the model, to be averaged over.
         votes: over how many option orders the scores are averaged.
+        score_normalisation: see `Scorer`.
+        load_in_4bit: quantize the model to 4 bits; see `quantization.as_trained`.
     """
 
     adapters: tuple[Path, ...] = ()
@@ -41,6 +46,8 @@ class Asking:
     answer_style: str | None = None
     list_options: bool | None = None
     row_tokens: int | None = None
+    score_normalisation: str | None = None
+    load_in_4bit: bool | None = None
 
 
 def load_scorer(model: str, asking: Asking) -> Scorer:
@@ -50,54 +57,119 @@ def load_scorer(model: str, asking: Asking) -> Scorer:
         ModelError: it cannot be loaded, or nothing says how it was trained.
         RecipeError: what is asked for does not go together.
     """
-    run = _run(model, asking)
+    runs = _runs(model, asking)
+    run = runs[0]
     has_tokenizer = bool(asking.adapters) and (asking.adapters[0] / "tokenizer_config.json").is_file()
     tokenizer = load_tokenizer(str(asking.adapters[0]) if has_tokenizer else model)
-    as_trained = asking.answer_style in (None, run.answer_style)
-    listed = run.list_options if asking.list_options is None and as_trained else asking.list_options
+    same_style = asking.answer_style in (None, run.answer_style)
+    listed = run.list_options if asking.list_options is None and same_style else asking.list_options
     prompt = Prompt(tokenizer, asking.template or run.template, asking.answer_style or run.answer_style, listed)
-    device = PartialState().device
-    loaded, names = load_for_answering(model, asking.adapters, device)
+    if prompt.answer_style == "digit" and asking.score_normalisation is not None:
+        raise RecipeError(
+            f"--score-normalisation is {asking.score_normalisation}, but digits are scored as they are; leave it out"
+        )
+    normalisation = asking.score_normalisation or run.score_normalisation
+    asked = (prompt.template, prompt.answer_style, prompt.list_options, normalisation)
+    device = processes().device
+    # A merged model is on the disk as it is meant to be asked, whatever its adapter was trained on.
+    bits = as_trained(run.recipe if asking.adapters else {}, device, asking.load_in_4bit)
+    loaded, names = load_for_answering(model, asking.adapters, device, bits)
     check_vocabulary(tokenizer, loaded)
-    return Scorer(loaded, prompt, device, asking.row_tokens, asking.votes, tuple(names))
+    return Scorer(
+        loaded,
+        prompt,
+        device,
+        asking.row_tokens,
+        asking.votes,
+        tuple(names),
+        normalisation=normalisation,
+        temperature=_temperature(runs, asked),
+    )
+
+
+def _temperature(runs: Sequence[Run], asked: tuple[Any, ...]) -> float:
+    """The temperature of the models together: the harmonic mean, as if each had divided its own log-probabilities.
+
+    Args:
+        asked: template, style, list and normalisation in use; where a run was fitted with others its temperature says
+            nothing and counts as 1.
+    """
+    fitted = [
+        run.temperature if asked == (run.template, run.answer_style, run.list_options, run.score_normalisation) else 1.0
+        for run in runs
+    ]
+    return harmonic_mean(fitted)
 
 
 def answer(scorer: Scorer, records: Sequence[Record], side: SideFile | None = None) -> list[OptionScores]:
     """Score every record, the processes of a launch sharing the work; all of them get all scores, in order.
 
+    The scores are those of one process, to the last bit: whole chunks are shared out, and a chunk is computed alike
+    wherever that happens.
+
     Args:
         side: where this process's scores are kept until the output is there.
+
+    Raises:
+        ModelError: a score is not a number.
     """
-    state = PartialState()
+    state = processes()
     if not state.is_main_process:
         silence()
-    with state.split_between_processes(list(records)) as mine, track("answer", len(mine)) as advance:
-        scores = scorer(mine, advance) if side is None else _resumed(scorer, mine, side, advance)
-    return gather_object(scores) if state.num_processes > 1 else scores
+    share = state.process_index, state.num_processes
+    with track("answer", sum(map(len, chunks(records)[share[0] :: share[1]]))) as advance:
+        mine = _share(scorer, records, share, side, advance)
+    every = gather_object([mine]) if state.num_processes > 1 else [mine]
+    scores = {place: score for part in every for place, score in part.items()}
+    return [scores[place] for place in range(len(records))]
 
 
-def _resumed(scorer: Scorer, records: Sequence[Record], side: SideFile, advance: Advance) -> list[OptionScores]:
-    known = side.start()
+def _refuse_not_numbers(records: Sequence[Record], scores: Mapping[int, OptionScores]) -> None:
+    """Refuse scores that choose nothing.
+
+    Raises:
+        ModelError: a score is not a number.
+    """
+    for place, score in scores.items():
+        if any(math.isnan(value) for value in score.log_probs):
+            raise ModelError(
+                f"question {records[place].id}: its scores are not numbers; the model or the adapter is broken"
+            )
+
+
+def _share(
+    scorer: Scorer, records: Sequence[Record], share: tuple[int, int], side: SideFile | None, advance: Advance
+) -> dict[int, OptionScores]:
+    """This process's scores, by place in `records`; see `Scorer.parts`."""
+    known = {} if side is None else side.start()
     advance(len(known))
-    for part in scorer.parts(records, known.keys()):
-        side.append(part)
+    for part in scorer.parts(records, known.keys(), share):
+        try:
+            _refuse_not_numbers(records, part)
+        except ModelError:
+            if side is not None:
+                side.path.unlink()  # to go on from there would come to the same
+            raise
+        if side is not None:
+            side.append(part)
         advance(len(part.keys() - known.keys()))
         known.update(part)
-    return [known[place] for place in range(len(records))]
+    return known
 
 
 def facts(model: str, asking: Asking, data: Path) -> list[Any]:
     """Everything that scores depend on: model, adapters, questions, flags, the launch and the software.
 
     Raises:
-        ModelError: there is no such model.
+        ModelError: there is no such model, or nothing says how it was trained.
     """
-    state = PartialState()
+    state = processes()
     files = [data, *(file for adapter in asking.adapters for file in sorted(adapter.glob("*")) if file.is_file())]
     named = {**asdict(asking), "adapters": len(asking.adapters)}
     sums = [checksum(file) for file in files]
     software = [version(name) for name in ("lrc", "torch", "transformers", "peft")]
-    return [fingerprint_base(model), sums, named, state.num_processes, state.device.type, software]
+    runs = [asdict(run) for run in _runs(model, asking)]
+    return [fingerprint_base(model), sums, named, runs, state.num_processes, state.device.type, software]
 
 
 def read_askable(path: Path) -> list[Record]:
@@ -131,14 +203,17 @@ def _lines(records: Sequence[Record], scores: Sequence[OptionScores]) -> Iterato
         yield json.dumps(line, ensure_ascii=False) + "\n"
 
 
-def _run(model: str, asking: Asking) -> Run:
-    """How the model was trained: what its first adapter says, else the merged model, else the flags alone."""
+def _runs(model: str, asking: Asking) -> list[Run]:
+    """How the model was trained: what its adapters say, else the merged model, else the flags alone.
+
+    The first of several adapters says how all are asked.
+    """
     folders = [*asking.adapters, Path(model)]
-    for folder in folders:
-        if run := read_run(folder):
-            return run
+    found = [run for run in map(read_run, asking.adapters) if run]
+    if runs := found or [run for run in (read_run(Path(model)),) if run]:
+        return runs
     if asking.template is None or asking.answer_style is None:
         raise ModelError(
             f"{folders[0]}: has no lrc_run.json that says how it was trained; give --template and --answer-style"
         )
-    return Run(asking.template, asking.answer_style, lists_options(asking.answer_style, asking.template))
+    return [Run(asking.template, asking.answer_style, lists_options(asking.answer_style, asking.template))]

@@ -6,16 +6,21 @@ Importing this takes seconds (TRL, transformers and PEFT come with it), so `reci
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from trl import ModelConfig, SFTConfig
 
 from lrc.dtypes import device_type
 from lrc.run import lists_options
+from lrc.tracking import why_not_reported
 
-# Those that leave the base as it is: an adapter that changes its base would need another base to be merged into.
-INIT_LORA_WEIGHTS = ("gaussian", "orthogonal")
+# The first two leave the base as it is. PiSSA changes it, so what is saved is converted for the base as it was
+# (pissa.py); upstream's others would need a base of their own to be merged into.
+INIT_LORA_WEIGHTS = ("gaussian", "orthogonal", "pissa")
+PISSA = re.compile(r"pissa(_niter_[1-9]\d{0,3})?")
 # Upstream's keys that packed trees have no use for, and the one value each may have.
 WITHOUT_USE: dict[str, Any] = {
     "packing": False,
@@ -42,6 +47,7 @@ AT_LEAST = {
     "lora_alpha": 1,
     "lora_dropout": 0,
     "loraplus_lr_ratio": 1,
+    "neftune_noise_alpha": 0,
     "option_orders": 1,
     "row_tokens": 1,
     "fold": 0,
@@ -58,7 +64,7 @@ class DataArguments:
     With a `fold`, `train_file` and `validation_file` become that fold's files.
 
     Raises:
-        ValueError: `list_options` is false although a digit is to be answered, or a file's name has no folds.
+        ValueError: keys do not go together, or a file's name has no folds.
     """
 
     train_file: str = field(metadata={"help": "The JSON to train on, as `lrc convert` writes it."})
@@ -71,6 +77,13 @@ class DataArguments:
     )
     answer_style: Literal["digit", "text"] = field(
         default="digit", metadata={"help": "Answer with the number of an option, or with its text."}
+    )
+    score_normalisation: Literal["character", "token", "sum", "auto"] = field(
+        default="character",
+        metadata={
+            "help": "What the log-likelihood of an option's text is divided by: its characters, its tokens, or nothing "
+            "(sum); auto takes what is most accurate on the validation questions, after training."
+        },
     )
     list_options: bool | None = field(
         default=None,
@@ -112,6 +125,12 @@ class DataArguments:
             self.list_options = lists_options(self.answer_style, self.template)
         if self.answer_style == "digit" and not self.list_options:
             raise ValueError("list_options is false, expected true where answer_style is digit")
+        if self.score_normalisation != "character" and self.answer_style == "digit":
+            raise ValueError(
+                f"score_normalisation is {self.score_normalisation}, but digits are scored as they are; remove it"
+            )
+        if self.score_normalisation == "auto" and self.validation_file is None:
+            raise ValueError("score_normalisation is auto, which chooses on a validation_file; give one")
         if self.fold is not None:
             self.train_file = _of_fold(self.train_file, self.fold, "train")
             if self.validation_file is not None:
@@ -128,7 +147,7 @@ class AdapterArguments:
 
     init_lora_weights: str | None = field(
         default=None,
-        metadata={"help": "gaussian or orthogonal; by default B is zero."},
+        metadata={"help": "gaussian, orthogonal, pissa, or pissa_niter_16, which starts faster; by default B is zero."},
     )
     rank_pattern: dict[str, Any] | str | None = field(
         default=None,
@@ -146,11 +165,17 @@ class AdapterArguments:
     )
 
     def __post_init__(self) -> None:
-        if self.init_lora_weights not in (None, *INIT_LORA_WEIGHTS):
-            expected = " or ".join(INIT_LORA_WEIGHTS)
-            raise ValueError(f"init_lora_weights is {self.init_lora_weights}, expected {expected}")
+        if self.init_lora_weights not in (None, *INIT_LORA_WEIGHTS) and not self.pissa:
+            expected = ", ".join(INIT_LORA_WEIGHTS)
+            raise ValueError(f"init_lora_weights is {self.init_lora_weights}, expected {expected} or pissa_niter_16")
         self.rank_pattern = _pattern("rank_pattern", self.rank_pattern)
         self.alpha_pattern = _pattern("alpha_pattern", self.alpha_pattern)
+
+    @property
+    def pissa(self) -> str | None:
+        """The way to PiSSA's start; None for another one."""
+        asked = self.init_lora_weights or ""
+        return asked if PISSA.fullmatch(asked) else None
 
 
 @dataclass
@@ -179,6 +204,10 @@ class TrainingArguments(SFTConfig):
         metadata={"help": "Stay on the CPU. Default: where there is no accelerator."},
     )
     completion_only_loss: bool | None = field(default=True, metadata={"help": "Learn the answer, not the question."})
+    project: str = field(default="lrc", metadata={"help": "What trackio files the run under."})
+    run_name: str | None = field(
+        default=None, metadata={"help": "What trackers call the run. Default: the name of output_dir."}
+    )
 
     def __post_init__(self) -> None:
         for key, value in WITHOUT_USE.items():
@@ -191,7 +220,11 @@ class TrainingArguments(SFTConfig):
             )
         if self.push_to_hub and not self.hub_model_id:
             raise ValueError("push_to_hub is true, but hub_model_id is missing; give USER/NAME")
+        # So that a tracker goes on with the run where the run itself does.
+        self.run_name = self.run_name or Path(self.output_dir or ".").resolve().name
         super().__post_init__()
+        if fault := why_not_reported(self.report_to or []):
+            raise ValueError(fault)
 
 
 def _of_fold(file: str, fold: int, part: str) -> str:

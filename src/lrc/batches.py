@@ -8,7 +8,7 @@ passage meet in one step; where a passage straddles two steps its tokens are com
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -25,6 +25,7 @@ class StepBatch:
     sequences: list[TokenSequence]
     rows: list[Row]
     idle: bool = False  # the process has no question of this step; its one row counts for nothing
+    questions: int = 0  # how many there are; a question has a sequence for each order of its options
 
     @property
     def target_count(self) -> int:
@@ -33,7 +34,7 @@ class StepBatch:
 
     def repacked(self, row_tokens: int, *, share: bool = True) -> StepBatch:
         """The same questions under another token budget."""
-        return StepBatch(self.sequences, pack(self.sequences, row_tokens, share=share), self.idle)
+        return replace(self, rows=pack(self.sequences, row_tokens, share=share))
 
 
 class StepSampler(Sampler[list[Draw]]):
@@ -50,7 +51,7 @@ class StepSampler(Sampler[list[Draw]]):
 
     def __init__(
         self,
-        passages: Sequence[int],
+        passages: Sequence[int] | np.ndarray,
         step_questions: int,
         *,
         rank: int = 0,
@@ -122,7 +123,8 @@ class StepLoader(DataLoader):
         if not sequences:
             stand_in = self.draw((0, 0))[:1]
             return StepBatch(stand_in, pack(stand_in, self.row_tokens), idle=True)
-        return StepBatch(sequences, pack(sequences, self.row_tokens, share=self.share))
+        rows = pack(sequences, self.row_tokens, share=self.share)
+        return StepBatch(sequences, rows, questions=len(questions))
 
 
 class Draws(Dataset):

@@ -1,13 +1,22 @@
-"""Whether a model's probabilities can be believed: reliability bins and the expected calibration error."""
+"""Whether a model's probabilities can be believed, and the temperature that makes them more believable.
+
+Reliability bins and the expected calibration error show how far confidence and accuracy are apart; dividing
+log-probabilities by one number, fitted on questions that were not trained on, brings them together (Guo et al. 2017).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lrc.metrics import wilson
 
 N_BINS = 10
+SHARPNESS = (1e-3, 1e3)  # of 1 / temperature: beyond these, probabilities are equal or all in one option
+HALVINGS = 60  # of that range's logarithm, which is more than a float can tell apart
 
 
 @dataclass(frozen=True)
@@ -44,6 +53,86 @@ def calibration_error(bins: Sequence[Bin]) -> float:
     """
     n = sum(one.n for one in bins)
     return sum(one.n * abs(one.confidence - one.accuracy) for one in bins) / max(n, 1)
+
+
+def log_loss(log_probs: Sequence[Sequence[float]], answers: Sequence[int], temperature: float = 1.0) -> float:
+    """The mean negative log-probability of the right options; questions whose answer has none are left out.
+
+    Args:
+        log_probs: of each question's options, natural logarithms; -inf where one cannot be chosen.
+        answers: the number of each right option, from 1.
+        temperature: what the log-probabilities are divided by.
+
+    Returns:
+        nats; 0 where no question is left.
+    """
+    gaps = _gaps(log_probs, answers)
+    losses = [float(np.logaddexp.reduce(gap / temperature)) for gap in gaps]
+    return sum(losses) / max(len(losses), 1)
+
+
+def confidences(log_probs: Sequence[Sequence[float]], temperature: float = 1.0) -> list[float]:
+    """The probability of each question's most probable option."""
+    tempered = [np.array(line) / temperature for line in log_probs]
+    return [float(np.exp(line.max() - np.logaddexp.reduce(line))) for line in tempered]
+
+
+def fit_temperature(log_probs: Sequence[Sequence[float]], answers: Sequence[int]) -> float:
+    """The temperature with the least log loss on questions that were not trained on.
+
+    As if one more question had been answered at random: without it, a few questions that are all right would make the
+    probabilities of any question 0 and 1 (the same cure as Platt's, 1999).
+
+    Args:
+        log_probs: see `log_loss`.
+        answers: see `log_loss`.
+
+    Returns:
+        1 where there is nothing to learn from.
+    """
+    gaps = [gap for gap in _gaps(log_probs, answers) if gap.any()]
+    if not gaps:
+        return 1.0
+    share = 1 / (len(gaps) + 1)  # of each question, for the one more
+    low, high = np.log(SHARPNESS)
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        # The loss is convex in 1 / temperature, so the sign of its slope says on which side the least is.
+        slope = sum(_slope(gap, float(np.exp(middle)), share) for gap in gaps)
+        low, high = (middle, high) if slope < 0 else (low, middle)
+    return float(np.exp(-(low + high) / 2))
+
+
+def calibration(log_probs: Sequence[Sequence[float]], answers: Sequence[int], temperature: float) -> dict[str, float]:
+    """How far the probabilities of answered questions can be believed.
+
+    Args:
+        log_probs: see `log_loss`.
+        answers: see `log_loss`.
+        temperature: what an earlier run fitted.
+
+    Returns:
+        `temperature`, `log_loss` and `calibration_error`, and the last two as they are at temperature 1: `…_at_1`.
+    """
+    right = [max(range(len(line)), key=line.__getitem__) + 1 == a for line, a in zip(log_probs, answers, strict=True)]
+    figures = {"temperature": temperature}
+    for ending, value in (("", temperature), ("_at_1", 1.0)):
+        figures[f"log_loss{ending}"] = log_loss(log_probs, answers, value)
+        figures[f"calibration_error{ending}"] = calibration_error(reliability(confidences(log_probs, value), right))
+    return figures
+
+
+def _gaps(log_probs: Sequence[Sequence[float]], answers: Sequence[int]) -> list[NDArray[np.float64]]:
+    """How far each question's options that can be chosen lie above the right one."""
+    lines = [(np.array(line), answer - 1) for line, answer in zip(log_probs, answers, strict=True)]
+    return [line[np.isfinite(line)] - line[place] for line, place in lines if np.isfinite(line[place])]
+
+
+def _slope(gap: NDArray[np.float64], sharpness: float, share: float) -> float:
+    """The derivative of one question's loss; `share` of its answer is spread over all options."""
+    scaled = gap * sharpness
+    weights = np.exp(scaled - np.logaddexp.reduce(scaled))
+    return float(weights @ gap - share * gap.mean())
 
 
 def _bin(low: float, high: float, members: Sequence[tuple[float, bool]]) -> Bin:

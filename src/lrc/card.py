@@ -21,6 +21,11 @@ LIMITS = """- It chooses among given options; it does not explain, and does not 
   word in the passage, counting shared characters alone answers many: compare with such a baseline.
 - What the base model has learnt, its mistakes and leanings included, is still there; its licence applies."""
 
+REMOTE_CODE = (
+    "Trained with `trust_remote_code: true`: code that came with the base model ran in training. lrc itself answers, "
+    "merges and evaluates without such code."
+)
+
 
 def model_card(folder: Path, repo_id: str) -> ModelCard:
     """Write the card of an adapter or a merged model.
@@ -159,6 +164,7 @@ def _training(run: Run | None) -> str:
             "## Training",
             _table("", ("data (not published)", "file", "questions", "sha256"), data),
             _table("", ("recipe", "value"), [(f"`{key}`", f"`{recipe[key]}`") for key in sorted(recipe)]),
+            *([REMOTE_CODE] if recipe.get("trust_remote_code") else []),
             "Versions: " + ", ".join(f"{name} {version}" for name, version in sorted(run.versions.items())),
         )
     )

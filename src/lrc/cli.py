@@ -16,7 +16,8 @@ import click
 import lrc
 from lrc import progress
 from lrc.errors import LrcError
-from lrc.run import STYLES, TEMPLATES
+from lrc.memory import out_of_memory
+from lrc.run import NORMALISATIONS, STYLES, TEMPLATES
 
 FILE = click.Path(path_type=Path)
 force = click.option("--force", is_flag=True, help="Overwrite an output that exists.")
@@ -68,13 +69,45 @@ def train(recipe: str, accelerate_config: str | None, overrides: tuple[str, ...]
 
     RECIPE is a YAML file or the name of one that lrc ships, such as tiny/lora. Any key of it can be
     overridden: --key value. lrc's own keys: train_file, validation_file, template, answer_style,
-    list_options, on_too_long, option_orders, group_passages, tree_packing, row_tokens, fold,
+    list_options, score_normalisation, on_too_long, option_orders, group_passages, tree_packing, row_tokens, fold,
     expected_vocab_size, overwrite_output_dir. All others are those of TRL's SFTConfig and ModelConfig;
     docs/recipes.md lists them.
     """
     from lrc.train import train
 
     sys.exit(train(recipe, accelerate_config, overrides))
+
+
+@cli.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+@click.argument("recipe")
+@click.option("-n", "count", type=click.IntRange(min=0), default=3, show_default=True, help="Questions to show.")
+@click.option("--gpu-memory", help="Of each GPU, such as 12GB, also where this machine has none.")
+@click.option("--accelerate-config", help="A launch config: a file, or the name of one that lrc ships.")
+@click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON.")
+@click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
+def preview(recipe: str, accelerate_config: str | None, overrides: tuple[str, ...], **options: Any) -> None:
+    """Show what RECIPE would train, without training: tokens, lengths, steps and memory.
+
+    RECIPE and the keys that override it are those of `lrc train`. Nothing but a base's configuration is loaded.
+    """
+    from lrc.preview import preview
+
+    preview(recipe, accelerate_config, overrides, **options)
+
+
+@cli.command()
+@click.argument("file", type=FILE)
+@click.option("--accelerate-config", help="A launch config: a file, or the name of one that lrc ships.")
+@click.option("--trials", type=click.IntRange(min=1), help="How many trials in all.  [default: the file's number]")
+def sweep(file: Path, accelerate_config: str | None, trials: int | None) -> None:
+    """Search keys of a recipe: train it several times and compare.
+
+    FILE is a YAML file that names the recipe, the keys to search and an output_dir; examples/sweep.yaml shows one.
+    The same command goes on with a sweep that was stopped.
+    """
+    from lrc.sweep import sweep
+
+    sweep(file, accelerate_config=accelerate_config, trials=trials)
 
 
 @cli.command()
@@ -97,6 +130,14 @@ def answering(command: Any) -> Any:
         click.option("--list-options/--no-list-options", default=None, help="Default: as trained."),
         click.option("--answer-style", type=click.Choice(STYLES), help="Default: as trained."),
         click.option("--template", type=click.Choice(TEMPLATES), help="Default: as trained."),
+        click.option(
+            "--load-in-4bit/--no-load-in-4bit", default=None, help="Default: as the first adapter's base was trained."
+        ),
+        click.option(
+            "--score-normalisation",
+            type=click.Choice(NORMALISATIONS),
+            help="What an option's text is scored by. Default: as trained.",
+        ),
         click.option("--row-tokens", type=click.IntRange(min=1), help="Token budget of a packed row."),
         click.option(
             "--votes",
@@ -138,6 +179,8 @@ def generate(model: str, data: Path, output: Path, scores: Path | None, force: b
 @click.option("--data", required=True, type=FILE, help="A labelled workbook, CSV or Alpaca JSON.")
 @click.option("--output", type=FILE, help="Write the figures as JSON.")
 @click.option("--scores", type=FILE, help="Write every option's score, JSON lines.")
+@click.option("--passage-blind", is_flag=True, help="Also ask the model without the passage, for comparison.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 @answering
 @force
 def evaluate(
@@ -146,6 +189,8 @@ def evaluate(
     data: Path,
     output: Path | None,
     scores: Path | None,
+    passage_blind: bool,
+    as_json: bool,
     force: bool,
     **asked: Any,
 ) -> None:
@@ -154,13 +199,24 @@ def evaluate(
         raise click.UsageError("give either --model or --predictions")
     if len(predictions) > 2:
         raise click.UsageError("at most two --predictions can be compared")
+    if passage_blind and not model:
+        raise click.UsageError("--passage-blind asks a model; give --model")
     from lrc.answering import Asking
     from lrc.evaluation import evaluate_model, evaluate_predictions
 
     if model:
-        evaluate_model(model, data, asking=Asking(**asked), output=output, scores=scores, force=force)
+        evaluate_model(
+            model,
+            data,
+            asking=Asking(**asked),
+            output=output,
+            scores=scores,
+            passage_blind=passage_blind,
+            as_json=as_json,
+            force=force,
+        )
     else:
-        evaluate_predictions(predictions, data, output=output, force=force)
+        evaluate_predictions(predictions, data, output=output, as_json=as_json, force=force)
 
 
 @cli.command()
@@ -187,6 +243,45 @@ def report(run_dir: Path, output: Path | None, force: bool) -> None:
     from lrc.report import report
 
     report(run_dir, output=output, force=force)
+
+
+@cli.command()
+@click.option("--model", required=True, help="A base or merged model: a folder, or a name on the Hub.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
+@click.option("--port", type=click.IntRange(0, 65535), default=7860, show_default=True, help="0 takes a free one.")
+@answering
+def app(model: str, host: str, port: int, **asked: Any) -> None:
+    """Try a model in the browser: a question, its options' probabilities, a workbook."""
+    from lrc.answering import Asking
+    from lrc.app import app
+
+    app(model, asking=Asking(**asked), host=host, port=port)
+
+
+@cli.command()
+@click.argument("folder", type=FILE, default=Path())
+@force
+def init(folder: Path, force: bool) -> None:
+    """Write editable copies of the shipped recipes and accelerate configs into FOLDER, by default here."""
+    from lrc.init import init
+
+    init(folder, force=force)
+
+
+@cli.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the script that completes lrc's words in a shell.
+
+    \b
+    bash, zsh: eval "$(lrc completion bash)" in ~/.bashrc, likewise ~/.zshrc
+    fish:      lrc completion fish > ~/.config/fish/completions/lrc.fish
+    """
+    from click.shell_completion import get_completion_class
+
+    kind = get_completion_class(shell)
+    assert kind is not None  # one of click's own
+    print(kind(cli, {}, "lrc", "_LRC_COMPLETE").source())
 
 
 @cli.command()
@@ -219,6 +314,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(1)
     except OSError as error:
         print(f"{error.filename or 'lrc'}: {error.strerror or error}", file=sys.stderr)
+        sys.exit(1)
+    except (MemoryError, RuntimeError) as error:
+        if not (lack := out_of_memory(error)):
+            raise
+        print(f"lrc: {lack}; close other programs, or take a smaller model or adapter", file=sys.stderr)
         sys.exit(1)
 
 

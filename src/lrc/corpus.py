@@ -1,32 +1,45 @@
-"""Records → the token sequences that a run trains on, with what was shortened or left out counted and named."""
+"""Records → the token sequences that a run trains on, with what was shortened or left out counted and named.
+
+A file's tokens are made once, by several processes, and kept in the cache (`lrc.tokencache`) as an Arrow table that is
+memory-mapped: neither the records of a JSON file nor their tokens are ever in memory as a whole.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 from datasets import Dataset
 
-from lrc.alpaca import Record, with_question
-from lrc.datafile import read_records
+from lrc.alpaca import Record
 from lrc.errors import DataError
-from lrc.progress import track
+from lrc.fitting import Account, Fitting
+from lrc.manifest import checksum, refuse_incomplete
+from lrc.progress import Advance, track
 from lrc.prompt import Prompt, reordered
 from lrc.questions import option_orders
-from lrc.shorten import shorten
+from lrc.tokencache import cached, entry_name, tokenizer_digest
+from lrc.tokenizing import read_tokens, write_tokens
+from lrc.tokentable import Numbering, StoredRecords, hold_table, make_table
 from lrc.tree import TokenSequence
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
 class Corpus:
     """What is trained or evaluated."""
 
-    records: list[Record]  # as they fit, some with a shorter passage
+    records: Sequence[Record]  # as they fit, some with a shorter passage
     shortened: list[str]  # ids
     skipped: list[str]
+    dataset: Dataset | None = None  # their tokens, see `tokentable.SCHEMA`; None where there is no file
+    sha256: str = ""  # of the file
+    reused: bool = False  # whether an earlier run had tokenized it
 
     @property
     def count(self) -> int:
@@ -34,80 +47,69 @@ class Corpus:
         return len(self.records) + len(self.skipped)
 
 
-def read_corpus(path: Path, prompt: Prompt, max_length: int | None, on_too_long: str, *, stage: str) -> Corpus:
-    """Read labelled records that can be trained on; for the arguments see `fit`.
-
-    Raises:
-        DataError: the file cannot be read, a record has no answer, or the prompt needs parts that it does not have.
-    """
-    records = read_records(path)
-    unanswered = [record.id for record in records if record.output is None]
-    if unanswered:
-        raise DataError(
-            f"{path}: {len(unanswered)} records have no output, first {unanswered[0]}; give labelled questions"
-        )
-    foreign = [record.id for record in records if record.question is None]
-    if foreign and (prompt.answer_style == "text" or prompt.template == "plain"):
-        raise DataError(
-            f"{path}: {len(foreign)} records cannot be read as passage, question and options, first {foreign[0]}; "
-            "use answer_style: digit with another template than plain"
-        )
-    return fit(records, prompt, max_length, on_too_long, stage=stage)
-
-
-def fit(records: Sequence[Record], prompt: Prompt, max_length: int | None, on_too_long: str, *, stage: str) -> Corpus:
-    """Make every record fit `max_length` tokens.
+def read_corpus(
+    path: Path,
+    prompt: Prompt,
+    max_length: int | None,
+    on_too_long: str,
+    *,
+    stage: str,
+    orders: int = 1,
+    processes: int | None = None,
+    first: bool = True,
+) -> Corpus:
+    """Read labelled records that can be trained on, tokenized now or, where nothing has changed, by an earlier run.
 
     Args:
         max_length: tokens of prompt and completion; None sets no limit.
         on_too_long: `shorten` the passage, `refuse`, or `skip` the question.
         stage: what to call the work in the progress line.
+        orders: in how many orders of its options each question will be trained.
+        processes: that tokenize; by default those that the machine has, and one for few records.
+        first: whether this is the first process of its machine, which does the work while the others wait.
 
     Raises:
-        DataError: a record does not fit, and may not or cannot be shortened; or none is left.
+        DataError: the file cannot be read, a record has no answer, or the prompt needs parts that it does not have;
+            a record does not fit, and may not or cannot be shortened; or none is left.
+        OutputError: the cache cannot be written.
     """
-    kept: list[Record] = []
-    shortened: list[str] = []
-    skipped: list[str] = []
-    refused: list[str] = []
+    sha256, before = _identify(path)
+    name = entry_name(
+        {
+            "data": [path.suffix.lower(), sha256],
+            "prompt": [prompt.template, prompt.answer_style, prompt.list_options, tokenizer_digest(prompt.tokenizer)],
+            "fit": [max_length, on_too_long, orders],
+        }
+    )
+    made: list[Path] = []
+
+    def make(folder: Path) -> None:
+        made.append(folder)
+        write_tokens(folder, path, Fitting(prompt, max_length, on_too_long), stage, processes)
+        if _state(path) != before:
+            raise DataError(f"{path}: was changed while it was read; run again")
+
+    entry = cached(name, make, first=first)
+    dataset, account = read_tokens(entry)
+    return Corpus(StoredRecords(dataset), account.shortened, account.skipped, dataset, sha256, reused=not made)
+
+
+def fit(records: Sequence[Record], prompt: Prompt, max_length: int | None, on_too_long: str, *, stage: str) -> Corpus:
+    """The same for a few records that are in memory already; see `read_corpus`."""
     with track(stage, len(records)) as advance:
-        for record in records:
-            fitted = record if max_length is None or _length(record, prompt) <= max_length else None
-            if fitted is None and on_too_long == "shorten":
-                fitted = _shortened(record, prompt, max_length or 0)
-                (refused if fitted is None else shortened).append(record.id)
-            elif fitted is None:
-                (skipped if on_too_long == "skip" else refused).append(record.id)
-            if fitted is not None:
-                kept.append(fitted)
-            advance()
-    if refused:
-        raise DataError(
-            *(f"record {i}: longer than max_length {max_length}; raise it, or set on_too_long: skip" for i in refused)
-        )
-    if not kept:
-        raise DataError(f"no record fits max_length {max_length}; raise it")
-    return Corpus(kept, shortened, skipped)
+        fitted = list(_counted(map(Fitting(prompt, max_length, on_too_long), records), advance))
+    account = Account()
+    account.add(fitted)
+    kept = [one.record for one in fitted if one.kept]
+    account.check(len(kept), max_length)
+    return Corpus(kept, account.shortened, account.skipped)
 
 
 def tokenize(records: Sequence[Record], prompt: Prompt, *, stage: str) -> Dataset:
-    """Tokenize records for training.
-
-    Returns:
-        A row a record: `tokens`, `prompt_length`, `passage` (a number, the same for equal passages) and `id`.
-    """
-    passages: dict[str, int] = {}
-    columns: dict[str, list[Any]] = {"tokens": [], "prompt_length": [], "passage": [], "id": []}
+    """Tokenize a few records that are in memory already: a row a record, see `tokentable.SCHEMA`."""
     with track(stage, len(records)) as advance:
-        for record in records:
-            sequence = prompt.sequence(record)
-            columns["tokens"].append(sequence.tokens.astype(np.int32))
-            columns["prompt_length"].append(sequence.prompt_length)
-            text = record.input if record.question is None else record.question.passage
-            columns["passage"].append(passages.setdefault(text, len(passages)))
-            columns["id"].append(record.id)
-            advance()
-    return Dataset.from_dict(columns)
+        rows = [(record, prompt.sequence(record)) for record in _counted(records, advance)]
+    return hold_table(Numbering()(make_table(rows)))
 
 
 @dataclass(frozen=True)
@@ -127,13 +129,17 @@ class Drawing:
     def __call__(self, draw: tuple[int, int]) -> list[TokenSequence]:
         """The sequences of question `draw[0]` in epoch `draw[1]`."""
         place, epoch = draw
-        record = self.records[place]
-        if self.option_orders == 1 or record.question is None:
-            row = self.dataset[place]
-            return [TokenSequence(np.array(row["tokens"], dtype=np.int64), row["prompt_length"])]
+        record = self.records[place] if self.option_orders > 1 else None
+        if record is None or record.question is None:
+            row = self._tokens[place]
+            return [TokenSequence(row["tokens"].astype(np.int64), int(row["prompt_length"]))]
         shuffled = _shuffled(record, np.random.default_rng([self.seed, epoch, place]))
         orders = option_orders(record.question, self.option_orders)
         return [self.prompt.sequence(reordered(shuffled, order)) for order in orders]
+
+    @cached_property
+    def _tokens(self) -> Dataset:
+        return self.dataset.select_columns(["tokens", "prompt_length"]).with_format("numpy")
 
 
 def _shuffled(record: Record, random: np.random.Generator) -> Record:
@@ -144,18 +150,27 @@ def _shuffled(record: Record, random: np.random.Generator) -> Record:
     return reordered(record, tuple(random.permutation(len(question.options)).tolist()))
 
 
-def _length(record: Record, prompt: Prompt) -> int:
-    return max(len(sequence.tokens) for sequence in _asked(record, prompt))
+def _identify(path: Path) -> tuple[str, tuple[int, int]]:
+    """The SHA-256 of a file, and its size and time of change, of which one changes when the file does.
+
+    Raises:
+        DataError: it cannot be read, or was left incomplete by a convert.
+    """
+    try:
+        state = _state(path)
+        if path.suffix.lower() == ".json":
+            refuse_incomplete(path)
+        return checksum(path), state
+    except OSError as error:
+        raise DataError(f"{path.name}: {error.strerror or error}; check its name and permissions") from error
 
 
-def _asked(record: Record, prompt: Prompt) -> list[TokenSequence]:
-    options = [] if record.question is None else prompt.candidates(record)
-    return options if record.output is None else [prompt.sequence(record), *options]
+def _state(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
 
 
-def _shortened(record: Record, prompt: Prompt, max_length: int) -> Record | None:
-    if record.question is None:
-        return None
-    fits = lambda question: _length(with_question(record, question), prompt) <= max_length  # noqa: E731
-    question = shorten(record.question, fits)
-    return None if question is None else with_question(record, question)
+def _counted(items: Iterable[Item], advance: Advance) -> Iterator[Item]:
+    for item in items:
+        yield item
+        advance()

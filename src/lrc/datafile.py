@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lrc.alpaca import Record, check_test_ids, load_records, read_json, to_record
+from lrc.alpaca import Record, check_test_ids, load_records, to_record
 from lrc.c3 import read_c3
 from lrc.errors import DataError
+from lrc.jsonarray import read_array
 from lrc.manifest import refuse_incomplete
 from lrc.workbook import Workbook, read_workbook
 
@@ -20,51 +23,63 @@ def read_questions(path: Path, sheet: str | None = None) -> Workbook:
     """
     if path.suffix.lower() != ".json":
         return read_workbook(path, sheet)
-    content = _array(path, sheet)
-    if _is_alpaca(content):
+    if _is_alpaca(path, sheet):
         raise DataError(f"{path.name}: Alpaca JSON already; train on it, or convert the workbook that it came from")
-    return read_c3(content, path)
+    return read_c3(list(read_array(path)), path)
 
 
 def read_records(path: Path, sheet: str | None = None) -> list[Record]:
+    """Read what is trained on or answered, all at once; see `stream_records`."""
+    return list(stream_records(path, sheet))
+
+
+def stream_records(path: Path, sheet: str | None = None) -> Iterable[Record]:
     """Read what is trained on or answered: a workbook, a CSV, C3 JSON or Alpaca JSON.
 
     Args:
         sheet: the sheet of a workbook; the first one by default.
 
+    Returns:
+        The records, any number of times. Alpaca JSON is read anew each time, and never held in memory.
+
     Raises:
         DataError: the file cannot be read, has bad rows, was left incomplete by a convert, or holds questions
-            to answer of which two share an id.
+            to answer of which two share an id. What is wrong with Alpaca JSON shows as it is read to its end.
     """
-    if path.suffix.lower() == ".json":
-        content = _array(path, sheet)
-        if _is_alpaca(content):
-            return _alpaca(content, path)
+    if path.suffix.lower() == ".json" and _is_alpaca(path, sheet):
+        refuse_incomplete(path)
+        return _AlpacaFile(path)
     source = read_questions(path, sheet)
     if source.errors:
         raise DataError(*map(str, source.errors))
     records = [to_record(question) for question in source.questions]
     if not source.labelled:
-        check_test_ids(records, path.name)
+        check_test_ids((record.id for record in records), path.name)
     return records
 
 
-def _alpaca(content: list[Any], path: Path) -> list[Record]:
-    refuse_incomplete(path)
-    records = load_records(content, path.name)
-    if all(record.output is None for record in records):
-        check_test_ids(records, path.name)
-    return records
+@dataclass(frozen=True)
+class _AlpacaFile:
+    """The records of an Alpaca JSON file, read whenever they are asked for."""
+
+    path: Path
+
+    def __iter__(self) -> Iterator[Record]:
+        unlabelled: list[str] | None = []  # ids, while no record has an output
+        for record in load_records(read_array(self.path), self.path.name):
+            if record.output is not None:
+                unlabelled = None
+            elif unlabelled is not None:
+                unlabelled.append(record.id)
+            yield record
+        check_test_ids(unlabelled or (), self.path.name)
 
 
-def _array(path: Path, sheet: str | None) -> list[Any]:
+def _is_alpaca(path: Path, sheet: str | None) -> bool:
+    """Whether a JSON file holds Alpaca records, and not C3."""
     if sheet is not None:
         raise DataError(f"{path.name}: a JSON file has no sheet {sheet}; leave out --sheet")
-    content = read_json(path)
-    if not isinstance(content, list) or not content:
-        raise DataError(f"{path.name}: not a JSON array with anything in it; expected Alpaca records or C3 JSON")
-    return content
-
-
-def _is_alpaca(content: list[Any]) -> bool:
-    return isinstance(content[0], dict)
+    first: Any = next(read_array(path), ())  # which no element is
+    if first == ():
+        raise DataError(f"{path.name}: a JSON array without anything in it; expected Alpaca records or C3 JSON")
+    return isinstance(first, dict)

@@ -8,11 +8,13 @@ from typing import Any, NoReturn
 import torch
 from accelerate.utils import gather, gather_object
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from trl import SFTTrainer
 
 from lrc.batches import StepBatch
 from lrc.checkpoint import STAGE, close_stage, open_stage, rotate, seal
-from lrc.errors import MachineError
+from lrc.errors import MachineError, RecipeError
+from lrc.pissa import Pissa
 from lrc.progress import say
 from lrc.space import disk_failures_told
 
@@ -28,9 +30,20 @@ class DurableTrainer(SFTTrainer):
 
     row_tokens: int
     share: bool
+    pissa: Pissa | None = None  # the start of an adapter that is saved as another one than it is trained
     _loss: torch.Tensor  # of the step in hand
     _halved = False  # whether the memory ran out under the budget that the loader packs for
     _staging = False
+
+    def start_with_pissa(self, method: str, checkpoint: str | None) -> None:
+        """Have the adapter start with PiSSA, or as it did in the run that goes on.
+
+        Raises:
+            RecipeError: the model or the launch does not permit it, or the checkpoint is of another kind of run.
+        """
+        if self.is_fsdp_enabled or is_deepspeed_zero3_enabled():
+            raise RecipeError(f"init_lora_weights is {method}, which needs whole weights; use neither FSDP nor ZeRO-3")
+        self.pissa = Pissa.begin(self.model, method, Path(checkpoint) if checkpoint else None)
 
     def run_step(
         self, model: torch.nn.Module, inputs: StepBatch, num_items_in_batch: torch.Tensor | int | None
@@ -102,6 +115,9 @@ class DurableTrainer(SFTTrainer):
                 "and train again, or go on from the last checkpoint"
             )
 
+    def _send_telemetry(self) -> None:
+        """Tell nobody: upstream would send the kind of run, model and machine to the Hub as the trainer is built."""
+
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Write no card at every checkpoint: publishing writes one."""
 
@@ -140,9 +156,27 @@ class DurableTrainer(SFTTrainer):
         return str(Path(folder) / STAGE) if self._staging else folder
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        for config in getattr(self.model, "peft_config", {}).values():
+            for name in ("target_modules", "exclude_modules"):
+                if isinstance(found := getattr(config, name, None), set):
+                    setattr(config, name, sorted(found))  # PEFT would write the set in the order of the hash seed
         super()._save(output_dir, state_dict)
         if output_dir is not None and self.args.should_save:
+            if self.pissa is not None:
+                self.pissa.convert(Path(output_dir))
             (Path(output_dir) / ARGUMENTS_FILE).unlink(missing_ok=True)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if self.pissa is None:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            self.pissa.load(self.model, Path(resume_from_checkpoint))
+
+    def _load_best_model(self) -> None:
+        if self.pissa is None or self.state.best_model_checkpoint is None:
+            super()._load_best_model()
+        else:
+            self.pissa.load(self.model, Path(self.state.best_model_checkpoint))
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         """Run no step after the last: upstream counts only after it, also when a finished run is resumed."""

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
-
-from lrc.alpaca import Record
+from lrc.alpaca import Record, with_question
 from lrc.answering import Asking, answer, load_scorer, read_askable, write_scores
+from lrc.calibration import calibration
 from lrc.errors import DataError
 from lrc.lexical import BASELINES
 from lrc.metrics import Figures, accuracy, accuracy_by, confusion, mcnemar
 from lrc.output import new_file, refuse_existing
 from lrc.prompt import question_of
 from lrc.submission import read_submission
+from lrc.together import processes
 
 LENGTHS = (150, 300, 450)  # characters of a passage, where one length group ends and the next begins
 
@@ -28,9 +29,16 @@ def evaluate_model(
     asking: Asking,
     output: Path | None,
     scores: Path | None = None,
+    passage_blind: bool = False,
+    as_json: bool = False,
     force: bool = False,
 ) -> None:
     """Answer labelled questions and print how many answers are right.
+
+    Args:
+        scores: where to write every option's score, as JSON lines.
+        passage_blind: also ask without the passage, to see how much of the accuracy is reading.
+        as_json: print the figures as JSON rather than as lines.
 
     Raises:
         LrcError: the model, the data or an output stands in the way.
@@ -38,18 +46,28 @@ def evaluate_model(
     for path in filter(None, (output, scores)):
         refuse_existing(path, force=force)
     records, answers = _labelled(data)
-    found = answer(load_scorer(model, asking), records)
-    if not PartialState().is_main_process:
+    scorer = load_scorer(model, asking)
+    found = answer(scorer, records)
+    blind = answer(scorer, [_without_passage(record) for record in records]) if passage_blind else []
+    if not processes().is_main_process:
         return
     if scores is not None:
         write_scores(scores, records, found, force=force)
-    figures = measure(records, [score.prediction for score in found], answers)
+    predictions = [score.prediction for score in found]
+    figures = measure(records, predictions, answers)
+    figures["probabilities"] = calibration([score.log_probs for score in found], answers, scorer.temperature)
+    if blind:
+        without = [score.prediction for score in blind]
+        test = dict(mcnemar(predictions, without, answers))
+        figures["passage_blind"] = {**accuracy(without, answers), "mcnemar": test}
     if asking.votes > 1:
         figures["consistency"] = sum(score.consistent for score in found) / len(found)
-    _tell(figures, output, force=force)
+    _tell(figures, output, as_json=as_json, force=force)
 
 
-def evaluate_predictions(files: Sequence[Path], data: Path, *, output: Path | None, force: bool = False) -> None:
+def evaluate_predictions(
+    files: Sequence[Path], data: Path, *, output: Path | None, as_json: bool = False, force: bool = False
+) -> None:
     """Print how many answers of one or two submissions are right, and whether the two differ.
 
     Raises:
@@ -64,7 +82,7 @@ def evaluate_predictions(files: Sequence[Path], data: Path, *, output: Path | No
         second = measure(records, predictions[1], answers)
         figures["second"] = second
         figures["mcnemar"] = dict(mcnemar(predictions[0], predictions[1], answers))
-    _tell(figures, output, force=force)
+    _tell(figures, output, as_json=as_json, force=force)
 
 
 def measure(records: Sequence[Record], predictions: Sequence[int], answers: Sequence[int]) -> dict[str, Any]:
@@ -87,6 +105,10 @@ def _labelled(data: Path) -> tuple[list[Record], list[int]]:
     if missing:
         raise DataError(f"{data}: {len(missing)} questions have no answer, first {missing[0]}; give a labelled file")
     return records, [number for number in answers if number is not None]
+
+
+def _without_passage(record: Record) -> Record:
+    return with_question(record, replace(question_of(record), passage=""))
 
 
 def _paired(file: Path, records: Sequence[Record], data: Path) -> list[int]:
@@ -114,12 +136,12 @@ def _group(k: int) -> str:
     return f"{low}+" if high is None else f"{low}-{high - 1}"
 
 
-def _tell(figures: dict[str, Any], output: Path | None, *, force: bool) -> None:
+def _tell(figures: dict[str, Any], output: Path | None, *, as_json: bool, force: bool) -> None:
+    text = json.dumps(figures, ensure_ascii=False, indent=2)
     if output is not None:
         with new_file(output, force=force) as temporary:
-            temporary.write_text(json.dumps(figures, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-    for line in _table(figures):
-        print(line)
+            temporary.write_text(f"{text}\n", encoding="utf-8")
+    print(*([text] if as_json else _table(figures)), sep="\n")
 
 
 def _table(figures: dict[str, Any]) -> list[str]:
@@ -127,15 +149,33 @@ def _table(figures: dict[str, Any]) -> list[str]:
     if "second" in figures:
         pair = figures["mcnemar"]
         lines.append(f"second                {_share(figures['second'])}")
-        lines.append(
-            f"right in one only     {pair['first_only']} and {pair['second_only']}, "
-            f"McNemar's exact test p = {pair['p_value']:.4f}"
-        )
+        lines.append(_difference(pair))
+    if "passage_blind" in figures:
+        lines.append(f"without the passage   {_share(figures['passage_blind'])}")
+        lines.append(_difference(figures["passage_blind"]["mcnemar"]))
     lines += [f"answer {position:<15}{_share(part)}" for position, part in figures["by_position"].items()]
     lines += [f"{group + ' characters':<22}{_share(part)}" for group, part in figures["by_length"].items()]
     lines += [f"{name:<22}{_share(part)}" for name, part in figures["baselines"].items()]
+    if "probabilities" in figures:
+        lines += _belief(figures["probabilities"])
     if "consistency" in figures:
         lines.append(f"consistency           {figures['consistency']:.4f}")
+    return lines
+
+
+def _difference(pair: Mapping[str, float]) -> str:
+    return (
+        f"right in one only     {pair['first_only']} and {pair['second_only']}, "
+        f"McNemar's exact test p = {pair['p_value']:.4f}"
+    )
+
+
+def _belief(figures: Mapping[str, float]) -> list[str]:
+    """How far the probabilities can be believed, with the temperature that validation chose and without."""
+    lines = []
+    for key, name in (("log_loss", "log loss"), ("calibration_error", "calibration error")):
+        fitted = f", {figures[f'{key}_at_1']:.4f} at 1" if figures["temperature"] != 1 else ""
+        lines.append(f"{name:<22}{figures[key]:.4f} at temperature {figures['temperature']:.4g}{fitted}")
     return lines
 
 

@@ -129,7 +129,10 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: the file holds something else.
     """
-    value = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
     if not isinstance(value, dict):
         raise ValueError(f"it holds a {type(value).__name__}")
     return value

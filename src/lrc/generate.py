@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from accelerate import PartialState
-
+from lrc.alpaca import Record
 from lrc.answering import Asking, answer, facts, load_scorer, read_askable, write_scores
 from lrc.output import refuse_existing
 from lrc.progress import say
-from lrc.sidefile import SideFile
+from lrc.sidefile import SideFile, remove_beside
 from lrc.submission import write_submission
+from lrc.together import claimed_together, processes
 
 
 def generate(
@@ -28,7 +29,22 @@ def generate(
     """
     refuse_existing(output, force=force)
     records = read_askable(data)
-    state = PartialState()
+    with claimed_together(output):
+        _generate(model, data, output, records, asking, scores, force=force)
+
+
+def _generate(
+    model: str,
+    data: Path,
+    output: Path,
+    records: Sequence[Record],
+    asking: Asking,
+    scores: Path | None,
+    *,
+    force: bool,
+) -> None:
+    refuse_existing(output, force=force)  # it may have come while the data were read
+    state = processes()
     side = SideFile.beside(output, [facts(model, asking, data), str(scores)], state.process_index)
     begun = side.exists  # then these scores, where they are there, are this run's
     if scores is not None:
@@ -39,8 +55,7 @@ def generate(
     if scores is not None:
         write_scores(scores, records, found, force=force or begun)
     write_submission(output, [record.id for record in records], [score.prediction for score in found], force=force)
-    for process in range(state.num_processes):
-        SideFile.beside(output, [], process).remove()
+    remove_beside(output)
     if asking.votes > 1:
         share = sum(score.consistent for score in found) / len(found)
         say(f"consistency: {share:.4f} of the questions have one answer under all option orders")

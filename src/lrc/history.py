@@ -80,7 +80,9 @@ def _keep_until(path: Path, step: int, last: int) -> None:
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
             told = json.loads(line)
-            again = "train_runtime" in told or ("eval_loss" in told and told["step"] == last)
+            again = bool({"train_runtime", "eval_temperature"} & told.keys()) or (
+                "eval_loss" in told and told["step"] == last
+            )
             if told["step"] <= step > 0 and not again:
                 kept.append(line)
         except (ValueError, KeyError, TypeError):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from lrc.errors import DataError
 from lrc.output import flush, new_file, refuse_existing
 
 SUFFIX = "_manifest.json"
-_DRAFT_SUFFIX = ".part"  # what lrc.output appends to a name while the file is written
+_DRAFT_SUFFIX = ".part"  # what lrc.claim appends to a name while the file is written
 
 
 def write_set(
@@ -43,7 +43,6 @@ def write_set(
     """
     names = (*texts, f"{stem}{SUFFIX}")
     refuse_set(folder, names, force=force)
-    stale = [path for name in names for path in _drafts(folder, name)]
     with ExitStack() as stack:
         # They get their names in reverse order: the manifest, entered first, comes last.
         draft = stack.enter_context(new_file(folder / names[-1], force=True))
@@ -54,8 +53,6 @@ def write_set(
         # Flushed here already, so that renames alone are left for the moment in which the set is incomplete.
         for part in (*parts.values(), draft):
             flush(part)
-    for path in stale:
-        path.unlink(missing_ok=True)
 
 
 def refuse_set(folder: Path, names: Iterable[str], *, force: bool) -> None:
@@ -112,14 +109,6 @@ def _listed(path: Path, manifests: Iterable[Path]) -> dict[Path, str]:
             # Not for this file, not of lrc, or a draft that was not finished.
             continue
     return found
-
-
-def _drafts(folder: Path, name: str) -> Iterator[Path]:
-    """What writers that were killed left of a file under its temporary names."""
-    if folder.is_dir():
-        for path in folder.iterdir():
-            if path.name.startswith(f".{name}.") and path.name.endswith(_DRAFT_SUFFIX):
-                yield path
 
 
 def _write(path: Path, pieces: Iterable[str]) -> str:

@@ -17,6 +17,7 @@ from lrc.merged import float32_bytes, write_streamed, write_whole
 from lrc.output import new_folder, refuse_existing
 from lrc.probes import PROBES, compare_logits
 from lrc.run import RUN_FILE, read_run
+from lrc.space import disk_failures_told
 from lrc.weights import Checkpoint
 
 GENERATION_CONFIG = "generation_config.json"
@@ -51,7 +52,7 @@ def merge(
     target = getattr(torch, dtype) if dtype else None
     weights = Checkpoint(base)
     _require_disk(output_dir, weights, target)
-    with new_folder(output_dir, force=force) as folder:
+    with new_folder(output_dir, force=force) as folder, disk_failures_told(output_dir, folder):
         changed = _write_weights(adapter, base, weights, folder, target)
         _copy_companions(adapter, base, folder)
         if verify:

@@ -7,10 +7,12 @@ import sys
 from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -23,6 +25,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from lrc.errors import ModelError
 from lrc.lastlayer import prune_last_layer
+from lrc.weights import ADAPTER_BIN, ADAPTER_WEIGHTS, unpickle_tensors
 
 
 def load_tokenizer(name: str, revision: str = "main", *, trust_remote_code: bool = False) -> Any:
@@ -87,8 +90,13 @@ def load_base(
     return model
 
 
-def load_for_answering(name: str, adapters: Sequence[Path], device: torch.device) -> tuple[Any, list[str]]:
+def load_for_answering(
+    name: str, adapters: Sequence[Path], device: torch.device, quantization: BitsAndBytesConfig | None = None
+) -> tuple[Any, list[str]]:
     """Load a model with any number of adapters beside each other.
+
+    Args:
+        quantization: of the model; None loads it as it is on the disk, in float32 on a CPU.
 
     Returns:
         The model on `device`, in evaluation mode, and the names of its adapters, to be set active one at a time.
@@ -98,10 +106,15 @@ def load_for_answering(name: str, adapters: Sequence[Path], device: torch.device
     """
     from peft import PeftModel
 
-    dtype = torch.float32 if device.type == "cpu" else "auto"
-    model = load_base(name, dtype=dtype)
+    dtype: torch.dtype | str = torch.float32 if device.type == "cpu" else "auto"
+    if quantization is not None and quantization.load_in_4bit:
+        dtype = quantization.bnb_4bit_compute_dtype
+    device_map = {"": device} if quantization else None  # a quantized model is put there as it is loaded
+    model = load_base(name, dtype=dtype, quantization=quantization, device_map=device_map)
     names = [f"adapter_{k}" for k in range(len(adapters))]
     for adapter, path in zip(names, adapters, strict=True):
+        if not (path / ADAPTER_WEIGHTS).is_file() and (path / ADAPTER_BIN).is_file():
+            unpickle_tensors(path / ADAPTER_BIN)  # PEFT's refusal advises to switch the check off
         with _loading(str(path), "adapter"):
             if isinstance(model, PeftModel):
                 model.load_adapter(str(path), adapter)
@@ -176,7 +189,15 @@ def _loading(name: str, what: str) -> Any:
         raise ModelError(
             f"{name}: no {what} can be read here ({_first_line(error)}); give a folder, or a name on the Hub"
         ) from error
-    except (ValueError, KeyError, RuntimeError, ImportError) as error:
+    except (
+        *(ValueError, KeyError, RuntimeError, ImportError, TypeError, AttributeError, AssertionError),
+        *(SafetensorError, UnpicklingError),
+    ) as error:
+        if "trust_remote_code" in str(error):
+            raise ModelError(
+                f"{name}: its {what} comes with code, which runs in training only, and only where the recipe has "
+                "trust_remote_code: true; choose a base that transformers knows"
+            ) from error
         raise ModelError(f"{name}: its {what} cannot be loaded ({_first_line(error)})") from error
 
 

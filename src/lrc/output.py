@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-import secrets
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from lrc.claim import claimed, left_behind, refuse_claimed, remove
 from lrc.errors import OutputError
+from lrc.memory import size
+
+_REPLACED = ".replaced"  # in a part: what was at the output's place before
 
 
 def refuse_existing(path: Path, *, force: bool) -> None:
@@ -27,48 +29,53 @@ def refuse_existing(path: Path, *, force: bool) -> None:
 def new_file(path: Path, *, force: bool = False) -> Iterator[Path]:
     """Give a temporary name beside `path`; flush it and rename it to `path` when the block ends well.
 
-    A link at `path` is replaced, never written through.
+    A link at `path` is replaced, never written through. What killed processes left of it goes then, too.
 
     Raises:
-        OutputError: `path` exists and `force` is false, or the file system refuses.
+        OutputError: `path` exists and `force` is false, another process is writing it, or the file system refuses.
     """
     refuse_existing(path, force=force)
     with _named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = _free_name(path)
-        try:
-            temporary.touch(mode=0o600, exist_ok=False)
+        # Removed last: the manifest of a set that was not finished lists what may be replaced.
+        stale = left_behind(path.parent, path.name)
+        with claimed(path) as temporary, _told(path, temporary):
             yield temporary
             temporary.chmod(0o666 & ~_umask())
             flush(temporary)
+            refuse_existing(path, force=force)  # it may have come meanwhile
             temporary.replace(path)
             flush(path.parent)
-        finally:
-            temporary.unlink(missing_ok=True)
+        for part in stale:
+            remove(part)
 
 
 @contextmanager
 def new_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
     """Give a temporary folder beside `path`; flush it and rename it to `path` when the block ends well.
 
+    What killed processes left of it goes first, since that may be as large as what is to be written.
+
     Raises:
-        OutputError: `path` exists with something in it and `force` is false, or the file system refuses.
+        OutputError: `path` exists with something in it and `force` is false, another process is writing it or in it,
+            or the file system refuses.
     """
-    refuse_existing(path, force=force)
     with _named(path):
+        stale = left_behind(path.parent, path.name)
+        _put_back(stale, path)
+        refuse_existing(path, force=force)
+        refuse_claimed(path, None, path)
+        for part in stale:
+            remove(part)
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = _free_name(path)
-        try:
-            temporary.mkdir(mode=0o700)
+        with claimed(path, folder=True) as temporary, _told(path, temporary):
             yield temporary
             temporary.chmod(0o777 & ~_umask())
             for file in sorted(temporary.rglob("*")):
                 flush(file)
-            _remove(path)
-            temporary.replace(path)
+            refuse_existing(path, force=force)
+            _take_place(temporary, path)
             flush(path.parent)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def flush(path: Path) -> None:
@@ -80,16 +87,26 @@ def flush(path: Path) -> None:
         os.close(handle)
 
 
-def _free_name(path: Path) -> Path:
-    """A hidden name beside `path`, drawn before anything is made, so that a signal leaves nothing behind."""
-    return path.parent / f".{path.name}.{secrets.token_hex(4)}.part"
+def _take_place(temporary: Path, path: Path) -> None:
+    """Rename a folder to `path`; what is there makes room in one move, and is back if that fails."""
+    if not os.path.lexists(path):
+        temporary.replace(path)
+        return
+    with claimed(path, folder=True) as aside:
+        old = aside / _REPLACED
+        path.rename(old)
+        try:
+            temporary.replace(path)
+        except OSError:
+            old.rename(path)
+            raise
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+def _put_back(stale: list[Path], path: Path) -> None:
+    """Undo a replacement that a kill cut in two."""
+    for part in stale:
+        if (part / _REPLACED).exists() and not os.path.lexists(path):
+            (part / _REPLACED).rename(path)
 
 
 def _umask() -> int:
@@ -100,9 +117,29 @@ def _umask() -> int:
 
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
+    """Turn what the file system says before there is a part into one line."""
     try:
         yield
     except OSError as error:
         raise OutputError(
             f"{error.filename or path}: {error.strerror or error}; nothing was written to {path}"
         ) from error
+
+
+@contextmanager
+def _told(path: Path, part: Path) -> Iterator[None]:
+    """The same, with the output's own names, and how much of it there was."""
+    try:
+        yield
+    except OutputError as error:  # of a file in a folder
+        raise OutputError(*(finding.replace(str(part), str(path)) for finding in error.findings)) from error
+    except OSError as error:
+        place = str(error.filename or path).replace(str(part), str(path))
+        raise OutputError(
+            f"{place}: {error.strerror or error} after {size(_written(part))}; nothing was written to {path}"
+        ) from error
+
+
+def _written(part: Path) -> int:
+    files = part.rglob("*") if part.is_dir() else [part]
+    return sum(file.stat().st_size for file in files if file.is_file())

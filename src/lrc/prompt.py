@@ -14,7 +14,7 @@ import numpy as np
 from lrc.alpaca import Record, with_question
 from lrc.errors import DataError, RecipeError
 from lrc.layouts import write_input, write_unlisted
-from lrc.questions import Question
+from lrc.questions import MAX_OPTIONS, Question
 from lrc.run import STYLES, lists_options
 from lrc.tree import TokenSequence
 
@@ -62,6 +62,7 @@ class Prompt:
         self.tokenizer, self.template, self.answer_style = tokenizer, template, answer_style
         self.bos = _bos(tokenizer)
         self.end = _end(tokenizer, template)
+        self.digits = [self.encode(str(number)) for number in range(1, MAX_OPTIONS + 1)]
 
     def sequence(self, record: Record) -> TokenSequence:
         """The prompt, the right answer and the end token: what is trained.
@@ -69,13 +70,7 @@ class Prompt:
         Raises:
             DataError: the record has no answer.
         """
-        answer = record.output
-        if record.question is not None and self.answer_style == "text":
-            number = record.question.answer
-            answer = None if number is None else record.question.options[number - 1]
-        if answer is None:
-            raise DataError(f"record {record.id}: has no answer to train on; give `output`")
-        return self._joined(self.prompt(record), [*self.encode(answer), self.end])
+        return self._trained(record, self.prompt(record))
 
     def candidates(self, record: Record) -> list[TokenSequence]:
         """The prompt with each option that can be chosen, in the order of `Question.choosable`, without an end token.
@@ -83,13 +78,21 @@ class Prompt:
         Raises:
             DataError: the record has no options.
         """
-        question = question_of(record)
         prompt = self.prompt(record)
-        if self.answer_style == "digit":
-            return [self._joined(prompt, self.encode(str(number))) for number in question.choosable]
-        # An option is blank here only where all are: its number stands for it.
-        texts = [question.options[number - 1] or str(number) for number in question.choosable]
-        return [self._joined(prompt, self.encode(text)) for text in texts]
+        return [self._joined(prompt, completion) for completion in self._completions(question_of(record))]
+
+    def measured(self, record: Record) -> tuple[TokenSequence, int]:
+        """What is trained, and the tokens of the longest sequence that the record is ever asked with.
+
+        Tokenizes the prompt, by far the longest part, once for all of them.
+
+        Raises:
+            DataError: the record has no answer.
+        """
+        prompt = self.prompt(record)
+        trained = self._trained(record, prompt)
+        completions = [] if record.question is None else self._completions(record.question)
+        return trained, max(len(trained.tokens), *(len(prompt) + len(completion) for completion in completions), 0)
 
     def prompt(self, record: Record) -> list[int]:
         """The ids up to where the answer begins, with exactly one BOS where the tokenizer has one."""
@@ -131,6 +134,22 @@ class Prompt:
     def _plain(self, question: Question) -> str:
         body = write_input(question, "lines") if self.list_options else write_unlisted(question)
         return f"文章：{body}\n答案："
+
+    def _trained(self, record: Record, prompt: list[int]) -> TokenSequence:
+        answer = record.output
+        if record.question is not None and self.answer_style == "text":
+            number = record.question.answer
+            answer = None if number is None else record.question.options[number - 1]
+        if answer is None:
+            raise DataError(f"record {record.id}: has no answer to train on; give `output`")
+        return self._joined(prompt, [*self.encode(answer), self.end])
+
+    def _completions(self, question: Question) -> list[list[int]]:
+        """The ids of each option that can be chosen, as they follow the prompt."""
+        if self.answer_style == "digit":
+            return [self.digits[number - 1] for number in question.choosable]
+        # An option is blank here only where all are: its number stands for it.
+        return [self.encode(question.options[number - 1] or str(number)) for number in question.choosable]
 
     def _joined(self, prompt: list[int], completion: list[int]) -> TokenSequence:
         return TokenSequence(np.array(prompt + completion, dtype=np.int64), len(prompt))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 from lrc.dtypes import settle
 from lrc.errors import RecipeError
 from lrc.strictyaml import Mapping, read_mapping, refuse_tokens
-from lrc.values import fault, takes_list
+from lrc.values import fault, fits, takes_list
 
 if TYPE_CHECKING:
     from lrc.arguments import AdapterArguments, DataArguments, ModelArguments, TrainingArguments
@@ -63,7 +63,15 @@ def load_recipe(path: Path | None, overrides: Sequence[str] = ()) -> Recipe:
     """
     for word in overrides:
         refuse_tokens("command line", word)
-    file = read_mapping(path) if path else Mapping("command line", {}, {})
+    return resolve(read_mapping(path) if path else Mapping("command line", {}, {}), overrides, path)
+
+
+def resolve(file: Mapping, overrides: Sequence[str] = (), path: Path | None = None) -> Recipe:
+    """Check and build what a recipe's YAML and the overriding keys say together, as `load_recipe` does.
+
+    Raises:
+        RecipeError: whatever is wrong, a line each.
+    """
     _refuse_secrets(file, overrides)
     # From here on it takes seconds: TRL brings transformers and PEFT with it.
     from lrc.arguments import AdapterArguments, DataArguments, ModelArguments, TrainingArguments
@@ -77,12 +85,19 @@ def load_recipe(path: Path | None, overrides: Sequence[str] = ()) -> Recipe:
     findings = _findings(from_file, known, file.place)
     findings += _findings({**overriding, **dict.fromkeys(strangers)}, known, lambda key: "command line")
     findings += [f"{file.name}: {key} is missing; give {what}" for key, what in REQUIRED.items() if not given.get(key)]
-    if given.get("fp16") is True and given.get("bf16") is True:
-        findings.append(f"{file.name}: fp16 and bf16 are both true; keep one")
+    findings += [f"{file.name}: {text}" for text in _contradictions(given)]
     if findings:
         raise RecipeError(*findings)
     data, training, model, adapter = _build(classes, settle(given), file.name)
     return Recipe(path, data, training, model, adapter, given)
+
+
+def takes_whole_numbers_only(key: str) -> bool:
+    """Whether a recipe's key takes whole numbers and no others; false for a key that is none of a recipe's."""
+    from lrc.arguments import AdapterArguments, DataArguments, ModelArguments, TrainingArguments
+
+    known = _known_keys((DataArguments, TrainingArguments, ModelArguments, AdapterArguments)).get(key)
+    return known is not None and fits(1, known.hint) and not fits(0.5, known.hint)
 
 
 def find_recipe(name: str) -> Path:
@@ -152,6 +167,22 @@ def _findings(values: dict[str, Any], known: dict[str, _Key], place: Callable[[s
     unknown = [f"{place(key)}: {_unknown(key, known)}" for key in values if key not in known]
     faults = {key: known[key].fault(value) for key, value in values.items() if key in known}
     return unknown + [f"{place(key)}: {key} {text}" for key, text in faults.items() if text]
+
+
+def _contradictions(given: dict[str, Any]) -> list[str]:
+    """Keys that are right by themselves and do not go together, where they are of different parts of a recipe."""
+    found = []
+    if given.get("fp16") is True and given.get("bf16") is True:
+        found.append("fp16 and bf16 are both true; keep one")
+    start = str(given.get("init_lora_weights"))
+    if start.startswith("pissa"):
+        bits = [key for key in ("load_in_4bit", "load_in_8bit") if given.get(key) is True]
+        found += [f"init_lora_weights is {start}, which changes the base that {key} freezes; keep one" for key in bits]
+        if given.get("use_dora") is True:
+            found.append(f"init_lora_weights is {start}, and use_dora is true; what both learn has no LoRA, keep one")
+        if given.get("use_rslora") is True and (given.get("rank_pattern") or given.get("alpha_pattern")):
+            found.append(f"init_lora_weights is {start}, and use_rslora goes with no pattern then; remove one of them")
+    return found
 
 
 def _unknown(key: str, known: dict[str, _Key]) -> str:

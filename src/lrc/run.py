@@ -18,6 +18,7 @@ METRICS_FILE = "metrics.jsonl"  # what training logged, a line a time
 # How a model can be asked; prompt.py says what each of them is.
 TEMPLATES = ("chinese-alpaca-2", "alpaca", "chat", "plain")
 STYLES = ("digit", "text")
+NORMALISATIONS = ("character", "token", "sum")  # what an option's text is scored by; scoring.py divides
 IDENTITY = ("template", "answer_style", "list_options", "recipe", "data", "base")
 
 
@@ -38,6 +39,9 @@ class Run:
     base: dict[str, Any] = field(default_factory=dict)  # name, revision and fingerprints, see fingerprint.py
     versions: dict[str, str] = field(default_factory=dict)
     finished: bool = False
+    # What the validation questions decided once training was done.
+    score_normalisation: str = "character"
+    temperature: float = 1.0
 
     def same_as(self, other: Run) -> bool:
         """Whether the two are the same recipe on the same data and base."""
@@ -61,6 +65,9 @@ class Run:
         path.write_text(text + "\n", encoding="utf-8")
 
 
+_LIKE = Run("", "", True)  # every field of a run file has the type that it has here
+
+
 def read_run(folder: Path) -> Run | None:
     """Read the `lrc_run.json` of an adapter or a merged model; None where there is none.
 
@@ -71,6 +78,11 @@ def read_run(folder: Path) -> Run | None:
     if not path.is_file():
         return None
     try:
-        return Run(**json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+        run = Run(**json.loads(path.read_text(encoding="utf-8")))
+        for name, like in asdict(_LIKE).items():
+            found = getattr(run, name)
+            if not isinstance(found, (int, float) if isinstance(like, float) else type(like)):
+                raise ValueError(f"{name} is a {type(found).__name__}")
+        return run
+    except (ValueError, TypeError, RecursionError) as error:
         raise ModelError(f"{path}: not a run file of lrc ({error}); train again, or remove the file") from error

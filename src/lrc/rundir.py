@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from lrc.checkpoint import STAGE, close_stage, newest, open_stage
+from lrc.claim import left_behind, parts, remove
 from lrc.errors import OutputError
 from lrc.output import flush, new_file
 from lrc.progress import say
@@ -36,13 +38,18 @@ class RunFolder:
         """
         found = read_run(path)
         if found is not None and found.same_as(run):
+            _tidy(path)
             return cls(path, replace(run, finished=found.finished))
-        if path.is_file() or _holds_something(path):
+        if path.exists() and not path.is_dir():
+            raise OutputError(f"{path}: is no folder; choose another output_dir")
+        if _others(path):
             if not overwrite:
                 what = f"another run ({found.difference(run)})" if found else "something that is no run of lrc"
                 raise OutputError(f"{path}: holds {what}; choose another output_dir, or set overwrite_output_dir: true")
-            shutil.rmtree(path)
+            for other in _others(path):
+                remove(other)
         path.mkdir(parents=True, exist_ok=True)
+        _tidy(path)
         folder = cls(path, run)
         folder._write(run)
         return folder
@@ -56,16 +63,15 @@ class RunFolder:
     def checkpoint(self) -> str | None:
         """The newest checkpoint that is whole, once what a kill left behind is out of the way; for one process."""
         close_stage(self.path)
-        for leftover in _unnamed(self.path, "*"):
-            leftover.unlink()
         found = newest(self.path, say)
         return str(found) if found else None
 
-    def finish(self, trainer: Any) -> None:
+    def finish(self, trainer: Any, **decided: Any) -> None:
         """Put the adapter and its tokenizer into the folder and mark the run as finished.
 
         Args:
             trainer: whose `save_model` writes them; all processes take part in it.
+            decided: fields of the run that are known only now.
 
         Raises:
             MachineError: the disk is full.
@@ -78,11 +84,27 @@ class RunFolder:
                 trainer.accelerator.wait_for_everyone()
                 if first:
                     self._publish(staged)
-                    self._write(replace(self.run, finished=True))
+                    self._write(replace(self.run, finished=True, **decided))
         finally:
             if first:
                 close_stage(self.path)
         trainer.accelerator.wait_for_everyone()
+
+    @contextmanager
+    def given_up_if_refused(self, *, first: bool) -> Iterator[None]:
+        """Where the block ends in an error before there is more in the folder than the run file, leave the folder.
+
+        Corrected, the recipe is another run, for which the folder is free then.
+
+        Args:
+            first: whether this is the process that decides about the folder.
+        """
+        try:
+            yield
+        except Exception:
+            if first and _others(self.path) == [self.path / RUN_FILE]:
+                remove(self.path / RUN_FILE)
+            raise
 
     def _publish(self, staged: Path) -> None:
         """Give the files their names; where the weights are, everything is."""
@@ -98,14 +120,28 @@ class RunFolder:
             run.write(file)
 
 
-def _holds_something(path: Path) -> bool:
-    """Whether there is more in a folder than the temporary files of a run that was killed as it began."""
-    return path.is_dir() and set(path.iterdir()) != set(_unnamed(path, RUN_FILE))
+def refuse_sources_in(folder: Path, sources: Sequence[Path]) -> None:
+    """Refuse to empty a folder that holds what the run reads.
+
+    Raises:
+        OutputError: it does.
+    """
+    for source in sources:
+        if source.exists() and source.resolve().is_relative_to(folder.resolve()):
+            raise OutputError(
+                f"{folder}: holds {source}, which overwrite_output_dir would remove; choose another output_dir"
+            )
 
 
-def _unnamed(path: Path, name: str) -> list[Path]:
-    """Files that a kill kept from getting their names, see `lrc.output`."""
-    return list(path.glob(f".{name}.*.part"))
+def _others(path: Path) -> list[Path]:
+    """What is in a folder besides this run's claim, and those of runs that were killed as they began."""
+    return sorted(set(path.iterdir()) - set(parts(path, RUN_FILE))) if path.is_dir() else []
+
+
+def _tidy(path: Path) -> None:
+    """Remove the temporary files of runs that were killed."""
+    for leftover in left_behind(path):
+        remove(leftover)
 
 
 def file_digest(path: Path) -> str:

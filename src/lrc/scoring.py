@@ -7,7 +7,7 @@ options; a question's scores do not depend on what is packed beside it.
 from __future__ import annotations
 
 from collections.abc import Container, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,18 @@ class OptionScores:
     prediction: int  # 1 to the number of options
     consistent: bool  # whether every order of the options gave the same answer
     answer_log_prob: float | None = None  # of the right completion and its end, where it was asked for
+    likelihoods: tuple[float, ...] = ()  # log-likelihood of each option's tokens, the mean of all votes; -inf as above
+    tokens: tuple[int, ...] = ()  # how many each option's completion has
+    characters: tuple[int, ...] = ()  # likewise
+
+    def normalised(self, normalisation: str) -> OptionScores:
+        """The same of one order of the options, had its scores been divided otherwise; see `Scorer`."""
+        scores = np.array(self.likelihoods) / lengths(normalisation, self.tokens, self.characters)
+        return _average(scores[None] - np.logaddexp.reduce(scores), 1.0, self)
+
+    def calibrated(self, temperature: float) -> OptionScores:
+        """The same with the probabilities of a temperature; see `Scorer`."""
+        return replace(self, probabilities=_probabilities(np.array(self.log_probs), temperature))
 
 
 @dataclass(frozen=True)
@@ -50,6 +62,9 @@ class Scorer:
         row_tokens: the token budget of a packed row; None takes what suits the device.
         votes: over how many option orders the scores are averaged.
         adapters: names of adapters to average over; none leaves the model as it is.
+        normalisation: what an option's log-likelihood is divided by, in text style: its `character`s or its `token`s;
+            `sum` divides by nothing.
+        temperature: what log-probabilities are divided by before they become probabilities; it changes no prediction.
         with_answers: also score the right completion of each record as training does, in the same trees.
 
     Raises:
@@ -62,6 +77,8 @@ class Scorer:
     row_tokens: int | None = None
     votes: int = 1
     adapters: tuple[str, ...] = ()
+    normalisation: str = "character"
+    temperature: float = 1.0
     with_answers: bool = False
 
     def __post_init__(self) -> None:
@@ -78,22 +95,19 @@ class Scorer:
             advance(len(part))
         return [scores[i] for i in range(len(records))]
 
-    def parts(self, records: Sequence[Record], known: Container[int] = ()) -> Iterator[dict[int, OptionScores]]:
-        """Score chunk by chunk; the chunks are the same whatever is known already.
+    def parts(
+        self, records: Sequence[Record], known: Container[int] = (), share: tuple[int, int] = (0, 1)
+    ) -> Iterator[dict[int, OptionScores]]:
+        """Score chunk by chunk; the chunks are the same whatever is known already, and for any number of processes.
 
         Args:
             known: places in `records`; a chunk is passed over where it has no other.
+            share: the number of this process and how many there are; each takes every so many-th chunk.
 
         Returns:
             The scores of each chunk by place in `records`.
         """
-        # Questions of one passage go into one call, wherever they stand in the file.
-        first = {
-            record.question.passage: place for place, record in reversed(list(enumerate(records))) if record.question
-        }
-        order = sorted(range(len(records)), key=lambda i: (first[question_of(records[i]).passage], i))
-        for start in range(0, len(order), RECORDS_AT_A_TIME):
-            chunk = order[start : start + RECORDS_AT_A_TIME]
+        for chunk in chunks(records)[share[0] :: share[1]]:
             if not all(i in known for i in chunk):
                 yield dict(zip(chunk, self._chunk([records[i] for i in chunk]), strict=True))
 
@@ -101,22 +115,40 @@ class Scorer:
         ballots = [[Ballot.of(r, order, self.prompt) for order in self._orders(r)] for r in records]
         answers = [self.prompt.sequence(r) for r in records] if self.with_answers else []
         options = [sequence for papers in ballots for ballot in papers for sequence in ballot.sequences]
-        votes: list[list[NDArray[np.float64]]] = [[] for _ in records]
+        heard: list[list[NDArray[np.float64]]] = [[] for _ in records]
         for adapter in self.adapters or (None,):
             if adapter is not None:
                 self.model.set_adapter(adapter)
             budget = row_budget(self.device, self.row_tokens)
             scores = sequence_scores(self.model, answers + options, self.device, budget)
             right, scores = np.split(scores, [len(answers)])
-            for papers, heard in zip(ballots, votes, strict=True):
+            for papers, votes in zip(ballots, heard, strict=True):
                 for ballot in papers:
                     mine, scores = np.split(scores, [len(ballot.sequences)])
-                    heard.append(ballot.log_probs(mine))
+                    votes.append(ballot.in_own_order(mine))
         counted = right.tolist() if self.with_answers else [None] * len(records)
-        return [_average(np.stack(heard), answer) for heard, answer in zip(votes, counted, strict=True)]
+        return [self._counted(*one) for one in zip(ballots, heard, counted, strict=True)]
+
+    def _counted(
+        self, ballots: Sequence[Ballot], votes: Sequence[NDArray[np.float64]], answer: float | None
+    ) -> OptionScores:
+        """Put the votes on one question together, each (options,) log-likelihoods."""
+        tokens, characters = ballots[0].tokens, ballots[0].characters
+        likelihoods = np.stack(votes)
+        normalisation = "sum" if self.prompt.answer_style == "digit" else self.normalisation
+        scores = likelihoods / lengths(normalisation, tokens, characters)
+        of_all = OptionScores((), (), 0, True, answer, tuple(likelihoods.mean(axis=0).tolist()), tokens, characters)
+        return _average(scores - np.logaddexp.reduce(scores, axis=1, keepdims=True), self.temperature, of_all)
 
     def _orders(self, record: Record) -> list[tuple[int, ...]]:
         return option_orders(question_of(record), self.votes)
+
+
+def chunks(records: Sequence[Record]) -> list[list[int]]:
+    """The places in `records` that are scored in one call; those of one passage together, wherever they stand."""
+    first = {record.question.passage: place for place, record in reversed(list(enumerate(records))) if record.question}
+    order = sorted(range(len(records)), key=lambda i: (first[question_of(records[i]).passage], i))
+    return [order[start : start + RECORDS_AT_A_TIME] for start in range(0, len(order), RECORDS_AT_A_TIME)]
 
 
 @dataclass(frozen=True)
@@ -126,34 +158,52 @@ class Ballot:
     order: tuple[int, ...]
     question: Question
     sequences: list[TokenSequence]
-    lengths: NDArray[np.float64]  # what each sequence's score is divided by
 
     @classmethod
     def of(cls, record: Record, order: tuple[int, ...], prompt: Prompt) -> Ballot:
         """Ask `record` with its options in `order`."""
         moved = record if order == tuple(range(len(order))) else reordered(record, order)
-        question = question_of(moved)
-        # An option's text scores by the character, so that a long option is not punished for its length.
-        texts = [question.options[number - 1] for number in question.choosable]
-        lengths = [1 if prompt.answer_style == "digit" else max(len(text), 1) for text in texts]
-        return cls(order, question, prompt.candidates(moved), np.array(lengths, dtype=float))
+        return cls(order, question_of(moved), prompt.candidates(moved))
 
-    def log_probs(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The log-probability of each option, in the question's own order; -inf where it cannot be chosen."""
-        scores = scores / self.lengths
-        result = np.full(len(self.order), -np.inf)
-        result[[self.order[number - 1] for number in self.question.choosable]] = scores - np.logaddexp.reduce(scores)
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """The number of tokens of each option's completion, in the question's own order; 1 where it has none."""
+        counts = self.in_own_order([len(one.tokens) - one.prompt_length for one in self.sequences], 1)
+        return tuple(int(count) for count in counts)
+
+    @property
+    def characters(self) -> tuple[int, ...]:
+        """The number of characters of each option, in the question's own order; 1 for a blank one."""
+        texts = [self.question.options[number - 1] for number in self.question.choosable]
+        return tuple(int(count) for count in self.in_own_order([max(len(text), 1) for text in texts], 1))
+
+    def in_own_order(
+        self, values: Sequence[float] | NDArray[np.float64], other: float = -np.inf
+    ) -> NDArray[np.float64]:
+        """One value an option, in the question's own order, from one a sequence; `other` where it cannot be chosen."""
+        result = np.full(len(self.order), other)
+        result[[self.order[number - 1] for number in self.question.choosable]] = values
         return result
 
 
-def _average(votes: NDArray[np.float64], answer_log_prob: float | None) -> OptionScores:
-    """Average (votes, options) log-probabilities; of equal options the first is chosen."""
+def lengths(normalisation: str, tokens: Sequence[int], characters: Sequence[int]) -> NDArray[np.float64]:
+    """What the options' log-likelihoods are divided by, so that a long option is not punished for its length."""
+    counted = {"character": characters, "token": tokens, "sum": [1] * len(tokens)}
+    return np.array(counted[normalisation], dtype=float)
+
+
+def _average(votes: NDArray[np.float64], temperature: float, scores: OptionScores) -> OptionScores:
+    """Average (votes, options) log-probabilities into `scores`; of equal options the first is chosen."""
     mean = votes.mean(axis=0)
-    probabilities = np.exp(mean - np.logaddexp.reduce(mean))
-    return OptionScores(
+    return replace(
+        scores,
         log_probs=tuple(mean.tolist()),
-        probabilities=tuple(probabilities.tolist()),
+        probabilities=_probabilities(mean, temperature),
         prediction=int(mean.argmax()) + 1,
         consistent=len(set(votes.argmax(axis=1).tolist())) == 1,
-        answer_log_prob=answer_log_prob,
     )
+
+
+def _probabilities(log_probs: NDArray[np.float64], temperature: float) -> tuple[float, ...]:
+    tempered = log_probs / temperature
+    return tuple(np.exp(tempered - np.logaddexp.reduce(tempered)).tolist())

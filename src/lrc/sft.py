@@ -12,14 +12,13 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 from accelerate.utils import broadcast_object_list
-from peft import LoraConfig
 from torch.distributed import DistError
 from transformers import set_seed
-from trl.trainer.utils import get_peft_config, get_quantization_config
 
 from lrc.checkpoint import fault
 from lrc.corpus import Corpus, Drawing, read_corpus
@@ -27,23 +26,27 @@ from lrc.errors import LrcError, MachineError, RecipeError
 from lrc.fingerprint import fingerprint_base
 from lrc.history import History
 from lrc.hub import publish_folder
-from lrc.models import check_vocabulary, load_base, load_tokenizer
+from lrc.ingredients import adapter_of, base_of
+from lrc.memory import out_of_memory
+from lrc.models import check_vocabulary, load_tokenizer
 from lrc.outcomes import OUTCOMES_FILE, Outcome, write_outcomes
 from lrc.progress import say, silence
 from lrc.prompt import Prompt
 from lrc.recipe import Recipe, load_recipe
 from lrc.run import RUN_FILE, Run
-from lrc.rundir import RunFolder, versions
+from lrc.rundir import RunFolder, refuse_sources_in, versions
 from lrc.space import Space
 from lrc.stopping import Stopping
+from lrc.summary import show
 from lrc.together import claimed_together
+from lrc.tracking import close_trackers
 from lrc.trainer import TreeTrainer
-from lrc.validation import Validation
+from lrc.validation import AUTO, Conclusion, Validation
 
 # Where a run's results do not depend on a key, another value of it is still the same run.
 NOT_IDENTITY = (
     *("output_dir", "overwrite_output_dir", "resume_from_checkpoint"),
-    *("row_tokens", "dataset_num_proc", "report_to"),
+    *("row_tokens", "dataset_num_proc", "report_to", "run_name", "project"),
 )
 
 
@@ -58,36 +61,46 @@ def train(recipe: Recipe) -> None:
     check_processes(args.world_size)
     if args.process_index:
         silence()
-    if base.trust_remote_code and args.process_index == 0:
+    if args.trust_remote_code and args.process_index == 0:
         say(f"trust_remote_code: code that comes with {base.model_name_or_path} runs on this machine")
-    tokenizer = load_tokenizer(base.model_name_or_path, base.model_revision, trust_remote_code=base.trust_remote_code)
+    tokenizer = load_tokenizer(base.model_name_or_path, base.model_revision, trust_remote_code=args.trust_remote_code)
     prompt = Prompt(tokenizer, data.template, data.answer_style, data.list_options)
     training = _read(data.train_file, recipe, prompt, "training questions")
     validation = _read(data.validation_file, recipe, prompt, "validation questions")
-    with claimed_together(Path(args.output_dir) / RUN_FILE):
+    output = Path(args.output_dir)
+    # Trackers print, and on stdout stands the result alone.
+    with claimed_together(output / RUN_FILE, output), redirect_stdout(sys.stderr):
         _train(recipe, prompt, training, validation)
+    if args.process_index == 0:
+        show(output, base.model_name_or_path)
 
 
 def _train(recipe: Recipe, prompt: Prompt, training: Corpus, validation: Corpus) -> None:
     """Train into the recipe's `output_dir`, which no other run writes to meanwhile."""
-    data, args, tokenizer = recipe.data, recipe.training, prompt.tokenizer
+    args = recipe.training
     folder = _folder(recipe, prompt, {"train_file": training, "validation_file": validation})
     if folder.finished:
         say(f"{folder.path}: this run is finished already; nothing to do")
         return
+    with folder.given_up_if_refused(first=args.process_index == 0):
+        _train_in(folder, recipe, prompt, training, validation)
+
+
+def _train_in(folder: RunFolder, recipe: Recipe, prompt: Prompt, training: Corpus, validation: Corpus) -> None:
+    data, args, tokenizer = recipe.data, recipe.training, prompt.tokenizer
     set_seed(args.seed)
-    model = _base(recipe)
+    model = base_of(recipe)
     check_vocabulary(tokenizer, model, data.expected_vocab_size)
     pushed, args.push_to_hub = args.push_to_hub, False  # upstream would send what lrc keeps back
     try:
         trainer = TreeTrainer(
             model=model,
             args=args,
-            peft_config=_adapter(recipe),
+            peft_config=adapter_of(recipe),
             processing_class=tokenizer,
             train_dataset=training.dataset,
             draw=Drawing(training.dataset, training.records, prompt, data.option_orders, args.seed),
-            validation=Validation(validation.records, prompt) if validation.records else None,
+            validation=Validation(validation.records, prompt, data.score_normalisation) if validation.records else None,
             tree_packing=data.tree_packing,
             group_passages=data.group_passages,
             row_tokens=data.row_tokens,
@@ -96,6 +109,8 @@ def _train(recipe: Recipe, prompt: Prompt, training: Corpus, validation: Corpus)
     except ValueError as error:  # TRL's and PEFT's words about keys that do not go together, or with the model
         raise RecipeError(f"{recipe.path or 'command line'}: {error}") from error
     checkpoint = _checkpoint(recipe, folder)
+    if recipe.adapter.pissa and recipe.model.use_peft:
+        trainer.start_with_pissa(recipe.adapter.pissa, checkpoint)
     with deferred(insist=args.world_size == 1) as request:
         stopping = Stopping(request)
         for callback in (Space(), History(), stopping):
@@ -105,12 +120,25 @@ def _train(recipe: Recipe, prompt: Prompt, training: Corpus, validation: Corpus)
         if args.process_index == 0:
             say(f"{folder.path}: stopped after step {trainer.state.global_step}; run again to go on from there")
         sys.exit(128 + stopping.signal)
-    outcomes = [Outcome.of(question, scores) for question, scores in trainer.final_scores()]
-    if outcomes and args.process_index == 0:
-        write_outcomes(folder.path / OUTCOMES_FILE, outcomes, force=True)
-    folder.finish(trainer)
+    decided = _conclude(trainer, prompt, data.score_normalisation, folder.path)
+    close_trackers(trainer)
+    folder.finish(trainer, **decided)
     if pushed and args.process_index == 0:
         say(publish_folder(folder.path, args.hub_model_id, bool(args.hub_private_repo)))
+
+
+def _conclude(trainer: TreeTrainer, prompt: Prompt, normalisation: str, folder: Path) -> dict[str, Any]:
+    """Ask the trained model the validation questions, keep its answers, and say what they decide for later verbs."""
+    scores = trainer.final_scores()
+    if not scores:
+        return {} if normalisation == AUTO else {"score_normalisation": normalisation}
+    found = Conclusion.of(scores, prompt, normalisation)
+    trainer.log(found.metrics)
+    if trainer.is_world_process_zero():
+        say(str(found))
+        outcomes = [Outcome.of(question, score) for question, score in found.scores]
+        write_outcomes(folder / OUTCOMES_FILE, outcomes, force=True)
+    return {"score_normalisation": found.score_normalisation, "temperature": found.temperature}
 
 
 def check_processes(world_size: int) -> None:
@@ -172,6 +200,9 @@ def _folder(recipe: Recipe, prompt: Prompt, corpora: dict[str, Corpus]) -> RunFo
         base=fingerprint_base(base.model_name_or_path, base.model_revision),
         versions=versions(),
     )
+    if data.overwrite_output_dir:
+        sources = [*files.values(), recipe.path, base.model_name_or_path, "."]
+        refuse_sources_in(Path(args.output_dir), [Path(source) for source in sources if source])
     with args.main_process_first(desc="output_dir"):
         overwrite = data.overwrite_output_dir and args.process_index == 0
         return RunFolder.open(Path(args.output_dir), run, overwrite=overwrite)
@@ -193,34 +224,6 @@ def _checkpoint(recipe: Recipe, folder: RunFolder) -> str | None:
     return found
 
 
-def _base(recipe: Recipe) -> Any:
-    model, args = recipe.model, recipe.training
-    quantization = get_quantization_config(model)
-    return load_base(
-        model.model_name_or_path,
-        dtype=model.dtype or "auto",
-        revision=model.model_revision,
-        quantization=quantization,
-        attn_implementation=model.attn_implementation,
-        # A quantized model is put on its device as it is loaded; the trainer moves any other.
-        device_map={"": args.device} if quantization else None,
-        trust_remote_code=model.trust_remote_code,
-    )
-
-
-def _adapter(recipe: Recipe) -> LoraConfig | None:
-    config = get_peft_config(recipe.model)
-    if config is None:
-        return None
-    extra = recipe.adapter
-    for key in ("rank_pattern", "alpha_pattern", "ensure_weight_tying"):
-        if getattr(extra, key):
-            setattr(config, key, getattr(extra, key))
-    if extra.init_lora_weights is not None:
-        config.init_lora_weights = extra.init_lora_weights
-    return config
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run `--config RECIPE [--key value …]`; exit 1 with a line a finding where something is refused."""
     words = list(sys.argv[1:] if arguments is None else arguments)
@@ -236,7 +239,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except OSError as error:
         print(f"{error.filename or 'lrc'}: {error.strerror or error}", file=sys.stderr)
         sys.exit(1)
-    except RuntimeError as error:
+    except (MemoryError, RuntimeError) as error:
+        if lack := out_of_memory(error):
+            print(f"lrc: {lack}; lower lora_r or max_length, or quantize the base model", file=sys.stderr)
+            sys.exit(1)
         # A process that lost another one has nothing to tell: the other has said why it ended.
         if not isinstance(error, DistError) and "gloo" not in str(error):
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -75,10 +76,6 @@ class SideFile:
         except OSError as error:
             raise OutputError(f"{self.path}: {error.strerror}; free some space and run again to go on") from error
 
-    def remove(self) -> None:
-        """Remove it, once the output is there."""
-        self.path.unlink(missing_ok=True)
-
     @property
     def _head(self) -> str:
         return json.dumps({"key": self.key})
@@ -90,9 +87,18 @@ class SideFile:
             return []
 
 
+def remove_beside(output: Path) -> None:
+    """Remove the side files of all processes, this launch's and earlier ones', once the output is there."""
+    name = re.compile(rf"\.{re.escape(output.name)}\.partial(\.\d+)?\.jsonl")
+    for path in output.parent.iterdir():
+        if name.fullmatch(path.name):
+            path.unlink(missing_ok=True)
+
+
 def _written(scores: Mapping[int, OptionScores]) -> str:
     return "".join(f"{json.dumps([place, asdict(score)])}\n" for place, score in scores.items())
 
 
 def _scores(fields: dict[str, Any]) -> OptionScores:
-    return OptionScores(**{**fields, **{name: tuple(fields[name]) for name in ("log_probs", "probabilities")}})
+    read: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in fields.items()}
+    return OptionScores(**read)

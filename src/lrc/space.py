@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import re
@@ -21,6 +22,8 @@ from lrc.memory import size
 
 # Writers in Rust raise a plain Exception whose text ends in the operating system's number.
 _OS_ERROR = re.compile(r"os error (\d+)")
+# What a file system says when it takes no more; another number may be about a file that is read.
+_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 _TORCH_WRITER = re.compile(r"PytorchStreamWriter|inline_container")
 
 
@@ -96,8 +99,8 @@ def disk_failures_told(path: Path, stage: Path | None = None) -> Iterator[None]:
 
 def disk_failure(error: Exception) -> str | None:
     """What the file system said, where that is what an exception is about."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
+    if isinstance(error, OSError):
+        return error.strerror if error.errno in _REFUSALS else None
     if found := _OS_ERROR.search(str(error)):
         return os.strerror(int(found[1]))
     if isinstance(error, RuntimeError) and _TORCH_WRITER.search(str(error)):

@@ -52,6 +52,11 @@ def _launch(words: Sequence[str]) -> int:
 
     logging.getLogger("accelerate.commands.launch").setLevel(logging.ERROR)  # of defaults that it took
     args, _, _ = launch._validate_launch_command(launch.launch_command_parser().parse_args(list(words)))
+    if (args.num_machines or 1) > 1 and not args.main_process_ip:
+        raise MachineError(
+            f"{args.config_file}: main_process_ip is missing; give the address of machine 0, and each machine its "
+            "own machine_rank, in a copy of the file"
+        )
     if not (args.multi_gpu or args.use_deepspeed or args.use_fsdp or args.tpu):
         command, environment = prepare_simple_launcher_cmd_env(args)
         environment["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(_cores()))
@@ -62,7 +67,7 @@ def _launch(words: Sequence[str]) -> int:
 
 
 def _watch(launch: Any, args: Any) -> int:
-    """Run several processes; the status is that of the first that failed."""
+    """Run several processes; the status is that of the first that failed, or of one that was killed."""
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
@@ -71,8 +76,7 @@ def _watch(launch: Any, args: Any) -> int:
     try:
         launch.launch_command(args)
     except ChildFailedError as error:
-        code = error.get_first_failure()[1].exitcode
-        return code if code > 0 else 128 - code
+        return _status(error)
     except SignalException as error:
         return 128 + int(error.sigval)
     except KeyboardInterrupt:
@@ -80,6 +84,23 @@ def _watch(launch: Any, args: Any) -> int:
     except (ImportError, ValueError, AssertionError) as error:
         raise MachineError(f"launch: {error}; choose another --accelerate-config") from error
     return 0
+
+
+def _status(error: Any) -> int:
+    """The exit status of a launch of which a process failed; one that was killed could not say so itself."""
+    # The agent ends the others by SIGTERM, and they may have noticed the loss before the agent did.
+    killed = [(rank, -failure.exitcode) for rank, failure in error.failures.items() if failure.exitcode < 0]
+    struck = [(rank, number) for rank, number in killed if number != signal.SIGTERM]
+    if struck:
+        rank, number = min(struck)
+        cause = ", as the system does where memory runs out" if number == signal.SIGKILL else ""
+        say(
+            f"launch: process {rank} of the run was ended by {signal.Signals(number).name}{cause}; "
+            "the others were stopped; run again to go on from the last checkpoint"
+        )
+        return 128 + number
+    code: int = error.get_first_failure()[1].exitcode
+    return code if code > 0 else 128 - code
 
 
 def _cores() -> int:

@@ -25,6 +25,8 @@ from lrc.batches import Draw, StepBatch, StepLoader, StepSampler
 from lrc.durable import DurableTrainer
 from lrc.lastlayer import prune_last_layer
 from lrc.likelihood import row_budget, target_log_probs
+from lrc.neftune import Noise
+from lrc.pace import Pace
 from lrc.progress import say
 from lrc.questions import Question
 from lrc.scoring import OptionScores
@@ -84,7 +86,11 @@ class TreeTrainer(DurableTrainer):
             **kwargs,
         )
         self.remove_callback(PrinterCallback)
+        self.pace = Pace()
+        self.add_callback(self.pace)
         _in_float32(self.model)
+        self.neftune_noise_alpha = None  # upstream's hook takes a row for one sample
+        self.noise = Noise(self.model, args.neftune_noise_alpha) if args.neftune_noise_alpha else None
         reason = why_no_trees(self.model) if tree_packing else "tree_packing is false"
         self.share = reason is None
         if reason and self.is_world_process_zero():
@@ -103,7 +109,7 @@ class TreeTrainer(DurableTrainer):
         args = self.args
         seed = args.seed if args.data_seed is None else args.data_seed
         sampler = StepSampler(
-            self.train_dataset["passage"][:] if self.group_passages else np.arange(len(self.train_dataset)),
+            self.train_dataset["passage"][:] if self.group_passages else range(len(self.train_dataset)),
             args.per_device_train_batch_size,
             rank=args.process_index,
             world_size=args.world_size,
@@ -130,6 +136,7 @@ class TreeTrainer(DurableTrainer):
                         loss = loss * 0.0
                 self._backward(loss)
             total += loss.detach()
+        self.pace.see(inputs)
         return total
 
     def step_ids(self) -> list[str]:
@@ -146,11 +153,18 @@ class TreeTrainer(DurableTrainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
         """The negative log-likelihood of a row's targets, summed and divided by the targets of the whole step."""
+        if self.noise is not None:
+            self.noise.see(inputs, self.args.device)
         log_probs = target_log_probs(model, inputs, self.args.device)
         loss = -log_probs.sum() / (len(inputs.targets) if num_items_in_batch is None else num_items_in_batch)
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
             loss = loss * self.accelerator.num_processes  # which DDP divides by again
         return (loss, log_probs) if return_outputs else loss
+
+    def log(self, logs: dict[str, Any], start_time: float | None = None) -> None:
+        """Tell callbacks and trackers what upstream logs, and how fast the training is."""
+        logs.update(self.pace.beside(logs, self.args.device))
+        super().log(logs, start_time)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         """An empty loader: `evaluation_loop` takes its questions from `validation`."""
@@ -232,9 +246,6 @@ class TreeTrainer(DurableTrainer):
 
     def _track_num_input_tokens(self, inputs: StepBatch) -> None:
         self.state.num_input_tokens_seen += sum(len(row) for row in inputs.rows)
-
-    def _send_telemetry(self) -> None:
-        """Send nothing: nobody was asked."""
 
 
 def _in_float32(model: Any) -> None:

@@ -1,4 +1,4 @@
-"""What is evaluated while a run trains: the loss on the answers, and which options are chosen."""
+"""What is evaluated while a run trains, the loss on the answers and which options are chosen, and what that decides."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ from typing import Any
 import torch
 
 from lrc.alpaca import Record
+from lrc.calibration import fit_temperature
 from lrc.likelihood import sequence_scores
 from lrc.metrics import accuracy
 from lrc.prompt import Prompt, question_of
 from lrc.questions import Question
+from lrc.run import NORMALISATIONS
 from lrc.scoring import OptionScores, Scorer
+
+AUTO = "auto"  # the normalisation that the validation questions choose
 
 
 @dataclass(frozen=True)
@@ -32,17 +36,24 @@ class Tally:
 
 @dataclass(frozen=True)
 class Validation:
-    """Questions with answers, and how they are asked."""
+    """Questions with answers, and how they are asked.
+
+    Args:
+        normalisation: see `Scorer`; with `auto` it is by the character until all is trained.
+    """
 
     records: Sequence[Record]
     prompt: Prompt
+    normalisation: str = NORMALISATIONS[0]
 
     def evaluate(self, places: Sequence[int], model: Any, device: torch.device, row_tokens: int) -> Tally:
         """Score the questions at `places`, loss and options in one pass over their unique tokens."""
         records = [self.records[place] for place in places]
         asked = [record for record in records if record.question is not None]
         others = [self.prompt.sequence(record) for record in records if record.question is None]
-        scores = Scorer(model, self.prompt, device, row_tokens, with_answers=True)(asked)
+        normalisation = NORMALISATIONS[0] if self.normalisation == AUTO else self.normalisation
+        ask = Scorer(model, self.prompt, device, row_tokens, normalisation=normalisation, with_answers=True)
+        scores = ask(asked)
         likelihood = float(sequence_scores(model, others, device, row_tokens).sum())
         likelihood += sum(score.answer_log_prob or 0.0 for score in scores)
         sequences = others + [self.prompt.sequence(record) for record in asked]
@@ -62,3 +73,53 @@ def combine(tallies: Sequence[Tally], prefix: str) -> dict[str, float]:
         figures = accuracy([prediction for prediction, _ in pairs], [answer for _, answer in pairs])
         metrics |= {f"{prefix}_{key}": figures[key] for key in ("accuracy", "ci_low", "ci_high")}
     return metrics
+
+
+@dataclass(frozen=True)
+class Conclusion:
+    """What the validation questions decide about a trained model, for every later verb to obey."""
+
+    scores: list[tuple[Question, OptionScores]]  # as those verbs will give them
+    score_normalisation: str
+    temperature: float
+    accuracies: dict[str, float]  # by normalisation, of the same scores; none where digits are scored
+
+    @classmethod
+    def of(cls, scores: Sequence[tuple[Question, OptionScores]], prompt: Prompt, normalisation: str) -> Conclusion:
+        """Choose how the scores of texts are normalised, where that is `auto`, and fit the temperature.
+
+        Args:
+            scores: of the trained model on questions that were not trained on, in one order of their options.
+            normalisation: what the recipe says.
+        """
+        by_name = {name: _normalised(scores, name) for name in NORMALISATIONS} if prompt.answer_style == "text" else {}
+        accuracies = {name: _accuracy(some) for name, some in by_name.items() if scores}
+        # Of equal ones `max` takes the first: the character.
+        best = max(accuracies, key=accuracies.__getitem__, default=NORMALISATIONS[0])
+        chosen = best if normalisation == AUTO else normalisation
+        found = by_name.get(chosen, list(scores))
+        answered = [(score.log_probs, question.answer) for question, score in found if question.answer]
+        temperature = fit_temperature([log_probs for log_probs, _ in answered], [answer for _, answer in answered])
+        calibrated = [(question, score.calibrated(temperature)) for question, score in found]
+        return cls(calibrated, chosen, temperature, accuracies)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """What to log of it."""
+        accuracies = {f"eval_accuracy_{name}": value for name, value in self.accuracies.items()}
+        return {**accuracies, "eval_temperature": self.temperature}
+
+    def __str__(self) -> str:
+        """One line about it."""
+        shares = ", ".join(f"{value:.4f} by {name}" for name, value in self.accuracies.items())
+        accuracy = f"accuracy {shares}; scored by {self.score_normalisation}; " if shares else ""
+        return f"validation: {accuracy}temperature {self.temperature:.4g}"
+
+
+def _normalised(scores: Sequence[tuple[Question, OptionScores]], name: str) -> list[tuple[Question, OptionScores]]:
+    return [(question, score.normalised(name)) for question, score in scores]
+
+
+def _accuracy(scores: Sequence[tuple[Question, OptionScores]]) -> float:
+    hits = [score.prediction == question.answer for question, score in scores]
+    return sum(hits) / len(hits)

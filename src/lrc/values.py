@@ -9,6 +9,7 @@ from enum import Enum
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
+LARGEST = 2**63  # what neither a tensor's size nor a counter can be
 NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text", dict: "a mapping"}
 
 
@@ -24,6 +25,10 @@ def fault(value: Any, hint: Any, choices: Sequence[Any] | None = None, least: fl
     allowed = list(choices) if choices else _names(hint)
     if value is not None and allowed and value not in allowed and not _holds_more(hint, choices):
         return f"is {shown(value)}, expected {_listed(allowed)}"
+    if isinstance(value, str) and "\0" in value:
+        return "holds a nul character; write the text without it"
+    if type(value) is int and abs(value) >= LARGEST:
+        return f"is {shown(value)}, expected a number below {LARGEST}"
     if not fits(value, hint):
         return f"is {shown(value)}, expected {expected(hint)}{_cure(value, hint)}"
     if least is not None and value is not None and value < least:

@@ -159,7 +159,7 @@ def _indexed(folder: Path, index: str) -> dict[str, dict[str, Spec]]:
     try:
         weight_map: dict[str, str] = json.loads((folder / index).read_text(encoding="utf-8"))["weight_map"]
         names = sorted(set(weight_map.values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError(f"{folder / index}: not an index of weights; fetch the file again") from error
     if index == BIN_INDEX:
         _announce_unpickling(folder)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 from processes import Command
-from strikes import LONG, STEPS
+from strikes import STEPS, TABLE
 
 from lrc.alpaca import dump_records, to_record
 from lrc.questions import Question
@@ -33,7 +33,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print the table for docs/reliability.md."""
-    if LONG and _struck:
+    if TABLE and _struck:
         terminalreporter.write_line("\n| verb | fault and promise | times | broken |\n|---|---|---|---|")
         for (verb, what), (count, broken) in sorted(_struck.items()):
             terminalreporter.write_line(f"| {verb} | {what} | {count} | {broken} |")

@@ -61,10 +61,25 @@ class Command:
 
     def signal_when(self, moment: Callable[[], bool], number: int) -> int:
         """Send a signal as soon as `moment` is there; the exit status."""
+        self._reach(moment)
+        return self.send(number)
+
+    def pause_when(self, moment: Callable[[], bool]) -> int:
+        """Stop it as soon as `moment` is there, until `resume`; its process id."""
+        self._reach(moment)
+        assert self.process.is_alive(), self.told
+        os.kill(self.process.pid, signal.SIGSTOP)
+        return int(self.process.pid)
+
+    def resume(self) -> int:
+        """Let it go on to its end; the exit status."""
+        os.kill(self.process.pid, signal.SIGCONT)
+        return self.wait()
+
+    def _reach(self, moment: Callable[[], bool]) -> None:
         while self.process.is_alive() and not moment():
             assert time.monotonic() - self.started < PATIENCE
             time.sleep(0.0005)
-        return self.send(number)
 
     @property
     def told(self) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 LONG = os.environ.get("LRC_FAULTS") == "long"
+TABLE = "LRC_FAULTS" in os.environ  # whether to print what was struck; LRC_FAULTS=short strikes as the suite does
 STEPS = 8  # of the run that is struck
 
 

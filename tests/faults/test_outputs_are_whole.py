@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -103,9 +104,9 @@ def test_generate_on_a_full_disk(
     assert output.read_bytes() == answers.read_bytes()
 
 
-def merge(adapter: Path, inputs: Path, output: Path) -> Command:
-    words = ["merge", "--adapter", adapter, "--base-model", inputs / "base", "--output-dir", output]
-    return Command(words, output.with_name("log"))
+def merge(adapter: Path, inputs: Path, output: Path, *flags: str, **settings: int) -> Command:
+    words = ["merge", "--adapter", adapter, "--base-model", inputs / "base", "--output-dir", output, *flags]
+    return Command(words, output.with_name("log"), **settings)
 
 
 @pytest.fixture(scope="module")
@@ -137,13 +138,29 @@ def test_a_killed_merge(
         again = merge(adapter, inputs, output)
         assert again.wait() == 0, again.told
     assert contents(output) == contents(merged)
+    assert {path.name for path in tmp_path.iterdir()} <= {"m", "log"}
+
+
+# Of the largest file, the weights; what it says has to fit, too.
+@pytest.mark.fault("merge", "file size limit: one line with path and size, an earlier model intact")
+@pytest.mark.parametrize("share", [i / 11 for i in range(1, 11)] if LONG else [0.01, 0.6])
+def test_merge_on_a_full_disk(share: float, inputs: Path, adapter: Path, merged: Path, tmp_path: Path) -> None:
+    output = tmp_path / "m"
+    output.mkdir()
+    (output / "earlier").write_text("an earlier model")
+    largest = max(file.stat().st_size for file in merged.iterdir())
+    command = merge(adapter, inputs, output, "--force", file_limit=int(largest * share))
+    assert command.wait() == 1
+    assert_one_line_about(output, command)
+    assert contents(output) == {"earlier": b"an earlier model"}
+    assert {path.name for path in tmp_path.iterdir()} == {"m", "log"}
 
 
 SAMPLE = Path(__file__).parents[2] / "examples" / "sample.xlsx"
 
 
-def convert(output: Path) -> Command:
-    return Command(["convert", SAMPLE, "--output-dir", output], output.with_name("log"))
+def convert(output: Path, *flags: str, **settings: int) -> Command:
+    return Command(["convert", SAMPLE, "--output-dir", output, *flags], output.with_name("log"), **settings)
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +194,23 @@ def test_a_killed_convert(moment: Callable[[Path], bool], repeat: int, converted
     assert contents(output) == contents(converted)
 
 
+# Of the largest file, the training questions.
+@pytest.mark.fault("convert", "file size limit: one line with path and size, an earlier set intact")
+@pytest.mark.parametrize("share", [i / 11 for i in range(1, 11)] if LONG else [0.1, 0.9])
+@pytest.mark.parametrize("earlier", [False, True], ids=["new folder", "earlier set"])
+def test_convert_on_a_full_disk(share: float, earlier: bool, converted: Path, tmp_path: Path) -> None:
+    output = tmp_path / "data"
+    if earlier:
+        shutil.copytree(converted, output)
+    largest = max(file.stat().st_size for file in converted.iterdir())
+    command = convert(output, "--seed", "7", "--force", file_limit=int(largest * share))
+    assert command.wait() == 1
+    assert_one_line_about(output, command)
+    assert {path.name for path in tmp_path.iterdir()} - {"data"} == {"log"}
+    assert not output.exists() or contents(output) == contents(converted)
+    assert output.exists() == earlier
+
+
 @pytest.mark.fault("merge", "SIGINT or SIGTERM: status 130 or 143, nothing left behind")
 @pytest.mark.parametrize("repeat", times(1, 20))
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
@@ -188,6 +222,13 @@ def test_a_signal_ends_merge(number: int, repeat: int, inputs: Path, adapter: Pa
     assert "Traceback" not in "\n".join(command.told)
     assert output.exists() == (status == 0)
     assert not any(tmp_path.glob(".m.*.part/*"))
+
+
+def assert_one_line_about(output: Path, command: Command) -> None:
+    assert "Traceback" not in "\n".join(command.told)
+    line = command.told[-1]
+    assert line.startswith(str(output)) and "File too large after " in line and "; " in line
+    assert not [other for other in command.told[:-1] if "too large" in other]
 
 
 def contents(folder: Path) -> dict[str, bytes]:

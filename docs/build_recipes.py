@@ -1,0 +1,173 @@
+"""Write docs/recipes.md: every key of a recipe, from the dataclasses that read it.
+
+    python docs/build_recipes.py
+
+The keys, what they take and their defaults come from `lrc.arguments`; so do the meanings of the keys that lrc declares.
+What upstream's keys do in lrc is in `upstream_keys.yaml`, which has to know all of them and no others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, Field, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+from lrc import arguments
+from lrc.recipe import GONE, REQUIRED, SECRETS
+from lrc.values import expected
+
+HERE = Path(__file__).parent
+CLASSES = (
+    arguments.DataArguments,
+    arguments.AdapterArguments,
+    arguments.ModelArguments,
+    arguments.TrainingArguments,
+)
+OWN = "Questions, prompts and trees"
+IDLE = "Without effect"
+# The groups of the keys that lrc declares anew because upstream's default or meaning is another one.
+REDECLARED = {
+    "use_peft": "Adapter",
+    "bf16": "Precision and memory",
+    "gradient_checkpointing": "Precision and memory",
+    "use_cpu": "Several processes",
+}
+INTRODUCTION = """\
+<!-- Written by docs/build_recipes.py; change that, upstream_keys.yaml or src/lrc/arguments.py, and run it again. -->
+
+# Every key of a recipe
+
+A recipe is one YAML mapping: a key, a colon, a plain value. [`recipes/`](../recipes) has those that lrc ships, and
+`lrc init` copies them to where you can edit them. Any key can be given on the command line instead, where it wins:
+
+```text
+lrc train my.yaml --learning_rate 2.0e-4 --lora_target_modules q_proj v_proj --fp16 false
+```
+
+- The file is read strictly. An unknown key is refused with the nearest known one; so are a key that stands twice, a
+  value of another type, YAML tags and aliases, and whatever looks like an access token. `2e-4` is a number here, and
+  `no` and `yes` are text: booleans are `true` and `false`.
+- `lrc check my.yaml` reads a recipe without training; `lrc preview my.yaml` shows what it would train.
+- The path of a file is taken from where the command runs.
+- Three keys are required: {required}.
+- Keys that lrc did not invent have the names that TRL, transformers and PEFT give them.
+
+“nothing” is an empty value (`null`).
+"""
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key, as a line of a table."""
+
+    name: str
+    takes: str
+    default: str
+    meaning: str
+
+    def __str__(self) -> str:
+        cells = (f"`{self.name}`", self.takes, self.default, self.meaning)
+        return f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |"
+
+
+def build() -> str:
+    """The text of docs/recipes.md.
+
+    Raises:
+        ValueError: `upstream_keys.yaml` lacks a key, or has one that there is not.
+    """
+    groups = yaml.safe_load((HERE / "upstream_keys.yaml").read_text(encoding="utf-8"))
+    tables = {OWN: [], **{title: [] for title in groups}}
+    _require_all(groups)
+    for field, hint, own in _keys():
+        title, meaning = _place(field, own, groups)
+        if title:
+            tables[title].append(Key(field.name, _takes(field, hint), _default(field), meaning))
+    idle = tables.pop(IDLE)
+    parts = [INTRODUCTION.format(required=", ".join(f"`{key}`" for key in REQUIRED))]
+    parts += [_table(title, keys) for title, keys in tables.items()]
+    parts += [_refused(), _idle(idle)]
+    return "\n".join(parts)
+
+
+def _keys() -> Iterator[tuple[Field[Any], Any, bool]]:
+    """Every key with its type, and whether lrc declares it itself."""
+    for cls in CLASSES:
+        hints = get_type_hints(cls)
+        for field in fields(cls):
+            if field.init:
+                yield field, hints[field.name], field.name in vars(cls).get("__annotations__", {})
+
+
+def _require_all(groups: Mapping[str, Mapping[str, str]]) -> None:
+    described = {key for group in groups.values() for key in group}
+    wanted = {f.name for f, _, own in _keys() if not own} - {*arguments.WITHOUT_USE, *SECRETS}
+    if faults := sorted(described ^ wanted):
+        raise ValueError(f"upstream_keys.yaml: {', '.join(faults)}: missing, or no such key")
+
+
+def _place(field: Field[Any], own: bool, groups: Mapping[str, Mapping[str, str]]) -> tuple[str | None, str]:
+    """The group of a key and its meaning; no group where the key is refused."""
+    if field.name in arguments.WITHOUT_USE or field.name in SECRETS:
+        return None, ""
+    if own:
+        adapter = any(field.name == one.name for one in fields(arguments.AdapterArguments))
+        return REDECLARED.get(field.name, "Adapter" if adapter else OWN), field.metadata["help"]
+    return next((title, keys[field.name]) for title, keys in groups.items() if field.name in keys)
+
+
+def _takes(field: Field[Any], hint: Any) -> str:
+    arms = get_args(hint) if get_origin(hint) in (Union, type(int | str)) else (hint,)
+    named = [f"`{choice}`" for arm in arms if get_origin(arm) is Literal for choice in get_args(arm)]
+    # Upstream's enumerations and odd classes have no words of their own; their names are text.
+    takes = ", ".join(named) if named and str not in arms else expected(hint if _worded(arms) else str)
+    least = arguments.AT_LEAST.get(field.name)
+    return takes if least is None else takes.replace("number", f"number from {least}", 1)
+
+
+def _worded(arms: tuple[Any, ...]) -> bool:
+    return any(arm in (bool, int, float, str, dict) or get_origin(arm) in (dict, list) for arm in arms)
+
+
+def _default(field: Field[Any]) -> str:
+    if field.default_factory is not MISSING:
+        return "`[]`" if field.default_factory is list else "by the machine"
+    if field.default is MISSING:
+        return "required"
+    value = getattr(field.default, "value", field.default)
+    if value is None or value == "":
+        return "required" if field.name in REQUIRED else "nothing"
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
+
+
+def _table(title: str, keys: list[Key]) -> str:
+    head = "| key | takes | default | meaning |\n|---|---|---|---|"
+    return "\n".join([f"## {title}", "", head, *map(str, keys), ""])
+
+
+def _refused() -> str:
+    lines = ["## Refused", "", "Upstream has these keys; packed trees have no use for them, so another value than the"]
+    lines += ["one below ends in one line and exit status 1:", "", "| key | may only be |", "|---|---|"]
+    lines += [f"| `{key}` | `{_yaml(value)}` |" for key, value in arguments.WITHOUT_USE.items()]
+    strategies = " or ".join(f"`{name}`" for name in arguments.SAMPLING)
+    lines += [f"| `train_sampling_strategy` | {strategies} |", ""]
+    lines += ["An access token does not belong in a recipe: " + ", ".join(f"`{key}`" for key in SECRETS) + " are"]
+    lines += ["refused. Log in with `hf auth login`, or set `HF_TOKEN`.", ""]
+    lines += ["Keys of older recipes are refused with what to write instead:", "", "| key | instead |", "|---|---|"]
+    return "\n".join([*lines, *(f"| `{key}` | {cure} |" for key, cure in GONE.items()), ""])
+
+
+def _idle(keys: list[Key]) -> str:
+    lines = [f"## {IDLE}", "", "These are read, checked and then change nothing:", "", "| key | because |", "|---|---|"]
+    return "\n".join([*lines, *(f"| `{key.name}` | {key.meaning} |" for key in keys), ""])
+
+
+def _yaml(value: Any) -> str:
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+if __name__ == "__main__":
+    (HERE / "recipes.md").write_text(build(), encoding="utf-8")

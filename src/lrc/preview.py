@@ -1,0 +1,144 @@
+"""`lrc preview RECIPE`: the tokens, the rows, the steps and the memory of what would be trained, without training."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from trl.trainer.utils import get_quantization_config
+
+from lrc.corpus import Drawing, read_corpus
+from lrc.dtypes import device_type
+from lrc.errors import ModelError
+from lrc.footprint import Planner, read_memory
+from lrc.ingredients import adapter_of
+from lrc.likelihood import row_budget
+from lrc.memory import available_memory
+from lrc.models import load_config, load_tokenizer
+from lrc.outlook import Memory, Preview, Tokens, document, show
+from lrc.precision import Precision, settle_precision
+from lrc.progress import say, track
+from lrc.prompt import Prompt
+from lrc.recipe import Recipe, find_recipe, load_recipe
+from lrc.remedies import Setting, cheapest, plan_of
+from lrc.skeleton import Build, why_not_shared
+from lrc.specimens import specimens
+from lrc.topology import Topology, read_topology
+from lrc.workload import measure, supposed_row
+
+
+def preview(
+    recipe: str,
+    accelerate_config: str | None,
+    overrides: Sequence[str],
+    *,
+    count: int = 3,
+    gpu_memory: str | None = None,
+    as_json: bool = False,
+) -> None:
+    """Show what a recipe would train.
+
+    What is missing, the base's configuration or the data, is said in a line, and the rest is shown.
+
+    Args:
+        recipe: a YAML file or the name of a shipped one.
+        accelerate_config: likewise; None takes what suits the machine.
+        overrides: `--key value` for any key of the recipe.
+        count: how many questions are shown token by token.
+        gpu_memory: the memory of each GPU, such as `12GB`, also where this machine has none.
+        as_json: print one JSON object instead.
+
+    Raises:
+        LrcError: the recipe, its data or its base cannot be used; or too little is there to show anything.
+    """
+    capacity = read_memory(gpu_memory) if gpu_memory else None
+    loaded = load_recipe(find_recipe(recipe), overrides)
+    device = device_type(use_cpu=bool(loaded.given.get("use_cpu")))
+    topology = read_topology(accelerate_config, device=device, gpu_assumed=capacity is not None)
+    config = _config(loaded)
+    precision = settle_precision(loaded, config, topology.device, assumed=topology.device != device)
+    row_tokens = row_budget(torch.device(topology.device), loaded.data.row_tokens, training=True)
+    build = _build(loaded, config, precision, topology) if config else None
+    reason = why_not_shared(build) if build and loaded.data.tree_packing else None
+    reason = reason if loaded.data.tree_packing else "tree_packing is false"
+    tokens = _tokens(loaded, topology, row_tokens, count, share=reason is None)
+    if tokens is None and build is None:
+        raise ModelError(f"{loaded.model.model_name_or_path}: neither its configuration nor tokens to show are here")
+    memory = _memory(build, loaded, topology, row_tokens, tokens, capacity) if build else None
+    seen = Preview(loaded, topology, precision, row_tokens, reason, tokens, memory)
+    if as_json:
+        print(json.dumps(document(seen), ensure_ascii=False, indent=2))
+    else:
+        show(seen)
+
+
+def _config(recipe: Recipe) -> Any:
+    name = recipe.model.model_name_or_path
+    try:
+        return load_config(name, recipe.model.model_revision)
+    except ModelError as error:
+        say(f"{error}; no memory plan without it")
+        return None
+
+
+def _build(recipe: Recipe, config: Any, precision: Precision, topology: Topology) -> Build:
+    quantization = get_quantization_config(recipe.model)
+    if quantization is not None and quantization.load_in_4bit:
+        quantization.bnb_4bit_compute_dtype = precision.weights
+    return Build(
+        config,
+        precision.weights,
+        adapter_of(recipe),
+        quantization,
+        recipe.model.attn_implementation,
+        bool(recipe.training.gradient_checkpointing),
+        precision.autocast,
+        topology.device,
+    )
+
+
+def _tokens(recipe: Recipe, topology: Topology, row_tokens: int, count: int, *, share: bool) -> Tokens | None:
+    data, args = recipe.data, recipe.training
+    if not Path(data.train_file).exists():
+        say(f"{data.train_file}: no such file; no token figures without it: `lrc convert` writes it")
+        return None
+    try:
+        tokenizer = load_tokenizer(recipe.model.model_name_or_path, recipe.model.model_revision)
+    except ModelError as error:
+        say(f"{error}; no token figures without it")
+        return None
+    prompt = Prompt(tokenizer, data.template, data.answer_style, data.list_options)
+    corpus = read_corpus(
+        Path(data.train_file),
+        prompt,
+        args.max_length,
+        data.on_too_long,
+        stage="training questions",
+        orders=data.option_orders,
+        processes=args.dataset_num_proc,
+    )
+    draw = Drawing(corpus.dataset, corpus.records, prompt, data.option_orders, args.seed)
+    work = measure(corpus, draw, recipe, world_size=topology.processes, row_tokens=row_tokens, share=share)
+    drawn = ((record, draw((place, 0))[0]) for place, record in enumerate(islice(corpus.records, count)))
+    return Tokens(prompt, corpus, specimens(prompt, drawn), work)
+
+
+def _memory(
+    build: Build, recipe: Recipe, topology: Topology, row_tokens: int, tokens: Tokens | None, capacity: int | None
+) -> Memory:
+    optim = str(getattr(recipe.training.optim, "value", recipe.training.optim))
+    row_of = tokens.work.row_of if tokens else supposed_row
+    planner, setting = Planner(), Setting(build, topology, optim, row_tokens, row_of)
+    if capacity is None and topology.device == "cpu":
+        capacity = available_memory() // topology.processes
+    with track("memory plan", 1, "plans") as advance:
+        footprint, model = plan_of(setting, planner), planner.model(build)
+        advance()
+    remedy = None
+    if capacity is not None and footprint.total > capacity:
+        remedy = cheapest(setting, capacity, planner)
+    return Memory(footprint, capacity, model.parameters, model.trained, remedy)

@@ -1,0 +1,141 @@
+"""What stands on the meta device for kernels that it lacks: they make and keep the tensors that the real ones do.
+
+The meta device knows no fused attention, no fused dropout, no autocast and no quantized weights. Without them a
+computation there would hold the square of a row for every head, or weights that a quantized model never has.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+FOUR_BIT_BLOCK = 64  # weights that share a scale: bitsandbytes' blocksize
+NESTED_BLOCK = 256  # scales that share a scale of their own under double quantization
+
+
+class _Attention(torch.autograd.Function):
+    """Fused attention: keeps its inputs, its output, a sum a query (float32) and the mask as an additive one."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Any, key: Any, value: Any, mask: Any) -> Any:
+        bias = None if mask is None else mask if mask.dtype == query.dtype else mask.to(query.dtype)
+        output = query.new_empty((*query.shape[:-1], value.shape[-1]))
+        sums = query.new_empty(query.shape[:-1], dtype=torch.float32)
+        ctx.save_for_backward(query, key, value, output, sums, bias)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Any) -> Any:
+        query, key, value, *_ = ctx.saved_tensors
+        return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value), None
+
+
+class _Dropout(torch.autograd.Function):
+    """An accelerator's dropout: keeps a byte an element."""
+
+    @staticmethod
+    def forward(ctx: Any, states: Any) -> Any:
+        ctx.save_for_backward(torch.empty_like(states, dtype=torch.bool))
+        return torch.empty_like(states)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Any) -> Any:
+        return torch.empty_like(gradient)
+
+
+class _Quantized(torch.autograd.Function):
+    """bitsandbytes' product: the weight is widened for as long as the product takes, forward and backward."""
+
+    @staticmethod
+    def forward(ctx: Any, states: Any, shape: Any, keeps_input: bool) -> Any:
+        ctx.shape = shape
+        if keeps_input:
+            ctx.save_for_backward(states)
+        widened = states.new_empty(shape)
+        output = states.new_empty((*states.shape[:-1], shape[0]))
+        del widened
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Any) -> Any:
+        widened = gradient.new_empty(ctx.shape)
+        result = gradient.new_empty((*gradient.shape[:-1], ctx.shape[1]))
+        del widened
+        return result, None, None
+
+
+class Kernels(TorchFunctionMode):
+    """Puts the stand-ins in the place of torch's functions, and casts as autocast does.
+
+    Args:
+        device: the type of the device that is meant, such as `cpu` or `cuda`.
+        autocast: the dtype of mixed precision; None computes as the weights are.
+    """
+
+    def __init__(self, device: str, autocast: torch.dtype | None) -> None:
+        super().__init__()
+        self.device, self.autocast = device, autocast
+
+    def __enter__(self) -> Any:
+        # PEFT leaves casting to autocast where it sees it.
+        self._before = torch.is_autocast_enabled(self.device)
+        torch.set_autocast_enabled(self.device, self.autocast is not None)
+        return super().__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        torch.set_autocast_enabled(self.device, self._before)
+        super().__exit__(kind, error, trace)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is nn.functional.scaled_dot_product_attention:
+            query, key, value = self._cast(args[:3])
+            return _Attention.apply(query, key, value, kwargs.get("attn_mask", args[3] if len(args) > 3 else None))
+        if func is nn.functional.linear and self.autocast:
+            return func(*self._cast(args), **kwargs)
+        if func is nn.functional.dropout and self.device != "cpu" and _drops(args, kwargs):
+            return _Dropout.apply(args[0])
+        return func(*args, **kwargs)
+
+    def _cast(self, tensors: Any) -> Any:
+        if self.autocast is None:
+            return tensors
+        return [tensor if tensor is None else tensor.to(self.autocast) for tensor in tensors]
+
+
+def _drops(args: Any, kwargs: Any) -> bool:
+    names = ("input", "p", "training")
+    given = {**dict(zip(names, args, strict=False)), **kwargs}
+    return bool(given.get("training", True)) and given.get("p", 0.5) > 0
+
+
+def stand_in(module: Any) -> None:
+    """Let a quantized linear layer on the meta device be run."""
+    shape, eight = (module.out_features, module.in_features), type(module).__name__ == "Linear8bitLt"
+
+    def forward(states: torch.Tensor) -> torch.Tensor:
+        # 4-bit layers compute in a dtype of their own, 8-bit ones in float16; both give back what they were given.
+        inner = torch.float16 if eight else module.compute_dtype or states.dtype
+        product: torch.Tensor = _Quantized.apply(states.to(inner), shape, eight)
+        return product.to(states.dtype)
+
+    module.forward = forward
+
+
+def quantized_bytes(module: Any, *, nested: bool) -> int:
+    """The bytes of a quantized layer's weight and its scales.
+
+    Args:
+        nested: whether the scales of 4-bit weights are quantized, too.
+    """
+    count: int = module.out_features * module.in_features
+    if type(module).__name__ == "Linear8bitLt":
+        return count + 4 * module.out_features  # a scale a line
+    scales = -(-count // FOUR_BIT_BLOCK)
+    return -(-count // 2) + (scales + 4 * -(-scales // NESTED_BLOCK) if nested else 4 * scales)

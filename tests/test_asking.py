@@ -1,0 +1,245 @@
+"""How a trained model is asked later: normalisation, temperature, 4 bits, and without the passage."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from lrc import cli, sft
+from lrc.alpaca import dump_records, to_record
+from lrc.answering import Asking, load_scorer
+from lrc.calibration import fit_temperature, log_loss
+from lrc.merge import merge
+from lrc.metrics import mcnemar
+from lrc.outcomes import read_outcomes
+from lrc.questions import Question
+from lrc.run import NORMALISATIONS, read_run
+from lrc.tinybase import make_base
+
+OPTIONS = ("甲乙丙丁戊己庚", "甲", "12 34", "在台北工作的小明")
+QUESTIONS = [
+    Question(str(i), f"第{i // 2}章。小明在台北工作。", f"誰？{i}", OPTIONS[i % 4 :] + OPTIONS[: i % 4], i * 7 % 4 + 1)
+    for i in range(12)
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base, twelve questions, and a recipe of three steps in text style."""
+    where = tmp_path_factory.mktemp("asking")
+    records = [to_record(question) for question in QUESTIONS]
+    make_base(where / "base", [record.input for record in records])
+    (where / "data.json").write_text("".join(dump_records(records)), encoding="utf-8")
+    recipe = {
+        "model_name_or_path": str(where / "base"),
+        "train_file": str(where / "data.json"),
+        "validation_file": str(where / "data.json"),
+        "template": "plain",
+        "answer_style": "text",
+        "lora_target_modules": ["q_proj", "down_proj"],
+        "max_steps": 3,
+        "learning_rate": 3.0e-3,
+        "eval_strategy": "no",
+        "save_strategy": "no",
+        "report_to": "none",
+    }
+    (where / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    return where
+
+
+def train(folder: Path, output: Path, *overrides: str) -> Path:
+    sft.main(["--config", str(folder / "recipe.yaml"), "--output_dir", str(output), *overrides])
+    return output
+
+
+@pytest.fixture(scope="module")
+def chosen(folder: Path) -> Path:
+    """An adapter whose normalisation its validation questions chose."""
+    return train(folder, folder / "chosen", "--score_normalisation", "auto")
+
+
+def lrc(*words: str | Path) -> int:
+    try:
+        cli.main([str(word) for word in words])
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+def evaluate(folder: Path, output: Path, *words: str | Path) -> dict[str, Any]:
+    assert lrc("evaluate", "--model", folder / "base", "--data", folder / "data.json", "--output", output, *words) == 0
+    return json.loads(output.read_text(encoding="utf-8"))
+
+
+def test_validation_chooses_the_normalisation_and_all_accuracies_are_logged(
+    folder: Path, chosen: Path, tmp_path: Path
+) -> None:
+    run = read_run(chosen)
+    assert run is not None and run.recipe["score_normalisation"] == "auto"
+    lines = [json.loads(line) for line in (chosen / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    (logged,) = [line for line in lines if "eval_temperature" in line]
+    shares = {name: logged[f"eval_accuracy_{name}"] for name in NORMALISATIONS}
+    assert len(set(shares.values())) > 1, "options of such unequal lengths should not score alike"
+    assert run.score_normalisation == max(NORMALISATIONS, key=shares.__getitem__)
+    for name in NORMALISATIONS:
+        asked = evaluate(folder, tmp_path / f"{name}.json", "--adapter", chosen, "--score-normalisation", name)
+        assert asked["accuracy"] == pytest.approx(shares[name])
+    assert evaluate(folder, tmp_path / "auto.json", "--adapter", chosen)["accuracy"] == max(shares.values())
+
+
+def test_a_normalisation_divides_by_what_it_says(folder: Path) -> None:
+    records = [to_record(question) for question in QUESTIONS[:4]]
+    by_name = {
+        name: load_scorer(str(folder / "base"), Asking((), 1, "plain", "text", score_normalisation=name))(records)
+        for name in NORMALISATIONS
+    }
+    scorer = load_scorer(str(folder / "base"), Asking((), 1, "plain", "text"))
+    for place, record in enumerate(records):
+        sums = by_name["sum"][place].likelihoods
+        counts = {
+            "sum": [1] * 4,
+            "character": [len(option) for option in record.question.options],
+            "token": [len(scorer.prompt.encode(option)) for option in record.question.options],
+        }
+        for name, lengths in counts.items():
+            scores = [total / length for total, length in zip(sums, lengths, strict=True)]
+            total = math.log(sum(map(math.exp, scores)))
+            assert by_name[name][place].log_probs == pytest.approx([score - total for score in scores], abs=1e-6)
+
+
+def test_the_temperature_is_that_of_the_validation_questions_and_changes_no_answer(
+    folder: Path, chosen: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = read_run(chosen)
+    assert run is not None and run.temperature != 1
+    figures = evaluate(folder, tmp_path / "a.json", "--adapter", chosen, "--scores", tmp_path / "scores.jsonl")
+    assert f"at temperature {run.temperature:.4g}, " in capsys.readouterr().out
+    scores = [json.loads(line) for line in (tmp_path / "scores.jsonl").read_text(encoding="utf-8").splitlines()]
+    log_probs, answers = [line["scores"] for line in scores], [question.answer for question in QUESTIONS]
+    assert run.temperature == pytest.approx(fit_temperature(log_probs, answers), rel=1e-3)
+    for line in scores:
+        powers = [math.exp(score / run.temperature) for score in line["scores"]]
+        assert line["probabilities"] == pytest.approx([power / sum(powers) for power in powers], abs=1e-9)
+        assert line["prediction"] == line["scores"].index(max(line["scores"])) + 1
+    told = figures["probabilities"]
+    assert told["log_loss"] == pytest.approx(log_loss(log_probs, answers, run.temperature))
+    assert told["log_loss"] < told["log_loss_at_1"] == pytest.approx(log_loss(log_probs, answers))
+    kept = read_outcomes(chosen / "validation_scores.jsonl")
+    assert [one.prediction for one in kept] == [line["prediction"] for line in scores]
+    assert kept[0].probabilities == pytest.approx(scores[0]["probabilities"], abs=1e-5)
+
+
+def test_temperatures_of_several_adapters_and_of_a_merged_model(folder: Path, chosen: Path, tmp_path: Path) -> None:
+    other = train(folder, tmp_path / "other", "--learning_rate", "0.01", "--score_normalisation", "auto")
+    runs = [run for run in map(read_run, (chosen, other)) if run]
+    base, pair = str(folder / "base"), load_scorer(str(folder / "base"), Asking((chosen, other)))
+    same = runs[0].score_normalisation == runs[1].score_normalisation
+    # A temperature that was fitted under another normalisation than the first adapter's says nothing.
+    second = runs[1].temperature if same else 1.0
+    assert pair.temperature == pytest.approx(2 / (1 / runs[0].temperature + 1 / second))
+    elsewise = "sum" if runs[0].score_normalisation != "sum" else "token"
+    assert load_scorer(base, Asking((chosen,), score_normalisation=elsewise)).temperature == 1
+    merge(chosen, tmp_path / "merged")
+    merged = load_scorer(str(tmp_path / "merged"), Asking())
+    assert (merged.temperature, merged.normalisation) == (runs[0].temperature, runs[0].score_normalisation)
+
+
+def test_votes_have_a_temperature_too(folder: Path, tmp_path: Path) -> None:
+    digits = train(folder, tmp_path / "digits", "--answer_style", "digit")
+    run = read_run(digits)
+    assert run is not None and run.temperature != 1 and run.score_normalisation == "character"
+    records = [to_record(question) for question in QUESTIONS]
+    scores = load_scorer(str(folder / "base"), Asking((digits,), votes=4))(records)
+    for score in scores:
+        powers = [math.exp(value / run.temperature) for value in score.log_probs]
+        assert score.probabilities == pytest.approx([power / sum(powers) for power in powers], abs=1e-9)
+
+
+def test_the_same_model_without_the_passage(folder: Path, chosen: Path, tmp_path: Path) -> None:
+    figures = evaluate(
+        folder, tmp_path / "a.json", "--adapter", chosen, "--passage-blind", "--scores", tmp_path / "scores.jsonl"
+    )
+    blind = [to_record(Question(q.id, "", q.question, q.options, q.answer)) for q in QUESTIONS]
+    (tmp_path / "blind.json").write_text("".join(dump_records(blind)), encoding="utf-8")
+    asked = [score.prediction for score in load_scorer(str(folder / "base"), Asking((chosen,)))(blind)]
+    answers = [question.answer or 0 for question in QUESTIONS]
+    found = figures["passage_blind"]
+    assert found["accuracy"] == sum(a == b for a, b in zip(asked, answers, strict=True)) / len(answers)
+    read = [json.loads(line)["prediction"] for line in (tmp_path / "scores.jsonl").read_text("utf-8").splitlines()]
+    assert found["mcnemar"] == mcnemar(read, asked, answers)
+
+
+def test_an_adapter_is_answered_in_the_bits_that_it_was_trained_in(folder: Path, tmp_path: Path) -> None:
+    four = train(folder, tmp_path / "four", "--load_in_4bit", "--use_bnb_nested_quant")
+    base = str(folder / "base")
+    kinds = {}
+    for asked in (None, True, False):
+        scorer = load_scorer(base, Asking((four,), load_in_4bit=asked))
+        linear = scorer.model.base_model.model.model.layers[0].mlp.up_proj
+        kinds[asked] = type(linear).__name__
+    assert kinds == {None: "Linear4bit", True: "Linear4bit", False: "Linear"}
+    # What is answered is what training evaluated at its end.
+    kept = read_outcomes(four / "validation_scores.jsonl")
+    scores = load_scorer(base, Asking((four,)))([to_record(question) for question in QUESTIONS])
+    assert all(a.scores == pytest.approx(b.log_probs, abs=1e-4) for a, b in zip(kept, scores, strict=True))
+    merge(four, tmp_path / "merged")
+    merged = load_scorer(str(tmp_path / "merged"), Asking()).model
+    assert type(merged.model.layers[0].mlp.up_proj) is torch.nn.Linear
+    wide = load_scorer(base, Asking((), 1, "plain", "text", load_in_4bit=True)).model
+    assert type(wide.model.layers[0].mlp.up_proj).__name__ == "Linear4bit"
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "line"),
+    [
+        (
+            ["--answer-style", "digit", "--list-options", "--score-normalisation", "sum"],
+            1,
+            "--score-normalisation is sum, but digits are scored as they are; leave it out",
+        ),
+        (["--score-normalisation", "auto"], 2, "'auto' is not one of 'character', 'token', 'sum'"),
+    ],
+)
+def test_what_is_refused(
+    folder: Path, chosen: Path, words: list[str], status: int, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["evaluate", "--model", folder / "base", "--data", folder / "data.json", "--adapter", chosen, *words]
+    assert lrc(*asked) == status
+    assert line in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (["--answer_style", "digit", "--score_normalisation", "token"], "but digits are scored as they are; remove it"),
+        (["--score_normalisation", "word"], "score_normalisation"),
+    ],
+)
+def test_recipes_that_are_refused(
+    folder: Path, tmp_path: Path, overrides: list[str], line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        train(folder, tmp_path / "a", *overrides)
+    assert end.value.code == 1 and line in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_auto_needs_validation_questions(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
+    del recipe["validation_file"]
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    with pytest.raises(SystemExit) as end:
+        train(tmp_path, tmp_path / "a", "--score_normalisation", "auto")
+    assert end.value.code == 1
+    assert "score_normalisation is auto, which chooses on a validation_file" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_the_passage_is_left_out_of_models_only(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["evaluate", "--predictions", folder / "no.csv", "--data", folder / "data.json", "--passage-blind"]
+    assert lrc(*words) == 2
+    assert "--passage-blind asks a model; give --model" in capsys.readouterr().err

@@ -1,0 +1,105 @@
+"""What PyPI would get: an sdist and the wheel built from it, installed where there is no clone."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import venv
+import zipfile
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+NOT_SOURCE = shutil.ignore_patterns(".*", "*.egg-info", "__pycache__", "build", "dist", "demo", "runs", "tests")
+SHIPPED = [
+    *sorted(path.relative_to(ROOT) for path in (ROOT / "recipes").rglob("*.yaml")),
+    *sorted(path.relative_to(ROOT) for path in (ROOT / "accelerate_configs").glob("*.yaml")),
+    *sorted(path.relative_to(ROOT) for path in (ROOT / "examples").glob("*.xlsx")),
+    *sorted(path.relative_to(ROOT) for path in (ROOT / "examples/space").glob("*.*")),
+    *sorted(
+        path.relative_to(ROOT)
+        for path in (ROOT / "src/lrc").iterdir()
+        if path.suffix in (".py", ".css", ".html", ".js", ".typed")
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with the sdist and the wheel, built from a copy of the source without the network."""
+    for name in ("build", "setuptools"):
+        if find_spec(name) is None:
+            pytest.skip(f"{name} is not installed: pip install '.[dev]' setuptools")
+    source = tmp_path_factory.mktemp("source") / "lrc"
+    shutil.copytree(ROOT, source, ignore=NOT_SOURCE)
+    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", source / "dist", folder=source)
+    return source / "dist"
+
+
+@pytest.fixture(scope="module")
+def program(dist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`lrc` of an environment with the wheel in it; all but lrc itself comes from the environment of the tests."""
+    folder = tmp_path_factory.mktemp("environment")
+    venv.create(folder, with_pip=False, symlinks=True)
+    python = folder / "bin/python"
+    pip = [sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check", "install"]
+    run(*pip, "--quiet", "--no-deps", "--no-index", only(dist, "*.whl"), folder=folder)
+    # A folder that a .pth file names is searched, but the .pth files in it, the editable lrc's too, are not read.
+    site = run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", folder=folder).strip()
+    (Path(site) / "others.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
+    place = run(python, "-c", "import lrc; print(lrc.__file__)", folder=folder).strip()
+    assert Path(place).is_relative_to(folder)
+    return folder / "bin/lrc"
+
+
+def run(*words: str | Path, folder: Path) -> str:
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+    done = subprocess.run(list(map(str, words)), cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, (words, done.stdout[-1000:], done.stderr[-2000:])
+    return done.stdout
+
+
+def only(folder: Path, pattern: str) -> Path:
+    (path,) = folder.glob(pattern)
+    return path
+
+
+def test_the_sdist_holds_what_ships(dist: Path) -> None:
+    with tarfile.open(only(dist, "lrc-*.tar.gz")) as archive:
+        names = {Path(*Path(name).parts[1:]).as_posix() for name in archive.getnames()}
+    assert not {path.as_posix() for path in SHIPPED} - names
+    assert {"LICENSE", "README.md", "setup.cfg", "pyproject.toml"} <= names
+
+
+def test_the_wheel_holds_what_ships(dist: Path) -> None:
+    names = zipfile.ZipFile(only(dist, "lrc-*.whl")).namelist()
+    expected = {path.as_posix().replace("src/lrc/", "", 1) for path in SHIPPED}
+    assert not {f"lrc/{name}" for name in expected} - set(names)
+    assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
+    assert all(name.startswith("lrc") for name in names), "a wheel with a top-level folder of another name"
+
+
+def test_the_wheel_says_what_pypi_shows(dist: Path) -> None:
+    wheel = zipfile.ZipFile(only(dist, "lrc-*.whl"))
+    metadata = wheel.read(next(name for name in wheel.namelist() if name.endswith("/METADATA"))).decode()
+    lines = metadata.splitlines()
+    assert {"Name: lrc", "Description-Content-Type: text/markdown", "Provides-Extra: app"} <= set(lines)
+    assert any(line in lines for line in ("License: Apache-2.0", "License-Expression: Apache-2.0"))
+    assert any(line.startswith("Requires-Dist: torch") for line in lines)
+
+
+def test_the_installed_program_works_without_the_clone(program: Path, tmp_path: Path) -> None:
+    assert run(program, "--help", folder=tmp_path).startswith("Usage: lrc ")
+    assert "wrote recipes/tiny/lora.yaml" in run(program, "init", folder=tmp_path)
+    sample = next(program.parents[1].rglob("lrc/examples/sample.xlsx"))
+    shutil.copy(sample, tmp_path / "sample.xlsx")
+    checked = run(program, "check", "sample.xlsx", "recipes/tiny/lora.yaml", "--json", folder=tmp_path)
+    workbook, recipe = json.loads(checked)["files"]
+    assert workbook["accepted"] and workbook["questions"] == 80 and recipe["accepted"]

@@ -1,0 +1,207 @@
+"""`lrc preview`: it shows what training sees, without weights, and says what is missing in a line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from transformers import AutoTokenizer
+
+from lrc.alpaca import dump_records, to_record
+from lrc.batches import StepLoader, StepSampler
+from lrc.corpus import Drawing, tokenize
+from lrc.errors import LrcError
+from lrc.models import load_tokenizer
+from lrc.preview import preview
+from lrc.prompt import Prompt
+from lrc.questions import Question
+from lrc.tinybase import make_base
+
+QUESTIONS = [
+    Question(
+        str(i + 1),
+        f"第{i // 2}章。{'小明在台北工作。' * (1 + i // 2)}",
+        f"誰？{i}",
+        ("甲", "乙", "丙", "丁"),
+        i % 4 + 1,
+        i + 2,
+    )
+    for i in range(12)
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base without weights, twelve questions, and a recipe."""
+    where = tmp_path_factory.mktemp("run")
+    records = [to_record(question) for question in QUESTIONS]
+    make_base(where / "base", [record.input for record in records])
+    (where / "base/model.safetensors").unlink()
+    (where / "t_train.json").write_text("".join(dump_records(records)), encoding="utf-8")
+    recipe = {
+        "model_name_or_path": str(where / "base"),
+        "train_file": str(where / "t_train.json"),
+        "output_dir": str(where / "adapter"),
+        "lora_r": 4,
+        "lora_target_modules": ["q_proj", "v_proj"],
+        "per_device_train_batch_size": 2,
+        "gradient_accumulation_steps": 2,
+        "num_train_epochs": 3,
+        "learning_rate": 1.0e-3,
+        "lr_scheduler_type": "linear",
+        "warmup_steps": 3,
+        "report_to": "none",
+    }
+    (where / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    return where
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+
+
+def seen(folder: Path, capsys: pytest.CaptureFixture[str], *overrides: str, **options: Any) -> dict[str, Any]:
+    capsys.readouterr()
+    config = options.pop("accelerate_config", None)
+    preview(str(folder / "recipe.yaml"), config, overrides, as_json=True, **options)
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_what_is_shown_is_what_is_trained(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = seen(folder, capsys, count=2)
+    tokens = found["tokens"]
+    prompt = Prompt(load_tokenizer(str(folder / "base")), "chinese-alpaca-2", "digit")
+    records = [to_record(question) for question in QUESTIONS]
+    dataset = tokenize(records, prompt, stage="tokenize")
+    draw = Drawing(dataset, records, prompt, 1, 42)
+    steps = list(StepLoader(draw, StepSampler(dataset["passage"][:], 4, seed=42), found["row_tokens"]))
+    rows = [row for step in steps for row in step.rows]
+    sequences = [prompt.sequence(record) for record in records]
+    assert (tokens["steps_per_epoch"], tokens["steps"], tokens["step_questions"]) == (3, 9, 4)
+    assert tokens["rows_per_epoch"] == len(rows) and tokens["longest_row"] == max(map(len, rows))
+    assert tokens["unique_tokens"] == sum(map(len, rows)) < tokens["separate_tokens"]
+    assert tokens["separate_tokens"] == sum(len(sequence.inputs) for sequence in sequences)
+    assert tokens["sharing"] == tokens["separate_tokens"] / tokens["unique_tokens"] > 1.5
+    assert tokens["supervised_tokens"] == sum(len(row.targets) for row in rows)
+    lengths = sorted(len(sequence.tokens) for sequence in sequences)
+    assert (tokens["lengths"]["0"], tokens["lengths"]["100"]) == (lengths[0], lengths[-1])
+    assert tokens["tokenizer"] == "tokenizers"
+    first, second = tokens["examples"]
+    assert (first["id"], first["row"], second["id"]) == ("1", 2, "2")
+    assert first["ids"] == sequences[0].tokens.tolist() and len(first["pieces"]) == len(first["ids"])
+    supervised = [token for token, mask in zip(first["ids"], first["mask"], strict=True) if mask]
+    assert supervised == sequences[0].tokens[sequences[0].prompt_length :].tolist()
+    rates = tokens["learning_rates"]
+    assert rates["1"] == 0 and rates["4"] == pytest.approx(1e-3) and rates["9"] == pytest.approx(1e-3 / 6)
+    assert found["memory"]["fits"] is True and found["launch"]["device"] == "cpu"
+    assert not (folder / "adapter").exists()
+
+
+def test_the_page(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    preview(str(folder / "recipe.yaml"), None, [], count=1)
+    out = capsys.readouterr().out
+    (example,) = [line for line in out.splitlines() if "⟦" in line]
+    assert example.endswith("⟦</s>⟧") and "⟦1⟧" in example and example.startswith("[|I|N|S|T|]|␣|")
+    assert example.count("⟦") == 2 and "|⏎|1|:|␣甲|⏎|" in example
+    assert "id 1 (row 2): " in out and "fits: " in out and "\x1b[" not in out
+    for word in ("tokenizer", "template chinese-alpaca-2", "steps", "lengths", "linear", "weights", "optimizer"):
+        assert word in out
+
+
+def test_what_is_shortened_and_left_out(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = seen(folder, capsys)["tokens"]
+    limit = whole["lengths"]["75"]
+    shortened = seen(folder, capsys, "--max_length", str(limit))["tokens"]
+    assert shortened["shortened"] and shortened["questions"] == 12 and shortened["lengths"]["100"] <= limit
+    skipped = seen(folder, capsys, "--max_length", str(limit), "--on_too_long", "skip")["tokens"]
+    assert skipped["skipped"] == shortened["shortened"] and skipped["questions"] == 12 - len(skipped["skipped"])
+    preview(str(folder / "recipe.yaml"), None, ["--max_length", str(limit)], count=0)
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("shortened")]
+    assert line.endswith(", ".join(shortened["shortened"]))
+
+
+def test_orders_packing_and_processes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one = seen(folder, capsys)["tokens"]
+    orders = seen(folder, capsys, "--option_orders", "2")["tokens"]
+    assert orders["steps"] == one["steps"] and orders["supervised_tokens"] == 2 * one["supervised_tokens"]
+    apart = seen(folder, capsys, "--tree_packing", "false")
+    assert apart["not_shared"] == "tree_packing is false"
+    assert apart["tokens"]["rows_per_epoch"] == 12 and apart["tokens"]["sharing"] == 1
+    two = seen(folder, capsys, accelerate_config="cpu_2")
+    assert two["launch"]["processes"] == 2
+    assert (two["tokens"]["steps_per_epoch"], two["tokens"]["step_questions"]) == (2, 8)
+
+
+def test_dtypes_here_and_on_an_assumed_gpu(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["--fp16", "true", "--dtype", "float16"]
+    here = seen(folder, capsys, *asked, "--use_cpu", "true")["dtypes"]
+    assert (here["weights"], here["mixed_precision"]) == ("float32", None)
+    assert "fp16: cpu here has no float16 units: float32" in here["reasons"]
+    there = seen(folder, capsys, *asked, gpu_memory="12GB")
+    assert (there["dtypes"]["weights"], there["dtypes"]["mixed_precision"]) == ("float16", "float16")
+    assert there["launch"]["device"] == "cuda" and there["memory"]["capacity"] == 12 * 1024**3
+
+
+def test_a_gpu_that_is_too_small(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    total = seen(folder, capsys, gpu_memory="1GB")["memory"]["total"]
+    tight = (total - 1024) // 1024
+    found = seen(folder, capsys, gpu_memory=f"{tight}KB")["memory"]
+    assert found["fits"] is False and found["cure"]["total"] <= tight * 1024
+    assert found["cure"]["changes"] == ["gradient_checkpointing: true"] or found["cure"]["changes"][0].startswith("row")
+    preview(str(folder / "recipe.yaml"), None, [], count=0, gpu_memory=f"{tight}KB")
+    out = capsys.readouterr().out
+    assert "does not fit: " in out and f"with {found['cure']['changes'][0]} it takes " in out
+
+
+def test_the_reference_run_fits(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = {
+        "model_type": "llama",
+        "architectures": ["LlamaForCausalLM"],
+        "hidden_size": 5120,
+        "num_hidden_layers": 40,
+        "intermediate_size": 13824,
+        "vocab_size": 55296,
+        "num_attention_heads": 40,
+        "max_position_embeddings": 4096,
+        "dtype": "float16",
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    preview("chinese-alpaca-2-13b/qlora", None, ["--model_name_or_path", str(tmp_path)], gpu_memory="12GB")
+    told = capsys.readouterr()
+    assert told.out.splitlines()[-1].startswith("fits: ") and told.out.splitlines()[-1].endswith("of 12.00 GiB")
+    assert "data/AI_train.json: no such file; no token figures without it" in told.err
+
+
+def test_tokens_without_the_bases_configuration(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    AutoTokenizer.from_pretrained(folder / "base").save_pretrained(tmp_path / "tokenizer")
+    preview(str(folder / "recipe.yaml"), None, ["--model_name_or_path", str(tmp_path / "tokenizer")])
+    told = capsys.readouterr()
+    (line,) = [line for line in told.err.splitlines() if "no memory plan without it" in line]
+    assert str(tmp_path / "tokenizer") in line
+    assert "⟦</s>⟧" in told.out and "fits" not in told.out
+
+
+@pytest.mark.parametrize(
+    ("overrides", "gpu_memory", "fault"),
+    [
+        (["--lora_rnak", "8"], None, "did you mean 'lora_r'?"),
+        (["--model_name_or_path", "missing/base"], None, "neither its configuration nor tokens to show are here"),
+        (["--lora_target_modules", "no_such_proj"], None, "no_such_proj"),
+        (["--max_length", "20"], None, "max_length 20"),
+        ([], "plenty", "--gpu-memory: 'plenty' is no size; write 12GB"),
+    ],
+)
+def test_what_is_wrong_is_said_in_lines(
+    folder: Path, overrides: list[str], gpu_memory: str | None, fault: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(LrcError) as refused:
+        preview(str(folder / "recipe.yaml"), None, overrides, gpu_memory=gpu_memory)
+    assert fault in refused.value.findings[-1]
+    assert capsys.readouterr().out == ""

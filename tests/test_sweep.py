@@ -1,0 +1,293 @@
+"""Sweeps with the real thing: trials that are trained, a kill and what goes on after it, failures, and refusals."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lrc.alpaca import dump_records, to_record
+from lrc.cli import main
+from lrc.contender import Contender, Result
+from lrc.metrics import wilson
+from lrc.outcomes import Outcome, write_outcomes
+from lrc.questions import Question
+from lrc.recipe import load_recipe
+from lrc.standings import Standing, compare, ranked, show
+from lrc.sweepfile import read_sweep
+from lrc.tinybase import make_base
+
+pytest.importorskip("optuna")
+OPTIONS = ("甲", "乙", "丙", "丁")
+
+
+@pytest.fixture(autouse=True)
+def keep_signals() -> Iterator[None]:
+    """`main` takes SIGTERM for itself."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny base, questions, and a recipe of three steps."""
+    where = tmp_path_factory.mktemp("swept")
+    records = [
+        to_record(Question(str(i), f"第{i // 2}章。小明在台北。", f"誰？{i}", OPTIONS, i % 4 + 1)) for i in range(8)
+    ]
+    make_base(where / "base", [record.input for record in records])
+    (where / "t.json").write_text("".join(dump_records(records)), encoding="utf-8")
+    recipe = {
+        "model_name_or_path": str(where / "base"),
+        "train_file": str(where / "t.json"),
+        "validation_file": str(where / "t.json"),
+        "lora_target_modules": ["q_proj", "v_proj"],
+        "per_device_train_batch_size": 4,
+        "max_steps": 3,
+        "logging_steps": 1,
+        "eval_strategy": "steps",
+        "eval_steps": 1,
+        "save_strategy": "steps",
+        "save_steps": 1,
+    }
+    (where / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    return where
+
+
+def written(folder: Path, output: Path, **changes: Any) -> Path:
+    """A SWEEP.yaml beside its output; `changes` by key, None leaves one out."""
+    values = {
+        "recipe": str(folder / "recipe.yaml"),
+        "trials": 2,
+        "output_dir": str(output),
+        "search": {"learning_rate": {"low": 1.0e-4, "high": 1.0e-2, "log": True}, "lora_r": [2, 4]},
+        **changes,
+    }
+    path = output.with_suffix(".yaml")
+    text = yaml.safe_dump(
+        {key: value for key, value in values.items() if value is not None}, allow_unicode=True, sort_keys=False
+    )
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def status(*words: str | Path) -> int:
+    with pytest.raises(SystemExit) as end:
+        main([*map(str, words)])
+    return int(end.value.code or 0)
+
+
+def document(output: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((output / "sweep.json").read_text(encoding="utf-8"))
+    return found
+
+
+def test_trials_are_trained_compared_and_added_to(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "sweep"
+    file = written(folder, output, overrides={"lora_alpha": 4})
+    main(["sweep", str(file), "--accelerate-config", "cpu"])
+    told, found = capsys.readouterr(), document(output)
+    assert len(found["trials"]) == 2
+    for trial in found["trials"]:
+        assert 1e-4 <= trial["values"]["learning_rate"] <= 1e-2 and trial["values"]["lora_r"] in (2, 4)
+        run = Path(trial["folder"])
+        lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+        accuracies = [line["eval_accuracy"] for line in lines if "eval_accuracy" in line]
+        assert trial["accuracy"] == max(accuracies) and trial["n"] == 8 and trial["steps"] == 3
+        given = json.loads((run / "lrc_run.json").read_text(encoding="utf-8"))["recipe"]
+        assert given["lora_alpha"] == 4 and given["lora_r"] == trial["values"]["lora_r"]
+        assert json.loads((run / "adapter_config.json").read_text(encoding="utf-8"))["r"] == given["lora_r"]
+    assert [trial["accuracy"] for trial in found["trials"]] == sorted(
+        (trial["accuracy"] for trial in found["trials"]), reverse=True
+    )
+    best = found["trials"][0]
+    assert f"trial {best['trial']} is best" in told.out and f"{best['accuracy']:.4f}" in told.out
+    assert f"{best['ci_low']:.4f} to {best['ci_high']:.4f}" in told.out
+    assert load_recipe(output / f"trial-{best['trial']}.yaml").given["lora_r"] == best["values"]["lora_r"]
+
+    adapter = Path(best["folder"]) / "adapter_model.safetensors"
+    before = adapter.stat().st_mtime_ns
+    main(["sweep", str(file), "--trials", "3", "--accelerate-config", "cpu"])
+    assert len(document(output)["trials"]) == 3 and adapter.stat().st_mtime_ns == before
+    values = [tuple(trial["values"].values()) for trial in document(output)["trials"]]
+    assert len(set(values)) == 3  # the third begins no series again
+
+    other = written(folder, output, overrides={"lora_alpha": 8})
+    assert status("sweep", other) == 1
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line == f"{output}: holds another sweep (recipe lora_alpha); choose another output_dir"
+
+
+def checkpoints(output: Path) -> set[Path]:
+    return set(output.glob("trial-0/checkpoint-*"))
+
+
+def wait_for_checkpoint(output: Path, process: subprocess.Popen[str], unlike: set[Path]) -> None:
+    """Wait until the first trial has a checkpoint that was not there before."""
+    end = time.monotonic() + 150
+    while not checkpoints(output) - unlike:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_a_sweep_that_was_stopped_goes_on(folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "sweep"
+    more = {"max_steps": 150, "eval_steps": 150, "save_total_limit": 2}
+    file = written(folder, output, search={"learning_rate": [0.001]}, overrides=more)
+    command = [sys.executable, "-m", "lrc", "sweep", str(file), "--accelerate-config", "cpu"]
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        seen = checkpoints(output)
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        wait_for_checkpoint(output, process, unlike=seen)
+        process.send_signal(number)
+        told = process.communicate(timeout=100)[1]
+        if number == signal.SIGTERM:
+            assert process.returncode == 143
+            assert told.splitlines()[-1] == f"{output}: stopped with 0 of 2 trials; run again to go on from there"
+            assert checkpoints(output) and not (output / "trial-0/adapter_model.safetensors").exists()
+    with (output / "study.jsonl").open("a", encoding="utf-8") as study:
+        study.write('{"op_code": 6, "wor')  # what a kill may leave
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stderr
+    (found,) = document(output)["trials"]
+    assert (found["trial"], found["steps"], found["values"]) == (0, 150, {"learning_rate": 0.001})
+    said = (output / "trial-0.log").read_text(encoding="utf-8")
+    # After the SIGKILL the training went on without its sweep, which was not to begin a second one beside it.
+    assert said.count("going on from") == 1 and "this run is finished already" in said and "is writing it" not in said
+    again = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert again.returncode == 0 and again.stdout == done.stdout  # nothing is left to train
+    assert (output / "trial-0.log").read_text(encoding="utf-8") == said
+
+
+def test_a_trial_that_fails_is_recorded_and_the_next_one_runs(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "sweep"
+    modules = [["q_proj", "no_such_proj_at_all"], ["missing_proj", "none_proj"]]
+    file = written(folder, output, search={"lora_target_modules": modules}, overrides={"max_steps": 1})
+    main(["sweep", str(file), "--accelerate-config", "cpu"])
+    found = {json.dumps(trial["values"]["lora_target_modules"]): trial for trial in document(output)["trials"]}
+    assert found[json.dumps(modules[0])]["accuracy"] >= 0
+    failed = found[json.dumps(modules[1])]
+    assert "missing_proj" in failed["failed"] and "accuracy" not in failed
+    told = capsys.readouterr()
+    assert f"trial {failed['trial']} failed: {failed['failed']}" in told.out
+    assert "there is no second one on the same questions" in told.out
+    main(["sweep", str(file), "--accelerate-config", "cpu"])  # it stays failed
+    assert f"trial {failed['trial']} failed: " in capsys.readouterr().out
+    alone = written(folder, tmp_path / "alone", search={"lora_target_modules": modules[1:]}, trials=5)
+    assert status("sweep", alone, "--accelerate-config", "cpu") == 1
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"{tmp_path / 'alone'}: every trial failed; ")
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"trails": 3}, "sweep.yaml, line 12: unknown key 'trails'; did you mean 'trials'?"),
+        ({"trials": None}, "sweep.yaml: trials is missing; give a whole number, 1 or more"),
+        ({"trials": 0}, "trials is 0, expected a whole number, 1 or more"),
+        ({"search": {}}, "search is {}, expected a mapping"),
+        ({"search": {"lora_rnak": [1]}}, "sweep.yaml, search: unknown key 'lora_rnak'; did you mean 'lora_r'?"),
+        ({"search": {"lora_r": [4, 0]}}, "sweep.yaml, search: lora_r is 0, expected 1 or more"),
+        ({"search": {"lora_r": {"low": 1, "high": 2.5}}}, "lora_r is 2.5, expected a whole number"),
+        ({"search": {"lora_r": {"low": 8, "high": 4}}}, "lora_r has 8 as low, expected less than high, 4"),
+        ({"search": {"lora_r": {"low": 8, "hihg": 9}}}, "lora_r has an unknown key 'hihg'; did you mean 'high'?"),
+        ({"search": {"lora_r": 4}}, "lora_r is 4, expected a list of values, or {low: …, high: …}"),
+        ({"search": {"lora_r": [4, 4]}}, "lora_r lists 4 twice; keep one"),
+        ({"search": {"learning_rate": {"low": 0, "high": 1, "log": True}}}, "learning_rate is log, which needs a low"),
+        ({"search": {"output_dir": ["a"]}}, "search: output_dir is the sweep's own to give; remove it"),
+        ({"overrides": {"lora_r": 2}}, "lora_r stands in search and in overrides; keep one"),
+        ({"overrides": {"lr": 2}}, "sweep.yaml, overrides: unknown key 'lr'"),
+        ({"overrides": {"validation_file": None}}, "the recipe has no validation_file, by which trials are compared"),
+        ({"overrides": {"push_to_hub": True, "hub_model_id": "a/b"}}, "push_to_hub is true, and every trial would"),
+        ({"overrides": {"train_file": "missing.json"}}, "missing.json: No such file or directory"),
+        ({"recipe": "tiny/lroa"}, "tiny/lroa: no such recipe; did you mean 'tiny/lora'?"),
+    ],
+    ids=str,
+)
+def test_a_sweep_that_cannot_be_is_refused_before_any_trial(
+    folder: Path, tmp_path: Path, changes: dict[str, Any], line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = written(folder, tmp_path / "sweep", **changes)
+    assert status("sweep", file) == 1
+    told = capsys.readouterr().err
+    assert any(line in said for said in told.splitlines()), told
+    assert "Traceback" not in told and not (tmp_path / "sweep").exists()
+
+
+def test_a_folder_of_something_else_is_refused(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep/thesis.txt").write_text("mine")
+    assert status("sweep", written(folder, tmp_path / "sweep")) == 1
+    assert "holds something that is no sweep of lrc" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "sweep").iterdir()] == ["thesis.txt"]
+
+
+def test_optuna_is_asked_for(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    assert status("sweep", written(folder, tmp_path / "sweep")) == 1
+    assert capsys.readouterr().err == "sweep: optuna is not installed; pip install 'lrc[sweep]'\n"
+
+
+def test_what_can_be_counted_is_counted(folder: Path, tmp_path: Path) -> None:
+    search = {"lora_r": {"low": 2, "high": 6, "step": 2}, "learning_rate": [0.1, 0.2]}
+    plan = read_sweep(written(folder, tmp_path / "a", search=search))
+    assert plan.size == 6 and [values["lora_r"] for values in plan.combinations()] == [2, 2, 4, 4, 6, 6]
+    search = {"lora_r": {"low": 2, "high": 6}, "learning_rate": {"low": 0.1, "high": 0.2}}
+    assert read_sweep(written(folder, tmp_path / "a", search=search)).size is None
+
+
+def standing(root: Path, number: int, predictions: list[int]) -> Standing:
+    """A trial that answered questions, all of which 1 is the answer of."""
+    trial, n = Contender(number, {"lora_r": number}, root), len(predictions)
+    trial.folder.mkdir()
+    probabilities = (0.25, 0.25, 0.25, 0.25)
+    questions = [Question(str(i), "文", "問", OPTIONS, 1) for i in range(n)]
+    found = [Outcome(question, probabilities, given) for question, given in zip(questions, predictions, strict=True)]
+    write_outcomes(trial.folder / "validation_scores.jsonl", found)
+    right = predictions.count(1)
+    low, high = wilson(right, n)
+    return Standing(trial, Result(right / n, low, high, n, 5, 10, 0.5, right / n, 3.0))
+
+
+@pytest.mark.parametrize(
+    ("others", "told"),
+    [
+        ([1] * 12 + [2] * 8, "within the noise of trial 1: right in one only 3 and 0 of 20"),
+        ([1] * 5 + [2] * 15, "beyond the noise of trial 1: right in one only 10 and 0 of 20"),
+    ],
+)
+def test_the_best_is_compared_with_the_second(
+    tmp_path: Path, others: list[int], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    worse, better = standing(tmp_path, 1, others), standing(tmp_path, 2, [1] * 15 + [3] * 5)
+    failed = Standing(Contender(0, {"lora_r": 0}, tmp_path), None, "out of memory")
+    found = ranked([failed, worse, better])
+    assert [one.trial.number for one in found] == [2, 1, 0]
+    test = compare(found)
+    assert test is not None and (test["best"], test["second"]) == (2, 1)
+    show(found, "some/base")
+    out = capsys.readouterr().out
+    assert told in out and "trial 0 failed: out of memory" in out
+    assert f"--adapter {tmp_path / 'trial-2'}" in out
+
+
+def test_the_shipped_sweep_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(__file__).parents[1])
+    plan = read_sweep(Path("examples/sweep.yaml"))
+    header = plan.path.read_text(encoding="utf-8").split("\n\n")[0]
+    assert "lrc sweep examples/sweep.yaml" in header and plan.size is None and plan.trials == 6

@@ -1,0 +1,50 @@
+"""Trying a model without the page: the effect of the options' order, and questions that somebody typed."""
+
+from __future__ import annotations
+
+import pytest
+from questions import ask
+from small_models import save_base
+
+from lrc.alpaca import to_record
+from lrc.answering import Asking, load_scorer
+from lrc.errors import DataError
+from lrc.trial import MAX_CHARACTERS, Trial, make_question
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(save_base(tmp_path_factory.mktemp("base") / "base"))
+
+
+@pytest.mark.parametrize("votes", [1, 3])
+def test_each_order_is_what_the_reordered_question_scores(base: str, votes: int) -> None:
+    trial = Trial(load_scorer(base, Asking(template="plain", answer_style="digit", votes=votes)))
+    question = ask()
+    scores, orders = trial.ask(question)
+    assert scores.probabilities == pytest.approx(trial.scorer([to_record(question)])[0].probabilities, rel=1e-4)
+    assert [one.shown for one in orders] == ["1 2 3 4", "2 3 4 1", "3 4 1 2", "4 1 2 3"]
+    single = Trial(load_scorer(base, Asking(template="plain", answer_style="digit")))
+    for one in orders:
+        moved = single.scorer([to_record(question.reordered(one.order))])[0]
+        assert [one.probabilities[place] for place in one.order] == pytest.approx(moved.probabilities, rel=1e-4)
+        assert one.prediction == one.probabilities.index(max(one.probabilities)) + 1
+
+
+def test_where_the_order_cannot_matter_there_are_no_orders(base: str) -> None:
+    listed = Trial(load_scorer(base, Asking(template="plain", answer_style="digit")))
+    assert listed.ask(ask(options=("甲", "乙", "丙", "以上皆是")))[1] == []
+    unlisted = Trial(load_scorer(base, Asking(template="plain", answer_style="text")))
+    scores, orders = unlisted.ask(ask())
+    assert orders == [] and sum(scores.probabilities) == pytest.approx(1)
+
+
+def test_what_is_typed_is_cleaned_as_a_cell_is() -> None:
+    question = make_question(" 文&amp;章\u200b ", "問\x00題", ["甲 ", "", "丙", "", ""])
+    assert (question.passage, question.question, question.options) == ("文&章", "問題", ("甲", "", "丙"))
+
+
+def test_a_text_that_is_too_long_is_a_line() -> None:
+    with pytest.raises(DataError) as refused:
+        make_question("長" * (MAX_CHARACTERS + 1), "問題", ["甲", "乙"])
+    assert refused.value.findings == ("文章: has 20,001 characters, expected up to 20,000; shorten it",)
