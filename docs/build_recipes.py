@@ -30,6 +30,8 @@ OWN = "Questions, prompts and trees"
 IDLE = "Without effect"
 # The groups of the keys that lrc declares anew because upstream's default or meaning is another one.
 REDECLARED = {
+    "project": "Logging",
+    "run_name": "Logging",
     "use_peft": "Adapter",
     "bf16": "Precision and memory",
     "gradient_checkpointing": "Precision and memory",

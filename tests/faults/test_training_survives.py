@@ -33,11 +33,14 @@ def finish(inputs: Path, output: Path, *overrides: str) -> list[str]:
     return command.told
 
 
+CLOCK = ("runtime", "per_second", "peak_memory")
+
+
 def history(output: Path) -> list[dict[str, Any]]:
-    """What the run measured, without the clock and the summary, which is of what one process did."""
+    """What the run measured, without the clock, the memory and the summary, which are of what one process did."""
     lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     return [
-        {k: v for k, v in line.items() if "runtime" not in k and "per_second" not in k}
+        {k: v for k, v in line.items() if not any(word in k for word in CLOCK)}
         for line in lines
         if "train_runtime" not in line
     ]
