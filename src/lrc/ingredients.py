@@ -5,39 +5,60 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import torch
 from peft import LoraConfig
+from transformers import BitsAndBytesConfig
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from trl.trainer.utils import get_peft_config, get_quantization_config
 
-from lrc.models import load_base
+from lrc.errors import RecipeError
+from lrc.models import load_base, load_config
 from lrc.recipe import Recipe
+
+
+def quantization_of(recipe: Recipe) -> BitsAndBytesConfig | None:
+    """How the recipe quantizes the base; None where it does not.
+
+    Where a launch divides the weights among the processes, 4-bit ones are stored in the format that the run computes
+    in. FSDP leaves other ones whole on every device, and would cast what is stored in another floating format to that
+    of the mixed precision, bits that are no numbers; ZeRO-3 divides what has the format of the other weights.
+
+    Raises:
+        RecipeError: the recipe stores them in another format, and the launch divides them.
+        ModelError: the base's own format is needed, and there is no such base.
+    """
+    quantization = get_quantization_config(recipe.model)
+    if quantization is None or not quantization.load_in_4bit or not _divides_weights(recipe):
+        return quantization
+    storage, asked = _computed_in(recipe), recipe.model.bnb_4bit_quant_storage
+    if asked is not None and asked != storage:
+        raise RecipeError(
+            f"{recipe.path or 'command line'}: bnb_4bit_quant_storage is {asked}, expected {storage}, in which this "
+            "run computes, where FSDP or ZeRO-3 divides the weights; remove it"
+        )
+    quantization.bnb_4bit_quant_storage = getattr(torch, storage)
+    return quantization
 
 
 def base_of(recipe: Recipe) -> Any:
     """Load the base model, quantized where the recipe says so.
 
     Raises:
+        RecipeError: see `quantization_of`.
         ModelError: there is no such model, or its files cannot be read.
     """
     model, args = recipe.model, recipe.training
-    quantization = get_quantization_config(model)
-    if quantization and quantization.load_in_4bit and model.bnb_4bit_quant_storage is None and _divided_by_fsdp():
-        # FSDP divides and gathers floating-point parameters only, and in one format.
-        quantization.bnb_4bit_quant_storage = quantization.bnb_4bit_compute_dtype
+    quantization = quantization_of(recipe)
     return load_base(
         model.model_name_or_path,
         dtype=model.dtype or "auto",
         revision=model.model_revision,
         quantization=quantization,
         attn_implementation=model.attn_implementation,
-        # A quantized model is put on its device as it is loaded; the trainer moves any other.
-        device_map={"": args.device} if quantization else None,
+        # A quantized model is put on its device as it is loaded; the trainer moves any other, and ZeRO-3 every one.
+        device_map={"": args.device} if quantization and not is_deepspeed_zero3_enabled() else None,
         trust_remote_code=args.trust_remote_code,
     )
-
-
-def _divided_by_fsdp() -> bool:
-    """Whether `accelerate launch` was given an FSDP config."""
-    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
 
 
 def adapter_of(recipe: Recipe) -> LoraConfig | None:
@@ -55,3 +76,21 @@ def adapter_of(recipe: Recipe) -> LoraConfig | None:
     if extra.init_lora_weights is not None and extra.pissa is None:
         config.init_lora_weights = extra.init_lora_weights
     return config
+
+
+def _divides_weights(recipe: Recipe) -> bool:
+    by_launcher = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+    return by_launcher or bool(recipe.training.fsdp) or is_deepspeed_zero3_enabled()
+
+
+def _computed_in(recipe: Recipe) -> str:
+    """The format of the mixed precision, or else of the weights."""
+    args, model = recipe.training, recipe.model
+    if args.bf16 or args.fp16:
+        return "bfloat16" if args.bf16 else "float16"
+    if model.dtype not in (None, "auto"):
+        return str(model.dtype)
+    config = load_config(
+        model.model_name_or_path, model.model_revision, trust_remote_code=recipe.training.trust_remote_code
+    )
+    return str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")

@@ -203,7 +203,8 @@ def _folder(recipe: Recipe, prompt: Prompt, corpora: dict[str, Corpus]) -> RunFo
     if data.overwrite_output_dir:
         sources = [*files.values(), recipe.path, base.model_name_or_path, "."]
         refuse_sources_in(Path(args.output_dir), [Path(source) for source in sources if source])
-    with args.main_process_first(desc="output_dir"):
+    # Machines may share a disk or have one each: the very first process, then the first of each machine, then the rest.
+    with args.main_process_first(local=False), args.main_process_first(local=True):
         overwrite = data.overwrite_output_dir and args.process_index == 0
         return RunFolder.open(Path(args.output_dir), run, overwrite=overwrite)
 

@@ -50,10 +50,17 @@ def entry_name(facts: Mapping[str, Any]) -> str:
 
 
 def tokenizer_digest(tokenizer: Any) -> str:
-    """The SHA-256 of all that a tokenizer saves of itself: vocabulary, merges, special tokens, chat template."""
+    """The SHA-256 of all that a tokenizer saves of itself: vocabulary, merges, special tokens, chat template.
+
+    Raises:
+        OutputError: the folder for temporary files cannot hold a copy of it.
+    """
     digest = hashlib.sha256(type(tokenizer).__name__.encode())
     with TemporaryDirectory() as folder:
-        tokenizer.save_pretrained(folder)
+        try:
+            tokenizer.save_pretrained(folder)
+        except Exception as error:  # the tokenizers library raises nothing narrower for a full disk
+            raise OutputError(f"{folder}: the tokenizer cannot be copied here ({error}); make room for it") from error
         for file in sorted(Path(folder).rglob("*")):
             if file.is_file():
                 digest.update(f"\n{file.relative_to(folder)} {file.stat().st_size}\n".encode())
