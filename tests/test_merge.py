@@ -268,7 +268,7 @@ FAULTS: dict[str, tuple[Any, str]] = {
         "config.json: not a JSON object",
     ),
     "quantised base": (lambda base, adapter: _quantise(base), "is quantised on disk; pass the unquantised"),
-    "base that brings code": (lambda base, adapter: _want_code(base), "base: its model cannot be loaded"),
+    "base that brings code": (lambda base, adapter: _want_code(base), "base: its model comes with code"),
     "tensor missing": (lambda base, adapter: _drop_a_tensor(adapter), "the adapter lacks base_model"),
     "tensor too many": (
         lambda base, adapter: _rename_a_tensor(adapter),

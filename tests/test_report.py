@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from report_runs import OUTCOMES, TOKEN, make_run
 
 from lrc.cli import cli
-from lrc.errors import DataError, MachineError, OutputError
+from lrc.errors import DataError, LrcError, MachineError, OutputError
 from lrc.outcomes import OUTCOMES_FILE, write_outcomes
 from lrc.report import report
 
@@ -110,7 +110,7 @@ def test_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
 def test_damaged_run_file_is_refused(run_dir: Path, damage: dict[str, Any]) -> None:
     path = run_dir / "lrc_run.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | damage))
-    with pytest.raises(DataError, match=r"lrc_run.json: its recipe, data, base or versions is no object"):
+    with pytest.raises(LrcError, match=r"lrc_run.json: (its recipe, data|not a run file of lrc).*; train again"):
         report(run_dir)
 
 
