@@ -151,7 +151,7 @@ def _table(title: str, keys: list[Key]) -> str:
 
 
 def _refused() -> str:
-    lines = ["## Refused", "", "Upstream has these keys; packed trees have no use for them, so another value than the"]
+    lines = ["## Refused", "", "Upstream has these keys; lrc has no use for them, so another value than the"]
     lines += ["one below ends in one line and exit status 1:", "", "| key | may only be |", "|---|---|"]
     lines += [f"| `{key}` | `{_yaml(value)}` |" for key, value in arguments.WITHOUT_USE.items()]
     strategies = " or ".join(f"`{name}`" for name in arguments.SAMPLING)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from small_runs import make_run
 
 from lrc import cli, sft
 from lrc.alpaca import dump_records, to_record
@@ -20,7 +21,6 @@ from lrc.metrics import mcnemar
 from lrc.outcomes import read_outcomes
 from lrc.questions import Question
 from lrc.run import NORMALISATIONS, read_run
-from lrc.tinybase import make_base
 
 OPTIONS = ("甲乙丙丁戊己庚", "甲", "12 34", "在台北工作的小明")
 QUESTIONS = [
@@ -32,25 +32,18 @@ QUESTIONS = [
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base, twelve questions, and a recipe of three steps in text style."""
-    where = tmp_path_factory.mktemp("asking")
-    records = [to_record(question) for question in QUESTIONS]
-    make_base(where / "base", [record.input for record in records])
-    (where / "data.json").write_text("".join(dump_records(records)), encoding="utf-8")
-    recipe = {
-        "model_name_or_path": str(where / "base"),
-        "train_file": str(where / "data.json"),
-        "validation_file": str(where / "data.json"),
-        "template": "plain",
-        "answer_style": "text",
-        "lora_target_modules": ["q_proj", "down_proj"],
-        "max_steps": 3,
-        "learning_rate": 3.0e-3,
-        "eval_strategy": "no",
-        "save_strategy": "no",
-        "report_to": "none",
-    }
-    (where / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
-    return where
+    return make_run(
+        tmp_path_factory.mktemp("asking"),
+        QUESTIONS,
+        QUESTIONS,
+        template="plain",
+        answer_style="text",
+        lora_target_modules=["q_proj", "down_proj"],
+        max_steps=3,
+        learning_rate=3.0e-3,
+        eval_strategy="no",
+        save_strategy="no",
+    )
 
 
 def train(folder: Path, output: Path, *overrides: str) -> Path:
@@ -73,7 +66,9 @@ def lrc(*words: str | Path) -> int:
 
 
 def evaluate(folder: Path, output: Path, *words: str | Path) -> dict[str, Any]:
-    assert lrc("evaluate", "--model", folder / "base", "--data", folder / "data.json", "--output", output, *words) == 0
+    assert (
+        lrc("evaluate", "--model", folder / "base", "--data", folder / "t_train.json", "--output", output, *words) == 0
+    )
     return json.loads(output.read_text(encoding="utf-8"))
 
 
@@ -209,7 +204,7 @@ def test_an_adapter_is_answered_in_the_bits_that_it_was_trained_in(folder: Path,
 def test_what_is_refused(
     folder: Path, chosen: Path, words: list[str], status: int, line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = ["evaluate", "--model", folder / "base", "--data", folder / "data.json", "--adapter", chosen, *words]
+    asked = ["evaluate", "--model", folder / "base", "--data", folder / "t_train.json", "--adapter", chosen, *words]
     assert lrc(*asked) == status
     assert line in capsys.readouterr().err.splitlines()[-1]
 
@@ -240,6 +235,6 @@ def test_auto_needs_validation_questions(folder: Path, tmp_path: Path, capsys: p
 
 
 def test_the_passage_is_left_out_of_models_only(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["evaluate", "--predictions", folder / "no.csv", "--data", folder / "data.json", "--passage-blind"]
+    words = ["evaluate", "--predictions", folder / "no.csv", "--data", folder / "t_train.json", "--passage-blind"]
     assert lrc(*words) == 2
     assert "--passage-blind asks a model; give --model" in capsys.readouterr().err

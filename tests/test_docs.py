@@ -1,38 +1,165 @@
-"""The documentation is current, and its links lead somewhere."""
+"""What the documentation says is so: commands run, links lead somewhere, and generated pages are current.
+
+Commands are the lines of `bash` blocks. Those of make and those whose comment says GPU or Hub are not run.
+"""
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
 import sys
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
+import yaml
+from questions import ask
+
+from lrc import prompt, run
+from lrc.alpaca import to_record
+from lrc.arguments import DataArguments
+from lrc.datafile import read_records
+from lrc.evaluation import measure
+from lrc.lexical import BASELINES
+from lrc.tinybase import make_base
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/**/*.md")])
+DOCS = ROOT / "docs"
+README, CHINESE, TUTORIAL = ROOT / "README.md", ROOT / "README.zh-TW.md", DOCS / "tutorial.md"
+PAGES = sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md"), *ROOT.glob("examples/**/*.md")])
+ELSEWHERE = re.compile(r"#.*\b(GPU|Hub)\b")
+FENCED = re.compile(r"^```.*?^```", flags=re.DOTALL | re.MULTILINE)
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+def commands(page: Path) -> list[str]:
+    """The commands of a page, continued lines joined."""
+    blocks = re.findall(r"```bash\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    return [line.strip() for block in blocks for line in block.replace("\\\n", " ").splitlines() if line.strip()]
+
+
+def runnable(page: Path) -> list[str]:
+    return [line for line in commands(page) if not ELSEWHERE.search(line) and not line.startswith("make ")]
+
+
+def verbs(page: Path) -> set[str]:
+    return {line.split()[1] for line in runnable(page) if line.startswith("lrc ")}
+
+
+def without_comment(line: str) -> str:
+    return " ".join(line.partition(" #")[0].split())
 
 
 def anchors(page: Path) -> set[str]:
     """What can be linked to in a page: its headings, as they are shown on GitHub."""
-    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    headings = re.findall(r"^#+ (.+)$", FENCED.sub("", page.read_text(encoding="utf-8")), flags=re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def shell(line: str, folder: Path) -> None:
+    """Run a command in bash, with the lrc and the python of this environment first on the path."""
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(["bash", "-c", line], cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, (line, done.stderr[-2000:])
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """The user's folder: what of a clone the commands read, and the sample under the README's names."""
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    shutil.copy(ROOT / "examples" / "sample.xlsx", tmp_path / "AI.xlsx")
+    shutil.copy(ROOT / "examples" / "sample_test.xlsx", tmp_path / "AI1000.xlsx")
+    return tmp_path
+
+
+@pytest.fixture
+def trained(clone: Path) -> Path:
+    """The same with an adapter where the README's training, which wants a GPU, puts it."""
+    make_base(clone / "base", [record.input for record in read_records(clone / "AI.xlsx")])
+    shell("lrc convert AI.xlsx --output-dir stand_in", clone)
+    files = "--train_file stand_in/AI_train.json --validation_file stand_in/AI_validation.json"
+    keys = f"--model_name_or_path base {files} --output_dir runs/chinese-alpaca-2-13b --max_steps 2"
+    shell(f"lrc train tiny/lora {keys}", clone)
+    return clone
+
+
+def test_the_pages_have_commands_of_every_step() -> None:
+    assert {"check", "convert", "merge", "evaluate", "generate", "report", "publish"} <= verbs(README)
+    assert {"check", "convert", "init", "preview", "train", "evaluate", "merge", "generate"} <= verbs(TUTORIAL)
+
+
+def test_every_command_of_the_readme_runs(trained: Path) -> None:
+    for line in runnable(README):
+        shell(line, trained)
+
+
+def test_every_command_of_the_tutorial_runs(clone: Path) -> None:
+    for line in runnable(TUTORIAL):
+        # What the page trains for a minute is trained for a few steps here.
+        shell(f"{line} --max_steps 4" if line.startswith("lrc train") else line, clone)
+    assert (clone / "tutorial" / "answer.csv").read_text(encoding="utf-8").startswith("ID,Answer\n")
+
+
+@pytest.mark.parametrize("chosen", [commands, runnable])
+def test_the_chinese_readme_has_the_same_commands(chosen: Callable[[Path], list[str]]) -> None:
+    assert [without_comment(line) for line in chosen(CHINESE)] == [without_comment(line) for line in chosen(README)]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_links_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
-        if target.startswith(("http://", "https://", "mailto:")):
+    for link in LINK.findall(FENCED.sub("", page.read_text(encoding="utf-8"))):
+        if link.startswith(("http://", "https://", "mailto:")):
             continue
-        name, _, anchor = target.partition("#")
-        file = (page.parent / name).resolve() if name else page
-        assert file.exists(), f"{page.name}: {target}"
-        assert not anchor or anchor in anchors(file), f"{page.name}: {target}"
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        assert target.exists() and target.is_relative_to(ROOT), f"{page.name}: {link}"
+        assert not anchor or anchor in anchors(target), f"{page.name}: {link}: no such heading"
+
+
+def test_every_page_is_in_the_index() -> None:
+    linked = set(LINK.findall((DOCS / "README.md").read_text(encoding="utf-8")))
+    assert {page.name for page in DOCS.glob("*.md")} - {"README.md"} <= linked
+
+
+def test_every_recipe_is_among_those_to_choose_from() -> None:
+    page = (DOCS / "choosing-a-base.md").read_text(encoding="utf-8")
+    shipped = {path.relative_to(ROOT / "recipes").with_suffix("").as_posix() for path in ROOT.glob("recipes/*/*.yaml")}
+    assert {f"`{name}`" for name in shipped - {"tiny/lora"}} <= set(re.findall(r"`[^`]+`", page))
 
 
 def test_the_page_of_recipe_keys_is_current(tmp_path: Path) -> None:
     for name in ("build_recipes.py", "upstream_keys.yaml"):
-        shutil.copy(ROOT / "docs" / name, tmp_path)
+        shutil.copy(DOCS / name, tmp_path)
     subprocess.run([sys.executable, tmp_path / "build_recipes.py"], check=True, capture_output=True)
-    assert (tmp_path / "recipes.md").read_text("utf-8") == (ROOT / "docs" / "recipes.md").read_text("utf-8")
+    assert (tmp_path / "recipes.md").read_text("utf-8") == (DOCS / "recipes.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("drawing", sorted(DOCS.glob("*.svg")), ids=lambda drawing: drawing.name)
+def test_a_drawing_can_be_read_in_light_and_dark_and_aloud(drawing: Path) -> None:
+    text = drawing.read_text(encoding="utf-8")
+    tags = {element.tag.rpartition("}")[2] for element in ElementTree.fromstring(text).iter()}
+    assert "prefers-color-scheme: dark" in text and {"title", "desc"} <= tags
+
+
+def test_a_template_has_its_three_places() -> None:
+    declared = get_args(get_type_hints(DataArguments)["template"])
+    assert set(prompt.TEMPLATES) == set(run.TEMPLATES) == set(declared)
+
+
+def test_a_baseline_that_is_added_is_among_the_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(BASELINES, "always 1", lambda questions: [1 for _ in questions])
+    records = [to_record(ask(2, answer=1)), to_record(ask(3, answer=2))]
+    assert measure(records, [1, 1], [1, 2])["baselines"]["always 1"]["accuracy"] == 0.5
+
+
+def test_the_workflow_runs_what_the_project_runs_itself() -> None:
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
+    (job,) = workflow["jobs"].values()
+    named = re.findall(r"Python :: (3\.\d+)", (ROOT / "setup.cfg").read_text(encoding="utf-8"))
+    assert list(job["strategy"]["matrix"].values()) == [named]
+    local = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert [step["run"] for step in job["steps"] if "run" in step] == re.findall(r"^make .+$", local, re.MULTILINE)

@@ -186,7 +186,7 @@ def test_another_base_of_the_same_shapes_is_refused(tmp_path: Path) -> None:
     other = save_base(tmp_path / "other", seed=1)
     adapter = save_adapter(tmp_path / "adapter", base)
     Run("plain", "digit", True, base=fingerprint_base(str(base))).write(adapter / "lrc_run.json")
-    with pytest.raises(ModelError, match=r"other: its weights differs from .*\(base\); pass that one as --base-model"):
+    with pytest.raises(ModelError, match=r"other: not the weights of .*\(base\); pass that one as --base-model"):
         merge(adapter, tmp_path / "merged", base_model=str(other))
     assert not (tmp_path / "merged").exists()
     shutil.move(base, tmp_path / "moved")

@@ -8,23 +8,20 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 from one_step import config, tree_trainer
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from small_models import PROJECTIONS, make_model
+from small_runs import make_run, pairs
 from token_trees import questions
 
 from lrc import sft
-from lrc.alpaca import dump_records, to_record
 from lrc.errors import RecipeError
 from lrc.history import History
 from lrc.likelihood import sequence_scores
 from lrc.merge import merge
 from lrc.models import load_base
 from lrc.pissa import Pissa
-from lrc.questions import Question
-from lrc.tinybase import make_base
 from lrc.trainer import TreeTrainer
 
 
@@ -91,34 +88,25 @@ def test_it_is_refused_where_it_would_be_wrong(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base, eight questions, and a recipe of four steps with PiSSA."""
-    where = tmp_path_factory.mktemp("run")
-    records = [
-        to_record(Question(str(i), f"第{i // 2}章。小明在台北工作。", f"誰？{i}", ("甲", "乙", "丙", "丁"), i % 4 + 1))
-        for i in range(8)
-    ]
-    make_base(where / "base", [record.input for record in records])
-    (where / "train.json").write_text("".join(dump_records(records)), encoding="utf-8")
-    recipe = {
-        "model_name_or_path": str(where / "base"),
-        "train_file": str(where / "train.json"),
-        "validation_file": str(where / "train.json"),
-        "template": "alpaca",
-        "init_lora_weights": "pissa_niter_2",
-        "lora_r": 4,
-        "lora_dropout": 0.1,
-        "lora_target_modules": ["q_proj", "down_proj"],
-        "per_device_train_batch_size": 4,
-        "max_steps": 4,
-        "learning_rate": 3.0e-3,
-        "logging_steps": 1,
-        "eval_strategy": "steps",
-        "eval_steps": 1,
-        "save_strategy": "steps",
-        "save_steps": 1,
-        "report_to": "none",
-    }
-    (where / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
-    return where
+    questions = pairs(8, (1,))
+    return make_run(
+        tmp_path_factory.mktemp("run"),
+        questions,
+        questions,
+        template="alpaca",
+        init_lora_weights="pissa_niter_2",
+        lora_r=4,
+        lora_dropout=0.1,
+        lora_target_modules=["q_proj", "down_proj"],
+        per_device_train_batch_size=4,
+        max_steps=4,
+        learning_rate=3.0e-3,
+        logging_steps=1,
+        eval_strategy="steps",
+        eval_steps=1,
+        save_strategy="steps",
+        save_steps=1,
+    )
 
 
 def run(folder: Path, output: Path, *overrides: str) -> int:

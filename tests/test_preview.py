@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+from small_runs import make_run
 from transformers import AutoTokenizer
 
-from lrc.alpaca import dump_records, to_record
+from lrc.alpaca import to_record
 from lrc.batches import StepLoader, StepSampler
 from lrc.corpus import Drawing, tokenize
 from lrc.errors import LrcError
@@ -18,7 +18,6 @@ from lrc.models import load_tokenizer
 from lrc.preview import preview
 from lrc.prompt import Prompt
 from lrc.questions import Question
-from lrc.tinybase import make_base
 
 QUESTIONS = [
     Question(
@@ -37,25 +36,20 @@ QUESTIONS = [
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base without weights, twelve questions, and a recipe."""
     where = tmp_path_factory.mktemp("run")
-    records = [to_record(question) for question in QUESTIONS]
-    make_base(where / "base", [record.input for record in records])
+    make_run(
+        where,
+        QUESTIONS,
+        output_dir=str(where / "adapter"),
+        lora_r=4,
+        lora_target_modules=["q_proj", "v_proj"],
+        per_device_train_batch_size=2,
+        gradient_accumulation_steps=2,
+        num_train_epochs=3,
+        learning_rate=1.0e-3,
+        lr_scheduler_type="linear",
+        warmup_steps=3,
+    )
     (where / "base/model.safetensors").unlink()
-    (where / "t_train.json").write_text("".join(dump_records(records)), encoding="utf-8")
-    recipe = {
-        "model_name_or_path": str(where / "base"),
-        "train_file": str(where / "t_train.json"),
-        "output_dir": str(where / "adapter"),
-        "lora_r": 4,
-        "lora_target_modules": ["q_proj", "v_proj"],
-        "per_device_train_batch_size": 2,
-        "gradient_accumulation_steps": 2,
-        "num_train_epochs": 3,
-        "learning_rate": 1.0e-3,
-        "lr_scheduler_type": "linear",
-        "warmup_steps": 3,
-        "report_to": "none",
-    }
-    (where / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
     return where
 
 

@@ -11,54 +11,38 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file
+from small_runs import make_run, pairs
 
 from lrc import sft
-from lrc.alpaca import dump_records, to_record
 from lrc.history import History
-from lrc.questions import Question
 from lrc.run import read_run
-from lrc.tinybase import make_base
 
 ROOT = Path(__file__).parents[1]
-QUESTIONS = [
-    Question(
-        str(i), f"第{i // 2}章。{'小明在台北工作。' * (1 + i // 2)}", f"誰？{i}", ("甲", "乙", "丙", "丁"), i % 4 + 1
-    )
-    for i in range(12)
-]
+QUESTIONS = pairs(12)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base, twelve questions to train on and four to evaluate on, and a recipe of three steps."""
-    where = tmp_path_factory.mktemp("run")
-    records = [to_record(question) for question in QUESTIONS]
-    make_base(where / "base", [record.input for record in records])
-    for name, some in (("t_train", records), ("t_validation", records[::3])):
-        (where / f"{name}.json").write_text("".join(dump_records(some)), encoding="utf-8")
-    recipe = {
-        "model_name_or_path": str(where / "base"),
-        "train_file": str(where / "t_train.json"),
-        "validation_file": str(where / "t_validation.json"),
-        "template": "chinese-alpaca-2",
-        "lora_r": 4,
-        "lora_dropout": 0.0,
-        "lora_target_modules": ["q_proj", "v_proj", "down_proj"],
-        "per_device_train_batch_size": 2,
-        "gradient_accumulation_steps": 2,
-        "max_steps": 3,
-        "learning_rate": 1.0e-3,
-        "lr_scheduler_type": "constant",
-        "logging_steps": 1,
-        "eval_strategy": "steps",
-        "eval_steps": 2,
-        "save_strategy": "no",
-        "report_to": "none",
-    }
-    (where / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
-    return where
+    return make_run(
+        tmp_path_factory.mktemp("run"),
+        QUESTIONS,
+        QUESTIONS[::3],
+        template="chinese-alpaca-2",
+        lora_r=4,
+        lora_dropout=0.0,
+        lora_target_modules=["q_proj", "v_proj", "down_proj"],
+        per_device_train_batch_size=2,
+        gradient_accumulation_steps=2,
+        max_steps=3,
+        learning_rate=1.0e-3,
+        lr_scheduler_type="constant",
+        logging_steps=1,
+        eval_strategy="steps",
+        eval_steps=2,
+        save_strategy="no",
+    )
 
 
 def run(folder: Path, output: Path, *overrides: str) -> int:
@@ -246,3 +230,15 @@ def test_lrc_train_passes_the_status_on_and_no_traceback(folder: Path, tmp_path:
     assert told.returncode == 1
     assert "Traceback" not in told.stderr
     assert told.stderr.count("unknown key 'lora_rnak'") == 1
+
+
+def test_one_module_may_be_named_alone(folder: Path, tmp_path: Path) -> None:
+    assert run(folder, tmp_path / "a", "--lora_target_modules", "q_proj", "--max_steps", "1") == 0
+    assert all(".q_proj." in name for name in adapter(tmp_path / "a"))
+
+
+def test_quiet_holds_for_what_a_verb_starts(folder: Path, tmp_path: Path) -> None:
+    words = ["train", folder / "recipe.yaml", "--output_dir", tmp_path / "a", "--max_steps", "1"]
+    done = command(sys.executable, "-m", "lrc", "--quiet", *words)
+    assert done.returncode == 0 and "train: " not in done.stderr, done.stderr
+    assert "train: 1/1 steps" in command(sys.executable, "-m", "lrc", *words[:3], tmp_path / "b", *words[4:]).stderr

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 import yaml
+from small_runs import make_run, pairs
 
-from lrc.alpaca import dump_records, to_record
 from lrc.cli import main
 from lrc.contender import Contender, Result
 from lrc.metrics import wilson
@@ -23,7 +23,6 @@ from lrc.questions import Question
 from lrc.recipe import load_recipe
 from lrc.standings import Standing, compare, ranked, show
 from lrc.sweepfile import read_sweep
-from lrc.tinybase import make_base
 
 pytest.importorskip("optuna")
 OPTIONS = ("甲", "乙", "丙", "丁")
@@ -40,27 +39,20 @@ def keep_signals() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny base, questions, and a recipe of three steps."""
-    where = tmp_path_factory.mktemp("swept")
-    records = [
-        to_record(Question(str(i), f"第{i // 2}章。小明在台北。", f"誰？{i}", OPTIONS, i % 4 + 1)) for i in range(8)
-    ]
-    make_base(where / "base", [record.input for record in records])
-    (where / "t.json").write_text("".join(dump_records(records)), encoding="utf-8")
-    recipe = {
-        "model_name_or_path": str(where / "base"),
-        "train_file": str(where / "t.json"),
-        "validation_file": str(where / "t.json"),
-        "lora_target_modules": ["q_proj", "v_proj"],
-        "per_device_train_batch_size": 4,
-        "max_steps": 3,
-        "logging_steps": 1,
-        "eval_strategy": "steps",
-        "eval_steps": 1,
-        "save_strategy": "steps",
-        "save_steps": 1,
-    }
-    (where / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
-    return where
+    questions = pairs(8, (1,))
+    return make_run(
+        tmp_path_factory.mktemp("swept"),
+        questions,
+        questions,
+        lora_target_modules=["q_proj", "v_proj"],
+        per_device_train_batch_size=4,
+        max_steps=3,
+        logging_steps=1,
+        eval_strategy="steps",
+        eval_steps=1,
+        save_strategy="steps",
+        save_steps=1,
+    )
 
 
 def written(folder: Path, output: Path, **changes: Any) -> Path:

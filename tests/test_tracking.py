@@ -11,13 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+from small_runs import make_run, pairs
 
 from lrc import sft
-from lrc.alpaca import dump_records, to_record
 from lrc.memory import peak_memory
-from lrc.questions import Question
-from lrc.tinybase import make_base
 
 PACE = {"questions_per_second", "tokens_per_second", "unique_token_share", "peak_memory_mb"}
 STEPS = 3
@@ -26,30 +23,21 @@ STEPS = 3
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny base, questions of which two share a passage each, and a recipe."""
-    where = tmp_path_factory.mktemp("tracked")
-    options = ("甲", "乙", "丙", "丁")
-    records = [
-        to_record(Question(str(i), f"第{i // 2}章。{'小明在台北工作。' * 6}", f"誰？{i}", options, i % 4 + 1))
-        for i in range(12)
-    ]
-    make_base(where / "base", [record.input for record in records])
-    (where / "t.json").write_text("".join(dump_records(records)), encoding="utf-8")
-    recipe = {
-        "model_name_or_path": str(where / "base"),
-        "train_file": str(where / "t.json"),
-        "validation_file": str(where / "t.json"),
-        "lora_r": 2,
-        "lora_target_modules": ["q_proj", "v_proj"],
-        "per_device_train_batch_size": 4,
-        "max_steps": STEPS,
-        "logging_steps": 1,
-        "eval_strategy": "steps",
-        "eval_steps": 2,
-        "save_strategy": "no",
-        "train_sampling_strategy": "sequential",
-    }
-    (where / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
-    return where
+    questions = pairs(12, (6,))
+    return make_run(
+        tmp_path_factory.mktemp("tracked"),
+        questions,
+        questions,
+        lora_r=2,
+        lora_target_modules=["q_proj", "v_proj"],
+        per_device_train_batch_size=4,
+        max_steps=STEPS,
+        logging_steps=1,
+        eval_strategy="steps",
+        eval_steps=2,
+        save_strategy="no",
+        train_sampling_strategy="sequential",
+    )
 
 
 def train(folder: Path, output: Path, *overrides: str) -> None:
@@ -89,12 +77,12 @@ def test_two_processes_count_together(folder: Path, tmp_path: Path) -> None:
         timeout=180,
     )
     assert told.returncode == 0, told.stderr
-    train(folder, tmp_path / "one", "--tree_packing", "true")
-    shares = [
+    # Each process has the two questions of one passage, as one process has with two questions a step.
+    train(folder, tmp_path / "one", "--per_device_train_batch_size", "2")
+    one, two = (
         [line["unique_token_share"] for line in lines(tmp_path / name) if "loss" in line] for name in ("one", "two")
-    ]
-    # The passages are dealt out whole here: each process has the two questions of one.
-    assert shares[1] == pytest.approx(shares[0], abs=0.1) and max(shares[1]) < 0.9
+    )
+    assert two == pytest.approx(one, abs=0.005) and max(two) < 0.9
     assert told.stdout.count("peak memory") == 1
 
 

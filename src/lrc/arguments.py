@@ -21,7 +21,7 @@ from lrc.tracking import why_not_reported
 # (pissa.py); upstream's others would need a base of their own to be merged into.
 INIT_LORA_WEIGHTS = ("gaussian", "orthogonal", "pissa")
 PISSA = re.compile(r"pissa(_niter_[1-9]\d{0,3})?")
-# Upstream's keys that packed trees have no use for, and the one value each may have.
+# Upstream's keys that lrc has no use for, most of them because of packed trees, and the one value each may have.
 WITHOUT_USE: dict[str, Any] = {
     "packing": False,
     "eval_packing": None,
@@ -32,6 +32,9 @@ WITHOUT_USE: dict[str, Any] = {
     "label_smoothing_factor": 0.0,
     "loss_type": "nll",
     "completion_only_loss": True,
+    # Questions are tokenized with the base's own tokenizer, and the template decides how an answer ends.
+    "eos_token": None,
+    "chat_template_path": None,
 }
 SAMPLING = ("random", "sequential")
 # The least value of a key where upstream checks it late or not at all.
@@ -184,6 +187,13 @@ class ModelArguments(ModelConfig):
 
     use_peft: bool = field(default=True, metadata={"help": "Train a LoRA adapter rather than all weights."})
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        # Upstream takes a list of one for its member, and PEFT a text for a pattern of whole paths.
+        targets: Any = vars(self)["lora_target_modules"]
+        if isinstance(targets, str) and targets.isidentifier():
+            self.lora_target_modules = [targets]
+
 
 @dataclass
 class TrainingArguments(SFTConfig):
@@ -212,7 +222,7 @@ class TrainingArguments(SFTConfig):
     def __post_init__(self) -> None:
         for key, value in WITHOUT_USE.items():
             if getattr(self, key) != value:
-                raise ValueError(f"{key} is {getattr(self, key)}, which packed trees have no use for; remove it")
+                raise ValueError(f"{key} is {getattr(self, key)}, which lrc has no use for; remove it")
         if self.train_sampling_strategy not in SAMPLING:
             raise ValueError(
                 f"train_sampling_strategy is {self.train_sampling_strategy}, expected random or sequential; "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import warnings
@@ -30,6 +31,7 @@ def cli(quiet: bool) -> None:
     """LoRA for reading comprehension: workbook, training, adapter, answers, submission."""
     if quiet:
         progress.silence()
+        os.environ[progress.QUIET] = "1"
 
 
 @cli.command()

@@ -98,7 +98,7 @@ def verify_base(recorded: dict[str, Any], folder: Path) -> None:
     if revision := recorded.get("revision"):
         origin += f" at {revision}"
     findings = [
-        f"{folder}: its {part} differs from that of the base model the adapter was trained on ({origin}); "
+        f"{folder}: not the {part} of the base model that the adapter was trained on ({origin}); "
         "pass that one as --base-model"
         for part in ("config", "weights", "tokenizer")
         if recorded.get(f"{part}_sha256") and found[f"{part}_sha256"] not in (None, recorded[f"{part}_sha256"])

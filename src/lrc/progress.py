@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -9,7 +10,9 @@ from contextlib import contextmanager
 from typing import Protocol
 
 SECONDS_BETWEEN_LINES = 5.0
-_quiet = False
+# Set by `lrc --quiet` for the processes that a verb starts.
+QUIET = "LRC_QUIET"
+_quiet = os.environ.get(QUIET) == "1"
 
 
 class Advance(Protocol):

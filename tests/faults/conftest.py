@@ -6,13 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from processes import Command
+from small_runs import make_run, pairs
 from strikes import STEPS, TABLE
-
-from lrc.alpaca import dump_records, to_record
-from lrc.questions import Question
-from lrc.tinybase import make_base
 
 _struck: dict[tuple[Any, ...], list[int]] = {}  # by verb and fault: how often, and how often it went wrong
 
@@ -42,41 +38,27 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest.fixture(scope="session")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base, questions, and a recipe of eight steps with dropout, shuffling, evaluation and rotation."""
-    folder = tmp_path_factory.mktemp("inputs")
-    records = [
-        to_record(
-            Question(
-                f"q{i}", f"第{i // 2}章。{'小明在台北工作。' * (1 + i // 2)}", f"誰？{i}", tuple("甲乙丙丁"), i % 4 + 1
-            )
-        )
-        for i in range(20)
-    ]
-    make_base(folder / "base", [record.input for record in records])
-    for name, some in (("t_train", records), ("t_validation", records[::4])):
-        (folder / f"{name}.json").write_text("".join(dump_records(some)), encoding="utf-8")
-    recipe = {
-        "model_name_or_path": str(folder / "base"),
-        "train_file": str(folder / "t_train.json"),
-        "validation_file": str(folder / "t_validation.json"),
-        "template": "chinese-alpaca-2",
-        "lora_r": 4,
-        "lora_dropout": 0.2,
-        "lora_target_modules": ["q_proj", "v_proj", "down_proj"],
-        "per_device_train_batch_size": 6,
-        "max_steps": STEPS,
-        "learning_rate": 1.0e-2,
-        "lr_scheduler_type": "cosine",
-        "logging_steps": 1,
-        "eval_strategy": "steps",
-        "eval_steps": 4,
-        "save_strategy": "steps",
-        "save_steps": 2,
-        "save_total_limit": 2,
-        "use_cpu": True,
-        "report_to": "none",
-    }
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
-    return folder
+    questions = pairs(20, name="q")
+    return make_run(
+        tmp_path_factory.mktemp("inputs"),
+        questions,
+        questions[::4],
+        template="chinese-alpaca-2",
+        lora_r=4,
+        lora_dropout=0.2,
+        lora_target_modules=["q_proj", "v_proj", "down_proj"],
+        per_device_train_batch_size=6,
+        max_steps=STEPS,
+        learning_rate=1.0e-2,
+        lr_scheduler_type="cosine",
+        logging_steps=1,
+        eval_strategy="steps",
+        eval_steps=4,
+        save_strategy="steps",
+        save_steps=2,
+        save_total_limit=2,
+        use_cpu=True,
+    )
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,55 @@
+"""Makes all that a small training run needs: a tiny base, files of questions, and a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lrc.alpaca import dump_records, to_record
+from lrc.questions import Question
+from lrc.tinybase import make_base
+
+
+def pairs(count: int, lengths: Sequence[int] = range(1, 1000), *, name: str = "") -> list[Question]:
+    """Questions of which two share a passage each.
+
+    Args:
+        lengths: sentences of each passage, in turn.
+        name: what their ids begin with.
+    """
+    return [
+        Question(
+            f"{name}{i}",
+            f"第{i // 2}章。{'小明在台北工作。' * lengths[i // 2 % len(lengths)]}",
+            f"誰？{i}",
+            ("甲", "乙", "丙", "丁"),
+            i % 4 + 1,
+        )
+        for i in range(count)
+    ]
+
+
+def write_questions(path: Path, questions: Sequence[Question]) -> Path:
+    """Write what `lrc convert` would."""
+    path.write_text("".join(dump_records(map(to_record, questions))), encoding="utf-8")
+    return path
+
+
+def make_run(
+    folder: Path, train: Sequence[Question], validation: Sequence[Question] | None = None, **keys: Any
+) -> Path:
+    """Write `base/`, `t_train.json`, `t_validation.json` and a `recipe.yaml` with `keys` beside the three paths.
+
+    Returns:
+        The folder.
+    """
+    make_base(folder / "base", [to_record(question).input for question in train])
+    files = {"train_file": write_questions(folder / "t_train.json", train)}
+    if validation is not None:
+        files["validation_file"] = write_questions(folder / "t_validation.json", validation)
+    recipe = {"model_name_or_path": str(folder / "base"), **{key: str(file) for key, file in files.items()}, **keys}
+    (folder / "recipe.yaml").write_text(yaml.safe_dump({"report_to": "none", **recipe}), encoding="utf-8")
+    return folder
