@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -62,6 +63,19 @@ class StepSampler(Sampler[list[Draw]]):
         self.passages = np.asarray(passages)
         self.step_questions, self.rank, self.world_size = step_questions, rank, world_size
         self.seed, self.drop_last, self.epoch = seed, drop_last, 0
+
+    @classmethod
+    def of(cls, args: Any, passages: Sequence[int], step_questions: int, rank: int, world_size: int) -> StepSampler:
+        """The sampler that training arguments ask for: their seed, order and last step."""
+        seed = args.seed if args.data_seed is None else args.data_seed
+        return cls(
+            passages,
+            step_questions,
+            rank=rank,
+            world_size=world_size,
+            seed=None if args.train_sampling_strategy == "sequential" else seed,
+            drop_last=args.dataloader_drop_last,
+        )
 
     def set_epoch(self, epoch: int) -> None:
         """Make the next iteration that of `epoch`."""

@@ -128,8 +128,7 @@ def show(seen: Preview) -> None:
         console.print()
     if seen.memory:
         console.print(_plan(seen.memory, seen.topology))
-        if seen.topology.device == "cpu":
-            console.print(MALLOC)
+        console.print(MALLOC if seen.topology.device == "cpu" else COMPUTED)
         console.print(verdict(seen.memory))
 
 
@@ -195,6 +194,9 @@ MALLOC = (
     "this is what is held; glibc's malloc may keep several hundred MB more of what was freed, "
     "unless MALLOC_MMAP_THRESHOLD_=65536 is set, which takes time"
 )
+
+
+COMPUTED = "this is computed, and was compared with measurements on a CPU only"
 
 
 def verdict(memory: Memory) -> str:

@@ -118,6 +118,14 @@ def find_accelerate_config(name: str) -> Path:
     return _find(name, "accelerate config", "accelerate_configs")
 
 
+def default_accelerate_config() -> str:
+    """The shipped accelerate config for the devices of this machine."""
+    import torch
+
+    count = torch.accelerator.device_count() if torch.accelerator.is_available() else 0
+    return "cpu" if count == 0 else "single_gpu" if count == 1 else "multi_gpu"
+
+
 def _find(name: str, kind: str, folder: str) -> Path:
     if Path(name).is_file():
         return Path(name)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lrc.errors import RecipeError
-from lrc.recipe import find_accelerate_config
+from lrc.recipe import default_accelerate_config, find_accelerate_config
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,8 @@ def read_topology(name: str | None, *, device: str, gpu_assumed: bool) -> Topolo
         RecipeError: there is no such config, or accelerate cannot read it.
     """
     on_gpu = gpu_assumed or device != "cpu"
-    path = find_accelerate_config(name or ("single_gpu" if on_gpu else "cpu"))
+    suited = default_accelerate_config() if device != "cpu" or not gpu_assumed else "single_gpu"
+    path = find_accelerate_config(name or suited)
     config = _load(path)
     processes = max(int(config.num_processes or 1), 1)
     kind = getattr(config.distributed_type, "value", str(config.distributed_type))

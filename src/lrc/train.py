@@ -12,7 +12,7 @@ from typing import Any
 
 from lrc.errors import MachineError
 from lrc.progress import say
-from lrc.recipe import find_accelerate_config, find_recipe
+from lrc.recipe import default_accelerate_config, find_accelerate_config, find_recipe
 
 
 def train(recipe: str, accelerate_config: str | None, overrides: Sequence[str]) -> int:
@@ -32,18 +32,10 @@ def train(recipe: str, accelerate_config: str | None, overrides: Sequence[str]) 
     Raises:
         LrcError: there is no such recipe or config, or the machine cannot start it.
     """
-    path, config = find_recipe(recipe), find_accelerate_config(accelerate_config or default_config())
+    path, config = find_recipe(recipe), find_accelerate_config(accelerate_config or default_accelerate_config())
     words = ["--config_file", str(config), "-m", "lrc.sft", "--config", str(path), *overrides]
     say(f"accelerate launch {shlex.join(words)}")
     return _launch(words)
-
-
-def default_config() -> str:
-    """The shipped accelerate config for the devices of this machine."""
-    import torch
-
-    count = torch.accelerator.device_count() if torch.accelerator.is_available() else 0
-    return "cpu" if count == 0 else "single_gpu" if count == 1 else "multi_gpu"
 
 
 def _launch(words: Sequence[str]) -> int:

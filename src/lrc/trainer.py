@@ -107,15 +107,10 @@ class TreeTrainer(DurableTrainer):
     def get_train_dataloader(self) -> DataLoader:
         """The steps of this process; dealt out here and not by accelerate, which would count rows."""
         args = self.args
-        seed = args.seed if args.data_seed is None else args.data_seed
-        sampler = StepSampler(
-            self.train_dataset["passage"][:] if self.group_passages else range(len(self.train_dataset)),
-            args.per_device_train_batch_size,
-            rank=args.process_index,
-            world_size=args.world_size,
-            seed=None if args.train_sampling_strategy == "sequential" else seed,
-            drop_last=args.dataloader_drop_last,
-        )
+        data = self.train_dataset
+        passages = data["passage"][:] if self.group_passages else range(len(data))
+        size = args.per_device_train_batch_size
+        sampler = StepSampler.of(args, passages, size, args.process_index, args.world_size)
         return StepLoader(
             self.draw, sampler, self.row_tokens, share=self.share, num_workers=args.dataloader_num_workers
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -114,15 +114,7 @@ def learning_rates(args: Any, steps: int) -> dict[int, float]:
 
 
 def _sampler(corpus: Corpus, recipe: Recipe, step_questions: int, world_size: int) -> StepSampler:
-    args = recipe.training
-    seed = args.seed if args.data_seed is None else args.data_seed
-    passages: list[int] = list(range(len(corpus.records)))
+    passages: Sequence[int] = range(len(corpus.records))
     if recipe.data.group_passages and corpus.dataset is not None:
         passages = corpus.dataset["passage"][:]
-    return StepSampler(
-        passages,
-        step_questions,
-        world_size=world_size,
-        seed=None if args.train_sampling_strategy == "sequential" else seed,
-        drop_last=args.dataloader_drop_last,
-    )
+    return StepSampler.of(recipe.training, passages, step_questions, 0, world_size)
