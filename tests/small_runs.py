@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from lrc import sft
 from lrc.alpaca import dump_records, to_record
 from lrc.questions import Question
 from lrc.tinybase import make_base
@@ -53,3 +54,12 @@ def make_run(
     recipe = {"model_name_or_path": str(folder / "base"), **{key: str(file) for key, file in files.items()}, **keys}
     (folder / "recipe.yaml").write_text(yaml.safe_dump({"report_to": "none", **recipe}), encoding="utf-8")
     return folder
+
+
+def run(folder: Path, output: Path, *overrides: str) -> int:
+    """Run training's entrypoint in this process on what `make_run` wrote; its exit status."""
+    try:
+        sft.main(["--config", str(folder / "recipe.yaml"), "--output_dir", str(output), *overrides])
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0

@@ -12,10 +12,9 @@ from one_step import config, tree_trainer
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from small_models import PROJECTIONS, make_model
-from small_runs import make_run, pairs
+from small_runs import make_run, pairs, run
 from token_trees import questions
 
-from lrc import sft
 from lrc.errors import RecipeError
 from lrc.history import History
 from lrc.likelihood import sequence_scores
@@ -107,14 +106,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         save_strategy="steps",
         save_steps=1,
     )
-
-
-def run(folder: Path, output: Path, *overrides: str) -> int:
-    try:
-        sft.main(["--config", str(folder / "recipe.yaml"), "--output_dir", str(output), *overrides])
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
 
 
 def said_of(model: Any) -> torch.Tensor:

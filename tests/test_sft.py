@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_runs import make_run, pairs
+from small_runs import make_run, pairs, run
 
 from lrc import sft
 from lrc.history import History
@@ -43,15 +43,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         eval_steps=2,
         save_strategy="no",
     )
-
-
-def run(folder: Path, output: Path, *overrides: str) -> int:
-    """Run the entrypoint in this process; its exit status."""
-    try:
-        sft.main(["--config", str(folder / "recipe.yaml"), "--output_dir", str(output), *overrides])
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
 
 
 def command(*words: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:

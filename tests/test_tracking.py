@@ -56,7 +56,7 @@ def test_the_log_has_speed_sharing_and_memory(folder: Path, tmp_path: Path) -> N
     assert len(told) == STEPS and all(line.keys() >= PACE for line in told)
     assert all(0 < line["unique_token_share"] < 0.6 for line in told)  # two passages of two questions in two orders
     assert {line["unique_token_share"] for line in lines(tmp_path / "b") if "loss" in line} == {1.0}
-    assert all(line["peak_memory_mb"] >= before for line in told)
+    assert all(line["peak_memory_mb"] >= before - 0.1 for line in told)  # which are rounded
     assert told[-1]["peak_memory_mb"] <= peak_memory() / 1e6 + 0.1
     (whole,) = [line for line in lines(tmp_path / "a") if "train_runtime" in line]
     assert 0 < whole["train_unique_token_share"] < 0.6

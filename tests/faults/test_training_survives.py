@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
 
 import pytest
@@ -180,7 +181,8 @@ def test_a_full_disk_is_said_in_one_line(
     command = start(inputs, output, file_limit=int(largest * share))
     assert command.wait() == 1
     assert "Traceback" not in "\n".join(command.told)
-    assert str(output) in command.told[-1] and "; " in command.told[-1]
+    # The smallest has no room for a copy of the tokenizer, which is made before anything has a place in the output.
+    assert any(place in command.told[-1] for place in (str(output), gettempdir())) and "; " in command.told[-1]
     assert [fault(checkpoint) for checkpoint in before] == [None, None]
     finish(inputs, output)
     assert_as_undisturbed(output, adapter)
