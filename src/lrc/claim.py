@@ -127,8 +127,12 @@ def _is_held(part: Path) -> bool | None:
 def _alone(folder: Path) -> Iterator[None]:
     """Keep other processes from making or judging parts in a folder for a moment.
 
-    Not for ever: the folder may be locked by what started this process, as `flock FOLDER lrc …` does.
+    Not for ever: the folder may be locked by what started this process, as `flock FOLDER lrc …` does. In a part of this
+    process nobody else makes any, and its lock, which is held, would be waited for in vain.
     """
+    if (part := _PART.fullmatch(folder.name)) and int(part["pid"]) == os.getpid():
+        yield
+        return
     handle = os.open(folder, os.O_RDONLY)
     try:
         end = time.monotonic() + _PATIENCE

@@ -13,6 +13,7 @@ from processes import Command
 from test_training_survives import assert_as_undisturbed, finish, pair, start
 
 from lrc.claim import claimed, left_behind
+from lrc.output import new_file, new_folder
 from lrc.run import RUN_FILE
 
 SAMPLE = Path(__file__).parents[2] / "examples" / "sample.xlsx"
@@ -136,6 +137,13 @@ def test_the_folder_may_be_locked_by_whoever_started_it(verb: str, inputs: Path,
     command = Command(words(verb, inputs, adapter, tmp_path / "output"), tmp_path / "log")
     assert command.wait() == 0, command.told
     os.close(handle)
+
+
+def test_a_file_in_a_folder_of_its_own_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lrc.claim.time.sleep", lambda seconds: pytest.fail("waits for itself"))
+    with new_folder(tmp_path / "a") as folder, new_file(folder / "b") as file:
+        file.write_text("c")
+    assert (tmp_path / "a" / "b").read_text() == "c"
 
 
 OVERWRITTEN: dict[str, Callable[[Path, Path], list[str]]] = {
