@@ -229,7 +229,9 @@ def until(moment: Callable[[], bool]) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds the processes of a run in /proc")
-def test_one_that_is_killed_ends_all_with_a_line(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("seen_late", [False, True])
+def test_one_that_is_killed_ends_all_with_a_line(folder: Path, tmp_path: Path, seen_late: bool) -> None:
+    # The others fail by the loss of it, sometimes before the launcher looks.
     words = ["train", folder / "recipe.yaml", "--accelerate-config", CPU_2, "--output_dir", tmp_path / "a"]
     command = [sys.executable, "-m", "lrc", *map(str, words), "--max_steps", "100000", *batch(2)]
     with (tmp_path / "log").open("w") as log:
@@ -238,8 +240,13 @@ def test_one_that_is_killed_ends_all_with_a_line(folder: Path, tmp_path: Path) -
     try:
         until(lambda: (tmp_path / "a" / METRICS_FILE).exists() or launcher.poll() is not None)
         started = list(family(launcher.pid))
-        (second,) = [process for process in started if rank(process) == "1"]
+        first, second = (next(process for process in started if rank(process) == one) for one in "01")
+        if seen_late:
+            launcher.send_signal(signal.SIGSTOP)
         os.kill(second, signal.SIGKILL)
+        if seen_late:
+            until(lambda: not is_running(first))
+            launcher.send_signal(signal.SIGCONT)
         assert launcher.wait(PATIENCE) == 128 + signal.SIGKILL
     finally:
         launcher.kill()

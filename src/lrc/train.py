@@ -80,11 +80,12 @@ def _watch(launch: Any, args: Any) -> int:
 
 def _status(error: Any) -> int:
     """The exit status of a launch of which a process failed; one that was killed could not say so itself."""
-    # The agent ends the others by SIGTERM, and they may have noticed the loss before the agent did.
+    # The agent ends the others by SIGTERM, and they may have noticed the loss before the agent did: by an error of
+    # their own, or by SIGABRT where a collective's thread saw it. So what is none of these comes first.
     killed = [(rank, -failure.exitcode) for rank, failure in error.failures.items() if failure.exitcode < 0]
     struck = [(rank, number) for rank, number in killed if number != signal.SIGTERM]
     if struck:
-        rank, number = min(struck)
+        rank, number = min(struck, key=lambda one: (one[1] == signal.SIGABRT, one[0]))
         cause = ", as the system does where memory runs out" if number == signal.SIGKILL else ""
         say(
             f"launch: process {rank} of the run was ended by {signal.Signals(number).name}{cause}; "
