@@ -9,19 +9,23 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 from processes import Command  # of tests/faults
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from small_runs import make_run, pairs, write_questions
 
 from lrc.history import METRICS_FILE
+from lrc.models import load_tokenizer
 from lrc.run import read_run
+from lrc.tinybase import make_base
 
 ROOT = Path(__file__).parents[1]
 CPU_2 = ROOT / "accelerate_configs/cpu_2.yaml"
+RARE = "龘"  # in one passage only
 BATCH = 4  # questions a step, over all processes
 PATIENCE = 120.0  # seconds until a test gives up
 
@@ -199,6 +203,44 @@ def test_accelerate_launches_the_verbs_with_their_flags(asked: tuple[str, Path],
     assert written(tmp_path) == written(alone)
     assert done.stdout.count("accuracy   ") == (verb == "evaluate")
     assert done.stdout.count("300 answers") == (verb == "generate")
+
+
+@pytest.fixture(scope="module")
+def broken(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base that gives no numbers for question 200, which the second of two processes answers, and the questions."""
+    where = tmp_path_factory.mktemp("broken")
+    questions = pairs(300, range(1, 6))
+    questions[200] = replace(questions[200], passage=questions[200].passage + RARE)
+    write_questions(where / "questions.json", questions)
+    make_base(where / "base", [question.passage for question in questions])
+    (rare,) = set(load_tokenizer(str(where / "base")).encode(RARE, add_special_tokens=False)[-1:])
+    weights = load_file(where / "base/model.safetensors")
+    weights["model.embed_tokens.weight"][rare] = float("nan")
+    save_file(weights, where / "base/model.safetensors", {"format": "pt"})
+    return where
+
+
+@pytest.mark.parametrize(
+    ("module", "wrong"),
+    [("lrc.evaluation", "data")]
+    + [("lrc.generate", wrong) for wrong in ("data", "model", "flag", "one process alone")],
+)
+def test_of_what_is_refused_one_line_is_said(
+    module: str, wrong: str, folder: Path, broken: Path, tmp_path: Path
+) -> None:
+    words, line = {
+        "data": (["--data", tmp_path / "missing.json"], "missing.json: No such file"),
+        "model": (["--model", tmp_path / "missing"], f"{tmp_path / 'missing'}: "),
+        "flag": (["--score-normalisation", "token"], "--score-normalisation is token"),
+        "one process alone": (["--model", broken / "base", "--data", broken / "questions.json"], "question 200: "),
+    }[wrong]
+    verb = {"lrc.generate": "generate", "lrc.evaluation": "evaluate"}[module]
+    done = accelerate("-m", module, *asking(verb, folder, tmp_path)[1:], *words)
+    before, _, launcher = done.stderr.partition("Traceback")  # the launcher's own account
+    said = [text for text in before.splitlines() if text.startswith(line)]
+    assert done.returncode == 1 and len(said) == 1, done.stderr
+    assert line not in launcher and "terminated" not in done.stderr
+    assert not (tmp_path / "output").exists() and not (tmp_path / "scores.jsonl").exists()
 
 
 def family(process: int) -> Iterator[int]:

@@ -16,15 +16,30 @@ import click
 
 import lrc
 from lrc import progress
-from lrc.errors import LrcError
-from lrc.memory import out_of_memory
+from lrc.installed import check_installed
+from lrc.refusal import errors_told, is_first, several_processes
 from lrc.run import NORMALISATIONS, STYLES, TEMPLATES
 
 FILE = click.Path(path_type=Path)
 force = click.option("--force", is_flag=True, help="Overwrite an output that exists.")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class Verb(click.Command):
+    """A command that runs only where what it needs is installed; its help does without."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Look, then run."""
+        check_installed()
+        return super().invoke(ctx)
+
+
+class Verbs(click.Group):
+    """The commands of lrc."""
+
+    command_class = Verb
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(lrc.__version__, prog_name="lrc")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 def cli(quiet: bool) -> None:
@@ -304,26 +319,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
             stream.reconfigure(errors="backslashreplace")  # a terminal that knows no Chinese gets escapes
     warnings.simplefilter("ignore", FutureWarning)  # of what upstream will rename
     try:
-        cli.main(args=None if arguments is None else list(arguments), prog_name="lrc", standalone_mode=False)
+        with errors_told("close other programs, or take a smaller model or adapter"):
+            cli.main(args=None if arguments is None else list(arguments), prog_name="lrc", standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        if is_first():
+            error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        print("lrc: interrupted", file=sys.stderr)
+        if is_first():
+            print("lrc: interrupted", file=sys.stderr)
         sys.exit(130)
-    except LrcError as error:
-        print(*error.findings, sep="\n", file=sys.stderr)
-        sys.exit(1)
-    except OSError as error:
-        print(f"{error.filename or 'lrc'}: {error.strerror or error}", file=sys.stderr)
-        sys.exit(1)
-    except (MemoryError, RuntimeError) as error:
-        if not (lack := out_of_memory(error)):
-            raise
-        print(f"lrc: {lack}; close other programs, or take a smaller model or adapter", file=sys.stderr)
-        sys.exit(1)
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:
-    print("lrc: terminated", file=sys.stderr)
+    if not several_processes():  # their launcher ends them all where one has failed, and that one has said why
+        print("lrc: terminated", file=sys.stderr)
     sys.exit(128 + signum)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from accelerate.utils import gather, gather_object
@@ -84,19 +84,15 @@ class DurableTrainer(SFTTrainer):
         clear_device_cache(garbage_collection=True)
         place = f"{self.args.device}, step {self.state.global_step + 1}"
         if self.args.world_size > 1:
-            self.refuse(f"{place}: out of memory; set row_tokens below {self.row_tokens} and run again")
+            raise MachineError(f"{place}: out of memory; set row_tokens below {self.row_tokens} and run again")
         longest = max(len(sequence.inputs) for sequence in batch.sequences)
         if not self.share or self.row_tokens <= longest:
-            self.refuse(f"{place}: its memory does not hold one question; lower max_length, or quantize the base model")
+            raise MachineError(
+                f"{place}: its memory does not hold one question; lower max_length, or quantize the base model"
+            )
         say(f"{place}: out of memory with rows of {self.row_tokens} tokens; going on with {self.row_tokens // 2}")
         self.row_tokens //= 2
         self._halved = True
-
-    def refuse(self, line: str) -> NoReturn:
-        """Stop the run with a line, also where this is not the process that speaks for all."""
-        if self.args.process_index:
-            say(line)
-        raise MachineError(line)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the model, provided that every trained weight is finite.
@@ -143,10 +139,10 @@ class DurableTrainer(SFTTrainer):
                     seal(staged, target)
                     rotate(folder, self.args.save_total_limit, self.state.best_model_checkpoint)
                     close_stage(folder)
-        except MachineError as error:
+        except MachineError:
             if self.is_world_process_zero():
                 close_stage(folder)
-            self.refuse(str(error))
+            raise
         finally:
             self._staging = False
         self.accelerator.wait_for_everyone()

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from lrc.installed import check_installed_or_exit
+
+if __name__ == "__main__":
+    check_installed_or_exit()  # before the imports, which an old package would end in a traceback
+
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from lrc.installed import check_installed_or_exit
 from lrc.signals import deferred, end_at_once
 
 if __name__ == "__main__":
-    # First of all: the imports take seconds, and a signal would end them in a traceback.
+    # First of all: the imports take seconds, a signal would end them in a traceback, and so would an old package.
     end_at_once()
+    check_installed_or_exit()
 
 import os
 import sys
@@ -17,22 +19,21 @@ from pathlib import Path
 from typing import Any
 
 from accelerate.utils import broadcast_object_list
-from torch.distributed import DistError
 from transformers import set_seed
 
 from lrc.checkpoint import fault
 from lrc.corpus import Corpus, Drawing, read_corpus
-from lrc.errors import LrcError, MachineError, RecipeError
+from lrc.errors import MachineError, RecipeError
 from lrc.fingerprint import fingerprint_base
 from lrc.history import History
 from lrc.hub import publish_folder
 from lrc.ingredients import adapter_of, base_of
-from lrc.memory import out_of_memory
 from lrc.models import check_vocabulary, load_tokenizer
 from lrc.outcomes import OUTCOMES_FILE, Outcome, write_outcomes
 from lrc.progress import say, silence
 from lrc.prompt import Prompt
 from lrc.recipe import Recipe, load_recipe
+from lrc.refusal import errors_told
 from lrc.run import RUN_FILE, Run
 from lrc.rundir import RunFolder, refuse_sources_in, versions
 from lrc.space import Space
@@ -228,26 +229,11 @@ def _checkpoint(recipe: Recipe, folder: RunFolder) -> str | None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run `--config RECIPE [--key value …]`; exit 1 with a line a finding where something is refused."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    first = os.environ.get("RANK", "0") == "0"
     warnings.simplefilter("ignore", FutureWarning)  # of what upstream will rename
     try:
-        path, overrides = _split(words)
-        train(load_recipe(path, overrides))
-    except LrcError as error:
-        if first:
-            print(*error.findings, sep="\n", file=sys.stderr)
-        sys.exit(1)
-    except OSError as error:
-        print(f"{error.filename or 'lrc'}: {error.strerror or error}", file=sys.stderr)
-        sys.exit(1)
-    except (MemoryError, RuntimeError) as error:
-        if lack := out_of_memory(error):
-            print(f"lrc: {lack}; lower lora_r or max_length, or quantize the base model", file=sys.stderr)
-            sys.exit(1)
-        # A process that lost another one has nothing to tell: the other has said why it ended.
-        if not isinstance(error, DistError) and "gloo" not in str(error):
-            raise
-        sys.exit(1)
+        with errors_told("lower lora_r or max_length, or quantize the base model"):
+            path, overrides = _split(words)
+            train(load_recipe(path, overrides))
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
+from lrc.refusal import several_processes
+
 _NAMES = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 
@@ -61,5 +63,6 @@ def deferred(*, insist: bool = True) -> Iterator[Request]:
 
 def _end(number: int, frame: FrameType | None) -> None:
     # No buffered writing in a handler: it may have interrupted a write.
-    os.write(2, f"lrc: {_NAMES[signal.Signals(number)]}\n".encode())
+    if not several_processes():  # their launcher ends them all where one has failed, and that one has said why
+        os.write(2, f"lrc: {_NAMES[signal.Signals(number)]}\n".encode())
     os._exit(128 + number)

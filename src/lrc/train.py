@@ -70,6 +70,7 @@ def _watch(launch: Any, args: Any) -> int:
     except ChildFailedError as error:
         return _status(error)
     except SignalException as error:
+        say(f"launch: ended by {signal.Signals(error.sigval).name}")
         return 128 + int(error.sigval)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT

@@ -1,0 +1,77 @@
+"""Packages outside the ranges of setup.cfg are refused in a line each, before any of them is imported."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib.metadata import requires
+from pathlib import Path
+
+import pytest
+
+
+def pretend(folder: Path, name: str, version: str) -> Path:
+    """Put what says that a package is installed into a folder, and the package itself, which cannot be imported."""
+    (folder / f"{name}-{version}.dist-info").mkdir()
+    metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+    (folder / f"{name}-{version}.dist-info" / "METADATA").write_text(metadata)
+    (folder / f"{name}.py").write_text("raise ImportError('too old')\n")
+    return folder
+
+
+def run(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
+    command = [sys.executable, "-m", *words]
+    return subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path, **environment}, cwd=folder
+    )
+
+
+def assert_refused(done: subprocess.CompletedProcess[str]) -> None:
+    assert (done.returncode, done.stdout) == (1, ""), done.stderr
+    (line,) = done.stderr.splitlines()
+    needed = next(text for text in requires("lrc") or [] if text.startswith("transformers")).removeprefix(
+        "transformers"
+    )
+    assert line.startswith("transformers: 4.57.3 is installed, lrc needs ")
+    assert all(limit in line for limit in needed.removeprefix("transformers").split(","))
+    assert line.partition("run: ")[2].startswith("pip install 'transformers")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["lrc", "train", "tiny/lora"],
+        ["lrc", "convert", "a.xlsx", "--output-dir", "out"],
+        ["lrc.sft", "--config", "a.yaml"],
+        ["lrc.generate", "--model", "m", "--data", "d.json", "--output", "o.csv"],
+        ["lrc.evaluation", "--model", "m", "--data", "d.json"],
+    ],
+    ids=lambda words: " ".join(words[:2]),
+)
+def test_an_old_package_is_one_line(words: list[str], tmp_path: Path) -> None:
+    assert_refused(run(pretend(tmp_path, "transformers", "4.57.3"), *words))
+
+
+def test_of_several_processes_the_first_says_it(tmp_path: Path) -> None:
+    folder = pretend(tmp_path, "transformers", "4.57.3")
+    assert_refused(run(folder, "lrc.generate", WORLD_SIZE="2", RANK="0", LOCAL_RANK="0"))
+    second = run(folder, "lrc.generate", WORLD_SIZE="2", RANK="1", LOCAL_RANK="1")
+    assert (second.returncode, second.stderr) == (1, "")
+
+
+def test_help_comes_without_looking(tmp_path: Path) -> None:
+    done = run(pretend(tmp_path, "transformers", "4.57.3"), "lrc", "generate", "--help")
+    assert (done.returncode, done.stderr) == (0, "") and done.stdout.startswith("Usage: ")
+
+
+@pytest.mark.parametrize("version", ["5.20.0.dev0", "5.21.0+local.1"])
+def test_a_build_of_one_s_own_in_the_range_is_taken(version: str, tmp_path: Path) -> None:
+    done = run(pretend(tmp_path, "transformers", version), "lrc", "convert", "missing.csv", "--output-dir", "out")
+    assert done.returncode == 1 and done.stderr.startswith("missing.csv: ")
+
+
+def test_what_a_verb_does_not_need_may_be_missing(tmp_path: Path) -> None:
+    done = run(pretend(tmp_path, "gradio", "1.0"), "lrc", "convert", "missing.csv", "--output-dir", "out")
+    assert done.returncode == 1 and done.stderr.startswith("missing.csv: ")
