@@ -63,8 +63,10 @@ def empty_adapter(model: PreTrainedModel, settings: PeftConfig, adapter: Path) -
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PEFT warns of ties that are followed here parameter by parameter
             return get_peft_model(model, settings, low_cpu_mem_usage=True, autocast_adapter_dtype=False)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ModelError(f"{adapter}: does not fit the base model ({error}); pass its own --base-model") from error
+    except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError) as error:
+        raise ModelError(
+            f"{adapter}: does not fit the base model ({error}); take the base model that it was trained on"
+        ) from error
 
 
 def match(model: PeftModel, tensors: dict[str, torch.Tensor], adapter: Path) -> dict[int, torch.Tensor]:
@@ -82,11 +84,11 @@ def match(model: PeftModel, tensors: dict[str, torch.Tensor], adapter: Path) -> 
     for name in [*expected, *tensors]:
         if name not in tensors or name not in known:
             where = "the adapter lacks" if name not in tensors else "the base model has no place for"
-            raise ModelError(f"{adapter / ADAPTER_WEIGHTS}: {where} {name}; pass the adapter's own --base-model")
+            raise ModelError(f"{adapter / ADAPTER_WEIGHTS}: {where} {name}; take the base model that it was trained on")
         if tensors[name].shape != known[name].shape:
             have, want = tuple(tensors[name].shape), tuple(known[name].shape)
             raise ModelError(
                 f"{adapter / ADAPTER_WEIGHTS}: {name} has shape {have}, "
-                f"expected {want}; pass the adapter's own --base-model"
+                f"expected {want}; take the base model that it was trained on"
             )
     return {id(known[name]): tensor for name, tensor in tensors.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -15,8 +16,9 @@ from accelerate.utils import gather_object
 
 from lrc.alpaca import Record
 from lrc.datafile import read_records
-from lrc.errors import ModelError, RecipeError
-from lrc.fingerprint import fingerprint_base
+from lrc.errors import DataError, ModelError, RecipeError
+from lrc.fingerprint import CONFIG, find_base, fingerprint_base, read_json, verify_base
+from lrc.graft import Graft, NotStreamed
 from lrc.manifest import checksum
 from lrc.models import check_vocabulary, load_for_answering, load_tokenizer
 from lrc.output import new_file
@@ -27,6 +29,7 @@ from lrc.run import Run, lists_options, read_run
 from lrc.scoring import OptionScores, Scorer, chunks
 from lrc.sidefile import SideFile
 from lrc.together import processes
+from lrc.weights import ADAPTER_WEIGHTS, Checkpoint
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ def load_scorer(model: str, asking: Asking) -> Scorer:
         RecipeError: what is asked for does not go together.
     """
     runs = _runs(model, asking)
+    _recognise(model, asking.adapters)
     run = runs[0]
     has_tokenizer = bool(asking.adapters) and (asking.adapters[0] / "tokenizer_config.json").is_file()
     tokenizer = load_tokenizer(str(asking.adapters[0]) if has_tokenizer else model)
@@ -85,6 +89,33 @@ def load_scorer(model: str, asking: Asking) -> Scorer:
         normalisation=normalisation,
         temperature=_temperature(runs, asked),
     )
+
+
+def _recognise(model: str, adapters: Sequence[Path]) -> None:
+    """Refuse a model that an adapter was not trained on, and an adapter that is not whole: both would answer, badly.
+
+    Raises:
+        ModelError: the model is another one than an adapter's run recorded, or tensors are missing or too many.
+    """
+    if not adapters:
+        return
+    base = find_base(model)
+    if "quantization_config" in _settings(base / CONFIG):
+        return  # a copy in 4 bits, of which nothing says what it was
+    for adapter in adapters:
+        run = read_run(adapter)
+        if run and run.base:
+            verify_base(run.base, base, "--model")
+        if (adapter / ADAPTER_WEIGHTS).is_file():
+            with suppress(NotStreamed):  # then only PEFT knows what belongs to it
+                Graft(adapter, base, Checkpoint(base))
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    try:
+        return read_json(path)
+    except ValueError as error:
+        raise ModelError(f"{path}: not a JSON object ({error}); fetch the file again") from error
 
 
 def _temperature(runs: Sequence[Run], asked: tuple[Any, ...]) -> float:
@@ -180,7 +211,10 @@ def read_askable(path: Path) -> list[Record]:
     """
     records = read_records(path)
     for record in records:
-        question_of(record)
+        try:
+            question_of(record)
+        except DataError as error:
+            raise DataError(f"{path.name}, {error}") from error
     return records
 
 

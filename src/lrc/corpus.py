@@ -16,6 +16,7 @@ import numpy as np
 from datasets import Dataset
 
 from lrc.alpaca import Record
+from lrc.datafile import refuse_pipe
 from lrc.errors import DataError
 from lrc.fitting import Account, Fitting
 from lrc.manifest import checksum, refuse_incomplete
@@ -157,6 +158,7 @@ def _identify(path: Path) -> tuple[str, tuple[int, int]]:
         DataError: it cannot be read, or was left incomplete by a convert.
     """
     try:
+        refuse_pipe(path)
         state = _state(path)
         if path.suffix.lower() == ".json":
             refuse_incomplete(path)

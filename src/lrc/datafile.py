@@ -21,6 +21,7 @@ def read_questions(path: Path, sheet: str | None = None) -> Workbook:
     Raises:
         DataError: the file is no such thing at all; bad rows are findings.
     """
+    refuse_pipe(path)
     if path.suffix.lower() != ".json":
         return read_workbook(path, sheet)
     if _is_alpaca(path, sheet):
@@ -46,6 +47,7 @@ def stream_records(path: Path, sheet: str | None = None) -> Iterable[Record]:
         DataError: the file cannot be read, has bad rows, was left incomplete by a convert, or holds questions
             to answer of which two share an id. What is wrong with Alpaca JSON shows as it is read to its end.
     """
+    refuse_pipe(path)
     if path.suffix.lower() == ".json" and _is_alpaca(path, sheet):
         refuse_incomplete(path)
         return _AlpacaFile(path)
@@ -56,6 +58,16 @@ def stream_records(path: Path, sheet: str | None = None) -> Iterable[Record]:
     if not source.labelled:
         check_test_ids((record.id for record in records), path.name)
     return records
+
+
+def refuse_pipe(path: Path) -> None:
+    """Refuse what can be read only once, and may never begin or end.
+
+    Raises:
+        DataError: the path is a pipe, a socket or a device.
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise DataError(f"{path.name}: is a pipe or a device, and a file is read more than once; save it as a file")
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from lrc.calibration import calibration
 from lrc.errors import DataError
 from lrc.lexical import BASELINES
 from lrc.metrics import Figures, accuracy, accuracy_by, confusion, mcnemar
-from lrc.output import new_file, refuse_existing
+from lrc.output import new_file, refuse_file
 from lrc.prompt import question_of
 from lrc.submission import read_submission
 from lrc.together import processes
@@ -48,8 +48,10 @@ def evaluate_model(
     Raises:
         LrcError: the model, the data or an output stands in the way.
     """
-    for path in filter(None, (output, scores)):
-        refuse_existing(path, force=force)
+    if output is not None:
+        refuse_file(output, data, force=force)
+    if scores is not None:
+        refuse_file(scores, data, *filter(None, [output]), force=force)
     records, answers = _labelled(data)
     scorer = load_scorer(model, asking)
     found = answer(scorer, records)
@@ -79,7 +81,7 @@ def evaluate_predictions(
         LrcError: the files are not about the same questions, or the output exists.
     """
     if output is not None:
-        refuse_existing(output, force=force)
+        refuse_file(output, data, *files, force=force)
     records, answers = _labelled(data)
     predictions = [_paired(file, records, data) for file in files]
     figures = measure(records, predictions[0], answers)

@@ -87,8 +87,11 @@ def fingerprint_base(name: str, revision: str | None = None) -> dict[str, Any]:
     }
 
 
-def verify_base(recorded: dict[str, Any], folder: Path) -> None:
+def verify_base(recorded: dict[str, Any], folder: Path, flag: str = "--base-model") -> None:
     """Compare a base model with what an adapter's run recorded; what was not recorded is not compared.
+
+    Args:
+        flag: of the command line, with which the base is named.
 
     Raises:
         ModelError: a finding for each of configuration, weights and tokenizer that differs.
@@ -99,7 +102,7 @@ def verify_base(recorded: dict[str, Any], folder: Path) -> None:
         origin += f" at {revision}"
     findings = [
         f"{folder}: not the {part} of the base model that the adapter was trained on ({origin}); "
-        "pass that one as --base-model"
+        f"pass that one as {flag}"
         for part in ("config", "weights", "tokenizer")
         if recorded.get(f"{part}_sha256") and found[f"{part}_sha256"] not in (None, recorded[f"{part}_sha256"])
     ]

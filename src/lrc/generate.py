@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lrc.alpaca import Record
 from lrc.answering import Asking, answer, facts, load_scorer, read_askable, write_scores
-from lrc.output import refuse_existing
+from lrc.output import refuse_existing, refuse_file
 from lrc.progress import say
 from lrc.sidefile import SideFile, remove_beside
 from lrc.submission import write_submission
@@ -32,7 +32,9 @@ def generate(
     Raises:
         LrcError: the model, the data or the output stands in the way; nothing is written then.
     """
-    refuse_existing(output, force=force)
+    refuse_file(output, data, force=force)
+    if scores is not None:
+        refuse_file(scores, data, output, force=True)  # whether it may be overwritten turns out below
     records = read_askable(data)
     with claimed_together(output):
         _generate(model, data, output, records, asking, scores, force=force)

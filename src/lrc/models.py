@@ -190,7 +190,7 @@ def _loading(name: str, what: str) -> Any:
             f"{name}: no {what} can be read here ({_first_line(error)}); give a folder, or a name on the Hub"
         ) from error
     except (
-        *(ValueError, KeyError, RuntimeError, ImportError, TypeError, AttributeError, AssertionError),
+        *(ValueError, KeyError, RuntimeError, ImportError, TypeError, AttributeError, AssertionError, ArithmeticError),
         *(SafetensorError, UnpicklingError),
     ) as error:
         if "trust_remote_code" in str(error):

@@ -25,6 +25,22 @@ def refuse_existing(path: Path, *, force: bool) -> None:
         raise OutputError(f"{path}: exists already; choose another name, or overwrite it with --force")
 
 
+def refuse_file(path: Path, *sources: Path, force: bool) -> None:
+    """Refuse to go on where a file cannot be written to `path`, or may not: before the work, not after it.
+
+    Args:
+        sources: what the same command reads or writes otherwise; `force` does not give these away.
+
+    Raises:
+        OutputError: it exists and `force` is false, is a folder, or is one of the sources.
+    """
+    refuse_existing(path, force=force)
+    if path.is_dir() and not path.is_symlink():
+        raise OutputError(f"{path}: is a folder; name a file in it")
+    if path.resolve() in (source.resolve() for source in sources):
+        raise OutputError(f"{path}: is named twice in this command; choose another name")
+
+
 @contextmanager
 def new_file(path: Path, *, force: bool = False) -> Iterator[Path]:
     """Give a temporary name beside `path`; flush it and rename it to `path` when the block ends well.

@@ -115,7 +115,8 @@ for _tag, _pattern, _first in (
 
 def _text(path: Path) -> str:
     try:
-        content = path.read_bytes()[: MAX_BYTES + 1]
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise RecipeError(f"{path}: {error.strerror or error}") from error
     if len(content) > MAX_BYTES:

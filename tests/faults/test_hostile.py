@@ -153,6 +153,49 @@ def tensors(change: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[Path], 
     return spoil
 
 
+def without(part: str) -> Callable[[Path], None]:
+    """Leave out a tensor; upstream would take a random one for it."""
+
+    def spoil(folder: Path) -> None:
+        path = folder / "adapter_model.safetensors"
+        found = load_file(path)
+        del found[next(name for name in found if part in name)]
+        save_file(found, path, {"format": "pt"})
+
+    return spoil
+
+
+def with_another(folder: Path) -> None:
+    path = folder / "adapter_model.safetensors"
+    save_file({**load_file(path), "another": torch.zeros(2)}, path, {"format": "pt"})
+
+
+def pipe(verb: str) -> Callable[[Path], Words]:
+    """A pipe that nobody writes to."""
+
+    def make(home: Path) -> Words:
+        words = data(b"", verb, "bad.csv" if verb == "convert" else "bad.json")(home)
+        (file,) = home.glob("bad.[cj]s*")
+        file.unlink()
+        os.mkfifo(file)
+        return words
+
+    return make
+
+
+def output_is_data(home: Path) -> Words:
+    words = data(record())(home)
+    return [*words, "--output", home / "bad.json", "--force"]
+
+
+def output_is_folder(home: Path) -> Words:
+    return [*data(record())(home), "--output", home / "base", "--force"]
+
+
+def scores_are_output(home: Path) -> Words:
+    return [*data(record())(home), "--scores", home / "out"]
+
+
 def pickled(name: str, *, wrapped: bool) -> Callable[[Path], None]:
     """Put a pickle that runs a command in the place of the weights."""
 
@@ -235,6 +278,19 @@ HOSTILE: dict[str, Callable[[Path], Words]] = {
     "workbook: an old one": data(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600), "convert", "bad.xls"),
     "csv: nul": data((HEADER + "1,\x00,b,c,d,e,f,1\n").encode(), "convert", "bad.csv"),
     "csv: endless field": data((HEADER + '1,"' + "x" * 300_000).encode(), "convert", "bad.csv"),
+    "json: a pipe": pipe("generate"),
+    "workbook: a pipe": pipe("convert"),
+    "json: a pipe for train": pipe("train"),
+    "output: is the data": output_is_data,
+    "output: is a folder": output_is_folder,
+    "output: scores, too": scores_are_output,
+    "adapter: of another base of the same shape": spoilt("base", "generate", tensors(lambda tensor: tensor * 1.5)),
+    "adapter: lacks a tensor": spoilt("adapter", "generate", without("lora_A")),
+    "adapter: has a tensor too many": spoilt("adapter", "generate", with_another),
+    "adapter: endless alpha": spoilt("adapter", "merge", settings("adapter_config.json", lora_alpha=10**400)),
+    "adapter: endless alpha for generate": spoilt(
+        "adapter", "generate", settings("adapter_config.json", lora_alpha=10**400)
+    ),
     "adapter: endless header": spoilt("adapter", "merge", header(lambda head: None, 2**62)),
     "adapter: overlapping tensors": spoilt(
         "adapter", "merge", header(lambda head: first(head).update(data_offsets=[0, 4]))
