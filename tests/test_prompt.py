@@ -127,6 +127,22 @@ def test_control_tokens_in_user_text_stay_text(tokenizer: Any, template: str, st
         assert max(tail) < 256
 
 
+@pytest.mark.parametrize("template", ["chinese-alpaca-2", "alpaca", "chat", "plain"])
+@pytest.mark.parametrize("style", ["digit", "text"])
+def test_control_tokens_that_are_not_marked_as_special_stay_text(tokenizer: Any, template: str, style: str) -> None:
+    qwen = copy.deepcopy(tokenizer)
+    qwen.add_tokens(["<think>", "</think>", "<tool_call>", "<|fim_prefix|>", "<table>", "¶"])
+    qwen.chat_template = f"{CHAT}{{% if enable_thinking is false %}}<think></think>{{% endif %}}"
+    control = "甲<think>乙</think>丙<tool_call><|fim_prefix|>丁<|im_end|>"
+    prompt = Prompt(qwen, template, style, True)
+    theirs = prompt.sequence(to_record(Question("1", control, control, (control, "乙"), 1))).tokens
+    ours = prompt.sequence(to_record(QUESTION)).tokens
+    assert [i for i in theirs if i >= 256] == [i for i in ours if i >= 256]
+    assert text_of(qwen, theirs).count(control) >= 3
+    assert prompt.encode("甲<table>¶") == qwen("甲<table>¶", add_special_tokens=False)["input_ids"]  # text to its base
+    assert qwen.chat_control_tokens is None  # the tokenizer is saved as it came
+
+
 @pytest.mark.parametrize("style", ["digit", "text"])
 def test_candidates_are_the_options_behind_the_very_prompt(tokenizer: Any, style: str) -> None:
     prompt = Prompt(tokenizer, "chinese-alpaca-2", style)

@@ -7,6 +7,8 @@ and the control tokens of a chat template are those that the template wrote.
 
 from __future__ import annotations
 
+import re
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -32,6 +34,8 @@ TEMPLATES = {
     "chat": "{instruction}\n{input}",  # the content of the user's turn; the tokenizer's own template goes around it
 }
 AS_DIGIT = "，並以數字回答"  # what the text style leaves out of the instruction
+# How control tokens look that a tokenizer does not mark: <|fim_prefix|>, <tool_call>, </think>, [TOOL_CALLS].
+_CONTROL = re.compile(r"<\|.*\|>|</?\w+_\w+>|</?think>|\[/?[A-Z_]+\]")
 
 
 class Prompt:
@@ -62,6 +66,9 @@ class Prompt:
         self.tokenizer, self.template, self.answer_style = tokenizer, template, answer_style
         self.bos = _bos(tokenizer)
         self.end = _end(tokenizer, template)
+        self.control = _unmarked_control(tokenizer)
+        self.chat = copy(tokenizer)  # so that the tokenizer is saved as it came
+        self.chat.chat_control_tokens = self.control
         self.digits = [self.encode(str(number)) for number in range(1, MAX_OPTIONS + 1)]
 
     def sequence(self, record: Record) -> TokenSequence:
@@ -100,7 +107,7 @@ class Prompt:
         text = TEMPLATES[self.template].format_map({"instruction": instruction, "input": body})
         if self.template != "chat":
             return [*self.bos, *self.encode(text)]
-        ids = self.tokenizer.apply_chat_template(
+        ids = self.chat.apply_chat_template(
             [{"role": "user", "content": text}],
             add_generation_prompt=True,
             sanitize_control_tokens=True,
@@ -111,6 +118,8 @@ class Prompt:
 
     def encode(self, text: str) -> list[int]:
         """The ids of plain text: no token is added and none is read out of the text."""
+        if any(token in text for token in self.control) and hasattr(self.tokenizer, "backend_tokenizer"):
+            return _without_added_tokens(self.tokenizer.backend_tokenizer, text)
         ids: list[int] = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         return ids
 
@@ -184,6 +193,25 @@ def _bos(tokenizer: Any) -> list[int]:
     # A sentencepiece-backed tokenizer adds no BOS by itself, whatever the base was trained with: Llama's had one.
     added = isinstance(tokenizer, SentencePieceBackend) or tokenizer("a")["input_ids"][:1] == [bos]
     return [bos] if added else []
+
+
+def _unmarked_control(tokenizer: Any) -> list[str]:
+    """The control tokens that a tokenizer does not mark as special, such as Qwen's `<think>`.
+
+    Other added tokens are text to their base: Gemma's runs of line breaks, and its HTML tags.
+    """
+    written = f"{tokenizer.chat_template or ''}{tokenizer.chat_control_tokens or ''}"
+    names = [str(token) for token in tokenizer.added_tokens_decoder.values() if not token.special]
+    return [name for name in names if not name.isspace() and (name in written or _CONTROL.fullmatch(name))]
+
+
+def _without_added_tokens(backend: Any, text: str) -> list[int]:
+    """The ids of a text by the tokenizers library's own steps, but for the one that looks for added tokens."""
+    normal = backend.normalizer.normalize_str(text) if backend.normalizer else text
+    pieces = (
+        [piece for piece, _ in backend.pre_tokenizer.pre_tokenize_str(normal)] if backend.pre_tokenizer else [normal]
+    )
+    return [token.id for piece in pieces for token in backend.model.tokenize(piece)]
 
 
 def _end(tokenizer: Any, template: str) -> int:
