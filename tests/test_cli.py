@@ -125,7 +125,10 @@ def test_convert_and_evaluate_end_with_0(labelled: Path, tmp_path: Path, capsys:
     figures = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
     assert (figures["accuracy"], figures["n"]) == (0.5, 2)
     assert figures["ci_low"] < 0.5 < figures["ci_high"]
-    assert "accuracy" in capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("accuracy  ") for line in lines)
+    # Which answers the two questions have is the fixture's; both were answered with 2.
+    assert [line.split()[3:] for line in lines if "was answered" in line] == [["0", "1"], ["0", "1"]]
 
 
 def test_an_output_that_exists_is_kept(labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -161,6 +161,7 @@ def _table(figures: dict[str, Any]) -> list[str]:
         lines.append(f"without the passage   {_share(figures['passage_blind'])}")
         lines.append(_difference(figures["passage_blind"]["mcnemar"]))
     lines += [f"answer {position:<15}{_share(part)}" for position, part in figures["by_position"].items()]
+    lines += _confusion(figures["confusion"])
     lines += [f"{group + ' characters':<22}{_share(part)}" for group, part in figures["by_length"].items()]
     lines += [f"{name:<22}{_share(part)}" for name, part in figures["baselines"].items()]
     if "probabilities" in figures:
@@ -168,6 +169,13 @@ def _table(figures: dict[str, Any]) -> list[str]:
     if "consistency" in figures:
         lines.append(f"consistency           {figures['consistency']:.4f}")
     return lines
+
+
+def _confusion(table: Sequence[Sequence[int]]) -> list[str]:
+    """A line a right answer that occurs: how often it was answered with each option."""
+    width = max(len(str(count)) for row in table for count in row)
+    shown = {k: "  ".join(f"{count:>{width}}" for count in row) for k, row in enumerate(table, start=1) if any(row)}
+    return [f"{f'{k} was answered':<22}{counts}" for k, counts in shown.items()]
 
 
 def _difference(pair: Mapping[str, float]) -> str:
