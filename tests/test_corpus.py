@@ -127,8 +127,9 @@ def test_orders_are_drawn_anew_each_epoch_and_by_seed(prompt: Prompt) -> None:
     assert [tuple(asked(other, 0, epoch)) for epoch in range(6)] != epochs
 
 
-def test_options_that_speak_of_places_keep_their_order(prompt: Prompt) -> None:
-    all_of_them = to_record(Question("1", NEAR, "問", ("甲", "乙", "以上皆是"), 3))
+@pytest.mark.parametrize("option", ["以上皆是", "1和2", "1、2皆正確", "(1)及(2)都對", "A、B均非"])
+def test_options_that_speak_of_places_keep_their_order(prompt: Prompt, option: str) -> None:
+    all_of_them = to_record(Question("1", NEAR, "問", ("甲", "乙", option), 3))
     records: list[Any] = [all_of_them, FOREIGN]
     draw = drawing(prompt, records, 3)
     for place, record in enumerate(records):

@@ -57,10 +57,11 @@ def cyclic_orders(n_options: int, count: int) -> list[tuple[int, ...]]:
     return [tuple((place + shift) % n_options for place in range(n_options)) for shift in range(count)]
 
 
-# 以上皆是, 選項1和2, A與B, (1)、(3): an option that speaks of the places of others.
+# 以上皆是, 選項1和2, A與B, (1)、(3), 1、2皆正確: an option that speaks of the places of others.
 _REFERS = re.compile(
     r"以上|上述|皆是|皆非|[選选][項项]\s*[0-9０-９一二三四A-HＡ-Ｈ]"
-    r"|^[\s(（]*[1-8１-８A-HＡ-Ｈ①-⑧][)）]?(\s*[和與与及跟、,，]\s*[(（]?[1-8１-８A-HＡ-Ｈ①-⑧][)）]?)+\s*$"
+    r"|^[\s(（]*[1-8１-８A-HＡ-Ｈ①-⑧][)）]?(\s*[和與与及跟、,，]\s*[(（]?[1-8１-８A-HＡ-Ｈ①-⑧][)）]?)+\s*"
+    r"(?:[皆都均]|[兩两二三][者項项]|正[確确]|[對对錯错]|$)"
 )
 
 
