@@ -30,6 +30,9 @@ def refusal(headers: Sequence[str], others: tuple[str, ...] = ()) -> list[str]:
         ("id", "文章", "问题", "选项1", "选项2", "正确答案"),
         ("题号", "\ufeff文章", "問題", "選項一", "選項二", "答案"),
         ("Id", "Passage", "Question", "Option 1", "option 2", "Answer"),
+        ("ID", "文章", "問題", "選項A", "選項B", "正確答案"),
+        ("id", "passage", "question", "A", "B", "answer"),
+        ("id", "flores_passage", "question", "mc_answer1", "mc_answer2", "correct_answer_num"),
     ],
 )
 def test_ways_to_write_them(headers: Sequence[str]) -> None:
@@ -46,6 +49,10 @@ def test_ways_to_write_them(headers: Sequence[str]) -> None:
 def test_any_order_with_others_between() -> None:
     columns = find(["選項2", "來源", "問題", "選項1", "文章"])
     assert (columns.options, columns.passage, columns.answer, columns.id) == ((3, 0), 4, None, None)
+
+
+def test_a_column_of_one_letter_is_an_option_only_where_no_other_is() -> None:
+    assert find(["A", "文章", "問題", "選項1", "選項2", "B"]).options == (3, 4)
 
 
 def test_doubled() -> None:

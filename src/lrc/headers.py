@@ -12,14 +12,14 @@ from lrc.questions import MAX_OPTIONS, MIN_OPTIONS
 from lrc.tables import Table, TableRow
 
 _NAMES = {
-    "文章": ("文章", "passage"),
+    "文章": ("文章", "passage", "flores_passage"),
     "問題": ("問題", "问题", "question"),
-    "正確答案": ("正確答案", "正确答案", "答案", "answer"),
+    "正確答案": ("正確答案", "正确答案", "答案", "answer", "correct_answer_num"),
     "ID": ("id", "題號", "题号"),
 }
 _ROLES = {name: role for role, names in _NAMES.items() for name in names}
-_OPTION = re.compile(r"(?:[選选][項项]|option)([0-9]{1,3}|[一二三四五六七八])")
-_CHINESE_DIGITS = "一二三四五六七八"
+_OPTION = re.compile(r"(?:[選选][項项]|option_?|mc_answer)([0-9]{1,3}|[一二三四五六七八a-h])")
+_DIGITS = ("一二三四五六七八", "abcdefgh")
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,9 @@ def find_columns(table: Table, header: TableRow) -> Columns:
         DataError: a column is missing or stands twice, or the options are not numbered from 1 without a gap.
     """
     headers = tuple("".join(text.split()) for text in header.cells)
-    places: dict[str, list[int]] = {}
-    for place, text in enumerate(headers):
-        if role := _role(text):
-            places.setdefault(role, []).append(place)
+    places = _places(headers)
+    if not any(role.startswith("選項") for role in places):  # else a column A may be anything
+        places |= _places([f"option{text}" if len(text) == 1 else "" for text in headers])
     numbers = sorted(int(role.removeprefix("選項")) for role in places if role.startswith("選項"))
     where = f"{table.file}, row {header.number}"
     findings = [
@@ -72,14 +71,23 @@ def find_columns(table: Table, header: TableRow) -> Columns:
     )
 
 
+def _places(headers: Sequence[str]) -> dict[str, list[int]]:
+    """Where each role's columns stand."""
+    places: dict[str, list[int]] = {}
+    for place, text in enumerate(headers):
+        if role := _role(text):
+            places.setdefault(role, []).append(place)
+    return places
+
+
 def _role(header: str) -> str | None:
     """The canonical name of a header. It is no text to learn from, so normalising it loses nothing."""
     normal = unicodedata.normalize("NFKC", header).casefold()
     text = "".join(sign for sign in normal if not sign.isspace() and unicodedata.category(sign) != "Cf")
     text = text.rstrip(":")
     if found := _OPTION.fullmatch(text):
-        digit = _CHINESE_DIGITS.find(found[1]) + 1
-        return f"選項{digit or int(found[1])}"
+        number = next((digits.index(found[1]) + 1 for digits in _DIGITS if found[1] in digits), None)
+        return f"選項{number or int(found[1])}"
     return _ROLES.get(text)
 
 
