@@ -1,11 +1,19 @@
 """Answering by packed trees against other ways to answer, interleaved in one process.
 
-    python benchmarks/answering.py [--questions 100] [--rounds 3] [--vocab-size 55296] [--votes 4] [--harness]
+    python benchmarks/answering.py [--questions 100] [--rounds 3] [--sides lrc generate-1] [--votes 4] [--memory]
+    python benchmarks/answering.py --questions 1000 --parts --sides lrc generate-1
 
 Questions of the reference run's test workbook, real tokenizer, a Llama of 8 layers and width 512 with random weights,
-float32. The reference's way generates one token a question, one question at a time; batched, eight questions of about
-one length are padded to the longest. `--harness` adds lm-evaluation-harness (pip install lm_eval): it scores the four
-digits of each question from the same tokens.
+float32. Sides:
+
+- `lrc`, and `lrc-votes`, which asks each question with its options in `--votes` orders;
+- `generate-1`, the reference's way: one token a question, one question at a time; `generate-8` pads eight questions of
+  about one length to the longest;
+- `harness`, lm-evaluation-harness (pip install lm_eval): the four digits of each question, from the same tokens;
+- `products`, the machine's rate: the matrix products that lrc's rows need, and nothing else (see products.py).
+
+`--parts` is for many questions: it takes no warm-up run, and a round is the part of the questions that lrc scores in
+one call, so that all rounds together are all questions once and every part has its own ratio.
 """
 
 from __future__ import annotations
@@ -13,9 +21,21 @@ from __future__ import annotations
 import argparse
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from bench import TOKENIZER, interleave, llama, machine, report_ratio, shared_questions
+from bench import (
+    TOKENIZER,
+    interleave,
+    llama,
+    machine,
+    peak_in_process,
+    report_ratio,
+    report_speed,
+    rise,
+    shared_questions,
+)
+from products import needed
 
 
 def main() -> None:
@@ -23,42 +43,100 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--questions", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--parts", action="store_true", help="a round a part of the questions, without a warm-up run")
+    parser.add_argument("--sides", nargs="+", default=["lrc", "lrc-votes", "generate-1", "generate-8", "products"])
     parser.add_argument("--vocab-size", type=int, default=55296)
     parser.add_argument("--votes", type=int, default=4)
     parser.add_argument("--row-tokens", type=int)
-    parser.add_argument("--harness", action="store_true", help="also lm-evaluation-harness")
+    parser.add_argument("--memory", action="store_true", help="also each side's peak memory, in a process of its own")
+    parser.add_argument("--peak-of", help=argparse.SUPPRESS)
     flags = parser.parse_args()
     warnings.simplefilter("ignore")
-    import torch
+    if flags.peak_of:
+        sides = Sides(flags)
+        print(rise(sides.run(flags.peak_of, sides.parts()[0])))
+    else:
+        compare(flags)
 
-    from lrc.alpaca import to_record
-    from lrc.lastlayer import prune_last_layer
-    from lrc.models import load_tokenizer
-    from lrc.prompt import Prompt
-    from lrc.scoring import Scorer
 
-    prompt = Prompt(load_tokenizer(str(TOKENIZER)), "chinese-alpaca-2", "digit")
-    records = [to_record(question) for question in shared_questions("AI1000.xlsx", flags.questions)]
-    plain, packed = llama(flags.vocab_size).eval(), llama(flags.vocab_size).eval()
-    prune_last_layer(packed)
-    device = torch.device("cpu")
-    scorers = {votes: Scorer(packed, prompt, device, flags.row_tokens, votes) for votes in (1, flags.votes)}
-    sides: dict[str, Any] = {
-        "generate": lambda: generate(plain, prompt, records, 1),
-        "generate, batch 8": lambda: generate(plain, prompt, records, 8),
-        "lrc": lambda: scorers[1](records),
-        "lrc votes": lambda: scorers[flags.votes](records),
-    }
-    if flags.harness:
-        sides["lm-evaluation-harness"] = harness(plain, prompt, records)
-    seconds = interleave(sides, flags.rounds)
+def compare(flags: argparse.Namespace) -> None:
+    """Time all sides in turn and print the ratios."""
+    names = dict.fromkeys(["lrc", *flags.sides])
+    peaks = {name: peak_in_process(name) for name in names if name != "products"} if flags.memory else {}
+    sides = Sides(flags)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for part in sides.parts() if flags.parts else [sides.records]:
+        runs = {name: sides.run(name, part) for name in names}
+        for name, taken in interleave(runs, 1 if flags.parts else flags.rounds, warm_up=not flags.parts).items():
+            seconds[name] += taken
+        if flags.parts:
+            print({name: round(taken[-1], 2) for name, taken in seconds.items()}, flush=True)
     print(machine())
+    times = 1 if flags.parts else flags.rounds
+    asked, tokens = len(sides.records) * times, sum(len(sides.prompt.prompt(record)) for record in sides.records)
     for name, taken in seconds.items():
-        print(f"{name}: {len(records) / min(taken):.2f} questions per processor second")
-    for name in sides:
-        if not name.startswith("lrc"):
-            report_ratio(f"lrc against {name}", seconds[name], seconds["lrc"])
-    report_ratio(f"time of {flags.votes} votes against one", seconds["lrc votes"], seconds["lrc"])
+        if name != "products":
+            report_speed(name, taken, asked, tokens * times, peaks.get(name))
+    for name, taken in seconds.items():
+        if name == "products":
+            report_ratio("share of the machine's rate at the products that lrc needs", taken, seconds["lrc"], "of 1")
+        elif name == "lrc-votes":
+            report_ratio(f"time of {flags.votes} votes against one", taken, seconds["lrc"])
+        elif name != "lrc":
+            report_ratio(f"lrc against {name}", taken, seconds["lrc"])
+
+
+class Sides:
+    """The ways to answer, each with the same weights, prompt and questions."""
+
+    def __init__(self, flags: argparse.Namespace) -> None:
+        from lrc.alpaca import to_record
+        from lrc.lastlayer import prune_last_layer
+        from lrc.models import load_tokenizer
+        from lrc.prompt import Prompt
+
+        self.flags = flags
+        self.prompt = Prompt(load_tokenizer(str(TOKENIZER)), "chinese-alpaca-2", "digit")
+        self.records = [to_record(question) for question in shared_questions("AI1000.xlsx", flags.questions)]
+        self.plain, self.packed = llama(flags.vocab_size).eval(), llama(flags.vocab_size).eval()
+        prune_last_layer(self.packed)
+
+    def parts(self) -> list[list[Any]]:
+        """The questions as lrc scores them, those of one call together."""
+        from lrc.scoring import chunks
+
+        return [[self.records[place] for place in chunk] for chunk in chunks(self.records)]
+
+    def run(self, name: str, records: list[Any]) -> Callable[[], Any]:
+        """What answers the records in one of the ways."""
+        kind, _, number = name.partition("-")
+        if kind == "lrc":
+            return partial(self._scorer(self.flags.votes if number else 1), records)
+        if kind == "generate":
+            return partial(generate, self.plain, self.prompt, records, int(number))
+        if kind == "harness":
+            return harness(self.plain, self.prompt, records)
+        if kind == "products":
+            return needed(self._rows(records), self.packed.config, training=False).alone(self.packed.config)
+        raise SystemExit(f"--sides {name}: unknown; see --help")
+
+    def _scorer(self, votes: int) -> Any:
+        import torch
+
+        from lrc.scoring import Scorer
+
+        return Scorer(self.packed, self.prompt, torch.device("cpu"), self.flags.row_tokens, votes)
+
+    def _rows(self, records: list[Any]) -> list[Any]:
+        from lrc.likelihood import ROW_TOKENS
+        from lrc.scoring import chunks
+        from lrc.tree import pack
+
+        rows = []
+        for chunk in chunks(records):
+            sequences = [sequence for place in chunk for sequence in self.prompt.candidates(records[place])]
+            rows += pack(sequences, self.flags.row_tokens or ROW_TOKENS)
+        return rows
 
 
 def generate(model: Any, prompt: Any, records: list[Any], batch: int) -> None:

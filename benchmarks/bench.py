@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
-import statistics
+import resource
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -45,22 +46,49 @@ def llama(vocab_size: int, *, layers: int = 8, width: int = 512) -> Any:
     return LlamaForCausalLM(config)
 
 
-def interleave(sides: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """Run the sides in turn; processor seconds (all threads) of each run. One run of each is thrown away first."""
+def interleave(sides: dict[str, Callable[[], Any]], rounds: int, *, warm_up: bool = True) -> dict[str, list[float]]:
+    """Run the sides in turn; processor seconds (all threads) of each run. The first, a warm-up, is thrown away."""
     seconds: dict[str, list[float]] = {name: [] for name in sides}
-    for turn in range(rounds + 1):
+    for turn in range(rounds + warm_up):
         for name, run in sides.items():
             start = time.process_time()
             run()
-            if turn:
+            if turn >= warm_up:
                 seconds[name].append(time.process_time() - start)
     return seconds
 
 
-def report_ratio(what: str, slow: Sequence[float], fast: Sequence[float]) -> None:
-    """Print how many times `fast` is faster: the median of the ratios round by round, and their range."""
+def report_speed(name: str, seconds: Sequence[float], questions: int, tokens: int, peak: float | None = None) -> None:
+    """Print the pace of one side over all its rounds.
+
+    Args:
+        questions: that it answered or learnt in all rounds.
+        tokens: that these have, computed one by one: the useful ones.
+        peak: MiB above the loaded model, where it was measured.
+    """
+    memory = "" if peak is None else f"; peak {peak:,.0f} MiB above the model"
+    total = sum(seconds)
+    print(f"{name}: {questions / total:.2f} questions, {tokens / total:,.0f} useful tokens a processor second{memory}")
+
+
+def report_ratio(what: str, slow: Sequence[float], fast: Sequence[float], unit: str = "times") -> None:
+    """Print how many times `fast` is faster over all rounds, and the least and the most of a round."""
     ratios = [a / b for a, b in zip(slow, fast, strict=True)]
-    print(f"{what}: {statistics.median(ratios):.2f} times (min {min(ratios):.2f}, max {max(ratios):.2f})", flush=True)
+    print(f"{what}: {sum(slow) / sum(fast):.2f} {unit} (min {min(ratios):.2f}, max {max(ratios):.2f})", flush=True)
+
+
+def peak_in_process(side: str) -> float:
+    """Run this benchmark's command again in a process of its own for the peak memory of one side; see `rise`."""
+    # Before this process has loaded anything: Linux counts a parent's pages into the peak of its child.
+    done = subprocess.run([sys.executable, *sys.argv, "--peak-of", side], stdout=subprocess.PIPE, text=True, check=True)
+    return float(done.stdout.split()[-1])
+
+
+def rise(run: Callable[[], Any]) -> float:
+    """MiB by which a run raises the peak of this process's memory."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    run()
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
 
 
 def machine() -> str:

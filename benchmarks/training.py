@@ -1,23 +1,44 @@
 """Training with packed trees against TRL's SFTTrainer on separate samples, interleaved in one process.
 
-    python benchmarks/training.py [--questions 48] [--rounds 3] [--vocab-size 55296] [--memory]
+    python benchmarks/training.py [--questions 48] [--rounds 3] [--sides lrc trl-6 trl-1 products] [--vocab-size 55296]
+    python benchmarks/training.py --rounds 1 --no-warm-up --sides lrc-orders --orders 4
+    python benchmarks/training.py --rounds 0 --memory --sides trl-8 --step 8
 
 Questions of the reference run's workbook, real tokenizer, a Llama of 8 layers and width 512 with random weights,
-float32, LoRA rank 8 on all projections, dropout 0, 24 questions an optimizer step. TRL runs with float32, without
-gradient checkpointing, at batch 6 and batch 1, and with its defaults (`--defaults`).
+float32, LoRA rank 8 on all projections, dropout 0, 24 questions an optimizer step. Sides:
+
+- `lrc`, and `lrc-orders`, which trains each question with its options in `--orders` orders;
+- `trl-6`, `trl-1`, or another batch: TRL in float32 without gradient checkpointing; `trl-defaults` has its own defaults
+  at batch 6;
+- `products`, the machine's rate: the matrix products that lrc's rows need, and nothing else (see products.py).
+
+A side's first run is a warm-up that is thrown away; long runs need none (`--no-warm-up`).
 """
 
 from __future__ import annotations
 
 import argparse
-import resource
-import subprocess
-import sys
 import tempfile
 import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-from bench import TOKENIZER, interleave, llama, machine, report_ratio, shared_questions
+from bench import (
+    TOKENIZER,
+    interleave,
+    llama,
+    machine,
+    peak_in_process,
+    report_ratio,
+    report_speed,
+    rise,
+    shared_questions,
+)
+from products import needed
+
+RANK = 8
 
 
 def main() -> None:
@@ -26,80 +47,133 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=48)
     parser.add_argument("--step", type=int, default=24, help="questions an optimizer step")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--no-warm-up", action="store_true", help="let the first run count")
+    parser.add_argument("--sides", nargs="+", default=["lrc", "trl-6", "trl-1", "products"])
     parser.add_argument("--vocab-size", type=int, default=55296)
     parser.add_argument("--row-tokens", type=int)
-    parser.add_argument("--defaults", action="store_true", help="also TRL with its own defaults")
-    parser.add_argument("--orders", type=int, help="also lrc with this many option orders a question")
-    parser.add_argument("--memory", action="store_true", help="peak memory above the loaded model, batch 8")
-    parser.add_argument("--peak-of", choices=["trl", "lrc"], help=argparse.SUPPRESS)
+    parser.add_argument("--orders", type=int, default=4)
+    parser.add_argument(
+        "--memory", action="store_true", help="also each side's peak memory in one step, in a process of its own"
+    )
+    parser.add_argument("--peak-of", help=argparse.SUPPRESS)
     flags = parser.parse_args()
     warnings.simplefilter("ignore")
     if flags.peak_of:
-        print(peak(flags))
-    elif flags.memory:
-        peaks = {side: _peak_in_process(side) for side in ("trl", "lrc")}
-        print(f"{machine()}: peak above the model {peaks['trl']:.0f} MiB (TRL), {peaks['lrc']:.0f} MiB (lrc)")
-        print(f"lrc / TRL: {peaks['lrc'] / peaks['trl']:.3f}")
+        flags.questions = flags.step
+        print(rise(make_side(flags.peak_of, workbook_records(flags.questions), flags).run))
     else:
         compare(flags)
 
 
 def compare(flags: argparse.Namespace) -> None:
     """Time all sides in turn and print the ratios."""
-    records = _records(flags.questions)
-    sides: dict[str, Any] = {
-        "lrc": lrc_trainer(records, flags, row_tokens=flags.row_tokens),
-        "trl batch 6": trl_trainer(records, flags, 6),
-        "trl batch 1": trl_trainer(records, flags, 1),
-    }
-    if flags.defaults:
-        sides["trl defaults"] = trl_trainer(records, flags, 6, bf16=True, gradient_checkpointing=True)
-    if flags.orders:
-        sides["lrc orders"] = lrc_trainer(records, flags, orders=flags.orders)
-    trainers = {name: side[0] for name, side in sides.items()}
-    seconds = interleave({name: trainer.train for name, trainer in trainers.items()}, flags.rounds)
-    print(machine(), sides["lrc"][1])
+    names = dict.fromkeys(["lrc", *flags.sides])
+    peaks = {name: peak_in_process(name) for name in names if name != "products"} if flags.memory else {}
+    print(machine())
+    for name, peak in peaks.items():
+        print(f"{name}: peak {peak:,.0f} MiB above the model, lrc's is {peaks['lrc'] / peak:.3f} of it")
+    if not flags.rounds:
+        return
+    records = workbook_records(flags.questions)
+    sides = {name: make_side(name, records, flags) for name in names}
+    runs = {name: side.run for name, side in sides.items()}
+    seconds = interleave(runs, flags.rounds, warm_up=not flags.no_warm_up)
     for name, taken in seconds.items():
-        loss = trainers[name].state.log_history[-1]["train_loss"]
-        print(f"{name}: {len(records) / min(taken):.2f} questions per processor second, loss {loss:.5f}")
-    for name in sides:
-        if name.startswith("trl"):
-            report_ratio(f"lrc against {name}", seconds[name], seconds["lrc"])
-    if flags.orders:
-        report_ratio(f"time of {flags.orders} orders against one", seconds["lrc orders"], seconds["lrc"])
+        if isinstance(sides[name], Side):
+            report_speed(name, taken, len(records) * flags.rounds, sides[name].separate * flags.rounds)
+            print(f"    {sides[name].tokens}loss {sides[name].loss:.5f}")
+    for name, taken in seconds.items():
+        if name == "products":
+            report_ratio("share of the machine's rate at the products that lrc needs", taken, seconds["lrc"], "of 1")
+        elif name == "lrc-orders":
+            report_ratio(f"time of {flags.orders} orders against one", taken, seconds["lrc"])
+        elif name != "lrc":
+            report_ratio(f"lrc against {name}", taken, seconds["lrc"])
 
 
-def lrc_trainer(
-    records: list[Any], flags: argparse.Namespace, *, orders: int = 1, row_tokens: int | None = None
-) -> tuple[Any, str]:
-    """A TreeTrainer over one epoch of the records, and a line about its tokens."""
-    from lrc.batches import StepSampler
+@dataclass
+class Side:
+    """A trainer, and the tokens of its questions one by one."""
+
+    trainer: Any
+    separate: int
+    tokens: str = ""
+
+    def run(self) -> None:
+        """Train one epoch."""
+        self.trainer.train()
+
+    @property
+    def loss(self) -> float:
+        """The mean of the epoch trained last."""
+        return float(self.trainer.state.log_history[-1]["train_loss"])
+
+
+@dataclass
+class Alone:
+    """lrc's matrix products alone."""
+
+    records: list[Any]
+    flags: argparse.Namespace
+
+    @cached_property
+    def run(self) -> Callable[[], None]:
+        """Multiply as often as one epoch needs."""
+        trainer = lrc_trainer(self.records, self.flags)
+        config = trainer.model.config
+        return needed(packed_rows(trainer), config, training=True, rank=RANK).alone(config)
+
+
+def make_side(name: str, records: list[Any], flags: argparse.Namespace) -> Side | Alone:
+    """The side of this name."""
+    kind, _, variant = name.partition("-")
+    if kind == "products":
+        return Alone(records, flags)
+    if kind == "lrc":
+        from lrc.tree import token_counts
+
+        trainer = lrc_trainer(records, flags, orders=flags.orders if variant else 1)
+        rows = packed_rows(trainer)
+        sequences = [sequence for batch in trainer.get_train_dataloader() for sequence in batch.sequences]
+        counts = token_counts(sequences, rows)
+        shown = f"{counts['unique_tokens']:,} tokens in {len(rows)} rows, {counts['sharing']:.2f} fold sharing; "
+        return Side(trainer, counts["separate_tokens"], shown)
+    if kind != "trl":
+        raise SystemExit(f"--sides {name}: unknown; see --help")
+    if variant == "defaults":
+        trainer = trl_trainer(records, flags, 6, bf16=True, gradient_checkpointing=True)
+    else:
+        trainer = trl_trainer(records, flags, int(variant))
+    return Side(trainer, sum(len(row["input_ids"]) - 1 for row in trainer.train_dataset))
+
+
+def packed_rows(trainer: Any) -> list[Any]:
+    """All rows of an epoch."""
+    return [row for batch in trainer.get_train_dataloader() for row in batch.rows]
+
+
+def lrc_trainer(records: list[Any], flags: argparse.Namespace, *, orders: int = 1) -> Any:
+    """A TreeTrainer over one epoch of the records."""
     from lrc.corpus import Drawing, tokenize
     from lrc.prompt import Prompt
     from lrc.trainer import TreeTrainer
-    from lrc.tree import pack, token_counts
 
     tokenizer = _tokenizer()
     prompt = Prompt(tokenizer, "chinese-alpaca-2", "digit")
     dataset = tokenize(records, prompt, stage="tokenize")
-    draw = Drawing(dataset, records, prompt, orders, 0)
-    trainer = TreeTrainer(
+    return TreeTrainer(
         model=llama(flags.vocab_size),
         args=_arguments(flags.step, bf16=False, gradient_checkpointing=False),
         peft_config=_lora(),
         processing_class=tokenizer,
         train_dataset=dataset,
-        draw=draw,
+        draw=Drawing(dataset, records, prompt, orders, 0),
         validation=None,
-        row_tokens=row_tokens,
+        row_tokens=flags.row_tokens,
     )
-    sequences = [s for record in range(len(records)) for s in draw((record, 0))]
-    steps = [[s for place in step for s in draw(place)] for step in StepSampler(dataset["passage"][:], flags.step)]
-    rows = [row for step in steps for row in pack(step, trainer.row_tokens)]
-    return trainer, f"{token_counts(sequences, rows)}"
 
 
-def trl_trainer(records: list[Any], flags: argparse.Namespace, batch: int, **settings: Any) -> tuple[Any, str]:
+def trl_trainer(records: list[Any], flags: argparse.Namespace, batch: int, **settings: Any) -> Any:
     """TRL's SFTTrainer on the same token ids, with its own collator."""
     from datasets import Dataset
     from trl import SFTTrainer
@@ -113,44 +187,32 @@ def trl_trainer(records: list[Any], flags: argparse.Namespace, batch: int, **set
         ids = sequence.tokens.tolist()
         rows.append({"input_ids": ids, "labels": [-100] * sequence.prompt_length + ids[sequence.prompt_length :]})
     settings = {"bf16": False, "gradient_checkpointing": False, **settings}
-    trainer = SFTTrainer(
+    return SFTTrainer(
         model=llama(flags.vocab_size),
         args=_arguments(batch, accumulation=flags.step // batch, **settings),
         peft_config=_lora(),
         processing_class=tokenizer,
         train_dataset=Dataset.from_list(rows),
     )
-    return trainer, ""
 
 
-def peak(flags: argparse.Namespace) -> float:
-    """MiB by which one step of eight questions rises above the loaded model."""
-    records = _records(8)
-    flags.step = 8
-    trainer, _ = lrc_trainer(records, flags) if flags.peak_of == "lrc" else trl_trainer(records, flags, 8)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    trainer.train()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-
-
-def _peak_in_process(side: str) -> float:
-    command = [sys.executable, __file__, "--peak-of", side]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return float(done.stdout.split()[-1])
-
-
-def _records(count: int) -> list[Any]:
-    """Passages drawn at random (seeded), with all their questions: the workbook's own sharing."""
+def workbook_passages() -> list[list[Any]]:
+    """The questions of each passage of the workbook, passages in a seeded random order."""
     import random
-
-    from lrc.alpaca import to_record
 
     passages: dict[str, list[Any]] = {}
     for question in shared_questions("AI.xlsx"):
         passages.setdefault(question.passage, []).append(question)
     groups = list(passages.values())
     random.Random(0).shuffle(groups)
-    chosen = [question for group in groups for question in group]
+    return groups
+
+
+def workbook_records(count: int) -> list[Any]:
+    """Passages drawn at random (seeded), with all their questions: the workbook's own sharing."""
+    from lrc.alpaca import to_record
+
+    chosen = [question for group in workbook_passages() for question in group]
     return [to_record(question) for question in chosen[:count]]
 
 
@@ -184,7 +246,7 @@ def _lora() -> Any:
     from peft import LoraConfig
 
     projections = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-    return LoraConfig(r=8, lora_alpha=16, lora_dropout=0.0, target_modules=projections, task_type="CAUSAL_LM")
+    return LoraConfig(r=RANK, lora_alpha=16, lora_dropout=0.0, target_modules=projections, task_type="CAUSAL_LM")
 
 
 if __name__ == "__main__":
