@@ -176,13 +176,18 @@ def _needs_sentencepiece(name: str, revision: str) -> bool:
     )
 
 
+def plain_lines_in_a_pipe() -> None:
+    """Keep transformers' own bars out of what is not a terminal."""
+    if not sys.stderr.isatty():
+        disable_progress_bar()
+
+
 @contextmanager
 def _loading(name: str, what: str) -> Any:
     """Turn the many ways in which loading fails into one line."""
     if not name:
         raise ModelError(f"no {what} was named; give model_name_or_path")
-    if not sys.stderr.isatty():
-        disable_progress_bar()  # a pipe gets plain lines
+    plain_lines_in_a_pipe()
     try:
         yield
     except (HFValidationError, LocalEntryNotFoundError, OSError) as error:

@@ -1,0 +1,20 @@
+"""What `lrc demo` says of itself, and the tiny base that it makes. The whole of it takes minutes: `make demo`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from lrc.demo import verdict
+
+
+def test_it_claims_that_the_questions_are_known_by_heart_only_where_they_are() -> None:
+    assert "by heart" in verdict(1.0) and "not learnt" not in verdict(1.0)
+    assert verdict(0.25).startswith("The training questions were not learnt by heart")
+
+
+def test_making_a_base_in_a_pipe_tells_nothing(tmp_path: Path) -> None:
+    program = "from pathlib import Path; from lrc.tinybase import make_base; make_base(Path('base'), ['文章', '問題'])"
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert (tmp_path / "base" / "model.safetensors").is_file() and done.stderr == ""
