@@ -49,7 +49,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "row_tokens": 512,
         },
         data={"validation_file": {"name": "AI_validation.json", "sha256": "ab" * 32, "questions": 200}},
-        base=fingerprint_base(str(base)),
+        base=fingerprint_base(str(base), "main"),  # the revision that a recipe has by default
         versions={"trl": "1.16.0"},
     ).write(folder / "lrc_run.json")
     lines = [{"step": 1, "eval_accuracy": 0.5}, {"step": 2, "loss": 1.0}, {"step": 3, "eval_accuracy": 0.74}]

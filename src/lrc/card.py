@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from lrc.run import METRICS_FILE, Run, read_run
 from lrc.scrub import is_local, scrub
 from lrc.weights import ADAPTER_CONFIG
 
+COMMIT = re.compile(r"[0-9a-f]{40}")
 TAGS = ["lrc", "lora", "sft", "trl", "multiple-choice", "reading-comprehension"]
 LIMITS = """- It chooses among given options; it does not explain, and does not say that no option is right.
 - Accuracy on one set of questions says little about another. Where the right option often stands word for
@@ -84,7 +86,8 @@ def base_name(run: Run | None, adapter: dict[str, Any]) -> tuple[str | None, boo
     """The base model's name without any local path, and whether the Hub knows it."""
     recorded = run.base if run else {}
     if name := recorded.get("name"):
-        return str(name), "/" in name or bool(recorded.get("revision"))
+        # Of a folder its last part is recorded, and the revision that the recipe names; of the Hub always a commit.
+        return str(name), "/" in name or COMMIT.fullmatch(str(recorded.get("revision"))) is not None
     name = adapter.get("base_model_name_or_path")
     return (scrub(name, "name_or_path"), not is_local(name)) if name else (None, False)
 
