@@ -154,6 +154,15 @@ def test_what_is_typed_is_shown_and_never_run(address: str) -> None:
         assert browser.execute_script("return window.broken") is None
 
 
+def test_the_box_that_has_the_keyboard_is_outlined(address: str) -> None:
+    with opened(address) as browser:
+        type_in(browser, "question", "甲")
+        outline = "const s = getComputedStyle(document.activeElement); return [s.outlineStyle, s.outlineColor]"
+        style, colour = browser.execute_script(outline)
+    # WCAG 2.2, 1.4.11: blue on white, well beyond a contrast of 3.
+    assert (style, colour) == ("solid", "rgb(37, 99, 235)")
+
+
 def test_what_is_missing_is_a_line_each(address: str) -> None:
     with opened(address) as browser:
         type_in(browser, "option1", "甲")
