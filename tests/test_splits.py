@@ -63,6 +63,22 @@ def test_answers_are_balanced() -> None:
             assert abs(mine - count / 5) < 5
 
 
+@pytest.mark.parametrize("fraction", [0.05, 0.1, 0.2, 0.5])
+def test_validation_has_its_share_of_clusters_of_every_size(fraction: float) -> None:
+    clusters, answers = sample(2, 2000)
+    sizes = Counter(clusters)
+    validation = split(clusters, answers, fraction, seed=3)
+    mine = Counter(sizes[cluster] for cluster in {c for c, v in zip(clusters, validation, strict=True) if v})
+    for size, count in Counter(sizes.values()).items():
+        assert abs(mine[size] - fraction * count) <= 2
+    places = Counter(
+        sizes[cluster]
+        for cluster in {c for c, p in zip(clusters, folds(clusters, answers, 5, 3), strict=True) if p == 4}
+    )
+    for size, count in Counter(sizes.values()).items():
+        assert abs(places[size] - count / 5) <= 2
+
+
 def test_another_seed_is_another_split_and_the_same_seed_the_same() -> None:
     clusters, answers = sample(3)
     one, same, other = (split(clusters, answers, 0.2, seed) for seed in (1, 1, 2))

@@ -65,7 +65,11 @@ def expected_leak(passages: Sequence[int], fraction: float) -> float:
 
 
 def _divide(clusters: Sequence[int], answers: Sequence[int | None], shares: Sequence[float], seed: int) -> list[int]:
-    """Give each cluster, in random order, to the part that it brings nearest to its share."""
+    """Give each cluster to the part that it brings nearest to its share, large ones first.
+
+    Those of one size come one after the other, in random order, so that a part has its share of each size: in a mixed
+    order a small part would be filled by small clusters before it lacks enough for a large one.
+    """
     sizes: dict[int, Sizes] = {}
     for cluster, answer in zip(clusters, answers, strict=True):
         sizes.setdefault(cluster, Counter())[answer] += 1
@@ -73,6 +77,7 @@ def _divide(clusters: Sequence[int], answers: Sequence[int | None], shares: Sequ
         raise ValueError(f"{len(sizes)} clusters of passages, expected {len(shares)} or more")
     order = sorted(sizes)
     Random(seed).shuffle(order)
+    order.sort(key=lambda cluster: -sizes[cluster].total())
     parts = _Parts(shares, max(size.total() for size in sizes.values()))
     chosen = {cluster: parts.place(sizes[cluster]) for cluster in order}
     _fill_empty(chosen, sizes, len(shares))
