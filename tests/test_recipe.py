@@ -126,6 +126,11 @@ def test_every_mistake_is_named_with_its_line(path: Path) -> None:
         ),
         ("fp16: true\nbf16: true", "qlora.yaml: fp16 and bf16 are both true; keep one"),
         (
+            "answer_style: text\ntemplate: plain\noption_orders: 4",
+            "qlora.yaml: option_orders is 4, but the prompt lists no options, so their order is nothing to it; "
+            "set list_options: true, or remove it",
+        ),
+        (
             "list_options: false",
             "qlora.yaml: list_options is false, expected true where answer_style is digit",
         ),

@@ -128,6 +128,11 @@ class DataArguments:
             self.list_options = lists_options(self.answer_style, self.template)
         if self.answer_style == "digit" and not self.list_options:
             raise ValueError("list_options is false, expected true where answer_style is digit")
+        if self.option_orders > 1 and not self.list_options:
+            raise ValueError(
+                f"option_orders is {self.option_orders}, but the prompt lists no options, so their order is nothing "
+                "to it; set list_options: true, or remove it"
+            )
         if self.score_normalisation != "character" and self.answer_style == "digit":
             raise ValueError(
                 f"score_normalisation is {self.score_normalisation}, but digits are scored as they are; remove it"
