@@ -273,7 +273,7 @@ def until(moment: Callable[[], bool]) -> None:
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds the processes of a run in /proc")
 @pytest.mark.parametrize("seen_late", [False, True])
 def test_one_that_is_killed_ends_all_with_a_line(folder: Path, tmp_path: Path, seen_late: bool) -> None:
-    # The others fail by the loss of it, sometimes before the launcher looks.
+    # A collective's thread aborts the others for the loss of it, sometimes before the launcher looks.
     words = ["train", folder / "recipe.yaml", "--accelerate-config", CPU_2, "--output_dir", tmp_path / "a"]
     command = [sys.executable, "-m", "lrc", *map(str, words), "--max_steps", "100000", *batch(2)]
     with (tmp_path / "log").open("w") as log:
@@ -287,7 +287,8 @@ def test_one_that_is_killed_ends_all_with_a_line(folder: Path, tmp_path: Path, s
             launcher.send_signal(signal.SIGSTOP)
         os.kill(second, signal.SIGKILL)
         if seen_late:
-            until(lambda: not is_running(first))
+            os.kill(first, signal.SIGABRT)
+            until(lambda: not is_running(first) and not is_running(second))
             launcher.send_signal(signal.SIGCONT)
         assert launcher.wait(PATIENCE) == 128 + signal.SIGKILL
     finally:
