@@ -128,7 +128,7 @@ def test_convert_and_evaluate_end_with_0(labelled: Path, tmp_path: Path, capsys:
     lines = capsys.readouterr().out.splitlines()
     assert any(line.startswith("accuracy  ") for line in lines)
     # Which answers the two questions have is the fixture's; both were answered with 2.
-    assert [line.split()[3:] for line in lines if "was answered" in line] == [["0", "1"], ["0", "1"]]
+    assert [line.split()[4:] for line in lines if line.startswith("where ")] == [["0", "1"], ["0", "1"]]
 
 
 def test_an_output_that_exists_is_kept(labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

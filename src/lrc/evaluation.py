@@ -175,7 +175,7 @@ def _confusion(table: Sequence[Sequence[int]]) -> list[str]:
     """A line a right answer that occurs: how often it was answered with each option."""
     width = max(len(str(count)) for row in table for count in row)
     shown = {k: "  ".join(f"{count:>{width}}" for count in row) for k, row in enumerate(table, start=1) if any(row)}
-    return [f"{f'{k} was answered':<22}{counts}" for k, counts in shown.items()]
+    return [f"{f'where {k} is right':<22}{counts}" for k, counts in shown.items()]
 
 
 def _difference(pair: Mapping[str, float]) -> str:
