@@ -26,7 +26,7 @@ MACHINERY = """
     tokencache tokentable tokenizing corpus checkpoint space stopping history adapter pissa neftune ingredients durable
     validation
     trainer
-    rundir shard graft merged probes sidefile together answering tinybase trial page
+    rundir versions shard graft merged probes sidefile together answering tinybase trial page
     ledger standins skeleton topology footprint remedies precision workload specimens outlook
     sweepfile contender standings study
 """

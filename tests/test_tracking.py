@@ -123,9 +123,11 @@ def test_tensorboard_gets_it_all(folder: Path, tmp_path: Path) -> None:
     assert {"eval/ci_low", "eval/ci_high", "train/loss"} <= set(found.Tags()["scalars"])
 
 
-def test_trackio_gets_it_all(folder: Path, tmp_path: Path) -> None:
+def test_trackio_gets_it_all_and_tensorboard_too(folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("trackio")
-    words = [sys.executable, "-m", "lrc.sft", "--config", str(folder / "recipe.yaml"), "--report_to", "trackio"]
+    pytest.importorskip("tensorboard")
+    words = [sys.executable, "-m", "lrc.sft", "--config", str(folder / "recipe.yaml")]
+    words += ["--report_to", "trackio", "tensorboard"]
     told = subprocess.run(
         [*words, "--output_dir", str(tmp_path / "my-run"), "--run_name", "first"],
         capture_output=True,
@@ -144,6 +146,7 @@ def test_trackio_gets_it_all(folder: Path, tmp_path: Path) -> None:
         assert [log[f"train/{name}"] for log in logs if "train/loss" in log] == wanted
     wanted = [line["eval_accuracy"] for line in lines(tmp_path / "my-run") if "eval_accuracy" in line]
     assert [log["eval/accuracy"] for log in logs if "eval/accuracy" in log] == wanted and len(wanted) == 2
+    assert list((tmp_path / "my-run/runs").glob("*/events.out.*"))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 from lrc.dtypes import settle
 from lrc.errors import RecipeError
 from lrc.strictyaml import Mapping, read_mapping, refuse_tokens
-from lrc.values import fault, fits, takes_list
+from lrc.values import fault, fits, takes_list, takes_text
 
 if TYPE_CHECKING:
     from lrc.arguments import AdapterArguments, DataArguments, ModelArguments, TrainingArguments
@@ -202,7 +202,7 @@ def _unknown(key: str, known: dict[str, _Key]) -> str:
 
 def _as_list(value: Any, hint: Any) -> Any:
     """A text where a list is wanted, such as `all-linear`, stands for a list of it, as upstream has it."""
-    return [value] if isinstance(value, str) and takes_list(hint) else value
+    return [value] if isinstance(value, str) and takes_list(hint) and not takes_text(hint) else value
 
 
 def _build(classes: Sequence[type], values: dict[str, Any], name: str) -> tuple[Any, ...]:

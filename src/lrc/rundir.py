@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from lrc.progress import say
 from lrc.run import RUN_FILE, Run, read_run
 from lrc.space import disk_failures_told
 
-PACKAGES = ("lrc", "torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "datasets")
 WEIGHTS = ("adapter_model.safetensors", "model.safetensors")
 
 
@@ -148,8 +146,3 @@ def file_digest(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def versions() -> dict[str, str]:
-    """The versions of the packages that decide what a run gives."""
-    return {name: version(name) for name in PACKAGES}

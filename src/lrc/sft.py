@@ -35,7 +35,7 @@ from lrc.prompt import Prompt
 from lrc.recipe import Recipe, load_recipe
 from lrc.refusal import errors_told
 from lrc.run import RUN_FILE, Run
-from lrc.rundir import RunFolder, refuse_sources_in, versions
+from lrc.rundir import RunFolder, refuse_sources_in
 from lrc.space import Space
 from lrc.stopping import Stopping
 from lrc.summary import show
@@ -43,6 +43,7 @@ from lrc.together import claimed_together
 from lrc.tracking import close_trackers
 from lrc.trainer import TreeTrainer
 from lrc.validation import AUTO, Conclusion, Validation
+from lrc.versions import versions
 
 # Where a run's results do not depend on a key, another value of it is still the same run.
 NOT_IDENTITY = (

@@ -54,22 +54,30 @@ def fits(value: Any, hint: Any) -> bool:
 
 def expected(hint: Any) -> str:
     """What a field takes, in words: `a whole number or nothing`."""
-    arms = list(get_args(hint)) if get_origin(hint) in (Union, UnionType) else [hint]
+    arms = _arms(hint)
     words = [NAMES.get(arm) or NAMES.get(get_origin(arm)) or _worded(arm) for arm in arms if arm is not type(None)]
     known = list(dict.fromkeys(word for word in words if word))
     return _listed(known + (["nothing"] if type(None) in arms else []))
 
 
 def takes_list(hint: Any) -> bool:
-    """Whether a list is among the types of a field, and a single text is not."""
-    arms = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-    return str not in arms and any(get_origin(arm) is list for arm in arms)
+    """Whether a list is among the types of a field."""
+    return any(get_origin(arm) is list for arm in _arms(hint))
+
+
+def takes_text(hint: Any) -> bool:
+    """Whether a single text is among the types of a field."""
+    return str in _arms(hint)
 
 
 def shown(value: Any) -> str:
     """A value the way YAML writes it, cut where it is long."""
     text = "empty" if value is None else json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 60 else f"{text[:60]}…"
+
+
+def _arms(hint: Any) -> list[Any]:
+    return list(get_args(hint)) if get_origin(hint) in (Union, UnionType) else [hint]
 
 
 def _is_a(value: Any, hint: Any) -> bool:
@@ -84,7 +92,7 @@ def _is_a(value: Any, hint: Any) -> bool:
 
 def _names(hint: Any) -> list[Any]:
     """The values of enumerations and literals among the types of a field; upstream has `SomeEnum | str`."""
-    arms = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    arms = _arms(hint)
     literals = [choice for arm in arms if get_origin(arm) is Literal for choice in get_args(arm)]
     members = [member.value for arm in arms if isinstance(arm, type) and issubclass(arm, Enum) for member in arm]
     return literals + members
