@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from lrc import sft
+from lrc import cli, sft
 from lrc.alpaca import dump_records, to_record
 from lrc.questions import Question
 from lrc.tinybase import make_base
@@ -58,8 +58,17 @@ def make_run(
 
 def run(folder: Path, output: Path, *overrides: str) -> int:
     """Run training's entrypoint in this process on what `make_run` wrote; its exit status."""
+    return _status(sft.main, ["--config", str(folder / "recipe.yaml"), "--output_dir", str(output), *overrides])
+
+
+def lrc(*words: str | Path) -> int:
+    """Run a command of lrc in this process; its exit status."""
+    return _status(cli.main, [str(word) for word in words])
+
+
+def _status(main: Callable[[list[str]], None], words: list[str]) -> int:
     try:
-        sft.main(["--config", str(folder / "recipe.yaml"), "--output_dir", str(output), *overrides])
+        main(words)
     except SystemExit as end:
         return int(end.code or 0)
     return 0

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from small_runs import make_run
+from small_runs import lrc, make_run
 
-from lrc import cli, sft
+from lrc import sft
 from lrc.alpaca import dump_records, to_record
 from lrc.answering import Asking, load_scorer
 from lrc.calibration import fit_temperature, log_loss
@@ -55,14 +55,6 @@ def train(folder: Path, output: Path, *overrides: str) -> Path:
 def chosen(folder: Path) -> Path:
     """An adapter whose normalisation its validation questions chose."""
     return train(folder, folder / "chosen", "--score_normalisation", "auto")
-
-
-def lrc(*words: str | Path) -> int:
-    try:
-        cli.main([str(word) for word in words])
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
 
 
 def evaluate(folder: Path, output: Path, *words: str | Path) -> dict[str, Any]:

@@ -22,7 +22,7 @@ LIGHT = """
 """
 MACHINERY = """
     dtypes strictyaml values tracking arguments overrides recipe weights fingerprint scrub card hub tree prompt
-    attention lastlayer likelihood models quantization scoring batches pace shorten fitting workers
+    attention lastlayer likelihood models quantization shorten scoring batches pace fitting workers
     tokencache tokentable tokenizing corpus checkpoint space stopping history adapter pissa neftune ingredients durable
     validation
     trainer

@@ -20,9 +20,9 @@ from lrc.errors import DataError, ModelError, RecipeError
 from lrc.fingerprint import CONFIG, find_base, fingerprint_base, read_json, verify_base
 from lrc.graft import Graft, NotStreamed
 from lrc.manifest import checksum
-from lrc.models import check_vocabulary, load_for_answering, load_tokenizer
+from lrc.models import check_vocabulary, load_for_answering, load_tokenizer, positions
 from lrc.output import new_file
-from lrc.progress import Advance, silence, track
+from lrc.progress import Advance, say, silence, track
 from lrc.prompt import Prompt, question_of
 from lrc.quantization import as_trained
 from lrc.run import Run, lists_options, read_run
@@ -135,6 +135,8 @@ def _temperature(runs: Sequence[Run], asked: tuple[Any, ...]) -> float:
 def answer(scorer: Scorer, records: Sequence[Record], side: SideFile | None = None) -> list[OptionScores]:
     """Score every record, the processes of a launch sharing the work; all of them get all scores, in order.
 
+    A passage that is too long for the model is shortened, and a line names the question.
+
     The scores are those of one process, to the last bit: whole chunks are shared out, and a chunk is computed alike
     wherever that happens.
 
@@ -142,11 +144,16 @@ def answer(scorer: Scorer, records: Sequence[Record], side: SideFile | None = No
         side: where this process's scores are kept until the output is there.
 
     Raises:
+        DataError: a question is too long without its passage.
         ModelError: a score is not a number.
     """
     state = processes()
     if not state.is_main_process:
         silence()
+    records, shortened = scorer.fitted(records)
+    if shortened and state.is_main_process:
+        limit = positions(scorer.model.config)
+        say(f"{len(shortened)} passages shortened to fit the model's {limit} positions: {', '.join(shortened)}")
     share = state.process_index, state.num_processes
     with track("answer", sum(map(len, chunks(records)[share[0] :: share[1]]))) as advance:
         mine = _share(scorer, records, share, side, advance)

@@ -12,7 +12,8 @@ from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from trl.trainer.utils import get_peft_config, get_quantization_config
 
 from lrc.errors import RecipeError
-from lrc.models import load_base, load_config
+from lrc.models import load_base, load_config, positions
+from lrc.progress import say
 from lrc.recipe import Recipe
 
 
@@ -38,6 +39,21 @@ def quantization_of(recipe: Recipe) -> BitsAndBytesConfig | None:
         )
     quantization.bnb_4bit_quant_storage = getattr(torch, storage)
     return quantization
+
+
+def settle_length(recipe: Recipe, config: Any) -> None:
+    """Lower the recipe's `max_length` to the positions that its base has; none at all becomes their number.
+
+    Args:
+        config: the base's configuration.
+    """
+    limit, args = positions(config), recipe.training
+    if limit is None or (args.max_length is not None and args.max_length <= limit):
+        return
+    if args.max_length is not None and args.process_index == 0:
+        base = recipe.model.model_name_or_path
+        say(f"max_length: {base} has {limit} positions, so it is that and not {args.max_length}")
+    args.max_length = limit
 
 
 def base_of(recipe: Recipe) -> Any:

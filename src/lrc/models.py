@@ -60,6 +60,12 @@ def load_config(name: str, revision: str = "main", *, trust_remote_code: bool = 
         return AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
 
 
+def positions(config: Any) -> int | None:
+    """How many tokens of a sequence a model has positions for; None where its configuration does not say."""
+    found: int | None = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return found
+
+
 def load_base(
     name: str,
     *,

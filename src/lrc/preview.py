@@ -15,7 +15,7 @@ from lrc.corpus import Drawing, read_corpus
 from lrc.dtypes import device_type
 from lrc.errors import ModelError
 from lrc.footprint import Planner, read_memory
-from lrc.ingredients import adapter_of
+from lrc.ingredients import adapter_of, settle_length
 from lrc.likelihood import row_budget
 from lrc.memory import available_memory
 from lrc.models import load_config, load_tokenizer
@@ -60,6 +60,8 @@ def preview(
     device = device_type(use_cpu=bool(loaded.given.get("use_cpu")))
     topology = read_topology(accelerate_config, device=device, gpu_assumed=capacity is not None)
     config = _config(loaded)
+    if config:
+        settle_length(loaded, config)
     precision = settle_precision(loaded, config, topology.device, assumed=topology.device != device)
     row_tokens = row_budget(torch.device(topology.device), loaded.data.row_tokens, training=True)
     build = _build(loaded, config, precision, topology) if config else None

@@ -14,12 +14,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lrc.alpaca import Record
-from lrc.errors import RecipeError
+from lrc.alpaca import Record, with_question
+from lrc.errors import DataError, RecipeError
 from lrc.likelihood import row_budget, sequence_scores
+from lrc.models import positions
 from lrc.progress import Advance
 from lrc.prompt import Prompt, question_of, reordered
 from lrc.questions import Question, option_orders
+from lrc.shorten import shorten
 from lrc.tree import TokenSequence
 
 RECORDS_AT_A_TIME = 128
@@ -94,6 +96,32 @@ class Scorer:
             scores.update(part)
             advance(len(part))
         return [scores[i] for i in range(len(records))]
+
+    def fitted(self, records: Sequence[Record]) -> tuple[list[Record], list[str]]:
+        """The records as the model can take them, and the ids of those whose passages were shortened for it.
+
+        Raises:
+            DataError: a question and its options alone have more tokens than the model has positions.
+        """
+        limit = positions(self.model.config)
+        fitted = [record if limit is None else self._fitted(record, limit) for record in records]
+        return fitted, [now.id for now, before in zip(fitted, records, strict=True) if now is not before]
+
+    def _fitted(self, record: Record, limit: int) -> Record:
+        def fits(question: Question) -> bool:
+            asked = self.prompt.candidates(with_question(record, question))
+            return max(len(sequence.tokens) for sequence in asked) <= limit
+
+        question = question_of(record)
+        if fits(question):
+            return record
+        shorter = shorten(question, fits)
+        if shorter is None:
+            raise DataError(
+                f"question {record.id}: without its passage it still has more tokens than the model has positions, "
+                f"{limit}; shorten it, or use another base"
+            )
+        return with_question(record, shorter)
 
     def parts(
         self, records: Sequence[Record], known: Container[int] = (), share: tuple[int, int] = (0, 1)

@@ -27,8 +27,8 @@ from lrc.errors import MachineError, RecipeError
 from lrc.fingerprint import fingerprint_base
 from lrc.history import History
 from lrc.hub import publish_folder
-from lrc.ingredients import adapter_of, base_of
-from lrc.models import check_vocabulary, load_tokenizer
+from lrc.ingredients import adapter_of, base_of, settle_length
+from lrc.models import check_vocabulary, load_config, load_tokenizer
 from lrc.outcomes import OUTCOMES_FILE, Outcome, write_outcomes
 from lrc.progress import say, silence
 from lrc.prompt import Prompt
@@ -63,10 +63,12 @@ def train(recipe: Recipe) -> None:
     check_processes(args.world_size)
     if args.process_index:
         silence()
-    if args.trust_remote_code and args.process_index == 0:
-        say(f"trust_remote_code: code that comes with {base.model_name_or_path} runs on this machine")
-    tokenizer = load_tokenizer(base.model_name_or_path, base.model_revision, trust_remote_code=args.trust_remote_code)
+    name, revision, remote_code = base.model_name_or_path, base.model_revision, args.trust_remote_code
+    if remote_code and args.process_index == 0:
+        say(f"trust_remote_code: code that comes with {name} runs on this machine")
+    tokenizer = load_tokenizer(name, revision, trust_remote_code=remote_code)
     prompt = Prompt(tokenizer, data.template, data.answer_style, data.list_options)
+    settle_length(recipe, load_config(name, revision, trust_remote_code=remote_code))
     training = _read(data.train_file, recipe, prompt, "training questions")
     validation = _read(data.validation_file, recipe, prompt, "validation questions")
     output = Path(args.output_dir)
@@ -74,7 +76,7 @@ def train(recipe: Recipe) -> None:
     with claimed_together(output / RUN_FILE, output), redirect_stdout(sys.stderr):
         _train(recipe, prompt, training, validation)
     if args.process_index == 0:
-        show(output, base.model_name_or_path)
+        show(output, name)
 
 
 def _train(recipe: Recipe, prompt: Prompt, training: Corpus, validation: Corpus) -> None:

@@ -59,7 +59,7 @@ class Trial:
             The scores, and one `InOrder` for each order; none where the order cannot matter: the prompt lists no
             options, or only one order makes sense.
         """
-        record = to_record(question)
+        (record,), _ = self.scorer.fitted([to_record(question)])
         orders = option_orders(question, len(question.options)) if self.scorer.prompt.list_options else []
         if len(orders) < 2:
             return self.scorer([record])[0], []
@@ -82,7 +82,7 @@ class Trial:
                 tell(done)
                 advance(done)
 
-            scores = self.scorer(records, both)
+            scores = self.scorer(self.scorer.fitted(records)[0], both)
         predictions = [score.prediction for score in scores]
         write_submission(output, [record.id for record in records], predictions)
         return _summary(records, predictions)
