@@ -13,6 +13,7 @@ from lrc.alpaca import (
     Record,
     check_test_ids,
     dump_records,
+    encode_record,
     layout_of,
     load_records,
     to_record,
@@ -85,6 +86,9 @@ def test_what_is_no_question_stays_prompt_and_completion(output: str) -> None:
         (FOREIGN | {"options": "甲乙"}, "options is"),
         (FOREIGN | {"passage": "文章", "question": "問？", "options": ["甲", "丙"]}, "does not agree"),
         (FOREIGN | {"passage": "文章", "question": "問？", "options": ["甲", "乙"], "output": "3"}, "does not agree"),
+        (FOREIGN | {"row": True}, "row is true, expected a whole number"),
+        (FOREIGN | {"row": 2.5}, "row is 2.5, expected a whole number"),
+        (json.loads(encode_record(to_record(ask(2)))) | {"row": True}, "row is true"),
         (FOREIGN | {"input": "\ud800"}, "half a surrogate pair at character 1"),
     ],
 )

@@ -145,8 +145,10 @@ def _from_object(item: Any, number: int) -> Record:
     texts = {key: _text(item, key) for key in ("instruction", "input", "output")}
     name = str(number) if item.get("id") is None else _text(item, "id") or ""
     record = Record(name, texts["instruction"] or "", texts["input"] or "", texts["output"], None)
-    parts = _parts(item) if "options" in item else None
-    question = _question(record, parts, item.get("row"))
+    parts, row = _parts(item) if "options" in item else None, item.get("row")
+    if type(row) not in (int, type(None)):  # true is an int, too
+        raise ValueError(f"row is {_short(row)}, expected a whole number")
+    question = _question(record, parts, row)
     if parts is not None and (question is None or not _agrees(record, question)):
         raise ValueError(
             "input or output does not agree with passage, question and options; "
@@ -160,11 +162,9 @@ def _agrees(record: Record, question: Question) -> bool:
 
 
 def _parts(item: dict[str, Any]) -> Parts:
-    options, row = item["options"], item.get("row")
+    options = item["options"]
     if not isinstance(options, list) or not all(isinstance(option, str) for option in options):
         raise ValueError(f"options is {_short(options)}, expected a list of texts")
-    if not isinstance(row, int | None):
-        raise ValueError(f"row is {_short(row)}, expected a number")
     for option in options:
         _refuse_surrogates("options", option)
     return _text(item, "passage") or "", _text(item, "question") or "", tuple(options)
