@@ -81,6 +81,13 @@ def test_a_folder_that_is_not_there_is_not_looked_for_on_the_hub(name: str) -> N
         find_base(name)
 
 
+def test_a_base_that_is_not_there_is_asked_for_by_the_name_that_the_caller_has_for_it() -> None:
+    with pytest.raises(ModelError, match="say where the base model is with --model$"):
+        find_base("./nowhere", flag="--model")
+    with pytest.raises(ModelError, match="say where the base model is with model_name_or_path$"):
+        fingerprint_base("someone/nothing", flag="model_name_or_path")
+
+
 def test_a_name_on_the_hub_is_found_in_its_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commit = "0123456789abcdef0123456789abcdef01234567"
     repository = tmp_path / "models--someone--base"

@@ -99,7 +99,7 @@ def _recognise(model: str, adapters: Sequence[Path]) -> None:
     """
     if not adapters:
         return
-    base = find_base(model)
+    base = find_base(model, flag="--model")
     if "quantization_config" in _settings(base / CONFIG):
         return  # a copy in 4 bits, of which nothing says what it was
     for adapter in adapters:
@@ -207,7 +207,8 @@ def facts(model: str, asking: Asking, data: Path) -> list[Any]:
     sums = [checksum(file) for file in files]
     software = [version(name) for name in ("lrc", "torch", "transformers", "peft")]
     runs = [asdict(run) for run in _runs(model, asking)]
-    return [fingerprint_base(model), sums, named, runs, state.num_processes, state.device.type, software]
+    base = fingerprint_base(model, flag="--model")
+    return [base, sums, named, runs, state.num_processes, state.device.type, software]
 
 
 def read_askable(path: Path) -> list[Record]:

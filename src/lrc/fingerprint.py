@@ -37,12 +37,13 @@ VOLATILE = {"_name_or_path", "transformers_version"}  # keys of config.json that
 SAMPLES, SAMPLE_BYTES = 16, 64
 
 
-def find_base(name: str, revision: str | None = None) -> Path:
+def find_base(name: str, revision: str | None = None, flag: str = "--base-model") -> Path:
     """The folder of a base model: as named, or as the Hub's client keeps it, fetched where it can be.
 
     Args:
         name: a folder, or a name on the Hub.
         revision: a branch, tag or commit on the Hub.
+        flag: of the command line, or the recipe's key, with which the base is named.
 
     Raises:
         ModelError: it is neither, or cannot be had.
@@ -50,14 +51,14 @@ def find_base(name: str, revision: str | None = None) -> Path:
     folder = Path(name).expanduser()
     if not folder.is_dir():
         if folder.is_absolute() or name.startswith(".") or name.count("/") > 1:
-            raise ModelError(f"{name}: no such folder; say where the base model is with --base-model")
-        folder = _fetch(name, revision)
+            raise ModelError(f"{name}: no such folder; say where the base model is with {flag}")
+        folder = _fetch(name, revision, flag)
     if not (folder / CONFIG).is_file():
         raise ModelError(f"{name}: no {CONFIG}; name a folder that holds a model")
     return folder
 
 
-def fingerprint_base(name: str, revision: str | None = None) -> dict[str, Any]:
+def fingerprint_base(name: str, revision: str | None = None, flag: str = "--base-model") -> dict[str, Any]:
     """What to record of a base model.
 
     `weights_sha256` covers every tensor's name, dtype and shape, and 16 pieces of 64 bytes at equal distances
@@ -69,6 +70,7 @@ def fingerprint_base(name: str, revision: str | None = None) -> dict[str, Any]:
     Args:
         name: a folder, or a name on the Hub.
         revision: a branch, tag or commit on the Hub.
+        flag: see `find_base`.
 
     Returns:
         name (a folder's last part alone), revision (on the Hub the commit), config_sha256, weights_sha256,
@@ -77,7 +79,7 @@ def fingerprint_base(name: str, revision: str | None = None) -> dict[str, Any]:
     Raises:
         ModelError: there is no such model, or its files are damaged.
     """
-    folder = find_base(name, revision)
+    folder = find_base(name, revision, flag)
     local = Path(name).expanduser().is_dir()
     return {
         "name": folder.resolve().name if local else name,
@@ -161,7 +163,7 @@ def _tokenizer_sum(folder: Path) -> str | None:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path else None
 
 
-def _fetch(name: str, revision: str | None) -> Path:
+def _fetch(name: str, revision: str | None, flag: str) -> Path:
     files = [CONFIG, "generation_config.json", *TOKENIZER_FILES]
     try:
         folder = snapshot_download(name, revision=revision, allow_patterns=[*files, "model*.safetensors", INDEX])
@@ -170,9 +172,9 @@ def _fetch(name: str, revision: str | None) -> Path:
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
         raise ModelError(
             f"{name}: no such folder, and not among the models fetched before; go online once, "
-            "or say where the base model is with --base-model"
+            f"or say where the base model is with {flag}"
         ) from error
     except (HFValidationError, HTTPError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelError(f"{name}: cannot be fetched from the Hub ({reason}); try --base-model FOLDER") from error
+        raise ModelError(f"{name}: cannot be fetched from the Hub ({reason}); try {flag} FOLDER") from error
     return Path(folder)

@@ -201,7 +201,7 @@ def _folder(recipe: Recipe, prompt: Prompt, corpora: dict[str, Corpus]) -> RunFo
             for role, file in files.items()
             if file
         },
-        base=fingerprint_base(base.model_name_or_path, base.model_revision),
+        base=fingerprint_base(base.model_name_or_path, base.model_revision, "model_name_or_path"),
         versions=versions(),
     )
     if data.overwrite_output_dir:
