@@ -63,7 +63,37 @@ def status(*words: str | Path) -> int:
 def test_wrong_usage_is_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert status(*words) == 2
     told = capsys.readouterr()
-    assert "Error: " in told.err and "Traceback" not in told.err and told.out == ""
+    (line,) = told.err.splitlines()
+    assert line.startswith("Error: ") and line.endswith(" --help)") and told.out == ""
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("--output-dir", ["convert", "some.csv", "--output-dir", ""]),
+        ("--output-dir", ["merge", "--adapter", "a", "--output-dir", "", "--force"]),
+        ("--adapter", ["merge", "--adapter", "", "--output-dir", "out"]),
+        ("--base-model", ["merge", "--adapter", "a", "--output-dir", "out", "--base-model="]),
+        ("--output", ["generate", "--model", "m", "--data", "d", "--output", " "]),
+        ("--model", ["generate", "--model", "", "--data", "d", "--output", "o"]),
+        ("--output-dir", ["demo", "--output-dir", ""]),
+        ("FOLDER", ["init", "", "--force"]),
+        ("RECIPE", ["train", ""]),
+    ],
+)
+def test_an_empty_name_is_not_the_current_folder(
+    option: str,
+    words: list[str],
+    labelled: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert status(*words) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert option in line and "is empty; give a " in line
+    assert list(tmp_path.iterdir()) == [labelled]
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,28 @@ from lrc.installed import check_installed
 from lrc.refusal import errors_told, is_first, several_processes
 from lrc.run import NORMALISATIONS, STYLES, TEMPLATES
 
-FILE = click.Path(path_type=Path)
+
+class Place(click.Path):
+    """A file or a folder; an empty name, which a path takes for the folder that the command runs in, is none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse what is empty."""
+        if not os.fspath(value).strip():
+            self.fail("is empty; give a path", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class Word(click.types.StringParamType):
+    """A text that is not empty."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse what is empty."""
+        if not str(value).strip():
+            self.fail("is empty; give a name", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+FILE, TEXT = Place(path_type=Path), Word()
 force = click.option("--force", is_flag=True, help="Overwrite an output that exists.")
 
 
@@ -51,7 +72,7 @@ def cli(quiet: bool) -> None:
 
 @cli.command()
 @click.argument("files", nargs=-1, required=True, type=FILE)
-@click.option("--sheet", help="The sheet to read, where a workbook has several.")
+@click.option("--sheet", type=TEXT, help="The sheet to read, where a workbook has several.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def check(files: tuple[Path, ...], sheet: str | None, as_json: bool) -> None:
     """Validate workbooks, JSON files and recipes; exit 1 where convert or train would refuse them."""
@@ -63,7 +84,7 @@ def check(files: tuple[Path, ...], sheet: str | None, as_json: bool) -> None:
 @cli.command()
 @click.argument("file", type=FILE)
 @click.option("--output-dir", required=True, type=FILE, help="Where the JSON files go.")
-@click.option("--sheet", help="The sheet to read, where a workbook has several.")
+@click.option("--sheet", type=TEXT, help="The sheet to read, where a workbook has several.")
 @click.option("--layout", type=click.Choice(["lines", "reference"]), default="lines", show_default=True)
 @click.option("--validation-fraction", type=click.FloatRange(0, 1, max_open=True), default=0.2, show_default=True)
 @click.option("--folds", type=click.IntRange(min=2), help="Write K folds beside the single split.")
@@ -78,8 +99,8 @@ def convert(file: Path, **options: Any) -> None:
 
 
 @cli.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
-@click.argument("recipe")
-@click.option("--accelerate-config", help="A launch config: a file, or the name of one that lrc ships.")
+@click.argument("recipe", type=TEXT)
+@click.option("--accelerate-config", type=TEXT, help="A launch config: a file, or the name of one that lrc ships.")
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
 def train(recipe: str, accelerate_config: str | None, overrides: tuple[str, ...]) -> None:
     """Train an adapter: run `accelerate launch -m lrc.sft` with RECIPE.
@@ -96,10 +117,10 @@ def train(recipe: str, accelerate_config: str | None, overrides: tuple[str, ...]
 
 
 @cli.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
-@click.argument("recipe")
+@click.argument("recipe", type=TEXT)
 @click.option("-n", "count", type=click.IntRange(min=0), default=3, show_default=True, help="Questions to show.")
-@click.option("--gpu-memory", help="Of each GPU, such as 12GB, also where this machine has none.")
-@click.option("--accelerate-config", help="A launch config: a file, or the name of one that lrc ships.")
+@click.option("--gpu-memory", type=TEXT, help="Of each GPU, such as 12GB, also where this machine has none.")
+@click.option("--accelerate-config", type=TEXT, help="A launch config: a file, or the name of one that lrc ships.")
 @click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON.")
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
 def preview(recipe: str, accelerate_config: str | None, overrides: tuple[str, ...], **options: Any) -> None:
@@ -114,7 +135,7 @@ def preview(recipe: str, accelerate_config: str | None, overrides: tuple[str, ..
 
 @cli.command()
 @click.argument("file", type=FILE)
-@click.option("--accelerate-config", help="A launch config: a file, or the name of one that lrc ships.")
+@click.option("--accelerate-config", type=TEXT, help="A launch config: a file, or the name of one that lrc ships.")
 @click.option("--trials", type=click.IntRange(min=1), help="How many trials in all.  [default: the file's number]")
 def sweep(file: Path, accelerate_config: str | None, trials: int | None) -> None:
     """Search keys of a recipe: train it several times and compare.
@@ -130,7 +151,7 @@ def sweep(file: Path, accelerate_config: str | None, trials: int | None) -> None
 @cli.command()
 @click.option("--adapter", required=True, type=FILE, help="The folder of the adapter.")
 @click.option("--output-dir", required=True, type=FILE, help="Where the merged model goes.")
-@click.option("--base-model", help="The base model, where the adapter's own record of it does not serve.")
+@click.option("--base-model", type=TEXT, help="The base model, where the adapter's own record of it does not serve.")
 @click.option("--dtype", type=click.Choice(["float32", "float16", "bfloat16"]), help="Default: the base model's.")
 @click.option("--verify", is_flag=True, help="Compare logits of merged model and base + adapter afterwards.")
 @force
@@ -176,7 +197,7 @@ def answering(command: Any) -> Any:
 
 
 @cli.command()
-@click.option("--model", required=True, help="A base or merged model: a folder, or a name on the Hub.")
+@click.option("--model", type=TEXT, required=True, help="A base or merged model: a folder, or a name on the Hub.")
 @click.option("--data", required=True, type=FILE, help="A workbook, a CSV or Alpaca JSON.")
 @click.option("--output", required=True, type=FILE, help="The CSV to write.")
 @click.option("--scores", type=FILE, help="Write every option's score, JSON lines.")
@@ -191,7 +212,7 @@ def generate(model: str, data: Path, output: Path, scores: Path | None, force: b
 
 
 @cli.command()
-@click.option("--model", help="A base or merged model: a folder, or a name on the Hub.")
+@click.option("--model", type=TEXT, help="A base or merged model: a folder, or a name on the Hub.")
 @click.option("--predictions", type=FILE, multiple=True, help="A CSV to score instead; two of them are compared.")
 @click.option("--data", required=True, type=FILE, help="A labelled workbook, CSV or Alpaca JSON.")
 @click.option("--output", type=FILE, help="Write the figures as JSON.")
@@ -239,7 +260,7 @@ def evaluate(
 @cli.command()
 @click.option("--adapter", type=FILE, help="The folder of the adapter.")
 @click.option("--merged", type=FILE, help="The folder of a merged model instead.")
-@click.option("--repo-id", required=True, help="USER/NAME on the Hub.")
+@click.option("--repo-id", type=TEXT, required=True, help="USER/NAME on the Hub.")
 @click.option("--private", is_flag=True, help="Make the repository private.")
 @click.option("--dry-run", is_flag=True, help="Show the model card and the list of files; send nothing.")
 def publish(adapter: Path | None, merged: Path | None, **options: Any) -> None:
@@ -263,8 +284,8 @@ def report(run_dir: Path, output: Path | None, force: bool) -> None:
 
 
 @cli.command()
-@click.option("--model", required=True, help="A base or merged model: a folder, or a name on the Hub.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
+@click.option("--model", type=TEXT, required=True, help="A base or merged model: a folder, or a name on the Hub.")
+@click.option("--host", type=TEXT, default="127.0.0.1", show_default=True, help="The address to listen at.")
 @click.option("--port", type=click.IntRange(0, 65535), default=7860, show_default=True, help="0 takes a free one.")
 @answering
 def app(model: str, host: str, port: int, **asked: Any) -> None:
@@ -323,12 +344,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
             cli.main(args=None if arguments is None else list(arguments), prog_name="lrc", standalone_mode=False)
     except click.ClickException as error:
         if is_first():
-            error.show()
+            _show(error)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         if is_first():
             print("lrc: interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def _show(error: click.ClickException) -> None:
+    """Say what is wrong with the command line, in one line; `lrc` alone shows its help."""
+    context = getattr(error, "ctx", None)
+    if context is None or isinstance(error, click.exceptions.NoArgsIsHelpError):
+        error.show()
+        return
+    told = " ".join(line.strip() for line in error.format_message().splitlines())
+    print(f"Error: {told} (see {context.command_path} --help)", file=sys.stderr)
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:
