@@ -36,11 +36,12 @@ def test_all_processes_stop(rank: int, inputs: Path, tmp_path: Path) -> None:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     launch = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
     command = [sys.executable, "-m", "lrc.sft", "--config", inputs / "recipe.yaml", "--output_dir", tmp_path / "a"]
     processes = [
         subprocess.Popen(
             command,
-            env=os.environ | launch | {"RANK": str(i), "LOCAL_RANK": str(i), "PYTHONPATH": str(tmp_path)},
+            env=os.environ | launch | {"RANK": str(i), "LOCAL_RANK": str(i), "PYTHONPATH": path},
             stderr=subprocess.PIPE,
             text=True,
         )
