@@ -86,6 +86,20 @@ def test_the_command_line_can_have_every_key() -> None:
     assert load_recipe(None, words).training.max_steps == 3
 
 
+def test_null_on_the_command_line_is_null(path: Path) -> None:
+    recipe = load(path, "validation_file: a_validation.json\n", "--validation_file", "null", "--max_length", "null")
+    assert (recipe.data.validation_file, recipe.training.max_length) == (None, None)
+
+
+@pytest.mark.parametrize("value", ["''", "'  '", ""])
+def test_a_blank_name_is_a_missing_one(path: Path, value: str) -> None:
+    text = BASE.replace("runs/one", value)
+    path.write_text(text)
+    with pytest.raises(RecipeError) as refused:
+        load_recipe(path)
+    assert refused.value.findings == ("qlora.yaml, line 3: output_dir is missing; give the folder for the adapter",)
+
+
 def test_a_text_stands_for_a_list_of_one(path: Path) -> None:
     assert load(path, "lora_target_modules: all-linear\n").model.lora_target_modules == "all-linear"
 
@@ -107,6 +121,39 @@ def test_every_mistake_is_named_with_its_line(path: Path) -> None:
     ("text", "line"),
     [
         ("lora_r: 0", "qlora.yaml, line 4: lora_r is 0, expected 1 or more"),
+        ("lora_dropout: 1.5", "qlora.yaml, line 4: lora_dropout is 1.5, expected less than 1"),
+        ("num_train_epochs: 0", "qlora.yaml, line 4: num_train_epochs is 0, expected more than 0"),
+        ("save_steps: 0", "qlora.yaml, line 4: save_steps is 0, expected more than 0"),
+        ("seed: 99999999999", "qlora.yaml, line 4: seed is 99999999999, expected less than 4294967296"),
+        ("adam_beta2: 1.0", "qlora.yaml, line 4: adam_beta2 is 1.0, expected less than 1"),
+        ("dataloader_num_workers: -1", "qlora.yaml, line 4: dataloader_num_workers is -1, expected 0 or more"),
+        ("answer_style:", "qlora.yaml, line 4: answer_style is empty, expected digit or text"),
+        ("validation_file: ''", "qlora.yaml, line 4: validation_file is empty; give one, or remove it"),
+        (
+            "max_steps: 0",
+            "qlora.yaml: max_steps is 0, which trains nothing; give more, or -1 for all of num_train_epochs",
+        ),
+        (
+            "warmup_steps: 2.5",
+            "qlora.yaml: warmup_steps is 2.5, expected whole steps, or below 1 a part of all",
+        ),
+        (
+            "metric_for_best_model: f1",
+            "qlora.yaml: metric_for_best_model is f1, expected loss, accuracy, ci_low or ci_high",
+        ),
+        ("lora_task_type: SEQ_CLS", "qlora.yaml: lora_task_type is SEQ_CLS, expected CAUSAL_LM; remove it"),
+        ("report_to: [none, wandb]", "qlora.yaml: report_to is none, wandb; take out none, or keep nothing else"),
+        (
+            "lora_target_modules: '['",
+            "qlora.yaml: lora_target_modules has '[', which is no pattern (unterminated character set at position 0); "
+            "give the names of modules",
+        ),
+        (
+            "rank_pattern: {'(': 2}",
+            "qlora.yaml: rank_pattern has '(', which is no pattern (missing ), unterminated subpattern at position 0); "
+            "give the names of modules",
+        ),
+        ("torch_dtype: bfloat16", "qlora.yaml, line 4: unknown key 'torch_dtype'; it is now dtype"),
         ("model_revision: 123", "qlora.yaml, line 4: model_revision is 123, expected text; put it in quotes"),
         ("num_train_epochs:", "qlora.yaml, line 4: num_train_epochs is empty, expected a number"),
         ("learning_rate: 1e999", "qlora.yaml, line 4: learning_rate is Infinity, expected a number"),

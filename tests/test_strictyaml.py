@@ -50,12 +50,16 @@ def test_each_key_knows_its_line(recipe: Path) -> None:
         ("a: {b: 1,\n b: 2}", "qlora.yaml, line 2: b stands here and in line 1; keep one"),
         ("a: &x 1\nb: *x", "qlora.yaml, line 1: has an anchor or alias (& or *); write the value out"),
         ("a: !!python/object/apply:os.getcwd []", "qlora.yaml, line 1: has a tag (!); write a plain value"),
-        ("<<: {a: 1}", "qlora.yaml, line 1: a key is not a name"),
-        ("1: a", "qlora.yaml, line 1: a key is not a name"),
+        ("<<: {a: 1}", "qlora.yaml, line 1: a key is not a name; write `key: value`"),
+        ("1: a", "qlora.yaml, line 1: a key is not a name; write `key: value`"),
         ("- a", "qlora.yaml: is not a mapping; write one `key: value` a line"),
         ("", "qlora.yaml: is not a mapping; write one `key: value` a line"),
-        ("a: 1\n---\nb: 1", "qlora.yaml, line 2: but found another document"),
-        ("a:\n\tb: 1", "qlora.yaml, line 2: found character '\\t' that cannot start any token"),
+        ("a: 1\n---\nb: 1", "qlora.yaml, line 2: but found another document; keep one"),
+        (
+            "a:\n\tb: 1",
+            "qlora.yaml, line 2: found character '\\t' that cannot start any token; write spaces for the tab",
+        ),
+        ("a: 1\nb 2", "qlora.yaml, line 2: could not find expected ':'; write `key: value`"),
         (
             "a: " + "[" * 3000 + "]" * 3000,
             "qlora.yaml: is nested too deeply, or holds a number that is too long",
@@ -83,4 +87,4 @@ def test_a_file_that_is_no_text_is_refused(recipe: Path) -> None:
 
 
 def test_a_missing_file_is_named(recipe: Path) -> None:
-    assert refusal(recipe) == f"{recipe}: No such file or directory"
+    assert refusal(recipe) == f"{recipe}: No such file or directory; give a YAML file"

@@ -167,7 +167,7 @@ def test_a_trial_that_fails_is_recorded_and_the_next_one_runs(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "sweep"
-    modules = [["q_proj", "no_such_proj_at_all"], ["missing_proj", "none_proj"]]
+    modules = [["q_proj", "k_proj"], ["q_proj", "missing_proj"]]
     file = written(folder, output, search={"lora_target_modules": modules}, overrides={"max_steps": 1})
     main(["sweep", str(file), "--accelerate-config", "cpu"])
     found = {json.dumps(trial["values"]["lora_target_modules"]): trial for trial in document(output)["trials"]}

@@ -16,6 +16,7 @@ from trl import ModelConfig, SFTConfig
 from lrc.dtypes import device_type
 from lrc.run import lists_options
 from lrc.tracking import why_not_reported
+from lrc.values import Bounds
 
 # The first two leave the base as it is. PiSSA changes it, so what is saved is converted for the base as it was
 # (pissa.py); upstream's others would need a base of their own to be merged into.
@@ -37,26 +38,38 @@ WITHOUT_USE: dict[str, Any] = {
     "chat_template_path": None,
 }
 SAMPLING = ("random", "sequential")
-# The least value of a key where upstream checks it late or not at all.
-AT_LEAST = {
-    "per_device_train_batch_size": 1,
-    "per_device_eval_batch_size": 1,
-    "gradient_accumulation_steps": 1,
-    "num_train_epochs": 0,
-    "learning_rate": 0,
-    "weight_decay": 0,
-    "max_length": 1,
-    "lora_r": 1,
-    "lora_alpha": 1,
-    "lora_dropout": 0,
-    "loraplus_lr_ratio": 1,
-    "neftune_noise_alpha": 0,
-    "option_orders": 1,
-    "row_tokens": 1,
-    "fold": 0,
-    "expected_vocab_size": 1,
-    "seed": 0,
-    "dataset_num_proc": 1,
+METRICS = ("loss", "accuracy", "ci_low", "ci_high")  # of an evaluation, see `validation.combine`
+# The bounds of a key where upstream checks it late or not at all.
+BOUNDS = {
+    "per_device_train_batch_size": Bounds(1),
+    "per_device_eval_batch_size": Bounds(1),
+    "gradient_accumulation_steps": Bounds(1),
+    "num_train_epochs": Bounds(above=0),
+    "max_steps": Bounds(-1),
+    "learning_rate": Bounds(0),
+    "weight_decay": Bounds(0),
+    "warmup_steps": Bounds(0),
+    "adam_beta1": Bounds(0, below=1),
+    "adam_beta2": Bounds(0, below=1),
+    "adam_epsilon": Bounds(0),
+    "max_grad_norm": Bounds(0),
+    "logging_steps": Bounds(above=0),
+    "eval_steps": Bounds(above=0),
+    "save_steps": Bounds(above=0),
+    "max_length": Bounds(1),
+    "lora_r": Bounds(1),
+    "lora_alpha": Bounds(1),
+    "lora_dropout": Bounds(0, below=1),
+    "loraplus_lr_ratio": Bounds(1),
+    "neftune_noise_alpha": Bounds(0),
+    "option_orders": Bounds(1),
+    "row_tokens": Bounds(1),
+    "fold": Bounds(0),
+    "expected_vocab_size": Bounds(1),
+    "seed": Bounds(0, below=2**32),
+    "data_seed": Bounds(0, below=2**32),
+    "dataset_num_proc": Bounds(1),
+    "dataloader_num_workers": Bounds(0),
 }
 
 
@@ -198,6 +211,10 @@ class ModelArguments(ModelConfig):
         targets: Any = vars(self)["lora_target_modules"]
         if isinstance(targets, str) and targets.isidentifier():
             self.lora_target_modules = [targets]
+        elif isinstance(targets, str):
+            _refuse_no_pattern("lora_target_modules", targets)
+        if self.lora_task_type != "CAUSAL_LM":
+            raise ValueError(f"lora_task_type is {self.lora_task_type}, expected CAUSAL_LM; remove it")
 
 
 @dataclass
@@ -233,6 +250,13 @@ class TrainingArguments(SFTConfig):
                 f"train_sampling_strategy is {self.train_sampling_strategy}, expected random or sequential; "
                 "packed trees leave nothing to pad"
             )
+        if self.max_steps == 0:
+            raise ValueError("max_steps is 0, which trains nothing; give more, or -1 for all of num_train_epochs")
+        if self.warmup_steps > 1 and self.warmup_steps % 1:
+            raise ValueError(f"warmup_steps is {self.warmup_steps}, expected whole steps, or below 1 a part of all")
+        if self.metric_for_best_model and self.metric_for_best_model.removeprefix("eval_") not in METRICS:
+            expected = f"{', '.join(METRICS[:-1])} or {METRICS[-1]}"
+            raise ValueError(f"metric_for_best_model is {self.metric_for_best_model}, expected {expected}")
         if self.push_to_hub and not self.hub_model_id:
             raise ValueError("push_to_hub is true, but hub_model_id is missing; give USER/NAME")
         # So that a tracker goes on with the run where the run itself does.
@@ -258,4 +282,13 @@ def _pattern(key: str, value: dict[str, Any] | str | None) -> dict[str, Any] | N
     whole = isinstance(pattern, dict) and all(type(number) is int and number > 0 for number in pattern.values())
     if pattern is not None and not whole:
         raise ValueError(f"{key} is {value}, expected whole numbers by module name, such as {{q_proj: 8}}")
+    for name in pattern or ():
+        _refuse_no_pattern(key, name)
     return pattern or None
+
+
+def _refuse_no_pattern(key: str, text: str) -> None:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"{key} has {text!r}, which is no pattern ({error}); give the names of modules") from None

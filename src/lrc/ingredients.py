@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -92,6 +95,44 @@ def adapter_of(recipe: Recipe) -> LoraConfig | None:
     if extra.init_lora_weights is not None and extra.pissa is None:
         config.init_lora_weights = extra.init_lora_weights
     return config
+
+
+def check_modules(recipe: Recipe, model: Any) -> None:
+    """Refuse names of modules that the base does not have; PEFT passes over them where another name is one.
+
+    Raises:
+        RecipeError: a line for every name.
+    """
+    if not recipe.model.use_peft:
+        return
+    known = [name for name, _ in model.named_modules() if name]
+    targets, extra = recipe.model.lora_target_modules, recipe.adapter
+    strangers = [
+        *_strangers("lora_target_modules", targets if isinstance(targets, list) else (), known, _is_target),
+        *_strangers("lora_modules_to_save", recipe.model.lora_modules_to_save or (), known, str.endswith),
+        *_strangers("rank_pattern", list(extra.rank_pattern or ()), known, _is_like),
+        *_strangers("alpha_pattern", list(extra.alpha_pattern or ()), known, _is_like),
+    ]
+    if strangers:
+        raise RecipeError(*(f"{recipe.path.name if recipe.path else 'command line'}: {line}" for line in strangers))
+
+
+def _strangers(key: str, names: Sequence[str], known: Sequence[str], means: Callable[[str, str], Any]) -> list[str]:
+    found = []
+    for name in names:
+        if name != "all-linear" and not any(means(module, name) for module in known):
+            near = get_close_matches(name, {module.rpartition(".")[2] for module in known}, n=1)
+            cure = f"did you mean {near[0]!r}?" if near else "remove it"
+            found.append(f"{key} has {name!r}, which is no module of the base model; {cure}")
+    return found
+
+
+def _is_target(module: str, name: str) -> bool:
+    return module == name or module.endswith(f".{name}")
+
+
+def _is_like(module: str, pattern: str) -> bool:
+    return re.match(rf"(.*\.)?({pattern})$", module) is not None
 
 
 def _divides_weights(recipe: Recipe) -> bool:

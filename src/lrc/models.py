@@ -130,22 +130,27 @@ def load_for_answering(
     return model.to(device).eval(), names
 
 
-def check_vocabulary(tokenizer: Any, model: Any, expected: int | None = None) -> None:
-    """Refuse a tokenizer whose ids the model's embeddings do not have; nothing is ever resized.
-
-    Args:
-        expected: the recipe's `expected_vocab_size`.
+def check_size(tokenizer: Any, expected: int | None) -> None:
+    """Refuse a tokenizer of another size than a recipe's `expected_vocab_size`.
 
     Raises:
-        ModelError: more ids than rows, or another size than expected.
+        ModelError: it has another.
     """
-    rows = model.get_input_embeddings().weight.shape[0]
-    size = max(len(tokenizer), max(tokenizer.get_vocab().values()) + 1)
     if expected is not None and len(tokenizer) != expected:
         raise ModelError(
             f"tokenizer: has {len(tokenizer)} tokens, expected_vocab_size is {expected}; "
             "use the tokenizer that belongs to the base model, or correct the recipe"
         )
+
+
+def check_vocabulary(tokenizer: Any, model: Any) -> None:
+    """Refuse a tokenizer whose ids the model's embeddings do not have; nothing is ever resized.
+
+    Raises:
+        ModelError: more ids than rows.
+    """
+    rows = model.get_input_embeddings().weight.shape[0]
+    size = max(len(tokenizer), max(tokenizer.get_vocab().values()) + 1)
     if size > rows:
         raise ModelError(
             f"tokenizer: has {size} tokens, the model's embeddings have {rows} rows; "
@@ -196,7 +201,9 @@ def _loading(name: str, what: str) -> Any:
     plain_lines_in_a_pipe()
     try:
         yield
-    except (HFValidationError, LocalEntryNotFoundError, OSError) as error:
+    except HFValidationError as error:
+        raise ModelError(f"{name}: there is no such folder; give a folder, or a name on the Hub") from error
+    except (LocalEntryNotFoundError, OSError) as error:
         raise ModelError(
             f"{name}: no {what} can be read here ({_first_line(error)}); give a folder, or a name on the Hub"
         ) from error

@@ -10,7 +10,7 @@ from typing import Any, NoReturn, get_type_hints
 from trl import TrlParser
 
 from lrc.errors import RecipeError
-from lrc.values import takes_list, takes_text
+from lrc.values import fits, takes_list, takes_text
 
 
 def parse_overrides(overrides: Sequence[str], classes: Sequence[type]) -> tuple[dict[str, Any], list[str]]:
@@ -31,6 +31,8 @@ def parse_overrides(overrides: Sequence[str], classes: Sequence[type]) -> tuple[
     values = vars(namespace)
     for key in parser.one_or_more & values.keys():
         values[key] = values[key][0] if len(values[key]) == 1 else values[key]
+    # As in the file; argparse knows no null of a text.
+    values |= {key: None for key, value in values.items() if value == "null" and fits(None, parser.hints[key])}
     unknown = [word[2:].partition("=")[0] for word in rest if word.startswith("--") and len(word) > 2]
     if rest and not unknown:
         raise RecipeError(f"command line: {rest[0]!r} belongs to no key; write --key value")
@@ -42,9 +44,9 @@ class _Given(TrlParser):
 
     def __init__(self, classes: Sequence[type], **options: Any) -> None:
         super().__init__(classes, **options)
-        hints = {key: hint for cls in classes for key, hint in get_type_hints(cls).items()}
+        self.hints = {key: hint for cls in classes for key, hint in get_type_hints(cls).items()}
         # Of a field that takes a text or a list of it, argparse is told the text alone.
-        self.one_or_more = {key for key, hint in hints.items() if takes_text(hint) and takes_list(hint)}
+        self.one_or_more = {key for key, hint in self.hints.items() if takes_text(hint) and takes_list(hint)}
         for action in self._actions:
             action.nargs = "+" if action.dest in self.one_or_more else action.nargs
             action.default, action.choices, action.required = SUPPRESS, None, False

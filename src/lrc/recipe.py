@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 from lrc.dtypes import settle
 from lrc.errors import RecipeError
 from lrc.strictyaml import Mapping, read_mapping, refuse_tokens
-from lrc.values import fault, fits, takes_list, takes_text
+from lrc.values import ANY, Bounds, fault, fits, takes_list, takes_text
 
 if TYPE_CHECKING:
     from lrc.arguments import AdapterArguments, DataArguments, ModelArguments, TrainingArguments
@@ -23,12 +23,22 @@ REQUIRED = {
     "train_file": "the JSON that `lrc convert` wrote",
     "output_dir": "the folder for the adapter",
 }
+# Texts that name something: an empty one would be taken for the folder that the command runs in, or for nothing.
+NAMES = ("validation_file", "model_revision", "resume_from_checkpoint")
+COMMAND_LINE = "command line"
 SECRETS = ("hub_token", "push_to_hub_token", "hf_token", "token", "use_auth_token")
 # Keys that older recipes have, and what became of them upstream.
 GONE = {
     "env": "set environment variables where the run is started",
     "warmup_ratio": "write warmup_steps: a value below 1 is a ratio",
     "max_seq_length": "it is now max_length",
+    "torch_dtype": "it is now dtype",
+    "bnb_4bit_compute_dtype": "4-bit weights are computed with in dtype; remove it",
+    "bnb_4bit_use_double_quant": "it is use_bnb_nested_quant",
+    "tokenizer_name": "the base model's own tokenizer is used; remove it",
+    "tokenizer_name_or_path": "the base model's own tokenizer is used; remove it",
+    "save_safetensors": "nothing else is saved; remove it",
+    "logging_dir": "trackers have their own places; remove it",
     "evaluation_strategy": "it is now eval_strategy",
     "group_by_length": "packed trees leave nothing to pad; remove it",
     "no_cuda": "it is now use_cpu",
@@ -82,9 +92,12 @@ def resolve(file: Mapping, overrides: Sequence[str] = (), path: Path | None = No
     overriding, strangers = parse_overrides(overrides, classes)
     from_file = {key: _as_list(value, known[key].hint) if key in known else value for key, value in file.values.items()}
     given = {**from_file, **overriding}
-    findings = _findings(from_file, known, file.place)
-    findings += _findings({**overriding, **dict.fromkeys(strangers)}, known, lambda key: "command line")
-    findings += [f"{file.name}: {key} is missing; give {what}" for key, what in REQUIRED.items() if not given.get(key)]
+    missing = [key for key in REQUIRED if _is_blank(given.get(key))]
+    findings = _findings(_without(from_file, missing), known, file.place)
+    on_command_line = {**_without(overriding, missing), **dict.fromkeys(strangers)}
+    findings += _findings(on_command_line, known, lambda key: COMMAND_LINE)
+    places = {key: COMMAND_LINE if key in overriding else file.place(key) for key in missing}
+    findings += [f"{place}: {key} is missing; give {REQUIRED[key]}" for key, place in places.items()]
     findings += [f"{file.name}: {text}" for text in _contradictions(given)]
     if findings:
         raise RecipeError(*findings)
@@ -146,17 +159,17 @@ class _Key:
 
     hint: Any
     choices: Sequence[Any] | None
-    least: float | None
+    bounds: Bounds
 
     def fault(self, value: Any) -> str | None:
-        return fault(value, self.hint, self.choices, self.least)
+        return fault(value, self.hint, self.choices, self.bounds)
 
 
 def _known_keys(classes: Sequence[type]) -> dict[str, _Key]:
-    from lrc.arguments import AT_LEAST
+    from lrc.arguments import BOUNDS
 
     def key(field: Field[Any], hint: Any) -> _Key:
-        return _Key(hint, field.metadata.get("choices"), AT_LEAST.get(field.name))
+        return _Key(hint, field.metadata.get("choices"), BOUNDS.get(field.name, ANY))
 
     hints = {cls: get_type_hints(cls) for cls in classes}
     return {f.name: key(f, hints[cls][f.name]) for cls in classes for f in fields(cls) if f.init}
@@ -174,7 +187,17 @@ def _refuse_secrets(file: Mapping, overrides: Sequence[str]) -> None:
 def _findings(values: dict[str, Any], known: dict[str, _Key], place: Callable[[str], str]) -> list[str]:
     unknown = [f"{place(key)}: {_unknown(key, known)}" for key in values if key not in known]
     faults = {key: known[key].fault(value) for key, value in values.items() if key in known}
+    blank = [key for key in NAMES if values.get(key) is not None and _is_blank(values[key])]
+    faults |= dict.fromkeys(blank, "is empty; give one, or remove it")
     return unknown + [f"{place(key)}: {key} {text}" for key, text in faults.items() if text]
+
+
+def _without(values: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in keys}
+
+
+def _is_blank(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
 
 
 def _contradictions(given: dict[str, Any]) -> list[str]:

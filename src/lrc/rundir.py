@@ -38,12 +38,10 @@ class RunFolder:
         if found is not None and found.same_as(run):
             _tidy(path)
             return cls(path, replace(run, finished=found.finished))
-        if path.exists() and not path.is_dir():
-            raise OutputError(f"{path}: is no folder; choose another output_dir")
+        refuse_taken(path, overwrite=overwrite)
         if _others(path):
-            if not overwrite:
-                what = f"another run ({found.difference(run)})" if found else "something that is no run of lrc"
-                raise OutputError(f"{path}: holds {what}; choose another output_dir, or set overwrite_output_dir: true")
+            if not overwrite and found:
+                raise _taken(path, f"another run ({found.difference(run)})")
             for other in _others(path):
                 remove(other)
         path.mkdir(parents=True, exist_ok=True)
@@ -116,6 +114,23 @@ class RunFolder:
     def _write(self, run: Run) -> None:
         with new_file(self.path / RUN_FILE, force=True) as file:
             run.write(file)
+
+
+def refuse_taken(path: Path, *, overwrite: bool) -> None:
+    """Refuse an `output_dir` that no run can have, whichever it is.
+
+    Raises:
+        OutputError: it is or is in a file, or holds something that is no run and `overwrite` is false.
+    """
+    there = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise OutputError(f"{path}: {'is' if there == path else f'{there} is'} no folder; choose another output_dir")
+    if not overwrite and _others(path) and read_run(path) is None:
+        raise _taken(path, "something that is no run of lrc")
+
+
+def _taken(path: Path, what: str) -> OutputError:
+    return OutputError(f"{path}: holds {what}; choose another output_dir, or set overwrite_output_dir: true")
 
 
 def refuse_sources_in(folder: Path, sources: Sequence[Path]) -> None:

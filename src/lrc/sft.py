@@ -27,15 +27,15 @@ from lrc.errors import MachineError, RecipeError
 from lrc.fingerprint import fingerprint_base
 from lrc.history import History
 from lrc.hub import publish_folder
-from lrc.ingredients import adapter_of, base_of, settle_length
-from lrc.models import check_vocabulary, load_config, load_tokenizer
+from lrc.ingredients import adapter_of, base_of, check_modules, settle_length
+from lrc.models import check_size, check_vocabulary, load_config, load_tokenizer
 from lrc.outcomes import OUTCOMES_FILE, Outcome, write_outcomes
 from lrc.progress import say, silence
 from lrc.prompt import Prompt
 from lrc.recipe import Recipe, load_recipe
 from lrc.refusal import errors_told
 from lrc.run import RUN_FILE, Run
-from lrc.rundir import RunFolder, refuse_sources_in
+from lrc.rundir import RunFolder, refuse_sources_in, refuse_taken
 from lrc.space import Space
 from lrc.stopping import Stopping
 from lrc.summary import show
@@ -69,9 +69,15 @@ def train(recipe: Recipe) -> None:
     tokenizer = load_tokenizer(name, revision, trust_remote_code=remote_code)
     prompt = Prompt(tokenizer, data.template, data.answer_style, data.list_options)
     settle_length(recipe, load_config(name, revision, trust_remote_code=remote_code))
+    output = Path(args.output_dir)
+    # Before the data is read, which may take long, and before anything is said.
+    check_size(tokenizer, data.expected_vocab_size)
+    _refuse_broken(args.resume_from_checkpoint)
+    refuse_taken(output, overwrite=data.overwrite_output_dir)
     training = _read(data.train_file, recipe, prompt, "training questions")
     validation = _read(data.validation_file, recipe, prompt, "validation questions")
-    output = Path(args.output_dir)
+    if args.process_index == 0 and data.validation_file and validation.sha256 == training.sha256:
+        say(f"{data.validation_file}: holds what is trained on, so its accuracy says nothing about new questions")
     # Trackers print, and on stdout stands the result alone.
     with claimed_together(output / RUN_FILE, output), redirect_stdout(sys.stderr):
         _train(recipe, prompt, training, validation)
@@ -94,7 +100,8 @@ def _train_in(folder: RunFolder, recipe: Recipe, prompt: Prompt, training: Corpu
     data, args, tokenizer = recipe.data, recipe.training, prompt.tokenizer
     set_seed(args.seed)
     model = base_of(recipe)
-    check_vocabulary(tokenizer, model, data.expected_vocab_size)
+    check_vocabulary(tokenizer, model)
+    check_modules(recipe, model)
     pushed, args.push_to_hub = args.push_to_hub, False  # upstream would send what lrc keeps back
     try:
         trainer = TreeTrainer(
@@ -213,14 +220,16 @@ def _folder(recipe: Recipe, prompt: Prompt, corpora: dict[str, Corpus]) -> RunFo
         return RunFolder.open(Path(args.output_dir), run, overwrite=overwrite)
 
 
+def _refuse_broken(named: str | None) -> None:
+    """Refuse a `resume_from_checkpoint` that is no whole checkpoint."""
+    if named not in (None, "auto") and (reason := fault(Path(named))):
+        raise RecipeError(f"resume_from_checkpoint: {named}: {reason}; name a whole checkpoint of lrc, or write auto")
+
+
 def _checkpoint(recipe: Recipe, folder: RunFolder) -> str | None:
     """Where the run goes on: the first process looks and tells the others."""
     named = recipe.training.resume_from_checkpoint
     if named not in (None, "auto"):
-        if reason := fault(Path(named)):
-            raise RecipeError(
-                f"resume_from_checkpoint: {named}: {reason}; name a whole checkpoint of lrc, or write auto"
-            )
         return str(named)
     chosen = [folder.checkpoint if recipe.training.process_index == 0 else None]
     found: str | None = broadcast_object_list(chosen)[0]
@@ -245,12 +254,16 @@ def _split(words: list[str]) -> tuple[Path | None, list[str]]:
     """Take `--config RECIPE` out of the command line."""
     for i, word in enumerate(words):
         if word.startswith("--config="):
-            return Path(word.partition("=")[2]), words[:i] + words[i + 1 :]
+            return _recipe_file(word.partition("=")[2]), words[:i] + words[i + 1 :]
         if word == "--config":
-            if i + 1 == len(words):
-                raise RecipeError("--config: no recipe follows; give a YAML file")
-            return Path(words[i + 1]), words[:i] + words[i + 2 :]
+            return _recipe_file(*words[i + 1 : i + 2]), words[:i] + words[i + 2 :]
     return None, words
+
+
+def _recipe_file(name: str = "") -> Path:
+    if not name.strip():
+        raise RecipeError("--config: no recipe follows; give a YAML file")
+    return Path(name)
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ def read_mapping(path: Path) -> Mapping:
         return Mapping(path.name, loader.construct_document(node), lines)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise RecipeError(f"{path.name}{_line(mark)}: {error.problem or error.context}") from None
+        raise RecipeError(f"{path.name}{_line(mark)}: {_cured(error.problem or error.context or '')}") from None
     except yaml.YAMLError as error:
         raise RecipeError(f"{path.name}: {error}") from None
     except (RecursionError, ValueError):
@@ -94,7 +94,9 @@ class _StrictLoader(yaml.SafeLoader):
         for key, _ in node.value:
             name, line = key.value, key.start_mark.line + 1
             if not isinstance(key, yaml.ScalarNode) or not key.tag.endswith(":str") or name == "<<":
-                raise yaml.MarkedYAMLError(problem="a key is not a name", problem_mark=key.start_mark)
+                raise yaml.MarkedYAMLError(
+                    problem="a key is not a name; write `key: value`", problem_mark=key.start_mark
+                )
             if name in seen:
                 problem = f"{name} stands here and in line {seen[name]}; keep one"
                 raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
@@ -115,16 +117,26 @@ for _tag, _pattern, _first in (
 
 def _text(path: Path) -> str:
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise RecipeError(f"{path}: is a pipe or a device; save it as a file")
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise RecipeError(f"{path}: {error.strerror or error}") from error
+        raise RecipeError(f"{path}: {error.strerror or error}; give a YAML file") from error
     if len(content) > MAX_BYTES:
         raise RecipeError(f"{path.name}: is larger than {MAX_BYTES:,} bytes; is it a recipe?")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise RecipeError(f"{path.name}: is not UTF-8 text; save it as UTF-8") from None
+
+
+def _cured(problem: str) -> str:
+    """PyYAML's words about what is no YAML, with what to do about it."""
+    if "; " in problem:
+        return problem
+    cures = {"'\\t'": "write spaces for the tab", "another document": "keep one", "end of stream": "close the quote"}
+    return f"{problem}; " + next((cure for sign, cure in cures.items() if sign in problem), "write `key: value`")
 
 
 def _line(mark: yaml.Mark | None) -> str:

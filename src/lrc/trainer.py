@@ -8,7 +8,7 @@ samples with the same batch size and accumulation, whatever rows the questions f
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from lrc.attention import why_no_trees
 from lrc.batches import Draw, StepBatch, StepLoader, StepSampler
 from lrc.durable import DurableTrainer
+from lrc.errors import RecipeError
 from lrc.lastlayer import prune_last_layer
 from lrc.likelihood import row_budget, target_log_probs
 from lrc.neftune import Noise
@@ -196,6 +197,15 @@ class TreeTrainer(DurableTrainer):
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """Upstream's optimizer; with `loraplus_lr_ratio`, B learns faster than A (Hayou et al. 2024)."""
+        with _refused("optim"):
+            return self._optimizer(model)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """Upstream's scheduler."""
+        with _refused("lr_scheduler_type"):
+            return super().create_scheduler(num_training_steps, optimizer)
+
+    def _optimizer(self, model: Any) -> torch.optim.Optimizer:
         if self.loraplus_lr_ratio is None or getattr(self, "optimizer", None) is not None:
             return super().create_optimizer(model)
         kind, settings = self.get_optimizer_cls_and_kwargs(self.args, self.model)
@@ -241,6 +251,19 @@ class TreeTrainer(DurableTrainer):
 
     def _track_num_input_tokens(self, inputs: StepBatch) -> None:
         self.state.num_input_tokens_seen += sum(len(row) for row in inputs.rows)
+
+
+@contextlib.contextmanager
+def _refused(key: str) -> Iterator[None]:
+    """Turn what upstream says only when it makes something into a line.
+
+    Args:
+        key: of the recipe that asked for it; others may have settings for it.
+    """
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, ImportError) as error:
+        raise RecipeError(f"{key}: {' '.join(str(error).split())}; correct it or the keys that go with it") from error
 
 
 def _in_float32(model: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import Enum
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -13,14 +14,36 @@ LARGEST = 2**63  # what neither a tensor's size nor a counter can be
 NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text", dict: "a mapping"}
 
 
-def fault(value: Any, hint: Any, choices: Sequence[Any] | None = None, least: float | None = None) -> str | None:
+@dataclass(frozen=True)
+class Bounds:
+    """Between what numbers a value may be."""
+
+    least: float | None = None
+    above: float | None = None
+    below: float | None = None
+
+    def passed(self, value: float) -> str | None:
+        """What is expected of a number that is out of bounds; None where it is not."""
+        if self.least is not None and value < self.least:
+            return f"{self.least} or more"
+        if self.above is not None and value <= self.above:
+            return f"more than {self.above}"
+        if self.below is not None and value >= self.below:
+            return f"less than {self.below}"
+        return None
+
+
+ANY = Bounds()
+
+
+def fault(value: Any, hint: Any, choices: Sequence[Any] | None = None, bounds: Bounds = ANY) -> str | None:
     """Say what is wrong with a value, as in `is 4.5, expected a whole number`; None where nothing is.
 
     Args:
         value: as the YAML or the command line has it.
         hint: the field's type hint.
         choices: the values allowed, where the hint does not say.
-        least: the least number allowed.
+        bounds: of the numbers allowed.
     """
     allowed = list(choices) if choices else _names(hint)
     if value is not None and allowed and value not in allowed and not _holds_more(hint, choices):
@@ -31,9 +54,8 @@ def fault(value: Any, hint: Any, choices: Sequence[Any] | None = None, least: fl
         return f"is {shown(value)}, expected a number below {LARGEST}"
     if not fits(value, hint):
         return f"is {shown(value)}, expected {expected(hint)}{_cure(value, hint)}"
-    if least is not None and value is not None and value < least:
-        return f"is {shown(value)}, expected {least} or more"
-    return None
+    passed = bounds.passed(value) if fits(value, float) else None
+    return f"is {shown(value)}, expected {passed}" if passed else None
 
 
 def fits(value: Any, hint: Any) -> bool:
@@ -56,7 +78,7 @@ def expected(hint: Any) -> str:
     """What a field takes, in words: `a whole number or nothing`."""
     arms = _arms(hint)
     words = [NAMES.get(arm) or NAMES.get(get_origin(arm)) or _worded(arm) for arm in arms if arm is not type(None)]
-    known = list(dict.fromkeys(word for word in words if word))
+    known = list(dict.fromkeys([*_names(hint), *(word for word in words if word)]))
     return _listed(known + (["nothing"] if type(None) in arms else []))
 
 

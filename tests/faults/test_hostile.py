@@ -183,6 +183,11 @@ def pipe(verb: str) -> Callable[[Path], Words]:
     return make
 
 
+def recipe_is_a_pipe(home: Path) -> Words:
+    os.mkfifo(home / "bad.yaml")
+    return ["train", "--config", home / "bad.yaml"]
+
+
 def output_is_data(home: Path) -> Words:
     words = data(record())(home)
     return [*words, "--output", home / "bad.json", "--force"]
@@ -256,6 +261,26 @@ HOSTILE: dict[str, Callable[[Path], Words]] = {
     "recipe: too large": raw_recipe(b"# " + b"x" * 2_000_000),
     "recipe: empty": raw_recipe(b""),
     "recipe: target_modules never ends": recipe("", lora_target_modules="(a+)+$"),
+    "recipe: a pipe": recipe_is_a_pipe,
+    "recipe: no name": lambda home: ["train", "--config", ""],
+    "recipe: two documents": recipe("---\na: 1\n"),
+    "recipe: a tab": recipe("rank_pattern:\n\tq_proj: 8\n"),
+    "recipe: UTF-16": raw_recipe("lora_r: 8\n".encode("utf-16")),
+    "recipe: output_dir is blank": recipe("", output_dir=" "),
+    "recipe: output_dir is a file": lambda home: recipe("", output_dir=str(home / "t_train.json"))(home),
+    "recipe: output_dir is in a file": lambda home: recipe("", output_dir=str(home / "t_train.json" / "out"))(home),
+    "recipe: output_dir is the base": lambda home: recipe("", output_dir=str(home / "base"))(home),
+    "recipe: resumes from a base": lambda home: recipe("", resume_from_checkpoint=str(home / "base"))(home),
+    "recipe: another vocabulary": recipe("", expected_vocab_size=5),
+    "recipe: base is not there": recipe("", model_name_or_path="./nowhere"),
+    "recipe: target_modules has a typo": recipe("", lora_target_modules=["q_proj", "v_porj"]),
+    "recipe: modules_to_save has a typo": recipe("", lora_modules_to_save=["lm_haed"]),
+    "recipe: rank_pattern of nothing": recipe("", rank_pattern={"w_proj": 8}),
+    "recipe: a scheduler without its setting": recipe("", lr_scheduler_type="cosine_with_min_lr"),
+    "recipe: another scheduler's setting": recipe("", lr_scheduler_kwargs={"nope": 1}),
+    "recipe: an optimizer's setting is none": recipe("", optim_args="zzz"),
+    "recipe: an optimizer that is not installed": recipe("", optim="galore_adamw", optim_target_modules=["q_proj"]),
+    "recipe: an attention that is not there": recipe("", attn_implementation="flash"),
     "recipe: train_file is a folder": recipe("", train_file="/"),
     "recipe: train_file has a nul": recipe("", train_file="a\x00b"),
     "recipe: a base with a nul": recipe("", model_name_or_path="a\x00b"),
