@@ -201,9 +201,9 @@ def _loading(name: str, what: str) -> Any:
     plain_lines_in_a_pipe()
     try:
         yield
-    except HFValidationError as error:
-        raise ModelError(f"{name}: there is no such folder; give a folder, or a name on the Hub") from error
-    except (LocalEntryNotFoundError, OSError) as error:
+    except (HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        if "Repo id must" in str(error):  # what no folder is was taken for a name on the Hub, and is none
+            raise ModelError(f"{name}: no such folder; give one that holds a model, or a name on the Hub") from error
         raise ModelError(
             f"{name}: no {what} can be read here ({_first_line(error)}); give a folder, or a name on the Hub"
         ) from error
