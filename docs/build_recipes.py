@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, fields
+from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
 from lrc import arguments
+from lrc.bounds import BOUNDS
 from lrc.recipe import GONE, REQUIRED, SECRETS
 from lrc.values import expected
 
@@ -125,12 +127,15 @@ def _takes(field: Field[Any], hint: Any) -> str:
     arms = get_args(hint) if get_origin(hint) in (Union, type(int | str)) else (hint,)
     named = [f"`{choice}`" for arm in arms if get_origin(arm) is Literal for choice in get_args(arm)]
     # Upstream's enumerations and odd classes have no words of their own; their names are text.
-    takes = ", ".join(named) if named and str not in arms else expected(hint if _worded(arms) else str)
-    least = arguments.AT_LEAST.get(field.name)
-    return takes if least is None else takes.replace("number", f"number from {least}", 1)
+    unworded = str | None if type(None) in arms else str
+    takes = ", ".join(named) if named and str not in arms else expected(hint if _worded(arms) else unworded)
+    bounds = BOUNDS.get(field.name)
+    return takes if bounds is None else takes.replace("number", f"number {bounds}", 1)
 
 
 def _worded(arms: tuple[Any, ...]) -> bool:
+    if any(isinstance(arm, type) and issubclass(arm, Enum) for arm in arms):
+        return False
     return any(arm in (bool, int, float, str, dict) or get_origin(arm) in (dict, list) for arm in arms)
 
 

@@ -15,13 +15,13 @@ import lrc
 SOURCE = Path(lrc.__file__).parent
 # A new module has its place here: after all that it imports, before all that import it.
 LIGHT = """
-    errors installed questions progress memory refusal claim output signals run
+    errors installed questions progress memory refusal claim output signals run flags
     answers tables findings cells cleaning package expansion bookparts marks sheet commas headers conflicts
     suspicions rows workbook jsonarray layouts alpaca c3 manifest datafile neighbours duplicates splits plan account
     submission metrics lexical calibration curves charts outcomes labels fragments summary
 """
 MACHINERY = """
-    dtypes strictyaml values tracking arguments overrides recipe weights fingerprint scrub card hub tree prompt
+    dtypes strictyaml bounds values tracking arguments overrides recipe weights fingerprint scrub card hub tree prompt
     attention lastlayer likelihood models quantization shorten scoring batches pace fitting workers
     tokencache tokentable tokenizing corpus checkpoint space stopping history adapter pissa neftune ingredients durable
     validation

@@ -16,7 +16,6 @@ from trl import ModelConfig, SFTConfig
 from lrc.dtypes import device_type
 from lrc.run import lists_options
 from lrc.tracking import why_not_reported
-from lrc.values import Bounds
 
 # The first two leave the base as it is. PiSSA changes it, so what is saved is converted for the base as it was
 # (pissa.py); upstream's others would need a base of their own to be merged into.
@@ -39,38 +38,6 @@ WITHOUT_USE: dict[str, Any] = {
 }
 SAMPLING = ("random", "sequential")
 METRICS = ("loss", "accuracy", "ci_low", "ci_high")  # of an evaluation, see `validation.combine`
-# The bounds of a key where upstream checks it late or not at all.
-BOUNDS = {
-    "per_device_train_batch_size": Bounds(1),
-    "per_device_eval_batch_size": Bounds(1),
-    "gradient_accumulation_steps": Bounds(1),
-    "num_train_epochs": Bounds(above=0),
-    "max_steps": Bounds(-1),
-    "learning_rate": Bounds(0),
-    "weight_decay": Bounds(0),
-    "warmup_steps": Bounds(0),
-    "adam_beta1": Bounds(0, below=1),
-    "adam_beta2": Bounds(0, below=1),
-    "adam_epsilon": Bounds(0),
-    "max_grad_norm": Bounds(0),
-    "logging_steps": Bounds(above=0),
-    "eval_steps": Bounds(above=0),
-    "save_steps": Bounds(above=0),
-    "max_length": Bounds(1),
-    "lora_r": Bounds(1),
-    "lora_alpha": Bounds(1),
-    "lora_dropout": Bounds(0, below=1),
-    "loraplus_lr_ratio": Bounds(1),
-    "neftune_noise_alpha": Bounds(0),
-    "option_orders": Bounds(1),
-    "row_tokens": Bounds(1),
-    "fold": Bounds(0),
-    "expected_vocab_size": Bounds(1),
-    "seed": Bounds(0, below=2**32),
-    "data_seed": Bounds(0, below=2**32),
-    "dataset_num_proc": Bounds(1),
-    "dataloader_num_workers": Bounds(0),
-}
 
 
 @dataclass

@@ -16,33 +16,9 @@ import click
 
 import lrc
 from lrc import progress
+from lrc.flags import FILE, TEXT, answering, force
 from lrc.installed import check_installed
 from lrc.refusal import errors_told, is_first, several_processes
-from lrc.run import NORMALISATIONS, STYLES, TEMPLATES
-
-
-class Place(click.Path):
-    """A file or a folder; an empty name, which a path takes for the folder that the command runs in, is none."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Refuse what is empty."""
-        if not os.fspath(value).strip():
-            self.fail("is empty; give a path", param, ctx)
-        return super().convert(value, param, ctx)
-
-
-class Word(click.types.StringParamType):
-    """A text that is not empty."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Refuse what is empty."""
-        if not str(value).strip():
-            self.fail("is empty; give a name", param, ctx)
-        return super().convert(value, param, ctx)
-
-
-FILE, TEXT = Place(path_type=Path), Word()
-force = click.option("--force", is_flag=True, help="Overwrite an output that exists.")
 
 
 class Verb(click.Command):
@@ -160,40 +136,6 @@ def merge(**options: Any) -> None:
     from lrc.merge import merge
 
     merge(**options)
-
-
-def answering(command: Any) -> Any:
-    """The flags that say how a model is asked, for generate and evaluate."""
-    for option in (
-        click.option("--list-options/--no-list-options", default=None, help="Default: as trained."),
-        click.option("--answer-style", type=click.Choice(STYLES), help="Default: as trained."),
-        click.option("--template", type=click.Choice(TEMPLATES), help="Default: as trained."),
-        click.option(
-            "--load-in-4bit/--no-load-in-4bit", default=None, help="Default: as the first adapter's base was trained."
-        ),
-        click.option(
-            "--score-normalisation",
-            type=click.Choice(NORMALISATIONS),
-            help="What an option's text is scored by. Default: as trained.",
-        ),
-        click.option("--row-tokens", type=click.IntRange(min=1), help="Token budget of a packed row."),
-        click.option(
-            "--votes",
-            type=click.IntRange(min=1),
-            default=1,
-            show_default=True,
-            help="Option orders to average.",
-        ),
-        click.option(
-            "--adapter",
-            "adapters",
-            type=FILE,
-            multiple=True,
-            help="An adapter on top; repeat to average several.",
-        ),
-    ):
-        command = option(command)
-    return command
 
 
 @cli.command()

@@ -10,10 +10,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
+from lrc.bounds import ANY, BOUNDS, Bounds
 from lrc.dtypes import settle
 from lrc.errors import RecipeError
 from lrc.strictyaml import Mapping, read_mapping, refuse_tokens
-from lrc.values import ANY, Bounds, fault, fits, takes_list, takes_text
+from lrc.values import fault, fits, takes_list, takes_text
 
 if TYPE_CHECKING:
     from lrc.arguments import AdapterArguments, DataArguments, ModelArguments, TrainingArguments
@@ -166,7 +167,6 @@ class _Key:
 
 
 def _known_keys(classes: Sequence[type]) -> dict[str, _Key]:
-    from lrc.arguments import BOUNDS
 
     def key(field: Field[Any], hint: Any) -> _Key:
         return _Key(hint, field.metadata.get("choices"), BOUNDS.get(field.name, ANY))

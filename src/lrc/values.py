@@ -5,35 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import Enum
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
+from lrc.bounds import ANY, Bounds
+
 LARGEST = 2**63  # what neither a tensor's size nor a counter can be
 NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text", dict: "a mapping"}
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """Between what numbers a value may be."""
-
-    least: float | None = None
-    above: float | None = None
-    below: float | None = None
-
-    def passed(self, value: float) -> str | None:
-        """What is expected of a number that is out of bounds; None where it is not."""
-        if self.least is not None and value < self.least:
-            return f"{self.least} or more"
-        if self.above is not None and value <= self.above:
-            return f"more than {self.above}"
-        if self.below is not None and value >= self.below:
-            return f"less than {self.below}"
-        return None
-
-
-ANY = Bounds()
 
 
 def fault(value: Any, hint: Any, choices: Sequence[Any] | None = None, bounds: Bounds = ANY) -> str | None:
@@ -76,7 +55,7 @@ def fits(value: Any, hint: Any) -> bool:
 
 def expected(hint: Any) -> str:
     """What a field takes, in words: `a whole number or nothing`."""
-    arms = _arms(hint)
+    arms = [arm for arm in _arms(hint) if not (arm is str and _enumerations(hint))]  # whose values are all its text
     words = [NAMES.get(arm) or NAMES.get(get_origin(arm)) or _worded(arm) for arm in arms if arm is not type(None)]
     known = list(dict.fromkeys([*_names(hint), *(word for word in words if word)]))
     return _listed(known + (["nothing"] if type(None) in arms else []))
@@ -114,10 +93,12 @@ def _is_a(value: Any, hint: Any) -> bool:
 
 def _names(hint: Any) -> list[Any]:
     """The values of enumerations and literals among the types of a field; upstream has `SomeEnum | str`."""
-    arms = _arms(hint)
-    literals = [choice for arm in arms if get_origin(arm) is Literal for choice in get_args(arm)]
-    members = [member.value for arm in arms if isinstance(arm, type) and issubclass(arm, Enum) for member in arm]
-    return literals + members
+    literals = [choice for arm in _arms(hint) if get_origin(arm) is Literal for choice in get_args(arm)]
+    return literals + [member.value for enumeration in _enumerations(hint) for member in enumeration]
+
+
+def _enumerations(hint: Any) -> list[type[Enum]]:
+    return [arm for arm in _arms(hint) if isinstance(arm, type) and issubclass(arm, Enum)]
 
 
 def _holds_more(hint: Any, choices: Sequence[Any] | None) -> bool:
@@ -136,5 +117,5 @@ def _worded(arm: Any) -> str:
 
 
 def _listed(words: Sequence[Any]) -> str:
-    texts = [str(word) for word in words]
+    texts = [str(word).lower() if isinstance(word, bool) else str(word) for word in words]
     return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} or {texts[-1]}"
