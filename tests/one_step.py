@@ -90,8 +90,7 @@ def tree_trainer(
         args=args,
         processing_class=tokenizer(),
         train_dataset=dataset(sequences, passages),
-        draw=lambda draw: [sequences[draw[0]]],
-        **{"validation": None, **settings},
+        **{"draw": lambda draw: [sequences[draw[0]]], "validation": None, **settings},
     )
 
 

@@ -130,8 +130,13 @@ def test_they_train_the_adapter_of_one(
     assert_same_run(alone, tmp_path / "a")
 
 
-def test_a_process_may_have_fewer_questions_than_the_others_or_none(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("contrast", [False, True])
+def test_a_process_may_have_fewer_questions_than_the_others_or_none(
+    folder: Path, tmp_path: Path, contrast: bool
+) -> None:
     few = ["--train_file", str(folder / "few.json"), "--max_steps", "3"]
+    if contrast:
+        few += ["--template", "plain", "--answer_style", "text", "--option_contrast", "0.5"]
     train(folder, tmp_path / "one", 1, *few, *batch(8))
     train(folder, tmp_path / "four", 4, *few, *batch(2))
     assert_same_run(tmp_path / "one", tmp_path / "four")

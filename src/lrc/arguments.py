@@ -79,6 +79,16 @@ class DataArguments:
     option_orders: int = field(
         default=1, metadata={"help": "In how many rotations of its options each question is trained."}
     )
+    option_contrast: float = field(
+        default=0.0,
+        metadata={
+            "help": "The part of the loss, 0 to 1, that is the contrast between the options of a question rather than "
+            "the likelihood of the right one; for answer_style text."
+        },
+    )
+    contrast_temperature: float = field(
+        default=0.25, metadata={"help": "What the options' scores are divided by in the contrast."}
+    )
     group_passages: bool = field(
         default=True,
         metadata={
@@ -117,12 +127,23 @@ class DataArguments:
             raise ValueError(
                 f"score_normalisation is {self.score_normalisation}, but digits are scored as they are; remove it"
             )
+        if not 0 <= self.option_contrast <= 1:
+            raise ValueError(f"option_contrast is {self.option_contrast}, expected 0 to 1")
+        if self.option_contrast and self.answer_style == "digit":
+            raise ValueError("option_contrast compares the texts of options; set answer_style: text, or remove it")
         if self.score_normalisation == "auto" and self.validation_file is None:
             raise ValueError("score_normalisation is auto, which chooses on a validation_file; give one")
         if self.fold is not None:
             self.train_file = _of_fold(self.train_file, self.fold, "train")
             if self.validation_file is not None:
                 self.validation_file = _of_fold(self.validation_file, self.fold, "validation")
+
+    @property
+    def contrasted(self) -> str | None:
+        """By what the scores of options are normalised that training compares; None where it compares none."""
+        if not self.option_contrast:
+            return None
+        return "character" if self.score_normalisation == "auto" else self.score_normalisation
 
 
 @dataclass

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from lrc.contrast import Option, contest_count
 from lrc.tree import Row, TokenSequence, pack
 
 Draw = tuple[int, int]  # a question's place in the data, and the epoch that draws it
@@ -30,8 +31,14 @@ class StepBatch:
 
     @property
     def target_count(self) -> int:
-        """How many supervised tokens there are."""
-        return 0 if self.idle else sum(len(row.targets) for row in self.rows)
+        """How many tokens there are to imitate."""
+        imitated = [one for one in self.sequences if not isinstance(one, Option)]
+        return 0 if self.idle else sum(len(one.tokens) - one.prompt_length for one in imitated)
+
+    @property
+    def contest_count(self) -> int:
+        """How many prompts there are whose options are compared."""
+        return contest_count(self.sequences)
 
     def repacked(self, row_tokens: int, *, share: bool = True) -> StepBatch:
         """The same questions under another token budget."""
@@ -107,7 +114,8 @@ class StepLoader(DataLoader):
     """Loads `StepBatch`es.
 
     Args:
-        draw: the sequences of one question in one epoch, one for each option order that is trained.
+        draw: the sequences of one question in one epoch: for each option order that is trained the right answer, and
+            then the options that are compared.
     """
 
     def __init__(

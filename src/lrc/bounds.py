@@ -53,6 +53,8 @@ BOUNDS = {
     "loraplus_lr_ratio": Bounds(1),
     "neftune_noise_alpha": Bounds(0),
     "option_orders": Bounds(1),
+    "option_contrast": Bounds(0),
+    "contrast_temperature": Bounds(above=0),
     "row_tokens": Bounds(1),
     "fold": Bounds(0),
     "expected_vocab_size": Bounds(1),

@@ -16,6 +16,7 @@ import numpy as np
 from datasets import Dataset
 
 from lrc.alpaca import Record
+from lrc.contrast import options_of
 from lrc.datafile import refuse_pipe
 from lrc.errors import DataError
 from lrc.fitting import Account, Fitting
@@ -119,6 +120,8 @@ class Drawing:
 
     Args:
         option_orders: how many orders of each question are trained.
+        contrasted: by what the scores of options are normalised that are compared with each other (`contrast`); None
+            compares none.
     """
 
     dataset: Dataset
@@ -126,17 +129,24 @@ class Drawing:
     prompt: Prompt
     option_orders: int
     seed: int
+    contrasted: str | None = None
 
     def __call__(self, draw: tuple[int, int]) -> list[TokenSequence]:
-        """The sequences of question `draw[0]` in epoch `draw[1]`."""
+        """The sequences of question `draw[0]` in epoch `draw[1]`; what is imitated comes before what is compared."""
         place, epoch = draw
-        record = self.records[place] if self.option_orders > 1 else None
-        if record is None or record.question is None:
+        record = self.records[place] if self.option_orders > 1 or self.contrasted else None
+        if record is None or record.question is None or self.option_orders == 1:
             row = self._tokens[place]
-            return [TokenSequence(row["tokens"].astype(np.int64), int(row["prompt_length"]))]
-        shuffled = _shuffled(record, np.random.default_rng([self.seed, epoch, place]))
-        orders = option_orders(record.question, self.option_orders)
-        return [self.prompt.sequence(reordered(shuffled, order)) for order in orders]
+            asked = [record] if record else []
+            sequences = [TokenSequence(row["tokens"].astype(np.int64), int(row["prompt_length"]))]
+        else:
+            shuffled = _shuffled(record, np.random.default_rng([self.seed, epoch, place]))
+            asked = [reordered(shuffled, order) for order in option_orders(record.question, self.option_orders)]
+            sequences = [self.prompt.sequence(one) for one in asked]
+        if self.contrasted:
+            for number, one in enumerate(asked):
+                sequences += options_of(one, self.prompt, self.contrasted, (place, number))
+        return sequences
 
     @cached_property
     def _tokens(self) -> Dataset:

@@ -123,7 +123,7 @@ def _tokens(recipe: Recipe, topology: Topology, row_tokens: int, count: int, *, 
         orders=data.option_orders,
         processes=args.dataset_num_proc,
     )
-    draw = Drawing(corpus.dataset, corpus.records, prompt, data.option_orders, args.seed)
+    draw = Drawing(corpus.dataset, corpus.records, prompt, data.option_orders, args.seed, data.contrasted)
     work = measure(corpus, draw, recipe, world_size=topology.processes, row_tokens=row_tokens, share=share)
     drawn = ((record, draw((place, 0))[0]) for place, record in enumerate(islice(corpus.records, count)))
     return Tokens(prompt, corpus, specimens(prompt, drawn), work)

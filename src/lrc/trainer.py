@@ -2,7 +2,8 @@
 
 One optimizer step is one batch of questions (`batches.StepBatch`), run row by row. Its loss is the sum over supervised
 tokens divided by their number over the whole step and all processes, so that loss and gradients are those of separate
-samples with the same batch size and accumulation, whatever rows the questions fill.
+samples with the same batch size and accumulation, whatever rows the questions fill. With `option_contrast`, a part of
+the loss is the mean of the step's contests (`contrast`) instead.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from lrc.attention import why_no_trees
 from lrc.batches import Draw, StepBatch, StepLoader, StepSampler
+from lrc.contrast import Contests
 from lrc.durable import DurableTrainer
 from lrc.errors import RecipeError
 from lrc.lastlayer import prune_last_layer
@@ -46,6 +48,8 @@ class TreeTrainer(DurableTrainer):
         group_passages: false draws question by question, so that those of a passage rarely meet in a step.
         row_tokens: the token budget of a row; None takes what suits the device.
         loraplus_lr_ratio: the learning rate of LoRA's B over that of A.
+        option_contrast: the part of the loss that is the contrast between options, 0 to 1; `draw` gives the options.
+        contrast_temperature: what their scores are divided by.
 
     The remaining arguments are SFTTrainer's.
     """
@@ -64,8 +68,11 @@ class TreeTrainer(DurableTrainer):
         group_passages: bool = True,
         row_tokens: int | None = None,
         loraplus_lr_ratio: float | None = None,
+        option_contrast: float = 0.0,
+        contrast_temperature: float = 1.0,
         **kwargs: Any,
     ) -> None:
+        self.option_contrast, self.contrast_temperature = option_contrast, contrast_temperature
         self.group_passages = group_passages
         self.draw, self.validation, self.loraplus_lr_ratio = draw, validation, loraplus_lr_ratio
         # Rows take the place of micro-batches: to the upstream loop a step is one batch of all its questions.
@@ -96,6 +103,8 @@ class TreeTrainer(DurableTrainer):
         self.share = reason is None
         if reason and self.is_world_process_zero():
             say(f"each question is a row of its own: {reason}")
+        if reason and option_contrast:
+            raise ValueError(f"option_contrast compares the options in one packed row, but {reason}; set it to 0")
         whole = prune_last_layer(self.model)
         if whole and self.is_world_process_zero():
             say(whole)
@@ -103,6 +112,7 @@ class TreeTrainer(DurableTrainer):
         self._evaluation_row_tokens = row_budget(self.args.device, row_tokens)
         self.evaluated: tuple[int, list[tuple[Question, OptionScores]]] = (-1, [])  # the step, and what was found
         self._step_rows = 0
+        self._step_contests: torch.Tensor | int = 1
         self._weights = sum(parameter.numel() for parameter in self.model.parameters())
 
     def get_train_dataloader(self) -> DataLoader:
@@ -127,7 +137,8 @@ class TreeTrainer(DurableTrainer):
             self.accelerator.gradient_state._set_sync_gradients(last)
             with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
                 with self.compute_loss_context_manager(), self.maybe_activation_offload_context:
-                    loss = self.compute_loss(model, row, num_items_in_batch=num_items_in_batch)
+                    contests = Contests.of(row, inputs.sequences) if self.option_contrast else None
+                    loss = self.compute_loss(model, row, num_items_in_batch=num_items_in_batch, contests=contests)
                     if inputs.idle or i >= len(inputs.rows):
                         loss = loss * 0.0
                 self._backward(loss)
@@ -147,12 +158,22 @@ class TreeTrainer(DurableTrainer):
         inputs: Row,
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
+        contests: Contests | None = None,
     ) -> Any:
-        """The negative log-likelihood of a row's targets, summed and divided by the targets of the whole step."""
+        """The negative log-likelihood of a row's targets, summed and divided by the targets of the whole step.
+
+        With `contests`, likewise their losses, divided by the contests of the whole step; see the class for the parts.
+        """
         if self.noise is not None:
             self.noise.see(inputs, self.args.device)
         log_probs = target_log_probs(model, inputs, self.args.device)
-        loss = -log_probs.sum() / (len(inputs.targets) if num_items_in_batch is None else num_items_in_batch)
+        imitated = log_probs if contests is None else contests.imitation(log_probs)
+        loss = -imitated.sum() / (len(inputs.targets) if num_items_in_batch is None else num_items_in_batch)
+        if self.option_contrast:
+            loss = loss * (1.0 - self.option_contrast)
+        if contests is not None:
+            compared = contests.loss(log_probs, self.contrast_temperature) / self._step_contests
+            loss = loss + self.option_contrast * compared
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
             loss = loss * self.accelerator.num_processes  # which DDP divides by again
         return (loss, log_probs) if return_outputs else loss
@@ -236,12 +257,14 @@ class TreeTrainer(DurableTrainer):
     def _get_num_items_in_batch(self, batch_samples: list[StepBatch], device: torch.device) -> torch.Tensor:
         """The supervised tokens of a step, over all processes."""
         (batch,) = batch_samples
-        counts = torch.tensor([batch.target_count, len(batch.rows)], device=device)
+        counts = torch.tensor([batch.target_count, len(batch.rows), batch.contest_count], device=device)
+        self._step_contests = counts[2].clamp(min=1)
         if self.args.world_size > 1:
             every = self.accelerator.gather(counts[None])
             if self._lockstep:
                 self._step_rows = int(every[:, 1].max())
             if self.args.average_tokens_across_devices:
+                self._step_contests = every[:, 2].sum().clamp(min=1)
                 return every[:, 0].sum()
         return counts[0]
 

@@ -118,7 +118,8 @@ def pack(sequences: Sequence[TokenSequence], row_tokens: int, *, share: bool = T
 
     Args:
         sequences: any number, in any order; `Row.owners` refers to their places.
-        row_tokens: the most tokens a row may have; a sequence that is longer by itself gets a row of its own.
+        row_tokens: the most tokens a row may have; a prompt that is longer with its completions gets a row of its own,
+            so that all that follows one prompt is in one row.
         share: false gives every sequence a row of its own, for models that cannot take a tree.
     """
     if not sequences:
@@ -130,7 +131,7 @@ def pack(sequences: Sequence[TokenSequence], row_tokens: int, *, share: bool = T
     ordered = [(i, sequences[i]) for i in order]
     shared = [0] + [common_prefix(a.inputs, b.inputs) for (_, a), (_, b) in zip(ordered, ordered[1:], strict=False)]
     trunk = min(shared[1:], default=0)
-    rows = _fill(_bundles([len(s.inputs) for _, s in ordered], shared, trunk, row_tokens - trunk), row_tokens - trunk)
+    rows = _fill(_bundles([s for _, s in ordered], shared, trunk, row_tokens - trunk), row_tokens - trunk)
     return [_lay_out([ordered[k] for k in row], _prefixes(row, shared)) for row in rows]
 
 
@@ -141,13 +142,14 @@ def common_prefix(a: Ints, b: Ints) -> int:
     return int(differ[0]) if len(differ) else length
 
 
-def _bundles(lengths: list[int], shared: list[int], trunk: int, room: int) -> list[tuple[int, list[int]]]:
+def _bundles(ordered: Sequence[TokenSequence], shared: list[int], trunk: int, room: int) -> list[tuple[int, list[int]]]:
     """Cut the sorted sequences into (tokens beyond the trunk, places) that are placed together."""
     bundles: list[tuple[int, list[int]]] = []
-    for place, (length, prefix) in enumerate(zip(lengths, shared, strict=True)):
-        joined = bundles and prefix > trunk + MIN_SHARED and bundles[-1][0] + length - prefix <= room
-        # What is the same from end to end costs nothing, even in a row that is over the budget by itself.
-        if joined or bundles and prefix == length:
+    for place, (sequence, prefix) in enumerate(zip(ordered, shared, strict=True)):
+        length = len(sequence.inputs)
+        fits = bundles and prefix > trunk + MIN_SHARED and bundles[-1][0] + length - prefix <= room
+        # The completions of one prompt are never parted, even where they are over the budget.
+        if fits or place and prefix >= min(sequence.prompt_length, ordered[place - 1].prompt_length):
             size, members = bundles[-1]
             bundles[-1] = (size + length - prefix, [*members, place])
         else:

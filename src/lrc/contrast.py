@@ -1,0 +1,123 @@
+"""The contrast between the options of a question: to choose the right one is learnt, beside how to write it.
+
+Answering takes the option with the highest score. So that is what is trained: a question's loss is the cross entropy of
+its right option among all of its options, whose logits are their scores, log-likelihoods divided by length, over a
+temperature. With temperature 1 it is the length-normalised loss of T-Few (Liu et al. 2022, section 3.3). In a packed
+tree the options are branches behind the prompt, which is computed once for all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lrc.alpaca import Record
+from lrc.prompt import Prompt, question_of
+from lrc.scoring import Ballot, lengths
+from lrc.tree import Ints, Row, TokenSequence
+
+
+@dataclass(frozen=True)
+class Option(TokenSequence):
+    """An option of a question, to be compared with the others and not to be imitated.
+
+    Args:
+        contest: the same for the options of one prompt, and for no others of a step.
+        length: what its log-likelihood is divided by.
+        right: whether it is the right one.
+    """
+
+    contest: tuple[int, int]
+    length: float
+    right: bool
+
+
+def options_of(record: Record, prompt: Prompt, normalisation: str, contest: tuple[int, int]) -> list[Option]:
+    """The options of a labelled record as answering scores them; none where there is nothing to choose.
+
+    Args:
+        normalisation: of scores, as `Scorer` takes it.
+        contest: what tells them from the options of other prompts.
+    """
+    if record.question is None:
+        return []
+    ballot = Ballot.of(record, tuple(range(len(record.question.options))), prompt)
+    numbers = ballot.question.choosable
+    if question_of(record).answer not in numbers or len(numbers) < 2:
+        return []
+    divisors = lengths(normalisation, ballot.tokens, ballot.characters)
+    return [
+        Option(one.tokens, one.prompt_length, contest, float(divisors[number - 1]), number == record.question.answer)
+        for number, one in zip(numbers, ballot.sequences, strict=True)
+    ]
+
+
+def contest_count(sequences: Sequence[TokenSequence]) -> int:
+    """How many questions have their options among the sequences."""
+    return len({one.contest for one in sequences if isinstance(one, Option)})
+
+
+@dataclass(frozen=True)
+class Contests:
+    """The options of a row's questions; T targets, Q questions of at most K options, the right one first.
+
+    Args:
+        owners: (T,) the sequence that each target belongs to, counted from 0 within the row.
+        imitated: (I,) the targets that belong to no option.
+        options: (Q, K) sequences, counted likewise; a question that has fewer than K options repeats its first.
+        lengths: (Q, K) what their log-likelihoods are divided by.
+        absent: (Q, K) whether the place is such a repetition.
+    """
+
+    owners: Ints
+    imitated: Ints
+    options: Ints
+    lengths: NDArray[np.float32]
+    absent: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, row: Row, sequences: Sequence[TokenSequence]) -> Contests | None:
+        """The contests of a row that was packed from `sequences`; None where it has none.
+
+        The options of one prompt are in one row: `tree.pack` keeps equal prompts together.
+        """
+        places, owners = np.unique(row.owners, return_inverse=True)
+        found: dict[tuple[int, int], list[tuple[int, Option]]] = {}
+        for place, number in enumerate(places.tolist()):
+            if isinstance(one := sequences[number], Option):
+                found.setdefault(one.contest, []).append((place, one))
+        if not found:
+            return None
+        questions = [sorted(options, key=lambda option: not option[1].right) for options in found.values()]
+        most = max(map(len, questions))
+        filled = [options + options[:1] * (most - len(options)) for options in questions]
+        return cls(
+            owners,
+            np.flatnonzero([not isinstance(sequences[number], Option) for number in row.owners.tolist()]),
+            np.array([[place for place, _ in options] for options in filled]),
+            np.array([[one.length for _, one in options] for options in filled], np.float32),
+            np.array([[k >= len(options) for k in range(most)] for options in questions]),
+        )
+
+    def loss(self, log_probs: torch.Tensor, temperature: float) -> torch.Tensor:
+        """The cross entropy of the right options, in nats, summed over the questions.
+
+        Args:
+            log_probs: (T,) of the row's targets.
+        """
+
+        def put(array: np.ndarray) -> torch.Tensor:
+            return torch.from_numpy(array).to(log_probs.device, non_blocking=True)
+
+        sums = log_probs.new_zeros(len(self.owners)).index_add(0, put(self.owners), log_probs)
+        scores = sums[put(self.options)] / (put(self.lengths) * temperature)
+        scores = scores.masked_fill(put(self.absent), -torch.inf)
+        return (scores.logsumexp(1) - scores[:, 0]).sum()
+
+    def imitation(self, log_probs: torch.Tensor) -> torch.Tensor:
+        """The log-probabilities of the targets that belong to no option."""
+        return log_probs[torch.from_numpy(self.imitated).to(log_probs.device, non_blocking=True)]
