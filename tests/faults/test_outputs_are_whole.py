@@ -90,7 +90,7 @@ def test_generate_takes_no_score_of_another_run(
 
 
 @pytest.mark.fault("generate", "file size limit: one line, no CSV, the same CSV once there is space")
-@pytest.mark.parametrize("limit", [2_000 * 2**i for i in range(6)] if LONG else [2_000, 60_000])
+@pytest.mark.parametrize("limit", [round(2_000 * 1.46**i) for i in range(10)] if LONG else [2_000, 60_000])
 def test_generate_on_a_full_disk(
     limit: int, inputs: Path, adapter: Path, data: Path, answers: Path, tmp_path: Path
 ) -> None:
