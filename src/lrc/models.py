@@ -216,7 +216,9 @@ def _loading(name: str, what: str) -> Any:
                 f"{name}: its {what} comes with code, which runs in training only, and only where the recipe has "
                 "trust_remote_code: true; choose a base that transformers knows"
             ) from error
-        raise ModelError(f"{name}: its {what} cannot be loaded ({_first_line(error)})") from error
+        raise ModelError(
+            f"{name}: its {what} cannot be loaded ({_first_line(error)}); fetch its files again, or name another"
+        ) from error
 
 
 def _first_line(error: BaseException) -> str:

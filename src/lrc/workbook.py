@@ -100,7 +100,7 @@ def _read(path: Path, sheet: str | None) -> Workbook:
 def _open(path: Path, sheet: str | None) -> AbstractContextManager[Table]:
     suffix = path.suffix.lower()
     if suffix not in (*SUFFIXES, ".xls"):
-        raise DataError(f"{path.name}: not a workbook; expected a file named .xlsx or .csv")
+        raise DataError(f"{path.name}: not a workbook; expected a file named .xlsx or .csv, or JSON named .json")
     if suffix != ".csv":
         return open_sheet(path, sheet)
     if sheet is not None:
