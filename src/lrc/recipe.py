@@ -167,7 +167,6 @@ class _Key:
 
 
 def _known_keys(classes: Sequence[type]) -> dict[str, _Key]:
-
     def key(field: Field[Any], hint: Any) -> _Key:
         return _Key(hint, field.metadata.get("choices"), BOUNDS.get(field.name, ANY))
 

@@ -25,6 +25,7 @@ from lrc.shorten import shorten
 from lrc.tree import TokenSequence
 
 RECORDS_AT_A_TIME = 128
+TEMPLATE_TOKENS = 512  # more than any template, its instruction and the numbers of the options have
 
 
 def _silent(done: int = 1) -> None:
@@ -113,7 +114,9 @@ class Scorer:
             return max(len(sequence.tokens) for sequence in asked) <= limit
 
         question = question_of(record)
-        if fits(question):
+        # A token stands for a byte at the least: what surely fits is not tokenized twice.
+        surely = sum(len(text.encode()) for text in (question.passage, question.question, *question.options))
+        if surely + TEMPLATE_TOKENS <= limit or fits(question):
             return record
         shorter = shorten(question, fits)
         if shorter is None:
