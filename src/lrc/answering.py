@@ -155,8 +155,9 @@ def answer(scorer: Scorer, records: Sequence[Record], side: SideFile | None = No
         limit = positions(scorer.model.config)
         say(f"{len(shortened)} passages shortened to fit the model's {limit} positions: {', '.join(shortened)}")
     share = state.process_index, state.num_processes
-    with track("answer", sum(map(len, chunks(records)[share[0] :: share[1]]))) as advance:
-        mine = _share(scorer, records, share, side, advance)
+    known = {} if side is None else side.start()
+    with track("answer", sum(map(len, chunks(records)[share[0] :: share[1]])), before=len(known)) as advance:
+        mine = _share(scorer, records, share, known, side, advance)
     every = gather_object([mine]) if state.num_processes > 1 else [mine]
     scores = {place: score for part in every for place, score in part.items()}
     return [scores[place] for place in range(len(records))]
@@ -176,11 +177,14 @@ def _refuse_not_numbers(records: Sequence[Record], scores: Mapping[int, OptionSc
 
 
 def _share(
-    scorer: Scorer, records: Sequence[Record], share: tuple[int, int], side: SideFile | None, advance: Advance
+    scorer: Scorer,
+    records: Sequence[Record],
+    share: tuple[int, int],
+    known: dict[int, OptionScores],
+    side: SideFile | None,
+    advance: Advance,
 ) -> dict[int, OptionScores]:
-    """This process's scores, by place in `records`; see `Scorer.parts`."""
-    known = {} if side is None else side.start()
-    advance(len(known))
+    """This process's scores, by place in `records`, added to those that are known; see `Scorer.parts`."""
     for part in scorer.parts(records, known.keys(), share):
         try:
             _refuse_not_numbers(records, part)

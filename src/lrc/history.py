@@ -29,8 +29,7 @@ class History(TrainerCallback):
         if not state.is_world_process_zero:
             return
         _keep_until(_file(args), state.global_step, state.max_steps)
-        self._advance = self._stack.enter_context(track("train", state.max_steps, "steps"))
-        self._advance(state.global_step)
+        self._advance = self._stack.enter_context(track("train", state.max_steps, "steps", before=state.global_step))
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Count a step."""

@@ -33,22 +33,23 @@ def say(line: str) -> None:
 
 
 @contextmanager
-def track(stage: str, total: int, unit: str = "questions") -> Iterator[Advance]:
+def track(stage: str, total: int, unit: str = "questions", *, before: int = 0) -> Iterator[Advance]:
     """Show how far `stage` is while the block runs.
 
     Args:
         stage: what is being done, in one or two words.
         total: how many `unit` there are.
+        before: how many of them an earlier run did, which say nothing about the rate.
     """
     if _quiet:
         yield lambda done=1: None
     elif sys.stderr.isatty():
-        yield from _bar(stage, total, unit)
+        yield from _bar(stage, total, unit, before)
     else:
-        yield from _lines(stage, total, unit)
+        yield from _lines(stage, total, unit, before)
 
 
-def _bar(stage: str, total: int, unit: str) -> Iterator[Advance]:
+def _bar(stage: str, total: int, unit: str, before: int) -> Iterator[Advance]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -61,7 +62,7 @@ def _bar(stage: str, total: int, unit: str) -> Iterator[Advance]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(stage, total=total, rate="")
+        task = bar.add_task(stage, total=total, completed=before, rate="")
         start = time.monotonic()
         count = 0
 
@@ -73,13 +74,13 @@ def _bar(stage: str, total: int, unit: str) -> Iterator[Advance]:
         yield advance
 
 
-def _lines(stage: str, total: int, unit: str) -> Iterator[Advance]:
+def _lines(stage: str, total: int, unit: str, before: int) -> Iterator[Advance]:
     start = last = time.monotonic()
-    count = 0
+    count = before
 
     def line(now: float) -> None:
-        rate = count / max(now - start, 1e-6)
-        left = f", {(total - count) / rate:.0f} s left" if 0 < count < total else ""
+        rate = (count - before) / max(now - start, 1e-6)
+        left = f", {(total - count) / rate:.0f} s left" if before < count < total else ""
         print(f"{stage}: {count}/{total} {unit}, {rate:.1f}/s{left}", file=sys.stderr, flush=True)
 
     def advance(done: int = 1) -> None:

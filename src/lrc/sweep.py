@@ -97,8 +97,7 @@ def _train_all(study: Study, plan: Sweep, config: str | None, request: Request) 
     """Train what is missing; what has ended by then."""
     goal = plan.trials if plan.size is None else min(plan.trials, plan.size)
     found = ended(study, plan)
-    with track("sweep", goal, "trials") as advance:
-        advance(min(len(found), goal))
+    with track("sweep", goal, "trials", before=min(len(found), goal)) as advance:
         while not request.signal and (trial := next_trial(study, plan, len(found) < goal)) is not None:
             standing = _train_one(contender_of(trial, plan), plan, config, request)
             if request.signal and standing.result is None:

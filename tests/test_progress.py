@@ -1,0 +1,68 @@
+"""The progress of long work: plain lines in a pipe, with a rate and the time left that what is done now gives."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+
+from lrc import progress
+from lrc.progress import track
+
+
+@pytest.fixture
+def wait(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Let seconds pass."""
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+
+    def passes(seconds: float) -> None:
+        now[0] += seconds
+
+    return passes
+
+
+def test_lines_tell_rate_and_time_left(wait: Callable[[float], None], capsys: pytest.CaptureFixture[str]) -> None:
+    with track("answer", 100) as advance:
+        wait(4)
+        advance(10)  # too soon for a line
+        wait(6)
+        advance(10)
+        wait(10)
+    assert capsys.readouterr().err.splitlines() == [
+        "answer: 20/100 questions, 2.0/s, 40 s left",
+        "answer: 20/100 questions, 1.0/s, 80 s left",
+    ]
+
+
+def test_what_an_earlier_run_did_says_nothing_about_the_rate(
+    wait: Callable[[float], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with track("train", 800, "steps", before=400) as advance:
+        wait(10)
+        advance()
+        wait(5)
+        advance(399)
+    assert capsys.readouterr().err.splitlines() == [
+        "train: 401/800 steps, 0.1/s, 3990 s left",
+        "train: 800/800 steps, 26.7/s",
+    ]
+
+
+def test_nothing_left_to_do_has_no_time_left(wait: Callable[[float], None], capsys: pytest.CaptureFixture[str]) -> None:
+    with track("sweep", 4, "trials", before=4):
+        wait(1)
+    assert capsys.readouterr().err == "sweep: 4/4 trials, 0.0/s\n"
+
+
+def test_a_bar_in_a_terminal_counts_what_was_done_before(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True, raising=False)
+    with track("train", 800, "steps", before=400) as advance:
+        advance(400)
+    shown = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", capsys.readouterr().err)
+    assert "800/800 steps" in shown
+    rates = [float(rate) for rate in re.findall(r"([\d.]+)/s", shown)]
+    assert rates and all(rate > 0 for rate in rates)
