@@ -2,7 +2,7 @@
 
     python benchmarks/evaluating.py [--questions 100] [--rounds 3] [--row-tokens 1536]
 
-Questions of the reference run's training workbook, real tokenizer, a Llama of 8 layers and width 512 with random weights,
+Questions of the reference run's training workbook, real tokenizer, a Llama of 8 layers and width 512, random weights,
 float32. Sides, which take turns in one process:
 
 - `digit` and `text`: the loss on the answers and the choice between all options, as training evaluates them in either

@@ -189,10 +189,10 @@ def _plan(memory: Memory, topology: Topology) -> Table:
     return table
 
 
-# glibc's malloc, under its defaults, keeps much of what training on a CPU gives back; see benchmarks/memory.py.
+# Torch asks for aligned memory, for which glibc seldom takes what was freed; see benchmarks/memory.py.
 MALLOC = (
-    "this is what is held; glibc's malloc may keep several hundred MB more of what was freed, "
-    "unless MALLOC_MMAP_THRESHOLD_=65536 is set, which takes time"
+    "this is what is held; glibc's malloc may take several hundred MB more, jemalloc hardly any: "
+    "LD_PRELOAD=libjemalloc.so.2"
 )
 
 
