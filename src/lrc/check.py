@@ -49,7 +49,7 @@ def check(files: Sequence[Path], *, sheet: str | None = None, as_json: bool = Fa
     """Print what is found in `files` on stdout: a line a finding and a table, or JSON.
 
     Args:
-        files: workbooks (.xlsx, .csv), Alpaca or C3 JSON (.json) and recipes (.yaml, .yml).
+        files: workbooks (.xlsx, .csv, .jsonl), Alpaca or C3 JSON (.json) and recipes (.yaml, .yml).
         sheet: the sheet to read of the workbooks.
         as_json: print one JSON object instead.
 

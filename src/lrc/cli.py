@@ -83,9 +83,9 @@ def train(recipe: str, accelerate_config: str | None, overrides: tuple[str, ...]
 
     RECIPE is a YAML file or the name of one that lrc ships, such as tiny/lora. Any key of it can be
     overridden: --key value. lrc's own keys: train_file, validation_file, template, answer_style,
-    list_options, score_normalisation, on_too_long, option_orders, group_passages, tree_packing, row_tokens, fold,
-    expected_vocab_size, overwrite_output_dir. All others are those of TRL's SFTConfig and ModelConfig;
-    docs/recipes.md lists them.
+    list_options, score_normalisation, on_too_long, option_orders, option_contrast, contrast_temperature,
+    group_passages, tree_packing, row_tokens, fold, expected_vocab_size, overwrite_output_dir. All others are
+    those of TRL's SFTConfig and ModelConfig; docs/recipes.md lists them.
     """
     from lrc.train import train
 
@@ -140,7 +140,7 @@ def merge(**options: Any) -> None:
 
 @cli.command()
 @click.option("--model", type=TEXT, required=True, help="A base or merged model: a folder, or a name on the Hub.")
-@click.option("--data", required=True, type=FILE, help="A workbook, a CSV or Alpaca JSON.")
+@click.option("--data", required=True, type=FILE, help="A workbook, a CSV, JSON lines or Alpaca JSON.")
 @click.option("--output", required=True, type=FILE, help="The CSV to write.")
 @click.option("--scores", type=FILE, help="Write every option's score, JSON lines.")
 @answering
@@ -156,7 +156,7 @@ def generate(model: str, data: Path, output: Path, scores: Path | None, force: b
 @cli.command()
 @click.option("--model", type=TEXT, help="A base or merged model: a folder, or a name on the Hub.")
 @click.option("--predictions", type=FILE, multiple=True, help="A CSV to score instead; two of them are compared.")
-@click.option("--data", required=True, type=FILE, help="A labelled workbook, CSV or Alpaca JSON.")
+@click.option("--data", required=True, type=FILE, help="A labelled workbook, CSV, JSON lines or Alpaca JSON.")
 @click.option("--output", type=FILE, help="Write the figures as JSON.")
 @click.option("--scores", type=FILE, help="Write every option's score, JSON lines.")
 @click.option("--passage-blind", is_flag=True, help="Also ask the model without the passage, for comparison.")

@@ -15,7 +15,6 @@ MAX_LINE = 1 << 20  # characters; a spreadsheet's cell holds 32,767
 _SAVE = "save it as 'CSV UTF-8' in a spreadsheet"
 _MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"PK\x03\x04": "", b"\xd0\xcf\x11\xe0": ""}
 _ENCODINGS = {"Big5 (cp950)": "cp950", "GB18030": "gb18030"}  # what spreadsheets of the region write
-_ENCODINGS = {"Big5 (cp950)": "cp950", "GB18030": "gb18030"}  # what spreadsheets of the region write
 _HEADERS = ("文章", "問題", "问题", "選項", "选项", "題號", "题号")
 
 

@@ -1,4 +1,4 @@
-"""Any file with questions → questions or records: workbook, CSV, C3 or Alpaca JSON."""
+"""Any file with questions → questions or records: workbook, CSV, JSON lines, C3 or Alpaca JSON."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lrc.workbook import Workbook, read_workbook
 
 
 def read_questions(path: Path, sheet: str | None = None) -> Workbook:
-    """Read what `lrc convert` converts: a workbook, a CSV or C3 JSON.
+    """Read what `lrc convert` converts: a workbook, a CSV, JSON lines or C3 JSON.
 
     Raises:
         DataError: the file is no such thing at all; bad rows are findings.
@@ -35,7 +35,7 @@ def read_records(path: Path, sheet: str | None = None) -> list[Record]:
 
 
 def stream_records(path: Path, sheet: str | None = None) -> Iterable[Record]:
-    """Read what is trained on or answered: a workbook, a CSV, C3 JSON or Alpaca JSON.
+    """Read what is trained on or answered: a workbook, a CSV, JSON lines, C3 JSON or Alpaca JSON.
 
     Args:
         sheet: the sheet of a workbook; the first one by default.

@@ -12,7 +12,7 @@ from lrc.questions import MAX_OPTIONS, MIN_OPTIONS
 from lrc.tables import Table, TableRow
 
 _NAMES = {
-    "文章": ("文章", "passage", "flores_passage"),
+    "文章": ("文章", "passage", "article", "context", "flores_passage"),
     "問題": ("問題", "问题", "question"),
     "正確答案": ("正確答案", "正确答案", "答案", "answer", "correct_answer_num"),
     "ID": ("id", "題號", "题号"),

@@ -1,4 +1,4 @@
-"""Excel or CSV → questions, with every row accounted for.
+"""Excel, CSV or JSON lines → questions, with every row accounted for.
 
 A row is good, or it is bad and says why. In a test workbook no row is ever left out: what would make a
 labelled row bad is a warning there, and only its ids can refuse it.
@@ -17,6 +17,7 @@ from lrc.commas import open_csv
 from lrc.conflicts import find_conflicts
 from lrc.errors import DataError
 from lrc.findings import Finding
+from lrc.jsonlines import open_json_lines
 from lrc.questions import MIN_OPTIONS, Question
 from lrc.rows import Draft, Row, read_rows
 from lrc.sheet import open_sheet
@@ -24,13 +25,13 @@ from lrc.suspicions import suspect
 from lrc.tables import WHOLE_ROW, Table
 
 Fault = tuple[int, str, str]  # column, kind, and the text that follows the column's name
-SUFFIXES = (".xlsx", ".xlsm", ".csv")
+SUFFIXES = (".xlsx", ".xlsm", ".csv", ".jsonl")
 _EMPTY = "is empty; fill it in, or leave the row out with --on-error skip"
 
 
 @dataclass(frozen=True)
 class Workbook:
-    """What a workbook or a CSV file holds.
+    """What a workbook, or another table of questions, holds.
 
     `questions` are the good rows in order, or every row of a test workbook; `findings` are ordered by row.
     """
@@ -49,10 +50,10 @@ class Workbook:
 
 
 def read_workbook(path: Path, sheet: str | None = None) -> Workbook:
-    """Read an .xlsx workbook or a .csv file.
+    """Read an .xlsx workbook, a .csv file or a .jsonl file.
 
     Args:
-        path: the file; the ending of its name tells which of the two it is.
+        path: the file; the ending of its name tells what it is.
         sheet: the sheet to read; the first one by default.
 
     Raises:
@@ -100,12 +101,14 @@ def _read(path: Path, sheet: str | None) -> Workbook:
 def _open(path: Path, sheet: str | None) -> AbstractContextManager[Table]:
     suffix = path.suffix.lower()
     if suffix not in (*SUFFIXES, ".xls"):
-        raise DataError(f"{path.name}: not a workbook; expected a file named .xlsx or .csv, or JSON named .json")
-    if suffix != ".csv":
+        raise DataError(
+            f"{path.name}: not a workbook; expected a file named .xlsx, .csv or .jsonl, or JSON named .json"
+        )
+    if suffix not in (".csv", ".jsonl"):
         return open_sheet(path, sheet)
     if sheet is not None:
-        raise DataError(f"{path.name}: a CSV file has no sheet {sheet}; leave out --sheet")
-    return open_csv(path)
+        raise DataError(f"{path.name}: a {suffix} file has no sheet {sheet}; leave out --sheet")
+    return open_csv(path) if suffix == ".csv" else open_json_lines(path)
 
 
 def _drop_empty_options(draft: Draft) -> None:

@@ -1,0 +1,96 @@
+"""The rows of a JSON lines file, as public benchmarks have them: an object a line, its keys the columns.
+
+A list of choices (`options`, `choices`) takes a column for each of them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lrc.cells import show
+from lrc.commas import MAX_LINE
+from lrc.errors import DataError
+from lrc.questions import MAX_OPTIONS
+from lrc.tables import Note, Table, TableRow
+
+CHOICES = ("options", "choices", "choice", "選項", "选项")
+
+
+@contextmanager
+def open_json_lines(path: Path) -> Iterator[Table]:
+    """Open a JSON lines file; a row has the number of its line, and row 0 is the header.
+
+    Raises:
+        DataError: a line is no JSON object, has more than MAX_LINE characters, or is not UTF-8. The rows raise it,
+            too, as they are read.
+    """
+    headers = _headers(path)
+    yield Table(path.name, None, (), _rows(path, headers))
+
+
+def _headers(path: Path) -> list[str]:
+    """All keys in the order in which they first appear, choices as `option1` and so on."""
+    headers: dict[str, None] = {}
+    for _, item in _objects(path):
+        for key, value in item.items():
+            headers |= dict.fromkeys(_spread(key, value))
+    return list(headers)
+
+
+def _rows(path: Path, headers: list[str]) -> Iterator[TableRow]:
+    places = {header: place for place, header in enumerate(headers)}
+    yield TableRow(0, headers, {})
+    for number, item in _objects(path):
+        cells, notes = [""] * len(headers), {}
+        for key, value in item.items():
+            for header, one in _spread(key, value).items():
+                cells[places[header]], trouble = _text(one)
+                if trouble:
+                    notes[places[header]] = Note("trouble", "json-value", trouble)
+        yield TableRow(number, cells, notes)
+
+
+def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Each line's object, and the line's number."""
+    number = 0
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            while line := file.readline(MAX_LINE):
+                number += 1
+                if len(line) == MAX_LINE:
+                    raise DataError(f"{path.name}, line {number}: longer than {MAX_LINE:,} characters; shorten it")
+                if not line.strip():
+                    continue
+                item = json.loads(line)
+                if not isinstance(item, dict):
+                    raise DataError(f"{path.name}, line {number}: is no JSON object; write one object a line")
+                yield number, item
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path.name}, near line {number + 1}: not UTF-8; save the file as UTF-8") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path.name}, line {number}: not JSON ({error}); write one object a line") from error
+
+
+def _spread(key: str, value: Any) -> dict[str, Any]:
+    """A key's columns and their values."""
+    if key not in CHOICES or not isinstance(value, list) or len(value) > MAX_OPTIONS:
+        return {key: value}
+    return {f"option{number}": one for number, one in enumerate(value, start=1)}
+
+
+def _text(value: Any) -> tuple[str, str]:
+    """A value's text, and what is wrong with it."""
+    if value is None:
+        return "", ""
+    if not isinstance(value, str | int | float):
+        return "", f"is a JSON {'array' if isinstance(value, list) else 'object'}, expected text"
+    text = show(value)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "", "has half a surrogate pair; correct it"
+    return text, ""

@@ -1,0 +1,108 @@
+"""JSON lines as public benchmarks have them: an object a line, read as a table."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from lrc.cli import cli
+from lrc.errors import DataError
+from lrc.workbook import read_workbook
+
+
+def lines(path: Path, *items: Any) -> Path:
+    path.write_text("".join(json.dumps(item, ensure_ascii=False) + "\n" for item in items), encoding="utf-8")
+    return path
+
+
+def item(number: int = 1, **changes: Any) -> dict[str, Any]:
+    """A question as RACE has it."""
+    asked = {"id": f"q{number}", "article": f"第{number}篇：小明放風箏。", "question": f"第{number}題：小明在做什麼？"}
+    return {**asked, "options": ["釣魚", "放風箏", "睡覺", "讀書"], "answer": "B", **changes}
+
+
+def belebele(number: int) -> dict[str, Any]:
+    choices = {f"mc_answer{k}": text for k, text in enumerate(("釣魚", "放風箏", "睡覺", "讀書"), start=1)}
+    passage = {"link": "https://example.org", "question_number": number, "flores_passage": f"第{number}篇：放風箏。"}
+    return {**passage, "question": f"第{number}題？", **choices, "correct_answer_num": "2", "dialect": "zho_Hant"}
+
+
+def test_a_list_of_choices_is_a_column_each(tmp_path: Path) -> None:
+    book = read_workbook(lines(tmp_path / "a.jsonl", item(1), item(2, answer=3)))
+    assert book.labelled and not book.errors
+    first, second = book.questions
+    assert (first.id, first.passage, first.question) == ("q1", "第1篇：小明放風箏。", "第1題：小明在做什麼？")
+    assert first.options == ("釣魚", "放風箏", "睡覺", "讀書") and (first.answer, second.answer) == (2, 3)
+    assert (first.row, second.row) == (1, 2)  # lines
+
+
+def test_belebele_is_converted(tmp_path: Path) -> None:
+    file = lines(tmp_path / "zho_Hant.jsonl", *map(belebele, range(1, 11)))
+    done = CliRunner().invoke(cli, ["convert", str(file), "--output-dir", str(tmp_path / "data")])
+    assert done.exit_code == 0, done.output
+    written = [
+        record
+        for part in ("train", "validation")
+        for record in json.loads((tmp_path / "data" / f"zho_Hant_{part}.json").read_text(encoding="utf-8"))
+    ]
+    assert len(written) == 10 and {record["output"] for record in written} == {"2"}
+
+
+def test_a_test_file_needs_ids(tmp_path: Path) -> None:
+    unanswered = [{key: value for key, value in item(k).items() if key != "answer"} for k in (1, 1)]
+    with pytest.raises(DataError, match="row 2: id is q1, which row 1 has too"):
+        read_workbook(lines(tmp_path / "a.jsonl", *unanswered))
+
+
+@pytest.mark.parametrize(
+    ("bad", "told"),
+    [
+        ({"question": None}, "row 1: question is empty"),
+        ({"question": {"text": "?"}}, "row 1: question is a JSON object, expected text"),
+        ({"article": ["一", "二"]}, "row 1: article is a JSON array, expected text"),
+        ({"options": ["甲", "乙", "丙"]}, "row 1: option4 is empty"),
+        ({"options": ["甲", "乙", 3, {}]}, "row 1: option4 is a JSON object, expected text"),
+        ({"answer": 0}, "row 1: answer is 0, expected 1 to 4"),
+    ],
+)
+def test_bad_values_are_bad_rows(tmp_path: Path, bad: dict[str, Any], told: str) -> None:
+    book = read_workbook(lines(tmp_path / "a.jsonl", item(1, **bad), item(2)))
+    assert [question.id for question in book.questions] == ["q2"]
+    assert any(told in str(finding) for finding in book.errors), book.errors
+
+
+def test_half_a_surrogate_pair_is_a_bad_row(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps(item(1, question="\ud83d")) + "\n" + json.dumps(item(2)) + "\n", encoding="utf-8")
+    assert ["half a surrogate pair" in str(error) for error in read_workbook(path).errors] == [True]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (b"[1]\n", "a.jsonl, line 1: is no JSON object; write one object a line"),
+        (b'{"question": "?"}\n{"question"\n', "a.jsonl, line 2: not JSON"),
+        (b"[" * 100_000, "a.jsonl, line 1: not JSON"),
+        (b'{"a": "' + b"x" * (1 << 20) + b'"}', "a.jsonl, line 1: longer than 1,048,576 characters"),
+        ('{"問題": "?"}'.encode("cp950"), "a.jsonl, near line 1: not UTF-8"),
+        (b"", "a.jsonl: no rows, not even a header"),
+        (b'{"question": "?", "options": ["a", "b"]}', "a.jsonl, row 0: no column 文章"),
+        (json.dumps({"context": "p", "question": "?", "options": list("abcdefghi")}).encode(), "no column 選項1"),
+    ],
+)
+def test_what_is_no_such_file_is_refused(tmp_path: Path, text: bytes, told: str) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(text)
+    with pytest.raises(DataError) as refused:
+        read_workbook(path)
+    assert told in str(refused.value)
+
+
+def test_blank_lines_and_a_byte_order_mark_are_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(f"\n{json.dumps(item(1))}\n\n{json.dumps(item(2))}\n\n", encoding="utf-8-sig")
+    assert [question.row for question in read_workbook(path).questions] == [2, 4]
