@@ -9,14 +9,13 @@ the loss is the mean of the step's contests (`contrast`) instead.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate.utils import DistributedType, gather_object
 from datasets import Dataset
-from peft.optimizers import create_loraplus_optimizer
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback
 from transformers.trainer_utils import EvalLoopOutput
@@ -25,10 +24,10 @@ from lrc.attention import why_no_trees
 from lrc.batches import Draw, StepBatch, StepLoader, StepSampler
 from lrc.contrast import Contests
 from lrc.durable import DurableTrainer
-from lrc.errors import RecipeError
 from lrc.lastlayer import prune_last_layer
 from lrc.likelihood import row_budget, target_log_probs
 from lrc.neftune import Noise
+from lrc.optimizer import loraplus, refused
 from lrc.pace import Pace
 from lrc.progress import say
 from lrc.questions import Question
@@ -217,23 +216,17 @@ class TreeTrainer(DurableTrainer):
         return self.evaluated[1]
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """Upstream's optimizer; with `loraplus_lr_ratio`, B learns faster than A (Hayou et al. 2024)."""
-        with _refused("optim"):
-            return self._optimizer(model)
+        """Upstream's optimizer; with `loraplus_lr_ratio`, B learns faster than A."""
+        with refused("optim"):
+            if self.loraplus_lr_ratio is None or getattr(self, "optimizer", None) is not None:
+                return super().create_optimizer(model)
+            self.optimizer = loraplus(self, self.loraplus_lr_ratio)
+            return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """Upstream's scheduler."""
-        with _refused("lr_scheduler_type"):
+        with refused("lr_scheduler_type"):
             return super().create_scheduler(num_training_steps, optimizer)
-
-    def _optimizer(self, model: Any) -> torch.optim.Optimizer:
-        if self.loraplus_lr_ratio is None or getattr(self, "optimizer", None) is not None:
-            return super().create_optimizer(model)
-        kind, settings = self.get_optimizer_cls_and_kwargs(self.args, self.model)
-        settings |= {"weight_decay": self.args.weight_decay, "loraplus_lr_ratio": self.loraplus_lr_ratio}
-        made: torch.optim.Optimizer = create_loraplus_optimizer(self.model, kind, **settings)
-        self.optimizer = made
-        return made
 
     @property
     def _lockstep(self) -> bool:
@@ -274,19 +267,6 @@ class TreeTrainer(DurableTrainer):
 
     def _track_num_input_tokens(self, inputs: StepBatch) -> None:
         self.state.num_input_tokens_seen += sum(len(row) for row in inputs.rows)
-
-
-@contextlib.contextmanager
-def _refused(key: str) -> Iterator[None]:
-    """Turn what upstream says only when it makes something into a line.
-
-    Args:
-        key: of the recipe that asked for it; others may have settings for it.
-    """
-    try:
-        yield
-    except (ValueError, TypeError, KeyError, ImportError) as error:
-        raise RecipeError(f"{key}: {' '.join(str(error).split())}; correct it or the keys that go with it") from error
 
 
 def _in_float32(model: Any) -> None:

@@ -1,0 +1,49 @@
+"""LoRA+ in a real step, and upstream's refusals as lines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from one_step import config, tree_trainer
+from small_models import adapted, make_model
+from token_trees import questions
+
+from lrc.errors import RecipeError
+
+SEQUENCES, PASSAGES = questions()
+
+
+def moved(folder: Path, ratio: float | None) -> dict[str, torch.Tensor]:
+    """How far AdamW's first step moves each parameter of an adapter."""
+    trainer = tree_trainer(
+        adapted(make_model("llama")), SEQUENCES, PASSAGES, config(folder, learning_rate=1e-4), loraplus_lr_ratio=ratio
+    )
+    trained = {name: p for name, p in trainer.model.named_parameters() if p.requires_grad}
+    before = {name: p.detach().clone() for name, p in trained.items()}
+    trainer.train()
+    return {name: p.detach() - before[name] for name, p in trained.items()}
+
+
+def test_with_loraplus_b_moves_further_by_the_ratio_and_a_as_before(tmp_path: Path) -> None:
+    plain, plus = moved(tmp_path / "plain", None), moved(tmp_path / "plus", 16.0)
+    assert plain.keys() == plus.keys() and any("lora_B" in name for name in plain)
+    for name, step in plain.items():
+        assert step.abs().max() > 0, name
+        times = 16.0 if "lora_B" in name else 1.0
+        torch.testing.assert_close(plus[name], times * step, rtol=1e-2, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"optim": "grokadamw"}, "optim: "),
+        ({"lr_scheduler_type": "cosine", "lr_scheduler_kwargs": {"turns": 2}}, "lr_scheduler_type: "),
+    ],
+)
+def test_what_upstream_does_not_take_is_a_line(tmp_path: Path, settings: dict[str, object], told: str) -> None:
+    trainer = tree_trainer(adapted(make_model("llama")), SEQUENCES, PASSAGES, config(tmp_path, **settings))
+    with pytest.raises(RecipeError) as refused:
+        trainer.train()
+    assert str(refused.value).startswith(told) and "\n" not in str(refused.value)
