@@ -18,6 +18,8 @@ from transformers import (
     LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
     PreTrainedTokenizerFast,
     Qwen3Config,
     Qwen3ForCausalLM,
@@ -105,6 +107,7 @@ FAMILIES = {
     ),
     "gemma3": (Gemma3ForCausalLM, Gemma3TextConfig, {**HALF_WINDOWED, "sliding_window": WINDOW}),
     "mistral": (MistralForCausalLM, MistralConfig, {"sliding_window": WINDOW}),
+    "mixtral": (MixtralForCausalLM, MixtralConfig, {"num_local_experts": 4, "output_router_logits": True}),
 }
 
 

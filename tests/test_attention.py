@@ -130,7 +130,8 @@ def test_scores_are_those_of_separate_sequences(family: str, pruned: bool) -> No
     model = make_model(family).eval()
     wanted = separate_scores(model, SEQUENCES)
     if pruned:
-        assert prune_last_layer(model) is None
+        whole = "the last layer of mixtral is computed at every position" if family == "mixtral" else None
+        assert prune_last_layer(model) == whole
     for row_tokens in (1, 60, 10_000):
         assert sequence_scores(model, SEQUENCES, CPU, row_tokens) == pytest.approx(wanted, abs=1e-4)
 

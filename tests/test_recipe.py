@@ -262,13 +262,23 @@ def test_a_name_that_does_not_exist_gets_the_nearest(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("packing", "true"), ("label_smoothing_factor", "0.1"), ("train_sampling_strategy", "group_by_length")],
+    [
+        ("packing", "true"),
+        ("label_smoothing_factor", "0.1"),
+        ("router_aux_loss_coef", "0.001"),
+        ("train_sampling_strategy", "group_by_length"),
+    ],
 )
 def test_a_key_that_would_do_nothing_is_refused(tmp_path: Path, key: str, value: str) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(f"model_name_or_path: m\ntrain_file: a_train.json\noutput_dir: o\n{key}: {value}\n")
     with pytest.raises(RecipeError, match=key):
         load_recipe(path)
+
+
+def test_the_balance_of_experts_may_be_left_out_or_switched_off(path: Path) -> None:
+    for text in ("", "router_aux_loss_coef:\n", "router_aux_loss_coef: 0\n"):
+        assert load(path, text).training.router_aux_loss_coef == 0
 
 
 def test_a_push_needs_the_name_of_a_repository(tmp_path: Path) -> None:

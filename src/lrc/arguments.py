@@ -30,6 +30,7 @@ WITHOUT_USE: dict[str, Any] = {
     "auto_find_batch_size": False,
     "use_liger_kernel": False,
     "label_smoothing_factor": 0.0,
+    "router_aux_loss_coef": 0.0,
     "loss_type": "nll",
     "completion_only_loss": True,
     # Questions are tokenized with the base's own tokenizer, and the template decides how an answer ends.
@@ -230,6 +231,7 @@ class TrainingArguments(SFTConfig):
     )
 
     def __post_init__(self) -> None:
+        self.router_aux_loss_coef = self.router_aux_loss_coef or 0.0  # unset, it would be what the base declares
         for key, value in WITHOUT_USE.items():
             if getattr(self, key) != value:
                 raise ValueError(f"{key} is {getattr(self, key)}, which lrc has no use for; remove it")

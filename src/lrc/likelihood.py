@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -46,9 +47,17 @@ def target_log_probs(model: Any, row: Row, device: torch.device) -> torch.Tensor
     at_heads: dict[str, Any] = {"logits_to_keep": heads}
     if is_pruned(inner):  # a family that hands what it is given down to its layers
         at_heads = {"tree_heads": heads, "tree_blocks": row.blocks}
+    if _balances(inner):  # by a loss that takes no tree mask
+        at_heads["output_router_logits"] = False
     logits = model(input_ids=put(row.input_ids)[None], use_cache=False, **seen, **at_heads).logits[0]
     logits = logits.float()
     return logits[sources, put(row.targets)] - logits.logsumexp(-1)[sources]
+
+
+def _balances(model: Any) -> bool:
+    """Whether the model is a mixture of experts that can compute how evenly its tokens went to them."""
+    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return "output_router_logits" in inspect.signature(causal.forward).parameters
 
 
 def sequence_scores(

@@ -78,6 +78,7 @@ class TreeTrainer(DurableTrainer):
         args.per_device_train_batch_size *= args.gradient_accumulation_steps
         args.gradient_accumulation_steps = 1
         args.dataset_kwargs = {**(args.dataset_kwargs or {}), "skip_prepare_dataset": True}
+        args.router_aux_loss_coef = 0.0  # upstream would have a mixture of experts balance tokens, not trees
         args.disable_tqdm = True  # `history.History` shows the progress
         args.logging_nan_inf_filter = False  # which would put an earlier loss in the place of one that is not finite
         if args.ddp_broadcast_buffers is None:
