@@ -266,6 +266,9 @@ def test_a_name_that_does_not_exist_gets_the_nearest(tmp_path: Path) -> None:
         ("packing", "true"),
         ("label_smoothing_factor", "0.1"),
         ("router_aux_loss_coef", "0.001"),
+        ("bf16_full_eval", "true"),
+        ("fp16_full_eval", "true"),
+        ("use_cache", "true"),
         ("train_sampling_strategy", "group_by_length"),
     ],
 )

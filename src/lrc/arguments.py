@@ -31,6 +31,10 @@ WITHOUT_USE: dict[str, Any] = {
     "use_liger_kernel": False,
     "label_smoothing_factor": 0.0,
     "router_aux_loss_coef": 0.0,
+    # Evaluation is done in the number formats that the model is trained in, and without a cache.
+    "bf16_full_eval": False,
+    "fp16_full_eval": False,
+    "use_cache": False,
     "loss_type": "nll",
     "completion_only_loss": True,
     # Questions are tokenized with the base's own tokenizer, and the template decides how an answer ends.

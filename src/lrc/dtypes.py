@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 # Keys of a recipe that ask for a format by being true, and that format.
-SWITCHES = {"bf16": "bfloat16", "bf16_full_eval": "bfloat16", "fp16": "float16", "fp16_full_eval": "float16"}
+SWITCHES = {"bf16": "bfloat16", "fp16": "float16"}
 
 
 def settle(values: Mapping[str, Any]) -> dict[str, Any]:
