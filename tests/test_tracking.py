@@ -69,20 +69,22 @@ def test_the_log_has_speed_sharing_and_memory(folder: Path, tmp_path: Path) -> N
 
 
 def test_two_processes_count_together(folder: Path, tmp_path: Path) -> None:
+    settings = ["--per_device_train_batch_size", "2", "--include_num_input_tokens_seen", "all"]
     words = [sys.executable, "-m", "lrc", "train", str(folder / "recipe.yaml"), "--accelerate-config", "cpu_2"]
     told = subprocess.run(
-        [*words, "--output_dir", str(tmp_path / "two"), "--per_device_train_batch_size", "2"],
+        [*words, "--output_dir", str(tmp_path / "two"), *settings],
         capture_output=True,
         text=True,
         timeout=180,
     )
     assert told.returncode == 0, told.stderr
     # Each process has the two questions of one passage, as one process has with two questions a step.
-    train(folder, tmp_path / "one", "--per_device_train_batch_size", "2")
-    one, two = (
-        [line["unique_token_share"] for line in lines(tmp_path / name) if "loss" in line] for name in ("one", "two")
-    )
-    assert two == pytest.approx(one, abs=0.005) and max(two) < 0.9
+    train(folder, tmp_path / "one", *settings)
+    one, two = ([line for line in lines(tmp_path / name) if "loss" in line] for name in ("one", "two"))
+    for alone, both in zip(one, two, strict=True):
+        assert both["unique_token_share"] == pytest.approx(alone["unique_token_share"], abs=0.005)
+        assert both["num_input_tokens_seen"] == pytest.approx(2 * alone["num_input_tokens_seen"], rel=0.02)
+    assert max(both["unique_token_share"] for both in two) < 0.9
     assert told.stdout.count("peak memory") == 1
 
 

@@ -267,7 +267,9 @@ class TreeTrainer(DurableTrainer):
         return 6.0 * self._weights * sum(len(row) for row in inputs.rows)
 
     def _track_num_input_tokens(self, inputs: StepBatch) -> None:
-        self.state.num_input_tokens_seen += sum(len(row) for row in inputs.rows)
+        if self.args.include_num_input_tokens_seen != "no":
+            mine = torch.tensor(0 if inputs.idle else sum(len(row) for row in inputs.rows), device=self.args.device)
+            self.state.num_input_tokens_seen += int(self.accelerator.gather(mine).sum())
 
 
 def _in_float32(model: Any) -> None:
