@@ -235,7 +235,8 @@ class TrainingArguments(SFTConfig):
     )
 
     def __post_init__(self) -> None:
-        self.router_aux_loss_coef = self.router_aux_loss_coef or 0.0  # unset, it would be what the base declares
+        # Unset, it would be what the base declares.
+        self.router_aux_loss_coef = vars(self)["router_aux_loss_coef"] or 0.0
         for key, value in WITHOUT_USE.items():
             if getattr(self, key) != value:
                 raise ValueError(f"{key} is {getattr(self, key)}, which lrc has no use for; remove it")
