@@ -84,8 +84,7 @@ def test_without_an_adapter_all_is_trained_and_in_the_optimizer() -> None:
     assert (plan.gradients, plan.optimizer) == (plan.adapter, 2 * plan.adapter)
 
 
-# torch's grouped product of a mixture of experts runs on the meta device in bfloat16 alone.
-@pytest.mark.parametrize("family", [*(name for name in FAMILIES if name != "mixtral"), "checkpointing"])
+@pytest.mark.parametrize("family", [*FAMILIES, "checkpointing"])
 def test_what_autograd_keeps_is_what_it_really_keeps(family: str) -> None:
     """The tensors saved on the meta device are those that a forward on the CPU saves."""
     name = "llama" if family == "checkpointing" else family

@@ -1,7 +1,8 @@
 """What stands on the meta device for kernels that it lacks: they make and keep the tensors that the real ones do.
 
-The meta device knows no fused attention, no fused dropout, no autocast and no quantized weights. Without them a
-computation there would hold the square of a row for every head, or weights that a quantized model never has.
+The meta device knows no fused attention, no fused dropout, no autocast and no quantized weights, and a mixture's
+products in bfloat16 alone. Without stand-ins a computation there would hold the square of a row for every head, or
+weights that a quantized model never has, or fail.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from torch.overrides import TorchFunctionMode
 
 FOUR_BIT_BLOCK = 64  # weights that share a scale: bitsandbytes' blocksize
 NESTED_BLOCK = 256  # scales that share a scale of their own under double quantization
+
+# The name changed with torch 2.10; on the meta device it takes bfloat16 alone.
+GROUPED = [getattr(nn.functional, "grouped_mm", None), getattr(torch, "_grouped_mm", None)]
 
 
 class _Attention(torch.autograd.Function):
@@ -32,6 +36,20 @@ class _Attention(torch.autograd.Function):
     def backward(ctx: Any, gradient: Any) -> Any:
         query, key, value, *_ = ctx.saved_tensors
         return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value), None
+
+
+class _Grouped(torch.autograd.Function):
+    """A mixture's product of each token with its expert's weights: keeps both."""
+
+    @staticmethod
+    def forward(ctx: Any, states: Any, weights: Any) -> Any:
+        ctx.save_for_backward(states, weights)
+        return states.new_empty((states.shape[0], weights.shape[-1]))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Any) -> Any:
+        states, weights = ctx.saved_tensors
+        return torch.empty_like(states), torch.empty_like(weights) if ctx.needs_input_grad[1] else None
 
 
 class _Dropout(torch.autograd.Function):
@@ -97,6 +115,8 @@ class Kernels(TorchFunctionMode):
         if func is nn.functional.scaled_dot_product_attention:
             query, key, value = self._cast(args[:3])
             return _Attention.apply(query, key, value, kwargs.get("attn_mask", args[3] if len(args) > 3 else None))
+        if func in GROUPED:
+            return _Grouped.apply(*args[:2])
         if func is nn.functional.linear and self.autocast:
             return func(*self._cast(args), **kwargs)
         if func is nn.functional.dropout and self.device != "cpu" and _drops(args, kwargs):
