@@ -74,6 +74,9 @@ def test_json_has_no_sheet(tmp_path: Path) -> None:
 def test_alpaca_is_not_converted_again(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="Alpaca JSON already"):
         read_questions(write(tmp_path / "a.json", [{"instruction": "", "input": "", "output": ""}]))
+    (tmp_path / "b.json").write_text("".join(dump_records([to_record(ask())])), encoding="utf-8")
+    with pytest.raises(DataError, match="Alpaca JSON already"):  # with a table's keys as well
+        read_questions(tmp_path / "b.json")
 
 
 def test_a_file_of_a_set_that_is_not_as_listed_is_refused(tmp_path: Path) -> None:

@@ -1,15 +1,18 @@
-"""JSON lines as public benchmarks have them: an object a line, read as a table."""
+"""JSON lines and arrays of objects as public benchmarks have them, read as a table."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
+from lrc.check import check
 from lrc.cli import cli
+from lrc.datafile import read_questions, read_records
 from lrc.errors import DataError
 from lrc.workbook import read_workbook
 
@@ -106,3 +109,45 @@ def test_blank_lines_and_a_byte_order_mark_are_nothing(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text(f"\n{json.dumps(item(1))}\n\n{json.dumps(item(2))}\n\n", encoding="utf-8-sig")
     assert [question.row for question in read_workbook(path).questions] == [2, 4]
+
+
+def array(path: Path, *items: Any) -> Path:
+    path.write_text(json.dumps(items, ensure_ascii=False, indent=1), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("kind", [item, belebele])
+def test_an_array_of_objects_is_the_same_table(tmp_path: Path, kind: Callable[[int], dict[str, Any]]) -> None:
+    items = [kind(number) for number in range(1, 11)]
+    by_line, whole = lines(tmp_path / "a.jsonl", *items), array(tmp_path / "a.json", *items)
+    assert read_questions(whole).questions == read_workbook(by_line).questions  # rows as well
+    assert read_records(whole) == read_records(by_line)
+    for file in (by_line, whole):
+        done = CliRunner().invoke(cli, ["convert", str(file), "--output-dir", str(tmp_path / f"data{file.suffix}")])
+        assert done.exit_code == 0, done.output
+    one, other = (sorted((tmp_path / f"data.{suffix}").glob("a_*n.json")) for suffix in ("jsonl", "json"))
+    assert len(one) == 2 and [file.read_bytes() for file in one] == [file.read_bytes() for file in other]
+
+
+def test_an_array_of_objects_is_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check([array(tmp_path / "good.json", item(1), item(2))])
+    assert not check([array(tmp_path / "bad.json", item(1), item(2, answer=0), item(3))], as_json=True)
+    printed = capsys.readouterr().out
+    assert "labelled json" in printed
+    (found,) = json.loads(printed[printed.index("{") :])["files"]
+    assert (found["kind"], found["rows"], found["questions"]) == ("json", 3, 2)
+    assert "bad.json, row 2: answer is 0, expected 1 to 4" in [finding["line"] for finding in found["findings"]]
+
+
+@pytest.mark.parametrize(
+    ("items", "told"),
+    [
+        ([item(1), [1]], "a.json, element 2: is no JSON object"),
+        ([item(1, answer=9)], "a.json, row 1: answer is 9"),
+        ([{"foo": 1}], "a.json, row 0: no column 文章, only foo"),
+    ],
+)
+def test_what_is_wrong_in_an_array_has_its_place(tmp_path: Path, items: list[Any], told: str) -> None:
+    with pytest.raises(DataError) as refused:
+        read_records(array(tmp_path / "a.json", *items))
+    assert told in str(refused.value)

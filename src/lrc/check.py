@@ -49,7 +49,7 @@ def check(files: Sequence[Path], *, sheet: str | None = None, as_json: bool = Fa
     """Print what is found in `files` on stdout: a line a finding and a table, or JSON.
 
     Args:
-        files: workbooks (.xlsx, .csv, .jsonl), Alpaca or C3 JSON (.json) and recipes (.yaml, .yml).
+        files: workbooks (.xlsx, .csv, .jsonl), Alpaca, C3 or other JSON (.json) and recipes (.yaml, .yml).
         sheet: the sheet to read of the workbooks.
         as_json: print one JSON object instead.
 
@@ -72,15 +72,15 @@ def _check(path: Path, sheet: str | None) -> Checked:
     try:
         if kind == "recipe":
             return _check_recipe(path)
-        return _check_json(path) if kind == "json" else _check_workbook(read_workbook(path, sheet))
+        return _check_json(path) if kind == "json" else _check_table(read_workbook(path, sheet), kind)
     except LrcError as error:
         return Checked(path.name, kind, tuple(_structure(path, line) for line in error.findings))
 
 
-def _check_workbook(book: Workbook) -> Checked:
+def _check_table(book: Workbook, kind: str) -> Checked:
     return Checked(
         book.path.name,
-        "workbook",
+        kind,
         book.findings + _beyond_rows(book),
         book.rows_read,
         len(book.questions),
@@ -106,8 +106,10 @@ def _beyond_rows(book: Workbook) -> tuple[Finding, ...]:
 
 
 def _check_json(path: Path) -> Checked:
-    from lrc.datafile import read_records
+    from lrc.datafile import json_kind, read_records
 
+    if json_kind(path) == "table":
+        return _check_table(read_workbook(path), "json")
     records = read_records(path)
     questions = [record.question for record in records if record.question is not None]
     text = "cannot be read as a question; it can be trained on as prompt and completion only"

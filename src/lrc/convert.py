@@ -32,7 +32,7 @@ def convert(
     on_error: str = "refuse",
     force: bool = False,
 ) -> None:
-    """Convert a workbook, a CSV or C3 JSON, and print what was done.
+    """Convert a workbook, a CSV or JSON with questions, and print what was done.
 
     Args:
         file: what to convert. Without answers it becomes `<stem>.json`; with answers `<stem>_train.json` and

@@ -1,11 +1,11 @@
-"""Any file with questions → questions or records: workbook, CSV, JSON lines, C3 or Alpaca JSON."""
+"""Any file with questions → questions or records: workbook, CSV, JSON lines or JSON."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from lrc.alpaca import Record, check_test_ids, load_records, to_record
 from lrc.c3 import read_c3
@@ -16,17 +16,17 @@ from lrc.workbook import Workbook, read_workbook
 
 
 def read_questions(path: Path, sheet: str | None = None) -> Workbook:
-    """Read what `lrc convert` converts: a workbook, a CSV, JSON lines or C3 JSON.
+    """Read what `lrc convert` converts: a workbook, a CSV, JSON lines, a JSON array of such objects, or C3 JSON.
 
     Raises:
         DataError: the file is no such thing at all; bad rows are findings.
     """
-    refuse_pipe(path)
-    if path.suffix.lower() != ".json":
-        return read_workbook(path, sheet)
-    if _is_alpaca(path, sheet):
-        raise DataError(f"{path.name}: Alpaca JSON already; train on it, or convert the workbook that it came from")
-    return read_c3(list(read_array(path)), path)
+    match json_kind(path, sheet):
+        case "alpaca":
+            raise DataError(f"{path.name}: Alpaca JSON already; train on it, or convert the workbook that it came from")
+        case "c3":
+            return read_c3(list(read_array(path)), path)
+    return read_workbook(path, sheet)
 
 
 def read_records(path: Path, sheet: str | None = None) -> list[Record]:
@@ -35,7 +35,7 @@ def read_records(path: Path, sheet: str | None = None) -> list[Record]:
 
 
 def stream_records(path: Path, sheet: str | None = None) -> Iterable[Record]:
-    """Read what is trained on or answered: a workbook, a CSV, JSON lines, C3 JSON or Alpaca JSON.
+    """Read what is trained on or answered: all that `read_questions` reads, and Alpaca JSON.
 
     Args:
         sheet: the sheet of a workbook; the first one by default.
@@ -47,8 +47,7 @@ def stream_records(path: Path, sheet: str | None = None) -> Iterable[Record]:
         DataError: the file cannot be read, has bad rows, was left incomplete by a convert, or holds questions
             to answer of which two share an id. What is wrong with Alpaca JSON shows as it is read to its end.
     """
-    refuse_pipe(path)
-    if path.suffix.lower() == ".json" and _is_alpaca(path, sheet):
+    if json_kind(path, sheet) == "alpaca":
         refuse_incomplete(path)
         return _AlpacaFile(path)
     source = read_questions(path, sheet)
@@ -70,6 +69,28 @@ def refuse_pipe(path: Path) -> None:
         raise DataError(f"{path.name}: is a pipe or a device, and a file is read more than once; save it as a file")
 
 
+def json_kind(path: Path, sheet: str | None = None) -> Literal["alpaca", "table", "c3"] | None:
+    """What a JSON file holds, told by its first element: Alpaca records, a table's objects, or C3.
+
+    Returns:
+        None for a file that is not named .json.
+
+    Raises:
+        DataError: the file cannot be read, or only once, has nothing in it, or a sheet is asked of it.
+    """
+    refuse_pipe(path)
+    if path.suffix.lower() != ".json":
+        return None
+    if sheet is not None:
+        raise DataError(f"{path.name}: a JSON file has no sheet {sheet}; leave out --sheet")
+    for first in read_array(path):
+        if not isinstance(first, dict):
+            return "c3"
+        # lrc's own records have the keys of a table as well.
+        return "alpaca" if first.keys() & {"instruction", "input", "output"} else "table"
+    raise DataError(f"{path.name}: a JSON array without anything in it; expected records or questions")
+
+
 @dataclass(frozen=True)
 class _AlpacaFile:
     """The records of an Alpaca JSON file, read whenever they are asked for."""
@@ -85,13 +106,3 @@ class _AlpacaFile:
                 unlabelled.append(record.id)
             yield record
         check_test_ids(unlabelled or (), self.path.name)
-
-
-def _is_alpaca(path: Path, sheet: str | None) -> bool:
-    """Whether a JSON file holds Alpaca records, and not C3."""
-    if sheet is not None:
-        raise DataError(f"{path.name}: a JSON file has no sheet {sheet}; leave out --sheet")
-    first: Any = next(read_array(path), ())  # which no element is
-    if first == ():
-        raise DataError(f"{path.name}: a JSON array without anything in it; expected Alpaca records or C3 JSON")
-    return isinstance(first, dict)

@@ -34,7 +34,7 @@ def read_array(path: Path) -> Iterator[Any]:
     except UnicodeDecodeError as error:
         raise DataError(f"{path.name}: byte {error.start} is not UTF-8; save the file as UTF-8") from error
     except _NoArrayError as error:
-        raise DataError(f"{path.name}: not a JSON array; expected Alpaca records or C3 JSON") from error
+        raise DataError(f"{path.name}: not a JSON array; expected records or questions in one") from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path.name}: not JSON ({error}); convert or export it again") from error
     except OSError as error:

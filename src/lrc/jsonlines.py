@@ -1,4 +1,4 @@
-"""The rows of a JSON lines file, as public benchmarks have them: an object a line, its keys the columns.
+"""The rows of JSON lines, or of a JSON array of objects, as public benchmarks have them: keys are the columns.
 
 A list of choices (`options`, `choices`) takes a column for each of them.
 """
@@ -14,6 +14,7 @@ from typing import Any
 from lrc.cells import show
 from lrc.commas import MAX_LINE
 from lrc.errors import DataError
+from lrc.jsonarray import read_array
 from lrc.questions import MAX_OPTIONS
 from lrc.tables import Note, Table, TableRow
 
@@ -21,12 +22,14 @@ CHOICES = ("options", "choices", "choice", "選項", "选项")
 
 
 @contextmanager
-def open_json_lines(path: Path) -> Iterator[Table]:
-    """Open a JSON lines file; a row has the number of its line, and row 0 is the header.
+def open_objects(path: Path) -> Iterator[Table]:
+    """Open JSON lines, or in a file named .json an array of objects.
+
+    A row has the number of its line, or its place in the array from 1; row 0 is the header.
 
     Raises:
-        DataError: a line is no JSON object, has more than MAX_LINE characters, or is not UTF-8. The rows raise it,
-            too, as they are read.
+        DataError: a line or an element is no JSON object, a line has more than MAX_LINE characters, or the file is
+            not UTF-8. The rows raise it, too, as they are read.
     """
     headers = _headers(path)
     yield Table(path.name, None, (), _rows(path, headers))
@@ -55,7 +58,18 @@ def _rows(path: Path, headers: list[str]) -> Iterator[TableRow]:
 
 
 def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Each line's object, and the line's number."""
+    """Each object, and its number."""
+    return _elements(path) if path.suffix.lower() == ".json" else _lines(path)
+
+
+def _elements(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, item in enumerate(read_array(path), start=1):
+        if not isinstance(item, dict):
+            raise DataError(f"{path.name}, element {number}: is no JSON object; write one object a question")
+        yield number, item
+
+
+def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     number = 0
     try:
         with path.open(encoding="utf-8-sig") as file:

@@ -1,4 +1,4 @@
-"""Excel, CSV or JSON lines → questions, with every row accounted for.
+"""Excel, CSV or JSON objects → questions, with every row accounted for.
 
 A row is good, or it is bad and says why. In a test workbook no row is ever left out: what would make a
 labelled row bad is a warning there, and only its ids can refuse it.
@@ -17,7 +17,7 @@ from lrc.commas import open_csv
 from lrc.conflicts import find_conflicts
 from lrc.errors import DataError
 from lrc.findings import Finding
-from lrc.jsonlines import open_json_lines
+from lrc.jsonlines import open_objects
 from lrc.questions import MIN_OPTIONS, Question
 from lrc.rows import Draft, Row, read_rows
 from lrc.sheet import open_sheet
@@ -50,7 +50,7 @@ class Workbook:
 
 
 def read_workbook(path: Path, sheet: str | None = None) -> Workbook:
-    """Read an .xlsx workbook, a .csv file or a .jsonl file.
+    """Read an .xlsx workbook, a .csv file, a .jsonl file, or a .json file with an array of such objects.
 
     Args:
         path: the file; the ending of its name tells what it is.
@@ -100,15 +100,15 @@ def _read(path: Path, sheet: str | None) -> Workbook:
 
 def _open(path: Path, sheet: str | None) -> AbstractContextManager[Table]:
     suffix = path.suffix.lower()
-    if suffix not in (*SUFFIXES, ".xls"):
+    if suffix not in (*SUFFIXES, ".json", ".xls"):
         raise DataError(
             f"{path.name}: not a workbook; expected a file named .xlsx, .csv or .jsonl, or JSON named .json"
         )
-    if suffix not in (".csv", ".jsonl"):
+    if suffix not in (".csv", ".jsonl", ".json"):
         return open_sheet(path, sheet)
     if sheet is not None:
         raise DataError(f"{path.name}: a {suffix} file has no sheet {sheet}; leave out --sheet")
-    return open_csv(path) if suffix == ".csv" else open_json_lines(path)
+    return open_csv(path) if suffix == ".csv" else open_objects(path)
 
 
 def _drop_empty_options(draft: Draft) -> None:
