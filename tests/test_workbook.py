@@ -176,6 +176,7 @@ def test_the_real_labelled_workbook() -> None:
     assert {kind: len(found) for kind, found in rows.items()} == {
         "empty-option": 1,
         "answer": 44,
+        "enumeration": 1,
         "control": 3,
         "entity": 24,
         "formula": 1,

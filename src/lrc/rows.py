@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from lrc.cleaning import clean, is_clean
+from lrc.enumeration import without_enumeration
 from lrc.errors import DataError
 from lrc.findings import Finding, Level
 from lrc.headers import Columns, find_columns
@@ -109,12 +110,18 @@ class _RowReader:
         texts = [cells[column] for column in self.used]
         if not is_clean(texts):
             texts = [self._text(row.number, column, cells[column]) for column in self.used]
-        passage, question, *options = texts
-        name = options.pop() if self.columns.id is not None else ""
-        answer = options.pop() if self.columns.answer is not None else ""
+        passage, question, *rest = texts
+        name = rest.pop() if self.columns.id is not None else ""
+        answer = rest.pop() if self.columns.answer is not None else ""
+        options = tuple(rest)
+        if bare := without_enumeration(options):
+            marks = [option.removesuffix(text).strip() for option, text in zip(options, bare, strict=True) if text]
+            text = f"its options began with {', '.join(marks[:2])} …; they were taken off"
+            self.draft.find("repair", "enumeration", text, row.number)
+            options = bare
         # The questions about one passage share its text in memory.
         passage = self.passages.setdefault(passage, passage)
-        return Row(row.number, name, passage, question, tuple(options), answer)
+        return Row(row.number, name, passage, question, options, answer)
 
     def _note(self, row: TableRow, cells: list[str]) -> list[str]:
         cells = list(cells)

@@ -1,0 +1,71 @@
+"""Letters and numbers before options: taken off where they are surely no text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import workbooks
+
+from lrc.alpaca import to_record
+from lrc.enumeration import without_enumeration
+from lrc.workbook import read_workbook
+
+OPTIONS = ("選項1", "選項2", "選項3", "選項4")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "A．學校 B．圖書館 C．公園 D．車站",
+        "A.學校 B.圖書館 C.公園 D.車站",
+        "A、學校 B：圖書館 C:公園 D)車站",
+        "Ａ．學校 Ｂ．圖書館 Ｃ．公園 Ｄ．車站",
+        "(A)學校 （B）圖書館 (C)公園 (D)車站",
+        "1.學校 2、圖書館 3：公園 4)車站",
+        "（１）學校 （２）圖書館 （３）公園 （４）車站",
+    ],
+)
+def test_an_enumeration_is_taken_off(options: str) -> None:
+    assert without_enumeration(options.split()) == ("學校", "圖書館", "公園", "車站")
+
+
+def test_white_space_and_numbers_behind_a_letter_are_no_matter() -> None:
+    assert without_enumeration(["A. 1", "B. 2.5"]) == ("1", "2.5")
+    assert without_enumeration(["A．①②", "B．A和B", "C．I", "D．ABC"]) == ("①②", "A和B", "I", "ABC")
+    assert without_enumeration(["A．甲", "B．乙", ""]) == ("甲", "乙", "")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "學校 圖書館 公園 車站",
+        "A．學校 B．圖書館 C．公園 車站",  # not all
+        "A．學校 C．圖書館 B．公園 D．車站",  # not in order
+        "A．學校 B．圖書館 C． D．車站",  # nothing left
+        "A型 B型 C型 D型",  # no mark
+        "A、B B、C C、D D、E",  # names others
+        "1.5公里 2.5公里 3.5公里 4.5公里",
+        "1.５公里 2.５公里",
+        "1:3 2:3 3:3 4:3",
+        "1、2月 2、3月 3、4月 4、5月",
+        "(1)(2) (2)(3) (3)(4) (4)(5)",
+        "(1)和(2) (2)和(3) (3)和(4) (4)和(5)",
+    ],
+)
+def test_what_may_be_text_stays(options: str) -> None:
+    assert without_enumeration(options.split()) is None
+
+
+def test_a_workbook_tells_of_it(tmp_path: Path) -> None:
+    lettered: dict[str, Any] = dict(zip(OPTIONS, ("A．學校", "B．圖書館", "C．公園", "D．車站"), strict=True))
+    path = workbooks.write_xlsx(tmp_path / "a.xlsx", [workbooks.row(1, **lettered, 正確答案="B"), workbooks.row(2)])
+    book = read_workbook(path)
+    assert [question.options[1] for question in book.questions] == ["圖書館", "釣魚"]
+    assert to_record(book.questions[0]).input.endswith("1: 學校\n2: 圖書館\n3: 公園\n4: 車站")
+    (found,) = [finding for finding in book.findings if finding.kind == "enumeration"]
+    assert (found.level, str(found)) == (
+        "repair",
+        "a.xlsx, row 2: its options began with A．, B． …; they were taken off",
+    )
