@@ -8,11 +8,12 @@ the right choice.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lrc.cleaning import clean
+from lrc.enumeration import TAKEN_OFF, without_enumeration
 from lrc.errors import DataError
 from lrc.findings import Finding
 from lrc.questions import MAX_OPTIONS, MIN_OPTIONS, Question
@@ -56,6 +57,11 @@ def read_c3(content: list[Any], path: Path) -> Workbook:
             findings.append(Finding("error", "c3-question", path.name, f"id {one.id} {error}; {_SKIP}", one.row))
     if findings and not labelled:
         raise DataError(*map(str, findings))
+    for place, question in enumerate(questions):
+        if bare := without_enumeration(question.options):
+            questions[place] = replace(question, options=bare)
+            told = f"id {question.id} {TAKEN_OFF}"
+            findings.append(Finding("repair", "enumeration", path.name, told, question.row))
     findings += _twice(questions, path.name)
     return Workbook(path, None, labelled, tuple(questions), tuple(findings), len(asked))
 

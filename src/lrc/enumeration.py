@@ -8,6 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+# What a finding tells of it.
+TAKEN_OFF = "options began with their own letters or numbers; they were taken off"
+
 _MARKED = re.compile(
     r"(?:[(（]([A-HＡ-Ｈ])[)）]|([A-HＡ-Ｈ])[.．、:：)）]"
     # A number is more often a part of the text: 1.5公里, 1:3, 1、2月, (1)和(2).

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from lrc.cleaning import clean, is_clean
-from lrc.enumeration import without_enumeration
+from lrc.enumeration import TAKEN_OFF, without_enumeration
 from lrc.errors import DataError
 from lrc.findings import Finding, Level
 from lrc.headers import Columns, find_columns
@@ -115,9 +115,7 @@ class _RowReader:
         answer = rest.pop() if self.columns.answer is not None else ""
         options = tuple(rest)
         if bare := without_enumeration(options):
-            marks = [option.removesuffix(text).strip() for option, text in zip(options, bare, strict=True) if text]
-            text = f"its options began with {', '.join(marks[:2])} …; they were taken off"
-            self.draft.find("repair", "enumeration", text, row.number)
+            self.draft.find("repair", "enumeration", TAKEN_OFF, row.number)
             options = bare
         # The questions about one passage share its text in memory.
         passage = self.passages.setdefault(passage, passage)
