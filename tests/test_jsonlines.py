@@ -111,6 +111,13 @@ def test_blank_lines_and_a_byte_order_mark_are_nothing(tmp_path: Path) -> None:
     assert [question.row for question in read_workbook(path).questions] == [2, 4]
 
 
+def passage(number: int, **changes: Any) -> dict[str, Any]:
+    """A passage with two questions, as RACE's own files have it."""
+    shared = {"id": f"high{number}.txt", "article": f"第{number}篇：小明放風箏。"}
+    asked = {"questions": ["小明在做什麼？", "誰在放風箏？"], "options": [["釣魚", "放風箏"], ["小明", "小華"]]}
+    return {**shared, **asked, "answers": ["B", "A"], **changes}
+
+
 def array(path: Path, *items: Any) -> Path:
     path.write_text(json.dumps(items, ensure_ascii=False, indent=1), encoding="utf-8")
     return path
@@ -151,3 +158,35 @@ def test_what_is_wrong_in_an_array_has_its_place(tmp_path: Path, items: list[Any
     with pytest.raises(DataError) as refused:
         read_records(array(tmp_path / "a.json", *items))
     assert told in str(refused.value)
+
+
+@pytest.mark.parametrize("write", [lines, array])
+def test_a_passage_with_lists_is_a_row_for_each_question(tmp_path: Path, write: Callable[..., Path]) -> None:
+    path = write(tmp_path / ("a.json" if write is array else "a.jsonl"), passage(1), passage(2))
+    book = read_questions(path)
+    assert book.labelled and not book.errors
+    assert [question.id for question in book.questions] == ["high1.txt-1", "high1.txt-2", "high2.txt-1", "high2.txt-2"]
+    assert [question.row for question in book.questions] == [1, 2, 3, 4]
+    second = book.questions[1]
+    assert (second.passage, second.question, second.options) == (
+        "第1篇：小明放風箏。",
+        "誰在放風箏？",
+        ("小明", "小華"),
+    )
+    assert [question.answer for question in book.questions] == [2, 1, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("bad", "told"),
+    [
+        ({"answers": ["B"]}, "row 3: answer is empty"),
+        ({"answers": ["B", "A", "A"]}, "row 4: question is empty"),
+        ({"options": [["釣魚", "放風箏"]]}, "row 3: option1 is empty"),
+        ({"options": None}, "row 2: option1 is empty"),
+        ({"questions": [], "options": [], "answers": []}, "row 2: question is empty"),
+    ],
+)
+def test_nothing_of_a_passage_with_lists_is_lost(tmp_path: Path, bad: dict[str, Any], told: str) -> None:
+    book = read_workbook(lines(tmp_path / "a.jsonl", item(1, options=["甲", "乙"]), passage(2, **bad), passage(3)))
+    assert any(told in str(finding) for finding in book.errors), book.errors
+    assert {"q1", "high3.txt-1", "high3.txt-2"} <= {question.id for question in book.questions}

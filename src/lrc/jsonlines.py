@@ -1,6 +1,7 @@
 """The rows of JSON lines, or of a JSON array of objects, as public benchmarks have them: keys are the columns.
 
-A list of choices (`options`, `choices`) takes a column for each of them.
+A list of choices (`options`, `choices`) takes a column for each of them, and an object with lists of questions, options
+and answers, as RACE has one for each passage, a row for each question.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from lrc.jsonarray import read_array
 from lrc.questions import MAX_OPTIONS
 from lrc.tables import Note, Table, TableRow
 
+_LISTS = {"questions": "question", "options": "options", "answers": "answer"}  # of a passage, and of one question
 CHOICES = ("options", "choices", "choice", "選項", "选项")
 
 
@@ -25,7 +28,8 @@ CHOICES = ("options", "choices", "choice", "選項", "选项")
 def open_objects(path: Path) -> Iterator[Table]:
     """Open JSON lines, or in a file named .json an array of objects.
 
-    A row has the number of its line, or its place in the array from 1; row 0 is the header.
+    A row has the number of its line, or its place in the array from 1; each further question of an object counts as
+    one more. Row 0 is the header.
 
     Raises:
         DataError: a line or an element is no JSON object, a line has more than MAX_LINE characters, or the file is
@@ -58,8 +62,24 @@ def _rows(path: Path, headers: list[str]) -> Iterator[TableRow]:
 
 
 def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Each object, and its number."""
-    return _elements(path) if path.suffix.lower() == ".json" else _lines(path)
+    """Each question's object, and its row's number."""
+    more = 0
+    for number, item in _elements(path) if path.suffix.lower() == ".json" else _lines(path):
+        questions = _apart(item)
+        yield from enumerate(questions, start=number + more)
+        more += len(questions) - 1
+
+
+def _apart(item: dict[str, Any]) -> list[dict[str, Any]]:
+    """The questions about a passage, if it has lists of them; what is missing in a list is missing in its question."""
+    if not isinstance(item.get("questions"), list):
+        return [item]
+    shared = {key: value for key, value in item.items() if key not in _LISTS}
+    lists = [value if isinstance(value := item.get(key), list) else [] for key in _LISTS]
+    questions = [shared | dict(zip(_LISTS.values(), one, strict=True)) for one in zip_longest(*lists)]
+    if isinstance(name := item.get("id"), str | int):
+        questions = [one | {"id": f"{name}-{place}"} for place, one in enumerate(questions, start=1)]
+    return questions or [item]
 
 
 def _elements(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
