@@ -224,9 +224,3 @@ def test_auto_needs_validation_questions(folder: Path, tmp_path: Path, capsys: p
         train(tmp_path, tmp_path / "a", "--score_normalisation", "auto")
     assert end.value.code == 1
     assert "score_normalisation is auto, which chooses on a validation_file" in capsys.readouterr().err.splitlines()[-1]
-
-
-def test_the_passage_is_left_out_of_models_only(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["evaluate", "--predictions", folder / "no.csv", "--data", folder / "t_train.json", "--passage-blind"]
-    assert lrc(*words) == 2
-    assert "--passage-blind asks a model; give --model" in capsys.readouterr().err

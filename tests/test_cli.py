@@ -70,6 +70,37 @@ def test_wrong_usage_is_2(words: list[str], capsys: pytest.CaptureFixture[str]) 
 
 
 @pytest.mark.parametrize(
+    "words",
+    [
+        ["--scores", "scores.jsonl"],
+        ["--passage-blind"],
+        ["--adapter", "missing"],
+        ["--votes", "4"],
+        ["--votes", "1"],
+        ["--template", "plain"],
+        ["--answer-style", "digit"],
+        ["--list-options"],
+        ["--no-list-options"],
+        ["--row-tokens", "64"],
+        ["--score-normalisation", "sum"],
+        ["--load-in-4bit"],
+        ["--no-load-in-4bit"],
+    ],
+    ids=" ".join,
+)
+def test_predictions_go_with_no_flag_that_asks_a_model(
+    words: list[str], labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = tmp_path / "answer.csv"
+    answers.write_text("ID,Answer\n1,2\n2,2\n", encoding="utf-8")
+    assert status("evaluate", "--predictions", answers, "--data", labelled, *words) == 2
+    told = capsys.readouterr()
+    (line,) = told.err.splitlines()
+    assert line.startswith("Error: --predictions asks no model; give --model, or leave out ") and told.out == ""
+    assert words[0] in line and "--data" not in line
+
+
+@pytest.mark.parametrize(
     ("option", "words"),
     [
         ("--output-dir", ["convert", "some.csv", "--output-dir", ""]),

@@ -16,7 +16,7 @@ import click
 
 import lrc
 from lrc import progress
-from lrc.flags import FILE, TEXT, answering, force
+from lrc.flags import FILE, TEXT, answering, force, given
 from lrc.installed import check_installed
 from lrc.refusal import errors_told, is_first, several_processes
 
@@ -163,7 +163,9 @@ def generate(model: str, data: Path, output: Path, scores: Path | None, force: b
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 @answering
 @force
+@click.pass_context
 def evaluate(
+    ctx: click.Context,
     model: str | None,
     predictions: tuple[Path, ...],
     data: Path,
@@ -179,8 +181,9 @@ def evaluate(
         raise click.UsageError("give either --model or --predictions")
     if len(predictions) > 2:
         raise click.UsageError("at most two --predictions can be compared")
-    if passage_blind and not model:
-        raise click.UsageError("--passage-blind asks a model; give --model")
+    asking = given(ctx, besides=("model", "predictions", "data", "output", "as_json", "force"))
+    if predictions and asking:
+        raise click.UsageError(f"--predictions asks no model; give --model, or leave out {', '.join(asking)}")
     from lrc.answering import Asking
     from lrc.evaluation import evaluate_model, evaluate_predictions
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from lrc.run import NORMALISATIONS, STYLES, TEMPLATES
 
@@ -67,3 +69,16 @@ def answering(command: Any) -> Any:
     ):
         command = option(command)
     return command
+
+
+def given(ctx: click.Context, *, besides: Container[str]) -> list[str]:
+    """The flags that stand on the command line, as its help spells them.
+
+    Args:
+        besides: names of parameters that are not looked at; a flag that is added later is.
+    """
+    return [
+        "/".join([*flag.opts, *flag.secondary_opts])
+        for flag in ctx.command.params
+        if flag.name not in besides and ctx.get_parameter_source(flag.name or "") is ParameterSource.COMMANDLINE
+    ]
