@@ -17,7 +17,7 @@ from lrc.errors import DataError, RecipeError
 from lrc.lastlayer import prune_last_layer
 from lrc.likelihood import row_budget
 from lrc.prompt import Prompt, reordered
-from lrc.questions import Question
+from lrc.questions import Question, option_orders
 from lrc.scoring import OptionScores, Scorer
 
 CPU = torch.device("cpu")
@@ -129,17 +129,47 @@ def test_options_that_speak_of_places_are_asked_once(tokenizer: Any, model: Any)
     assert voted.log_probs == pytest.approx(once.log_probs, abs=1e-6) and voted.consistent
 
 
-def test_several_adapters_are_averaged(tokenizer: Any) -> None:
-    prompt, asked = Prompt(tokenizer, "plain", "digit"), records(4)
-    separate = [Scorer(adapted(make_model("llama", **BYTES), seed=seed).eval(), prompt, CPU)(asked) for seed in (1, 2)]
+@pytest.fixture(scope="module")
+def two_adapters() -> Any:
+    """A model with two adapters that have nothing in common."""
     model = adapted(make_model("llama", **BYTES), seed=1)
     other = adapted(make_model("llama", **BYTES), seed=2)
     model.add_adapter("second", model.peft_config["default"])
     weights = {name.replace(".default.", ".second."): p for name, p in other.named_parameters() if "lora_" in name}
     model.load_state_dict(weights, strict=False)
-    together = Scorer(model.eval(), prompt, CPU, adapters=("default", "second"))(asked)
+    return model.eval()
+
+
+def test_several_adapters_are_averaged(tokenizer: Any, two_adapters: Any) -> None:
+    prompt, asked = Prompt(tokenizer, "plain", "digit"), records(4)
+    separate = [Scorer(adapted(make_model("llama", **BYTES), seed=seed).eval(), prompt, CPU)(asked) for seed in (1, 2)]
+    together = Scorer(two_adapters, prompt, CPU, adapters=("default", "second"))(asked)
     for both, one, two in zip(together, *separate, strict=True):
         assert both.log_probs == pytest.approx((np.add(one.log_probs, two.log_probs) / 2).tolist(), abs=1e-4)
+
+
+def test_consistency_is_about_the_orders_and_not_the_adapters(tokenizer: Any, two_adapters: Any) -> None:
+    prompt, asked = Prompt(tokenizer, "plain", "digit"), records(12)
+    names = ("default", "second")
+    alone = [Scorer(two_adapters, prompt, CPU, adapters=(name,))(asked) for name in names]
+    apart = [one.prediction != two.prediction for one, two in zip(*alone, strict=True)]
+    assert any(apart), "adapters of different seeds should not agree on everything"
+    both = Scorer(two_adapters, prompt, CPU, adapters=names)
+    assert all(score.consistent for score in both(asked))  # there is one order only
+    found = replace(both, votes=4)(asked)
+    for record, score in zip(asked, found, strict=True):
+        heard = []
+        for order in option_orders(record.question, 4):
+            (turned,) = both([reordered(record, order)])
+            own = np.empty(len(order))
+            own[list(order)] = turned.log_probs
+            heard.append(own)
+        assert score.log_probs == pytest.approx(np.mean(heard, axis=0).tolist(), abs=1e-4)
+        assert score.consistent == (len({int(np.argmax(one)) for one in heard}) == 1)
+    assert {score.consistent for score in found} == {True, False}
+    assert any(
+        differ and len(option_orders(record.question, 4)) == 1 for differ, record in zip(apart, asked, strict=True)
+    )
 
 
 def test_the_right_answer_is_scored_as_training_does(tokenizer: Any) -> None:

@@ -39,7 +39,7 @@ class OptionScores:
     log_probs: tuple[float, ...]  # of each option, in the question's own order; -inf where it cannot be chosen
     probabilities: tuple[float, ...]
     prediction: int  # 1 to the number of options
-    consistent: bool  # whether every order of the options gave the same answer
+    consistent: bool  # whether every order of the options gave the same answer, of all adapters together
     answer_log_prob: float | None = None  # of the right completion and its end, where it was asked for
     likelihoods: tuple[float, ...] = ()  # log-likelihood of each option's tokens, the mean of all votes; -inf as above
     tokens: tuple[int, ...] = ()  # how many each option's completion has
@@ -48,7 +48,7 @@ class OptionScores:
     def normalised(self, normalisation: str) -> OptionScores:
         """The same of one order of the options, had its scores been divided otherwise; see `Scorer`."""
         scores = np.array(self.likelihoods) / lengths(normalisation, self.tokens, self.characters)
-        return _average(scores[None] - np.logaddexp.reduce(scores), 1.0, self)
+        return _average(scores[None, None] - np.logaddexp.reduce(scores), 1.0, self)
 
     def calibrated(self, temperature: float) -> OptionScores:
         """The same with the probabilities of a temperature; see `Scorer`."""
@@ -163,13 +163,14 @@ class Scorer:
     def _counted(
         self, ballots: Sequence[Ballot], votes: Sequence[NDArray[np.float64]], answer: float | None
     ) -> OptionScores:
-        """Put the votes on one question together, each (options,) log-likelihoods."""
+        """Put the votes on one question together, each (options,) log-likelihoods; one adapter's come in a row."""
         tokens, characters = ballots[0].tokens, ballots[0].characters
         likelihoods = np.stack(votes)
         normalisation = "sum" if self.prompt.answer_style == "digit" else self.normalisation
         scores = likelihoods / lengths(normalisation, tokens, characters)
         of_all = OptionScores((), (), 0, True, answer, tuple(likelihoods.mean(axis=0).tolist()), tokens, characters)
-        return _average(scores - np.logaddexp.reduce(scores, axis=1, keepdims=True), self.temperature, of_all)
+        log_probs = scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)
+        return _average(log_probs.reshape(-1, len(ballots), len(tokens)), self.temperature, of_all)
 
     def _orders(self, record: Record) -> list[tuple[int, ...]]:
         return option_orders(question_of(record), self.votes)
@@ -224,14 +225,14 @@ def lengths(normalisation: str, tokens: Sequence[int], characters: Sequence[int]
 
 
 def _average(votes: NDArray[np.float64], temperature: float, scores: OptionScores) -> OptionScores:
-    """Average (votes, options) log-probabilities into `scores`; of equal options the first is chosen."""
-    mean = votes.mean(axis=0)
+    """Average (adapters, orders, options) log-probabilities into `scores`; of equal options the first is chosen."""
+    mean = votes.reshape(-1, votes.shape[-1]).mean(axis=0)
     return replace(
         scores,
         log_probs=tuple(mean.tolist()),
         probabilities=_probabilities(mean, temperature),
         prediction=int(mean.argmax()) + 1,
-        consistent=len(set(votes.argmax(axis=1).tolist())) == 1,
+        consistent=len(set(votes.mean(axis=0).argmax(axis=1).tolist())) == 1,
     )
 
 
