@@ -30,7 +30,7 @@ CLASSES = (
 )
 OWN = "Questions, prompts and trees"
 IDLE = "Without effect"
-# The groups of the keys that lrc declares anew because upstream's default or meaning is another one.
+# The groups of the keys that lrc declares among upstream's, most because upstream's default or meaning is another one.
 REDECLARED = {
     "project": "Logging",
     "run_name": "Logging",
@@ -38,6 +38,8 @@ REDECLARED = {
     "bf16": "Precision and memory",
     "gradient_checkpointing": "Precision and memory",
     "use_cpu": "Several processes",
+    "early_stopping_patience": "Evaluation while training",
+    "early_stopping_threshold": "Evaluation while training",
 }
 INTRODUCTION = """\
 <!-- Written by docs/build_recipes.py; change that, upstream_keys.yaml or src/lrc/arguments.py, and run it again. -->

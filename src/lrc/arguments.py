@@ -233,6 +233,16 @@ class TrainingArguments(SFTConfig):
     run_name: str | None = field(
         default=None, metadata={"help": "What trackers call the run. Default: the name of output_dir."}
     )
+    early_stopping_patience: int | None = field(
+        default=None,
+        metadata={
+            "help": "Stop after so many evaluations in a row that are not better by metric_for_best_model, which is "
+            "accuracy where it is not given."
+        },
+    )
+    early_stopping_threshold: float = field(
+        default=0.0, metadata={"help": "By more than what an evaluation has to be better, for early_stopping_patience."}
+    )
 
     def __post_init__(self) -> None:
         # Unset, it would be what the base declares.
@@ -249,9 +259,22 @@ class TrainingArguments(SFTConfig):
             raise ValueError("max_steps is 0, which trains nothing; give more, or -1 for all of num_train_epochs")
         if self.warmup_steps > 1 and self.warmup_steps % 1:
             raise ValueError(f"warmup_steps is {self.warmup_steps}, expected whole steps, or below 1 a part of all")
-        if self.metric_for_best_model and self.metric_for_best_model.removeprefix("eval_") not in METRICS:
+        best: Any = vars(self)["metric_for_best_model"]
+        if best and best.removeprefix("eval_") not in METRICS:
             expected = f"{', '.join(METRICS[:-1])} or {METRICS[-1]}"
-            raise ValueError(f"metric_for_best_model is {self.metric_for_best_model}, expected {expected}")
+            raise ValueError(f"metric_for_best_model is {best}, expected {expected}")
+        if self.save_only_model:
+            raise ValueError(
+                "save_only_model is true, but without its optimizer a run cannot go on where it stopped; remove it"
+            )
+        if self.early_stopping_patience is not None:
+            if self.eval_strategy == "no":
+                raise ValueError(
+                    "early_stopping_patience counts evaluations, but eval_strategy is no; set it to steps or epoch"
+                )
+            self.metric_for_best_model = best or "accuracy"
+        elif self.early_stopping_threshold:
+            raise ValueError("early_stopping_threshold goes with early_stopping_patience; give that as well")
         if self.push_to_hub and not self.hub_model_id:
             raise ValueError("push_to_hub is true, but hub_model_id is missing; give USER/NAME")
         # So that a tracker goes on with the run where the run itself does.

@@ -52,6 +52,8 @@ BOUNDS = {
     "lora_dropout": Bounds(0, below=1),
     "loraplus_lr_ratio": Bounds(1),
     "neftune_noise_alpha": Bounds(0),
+    "early_stopping_patience": Bounds(1),
+    "early_stopping_threshold": Bounds(0),
     "option_orders": Bounds(1),
     "option_contrast": Bounds(0),
     "contrast_temperature": Bounds(above=0),

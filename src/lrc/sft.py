@@ -37,7 +37,7 @@ from lrc.refusal import errors_told
 from lrc.run import RUN_FILE, Run
 from lrc.rundir import RunFolder, refuse_sources_in, refuse_taken
 from lrc.space import Space
-from lrc.stopping import Stopping
+from lrc.stopping import Patience, Stopping, ended_at
 from lrc.summary import show
 from lrc.together import claimed_together
 from lrc.tracking import close_trackers
@@ -124,6 +124,10 @@ def _train_in(folder: RunFolder, recipe: Recipe, prompt: Prompt, training: Corpu
     checkpoint = _checkpoint(recipe, folder)
     if recipe.adapter.pissa and recipe.model.use_peft:
         trainer.start_with_pissa(recipe.adapter.pissa, checkpoint)
+    if args.early_stopping_patience is not None:
+        trainer.add_callback(Patience(args.early_stopping_patience, args.early_stopping_threshold))
+        if checkpoint and (ended := ended_at(Path(checkpoint))):
+            args.max_steps = ended  # it was killed after its last step, before it was finished
     with deferred(insist=args.world_size == 1) as request:
         stopping = Stopping(request)
         for callback in (Space(), History(), stopping):

@@ -1,0 +1,93 @@
+"""Early stopping: evaluations that get no better end a run, also one that was killed and is run again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_runs import make_run, pairs, run
+
+from lrc.history import History
+from lrc.rundir import RunFolder
+
+KEYS = {
+    "max_steps": 8,
+    "per_device_train_batch_size": 4,
+    "learning_rate": 0.0,  # nothing is learnt, so the first evaluation stays the best
+    "eval_strategy": "steps",
+    "eval_steps": 1,
+    "save_strategy": "steps",
+    "save_steps": 1,
+    "early_stopping_patience": 2,
+    "lora_dropout": 0.1,
+}
+
+
+def made(folder: Path, **keys: Any) -> Path:
+    return make_run(folder, pairs(12), pairs(6, name="v"), **{**KEYS, **keys})
+
+
+def steps_evaluated(output: Path) -> list[int]:
+    lines = map(json.loads, (output / "metrics.jsonl").read_text().splitlines())
+    return [line["step"] for line in lines if "eval_accuracy" in line]
+
+
+def test_two_evaluations_that_are_no_better_end_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = made(tmp_path, load_best_model_at_end=True)
+    assert run(folder, tmp_path / "run") == 0
+    assert steps_evaluated(tmp_path / "run")[:3] == [1, 2, 3] and max(steps_evaluated(tmp_path / "run")) == 3
+    told = capsys.readouterr().err
+    assert told.count("step 3: 2 evaluations in a row were no better; the training ends here") == 1
+    assert told.count("no better") == 1
+    assert json.loads((tmp_path / "run" / "lrc_run.json").read_text())["finished"]
+
+
+def test_the_count_goes_on_where_a_run_was_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, output = made(tmp_path), tmp_path / "run"
+
+    def killed(self: History, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(History, "on_step_end", killed)
+        assert run(folder, output) == 130
+    assert steps_evaluated(output) == [1, 2]
+    assert run(folder, output) == 0
+    assert max(steps_evaluated(output)) == 3
+
+
+def test_a_run_that_was_killed_after_its_early_end_trains_no_further(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = made(tmp_path, learning_rate=1e-3, early_stopping_patience=1, early_stopping_threshold=1.0)
+    assert run(folder, tmp_path / "whole") == 0
+
+    def killed(self: RunFolder, trainer: Any, **decided: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RunFolder, "finish", killed)
+        assert run(folder, tmp_path / "cut") == 130
+    assert run(folder, tmp_path / "cut") == 0
+    assert max(steps_evaluated(tmp_path / "cut")) == 2
+    name = "adapter_model.safetensors"
+    assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({"eval_strategy": "no"}, "early_stopping_patience counts evaluations, but eval_strategy is no"),
+        ({"early_stopping_patience": None, "early_stopping_threshold": 0.1}, "give that as well"),
+        ({"early_stopping_patience": 0}, "early_stopping_patience is 0, expected 1 or more"),
+        ({"save_only_model": True}, "save_only_model is true, but without its optimizer a run cannot go on"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], keys: dict[str, Any], told: str
+) -> None:
+    assert run(made(tmp_path, **keys), tmp_path / "run") == 1
+    assert told in capsys.readouterr().err and not (tmp_path / "run").exists()
