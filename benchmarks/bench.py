@@ -71,10 +71,25 @@ def report_speed(name: str, seconds: Sequence[float], questions: int, tokens: in
     print(f"{name}: {questions / total:.2f} questions, {tokens / total:,.0f} useful tokens a processor second{memory}")
 
 
-def report_ratio(what: str, slow: Sequence[float], fast: Sequence[float], unit: str = "times") -> None:
-    """Print how many times `fast` is faster over all rounds, and the least and the most of a round."""
+def report_ratio(
+    what: str,
+    slow: Sequence[float],
+    fast: Sequence[float],
+    unit: str = "times",
+    target: tuple[str, float] | None = None,
+) -> None:
+    """Print how many times `fast` is faster over all rounds, the least and the most of a round, and about the target.
+
+    Args:
+        target: `>=` or `<=`, and what the ratio is meant to reach with the default flags.
+    """
     ratios = [a / b for a, b in zip(slow, fast, strict=True)]
-    print(f"{what}: {sum(slow) / sum(fast):.2f} {unit} (min {min(ratios):.2f}, max {max(ratios):.2f})", flush=True)
+    ratio = sum(slow) / sum(fast)
+    line = f"{what}: {ratio:.2f} {unit} (min {min(ratios):.2f}, max {max(ratios):.2f})"
+    if target is not None:
+        reached = ratio >= target[1] if target[0] == ">=" else ratio <= target[1]
+        line += f"; target {target[0]} {target[1]:g}, {'reached' if reached else 'not reached'}"
+    print(line, flush=True)
 
 
 def peak_in_process(side: str) -> float:
