@@ -6,8 +6,8 @@ Every size is trained for three steps in a child process, by lrc's trainer, with
 LoRA rank 8 on all projections, one row a step. The peak of its resident memory above the loaded model is compared with
 the plan without the weights. glibc's malloc is told to give back what is freed (MALLOC_MMAP_THRESHOLD_), as a plan
 counts what is held; with `--allocator` the peak under its defaults is measured, too, and with `--preload` the peak with
-another allocator. Torch asks for aligned memory, and glibc finds no place for it in what it freed of the same size
-(before 2.38 never, since then sometimes), so its defaults need several hundred MB more. Linux.
+another allocator. Torch asks for aligned memory, and glibc 2.36 hardly ever takes for it what it freed of the same size
+(2.41 sometimes), so its defaults need several hundred MB more. Linux.
 """
 
 from __future__ import annotations
