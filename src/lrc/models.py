@@ -149,7 +149,15 @@ def check_vocabulary(tokenizer: Any, model: Any) -> None:
     Raises:
         ModelError: more ids than rows.
     """
-    rows = model.get_input_embeddings().weight.shape[0]
+    check_tokens(tokenizer, model.get_input_embeddings().weight.shape[0])
+
+
+def check_tokens(tokenizer: Any, rows: int) -> None:
+    """The same, of embeddings of so many rows.
+
+    Raises:
+        ModelError: more ids than rows.
+    """
     size = max(len(tokenizer), max(tokenizer.get_vocab().values()) + 1)
     if size > rows:
         raise ModelError(

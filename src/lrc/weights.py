@@ -58,7 +58,7 @@ class Spec:
 
 
 class Checkpoint:
-    """The weights of a model folder; headers are read at once, tensors when they are asked for.
+    """The weights of a model folder, as transformers would load it; headers are read at once, tensors when asked for.
 
     Args:
         folder: holds `model.safetensors` or its index; else `pytorch_model.bin` or its index.
@@ -95,7 +95,10 @@ class Checkpoint:
         data = bytearray(length)
         with (self.folder / file).open("rb", buffering=0) as handle:
             handle.seek(self.specs[name].start + start)
-            if length and handle.readinto(data) != length:
+            read, rest = 1, memoryview(data)
+            while read and rest:  # Linux reads 2 GiB at once at most, and other systems less
+                rest = rest[(read := handle.readinto(rest) or 0) :]
+            if rest:
                 raise ModelError(f"{self.folder / file}: ends inside {name}; fetch the file again")
         return torch.frombuffer(data, dtype=torch.uint8) if length else torch.empty(0, dtype=torch.uint8)
 
@@ -138,14 +141,16 @@ def unpickle_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _files(folder: Path) -> tuple[bool, dict[str, dict[str, Spec]]]:
-    for index in (INDEX, BIN_INDEX):
-        if (folder / index).is_file():
-            return True, _indexed(folder, index)
+    # The order in which transformers looks for them (modeling_utils._get_resolved_checkpoint_files).
     if (folder / SINGLE).is_file():
         return False, {SINGLE: _safetensors_specs(folder / SINGLE)}
+    if (folder / INDEX).is_file():
+        return True, _indexed(folder, INDEX)
     if (folder / BIN_SINGLE).is_file():
         _announce_unpickling(folder)
         return False, {BIN_SINGLE: _bin_specs(folder / BIN_SINGLE)}
+    if (folder / BIN_INDEX).is_file():
+        return True, _indexed(folder, BIN_INDEX)
     raise ModelError(f"{folder}: no {SINGLE} and no {BIN_SINGLE}; name a folder that holds a model's weights")
 
 
