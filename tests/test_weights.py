@@ -53,9 +53,12 @@ def test_a_system_that_reads_less_than_it_is_asked_for(tmp_path: Path, monkeypat
 
     save_file(TENSORS, tmp_path / "model.safetensors")
     checkpoint = Checkpoint(tmp_path)
+    content = (tmp_path / "model.safetensors").read_bytes()
     monkeypatch.setattr(Path, "open", lambda path, *args, **kwargs: Short(path))
     assert torch.equal(checkpoint.read("wide"), TENSORS["wide"])
-    (tmp_path / "model.safetensors").write_bytes((tmp_path / "model.safetensors").read_bytes()[:-64])
+    monkeypatch.undo()
+    (tmp_path / "model.safetensors").write_bytes(content[:-64])
+    monkeypatch.setattr(Path, "open", lambda path, *args, **kwargs: Short(path))
     with pytest.raises(ModelError, match="ends inside"):
         list(map(checkpoint.read, TENSORS))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -195,10 +194,9 @@ def _needs_sentencepiece(name: str, revision: str) -> bool:
     )
 
 
-def plain_lines_in_a_pipe() -> None:
-    """Keep transformers' own bars out of what is not a terminal."""
-    if not sys.stderr.isatty():
-        disable_progress_bar()
+def silence_bars() -> None:
+    """Keep transformers' own bars out of what lrc says."""
+    disable_progress_bar()
 
 
 @contextmanager
@@ -206,7 +204,7 @@ def _loading(name: str, what: str) -> Any:
     """Turn the many ways in which loading fails into one line."""
     if not name:
         raise ModelError(f"no {what} was named; give model_name_or_path")
-    plain_lines_in_a_pipe()
+    silence_bars()
     try:
         yield
     except (HFValidationError, LocalEntryNotFoundError, OSError) as error:
