@@ -116,8 +116,17 @@ FAMILIES = {
 
 
 # Families whose sizes have other names, or that take no trees.
-GPT2 = {"vocab_size": 96, "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 64, "initializer_range": 0.15}
-NEOX = {**SIZES, "hidden_act": "gelu", "max_position_embeddings": 64}
+NO_DROPOUT = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+GPT2 = {
+    **NO_DROPOUT,
+    "vocab_size": 96,
+    "n_embd": 32,
+    "n_layer": 3,
+    "n_head": 4,
+    "n_positions": 256,
+    "initializer_range": 0.15,
+}
+NEOX = {**SIZES, "hidden_act": "gelu", "max_position_embeddings": 256}
 OTHERS = {
     "qwen2": (Qwen2ForCausalLM, Qwen2Config, {**SIZES, "tie_word_embeddings": True}),
     "gemma3-tied": (Gemma3ForCausalLM, Gemma3TextConfig, {**SIZES, **HALF_WINDOWED, "tie_word_embeddings": True}),
@@ -131,19 +140,24 @@ NAMES = {
 }
 
 
-def save_family(folder: Path, family: str, dtype: torch.dtype = torch.float32) -> Path:
-    """A model of any family with random weights, biases and norms included; without a tokenizer."""
+def make_family(family: str, **sizes: Any) -> Any:
+    """A model of any family with random weights, biases and norms included."""
     if family in FAMILIES:
-        model = make_model(family)
+        model = make_model(family, **sizes)
     else:
         cls, config, settings = OTHERS[family]
         torch.manual_seed(0)
-        model = cls(config(**settings))
+        model = cls(config(**{**settings, **sizes}))
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim == 1:
                 parameter.add_(torch.randn_like(parameter) * 0.1)
-    model.to(dtype).save_pretrained(folder)
+    return model
+
+
+def save_family(folder: Path, family: str, dtype: torch.dtype = torch.float32) -> Path:
+    """The same as a folder, without a tokenizer."""
+    make_family(family).to(dtype).save_pretrained(folder)
     return folder
 
 

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from oracle import adapted, difference
+from oracle import adapted, difference, log_likelihood
 from safetensors.torch import load_file, save_file
 from small_models import NAMES, PROJECTIONS, save_adapter, save_base, save_family, save_gpt2
+from small_models import adapted as put_adapter
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
+from lrc.answering import Asking, load_scorer
 from lrc.errors import LrcError, MachineError, ModelError, OutputError
 from lrc.fingerprint import fingerprint_base
 from lrc.graft import Graft
+from lrc.likelihood import sequence_scores
 from lrc.merge import merge
+from lrc.models import load_for_answering
 from lrc.run import Run
+from lrc.tree import TokenSequence
 
 BOTH = ["embed_tokens", "lm_head"]
 # What a base is and what an adapter is; the Llama of `save_base`.
@@ -106,6 +113,25 @@ def test_families_and_kinds_of_adapters(family: str, kind: str, tmp_path: Path) 
     adapter = save_adapter(tmp_path / "adapter", base, **settings, fan_in_fan_out=family == "gpt2")
     merge(adapter, tmp_path / "merged", verify=False)
     assert difference(base, adapter, tmp_path / "merged") <= 2e-6
+
+
+@pytest.mark.parametrize("method", ["embedding and head with dora, tied", "modules_to_save, tied"])
+@pytest.mark.parametrize("on_purpose", [False, True])
+def test_answers_are_those_of_the_model_that_was_trained(method: str, on_purpose: bool, tmp_path: Path) -> None:
+    """Base + adapter and merged model, loaded as generate does, say what the trained model in memory says."""
+    of_base, of_adapter = STREAMED[method]
+    base = save_base(tmp_path / "base", **of_base)
+    settings = {**copy.deepcopy(of_adapter), "ensure_weight_tying": on_purpose}
+    trained = put_adapter(AutoModelForCausalLM.from_pretrained(base), **settings).eval()
+    trained.save_pretrained(tmp_path / "adapter")
+    merge(tmp_path / "adapter", tmp_path / "merged", verify=False)
+    sample = list(range(10, 60)), list(range(60, 70))
+    wanted = log_likelihood(trained, sample)
+    sequence = TokenSequence(np.array([*sample[0], *sample[1]]), len(sample[0]))
+    for folder, adapters in ((base, [tmp_path / "adapter"]), (tmp_path / "merged", [])):
+        model, _ = load_for_answering(str(folder), adapters, torch.device("cpu"))
+        (found,) = sequence_scores(model, [sequence], torch.device("cpu"), 1000)
+        assert found == pytest.approx(wanted, abs=1e-3)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -466,7 +492,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 4},
         "peft_type is PROMPT_TUNING, which puts tokens before the prompt",
     ),
-    "invoked by a token": ({"alora_invocation_tokens": [7, 8]}, "the adapter begins at a token of the prompt"),
+    "invoked by a token": ({"alora_invocation_tokens": [7, 8]}, "the adapter begins at a token"),
 }
 
 
@@ -483,6 +509,9 @@ def test_an_adapter_that_is_more_than_a_change_of_layers_is_refused(reason: str,
     with pytest.raises(ModelError, match=message) as refused:
         merge(adapter, tmp_path / "merged")
     assert len(refused.value.findings) == 1 and not (tmp_path / "merged").exists()
+    if "layer_replication" not in settings:  # repeated layers answer as well as others
+        with pytest.raises(ModelError, match=message):
+            load_scorer(str(base), Asking((adapter,), template="plain", answer_style="digit"))
 
 
 def test_a_tokenizer_with_more_tokens_than_the_base_has_rows_is_refused(tmp_path: Path) -> None:
