@@ -116,15 +116,9 @@ FAMILIES = {
 
 
 # Families whose sizes have other names, or that take no trees.
-NO_DROPOUT = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
 GPT2 = {
-    **NO_DROPOUT,
-    "vocab_size": 96,
-    "n_embd": 32,
-    "n_layer": 3,
-    "n_head": 4,
-    "n_positions": 256,
-    "initializer_range": 0.15,
+    **{"vocab_size": 96, "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 256, "initializer_range": 0.15},
+    **{"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0},
 }
 NEOX = {**SIZES, "hidden_act": "gelu", "max_position_embeddings": 256}
 OTHERS = {
