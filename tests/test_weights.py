@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 import torch
+from oracle import difference
 from safetensors.torch import load_file, save_file
-from small_models import save_base
+from small_models import save_adapter, save_base
 from transformers import LlamaForCausalLM
 
 from lrc.errors import MachineError, ModelError
+from lrc.merge import merge
 from lrc.shard import Shard
 from lrc.weights import Checkpoint, Spec
 
@@ -82,6 +84,21 @@ def test_of_several_sets_of_weights_transformers_own_choice_is_read(other: str, 
     checkpoint = Checkpoint(first)
     assert checkpoint.specs.keys() == loaded.keys()
     assert all(torch.equal(checkpoint.read(name), tensor) for name, tensor in loaded.items())
+
+
+def test_weights_that_the_configuration_names(tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base")
+    save_base(tmp_path / "second", seed=1)
+    shutil.copy(tmp_path / "second/model.safetensors", base / "chosen.safetensors")
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**config, "transformers_weights": "chosen.safetensors"}))
+    loaded, checkpoint = LlamaForCausalLM.from_pretrained(base).state_dict(), Checkpoint(base)
+    assert all(torch.equal(checkpoint.read(name), tensor) for name, tensor in loaded.items())
+    merge(save_adapter(tmp_path / "adapter", base), tmp_path / "merged", verify=False)
+    assert difference(base, tmp_path / "adapter", tmp_path / "merged") <= 2e-6
+    (base / "chosen.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"transformers_weights is 'chosen\.safetensors', which is not in the folder"):
+        Checkpoint(base)
 
 
 def test_what_a_shard_wrote_the_library_reads(tmp_path: Path) -> None:

@@ -17,11 +17,13 @@ from lrc.merged import float32_bytes, write_streamed, write_whole
 from lrc.models import check_tokens, load_config, load_tokenizer
 from lrc.output import new_folder, refuse_existing
 from lrc.probes import compare_logits
+from lrc.progress import say
 from lrc.run import RUN_FILE, read_run
 from lrc.space import disk_failures_told
 from lrc.weights import Checkpoint
 
 GENERATION_CONFIG = "generation_config.json"
+LONG = 1 << 30  # bytes of a model that takes a while to load
 
 
 def merge(
@@ -146,4 +148,6 @@ def _verify(folder: Path, output_dir: Path, base: Path, adapter: Path, weights: 
     need, have = float32_bytes(weights), available_memory()
     if need > have:
         return f"logits not compared: that needs {size(need)}, {size(have)} of memory are free"
+    if weights.nbytes > LONG:
+        say("comparing the logits of the merged model with those of base + adapter")
     return str(compare_logits(folder, base, adapter, _tokenizer_folder(adapter, base), output_dir))

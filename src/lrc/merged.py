@@ -24,7 +24,7 @@ from lrc.memory import available_memory, size
 from lrc.models import load_base
 from lrc.progress import track
 from lrc.shard import Shard
-from lrc.weights import INDEX, SINGLE, Checkpoint, Spec
+from lrc.weights import INDEX, NAMED, SINGLE, Checkpoint, Spec
 
 HEADROOM = 1.2  # of a model's size in float32: PEFT's delta of one layer, and what loading needs
 
@@ -149,7 +149,7 @@ def _write_files(
     *,
     sharded: bool,
 ) -> None:
-    files = {_safetensors_name(file): specs for file, specs in files.items() if specs}
+    files = {_safetensors_name(file) if sharded else SINGLE: specs for file, specs in files.items() if specs}
     with track("merge", sum(len(specs) for specs in files.values()), "tensors") as advance:
         for file, specs in files.items():
             with Shard(folder / file, specs) as shard:
@@ -168,7 +168,7 @@ def main_dtype(weights: Checkpoint) -> torch.dtype:
 def _safetensors_name(file: str) -> str:
     if not file.endswith(".bin"):
         return file
-    return SINGLE if file == "pytorch_model.bin" else f"model{file.removeprefix('pytorch_model')[:-4]}.safetensors"
+    return f"model{file.removeprefix('pytorch_model')[:-4]}.safetensors"
 
 
 def _write_index(folder: Path, files: dict[str, dict[str, Spec]]) -> None:
@@ -179,10 +179,11 @@ def _write_index(folder: Path, files: dict[str, dict[str, Spec]]) -> None:
 
 
 def _write_config(base: Path, folder: Path, dtype: torch.dtype | None, *, untied: bool) -> None:
-    if dtype is None and not untied:
+    config = read_json(base / CONFIG)
+    if dtype is None and not untied and NAMED not in config:
         shutil.copyfile(base / CONFIG, folder / CONFIG)
         return
-    config = read_json(base / CONFIG)
+    config.pop(NAMED, None)
     if untied:
         config["tie_word_embeddings"] = False
     if dtype is not None:

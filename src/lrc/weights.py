@@ -24,6 +24,7 @@ INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 ADAPTER_BIN = "adapter_model.bin"
 BIN_INDEX, BIN_SINGLE = "pytorch_model.bin.index.json", "pytorch_model.bin"
+NAMED = "transformers_weights"  # the key of config.json that may name the weights
 BLOCK_BYTES = 4 << 20  # how much of a tensor is in memory at a time when it is only copied
 
 # The dtype codes of the safetensors format: https://github.com/huggingface/safetensors#format
@@ -142,6 +143,10 @@ def unpickle_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 def _files(folder: Path) -> tuple[bool, dict[str, dict[str, Spec]]]:
     # The order in which transformers looks for them (modeling_utils._get_resolved_checkpoint_files).
+    if named := _named_in_config(folder):
+        if named.endswith(".index.json"):
+            return True, _indexed(folder, named)
+        return False, {named: _safetensors_specs(folder / named)}
     if (folder / SINGLE).is_file():
         return False, {SINGLE: _safetensors_specs(folder / SINGLE)}
     if (folder / INDEX).is_file():
@@ -152,6 +157,19 @@ def _files(folder: Path) -> tuple[bool, dict[str, dict[str, Spec]]]:
     if (folder / BIN_INDEX).is_file():
         return True, _indexed(folder, BIN_INDEX)
     raise ModelError(f"{folder}: no {SINGLE} and no {BIN_SINGLE}; name a folder that holds a model's weights")
+
+
+def _named_in_config(folder: Path) -> str | None:
+    """The weight file or index that config.json names, where it names one."""
+    try:
+        named = json.loads((folder / "config.json").read_text(encoding="utf-8")).get(NAMED)
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return None  # whoever needs the configuration says what is wrong with it
+    if named is None:
+        return None
+    if not isinstance(named, str) or Path(named).name != named or not (folder / named).is_file():
+        raise ModelError(f"{folder / 'config.json'}: {NAMED} is {named!r}, which is not in the folder")
+    return named
 
 
 @cache
