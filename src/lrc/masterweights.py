@@ -20,6 +20,8 @@ def to_float32(model: Any) -> torch.dtype | None:
     """
     computed = None
     for name, parameter in model.named_parameters():
+        if hasattr(parameter, "ds_id"):
+            continue  # ZeRO-3 divides it already, and keeps float32 of its own
         if parameter.requires_grad and parameter.is_floating_point() and parameter.itemsize < 4:
             if ".lora_" not in name:
                 computed = parameter.dtype

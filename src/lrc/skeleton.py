@@ -30,6 +30,7 @@ from lrc.tree import Row
 META = torch.device("meta")
 # Every layer adds as much as the one before: two depths show how much, and the rest is on their line.
 DEPTHS = (3, 5)
+PERIOD = 8  # layers in which every kind that alternates has had its turn
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Held:
 
 def why_not_shared(build: Build) -> str | None:
     """Why rows of this model cannot be trees; None where they can."""
-    return why_no_trees(_causal(build.of_depth(1)))
+    return why_no_trees(_causal(build.of_depth(min(build.depth, PERIOD))))
 
 
 def held(build: Build) -> Held:
