@@ -35,7 +35,7 @@ def mismatch(model: Any, tree_mask: Mask) -> str | None:
         model: a causal language model; its weights are not used.
         tree_mask: see `attention.tree_mask`.
     """
-    key = type(model).__name__, model.config.to_json_string(use_diff=False)
+    key = f"{type(model).__module__}.{type(model).__qualname__}", model.config.to_json_string(use_diff=False)
     if key not in _known:
         with _undisturbed():
             _known[key] = _tried(model, tree_mask)
@@ -99,23 +99,23 @@ def _shrunk(cls: type, config: Any) -> Any:
     for part in _parts(small):
         _shrink_sizes(part)
     large = [(part, name, getattr(part, name)) for part in _parts(small) for name in _large(part)]
-    for part, name, _ in large:
-        setattr(part, name, SMALL)
+    for part, name, before in large:
+        setattr(part, name, _small(before))
     made = _made_or_none(cls, small)
     for part, name, before in large:  # one of them may have to be what it was, such as a number of experts
         if made is None:
             setattr(part, name, before)
             made = _made_or_none(cls, small)
-            setattr(part, name, before if made is not None else SMALL)
+            setattr(part, name, before if made is not None else _small(before))
     return made if made is not None else _one_by_one(cls, small, large)
 
 
-def _one_by_one(cls: type, config: Any, large: list[tuple[Any, str, int]]) -> Any:
+def _one_by_one(cls: type, config: Any, large: list[tuple[Any, str, Any]]) -> Any:
     """The same with those small that can be small by themselves."""
     for part, name, before in large:
         setattr(part, name, before)
     for part, name, before in large:
-        setattr(part, name, SMALL)
+        setattr(part, name, _small(before))
         if _made_or_none(cls, config) is None:
             setattr(part, name, before)
     return _made(cls, config)
@@ -177,8 +177,15 @@ def _large(config: Any) -> list[str]:
     return [
         name
         for name, value in config.to_dict().items()
-        if type(value) is int and value >= LARGE and name not in known and not name.endswith("_id")
+        if _small(value) != value and name not in known and not name.endswith("_id")
     ]
+
+
+def _small(value: Any) -> Any:
+    """A size, or one for each layer, made small; anything else as it is."""
+    if isinstance(value, list):
+        return [_small(one) for one in value]
+    return SMALL if type(value) is int and value >= LARGE else value
 
 
 @contextmanager
