@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -120,7 +121,9 @@ def load_for_answering(
     for adapter, path in zip(names, adapters, strict=True):
         if not (path / ADAPTER_WEIGHTS).is_file() and (path / ADAPTER_BIN).is_file():
             unpickle_tensors(path / ADAPTER_BIN)  # PEFT's refusal advises to switch the check off
-        with _loading(str(path), "adapter"):
+        with _loading(str(path), "adapter"), warnings.catch_warnings():
+            # PEFT's advice about merging, which `merged` and `graft` follow.
+            warnings.filterwarnings("ignore", "Model has `tie_word_embeddings=True`")
             if isinstance(model, PeftModel):
                 model.load_adapter(str(path), adapter)
             else:
