@@ -14,6 +14,7 @@ from typing import Any
 
 from accelerate.utils import gather_object
 
+from lrc.adapter import read_adapter_config
 from lrc.alpaca import Record
 from lrc.datafile import read_records
 from lrc.errors import DataError, ModelError, RecipeError
@@ -99,6 +100,8 @@ def _recognise(model: str, adapters: Sequence[Path]) -> None:
     """
     if not adapters:
         return
+    for adapter in adapters:
+        read_adapter_config(adapter)
     base = find_base(model, flag="--model")
     if "quantization_config" in _settings(base / CONFIG):
         return  # a copy in 4 bits, of which nothing says what it was

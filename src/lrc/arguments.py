@@ -174,6 +174,10 @@ class AdapterArguments:
     loraplus_lr_ratio: float | None = field(
         default=None, metadata={"help": "LoRA+: the learning rate of B is that of A times this."}
     )
+    loraplus_lr_embedding: float | None = field(
+        default=None,
+        metadata={"help": "LoRA+: the learning rate of LoRA on embeddings; nothing takes learning_rate."},
+    )
     ensure_weight_tying: bool = field(
         default=False, metadata={"help": "Keep tied embeddings tied where lora_modules_to_save names them."}
     )

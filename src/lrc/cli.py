@@ -129,7 +129,7 @@ def sweep(file: Path, accelerate_config: str | None, trials: int | None) -> None
 @click.option("--output-dir", required=True, type=FILE, help="Where the merged model goes.")
 @click.option("--base-model", type=TEXT, help="The base model, where the adapter's own record of it does not serve.")
 @click.option("--dtype", type=click.Choice(["float32", "float16", "bfloat16"]), help="Default: the base model's.")
-@click.option("--verify", is_flag=True, help="Compare logits of merged model and base + adapter afterwards.")
+@click.option("--verify/--no-verify", default=True, help="Compare logits with those of base + adapter afterwards.")
 @force
 def merge(**options: Any) -> None:
     """Merge an adapter into its unquantised base: an ordinary model folder, verified."""

@@ -14,6 +14,8 @@ from trl import SFTTrainer
 from lrc.batches import StepBatch
 from lrc.checkpoint import STAGE, close_stage, open_stage, rotate, seal
 from lrc.errors import MachineError, RecipeError
+from lrc.masterweights import declare_format, in_format
+from lrc.output import open_to_all
 from lrc.pissa import Pissa
 from lrc.progress import say
 from lrc.space import disk_failures_told
@@ -30,6 +32,7 @@ class DurableTrainer(SFTTrainer):
 
     row_tokens: int
     share: bool
+    computed_in: torch.dtype | None = None  # the format of the base, where modules of it are trained, in float32
     pissa: Pissa | None = None  # the start of an adapter that is saved as another one than it is trained
     _loss: torch.Tensor  # of the step in hand
     _halved = False  # whether the memory ran out under the budget that the loader packs for
@@ -156,11 +159,18 @@ class DurableTrainer(SFTTrainer):
             for name in ("target_modules", "exclude_modules"):
                 if isinstance(found := getattr(config, name, None), set):
                     setattr(config, name, sorted(found))  # PEFT would write the set in the order of the hash seed
+        rounded = self.computed_in if not self._staging and not hasattr(self.model, "peft_config") else None
+        if rounded is not None:  # a checkpoint keeps every bit, for the run that goes on
+            state_dict = in_format(state_dict or self.model.state_dict(), rounded)
         super()._save(output_dir, state_dict)
+        if rounded is not None and output_dir is not None and self.args.should_save:
+            declare_format(Path(output_dir) / "config.json", rounded)
         if output_dir is not None and self.args.should_save:
             if self.pissa is not None:
                 self.pissa.convert(Path(output_dir))
             (Path(output_dir) / ARGUMENTS_FILE).unlink(missing_ok=True)
+            for file in Path(output_dir).glob("*.safetensors"):
+                open_to_all(file)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         if self.pissa is None:

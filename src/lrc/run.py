@@ -19,6 +19,7 @@ METRICS_FILE = "metrics.jsonl"  # what training logged, a line a time
 TEMPLATES = ("chinese-alpaca-2", "alpaca", "chat", "plain")
 STYLES = ("digit", "text")
 NORMALISATIONS = ("character", "token", "sum")  # what an option's text is scored by; scoring.py divides
+RECENT = {"contents_sha256"}  # keys that runs of older releases lack
 IDENTITY = ("template", "answer_style", "list_options", "recipe", "data", "base")
 
 
@@ -53,7 +54,8 @@ class Run:
         changed = []
         for part in IDENTITY:
             if isinstance(mine[part], dict):
-                keys = sorted(mine[part].keys() | theirs[part].keys())
+                both, either = mine[part].keys() & theirs[part].keys(), mine[part].keys() | theirs[part].keys()
+                keys = sorted(either - (RECENT - both))
                 changed += [f"{part} {key}" for key in keys if mine[part].get(key) != theirs[part].get(key)]
             elif mine[part] != theirs[part]:
                 changed.append(part)

@@ -158,7 +158,8 @@ class Scorer:
                     mine, scores = np.split(scores, [len(ballot.sequences)])
                     votes.append(ballot.in_own_order(mine))
         counted = right.tolist() if self.with_answers else [None] * len(records)
-        return [self._counted(*one) for one in zip(ballots, heard, counted, strict=True)]
+        with np.errstate(invalid="ignore"):  # scores that are no numbers are refused by name, by who asked for them
+            return [self._counted(*one) for one in zip(ballots, heard, counted, strict=True)]
 
     def _counted(
         self, ballots: Sequence[Ballot], votes: Sequence[NDArray[np.float64]], answer: float | None

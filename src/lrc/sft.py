@@ -116,6 +116,7 @@ def _train_in(folder: RunFolder, recipe: Recipe, prompt: Prompt, training: Corpu
             group_passages=data.group_passages,
             row_tokens=data.row_tokens,
             loraplus_lr_ratio=recipe.adapter.loraplus_lr_ratio,
+            loraplus_lr_embedding=recipe.adapter.loraplus_lr_embedding,
             option_contrast=data.option_contrast,
             contrast_temperature=data.contrast_temperature,
         )

@@ -26,6 +26,7 @@ from lrc.contrast import Contests
 from lrc.durable import DurableTrainer
 from lrc.lastlayer import prune_last_layer
 from lrc.likelihood import row_budget, target_log_probs
+from lrc.masterweights import to_float32
 from lrc.neftune import Noise
 from lrc.optimizer import loraplus, refused
 from lrc.pace import Pace
@@ -47,6 +48,7 @@ class TreeTrainer(DurableTrainer):
         group_passages: false draws question by question, so that those of a passage rarely meet in a step.
         row_tokens: the token budget of a row; None takes what suits the device.
         loraplus_lr_ratio: the learning rate of LoRA's B over that of A.
+        loraplus_lr_embedding: the learning rate of LoRA on embeddings, with that ratio; None takes A's.
         option_contrast: the part of the loss that is the contrast between options, 0 to 1; `draw` gives the options.
         contrast_temperature: what their scores are divided by.
 
@@ -67,13 +69,15 @@ class TreeTrainer(DurableTrainer):
         group_passages: bool = True,
         row_tokens: int | None = None,
         loraplus_lr_ratio: float | None = None,
+        loraplus_lr_embedding: float | None = None,
         option_contrast: float = 0.0,
         contrast_temperature: float = 1.0,
         **kwargs: Any,
     ) -> None:
         self.option_contrast, self.contrast_temperature = option_contrast, contrast_temperature
         self.group_passages = group_passages
-        self.draw, self.validation, self.loraplus_lr_ratio = draw, validation, loraplus_lr_ratio
+        self.draw, self.validation = draw, validation
+        self.loraplus_lr_ratio, self.loraplus_lr_embedding = loraplus_lr_ratio, loraplus_lr_embedding
         # Rows take the place of micro-batches: to the upstream loop a step is one batch of all its questions.
         args.per_device_train_batch_size *= args.gradient_accumulation_steps
         args.gradient_accumulation_steps = 1
@@ -96,7 +100,7 @@ class TreeTrainer(DurableTrainer):
         self.remove_callback(PrinterCallback)
         self.pace = Pace()
         self.add_callback(self.pace)
-        _in_float32(self.model)
+        self.computed_in = to_float32(self.model)
         self.neftune_noise_alpha = None  # upstream's hook takes a row for one sample
         self.noise = Noise(self.model, args.neftune_noise_alpha) if args.neftune_noise_alpha else None
         reason = why_no_trees(self.model) if tree_packing else "tree_packing is false"
@@ -125,6 +129,13 @@ class TreeTrainer(DurableTrainer):
         return StepLoader(
             self.draw, sampler, self.row_tokens, share=self.share, num_workers=args.dataloader_num_workers
         )
+
+    def compute_loss_context_manager(self) -> contextlib.ExitStack:
+        """Upstream's, with mixed precision also where a base in 16 bits has modules that are trained whole."""
+        stack = super().compute_loss_context_manager()
+        if self.computed_in is not None and self.accelerator.mixed_precision == "no":
+            stack.enter_context(torch.autocast(self.args.device.type, dtype=self.computed_in))
+        return stack
 
     def run_step(
         self, model: torch.nn.Module, inputs: StepBatch, num_items_in_batch: torch.Tensor | int | None
@@ -221,7 +232,7 @@ class TreeTrainer(DurableTrainer):
         with refused("optim"):
             if self.loraplus_lr_ratio is None or getattr(self, "optimizer", None) is not None:
                 return super().create_optimizer(model)
-            self.optimizer = loraplus(self, self.loraplus_lr_ratio)
+            self.optimizer = loraplus(self, self.loraplus_lr_ratio, self.loraplus_lr_embedding)
             return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
@@ -270,11 +281,3 @@ class TreeTrainer(DurableTrainer):
         if self.args.include_num_input_tokens_seen != "no":
             mine = torch.tensor(0 if inputs.idle else sum(len(row) for row in inputs.rows), device=self.args.device)
             self.state.num_input_tokens_seen += int(self.accelerator.gather(mine).sum())
-
-
-def _in_float32(model: Any) -> None:
-    """Undo TRL's cast of a quantized model's adapter to bfloat16, which loses small updates."""
-    if getattr(model, "is_loaded_in_4bit", False) or getattr(model, "is_loaded_in_8bit", False):
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.data = parameter.data.float()
