@@ -25,7 +25,7 @@ MACHINERY = """
     attention lastlayer likelihood models quantization shorten scoring contrast batches pace fitting workers
     tokencache tokentable tokenizing corpus checkpoint space stopping history adapter pissa neftune
     optimizer ingredients durable validation trainer
-    rundir versions shard graft merged probes sidefile together answering tinybase trial page
+    resume rundir versions shard graft merged probes sidefile together answering tinybase trial page
     ledger standins skeleton topology footprint remedies precision workload specimens outlook
     sweepfile contender standings study
 """

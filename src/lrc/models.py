@@ -149,7 +149,8 @@ def check_vocabulary(tokenizer: Any, model: Any) -> None:
     Raises:
         ModelError: more ids than rows.
     """
-    rows = model.get_input_embeddings().weight.shape[0]
+    weight = model.get_input_embeddings().weight
+    rows = getattr(weight, "ds_shape", weight.shape)[0]  # ZeRO-3 divides it, and leaves an empty tensor
     size = max(len(tokenizer), max(tokenizer.get_vocab().values()) + 1)
     if size > rows:
         raise ModelError(

@@ -8,12 +8,12 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-from lrc.refusal import several_processes
+from lrc.refusal import is_first, several_processes
 
 _NAMES = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
@@ -36,6 +36,28 @@ def end_at_once() -> None:
 
 
 @contextmanager
+def ending_with(line: str) -> Iterator[None]:
+    """While the block runs, a signal or a `KeyboardInterrupt` that ends the process says `line` before.
+
+    Args:
+        line: what is safe already, and how to go on.
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        if is_first():
+            os.write(2, f"{line}\n".encode())
+        _end(number, frame)
+
+    try:
+        with _handled_by(end):
+            yield
+    except KeyboardInterrupt:
+        if is_first():
+            os.write(2, f"{line}\n".encode())
+        raise
+
+
+@contextmanager
 def deferred(*, insist: bool = True) -> Iterator[Request]:
     """While the block runs a signal is only noted.
 
@@ -50,15 +72,22 @@ def deferred(*, insist: bool = True) -> Iterator[Request]:
             _end(number, frame)
         request.signal = request.signal or number
 
+    with _handled_by(note):
+        yield request
+
+
+@contextmanager
+def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Have a handler take both signals while the block runs; only the main thread can."""
     if threading.current_thread() is not threading.main_thread():
-        yield request
+        yield
         return
-    before = {number: signal.signal(number, note) for number in _NAMES}
+    before = {number: signal.signal(number, handler) for number in _NAMES}
     try:
-        yield request
+        yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
 
 
 def _end(number: int, frame: FrameType | None) -> None:
