@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ import pytest
 import yaml
 from small_runs import lrc, make_run, pairs, run, write_questions
 
-from lrc import trainer as trainer_module
 from lrc.arguments import AdapterArguments, DataArguments, ModelArguments, TrainingArguments
 from lrc.history import History
 from lrc.resume import EVALUATION, MAY_CHANGE, differences, is_longer
@@ -55,21 +53,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _best(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def _best(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the evaluation of the second step come out as the best, whatever was learnt."""
     _make_best(monkeypatch, BEST)
 
 
 def _make_best(patch: pytest.MonkeyPatch, step: int) -> None:
-    combine = trainer_module.combine
-    log = TreeTrainer.evaluation_loop
+    evaluation_loop = TreeTrainer.evaluation_loop
 
     def evaluated(self: TreeTrainer, *args: Any, **kwargs: Any) -> Any:
-        output = log(self, *args, **kwargs)
+        output = evaluation_loop(self, *args, **kwargs)
         output.metrics["eval_loss"] = 1.0 + abs(self.state.global_step - step)
         return output
 
-    assert combine
     patch.setattr(TreeTrainer, "evaluation_loop", evaluated)
 
 
@@ -95,13 +91,13 @@ def evaluated(output: Path) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def whole(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def whole(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run that nothing interrupted."""
     output = tmp_path_factory.mktemp("whole") / "a"
     with pytest.MonkeyPatch.context() as patch:
         _make_best(patch, BEST)
         assert run(folder, output) == 0
-    yield output
+    return output
 
 
 def test_the_best_checkpoint_is_the_result_and_is_evaluated_once(whole: Path) -> None:
@@ -321,7 +317,7 @@ def test_a_longer_run_goes_on_from_a_shorter(folder: Path, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("best", [True, False])
 def test_interrupted_in_its_evaluation_it_goes_on_with_that(
-    folder: Path, whole: Path, best: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, whole: Path, best: bool, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     settings = [] if best else ["--load_best_model_at_end", "false", "--save_strategy", "no", "--eval_strategy", "no"]
     output, undisturbed = tmp_path / "a", whole
@@ -336,12 +332,12 @@ def test_interrupted_in_its_evaluation_it_goes_on_with_that(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TreeTrainer, "final_scores", interrupted)
         assert run(folder, output, *settings) == 130
-    assert capsys.readouterr().err or True
+    assert f"{output}: the adapter is safe there; the same command finishes" in capfd.readouterr().err
     before = (output / WEIGHTS).stat().st_mtime_ns
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TreeTrainer, "training_step", lambda *args: pytest.fail("trains again"))
         assert run(folder, output, *settings) == 0
-    told = capsys.readouterr().err
+    told = capfd.readouterr().err
     assert f"{output}: trained already; going on with its evaluation" in told and "evaluate: 6/6 questions" in told
     assert (output / WEIGHTS).stat().st_mtime_ns == before and digest(output) == digest(undisturbed)
     for name in ("validation_scores.jsonl", "lrc_run.json"):
