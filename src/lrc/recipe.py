@@ -71,9 +71,18 @@ def check_recipe(path: Path | None, overrides: Sequence[str] = ()) -> dict[str, 
     Raises:
         RecipeError: whatever is wrong, a line each.
     """
-    given = _given(read_recipe(path), overrides)
+    given = read_given(path, overrides)
     judged = [key for key in JUDGED_UPSTREAM if given.get(key) not in (None, "none", [], ["none"])]
     return load_recipe(path, overrides).given if judged or not is_exact() else given
+
+
+def read_given(path: Path | None, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Read the keys of file and command line, check them without torch, and leave the rest to upstream.
+
+    Raises:
+        RecipeError: whatever is wrong, a line each.
+    """
+    return _given(read_recipe(path), overrides)
 
 
 def read_recipe(path: Path | None) -> Mapping:

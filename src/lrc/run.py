@@ -20,6 +20,11 @@ TEMPLATES = ("chinese-alpaca-2", "alpaca", "chat", "plain")
 STYLES = ("digit", "text")
 NORMALISATIONS = ("character", "token", "sum")  # what an option's text is scored by; scoring.py divides
 IDENTITY = ("template", "answer_style", "list_options", "recipe", "data", "base")
+# Where a run's results do not depend on a key, another value of it is still the same run.
+NOT_IDENTITY = (
+    *("output_dir", "overwrite_output_dir", "resume_from_checkpoint"),
+    *("row_tokens", "dataset_num_proc", "report_to", "run_name", "project"),
+)
 
 
 def lists_options(answer_style: str, template: str) -> bool:

@@ -15,7 +15,6 @@ from lrc.errors import OutputError
 from lrc.output import flush, new_file
 from lrc.progress import say
 from lrc.run import RUN_FILE, Run, read_run
-from lrc.space import disk_failures_told
 
 WEIGHTS = ("adapter_model.safetensors", "model.safetensors")
 
@@ -72,6 +71,8 @@ class RunFolder:
         Raises:
             MachineError: the disk is full.
         """
+        from lrc.space import disk_failures_told  # which brings transformers; `preflight` does without
+
         first = trainer.is_world_process_zero()
         staged = (open_stage(self.path) if first else self.path / STAGE) / "final"
         try:
