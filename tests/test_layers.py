@@ -15,18 +15,19 @@ import lrc
 SOURCE = Path(lrc.__file__).parent
 # A new module has its place here: after all that it imports, before all that import it.
 LIGHT = """
-    errors installed questions progress memory refusal claim output signals run flags
+    errors installed launch questions progress memory refusal claim output signals run flags
     answers tables findings cells cleaning package expansion bookparts marks sheet commas jsonarray jsonlines headers
     conflicts suspicions enumeration rows workbook layouts alpaca c3 manifest datafile neighbours duplicates splits
     plan account submission metrics lexical calibration curves charts outcomes labels fragments summary
 """
 MACHINERY = """
-    dtypes strictyaml bounds values tracking arguments overrides recipe weights fingerprint scrub card hub tree prompt
+    dtypes strictyaml bounds values rules tracking arguments schema overrides synonyms recipe
+    weights fingerprint scrub card hub tree prompt
     attention lastlayer likelihood models quantization shorten scoring contrast batches pace fitting workers
     tokencache tokentable tokenizing corpus checkpoint space stopping history adapter pissa neftune
     optimizer ingredients durable validation trainer
-    resume rundir versions shard graft merged probes sidefile together answering tinybase trial page
-    ledger standins skeleton topology footprint remedies precision workload specimens outlook
+    resume rundir preflight versions shard graft merged probes sidefile rendezvous together answering tinybase trial
+    page ledger standins skeleton topology footprint remedies precision workload specimens outlook
     sweepfile contender standings study
 """
 VERBS = "app check convert demo evaluation generate init merge preview publish report sft sweep train"

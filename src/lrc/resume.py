@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, dataclass, fields
-from enum import Enum
-from functools import cache
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lrc.run import Run, read_run
+from lrc.schema import shipped_schema
 
 # What another value of these keys changes is not the weights; docs/reliability.md has the same table.
 MAY_CHANGE: dict[str, tuple[str, ...]] = {
@@ -32,9 +31,15 @@ MAY_CHANGE: dict[str, tuple[str, ...]] = {
     "publishing": (
         *("push_to_hub", "hub_private_repo", "hub_model_id", "hub_strategy", "hub_always_push", "hub_revision"),
     ),
-    # With dropout, other rows draw other masks, and the run is no longer the same to the bit.
+    # With dropout, other rows draw other masks, and another device rounds otherwise: no longer the same to the bit.
     "speed and memory": (
-        *("row_tokens", "gradient_checkpointing", "gradient_checkpointing_kwargs", "activation_checkpointing"),
+        *(
+            "use_cpu",
+            "row_tokens",
+            "gradient_checkpointing",
+            "gradient_checkpointing_kwargs",
+            "activation_checkpointing",
+        ),
         *("activation_checkpointing_kwargs", "activation_offloading", "torch_empty_cache_steps", "dataset_num_proc"),
         *("dataloader_num_workers", "dataloader_pin_memory", "dataloader_persistent_workers"),
         *("dataloader_prefetch_factor", "dataloader_multiprocessing_context", "ddp_bucket_cap_mb", "ddp_timeout"),
@@ -122,7 +127,10 @@ def _of_contents(then: Run, now: Run) -> Iterator[Difference]:
         if before.get("sha256") != after.get("sha256"):
             cure = f"give {role} as it was" if before else f"remove {role}"
             yield Difference(role, _content(before), _content(after), cure)
-    for what, before, after in (("tokenizer", then.tokenizer, now.tokenizer), ("base model", then.base, now.base)):
+    pairs = [("base model", then.base, now.base)]
+    if then.versions.get("transformers") == now.versions.get("transformers"):  # which writes it in its own way
+        pairs.append(("tokenizer", then.tokenizer, now.tokenizer))
+    for what, before, after in pairs:
         # What either of the two did not record, or could not, is not compared.
         known = [key for key in before.keys() & after.keys() if key.endswith("sha256") and before[key] and after[key]]
         for key in sorted(known):
@@ -150,19 +158,5 @@ def _shown(value: Any) -> str:
 
 def _of(run: Run, key: str) -> Any:
     """A recipe's value as JSON has it; what was not given has its default."""
-    value = run.recipe.get(key, _defaults().get(key))
-    value = value.value if isinstance(value, Enum) else value
-    return list(value) if isinstance(value, tuple) else value
-
-
-@cache
-def _defaults() -> dict[str, Any]:
-    # Late, since these bring transformers and PEFT with them.
-    from lrc.arguments import AdapterArguments, DataArguments, ModelArguments, TrainingArguments
-
-    found: dict[str, Any] = {}
-    for cls in (DataArguments, TrainingArguments, ModelArguments, AdapterArguments):
-        for one in fields(cls):
-            made = one.default_factory() if one.default_factory is not MISSING else one.default
-            found[one.name] = None if made is MISSING else made
-    return found
+    schema = shipped_schema()
+    return run.recipe.get(key, schema[key].default if key in schema else None)

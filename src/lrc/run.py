@@ -21,6 +21,11 @@ TEMPLATES = ("chinese-alpaca-2", "alpaca", "chat", "plain")
 STYLES = ("digit", "text")
 NORMALISATIONS = ("character", "token", "sum")  # what an option's text is scored by; scoring.py divides
 _CHECKPOINT = re.compile(r"checkpoint-\d+")
+# Keys that say nothing about what was trained; `resume.MAY_CHANGE` says which others may differ in one run.
+NOT_RECORDED = (
+    *("output_dir", "overwrite_output_dir", "resume_from_checkpoint"),
+    *("row_tokens", "dataset_num_proc", "report_to", "run_name", "project"),
+)
 
 
 def lists_options(answer_style: str, template: str) -> bool:

@@ -17,7 +17,6 @@ from lrc.output import flush, new_file
 from lrc.progress import say
 from lrc.resume import Difference, differences, is_longer, run_of
 from lrc.run import RUN_FILE, Run, read_run
-from lrc.space import disk_failures_told
 
 WEIGHTS = ("adapter_model.safetensors", "model.safetensors", "model.safetensors.index.json")
 
@@ -43,7 +42,7 @@ class RunFolder:
         refuse_taken(path, overwrite=overwrite)
         if _others(path):
             if not overwrite and found:
-                raise _another(path, changed)
+                raise another_run(path, changed)
             for other in _others(path):
                 remove(other)
         path.mkdir(parents=True, exist_ok=True)
@@ -99,6 +98,8 @@ class RunFolder:
         Raises:
             MachineError: the disk is full.
         """
+        from lrc.space import disk_failures_told  # which brings transformers; `preflight` does without
+
         first = trainer.is_world_process_zero()
         staged = (open_stage(self.path) if first else self.path / STAGE) / "final"
         try:
@@ -221,7 +222,8 @@ def _taken(path: Path, what: str) -> OutputError:
     return OutputError(f"{path}: holds {what}; choose another output_dir, or set overwrite_output_dir: true")
 
 
-def _another(path: Path, changed: Sequence[Difference]) -> OutputError:
+def another_run(path: Path, changed: Sequence[Difference]) -> OutputError:
+    """What is said of an `output_dir` with another run in it, a line for each difference."""
     cure = "choose another output_dir, or set overwrite_output_dir: true"
     return OutputError(
         *(f"{path}: holds another run ({one.fact}); {one.cure} to go on with it, {cure}" for one in changed)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from lrc.installed import check_installed_or_exit
 from lrc.signals import deferred, end_at_once, ending_with
 
@@ -9,9 +11,11 @@ if __name__ == "__main__":
     # First of all: the imports take seconds, a signal would end them in a traceback, and so would an old package.
     end_at_once()
     check_installed_or_exit()
+    from lrc.preflight import preflight_or_exit
+
+    preflight_or_exit(sys.argv[1:])
 
 import os
-import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import redirect_stdout
@@ -30,12 +34,14 @@ from lrc.hub import publish_folder
 from lrc.ingredients import adapter_of, base_of, check_modules, settle_length
 from lrc.models import check_size, check_vocabulary, load_config, load_tokenizer
 from lrc.outcomes import OUTCOMES_FILE, Outcome, write_outcomes
+from lrc.preflight import split
 from lrc.progress import say, silence
 from lrc.prompt import Prompt
 from lrc.recipe import Recipe, load_recipe
 from lrc.refusal import errors_told
+from lrc.rendezvous import rendezvous
 from lrc.resume import changed_versions, run_of
-from lrc.run import NORMALISATIONS, RUN_FILE, Run
+from lrc.run import NORMALISATIONS, NOT_RECORDED, RUN_FILE, Run
 from lrc.rundir import RunFolder, refuse_sources_in, refuse_taken
 from lrc.space import Space
 from lrc.stopping import Patience, Stopping, ended_at
@@ -46,12 +52,6 @@ from lrc.tracking import close_trackers
 from lrc.trainer import TreeTrainer
 from lrc.validation import AUTO, Conclusion, Validation
 from lrc.versions import versions
-
-# Keys that say nothing about what was trained; `resume.MAY_CHANGE` says which others may differ in one run.
-NOT_RECORDED = (
-    *("output_dir", "overwrite_output_dir", "resume_from_checkpoint"),
-    *("row_tokens", "dataset_num_proc", "report_to", "run_name", "project"),
-)
 
 
 def train(recipe: Recipe) -> None:
@@ -284,26 +284,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     warnings.simplefilter("ignore", FutureWarning)  # of what upstream will rename
     try:
         with errors_told("lower lora_r or max_length, or quantize the base model"):
-            path, overrides = _split(words)
-            train(load_recipe(path, overrides))
+            path, overrides = split(words)
+            with rendezvous():  # which the training arguments bring about as they are built
+                recipe = load_recipe(path, overrides)
+            train(recipe)
     except KeyboardInterrupt:
         sys.exit(130)
-
-
-def _split(words: list[str]) -> tuple[Path | None, list[str]]:
-    """Take `--config RECIPE` out of the command line."""
-    for i, word in enumerate(words):
-        if word.startswith("--config="):
-            return _recipe_file(word.partition("=")[2]), words[:i] + words[i + 1 :]
-        if word == "--config":
-            return _recipe_file(*words[i + 1 : i + 2]), words[:i] + words[i + 2 :]
-    return None, words
-
-
-def _recipe_file(name: str = "") -> Path:
-    if not name.strip():
-        raise RecipeError("--config: no recipe follows; give a YAML file")
-    return Path(name)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from types import FrameType
 
 from lrc.refusal import is_first, several_processes
 
-_NAMES = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+NAMES = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 
 @dataclass
@@ -31,7 +31,7 @@ def end_at_once() -> None:
     Every output appears whole or not at all, so that there is nothing to clean up; and an exception would come out
     of whatever import or C call is running.
     """
-    for number in _NAMES:
+    for number in NAMES:
         signal.signal(number, _end)
 
 
@@ -82,7 +82,7 @@ def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[No
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, handler) for number in _NAMES}
+    before = {number: signal.signal(number, handler) for number in NAMES}
     try:
         yield
     finally:
@@ -93,5 +93,5 @@ def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[No
 def _end(number: int, frame: FrameType | None) -> None:
     # No buffered writing in a handler: it may have interrupted a write.
     if not several_processes():  # their launcher ends them all where one has failed, and that one has said why
-        os.write(2, f"lrc: {_NAMES[signal.Signals(number)]}\n".encode())
+        os.write(2, f"lrc: {NAMES[signal.Signals(number)]}\n".encode())
     os._exit(128 + number)
