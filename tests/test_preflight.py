@@ -83,10 +83,14 @@ def test_another_run_is_told_and_the_same_one_goes_on(recipe: Path) -> None:
     preflight(recipe)
     preflight(recipe, ["--row_tokens", "512"])
     preflight(recipe, ["--lora_r", "3", "--overwrite_output_dir"])
-    for words, what in ((["--lora_r", "3"], "recipe lora_r"), (["--template", "plain"], "template, recipe template")):
+    preflight(recipe, ["--logging_steps", "3", "--lora_r", "16"])
+    for words, what in (
+        (["--lora_r", "3"], "lora_r was 16 and is 3 now"),
+        (["--template", "plain"], "template was chinese-alpaca-2 and is plain now"),
+    ):
         with pytest.raises(LrcError) as refused:
             preflight(recipe, words)
         assert str(refused.value).startswith(f"{folder}: holds another run ({what}); ")
     data.write_text("[]")
-    with pytest.raises(LrcError, match="data train_file"):
+    with pytest.raises(LrcError, match=r"train_file was AI_train.json \(sha256 "):
         preflight(recipe)

@@ -332,7 +332,7 @@ def test_interrupted_in_its_evaluation_it_goes_on_with_that(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TreeTrainer, "final_scores", interrupted)
         assert run(folder, output, *settings) == 130
-    assert f"{output}: the adapter is safe there; the same command finishes" in capfd.readouterr().err
+    assert f"the adapter is safe in {output}; the same command finishes the evaluation\n" in capfd.readouterr().err
     before = (output / WEIGHTS).stat().st_mtime_ns
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TreeTrainer, "training_step", lambda *args: pytest.fail("trains again"))

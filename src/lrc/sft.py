@@ -139,12 +139,16 @@ def _train_in(folder: RunFolder, recipe: Recipe, prompt: Prompt, training: Corpu
         _run(trainer, recipe, folder, checkpoint)
         trainer.load_best_checkpoint()
         folder.keep(trainer)
-    with ending_with(f"{folder.path}: the adapter is safe there; the same command finishes the evaluation"):
+    with ending_with(f"the {_what(recipe)} is safe in {folder.path}; the same command finishes the evaluation"):
         decided = _conclude(trainer, prompt, data.score_normalisation, folder.path)
         close_trackers(trainer)
         folder.finish(trainer, **decided)
     if pushed and args.process_index == 0:
         say(publish_folder(folder.path, args.hub_model_id, bool(args.hub_private_repo)))
+
+
+def _what(recipe: Recipe) -> str:
+    return "adapter" if recipe.model.use_peft else "model"
 
 
 def _is_left_to_evaluate(folder: RunFolder, trainer: TreeTrainer) -> bool:
