@@ -306,13 +306,18 @@ def test_evaluations_that_are_due_after_the_last_step_come_before(folder: Path, 
     assert evaluated(output) == [STEPS] and digest(output) == digest(output / f"checkpoint-{STEPS}")
 
 
-def test_a_longer_run_goes_on_from_a_shorter(folder: Path, tmp_path: Path) -> None:
-    even = ["--lr_scheduler_type", "constant", "--load_best_model_at_end", "false"]
+@pytest.mark.parametrize("best", ["true", "false"])
+def test_a_longer_run_goes_on_from_a_shorter(folder: Path, best: str, tmp_path: Path) -> None:
+    even = ["--lr_scheduler_type", "constant", "--load_best_model_at_end", best]
     assert run(folder, tmp_path / "short", *even, "--max_steps", "3") == 0
     named = ["--resume_from_checkpoint", str(tmp_path / "short" / "checkpoint-3")]
+    cut(folder, tmp_path / "long", *even, *named)
     assert run(folder, tmp_path / "long", *even, *named) == 0
     assert run(folder, tmp_path / "whole", *even) == 0
-    assert digest(tmp_path / "long") == digest(tmp_path / "whole") != digest(tmp_path / "short")
+    assert digest(tmp_path / "long") == digest(tmp_path / "whole")
+    assert (digest(tmp_path / "short") == digest(tmp_path / "long")) == (best == "true")
+    told = read_run(tmp_path / "long")
+    assert told is not None and told.finished and told.origin["checkpoint"] == "checkpoint-3"
 
 
 @pytest.mark.parametrize("best", [True, False])

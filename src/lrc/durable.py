@@ -188,7 +188,10 @@ class DurableTrainer(SFTTrainer):
             return
         self._name_best()
         best = self.state.best_model_checkpoint
-        reason = "no evaluation gave a number" if best is None else fault(Path(best))
+        if best is None:
+            reason: str | None = "no evaluation gave a number"
+        else:
+            reason = fault(Path(best)) if Path(best).is_dir() else "is missing"
         if not self._everywhere(reason is None):
             raise MachineError(
                 f"{best or self.args.output_dir}: {reason or 'is not whole'}, so there is no best checkpoint for "

@@ -83,7 +83,7 @@ class RunFolder:
             return self._begin_at(Path(named), best=best)
         if found is None:
             return None
-        if changed := differences(run_of(found) or self.run, self.run):
+        if changed := self._strange_in(found):
             raise OutputError(*(f"{found}: is of another run, whose {one.fact}; move it away" for one in changed))
         if best:
             self._best_of(found, self.path)
@@ -136,14 +136,18 @@ class RunFolder:
         place, origin = f"resume_from_checkpoint: {named}", run_of(named)
         if origin is None:
             raise RecipeError(f"{place}: no {RUN_FILE} in it or beside it; name it in the folder of its run")
-        longer = is_longer(origin, self.run)
-        if not longer and (changed := differences(origin, self.run)):
+        if changed := self._strange_in(named):
             raise RecipeError(
                 *(f"{place}: is of another run: {one}, or remove resume_from_checkpoint" for one in changed)
             )
-        if origin.finished and not longer:
+        if origin.finished and not is_longer(origin, self.run):
             result = named.resolve().parent
             raise RecipeError(f"{place}: its run is finished; use {result}, or remove resume_from_checkpoint")
+
+    def _strange_in(self, checkpoint: Path) -> list[Difference]:
+        """What makes a checkpoint one of another run; one that says nothing is of the run whose folder it is in."""
+        origin = run_of(checkpoint) or self.run
+        return [] if is_longer(origin, self.run) else differences(origin, self.run)
 
     def _begin_at(self, named: Path, *, best: bool) -> str:
         """Go on from a checkpoint of another folder, and record which it was."""
@@ -165,8 +169,8 @@ class RunFolder:
         if step is None:
             return None
         found = folder / f"checkpoint-{step}"
-        reason = fault(found)
-        if reason is None and differences(run_of(found) or self.run, self.run):
+        reason = fault(found) if found.is_dir() else "is missing"
+        if reason is None and self._strange_in(found):
             reason = "is of another run"
         if reason is None:
             return found
