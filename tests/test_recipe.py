@@ -183,7 +183,7 @@ def test_every_mistake_is_named_with_its_line(path: Path) -> None:
         ),
         (
             "load_in_4bit: true\nload_in_8bit: true",
-            "qlora.yaml: You can't use 8 bit and 4 bit precision at the same time",
+            "qlora.yaml: load_in_4bit and load_in_8bit are both true; keep one",
         ),
         (
             "init_lora_weights: eva",

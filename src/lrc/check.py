@@ -124,9 +124,9 @@ def _check_json(path: Path) -> Checked:
 
 
 def _check_recipe(path: Path) -> Checked:
-    from lrc.recipe import load_recipe
+    from lrc.recipe import check_recipe
 
-    load_recipe(path, [])
+    check_recipe(path)
     return Checked(path.name, "recipe")
 
 

@@ -18,7 +18,11 @@ import lrc
 from lrc import progress
 from lrc.flags import FILE, TEXT, answering, force, given
 from lrc.installed import check_installed
+from lrc.launch import check_launch, forget_launch
 from lrc.refusal import errors_told, is_first, several_processes
+
+# Verbs whose work the processes of a launch share; all others are one process, whoever started it.
+SHARED = ("generate", "evaluate")
 
 
 class Verb(click.Command):
@@ -27,6 +31,8 @@ class Verb(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         """Look, then run."""
         check_installed()
+        if self.name in SHARED:
+            check_launch()
         return super().invoke(ctx)
 
 
@@ -279,6 +285,9 @@ def demo(output_dir: Path, force: bool) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 refused, 2 wrong usage, 130 and 143 after SIGINT and SIGTERM."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    if next((word for word in words if not word.startswith("-")), "") not in (*SHARED, "train"):
+        forget_launch()
     signal.signal(signal.SIGTERM, _terminate)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
@@ -286,7 +295,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     warnings.simplefilter("ignore", FutureWarning)  # of what upstream will rename
     try:
         with errors_told("close other programs, or take a smaller model or adapter"):
-            cli.main(args=None if arguments is None else list(arguments), prog_name="lrc", standalone_mode=False)
+            cli.main(args=words, prog_name="lrc", standalone_mode=False)
     except click.ClickException as error:
         if is_first():
             _show(error)

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -57,7 +58,8 @@ def staged(folder: Path, repo_id: str) -> Iterator[Path]:
     with TemporaryDirectory(prefix="lrc-publish-") as temporary:
         stage = Path(temporary)
         for name in dict.fromkeys(names):
-            if name in CLEANED and (folder / name).is_file():
+            # The run file of a checkpoint may be that of its run's folder.
+            if name in CLEANED and ((folder / name).is_file() or (name == RUN_FILE and read_run(folder))):
                 (stage / name).write_text(_cleaned(folder, name), encoding="utf-8")
             elif (folder / name).is_file():
                 (stage / name).symlink_to((folder / name).resolve())
@@ -110,11 +112,12 @@ def _weight_files(folder: Path) -> list[str]:
 
 
 def _cleaned(folder: Path, name: str) -> str:
+    run = read_run(folder)
     try:
-        settings = scrub(read_json(folder / name))
+        settings = scrub(asdict(run) if run and name == RUN_FILE else read_json(folder / name))
     except ValueError as error:
         raise ModelError(f"{folder / name}: not a JSON object ({error})") from error
-    base, _ = base_name(read_run(folder), adapter_settings(folder))
+    base, _ = base_name(run, adapter_settings(folder))
     if base and name == ADAPTER_CONFIG:
         settings["base_model_name_or_path"] = base
     elif base and name == RUN_FILE and "model_name_or_path" in settings.get("recipe", {}):

@@ -133,11 +133,12 @@ def _copy_companions(adapter: Path, base: Path, folder: Path) -> None:
     for source, names in (
         (base, (GENERATION_CONFIG,)),
         (tokenizer, TOKENIZER_FILES),
-        (adapter, (RUN_FILE,)),
     ):
         for name in names:
             if (source / name).is_file():
                 shutil.copyfile(source / name, folder / name)
+    if run := read_run(adapter):  # of a checkpoint it may lie in the run's folder
+        run.write(folder / RUN_FILE)
 
 
 def _tokenizer_folder(adapter: Path, base: Path) -> Path:

@@ -151,7 +151,9 @@ def check_vocabulary(tokenizer: Any, model: Any) -> None:
     Raises:
         ModelError: more ids than rows.
     """
-    check_tokens(tokenizer, model.get_input_embeddings().weight.shape[0])
+    weight = model.get_input_embeddings().weight
+    # ZeRO-3 divides it, and leaves an empty tensor.
+    check_tokens(tokenizer, getattr(weight, "ds_shape", weight.shape)[0])
 
 
 def check_tokens(tokenizer: Any, rows: int) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import sys
+
 from lrc.installed import check_installed_or_exit
-from lrc.signals import deferred, end_at_once
+from lrc.signals import deferred, end_at_once, ending_with
 
 if __name__ == "__main__":
     # First of all: the imports take seconds, a signal would end them in a traceback, and so would an old package.
     end_at_once()
     check_installed_or_exit()
+    from lrc.preflight import preflight_or_exit
+
+    preflight_or_exit(sys.argv[1:])
 
 import os
-import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import redirect_stdout
@@ -25,31 +29,29 @@ from lrc.checkpoint import fault
 from lrc.corpus import Corpus, Drawing, read_corpus
 from lrc.errors import MachineError, RecipeError
 from lrc.fingerprint import fingerprint_base
-from lrc.history import History
+from lrc.history import History, epoch_at, keep_training
 from lrc.hub import publish_folder
 from lrc.ingredients import adapter_of, base_of, check_modules, settle_length
 from lrc.models import check_size, check_vocabulary, load_config, load_tokenizer
 from lrc.outcomes import OUTCOMES_FILE, Outcome, write_outcomes
+from lrc.preflight import split
 from lrc.progress import say, silence
 from lrc.prompt import Prompt
 from lrc.recipe import Recipe, load_recipe
 from lrc.refusal import errors_told
-from lrc.run import RUN_FILE, Run
+from lrc.rendezvous import rendezvous
+from lrc.resume import changed_versions, run_of
+from lrc.run import NORMALISATIONS, NOT_RECORDED, RUN_FILE, Run
 from lrc.rundir import RunFolder, refuse_sources_in, refuse_taken
 from lrc.space import Space
 from lrc.stopping import Patience, Stopping, ended_at
 from lrc.summary import show
 from lrc.together import claimed_together
+from lrc.tokencache import tokenizer_digest
 from lrc.tracking import close_trackers
 from lrc.trainer import TreeTrainer
 from lrc.validation import AUTO, Conclusion, Validation
 from lrc.versions import versions
-
-# Where a run's results do not depend on a key, another value of it is still the same run.
-NOT_IDENTITY = (
-    *("output_dir", "overwrite_output_dir", "resume_from_checkpoint"),
-    *("row_tokens", "dataset_num_proc", "report_to", "run_name", "project"),
-)
 
 
 def train(recipe: Recipe) -> None:
@@ -98,6 +100,7 @@ def _train(recipe: Recipe, prompt: Prompt, training: Corpus, validation: Corpus)
 
 def _train_in(folder: RunFolder, recipe: Recipe, prompt: Prompt, training: Corpus, validation: Corpus) -> None:
     data, args, tokenizer = recipe.data, recipe.training, prompt.tokenizer
+    checkpoint = _checkpoint(recipe, folder)
     set_seed(args.seed)
     model = base_of(recipe)
     check_vocabulary(tokenizer, model)
@@ -122,9 +125,45 @@ def _train_in(folder: RunFolder, recipe: Recipe, prompt: Prompt, training: Corpu
         )
     except ValueError as error:  # TRL's and PEFT's words about keys that do not go together, or with the model
         raise RecipeError(f"{recipe.path or 'command line'}: {error}") from error
-    checkpoint = _checkpoint(recipe, folder)
+    trainer.run = folder.run
     if recipe.adapter.pissa and recipe.model.use_peft:
-        trainer.start_with_pissa(recipe.adapter.pissa, checkpoint)
+        trainer.start_with_pissa(recipe.adapter.pissa, checkpoint or (str(folder.path) if folder.trained else None))
+    if _is_left_to_evaluate(folder, trainer):
+        if args.process_index == 0:
+            say(f"{folder.path}: trained already; going on with its evaluation")
+        trainer.add_callback(History())
+        step = folder.run.step
+        trainer.load_trained(folder.path, step, epoch_at(folder.path, step))
+        if args.process_index == 0:
+            keep_training(folder.path)
+    else:
+        _run(trainer, recipe, folder, checkpoint)
+        trainer.load_best_checkpoint()
+        folder.keep(trainer)
+    with ending_with(f"the {_what(recipe)} is safe in {folder.path}; the same command finishes the evaluation"):
+        decided = _conclude(trainer, prompt, data.score_normalisation, folder.path)
+        close_trackers(trainer)
+        folder.finish(trainer, **decided)
+    if pushed and args.process_index == 0:
+        say(publish_folder(folder.path, args.hub_model_id, bool(args.hub_private_repo)))
+
+
+def _what(recipe: Recipe) -> str:
+    return "adapter" if recipe.model.use_peft else "model"
+
+
+def _is_left_to_evaluate(folder: RunFolder, trainer: TreeTrainer) -> bool:
+    """Whether the training is done and its weights can be taken from the folder; divided ones come of a checkpoint."""
+    return folder.trained and not trainer.lockstep
+
+
+def _run(trainer: TreeTrainer, recipe: Recipe, folder: RunFolder, checkpoint: str | None) -> None:
+    """Train, to the end or until a signal stops it.
+
+    Raises:
+        SystemExit: a signal did, after the step in hand and a checkpoint.
+    """
+    args = recipe.training
     if args.early_stopping_patience is not None:
         trainer.add_callback(Patience(args.early_stopping_patience, args.early_stopping_threshold))
         if checkpoint and (ended := ended_at(Path(checkpoint))):
@@ -138,11 +177,6 @@ def _train_in(folder: RunFolder, recipe: Recipe, prompt: Prompt, training: Corpu
         if args.process_index == 0:
             say(f"{folder.path}: stopped after step {trainer.state.global_step}; run again to go on from there")
         sys.exit(128 + stopping.signal)
-    decided = _conclude(trainer, prompt, data.score_normalisation, folder.path)
-    close_trackers(trainer)
-    folder.finish(trainer, **decided)
-    if pushed and args.process_index == 0:
-        say(publish_folder(folder.path, args.hub_model_id, bool(args.hub_private_repo)))
 
 
 def _conclude(trainer: TreeTrainer, prompt: Prompt, normalisation: str, folder: Path) -> dict[str, Any]:
@@ -208,7 +242,7 @@ def _folder(recipe: Recipe, prompt: Prompt, corpora: dict[str, Corpus]) -> RunFo
         template=data.template,
         answer_style=data.answer_style,
         list_options=prompt.list_options,
-        recipe={key: value for key, value in recipe.given.items() if key not in {*NOT_IDENTITY, *files}}
+        recipe={key: value for key, value in recipe.given.items() if key not in {*NOT_RECORDED, *files}}
         | {"world_size": args.world_size},
         data={
             role: {"name": Path(file).name, "sha256": corpora[role].sha256, "questions": corpora[role].count}
@@ -216,7 +250,9 @@ def _folder(recipe: Recipe, prompt: Prompt, corpora: dict[str, Corpus]) -> RunFo
             if file
         },
         base=fingerprint_base(base.model_name_or_path, base.model_revision, "model_name_or_path"),
+        tokenizer={"sha256": tokenizer_digest(prompt.tokenizer)},
         versions=versions(),
+        score_normalisation=NORMALISATIONS[0] if data.score_normalisation == AUTO else data.score_normalisation,
     )
     if data.overwrite_output_dir:
         sources = [*files.values(), recipe.path, base.model_name_or_path, "."]
@@ -235,13 +271,15 @@ def _refuse_broken(named: str | None) -> None:
 
 def _checkpoint(recipe: Recipe, folder: RunFolder) -> str | None:
     """Where the run goes on: the first process looks and tells the others."""
-    named = recipe.training.resume_from_checkpoint
-    if named not in (None, "auto"):
-        return str(named)
-    chosen = [folder.checkpoint if recipe.training.process_index == 0 else None]
+    args = recipe.training
+    named = None if args.resume_from_checkpoint in (None, "auto") else str(args.resume_from_checkpoint)
+    best = args.load_best_model_at_end and not folder.trained
+    chosen = [folder.checkpoint(named, best=best) if args.process_index == 0 else None]
     found: str | None = broadcast_object_list(chosen)[0]
-    if found and recipe.training.process_index == 0:
+    if found and args.process_index == 0 and not folder.trained:
         say(f"going on from {found}")
+        if changed := changed_versions(run_of(Path(found)) or folder.run, folder.run):
+            say(f"{found}: was made with {changed}; the result may differ in its last bits")
     return found
 
 
@@ -251,26 +289,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     warnings.simplefilter("ignore", FutureWarning)  # of what upstream will rename
     try:
         with errors_told("lower lora_r or max_length, or quantize the base model"):
-            path, overrides = _split(words)
-            train(load_recipe(path, overrides))
+            path, overrides = split(words)
+            with rendezvous():  # which the training arguments bring about as they are built
+                recipe = load_recipe(path, overrides)
+            train(recipe)
     except KeyboardInterrupt:
         sys.exit(130)
-
-
-def _split(words: list[str]) -> tuple[Path | None, list[str]]:
-    """Take `--config RECIPE` out of the command line."""
-    for i, word in enumerate(words):
-        if word.startswith("--config="):
-            return _recipe_file(word.partition("=")[2]), words[:i] + words[i + 1 :]
-        if word == "--config":
-            return _recipe_file(*words[i + 1 : i + 2]), words[:i] + words[i + 2 :]
-    return None, words
-
-
-def _recipe_file(name: str = "") -> Path:
-    if not name.strip():
-        raise RecipeError("--config: no recipe follows; give a YAML file")
-    return Path(name)
 
 
 if __name__ == "__main__":

@@ -102,7 +102,7 @@ def _speed(curves: Curves) -> Iterator[tuple[str, str]]:
         yield "time", duration(totals["train_runtime"])
     if "train_tokens_per_second" in totals:
         questions, tokens = totals["train_questions_per_second"], totals["train_tokens_per_second"]
-        yield "speed", f"{questions:,.2f} questions/s, {tokens:,.0f} tokens/s"
+        yield "speed", f"{questions:,.2f} questions/s, {tokens:,.0f} tokens/s, without evaluation and checkpoints"
     unique = totals.get("train_unique_token_share")
     if unique:
         yield (

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from lrc.errors import MachineError
+from lrc.launch import refuse_leftovers
+from lrc.preflight import preflight
 from lrc.progress import say
 from lrc.recipe import default_accelerate_config, find_accelerate_config, find_recipe
 
@@ -32,7 +34,11 @@ def train(recipe: str, accelerate_config: str | None, overrides: Sequence[str]) 
     Raises:
         LrcError: there is no such recipe or config, or the machine cannot start it.
     """
-    path, config = find_recipe(recipe), find_accelerate_config(accelerate_config or default_accelerate_config())
+    refuse_leftovers()
+    path = find_recipe(recipe)
+    named = find_accelerate_config(accelerate_config) if accelerate_config else None
+    preflight(path, overrides)
+    config = named or find_accelerate_config(default_accelerate_config())
     words = ["--config_file", str(config), "-m", "lrc.sft", "--config", str(path), *overrides]
     say(f"accelerate launch {shlex.join(words)}")
     return _launch(words)

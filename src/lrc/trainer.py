@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from lrc.attention import why_no_trees
 from lrc.batches import Draw, StepBatch, StepLoader, StepSampler
 from lrc.contrast import Contests
+from lrc.curves import read_curves
 from lrc.durable import DurableTrainer
 from lrc.lastlayer import prune_last_layer
 from lrc.likelihood import row_budget, target_log_probs
@@ -30,11 +32,12 @@ from lrc.masterweights import to_float32
 from lrc.neftune import Noise
 from lrc.optimizer import loraplus, refused
 from lrc.pace import Pace
-from lrc.progress import say
+from lrc.progress import say, track
 from lrc.questions import Question
+from lrc.run import METRICS_FILE
 from lrc.scoring import OptionScores
 from lrc.tree import Row, TokenSequence
-from lrc.validation import Validation, combine
+from lrc.validation import InLockstep, Validation, combine
 
 
 class TreeTrainer(DurableTrainer):
@@ -114,7 +117,7 @@ class TreeTrainer(DurableTrainer):
             say(whole)
         self.row_tokens = row_budget(self.args.device, row_tokens, training=True)
         self._evaluation_row_tokens = row_budget(self.args.device, row_tokens)
-        self.evaluated: tuple[int, list[tuple[Question, OptionScores]]] = (-1, [])  # the step, and what was found
+        self.evaluated: dict[int, list[tuple[Question, OptionScores]]] = {}  # what was found, by the step of it
         self._step_rows = 0
         self._step_contests: torch.Tensor | int = 1
         self._weights = sum(parameter.numel() for parameter in self.model.parameters())
@@ -152,8 +155,10 @@ class TreeTrainer(DurableTrainer):
                     loss = self.compute_loss(model, row, num_items_in_batch=num_items_in_batch, contests=contests)
                     if inputs.idle or i >= len(inputs.rows):
                         loss = loss * 0.0
+                total += loss.detach()
+                if last and self.is_deepspeed_enabled:  # whose last backward updates the weights, too
+                    self._require_finite(total.isfinite(), "loss")
                 self._backward(loss)
-            total += loss.detach()
         self.pace.see(inputs)
         return total
 
@@ -191,6 +196,8 @@ class TreeTrainer(DurableTrainer):
 
     def log(self, logs: dict[str, Any], start_time: float | None = None) -> None:
         """Tell callbacks and trackers what upstream logs, and how fast the training is."""
+        for name in ("train_samples_per_second", "train_steps_per_second"):
+            logs.pop(name, None)  # which count evaluations and checkpoints, too
         logs.update(self.pace.beside(logs, self.args.device))
         super().log(logs, start_time)
 
@@ -209,23 +216,33 @@ class TreeTrainer(DurableTrainer):
         """Loss and answer accuracy on the validation questions, in one pass of the scorer that answers later."""
         validation = self._validation
         self.model.eval()
-        places = np.arange(len(validation.records))
-        if not self._lockstep:
-            places = np.array_split(places, self.args.world_size)[self.args.process_index]
-        with self.compute_loss_context_manager():
-            mine = validation.evaluate(places.tolist(), self.model, self.args.device, self._evaluation_row_tokens)
-        tallies = [mine] if self._lockstep else gather_object([mine])
-        self.evaluated = self.state.global_step, [pair for tally in tallies for pair in tally.scores]
+        places = np.array_split(np.arange(len(validation.records)), self.args.world_size)[self.args.process_index]
+        pace = InLockstep(self.model, self._everywhere) if self.lockstep else contextlib.nullcontext()
+        with self.compute_loss_context_manager(), track("evaluate", len(places)) as advance, pace:
+            budget = self._evaluation_row_tokens
+            mine = validation.evaluate(places.tolist(), self.model, self.args.device, budget, advance)
+        tallies = gather_object([mine])
+        kept = (self.state.best_global_step, self.state.global_step)
+        self.evaluated = {step: scores for step, scores in self.evaluated.items() if step in kept}
+        self.evaluated[self.state.global_step] = [pair for tally in tallies for pair in tally.scores]
         metrics = combine(tallies, metric_key_prefix)
         return EvalLoopOutput(None, None, metrics, num_samples=len(validation.records))
 
     def final_scores(self) -> list[tuple[Question, OptionScores]]:
-        """The validation questions as the trained model answers them, evaluated now unless that was just done."""
+        """The validation questions as the trained model answers them; evaluated unless that was done at its step.
+
+        What the log of the run has already is not logged again.
+        """
+        step = self.state.global_step
         if self.validation is None:
             return []
-        if self.evaluated[0] != self.state.global_step or self.args.load_best_model_at_end:
-            self.evaluate()
-        return self.evaluated[1]
+        if step not in self.evaluated:
+            known = read_curves(Path(self.args.output_dir) / METRICS_FILE)["eval_loss"]
+            if any(point.step == step for point in known):
+                self.evaluation_loop(self.get_eval_dataloader(), "Evaluation")
+            else:
+                self.evaluate()
+        return self.evaluated[step]
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """Upstream's optimizer; with `loraplus_lr_ratio`, B learns faster than A."""
@@ -240,8 +257,16 @@ class TreeTrainer(DurableTrainer):
         with refused("lr_scheduler_type"):
             return super().create_scheduler(num_training_steps, optimizer)
 
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        """Log, evaluate and save what is due, but evaluate a step once: upstream does at its end and at its epoch's."""
+        if self.state.global_step in self.evaluated:
+            self.control.should_evaluate = False
+        elif self.args.load_best_model_at_end and self.state.global_step >= self.state.max_steps:
+            self.control.should_evaluate = self.validation is not None  # the last may be the best
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+
     @property
-    def _lockstep(self) -> bool:
+    def lockstep(self) -> bool:
         """Whether a forward or a backward is a collective of all processes, so that they must run equally many."""
         return self.is_fsdp_enabled or self.is_deepspeed_enabled
 
@@ -266,12 +291,12 @@ class TreeTrainer(DurableTrainer):
         self._step_contests = counts[2].clamp(min=1)
         if self.args.world_size > 1:
             every = self.accelerator.gather(counts[None])
-            if self._lockstep:
+            if self.lockstep:
                 self._step_rows = int(every[:, 1].max())
             if self.args.average_tokens_across_devices:
                 self._step_contests = every[:, 2].sum().clamp(min=1)
                 return every[:, 0].sum()
-        return counts[0]
+        return counts[0].clamp(min=1)  # a process may be idle
 
     def floating_point_ops(self, inputs: StepBatch) -> float:
         """Six operations a weight and token, forward and backward (Kaplan et al. 2020, section 2.1)."""

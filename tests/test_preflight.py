@@ -1,0 +1,96 @@
+"""What stands in the way of a training is said before torch is imported, by both of training's doors."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from lrc.errors import LrcError
+from lrc.manifest import checksum
+from lrc.preflight import preflight
+from lrc.run import RUN_FILE, Run
+
+HEAVY = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
+# Both doors as they are run, in a process that tells afterwards what it has imported.
+DOORS = {
+    "lrc train": "from lrc.cli import main; main(['train', *sys.argv[1:]])",
+    "lrc.sft": "sys.argv[1:1] = ['--config']; runpy.run_module('lrc.sft', run_name='__main__', alter_sys=True)",
+}
+PROGRAM = """
+import runpy, sys
+try:
+    {door}
+finally:
+    print("imported:", *(name for name in {heavy} if name in sys.modules))
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    (tmp_path / "AI_train.json").write_text(json.dumps([{"instruction": "a", "input": "b", "output": "1"}]))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "mine").write_text("mine")
+    path = tmp_path / "r.yaml"
+    lines = {"model_name_or_path": "m", "train_file": tmp_path / "AI_train.json", "output_dir": tmp_path / "run"}
+    path.write_text("".join(f"{key}: {value}\n" for key, value in lines.items()))
+    return path
+
+
+CASES = {
+    "unknown key": (["--epochs", "3"], "command line: unknown key 'epochs'; did you mean 'num_train_epochs'?"),
+    "type": (["--lora_r", "four"], 'command line: lora_r is "four", expected a whole number'),
+    "rule": (["--fp16", "--bf16"], "r.yaml: fp16 and bf16 are both true; keep one"),
+    "no data": (["--train_file", "{home}/AI_tran.json"], "{home}/AI_tran.json: no such file; did you mean"),
+    "output": (["--output_dir", "{home}/other"], "{home}/other: holds something that is no run of lrc; "),
+    "output file": (["--output_dir", "{home}/r.yaml"], "{home}/r.yaml: is no folder; choose another output_dir"),
+}
+
+
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("case", CASES)
+def test_it_is_refused_in_a_line_before_torch(door: str, case: str, recipe: Path) -> None:
+    words, line = CASES[case]
+    home = str(recipe.parent)
+    program = PROGRAM.format(door=DOORS[door], heavy=HEAVY)
+    command = [sys.executable, "-c", program, str(recipe), *(word.format(home=home) for word in words)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=recipe.parent)
+    assert (done.returncode, done.stdout) == (1, "imported:\n"), done.stderr
+    assert done.stderr.startswith(line.format(home=home)) and len(done.stderr.splitlines()) == 1
+
+
+def test_data_is_no_recipe(recipe: Path) -> None:
+    for name in ("AI_train.json", "a.xlsx", "a.csv"):
+        path = recipe.parent / name
+        if not path.exists():
+            path.write_bytes(b"PK")
+        with pytest.raises(LrcError) as refused:
+            preflight(path)
+        assert str(refused.value).startswith(f"{path}: is data, not a recipe; ")
+
+
+def test_another_run_is_told_and_the_same_one_goes_on(recipe: Path) -> None:
+    data = recipe.parent / "AI_train.json"
+    facts = {"train_file": {"name": data.name, "sha256": checksum(data), "questions": 1}}
+    run = Run("chinese-alpaca-2", "digit", True, {"model_name_or_path": "m", "world_size": 4}, facts)
+    folder = recipe.parent / "run"
+    folder.mkdir()
+    (folder / RUN_FILE).write_text(json.dumps(asdict(run)))
+    preflight(recipe)
+    preflight(recipe, ["--row_tokens", "512"])
+    preflight(recipe, ["--lora_r", "3", "--overwrite_output_dir"])
+    preflight(recipe, ["--logging_steps", "3", "--lora_r", "16"])
+    for words, what in (
+        (["--lora_r", "3"], "lora_r was 16 and is 3 now"),
+        (["--template", "plain"], "template was chinese-alpaca-2 and is plain now"),
+    ):
+        with pytest.raises(LrcError) as refused:
+            preflight(recipe, words)
+        assert str(refused.value).startswith(f"{folder}: holds another run ({what}); ")
+    data.write_text("[]")
+    with pytest.raises(LrcError, match=r"train_file was AI_train.json \(sha256 "):
+        preflight(recipe)
