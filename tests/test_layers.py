@@ -21,7 +21,7 @@ LIGHT = """
     plan account submission metrics lexical calibration curves charts outcomes labels fragments summary
 """
 MACHINERY = """
-    dtypes strictyaml bounds values tracking arguments overrides recipe weights fingerprint scrub card hub tree prompt
+    dtypes scrub strictyaml bounds values tracking arguments overrides recipe weights fingerprint card hub tree prompt
     attention lastlayer likelihood models quantization shorten scoring contrast batches pace fitting workers
     tokencache tokentable tokenizing corpus checkpoint space stopping history adapter pissa neftune
     optimizer ingredients durable validation trainer
