@@ -12,9 +12,11 @@ from hub_server import TOKEN, Hub, serve
 from small_runs import make_run, pairs, run
 from transformers import AutoTokenizer
 
+from lrc.chat import DATE
 from lrc.errors import LrcError, OutputError
 from lrc.hub import publish_folder, staged
 from lrc.merge import merge
+from lrc.run import read_run
 from lrc.strictyaml import refuse_tokens
 
 TEMPLATE = (
@@ -107,6 +109,8 @@ def test_the_published_tokenizer_is_the_trained_one(trained: Path, folder: Path,
     assert facts(received(hub, tmp_path / "pushed")) == wanted
     merge(trained, tmp_path / "merged")
     for place in (trained, tmp_path / "merged"):
+        run_file = read_run(place)
+        assert run_file is not None and run_file.chat_date == DATE
         hub.files.clear()
         publish_folder(place, f"someone/{place.name}", private=False)
         assert facts(received(hub, tmp_path / f"{place.name} from the hub")) == wanted

@@ -67,7 +67,11 @@ def load_scorer(model: str, asking: Asking) -> Scorer:
     tokenizer = load_tokenizer(str(asking.adapters[0]) if has_tokenizer else model)
     same_style = asking.answer_style in (None, run.answer_style)
     listed = run.list_options if asking.list_options is None and same_style else asking.list_options
-    prompt = Prompt(tokenizer, asking.template or run.template, asking.answer_style or run.answer_style, listed)
+    template, style = asking.template or run.template, asking.answer_style or run.answer_style
+    prompt = Prompt(tokenizer, template, style, listed, run.chat_date)
+    if processes().is_main_process:
+        for note in prompt.notes:
+            say(note)
     if prompt.answer_style == "digit" and asking.score_normalisation is not None:
         raise RecipeError(
             f"--score-normalisation is {asking.score_normalisation}, but digits are scored as they are; leave it out"

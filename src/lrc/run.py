@@ -42,6 +42,7 @@ class Run:
     # What the validation questions decided once training was done.
     score_normalisation: str = "character"
     temperature: float = 1.0
+    chat_date: str = ""  # what a chat template prints for today; empty where it is none or the run is an older one's
 
     def same_as(self, other: Run) -> bool:
         """Whether the two are the same recipe on the same data and base."""

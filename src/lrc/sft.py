@@ -68,6 +68,9 @@ def train(recipe: Recipe) -> None:
         say(f"trust_remote_code: code that comes with {name} runs on this machine")
     tokenizer = load_tokenizer(name, revision, trust_remote_code=remote_code)
     prompt = Prompt(tokenizer, data.template, data.answer_style, data.list_options)
+    if args.process_index == 0:
+        for note in prompt.notes:
+            say(note)
     settle_length(recipe, load_config(name, revision, trust_remote_code=remote_code))
     output = Path(args.output_dir)
     # Before the data is read, which may take long, and before anything is said.
@@ -207,6 +210,7 @@ def _folder(recipe: Recipe, prompt: Prompt, corpora: dict[str, Corpus]) -> RunFo
         template=data.template,
         answer_style=data.answer_style,
         list_options=prompt.list_options,
+        chat_date=prompt.today,
         recipe={key: value for key, value in recipe.given.items() if key not in {*NOT_IDENTITY, *files}}
         | {"world_size": args.world_size},
         data={
