@@ -21,9 +21,9 @@ LIGHT = """
     plan account submission metrics lexical calibration curves charts outcomes labels fragments summary
 """
 MACHINERY = """
-    dtypes scrub strictyaml bounds values tracking arguments overrides recipe weights fingerprint card hub tree chat
-    prompt attention lastlayer likelihood models quantization shorten scoring contrast batches pace fitting workers
-    tokencache tokentable tokenizing corpus checkpoint space stopping history adapter pissa neftune
+    dtypes scrub strictyaml bounds values tracking arguments overrides recipe weights fingerprint tree chat
+    prompt attention lastlayer likelihood models card hub quantization shorten scoring contrast batches pace fitting
+    workers tokencache tokentable tokenizing corpus checkpoint space stopping history adapter pissa neftune
     optimizer ingredients durable validation trainer
     rundir versions shard graft merged probes sidefile together answering tinybase trial page
     ledger standins skeleton topology footprint remedies precision workload specimens outlook

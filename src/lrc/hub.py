@@ -18,14 +18,13 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import validate_repo_id
 
-from lrc.card import adapter_settings, base_name, model_card
+from lrc.card import CARD, adapter_settings, base_name, model_card
 from lrc.errors import ModelError, OutputError
 from lrc.fingerprint import CONFIG, TOKENIZER_FILES, read_json
 from lrc.run import RUN_FILE, read_run
 from lrc.scrub import refuse_leaks, scrub
 from lrc.weights import ADAPTER_CONFIG, ADAPTER_WEIGHTS, INDEX, Checkpoint
 
-CARD = "README.md"
 # Cleaned of what stands under the key of a secret, and of what looks like one.
 BY_KEY = (ADAPTER_CONFIG, RUN_FILE)
 # Cleaned of what looks like a secret: to a key such as `bos_token` belongs what the model cannot do without.

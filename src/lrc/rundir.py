@@ -79,8 +79,11 @@ class RunFolder:
                 trainer.save_model(str(staged))
                 trainer.accelerator.wait_for_everyone()
                 if first:
+                    run = replace(self.run, finished=True, **decided)
+                    if trainer.write_card:  # once more, with the results
+                        trainer.write_card(staged, run=run)
                     self._publish(staged)
-                    self._write(replace(self.run, finished=True, **decided))
+                    self._write(run)
         finally:
             if first:
                 close_stage(self.path)

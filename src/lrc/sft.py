@@ -15,12 +15,14 @@ import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from accelerate.utils import broadcast_object_list
 from transformers import set_seed
 
+from lrc.card import write_card
 from lrc.checkpoint import fault
 from lrc.corpus import Corpus, Drawing, read_corpus
 from lrc.errors import MachineError, RecipeError
@@ -38,7 +40,7 @@ from lrc.run import RUN_FILE, Run
 from lrc.rundir import RunFolder, refuse_sources_in, refuse_taken
 from lrc.space import Space
 from lrc.stopping import Patience, Stopping, ended_at
-from lrc.summary import show
+from lrc.summary import show, validation_figures
 from lrc.together import claimed_together
 from lrc.tracking import close_trackers
 from lrc.trainer import TreeTrainer
@@ -124,6 +126,7 @@ def _train_in(folder: RunFolder, recipe: Recipe, prompt: Prompt, training: Corpu
         )
     except ValueError as error:  # TRL's and PEFT's words about keys that do not go together, or with the model
         raise RecipeError(f"{recipe.path or 'command line'}: {error}") from error
+    trainer.write_card = partial(write_card, name=folder.path.resolve().name, run=folder.run, prompt=prompt)
     checkpoint = _checkpoint(recipe, folder)
     if recipe.adapter.pissa and recipe.model.use_peft:
         trainer.start_with_pissa(recipe.adapter.pissa, checkpoint)
@@ -154,11 +157,15 @@ def _conclude(trainer: TreeTrainer, prompt: Prompt, normalisation: str, folder: 
         return {} if normalisation == AUTO else {"score_normalisation": normalisation}
     found = Conclusion.of(scores, prompt, normalisation)
     trainer.log(found.metrics)
+    outcomes = [Outcome.of(question, score) for question, score in found.scores]
     if trainer.is_world_process_zero():
         say(str(found))
-        outcomes = [Outcome.of(question, score) for question, score in found.scores]
         write_outcomes(folder / OUTCOMES_FILE, outcomes, force=True)
-    return {"score_normalisation": found.score_normalisation, "temperature": found.temperature}
+    return {
+        "score_normalisation": found.score_normalisation,
+        "temperature": found.temperature,
+        "validation": validation_figures(outcomes),
+    }
 
 
 def check_processes(world_size: int) -> None:
