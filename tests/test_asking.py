@@ -14,7 +14,8 @@ from small_runs import lrc, make_run
 
 from lrc import sft
 from lrc.alpaca import dump_records, to_record
-from lrc.answering import Asking, load_scorer
+from lrc.answering import load_scorer
+from lrc.asking import Asking
 from lrc.calibration import fit_temperature, log_loss
 from lrc.merge import merge
 from lrc.metrics import mcnemar

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from statistics import harmonic_mean
@@ -15,6 +15,7 @@ from typing import Any
 from accelerate.utils import gather_object
 
 from lrc.alpaca import Record
+from lrc.asking import Asking, runs_of
 from lrc.datafile import read_records
 from lrc.errors import DataError, ModelError, RecipeError
 from lrc.fingerprint import CONFIG, find_base, fingerprint_base, read_json, verify_base
@@ -25,32 +26,11 @@ from lrc.output import new_file
 from lrc.progress import Advance, say, silence, track
 from lrc.prompt import Prompt, question_of
 from lrc.quantization import as_trained
-from lrc.run import Run, lists_options, read_run
+from lrc.run import Run, read_run
 from lrc.scoring import OptionScores, Scorer, chunks
 from lrc.sidefile import SideFile
 from lrc.together import processes
 from lrc.weights import ADAPTER_WEIGHTS, Checkpoint
-
-
-@dataclass(frozen=True)
-class Asking:
-    """How a model is asked; None leaves it to what its folder knows.
-
-    Args:
-        adapters: adapters on top of the model, to be averaged over.
-        votes: over how many option orders the scores are averaged.
-        score_normalisation: see `Scorer`.
-        load_in_4bit: quantize the model to 4 bits; see `quantization.as_trained`.
-    """
-
-    adapters: tuple[Path, ...] = ()
-    votes: int = 1
-    template: str | None = None
-    answer_style: str | None = None
-    list_options: bool | None = None
-    row_tokens: int | None = None
-    score_normalisation: str | None = None
-    load_in_4bit: bool | None = None
 
 
 def load_scorer(model: str, asking: Asking) -> Scorer:
@@ -60,7 +40,7 @@ def load_scorer(model: str, asking: Asking) -> Scorer:
         ModelError: it cannot be loaded, or nothing says how it was trained.
         RecipeError: what is asked for does not go together.
     """
-    runs = _runs(model, asking)
+    runs = runs_of(model, asking)
     _recognise(model, asking.adapters)
     run = runs[0]
     has_tokenizer = bool(asking.adapters) and (asking.adapters[0] / "tokenizer_config.json").is_file()
@@ -214,7 +194,7 @@ def facts(model: str, asking: Asking, data: Path) -> list[Any]:
     named = {**asdict(asking), "adapters": len(asking.adapters)}
     sums = [checksum(file) for file in files]
     software = [version(name) for name in ("lrc", "torch", "transformers", "peft")]
-    runs = [asdict(run) for run in _runs(model, asking)]
+    runs = [asdict(run) for run in runs_of(model, asking)]
     base = fingerprint_base(model, flag="--model")
     return [base, sums, named, runs, state.num_processes, state.device.type, software]
 
@@ -251,19 +231,3 @@ def _lines(records: Sequence[Record], scores: Sequence[OptionScores]) -> Iterato
             "prediction": score.prediction,
         }
         yield json.dumps(line, ensure_ascii=False) + "\n"
-
-
-def _runs(model: str, asking: Asking) -> list[Run]:
-    """How the model was trained: what its adapters say, else the merged model, else the flags alone.
-
-    The first of several adapters says how all are asked.
-    """
-    folders = [*asking.adapters, Path(model)]
-    found = [run for run in map(read_run, asking.adapters) if run]
-    if runs := found or [run for run in (read_run(Path(model)),) if run]:
-        return runs
-    if asking.template is None or asking.answer_style is None:
-        raise ModelError(
-            f"{folders[0]}: has no lrc_run.json that says how it was trained; give --template and --answer-style"
-        )
-    return [Run(asking.template, asking.answer_style, lists_options(asking.answer_style, asking.template))]

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from lrc.alpaca import Record, with_question
-from lrc.answering import Asking, answer, load_scorer, read_askable, write_scores
+from lrc.answering import answer, load_scorer, read_askable, write_scores
+from lrc.asking import Asking
 from lrc.calibration import calibration
 from lrc.errors import DataError
 from lrc.lexical import BASELINES
