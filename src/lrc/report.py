@@ -14,6 +14,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from lrc.asking import CONFIG
 from lrc.calibration import calibration_error, reliability
 from lrc.charts import Line, by_group, over_steps, reliability_diagram
 from lrc.curves import Curve, Curves, Point, read_curves
@@ -46,6 +47,8 @@ def report(run_dir: Path, *, output: Path | None = None, force: bool = False) ->
     output = output or run_dir / "report.html"
     refuse_existing(output, force=force)
     run = _run(run_dir)
+    if (run_dir / CONFIG).is_file() and not (run_dir / METRICS_FILE).is_file():
+        raise DataError(f"{run_dir}: is a merged model, no run; give the output_dir of the training that it is from")
     curves, outcomes = read_curves(run_dir / METRICS_FILE), read_outcomes(run_dir / OUTCOMES_FILE)
     page = render(run_dir.resolve().name, run, curves, outcomes)
     with new_file(output, force=force) as temporary:
