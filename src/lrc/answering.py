@@ -16,6 +16,7 @@ from accelerate.utils import gather_object
 
 from lrc.alpaca import Record
 from lrc.asking import Asking, runs_of
+from lrc.calibration import at_bound
 from lrc.datafile import read_records
 from lrc.errors import DataError, ModelError, RecipeError
 from lrc.fingerprint import CONFIG, find_base, fingerprint_base, read_json, verify_base
@@ -71,7 +72,7 @@ def load_scorer(model: str, asking: Asking) -> Scorer:
         asking.votes,
         tuple(names),
         normalisation=normalisation,
-        temperature=_temperature(runs, asked),
+        temperature=_temperature(runs, asked, asking.votes),
     )
 
 
@@ -102,18 +103,40 @@ def _settings(path: Path) -> dict[str, Any]:
         raise ModelError(f"{path}: not a JSON object ({error}); fetch the file again") from error
 
 
-def _temperature(runs: Sequence[Run], asked: tuple[Any, ...]) -> float:
+def _temperature(runs: Sequence[Run], asked: tuple[Any, ...], votes: int) -> float:
     """The temperature of the models together: the harmonic mean, as if each had divided its own log-probabilities.
 
     Args:
         asked: template, style, list and normalisation in use; where a run was fitted with others its temperature says
             nothing and counts as 1.
+        votes: how many are averaged; each temperature was fitted with one.
     """
     fitted = [
         run.temperature if asked == (run.template, run.answer_style, run.list_options, run.score_normalisation) else 1.0
         for run in runs
     ]
-    return harmonic_mean(fitted)
+    temperature = harmonic_mean(fitted)
+    if processes().is_main_process:
+        for line in _doubts(runs, fitted, temperature, votes):
+            say(line)
+    return temperature
+
+
+def _doubts(runs: Sequence[Run], fitted: Sequence[float], temperature: float, votes: int) -> Iterator[str]:
+    """Why the probabilities, though not the answers, deserve less belief."""
+    for run, used in zip(runs, fitted, strict=True):
+        if used != run.temperature:
+            yield (
+                f"temperature {run.temperature:.4g} was fitted with template {run.template}, answer_style "
+                f"{run.answer_style}, score_normalisation {run.score_normalisation}, and is not used with others"
+            )
+    if temperature != 1 and (votes > 1 or len(runs) > 1):
+        yield (
+            f"temperature {temperature:.4g} was fitted with one vote of one adapter and is used with {votes} of "
+            f"{len(runs)}: answers stay as they are, probabilities are less exact"
+        )
+    if bound := at_bound(temperature):
+        yield f"temperature {temperature:.4g}: {bound}"
 
 
 def answer(scorer: Scorer, records: Sequence[Record], side: SideFile | None = None) -> list[OptionScores]:

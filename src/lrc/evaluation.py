@@ -16,7 +16,7 @@ from typing import Any
 from lrc.alpaca import Record, with_question
 from lrc.answering import answer, load_scorer, read_askable, write_scores
 from lrc.asking import Asking
-from lrc.calibration import calibration
+from lrc.calibration import at_bound, calibration
 from lrc.errors import DataError
 from lrc.lexical import BASELINES
 from lrc.metrics import Figures, accuracy, accuracy_by, confusion, mcnemar
@@ -183,6 +183,8 @@ def _belief(figures: Mapping[str, float]) -> list[str]:
     for key, name in (("log_loss", "log loss"), ("calibration_error", "calibration error")):
         fitted = f", {figures[f'{key}_at_1']:.4f} at 1" if figures["temperature"] != 1 else ""
         lines.append(f"{name:<22}{figures[key]:.4f} at temperature {figures['temperature']:.4g}{fitted}")
+    if bound := at_bound(figures["temperature"]):
+        lines.append(f"temperature {figures['temperature']:<10.4g}{bound}")
     return lines
 
 
