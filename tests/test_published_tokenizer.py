@@ -165,3 +165,17 @@ def test_keys_that_look_like_checksums_are_told_by_what_stands_before_them(key: 
 )
 def test_what_is_no_secret_is_let_through(text: str) -> None:
     refuse_tokens("a.yaml", text)
+
+
+def test_a_vocabulary_may_have_words_that_look_like_this_machine(trained: Path, tmp_path: Path) -> None:
+    place = tmp_path / "adapter"
+    place.mkdir()
+    for file in trained.iterdir():
+        if file.is_file():
+            (place / file.name).write_bytes(file.read_bytes())
+    settings = json.loads((place / "tokenizer.json").read_text(encoding="utf-8"))
+    # As vocabularies of large bases have them, packed without spaces.
+    settings["more"] = {str(Path.home()): 1, "://": 2, "a": 3, "@": 4, "task-": 5, "asia": 6}
+    (place / "tokenizer.json").write_text(json.dumps(settings, separators=(",", ":")), encoding="utf-8")
+    with staged(place, "someone/adapter") as stage:
+        assert (stage / "tokenizer.json").read_bytes() == (place / "tokenizer.json").read_bytes()

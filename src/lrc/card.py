@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from importlib.resources import files as packaged
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,7 @@ def model_card(folder: Path, repo_id: str, run: Run | None = None, prompt: Promp
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
     environment.filters |= {"cell": _cell, "share": lambda value: f"{value:.4f}"}
     published = "/" in repo_id
-    place = "model" if published else repo_id
+    place, of = "model" if published else shlex.quote(repo_id), shlex.quote(base or "BASE_MODEL")
     text = environment.from_string(packaged("lrc").joinpath("card.md").read_text(encoding="utf-8")).render(
         metadata=data.to_yaml().strip(),
         name=repo_id.rpartition("/")[2],
@@ -92,7 +93,7 @@ def model_card(folder: Path, repo_id: str, run: Run | None = None, prompt: Promp
         run=run,
         recipe=_recipe(run) if run else {},
         published=published,
-        flags=f"--model {base or 'BASE_MODEL'} --adapter {place}" if adapter else f"--model {place}",
+        flags=f"--model {of} --adapter {place}" if adapter else f"--model {place}",
         code=code,
         listed=bool(run and run.list_options),
     )
@@ -179,7 +180,7 @@ def _sample(folder: Path, repo_id: str, base: str, run: Run | None, prompt: Prom
     prompt = prompt or _prompt(folder, run)
     if run is None or prompt is None or (ids := _ids_expression(prompt)) is None:
         return ""
-    model = f'AutoModelForCausalLM.from_pretrained("{base if adapter else repo_id}")'
+    model = f"AutoModelForCausalLM.from_pretrained({_quoted(base if adapter else repo_id)})"
     tokenizer = "AutoTokenizer" if tokenizer_backend(prompt.tokenizer) == "tokenizers" else "SentencePieceBackend"
     digit = prompt.answer_style == "digit"
     divisor = "" if digit else {"character": " / len(answer)", "token": " / len(tail)"}.get(run.score_normalisation, "")
@@ -189,7 +190,7 @@ def _sample(folder: Path, repo_id: str, base: str, run: Run | None, prompt: Prom
         *(["from peft import PeftModel"] if adapter else []),
         f"from transformers import AutoModelForCausalLM, {tokenizer}",
         "",
-        f'tokenizer = {tokenizer}.from_pretrained("{repo_id}")',
+        f"tokenizer = {tokenizer}.from_pretrained({_quoted(repo_id)})",
         f"model = PeftModel.from_pretrained({model}, {_quoted(repo_id)})" if adapter else f"model = {model}",
         "model.eval()",
         f"passage, question = {_quoted(SAMPLE.passage)}, {_quoted(SAMPLE.question)}",

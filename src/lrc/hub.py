@@ -20,7 +20,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from lrc.card import CARD, adapter_settings, base_name, model_card
 from lrc.errors import ModelError, OutputError
-from lrc.fingerprint import CONFIG, TOKENIZER_FILES, read_json
+from lrc.fingerprint import CONFIG, TOKENIZER_FILES, VOCABULARIES, read_json
 from lrc.run import RUN_FILE, read_run
 from lrc.scrub import refuse_leaks, scrub
 from lrc.weights import ADAPTER_CONFIG, ADAPTER_WEIGHTS, INDEX, Checkpoint
@@ -66,7 +66,10 @@ def staged(folder: Path, repo_id: str) -> Iterator[Path]:
             elif (folder / name).is_file():
                 (stage / name).symlink_to((folder / name).resolve())
         (stage / CARD).write_text(str(model_card(folder, repo_id)), encoding="utf-8")
-        refuse_leaks((file for file in sorted(stage.iterdir()) if file.suffix in TEXTS), _private_paths(folder))
+        texts = [file for file in sorted(stage.iterdir()) if file.suffix in TEXTS]
+        vocabularies = [file for file in texts if file.name in VOCABULARIES]
+        refuse_leaks([file for file in texts if file not in vocabularies], _private_paths(folder))
+        refuse_leaks(vocabularies)  # in which `/root` is a word
         yield stage
 
 

@@ -27,7 +27,7 @@ SECRET = re.compile(
     r"|eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]*"  # JSON Web Tokens
     r")"
     r"|-----BEGIN [A-Z ]*PRIVATE KEY"
-    r"|://[^\s/:@]+:[^\s/@]+@"  # a password in an address
+    r"|://[^\s/:@\"']+:[^\s/@\"']+@"  # a password in an address
     # Older keys of Weights & Biases and AWS look like any checksum; what stands before them tells.
     r"|(?i:(?:wandb|api|access)\w*key[\"']?\s*[:=]\s*[\"']?[\w/+]{40}(?![\w/+]))",
     re.ASCII,
@@ -69,7 +69,7 @@ def scrub(value: Any, key: str = "", by: By = "key") -> Any:
     return value
 
 
-def refuse_leaks(files: Iterable[Path], private: tuple[str, ...]) -> None:
+def refuse_leaks(files: Iterable[Path], private: tuple[str, ...] = ()) -> None:
     """Look through text files for what `scrub` cannot know.
 
     Args:
