@@ -45,26 +45,6 @@ def test_bad_rows_are_refused_with_their_places(tmp_path: Path) -> None:
     C3[0][1][0]["answer"] = "乙"
 
 
-def test_whoever_answers_is_told_of_no_flag_that_only_convert_has(tmp_path: Path) -> None:
-    same = workbooks.row(5, 正確答案=1), workbooks.row(5, 正確答案=2)
-    rows = [workbooks.row(1, 選項2=None), workbooks.row(2, 文章=None), workbooks.row(3, 正確答案=None), *same]
-    path = workbooks.write_xlsx(tmp_path / "a.xlsx", rows)
-    with pytest.raises(DataError) as caught:
-        read_records(path)
-    assert len(caught.value.findings) == 5 and "row 2: 選項2 is empty; fill it in" in str(caught.value)
-    other = workbooks.write_xlsx(
-        tmp_path / "b.xlsx", [[1, 2]], ["甲", "乙"], lambda sheet: sheet.parent.create_sheet("two")
-    )
-    with pytest.raises(DataError, match="save another sheet as a workbook of its own") as missing:
-        read_records(other)
-    c3 = [[["文"], [{"question": "問", "choice": ["甲", "乙"], "answer": "丙"}], 7]]
-    with pytest.raises(DataError) as public:
-        read_records(write(tmp_path / "c3.json", c3))
-    for refused in (caught, missing, public):
-        assert not [line for line in refused.value.findings if "--" in line], refused.value.findings
-    assert any("--on-error skip" in str(finding) for finding in read_questions(path).findings)  # convert has it
-
-
 def test_ids_to_answer_must_differ_in_json_too(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text("".join(dump_records(to_record(ask(id="1", answer=None)) for _ in range(2))), encoding="utf-8")

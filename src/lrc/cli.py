@@ -148,10 +148,8 @@ def merge(**options: Any) -> None:
 def generate(model: str, data: Path, output: Path, scores: Path | None, force: bool, **asked: Any) -> None:
     """Answer every question of a file: a CSV with the header ID,Answer."""
     from lrc.asking import Asking, check_asked
-    from lrc.output import refuse_file
 
     asking = Asking(**asked)
-    refuse_file(output, data, force=force)
     check_asked(model, asking)
     from lrc.generate import generate
 
@@ -190,10 +188,7 @@ def evaluate(
     if predictions and asking:
         raise click.UsageError(f"--predictions asks no model; give --model, or leave out {', '.join(asking)}")
     from lrc.asking import Asking, check_asked
-    from lrc.output import refuse_file
 
-    if output is not None:
-        refuse_file(output, data, *predictions, force=force)
     asked_so = Asking(**asked)
     if model:
         check_asked(model, asked_so)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,22 +50,13 @@ def stream_records(path: Path, sheet: str | None = None) -> Iterable[Record]:
     if json_kind(path, sheet) == "alpaca":
         refuse_incomplete(path)
         return _AlpacaFile(path)
-    try:
-        source = read_questions(path, sheet)
-        if source.errors:
-            raise DataError(*map(str, source.errors))
-    except DataError as error:
-        raise DataError(*map(_without_flags, error.findings)) from error
+    source = read_questions(path, sheet)
+    if source.errors:
+        raise DataError(*map(str, source.errors))
     records = [to_record(question) for question in source.questions]
     if not source.labelled:
         check_test_ids((record.id for record in records), path.name)
     return records
-
-
-def _without_flags(finding: str) -> str:
-    """A finding without the cures that are flags of check and convert: who reads records has none of them."""
-    finding = re.sub(r",? or leave [^;]* with --on-error skip", "", finding)
-    return finding.replace("choose another sheet with --sheet", "save another sheet as a workbook of its own")
 
 
 def refuse_pipe(path: Path) -> None:
