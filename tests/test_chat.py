@@ -6,15 +6,18 @@ import copy
 import pickle
 import re
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 from small_models import save_tokenizer
+from small_runs import pairs, write_questions
 from transformers import AutoTokenizer
 from transformers.utils import chat_template_utils
 
 from lrc.alpaca import to_record
 from lrc.chat import DATE, Chat
+from lrc.corpus import read_corpus
 from lrc.errors import DataError, RecipeError
 from lrc.prompt import Prompt
 from lrc.questions import Question
@@ -226,6 +229,16 @@ def test_no_prompt_depends_on_the_day(tokenizer: Any, template: str, monkeypatch
     assert prompts[0] == prompts[1]
     other = Prompt(made, "chat", "digit", today="2025-12-01")  # what a run file says
     assert re.search("2025", other.text(RECORD)) and not re.search("2025", prompt.text(RECORD))
+
+
+def test_tokens_are_cached_by_the_date(tokenizer: Any, tmp_path: Path) -> None:
+    path, made = write_questions(tmp_path / "t.json", pairs(2)), with_template(tokenizer, GRANITE)
+
+    def reused(today: str) -> bool:
+        prompt = Prompt(made, "chat", "digit", today=today)
+        return read_corpus(path, prompt, None, "refuse", stage="questions").reused
+
+    assert [reused("2024-07-26"), reused("2024-07-26"), reused("2025-01-01")] == [False, True, False]
 
 
 def test_what_was_decided_is_told(tokenizer: Any) -> None:
