@@ -82,6 +82,7 @@ def test_the_numbers_are_those_of_the_questions_that_were_scored(trained: Path, 
         assert f"t_validation.json, 12 | {right / 12:.4f} |" in card.text
         assert "https://pypi.org/project/lora-reading-comprehension/" in card.text
         assert "pip install lora-reading-comprehension\n" in card.text and "pip install lrc" not in card.text
+        assert "\n\n## Use\n\n" in card.text and "what was trained on" not in card.text
         assert card.data.language == "zh" and card.data.license == "other"
 
 

@@ -95,7 +95,6 @@ def model_card(folder: Path, repo_id: str, run: Run | None = None, prompt: Promp
         published=published,
         flags=f"--model {of} --adapter {place}" if adapter else f"--model {place}",
         code=code,
-        listed=bool(run and run.list_options),
     )
     return ModelCard(text.rstrip() + "\n")
 
@@ -133,8 +132,12 @@ def _results(folder: Path, run: Run | None) -> dict[str, Any] | None:
     if run is None:
         return None
     figures = run.validation or validation_figures(read_outcomes(folder / OUTCOMES_FILE))
+    if not figures:
+        return None
     data: dict[str, Any] = next((part for role, part in run.data.items() if "validation" in role), {})
-    return {"name": data.get("name", "validation"), "sha256": data.get("sha256"), **figures} if figures else None
+    sums = [part.get("sha256") for part in run.data.values()]
+    name, checksum = data.get("name", "validation"), data.get("sha256")
+    return {"name": name, "sha256": checksum, "trained_on": sums.count(checksum) > 1, **figures}
 
 
 def _eval_result(results: dict[str, Any]) -> EvalResult:
