@@ -153,10 +153,13 @@ def merge(**options: Any) -> None:
 @force
 def generate(model: str, data: Path, output: Path, scores: Path | None, force: bool, **asked: Any) -> None:
     """Answer every question of a file: a CSV with the header ID,Answer."""
-    from lrc.answering import Asking
+    from lrc.asking import Asking, check_asked
+
+    asking = Asking(**asked)
+    check_asked(model, asking)
     from lrc.generate import generate
 
-    generate(model, data, output, asking=Asking(**asked), scores=scores, force=force)
+    generate(model, data, output, asking=asking, scores=scores, force=force)
 
 
 @cli.command()
@@ -190,14 +193,18 @@ def evaluate(
     asking = given(ctx, besides=("model", "predictions", "data", "output", "as_json", "force"))
     if predictions and asking:
         raise click.UsageError(f"--predictions asks no model; give --model, or leave out {', '.join(asking)}")
-    from lrc.answering import Asking
+    from lrc.asking import Asking, check_asked
+
+    asked_so = Asking(**asked)
+    if model:
+        check_asked(model, asked_so)
     from lrc.evaluation import evaluate_model, evaluate_predictions
 
     if model:
         evaluate_model(
             model,
             data,
-            asking=Asking(**asked),
+            asking=asked_so,
             output=output,
             scores=scores,
             passage_blind=passage_blind,
@@ -241,8 +248,8 @@ def report(run_dir: Path, output: Path | None, force: bool) -> None:
 @answering
 def app(model: str, host: str, port: int, **asked: Any) -> None:
     """Try a model in the browser: a question, its options' probabilities, a workbook."""
-    from lrc.answering import Asking
     from lrc.app import app
+    from lrc.asking import Asking
 
     app(model, asking=Asking(**asked), host=host, port=port)
 

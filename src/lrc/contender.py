@@ -96,17 +96,16 @@ class Contender:
         best = best_point(curves["eval_accuracy"])
         if best is None or isnan(best.value) or not outcomes:
             raise DataError(f"{self.folder}: has no accuracy; its validation_file holds no question")
-        ended = accuracy([one.prediction for one in outcomes], [one.answer for one in outcomes])
-        losses = {point.step: point.value for point in curves["eval_loss"]}
+        left = accuracy([one.prediction for one in outcomes], [one.answer for one in outcomes])
         return Result(
-            accuracy=best.value,
-            ci_low=best.low,
-            ci_high=best.high,
+            accuracy=left["accuracy"],
+            ci_low=left["ci_low"],
+            ci_high=left["ci_high"],
             n=len(outcomes),
             step=best.step,
             steps=curves.last_step,
-            eval_loss=losses.get(best.step),
-            final_accuracy=ended["accuracy"],
+            eval_loss=curves["eval_loss"][-1].value if curves["eval_loss"] else None,
+            best_accuracy=best.value,
             seconds=curves.totals.get("train_runtime"),
         )
 
@@ -131,14 +130,14 @@ class Contender:
 class Result:
     """What came of a trial that ended well; accuracies are those on the validation questions."""
 
-    accuracy: float  # the best while it trained
+    accuracy: float  # of what the training left in its folder, as `lrc generate` will answer
     ci_low: float
     ci_high: float
     n: int  # questions
-    step: int  # of the best accuracy
+    step: int  # of the best accuracy while it trained
     steps: int
-    eval_loss: float | None  # at that step
-    final_accuracy: float  # of what the training left in its folder
+    eval_loss: float | None  # the last one
+    best_accuracy: float  # at `step`, before the normalisation of scores was chosen
     seconds: float | None  # since it last began
 
 

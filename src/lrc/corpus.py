@@ -79,7 +79,8 @@ def read_corpus(
     name = entry_name(
         {
             "data": [path.suffix.lower(), sha256],
-            "prompt": [prompt.template, prompt.answer_style, prompt.list_options, tokenizer_digest(prompt.tokenizer)],
+            "prompt": [prompt.template, prompt.answer_style, prompt.list_options, prompt.today],
+            "tokenizer": tokenizer_digest(prompt.tokenizer),
             "fit": [max_length, on_too_long, orders],
         }
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ class DurableTrainer(SFTTrainer):
     row_tokens: int
     share: bool
     computed_in: torch.dtype | None = None  # the format of the base, where modules of it are trained, in float32
+    write_card: Callable[..., None] | None = None  # puts a model card into a folder that was saved
     pissa: Pissa | None = None  # the start of an adapter that is saved as another one than it is trained
     run: Run | None = None  # which run it is, for its checkpoints to say
     _loss: torch.Tensor  # of the step in hand
@@ -115,6 +117,8 @@ class DurableTrainer(SFTTrainer):
         """
         self._refuse_non_finite_weights()
         super().save_model(output_dir, _internal_call)
+        if self.write_card and self.is_world_process_zero():
+            self.write_card(Path(output_dir or self.args.output_dir))  # PEFT has left a template there
 
     def _refuse_non_finite_weights(self) -> None:
         trained = [_here(parameter) for parameter in self.model.parameters() if parameter.requires_grad]

@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from lrc.alpaca import Record, with_question
-from lrc.answering import Asking, answer, load_scorer, read_askable, write_scores
-from lrc.calibration import calibration
+from lrc.answering import answer, load_scorer, read_askable, write_scores
+from lrc.asking import Asking
+from lrc.calibration import at_bound, calibration
 from lrc.errors import DataError
 from lrc.lexical import BASELINES
 from lrc.metrics import Figures, accuracy, accuracy_by, confusion, mcnemar
 from lrc.output import new_file, refuse_file
 from lrc.prompt import question_of
-from lrc.submission import read_submission
+from lrc.submission import paired, read_submission
 from lrc.together import processes
 
 LENGTHS = (150, 300, 450)  # characters of a passage, where one length group ends and the next begins
@@ -119,23 +120,14 @@ def _without_passage(record: Record) -> Record:
 
 
 def _paired(file: Path, records: Sequence[Record], data: Path) -> list[int]:
-    """The predictions of a submission, by position: labelled ids may repeat."""
-    pairs = read_submission(file)
-    wanted = [record.id for record in records]
-    if [name for name, _ in pairs] != wanted:
-        at = next(
-            (i for i, (a, b) in enumerate(zip(pairs, wanted, strict=False)) if a[0] != b),
-            min(len(pairs), len(wanted)),
-        )
-        raise DataError(
-            f"{file}: its ids are not those of {data} from line {at + 2} on; give the predictions of this file"
-        )
+    """The predictions of a submission, a question each."""
+    ids = [record.id for record in records]
+    answers = paired(read_submission(file), ids, str(file), str(data))
     limits = [len(question_of(record).options) for record in records]
-    wrong = [i for i, ((_, number), limit) in enumerate(zip(pairs, limits, strict=True)) if not 1 <= number <= limit]
-    if wrong:
-        i = wrong[0]
-        raise DataError(f"{file}, line {i + 2}: Answer is {pairs[i][1]}, expected 1 to {limits[i]}")
-    return [number for _, number in pairs]
+    for name, number, limit in zip(ids, answers, limits, strict=True):
+        if number > limit:
+            raise DataError(f"{file}, id {name}: Answer is {number}, expected 1 to {limit}")
+    return answers
 
 
 def _group(k: int) -> str:
@@ -191,6 +183,8 @@ def _belief(figures: Mapping[str, float]) -> list[str]:
     for key, name in (("log_loss", "log loss"), ("calibration_error", "calibration error")):
         fitted = f", {figures[f'{key}_at_1']:.4f} at 1" if figures["temperature"] != 1 else ""
         lines.append(f"{name:<22}{figures[key]:.4f} at temperature {figures['temperature']:.4g}{fitted}")
+    if bound := at_bound(figures["temperature"]):
+        lines.append(f"temperature {figures['temperature']:<10.4g}{bound}")
     return lines
 
 

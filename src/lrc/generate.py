@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lrc.alpaca import Record
-from lrc.answering import Asking, answer, facts, load_scorer, read_askable, write_scores
+from lrc.answering import answer, facts, load_scorer, read_askable, write_scores
+from lrc.asking import Asking
 from lrc.output import refuse_existing, refuse_file
 from lrc.progress import say
 from lrc.sidefile import SideFile, remove_beside

@@ -114,6 +114,8 @@ def _tokens(recipe: Recipe, topology: Topology, row_tokens: int, count: int, *, 
         say(f"{error}; no token figures without it")
         return None
     prompt = Prompt(tokenizer, data.template, data.answer_style, data.list_options)
+    for note in prompt.notes:
+        say(note)
     corpus = read_corpus(
         Path(data.train_file),
         prompt,

@@ -51,6 +51,8 @@ class Run:
     # What the validation questions decided once training was done.
     score_normalisation: str = "character"
     temperature: float = 1.0
+    validation: dict[str, Any] = field(default_factory=dict)  # accuracy on them, see summary.validation_figures
+    chat_date: str = ""  # what a chat template prints for today; empty where it is none or the run is an older one's
 
     def write(self, path: Path) -> None:
         """Write the run to a file, with sorted keys, so that equal runs give equal bytes."""

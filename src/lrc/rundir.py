@@ -124,7 +124,10 @@ class RunFolder:
             OutputError: the disk is full.
         """
         if trainer.is_world_process_zero():
-            self._write(replace(self.run, finished=True, step=trainer.state.global_step, **decided))
+            run = replace(self.run, finished=True, step=trainer.state.global_step, **decided)
+            if trainer.write_card:  # once more, with the results
+                trainer.write_card(self.path, run=run)
+            self._write(run)
         trainer.accelerator.wait_for_everyone()
 
     def _refuse_other(self, named: Path) -> None:

@@ -19,12 +19,14 @@ import os
 import warnings
 from collections.abc import Sequence
 from contextlib import redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from accelerate.utils import broadcast_object_list
 from transformers import set_seed
 
+from lrc.card import write_card
 from lrc.checkpoint import fault
 from lrc.corpus import Corpus, Drawing, read_corpus
 from lrc.errors import MachineError, RecipeError
@@ -45,7 +47,7 @@ from lrc.run import NORMALISATIONS, NOT_RECORDED, RUN_FILE, Run
 from lrc.rundir import RunFolder, refuse_sources_in, refuse_taken
 from lrc.space import Space
 from lrc.stopping import Patience, Stopping, ended_at
-from lrc.summary import show
+from lrc.summary import show, validation_figures
 from lrc.together import claimed_together
 from lrc.tokencache import tokenizer_digest
 from lrc.tracking import close_trackers
@@ -70,6 +72,9 @@ def train(recipe: Recipe) -> None:
         say(f"trust_remote_code: code that comes with {name} runs on this machine")
     tokenizer = load_tokenizer(name, revision, trust_remote_code=remote_code)
     prompt = Prompt(tokenizer, data.template, data.answer_style, data.list_options)
+    if args.process_index == 0:
+        for note in prompt.notes:
+            say(note)
     settle_length(recipe, load_config(name, revision, trust_remote_code=remote_code))
     output = Path(args.output_dir)
     # Before the data is read, which may take long, and before anything is said.
@@ -126,6 +131,7 @@ def _train_in(folder: RunFolder, recipe: Recipe, prompt: Prompt, training: Corpu
     except ValueError as error:  # TRL's and PEFT's words about keys that do not go together, or with the model
         raise RecipeError(f"{recipe.path or 'command line'}: {error}") from error
     trainer.run = folder.run
+    trainer.write_card = partial(write_card, name=folder.path.resolve().name, run=folder.run, prompt=prompt)
     if recipe.adapter.pissa and recipe.model.use_peft:
         trainer.start_with_pissa(recipe.adapter.pissa, checkpoint or (str(folder.path) if folder.trained else None))
     if _is_left_to_evaluate(folder, trainer):
@@ -186,11 +192,15 @@ def _conclude(trainer: TreeTrainer, prompt: Prompt, normalisation: str, folder: 
         return {} if normalisation == AUTO else {"score_normalisation": normalisation}
     found = Conclusion.of(scores, prompt, normalisation)
     trainer.log(found.metrics)
+    outcomes = [Outcome.of(question, score) for question, score in found.scores]
     if trainer.is_world_process_zero():
         say(str(found))
-        outcomes = [Outcome.of(question, score) for question, score in found.scores]
         write_outcomes(folder / OUTCOMES_FILE, outcomes, force=True)
-    return {"score_normalisation": found.score_normalisation, "temperature": found.temperature}
+    return {
+        "score_normalisation": found.score_normalisation,
+        "temperature": found.temperature,
+        "validation": validation_figures(outcomes),
+    }
 
 
 def check_processes(world_size: int) -> None:
@@ -242,6 +252,7 @@ def _folder(recipe: Recipe, prompt: Prompt, corpora: dict[str, Corpus]) -> RunFo
         template=data.template,
         answer_style=data.answer_style,
         list_options=prompt.list_options,
+        chat_date=prompt.today,
         recipe={key: value for key, value in recipe.given.items() if key not in {*NOT_RECORDED, *files}}
         | {"world_size": args.world_size},
         data={

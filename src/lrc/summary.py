@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from lrc.curves import Curve, Curves, Point, read_curves
 from lrc.lexical import BASELINES
@@ -45,6 +46,20 @@ def summarise(run_dir: Path, base: str) -> tuple[Rows, list[str]]:
     return rows, _next(run_dir, base) if adapter else [_command("generate", "--model", run_dir, *_ANSWERED)]
 
 
+def validation_figures(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """How well a model answered its validation questions, as far as they were scored, beside the best baseline.
+
+    Returns:
+        `accuracy`, `n`, `ci_low`, `ci_high`, `baseline` (its name) and `baseline_accuracy`; empty without outcomes.
+    """
+    if not outcomes:
+        return {}
+    answers = [outcome.answer for outcome in outcomes]
+    name, found = _best_baseline(outcomes, answers)
+    figures = accuracy([outcome.prediction for outcome in outcomes], answers)
+    return {**figures, "baseline": name, "baseline_accuracy": found["accuracy"]}
+
+
 def show(run_dir: Path, base: str) -> None:
     """Print the summary on stdout: a table in a terminal, plain lines in a pipe."""
     rows, commands = summarise(run_dir, base)
@@ -77,13 +92,18 @@ def _answers(curves: Curves, outcomes: list[Outcome]) -> Iterator[tuple[str, str
         return
     answers = [outcome.answer for outcome in outcomes]
     yield "accuracy", share(accuracy([outcome.prediction for outcome in outcomes], answers))
-    questions = [outcome.question for outcome in outcomes]
-    found = {name: accuracy(predict(questions), answers) for name, predict in BASELINES.items()}
-    name = max(found, key=lambda name: found[name]["accuracy"])
-    yield "baseline", f"{share(found[name])}: {name}, the best one without a model"
+    name, baseline = _best_baseline(outcomes, answers)
+    yield "baseline", f"{share(baseline)}: {name}, the best one without a model"
     best = best_point(curves["eval_accuracy"])
     if best is not None and len(curves["eval_accuracy"]) > 1:
         yield "best step", f"{best.step} of {curves.last_step}, with accuracy {best.value:.4f}"
+
+
+def _best_baseline(outcomes: Sequence[Outcome], answers: Sequence[int]) -> tuple[str, Figures]:
+    questions = [outcome.question for outcome in outcomes]
+    found = {name: accuracy(predict(questions), answers) for name, predict in BASELINES.items()}
+    name = max(found, key=lambda name: found[name]["accuracy"])
+    return name, found[name]
 
 
 def _losses(curves: Curves) -> Iterator[tuple[str, str]]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from lrc.alpaca import Record
-from lrc.calibration import fit_temperature
+from lrc.calibration import at_bound, fit_temperature
 from lrc.likelihood import sequence_scores
 from lrc.metrics import accuracy
 from lrc.progress import Advance
@@ -157,7 +157,9 @@ class Conclusion:
         """One line about it."""
         shares = ", ".join(f"{value:.4f} by {name}" for name, value in self.accuracies.items())
         accuracy = f"accuracy {shares}; scored by {self.score_normalisation}; " if shares else ""
-        return f"validation: {accuracy}temperature {self.temperature:.4g}"
+        bound = at_bound(self.temperature)
+        fitted = f" ({bound})" if bound else ", fitted with one vote of this model"
+        return f"validation: {accuracy}temperature {self.temperature:.4g}{fitted}"
 
 
 def _normalised(scores: Sequence[tuple[Question, OptionScores]], name: str) -> list[tuple[Question, OptionScores]]:
