@@ -210,3 +210,9 @@ def test_an_adapter_that_does_not_fit_is_refused() -> None:
 def test_why_rows_are_no_trees() -> None:
     assert why_not_shared(SMALL) is None
     assert "takes no tree mask" in str(why_not_shared(replace(SMALL, attention="flex_attention")))
+
+
+@pytest.mark.parametrize("text", ["12", "12KB", "0.001MB", "24.5"])
+def test_a_size_that_no_device_has(text: str) -> None:
+    with pytest.raises(RecipeError, match=rf"--gpu-memory: {text} (has no unit|is less than 1MB); write [\d.]+GB$"):
+        read_memory(text)

@@ -7,7 +7,6 @@ import signal
 import sys
 import warnings
 from collections.abc import Sequence
-from io import TextIOWrapper
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -110,6 +109,9 @@ def preview(recipe: str, accelerate_config: str | None, overrides: tuple[str, ..
 
     RECIPE and the keys that override it are those of `lrc train`. Nothing but a base's configuration is loaded.
     """
+    from lrc.recipe import find_recipe, read_given
+
+    read_given(find_recipe(recipe), overrides)  # what is wrong with it is said before torch is imported
     from lrc.preview import preview
 
     preview(recipe, accelerate_config, overrides, **options)
@@ -139,6 +141,10 @@ def sweep(file: Path, accelerate_config: str | None, trials: int | None) -> None
 @force
 def merge(**options: Any) -> None:
     """Merge an adapter into its unquantised base: an ordinary model folder, verified."""
+    from lrc.finished import refuse_strange
+
+    asked = {name: options[name] for name in ("adapter", "base_model", "dtype")}
+    refuse_strange(options["output_dir"], asked, force=options["force"])
     from lrc.merge import merge
 
     merge(**options)
@@ -153,6 +159,9 @@ def merge(**options: Any) -> None:
 @force
 def generate(model: str, data: Path, output: Path, scores: Path | None, force: bool, **asked: Any) -> None:
     """Answer every question of a file: a CSV with the header ID,Answer."""
+    from lrc.finished import refuse_strange
+
+    refuse_strange(output, {"model": model, "data": data, "scores": scores, **asked}, force=force)
     from lrc.answering import Asking
     from lrc.generate import generate
 
@@ -190,6 +199,10 @@ def evaluate(
     asking = given(ctx, besides=("model", "predictions", "data", "output", "as_json", "force"))
     if predictions and asking:
         raise click.UsageError(f"--predictions asks no model; give --model, or leave out {', '.join(asking)}")
+    from lrc.output import refuse_existing
+
+    for path in filter(None, (output, scores)):
+        refuse_existing(path, force=force)  # before the seconds in which torch is imported
     from lrc.answering import Asking
     from lrc.evaluation import evaluate_model, evaluate_predictions
 
@@ -289,9 +302,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if next((word for word in words if not word.startswith("-")), "") not in (*SHARED, "train"):
         forget_launch()
     signal.signal(signal.SIGTERM, _terminate)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal that knows no Chinese gets escapes
+    progress.escape_what_is_not_encodable()
     warnings.simplefilter("ignore", FutureWarning)  # of what upstream will rename
     try:
         with errors_told("close other programs, or take a smaller model or adapter"):

@@ -105,6 +105,10 @@ def read_memory(text: str) -> int:
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
     if not found or not float(found[1]):
         raise RecipeError(f"--gpu-memory: {text!r} is no size; write 12GB")
+    if text.strip() == found[1]:
+        raise RecipeError(f"--gpu-memory: {text} has no unit; write {found[1]}GB")
+    if float(found[1]) * UNITS[found[2].upper()] < UNITS["M"]:
+        raise RecipeError(f"--gpu-memory: {text} is less than 1MB; write {found[1]}GB")
     return round(float(found[1]) * UNITS[found[2].upper()])
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from lrc.errors import DataError, LrcError, OutputError, RecipeError
 from lrc.launch import check_launch
 from lrc.manifest import checksum
+from lrc.progress import escape_what_is_not_encodable
 from lrc.recipe import read_given
 from lrc.refusal import is_first, several_processes
 from lrc.rules import fold_file
@@ -44,6 +45,7 @@ def preflight_or_exit(words: Sequence[str]) -> None:
 
     What is wrong goes to stderr, and the status is 1.
     """
+    escape_what_is_not_encodable()
     try:
         check_launch()
         if not several_processes() or is_first():
