@@ -12,9 +12,10 @@ from small_models import FAMILIES, PROJECTIONS, SIZES, make_model
 from transformers import BitsAndBytesConfig, LlamaConfig
 
 from lrc.errors import ModelError, RecipeError
-from lrc.footprint import GIB, OVERHEAD, Planner, optimizer_bytes, read_memory
+from lrc.footprint import GIB, OVERHEAD, Planner, optimizer_bytes
 from lrc.lastlayer import prune_last_layer
 from lrc.likelihood import target_log_probs
+from lrc.memory import read_memory
 from lrc.remedies import Setting, cheapest
 from lrc.skeleton import Build, held, peak_of_row, why_not_shared
 from lrc.topology import Topology, read_topology

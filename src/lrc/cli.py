@@ -35,6 +35,22 @@ class Verb(click.Command):
         return super().invoke(ctx)
 
 
+class OneFile(Verb):
+    """A command that takes one file, and says so where it gets several."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse, with a cure for the file too many."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            if "unexpected extra argument" not in error.format_message():
+                raise
+            cure = (
+                "run it once for each; a workbook without answers needs none, `lrc generate --data` reads it as it is"
+            )
+            raise click.UsageError(f"takes one file; {cure}", ctx) from error
+
+
 class Verbs(click.Group):
     """The commands of lrc."""
 
@@ -62,7 +78,7 @@ def check(files: tuple[Path, ...], sheet: str | None, as_json: bool) -> None:
     sys.exit(0 if check(files, sheet=sheet, as_json=as_json) else 1)
 
 
-@cli.command()
+@cli.command(cls=OneFile)
 @click.argument("file", type=FILE)
 @click.option("--output-dir", required=True, type=FILE, help="Where the JSON files go.")
 @click.option("--sheet", type=TEXT, help="The sheet to read, where a workbook has several.")
@@ -109,8 +125,11 @@ def preview(recipe: str, accelerate_config: str | None, overrides: tuple[str, ..
 
     RECIPE and the keys that override it are those of `lrc train`. Nothing but a base's configuration is loaded.
     """
+    from lrc.memory import read_memory
     from lrc.recipe import find_recipe, read_given
 
+    if options["gpu_memory"]:
+        read_memory(options["gpu_memory"])
     read_given(find_recipe(recipe), overrides)  # what is wrong with it is said before torch is imported
     from lrc.preview import preview
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,11 +61,19 @@ def staged(folder: Path, repo_id: str) -> Iterator[Path]:
             if name in CLEANED and (folder / name).is_file():
                 (stage / name).write_text(_cleaned(folder, name), encoding="utf-8")
             elif (folder / name).is_file():
-                (stage / name).symlink_to((folder / name).resolve())
+                _put(folder / name, stage / name)
         (stage / CARD).write_text(str(model_card(folder, repo_id)), encoding="utf-8")
         texts = [stage / name for name in (*CLEANED, CARD) if (stage / name).is_file()]
         refuse_leaks(texts, _private_paths(folder))
         yield stage
+
+
+def _put(file: Path, place: Path) -> None:
+    """Have a file, which may be large, in another place as well; Windows links only for those who may."""
+    try:
+        place.symlink_to(file.resolve())
+    except OSError:
+        shutil.copyfile(file, place)
 
 
 def publish_folder(folder: Path, repo_id: str, private: bool, endpoint: str | None = None) -> str:

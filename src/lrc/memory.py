@@ -8,7 +8,10 @@ from pathlib import Path
 
 from rich.filesize import decimal
 
+from lrc.errors import RecipeError
+
 STATUS = Path("/proc/self/status")
+UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
 
 
 def available_memory() -> int:
@@ -32,6 +35,24 @@ def peak_memory() -> int:
         return int(getattr(told, "peak_wset", told.rss))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def read_memory(text: str) -> int:
+    """A device's memory, `12GB`, `12GiB` or `12000MB`, in bytes.
+
+    A card's GB are 1024³ bytes: one sold with 12 GB has 12,288 MiB.
+
+    Raises:
+        RecipeError: it is no size.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    if not found or not float(found[1]):
+        raise RecipeError(f"--gpu-memory: {text!r} is no size; write 12GB")
+    if text.strip() == found[1]:
+        raise RecipeError(f"--gpu-memory: {text} has no unit; write {found[1]}GB")
+    if float(found[1]) * UNITS[found[2].upper()] < UNITS["M"]:
+        raise RecipeError(f"--gpu-memory: {text} is less than 1MB; write {found[1]}GB")
+    return round(float(found[1]) * UNITS[found[2].upper()])
 
 
 def out_of_memory(error: BaseException) -> str | None:

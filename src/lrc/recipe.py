@@ -207,6 +207,8 @@ def _alike(name: str, shipped: Sequence[str] | dict[str, Path]) -> list[str]:
     parts = {one: one.lower().replace("_", "-").replace("/", "-").split("-") for one in shipped}
     whole = [one for one in shipped if one.startswith(f"{name.lower()}/")]
     holding = [one for one, split in parts.items() if set(words.split("-")) <= set(split)]
+    # The plainest first: one GPU before several.
+    holding.sort(key=lambda one: ("multi" in one, len(parts[one])))
     return whole or holding[:4] or get_close_matches(name, list(shipped), n=1)
 
 
