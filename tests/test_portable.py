@@ -17,8 +17,9 @@ from lrc.errors import OutputError
 ROOT = Path(__file__).parents[1]
 # In one process, in whose first moment the modules are hidden; each verb through its own door.
 PROGRAM = """
-import importlib.abc, os, signal, sys
+import importlib.abc, sys
 from pathlib import Path
+import psutil  # whose way of asking Linux needs `resource`; on Windows it asks otherwise
 
 class Hidden(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
@@ -79,7 +80,7 @@ def test_without_locks_a_part_belongs_to_whom_its_name_tells_of(
             pass
         other.communicate(b"\n")
     assert left_behind(tmp_path, "a") == [part]
-    with claimed(tmp_path / "a"):
+    with claimed(tmp_path / "a", folder=True):
         assert left_behind(tmp_path, "a") == [part]
 
 

@@ -13,11 +13,14 @@ import re
 import secrets
 import shutil
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, SoftFileLock, lock_descriptor
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", UserWarning)  # of locks that this system lacks, see LOCKS
+    from filelock import FileLock, SoftFileLock, lock_descriptor
 
 from lrc.errors import OutputError
 
