@@ -74,7 +74,7 @@ def _recipe_file(name: str = "") -> Path:
 
 def _data_files(given: Mapping[str, Any]) -> dict[str, Path]:
     """The files that would be read, by the key that names them."""
-    named = {key: given.get(key) for key in ROLES}
+    named = {key: given[key] for key in ROLES if isinstance(given.get(key), str)}
     fold = given.get("fold")
     return {
         key: Path(file if fold is None else fold_file(file, fold, ROLES[key])) for key, file in named.items() if file
