@@ -94,3 +94,28 @@ def test_another_run_is_told_and_the_same_one_goes_on(recipe: Path) -> None:
     data.write_text("[]")
     with pytest.raises(LrcError, match=r"train_file was AI_train.json \(sha256 "):
         preflight(recipe)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "line"),
+    [
+        ("check r.yaml --json", 0, ""),
+        ("preview r.yaml --epochs 3", 1, "command line: unknown key 'epochs'; did you mean 'num_train_epochs'?"),
+        ("preview r.yaml --gpu-memory 12", 1, "--gpu-memory: 12 has no unit; write 12GB"),
+        ("sweep r.yaml", 1, "r.yaml: is a recipe, not a sweep; write a file with `recipe: r.yaml`, trials, search"),
+        ("convert a.xlsx b.xlsx --output-dir o", 2, "Error: takes one file; run it once for each; a workbook without"),
+        ("generate --model m --data AI_train.json --output there", 1, "there: exists already; choose another name"),
+        ("evaluate --model m --data AI_train.json --output there", 1, "there: exists already; choose another name"),
+        ("merge --adapter a --output-dir other", 1, "other: exists already; choose another name"),
+        ("train qwen3-8b", 1, "qwen3-8b: no such recipe; did you mean 'qwen3-8b/lora' (LoRA of Qwen3-8B-Base on one"),
+        ("train r.yaml --accelerate-config gpu", 1, "gpu: no such accelerate config; did you mean 'single_gpu' ("),
+        ("train AI_train.json", 1, "AI_train.json: is data, not a recipe; give a YAML file or the name of a shipped"),
+    ],
+)
+def test_every_verb_refuses_before_torch(words: str, code: int, line: str, recipe: Path) -> None:
+    (recipe.parent / "there").write_text("there")
+    program = PROGRAM.format(door="from lrc.cli import main; main(sys.argv[1:])", heavy=HEAVY)
+    command = [sys.executable, "-c", program, *words.split()]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=recipe.parent)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (code, "imported:"), done.stderr
+    assert done.stderr.startswith(line) and len(done.stderr.splitlines()) == (code > 0)

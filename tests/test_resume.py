@@ -203,7 +203,7 @@ OTHERS: dict[str, tuple[Any, str]] = {
     "best": (["--load_best_model_at_end", "false"], "load_best_model_at_end was true and is false now; "),
     "evaluation": (["--eval_steps", "2", "--save_steps", "2"], "eval_steps was 1 and is 2 now; set eval_steps: 1"),
     "data": (other_questions, "train_file was t_train.json (sha256 "),
-    "base": (other_base, "the base model's weights was base (weights_sha256 "),
+    "base": (other_base, "the base model's weights was base (contents_sha256 "),
     "tokenizer": (other_end_token, "the tokenizer's files was "),
 }
 

@@ -43,11 +43,17 @@ def test_a_key_takes_what_its_dataclass_takes(name: str) -> None:
         assert key.fault(value) == told
 
 
-@pytest.mark.parametrize("name", sorted(shipped_schema()))
-def test_the_command_line_gives_what_upstream_parser_gives(name: str) -> None:
+@pytest.fixture(scope="module")
+def parser() -> TrlParser:
+    """Upstream's own parser of the command line."""
     parser = TrlParser(CLASSES, allow_abbrev=False, add_help=False, exit_on_error=False)
     for action in parser._actions:
         action.required = False
+    return parser
+
+
+@pytest.mark.parametrize("name", sorted(shipped_schema()))
+def test_the_command_line_gives_what_upstream_parser_gives(name: str, parser: TrlParser) -> None:
     for words in ([f"--{name}"], *([f"--{name.replace('_', '-')}={word}"] for word in WORDS)):
         found = _parsed(words, name)
         try:

@@ -7,7 +7,6 @@ import signal
 import sys
 import warnings
 from collections.abc import Sequence
-from io import TextIOWrapper
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -34,6 +33,22 @@ class Verb(click.Command):
         if self.name in SHARED:
             check_launch()
         return super().invoke(ctx)
+
+
+class OneFile(Verb):
+    """A command that takes one file, and says so where it gets several."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse, with a cure for the file too many."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            if "unexpected extra argument" not in error.format_message():
+                raise
+            cure = (
+                "run it once for each; a workbook without answers needs none, `lrc generate --data` reads it as it is"
+            )
+            raise click.UsageError(f"takes one file; {cure}", ctx) from error
 
 
 class Verbs(click.Group):
@@ -63,7 +78,7 @@ def check(files: tuple[Path, ...], sheet: str | None, as_json: bool) -> None:
     sys.exit(0 if check(files, sheet=sheet, as_json=as_json) else 1)
 
 
-@cli.command()
+@cli.command(cls=OneFile)
 @click.argument("file", type=FILE)
 @click.option("--output-dir", required=True, type=FILE, help="Where the JSON files go.")
 @click.option("--sheet", type=TEXT, help="The sheet to read, where a workbook has several.")
@@ -110,6 +125,12 @@ def preview(recipe: str, accelerate_config: str | None, overrides: tuple[str, ..
 
     RECIPE and the keys that override it are those of `lrc train`. Nothing but a base's configuration is loaded.
     """
+    from lrc.memory import read_memory
+    from lrc.recipe import find_recipe, read_given
+
+    if options["gpu_memory"]:
+        read_memory(options["gpu_memory"])
+    read_given(find_recipe(recipe), overrides)  # what is wrong with it is said before torch is imported
     from lrc.preview import preview
 
     preview(recipe, accelerate_config, overrides, **options)
@@ -139,6 +160,10 @@ def sweep(file: Path, accelerate_config: str | None, trials: int | None) -> None
 @force
 def merge(**options: Any) -> None:
     """Merge an adapter into its unquantised base: an ordinary model folder, verified."""
+    from lrc.finished import refuse_strange
+
+    asked = {name: options[name] for name in ("adapter", "base_model", "dtype", "verify")}
+    refuse_strange(options["output_dir"], asked, force=options["force"])
     from lrc.merge import merge
 
     merge(**options)
@@ -154,7 +179,9 @@ def merge(**options: Any) -> None:
 def generate(model: str, data: Path, output: Path, scores: Path | None, force: bool, **asked: Any) -> None:
     """Answer every question of a file: a CSV with the header ID,Answer."""
     from lrc.asking import Asking, check_asked
+    from lrc.finished import refuse_strange
 
+    refuse_strange(output, {"model": model, "data": data, "scores": scores, **asked}, force=force)
     asking = Asking(**asked)
     check_asked(model, asking)
     from lrc.generate import generate
@@ -194,7 +221,10 @@ def evaluate(
     if predictions and asking:
         raise click.UsageError(f"--predictions asks no model; give --model, or leave out {', '.join(asking)}")
     from lrc.asking import Asking, check_asked
+    from lrc.output import refuse_existing
 
+    for path in filter(None, (output, scores)):
+        refuse_existing(path, force=force)  # before the seconds in which torch is imported
     asked_so = Asking(**asked)
     if model:
         check_asked(model, asked_so)
@@ -296,9 +326,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if next((word for word in words if not word.startswith("-")), "") not in (*SHARED, "train"):
         forget_launch()
     signal.signal(signal.SIGTERM, _terminate)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal that knows no Chinese gets escapes
+    progress.escape_what_is_not_encodable()
     warnings.simplefilter("ignore", FutureWarning)  # of what upstream will rename
     try:
         with errors_told("close other programs, or take a smaller model or adapter"):

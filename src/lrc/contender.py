@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from math import isnan
 from pathlib import Path
 from typing import IO, Any
 
+from lrc.claim import LOCKS, lock
 from lrc.curves import read_curves
 from lrc.errors import DataError
 from lrc.metrics import accuracy
@@ -113,16 +115,13 @@ class Contender:
         """Take the log for this process, once one that a killed sweep left behind has ended."""
         told = False
         while not request.signal:
-            try:
-                fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Without locks, or where a child inherits none, nobody can tell.
+            if not LOCKS or lock(log.fileno()) is not False:
                 return True
-            except BlockingIOError:
-                if not told:
-                    say(f"{self.folder}: a training that was begun before is still running; waiting for its end")
-                told = True
-                time.sleep(_PAUSE)
-            except OSError:
-                return True  # a file system without locks
+            if not told:
+                say(f"{self.folder}: a training that was begun before is still running; waiting for its end")
+            told = True
+            time.sleep(_PAUSE)
         return False
 
 
@@ -143,12 +142,13 @@ class Result:
 
 def _run(command: Sequence[str], log: IO[bytes], request: Request) -> int:
     """Run a process that writes to `log`; in a group of its own, so that a signal reaches it once, from here."""
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, process_group=0)
+    alone: dict[str, Any] = {"process_group": 0} if os.name != "nt" else {}
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, **alone)
     passed_on = False
     while True:
         try:
             return process.wait(_PAUSE)
         except subprocess.TimeoutExpired:
             if request.signal and not passed_on:
-                process.send_signal(request.signal)
+                process.send_signal(request.signal if os.name != "nt" else signal.SIGTERM)
                 passed_on = True

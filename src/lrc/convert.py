@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from lrc.account import Account
 from lrc.alpaca import dump_records, to_record
@@ -11,7 +12,7 @@ from lrc.datafile import read_questions
 from lrc.duplicates import find_duplicates
 from lrc.errors import DataError, OutputError
 from lrc.layouts import Layout
-from lrc.manifest import SUFFIX, refuse_set, write_set
+from lrc.manifest import SUFFIX, is_finished, refuse_set, write_set
 from lrc.neighbours import group_passages
 from lrc.output import new_folder
 from lrc.plan import Part, Plan, clashes, plan_parts
@@ -54,10 +55,14 @@ def convert(
     groups = group_passages(question.passage for question in source.questions)
     plan = Plan(validation_fraction, folds, seed)
     parts = plan_parts(source, groups, plan)
-    _refuse_outputs(file, output_dir, parts, force=force)
     findings = (*source.findings, *find_duplicates(source.questions, groups, file.name))
     account = Account(source, findings, groups, plan, parts)
-    _write(account, layout, output_dir, force=force)
+    facts = account.facts() | {"layout": layout}
+    if not force and is_finished(output_dir, file.stem, [part.name for part in parts], facts):
+        print(f"{output_dir}: {file.name} is converted already, with the same flags; nothing to do")
+        return
+    _refuse_outputs(file, output_dir, parts, force=force)
+    _write(account, layout, facts, output_dir, force=force)
     print(*account.lines(output_dir), sep="\n")
 
 
@@ -78,11 +83,10 @@ def _refuse_outputs(file: Path, folder: Path, parts: Sequence[Part], *, force: b
     refuse_set(folder, [*(part.name for part in parts), file.stem + SUFFIX], force=force)
 
 
-def _write(account: Account, layout: Layout, folder: Path, *, force: bool) -> None:
+def _write(account: Account, layout: Layout, facts: dict[str, Any], folder: Path, *, force: bool) -> None:
     """Write all files. A folder that does not exist yet appears with all of them in it."""
     questions, stem = account.source.questions, account.source.path.stem
     total = sum(counts.total() for counts in account.answers.values())
-    facts = account.facts() | {"layout": layout}
     with track("writing", total) as advance:
         texts = {part.name: _text(part.of(questions), layout, advance) for part in account.parts}
         if folder.exists() or folder.is_symlink():

@@ -14,6 +14,7 @@ from typing import Any
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, HTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
+from lrc.connection import go_offline_if_alone
 from lrc.contents import contents_sum
 from lrc.errors import ModelError
 from lrc.weights import BIN_INDEX, INDEX, Checkpoint
@@ -53,6 +54,7 @@ def find_base(name: str, revision: str | None = None, flag: str = "--base-model"
     if not folder.is_dir():
         if folder.is_absolute() or name.startswith(".") or name.count("/") > 1:
             raise ModelError(f"{name}: no such folder; say where the base model is with {flag}")
+        go_offline_if_alone(name)
         folder = _fetch(name, revision, flag)
     if not (folder / CONFIG).is_file():
         raise ModelError(f"{name}: no {CONFIG}; name a folder that holds a model")

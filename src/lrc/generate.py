@@ -7,16 +7,20 @@ from lrc.installed import check_installed_or_exit
 if __name__ == "__main__":
     check_installed_or_exit()  # before the imports, which an old package would end in a traceback
 
+import hashlib
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from lrc.alpaca import Record
 from lrc.answering import answer, facts, load_scorer, read_askable, write_scores
 from lrc.asking import Asking
+from lrc.finished import DONE, is_finished, refuse_strange, remember
 from lrc.output import refuse_existing, refuse_file
 from lrc.progress import say
 from lrc.sidefile import SideFile, remove_beside
-from lrc.submission import write_submission
+from lrc.submission import submission, write_submission
 from lrc.together import claimed_together, processes
 
 
@@ -33,9 +37,10 @@ def generate(
     Raises:
         LrcError: the model, the data or the output stands in the way; nothing is written then.
     """
-    refuse_file(output, data, force=force)
+    refuse_file(output, data, force=True)  # whether they may be overwritten turns out below
     if scores is not None:
-        refuse_file(scores, data, output, force=True)  # whether it may be overwritten turns out below
+        refuse_file(scores, data, output, force=True)
+    refuse_strange(output, _asked(model, data, asking, scores), force=force)
     records = read_askable(data)
     with claimed_together(output):
         _generate(model, data, output, records, asking, scores, force=force)
@@ -51,10 +56,14 @@ def _generate(
     *,
     force: bool,
 ) -> None:
-    refuse_existing(output, force=force)  # it may have come while the data were read
-    state = processes()
+    asked, state = _asked(model, data, asking, scores), processes()
     side = SideFile.beside(output, [facts(model, asking, data), str(scores)], state.process_index)
     begun = side.exists  # then these scores, where they are there, are this run's
+    if not force and is_finished(output, asked, side.key):
+        if state.is_main_process:
+            print(f"{output}: {DONE}")
+        return
+    refuse_existing(output, force=force)
     if scores is not None:
         refuse_existing(scores, force=force or begun)
     found = answer(load_scorer(model, asking), records, side)
@@ -62,12 +71,20 @@ def _generate(
         return
     if scores is not None:
         write_scores(scores, records, found, force=force or begun)
-    write_submission(output, [record.id for record in records], [score.prediction for score in found], force=force)
+    ids, answers = [record.id for record in records], [score.prediction for score in found]
+    content = hashlib.sha256(submission(ids, answers)).hexdigest()
+    remember(output, asked, side.key, content, *filter(None, [scores]))
+    write_submission(output, ids, answers, force=force)
     remove_beside(output)
     if asking.votes > 1:
         share = sum(score.consistent for score in found) / len(found)
         say(f"consistency: {share:.4f} of the questions have one answer under all option orders")
     print(f"{output}: {len(found)} answers")
+
+
+def _asked(model: str, data: Path, asking: Asking, scores: Path | None) -> dict[str, Any]:
+    """The words of the command, as `lrc.cli` has them."""
+    return {"model": model, "data": data, "scores": scores, **asdict(asking)}
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -66,13 +67,21 @@ def staged(folder: Path, repo_id: str) -> Iterator[Path]:
             if name in CLEANED and ((folder / name).is_file() or (name == RUN_FILE and read_run(folder))):
                 (stage / name).write_text(_cleaned(folder, name), encoding="utf-8")
             elif (folder / name).is_file():
-                (stage / name).symlink_to((folder / name).resolve())
+                _put(folder / name, stage / name)
         (stage / CARD).write_text(str(model_card(folder, repo_id)), encoding="utf-8")
         texts = [file for file in sorted(stage.iterdir()) if file.suffix in TEXTS]
         vocabularies = [file for file in texts if file.name in VOCABULARIES]
         refuse_leaks([file for file in texts if file not in vocabularies], _private_paths(folder))
         refuse_leaks(vocabularies)  # in which `/root` is a word
         yield stage
+
+
+def _put(file: Path, place: Path) -> None:
+    """Have a file, which may be large, in another place as well; Windows links only for those who may."""
+    try:
+        place.symlink_to(file.resolve())
+    except OSError:
+        shutil.copyfile(file, place)
 
 
 def publish_folder(folder: Path, repo_id: str, private: bool, endpoint: str | None = None) -> str:

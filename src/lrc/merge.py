@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import shutil
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
 from lrc.adapter import read_adapter_config
 from lrc.errors import MachineError, ModelError, OutputError
-from lrc.fingerprint import CONFIG, TOKENIZER_FILES, VOCABULARIES, find_base, read_json, verify_base
+from lrc.fingerprint import CONFIG, TOKENIZER_FILES, VOCABULARIES, find_base, fingerprint_base, read_json, verify_base
+from lrc.finished import DONE, content_of, is_finished, key_of, refuse_strange, remember
 from lrc.graft import Graft, NotStreamed
+from lrc.manifest import checksum
 from lrc.memory import available_memory, size
 from lrc.merged import float32_bytes, write_streamed, write_whole
 from lrc.models import check_tokens, load_config, load_tokenizer
@@ -49,11 +52,17 @@ def merge(
     Raises:
         LrcError: an input cannot be used, the output exists, or memory or disk do not suffice.
     """
-    refuse_existing(output_dir, force=force)
+    asked = {"adapter": adapter, "base_model": base_model, "dtype": dtype, "verify": verify}
+    refuse_strange(output_dir, asked, force=force)
     base = _base_of(adapter, base_model)
     _refuse_inputs_as_output(output_dir, adapter, base)
     _refuse_tokens(adapter, base)
     _recognise(adapter, base)
+    key = _key(adapter, base, dtype)
+    if not force and is_finished(output_dir, asked, key):
+        print(f"{output_dir}: {DONE}")
+        return
+    refuse_existing(output_dir, force=force)
     target = getattr(torch, dtype) if dtype else None
     weights = Checkpoint(base)
     _require_disk(output_dir, weights, target)
@@ -63,7 +72,15 @@ def merge(
         told = "logits not compared (--no-verify)"
         if verify:
             told = _verify(folder, output_dir, base, adapter, weights)
+        remember(output_dir, asked, key, content_of(folder))
     print(f"{output_dir}: merged, {changed} tensors changed; every tensor was read back and is finite; {told}")
+
+
+def _key(adapter: Path, base: Path, dtype: str | None) -> str:
+    """Of all that a merged model depends on."""
+    sums = {file.name: checksum(file) for file in sorted(adapter.iterdir()) if file.is_file()}
+    software = [version(name) for name in ("lrc", "torch", "transformers", "peft")]
+    return key_of([sums, fingerprint_base(str(base)), dtype, software])
 
 
 def _base_of(adapter: Path, base_model: str | None) -> Path:

@@ -23,6 +23,7 @@ from transformers import (
 from transformers.utils import cached_file
 from transformers.utils.logging import disable_progress_bar
 
+from lrc.connection import go_offline_if_alone
 from lrc.errors import ModelError
 from lrc.lastlayer import prune_last_layer
 from lrc.weights import ADAPTER_BIN, ADAPTER_WEIGHTS, unpickle_tensors
@@ -210,6 +211,7 @@ def _loading(name: str, what: str) -> Any:
     if not name:
         raise ModelError(f"no {what} was named; give model_name_or_path")
     silence_bars()
+    go_offline_if_alone(name)
     try:
         yield
     except (HFValidationError, LocalEntryNotFoundError, OSError) as error:

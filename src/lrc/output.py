@@ -96,7 +96,9 @@ def new_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
 
 def flush(path: Path) -> None:
     """Have the operating system put a file's bytes, or a folder's names, on the disk."""
-    handle = os.open(path, os.O_RDONLY)
+    if os.name == "nt" and path.is_dir():
+        return  # Windows opens none
+    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

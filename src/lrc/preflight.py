@@ -16,6 +16,7 @@ from typing import Any
 from lrc.errors import DataError, LrcError, RecipeError
 from lrc.launch import check_launch
 from lrc.manifest import checksum
+from lrc.progress import escape_what_is_not_encodable
 from lrc.recipe import read_given
 from lrc.refusal import is_first, several_processes
 from lrc.resume import differences
@@ -45,6 +46,7 @@ def preflight_or_exit(words: Sequence[str]) -> None:
 
     What is wrong goes to stderr, and the status is 1.
     """
+    escape_what_is_not_encodable()
     try:
         check_launch()
         if not several_processes() or is_first():
@@ -73,7 +75,7 @@ def _recipe_file(name: str = "") -> Path:
 
 def _data_files(given: Mapping[str, Any]) -> dict[str, Path]:
     """The files that would be read, by the key that names them."""
-    named = {key: given.get(key) for key in ROLES}
+    named = {key: given[key] for key in ROLES if isinstance(given.get(key), str)}
     fold = given.get("fold")
     return {
         key: Path(file if fold is None else fold_file(file, fold, ROLES[key])) for key, file in named.items() if file

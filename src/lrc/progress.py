@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from typing import Any, Protocol
 
 SECONDS_BETWEEN_LINES = 5.0
@@ -26,6 +27,13 @@ def silence() -> None:
     """Show no progress from here on (`--quiet`, and every process but the first)."""
     global _quiet
     _quiet = True
+
+
+def escape_what_is_not_encodable() -> None:
+    """Have a terminal that knows no Chinese, or not all of it, get escapes rather than an exception."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def say(line: str) -> None:

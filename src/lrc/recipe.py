@@ -31,6 +31,7 @@ REQUIRED = {
 NAMES = ("validation_file", "model_revision", "resume_from_checkpoint")
 COMMAND_LINE = "command line"
 SECRETS = ("hub_token", "push_to_hub_token", "hf_token", "token", "use_auth_token")
+_TOLD_WITH_CARD = 4  # shipped files that a name may stand for, each told with what it is for
 # What is read by other verbs, and taken for a recipe by mistake.
 TABLES = (".xlsx", ".xlsm", ".xls", ".xlsb", ".ods", ".csv", ".tsv", ".jsonl")
 
@@ -195,8 +196,8 @@ def _find(name: str, kind: str, folder: str) -> Path:
     if short in shipped:
         return shipped[short]
     near = _alike(short, shipped)
-    if not near:
-        raise RecipeError(f"{name}: no such {kind}; give a YAML file, or one of {', '.join(shipped)}")
+    if not 0 < len(near) <= _TOLD_WITH_CARD:
+        raise RecipeError(f"{name}: no such {kind}; give a YAML file, or one of {', '.join(near or shipped)}")
     named = [repr(one) if len(near) == 1 else f"{one!r} ({_about(shipped[one])})" for one in near]
     raise RecipeError(f"{name}: no such {kind}; did you mean {' or '.join(named)}?")
 
@@ -207,7 +208,9 @@ def _alike(name: str, shipped: Sequence[str] | dict[str, Path]) -> list[str]:
     parts = {one: one.lower().replace("_", "-").replace("/", "-").split("-") for one in shipped}
     whole = [one for one in shipped if one.startswith(f"{name.lower()}/")]
     holding = [one for one, split in parts.items() if set(words.split("-")) <= set(split)]
-    return whole or holding[:4] or get_close_matches(name, list(shipped), n=1)
+    # The plainest first: one GPU before several.
+    holding.sort(key=lambda one: ("multi" in one, len(parts[one])))
+    return whole or holding or get_close_matches(name, list(shipped), n=1)
 
 
 def _about(path: Path) -> str:

@@ -53,6 +53,7 @@ DECIDED_BY_EVALUATION = ("load_best_model_at_end", "early_stopping_patience")
 LENGTH = ("max_steps", "num_train_epochs")
 
 PROCESSES = "world_size"
+WHOLE = "contents_sha256"  # of a base's tensors; runs of older releases lack it
 # These three stand by themselves in the run, as resolved.
 _PROMPT = ("template", "answer_style", "list_options")
 
@@ -133,9 +134,11 @@ def _of_contents(then: Run, now: Run) -> Iterator[Difference]:
     for what, before, after in pairs:
         # What either of the two did not record, or could not, is not compared.
         known = [key for key in before.keys() & after.keys() if key.endswith("sha256") and before[key] and after[key]]
+        if WHOLE in known:  # covers what `weights_sha256` takes samples of
+            known.remove("weights_sha256")
         for key in sorted(known):
             if before[key] != after[key]:
-                part = key.removesuffix("sha256").strip("_") or "files"
+                part = "weights" if key == WHOLE else key.removesuffix("sha256").strip("_") or "files"
                 was, now_is = (f"{one.get('name', '')} ({key} {one[key][:12]}…)".strip() for one in (before, after))
                 cure = "set model_name_or_path to the one that it began with"
                 yield Difference(f"the {what}'s {part}", was, now_is, cure)

@@ -152,9 +152,10 @@ def _asking(values: Values) -> Iterator[str]:
 
 
 def _contrast(values: Values) -> Iterator[str]:
-    if not 0 <= values["option_contrast"] <= 1:
-        yield f"option_contrast is {values['option_contrast']}, expected 0 to 1"
-    elif values["option_contrast"] and values["answer_style"] == "digit":
+    part = values["option_contrast"] or 0.0
+    if not 0 <= part <= 1:
+        yield f"option_contrast is {part}, expected 0 to 1"
+    elif part and values["answer_style"] == "digit":
         yield "option_contrast compares the texts of options; set answer_style: text, or remove it"
 
 

@@ -37,7 +37,7 @@ from lrc.ingredients import adapter_of, base_of, check_modules, settle_length
 from lrc.models import check_size, check_vocabulary, load_config, load_tokenizer
 from lrc.outcomes import OUTCOMES_FILE, Outcome, write_outcomes
 from lrc.preflight import split
-from lrc.progress import say, silence
+from lrc.progress import escape_what_is_not_encodable, say, silence
 from lrc.prompt import Prompt
 from lrc.recipe import Recipe, load_recipe
 from lrc.refusal import errors_told
@@ -297,6 +297,7 @@ def _checkpoint(recipe: Recipe, folder: RunFolder) -> str | None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run `--config RECIPE [--key value …]`; exit 1 with a line a finding where something is refused."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    escape_what_is_not_encodable()
     warnings.simplefilter("ignore", FutureWarning)  # of what upstream will rename
     try:
         with errors_told("lower lora_r or max_length, or quantize the base model"):

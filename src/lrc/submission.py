@@ -6,6 +6,7 @@ import csv
 import re
 from collections import Counter
 from collections.abc import Sequence
+from io import StringIO
 from pathlib import Path
 
 from lrc.errors import DataError
@@ -25,10 +26,17 @@ def write_submission(path: Path, ids: Sequence[str], answers: Sequence[int], *, 
     Raises:
         OutputError: `path` exists and `force` is false, or the file system refuses.
     """
-    with new_file(path, force=force) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(HEADER)
-        writer.writerows(zip(ids, answers, strict=True))
+    with new_file(path, force=force) as temporary:
+        temporary.write_bytes(submission(ids, answers))
+
+
+def submission(ids: Sequence[str], answers: Sequence[int]) -> bytes:
+    """What such a file holds."""
+    text = StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(HEADER)
+    writer.writerows(zip(ids, answers, strict=True))
+    return text.getvalue().encode()
 
 
 def read_submission(path: Path) -> list[tuple[str, int]]:

@@ -6,6 +6,7 @@ import logging
 import os
 import shlex
 import signal
+import subprocess
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -59,7 +60,13 @@ def _launch(words: Sequence[str]) -> int:
         command, environment = prepare_simple_launcher_cmd_env(args)
         environment["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(_cores()))
         sys.stdout.flush()
+        if os.name == "nt":  # where a program cannot take another's place
+            return subprocess.run(command, env=environment).returncode
         os.execvpe(command[0], command, environment)
+    if os.name == "nt":
+        raise MachineError(
+            f"{args.config_file}: several processes train under Linux only; use WSL2, or --accelerate-config single_gpu"
+        )
     os.environ.setdefault("OMP_NUM_THREADS", str(max(_cores() // max(args.num_processes or 1, 1), 1)))
     return _watch(launch, launch.launch_command_parser().parse_args(list(words)))
 
