@@ -135,7 +135,7 @@ def _of_contents(then: Run, now: Run) -> Iterator[Difference]:
         # What either of the two did not record, or could not, is not compared.
         known = [key for key in before.keys() & after.keys() if key.endswith("sha256") and before[key] and after[key]]
         if WHOLE in known:  # covers what `weights_sha256` takes samples of
-            known.remove("weights_sha256")
+            known = [key for key in known if key != "weights_sha256"]
         for key in sorted(known):
             if before[key] != after[key]:
                 part = "weights" if key == WHOLE else key.removesuffix("sha256").strip("_") or "files"
