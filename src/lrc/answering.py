@@ -15,8 +15,9 @@ from typing import Any
 from accelerate.utils import gather_object
 
 from lrc.alpaca import Record
-from lrc.datafile import read_records
+from lrc.datafile import stream_records
 from lrc.errors import DataError, ModelError, RecipeError
+from lrc.findings import tell
 from lrc.fingerprint import CONFIG, find_base, fingerprint_base, read_json, verify_base
 from lrc.graft import Graft, NotStreamed
 from lrc.manifest import checksum
@@ -25,6 +26,7 @@ from lrc.output import new_file
 from lrc.progress import Advance, say, silence, track
 from lrc.prompt import Prompt, question_of
 from lrc.quantization import as_trained
+from lrc.refusal import is_first
 from lrc.run import Run, lists_options, read_run
 from lrc.scoring import OptionScores, Scorer, chunks
 from lrc.sidefile import SideFile
@@ -215,13 +217,19 @@ def facts(model: str, asking: Asking, data: Path) -> list[Any]:
     return [base, sums, named, runs, state.num_processes, state.device.type, software]
 
 
-def read_askable(path: Path) -> list[Record]:
-    """Read records that can be answered.
+def read_askable(path: Path, sheet: str | None = None, columns: Mapping[str, str] | None = None) -> list[Record]:
+    """Read records that can be answered, and tell on stderr what was found in their file.
+
+    Args:
+        sheet: the sheet of a workbook; the first visible one by default.
+        columns: see `datafile.read_questions`.
 
     Raises:
         DataError: the file cannot be read, or a record is no question with options.
     """
-    records = read_records(path)
+    records = list(found := stream_records(path, sheet, columns))
+    if is_first():
+        tell(found.findings)
     for record in records:
         try:
             question_of(record)

@@ -19,7 +19,7 @@ from lrc.findings import Finding
 from lrc.questions import MAX_OPTIONS, MIN_OPTIONS, Question
 from lrc.workbook import Workbook
 
-_SKIP = "correct it, or leave the question out with --on-error skip"
+_SKIP = "correct it"
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def read_c3(content: list[Any], path: Path) -> Workbook:
         except ValueError as error:
             findings.append(Finding("error", "c3-question", path.name, f"id {one.id} {error}; {_SKIP}", one.row))
     if findings and not labelled:
-        raise DataError(*map(str, findings))
+        raise DataError(*findings)
     for place, question in enumerate(questions):
         if bare := without_enumeration(question.options):
             questions[place] = replace(question, options=bare)

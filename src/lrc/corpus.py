@@ -21,9 +21,10 @@ from lrc.datafile import refuse_pipe
 from lrc.errors import DataError
 from lrc.fitting import Account, Fitting
 from lrc.manifest import checksum, refuse_incomplete
-from lrc.progress import Advance, track
+from lrc.progress import Advance, say, track
 from lrc.prompt import Prompt, reordered
 from lrc.questions import option_orders
+from lrc.refusal import is_first
 from lrc.tokencache import cached, entry_name, tokenizer_digest
 from lrc.tokenizing import read_tokens, write_tokens
 from lrc.tokentable import Numbering, StoredRecords, hold_table, make_table
@@ -93,6 +94,9 @@ def read_corpus(
 
     entry = cached(name, make, first=first)
     dataset, account = read_tokens(entry)
+    if is_first():
+        for line in account.findings:
+            say(line)
     return Corpus(StoredRecords(dataset), account.shortened, account.skipped, dataset, sha256, reused=not made)
 
 

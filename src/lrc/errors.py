@@ -12,17 +12,29 @@ A finding is one line that gives the place, the value and the cure:
 Wrong usage of the command line is click's ``UsageError``, exit status 2.
 """
 
+from lrc.findings import Finding
+
 
 class LrcError(Exception):
     """Something in the user's input, recipe, model or machine is wrong.
 
     Args:
-        *findings: one line each; a command prints every one of them on stderr.
+        *findings: each a `Finding`, or its line; a command prints every one of them on stderr.
+
+    Attributes:
+        found: the findings; one that was given as a line has no file and no row.
+        findings: their lines.
     """
 
-    def __init__(self, *findings: str) -> None:
-        self.findings = tuple(" ".join(finding.splitlines()) for finding in findings)
-        super().__init__("\n".join(self.findings))
+    def __init__(self, *findings: str | Finding) -> None:
+        self.found = tuple(
+            one if isinstance(one, Finding) else Finding("error", "refused", "", one) for one in findings
+        )
+        self.findings = tuple(map(str, self.found))
+        super().__init__(*findings)  # what it is made of again where another process sends it
+
+    def __str__(self) -> str:
+        return "\n".join(self.findings)
 
 
 class DataError(LrcError):

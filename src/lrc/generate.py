@@ -7,7 +7,7 @@ from lrc.installed import check_installed_or_exit
 if __name__ == "__main__":
     check_installed_or_exit()  # before the imports, which an old package would end in a traceback
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lrc.alpaca import Record
@@ -20,7 +20,15 @@ from lrc.together import claimed_together, processes
 
 
 def generate(
-    model: str, data: Path, output: Path, *, asking: Asking, scores: Path | None = None, force: bool = False
+    model: str,
+    data: Path,
+    output: Path,
+    *,
+    asking: Asking,
+    scores: Path | None = None,
+    sheet: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    force: bool = False,
 ) -> None:
     """Write the submission of a workbook's or a JSON file's questions, a line a question, in the file's order.
 
@@ -28,6 +36,8 @@ def generate(
 
     Args:
         scores: where to write every option's score, as JSON lines.
+        sheet: the sheet of a workbook; the first visible one by default.
+        columns: see `datafile.read_questions`.
 
     Raises:
         LrcError: the model, the data or the output stands in the way; nothing is written then.
@@ -35,7 +45,7 @@ def generate(
     refuse_file(output, data, force=force)
     if scores is not None:
         refuse_file(scores, data, output, force=True)  # whether it may be overwritten turns out below
-    records = read_askable(data)
+    records = read_askable(data, sheet, columns)
     with claimed_together(output):
         _generate(model, data, output, records, asking, scores, force=force)
 

@@ -12,7 +12,6 @@ from lrc.cleaning import collapse
 from lrc.findings import Finding
 from lrc.questions import Question
 
-_DITTO = re.compile(r"[\s(（「]*[同如承](?:上|前)(?:一?[題题文篇段]|文章|短文)?[\s)）」。.]*|〃|″")
 _NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 _NUMBER_LINE = re.compile(r"^[0-9][0-9.]*$", re.MULTILINE)
 _FIRST_SERIAL, _LAST_SERIAL = 20_000, 60_000  # 1954 to 2064, where the text writes the date out
@@ -26,7 +25,7 @@ Suspicion = tuple[str, str]  # kind, text
 def suspect(questions: Iterable[Question], file: str) -> list[Finding]:
     """Look at each question for itself.
 
-    Kinds: `ditto-passage` (同上), `ambiguous-answer` (the right option's text stands twice),
+    Kinds: `ambiguous-answer` (the right option's text stands twice),
     `duplicate-option`, `percent-lost`, `date-serial`, `time-serial`, `fraction-lost` (a spreadsheet turned
     36.4%, 5/19, 16:17 or 1/3 into a number) and `long-decimal`.
 
@@ -41,8 +40,6 @@ def suspect(questions: Iterable[Question], file: str) -> list[Finding]:
 
 
 def _suspicions(question: Question) -> Iterator[Suspicion]:
-    if len(question.passage) < 12 and _DITTO.fullmatch(question.passage):
-        yield "ditto-passage", f"文章 is {question.passage}; put the passage itself there"
     options = question.options
     # One look at all options is cheap, and tells of most questions that there is no more to look at.
     joined = "\n".join(options)

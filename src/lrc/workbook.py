@@ -7,7 +7,7 @@ labelled row bad is a warning there, and only its ids can refuse it.
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,17 +16,18 @@ from lrc.answers import understand
 from lrc.commas import open_csv
 from lrc.conflicts import find_conflicts
 from lrc.errors import DataError
-from lrc.findings import Finding
+from lrc.findings import Finding, shortened
 from lrc.jsonlines import open_objects
 from lrc.questions import MIN_OPTIONS, Question
 from lrc.rows import Draft, Row, read_rows
 from lrc.sheet import open_sheet
 from lrc.suspicions import suspect
 from lrc.tables import WHOLE_ROW, Table
+from lrc.unread import find_lost, name_unread
 
 Fault = tuple[int, str, str]  # column, kind, and the text that follows the column's name
 SUFFIXES = (".xlsx", ".xlsm", ".csv", ".jsonl")
-_EMPTY = "is empty; fill it in, or leave the row out with --on-error skip"
+_EMPTY = "is empty; fill it in"
 
 
 @dataclass(frozen=True)
@@ -48,13 +49,19 @@ class Workbook:
         """The findings that make a row bad."""
         return tuple(finding for finding in self.findings if finding.level == "error")
 
+    @property
+    def remarks(self) -> tuple[Finding, ...]:
+        """The findings that leave every row as good as it was: warnings, notes and repairs."""
+        return tuple(finding for finding in self.findings if finding.level != "error")
 
-def read_workbook(path: Path, sheet: str | None = None) -> Workbook:
+
+def read_workbook(path: Path, sheet: str | None = None, columns: Mapping[str, str] | None = None) -> Workbook:
     """Read an .xlsx workbook, a .csv file, a .jsonl file, or a .json file with an array of such objects.
 
     Args:
         path: the file; the ending of its name tells what it is.
-        sheet: the sheet to read; the first one by default.
+        sheet: the sheet to read; the first visible one by default.
+        columns: headers by what they are, where lrc does not know them: `{"文章": "短文"}`.
 
     Raises:
         DataError: the file is no table of questions at all: missing, of another format or encoding, encrypted
@@ -62,7 +69,7 @@ def read_workbook(path: Path, sheet: str | None = None) -> Workbook:
             ids that are missing or stand twice.
     """
     with _without_collector():
-        return _read(path, sheet)
+        return _read(path, sheet, columns or {})
 
 
 @contextmanager
@@ -77,19 +84,25 @@ def _without_collector() -> Iterator[None]:
             gc.enable()
 
 
-def _read(path: Path, sheet: str | None) -> Workbook:
+def _read(path: Path, sheet: str | None, columns: Mapping[str, str]) -> Workbook:
     try:
         with _open(path, sheet) as table:
-            draft = read_rows(table)
+            draft = read_rows(table, columns)
     except OSError as error:
         raise DataError(f"{path.name}: {error.strerror or error}; check its name and permissions") from error
     if table.other_sheets and sheet is None:
         others = ", ".join(table.other_sheets)
         draft.find("warning", "other-sheets", f"sheet {table.sheet} was read, not {others}; choose with --sheet")
-    columns = draft.columns
-    labelled = columns.answer is not None and any(
-        row.answer or columns.answer in draft.troubles.get(row.number, ()) for row in draft.rows
+    answer = draft.columns.answer
+    labelled = answer is not None and any(
+        row.answer or answer in draft.troubles.get(row.number, ()) for row in draft.rows
     )
+    lost = list(
+        find_lost(draft.file, draft.header_row, draft.columns, draft.unread, len(draft.rows), labelled=labelled)
+    )
+    if any(finding.level == "error" for finding in lost):
+        raise DataError(*(finding for finding in lost if finding.level == "error"))
+    draft.findings += [*name_unread(draft.file, draft.columns, draft.unread), *lost]
     rows_read = len(draft.rows)
     _drop_empty_options(draft)
     questions = _labelled(draft) if labelled else _unlabelled(draft)
@@ -161,7 +174,7 @@ def _unlabelled(draft: Draft) -> list[Question]:
     for row in _consumed(draft.rows):
         for column, kind, text in _faults(draft, row):
             if column == WHOLE_ROW:
-                raise DataError(f"{draft.file}, row {row.number}: {text}")
+                raise DataError(Finding("error", kind, draft.file, text, row.number))
             option = column in draft.columns.options
             cure = "it is never chosen" if option else "it is answered without"
             draft.find("warning", kind, f"{text.partition(';')[0]}; {cure}", row.number, column)
@@ -178,18 +191,20 @@ def _refuse_ids(draft: Draft) -> None:
         raise DataError(
             f"{draft.file}: no column ID or 題號; a test workbook needs one, or 正確答案 has to be filled in"
         )
-    header, first, findings = draft.header(column), dict[str, int](), []
+    header, first, findings = draft.header(column), dict[str, int](), list[Finding]()
     for row in draft.rows:
         trouble = draft.troubles.get(row.number, {}).get(column)
-        place = f"{draft.file}, row {row.number}: {header}"
         if trouble:
-            findings.append(f"{place} {trouble.text}")
+            text = trouble.text
         elif not row.id:
-            findings.append(f"{place} is empty; a test workbook needs an ID in every row")
+            text = "is empty; a test workbook needs an ID in every row"
         elif first.setdefault(row.id, row.number) != row.number:
-            findings.append(f"{place} is {row.id}, which row {first[row.id]} has too; give each row its own")
+            text = f"is {row.id}, which row {first[row.id]} has too; give each row its own"
+        else:
+            continue
+        findings.append(Finding("error", "test-id", draft.file, f"{header} {text}", row.number, header))
     if findings:
-        raise DataError(*findings)
+        raise DataError(*shortened(findings))
 
 
 def _faults(draft: Draft, row: Row) -> Iterator[Fault]:
