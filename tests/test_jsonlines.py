@@ -67,7 +67,7 @@ def test_a_test_file_needs_ids(tmp_path: Path) -> None:
         ({"question": None}, "row 1: question is empty"),
         ({"question": {"text": "?"}}, "row 1: question is a JSON object, expected text"),
         ({"article": ["一", "二"]}, "row 1: article is a JSON array, expected text"),
-        ({"options": ["甲", "乙", "丙"]}, "row 1: option4 is empty"),
+        ({"options": ["甲", "", "丙", "丁"]}, "row 1: option2 is empty"),
         ({"options": ["甲", "乙", 3, {}]}, "row 1: option4 is a JSON object, expected text"),
         ({"answer": 0}, "row 1: answer is 0, expected 1 to 4"),
     ],

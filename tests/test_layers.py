@@ -16,8 +16,9 @@ SOURCE = Path(lrc.__file__).parent
 # A new module has its place here: after all that it imports, before all that import it.
 LIGHT = """
     findings errors installed questions progress memory refusal claim output signals run
-    answers tables cells cleaning package expansion bookparts marks sheet commas jsonarray jsonlines headers
-    unread flags conflicts suspicions enumeration rows workbook layouts alpaca c3 manifest datafile neighbours
+    answers tables headers cells cleaning package expansion bookparts marks sheet opendocument binarysheet commas
+    jsonarray jsonlines
+    flags conflicts suspicions enumeration rows unread workbook layouts alpaca c3 manifest datafile neighbours
     duplicates splits plan account submission metrics lexical calibration curves charts outcomes labels fragments
     summary
 """

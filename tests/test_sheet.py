@@ -97,10 +97,13 @@ def test_an_error_cell_of_a_test_workbook_warns(tmp_path: Path) -> None:
 def test_merged_passages(tmp_path: Path) -> None:
     rows = [row(1), row(2), row(3), row(4)]
     path = write_xlsx(tmp_path / "a.xlsx", rows, change=lambda sheet: sheet.merge_cells("B3:B4"))
-    assert [question.row for question in read_workbook(path).questions] == [2, 3, 5]
-    assert findings(path) == [
-        "error: a.xlsx, row 4: 文章 is merged with the cells from row 3 on; unmerge and fill in each"
+    assert [(question.row, question.passage[:2]) for question in read_workbook(path).questions] == [
+        (2, "第1"),
+        (3, "第2"),
+        (4, "第2"),
+        (5, "第4"),
     ]
+    assert findings(path) == ["repair: a.xlsx, row 4: 文章 is merged with the cells from row 3 on; its text was taken"]
 
 
 def test_prefixed_names_and_cells_without_references(tmp_path: Path) -> None:
@@ -186,7 +189,7 @@ def test_other_formats(tmp_path: Path, content: bytes, message: str) -> None:
 def test_a_zip_that_is_no_workbook(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.xlsx", "w") as package:
         package.writestr("word/document.xml", "<x/>")
-    assert "not a workbook" in refusal(tmp_path / "a.xlsx")
+    assert "not an .xlsx workbook" in refusal(tmp_path / "a.xlsx")
 
 
 HOSTILE = """

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lrc.cleaning import collapse
+from lrc.datafile import json_kind, refuse_pipe, stream_records
 from lrc.duplicates import find_duplicates
 from lrc.errors import LrcError
 from lrc.findings import Finding, count_kinds, told
@@ -90,6 +91,7 @@ def _check(path: Path, sheet: str | None, columns: Mapping[str, str] | None) -> 
     try:
         if kind == "recipe":
             return _check_recipe(path)
+        refuse_pipe(path)
         if kind == "json":
             return _check_json(path, columns)
         return _check_table(read_workbook(path, sheet, columns), kind)
@@ -131,8 +133,6 @@ def _beyond_rows(book: Workbook) -> tuple[Finding, ...]:
 
 
 def _check_json(path: Path, columns: Mapping[str, str] | None) -> Checked:
-    from lrc.datafile import json_kind, stream_records
-
     if json_kind(path) == "table":
         return _check_table(read_workbook(path, columns=columns), "json")
     records = list(source := stream_records(path, columns=columns))

@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 
 from lrc.alpaca import Record, check_test_ids, load_records, to_record
 from lrc.c3 import read_c3
-from lrc.errors import DataError
+from lrc.errors import DataError, no_file
 from lrc.findings import Finding, shortened, tell
 from lrc.jsonarray import read_array
 from lrc.manifest import refuse_incomplete
@@ -84,12 +84,16 @@ def stream_records(path: Path, sheet: str | None = None, columns: Mapping[str, s
 
 
 def refuse_pipe(path: Path) -> None:
-    """Refuse what can be read only once, and may never begin or end.
+    """Refuse what is not there, and what can be read only once and may never begin or end.
 
     Raises:
-        DataError: the path is a pipe, a socket or a device.
+        DataError: the path is nothing, a folder, a pipe, a socket or a device.
     """
-    if path.exists() and not path.is_file() and not path.is_dir():
+    if not path.exists():
+        raise DataError(no_file(path))
+    if path.is_dir():
+        raise DataError(f"{path.name}: is a folder; give a file in it")
+    if not path.is_file():
         raise DataError(f"{path.name}: is a pipe or a device, and a file is read more than once; save it as a file")
 
 

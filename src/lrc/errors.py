@@ -12,6 +12,9 @@ A finding is one line that gives the place, the value and the cure:
 Wrong usage of the command line is click's ``UsageError``, exit status 2.
 """
 
+from difflib import get_close_matches
+from pathlib import Path
+
 from lrc.findings import Finding
 
 
@@ -35,6 +38,18 @@ class LrcError(Exception):
 
     def __str__(self) -> str:
         return "\n".join(self.findings)
+
+
+def no_file(path: Path) -> str:
+    """The line for a file that is not there, with the one in its folder whose name is nearest."""
+    try:
+        names = [one.name for one in path.parent.iterdir()]
+    except OSError:
+        return f"{path.name}: No such file or directory; there is no folder {path.parent}"
+    lower = {name.casefold(): name for name in names}
+    near = get_close_matches(path.name.casefold(), lower, n=1, cutoff=0.7)
+    cure = f"did you mean {path.parent / lower[near[0]]}?" if near else "check its name"
+    return f"{path.name}: No such file or directory; {cure}"
 
 
 class DataError(LrcError):

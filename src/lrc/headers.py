@@ -12,7 +12,7 @@ from functools import lru_cache
 from lrc.errors import DataError
 from lrc.findings import Finding
 from lrc.questions import MAX_OPTIONS, MIN_OPTIONS
-from lrc.tables import Table, TableRow
+from lrc.tables import Table, TableRow, letters
 
 ROLES = ("文章", "問題", *(f"選項{number}" for number in range(1, MAX_OPTIONS + 1)), "正確答案", "ID")
 LOOKED_AT = 20  # rows, among which the header is
@@ -84,16 +84,6 @@ class Header:
     findings: tuple[Finding, ...]
 
 
-def letters(column: int) -> str:
-    """A column as a spreadsheet calls it: 0 is A, 26 is AA."""
-    text = ""
-    column += 1
-    while column:
-        column, rest = divmod(column - 1, 26)
-        text = chr(ord("A") + rest) + text
-    return text
-
-
 def find_header(table: Table, rows: Sequence[TableRow], named: Mapping[str, str] | None = None) -> Header:
     """Find the header among the first rows: the first that has passage, question and options, alone or with the next.
 
@@ -109,8 +99,7 @@ def find_header(table: Table, rows: Sequence[TableRow], named: Mapping[str, str]
     """
     named = {role: normal(header) for role, header in (named or {}).items()}
     candidates = list(_candidates(rows, named))
-    whole = next((one for one in candidates if one.is_whole), None)
-    best = whole or max(candidates, key=lambda one: one.likeness, default=None)
+    best = _first_whole(candidates) or max(candidates, key=lambda one: one.likeness, default=None)
     if best is None:
         raise DataError(f"{table.file}: no rows, not even a header; add the questions{_elsewhere(table)}")
     if faults := list(_faults(table, best, named)):
@@ -130,6 +119,17 @@ def find_header(table: Table, rows: Sequence[TableRow], named: Mapping[str, str]
 def find_columns(table: Table, header: TableRow, named: Mapping[str, str] | None = None) -> Columns:
     """Find the columns by the headers in one row; see `find_header`."""
     return find_header(table, [header], named).columns
+
+
+def _first_whole(candidates: Sequence[_Candidate]) -> _Candidate | None:
+    """The first candidate that has all. A row above is a title, unless the two together have a column more."""
+    whole = [one for one in candidates if one.is_whole]
+    for one in whole:
+        if one.used - one.first == 1:
+            return next((two for two in whole if two.used == one.used and len(two.places) > len(one.places)), one)
+        if all(other.first != one.used - 1 for other in whole):
+            return one
+    return None
 
 
 def repeats(columns: Columns, cells: Sequence[str]) -> bool:
@@ -195,7 +195,7 @@ def _joined(upper: Sequence[str], lower: Sequence[str]) -> list[str]:
         over, under = (cells[place].strip() if place < len(cells) else "" for cells in (upper, lower))
         group = over or group
         both = f"{group}{under}"
-        if not under or (over and role_of(over) and not role_of(both)):
+        if not under or (role_of(over) and not role_of(under) and not role_of(both)):
             headers.append(over)
         else:
             headers.append(both if (role_of(both) or "").startswith("選項") else under)
@@ -272,7 +272,7 @@ def _faults(table: Table, found: _Candidate, named: Mapping[str, str]) -> Iterat
     for role, header in named.items():
         if role not in found.places:
             yield fault("no-column", f"no column {header} for {role}, only {shown}; correct --columns")
-    if not found.places and found.row.number:
+    if not found.likeness and found.row.number:
         need = "文章, 問題, 選項1, 選項2"
         yield fault(
             "no-header", f"is no header with {need} …, nor is one below it: {shown}; add one{_elsewhere(table)}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import NamedTuple
@@ -14,7 +14,6 @@ from lrc.errors import DataError
 from lrc.findings import Finding, Level
 from lrc.headers import LOOKED_AT, Columns, find_header, repeats
 from lrc.tables import WHOLE_ROW, Note, Table, TableRow
-from lrc.unread import Unread
 
 _REPAIRED = {
     "escape": "had _x…_ escapes; they were decoded",
@@ -39,6 +38,9 @@ _FOOTER = re.compile(
 )
 _LONGEST_FOOTER = 60  # characters; a passage is longer
 
+# An answer as it is written: 3, (B), 選項2, ②, 丙.
+_ANSWER = re.compile(r"[\s(（\[【]*(?:[選选][項项])?\s*[1-8１-８A-Ha-hＡ-Ｈ甲乙丙丁①-⑧](?:\.0)?[\s)）\]】.]*")
+
 
 class Row(NamedTuple):
     """One row's text, cleaned; empty where a cell is empty or in trouble."""
@@ -54,6 +56,24 @@ class Row(NamedTuple):
     def asks(self) -> bool:
         """Whether there is anything of a question in it."""
         return bool(self.question or self.answer or any(self.options))
+
+
+@dataclass
+class Unread:
+    """A column that is not read, and what its cells look like."""
+
+    filled: int = 0  # rows with something in it
+    options: int = 0  # of these without an answer, those where it is the text of an option
+    answers: int = 0  # and those where it could be the answer
+    different: set[str] = field(default_factory=set)
+
+    def look(self, text: str, options: Sequence[str]) -> None:
+        """Look at its cell in a row that has no answer."""
+        if text in options:
+            self.options += 1
+        if _ANSWER.fullmatch(text):
+            self.answers += 1
+            self.different.add(text)
 
 
 @dataclass
@@ -97,7 +117,8 @@ def read_rows(table: Table, named: Mapping[str, str] | None = None) -> Draft:
         draft.find("warning", "hidden-column", "is a hidden column; it was read", None, column)
     clean_row = _RowReader(draft)
     draft.rows = [clean_row(row) for row in _filled(chain(first[header.used :], rows), draft)]
-    _drop_footer(draft)
+    if header.row:  # JSON has no header, and nothing below its objects
+        _drop_footer(draft)
     if not draft.rows:
         others = (
             f", or choose another sheet with --sheet: {', '.join(table.other_sheets)}" if table.other_sheets else ""
@@ -111,7 +132,7 @@ def _filled(rows: Iterator[TableRow], draft: Draft) -> Iterator[TableRow]:
     empty: list[int] = []
     width = len(draft.columns.headers)
     for row in rows:
-        if not row.notes and not any(map(str.strip, row.cells)):
+        if not any(map(str.strip, row.cells)) and all(note.kind == "merged-cell" for note in row.notes.values()):
             empty.append(row.number)
             continue
         for number in empty:
@@ -210,7 +231,8 @@ class _RowReader:
                 continue
             if note.shown and column in self.filling:
                 cells[column] = note.shown
-                self.draft.find("repair", "merged-cell", f"{note.text}; its text was taken", row.number, column)
+                text = f"{note.text.partition(';')[0]}; its text was taken"
+                self.draft.find("repair", "merged-cell", text, row.number, column)
             elif note.level == "trouble":
                 self.draft.troubles.setdefault(row.number, {})[column] = note
                 if column != WHOLE_ROW:

@@ -41,3 +41,13 @@ class Table:
     rows: Iterator[TableRow]  # can be read once; empty rows are among them
     findings: tuple[Finding, ...] = ()  # about the file as a whole
     hidden: frozenset[int] = frozenset()  # columns
+
+
+def letters(column: int) -> str:
+    """A column as a spreadsheet calls it: 0 is A, 26 is AA."""
+    text = ""
+    column += 1
+    while column:
+        column, rest = divmod(column - 1, 26)
+        text = chr(ord("A") + rest) + text
+    return text

@@ -7,11 +7,11 @@ option or second passage is not known would be trained on without it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 
-from lrc.findings import Finding
+from lrc.findings import Finding, Level
 from lrc.headers import Columns, normal
+from lrc.rows import Draft, Unread
 
 _ANSWERS = re.compile(
     "答案|解答|解析|[詳详]解|正解|正答|正[確确](?!率)|answer|^ans|^keys?$|correct|solution|^gold|^labels?$|explanation"
@@ -23,77 +23,53 @@ _MORE_TEXT = re.compile(
     f"(?P<passage>文章|短文|[內内]文|文本|段落|passage|article|context|paragraph|text){_SIGN}"
     f"|(?P<question>問題|问题|題目|题目|題幹|题干|question){_SIGN}"
 )
-# An answer as it is written: 3, (B), 選項2, ②, 丙.
-_ANSWER = re.compile(r"[\s(（\[【]*(?:[選选][項项])?\s*[1-8１-８A-Ha-hＡ-Ｈ甲乙丙丁①-⑧](?:\.0)?[\s)）\]】.]*")
 _MOST = 0.8  # of the rows
 _TOLD = 10  # headers in the note
 
 
-@dataclass
-class Unread:
-    """A column that is not read, and what its cells look like."""
-
-    filled: int = 0  # rows with something in it
-    options: int = 0  # of these without an answer, those where it is the text of an option
-    answers: int = 0  # and those where it could be the answer
-    different: set[str] = field(default_factory=set)
-
-    def look(self, text: str, options: Sequence[str]) -> None:
-        """Look at its cell in a row that has no answer."""
-        if text in options:
-            self.options += 1
-        if _ANSWER.fullmatch(text):
-            self.answers += 1
-            self.different.add(text)
-
-
-def name_unread(file: str, columns: Columns, unread: dict[int, Unread]) -> Iterator[Finding]:
+def name_unread(draft: Draft) -> Iterator[Finding]:
     """The note that names the columns with anything in them that were not read."""
-    names = [columns.header(column) for column, one in unread.items() if one.filled]
+    names = [draft.columns.header(column) for column, one in draft.unread.items() if one.filled]
     if names:
         more = f" and {len(names) - _TOLD} more" if len(names) > _TOLD else ""
-        yield Finding("note", "unread-columns", file, f"columns not read: {', '.join(names[:_TOLD])}{more}")
+        yield Finding("note", "unread-columns", draft.file, f"columns not read: {', '.join(names[:_TOLD])}{more}")
 
 
-def find_lost(
-    file: str, row: int, columns: Columns, unread: dict[int, Unread], n_rows: int, *, labelled: bool
-) -> Iterator[Finding]:
+def find_lost(draft: Draft, *, labelled: bool) -> Iterator[Finding]:
     """What must not be passed over: answers of a workbook that would be read as a test workbook, options and text.
 
     Args:
-        row: of the header.
-        n_rows: how many rows there are.
         labelled: whether the workbook has answers.
     """
-    for column, one in unread.items():
+    for column, one in draft.unread.items():
         if one.filled:
-            header = columns.header(column)
-            for level, kind, text in _lost(column, header, columns, one, n_rows, labelled=labelled):
-                yield Finding("error" if level else "warning", kind, file, text, row, header)
+            header = draft.columns.header(column)
+            for level, kind, text in _lost(column, header, draft.columns, one, len(draft.rows), labelled=labelled):
+                yield Finding(level, kind, draft.file, text, draft.header_row, header)
 
 
 def _lost(
     column: int, header: str, columns: Columns, one: Unread, n_rows: int, *, labelled: bool
-) -> Iterator[tuple[bool, str, str]]:
+) -> Iterator[tuple[Level, str, str]]:
     name = normal(columns.headers[column])
     take = f"give --columns 正確答案={header}, or remove the column"
     if not labelled and _ANSWERS.search(name):
-        yield True, "unread-answers", f"{header} is not read and may hold the answers; {take}"
+        yield "error", "unread-answers", f"{header} is not read and may hold the answers; {take}"
     elif not labelled and one.options >= _MOST * max(one.filled, n_rows / 2):
-        yield True, "unread-answers", f"{header} is not read, and its cells are the texts of options; {take}"
+        yield "error", "unread-answers", f"{header} is not read, and its cells are the texts of options; {take}"
     elif not labelled and one.answers >= _MOST * max(one.filled, n_rows / 2) and 1 < len(one.different) <= 8:
         shown = ", ".join(sorted(one.different)[:4])
-        yield False, "unread-answers", f"{header} is not read and has {shown}; if these are the answers, {take}"
+        yield "warning", "unread-answers", f"{header} is not read and has {shown}; if these are the answers, {take}"
     if _MORE_OPTIONS.fullmatch(name) or _is_next_option(column, name, columns):
         yield (
-            True,
+            "error",
             "unread-option",
             f"{header} looks like an option and is not read; call it 選項{_next(columns)}, or remove it",
         )
     elif (found := _MORE_TEXT.fullmatch(name)) and not _is_named(found, columns):
         role = "文章" if found["passage"] else "問題"
         cure = f"put all of it into one column, or name that with --columns {role}=HEADER"
-        yield True, "unread-text", f"{header} looks like a part of {role} and is not read; {cure}"
+        yield "error", "unread-text", f"{header} looks like a part of {role} and is not read; {cure}"
 
 
 def _next(columns: Columns) -> int:

@@ -13,20 +13,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lrc.answers import understand
+from lrc.binarysheet import open_binary
 from lrc.commas import open_csv
 from lrc.conflicts import find_conflicts
-from lrc.errors import DataError
+from lrc.errors import DataError, no_file
 from lrc.findings import Finding, shortened
 from lrc.jsonlines import open_objects
+from lrc.opendocument import open_document
 from lrc.questions import MIN_OPTIONS, Question
 from lrc.rows import Draft, Row, read_rows
 from lrc.sheet import open_sheet
 from lrc.suspicions import suspect
 from lrc.tables import WHOLE_ROW, Table
-from lrc.unread import find_lost, name_unread
+from lrc.unread import ANSWERS_NAME, find_lost, name_unread
 
 Fault = tuple[int, str, str]  # column, kind, and the text that follows the column's name
-SUFFIXES = (".xlsx", ".xlsm", ".csv", ".jsonl")
+# .xls is refused by what it is.
+_SHEETS = {".xlsx": open_sheet, ".xlsm": open_sheet, ".xls": open_sheet, ".ods": open_document, ".xlsb": open_binary}
+_TEXTS, _OBJECTS = (".csv", ".tsv", ".txt"), (".jsonl", ".json")
+SUFFIXES = (".xlsx", ".xlsm", ".xlsb", ".ods", *_TEXTS, ".jsonl")
 _EMPTY = "is empty; fill it in"
 
 
@@ -56,7 +61,7 @@ class Workbook:
 
 
 def read_workbook(path: Path, sheet: str | None = None, columns: Mapping[str, str] | None = None) -> Workbook:
-    """Read an .xlsx workbook, a .csv file, a .jsonl file, or a .json file with an array of such objects.
+    """Read a workbook (.xlsx, .xlsb, .ods), a .csv or .tsv file, a .jsonl file, or a .json file with such objects.
 
     Args:
         path: the file; the ending of its name tells what it is.
@@ -88,23 +93,20 @@ def _read(path: Path, sheet: str | None, columns: Mapping[str, str]) -> Workbook
     try:
         with _open(path, sheet) as table:
             draft = read_rows(table, columns)
+    except FileNotFoundError as error:
+        raise DataError(no_file(path)) from error
     except OSError as error:
         raise DataError(f"{path.name}: {error.strerror or error}; check its name and permissions") from error
-    if table.other_sheets and sheet is None:
-        others = ", ".join(table.other_sheets)
-        draft.find("warning", "other-sheets", f"sheet {table.sheet} was read, not {others}; choose with --sheet")
     answer = draft.columns.answer
     labelled = answer is not None and any(
         row.answer or answer in draft.troubles.get(row.number, ()) for row in draft.rows
     )
-    lost = list(
-        find_lost(draft.file, draft.header_row, draft.columns, draft.unread, len(draft.rows), labelled=labelled)
-    )
-    if any(finding.level == "error" for finding in lost):
-        raise DataError(*(finding for finding in lost if finding.level == "error"))
-    draft.findings += [*name_unread(draft.file, draft.columns, draft.unread), *lost]
+    _account_for_unread(draft, labelled=labelled)
+    if table.other_sheets and sheet is None:
+        _account_for_sheets(table, draft, labelled=labelled)
     rows_read = len(draft.rows)
     _drop_empty_options(draft)
+    _drop_blank_ends(draft)
     questions = _labelled(draft) if labelled else _unlabelled(draft)
     draft.findings += suspect(questions, draft.file)
     draft.findings.sort(key=lambda finding: finding.row or 0)
@@ -113,15 +115,43 @@ def _read(path: Path, sheet: str | None, columns: Mapping[str, str]) -> Workbook
 
 def _open(path: Path, sheet: str | None) -> AbstractContextManager[Table]:
     suffix = path.suffix.lower()
-    if suffix not in (*SUFFIXES, ".json", ".xls"):
+    if suffix in _SHEETS:
+        return _SHEETS[suffix](path, sheet)
+    if suffix not in (*_TEXTS, *_OBJECTS):
         raise DataError(
-            f"{path.name}: not a workbook; expected a file named .xlsx, .csv or .jsonl, or JSON named .json"
+            f"{path.name}: not a workbook; expected a file named {', '.join(SUFFIXES)}, or JSON named .json"
         )
-    if suffix not in (".csv", ".jsonl", ".json"):
-        return open_sheet(path, sheet)
     if sheet is not None:
         raise DataError(f"{path.name}: a {suffix} file has no sheet {sheet}; leave out --sheet")
-    return open_csv(path) if suffix == ".csv" else open_objects(path)
+    return open_csv(path) if suffix in _TEXTS else open_objects(path)
+
+
+def _account_for_unread(draft: Draft, *, labelled: bool) -> None:
+    """Name the columns that were not read.
+
+    Raises:
+        DataError: one of them must not be passed over.
+    """
+    lost = list(find_lost(draft, labelled=labelled))
+    if errors := [finding for finding in lost if finding.level == "error"]:
+        raise DataError(*errors)
+    draft.findings += [*name_unread(draft), *lost]
+
+
+def _account_for_sheets(table: Table, draft: Draft, *, labelled: bool) -> None:
+    """Name the sheets that were not read.
+
+    Raises:
+        DataError: the workbook would be read as a test workbook, and one of them is called by answers.
+    """
+    other = next((name for name in table.other_sheets if ANSWERS_NAME.search(name)), None)
+    if other and not labelled:
+        raise DataError(
+            f"{table.file}: sheet {table.sheet} has no answers, and sheet {other} may hold them; put them into a "
+            f"column 正確答案, or give --sheet {table.sheet} to have it read without"
+        )
+    others = ", ".join(table.other_sheets)
+    draft.find("warning", "other-sheets", f"sheet {table.sheet} was read, not {others}; choose with --sheet")
 
 
 def _drop_empty_options(draft: Draft) -> None:
@@ -140,6 +170,21 @@ def _drop_empty_options(draft: Draft) -> None:
     draft.rows = [row._replace(options=row.options[:kept]) for row in draft.rows]
 
 
+def _drop_blank_ends(draft: Draft) -> None:
+    """Blanks at the end of a row's options are no options: 對/錯 beside questions with four."""
+    columns = draft.columns.options
+    for place, row in enumerate(draft.rows):
+        if row.options[-1]:
+            continue
+        troubled = draft.troubles.get(row.number, {})
+        kept = len(row.options)
+        while kept > MIN_OPTIONS and not row.options[kept - 1] and columns[kept - 1] not in troubled:
+            kept -= 1
+        if kept < len(row.options) and any(row.options):
+            draft.find("warning", "fewer-options", f"has {kept} options; those after 選項{kept} are empty", row.number)
+            draft.rows[place] = row._replace(options=row.options[:kept])
+
+
 def _consumed(rows: list[Row]) -> Iterator[Row]:
     """Each row in order, and gone afterwards: its memory is free for its question."""
     rows.reverse()
@@ -154,6 +199,9 @@ def _labelled(draft: Draft) -> list[Question]:
     for row in _consumed(draft.rows):
         answer = answers[row.answer]
         faults = [*_faults(draft, row), *_answer_faults(draft, row, answer)]
+        if _is_heading(draft, row):
+            text = f"has only 「{(row.passage or row.id)[:20]}」; fill in the rest, or delete the row"
+            faults = [(WHOLE_ROW, "no-question", text)]
         for column, kind, text in faults:
             draft.find("error", kind, text, row.number, column)
         if faults or answer is None:
@@ -166,6 +214,13 @@ def _labelled(draft: Draft) -> list[Question]:
     draft.findings += conflicts
     bad = {finding.row for finding in conflicts}
     return [question for question in questions if question.row not in bad]
+
+
+def _is_heading(draft: Draft, row: Row) -> bool:
+    """Whether a row is but a line of text between the questions."""
+    troubles = draft.troubles.get(row.number, {}).values()
+    text = row.passage or row.id
+    return bool(draft.header_row and text) and not row.asks and all(note.kind == "merged-cell" for note in troubles)
 
 
 def _unlabelled(draft: Draft) -> list[Question]:
