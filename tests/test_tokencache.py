@@ -16,6 +16,7 @@ from typing import Any
 
 import datasets
 import pytest
+import workbooks
 from questions import ask
 from small_models import save_tokenizer
 from transformers import AutoTokenizer
@@ -29,6 +30,7 @@ from lrc.prompt import Prompt
 from lrc.tinybase import make_base
 
 FORKED = multiprocessing.get_context("fork")
+HEADERS = (*workbooks.LABELLED, "備註")
 COUNT = 300  # more than a worker gets at a time
 
 
@@ -98,6 +100,17 @@ def test_a_second_run_reuses_what_the_first_has_made(reading: Reading, cache: Pa
     # A file of the same content under another name is the same data.
     copy = shutil.copy(reading.path, reading.path.with_name("b.json"))
     assert replace(reading, path=Path(copy))().reused
+
+
+def test_what_was_found_in_the_file_is_told_each_time(
+    reading: Reading, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = workbooks.write_xlsx(tmp_path / "a.xlsx", [[*workbooks.row(1), "x"], [*workbooks.row(2), ""]], HEADERS)
+    reading = replace(reading, path=path)
+    assert [reading().reused, reading().reused] == [False, True]
+    assert replace(reading, path=path.rename(tmp_path / "b.xlsx"))().reused
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note:")]
+    assert said == [f"note: {name}: columns not read: 備註" for name in ("a.xlsx", "a.xlsx", "b.xlsx")]
 
 
 def test_tokens_and_records_are_those_of_the_prompt(reading: Reading) -> None:

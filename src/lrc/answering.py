@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -17,7 +17,7 @@ from accelerate.utils import gather_object
 from lrc.alpaca import Record
 from lrc.datafile import stream_records
 from lrc.errors import DataError, ModelError, RecipeError
-from lrc.findings import tell
+from lrc.findings import Finding, tell
 from lrc.fingerprint import CONFIG, find_base, fingerprint_base, read_json, verify_base
 from lrc.graft import Graft, NotStreamed
 from lrc.manifest import checksum
@@ -217,19 +217,26 @@ def facts(model: str, asking: Asking, data: Path) -> list[Any]:
     return [base, sums, named, runs, state.num_processes, state.device.type, software]
 
 
-def read_askable(path: Path, sheet: str | None = None, columns: Mapping[str, str] | None = None) -> list[Record]:
-    """Read records that can be answered, and tell on stderr what was found in their file.
+def read_askable(
+    path: Path,
+    sheet: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    *,
+    told: Callable[[Iterable[Finding]], None] = tell,
+) -> list[Record]:
+    """Read records that can be answered, and tell what was found in their file.
 
     Args:
         sheet: the sheet of a workbook; the first visible one by default.
         columns: see `datafile.read_questions`.
+        told: what is done with the findings; by default they are printed on stderr.
 
     Raises:
         DataError: the file cannot be read, or a record is no question with options.
     """
     records = list(found := stream_records(path, sheet, columns))
     if is_first():
-        tell(found.findings)
+        told(found.findings)
     for record in records:
         try:
             question_of(record)

@@ -13,6 +13,7 @@ from lrc.errors import DataError, no_file
 from lrc.findings import Finding, shortened, tell
 from lrc.jsonarray import read_array
 from lrc.manifest import refuse_incomplete
+from lrc.refusal import is_first
 from lrc.workbook import Workbook, read_workbook
 
 
@@ -50,7 +51,8 @@ def read_records(path: Path, sheet: str | None = None, columns: Mapping[str, str
     """Read what is trained on or answered, all at once, and tell on stderr what was found; see `stream_records`."""
     records = stream_records(path, sheet, columns)
     held = list(records)
-    tell(records.findings)
+    if is_first():
+        tell(records.findings)
     return held
 
 
@@ -69,11 +71,14 @@ def stream_records(path: Path, sheet: str | None = None, columns: Mapping[str, s
             to answer of which two share an id. What is wrong with Alpaca JSON shows as it is read to its end.
     """
     if json_kind(path, sheet) == "alpaca":
+        if columns:
+            raise DataError(f"{path.name}: Alpaca JSON has no columns to name; leave out --columns")
         refuse_incomplete(path)
         return _AlpacaFile(path)
     source = read_questions(path, sheet, columns)
     if source.errors:
-        tell(source.remarks)
+        if is_first():
+            tell(source.remarks)
         cure = f"lrc convert {path.name} --output-dir DIR --on-error skip writes JSON without bad rows"
         raise DataError(*shortened(source.errors), f"{path.name}: correct the rows above; {cure}")
     records = _TableRecords(to_record(question) for question in source.questions)

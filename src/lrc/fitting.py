@@ -8,6 +8,7 @@ from typing import Literal
 
 from lrc.alpaca import Record, with_question
 from lrc.errors import DataError
+from lrc.findings import Finding
 from lrc.prompt import Prompt
 from lrc.shorten import shorten
 from lrc.tree import TokenSequence
@@ -74,7 +75,7 @@ class Account:
     shortened: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
-    findings: list[str] = field(default_factory=list)  # lines, as `findings.told` makes them
+    findings: list[Finding] = field(default_factory=list)
 
     def add(self, fitted: Iterable[Fitted]) -> None:
         """Note what became of some records."""
