@@ -10,7 +10,7 @@ from lrc.alpaca import dump_records, to_record
 from lrc.datafile import read_questions
 from lrc.duplicates import find_duplicates
 from lrc.errors import DataError, OutputError
-from lrc.findings import shortened, tell
+from lrc.findings import shortened, tell, with_cure
 from lrc.layouts import Layout
 from lrc.manifest import SUFFIX, refuse_set, write_set
 from lrc.neighbours import group_passages
@@ -70,8 +70,7 @@ def _read(file: Path, sheet: str | None, columns: Mapping[str, str] | None, *, s
         advance()
     if source.errors and not skip:
         tell(source.remarks)
-        cure = "correct the rows above, or leave them out with --on-error skip"
-        raise DataError(*shortened(source.errors), f"{file.name}: {cure}")
+        raise DataError(*with_cure(source.errors, "leave the row out with --on-error skip"))
     if not source.questions:
         raise DataError(*shortened(source.errors), f"{file.name}: no good row is left; correct the rows above")
     return source

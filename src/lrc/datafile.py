@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 from lrc.alpaca import Record, check_test_ids, load_records, to_record
 from lrc.c3 import read_c3
 from lrc.errors import DataError, no_file
-from lrc.findings import Finding, shortened, tell
+from lrc.findings import Finding, tell, with_cure
 from lrc.jsonarray import read_array
 from lrc.manifest import refuse_incomplete
 from lrc.refusal import is_first
@@ -79,8 +79,7 @@ def stream_records(path: Path, sheet: str | None = None, columns: Mapping[str, s
     if source.errors:
         if is_first():
             tell(source.remarks)
-        cure = f"lrc convert {path.name} --output-dir DIR --on-error skip writes JSON without bad rows"
-        raise DataError(*shortened(source.errors), f"{path.name}: correct the rows above; {cure}")
+        raise DataError(*with_cure(source.errors, "leave the row out by converting the file first (lrc convert)"))
     records = _TableRecords(to_record(question) for question in source.questions)
     records.findings.extend(source.remarks)
     if not source.labelled:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Level = Literal["error", "warning", "note", "repair"]
@@ -74,6 +74,12 @@ def shortened(errors: Sequence[Finding]) -> list[Finding]:
         if count > ERRORS_SHOWN
     ]
     return kept + more
+
+
+def with_cure(errors: Sequence[Finding], cure: str) -> list[Finding]:
+    """The first errors of each kind, each that has a cure with one more: `fill it in, or leave the row out with …`."""
+    cured = [replace(error, text=f"{error.text}, or {cure}") if "; " in error.text else error for error in errors]
+    return shortened(cured)
 
 
 def _line(group: Sequence[Finding]) -> str:
