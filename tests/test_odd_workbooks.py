@@ -74,6 +74,9 @@ HEADERS = [
     "ID,＊文章,＊問題,【選項１】,【選項２】,【選項３】,【選項４】,答案：",
     "ID,閱讀短文,問句,甲,乙,丙,丁,答",
     "id,context,query,opt1,opt2,opt3,opt4,correct_option",
+    "ID,文章,問題,選項Ⅰ,選項Ⅱ,選項Ⅲ,選項Ⅳ,答案",
+    "ID,文章,問題,第一個選項,第二個選項,第三個選項,第四個選項,答案",
+    "ID,文章,問題,選項壹,選項貳,選項參,選項肆,答案",
     "流水號,篇章,题干,选项A,选项B,选项C,选项D,标准答案",
 ]
 
@@ -135,6 +138,7 @@ FOOTERS = [
     [[None] * 8 + ["印製"]],
     [[None, "資料來源：國語日報"], [None, "以上試題僅供教學使用"]],
     [["Total", 2]],
+    [[None, None, "共計", "=COUNTA(D2:D3)"]],
 ]
 
 
@@ -153,8 +157,11 @@ def test_a_question_that_was_begun_is_no_footer(tmp_path: Path, row: list[Any]) 
     assert {error.row for error in book.errors} == {4}
 
 
-def test_a_heading_between_questions_is_one_bad_row(tmp_path: Path) -> None:
-    book = read_workbook(write(tmp_path / "a.xlsx", [HEADER, ONE, ["第二課"], TWO], ["A3:H3"]))
+@pytest.mark.parametrize(
+    ("heading", "merged"), [(["第二課"], ["A3:H3"]), (["第二課"], []), ([None, None, None, "第二課"], [])]
+)
+def test_a_heading_between_questions_is_one_bad_row(tmp_path: Path, heading: list[Any], merged: list[str]) -> None:
+    book = read_workbook(write(tmp_path / "a.xlsx", [HEADER, ONE, heading, TWO], merged))
     assert list(map(str, book.errors)) == ["a.xlsx, row 3: has only 「第二課」; fill in the rest, or delete the row"]
 
 
@@ -257,6 +264,14 @@ def test_a_column_with_the_texts_of_options_is_one_of_answers(tmp_path: Path, he
     assert f"{header or 'column H'} is not read, and its cells are the texts of options" in said
 
 
+@pytest.mark.parametrize("answers", [(1, 2), ("A", "B"), ("(1)", "(2)"), ("②", "①")])
+def test_a_column_without_a_header_that_has_answers(tmp_path: Path, answers: tuple[Any, Any]) -> None:
+    path = write(tmp_path / "a.xlsx", [HEADER[:7], [*ONE[:7], answers[0]], [*TWO[:7], answers[1]]])
+    assert "column H is not read and may hold the answers; give --columns 正確答案=column H" in refusal(path)
+    if answers == (1, 2):
+        assert read(path, columns={"正確答案": "column H"})[0] == [ASKED_1, ASKED_2]
+
+
 def test_a_column_with_numbers_of_options_is_suspected(tmp_path: Path) -> None:
     asked, told = read(write(tmp_path / "a.xlsx", [[*HEADER[:7], "代號"], ONE, TWO]))
     assert asked == [unlabelled(ASKED_1), unlabelled(ASKED_2)]
@@ -266,7 +281,7 @@ def test_a_column_with_numbers_of_options_is_suspected(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("header", "said"),
     [
-        ("選項I", "選項I looks like an option"),
+        ("選項J", "選項J looks like an option"),
         ("E", "E looks like an option"),
         ("選項壬", "選項壬 looks like an option"),
     ],
@@ -315,6 +330,19 @@ def test_the_nearest_column_is_named(tmp_path: Path, header: str, role: str, nea
     headers = [header if one == role else one for one in HEADER]
     said = refusal(write(tmp_path / "a.xlsx", [headers, ONE, TWO]))
     assert said == f"a.xlsx, row 1: no column {role}; is it {nearest}? Then give --columns {role}={nearest}"
+
+
+def test_all_options_in_one_column(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.xlsx", [["ID", "文章", "問題", "選項", "答案"], [1, KITE, "誰？", "A甲 B乙", 1]])
+    assert refusal(path) == (
+        "a.xlsx, row 1: 選項 is one column for all options; give each a column of its own: 選項1, 選項2 …"
+    )
+
+
+def test_two_columns_of_one_kind(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.xlsx", [["題號", *HEADER], [9, *ONE], [8, *TWO]])
+    assert refusal(path).endswith("題號 and ID are both ID; keep one of them, or choose with --columns ID=題號")
+    assert [question.id for question in read_workbook(path, columns={"ID": "題號"}).questions] == ["9", "8"]
 
 
 def test_no_header_at_all(tmp_path: Path) -> None:

@@ -41,10 +41,11 @@ _NAMES = {
         "question_no question_number",
     ),
 }
-_PLACES = ("一二三四五六七八", "abcdefgh", "甲乙丙丁戊己庚辛")
-_PLACE = r"([0-9]{1,3}|[一二三四五六七八]|[a-h]|[甲乙丙丁戊己庚辛])"
+_PLACES = ("一二三四五六七八", "abcdefgh", "甲乙丙丁戊己庚辛", "壹貳參肆伍陸柒捌", "壹贰叁肆伍陆柒捌")
+_ROMAN = ("i", "ii", "iii", "iv", "v", "vi", "vii", "viii")
+_PLACE = rf"([0-9]{{1,3}}|[{''.join(_PLACES)}]|{'|'.join(reversed(_ROMAN))})"
 _OPTION_WORD = "(?:[選选][項项]|[選选]擇|答案[選选][項项]|option|choice|mcanswer)"
-_OPTION = re.compile(f"{_OPTION_WORD}{_PLACE}|{_PLACE}[選选][項项]|opt{_PLACE}|[選选]{_PLACE}")
+_OPTION = re.compile(f"{_OPTION_WORD}第?{_PLACE}|第?{_PLACE}[個个]?[選选][項项]|opt{_PLACE}|[選选]{_PLACE}")
 # 1, A, 甲, 答案1: only where no column is an option by a plainer name.
 _BARE_OPTION = re.compile(f"(?:答案|answer)?{_PLACE}")
 _ROW_OF_OPTIONS = re.compile(f"{_OPTION_WORD}s?")
@@ -207,7 +208,8 @@ def _places(headers: Sequence[str], named: Mapping[str, str]) -> dict[str, list[
     ranked: dict[str, dict[int, list[int]]] = {}
     for place, text in enumerate(headers):
         role, rank = _ranked(text)
-        by_user = next((role for role, header in named.items() if normal(text) == header), None)
+        name = normal(text) or normal(f"column {letters(place)}")
+        by_user = next((role for role, header in named.items() if name == header), None)
         if by_user:
             ranked.setdefault(by_user, {}).setdefault(-1, []).append(place)
         elif role and role not in named:
@@ -257,7 +259,7 @@ _KNOWN = {
 
 def _option(found: re.Match[str]) -> str | None:
     sign = next(filter(None, found.groups()))
-    number = next((signs.index(sign) + 1 for signs in _PLACES if sign in signs), None)
+    number = next((signs.index(sign) + 1 for signs in (*_PLACES, _ROMAN) if sign in signs), None)
     return f"選項{number or int(sign)}"
 
 
@@ -281,7 +283,9 @@ def _faults(table: Table, found: _Candidate, named: Mapping[str, str]) -> Iterat
     for role, doubled in found.places.items():
         if len(doubled) > 1:
             both = " and ".join(headers[place] for place in doubled)
-            yield fault("doubled-column", f"{both} are both {role}; keep one of them")
+            choice = f", or choose with --columns {role}={headers[doubled[0]]}"
+            cure = choice if len({normal(headers[place]) for place in doubled}) > 1 else ""
+            yield fault("doubled-column", f"{both} are both {role}; keep one of them{cure}")
     numbers = found.numbers
     if numbers and (numbers[-1] > MAX_OPTIONS or numbers[0] < 1):
         yield fault(
@@ -290,6 +294,11 @@ def _faults(table: Table, found: _Candidate, named: Mapping[str, str]) -> Iterat
         numbers = []
     wanted = [role for role in ("文章", "問題", *_options_until(numbers)) if role not in (*found.places, *named)]
     nearest = _nearest(wanted, found)
+    together = next((header for header in headers if _ROW_OF_OPTIONS.fullmatch(normal(header))), None)
+    if not numbers and together and table.sheet:
+        text = f"{together} is one column for all options; give each a column of its own: 選項1, 選項2 …"
+        yield fault("no-column", text)
+        wanted = [role for role in wanted if not role.startswith("選項")]
     for role in wanted:
         if role in nearest:
             yield fault(

@@ -156,7 +156,7 @@ def _drop_footer(draft: Draft) -> None:
 
 
 def _is_footer(row: Row) -> bool:
-    first = row.id or row.passage
+    first = row.id or row.passage or row.question
     if len(row.passage) > _LONGEST_FOOTER or (row.passage and row.question and any(row.options)):
         return False
     if first and _FOOTER.match(first):

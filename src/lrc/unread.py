@@ -53,11 +53,12 @@ def _lost(
 ) -> Iterator[tuple[Level, str, str]]:
     name = normal(columns.headers[column])
     take = f"give --columns 正確答案={header}, or remove the column"
-    if not labelled and _ANSWERS.search(name):
+    seems = one.answers >= _MOST * max(one.filled, n_rows / 2) and 1 < len(one.different) <= 8
+    if not labelled and (_ANSWERS.search(name) or (seems and not name)):
         yield "error", "unread-answers", f"{header} is not read and may hold the answers; {take}"
     elif not labelled and one.options >= _MOST * max(one.filled, n_rows / 2):
         yield "error", "unread-answers", f"{header} is not read, and its cells are the texts of options; {take}"
-    elif not labelled and one.answers >= _MOST * max(one.filled, n_rows / 2) and 1 < len(one.different) <= 8:
+    elif not labelled and seems:
         shown = ", ".join(sorted(one.different)[:4])
         yield "warning", "unread-answers", f"{header} is not read and has {shown}; if these are the answers, {take}"
     if _MORE_OPTIONS.fullmatch(name) or _is_next_option(column, name, columns):

@@ -199,8 +199,8 @@ def _labelled(draft: Draft) -> list[Question]:
     for row in _consumed(draft.rows):
         answer = answers[row.answer]
         faults = [*_faults(draft, row), *_answer_faults(draft, row, answer)]
-        if _is_heading(draft, row):
-            text = f"has only 「{(row.passage or row.id)[:20]}」; fill in the rest, or delete the row"
+        if text := _only_text(draft, row):
+            text = f"has only 「{text[:20]}」; fill in the rest, or delete the row"
             faults = [(WHOLE_ROW, "no-question", text)]
         for column, kind, text in faults:
             draft.find("error", kind, text, row.number, column)
@@ -216,11 +216,13 @@ def _labelled(draft: Draft) -> list[Question]:
     return [question for question in questions if question.row not in bad]
 
 
-def _is_heading(draft: Draft, row: Row) -> bool:
-    """Whether a row is but a line of text between the questions."""
+def _only_text(draft: Draft, row: Row) -> str:
+    """The text of a row that is but a line between the questions: a heading, the number of a page."""
     troubles = draft.troubles.get(row.number, {}).values()
-    text = row.passage or row.id
-    return bool(draft.header_row and text) and not row.asks and all(note.kind == "merged-cell" for note in troubles)
+    texts = [text for text in (row.id, row.passage, row.question, *row.options, row.answer) if text]
+    alone = len(texts) == 1 or not row.asks
+    merged = all(note.kind == "merged-cell" for note in troubles)
+    return (row.passage or texts[0]) if texts and alone and merged and draft.header_row else ""
 
 
 def _unlabelled(draft: Draft) -> list[Question]:
