@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from lrc.cleaning import clean, is_clean
-from lrc.enumeration import TAKEN_OFF, without_enumeration
+from lrc.enumeration import LEFT, TAKEN_OFF, take_off
 from lrc.errors import DataError
 from lrc.findings import Finding, Level
 from lrc.headers import Columns, find_columns
@@ -70,7 +70,18 @@ def read_rows(table: Table) -> Draft:
     draft.rows = [clean_row(row) for row in _filled(rows, draft)]
     if not draft.rows:
         raise DataError(f"{table.file}: no rows below the header in row {header.number}; add the questions{others}")
+    _take_off_enumeration(draft)
     return draft
+
+
+def _take_off_enumeration(draft: Draft) -> None:
+    rows = draft.rows
+    found, left = take_off([row.options for row in rows], [row.question for row in rows])
+    for place, bare in found.items():
+        draft.find("repair", "enumeration", TAKEN_OFF, rows[place].number)
+        rows[place] = rows[place]._replace(options=bare)
+    for place in left:
+        draft.find("warning", "enumeration", LEFT, rows[place].number)
 
 
 def _filled(rows: Iterable[TableRow], draft: Draft) -> Iterator[TableRow]:
@@ -114,9 +125,6 @@ class _RowReader:
         name = rest.pop() if self.columns.id is not None else ""
         answer = rest.pop() if self.columns.answer is not None else ""
         options = tuple(rest)
-        if bare := without_enumeration(options):
-            self.draft.find("repair", "enumeration", TAKEN_OFF, row.number)
-            options = bare
         # The questions about one passage share its text in memory.
         passage = self.passages.setdefault(passage, passage)
         return Row(row.number, name, passage, question, options, answer)

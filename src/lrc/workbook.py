@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from lrc.answers import understand
+from lrc.answers import CountedFromZeroError, Reading, read_answers
 from lrc.commas import open_csv
 from lrc.conflicts import find_conflicts
 from lrc.errors import DataError
@@ -137,22 +137,44 @@ def _consumed(rows: list[Row]) -> Iterator[Row]:
 def _labelled(draft: Draft) -> list[Question]:
     """The good rows; the bad ones become findings."""
     questions = []
-    answers = {text: understand(text) for text in {row.answer for row in draft.rows}}
+    readings = _read_answers(draft)
+    readings.reverse()
     for row in _consumed(draft.rows):
-        answer = answers[row.answer]
-        faults = [*_faults(draft, row), *_answer_faults(draft, row, answer)]
+        reading = readings.pop()
+        faults = [*_faults(draft, row), *_answer_faults(draft, row, reading)]
         for column, kind, text in faults:
             draft.find("error", kind, text, row.number, column)
+        answer = reading.number
         if faults or answer is None:
             continue
+        if reading.doubt:
+            draft.find("warning", "number-or-text", reading.doubt, row.number, draft.columns.answer)
         if str(answer) != row.answer:
-            draft.find("repair", "answer", f"is {row.answer}; read as {answer}", row.number, draft.columns.answer)
+            shown = row.answer if len(row.answer) <= 40 else f"{row.answer[:40]}…"
+            draft.find("repair", "answer", f"is {shown}; read as {answer}", row.number, draft.columns.answer)
         name = row.id or str(row.number)
         questions.append(Question(name, row.passage, row.question, row.options, answer, row.number))
     conflicts = find_conflicts(questions, draft.file, draft.header(draft.columns.answer))
     draft.findings += conflicts
     bad = {finding.row for finding in conflicts}
     return [question for question in questions if question.row not in bad]
+
+
+def _read_answers(draft: Draft) -> list[Reading]:
+    """What each row's answer means.
+
+    Raises:
+        DataError: they count from 0: then all are wrong, and not only those that are 0.
+    """
+    try:
+        return read_answers([row.answer for row in draft.rows], [row.options for row in draft.rows])
+    except CountedFromZeroError as error:
+        rows = [draft.rows[place].number for place in error.places]
+        header = draft.header(draft.columns.answer)
+        raise DataError(
+            f"{draft.file}, row {rows[0]}: {header} is 0 in {len(rows):,} rows, and {error.last} in none: it counts "
+            "from 0; add 1 to every answer, or correct the 0 if the others count from 1"
+        ) from error
 
 
 def _unlabelled(draft: Draft) -> list[Question]:
@@ -212,14 +234,14 @@ def _faults(draft: Draft, row: Row) -> Iterator[Fault]:
             yield column, kind, _EMPTY
 
 
-def _answer_faults(draft: Draft, row: Row, answer: int | None) -> Iterator[Fault]:
+def _answer_faults(draft: Draft, row: Row, reading: Reading) -> Iterator[Fault]:
     """What is wrong with the answer of a labelled row."""
     column = draft.columns.answer
-    if column is None or answer is not None and 1 <= answer <= len(row.options):
+    if column is None or reading.number is not None:
         return
     if trouble := draft.troubles.get(row.number, {}).get(column):
         yield column, trouble.kind, trouble.text
     elif not row.answer:
         yield column, "empty-answer", _EMPTY
     else:
-        yield column, "impossible-answer", f"is {row.answer[:40]}, expected 1 to {len(row.options)}"
+        yield column, "impossible-answer", reading.fault
