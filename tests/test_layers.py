@@ -16,8 +16,9 @@ SOURCE = Path(lrc.__file__).parent
 # A new module has its place here: after all that it imports, before all that import it.
 LIGHT = """
     errors installed questions progress memory refusal claim output signals run flags
-    answers tables findings cells cleaning package expansion bookparts marks sheet commas jsonarray jsonlines headers
-    conflicts suspicions enumeration rows workbook layouts alpaca c3 manifest datafile neighbours duplicates splits
+    answers tables findings numberformat cells cleaning package expansion bookparts marks sheet commas
+    jsonarray jsonlines headers conflicts suspicions enumeration rows workbook layouts alpaca c3 manifest datafile
+    neighbours duplicates splits
     plan account submission metrics lexical calibration curves charts outcomes labels fragments summary
 """
 MACHINERY = """

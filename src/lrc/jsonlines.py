@@ -7,6 +7,7 @@ and answers, as RACE has one for each passage, a row for each question.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import zip_longest
@@ -122,7 +123,9 @@ def _text(value: Any) -> tuple[str, str]:
         return "", ""
     if not isinstance(value, str | int | float):
         return "", f"is a JSON {'array' if isinstance(value, list) else 'object'}, expected text"
-    text = show(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return "", f"is {value}, which is no text; give the text itself"
+    text = str(value) if type(value) is int else show(value)
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -21,7 +21,7 @@ from lrc.jsonlines import open_objects
 from lrc.questions import MIN_OPTIONS, Question
 from lrc.rows import Draft, Row, read_rows
 from lrc.sheet import open_sheet
-from lrc.suspicions import suspect
+from lrc.suspicions import suspect, suspect_ids
 from lrc.tables import WHOLE_ROW, Table
 
 Fault = tuple[int, str, str]  # column, kind, and the text that follows the column's name
@@ -91,6 +91,7 @@ def _read(path: Path, sheet: str | None) -> Workbook:
         row.answer or columns.answer in draft.troubles.get(row.number, ()) for row in draft.rows
     )
     rows_read = len(draft.rows)
+    draft.findings += suspect_ids(((row.number, row.id) for row in draft.rows), draft.file, draft.header(columns.id))
     _drop_empty_options(draft)
     questions = _labelled(draft) if labelled else _unlabelled(draft)
     draft.findings += suspect(questions, draft.file)
@@ -172,7 +173,7 @@ def _read_answers(draft: Draft) -> list[Reading]:
         rows = [draft.rows[place].number for place in error.places]
         header = draft.header(draft.columns.answer)
         raise DataError(
-            f"{draft.file}, row {rows[0]}: {header} is 0 in {len(rows):,} rows, and {error.last} in none: it counts "
+            f"{draft.file}, row {rows[0]}: {header} is 0 in {len(rows):,} row(s), and {error.last} in none: it counts "
             "from 0; add 1 to every answer, or correct the 0 if the others count from 1"
         ) from error
 
