@@ -48,7 +48,7 @@ def test_the_text_of_an_option(text: str, number: int) -> None:
         ("海邊", OPTIONS, "is 海邊, expected 1 to 4, a letter, or the text of one option"),
         ("C. 學校", OPTIONS, "but that text is 選項1"),
         ("學校", ("學校", "公園", "學校"), "the text of 選項1 and 選項3; give the number"),
-        ("4", ("學校", "公園", ""), "is 4, expected 1 to 3"),
+        ("3", ("學校", "公園", ""), "is 3, expected 1 to 2"),
     ],
 )
 def test_what_names_no_option_says_so(text: str, options: tuple[str, ...], said: str) -> None:

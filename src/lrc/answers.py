@@ -182,7 +182,7 @@ def _count(options: Options) -> int:
 
 
 def _beyond(text: str, options: Options) -> str:
-    fault = f"is {_short(text)}, expected 1 to {len(options)}"
+    fault = f"is {_short(text)}, expected 1 to {_count(options)}"
     return fault if understand(text) else f"{fault}, a letter, or the text of one option"
 
 

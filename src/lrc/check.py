@@ -106,21 +106,15 @@ def _beyond_rows(book: Workbook) -> tuple[Finding, ...]:
 
 
 def _check_json(path: Path) -> Checked:
-    from lrc.datafile import json_kind, read_records
+    from lrc.datafile import json_kind, read_noted, read_questions
 
-    if json_kind(path) == "table":
-        return _check_table(read_workbook(path), "json")
-    records = read_records(path)
+    if json_kind(path) != "alpaca":
+        return _check_table(read_questions(path), "json")
+    records, findings = read_noted(path)
     questions = [record.question for record in records if record.question is not None]
-    text = "cannot be read as a question; it can be trained on as prompt and completion only"
-    findings = tuple(
-        Finding("warning", "no-question", path.name, f"record {number} (id {record.id}) {text}")
-        for number, record in enumerate(records, start=1)
-        if record.question is None
-    )
     labelled = any(record.output is not None for record in records)
     passages = _passages(question.passage for question in questions)
-    return Checked(path.name, "json", findings, len(records), len(questions), labelled, passages)
+    return Checked(path.name, "json", tuple(findings), len(records), len(questions), labelled, passages)
 
 
 def _check_recipe(path: Path) -> Checked:

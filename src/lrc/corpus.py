@@ -42,6 +42,7 @@ class Corpus:
     dataset: Dataset | None = None  # their tokens, see `tokentable.SCHEMA`; None where there is no file
     sha256: str = ""  # of the file
     reused: bool = False  # whether an earlier run had tokenized it
+    found: Sequence[str] = ()  # in the file, a line each
 
     @property
     def count(self) -> int:
@@ -93,7 +94,8 @@ def read_corpus(
 
     entry = cached(name, make, first=first)
     dataset, account = read_tokens(entry)
-    return Corpus(StoredRecords(dataset), account.shortened, account.skipped, dataset, sha256, reused=not made)
+    records = StoredRecords(dataset)
+    return Corpus(records, account.shortened, account.skipped, dataset, sha256, not made, account.found)
 
 
 def fit(records: Sequence[Record], prompt: Prompt, max_length: int | None, on_too_long: str, *, stage: str) -> Corpus:

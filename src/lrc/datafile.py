@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from lrc.alpaca import Record, check_test_ids, load_records, to_record
+from lrc.alpaca import Record, RecordNotes, check_test_ids, load_records, to_record
 from lrc.c3 import read_c3
 from lrc.errors import DataError
+from lrc.findings import Finding
 from lrc.jsonarray import read_array
 from lrc.manifest import refuse_incomplete
 from lrc.workbook import Workbook, read_workbook
@@ -27,6 +28,15 @@ def read_questions(path: Path, sheet: str | None = None) -> Workbook:
         case "c3":
             return read_c3(list(read_array(path)), path)
     return read_workbook(path, sheet)
+
+
+def read_noted(path: Path, sheet: str | None = None) -> tuple[list[Record], list[Finding]]:
+    """The records of a file, all at once, and what was found in it; see `stream_records`."""
+    if json_kind(path, sheet) == "alpaca":
+        refuse_incomplete(path)
+        file = _AlpacaFile(path)
+        return list(file), findings_of(file)
+    return _read_questions(path, sheet)
 
 
 def read_records(path: Path, sheet: str | None = None) -> list[Record]:
@@ -50,13 +60,22 @@ def stream_records(path: Path, sheet: str | None = None) -> Iterable[Record]:
     if json_kind(path, sheet) == "alpaca":
         refuse_incomplete(path)
         return _AlpacaFile(path)
+    return _read_questions(path, sheet)[0]
+
+
+def _read_questions(path: Path, sheet: str | None) -> tuple[list[Record], list[Finding]]:
     source = read_questions(path, sheet)
     if source.errors:
         raise DataError(*map(str, source.errors))
     records = [to_record(question) for question in source.questions]
     if not source.labelled:
         check_test_ids((record.id for record in records), path.name)
-    return records
+    return records, list(source.findings)
+
+
+def findings_of(records: Iterable[Record]) -> list[Finding]:
+    """What was found in Alpaca JSON that `stream_records` gave, once it was read to its end."""
+    return list(records.notes.findings(records.path.name)) if isinstance(records, _AlpacaFile) else []
 
 
 def refuse_pipe(path: Path) -> None:
@@ -91,15 +110,17 @@ def json_kind(path: Path, sheet: str | None = None) -> Literal["alpaca", "table"
     raise DataError(f"{path.name}: a JSON array without anything in it; expected records or questions")
 
 
-@dataclass(frozen=True)
+@dataclass
 class _AlpacaFile:
     """The records of an Alpaca JSON file, read whenever they are asked for."""
 
     path: Path
+    notes: RecordNotes = field(default_factory=RecordNotes)  # of the last time that it was read to its end
 
     def __iter__(self) -> Iterator[Record]:
         unlabelled: list[str] | None = []  # ids, while no record has an output
-        for record in load_records(read_array(self.path), self.path.name):
+        self.notes = notes = RecordNotes()
+        for record in load_records(read_array(self.path), self.path.name, notes):
             if record.output is not None:
                 unlabelled = None
             elif unlabelled is not None:

@@ -69,11 +69,12 @@ class Fitting:
 
 @dataclass(frozen=True)
 class Account:
-    """What became of the records that were not left as they were: their ids."""
+    """What became of the records that were not left as they were: their ids; and what was found in their file."""
 
     shortened: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
+    found: list[str] = field(default_factory=list)
 
     def add(self, fitted: Iterable[Fitted]) -> None:
         """Note what became of some records."""

@@ -193,6 +193,8 @@ def _read(file: str | None, recipe: Recipe, prompt: Prompt, stage: str) -> Corpu
     if args.process_index == 0:
         if corpus.reused:
             say(f"{file}: {corpus.count} questions, as an earlier run tokenized them")
+        for line in corpus.found:
+            say(line)
         for what, ids in (("passages shortened", corpus.shortened), ("questions left out", corpus.skipped)):
             if ids:
                 say(f"{file}: {len(ids)} {what} to fit max_length {max_length}: {', '.join(ids)}")

@@ -14,7 +14,7 @@ import pyarrow as pa
 from datasets import Dataset
 
 from lrc.alpaca import Record
-from lrc.datafile import stream_records
+from lrc.datafile import findings_of, stream_records
 from lrc.errors import DataError
 from lrc.fitting import Account, Fitting
 from lrc.progress import track
@@ -58,7 +58,7 @@ def write_tokens(folder: Path, path: Path, fitting: Fitting, stage: str, process
                 stream.write_table(number(batch.table))
             advance(batch.asked)
     account.check(kept, fitting.max_length)
-    told = {"shortened": account.shortened, "skipped": account.skipped}
+    told = {"shortened": account.shortened, "skipped": account.skipped, "found": list(map(str, findings_of(records)))}
     (folder / ACCOUNT_FILE).write_text(json.dumps(told, ensure_ascii=False), encoding="utf-8")
 
 
