@@ -128,6 +128,11 @@ def test_number_formats(code: str, value: Value, text: str) -> None:
     ("value", "code", "text"),
     [
         (3, ";;;", "3"),  # hidden
+        (0, "0;-0;;@", "0"),
+        (0, "#", "0"),
+        ("甲", ";;;", "甲"),
+        (2958465.9999999, "yyyy/m/d", "2958465.9999999"),
+        (5, "0" * 300, "5"),
         (60.0, "yyyy/m/d", "1900/2/28"),  # a day that there was not
         (-1.0, "h:mm", "-1"),
         (43239, "[$-F800]yyyy/m/d", "2018/5/19"),  # as the system writes dates

@@ -19,6 +19,7 @@ _MARK = re.compile(
     r"\s*[)\]】」』〕>}]?\s*(?:[個个]?(?:選項|选项|[項项号號個个]))?[.。、:]?"
 )
 _LEAD = re.compile(r"(?:正[確确])?(?:答案|解答)(?:[:=是為为])")
+_SLIPS = 0.1  # last options for each 0 up to which they are slips of someone who counts from 0
 _ROMAN = str.maketrans("ⅠⅡⅢⅣⅤⅥⅦⅧ", "12345678")
 # Powers and indices are no marks, though they become plain digits under NFKC.
 _RAISED = re.compile("[\xb2\xb3\xb9\u2070-\u209f]")
@@ -44,12 +45,13 @@ class CountedFromZeroError(Exception):
 
     Args:
         places: of the answers that are 0, from 0.
-        last: the highest number that no answer has.
+        last: the highest number that an answer could be.
+        count: how many answers are the number of a last option, against those that are 0.
     """
 
-    def __init__(self, places: list[int], last: int) -> None:
-        super().__init__(places, last)
-        self.places, self.last = places, last
+    def __init__(self, places: list[int], last: int, count: int) -> None:
+        super().__init__(places, last, count)
+        self.places, self.last, self.count = places, last, count
 
 
 @lru_cache(maxsize=4096)
@@ -90,7 +92,7 @@ def read_answers(texts: Sequence[str], questions: Sequence[Options], *, by_text:
         by_text: whether an answer that may be both is a text where no other tells.
 
     Raises:
-        CountedFromZeroError: 0 is among the answers, and the number of a last option never is.
+        CountedFromZeroError: 0 is among the answers, and the number of a last option is not, or hardly ever.
     """
     habits = Habits(by_text=by_text)
     for text, options in zip(texts, questions, strict=True):
@@ -162,18 +164,17 @@ def _read_text(text: str, options: Options, habits: Habits) -> Reading:
 
 
 def _refuse_counting_from_zero(texts: Sequence[str], questions: Sequence[Options], habits: Habits) -> None:
-    zeros, last = [], 0
+    zeros, last, count = [], 0, 0
     for place, (text, options) in enumerate(zip(texts, questions, strict=True)):
         mark = understand(text)
         if mark is None or mark.form != "number":
             continue
-        if mark.number == _count(options):
-            return
+        count += mark.number == _count(options)
         if mark.number == 0 and (text not in options or "number" in habits.places):
             zeros.append(place)
             last = max(last, _count(options))
-    if zeros:
-        raise CountedFromZeroError(zeros, last)
+    if zeros and count <= len(zeros) * _SLIPS:
+        raise CountedFromZeroError(zeros, last, count)
 
 
 def _count(options: Options) -> int:

@@ -89,8 +89,8 @@ def _answered(questions: list[Question], answers: list[str], path: Path) -> tupl
     except CountedFromZeroError as error:
         first, count = questions[error.places[0]], len(error.places)
         raise DataError(
-            f"{path.name}, row {first.row}: id {first.id} has the answer 0, {count:,} questions in all, and none has "
-            f"{error.last}: they count from 0; add 1 to every answer, or correct the 0 if the others count from 1"
+            f"{path.name}, row {first.row}: id {first.id} has the answer 0, {count:,} questions in all, and "
+            f"{error.count or 'none'} has {error.last}: they count from 0; add 1 to every answer, or correct the 0 if the others count from 1"
         ) from error
     answered, findings = [], []
     for question, text, reading in zip(questions, answers, readings, strict=True):

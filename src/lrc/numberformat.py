@@ -45,7 +45,8 @@ _ENGLISH_OR_NONE = (0, 0x409, 0x809)
 _WEEKDAYS = "一二三四五六日"
 _DIGITS = {1: "〇一二三四五六七八九", 2: "零壹貳參肆伍陸柒捌玖", 3: "０１２３４５６７８９"}
 _TENS = {1: ("", "十", "百", "千"), 2: ("", "拾", "佰", "仟"), 3: ("", "十", "百", "千")}
-_PRECISE = Context(prec=400)  # a stored value may be as large as 1.8e308
+_LONGEST = 255  # characters of a format code
+_PRECISE = Context(prec=1000)  # a stored value may be as large as 1.8e308
 
 
 class Shown(NamedTuple):
@@ -77,7 +78,7 @@ class Section:
         if any(re.match(r"E[+-]", token, re.I) for token in bare):
             return "exponent"
         digits = any(token in "0#?" for token in bare)
-        if digits and "/" in bare:
+        if digits and _slash(self.tokens):
             return "fraction"
         return "number" if digits else "text" if "@" in bare else "literal"
 
@@ -90,12 +91,12 @@ def show_formatted(value: float | str, code: str, epoch: datetime) -> Shown:
         code: the format code.
         epoch: day 0 of the workbook's date system.
     """
+    if len(code) > _LONGEST:
+        return Shown(value if isinstance(value, str) else plain_number(value), exact=False)
     sections = parse_format(code)
     if isinstance(value, str):
         return _show_text(value, sections)
     section, size = _choose(sections, value)
-    if not section.tokens:
-        return Shown(plain_number(value), exact=False)  # the format hides it
     match section.kind:
         case "date":
             return _show_date(value, section, epoch)
@@ -112,6 +113,8 @@ def show_formatted(value: float | str, code: str, epoch: datetime) -> Shown:
             text = _show_number(size, section)
     if section.chinese_digits and section.kind in ("number", "exponent", "fraction"):
         text = text.translate(dict(zip(map(ord, "0123456789"), _DIGITS[section.chinese_digits], strict=True)))
+    if not text.strip():
+        return Shown(plain_number(value), exact=False)  # the format hides it
     return Shown(text.strip(), section.exact and not (section.chinese_digits and ("〇" in text or "." in text)))
 
 
@@ -170,6 +173,15 @@ def _localise(section: Section, name: str) -> None:
     elif name:
         section.locale = {"zh-TW": _TAIWAN, "zh-CN": 0x804, "en-US": 0x409}.get(name, 1)
         section.exact &= section.locale != 1
+
+
+def _slash(tokens: list[str]) -> int:
+    """Where the slash of a fraction stands, between placeholders; 0 where there is none."""
+    for place in range(1, len(tokens) - 1):
+        before, after = tokens[place - 1], tokens[place + 1]
+        if tokens[place] == "/" and before in ("0", "#", "?") and (after in ("0", "#", "?") or after in "123456789"):
+            return place
+    return 0
 
 
 def _is_date(token: str) -> bool:
@@ -288,6 +300,8 @@ def _show_number(value: float, section: Section) -> str:
 
 def _whole_digits(number: str, places: list[str], *, grouped: bool) -> list[str]:
     """The digits of each placeholder; the first one takes all that are too many."""
+    if not places:
+        return []
     padding = {"0": "0", "?": " ", "#": ""}
     spare = len(places) - len(number)
     signs = [*(padding[place] for place in places[: max(spare, 0)]), *number]
@@ -297,7 +311,7 @@ def _whole_digits(number: str, places: list[str], *, grouped: bool) -> list[str]
             count -= 1
             sign += "," if grouped and count and count % 3 == 0 else ""
         shown.append(sign)
-    return ["".join(shown[: -spare + 1]), *shown[-spare + 1 :]] if spare < 0 and places else shown
+    return ["".join(shown[: -spare + 1]), *shown[-spare + 1 :]] if spare < 0 else shown
 
 
 def _decimals(digits: str, places: list[str]) -> list[str]:
@@ -332,8 +346,7 @@ def _show_exponent(value: float, section: Section) -> str:
 def _show_fraction(value: float, section: Section) -> str:
     """A fraction; the spaces that only align it are left out."""
     tokens = section.tokens
-    slash = tokens.index("/")
-    start = slash
+    start = slash = _slash(tokens)
     while start and tokens[start - 1] in ("0", "#", "?"):
         start -= 1
     end = slash + 1
@@ -378,12 +391,15 @@ def _show_date(value: float, section: Section, epoch: datetime) -> Shown:
         return Shown(plain_number(value), exact=False)
     exact = section.exact and not (first and (value < 1 or value >= 60) and _has_day(section))
     # Spreadsheets count a 29th of February 1900, which there was not.
-    moment = epoch + timedelta(days=value + (1 if first and 1 <= value < 60 else 0))
+    days = value + (1 if first and 1 <= value < 60 else 0)
     tokens = section.tokens
     # A day's fraction is a binary one: 12:30 is stored as 12:29:59.9999.
     places = max((len(token.partition(".")[2]) for token in tokens if token[0].lower() == "s"), default=0)
     unit = timedelta(microseconds=10 ** (6 - min(places, 6)))
-    moment = datetime.min + (moment - datetime.min + unit / 2) // unit * unit
+    try:
+        moment = epoch + (timedelta(days=days) + unit / 2) // unit * unit
+    except OverflowError:  # a moment before the end of 9999, or a day of the other date system after it
+        return Shown(plain_number(value), exact=False)
     shown = [_date_part(moment, part, section, value) for part in _date_tokens(tokens)]
     text = "".join(text for text, _ in shown).strip()
     return Shown(text, exact and all(sure for _, sure in shown) and not (section.chinese_digits and "〇" in text))

@@ -173,7 +173,7 @@ def _read_answers(draft: Draft) -> list[Reading]:
         rows = [draft.rows[place].number for place in error.places]
         header = draft.header(draft.columns.answer)
         raise DataError(
-            f"{draft.file}, row {rows[0]}: {header} is 0 in {len(rows):,} row(s), and {error.last} in none: it counts "
+            f"{draft.file}, row {rows[0]}: {header} is 0 in {len(rows):,} row(s), and {error.last} in {error.count or 'none'}: it counts "
             "from 0; add 1 to every answer, or correct the 0 if the others count from 1"
         ) from error
 
