@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from lrc.answers import read_answer
+from lrc.answers import FROM_ZERO, read_answer
 from lrc.cells import show_number
 from lrc.errors import DataError
 from lrc.findings import Finding
@@ -142,8 +142,8 @@ def load_records(objects: Iterable[Any], file: str, notes: RecordNotes | None = 
                 yield record
     if zeros and not from_one:
         findings.append(
-            f"{file}: output is 0 in {zeros:,} record(s) and the last option's number in none: it counts "
-            "from 0; add 1 to every output, or correct the 0 if the others count from 1"
+            f"{file}: output is 0 in {zeros:,} record(s), and the last option's number in none: it counts from 0; "
+            + FROM_ZERO
         )
     if findings:
         raise DataError(*findings)

@@ -19,6 +19,7 @@ _MARK = re.compile(
     r"\s*[)\]】」』〕>}]?\s*(?:[個个]?(?:選項|选项|[項项号號個个]))?[.。、:]?"
 )
 _LEAD = re.compile(r"(?:正[確确])?(?:答案|解答)(?:[:=是為为])")
+FROM_ZERO = "add 1 to every answer, or correct the 0 if the others count from 1"  # the cure of CountedFromZeroError
 _SLIPS = 0.1  # last options for each 0 up to which they are slips of someone who counts from 0
 _ROMAN = str.maketrans("ⅠⅡⅢⅣⅤⅥⅦⅧ", "12345678")
 # Powers and indices are no marks, though they become plain digits under NFKC.

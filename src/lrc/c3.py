@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lrc.answers import CountedFromZeroError, read_answers
+from lrc.answers import FROM_ZERO, CountedFromZeroError, read_answers
 from lrc.cleaning import clean
 from lrc.enumeration import LEFT, TAKEN_OFF, take_off
 from lrc.errors import DataError
@@ -90,7 +90,7 @@ def _answered(questions: list[Question], answers: list[str], path: Path) -> tupl
         first, count = questions[error.places[0]], len(error.places)
         raise DataError(
             f"{path.name}, row {first.row}: id {first.id} has the answer 0, {count:,} questions in all, and "
-            f"{error.count or 'none'} has {error.last}: they count from 0; add 1 to every answer, or correct the 0 if the others count from 1"
+            f"{error.count or 'none'} has {error.last}: they count from 0; {FROM_ZERO}"
         ) from error
     answered, findings = [], []
     for question, text, reading in zip(questions, answers, readings, strict=True):

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from lrc.answers import CountedFromZeroError, Reading, read_answers
+from lrc.answers import FROM_ZERO, CountedFromZeroError, Reading, read_answers
 from lrc.commas import open_csv
 from lrc.conflicts import find_conflicts
 from lrc.errors import DataError
@@ -173,8 +173,8 @@ def _read_answers(draft: Draft) -> list[Reading]:
         rows = [draft.rows[place].number for place in error.places]
         header = draft.header(draft.columns.answer)
         raise DataError(
-            f"{draft.file}, row {rows[0]}: {header} is 0 in {len(rows):,} row(s), and {error.last} in {error.count or 'none'}: it counts "
-            "from 0; add 1 to every answer, or correct the 0 if the others count from 1"
+            f"{draft.file}, row {rows[0]}: {header} is 0 in {len(rows):,} row(s), and {error.last} in "
+            f"{error.count or 'none'}: it counts from 0; {FROM_ZERO}"
         ) from error
 
 
