@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import shutil
@@ -391,3 +392,16 @@ def test_two_processes_of_a_run_read_one_entry(recipe: list[str], tmp_path: Path
     assert done.stderr.count("training questions: 12/12 questions") == 1
     assert len(entries(tmp_path / "shared/lrc")) == 1
     assert (tmp_path / "out/adapter_model.safetensors").is_file()
+
+
+def test_what_was_found_in_records_is_told_again(reading: Reading, capsys: pytest.CaptureFixture[str]) -> None:
+    items = [
+        {**item, "output": "選項1", "level": "易"} for item in json.loads(reading.path.read_text(encoding="utf-8"))
+    ]
+    reading.path.write_text(json.dumps(items), encoding="utf-8")
+    first, again = reading(), reading()
+    assert again.reused and {record.output for record in first.records} == {"1"}
+    assert [line for line in capsys.readouterr().err.splitlines() if "a.json" in line and "/" not in line] == 2 * [
+        f'repaired: a.json: output was read as a number in {COUNT} records, first in record 1: "選項1" as 1',
+        f"warning: a.json: level was not read, in {COUNT} of {COUNT} records, first in record 1",
+    ]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lrc.cleaning import collapse
-from lrc.datafile import json_kind, refuse_pipe, stream_records
+from lrc.datafile import json_kind, read_questions, refuse_pipe, stream_records
 from lrc.duplicates import find_duplicates
 from lrc.errors import LrcError
 from lrc.findings import Finding, count_kinds, told
@@ -133,18 +133,12 @@ def _beyond_rows(book: Workbook) -> tuple[Finding, ...]:
 
 
 def _check_json(path: Path, columns: Mapping[str, str] | None) -> Checked:
-    if json_kind(path) == "table":
-        return _check_table(read_workbook(path, columns=columns), "json")
+    if json_kind(path) != "alpaca":
+        return _check_table(read_questions(path, columns=columns), "json")
     records = list(source := stream_records(path, columns=columns))
     questions = tuple(record.question for record in records if record.question is not None)
-    text = "cannot be read as a question; it can be trained on as prompt and completion only"
-    findings = tuple(
-        Finding("warning", "no-question", path.name, f"record {number} (id {record.id}) {text}")
-        for number, record in enumerate(records, start=1)
-        if record.question is None
-    )
     labelled = any(record.output is not None for record in records)
-    return Checked(path, "json", (*source.findings, *findings), len(records), len(questions), labelled, questions)
+    return Checked(path, "json", tuple(source.findings), len(records), len(questions), labelled, questions)
 
 
 def _check_recipe(path: Path) -> Checked:

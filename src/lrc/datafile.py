@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
-from lrc.alpaca import Record, check_test_ids, load_records, to_record
+from lrc.alpaca import Record, RecordNotes, check_test_ids, load_records, to_record
 from lrc.c3 import read_c3
 from lrc.errors import DataError, no_file
 from lrc.findings import Finding, tell, with_cure
@@ -141,10 +141,12 @@ class _AlpacaFile:
     def __iter__(self) -> Iterator[Record]:
         self.findings.clear()
         unlabelled: list[str] | None = []  # ids, while no record has an output
-        for record in load_records(read_array(self.path), self.path.name):
+        notes = RecordNotes()
+        for record in load_records(read_array(self.path), self.path.name, notes):
             if record.output is not None:
                 unlabelled = None
             elif unlabelled is not None:
                 unlabelled.append(record.id)
             yield record
+        self.findings.extend(notes.findings(self.path.name))
         check_test_ids(unlabelled or (), self.path.name)

@@ -9,7 +9,7 @@ from itertools import chain, islice
 from typing import NamedTuple
 
 from lrc.cleaning import clean, is_clean
-from lrc.enumeration import TAKEN_OFF, without_enumeration
+from lrc.enumeration import LEFT, TAKEN_OFF, take_off
 from lrc.errors import DataError
 from lrc.findings import Finding, Level
 from lrc.headers import LOOKED_AT, Columns, find_header, repeats
@@ -124,7 +124,18 @@ def read_rows(table: Table, named: Mapping[str, str] | None = None) -> Draft:
             f", or choose another sheet with --sheet: {', '.join(table.other_sheets)}" if table.other_sheets else ""
         )
         raise DataError(f"{table.file}: no rows below the header in row {header.row}; add the questions{others}")
+    _take_off_enumeration(draft)
     return draft
+
+
+def _take_off_enumeration(draft: Draft) -> None:
+    rows = draft.rows
+    found, left = take_off([row.options for row in rows], [row.question for row in rows])
+    for place, bare in found.items():
+        draft.find("repair", "enumeration", TAKEN_OFF, rows[place].number)
+        rows[place] = rows[place]._replace(options=bare)
+    for place in left:
+        draft.find("warning", "enumeration", LEFT, rows[place].number)
 
 
 def _filled(rows: Iterator[TableRow], draft: Draft) -> Iterator[TableRow]:
@@ -194,9 +205,6 @@ class _RowReader:
         name = rest.pop() if self.columns.id is not None else ""
         answer = rest.pop() if self.columns.answer is not None else ""
         options = tuple(rest)
-        if bare := without_enumeration(options):
-            self.draft.find("repair", "enumeration", TAKEN_OFF, row.number)
-            options = bare
         if len(passage) <= _LONGEST_DITTO and _DITTO.fullmatch(passage):
             passage = self._as_above(row.number, passage)
         self._look(cells, options, answer)

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lrc.bookparts import find_sheets, uses_1904
-from lrc.cells import EPOCH, EPOCH_1904, Value, kind_of, show
+from lrc.cells import EPOCH, EPOCH_1904, Value, kind_of, show, show_cell, show_number
 from lrc.errors import DataError
 from lrc.findings import Finding
 from lrc.marks import Marks, Place, scan
+from lrc.numberformat import Shown
 from lrc.package import open_package
 from lrc.tables import NO_NOTES, WHOLE_ROW, Note, Table, TableRow, letters
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from python_calamine import CalamineSheet
 
 MAX_CELLS = 16_000_000  # of the rectangle from A1 to the last cell in use; calamine holds all of it
+
+_ROUNDED = 1e15  # a spreadsheet keeps 15 digits
 
 MAX_TEXT = 1 << 30  # bytes of text, once every cell has its own
 
@@ -128,11 +131,15 @@ def _rows(values: Iterator[list[Value]], marks: Marks, epoch: datetime) -> Itera
     for number, row in enumerate(values, start=1):
         if number in special:
             places = [(number, column) for column in range(len(row))]
-            cells = [show(value, marks.formats.get(place), epoch) for place, value in zip(places, row, strict=True)]
-            found = map(_note, repeat(marks), places, row, cells)
+            formatted = [show_cell(one, marks.formats.get(at), epoch) for at, one in zip(places, row, strict=True)]
+            cells = [one.text for one in formatted]
+            found = map(_note, repeat(marks), places, row, formatted)
             notes = {column: note for column, note in enumerate(found) if note}
         else:
             cells, notes = [value if type(value) is str else show(value) for value in row], {}
+        numbers = [value for value in row if type(value) is float]
+        if numbers and (max(numbers) >= _ROUNDED or min(numbers) <= -_ROUNDED):
+            notes = _long_numbers(row, cells) | notes
         if merged:
             notes |= merged(number, cells)
         if number in marks.hidden_rows and any(cells):
@@ -140,7 +147,18 @@ def _rows(values: Iterator[list[Value]], marks: Marks, epoch: datetime) -> Itera
         yield TableRow(number, cells, notes or NO_NOTES)
 
 
-def _note(marks: Marks, place: Place, value: Value, shown: str) -> Note | None:
+def _long_numbers(row: list[Value], cells: list[str]) -> dict[int, Note]:
+    """Numbers of which a spreadsheet has lost the last digits: an id, most often."""
+    cure = "a number beyond the 15 digits that a spreadsheet keeps; its last digits may be lost: type it as text"
+    return {
+        column: Note("warning", "long-number", f"is {shown}, {cure}")
+        for column, (value, shown) in enumerate(zip(row, cells, strict=True))
+        if type(value) is float and abs(value) >= _ROUNDED
+    }
+
+
+def _note(marks: Marks, place: Place, value: Value, formatted: Shown) -> Note | None:
+    shown = formatted.text
     if place in marks.errors:
         return Note("trouble", "error-cell", "is an error value; put the text itself into the cell")
     if place in marks.formulas:
@@ -148,15 +166,26 @@ def _note(marks: Marks, place: Place, value: Value, shown: str) -> Note | None:
             cure = "open the workbook in a spreadsheet and save it, or type the value"
             return Note("trouble", "formula-without-value", f"is a formula without a stored value; {cure}")
         return Note("repair", "formula", f"is a formula; its stored value {shown} was read")
-    if place not in marks.formats or isinstance(value, str):
+    code = marks.formats.get(place)
+    if code is None or value == "":
         return None
-    kind = kind_of(marks.formats[place])
+    if not formatted.exact:
+        text = (
+            f"has the format {code}, which cannot be shown exactly; read as {shown}: type it as text if that is wrong"
+        )
+        return Note("warning", "format-not-exact", text)
+    kind = kind_of(code)
+    if isinstance(value, str):
+        text = f"is a text shown as {shown}; read as shown"
+        return None if shown == value else Note("repair", "text-format", text)
     if kind == "date":
         return Note(
             "warning",
             "date-cell",
             f"is a date or a time; read as shown, {shown}: type it as text if that is wrong",
         )
+    if isinstance(value, int | float) and shown == show_number(value):
+        return None
     return Note("repair", f"{kind}-format", f"is a number shown as {shown}; read as shown")
 
 

@@ -18,6 +18,9 @@ _FIRST_SERIAL, _LAST_SERIAL = 20_000, 60_000  # 1954 to 2064, where the text wri
 _FIRST_RECENT, _LAST_RECENT = 40_909, 47_482  # 2012 to 2029, where nothing but the number speaks for a date
 _LONG = 10  # characters; nobody types 0.0006944444444444445
 _DAY = 24 * 60  # minutes
+_KEPT = 15  # digits of a number that a spreadsheet keeps
+_EXPONENT = re.compile(r"[0-9](?:\.[0-9]+)?E\+[0-9]+", re.IGNORECASE)
+_LOST = "a spreadsheet has rounded it; type it as text"
 
 Suspicion = tuple[str, str]  # kind, text
 
@@ -37,6 +40,34 @@ def suspect(questions: Iterable[Question], file: str) -> list[Finding]:
         for question in questions
         for kind, text in _suspicions(question)
     ]
+
+
+def suspect_ids(ids: Iterable[tuple[int, str]], file: str, header: str) -> list[Finding]:
+    """Look at all ids together: a spreadsheet or a data frame may have made numbers of them.
+
+    Kinds: `decimal-id` (they all end in `.0`), `exponent-id` (1.23457E+17) and `rounded-id` (they are all zeros beyond
+    the 15 digits that a spreadsheet keeps).
+
+    Args:
+        ids: of each row that has one, with the row's number.
+        header: the name of their column.
+    """
+    found = [(row, name) for row, name in ids if name]
+    findings = []
+    if found and all(name.endswith(".0") for _, name in found):
+        text = f"{header} ends in .0 in every row; take it off if the ids are whole numbers"
+        findings.append(Finding("warning", "decimal-id", file, text, None, header))
+    long = [(row, name) for row, name in found if name.isdecimal() and len(name) > _KEPT]
+    if len(long) > 1 and all(not name[_KEPT:].strip("0") for _, name in long):
+        findings += [
+            Finding("warning", "rounded-id", file, f"{header} is {name}; {_LOST}", row, header) for row, name in long
+        ]
+    findings += [
+        Finding("warning", "exponent-id", file, f"{header} is {name}; {_LOST}", row, header)
+        for row, name in found
+        if _EXPONENT.fullmatch(name)
+    ]
+    return findings
 
 
 def _suspicions(question: Question) -> Iterator[Suspicion]:

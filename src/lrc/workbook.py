@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from lrc.answers import understand
+from lrc.answers import FROM_ZERO, CountedFromZeroError, Reading, read_answers
 from lrc.binarysheet import open_binary
 from lrc.commas import open_csv
 from lrc.conflicts import find_conflicts
@@ -23,7 +23,7 @@ from lrc.opendocument import open_document
 from lrc.questions import MIN_OPTIONS, Question
 from lrc.rows import Draft, Row, read_rows
 from lrc.sheet import open_sheet
-from lrc.suspicions import suspect
+from lrc.suspicions import suspect, suspect_ids
 from lrc.tables import WHOLE_ROW, Table
 from lrc.unread import ANSWERS_NAME, find_lost, name_unread
 
@@ -105,6 +105,9 @@ def _read(path: Path, sheet: str | None, columns: Mapping[str, str]) -> Workbook
     if table.other_sheets and sheet is None:
         _account_for_sheets(table, draft, labelled=labelled)
     rows_read = len(draft.rows)
+    draft.findings += suspect_ids(
+        ((row.number, row.id) for row in draft.rows), draft.file, draft.header(draft.columns.id)
+    )
     _drop_empty_options(draft)
     _drop_blank_ends(draft)
     questions = _labelled(draft) if labelled else _unlabelled(draft)
@@ -195,19 +198,24 @@ def _consumed(rows: list[Row]) -> Iterator[Row]:
 def _labelled(draft: Draft) -> list[Question]:
     """The good rows; the bad ones become findings."""
     questions = []
-    answers = {text: understand(text) for text in {row.answer for row in draft.rows}}
+    readings = _read_answers(draft)
+    readings.reverse()
     for row in _consumed(draft.rows):
-        answer = answers[row.answer]
-        faults = [*_faults(draft, row), *_answer_faults(draft, row, answer)]
+        reading = readings.pop()
+        faults = [*_faults(draft, row), *_answer_faults(draft, row, reading)]
         if text := _only_text(draft, row):
             text = f"has only 「{text[:20]}」; fill in the rest, or delete the row"
             faults = [(WHOLE_ROW, "no-question", text)]
         for column, kind, text in faults:
             draft.find("error", kind, text, row.number, column)
+        answer = reading.number
         if faults or answer is None:
             continue
+        if reading.doubt:
+            draft.find("warning", "number-or-text", reading.doubt, row.number, draft.columns.answer)
         if str(answer) != row.answer:
-            draft.find("repair", "answer", f"is {row.answer}; read as {answer}", row.number, draft.columns.answer)
+            shown = row.answer if len(row.answer) <= 40 else f"{row.answer[:40]}…"
+            draft.find("repair", "answer", f"is {shown}; read as {answer}", row.number, draft.columns.answer)
         name = row.id or str(row.number)
         questions.append(Question(name, row.passage, row.question, row.options, answer, row.number))
     conflicts = find_conflicts(questions, draft.file, draft.header(draft.columns.answer))
@@ -223,6 +231,23 @@ def _only_text(draft: Draft, row: Row) -> str:
     alone = len(texts) == 1 or not row.asks
     merged = all(note.kind == "merged-cell" for note in troubles)
     return (row.passage or texts[0]) if texts and alone and merged and draft.header_row else ""
+
+
+def _read_answers(draft: Draft) -> list[Reading]:
+    """What each row's answer means.
+
+    Raises:
+        DataError: they count from 0: then all are wrong, and not only those that are 0.
+    """
+    try:
+        return read_answers([row.answer for row in draft.rows], [row.options for row in draft.rows])
+    except CountedFromZeroError as error:
+        rows = [draft.rows[place].number for place in error.places]
+        header = draft.header(draft.columns.answer)
+        raise DataError(
+            f"{draft.file}, row {rows[0]}: {header} is 0 in {len(rows):,} row(s), and {error.last} in "
+            f"{error.count or 'none'}: it counts from 0; {FROM_ZERO}"
+        ) from error
 
 
 def _unlabelled(draft: Draft) -> list[Question]:
@@ -284,14 +309,14 @@ def _faults(draft: Draft, row: Row) -> Iterator[Fault]:
             yield column, kind, _EMPTY
 
 
-def _answer_faults(draft: Draft, row: Row, answer: int | None) -> Iterator[Fault]:
+def _answer_faults(draft: Draft, row: Row, reading: Reading) -> Iterator[Fault]:
     """What is wrong with the answer of a labelled row."""
     column = draft.columns.answer
-    if column is None or answer is not None and 1 <= answer <= len(row.options):
+    if column is None or reading.number is not None:
         return
     if trouble := draft.troubles.get(row.number, {}).get(column):
         yield column, trouble.kind, trouble.text
     elif not row.answer:
         yield column, "empty-answer", _EMPTY
     else:
-        yield column, "impossible-answer", f"is {row.answer[:40]}, expected 1 to {len(row.options)}"
+        yield column, "impossible-answer", reading.fault
