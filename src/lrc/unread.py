@@ -45,7 +45,7 @@ def find_lost(draft: Draft, *, labelled: bool) -> Iterator[Finding]:
         if one.filled:
             header = draft.columns.header(column)
             for level, kind, text in _lost(column, header, draft.columns, one, len(draft.rows), labelled=labelled):
-                yield Finding(level, kind, draft.file, text, draft.header_row, header)
+                yield Finding(level, kind, draft.file, text, draft.header_row or None, header)
 
 
 def _lost(
