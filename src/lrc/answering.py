@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import version
@@ -18,8 +18,9 @@ from lrc.adapter import read_adapter_config
 from lrc.alpaca import Record
 from lrc.asking import Asking, runs_of
 from lrc.calibration import at_bound
-from lrc.datafile import read_records
+from lrc.datafile import stream_records
 from lrc.errors import DataError, ModelError, RecipeError
+from lrc.findings import Finding, tell
 from lrc.fingerprint import CONFIG, find_base, fingerprint_base, read_json, verify_base
 from lrc.graft import Graft, NotStreamed
 from lrc.manifest import checksum
@@ -28,6 +29,7 @@ from lrc.output import new_file
 from lrc.progress import Advance, say, silence, track
 from lrc.prompt import Prompt, question_of
 from lrc.quantization import as_trained
+from lrc.refusal import is_first
 from lrc.run import Run, read_run
 from lrc.scoring import OptionScores, Scorer, chunks
 from lrc.sidefile import SideFile
@@ -225,13 +227,26 @@ def facts(model: str, asking: Asking, data: Path) -> list[Any]:
     return [base, sums, named, runs, state.num_processes, state.device.type, software]
 
 
-def read_askable(path: Path) -> list[Record]:
-    """Read records that can be answered.
+def read_askable(
+    path: Path,
+    sheet: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    *,
+    told: Callable[[Iterable[Finding]], None] = tell,
+) -> list[Record]:
+    """Read records that can be answered, and tell what was found in their file.
+
+    Args:
+        sheet: the sheet of a workbook; the first visible one by default.
+        columns: see `datafile.read_questions`.
+        told: what is done with the findings; by default they are printed on stderr.
 
     Raises:
         DataError: the file cannot be read, or a record is no question with options.
     """
-    records = read_records(path)
+    records = list(found := stream_records(path, sheet, columns))
+    if is_first():
+        told(found.findings)
     for record in records:
         try:
             question_of(record)

@@ -15,7 +15,7 @@ import click
 
 import lrc
 from lrc import progress
-from lrc.flags import FILE, TEXT, answering, force, given
+from lrc.flags import FILE, TEXT, answering, force, given, table
 from lrc.installed import check_installed
 from lrc.launch import check_launch, forget_launch
 from lrc.refusal import errors_told, is_first, several_processes
@@ -69,19 +69,19 @@ def cli(quiet: bool) -> None:
 
 @cli.command()
 @click.argument("files", nargs=-1, required=True, type=FILE)
-@click.option("--sheet", type=TEXT, help="The sheet to read, where a workbook has several.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
-def check(files: tuple[Path, ...], sheet: str | None, as_json: bool) -> None:
+@table
+def check(files: tuple[Path, ...], **options: Any) -> None:
     """Validate workbooks, JSON files and recipes; exit 1 where convert or train would refuse them."""
     from lrc.check import check
 
-    sys.exit(0 if check(files, sheet=sheet, as_json=as_json) else 1)
+    sys.exit(0 if check(files, **options) else 1)
 
 
 @cli.command(cls=OneFile)
 @click.argument("file", type=FILE)
 @click.option("--output-dir", required=True, type=FILE, help="Where the JSON files go.")
-@click.option("--sheet", type=TEXT, help="The sheet to read, where a workbook has several.")
+@table
 @click.option("--layout", type=click.Choice(["lines", "reference"]), default="lines", show_default=True)
 @click.option("--validation-fraction", type=click.FloatRange(0, 1, max_open=True), default=0.2, show_default=True)
 @click.option("--folds", type=click.IntRange(min=2), help="Write K folds beside the single split.")
@@ -174,19 +174,30 @@ def merge(**options: Any) -> None:
 @click.option("--data", required=True, type=FILE, help="A workbook, a CSV, JSON lines or Alpaca JSON.")
 @click.option("--output", required=True, type=FILE, help="The CSV to write.")
 @click.option("--scores", type=FILE, help="Write every option's score, JSON lines.")
+@table
 @answering
 @force
-def generate(model: str, data: Path, output: Path, scores: Path | None, force: bool, **asked: Any) -> None:
+def generate(
+    model: str,
+    data: Path,
+    output: Path,
+    scores: Path | None,
+    sheet: str | None,
+    columns: dict[str, str] | None,
+    force: bool,
+    **asked: Any,
+) -> None:
     """Answer every question of a file: a CSV with the header ID,Answer."""
     from lrc.asking import Asking, check_asked
     from lrc.finished import refuse_strange
 
-    refuse_strange(output, {"model": model, "data": data, "scores": scores, **asked}, force=force)
+    words = {"model": model, "data": data, "scores": scores, "sheet": sheet, "columns": columns, **asked}
+    refuse_strange(output, words, force=force)
     asking = Asking(**asked)
     check_asked(model, asking)
     from lrc.generate import generate
 
-    generate(model, data, output, asking=asking, scores=scores, force=force)
+    generate(model, data, output, asking=asking, scores=scores, sheet=sheet, columns=columns, force=force)
 
 
 @cli.command()
@@ -197,6 +208,7 @@ def generate(model: str, data: Path, output: Path, scores: Path | None, force: b
 @click.option("--scores", type=FILE, help="Write every option's score, JSON lines.")
 @click.option("--passage-blind", is_flag=True, help="Also ask the model without the passage, for comparison.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@table
 @answering
 @force
 @click.pass_context
@@ -208,6 +220,8 @@ def evaluate(
     output: Path | None,
     scores: Path | None,
     passage_blind: bool,
+    sheet: str | None,
+    columns: dict[str, str] | None,
     as_json: bool,
     force: bool,
     **asked: Any,
@@ -217,7 +231,7 @@ def evaluate(
         raise click.UsageError("give either --model or --predictions")
     if len(predictions) > 2:
         raise click.UsageError("at most two --predictions can be compared")
-    asking = given(ctx, besides=("model", "predictions", "data", "output", "as_json", "force"))
+    asking = given(ctx, besides=("model", "predictions", "data", "output", "sheet", "columns", "as_json", "force"))
     if predictions and asking:
         raise click.UsageError(f"--predictions asks no model; give --model, or leave out {', '.join(asking)}")
     from lrc.asking import Asking, check_asked
@@ -238,11 +252,15 @@ def evaluate(
             output=output,
             scores=scores,
             passage_blind=passage_blind,
+            sheet=sheet,
+            columns=columns,
             as_json=as_json,
             force=force,
         )
     else:
-        evaluate_predictions(predictions, data, output=output, as_json=as_json, force=force)
+        evaluate_predictions(
+            predictions, data, output=output, sheet=sheet, columns=columns, as_json=as_json, force=force
+        )
 
 
 @cli.command()

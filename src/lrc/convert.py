@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from lrc.alpaca import dump_records, to_record
 from lrc.datafile import read_questions
 from lrc.duplicates import find_duplicates
 from lrc.errors import DataError, OutputError
+from lrc.findings import shortened, tell, with_cure
 from lrc.layouts import Layout
 from lrc.manifest import SUFFIX, is_finished, refuse_set, write_set
 from lrc.neighbours import group_passages
@@ -26,6 +27,7 @@ def convert(
     *,
     output_dir: Path,
     sheet: str | None = None,
+    columns: Mapping[str, str] | None = None,
     layout: Layout = "lines",
     validation_fraction: float = 0.2,
     folds: int | None = None,
@@ -39,7 +41,8 @@ def convert(
         file: what to convert. Without answers it becomes `<stem>.json`; with answers `<stem>_train.json` and
             `<stem>_validation.json`. `<stem>_manifest.json` beside them tells how they were made.
         output_dir: the folder for them.
-        sheet: the sheet to read, where a workbook has several.
+        sheet: the sheet to read; the first visible one by default.
+        columns: see `datafile.read_questions`.
         layout: of the records' input.
         validation_fraction: the share of questions to validate on; 0 writes `<stem>.json` with all of them.
         folds: write `<stem>_fold{k}_train.json` and `<stem>_fold{k}_validation.json` for so many folds, too.
@@ -51,7 +54,7 @@ def convert(
         DataError: the file cannot be read, has bad rows, or cannot be split so.
         OutputError: a file exists, or cannot be written.
     """
-    source = _read(file, sheet, skip=on_error == "skip")
+    source = _read(file, sheet, columns, skip=on_error == "skip")
     groups = group_passages(question.passage for question in source.questions)
     plan = Plan(validation_fraction, folds, seed)
     parts = plan_parts(source, groups, plan)
@@ -66,14 +69,15 @@ def convert(
     print(*account.lines(output_dir), sep="\n")
 
 
-def _read(file: Path, sheet: str | None, *, skip: bool) -> Workbook:
+def _read(file: Path, sheet: str | None, columns: Mapping[str, str] | None, *, skip: bool) -> Workbook:
     with track("reading", 1, "file") as advance:
-        source = read_questions(file, sheet)
+        source = read_questions(file, sheet, columns)
         advance()
     if source.errors and not skip:
-        raise DataError(*map(str, source.errors))
+        tell(source.remarks)
+        raise DataError(*with_cure(source.errors, "leave the row out with --on-error skip"))
     if not source.questions:
-        raise DataError(*map(str, source.errors), f"{file.name}: no good row is left; correct the rows above")
+        raise DataError(*shortened(source.errors), f"{file.name}: no good row is left; correct the rows above")
     return source
 
 

@@ -36,6 +36,8 @@ def evaluate_model(
     output: Path | None,
     scores: Path | None = None,
     passage_blind: bool = False,
+    sheet: str | None = None,
+    columns: Mapping[str, str] | None = None,
     as_json: bool = False,
     force: bool = False,
 ) -> None:
@@ -44,6 +46,8 @@ def evaluate_model(
     Args:
         scores: where to write every option's score, as JSON lines.
         passage_blind: also ask without the passage, to see how much of the accuracy is reading.
+        sheet: the sheet of a workbook; the first visible one by default.
+        columns: see `datafile.read_questions`.
         as_json: print the figures as JSON rather than as lines.
 
     Raises:
@@ -53,7 +57,7 @@ def evaluate_model(
         refuse_file(output, data, force=force)
     if scores is not None:
         refuse_file(scores, data, *filter(None, [output]), force=force)
-    records, answers = _labelled(data)
+    records, answers = _labelled(data, sheet, columns)
     scorer = load_scorer(model, asking)
     found = answer(scorer, records)
     blind = answer(scorer, [_without_passage(record) for record in records]) if passage_blind else []
@@ -74,7 +78,14 @@ def evaluate_model(
 
 
 def evaluate_predictions(
-    files: Sequence[Path], data: Path, *, output: Path | None, as_json: bool = False, force: bool = False
+    files: Sequence[Path],
+    data: Path,
+    *,
+    output: Path | None,
+    sheet: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    as_json: bool = False,
+    force: bool = False,
 ) -> None:
     """Print how many answers of one or two submissions are right, and whether the two differ.
 
@@ -83,7 +94,7 @@ def evaluate_predictions(
     """
     if output is not None:
         refuse_file(output, data, *files, force=force)
-    records, answers = _labelled(data)
+    records, answers = _labelled(data, sheet, columns)
     predictions = [_paired(file, records, data) for file in files]
     figures = measure(records, predictions[0], answers)
     if len(predictions) == 2:
@@ -106,8 +117,8 @@ def measure(records: Sequence[Record], predictions: Sequence[int], answers: Sequ
     }
 
 
-def _labelled(data: Path) -> tuple[list[Record], list[int]]:
-    records = read_askable(data)
+def _labelled(data: Path, sheet: str | None, columns: Mapping[str, str] | None) -> tuple[list[Record], list[int]]:
+    records = read_askable(data, sheet, columns)
     answers = [question_of(record).answer for record in records]
     missing = [record.id for record, number in zip(records, answers, strict=True) if number is None]
     if missing:

@@ -8,7 +8,7 @@ if __name__ == "__main__":
     check_installed_or_exit()  # before the imports, which an old package would end in a traceback
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,15 @@ from lrc.together import claimed_together, processes
 
 
 def generate(
-    model: str, data: Path, output: Path, *, asking: Asking, scores: Path | None = None, force: bool = False
+    model: str,
+    data: Path,
+    output: Path,
+    *,
+    asking: Asking,
+    scores: Path | None = None,
+    sheet: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    force: bool = False,
 ) -> None:
     """Write the submission of a workbook's or a JSON file's questions, a line a question, in the file's order.
 
@@ -33,6 +41,8 @@ def generate(
 
     Args:
         scores: where to write every option's score, as JSON lines.
+        sheet: the sheet of a workbook; the first visible one by default.
+        columns: see `datafile.read_questions`.
 
     Raises:
         LrcError: the model, the data or the output stands in the way; nothing is written then.
@@ -40,24 +50,20 @@ def generate(
     refuse_file(output, data, force=True)  # whether they may be overwritten turns out below
     if scores is not None:
         refuse_file(scores, data, output, force=True)
-    refuse_strange(output, _asked(model, data, asking, scores), force=force)
-    records = read_askable(data)
+    # The words of the command, as `lrc.cli` has them.
+    asked = {"model": model, "data": data, "scores": scores, "sheet": sheet, "columns": columns, **asdict(asking)}
+    refuse_strange(output, asked, force=force)
+    records = read_askable(data, sheet, columns)
     with claimed_together(output):
-        _generate(model, data, output, records, asking, scores, force=force)
+        _generate(asked, output, records, asking, force=force)
 
 
 def _generate(
-    model: str,
-    data: Path,
-    output: Path,
-    records: Sequence[Record],
-    asking: Asking,
-    scores: Path | None,
-    *,
-    force: bool,
+    asked: Mapping[str, Any], output: Path, records: Sequence[Record], asking: Asking, *, force: bool
 ) -> None:
-    asked, state = _asked(model, data, asking, scores), processes()
-    side = SideFile.beside(output, [facts(model, asking, data), str(scores)], state.process_index)
+    model, data, scores = asked["model"], asked["data"], asked["scores"]
+    state, read = processes(), [asked["sheet"], asked["columns"]]
+    side = SideFile.beside(output, [facts(model, asking, data), str(scores), *read], state.process_index)
     begun = side.exists  # then these scores, where they are there, are this run's
     if not force and is_finished(output, asked, side.key):
         if state.is_main_process:
@@ -80,11 +86,6 @@ def _generate(
         share = sum(score.consistent for score in found) / len(found)
         say(f"consistency: {share:.4f} of the questions have one answer under all option orders")
     print(f"{output}: {len(found)} answers")
-
-
-def _asked(model: str, data: Path, asking: Asking, scores: Path | None) -> dict[str, Any]:
-    """The words of the command, as `lrc.cli` has them."""
-    return {"model": model, "data": data, "scores": scores, **asdict(asking)}
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ _ENGLISH = {
     "ask": "Answer",
     "examples": "Examples",
     "waiting": "The answer will be shown here.",
-    "file": "A workbook (.xlsx, .csv, .jsonl) or Alpaca JSON",
+    "file": "A workbook (.xlsx, .ods, .csv, .jsonl) or Alpaca JSON",
     "ask_all": "Answer every question",
     "download": "Download the CSV",
     "answer": "Answer: option {n}",
@@ -42,6 +42,7 @@ _ENGLISH = {
     "accuracy": "Accuracy {share:.1%} (95%: {low:.1%} to {high:.1%}), n = {n}",
     "baseline": "Baseline without a model ({name}): {share:.1%}",
     "refused": "Not answered",
+    "told": "Found in the file",
 }
 _CHINESE = {
     "intro": "貼上一篇文章和一個問題，或上傳整份活頁簿。",
@@ -54,7 +55,7 @@ _CHINESE = {
     "ask": "作答",
     "examples": "範例",
     "waiting": "答案會顯示在這裡。",
-    "file": "活頁簿（.xlsx、.csv、.jsonl）或 Alpaca JSON",
+    "file": "活頁簿（.xlsx、.ods、.csv、.jsonl）或 Alpaca JSON",
     "ask_all": "全部作答",
     "download": "下載 CSV",
     "answer": "答案：選項{n}",
@@ -75,6 +76,7 @@ _CHINESE = {
     "accuracy": "正確率 {share:.1%}（95%：{low:.1%} 到 {high:.1%}），n = {n}",
     "baseline": "不用模型的基準（{name}）：{share:.1%}",
     "refused": "未作答",
+    "told": "檔案中發現",
 }
 LABELS: dict[Language, dict[str, str]] = {"en": _ENGLISH, "zh": _CHINESE}
 

@@ -11,6 +11,7 @@ from lrc.alpaca import Record, to_record
 from lrc.answering import read_askable
 from lrc.cleaning import clean
 from lrc.errors import DataError
+from lrc.findings import Finding, told
 from lrc.lexical import BASELINES
 from lrc.metrics import Figures, accuracy
 from lrc.progress import Advance, track
@@ -44,6 +45,7 @@ class Answered:
     counts: dict[int, int]  # how often each option was chosen
     accuracy: Figures | None  # None where the file has no answers
     baseline: tuple[str, float] | None  # the best that needs no model, and its accuracy
+    told: tuple[str, ...] = ()  # what was found in the file, as lines
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,8 @@ class Trial:
         Raises:
             DataError: the file cannot be read or answered; nothing is written then.
         """
-        records = read_askable(path)
+        findings: list[Finding] = []
+        records = read_askable(path, told=findings.extend)
         with track("answer", len(records)) as tell:
 
             def both(done: int = 1) -> None:
@@ -85,7 +88,7 @@ class Trial:
             scores = self.scorer(self.scorer.fitted(records)[0], both)
         predictions = [score.prediction for score in scores]
         write_submission(output, [record.id for record in records], predictions)
-        return _summary(records, predictions)
+        return replace(_summary(records, predictions), told=tuple(told(findings)))
 
 
 def make_question(passage: str, question: str, options: Sequence[str]) -> Question:
