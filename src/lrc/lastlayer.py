@@ -47,15 +47,16 @@ def is_pruned(model: Any) -> bool:
 def _forward(
     layer: Any,
     hidden_states: torch.Tensor,
-    attention_mask: torch.Tensor,
+    attention_mask: Any,
     position_embeddings: tuple[torch.Tensor, torch.Tensor],
     tree_heads: torch.Tensor,
+    tree_seen: torch.Tensor,
     tree_blocks: Sequence[Block] | None = None,
     **kwargs: Any,
 ) -> torch.Tensor:
-    """A decoder layer's forward: (1, L, hidden) in, (1, H, hidden) out."""
+    """A decoder layer's forward: (1, L, hidden) in, (1, H, hidden) out; `tree_seen` is (1, 1, H, L)."""
     normed = layer.input_layernorm(hidden_states)
-    attended = _attend(layer.self_attn, normed, attention_mask, position_embeddings, tree_heads, tree_blocks)
+    attended = _attend(layer.self_attn, normed, tree_seen, position_embeddings, tree_heads, tree_blocks)
     hidden = hidden_states[:, tree_heads]
     if hasattr(layer, "pre_feedforward_layernorm"):  # Gemma norms what it adds, too
         hidden = hidden + layer.post_attention_layernorm(attended)
@@ -86,7 +87,7 @@ def _attend(
     )
     dropout = attention.attention_dropout if attention.training else 0.0
     settings = {"dropout": dropout, "scaling": attention.scaling, "tree_blocks": blocks}
-    output, _ = attend(attention, query, key, value, mask[:, :, heads], **settings)
+    output, _ = attend(attention, query, key, value, mask, **settings)
     return attention.o_proj(output.reshape(1, len(heads), -1))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lrc.attention import tree_mask, why_no_trees
+from lrc.attention import TILE, attention_form, head_mask, least_spared, tile_mask, tree_mask, why_no_trees
 from lrc.errors import MachineError
 from lrc.lastlayer import is_pruned
 from lrc.progress import say
@@ -40,13 +40,20 @@ def target_log_probs(model: Any, row: Row, device: torch.device) -> torch.Tensor
     inner = getattr(model, "module", model)
     sources, heads = put(row.sources), put(row.heads)
     seen: dict[str, Any] = {}  # a row that is one sequence has the mask and the positions of any text
+    form = attention_form(inner, device, len(row))
     if why_no_trees(inner) is None:
+        row = row.padded(TILE) if form == "flex" else row
         positions = put(row.position_ids)
-        mask = tree_mask(put(row.subtree_end), positions, inner.config, inner.dtype)
-        seen = {"position_ids": positions[None], "attention_mask": mask}
+        seen = {"position_ids": positions[None]}
+        if form == "flex":
+            seen["attention_mask"] = tile_mask(row, inner.config, device)
+        else:
+            seen["attention_mask"] = tree_mask(put(row.subtree_end), positions, inner.config, inner.dtype)
     at_heads: dict[str, Any] = {"logits_to_keep": heads}
     if is_pruned(inner):  # a family that hands what it is given down to its layers
-        at_heads = {"tree_heads": heads, "tree_blocks": row.blocks}
+        at_heads = {"tree_heads": heads, "tree_seen": head_mask(row, inner.config, device, inner.dtype)}
+        if form == "block":
+            at_heads["tree_blocks"] = row.blocks(least_spared(device))
     if _balances(inner):  # by a loss that takes no tree mask
         at_heads["output_router_logits"] = False
     logits = model(input_ids=put(row.input_ids)[None], use_cache=False, **seen, **at_heads).logits[0]

@@ -48,7 +48,7 @@ from lrc.versions import versions
 # Where a run's results do not depend on a key, another value of it is still the same run.
 NOT_IDENTITY = (
     *("output_dir", "overwrite_output_dir", "resume_from_checkpoint"),
-    *("row_tokens", "dataset_num_proc", "report_to", "run_name", "project"),
+    *("attention", "row_tokens", "dataset_num_proc", "report_to", "run_name", "project"),
 )
 
 
@@ -115,6 +115,7 @@ def _train_in(folder: RunFolder, recipe: Recipe, prompt: Prompt, training: Corpu
             tree_packing=data.tree_packing,
             group_passages=data.group_passages,
             row_tokens=data.row_tokens,
+            attention=data.attention,
             loraplus_lr_ratio=recipe.adapter.loraplus_lr_ratio,
             option_contrast=data.option_contrast,
             contrast_temperature=data.contrast_temperature,
