@@ -26,9 +26,10 @@ HERE = Path(__file__).resolve().parent
 # Seconds that a stage may take; the stages of a line run beside each other.
 TOGETHER = [
     {"facts": 60},
-    {"equality": 170, "sft": 150, "resume": 150, "memoryless": 100},
+    {"equality": 140, "sft": 140, "resume": 140, "memoryless": 100},
     {"attention": 90},
     {"steps": 200},
+    {"profile": 60},
     {"rivals": 150},
     {"memory": 120},
     {"answering": 90},

@@ -269,6 +269,7 @@ def stage_resume(stage: Stage) -> None:
 
     settings = {"max_steps": 4, "save_strategy": "steps", "save_steps": 1, "lora_dropout": 0.1}
     settings |= {"dtype": "bfloat16", "bf16": True}
+    settings |= {"attention": "flex", "load_in_4bit": True, "row_tokens": 4096} if stage.gpu else {}
     with tempfile.TemporaryDirectory() as scratch:
         folder = make_run(Path(scratch), **settings)
 
@@ -358,7 +359,7 @@ def _attend(stage: Stage, form: str, row: Any, *, heads: tuple[int, int], width:
     from lrc.attention import TILE, _sdpa, least_spared, tile_mask, tree_mask
 
     config = LlamaConfig(attn_implementation="sdpa")
-    row = row.padded(TILE)
+    row = row.padded(TILE) if form == "flex" else row  # roots of one token would be a block each
     device, dtype = torch.device(stage.device), torch.bfloat16
     module = SimpleNamespace(num_key_value_groups=heads[0] // heads[1], is_causal=True, training=True)
     query, key, value = (
@@ -409,6 +410,7 @@ def _steps(stage: Stage, size: str, weights: str, sides: Sequence[tuple[int, str
 
     if not stage.wants(f"{size}-{weights}"):
         return
+    free_memory()
     begun = time.monotonic()
     count = {16384: 112, 4096: 56, 1280: 28}
     trainer = tree_trainer(stage, size, weights, checkpointing=sides[0][2])
@@ -428,6 +430,40 @@ def _steps(stage: Stage, size: str, weights: str, sides: Sequence[tuple[int, str
             unique_tok_s=unique / found["seconds"], questions_s=len(batch.sequences) / found["seconds"],
             peak_gib=found["peak"], first_step_s=found["first"], made_s=made,
         )  # fmt: skip
+    del trainer, batch
+    free_memory()
+
+
+def stage_profile(stage: Stage) -> None:
+    """Where the time of one step goes: the device's kernels by kind, and how long it stood still."""
+    from torch.profiler import ProfilerActivity, profile
+
+    sides = [("7B", "nf4", 4096), ("7B", "bf16", 4096), ("7B", "nf4", 1280)] if stage.gpu else [("toy", "bf16", 512)]
+    for size, weights, tokens in sides:
+        if not stage.wants(f"{size}-{weights}"):
+            continue
+        trainer = tree_trainer(stage, size, weights, checkpointing=False)
+        trainer.row_tokens, trainer.args.per_device_train_batch_size = tokens, 3 * tokens // 200
+        timed(stage, trainer, steps=2)
+        activity = [ProfilerActivity.CUDA] if stage.gpu else [ProfilerActivity.CPU]
+        with profile(activities=activity) as seen:
+            found = timed(stage, trainer, steps=2)
+        events = [(one.key, one.device_time_total / 1000, one.count) for one in seen.key_averages()]
+        events = sorted((e for e in events if e[1] > 0), key=lambda e: -e[1])
+        rows_a_step = len(next(iter(trainer.get_train_dataloader())).rows)
+        stage.note(
+            size=size,
+            weights=weights,
+            rows=tokens,
+            rows_a_step=rows_a_step,
+            step_ms=found["seconds"] * 1000,
+            kernels_ms=sum(e[1] for e in events) / 2,
+            kernels=sum(e[2] for e in events) // 2,
+        )
+        for key, milliseconds, count in events[:25]:
+            stage.note(kernel=key[:110], ms=milliseconds / 2, count=count // 2)
+        del trainer
+        free_memory()
 
 
 def stage_rivals(stage: Stage) -> None:

@@ -28,7 +28,7 @@ from lrc.tree import Block, Ints, Row
 FORMS = ("auto", "flex", "block", "dense")
 TILE = 128  # FlexAttention's
 # On a GPU a kernel's start costs more than what a short row's mask leaves to spare.
-DENSE_BELOW_GPU = 1280
+DENSE_BELOW_GPU = 1536
 MIN_SPARED_GPU = 200_000
 # Datacenter chips have the shared memory for wide heads' tiles; others of the same generation have not.
 WIDE_HEADS = {(8, 0), (9, 0), (10, 0), (10, 3)}
