@@ -31,8 +31,9 @@ TOGETHER = [
     {"steps": 200},
     {"profile": 60},
     {"rivals": 150},
-    {"memory": 120},
-    {"answering": 90},
+    {"memory": 60},
+    {"answering": 60},
+    {"compiled": 90},
 ]
 STAGES = [name for group in TOGETHER for name in group]
 

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -97,7 +98,6 @@ def stage_facts(stage: Stage) -> None:
     block = torch.empty(2**30 if stage.gpu else 2**20, device=stage.device, dtype=torch.uint8)
     other = torch.empty_like(block)
     stage.note(copy_tb_s=2 * block.numel() / stage.seconds(lambda: other.copy_(block)) / 1e12)
-    del block, other
     if stage.gpu:
         _kernels(stage)
         _cudnn(stage)
@@ -163,8 +163,8 @@ def _cudnn(stage: Stage) -> None:
                 wrong.append(f"{queries}x{keys}")
             worst = max(worst, error if error == error else float("inf"))
         stage.note(
-            cudnn="on" if on else "off", ms_new_shape=median(first[1:]), ms_known_shape=median(again), wrong=wrong or "none",
-            worst_error=worst,
+            cudnn="on" if on else "off", ms_new_shape=median(first[1:]), ms_known_shape=median(again),
+            wrong=wrong or "none", worst_error=worst,
         )  # fmt: skip
     torch.backends.cuda.enable_cudnn_sdp(False)
 
@@ -204,10 +204,9 @@ def stage_sft(stage: Stage) -> None:
     """The real commands: train, evaluate, generate, merge, generate with the merged model; kinds beside each other."""
     from concurrent.futures import ThreadPoolExecutor
 
-    with tempfile.TemporaryDirectory() as scratch:
-        with ThreadPoolExecutor(len(VARIANTS)) as pool:
-            for name in VARIANTS:
-                pool.submit(_commands, stage, name, Path(scratch) / name)
+    with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(len(VARIANTS)) as pool:
+        for name in VARIANTS:
+            pool.submit(_commands, stage, name, Path(scratch) / name)
 
 
 def _commands(stage: Stage, name: str, folder: Path) -> None:
@@ -434,6 +433,30 @@ def _steps(stage: Stage, size: str, weights: str, sides: Sequence[tuple[int, str
     free_memory()
 
 
+def stage_compiled(stage: Stage) -> None:
+    """Every decoder layer but the last compiled: unique tokens a second before and after, and the first step's time."""
+    sides = [("7B", "nf4", 4096), ("7B", "bf16", 4096)] if stage.gpu else [("toy", "bf16", 512)]
+    for size, weights, tokens in sides:
+        trainer = tree_trainer(stage, size, weights, checkpointing=False)
+        trainer.row_tokens, trainer.args.per_device_train_batch_size = tokens, 56 if stage.gpu else 6
+        unique = sum(map(len, next(iter(trainer.get_train_dataloader())).rows))
+        try:
+            for compiled in (False, True):
+                if compiled:
+                    for layer in trainer.model.get_base_model().model.layers[:-1]:
+                        layer.compile(dynamic=True)
+                found = timed(stage, trainer)
+                loss = trainer.state.log_history[0]["loss"]
+                stage.note(
+                    size=size, weights=weights, rows=tokens, compiled=compiled, step_s=found["seconds"], loss=loss,
+                    unique_tok_s=unique / found["seconds"], first_step_s=found["first"], peak_gib=found["peak"],
+                )  # fmt: skip
+        except Exception as error:  # an experiment: what fails says so
+            stage.note(size=size, weights=weights, compiled=True, failed=f"{type(error).__name__}: {error}"[:400])
+        del trainer
+        free_memory()
+
+
 def stage_profile(stage: Stage) -> None:
     """Where the time of one step goes: the device's kernels by kind, and how long it stood still."""
     from torch.profiler import ProfilerActivity, profile
@@ -513,88 +536,92 @@ def _rival(stage: Stage, size: str, weights: str, kind: str) -> None:
 
 def stage_memory(stage: Stage) -> None:
     """13B in NF4 as on a card of 12 GB: the plan against the peak."""
+    from lrc.attention import settle_attention
+
+    size, tokens = ("13B", 1536) if stage.gpu else ("toy", 512)
+    if stage.gpu:
+        total = torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(12 * 1024**3 / total, 1.0))
+    trainer = tree_trainer(stage, size, "nf4-nested", checkpointing=True, dtype=torch.float16)
+    trainer.row_tokens, trainer.args.per_device_train_batch_size = tokens, 8
+    for form in ("auto", "block") if stage.gpu else ("auto",):
+        settle_attention(trainer.model, form, torch.device(stage.device))
+        try:
+            found = timed(stage, trainer)
+        except torch.OutOfMemoryError as error:
+            stage.note(size=size, rows=tokens, form=form, failed=str(error).splitlines()[0][:300])
+            continue
+        batch = next(iter(trainer.get_train_dataloader()))
+        longest = max(batch.rows, key=len)
+        stage.note(
+            size=size,
+            rows=tokens,
+            form=form,
+            longest=len(longest),
+            peak_allocated_gib=found["peak"],
+            reserved_gib=found["reserved"],
+            step_s=found["seconds"],
+            unique_tok_s=sum(map(len, batch.rows)) / found["seconds"],
+        )
+    batch = next(iter(trainer.get_train_dataloader()))
+    _note_plan(stage, size, max(batch.rows, key=len))
+
+
+def _note_plan(stage: Stage, size: str, row: Any) -> None:
     from transformers import BitsAndBytesConfig
 
     from lrc.footprint import Planner
     from lrc.skeleton import Build
     from lrc.topology import Topology
 
-    size = "13B" if stage.gpu else "toy"
-    if stage.gpu:
-        total = torch.cuda.get_device_properties(0).total_memory
-        torch.cuda.set_per_process_memory_fraction(min(12 * 1024**3 / total, 1.0))
-    for tokens, form in ((1536, "auto"), (1536, "block")) if stage.gpu else ((512, "auto"),):
-        from lrc.attention import settle_attention
-
-        try:
-            trainer = tree_trainer(stage, size, "nf4-nested", checkpointing=True, dtype=torch.float16)
-            trainer.row_tokens = tokens
-            trainer.args.per_device_train_batch_size = 8
-            settle_attention(trainer.model, form, torch.device(stage.device))
-            found = timed(stage, trainer)
-        except torch.OutOfMemoryError as error:
-            stage.note(size=size, rows=tokens, form=form, failed=str(error).splitlines()[0][:300])
-            trainer = None
-            free_memory()
-            continue
-        batch = next(iter(trainer.get_train_dataloader()))
-        quantization = BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=torch.float16,
-        )  # fmt: skip
-        build = Build(config_of(size), torch.float16, lora(), quantization, None, True, torch.float16, stage.device)
-        row = max(batch.rows, key=len)
-        plan = Planner().plan(build, row, Topology("single_gpu", device=stage.device), "adamw_torch")
-        stage.note(
-            size=size, rows=tokens, form=form, longest=len(row), plan_gib=(plan.total - plan.overhead) / 1024**3,
-            plan_with_overhead_gib=plan.total / 1024**3, peak_allocated_gib=found["peak"], reserved_gib=found["reserved"],
-            weights_gib=plan.weights / 1024**3, activations_gib=plan.activations / 1024**3,
-            logits_gib=plan.logits / 1024**3, step_s=found["seconds"],
-            unique_tok_s=sum(map(len, batch.rows)) / found["seconds"],
-        )  # fmt: skip
-        del trainer, batch
-        free_memory()
+    half = torch.float16
+    settings = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True, "bnb_4bit_compute_dtype": half}
+    quantization = BitsAndBytesConfig(load_in_4bit=True, **settings)
+    build = Build(config_of(size), half, lora(), quantization, None, True, half, stage.device)
+    plan = Planner().plan(build, row, Topology("single_gpu", device=stage.device), "adamw_torch")
+    parts = {f"{name}_gib": value / 1024**3 for name, value in vars(plan).items()}
+    stage.note(plan=size, longest=len(row), total_gib=plan.total / 1024**3, **parts)
 
 
 def stage_answering(stage: Stage) -> None:
     """Questions a second: packed trees of candidates, and transformers' batched generate."""
+    for size in ("1.3B", "7B") if stage.gpu else ("toy",):
+        _answer(stage, size)
+        free_memory()
+
+
+def _answer(stage: Stage, size: str) -> None:
     from lrc.attention import settle_attention
     from lrc.lastlayer import prune_last_layer
     from lrc.likelihood import sequence_scores
     from lrc.tree import TokenSequence
 
-    sequences, _ = questions(128 if stage.gpu else 4)
-    for size in ("1.3B", "7B") if stage.gpu else ("toy",):
-        model = make_model(stage, size, "bf16").eval()
-        prompts = [one.tokens[: one.prompt_length] for one in sequences]
+    device, model = torch.device(stage.device), make_model(stage, size, "bf16").eval()
+    prompts = [one.tokens[: one.prompt_length] for one in questions(128 if stage.gpu else 4)[0]]
+    taken = stage.seconds(lambda: _generate(model, prompts, device), 2)
+    stage.note(side="generate, batches of 16", size=size, questions_s=len(prompts) / taken)
+    prune_last_layer(model)
+    candidates = [TokenSequence(np.append(p, 50 + k), len(p)) for p in prompts for k in range(4)]
+    for form, tokens in (("flex", 4096), ("flex", 16384), ("block", 4096), ("dense", 4096)):
+        with flexible(stage):
+            settle_attention(model, form, device)
+            taken = stage.seconds(partial(sequence_scores, model, candidates, device, tokens), 2)
+        stage.note(side="lrc", form=form, rows=tokens, size=size, questions_s=len(prompts) / taken)
 
-        def generate(batch: int = 16) -> None:
-            for start in range(0, len(prompts), batch):
-                some = prompts[start : start + batch]  # noqa: B023
-                longest = max(map(len, some))
-                ids = np.stack([np.pad(p, (longest - len(p), 0)) for p in some])
-                mask = np.stack([np.pad(np.ones_like(p), (longest - len(p), 0)) for p in some])
-                model.generate(  # noqa: B023
-                    input_ids=torch.from_numpy(ids).to(stage.device),
-                    attention_mask=torch.from_numpy(mask).to(stage.device),
-                    max_new_tokens=1, do_sample=False, pad_token_id=0,
-                )  # fmt: skip
 
-        taken = stage.seconds(generate, 2)
-        stage.note(side="generate, batches of 16", size=size, questions_s=len(sequences) / taken)
-        prune_last_layer(model)
-        candidates = [TokenSequence(np.append(p, 50 + k), len(p)) for p in prompts for k in range(4)]
-        for form in ("flex", "block", "dense"):
-            for tokens in (4096, 16384) if stage.gpu and form == "flex" else (4096,):
-                with flexible(stage):
-                    settle_attention(model, form, torch.device(stage.device))
-                    taken = stage.seconds(
-                        lambda: sequence_scores(model, candidates, torch.device(stage.device), tokens),
-                        2,  # noqa: B023
-                    )
-                stage.note(side="lrc", form=form, rows=tokens, size=size, questions_s=len(sequences) / taken)
-        del model
-        free_memory()
+def _generate(model: Any, prompts: Sequence[Any], device: torch.device, batch: int = 16) -> None:
+    for start in range(0, len(prompts), batch):
+        some = prompts[start : start + batch]
+        longest = max(map(len, some))
+        ids = np.stack([np.pad(p, (longest - len(p), 0)) for p in some])
+        mask = np.stack([np.pad(np.ones_like(p), (longest - len(p), 0)) for p in some])
+        model.generate(
+            input_ids=torch.from_numpy(ids).to(device),
+            attention_mask=torch.from_numpy(mask).to(device),
+            max_new_tokens=1,
+            do_sample=False,
+            pad_token_id=0,
+        )
 
 
 # What they are made of.

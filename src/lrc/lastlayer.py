@@ -15,11 +15,13 @@ import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from lrc.attention import why_no_trees
+from lrc.head import split_head
 from lrc.tree import Block
 
 # Families whose layer is the one below; others run their last layer whole.
 FAMILIES = ("llama", "qwen3", "mistral", "gemma3_text")
 _MARK = "_lrc_needs_heads"
+_SPLIT = "_lrc_head_in_pieces"
 
 
 def prune_last_layer(model: Any) -> str | None:
@@ -35,6 +37,7 @@ def prune_last_layer(model: Any) -> str | None:
     layer = causal.get_decoder().layers[-1]
     layer.forward = partial(_forward, layer)
     setattr(causal, _MARK, True)
+    setattr(causal, _SPLIT, split_head(causal))
     return None
 
 
@@ -42,6 +45,12 @@ def is_pruned(model: Any) -> bool:
     """Whether `prune_last_layer` took effect on `model`."""
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model
     return getattr(causal, _MARK, False)
+
+
+def takes_picks(model: Any) -> bool:
+    """Whether the output layer of `model` gives the log-probabilities that `head.picking` asks for."""
+    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return getattr(causal, _SPLIT, False)
 
 
 def _forward(

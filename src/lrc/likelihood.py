@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from lrc.attention import TILE, attention_form, head_mask, least_spared, tile_mask, tree_mask, why_no_trees
 from lrc.errors import MachineError
-from lrc.lastlayer import is_pruned
+from lrc.head import Picks, log_probs_of, picking
+from lrc.lastlayer import is_pruned, takes_picks
 from lrc.progress import say
 from lrc.tree import Row, TokenSequence, pack
 
@@ -38,7 +39,7 @@ def target_log_probs(model: Any, row: Row, device: torch.device) -> torch.Tensor
         return torch.from_numpy(array).to(device, non_blocking=True)
 
     inner = getattr(model, "module", model)
-    sources, heads = put(row.sources), put(row.heads)
+    heads = put(row.heads)
     seen: dict[str, Any] = {}  # a row that is one sequence has the mask and the positions of any text
     form = attention_form(inner, device, len(row))
     if why_no_trees(inner) is None:
@@ -56,9 +57,15 @@ def target_log_probs(model: Any, row: Row, device: torch.device) -> torch.Tensor
             at_heads["tree_blocks"] = row.blocks(least_spared(device))
     if _balances(inner):  # by a loss that takes no tree mask
         at_heads["output_router_logits"] = False
-    logits = model(input_ids=put(row.input_ids)[None], use_cache=False, **seen, **at_heads).logits[0]
-    logits = logits.float()
-    return logits[sources, put(row.targets)] - logits.logsumexp(-1)[sources]
+    picks, asked = (
+        Picks.of(row, device),
+        {"input_ids": put(row.input_ids)[None], "use_cache": False, **seen, **at_heads},
+    )
+    if not takes_picks(inner):
+        return log_probs_of(model(**asked).logits[0], picks.sources, picks.targets)
+    with picking(inner.get_base_model() if hasattr(inner, "get_base_model") else inner, picks):
+        log_probs: torch.Tensor = model(**asked).logits[0]
+    return log_probs.float()
 
 
 def _balances(model: Any) -> bool:

@@ -37,6 +37,7 @@ def _every_form_everywhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Forms of attention whatever auto would choose; on a CPU FlexAttention uncompiled, with its backward."""
     monkeypatch.setattr("lrc.tree.MIN_SPARED", 1)
     monkeypatch.setattr("lrc.attention.MIN_SPARED_GPU", 1)
+    monkeypatch.setattr("lrc.head.PIECE_BYTES", 4 * 96 * 3)  # the output layer three positions at a time
     if NAME == "cuda":
         torch._dynamo.config.recompile_limit = 100
         yield
@@ -54,7 +55,7 @@ def record(request: pytest.FixtureRequest) -> Callable[..., None]:
     def write(**found: Any) -> None:
         if path := os.environ.get("LRC_GPU_RESULTS"):
             line = json.dumps({"stage": "equality", "case": request.node.name, **found})
-            with open(path, "a", encoding="utf-8") as file:
+            with Path(path).open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
 
     return write
