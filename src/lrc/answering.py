@@ -41,6 +41,7 @@ class Asking:
         votes: over how many option orders the scores are averaged.
         score_normalisation: see `Scorer`.
         load_in_4bit: quantize the model to 4 bits; see `quantization.as_trained`.
+        dtype: in which format it computes; see `dtypes.answering_dtype`.
     """
 
     adapters: tuple[Path, ...] = ()
@@ -51,6 +52,7 @@ class Asking:
     row_tokens: int | None = None
     score_normalisation: str | None = None
     load_in_4bit: bool | None = None
+    dtype: str | None = None
 
 
 def load_scorer(model: str, asking: Asking) -> Scorer:
@@ -77,7 +79,7 @@ def load_scorer(model: str, asking: Asking) -> Scorer:
     device = processes().device
     # A merged model is on the disk as it is meant to be asked, whatever its adapter was trained on.
     bits = as_trained(run.recipe if asking.adapters else {}, device, asking.load_in_4bit)
-    loaded, names = load_for_answering(model, asking.adapters, device, bits)
+    loaded, names = load_for_answering(model, asking.adapters, device, bits, asking.dtype)
     check_vocabulary(tokenizer, loaded)
     return Scorer(
         loaded,

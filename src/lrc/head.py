@@ -40,9 +40,12 @@ class Picks:
     def of(cls, row: Row, device: torch.device) -> Picks:
         """Those of a row."""
         order = np.argsort(row.sources, kind="stable")
-        put = lambda array: torch.from_numpy(array).to(device, non_blocking=True)  # noqa: E731
-        tensors = map(put, (row.sources, row.targets, order, np.argsort(order, kind="stable")))
-        return cls(*tensors, row.sources[order])
+
+        def put(array: np.ndarray) -> torch.Tensor:
+            return torch.from_numpy(array).to(device, non_blocking=True)
+
+        inverse = np.argsort(order, kind="stable")
+        return cls(put(row.sources), put(row.targets), put(order), put(inverse), row.sources[order])
 
 
 def log_probs_of(logits: torch.Tensor, sources: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
