@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from oracle import log_likelihood
 from small_models import FAMILIES, SIZES, WINDOW, make_model
 from token_trees import VOCABULARY, questions, sequence
+from torch.nn.attention.flex_attention import create_block_mask
 from transformers import (
     BloomConfig,
     BloomForCausalLM,
@@ -32,9 +34,9 @@ from transformers import (
 )
 
 from lrc import equivalence
-from lrc.attention import tree_mask, why_no_trees
+from lrc.attention import TILE, attention_form, settle_attention, tile_mask, tree_mask, why_no_trees
 from lrc.lastlayer import prune_last_layer
-from lrc.likelihood import sequence_scores
+from lrc.likelihood import sequence_scores, target_log_probs
 from lrc.tree import Row, TokenSequence, pack
 
 CPU = torch.device("cpu")
@@ -182,6 +184,108 @@ def test_scores_are_those_of_separate_sequences(family: str, pruned: bool) -> No
         assert prune_last_layer(model) == whole
     for row_tokens in (1, 60, 10_000):
         assert sequence_scores(model, SEQUENCES, CPU, row_tokens) == pytest.approx(wanted, abs=1e-4)
+
+
+@pytest.fixture
+def _flex_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """FlexAttention by its own reference, uncompiled, whose backward torch shuts off on a CPU."""
+    monkeypatch.setattr("lrc.attention.why_no_flex", lambda model, device: None)
+    monkeypatch.setattr("torch.nn.attention.flex_attention._validate_device", lambda *states: None)
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
+def long_questions() -> list[TokenSequence]:
+    """Two passages of several tiles with two questions each."""
+    random = np.random.default_rng(5)
+
+    def tokens(count: int) -> list[int]:
+        return random.integers(3, VOCABULARY, count).tolist()
+
+    system = tokens(20)
+    passages = [system + tokens(300), system + tokens(170)]
+    return [sequence(passage + tokens(count), tokens(3)) for passage in passages for count in (40, 150)]
+
+
+def separate_step(model: Any, sequences: list[TokenSequence]) -> tuple[float, dict[str, torch.Tensor]]:
+    total = 0.0
+    for s in sequences:
+        log_probs = model(input_ids=torch.from_numpy(s.tokens)[None]).logits[0].log_softmax(-1)
+        loss = -sum(log_probs[i - 1, s.tokens[i]] for i in range(s.prompt_length, len(s.tokens)))
+        loss.backward()
+        total += loss.item()
+    return total, taken_gradients(model)
+
+
+def taken_gradients(model: Any) -> dict[str, torch.Tensor]:
+    found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    return found
+
+
+@pytest.mark.parametrize("form", ["flex", "block", "dense"])
+@pytest.mark.parametrize("family", ["llama", "qwen3-window", "mistral", "gemma3", "mixtral"])
+@pytest.mark.parametrize("window", [WINDOW, 200])
+@pytest.mark.usefixtures("_flex_on_a_cpu")
+def test_every_form_gives_the_gradients_of_separate_sequences(family: str, form: str, window: int) -> None:
+    settings = {} if "window" not in family and family not in ("mistral", "gemma3") else {"sliding_window": window}
+    model = make_model(family, max_position_embeddings=1024, **settings).train()
+    wanted, gradients = separate_step(model, long_questions())
+    prune_last_layer(model)
+    settle_attention(model, form, CPU)
+    (row,) = pack(long_questions(), 2048)
+    loss = -target_log_probs(model, row, CPU).sum()
+    loss.backward()
+    assert loss.item() == pytest.approx(wanted, rel=1e-5)
+    for name, gradient in taken_gradients(model).items():
+        assert (gradient - gradients[name]).norm() <= 1e-4 * gradients[name].norm(), name
+
+
+@pytest.mark.parametrize("window", [None, 8, 140, 10_000])
+def test_tiles_hold_what_torch_finds_by_looking_at_every_pair(window: int | None) -> None:
+    config = make_model("mistral", sliding_window=window).config
+    row = pack(long_questions(), 2048)[0].padded(TILE)
+    found = tile_mask(row, config, CPU)
+    wanted = create_block_mask(found.mask_mod, None, None, len(row), len(row), device="cpu")
+    # A window is bounded by a tile's least and greatest position, so that a tile more may be looked at, but none less.
+    exact = window in (None, 10_000)
+    assert ((found.to_dense() == wanted.to_dense()) if exact else (found.to_dense() >= wanted.to_dense())).all()
+    assert (found.full_kv_num_blocks <= wanted.full_kv_num_blocks).all()
+    assert not exact or (found.full_kv_num_blocks == wanted.full_kv_num_blocks).all()
+    assert found.full_kv_num_blocks.sum() > 0 or window in (8, 140)
+    index = torch.arange(len(row))
+    seen = found.mask_mod(0, 0, index[:, None], index[None])
+    assert (seen == tree_mask(*map(torch.from_numpy, (row.subtree_end, row.position_ids)), config, torch.float32)).all()
+
+
+def test_flex_is_refused_where_there_is_none() -> None:
+    with pytest.raises(ValueError, match=r"attention is flex, but a cpu device has no backward of it; set it to auto"):
+        settle_attention(make_model("llama"), "flex", CPU)
+
+
+@pytest.mark.parametrize(
+    ("capability", "width", "tokens", "form"),
+    [
+        ((7, 5), 64, 4096, "block"),
+        ((8, 0), 64, 4096, "flex"),
+        ((8, 6), 128, 4096, "flex"),
+        ((8, 6), 256, 4096, "block"),
+        ((9, 0), 256, 4096, "flex"),
+        ((9, 0), 64, 1024, "dense"),
+    ],
+)
+def test_what_suits_a_gpu(
+    capability: tuple[int, int], width: int, tokens: int, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: capability)
+    monkeypatch.setattr("lrc.attention.find_spec", lambda name: name)
+    model = make_model("qwen3", head_dim=width)
+    assert attention_form(model, torch.device("cuda"), tokens) == form
+    assert attention_form(model, CPU, tokens) == "block"
+
+
+def test_attention_never_goes_to_cudnn() -> None:
+    assert not torch.backends.cuda.cudnn_sdp_enabled()
 
 
 def test_no_sequences_have_no_scores() -> None:

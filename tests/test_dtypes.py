@@ -1,10 +1,16 @@
-"""What a machine lacks becomes float32, and it is said."""
+"""What a machine lacks becomes what it has, and it is said; training and answering obey one rule."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Any
+
 import pytest
+import torch
 
 from lrc import dtypes
+from lrc.errors import MachineError
 
 on_cpu = pytest.mark.skipif(dtypes.device_type() != "cpu", reason="asks what a CPU does")
 
@@ -18,8 +24,6 @@ def test_half_precision_becomes_float32_on_a_cpu(capsys: pytest.CaptureFixture[s
 
 @on_cpu
 def test_bfloat16_stays_where_the_processor_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch
-
     for has, kept in ((True, True), (False, False)):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda has=has: {"avx512_bf16": has}, raising=False)
         assert dtypes.settle({"bf16": True})["bf16"] is kept
@@ -38,3 +42,72 @@ def test_the_launcher_can_ask_for_the_cpu(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_float32_needs_no_units() -> None:
     assert dtypes.supported("float32", "cpu") and dtypes.settle({"dtype": "auto"})["dtype"] == "auto"
+
+
+@pytest.fixture
+def _turing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with a T4, as torch describes one: bfloat16 is there, but emulated."""
+    monkeypatch.setattr("torch.accelerator.current_accelerator", lambda check_available=False: torch.device("cuda"))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation=True: including_emulation)
+
+
+def base(folder: Path, family: str) -> str:
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps({"model_type": family}))
+    return str(folder)
+
+
+@pytest.mark.usefixtures("_turing")
+@pytest.mark.parametrize(
+    ("family", "asked", "settled"),
+    [
+        ("llama", {"bf16": True, "dtype": "bfloat16"}, (False, True, "float16")),
+        ("qwen3", {"fp16": True, "dtype": "float16"}, (None, True, "float16")),
+        ("gemma3_text", {"bf16": True, "dtype": "bfloat16"}, (False, False, "float32")),
+        ("gemma3_text", {"fp16": True, "dtype": "float16"}, (None, False, "float32")),
+        ("llama", {"dtype": "float32"}, (None, None, "float32")),
+    ],
+)
+def test_a_turing_gpu_computes_in_float16(
+    family: str, asked: dict[str, Any], settled: tuple[Any, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = dtypes.settle({**asked, "model_name_or_path": base(tmp_path, family)})
+    assert (found.get("bf16"), found.get("fp16"), found["dtype"]) == settled
+    told = capsys.readouterr().err
+    changed = {key for key, value in asked.items() if found[key] != value}
+    assert {line.partition(":")[0] for line in told.splitlines()} == changed
+    assert not changed or told.count(f"; {settled[2]} is used") == len(changed)
+
+
+@pytest.mark.usefixtures("_turing")
+@pytest.mark.parametrize(
+    ("stored", "family", "taken"),
+    [
+        ("bfloat16", "llama", "float16"),
+        ("float16", "llama", "float16"),
+        ("bfloat16", "gemma3_text", "float32"),
+        ("float16", "gemma3_text", "float32"),
+        ("float32", "llama", "float32"),
+    ],
+)
+def test_a_turing_gpu_answers_in_the_format_that_it_trains_in(stored: str, family: str, taken: str) -> None:
+    assert dtypes.answering_dtype(stored, "cuda", family)[0] == taken
+
+
+@pytest.mark.parametrize("units", [True, False])
+@pytest.mark.parametrize("stored", ["float32", "float16", "bfloat16"])
+def test_a_cpu_answers_in_bfloat16_where_it_has_units(
+    stored: str, units: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"avx512_bf16": units}, raising=False)
+    fast = units and stored != "float32"
+    assert dtypes.answering_dtype(stored, "cpu", "llama")[0] == ("bfloat16" if fast else "float32")
+    assert dtypes.answering_dtype(stored, "cpu", "llama", "float32")[0] == "float32"
+    with pytest.raises(MachineError, match=r"--dtype: float16, but this machine has no float16 units \(cpu\)"):
+        dtypes.answering_dtype(stored, "cpu", "llama", "float16")
+
+
+def test_a_name_on_the_hub_tells_its_family() -> None:
+    assert dtypes.family_of("google/gemma-3-1b-it") == "gemma3"
+    assert dtypes.family_of("hfl/chinese-alpaca-2-7b") == ""

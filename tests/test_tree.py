@@ -99,7 +99,7 @@ def test_without_sharing_a_row_is_one_sequence(sequences: list[TokenSequence], r
 
 def assert_blocks(row: Row) -> None:
     """The blocks are the row in order, and what a token sees lies in its own and in those above it."""
-    blocks, reach = row.blocks, np.zeros((len(row), len(row)), dtype=bool)
+    blocks, reach = row.blocks(), np.zeros((len(row), len(row)), dtype=bool)
     assert sum(block.size for block in blocks) == len(row)
     spans, start = [], 0
     for block in blocks:
@@ -126,13 +126,13 @@ def test_a_block_is_a_stretch_between_forks() -> None:
     system, passages = list(range(50)), [[100] * 200, [101] * 220]
     asked = [sequence(system + passage + [102 + i] * 80, [1, 2]) for passage in passages for i in range(2)]
     (row,) = pack(asked, 10_000)
-    assert [(block.size, block.parent) for block in row.blocks] == [
+    assert [(block.size, block.parent) for block in row.blocks()] == [
         (50, None),
         *[(200, 0), (81, 1), (81, 1)],
         *[(220, 0), (81, 4), (81, 4)],
     ]
     (short,) = pack([sequence(system + passages[0] + [i] * 9, [1]) for i in (104, 105)], 10_000)
-    assert len(short.blocks) == 1  # two short questions are not worth a block each
+    assert len(short.blocks()) == 1  # two short questions are not worth a block each
 
 
 @given(FAMILIES)

@@ -12,7 +12,9 @@ from pathlib import Path
 from statistics import harmonic_mean
 from typing import Any
 
+import torch
 from accelerate.utils import gather_object
+from transformers import BitsAndBytesConfig
 
 from lrc.adapter import read_adapter_config
 from lrc.alpaca import Record
@@ -24,6 +26,7 @@ from lrc.findings import Finding, tell
 from lrc.fingerprint import CONFIG, find_base, fingerprint_base, read_json, verify_base
 from lrc.graft import Graft, NotStreamed
 from lrc.manifest import checksum
+from lrc.memory import size
 from lrc.models import check_vocabulary, load_for_answering, load_tokenizer, positions
 from lrc.output import new_file
 from lrc.progress import Advance, say, silence, track
@@ -65,7 +68,9 @@ def load_scorer(model: str, asking: Asking) -> Scorer:
     device = processes().device
     # A merged model is on the disk as it is meant to be asked, whatever its adapter was trained on.
     bits = as_trained(run.recipe if asking.adapters else {}, device, asking.load_in_4bit)
-    loaded, names = load_for_answering(model, asking.adapters, device, bits)
+    if bits is None and asking.load_in_4bit is None and device.type == "cuda":
+        bits = _quantized_to_fit(model, device)
+    loaded, names = load_for_answering(model, asking.adapters, device, bits, asking.dtype)
     check_vocabulary(tokenizer, loaded)
     return Scorer(
         loaded,
@@ -77,6 +82,19 @@ def load_scorer(model: str, asking: Asking) -> Scorer:
         normalisation=normalisation,
         temperature=_temperature(runs, asked, asking.votes),
     )
+
+
+def _quantized_to_fit(model: str, device: torch.device) -> BitsAndBytesConfig | None:
+    """4 bits, where the weights as they are stored take more than nine tenths of what the device has free."""
+    needed = sum(file.stat().st_size for file in find_base(model, flag="--model").glob("*.safetensors"))
+    free, _ = torch.cuda.mem_get_info(device)
+    if needed <= 0.9 * free:
+        return None
+    say(
+        f"{model}: its weights take {size(needed)}, and {device} has {size(free)} free; loaded in 4 bits, which "
+        "--no-load-in-4bit leaves out"
+    )
+    return as_trained({}, device, load_in_4bit=True)
 
 
 def _recognise(model: str, adapters: Sequence[Path]) -> None:

@@ -73,6 +73,13 @@ class DataArguments:
     tree_packing: bool = field(
         default=True, metadata={"help": "Compute a passage once for all of its questions in a batch."}
     )
+    attention: Literal["auto", "flex", "block", "dense"] = field(
+        default="auto",
+        metadata={
+            "help": "How a packed row is attended to: by FlexAttention (flex), stretch by stretch of the tree (block), "
+            "or under a mask (dense); auto takes what suits the device and the row. The results are equal."
+        },
+    )
     row_tokens: int | None = field(
         default=None,
         metadata={"help": "Tokens of a packed row at most; by default what suits the device."},

@@ -22,6 +22,7 @@ class Asking:
         votes: over how many option orders the scores are averaged.
         score_normalisation: see `Scorer`.
         load_in_4bit: quantize the model to 4 bits; see `quantization.as_trained`.
+        dtype: in which format it computes; see `dtypes.answering_dtype`.
     """
 
     adapters: tuple[Path, ...] = ()
@@ -32,6 +33,7 @@ class Asking:
     row_tokens: int | None = None
     score_normalisation: str | None = None
     load_in_4bit: bool | None = None
+    dtype: str | None = None
 
 
 def check_asked(model: str, asking: Asking) -> None:

@@ -83,6 +83,11 @@ def answering(command: Any) -> Any:
             "--load-in-4bit/--no-load-in-4bit", default=None, help="Default: as the first adapter's base was trained."
         ),
         click.option(
+            "--dtype",
+            type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+            help="Format to compute in. Default: what the weights are stored in, as far as the device has units.",
+        ),
+        click.option(
             "--score-normalisation",
             type=click.Choice(NORMALISATIONS),
             help="What an option's text is scored by. Default: as trained.",

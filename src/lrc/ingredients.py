@@ -74,8 +74,8 @@ def base_of(recipe: Recipe) -> Any:
         revision=model.model_revision,
         quantization=quantization,
         attn_implementation=model.attn_implementation,
-        # A quantized model is put on its device as it is loaded; the trainer moves any other, and ZeRO-3 every one.
-        device_map={"": args.device} if quantization and not is_deepspeed_zero3_enabled() else None,
+        # Straight to its device, so that the host never holds the whole; the trainer moves any other.
+        device_map={"": args.device} if _placed_at_once(recipe, quantization) else None,
         trust_remote_code=args.trust_remote_code,
     )
 
@@ -133,6 +133,13 @@ def _is_target(module: str, name: str) -> bool:
 
 def _is_like(module: str, pattern: str) -> bool:
     return re.match(rf"(.*\.)?({pattern})$", module) is not None
+
+
+def _placed_at_once(recipe: Recipe, quantization: BitsAndBytesConfig | None) -> bool:
+    """Whether the base is put on its device as it is loaded: where it is quantized, or whole on each GPU."""
+    if is_deepspeed_zero3_enabled():
+        return False
+    return quantization is not None or (recipe.training.device.type == "cuda" and not _divides_weights(recipe))
 
 
 def _divides_weights(recipe: Recipe) -> bool:

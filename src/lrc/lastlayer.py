@@ -15,11 +15,13 @@ import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from lrc.attention import why_no_trees
+from lrc.head import split_head
 from lrc.tree import Block
 
 # Families whose layer is the one below; others run their last layer whole.
 FAMILIES = ("llama", "qwen3", "mistral", "gemma3_text")
 _MARK = "_lrc_needs_heads"
+_SPLIT = "_lrc_head_in_pieces"
 
 
 def prune_last_layer(model: Any) -> str | None:
@@ -35,6 +37,7 @@ def prune_last_layer(model: Any) -> str | None:
     layer = causal.get_decoder().layers[-1]
     layer.forward = partial(_forward, layer)
     setattr(causal, _MARK, True)
+    setattr(causal, _SPLIT, split_head(causal))
     return None
 
 
@@ -44,18 +47,25 @@ def is_pruned(model: Any) -> bool:
     return getattr(causal, _MARK, False)
 
 
+def takes_picks(model: Any) -> bool:
+    """Whether the output layer of `model` gives the log-probabilities that `head.picking` asks for."""
+    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return getattr(causal, _SPLIT, False)
+
+
 def _forward(
     layer: Any,
     hidden_states: torch.Tensor,
-    attention_mask: torch.Tensor,
+    attention_mask: Any,
     position_embeddings: tuple[torch.Tensor, torch.Tensor],
     tree_heads: torch.Tensor,
+    tree_seen: torch.Tensor,
     tree_blocks: Sequence[Block] | None = None,
     **kwargs: Any,
 ) -> torch.Tensor:
-    """A decoder layer's forward: (1, L, hidden) in, (1, H, hidden) out."""
+    """A decoder layer's forward: (1, L, hidden) in, (1, H, hidden) out; `tree_seen` is (1, 1, H, L)."""
     normed = layer.input_layernorm(hidden_states)
-    attended = _attend(layer.self_attn, normed, attention_mask, position_embeddings, tree_heads, tree_blocks)
+    attended = _attend(layer.self_attn, normed, tree_seen, position_embeddings, tree_heads, tree_blocks)
     hidden = hidden_states[:, tree_heads]
     if hasattr(layer, "pre_feedforward_layernorm"):  # Gemma norms what it adds, too
         hidden = hidden + layer.post_attention_layernorm(attended)
@@ -86,7 +96,7 @@ def _attend(
     )
     dropout = attention.attention_dropout if attention.training else 0.0
     settings = {"dropout": dropout, "scaling": attention.scaling, "tree_blocks": blocks}
-    output, _ = attend(attention, query, key, value, mask[:, :, heads], **settings)
+    output, _ = attend(attention, query, key, value, mask, **settings)
     return attention.o_proj(output.reshape(1, len(heads), -1))
 
 

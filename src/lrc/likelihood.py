@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lrc.attention import tree_mask, why_no_trees
+from lrc.attention import TILE, attention_form, head_mask, least_spared, tile_mask, tree_mask, why_no_trees
 from lrc.errors import MachineError
-from lrc.lastlayer import is_pruned
+from lrc.head import Picks, log_probs_of, picking
+from lrc.lastlayer import is_pruned, takes_picks
 from lrc.progress import say
 from lrc.tree import Row, TokenSequence, pack
 
@@ -38,20 +39,33 @@ def target_log_probs(model: Any, row: Row, device: torch.device) -> torch.Tensor
         return torch.from_numpy(array).to(device, non_blocking=True)
 
     inner = getattr(model, "module", model)
-    sources, heads = put(row.sources), put(row.heads)
+    heads = put(row.heads)
     seen: dict[str, Any] = {}  # a row that is one sequence has the mask and the positions of any text
+    form = attention_form(inner, device, len(row))
     if why_no_trees(inner) is None:
+        row = row.padded(TILE) if form == "flex" else row
         positions = put(row.position_ids)
-        mask = tree_mask(put(row.subtree_end), positions, inner.config, inner.dtype)
-        seen = {"position_ids": positions[None], "attention_mask": mask}
+        seen = {"position_ids": positions[None]}
+        if form == "flex":
+            seen["attention_mask"] = tile_mask(row, inner.config, device)
+        else:
+            seen["attention_mask"] = tree_mask(put(row.subtree_end), positions, inner.config, inner.dtype)
     at_heads: dict[str, Any] = {"logits_to_keep": heads}
     if is_pruned(inner):  # a family that hands what it is given down to its layers
-        at_heads = {"tree_heads": heads, "tree_blocks": row.blocks}
+        at_heads = {"tree_heads": heads, "tree_seen": head_mask(row, inner.config, device, inner.dtype)}
+        if form == "block":
+            at_heads["tree_blocks"] = row.blocks(least_spared(device))
     if _balances(inner):  # by a loss that takes no tree mask
         at_heads["output_router_logits"] = False
-    logits = model(input_ids=put(row.input_ids)[None], use_cache=False, **seen, **at_heads).logits[0]
-    logits = logits.float()
-    return logits[sources, put(row.targets)] - logits.logsumexp(-1)[sources]
+    picks, asked = (
+        Picks.of(row, device),
+        {"input_ids": put(row.input_ids)[None], "use_cache": False, **seen, **at_heads},
+    )
+    if not takes_picks(inner):
+        return log_probs_of(model(**asked).logits[0], picks.sources, picks.targets)
+    with picking(inner.get_base_model() if hasattr(inner, "get_base_model") else inner, picks):
+        log_probs: torch.Tensor = model(**asked).logits[0]
+    return log_probs.float()
 
 
 def _balances(model: Any) -> bool:

@@ -24,6 +24,7 @@ from transformers.utils import cached_file
 from transformers.utils.logging import disable_progress_bar
 
 from lrc.connection import go_offline_if_alone
+from lrc.dtypes import answering_dtype
 from lrc.errors import ModelError
 from lrc.lastlayer import prune_last_layer
 from lrc.weights import ADAPTER_BIN, ADAPTER_WEIGHTS, unpickle_tensors
@@ -98,26 +99,36 @@ def load_base(
 
 
 def load_for_answering(
-    name: str, adapters: Sequence[Path], device: torch.device, quantization: BitsAndBytesConfig | None = None
+    name: str,
+    adapters: Sequence[Path],
+    device: torch.device,
+    quantization: BitsAndBytesConfig | None = None,
+    dtype: str | None = None,
 ) -> tuple[Any, list[str]]:
     """Load a model with any number of adapters beside each other.
 
     Args:
-        quantization: of the model; None loads it as it is on the disk, in float32 on a CPU.
+        quantization: of the model; None loads it as it is on the disk.
+        dtype: see `dtypes.answering_dtype`.
 
     Returns:
         The model on `device`, in evaluation mode, and the names of its adapters, to be set active one at a time.
 
     Raises:
         ModelError: the model or an adapter cannot be read, or they do not fit each other.
+        MachineError: the format that is asked for is not there.
     """
     from peft import PeftModel
 
-    dtype: torch.dtype | str = torch.float32 if device.type == "cpu" else "auto"
+    config = load_config(name)
+    stored = str(getattr(config.get_text_config(), "dtype", None) or config.dtype or "float32").removeprefix("torch.")
+    taken, _ = answering_dtype(stored, device.type, config.get_text_config().model_type, dtype)
+    computed: torch.dtype = getattr(torch, taken)
     if quantization is not None and quantization.load_in_4bit:
-        dtype = quantization.bnb_4bit_compute_dtype
-    device_map = {"": device} if quantization else None  # a quantized model is put there as it is loaded
-    model = load_base(name, dtype=dtype, quantization=quantization, device_map=device_map)
+        computed = quantization.bnb_4bit_compute_dtype
+    # Straight to a GPU, so that the host's memory never holds the whole.
+    device_map = {"": device} if quantization or device.type == "cuda" else None
+    model = load_base(name, dtype=computed, quantization=quantization, device_map=device_map)
     names = [f"adapter_{k}" for k in range(len(adapters))]
     for adapter, path in zip(names, adapters, strict=True):
         if not (path / ADAPTER_WEIGHTS).is_file() and (path / ADAPTER_BIN).is_file():

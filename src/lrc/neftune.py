@@ -36,7 +36,9 @@ class Noise:
     def _add(self, module: torch.nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor:
         if not module.training or self._reach is None:
             return output
-        reach = (self._reach / output.shape[-1] ** 0.5)[None, :, None].to(output.dtype)
+        # Behind the row's own tokens there may be some that fill it up.
+        own = torch.nn.functional.pad(self._reach, (0, output.shape[1] - len(self._reach)))
+        reach = (own / output.shape[-1] ** 0.5)[None, :, None].to(output.dtype)
         return output + reach * torch.empty_like(output).uniform_(-1, 1)
 
 

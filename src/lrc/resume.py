@@ -35,6 +35,7 @@ MAY_CHANGE: dict[str, tuple[str, ...]] = {
     "speed and memory": (
         *(
             "use_cpu",
+            "attention",
             "row_tokens",
             "gradient_checkpointing",
             "gradient_checkpointing_kwargs",

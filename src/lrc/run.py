@@ -24,7 +24,7 @@ _CHECKPOINT = re.compile(r"checkpoint-\d+")
 # Keys that say nothing about what was trained; `resume.MAY_CHANGE` says which others may differ in one run.
 NOT_RECORDED = (
     *("output_dir", "overwrite_output_dir", "resume_from_checkpoint"),
-    *("row_tokens", "dataset_num_proc", "report_to", "run_name", "project"),
+    *("attention", "row_tokens", "dataset_num_proc", "report_to", "run_name", "project"),
 )
 
 

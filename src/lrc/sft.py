@@ -123,6 +123,7 @@ def _train_in(folder: RunFolder, recipe: Recipe, prompt: Prompt, training: Corpu
             tree_packing=data.tree_packing,
             group_passages=data.group_passages,
             row_tokens=data.row_tokens,
+            attention=data.attention,
             loraplus_lr_ratio=recipe.adapter.loraplus_lr_ratio,
             loraplus_lr_embedding=recipe.adapter.loraplus_lr_embedding,
             option_contrast=data.option_contrast,

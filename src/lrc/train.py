@@ -40,9 +40,19 @@ def train(recipe: str, accelerate_config: str | None, overrides: Sequence[str]) 
     named = find_accelerate_config(accelerate_config) if accelerate_config else None
     preflight(path, overrides)
     config = named or find_accelerate_config(default_accelerate_config())
-    words = ["--config_file", str(config), "-m", "lrc.sft", "--config", str(path), *overrides]
+    launch = ["--config_file", str(config), *_all_devices(accelerate_config)]
+    words = [*launch, "-m", "lrc.sft", "--config", str(path), *overrides]
     say(f"accelerate launch {shlex.join(words)}")
     return _launch(words)
+
+
+def _all_devices(accelerate_config: str | None) -> list[str]:
+    """A process for each device of this machine, where nobody named a config: the shipped one has two."""
+    if accelerate_config or default_accelerate_config() != "multi_gpu":
+        return []
+    import torch
+
+    return ["--num_processes", str(torch.accelerator.device_count())]
 
 
 def _launch(words: Sequence[str]) -> int:

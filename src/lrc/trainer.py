@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback
 from transformers.trainer_utils import EvalLoopOutput
 
-from lrc.attention import why_no_trees
+from lrc.attention import settle_attention, why_no_trees
 from lrc.batches import Draw, StepBatch, StepLoader, StepSampler
 from lrc.contrast import Contests
 from lrc.curves import read_curves
@@ -54,6 +54,7 @@ class TreeTrainer(DurableTrainer):
         loraplus_lr_embedding: the learning rate of LoRA on embeddings, with that ratio; None takes A's.
         option_contrast: the part of the loss that is the contrast between options, 0 to 1; `draw` gives the options.
         contrast_temperature: what their scores are divided by.
+        attention: how rows are attended to; see `attention.FORMS`.
 
     The remaining arguments are SFTTrainer's.
     """
@@ -75,6 +76,7 @@ class TreeTrainer(DurableTrainer):
         loraplus_lr_embedding: float | None = None,
         option_contrast: float = 0.0,
         contrast_temperature: float = 1.0,
+        attention: str = "auto",
         **kwargs: Any,
     ) -> None:
         self.option_contrast, self.contrast_temperature = option_contrast, contrast_temperature
@@ -112,6 +114,7 @@ class TreeTrainer(DurableTrainer):
             say(f"each question is a row of its own: {reason}")
         if reason and option_contrast:
             raise ValueError(f"option_contrast compares the options in one packed row, but {reason}; set it to 0")
+        settle_attention(self.model, attention, self.args.device)
         whole = prune_last_layer(self.model)
         if whole and self.is_world_process_zero():
             say(whole)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -74,9 +74,24 @@ class Row:
     def __len__(self) -> int:
         return len(self.input_ids)
 
-    @property
-    def blocks(self) -> list[Block]:
-        """The row cut into stretches of tokens, in order: a token sees its own stretch and those above it, at most."""
+    def padded(self, multiple: int) -> Row:
+        """The row with one-token roots behind it, whose logits nobody asks for, up to a multiple of tokens."""
+        total = len(self)
+        more = np.arange(total, -(-total // multiple) * multiple)
+        return replace(
+            self,
+            input_ids=np.concatenate([self.input_ids, np.zeros_like(more)]),
+            position_ids=np.concatenate([self.position_ids, np.zeros_like(more)]),
+            subtree_end=np.concatenate([self.subtree_end, more + 1]),
+        )
+
+    def blocks(self, least: int | None = None) -> list[Block]:
+        """The row cut into stretches of tokens, in order: a token sees its own stretch and those above it, at most.
+
+        Args:
+            least: how many pairs of query and key a cut has to spare; None takes what suits a CPU.
+        """
+        least = MIN_SPARED if least is None else least
         blocks: list[Block] = []
 
         def block(start: int, size: int, parent: int | None) -> int:
@@ -87,7 +102,7 @@ class Row:
         def cut(start: int, end: int, parent: int | None) -> None:
             chain, children = self._fork(start, end)
             rest = end - start - chain
-            if chain * rest + rest**2 - sum((last - first) ** 2 for first, last in children) < MIN_SPARED:
+            if chain * rest + rest**2 - sum((last - first) ** 2 for first, last in children) < least:
                 block(start, end - start, parent)
                 return
             below = block(start, chain, parent) if chain else parent
