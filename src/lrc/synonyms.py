@@ -64,7 +64,7 @@ SYNONYMS = {
     "load_in_4bit": "4bit int4 use_4bit qlora load_4bit",
     "load_in_8bit": "8bit int8 use_8bit load_8bit",
     "use_bnb_nested_quant": "double_quant double_quantization use_nested_quant",
-    "attn_implementation": "flash_attn attention attention_implementation attn use_flash_attention_2",
+    "attn_implementation": "flash_attn attention_implementation attn use_flash_attention_2",
     "template": "prompt prompt_template chat_template",
     "answer_style": "style",
     "resume_from_checkpoint": "resume checkpoint",
