@@ -54,7 +54,8 @@ def test_loss_and_accuracy_are_those_of_separate_questions(
         assert "eval_accuracy" not in metrics
         return
     answered = [score.prediction for score in Scorer(model().eval(), prompt, torch.device("cpu"))(RECORDS)]
-    figures = accuracy(answered, [record.question.answer for record in RECORDS])
+    asked = [record.question for record in RECORDS]
+    figures = accuracy(answered, [question.answer for question in asked], [question.passage for question in asked])
     assert {key: metrics[f"eval_{key}"] for key in ("accuracy", "ci_low", "ci_high")} == {
         key: figures[key] for key in ("accuracy", "ci_low", "ci_high")
     }

@@ -18,7 +18,7 @@ LIGHT = """
     errors installed questions progress memory refusal claim output signals run flags
     answers tables findings cells cleaning package expansion bookparts marks sheet commas jsonarray jsonlines headers
     conflicts suspicions enumeration rows workbook layouts alpaca c3 manifest datafile neighbours duplicates splits
-    plan account submission metrics lexical calibration curves charts outcomes labels fragments summary
+    plan account submission metrics lexical verdict calibration curves charts outcomes labels fragments summary
 """
 MACHINERY = """
     dtypes strictyaml bounds values tracking arguments overrides recipe weights fingerprint scrub card hub tree prompt

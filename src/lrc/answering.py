@@ -25,7 +25,7 @@ from lrc.output import new_file
 from lrc.progress import Advance, say, silence, track
 from lrc.prompt import Prompt, question_of
 from lrc.quantization import as_trained
-from lrc.run import Run, lists_options, read_run
+from lrc.run import SCORED_AS_THEY_ARE, Run, lists_options, read_run
 from lrc.scoring import OptionScores, Scorer, chunks
 from lrc.sidefile import SideFile
 from lrc.together import processes
@@ -68,9 +68,10 @@ def load_scorer(model: str, asking: Asking) -> Scorer:
     same_style = asking.answer_style in (None, run.answer_style)
     listed = run.list_options if asking.list_options is None and same_style else asking.list_options
     prompt = Prompt(tokenizer, asking.template or run.template, asking.answer_style or run.answer_style, listed)
-    if prompt.answer_style == "digit" and asking.score_normalisation is not None:
+    if prompt.answer_style != "text" and asking.score_normalisation is not None:
         raise RecipeError(
-            f"--score-normalisation is {asking.score_normalisation}, but digits are scored as they are; leave it out"
+            f"--score-normalisation is {asking.score_normalisation}, but {SCORED_AS_THEY_ARE[prompt.answer_style]} are "
+            "scored as they are; leave it out"
         )
     normalisation = asking.score_normalisation or run.score_normalisation
     asked = (prompt.template, prompt.answer_style, prompt.list_options, normalisation)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from trl import ModelConfig, SFTConfig
 
 from lrc.dtypes import device_type
-from lrc.run import lists_options
+from lrc.run import SCORED_AS_THEY_ARE, lists_options
 from lrc.tracking import why_not_reported
 
 # The first two leave the base as it is. PiSSA changes it, so what is saved is converted for the base as it was
@@ -63,8 +63,12 @@ class DataArguments:
         default="chinese-alpaca-2",
         metadata={"help": "The prompt around a question; chat is the tokenizer's own chat template."},
     )
-    answer_style: Literal["digit", "text"] = field(
-        default="digit", metadata={"help": "Answer with the number of an option, or with its text."}
+    answer_style: Literal["digit", "text", "judge"] = field(
+        default="digit",
+        metadata={
+            "help": "Answer with the number of an option, with its text, or judge each option by itself: a prompt an "
+            "option that asks whether it is right, 是 or 否."
+        },
     )
     score_normalisation: Literal["character", "token", "sum", "auto"] = field(
         default="character",
@@ -75,7 +79,9 @@ class DataArguments:
     )
     list_options: bool | None = field(
         default=None,
-        metadata={"help": "Show the options in the prompt. Default: true, but false for text with plain."},
+        metadata={
+            "help": "Show the options in the prompt. Default: true, but false for judge and for text with plain."
+        },
     )
     on_too_long: Literal["shorten", "refuse", "skip"] = field(
         default="shorten",
@@ -84,15 +90,20 @@ class DataArguments:
     option_orders: int = field(
         default=1, metadata={"help": "In how many rotations of its options each question is trained."}
     )
-    option_contrast: float = field(
-        default=0.0,
+    option_contrast: float | None = field(
+        default=None,
         metadata={
             "help": "The part of the loss, 0 to 1, that is the contrast between the options of a question rather than "
-            "the likelihood of the right one; for answer_style text."
+            "the likelihood of the right one, or of each verdict; for answer_style text and judge. Default: 0, but 1 "
+            "for judge."
         },
     )
-    contrast_temperature: float = field(
-        default=0.25, metadata={"help": "What the options' scores are divided by in the contrast."}
+    contrast_temperature: float | None = field(
+        default=None,
+        metadata={
+            "help": "What the options' scores are divided by in the contrast. Default: 0.25, but 1 for judge, whose "
+            "scores are log-odds."
+        },
     )
     group_passages: bool = field(
         default=True,
@@ -119,8 +130,13 @@ class DataArguments:
     )
 
     def __post_init__(self) -> None:
+        judged = self.answer_style == "judge"
         if self.list_options is None:
             self.list_options = lists_options(self.answer_style, self.template)
+        if self.option_contrast is None:
+            self.option_contrast = 1.0 if judged else 0.0
+        if self.contrast_temperature is None:
+            self.contrast_temperature = 1.0 if judged else 0.25
         if self.answer_style == "digit" and not self.list_options:
             raise ValueError("list_options is false, expected true where answer_style is digit")
         if self.option_orders > 1 and not self.list_options:
@@ -128,14 +144,17 @@ class DataArguments:
                 f"option_orders is {self.option_orders}, but the prompt lists no options, so their order is nothing "
                 "to it; set list_options: true, or remove it"
             )
-        if self.score_normalisation != "character" and self.answer_style == "digit":
+        if self.score_normalisation != "character" and self.answer_style != "text":
             raise ValueError(
-                f"score_normalisation is {self.score_normalisation}, but digits are scored as they are; remove it"
+                f"score_normalisation is {self.score_normalisation}, but {SCORED_AS_THEY_ARE[self.answer_style]} are "
+                "scored as they are; remove it"
             )
         if not 0 <= self.option_contrast <= 1:
             raise ValueError(f"option_contrast is {self.option_contrast}, expected 0 to 1")
         if self.option_contrast and self.answer_style == "digit":
-            raise ValueError("option_contrast compares the texts of options; set answer_style: text, or remove it")
+            raise ValueError(
+                "option_contrast compares options, not digits; set answer_style: text or judge, or remove it"
+            )
         if self.score_normalisation == "auto" and self.validation_file is None:
             raise ValueError("score_normalisation is auto, which chooses on a validation_file; give one")
         if self.fold is not None:

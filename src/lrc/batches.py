@@ -36,9 +36,14 @@ class StepBatch:
         return 0 if self.idle else sum(len(one.tokens) - one.prompt_length for one in imitated)
 
     @property
+    def supervised_count(self) -> int:
+        """How many tokens are learnt from: those to imitate, or where there are none those that are compared."""
+        return self.target_count or sum(len(one.tokens) - one.prompt_length for one in self.sequences)
+
+    @property
     def contest_count(self) -> int:
-        """How many prompts there are whose options are compared."""
-        return contest_count(self.sequences)
+        """How many questions there are whose options are compared."""
+        return 0 if self.idle else contest_count(self.sequences)
 
     def repacked(self, row_tokens: int, *, share: bool = True) -> StepBatch:
         """The same questions under another token budget."""
@@ -114,7 +119,7 @@ class StepLoader(DataLoader):
     """Loads `StepBatch`es.
 
     Args:
-        draw: the sequences of one question in one epoch: for each option order that is trained the right answer, and
+        draw: the sequences of one question in one epoch: for each option order that is trained what is imitated, and
             then the options that are compared.
     """
 

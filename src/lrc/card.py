@@ -12,8 +12,10 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from lrc.errors import ModelError
 from lrc.fingerprint import read_json
 from lrc.metrics import wilson
+from lrc.outcomes import OUTCOMES_FILE, read_outcomes
 from lrc.run import METRICS_FILE, Run, read_run
 from lrc.scrub import is_local, scrub
+from lrc.verdict import judge
 from lrc.weights import ADAPTER_CONFIG
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -60,7 +62,7 @@ def model_card(folder: Path, repo_id: str) -> ModelCard:
     )
     sections = (
         _introduction(repo_id, base, adapter),
-        _results(result),
+        _results(result, folder),
         _training(run),
         _use(repo_id, base, adapter),
         f"## Limits\n\n{LIMITS}",
@@ -98,12 +100,12 @@ def _hub_datasets(run: Run | None) -> list[str] | None:
 
 
 def _eval_result(folder: Path, run: Run | None) -> EvalResult | None:
-    accuracy = _last_accuracy(folder / METRICS_FILE)
+    last = _last_evaluation(folder / METRICS_FILE)
     data = next((part for role, part in run.data.items() if "validation" in role), None) if run else None
-    if accuracy is None or not data:
+    if last is None or not data:
         return None
-    n = int(data["questions"])
-    low, high = wilson(round(accuracy * n), n)
+    n, accuracy = int(data["questions"]), float(last["eval_accuracy"])
+    low, high = wilson(round(accuracy * n), n)  # where the log has no interval, which is by passage
     return EvalResult(
         task_type="multiple-choice",
         task_name="Reading comprehension",
@@ -113,19 +115,23 @@ def _eval_result(folder: Path, run: Run | None) -> EvalResult | None:
         dataset_revision=data["sha256"],
         metric_type="accuracy",
         metric_value=round(accuracy, 4),
-        metric_args={"questions": n, "ci_low": round(low, 4), "ci_high": round(high, 4)},
+        metric_args={
+            "questions": n,
+            "ci_low": round(last.get("eval_ci_low", low), 4),
+            "ci_high": round(last.get("eval_ci_high", high), 4),
+        },
     )
 
 
-def _last_accuracy(path: Path) -> float | None:
+def _last_evaluation(path: Path) -> dict[str, float] | None:
     if not path.is_file():
         return None
     try:
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        found = [line["eval_accuracy"] for line in lines if "eval_accuracy" in line]
+        found = [line for line in lines if "eval_accuracy" in line]
     except (ValueError, TypeError) as error:
         raise ModelError(f"{path}: not JSON lines ({error}); remove the file, or restore it") from error
-    return float(found[-1]) if found else None
+    return found[-1] if found else None
 
 
 def _introduction(repo_id: str, base: str | None, adapter: dict[str, Any]) -> str:
@@ -137,13 +143,14 @@ def _introduction(repo_id: str, base: str | None, adapter: dict[str, Any]) -> st
     )
 
 
-def _results(result: EvalResult | None) -> str:
+def _results(result: EvalResult | None, folder: Path) -> str:
+    """The verdict on the answers that training left in the folder, and the table."""
     if result is None:
         return ""
-    args = result.metric_args or {}
-    return _table(
-        "Results",
-        ("questions", "accuracy", "95% interval (Wilson)"),
+    args, outcomes = result.metric_args or {}, read_outcomes(folder / OUTCOMES_FILE)
+    table = _table(
+        "" if outcomes else "Results",
+        ("questions", "accuracy", "95% interval"),
         [
             (
                 f"{result.dataset_name}, {args['questions']}",
@@ -152,6 +159,10 @@ def _results(result: EvalResult | None) -> str:
             )
         ],
     )
+    if not outcomes:
+        return table
+    verdict = judge([outcome.question for outcome in outcomes], [outcome.prediction for outcome in outcomes])
+    return f"## Results\n\n{verdict}; the questions of a passage count as one cluster in intervals.\n\n{table}"
 
 
 def _training(run: Run | None) -> str:

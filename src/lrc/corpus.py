@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from datasets import Dataset
@@ -122,6 +122,8 @@ class Drawing:
         option_orders: how many orders of each question are trained.
         contrasted: by what the scores of options are normalised that are compared with each other (`contrast`); None
             compares none.
+        imitated: whether the right answer is learnt to be written, too; a question without options to compare is
+            drawn as if it were.
     """
 
     dataset: Dataset
@@ -130,23 +132,38 @@ class Drawing:
     option_orders: int
     seed: int
     contrasted: str | None = None
+    imitated: bool = True
+
+    @classmethod
+    def of(cls, corpus: Corpus, prompt: Prompt, data: Any, seed: int) -> Drawing:
+        """The drawing that a recipe's `DataArguments` ask for."""
+        imitated = data.option_contrast < 1
+        return cls(corpus.dataset, corpus.records, prompt, data.option_orders, seed, data.contrasted, imitated)
 
     def __call__(self, draw: tuple[int, int]) -> list[TokenSequence]:
         """The sequences of question `draw[0]` in epoch `draw[1]`; what is imitated comes before what is compared."""
         place, epoch = draw
-        record = self.records[place] if self.option_orders > 1 or self.contrasted else None
-        if record is None or record.question is None or self.option_orders == 1:
-            row = self._tokens[place]
-            asked = [record] if record else []
-            sequences = [TokenSequence(row["tokens"].astype(np.int64), int(row["prompt_length"]))]
-        else:
-            shuffled = _shuffled(record, np.random.default_rng([self.seed, epoch, place]))
-            asked = [reordered(shuffled, order) for order in option_orders(record.question, self.option_orders)]
-            sequences = [self.prompt.sequence(one) for one in asked]
+        asked = self._asked(place, epoch)
+        options: list[TokenSequence] = []
         if self.contrasted:
             for number, one in enumerate(asked):
-                sequences += options_of(one, self.prompt, self.contrasted, (place, number))
-        return sequences
+                options += options_of(one, self.prompt, self.contrasted, (place, number))
+        if options and not self.imitated:
+            return options
+        if len(asked) > 1 or asked and self.prompt.answer_style == "judge":
+            return [sequence for one in asked for sequence in self.prompt.imitated(one)] + options
+        row = self._tokens[place]
+        return [TokenSequence(row["tokens"].astype(np.int64), int(row["prompt_length"])), *options]
+
+    def _asked(self, place: int, epoch: int) -> list[Record]:
+        """The question in each order of its options that is trained; none where its tokens as stored are all of it."""
+        if self.option_orders == 1 and not self.contrasted and self.prompt.answer_style != "judge":
+            return []
+        record = self.records[place]
+        if record.question is None or self.option_orders == 1:
+            return [record]
+        shuffled = _shuffled(record, np.random.default_rng([self.seed, epoch, place]))
+        return [reordered(shuffled, order) for order in option_orders(record.question, self.option_orders)]
 
     @cached_property
     def _tokens(self) -> Dataset:

@@ -38,7 +38,7 @@ _ENGLISH = {
     "fixed": "Only one order makes sense here: an option speaks of the places of others.",
     "answered": "{n} questions answered",
     "counts": "Answers by option",
-    "accuracy": "Accuracy {share:.1%} (95%: {low:.1%} to {high:.1%}), n = {n}",
+    "accuracy": "Accuracy {share:.1%} (95%: {low:.1%} to {high:.1%}), n = {n}, effective n = {effective:.0f}",
     "baseline": "Baseline without a model ({name}): {share:.1%}",
     "refused": "Not answered",
 }
@@ -70,7 +70,7 @@ _CHINESE = {
     "fixed": "這一題只有一種順序合理：有選項提到其他選項的位置。",
     "answered": "已回答 {n} 題",
     "counts": "各選項的答案數",
-    "accuracy": "正確率 {share:.1%}（95%：{low:.1%} 到 {high:.1%}），n = {n}",
+    "accuracy": "正確率 {share:.1%}（95%：{low:.1%} 到 {high:.1%}），n = {n}，有效題數 {effective:.0f}",
     "baseline": "不用模型的基準（{name}）：{share:.1%}",
     "refused": "未作答",
 }

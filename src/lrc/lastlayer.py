@@ -18,7 +18,7 @@ from lrc.attention import why_no_trees
 from lrc.tree import Block
 
 # Families whose layer is the one below; others run their last layer whole.
-FAMILIES = ("llama", "qwen3", "mistral", "gemma3_text")
+FAMILIES = ("llama", "qwen2", "qwen3", "mistral", "gemma3_text")
 _MARK = "_lrc_needs_heads"
 
 

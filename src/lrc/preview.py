@@ -123,9 +123,14 @@ def _tokens(recipe: Recipe, topology: Topology, row_tokens: int, count: int, *, 
         orders=data.option_orders,
         processes=args.dataset_num_proc,
     )
-    draw = Drawing(corpus.dataset, corpus.records, prompt, data.option_orders, args.seed, data.contrasted)
+    draw = Drawing.of(corpus, prompt, data, args.seed)
     work = measure(corpus, draw, recipe, world_size=topology.processes, row_tokens=row_tokens, share=share)
-    drawn = ((record, draw((place, 0))[0]) for place, record in enumerate(islice(corpus.records, count)))
+    judged = data.answer_style == "judge"  # then each verdict is shown, whether it is imitated or compared
+    drawn = (
+        (record, one)
+        for place, record in enumerate(islice(corpus.records, count))
+        for one in (prompt.imitated(record) if judged else draw((place, 0))[:1])
+    )
     return Tokens(prompt, corpus, specimens(prompt, drawn), work)
 
 

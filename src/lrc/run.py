@@ -17,14 +17,15 @@ RUN_FILE = "lrc_run.json"
 METRICS_FILE = "metrics.jsonl"  # what training logged, a line a time
 # How a model can be asked; prompt.py says what each of them is.
 TEMPLATES = ("chinese-alpaca-2", "alpaca", "chat", "plain")
-STYLES = ("digit", "text")
+STYLES = ("digit", "text", "judge")
+SCORED_AS_THEY_ARE = {"digit": "digits", "judge": "verdicts"}  # only texts differ in length
 NORMALISATIONS = ("character", "token", "sum")  # what an option's text is scored by; scoring.py divides
 IDENTITY = ("template", "answer_style", "list_options", "recipe", "data", "base")
 
 
 def lists_options(answer_style: str, template: str) -> bool:
-    """Whether the prompt lists the options where nobody says: always, but for their texts after a plain prompt."""
-    return (answer_style, template) != ("text", "plain")
+    """Whether the prompt lists the options where nobody says: not where each is judged, or its text follows plain."""
+    return answer_style != "judge" and (answer_style, template) != ("text", "plain")
 
 
 @dataclass(frozen=True)

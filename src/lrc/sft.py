@@ -110,14 +110,14 @@ def _train_in(folder: RunFolder, recipe: Recipe, prompt: Prompt, training: Corpu
             peft_config=adapter_of(recipe),
             processing_class=tokenizer,
             train_dataset=training.dataset,
-            draw=Drawing(training.dataset, training.records, prompt, data.option_orders, args.seed, data.contrasted),
+            draw=Drawing.of(training, prompt, data, args.seed),
             validation=Validation(validation.records, prompt, data.score_normalisation) if validation.records else None,
             tree_packing=data.tree_packing,
             group_passages=data.group_passages,
             row_tokens=data.row_tokens,
             loraplus_lr_ratio=recipe.adapter.loraplus_lr_ratio,
-            option_contrast=data.option_contrast,
-            contrast_temperature=data.contrast_temperature,
+            option_contrast=data.option_contrast or 0.0,
+            contrast_temperature=data.contrast_temperature or 1.0,
         )
     except ValueError as error:  # TRL's and PEFT's words about keys that do not go together, or with the model
         raise RecipeError(f"{recipe.path or 'command line'}: {error}") from error

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lrc.curves import Curve, Curves, Point, read_curves
-from lrc.lexical import BASELINES
-from lrc.metrics import Figures, accuracy
+from lrc.metrics import Figures
 from lrc.outcomes import OUTCOMES_FILE, Outcome, read_outcomes
 from lrc.run import METRICS_FILE
+from lrc.verdict import judge, size
 
 ADAPTER = "adapter_config.json"
 Rows = list[tuple[str, str]]
@@ -56,9 +56,9 @@ def show(run_dir: Path, base: str) -> None:
 
 
 def share(figures: Figures) -> str:
-    """An accuracy as people read it: `0.7500 (0.6700 to 0.8200), n = 120`."""
+    """An accuracy as people read it: `0.7500 (0.6700 to 0.8200), n = 120`; see `verdict.size`."""
     low, high = figures["ci_low"], figures["ci_high"]
-    return f"{figures['accuracy']:.4f} ({low:.4f} to {high:.4f}), n = {figures['n']:.0f}"
+    return f"{figures['accuracy']:.4f} ({low:.4f} to {high:.4f}), {size(figures)}"
 
 
 def duration(seconds: float) -> str:
@@ -75,12 +75,10 @@ _ANSWERED = ("--data", "TEST.xlsx", "--output", "answer.csv")
 def _answers(curves: Curves, outcomes: list[Outcome]) -> Iterator[tuple[str, str]]:
     if not outcomes:
         return
-    answers = [outcome.answer for outcome in outcomes]
-    yield "accuracy", share(accuracy([outcome.prediction for outcome in outcomes], answers))
-    questions = [outcome.question for outcome in outcomes]
-    found = {name: accuracy(predict(questions), answers) for name, predict in BASELINES.items()}
-    name = max(found, key=lambda name: found[name]["accuracy"])
-    yield "baseline", f"{share(found[name])}: {name}, the best one without a model"
+    verdict = judge([outcome.question for outcome in outcomes], [outcome.prediction for outcome in outcomes])
+    yield "verdict", str(verdict)
+    yield "accuracy", share(verdict.figures)
+    yield "baseline", f"{share(verdict.baselines[verdict.best])}: {verdict.best}, the best one without a model"
     best = best_point(curves["eval_accuracy"])
     if best is not None and len(curves["eval_accuracy"]) > 1:
         yield "best step", f"{best.step} of {curves.last_step}, with accuracy {best.value:.4f}"

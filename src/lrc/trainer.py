@@ -47,7 +47,8 @@ class TreeTrainer(DurableTrainer):
         group_passages: false draws question by question, so that those of a passage rarely meet in a step.
         row_tokens: the token budget of a row; None takes what suits the device.
         loraplus_lr_ratio: the learning rate of LoRA's B over that of A.
-        option_contrast: the part of the loss that is the contrast between options, 0 to 1; `draw` gives the options.
+        option_contrast: the part of the loss that is the contrast between options, 0 to 1; `draw` gives the options,
+            and what is imitated where that is not all.
         contrast_temperature: what their scores are divided by.
 
     The remaining arguments are SFTTrainer's.
@@ -259,8 +260,8 @@ class TreeTrainer(DurableTrainer):
                 self._step_rows = int(every[:, 1].max())
             if self.args.average_tokens_across_devices:
                 self._step_contests = every[:, 2].sum().clamp(min=1)
-                return every[:, 0].sum()
-        return counts[0]
+                return every[:, 0].sum().clamp(min=1)
+        return counts[0].clamp(min=1)  # there is nothing to imitate where the contrast is all of the loss
 
     def floating_point_ops(self, inputs: StepBatch) -> float:
         """Six operations a weight and token, forward and backward (Kaplan et al. 2020, section 2.1)."""

@@ -11,7 +11,7 @@ import torch
 from lrc.alpaca import Record
 from lrc.calibration import fit_temperature
 from lrc.likelihood import sequence_scores
-from lrc.metrics import accuracy
+from lrc.metrics import accuracy, passages_of
 from lrc.prompt import Prompt, question_of
 from lrc.questions import Question
 from lrc.run import NORMALISATIONS
@@ -29,9 +29,9 @@ class Tally:
     scores: list[tuple[Question, OptionScores]]  # of each record that is a question
 
     @property
-    def pairs(self) -> list[tuple[int, int]]:
-        """(prediction, answer) of each question."""
-        return [(score.prediction, question.answer) for question, score in self.scores if question.answer]
+    def answered(self) -> list[tuple[Question, int]]:
+        """Each question that has an answer, and the prediction."""
+        return [(question, score.prediction) for question, score in self.scores if question.answer]
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Validation:
         scores = ask(asked)
         likelihood = float(sequence_scores(model, others, device, row_tokens).sum())
         likelihood += sum(score.answer_log_prob or 0.0 for score in scores)
-        sequences = others + [self.prompt.sequence(record) for record in asked]
+        sequences = others + [sequence for record in asked for sequence in self.prompt.imitated(record)]
         return Tally(
             -likelihood,
             sum(len(sequence.tokens) - sequence.prompt_length for sequence in sequences),
@@ -68,9 +68,10 @@ def combine(tallies: Sequence[Tally], prefix: str) -> dict[str, float]:
     """The metrics of all processes together: the mean loss a supervised token, and accuracy with its interval."""
     tokens = max(sum(tally.tokens for tally in tallies), 1)
     metrics = {f"{prefix}_loss": sum(tally.loss_sum for tally in tallies) / tokens}
-    pairs = [pair for tally in tallies for pair in tally.pairs]
+    pairs = [pair for tally in tallies for pair in tally.answered]
     if pairs:
-        figures = accuracy([prediction for prediction, _ in pairs], [answer for _, answer in pairs])
+        questions, predictions = zip(*pairs, strict=True)
+        figures = accuracy(predictions, [question.answer for question in questions], passages_of(questions))
         metrics |= {f"{prefix}_{key}": figures[key] for key in ("accuracy", "ci_low", "ci_high")}
     return metrics
 
