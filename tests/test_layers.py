@@ -18,7 +18,8 @@ LIGHT = """
     errors installed questions progress memory refusal claim output signals run flags
     answers tables findings cells cleaning package expansion bookparts marks sheet commas jsonarray jsonlines headers
     conflicts suspicions enumeration rows workbook layouts alpaca c3 manifest datafile neighbours duplicates splits
-    plan account submission metrics lexical verdict calibration curves charts outcomes labels fragments summary
+    plan account submission metrics lexical verdict calibration pool scorefile curves charts outcomes labels fragments
+    summary
 """
 MACHINERY = """
     dtypes strictyaml bounds values tracking arguments overrides recipe weights fingerprint scrub card hub tree prompt
@@ -29,7 +30,7 @@ MACHINERY = """
     ledger standins skeleton topology footprint remedies precision workload specimens outlook
     sweepfile contender standings study
 """
-VERBS = "app check convert demo evaluation generate init merge preview publish report sft sweep train"
+VERBS = "app check convert demo evaluation generate init merge preview publish report sft sweep train vote"
 ORDER = f"{LIGHT} {MACHINERY} {VERBS} cli __main__".split()
 MODULES = sorted(path.stem for path in SOURCE.glob("*.py") if path.stem != "__init__")
 
