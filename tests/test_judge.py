@@ -271,7 +271,12 @@ def test_preview_shows_every_verdict(tmp_path: Path, capsys: pytest.CaptureFixtu
     folder = make_run(tmp_path, pairs(4), **JUDGE, use_cpu=True)
     assert lrc("preview", folder / "recipe.yaml", "-n", "1", "--json", "--output_dir", tmp_path / "a") == 0
     document = json.loads(capsys.readouterr().out)
-    shown = ["".join(one["pieces"]) for one in document["tokens"]["examples"]]
-    assert [text.rpartition("答：")[2] for text in shown] == ["是", "否", "否", "否"]
+    shown = document["tokens"]["examples"]
+    assert all(
+        "".join(one["pieces"]).rpartition("這個答案正確嗎？")[2] in ("答：是", "答：否", "答：…") for one in shown
+    )
+    verdict, *others = [one["ids"][-1] for one in shown]
+    assert len(others) == 3 and len(set(others)) == 1 and verdict not in others
+    assert [sum(one["mask"]) for one in shown] == [1, 1, 1, 1]
     assert document["prompt"] == {"template": "plain", "answer_style": "judge", "list_options": False}
     assert document["tokens"]["supervised_tokens"] > 0

@@ -59,6 +59,13 @@ class DataArguments:
     validation_file: str | None = field(
         default=None, metadata={"help": "The JSON to evaluate on during training; none by default."}
     )
+    eval_questions: int | None = field(
+        default=None,
+        metadata={
+            "help": "Evaluate on so many validation questions while training, whole passages and the same ones each "
+            "time, and on all of them at the end; by default always on all."
+        },
+    )
     template: Literal["chinese-alpaca-2", "alpaca", "chat", "plain"] = field(
         default="chinese-alpaca-2",
         metadata={"help": "The prompt around a question; chat is the tokenizer's own chat template."},
@@ -157,6 +164,8 @@ class DataArguments:
             )
         if self.score_normalisation == "auto" and self.validation_file is None:
             raise ValueError("score_normalisation is auto, which chooses on a validation_file; give one")
+        if self.eval_questions is not None and self.validation_file is None:
+            raise ValueError("eval_questions is given, but validation_file is not; give one")
         if self.fold is not None:
             self.train_file = _of_fold(self.train_file, self.fold, "train")
             if self.validation_file is not None:

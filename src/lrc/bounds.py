@@ -55,6 +55,7 @@ BOUNDS = {
     "early_stopping_patience": Bounds(1),
     "early_stopping_threshold": Bounds(0),
     "option_orders": Bounds(1),
+    "eval_questions": Bounds(1),
     "option_contrast": Bounds(0),
     "contrast_temperature": Bounds(above=0),
     "row_tokens": Bounds(1),

@@ -111,7 +111,7 @@ def _train_in(folder: RunFolder, recipe: Recipe, prompt: Prompt, training: Corpu
             processing_class=tokenizer,
             train_dataset=training.dataset,
             draw=Drawing.of(training, prompt, data, args.seed),
-            validation=Validation(validation.records, prompt, data.score_normalisation) if validation.records else None,
+            validation=_validation(recipe, prompt, validation),
             tree_packing=data.tree_packing,
             group_passages=data.group_passages,
             row_tokens=data.row_tokens,
@@ -142,6 +142,17 @@ def _train_in(folder: RunFolder, recipe: Recipe, prompt: Prompt, training: Corpu
     folder.finish(trainer, **decided)
     if pushed and args.process_index == 0:
         say(publish_folder(folder.path, args.hub_model_id, bool(args.hub_private_repo)))
+
+
+def _validation(recipe: Recipe, prompt: Prompt, corpus: Corpus) -> Validation | None:
+    data = recipe.data
+    if not corpus.records:
+        return None
+    found = Validation(corpus.records, prompt, data.score_normalisation, data.eval_questions)
+    if len(found.sampled) < len(corpus.records) and recipe.training.process_index == 0:
+        asked, every = len(found.sampled), len(corpus.records)
+        say(f"{data.validation_file}: {asked:,} of its {every:,} questions are asked while training, all at the end")
+    return found
 
 
 def _conclude(trainer: TreeTrainer, prompt: Prompt, normalisation: str, folder: Path) -> dict[str, Any]:

@@ -112,6 +112,7 @@ class TreeTrainer(DurableTrainer):
         self.row_tokens = row_budget(self.args.device, row_tokens, training=True)
         self._evaluation_row_tokens = row_budget(self.args.device, row_tokens)
         self.evaluated: tuple[int, list[tuple[Question, OptionScores]]] = (-1, [])  # the step, and what was found
+        self._all_asked = False  # once all is trained
         self._step_rows = 0
         self._step_contests: torch.Tensor | int = 1
         self._weights = sum(parameter.numel() for parameter in self.model.parameters())
@@ -199,7 +200,7 @@ class TreeTrainer(DurableTrainer):
         """Loss and answer accuracy on the validation questions, in one pass of the scorer that answers later."""
         validation = self._validation
         self.model.eval()
-        places = np.arange(len(validation.records))
+        places = np.arange(len(validation.records)) if self._all_asked else np.array(validation.sampled)
         if not self._lockstep:
             places = np.array_split(places, self.args.world_size)[self.args.process_index]
         with self.compute_loss_context_manager():
@@ -207,13 +208,14 @@ class TreeTrainer(DurableTrainer):
         tallies = [mine] if self._lockstep else gather_object([mine])
         self.evaluated = self.state.global_step, [pair for tally in tallies for pair in tally.scores]
         metrics = combine(tallies, metric_key_prefix)
-        return EvalLoopOutput(None, None, metrics, num_samples=len(validation.records))
+        return EvalLoopOutput(None, None, metrics, num_samples=len(places))
 
     def final_scores(self) -> list[tuple[Question, OptionScores]]:
-        """The validation questions as the trained model answers them, evaluated now unless that was just done."""
+        """All validation questions as the trained model answers them, evaluated now unless that was just done."""
         if self.validation is None:
             return []
-        if self.evaluated[0] != self.state.global_step or self.args.load_best_model_at_end:
+        self._all_asked = len(self.validation.sampled) < len(self.validation.records)
+        if self._all_asked or self.evaluated[0] != self.state.global_step or self.args.load_best_model_at_end:
             self.evaluate()
         return self.evaluated[1]
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from random import Random
 from typing import Any
 
 import torch
@@ -40,11 +42,29 @@ class Validation:
 
     Args:
         normalisation: see `Scorer`; with `auto` it is by the character until all is trained.
+        sample: how many questions stand for all while it trains; None takes all.
     """
 
     records: Sequence[Record]
     prompt: Prompt
     normalisation: str = NORMALISATIONS[0]
+    sample: int | None = None
+
+    @cached_property
+    def sampled(self) -> list[int]:
+        """The places of the questions that are asked while it trains: whole passages, the same in every run."""
+        if self.sample is None or self.sample >= len(self.records):
+            return list(range(len(self.records)))
+        passages: dict[str, list[int]] = {}
+        for place, record in enumerate(self.records):
+            passages.setdefault(record.input if record.question is None else record.question.passage, []).append(place)
+        groups = list(passages.values())
+        Random(0).shuffle(groups)
+        chosen = groups[0]
+        for group in groups[1:]:
+            if len(chosen) + len(group) <= self.sample:
+                chosen = chosen + group
+        return sorted(chosen)
 
     def evaluate(self, places: Sequence[int], model: Any, device: torch.device, row_tokens: int) -> Tally:
         """Score the questions at `places`, loss and options in one pass over their unique tokens."""
