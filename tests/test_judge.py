@@ -272,9 +272,6 @@ def test_preview_shows_every_verdict(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert lrc("preview", folder / "recipe.yaml", "-n", "1", "--json", "--output_dir", tmp_path / "a") == 0
     document = json.loads(capsys.readouterr().out)
     shown = document["tokens"]["examples"]
-    assert all(
-        "".join(one["pieces"]).rpartition("這個答案正確嗎？")[2] in ("答：是", "答：否", "答：…") for one in shown
-    )
     verdict, *others = [one["ids"][-1] for one in shown]
     assert len(others) == 3 and len(set(others)) == 1 and verdict not in others
     assert [sum(one["mask"]) for one in shown] == [1, 1, 1, 1]

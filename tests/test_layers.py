@@ -24,7 +24,7 @@ LIGHT = """
 MACHINERY = """
     dtypes strictyaml bounds values tracking arguments overrides recipe weights fingerprint scrub card hub tree prompt
     attention lastlayer likelihood models quantization shorten scoring contrast batches pace fitting workers
-    tokencache tokentable tokenizing corpus checkpoint space stopping history adapter pissa neftune
+    tokencache tokentable tokenizing softlabels corpus checkpoint space stopping history adapter pissa neftune
     optimizer ingredients durable validation trainer
     rundir versions shard graft merged probes sidefile together answering tinybase trial page
     ledger standins skeleton topology footprint remedies precision workload specimens outlook

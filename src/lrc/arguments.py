@@ -112,6 +112,19 @@ class DataArguments:
             "scores are log-odds."
         },
     )
+    soft_labels: str | None = field(
+        default=None,
+        metadata={
+            "help": "Other models' scores of the training questions, as `lrc generate` and `lrc vote` write them with "
+            "--scores: a part of what the contrast learns."
+        },
+    )
+    soft_label_weight: float = field(
+        default=0.5, metadata={"help": "Their part of the contrast's target; the rest is the right option's."}
+    )
+    soft_label_temperature: float = field(
+        default=1.0, metadata={"help": "What they are divided by before they become probabilities."}
+    )
     group_passages: bool = field(
         default=True,
         metadata={
@@ -162,6 +175,10 @@ class DataArguments:
             raise ValueError(
                 "option_contrast compares options, not digits; set answer_style: text or judge, or remove it"
             )
+        if self.soft_labels is not None and not self.option_contrast:
+            raise ValueError("soft_labels are a target of the contrast, but option_contrast is 0; raise it")
+        if self.soft_label_weight > 1:
+            raise ValueError(f"soft_label_weight is {self.soft_label_weight}, expected 0 to 1")
         if self.score_normalisation == "auto" and self.validation_file is None:
             raise ValueError("score_normalisation is auto, which chooses on a validation_file; give one")
         if self.eval_questions is not None and self.validation_file is None:

@@ -58,6 +58,8 @@ BOUNDS = {
     "eval_questions": Bounds(1),
     "option_contrast": Bounds(0),
     "contrast_temperature": Bounds(above=0),
+    "soft_label_weight": Bounds(0),
+    "soft_label_temperature": Bounds(above=0),
     "row_tokens": Bounds(1),
     "fold": Bounds(0),
     "expected_vocab_size": Bounds(1),

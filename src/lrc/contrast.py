@@ -33,6 +33,7 @@ class Option(TokenSequence):
         length: what its log-likelihood is divided by.
         right: whether it is the right one.
         number: of the option in its question.
+        target: its part in what is learnt; the parts of a question's options sum to 1.
         denied: whether the sequence says that the option is not right; see `Prompt.denied`.
     """
 
@@ -40,18 +41,26 @@ class Option(TokenSequence):
     length: float
     right: bool
     number: int = 0
+    target: float | None = None  # 1 for the right one where nothing is said
     denied: bool = False
 
 
 Placed = tuple[int, Option]  # a sequence, counted from 0 within its row
 
 
-def options_of(record: Record, prompt: Prompt, normalisation: str, contest: tuple[int, int]) -> list[Option]:
+def options_of(
+    record: Record,
+    prompt: Prompt,
+    normalisation: str,
+    contest: tuple[int, int],
+    targets: Sequence[float] | None = None,
+) -> list[Option]:
     """The options of a labelled record as answering scores them; none where there is nothing to choose.
 
     Args:
         normalisation: of scores, as `Scorer` takes it.
         contest: what tells them from the options of other prompts.
+        targets: of each option of the record, see `Option`.
     """
     if record.question is None:
         return []
@@ -64,6 +73,7 @@ def options_of(record: Record, prompt: Prompt, normalisation: str, contest: tupl
         Option(
             *(one.tokens, one.prompt_length, contest, float(divisors[number - 1]), number == record.question.answer),
             number=number,
+            target=None if targets is None else targets[number - 1],
             stem_length=one.stem_length,
         )
         for number, one in zip(numbers, ballot.candidates, strict=True)
@@ -79,7 +89,7 @@ def contest_count(sequences: Sequence[TokenSequence]) -> int:
 
 @dataclass(frozen=True)
 class Contests:
-    """The options of a row's questions; T targets, Q questions of at most K options, the right one first.
+    """The options of a row's questions; T targets, Q questions of at most K options.
 
     Args:
         owners: (T,) the sequence that each target belongs to, counted from 0 within the row.
@@ -87,6 +97,7 @@ class Contests:
         options: (Q, K) sequences, counted likewise; a question that has fewer than K options repeats its first.
         denials: (Q, K) those that say of them that they are not right; None where options are not judged.
         lengths: (Q, K) what their log-likelihoods are divided by.
+        wanted: (Q, K) what is learnt of each, a question's sum is 1.
         absent: (Q, K) whether the place is such a repetition.
     """
 
@@ -95,6 +106,7 @@ class Contests:
     options: Ints
     denials: Ints | None
     lengths: NDArray[np.float32]
+    wanted: NDArray[np.float32]
     absent: NDArray[np.bool_]
 
     @classmethod
@@ -111,17 +123,19 @@ class Contests:
         said = _by_contest((place, one) for place, one in options if not one.denied)
         denied = _by_contest((place, one) for place, one in options if one.denied)
         most = max(map(len, said))
+        absent = np.array([[k >= len(question) for k in range(most)] for question in said])
         return cls(
             owners,
             np.flatnonzero([not isinstance(sequences[number], Option) for number in row.owners.tolist()]),
             _filled(said, most, lambda place, _: place),
             _filled(denied, most, lambda place, _: place) if denied else None,
             _filled(said, most, lambda _, one: one.length).astype(np.float32),
-            np.array([[k >= len(question) for k in range(most)] for question in said]),
+            np.where(absent, 0.0, _filled(said, most, lambda _, one: _target(one))).astype(np.float32),
+            absent,
         )
 
     def loss(self, log_probs: torch.Tensor, temperature: float) -> torch.Tensor:
-        """The cross entropy of the right options, in nats, summed over the questions.
+        """The cross entropy of what is wanted of the options, in nats, summed over the questions.
 
         Args:
             log_probs: (T,) of the row's targets.
@@ -135,20 +149,24 @@ class Contests:
         if self.denials is not None:
             scores = scores - sums[put(self.denials)]
         scores = scores / (put(self.lengths) * temperature)
-        scores = scores.masked_fill(put(self.absent), -torch.inf)
-        return (scores.logsumexp(1) - scores[:, 0]).sum()
+        all_of_them = scores.masked_fill(put(self.absent), -torch.inf).logsumexp(1)
+        return (all_of_them - (put(self.wanted) * scores).sum(1)).sum()
 
     def imitation(self, log_probs: torch.Tensor) -> torch.Tensor:
         """The log-probabilities of the targets that belong to no option."""
         return log_probs[torch.from_numpy(self.imitated).to(log_probs.device, non_blocking=True)]
 
 
+def _target(one: Option) -> float:
+    return float(one.right) if one.target is None else one.target
+
+
 def _by_contest(options: Iterable[Placed]) -> list[list[Placed]]:
-    """The options of each question, the right one first, then by number."""
+    """The options of each question, by number."""
     found: dict[tuple[int, int], list[Placed]] = {}
     for place, one in options:
         found.setdefault(one.contest, []).append((place, one))
-    return [sorted(placed, key=lambda option: (not option[1].right, option[1].number)) for placed in found.values()]
+    return [sorted(placed, key=lambda option: option[1].number) for placed in found.values()]
 
 
 def _filled(questions: list[list[Placed]], most: int, value: Callable[[int, Option], float]) -> NDArray[Any]:

@@ -24,6 +24,7 @@ from lrc.manifest import checksum, refuse_incomplete
 from lrc.progress import Advance, track
 from lrc.prompt import Prompt, reordered
 from lrc.questions import option_orders
+from lrc.softlabels import SoftLabels
 from lrc.tokencache import cached, entry_name, tokenizer_digest
 from lrc.tokenizing import read_tokens, write_tokens
 from lrc.tokentable import Numbering, StoredRecords, hold_table, make_table
@@ -124,6 +125,7 @@ class Drawing:
             compares none.
         imitated: whether the right answer is learnt to be written, too; a question without options to compare is
             drawn as if it were.
+        soft_labels: what the comparison learns beside the right option; None is that alone.
     """
 
     dataset: Dataset
@@ -133,49 +135,57 @@ class Drawing:
     seed: int
     contrasted: str | None = None
     imitated: bool = True
+    soft_labels: SoftLabels | None = None
 
     @classmethod
-    def of(cls, corpus: Corpus, prompt: Prompt, data: Any, seed: int) -> Drawing:
+    def of(cls, corpus: Corpus, prompt: Prompt, data: Any, seed: int, soft_labels: SoftLabels | None = None) -> Drawing:
         """The drawing that a recipe's `DataArguments` ask for."""
-        imitated = data.option_contrast < 1
-        return cls(corpus.dataset, corpus.records, prompt, data.option_orders, seed, data.contrasted, imitated)
+        how = data.contrasted, data.option_contrast < 1, soft_labels
+        return cls(corpus.dataset, corpus.records, prompt, data.option_orders, seed, *how)
 
     def __call__(self, draw: tuple[int, int]) -> list[TokenSequence]:
         """The sequences of question `draw[0]` in epoch `draw[1]`; what is imitated comes before what is compared."""
         place, epoch = draw
-        asked = self._asked(place, epoch)
+        judged = self.prompt.answer_style == "judge"
+        if not (judged or self.contrasted or self.option_orders > 1):
+            return [self._stored(place)]
+        record = self.records[place]
+        orders = self._orders(record, np.random.default_rng([self.seed, epoch, place]))
+        asked = [record if order is None else reordered(record, order) for order in orders]
         options: list[TokenSequence] = []
-        if self.contrasted:
-            for number, one in enumerate(asked):
-                options += options_of(one, self.prompt, self.contrasted, (place, number))
+        for number, (one, order) in enumerate(zip(asked, orders, strict=True)):
+            if self.contrasted:
+                options += options_of(one, self.prompt, self.contrasted, (place, number), self._targets(record, order))
         if options and not self.imitated:
             return options
-        if len(asked) > 1 or asked and self.prompt.answer_style == "judge":
+        if judged or orders != [None]:
             return [sequence for one in asked for sequence in self.prompt.imitated(one)] + options
-        row = self._tokens[place]
-        return [TokenSequence(row["tokens"].astype(np.int64), int(row["prompt_length"])), *options]
+        return [self._stored(place), *options]
 
-    def _asked(self, place: int, epoch: int) -> list[Record]:
-        """The question in each order of its options that is trained; none where its tokens as stored are all of it."""
-        if self.option_orders == 1 and not self.contrasted and self.prompt.answer_style != "judge":
-            return []
-        record = self.records[place]
-        if record.question is None or self.option_orders == 1:
-            return [record]
-        shuffled = _shuffled(record, np.random.default_rng([self.seed, epoch, place]))
-        return [reordered(shuffled, order) for order in option_orders(record.question, self.option_orders)]
+    def _orders(self, record: Record, random: np.random.Generator) -> list[tuple[int, ...] | None]:
+        """The orders of a question's options that are trained; None is its own."""
+        question = record.question
+        if question is None or self.option_orders == 1:
+            return [None]
+        first = tuple(range(len(question.options)))
+        if len(option_orders(question, 2)) > 1:  # rotations of a random order balance the places
+            first = tuple(random.permutation(len(question.options)).tolist())
+        return [tuple(first[k] for k in order) for order in option_orders(question, self.option_orders)]
+
+    def _targets(self, record: Record, order: tuple[int, ...] | None) -> tuple[float, ...] | None:
+        """What the comparison learns of each option, in the order that is trained."""
+        if self.soft_labels is None or record.question is None:
+            return None
+        own = self.soft_labels.target(record)
+        return own if order is None else tuple(own[k] for k in order)
+
+    def _stored(self, place: int) -> TokenSequence:
+        row = self._tokens[place]
+        return TokenSequence(row["tokens"].astype(np.int64), int(row["prompt_length"]))
 
     @cached_property
     def _tokens(self) -> Dataset:
         return self.dataset.select_columns(["tokens", "prompt_length"]).with_format("numpy")
-
-
-def _shuffled(record: Record, random: np.random.Generator) -> Record:
-    """The record in a random order of its options, where it has more than one; rotations then balance the places."""
-    question = record.question
-    if question is None or len(option_orders(question, 2)) == 1:
-        return record
-    return reordered(record, tuple(random.permutation(len(question.options)).tolist()))
 
 
 def _identify(path: Path) -> tuple[str, tuple[int, int]]:

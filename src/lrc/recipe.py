@@ -25,7 +25,7 @@ REQUIRED = {
     "output_dir": "the folder for the adapter",
 }
 # Texts that name something: an empty one would be taken for the folder that the command runs in, or for nothing.
-NAMES = ("validation_file", "model_revision", "resume_from_checkpoint")
+NAMES = ("validation_file", "soft_labels", "model_revision", "resume_from_checkpoint")
 COMMAND_LINE = "command line"
 SECRETS = ("hub_token", "push_to_hub_token", "hf_token", "token", "use_auth_token")
 # Keys that older recipes have, and what became of them upstream.

@@ -28,6 +28,7 @@ from lrc.fingerprint import fingerprint_base
 from lrc.history import History
 from lrc.hub import publish_folder
 from lrc.ingredients import adapter_of, base_of, check_modules, settle_length
+from lrc.manifest import checksum
 from lrc.models import check_size, check_vocabulary, load_config, load_tokenizer
 from lrc.outcomes import OUTCOMES_FILE, Outcome, write_outcomes
 from lrc.progress import say, silence
@@ -36,6 +37,8 @@ from lrc.recipe import Recipe, load_recipe
 from lrc.refusal import errors_told
 from lrc.run import RUN_FILE, Run
 from lrc.rundir import RunFolder, refuse_sources_in, refuse_taken
+from lrc.scorefile import read_scores
+from lrc.softlabels import SoftLabels
 from lrc.space import Space
 from lrc.stopping import Patience, Stopping, ended_at
 from lrc.summary import show
@@ -110,7 +113,7 @@ def _train_in(folder: RunFolder, recipe: Recipe, prompt: Prompt, training: Corpu
             peft_config=adapter_of(recipe),
             processing_class=tokenizer,
             train_dataset=training.dataset,
-            draw=Drawing.of(training, prompt, data, args.seed),
+            draw=Drawing.of(training, prompt, data, args.seed, _soft_labels(recipe)),
             validation=_validation(recipe, prompt, validation),
             tree_packing=data.tree_packing,
             group_passages=data.group_passages,
@@ -142,6 +145,14 @@ def _train_in(folder: RunFolder, recipe: Recipe, prompt: Prompt, training: Corpu
     folder.finish(trainer, **decided)
     if pushed and args.process_index == 0:
         say(publish_folder(folder.path, args.hub_model_id, bool(args.hub_private_repo)))
+
+
+def _soft_labels(recipe: Recipe) -> SoftLabels | None:
+    data = recipe.data
+    if data.soft_labels is None:
+        return None
+    files = Path(data.soft_labels), Path(data.train_file)
+    return SoftLabels.read(*files, data.soft_label_weight, data.soft_label_temperature)
 
 
 def _validation(recipe: Recipe, prompt: Prompt, corpus: Corpus) -> Validation | None:
@@ -214,17 +225,19 @@ def _folder(recipe: Recipe, prompt: Prompt, corpora: dict[str, Corpus]) -> RunFo
     """Take the recipe's `output_dir`; the first process decides, the others find its decision there."""
     data, args, base = recipe.data, recipe.training, recipe.model
     files = {"train_file": data.train_file, "validation_file": data.validation_file}
+    labels = {"soft_labels": _identity(Path(data.soft_labels))} if data.soft_labels else {}
     run = Run(
         template=data.template,
         answer_style=data.answer_style,
         list_options=prompt.list_options,
-        recipe={key: value for key, value in recipe.given.items() if key not in {*NOT_IDENTITY, *files}}
+        recipe={key: value for key, value in recipe.given.items() if key not in {*NOT_IDENTITY, *files, "soft_labels"}}
         | {"world_size": args.world_size},
         data={
             role: {"name": Path(file).name, "sha256": corpora[role].sha256, "questions": corpora[role].count}
             for role, file in files.items()
             if file
-        },
+        }
+        | labels,
         base=fingerprint_base(base.model_name_or_path, base.model_revision, "model_name_or_path"),
         versions=versions(),
     )
@@ -235,6 +248,12 @@ def _folder(recipe: Recipe, prompt: Prompt, corpora: dict[str, Corpus]) -> RunFo
     with args.main_process_first(local=False), args.main_process_first(local=True):
         overwrite = data.overwrite_output_dir and args.process_index == 0
         return RunFolder.open(Path(args.output_dir), run, overwrite=overwrite)
+
+
+def _identity(scores: Path) -> dict[str, Any]:
+    """What a run notes of a file of scores."""
+    questions = len(read_scores(scores))
+    return {"name": scores.name, "sha256": checksum(scores), "questions": questions}
 
 
 def _refuse_broken(named: str | None) -> None:
