@@ -55,7 +55,19 @@ class DataArguments:
         ValueError: keys do not go together, or a file's name has no folds.
     """
 
-    train_file: str = field(metadata={"help": "The JSON to train on, as `lrc convert` writes it."})
+    train_file: list[str] | str = field(
+        metadata={
+            "help": "The JSON to train on, as `lrc convert` writes it; or several files of questions, of any kind that "
+            "lrc reads."
+        }
+    )
+    train_shares: list[float] | None = field(
+        default=None,
+        metadata={
+            "help": "The part of each of several train_file in an epoch, which is as long as it can be without drawing "
+            "a question twice; by default an epoch has all questions of all files."
+        },
+    )
     validation_file: str | None = field(
         default=None, metadata={"help": "The JSON to evaluate on during training; none by default."}
     )
@@ -183,10 +195,29 @@ class DataArguments:
             raise ValueError("score_normalisation is auto, which chooses on a validation_file; give one")
         if self.eval_questions is not None and self.validation_file is None:
             raise ValueError("eval_questions is given, but validation_file is not; give one")
+        self._check_files()
         if self.fold is not None:
-            self.train_file = _of_fold(self.train_file, self.fold, "train")
+            self.train_file = [_of_fold(file, self.fold, "train") for file in self.train_files]
             if self.validation_file is not None:
                 self.validation_file = _of_fold(self.validation_file, self.fold, "validation")
+
+    def _check_files(self) -> None:
+        files, shares = self.train_files, self.train_shares
+        if repeated := next((file for file in files if files.count(file) > 1), None):
+            raise ValueError(f"train_file names {repeated} twice; name it once")
+        if shares is None:
+            return
+        if len(shares) != len(files):
+            raise ValueError(
+                f"train_shares has {len(shares)} parts for {len(files)} files of train_file; give one each"
+            )
+        if not all(share > 0 for share in shares) or abs(sum(shares) - 1) > 1e-6:
+            raise ValueError(f"train_shares is {shares}, expected numbers above 0 whose sum is 1")
+
+    @property
+    def train_files(self) -> list[str]:
+        """The files of `train_file`, in order."""
+        return [self.train_file] if isinstance(self.train_file, str) else list(self.train_file)
 
     @property
     def contrasted(self) -> str | None:

@@ -10,12 +10,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 import numpy as np
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 
 from lrc.alpaca import Record
+from lrc.batches import Portion
 from lrc.contrast import options_of
 from lrc.datafile import refuse_pipe
 from lrc.errors import DataError
@@ -34,6 +35,29 @@ Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
+class JoinedRecords(Sequence[Record]):
+    """The records of several corpora, one after the other; each is read when it is asked for."""
+
+    parts: tuple[Sequence[Record], ...]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+    @overload
+    def __getitem__(self, place: int) -> Record: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Record]: ...
+    def __getitem__(self, place: int | slice) -> Record | list[Record]:
+        if isinstance(place, slice):
+            return [self[i] for i in range(*place.indices(len(self)))]
+        for part in self.parts:
+            if place < len(part):
+                return part[place]
+            place -= len(part)
+        raise IndexError(place)
+
+
+@dataclass(frozen=True)
 class Corpus:
     """What is trained or evaluated."""
 
@@ -43,6 +67,7 @@ class Corpus:
     dataset: Dataset | None = None  # their tokens, see `tokentable.SCHEMA`; None where there is no file
     sha256: str = ""  # of the file
     reused: bool = False  # whether an earlier run had tokenized it
+    portions: tuple[Portion, ...] = ()  # of the files that it was joined of; none where it is of one
 
     @property
     def count(self) -> int:
@@ -95,6 +120,35 @@ def read_corpus(
     entry = cached(name, make, first=first)
     dataset, account = read_tokens(entry)
     return Corpus(StoredRecords(dataset), account.shortened, account.skipped, dataset, sha256, reused=not made)
+
+
+def join(corpora: Sequence[Corpus], shares: Sequence[float] | None) -> Corpus:
+    """Put the corpora of several files together, each with its part of an epoch.
+
+    Args:
+        shares: the part of each, whose sum is 1; None has an epoch draw all of all.
+    """
+    if len(corpora) == 1:
+        return corpora[0]
+    sizes = [len(corpus.records) for corpus in corpora]
+    # As many as can be drawn of each without drawing a question twice.
+    longest = min(size / share for size, share in zip(sizes, shares, strict=True)) if shares else 0
+    drawn = [
+        min(max(round(longest * share), 1), size) for size, share in zip(sizes, shares or [0] * len(sizes), strict=True)
+    ]
+    datasets, first = [], 0
+    for corpus in corpora:
+        assert corpus.dataset is not None  # read from a file
+        passages = np.array(corpus.dataset["passage"][:], dtype=np.int64) + first
+        first = int(passages.max(initial=first - 1)) + 1
+        datasets.append(corpus.dataset.remove_columns("passage").add_column("passage", passages))
+    return Corpus(
+        JoinedRecords(tuple(corpus.records for corpus in corpora)),
+        [name for corpus in corpora for name in corpus.shortened],
+        [name for corpus in corpora for name in corpus.skipped],
+        concatenate_datasets(datasets),
+        portions=tuple(map(Portion, sizes, drawn if shares else sizes)),
+    )
 
 
 def fit(records: Sequence[Record], prompt: Prompt, max_length: int | None, on_too_long: str, *, stage: str) -> Corpus:

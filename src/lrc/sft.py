@@ -21,8 +21,9 @@ from typing import Any
 from accelerate.utils import broadcast_object_list
 from transformers import set_seed
 
+from lrc.batches import Portion
 from lrc.checkpoint import fault
-from lrc.corpus import Corpus, Drawing, read_corpus
+from lrc.corpus import Corpus, Drawing, join, read_corpus
 from lrc.errors import MachineError, RecipeError
 from lrc.fingerprint import fingerprint_base
 from lrc.history import History
@@ -55,6 +56,10 @@ NOT_IDENTITY = (
 )
 
 
+# What the run holds the checksums of instead of the names.
+FILES = ("train_file", "validation_file", "soft_labels")
+
+
 def train(recipe: Recipe) -> None:
     """Run a recipe from its data to an adapter in its `output_dir`.
 
@@ -77,21 +82,21 @@ def train(recipe: Recipe) -> None:
     check_size(tokenizer, data.expected_vocab_size)
     _refuse_broken(args.resume_from_checkpoint)
     refuse_taken(output, overwrite=data.overwrite_output_dir)
-    training = _read(data.train_file, recipe, prompt, "training questions")
+    files = [_read(file, recipe, prompt, "training questions") for file in data.train_files]
     validation = _read(data.validation_file, recipe, prompt, "validation questions")
-    if args.process_index == 0 and data.validation_file and validation.sha256 == training.sha256:
+    if args.process_index == 0 and data.validation_file and validation.sha256 in [one.sha256 for one in files]:
         say(f"{data.validation_file}: holds what is trained on, so its accuracy says nothing about new questions")
     # Trackers print, and on stdout stands the result alone.
     with claimed_together(output / RUN_FILE, output), redirect_stdout(sys.stderr):
-        _train(recipe, prompt, training, validation)
+        _train(recipe, prompt, files, validation)
     if args.process_index == 0:
         show(output, name)
 
 
-def _train(recipe: Recipe, prompt: Prompt, training: Corpus, validation: Corpus) -> None:
+def _train(recipe: Recipe, prompt: Prompt, files: Sequence[Corpus], validation: Corpus) -> None:
     """Train into the recipe's `output_dir`, which no other run writes to meanwhile."""
-    args = recipe.training
-    folder = _folder(recipe, prompt, {"train_file": training, "validation_file": validation})
+    args, training = recipe.training, join(files, recipe.data.train_shares)
+    folder = _folder(recipe, prompt, files, training.portions, validation)
     if folder.finished:
         say(f"{folder.path}: this run is finished already; nothing to do")
         return
@@ -117,6 +122,7 @@ def _train_in(folder: RunFolder, recipe: Recipe, prompt: Prompt, training: Corpu
             validation=_validation(recipe, prompt, validation),
             tree_packing=data.tree_packing,
             group_passages=data.group_passages,
+            portions=training.portions,
             row_tokens=data.row_tokens,
             loraplus_lr_ratio=recipe.adapter.loraplus_lr_ratio,
             option_contrast=data.option_contrast or 0.0,
@@ -151,8 +157,8 @@ def _soft_labels(recipe: Recipe) -> SoftLabels | None:
     data = recipe.data
     if data.soft_labels is None:
         return None
-    files = Path(data.soft_labels), Path(data.train_file)
-    return SoftLabels.read(*files, data.soft_label_weight, data.soft_label_temperature)
+    files = [Path(file) for file in data.train_files]
+    return SoftLabels.read(Path(data.soft_labels), files, data.soft_label_weight, data.soft_label_temperature)
 
 
 def _validation(recipe: Recipe, prompt: Prompt, corpus: Corpus) -> Validation | None:
@@ -221,19 +227,27 @@ def _read(file: str | None, recipe: Recipe, prompt: Prompt, stage: str) -> Corpu
     return corpus
 
 
-def _folder(recipe: Recipe, prompt: Prompt, corpora: dict[str, Corpus]) -> RunFolder:
+def _folder(
+    recipe: Recipe, prompt: Prompt, training: Sequence[Corpus], portions: Sequence[Portion], validation: Corpus
+) -> RunFolder:
     """Take the recipe's `output_dir`; the first process decides, the others find its decision there."""
     data, args, base = recipe.data, recipe.training, recipe.model
-    files = {"train_file": data.train_file, "validation_file": data.validation_file}
+    files = _roles(data.train_files) | {"validation_file": data.validation_file}
+    corpora = dict(zip(files, [*training, validation], strict=True))
+    drawn = {role: portion.drawn for role, portion in zip(files, portions, strict=False)}
+    if drawn and args.process_index == 0:
+        parts = [f"{count:,} of {corpora[role].count:,} of {files[role]}" for role, count in drawn.items()]
+        say(f"train_file: an epoch has {' and '.join(parts)}")
     labels = {"soft_labels": _identity(Path(data.soft_labels))} if data.soft_labels else {}
     run = Run(
         template=data.template,
         answer_style=data.answer_style,
         list_options=prompt.list_options,
-        recipe={key: value for key, value in recipe.given.items() if key not in {*NOT_IDENTITY, *files, "soft_labels"}}
+        recipe={key: value for key, value in recipe.given.items() if key not in {*NOT_IDENTITY, *FILES}}
         | {"world_size": args.world_size},
         data={
             role: {"name": Path(file).name, "sha256": corpora[role].sha256, "questions": corpora[role].count}
+            | ({"drawn": drawn[role]} if role in drawn else {})  # in an epoch
             for role, file in files.items()
             if file
         }
@@ -248,6 +262,11 @@ def _folder(recipe: Recipe, prompt: Prompt, corpora: dict[str, Corpus]) -> RunFo
     with args.main_process_first(local=False), args.main_process_first(local=True):
         overwrite = data.overwrite_output_dir and args.process_index == 0
         return RunFolder.open(Path(args.output_dir), run, overwrite=overwrite)
+
+
+def _roles(files: Sequence[str]) -> dict[str, str | None]:
+    """What a run calls the files that it trains on: the first by the key's name alone."""
+    return {f"train_file {number}" if number > 1 else "train_file": file for number, file in enumerate(files, start=1)}
 
 
 def _identity(scores: Path) -> dict[str, Any]:

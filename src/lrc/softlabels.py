@@ -7,6 +7,7 @@ one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,21 +35,22 @@ class SoftLabels:
     weight: float
 
     @classmethod
-    def read(cls, path: Path, data: Path, weight: float, temperature: float) -> SoftLabels:
-        """Read the scores of all questions of a file.
+    def read(cls, path: Path, data: Sequence[Path], weight: float, temperature: float) -> SoftLabels:
+        """Read the scores of all questions of the training files.
 
         Args:
             path: the scores, as `lrc generate --scores` writes them.
-            data: the training questions.
+            data: the training questions, whose scores follow each other as the files do.
             temperature: what the scores are divided by before they become probabilities.
 
         Raises:
             DataError: the two are not about the same questions, or the scores cannot be read.
         """
-        questions = [record.question for record in read_records(data) if record.question is not None]
+        records = [record for file in data for record in read_records(file)]
+        questions = [record.question for record in records if record.question is not None]
         if not questions:
-            raise DataError(f"{data}: has no questions with options, which soft_labels are for; remove them")
-        scores = match(path, read_scores(path), questions, data) / temperature
+            raise DataError(f"{data[0]}: has no questions with options, which soft_labels are for; remove them")
+        scores = match(path, read_scores(path), questions, data[0]) / temperature
         chances = np.exp(scores - np.logaddexp.reduce(scores, axis=1, keepdims=True))
         pairs = zip(questions, chances.tolist(), strict=True)
         return cls({_key(question): tuple(line[: len(question.options)]) for question, line in pairs}, weight)

@@ -9,7 +9,7 @@ the loss is the mean of the step's contests (`contrast`) instead.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from transformers import PrinterCallback
 from transformers.trainer_utils import EvalLoopOutput
 
 from lrc.attention import why_no_trees
-from lrc.batches import Draw, StepBatch, StepLoader, StepSampler
+from lrc.batches import Draw, Portion, StepBatch, StepLoader, StepSampler
 from lrc.contrast import Contests
 from lrc.durable import DurableTrainer
 from lrc.lastlayer import prune_last_layer
@@ -45,6 +45,7 @@ class TreeTrainer(DurableTrainer):
         validation: the questions of evaluation; None evaluates nothing.
         tree_packing: false gives every sequence a row of its own.
         group_passages: false draws question by question, so that those of a passage rarely meet in a step.
+        portions: see `batches.StepSampler`.
         row_tokens: the token budget of a row; None takes what suits the device.
         loraplus_lr_ratio: the learning rate of LoRA's B over that of A.
         option_contrast: the part of the loss that is the contrast between options, 0 to 1; `draw` gives the options,
@@ -66,6 +67,7 @@ class TreeTrainer(DurableTrainer):
         validation: Validation | None,
         tree_packing: bool = True,
         group_passages: bool = True,
+        portions: Sequence[Portion] = (),
         row_tokens: int | None = None,
         loraplus_lr_ratio: float | None = None,
         option_contrast: float = 0.0,
@@ -73,7 +75,7 @@ class TreeTrainer(DurableTrainer):
         **kwargs: Any,
     ) -> None:
         self.option_contrast, self.contrast_temperature = option_contrast, contrast_temperature
-        self.group_passages = group_passages
+        self.group_passages, self.portions = group_passages, portions
         self.draw, self.validation, self.loraplus_lr_ratio = draw, validation, loraplus_lr_ratio
         # Rows take the place of micro-batches: to the upstream loop a step is one batch of all its questions.
         args.per_device_train_batch_size *= args.gradient_accumulation_steps
@@ -123,7 +125,7 @@ class TreeTrainer(DurableTrainer):
         data = self.train_dataset
         passages = data["passage"][:] if self.group_passages else range(len(data))
         size = args.per_device_train_batch_size
-        sampler = StepSampler.of(args, passages, size, args.process_index, args.world_size)
+        sampler = StepSampler.of(args, passages, size, args.process_index, args.world_size, self.portions)
         return StepLoader(
             self.draw, sampler, self.row_tokens, share=self.share, num_workers=args.dataloader_num_workers
         )

@@ -117,4 +117,4 @@ def _sampler(corpus: Corpus, recipe: Recipe, step_questions: int, world_size: in
     passages: Sequence[int] = range(len(corpus.records))
     if recipe.data.group_passages and corpus.dataset is not None:
         passages = corpus.dataset["passage"][:]
-    return StepSampler.of(recipe.training, passages, step_questions, 0, world_size)
+    return StepSampler.of(recipe.training, passages, step_questions, 0, world_size, corpus.portions)
