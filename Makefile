@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo demo-gemma test faults lint types clean
+.PHONY: install demo demo-gemma test faults golden lint types clean
 
 install: $(VENV)/.installed
 
@@ -35,6 +35,16 @@ test: install
 # Seven minutes of kills, signals, damage and full disks; prints the table of docs/reliability.md.
 faults: install
 	LRC_FAULTS=long $(BIN)/python -m pytest tests/faults
+
+# The numbers of BASE beside those of the working tree, to the last digit: what only moves code changes none.
+BASE ?= HEAD
+golden: install
+	rm -rf build/golden && git worktree prune && git worktree add --quiet --detach build/golden $(BASE)
+	cp -r tests/golden build/golden/tests/
+	PYTHONPATH=build/golden/src $(BIN)/python build/golden/tests/golden/golden.py record build/base.json
+	$(BIN)/python tests/golden/golden.py record build/now.json
+	git worktree remove --force build/golden
+	$(BIN)/python tests/golden/golden.py compare build/base.json build/now.json
 
 lint: install
 	$(BIN)/ruff check .

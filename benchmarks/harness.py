@@ -28,7 +28,8 @@ def main() -> None:
     flags = parser.parse_args()
     warnings.simplefilter("ignore")
 
-    from lrc.answering import Asking, load_scorer
+    from lrc.answering import load_scorer
+    from lrc.asking import Asking
     from lrc.datafile import read_records
     from lrc.metrics import wilson
 

@@ -1,4 +1,4 @@
-"""Write docs/recipes.md: every key of a recipe, from the dataclasses that read it.
+"""Write docs/recipes.md and src/lrc/recipe_schema.json: every key of a recipe, from the dataclasses that read it.
 
     python docs/build_recipes.py
 
@@ -8,6 +8,7 @@ What upstream's keys do in lrc is in `upstream_keys.yaml`, which has to know all
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, fields
 from enum import Enum
@@ -16,9 +17,10 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
-from lrc import arguments
+from lrc import arguments, rules, schema
 from lrc.bounds import BOUNDS
-from lrc.recipe import GONE, REQUIRED, SECRETS
+from lrc.recipe import REQUIRED, SECRETS
+from lrc.synonyms import GONE
 from lrc.values import expected
 
 HERE = Path(__file__).parent
@@ -110,14 +112,14 @@ def _keys() -> Iterator[tuple[Field[Any], Any, bool]]:
 
 def _require_all(groups: Mapping[str, Mapping[str, str]]) -> None:
     described = {key for group in groups.values() for key in group}
-    wanted = {f.name for f, _, own in _keys() if not own} - {*arguments.WITHOUT_USE, *SECRETS}
+    wanted = {f.name for f, _, own in _keys() if not own} - {*rules.WITHOUT_USE, *SECRETS}
     if faults := sorted(described ^ wanted):
         raise ValueError(f"upstream_keys.yaml: {', '.join(faults)}: missing, or no such key")
 
 
 def _place(field: Field[Any], own: bool, groups: Mapping[str, Mapping[str, str]]) -> tuple[str | None, str]:
     """The group of a key and its meaning; no group where the key is refused."""
-    if field.name in arguments.WITHOUT_USE or field.name in SECRETS:
+    if field.name in rules.WITHOUT_USE or field.name in SECRETS:
         return None, ""
     if own:
         adapter = any(field.name == one.name for one in fields(arguments.AdapterArguments))
@@ -160,8 +162,8 @@ def _table(title: str, keys: list[Key]) -> str:
 def _refused() -> str:
     lines = ["## Refused", "", "Upstream has these keys; lrc has no use for them, so another value than the"]
     lines += ["one below ends in one line and exit status 1:", "", "| key | may only be |", "|---|---|"]
-    lines += [f"| `{key}` | `{_yaml(value)}` |" for key, value in arguments.WITHOUT_USE.items()]
-    strategies = " or ".join(f"`{name}`" for name in arguments.SAMPLING)
+    lines += [f"| `{key}` | `{_yaml(value)}` |" for key, value in rules.WITHOUT_USE.items()]
+    strategies = " or ".join(f"`{name}`" for name in rules.SAMPLING)
     lines += [f"| `train_sampling_strategy` | {strategies} |", ""]
     lines += ["An access token does not belong in a recipe: " + ", ".join(f"`{key}`" for key in SECRETS) + " are"]
     lines += ["refused. Log in with `hf auth login`, or set `HF_TOKEN`.", ""]
@@ -178,5 +180,15 @@ def _yaml(value: Any) -> str:
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
+def build_schema() -> str:
+    """The text of src/lrc/recipe_schema.json: a line a key."""
+    found = schema.describe(arguments.CLASSES)
+    lines = [f"{json.dumps(key)}: {json.dumps(entry, ensure_ascii=False)}" for key, entry in found["keys"].items()]
+    keys = ",\n  ".join(lines)
+    return f'{{"versions": {json.dumps(found["versions"])},\n "keys": {{\n  {keys}}}}}\n'
+
+
 if __name__ == "__main__":
     (HERE / "recipes.md").write_text(build(), encoding="utf-8")
+    target = HERE.parent / "src" / "lrc" / schema.FILE
+    (target if target.parent.is_dir() else HERE / schema.FILE).write_text(build_schema(), encoding="utf-8")

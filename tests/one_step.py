@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
+from oracle import Step, gradients, training_step
 from tokenizers import Tokenizer, models
-from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerFast, TrainerCallback
 from trl import SFTConfig
 
 from lrc.trainer import TreeTrainer
 from lrc.tree import TokenSequence
-
-Step = tuple[float, dict[str, torch.Tensor]]  # the loss, and the gradient of each parameter that is trained
 
 
 class KeepGradients(TrainerCallback):
@@ -28,11 +26,6 @@ class KeepGradients(TrainerCallback):
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         self.gradients = self.gradients or gradients(model)
-
-
-def gradients(model: Any) -> dict[str, torch.Tensor]:
-    """The gradient of each parameter that has one."""
-    return {name: p.grad.detach().clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
@@ -105,18 +98,9 @@ def tree_step(trainer: TreeTrainer) -> Step:
 def separate_step(
     model: Any, sequences: Sequence[TokenSequence], autocast: AbstractContextManager | None = None
 ) -> Step:
-    """The cross-entropy over all completions by their number of tokens, each sample in a forward of its own."""
-    model.train()
-    total = 0.0
-    count = sum(len(s.tokens) - s.prompt_length for s in sequences)
-    for s in sequences:
-        with autocast or nullcontext():
-            logits = model(input_ids=torch.from_numpy(s.tokens)[None], use_cache=False).logits[0]
-        predicted, wanted = logits[s.prompt_length - 1 : -1].float(), torch.from_numpy(s.tokens[s.prompt_length :])
-        loss = cross_entropy(predicted, wanted, reduction="sum") / count
-        loss.backward()
-        total += loss.item()
-    return total, gradients(model)
+    """The same step by the oracle."""
+    cut = [(s.tokens.tolist(), s.prompt_length) for s in sequences]
+    return training_step(model, [(tokens[:end], tokens[end:]) for tokens, end in cut], autocast)
 
 
 def assert_same(found: Step, wanted: Step, tolerance: float = 1e-5) -> None:

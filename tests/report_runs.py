@@ -35,7 +35,7 @@ LINES = [
     {"step": 20, "loss": 1.25, "learning_rate": 2e-4, "epoch": 2.0},
     {"step": 20, "eval_loss": 1.5, "eval_accuracy": 0.4, "eval_ci_low": 0.1176, "eval_ci_high": 0.7693},
     {"step": 30, "loss": float("nan"), "learning_rate": 0.0, "epoch": 3.0},
-    {"step": 30, "train_runtime": 120.0, "train_samples_per_second": 5.0, "train_loss": 1.5},
+    {"step": 30, "train_runtime": 120.0, "train_questions_per_second": 5.0, "train_loss": 1.5},
 ]
 
 

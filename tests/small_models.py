@@ -14,6 +14,8 @@ from transformers import (
     Gemma3TextConfig,
     GPT2Config,
     GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
@@ -112,6 +114,46 @@ FAMILIES = {
     "mistral": (MistralForCausalLM, MistralConfig, {"sliding_window": WINDOW}),
     "mixtral": (MixtralForCausalLM, MixtralConfig, {"num_local_experts": 4, "output_router_logits": True}),
 }
+
+
+# Families whose sizes have other names, or that take no trees.
+GPT2 = {
+    **{"vocab_size": 96, "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 256, "initializer_range": 0.15},
+    **{"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0},
+}
+NEOX = {**SIZES, "hidden_act": "gelu", "max_position_embeddings": 256}
+OTHERS = {
+    "qwen2": (Qwen2ForCausalLM, Qwen2Config, {**SIZES, "tie_word_embeddings": True}),
+    "gemma3-tied": (Gemma3ForCausalLM, Gemma3TextConfig, {**SIZES, **HALF_WINDOWED, "tie_word_embeddings": True}),
+    "gpt2": (GPT2LMHeadModel, GPT2Config, GPT2),
+    "gpt-neox": (GPTNeoXForCausalLM, GPTNeoXConfig, NEOX),
+}
+# Their projections, embeddings and head, where these are not called as in a Llama.
+NAMES = {
+    "gpt2": (["c_attn", "c_proj", "c_fc"], "wte", "lm_head"),
+    "gpt-neox": (["query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"], "embed_in", "embed_out"),
+}
+
+
+def make_family(family: str, **sizes: Any) -> Any:
+    """A model of any family with random weights, biases and norms included."""
+    if family in FAMILIES:
+        model = make_model(family, **sizes)
+    else:
+        cls, config, settings = OTHERS[family]
+        torch.manual_seed(0)
+        model = cls(config(**{**settings, **sizes}))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 1:
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+    return model
+
+
+def save_family(folder: Path, family: str, dtype: torch.dtype = torch.float32) -> Path:
+    """The same as a folder, without a tokenizer."""
+    make_family(family).to(dtype).save_pretrained(folder)
+    return folder
 
 
 def make_model(family: str, *, attention: str = "sdpa", seed: int = 0, **sizes: Any) -> Any:

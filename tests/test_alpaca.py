@@ -11,6 +11,7 @@ from questions import ask
 from lrc.alpaca import (
     INSTRUCTION,
     Record,
+    RecordNotes,
     check_test_ids,
     dump_records,
     encode_record,
@@ -69,11 +70,43 @@ def test_three_fields_are_enough() -> None:
     assert test.output is None
 
 
-@pytest.mark.parametrize("output", ["選項1", "3", "", "乙"])
-def test_what_is_no_question_stays_prompt_and_completion(output: str) -> None:
+@pytest.mark.parametrize("output", ["2", 2, 2.0, "選項2", "B", "（２）", "②", "乙", "答案：2", "2: 乙", " 2\n"])
+def test_answers_are_read_as_in_a_workbook(output: Any) -> None:
+    notes = RecordNotes()
+    (record,) = load_records([FOREIGN | {"output": output}], "a.json", notes)
+    assert record.question == Question("1", "文章", "問？", ("甲", "乙"), 2)
+    assert record.output == "2"
+    told = [str(found) for found in notes.findings("a.json")]
+    assert bool(told) == (str(output).strip() not in ("2", "2.0")), told
+
+
+@pytest.mark.parametrize("output", ["", None, " "])
+def test_an_empty_output_is_none(output: Any) -> None:
     (record,) = load(FOREIGN | {"output": output})
+    assert record.output is None and record.question == Question("1", "文章", "問？", ("甲", "乙"))
+
+
+def test_what_is_no_question_stays_prompt_and_completion() -> None:
+    notes = RecordNotes()
+    items = [FOREIGN | {"input": "請摘要", "output": "摘要", "source": "自編"}] * 2
+    record, _ = load_records(items, "a.json", notes)
     assert record.question is None
-    assert (record.input, record.output) == (FOREIGN["input"], output)
+    assert (record.input, record.output) == ("請摘要", "摘要")
+    assert [str(found) for found in notes.findings("a.json")] == [
+        "a.json: source was not read, in 2 of 2 records, first in record 1",
+        "a.json: record 1 cannot be read as a question; it can be trained on as prompt and completion only, "
+        "nor can 1 more",
+    ]
+
+
+def test_answers_that_count_from_zero_are_refused_as_a_whole() -> None:
+    zero, one, two = (FOREIGN | {"output": number} for number in ("0", "1", "2"))
+    with pytest.raises(DataError) as caught:
+        load(zero, one, zero)
+    assert len(caught.value.findings) == 3 and "output is 0 in 2 record(s)" in caught.value.findings[-1]
+    with pytest.raises(DataError) as caught:
+        load(zero, one, two)
+    assert caught.value.findings == ("a.json, record 1: output is 0, expected 1 to 2",)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +118,24 @@ def test_what_is_no_question_stays_prompt_and_completion(output: str) -> None:
         (FOREIGN | {"input": ["x"]}, "input is"),
         (FOREIGN | {"options": "甲乙"}, "options is"),
         (FOREIGN | {"passage": "文章", "question": "問？", "options": ["甲", "丙"]}, "does not agree"),
-        (FOREIGN | {"passage": "文章", "question": "問？", "options": ["甲", "乙"], "output": "3"}, "does not agree"),
+        (FOREIGN | {"passage": "文章", "question": "問？", "options": ["甲", "乙"], "output": "3"}, "output is 3"),
+        (FOREIGN | {"output": "3"}, "output is 3, expected 1 to 2"),
+        (FOREIGN | {"output": "丙"}, "output is 丙, expected 1 to 2"),
+        (FOREIGN | {"output": "海邊"}, "output is 海邊, expected 1 to 2, a letter, or the text of one option"),
+        (FOREIGN | {"output": "C"}, "output is C, expected 1 to 2"),
+        (FOREIGN | {"output": float("nan")}, "output is NaN"),
+        (FOREIGN | {"output": True}, "output is true"),
+        (FOREIGN | {"input": None}, "input is empty"),
+        (FOREIGN | {"input": " \n"}, "input is empty"),
+        ({"instruction": "問", "output": "1"}, "input is empty"),
+        (FOREIGN | {"input": "\n問題：問？\n1: 甲\n2: 乙"}, "empty passage"),
+        (FOREIGN | {"input": "文章\n問題： \n1: 甲\n2: 乙"}, "empty question"),
+        (FOREIGN | {"input": "文章\n問題：問？\n1: 甲\n2: \n3: 丙"}, "that option is empty"),
+        (FOREIGN | {"input": "文章\n問題：問？\n1: 甲\n2: "}, "output is 2, expected 1 to 1"),
+        (FOREIGN | {"system": "你是老師"}, 'system is "你是老師", and only instruction, input and output'),
+        (FOREIGN | {"history": [["問", "答"]]}, "history is"),
+        ({"input": FOREIGN["input"], "標準答案": "2"}, "標準答案 is"),
+        ({"input": FOREIGN["input"], "Answer": 2}, "Answer is 2, and there is no output; name it output"),
         (FOREIGN | {"row": True}, "row is true, expected a whole number"),
         (FOREIGN | {"row": 2.5}, "row is 2.5, expected a whole number"),
         (json.loads(encode_record(to_record(ask(2)))) | {"row": True}, "row is true"),
@@ -96,6 +146,11 @@ def test_what_is_no_record_is_refused(item: Any, said: str) -> None:
     with pytest.raises(DataError, match=r"^a\.json, record 1: ") as caught:
         load(item)
     assert said in str(caught.value)
+
+
+def test_fields_without_anything_in_them_are_no_matter() -> None:
+    (record,) = load(FOREIGN | {"system": "", "history": [], "tools": None})
+    assert record.question is not None
 
 
 def test_every_bad_record_is_named() -> None:

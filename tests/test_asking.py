@@ -14,7 +14,8 @@ from small_runs import lrc, make_run
 
 from lrc import sft
 from lrc.alpaca import dump_records, to_record
-from lrc.answering import Asking, load_scorer
+from lrc.answering import load_scorer
+from lrc.asking import Asking
 from lrc.calibration import fit_temperature, log_loss
 from lrc.merge import merge
 from lrc.metrics import mcnemar, paired, passages_of
@@ -122,7 +123,9 @@ def test_the_temperature_is_that_of_the_validation_questions_and_changes_no_answ
     assert kept[0].probabilities == pytest.approx(scores[0]["probabilities"], abs=1e-5)
 
 
-def test_temperatures_of_several_adapters_and_of_a_merged_model(folder: Path, chosen: Path, tmp_path: Path) -> None:
+def test_temperatures_of_several_adapters_and_of_a_merged_model(
+    folder: Path, chosen: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     other = train(folder, tmp_path / "other", "--learning_rate", "0.01", "--score_normalisation", "auto")
     runs = [run for run in map(read_run, (chosen, other)) if run]
     base, pair = str(folder / "base"), load_scorer(str(folder / "base"), Asking((chosen, other)))
@@ -131,18 +134,25 @@ def test_temperatures_of_several_adapters_and_of_a_merged_model(folder: Path, ch
     second = runs[1].temperature if same else 1.0
     assert pair.temperature == pytest.approx(2 / (1 / runs[0].temperature + 1 / second))
     elsewise = "sum" if runs[0].score_normalisation != "sum" else "token"
+    capsys.readouterr()
     assert load_scorer(base, Asking((chosen,), score_normalisation=elsewise)).temperature == 1
+    assert f"temperature {runs[0].temperature:.4g} was fitted with template plain" in capsys.readouterr().err
     merge(chosen, tmp_path / "merged")
     merged = load_scorer(str(tmp_path / "merged"), Asking())
     assert (merged.temperature, merged.normalisation) == (runs[0].temperature, runs[0].score_normalisation)
 
 
-def test_votes_have_a_temperature_too(folder: Path, tmp_path: Path) -> None:
+def test_votes_have_a_temperature_too(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     digits = train(folder, tmp_path / "digits", "--answer_style", "digit")
     run = read_run(digits)
     assert run is not None and run.temperature != 1 and run.score_normalisation == "character"
     records = [to_record(question) for question in QUESTIONS]
+    capsys.readouterr()
     scores = load_scorer(str(folder / "base"), Asking((digits,), votes=4))(records)
+    line = "was fitted with one vote of one adapter and is used with 4 of 1: answers stay as they are"
+    assert f"temperature {run.temperature:.4g} {line}" in capsys.readouterr().err
+    load_scorer(str(folder / "base"), Asking((digits,)))
+    assert line[:20] not in capsys.readouterr().err
     for score in scores:
         powers = [math.exp(value / run.temperature) for value in score.log_probs]
         assert score.probabilities == pytest.approx([power / sum(powers) for power in powers], abs=1e-9)

@@ -7,19 +7,31 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_models import FAMILIES, WINDOW, make_model
+from oracle import log_likelihood
+from small_models import FAMILIES, SIZES, WINDOW, make_model
 from token_trees import VOCABULARY, questions, sequence
 from transformers import (
     BloomConfig,
     BloomForCausalLM,
     FalconConfig,
     FalconForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
+    GPTJConfig,
+    GPTJForCausalLM,
+    GPTNeoConfig,
+    GPTNeoForCausalLM,
     MambaConfig,
     MambaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
 )
 
+from lrc import equivalence
 from lrc.attention import tree_mask, why_no_trees
 from lrc.lastlayer import prune_last_layer
 from lrc.likelihood import sequence_scores
@@ -39,6 +51,17 @@ def mask_of(row: Row, model: Any) -> Any:
     return tree_mask(torch.from_numpy(row.subtree_end), torch.from_numpy(row.position_ids), model.config, torch.float32)
 
 
+class OwnWindowForCausalLM(MistralForCausalLM):
+    """A model whose tokens see the three places before them and nothing else, whatever is declared and given."""
+
+    def forward(self, input_ids: Any, attention_mask: Any = None, position_ids: Any = None, **kwargs: Any) -> Any:
+        place = torch.arange(input_ids.shape[1])
+        near = (place[:, None] - place < 4) & (place[:, None] >= place)
+        if attention_mask is not None:
+            near = near & attention_mask
+        return super().forward(input_ids, near.expand(1, 1, -1, -1), position_ids, **kwargs)
+
+
 def others() -> dict[str, Any]:
     torch.manual_seed(0)
     small = {"vocab_size": VOCABULARY, "hidden_size": 32, "initializer_range": 0.2}
@@ -48,17 +71,24 @@ def others() -> dict[str, Any]:
         "falcon": FalconForCausalLM(FalconConfig(**falcon, alibi=False)),
         "falcon-alibi": FalconForCausalLM(FalconConfig(**falcon, alibi=True)),
         "bloom": BloomForCausalLM(BloomConfig(**small, n_layer=2, n_head=4)),
+        "gpt-neo": GPTNeoForCausalLM(
+            GPTNeoConfig(
+                **small, num_layers=2, num_heads=4, attention_types=[[["global", "local"], 1]], window_size=WINDOW
+            )
+        ),
+        "opt": OPTForCausalLM(OPTConfig(**falcon, ffn_dim=48, word_embed_proj_dim=32, init_std=0.2)),
+        "gptj": GPTJForCausalLM(GPTJConfig(vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, rotary_dim=4)),
+        "gemma2": Gemma2ForCausalLM(
+            Gemma2Config(**falcon, intermediate_size=48, num_key_value_heads=2, head_dim=8, sliding_window=WINDOW)
+        ),
+        "undeclared-window": OwnWindowForCausalLM(MistralConfig(**SIZES, sliding_window=None)),
         "mamba": MambaForCausalLM(MambaConfig(**small, num_hidden_layers=2, state_size=4)),
     }
 
 
-@torch.inference_mode()
 def separate_scores(model: Any, sequences: list[TokenSequence]) -> list[float]:
-    scores = []
-    for s in sequences:
-        log_probs = model(input_ids=torch.from_numpy(s.tokens)[None]).logits[0].log_softmax(-1)
-        scores.append(sum(log_probs[i - 1, s.tokens[i]].item() for i in range(s.prompt_length, len(s.tokens))))
-    return scores
+    cut = [(s.tokens.tolist(), s.prompt_length) for s in sequences]
+    return [log_likelihood(model, (tokens[:end], tokens[end:])) for tokens, end in cut]
 
 
 def test_two_branches_see_their_prompt_and_not_each_other() -> None:
@@ -97,7 +127,7 @@ def test_known_families_take_trees(family: str) -> None:
     assert why_no_trees(make_model(family)) is None
 
 
-@pytest.mark.parametrize("name", ["gpt2", "falcon", "falcon-alibi", "bloom", "mamba"])
+@pytest.mark.parametrize("name", others())
 def test_any_other_model_scores_as_it_does_by_itself(name: str) -> None:
     model = others()[name].eval()
     wanted = separate_scores(model, SEQUENCES)
@@ -112,10 +142,28 @@ def test_any_other_model_scores_as_it_does_by_itself(name: str) -> None:
         ("falcon-alibi", "falcon counts positions by itself (ALiBi)"),
         ("bloom", "bloom does not read position_ids"),
         ("mamba", "mamba has layers that are not plain attention"),
+        ("gpt-neo", "gpt_neo: a packed row cannot be run"),
+        (
+            "undeclared-window",
+            "mistral: tokens of a packed row see others, or stand elsewhere, than in their own sequence",
+        ),
     ],
 )
 def test_what_takes_no_trees_says_why(name: str, reason: str) -> None:
-    assert why_no_trees(others()[name]) == reason
+    assert str(why_no_trees(others()[name])).startswith(reason)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "falcon", "opt", "gptj", "gemma2"])
+def test_what_is_tried_and_right_takes_trees(name: str) -> None:
+    assert why_no_trees(others()[name]) is None
+
+
+def test_trying_leaves_no_trace() -> None:
+    model = make_model("qwen3-window")
+    before, state = model.config.to_json_string(use_diff=False), torch.get_rng_state()
+    equivalence._known.clear()
+    assert why_no_trees(model) is None and len(equivalence._known) == 1
+    assert model.config.to_json_string(use_diff=False) == before and torch.equal(torch.get_rng_state(), state)
 
 
 def test_attention_without_a_tree_mask_keeps_its_last_layer_whole() -> None:

@@ -7,7 +7,15 @@ import math
 import numpy as np
 import pytest
 
-from lrc.calibration import calibration_error, confidences, fit_temperature, log_loss, reliability
+from lrc.calibration import (
+    at_bound,
+    calibration_error,
+    confidences,
+    fit_temperature,
+    is_guess,
+    log_loss,
+    reliability,
+)
 
 
 def test_calibration_by_hand() -> None:
@@ -56,3 +64,28 @@ def test_a_few_questions_that_are_all_right_make_no_certainty() -> None:
     assert fit_temperature([], []) == fit_temperature([[0.0, -math.inf]], [1]) == 1
     wrong = fit_temperature(log_probs, [2] * 10)
     assert confidences(log_probs, wrong)[0] == pytest.approx(0.25, abs=0.001)
+
+
+def test_a_temperature_at_the_end_of_the_range_says_what_it_means() -> None:
+    wrong = fit_temperature([[5.0, 0.0, 0.0, 0.0]] * 50, [2] * 50)
+    assert confidences([[5.0, 0.0, 0.0, 0.0]], wrong)[0] == pytest.approx(0.25, abs=0.01)
+    assert "even chances" in (at_bound(wrong) or "")
+    right = fit_temperature([[1e-9, 0.0]] * 50_000, [1] * 50_000)
+    assert "all in one option" in (at_bound(right) or "")
+    assert at_bound(fit_temperature([[1.0, 0.0]] * 10, [1] * 7 + [2] * 3)) is None and at_bound(1.0) is None
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "choices", "guess"),
+    [
+        ((0.252, 0.249, 0.249, 0.25), 4, True),
+        ((0.31, 0.23, 0.23, 0.23), 4, False),
+        ((0.51, 0.49), 2, True),
+        ((0.62, 0.38), 2, False),
+        ((0.34, 0.33, 0.33, 0.0), 3, True),  # a blank option is no choice
+        ((0.5, 0.5, 0.0, 0.0), 4, False),  # between two of four
+        ((1.0, 0.0), 1, False),
+    ],
+)
+def test_what_is_practically_a_guess(probabilities: tuple[float, ...], choices: int, guess: bool) -> None:
+    assert is_guess(probabilities, choices) is guess

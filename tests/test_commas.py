@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import pytest
@@ -36,12 +37,43 @@ def test_quoted_cells_keep_commas_quotes_and_line_breaks(tmp_path: Path) -> None
     assert [question.row for question in book.questions] == [2, 3]  # a row is a record, as in a spreadsheet
 
 
-@pytest.mark.parametrize(
-    ("encoding", "name"), [("cp950", "Big5 (cp950)"), ("gb18030", "GB18030"), ("utf-16", "UTF-16")]
-)
-def test_other_encodings_are_named(tmp_path: Path, encoding: str, name: str) -> None:
-    message = refusal(write_csv(tmp_path / "a.csv", [row(1)], encoding=encoding))
-    assert message == f"a.csv: encoded as {name}, expected UTF-8; save it as 'CSV UTF-8' in a spreadsheet"
+@pytest.mark.parametrize(("encoding", "name"), [("cp950", "Big5"), ("gb18030", "GB18030"), ("utf-16", None)])
+def test_other_encodings_are_read_and_named(tmp_path: Path, encoding: str, name: str | None) -> None:
+    book = read_workbook(write_csv(tmp_path / "a.csv", [row(1)], encoding=encoding))
+    assert book.questions[0].passage == "第1篇文章：小明在公園裡放風箏。"
+    assert [str(finding).partition(" and was")[0] for finding in book.findings] == (
+        [f"a.csv: is encoded as {name}"] if name else []
+    )
+
+
+def test_an_encoding_that_nothing_tells(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.csv", "文章,問題\n".encode() + "中文".encode("cp950"))
+    assert "a.csv, near line 2: byte 0xa4 is not UTF-8" in refusal(path)
+
+
+@pytest.mark.parametrize(("delimiter", "said"), [(";", "semicolons"), ("\t", "tabs"), ("|", "bars")])
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "cp950"])
+def test_other_delimiters(tmp_path: Path, delimiter: str, said: str, encoding: str) -> None:
+    lines = [LABELLED, [*row(1, 選項1="甲,乙", 選項2=f"丙{delimiter}丁")]]
+    with (tmp_path / "a.csv").open("w", encoding=encoding, newline="") as file:
+        csv.writer(file, delimiter=delimiter).writerows([["第一課"], *lines])
+    book = read_workbook(tmp_path / "a.csv")
+    assert book.questions[0].options == ("甲,乙", f"丙{delimiter}丁", "睡覺", "讀書") and book.questions[0].row == 3
+    assert f"a.csv: its cells are parted by {said}; read so" in map(str, book.findings)
+
+
+@pytest.mark.parametrize("first", ["sep=;", "SEP=;", '"sep=;"'])
+def test_a_line_that_says_what_parts_cells(tmp_path: Path, first: str) -> None:
+    header, cells = ";".join(LABELLED), ";".join(map(str, row(1)))
+    book = read_workbook(written(tmp_path / "a.csv", f"{first}\r\n{header}\r\n{cells}\r\n"))
+    # a spreadsheet takes the line as its own, and counts from the one below
+    assert [question.row for question in book.questions] == [2]
+
+
+def test_a_tsv_may_have_commas(tmp_path: Path) -> None:
+    header, cells = "\t".join(LABELLED), "\t".join(map(str, row(1, 選項1="1,000,000")))
+    book = read_workbook(written(tmp_path / "a.tsv", f"{header}\n{cells}\n"))
+    assert book.questions[0].options[0] == "1,000,000" and not book.findings
 
 
 def test_a_broken_byte(tmp_path: Path) -> None:
@@ -66,16 +98,16 @@ def test_files_that_are_no_csv(tmp_path: Path, text: str | bytes, message: str) 
 
 
 def test_too_many_cells_make_a_bad_row(tmp_path: Path) -> None:
-    book = read_workbook(write_csv(tmp_path / "a.csv", [row(1), [*row(2), "x"], [*row(3), ""], row(4)[:-1]]))
+    book = read_workbook(write_csv(tmp_path / "a.csv", [row(1), [*row(2), "x"], [*row(3), ""], row(4)]))
     assert [str(error) for error in book.errors] == [
-        "a.csv, row 3: 10 cells under 9 headers; put quotes around a cell that has a comma in it"
+        "a.csv, row 3: 9 cells under 8 headers; put quotes around a cell that has a comma in it"
     ]
     assert [question.row for question in book.questions] == [2, 4, 5]
 
 
 def test_too_many_cells_refuse_a_test_file(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "a.csv", [[*row(1, 正確答案=""), "x"]])
-    assert "row 2: 10 cells under 9 headers" in refusal(path)
+    assert "row 2: 9 cells under 8 headers" in refusal(path)
 
 
 def test_a_sheet_of_a_csv(tmp_path: Path) -> None:

@@ -7,12 +7,16 @@ from typing import Any
 
 import pytest
 import torch
-from one_step import config, tree_trainer
+from accelerate import Accelerator
+from one_step import config, tokenizer, tree_trainer
 from small_models import adapted, make_model
 from token_trees import questions
 
+from lrc.batches import StepBatch
 from lrc.checkpoint import checkpoints, fault
-from lrc.errors import MachineError
+from lrc.errors import MachineError, ModelError
+from lrc.models import check_vocabulary
+from lrc.tree import pack
 
 SEQUENCES, PASSAGES = questions()
 LONGEST = max(len(sequence.inputs) for sequence in SEQUENCES)
@@ -120,3 +124,53 @@ def test_a_run_resumed_at_its_last_step_runs_no_more(tmp_path: Path) -> None:
     again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
     assert again.state.global_step == 3
     assert all(torch.equal(a, b) for a, b in zip(first.model.parameters(), again.model.parameters(), strict=True))
+
+
+def test_out_of_memory_under_deepspeed_stops_in_one_line(tmp_path: Path) -> None:
+    """It keeps gradients of the backward that failed, so that the step cannot be run again."""
+    trainer = tree_trainer(limited(model(), LONGEST), SEQUENCES, PASSAGES, config(tmp_path), row_tokens=8 * LONGEST)
+
+    def fail(*_: Any) -> None:
+        trainer.is_deepspeed_enabled = True  # it alone, since it is not installed here
+
+    trainer.model.register_forward_pre_hook(fail)
+    with pytest.raises(MachineError, match=f"^cpu, step 1: out of memory; set row_tokens below {8 * LONGEST} and run"):
+        trainer.train()
+
+
+def test_divided_weights_are_looked_at_where_they_are(tmp_path: Path) -> None:
+    """ZeRO-3 leaves an empty tensor in a parameter's place."""
+    trainer = tree_trainer(model(), SEQUENCES, PASSAGES, config(tmp_path))
+    parameter = next(p for p in trainer.model.parameters() if p.requires_grad)
+    parameter.ds_tensor = torch.full((3,), float("nan"))
+    parameter.data = torch.empty(0)
+    with pytest.raises(MachineError, match="weights are not finite, so they are not saved"):
+        trainer.save_model(str(tmp_path / "final"))
+
+
+def test_a_divided_embedding_has_the_rows_that_it_has_in_all() -> None:
+    divided = make_model("llama", vocab_size=260)
+    weight = divided.get_input_embeddings().weight
+    weight.ds_shape = weight.shape
+    weight.data = torch.empty(0)
+    check_vocabulary(tokenizer(), divided)
+    weight.ds_shape = torch.Size((2, 32))
+    with pytest.raises(ModelError, match="has 3 tokens, the model's embeddings have 2 rows"):
+        check_vocabulary(tokenizer(), divided)
+
+
+def test_overflows_of_float16_that_never_end_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = tree_trainer(model(), SEQUENCES, PASSAGES, config(tmp_path, max_steps=60))
+    monkeypatch.setattr(Accelerator, "mixed_precision", "fp16")
+    skipped = iter([True] * 20 + [False] + [True] * 100)
+    monkeypatch.setattr(Accelerator, "optimizer_step_was_skipped", property(lambda self: next(skipped)))
+    with pytest.raises(MachineError, match="the last 30 steps overflowed float16 and changed no weight; set fp16: f"):
+        trainer.train()
+    assert 20 < trainer.state.global_step < 60
+
+
+def test_a_process_without_a_question_divides_by_no_zero(tmp_path: Path) -> None:
+    trainer = tree_trainer(model(), SEQUENCES, PASSAGES, config(tmp_path, average_tokens_across_devices=False))
+    idle = StepBatch(SEQUENCES[:1], pack(SEQUENCES[:1], 8 * LONGEST), idle=True)
+    counted = trainer._get_num_items_in_batch([idle], torch.device("cpu"))
+    assert trainer.run_step(trainer.model, idle, counted) == 0.0

@@ -25,6 +25,14 @@ OPTIONS = ("選項1", "選項2", "選項3", "選項4")
         "(A)學校 （B）圖書館 (C)公園 (D)車站",
         "1.學校 2、圖書館 3：公園 4)車站",
         "（１）學校 （２）圖書館 （３）公園 （４）車站",
+        "①學校 ②圖書館 ③公園 ④車站",
+        "⑴學校 ⑵圖書館 ⑶公園 ⑷車站",
+        "甲、學校 乙、圖書館 丙、公園 丁、車站",
+        "（甲）學校 （乙）圖書館 （丙）公園 （丁）車站",
+        "一、學校 二、圖書館 三、公園 四、車站",
+        "a.學校 b.圖書館 c.公園 d.車站",
+        "選項A：學校 選項B：圖書館 選項C：公園 選項D：車站",
+        "【A】學校 【B】圖書館 【C】公園 【D】車站",
     ],
 )
 def test_an_enumeration_is_taken_off(options: str) -> None:
@@ -33,7 +41,7 @@ def test_an_enumeration_is_taken_off(options: str) -> None:
 
 def test_white_space_and_numbers_behind_a_letter_are_no_matter() -> None:
     assert without_enumeration(["A. 1", "B. 2.5"]) == ("1", "2.5")
-    assert without_enumeration(["A．①②", "B．A和B", "C．I", "D．ABC"]) == ("①②", "A和B", "I", "ABC")
+    assert without_enumeration(["A．①②", "B．①", "C．I", "D．CCTV"]) == ("①②", "①", "I", "CCTV")
     assert without_enumeration(["A．甲", "B．乙", ""]) == ("甲", "乙", "")
 
 
@@ -52,10 +60,35 @@ def test_white_space_and_numbers_behind_a_letter_are_no_matter() -> None:
         "1、2月 2、3月 3、4月 4、5月",
         "(1)(2) (2)(3) (3)(4) (4)(5)",
         "(1)和(2) (2)和(3) (3)和(4) (4)和(5)",
+        "A．學校 B．圖書館 C．公園 D．A和B都對",
+        "A．學校 B．圖書館 C．公園 D．AB皆是",
+        "(A)學校 (B)圖書館 (C)只有A (D)以上皆非",
+        "甲、學校 乙、圖書館 丙、公園 丁、甲乙皆是",
+        "①學校 ②圖書館 ③公園 ④①③",
+        "1.學校 2.圖書館 3.公園 4.1和3",
+        "(1)學校 (2)圖書館 (3)公園 (4)選項1",
+        "A．學校 2．圖書館 C．公園 D．車站",  # two series
+        "A．型 B．型 C．型 D．型",
     ],
 )
 def test_what_may_be_text_stays(options: str) -> None:
     assert without_enumeration(options.split()) is None
+
+
+def test_a_mark_that_the_question_speaks_of_stays() -> None:
+    options = ["A．學校", "B．圖書館", "C．公園", "D．車站"]
+    assert without_enumeration(options, "小明去了A和B，下一站是哪裡？") is None
+    assert without_enumeration(options, "以上皆是的地方，小明去了哪裡？") == ("學校", "圖書館", "公園", "車站")
+    english = ["A. A dog ran.", "B. A cat slept.", "C. Both of them.", "D. None of the above"]
+    assert without_enumeration(english, "What happened?") == tuple(option[3:] for option in english)
+
+
+def test_a_row_among_many_without_marks_keeps_them_and_is_named(tmp_path: Path) -> None:
+    lettered: dict[str, Any] = dict(zip(OPTIONS, ("A．學校", "B．圖書館", "C．公園", "D．車站"), strict=True))
+    rows = [workbooks.row(number) for number in range(1, 200)]
+    book = read_workbook(workbooks.write_csv(tmp_path / "a.csv", [*rows, workbooks.row(200, **lettered)]))
+    assert book.questions[-1].options[0] == "A．學校"
+    assert [(found.level, found.kind, found.row) for found in book.findings] == [("warning", "enumeration", 201)]
 
 
 def test_a_workbook_tells_of_it(tmp_path: Path) -> None:

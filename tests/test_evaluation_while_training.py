@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Barrier, Thread
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from lrc.prompt import Prompt
 from lrc.questions import Question
 from lrc.scoring import Scorer
 from lrc.trainer import TreeTrainer, Validation
+from lrc.validation import InLockstep
 
 RECORDS = [
     to_record(Question(str(i), f"文{i // 2}章。", f"問{i}", ("甲", "乙丙", "丁", "戊"), i % 4 + 1)) for i in range(9)
@@ -122,3 +124,52 @@ def test_a_sample_of_whole_passages_is_asked_while_training_and_all_at_the_end(t
     every = made.final_scores()
     assert [question for question, _ in every] == [record.question for record in asked]
     assert made.state.log_history[-1]["eval_accuracy"] == pytest.approx(sum(right) / 30)
+
+
+def test_progress_is_told_row_by_row(prompt: Prompt) -> None:
+    told: list[int] = []
+    longest = max(len(prompt.sequence(record).inputs) for record in RECORDS)
+    mixed = Validation([*RECORDS, FOREIGN], prompt)
+    mixed.evaluate(range(10), model().eval(), torch.device("cpu"), longest, told.append)
+    assert sum(told) == 10 and len(told) > 5
+
+
+@pytest.mark.parametrize("shares", [(9, 0), (5, 4), (1, 8)])
+def test_divided_weights_are_asked_by_all_as_often_as_by_the_busiest(shares: tuple[int, int], prompt: Prompt) -> None:
+    """Two processes, here two threads, of which each waits in every forward for the other's part."""
+    validation, barrier, device = Validation(RECORDS, prompt), Barrier(2, timeout=60), torch.device("cpu")
+    longest = max(len(prompt.sequence(record).inputs) for record in RECORDS)
+    models = [model().eval(), model().eval()]
+    said: list[bool] = [False, False]
+    forwards, scores = [0, 0], {}
+
+    def process(rank: int, places: range) -> None:
+        asked = models[rank]
+        asked.register_forward_hook(lambda *_: forward(rank))
+
+        def everywhere(fine: bool) -> bool:
+            said[rank] = fine
+            barrier.wait()
+            result = all(said)
+            barrier.wait()
+            return result
+
+        with InLockstep(asked, everywhere):
+            found = validation.evaluate(places, asked, device, longest)
+        scores.update({question.id: score.log_probs for question, score in found.scores})
+
+    def forward(rank: int) -> None:
+        barrier.wait()  # the collective
+        forwards[rank] += 1
+
+    parts = (range(shares[0]), range(shares[0], 9))
+    threads = [Thread(target=process, args=(rank, part)) for rank, part in enumerate(parts)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert forwards[0] == forwards[1] > 0
+    alone = Scorer(model().eval(), prompt, device)(RECORDS)
+    assert scores.keys() == {record.id for record in RECORDS}
+    for record, score in zip(RECORDS, alone, strict=True):
+        assert scores[record.id] == pytest.approx(score.log_probs, abs=1e-4)

@@ -36,7 +36,8 @@ BASES = {
 }
 SETTINGS = {"qwen3": {"head_dim": 8}, "gemma3_text": {"head_dim": 8, "sliding_window": 64}}
 CHAT = (
-    "{% for m in messages %}{{ m['role'] }}:{{ m['content'] }}\n{% endfor %}{% if add_generation_prompt %}a:{% endif %}"
+    "{% for m in messages %}{{ m['role'] }}:{{ m['content'] }}{{ eos_token }}\n{% endfor %}"
+    "{% if add_generation_prompt %}assistant:{% endif %}"
 )
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,8 +14,12 @@ from safetensors.torch import load_file, save_file
 from small_models import save_base
 from transformers import LlamaForCausalLM
 
+from lrc.contents import contents_sum
 from lrc.errors import ModelError
 from lrc.fingerprint import find_base, fingerprint_base, verify_base
+from lrc.resume import differences
+from lrc.run import Run
+from lrc.weights import Checkpoint
 
 
 def test_a_folder_is_named_by_its_last_part_alone(tmp_path: Path) -> None:
@@ -24,7 +30,7 @@ def test_a_folder_is_named_by_its_last_part_alone(tmp_path: Path) -> None:
 
 def test_two_seeds_differ_in_their_weights_alone(tmp_path: Path) -> None:
     one, two = (fingerprint_base(str(save_base(tmp_path / str(seed), seed=seed))) for seed in (0, 1))
-    assert {key for key in one if one[key] != two[key]} == {"name", "weights_sha256"}
+    assert {key for key in one if one[key] != two[key]} == {"name", "weights_sha256", "contents_sha256"}
 
 
 def test_sharding_and_file_format_do_not_matter(tmp_path: Path) -> None:
@@ -34,8 +40,8 @@ def test_sharding_and_file_format_do_not_matter(tmp_path: Path) -> None:
     pickled = Path(shutil.copytree(single, tmp_path / "pickled"))
     torch.save(load_file(single / "model.safetensors"), pickled / "pytorch_model.bin")
     (pickled / "model.safetensors").unlink()
-    sums = {fingerprint_base(str(folder))["weights_sha256"] for folder in (single, sharded, pickled)}
-    assert len(sums) == 1
+    found = [fingerprint_base(str(folder)) for folder in (single, sharded, pickled)]
+    assert len({(sums["weights_sha256"], sums["contents_sha256"]) for sums in found}) == 1
 
 
 def test_a_dtype_is_part_of_the_weights(tmp_path: Path) -> None:
@@ -66,6 +72,75 @@ def test_each_part_that_differs_is_a_finding(tmp_path: Path) -> None:
     with pytest.raises(ModelError) as refused:
         verify_base(recorded, base)
     assert ["weights" in refused.value.findings[0], "tokenizer" in refused.value.findings[1]] == [True, True]
+
+
+def change_one_weight(base: Path, step: float = 1e-3) -> None:
+    """Change one number that is in none of the samples."""
+    tensors = load_file(base / "model.safetensors")
+    tensors["model.layers.1.mlp.up_proj.weight"].view(-1)[777] += step
+    save_file(tensors, base / "model.safetensors", {"format": "pt"})
+
+
+def test_one_weight_of_another_value_is_another_base(tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base")
+    recorded = fingerprint_base(str(base))
+    change_one_weight(base)
+    assert fingerprint_base(str(base))["weights_sha256"] == recorded["weights_sha256"]
+    with pytest.raises(
+        ModelError, match="not the weights of the base model that the adapter was trained on"
+    ) as refused:
+        verify_base(recorded, base)
+    assert len(refused.value.findings) == 1
+
+
+def test_an_older_run_has_no_checksum_of_the_whole(tmp_path: Path) -> None:
+    recorded = fingerprint_base(str(save_base(tmp_path / "base")))
+    older = {key: value for key, value in recorded.items() if key != "contents_sha256"}
+    verify_base(older, tmp_path / "base")
+    one, other = (Run("plain", "digit", True, base=base) for base in (recorded, older))
+    assert not differences(one, other) and not differences(other, one)
+    (found,) = differences(other, Run("plain", "digit", True, base={**older, "weights_sha256": "x"}))
+    assert found.what == "the base model's weights"
+    assert differences(one, Run("plain", "digit", True, base={**recorded, "contents_sha256": "x"}))
+
+
+def test_files_that_stay_as_they_are_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    base = save_base(tmp_path / "base", max_shard_size="60KB")
+    monkeypatch.setattr("lrc.contents.UNSETTLED", -1e6)  # as if they had been there for days
+    wanted = contents_sum(Checkpoint(base))
+
+    def fail(*args: Any) -> Any:
+        raise AssertionError("read again")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Checkpoint, "raw", fail)
+        assert contents_sum(Checkpoint(base)) == wanted
+    shard = next(base.glob("*.safetensors"))
+    tensors, times = load_file(shard), shard.stat()
+    tensors[next(iter(tensors))].view(-1)[5] += 1
+    save_file(tensors, shard, {"format": "pt"})
+    os.utime(shard, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert shard.stat().st_mtime_ns == times.st_mtime_ns and contents_sum(Checkpoint(base)) != wanted
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"state": 1}', '{"tensors": {}}', "[" * 100_000])
+def test_a_damaged_cache_is_read_past(content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("lrc.contents.UNSETTLED", -1e6)
+    base = save_base(tmp_path / "base")
+    wanted = contents_sum(Checkpoint(base))
+    (entry,) = (tmp_path / "cache/lrc-checksums").glob("*.json")
+    entry.write_text(content)
+    assert contents_sum(Checkpoint(base)) == wanted
+
+
+def test_a_cache_that_cannot_be_written_costs_nothing_but_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = save_base(tmp_path / "base")
+    wanted = contents_sum(Checkpoint(base))
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "file"))
+    assert contents_sum(Checkpoint(base)) == wanted
 
 
 def test_a_base_without_tokenizer_is_not_refused_for_that(tmp_path: Path) -> None:

@@ -12,9 +12,10 @@ from small_models import FAMILIES, PROJECTIONS, SIZES, make_model
 from transformers import BitsAndBytesConfig, LlamaConfig
 
 from lrc.errors import ModelError, RecipeError
-from lrc.footprint import GIB, OVERHEAD, Planner, optimizer_bytes, read_memory
+from lrc.footprint import GIB, OVERHEAD, Planner, optimizer_bytes
 from lrc.lastlayer import prune_last_layer
 from lrc.likelihood import target_log_probs
+from lrc.memory import read_memory
 from lrc.remedies import Setting, cheapest
 from lrc.skeleton import Build, held, peak_of_row, why_not_shared
 from lrc.topology import Topology, read_topology
@@ -210,3 +211,9 @@ def test_an_adapter_that_does_not_fit_is_refused() -> None:
 def test_why_rows_are_no_trees() -> None:
     assert why_not_shared(SMALL) is None
     assert "takes no tree mask" in str(why_not_shared(replace(SMALL, attention="flex_attention")))
+
+
+@pytest.mark.parametrize("text", ["12", "12KB", "0.001MB", "24.5"])
+def test_a_size_that_no_device_has(text: str) -> None:
+    with pytest.raises(RecipeError, match=rf"--gpu-memory: {text} (has no unit|is less than 1MB); write [\d.]+GB$"):
+        read_memory(text)

@@ -11,6 +11,7 @@ import pytest
 from lrc import jsonarray
 from lrc.errors import DataError
 from lrc.jsonarray import read_array
+from lrc.workbook import read_workbook
 
 VALUES: list[Any] = [
     {"input": "文章\n「甲」" * 9, "options": ["甲", "\u2028"]},
@@ -104,3 +105,14 @@ def test_elements_come_before_the_file_is_read(tmp_path: Path, monkeypatch: pyte
     assert [next(elements), next(elements)] == [{"a": 1}, {"a": 2}]
     with pytest.raises(DataError, match="column 1022"):
         next(elements)
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text('[{"a": 1}, {"b": {"c": 1, "c": 2}}]', encoding="utf-8")
+    with pytest.raises(DataError, match=r"^a\.json, element 2: key c stands twice"):
+        list(read_array(path))
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"a": 1}\n{"b": 1, "b": 1}\n', encoding="utf-8")
+    with pytest.raises(DataError, match=r"^a\.jsonl, line 2: key b stands twice"):
+        read_workbook(path)

@@ -67,9 +67,10 @@ def test_a_test_file_needs_ids(tmp_path: Path) -> None:
         ({"question": None}, "row 1: question is empty"),
         ({"question": {"text": "?"}}, "row 1: question is a JSON object, expected text"),
         ({"article": ["一", "二"]}, "row 1: article is a JSON array, expected text"),
-        ({"options": ["甲", "乙", "丙"]}, "row 1: option4 is empty"),
+        ({"options": ["甲", "", "丙", "丁"]}, "row 1: option2 is empty"),
         ({"options": ["甲", "乙", 3, {}]}, "row 1: option4 is a JSON object, expected text"),
-        ({"answer": 0}, "row 1: answer is 0, expected 1 to 4"),
+        ({"answer": 5}, "row 1: answer is 5, expected 1 to 4"),
+        ({"question": float("nan")}, "row 1: question is nan, which is no text"),
     ],
 )
 def test_bad_values_are_bad_rows(tmp_path: Path, bad: dict[str, Any], told: str) -> None:
@@ -138,12 +139,12 @@ def test_an_array_of_objects_is_the_same_table(tmp_path: Path, kind: Callable[[i
 
 def test_an_array_of_objects_is_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert check([array(tmp_path / "good.json", item(1), item(2))])
-    assert not check([array(tmp_path / "bad.json", item(1), item(2, answer=0), item(3))], as_json=True)
+    assert not check([array(tmp_path / "bad.json", item(1), item(2, answer=5), item(3))], as_json=True)
     printed = capsys.readouterr().out
     assert "labelled json" in printed
     (found,) = json.loads(printed[printed.index("{") :])["files"]
     assert (found["kind"], found["rows"], found["questions"]) == ("json", 3, 2)
-    assert "bad.json, row 2: answer is 0, expected 1 to 4" in [finding["line"] for finding in found["findings"]]
+    assert "bad.json, row 2: answer is 5, expected 1 to 4" in [finding["line"] for finding in found["findings"]]
 
 
 @pytest.mark.parametrize(

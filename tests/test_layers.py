@@ -15,16 +15,16 @@ import lrc
 SOURCE = Path(lrc.__file__).parent
 # A new module has its place here: after all that it imports, before all that import it.
 LIGHT = """
-    errors installed questions progress memory refusal claim output signals run flags
-    answers tables findings cells cleaning package expansion bookparts marks sheet commas jsonarray jsonlines headers
-    conflicts suspicions enumeration rows workbook layouts alpaca c3 manifest datafile neighbours duplicates splits
-    plan account submission metrics lexical verdict calibration pool scorefile curves charts outcomes labels fragments
-    summary
+    findings errors installed questions progress memory refusal claim output signals run answers tables headers
+    numberformat cells cleaning package expansion bookparts marks sheet opendocument binarysheet commas jsonarray
+    jsonlines flags conflicts suspicions enumeration rows unread workbook layouts alpaca c3 manifest datafile
+    neighbours duplicates splits plan account submission metrics lexical calibration curves charts outcomes labels
+    fragments summary
 """
 MACHINERY = """
-    dtypes strictyaml bounds values tracking arguments overrides recipe weights fingerprint scrub card hub tree prompt
-    attention lastlayer likelihood models quantization shorten scoring contrast batches pace fitting workers
-    tokencache tokentable tokenizing softlabels corpus checkpoint space stopping history adapter pissa neftune
+    dtypes strictyaml bounds values tracking arguments overrides recipe weights contents fingerprint scrub card hub tree
+    prompt equivalence attention lastlayer likelihood masterweights models quantization shorten scoring contrast batches
+    pace fitting workers tokencache tokentable tokenizing corpus checkpoint space stopping history adapter pissa neftune
     optimizer ingredients durable validation trainer
     rundir versions shard graft merged probes sidefile together answering tinybase trial page
     ledger standins skeleton topology footprint remedies precision workload specimens outlook

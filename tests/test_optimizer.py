@@ -15,24 +15,31 @@ from lrc.errors import RecipeError
 SEQUENCES, PASSAGES = questions()
 
 
-def moved(folder: Path, ratio: float | None) -> dict[str, torch.Tensor]:
-    """How far AdamW's first step moves each parameter of an adapter."""
-    trainer = tree_trainer(
-        adapted(make_model("llama")), SEQUENCES, PASSAGES, config(folder, learning_rate=1e-4), loraplus_lr_ratio=ratio
-    )
+TARGETS = ["embed_tokens", "q_proj", "up_proj"]
+
+
+def moved(folder: Path, **plus: float | None) -> dict[str, torch.Tensor]:
+    """How far AdamW's first step, with a weight decay that shows, moves each parameter of an adapter."""
+    args = config(folder, learning_rate=1e-4, weight_decay=50.0)
+    model = adapted(make_model("llama"), target_modules=TARGETS)
+    trainer = tree_trainer(model, SEQUENCES, PASSAGES, args, **plus)
     trained = {name: p for name, p in trainer.model.named_parameters() if p.requires_grad}
     before = {name: p.detach().clone() for name, p in trained.items()}
     trainer.train()
     return {name: p.detach() - before[name] for name, p in trained.items()}
 
 
-def test_with_loraplus_b_moves_further_by_the_ratio_and_a_as_before(tmp_path: Path) -> None:
-    plain, plus = moved(tmp_path / "plain", None), moved(tmp_path / "plus", 16.0)
-    assert plain.keys() == plus.keys() and any("lora_B" in name for name in plain)
+@pytest.mark.parametrize(("embedding", "times_embedding"), [(None, 1.0), (3e-4, 3.0)])
+def test_with_loraplus_b_moves_further_by_the_ratio_and_all_else_as_before(
+    embedding: float | None, times_embedding: float, tmp_path: Path
+) -> None:
+    plain = moved(tmp_path / "plain")
+    plus = moved(tmp_path / "plus", loraplus_lr_ratio=16.0, loraplus_lr_embedding=embedding)
+    assert plain.keys() == plus.keys() and sum("lora_embedding" in name for name in plain) == 2
     for name, step in plain.items():
         assert step.abs().max() > 0, name
-        times = 16.0 if "lora_B" in name else 1.0
-        torch.testing.assert_close(plus[name], times * step, rtol=1e-2, atol=1e-7)
+        times = times_embedding if "lora_embedding" in name else 16.0 if "lora_B" in name else 1.0
+        torch.testing.assert_close(plus[name], times * step, rtol=1e-2, atol=1e-6)
 
 
 @pytest.mark.parametrize(

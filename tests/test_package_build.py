@@ -26,7 +26,7 @@ SHIPPED = [
     *sorted(
         path.relative_to(ROOT)
         for path in (ROOT / "src/lrc").iterdir()
-        if path.suffix in (".py", ".css", ".html", ".js", ".typed")
+        if path.suffix in (".py", ".css", ".html", ".js", ".json", ".md", ".typed")
     ),
 ]
 

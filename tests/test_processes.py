@@ -18,8 +18,11 @@ from processes import Command  # of tests/faults
 from safetensors.torch import load_file, save_file
 from small_runs import make_run, pairs, write_questions
 
+from lrc.answering import Asking, load_scorer
+from lrc.datafile import read_records
 from lrc.history import METRICS_FILE
 from lrc.models import load_tokenizer
+from lrc.outcomes import OUTCOMES_FILE, read_outcomes
 from lrc.run import read_run
 from lrc.tinybase import make_base
 
@@ -140,6 +143,26 @@ def test_a_process_may_have_fewer_questions_than_the_others_or_none(
     train(folder, tmp_path / "one", 1, *few, *batch(8))
     train(folder, tmp_path / "four", 4, *few, *batch(2))
     assert_same_run(tmp_path / "one", tmp_path / "four")
+
+
+def test_each_of_them_ends_with_the_best_weights(folder: Path, tmp_path: Path) -> None:
+    # Every second step has one question, so that one of the two has none, and divides by its own tokens.
+    output = tmp_path / "a"
+    few = ["--train_file", str(folder / "few.json"), "--average_tokens_across_devices", "false", *batch(2)]
+    often = ["--eval_strategy", "steps", "--eval_steps", "1", "--save_strategy", "steps", "--save_steps", "1"]
+    best = ["--load_best_model_at_end", "--metric_for_best_model", "loss", "--save_total_limit", "1"]
+    train(folder, output, 2, *few, *often, *best, "--max_steps", "4", "--learning_rate", "3.0")
+    evaluated = {line["step"]: line["eval_loss"] for line in history(output) if "eval_loss" in line}
+    step = min(evaluated, key=evaluated.__getitem__)
+    assert list(evaluated) == [1, 2, 3, 4] and step < 4
+    name = "adapter_model.safetensors"
+    assert (output / name).read_bytes() == (output / f"checkpoint-{step}" / name).read_bytes()
+    # Each process has answered its own part of these.
+    kept = read_outcomes(output / OUTCOMES_FILE)
+    scores = load_scorer(str(folder / "base"), Asking((output,)))(read_records(folder / "t_validation.json"))
+    assert len(kept) == len(scores) == 3
+    for one, other in zip(kept, scores, strict=True):
+        assert one.scores == pytest.approx(other.log_probs, abs=1e-4)
 
 
 def test_the_data_are_prepared_once_while_the_others_wait(folder: Path, tmp_path: Path) -> None:

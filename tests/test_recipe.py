@@ -183,7 +183,7 @@ def test_every_mistake_is_named_with_its_line(path: Path) -> None:
         ),
         (
             "load_in_4bit: true\nload_in_8bit: true",
-            "qlora.yaml: You can't use 8 bit and 4 bit precision at the same time",
+            "qlora.yaml: load_in_4bit and load_in_8bit are both true; keep one",
         ),
         (
             "init_lora_weights: eva",
@@ -258,6 +258,21 @@ def test_a_name_that_does_not_exist_gets_the_nearest(tmp_path: Path) -> None:
         find_recipe("chinese-alpaca-2-7b/qlorra")
     with pytest.raises(RecipeError, match="no such accelerate config; give a YAML file, or one of cpu, cpu_2"):
         find_accelerate_config("xyz")
+
+
+@pytest.mark.parametrize("name", ["qwen3-8b", "recipes/qwen3-8b", "Qwen3-8B/", "recipes/qwen3-8b/"])
+def test_a_name_that_stands_for_several_gets_each_with_its_card(name: str) -> None:
+    with pytest.raises(RecipeError) as refused:
+        find_recipe(name)
+    (line,) = refused.value.findings
+    assert "'qwen3-8b/lora' (LoRA of Qwen3-8B-Base on one NVIDIA GPU of 24 GB)" in line
+    assert "'qwen3-8b/qlora' (QLoRA of Qwen3-8B-Base on one NVIDIA GPU of 12 GB with" in line
+
+
+def test_a_name_that_stands_for_many_gets_their_names() -> None:
+    with pytest.raises(RecipeError, match="one of .*qwen3-4b/lora") as refused:
+        find_recipe("qwen3")
+    assert "tiny" not in str(refused.value) and "(" not in str(refused.value)
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,16 @@ def test_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_merged_model_is_refused(run_dir: Path, tmp_path: Path) -> None:
+    merged = tmp_path / "merged"
+    merged.mkdir()
+    (merged / "lrc_run.json").write_bytes((run_dir / "lrc_run.json").read_bytes())
+    (merged / "config.json").write_text("{}")
+    with pytest.raises(DataError, match="merged: is a merged model, no run; give the output_dir of the training"):
+        report(merged)
+    assert sorted(file.name for file in merged.iterdir()) == ["config.json", "lrc_run.json"]
+
+
 @pytest.mark.parametrize("damage", [{"data": ["AI_train.json"]}, {"recipe": "qlora"}, {"data": {"train_file": "x"}}])
 def test_damaged_run_file_is_refused(run_dir: Path, damage: dict[str, Any]) -> None:
     path = run_dir / "lrc_run.json"

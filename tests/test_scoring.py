@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import math
+import sys
+import warnings
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from small_models import adapted, make_model, save_tokenizer
+from oracle import log_likelihood, option_scores
+from small_models import FAMILIES, OTHERS, adapted, make_family, make_model, save_base, save_tokenizer
 from transformers import AutoTokenizer
+from transformers.utils.logging import enable_progress_bar
 
 from lrc.alpaca import Record, to_record
 from lrc.errors import DataError, RecipeError
 from lrc.lastlayer import prune_last_layer
 from lrc.likelihood import row_budget
+from lrc.models import load_base
 from lrc.prompt import Prompt, reordered
 from lrc.questions import Question, option_orders
 from lrc.scoring import OptionScores, Scorer
@@ -53,25 +59,67 @@ def assert_alike(some: list[OptionScores], others: list[OptionScores]) -> None:
         assert one.log_probs == pytest.approx(other.log_probs, abs=1e-4)
 
 
-@pytest.mark.parametrize("style", ["digit", "text"])
-def test_scores_are_the_log_probabilities_of_separate_forwards(tokenizer: Any, style: str) -> None:
-    model = make_model("gemma3", **BYTES).eval()
+ADAPTERS: dict[str, dict[str, Any] | None] = {
+    "none": None,
+    "dora": {"use_dora": True},
+    "rslora on embeddings and head": {"target_modules": ["embed_tokens", "lm_head", "q_proj"], "use_rslora": True},
+    "whole embeddings": {"modules_to_save": ["embed_tokens"]},
+}
+ASKED = [
+    *((family, "none", "digit") for family in (*FAMILIES, *OTHERS)),
+    *((family, "none", "text") for family in ("gemma3", "gpt2", "mistral")),
+    *(("llama-tied", adapter, "text") for adapter in ADAPTERS),
+]
+
+
+@pytest.mark.parametrize(("family", "adapter", "style"), ASKED)
+def test_scores_are_the_log_probabilities_of_separate_forwards(
+    tokenizer: Any, family: str, adapter: str, style: str
+) -> None:
+    model = make_family(family, **BYTES)
+    settings = ADAPTERS[adapter]
+    model = (model if settings is None else adapted(model, **settings)).eval()
+    if family != "mixtral":  # whose experts torch multiplies in no more than float32
+        model.double()
     prompt, asked = Prompt(tokenizer, "plain", style), records(8)
     wanted = []
     for record in asked:
-        totals = []
-        for number, s in zip(record.question.choosable, prompt.candidates(record), strict=True):
-            with torch.inference_mode():
-                log_probs = model(input_ids=torch.from_numpy(s.tokens)[None]).logits[0].log_softmax(-1)
-            total = sum(log_probs[i - 1, s.tokens[i]].item() for i in range(s.prompt_length, len(s.tokens)))
-            totals.append(total / (1 if style == "digit" else len(record.question.options[number - 1])))
+        options = [
+            (s.tokens[: s.prompt_length].tolist(), s.tokens[s.prompt_length :].tolist())
+            for s in prompt.candidates(record)
+        ]
+        texts = [record.question.options[number - 1] for number in record.question.choosable]
+        found = option_scores(model, options, [1.0 if style == "digit" else len(text) for text in texts])
         log_probs = np.full(len(record.question.options), -np.inf)
-        log_probs[np.array(record.question.choosable) - 1] = totals - np.logaddexp.reduce(totals)
+        log_probs[np.array(record.question.choosable) - 1] = found
         wanted.append(log_probs.tolist())
+    model = model.float()
     prune_last_layer(model)
     for score, log_probs in zip(Scorer(model, prompt, CPU)(asked), wanted, strict=True):
         assert score.log_probs == pytest.approx(log_probs, abs=1e-4)
         assert score.prediction == int(np.argmax(log_probs)) + 1
+
+
+def test_scores_that_are_no_numbers_are_given_without_a_warning(tokenizer: Any) -> None:
+    model = adapted(make_model("llama", **BYTES)).eval()
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            parameter.data.fill_(math.nan)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        scores = Scorer(model, Prompt(tokenizer, "plain", "digit"), CPU)(records(2))
+    assert all(math.isnan(value) for score in scores for value in score.log_probs)
+
+
+def test_loading_shows_no_bar_of_transformers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_base(tmp_path / "base")
+    enable_progress_bar()
+    capsys.readouterr()
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    load_base(str(tmp_path / "base"))
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("style", ["digit", "text"])
@@ -178,9 +226,7 @@ def test_the_right_answer_is_scored_as_training_does(tokenizer: Any) -> None:
     scores = Scorer(model, prompt, CPU, with_answers=True)(asked)
     for record, score in zip(asked, scores, strict=True):
         s = prompt.sequence(record)
-        with torch.inference_mode():
-            log_probs = model(input_ids=torch.from_numpy(s.tokens)[None]).logits[0].log_softmax(-1)
-        wanted = sum(log_probs[i - 1, s.tokens[i]].item() for i in range(s.prompt_length, len(s.tokens)))
+        wanted = log_likelihood(model, (s.tokens[: s.prompt_length].tolist(), s.tokens[s.prompt_length :].tolist()))
         assert score.answer_log_prob == pytest.approx(wanted, abs=1e-3)
 
 

@@ -99,7 +99,8 @@ def test_another_run_in_the_same_folder_is_refused(
     assert run(folder, trained, "--lora_r", "2") == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert last == (
-        f"{trained}: holds another run (recipe lora_r); choose another output_dir, or set overwrite_output_dir: true"
+        f"{trained}: holds another run (lora_r was 4 and is 2 now); set lora_r: 4 to go on with it, "
+        "choose another output_dir, or set overwrite_output_dir: true"
     )
     assert (trained / "adapter_model.safetensors").read_bytes() == before
 

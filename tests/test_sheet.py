@@ -10,10 +10,11 @@ import zipfile
 from datetime import date
 from pathlib import Path
 
+import openpyxl
 import pytest
 from openpyxl import Workbook
 from openpyxl.worksheet.worksheet import Worksheet
-from workbooks import TEST, replace_part, row, test_row, write_xlsx
+from workbooks import TEST, replace_part, row, test_row, write_csv, write_xlsx
 
 from lrc.errors import DataError
 from lrc.workbook import read_workbook
@@ -47,6 +48,59 @@ def test_formats(tmp_path: Path) -> None:
         ("percent-format", "選項2"),
         ("date-cell", "選項3"),
     ]
+
+
+def test_what_a_format_shows_is_read_and_named(tmp_path: Path) -> None:
+    codes = {"D": '0"元"', "E": "# ?/?", "F": "[$-F800]yyyy/m/d", "G": '@"號"', "H": "General"}
+
+    def change(sheet: Worksheet) -> None:
+        for column, code in codes.items():
+            for number in (2, 3):
+                sheet[f"{column}{number}"].number_format = code
+
+    rows = [row(1, 選項1=5, 選項2=0.75, 選項3=43239, 選項4="甲"), row(2, 選項3="後天")]
+    book = read_workbook(write_xlsx(tmp_path / "a.xlsx", rows, change=change))
+    assert [question.options for question in book.questions] == [
+        ("5元", "3/4", "2018/5/19", "甲號"),
+        ("放風箏", "釣魚", "後天", "讀書號"),
+    ]
+    assert [(found.level, found.kind, found.column, found.row) for found in book.findings] == [
+        ("repair", "number-format", "選項1", 2),
+        ("repair", "number-format", "選項2", 2),
+        ("warning", "format-not-exact", "選項3", 2),
+        ("repair", "text-format", "選項4", 2),
+        ("repair", "text-format", "選項4", 3),
+    ]
+
+
+def test_built_in_formats(tmp_path: Path) -> None:
+    """Their numbers stand for codes that are nowhere in the file."""
+    builtin = {2: ("3.00", 3), 3: ("1,234", 1234), 12: ("1/2", 0.5), 11: ("1.50E+03", 1500), 20: ("18:00", 0.75)}
+
+    def change(sheet: Worksheet) -> None:
+        for line, number in enumerate(builtin, start=2):
+            sheet.cell(line, 5).number_format = openpyxl.styles.numbers.BUILTIN_FORMATS[number]
+
+    rows = [row(number, 選項2=value) for number, (_, value) in enumerate(builtin.values(), start=1)]
+    path = write_xlsx(tmp_path / "a.xlsx", rows, change=change)
+    assert b"formatCode" not in zipfile.ZipFile(path).read("xl/styles.xml")
+    assert [question.options[1] for question in read_workbook(path).questions] == [text for text, _ in builtin.values()]
+
+
+def test_ids_that_a_spreadsheet_has_made_numbers_of(tmp_path: Path) -> None:
+    book = read_workbook(write_xlsx(tmp_path / "a.xlsx", [row(1234567890123456789), row("1234567890123456789")]))
+    assert [question.id for question in book.questions] == ["1234567890123457000", "1234567890123456789"]
+    assert [(found.kind, found.row) for found in book.findings] == [("long-number", 2)]
+    kinds = {
+        ("7.0", "8.0"): [("decimal-id", None)],
+        ("7.0", "8"): [],
+        ("1.23457E+17", "1234567890123456789"): [("exponent-id", 2)],
+        ("1234567890123450000", "1234567890123460000"): [("rounded-id", 2), ("rounded-id", 3)],
+    }
+    for ids, expected in kinds.items():
+        book = read_workbook(write_csv(tmp_path / "a.csv", [row(name) for name in ids]))
+        assert [(found.kind, found.row) for found in book.findings] == expected
+        assert [question.id for question in book.questions] == list(ids)
 
 
 def test_formula_with_a_stored_value(tmp_path: Path) -> None:
@@ -97,10 +151,13 @@ def test_an_error_cell_of_a_test_workbook_warns(tmp_path: Path) -> None:
 def test_merged_passages(tmp_path: Path) -> None:
     rows = [row(1), row(2), row(3), row(4)]
     path = write_xlsx(tmp_path / "a.xlsx", rows, change=lambda sheet: sheet.merge_cells("B3:B4"))
-    assert [question.row for question in read_workbook(path).questions] == [2, 3, 5]
-    assert findings(path) == [
-        "error: a.xlsx, row 4: 文章 is merged with the cells from row 3 on; unmerge and fill in each"
+    assert [(question.row, question.passage[:2]) for question in read_workbook(path).questions] == [
+        (2, "第1"),
+        (3, "第2"),
+        (4, "第2"),
+        (5, "第4"),
     ]
+    assert findings(path) == ["repair: a.xlsx, row 4: 文章 is merged with the cells from row 3 on; its text was taken"]
 
 
 def test_prefixed_names_and_cells_without_references(tmp_path: Path) -> None:
@@ -186,7 +243,7 @@ def test_other_formats(tmp_path: Path, content: bytes, message: str) -> None:
 def test_a_zip_that_is_no_workbook(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.xlsx", "w") as package:
         package.writestr("word/document.xml", "<x/>")
-    assert "not a workbook" in refusal(tmp_path / "a.xlsx")
+    assert "not an .xlsx workbook" in refusal(tmp_path / "a.xlsx")
 
 
 HOSTILE = """

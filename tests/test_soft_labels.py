@@ -49,7 +49,7 @@ class Bytes:
 @pytest.mark.parametrize(("style", "orders"), STYLES)
 def test_the_loss_is_the_cross_entropy_with_the_mixture(style: str, orders: int, tmp_path: Path) -> None:
     data, scores = write_questions(tmp_path / "t.json", QUESTIONS), write_scores(tmp_path / "s.jsonl")
-    labels, records = SoftLabels.read(scores, data, 0.7, 2.0), [to_record(question) for question in QUESTIONS]
+    labels, records = SoftLabels.read(scores, [data], 0.7, 2.0), [to_record(question) for question in QUESTIONS]
     prompt = Prompt(Bytes(), "plain", style, True if orders > 1 else None)
     dataset = tokenize(records, prompt, stage="t")
     draw = Drawing(dataset, records, prompt, orders, 5, "sum", imitated=False, soft_labels=labels)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lrc.errors import DataError, OutputError
-from lrc.submission import read_submission, write_submission
+from lrc.submission import paired, read_submission, write_submission
 
 
 def test_written_and_read(tmp_path: Path) -> None:
@@ -62,3 +62,46 @@ def test_what_is_no_submission_is_refused(tmp_path: Path, content: str | bytes, 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"^no\.csv: No such file"):
         read_submission(tmp_path / "no.csv")
+
+
+IDS = ["1", "2", "3", "b"]
+ANSWERS = [4, 3, 2, 1]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "ID,Answer\n1,4\n2,3\n3,2\nb,1\n",
+        "id,answer\nb,1\n3,2\n1,4\n2,3\n",
+        "\ufeffId,ANSWER\r\nb,1.0\r\n3.0,2.0\r\n2.0,3.00\r\n1.0,4.0\r\n\r\n",
+        '"ID","Answer"\n"3","2"\n"b","1"\n"1","4"\n"2","3"\n\n\n',
+        "ID, Answer\n 3, 2\nb , 1\n1,4\n2,3\n",
+    ],
+)
+def test_answers_are_paired_by_id(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "answer.csv"
+    path.write_bytes(content.encode())
+    assert paired(read_submission(path), IDS, "answer.csv", "q.xlsx") == ANSWERS
+
+
+@pytest.mark.parametrize(
+    ("given", "ids", "findings"),
+    [
+        (["1", "2"], ["1", "2", "3"], ["a.csv: lacks id 3 of q.xlsx"]),
+        (["3", "2", "1", "9", "8"], ["1", "2", "3"], ["a.csv: has 2 ids (first 9), which q.xlsx has not"]),
+        (["1", "1", "2"], ["1", "2", "3"], ["a.csv: id 1 more than once", "a.csv: lacks id 3"]),
+        (["1", "2", "1"], ["1", "1", "2"], ["a.csv: id 1 more than once", "q.xlsx: id 1 more than once"]),
+        (["1", "1.0", "3"], ["3", "1", "2"], ["a.csv: id 1 more than once", "a.csv: lacks id 2"]),
+    ],
+)
+def test_ids_that_do_not_tell_are_refused(given: list[str], ids: list[str], findings: list[str]) -> None:
+    with pytest.raises(DataError) as refused:
+        paired([(name, 1) for name in given], ids, "a.csv", "q.xlsx")
+    assert len(refused.value.findings) == len(findings)
+    assert all(line.startswith(begins) for line, begins in zip(refused.value.findings, findings, strict=True))
+
+
+def test_equal_columns_are_paired_by_position_whatever_repeats() -> None:
+    assert paired([("1", 1), ("1", 2), ("1.0", 3)], ["1", "1", "1.0"], "a.csv", "q.xlsx") == [1, 2, 3]
+    assert paired([("1.0", 1), ("1", 2)], ["1", "1.0"], "a.csv", "q.xlsx") == [2, 1]  # two ids, which say who is who
+    assert paired([("7.0", 1), ("7.0", 2)], ["7", "7"], "a.csv", "q.xlsx") == [1, 2]

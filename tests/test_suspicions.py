@@ -13,11 +13,6 @@ def kinds(passage: str, options: tuple[str, ...], question: str = "何者正確�
     return [finding.kind for finding in suspect([asked], "a.xlsx")]
 
 
-@pytest.mark.parametrize("passage", ["同上", "（同上）", "同上題", "同前文。", "〃"])
-def test_ditto(passage: str) -> None:
-    assert kinds(passage, ("甲", "乙")) == ["ditto-passage"]
-
-
 def test_twice() -> None:
     assert kinds("文", ("甲", "乙", "甲 ")) == ["ambiguous-answer"]
     assert kinds("文", ("甲", "乙", "乙")) == ["duplicate-option"]
@@ -64,6 +59,6 @@ def test_long_decimals() -> None:
 
 
 def test_place_of_a_finding() -> None:
-    (finding,) = suspect([Question("1", "同上", "問", ("甲", "乙"), 1, row=304)], "AI.xlsx")
+    (finding,) = suspect([Question("1", "文", "問", ("甲", "乙", "乙"), 1, row=304)], "AI.xlsx")
     assert finding.level == "warning"
-    assert str(finding) == "AI.xlsx, row 304: 文章 is 同上; put the passage itself there"
+    assert str(finding) == "AI.xlsx, row 304: 選項2 and 選項3 are the same text; change one of them"

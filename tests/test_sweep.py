@@ -94,9 +94,9 @@ def test_trials_are_trained_compared_and_added_to(
     for trial in found["trials"]:
         assert 1e-4 <= trial["values"]["learning_rate"] <= 1e-2 and trial["values"]["lora_r"] in (2, 4)
         run = Path(trial["folder"])
-        lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-        accuracies = [line["eval_accuracy"] for line in lines if "eval_accuracy" in line]
-        assert trial["accuracy"] == max(accuracies) and trial["n"] == 8 and trial["steps"] == 3
+        lines = (run / "validation_scores.jsonl").read_text(encoding="utf-8").splitlines()
+        right = [line["prediction"] == line["answer"] for line in map(json.loads, lines)]
+        assert (trial["accuracy"], trial["n"], trial["steps"]) == (sum(right) / len(right), 8, 3)
         given = json.loads((run / "lrc_run.json").read_text(encoding="utf-8"))["recipe"]
         assert given["lora_alpha"] == 4 and given["lora_r"] == trial["values"]["lora_r"]
         assert json.loads((run / "adapter_config.json").read_text(encoding="utf-8"))["r"] == given["lora_r"]
@@ -276,6 +276,21 @@ def test_the_best_is_compared_with_the_second(
     out = capsys.readouterr().out
     assert told in out and "trial 0 failed: out of memory" in out
     assert f"--adapter {tmp_path / 'trial-2'}" in out
+
+
+def test_trials_are_ranked_by_what_they_left_and_not_by_what_they_passed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, (right, logged) in enumerate([(2, 0.9), (3, 0.5)]):
+        standing(tmp_path, number, [1] * right + [2] * (4 - right))
+        line = {"step": 5, "eval_accuracy": logged, "eval_ci_low": 0.1, "eval_ci_high": 0.95, "eval_loss": 1.0}
+        (tmp_path / f"trial-{number}" / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    trials = [Contender(number, {"lora_r": number}, tmp_path) for number in range(2)]
+    found = ranked([Standing(trial, trial.result()) for trial in trials])
+    assert [(one.trial.number, one.result.accuracy) for one in found if one.result] == [(1, 0.75), (0, 0.5)]
+    assert found[0].result is not None and (found[0].result.ci_low, found[0].result.ci_high) == wilson(3, 4)
+    show(found, "some/base")
+    assert "trial 0 had 0.9000 at step 5, and left 0.5000" in capsys.readouterr().out
 
 
 def test_the_shipped_sweep_is_one(monkeypatch: pytest.MonkeyPatch) -> None:

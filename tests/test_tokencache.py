@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import shutil
@@ -16,6 +17,7 @@ from typing import Any
 
 import datasets
 import pytest
+import workbooks
 from questions import ask
 from small_models import save_tokenizer
 from transformers import AutoTokenizer
@@ -29,6 +31,7 @@ from lrc.prompt import Prompt
 from lrc.tinybase import make_base
 
 FORKED = multiprocessing.get_context("fork")
+HEADERS = (*workbooks.LABELLED, "備註")
 COUNT = 300  # more than a worker gets at a time
 
 
@@ -98,6 +101,17 @@ def test_a_second_run_reuses_what_the_first_has_made(reading: Reading, cache: Pa
     # A file of the same content under another name is the same data.
     copy = shutil.copy(reading.path, reading.path.with_name("b.json"))
     assert replace(reading, path=Path(copy))().reused
+
+
+def test_what_was_found_in_the_file_is_told_each_time(
+    reading: Reading, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = workbooks.write_xlsx(tmp_path / "a.xlsx", [[*workbooks.row(1), "x"], [*workbooks.row(2), ""]], HEADERS)
+    reading = replace(reading, path=path)
+    assert [reading().reused, reading().reused] == [False, True]
+    assert replace(reading, path=path.rename(tmp_path / "b.xlsx"))().reused
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note:")]
+    assert said == [f"note: {name}: columns not read: 備註" for name in ("a.xlsx", "a.xlsx", "b.xlsx")]
 
 
 def test_tokens_and_records_are_those_of_the_prompt(reading: Reading) -> None:
@@ -378,3 +392,16 @@ def test_two_processes_of_a_run_read_one_entry(recipe: list[str], tmp_path: Path
     assert done.stderr.count("training questions: 12/12 questions") == 1
     assert len(entries(tmp_path / "shared/lrc")) == 1
     assert (tmp_path / "out/adapter_model.safetensors").is_file()
+
+
+def test_what_was_found_in_records_is_told_again(reading: Reading, capsys: pytest.CaptureFixture[str]) -> None:
+    items = [
+        {**item, "output": "選項1", "level": "易"} for item in json.loads(reading.path.read_text(encoding="utf-8"))
+    ]
+    reading.path.write_text(json.dumps(items), encoding="utf-8")
+    first, again = reading(), reading()
+    assert again.reused and {record.output for record in first.records} == {"1"}
+    assert [line for line in capsys.readouterr().err.splitlines() if "a.json" in line and "/" not in line] == 2 * [
+        f'repaired: a.json: output was read as a number in {COUNT} records, first in record 1: "選項1" as 1',
+        f"warning: a.json: level was not read, in {COUNT} of {COUNT} records, first in record 1",
+    ]

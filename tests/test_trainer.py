@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from one_step import assert_same, config, separate_step, tokenizer, tree_step, tree_trainer
-from small_models import FAMILIES, WINDOW, adapted, make_model
+from small_models import FAMILIES, NAMES, OTHERS, PROJECTIONS, WINDOW, adapted, make_family, make_model
 from token_trees import questions
 from transformers import BitsAndBytesConfig, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
@@ -42,11 +43,14 @@ def test_all_weights_of_a_family(family: str, attention: str, tmp_path: Path) ->
     assert_same(tree_step(trainer), wanted)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, *OTHERS])
 def test_lora_of_a_family(family: str, tmp_path: Path) -> None:
-    wanted = separate_step(adapted(make_model(family)), STEP)
-    found = tree_step(tree_trainer(adapted(make_model(family)), SEQUENCES, PASSAGES, config(tmp_path)))
-    assert_same(found, wanted)
+    linear, embedding, _ = NAMES.get(family, (PROJECTIONS, "embed_tokens", "lm_head"))
+    settings = {"target_modules": [*linear, embedding], "fan_in_fan_out": family == "gpt2"}
+    wanted = separate_step(adapted(make_family(family), **settings), STEP)
+    trainer = tree_trainer(adapted(make_family(family), **settings), SEQUENCES, PASSAGES, config(tmp_path))
+    assert trainer.share
+    assert_same(tree_step(trainer), wanted)
 
 
 @pytest.mark.parametrize(
@@ -56,13 +60,17 @@ def test_lora_of_a_family(family: str, tmp_path: Path) -> None:
         {"use_rslora": True},
         {"modules_to_save": ["embed_tokens", "lm_head"]},
         {"target_modules": "all-linear"},
+        {"target_modules": ["embed_tokens", "q_proj"], "use_dora": True},
+        {"layers_to_transform": [1], "rank_pattern": {"q_proj": 2}, "alpha_pattern": {"down_proj": 32}},
+        {"modules_to_save": ["embed_tokens", "lm_head"], "ensure_weight_tying": True},
     ],
-    ids=["dora", "rslora", "modules_to_save", "all-linear"],
+    ids=["dora", "rslora", "modules_to_save", "all-linear", "embeddings", "patterns", "tied on purpose"],
 )
-def test_kinds_of_adapter(settings: dict[str, Any], tmp_path: Path) -> None:
-    wanted = separate_step(adapted(make_model("llama"), **settings), STEP)
-    found = tree_step(tree_trainer(adapted(make_model("llama"), **settings), SEQUENCES, PASSAGES, config(tmp_path)))
-    assert_same(found, wanted)
+@pytest.mark.parametrize("family", ["llama", "llama-tied"])
+def test_kinds_of_adapter(family: str, settings: dict[str, Any], tmp_path: Path) -> None:
+    wanted = separate_step(adapted(make_model(family), **copy.deepcopy(settings)), STEP)
+    model = adapted(make_model(family), **copy.deepcopy(settings))
+    assert_same(tree_step(tree_trainer(model, SEQUENCES, PASSAGES, config(tmp_path))), wanted)
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma3"])

@@ -7,7 +7,8 @@ from questions import ask
 from small_models import save_base
 
 from lrc.alpaca import to_record
-from lrc.answering import Asking, load_scorer
+from lrc.answering import load_scorer
+from lrc.asking import Asking
 from lrc.errors import DataError
 from lrc.trial import MAX_CHARACTERS, Trial, make_question
 

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
+from io import FileIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from oracle import difference
 from safetensors.torch import load_file, save_file
+from small_models import save_adapter, save_base
+from transformers import LlamaForCausalLM
 
 from lrc.errors import MachineError, ModelError
+from lrc.merge import merge
 from lrc.shard import Shard
 from lrc.weights import Checkpoint, Spec
 
@@ -37,6 +44,61 @@ def test_what_the_library_wrote_is_read(tmp_path: Path) -> None:
         pieces = list(checkpoint.blocks(name, block_bytes=64))
         assert all(piece.nbytes <= 64 for piece in pieces)
         assert torch.equal(torch.cat([*pieces, tensor.reshape(-1)[:0]]), tensor.reshape(-1))
+
+
+def test_a_system_that_reads_less_than_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Linux does above 2 GiB: a tensor of 3 GiB comes in two reads."""
+
+    class Short(FileIO):
+        def readinto(self, buffer: Any) -> int:
+            return super().readinto(memoryview(buffer)[:100]) or 0
+
+    save_file(TENSORS, tmp_path / "model.safetensors")
+    checkpoint = Checkpoint(tmp_path)
+    content = (tmp_path / "model.safetensors").read_bytes()
+    monkeypatch.setattr(Path, "open", lambda path, *args, **kwargs: Short(path))
+    assert torch.equal(checkpoint.read("wide"), TENSORS["wide"])
+    monkeypatch.undo()
+    (tmp_path / "model.safetensors").write_bytes(content[:-64])
+    monkeypatch.setattr(Path, "open", lambda path, *args, **kwargs: Short(path))
+    with pytest.raises(ModelError, match="ends inside"):
+        list(map(checkpoint.read, TENSORS))
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+@pytest.mark.parametrize("other", ["model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"])
+def test_of_several_sets_of_weights_transformers_own_choice_is_read(other: str, sharded: bool, tmp_path: Path) -> None:
+    """The model that the library loads is the one that is merged and recognised."""
+    first = save_base(tmp_path / "base", max_shard_size="60KB" if sharded and "bin" in other else "5GB")
+    second = save_base(tmp_path / "second", seed=1, max_shard_size="60KB" if other.endswith("index.json") else "5GB")
+    for path in second.glob("model*"):
+        if "bin" not in other:
+            shutil.copy(path, first)
+        elif path.suffix == ".safetensors":
+            torch.save(load_file(path), first / f"pytorch_{path.stem}.bin")
+        else:
+            text = path.read_text().replace("model-", "pytorch_model-").replace(".safetensors", ".bin")
+            (first / other).write_text(text)
+    assert (first / other).is_file()
+    loaded = LlamaForCausalLM.from_pretrained(first).state_dict()
+    checkpoint = Checkpoint(first)
+    assert checkpoint.specs.keys() == loaded.keys()
+    assert all(torch.equal(checkpoint.read(name), tensor) for name, tensor in loaded.items())
+
+
+def test_weights_that_the_configuration_names(tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base")
+    save_base(tmp_path / "second", seed=1)
+    shutil.copy(tmp_path / "second/model.safetensors", base / "chosen.safetensors")
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**config, "transformers_weights": "chosen.safetensors"}))
+    loaded, checkpoint = LlamaForCausalLM.from_pretrained(base).state_dict(), Checkpoint(base)
+    assert all(torch.equal(checkpoint.read(name), tensor) for name, tensor in loaded.items())
+    merge(save_adapter(tmp_path / "adapter", base), tmp_path / "merged", verify=False)
+    assert difference(base, tmp_path / "adapter", tmp_path / "merged") <= 2e-6
+    (base / "chosen.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"transformers_weights is 'chosen\.safetensors', which is not in the folder"):
+        Checkpoint(base)
 
 
 def test_what_a_shard_wrote_the_library_reads(tmp_path: Path) -> None:
@@ -77,9 +139,9 @@ def _index(folder: Path, weight_map: object) -> None:
 @pytest.mark.parametrize(
     ("weight_map", "message"),
     [
-        ({"half": "../model.safetensors"}, "which is not in the folder"),
+        ({"half": "../part.safetensors"}, "which is not in the folder"),
         ({"half": "model-00002-of-00002.safetensors"}, "which is not in the folder"),
-        ({"half": "model.safetensors", "lost": "model.safetensors"}, "lost is not in model.safetensors"),
+        ({"half": "part.safetensors", "lost": "part.safetensors"}, "lost is not in part.safetensors"),
         (["half"], "not an index of weights"),
         (7, "not an index of weights"),
     ],
@@ -88,7 +150,7 @@ def test_a_wrong_index_is_refused(weight_map: object, message: str, tmp_path: Pa
     folder = tmp_path / "model"
     folder.mkdir()
     for place in (tmp_path, folder):
-        save_file(TENSORS, place / "model.safetensors")
+        save_file(TENSORS, place / "part.safetensors")
     _index(folder, weight_map)
     with pytest.raises(ModelError, match=message):
         Checkpoint(folder)

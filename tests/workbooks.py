@@ -11,7 +11,7 @@ from typing import Any
 from openpyxl import Workbook
 from openpyxl.worksheet.worksheet import Worksheet
 
-LABELLED = ("ID", "文章", "問題", "選項1", "選項2", "選項3", "選項4", "正確答案", "資料來源")
+LABELLED = ("ID", "文章", "問題", "選項1", "選項2", "選項3", "選項4", "正確答案")
 TEST = ("題號", "文章", "問題", "選項1", "選項2", "選項3", "選項4")
 
 
@@ -26,7 +26,6 @@ def row(number: int = 1, **changes: Any) -> list[Any]:
         "選項3": "睡覺",
         "選項4": "讀書",
         "正確答案": 1,
-        "資料來源": "自編",
     }
     return list((cells | changes).values())
 

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lrc
-from lrc.findings import Finding, Level, count_kinds
+from lrc.findings import Finding, count_kinds, shortened, told
 from lrc.manifest import SUFFIX, checksum
 from lrc.neighbours import Groups
 from lrc.plan import Part, Plan
 from lrc.splits import expected_leak
 from lrc.workbook import Workbook
-
-_ROWS_SHOWN = 5  # of a kind of repair or warning
 
 
 @dataclass(frozen=True)
@@ -55,6 +53,7 @@ class Account:
             "skipped_rows": sorted({finding.row for finding in source.errors if finding.row is not None}),
             "repaired": count_kinds(self.findings, "repair"),
             "warned": count_kinds(self.findings, "warning"),
+            "noted": count_kinds(self.findings, "note"),
             "passages": self.groups.n_passages,
             "clusters": self.groups.n_clusters,
             "split": {"seed": plan.seed, "validation_fraction": plan.validation_fraction, "folds": plan.folds}
@@ -69,9 +68,8 @@ class Account:
         sheet = f", sheet {source.sheet}" if source.sheet else ""
         count = f"{source.rows_read:,} rows read, {len(source.questions):,} questions"
         yield f"{source.path.name}{sheet}: {count}"
-        yield from (f"skipped: {finding}" for finding in source.errors)
-        yield from self._kinds("repair", "repaired")
-        yield from self._kinds("warning", "warned")
+        yield from told(finding for finding in self.findings if finding.level != "error")
+        yield from (f"skipped: {finding}" for finding in shortened(source.errors))
         groups = self.groups
         yield f"passages: {groups.n_passages:,}; {groups.n_clusters:,} where nearly the same counts as one"
         if self.leak:
@@ -82,19 +80,6 @@ class Account:
         for name, counts in self.answers.items():
             yield f"wrote {folder / name}: {counts.total():,} questions{_positions(counts)}"
         yield f"wrote {folder / (source.path.stem + SUFFIX)}"
-
-    def _kinds(self, level: Level, word: str) -> Iterator[str]:
-        """One line a kind, since there may be thousands of one; `lrc check` shows each."""
-        for kind, count in count_kinds(self.findings, level).items():
-            found = [one for one in self.findings if one.level == level and one.kind == kind]
-            rows = _distinct(one.row for one in found if one.row is not None)
-            shown = ", ".join(map(str, rows[:_ROWS_SHOWN])) + (", …" if len(rows) > _ROWS_SHOWN else "")
-            where = f"row{'s' * (len(rows) > 1)} {shown}" if rows else found[0].text
-            yield f"{word}: {count:,} {kind} ({where})"
-
-
-def _distinct(rows: Iterable[int]) -> list[int]:
-    return list(dict.fromkeys(rows))
 
 
 def _positions(counts: Counter[int | None]) -> str:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import warnings
+from dataclasses import fields
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
-from peft import PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from peft import PeftConfig, PeftModel, PeftType, get_peft_model, get_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
@@ -22,14 +26,47 @@ def read_adapter_config(adapter: Path) -> PeftConfig:
     """Read `adapter_config.json`.
 
     Raises:
-        ModelError: it is missing or not a PEFT configuration.
+        ModelError: it is missing, not a PEFT configuration, or of an adapter that lrc cannot run rightly.
     """
-    if not (adapter / ADAPTER_CONFIG).is_file():
+    path = adapter / ADAPTER_CONFIG
+    if not path.is_file():
         raise ModelError(f"{adapter}: no {ADAPTER_CONFIG}; name the folder of a trained adapter")
     try:
-        return PeftConfig.from_pretrained(str(adapter))
+        given = json.loads(path.read_text(encoding="utf-8"))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of keys that it does not know: they are told below
+            settings = PeftConfig.from_pretrained(str(adapter))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise ModelError(f"{adapter / ADAPTER_CONFIG}: not an adapter's configuration ({error})") from error
+        raise ModelError(f"{path}: not an adapter's configuration ({error})") from error
+    _refuse_unknown(given, settings, path)
+    _refuse_beyond_layers(settings, path)
+    return settings
+
+
+def _refuse_unknown(given: dict[str, Any], settings: PeftConfig, path: Path) -> None:
+    """Refuse keys that the installed PEFT would leave out; one that is null, false or empty asks for nothing."""
+    known = {field.name for field in fields(settings)}
+    if unknown := [f"{key} is {value!r}" for key, value in given.items() if value and key not in known]:
+        raise ModelError(
+            f"{path}: {', '.join(unknown)}, which the installed PEFT {version('peft')} does not know; "
+            "install the release that made the adapter (pip install -U peft)"
+        )
+
+
+def _refuse_beyond_layers(settings: PeftConfig, path: Path) -> None:
+    """Refuse adapters that do more than change what a layer computes of a token.
+
+    Their effect depends on the sequence as a whole, which is none in a packed tree, and is not in any weight.
+    """
+    if settings.is_prompt_learning:
+        what = f"peft_type is {PeftType(settings.peft_type).value}, which puts tokens before the prompt"
+    elif getattr(settings, "alora_invocation_tokens", None):
+        what = "alora_invocation_tokens is set, so that the adapter begins at a token of the prompt"
+    elif getattr(settings, "arrow_config", None) or settings.peft_type == "XLORA":
+        what = "it chooses among several adapters as it runs"
+    else:
+        return
+    raise ModelError(f"{path}: {what}; lrc merges and answers with adapters of single layers, such as LoRA")
 
 
 def read_adapter_weights(adapter: Path) -> dict[str, torch.Tensor]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from statistics import harmonic_mean
@@ -14,9 +14,13 @@ from typing import Any
 
 from accelerate.utils import gather_object
 
+from lrc.adapter import read_adapter_config
 from lrc.alpaca import Record
-from lrc.datafile import read_records
+from lrc.asking import Asking, runs_of
+from lrc.calibration import at_bound
+from lrc.datafile import stream_records
 from lrc.errors import DataError, ModelError, RecipeError
+from lrc.findings import Finding, tell
 from lrc.fingerprint import CONFIG, find_base, fingerprint_base, read_json, verify_base
 from lrc.graft import Graft, NotStreamed
 from lrc.manifest import checksum
@@ -25,32 +29,12 @@ from lrc.output import new_file
 from lrc.progress import Advance, say, silence, track
 from lrc.prompt import Prompt, question_of
 from lrc.quantization import as_trained
-from lrc.run import SCORED_AS_THEY_ARE, Run, lists_options, read_run
+from lrc.refusal import is_first
+from lrc.run import SCORED_AS_THEY_ARE, Run, read_run
 from lrc.scoring import OptionScores, Scorer, chunks
 from lrc.sidefile import SideFile
 from lrc.together import processes
 from lrc.weights import ADAPTER_WEIGHTS, Checkpoint
-
-
-@dataclass(frozen=True)
-class Asking:
-    """How a model is asked; None leaves it to what its folder knows.
-
-    Args:
-        adapters: adapters on top of the model, to be averaged over.
-        votes: over how many option orders the scores are averaged.
-        score_normalisation: see `Scorer`.
-        load_in_4bit: quantize the model to 4 bits; see `quantization.as_trained`.
-    """
-
-    adapters: tuple[Path, ...] = ()
-    votes: int = 1
-    template: str | None = None
-    answer_style: str | None = None
-    list_options: bool | None = None
-    row_tokens: int | None = None
-    score_normalisation: str | None = None
-    load_in_4bit: bool | None = None
 
 
 def load_scorer(model: str, asking: Asking) -> Scorer:
@@ -60,14 +44,18 @@ def load_scorer(model: str, asking: Asking) -> Scorer:
         ModelError: it cannot be loaded, or nothing says how it was trained.
         RecipeError: what is asked for does not go together.
     """
-    runs = _runs(model, asking)
+    runs = runs_of(model, asking)
     _recognise(model, asking.adapters)
     run = runs[0]
     has_tokenizer = bool(asking.adapters) and (asking.adapters[0] / "tokenizer_config.json").is_file()
     tokenizer = load_tokenizer(str(asking.adapters[0]) if has_tokenizer else model)
     same_style = asking.answer_style in (None, run.answer_style)
     listed = run.list_options if asking.list_options is None and same_style else asking.list_options
-    prompt = Prompt(tokenizer, asking.template or run.template, asking.answer_style or run.answer_style, listed)
+    template, style = asking.template or run.template, asking.answer_style or run.answer_style
+    prompt = Prompt(tokenizer, template, style, listed, run.chat_date)
+    if processes().is_main_process:
+        for note in prompt.notes:
+            say(note)
     if prompt.answer_style != "text" and asking.score_normalisation is not None:
         raise RecipeError(
             f"--score-normalisation is {asking.score_normalisation}, but {SCORED_AS_THEY_ARE[prompt.answer_style]} are "
@@ -88,7 +76,7 @@ def load_scorer(model: str, asking: Asking) -> Scorer:
         asking.votes,
         tuple(names),
         normalisation=normalisation,
-        temperature=_temperature(runs, asked),
+        temperature=_temperature(runs, asked, asking.votes),
     )
 
 
@@ -100,6 +88,8 @@ def _recognise(model: str, adapters: Sequence[Path]) -> None:
     """
     if not adapters:
         return
+    for adapter in adapters:
+        read_adapter_config(adapter)
     base = find_base(model, flag="--model")
     if "quantization_config" in _settings(base / CONFIG):
         return  # a copy in 4 bits, of which nothing says what it was
@@ -119,18 +109,40 @@ def _settings(path: Path) -> dict[str, Any]:
         raise ModelError(f"{path}: not a JSON object ({error}); fetch the file again") from error
 
 
-def _temperature(runs: Sequence[Run], asked: tuple[Any, ...]) -> float:
+def _temperature(runs: Sequence[Run], asked: tuple[Any, ...], votes: int) -> float:
     """The temperature of the models together: the harmonic mean, as if each had divided its own log-probabilities.
 
     Args:
         asked: template, style, list and normalisation in use; where a run was fitted with others its temperature says
             nothing and counts as 1.
+        votes: how many are averaged; each temperature was fitted with one.
     """
     fitted = [
         run.temperature if asked == (run.template, run.answer_style, run.list_options, run.score_normalisation) else 1.0
         for run in runs
     ]
-    return harmonic_mean(fitted)
+    temperature = harmonic_mean(fitted)
+    if processes().is_main_process:
+        for line in _doubts(runs, fitted, temperature, votes):
+            say(line)
+    return temperature
+
+
+def _doubts(runs: Sequence[Run], fitted: Sequence[float], temperature: float, votes: int) -> Iterator[str]:
+    """Why the probabilities, though not the answers, deserve less belief."""
+    for run, used in zip(runs, fitted, strict=True):
+        if used != run.temperature:
+            yield (
+                f"temperature {run.temperature:.4g} was fitted with template {run.template}, answer_style "
+                f"{run.answer_style}, score_normalisation {run.score_normalisation}, and is not used with others"
+            )
+    if temperature != 1 and (votes > 1 or len(runs) > 1):
+        yield (
+            f"temperature {temperature:.4g} was fitted with one vote of one adapter and is used with {votes} of "
+            f"{len(runs)}: answers stay as they are, probabilities are less exact"
+        )
+    if bound := at_bound(temperature):
+        yield f"temperature {temperature:.4g}: {bound}"
 
 
 def answer(scorer: Scorer, records: Sequence[Record], side: SideFile | None = None) -> list[OptionScores]:
@@ -211,18 +223,31 @@ def facts(model: str, asking: Asking, data: Path) -> list[Any]:
     named = {**asdict(asking), "adapters": len(asking.adapters)}
     sums = [checksum(file) for file in files]
     software = [version(name) for name in ("lrc", "torch", "transformers", "peft")]
-    runs = [asdict(run) for run in _runs(model, asking)]
+    runs = [asdict(run) for run in runs_of(model, asking)]
     base = fingerprint_base(model, flag="--model")
     return [base, sums, named, runs, state.num_processes, state.device.type, software]
 
 
-def read_askable(path: Path) -> list[Record]:
-    """Read records that can be answered.
+def read_askable(
+    path: Path,
+    sheet: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    *,
+    told: Callable[[Iterable[Finding]], None] = tell,
+) -> list[Record]:
+    """Read records that can be answered, and tell what was found in their file.
+
+    Args:
+        sheet: the sheet of a workbook; the first visible one by default.
+        columns: see `datafile.read_questions`.
+        told: what is done with the findings; by default they are printed on stderr.
 
     Raises:
         DataError: the file cannot be read, or a record is no question with options.
     """
-    records = read_records(path)
+    records = list(found := stream_records(path, sheet, columns))
+    if is_first():
+        told(found.findings)
     for record in records:
         try:
             question_of(record)
@@ -248,19 +273,3 @@ def _lines(records: Sequence[Record], scores: Sequence[OptionScores]) -> Iterato
             "prediction": score.prediction,
         }
         yield json.dumps(line, ensure_ascii=False) + "\n"
-
-
-def _runs(model: str, asking: Asking) -> list[Run]:
-    """How the model was trained: what its adapters say, else the merged model, else the flags alone.
-
-    The first of several adapters says how all are asked.
-    """
-    folders = [*asking.adapters, Path(model)]
-    found = [run for run in map(read_run, asking.adapters) if run]
-    if runs := found or [run for run in (read_run(Path(model)),) if run]:
-        return runs
-    if asking.template is None or asking.answer_style is None:
-        raise ModelError(
-            f"{folders[0]}: has no lrc_run.json that says how it was trained; give --template and --answer-style"
-        )
-    return [Run(asking.template, asking.answer_style, lists_options(asking.answer_style, asking.template))]

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from lrc.answering import Asking, load_scorer
+from lrc.asking import Asking, check_asked
 from lrc.errors import MachineError
 from lrc.progress import say
 
@@ -33,6 +33,9 @@ def app(model: str, *, asking: Asking, host: str = "127.0.0.1", port: int = 7860
     if find_spec("gradio") is None:
         raise MachineError("app: gradio is not installed; pip install 'lrc[app]'")
     with _listener(host, port) as listener, TemporaryDirectory(prefix="lrc-app-") as folder:
+        check_asked(model, asking)
+        from lrc.answering import load_scorer
+
         # What readers upload and download is kept in this folder, and gone with it.
         os.environ |= SILENT | {"GRADIO_TEMP_DIR": folder}
         scorer = load_scorer(model, asking)

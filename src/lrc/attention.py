@@ -18,6 +18,7 @@ import torch
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from lrc.equivalence import mismatch
 from lrc.tree import Block
 
 TREE_IMPLEMENTATIONS = ("sdpa", "eager")
@@ -44,6 +45,8 @@ def why_no_trees(model: Any) -> str | None:
         return f"{config.model_type} counts positions by itself (ALiBi)"
     if "position_ids" not in inspect.signature(base.forward).parameters:
         return f"{config.model_type} does not read position_ids"
+    if wrong := mismatch(base, tree_mask):  # what the configuration does not say
+        return f"{config.model_type}: {wrong}"
     return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+from typing import NamedTuple
 from zipfile import ZipFile
 
 from lrc.cells import BUILT_IN
@@ -11,10 +12,17 @@ from lrc.package import WORKBOOK, find_part, parse
 RELATIONS, STYLES = "xl/_rels/workbook.xml.rels", "xl/styles.xml"
 
 
-def sheet_parts(package: ZipFile) -> dict[str, str]:
-    """The part of each sheet by the sheet's name, in the workbook's order; chart sheets are left out."""
+class Sheet(NamedTuple):
+    """A sheet of a workbook."""
+
+    part: str  # of the package
+    hidden: bool
+
+
+def find_sheets(package: ZipFile) -> dict[str, Sheet]:
+    """The sheets by name, in the workbook's order; chart sheets are left out."""
     targets: dict[str, str] = {}
-    sheets: dict[str, str] = {}
+    sheets: dict[str, Sheet] = {}
 
     def relation(name: str, attributes: dict[str, str]) -> None:
         if name == "Relationship" and attributes.get("Type", "").endswith("/worksheet"):
@@ -25,12 +33,13 @@ def sheet_parts(package: ZipFile) -> dict[str, str]:
         if name == "sheet":
             key = next((value for key, value in attributes.items() if key.rpartition(":")[2] == "id"), "")
             if key in targets:
-                sheets[attributes.get("name", "")] = targets[key]
+                hidden = attributes.get("state", "visible") != "visible"
+                sheets[attributes.get("name", "")] = Sheet(targets[key], hidden)
 
     parse(package, RELATIONS, relation)
     parse(package, WORKBOOK, sheet)
-    found = {name: find_part(package, part) for name, part in sheets.items()}
-    return {name: part for name, part in found.items() if part is not None}
+    found = {name: (find_part(package, sheet.part), sheet.hidden) for name, sheet in sheets.items()}
+    return {name: Sheet(part, hidden) for name, (part, hidden) in found.items() if part is not None}
 
 
 def number_formats(package: ZipFile) -> list[str]:

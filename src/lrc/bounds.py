@@ -51,6 +51,7 @@ BOUNDS = {
     "lora_alpha": Bounds(1),
     "lora_dropout": Bounds(0, below=1),
     "loraplus_lr_ratio": Bounds(1),
+    "loraplus_lr_embedding": Bounds(above=0),
     "neftune_noise_alpha": Bounds(0),
     "early_stopping_patience": Bounds(1),
     "early_stopping_threshold": Bounds(0),

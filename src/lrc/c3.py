@@ -2,7 +2,7 @@
 
 C3 (Sun et al. 2020, "Investigating Prior Knowledge for Challenging Chinese Machine Reading Comprehension") is
 a JSON array of `[[passage lines], [{"question", "choice", "answer"}, …], id]`, where `answer` is the text of
-the right choice.
+the right choice; its number or letter is read too.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lrc.answers import FROM_ZERO, CountedFromZeroError, read_answers
 from lrc.cleaning import clean
-from lrc.enumeration import TAKEN_OFF, without_enumeration
+from lrc.enumeration import LEFT, TAKEN_OFF, take_off
 from lrc.errors import DataError
-from lrc.findings import Finding
+from lrc.findings import Finding, Level
 from lrc.questions import MAX_OPTIONS, MIN_OPTIONS, Question
 from lrc.workbook import Workbook
 
-_SKIP = "correct it, or leave the question out with --on-error skip"
+_SKIP = "correct it"
 
 
 @dataclass(frozen=True)
@@ -48,22 +49,60 @@ def read_c3(content: list[Any], path: Path) -> Workbook:
     asked = list(_asked(content, path.name))
     if not asked:
         raise DataError(f"{path.name}: no questions in it; expected C3 JSON with at least one")
-    labelled = any(isinstance(one.item, dict) and one.item.get("answer") for one in asked)
-    questions, findings = [], []
+    labelled = any(isinstance(one.item, dict) and one.item.get("answer") not in (None, "") for one in asked)
+    questions: list[Question] = []
+    answers: list[str] = []
+    findings: list[Finding] = []
     for one in asked:
         try:
-            questions.append(_question(one, labelled))
+            questions.append(_question(one))
+            answers.append(_answer(one.item) if labelled else "")
         except ValueError as error:
-            findings.append(Finding("error", "c3-question", path.name, f"id {one.id} {error}; {_SKIP}", one.row))
-    if findings and not labelled:
-        raise DataError(*map(str, findings))
-    for place, question in enumerate(questions):
-        if bare := without_enumeration(question.options):
-            questions[place] = replace(question, options=bare)
-            told = f"id {question.id} {TAKEN_OFF}"
-            findings.append(Finding("repair", "enumeration", path.name, told, question.row))
-    findings += _twice(questions, path.name)
+            findings.append(_fault(path, one.id, one.row, str(error)))
+            del questions[len(answers) :]
+    if labelled:
+        questions, faults = _answered(questions, answers, path)
+        findings += faults
+    elif findings:
+        raise DataError(*findings)
+    found, left = take_off([question.options for question in questions], [question.question for question in questions])
+    for place, bare in found.items():
+        questions[place] = replace(questions[place], options=bare)
+    findings += [_found("repair", "enumeration", path, questions[place], TAKEN_OFF) for place in found]
+    findings += [_found("warning", "enumeration", path, questions[place], LEFT) for place in left]
+    findings += _twice(questions, path)
     return Workbook(path, None, labelled, tuple(questions), tuple(findings), len(asked))
+
+
+def _fault(path: Path, name: str, row: int, text: str) -> Finding:
+    return Finding("error", "c3-question", path.name, f"id {name} {text}; {_SKIP}", row)
+
+
+def _found(level: Level, kind: str, path: Path, question: Question, text: str) -> Finding:
+    return Finding(level, kind, path.name, f"id {question.id} {text}", question.row)
+
+
+def _answered(questions: list[Question], answers: list[str], path: Path) -> tuple[list[Question], list[Finding]]:
+    """The questions with their answers, as far as these can be understood, and what was found."""
+    try:
+        readings = read_answers(answers, [question.options for question in questions], by_text=True)
+    except CountedFromZeroError as error:
+        first, count = questions[error.places[0]], len(error.places)
+        raise DataError(
+            f"{path.name}, row {first.row}: id {first.id} has the answer 0, {count:,} questions in all, and "
+            f"{error.count or 'none'} has {error.last}: they count from 0; {FROM_ZERO}"
+        ) from error
+    answered, findings = [], []
+    for question, text, reading in zip(questions, answers, readings, strict=True):
+        if reading.number is None:
+            shown = f"has the answer 「{text[:20]}」, which is none of its choices"
+            findings.append(_fault(path, question.id, question.row or 0, shown))
+            continue
+        answered.append(replace(question, answer=reading.number))
+        if question.options[reading.number - 1] != text:
+            shown = f"has the answer 「{text[:20]}」; read as choice {reading.number}"
+            findings.append(_found("repair", "answer", path, question, shown))
+    return answered, findings
 
 
 def _asked(content: list[Any], file: str) -> Iterator[_Asked]:
@@ -78,7 +117,7 @@ def _asked(content: list[Any], file: str) -> Iterator[_Asked]:
                 raise DataError(f"{file}, entry {number}: is not [[passage lines], [questions], id] as in C3")
 
 
-def _question(asked: _Asked, labelled: bool) -> Question:
+def _question(asked: _Asked) -> Question:
     """Make the question.
 
     Raises:
@@ -94,15 +133,12 @@ def _question(asked: _Asked, labelled: bool) -> Question:
     options = tuple(_cleaned(choice, "choice") for choice in choices)
     if not passage.strip() or not question or not all(options):
         raise ValueError("has an empty passage, question or choice")
-    answer = _answer(asked.item, options) if labelled else None
-    return Question(asked.id, passage, question, options, answer, asked.row)
+    return Question(asked.id, passage, question, options, None, asked.row)
 
 
-def _answer(item: dict[str, Any], options: tuple[str, ...]) -> int:
-    text = _cleaned(item.get("answer"), "answer")
-    if text not in options:
-        raise ValueError(f"has the answer 「{text[:20]}」, which is none of its choices")
-    return options.index(text) + 1
+def _answer(item: dict[str, Any]) -> str:
+    answer = item.get("answer")
+    return str(answer) if type(answer) is int else _cleaned(answer, "answer")
 
 
 def _cleaned(value: Any, name: str) -> str:
@@ -115,9 +151,9 @@ def _cleaned(value: Any, name: str) -> str:
     return clean(value)[0]
 
 
-def _twice(questions: list[Question], file: str) -> Iterator[Finding]:
+def _twice(questions: list[Question], path: Path) -> Iterator[Finding]:
     """Warn where the right choice's text stands twice: C3 does not say which of the two it means."""
     for question in questions:
         if question.answer and question.options.count(question.options[question.answer - 1]) > 1:
-            text = f"id {question.id} has its right choice twice; the first counts as right"
-            yield Finding("warning", "ambiguous-answer", file, text, question.row)
+            text = "has its right choice twice; the first counts as right"
+            yield _found("warning", "ambiguous-answer", path, question, text)

@@ -16,6 +16,8 @@ from lrc.metrics import accuracy
 
 N_BINS = 10
 SHARPNESS = (1e-3, 1e3)  # of 1 / temperature: beyond these, probabilities are equal or all in one option
+# The best option's probability over an even share, up to which an answer is practically a guess.
+GUESS = 1.1
 HALVINGS = 60  # of that range's logarithm, which is more than a float can tell apart
 
 
@@ -104,6 +106,21 @@ def fit_temperature(log_probs: Sequence[Sequence[float]], answers: Sequence[int]
         slope = sum(_slope(gap, float(np.exp(middle)), share) for gap in gaps)
         low, high = (middle, high) if slope < 0 else (low, middle)
     return float(np.exp(-(low + high) / 2))
+
+
+def at_bound(temperature: float) -> str | None:
+    """What a temperature at an end of the fit's range means, in words; None for one that was found between them."""
+    coldest, hottest = (1 / sharpness for sharpness in reversed(SHARPNESS))
+    if temperature > hottest * 0.99:
+        return "the end of what is tried: even chances, the scores say nothing about which option is right"
+    if temperature < coldest * 1.01:
+        return "the end of what is tried: all in one option, which was right in every question"
+    return None
+
+
+def is_guess(probabilities: Sequence[float], choices: int) -> bool:
+    """Whether the most probable of `choices` options has about an even share, so that choosing it is a guess."""
+    return choices > 1 and max(probabilities) <= GUESS / choices
 
 
 def calibration(

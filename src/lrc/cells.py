@@ -9,13 +9,26 @@ from __future__ import annotations
 import math
 import re
 from datetime import date, datetime, time, timedelta
-from decimal import ROUND_HALF_UP, Context, Decimal
+from functools import lru_cache
+
+from lrc.numberformat import Shown, changes_text, parse_format, plain_number, show_formatted
 
 Value = str | float | int | bool | date | datetime | time | timedelta
 
 BUILT_IN = {
+    1: "0",
+    2: "0.00",
+    3: "#,##0",
+    4: "#,##0.00",
+    5: '"NT$"#,##0;-"NT$"#,##0',
+    6: '"NT$"#,##0;[Red]-"NT$"#,##0',
+    7: '"NT$"#,##0.00;-"NT$"#,##0.00',
+    8: '"NT$"#,##0.00;[Red]-"NT$"#,##0.00',
     9: "0%",
     10: "0.00%",
+    11: "0.00E+00",
+    12: "# ?/?",
+    13: "# ??/??",
     14: "yyyy/m/d",
     15: "d-mmm-yy",
     16: "d-mmm",
@@ -35,9 +48,19 @@ BUILT_IN = {
     34: '上午/下午hh"時"mm"分"',
     35: '上午/下午hh"時"mm"分"ss"秒"',
     36: "[$-404]e/m/d",
+    37: "#,##0;-#,##0",
+    38: "#,##0;[Red]-#,##0",
+    39: "#,##0.00;-#,##0.00",
+    40: "#,##0.00;[Red]-#,##0.00",
+    41: "#,##0;-#,##0;-",
+    42: '"NT$"#,##0;-"NT$"#,##0;"NT$"-',
+    43: "#,##0.00;-#,##0.00;-",
+    44: '"NT$"#,##0.00;-"NT$"#,##0.00;"NT$"-',
     45: "mm:ss",
     46: "[h]:mm:ss",
     47: "mm:ss.0",
+    48: "##0.0E+0",
+    49: "@",
     50: "[$-404]e/m/d",
     51: '[$-404]e"年"m"月"d"日"',
     52: '上午/下午hh"時"mm"分"',
@@ -49,141 +72,66 @@ BUILT_IN = {
     58: '[$-404]e"年"m"月"d"日"',
 }
 EPOCH, EPOCH_1904 = datetime(1899, 12, 30), datetime(1904, 1, 1)  # day 0 of the two date systems
-
-_LITERAL = re.compile(r'"[^"]*"|\\.|_.|\*.|\[[^\]]*\]', re.DOTALL)
-_TOKEN = re.compile(
-    r'"[^"]*"|\\.|_.|\*.|\[[^\]]*\]|AM/PM|A/P|上午/下午|y+|e+|m+|d+|h+|s+(?:\.0+)?|a{3,4}|.', re.I | re.DOTALL
-)
-_ELAPSED = re.compile(r"\[(h+|m+|s+)\]", re.I)
-_DATE = re.compile(r"[ymdhse]", re.I)
-_EXPONENT = re.compile(r"E[+-]", re.I)
 _PLAIN = {datetime: "yyyy/m/d h:mm", date: "yyyy/m/d", time: "h:mm", timedelta: "[h]:mm:ss"}
-_BEYOND = 2_958_466  # the day after 9999/12/31
-_WEEKDAYS = "一二三四五六日"
 
 
+@lru_cache(maxsize=512)
 def kind_of(code: str) -> str | None:
-    """What a number format does to the text: `percent`, `date`, `padded` (leading zeros), or None."""
-    section = code.split(";", 1)[0]
-    bare = _LITERAL.sub("", section)
-    if "%" in bare:
-        return "percent"
-    if _ELAPSED.search(section) or bare.lower() != "general" and _DATE.search(_EXPONENT.sub("", bare)):
+    """What a number format does to the text: `date`, `percent`, `padded` (leading zeros), `number` or `text`.
+
+    Returns:
+        None where it shows every value as it is.
+    """
+    sections = parse_format(code)
+    kinds = [section.kind for section in sections]
+    if "date" in kinds:
         return "date"
-    return "padded" if re.fullmatch("0{2,}", bare) else None
+    if "%" in sections[0].tokens and kinds[0] == "number":
+        return "percent"
+    if re.fullmatch("0{2,}", code):
+        return "padded"
+    if set(kinds) & {"number", "fraction", "exponent", "literal"}:
+        return "number"
+    plain = all(token.lower() in ("general", "@") for section in sections for token in section.tokens)
+    changed = not plain or any(section.chinese_digits for section in sections)
+    return "text" if changed or changes_text(code) else None
 
 
 def show(value: Value, code: str | None = None, epoch: datetime = EPOCH) -> str:
-    """The text of a stored value.
+    """The text of a stored value; see `show_cell`."""
+    return show_cell(value, code, epoch).text
+
+
+def show_cell(value: Value, code: str | None = None, epoch: datetime = EPOCH) -> Shown:
+    """The text of a stored value, and whether it is exactly what the sheet shows.
 
     Args:
         value: as calamine gives it.
         code: the cell's number format, where `kind_of` says that it matters.
         epoch: day 0 of the workbook's date system.
     """
-    if code is None and type(value) is float:  # nearly every number
-        return show_number(value)
     if isinstance(value, str):
-        return value
+        return Shown(value) if code is None else show_formatted(value, code, epoch)
     if isinstance(value, bool):
-        return str(value).upper()
+        return Shown(str(value).upper())
     if isinstance(value, date | time | timedelta):
-        return show_date(_moment(value), code or _PLAIN[type(value)])
-    kind = kind_of(code) if code and math.isfinite(value) else None
-    if kind == "percent":
-        return show_percent(value, str(code))
-    if kind == "date" and 0 <= value < _BEYOND:
-        return show_date(epoch + timedelta(days=value), str(code))
-    text = show_number(value)
-    return text.zfill(str(code).count("0")) if kind == "padded" else text
+        code, value, epoch = code or _PLAIN[type(value)], _serial(value), EPOCH
+    if code is None or not math.isfinite(value):
+        return Shown(show_number(value))
+    return show_formatted(value, code, epoch)
 
 
 def show_number(value: float) -> str:
-    """The shortest decimal that reads back as `value`, without exponent and without `.0`."""
-    if -1e15 < value < 1e15 and value == int(value):
-        return str(int(value))
-    if not math.isfinite(value):
-        return str(value)
-    return format(Decimal(repr(value)), "f")
+    """The number as the sheet holds it, up to 15 digits, without exponent and without `.0`."""
+    return plain_number(value) if math.isfinite(value) else str(value)
 
 
-def show_percent(value: float, code: str) -> str:
-    """A share as a percentage with its format's decimals; halves go away from zero, as in a spreadsheet."""
-    pattern = _LITERAL.sub("", code.split(";", 1)[0])
-    places = re.search(r"\.([0#?]*)", pattern)
-    decimals = min(len(places[1]), 30) if places else 0
-    optional = len(places[1]) - len(places[1].rstrip("#")) if places else 0
-    # The default context has 28 digits; a stored value may be as large as 1.8e308.
-    exact = (Decimal(repr(value)) * 100).quantize(Decimal(1).scaleb(-decimals), ROUND_HALF_UP, Context(prec=400))
-    text = format(exact, "f")
-    for _ in range(optional):
-        text = text.removesuffix("0")
-    return text.removesuffix(".") + "%"
-
-
-def show_date(moment: datetime, code: str) -> str:
-    """A date, a time or a duration under its number format."""
-    section = code.split(";", 1)[0]
-    # A day's fraction is a binary one: 12:30 is stored as 12:29:59.9999.
-    moment = (moment + timedelta(microseconds=500)).replace(microsecond=0) if ".0" not in section else moment
-    tokens = _TOKEN.findall(section)
-    noon = any(token.upper() in ("AM/PM", "A/P", "上午/下午") for token in tokens)
-    shown = []
-    for place, token in enumerate(tokens):
-        if token[0].lower() == "m" and _is_minute(tokens, place):
-            token = token.replace("m", "n").replace("M", "n")
-        shown.append(_show_token(moment, token, noon, taiwan="[$-404]" in section))
-    return "".join(shown).strip()
-
-
-def _moment(value: date | time | timedelta) -> datetime:
-    if isinstance(value, datetime):
-        return value
+def _serial(value: date | time | timedelta) -> float:
+    """The number of days since day 0, as the sheet counts them."""
     if isinstance(value, timedelta):
-        return EPOCH + value
-    return datetime.combine(EPOCH, value) if isinstance(value, time) else datetime.combine(value, time())
-
-
-def _is_minute(tokens: list[str], place: int) -> bool:
-    """`m` is minutes after an hour and before seconds, and months otherwise."""
-    before = [token for token in tokens[:place] if token[0].lower() in "ymdhse" or _ELAPSED.match(token)]
-    after = [token for token in tokens[place + 1 :] if token[0].lower() in "ymdhse"]
-    after_hour = bool(before) and before[-1].strip("[")[0].lower() == "h"
-    return after_hour or bool(after) and after[0][0].lower() == "s"
-
-
-def _show_token(moment: datetime, token: str, noon: bool, taiwan: bool) -> str:
-    size, letter = len(token), token[0].lower()
-    if elapsed := _ELAPSED.fullmatch(token):
-        seconds = round((moment - EPOCH).total_seconds())
-        unit = {"h": 3600, "m": 60, "s": 1}[elapsed[1][0].lower()]
-        return str(seconds // unit).zfill(len(elapsed[1]))
-    if token.upper() in ("AM/PM", "A/P", "上午/下午"):
-        return token.split("/")[moment.hour >= 12]
-    if letter == "y":
-        return f"{moment.year:04d}" if size > 2 else f"{moment.year % 100:02d}"
-    if letter == "e":
-        return str(moment.year - 1911 if taiwan else moment.year)
-    if letter in "md" and size > 2:
-        long = "%B" if letter == "m" else "%A"
-        return moment.strftime(long if size > 3 else long.lower())
-    if letter == "a" and size > 2:
-        return ("週" if size == 3 else "星期") + _WEEKDAYS[moment.weekday()]
-    hour = (moment.hour - 1) % 12 + 1 if noon else moment.hour
-    parts = {"m": moment.month, "d": moment.day, "h": hour, "n": moment.minute, "s": moment.second}
-    number = parts.get(letter)
-    if number is not None:
-        places = token.partition(".")[2]
-        fraction = f".{moment.microsecond:06d}"[: len(places) + 1] if places else ""
-        return str(number).zfill(min(len(token.partition(".")[0]), 2)) + fraction
-    return _show_literal(token)
-
-
-def _show_literal(token: str) -> str:
-    if token.startswith('"'):
-        return token.strip('"')
-    if token.startswith("\\"):
-        return token[1:]
-    if token.startswith("_"):
-        return " "  # a gap as wide as the next character
-    return "" if token.startswith(("[", "*")) else token
+        return value / timedelta(days=1)
+    if isinstance(value, time):
+        return (datetime.combine(EPOCH, value) - EPOCH) / timedelta(days=1)
+    moment = value if isinstance(value, datetime) else datetime.combine(value, time())
+    days = (moment - EPOCH) / timedelta(days=1)
+    return days - 1 if 1 < days <= 60 else days  # before the 29th of February 1900 that there was not

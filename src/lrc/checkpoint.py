@@ -17,6 +17,7 @@ from lrc.output import flush
 
 STAGE = ".staged"  # what is being written, inside the folder of the run
 MANIFEST = "checkpoint_manifest.json"
+STATE = "trainer_state.json"  # transformers' own
 _NAME = re.compile(r"checkpoint-(\d+)")
 
 
@@ -86,20 +87,36 @@ def newest(folder: Path, tell: Callable[[str], None]) -> Path | None:
     return None
 
 
+def adopt(source: Path, folder: Path) -> Path:
+    """Copy a checkpoint of another folder into a run's; it appears there whole or not at all.
+
+    Raises:
+        OSError: the file system refuses.
+    """
+    target, staged = folder / source.name, open_stage(folder) / source.name
+    shutil.copytree(source, staged)
+    for path in [*staged.rglob("*"), staged]:
+        flush(path)
+    staged.rename(target)
+    flush(folder)
+    return target
+
+
 def rotate(folder: Path, limit: int | None, best: str | None) -> None:
     """Remove the oldest checkpoints until `limit` are left; the newest and the best stay.
 
     Args:
         limit: None or 0 keeps all.
-        best: the path of the best one so far.
+        best: the best one so far; its name alone counts, since a run's folder may be moved or be spelt otherwise.
     """
     found = checkpoints(folder)
-    kept = [checkpoint for checkpoint in found[:-1] if best is None or checkpoint != Path(best)]
-    for checkpoint in kept[: max(len(found) - limit, 0) if limit else 0]:
+    spared = Path(best).name if best else None
+    doomed = [checkpoint for checkpoint in found[:-1] if checkpoint.name != spared]
+    for checkpoint in doomed[: max(len(found) - limit, 0) if limit else 0]:
         # Under its own name only whole: a removal that is cut short leaves its rest in the stage.
-        doomed = folder / STAGE / checkpoint.name
-        doomed.parent.mkdir(exist_ok=True)
-        shutil.rmtree(checkpoint.rename(doomed), ignore_errors=True)
+        aside = folder / STAGE / checkpoint.name
+        aside.parent.mkdir(exist_ok=True)
+        shutil.rmtree(checkpoint.rename(aside), ignore_errors=True)
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -108,6 +125,13 @@ def checkpoints(folder: Path) -> list[Path]:
         return []
     named = [(int(found[1]), path) for path in folder.iterdir() if (found := _NAME.fullmatch(path.name))]
     return [path for _, path in sorted(named) if path.is_dir()]
+
+
+def best_step(checkpoint: Path) -> int | None:
+    """The step whose evaluation was the best until a checkpoint; None where there was none."""
+    state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
+    found: int | None = state.get("best_global_step")
+    return found
 
 
 def _files(folder: Path) -> list[Path]:

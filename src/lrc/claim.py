@@ -1,26 +1,33 @@
 """One writer at a time: while a process writes an output it holds a part of it, locked, beside where it will be.
 
-A part is a hidden file or folder, `.NAME.PID-RANDOM.part`. Its lock (`flock`) is the operating system's and ends with
-the process, however that ends: a part without a lock was left behind and may go, one with a lock is being written.
-Where a file system has no locks nothing is refused, and nothing that was left behind is removed.
+A part is a hidden file or folder, `.NAME.PID-RANDOM.part`. Its lock is the operating system's and ends with the
+process, however that ends: a part without a lock was left behind and may go, one with a lock is being written.
+Where a file system has no locks nothing is refused, and nothing that was left behind is removed. Windows locks no
+folder and renames nothing that is open, so there the process that the name tells of is looked for instead.
 """
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
 import re
 import secrets
 import shutil
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", UserWarning)  # of locks that this system lacks, see LOCKS
+    from filelock import FileLock, SoftFileLock, lock_descriptor
+
 from lrc.errors import OutputError
 
 _PATIENCE, _PAUSE = 1.0, 0.01  # seconds
+# Whether this system locks files and folders, and lets go of their names meanwhile.
+LOCKS = os.name != "nt" and FileLock is not SoftFileLock
+_SLACK = 2.0  # seconds by which two clocks of a system may differ
 _PART = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)-[0-9a-f]{8}\.part", re.DOTALL)
 
 
@@ -49,8 +56,9 @@ def claimed(path: Path, *, folder: bool = False, output: Path | None = None) -> 
                 part.mkdir(mode=0o700)
             else:
                 part.touch(mode=0o600, exist_ok=False)
-            handle = os.open(part, os.O_RDONLY if folder else os.O_RDWR)
-            _lock(handle)
+            if LOCKS:
+                handle = os.open(part, os.O_RDONLY if folder else os.O_RDWR)
+                lock(handle)
         yield part
     finally:
         remove(part)
@@ -70,7 +78,7 @@ def refuse_claimed(folder: Path, name: str | None, output: Path) -> None:
         OutputError: one does.
     """
     for part, pid in _parts(folder, name):
-        if pid != os.getpid() and _is_held(part):
+        if pid != os.getpid() and _is_held(part, pid):
             raise OutputError(f"{output}: process {pid} is writing it; wait for its end, or choose another name")
 
 
@@ -83,7 +91,7 @@ def left_behind(folder: Path, name: str | None = None) -> list[Path]:
     if not folder.is_dir():
         return []
     with _alone(folder):
-        return [part for part, _ in _parts(folder, name) if _is_held(part) is False]
+        return [part for part, pid in _parts(folder, name) if _is_held(part, pid) is False]
 
 
 def parts(folder: Path, name: str) -> list[Path]:
@@ -109,18 +117,32 @@ def _parts(folder: Path, name: str | None) -> list[tuple[Path, int]]:
     ]
 
 
-def _is_held(part: Path) -> bool | None:
+def _is_held(part: Path, pid: int) -> bool | None:
     """Whether a process holds a part; None where that cannot be told."""
+    if not LOCKS:
+        return _is_alive(part, pid)
     try:
         # Not every file system locks a file that is open for reading only.
         handle = os.open(part, os.O_RDONLY if part.is_dir() else os.O_RDWR)
     except OSError:
         return None  # it may have got its name just now
     try:
-        locked = _lock(handle)
+        locked = lock(handle)
         return None if locked is None else not locked
     finally:
         os.close(handle)
+
+
+def _is_alive(part: Path, pid: int) -> bool | None:
+    """Whether the process that made a part is alive; a later one with its number began after the part was written."""
+    import psutil
+
+    try:
+        return bool(psutil.Process(pid).create_time() <= part.stat().st_mtime + _SLACK)
+    except psutil.NoSuchProcess:
+        return False
+    except (psutil.Error, OSError):
+        return None
 
 
 @contextmanager
@@ -130,23 +152,23 @@ def _alone(folder: Path) -> Iterator[None]:
     Not for ever: the folder may be locked by what started this process, as `flock FOLDER lrc …` does. In a part of this
     process nobody else makes any, and its lock, which is held, would be waited for in vain.
     """
-    if (part := _PART.fullmatch(folder.name)) and int(part["pid"]) == os.getpid():
+    part = _PART.fullmatch(folder.name)
+    if not LOCKS or part and int(part["pid"]) == os.getpid():
         yield
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
         end = time.monotonic() + _PATIENCE
-        while _lock(handle) is False and time.monotonic() < end:
+        while lock(handle) is False and time.monotonic() < end:
             time.sleep(_PAUSE)
         yield
     finally:
         os.close(handle)
 
 
-def _lock(handle: int) -> bool | None:
+def lock(handle: int) -> bool | None:
     """Lock an open file or folder; false where another has it locked, None where the file system has no locks."""
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        return False if error.errno in (errno.EWOULDBLOCK, errno.EACCES) else None
-    return True
+        return lock_descriptor(handle, blocking=False)
+    except OSError:
+        return None

@@ -7,7 +7,6 @@ import signal
 import sys
 import warnings
 from collections.abc import Sequence
-from io import TextIOWrapper
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -16,9 +15,13 @@ import click
 
 import lrc
 from lrc import progress
-from lrc.flags import FILE, TEXT, TakesSeveral, answering, force, given
+from lrc.flags import FILE, TEXT, TakesSeveral, answering, force, given, table
 from lrc.installed import check_installed
+from lrc.launch import check_launch, forget_launch
 from lrc.refusal import errors_told, is_first, several_processes
+
+# Verbs whose work the processes of a launch share; all others are one process, whoever started it.
+SHARED = ("generate", "evaluate")
 
 
 class Verb(click.Command):
@@ -27,11 +30,29 @@ class Verb(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         """Look, then run."""
         check_installed()
+        if self.name in SHARED:
+            check_launch()
         return super().invoke(ctx)
 
 
 class Pooling(TakesSeveral, Verb):
     """`vote`, which takes several files in two places."""
+
+
+class OneFile(Verb):
+    """A command that takes one file, and says so where it gets several."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse, with a cure for the file too many."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            if "unexpected extra argument" not in error.format_message():
+                raise
+            cure = (
+                "run it once for each; a workbook without answers needs none, `lrc generate --data` reads it as it is"
+            )
+            raise click.UsageError(f"takes one file; {cure}", ctx) from error
 
 
 class Verbs(click.Group):
@@ -52,19 +73,19 @@ def cli(quiet: bool) -> None:
 
 @cli.command()
 @click.argument("files", nargs=-1, required=True, type=FILE)
-@click.option("--sheet", type=TEXT, help="The sheet to read, where a workbook has several.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
-def check(files: tuple[Path, ...], sheet: str | None, as_json: bool) -> None:
+@table
+def check(files: tuple[Path, ...], **options: Any) -> None:
     """Validate workbooks, JSON files and recipes; exit 1 where convert or train would refuse them."""
     from lrc.check import check
 
-    sys.exit(0 if check(files, sheet=sheet, as_json=as_json) else 1)
+    sys.exit(0 if check(files, **options) else 1)
 
 
-@cli.command()
+@cli.command(cls=OneFile)
 @click.argument("file", type=FILE)
 @click.option("--output-dir", required=True, type=FILE, help="Where the JSON files go.")
-@click.option("--sheet", type=TEXT, help="The sheet to read, where a workbook has several.")
+@table
 @click.option("--layout", type=click.Choice(["lines", "reference"]), default="lines", show_default=True)
 @click.option("--validation-fraction", type=click.FloatRange(0, 1, max_open=True), default=0.2, show_default=True)
 @click.option("--folds", type=click.IntRange(min=2), help="Write K folds beside the single split.")
@@ -108,6 +129,12 @@ def preview(recipe: str, accelerate_config: str | None, overrides: tuple[str, ..
 
     RECIPE and the keys that override it are those of `lrc train`. Nothing but a base's configuration is loaded.
     """
+    from lrc.memory import read_memory
+    from lrc.recipe import find_recipe, read_given
+
+    if options["gpu_memory"]:
+        read_memory(options["gpu_memory"])
+    read_given(find_recipe(recipe), overrides)  # what is wrong with it is said before torch is imported
     from lrc.preview import preview
 
     preview(recipe, accelerate_config, overrides, **options)
@@ -133,10 +160,14 @@ def sweep(file: Path, accelerate_config: str | None, trials: int | None) -> None
 @click.option("--output-dir", required=True, type=FILE, help="Where the merged model goes.")
 @click.option("--base-model", type=TEXT, help="The base model, where the adapter's own record of it does not serve.")
 @click.option("--dtype", type=click.Choice(["float32", "float16", "bfloat16"]), help="Default: the base model's.")
-@click.option("--verify", is_flag=True, help="Compare logits of merged model and base + adapter afterwards.")
+@click.option("--verify/--no-verify", default=True, help="Compare logits with those of base + adapter afterwards.")
 @force
 def merge(**options: Any) -> None:
     """Merge an adapter into its unquantised base: an ordinary model folder, verified."""
+    from lrc.finished import refuse_strange
+
+    asked = {name: options[name] for name in ("adapter", "base_model", "dtype", "verify")}
+    refuse_strange(options["output_dir"], asked, force=options["force"])
     from lrc.merge import merge
 
     merge(**options)
@@ -147,14 +178,30 @@ def merge(**options: Any) -> None:
 @click.option("--data", required=True, type=FILE, help="A workbook, a CSV, JSON lines or Alpaca JSON.")
 @click.option("--output", required=True, type=FILE, help="The CSV to write.")
 @click.option("--scores", type=FILE, help="Write every option's score, JSON lines.")
+@table
 @answering
 @force
-def generate(model: str, data: Path, output: Path, scores: Path | None, force: bool, **asked: Any) -> None:
+def generate(
+    model: str,
+    data: Path,
+    output: Path,
+    scores: Path | None,
+    sheet: str | None,
+    columns: dict[str, str] | None,
+    force: bool,
+    **asked: Any,
+) -> None:
     """Answer every question of a file: a CSV with the header ID,Answer."""
-    from lrc.answering import Asking
+    from lrc.asking import Asking, check_asked
+    from lrc.finished import refuse_strange
+
+    words = {"model": model, "data": data, "scores": scores, "sheet": sheet, "columns": columns, **asked}
+    refuse_strange(output, words, force=force)
+    asking = Asking(**asked)
+    check_asked(model, asking)
     from lrc.generate import generate
 
-    generate(model, data, output, asking=Asking(**asked), scores=scores, force=force)
+    generate(model, data, output, asking=asking, scores=scores, sheet=sheet, columns=columns, force=force)
 
 
 @cli.command()
@@ -165,6 +212,7 @@ def generate(model: str, data: Path, output: Path, scores: Path | None, force: b
 @click.option("--scores", type=FILE, help="Write every option's score, JSON lines.")
 @click.option("--passage-blind", is_flag=True, help="Also ask the model without the passage, for comparison.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@table
 @answering
 @force
 @click.pass_context
@@ -176,6 +224,8 @@ def evaluate(
     output: Path | None,
     scores: Path | None,
     passage_blind: bool,
+    sheet: str | None,
+    columns: dict[str, str] | None,
     as_json: bool,
     force: bool,
     **asked: Any,
@@ -185,25 +235,36 @@ def evaluate(
         raise click.UsageError("give either --model or --predictions")
     if len(predictions) > 2:
         raise click.UsageError("at most two --predictions can be compared")
-    asking = given(ctx, besides=("model", "predictions", "data", "output", "as_json", "force"))
+    asking = given(ctx, besides=("model", "predictions", "data", "output", "sheet", "columns", "as_json", "force"))
     if predictions and asking:
         raise click.UsageError(f"--predictions asks no model; give --model, or leave out {', '.join(asking)}")
-    from lrc.answering import Asking
+    from lrc.asking import Asking, check_asked
+    from lrc.output import refuse_existing
+
+    for path in filter(None, (output, scores)):
+        refuse_existing(path, force=force)  # before the seconds in which torch is imported
+    asked_so = Asking(**asked)
+    if model:
+        check_asked(model, asked_so)
     from lrc.evaluation import evaluate_model, evaluate_predictions
 
     if model:
         evaluate_model(
             model,
             data,
-            asking=Asking(**asked),
+            asking=asked_so,
             output=output,
             scores=scores,
             passage_blind=passage_blind,
+            sheet=sheet,
+            columns=columns,
             as_json=as_json,
             force=force,
         )
     else:
-        evaluate_predictions(predictions, data, output=output, as_json=as_json, force=force)
+        evaluate_predictions(
+            predictions, data, output=output, sheet=sheet, columns=columns, as_json=as_json, force=force
+        )
 
 
 @cli.command(cls=Pooling)
@@ -263,8 +324,8 @@ def report(run_dir: Path, output: Path | None, force: bool) -> None:
 @answering
 def app(model: str, host: str, port: int, **asked: Any) -> None:
     """Try a model in the browser: a question, its options' probabilities, a workbook."""
-    from lrc.answering import Asking
     from lrc.app import app
+    from lrc.asking import Asking
 
     app(model, asking=Asking(**asked), host=host, port=port)
 
@@ -307,14 +368,15 @@ def demo(output_dir: Path, force: bool) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 refused, 2 wrong usage, 130 and 143 after SIGINT and SIGTERM."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    if next((word for word in words if not word.startswith("-")), "") not in (*SHARED, "train"):
+        forget_launch()
     signal.signal(signal.SIGTERM, _terminate)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal that knows no Chinese gets escapes
+    progress.escape_what_is_not_encodable()
     warnings.simplefilter("ignore", FutureWarning)  # of what upstream will rename
     try:
         with errors_told("close other programs, or take a smaller model or adapter"):
-            cli.main(args=None if arguments is None else list(arguments), prog_name="lrc", standalone_mode=False)
+            cli.main(args=words, prog_name="lrc", standalone_mode=False)
     except click.ClickException as error:
         if is_first():
             _show(error)

@@ -30,7 +30,7 @@ def find_conflicts(questions: Sequence[Question], file: str, header: str) -> lis
             other = next(twin for twin, answer in zip(group, rights, strict=True) if answer != right)
             text = (
                 f"{header} gives {_short(right)}, but row {other.row} has the same question and gives "
-                f"{_short(_right(other))}; correct one of them, or leave all out with --on-error skip"
+                f"{_short(_right(other))}; correct one of them"
             )
             findings.append(Finding("error", "conflicting-answers", file, text, question.row, header))
     return findings

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from math import isnan
 from pathlib import Path
 from typing import IO, Any
 
+from lrc.claim import LOCKS, lock
 from lrc.curves import read_curves
 from lrc.errors import DataError
 from lrc.metrics import accuracy, passages_of
@@ -97,17 +99,16 @@ class Contender:
         if best is None or isnan(best.value) or not outcomes:
             raise DataError(f"{self.folder}: has no accuracy; its validation_file holds no question")
         passages = passages_of(one.question for one in outcomes)
-        ended = accuracy([one.prediction for one in outcomes], [one.answer for one in outcomes], passages)
-        losses = {point.step: point.value for point in curves["eval_loss"]}
+        left = accuracy([one.prediction for one in outcomes], [one.answer for one in outcomes], passages)
         return Result(
-            accuracy=best.value,
-            ci_low=best.low,
-            ci_high=best.high,
+            accuracy=left["accuracy"],
+            ci_low=left["ci_low"],
+            ci_high=left["ci_high"],
             n=len(outcomes),
             step=best.step,
             steps=curves.last_step,
-            eval_loss=losses.get(best.step),
-            final_accuracy=ended["accuracy"],
+            eval_loss=curves["eval_loss"][-1].value if curves["eval_loss"] else None,
+            best_accuracy=best.value,
             seconds=curves.totals.get("train_runtime"),
         )
 
@@ -115,16 +116,13 @@ class Contender:
         """Take the log for this process, once one that a killed sweep left behind has ended."""
         told = False
         while not request.signal:
-            try:
-                fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Without locks, or where a child inherits none, nobody can tell.
+            if not LOCKS or lock(log.fileno()) is not False:
                 return True
-            except BlockingIOError:
-                if not told:
-                    say(f"{self.folder}: a training that was begun before is still running; waiting for its end")
-                told = True
-                time.sleep(_PAUSE)
-            except OSError:
-                return True  # a file system without locks
+            if not told:
+                say(f"{self.folder}: a training that was begun before is still running; waiting for its end")
+            told = True
+            time.sleep(_PAUSE)
         return False
 
 
@@ -132,25 +130,26 @@ class Contender:
 class Result:
     """What came of a trial that ended well; accuracies are those on the validation questions."""
 
-    accuracy: float  # the best while it trained
+    accuracy: float  # of what the training left in its folder, as `lrc generate` will answer
     ci_low: float
     ci_high: float
     n: int  # questions
-    step: int  # of the best accuracy
+    step: int  # of the best accuracy while it trained
     steps: int
-    eval_loss: float | None  # at that step
-    final_accuracy: float  # of what the training left in its folder
+    eval_loss: float | None  # the last one
+    best_accuracy: float  # at `step`, before the normalisation of scores was chosen
     seconds: float | None  # since it last began
 
 
 def _run(command: Sequence[str], log: IO[bytes], request: Request) -> int:
     """Run a process that writes to `log`; in a group of its own, so that a signal reaches it once, from here."""
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, process_group=0)
+    alone: dict[str, Any] = {"process_group": 0} if os.name != "nt" else {}
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, **alone)
     passed_on = False
     while True:
         try:
             return process.wait(_PAUSE)
         except subprocess.TimeoutExpired:
             if request.signal and not passed_on:
-                process.send_signal(request.signal)
+                process.send_signal(request.signal if os.name != "nt" else signal.SIGTERM)
                 passed_on = True

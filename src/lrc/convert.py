@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from lrc.account import Account
 from lrc.alpaca import dump_records, to_record
 from lrc.datafile import read_questions
 from lrc.duplicates import find_duplicates
 from lrc.errors import DataError, OutputError
+from lrc.findings import shortened, tell, with_cure
 from lrc.layouts import Layout
-from lrc.manifest import SUFFIX, refuse_set, write_set
+from lrc.manifest import SUFFIX, is_finished, refuse_set, write_set
 from lrc.neighbours import group_passages
 from lrc.output import new_folder
 from lrc.plan import Part, Plan, clashes, plan_parts
@@ -25,6 +27,7 @@ def convert(
     *,
     output_dir: Path,
     sheet: str | None = None,
+    columns: Mapping[str, str] | None = None,
     layout: Layout = "lines",
     validation_fraction: float = 0.2,
     folds: int | None = None,
@@ -38,7 +41,8 @@ def convert(
         file: what to convert. Without answers it becomes `<stem>.json`; with answers `<stem>_train.json` and
             `<stem>_validation.json`. `<stem>_manifest.json` beside them tells how they were made.
         output_dir: the folder for them.
-        sheet: the sheet to read, where a workbook has several.
+        sheet: the sheet to read; the first visible one by default.
+        columns: see `datafile.read_questions`.
         layout: of the records' input.
         validation_fraction: the share of questions to validate on; 0 writes `<stem>.json` with all of them.
         folds: write `<stem>_fold{k}_train.json` and `<stem>_fold{k}_validation.json` for so many folds, too.
@@ -50,25 +54,30 @@ def convert(
         DataError: the file cannot be read, has bad rows, or cannot be split so.
         OutputError: a file exists, or cannot be written.
     """
-    source = _read(file, sheet, skip=on_error == "skip")
+    source = _read(file, sheet, columns, skip=on_error == "skip")
     groups = group_passages(question.passage for question in source.questions)
     plan = Plan(validation_fraction, folds, seed)
     parts = plan_parts(source, groups, plan)
-    _refuse_outputs(file, output_dir, parts, force=force)
     findings = (*source.findings, *find_duplicates(source.questions, groups, file.name))
     account = Account(source, findings, groups, plan, parts)
-    _write(account, layout, output_dir, force=force)
+    facts = account.facts() | {"layout": layout}
+    if not force and is_finished(output_dir, file.stem, [part.name for part in parts], facts):
+        print(f"{output_dir}: {file.name} is converted already, with the same flags; nothing to do")
+        return
+    _refuse_outputs(file, output_dir, parts, force=force)
+    _write(account, layout, facts, output_dir, force=force)
     print(*account.lines(output_dir), sep="\n")
 
 
-def _read(file: Path, sheet: str | None, *, skip: bool) -> Workbook:
+def _read(file: Path, sheet: str | None, columns: Mapping[str, str] | None, *, skip: bool) -> Workbook:
     with track("reading", 1, "file") as advance:
-        source = read_questions(file, sheet)
+        source = read_questions(file, sheet, columns)
         advance()
     if source.errors and not skip:
-        raise DataError(*map(str, source.errors))
+        tell(source.remarks)
+        raise DataError(*with_cure(source.errors, "leave the row out with --on-error skip"))
     if not source.questions:
-        raise DataError(*map(str, source.errors), f"{file.name}: no good row is left; correct the rows above")
+        raise DataError(*shortened(source.errors), f"{file.name}: no good row is left; correct the rows above")
     return source
 
 
@@ -78,11 +87,10 @@ def _refuse_outputs(file: Path, folder: Path, parts: Sequence[Part], *, force: b
     refuse_set(folder, [*(part.name for part in parts), file.stem + SUFFIX], force=force)
 
 
-def _write(account: Account, layout: Layout, folder: Path, *, force: bool) -> None:
+def _write(account: Account, layout: Layout, facts: dict[str, Any], folder: Path, *, force: bool) -> None:
     """Write all files. A folder that does not exist yet appears with all of them in it."""
     questions, stem = account.source.questions, account.source.path.stem
     total = sum(counts.total() for counts in account.answers.values())
-    facts = account.facts() | {"layout": layout}
     with track("writing", total) as advance:
         texts = {part.name: _text(part.of(questions), layout, advance) for part in account.parts}
         if folder.exists() or folder.is_symlink():

@@ -7,7 +7,7 @@ memory-mapped: neither the records of a JSON file nor their tokens are ever in m
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar, overload
@@ -20,11 +20,13 @@ from lrc.batches import Portion
 from lrc.contrast import options_of
 from lrc.datafile import refuse_pipe
 from lrc.errors import DataError
+from lrc.findings import tell
 from lrc.fitting import Account, Fitting
 from lrc.manifest import checksum, refuse_incomplete
 from lrc.progress import Advance, track
 from lrc.prompt import Prompt, reordered
 from lrc.questions import option_orders
+from lrc.refusal import is_first
 from lrc.softlabels import SoftLabels
 from lrc.tokencache import cached, entry_name, tokenizer_digest
 from lrc.tokenizing import read_tokens, write_tokens
@@ -105,7 +107,8 @@ def read_corpus(
     name = entry_name(
         {
             "data": [path.suffix.lower(), sha256],
-            "prompt": [prompt.template, prompt.answer_style, prompt.list_options, tokenizer_digest(prompt.tokenizer)],
+            "prompt": [prompt.template, prompt.answer_style, prompt.list_options, prompt.today],
+            "tokenizer": tokenizer_digest(prompt.tokenizer),
             "fit": [max_length, on_too_long, orders],
         }
     )
@@ -119,6 +122,8 @@ def read_corpus(
 
     entry = cached(name, make, first=first)
     dataset, account = read_tokens(entry)
+    if is_first():
+        tell(replace(one, file=path.name) for one in account.findings)  # another name may have the same content
     return Corpus(StoredRecords(dataset), account.shortened, account.skipped, dataset, sha256, reused=not made)
 
 

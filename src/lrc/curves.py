@@ -16,7 +16,7 @@ INTERVAL = {"eval_accuracy": ("eval_ci_low", "eval_ci_high")}
 SERIES = ("loss", "eval_loss", "eval_accuracy", "learning_rate")
 # Of the whole run: seconds, questions a second, and what pace.py says.
 TOTALS = (
-    *("train_runtime", "train_samples_per_second", "train_questions_per_second", "train_tokens_per_second"),
+    *("train_runtime", "train_questions_per_second", "train_tokens_per_second"),
     *("train_unique_token_share", "peak_memory_mb"),
 )
 NUMBERS = (*SERIES, *TOTALS, *(name for bounds in INTERVAL.values() for name in bounds))

@@ -1,6 +1,8 @@
-"""The letters or numbers that a source writes before its options: `A．學校`, `(B)圖書館`, `3、公園`.
+"""The letters or numbers that a source writes before its options: `A．學校`, `(B)圖書館`, `③公園`.
 
-The prompt numbers the options itself, and options may change places, so an enumeration would contradict it.
+The prompt numbers the options itself, and options may change places, so an enumeration would contradict it. It is taken
+off only where it is surely one: every option of the question has the mark of its own place, nothing speaks of a mark,
+and the file does so often enough for it to be its habit.
 """
 
 from __future__ import annotations
@@ -8,36 +10,88 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+Options = tuple[str, ...]
+
 # What a finding tells of it.
 TAKEN_OFF = "options began with their own letters or numbers; they were taken off"
+LEFT = "options begin with their own letters or numbers, as hardly any others do here; they were left as text"
+HABIT = 0.01  # share of a file's questions from which on enumerating is its habit, and no accident
 
+_SERIES = ("ABCDEFGH", "abcdefgh", "12345678", "一二三四五六七八", "甲乙丙丁戊己庚辛", "ⅠⅡⅢⅣⅤⅥⅦⅧ")
+_CLOSED = ("①②③④⑤⑥⑦⑧", "❶❷❸❹❺❻❼❽", "⑴⑵⑶⑷⑸⑹⑺⑻", "⒈⒉⒊⒋⒌⒍⒎⒏", "㈠㈡㈢㈣㈤㈥㈦㈧")  # marks by themselves
+_HALF_WIDTH = str.maketrans("ＡＢＣＤＥＦＧＨａｂｃｄｅｆｇｈ１２３４５６７８", "ABCDEFGHabcdefgh12345678")
+_OPEN, _SHUT, _STOP = r"[(（\[【〔]", r"[)）\]】〕]", r"[.．、:：)）]"
 _MARKED = re.compile(
-    r"(?:[(（]([A-HＡ-Ｈ])[)）]|([A-HＡ-Ｈ])[.．、:：)）]"
-    # A number is more often a part of the text: 1.5公里, 1:3, 1、2月, (1)和(2).
-    r"|(?:[(（]([1-8１-８])[)）]|([1-8１-８])[.．、:：)）])(?!\s*[\d(（、,，和與与及]))\s*"
+    rf"(?:(?:選項|选项)?(?:{_OPEN}([{''.join(_SERIES)}]){_SHUT}|([{''.join(_SERIES)}]){_STOP})"
+    rf"|([{''.join(_CLOSED)}]){_STOP}?)\s*"
 )
-_PLACES = ("ABCDEFGH", "ＡＢＣＤＥＦＧＨ", "12345678", "１２３４５６７８")
-# A、B of `A、B`, `B、C`, `C、D` names the places of others, and enumerates nothing.
-_NAMES_OTHERS = re.compile(r"[A-HＡ-Ｈ](?:[、,，和與与及]?[A-HＡ-Ｈ])*")
+# A number is more often a part of the text: 1.5公里, 1:3, 1、2月, (1)和(2).
+_NUMBER = re.compile(rf"{_OPEN}?[1-8]{_STOP[:-1]}\]】〕][\d(（、,，和與与及]")
+_AND = r"\s*[)）]?\s*(?:[和與与及或跟、,，&]|and\b|or\b)?\s*[(（]?\s*"
 
 
-def without_enumeration(options: Sequence[str]) -> tuple[str, ...] | None:
+def take_off(
+    options: Sequence[tuple[str, ...]], questions: Sequence[str]
+) -> tuple[dict[int, tuple[str, ...]], list[int]]:
+    """The questions of a file whose options carry an enumeration.
+
+    Args:
+        options: of each question.
+        questions: their texts.
+
+    Returns:
+        By place in the file, from 0, the options without it; and the places where it is left, as no habit of the file.
+    """
+    found = {
+        place: bare
+        for place, (texts, question) in enumerate(zip(options, questions, strict=True))
+        if (bare := without_enumeration(texts, question))
+    }
+    return (found, []) if len(found) >= HABIT * len(options) else ({}, list(found))
+
+
+def without_enumeration(options: Sequence[str], question: str = "") -> Options | None:
     """The options without what enumerates them.
 
     Returns:
-        None where that is not sure: unless every option that has text begins with the letter or number of its own
-        place and a mark, and has text behind it.
+        None where that is not sure: unless every option that has text begins with the mark of its own place, all of one
+        series, and has text of its own behind it, and neither an option nor the question speaks of a mark.
     """
     # Nearly every question ends here.
-    if not options[0] or not _MARKED.match(options[0]):
+    if not options[0] or not _MARKED.match(options[0].translate(_HALF_WIDTH)):
         return None
-    found = [_MARKED.match(option) for option in options]
-    bare = tuple(option[one.end() :] if one else option for option, one in zip(options, found, strict=True))
-    for place, (option, one) in enumerate(zip(options, found, strict=True)):
-        if option and (one is None or not _is_place(one[one.lastindex or 0], place) or not bare[place]):
+    series: set[str] = set()
+    bare = []
+    for place, option in enumerate(options):
+        shown = option.translate(_HALF_WIDTH)
+        found = _MARKED.match(shown) if option else None
+        if option and (found is None or _NUMBER.match(shown) or not (signs := _series(found, place))):
             return None
-    return None if all(_NAMES_OTHERS.fullmatch(text) for text in bare if text) else bare
+        series |= {signs} if option else set()
+        bare.append(option[found.end() :] if found else option)
+    texts = [text for text in bare if text]
+    if len(series) != 1 or len(texts) < sum(map(bool, options)) or len(set(texts)) < len(set(filter(None, options))):
+        return None
+    return None if _speak_of_marks([*texts, question], series.pop(), len(options)) else tuple(bare)
 
 
-def _is_place(sign: str, place: int) -> bool:
-    return any(sign == signs[place] for signs in _PLACES)
+def _series(found: re.Match[str], place: int) -> str:
+    """The series that a mark is of, if it is its sign for this place."""
+    sign = next(group for group in found.groups() if group)
+    return next((signs for signs in (*_SERIES, *_CLOSED) if signs[place] == sign), "")
+
+
+def _speak_of_marks(texts: Sequence[str], signs: str, count: int) -> bool:
+    """Whether a text names an option by its mark: A和B都對, 甲乙皆是, ①③, 選項B."""
+    sign = rf"[{signs[:count]}]"
+    pattern = rf"{sign}(?:{_AND}{sign})+(?![0-9])|(?:[選选][項项]?|僅有?|只有|除了?)\s*[(（]?{sign}|[(（]{sign}[)）]"
+    pattern += rf"|{sign}[項项]|^{sign}[)）]?\s*[皆都均對对錯错正]"
+    if signs in _CLOSED:
+        pattern += f"|{sign}"
+    elif signs.isascii() and signs.isalpha():
+        pattern = rf"(?<![A-Za-z])(?:{pattern}|{sign}+(?!\s+[a-z]))(?![A-Za-z])"  # A dog is no option A
+    elif signs.isdecimal():
+        pattern = rf"(?<![0-9.])(?:{pattern})(?![0-9.])"
+    else:
+        pattern += f"|^{sign}$"
+    return any(re.search(pattern, text.translate(_HALF_WIDTH)) for text in texts)

@@ -13,14 +13,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from lrc import submission
 from lrc.alpaca import Record, with_question
-from lrc.answering import Asking, answer, load_scorer, read_askable, write_scores
-from lrc.calibration import calibration
+from lrc.answering import answer, load_scorer, read_askable, write_scores
+from lrc.asking import Asking
+from lrc.calibration import at_bound, calibration
 from lrc.errors import DataError
 from lrc.metrics import Figures, accuracy, accuracy_by, confusion, mcnemar, paired, passages_of
 from lrc.output import new_file, refuse_file
 from lrc.prompt import question_of
-from lrc.submission import read_submission
 from lrc.together import processes
 from lrc.verdict import judge, size
 
@@ -35,6 +36,8 @@ def evaluate_model(
     output: Path | None,
     scores: Path | None = None,
     passage_blind: bool = False,
+    sheet: str | None = None,
+    columns: Mapping[str, str] | None = None,
     as_json: bool = False,
     force: bool = False,
 ) -> None:
@@ -43,6 +46,8 @@ def evaluate_model(
     Args:
         scores: where to write every option's score, as JSON lines.
         passage_blind: also ask without the passage, to see how much of the accuracy is reading.
+        sheet: the sheet of a workbook; the first visible one by default.
+        columns: see `datafile.read_questions`.
         as_json: print the figures as JSON rather than as lines.
 
     Raises:
@@ -52,7 +57,7 @@ def evaluate_model(
         refuse_file(output, data, force=force)
     if scores is not None:
         refuse_file(scores, data, *filter(None, [output]), force=force)
-    records, answers = _labelled(data)
+    records, answers = _labelled(data, sheet, columns)
     scorer = load_scorer(model, asking)
     found = answer(scorer, records)
     blind = answer(scorer, [_without_passage(record) for record in records]) if passage_blind else []
@@ -74,7 +79,14 @@ def evaluate_model(
 
 
 def evaluate_predictions(
-    files: Sequence[Path], data: Path, *, output: Path | None, as_json: bool = False, force: bool = False
+    files: Sequence[Path],
+    data: Path,
+    *,
+    output: Path | None,
+    sheet: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    as_json: bool = False,
+    force: bool = False,
 ) -> None:
     """Print how many answers of one or two submissions are right, and whether the two differ.
 
@@ -83,7 +95,7 @@ def evaluate_predictions(
     """
     if output is not None:
         refuse_file(output, data, *files, force=force)
-    records, answers = _labelled(data)
+    records, answers = _labelled(data, sheet, columns)
     predictions = [_paired(file, records, data) for file in files]
     figures = measure(records, predictions[0], answers)
     if len(predictions) == 2:
@@ -117,8 +129,8 @@ def _compared(
     return {"paired": paired(first, second, answers, passages), "mcnemar": dict(mcnemar(first, second, answers))}
 
 
-def _labelled(data: Path) -> tuple[list[Record], list[int]]:
-    records = read_askable(data)
+def _labelled(data: Path, sheet: str | None, columns: Mapping[str, str] | None) -> tuple[list[Record], list[int]]:
+    records = read_askable(data, sheet, columns)
     answers = [question_of(record).answer for record in records]
     missing = [record.id for record, number in zip(records, answers, strict=True) if number is None]
     if missing:
@@ -131,23 +143,14 @@ def _without_passage(record: Record) -> Record:
 
 
 def _paired(file: Path, records: Sequence[Record], data: Path) -> list[int]:
-    """The predictions of a submission, by position: labelled ids may repeat."""
-    pairs = read_submission(file)
-    wanted = [record.id for record in records]
-    if [name for name, _ in pairs] != wanted:
-        at = next(
-            (i for i, (a, b) in enumerate(zip(pairs, wanted, strict=False)) if a[0] != b),
-            min(len(pairs), len(wanted)),
-        )
-        raise DataError(
-            f"{file}: its ids are not those of {data} from line {at + 2} on; give the predictions of this file"
-        )
+    """The predictions of a submission, a question each."""
+    ids = [record.id for record in records]
+    answers = submission.paired(submission.read_submission(file), ids, str(file), str(data))
     limits = [len(question_of(record).options) for record in records]
-    wrong = [i for i, ((_, number), limit) in enumerate(zip(pairs, limits, strict=True)) if not 1 <= number <= limit]
-    if wrong:
-        i = wrong[0]
-        raise DataError(f"{file}, line {i + 2}: Answer is {pairs[i][1]}, expected 1 to {limits[i]}")
-    return [number for _, number in pairs]
+    for name, number, limit in zip(ids, answers, limits, strict=True):
+        if number > limit:
+            raise DataError(f"{file}, id {name}: Answer is {number}, expected 1 to {limit}")
+    return answers
 
 
 def _group(k: int) -> str:
@@ -204,6 +207,8 @@ def _belief(figures: Mapping[str, float]) -> list[str]:
     for key, name in (("log_loss", "log loss"), ("calibration_error", "calibration error")):
         fitted = f", {figures[f'{key}_at_1']:.4f} at 1" if figures["temperature"] != 1 else ""
         lines.append(f"{name:<22}{figures[key]:.4f} at temperature {figures['temperature']:.4g}{fitted}")
+    if bound := at_bound(figures["temperature"]):
+        lines.append(f"temperature {figures['temperature']:<10.4g}{bound}")
     return lines
 
 

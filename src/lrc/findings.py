@@ -1,25 +1,31 @@
-"""What was found in a file: errors, warnings and repairs, each with its place."""
+"""What was found in a file: errors, warnings, notes and repairs, each with its place, and the one way to tell them."""
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
-Level = Literal["error", "warning", "repair"]
+Level = Literal["error", "warning", "note", "repair"]
+# What is printed before each; the worst stands last, where it is seen.
+WORDS: dict[Level, str] = {"repair": "repaired", "note": "note", "warning": "warning", "error": "error"}
+ROWS_SHOWN = 5  # of a kind, which may have thousands
+ERRORS_SHOWN = 50  # of a kind
 
 
 @dataclass(frozen=True)
 class Finding:
     """One thing found.
 
-    `kind` is a short stable name to count by, such as `empty-option`; `text` gives the value and the cure.
+    `kind` is a short stable name to count by, such as `empty-option`; `text` gives the value and the cure. An error
+    leaves a row or a file out, a warning may be a mistake, a note tells what was passed over, a repair is done.
     """
 
     level: Level
     kind: str
-    file: str
+    file: str  # empty where `text` names the place itself
     text: str
     row: int | None = None  # the workbook's row number, the header being row 1
     column: str | None = None  # the header of the column
@@ -27,9 +33,62 @@ class Finding:
     def __str__(self) -> str:
         """The line that a person reads: `AI.xlsx, row 17: 正確答案 is 5, expected 1 to 4`."""
         place = self.file if self.row is None else f"{self.file}, row {self.row}"
-        return f"{place}: {self.text}"
+        return " ".join((f"{place}: {self.text}" if place else self.text).splitlines())
 
 
 def count_kinds(findings: Iterable[Finding], level: Level) -> dict[str, int]:
     """How many findings of `level` there are of each kind, by kind."""
     return dict(sorted(Counter(finding.kind for finding in findings if finding.level == level).items()))
+
+
+def told(findings: Iterable[Finding]) -> Iterator[str]:
+    """The lines that tell findings: one a kind with its rows, and one an error; the errors come last."""
+    groups: dict[tuple[Level, str, str], list[Finding]] = {}
+    for finding in findings:
+        groups.setdefault((finding.level, finding.file, finding.kind), []).append(finding)
+    for level, word in WORDS.items():
+        if level == "error":
+            errors = [finding for (found, _, _), group in groups.items() if found == level for finding in group]
+            yield from (f"{word}: {finding}" for finding in shortened(errors))
+        else:
+            yield from (f"{word}: {_line(group)}" for (found, _, _), group in groups.items() if found == level)
+
+
+def tell(findings: Iterable[Finding]) -> None:
+    """Print findings on stderr."""
+    for line in told(findings):
+        print(line, file=sys.stderr, flush=True)
+
+
+def shortened(errors: Sequence[Finding]) -> list[Finding]:
+    """The first errors of each kind, in their order, and one more for the others of a kind."""
+    seen: Counter[tuple[str, str]] = Counter()
+    kept: list[Finding] = []
+    for error in errors:
+        seen[error.file, error.kind] += 1
+        if seen[error.file, error.kind] <= ERRORS_SHOWN:
+            kept.append(error)
+    more = [
+        Finding("error", kind, file, f"{count - ERRORS_SHOWN:,} more of the kind {kind}; lrc check --json lists all")
+        for (file, kind), count in seen.items()
+        if count > ERRORS_SHOWN
+    ]
+    return kept + more
+
+
+def with_cure(errors: Sequence[Finding], cure: str) -> list[Finding]:
+    """The first errors of each kind, each that has a cure with one more: `fill it in, or leave the row out with …`."""
+    cured = [replace(error, text=f"{error.text}, or {cure}") if "; " in error.text else error for error in errors]
+    return shortened(cured)
+
+
+def _line(group: Sequence[Finding]) -> str:
+    """One line for all findings of a kind."""
+    first = group[0]
+    if len(group) == 1:
+        return str(first)
+    rows = list(dict.fromkeys(finding.row for finding in group if finding.row is not None))
+    shown = ", ".join(map(str, rows[:ROWS_SHOWN])) + (", …" if len(rows) > ROWS_SHOWN else "")
+    where = f" (row{'s' * (len(rows) > 1)} {shown})" if rows else ""
+    text = " ".join(first.text.splitlines())
+    return f"{first.file}: {len(group):,} {first.kind}{where}; the first: {text}"

@@ -14,6 +14,8 @@ from typing import Any
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, HTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
+from lrc.connection import go_offline_if_alone
+from lrc.contents import contents_sum
 from lrc.errors import ModelError
 from lrc.weights import BIN_INDEX, INDEX, Checkpoint
 
@@ -52,6 +54,7 @@ def find_base(name: str, revision: str | None = None, flag: str = "--base-model"
     if not folder.is_dir():
         if folder.is_absolute() or name.startswith(".") or name.count("/") > 1:
             raise ModelError(f"{name}: no such folder; say where the base model is with {flag}")
+        go_offline_if_alone(name)
         folder = _fetch(name, revision, flag)
     if not (folder / CONFIG).is_file():
         raise ModelError(f"{name}: no {CONFIG}; name a folder that holds a model")
@@ -61,10 +64,9 @@ def find_base(name: str, revision: str | None = None, flag: str = "--base-model"
 def fingerprint_base(name: str, revision: str | None = None, flag: str = "--base-model") -> dict[str, Any]:
     """What to record of a base model.
 
-    `weights_sha256` covers every tensor's name, dtype and shape, and 16 pieces of 64 bytes at equal distances
-    of its data (all of it where it is that small). It does not depend on how the tensors are spread over
-    files, nor on the files' format. Two seeds of one architecture differ; an edit of a few numbers may not
-    show.
+    `contents_sha256` covers every tensor whole; see `contents`. `weights_sha256`, which is all that older runs have,
+    covers 16 pieces of 64 bytes at equal distances of each: an edit of a few numbers may not show. Neither depends
+    on how the tensors are spread over files, nor on the files' format.
     `config_sha256` leaves out who wrote the file; `tokenizer_sha256` covers the vocabulary alone.
 
     Args:
@@ -74,7 +76,7 @@ def fingerprint_base(name: str, revision: str | None = None, flag: str = "--base
 
     Returns:
         name (a folder's last part alone), revision (on the Hub the commit), config_sha256, weights_sha256,
-        tokenizer_sha256 (None where the folder has no tokenizer).
+        contents_sha256, tokenizer_sha256 (None where the folder has no tokenizer).
 
     Raises:
         ModelError: there is no such model, or its files are damaged.
@@ -86,6 +88,7 @@ def fingerprint_base(name: str, revision: str | None = None, flag: str = "--base
         # The Hub's client keeps a commit's files in snapshots/<commit>.
         "revision": folder.name if folder.parent.name == "snapshots" else revision,
         **_sums(folder),
+        "contents_sha256": contents_sum(Checkpoint(folder)),
     }
 
 
@@ -102,14 +105,22 @@ def verify_base(recorded: dict[str, Any], folder: Path, flag: str = "--base-mode
     origin = recorded.get("name") or "another model"
     if revision := recorded.get("revision"):
         origin += f" at {revision}"
-    findings = [
-        f"{folder}: not the {part} of the base model that the adapter was trained on ({origin}); "
-        f"pass that one as {flag}"
+    parts = [
+        part
         for part in ("config", "weights", "tokenizer")
         if recorded.get(f"{part}_sha256") and found[f"{part}_sha256"] not in (None, recorded[f"{part}_sha256"])
     ]
-    if findings:
-        raise ModelError(*findings)
+    whole = recorded.get("contents_sha256")
+    if whole and "weights" not in parts and contents_sum(Checkpoint(folder)) != whole:
+        parts.append("weights")
+    if parts:
+        raise ModelError(
+            *(
+                f"{folder}: not the {part} of the base model that the adapter was trained on ({origin}); "
+                f"pass that one as {flag}"
+                for part in parts
+            )
+        )
 
 
 def _sums(folder: Path) -> dict[str, str | None]:

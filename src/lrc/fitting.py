@@ -8,6 +8,7 @@ from typing import Literal
 
 from lrc.alpaca import Record, with_question
 from lrc.errors import DataError
+from lrc.findings import Finding
 from lrc.prompt import Prompt
 from lrc.shorten import shorten
 from lrc.tree import TokenSequence
@@ -69,11 +70,12 @@ class Fitting:
 
 @dataclass(frozen=True)
 class Account:
-    """What became of the records that were not left as they were: their ids."""
+    """What became of the records that were not left as they were: their ids; and what was found in their file."""
 
     shortened: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
 
     def add(self, fitted: Iterable[Fitted]) -> None:
         """Note what became of some records."""

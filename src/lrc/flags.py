@@ -10,6 +10,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from lrc.headers import ROLES, role_of
 from lrc.run import NORMALISATIONS, STYLES, TEMPLATES
 
 
@@ -33,8 +34,43 @@ class Word(click.types.StringParamType):
         return super().convert(value, param, ctx)
 
 
+class ColumnNames(click.ParamType):
+    """What a table's columns are, as `文章=短文,問題=題目`: a header each, which may have a comma of its own."""
+
+    name = "文章=HEADER,…"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, str]:
+        """Make a dictionary of headers by what the columns are."""
+        columns: dict[str, str] = {}
+        last = ""
+        for piece in str(value).split(","):
+            role, is_one, header = piece.partition("=")
+            known = role_of(role) if is_one else None
+            if known and known in columns:
+                self.fail(f"names {known} twice", param, ctx)
+            if known:
+                columns[known], last = header, known
+            elif last and not is_one:
+                columns[last] += f",{piece}"
+            else:
+                self.fail(f"{piece!r} is not {', '.join(ROLES)} with = and a header", param, ctx)
+        if empty := next((role for role, header in columns.items() if not header.strip()), None):
+            self.fail(f"{empty} has no header", param, ctx)
+        return columns
+
+
 FILE, TEXT = Place(path_type=Path), Word()
 force = click.option("--force", is_flag=True, help="Overwrite an output that exists.")
+
+
+def table(command: Any) -> Any:
+    """The flags that say how a table is read, for all verbs that read one."""
+    for option in (
+        click.option("--columns", type=ColumnNames(), help="What columns are whose headers lrc does not know."),
+        click.option("--sheet", type=TEXT, help="The sheet to read.  [default: the first visible one]"),
+    ):
+        command = option(command)
+    return command
 
 
 def answering(command: Any) -> Any:

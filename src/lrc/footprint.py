@@ -7,11 +7,9 @@ on an accelerator's libraries alone, `OVERHEAD`, is an assumption, as is how Dee
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from lrc.errors import RecipeError
 from lrc.skeleton import Build, Held, held, peak_of_row
 from lrc.topology import Topology
 from lrc.tree import Row
@@ -21,7 +19,6 @@ GIB = 1024**3
 OVERHEAD = GIB // 2
 # On a CPU: threads, generated kernels and what is imported late. Measured by benchmarks/memory.py.
 OVERHEAD_CPU = 20 * 10**6
-UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": GIB, "T": 1024**4}
 
 
 @dataclass(frozen=True)
@@ -92,20 +89,6 @@ def optimizer_bytes(optim: str, element_size: int = 4) -> int:
         return 0
     moments = 1 if "lion" in optim or "rmsprop" in optim or "adagrad" in optim else 2
     return moments * (1 if "8bit" in optim else element_size)
-
-
-def read_memory(text: str) -> int:
-    """A device's memory, `12GB`, `12GiB` or `12000MB`, in bytes.
-
-    A card's GB are 1024³ bytes: one sold with 12 GB has 12,288 MiB.
-
-    Raises:
-        RecipeError: it is no size.
-    """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
-    if not found or not float(found[1]):
-        raise RecipeError(f"--gpu-memory: {text!r} is no size; write 12GB")
-    return round(float(found[1]) * UNITS[found[2].upper()])
 
 
 def gib(nbytes: int) -> str:

@@ -1,10 +1,14 @@
 """What every tensor of a merged model is made of, found without loading the base model.
 
 The base is built without memory (torch's meta device), PEFT puts the adapter's modules into it, and each
-parameter that PEFT's `merge_and_unload` would leave behind is traced to its origin: the base's file, the
-adapter's file, or a base tensor that some LoRA layers change. Such a layer is then given its own tensors
-alone, in float32, and PEFT's own `merge` computes the result. So every method that PEFT merges layer by layer
-(LoRA, rsLoRA, DoRA, rank and alpha patterns, tied embeddings) gives PEFT's figures, one tensor at a time.
+parameter of the merged model is traced to its origin: the base's file, the adapter's file, or a base tensor that a
+LoRA layer changes. Such a layer is then given its own tensors alone, in float32, and PEFT's own `merge` computes the
+result. So every method that PEFT merges layer by layer (LoRA, rsLoRA, DoRA, rank and alpha patterns) gives PEFT's
+figures, one tensor at a time.
+
+An adapter changes what one module computes, and not what other modules make of a tensor that they share with it: LoRA
+on tied embeddings leaves the head as it was. So modules whose adapters differ get tensors of their own, and the merged
+model is not tied. PEFT's `merge_and_unload` changes the shared tensor, which gives another model.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ from __future__ import annotations
 import copy
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 
@@ -25,6 +29,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from lrc.adapter import ADAPTER_NAME, empty_adapter, match, read_adapter_config, read_adapter_weights
+from lrc.errors import ModelError
 from lrc.models import load_config
 from lrc.weights import BLOCK_BYTES, Checkpoint, Spec
 
@@ -38,6 +43,20 @@ class NotStreamed(Exception):
     """This adapter cannot be merged tensor by tensor; the message says why."""
 
 
+@dataclass(frozen=True)
+class Made:
+    """What a merged parameter is made of: a parameter of the adapted model, and the layer that changes it."""
+
+    parameter: nn.Parameter
+    layer: LoraLayer | None
+    attribute: str  # of the layer's base layer
+
+    @property
+    def key(self) -> tuple[int, int | None]:
+        """Equal for parameters that hold the same numbers."""
+        return id(self.parameter), id(self.layer) if self.layer is not None else None
+
+
 class Graft:
     """An adapter on a base model, ready to be merged tensor by tensor.
 
@@ -47,10 +66,10 @@ class Graft:
         weights: the base's weights.
 
     Attributes:
-        untied: the base's configuration ties embeddings that are not tied in the merged model.
+        untied: the base's configuration ties tensors that differ in the merged model.
 
     Raises:
-        ModelError: the adapter is damaged, or does not fit the base.
+        ModelError: the adapter is damaged, does not fit the base, or separates what the base cannot hold apart.
         NotStreamed: PEFT has to merge it, with the whole model in memory.
     """
 
@@ -65,11 +84,12 @@ class Graft:
         self._names = _names(before)
         peft_model = empty_adapter(model, settings, adapter)
         self._saved = match(peft_model, read_adapter_weights(adapter), adapter)
-        self._layers = _layers(peft_model)
-        self._final = dict(_unloaded(peft_model.get_base_model(), ""))
+        _refuse_layers(peft_model)
+        self._final = dict(_merged_parameters(peft_model.get_base_model(), ""))
         self._alive = (peft_model, before)  # an id names a parameter only as long as the parameter lives
         shared = [names for names in self._names.values() if len(names) > 1]
-        self.untied = ties and not any(len({id(self._final[n]) for n in names}) == 1 for names in shared)
+        self.untied = ties and (not shared or any(map(self._differ, shared)))
+        self._refuse_inseparable(model, base)
         self._added = dict(self._no_longer_shared())
 
     def specs(self, dtype: torch.dtype | None) -> dict[str, dict[str, Spec]]:
@@ -87,25 +107,19 @@ class Graft:
     @property
     def changed(self) -> int:
         """The number of tensors that the adapter changes or replaces."""
-        return sum(id(param) in self._layers or id(param) in self._saved for param in self._final.values())
+        return len({made.key for made in self._final.values() if made.layer or id(made.parameter) in self._saved})
 
     def blocks(self, name: str) -> Iterator[torch.Tensor]:
         """The merged tensor of a name in the files: flat pieces, in the dtype it was computed in."""
-        parameter = self._final.get(self._in_model.get(name, name))
-        if parameter is None:
+        made = self._final.get(self._in_model.get(name, name))
+        if made is None:
             yield from self.weights.blocks(name)
-        elif id(parameter) in self._layers:
-            yield from _split(self._merged(parameter))
-        elif id(parameter) in self._saved:
-            yield from _split(self._saved[id(parameter)])
+        elif made.layer is not None:
+            yield from _split(self._merge_layer(made.layer, made.attribute, self._origin(made.parameter)))
+        elif id(made.parameter) in self._saved:
+            yield from _split(self._saved[id(made.parameter)])
         else:
-            yield from self.weights.blocks(self._file_name(parameter))
-
-    def _merged(self, parameter: nn.Parameter) -> torch.Tensor:
-        value = self._origin(parameter)
-        for layer, attribute in self._layers[id(parameter)]:
-            value = self._merge_layer(layer, attribute, value)
-        return value
+            yield from self.weights.blocks(self._file_name(made.parameter))
 
     def _merge_layer(self, layer: LoraLayer, attribute: str, value: torch.Tensor) -> torch.Tensor:
         working = copy.deepcopy(layer)  # of no size: the parameters have no memory yet
@@ -116,13 +130,18 @@ class Graft:
         }
         working.load_state_dict(tensors, assign=True)
         del tensors, value
-        with torch.no_grad():
-            working.merge()
+        try:
+            with torch.no_grad():
+                working.merge()
+        except (ValueError, NotImplementedError) as error:
+            raise NotStreamed(str(error)) from error
         return getattr(working.get_base_layer(), attribute).data
 
     def _origin(self, parameter: nn.Parameter) -> torch.Tensor:
         saved = self._saved.get(id(parameter))
-        return (self.weights.read(self._file_name(parameter)) if saved is None else saved).float()
+        if saved is None:
+            return self.weights.read(self._file_name(parameter)).float()
+        return saved.to(torch.float32, copy=True)  # PEFT merges in place, and others may share it
 
     def _file_name(self, parameter: nn.Parameter) -> str:
         names = self._names[id(parameter)]
@@ -130,26 +149,46 @@ class Graft:
             return present[0]
         raise NotStreamed(f"the base's files do not name {names[0]}")
 
+    def _differ(self, names: list[str]) -> bool:
+        """Whether modules that share a tensor in the base have different ones in the merged model."""
+        return len({self._final[name].key for name in names}) > 1
+
+    def _refuse_inseparable(self, model: PreTrainedModel, base: Path) -> None:
+        """Refuse modules that have to differ and that no configuration of the model separates."""
+        differ = [names for names in self._names.values() if len(names) > 1 and self._differ(names)]
+        if not differ:
+            return
+        config = load_config(str(base))
+        config.tie_word_embeddings = False
+        with torch.device("meta"):
+            untied = dict(type(model)(config).named_parameters(remove_duplicate=False))
+        for names in differ:
+            if len({id(untied[name]) for name in names}) == 1:
+                raise ModelError(
+                    f"{base}: {names[0]} and {names[1]} are one tensor, and the adapter changes one of them; "
+                    "this cannot be merged: answer with --adapter instead"
+                )
+
     def _no_longer_shared(self) -> Iterator[tuple[str, str]]:
         """The names that the base's files lack, because they are tied, and the merged files need."""
-        written = {id(self._final[name]) for name in self._in_file if name in self._final}
         twins = {name: names for names in self._names.values() for name in names}
-        for name, parameter in self._final.items():
-            if name in self._in_file or id(parameter) in written:
+        for name, made in self._final.items():
+            if name in self._in_file:
                 continue
             if present := [self._in_file[twin] for twin in twins[name] if twin in self._in_file]:
-                yield name, present[0]
-            elif id(parameter) in self._layers or id(parameter) in self._saved:
+                if self.untied:
+                    yield name, present[0]
+            elif made.layer or id(made.parameter) in self._saved:
                 raise NotStreamed(f"the base's files do not name {name}")
 
 
 def _refuse_whole(settings: PeftConfig) -> None:
     if settings.peft_type != PeftType.LORA:
-        raise NotStreamed(f"its method is {settings.peft_type}")
+        raise NotStreamed(f"its method is {PeftType(settings.peft_type).value}")
     start = settings.init_lora_weights
     if isinstance(start, str) and start.lower().startswith(LOADS_BASE):
         raise NotStreamed(f"init_lora_weights is {start}")
-    for key in ("layer_replication", "target_parameters", "trainable_token_indices", "ensure_weight_tying"):
+    for key in ("target_parameters", "trainable_token_indices", "ensure_weight_tying", "alora_invocation_tokens"):
         if getattr(settings, key, None):
             raise NotStreamed(f"it uses {key}")
 
@@ -189,32 +228,27 @@ def _model_names(model: PreTrainedModel, weights: Checkpoint) -> dict[str, str]:
     }
 
 
-def _layers(model: PeftModel) -> dict[int, list[tuple[LoraLayer, str]]]:
-    """For each base parameter that LoRA layers change, those layers, in PEFT's order."""
-    layers = defaultdict(list)
+def _refuse_layers(model: PeftModel) -> None:
     for module in model.modules():
         whole = isinstance(module, AuxiliaryTrainingWrapper) and not isinstance(module, ModulesToSaveWrapper)
         if whole or (isinstance(module, BaseTunerLayer) and not isinstance(module, STREAMED)):
             raise NotStreamed(f"it has a layer of the kind {type(module).__name__}")
         if isinstance(module, ModulesToSaveWrapper) and any(True for _ in module.buffers()):
             raise NotStreamed("modules_to_save names a module with buffers")
-        if isinstance(module, STREAMED):
-            for attribute, parameter in module.get_base_layer().named_parameters(recurse=False):
-                if attribute == "weight" or module.lora_bias[ADAPTER_NAME]:
-                    layers[id(parameter)].append((module, attribute))
-    return dict(layers)
 
 
-def _unloaded(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Parameter]]:
-    """The parameters that PEFT's `merge_and_unload` leaves behind, by name."""
+def _merged_parameters(module: nn.Module, prefix: str) -> Iterator[tuple[str, Made]]:
+    """The parameters of the merged model, by name."""
+    layer = module if isinstance(module, STREAMED) else None
     if isinstance(module, ModulesToSaveWrapper):
         module = module.modules_to_save[ADAPTER_NAME]
-    elif isinstance(module, STREAMED):
-        module = module.get_base_layer()
+    elif layer is not None:
+        module = layer.get_base_layer()
     for name, parameter in module.named_parameters(recurse=False):
-        yield prefix + name, parameter
+        changes = layer is not None and (name == "weight" or layer.lora_bias[ADAPTER_NAME])
+        yield prefix + name, Made(parameter, layer if changes else None, name)
     for name, child in module.named_children():
-        yield from _unloaded(child, f"{prefix}{name}.")
+        yield from _merged_parameters(child, f"{prefix}{name}.")
 
 
 def _cast(spec: Spec, dtype: torch.dtype | None) -> Spec:

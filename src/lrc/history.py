@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ class History(TrainerCallback):
         """Start the progress, and take back the lines of steps that will be done again."""
         if not state.is_world_process_zero:
             return
-        _keep_until(_file(args), state.global_step, state.max_steps)
+        _keep_until(_file(args), state.global_step)
         self._advance = self._stack.enter_context(track("train", state.max_steps, "steps", before=state.global_step))
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -63,28 +64,44 @@ class History(TrainerCallback):
         self._stack.close()
 
 
+def keep_training(folder: Path) -> None:
+    """Keep the lines of a training that has ended; what was concluded from its evaluation will be again."""
+    path = folder / METRICS_FILE
+    if path.is_file():
+        _keep(path, lambda told: "eval_temperature" not in told)
+
+
+def epoch_at(folder: Path, step: int) -> float | None:
+    """The epoch in which a step was logged; None where it was not."""
+    path = folder / METRICS_FILE
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    epochs = [told.get("epoch") for told in map(_read, lines) if told.get("step") == step]
+    return next(filter(None, epochs), None)
+
+
+def _read(line: str) -> dict[str, Any]:
+    """A line's object; an empty one where a kill has cut it short."""
+    try:
+        told = json.loads(line)
+    except ValueError:
+        told = None
+    return told if isinstance(told, dict) else {}
+
+
 def _file(args: TrainingArguments) -> Path:
     return Path(args.output_dir or ".") / METRICS_FILE
 
 
-def _keep_until(path: Path, step: int, last: int) -> None:
-    """Keep the lines of the steps that the checkpoint knows.
+def _keep_until(path: Path, step: int) -> None:
+    """Keep the lines of the steps that the checkpoint knows, but for the summaries, which will be written again."""
+    if path.is_file():
+        again = {"train_runtime", "eval_temperature"}
+        _keep(path, lambda told: told.get("step", 0) <= step > 0 and not again & told.keys())
 
-    A line cut short by a kill goes, too, and so do lines that will be written again: the summary of a run that was
-    asked to stop, and the evaluation after the last step.
-    """
-    if not path.is_file():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            told = json.loads(line)
-            again = bool({"train_runtime", "eval_temperature"} & told.keys()) or (
-                "eval_loss" in told and told["step"] == last
-            )
-            if told["step"] <= step > 0 and not again:
-                kept.append(line)
-        except (ValueError, KeyError, TypeError):
-            continue
+
+def _keep(path: Path, wanted: Callable[[dict[str, Any]], bool]) -> None:
+    """Keep the lines that are wanted; one cut short by a kill goes, too."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    kept = [line for line in lines if (told := _read(line)) and wanted(told)]
     with new_file(path, force=True) as file:
         file.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")

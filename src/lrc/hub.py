@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,15 +20,19 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import validate_repo_id
 
-from lrc.card import adapter_settings, base_name, model_card
+from lrc.card import CARD, adapter_settings, base_name, model_card
 from lrc.errors import ModelError, OutputError
-from lrc.fingerprint import CONFIG, TOKENIZER_FILES, read_json
+from lrc.fingerprint import CONFIG, TOKENIZER_FILES, VOCABULARIES, read_json
 from lrc.run import RUN_FILE, read_run
 from lrc.scrub import refuse_leaks, scrub
 from lrc.weights import ADAPTER_CONFIG, ADAPTER_WEIGHTS, INDEX, Checkpoint
 
-CARD = "README.md"
-CLEANED = (ADAPTER_CONFIG, CONFIG, "generation_config.json", "tokenizer_config.json", RUN_FILE)
+# Cleaned of what stands under the key of a secret, and of what looks like one.
+BY_KEY = (ADAPTER_CONFIG, RUN_FILE)
+# Cleaned of what looks like a secret: to a key such as `bos_token` belongs what the model cannot do without.
+BY_VALUE = (CONFIG, "generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+CLEANED = (*BY_KEY, *BY_VALUE)
+TEXTS = (".json", ".jinja", ".txt", ".md")  # by their ending, the files that are searched before they go up
 REASONS = {
     401: "the Hub does not accept the token, or there is none; run `hf auth login`",
     403: "the token may not write there; use one with write permission, or another name",
@@ -57,14 +63,25 @@ def staged(folder: Path, repo_id: str) -> Iterator[Path]:
     with TemporaryDirectory(prefix="lrc-publish-") as temporary:
         stage = Path(temporary)
         for name in dict.fromkeys(names):
-            if name in CLEANED and (folder / name).is_file():
+            # The run file of a checkpoint may be that of its run's folder.
+            if name in CLEANED and ((folder / name).is_file() or (name == RUN_FILE and read_run(folder))):
                 (stage / name).write_text(_cleaned(folder, name), encoding="utf-8")
             elif (folder / name).is_file():
-                (stage / name).symlink_to((folder / name).resolve())
+                _put(folder / name, stage / name)
         (stage / CARD).write_text(str(model_card(folder, repo_id)), encoding="utf-8")
-        texts = [stage / name for name in (*CLEANED, CARD) if (stage / name).is_file()]
-        refuse_leaks(texts, _private_paths(folder))
+        texts = [file for file in sorted(stage.iterdir()) if file.suffix in TEXTS]
+        vocabularies = [file for file in texts if file.name in VOCABULARIES]
+        refuse_leaks([file for file in texts if file not in vocabularies], _private_paths(folder))
+        refuse_leaks(vocabularies)  # in which `/root` is a word
         yield stage
+
+
+def _put(file: Path, place: Path) -> None:
+    """Have a file, which may be large, in another place as well; Windows links only for those who may."""
+    try:
+        place.symlink_to(file.resolve())
+    except OSError:
+        shutil.copyfile(file, place)
 
 
 def publish_folder(folder: Path, repo_id: str, private: bool, endpoint: str | None = None) -> str:
@@ -110,16 +127,18 @@ def _weight_files(folder: Path) -> list[str]:
 
 
 def _cleaned(folder: Path, name: str) -> str:
+    run = read_run(folder)
     try:
-        settings = scrub(read_json(folder / name))
+        found = asdict(run) if run and name == RUN_FILE else read_json(folder / name)
+        settings = scrub(found, by="key" if name in BY_KEY else "value")
     except ValueError as error:
         raise ModelError(f"{folder / name}: not a JSON object ({error})") from error
-    base, _ = base_name(read_run(folder), adapter_settings(folder))
+    base, _ = base_name(run, adapter_settings(folder))
     if base and name == ADAPTER_CONFIG:
         settings["base_model_name_or_path"] = base
     elif base and name == RUN_FILE and "model_name_or_path" in settings.get("recipe", {}):
         settings["recipe"]["model_name_or_path"] = base
-    return json.dumps(settings, ensure_ascii=False, indent=2, sort_keys=True) + "\n"
+    return json.dumps(settings, ensure_ascii=False, indent=2) + "\n"
 
 
 def _private_paths(folder: Path) -> tuple[str, ...]:

@@ -19,6 +19,23 @@ _WHITE = " \t\n\r"
 _CUT = 16
 
 
+class DoubledKeyError(ValueError):
+    """An object has a key twice, of which JSON parsers silently keep the last value."""
+
+
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of some pairs, as `object_pairs_hook` of the standard library's parser.
+
+    Raises:
+        DoubledKeyError: a key stands twice.
+    """
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise DoubledKeyError(next(key for key in keys if keys.count(key) > 1))
+    return made
+
+
 def read_array(path: Path) -> Iterator[Any]:
     """Read a UTF-8 JSON file that holds an array, with or without a byte-order mark.
 
@@ -28,13 +45,18 @@ def read_array(path: Path) -> Iterator[Any]:
     Raises:
         DataError: the file is missing, has another encoding, or is no JSON array; also when some of it was read.
     """
+    count = 0
     try:
         with path.open("rb") as file:
-            yield from _elements(_Window(file))
+            for element in _elements(_Window(file)):
+                count += 1
+                yield element
     except UnicodeDecodeError as error:
         raise DataError(f"{path.name}: byte {error.start} is not UTF-8; save the file as UTF-8") from error
     except _NoArrayError as error:
         raise DataError(f"{path.name}: not a JSON array; expected records or questions in one") from error
+    except DoubledKeyError as error:
+        raise DataError(f"{path.name}, element {count + 1}: key {error} stands twice; keep one of them") from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path.name}: not JSON ({error}); convert or export it again") from error
     except OSError as error:
@@ -51,7 +73,7 @@ class _Window:
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.text, self.place, self.ended = file, "", 0, False
         self._decoder = codecs.getincrementaldecoder("utf-8")()
-        self._json = json.JSONDecoder()
+        self._json = json.JSONDecoder(object_pairs_hook=unique_keys)
         # What was let go of: bytes read, characters, line breaks, and characters since the last of these.
         self._bytes, self._chars, self._lines, self._column = 0, 0, 0, 0
         if (start := file.read(3)) != codecs.BOM_UTF8:

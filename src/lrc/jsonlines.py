@@ -7,6 +7,7 @@ and answers, as RACE has one for each passage, a row for each question.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import zip_longest
@@ -16,7 +17,7 @@ from typing import Any
 from lrc.cells import show
 from lrc.commas import MAX_LINE
 from lrc.errors import DataError
-from lrc.jsonarray import read_array
+from lrc.jsonarray import DoubledKeyError, read_array, unique_keys
 from lrc.questions import MAX_OPTIONS
 from lrc.tables import Note, Table, TableRow
 
@@ -99,12 +100,14 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                     raise DataError(f"{path.name}, line {number}: longer than {MAX_LINE:,} characters; shorten it")
                 if not line.strip():
                     continue
-                item = json.loads(line)
+                item = json.loads(line, object_pairs_hook=unique_keys)
                 if not isinstance(item, dict):
                     raise DataError(f"{path.name}, line {number}: is no JSON object; write one object a line")
                 yield number, item
     except UnicodeDecodeError as error:
         raise DataError(f"{path.name}, near line {number + 1}: not UTF-8; save the file as UTF-8") from error
+    except DoubledKeyError as error:
+        raise DataError(f"{path.name}, line {number}: key {error} stands twice; keep one of them") from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path.name}, line {number}: not JSON ({error}); write one object a line") from error
 
@@ -122,7 +125,9 @@ def _text(value: Any) -> tuple[str, str]:
         return "", ""
     if not isinstance(value, str | int | float):
         return "", f"is a JSON {'array' if isinstance(value, list) else 'object'}, expected text"
-    text = show(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return "", f"is {value}, which is no text; give the text itself"
+    text = str(value) if type(value) is int else show(value)
     try:
         text.encode()
     except UnicodeEncodeError:

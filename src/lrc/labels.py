@@ -21,7 +21,7 @@ _ENGLISH = {
     "ask": "Answer",
     "examples": "Examples",
     "waiting": "The answer will be shown here.",
-    "file": "A workbook (.xlsx, .csv, .jsonl) or Alpaca JSON",
+    "file": "A workbook (.xlsx, .ods, .csv, .jsonl) or Alpaca JSON",
     "ask_all": "Answer every question",
     "download": "Download the CSV",
     "answer": "Answer: option {n}",
@@ -29,6 +29,7 @@ _ENGLISH = {
     "votes": "averaged over {n} orders of the options",
     "chosen": "chosen",
     "blank": "blank; never chosen",
+    "guess": "Practically a guess: the best option has hardly more than an even share.",
     "order_effect": "Does the order of the options matter?",
     "same": "No: all {n} orders give the same answer.",
     "differ": "Yes: option {prediction} is the answer in {agree} of {n} orders.",
@@ -41,6 +42,7 @@ _ENGLISH = {
     "accuracy": "Accuracy {share:.1%} (95%: {low:.1%} to {high:.1%}), n = {n}, effective n = {effective:.0f}",
     "baseline": "Baseline without a model ({name}): {share:.1%}",
     "refused": "Not answered",
+    "told": "Found in the file",
 }
 _CHINESE = {
     "intro": "貼上一篇文章和一個問題，或上傳整份活頁簿。",
@@ -53,7 +55,7 @@ _CHINESE = {
     "ask": "作答",
     "examples": "範例",
     "waiting": "答案會顯示在這裡。",
-    "file": "活頁簿（.xlsx、.csv、.jsonl）或 Alpaca JSON",
+    "file": "活頁簿（.xlsx、.ods、.csv、.jsonl）或 Alpaca JSON",
     "ask_all": "全部作答",
     "download": "下載 CSV",
     "answer": "答案：選項{n}",
@@ -61,6 +63,7 @@ _CHINESE = {
     "votes": "{n} 種選項順序的平均",
     "chosen": "選中",
     "blank": "空白，不會被選",
+    "guess": "這幾乎是猜的：最高的選項也只比平均機率高一點。",
     "order_effect": "選項的順序有影響嗎？",
     "same": "沒有：{n} 種順序的答案都相同。",
     "differ": "有：{n} 種順序中，{agree} 種的答案是選項{prediction}。",
@@ -73,6 +76,7 @@ _CHINESE = {
     "accuracy": "正確率 {share:.1%}（95%：{low:.1%} 到 {high:.1%}），n = {n}，有效題數 {effective:.0f}",
     "baseline": "不用模型的基準（{name}）：{share:.1%}",
     "refused": "未作答",
+    "told": "檔案中發現",
 }
 LABELS: dict[Language, dict[str, str]] = {"en": _ENGLISH, "zh": _CHINESE}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -61,11 +61,18 @@ def _balances(model: Any) -> bool:
 
 
 def sequence_scores(
-    model: Any, sequences: Sequence[TokenSequence], device: torch.device, row_tokens: int
+    model: Any,
+    sequences: Sequence[TokenSequence],
+    device: torch.device,
+    row_tokens: int,
+    see: Callable[[int], object] = int,
 ) -> NDArray[np.float64]:
     """The sum of the log-probabilities of each sequence's completion.
 
     Where a row does not fit into the device's memory, all begins again with half the budget.
+
+    Args:
+        see: called after each row with the number of sequences in it.
 
     Returns:
         (len(sequences),) natural logarithms.
@@ -76,6 +83,7 @@ def sequence_scores(
         for row in pack(sequences, row_tokens, share=share):
             with torch.inference_mode():
                 np.add.at(totals, row.owners, target_log_probs(model, row, device).double().cpu().numpy())
+            see(len(np.unique(row.owners)))
         return totals
     except torch.OutOfMemoryError:
         if row_tokens <= max(len(sequence.inputs) for sequence in sequences):
@@ -84,4 +92,4 @@ def sequence_scores(
             ) from None
     # Behind the handler: in it, the traceback would hold on to the memory of the forward that failed.
     say(f"{device}: out of memory with rows of {row_tokens} tokens; going on with {row_tokens // 2}")
-    return sequence_scores(model, sequences, device, row_tokens // 2)
+    return sequence_scores(model, sequences, device, row_tokens // 2, see)

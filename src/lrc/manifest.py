@@ -55,6 +55,25 @@ def write_set(
             flush(part)
 
 
+def is_finished(folder: Path, stem: str, names: Iterable[str], facts: Mapping[str, Any]) -> bool:
+    """Whether a set is there already, whole, and made of the same: then there is nothing to write.
+
+    Args:
+        names: of all files but the manifest.
+        facts: as for `write_set`.
+    """
+    try:
+        document = json.loads((folder / f"{stem}{SUFFIX}").read_bytes())
+        files = document.pop("files")
+        return (
+            document == json.loads(json.dumps(facts))
+            and files.keys() == set(names)
+            and all(checksum(folder / name) == files[name]["sha256"] for name in files)
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return False
+
+
 def refuse_set(folder: Path, names: Iterable[str], *, force: bool) -> None:
     """Refuse to go on where a file of a set exists that a killed convert did not leave behind.
 

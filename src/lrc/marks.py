@@ -16,11 +16,13 @@ Place = tuple[int, int]  # row from 1, column from 0
 
 _REFERENCE = re.compile(r"([A-Z]{1,3})([0-9]{1,7})")
 _LONGEST = len("XFD1048576")
+_COLUMNS = 16_384
+_TRUE = ("1", "true")
 _ROW_END = b"</row>"
 _CELL = re.compile(rb'<c r="([A-Z]{1,3}[0-9]{1,7})"[^>]*(?<!/)>')  # one in use has something inside
 _SHARED = re.compile(rb't="s"[^>]*><v>([0-9]{1,9})</v>')
 _UNUSUAL_CELL = re.compile(rb'<c[\s>/](?!r="[A-Z]{1,3}[0-9]{1,7}")')
-_UNUSUAL = (b"<f", b't="e"', b"<mergeCell", b":c ", b" =")
+_UNUSUAL = (b"<f", b't="e"', b"<mergeCell", b" hidden=", b":c ", b" =")
 _UNUSUAL_VALUE = re.compile(rb'=[^"]')
 
 
@@ -32,6 +34,8 @@ class Marks:
     formulas: set[Place] = field(default_factory=set)
     errors: set[Place] = field(default_factory=set)
     merged: list[tuple[Place, Place]] = field(default_factory=list)  # first and last cell, both included
+    hidden_rows: set[int] = field(default_factory=set)
+    hidden_columns: set[int] = field(default_factory=set)
     last: Place = (0, -1)
     text_size: int = 0  # of shared strings, once every cell has its own; between characters and bytes
 
@@ -39,12 +43,12 @@ class Marks:
         """The rows with a format, a formula or an error."""
         return {row for row, _ in (*self.formats, *self.formulas, *self.errors)}
 
-    def merged_columns(self) -> dict[int, list[tuple[int, int]]]:
-        """The merged ranges in each column in use, as sorted pairs of first and last row."""
-        columns: dict[int, list[tuple[int, int]]] = {}
+    def merged_columns(self) -> dict[int, list[tuple[int, int, int]]]:
+        """The merged ranges in each column in use, sorted: first and last row, and first column."""
+        columns: dict[int, list[tuple[int, int, int]]] = {}
         for (top, left), (bottom, right) in sorted(self.merged):
             for column in range(left, min(right, self.last[1]) + 1):
-                columns.setdefault(column, []).append((top, bottom))
+                columns.setdefault(column, []).append((top, bottom, left))
         return columns
 
 
@@ -104,6 +108,10 @@ class _Scanner:
             number = attributes.get("r", "")[:_LONGEST]
             self.row = int(number) if number.isdecimal() else self.row + 1
             self.column = 0
+            if attributes.get("hidden") in _TRUE:
+                self.marks.hidden_rows.add(self.row)
+        elif name == "col" and attributes.get("hidden") in _TRUE:
+            self._hide(attributes.get("min", ""), attributes.get("max", ""))
         elif name == "mergeCell":
             ends = [_REFERENCE.fullmatch(end) for end in attributes.get("ref", "").split(":")]
             if len(ends) == 2 and ends[0] and ends[1]:
@@ -120,6 +128,10 @@ class _Scanner:
             self.marks.formats[self._place()] = self.special[attributes["s"]]
         if attributes.get("t") == "e":
             self.marks.errors.add(self._place())
+
+    def _hide(self, first: str, last: str) -> None:
+        if first.isdecimal() and last.isdecimal():
+            self.marks.hidden_columns.update(range(int(first[:6]) - 1, min(int(last[:6]), _COLUMNS)))
 
     def _place(self) -> Place:
         """Where the cell is; some writers do not tell, and mean the next one."""

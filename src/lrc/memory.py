@@ -2,30 +2,57 @@
 
 from __future__ import annotations
 
-import os
 import re
-import resource
 import sys
 from pathlib import Path
 
-MEMINFO = Path("/proc/meminfo")
+from rich.filesize import decimal
+
+from lrc.errors import RecipeError
+
 STATUS = Path("/proc/self/status")
+UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
 
 
 def available_memory() -> int:
-    """The bytes that can be taken without swapping: Linux's own estimate, elsewhere the free pages."""
-    if MEMINFO.is_file() and (found := re.search(r"MemAvailable:\s+(\d+) kB", MEMINFO.read_text())):
-        return int(found.group(1)) * 1024
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    """The bytes that can be taken without swapping, as the operating system estimates them."""
+    import psutil
+
+    return int(psutil.virtual_memory().available)
 
 
 def peak_memory() -> int:
     """The most bytes that this process has had in memory so far."""
     # Linux's getrusage would count what ran in this process before it became this program (`execve`).
-    if STATUS.is_file() and (found := re.search(r"VmHWM:\s+(\d+) kB", STATUS.read_text())):
+    if STATUS.is_file() and (found := re.search(r"VmHWM:\s+(\d+) kB", STATUS.read_text(encoding="utf-8"))):
         return int(found.group(1)) * 1024
+    try:
+        import resource
+    except ImportError:  # Windows counts it itself
+        import psutil
+
+        told = psutil.Process().memory_info()
+        return int(getattr(told, "peak_wset", told.rss))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def read_memory(text: str) -> int:
+    """A device's memory, `12GB`, `12GiB` or `12000MB`, in bytes.
+
+    A card's GB are 1024³ bytes: one sold with 12 GB has 12,288 MiB.
+
+    Raises:
+        RecipeError: it is no size.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    if not found or not float(found[1]):
+        raise RecipeError(f"--gpu-memory: {text!r} is no size; write 12GB")
+    if text.strip() == found[1]:
+        raise RecipeError(f"--gpu-memory: {text} has no unit; write {found[1]}GB")
+    if float(found[1]) * UNITS[found[2].upper()] < UNITS["M"]:
+        raise RecipeError(f"--gpu-memory: {text} is less than 1MB; write {found[1]}GB")
+    return round(float(found[1]) * UNITS[found[2].upper()])
 
 
 def out_of_memory(error: BaseException) -> str | None:
@@ -39,9 +66,5 @@ def out_of_memory(error: BaseException) -> str | None:
 
 
 def size(nbytes: int) -> str:
-    """A number of bytes for people: `1.3 GB`, `512 kB`."""
-    amount, units = float(nbytes), ["bytes", "kB", "MB", "GB"]
-    while amount >= 1000 and len(units) > 1:
-        amount /= 1000
-        units.pop(0)
-    return f"{amount:.0f} {units[0]}" if amount >= 10 or units[0] == "bytes" else f"{amount:.1f} {units[0]}"
+    """A number of bytes for people, in units of 1000: `1.3 GB`, `512.0 kB`."""
+    return decimal(nbytes)

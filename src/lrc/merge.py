@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import shutil
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
 from lrc.adapter import read_adapter_config
 from lrc.errors import MachineError, ModelError, OutputError
-from lrc.fingerprint import CONFIG, TOKENIZER_FILES, VOCABULARIES, find_base, read_json, verify_base
+from lrc.fingerprint import CONFIG, TOKENIZER_FILES, VOCABULARIES, find_base, fingerprint_base, read_json, verify_base
+from lrc.finished import DONE, content_of, is_finished, key_of, refuse_strange, remember
 from lrc.graft import Graft, NotStreamed
+from lrc.manifest import checksum
 from lrc.memory import available_memory, size
 from lrc.merged import float32_bytes, write_streamed, write_whole
+from lrc.models import check_tokens, load_config, load_tokenizer
 from lrc.output import new_folder, refuse_existing
-from lrc.probes import PROBES, compare_logits
+from lrc.probes import compare_logits
+from lrc.progress import say
 from lrc.run import RUN_FILE, read_run
 from lrc.space import disk_failures_told
 from lrc.weights import Checkpoint
 
 GENERATION_CONFIG = "generation_config.json"
+LONG = 1 << 30  # bytes of a model that takes a while to load
 
 
 def merge(
@@ -29,7 +35,7 @@ def merge(
     *,
     base_model: str | None = None,
     dtype: str | None = None,
-    verify: bool = False,
+    verify: bool = True,
     force: bool = False,
 ) -> None:
     """Merge an adapter into its unquantised base.
@@ -39,29 +45,51 @@ def merge(
         output_dir: the merged model's folder; it appears whole or not at all.
         base_model: a folder or a name on the Hub; by default what the adapter's configuration names.
         dtype: `float32`, `float16` or `bfloat16`; by default the base's.
-        verify: compare logits of the merged model with those of base and adapter, where memory allows.
+        verify: compare logits with those of base and adapter, where memory allows, and keep nothing that differs by
+            more than rounding.
         force: overwrite an output that exists.
 
     Raises:
         LrcError: an input cannot be used, the output exists, or memory or disk do not suffice.
     """
-    refuse_existing(output_dir, force=force)
+    asked = {"adapter": adapter, "base_model": base_model, "dtype": dtype, "verify": verify}
+    refuse_strange(output_dir, asked, force=force)
     base = _base_of(adapter, base_model)
     _refuse_inputs_as_output(output_dir, adapter, base)
+    _refuse_tokens(adapter, base)
     _recognise(adapter, base)
+    key = _key(adapter, base, dtype)
+    if not force and is_finished(output_dir, asked, key):
+        print(f"{output_dir}: {DONE}")
+        return
+    refuse_existing(output_dir, force=force)
     target = getattr(torch, dtype) if dtype else None
     weights = Checkpoint(base)
     _require_disk(output_dir, weights, target)
     with new_folder(output_dir, force=force) as folder, disk_failures_told(output_dir, folder):
         changed = _write_weights(adapter, base, weights, folder, target)
         _copy_companions(adapter, base, folder)
+        told = "logits not compared (--no-verify)"
         if verify:
-            _verify(folder, base, adapter, weights)
-    print(f"{output_dir}: merged, {changed} tensors changed; every tensor was read back and is finite")
+            told = _verify(folder, output_dir, base, adapter, weights)
+        remember(output_dir, asked, key, content_of(folder))
+    print(f"{output_dir}: merged, {changed} tensors changed; every tensor was read back and is finite; {told}")
+
+
+def _key(adapter: Path, base: Path, dtype: str | None) -> str:
+    """Of all that a merged model depends on."""
+    sums = {file.name: checksum(file) for file in sorted(adapter.iterdir()) if file.is_file()}
+    software = [version(name) for name in ("lrc", "torch", "transformers", "peft")]
+    return key_of([sums, fingerprint_base(str(base)), dtype, software])
 
 
 def _base_of(adapter: Path, base_model: str | None) -> Path:
     settings = read_adapter_config(adapter)
+    if getattr(settings, "layer_replication", None):
+        raise ModelError(
+            f"{adapter}: layer_replication repeats layers of the base, each with an adapter of its own, "
+            "and a merged model would need another architecture; answer with --adapter instead"
+        )
     name = base_model or settings.base_model_name_or_path
     if not name:
         raise ModelError(f"{adapter}: names no base model; say which with --base-model")
@@ -80,6 +108,12 @@ def _refuse_inputs_as_output(output_dir: Path, adapter: Path, base: Path) -> Non
     for source in (adapter.resolve(), base.resolve()):
         if output == source or output in source.parents:
             raise OutputError(f"{output_dir}: would replace {source.name}, which is merged; choose another name")
+
+
+def _refuse_tokens(adapter: Path, base: Path) -> None:
+    """Refuse a tokenizer of the adapter whose tokens the base has no rows for: the merged model would have neither."""
+    if _tokenizer_folder(adapter, base) == adapter:
+        check_tokens(load_tokenizer(str(adapter)), load_config(str(base)).get_text_config().vocab_size)
 
 
 def _recognise(adapter: Path, base: Path) -> None:
@@ -116,22 +150,22 @@ def _copy_companions(adapter: Path, base: Path, folder: Path) -> None:
     for source, names in (
         (base, (GENERATION_CONFIG,)),
         (tokenizer, TOKENIZER_FILES),
-        (adapter, (RUN_FILE,)),
     ):
         for name in names:
             if (source / name).is_file():
                 shutil.copyfile(source / name, folder / name)
+    if run := read_run(adapter):  # of a checkpoint it may lie in the run's folder
+        run.write(folder / RUN_FILE)
 
 
 def _tokenizer_folder(adapter: Path, base: Path) -> Path:
     return adapter if any((adapter / name).is_file() for name in VOCABULARIES) else base
 
 
-def _verify(folder: Path, base: Path, adapter: Path, weights: Checkpoint) -> None:
+def _verify(folder: Path, output_dir: Path, base: Path, adapter: Path, weights: Checkpoint) -> str:
     need, have = float32_bytes(weights), available_memory()
     if need > have:
-        print(f"logits not compared: that needs {size(need)}, {size(have)} of memory are free")
-        return
-    difference, largest = compare_logits(folder, base, adapter, _tokenizer_folder(adapter, base))
-    line = f"largest difference of a logit on {len(PROBES)} texts: {difference:.2e}"
-    print(f"{line} (largest logit: {largest:.2f})")
+        return f"logits not compared: that needs {size(need)}, {size(have)} of memory are free"
+    if weights.nbytes > LONG:
+        say("comparing the logits of the merged model with those of base + adapter")
+    return str(compare_logits(folder, base, adapter, _tokenizer_folder(adapter, base), output_dir))

@@ -5,10 +5,16 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
 from transformers import PreTrainedModel
 
 from lrc.errors import MachineError, ModelError
@@ -18,7 +24,7 @@ from lrc.memory import available_memory, size
 from lrc.models import load_base
 from lrc.progress import track
 from lrc.shard import Shard
-from lrc.weights import INDEX, SINGLE, Checkpoint, Spec
+from lrc.weights import INDEX, NAMED, SINGLE, Checkpoint, Spec
 
 HEADROOM = 1.2  # of a model's size in float32: PEFT's delta of one layer, and what loading needs
 
@@ -39,27 +45,22 @@ def write_streamed(graft: Graft, base: Path, folder: Path, dtype: torch.dtype | 
         ModelError: a merged value is NaN or infinite.
         MachineError: what was read back differs from what was written.
     """
-    files = {_safetensors_name(file): specs for file, specs in graft.specs(dtype).items()}
-    with track("merge", sum(len(specs) for specs in files.values()), "tensors") as advance:
-        for file, specs in files.items():
-            with Shard(folder / file, specs) as shard:
-                for name in specs:
-                    shard.write(name, graft.blocks(name))
-                    advance()
-    if graft.weights.sharded:
-        _write_index(folder, files)
+    _write_files(folder, graft.specs(dtype), graft.blocks, sharded=graft.weights.sharded)
     _write_config(base, folder, dtype, untied=graft.untied)
     return graft.changed
 
 
 def write_whole(adapter: Path, base: Path, folder: Path, dtype: torch.dtype | None) -> int:
-    """Have PEFT merge with the model in memory, in float32, then write it and read it back.
+    """Have PEFT merge with the model in memory, in float32, then write it as the base is written.
+
+    transformers writes the model as it computed it, beside the output and for a while; that gives each tensor the name
+    that it has in the base's files, whatever the model calls it in memory, and so the dtype and the file.
 
     Args:
         adapter: the adapter's folder.
         base: the base model's folder.
         folder: where the files go.
-        dtype: of the floating-point tensors; None takes the base's.
+        dtype: of the floating-point tensors; None keeps each base tensor's own.
 
     Returns:
         the number of tensors that were written.
@@ -70,17 +71,13 @@ def write_whole(adapter: Path, base: Path, folder: Path, dtype: torch.dtype | No
     """
     weights = Checkpoint(base)
     require_memory(weights, "merging with the whole model in memory")
-    model = load_base(str(base), dtype=torch.float32)
-    merged = _merge_with_peft(model, adapter).to(dtype or main_dtype(weights))
-    for name, tensor in merged.state_dict().items():
-        if not bool(torch.isfinite(tensor).all()):
-            raise ModelError(f"{name}: holds NaN or infinity after merging; the base or the adapter is broken")
-    merged.save_pretrained(folder)
-    written = Checkpoint(folder)
-    for name, tensor in merged.state_dict().items():
-        if name in written.specs and not torch.equal(written.read(name), tensor):
-            raise MachineError(f"{name}: read back differs from what was written; check the disk")
-    return len(written.specs)
+    with TemporaryDirectory(dir=folder) as place:
+        untied = _save_merged(load_base(str(base), dtype=torch.float32), adapter, Path(place))
+        computed = Checkpoint(Path(place))
+        files = _as_in(weights, computed, dtype)
+        _write_files(folder, files, computed.blocks, sharded=weights.sharded)
+    _write_config(base, folder, dtype, untied=untied)
+    return len(computed.specs)
 
 
 def require_memory(weights: Checkpoint, what: str) -> None:
@@ -99,14 +96,68 @@ def float32_bytes(weights: Checkpoint) -> int:
     return int(HEADROOM * sum(spec.nbytes // spec.dtype.itemsize * 4 for spec in weights.specs.values()))
 
 
-def _merge_with_peft(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
+def _save_merged(model: PreTrainedModel, adapter: Path, folder: Path) -> bool:
+    """Have PEFT merge and transformers save; whether tensors that were tied differ afterwards."""
+    tied = model.get_expanded_tied_weights_keys(all_submodels=True).items()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
-            return PeftModel.from_pretrained(model, str(adapter)).merge_and_unload(safe_merge=True)
+            warnings.simplefilter("ignore")
+            adapted = PeftModel.from_pretrained(model, str(adapter))
+            _separate(adapted)
+            merged = adapted.merge_and_unload()
+        state = merged.state_dict()
+        untied = any(not torch.equal(state[one], state[other]) for one, other in tied)
+        if untied:
+            merged.config.tie_word_embeddings = False
+        else:
+            merged.tie_weights()
+        merged.save_pretrained(folder)
     except (ValueError, RuntimeError, TypeError, KeyError, AttributeError, NotImplementedError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(f"{adapter}: PEFT cannot merge it ({reason}); answer with --adapter instead") from error
+    return untied
+
+
+def _separate(model: PeftModel) -> None:
+    """Give every layer that an adapter changes tensors of its own, so that merging changes no other one."""
+    users = Counter(id(p) for module in model.modules() for p in module.parameters(recurse=False))
+    for layer in model.modules():
+        if not isinstance(layer, BaseTunerLayer):
+            continue
+        module = layer.get_base_layer()
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if users[id(parameter)] > 1:
+                setattr(module, name, nn.Parameter(parameter.detach().clone(), requires_grad=False))
+
+
+def _as_in(weights: Checkpoint, computed: Checkpoint, dtype: torch.dtype | None) -> dict[str, dict[str, Spec]]:
+    """Files and dtypes of the base for the tensors that were computed; new ones go where the base ends."""
+    files: dict[str, dict[str, Spec]] = {file: {} for file in weights.files}
+    home = {name: file for file, specs in weights.files.items() for name in specs}
+    for name, spec in computed.specs.items():
+        own = weights.specs[name].dtype if name in weights.specs else main_dtype(weights)
+        if spec.dtype.is_floating_point:
+            spec = replace(spec, dtype=dtype or own)
+        files[home.get(name, next(reversed(files)))][name] = spec
+    return files
+
+
+def _write_files(
+    folder: Path,
+    files: dict[str, dict[str, Spec]],
+    blocks: Callable[[str], Iterable[torch.Tensor]],
+    *,
+    sharded: bool,
+) -> None:
+    files = {_safetensors_name(file) if sharded else SINGLE: specs for file, specs in files.items() if specs}
+    with track("merge", sum(len(specs) for specs in files.values()), "tensors") as advance:
+        for file, specs in files.items():
+            with Shard(folder / file, specs) as shard:
+                for name in specs:
+                    shard.write(name, blocks(name))
+                    advance()
+    if sharded:
+        _write_index(folder, files)
 
 
 def main_dtype(weights: Checkpoint) -> torch.dtype:
@@ -117,7 +168,7 @@ def main_dtype(weights: Checkpoint) -> torch.dtype:
 def _safetensors_name(file: str) -> str:
     if not file.endswith(".bin"):
         return file
-    return SINGLE if file == "pytorch_model.bin" else f"model{file.removeprefix('pytorch_model')[:-4]}.safetensors"
+    return f"model{file.removeprefix('pytorch_model')[:-4]}.safetensors"
 
 
 def _write_index(folder: Path, files: dict[str, dict[str, Spec]]) -> None:
@@ -128,10 +179,11 @@ def _write_index(folder: Path, files: dict[str, dict[str, Spec]]) -> None:
 
 
 def _write_config(base: Path, folder: Path, dtype: torch.dtype | None, *, untied: bool) -> None:
-    if dtype is None and not untied:
+    config = read_json(base / CONFIG)
+    if dtype is None and not untied and NAMED not in config:
         shutil.copyfile(base / CONFIG, folder / CONFIG)
         return
-    config = read_json(base / CONFIG)
+    config.pop(NAMED, None)
     if untied:
         config["tie_word_embeddings"] = False
     if dtype is not None:

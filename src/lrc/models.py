@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
+import warnings
 from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +23,7 @@ from transformers import (
 from transformers.utils import cached_file
 from transformers.utils.logging import disable_progress_bar
 
+from lrc.connection import go_offline_if_alone
 from lrc.errors import ModelError
 from lrc.lastlayer import prune_last_layer
 from lrc.weights import ADAPTER_BIN, ADAPTER_WEIGHTS, unpickle_tensors
@@ -121,7 +122,9 @@ def load_for_answering(
     for adapter, path in zip(names, adapters, strict=True):
         if not (path / ADAPTER_WEIGHTS).is_file() and (path / ADAPTER_BIN).is_file():
             unpickle_tensors(path / ADAPTER_BIN)  # PEFT's refusal advises to switch the check off
-        with _loading(str(path), "adapter"):
+        with _loading(str(path), "adapter"), warnings.catch_warnings():
+            # PEFT's advice about merging, which `merged` and `graft` follow.
+            warnings.filterwarnings("ignore", "Model has `tie_word_embeddings=True`")
             if isinstance(model, PeftModel):
                 model.load_adapter(str(path), adapter)
             else:
@@ -149,7 +152,17 @@ def check_vocabulary(tokenizer: Any, model: Any) -> None:
     Raises:
         ModelError: more ids than rows.
     """
-    rows = model.get_input_embeddings().weight.shape[0]
+    weight = model.get_input_embeddings().weight
+    # ZeRO-3 divides it, and leaves an empty tensor.
+    check_tokens(tokenizer, getattr(weight, "ds_shape", weight.shape)[0])
+
+
+def check_tokens(tokenizer: Any, rows: int) -> None:
+    """The same, of embeddings of so many rows.
+
+    Raises:
+        ModelError: more ids than rows.
+    """
     size = max(len(tokenizer), max(tokenizer.get_vocab().values()) + 1)
     if size > rows:
         raise ModelError(
@@ -187,10 +200,9 @@ def _needs_sentencepiece(name: str, revision: str) -> bool:
     )
 
 
-def plain_lines_in_a_pipe() -> None:
-    """Keep transformers' own bars out of what is not a terminal."""
-    if not sys.stderr.isatty():
-        disable_progress_bar()
+def silence_bars() -> None:
+    """Keep transformers' own bars out of what lrc says."""
+    disable_progress_bar()
 
 
 @contextmanager
@@ -198,7 +210,8 @@ def _loading(name: str, what: str) -> Any:
     """Turn the many ways in which loading fails into one line."""
     if not name:
         raise ModelError(f"no {what} was named; give model_name_or_path")
-    plain_lines_in_a_pipe()
+    silence_bars()
+    go_offline_if_alone(name)
     try:
         yield
     except (HFValidationError, LocalEntryNotFoundError, OSError) as error:

@@ -2,9 +2,10 @@
 
 Two passages are near-duplicates where their sets of character 5-grams have a Jaccard index of 0.7 or more;
 clusters are transitive. Candidates come from MinHash signatures (Broder 1997) cut into bands; the exact index
-of the two sets decides. Time and memory grow in step with the text: of a band that very many share, such as
-those of boilerplate, each passage is compared with its nearest only, and one that looked like many others in
-vain is left in peace.
+of the two sets decides. Passages of a band that very many share, such as those with the same boilerplate, are a
+crowd: they are all compared with each other, exactly, by the bits of their common 5-grams and the lists of their rare
+ones. Beyond MAX_CROWD passages that would take too long: then each is compared with the nearest of its bands, and one
+that looked like many others in vain is left in peace.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ BANDS, BAND_HASHES = 20, 2
 # Of the 40 hashes, a pair of index 0.7 shares fewer than 15 once in 10⁵ times: no need to look at it.
 MIN_SHARED = 15
 REACH = 32  # how many later passages of one band a passage is compared with
-PATIENCE = 8  # comparisons in vain after which a passage does not seek others any more
+MAX_CROWD = 20_000  # passages that are all compared with each other
+PATIENCE = 8  # comparisons in vain after which a passage of a larger crowd does not seek others any more
+COMMON = 64  # passages of a crowd from which on a 5-gram that they share is a bit of each, not a list
 BLOCK = 2048  # passages whose 5-grams are held in memory at a time
 
 
@@ -88,10 +91,17 @@ def _cluster(texts: list[str]) -> list[int]:
     """Number the clusters of distinct canonical texts."""
     signatures = _signatures(texts)
     labels = np.arange(len(texts))
+    crowd = _crowd(signatures)
+    exact = len(crowd) <= MAX_CROWD
+    crowded = np.isin(labels, crowd)
+    if exact:
+        _join(labels, _all_pairs(texts, crowd))
     in_vain = np.zeros(len(texts), dtype=np.int64)
     compared: set[int] = set()
     for left, right in _candidates(signatures):
-        worth = (labels[left] != labels[right]) & (np.minimum(in_vain[left], in_vain[right]) < PATIENCE)
+        both = crowded[left] & crowded[right]
+        settled = both if exact else both & (np.minimum(in_vain[left], in_vain[right]) >= PATIENCE)
+        worth = (labels[left] != labels[right]) & ~settled
         left, right = left[worth], right[worth]
         alike = (signatures[left] == signatures[right]).sum(axis=1) >= MIN_SHARED
         pairs = zip(left[alike].tolist(), right[alike].tolist(), strict=True)
@@ -116,6 +126,95 @@ def _compare(texts: list[str], pairs: Iterable[Pair], compared: set[int]) -> tup
             compared.add(key)
             lost.append((left, right))
     return found, lost
+
+
+def _crowd(signatures: Hashes) -> Integers:
+    """The texts that share a band with more others than they are compared with there."""
+    crowded = np.zeros(len(signatures), dtype=bool)
+    for band in range(BANDS):
+        columns = signatures[:, band * BAND_HASHES : (band + 1) * BAND_HASHES]
+        order = np.lexsort(columns.T)
+        starts = np.concatenate(([True], (columns[order[1:]] != columns[order[:-1]]).any(axis=1)))
+        sizes = np.diff(np.append(np.flatnonzero(starts), len(order)))
+        crowded[order] |= np.repeat(sizes > REACH + 1, sizes)
+    return np.flatnonzero(crowded)
+
+
+def _all_pairs(texts: list[str], crowd: Integers) -> list[Pair]:
+    """All pairs of near-duplicates of a crowd, by the exact index.
+
+    The 5-grams that two texts share are counted in two parts: common ones are bits, and rare ones lead from a text to
+    the few others that have them.
+    """
+    if not len(crowd):
+        return []
+    owners, grams, sizes = _distinct_grams([texts[place] for place in crowd])
+    # By size, so that those large enough for an index of 0.7 stand in one slice behind each.
+    order = np.argsort(sizes, kind="stable")
+    crowd, sizes = crowd[order], sizes[order]
+    owners = np.argsort(order)[owners]
+    counts = np.bincount(grams)
+    bits = _common_bits(owners, grams, counts > COMMON, len(crowd))
+    lists = _RareLists(owners, grams, (counts > 1) & (counts <= COMMON))
+    ends = np.searchsorted(sizes, sizes / THRESHOLD + 1)
+    pairs: list[Pair] = []
+    with track("comparing boilerplate", len(crowd), "passages") as advance:
+        for place, end in enumerate(ends.tolist()):
+            others = slice(place + 1, end)
+            shared = np.bitwise_count(bits[others] & bits[place]).sum(axis=1, dtype=np.int64)
+            shared += np.bincount(lists.sharers(place), minlength=len(crowd))[others]
+            alike = np.flatnonzero(shared / (sizes[place] + sizes[others] - shared) >= THRESHOLD)
+            pairs += [(int(crowd[place]), int(crowd[place + 1 + other])) for other in alike]
+            advance()
+    return pairs
+
+
+def _distinct_grams(texts: list[str]) -> tuple[Integers, Integers, Integers]:
+    """Each text's different 5-grams: the number of the text, that of the gram, and how many each text has."""
+    pairs = []
+    for start in range(0, len(texts), BLOCK):
+        block = texts[start : start + BLOCK]
+        hashes, firsts = _gram_hashes(block)
+        owners = np.repeat(np.arange(len(block)) + start, np.diff(np.append(firsts, len(hashes))))
+        order = np.lexsort((hashes, owners))
+        owners, hashes = owners[order], hashes[order]
+        first = np.concatenate(([True], (hashes[1:] != hashes[:-1]) | (owners[1:] != owners[:-1])))
+        pairs.append((owners[first], hashes[first]))
+    owners = np.concatenate([one for one, _ in pairs])
+    grams = np.unique(np.concatenate([one for _, one in pairs]), return_inverse=True)[1]
+    return owners, grams, np.bincount(owners, minlength=len(texts))
+
+
+def _common_bits(owners: Integers, grams: Integers, common: NDArray[np.bool_], count: int) -> Hashes:
+    """A row of 64-bit words for each text, with a bit for each common gram."""
+    numbers = np.cumsum(common) - 1
+    bits = np.zeros((count, max(1, -(-int(common.sum()) // 64))), dtype=np.uint64)
+    kept = common[grams]
+    bit = numbers[grams[kept]]
+    np.bitwise_or.at(bits, (owners[kept], bit // 64), np.uint64(1) << (bit % 64).astype(np.uint64))
+    return bits
+
+
+class _RareLists:
+    """For each rare gram the texts that have it, and for each text its rare grams."""
+
+    def __init__(self, owners: Integers, grams: Integers, rare: NDArray[np.bool_]) -> None:
+        kept = rare[grams]
+        owners, grams = owners[kept], grams[kept]
+        order = np.lexsort((owners, grams))
+        self.members = owners[order]
+        self.starts = np.searchsorted(grams[order], np.arange(len(rare) + 1))
+        order = np.argsort(owners, kind="stable")
+        self.grams, self.ends = grams[order], np.cumsum(np.bincount(owners))
+
+    def sharers(self, place: int) -> Integers:
+        """The texts that share a rare gram with the one at `place`, once for each gram; itself among them."""
+        if place >= len(self.ends):
+            return self.members[:0]
+        grams = self.grams[self.ends[place - 1] if place else 0 : self.ends[place]]
+        starts, sizes = self.starts[grams], self.starts[grams + 1] - self.starts[grams]
+        within = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        return self.members[np.repeat(starts, sizes) + within]
 
 
 def _candidates(signatures: Hashes) -> Iterator[tuple[Integers, Integers]]:

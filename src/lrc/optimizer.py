@@ -12,15 +12,22 @@ from peft.optimizers import create_loraplus_optimizer
 from lrc.errors import RecipeError
 
 
-def loraplus(trainer: Any, ratio: float) -> torch.optim.Optimizer:
+def loraplus(trainer: Any, ratio: float, embedding: float | None = None) -> torch.optim.Optimizer:
     """The trainer's optimizer with B learning faster than A (LoRA+, Hayou et al. 2024).
 
     Args:
         trainer: a transformers Trainer of a PEFT model.
         ratio: the learning rate of B over that of A.
+        embedding: the learning rate of both matrices of LoRA on embeddings; None takes that of A, as without LoRA+.
+            PEFT's own default is 1e-6, whatever the recipe's rate is.
     """
     kind, settings = trainer.get_optimizer_cls_and_kwargs(trainer.args, trainer.model)
-    settings |= {"weight_decay": trainer.args.weight_decay, "loraplus_lr_ratio": ratio}
+    settings |= {
+        "loraplus_lr_ratio": ratio,
+        "loraplus_lr_embedding": trainer.args.learning_rate if embedding is None else embedding,
+        # PEFT sets it group by group, and passes over the optimizer's own.
+        "loraplus_weight_decay": trainer.args.weight_decay,
+    }
     made: torch.optim.Optimizer = create_loraplus_optimizer(trainer.model, kind, **settings)
     return made
 

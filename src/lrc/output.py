@@ -57,7 +57,7 @@ def new_file(path: Path, *, force: bool = False) -> Iterator[Path]:
         stale = left_behind(path.parent, path.name)
         with claimed(path) as temporary, _told(path, temporary):
             yield temporary
-            temporary.chmod(0o666 & ~_umask())
+            open_to_all(temporary)
             flush(temporary)
             refuse_existing(path, force=force)  # it may have come meanwhile
             temporary.replace(path)
@@ -96,7 +96,9 @@ def new_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
 
 def flush(path: Path) -> None:
     """Have the operating system put a file's bytes, or a folder's names, on the disk."""
-    handle = os.open(path, os.O_RDONLY)
+    if os.name == "nt" and path.is_dir():
+        return  # Windows opens none
+    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
@@ -123,6 +125,11 @@ def _put_back(stale: list[Path], path: Path) -> None:
     for part in stale:
         if (part / _REPLACED).exists() and not os.path.lexists(path):
             (part / _REPLACED).rename(path)
+
+
+def open_to_all(file: Path) -> None:
+    """Give a file the mode that the user's new files have; some libraries write what their owner alone may read."""
+    file.chmod(0o666 & ~_umask())
 
 
 def _umask() -> int:

@@ -23,6 +23,7 @@ WORKBOOK = "xl/workbook.xml"
 
 Start = Callable[[str, dict[str, str]], None]  # (element's name without prefix, attributes)
 Text = Callable[[str], None]
+End = Callable[[str], None]  # element's name without prefix
 Plain = Callable[[bytes], bool]
 _CHUNK = 1 << 17
 _MAX_UNIT = 4 << 20  # bytes
@@ -30,19 +31,23 @@ _OLE = bytes.fromhex("D0CF11E0A1B11AE1")  # compound files: old .xls, and encryp
 
 
 @contextmanager
-def open_package(path: Path) -> Iterator[ZipFile]:
+def open_package(path: Path, main: str = WORKBOOK) -> Iterator[ZipFile]:
     """Open a workbook whose sizes, kind and document types have been checked.
 
+    Args:
+        main: the part that makes it what its name says.
+
     Raises:
-        DataError: not an .xlsx workbook, encrypted, damaged, hostile, or too big once unpacked.
+        DataError: not such a workbook, encrypted, damaged, hostile, or too big once unpacked.
     """
     with path.open("rb") as file:
         _refuse_other_formats(path, file)
         try:
             with ZipFile(file) as package:
                 _refuse_bombs(path, package.infolist())
-                if find_part(package, WORKBOOK) is None:
-                    raise DataError(f"{path.name}: a zip file, but not a workbook; save it as .xlsx")
+                if find_part(package, main) is None:
+                    what = f"a zip file, but not {_article(path)} workbook"
+                    raise DataError(f"{path.name}: {what}; save it as .xlsx, and name it so")
                 for part in package.namelist():
                     if part.lower().endswith((".xml", ".rels")):
                         _read_prolog(package, part)
@@ -63,6 +68,7 @@ def parse(
     text: Text | None = None,
     plain: Plain | None = None,
     unit: bytes = b"",
+    end: End | None = None,
 ) -> None:
     """Stream one XML part, where there is one of this name, through a parser that knows no entities.
 
@@ -72,6 +78,7 @@ def parse(
         plain: asked for every run of whole units whether it has dealt with their bytes already; if so, they are not
             parsed, since a call for every element is slow. That they are well-formed is then for others to see.
         unit: the end tag of a unit.
+        end: called for every element that ends.
 
     Raises:
         DataError: the part has a document type declaration or is not well-formed.
@@ -82,6 +89,8 @@ def parse(
     parser = _parser(package, part)
     parser.buffer_text = True
     begin = None if start is None else _without_prefix(start)
+    if end is not None:
+        parser.EndElementHandler = lambda name: end(name[name.find(":") + 1 :])
     ordinary, head = plain is not None, True
     try:
         for piece in _pieces(package, part, unit):
@@ -157,9 +166,13 @@ def _refuse_other_formats(path: Path, file: BinaryIO) -> None:
             else f"{path.name}: an old Excel file (.xls); open it in a spreadsheet and save it as .xlsx"
         )
     if not head.startswith(b"PK"):
-        what = "empty" if not head else "not an .xlsx workbook"
+        what = "empty" if not head else f"not {_article(path)} workbook"
         raise DataError(f"{path.name}: {what}; save the sheet as .xlsx, or as .csv in UTF-8")
     file.seek(0)
+
+
+def _article(path: Path) -> str:
+    return f"an {path.suffix.lower()}"
 
 
 def _refuse_bombs(path: Path, parts: list[ZipInfo]) -> None:

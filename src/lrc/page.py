@@ -12,6 +12,7 @@ from typing import Any
 import gradio as gr
 from fastapi import FastAPI
 
+from lrc.calibration import is_guess
 from lrc.errors import LrcError
 from lrc.fragments import findings, fragment
 from lrc.labels import PREFIX, Language, preferred, translations
@@ -175,6 +176,7 @@ def _asker(trial: Trial) -> Callable[..., str]:
             votes=len(option_orders(asked, trial.scorer.votes)),
             orders=orders,
             fixed=listed,
+            guess=is_guess(scores.probabilities, len(asked.choosable)),
         )
 
     return ask

@@ -15,10 +15,10 @@ from trl.trainer.utils import get_quantization_config
 from lrc.corpus import Drawing, join, read_corpus
 from lrc.dtypes import device_type
 from lrc.errors import ModelError
-from lrc.footprint import Planner, read_memory
+from lrc.footprint import Planner
 from lrc.ingredients import adapter_of, settle_length
 from lrc.likelihood import row_budget
-from lrc.memory import available_memory
+from lrc.memory import available_memory, read_memory
 from lrc.models import load_config, load_tokenizer
 from lrc.outlook import Memory, Preview, Tokens, document, show
 from lrc.precision import Precision, settle_precision
@@ -115,6 +115,8 @@ def _tokens(recipe: Recipe, topology: Topology, row_tokens: int, count: int, *, 
         say(f"{error}; no token figures without it")
         return None
     prompt = Prompt(tokenizer, data.template, data.answer_style, data.list_options)
+    for note in prompt.notes:
+        say(note)
     read = partial(
         read_corpus,
         prompt=prompt,

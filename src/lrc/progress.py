@@ -7,12 +7,14 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from io import TextIOWrapper
+from typing import Any, Protocol
 
 SECONDS_BETWEEN_LINES = 5.0
 # Set by `lrc --quiet` for the processes that a verb starts.
 QUIET = "LRC_QUIET"
 _quiet = os.environ.get(QUIET) == "1"
+_shown: Any = None  # the bars on the terminal
 
 
 class Advance(Protocol):
@@ -25,6 +27,13 @@ def silence() -> None:
     """Show no progress from here on (`--quiet`, and every process but the first)."""
     global _quiet
     _quiet = True
+
+
+def escape_what_is_not_encodable() -> None:
+    """Have a terminal that knows no Chinese, or not all of it, get escapes rather than an exception."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def say(line: str) -> None:
@@ -50,19 +59,8 @@ def track(stage: str, total: int, unit: str = "questions", *, before: int = 0) -
 
 
 def _bar(stage: str, total: int, unit: str, before: int) -> Iterator[Advance]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn(unit),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(stage, total=total, completed=before, rate="")
+    with _bars() as bar:
+        task = bar.add_task(stage, total=total, completed=before, unit=unit, rate="")
         start = time.monotonic()
         count = 0
 
@@ -72,6 +70,33 @@ def _bar(stage: str, total: int, unit: str, before: int) -> Iterator[Advance]:
             bar.update(task, advance=done, rate=f"{count / max(time.monotonic() - start, 1e-6):.1f}/s")
 
         yield advance
+        if len(bar.task_ids) > 1:  # within another stage, whose bar goes on
+            bar.remove_task(task)
+
+
+@contextmanager
+def _bars() -> Iterator[Any]:
+    """The bars on the terminal; a stage within another adds its own, since older versions of rich show one set only."""
+    global _shown
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    if _shown is not None:
+        yield _shown
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[unit]}"),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as _shown:
+        try:
+            yield _shown
+        finally:
+            _shown = None
 
 
 def _lines(stage: str, total: int, unit: str, before: int) -> Iterator[Advance]:

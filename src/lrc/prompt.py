@@ -8,13 +8,13 @@ and the control tokens of a chat template are those that the template wrote.
 from __future__ import annotations
 
 import re
-from copy import copy
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from lrc.alpaca import Record, with_question
+from lrc.chat import DATE, Chat
 from lrc.errors import DataError, RecipeError
 from lrc.layouts import one_line, write_input, write_unlisted
 from lrc.questions import MAX_OPTIONS, Question
@@ -50,13 +50,22 @@ class Prompt:
         answer_style: `digit`, the completion is the option's number; `text`, it is the option's text; `judge`, each
             option stands in a prompt of its own that asks whether it is right, and the completion is 是 or 否.
         list_options: whether the prompt lists the options; None does as `run.lists_options` says.
+        today: the date that a chat template prints; see `chat.Chat`.
 
     Raises:
-        RecipeError: an unknown template or style, digits without a list of options, `chat` without a chat template, or
-            judging with a tokenizer that does not tell 是 from 否 by one token.
+        RecipeError: an unknown template or style, digits without a list of options, `chat` without a chat template or
+            with one that does not do what it should, or judging with a tokenizer that does not tell 是 from 否 by one
+            token.
     """
 
-    def __init__(self, tokenizer: Any, template: str, answer_style: str, list_options: bool | None = None) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        template: str,
+        answer_style: str,
+        list_options: bool | None = None,
+        today: str = "",
+    ) -> None:
         if template not in TEMPLATES:
             raise RecipeError(f"template is {template!r}, expected one of {', '.join(TEMPLATES)}")
         if answer_style not in STYLES:
@@ -70,12 +79,22 @@ class Prompt:
             raise RecipeError("template is chat, but the tokenizer has no chat template; choose alpaca or plain")
         self.tokenizer, self.template, self.answer_style = tokenizer, template, answer_style
         self.bos = _bos(tokenizer)
-        self.end = _end(tokenizer, template)
         self.control = _unmarked_control(tokenizer)
-        self.chat = copy(tokenizer)  # so that the tokenizer is saved as it came
-        self.chat.chat_control_tokens = self.control
-        self.digits = [self.encode(str(number)) for number in range(1, MAX_OPTIONS + 1)]
+        self.chat = Chat(tokenizer, self.control, today or DATE) if template == "chat" else None
+        self.end = self.chat.end if self.chat else _end(tokenizer)
+        self.lead = self.chat.lead if self.chat else ""  # between prompt and answer
+        self.digits = [self.encode(f"{self.lead}{number}") for number in range(1, MAX_OPTIONS + 1)]
         self.verdicts = self._verdicts() if answer_style == "judge" else ([], [])
+
+    @property
+    def today(self) -> str:
+        """The date that a chat template prints; empty for the other templates."""
+        return self.chat.today.isoformat() if self.chat else ""
+
+    @property
+    def notes(self) -> list[str]:
+        """What was decided for the tokenizer's own template, a line each."""
+        return self.chat.notes if self.chat else []
 
     def sequence(self, record: Record) -> TokenSequence:
         """The prompt, the right answer and the end token: what is trained; where options are judged, the right one's.
@@ -142,17 +161,16 @@ class Prompt:
         Args:
             judged: in judge style, the number of the option that is asked about.
         """
-        text = self.text(record, judged)
-        if self.template != "chat":
+        text = self._content(record, judged)
+        if self.chat is None:
             return [*self.bos, *self.encode(text)]
-        ids = self.chat.apply_chat_template(
-            [{"role": "user", "content": text}],
-            add_generation_prompt=True,
-            sanitize_control_tokens=True,
-            enable_thinking=False,
-            return_dict=False,
-        )
+        ids = self.chat.prompt(text)
         return ids if not self.bos or ids[:1] == self.bos else [*self.bos, *ids]
+
+    def text(self, record: Record, judged: int | None = None) -> str:
+        """The same as text, without the BOS that the tokenizer adds."""
+        text = self._content(record, judged)
+        return text if self.chat is None else self.chat.text(text)
 
     def encode(self, text: str) -> list[int]:
         """The ids of plain text: no token is added and none is read out of the text."""
@@ -164,12 +182,12 @@ class Prompt:
     def boundary_merges(self, record: Record) -> bool:
         """Whether tokenizing prompt and answer in one piece would give other ids than tokenizing them apart."""
         judged = 1 if self.answer_style == "judge" else None
-        text, first = self.text(record, judged), question_of(record).options[0]
+        text, first = self._content(record, judged), question_of(record).options[0]
         answer = {"digit": "1", "text": first, "judge": VERDICTS[0]}[self.answer_style]
         return self.template != "chat" and self.encode(text + answer) != self.encode(text) + self.encode(answer)
 
-    def text(self, record: Record, judged: int | None = None) -> str:
-        """What `prompt` tokenizes; with the chat template, the content of the user's turn."""
+    def _content(self, record: Record, judged: int | None = None) -> str:
+        """The text of a prompt; of a chat, that of the user's turn."""
         instruction, body = self._texts(record, judged)
         return TEMPLATES[self.template].format_map({"instruction": instruction, "input": body})
 
@@ -199,7 +217,7 @@ class Prompt:
         Raises:
             RecipeError: there is none.
         """
-        right, wrong = map(self.encode, VERDICTS)
+        right, wrong = (self.encode(self.lead + verdict) for verdict in VERDICTS)
         differ = common_prefix(np.array(right), np.array(wrong))
         if differ >= min(len(right), len(wrong)):
             raise RecipeError(
@@ -214,14 +232,15 @@ class Prompt:
             answer = None if number is None else record.question.options[number - 1]
         if answer is None:
             raise DataError(f"record {record.id}: has no answer to train on; give `output`")
-        return self._joined(prompt, [*self.encode(answer), self.end])
+        return self._joined(prompt, [*self.encode(self.lead + answer), self.end])
 
     def _completions(self, question: Question) -> list[list[int]]:
         """The ids of each option that can be chosen, as they follow the prompt."""
         if self.answer_style == "digit":
             return [self.digits[number - 1] for number in question.choosable]
         # An option is blank here only where all are: its number stands for it.
-        return [self.encode(question.options[number - 1] or str(number)) for number in question.choosable]
+        texts = [question.options[number - 1] or str(number) for number in question.choosable]
+        return [self.encode(self.lead + text) for text in texts]
 
     def _joined(self, prompt: list[int], completion: list[int]) -> TokenSequence:
         return TokenSequence(np.array(prompt + completion, dtype=np.int64), len(prompt))
@@ -296,18 +315,8 @@ def _without_added_tokens(backend: Any, text: str) -> list[int]:
     return [token.id for piece in pieces for token in backend.model.tokenize(piece)]
 
 
-def _end(tokenizer: Any, template: str) -> int:
-    """The token that ends an answer: what the chat template writes after the assistant's turn, else EOS."""
-    if template == "chat":
-        turns = [{"role": "user", "content": "問"}, {"role": "assistant", "content": "答"}]
-        answered = tokenizer.apply_chat_template(turns, enable_thinking=False, return_dict=False)
-        ends = {tokenizer.eos_token_id, *(i for i, t in tokenizer.added_tokens_decoder.items() if t.special)}
-        after = answered[_last(answered, tokenizer("答", add_special_tokens=False)["input_ids"][-1]) :]
-        return next((token for token in after if token in ends), tokenizer.eos_token_id)
+def _end(tokenizer: Any) -> int:
+    """The token that ends an answer."""
     if tokenizer.eos_token_id is None:
         raise RecipeError("the tokenizer has no EOS token; an answer could not end")
     return int(tokenizer.eos_token_id)
-
-
-def _last(ids: list[int], token: int) -> int:
-    return len(ids) - 1 - ids[::-1].index(token) if token in ids else 0

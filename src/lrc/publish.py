@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lrc.hub import CARD, publish_folder, staged
+from lrc.card import CARD
+from lrc.hub import publish_folder, staged
 from lrc.memory import size
 
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import Field, dataclass, fields
+from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any
 
-from lrc.bounds import ANY, BOUNDS, Bounds
 from lrc.dtypes import settle
 from lrc.errors import RecipeError
+from lrc.overrides import parse_overrides
+from lrc.rules import JUDGED_UPSTREAM, broken_rules
+from lrc.schema import Schema, installed_schema, is_exact, shipped_schema
 from lrc.strictyaml import Mapping, read_mapping, refuse_tokens
-from lrc.values import fault, fits, takes_list, takes_text
+from lrc.synonyms import cure
+from lrc.values import fits, takes_list, takes_text
 
 if TYPE_CHECKING:
     from lrc.arguments import AdapterArguments, DataArguments, ModelArguments, TrainingArguments
@@ -28,24 +31,9 @@ REQUIRED = {
 NAMES = ("validation_file", "soft_labels", "model_revision", "resume_from_checkpoint")
 COMMAND_LINE = "command line"
 SECRETS = ("hub_token", "push_to_hub_token", "hf_token", "token", "use_auth_token")
-# Keys that older recipes have, and what became of them upstream.
-GONE = {
-    "env": "set environment variables where the run is started",
-    "warmup_ratio": "write warmup_steps: a value below 1 is a ratio",
-    "max_seq_length": "it is now max_length",
-    "torch_dtype": "it is now dtype",
-    "bnb_4bit_compute_dtype": "4-bit weights are computed with in dtype; remove it",
-    "bnb_4bit_use_double_quant": "it is use_bnb_nested_quant",
-    "tokenizer_name": "the base model's own tokenizer is used; remove it",
-    "tokenizer_name_or_path": "the base model's own tokenizer is used; remove it",
-    "save_safetensors": "nothing else is saved; remove it",
-    "logging_dir": "trackers have their own places; remove it",
-    "evaluation_strategy": "it is now eval_strategy",
-    "group_by_length": "packed trees leave nothing to pad; remove it",
-    "no_cuda": "it is now use_cpu",
-    "target_modules": "it is lora_target_modules",
-    "modules_to_save": "it is lora_modules_to_save",
-}
+_TOLD_WITH_CARD = 4  # shipped files that a name may stand for, each told with what it is for
+# What is read by other verbs, and taken for a recipe by mistake.
+TABLES = (".xlsx", ".xlsm", ".xls", ".xlsb", ".ods", ".csv", ".tsv", ".jsonl")
 
 
 @dataclass(frozen=True)
@@ -72,9 +60,53 @@ def load_recipe(path: Path | None, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         RecipeError: whatever is wrong in the file or the overrides, a line each.
     """
-    for word in overrides:
-        refuse_tokens("command line", word)
-    return resolve(read_mapping(path) if path else Mapping("command line", {}, {}), overrides, path)
+    return resolve(read_recipe(path), overrides, path)
+
+
+def check_recipe(path: Path | None, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Look for what is wrong in a recipe, as `load_recipe` does, without importing torch where that is not needed.
+
+    Returns:
+        The keys in the file and on the command line.
+
+    Raises:
+        RecipeError: whatever is wrong, a line each.
+    """
+    given = read_given(path, overrides)
+    judged = [key for key in JUDGED_UPSTREAM if given.get(key) not in (None, "none", [], ["none"])]
+    return load_recipe(path, overrides).given if judged or not is_exact() else given
+
+
+def read_given(path: Path | None, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Read the keys of file and command line, check them without torch, and leave the rest to upstream.
+
+    Raises:
+        RecipeError: whatever is wrong, a line each.
+    """
+    return _given(read_recipe(path), overrides)
+
+
+def read_recipe(path: Path | None) -> Mapping:
+    """Read a recipe's YAML, and check none of its keys.
+
+    Raises:
+        RecipeError: it is no mapping; data, where it is taken for a recipe.
+    """
+    if path is None:
+        return Mapping(COMMAND_LINE, {}, {})
+    if _is_data(path):
+        raise RecipeError(
+            f"{path}: is data, not a recipe; give a YAML file or the name of a shipped recipe, and the data that "
+            "`lrc convert` wrote as --train_file"
+        )
+    return read_mapping(path)
+
+
+def _is_data(path: Path) -> bool:
+    if path.suffix.lower() != ".json" or not path.is_file():
+        return path.suffix.lower() in TABLES and path.is_file()
+    with path.open("rb") as file:
+        return file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
 
 
 def resolve(file: Mapping, overrides: Sequence[str] = (), path: Path | None = None) -> Recipe:
@@ -83,14 +115,29 @@ def resolve(file: Mapping, overrides: Sequence[str] = (), path: Path | None = No
     Raises:
         RecipeError: whatever is wrong, a line each.
     """
-    _refuse_secrets(file, overrides)
+    given = _given(file, overrides)
     # From here on it takes seconds: TRL brings transformers and PEFT with it.
-    from lrc.arguments import AdapterArguments, DataArguments, ModelArguments, TrainingArguments
-    from lrc.overrides import parse_overrides
+    from lrc.arguments import CLASSES
 
-    classes = (DataArguments, TrainingArguments, ModelArguments, AdapterArguments)
-    known = _known_keys(classes)
-    overriding, strangers = parse_overrides(overrides, classes)
+    data, training, model, adapter = _build(CLASSES, settle(given), file.name)
+    return Recipe(path, data, training, model, adapter, given)
+
+
+def _given(file: Mapping, overrides: Sequence[str]) -> dict[str, Any]:
+    """The keys and values of file and command line together, once nothing is wrong with them."""
+    for word in overrides:
+        refuse_tokens(COMMAND_LINE, word)
+    _refuse_secrets(file, overrides)
+    try:
+        return _checked(file, overrides, shipped_schema())
+    except RecipeError:
+        if is_exact():
+            raise
+    return _checked(file, overrides, installed_schema())
+
+
+def _checked(file: Mapping, overrides: Sequence[str], known: Schema) -> dict[str, Any]:
+    overriding, strangers = parse_overrides(overrides, known)
     from_file = {key: _as_list(value, known[key].hint) if key in known else value for key, value in file.values.items()}
     given = {**from_file, **overriding}
     missing = [key for key in REQUIRED if _is_blank(given.get(key))]
@@ -99,18 +146,17 @@ def resolve(file: Mapping, overrides: Sequence[str] = (), path: Path | None = No
     findings += _findings(on_command_line, known, lambda key: COMMAND_LINE)
     places = {key: COMMAND_LINE if key in overriding else file.place(key) for key in missing}
     findings += [f"{place}: {key} is missing; give {REQUIRED[key]}" for key, place in places.items()]
-    findings += [f"{file.name}: {text}" for text in _contradictions(given)]
+    if not findings:
+        values = {key: known[key].default for key in known} | given
+        findings = [f"{file.name}: {text}" for text in broken_rules(values)]
     if findings:
         raise RecipeError(*findings)
-    data, training, model, adapter = _build(classes, settle(given), file.name)
-    return Recipe(path, data, training, model, adapter, given)
+    return given
 
 
 def takes_whole_numbers_only(key: str) -> bool:
     """Whether a recipe's key takes whole numbers and no others; false for a key that is none of a recipe's."""
-    from lrc.arguments import AdapterArguments, DataArguments, ModelArguments, TrainingArguments
-
-    known = _known_keys((DataArguments, TrainingArguments, ModelArguments, AdapterArguments)).get(key)
+    known = installed_schema().get(key)
     return known is not None and fits(1, known.hint) and not fits(0.5, known.hint)
 
 
@@ -146,32 +192,33 @@ def _find(name: str, kind: str, folder: str) -> Path:
     root = Path(str(files(f"lrc.{folder}")))
     shipped = {file.relative_to(root).with_suffix("").as_posix(): file for file in sorted(root.rglob("*.yaml"))}
     # The paths in the documentation hold in a clone only; the names in them hold wherever lrc is installed.
-    short = name.removeprefix(f"{folder}/").removesuffix(".yaml")
+    short = name.replace("\\", "/").removeprefix(f"{folder}/").removesuffix(".yaml").rstrip("/")
     if short in shipped:
         return shipped[short]
-    near = get_close_matches(short, shipped, n=1)
-    cure = f"did you mean {near[0]!r}?" if near else f"give a YAML file, or one of {', '.join(shipped)}"
-    raise RecipeError(f"{name}: no such {kind}; {cure}")
+    near = _alike(short, shipped)
+    if not 0 < len(near) <= _TOLD_WITH_CARD:
+        raise RecipeError(f"{name}: no such {kind}; give a YAML file, or one of {', '.join(near or shipped)}")
+    named = [repr(one) if len(near) == 1 else f"{one!r} ({_about(shipped[one])})" for one in near]
+    raise RecipeError(f"{name}: no such {kind}; did you mean {' or '.join(named)}?")
 
 
-@dataclass(frozen=True)
-class _Key:
-    """One key of a recipe: what its field takes."""
+def _alike(name: str, shipped: Sequence[str] | dict[str, Path]) -> list[str]:
+    """The shipped ones that a name stands for in part, else the one that it resembles."""
+    words = name.lower().replace("_", "-")
+    parts = {one: one.lower().replace("_", "-").replace("/", "-").split("-") for one in shipped}
+    whole = [one for one in shipped if one.startswith(f"{name.lower()}/")]
+    holding = [one for one, split in parts.items() if set(words.split("-")) <= set(split)]
+    # The plainest first: one GPU before several.
+    holding.sort(key=lambda one: ("multi" in one, len(parts[one])))
+    return whole or holding or get_close_matches(name, list(shipped), n=1)
 
-    hint: Any
-    choices: Sequence[Any] | None
-    bounds: Bounds
 
-    def fault(self, value: Any) -> str | None:
-        return fault(value, self.hint, self.choices, self.bounds)
-
-
-def _known_keys(classes: Sequence[type]) -> dict[str, _Key]:
-    def key(field: Field[Any], hint: Any) -> _Key:
-        return _Key(hint, field.metadata.get("choices"), BOUNDS.get(field.name, ANY))
-
-    hints = {cls: get_type_hints(cls) for cls in classes}
-    return {f.name: key(f, hints[cls][f.name]) for cls in classes for f in fields(cls) if f.init}
+def _about(path: Path) -> str:
+    """The first sentence of a shipped file, which says what it is for."""
+    first = path.read_text(encoding="utf-8").partition("\n\n")[0].replace("\n# ", " ").removeprefix("# ")
+    for end in (". ", ": ", "; ", ", made"):
+        first = first.partition(end)[0]
+    return first.splitlines()[0].rstrip(".")
 
 
 def _refuse_secrets(file: Mapping, overrides: Sequence[str]) -> None:
@@ -183,8 +230,8 @@ def _refuse_secrets(file: Mapping, overrides: Sequence[str]) -> None:
         raise RecipeError(*findings)
 
 
-def _findings(values: dict[str, Any], known: dict[str, _Key], place: Callable[[str], str]) -> list[str]:
-    unknown = [f"{place(key)}: {_unknown(key, known)}" for key in values if key not in known]
+def _findings(values: dict[str, Any], known: Schema, place: Callable[[str], str]) -> list[str]:
+    unknown = [f"{place(key)}: unknown key {key!r}; {cure(key, known)}" for key in values if key not in known]
     faults = {key: known[key].fault(value) for key, value in values.items() if key in known}
     blank = [key for key in NAMES if values.get(key) is not None and _is_blank(values[key])]
     faults |= dict.fromkeys(blank, "is empty; give one, or remove it")
@@ -196,30 +243,9 @@ def _without(values: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
 
 
 def _is_blank(value: Any) -> bool:
+    if isinstance(value, list):
+        return not value or any(map(_is_blank, value))
     return value is None or (isinstance(value, str) and not value.strip())
-
-
-def _contradictions(given: dict[str, Any]) -> list[str]:
-    """Keys that are right by themselves and do not go together, where they are of different parts of a recipe."""
-    found = []
-    if given.get("fp16") is True and given.get("bf16") is True:
-        found.append("fp16 and bf16 are both true; keep one")
-    start = str(given.get("init_lora_weights"))
-    if start.startswith("pissa"):
-        bits = [key for key in ("load_in_4bit", "load_in_8bit") if given.get(key) is True]
-        found += [f"init_lora_weights is {start}, which changes the base that {key} freezes; keep one" for key in bits]
-        if given.get("use_dora") is True:
-            found.append(f"init_lora_weights is {start}, and use_dora is true; what both learn has no LoRA, keep one")
-        if given.get("use_rslora") is True and (given.get("rank_pattern") or given.get("alpha_pattern")):
-            found.append(f"init_lora_weights is {start}, and use_rslora goes with no pattern then; remove one of them")
-    return found
-
-
-def _unknown(key: str, known: dict[str, _Key]) -> str:
-    if key in GONE:
-        return f"unknown key {key!r}; {GONE[key]}"
-    near = get_close_matches(key, known, n=1)
-    return f"unknown key {key!r}; " + (f"did you mean {near[0]!r}?" if near else "remove it")
 
 
 def _as_list(value: Any, hint: Any) -> Any:

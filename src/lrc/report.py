@@ -14,7 +14,8 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from lrc.calibration import calibration_error, reliability
+from lrc.asking import CONFIG
+from lrc.calibration import at_bound, calibration_error, is_guess, reliability
 from lrc.charts import Line, by_group, over_steps, reliability_diagram
 from lrc.curves import Curve, Curves, Point, read_curves
 from lrc.errors import DataError
@@ -46,6 +47,8 @@ def report(run_dir: Path, *, output: Path | None = None, force: bool = False) ->
     output = output or run_dir / "report.html"
     refuse_existing(output, force=force)
     run = _run(run_dir)
+    if (run_dir / CONFIG).is_file() and not (run_dir / METRICS_FILE).is_file():
+        raise DataError(f"{run_dir}: is a merged model, no run; give the output_dir of the training that it is from")
     curves, outcomes = read_curves(run_dir / METRICS_FILE), read_outcomes(run_dir / OUTCOMES_FILE)
     page = render(run_dir.resolve().name, run, curves, outcomes)
     with new_file(output, force=force) as temporary:
@@ -73,6 +76,8 @@ def render(name: str, run: Run, curves: Curves, outcomes: Sequence[Outcome]) -> 
         # The page runs this script and no other, whatever a passage may hold.
         "script_hash": b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         "recipe": _recipe(run),
+        "temperature": run.temperature,
+        "temperature_bound": at_bound(run.temperature),
         "data": [part | {"role": role, "name": scrub(part.get("name", ""), "file")} for role, part in run.data.items()],
     }
     answers = _answers(outcomes)
@@ -128,7 +133,7 @@ def _training(curves: Curves, baselines: Mapping[str, Figures]) -> dict[str, Any
 def _answers(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """Figures and charts about the answers to the validation questions; None and empty without outcomes."""
     wrong = sorted((one for one in outcomes if not one.right), key=lambda one: one.hope)
-    shown = {"wrong": len(wrong), "mistakes": wrong[:MISTAKES]}
+    shown = {"wrong": len(wrong), "mistakes": wrong[:MISTAKES], "is_guess": is_guess}
     if not outcomes:
         return shown | {"overall": None, "verdict": None, "baselines": {}}
     predictions, answers = [one.prediction for one in outcomes], [one.answer for one in outcomes]
@@ -140,6 +145,7 @@ def _answers(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     return shown | {
         "overall": verdict.figures,
         "verdict": verdict,
+        "guesses": sum(is_guess(one.probabilities, len(one.question.choosable)) for one in outcomes),
         "baselines": verdict.baselines,
         "size": max(len(question.options) for question in questions),
         "confusion": confusion(predictions, answers),

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from typing import NamedTuple
 
 from lrc.cleaning import clean, is_clean
-from lrc.enumeration import TAKEN_OFF, without_enumeration
+from lrc.enumeration import LEFT, TAKEN_OFF, take_off
 from lrc.errors import DataError
 from lrc.findings import Finding, Level
-from lrc.headers import Columns, find_columns
+from lrc.headers import LOOKED_AT, Columns, find_header, repeats
 from lrc.tables import WHOLE_ROW, Note, Table, TableRow
 
 _REPAIRED = {
@@ -21,6 +23,23 @@ _REPAIRED = {
     "zero-width": "had zero-width characters; they were taken out",
     "white-space": "had white space at its ends; it was taken off",
 }
+# 同上, 同前一篇, 承上題, 〃: the passage of the row above.
+_DITTO = re.compile(
+    r"[\s(（「\[【]*(?:[同如承仝](?:上|前)(?:一?[題题文篇段列行格]|文章|短文)?|〃|″|〞|[\"＂”]{1,2}"
+    r"|ditto|same as above|↑)[\s)）」\]】。.]*",
+    re.I,
+)
+_LONGEST_DITTO = 16
+# What stands below a table: a sum, who made it, where it is from.
+_FOOTER = re.compile(
+    r"\W*(?:合計|合计|總計|总计|小計|小计|共計|共计|總數|总数|平均|共\s*\d+|備註|备注|附註|註|说明|說明|製表|制表|命題|命题|出題"
+    r"|出處|出处|資料來源|资料来源|以上|本頁|本页|完$|total|sum|average|count|notes?\b|source|end\b)",
+    re.I,
+)
+_LONGEST_FOOTER = 60  # characters; a passage is longer
+
+# An answer as it is written: 3, (B), 選項2, ②, 丙.
+_ANSWER = re.compile(r"[\s(（\[【]*(?:[選选][項项])?\s*[1-8１-８A-Ha-hＡ-Ｈ甲乙丙丁①-⑧](?:\.0)?[\s)）\]】.]*")
 
 
 class Row(NamedTuple):
@@ -33,6 +52,29 @@ class Row(NamedTuple):
     options: tuple[str, ...]
     answer: str  # as written
 
+    @property
+    def asks(self) -> bool:
+        """Whether there is anything of a question in it."""
+        return bool(self.question or self.answer or any(self.options))
+
+
+@dataclass
+class Unread:
+    """A column that is not read, and what its cells look like."""
+
+    filled: int = 0  # rows with something in it
+    options: int = 0  # of these without an answer, those where it is the text of an option
+    answers: int = 0  # and those where it could be the answer
+    different: set[str] = field(default_factory=set)
+
+    def look(self, text: str, options: Sequence[str]) -> None:
+        """Look at its cell in a row that has no answer."""
+        if text in options:
+            self.options += 1
+        if _ANSWER.fullmatch(text):
+            self.answers += 1
+            self.different.add(text)
+
 
 @dataclass
 class Draft:
@@ -40,9 +82,11 @@ class Draft:
 
     file: str
     columns: Columns
+    header_row: int
     rows: list[Row] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)  # repairs and warnings
     troubles: dict[int, dict[int, Note]] = field(default_factory=dict)  # by row, by column
+    unread: dict[int, Unread] = field(default_factory=dict)  # by column
 
     def header(self, column: int | None) -> str:
         """The header of a column, as written; empty for a row as a whole."""
@@ -54,36 +98,82 @@ class Draft:
         self.findings.append(Finding(level, kind, self.file, f"{header} {text}".strip(), row, header or None))
 
 
-def read_rows(table: Table) -> Draft:
+def read_rows(table: Table, named: Mapping[str, str] | None = None) -> Draft:
     """Read a table to its end, and clean its text.
+
+    Args:
+        named: headers by role, which the user gives.
 
     Raises:
         DataError: no header with the columns it takes, or no rows below it.
     """
     rows = iter(table.rows)
-    header = next((row for row in rows if any(cell.strip() for cell in row.cells)), None)
-    others = f", or choose another sheet with --sheet: {', '.join(table.other_sheets)}" if table.other_sheets else ""
-    if header is None:
-        raise DataError(f"{table.file}: no rows, not even a header; add the questions{others}")
-    draft = Draft(table.file, find_columns(table, header))
+    first = list(islice(rows, LOOKED_AT))
+    header = find_header(table, first, named)
+    columns = header.columns
+    draft = Draft(table.file, columns, header.row, findings=[*table.findings, *header.findings])
+    draft.unread = {column: Unread() for column in range(len(columns.headers)) if column not in columns.used}
+    for column in sorted(table.hidden & set(columns.used)):
+        draft.find("warning", "hidden-column", "is a hidden column; it was read", None, column)
     clean_row = _RowReader(draft)
-    draft.rows = [clean_row(row) for row in _filled(rows, draft)]
+    draft.rows = [clean_row(row) for row in _filled(chain(first[header.used :], rows), draft)]
+    if header.row:  # JSON has no header, and nothing below its objects
+        _drop_footer(draft)
     if not draft.rows:
-        raise DataError(f"{table.file}: no rows below the header in row {header.number}; add the questions{others}")
+        others = (
+            f", or choose another sheet with --sheet: {', '.join(table.other_sheets)}" if table.other_sheets else ""
+        )
+        raise DataError(f"{table.file}: no rows below the header in row {header.row}; add the questions{others}")
+    _take_off_enumeration(draft)
     return draft
 
 
-def _filled(rows: Iterable[TableRow], draft: Draft) -> Iterator[TableRow]:
+def _take_off_enumeration(draft: Draft) -> None:
+    rows = draft.rows
+    found, left = take_off([row.options for row in rows], [row.question for row in rows])
+    for place, bare in found.items():
+        draft.find("repair", "enumeration", TAKEN_OFF, rows[place].number)
+        rows[place] = rows[place]._replace(options=bare)
+    for place in left:
+        draft.find("warning", "enumeration", LEFT, rows[place].number)
+
+
+def _filled(rows: Iterator[TableRow], draft: Draft) -> Iterator[TableRow]:
     """The rows with anything in them; empty ones between them are told, those after the last are nothing."""
     empty: list[int] = []
+    width = len(draft.columns.headers)
     for row in rows:
-        if not row.notes and not any(map(str.strip, row.cells)):
+        if not any(map(str.strip, row.cells)) and all(note.kind == "merged-cell" for note in row.notes.values()):
             empty.append(row.number)
             continue
         for number in empty:
             draft.find("repair", "empty-row", "empty row; passed over", number)
         empty.clear()
+        if len(row.cells) >= width and repeats(draft.columns, row.cells):
+            draft.find("note", "repeated-header", "is a header again; passed over", row.number)
+            continue
         yield row
+
+
+def _drop_footer(draft: Draft) -> None:
+    """Take off the rows at the end that ask nothing and do not look like a question that was begun."""
+    while draft.rows and _is_footer(draft.rows[-1]):
+        row = draft.rows.pop()
+        draft.troubles.pop(row.number, None)
+        text = (
+            row.id or row.passage or row.question or next(filter(None, row.options), "") or "a row beside the columns"
+        )
+        draft.find("note", "footer-row", f"「{text[:20]}」 stands below the questions; passed over", row.number)
+
+
+def _is_footer(row: Row) -> bool:
+    first = row.id or row.passage or row.question
+    if len(row.passage) > _LONGEST_FOOTER or (row.passage and row.question and any(row.options)):
+        return False
+    if first and _FOOTER.match(first):
+        return True
+    # An ID alone is a row whose question is missing: 1004, T-17.
+    return not row.asks and not (row.id.isascii() and row.id)
 
 
 class _RowReader:
@@ -92,8 +182,9 @@ class _RowReader:
     def __init__(self, draft: Draft) -> None:
         columns = draft.columns
         self.draft, self.columns, self.width = draft, columns, len(columns.headers)
-        used = (columns.passage, columns.question, *columns.options, columns.answer, columns.id)
-        self.used = [column for column in used if column is not None]
+        self.used = columns.used
+        self.filling = {columns.passage, *columns.options, columns.id}  # a merged cell of these is as good as copies
+        self.above: Row | None = None
         self.passages: dict[str, str] = {}
         self.texts = {
             (column, kind): f"{columns.headers[column]} {text}"
@@ -114,19 +205,43 @@ class _RowReader:
         name = rest.pop() if self.columns.id is not None else ""
         answer = rest.pop() if self.columns.answer is not None else ""
         options = tuple(rest)
-        if bare := without_enumeration(options):
-            self.draft.find("repair", "enumeration", TAKEN_OFF, row.number)
-            options = bare
+        if len(passage) <= _LONGEST_DITTO and _DITTO.fullmatch(passage):
+            passage = self._as_above(row.number, passage)
+        self._look(cells, options, answer)
         # The questions about one passage share its text in memory.
         passage = self.passages.setdefault(passage, passage)
-        return Row(row.number, name, passage, question, options, answer)
+        self.above = Row(row.number, name, passage, question, options, answer)
+        return self.above
+
+    def _as_above(self, number: int, ditto: str) -> str:
+        """The passage of the row above, which a row says it has as well."""
+        column, above = self.columns.passage, self.above
+        if above is None or not above.passage:
+            text = f"is {ditto}, and no passage stands above; put the passage itself there"
+            self.draft.troubles.setdefault(number, {})[column] = Note("trouble", "ditto-passage", text)
+            return ""
+        text = f"is {ditto}; the passage of row {above.number} was taken"
+        self.draft.find("warning", "ditto-passage", text, number, column)
+        return above.passage
+
+    def _look(self, cells: list[str], options: tuple[str, ...], answer: str) -> None:
+        """Look at the columns that are not read; closely where the row has no answer."""
+        for column, unread in self.draft.unread.items():
+            if text := cells[column].strip():
+                unread.filled += 1
+                if not answer:
+                    unread.look(text, options)
 
     def _note(self, row: TableRow, cells: list[str]) -> list[str]:
         cells = list(cells)
         for column, note in row.notes.items():
             if column not in self.used and column != WHOLE_ROW:
                 continue
-            if note.level == "trouble":
+            if note.shown and column in self.filling:
+                cells[column] = note.shown
+                text = f"{note.text.partition(';')[0]}; its text was taken"
+                self.draft.find("repair", "merged-cell", text, row.number, column)
+            elif note.level == "trouble":
                 self.draft.troubles.setdefault(row.number, {})[column] = note
                 if column != WHOLE_ROW:
                     cells[column] = ""

@@ -7,7 +7,9 @@ fingerprints of base and tokenizer, so that every later verb asks the model the 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,19 @@ TEMPLATES = ("chinese-alpaca-2", "alpaca", "chat", "plain")
 STYLES = ("digit", "text", "judge")
 SCORED_AS_THEY_ARE = {"digit": "digits", "judge": "verdicts"}  # only texts differ in length
 NORMALISATIONS = ("character", "token", "sum")  # what an option's text is scored by; scoring.py divides
-IDENTITY = ("template", "answer_style", "list_options", "recipe", "data", "base")
+_CHECKPOINT = re.compile(r"checkpoint-\d+")
+# Keys that say nothing about what was trained; `resume.MAY_CHANGE` says which others may differ in one run.
+NOT_RECORDED = (
+    *("output_dir", "overwrite_output_dir", "resume_from_checkpoint"),
+    *("row_tokens", "dataset_num_proc", "report_to", "run_name", "project"),
+)
+# What a run holds the checksums of instead of the names.
+FILES = ("train_file", "validation_file", "soft_labels")
+
+
+def train_roles(files: Sequence[str]) -> dict[str, str]:
+    """What a run calls the files that it trains on: the first by the key's name alone."""
+    return {f"train_file {number}" if number > 1 else "train_file": file for number, file in enumerate(files, start=1)}
 
 
 def lists_options(answer_style: str, template: str) -> bool:
@@ -38,27 +52,16 @@ class Run:
     recipe: dict[str, Any] = field(default_factory=dict)  # every key that the recipe or the command line gave
     data: dict[str, Any] = field(default_factory=dict)  # file name, sha256 and number of questions by role
     base: dict[str, Any] = field(default_factory=dict)  # name, revision and fingerprints, see fingerprint.py
+    tokenizer: dict[str, Any] = field(default_factory=dict)  # the sha256 of all that it saves of itself
     versions: dict[str, str] = field(default_factory=dict)
+    origin: dict[str, Any] = field(default_factory=dict)  # the checkpoint of another folder that it went on from
     finished: bool = False
+    step: int = 0  # after which the weights in the folder were saved; 0 until there are any
     # What the validation questions decided once training was done.
     score_normalisation: str = "character"
     temperature: float = 1.0
-
-    def same_as(self, other: Run) -> bool:
-        """Whether the two are the same recipe on the same data and base."""
-        return not self.difference(other)
-
-    def difference(self, other: Run) -> str:
-        """What the other run has otherwise, as names; empty for the same run."""
-        mine, theirs = asdict(self), asdict(other)
-        changed = []
-        for part in IDENTITY:
-            if isinstance(mine[part], dict):
-                keys = sorted(mine[part].keys() | theirs[part].keys())
-                changed += [f"{part} {key}" for key in keys if mine[part].get(key) != theirs[part].get(key)]
-            elif mine[part] != theirs[part]:
-                changed.append(part)
-        return ", ".join(changed)
+    validation: dict[str, Any] = field(default_factory=dict)  # accuracy on them, see summary.validation_figures
+    chat_date: str = ""  # what a chat template prints for today; empty where it is none or the run is an older one's
 
     def write(self, path: Path) -> None:
         """Write the run to a file, with sorted keys, so that equal runs give equal bytes."""
@@ -72,10 +75,20 @@ _LIKE = Run("", "", True)  # every field of a run file has the type that it has 
 def read_run(folder: Path) -> Run | None:
     """Read the `lrc_run.json` of an adapter or a merged model; None where there is none.
 
+    Of a checkpoint its run's folder may have it, and knows more once the run is finished.
+
     Raises:
         ModelError: the file is there and cannot be read.
     """
-    path = folder / RUN_FILE
+    own, real = _read(folder / RUN_FILE), folder.resolve()
+    whole = _read(real.parent / RUN_FILE) if _CHECKPOINT.fullmatch(real.name) else None
+    if whole is None or (own and (own.recipe, own.data, own.base) != (whole.recipe, whole.data, whole.base)):
+        return own
+    # A temperature is fitted to the answers of the weights that the run ended with.
+    return whole if real.name == f"checkpoint-{whole.step}" else replace(whole, temperature=1.0)
+
+
+def _read(path: Path) -> Run | None:
     if not path.is_file():
         return None
     try:

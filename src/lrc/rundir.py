@@ -9,15 +9,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lrc.checkpoint import STAGE, close_stage, newest, open_stage
+from lrc.checkpoint import MANIFEST, STAGE, adopt, best_step, close_stage, fault, newest, open_stage
 from lrc.claim import left_behind, parts, remove
-from lrc.errors import OutputError
+from lrc.errors import OutputError, RecipeError
+from lrc.manifest import checksum
 from lrc.output import flush, new_file
 from lrc.progress import say
+from lrc.resume import Difference, differences, is_longer, run_of
 from lrc.run import RUN_FILE, Run, read_run
-from lrc.space import disk_failures_told
 
-WEIGHTS = ("adapter_model.safetensors", "model.safetensors")
+WEIGHTS = ("adapter_model.safetensors", "model.safetensors", "model.safetensors.index.json")
 
 
 @dataclass(frozen=True)
@@ -35,13 +36,13 @@ class RunFolder:
             OutputError: another run, or something else, is in it and `overwrite` is false.
         """
         found = read_run(path)
-        if found is not None and found.same_as(run):
+        if found is not None and not (changed := differences(found, run)):
             _tidy(path)
-            return cls(path, replace(run, finished=found.finished))
+            return cls(path, replace(run, finished=found.finished, origin=found.origin, step=found.step))
         refuse_taken(path, overwrite=overwrite)
         if _others(path):
             if not overwrite and found:
-                raise _taken(path, f"another run ({found.difference(run)})")
+                raise another_run(path, changed)
             for other in _others(path):
                 remove(other)
         path.mkdir(parents=True, exist_ok=True)
@@ -56,22 +57,49 @@ class RunFolder:
         return self.run.finished
 
     @property
-    def checkpoint(self) -> str | None:
-        """The newest checkpoint that is whole, once what a kill left behind is out of the way; for one process."""
+    def trained(self) -> bool:
+        """Whether the trained weights are in the folder, and no more than evaluating them is left."""
+        return self.run.step > 0 and any((self.path / name).is_file() for name in WEIGHTS)
+
+    def checkpoint(self, named: str | None, *, best: bool) -> str | None:
+        """Where the run goes on, once what a kill left behind is out of the way; for one process.
+
+        Args:
+            named: the checkpoint that the recipe says; one of another folder counts until there is one in this.
+            best: whether the best checkpoint becomes the result, so that it has to be there.
+
+        Returns:
+            The checkpoint that is named, else the newest one that is whole; None where there is none.
+
+        Raises:
+            RecipeError, OutputError: it is one of another run, of a finished one, or the best one so far is missing.
+        """
         close_stage(self.path)
         found = newest(self.path, say)
-        return str(found) if found else None
+        if named is not None and Path(named).resolve().parent == self.path.resolve():
+            found = Path(named)
+        elif named is not None and found is None:
+            self._refuse_other(Path(named))
+            return self._begin_at(Path(named), best=best)
+        if found is None:
+            return None
+        if changed := self._strange_in(found):
+            raise OutputError(*(f"{found}: is of another run, whose {one.fact}; move it away" for one in changed))
+        if best:
+            self._best_of(found, self.path)
+        return str(found)
 
-    def finish(self, trainer: Any, **decided: Any) -> None:
-        """Put the adapter and its tokenizer into the folder and mark the run as finished.
+    def keep(self, trainer: Any) -> None:
+        """Put the trained weights and the tokenizer into the folder; from then on nothing of the training can be lost.
 
         Args:
             trainer: whose `save_model` writes them; all processes take part in it.
-            decided: fields of the run that are known only now.
 
         Raises:
             MachineError: the disk is full.
         """
+        from lrc.space import disk_failures_told  # which brings transformers; `preflight` does without
+
         first = trainer.is_world_process_zero()
         staged = (open_stage(self.path) if first else self.path / STAGE) / "final"
         try:
@@ -79,12 +107,80 @@ class RunFolder:
                 trainer.save_model(str(staged))
                 trainer.accelerator.wait_for_everyone()
                 if first:
+                    self._write(replace(self.run, step=trainer.state.global_step))
                     self._publish(staged)
-                    self._write(replace(self.run, finished=True, **decided))
         finally:
             if first:
                 close_stage(self.path)
         trainer.accelerator.wait_for_everyone()
+
+    def finish(self, trainer: Any, **decided: Any) -> None:
+        """Mark the run as finished, in the first process.
+
+        Args:
+            decided: fields of the run that are known only now.
+
+        Raises:
+            OutputError: the disk is full.
+        """
+        if trainer.is_world_process_zero():
+            run = replace(self.run, finished=True, step=trainer.state.global_step, **decided)
+            if trainer.write_card:  # once more, with the results
+                trainer.write_card(self.path, run=run)
+            self._write(run)
+        trainer.accelerator.wait_for_everyone()
+
+    def _refuse_other(self, named: Path) -> None:
+        """Refuse to go on from a checkpoint of another folder unless it is of this run.
+
+        Raises:
+            RecipeError: it is not, or that run is finished.
+        """
+        place, origin = f"resume_from_checkpoint: {named}", run_of(named)
+        if origin is None:
+            raise RecipeError(f"{place}: no {RUN_FILE} in it or beside it; name it in the folder of its run")
+        if changed := self._strange_in(named):
+            raise RecipeError(
+                *(f"{place}: is of another run: {one}, or remove resume_from_checkpoint" for one in changed)
+            )
+        if origin.finished and not is_longer(origin, self.run):
+            result = named.resolve().parent
+            raise RecipeError(f"{place}: its run is finished; use {result}, or remove resume_from_checkpoint")
+
+    def _strange_in(self, checkpoint: Path) -> list[Difference]:
+        """What makes a checkpoint one of another run; one that says nothing is of the run whose folder it is in."""
+        origin = run_of(checkpoint) or self.run
+        return [] if is_longer(origin, self.run) else differences(origin, self.run)
+
+    def _begin_at(self, named: Path, *, best: bool) -> str:
+        """Go on from a checkpoint of another folder, and record which it was."""
+        if best and (source := self._best_of(named, named.resolve().parent)):
+            adopt(source, self.path)
+        real = named.resolve()
+        origin = {"folder": real.parent.name, "checkpoint": real.name, "manifest_sha256": checksum(real / MANIFEST)}
+        self.run.origin.update(origin)
+        self._write(self.run)
+        return str(named)
+
+    def _best_of(self, checkpoint: Path, folder: Path) -> Path | None:
+        """The best checkpoint until another one; None where nothing was evaluated.
+
+        Raises:
+            OutputError: it is missing, damaged, or one of another run.
+        """
+        step = best_step(checkpoint)
+        if step is None:
+            return None
+        found = folder / f"checkpoint-{step}"
+        reason = fault(found) if found.is_dir() else "is missing"
+        if reason is None and self._strange_in(found):
+            reason = "is of another run"
+        if reason is None:
+            return found
+        raise OutputError(
+            f"{found}: {reason}, and it was the best so far at {checkpoint.name}; put it back, or begin again with "
+            "overwrite_output_dir: true"
+        )
 
     @contextmanager
     def given_up_if_refused(self, *, first: bool) -> Iterator[None]:
@@ -131,6 +227,14 @@ def refuse_taken(path: Path, *, overwrite: bool) -> None:
 
 def _taken(path: Path, what: str) -> OutputError:
     return OutputError(f"{path}: holds {what}; choose another output_dir, or set overwrite_output_dir: true")
+
+
+def another_run(path: Path, changed: Sequence[Difference]) -> OutputError:
+    """What is said of an `output_dir` with another run in it, a line for each difference."""
+    cure = "choose another output_dir, or set overwrite_output_dir: true"
+    return OutputError(
+        *(f"{path}: holds another run ({one.fact}); {one.cure} to go on with it, {cure}" for one in changed)
+    )
 
 
 def refuse_sources_in(folder: Path, sources: Sequence[Path]) -> None:

@@ -6,7 +6,7 @@ options; a question's scores do not depend on what is packed beside it.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -94,9 +94,9 @@ class Scorer:
     def __call__(self, records: Sequence[Record], advance: Advance = _silent) -> list[OptionScores]:
         """The scores of each record's options, in the order of `records`."""
         scores: dict[int, OptionScores] = {}
-        for part in self.parts(records):
-            scores.update(part)
-            advance(len(part))
+        for chunk in chunks(records):
+            found = self._chunk([records[i] for i in chunk], advance)
+            scores.update(zip(chunk, found, strict=True))
         return [scores[i] for i in range(len(records))]
 
     def fitted(self, records: Sequence[Record]) -> tuple[list[Record], list[str]]:
@@ -143,25 +143,28 @@ class Scorer:
             if not all(i in known for i in chunk):
                 yield dict(zip(chunk, self._chunk([records[i] for i in chunk]), strict=True))
 
-    def _chunk(self, records: Sequence[Record]) -> list[OptionScores]:
+    def _chunk(self, records: Sequence[Record], advance: Advance = _silent) -> list[OptionScores]:
         ballots = [[Ballot.of(r, order, self.prompt) for order in self._orders(r)] for r in records]
         answers = [self.prompt.imitated(r) for r in records] if self.with_answers else []
         right = [sequence for some in answers for sequence in some]
         options = [sequence for papers in ballots for ballot in papers for sequence in ballot.sequences]
         heard: list[list[NDArray[np.float64]]] = [[] for _ in records]
+        see = _counted_in(len(records), len(right + options) * max(len(self.adapters), 1), advance)
         for adapter in self.adapters or (None,):
             if adapter is not None:
                 self.model.set_adapter(adapter)
             budget = row_budget(self.device, self.row_tokens)
-            scores = sequence_scores(self.model, right + options, self.device, budget)
+            scores = sequence_scores(self.model, right + options, self.device, budget, see)
             written, scores = np.split(scores, [len(right)])
             for papers, votes in zip(ballots, heard, strict=True):
                 for ballot in papers:
                     mine, scores = np.split(scores, [len(ballot.sequences)])
                     votes.append(ballot.in_own_order(ballot.likelihoods(mine)))
+        see(0)
         parts = np.split(written, np.cumsum([len(some) for some in answers])[:-1]) if answers else []
         counted = [float(part.sum()) for part in parts] if answers else [None] * len(records)
-        return [self._counted(*one) for one in zip(ballots, heard, counted, strict=True)]
+        with np.errstate(invalid="ignore"):  # scores that are no numbers are refused by name, by who asked for them
+            return [self._counted(*one) for one in zip(ballots, heard, counted, strict=True)]
 
     def _counted(
         self, ballots: Sequence[Ballot], votes: Sequence[NDArray[np.float64]], answer: float | None
@@ -176,6 +179,21 @@ class Scorer:
 
     def _orders(self, record: Record) -> list[tuple[int, ...]]:
         return option_orders(question_of(record), self.votes)
+
+
+def _counted_in(questions: int, sequences: int, advance: Advance) -> Callable[[int], None]:
+    """Tell the progress of so many questions by their sequences; 0 of these stands for all that are left."""
+    done = told = 0
+
+    def see(count: int) -> None:
+        nonlocal done, told
+        done = min(done + count, sequences) if count else sequences
+        now = questions * done // max(sequences, 1) if done < sequences else questions
+        if now > told:
+            advance(now - told)
+        told = max(now, told)
+
+    return see
 
 
 def chunks(records: Sequence[Record]) -> list[list[int]]:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import sys
+
 from lrc.installed import check_installed_or_exit
-from lrc.signals import deferred, end_at_once
+from lrc.signals import deferred, end_at_once, ending_with
 
 if __name__ == "__main__":
     # First of all: the imports take seconds, a signal would end them in a traceback, and so would an old package.
     end_at_once()
     check_installed_or_exit()
+    from lrc.preflight import preflight_or_exit
+
+    preflight_or_exit(sys.argv[1:])
 
 import os
-import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,42 +27,37 @@ from accelerate.utils import broadcast_object_list
 from transformers import set_seed
 
 from lrc.batches import Portion
+from lrc.card import write_card
 from lrc.checkpoint import fault
 from lrc.corpus import Corpus, Drawing, join, read_corpus
 from lrc.errors import MachineError, RecipeError
 from lrc.fingerprint import fingerprint_base
-from lrc.history import History
+from lrc.history import History, epoch_at, keep_training
 from lrc.hub import publish_folder
 from lrc.ingredients import adapter_of, base_of, check_modules, settle_length
 from lrc.manifest import checksum
 from lrc.models import check_size, check_vocabulary, load_config, load_tokenizer
 from lrc.outcomes import OUTCOMES_FILE, Outcome, write_outcomes
-from lrc.progress import say, silence
+from lrc.preflight import split
+from lrc.progress import escape_what_is_not_encodable, say, silence
 from lrc.prompt import Prompt
 from lrc.recipe import Recipe, load_recipe
 from lrc.refusal import errors_told
-from lrc.run import RUN_FILE, Run
+from lrc.rendezvous import rendezvous
+from lrc.resume import changed_versions, run_of
+from lrc.run import FILES, NORMALISATIONS, NOT_RECORDED, RUN_FILE, Run, train_roles
 from lrc.rundir import RunFolder, refuse_sources_in, refuse_taken
 from lrc.scorefile import read_scores
 from lrc.softlabels import SoftLabels
 from lrc.space import Space
 from lrc.stopping import Patience, Stopping, ended_at
-from lrc.summary import show
+from lrc.summary import show, validation_figures
 from lrc.together import claimed_together
+from lrc.tokencache import tokenizer_digest
 from lrc.tracking import close_trackers
 from lrc.trainer import TreeTrainer
 from lrc.validation import AUTO, Conclusion, Validation
 from lrc.versions import versions
-
-# Where a run's results do not depend on a key, another value of it is still the same run.
-NOT_IDENTITY = (
-    *("output_dir", "overwrite_output_dir", "resume_from_checkpoint"),
-    *("row_tokens", "dataset_num_proc", "report_to", "run_name", "project"),
-)
-
-
-# What the run holds the checksums of instead of the names.
-FILES = ("train_file", "validation_file", "soft_labels")
 
 
 def train(recipe: Recipe) -> None:
@@ -76,6 +76,9 @@ def train(recipe: Recipe) -> None:
         say(f"trust_remote_code: code that comes with {name} runs on this machine")
     tokenizer = load_tokenizer(name, revision, trust_remote_code=remote_code)
     prompt = Prompt(tokenizer, data.template, data.answer_style, data.list_options)
+    if args.process_index == 0:
+        for note in prompt.notes:
+            say(note)
     settle_length(recipe, load_config(name, revision, trust_remote_code=remote_code))
     output = Path(args.output_dir)
     # Before the data is read, which may take long, and before anything is said.
@@ -106,6 +109,7 @@ def _train(recipe: Recipe, prompt: Prompt, files: Sequence[Corpus], validation: 
 
 def _train_in(folder: RunFolder, recipe: Recipe, prompt: Prompt, training: Corpus, validation: Corpus) -> None:
     data, args, tokenizer = recipe.data, recipe.training, prompt.tokenizer
+    checkpoint = _checkpoint(recipe, folder)
     set_seed(args.seed)
     model = base_of(recipe)
     check_vocabulary(tokenizer, model)
@@ -125,14 +129,52 @@ def _train_in(folder: RunFolder, recipe: Recipe, prompt: Prompt, training: Corpu
             portions=training.portions,
             row_tokens=data.row_tokens,
             loraplus_lr_ratio=recipe.adapter.loraplus_lr_ratio,
+            loraplus_lr_embedding=recipe.adapter.loraplus_lr_embedding,
             option_contrast=data.option_contrast or 0.0,
             contrast_temperature=data.contrast_temperature or 1.0,
         )
     except ValueError as error:  # TRL's and PEFT's words about keys that do not go together, or with the model
         raise RecipeError(f"{recipe.path or 'command line'}: {error}") from error
-    checkpoint = _checkpoint(recipe, folder)
+    trainer.run = folder.run
+    trainer.write_card = partial(write_card, name=folder.path.resolve().name, run=folder.run, prompt=prompt)
     if recipe.adapter.pissa and recipe.model.use_peft:
-        trainer.start_with_pissa(recipe.adapter.pissa, checkpoint)
+        trainer.start_with_pissa(recipe.adapter.pissa, checkpoint or (str(folder.path) if folder.trained else None))
+    if _is_left_to_evaluate(folder, trainer):
+        if args.process_index == 0:
+            say(f"{folder.path}: trained already; going on with its evaluation")
+        trainer.add_callback(History())
+        step = folder.run.step
+        trainer.load_trained(folder.path, step, epoch_at(folder.path, step))
+        if args.process_index == 0:
+            keep_training(folder.path)
+    else:
+        _run(trainer, recipe, folder, checkpoint)
+        trainer.load_best_checkpoint()
+        folder.keep(trainer)
+    with ending_with(f"the {_what(recipe)} is safe in {folder.path}; the same command finishes the evaluation"):
+        decided = _conclude(trainer, prompt, data.score_normalisation, folder.path)
+        close_trackers(trainer)
+        folder.finish(trainer, **decided)
+    if pushed and args.process_index == 0:
+        say(publish_folder(folder.path, args.hub_model_id, bool(args.hub_private_repo)))
+
+
+def _what(recipe: Recipe) -> str:
+    return "adapter" if recipe.model.use_peft else "model"
+
+
+def _is_left_to_evaluate(folder: RunFolder, trainer: TreeTrainer) -> bool:
+    """Whether the training is done and its weights can be taken from the folder; divided ones come of a checkpoint."""
+    return folder.trained and not trainer.lockstep
+
+
+def _run(trainer: TreeTrainer, recipe: Recipe, folder: RunFolder, checkpoint: str | None) -> None:
+    """Train, to the end or until a signal stops it.
+
+    Raises:
+        SystemExit: a signal did, after the step in hand and a checkpoint.
+    """
+    args = recipe.training
     if args.early_stopping_patience is not None:
         trainer.add_callback(Patience(args.early_stopping_patience, args.early_stopping_threshold))
         if checkpoint and (ended := ended_at(Path(checkpoint))):
@@ -146,11 +188,6 @@ def _train_in(folder: RunFolder, recipe: Recipe, prompt: Prompt, training: Corpu
         if args.process_index == 0:
             say(f"{folder.path}: stopped after step {trainer.state.global_step}; run again to go on from there")
         sys.exit(128 + stopping.signal)
-    decided = _conclude(trainer, prompt, data.score_normalisation, folder.path)
-    close_trackers(trainer)
-    folder.finish(trainer, **decided)
-    if pushed and args.process_index == 0:
-        say(publish_folder(folder.path, args.hub_model_id, bool(args.hub_private_repo)))
 
 
 def _soft_labels(recipe: Recipe) -> SoftLabels | None:
@@ -179,11 +216,15 @@ def _conclude(trainer: TreeTrainer, prompt: Prompt, normalisation: str, folder: 
         return {} if normalisation == AUTO else {"score_normalisation": normalisation}
     found = Conclusion.of(scores, prompt, normalisation)
     trainer.log(found.metrics)
+    outcomes = [Outcome.of(question, score) for question, score in found.scores]
     if trainer.is_world_process_zero():
         say(str(found))
-        outcomes = [Outcome.of(question, score) for question, score in found.scores]
         write_outcomes(folder / OUTCOMES_FILE, outcomes, force=True)
-    return {"score_normalisation": found.score_normalisation, "temperature": found.temperature}
+    return {
+        "score_normalisation": found.score_normalisation,
+        "temperature": found.temperature,
+        "validation": validation_figures(outcomes),
+    }
 
 
 def check_processes(world_size: int) -> None:
@@ -232,7 +273,7 @@ def _folder(
 ) -> RunFolder:
     """Take the recipe's `output_dir`; the first process decides, the others find its decision there."""
     data, args, base = recipe.data, recipe.training, recipe.model
-    files = _roles(data.train_files) | {"validation_file": data.validation_file}
+    files: dict[str, str | None] = {**train_roles(data.train_files), "validation_file": data.validation_file}
     corpora = dict(zip(files, [*training, validation], strict=True))
     drawn = {role: portion.drawn for role, portion in zip(files, portions, strict=False)}
     if drawn and args.process_index == 0:
@@ -243,7 +284,8 @@ def _folder(
         template=data.template,
         answer_style=data.answer_style,
         list_options=prompt.list_options,
-        recipe={key: value for key, value in recipe.given.items() if key not in {*NOT_IDENTITY, *FILES}}
+        chat_date=prompt.today,
+        recipe={key: value for key, value in recipe.given.items() if key not in {*NOT_RECORDED, *FILES}}
         | {"world_size": args.world_size},
         data={
             role: {"name": Path(file).name, "sha256": corpora[role].sha256, "questions": corpora[role].count}
@@ -253,20 +295,17 @@ def _folder(
         }
         | labels,
         base=fingerprint_base(base.model_name_or_path, base.model_revision, "model_name_or_path"),
+        tokenizer={"sha256": tokenizer_digest(prompt.tokenizer)},
         versions=versions(),
+        score_normalisation=NORMALISATIONS[0] if data.score_normalisation == AUTO else data.score_normalisation,
     )
     if data.overwrite_output_dir:
-        sources = [*files.values(), recipe.path, base.model_name_or_path, "."]
+        sources = [*files.values(), data.soft_labels, recipe.path, base.model_name_or_path, "."]
         refuse_sources_in(Path(args.output_dir), [Path(source) for source in sources if source])
     # Machines may share a disk or have one each: the very first process, then the first of each machine, then the rest.
     with args.main_process_first(local=False), args.main_process_first(local=True):
         overwrite = data.overwrite_output_dir and args.process_index == 0
         return RunFolder.open(Path(args.output_dir), run, overwrite=overwrite)
-
-
-def _roles(files: Sequence[str]) -> dict[str, str | None]:
-    """What a run calls the files that it trains on: the first by the key's name alone."""
-    return {f"train_file {number}" if number > 1 else "train_file": file for number, file in enumerate(files, start=1)}
 
 
 def _identity(scores: Path) -> dict[str, Any]:
@@ -283,42 +322,31 @@ def _refuse_broken(named: str | None) -> None:
 
 def _checkpoint(recipe: Recipe, folder: RunFolder) -> str | None:
     """Where the run goes on: the first process looks and tells the others."""
-    named = recipe.training.resume_from_checkpoint
-    if named not in (None, "auto"):
-        return str(named)
-    chosen = [folder.checkpoint if recipe.training.process_index == 0 else None]
+    args = recipe.training
+    named = None if args.resume_from_checkpoint in (None, "auto") else str(args.resume_from_checkpoint)
+    best = args.load_best_model_at_end and not folder.trained
+    chosen = [folder.checkpoint(named, best=best) if args.process_index == 0 else None]
     found: str | None = broadcast_object_list(chosen)[0]
-    if found and recipe.training.process_index == 0:
+    if found and args.process_index == 0 and not folder.trained:
         say(f"going on from {found}")
+        if changed := changed_versions(run_of(Path(found)) or folder.run, folder.run):
+            say(f"{found}: was made with {changed}; the result may differ in its last bits")
     return found
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run `--config RECIPE [--key value …]`; exit 1 with a line a finding where something is refused."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    escape_what_is_not_encodable()
     warnings.simplefilter("ignore", FutureWarning)  # of what upstream will rename
     try:
         with errors_told("lower lora_r or max_length, or quantize the base model"):
-            path, overrides = _split(words)
-            train(load_recipe(path, overrides))
+            path, overrides = split(words)
+            with rendezvous():  # which the training arguments bring about as they are built
+                recipe = load_recipe(path, overrides)
+            train(recipe)
     except KeyboardInterrupt:
         sys.exit(130)
-
-
-def _split(words: list[str]) -> tuple[Path | None, list[str]]:
-    """Take `--config RECIPE` out of the command line."""
-    for i, word in enumerate(words):
-        if word.startswith("--config="):
-            return _recipe_file(word.partition("=")[2]), words[:i] + words[i + 1 :]
-        if word == "--config":
-            return _recipe_file(*words[i + 1 : i + 2]), words[:i] + words[i + 2 :]
-    return None, words
-
-
-def _recipe_file(name: str = "") -> Path:
-    if not name.strip():
-        raise RecipeError("--config: no recipe follows; give a YAML file")
-    return Path(name)
 
 
 if __name__ == "__main__":

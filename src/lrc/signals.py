@@ -8,14 +8,14 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-from lrc.refusal import several_processes
+from lrc.refusal import is_first, several_processes
 
-_NAMES = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+NAMES = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 
 @dataclass
@@ -31,8 +31,30 @@ def end_at_once() -> None:
     Every output appears whole or not at all, so that there is nothing to clean up; and an exception would come out
     of whatever import or C call is running.
     """
-    for number in _NAMES:
+    for number in NAMES:
         signal.signal(number, _end)
+
+
+@contextmanager
+def ending_with(line: str) -> Iterator[None]:
+    """While the block runs, a signal or a `KeyboardInterrupt` that ends the process says `line` before.
+
+    Args:
+        line: what is safe already, and how to go on.
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        if is_first():
+            os.write(2, f"{line}\n".encode())
+        _end(number, frame)
+
+    try:
+        with _handled_by(end):
+            yield
+    except KeyboardInterrupt:
+        if is_first():
+            os.write(2, f"{line}\n".encode())
+        raise
 
 
 @contextmanager
@@ -50,19 +72,26 @@ def deferred(*, insist: bool = True) -> Iterator[Request]:
             _end(number, frame)
         request.signal = request.signal or number
 
+    with _handled_by(note):
+        yield request
+
+
+@contextmanager
+def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Have a handler take both signals while the block runs; only the main thread can."""
     if threading.current_thread() is not threading.main_thread():
-        yield request
+        yield
         return
-    before = {number: signal.signal(number, note) for number in _NAMES}
+    before = {number: signal.signal(number, handler) for number in NAMES}
     try:
-        yield request
+        yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
 
 
 def _end(number: int, frame: FrameType | None) -> None:
     # No buffered writing in a handler: it may have interrupted a write.
     if not several_processes():  # their launcher ends them all where one has failed, and that one has said why
-        os.write(2, f"lrc: {_NAMES[signal.Signals(number)]}\n".encode())
+        os.write(2, f"lrc: {NAMES[signal.Signals(number)]}\n".encode())
     os._exit(128 + number)

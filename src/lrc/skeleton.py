@@ -23,12 +23,14 @@ from lrc.errors import ModelError
 from lrc.lastlayer import prune_last_layer
 from lrc.ledger import Ledger
 from lrc.likelihood import target_log_probs
+from lrc.masterweights import to_float32
 from lrc.standins import Kernels, quantized_bytes, stand_in
 from lrc.tree import Row
 
 META = torch.device("meta")
 # Every layer adds as much as the one before: two depths show how much, and the rest is on their line.
 DEPTHS = (3, 5)
+PERIOD = 8  # layers in which every kind that alternates has had its turn
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class Held:
 
 def why_not_shared(build: Build) -> str | None:
     """Why rows of this model cannot be trees; None where they can."""
-    return why_no_trees(_causal(build.of_depth(1)))
+    return why_no_trees(_causal(build.of_depth(min(build.depth, PERIOD))))
 
 
 def held(build: Build) -> Held:
@@ -84,6 +86,7 @@ def held(build: Build) -> Held:
     base = _causal(build)
     parameters = sum(parameter.numel() for parameter in base.parameters())
     model = _adapted(base, build)
+    to_float32(model)
     nested = bool(build.quantization and build.quantization.bnb_4bit_use_double_quant)
     packed = {id(m.weight): quantized_bytes(m, nested=nested) for m in model.modules() if _is_quantized(m)}
     named = [(name, p, packed.get(id(p), p.nbytes)) for name, p in model.named_parameters()]
@@ -120,11 +123,13 @@ def peak_of_row(build: Build, row: Row) -> tuple[int, int]:
 
 def _run(build: Build, row: Row) -> tuple[int, int]:
     model = _adapted(_causal(build), build)
+    computed_in = to_float32(model)
+    autocast = build.autocast or computed_in
     prune_last_layer(model)
     model.train()
     if build.checkpointing:
         # A backward pass leaves the mode; what it computes again needs the stand-ins as well.
-        again = lambda: (nullcontext(), Kernels(build.device, build.autocast))  # noqa: E731
+        again = lambda: (nullcontext(), Kernels(build.device, autocast))  # noqa: E731
         model.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": again})
         if build.adapter is not None:
             model.enable_input_require_grads()
@@ -135,7 +140,7 @@ def _run(build: Build, row: Row) -> tuple[int, int]:
     known += [parameter.grad for parameter in known if parameter.grad is not None]
     # Collected now and not in between: what circular references keep alive would be counted.
     gc.collect()
-    with Ledger(known, _vocabulary(build)) as ledger, Kernels(build.device, build.autocast):
+    with Ledger(known, _vocabulary(build)) as ledger, Kernels(build.device, autocast):
         (-target_log_probs(model, row, META).sum()).backward()
     return ledger.peak["activations"], ledger.peak["logits"]
 

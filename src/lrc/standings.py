@@ -132,11 +132,12 @@ def _conclusions(standings: Sequence[Standing], base: str) -> list[str]:
             f"the best of {results} on the same questions was lucky as well: `lrc evaluate` on questions that no trial "
             "was chosen by says what it is worth"
         )
-    if best.result.final_accuracy < best.result.accuracy:
-        lines.append(
-            f"trial {best.trial.number} was best at step {best.result.step}; what it left has "
-            f"{best.result.final_accuracy:.4f} (load_best_model_at_end: true keeps the best)"
-        )
+    for one in standings:
+        if one.result and one.result.best_accuracy > best.result.accuracy:
+            lines.append(
+                f"trial {one.trial.number} had {one.result.best_accuracy:.4f} at step {one.result.step}, and left "
+                f"{one.result.accuracy:.4f} (load_best_model_at_end: true keeps the best)"
+            )
     lines.append(
         f"next: lrc generate --model {base} --adapter {best.trial.folder} --data TEST.xlsx --output answer.csv"
     )

@@ -13,12 +13,9 @@ from typing import Any
 import yaml
 
 from lrc.errors import RecipeError
+from lrc.scrub import SECRET
 
 MAX_BYTES = 1_000_000
-TOKEN = re.compile(
-    r"\b(?:hf_|api_org_|gh[opsur]_|github_pat_|sk-)\w{16,}"  # Hugging Face, GitHub, and API keys
-    r"|://[^\s/:@]+:[^\s/@]+@"  # a password in an address
-)
 
 
 @dataclass(frozen=True)
@@ -66,7 +63,7 @@ def refuse_tokens(place: str, text: str) -> None:
         RecipeError: there is one.
     """
     for number, line in enumerate(text.splitlines(), start=1):
-        if TOKEN.search(line):
+        if SECRET.search(line):
             where = f"{place}, line {number}" if "\n" in text else place
             raise RecipeError(
                 f"{where}: holds an access token or password; remove it, and use `hf auth login` or HF_TOKEN"

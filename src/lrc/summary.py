@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from lrc.curves import Curve, Curves, Point, read_curves
 from lrc.metrics import Figures
@@ -43,6 +44,25 @@ def summarise(run_dir: Path, base: str) -> tuple[Rows, list[str]]:
     rows = [*_answers(curves, outcomes), *_losses(curves), *_speed(curves)]
     rows.append(("adapter" if adapter else "model", str(run_dir)))
     return rows, _next(run_dir, base) if adapter else [_command("generate", "--model", run_dir, *_ANSWERED)]
+
+
+def validation_figures(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """How well a model answered its validation questions, as far as they were scored, beside the best baseline.
+
+    Returns:
+        the figures of `metrics.accuracy`, `baseline` (its name), `baseline_accuracy` and `verdict` (the sentence);
+        empty without outcomes.
+    """
+    if not outcomes:
+        return {}
+    verdict = judge([outcome.question for outcome in outcomes], [outcome.prediction for outcome in outcomes])
+    baseline = verdict.baselines[verdict.best]["accuracy"]
+    return {
+        **verdict.figures,
+        "baseline": verdict.best,
+        "baseline_accuracy": baseline,
+        "verdict": str(verdict),
+    }
 
 
 def show(run_dir: Path, base: str) -> None:
@@ -100,7 +120,7 @@ def _speed(curves: Curves) -> Iterator[tuple[str, str]]:
         yield "time", duration(totals["train_runtime"])
     if "train_tokens_per_second" in totals:
         questions, tokens = totals["train_questions_per_second"], totals["train_tokens_per_second"]
-        yield "speed", f"{questions:,.2f} questions/s, {tokens:,.0f} tokens/s"
+        yield "speed", f"{questions:,.2f} questions/s, {tokens:,.0f} tokens/s, without evaluation and checkpoints"
     unique = totals.get("train_unique_token_share")
     if unique:
         yield (

@@ -12,13 +12,15 @@ from lrc.cleaning import collapse
 from lrc.findings import Finding
 from lrc.questions import Question
 
-_DITTO = re.compile(r"[\s(（「]*[同如承](?:上|前)(?:一?[題题文篇段]|文章|短文)?[\s)）」。.]*|〃|″")
 _NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 _NUMBER_LINE = re.compile(r"^[0-9][0-9.]*$", re.MULTILINE)
 _FIRST_SERIAL, _LAST_SERIAL = 20_000, 60_000  # 1954 to 2064, where the text writes the date out
 _FIRST_RECENT, _LAST_RECENT = 40_909, 47_482  # 2012 to 2029, where nothing but the number speaks for a date
 _LONG = 10  # characters; nobody types 0.0006944444444444445
 _DAY = 24 * 60  # minutes
+_KEPT = 15  # digits of a number that a spreadsheet keeps
+_EXPONENT = re.compile(r"[0-9](?:\.[0-9]+)?E\+[0-9]+", re.IGNORECASE)
+_LOST = "a spreadsheet has rounded it; type it as text"
 
 Suspicion = tuple[str, str]  # kind, text
 
@@ -26,7 +28,7 @@ Suspicion = tuple[str, str]  # kind, text
 def suspect(questions: Iterable[Question], file: str) -> list[Finding]:
     """Look at each question for itself.
 
-    Kinds: `ditto-passage` (同上), `ambiguous-answer` (the right option's text stands twice),
+    Kinds: `ambiguous-answer` (the right option's text stands twice),
     `duplicate-option`, `percent-lost`, `date-serial`, `time-serial`, `fraction-lost` (a spreadsheet turned
     36.4%, 5/19, 16:17 or 1/3 into a number) and `long-decimal`.
 
@@ -40,9 +42,35 @@ def suspect(questions: Iterable[Question], file: str) -> list[Finding]:
     ]
 
 
+def suspect_ids(ids: Iterable[tuple[int, str]], file: str, header: str) -> list[Finding]:
+    """Look at all ids together: a spreadsheet or a data frame may have made numbers of them.
+
+    Kinds: `decimal-id` (they all end in `.0`), `exponent-id` (1.23457E+17) and `rounded-id` (they are all zeros beyond
+    the 15 digits that a spreadsheet keeps).
+
+    Args:
+        ids: of each row that has one, with the row's number.
+        header: the name of their column.
+    """
+    found = [(row, name) for row, name in ids if name]
+    findings = []
+    if found and all(name.endswith(".0") for _, name in found):
+        text = f"{header} ends in .0 in every row; take it off if the ids are whole numbers"
+        findings.append(Finding("warning", "decimal-id", file, text, None, header))
+    long = [(row, name) for row, name in found if name.isdecimal() and len(name) > _KEPT]
+    if len(long) > 1 and all(not name[_KEPT:].strip("0") for _, name in long):
+        findings += [
+            Finding("warning", "rounded-id", file, f"{header} is {name}; {_LOST}", row, header) for row, name in long
+        ]
+    findings += [
+        Finding("warning", "exponent-id", file, f"{header} is {name}; {_LOST}", row, header)
+        for row, name in found
+        if _EXPONENT.fullmatch(name)
+    ]
+    return findings
+
+
 def _suspicions(question: Question) -> Iterator[Suspicion]:
-    if len(question.passage) < 12 and _DITTO.fullmatch(question.passage):
-        yield "ditto-passage", f"文章 is {question.passage}; put the passage itself there"
     options = question.options
     # One look at all options is cheap, and tells of most questions that there is no more to look at.
     joined = "\n".join(options)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lrc.errors import RecipeError
-from lrc.recipe import find_recipe, resolve, takes_whole_numbers_only
+from lrc.recipe import REQUIRED, find_recipe, read_recipe, resolve, takes_whole_numbers_only
 from lrc.strictyaml import Mapping, read_mapping
 from lrc.values import shown
 
@@ -111,7 +111,7 @@ def read_sweep(path: Path, trials: int | None = None) -> Sweep:
     if findings:
         raise RecipeError(*findings)
     values = file.values
-    recipe = read_mapping(find_recipe(values["recipe"]))
+    recipe = read_recipe(find_recipe(values["recipe"]))
     overrides = values.get("overrides", {})
     findings = [*_own_keys(file, overrides), *_specs(file, values["search"])]
     if findings:
@@ -125,6 +125,12 @@ def read_sweep(path: Path, trials: int | None = None) -> Sweep:
 
 
 def _structure(file: Mapping) -> Iterator[str]:
+    if not KEYS.keys() & file.values.keys() - {"seed", "output_dir"} and file.values.keys() & set(REQUIRED):
+        yield (
+            f"{file.name}: is a recipe, not a sweep; write a file with `recipe: {file.name}`, trials, search and "
+            "output_dir, as examples/sweep.yaml has them"
+        )
+        return
     for key, value in file.values.items():
         if key not in KEYS:
             yield f"{file.place(key)}: unknown key {key!r}; {_nearest(key, KEYS)}"

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from lrc.findings import Finding
+
 WHOLE_ROW = -1  # the column of a note about a row as a whole
 
 
@@ -15,6 +17,7 @@ class Note(NamedTuple):
     level: Literal["trouble", "warning", "repair"]
     kind: str
     text: str  # follows the column's name, or stands alone for a whole row
+    shown: str = ""  # what the cell shows all the same: the text of those that it is merged with
 
 
 class TableRow(NamedTuple):
@@ -36,3 +39,15 @@ class Table:
     sheet: str | None
     other_sheets: tuple[str, ...]
     rows: Iterator[TableRow]  # can be read once; empty rows are among them
+    findings: tuple[Finding, ...] = ()  # about the file as a whole
+    hidden: frozenset[int] = frozenset()  # columns
+
+
+def letters(column: int) -> str:
+    """A column as a spreadsheet calls it: 0 is A, 26 is AA."""
+    text = ""
+    column += 1
+    while column:
+        column, rest = divmod(column - 1, 26)
+        text = chr(ord("A") + rest) + text
+    return text

@@ -9,7 +9,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from lrc.models import plain_lines_in_a_pipe
+from lrc.models import silence_bars
 from lrc.output import new_folder
 
 VOCABULARY = 1024
@@ -55,7 +55,7 @@ def make_base(folder: Path, texts: Iterable[str], *, seed: int = 0, force: bool 
     torch.manual_seed(seed)
     model = LlamaForCausalLM(config)
     torch.nn.init.normal_(model.get_input_embeddings().weight, std=EMBEDDING_STD)
-    plain_lines_in_a_pipe()
+    silence_bars()
     with new_folder(folder, force=force) as staged:
         model.save_pretrained(staged)
         tokenizer.save_pretrained(staged)

@@ -13,6 +13,7 @@ from accelerate.utils import broadcast_object_list
 from lrc.claim import claimed
 from lrc.dtypes import device_type
 from lrc.errors import LrcError, OutputError
+from lrc.rendezvous import rendezvous
 
 # How long a process waits for the others: those with less to answer for those with more. One that died is noticed at
 # once, by its closed connection or by the launcher.
@@ -25,7 +26,8 @@ def processes() -> PartialState:
     accelerate joins several on the CPU only where it is told that they are to stay there; without it each of them
     would be alone and do everything.
     """
-    return PartialState(cpu=device_type() == "cpu", timeout=PATIENCE)
+    with rendezvous():
+        return PartialState(cpu=device_type() == "cpu", timeout=PATIENCE)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -16,6 +17,7 @@ from datasets import Dataset
 from lrc.alpaca import Record
 from lrc.datafile import stream_records
 from lrc.errors import DataError
+from lrc.findings import Finding
 from lrc.fitting import Account, Fitting
 from lrc.progress import track
 from lrc.prompt import Prompt
@@ -58,13 +60,16 @@ def write_tokens(folder: Path, path: Path, fitting: Fitting, stage: str, process
                 stream.write_table(number(batch.table))
             advance(batch.asked)
     account.check(kept, fitting.max_length)
-    told = {"shortened": account.shortened, "skipped": account.skipped}
-    (folder / ACCOUNT_FILE).write_text(json.dumps(told, ensure_ascii=False), encoding="utf-8")
+    account.findings.extend(records.findings)
+    held = asdict(account)
+    del held["refused"]
+    (folder / ACCOUNT_FILE).write_text(json.dumps(held, ensure_ascii=False), encoding="utf-8")
 
 
 def read_tokens(folder: Path) -> tuple[Dataset, Account]:
     """The table, memory-mapped, and the account that `write_tokens` wrote."""
-    account = Account(**json.loads((folder / ACCOUNT_FILE).read_text(encoding="utf-8")))
+    held = json.loads((folder / ACCOUNT_FILE).read_text(encoding="utf-8"))
+    account = Account(**held | {"findings": [Finding(**one) for one in held.get("findings", ())]})
     return open_table(folder / TOKENS_FILE), account
 
 

@@ -6,11 +6,14 @@ import logging
 import os
 import shlex
 import signal
+import subprocess
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 from lrc.errors import MachineError
+from lrc.launch import refuse_leftovers
+from lrc.preflight import preflight
 from lrc.progress import say
 from lrc.recipe import default_accelerate_config, find_accelerate_config, find_recipe
 
@@ -32,7 +35,11 @@ def train(recipe: str, accelerate_config: str | None, overrides: Sequence[str]) 
     Raises:
         LrcError: there is no such recipe or config, or the machine cannot start it.
     """
-    path, config = find_recipe(recipe), find_accelerate_config(accelerate_config or default_accelerate_config())
+    refuse_leftovers()
+    path = find_recipe(recipe)
+    named = find_accelerate_config(accelerate_config) if accelerate_config else None
+    preflight(path, overrides)
+    config = named or find_accelerate_config(default_accelerate_config())
     words = ["--config_file", str(config), "-m", "lrc.sft", "--config", str(path), *overrides]
     say(f"accelerate launch {shlex.join(words)}")
     return _launch(words)
@@ -53,7 +60,13 @@ def _launch(words: Sequence[str]) -> int:
         command, environment = prepare_simple_launcher_cmd_env(args)
         environment["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(_cores()))
         sys.stdout.flush()
+        if os.name == "nt":  # where a program cannot take another's place
+            return subprocess.run(command, env=environment).returncode
         os.execvpe(command[0], command, environment)
+    if os.name == "nt":
+        raise MachineError(
+            f"{args.config_file}: several processes train under Linux only; use WSL2, or --accelerate-config single_gpu"
+        )
     os.environ.setdefault("OMP_NUM_THREADS", str(max(_cores() // max(args.num_processes or 1, 1), 1)))
     return _watch(launch, launch.launch_command_parser().parse_args(list(words)))
 

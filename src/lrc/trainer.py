@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,17 +24,20 @@ from transformers.trainer_utils import EvalLoopOutput
 from lrc.attention import why_no_trees
 from lrc.batches import Draw, Portion, StepBatch, StepLoader, StepSampler
 from lrc.contrast import Contests
+from lrc.curves import read_curves
 from lrc.durable import DurableTrainer
 from lrc.lastlayer import prune_last_layer
 from lrc.likelihood import row_budget, target_log_probs
+from lrc.masterweights import to_float32
 from lrc.neftune import Noise
 from lrc.optimizer import loraplus, refused
 from lrc.pace import Pace
-from lrc.progress import say
+from lrc.progress import say, track
 from lrc.questions import Question
+from lrc.run import METRICS_FILE
 from lrc.scoring import OptionScores
 from lrc.tree import Row, TokenSequence
-from lrc.validation import Validation, combine
+from lrc.validation import InLockstep, Validation, combine
 
 
 class TreeTrainer(DurableTrainer):
@@ -48,6 +52,7 @@ class TreeTrainer(DurableTrainer):
         portions: see `batches.StepSampler`.
         row_tokens: the token budget of a row; None takes what suits the device.
         loraplus_lr_ratio: the learning rate of LoRA's B over that of A.
+        loraplus_lr_embedding: the learning rate of LoRA on embeddings, with that ratio; None takes A's.
         option_contrast: the part of the loss that is the contrast between options, 0 to 1; `draw` gives the options,
             and what is imitated where that is not all.
         contrast_temperature: what their scores are divided by.
@@ -70,13 +75,15 @@ class TreeTrainer(DurableTrainer):
         portions: Sequence[Portion] = (),
         row_tokens: int | None = None,
         loraplus_lr_ratio: float | None = None,
+        loraplus_lr_embedding: float | None = None,
         option_contrast: float = 0.0,
         contrast_temperature: float = 1.0,
         **kwargs: Any,
     ) -> None:
         self.option_contrast, self.contrast_temperature = option_contrast, contrast_temperature
         self.group_passages, self.portions = group_passages, portions
-        self.draw, self.validation, self.loraplus_lr_ratio = draw, validation, loraplus_lr_ratio
+        self.draw, self.validation = draw, validation
+        self.loraplus_lr_ratio, self.loraplus_lr_embedding = loraplus_lr_ratio, loraplus_lr_embedding
         # Rows take the place of micro-batches: to the upstream loop a step is one batch of all its questions.
         args.per_device_train_batch_size *= args.gradient_accumulation_steps
         args.gradient_accumulation_steps = 1
@@ -99,7 +106,7 @@ class TreeTrainer(DurableTrainer):
         self.remove_callback(PrinterCallback)
         self.pace = Pace()
         self.add_callback(self.pace)
-        _in_float32(self.model)
+        self.computed_in = to_float32(self.model)
         self.neftune_noise_alpha = None  # upstream's hook takes a row for one sample
         self.noise = Noise(self.model, args.neftune_noise_alpha) if args.neftune_noise_alpha else None
         reason = why_no_trees(self.model) if tree_packing else "tree_packing is false"
@@ -113,7 +120,7 @@ class TreeTrainer(DurableTrainer):
             say(whole)
         self.row_tokens = row_budget(self.args.device, row_tokens, training=True)
         self._evaluation_row_tokens = row_budget(self.args.device, row_tokens)
-        self.evaluated: tuple[int, list[tuple[Question, OptionScores]]] = (-1, [])  # the step, and what was found
+        self.evaluated: dict[int, list[tuple[Question, OptionScores]]] = {}  # what was found, by the step of it
         self._all_asked = False  # once all is trained
         self._step_rows = 0
         self._step_contests: torch.Tensor | int = 1
@@ -130,6 +137,13 @@ class TreeTrainer(DurableTrainer):
             self.draw, sampler, self.row_tokens, share=self.share, num_workers=args.dataloader_num_workers
         )
 
+    def compute_loss_context_manager(self) -> contextlib.ExitStack:
+        """Upstream's, with mixed precision also where a base in 16 bits has modules that are trained whole."""
+        stack = super().compute_loss_context_manager()
+        if self.computed_in is not None and self.accelerator.mixed_precision == "no":
+            stack.enter_context(torch.autocast(self.args.device.type, dtype=self.computed_in))
+        return stack
+
     def run_step(
         self, model: torch.nn.Module, inputs: StepBatch, num_items_in_batch: torch.Tensor | int | None
     ) -> torch.Tensor:
@@ -145,8 +159,10 @@ class TreeTrainer(DurableTrainer):
                     loss = self.compute_loss(model, row, num_items_in_batch=num_items_in_batch, contests=contests)
                     if inputs.idle or i >= len(inputs.rows):
                         loss = loss * 0.0
+                total += loss.detach()
+                if last and self.is_deepspeed_enabled:  # whose last backward updates the weights, too
+                    self._require_finite(total.isfinite(), "loss")
                 self._backward(loss)
-            total += loss.detach()
         self.pace.see(inputs)
         return total
 
@@ -184,6 +200,8 @@ class TreeTrainer(DurableTrainer):
 
     def log(self, logs: dict[str, Any], start_time: float | None = None) -> None:
         """Tell callbacks and trackers what upstream logs, and how fast the training is."""
+        for name in ("train_samples_per_second", "train_steps_per_second"):
+            logs.pop(name, None)  # which count evaluations and checkpoints, too
         logs.update(self.pace.beside(logs, self.args.device))
         super().log(logs, start_time)
 
@@ -202,31 +220,44 @@ class TreeTrainer(DurableTrainer):
         """Loss and answer accuracy on the validation questions, in one pass of the scorer that answers later."""
         validation = self._validation
         self.model.eval()
-        places = np.arange(len(validation.records)) if self._all_asked else np.array(validation.sampled)
-        if not self._lockstep:
-            places = np.array_split(places, self.args.world_size)[self.args.process_index]
-        with self.compute_loss_context_manager():
-            mine = validation.evaluate(places.tolist(), self.model, self.args.device, self._evaluation_row_tokens)
-        tallies = [mine] if self._lockstep else gather_object([mine])
-        self.evaluated = self.state.global_step, [pair for tally in tallies for pair in tally.scores]
+        asked = np.arange(len(validation.records)) if self._all_asked else np.array(validation.sampled)
+        places = np.array_split(asked, self.args.world_size)[self.args.process_index]
+        pace = InLockstep(self.model, self._everywhere) if self.lockstep else contextlib.nullcontext()
+        with self.compute_loss_context_manager(), track("evaluate", len(places)) as advance, pace:
+            budget = self._evaluation_row_tokens
+            mine = validation.evaluate(places.tolist(), self.model, self.args.device, budget, advance)
+        tallies = gather_object([mine])
+        kept = (self.state.best_global_step, self.state.global_step)
+        self.evaluated = {step: scores for step, scores in self.evaluated.items() if step in kept}
+        self.evaluated[self.state.global_step] = [pair for tally in tallies for pair in tally.scores]
         metrics = combine(tallies, metric_key_prefix)
-        return EvalLoopOutput(None, None, metrics, num_samples=len(places))
+        return EvalLoopOutput(None, None, metrics, num_samples=len(asked))
 
     def final_scores(self) -> list[tuple[Question, OptionScores]]:
-        """All validation questions as the trained model answers them, evaluated now unless that was just done."""
+        """All validation questions as the trained model answers them; evaluated unless that was done at its step.
+
+        What the log of the run has already is not logged again.
+        """
+        step = self.state.global_step
         if self.validation is None:
             return []
-        self._all_asked = len(self.validation.sampled) < len(self.validation.records)
-        if self._all_asked or self.evaluated[0] != self.state.global_step or self.args.load_best_model_at_end:
-            self.evaluate()
-        return self.evaluated[1]
+        if len(self.validation.sampled) < len(self.validation.records):
+            self._all_asked = True
+            self.evaluate()  # what the log has is of the sample
+        elif step not in self.evaluated:
+            known = read_curves(Path(self.args.output_dir) / METRICS_FILE)["eval_loss"]
+            if any(point.step == step for point in known):
+                self.evaluation_loop(self.get_eval_dataloader(), "Evaluation")
+            else:
+                self.evaluate()
+        return self.evaluated[step]
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """Upstream's optimizer; with `loraplus_lr_ratio`, B learns faster than A."""
         with refused("optim"):
             if self.loraplus_lr_ratio is None or getattr(self, "optimizer", None) is not None:
                 return super().create_optimizer(model)
-            self.optimizer = loraplus(self, self.loraplus_lr_ratio)
+            self.optimizer = loraplus(self, self.loraplus_lr_ratio, self.loraplus_lr_embedding)
             return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
@@ -234,8 +265,16 @@ class TreeTrainer(DurableTrainer):
         with refused("lr_scheduler_type"):
             return super().create_scheduler(num_training_steps, optimizer)
 
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        """Log, evaluate and save what is due, but evaluate a step once: upstream does at its end and at its epoch's."""
+        if self.state.global_step in self.evaluated:
+            self.control.should_evaluate = False
+        elif self.args.load_best_model_at_end and self.state.global_step >= self.state.max_steps:
+            self.control.should_evaluate = self.validation is not None  # the last may be the best
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+
     @property
-    def _lockstep(self) -> bool:
+    def lockstep(self) -> bool:
         """Whether a forward or a backward is a collective of all processes, so that they must run equally many."""
         return self.is_fsdp_enabled or self.is_deepspeed_enabled
 
@@ -260,12 +299,13 @@ class TreeTrainer(DurableTrainer):
         self._step_contests = counts[2].clamp(min=1)
         if self.args.world_size > 1:
             every = self.accelerator.gather(counts[None])
-            if self._lockstep:
+            if self.lockstep:
                 self._step_rows = int(every[:, 1].max())
             if self.args.average_tokens_across_devices:
                 self._step_contests = every[:, 2].sum().clamp(min=1)
                 return every[:, 0].sum().clamp(min=1)
-        return counts[0].clamp(min=1)  # there is nothing to imitate where the contrast is all of the loss
+        # There is nothing to imitate where the contrast is all of the loss, or where a process is idle.
+        return counts[0].clamp(min=1)
 
     def floating_point_ops(self, inputs: StepBatch) -> float:
         """Six operations a weight and token, forward and backward (Kaplan et al. 2020, section 2.1)."""
@@ -275,11 +315,3 @@ class TreeTrainer(DurableTrainer):
         if self.args.include_num_input_tokens_seen != "no":
             mine = torch.tensor(0 if inputs.idle else sum(len(row) for row in inputs.rows), device=self.args.device)
             self.state.num_input_tokens_seen += int(self.accelerator.gather(mine).sum())
-
-
-def _in_float32(model: Any) -> None:
-    """Undo TRL's cast of a quantized model's adapter to bfloat16, which loses small updates."""
-    if getattr(model, "is_loaded_in_4bit", False) or getattr(model, "is_loaded_in_8bit", False):
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.data = parameter.data.float()

@@ -11,6 +11,7 @@ from lrc.alpaca import Record, to_record
 from lrc.answering import read_askable
 from lrc.cleaning import clean
 from lrc.errors import DataError
+from lrc.findings import Finding, told
 from lrc.progress import Advance, track
 from lrc.prompt import question_of, reordered
 from lrc.questions import MAX_OPTIONS, MIN_OPTIONS, Question, option_orders
@@ -42,6 +43,7 @@ class Answered:
     n: int
     counts: dict[int, int]  # how often each option was chosen
     verdict: Verdict | None  # None where the file has no answers
+    told: tuple[str, ...] = ()  # what was found in the file, as lines
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,8 @@ class Trial:
         Raises:
             DataError: the file cannot be read or answered; nothing is written then.
         """
-        records = read_askable(path)
+        findings: list[Finding] = []
+        records = read_askable(path, told=findings.extend)
         with track("answer", len(records)) as tell:
 
             def both(done: int = 1) -> None:
@@ -83,7 +86,7 @@ class Trial:
             scores = self.scorer(self.scorer.fitted(records)[0], both)
         predictions = [score.prediction for score in scores]
         write_submission(output, [record.id for record in records], predictions)
-        return _summary(records, predictions)
+        return replace(_summary(records, predictions), told=tuple(told(findings)))
 
 
 def make_question(passage: str, question: str, options: Sequence[str]) -> Question:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from random import Random
@@ -11,9 +11,10 @@ from typing import Any
 import torch
 
 from lrc.alpaca import Record
-from lrc.calibration import fit_temperature
+from lrc.calibration import at_bound, fit_temperature
 from lrc.likelihood import sequence_scores
 from lrc.metrics import accuracy, passages_of
+from lrc.progress import Advance
 from lrc.prompt import Prompt, question_of
 from lrc.questions import Question
 from lrc.run import NORMALISATIONS
@@ -66,15 +67,26 @@ class Validation:
                 chosen = chosen + group
         return sorted(chosen)
 
-    def evaluate(self, places: Sequence[int], model: Any, device: torch.device, row_tokens: int) -> Tally:
+    def evaluate(
+        self,
+        places: Sequence[int],
+        model: Any,
+        device: torch.device,
+        row_tokens: int,
+        advance: Advance = lambda done=1: None,
+    ) -> Tally:
         """Score the questions at `places`, loss and options in one pass over their unique tokens."""
+        if not places:  # the other processes may wait for this one's part in a forward
+            self.evaluate(range(len(self.records))[:1], model, device, row_tokens)
+            return Tally(0.0, 0, [])
         records = [self.records[place] for place in places]
         asked = [record for record in records if record.question is not None]
         others = [self.prompt.sequence(record) for record in records if record.question is None]
         normalisation = NORMALISATIONS[0] if self.normalisation == AUTO else self.normalisation
         ask = Scorer(model, self.prompt, device, row_tokens, normalisation=normalisation, with_answers=True)
-        scores = ask(asked)
+        scores = ask(asked, advance)
         likelihood = float(sequence_scores(model, others, device, row_tokens).sum())
+        advance(len(others))
         likelihood += sum(score.answer_log_prob or 0.0 for score in scores)
         sequences = others + [sequence for record in asked for sequence in self.prompt.imitated(record)]
         return Tally(
@@ -94,6 +106,38 @@ def combine(tallies: Sequence[Tally], prefix: str) -> dict[str, float]:
         figures = accuracy(predictions, [question.answer for question in questions], passages_of(questions))
         metrics |= {f"{prefix}_{key}": figures[key] for key in ("accuracy", "ci_low", "ci_high")}
     return metrics
+
+
+class InLockstep:
+    """While the block runs, every forward of the model is one of all processes, as divided weights need it.
+
+    Before each of its forwards a process tells the others that it has one; when it has no more, it repeats its last one
+    for as long as another still has some.
+
+    Args:
+        everywhere: whether something holds in every process; a collective.
+    """
+
+    def __init__(self, model: Any, everywhere: Callable[[bool], bool]) -> None:
+        self._model, self._everywhere = model, everywhere
+        self._last: tuple[tuple[Any, ...], dict[str, Any]] | None = None
+
+    def __enter__(self) -> InLockstep:
+        self._hook = self._model.register_forward_pre_hook(self._before, with_kwargs=True)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
+        self._hook.remove()
+        if kind is not None or self._last is None:
+            return
+        args, kwargs = self._last
+        while not self._everywhere(True):
+            with torch.inference_mode():
+                self._model(*args, **kwargs)
+
+    def _before(self, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._last = args, kwargs
+        self._everywhere(False)
 
 
 @dataclass(frozen=True)
@@ -134,7 +178,9 @@ class Conclusion:
         """One line about it."""
         shares = ", ".join(f"{value:.4f} by {name}" for name, value in self.accuracies.items())
         accuracy = f"accuracy {shares}; scored by {self.score_normalisation}; " if shares else ""
-        return f"validation: {accuracy}temperature {self.temperature:.4g}"
+        bound = at_bound(self.temperature)
+        fitted = f" ({bound})" if bound else ", fitted with one vote of this model"
+        return f"validation: {accuracy}temperature {self.temperature:.4g}{fitted}"
 
 
 def _normalised(scores: Sequence[tuple[Question, OptionScores]], name: str) -> list[tuple[Question, OptionScores]]:

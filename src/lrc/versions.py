@@ -23,7 +23,9 @@ def _commit_of(folder: Path) -> str | None:
         return None
     try:
         commit, changes = (
-            subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+            subprocess.run(
+                ["git", *words], cwd=folder, capture_output=True, check=True, encoding="utf-8", errors="replace"
+            ).stdout.strip()
             for words in (("rev-parse", "HEAD"), ("status", "--porcelain", "--untracked-files=no", "--", "src"))
         )
     except (OSError, subprocess.CalledProcessError):  # no git, a clone without a commit, or somebody else's folder

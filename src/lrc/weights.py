@@ -24,6 +24,7 @@ INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 ADAPTER_BIN = "adapter_model.bin"
 BIN_INDEX, BIN_SINGLE = "pytorch_model.bin.index.json", "pytorch_model.bin"
+NAMED = "transformers_weights"  # the key of config.json that may name the weights
 BLOCK_BYTES = 4 << 20  # how much of a tensor is in memory at a time when it is only copied
 
 # The dtype codes of the safetensors format: https://github.com/huggingface/safetensors#format
@@ -58,7 +59,7 @@ class Spec:
 
 
 class Checkpoint:
-    """The weights of a model folder; headers are read at once, tensors when they are asked for.
+    """The weights of a model folder, as transformers would load it; headers are read at once, tensors when asked for.
 
     Args:
         folder: holds `model.safetensors` or its index; else `pytorch_model.bin` or its index.
@@ -95,7 +96,10 @@ class Checkpoint:
         data = bytearray(length)
         with (self.folder / file).open("rb", buffering=0) as handle:
             handle.seek(self.specs[name].start + start)
-            if length and handle.readinto(data) != length:
+            read, rest = 1, memoryview(data)
+            while read and rest:  # Linux reads 2 GiB at once at most, and other systems less
+                rest = rest[(read := handle.readinto(rest) or 0) :]
+            if rest:
                 raise ModelError(f"{self.folder / file}: ends inside {name}; fetch the file again")
         return torch.frombuffer(data, dtype=torch.uint8) if length else torch.empty(0, dtype=torch.uint8)
 
@@ -138,15 +142,34 @@ def unpickle_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _files(folder: Path) -> tuple[bool, dict[str, dict[str, Spec]]]:
-    for index in (INDEX, BIN_INDEX):
-        if (folder / index).is_file():
-            return True, _indexed(folder, index)
+    # The order in which transformers looks for them (modeling_utils._get_resolved_checkpoint_files).
+    if named := _named_in_config(folder):
+        if named.endswith(".index.json"):
+            return True, _indexed(folder, named)
+        return False, {named: _safetensors_specs(folder / named)}
     if (folder / SINGLE).is_file():
         return False, {SINGLE: _safetensors_specs(folder / SINGLE)}
+    if (folder / INDEX).is_file():
+        return True, _indexed(folder, INDEX)
     if (folder / BIN_SINGLE).is_file():
         _announce_unpickling(folder)
         return False, {BIN_SINGLE: _bin_specs(folder / BIN_SINGLE)}
+    if (folder / BIN_INDEX).is_file():
+        return True, _indexed(folder, BIN_INDEX)
     raise ModelError(f"{folder}: no {SINGLE} and no {BIN_SINGLE}; name a folder that holds a model's weights")
+
+
+def _named_in_config(folder: Path) -> str | None:
+    """The weight file or index that config.json names, where it names one."""
+    try:
+        named = json.loads((folder / "config.json").read_text(encoding="utf-8")).get(NAMED)
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return None  # whoever needs the configuration says what is wrong with it
+    if named is None:
+        return None
+    if not isinstance(named, str) or Path(named).name != named or not (folder / named).is_file():
+        raise ModelError(f"{folder / 'config.json'}: {NAMED} is {named!r}, which is not in the folder")
+    return named
 
 
 @cache

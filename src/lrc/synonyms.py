@@ -1,0 +1,111 @@
+"""What to write for a key of a recipe that lrc does not know: what it is called here, or what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+# Keys that older recipes have, and what became of them upstream.
+GONE = {
+    "env": "set environment variables where the run is started",
+    "warmup_ratio": "write warmup_steps: a value below 1 is a ratio",
+    "max_seq_length": "it is now max_length",
+    "torch_dtype": "it is now dtype",
+    "bnb_4bit_compute_dtype": "4-bit weights are computed with in dtype; remove it",
+    "bnb_4bit_use_double_quant": "it is use_bnb_nested_quant",
+    "tokenizer_name": "the base model's own tokenizer is used; remove it",
+    "tokenizer_name_or_path": "the base model's own tokenizer is used; remove it",
+    "save_safetensors": "nothing else is saved; remove it",
+    "logging_dir": "trackers have their own places; remove it",
+    "evaluation_strategy": "it is now eval_strategy",
+    "group_by_length": "packed trees leave nothing to pad; remove it",
+    "no_cuda": "it is now use_cpu",
+    "target_modules": "it is lora_target_modules",
+    "modules_to_save": "it is lora_modules_to_save",
+}
+# Flags of lrc's other verbs, and keys of which upstream has no counterpart.
+ELSEWHERE = {
+    "force": "to train into a folder that holds another run, set overwrite_output_dir",
+    "votes": "it is a flag of `lrc generate` and `lrc evaluate`",
+    "gpu_memory": "it is a flag of `lrc preview`",
+    "num_processes": "it stands in the accelerate config; choose one with --accelerate-config",
+    "quantization_bit": "write load_in_4bit: true, or load_in_8bit: true",
+    "quantization": "write load_in_4bit: true, or load_in_8bit: true",
+    "validation_fraction": "it is a flag of `lrc convert`, which splits the data",
+    "val_set_size": "`lrc convert --validation-fraction` splits the data; give the file as validation_file",
+}
+# What the same thing is called in other libraries, in papers and for short.
+SYNONYMS = {
+    "num_train_epochs": "epoch epochs num_epochs n_epochs max_epochs train_epochs",
+    "max_steps": "steps num_steps total_steps max_train_steps iterations",
+    "learning_rate": "lr max_lr base_lr",
+    "per_device_train_batch_size": "batch batch_size bs train_batch_size micro_batch_size per_gpu_train_batch_size",
+    "per_device_eval_batch_size": "eval_batch_size val_batch_size per_gpu_eval_batch_size",
+    "gradient_accumulation_steps": "grad_accum grad_accumulation gradient_accumulation accumulation accumulation_steps"
+    " accumulate_grad_batches grad_acc_steps",
+    "gradient_checkpointing": "checkpointing grad_checkpointing use_gradient_checkpointing",
+    "lora_r": "r rank lora_rank lora_dim",
+    "lora_alpha": "alpha",
+    "lora_dropout": "dropout",
+    "lora_target_modules": "target targets lora_target lora_modules lora_target_linear",
+    "lora_modules_to_save": "additional_target",
+    "max_length": "max_len max_seq_len seq_len seq_length sequence_len sequence_length cutoff_len block_size"
+    " context_length model_max_length max_tokens",
+    "model_name_or_path": "model base base_model model_name model_path model_id pretrained_model_name_or_path",
+    "train_file": "data dataset data_file data_path dataset_name training_file train_data train_dataset datasets",
+    "validation_file": "eval_file val_file dev_file eval_dataset validation_data validation eval_data",
+    "output_dir": "output out out_dir save_dir output_path",
+    "lr_scheduler_type": "scheduler lr_scheduler scheduler_type lr_schedule schedule",
+    "optim": "optimizer optimizer_type",
+    "warmup_steps": "warmup num_warmup_steps",
+    "weight_decay": "wd decay",
+    "max_grad_norm": "clip grad_clip gradient_clipping gradient_clip_val max_norm clip_grad_norm",
+    "neftune_noise_alpha": "neftune neft_alpha",
+    "load_in_4bit": "4bit int4 use_4bit qlora load_4bit",
+    "load_in_8bit": "8bit int8 use_8bit load_8bit",
+    "use_bnb_nested_quant": "double_quant double_quantization use_nested_quant",
+    "attn_implementation": "flash_attn attention attention_implementation attn use_flash_attention_2",
+    "template": "prompt prompt_template chat_template",
+    "answer_style": "style",
+    "resume_from_checkpoint": "resume checkpoint",
+    "eval_steps": "val_steps evaluation_steps",
+    "early_stopping_patience": "patience early_stopping",
+    "loraplus_lr_ratio": "loraplus",
+    "init_lora_weights": "pissa init_lora init",
+    "overwrite_output_dir": "overwrite",
+    "report_to": "logger tracker trackers log_with",
+    "use_peft": "peft lora use_lora",
+    "use_dora": "dora",
+    "use_rslora": "rslora",
+    "bf16": "bfloat16",
+    "fp16": "float16 half",
+    "use_cpu": "cpu",
+    "seed": "random_seed random_state",
+    "dataset_num_proc": "num_proc num_workers preprocessing_num_workers",
+}
+_NAMED = {synonym: key for key, synonyms in SYNONYMS.items() for synonym in synonyms.split()}
+
+
+def cure(key: str, known: Iterable[str]) -> str:
+    """What to do about a key that is not known, as in `did you mean 'lora_r'?`.
+
+    Args:
+        known: the keys that there are.
+    """
+    plain = key.lower().replace("-", "_")
+    if plain in GONE or plain in ELSEWHERE:
+        return {**GONE, **ELSEWHERE}[plain]
+    near = _NAMED.get(plain) or nearest(plain, known)
+    return f"did you mean {near!r}?" if near else "remove it"
+
+
+def nearest(key: str, known: Iterable[str]) -> str | None:
+    """The known key that a key resembles: letters first, then one whose words it consists of."""
+    names = list(known)
+    if near := get_close_matches(key, [*names, *_NAMED], n=1, cutoff=0.75):
+        return _NAMED.get(near[0], near[0]) if near[0] not in names else near[0]
+    words = set(key.split("_"))
+    holding = [name for name in names if words <= set(name.split("_"))]
+    if holding:
+        return min(holding, key=len)
+    return next(iter(get_close_matches(key, names, n=1)), None)

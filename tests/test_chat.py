@@ -1,0 +1,263 @@
+"""Chat templates of many makes, with what is to become of each decided by hand."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import re
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_models import save_tokenizer
+from small_runs import pairs, write_questions
+from transformers import AutoTokenizer
+from transformers.utils import chat_template_utils
+
+from lrc.alpaca import to_record
+from lrc.chat import DATE, Chat
+from lrc.corpus import read_corpus
+from lrc.errors import DataError, RecipeError
+from lrc.prompt import Prompt
+from lrc.questions import Question
+
+RECORD = to_record(Question("7", "貓在睡覺。", "誰在睡？", ("狗", "貓", "魚", "鳥"), 2))
+TEXT = f"{RECORD.instruction}\n{RECORD.input}"
+TURN = "<|im_start|>{{ m['role'] }}\n{{ CONTENT }}<|im_end|>\n"
+LOOP = "{% for m in messages %}" + TURN + "{% endfor %}"
+ASK = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+ADDED = ["<|im_start|>", "<|im_end|>", "<|eot|>", "<start_of_turn>", "<end_of_turn>", "[INST]", "[/INST]", "<|user|>"]
+
+
+def chatml(content: str = "m['content']", ask: str = ASK, loop: str = LOOP) -> str:
+    return loop.replace("CONTENT", content) + ask
+
+
+QWEN3 = (
+    "{%- for m in messages %}{%- set content = m.content %}"
+    "{%- if m.role == 'user' %}{{- '<|im_start|>user\n' + content + '<|im_end|>\n' }}"
+    "{%- else %}{%- if '</think>' in content %}{%- set content = content.split('</think>')[-1].lstrip('\n') %}"
+    "{%- endif %}"
+    "{%- if loop.last %}{{- '<|im_start|>assistant\n<think>\n\n</think>\n\n' + content }}"
+    "{%- else %}{{- '<|im_start|>assistant\n' + content }}{%- endif %}{{- '<|im_end|>\n' }}{%- endif %}{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}"
+    "{%- if enable_thinking is defined and enable_thinking is false %}{{- '<think>\n\n</think>\n\n' }}{%- endif %}"
+    "{%- endif %}"
+)
+LLAMA3 = (
+    "{{- bos_token }}{%- if not date_string is defined %}{%- if strftime_now is defined %}"
+    "{%- set date_string = strftime_now('%d %b %Y') %}{%- else %}{%- set date_string = '26 Jul 2024' %}{%- endif %}"
+    "{%- endif %}{{- '<|im_start|>system\n\nToday Date: ' + date_string + '\n\n<|eot|>' }}"
+    "{%- for m in messages %}{{- '<|im_start|>' + m['role'] + '\n\n' + m['content'] | trim + '<|eot|>' }}{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n\n' }}{%- endif %}"
+)
+GRANITE = "{{ 'Today is ' ~ strftime_now('%B %d, %Y') ~ '.\n' }}" + chatml()
+GEMMA = (
+    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('No system role') }}{% endif %}"
+    "{% for m in messages %}{% set role = 'model' if m['role'] == 'assistant' else m['role'] %}"
+    "{{ '<start_of_turn>' + role + '\n' + m['content'] | trim + '<end_of_turn>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
+)
+MISTRAL = (
+    "{{ bos_token }}{% for m in messages %}{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('Conversation roles must alternate') }}{% endif %}"
+    "{% if m['role'] == 'user' %}{{ '[INST] ' + m['content'] + ' [/INST]' }}"
+    "{% else %}{{ ' ' + m['content'] + eos_token }}{% endif %}{% endfor %}"
+)
+GLM = (
+    "[INST]{% for m in messages %}{{ '<|user|>' if m['role'] == 'user' else '<|im_start|>assistant' }}\n"
+    "{{ m['content'] }}{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+PARTS = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% for part in m['content'] %}"
+    "{% if part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}" + ASK
+)
+EMPTY_THOUGHT_ONLY_WHEN_ASKED = chatml(
+    ask="{% if add_generation_prompt %}<|im_start|>assistant\n{% if not enable_thinking %}<think></think>\n{% endif %}"
+    "{% endif %}"
+)
+# What the prompt is, by hand, and the token that ends the answer.
+ACCEPTED = {
+    "chatml": (chatml(), f"<|im_start|>user\n{TEXT}<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>"),
+    "qwen3": (
+        QWEN3,
+        f"<|im_start|>user\n{TEXT}<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n",
+        "<|im_end|>",
+    ),
+    "an empty thought only when asked": (
+        EMPTY_THOUGHT_ONLY_WHEN_ASKED,
+        f"<|im_start|>user\n{TEXT}<|im_end|>\n<|im_start|>assistant\n<think></think>\n",
+        "<|im_end|>",
+    ),
+    "llama3": (
+        LLAMA3,
+        "<s><|im_start|>system\n\nToday Date: 26 Jul 2024\n\n<|eot|>"
+        f"<|im_start|>user\n\n{TEXT}<|eot|><|im_start|>assistant\n\n",
+        "<|eot|>",
+    ),
+    "granite": (
+        GRANITE,
+        f"Today is July 26, 2024.\n<|im_start|>user\n{TEXT}<|im_end|>\n<|im_start|>assistant\n",
+        "<|im_end|>",
+    ),
+    "gemma": (GEMMA, f"<s><start_of_turn>user\n{TEXT}<end_of_turn>\n<start_of_turn>model\n", "<end_of_turn>"),
+    "mistral": (MISTRAL, f"<s>[INST] {TEXT} [/INST]", "</s>"),
+    "glm, whose turns end where the next begins": (GLM, f"[INST]<|user|>\n{TEXT}<|im_start|>assistant\n", "<|user|>"),
+    "parts": (PARTS, f"<|im_start|>user\n{TEXT}<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>"),
+    "always leads up to an answer": (
+        chatml(ask="{{ '<|im_start|>assistant\n' }}"),
+        f"<|im_start|>user\n{TEXT}<|im_end|>\n<|im_start|>assistant\n",
+        "<|im_end|>",
+    ),
+}
+REFUSED = {
+    "ignores add_generation_prompt": (chatml(ask=""), "ignores add_generation_prompt"),
+    "drops the text": (chatml("'' if m['role'] == 'user' else m['content']"), "does not keep the text"),
+    "cuts it": (chatml("m['content'][:2000]"), "does not keep the text"),
+    "cuts its beginning": (chatml("m['content'][-30000:]"), "does not keep the text"),
+    "takes one line": (chatml("m['content'].split('\n')[0]"), "does not keep the text"),
+    "joins its lines": (chatml("m['content'] | replace('\n', ' ')"), "does not keep the text"),
+    "collapses its spaces": (chatml("m['content'].split() | join(' ')"), "does not keep the text"),
+    "lower-cases it": (chatml("m['content'] | lower"), "does not keep the text"),
+    "escapes it": (chatml("m['content'] | tojson"), "does not keep the text"),
+    "escapes HTML": (chatml("m['content'] | e"), "does not keep the text"),
+    "reads another key": (chatml("m['text']"), "does not keep the text"),
+    "lower-cases the answer": (
+        chatml("m['content'] | lower if m['role'] == 'assistant' else m['content']"),
+        "leads up to an answer otherwise",
+    ),
+    "raises": ("{{ raise_exception('no\nuser') }}", r"cannot be rendered \(no\)"),
+    "wants a system turn": (
+        "{% if messages[0]['role'] != 'system' %}{{ raise_exception('give a system') }}{% endif %}" + chatml(),
+        r"cannot be rendered \(give a system\)",
+    ),
+    "is no template": ("{% for m in messages %}", "cannot be rendered"),
+    "divides by nothing": ("{{ 1 // 0 }}", "cannot be rendered"),
+    "adds what does not go together": (chatml("m['content'] + 1"), "cannot be rendered"),
+    "draws": ("{{ ['a', 'b'] | random }}" + chatml(), "another text each time"),
+    "draws rarely": ("{{ range(50) | random }}" + chatml(), "another text each time"),
+    "opens a thought": (chatml(ask=ASK.replace("assistant\n", "assistant\n<think>\n")), "opens a thought"),
+    "opens a thought in brackets": (chatml(ask=ASK.replace("assistant\n", "assistant\n[THINK]")), "opens a thought"),
+    "has another assistant": (chatml(ask=ASK.replace("assistant", "model")), "leads up to an answer otherwise"),
+    "ends by words": (chatml(loop=LOOP.replace("<|im_end|>", "</turn>")), "ends a turn with '</turn>'"),
+    "ends by nothing": ("{% for m in messages %}{{ m['content'] }}\n{% endfor %}", "ends a turn with"),
+    "ends by an unmarked token": (chatml(loop=LOOP.replace("<|im_end|>", "<|stop|>")), "does not mark as special"),
+}
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    save_tokenizer(folder)
+    made = AutoTokenizer.from_pretrained(folder)
+    made.add_special_tokens({"additional_special_tokens": ADDED})
+    made.add_tokens(["<think>", "</think>", "<|stop|>"])
+    return made
+
+
+def with_template(tokenizer: Any, template: str) -> Any:
+    made = copy.deepcopy(tokenizer)
+    made.chat_template = template
+    return made
+
+
+@pytest.mark.parametrize("name", ACCEPTED)
+def test_a_template_that_does_what_it_should(tokenizer: Any, name: str) -> None:
+    template, wanted, end = ACCEPTED[name]
+    made = with_template(tokenizer, template)
+    prompt = Prompt(made, "chat", "digit")
+    ids = made(wanted, add_special_tokens=False)["input_ids"]
+    assert prompt.prompt(RECORD) == ids
+    assert prompt.text(RECORD) == wanted
+    assert prompt.end == made.convert_tokens_to_ids(end)
+    # transformers itself, asked for the same, by whatever name the content goes
+    content = [{"type": "text", "text": TEXT}] if name == "parts" else TEXT
+    turns = [{"role": "user", "content": content}]
+    settings = {"return_dict": False, "enable_thinking": False}
+    if name != "granite":  # which prints today
+        asked = made.apply_chat_template(turns, add_generation_prompt=True, date_string="26 Jul 2024", **settings)
+        assert ids == asked
+    trained = prompt.sequence(RECORD).tokens.tolist()
+    answer = [*made(" 2" if name == "mistral" else "2", add_special_tokens=False)["input_ids"], prompt.end]
+    assert trained == [*ids, *answer]
+    if name not in ("granite", "glm, whose turns end where the next begins", "an empty thought only when asked"):
+        turns.append({"role": "assistant", "content": [{"type": "text", "text": "2"}] if name == "parts" else "2"})
+        whole = made.apply_chat_template(turns, date_string="26 Jul 2024", **settings)
+        assert whole[: len(trained)] == trained
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_template_that_does_not(tokenizer: Any, name: str) -> None:
+    template, fault = REFUSED[name]
+    with pytest.raises(RecipeError, match=f"^chat template: .*{fault}.*; choose template alpaca or plain") as refused:
+        Prompt(with_template(tokenizer, template), "chat", "digit")
+    assert len(refused.value.findings) == 1
+
+
+def test_a_template_is_proved_once_and_each_prompt_looked_at(tokenizer: Any) -> None:
+    cuts_thoughts = chatml("m['content'].split('</think>')[-1]")
+    prompt = Prompt(with_template(tokenizer, cuts_thoughts), "chat", "digit")
+    prompt.prompt(RECORD)
+    for passage in ("甲</think>乙", "丙 </think>\n丁"):
+        with pytest.raises(DataError, match="does not keep the question"):
+            prompt.prompt(to_record(Question("7", passage, "誰？", ("狗", "貓"), 2)))
+    raises = "{% if '禁' in messages[0]['content'] %}{{ raise_exception('never') }}{% endif %}" + chatml()
+    with pytest.raises(DataError, match=r"cannot be rendered \(never\)"):
+        Prompt(with_template(tokenizer, raises), "chat", "digit").prompt(
+            to_record(Question("7", "禁", "誰？", ("a", "b"), 2))
+        )
+
+
+@pytest.mark.parametrize("template", [LLAMA3, GRANITE, "{{ strftime_now('%Y-%m-%d %H:%M') }}" + chatml()])
+def test_no_prompt_depends_on_the_day(tokenizer: Any, template: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def today(year: int) -> None:
+        class Then(datetime):
+            @classmethod
+            def now(cls, tz: Any = None) -> Any:
+                return cls(year, 5, 17)
+
+        monkeypatch.setattr(chat_template_utils, "datetime", Then)
+
+    made, prompts = with_template(tokenizer, template), []
+    for year in (1999, 2033):
+        today(year)
+        prompt = pickle.loads(pickle.dumps(Prompt(made, "chat", "digit")))  # noqa: S301, as it comes to a worker
+        prompts.append(prompt.prompt(RECORD))
+        assert prompt.today == DATE == "2024-07-26"
+        assert any("prints a date, which is 2024-07-26" in note for note in prompt.notes)
+    assert prompts[0] == prompts[1]
+    other = Prompt(made, "chat", "digit", today="2025-12-01")  # what a run file says
+    assert re.search("2025", other.text(RECORD)) and not re.search("2025", prompt.text(RECORD))
+
+
+def test_tokens_are_cached_by_the_date(tokenizer: Any, tmp_path: Path) -> None:
+    path, made = write_questions(tmp_path / "t.json", pairs(2)), with_template(tokenizer, GRANITE)
+
+    def reused(today: str) -> bool:
+        prompt = Prompt(made, "chat", "digit", today=today)
+        return read_corpus(path, prompt, None, "refuse", stage="questions").reused
+
+    assert [reused("2024-07-26"), reused("2024-07-26"), reused("2025-01-01")] == [False, True, False]
+
+
+def test_what_was_decided_is_told(tokenizer: Any) -> None:
+    assert "thinking is switched off" in Chat(with_template(tokenizer, QWEN3), []).notes[0]
+    assert Chat(with_template(tokenizer, PARTS), []).notes == ["chat template: takes the content of a turn in parts"]
+    assert Chat(with_template(tokenizer, chatml()), []).notes == []
+    assert Prompt(with_template(tokenizer, chatml()), "plain", "digit").notes == []
+
+
+def test_control_tokens_in_parts_stay_text(tokenizer: Any) -> None:
+    made = with_template(tokenizer, PARTS)
+    prompt = Prompt(made, "chat", "digit")
+    control = to_record(Question("7", "甲<|im_end|>乙<think>", "誰？", ("狗", "貓"), 2))
+    special = set(made.added_tokens_decoder) - {256, 257}
+    mine = [i for i in prompt.prompt(control) if i in special]
+    assert mine == [i for i in prompt.prompt(RECORD) if i in special]
+
+
+def test_the_tokenizer_is_left_as_it_came(tokenizer: Any) -> None:
+    made = with_template(tokenizer, QWEN3)
+    Prompt(made, "chat", "digit")
+    assert made.chat_control_tokens is None and made.chat_template == QWEN3

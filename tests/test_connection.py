@@ -1,0 +1,94 @@
+"""The Hub is asked once whether it answers; where it does not, one line is said and nothing is tried again."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+# Two looks for a base that only the Hub has, as a verb takes them, without torch.
+PROGRAM = """
+from huggingface_hub import snapshot_download
+from lrc import connection
+connection.PATIENCE = 1.0
+for _ in range(2):
+    connection.go_offline_if_alone("some/base")
+    try:
+        snapshot_download("some/base")
+    except Exception as error:
+        print(type(error).__name__)
+"""
+
+
+def environment(address: str, home: Path) -> dict[str, str]:
+    return {**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(home / "hf"), "HF_HUB_OFFLINE": "0"}
+
+
+def look(address: str, home: Path) -> subprocess.CompletedProcess[str]:
+    variables = environment(address, home)
+    return subprocess.run([sys.executable, "-c", PROGRAM], env=variables, capture_output=True, text=True)
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """An address at which connections are taken and nothing is ever said."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.fixture
+def refusing() -> Iterator[tuple[str, list[str]]]:
+    """A Hub that answers every question with 404, and what it was asked."""
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            asked.append(self.path)
+            self.send_error(404)
+
+        do_GET = do_HEAD
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", asked
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("kind", ["silent", "closed"])
+def test_a_hub_that_does_not_answer_is_one_line(kind: str, silent: str, tmp_path: Path) -> None:
+    address = silent if kind == "silent" else "http://127.0.0.1:9"
+    start = time.monotonic()
+    done = look(address, tmp_path)
+    assert time.monotonic() - start < 30
+    assert done.stderr == f"{address}: does not answer; going on offline, with what was downloaded before\n"
+    assert done.stdout == "LocalEntryNotFoundError\n" * 2
+
+
+def test_a_hub_that_answers_is_asked_for_the_model(refusing: tuple[str, list[str]], tmp_path: Path) -> None:
+    done = look(refusing[0], tmp_path)
+    assert "offline" not in done.stderr
+    assert [path for path in refusing[1] if path == "/"] == ["/"] and any("some/base" in path for path in refusing[1])
+
+
+def test_a_verb_says_so_in_two_lines(tmp_path: Path) -> None:
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "some/base"}')
+    words = ["merge", "--adapter", adapter, "--output-dir", tmp_path / "m"]
+    variables = environment("http://127.0.0.1:9", tmp_path)
+    done = subprocess.run([sys.executable, "-m", "lrc", *words], env=variables, capture_output=True, text=True)
+    offline, refusal = done.stderr.splitlines()
+    assert offline.startswith("http://127.0.0.1:9: does not answer; ") and refusal.startswith("some/base: ")
+    assert done.returncode == 1

@@ -1,0 +1,121 @@
+"""Findings are told in one way by every verb that reads a file, and errors carry them."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from questions import ask
+from workbooks import LABELLED, TEST, row, test_row, write_xlsx
+
+from lrc.alpaca import dump_records, to_record
+from lrc.cli import cli
+from lrc.datafile import read_records
+from lrc.errors import DataError
+from lrc.findings import ERRORS_SHOWN, Finding, told
+
+BLANK = Finding("error", "empty-option", "a.xlsx", "選項2 is empty", 9, "選項2")
+
+
+def test_an_error_carries_findings_or_lines() -> None:
+    error = DataError(BLANK, "b.json: two\nlines")
+    assert error.findings == ("a.xlsx, row 9: 選項2 is empty", "b.json: two lines")
+    assert error.found[0] is BLANK and error.found[1].file == "" and str(error) == "\n".join(error.findings)
+    again = copy.copy(error)  # made again as where a worker sends it
+    assert again.found == error.found and type(again) is DataError
+
+
+def test_a_line_a_kind_and_the_errors_last() -> None:
+    spaces = [Finding("repair", "white-space", "a.xlsx", "文章 had white space", n, "文章") for n in range(2, 9)]
+    hidden = Finding("warning", "hidden-row", "a.xlsx", "is a hidden row; it was read", 3)
+    unread = Finding("note", "unread-columns", "a.xlsx", "columns not read: 備註")
+    assert list(told([BLANK, hidden, *spaces, unread])) == [
+        "repaired: a.xlsx: 7 white-space (rows 2, 3, 4, 5, 6, …); the first: 文章 had white space",
+        "note: a.xlsx: columns not read: 備註",
+        "warning: a.xlsx, row 3: is a hidden row; it was read",
+        "error: a.xlsx, row 9: 選項2 is empty",
+    ]
+
+
+def test_thousands_of_errors_are_counted() -> None:
+    errors = [Finding("error", "empty-option", "a.xlsx", "選項2 is empty", n) for n in range(2, 4002)]
+    lines = list(told([*errors, Finding("error", "error-cell", "a.xlsx", "文章 is an error value", 5000)]))
+    assert len(lines) == ERRORS_SHOWN + 2
+    assert lines[-2:] == [
+        "error: a.xlsx, row 5000: 文章 is an error value",
+        "error: a.xlsx: 3,950 more of the kind empty-option; lrc check --json lists all",
+    ]
+
+
+REMARKS = [
+    "note: t.xlsx: columns not read: 備註",
+    "warning: t.xlsx, row 3: has 2 options; those after 選項2 are empty",
+]
+
+
+@pytest.fixture
+def odd(tmp_path: Path) -> Path:
+    """A test workbook with something to be told of."""
+    rows = [[*test_row(1), "x"], [*test_row(2, 文章="同一篇", 選項3=None, 選項4=None), ""]]
+    return write_xlsx(tmp_path / "t.xlsx", rows, [*TEST, "備註"])
+
+
+def test_what_is_answered_is_told_of(odd: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert [record.id for record in read_records(odd)] == ["1", "2"]
+    assert capsys.readouterr().err.splitlines() == REMARKS
+
+
+def test_convert_and_check_tell_the_same(odd: Path, tmp_path: Path) -> None:
+    converted = CliRunner().invoke(cli, ["convert", str(odd), "--output-dir", str(tmp_path / "out")])
+    checked = CliRunner().invoke(cli, ["check", str(odd)])
+    for done in (converted, checked):
+        assert done.exit_code == 0
+        assert [line for line in done.stdout.splitlines() if line.startswith(("note", "warning"))][:2] == REMARKS
+
+
+def test_a_refusal_tells_the_rest_as_well(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_xlsx(tmp_path / "a.xlsx", [[*row(1, 選項2=None), "x"], [*row(2), ""]], [*LABELLED, "備註"])
+    with pytest.raises(DataError) as refused:
+        read_records(path)
+    assert refused.value.findings == (
+        "a.xlsx, row 2: 選項2 is empty; fill it in, or leave the row out by converting the file first (lrc convert)",
+    )
+    assert capsys.readouterr().err == "note: a.xlsx: columns not read: 備註\n"
+
+
+@pytest.mark.parametrize("verb", ["check", "convert"])
+def test_columns_are_named_on_the_command_line(tmp_path: Path, verb: str) -> None:
+    headers = ["ID", "甲,文", "某題", *LABELLED[3:]]
+    path = write_xlsx(tmp_path / "a.xlsx", [row(1), row(2, 文章="圖書館每週一休館。")], headers)
+    more = ["--output-dir", str(tmp_path / "out")] if verb == "convert" else []
+    done = CliRunner().invoke(cli, [verb, str(path), "--columns", "文章=甲,文,question=某題", *more])
+    assert done.exit_code == 0, done.output
+    if verb == "convert":
+        (record,) = json.loads((tmp_path / "out" / "a_validation.json").read_text(encoding="utf-8"))
+        assert record["passage"] in ("第1篇文章：小明在公園裡放風箏。", "圖書館每週一休館。")
+
+
+@pytest.mark.parametrize("words", ["文章", "內容=文", "文章=", "文章=甲,文章=乙", "=文"])
+def test_columns_that_say_nothing_are_wrong_usage(tmp_path: Path, words: str) -> None:
+    path = write_xlsx(tmp_path / "a.xlsx", [row(1)])
+    assert CliRunner().invoke(cli, ["check", str(path), "--columns", words]).exit_code == 2
+
+
+def test_alpaca_json_has_no_columns(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text("".join(dump_records([to_record(ask())])), encoding="utf-8")
+    with pytest.raises(DataError, match="has no columns to name; leave out --columns"):
+        read_records(path, columns={"文章": "passage"})
+
+
+@pytest.mark.parametrize(("asked", "nearest"), [("AI.xlsx", "ai.xlsx"), ("ai.xls", "ai.xlsx"), ("a1.xlsx", "ai.xlsx")])
+@pytest.mark.parametrize("verb", ["check", "convert"])
+def test_a_file_that_is_not_there_has_a_neighbour(tmp_path: Path, asked: str, nearest: str, verb: str) -> None:
+    write_xlsx(tmp_path / "ai.xlsx", [row(1)])
+    more = ["--output-dir", str(tmp_path / "out")] if verb == "convert" else []
+    done = CliRunner().invoke(cli, [verb, str(tmp_path / asked), *more])
+    said = done.output if verb == "check" else str(done.exception)
+    assert f"{asked}: No such file or directory; did you mean {tmp_path / nearest}?" in said

@@ -1,0 +1,129 @@
+"""An output that is whole when its process is killed is found done by the same command, and refused to any other."""
+
+from __future__ import annotations
+
+import builtins
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_models import save_adapter, save_base, save_tokenizer
+from small_runs import lrc, pairs, write_questions
+
+from lrc.finished import records_folder
+
+SAMPLE = Path(__file__).parents[1] / "examples" / "sample.xlsx"
+Words = list[str | Path]
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base, an adapter of it, and questions."""
+    home = tmp_path_factory.mktemp("inputs")
+    save_tokenizer(save_base(home / "base"))
+    save_adapter(home / "adapter", home / "base")
+    write_questions(home / "asked.json", pairs(4, [3]))
+    return home
+
+
+def converting(inputs: Path, output: Path) -> Words:
+    return ["convert", SAMPLE, "--output-dir", output]
+
+
+def merging(inputs: Path, output: Path) -> Words:
+    return ["merge", "--adapter", inputs / "adapter", "--base-model", inputs / "base", "--output-dir", output]
+
+
+def generating(inputs: Path, output: Path) -> Words:
+    asked: Words = ["--template", "plain", "--answer-style", "digit", "--scores", output.with_suffix(".jsonl")]
+    return ["generate", "--model", inputs / "base", "--data", inputs / "asked.json", "--output", output, *asked]
+
+
+VERBS: dict[str, tuple[Callable[[Path, Path], Words], Words]] = {
+    "convert": (converting, ["--seed", "7"]),
+    "merge": (merging, ["--dtype", "float16"]),
+    "generate": (generating, ["--votes", "2"]),
+}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def run_and_die_before_the_exit(words: Words, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kill the process where it would say on stdout what it has done."""
+    child = os.fork()
+    if child == 0:
+
+        def die(*told: Any, file: Any = None, **options: Any) -> None:
+            if file is None:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        monkeypatch.setattr(builtins, "print", die)
+        try:
+            lrc(*words)
+        finally:
+            os._exit(99)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_same_command_finds_it_done(
+    verb: str, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make, _ = VERBS[verb]
+    words = make(inputs, tmp_path / "output")
+    run_and_die_before_the_exit(words, monkeypatch)
+    before = contents(tmp_path)
+    assert before
+    for _ in range(2):
+        capsys.readouterr()
+        assert lrc(*words) == 0
+        assert "nothing to do" in capsys.readouterr().out
+        assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_another_flag_and_another_input_are_refused(
+    verb: str, inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make, flags = VERBS[verb]
+    words = make(inputs, tmp_path / "output")
+    assert lrc(*words) == 0
+    before = contents(tmp_path)
+    assert lrc(*words, *flags) == 1
+    assert "exists already" in capsys.readouterr().err and contents(tmp_path) == before
+    changed = next(path for path in tmp_path.rglob("*") if path.is_file())
+    changed.write_bytes(changed.read_bytes() + b"\n")
+    assert lrc(*words) == 1
+    assert "exists already" in capsys.readouterr().err
+
+
+def test_an_output_is_not_done_once_its_input_has_changed(inputs: Path, tmp_path: Path) -> None:
+    questions = write_questions(tmp_path / "asked.json", pairs(4, [3]))
+    words = generating(inputs, tmp_path / "a.csv")
+    words[words.index(inputs / "asked.json")] = questions
+    assert lrc(*words) == 0
+    write_questions(questions, pairs(4, [2]))
+    assert lrc(*words) == 1
+    assert lrc(*words, "--force") == 0
+
+
+def test_a_base_that_has_changed_is_another_input(inputs: Path, tmp_path: Path) -> None:
+    save_tokenizer(save_base(tmp_path / "base"))
+    words = merging(inputs, tmp_path / "m")
+    words[words.index(inputs / "base")] = tmp_path / "base"
+    assert lrc(*words) == 0
+    save_base(tmp_path / "base", seed=1)
+    assert lrc(*words) == 1
+
+
+def test_where_the_record_is_lost_an_output_is_as_any_other(inputs: Path, tmp_path: Path) -> None:
+    words = generating(inputs, tmp_path / "a.csv")
+    assert lrc(*words) == 0
+    for record in records_folder().iterdir():
+        record.unlink()
+    assert lrc(*words) == 1

@@ -1,0 +1,401 @@
+"""Workbooks as schools have them. What each asks was written down by hand, looking at the sheet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from openpyxl import Workbook
+from openpyxl.worksheet.worksheet import Worksheet
+
+from lrc.errors import DataError
+from lrc.workbook import read_workbook
+
+Asked = tuple[int, str, str, str, int | None]  # row, passage, question, options with / between them, answer
+Sheet = dict[str, list[list[Any]]]
+
+HEADER = ["ID", "文章", "問題", "選項1", "選項2", "選項3", "選項4", "正確答案"]
+KITE, LIBRARY = "小明在公園放風箏。", "圖書館週一休館。"
+ONE = [1, KITE, "誰放風箏？", "小明", "小華", "老師", "爸爸", 1]
+TWO = [2, LIBRARY, "哪天休館？", "週日", "週一", "週二", "週三", 2]
+ASKED_1: Asked = (2, KITE, "誰放風箏？", "小明/小華/老師/爸爸", 1)
+ASKED_2: Asked = (3, LIBRARY, "哪天休館？", "週日/週一/週二/週三", 2)
+
+
+def below(asked: Asked, rows: int) -> Asked:
+    """The same question so many rows further down."""
+    return (asked[0] + rows, *asked[1:])
+
+
+def unlabelled(asked: Asked) -> Asked:
+    return (*asked[:4], None)
+
+
+def write(path: Path, cells: Sequence[Sequence[Any]], merged: Sequence[str] = (), **hidden: Any) -> Path:
+    book = Workbook()
+    sheet = book.active
+    assert isinstance(sheet, Worksheet)
+    for row in cells:
+        sheet.append(list(row))
+    for area in merged:
+        sheet.merge_cells(area)
+    for number in hidden.get("rows", ()):
+        sheet.row_dimensions[number].hidden = True
+    for letter in hidden.get("columns", ()):
+        sheet.column_dimensions[letter].hidden = True
+    book.save(path)
+    return path
+
+
+def read(path: Path, **options: Any) -> tuple[list[Asked], list[str]]:
+    """What is asked, and the findings' lines with their levels."""
+    book = read_workbook(path, **options)
+    asked = [(q.row or 0, q.passage, q.question, "/".join(q.options), q.answer) for q in book.questions]
+    return asked, [f"{finding.level}: {finding}" for finding in book.findings]
+
+
+def refusal(path: Path, **options: Any) -> str:
+    with pytest.raises(DataError) as refused:
+        read_workbook(path, **options)
+    return str(refused.value)
+
+
+HEADERS = [
+    "ID,短文,題目,選項(1),選項(2),選項(3),選項(4),標準答案",
+    "題號,閱讀文章,題幹,A選項,B選項,C選項,D選項,解答",
+    "編號,文本,試題,(A),(B),(C),(D),參考答案",
+    "序號,課文,題目內容,選項甲,選項乙,選項丙,選項丁,正解",
+    "No.,Passage,Question,Choice A,Choice B,Choice C,Choice D,Answer Key",
+    "no,Text,Question Stem,Option_1,Option_2,Option_3,Option_4,Correct Answer",
+    "ID,文章（Passage）,題目/Question,選項①,選項②,選項③,選項④,正確答案(1-4)",
+    "題次,選文,提問,1,2,3,4,Ans.",
+    "ID,＊文章,＊問題,【選項１】,【選項２】,【選項３】,【選項４】,答案：",
+    "ID,閱讀短文,問句,甲,乙,丙,丁,答",
+    "id,context,query,opt1,opt2,opt3,opt4,correct_option",
+    "ID,文章,問題,選項Ⅰ,選項Ⅱ,選項Ⅲ,選項Ⅳ,答案",
+    "ID,文章,問題,第一個選項,第二個選項,第三個選項,第四個選項,答案",
+    "ID,文章,問題,選項壹,選項貳,選項參,選項肆,答案",
+    "流水號,篇章,题干,选项A,选项B,选项C,选项D,标准答案",
+]
+
+
+@pytest.mark.parametrize("header", HEADERS)
+def test_headers_as_schools_write_them(tmp_path: Path, header: str) -> None:
+    path = write(tmp_path / "a.xlsx", [header.split(","), ONE, TWO])
+    assert read(path) == ([ASKED_1, ASKED_2], [])
+
+
+@pytest.mark.parametrize(
+    ("above", "said"),
+    [
+        ([["一○八學年度閱讀測驗"]], ["「一○八學年度閱讀測驗」 stands above the header in row 2"]),
+        ([["閱讀測驗", None, "2024"], ["命題：王老師"]], ["「閱讀測驗」 stands above the header in row 3"]),
+        ([[], [None, "文章選自國語日報"], []], ["「文章選自國語日報」 stands above the header in row 4"]),
+    ],
+)
+def test_a_title_above_the_header(tmp_path: Path, above: list[list[Any]], said: list[str]) -> None:
+    asked, told = read(write(tmp_path / "a.xlsx", [*above, HEADER, ONE, TWO]))
+    assert asked == [below(ASKED_1, len(above)), below(ASKED_2, len(above))]
+    assert [part in line for part, line in zip(said, told, strict=True)] == [True]
+
+
+@pytest.mark.parametrize(
+    ("upper", "lower", "merged"),
+    [
+        (["ID", "文章", "問題", "選項", None, None, None, "正確答案"], [None] * 3 + [1, 2, 3, 4], ["D1:G1", "A1:A2"]),
+        (["ID", "文章", "問題", "選項", None, None, None, "答案"], [None] * 3 + ["A", "B", "C", "D"], []),
+        (["ID", "文章", "問題", "選項", None, None, None, "解答"], ["", "", "", "(A)", "(B)", "(C)", "(D)", ""], []),
+        (
+            ["試題", None, None, "選項", None, None, None, "答案"],
+            ["ID", "文章", "問題", "甲", "乙", "丙", "丁"],
+            ["A1:C1"],
+        ),
+    ],
+)
+def test_a_header_over_two_rows(tmp_path: Path, upper: list[Any], lower: list[Any], merged: list[str]) -> None:
+    asked, told = read(write(tmp_path / "a.xlsx", [upper, lower, ONE, TWO], merged))
+    assert asked == [below(ASKED_1, 1), below(ASKED_2, 1)]
+    assert told == ["note: a.xlsx: the header stands in rows 1 and 2; both were read as one"]
+
+
+def test_a_header_that_stands_again_asks_nothing(tmp_path: Path) -> None:
+    english = ["ID", "Passage", "Question", "Option 1", "Option 2", "Option 3", "Option 4", "Answer"]
+    asked, told = read(write(tmp_path / "a.xlsx", [HEADER, english, ONE, HEADER, TWO]))
+    assert asked == [below(ASKED_1, 1), below(ASKED_2, 2)]
+    assert [line for line in told if "is a header again" in line] == [
+        "note: a.xlsx, row 2: is a header again; passed over",
+        "note: a.xlsx, row 4: is a header again; passed over",
+    ]
+
+
+FOOTERS = [
+    [["合計：2題"]],
+    [[None, "命題教師：王小明"]],
+    [[], ["共 2 題", None, None, None, None, None, None, None]],
+    [["總計", None, None, 2]],
+    [[None] * 8 + ["印製"]],
+    [[None, "資料來源：國語日報"], [None, "以上試題僅供教學使用"]],
+    [["Total", 2]],
+    [[None, None, "共計", "=COUNTA(D2:D3)"]],
+]
+
+
+@pytest.mark.parametrize("footer", FOOTERS)
+@pytest.mark.parametrize("labelled", [True, False])
+def test_a_footer_is_passed_over_and_said(tmp_path: Path, footer: list[list[Any]], labelled: bool) -> None:
+    rows = [HEADER, ONE, TWO] if labelled else [HEADER[:7], ONE[:7], TWO[:7]]
+    asked, told = read(write(tmp_path / "a.xlsx", [*rows, *footer]))
+    assert asked == ([ASKED_1, ASKED_2] if labelled else [unlabelled(ASKED_1), unlabelled(ASKED_2)])
+    assert sum("stands below the questions; passed over" in line for line in told) == sum(map(bool, footer))
+
+
+@pytest.mark.parametrize("row", [[3], ["Q-3"], [3, KITE], [None, KITE * 20], [3, KITE, "為什麼？"]])
+def test_a_question_that_was_begun_is_no_footer(tmp_path: Path, row: list[Any]) -> None:
+    book = read_workbook(write(tmp_path / "a.xlsx", [HEADER, ONE, TWO, row]))
+    assert {error.row for error in book.errors} == {4}
+
+
+@pytest.mark.parametrize(
+    ("heading", "merged"), [(["第二課"], ["A3:H3"]), (["第二課"], []), ([None, None, None, "第二課"], [])]
+)
+def test_a_heading_between_questions_is_one_bad_row(tmp_path: Path, heading: list[Any], merged: list[str]) -> None:
+    book = read_workbook(write(tmp_path / "a.xlsx", [HEADER, ONE, heading, TWO], merged))
+    assert list(map(str, book.errors)) == ["a.xlsx, row 3: has only 「第二課」; fill in the rest, or delete the row"]
+
+
+UNEVEN: list[tuple[list[Any], str, int]] = [
+    (["對", "錯", None, None, 2], "對/錯", 2),
+    (["甲", "乙", "丙", None, 3], "甲/乙/丙", 3),
+    (["甲", "乙", " ", "\u200b", 1], "甲/乙", 1),
+]
+
+
+@pytest.mark.parametrize(("cells", "options", "answer"), UNEVEN)
+def test_blanks_at_the_end_are_fewer_options(tmp_path: Path, cells: list[Any], options: str, answer: int) -> None:
+    asked, told = read(write(tmp_path / "a.xlsx", [HEADER, ONE, [2, KITE, "對嗎？", *cells], TWO]))
+    assert asked == [ASKED_1, (3, KITE, "對嗎？", options, answer), below(ASKED_2, 1)]
+    assert f"warning: a.xlsx, row 3: has {len(options.split('/'))} options" in told[-1]
+
+
+def test_two_to_eight_options_in_one_sheet(tmp_path: Path) -> None:
+    header = [*HEADER[:3], *(f"選項{n}" for n in range(1, 9)), "正確答案"]
+    signs = "甲乙丙丁戊己庚辛"
+    rows = [[n, KITE, f"第{n}題", *signs[:n], *[None] * (8 - n), n] for n in range(2, 9)]
+    asked, _ = read(write(tmp_path / "a.xlsx", [header, *rows]))
+    assert asked == [(n, KITE, f"第{n}題", "/".join(signs[:n]), n) for n in range(2, 9)]
+
+
+@pytest.mark.parametrize(
+    ("cells", "said"),
+    [
+        (["甲", None, "丙", "丁", 1], "選項2 is empty"),
+        ([None, "乙", None, None, 2], "選項1 is empty"),
+        (["甲", None, None, None, 1], "選項2 is empty"),
+        (["甲", "乙", None, None, 3], "正確答案 is 3, expected 1 to 2"),
+        ([None, None, None, None, 1], "選項1 is empty"),
+    ],
+)
+def test_a_gap_is_a_bad_row(tmp_path: Path, cells: list[Any], said: str) -> None:
+    book = read_workbook(write(tmp_path / "a.xlsx", [HEADER, ONE, [2, KITE, "哪個？", *cells], TWO]))
+    assert [question.row for question in book.questions] == [2, 4]
+    assert any(f"row 3: {said}" in str(error) for error in book.errors)
+
+
+def test_a_merged_passage_is_that_of_all_its_rows(tmp_path: Path) -> None:
+    rows = [HEADER, ONE, [2, "下面的字看不見", "在哪裡？", "公園", "學校", "家", "店", 1], TWO]
+    asked, told = read(write(tmp_path / "a.xlsx", rows, ["B2:B3"]))
+    assert asked == [ASKED_1, (3, KITE, "在哪裡？", "公園/學校/家/店", 1), below(ASKED_2, 1)]
+    assert told == ["repair: a.xlsx, row 3: 文章 is merged with the cells from row 2 on; its text was taken"]
+
+
+def test_a_merged_passage_of_a_test_workbook(tmp_path: Path) -> None:
+    rows = [HEADER[:7], ONE[:7], [2, None, "在哪裡？", "公園", "學校", "家", "店"]]
+    asked, told = read(write(tmp_path / "a.xlsx", rows, ["B2:B3"]))
+    assert asked[1] == (3, KITE, "在哪裡？", "公園/學校/家/店", None) and "its text was taken" in told[0]
+
+
+@pytest.mark.parametrize(("merged", "column"), [("B3:C3", "問題"), ("C2:C3", "問題"), ("H2:H3", "正確答案")])
+def test_other_merged_cells_are_bad_rows(tmp_path: Path, merged: str, column: str) -> None:
+    book = read_workbook(write(tmp_path / "a.xlsx", [HEADER, ONE, TWO, [3, *TWO[1:]]], [merged]))
+    assert [(error.row, error.column, error.kind) for error in book.errors] == [(3, column, "merged-cell")]
+
+
+@pytest.mark.parametrize(
+    "ditto", ["同上", "（同上）", "同上題", "同前文。", "〃", "承上題", "ditto", "Same as above", '"']
+)
+def test_ditto_is_the_passage_above(tmp_path: Path, ditto: str) -> None:
+    rows = [HEADER, ONE, [2, ditto, "在哪裡？", "公園", "學校", "家", "店", 1], [3, ditto, *TWO[2:]], TWO]
+    asked, told = read(write(tmp_path / "a.xlsx", rows))
+    assert [passage for _, passage, *_ in asked] == [KITE, KITE, KITE, LIBRARY]
+    assert [line.split(":")[1] for line in told] == [" a.xlsx, row 3", " a.xlsx, row 4"]
+
+
+def test_ditto_below_nothing_is_a_bad_row(tmp_path: Path) -> None:
+    book = read_workbook(write(tmp_path / "a.xlsx", [HEADER, [1, "同上", *ONE[2:]], TWO]))
+    assert list(map(str, book.errors)) == [
+        "a.xlsx, row 2: 文章 is 同上, and no passage stands above; put the passage itself there"
+    ]
+
+
+ANSWERS = ["答案卷", "老師的答案", "解析", "詳解", "Key", "final answer", "正確選項的代號", "label", "解答說明", "gold"]
+
+
+@pytest.mark.parametrize("header", ANSWERS)
+def test_no_column_that_is_not_read_may_hold_the_answers(tmp_path: Path, header: str) -> None:
+    path = write(tmp_path / "a.xlsx", [[*HEADER[:7], header], ONE, TWO])
+    assert refusal(path) == (
+        f"a.xlsx, row 1: {''.join(header.split())} is not read and may hold the answers; "
+        f"give --columns 正確答案={''.join(header.split())}, or remove the column"
+    )
+    assert read(path, columns={"正確答案": header})[0] == [ASKED_1, ASKED_2]
+
+
+def test_answers_are_looked_for_beside_an_empty_column_of_them(tmp_path: Path) -> None:
+    rows = [[*HEADER, "標準答案"], [*ONE[:7], None, 1], [*TWO[:7], None, 2]]
+    assert "標準答案 is not read and may hold the answers" in refusal(write(tmp_path / "a.xlsx", rows))
+
+
+@pytest.mark.parametrize("header", ["備註", None])
+def test_a_column_with_the_texts_of_options_is_one_of_answers(tmp_path: Path, header: str | None) -> None:
+    rows = [[*HEADER[:7], header], [*ONE[:7], "小明"], [*TWO[:7], "週一"]]
+    said = refusal(write(tmp_path / "a.xlsx", rows))
+    assert f"{header or 'column H'} is not read, and its cells are the texts of options" in said
+
+
+@pytest.mark.parametrize("answers", [(1, 2), ("A", "B"), ("(1)", "(2)"), ("②", "①")])
+def test_a_column_without_a_header_that_has_answers(tmp_path: Path, answers: tuple[Any, Any]) -> None:
+    path = write(tmp_path / "a.xlsx", [HEADER[:7], [*ONE[:7], answers[0]], [*TWO[:7], answers[1]]])
+    assert "column H is not read and may hold the answers; give --columns 正確答案=column H" in refusal(path)
+    if answers == (1, 2):
+        assert read(path, columns={"正確答案": "column H"})[0] == [ASKED_1, ASKED_2]
+
+
+def test_a_column_with_numbers_of_options_is_suspected(tmp_path: Path) -> None:
+    asked, told = read(write(tmp_path / "a.xlsx", [[*HEADER[:7], "代號"], ONE, TWO]))
+    assert asked == [unlabelled(ASKED_1), unlabelled(ASKED_2)]
+    assert any("代號 is not read and has 1, 2; if these are the answers" in line for line in told)
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ("選項J", "選項J looks like an option"),
+        ("E", "E looks like an option"),
+        ("選項壬", "選項壬 looks like an option"),
+    ],
+)
+def test_no_option_goes_unread(tmp_path: Path, header: str, said: str) -> None:
+    rows = [
+        [*HEADER[:3], "選項A", "選項B", "選項C", "選項D", header, "正確答案"],
+        [*ONE[:7], "媽媽", 1],
+        [*TWO[:7], "週四", 2],
+    ]
+    assert said in refusal(write(tmp_path / "a.xlsx", rows))
+
+
+@pytest.mark.parametrize(
+    ("header", "role"),
+    [("文章2", "文章"), ("文章（下）", "文章"), ("短文二", "文章"), ("問題2", "問題"), ("passage 2", "文章")],
+)
+def test_no_part_of_a_text_goes_unread(tmp_path: Path, header: str, role: str) -> None:
+    path = write(tmp_path / "a.xlsx", [[*HEADER, header], [*ONE, "後來風停了。"], TWO])
+    said = refusal(path)
+    assert f"looks like a part of {role} and is not read" in said
+    # whoever names the one that counts is not refused
+    assert read(path, columns={role: role})[0] == [ASKED_1, ASKED_2]
+
+
+def test_what_is_not_read_is_named(tmp_path: Path) -> None:
+    rows = [[*HEADER, "文章出處", None, "難度", "空的"], [*ONE, "自編", "x", 3], TWO]
+    asked, told = read(write(tmp_path / "a.xlsx", rows))
+    assert asked == [ASKED_1, ASKED_2]
+    assert told == ["note: a.xlsx: columns not read: 文章出處, column J, 難度"]
+
+
+def test_columns_by_name(tmp_path: Path) -> None:
+    rows = [["序", "甲文", "甲問", "一號", "二號", "三號", "四號", "記號"], ONE, TWO]
+    path = write(tmp_path / "a.xlsx", rows)
+    names = dict(zip(HEADER, rows[0], strict=True))
+    assert read(path, columns=names)[0] == [ASKED_1, ASKED_2]
+    assert "no column 乙文 for 文章" in refusal(path, columns={**names, "文章": "乙文"})
+
+
+@pytest.mark.parametrize(
+    ("header", "role", "nearest"),
+    [("閱測文章", "文章", "閱測文章"), ("題目敘述句", "問題", "題目敘述句"), ("Passages", "文章", "Passages")],
+)
+def test_the_nearest_column_is_named(tmp_path: Path, header: str, role: str, nearest: str) -> None:
+    headers = [header if one == role else one for one in HEADER]
+    said = refusal(write(tmp_path / "a.xlsx", [headers, ONE, TWO]))
+    assert said == f"a.xlsx, row 1: no column {role}; is it {nearest}? Then give --columns {role}={nearest}"
+
+
+def test_all_options_in_one_column(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.xlsx", [["ID", "文章", "問題", "選項", "答案"], [1, KITE, "誰？", "A甲 B乙", 1]])
+    assert refusal(path) == (
+        "a.xlsx, row 1: 選項 is one column for all options; give each a column of its own: 選項1, 選項2 …"
+    )
+
+
+def test_two_columns_of_one_kind(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.xlsx", [["題號", *HEADER], [9, *ONE], [8, *TWO]])
+    assert refusal(path).endswith("題號 and ID are both ID; keep one of them, or choose with --columns ID=題號")
+    assert [question.id for question in read_workbook(path, columns={"ID": "題號"}).questions] == ["9", "8"]
+
+
+def test_no_header_at_all(tmp_path: Path) -> None:
+    said = refusal(write(tmp_path / "a.xlsx", [ONE, TWO]))
+    assert said.startswith("a.xlsx, row 1: is no header with 文章, 問題, 選項1, 選項2 …, nor is one below it: 1, 小明")
+
+
+def test_hidden_rows_and_columns_are_read_and_said(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.xlsx", [HEADER, ONE, TWO], rows=[3], columns=["G"])
+    asked, told = read(path)
+    assert asked == [ASKED_1, ASKED_2]
+    assert told == [
+        "warning: a.xlsx: 選項4 is a hidden column; it was read",
+        "warning: a.xlsx, row 3: is a hidden row; it was read",
+    ]
+
+
+@pytest.mark.parametrize("state", ["hidden", "veryHidden"])
+def test_a_hidden_first_sheet_is_passed_over(tmp_path: Path, state: str) -> None:
+    book = Workbook()
+    first = book.active
+    assert isinstance(first, Worksheet)
+    first.title, first.sheet_state = "舊題", state
+    second = book.create_sheet("新題")
+    for sheet, rows in ((first, [HEADER, TWO]), (second, [HEADER, ONE])):
+        for row in rows:
+            sheet.append(row)
+    book.active = second
+    book.save(path := tmp_path / "a.xlsx")
+    assert read(path) == ([ASKED_1], ["note: a.xlsx: hidden sheets were passed over: 舊題; choose with --sheet"])
+    asked, told = read(path, sheet="舊題")
+    assert asked == [below(ASKED_2, -1)] and "warning: a.xlsx: sheet 舊題 is hidden; it was read" in told
+
+
+@pytest.mark.parametrize("name", ["答案", "解答頁", "Answer key"])
+def test_answers_on_another_sheet_are_no_test_workbook(tmp_path: Path, name: str) -> None:
+    book = Workbook()
+    sheet = book.active
+    assert isinstance(sheet, Worksheet)
+    sheet.title = "題目"
+    for row in (HEADER[:7], ONE[:7], TWO[:7]):
+        sheet.append(row)
+    book.create_sheet(name).append(["題號", "答案"])
+    book.save(path := tmp_path / "a.xlsx")
+    assert refusal(path) == (
+        f"a.xlsx: sheet 題目 has no answers, and sheet {name} may hold them; put them into a column 正確答案, "
+        "or give --sheet 題目 to have it read without"
+    )
+    assert read(path, sheet="題目")[0] == [unlabelled(ASKED_1), unlabelled(ASKED_2)]
+
+
+def test_a_test_row_without_options_is_kept(tmp_path: Path) -> None:
+    rows = [HEADER[:7], ONE[:7], [2, KITE, "哪個？"], [3, *TWO[1:7]]]
+    asked, told = read(write(tmp_path / "a.xlsx", rows))
+    assert asked[1] == (3, KITE, "哪個？", "///", None)
+    assert any("row 3: all options are empty; its answer will be 1" in line for line in told)

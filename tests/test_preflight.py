@@ -1,0 +1,160 @@
+"""What stands in the way of a training is said before torch is imported, by both of training's doors."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from lrc.errors import LrcError
+from lrc.manifest import checksum
+from lrc.preflight import preflight
+from lrc.run import RUN_FILE, Run
+
+HEAVY = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
+# Both doors as they are run, in a process that tells afterwards what it has imported.
+DOORS = {
+    "lrc train": "from lrc.cli import main; main(['train', *sys.argv[1:]])",
+    "lrc.sft": "sys.argv[1:1] = ['--config']; runpy.run_module('lrc.sft', run_name='__main__', alter_sys=True)",
+}
+PROGRAM = """
+import runpy, sys
+try:
+    {door}
+finally:
+    print("imported:", *(name for name in {heavy} if name in sys.modules))
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    (tmp_path / "AI_train.json").write_text(json.dumps([{"instruction": "a", "input": "b", "output": "1"}]))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "mine").write_text("mine")
+    path = tmp_path / "r.yaml"
+    lines = {"model_name_or_path": "m", "train_file": tmp_path / "AI_train.json", "output_dir": tmp_path / "run"}
+    path.write_text("".join(f"{key}: {value}\n" for key, value in lines.items()))
+    return path
+
+
+CASES = {
+    "unknown key": (["--epochs", "3"], "command line: unknown key 'epochs'; did you mean 'num_train_epochs'?"),
+    "type": (["--lora_r", "four"], 'command line: lora_r is "four", expected a whole number'),
+    "rule": (["--fp16", "--bf16"], "r.yaml: fp16 and bf16 are both true; keep one"),
+    "no data": (["--train_file", "{home}/AI_tran.json"], "{home}/AI_tran.json: no such file; did you mean"),
+    "no second file": (
+        ["--train_file", "{home}/AI_train.json", "{home}/AI_tran.json"],
+        "{home}/AI_tran.json: no such file; did you mean",
+    ),
+    "a file twice": (
+        ["--train_file", "{home}/AI_train.json", "{home}/AI_train.json"],
+        "r.yaml: train_file names {home}/AI_train.json twice; name it once",
+    ),
+    "shares": (["--train_shares", "0.5", "0.5"], "r.yaml: train_shares has 2 parts for 1 files of train_file"),
+    "no scores": (
+        ["--answer_style", "judge", "--soft_labels", "{home}/s.jsonl"],
+        "{home}/s.jsonl: no such file; `lrc generate --scores` writes it",
+    ),
+    "verdicts": (
+        ["--answer_style", "judge", "--score_normalisation", "sum"],
+        "r.yaml: score_normalisation is sum, but verdicts are scored as they are; remove it",
+    ),
+    "sample of nothing": (["--eval_questions", "9"], "r.yaml: eval_questions is given, but validation_file is not"),
+    "output": (["--output_dir", "{home}/other"], "{home}/other: holds something that is no run of lrc; "),
+    "output file": (["--output_dir", "{home}/r.yaml"], "{home}/r.yaml: is no folder; choose another output_dir"),
+}
+
+
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("case", CASES)
+def test_it_is_refused_in_a_line_before_torch(door: str, case: str, recipe: Path) -> None:
+    words, line = CASES[case]
+    home = str(recipe.parent)
+    program = PROGRAM.format(door=DOORS[door], heavy=HEAVY)
+    command = [sys.executable, "-c", program, str(recipe), *(word.format(home=home) for word in words)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=recipe.parent)
+    assert (done.returncode, done.stdout) == (1, "imported:\n"), done.stderr
+    assert done.stderr.startswith(line.format(home=home)) and len(done.stderr.splitlines()) == 1
+
+
+def test_data_is_no_recipe(recipe: Path) -> None:
+    for name in ("AI_train.json", "a.xlsx", "a.csv"):
+        path = recipe.parent / name
+        if not path.exists():
+            path.write_bytes(b"PK")
+        with pytest.raises(LrcError) as refused:
+            preflight(path)
+        assert str(refused.value).startswith(f"{path}: is data, not a recipe; ")
+
+
+def test_another_run_is_told_and_the_same_one_goes_on(recipe: Path) -> None:
+    data = recipe.parent / "AI_train.json"
+    facts = {"train_file": {"name": data.name, "sha256": checksum(data), "questions": 1}}
+    run = Run("chinese-alpaca-2", "digit", True, {"model_name_or_path": "m", "world_size": 4}, facts)
+    folder = recipe.parent / "run"
+    folder.mkdir()
+    (folder / RUN_FILE).write_text(json.dumps(asdict(run)))
+    preflight(recipe)
+    preflight(recipe, ["--row_tokens", "512"])
+    preflight(recipe, ["--lora_r", "3", "--overwrite_output_dir"])
+    preflight(recipe, ["--logging_steps", "3", "--lora_r", "16"])
+    for words, what in (
+        (["--lora_r", "3"], "lora_r was 16 and is 3 now"),
+        (["--template", "plain"], "template was chinese-alpaca-2 and is plain now"),
+    ):
+        with pytest.raises(LrcError) as refused:
+            preflight(recipe, words)
+        assert str(refused.value).startswith(f"{folder}: holds another run ({what}); ")
+    data.write_text("[]")
+    with pytest.raises(LrcError, match=r"train_file was AI_train.json \(sha256 "):
+        preflight(recipe)
+
+
+def test_each_of_several_files_is_compared(recipe: Path) -> None:
+    home = recipe.parent
+    names = {"train_file": "AI_train.json", "train_file 2": "b.json", "soft_labels": "s.jsonl"}
+    (home / "b.json").write_text("[1]")
+    (home / "s.jsonl").write_text("{}")
+    facts = {role: {"name": name, "sha256": checksum(home / name), "questions": 1} for role, name in names.items()}
+    (home / "run").mkdir()
+    own = {"model_name_or_path": "m", "answer_style": "judge", "world_size": 4}
+    (home / "run" / RUN_FILE).write_text(json.dumps(asdict(Run("alpaca", "judge", False, own, facts))))
+    words = ["--answer_style", "judge", "--template", "alpaca", "--soft_labels", str(home / "s.jsonl")]
+    files = ["--train_file", str(home / "AI_train.json"), str(home / "b.json")]
+    preflight(recipe, [*words, *files])
+    with pytest.raises(LrcError, match=r"train_file 2 was b.json .* and is none now"):
+        preflight(recipe, words)
+    with pytest.raises(LrcError, match=r"train_shares was null and is \[0.5, 0.5\] now"):
+        preflight(recipe, [*words, *files, "--train_shares", "0.5", "0.5"])
+    (home / "s.jsonl").write_text("{ }")
+    with pytest.raises(LrcError, match=r"soft_labels was s.jsonl \(sha256 "):
+        preflight(recipe, [*words, *files])
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "line"),
+    [
+        ("check r.yaml --json", 0, ""),
+        ("preview r.yaml --epochs 3", 1, "command line: unknown key 'epochs'; did you mean 'num_train_epochs'?"),
+        ("preview r.yaml --gpu-memory 12", 1, "--gpu-memory: 12 has no unit; write 12GB"),
+        ("sweep r.yaml", 1, "r.yaml: is a recipe, not a sweep; write a file with `recipe: r.yaml`, trials, search"),
+        ("convert a.xlsx b.xlsx --output-dir o", 2, "Error: takes one file; run it once for each; a workbook without"),
+        ("generate --model m --data AI_train.json --output there", 1, "there: exists already; choose another name"),
+        ("evaluate --model m --data AI_train.json --output there", 1, "there: exists already; choose another name"),
+        ("merge --adapter a --output-dir other", 1, "other: exists already; choose another name"),
+        ("train qwen3-8b", 1, "qwen3-8b: no such recipe; did you mean 'qwen3-8b/lora' (LoRA of Qwen3-8B-Base on one"),
+        ("train r.yaml --accelerate-config gpu", 1, "gpu: no such accelerate config; did you mean 'single_gpu' ("),
+        ("train AI_train.json", 1, "AI_train.json: is data, not a recipe; give a YAML file or the name of a shipped"),
+    ],
+)
+def test_every_verb_refuses_before_torch(words: str, code: int, line: str, recipe: Path) -> None:
+    (recipe.parent / "there").write_text("there")
+    program = PROGRAM.format(door="from lrc.cli import main; main(sys.argv[1:])", heavy=HEAVY)
+    command = [sys.executable, "-c", program, *words.split()]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=recipe.parent)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (code, "imported:"), done.stderr
+    assert done.stderr.startswith(line) and len(done.stderr.splitlines()) == (code > 0)

@@ -1,0 +1,81 @@
+"""What a model's folder alone tells is said before torch is imported, with the nearest name."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROGRAM = """
+import sys
+from lrc.cli import main
+try:
+    main({words!r})
+finally:
+    heavy = [name for name in ("torch", "transformers", "peft", "accelerate") if name in sys.modules]
+    print("imported:", *heavy, file=sys.stderr)
+"""
+ASKED = ["--template", "plain", "--answer-style", "digit"]
+RUN = {"template": "plain", "answer_style": "digit", "list_options": True}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders that look like a base, a merged model, and an adapter on that base."""
+    home = tmp_path_factory.mktemp("models")
+    files = {
+        "runs/my-base/config.json": {},
+        "merged-model/config.json": {},
+        "merged-model/lrc_run.json": RUN,
+        "adapter/adapter_config.json": {"base_model_name_or_path": "runs/my-base"},
+        "adapter/lrc_run.json": RUN,
+        "elsewhere/adapter_config.json": {"base_model_name_or_path": "/gone/base"},
+        "empty/notes.json": {},
+        "answer.csv": {},
+    }
+    for name, content in files.items():
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).write_text(json.dumps(content), encoding="utf-8")
+    (home / "q.csv").write_text("ID,文章,問題,選項1,選項2\n1,文,問,甲,乙\n", encoding="utf-8")
+    return home
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--model", "nosuchfolder"], "nosuchfolder: no such folder"),
+        (["--model", "merged-modle"], "did you mean merged-model?"),
+        (["--model", "runs/mybase", *ASKED], "did you mean runs/my-base?"),
+        (["--model", "./gone", *ASKED], "./gone: no such folder"),
+        (["--model", "owner/name", *ASKED], "owner/name: no such folder and none that was fetched before"),
+        (
+            ["--model", "adapter"],
+            "adapter: is an adapter, no model; write --model runs/my-base --adapter adapter",
+        ),
+        (["--model", "elsewhere"], "elsewhere: is an adapter, no model; write --model BASE --adapter elsewhere"),
+        (["--model", "empty", *ASKED], "empty: no config.json; name a folder that holds a model"),
+        (["--model", "runs", *ASKED], "runs: no config.json; did you mean runs/my-base?"),
+        (["--model", "answer.csv", *ASKED], "answer.csv: is a file; name the folder that it is in"),
+        (
+            ["--model", "runs/my-base"],
+            "runs/my-base: has no lrc_run.json that says how it was trained; give --template",
+        ),
+        (["--model", "runs/my-base", "--adapter", "adaptor"], "adaptor: no such folder; did you mean adapter?"),
+        (
+            ["--model", "runs/my-base", "--adapter", "merged-model"],
+            "merged-model: is a model, no adapter; write --model merged-model without --adapter",
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_line_without_torch(folder: Path, words: list[str], line: str) -> None:
+    words = ["generate", "--data", "q.csv", *words, "--output", "new.csv"]
+    program = PROGRAM.format(words=words)
+    told = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True)
+    said, imported = told.stderr.splitlines()
+    assert told.returncode == 1 and line in said, told.stderr
+    assert imported == "imported:"
+    assert not (folder / "new.csv").exists()
