@@ -103,6 +103,7 @@ HALF_WINDOWED = {"head_dim": 8, "layer_types": ["sliding_attention", "full_atten
 FAMILIES = {
     "llama": (LlamaForCausalLM, LlamaConfig, {}),
     "llama-tied": (LlamaForCausalLM, LlamaConfig, {"tie_word_embeddings": True}),
+    "qwen2": (Qwen2ForCausalLM, Qwen2Config, {}),
     "qwen3": (Qwen3ForCausalLM, Qwen3Config, {"head_dim": 8}),
     "qwen3-window": (
         Qwen3ForCausalLM,

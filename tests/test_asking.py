@@ -18,7 +18,7 @@ from lrc.answering import load_scorer
 from lrc.asking import Asking
 from lrc.calibration import fit_temperature, log_loss
 from lrc.merge import merge
-from lrc.metrics import mcnemar
+from lrc.metrics import mcnemar, paired, passages_of
 from lrc.outcomes import read_outcomes
 from lrc.questions import Question
 from lrc.run import NORMALISATIONS, read_run
@@ -170,6 +170,7 @@ def test_the_same_model_without_the_passage(folder: Path, chosen: Path, tmp_path
     assert found["accuracy"] == sum(a == b for a, b in zip(asked, answers, strict=True)) / len(answers)
     read = [json.loads(line)["prediction"] for line in (tmp_path / "scores.jsonl").read_text("utf-8").splitlines()]
     assert found["mcnemar"] == mcnemar(read, asked, answers)
+    assert found["paired"] == paired(read, asked, answers, passages_of(QUESTIONS))
 
 
 def test_an_adapter_is_answered_in_the_bits_that_it_was_trained_in(folder: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from lrc.calibration import (
 
 
 def test_calibration_by_hand() -> None:
-    bins = reliability([0.91, 0.99, 1.0, 0.35], [True, False, True, False])
+    bins = reliability([0.91, 0.99, 1.0, 0.35], [True, False, True, False], "abcd")
     assert [(one.low, one.n) for one in bins] == [(0.3, 1), (0.9, 3)]
     assert bins[1].accuracy == pytest.approx(2 / 3) and bins[1].confidence == pytest.approx(2.9 / 3)
     assert calibration_error(bins) == pytest.approx((0.35 + abs(2.9 - 2)) / 4)
@@ -44,7 +44,7 @@ def test_the_temperature_undoes_what_made_the_probabilities_wrong(sharpness: flo
     least = log_loss(log_probs, answers, temperature)
     assert all(least < log_loss(log_probs, answers, temperature * factor) for factor in (0.8, 1.25))
     hits = [int(np.argmax(line)) + 1 == answer for line, answer in zip(log_probs, answers, strict=True)]
-    errors = [calibration_error(reliability(confidences(log_probs, t), hits)) for t in (1.0, temperature)]
+    errors = [calibration_error(reliability(confidences(log_probs, t), hits, range(4000))) for t in (1.0, temperature)]
     assert errors[1] < 0.03 and (sharpness == 1 or errors[0] > 3 * errors[1])
 
 

@@ -14,6 +14,7 @@ from transformers import AutoTokenizer
 
 from lrc.card import SAMPLE, model_card
 from lrc.merge import merge
+from lrc.metrics import accuracy
 from lrc.questions import Question
 
 OPTIONS = ("甲乙丙丁戊己庚", "甲", "12 34", "在台北工作的小明")
@@ -32,6 +33,8 @@ KINDS: dict[str, tuple[str, ...]] = {
     "alpaca": ("--answer_style", "text", "--template", "alpaca", "--score_normalisation", "token"),
     "plain": ("--answer_style", "text", "--template", "plain", "--score_normalisation", "auto"),
     "chat": ("--answer_style", "digit", "--template", "chat"),
+    "judge": ("--answer_style", "judge", "--template", "alpaca"),
+    "judge-chat": ("--answer_style", "judge", "--template", "chat", "--list_options", "true"),
 }
 
 
@@ -79,6 +82,13 @@ def test_the_numbers_are_those_of_the_questions_that_were_scored(trained: Path, 
         assert result.metric_value == round(right / 12, 4)
         assert result.metric_args["questions"] == 12
         assert result.metric_args["baseline"] in ("majority", "longest option", "bigram overlap", "sliding window")
+        figures = accuracy(
+            [line["prediction"] for line in scored], [line["answer"] for line in scored], [i // 2 for i in range(12)]
+        )
+        low, high = figures["ci_low"], figures["ci_high"]
+        assert f"| {low:.4f} to {high:.4f} |" in card.text
+        assert f"{right / 0.12:.1f} % (" in card.text.partition("## Results")[2]  # the verdict
+        assert "n = 12 in 6 passages" in card.text
         assert f"t_validation.json, 12 | {right / 12:.4f} |" in card.text
         assert "https://pypi.org/project/lora-reading-comprehension/" in card.text
         assert "pip install lora-reading-comprehension\n" in card.text and "pip install lrc" not in card.text
@@ -111,7 +121,7 @@ def test_its_python_asks_as_training_did(trained: Path, folder: Path, tmp_path: 
     # The scores are lrc's but for a number that they share, which normalising over the options takes away.
     gaps = [ours - theirs for ours, theirs in zip(found["scores"], wanted["scores"], strict=True)]
     assert gaps == pytest.approx([gaps[0]] * 4, abs=1e-4)
-    assert "2024-07-26" in found["prompt"] or "chat" not in trained.name
+    assert "2024-07-26" in code or "chat" not in trained.name
 
 
 def test_the_merged_models_python_runs_too(folder: Path, tmp_path: Path, capsys: Any) -> None:

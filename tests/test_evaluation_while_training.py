@@ -56,7 +56,8 @@ def test_loss_and_accuracy_are_those_of_separate_questions(
         assert "eval_accuracy" not in metrics
         return
     answered = [score.prediction for score in Scorer(model().eval(), prompt, torch.device("cpu"))(RECORDS)]
-    figures = accuracy(answered, [record.question.answer for record in RECORDS])
+    asked = [record.question for record in RECORDS]
+    figures = accuracy(answered, [question.answer for question in asked], [question.passage for question in asked])
     assert {key: metrics[f"eval_{key}"] for key in ("accuracy", "ci_low", "ci_high")} == {
         key: figures[key] for key in ("accuracy", "ci_low", "ci_high")
     }
@@ -101,6 +102,28 @@ def test_accuracy_drives_best_checkpoint_and_early_stopping(tmp_path: Path, prom
     assert made.state.best_model_checkpoint == str(tmp_path / "checkpoint-1")
     first = next(line["eval_accuracy"] for line in made.state.log_history if "eval_accuracy" in line)
     assert made.state.best_metric == first
+
+
+def test_a_sample_of_whole_passages_is_asked_while_training_and_all_at_the_end(tmp_path: Path, prompt: Prompt) -> None:
+    asked = [to_record(Question(str(i), f"第{i // 3}篇。", f"問{i}", ("甲", "乙", "丙"), i % 3 + 1)) for i in range(30)]
+    sample = Validation(asked, prompt, sample=10)
+    passages = {asked[place].question.passage for place in sample.sampled}
+    assert sample.sampled == [i for i, record in enumerate(asked) if record.question.passage in passages]
+    assert len(sample.sampled) == 9 and sample.sampled == Validation(asked, prompt, sample=10).sampled
+    assert sample.sampled != list(range(9))  # the first passages of a file may be of one kind
+    assert Validation(asked, prompt, sample=1).sampled  # a passage at the least
+    assert Validation(asked, prompt, sample=30).sampled == Validation(asked, prompt).sampled == list(range(30))
+
+    made = trainer(tmp_path, prompt, asked, max_steps=2, eval_strategy="steps", eval_steps=1, learning_rate=0.0)
+    made.validation = sample
+    made.train()
+    while_training = [line["eval_accuracy"] for line in made.state.log_history if "eval_accuracy" in line]
+    scores = Scorer(model().eval(), prompt, torch.device("cpu"))(asked)
+    right = [score.prediction == record.question.answer for score, record in zip(scores, asked, strict=True)]
+    assert while_training == [pytest.approx(sum(right[place] for place in sample.sampled) / 9)] * 2
+    every = made.final_scores()
+    assert [question for question, _ in every] == [record.question for record in asked]
+    assert made.state.log_history[-1]["eval_accuracy"] == pytest.approx(sum(right) / 30)
 
 
 def test_progress_is_told_row_by_row(prompt: Prompt) -> None:

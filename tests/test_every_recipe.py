@@ -30,6 +30,7 @@ BASES = {
     "demo/base": "llama",
     "demo-gemma/base": "gemma3_text",
     "hfl/chinese-alpaca-2-": "llama",
+    "Qwen/Qwen2.5-": "qwen2",
     "Qwen/Qwen3-": "qwen3",
     "yentinglin/Llama-3-Taiwan-": "llama",
 }

@@ -30,7 +30,7 @@ MACHINERY = """
     ledger standins skeleton topology footprint remedies precision workload specimens outlook
     sweepfile contender standings study
 """
-VERBS = "app check convert demo evaluation generate init merge preview publish report sft sweep train"
+VERBS = "app check convert demo evaluation generate init merge preview publish report sft sweep train vote"
 ORDER = f"{LIGHT} {MACHINERY} {VERBS} cli __main__".split()
 MODULES = sorted(path.stem for path in SOURCE.glob("*.py") if path.stem != "__init__")
 

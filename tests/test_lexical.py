@@ -9,7 +9,7 @@ import pytest
 from questions import ask
 
 from lrc.lexical import BASELINES, longest, majority, overlap, sliding_window
-from lrc.metrics import accuracy
+from lrc.metrics import accuracy, passages_of
 from lrc.workbook import read_workbook
 
 SHARED = Path(os.environ.get("LRC_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -51,5 +51,7 @@ def test_an_option_without_text_is_never_chosen(name: str) -> None:
 def test_two_thirds_of_the_real_workbook() -> None:
     questions = read_workbook(SHARED / "AI.xlsx").questions[::5]
     answers = [question.answer or 0 for question in questions]
-    assert accuracy(overlap(questions), answers)["accuracy"] == pytest.approx(0.66, abs=0.03)
-    assert accuracy(sliding_window(questions), answers)["accuracy"] == pytest.approx(0.66, abs=0.03)
+    assert accuracy(overlap(questions), answers, passages_of(questions))["accuracy"] == pytest.approx(0.66, abs=0.03)
+    assert accuracy(sliding_window(questions), answers, passages_of(questions))["accuracy"] == pytest.approx(
+        0.66, abs=0.03
+    )

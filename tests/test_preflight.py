@@ -46,6 +46,24 @@ CASES = {
     "type": (["--lora_r", "four"], 'command line: lora_r is "four", expected a whole number'),
     "rule": (["--fp16", "--bf16"], "r.yaml: fp16 and bf16 are both true; keep one"),
     "no data": (["--train_file", "{home}/AI_tran.json"], "{home}/AI_tran.json: no such file; did you mean"),
+    "no second file": (
+        ["--train_file", "{home}/AI_train.json", "{home}/AI_tran.json"],
+        "{home}/AI_tran.json: no such file; did you mean",
+    ),
+    "a file twice": (
+        ["--train_file", "{home}/AI_train.json", "{home}/AI_train.json"],
+        "r.yaml: train_file names {home}/AI_train.json twice; name it once",
+    ),
+    "shares": (["--train_shares", "0.5", "0.5"], "r.yaml: train_shares has 2 parts for 1 files of train_file"),
+    "no scores": (
+        ["--answer_style", "judge", "--soft_labels", "{home}/s.jsonl"],
+        "{home}/s.jsonl: no such file; `lrc generate --scores` writes it",
+    ),
+    "verdicts": (
+        ["--answer_style", "judge", "--score_normalisation", "sum"],
+        "r.yaml: score_normalisation is sum, but verdicts are scored as they are; remove it",
+    ),
+    "sample of nothing": (["--eval_questions", "9"], "r.yaml: eval_questions is given, but validation_file is not"),
     "output": (["--output_dir", "{home}/other"], "{home}/other: holds something that is no run of lrc; "),
     "output file": (["--output_dir", "{home}/r.yaml"], "{home}/r.yaml: is no folder; choose another output_dir"),
 }
@@ -94,6 +112,27 @@ def test_another_run_is_told_and_the_same_one_goes_on(recipe: Path) -> None:
     data.write_text("[]")
     with pytest.raises(LrcError, match=r"train_file was AI_train.json \(sha256 "):
         preflight(recipe)
+
+
+def test_each_of_several_files_is_compared(recipe: Path) -> None:
+    home = recipe.parent
+    names = {"train_file": "AI_train.json", "train_file 2": "b.json", "soft_labels": "s.jsonl"}
+    (home / "b.json").write_text("[1]")
+    (home / "s.jsonl").write_text("{}")
+    facts = {role: {"name": name, "sha256": checksum(home / name), "questions": 1} for role, name in names.items()}
+    (home / "run").mkdir()
+    own = {"model_name_or_path": "m", "answer_style": "judge", "world_size": 4}
+    (home / "run" / RUN_FILE).write_text(json.dumps(asdict(Run("alpaca", "judge", False, own, facts))))
+    words = ["--answer_style", "judge", "--template", "alpaca", "--soft_labels", str(home / "s.jsonl")]
+    files = ["--train_file", str(home / "AI_train.json"), str(home / "b.json")]
+    preflight(recipe, [*words, *files])
+    with pytest.raises(LrcError, match=r"train_file 2 was b.json .* and is none now"):
+        preflight(recipe, words)
+    with pytest.raises(LrcError, match=r"train_shares was null and is \[0.5, 0.5\] now"):
+        preflight(recipe, [*words, *files, "--train_shares", "0.5", "0.5"])
+    (home / "s.jsonl").write_text("{ }")
+    with pytest.raises(LrcError, match=r"soft_labels was s.jsonl \(sha256 "):
+        preflight(recipe, [*words, *files])
 
 
 @pytest.mark.parametrize(

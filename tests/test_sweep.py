@@ -248,7 +248,7 @@ def standing(root: Path, number: int, predictions: list[int]) -> Standing:
     trial, n = Contender(number, {"lora_r": number}, root), len(predictions)
     trial.folder.mkdir()
     probabilities = (0.25, 0.25, 0.25, 0.25)
-    questions = [Question(str(i), "文", "問", OPTIONS, 1) for i in range(n)]
+    questions = [Question(str(i), f"文{i}", "問", OPTIONS, 1) for i in range(n)]
     found = [Outcome(question, probabilities, given) for question, given in zip(questions, predictions, strict=True)]
     write_outcomes(trial.folder / "validation_scores.jsonl", found)
     right = predictions.count(1)

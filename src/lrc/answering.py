@@ -33,7 +33,7 @@ from lrc.progress import Advance, say, silence, track
 from lrc.prompt import Prompt, question_of
 from lrc.quantization import as_trained
 from lrc.refusal import is_first
-from lrc.run import Run, read_run
+from lrc.run import SCORED_AS_THEY_ARE, Run, read_run
 from lrc.scoring import OptionScores, Scorer, chunks
 from lrc.sidefile import SideFile
 from lrc.together import processes
@@ -59,9 +59,10 @@ def load_scorer(model: str, asking: Asking) -> Scorer:
     if processes().is_main_process:
         for note in prompt.notes:
             say(note)
-    if prompt.answer_style == "digit" and asking.score_normalisation is not None:
+    if prompt.answer_style != "text" and asking.score_normalisation is not None:
         raise RecipeError(
-            f"--score-normalisation is {asking.score_normalisation}, but digits are scored as they are; leave it out"
+            f"--score-normalisation is {asking.score_normalisation}, but {SCORED_AS_THEY_ARE[prompt.answer_style]} are "
+            "scored as they are; leave it out"
         )
     normalisation = asking.score_normalisation or run.score_normalisation
     asked = (prompt.template, prompt.answer_style, prompt.list_options, normalisation)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from trl import ModelConfig, SFTConfig
 
 from lrc.dtypes import device_type
-from lrc.rules import PISSA, fold_file, pattern, target_modules
+from lrc.rules import PISSA, fold_file, pattern, target_modules, train_files
 from lrc.run import lists_options
 from lrc.tracking import why_not_reported
 
@@ -25,16 +25,39 @@ class DataArguments:
     With a `fold`, `train_file` and `validation_file` become that fold's files.
     """
 
-    train_file: str = field(metadata={"help": "The JSON to train on, as `lrc convert` writes it."})
+    train_file: list[str] | str = field(
+        metadata={
+            "help": "The JSON to train on, as `lrc convert` writes it; or several files of questions, of any kind that "
+            "lrc reads."
+        }
+    )
+    train_shares: list[float] | None = field(
+        default=None,
+        metadata={
+            "help": "The part of each of several train_file in an epoch, which is as long as it can be without drawing "
+            "a question twice; by default an epoch has all questions of all files."
+        },
+    )
     validation_file: str | None = field(
         default=None, metadata={"help": "The JSON to evaluate on during training; none by default."}
+    )
+    eval_questions: int | None = field(
+        default=None,
+        metadata={
+            "help": "Evaluate on so many validation questions while training, whole passages and the same ones each "
+            "time, and on all of them at the end; by default always on all."
+        },
     )
     template: Literal["chinese-alpaca-2", "alpaca", "chat", "plain"] = field(
         default="chinese-alpaca-2",
         metadata={"help": "The prompt around a question; chat is the tokenizer's own chat template."},
     )
-    answer_style: Literal["digit", "text"] = field(
-        default="digit", metadata={"help": "Answer with the number of an option, or with its text."}
+    answer_style: Literal["digit", "text", "judge"] = field(
+        default="digit",
+        metadata={
+            "help": "Answer with the number of an option, with its text, or judge each option by itself: a prompt an "
+            "option that asks whether it is right, 是 or 否."
+        },
     )
     score_normalisation: Literal["character", "token", "sum", "auto"] = field(
         default="character",
@@ -45,7 +68,9 @@ class DataArguments:
     )
     list_options: bool | None = field(
         default=None,
-        metadata={"help": "Show the options in the prompt. Default: true, but false for text with plain."},
+        metadata={
+            "help": "Show the options in the prompt. Default: true, but false for judge and for text with plain."
+        },
     )
     on_too_long: Literal["shorten", "refuse", "skip"] = field(
         default="shorten",
@@ -54,15 +79,33 @@ class DataArguments:
     option_orders: int = field(
         default=1, metadata={"help": "In how many rotations of its options each question is trained."}
     )
-    option_contrast: float = field(
-        default=0.0,
+    option_contrast: float | None = field(
+        default=None,
         metadata={
             "help": "The part of the loss, 0 to 1, that is the contrast between the options of a question rather than "
-            "the likelihood of the right one; for answer_style text."
+            "the likelihood of the right one, or of each verdict; for answer_style text and judge. Default: 0, but 1 "
+            "for judge."
         },
     )
-    contrast_temperature: float = field(
-        default=0.25, metadata={"help": "What the options' scores are divided by in the contrast."}
+    contrast_temperature: float | None = field(
+        default=None,
+        metadata={
+            "help": "What the options' scores are divided by in the contrast. Default: 0.25, but 1 for judge, whose "
+            "scores are log-odds."
+        },
+    )
+    soft_labels: str | None = field(
+        default=None,
+        metadata={
+            "help": "Other models' scores of the training questions, as `lrc generate` and `lrc vote` write them with "
+            "--scores: a part of what the contrast learns."
+        },
+    )
+    soft_label_weight: float = field(
+        default=0.5, metadata={"help": "Their part of the contrast's target; the rest is the right option's."}
+    )
+    soft_label_temperature: float = field(
+        default=1.0, metadata={"help": "What they are divided by before they become probabilities."}
     )
     group_passages: bool = field(
         default=True,
@@ -96,12 +139,23 @@ class DataArguments:
     )
 
     def __post_init__(self) -> None:
+        judged = self.answer_style == "judge"
         if self.list_options is None:
             self.list_options = lists_options(self.answer_style, self.template)
+        if self.option_contrast is None:
+            self.option_contrast = 1.0 if judged else 0.0
+        if self.contrast_temperature is None:
+            self.contrast_temperature = 1.0 if judged else 0.25
         if self.fold is not None:
-            self.train_file = fold_file(self.train_file, self.fold, "train")
+            files = [fold_file(file, self.fold, "train") for file in self.train_files]
+            self.train_file = files[0] if isinstance(self.train_file, str) else files
             if self.validation_file is not None:
                 self.validation_file = fold_file(self.validation_file, self.fold, "validation")
+
+    @property
+    def train_files(self) -> list[str]:
+        """The files of `train_file`, in order."""
+        return train_files(self.train_file)
 
     @property
     def contrasted(self) -> str | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -36,13 +36,25 @@ class StepBatch:
         return 0 if self.idle else sum(len(one.tokens) - one.prompt_length for one in imitated)
 
     @property
+    def supervised_count(self) -> int:
+        """How many tokens are learnt from: those to imitate, or where there are none those that are compared."""
+        return self.target_count or sum(len(one.tokens) - one.prompt_length for one in self.sequences)
+
+    @property
     def contest_count(self) -> int:
-        """How many prompts there are whose options are compared."""
-        return contest_count(self.sequences)
+        """How many questions there are whose options are compared."""
+        return 0 if self.idle else contest_count(self.sequences)
 
     def repacked(self, row_tokens: int, *, share: bool = True) -> StepBatch:
         """The same questions under another token budget."""
         return replace(self, rows=pack(self.sequences, row_tokens, share=share))
+
+
+class Portion(NamedTuple):
+    """A file's part of the data: its questions stand together, in the order of the files."""
+
+    size: int  # questions
+    drawn: int  # of them in an epoch, at most all
 
 
 class StepSampler(Sampler[list[Draw]]):
@@ -55,6 +67,8 @@ class StepSampler(Sampler[list[Draw]]):
         world_size: the number of processes.
         seed: of the order of passages and of questions within a passage; None keeps the order of the data.
         drop_last: leave out a last step that is not full.
+        portions: of the files that the questions are of; without them an epoch has every question. Where one has only a
+            part of its file, the next epoch goes on with the rest.
     """
 
     def __init__(
@@ -66,13 +80,23 @@ class StepSampler(Sampler[list[Draw]]):
         world_size: int = 1,
         seed: int | None = None,
         drop_last: bool = False,
+        portions: Sequence[Portion] = (),
     ) -> None:
         self.passages = np.asarray(passages)
         self.step_questions, self.rank, self.world_size = step_questions, rank, world_size
         self.seed, self.drop_last, self.epoch = seed, drop_last, 0
+        self.portions = tuple(portions) or (Portion(len(self.passages), len(self.passages)),)
 
     @classmethod
-    def of(cls, args: Any, passages: Sequence[int], step_questions: int, rank: int, world_size: int) -> StepSampler:
+    def of(
+        cls,
+        args: Any,
+        passages: Sequence[int],
+        step_questions: int,
+        rank: int,
+        world_size: int,
+        portions: Sequence[Portion] = (),
+    ) -> StepSampler:
         """The sampler that training arguments ask for: their seed, order and last step."""
         seed = args.seed if args.data_seed is None else args.data_seed
         return cls(
@@ -82,6 +106,7 @@ class StepSampler(Sampler[list[Draw]]):
             world_size=world_size,
             seed=None if args.train_sampling_strategy == "sequential" else seed,
             drop_last=args.dataloader_drop_last,
+            portions=portions,
         )
 
     def set_epoch(self, epoch: int) -> None:
@@ -89,8 +114,8 @@ class StepSampler(Sampler[list[Draw]]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        total = self.step_questions * self.world_size
-        return len(self.passages) // total if self.drop_last else -(-len(self.passages) // total)
+        total, questions = self.step_questions * self.world_size, sum(portion.drawn for portion in self.portions)
+        return questions // total if self.drop_last else -(-questions // total)
 
     def __iter__(self) -> Iterator[list[Draw]]:
         order, total = self._order(), self.step_questions * self.world_size
@@ -101,12 +126,27 @@ class StepSampler(Sampler[list[Draw]]):
             yield [(int(question), self.epoch) for question in share]
 
     def _order(self) -> np.ndarray:
-        places = np.arange(len(self.passages))
-        if self.seed is None:
-            return places
-        random = np.random.default_rng([self.seed, self.epoch])
-        _, passage = np.unique(self.passages, return_inverse=True)
-        drawn = random.permutation(passage.max() + 1)
+        places = self._drawn()
+        return places if self.seed is None else self._shuffled(places, self.epoch)
+
+    def _drawn(self) -> np.ndarray:
+        """The places of the questions that the epoch has."""
+        parts, first = [], 0
+        for number, (size, drawn) in enumerate(self.portions):
+            own = np.arange(first, first + size)
+            first += size
+            # A file is gone through again and again, each time in another order; an epoch takes the next of it.
+            start = self.epoch * drawn
+            turns = range(start // size, -(-(start + drawn) // size)) if drawn < size else ()
+            passes = [own if self.seed is None else self._shuffled(own, number, turn) for turn in turns]
+            parts.append(np.concatenate(passes)[start % size :][:drawn] if passes else own)
+        return np.concatenate(parts)
+
+    def _shuffled(self, places: np.ndarray, *seed: int) -> np.ndarray:
+        """The places with passages in a random order, and the questions of each in one."""
+        random = np.random.default_rng([self.seed or 0, *seed])
+        _, passage = np.unique(self.passages[places], return_inverse=True)
+        drawn = random.permutation(passage.max(initial=-1) + 1)
         return places[np.lexsort((random.random(len(places)), drawn[passage]))]
 
 
@@ -114,7 +154,7 @@ class StepLoader(DataLoader):
     """Loads `StepBatch`es.
 
     Args:
-        draw: the sequences of one question in one epoch: for each option order that is trained the right answer, and
+        draw: the sequences of one question in one epoch: for each option order that is trained what is imitated, and
             then the options that are compared.
     """
 

@@ -6,13 +6,13 @@ log-probabilities by one number, fitted on questions that were not trained on, b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lrc.metrics import wilson
+from lrc.metrics import accuracy
 
 N_BINS = 10
 SHARPNESS = (1e-3, 1e3)  # of 1 / temperature: beyond these, probabilities are equal or all in one option
@@ -34,17 +34,20 @@ class Bin:
     ci_high: float
 
 
-def reliability(confidences: Sequence[float], right: Sequence[bool], n_bins: int = N_BINS) -> list[Bin]:
+def reliability(
+    confidences: Sequence[float], right: Sequence[bool], passages: Sequence[Hashable], n_bins: int = N_BINS
+) -> list[Bin]:
     """Group questions by the probability of their chosen option; bins without a question are left out.
 
     Args:
         confidences: that probability, 0 to 1, of each question.
         right: whether the chosen option is the right one.
+        passages: see `metrics.accuracy`.
         n_bins: into how many bins of equal width 0 to 1 is cut.
     """
-    members: dict[int, list[tuple[float, bool]]] = {}
-    for confidence, hit in zip(confidences, right, strict=True):
-        members.setdefault(min(int(confidence * n_bins), n_bins - 1), []).append((confidence, hit))
+    members: dict[int, list[tuple[float, bool, Hashable]]] = {}
+    for one in zip(confidences, right, passages, strict=True):
+        members.setdefault(min(int(one[0] * n_bins), n_bins - 1), []).append(one)
     return [_bin(place / n_bins, (place + 1) / n_bins, members[place]) for place in sorted(members)]
 
 
@@ -120,12 +123,15 @@ def is_guess(probabilities: Sequence[float], choices: int) -> bool:
     return choices > 1 and max(probabilities) <= GUESS / choices
 
 
-def calibration(log_probs: Sequence[Sequence[float]], answers: Sequence[int], temperature: float) -> dict[str, float]:
+def calibration(
+    log_probs: Sequence[Sequence[float]], answers: Sequence[int], passages: Sequence[Hashable], temperature: float
+) -> dict[str, float]:
     """How far the probabilities of answered questions can be believed.
 
     Args:
         log_probs: see `log_loss`.
         answers: see `log_loss`.
+        passages: see `metrics.accuracy`.
         temperature: what an earlier run fitted.
 
     Returns:
@@ -135,7 +141,9 @@ def calibration(log_probs: Sequence[Sequence[float]], answers: Sequence[int], te
     figures = {"temperature": temperature}
     for ending, value in (("", temperature), ("_at_1", 1.0)):
         figures[f"log_loss{ending}"] = log_loss(log_probs, answers, value)
-        figures[f"calibration_error{ending}"] = calibration_error(reliability(confidences(log_probs, value), right))
+        figures[f"calibration_error{ending}"] = calibration_error(
+            reliability(confidences(log_probs, value), right, passages)
+        )
     return figures
 
 
@@ -152,6 +160,8 @@ def _slope(gap: NDArray[np.float64], sharpness: float, share: float) -> float:
     return float(weights @ gap - share * gap.mean())
 
 
-def _bin(low: float, high: float, members: Sequence[tuple[float, bool]]) -> Bin:
-    n, hits = len(members), sum(hit for _, hit in members)
-    return Bin(low, high, n, sum(confidence for confidence, _ in members) / n, hits / n, *wilson(hits, n))
+def _bin(low: float, high: float, members: Sequence[tuple[float, bool, Hashable]]) -> Bin:
+    n, hits = len(members), [int(hit) for _, hit, _ in members]
+    figures = accuracy(hits, [1] * n, [passage for *_, passage in members])
+    mean = sum(confidence for confidence, *_ in members) / n
+    return Bin(low, high, n, mean, figures["accuracy"], figures["ci_low"], figures["ci_high"])

@@ -17,11 +17,12 @@ from lrc.errors import LrcError, ModelError
 from lrc.fingerprint import TOKENIZER_FILES, read_json
 from lrc.models import load_tokenizer, tokenizer_backend
 from lrc.outcomes import OUTCOMES_FILE, read_outcomes
-from lrc.prompt import Prompt
+from lrc.prompt import VERDICTS, Prompt
 from lrc.questions import Question
 from lrc.run import Run, read_run
 from lrc.scrub import is_local, scrub
 from lrc.summary import validation_figures
+from lrc.verdict import size
 from lrc.weights import ADAPTER_CONFIG
 
 CARD = "README.md"
@@ -78,7 +79,7 @@ def model_card(folder: Path, repo_id: str, run: Run | None = None, prompt: Promp
     )
     code = _sample(folder, repo_id, base or "BASE_MODEL", run, prompt, adapter=bool(adapter))
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
-    environment.filters |= {"cell": _cell, "share": lambda value: f"{value:.4f}"}
+    environment.filters |= {"cell": _cell, "size": size, "share": lambda value: f"{value:.4f}"}
     published = "/" in repo_id
     place, of = "model" if published else shlex.quote(repo_id), shlex.quote(base or "BASE_MODEL")
     text = environment.from_string(packaged("lrc").joinpath("card.md").read_text(encoding="utf-8")).render(
@@ -131,13 +132,20 @@ def _results(folder: Path, run: Run | None) -> dict[str, Any] | None:
     """The figures of the validation questions that were scored, as `lrc generate` will answer; None without any."""
     if run is None:
         return None
-    figures = run.validation or validation_figures(read_outcomes(folder / OUTCOMES_FILE))
+    figures = _figures(folder, run)
     if not figures:
         return None
     data: dict[str, Any] = next((part for role, part in run.data.items() if "validation" in role), {})
     sums = [part.get("sha256") for part in run.data.values()]
     name, checksum = data.get("name", "validation"), data.get("sha256")
     return {"name": name, "sha256": checksum, "trained_on": sums.count(checksum) > 1, **figures}
+
+
+def _figures(folder: Path, run: Run) -> dict[str, Any]:
+    """The figures that the run recorded; an older release's, whose intervals are not by passage, from the answers."""
+    if "verdict" in run.validation:
+        return run.validation
+    return validation_figures(read_outcomes(folder / OUTCOMES_FILE)) or run.validation
 
 
 def _eval_result(results: dict[str, Any]) -> EvalResult:
@@ -185,9 +193,7 @@ def _sample(folder: Path, repo_id: str, base: str, run: Run | None, prompt: Prom
         return ""
     model = f"AutoModelForCausalLM.from_pretrained({_quoted(base if adapter else repo_id)})"
     tokenizer = "AutoTokenizer" if tokenizer_backend(prompt.tokenizer) == "tokenizers" else "SentencePieceBackend"
-    digit = prompt.answer_style == "digit"
-    divisor = "" if digit else {"character": " / len(answer)", "token": " / len(tail)"}.get(run.score_normalisation, "")
-    answer = f'f"{prompt.lead}{{answer}}"' if prompt.lead else "answer"
+    scoring = _judged(prompt, ids) if prompt.answer_style == "judge" else _scored(prompt, ids, run.score_normalisation)
     lines = [
         "import torch",
         *(["from peft import PeftModel"] if adapter else []),
@@ -199,6 +205,38 @@ def _sample(folder: Path, repo_id: str, base: str, run: Run | None, prompt: Prom
         f"passage, question = {_quoted(SAMPLE.passage)}, {_quoted(SAMPLE.question)}",
         f"options = {json.dumps(SAMPLE.options, ensure_ascii=False)}",
         *([_LISTED] if prompt.list_options else []),
+        *scoring,
+        "answer = 1 + scores.index(max(scores))",
+        "print(answer, options[answer - 1])",
+    ]
+    return "\n".join(lines)
+
+
+def _judged(prompt: Prompt, ids: str) -> list[str]:
+    """Python for the log-odds of each option's being right, each in a prompt of its own."""
+    (*start, right), wrong = prompt.verdicts[0], prompt.verdicts[1][-1]
+    tail = f" + {start}" if start else ""
+    return [
+        "",
+        "",
+        "def score(option):",
+        f"    prompt = f{_quoted(_pattern(prompt))}",
+        f"    ids = {ids.format('prompt')}{tail}",
+        "    with torch.no_grad():",
+        "        logits = model(input_ids=torch.tensor([ids])).logits[0, -1].float()",
+        f"    return (logits[{right}] - logits[{wrong}]).item()  # {VERDICTS[0]} against {VERDICTS[1]}",
+        "",
+        "",
+        "scores = [score(option) for option in options]",
+    ]
+
+
+def _scored(prompt: Prompt, ids: str, normalisation: str) -> list[str]:
+    """Python for the log-likelihood of each option after one prompt."""
+    digit = prompt.answer_style == "digit"
+    divisor = "" if digit else {"character": " / len(answer)", "token": " / len(tail)"}.get(normalisation, "")
+    answer = f'f"{prompt.lead}{{answer}}"' if prompt.lead else "answer"
+    return [
         f"prompt = f{_quoted(_pattern(prompt))}",
         f"ids = {ids.format('prompt')}",
         "",
@@ -213,10 +251,7 @@ def _sample(folder: Path, repo_id: str, base: str, run: Run | None, prompt: Prom
         "scores = [score(str(number)) for number in range(1, len(options) + 1)]"
         if digit
         else "scores = [score(option) for option in options]",
-        "answer = 1 + scores.index(max(scores))",
-        "print(answer, options[answer - 1])",
     ]
-    return "\n".join(lines)
 
 
 _LISTED = 'listed = "\\n".join(f"{number}: {option}" for number, option in enumerate(options, start=1))'
@@ -236,10 +271,15 @@ def _prompt(folder: Path, run: Run | None) -> Prompt | None:
         return None
 
 
+def _asked_about(prompt: Prompt) -> int | None:
+    """The option that the prompt is shown with, where it is about one."""
+    return 1 if prompt.answer_style == "judge" else None
+
+
 def _pattern(prompt: Prompt) -> str:
     """The prompt as the text of an f-string."""
-    text = prompt.text(to_record(_PARTS)).replace("{", "{{").replace("}", "}}")
-    parts = {"1: \ue003\n2: \ue004": "{listed}", "\ue001": "{passage}", "\ue002": "{question}"}
+    text = prompt.text(to_record(_PARTS), _asked_about(prompt)).replace("{", "{{").replace("}", "}}")
+    parts = {"1: \ue003\n2: \ue004": "{listed}", "\ue001": "{passage}", "\ue002": "{question}", "\ue003": "{option}"}
     for part, name in parts.items():
         text = text.replace(part, name)
     return text
@@ -252,11 +292,11 @@ def _splits(prompt: Prompt) -> bool:
 
 def _ids_expression(prompt: Prompt) -> str | None:
     """Python for the ids of a prompt, with a place for its text; None where it does not give those of training."""
-    record, tokenizer = to_record(SAMPLE), prompt.tokenizer
+    record, judged, tokenizer = to_record(SAMPLE), _asked_about(prompt), prompt.tokenizer
     splits = {"split_special_tokens": True} if _splits(prompt) else {}
-    found = tokenizer(prompt.text(record), add_special_tokens=False, **splits)["input_ids"]
+    found = tokenizer(prompt.text(record, judged), add_special_tokens=False, **splits)["input_ids"]
     bos = {"": [], "[tokenizer.bos_token_id] + ": [tokenizer.bos_token_id]}
-    wanted = prompt.prompt(record)
+    wanted = prompt.prompt(record, judged)
     start = next((start for start, ids in bos.items() if [*ids, *found] == wanted), None)
     return None if start is None else f"{start}{_ENCODED[_splits(prompt)]}"
 

@@ -15,7 +15,7 @@ import click
 
 import lrc
 from lrc import progress
-from lrc.flags import FILE, TEXT, answering, force, given, table
+from lrc.flags import FILE, TEXT, TakesSeveral, answering, force, given, table
 from lrc.installed import check_installed
 from lrc.launch import check_launch, forget_launch
 from lrc.refusal import errors_told, is_first, several_processes
@@ -33,6 +33,10 @@ class Verb(click.Command):
         if self.name in SHARED:
             check_launch()
         return super().invoke(ctx)
+
+
+class Pooling(TakesSeveral, Verb):
+    """`vote`, which takes several files in two places."""
 
 
 class OneFile(Verb):
@@ -261,6 +265,30 @@ def evaluate(
         evaluate_predictions(
             predictions, data, output=output, sheet=sheet, columns=columns, as_json=as_json, force=force
         )
+
+
+@cli.command(cls=Pooling)
+@click.argument("files", metavar="SCORES...", nargs=-1, required=True, type=FILE)
+@click.option("--data", type=FILE, required=True, help="The labelled questions that the scores are of.")
+@click.option(
+    "--test-scores",
+    type=FILE,
+    multiple=True,
+    help="The models' scores of the questions to answer, in the order of SCORES.",
+)
+@click.option("--output", type=FILE, help="The CSV to write.")
+@click.option("--scores", type=FILE, help="Write the vote's scores, as JSON lines.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@force
+def vote(files: tuple[Path, ...], data: Path, **options: Any) -> None:
+    """Make one answer of several models' scores, by weights that are fitted on labelled questions.
+
+    SCORES are files of `lrc generate --scores` or `lrc evaluate --scores`, or samples of lm-evaluation-harness, one for
+    each model. Without --test-scores, the labelled questions are answered, each by weights fitted on other passages.
+    """
+    from lrc.vote import vote
+
+    vote(files, data, **options)
 
 
 @cli.command()

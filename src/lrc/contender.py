@@ -17,7 +17,7 @@ from typing import IO, Any
 from lrc.claim import LOCKS, lock
 from lrc.curves import read_curves
 from lrc.errors import DataError
-from lrc.metrics import accuracy
+from lrc.metrics import accuracy, passages_of
 from lrc.outcomes import OUTCOMES_FILE, read_outcomes
 from lrc.output import new_file
 from lrc.progress import say
@@ -98,7 +98,8 @@ class Contender:
         best = best_point(curves["eval_accuracy"])
         if best is None or isnan(best.value) or not outcomes:
             raise DataError(f"{self.folder}: has no accuracy; its validation_file holds no question")
-        left = accuracy([one.prediction for one in outcomes], [one.answer for one in outcomes])
+        passages = passages_of(one.question for one in outcomes)
+        left = accuracy([one.prediction for one in outcomes], [one.answer for one in outcomes], passages)
         return Result(
             accuracy=left["accuracy"],
             ci_low=left["ci_low"],

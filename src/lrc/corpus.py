@@ -10,12 +10,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, overload
 
 import numpy as np
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 
 from lrc.alpaca import Record
+from lrc.batches import Portion
 from lrc.contrast import options_of
 from lrc.datafile import refuse_pipe
 from lrc.errors import DataError
@@ -26,12 +27,36 @@ from lrc.progress import Advance, track
 from lrc.prompt import Prompt, reordered
 from lrc.questions import option_orders
 from lrc.refusal import is_first
+from lrc.softlabels import SoftLabels
 from lrc.tokencache import cached, entry_name, tokenizer_digest
 from lrc.tokenizing import read_tokens, write_tokens
 from lrc.tokentable import Numbering, StoredRecords, hold_table, make_table
 from lrc.tree import TokenSequence
 
 Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class JoinedRecords(Sequence[Record]):
+    """The records of several corpora, one after the other; each is read when it is asked for."""
+
+    parts: tuple[Sequence[Record], ...]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+    @overload
+    def __getitem__(self, place: int) -> Record: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Record]: ...
+    def __getitem__(self, place: int | slice) -> Record | list[Record]:
+        if isinstance(place, slice):
+            return [self[i] for i in range(*place.indices(len(self)))]
+        for part in self.parts:
+            if place < len(part):
+                return part[place]
+            place -= len(part)
+        raise IndexError(place)
 
 
 @dataclass(frozen=True)
@@ -44,6 +69,7 @@ class Corpus:
     dataset: Dataset | None = None  # their tokens, see `tokentable.SCHEMA`; None where there is no file
     sha256: str = ""  # of the file
     reused: bool = False  # whether an earlier run had tokenized it
+    portions: tuple[Portion, ...] = ()  # of the files that it was joined of; none where it is of one
 
     @property
     def count(self) -> int:
@@ -101,6 +127,35 @@ def read_corpus(
     return Corpus(StoredRecords(dataset), account.shortened, account.skipped, dataset, sha256, reused=not made)
 
 
+def join(corpora: Sequence[Corpus], shares: Sequence[float] | None) -> Corpus:
+    """Put the corpora of several files together, each with its part of an epoch.
+
+    Args:
+        shares: the part of each, whose sum is 1; None has an epoch draw all of all.
+    """
+    if len(corpora) == 1:
+        return corpora[0]
+    sizes = [len(corpus.records) for corpus in corpora]
+    # As many as can be drawn of each without drawing a question twice.
+    longest = min(size / share for size, share in zip(sizes, shares, strict=True)) if shares else 0
+    drawn = [
+        min(max(round(longest * share), 1), size) for size, share in zip(sizes, shares or [0] * len(sizes), strict=True)
+    ]
+    datasets, first = [], 0
+    for corpus in corpora:
+        assert corpus.dataset is not None  # read from a file
+        passages = np.array(corpus.dataset["passage"][:], dtype=np.int64) + first
+        first = int(passages.max(initial=first - 1)) + 1
+        datasets.append(corpus.dataset.remove_columns("passage").add_column("passage", passages))
+    return Corpus(
+        JoinedRecords(tuple(corpus.records for corpus in corpora)),
+        [name for corpus in corpora for name in corpus.shortened],
+        [name for corpus in corpora for name in corpus.skipped],
+        concatenate_datasets(datasets),
+        portions=tuple(map(Portion, sizes, drawn if shares else sizes)),
+    )
+
+
 def fit(records: Sequence[Record], prompt: Prompt, max_length: int | None, on_too_long: str, *, stage: str) -> Corpus:
     """The same for a few records that are in memory already; see `read_corpus`."""
     with track(stage, len(records)) as advance:
@@ -127,6 +182,9 @@ class Drawing:
         option_orders: how many orders of each question are trained.
         contrasted: by what the scores of options are normalised that are compared with each other (`contrast`); None
             compares none.
+        imitated: whether the right answer is learnt to be written, too; a question without options to compare is
+            drawn as if it were.
+        soft_labels: what the comparison learns beside the right option; None is that alone.
     """
 
     dataset: Dataset
@@ -135,35 +193,58 @@ class Drawing:
     option_orders: int
     seed: int
     contrasted: str | None = None
+    imitated: bool = True
+    soft_labels: SoftLabels | None = None
+
+    @classmethod
+    def of(cls, corpus: Corpus, prompt: Prompt, data: Any, seed: int, soft_labels: SoftLabels | None = None) -> Drawing:
+        """The drawing that a recipe's `DataArguments` ask for."""
+        how = data.contrasted, data.option_contrast < 1, soft_labels
+        return cls(corpus.dataset, corpus.records, prompt, data.option_orders, seed, *how)
 
     def __call__(self, draw: tuple[int, int]) -> list[TokenSequence]:
         """The sequences of question `draw[0]` in epoch `draw[1]`; what is imitated comes before what is compared."""
         place, epoch = draw
-        record = self.records[place] if self.option_orders > 1 or self.contrasted else None
-        if record is None or record.question is None or self.option_orders == 1:
-            row = self._tokens[place]
-            asked = [record] if record else []
-            sequences = [TokenSequence(row["tokens"].astype(np.int64), int(row["prompt_length"]))]
-        else:
-            shuffled = _shuffled(record, np.random.default_rng([self.seed, epoch, place]))
-            asked = [reordered(shuffled, order) for order in option_orders(record.question, self.option_orders)]
-            sequences = [self.prompt.sequence(one) for one in asked]
-        if self.contrasted:
-            for number, one in enumerate(asked):
-                sequences += options_of(one, self.prompt, self.contrasted, (place, number))
-        return sequences
+        judged = self.prompt.answer_style == "judge"
+        if not (judged or self.contrasted or self.option_orders > 1):
+            return [self._stored(place)]
+        record = self.records[place]
+        orders = self._orders(record, np.random.default_rng([self.seed, epoch, place]))
+        asked = [record if order is None else reordered(record, order) for order in orders]
+        options: list[TokenSequence] = []
+        for number, (one, order) in enumerate(zip(asked, orders, strict=True)):
+            if self.contrasted:
+                options += options_of(one, self.prompt, self.contrasted, (place, number), self._targets(record, order))
+        if options and not self.imitated:
+            return options
+        if judged or orders != [None]:
+            return [sequence for one in asked for sequence in self.prompt.imitated(one)] + options
+        return [self._stored(place), *options]
+
+    def _orders(self, record: Record, random: np.random.Generator) -> list[tuple[int, ...] | None]:
+        """The orders of a question's options that are trained; None is its own."""
+        question = record.question
+        if question is None or self.option_orders == 1:
+            return [None]
+        first = tuple(range(len(question.options)))
+        if len(option_orders(question, 2)) > 1:  # rotations of a random order balance the places
+            first = tuple(random.permutation(len(question.options)).tolist())
+        return [tuple(first[k] for k in order) for order in option_orders(question, self.option_orders)]
+
+    def _targets(self, record: Record, order: tuple[int, ...] | None) -> tuple[float, ...] | None:
+        """What the comparison learns of each option, in the order that is trained."""
+        if self.soft_labels is None or record.question is None:
+            return None
+        own = self.soft_labels.target(record)
+        return own if order is None else tuple(own[k] for k in order)
+
+    def _stored(self, place: int) -> TokenSequence:
+        row = self._tokens[place]
+        return TokenSequence(row["tokens"].astype(np.int64), int(row["prompt_length"]))
 
     @cached_property
     def _tokens(self) -> Dataset:
         return self.dataset.select_columns(["tokens", "prompt_length"]).with_format("numpy")
-
-
-def _shuffled(record: Record, random: np.random.Generator) -> Record:
-    """The record in a random order of its options, where it has more than one; rotations then balance the places."""
-    question = record.question
-    if question is None or len(option_orders(question, 2)) == 1:
-        return record
-    return reordered(record, tuple(random.permutation(len(question.options)).tolist()))
 
 
 def _identify(path: Path) -> tuple[str, tuple[int, int]]:

@@ -13,17 +13,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from lrc import submission
 from lrc.alpaca import Record, with_question
 from lrc.answering import answer, load_scorer, read_askable, write_scores
 from lrc.asking import Asking
 from lrc.calibration import at_bound, calibration
 from lrc.errors import DataError
-from lrc.lexical import BASELINES
-from lrc.metrics import Figures, accuracy, accuracy_by, confusion, mcnemar
+from lrc.metrics import Figures, accuracy, accuracy_by, confusion, mcnemar, paired, passages_of
 from lrc.output import new_file, refuse_file
 from lrc.prompt import question_of
-from lrc.submission import paired, read_submission
 from lrc.together import processes
+from lrc.verdict import judge, size
 
 LENGTHS = (150, 300, 450)  # characters of a passage, where one length group ends and the next begins
 
@@ -67,11 +67,12 @@ def evaluate_model(
         write_scores(scores, records, found, force=force)
     predictions = [score.prediction for score in found]
     figures = measure(records, predictions, answers)
-    figures["probabilities"] = calibration([score.log_probs for score in found], answers, scorer.temperature)
+    passages = passages_of(map(question_of, records))
+    figures["probabilities"] = calibration([score.log_probs for score in found], answers, passages, scorer.temperature)
     if blind:
         without = [score.prediction for score in blind]
-        test = dict(mcnemar(predictions, without, answers))
-        figures["passage_blind"] = {**accuracy(without, answers), "mcnemar": test}
+        test = _compared(predictions, without, answers, passages)
+        figures["passage_blind"] = {**accuracy(without, answers, passages), **test}
     if asking.votes > 1:
         figures["consistency"] = sum(score.consistent for score in found) / len(found)
     _tell(figures, output, as_json=as_json, force=force)
@@ -100,7 +101,7 @@ def evaluate_predictions(
     if len(predictions) == 2:
         second = measure(records, predictions[1], answers)
         figures["second"] = second
-        figures["mcnemar"] = dict(mcnemar(predictions[0], predictions[1], answers))
+        figures |= _compared(predictions[0], predictions[1], answers, passages_of(map(question_of, records)))
     _tell(figures, output, as_json=as_json, force=force)
 
 
@@ -108,13 +109,24 @@ def measure(records: Sequence[Record], predictions: Sequence[int], answers: Sequ
     """All figures about one set of predictions; the lexical baselines on the same questions stand beside it."""
     questions = [question_of(record) for record in records]
     groups = [sum(len(question.passage) >= length for length in LENGTHS) for question in questions]
+    verdict, passages = judge(questions, predictions), passages_of(questions)
+    by_length = accuracy_by(groups, predictions, answers, passages)
     return {
-        **accuracy(predictions, answers),
-        "by_position": accuracy_by(answers, predictions, answers),
-        "by_length": {_group(k): figures for k, figures in accuracy_by(groups, predictions, answers).items()},
+        **verdict.figures,
+        "verdict": str(verdict),
+        "by_position": accuracy_by(answers, predictions, answers, passages),
+        "by_length": {_group(k): figures for k, figures in by_length.items()},
         "confusion": confusion(predictions, answers),
-        "baselines": {name: accuracy(predict(questions), answers) for name, predict in BASELINES.items()},
+        "baselines": verdict.baselines,
+        "best_baseline": {"name": verdict.best, "paired": verdict.test},
     }
+
+
+def _compared(
+    first: Sequence[int], second: Sequence[int], answers: Sequence[int], passages: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    """The paired test by passage, and McNemar's, which takes questions as independent."""
+    return {"paired": paired(first, second, answers, passages), "mcnemar": dict(mcnemar(first, second, answers))}
 
 
 def _labelled(data: Path, sheet: str | None, columns: Mapping[str, str] | None) -> tuple[list[Record], list[int]]:
@@ -133,7 +145,7 @@ def _without_passage(record: Record) -> Record:
 def _paired(file: Path, records: Sequence[Record], data: Path) -> list[int]:
     """The predictions of a submission, a question each."""
     ids = [record.id for record in records]
-    answers = paired(read_submission(file), ids, str(file), str(data))
+    answers = submission.paired(submission.read_submission(file), ids, str(file), str(data))
     limits = [len(question_of(record).options) for record in records]
     for name, number, limit in zip(ids, answers, limits, strict=True):
         if number > limit:
@@ -155,14 +167,13 @@ def _tell(figures: dict[str, Any], output: Path | None, *, as_json: bool, force:
 
 
 def _table(figures: dict[str, Any]) -> list[str]:
-    lines = [f"accuracy              {_share(figures)}"]
+    lines = [figures["verdict"], f"accuracy              {_share(figures)}"]
     if "second" in figures:
-        pair = figures["mcnemar"]
         lines.append(f"second                {_share(figures['second'])}")
-        lines.append(_difference(pair))
+        lines += _difference(figures["paired"])
     if "passage_blind" in figures:
         lines.append(f"without the passage   {_share(figures['passage_blind'])}")
-        lines.append(_difference(figures["passage_blind"]["mcnemar"]))
+        lines += _difference(figures["passage_blind"]["paired"])
     lines += [f"answer {position:<15}{_share(part)}" for position, part in figures["by_position"].items()]
     lines += _confusion(figures["confusion"])
     lines += [f"{group + ' characters':<22}{_share(part)}" for group, part in figures["by_length"].items()]
@@ -181,11 +192,13 @@ def _confusion(table: Sequence[Sequence[int]]) -> list[str]:
     return [f"{f'where {k} is right':<22}{counts}" for k, counts in shown.items()]
 
 
-def _difference(pair: Mapping[str, float]) -> str:
-    return (
+def _difference(pair: Mapping[str, float]) -> list[str]:
+    return [
         f"right in one only     {pair['first_only']} and {pair['second_only']}, "
-        f"McNemar's exact test p = {pair['p_value']:.4f}"
-    )
+        f"McNemar's exact test p = {pair['p_value_mcnemar']:.4f}",
+        f"difference            {pair['difference']:+.4f} ({pair['ci_low']:+.4f} to {pair['ci_high']:+.4f}), "
+        f"permuted by passage p = {pair['p_value']:.4f}",
+    ]
 
 
 def _belief(figures: Mapping[str, float]) -> list[str]:
@@ -201,7 +214,7 @@ def _belief(figures: Mapping[str, float]) -> list[str]:
 
 def _share(figures: Figures) -> str:
     low, high = figures["ci_low"], figures["ci_high"]
-    return f"{figures['accuracy']:.4f}  ({low:.4f} to {high:.4f})  n = {figures['n']:.0f}"
+    return f"{figures['accuracy']:.4f}  ({low:.4f} to {high:.4f})  {size(figures)}"
 
 
 if __name__ == "__main__":

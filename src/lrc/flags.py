@@ -112,6 +112,23 @@ def answering(command: Any) -> Any:
     return command
 
 
+class TakesSeveral(click.Command):
+    """A command whose flags that may be repeated also take several values at once: up to the next flag."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Write the flag again before each of its values."""
+        several = {name for flag in self.params if getattr(flag, "multiple", False) for name in flag.opts}
+        spread: list[str] = []
+        current = ""
+        for place, word in enumerate(args):
+            if word.startswith("-"):
+                current = word if word in several else ""
+            elif current and args[place - 1] != current:
+                spread.append(current)
+            spread.append(word)
+        return super().parse_args(ctx, spread)
+
+
 def given(ctx: click.Context, *, besides: Container[str]) -> list[str]:
     """The flags that stand on the command line, as its help spells them.
 

@@ -19,7 +19,7 @@ from lrc.head import split_head
 from lrc.tree import Block
 
 # Families whose layer is the one below; others run their last layer whole.
-FAMILIES = ("llama", "qwen3", "mistral", "gemma3_text")
+FAMILIES = ("llama", "qwen2", "qwen3", "mistral", "gemma3_text")
 _MARK = "_lrc_needs_heads"
 _SPLIT = "_lrc_head_in_pieces"
 

@@ -20,12 +20,10 @@ from lrc.progress import escape_what_is_not_encodable
 from lrc.recipe import read_given
 from lrc.refusal import is_first, several_processes
 from lrc.resume import differences
-from lrc.rules import fold_file
-from lrc.run import NOT_RECORDED, Run, lists_options, read_run
+from lrc.rules import fold_file, train_files
+from lrc.run import FILES, NOT_RECORDED, Run, lists_options, read_run, train_roles
 from lrc.rundir import another_run, refuse_taken
 from lrc.schema import shipped_schema
-
-ROLES = {"train_file": "train", "validation_file": "validation"}
 
 
 def preflight(recipe: Path | None, overrides: Sequence[str] = ()) -> None:
@@ -36,8 +34,8 @@ def preflight(recipe: Path | None, overrides: Sequence[str] = ()) -> None:
     """
     given = read_given(recipe, overrides)
     files = _data_files(given)
-    for file in files.values():
-        _require_file(file)
+    for role, file in files.items():
+        _require_file(file, "lrc generate --scores" if role == "soft_labels" else "lrc convert")
     _refuse_another_run(given, files)
 
 
@@ -74,21 +72,22 @@ def _recipe_file(name: str = "") -> Path:
 
 
 def _data_files(given: Mapping[str, Any]) -> dict[str, Path]:
-    """The files that would be read, by the key that names them."""
-    named = {key: given[key] for key in ROLES if isinstance(given.get(key), str)}
-    fold = given.get("fold")
-    return {
-        key: Path(file if fold is None else fold_file(file, fold, ROLES[key])) for key, file in named.items() if file
-    }
+    """The files that would be read, by what a run calls them."""
+    named, fold = train_roles(train_files(given["train_file"])), given.get("fold")
+    named |= {"validation_file": given["validation_file"]} if given.get("validation_file") else {}
+    if fold is not None:
+        named = {role: fold_file(file, fold, role.partition("_")[0]) for role, file in named.items()}
+    named |= {"soft_labels": given["soft_labels"]} if given.get("soft_labels") else {}
+    return {role: Path(file) for role, file in named.items()}
 
 
-def _require_file(path: Path) -> None:
+def _require_file(path: Path, writer: str) -> None:
     if path.exists():
         return
     if not path.parent.is_dir():
-        raise DataError(f"{path}: no such file; `lrc convert` writes it")
+        raise DataError(f"{path}: no such file; `{writer}` writes it")
     near = get_close_matches(path.name, [other.name for other in path.parent.iterdir()], n=1)
-    cure = f"did you mean {str(path.with_name(near[0]))!r}?" if near else "`lrc convert` writes it"
+    cure = f"did you mean {str(path.with_name(near[0]))!r}?" if near else f"`{writer}` writes it"
     raise DataError(f"{path}: no such file; {cure}")
 
 
@@ -109,7 +108,7 @@ def _planned(found: Run, given: Mapping[str, Any], files: Mapping[str, Path]) ->
     data = {
         role: {**found.data.get(role, {}), "name": file.name, "sha256": checksum(file)} for role, file in files.items()
     }
-    recipe = {key: value for key, value in given.items() if key not in {*NOT_RECORDED, *ROLES}}
+    recipe = {key: value for key, value in given.items() if key not in {*NOT_RECORDED, *FILES}}
     return replace(
         found,
         template=values["template"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from trl.trainer.utils import get_quantization_config
 
-from lrc.corpus import Drawing, read_corpus
+from lrc.corpus import Drawing, join, read_corpus
 from lrc.dtypes import device_type
 from lrc.errors import ModelError
 from lrc.footprint import Planner
@@ -105,8 +106,8 @@ def _build(recipe: Recipe, config: Any, precision: Precision, topology: Topology
 
 def _tokens(recipe: Recipe, topology: Topology, row_tokens: int, count: int, *, share: bool) -> Tokens | None:
     data, args = recipe.data, recipe.training
-    if not Path(data.train_file).exists():
-        say(f"{data.train_file}: no such file; no token figures without it: `lrc convert` writes it")
+    if missing := [file for file in data.train_files if not Path(file).exists()]:
+        say(f"{missing[0]}: no such file; no token figures without it: `lrc convert` writes it")
         return None
     try:
         tokenizer = load_tokenizer(recipe.model.model_name_or_path, recipe.model.model_revision)
@@ -116,18 +117,24 @@ def _tokens(recipe: Recipe, topology: Topology, row_tokens: int, count: int, *, 
     prompt = Prompt(tokenizer, data.template, data.answer_style, data.list_options)
     for note in prompt.notes:
         say(note)
-    corpus = read_corpus(
-        Path(data.train_file),
-        prompt,
-        args.max_length,
-        data.on_too_long,
+    read = partial(
+        read_corpus,
+        prompt=prompt,
+        max_length=args.max_length,
+        on_too_long=data.on_too_long,
         stage="training questions",
         orders=data.option_orders,
         processes=args.dataset_num_proc,
     )
-    draw = Drawing(corpus.dataset, corpus.records, prompt, data.option_orders, args.seed, data.contrasted)
+    corpus = join([read(Path(file)) for file in data.train_files], data.train_shares)
+    draw = Drawing.of(corpus, prompt, data, args.seed)
     work = measure(corpus, draw, recipe, world_size=topology.processes, row_tokens=row_tokens, share=share)
-    drawn = ((record, draw((place, 0))[0]) for place, record in enumerate(islice(corpus.records, count)))
+    judged = data.answer_style == "judge"  # then each verdict is shown, whether it is imitated or compared
+    drawn = (
+        (record, one)
+        for place, record in enumerate(islice(corpus.records, count))
+        for one in (prompt.imitated(record) if judged else draw((place, 0))[:1])
+    )
     return Tokens(prompt, corpus, specimens(prompt, drawn), work)
 
 

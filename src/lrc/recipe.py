@@ -28,7 +28,7 @@ REQUIRED = {
     "output_dir": "the folder for the adapter",
 }
 # Texts that name something: an empty one would be taken for the folder that the command runs in, or for nothing.
-NAMES = ("validation_file", "model_revision", "resume_from_checkpoint")
+NAMES = ("validation_file", "soft_labels", "model_revision", "resume_from_checkpoint")
 COMMAND_LINE = "command line"
 SECRETS = ("hub_token", "push_to_hub_token", "hf_token", "token", "use_auth_token")
 _TOLD_WITH_CARD = 4  # shipped files that a name may stand for, each told with what it is for
@@ -243,6 +243,8 @@ def _without(values: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
 
 
 def _is_blank(value: Any) -> bool:
+    if isinstance(value, list):
+        return not value or any(map(_is_blank, value))
     return value is None or (isinstance(value, str) and not value.strip())
 
 

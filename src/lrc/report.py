@@ -19,12 +19,12 @@ from lrc.calibration import at_bound, calibration_error, is_guess, reliability
 from lrc.charts import Line, by_group, over_steps, reliability_diagram
 from lrc.curves import Curve, Curves, Point, read_curves
 from lrc.errors import DataError
-from lrc.lexical import BASELINES
-from lrc.metrics import Figures, accuracy, accuracy_by, confusion
+from lrc.metrics import Figures, accuracy_by, confusion, passages_of
 from lrc.outcomes import OUTCOMES_FILE, Outcome, read_outcomes
 from lrc.output import new_file, refuse_existing
 from lrc.run import METRICS_FILE, RUN_FILE, Run, read_run
 from lrc.scrub import scrub
+from lrc.verdict import judge
 
 MISTAKES = 200  # shown on the page, hardest first
 TABLE_ROWS = 200  # of a curve's table
@@ -135,16 +135,18 @@ def _answers(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     wrong = sorted((one for one in outcomes if not one.right), key=lambda one: one.hope)
     shown = {"wrong": len(wrong), "mistakes": wrong[:MISTAKES], "is_guess": is_guess}
     if not outcomes:
-        return shown | {"overall": None, "baselines": {}}
+        return shown | {"overall": None, "verdict": None, "baselines": {}}
     predictions, answers = [one.prediction for one in outcomes], [one.answer for one in outcomes]
     questions = [one.question for one in outcomes]
     lengths = _by_length(outcomes)
-    bins = reliability([one.confidence for one in outcomes], [one.right for one in outcomes])
-    baselines = {name: accuracy(choose(questions), answers) for name, choose in BASELINES.items()}
+    passages = passages_of(questions)
+    bins = reliability([one.confidence for one in outcomes], [one.right for one in outcomes], passages)
+    verdict = judge(questions, predictions)
     return shown | {
-        "overall": accuracy(predictions, answers),
+        "overall": verdict.figures,
+        "verdict": verdict,
         "guesses": sum(is_guess(one.probabilities, len(one.question.choosable)) for one in outcomes),
-        "baselines": dict(sorted(baselines.items(), key=lambda item: -item[1]["accuracy"])),
+        "baselines": verdict.baselines,
         "size": max(len(question.options) for question in questions),
         "confusion": confusion(predictions, answers),
         "lengths": lengths,
@@ -162,7 +164,8 @@ def _by_length(outcomes: Sequence[Outcome]) -> dict[str, Figures]:
     # Passages of one length stay together, so a group may come out larger, or not at all.
     starts = sorted({ordered[len(ordered) * k // LENGTH_GROUPS] for k in range(LENGTH_GROUPS)})
     groups = [sum(length >= start for start in starts) for length in lengths]
-    figures = accuracy_by(groups, [one.prediction for one in outcomes], [one.answer for one in outcomes])
+    passages = passages_of(one.question for one in outcomes)
+    figures = accuracy_by(groups, [one.prediction for one in outcomes], [one.answer for one in outcomes], passages)
     ends = {group: [n for n, own in zip(lengths, groups, strict=True) if own == group] for group in figures}
     return {"–".join(map(str, sorted({min(ends[group]), max(ends[group])}))): part for group, part in figures.items()}
 

@@ -20,7 +20,7 @@ MAY_CHANGE: dict[str, tuple[str, ...]] = {
     "where things are": (
         *("output_dir", "overwrite_output_dir", "resume_from_checkpoint"),
         # By their content they are compared all the same.
-        *("model_name_or_path", "model_revision", "train_file", "validation_file", "fold"),
+        *("model_name_or_path", "model_revision", "train_file", "validation_file", "soft_labels", "fold"),
     ),
     "logging": (
         *("logging_strategy", "logging_steps", "logging_first_step", "log_on_each_node", "log_level"),
@@ -48,7 +48,14 @@ MAY_CHANGE: dict[str, tuple[str, ...]] = {
     "checks": ("expected_vocab_size",),
 }
 # Of evaluation, unless it decides which weights are the result, or when the training ends.
-EVALUATION = ("eval_strategy", "eval_steps", "eval_delay", "eval_on_start", "per_device_eval_batch_size")
+EVALUATION = (
+    "eval_strategy",
+    "eval_questions",
+    "eval_steps",
+    "eval_delay",
+    "eval_on_start",
+    "per_device_eval_batch_size",
+)
 DECIDED_BY_EVALUATION = ("load_best_model_at_end", "early_stopping_patience")
 # A longer run is the same one until where the shorter ended, where the learning rate does not depend on the length.
 LENGTH = ("max_steps", "num_train_epochs")

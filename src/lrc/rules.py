@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from lrc.run import lists_options
+from lrc.run import SCORED_AS_THEY_ARE, lists_options
 
 # The first two leave the base as it is. PiSSA changes it, so what is saved is converted for the base as it was
 # (pissa.py); upstream's others would need a base of their own to be merged into.
@@ -72,6 +72,11 @@ def broken_rules(values: Values) -> list[str]:
         _mappings,
     )
     return [line for rule in rules for line in rule(values)]
+
+
+def train_files(given: Sequence[str] | str) -> list[str]:
+    """The files of `train_file`, in order."""
+    return [given] if isinstance(given, str) else list(given)
 
 
 def fold_file(file: str, fold: int, part: str) -> str:
@@ -145,24 +150,43 @@ def _asking(values: Values) -> Iterator[str]:
             "to it; set list_options: true, or remove it"
         )
     normalisation = values["score_normalisation"]
-    if normalisation != "character" and style == "digit":
-        yield f"score_normalisation is {normalisation}, but digits are scored as they are; remove it"
+    if normalisation != "character" and style != "text":
+        yield (
+            f"score_normalisation is {normalisation}, but {SCORED_AS_THEY_ARE[style]} are scored as they are; remove it"
+        )
     elif normalisation == "auto" and values["validation_file"] is None:
         yield "score_normalisation is auto, which chooses on a validation_file; give one"
+    if values["eval_questions"] is not None and values["validation_file"] is None:
+        yield "eval_questions is given, but validation_file is not; give one"
 
 
 def _contrast(values: Values) -> Iterator[str]:
-    part = values["option_contrast"] or 0.0
+    style, part = values["answer_style"], values["option_contrast"]
+    if part is None:
+        part = 1.0 if style == "judge" else 0.0
     if not 0 <= part <= 1:
         yield f"option_contrast is {part}, expected 0 to 1"
-    elif part and values["answer_style"] == "digit":
-        yield "option_contrast compares the texts of options; set answer_style: text, or remove it"
+    elif part and style == "digit":
+        yield "option_contrast compares options, not digits; set answer_style: text or judge, or remove it"
+    if values["soft_labels"] is not None and not part:
+        yield "soft_labels are a target of the contrast, but option_contrast is 0; raise it"
+    if values["soft_label_weight"] > 1:
+        yield f"soft_label_weight is {values['soft_label_weight']}, expected 0 to 1"
 
 
 def _files(values: Values) -> Iterator[str]:
-    for part in ("train", "validation"):
-        file = values[f"{part}_file"]
-        if values["fold"] is not None and file is not None:
+    files, shares = train_files(values["train_file"]), values["train_shares"]
+    if repeated := next((file for file in files if files.count(file) > 1), None):
+        yield f"train_file names {repeated} twice; name it once"
+    if shares is not None and len(shares) != len(files):
+        yield f"train_shares has {len(shares)} parts for {len(files)} files of train_file; give one each"
+    elif shares is not None and (not all(share > 0 for share in shares) or abs(sum(shares) - 1) > 1e-6):
+        yield f"train_shares is {shares}, expected numbers above 0 whose sum is 1"
+    if values["fold"] is None:
+        return
+    named = [(file, "train") for file in files] + [(values["validation_file"], "validation")]
+    for file, part in named:
+        if file is not None:
             yield from _told(lambda file=file, part=part: fold_file(file, values["fold"], part))  # type: ignore[misc]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ RUN_FILE = "lrc_run.json"
 METRICS_FILE = "metrics.jsonl"  # what training logged, a line a time
 # How a model can be asked; prompt.py says what each of them is.
 TEMPLATES = ("chinese-alpaca-2", "alpaca", "chat", "plain")
-STYLES = ("digit", "text")
+STYLES = ("digit", "text", "judge")
+SCORED_AS_THEY_ARE = {"digit": "digits", "judge": "verdicts"}  # only texts differ in length
 NORMALISATIONS = ("character", "token", "sum")  # what an option's text is scored by; scoring.py divides
 _CHECKPOINT = re.compile(r"checkpoint-\d+")
 # Keys that say nothing about what was trained; `resume.MAY_CHANGE` says which others may differ in one run.
@@ -26,11 +28,18 @@ NOT_RECORDED = (
     *("output_dir", "overwrite_output_dir", "resume_from_checkpoint"),
     *("attention", "row_tokens", "dataset_num_proc", "report_to", "run_name", "project"),
 )
+# What a run holds the checksums of instead of the names.
+FILES = ("train_file", "validation_file", "soft_labels")
+
+
+def train_roles(files: Sequence[str]) -> dict[str, str]:
+    """What a run calls the files that it trains on: the first by the key's name alone."""
+    return {f"train_file {number}" if number > 1 else "train_file": file for number, file in enumerate(files, start=1)}
 
 
 def lists_options(answer_style: str, template: str) -> bool:
-    """Whether the prompt lists the options where nobody says: always, but for their texts after a plain prompt."""
-    return (answer_style, template) != ("text", "plain")
+    """Whether the prompt lists the options where nobody says: not where each is judged, or its text follows plain."""
+    return answer_style != "judge" and (answer_style, template) != ("text", "plain")
 
 
 @dataclass(frozen=True)

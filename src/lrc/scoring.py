@@ -41,7 +41,8 @@ class OptionScores:
     prediction: int  # 1 to the number of options
     consistent: bool  # whether every order of the options gave the same answer, of all adapters together
     answer_log_prob: float | None = None  # of the right completion and its end, where it was asked for
-    likelihoods: tuple[float, ...] = ()  # log-likelihood of each option's tokens, the mean of all votes; -inf as above
+    # Log-likelihood of each option's tokens, or log-odds of its being right, the mean of all votes; -inf as above.
+    likelihoods: tuple[float, ...] = ()
     tokens: tuple[int, ...] = ()  # how many each option's completion has
     characters: tuple[int, ...] = ()  # likewise
 
@@ -68,7 +69,7 @@ class Scorer:
         normalisation: what an option's log-likelihood is divided by, in text style: its `character`s or its `token`s;
             `sum` divides by nothing.
         temperature: what log-probabilities are divided by before they become probabilities; it changes no prediction.
-        with_answers: also score the right completion of each record as training does, in the same trees.
+        with_answers: also score what each record teaches to write, in the same trees; see `Prompt.imitated`.
 
     Raises:
         RecipeError: several votes where the prompt does not list the options.
@@ -144,22 +145,24 @@ class Scorer:
 
     def _chunk(self, records: Sequence[Record], advance: Advance = _silent) -> list[OptionScores]:
         ballots = [[Ballot.of(r, order, self.prompt) for order in self._orders(r)] for r in records]
-        answers = [self.prompt.sequence(r) for r in records] if self.with_answers else []
+        answers = [self.prompt.imitated(r) for r in records] if self.with_answers else []
+        right = [sequence for some in answers for sequence in some]
         options = [sequence for papers in ballots for ballot in papers for sequence in ballot.sequences]
         heard: list[list[NDArray[np.float64]]] = [[] for _ in records]
-        see = _counted_in(len(records), len(answers + options) * max(len(self.adapters), 1), advance)
+        see = _counted_in(len(records), len(right + options) * max(len(self.adapters), 1), advance)
         for adapter in self.adapters or (None,):
             if adapter is not None:
                 self.model.set_adapter(adapter)
             budget = row_budget(self.device, self.row_tokens)
-            scores = sequence_scores(self.model, answers + options, self.device, budget, see)
-            right, scores = np.split(scores, [len(answers)])
+            scores = sequence_scores(self.model, right + options, self.device, budget, see)
+            written, scores = np.split(scores, [len(right)])
             for papers, votes in zip(ballots, heard, strict=True):
                 for ballot in papers:
                     mine, scores = np.split(scores, [len(ballot.sequences)])
-                    votes.append(ballot.in_own_order(mine))
+                    votes.append(ballot.in_own_order(ballot.likelihoods(mine)))
         see(0)
-        counted = right.tolist() if self.with_answers else [None] * len(records)
+        parts = np.split(written, np.cumsum([len(some) for some in answers])[:-1]) if answers else []
+        counted = [float(part.sum()) for part in parts] if answers else [None] * len(records)
         with np.errstate(invalid="ignore"):  # scores that are no numbers are refused by name, by who asked for them
             return [self._counted(*one) for one in zip(ballots, heard, counted, strict=True)]
 
@@ -169,8 +172,7 @@ class Scorer:
         """Put the votes on one question together, each (options,) log-likelihoods; one adapter's come in a row."""
         tokens, characters = ballots[0].tokens, ballots[0].characters
         likelihoods = np.stack(votes)
-        normalisation = "sum" if self.prompt.answer_style == "digit" else self.normalisation
-        scores = likelihoods / lengths(normalisation, tokens, characters)
+        scores = likelihoods / lengths(self.prompt.normalisation(self.normalisation), tokens, characters)
         of_all = OptionScores((), (), 0, True, answer, tuple(likelihoods.mean(axis=0).tolist()), tokens, characters)
         log_probs = scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)
         return _average(log_probs.reshape(-1, len(ballots), len(tokens)), self.temperature, of_all)
@@ -203,22 +205,45 @@ def chunks(records: Sequence[Record]) -> list[list[int]]:
 
 @dataclass(frozen=True)
 class Ballot:
-    """One order of one question's options, and a sequence for each option that can be chosen."""
+    """One order of one question's options, and a sequence for each option that can be chosen.
+
+    Args:
+        denials: where options are judged, a sequence for each of them that says that it is not right.
+    """
 
     order: tuple[int, ...]
     question: Question
-    sequences: list[TokenSequence]
+    candidates: list[TokenSequence]
+    denials: list[TokenSequence]
 
     @classmethod
     def of(cls, record: Record, order: tuple[int, ...], prompt: Prompt) -> Ballot:
         """Ask `record` with its options in `order`."""
         moved = record if order == tuple(range(len(order))) else reordered(record, order)
-        return cls(order, question_of(moved), prompt.candidates(moved))
+        candidates = prompt.candidates(moved)
+        denials = [prompt.denied(one) for one in candidates] if prompt.answer_style == "judge" else []
+        return cls(order, question_of(moved), candidates, denials)
+
+    @property
+    def sequences(self) -> list[TokenSequence]:
+        """All that has to be scored."""
+        return self.candidates + self.denials
+
+    def likelihoods(self, log_probs: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What each option that can be chosen is chosen by, of the log-probabilities of `sequences`.
+
+        Returns:
+            The log-likelihood of its completion; where options are judged, the log-odds of its being right.
+        """
+        if not self.denials:
+            return log_probs
+        right, wrong = np.split(log_probs, 2)
+        return right - wrong
 
     @property
     def tokens(self) -> tuple[int, ...]:
         """The number of tokens of each option's completion, in the question's own order; 1 where it has none."""
-        counts = self.in_own_order([len(one.tokens) - one.prompt_length for one in self.sequences], 1)
+        counts = self.in_own_order([len(one.tokens) - one.prompt_length for one in self.candidates], 1)
         return tuple(int(count) for count in counts)
 
     @property

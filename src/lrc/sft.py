@@ -26,14 +26,16 @@ from typing import Any
 from accelerate.utils import broadcast_object_list
 from transformers import set_seed
 
+from lrc.batches import Portion
 from lrc.card import write_card
 from lrc.checkpoint import fault
-from lrc.corpus import Corpus, Drawing, read_corpus
+from lrc.corpus import Corpus, Drawing, join, read_corpus
 from lrc.errors import MachineError, RecipeError
 from lrc.fingerprint import fingerprint_base
 from lrc.history import History, epoch_at, keep_training
 from lrc.hub import publish_folder
 from lrc.ingredients import adapter_of, base_of, check_modules, settle_length
+from lrc.manifest import checksum
 from lrc.models import check_size, check_vocabulary, load_config, load_tokenizer
 from lrc.outcomes import OUTCOMES_FILE, Outcome, write_outcomes
 from lrc.preflight import split
@@ -43,8 +45,10 @@ from lrc.recipe import Recipe, load_recipe
 from lrc.refusal import errors_told
 from lrc.rendezvous import rendezvous
 from lrc.resume import changed_versions, run_of
-from lrc.run import NORMALISATIONS, NOT_RECORDED, RUN_FILE, Run
+from lrc.run import FILES, NORMALISATIONS, NOT_RECORDED, RUN_FILE, Run, train_roles
 from lrc.rundir import RunFolder, refuse_sources_in, refuse_taken
+from lrc.scorefile import read_scores
+from lrc.softlabels import SoftLabels
 from lrc.space import Space
 from lrc.stopping import Patience, Stopping, ended_at
 from lrc.summary import show, validation_figures
@@ -81,21 +85,21 @@ def train(recipe: Recipe) -> None:
     check_size(tokenizer, data.expected_vocab_size)
     _refuse_broken(args.resume_from_checkpoint)
     refuse_taken(output, overwrite=data.overwrite_output_dir)
-    training = _read(data.train_file, recipe, prompt, "training questions")
+    files = [_read(file, recipe, prompt, "training questions") for file in data.train_files]
     validation = _read(data.validation_file, recipe, prompt, "validation questions")
-    if args.process_index == 0 and data.validation_file and validation.sha256 == training.sha256:
+    if args.process_index == 0 and data.validation_file and validation.sha256 in [one.sha256 for one in files]:
         say(f"{data.validation_file}: holds what is trained on, so its accuracy says nothing about new questions")
     # Trackers print, and on stdout stands the result alone.
     with claimed_together(output / RUN_FILE, output), redirect_stdout(sys.stderr):
-        _train(recipe, prompt, training, validation)
+        _train(recipe, prompt, files, validation)
     if args.process_index == 0:
         show(output, name)
 
 
-def _train(recipe: Recipe, prompt: Prompt, training: Corpus, validation: Corpus) -> None:
+def _train(recipe: Recipe, prompt: Prompt, files: Sequence[Corpus], validation: Corpus) -> None:
     """Train into the recipe's `output_dir`, which no other run writes to meanwhile."""
-    args = recipe.training
-    folder = _folder(recipe, prompt, {"train_file": training, "validation_file": validation})
+    args, training = recipe.training, join(files, recipe.data.train_shares)
+    folder = _folder(recipe, prompt, files, training.portions, validation)
     if folder.finished:
         say(f"{folder.path}: this run is finished already; nothing to do")
         return
@@ -118,16 +122,17 @@ def _train_in(folder: RunFolder, recipe: Recipe, prompt: Prompt, training: Corpu
             peft_config=adapter_of(recipe),
             processing_class=tokenizer,
             train_dataset=training.dataset,
-            draw=Drawing(training.dataset, training.records, prompt, data.option_orders, args.seed, data.contrasted),
-            validation=Validation(validation.records, prompt, data.score_normalisation) if validation.records else None,
+            draw=Drawing.of(training, prompt, data, args.seed, _soft_labels(recipe)),
+            validation=_validation(recipe, prompt, validation),
             tree_packing=data.tree_packing,
             group_passages=data.group_passages,
+            portions=training.portions,
             row_tokens=data.row_tokens,
             attention=data.attention,
             loraplus_lr_ratio=recipe.adapter.loraplus_lr_ratio,
             loraplus_lr_embedding=recipe.adapter.loraplus_lr_embedding,
-            option_contrast=data.option_contrast,
-            contrast_temperature=data.contrast_temperature,
+            option_contrast=data.option_contrast or 0.0,
+            contrast_temperature=data.contrast_temperature or 1.0,
         )
     except ValueError as error:  # TRL's and PEFT's words about keys that do not go together, or with the model
         raise RecipeError(f"{recipe.path or 'command line'}: {error}") from error
@@ -184,6 +189,25 @@ def _run(trainer: TreeTrainer, recipe: Recipe, folder: RunFolder, checkpoint: st
         if args.process_index == 0:
             say(f"{folder.path}: stopped after step {trainer.state.global_step}; run again to go on from there")
         sys.exit(128 + stopping.signal)
+
+
+def _soft_labels(recipe: Recipe) -> SoftLabels | None:
+    data = recipe.data
+    if data.soft_labels is None:
+        return None
+    files = [Path(file) for file in data.train_files]
+    return SoftLabels.read(Path(data.soft_labels), files, data.soft_label_weight, data.soft_label_temperature)
+
+
+def _validation(recipe: Recipe, prompt: Prompt, corpus: Corpus) -> Validation | None:
+    data = recipe.data
+    if not corpus.records:
+        return None
+    found = Validation(corpus.records, prompt, data.score_normalisation, data.eval_questions)
+    if len(found.sampled) < len(corpus.records) and recipe.training.process_index == 0:
+        asked, every = len(found.sampled), len(corpus.records)
+        say(f"{data.validation_file}: {asked:,} of its {every:,} questions are asked while training, all at the end")
+    return found
 
 
 def _conclude(trainer: TreeTrainer, prompt: Prompt, normalisation: str, folder: Path) -> dict[str, Any]:
@@ -245,34 +269,50 @@ def _read(file: str | None, recipe: Recipe, prompt: Prompt, stage: str) -> Corpu
     return corpus
 
 
-def _folder(recipe: Recipe, prompt: Prompt, corpora: dict[str, Corpus]) -> RunFolder:
+def _folder(
+    recipe: Recipe, prompt: Prompt, training: Sequence[Corpus], portions: Sequence[Portion], validation: Corpus
+) -> RunFolder:
     """Take the recipe's `output_dir`; the first process decides, the others find its decision there."""
     data, args, base = recipe.data, recipe.training, recipe.model
-    files = {"train_file": data.train_file, "validation_file": data.validation_file}
+    files: dict[str, str | None] = {**train_roles(data.train_files), "validation_file": data.validation_file}
+    corpora = dict(zip(files, [*training, validation], strict=True))
+    drawn = {role: portion.drawn for role, portion in zip(files, portions, strict=False)}
+    if drawn and args.process_index == 0:
+        parts = [f"{count:,} of {corpora[role].count:,} of {files[role]}" for role, count in drawn.items()]
+        say(f"train_file: an epoch has {' and '.join(parts)}")
+    labels = {"soft_labels": _identity(Path(data.soft_labels))} if data.soft_labels else {}
     run = Run(
         template=data.template,
         answer_style=data.answer_style,
         list_options=prompt.list_options,
         chat_date=prompt.today,
-        recipe={key: value for key, value in recipe.given.items() if key not in {*NOT_RECORDED, *files}}
+        recipe={key: value for key, value in recipe.given.items() if key not in {*NOT_RECORDED, *FILES}}
         | {"world_size": args.world_size},
         data={
             role: {"name": Path(file).name, "sha256": corpora[role].sha256, "questions": corpora[role].count}
+            | ({"drawn": drawn[role]} if role in drawn else {})  # in an epoch
             for role, file in files.items()
             if file
-        },
+        }
+        | labels,
         base=fingerprint_base(base.model_name_or_path, base.model_revision, "model_name_or_path"),
         tokenizer={"sha256": tokenizer_digest(prompt.tokenizer)},
         versions=versions(),
         score_normalisation=NORMALISATIONS[0] if data.score_normalisation == AUTO else data.score_normalisation,
     )
     if data.overwrite_output_dir:
-        sources = [*files.values(), recipe.path, base.model_name_or_path, "."]
+        sources = [*files.values(), data.soft_labels, recipe.path, base.model_name_or_path, "."]
         refuse_sources_in(Path(args.output_dir), [Path(source) for source in sources if source])
     # Machines may share a disk or have one each: the very first process, then the first of each machine, then the rest.
     with args.main_process_first(local=False), args.main_process_first(local=True):
         overwrite = data.overwrite_output_dir and args.process_index == 0
         return RunFolder.open(Path(args.output_dir), run, overwrite=overwrite)
+
+
+def _identity(scores: Path) -> dict[str, Any]:
+    """What a run notes of a file of scores."""
+    questions = len(read_scores(scores))
+    return {"name": scores.name, "sha256": checksum(scores), "questions": questions}
 
 
 def _refuse_broken(named: str | None) -> None:

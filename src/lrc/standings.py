@@ -11,7 +11,7 @@ from typing import Any
 
 from lrc.contender import Contender, Result
 from lrc.errors import DataError
-from lrc.metrics import CONFIDENCE, mcnemar
+from lrc.metrics import CONFIDENCE, paired, passages_of
 from lrc.outcomes import OUTCOMES_FILE, read_outcomes
 from lrc.output import new_file
 from lrc.summary import duration
@@ -42,7 +42,7 @@ def ranked(standings: Sequence[Standing]) -> list[Standing]:
 
 
 def compare(standings: Sequence[Standing]) -> dict[str, Any] | None:
-    """McNemar's test of the two best on the questions that both answered; None where there are no two such trials.
+    """The paired test of the two best on the questions that both answered; None where there are no two such trials.
 
     Their answers are those of what each training left, the last or the best of its steps.
 
@@ -58,8 +58,9 @@ def compare(standings: Sequence[Standing]) -> dict[str, Any] | None:
         return None
     if not one or [outcome.question for outcome in one] != [outcome.question for outcome in two]:
         return None
-    answers = [outcome.answer for outcome in one]
-    test = mcnemar([outcome.prediction for outcome in one], [outcome.prediction for outcome in two], answers)
+    first, second = ([outcome.prediction for outcome in some] for some in (one, two))
+    passages = passages_of(outcome.question for outcome in one)
+    test = paired(first, second, [outcome.answer for outcome in one], passages)
     numbers = {"best": pair[0].number, "second": pair[1].number, "n": len(one)}
     return {**numbers, **test}
 
@@ -76,7 +77,7 @@ def write(path: Path, sweep: dict[str, Any], standings: Sequence[Standing]) -> N
         }
         for standing in found
     ]
-    document = {"sweep": sweep, "trials": trials, "mcnemar": compare(found)}
+    document = {"sweep": sweep, "trials": trials, "paired": compare(found)}
     with new_file(path, force=True) as file:
         file.write_text(json.dumps(document, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
@@ -149,7 +150,7 @@ def _verdict(standings: Sequence[Standing]) -> str:
         return f"{name}; there is no second one on the same questions to compare it with"
     told = (
         f"right in one only {test['first_only']} and {test['second_only']} of {test['n']}, "
-        f"McNemar's exact test p = {test['p_value']:.4f}"
+        f"permuted by passage p = {test['p_value']:.4f}"
     )
     if test["p_value"] < 1 - CONFIDENCE:
         return f"{name}, beyond the noise of trial {test['second']}: {told}"

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from lrc.curves import Curve, Curves, Point, read_curves
-from lrc.lexical import BASELINES
-from lrc.metrics import Figures, accuracy
+from lrc.metrics import Figures
 from lrc.outcomes import OUTCOMES_FILE, Outcome, read_outcomes
 from lrc.run import METRICS_FILE
+from lrc.verdict import judge, size
 
 ADAPTER = "adapter_config.json"
 Rows = list[tuple[str, str]]
@@ -50,14 +50,19 @@ def validation_figures(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """How well a model answered its validation questions, as far as they were scored, beside the best baseline.
 
     Returns:
-        `accuracy`, `n`, `ci_low`, `ci_high`, `baseline` (its name) and `baseline_accuracy`; empty without outcomes.
+        the figures of `metrics.accuracy`, `baseline` (its name), `baseline_accuracy` and `verdict` (the sentence);
+        empty without outcomes.
     """
     if not outcomes:
         return {}
-    answers = [outcome.answer for outcome in outcomes]
-    name, found = _best_baseline(outcomes, answers)
-    figures = accuracy([outcome.prediction for outcome in outcomes], answers)
-    return {**figures, "baseline": name, "baseline_accuracy": found["accuracy"]}
+    verdict = judge([outcome.question for outcome in outcomes], [outcome.prediction for outcome in outcomes])
+    baseline = verdict.baselines[verdict.best]["accuracy"]
+    return {
+        **verdict.figures,
+        "baseline": verdict.best,
+        "baseline_accuracy": baseline,
+        "verdict": str(verdict),
+    }
 
 
 def show(run_dir: Path, base: str) -> None:
@@ -71,9 +76,9 @@ def show(run_dir: Path, base: str) -> None:
 
 
 def share(figures: Figures) -> str:
-    """An accuracy as people read it: `0.7500 (0.6700 to 0.8200), n = 120`."""
+    """An accuracy as people read it: `0.7500 (0.6700 to 0.8200), n = 120`; see `verdict.size`."""
     low, high = figures["ci_low"], figures["ci_high"]
-    return f"{figures['accuracy']:.4f} ({low:.4f} to {high:.4f}), n = {figures['n']:.0f}"
+    return f"{figures['accuracy']:.4f} ({low:.4f} to {high:.4f}), {size(figures)}"
 
 
 def duration(seconds: float) -> str:
@@ -90,20 +95,13 @@ _ANSWERED = ("--data", "TEST.xlsx", "--output", "answer.csv")
 def _answers(curves: Curves, outcomes: list[Outcome]) -> Iterator[tuple[str, str]]:
     if not outcomes:
         return
-    answers = [outcome.answer for outcome in outcomes]
-    yield "accuracy", share(accuracy([outcome.prediction for outcome in outcomes], answers))
-    name, baseline = _best_baseline(outcomes, answers)
-    yield "baseline", f"{share(baseline)}: {name}, the best one without a model"
+    verdict = judge([outcome.question for outcome in outcomes], [outcome.prediction for outcome in outcomes])
+    yield "verdict", str(verdict)
+    yield "accuracy", share(verdict.figures)
+    yield "baseline", f"{share(verdict.baselines[verdict.best])}: {verdict.best}, the best one without a model"
     best = best_point(curves["eval_accuracy"])
     if best is not None and len(curves["eval_accuracy"]) > 1:
         yield "best step", f"{best.step} of {curves.last_step}, with accuracy {best.value:.4f}"
-
-
-def _best_baseline(outcomes: Sequence[Outcome], answers: Sequence[int]) -> tuple[str, Figures]:
-    questions = [outcome.question for outcome in outcomes]
-    found = {name: accuracy(predict(questions), answers) for name, predict in BASELINES.items()}
-    name = max(found, key=lambda name: found[name]["accuracy"])
-    return name, found[name]
 
 
 def _losses(curves: Curves) -> Iterator[tuple[str, str]]:

@@ -85,10 +85,12 @@ def _identity(plan: Sweep) -> dict[str, Any]:
     for role in ("train_file", "validation_file"):
         if role in plan.fixed and role not in plan.search and not folded:
             try:
-                data[role] = checksum(Path(plan.fixed[role]))
+                named = plan.fixed[role]
+                sums = {file: checksum(Path(file)) for file in ([named] if isinstance(named, str) else named)}
+                data[role] = sums[named] if isinstance(named, str) else list(sums.values())
             except OSError as error:
                 raise DataError(
-                    f"{plan.fixed[role]}: {error.strerror or error}; give the {role} another name"
+                    f"{error.filename or named}: {error.strerror or error}; give the {role} another name"
                 ) from error
     return {"recipe": plan.fixed, "search": plan.written, "seed": plan.seed, "data": data}
 

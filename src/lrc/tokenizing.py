@@ -105,7 +105,7 @@ def _survey(records: Iterable[Record], prompt: Prompt, path: Path) -> int:
         raise DataError(
             f"{path}: {unanswered.count} records have no output, first {unanswered.first}; give labelled questions"
         )
-    if foreign.count and (prompt.answer_style == "text" or prompt.template == "plain"):
+    if foreign.count and (prompt.answer_style != "digit" or prompt.template == "plain"):
         raise DataError(
             f"{path}: {foreign.count} records cannot be read as passage, question and options, "
             f"first {foreign.first}; use answer_style: digit with another template than plain"

@@ -9,7 +9,7 @@ the loss is the mean of the step's contests (`contrast`) instead.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from transformers import PrinterCallback
 from transformers.trainer_utils import EvalLoopOutput
 
 from lrc.attention import settle_attention, why_no_trees
-from lrc.batches import Draw, StepBatch, StepLoader, StepSampler
+from lrc.batches import Draw, Portion, StepBatch, StepLoader, StepSampler
 from lrc.contrast import Contests
 from lrc.curves import read_curves
 from lrc.durable import DurableTrainer
@@ -49,10 +49,12 @@ class TreeTrainer(DurableTrainer):
         validation: the questions of evaluation; None evaluates nothing.
         tree_packing: false gives every sequence a row of its own.
         group_passages: false draws question by question, so that those of a passage rarely meet in a step.
+        portions: see `batches.StepSampler`.
         row_tokens: the token budget of a row; None takes what suits the device.
         loraplus_lr_ratio: the learning rate of LoRA's B over that of A.
         loraplus_lr_embedding: the learning rate of LoRA on embeddings, with that ratio; None takes A's.
-        option_contrast: the part of the loss that is the contrast between options, 0 to 1; `draw` gives the options.
+        option_contrast: the part of the loss that is the contrast between options, 0 to 1; `draw` gives the options,
+            and what is imitated where that is not all.
         contrast_temperature: what their scores are divided by.
         attention: how rows are attended to; see `attention.FORMS`.
 
@@ -71,6 +73,7 @@ class TreeTrainer(DurableTrainer):
         validation: Validation | None,
         tree_packing: bool = True,
         group_passages: bool = True,
+        portions: Sequence[Portion] = (),
         row_tokens: int | None = None,
         loraplus_lr_ratio: float | None = None,
         loraplus_lr_embedding: float | None = None,
@@ -80,7 +83,7 @@ class TreeTrainer(DurableTrainer):
         **kwargs: Any,
     ) -> None:
         self.option_contrast, self.contrast_temperature = option_contrast, contrast_temperature
-        self.group_passages = group_passages
+        self.group_passages, self.portions = group_passages, portions
         self.draw, self.validation = draw, validation
         self.loraplus_lr_ratio, self.loraplus_lr_embedding = loraplus_lr_ratio, loraplus_lr_embedding
         # Rows take the place of micro-batches: to the upstream loop a step is one batch of all its questions.
@@ -121,6 +124,7 @@ class TreeTrainer(DurableTrainer):
         self.row_tokens = row_budget(self.args.device, row_tokens, training=True)
         self._evaluation_row_tokens = row_budget(self.args.device, row_tokens)
         self.evaluated: dict[int, list[tuple[Question, OptionScores]]] = {}  # what was found, by the step of it
+        self._all_asked = False  # once all is trained
         self._step_rows = 0
         self._step_contests: torch.Tensor | int = 1
         self._weights = sum(parameter.numel() for parameter in self.model.parameters())
@@ -131,7 +135,7 @@ class TreeTrainer(DurableTrainer):
         data = self.train_dataset
         passages = data["passage"][:] if self.group_passages else range(len(data))
         size = args.per_device_train_batch_size
-        sampler = StepSampler.of(args, passages, size, args.process_index, args.world_size)
+        sampler = StepSampler.of(args, passages, size, args.process_index, args.world_size, self.portions)
         return StepLoader(
             self.draw, sampler, self.row_tokens, share=self.share, num_workers=args.dataloader_num_workers
         )
@@ -219,7 +223,8 @@ class TreeTrainer(DurableTrainer):
         """Loss and answer accuracy on the validation questions, in one pass of the scorer that answers later."""
         validation = self._validation
         self.model.eval()
-        places = np.array_split(np.arange(len(validation.records)), self.args.world_size)[self.args.process_index]
+        asked = np.arange(len(validation.records)) if self._all_asked else np.array(validation.sampled)
+        places = np.array_split(asked, self.args.world_size)[self.args.process_index]
         pace = InLockstep(self.model, self._everywhere) if self.lockstep else contextlib.nullcontext()
         with self.compute_loss_context_manager(), track("evaluate", len(places)) as advance, pace:
             budget = self._evaluation_row_tokens
@@ -229,17 +234,20 @@ class TreeTrainer(DurableTrainer):
         self.evaluated = {step: scores for step, scores in self.evaluated.items() if step in kept}
         self.evaluated[self.state.global_step] = [pair for tally in tallies for pair in tally.scores]
         metrics = combine(tallies, metric_key_prefix)
-        return EvalLoopOutput(None, None, metrics, num_samples=len(validation.records))
+        return EvalLoopOutput(None, None, metrics, num_samples=len(asked))
 
     def final_scores(self) -> list[tuple[Question, OptionScores]]:
-        """The validation questions as the trained model answers them; evaluated unless that was done at its step.
+        """All validation questions as the trained model answers them; evaluated unless that was done at its step.
 
         What the log of the run has already is not logged again.
         """
         step = self.state.global_step
         if self.validation is None:
             return []
-        if step not in self.evaluated:
+        if len(self.validation.sampled) < len(self.validation.records):
+            self._all_asked = True
+            self.evaluate()  # what the log has is of the sample
+        elif step not in self.evaluated:
             known = read_curves(Path(self.args.output_dir) / METRICS_FILE)["eval_loss"]
             if any(point.step == step for point in known):
                 self.evaluation_loop(self.get_eval_dataloader(), "Evaluation")
@@ -298,8 +306,9 @@ class TreeTrainer(DurableTrainer):
                 self._step_rows = int(every[:, 1].max())
             if self.args.average_tokens_across_devices:
                 self._step_contests = every[:, 2].sum().clamp(min=1)
-                return every[:, 0].sum()
-        return counts[0].clamp(min=1)  # a process may be idle
+                return every[:, 0].sum().clamp(min=1)
+        # There is nothing to imitate where the contrast is all of the loss, or where a process is idle.
+        return counts[0].clamp(min=1)
 
     def floating_point_ops(self, inputs: StepBatch) -> float:
         """Six operations a weight and token, forward and backward (Kaplan et al. 2020, section 2.1)."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -35,10 +35,13 @@ class TokenSequence:
     Args:
         tokens: (length,) the ids of prompt and completion.
         prompt_length: how many of them are the prompt; 1 to length - 1.
+        stem_length: how many of them it has in common with the sequences that belong into its row, which is the whole
+            prompt where nothing is said.
     """
 
     tokens: Ints
     prompt_length: int
+    stem_length: int | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         if not 0 < self.prompt_length < len(self.tokens):
@@ -48,6 +51,11 @@ class TokenSequence:
     def inputs(self) -> Ints:
         """(length - 1,) every token that predicts another."""
         return self.tokens[:-1]
+
+    @property
+    def stem(self) -> int:
+        """Sequences that have at least so many first tokens in common with this one are in its row."""
+        return self.prompt_length if self.stem_length is None else self.stem_length
 
 
 @dataclass(frozen=True)
@@ -133,8 +141,8 @@ def pack(sequences: Sequence[TokenSequence], row_tokens: int, *, share: bool = T
 
     Args:
         sequences: any number, in any order; `Row.owners` refers to their places.
-        row_tokens: the most tokens a row may have; a prompt that is longer with its completions gets a row of its own,
-            so that all that follows one prompt is in one row.
+        row_tokens: the most tokens a row may have; a stem (`TokenSequence.stem`) that is longer with all that follows
+            it gets a row of its own, so that all that follows one stem is in one row.
         share: false gives every sequence a row of its own, for models that cannot take a tree.
     """
     if not sequences:
@@ -163,8 +171,8 @@ def _bundles(ordered: Sequence[TokenSequence], shared: list[int], trunk: int, ro
     for place, (sequence, prefix) in enumerate(zip(ordered, shared, strict=True)):
         length = len(sequence.inputs)
         fits = bundles and prefix > trunk + MIN_SHARED and bundles[-1][0] + length - prefix <= room
-        # The completions of one prompt are never parted, even where they are over the budget.
-        if fits or place and prefix >= min(sequence.prompt_length, ordered[place - 1].prompt_length):
+        # What follows one stem is never parted, even where it is over the budget.
+        if fits or place and prefix >= min(sequence.stem, ordered[place - 1].stem):
             size, members = bundles[-1]
             bundles[-1] = (size + length - prefix, [*members, place])
         else:

@@ -12,13 +12,12 @@ from lrc.answering import read_askable
 from lrc.cleaning import clean
 from lrc.errors import DataError
 from lrc.findings import Finding, told
-from lrc.lexical import BASELINES
-from lrc.metrics import Figures, accuracy
 from lrc.progress import Advance, track
 from lrc.prompt import question_of, reordered
 from lrc.questions import MAX_OPTIONS, MIN_OPTIONS, Question, option_orders
 from lrc.scoring import OptionScores, Scorer
 from lrc.submission import write_submission
+from lrc.verdict import Verdict, judge
 
 MAX_CHARACTERS = 20_000  # of a text on the page; a workbook has no such limit
 
@@ -43,8 +42,7 @@ class Answered:
 
     n: int
     counts: dict[int, int]  # how often each option was chosen
-    accuracy: Figures | None  # None where the file has no answers
-    baseline: tuple[str, float] | None  # the best that needs no model, and its accuracy
+    verdict: Verdict | None  # None where the file has no answers
     told: tuple[str, ...] = ()  # what was found in the file, as lines
 
 
@@ -123,9 +121,5 @@ def _in_own_order(order: tuple[int, ...], scores: OptionScores) -> InOrder:
 def _summary(records: Sequence[Record], predictions: Sequence[int]) -> Answered:
     questions = [question_of(record) for record in records]
     counts = dict(sorted(Counter(predictions).items()))
-    answers = [question.answer for question in questions if question.answer is not None]
-    if len(answers) < len(questions):
-        return Answered(len(questions), counts, None, None)
-    baselines = {name: accuracy(choose(questions), answers)["accuracy"] for name, choose in BASELINES.items()}
-    best = max(baselines.items(), key=lambda item: item[1])
-    return Answered(len(questions), counts, accuracy(predictions, answers), best)
+    labelled = all(question.answer is not None for question in questions)
+    return Answered(len(questions), counts, judge(questions, predictions) if labelled else None)

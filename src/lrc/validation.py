@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from random import Random
 from typing import Any
 
 import torch
@@ -11,7 +13,7 @@ import torch
 from lrc.alpaca import Record
 from lrc.calibration import at_bound, fit_temperature
 from lrc.likelihood import sequence_scores
-from lrc.metrics import accuracy
+from lrc.metrics import accuracy, passages_of
 from lrc.progress import Advance
 from lrc.prompt import Prompt, question_of
 from lrc.questions import Question
@@ -30,9 +32,9 @@ class Tally:
     scores: list[tuple[Question, OptionScores]]  # of each record that is a question
 
     @property
-    def pairs(self) -> list[tuple[int, int]]:
-        """(prediction, answer) of each question."""
-        return [(score.prediction, question.answer) for question, score in self.scores if question.answer]
+    def answered(self) -> list[tuple[Question, int]]:
+        """Each question that has an answer, and the prediction."""
+        return [(question, score.prediction) for question, score in self.scores if question.answer]
 
 
 @dataclass(frozen=True)
@@ -41,11 +43,29 @@ class Validation:
 
     Args:
         normalisation: see `Scorer`; with `auto` it is by the character until all is trained.
+        sample: how many questions stand for all while it trains; None takes all.
     """
 
     records: Sequence[Record]
     prompt: Prompt
     normalisation: str = NORMALISATIONS[0]
+    sample: int | None = None
+
+    @cached_property
+    def sampled(self) -> list[int]:
+        """The places of the questions that are asked while it trains: whole passages, the same in every run."""
+        if self.sample is None or self.sample >= len(self.records):
+            return list(range(len(self.records)))
+        passages: dict[str, list[int]] = {}
+        for place, record in enumerate(self.records):
+            passages.setdefault(record.input if record.question is None else record.question.passage, []).append(place)
+        groups = list(passages.values())
+        Random(0).shuffle(groups)
+        chosen = groups[0]
+        for group in groups[1:]:
+            if len(chosen) + len(group) <= self.sample:
+                chosen = chosen + group
+        return sorted(chosen)
 
     def evaluate(
         self,
@@ -68,7 +88,7 @@ class Validation:
         likelihood = float(sequence_scores(model, others, device, row_tokens).sum())
         advance(len(others))
         likelihood += sum(score.answer_log_prob or 0.0 for score in scores)
-        sequences = others + [self.prompt.sequence(record) for record in asked]
+        sequences = others + [sequence for record in asked for sequence in self.prompt.imitated(record)]
         return Tally(
             -likelihood,
             sum(len(sequence.tokens) - sequence.prompt_length for sequence in sequences),
@@ -80,9 +100,10 @@ def combine(tallies: Sequence[Tally], prefix: str) -> dict[str, float]:
     """The metrics of all processes together: the mean loss a supervised token, and accuracy with its interval."""
     tokens = max(sum(tally.tokens for tally in tallies), 1)
     metrics = {f"{prefix}_loss": sum(tally.loss_sum for tally in tallies) / tokens}
-    pairs = [pair for tally in tallies for pair in tally.pairs]
+    pairs = [pair for tally in tallies for pair in tally.answered]
     if pairs:
-        figures = accuracy([prediction for prediction, _ in pairs], [answer for _, answer in pairs])
+        questions, predictions = zip(*pairs, strict=True)
+        figures = accuracy(predictions, [question.answer for question in questions], passages_of(questions))
         metrics |= {f"{prefix}_{key}": figures[key] for key in ("accuracy", "ci_low", "ci_high")}
     return metrics
 

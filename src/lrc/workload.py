@@ -64,7 +64,7 @@ def measure(
     with track("packing", count, "steps") as advance:
         for batch in islice(loader, count):
             sizes = [len(row) for row in batch.rows]
-            rows, unique, supervised = rows + len(sizes), unique + sum(sizes), supervised + batch.target_count
+            rows, unique, supervised = rows + len(sizes), unique + sum(sizes), supervised + batch.supervised_count
             separate += sum(len(sequence.inputs) for sequence in batch.sequences)
             lengths += [len(sequence.tokens) for sequence in batch.sequences]
             if largest is None or max(sizes) > max(map(len, largest.rows)):
@@ -117,4 +117,4 @@ def _sampler(corpus: Corpus, recipe: Recipe, step_questions: int, world_size: in
     passages: Sequence[int] = range(len(corpus.records))
     if recipe.data.group_passages and corpus.dataset is not None:
         passages = corpus.dataset["passage"][:]
-    return StepSampler.of(recipe.training, passages, step_questions, 0, world_size)
+    return StepSampler.of(recipe.training, passages, step_questions, 0, world_size, corpus.portions)

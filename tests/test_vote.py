@@ -1,0 +1,270 @@
+"""`lrc vote` against the definition of its pool: no other weights are better, answers by hand, folds left out."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from math import exp, log
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+from small_runs import lrc, write_questions
+
+from lrc.neighbours import group_passages
+from lrc.questions import Question
+from lrc.splits import folds
+
+Lines = list[list[float]]  # log-probabilities of each question's options
+
+
+def questions(count: int, seed: int = 1) -> list[Question]:
+    """Three and two questions a passage in turn, with two to four options each."""
+    random, made = Random(seed), []
+    for number in range(count):
+        options = tuple("甲乙丙丁"[: random.randint(2, 4)])
+        passage = f"第{number // 5 * 2 + number % 5 // 3}章，" * 9
+        made.append(Question(f"q{number}", passage, f"問{number}", options, random.randint(1, len(options))))
+    return made
+
+
+def model(asked: Sequence[Question], skill: float, sharpness: float, seed: int) -> Lines:
+    """Scores of a model: noise, and the right option ahead by `skill`."""
+    random, lines = Random(seed), []
+    for question in asked:
+        logits = [random.gauss(0, 1) + skill * (k == question.answer) for k in range(1, len(question.options) + 1)]
+        lines.append([sharpness * logit for logit in logits])
+    return lines
+
+
+def softmax(scores: Sequence[float]) -> list[float]:
+    top = max(scores)
+    total = sum(exp(score - top) for score in scores)
+    return [score - top - log(total) for score in scores]
+
+
+def write_scores(path: Path, asked: Sequence[Question], lines: Lines) -> Path:
+    """As `lrc generate --scores` writes them."""
+    found = [{"id": q.id, "row": None, "scores": softmax(line)} for q, line in zip(asked, lines, strict=True)]
+    path.write_text("".join(json.dumps(one) + "\n" for one in found), encoding="utf-8")
+    return path
+
+
+def write_samples(path: Path, asked: Sequence[Question], lines: Lines) -> Path:
+    """As lm-evaluation-harness logs samples of a multiple-choice task, in any order and with numbers as texts."""
+    found = [
+        {
+            "doc_id": number,
+            "doc": {"id": question.id, "question": question.question},
+            "target": question.answer,
+            "resps": [[[str(score), "False"]] for score in line],
+            "filtered_resps": [[str(score), "False"] for score in line],
+        }
+        for number, (question, line) in enumerate(zip(asked, lines, strict=True))
+    ]
+    path.write_text("".join(json.dumps(one) + "\n" for one in reversed(found)), encoding="utf-8")
+    return path
+
+
+def loss(models: Sequence[Lines], strengths: Sequence[float], asked: Sequence[Question]) -> float:
+    """The mean loss of the pool whose log-probabilities are proportional to the sum of strength × scores, with one more
+    question answered at random."""
+    share, total = 1 / (len(asked) + 1), 0.0
+    for place, question in enumerate(asked):
+        size = len(question.options)
+        pooled = softmax(
+            [sum(s * lines[place][k] for s, lines in zip(strengths, models, strict=True)) for k in range(size)]
+        )
+        total -= (1 - share) * pooled[question.answer - 1] + share * sum(pooled) / size
+    return total
+
+
+@pytest.fixture
+def asked() -> list[Question]:
+    return questions(150)
+
+
+@pytest.fixture
+def files(tmp_path: Path, asked: list[Question]) -> list[Path]:
+    """Three models: a good one that is overconfident, another good one as samples of the harness, and noise."""
+    write_questions(tmp_path / "validation.json", asked)
+    return [
+        write_scores(tmp_path / "a.jsonl", asked, model(asked, 1.5, 5.0, 2)),
+        write_samples(tmp_path / "b.jsonl", asked, model(asked, 1.2, 0.3, 3)),
+        write_scores(tmp_path / "c.jsonl", asked, model(asked, 0.0, 1.0, 4)),
+    ]
+
+
+def figures_of(files: Sequence[Path], *more: str | Path, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    data = files[0].with_name("validation.json")
+    assert lrc("vote", *files, "--data", data, "--json", *more) == 0
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def strengths_of(figures: dict[str, Any]) -> list[float]:
+    """What each model's scores are multiplied with, all in all."""
+    models = figures["models"].values()
+    return [figures["sharpness"] * one["weight"] / one["temperature"] for one in models]
+
+
+def test_no_other_weights_have_a_lower_loss(
+    files: list[Path], asked: list[Question], capsys: pytest.CaptureFixture[str]
+) -> None:
+    figures = figures_of(files, capsys=capsys)
+    models = [model(asked, 1.5, 5.0, 2), model(asked, 1.2, 0.3, 3), model(asked, 0.0, 1.0, 4)]
+    found = strengths_of(figures)
+    assert sum(one["weight"] for one in figures["models"].values()) == pytest.approx(1)
+    least = loss(models, found, asked)
+    for place in range(3):
+        for moved in (0.9, 0.98, 1.02, 1.1):
+            other = [one * (moved if place == k else 1) for k, one in enumerate(found)]
+            assert loss(models, other, asked) >= least - 1e-9
+    for zero in range(3):  # nor is a weight of 0 or a little above it better
+        for small in (0.0, 0.01):
+            assert loss(models, [small if zero == k else one for k, one in enumerate(found)], asked) >= least - 1e-9
+    # Each temperature is that with the least loss of its model alone.
+    for lines, one in zip(models, figures["models"].values(), strict=True):
+        alone = loss([lines], [1 / one["temperature"]], asked)
+        assert all(loss([lines], [factor / one["temperature"]], asked) >= alone - 1e-9 for factor in (0.95, 1.05))
+
+
+def test_the_answers_to_a_test_are_those_of_the_weights(
+    files: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    test = questions(40, seed=9)
+    models = [model(test, 1.5, 5.0, 12), model(test, 1.2, 0.3, 13), model(test, 0.0, 1.0, 14)]
+    tests = [
+        write_scores(tmp_path / "ta.jsonl", test, models[0]),
+        write_samples(tmp_path / "tb.jsonl", test, models[1]),
+        write_scores(tmp_path / "tc.jsonl", test, models[2]),
+    ]
+    output, scores = tmp_path / "answer.csv", tmp_path / "pool.jsonl"
+    written = ["--output", output, "--scores", scores]
+    figures = figures_of(files, "--test-scores", *tests, *written, capsys=capsys)
+    strengths = strengths_of(figures)
+    by_hand = []
+    for place, question in enumerate(test):
+        pooled = [
+            sum(s * lines[place][k] for s, lines in zip(strengths, models, strict=True))
+            for k in range(len(question.options))
+        ]
+        by_hand.append(softmax(pooled))
+    with output.open(encoding="utf-8", newline="") as file:
+        lines = list(csv.reader(file))
+    assert lines[0] == ["ID", "Answer"]
+    assert lines[1:] == [[q.id, str(line.index(max(line)) + 1)] for q, line in zip(test, by_hand, strict=True)]
+    kept = [json.loads(text) for text in scores.read_text(encoding="utf-8").splitlines()]
+    for one, line in zip(kept, by_hand, strict=True):
+        assert one["scores"][: len(line)] == pytest.approx(line, abs=1e-6) and not any(one["scores"][len(line) :])
+        assert one["probabilities"][: len(line)] == pytest.approx([exp(score) for score in line], abs=1e-6)
+    # The flag repeated is the same as the flag with all files behind it.
+    again = [word for file in tests for word in ("--test-scores", file)]
+    assert figures_of(files, *again, capsys=capsys) == figures
+
+
+def test_each_question_is_answered_by_weights_of_other_passages(
+    files: list[Path], asked: list[Question], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = tmp_path / "answer.csv"
+    figures = figures_of(files, "--output", answers, capsys=capsys)
+    with answers.open(encoding="utf-8", newline="") as file:
+        given = [int(answer) for _, answer in list(csv.reader(file))[1:]]
+    assert figures["accuracy"] == sum(a == q.answer for a, q in zip(given, asked, strict=True)) / len(asked)
+    groups = group_passages(question.passage for question in asked)
+    parts = folds(groups.clusters, [question.answer for question in asked], 5, 42)
+    for fold in range(5):
+        others = [question for question, part in zip(asked, parts, strict=True) if part != fold]
+        assert not {q.passage for q in others} & {
+            q.passage for q, part in zip(asked, parts, strict=True) if part == fold
+        }
+        # A vote that never saw the fold gives its answers.
+        folder = tmp_path / f"fold{fold}"
+        folder.mkdir()
+        write_questions(folder / "validation.json", others)
+        inside = [question for question, part in zip(asked, parts, strict=True) if part == fold]
+        names, tests = [], []
+        for name in ("a", "b", "c"):
+            known = {one["id"]: one for one in map(as_lrc, read(tmp_path / f"{name}.jsonl"))}
+            names.append(keep(folder / f"{name}.jsonl", [known[q.id] for q in others]))
+            tests.append(keep(folder / f"t{name}.jsonl", [known[q.id] for q in inside]))
+        figures_of(names, "--test-scores", *tests, "--output", folder / "answer.csv", capsys=capsys)
+        with (folder / "answer.csv").open(encoding="utf-8", newline="") as file:
+            found = [int(answer) for _, answer in list(csv.reader(file))[1:]]
+        assert found == [answer for answer, part in zip(given, parts, strict=True) if part == fold]
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(text) for text in path.read_text(encoding="utf-8").splitlines()]
+
+
+def as_lrc(line: dict[str, Any]) -> dict[str, Any]:
+    if "scores" in line:
+        return line
+    return {"id": line["doc"]["id"], "scores": [float(score) for score, _ in line["filtered_resps"]]}
+
+
+def keep(path: Path, lines: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(one) + "\n" for one in lines), encoding="utf-8")
+    return path
+
+
+def test_it_says_what_the_vote_gains(files: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+    data = files[0].with_name("validation.json")
+    assert lrc("vote", *files, "--data", data) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "points above a.jsonl alone" in lines[0]
+    assert any(line.startswith("vote, out of fold") for line in lines)
+    assert any("permuted by passage p = " in line for line in lines)
+    assert lrc("vote", files[0], "--data", data) == 0  # one model alone is the vote
+    assert "as a.jsonl alone: the vote gains nothing here" in capsys.readouterr().out.splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda lines: lines[:-1], "has no scores of 1 questions"),
+        (lambda lines: [*lines, {**lines[0], "id": "new"}], "has scores of 151 questions"),
+        (lambda lines: [lines[1], *lines[1:]], "ids that repeat cannot be matched"),
+        (
+            lambda lines: [{**lines[0], "scores": [0.0] * 5}, *lines[1:]],
+            "question q0 has 5 scores, expected one for each",
+        ),
+        (
+            lambda lines: [{**lines[0], "scores": [None, *lines[0]["scores"][1:]]}, *lines[1:]],
+            "an option without a score",
+        ),
+        (lambda lines: [{**lines[0], "scores": [float("nan")] * 2}, *lines[1:]], "line 1: its scores are not finite"),
+        (lambda lines: [{"id": "q0"}, *lines[1:]], "line 1: has neither scores nor filtered_resps"),
+        (lambda lines: [], "holds no scores"),
+    ],
+)
+def test_what_does_not_fit_is_refused(
+    files: list[Path], change: Any, said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    keep(files[2], change(read(files[2])))
+    output = tmp_path / "answer.csv"
+    assert lrc("vote", *files, "--data", tmp_path / "validation.json", "--output", output) == 1
+    told = capsys.readouterr().err
+    assert said in told and "Traceback" not in told and not output.exists()
+
+
+def test_test_scores_have_to_be_of_one_file(
+    files: list[Path], asked: list[Question], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "validation.json"
+    assert lrc("vote", *files, "--data", data, "--test-scores", files[0]) == 1
+    assert "1 files for 3 models" in capsys.readouterr().err
+    short = keep(tmp_path / "short.jsonl", read(files[2])[:5])
+    assert lrc("vote", *files, "--data", data, "--test-scores", *files[:2], short) == 1
+    assert "has 5 questions" in capsys.readouterr().err
+    assert lrc("vote", files[0], files[0], "--data", data) == 1
+    assert "is given twice" in capsys.readouterr().err
+
+
+def test_ids_in_another_order_are_matched(files: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+    before = figures_of(files, capsys=capsys)
+    keep(files[2], read(files[2])[::-1])
+    assert figures_of(files, capsys=capsys) == before
