@@ -92,10 +92,10 @@ class Sides:
     """The ways to answer, each with the same weights, prompt and questions."""
 
     def __init__(self, flags: argparse.Namespace) -> None:
-        from lrc.alpaca import to_record
-        from lrc.lastlayer import prune_last_layer
-        from lrc.models import load_tokenizer
-        from lrc.prompt import Prompt
+        from lrc.data.alpaca import to_record
+        from lrc.models.loading import load_tokenizer
+        from lrc.packing.last_layer import prune_last_layer
+        from lrc.tokenization.prompt import Prompt
 
         self.flags = flags
         self.prompt = Prompt(load_tokenizer(str(TOKENIZER)), "chinese-alpaca-2", "digit")
@@ -105,7 +105,7 @@ class Sides:
 
     def parts(self) -> list[list[Any]]:
         """The questions as lrc scores them, those of one call together."""
-        from lrc.scoring import chunks
+        from lrc.answering.scoring import chunks
 
         return [[self.records[place] for place in chunk] for chunk in chunks(self.records)]
 
@@ -125,14 +125,14 @@ class Sides:
     def _scorer(self, votes: int) -> Any:
         import torch
 
-        from lrc.scoring import Scorer
+        from lrc.answering.scoring import Scorer
 
         return Scorer(self.packed, self.prompt, torch.device("cpu"), self.flags.row_tokens, votes)
 
     def _rows(self, records: list[Any]) -> list[Any]:
-        from lrc.likelihood import ROW_TOKENS
-        from lrc.scoring import chunks
-        from lrc.tree import pack
+        from lrc.answering.scoring import chunks
+        from lrc.packing.log_probs import ROW_TOKENS
+        from lrc.packing.tree import pack
 
         rows = []
         for chunk in chunks(records):

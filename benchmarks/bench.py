@@ -20,7 +20,7 @@ TOKENIZER = SHARED / "chinese-llama-2-tokenizer"
 
 def shared_questions(name: str, count: int | None = None) -> list[Any]:
     """The first questions of a real workbook, bad rows left out; ends the benchmark where it is absent."""
-    from lrc.workbook import read_workbook
+    from lrc.data.tables.workbook import read_workbook
 
     path = SHARED / name
     if not path.exists():

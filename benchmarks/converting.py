@@ -22,8 +22,8 @@ from pathlib import Path
 import click
 import numpy as np
 
-from lrc.questions import Question
-from lrc.workbook import read_workbook
+from lrc.data.questions import Question
+from lrc.data.tables.workbook import read_workbook
 
 PANDAS = "import pandas, sys; pandas.read_excel(sys.argv[1], engine='openpyxl')"
 

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from lrc.datafile import read_records
-from lrc.metrics import accuracy, passages_of, wilson
-from lrc.prompt import question_of
+from lrc.data.sources import read_records
+from lrc.metrics.accuracy import accuracy, passages_of, wilson
+from lrc.tokenization.prompt import question_of
 
 LAYOUTS = {
     "400 passages, 1 question each": [1] * 400,

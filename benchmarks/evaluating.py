@@ -46,13 +46,13 @@ def both(style: str, flags: argparse.Namespace) -> dict[str, Callable[[], Any]]:
     """The evaluation in one style of answer, and the pass."""
     import torch
 
-    from lrc.alpaca import to_record
-    from lrc.lastlayer import prune_last_layer
-    from lrc.likelihood import row_budget, sequence_scores
-    from lrc.models import load_tokenizer
-    from lrc.prompt import Prompt
-    from lrc.scoring import chunks
-    from lrc.validation import Validation
+    from lrc.answering.scoring import chunks
+    from lrc.data.alpaca import to_record
+    from lrc.models.loading import load_tokenizer
+    from lrc.packing.last_layer import prune_last_layer
+    from lrc.packing.log_probs import row_budget, sequence_scores
+    from lrc.tokenization.prompt import Prompt
+    from lrc.training.validation import Validation
 
     device = torch.device("cpu")
     prompt = Prompt(load_tokenizer(str(TOKENIZER)), "chinese-alpaca-2", style)

@@ -249,7 +249,7 @@ def _commands(stage: Stage, name: str, folder: Path) -> None:
 
 STOPPED = """
 import os, signal, sys
-import lrc.trainer as trainer
+import lrc.training.trainer as trainer
 whole, steps = trainer.TreeTrainer.run_step, []
 def run_step(self, *rest):
     steps.append(1)
@@ -355,7 +355,7 @@ def _attend(stage: Stage, form: str, row: Any, *, heads: tuple[int, int], width:
 
     from transformers import LlamaConfig
 
-    from lrc.attention import TILE, _sdpa, least_spared, tile_mask, tree_mask
+    from lrc.packing.attention import TILE, _sdpa, least_spared, tile_mask, tree_mask
 
     config = LlamaConfig(attn_implementation="sdpa")
     row = row.padded(TILE) if form == "flex" else row  # roots of one token would be a block each
@@ -405,7 +405,7 @@ def stage_steps(stage: Stage) -> None:
 
 
 def _steps(stage: Stage, size: str, weights: str, sides: Sequence[tuple[int, str, bool]]) -> None:
-    from lrc.attention import settle_attention
+    from lrc.packing.attention import settle_attention
 
     if not stage.wants(f"{size}-{weights}"):
         return
@@ -536,7 +536,7 @@ def _rival(stage: Stage, size: str, weights: str, kind: str) -> None:
 
 def stage_memory(stage: Stage) -> None:
     """13B in NF4 as on a card of 12 GB: the plan against the peak."""
-    from lrc.attention import settle_attention
+    from lrc.packing.attention import settle_attention
 
     size, tokens = ("13B", 1536) if stage.gpu else ("toy", 512)
     if stage.gpu:
@@ -570,9 +570,9 @@ def stage_memory(stage: Stage) -> None:
 def _note_plan(stage: Stage, size: str, row: Any) -> None:
     from transformers import BitsAndBytesConfig
 
-    from lrc.footprint import Planner
-    from lrc.skeleton import Build
-    from lrc.topology import Topology
+    from lrc.config.accelerate_config import Topology
+    from lrc.preview.memory_plan import Planner
+    from lrc.preview.meta_model import Build
 
     half = torch.float16
     settings = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True, "bnb_4bit_compute_dtype": half}
@@ -591,10 +591,10 @@ def stage_answering(stage: Stage) -> None:
 
 
 def _answer(stage: Stage, size: str) -> None:
-    from lrc.attention import settle_attention
-    from lrc.lastlayer import prune_last_layer
-    from lrc.likelihood import sequence_scores
-    from lrc.tree import TokenSequence
+    from lrc.packing.attention import settle_attention
+    from lrc.packing.last_layer import prune_last_layer
+    from lrc.packing.log_probs import sequence_scores
+    from lrc.packing.tree import TokenSequence
 
     device, model = torch.device(stage.device), make_model(stage, size, "bf16").eval()
     prompts = [one.tokens[: one.prompt_length] for one in questions(128 if stage.gpu else 4)[0]]
@@ -634,14 +634,14 @@ def rows(tokens: int) -> list[Any]:
 
 def pack_all(sequences: Sequence[Any], tokens: int = 10**9) -> list[Any]:
     """Packed rows of all."""
-    from lrc.tree import pack
+    from lrc.packing.tree import pack
 
     return pack(sequences, tokens)
 
 
 def questions(count: int, seed: int = 0) -> tuple[list[Any], list[int]]:
     """Questions with the lengths and the sharing of the reference workbook, and the passage of each."""
-    from lrc.tree import TokenSequence
+    from lrc.packing.tree import TokenSequence
 
     random = np.random.default_rng(seed)
     make = lambda n: random.integers(5, 900, n)  # noqa: E731
@@ -713,7 +713,7 @@ def _quantized(stage: Stage, config: Any, dtype: torch.dtype, *, nested: bool) -
         model.model.rotary_emb = type(model.model.rotary_emb)(config)
     model.is_loaded_in_4bit = True
     if not stage.gpu:
-        from lrc.models import _keep_trainable
+        from lrc.models.loading import _keep_trainable
 
         _keep_trainable(model)
     return model
@@ -756,7 +756,7 @@ def tree_trainer(
     """lrc's trainer on questions enough for some steps."""
     from datasets import Dataset
 
-    from lrc.trainer import TreeTrainer
+    from lrc.training.trainer import TreeTrainer
 
     sequences, passages = questions(400 if stage.gpu else 24)
     settings: dict[str, Any] = {"gradient_checkpointing": checkpointing}
@@ -831,9 +831,9 @@ def make_run(folder: Path, **keys: Any) -> Path:
     """A tiny base, questions and a recipe, as people have them: folders and files."""
     import yaml
 
-    from lrc.alpaca import dump_records, to_record
-    from lrc.questions import Question
-    from lrc.tinybase import make_base
+    from lrc.data.alpaca import dump_records, to_record
+    from lrc.data.questions import Question
+    from lrc.models.tiny import make_base
 
     folder.mkdir(parents=True, exist_ok=True)
 
@@ -910,7 +910,7 @@ def flexible(stage: Stage) -> Iterator[None]:
         return
     import torch.nn.attention.flex_attention as flex
 
-    import lrc.attention as attention
+    import lrc.packing.attention as attention
 
     kept = flex._validate_device, attention.why_no_flex
     flex._validate_device, attention.why_no_flex = (lambda *states: None), (lambda model, device: None)

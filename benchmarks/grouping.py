@@ -58,11 +58,11 @@ def run(flags: argparse.Namespace, seed: int, *, grouped: bool) -> tuple[np.ndar
     from peft import LoraConfig
     from trl import SFTConfig
 
-    from lrc.datafile import read_records
-    from lrc.models import load_base, load_tokenizer
-    from lrc.prompt import Prompt
-    from lrc.scoring import Scorer
-    from lrc.trainer import TreeTrainer
+    from lrc.answering.scoring import Scorer
+    from lrc.data.sources import read_records
+    from lrc.models.loading import load_base, load_tokenizer
+    from lrc.tokenization.prompt import Prompt
+    from lrc.training.trainer import TreeTrainer
 
     tokenizer = load_tokenizer(flags.model)
     prompt = Prompt(tokenizer, "plain", "text")

@@ -59,7 +59,7 @@ def grow(what: str, sizes: dict[str, list[Any]], names: Sequence[str], flags: ar
 
 def first_of_each(passages: int, count: int) -> list[Any]:
     """The first questions of passages that have as many as the largest size asks for."""
-    from lrc.alpaca import to_record
+    from lrc.data.alpaca import to_record
 
     groups = [group for group in workbook_passages() if len(group) >= max(A_PASSAGE)]
     if len(groups) < passages:

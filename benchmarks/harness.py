@@ -28,10 +28,10 @@ def main() -> None:
     flags = parser.parse_args()
     warnings.simplefilter("ignore")
 
-    from lrc.answering import load_scorer
-    from lrc.asking import Asking
-    from lrc.datafile import read_records
-    from lrc.metrics import wilson
+    from lrc.answering.answer import load_scorer
+    from lrc.answering.options import Asking
+    from lrc.data.sources import read_records
+    from lrc.metrics.accuracy import wilson
 
     records = read_records(flags.data)
     records = random.Random(0).sample(records, min(flags.questions, len(records)))
@@ -61,7 +61,7 @@ def harness(model: str, scorer: Any, records: list[Any], mine: list[Any]) -> lis
     from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
 
-    from lrc.scoring import lengths
+    from lrc.answering.scoring import lengths
 
     prompt = scorer.prompt
     judge = HFLM(model, tokenizer=prompt.tokenizer, dtype="float32", device=str(scorer.device), max_length=4096)

@@ -103,10 +103,10 @@ def predict(size: Size) -> int:
     """The plan's bytes, but for the weights and the adapter, which are loaded before."""
     import torch
 
-    from lrc.footprint import Planner
-    from lrc.skeleton import Build
-    from lrc.topology import Topology
-    from lrc.tree import pack
+    from lrc.config.accelerate_config import Topology
+    from lrc.packing.tree import pack
+    from lrc.preview.memory_plan import Planner
+    from lrc.preview.meta_model import Build
 
     build = Build(_config(size), torch.float32, _adapter(size), checkpointing=size.checkpointing)
     row = max(pack(_sequences(size), size.row_tokens), key=len)
@@ -120,7 +120,7 @@ def train(size: Size) -> dict[str, float]:
     from transformers import LlamaForCausalLM
     from trl import SFTConfig
 
-    from lrc.trainer import TreeTrainer
+    from lrc.training.trainer import TreeTrainer
 
     sequences = _sequences(size)
     settings = SFTConfig(
@@ -170,7 +170,7 @@ def _resident(which: str) -> int:
 
 
 def _sequences(size: Size) -> list[Any]:
-    from lrc.tree import TokenSequence
+    from lrc.packing.tree import TokenSequence
 
     random = np.random.default_rng(0)
     made = []

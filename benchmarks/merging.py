@@ -49,7 +49,7 @@ def run(method: str, folder: Path) -> None:
     from transformers import AutoModelForCausalLM
     from transformers.models.llama import modeling_llama  # noqa: F401  (imports are not the merge's)
 
-    from lrc.merge import merge
+    from lrc.commands.merge import merge
 
     torch.nn.Linear(8, 8)(torch.ones(8))  # what the first product allocates is not the merge's
     before, start = peak(), time.monotonic()

@@ -17,7 +17,7 @@ from itertools import combinations
 import click
 from bench import machine
 
-from lrc.neighbours import group_passages
+from lrc.data.near_duplicates import group_passages
 
 CHARACTERS = [chr(0x4E00 + number) for number in range(3000)]
 LENGTH = 300

@@ -16,7 +16,7 @@ from pathlib import Path
 import click
 import pandas
 
-from lrc.workbook import read_workbook
+from lrc.data.tables.workbook import read_workbook
 
 
 @click.command()
@@ -26,7 +26,7 @@ def main(workbook: Path, rounds: int) -> None:
     """Read WORKBOOK with both, in turns."""
     ways: dict[str, Callable[[], object]] = {
         "pandas.read_excel(engine='openpyxl')": lambda: pandas.read_excel(workbook, engine="openpyxl"),
-        "lrc.workbook.read_workbook": lambda: read_workbook(workbook),
+        "lrc.data.tables.workbook.read_workbook": lambda: read_workbook(workbook),
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):

@@ -67,8 +67,8 @@ def _flags() -> argparse.Namespace:
 
 def _write(workbook: Path, path: Path, times: int) -> int:
     """Write copies of the workbook's questions as Alpaca JSON; their number."""
-    from lrc.alpaca import dump_records, to_record
-    from lrc.workbook import read_workbook
+    from lrc.data.alpaca import dump_records, to_record
+    from lrc.data.tables.workbook import read_workbook
 
     questions = read_workbook(workbook).questions
 
@@ -96,10 +96,10 @@ def _run(flags: argparse.Namespace, data: Path, cache: Path) -> dict[str, Any]:
 
 def _measure(flags: argparse.Namespace) -> dict[str, Any]:
     """What one process takes from the file to the end of its first step."""
-    from lrc.corpus import Drawing, read_corpus
-    from lrc.models import load_tokenizer
-    from lrc.prompt import Prompt
-    from lrc.trainer import TreeTrainer
+    from lrc.models.loading import load_tokenizer
+    from lrc.tokenization.prompt import Prompt
+    from lrc.tokenization.token_dataset import Drawing, read_corpus
+    from lrc.training.trainer import TreeTrainer
 
     tokenizer = load_tokenizer(str(flags.tokenizer))
     prompt = Prompt(tokenizer, "chinese-alpaca-2", "digit")
@@ -133,7 +133,7 @@ def _measure(flags: argparse.Namespace) -> dict[str, Any]:
 
 
 def _arguments(folder: str) -> Any:
-    from lrc.arguments import TrainingArguments
+    from lrc.config.arguments import TrainingArguments
 
     return TrainingArguments(
         output_dir=folder, max_steps=1, per_device_train_batch_size=STEP, report_to="none", save_strategy="no"

@@ -51,9 +51,9 @@ class Side:
 
 def make_side(name: str, records: list[Any], flags: argparse.Namespace) -> Side:
     """The trainer of a style."""
-    from lrc.corpus import Drawing, tokenize
-    from lrc.prompt import Prompt
-    from lrc.trainer import TreeTrainer
+    from lrc.tokenization.prompt import Prompt
+    from lrc.tokenization.token_dataset import Drawing, tokenize
+    from lrc.training.trainer import TreeTrainer
 
     style, listed, contrast = SIDES[name]
     tokenizer = _tokenizer()

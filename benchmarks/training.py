@@ -139,7 +139,7 @@ def make_side(name: str, records: list[Any], flags: argparse.Namespace) -> Side 
     if kind == "products":
         return Alone(records, flags)
     if kind == "lrc":
-        from lrc.tree import token_counts
+        from lrc.packing.tree import token_counts
 
         trainer = lrc_trainer(records, flags, orders=flags.orders if variant else 1)
         rows = packed_rows(trainer)
@@ -163,9 +163,9 @@ def packed_rows(trainer: Any) -> list[Any]:
 
 def lrc_trainer(records: list[Any], flags: argparse.Namespace, *, orders: int = 1) -> Any:
     """A TreeTrainer over one epoch of the records."""
-    from lrc.corpus import Drawing, tokenize
-    from lrc.prompt import Prompt
-    from lrc.trainer import TreeTrainer
+    from lrc.tokenization.prompt import Prompt
+    from lrc.tokenization.token_dataset import Drawing, tokenize
+    from lrc.training.trainer import TreeTrainer
 
     tokenizer = _tokenizer()
     prompt = Prompt(tokenizer, "chinese-alpaca-2", "digit")
@@ -187,7 +187,7 @@ def trl_trainer(records: list[Any], flags: argparse.Namespace, batch: int, **set
     from datasets import Dataset
     from trl import SFTTrainer
 
-    from lrc.prompt import Prompt
+    from lrc.tokenization.prompt import Prompt
 
     tokenizer = _tokenizer()
     prompt = Prompt(tokenizer, "chinese-alpaca-2", "digit")
@@ -219,7 +219,7 @@ def workbook_passages() -> list[list[Any]]:
 
 def workbook_records(count: int) -> list[Any]:
     """Passages drawn at random (seeded), with all their questions: the workbook's own sharing."""
-    from lrc.alpaca import to_record
+    from lrc.data.alpaca import to_record
 
     chosen = [question for group in workbook_passages() for question in group]
     return [to_record(question) for question in chosen[:count]]
@@ -246,7 +246,7 @@ def _arguments(batch: int, *, accumulation: int = 1, **settings: Any) -> Any:
 
 
 def _tokenizer() -> Any:
-    from lrc.models import load_tokenizer
+    from lrc.models.loading import load_tokenizer
 
     return load_tokenizer(str(TOKENIZER))
 

@@ -1,8 +1,9 @@
-"""Write docs/recipes.md and src/lrc/recipe_schema.json: every key of a recipe, from the dataclasses that read it.
+"""Write docs/recipes.md and src/lrc/config/recipe_schema.json: every key of a recipe, from its dataclass.
 
     python docs/build_recipes.py
 
-The keys, what they take and their defaults come from `lrc.arguments`; so do the meanings of the keys that lrc declares.
+The keys, what they take and their defaults come from `lrc.config.arguments`; so do the meanings of the keys that lrc
+declares.
 What upstream's keys do in lrc is in `upstream_keys.yaml`, which has to know all of them and no others.
 """
 
@@ -17,11 +18,11 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
-from lrc import arguments, rules, schema
-from lrc.bounds import BOUNDS
-from lrc.recipe import REQUIRED, SECRETS
-from lrc.synonyms import GONE
-from lrc.values import expected
+from lrc.config import arguments, rules, schema
+from lrc.config.bounds import BOUNDS
+from lrc.config.field_types import expected
+from lrc.config.recipe import REQUIRED, SECRETS
+from lrc.config.synonyms import GONE
 
 HERE = Path(__file__).parent
 CLASSES = (
@@ -44,7 +45,7 @@ REDECLARED = {
     "early_stopping_threshold": "Evaluation while training",
 }
 INTRODUCTION = """\
-<!-- Written by docs/build_recipes.py; change that, upstream_keys.yaml or src/lrc/arguments.py, and run it again. -->
+<!-- Written by docs/build_recipes.py: change that, upstream_keys.yaml or src/lrc/config/arguments.py and run it. -->
 
 # Every key of a recipe
 
@@ -181,7 +182,7 @@ def _yaml(value: Any) -> str:
 
 
 def build_schema() -> str:
-    """The text of src/lrc/recipe_schema.json: a line a key."""
+    """The text of src/lrc/config/recipe_schema.json: a line a key."""
     found = schema.describe(arguments.CLASSES)
     lines = [f"{json.dumps(key)}: {json.dumps(entry, ensure_ascii=False)}" for key, entry in found["keys"].items()]
     keys = ",\n  ".join(lines)

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lrc.errors import LrcError, ModelError
-from lrc.models import check_vocabulary
-from lrc.output import new_folder, refuse_existing
+from lrc.models.loading import check_vocabulary
+from lrc.runtime.errors import LrcError, ModelError
+from lrc.runtime.outputs import new_folder, refuse_existing
 
 
 def convert(file: Path, output_dir: Path, *, force: bool = False) -> None:

@@ -14,8 +14,8 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast, TrainerCallback
 from trl import SFTConfig
 
-from lrc.trainer import TreeTrainer
-from lrc.tree import TokenSequence
+from lrc.packing.tree import TokenSequence
+from lrc.training.trainer import TreeTrainer
 
 
 class KeepGradients(TrainerCallback):
@@ -40,7 +40,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 def dataset(sequences: Sequence[TokenSequence], passages: Sequence[int]) -> Dataset:
-    """The rows of `lrc.corpus.tokenize`."""
+    """The rows of `lrc.tokenization.token_dataset.tokenize`."""
     return Dataset.from_dict(
         {
             "tokens": [s.tokens.tolist() for s in sequences],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lrc.questions import Question
+from lrc.data.questions import Question
 
 
 def ask(row: int = 2, **changes: Any) -> Question:

@@ -8,8 +8,8 @@ from typing import Any
 
 from questions import ask
 
-from lrc.outcomes import OUTCOMES_FILE, Outcome, write_outcomes
-from lrc.run import Run
+from lrc.config.run_record import Run
+from lrc.metrics.predictions import OUTCOMES_FILE, Outcome, write_outcomes
 
 ATTACK = '"><img src=x onerror="window.broken=1"><script>window.broken=1</script>&lt;'
 HOME = "/home/someone/models/tiny"

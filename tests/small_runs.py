@@ -9,9 +9,9 @@ from typing import Any
 import yaml
 
 from lrc import cli, sft
-from lrc.alpaca import dump_records, to_record
-from lrc.questions import Question
-from lrc.tinybase import make_base
+from lrc.data.alpaca import dump_records, to_record
+from lrc.data.questions import Question
+from lrc.models.tiny import make_base
 
 
 def pairs(count: int, lengths: Sequence[int] = range(1, 1000), *, name: str = "") -> list[Question]:

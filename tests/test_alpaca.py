@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from questions import ask
 
-from lrc.alpaca import (
+from lrc.data.alpaca import (
     INSTRUCTION,
     Record,
     RecordNotes,
@@ -19,9 +19,9 @@ from lrc.alpaca import (
     load_records,
     to_record,
 )
-from lrc.errors import DataError
-from lrc.layouts import Layout
-from lrc.questions import Question
+from lrc.data.input_layouts import Layout
+from lrc.data.questions import Question
+from lrc.runtime.errors import DataError
 
 FOREIGN = {"instruction": INSTRUCTION, "input": "文章\n問題：問？\n1: 甲\n2: 乙", "output": "2"}
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import workbooks
 
-from lrc.answers import read_answer, read_answers, understand
-from lrc.datafile import read_questions
-from lrc.errors import DataError
-from lrc.workbook import Workbook, read_workbook
+from lrc.data.sources import read_questions
+from lrc.data.tables.answer_marks import read_answer, read_answers, understand
+from lrc.data.tables.workbook import Workbook, read_workbook
+from lrc.runtime.errors import DataError
 
 THIRD = (
     "3 選項3 选项3 選項\u3000３ ３ 3.0 ３．０ C c Ｃ 選項C 03 (3) （３） (C) （Ｃ） [C] 【C】 C. 3、 ③ ❸ ⑶ Ⅲ 丙 (丙) "

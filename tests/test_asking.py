@@ -13,15 +13,15 @@ import yaml
 from small_runs import lrc, make_run
 
 from lrc import sft
-from lrc.alpaca import dump_records, to_record
-from lrc.answering import load_scorer
-from lrc.asking import Asking
-from lrc.calibration import fit_temperature, log_loss
-from lrc.merge import merge
-from lrc.metrics import mcnemar, paired, passages_of
-from lrc.outcomes import read_outcomes
-from lrc.questions import Question
-from lrc.run import NORMALISATIONS, read_run
+from lrc.answering.answer import load_scorer
+from lrc.answering.options import Asking
+from lrc.commands.merge import merge
+from lrc.config.run_record import NORMALISATIONS, read_run
+from lrc.data.alpaca import dump_records, to_record
+from lrc.data.questions import Question
+from lrc.metrics.accuracy import mcnemar, paired, passages_of
+from lrc.metrics.calibration import fit_temperature, log_loss
+from lrc.metrics.predictions import read_outcomes
 
 OPTIONS = ("甲乙丙丁戊己庚", "甲", "12 34", "在台北工作的小明")
 QUESTIONS = [

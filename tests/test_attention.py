@@ -33,11 +33,11 @@ from transformers import (
     OPTForCausalLM,
 )
 
-from lrc import equivalence
-from lrc.attention import TILE, attention_form, settle_attention, tile_mask, tree_mask, why_no_trees
-from lrc.lastlayer import prune_last_layer
-from lrc.likelihood import sequence_scores, target_log_probs
-from lrc.tree import Row, TokenSequence, pack
+from lrc.packing import equivalence
+from lrc.packing.attention import TILE, attention_form, settle_attention, tile_mask, tree_mask, why_no_trees
+from lrc.packing.last_layer import prune_last_layer
+from lrc.packing.log_probs import sequence_scores, target_log_probs
+from lrc.packing.tree import Row, TokenSequence, pack
 
 CPU = torch.device("cpu")
 SEQUENCES, _ = questions()
@@ -46,7 +46,7 @@ SEQUENCES, _ = questions()
 @pytest.fixture(autouse=True)
 def _smallest_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cut attention at every fork: these rows are too short to be worth it."""
-    monkeypatch.setattr("lrc.tree.MIN_SPARED", 1)
+    monkeypatch.setattr("lrc.packing.tree.MIN_SPARED", 1)
 
 
 def mask_of(row: Row, model: Any) -> Any:
@@ -189,7 +189,7 @@ def test_scores_are_those_of_separate_sequences(family: str, pruned: bool) -> No
 @pytest.fixture
 def _flex_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """FlexAttention by its own reference, uncompiled, whose backward torch shuts off on a CPU."""
-    monkeypatch.setattr("lrc.attention.why_no_flex", lambda model, device: None)
+    monkeypatch.setattr("lrc.packing.attention.why_no_flex", lambda model, device: None)
     monkeypatch.setattr("torch.nn.attention.flex_attention._validate_device", lambda *states: None)
     with torch.compiler.set_stance("force_eager"):
         yield
@@ -278,7 +278,7 @@ def test_what_suits_a_gpu(
     capability: tuple[int, int], width: int, tokens: int, form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: capability)
-    monkeypatch.setattr("lrc.attention.find_spec", lambda name: name)
+    monkeypatch.setattr("lrc.packing.attention.find_spec", lambda name: name)
     model = make_model("qwen3", head_dim=width)
     assert attention_form(model, torch.device("cuda"), tokens) == form
     assert attention_form(model, CPU, tokens) == "block"

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from token_trees import questions
 
-from lrc.batches import StepLoader, StepSampler
-from lrc.tree import TokenSequence
+from lrc.packing.tree import TokenSequence
+from lrc.training.dataloader import StepLoader, StepSampler
 
 PASSAGES = [k for k in range(20) for _ in range(1 + k % 4)]  # 50 questions
 SHUFFLED = np.random.default_rng(0).permutation(PASSAGES).tolist()

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from lrc.c3 import read_c3
-from lrc.errors import DataError
-from lrc.questions import Question
+from lrc.data.c3 import read_c3
+from lrc.data.questions import Question
+from lrc.runtime.errors import DataError
 
 ENTRY: list[Any] = [
     ["女：今天天氣真好。 ", "男：我們去放風箏吧！"],

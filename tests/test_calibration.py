@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from lrc.calibration import (
+from lrc.metrics.calibration import (
     at_bound,
     calibration_error,
     confidences,

@@ -12,10 +12,10 @@ from huggingface_hub import ModelCard
 from small_runs import lrc, make_run, run, write_questions
 from transformers import AutoTokenizer
 
-from lrc.card import SAMPLE, model_card
-from lrc.merge import merge
-from lrc.metrics import accuracy
-from lrc.questions import Question
+from lrc.commands.merge import merge
+from lrc.data.questions import Question
+from lrc.metrics.accuracy import accuracy
+from lrc.reporting.model_card import SAMPLE, model_card
 
 OPTIONS = ("甲乙丙丁戊己庚", "甲", "12 34", "在台北工作的小明")
 QUESTIONS = [

@@ -6,7 +6,7 @@ from datetime import date, datetime, time, timedelta
 
 import pytest
 
-from lrc.cells import EPOCH_1904, Value, kind_of, show, show_cell
+from lrc.data.tables.cell_text import EPOCH_1904, Value, kind_of, show, show_cell
 
 
 @pytest.mark.parametrize(

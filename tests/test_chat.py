@@ -15,12 +15,12 @@ from small_runs import pairs, write_questions
 from transformers import AutoTokenizer
 from transformers.utils import chat_template_utils
 
-from lrc.alpaca import to_record
-from lrc.chat import DATE, Chat
-from lrc.corpus import read_corpus
-from lrc.errors import DataError, RecipeError
-from lrc.prompt import Prompt
-from lrc.questions import Question
+from lrc.data.alpaca import to_record
+from lrc.data.questions import Question
+from lrc.runtime.errors import DataError, RecipeError
+from lrc.tokenization.chat_template import DATE, Chat
+from lrc.tokenization.prompt import Prompt
+from lrc.tokenization.token_dataset import read_corpus
 
 RECORD = to_record(Question("7", "貓在睡覺。", "誰在睡？", ("狗", "貓", "魚", "鳥"), 2))
 TEXT = f"{RECORD.instruction}\n{RECORD.input}"

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from workbooks import TEST, row, test_row, write_csv, write_xlsx
 
-from lrc.check import check
 from lrc.cli import main
+from lrc.commands.check import check
 
 TWO = [row(1), row(2, 文章="圖書館每週一休館，其餘各日開到晚上九點。")]  # passages enough to split
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lrc.checkpoint import MANIFEST, STAGE, checkpoints, fault, newest, open_stage, rotate, seal
+from lrc.training.checkpoint import MANIFEST, STAGE, checkpoints, fault, newest, open_stage, rotate, seal
 
 
 def make(folder: Path, step: int) -> Path:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lrc.cleaning import clean, collapse
+from lrc.data.tables.cleaning import clean, collapse
 
 
 @pytest.mark.parametrize(

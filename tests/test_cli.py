@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 import lrc
-from lrc.arguments import DataArguments
 from lrc.cli import main
+from lrc.config.arguments import DataArguments
 
 HEADER = "ID,文章,問題,選項1,選項2,選項3,選項4,正確答案\n"
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from workbooks import LABELLED, row, write_csv
 
-from lrc.errors import DataError
-from lrc.workbook import read_workbook
+from lrc.data.tables.workbook import read_workbook
+from lrc.runtime.errors import DataError
 
 HEADER = ",".join(LABELLED)
 

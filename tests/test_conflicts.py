@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lrc.conflicts import find_conflicts
-from lrc.questions import Question
+from lrc.data.conflicts import find_conflicts
+from lrc.data.questions import Question
 
 
 def ask(row: int, options: str, answer: int, passage: str = "文 章") -> Question:

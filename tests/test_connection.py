@@ -17,7 +17,7 @@ import pytest
 # Two looks for a base that only the Hub has, as a verb takes them, without torch.
 PROGRAM = """
 from huggingface_hub import snapshot_download
-from lrc import connection
+from lrc.runtime import hub_connection as connection
 connection.PATIENCE = 1.0
 for _ in range(2):
     connection.go_offline_if_alone("some/base")

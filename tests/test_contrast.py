@@ -15,9 +15,9 @@ from small_models import adapted, make_model
 from small_runs import make_run, pairs, run
 from token_trees import VOCABULARY, sequence
 
-from lrc.contrast import Option
-from lrc.outcomes import OUTCOMES_FILE
-from lrc.tree import TokenSequence, pack
+from lrc.metrics.predictions import OUTCOMES_FILE
+from lrc.packing.tree import TokenSequence, pack
+from lrc.training.contrastive_loss import Option
 
 TEMPERATURE = 0.5
 

@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 import workbooks
 
-from lrc.convert import convert
-from lrc.datafile import read_records
-from lrc.errors import DataError, OutputError
-from lrc.neighbours import canonical, group_passages
-from lrc.workbook import read_workbook
+from lrc.commands.convert import convert
+from lrc.data.near_duplicates import canonical, group_passages
+from lrc.data.sources import read_records
+from lrc.data.tables.workbook import read_workbook
+from lrc.runtime.errors import DataError, OutputError
 
 SHARED = Path(os.environ.get("LRC_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
 real = pytest.mark.skipif(not SHARED.is_dir(), reason="the real workbooks are not here")

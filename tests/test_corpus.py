@@ -9,11 +9,11 @@ import pytest
 from small_models import save_tokenizer
 from transformers import AutoTokenizer
 
-from lrc.alpaca import Record, to_record
-from lrc.corpus import Drawing, fit, tokenize
-from lrc.errors import DataError
-from lrc.prompt import Prompt
-from lrc.questions import Question
+from lrc.data.alpaca import Record, to_record
+from lrc.data.questions import Question
+from lrc.runtime.errors import DataError
+from lrc.tokenization.prompt import Prompt
+from lrc.tokenization.token_dataset import Drawing, fit, tokenize
 
 NEAR = "小明在台北工作。"
 LONG = Question("long", "天氣很好。" * 40 + NEAR, "小明在哪裡？", ("台北", "高雄", "台中", "台南"), 3)

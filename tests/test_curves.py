@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lrc.curves import read_curves
-from lrc.errors import DataError
+from lrc.metrics.training_log import read_curves
+from lrc.runtime.errors import DataError
 
 LINES = """{"step": 10, "loss": 2.5, "epoch": 1.0}
 {"step": 20, "loss": NaN}

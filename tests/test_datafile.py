@@ -10,9 +10,9 @@ import pytest
 import workbooks
 from questions import ask
 
-from lrc.alpaca import dump_records, to_record
-from lrc.datafile import read_questions, read_records
-from lrc.errors import DataError
+from lrc.data.alpaca import dump_records, to_record
+from lrc.data.sources import read_questions, read_records
+from lrc.runtime.errors import DataError
 
 C3: list[Any] = [[["文"], [{"question": "問", "choice": ["甲", "乙"], "answer": "乙"}], 7]]
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from lrc.demo import verdict
+from lrc.commands.demo import verdict
 
 
 def test_it_claims_that_the_questions_are_known_by_heart_only_where_they_are() -> None:
@@ -15,6 +15,8 @@ def test_it_claims_that_the_questions_are_known_by_heart_only_where_they_are() -
 
 
 def test_making_a_base_in_a_pipe_tells_nothing(tmp_path: Path) -> None:
-    program = "from pathlib import Path; from lrc.tinybase import make_base; make_base(Path('base'), ['文章', '問題'])"
+    program = (
+        "from pathlib import Path; from lrc.models.tiny import make_base; make_base(Path('base'), ['文章', '問題'])"
+    )
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert (tmp_path / "base" / "model.safetensors").is_file() and done.stderr == ""

@@ -8,8 +8,8 @@ import pytest
 import torch
 from small_models import save_base
 
-from lrc import train
-from lrc.answering import _quantized_to_fit
+from lrc.answering.answer import _quantized_to_fit
+from lrc.commands import train
 
 CUDA = torch.device("cuda")
 
@@ -39,7 +39,7 @@ def test_a_model_that_does_not_fit_is_asked_in_4_bits(
     capsys.readouterr()
     stored = (folder / "model.safetensors").stat().st_size
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (int(stored * share), stored))
-    monkeypatch.setattr("lrc.quantization.supported", lambda dtype, device: True)
+    monkeypatch.setattr("lrc.models.quantization.supported", lambda dtype, device: True)
     found = _quantized_to_fit(str(folder), CUDA)
     assert (found is not None) == quantized
     told = capsys.readouterr().err

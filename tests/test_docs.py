@@ -19,13 +19,14 @@ import pytest
 import yaml
 from questions import ask
 
-from lrc import prompt, run
-from lrc.alpaca import to_record
-from lrc.arguments import DataArguments
-from lrc.datafile import read_records
+from lrc.config import run_record as run
+from lrc.config.arguments import DataArguments
+from lrc.data.alpaca import to_record
+from lrc.data.sources import read_records
 from lrc.evaluation import measure
-from lrc.lexical import BASELINES
-from lrc.tinybase import make_base
+from lrc.metrics.baselines import BASELINES
+from lrc.models.tiny import make_base
+from lrc.tokenization import prompt
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"

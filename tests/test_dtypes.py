@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from lrc import dtypes
-from lrc.errors import MachineError
+from lrc.runtime import devices as dtypes
+from lrc.runtime.errors import MachineError
 
 on_cpu = pytest.mark.skipif(dtypes.device_type() != "cpu", reason="asks what a CPU does")
 

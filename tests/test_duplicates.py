@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from questions import ask
 
-from lrc.duplicates import find_duplicates
-from lrc.findings import Finding
-from lrc.neighbours import group_passages
-from lrc.questions import Question
+from lrc.data.near_duplicates import group_passages
+from lrc.data.questions import Question
+from lrc.data.repeated import find_duplicates
+from lrc.runtime.findings import Finding
 
 LONG = "".join(chr(0x4E00 + i) for i in range(200))
 

@@ -12,11 +12,11 @@ from one_step import config, tokenizer, tree_trainer
 from small_models import adapted, make_model
 from token_trees import questions
 
-from lrc.batches import StepBatch
-from lrc.checkpoint import checkpoints, fault
-from lrc.errors import MachineError, ModelError
-from lrc.models import check_vocabulary
-from lrc.tree import pack
+from lrc.models.loading import check_vocabulary
+from lrc.packing.tree import pack
+from lrc.runtime.errors import MachineError, ModelError
+from lrc.training.checkpoint import checkpoints, fault
+from lrc.training.dataloader import StepBatch
 
 SEQUENCES, PASSAGES = questions()
 LONGEST = max(len(sequence.inputs) for sequence in SEQUENCES)

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import workbooks
 
-from lrc.alpaca import to_record
-from lrc.enumeration import without_enumeration
-from lrc.workbook import read_workbook
+from lrc.data.alpaca import to_record
+from lrc.data.tables.enumeration import without_enumeration
+from lrc.data.tables.workbook import read_workbook
 
 OPTIONS = ("選項1", "選項2", "選項3", "選項4")
 

@@ -13,13 +13,13 @@ from small_models import adapted, make_model, save_tokenizer
 from token_trees import questions
 from transformers import AutoTokenizer, EarlyStoppingCallback
 
-from lrc.alpaca import Record, to_record
-from lrc.metrics import accuracy
-from lrc.prompt import Prompt
-from lrc.questions import Question
-from lrc.scoring import Scorer
-from lrc.trainer import TreeTrainer, Validation
-from lrc.validation import InLockstep
+from lrc.answering.scoring import Scorer
+from lrc.data.alpaca import Record, to_record
+from lrc.data.questions import Question
+from lrc.metrics.accuracy import accuracy
+from lrc.tokenization.prompt import Prompt
+from lrc.training.trainer import TreeTrainer, Validation
+from lrc.training.validation import InLockstep
 
 RECORDS = [
     to_record(Question(str(i), f"文{i // 2}章。", f"問{i}", ("甲", "乙丙", "丁", "戊"), i % 4 + 1)) for i in range(9)

@@ -16,11 +16,11 @@ from small_models import SIZES, save_tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from lrc import sft
-from lrc.alpaca import dump_records, to_record
-from lrc.errors import RecipeError
-from lrc.ingredients import base_of
-from lrc.recipe import load_recipe
-from lrc.run import read_run
+from lrc.config.recipe import load_recipe
+from lrc.config.run_record import read_run
+from lrc.data.alpaca import dump_records, to_record
+from lrc.models.from_recipe import base_of
+from lrc.runtime.errors import RecipeError
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted(ROOT.glob("recipes/**/*.yaml"))

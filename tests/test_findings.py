@@ -11,11 +11,11 @@ from click.testing import CliRunner
 from questions import ask
 from workbooks import LABELLED, TEST, row, test_row, write_xlsx
 
-from lrc.alpaca import dump_records, to_record
 from lrc.cli import cli
-from lrc.datafile import read_records
-from lrc.errors import DataError
-from lrc.findings import ERRORS_SHOWN, Finding, told
+from lrc.data.alpaca import dump_records, to_record
+from lrc.data.sources import read_records
+from lrc.runtime.errors import DataError
+from lrc.runtime.findings import ERRORS_SHOWN, Finding, told
 
 BLANK = Finding("error", "empty-option", "a.xlsx", "選項2 is empty", 9, "選項2")
 

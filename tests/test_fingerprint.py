@@ -14,12 +14,12 @@ from safetensors.torch import load_file, save_file
 from small_models import save_base
 from transformers import LlamaForCausalLM
 
-from lrc.contents import contents_sum
-from lrc.errors import ModelError
-from lrc.fingerprint import find_base, fingerprint_base, verify_base
-from lrc.resume import differences
-from lrc.run import Run
-from lrc.weights import Checkpoint
+from lrc.config.run_record import Run
+from lrc.models.content_hash import contents_sum
+from lrc.models.fingerprint import find_base, fingerprint_base, verify_base
+from lrc.models.weights import Checkpoint
+from lrc.runtime.errors import ModelError
+from lrc.training.resume import differences
 
 
 def test_a_folder_is_named_by_its_last_part_alone(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_an_older_run_has_no_checksum_of_the_whole(tmp_path: Path) -> None:
 def test_files_that_stay_as_they_are_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     base = save_base(tmp_path / "base", max_shard_size="60KB")
-    monkeypatch.setattr("lrc.contents.UNSETTLED", -1e6)  # as if they had been there for days
+    monkeypatch.setattr("lrc.models.content_hash.UNSETTLED", -1e6)  # as if they had been there for days
     wanted = contents_sum(Checkpoint(base))
 
     def fail(*args: Any) -> Any:
@@ -127,7 +127,7 @@ def test_files_that_stay_as_they_are_are_read_once(tmp_path: Path, monkeypatch: 
 @pytest.mark.parametrize("content", ["", "[]", '{"state": 1}', '{"tensors": {}}', "[" * 100_000])
 def test_a_damaged_cache_is_read_past(content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("lrc.contents.UNSETTLED", -1e6)
+    monkeypatch.setattr("lrc.models.content_hash.UNSETTLED", -1e6)
     base = save_base(tmp_path / "base")
     wanted = contents_sum(Checkpoint(base))
     (entry,) = (tmp_path / "cache/lrc-checksums").glob("*.json")

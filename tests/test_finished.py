@@ -13,7 +13,7 @@ import pytest
 from small_models import save_adapter, save_base, save_tokenizer
 from small_runs import lrc, pairs, write_questions
 
-from lrc.finished import records_folder
+from lrc.runtime.finished_outputs import records_folder
 
 SAMPLE = Path(__file__).parents[1] / "examples" / "sample.xlsx"
 Words = list[str | Path]

@@ -11,15 +11,15 @@ from peft import LoraConfig
 from small_models import FAMILIES, PROJECTIONS, SIZES, make_model
 from transformers import BitsAndBytesConfig, LlamaConfig
 
-from lrc.errors import ModelError, RecipeError
-from lrc.footprint import GIB, OVERHEAD, Planner, optimizer_bytes
-from lrc.lastlayer import prune_last_layer
-from lrc.likelihood import target_log_probs
-from lrc.memory import read_memory
-from lrc.remedies import Setting, cheapest
-from lrc.skeleton import Build, held, peak_of_row, why_not_shared
-from lrc.topology import Topology, read_topology
-from lrc.workload import supposed_row
+from lrc.config.accelerate_config import Topology, read_topology
+from lrc.packing.last_layer import prune_last_layer
+from lrc.packing.log_probs import target_log_probs
+from lrc.preview.memory_plan import GIB, OVERHEAD, Planner, optimizer_bytes
+from lrc.preview.meta_model import Build, held, peak_of_row, why_not_shared
+from lrc.preview.suggestions import Setting, cheapest
+from lrc.preview.workload import supposed_row
+from lrc.runtime.errors import ModelError, RecipeError
+from lrc.runtime.memory import read_memory
 
 ONE = Topology("single_gpu", device="cuda")
 NF4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float16)

@@ -9,18 +9,18 @@ import torch
 from small_models import adapted, make_model
 from token_trees import questions, sequence
 
-from lrc.lastlayer import prune_last_layer
-from lrc.ledger import Ledger
-from lrc.likelihood import target_log_probs
-from lrc.standins import Kernels
-from lrc.tree import pack
+from lrc.packing.last_layer import prune_last_layer
+from lrc.packing.log_probs import target_log_probs
+from lrc.packing.tree import pack
+from lrc.preview.ledger import Ledger
+from lrc.preview.meta_device import Kernels
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 ROW = pack([*questions()[0], *(sequence([5, 6, 7], [8, 9 + k, 40]) for k in range(4))], 10_000)[0]
 
 
 def found(model: Any, monkeypatch: pytest.MonkeyPatch, piece: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    monkeypatch.setattr("lrc.head.PIECE_BYTES", piece)
+    monkeypatch.setattr("lrc.packing.lm_head.PIECE_BYTES", piece)
     log_probs = target_log_probs(model, ROW, CPU)
     weights = torch.linspace(0.1, 1.0, len(log_probs))  # every target counts otherwise
     (log_probs * weights).sum().backward()
@@ -47,7 +47,7 @@ def test_pieces_are_the_whole(family: str, saved: list[str] | None, rows: int, m
 
 def test_pieces_hold_less(monkeypatch: pytest.MonkeyPatch) -> None:
     def peak(piece: int) -> int:
-        monkeypatch.setattr("lrc.head.PIECE_BYTES", piece)
+        monkeypatch.setattr("lrc.packing.lm_head.PIECE_BYTES", piece)
         with META:
             model = make_model("llama", vocab_size=50_000).train()
         prune_last_layer(model)
@@ -63,5 +63,5 @@ def test_answering_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     with torch.inference_mode():
         whole = target_log_probs(model, ROW, CPU)
         prune_last_layer(model)
-        monkeypatch.setattr("lrc.head.PIECE_BYTES", 4 * 96 * 2)
+        monkeypatch.setattr("lrc.packing.lm_head.PIECE_BYTES", 4 * 96 * 2)
         assert torch.allclose(target_log_probs(model, ROW, CPU), whole, atol=1e-5)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from lrc.errors import DataError
-from lrc.headers import Columns, find_columns
-from lrc.tables import NO_NOTES, Table, TableRow
+from lrc.data.tables.headers import Columns, find_columns
+from lrc.data.tables.table import NO_NOTES, Table, TableRow
+from lrc.runtime.errors import DataError
 
 
 def find(headers: Sequence[str], others: tuple[str, ...] = ()) -> Columns:

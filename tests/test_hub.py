@@ -15,16 +15,16 @@ from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 from small_models import save_adapter, save_base
 
-from lrc.card import model_card
-from lrc.errors import LrcError, ModelError, OutputError
-from lrc.fingerprint import fingerprint_base
-from lrc.hub import publish_folder, staged
-from lrc.merge import merge
-from lrc.outcomes import Outcome, write_outcomes
-from lrc.publish import publish
-from lrc.questions import Question
-from lrc.run import Run
-from lrc.scrub import scrub
+from lrc.commands.merge import merge
+from lrc.commands.publish import publish
+from lrc.config.run_record import Run
+from lrc.data.questions import Question
+from lrc.metrics.predictions import Outcome, write_outcomes
+from lrc.models.fingerprint import fingerprint_base
+from lrc.reporting.hub import publish_folder, staged
+from lrc.reporting.model_card import model_card
+from lrc.reporting.scrub import scrub
+from lrc.runtime.errors import LrcError, ModelError, OutputError
 
 PASSAGE = "這一段文章絕對不可以公開"
 

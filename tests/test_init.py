@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from lrc.errors import OutputError
-from lrc.init import init
-from lrc.recipe import find_accelerate_config, find_recipe, load_recipe
+from lrc.commands.init import init
+from lrc.config.recipe import find_accelerate_config, find_recipe, load_recipe
+from lrc.runtime.errors import OutputError
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = sorted(

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from lrc import jsonarray
-from lrc.errors import DataError
-from lrc.jsonarray import read_array
-from lrc.workbook import read_workbook
+from lrc.data.tables import json_array as jsonarray
+from lrc.data.tables.json_array import read_array
+from lrc.data.tables.workbook import read_workbook
+from lrc.runtime.errors import DataError
 
 VALUES: list[Any] = [
     {"input": "文章\n「甲」" * 9, "options": ["甲", "\u2028"]},

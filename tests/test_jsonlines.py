@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from lrc.check import check
 from lrc.cli import cli
-from lrc.datafile import read_questions, read_records
-from lrc.errors import DataError
-from lrc.workbook import read_workbook
+from lrc.commands.check import check
+from lrc.data.sources import read_questions, read_records
+from lrc.data.tables.workbook import read_workbook
+from lrc.runtime.errors import DataError
 
 
 def lines(path: Path, *items: Any) -> Path:

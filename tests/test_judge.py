@@ -15,17 +15,17 @@ from small_models import adapted, make_model, save_tokenizer
 from small_runs import lrc, make_run, pairs, run, write_questions
 from transformers import AutoTokenizer
 
-from lrc.alpaca import Record, to_record
-from lrc.contrast import Option
-from lrc.corpus import Drawing, tokenize
-from lrc.errors import RecipeError
-from lrc.lastlayer import prune_last_layer
-from lrc.outcomes import OUTCOMES_FILE
-from lrc.prompt import Prompt, reordered
-from lrc.questions import Question
-from lrc.run import RUN_FILE
-from lrc.scoring import Scorer
-from lrc.tree import pack
+from lrc.answering.scoring import Scorer
+from lrc.config.run_record import RUN_FILE
+from lrc.data.alpaca import Record, to_record
+from lrc.data.questions import Question
+from lrc.metrics.predictions import OUTCOMES_FILE
+from lrc.packing.last_layer import prune_last_layer
+from lrc.packing.tree import pack
+from lrc.runtime.errors import RecipeError
+from lrc.tokenization.prompt import Prompt, reordered
+from lrc.tokenization.token_dataset import Drawing, tokenize
+from lrc.training.contrastive_loss import Option
 
 CPU = torch.device("cpu")
 BYTES = {"vocab_size": 260}

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from lrc.cli import main
-from lrc.errors import MachineError
-from lrc.launch import PLACES, check_launch, forget_launch, refuse_leftovers
+from lrc.runtime.errors import MachineError
+from lrc.runtime.launch_variables import PLACES, check_launch, forget_launch, refuse_leftovers
 
 TWO = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
 
@@ -137,9 +137,9 @@ def test_who_is_missing_is_said_and_signals_end_the_waiting(rank: str, number: i
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     code = (
-        "from lrc.signals import end_at_once; end_at_once()\n"
+        "from lrc.runtime.signals import end_at_once; end_at_once()\n"
         "from lrc import rendezvous\nrendezvous.SILENCE = 0.5\n"
-        "from lrc.together import processes\nprocesses()\nprint('joined')\n"
+        "from lrc.runtime.processes import processes\nprocesses()\nprint('joined')\n"
     )
     variables = {**TWO, "RANK": rank, "LOCAL_RANK": rank, "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "1"}
     with (tmp_path / "log").open("w") as log:

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from questions import ask
 
-from lrc.layouts import Layout, parse_input, write_input
-from lrc.questions import Question
+from lrc.data.input_layouts import Layout, parse_input, write_input
+from lrc.data.questions import Question
 
 PIECES = ["甲", "乙", " ", "\n", "1: ", "2: ", "3: ", "4: ", "5: ", "問題：", "問題:", "6", "\n1: ", "\u2028"]
 TEXT = st.lists(st.sampled_from(PIECES), max_size=5).map("".join)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from questions import ask
 
-from lrc.lexical import BASELINES, longest, majority, overlap, sliding_window
-from lrc.metrics import accuracy, passages_of
-from lrc.workbook import read_workbook
+from lrc.data.tables.workbook import read_workbook
+from lrc.metrics.accuracy import accuracy, passages_of
+from lrc.metrics.baselines import BASELINES, longest, majority, overlap, sliding_window
 
 SHARED = Path(os.environ.get("LRC_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from lrc.errors import DataError, OutputError
-from lrc.manifest import checksum, refuse_incomplete, refuse_set, write_set
+from lrc.data.manifest import checksum, refuse_incomplete, refuse_set, write_set
+from lrc.runtime.errors import DataError, OutputError
 
 NAMES = ["a_train.json", "a_validation.json"]
 TEXTS = {"a_train.json": ["[1]", "\n"], "a_validation.json": ["[2]\n"]}
@@ -25,7 +25,7 @@ def kill_between_the_renames(folder: Path, after: int, *, force: bool = False) -
     code = f"""
 import os, signal
 from pathlib import Path
-from lrc import manifest
+from lrc.data import manifest
 replace, done = os.replace, 0
 def replace_or_die(*names):
     global done

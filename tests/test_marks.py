@@ -9,8 +9,8 @@ import pytest
 from openpyxl.worksheet.worksheet import Worksheet
 from workbooks import replace_part, row, write_xlsx
 
-from lrc.marks import Marks, scan
-from lrc.package import open_package
+from lrc.data.tables.xlsx_package import open_package
+from lrc.data.tables.xlsx_scan import Marks, scan
 
 SHEET = "xl/worksheets/sheet1.xml"
 

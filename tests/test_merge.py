@@ -18,15 +18,15 @@ from small_models import NAMES, PROJECTIONS, save_adapter, save_base, save_famil
 from small_models import adapted as put_adapter
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
-from lrc.answering import Asking, load_scorer
-from lrc.errors import LrcError, MachineError, ModelError, OutputError
-from lrc.fingerprint import fingerprint_base
-from lrc.graft import Graft
-from lrc.likelihood import sequence_scores
-from lrc.merge import merge
-from lrc.models import load_for_answering
-from lrc.run import Run
-from lrc.tree import TokenSequence
+from lrc.answering.answer import Asking, load_scorer
+from lrc.commands.merge import merge
+from lrc.config.run_record import Run
+from lrc.models.fingerprint import fingerprint_base
+from lrc.models.loading import load_for_answering
+from lrc.models.merging.tensor_sources import Graft
+from lrc.packing.log_probs import sequence_scores
+from lrc.packing.tree import TokenSequence
+from lrc.runtime.errors import LrcError, MachineError, ModelError, OutputError
 
 BOTH = ["embed_tokens", "lm_head"]
 # What a base is and what an adapter is; the Llama of `save_base`.
@@ -446,7 +446,7 @@ def test_a_merged_model_that_says_something_else_is_refused(
     base = save_base(tmp_path / "base", dtype=dtype)
     adapter = save_adapter(tmp_path / "adapter", base)
     # One of two layers is written as it was in the base: as much as rounding cannot explain.
-    monkeypatch.setattr("lrc.graft.Graft.blocks", _without_layer_one(Graft.blocks))
+    monkeypatch.setattr("lrc.models.merging.tensor_sources.Graft.blocks", _without_layer_one(Graft.blocks))
     with pytest.raises(ModelError, match="its logits differ by up to .* where rounding explains") as refused:
         merge(adapter, tmp_path / "merged")
     assert len(refused.value.findings) == 1 and str(refused.value).startswith(str(tmp_path / "merged"))
@@ -462,7 +462,7 @@ def test_memory_that_does_not_allow_the_comparison_is_said(
 ) -> None:
     base = save_base(tmp_path / "base")
     adapter = save_adapter(tmp_path / "adapter", base)
-    monkeypatch.setattr("lrc.merge.available_memory", lambda: 1000)
+    monkeypatch.setattr("lrc.commands.merge.available_memory", lambda: 1000)
     merge(adapter, tmp_path / "merged")
     assert "logits not compared: that needs" in capfd.readouterr().out
     assert (tmp_path / "merged/model.safetensors").is_file()

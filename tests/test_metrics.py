@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lrc.metrics import (
+from lrc.data.questions import Question
+from lrc.metrics.accuracy import (
     accuracy,
     accuracy_by,
     confusion,
@@ -22,7 +23,6 @@ from lrc.metrics import (
     student,
     wilson,
 )
-from lrc.questions import Question
 
 
 @pytest.mark.parametrize(

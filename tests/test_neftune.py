@@ -12,8 +12,8 @@ from one_step import config, tree_step, tree_trainer
 from small_models import adapted, make_model
 from token_trees import questions
 
-from lrc.neftune import Noise, sample_lengths
-from lrc.tree import pack
+from lrc.packing.tree import pack
+from lrc.training.neftune import Noise, sample_lengths
 
 ALPHA = 5.0
 

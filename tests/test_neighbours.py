@@ -8,7 +8,7 @@ from itertools import combinations
 
 import pytest
 
-from lrc.neighbours import GRAM, THRESHOLD, canonical, group_passages, jaccard
+from lrc.data.near_duplicates import GRAM, THRESHOLD, canonical, group_passages, jaccard
 
 CHARACTERS = [chr(0x4E00 + i) for i in range(800)]
 
@@ -92,7 +92,7 @@ def test_a_crowd_too_large_is_compared_with_its_nearest(monkeypatch: pytest.Monk
     generator = random.Random(8)
     notice = write(generator, 150)
     texts = [notice + write(generator, 150) for _ in range(60)]
-    monkeypatch.setattr("lrc.neighbours.MAX_CROWD", 50)
+    monkeypatch.setattr("lrc.data.near_duplicates.MAX_CROWD", 50)
     texts += [text + "。" for text in texts]
     clusters, expected = found(texts), by_definition(texts)
     assert len(clusters) < 120

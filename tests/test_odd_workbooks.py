@@ -10,8 +10,8 @@ import pytest
 from openpyxl import Workbook
 from openpyxl.worksheet.worksheet import Worksheet
 
-from lrc.errors import DataError
-from lrc.workbook import read_workbook
+from lrc.data.tables.workbook import read_workbook
+from lrc.runtime.errors import DataError
 
 Asked = tuple[int, str, str, str, int | None]  # row, passage, question, options with / between them, answer
 Sheet = dict[str, list[list[Any]]]

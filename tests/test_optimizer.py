@@ -10,7 +10,7 @@ from one_step import config, tree_trainer
 from small_models import adapted, make_model
 from token_trees import questions
 
-from lrc.errors import RecipeError
+from lrc.runtime.errors import RecipeError
 
 SEQUENCES, PASSAGES = questions()
 

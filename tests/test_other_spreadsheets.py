@@ -10,8 +10,8 @@ from xml.sax.saxutils import escape
 
 import pytest
 
-from lrc.errors import DataError
-from lrc.workbook import Workbook, read_workbook
+from lrc.data.tables.workbook import Workbook, read_workbook
+from lrc.runtime.errors import DataError
 
 HEADER = ["ID", "文章", "問題", "選項1", "選項2", "選項3", "正確答案"]
 NAMESPACES = " ".join(f'xmlns:{name}="urn:{name}"' for name in ("office", "table", "text", "style", "calcext", "xlink"))

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from report_runs import OUTCOMES
 
-from lrc.errors import DataError
-from lrc.outcomes import OUTCOMES_FILE, Outcome, read_outcomes, write_outcomes
-from lrc.questions import Question
+from lrc.data.questions import Question
+from lrc.metrics.predictions import OUTCOMES_FILE, Outcome, read_outcomes, write_outcomes
+from lrc.runtime.errors import DataError
 
 
 def test_outcomes_come_back_as_they_were(tmp_path: Path) -> None:

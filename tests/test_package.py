@@ -18,7 +18,7 @@ SHIPPED = (
 )
 FIND = """
 from importlib.resources import files
-from lrc.recipe import find_accelerate_config, find_recipe
+from lrc.config.recipe import find_accelerate_config, find_recipe
 print(find_recipe("tiny/lora")); print(find_accelerate_config("cpu")); print(files("lrc.examples") / "sample.xlsx")
 """
 

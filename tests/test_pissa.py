@@ -15,13 +15,13 @@ from small_models import PROJECTIONS, make_model
 from small_runs import make_run, pairs, run
 from token_trees import questions
 
-from lrc.errors import RecipeError
-from lrc.history import History
-from lrc.likelihood import sequence_scores
-from lrc.merge import merge
-from lrc.models import load_base
-from lrc.pissa import Pissa
-from lrc.trainer import TreeTrainer
+from lrc.commands.merge import merge
+from lrc.models.loading import load_base
+from lrc.models.pissa import Pissa
+from lrc.packing.log_probs import sequence_scores
+from lrc.runtime.errors import RecipeError
+from lrc.training.callbacks import History
+from lrc.training.trainer import TreeTrainer
 
 
 def trainer(folder: Path, *, steps: int = 3, **settings: Any) -> TreeTrainer:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from lrc import claim
-from lrc.claim import claimed, left_behind
-from lrc.errors import OutputError
+from lrc.runtime import locks as claim
+from lrc.runtime.errors import OutputError
+from lrc.runtime.locks import claimed, left_behind
 
 ROOT = Path(__file__).parents[1]
 # In one process, in whose first moment the modules are hidden; each verb through its own door.
@@ -51,7 +51,7 @@ run(main, ["generate", "--model", "base", "--adapter", "run", "--data", "data/sa
     "--output", "answer.csv"])
 run(main, ["merge", "--adapter", "run", "--base-model", "base", "--output-dir", "merged"])
 assert not {"fcntl", "resource"} & set(sys.modules)
-from lrc.memory import available_memory, peak_memory
+from lrc.runtime.memory import available_memory, peak_memory
 assert available_memory() > 0 and peak_memory() > 0
 """
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from lrc.errors import LrcError
-from lrc.manifest import checksum
-from lrc.preflight import preflight
-from lrc.run import RUN_FILE, Run
+from lrc.config.run_record import RUN_FILE, Run
+from lrc.data.manifest import checksum
+from lrc.runtime.errors import LrcError
+from lrc.training.preflight import preflight
 
 HEAVY = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
 # Both doors as they are run, in a process that tells afterwards what it has imported.

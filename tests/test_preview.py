@@ -10,14 +10,14 @@ import pytest
 from small_runs import make_run
 from transformers import AutoTokenizer
 
-from lrc.alpaca import to_record
-from lrc.batches import StepLoader, StepSampler
-from lrc.corpus import Drawing, tokenize
-from lrc.errors import LrcError
-from lrc.models import load_tokenizer
-from lrc.preview import preview
-from lrc.prompt import Prompt
-from lrc.questions import Question
+from lrc.commands.preview import preview
+from lrc.data.alpaca import to_record
+from lrc.data.questions import Question
+from lrc.models.loading import load_tokenizer
+from lrc.runtime.errors import LrcError
+from lrc.tokenization.prompt import Prompt
+from lrc.tokenization.token_dataset import Drawing, tokenize
+from lrc.training.dataloader import StepLoader, StepSampler
 
 QUESTIONS = [
     Question(

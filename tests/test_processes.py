@@ -18,13 +18,13 @@ from processes import Command  # of tests/faults
 from safetensors.torch import load_file, save_file
 from small_runs import make_run, pairs, write_questions
 
-from lrc.answering import Asking, load_scorer
-from lrc.datafile import read_records
-from lrc.history import METRICS_FILE
-from lrc.models import load_tokenizer
-from lrc.outcomes import OUTCOMES_FILE, read_outcomes
-from lrc.run import read_run
-from lrc.tinybase import make_base
+from lrc.answering.answer import Asking, load_scorer
+from lrc.config.run_record import read_run
+from lrc.data.sources import read_records
+from lrc.metrics.predictions import OUTCOMES_FILE, read_outcomes
+from lrc.models.loading import load_tokenizer
+from lrc.models.tiny import make_base
+from lrc.training.callbacks import METRICS_FILE
 
 ROOT = Path(__file__).parents[1]
 CPU_2 = ROOT / "accelerate_configs/cpu_2.yaml"

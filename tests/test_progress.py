@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from lrc import progress
-from lrc.progress import track
+from lrc.runtime import progress
+from lrc.runtime.progress import track
 
 
 @pytest.fixture

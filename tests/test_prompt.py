@@ -13,12 +13,12 @@ from small_models import save_tokenizer
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
-from lrc.alpaca import Record, to_record
-from lrc.datafile import read_records
-from lrc.errors import DataError, RecipeError
-from lrc.models import load_tokenizer, tokenizer_backend
-from lrc.prompt import Prompt, reordered
-from lrc.questions import Question
+from lrc.data.alpaca import Record, to_record
+from lrc.data.questions import Question
+from lrc.data.sources import read_records
+from lrc.models.loading import load_tokenizer, tokenizer_backend
+from lrc.runtime.errors import DataError, RecipeError
+from lrc.tokenization.prompt import Prompt, reordered
 
 DATA = Path(os.environ.get("LRC_SHARED_DATA", Path(__file__).parents[2] / "shared/data"))
 CHINESE = DATA / "chinese-llama-2-tokenizer"
@@ -249,7 +249,7 @@ def test_real_prompts_have_sentencepieces_own_ids(chinese: Any, file: str) -> No
 
 
 def _readable(path: Path) -> list[Record]:
-    from lrc.datafile import read_questions
+    from lrc.data.sources import read_questions
 
     try:
         return read_records(path)

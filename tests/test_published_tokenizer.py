@@ -12,12 +12,12 @@ from hub_server import TOKEN, Hub, serve
 from small_runs import make_run, pairs, run
 from transformers import AutoTokenizer
 
-from lrc.chat import DATE
-from lrc.errors import LrcError, OutputError
-from lrc.hub import publish_folder, staged
-from lrc.merge import merge
-from lrc.run import read_run
-from lrc.strictyaml import refuse_tokens
+from lrc.commands.merge import merge
+from lrc.config.run_record import read_run
+from lrc.config.yaml_reader import refuse_tokens
+from lrc.reporting.hub import publish_folder, staged
+from lrc.runtime.errors import LrcError, OutputError
+from lrc.tokenization.chat_template import DATE
 
 TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from lrc.errors import RecipeError
-from lrc.recipe import Recipe, find_accelerate_config, find_recipe, load_recipe
+from lrc.config.recipe import Recipe, find_accelerate_config, find_recipe, load_recipe
+from lrc.runtime.errors import RecipeError
 
 BASE = "model_name_or_path: base\ntrain_file: data/AI_train.json\noutput_dir: runs/one\n"
 
@@ -236,7 +236,7 @@ def test_a_secret_key_is_refused_whatever_it_holds(path: Path) -> None:
 def test_a_broken_file_is_refused_before_anything_heavy_is_imported(path: Path) -> None:
     path.write_text("a: [1\n")
     code = (
-        "import sys\nfrom pathlib import Path\nfrom lrc.recipe import load_recipe\n"
+        "import sys\nfrom pathlib import Path\nfrom lrc.config.recipe import load_recipe\n"
         f"try: load_recipe(Path({str(path)!r}))\nexcept Exception as error: print(error)\n"
         "print([name for name in ('torch', 'transformers', 'trl') if name in sys.modules])\n"
     )

@@ -16,10 +16,10 @@ from accelerate.utils.launch import prepare_multi_gpu_env
 from torch.distributed.fsdp import CPUOffloadPolicy
 from torch.distributed.fsdp.fully_sharded_data_parallel import StateDictType
 
-from lrc.errors import MachineError
-from lrc.recipe import find_accelerate_config, find_recipe, load_recipe
-from lrc.topology import read_topology
-from lrc.train import train
+from lrc.commands.train import train
+from lrc.config.accelerate_config import read_topology
+from lrc.config.recipe import find_accelerate_config, find_recipe, load_recipe
+from lrc.runtime.errors import MachineError
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted(ROOT.glob("recipes/*/*.yaml"))

@@ -14,9 +14,9 @@ from click.testing import CliRunner
 from report_runs import OUTCOMES, TOKEN, make_run
 
 from lrc.cli import cli
-from lrc.errors import DataError, LrcError, MachineError, OutputError
-from lrc.outcomes import OUTCOMES_FILE, write_outcomes
-from lrc.report import report
+from lrc.metrics.predictions import OUTCOMES_FILE, write_outcomes
+from lrc.reporting.page import report
+from lrc.runtime.errors import DataError, LrcError, MachineError, OutputError
 
 
 @pytest.fixture
@@ -132,5 +132,7 @@ def test_missing_matplotlib_is_one_line(run_dir: Path, monkeypatch: pytest.Monke
 
 
 def test_report_starts_without_torch() -> None:
-    code = "import sys, lrc.report; sys.exit(bool({'torch', 'transformers', 'matplotlib'} & sys.modules.keys()))"
+    code = (
+        "import sys, lrc.reporting.page; sys.exit(bool({'torch', 'transformers', 'matplotlib'} & sys.modules.keys()))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -16,11 +16,11 @@ import pytest
 import yaml
 from small_runs import lrc, make_run, pairs, run, write_questions
 
-from lrc.arguments import AdapterArguments, DataArguments, ModelArguments, TrainingArguments
-from lrc.history import History
-from lrc.resume import EVALUATION, MAY_CHANGE, differences, is_longer
-from lrc.run import Run, read_run
-from lrc.trainer import TreeTrainer
+from lrc.config.arguments import AdapterArguments, DataArguments, ModelArguments, TrainingArguments
+from lrc.config.run_record import Run, read_run
+from lrc.training.callbacks import History
+from lrc.training.resume import EVALUATION, MAY_CHANGE, differences, is_longer
+from lrc.training.trainer import TreeTrainer
 
 WEIGHTS = "adapter_model.safetensors"
 DOCS = Path(__file__).parents[1] / "docs"
@@ -363,7 +363,7 @@ def test_interrupted_in_its_evaluation_it_goes_on_with_that(
 
 def test_the_line_that_is_said_when_a_signal_comes(tmp_path: Path) -> None:
     code = (
-        "import os, signal\nfrom lrc.signals import end_at_once, ending_with\nend_at_once()\n"
+        "import os, signal\nfrom lrc.runtime.signals import end_at_once, ending_with\nend_at_once()\n"
         "with ending_with('the adapter is safe'):\n    os.kill(os.getpid(), signal.SIGINT)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20)

@@ -12,7 +12,7 @@ import openpyxl
 import pytest
 import yaml
 
-from lrc.workbook import read_workbook
+from lrc.data.tables.workbook import read_workbook
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 PASSAGES = yaml.safe_load((EXAMPLES / "sample_questions.yaml").read_text(encoding="utf-8"))

@@ -13,16 +13,16 @@ import pytest
 from trl import TrlParser
 
 import lrc
-from lrc import schema
-from lrc.arguments import CLASSES
-from lrc.bounds import BOUNDS
-from lrc.errors import RecipeError
-from lrc.overrides import parse_overrides
-from lrc.recipe import check_recipe, load_recipe
-from lrc.rules import broken_rules
-from lrc.schema import describe, installed_schema, shipped_schema
-from lrc.synonyms import ELSEWHERE, GONE, SYNONYMS
-from lrc.values import fault
+from lrc.config import schema
+from lrc.config.arguments import CLASSES
+from lrc.config.bounds import BOUNDS
+from lrc.config.field_types import fault
+from lrc.config.overrides import parse_overrides
+from lrc.config.recipe import check_recipe, load_recipe
+from lrc.config.rules import broken_rules
+from lrc.config.schema import describe, installed_schema, shipped_schema
+from lrc.config.synonyms import ELSEWHERE, GONE, SYNONYMS
+from lrc.runtime.errors import RecipeError
 
 BASE = {"model_name_or_path": "m", "train_file": "a_train.json", "output_dir": "runs/o"}
 WORDS = ["4", "4.5", "-1", "1e-4", "true", "FALSE", "no", "steps", "null", "a b", "adamw_torch", '{"a": 1}', "nan", ""]
@@ -149,7 +149,7 @@ def test_an_unknown_key_gets_the_one_that_is_meant(key: str, meant: str) -> None
 LIGHT = """
 import sys
 from pathlib import Path
-from lrc.recipe import check_recipe
+from lrc.config.recipe import check_recipe
 try:
     print(sorted(check_recipe(Path({path!r}), {words!r})))
 except Exception as error:

@@ -17,14 +17,14 @@ from small_models import FAMILIES, OTHERS, adapted, make_family, make_model, sav
 from transformers import AutoTokenizer
 from transformers.utils.logging import enable_progress_bar
 
-from lrc.alpaca import Record, to_record
-from lrc.errors import DataError, RecipeError
-from lrc.lastlayer import prune_last_layer
-from lrc.likelihood import row_budget
-from lrc.models import load_base
-from lrc.prompt import Prompt, reordered
-from lrc.questions import Question, option_orders
-from lrc.scoring import OptionScores, Scorer
+from lrc.answering.scoring import OptionScores, Scorer
+from lrc.data.alpaca import Record, to_record
+from lrc.data.questions import Question, option_orders
+from lrc.models.loading import load_base
+from lrc.packing.last_layer import prune_last_layer
+from lrc.packing.log_probs import row_budget
+from lrc.runtime.errors import DataError, RecipeError
+from lrc.tokenization.prompt import Prompt, reordered
 
 CPU = torch.device("cpu")
 BYTES = {"vocab_size": 260}
@@ -250,7 +250,7 @@ def test_a_record_without_options_is_named(tokenizer: Any, model: Any) -> None:
 def test_a_row_that_is_too_big_for_the_memory_is_halved(
     tokenizer: Any, model: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from lrc import likelihood
+    from lrc.packing import log_probs as likelihood
 
     whole, asked = likelihood.target_log_probs, records(12)
     wanted = Scorer(model, Prompt(tokenizer, "plain", "digit"), CPU)(asked)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from small_runs import lrc, make_run, pairs, run, write_questions
 
-from lrc.batches import Portion, StepSampler
-from lrc.run import RUN_FILE
+from lrc.config.run_record import RUN_FILE
+from lrc.training.dataloader import Portion, StepSampler
 
 SIZES = {"num_train_epochs": 2, "per_device_train_batch_size": 4, "use_cpu": True, "save_strategy": "no"}
 

@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from small_runs import make_run, pairs, run
 
 from lrc import sft
-from lrc.history import History
-from lrc.run import read_run
+from lrc.config.run_record import read_run
+from lrc.training.callbacks import History
 
 ROOT = Path(__file__).parents[1]
 QUESTIONS = pairs(12)

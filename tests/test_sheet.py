@@ -16,8 +16,8 @@ from openpyxl import Workbook
 from openpyxl.worksheet.worksheet import Worksheet
 from workbooks import TEST, replace_part, row, test_row, write_csv, write_xlsx
 
-from lrc.errors import DataError
-from lrc.workbook import read_workbook
+from lrc.data.tables.workbook import read_workbook
+from lrc.runtime.errors import DataError
 
 SHEET = "xl/worksheets/sheet1.xml"
 
@@ -249,8 +249,8 @@ def test_a_zip_that_is_no_workbook(tmp_path: Path) -> None:
 HOSTILE = """
 import resource, sys
 from pathlib import Path
-from lrc.errors import DataError
-from lrc.workbook import read_workbook
+from lrc.runtime.errors import DataError
+from lrc.data.tables.workbook import read_workbook
 try:
     read_workbook(Path(sys.argv[1]))
 except DataError as error:

@@ -7,8 +7,8 @@ from itertools import combinations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lrc.questions import Question
-from lrc.shorten import bigrams, sentences, shorten
+from lrc.data.questions import Question
+from lrc.tokenization.shorten import bigrams, sentences, shorten
 
 FAR = "天氣很好。"
 NEAR = "小明在台北的圖書館工作。"

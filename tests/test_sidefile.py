@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lrc.scoring import OptionScores
-from lrc.sidefile import SideFile, remove_beside
+from lrc.answering.partial_scores import SideFile, remove_beside
+from lrc.answering.scoring import OptionScores
 
 SCORES = {
     place: OptionScores((-0.1 * place, -1 / 3, float("-inf")), (0.7, 0.3, 0.0), 1, place % 2 == 0) for place in range(5)

@@ -9,12 +9,14 @@ import sys
 
 import pytest
 
-from lrc.signals import deferred
+from lrc.runtime.signals import deferred
 
 
 @pytest.mark.parametrize(("number", "word"), [(signal.SIGTERM, "terminated"), (signal.SIGINT, "interrupted")])
 def test_ending_at_once(number: int, word: str) -> None:
-    code = "import time; from lrc.signals import end_at_once; end_at_once(); print(1, flush=True); time.sleep(60)"
+    code = (
+        "import time; from lrc.runtime.signals import end_at_once; end_at_once(); print(1, flush=True); time.sleep(60)"
+    )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None and process.stdout.readline() == "1\n"
     process.send_signal(number)
@@ -34,7 +36,7 @@ def test_a_signal_is_noted_and_the_handlers_come_back() -> None:
 
 def test_insisting_ends_it() -> None:
     code = (
-        "import os, signal\nfrom lrc.signals import deferred\n"
+        "import os, signal\nfrom lrc.runtime.signals import deferred\n"
         "with deferred():\n    [os.kill(os.getpid(), signal.SIGINT) for _ in range(2)]\n    print('still here')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20)
@@ -42,5 +44,5 @@ def test_insisting_ends_it() -> None:
 
 
 def test_importing_it_brings_no_torch() -> None:
-    code = "import sys, lrc.signals; sys.exit('torch' in sys.modules)"
+    code = "import sys, lrc.runtime.signals; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=20).returncode == 0

@@ -11,13 +11,13 @@ import pytest
 import torch
 from small_runs import lrc, make_run, pairs, run, write_questions
 
-from lrc.alpaca import to_record
-from lrc.contrast import Contests, Option
-from lrc.corpus import Drawing, tokenize
-from lrc.prompt import Prompt
-from lrc.run import RUN_FILE
-from lrc.softlabels import SoftLabels
-from lrc.tree import pack
+from lrc.config.run_record import RUN_FILE
+from lrc.data.alpaca import to_record
+from lrc.data.soft_labels import SoftLabels
+from lrc.packing.tree import pack
+from lrc.tokenization.prompt import Prompt
+from lrc.tokenization.token_dataset import Drawing, tokenize
+from lrc.training.contrastive_loss import Contests, Option
 
 QUESTIONS = pairs(6)
 STYLES = [("judge", 1), ("text", 1), ("text", 3)]

@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 from small_models import adapted, make_model
 from token_trees import questions
 
-from lrc.errors import MachineError
-from lrc.space import Space, disk_failure, disk_failures_told
+from lrc.runtime.disk import Space, disk_failure, disk_failures_told
+from lrc.runtime.errors import MachineError
 
 Usage = namedtuple("Usage", "total used free")
 SEQUENCES, PASSAGES = questions()

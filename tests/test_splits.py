@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lrc.splits import expected_leak, folds, split
+from lrc.data.splits import expected_leak, folds, split
 
 
 def sample(seed: int, n_clusters: int = 400) -> tuple[list[int], list[int | None]]:
@@ -88,7 +88,7 @@ def test_another_seed_is_another_split_and_the_same_seed_the_same() -> None:
 
 def test_the_split_does_not_depend_on_the_hash_seed() -> None:
     code = (
-        "from lrc.splits import folds, split\n"
+        "from lrc.data.splits import folds, split\n"
         "clusters = [i * 7 % 50 for i in range(200)]; answers = [i % 4 + 1 for i in range(200)]\n"
         "print(split(clusters, answers, 0.2, 42), folds(clusters, answers, 3, 42))"
     )

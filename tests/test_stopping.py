@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from small_runs import make_run, pairs, run
 
-from lrc.history import History
-from lrc.rundir import RunFolder
+from lrc.training.callbacks import History
+from lrc.training.output_dir import RunFolder
 
 KEYS = {
     "max_steps": 8,

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lrc.errors import RecipeError
-from lrc.strictyaml import read_mapping
+from lrc.config.yaml_reader import read_mapping
+from lrc.runtime.errors import RecipeError
 
 TOKEN = "hf_" + "aB3dE5gH7jK9mN1pQ3s"
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lrc.errors import DataError, OutputError
-from lrc.submission import paired, read_submission, write_submission
+from lrc.answering.submission import paired, read_submission, write_submission
+from lrc.runtime.errors import DataError, OutputError
 
 
 def test_written_and_read(tmp_path: Path) -> None:

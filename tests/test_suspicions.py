@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from lrc.questions import Question
-from lrc.suspicions import suspect
+from lrc.data.questions import Question
+from lrc.data.tables.anomalies import suspect
 
 
 def kinds(passage: str, options: tuple[str, ...], question: str = "何者正確？") -> list[str]:

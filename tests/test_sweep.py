@@ -16,13 +16,13 @@ import yaml
 from small_runs import make_run, pairs
 
 from lrc.cli import main
-from lrc.contender import Contender, Result
-from lrc.metrics import wilson
-from lrc.outcomes import Outcome, write_outcomes
-from lrc.questions import Question
-from lrc.recipe import load_recipe
-from lrc.standings import Standing, compare, ranked, show
-from lrc.sweepfile import read_sweep
+from lrc.config.recipe import load_recipe
+from lrc.data.questions import Question
+from lrc.metrics.accuracy import wilson
+from lrc.metrics.predictions import Outcome, write_outcomes
+from lrc.training.sweep.leaderboard import Standing, compare, ranked, show
+from lrc.training.sweep.sweep_file import read_sweep
+from lrc.training.sweep.trial import Contender, Result
 
 pytest.importorskip("optuna")
 OPTIONS = ("甲", "乙", "丙", "丁")

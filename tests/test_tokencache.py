@@ -23,12 +23,13 @@ from small_models import save_tokenizer
 from transformers import AutoTokenizer
 
 import lrc
-from lrc import sft, tokencache
-from lrc.alpaca import dump_records, to_record
-from lrc.corpus import Corpus, read_corpus
-from lrc.errors import DataError, LrcError, OutputError
-from lrc.prompt import Prompt
-from lrc.tinybase import make_base
+from lrc import sft
+from lrc.data.alpaca import dump_records, to_record
+from lrc.models.tiny import make_base
+from lrc.runtime.errors import DataError, LrcError, OutputError
+from lrc.tokenization import token_cache as tokencache
+from lrc.tokenization.prompt import Prompt
+from lrc.tokenization.token_dataset import Corpus, read_corpus
 
 FORKED = multiprocessing.get_context("fork")
 HEADERS = (*workbooks.LABELLED, "備註")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from small_runs import lrc, make_run, run, write_questions
 
-from lrc.questions import Question
-from lrc.run import Run
+from lrc.config.run_record import Run
+from lrc.data.questions import Question
 
 POSITIONS = 64
 KEPT = "小明在台北賣書。"

@@ -14,7 +14,7 @@ import pytest
 from small_runs import make_run, pairs
 
 from lrc import sft
-from lrc.memory import peak_memory
+from lrc.runtime.memory import peak_memory
 
 PACE = {"questions_per_second", "tokens_per_second", "unique_token_share", "peak_memory_mb"}
 STEPS = 3

@@ -16,7 +16,7 @@ from transformers import BitsAndBytesConfig, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 from trl import SFTTrainer
 
-from lrc.models import load_base
+from lrc.models.loading import load_base
 
 SEQUENCES, PASSAGES = questions()
 STEP = SEQUENCES[:8]
@@ -26,7 +26,7 @@ BFLOAT16 = 0.03  # relative: bfloat16 has 8 bits, and three layers of roundings
 @pytest.fixture(autouse=True)
 def _smallest_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cut attention at every fork: these rows are too short to be worth it."""
-    monkeypatch.setattr("lrc.tree.MIN_SPARED", 1)
+    monkeypatch.setattr("lrc.packing.tree.MIN_SPARED", 1)
 
 
 def test_the_questions_are_worth_testing_with() -> None:

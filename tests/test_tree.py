@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from token_trees import questions, sequence
 
-from lrc.tree import Row, TokenSequence, common_prefix, pack, token_counts
+from lrc.packing.tree import Row, TokenSequence, common_prefix, pack, token_counts
 
 # Three tokens and short lengths: most of what is drawn shares prefixes, is a prefix, or is the same.
 TOKENS = st.lists(st.integers(0, 2), min_size=1, max_size=9)
@@ -117,7 +117,7 @@ def assert_blocks(row: Row) -> None:
 @settings(deadline=None, max_examples=200)
 def test_blocks_hold_all_that_is_seen(sequences: list[TokenSequence], least: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lrc.tree.MIN_SPARED", least)
+        patch.setattr("lrc.packing.tree.MIN_SPARED", least)
         for row in pack(sequences, 10_000):
             assert_blocks(row)
 

@@ -6,11 +6,11 @@ import pytest
 from questions import ask
 from small_models import save_base
 
-from lrc.alpaca import to_record
-from lrc.answering import load_scorer
-from lrc.asking import Asking
-from lrc.errors import DataError
-from lrc.trial import MAX_CHARACTERS, Trial, make_question
+from lrc.answering.answer import load_scorer
+from lrc.answering.app.session import MAX_CHARACTERS, Trial, make_question
+from lrc.answering.options import Asking
+from lrc.data.alpaca import to_record
+from lrc.runtime.errors import DataError
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 SOURCE = Path(__file__).parents[1] / "src/lrc"
-WHAT = "import json; from lrc.versions import versions; print(json.dumps(versions()))"
+WHAT = "import json; from lrc.runtime.versions import versions; print(json.dumps(versions()))"
 
 
 def told(source: Path, **more: str) -> dict[str, str]:

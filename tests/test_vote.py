@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from small_runs import lrc, write_questions
 
-from lrc.neighbours import group_passages
-from lrc.questions import Question
-from lrc.splits import folds
+from lrc.data.near_duplicates import group_passages
+from lrc.data.questions import Question
+from lrc.data.splits import folds
 
 Lines = list[list[float]]  # log-probabilities of each question's options
 

@@ -15,10 +15,10 @@ from safetensors.torch import load_file, save_file
 from small_models import save_adapter, save_base
 from transformers import LlamaForCausalLM
 
-from lrc.errors import MachineError, ModelError
-from lrc.merge import merge
-from lrc.shard import Shard
-from lrc.weights import Checkpoint, Spec
+from lrc.commands.merge import merge
+from lrc.models.merging.safetensors_writer import Shard
+from lrc.models.weights import Checkpoint, Spec
+from lrc.runtime.errors import MachineError, ModelError
 
 TENSORS = {
     "half": torch.randn(5, 7).half(),

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from workbooks import LABELLED, TEST, row, test_row, write_csv, write_xlsx
 
-from lrc.errors import DataError
-from lrc.questions import Question
-from lrc.workbook import Workbook, read_workbook
+from lrc.data.questions import Question
+from lrc.data.tables.workbook import Workbook, read_workbook
+from lrc.runtime.errors import DataError
 
 SHARED = Path(os.environ.get("LRC_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
 

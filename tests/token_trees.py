@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lrc.tree import TokenSequence
+from lrc.packing.tree import TokenSequence
 
 VOCABULARY = 96
 

@@ -14,11 +14,11 @@ from typing import Any
 import click
 
 import lrc
-from lrc import progress
-from lrc.flags import FILE, TEXT, TakesSeveral, answering, force, given, table
-from lrc.installed import check_installed
-from lrc.launch import check_launch, forget_launch
-from lrc.refusal import errors_told, is_first, several_processes
+from lrc.commands.options import FILE, TEXT, TakesSeveral, answering, force, given, table
+from lrc.runtime import progress
+from lrc.runtime.exit_status import errors_told, is_first, several_processes
+from lrc.runtime.launch_variables import check_launch, forget_launch
+from lrc.runtime.packages import check_installed
 
 # Verbs whose work the processes of a launch share; all others are one process, whoever started it.
 SHARED = ("generate", "evaluate")
@@ -77,7 +77,7 @@ def cli(quiet: bool) -> None:
 @table
 def check(files: tuple[Path, ...], **options: Any) -> None:
     """Validate workbooks, JSON files and recipes; exit 1 where convert or train would refuse them."""
-    from lrc.check import check
+    from lrc.commands.check import check
 
     sys.exit(0 if check(files, **options) else 1)
 
@@ -94,7 +94,7 @@ def check(files: tuple[Path, ...], **options: Any) -> None:
 @force
 def convert(file: Path, **options: Any) -> None:
     """Turn a workbook into Alpaca JSON, split by passage."""
-    from lrc.convert import convert
+    from lrc.commands.convert import convert
 
     convert(file, **options)
 
@@ -112,7 +112,7 @@ def train(recipe: str, accelerate_config: str | None, overrides: tuple[str, ...]
     group_passages, tree_packing, row_tokens, fold, expected_vocab_size, overwrite_output_dir. All others are
     those of TRL's SFTConfig and ModelConfig; docs/recipes.md lists them.
     """
-    from lrc.train import train
+    from lrc.commands.train import train
 
     sys.exit(train(recipe, accelerate_config, overrides))
 
@@ -129,13 +129,13 @@ def preview(recipe: str, accelerate_config: str | None, overrides: tuple[str, ..
 
     RECIPE and the keys that override it are those of `lrc train`. Nothing but a base's configuration is loaded.
     """
-    from lrc.memory import read_memory
-    from lrc.recipe import find_recipe, read_given
+    from lrc.config.recipe import find_recipe, read_given
+    from lrc.runtime.memory import read_memory
 
     if options["gpu_memory"]:
         read_memory(options["gpu_memory"])
     read_given(find_recipe(recipe), overrides)  # what is wrong with it is said before torch is imported
-    from lrc.preview import preview
+    from lrc.commands.preview import preview
 
     preview(recipe, accelerate_config, overrides, **options)
 
@@ -150,7 +150,7 @@ def sweep(file: Path, accelerate_config: str | None, trials: int | None) -> None
     FILE is a YAML file that names the recipe, the keys to search and an output_dir; examples/sweep.yaml shows one.
     The same command goes on with a sweep that was stopped.
     """
-    from lrc.sweep import sweep
+    from lrc.commands.sweep import sweep
 
     sweep(file, accelerate_config=accelerate_config, trials=trials)
 
@@ -164,11 +164,11 @@ def sweep(file: Path, accelerate_config: str | None, trials: int | None) -> None
 @force
 def merge(**options: Any) -> None:
     """Merge an adapter into its unquantised base: an ordinary model folder, verified."""
-    from lrc.finished import refuse_strange
+    from lrc.runtime.finished_outputs import refuse_strange
 
     asked = {name: options[name] for name in ("adapter", "base_model", "dtype", "verify")}
     refuse_strange(options["output_dir"], asked, force=options["force"])
-    from lrc.merge import merge
+    from lrc.commands.merge import merge
 
     merge(**options)
 
@@ -192,8 +192,8 @@ def generate(
     **asked: Any,
 ) -> None:
     """Answer every question of a file: a CSV with the header ID,Answer."""
-    from lrc.asking import Asking, check_asked
-    from lrc.finished import refuse_strange
+    from lrc.answering.options import Asking, check_asked
+    from lrc.runtime.finished_outputs import refuse_strange
 
     words = {"model": model, "data": data, "scores": scores, "sheet": sheet, "columns": columns, **asked}
     refuse_strange(output, words, force=force)
@@ -238,8 +238,8 @@ def evaluate(
     asking = given(ctx, besides=("model", "predictions", "data", "output", "sheet", "columns", "as_json", "force"))
     if predictions and asking:
         raise click.UsageError(f"--predictions asks no model; give --model, or leave out {', '.join(asking)}")
-    from lrc.asking import Asking, check_asked
-    from lrc.output import refuse_existing
+    from lrc.answering.options import Asking, check_asked
+    from lrc.runtime.outputs import refuse_existing
 
     for path in filter(None, (output, scores)):
         refuse_existing(path, force=force)  # before the seconds in which torch is imported
@@ -286,7 +286,7 @@ def vote(files: tuple[Path, ...], data: Path, **options: Any) -> None:
     SCORES are files of `lrc generate --scores` or `lrc evaluate --scores`, or samples of lm-evaluation-harness, one for
     each model. Without --test-scores, the labelled questions are answered, each by weights fitted on other passages.
     """
-    from lrc.vote import vote
+    from lrc.commands.vote import vote
 
     vote(files, data, **options)
 
@@ -301,7 +301,7 @@ def publish(adapter: Path | None, merged: Path | None, **options: Any) -> None:
     """Publish an adapter, with its model card, on the Hub."""
     if (adapter is None) == (merged is None):
         raise click.UsageError("give either --adapter or --merged")
-    from lrc.publish import publish
+    from lrc.commands.publish import publish
 
     publish(adapter or merged or Path(), **options)
 
@@ -312,7 +312,7 @@ def publish(adapter: Path | None, merged: Path | None, **options: Any) -> None:
 @force
 def report(run_dir: Path, output: Path | None, force: bool) -> None:
     """Show a run as one HTML page that works offline: curves, answers, mistakes, recipe and data."""
-    from lrc.report import report
+    from lrc.reporting.page import report
 
     report(run_dir, output=output, force=force)
 
@@ -324,8 +324,8 @@ def report(run_dir: Path, output: Path | None, force: bool) -> None:
 @answering
 def app(model: str, host: str, port: int, **asked: Any) -> None:
     """Try a model in the browser: a question, its options' probabilities, a workbook."""
-    from lrc.app import app
-    from lrc.asking import Asking
+    from lrc.answering.options import Asking
+    from lrc.commands.app import app
 
     app(model, asking=Asking(**asked), host=host, port=port)
 
@@ -335,7 +335,7 @@ def app(model: str, host: str, port: int, **asked: Any) -> None:
 @force
 def init(folder: Path, force: bool) -> None:
     """Write editable copies of the shipped recipes and accelerate configs into FOLDER, by default here."""
-    from lrc.init import init
+    from lrc.commands.init import init
 
     init(folder, force=force)
 
@@ -361,7 +361,7 @@ def completion(shell: str) -> None:
 @force
 def demo(output_dir: Path, force: bool) -> None:
     """Run the whole way on the sample workbook and a tiny model made on the spot."""
-    from lrc.demo import demo
+    from lrc.commands.demo import demo
 
     demo(output_dir, force=force)
 

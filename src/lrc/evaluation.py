@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lrc.installed import check_installed_or_exit
+from lrc.runtime.packages import check_installed_or_exit
 
 if __name__ == "__main__":
     check_installed_or_exit()  # before the imports, which an old package would end in a traceback
@@ -13,17 +13,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lrc import submission
-from lrc.alpaca import Record, with_question
-from lrc.answering import answer, load_scorer, read_askable, write_scores
-from lrc.asking import Asking
-from lrc.calibration import at_bound, calibration
-from lrc.errors import DataError
-from lrc.metrics import Figures, accuracy, accuracy_by, confusion, mcnemar, paired, passages_of
-from lrc.output import new_file, refuse_file
-from lrc.prompt import question_of
-from lrc.together import processes
-from lrc.verdict import judge, size
+from lrc.answering.answer import answer, load_scorer, read_askable, submission, write_scores
+from lrc.answering.options import Asking
+from lrc.data.alpaca import Record, with_question
+from lrc.metrics.accuracy import Figures, accuracy, accuracy_by, confusion, mcnemar, paired, passages_of
+from lrc.metrics.calibration import at_bound, calibration
+from lrc.metrics.verdict import judge, size
+from lrc.runtime.errors import DataError
+from lrc.runtime.outputs import new_file, refuse_file
+from lrc.runtime.processes import processes
+from lrc.tokenization.prompt import question_of
 
 LENGTHS = (150, 300, 450)  # characters of a passage, where one length group ends and the next begins
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lrc.installed import check_installed_or_exit
+from lrc.runtime.packages import check_installed_or_exit
 
 if __name__ == "__main__":
     check_installed_or_exit()  # before the imports, which an old package would end in a traceback
@@ -13,15 +13,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lrc.alpaca import Record
-from lrc.answering import answer, facts, load_scorer, read_askable, write_scores
-from lrc.asking import Asking
-from lrc.finished import DONE, is_finished, refuse_strange, remember
-from lrc.output import refuse_existing, refuse_file
-from lrc.progress import say
-from lrc.sidefile import SideFile, remove_beside
-from lrc.submission import submission, write_submission
-from lrc.together import claimed_together, processes
+from lrc.answering.answer import answer, facts, load_scorer, read_askable, write_scores
+from lrc.answering.options import Asking
+from lrc.answering.partial_scores import SideFile, remove_beside
+from lrc.answering.submission import submission, write_submission
+from lrc.data.alpaca import Record
+from lrc.runtime.finished_outputs import DONE, is_finished, refuse_strange, remember
+from lrc.runtime.outputs import refuse_existing, refuse_file
+from lrc.runtime.processes import claimed_together, processes
+from lrc.runtime.progress import say
 
 
 def generate(

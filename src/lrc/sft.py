@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from lrc.installed import check_installed_or_exit
-from lrc.signals import deferred, end_at_once, ending_with
+from lrc.runtime.packages import check_installed_or_exit
+from lrc.runtime.signals import deferred, end_at_once, ending_with
 
 if __name__ == "__main__":
     # First of all: the imports take seconds, a signal would end them in a traceback, and so would an old package.
     end_at_once()
     check_installed_or_exit()
-    from lrc.preflight import preflight_or_exit
+    from lrc.training.preflight import preflight_or_exit
 
     preflight_or_exit(sys.argv[1:])
 
@@ -26,38 +26,38 @@ from typing import Any
 from accelerate.utils import broadcast_object_list
 from transformers import set_seed
 
-from lrc.batches import Portion
-from lrc.card import write_card
-from lrc.checkpoint import fault
-from lrc.corpus import Corpus, Drawing, join, read_corpus
-from lrc.errors import MachineError, RecipeError
-from lrc.fingerprint import fingerprint_base
-from lrc.history import History, epoch_at, keep_training
-from lrc.hub import publish_folder
-from lrc.ingredients import adapter_of, base_of, check_modules, settle_length
-from lrc.manifest import checksum
-from lrc.models import check_size, check_vocabulary, load_config, load_tokenizer
-from lrc.outcomes import OUTCOMES_FILE, Outcome, write_outcomes
-from lrc.preflight import split
-from lrc.progress import escape_what_is_not_encodable, say, silence
-from lrc.prompt import Prompt
-from lrc.recipe import Recipe, load_recipe
-from lrc.refusal import errors_told
-from lrc.rendezvous import rendezvous
-from lrc.resume import changed_versions, run_of
-from lrc.run import FILES, NORMALISATIONS, NOT_RECORDED, RUN_FILE, Run, train_roles
-from lrc.rundir import RunFolder, refuse_sources_in, refuse_taken
-from lrc.scorefile import read_scores
-from lrc.softlabels import SoftLabels
-from lrc.space import Space
-from lrc.stopping import Patience, Stopping, ended_at
-from lrc.summary import show, validation_figures
-from lrc.together import claimed_together
-from lrc.tokencache import tokenizer_digest
-from lrc.tracking import close_trackers
-from lrc.trainer import TreeTrainer
-from lrc.validation import AUTO, Conclusion, Validation
-from lrc.versions import versions
+from lrc.config.recipe import Recipe, load_recipe
+from lrc.config.run_record import FILES, NORMALISATIONS, NOT_RECORDED, RUN_FILE, Run, train_roles
+from lrc.config.trackers import close_trackers
+from lrc.data.manifest import checksum
+from lrc.data.score_files import read_scores
+from lrc.data.soft_labels import SoftLabels
+from lrc.metrics.predictions import OUTCOMES_FILE, Outcome, write_outcomes
+from lrc.models.fingerprint import fingerprint_base
+from lrc.models.from_recipe import adapter_of, base_of, check_modules, settle_length
+from lrc.models.loading import check_size, check_vocabulary, load_config, load_tokenizer
+from lrc.reporting.hub import publish_folder
+from lrc.reporting.model_card import write_card
+from lrc.reporting.summary import show, validation_figures
+from lrc.runtime.disk import Space
+from lrc.runtime.errors import MachineError, RecipeError
+from lrc.runtime.exit_status import errors_told
+from lrc.runtime.processes import claimed_together
+from lrc.runtime.progress import escape_what_is_not_encodable, say, silence
+from lrc.runtime.rendezvous import rendezvous
+from lrc.runtime.versions import versions
+from lrc.tokenization.prompt import Prompt
+from lrc.tokenization.token_cache import tokenizer_digest
+from lrc.tokenization.token_dataset import Corpus, Drawing, join, read_corpus
+from lrc.training.callbacks import History, epoch_at, keep_training
+from lrc.training.checkpoint import fault
+from lrc.training.dataloader import Portion
+from lrc.training.output_dir import RunFolder, refuse_sources_in, refuse_taken
+from lrc.training.preflight import split
+from lrc.training.resume import changed_versions, run_of
+from lrc.training.stopping import Patience, Stopping, ended_at
+from lrc.training.trainer import TreeTrainer
+from lrc.training.validation import AUTO, Conclusion, Validation
 
 
 def train(recipe: Recipe) -> None:

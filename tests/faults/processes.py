@@ -14,10 +14,11 @@ from typing import Any
 
 import torch
 
-from lrc import cli, signals
+from lrc import cli
+from lrc.runtime import signals
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["lrc.sft", "lrc.cli", "lrc.convert", "lrc.merge", "lrc.generate"])
+CONTEXT.set_forkserver_preload(["lrc.sft", "lrc.cli", "lrc.commands.convert", "lrc.commands.merge", "lrc.generate"])
 PATIENCE = 120.0  # seconds; nothing here takes a tenth of it on an idle machine
 
 

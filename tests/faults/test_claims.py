@@ -12,9 +12,9 @@ import pytest
 from processes import Command
 from test_training_survives import assert_as_undisturbed, finish, pair, start
 
-from lrc.claim import claimed, left_behind
-from lrc.output import new_file, new_folder
-from lrc.run import RUN_FILE
+from lrc.config.run_record import RUN_FILE
+from lrc.runtime.locks import claimed, left_behind
+from lrc.runtime.outputs import new_file, new_folder
 
 SAMPLE = Path(__file__).parents[2] / "examples" / "sample.xlsx"
 VERBS = ["convert", "merge", "generate"]
@@ -140,7 +140,7 @@ def test_the_folder_may_be_locked_by_whoever_started_it(verb: str, inputs: Path,
 
 
 def test_a_file_in_a_folder_of_its_own_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lrc.claim.time.sleep", lambda seconds: pytest.fail("waits for itself"))
+    monkeypatch.setattr("lrc.runtime.locks.time.sleep", lambda seconds: pytest.fail("waits for itself"))
     with new_folder(tmp_path / "a") as folder, new_file(folder / "b") as file:
         file.write_text("c")
     assert (tmp_path / "a" / "b").read_text() == "c"

@@ -12,9 +12,9 @@ import pytest
 from processes import Command
 from strikes import LONG, times
 
-from lrc.alpaca import dump_records, to_record
-from lrc.questions import Question
-from lrc.submission import read_submission
+from lrc.answering.submission import read_submission
+from lrc.data.alpaca import dump_records, to_record
+from lrc.data.questions import Question
 
 QUESTIONS = 900  # seven chunks of the scorer and a bit
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from processes import Command
 
-from lrc.card import model_card
+from lrc.reporting.model_card import model_card
 
 CODE = """
 from transformers import LlamaConfig, LlamaForCausalLM

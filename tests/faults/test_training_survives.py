@@ -17,7 +17,7 @@ import pytest
 from processes import Command, after
 from strikes import LONG, STEPS, times
 
-from lrc.checkpoint import STAGE, checkpoints, fault
+from lrc.training.checkpoint import STAGE, checkpoints, fault
 
 WEIGHTS = "adapter_model.safetensors"
 

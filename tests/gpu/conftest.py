@@ -35,14 +35,14 @@ def device() -> torch.device:
 @pytest.fixture(autouse=True)
 def _every_form_everywhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Forms of attention whatever auto would choose; on a CPU FlexAttention uncompiled, with its backward."""
-    monkeypatch.setattr("lrc.tree.MIN_SPARED", 1)
-    monkeypatch.setattr("lrc.attention.MIN_SPARED_GPU", 1)
-    monkeypatch.setattr("lrc.head.PIECE_BYTES", 4 * 96 * 3)  # the output layer three positions at a time
+    monkeypatch.setattr("lrc.packing.tree.MIN_SPARED", 1)
+    monkeypatch.setattr("lrc.packing.attention.MIN_SPARED_GPU", 1)
+    monkeypatch.setattr("lrc.packing.lm_head.PIECE_BYTES", 4 * 96 * 3)  # the output layer three positions at a time
     if NAME == "cuda":
         torch._dynamo.config.recompile_limit = 100
         yield
         return
-    monkeypatch.setattr("lrc.attention.why_no_flex", lambda model, device: None)
+    monkeypatch.setattr("lrc.packing.attention.why_no_flex", lambda model, device: None)
     monkeypatch.setattr("torch.nn.attention.flex_attention._validate_device", lambda *states: None)
     with torch.compiler.set_stance("force_eager"):
         yield

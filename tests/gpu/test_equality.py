@@ -14,11 +14,11 @@ from small_models import adapted, make_model
 from token_trees import VOCABULARY, sequence
 from transformers import BitsAndBytesConfig
 
-from lrc.attention import settle_attention
-from lrc.lastlayer import prune_last_layer
-from lrc.likelihood import sequence_scores, target_log_probs
-from lrc.models import load_base
-from lrc.tree import TokenSequence, pack
+from lrc.models.loading import load_base
+from lrc.packing.attention import settle_attention
+from lrc.packing.last_layer import prune_last_layer
+from lrc.packing.log_probs import sequence_scores, target_log_probs
+from lrc.packing.tree import TokenSequence, pack
 
 SIZES = {"hidden_size": 128, "intermediate_size": 256, "num_attention_heads": 4, "head_dim": 64}
 SIZES |= {"max_position_embeddings": 2048, "initializer_range": 0.08}

@@ -1,0 +1,218 @@
+"""The Gradio page of `lrc app`: its parts, and what happens when they are used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.resources import as_file
+from importlib.resources import files as packaged
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import gradio as gr
+from fastapi import FastAPI
+
+from lrc.answering.app.fragments import findings, fragment
+from lrc.answering.app.session import Trial, make_question
+from lrc.answering.app.translations import PREFIX, Language, preferred, translations
+from lrc.data.questions import MAX_OPTIONS, Question, option_orders
+from lrc.data.tables.workbook import SUFFIXES, read_workbook
+from lrc.metrics.calibration import is_guess
+from lrc.runtime.errors import LrcError
+
+OPTIONS_SHOWN = 4  # at first; as many as the reference's workbooks have
+EXAMPLES = 5
+MAX_UPLOAD = "100mb"
+MAX_WAITING = 64  # requests
+# Fonts of the reader's own machine: the page loads nothing from elsewhere.
+FONTS = ["system-ui", "Noto Sans TC", "PingFang TC", "Microsoft JhengHei", "sans-serif"]
+# One model serves all readers, one question at a time.
+ONE_AT_A_TIME: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "model", "api_visibility": "private"}
+# On a phone the answer stands below all boxes.
+SHOW_ANSWER = "() => document.getElementById('answer').scrollIntoView({block: 'nearest'})"
+
+_words = gr.I18n(**translations())
+
+
+def make_site(trial: Trial, names: list[str], folder: Path) -> FastAPI:
+    """The page as a web application.
+
+    Args:
+        names: of the model and its adapters, as shown.
+        folder: where answers to uploaded files go.
+    """
+    page = _page(trial, names, folder)
+    page.queue(max_size=MAX_WAITING)
+    theme = gr.themes.Default(primary_hue="blue", neutral_hue="slate", font=FONTS, font_mono=["ui-monospace"])
+    # Gradio's own shade under white text has a contrast below 4.5.
+    theme.set(button_primary_background_fill="*primary_600", button_primary_background_fill_hover="*primary_700")
+    with as_file(packaged(__package__) / "app.css") as css:
+        return gr.mount_gradio_app(
+            FastAPI(openapi_url=None),
+            page,
+            path="/",
+            theme=theme,
+            css_paths=[css],
+            i18n=_words,
+            footer_links=[],
+            run_history=False,
+            ssr_mode=False,
+            pwa=False,
+            show_error=False,
+            max_file_size=MAX_UPLOAD,
+            app_kwargs={"openapi_url": None},
+        )
+
+
+def _page(trial: Trial, names: list[str], folder: Path) -> gr.Blocks:
+    prompt = trial.scorer.prompt
+    asked = f"{prompt.template}, {prompt.answer_style}, votes {trial.scorer.votes}"
+    with gr.Blocks(title=f"{names[0]} – lrc", analytics_enabled=False, fill_width=False) as page:
+        header = gr.HTML(padding=False)
+        with gr.Tab(label("one")):
+            waiting = _one_question(trial)
+        with gr.Tab(label("many")):
+            _many_questions(trial, folder)
+
+        def greet(request: gr.Request) -> tuple[str, str]:
+            language = _language(request)
+            return fragment("header", language, names=names, asked=asked), fragment("waiting", language)
+
+        page.load(greet, None, [header, waiting], api_visibility="private", show_progress="hidden")
+    return page
+
+
+def label(key: str) -> Any:
+    """A label that the browser puts into its reader's language."""
+    return _words(f"{PREFIX}{key}")
+
+
+def _one_question(trial: Trial) -> gr.HTML:
+    """The tab for one question; returns the place of its answer."""
+    passage, question, *options = boxes = _boxes()
+    _examples(boxes)
+    with gr.Row():
+        with gr.Column(min_width=320):
+            for box in boxes:
+                box.render()
+            with gr.Row():
+                more = gr.Button(label("add"), elem_id="more")
+                button = gr.Button(label("ask"), variant="primary", elem_id="ask")
+        with gr.Column(min_width=320):
+            answer = gr.HTML(elem_id="answer", padding=False)
+    shown = gr.State(OPTIONS_SHOWN)
+    more.click(_one_more, shown, [shown, more, *options], api_visibility="private", show_progress="hidden")
+    asking = [button.click, passage.submit, question.submit, *(option.submit for option in options)]
+    gr.on(asking, _asker(trial), boxes, answer, **ONE_AT_A_TIME).then(None, js=SHOW_ANSWER)
+    return answer
+
+
+def _boxes() -> list[gr.Textbox]:
+    """The boxes for passage, question and options, which are put on the page below the examples that fill them."""
+    passage = gr.Textbox(label=label("passage"), lines=7, max_lines=14, elem_id="passage", render=False)
+    question = gr.Textbox(label=label("question"), max_lines=4, elem_id="question", render=False)
+    options = [
+        gr.Textbox(
+            label=label(f"option{number}"),
+            max_lines=3,
+            elem_id=f"option{number}",
+            visible=number <= OPTIONS_SHOWN,
+            render=False,
+        )
+        for number in range(1, MAX_OPTIONS + 1)
+    ]
+    return [passage, question, *options]
+
+
+def _many_questions(trial: Trial, folder: Path) -> None:
+    file = gr.File(label=label("file"), file_types=[*SUFFIXES, ".json"], elem_id="file", height=160)
+    button = gr.Button(label("ask_all"), variant="primary", elem_id="ask-all")
+    told = gr.HTML(elem_id="told", padding=False)
+    download = gr.DownloadButton(str(label("download")), visible=False, elem_id="download")
+    button.click(_file_asker(trial, folder), file, [told, download], **ONE_AT_A_TIME)
+    file.change(lambda: ("", gr.DownloadButton(visible=False)), None, [told, download], api_visibility="private")
+
+
+def _examples(inputs: list[gr.Textbox]) -> None:
+    questions = _sample_questions()
+    gr.Examples(
+        [[one.passage, one.question, *one.options, *[""] * (MAX_OPTIONS - len(one.options))] for one in questions],
+        inputs,
+        example_labels=[one.question for one in questions],
+        label=label("examples"),
+        elem_id="examples",
+        cache_examples=False,
+        api_visibility="private",
+    )
+
+
+def _sample_questions() -> list[Question]:
+    """The first question about each passage of the shipped test workbook."""
+    with as_file(packaged("lrc.examples") / "sample_test.xlsx") as path:
+        by_passage = {one.passage: one for one in reversed(read_workbook(path).questions)}
+    return list(by_passage.values())[::-1][:EXAMPLES]
+
+
+def _one_more(shown: int) -> list[Any]:
+    shown = min(shown + 1, MAX_OPTIONS)
+    boxes = [gr.Textbox(visible=number <= shown) for number in range(1, MAX_OPTIONS + 1)]
+    return [shown, gr.Button(visible=shown < MAX_OPTIONS), *boxes]
+
+
+def _asker(trial: Trial) -> Callable[..., str]:
+    def ask(request: gr.Request, passage: str, question: str, *options: str) -> str:
+        language = _language(request)
+        try:
+            asked = make_question(passage, question, options)
+            scores, orders = trial.ask(asked)
+        except (LrcError, OSError, RuntimeError, MemoryError) as error:
+            return findings(language, _lines(error))
+        listed = trial.scorer.prompt.list_options
+        return fragment(
+            "answer",
+            language,
+            question=asked,
+            scores=scores,
+            votes=len(option_orders(asked, trial.scorer.votes)),
+            orders=orders,
+            fixed=listed,
+            guess=is_guess(scores.probabilities, len(asked.choosable)),
+        )
+
+    return ask
+
+
+def _file_asker(trial: Trial, folder: Path) -> Callable[..., tuple[str, gr.DownloadButton]]:
+    def ask(file: str | None, request: gr.Request, progress: gr.Progress = _PROGRESS) -> tuple[str, gr.DownloadButton]:
+        language, count = _language(request), 0
+
+        def advance(done: int = 1) -> None:
+            nonlocal count
+            count += done
+            progress((count, None))
+
+        nothing = gr.DownloadButton(visible=False)
+        if file is None:
+            return findings(language, ["file: none was given; choose a workbook first"]), nothing
+        output = Path(mkdtemp(dir=folder)) / "answer.csv"
+        try:
+            answered = trial.answer_file(Path(file), output, advance)
+        except (LrcError, OSError, RuntimeError, MemoryError) as error:
+            return findings(language, _lines(error)), nothing
+        return fragment("summary", language, answered=answered), gr.DownloadButton(value=str(output), visible=True)
+
+    return ask
+
+
+_PROGRESS = gr.Progress()
+
+
+def _language(request: gr.Request) -> Language:
+    return preferred(request.headers.get("accept-language"))
+
+
+def _lines(error: Exception) -> tuple[str, ...]:
+    """An error as findings; what lrc does not foresee is told by its first line."""
+    if isinstance(error, LrcError):
+        return error.findings
+    return (f"model: {str(error).partition(chr(10))[0] or type(error).__name__}; see where lrc app was started",)

@@ -1,0 +1,144 @@
+"""How a model is asked, and what of that can be refused before anything of a model is loaded."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+from lrc.config.run_record import Run, lists_options, read_run
+from lrc.runtime.errors import ModelError
+
+CONFIG, ADAPTER = "config.json", "adapter_config.json"
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How a model is asked; None leaves it to what its folder knows.
+
+    Args:
+        adapters: adapters on top of the model, to be averaged over.
+        votes: over how many option orders the scores are averaged.
+        score_normalisation: see `Scorer`.
+        load_in_4bit: quantize the model to 4 bits; see `quantization.as_trained`.
+        dtype: in which format it computes; see `dtypes.answering_dtype`.
+    """
+
+    adapters: tuple[Path, ...] = ()
+    votes: int = 1
+    template: str | None = None
+    answer_style: str | None = None
+    list_options: bool | None = None
+    row_tokens: int | None = None
+    score_normalisation: str | None = None
+    load_in_4bit: bool | None = None
+    dtype: str | None = None
+
+
+def check_asked(model: str, asking: Asking) -> None:
+    """Refuse folders that are not there or hold something else, and a model of which nothing says how to ask it.
+
+    Raises:
+        ModelError: a finding for each.
+    """
+    findings = [
+        *_faults_of_model(model),
+        *(line for adapter in asking.adapters for line in _faults_of_adapter(adapter)),
+    ]
+    if findings:
+        raise ModelError(*findings)
+    runs_of(model, asking)
+
+
+def runs_of(model: str, asking: Asking) -> list[Run]:
+    """How the model was trained: what its adapters say, else the merged model, else the flags alone.
+
+    The first of several adapters says how all are asked.
+
+    Raises:
+        ModelError: nothing says it.
+    """
+    folders = [*asking.adapters, Path(model)]
+    found = [run for run in map(read_run, asking.adapters) if run]
+    if runs := found or [run for run in (read_run(Path(model)),) if run]:
+        return runs
+    if asking.template is None or asking.answer_style is None:
+        raise ModelError(
+            f"{folders[0]}: has no lrc_run.json that says how it was trained; give --template and --answer-style"
+        )
+    return [Run(asking.template, asking.answer_style, lists_options(asking.answer_style, asking.template))]
+
+
+def _faults_of_model(model: str) -> list[str]:
+    folder = Path(model).expanduser()
+    if not folder.is_dir():
+        return _missing(model, folder, CONFIG)
+    if (folder / CONFIG).is_file():
+        return []
+    if (folder / ADAPTER).is_file():
+        return [f"{model}: is an adapter, no model; write --model {_base_of(folder)} --adapter {model}"]
+    inside = sorted(part.parent.name for part in folder.glob(f"*/{CONFIG}"))
+    cure = f"did you mean {folder / inside[0]}?" if inside else "name a folder that holds a model"
+    return [f"{model}: no {CONFIG}; {cure}"]
+
+
+def _faults_of_adapter(adapter: Path) -> list[str]:
+    if not adapter.is_dir():
+        return [f"{adapter}: no such folder; {_nearest(adapter, ADAPTER) or 'name the folder of a trained adapter'}"]
+    if (adapter / ADAPTER).is_file():
+        return []
+    if (adapter / CONFIG).is_file():
+        return [f"{adapter}: is a model, no adapter; write --model {adapter} without --adapter"]
+    return [f"{adapter}: no {ADAPTER}; name the folder of a trained adapter"]
+
+
+def _missing(name: str, folder: Path, holds: str) -> list[str]:
+    """What to say of a model that is no folder; nothing where it may be one on the Hub."""
+    if folder.exists():
+        return [f"{name}: is a file; name the folder that it is in, {folder.parent}"]
+    near = _nearest(folder, holds)
+    if name.count("/") == 1 and not name.startswith((".", "~", "/")) and "\\" not in name:
+        if _is_fetched(name) or not (near or folder.parent.is_dir()) and not _offline():
+            return []
+    elif "/" not in name and _is_fetched(name):  # one of the Hub's oldest, which have no owner
+        return []
+    cure = near or "give a folder that holds a model, or OWNER/NAME for one on the Hub"
+    return [f"{name}: no such folder{' and none that was fetched before' if _offline() else ''}; {cure}"]
+
+
+def _nearest(folder: Path, holds: str) -> str | None:
+    """The folder with the most similar name that holds such a file, as a question."""
+    try:
+        names = [place.name for place in folder.parent.iterdir() if (place / holds).is_file()]
+    except OSError:
+        return None
+    near = get_close_matches(folder.name, names, n=1) or [
+        name for name in names if name.lower().startswith(folder.name.lower())
+    ]
+    return f"did you mean {folder.parent / near[0]}?" if near else None
+
+
+def _is_fetched(name: str) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return isinstance(try_to_load_from_cache(name, CONFIG), str)
+    except HFValidationError:
+        return False
+
+
+def _offline() -> bool:
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_OFFLINE)
+
+
+def _base_of(adapter: Path) -> str:
+    """The base that an adapter's configuration names, where it is there to be named."""
+    try:
+        name = json.loads((adapter / ADAPTER).read_text(encoding="utf-8")).get("base_model_name_or_path")
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return "BASE"
+    return name if isinstance(name, str) and (Path(name).is_dir() or not _missing(name, Path(name), CONFIG)) else "BASE"

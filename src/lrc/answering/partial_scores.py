@@ -1,0 +1,104 @@
+"""Scores on the disk while answering goes on, so that a kill costs one chunk of questions and not the run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lrc.answering.scoring import OptionScores
+from lrc.runtime.errors import OutputError
+from lrc.runtime.outputs import new_file
+
+
+@dataclass(frozen=True)
+class SideFile:
+    """The scores of an answering run that is not done: a line with its key, then a JSON line a question.
+
+    Args:
+        path: beside the output.
+        key: what the scores depend on; the scores of a file with another key are not used.
+    """
+
+    path: Path
+    key: str
+
+    @classmethod
+    def beside(cls, output: Path, facts: Iterable[Any], process: int = 0) -> SideFile:
+        """The side file of an output.
+
+        Args:
+            facts: everything that the scores depend on, as JSON has it.
+            process: each process of a launch has a file of its own.
+        """
+        key = hashlib.sha256(json.dumps(list(facts), sort_keys=True, default=str).encode()).hexdigest()
+        suffix = f".{process}" if process else ""
+        return cls(output.with_name(f".{output.name}.partial{suffix}.jsonl"), key)
+
+    @property
+    def exists(self) -> bool:
+        """Whether this very run was begun before."""
+        return self._lines()[:1] == [self._head]
+
+    def start(self) -> dict[int, OptionScores]:
+        """Take what an earlier start of this run knows, and make the file ready for more.
+
+        Returns:
+            The scores by place in this process's questions; a line that was cut short is left out.
+
+        Raises:
+            OutputError: the file system refuses.
+        """
+        known: dict[int, OptionScores] = {}
+        for line in self._lines()[1:] if self.exists else []:
+            try:
+                place, fields = json.loads(line)
+                known[place] = _scores(fields)
+            except (ValueError, TypeError, KeyError):
+                break
+        with new_file(self.path, force=True) as temporary:
+            temporary.write_text(f"{self._head}\n{_written(known)}", encoding="utf-8")
+        return known
+
+    def append(self, scores: Mapping[int, OptionScores]) -> None:
+        """Add a chunk, so that it is there after a kill.
+
+        Raises:
+            OutputError: the file system refuses; the lines before stay.
+        """
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(_written(scores))
+        except OSError as error:
+            raise OutputError(f"{self.path}: {error.strerror}; free some space and run again to go on") from error
+
+    @property
+    def _head(self) -> str:
+        return json.dumps({"key": self.key})
+
+    def _lines(self) -> list[str]:
+        try:
+            return self.path.read_text(encoding="utf-8").splitlines()
+        except (OSError, ValueError):
+            return []
+
+
+def remove_beside(output: Path) -> None:
+    """Remove the side files of all processes, this launch's and earlier ones', once the output is there."""
+    name = re.compile(rf"\.{re.escape(output.name)}\.partial(\.\d+)?\.jsonl")
+    for path in output.parent.iterdir():
+        if name.fullmatch(path.name):
+            path.unlink(missing_ok=True)
+
+
+def _written(scores: Mapping[int, OptionScores]) -> str:
+    return "".join(f"{json.dumps([place, asdict(score)])}\n" for place, score in scores.items())
+
+
+def _scores(fields: dict[str, Any]) -> OptionScores:
+    read: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in fields.items()}
+    return OptionScores(**read)

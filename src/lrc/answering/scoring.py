@@ -1,0 +1,284 @@
+"""Records → scores of their options, many questions at a time in packed trees.
+
+The branches of a tree are the options of a question, the questions of a passage and, with votes, the orders of the
+options; a question's scores do not depend on what is packed beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lrc.data.alpaca import Record, with_question
+from lrc.data.questions import Question, option_orders
+from lrc.models.loading import positions
+from lrc.packing.log_probs import row_budget, sequence_scores
+from lrc.packing.tree import TokenSequence
+from lrc.runtime.errors import DataError, RecipeError
+from lrc.runtime.progress import Advance
+from lrc.tokenization.prompt import Prompt, question_of, reordered
+from lrc.tokenization.shorten import shorten
+
+RECORDS_AT_A_TIME = 128
+TEMPLATE_TOKENS = 512  # more than any template, its instruction and the numbers of the options have
+
+
+def _silent(done: int = 1) -> None:
+    """Show no progress."""
+
+
+@dataclass(frozen=True)
+class OptionScores:
+    """What a model makes of one question."""
+
+    log_probs: tuple[float, ...]  # of each option, in the question's own order; -inf where it cannot be chosen
+    probabilities: tuple[float, ...]
+    prediction: int  # 1 to the number of options
+    consistent: bool  # whether every order of the options gave the same answer, of all adapters together
+    answer_log_prob: float | None = None  # of the right completion and its end, where it was asked for
+    # Log-likelihood of each option's tokens, or log-odds of its being right, the mean of all votes; -inf as above.
+    likelihoods: tuple[float, ...] = ()
+    tokens: tuple[int, ...] = ()  # how many each option's completion has
+    characters: tuple[int, ...] = ()  # likewise
+
+    def normalised(self, normalisation: str) -> OptionScores:
+        """The same of one order of the options, had its scores been divided otherwise; see `Scorer`."""
+        scores = np.array(self.likelihoods) / lengths(normalisation, self.tokens, self.characters)
+        return _average(scores[None, None] - np.logaddexp.reduce(scores), 1.0, self)
+
+    def calibrated(self, temperature: float) -> OptionScores:
+        """The same with the probabilities of a temperature; see `Scorer`."""
+        return replace(self, probabilities=_probabilities(np.array(self.log_probs), temperature))
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Scores the options of questions with one model; call it with records.
+
+    Args:
+        model: in evaluation mode.
+        prompt: how the model was trained to be asked.
+        row_tokens: the token budget of a packed row; None takes what suits the device.
+        votes: over how many option orders the scores are averaged.
+        adapters: names of adapters to average over; none leaves the model as it is.
+        normalisation: what an option's log-likelihood is divided by, in text style: its `character`s or its `token`s;
+            `sum` divides by nothing.
+        temperature: what log-probabilities are divided by before they become probabilities; it changes no prediction.
+        with_answers: also score what each record teaches to write, in the same trees; see `Prompt.imitated`.
+
+    Raises:
+        RecipeError: several votes where the prompt does not list the options.
+    """
+
+    model: Any
+    prompt: Prompt
+    device: torch.device
+    row_tokens: int | None = None
+    votes: int = 1
+    adapters: tuple[str, ...] = ()
+    normalisation: str = "character"
+    temperature: float = 1.0
+    with_answers: bool = False
+
+    def __post_init__(self) -> None:
+        if self.votes > 1 and not self.prompt.list_options:
+            raise RecipeError(
+                f"--votes is {self.votes}, but this model's prompt lists no options, so their order is nothing to it"
+            )
+
+    def __call__(self, records: Sequence[Record], advance: Advance = _silent) -> list[OptionScores]:
+        """The scores of each record's options, in the order of `records`."""
+        scores: dict[int, OptionScores] = {}
+        for chunk in chunks(records):
+            found = self._chunk([records[i] for i in chunk], advance)
+            scores.update(zip(chunk, found, strict=True))
+        return [scores[i] for i in range(len(records))]
+
+    def fitted(self, records: Sequence[Record]) -> tuple[list[Record], list[str]]:
+        """The records as the model can take them, and the ids of those whose passages were shortened for it.
+
+        Raises:
+            DataError: a question and its options alone have more tokens than the model has positions.
+        """
+        limit = positions(self.model.config)
+        fitted = [record if limit is None else self._fitted(record, limit) for record in records]
+        return fitted, [now.id for now, before in zip(fitted, records, strict=True) if now is not before]
+
+    def _fitted(self, record: Record, limit: int) -> Record:
+        def fits(question: Question) -> bool:
+            asked = self.prompt.candidates(with_question(record, question))
+            return max(len(sequence.tokens) for sequence in asked) <= limit
+
+        question = question_of(record)
+        # A token stands for a byte at the least: what surely fits is not tokenized twice.
+        surely = sum(len(text.encode()) for text in (question.passage, question.question, *question.options))
+        if surely + TEMPLATE_TOKENS <= limit or fits(question):
+            return record
+        shorter = shorten(question, fits)
+        if shorter is None:
+            raise DataError(
+                f"question {record.id}: without its passage it still has more tokens than the model has positions, "
+                f"{limit}; shorten it, or use another base"
+            )
+        return with_question(record, shorter)
+
+    def parts(
+        self, records: Sequence[Record], known: Container[int] = (), share: tuple[int, int] = (0, 1)
+    ) -> Iterator[dict[int, OptionScores]]:
+        """Score chunk by chunk; the chunks are the same whatever is known already, and for any number of processes.
+
+        Args:
+            known: places in `records`; a chunk is passed over where it has no other.
+            share: the number of this process and how many there are; each takes every so many-th chunk.
+
+        Returns:
+            The scores of each chunk by place in `records`.
+        """
+        for chunk in chunks(records)[share[0] :: share[1]]:
+            if not all(i in known for i in chunk):
+                yield dict(zip(chunk, self._chunk([records[i] for i in chunk]), strict=True))
+
+    def _chunk(self, records: Sequence[Record], advance: Advance = _silent) -> list[OptionScores]:
+        ballots = [[Ballot.of(r, order, self.prompt) for order in self._orders(r)] for r in records]
+        answers = [self.prompt.imitated(r) for r in records] if self.with_answers else []
+        right = [sequence for some in answers for sequence in some]
+        options = [sequence for papers in ballots for ballot in papers for sequence in ballot.sequences]
+        heard: list[list[NDArray[np.float64]]] = [[] for _ in records]
+        see = _counted_in(len(records), len(right + options) * max(len(self.adapters), 1), advance)
+        for adapter in self.adapters or (None,):
+            if adapter is not None:
+                self.model.set_adapter(adapter)
+            budget = row_budget(self.device, self.row_tokens)
+            scores = sequence_scores(self.model, right + options, self.device, budget, see)
+            written, scores = np.split(scores, [len(right)])
+            for papers, votes in zip(ballots, heard, strict=True):
+                for ballot in papers:
+                    mine, scores = np.split(scores, [len(ballot.sequences)])
+                    votes.append(ballot.in_own_order(ballot.likelihoods(mine)))
+        see(0)
+        parts = np.split(written, np.cumsum([len(some) for some in answers])[:-1]) if answers else []
+        counted = [float(part.sum()) for part in parts] if answers else [None] * len(records)
+        with np.errstate(invalid="ignore"):  # scores that are no numbers are refused by name, by who asked for them
+            return [self._counted(*one) for one in zip(ballots, heard, counted, strict=True)]
+
+    def _counted(
+        self, ballots: Sequence[Ballot], votes: Sequence[NDArray[np.float64]], answer: float | None
+    ) -> OptionScores:
+        """Put the votes on one question together, each (options,) log-likelihoods; one adapter's come in a row."""
+        tokens, characters = ballots[0].tokens, ballots[0].characters
+        likelihoods = np.stack(votes)
+        scores = likelihoods / lengths(self.prompt.normalisation(self.normalisation), tokens, characters)
+        of_all = OptionScores((), (), 0, True, answer, tuple(likelihoods.mean(axis=0).tolist()), tokens, characters)
+        log_probs = scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)
+        return _average(log_probs.reshape(-1, len(ballots), len(tokens)), self.temperature, of_all)
+
+    def _orders(self, record: Record) -> list[tuple[int, ...]]:
+        return option_orders(question_of(record), self.votes)
+
+
+def _counted_in(questions: int, sequences: int, advance: Advance) -> Callable[[int], None]:
+    """Tell the progress of so many questions by their sequences; 0 of these stands for all that are left."""
+    done = told = 0
+
+    def see(count: int) -> None:
+        nonlocal done, told
+        done = min(done + count, sequences) if count else sequences
+        now = questions * done // max(sequences, 1) if done < sequences else questions
+        if now > told:
+            advance(now - told)
+        told = max(now, told)
+
+    return see
+
+
+def chunks(records: Sequence[Record]) -> list[list[int]]:
+    """The places in `records` that are scored in one call; those of one passage together, wherever they stand."""
+    first = {record.question.passage: place for place, record in reversed(list(enumerate(records))) if record.question}
+    order = sorted(range(len(records)), key=lambda i: (first[question_of(records[i]).passage], i))
+    return [order[start : start + RECORDS_AT_A_TIME] for start in range(0, len(order), RECORDS_AT_A_TIME)]
+
+
+@dataclass(frozen=True)
+class Ballot:
+    """One order of one question's options, and a sequence for each option that can be chosen.
+
+    Args:
+        denials: where options are judged, a sequence for each of them that says that it is not right.
+    """
+
+    order: tuple[int, ...]
+    question: Question
+    candidates: list[TokenSequence]
+    denials: list[TokenSequence]
+
+    @classmethod
+    def of(cls, record: Record, order: tuple[int, ...], prompt: Prompt) -> Ballot:
+        """Ask `record` with its options in `order`."""
+        moved = record if order == tuple(range(len(order))) else reordered(record, order)
+        candidates = prompt.candidates(moved)
+        denials = [prompt.denied(one) for one in candidates] if prompt.answer_style == "judge" else []
+        return cls(order, question_of(moved), candidates, denials)
+
+    @property
+    def sequences(self) -> list[TokenSequence]:
+        """All that has to be scored."""
+        return self.candidates + self.denials
+
+    def likelihoods(self, log_probs: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What each option that can be chosen is chosen by, of the log-probabilities of `sequences`.
+
+        Returns:
+            The log-likelihood of its completion; where options are judged, the log-odds of its being right.
+        """
+        if not self.denials:
+            return log_probs
+        right, wrong = np.split(log_probs, 2)
+        return right - wrong
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """The number of tokens of each option's completion, in the question's own order; 1 where it has none."""
+        counts = self.in_own_order([len(one.tokens) - one.prompt_length for one in self.candidates], 1)
+        return tuple(int(count) for count in counts)
+
+    @property
+    def characters(self) -> tuple[int, ...]:
+        """The number of characters of each option, in the question's own order; 1 for a blank one."""
+        texts = [self.question.options[number - 1] for number in self.question.choosable]
+        return tuple(int(count) for count in self.in_own_order([max(len(text), 1) for text in texts], 1))
+
+    def in_own_order(
+        self, values: Sequence[float] | NDArray[np.float64], other: float = -np.inf
+    ) -> NDArray[np.float64]:
+        """One value an option, in the question's own order, from one a sequence; `other` where it cannot be chosen."""
+        result = np.full(len(self.order), other)
+        result[[self.order[number - 1] for number in self.question.choosable]] = values
+        return result
+
+
+def lengths(normalisation: str, tokens: Sequence[int], characters: Sequence[int]) -> NDArray[np.float64]:
+    """What the options' log-likelihoods are divided by, so that a long option is not punished for its length."""
+    counted = {"character": characters, "token": tokens, "sum": [1] * len(tokens)}
+    return np.array(counted[normalisation], dtype=float)
+
+
+def _average(votes: NDArray[np.float64], temperature: float, scores: OptionScores) -> OptionScores:
+    """Average (adapters, orders, options) log-probabilities into `scores`; of equal options the first is chosen."""
+    mean = votes.reshape(-1, votes.shape[-1]).mean(axis=0)
+    return replace(
+        scores,
+        log_probs=tuple(mean.tolist()),
+        probabilities=_probabilities(mean, temperature),
+        prediction=int(mean.argmax()) + 1,
+        consistent=len(set(votes.mean(axis=0).argmax(axis=1).tolist())) == 1,
+    )
+
+
+def _probabilities(log_probs: NDArray[np.float64], temperature: float) -> tuple[float, ...]:
+    tempered = log_probs / temperature
+    return tuple(np.exp(tempered - np.logaddexp.reduce(tempered)).tolist())

@@ -1,0 +1,126 @@
+"""The submission: a CSV with the header `ID,Answer`, a line a question."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import Counter
+from collections.abc import Sequence
+from io import StringIO
+from pathlib import Path
+
+from lrc.data.questions import MAX_OPTIONS
+from lrc.runtime.errors import DataError
+from lrc.runtime.outputs import new_file
+
+HEADER = ["ID", "Answer"]
+_WHOLE = re.compile(r"([+-]?\d+)\.0+")  # how a table program writes a whole number once a column has a gap
+
+
+def write_submission(path: Path, ids: Sequence[str], answers: Sequence[int], *, force: bool = False) -> None:
+    """Write answers, in the order given.
+
+    Ids stay as they are, even those that a spreadsheet would take for a formula: they are how the lines are
+    matched.
+
+    Raises:
+        OutputError: `path` exists and `force` is false, or the file system refuses.
+    """
+    with new_file(path, force=force) as temporary:
+        temporary.write_bytes(submission(ids, answers))
+
+
+def submission(ids: Sequence[str], answers: Sequence[int]) -> bytes:
+    """What such a file holds."""
+    text = StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(HEADER)
+    writer.writerows(zip(ids, answers, strict=True))
+    return text.getvalue().encode()
+
+
+def read_submission(path: Path) -> list[tuple[str, int]]:
+    """Read a submission, UTF-8 with or without a byte-order mark; `id,answer` is a header, and `1.0` is 1.
+
+    Returns:
+        The id and the answer of each line, in order.
+
+    Raises:
+        DataError: the file cannot be read, has another header, or has lines that are no answer, one finding
+            each.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            header = next(reader, [])
+            lines = [(reader.line_num, line) for line in reader if line]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path.name}: not a CSV file in UTF-8 ({error}); save it as such") from error
+    except OSError as error:
+        raise DataError(f"{path.name}: {error.strerror or error}; check its name and permissions") from error
+    if [name.strip().lower() for name in header] != [name.lower() for name in HEADER]:
+        raise DataError(f"{path.name}: the header is {','.join(header)[:40]}, expected ID,Answer")
+    _refuse_others(path.name, lines)
+    return [(line[0], int(_whole(line[1]))) for _, line in lines]
+
+
+def paired(pairs: Sequence[tuple[str, int]], ids: Sequence[str], file: str, data: str) -> list[int]:
+    """The answers of a submission in the order of a file's questions.
+
+    They are paired by position where the two have the same ids in the same order, else by id.
+
+    Args:
+        pairs: from `read_submission`.
+        ids: of the questions.
+        file: what the submission is called.
+        data: what the file of questions is called.
+
+    Raises:
+        DataError: an id has no line, or a line no question, or an id that would pair them stands twice.
+    """
+    given = [name for name, _ in pairs]
+    if given != list(ids) and not set(given) <= set(ids):  # 1.0 is 1 where that makes them meet
+        given, ids = [_whole(name) for name in given], [_whole(name) for name in ids]
+    if given == list(ids):
+        return [number for _, number in pairs]
+    if findings := [*_twice(given, file), *_twice(ids, data), *_unlike(given, ids, file, data)]:
+        raise DataError(*findings)
+    answers = {name: number for name, (_, number) in zip(given, pairs, strict=True)}
+    return [answers[name] for name in ids]
+
+
+def _twice(ids: Sequence[str], place: str) -> list[str]:
+    again = [name for name, count in Counter(ids).items() if count > 1]
+    if not again:
+        return []
+    cure = "give the lines in the order of the questions, or each question an id of its own"
+    return [f"{place}: {_listed(again)} more than once, so the ids do not tell which answer is whose; {cure}"]
+
+
+def _unlike(given: Sequence[str], ids: Sequence[str], file: str, data: str) -> list[str]:
+    lines, known, answered = [], set(ids), set(given)
+    if missing := [name for name in ids if name not in answered]:
+        lines.append(f"{file}: lacks {_listed(missing)} of {data}; give an answer to every question")
+    if others := [name for name in given if name not in known]:
+        lines.append(f"{file}: has {_listed(others)}, which {data} has not; give the predictions of this file")
+    return lines
+
+
+def _listed(ids: Sequence[str]) -> str:
+    return f"id {ids[0]}" if len(ids) == 1 else f"{len(ids)} ids (first {ids[0]})"
+
+
+def _whole(text: str) -> str:
+    text = text.strip()
+    return found[1] if (found := _WHOLE.fullmatch(text)) else text
+
+
+def _refuse_others(file: str, lines: list[tuple[int, list[str]]]) -> None:
+    answers = [str(number) for number in range(1, MAX_OPTIONS + 1)]
+    findings = [
+        f"{file}, line {number}: is {','.join(line)[:40]}, expected an ID and an answer, 1 to {MAX_OPTIONS}"
+        for number, line in lines
+        if len(line) != 2 or _whole(line[1]) not in answers
+    ]
+    if findings:
+        raise DataError(*findings)

@@ -1,0 +1,73 @@
+"""`lrc app`: a page in the browser to try a model with, served by this machine and nobody else."""
+
+from __future__ import annotations
+
+import os
+import socket
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from lrc.answering.options import Asking, check_asked
+from lrc.runtime.errors import MachineError
+from lrc.runtime.progress import say
+
+LOOPBACK = ("127.", "::1", "localhost")
+SECONDS_TO_END = 2  # for open connections, which a browser keeps
+# Nothing is reported to anyone; read by gradio as it is imported.
+SILENT = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
+
+
+def app(model: str, *, asking: Asking, host: str = "127.0.0.1", port: int = 7860) -> None:
+    """Serve the page until the process is ended.
+
+    Args:
+        model: a base or merged model: a folder, or a name on the Hub.
+        asking: how it is asked.
+        host: the address to listen at.
+        port: 0 takes a free one.
+
+    Raises:
+        LrcError: gradio is missing, the address cannot be taken, or the model cannot be loaded.
+    """
+    if find_spec("gradio") is None:
+        raise MachineError("app: gradio is not installed; pip install 'lrc[app]'")
+    with _listener(host, port) as listener, TemporaryDirectory(prefix="lrc-app-") as folder:
+        check_asked(model, asking)
+        from lrc.answering.answer import load_scorer
+
+        # What readers upload and download is kept in this folder, and gone with it.
+        os.environ |= SILENT | {"GRADIO_TEMP_DIR": folder}
+        scorer = load_scorer(model, asking)
+        import uvicorn
+
+        from lrc.answering.app.page import make_site
+        from lrc.answering.app.session import Trial
+
+        site = make_site(Trial(scorer), [_name(model), *(_name(str(path)) for path in asking.adapters)], Path(folder))
+        if not host.startswith(LOOPBACK):
+            say(f"app: everyone who can reach this machine at {host} can use the model")
+        print(f"open {_address(host, listener)} in a browser; Ctrl+C ends it", flush=True)
+        config = uvicorn.Config(site, log_level="warning", timeout_graceful_shutdown=SECONDS_TO_END)
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    """Take the address before the model is loaded, which may take minutes."""
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family)
+    except OSError as error:
+        raise MachineError(
+            f"app: {host} port {port}: {error.strerror or error}; choose another --host or --port"
+        ) from error
+
+
+def _address(host: str, listener: socket.socket) -> str:
+    shown = f"[{host}]" if ":" in host else host
+    return f"http://{shown}:{listener.getsockname()[1]}"
+
+
+def _name(model: str) -> str:
+    """What the page calls a model: a folder's own name, not where it is, or the name on the Hub."""
+    return Path(model).resolve().name if Path(model).is_dir() else model

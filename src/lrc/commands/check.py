@@ -1,0 +1,264 @@
+"""`lrc check`: everything that is found in workbooks, JSON files and recipes, without writing anything."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from lrc.data.conversion import Plan, plan_parts
+from lrc.data.near_duplicates import group_passages
+from lrc.data.questions import Question
+from lrc.data.repeated import find_duplicates
+from lrc.data.sources import json_kind, read_questions, refuse_pipe, stream_records
+from lrc.data.tables.cleaning import collapse
+from lrc.data.tables.workbook import Workbook, read_workbook
+from lrc.runtime.errors import LrcError
+from lrc.runtime.findings import Finding, count_kinds, told
+
+
+@dataclass(frozen=True)
+class Checked:
+    """One file, and what was found in it."""
+
+    path: Path
+    kind: str  # workbook, json or recipe
+    findings: tuple[Finding, ...] = ()
+    rows: int | None = None  # read; None in a recipe and in a file that cannot be read
+    questions: int | None = None  # of them good
+    labelled: bool | None = None
+    asked: tuple[Question, ...] = ()
+
+    @property
+    def file(self) -> str:
+        """The file's name."""
+        return self.path.name
+
+    @property
+    def accepted(self) -> bool:
+        """Whether convert, or train, takes the file as it stands."""
+        return all(finding.level != "error" for finding in self.findings)
+
+    @property
+    def shown_kind(self) -> str:
+        """The kind with what its answers make it: `labelled workbook`, `test json`, `recipe`."""
+        return self.kind if self.labelled is None else f"{'labelled' if self.labelled else 'test'} {self.kind}"
+
+
+def check(
+    files: Sequence[Path],
+    *,
+    sheet: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    as_json: bool = False,
+) -> bool:
+    """Print what is found in `files` on stdout: a line a kind and one an error, a table, and the next command; or JSON.
+
+    Args:
+        files: workbooks (.xlsx, .csv, .jsonl), Alpaca, C3 or other JSON (.json) and recipes (.yaml, .yml).
+        sheet: the sheet to read of the workbooks.
+        columns: see `datafile.read_questions`.
+        as_json: print one JSON object instead.
+
+    Returns:
+        Whether every file is accepted as it stands.
+    """
+    checked = [_check(path, sheet, columns) for path in files]
+    shared = [both for pair in combinations(checked, 2) if (both := _shared(*pair))]
+    checked = [replace(one, findings=(*one.findings, *_overlaps(one, shared))) for one in checked]
+    if as_json:
+        print(json.dumps(_document(checked, shared), ensure_ascii=False, indent=2))
+        return all(one.accepted for one in checked)
+    _print_table(checked)
+    for both in shared:
+        print(both.line)
+    for line in told(finding for one in checked for finding in one.findings):
+        print(line)
+    for line in _next(checked):
+        print(f"next: {line}")
+    return all(one.accepted for one in checked)
+
+
+def _check(path: Path, sheet: str | None, columns: Mapping[str, str] | None) -> Checked:
+    suffix = path.suffix.lower()
+    kind = {".json": "json", ".yaml": "recipe", ".yml": "recipe"}.get(suffix, "workbook")
+    try:
+        if kind == "recipe":
+            return _check_recipe(path)
+        refuse_pipe(path)
+        if kind == "json":
+            return _check_json(path, columns)
+        return _check_table(read_workbook(path, sheet, columns), kind)
+    except LrcError as error:
+        return Checked(path, kind, tuple(_placed(one, path) for one in error.found))
+
+
+def _placed(finding: Finding, path: Path) -> Finding:
+    """An error with its file's name, where its line begins with that."""
+    if finding.file:
+        return finding
+    text = finding.text.removeprefix("recipe: ")
+    for name in (str(path), path.name):
+        if text.startswith((f"{name}: ", f"{name}, ")):
+            return replace(finding, file=path.name, text=text[len(name) + 2 :], kind="structure")
+    return replace(finding, kind="structure")
+
+
+def _check_table(book: Workbook, kind: str) -> Checked:
+    questions = book.questions
+    found = book.findings + _beyond_rows(book)
+    return Checked(book.path, kind, found, book.rows_read, len(questions), book.labelled, questions)
+
+
+def _beyond_rows(book: Workbook) -> tuple[Finding, ...]:
+    """What shows only when all rows are seen together: repetitions, and a split that convert could not make."""
+    name = book.path.name
+    if not book.questions:
+        return (Finding("error", "no-good-rows", name, "no good row is left; correct the rows above"),)
+    groups = group_passages(question.passage for question in book.questions)
+    found = tuple(find_duplicates(book.questions, groups, name))
+    if book.errors:
+        return found
+    try:
+        plan_parts(book, groups, Plan(validation_fraction=0.2, folds=None, seed=42))
+    except LrcError as error:
+        found += tuple(replace(_placed(one, book.path), kind="no-split") for one in error.found)
+    return found
+
+
+def _check_json(path: Path, columns: Mapping[str, str] | None) -> Checked:
+    if json_kind(path) != "alpaca":
+        return _check_table(read_questions(path, columns=columns), "json")
+    records = list(source := stream_records(path, columns=columns))
+    questions = tuple(record.question for record in records if record.question is not None)
+    labelled = any(record.output is not None for record in records)
+    return Checked(path, "json", tuple(source.findings), len(records), len(questions), labelled, questions)
+
+
+def _check_recipe(path: Path) -> Checked:
+    from lrc.config.recipe import check_recipe
+
+    check_recipe(path)
+    return Checked(path, "recipe")
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What two files have in common."""
+
+    first: Checked
+    second: Checked
+    passages: int  # the same but for white space
+    nearly: int  # of the second that are nearly the same as one of the first, those included
+    questions: int
+
+    @property
+    def line(self) -> str:
+        """What a person is told."""
+        files = f"{self.first.file} and {self.second.file}"
+        if not self.nearly:
+            return f"{files} share no passage, nor one that is nearly the same"
+        same = f"the same passages: {self.passages:,}; nearly the same, those included: {self.nearly:,}"
+        return f"{files}: {same}; the same questions: {self.questions:,}"
+
+
+def _shared(first: Checked, second: Checked) -> Shared | None:
+    """Compare the questions of two files, where both have some."""
+    if not first.asked or not second.asked or first.path == second.path:
+        return None
+    groups = group_passages(question.passage for question in (*first.asked, *second.asked))
+    n_first = len(first.asked)
+    passages = set(groups.passages[:n_first]) & set(groups.passages[n_first:])
+    clusters = set(groups.clusters[:n_first])
+    pairs = zip(groups.passages[n_first:], groups.clusters[n_first:], strict=True)
+    nearly = {passage for passage, cluster in pairs if cluster in clusters}
+    questions = _asked(first.asked) & _asked(second.asked)
+    return Shared(first, second, len(passages), len(nearly), len(questions))
+
+
+def _asked(questions: Iterable[Question]) -> set[tuple[str, ...]]:
+    """The questions, white space and the order of options apart."""
+    texts = ((one.passage, one.question, *sorted(one.options)) for one in questions)
+    return {tuple(map(collapse, text)) for text in texts}
+
+
+def _overlaps(one: Checked, shared: Iterable[Shared]) -> Iterator[Finding]:
+    """Warn, at the file without answers, of passages that a file with answers has too."""
+    for both in shared:
+        other = both.second if both.first is one else both.first
+        if one in (both.first, both.second) and one.labelled is False and other.labelled and both.nearly:
+            plural = "s" * (both.nearly > 1)
+            text = f"shares {both.nearly:,} passage{plural} with {other.file}; do not train on what is to be answered"
+            yield Finding("warning", "train-test-overlap", one.file, text)
+
+
+def _next(checked: Iterable[Checked]) -> Iterator[str]:
+    """The command that goes on from here, for each file that one takes."""
+    for one in checked:
+        errors = [finding for finding in one.findings if finding.level == "error"]
+        file = shlex.quote(str(one.path))
+        convert = f"lrc convert {file} --output-dir {shlex.quote(one.path.stem)}"
+        if one.kind == "recipe":
+            if not errors:
+                yield f"lrc preview {file}"
+        elif errors and one.questions and all(finding.row is not None for finding in errors):
+            rows = len({finding.row for finding in errors})
+            cure = f"{convert} --on-error skip"
+            yield f"correct the {rows:,} bad row{'s' * (rows > 1)} of {one.file}, or leave out what is bad: {cure}"
+        elif errors:
+            yield f"correct {one.file}, then: lrc check {file}"
+        elif one.labelled is False:
+            yield f"lrc generate --model MODEL --data {file} --output answer.csv"
+        elif one.kind == "json" and one.path.suffix == ".json" and one.labelled:
+            yield f"lrc train RECIPE --train_file {file}"
+        else:
+            yield convert
+
+
+def _document(checked: Sequence[Checked], shared: Sequence[Shared]) -> dict[str, Any]:
+    files = [
+        {
+            "file": one.file,
+            "kind": one.kind,
+            "accepted": one.accepted,
+            "rows": one.rows,
+            "questions": one.questions,
+            "labelled": one.labelled,
+            "errors": count_kinds(one.findings, "error"),
+            "warnings": count_kinds(one.findings, "warning"),
+            "notes": count_kinds(one.findings, "note"),
+            "repairs": count_kinds(one.findings, "repair"),
+            "findings": [asdict(finding) | {"line": str(finding)} for finding in one.findings],
+        }
+        for one in checked
+    ]
+    common = [
+        {
+            "files": [both.first.file, both.second.file],
+            "passages": both.passages,
+            "nearly_the_same": both.nearly,
+            "questions": both.questions,
+        }
+        for both in shared
+    ]
+    return {"accepted": all(one.accepted for one in checked), "files": files, "shared": common}
+
+
+def _print_table(checked: Sequence[Checked]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("file", "kind", "accepted", "questions", "errors", "warnings", "notes", "repairs")
+    for one in checked:
+        levels = Counter(finding.level for finding in one.findings)
+        counts = [f"{levels[level]:,}" for level in ("error", "warning", "note", "repair")]
+        questions = "" if one.rows is None else f"{one.questions:,} of {one.rows:,}"
+        table.add_row(one.file, one.shown_kind, "yes" if one.accepted else "no", questions, *counts)
+    # A pipe has no width: rich would take 80 columns and cut the words.
+    Console(width=None if sys.stdout.isatty() else 120).print(table)

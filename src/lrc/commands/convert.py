@@ -1,0 +1,111 @@
+"""`lrc convert`: a workbook → Alpaca JSON, split by passage, with every row accounted for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lrc.data.account import Account
+from lrc.data.alpaca import dump_records, to_record
+from lrc.data.conversion import Part, Plan, clashes, plan_parts
+from lrc.data.input_layouts import Layout
+from lrc.data.manifest import SUFFIX, is_finished, refuse_set, write_set
+from lrc.data.near_duplicates import group_passages
+from lrc.data.questions import Question
+from lrc.data.repeated import find_duplicates
+from lrc.data.sources import read_questions
+from lrc.data.tables.workbook import Workbook
+from lrc.runtime.errors import DataError, OutputError
+from lrc.runtime.findings import shortened, tell, with_cure
+from lrc.runtime.outputs import new_folder
+from lrc.runtime.progress import Advance, track
+
+
+def convert(
+    file: Path,
+    *,
+    output_dir: Path,
+    sheet: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    layout: Layout = "lines",
+    validation_fraction: float = 0.2,
+    folds: int | None = None,
+    seed: int = 42,
+    on_error: str = "refuse",
+    force: bool = False,
+) -> None:
+    """Convert a workbook, a CSV or JSON with questions, and print what was done.
+
+    Args:
+        file: what to convert. Without answers it becomes `<stem>.json`; with answers `<stem>_train.json` and
+            `<stem>_validation.json`. `<stem>_manifest.json` beside them tells how they were made.
+        output_dir: the folder for them.
+        sheet: the sheet to read; the first visible one by default.
+        columns: see `datafile.read_questions`.
+        layout: of the records' input.
+        validation_fraction: the share of questions to validate on; 0 writes `<stem>.json` with all of them.
+        folds: write `<stem>_fold{k}_train.json` and `<stem>_fold{k}_validation.json` for so many folds, too.
+        seed: of the split and the folds.
+        on_error: `refuse` a file with bad rows, or `skip` them.
+        force: overwrite files that exist.
+
+    Raises:
+        DataError: the file cannot be read, has bad rows, or cannot be split so.
+        OutputError: a file exists, or cannot be written.
+    """
+    source = _read(file, sheet, columns, skip=on_error == "skip")
+    groups = group_passages(question.passage for question in source.questions)
+    plan = Plan(validation_fraction, folds, seed)
+    parts = plan_parts(source, groups, plan)
+    findings = (*source.findings, *find_duplicates(source.questions, groups, file.name))
+    account = Account(source, findings, groups, plan, parts)
+    facts = account.facts() | {"layout": layout}
+    if not force and is_finished(output_dir, file.stem, [part.name for part in parts], facts):
+        print(f"{output_dir}: {file.name} is converted already, with the same flags; nothing to do")
+        return
+    _refuse_outputs(file, output_dir, parts, force=force)
+    _write(account, layout, facts, output_dir, force=force)
+    print(*account.lines(output_dir), sep="\n")
+
+
+def _read(file: Path, sheet: str | None, columns: Mapping[str, str] | None, *, skip: bool) -> Workbook:
+    with track("reading", 1, "file") as advance:
+        source = read_questions(file, sheet, columns)
+        advance()
+    if source.errors and not skip:
+        tell(source.remarks)
+        raise DataError(*with_cure(source.errors, "leave the row out with --on-error skip"))
+    if not source.questions:
+        raise DataError(*shortened(source.errors), f"{file.name}: no good row is left; correct the rows above")
+    return source
+
+
+def _refuse_outputs(file: Path, folder: Path, parts: Sequence[Part], *, force: bool) -> None:
+    for path in clashes(parts, folder, file):
+        raise OutputError(f"{path}: is the file to convert; choose another --output-dir")
+    refuse_set(folder, [*(part.name for part in parts), file.stem + SUFFIX], force=force)
+
+
+def _write(account: Account, layout: Layout, facts: dict[str, Any], folder: Path, *, force: bool) -> None:
+    """Write all files. A folder that does not exist yet appears with all of them in it."""
+    questions, stem = account.source.questions, account.source.path.stem
+    total = sum(counts.total() for counts in account.answers.values())
+    with track("writing", total) as advance:
+        texts = {part.name: _text(part.of(questions), layout, advance) for part in account.parts}
+        if folder.exists() or folder.is_symlink():
+            write_set(folder, stem, texts, facts, force=force)
+        else:
+            with new_folder(folder) as new:
+                write_set(new, stem, texts, facts)
+
+
+def _text(questions: Iterator[Question], layout: Layout, advance: Advance) -> Iterator[str]:
+    """The pieces of a file's text, counted as they are taken."""
+
+    def counted() -> Iterator[Question]:
+        for question in questions:
+            yield question
+            advance()
+
+    return dump_records(to_record(question, layout) for question in counted())

@@ -1,0 +1,179 @@
+"""The verb: base + adapter → an ordinary model folder, verified."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from lrc.config.run_record import RUN_FILE, read_run
+from lrc.data.manifest import checksum
+from lrc.models.adapter import read_adapter_config
+from lrc.models.fingerprint import (
+    CONFIG,
+    TOKENIZER_FILES,
+    VOCABULARIES,
+    find_base,
+    fingerprint_base,
+    read_json,
+    verify_base,
+)
+from lrc.models.loading import check_tokens, load_config, load_tokenizer
+from lrc.models.merging.logit_check import compare_logits
+from lrc.models.merging.tensor_sources import Graft, NotStreamed
+from lrc.models.merging.writing import float32_bytes, write_streamed, write_whole
+from lrc.models.weights import Checkpoint
+from lrc.runtime.disk import disk_failures_told
+from lrc.runtime.errors import MachineError, ModelError, OutputError
+from lrc.runtime.finished_outputs import DONE, content_of, is_finished, key_of, refuse_strange, remember
+from lrc.runtime.memory import available_memory, size
+from lrc.runtime.outputs import new_folder, refuse_existing
+from lrc.runtime.progress import say
+
+GENERATION_CONFIG = "generation_config.json"
+LONG = 1 << 30  # bytes of a model that takes a while to load
+
+
+def merge(
+    adapter: Path,
+    output_dir: Path,
+    *,
+    base_model: str | None = None,
+    dtype: str | None = None,
+    verify: bool = True,
+    force: bool = False,
+) -> None:
+    """Merge an adapter into its unquantised base.
+
+    Args:
+        adapter: the adapter's folder.
+        output_dir: the merged model's folder; it appears whole or not at all.
+        base_model: a folder or a name on the Hub; by default what the adapter's configuration names.
+        dtype: `float32`, `float16` or `bfloat16`; by default the base's.
+        verify: compare logits with those of base and adapter, where memory allows, and keep nothing that differs by
+            more than rounding.
+        force: overwrite an output that exists.
+
+    Raises:
+        LrcError: an input cannot be used, the output exists, or memory or disk do not suffice.
+    """
+    asked = {"adapter": adapter, "base_model": base_model, "dtype": dtype, "verify": verify}
+    refuse_strange(output_dir, asked, force=force)
+    base = _base_of(adapter, base_model)
+    _refuse_inputs_as_output(output_dir, adapter, base)
+    _refuse_tokens(adapter, base)
+    _recognise(adapter, base)
+    key = _key(adapter, base, dtype)
+    if not force and is_finished(output_dir, asked, key):
+        print(f"{output_dir}: {DONE}")
+        return
+    refuse_existing(output_dir, force=force)
+    target = getattr(torch, dtype) if dtype else None
+    weights = Checkpoint(base)
+    _require_disk(output_dir, weights, target)
+    with new_folder(output_dir, force=force) as folder, disk_failures_told(output_dir, folder):
+        changed = _write_weights(adapter, base, weights, folder, target)
+        _copy_companions(adapter, base, folder)
+        told = "logits not compared (--no-verify)"
+        if verify:
+            told = _verify(folder, output_dir, base, adapter, weights)
+        remember(output_dir, asked, key, content_of(folder))
+    print(f"{output_dir}: merged, {changed} tensors changed; every tensor was read back and is finite; {told}")
+
+
+def _key(adapter: Path, base: Path, dtype: str | None) -> str:
+    """Of all that a merged model depends on."""
+    sums = {file.name: checksum(file) for file in sorted(adapter.iterdir()) if file.is_file()}
+    software = [version(name) for name in ("lrc", "torch", "transformers", "peft")]
+    return key_of([sums, fingerprint_base(str(base)), dtype, software])
+
+
+def _base_of(adapter: Path, base_model: str | None) -> Path:
+    settings = read_adapter_config(adapter)
+    if getattr(settings, "layer_replication", None):
+        raise ModelError(
+            f"{adapter}: layer_replication repeats layers of the base, each with an adapter of its own, "
+            "and a merged model would need another architecture; answer with --adapter instead"
+        )
+    name = base_model or settings.base_model_name_or_path
+    if not name:
+        raise ModelError(f"{adapter}: names no base model; say which with --base-model")
+    base = find_base(name, None if base_model else settings.revision)
+    try:
+        quantised = "quantization_config" in read_json(base / CONFIG)
+    except ValueError as error:
+        raise ModelError(f"{base / CONFIG}: not a JSON object ({error}); fetch the file again") from error
+    if quantised:
+        raise ModelError(f"{name}: is quantised on disk; pass the unquantised model as --base-model")
+    return base
+
+
+def _refuse_inputs_as_output(output_dir: Path, adapter: Path, base: Path) -> None:
+    output = output_dir.resolve()
+    for source in (adapter.resolve(), base.resolve()):
+        if output == source or output in source.parents:
+            raise OutputError(f"{output_dir}: would replace {source.name}, which is merged; choose another name")
+
+
+def _refuse_tokens(adapter: Path, base: Path) -> None:
+    """Refuse a tokenizer of the adapter whose tokens the base has no rows for: the merged model would have neither."""
+    if _tokenizer_folder(adapter, base) == adapter:
+        check_tokens(load_tokenizer(str(adapter)), load_config(str(base)).get_text_config().vocab_size)
+
+
+def _recognise(adapter: Path, base: Path) -> None:
+    run = read_run(adapter)
+    if run and run.base:
+        verify_base(run.base, base)
+    else:
+        print(
+            f"{adapter}: does not say which base it was trained on; only the shapes can be checked",
+            file=sys.stderr,
+        )
+
+
+def _require_disk(output_dir: Path, weights: Checkpoint, dtype: torch.dtype | None) -> None:
+    need = sum(spec.nbytes // spec.dtype.itemsize * (dtype or spec.dtype).itemsize for spec in weights.specs.values())
+    place = next(parent for parent in output_dir.absolute().parents if parent.is_dir())
+    have = shutil.disk_usage(place).free
+    if need > have:
+        raise MachineError(f"{output_dir}: needs {size(need)}, {size(have)} are free; make room on that disk")
+
+
+def _write_weights(adapter: Path, base: Path, weights: Checkpoint, folder: Path, dtype: torch.dtype | None) -> int:
+    try:
+        return write_streamed(Graft(adapter, base, weights), base, folder, dtype)
+    except NotStreamed as reason:
+        print(f"{adapter}: {reason}; PEFT merges it with the whole model in memory", file=sys.stderr)
+        for file in folder.iterdir():
+            file.unlink()
+        return write_whole(adapter, base, folder, dtype)
+
+
+def _copy_companions(adapter: Path, base: Path, folder: Path) -> None:
+    tokenizer = _tokenizer_folder(adapter, base)
+    for source, names in (
+        (base, (GENERATION_CONFIG,)),
+        (tokenizer, TOKENIZER_FILES),
+    ):
+        for name in names:
+            if (source / name).is_file():
+                shutil.copyfile(source / name, folder / name)
+    if run := read_run(adapter):  # of a checkpoint it may lie in the run's folder
+        run.write(folder / RUN_FILE)
+
+
+def _tokenizer_folder(adapter: Path, base: Path) -> Path:
+    return adapter if any((adapter / name).is_file() for name in VOCABULARIES) else base
+
+
+def _verify(folder: Path, output_dir: Path, base: Path, adapter: Path, weights: Checkpoint) -> str:
+    need, have = float32_bytes(weights), available_memory()
+    if need > have:
+        return f"logits not compared: that needs {size(need)}, {size(have)} of memory are free"
+    if weights.nbytes > LONG:
+        say("comparing the logits of the merged model with those of base + adapter")
+    return str(compare_logits(folder, base, adapter, _tokenizer_folder(adapter, base), output_dir))

@@ -1,0 +1,142 @@
+"""What the flags of several verbs have in common: their types, and the flags that say how a model is asked."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Container
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from lrc.config.run_record import NORMALISATIONS, STYLES, TEMPLATES
+from lrc.data.tables.headers import ROLES, role_of
+
+
+class Place(click.Path):
+    """A file or a folder; an empty name, which a path takes for the folder that the command runs in, is none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse what is empty."""
+        if not os.fspath(value).strip():
+            self.fail("is empty; give a path", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class Word(click.types.StringParamType):
+    """A text that is not empty."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse what is empty."""
+        if not str(value).strip():
+            self.fail("is empty; give a name", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class ColumnNames(click.ParamType):
+    """What a table's columns are, as `文章=短文,問題=題目`: a header each, which may have a comma of its own."""
+
+    name = "文章=HEADER,…"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, str]:
+        """Make a dictionary of headers by what the columns are."""
+        columns: dict[str, str] = {}
+        last = ""
+        for piece in str(value).split(","):
+            role, is_one, header = piece.partition("=")
+            known = role_of(role) if is_one else None
+            if known and known in columns:
+                self.fail(f"names {known} twice", param, ctx)
+            if known:
+                columns[known], last = header, known
+            elif last and not is_one:
+                columns[last] += f",{piece}"
+            else:
+                self.fail(f"{piece!r} is not {', '.join(ROLES)} with = and a header", param, ctx)
+        if empty := next((role for role, header in columns.items() if not header.strip()), None):
+            self.fail(f"{empty} has no header", param, ctx)
+        return columns
+
+
+FILE, TEXT = Place(path_type=Path), Word()
+force = click.option("--force", is_flag=True, help="Overwrite an output that exists.")
+
+
+def table(command: Any) -> Any:
+    """The flags that say how a table is read, for all verbs that read one."""
+    for option in (
+        click.option("--columns", type=ColumnNames(), help="What columns are whose headers lrc does not know."),
+        click.option("--sheet", type=TEXT, help="The sheet to read.  [default: the first visible one]"),
+    ):
+        command = option(command)
+    return command
+
+
+def answering(command: Any) -> Any:
+    """The flags that say how a model is asked, for generate and evaluate."""
+    for option in (
+        click.option("--list-options/--no-list-options", default=None, help="Default: as trained."),
+        click.option("--answer-style", type=click.Choice(STYLES), help="Default: as trained."),
+        click.option("--template", type=click.Choice(TEMPLATES), help="Default: as trained."),
+        click.option(
+            "--load-in-4bit/--no-load-in-4bit", default=None, help="Default: as the first adapter's base was trained."
+        ),
+        click.option(
+            "--dtype",
+            type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+            help="Format to compute in. Default: what the weights are stored in, as far as the device has units.",
+        ),
+        click.option(
+            "--score-normalisation",
+            type=click.Choice(NORMALISATIONS),
+            help="What an option's text is scored by. Default: as trained.",
+        ),
+        click.option("--row-tokens", type=click.IntRange(min=1), help="Token budget of a packed row."),
+        click.option(
+            "--votes",
+            type=click.IntRange(min=1),
+            default=1,
+            show_default=True,
+            help="Option orders to average.",
+        ),
+        click.option(
+            "--adapter",
+            "adapters",
+            type=FILE,
+            multiple=True,
+            help="An adapter on top; repeat to average several.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+class TakesSeveral(click.Command):
+    """A command whose flags that may be repeated also take several values at once: up to the next flag."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Write the flag again before each of its values."""
+        several = {name for flag in self.params if getattr(flag, "multiple", False) for name in flag.opts}
+        spread: list[str] = []
+        current = ""
+        for place, word in enumerate(args):
+            if word.startswith("-"):
+                current = word if word in several else ""
+            elif current and args[place - 1] != current:
+                spread.append(current)
+            spread.append(word)
+        return super().parse_args(ctx, spread)
+
+
+def given(ctx: click.Context, *, besides: Container[str]) -> list[str]:
+    """The flags that stand on the command line, as its help spells them.
+
+    Args:
+        besides: names of parameters that are not looked at; a flag that is added later is.
+    """
+    return [
+        "/".join([*flag.opts, *flag.secondary_opts])
+        for flag in ctx.command.params
+        if flag.name not in besides and ctx.get_parameter_source(flag.name or "") is ParameterSource.COMMANDLINE
+    ]

@@ -1,0 +1,155 @@
+"""`lrc preview RECIPE`: the tokens, the rows, the steps and the memory of what would be trained, without training."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from trl.trainer.utils import get_quantization_config
+
+from lrc.config.accelerate_config import Topology, read_topology
+from lrc.config.recipe import Recipe, find_recipe, load_recipe
+from lrc.models.from_recipe import adapter_of, settle_length
+from lrc.models.loading import load_config, load_tokenizer
+from lrc.packing.log_probs import row_budget
+from lrc.preview.memory_plan import Planner
+from lrc.preview.meta_model import Build, why_not_shared
+from lrc.preview.precision import Precision, settle_precision
+from lrc.preview.render import Memory, Preview, Tokens, document, show
+from lrc.preview.suggestions import Setting, cheapest, plan_of
+from lrc.preview.token_view import specimens
+from lrc.preview.workload import measure, supposed_row
+from lrc.runtime.devices import device_type
+from lrc.runtime.errors import ModelError
+from lrc.runtime.memory import available_memory, read_memory
+from lrc.runtime.progress import say, track
+from lrc.tokenization.prompt import Prompt
+from lrc.tokenization.token_dataset import Drawing, join, read_corpus
+
+
+def preview(
+    recipe: str,
+    accelerate_config: str | None,
+    overrides: Sequence[str],
+    *,
+    count: int = 3,
+    gpu_memory: str | None = None,
+    as_json: bool = False,
+) -> None:
+    """Show what a recipe would train.
+
+    What is missing, the base's configuration or the data, is said in a line, and the rest is shown.
+
+    Args:
+        recipe: a YAML file or the name of a shipped one.
+        accelerate_config: likewise; None takes what suits the machine.
+        overrides: `--key value` for any key of the recipe.
+        count: how many questions are shown token by token.
+        gpu_memory: the memory of each GPU, such as `12GB`, also where this machine has none.
+        as_json: print one JSON object instead.
+
+    Raises:
+        LrcError: the recipe, its data or its base cannot be used; or too little is there to show anything.
+    """
+    capacity = read_memory(gpu_memory) if gpu_memory else None
+    loaded = load_recipe(find_recipe(recipe), overrides)
+    device = device_type(use_cpu=bool(loaded.given.get("use_cpu")))
+    topology = read_topology(accelerate_config, device=device, gpu_assumed=capacity is not None)
+    config = _config(loaded)
+    if config:
+        settle_length(loaded, config)
+    precision = settle_precision(loaded, config, topology.device, assumed=topology.device != device)
+    row_tokens = row_budget(torch.device(topology.device), loaded.data.row_tokens, training=True)
+    build = _build(loaded, config, precision, topology) if config else None
+    reason = why_not_shared(build) if build and loaded.data.tree_packing else None
+    reason = reason if loaded.data.tree_packing else "tree_packing is false"
+    tokens = _tokens(loaded, topology, row_tokens, count, share=reason is None)
+    if tokens is None and build is None:
+        raise ModelError(f"{loaded.model.model_name_or_path}: neither its configuration nor tokens to show are here")
+    memory = _memory(build, loaded, topology, row_tokens, tokens, capacity) if build else None
+    seen = Preview(loaded, topology, precision, row_tokens, reason, tokens, memory)
+    if as_json:
+        print(json.dumps(document(seen), ensure_ascii=False, indent=2))
+    else:
+        show(seen)
+
+
+def _config(recipe: Recipe) -> Any:
+    name = recipe.model.model_name_or_path
+    try:
+        return load_config(name, recipe.model.model_revision)
+    except ModelError as error:
+        say(f"{error}; no memory plan without it")
+        return None
+
+
+def _build(recipe: Recipe, config: Any, precision: Precision, topology: Topology) -> Build:
+    quantization = get_quantization_config(recipe.model)
+    if quantization is not None and quantization.load_in_4bit:
+        quantization.bnb_4bit_compute_dtype = precision.weights
+    return Build(
+        config,
+        precision.weights,
+        adapter_of(recipe),
+        quantization,
+        recipe.model.attn_implementation,
+        bool(recipe.training.gradient_checkpointing),
+        precision.autocast,
+        topology.device,
+    )
+
+
+def _tokens(recipe: Recipe, topology: Topology, row_tokens: int, count: int, *, share: bool) -> Tokens | None:
+    data, args = recipe.data, recipe.training
+    if missing := [file for file in data.train_files if not Path(file).exists()]:
+        say(f"{missing[0]}: no such file; no token figures without it: `lrc convert` writes it")
+        return None
+    try:
+        tokenizer = load_tokenizer(recipe.model.model_name_or_path, recipe.model.model_revision)
+    except ModelError as error:
+        say(f"{error}; no token figures without it")
+        return None
+    prompt = Prompt(tokenizer, data.template, data.answer_style, data.list_options)
+    for note in prompt.notes:
+        say(note)
+    read = partial(
+        read_corpus,
+        prompt=prompt,
+        max_length=args.max_length,
+        on_too_long=data.on_too_long,
+        stage="training questions",
+        orders=data.option_orders,
+        processes=args.dataset_num_proc,
+    )
+    corpus = join([read(Path(file)) for file in data.train_files], data.train_shares)
+    draw = Drawing.of(corpus, prompt, data, args.seed)
+    work = measure(corpus, draw, recipe, world_size=topology.processes, row_tokens=row_tokens, share=share)
+    judged = data.answer_style == "judge"  # then each verdict is shown, whether it is imitated or compared
+    drawn = (
+        (record, one)
+        for place, record in enumerate(islice(corpus.records, count))
+        for one in (prompt.imitated(record) if judged else draw((place, 0))[:1])
+    )
+    return Tokens(prompt, corpus, specimens(prompt, drawn), work)
+
+
+def _memory(
+    build: Build, recipe: Recipe, topology: Topology, row_tokens: int, tokens: Tokens | None, capacity: int | None
+) -> Memory:
+    optim = str(getattr(recipe.training.optim, "value", recipe.training.optim))
+    row_of = tokens.work.row_of if tokens else supposed_row
+    planner, setting = Planner(), Setting(build, topology, optim, row_tokens, row_of)
+    if capacity is None and topology.device == "cpu":
+        capacity = available_memory() // topology.processes
+    with track("memory plan", 1, "plans") as advance:
+        footprint, model = plan_of(setting, planner), planner.model(build)
+        advance()
+    remedy = None
+    if capacity is not None and footprint.total > capacity:
+        remedy = cheapest(setting, capacity, planner)
+    return Memory(footprint, capacity, model.parameters, model.trained, remedy)

@@ -1,0 +1,135 @@
+"""`lrc sweep SWEEP.yaml`: an Optuna study over the keys of a recipe, each trial a training of its own.
+
+The study is a file of the sweep's folder, so that the same command goes on with it: trials that ended stay, and one
+that was cut off goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lrc.config.recipe import find_accelerate_config
+from lrc.config.run_record import read_run
+from lrc.data.manifest import checksum
+from lrc.runtime.errors import DataError, LrcError, OutputError
+from lrc.runtime.locks import claimed, parts
+from lrc.runtime.progress import say, track
+from lrc.runtime.signals import Request, deferred
+from lrc.training.sweep import leaderboard as standings
+from lrc.training.sweep.leaderboard import RESULTS_FILE, Standing
+from lrc.training.sweep.study import STUDY_FILE, contender_of, ended, next_trial, open_study, require_optuna, tell
+from lrc.training.sweep.sweep_file import Sweep, read_sweep
+from lrc.training.sweep.trial import Contender
+
+if TYPE_CHECKING:
+    from optuna import Study
+
+
+def sweep(path: Path, *, accelerate_config: str | None = None, trials: int | None = None) -> None:
+    """Train the trials that are not there yet; then print all of them, best first.
+
+    Args:
+        path: the SWEEP.yaml.
+        accelerate_config: of every trial; None takes what suits this machine.
+        trials: how many there are to be in all; None takes the file's number.
+
+    Raises:
+        LrcError: the file, the folder or the machine stands in the way, or every trial failed.
+        SystemExit: a signal stopped it, after the trial in hand has saved a checkpoint; 128 + the signal's number.
+    """
+    require_optuna()
+    plan = read_sweep(path, trials)
+    if accelerate_config:
+        find_accelerate_config(accelerate_config)
+    identity = _identity(plan)
+    with _folder(plan.output_dir), deferred() as request:
+        study = open_study(plan, identity)
+        found = _train_all(study, plan, accelerate_config, request)
+        standings.write(plan.output_dir / RESULTS_FILE, identity, found)
+    if request.signal:
+        say(f"{plan.output_dir}: stopped with {len(found)} of {plan.trials} trials; run again to go on from there")
+        sys.exit(128 + request.signal)
+    standings.show(found, str(plan.fixed["model_name_or_path"]))
+    if not any(standing.result for standing in found):
+        raise LrcError(f"{plan.output_dir}: every trial failed; see the reasons above, and sweep into another folder")
+
+
+@contextmanager
+def _folder(path: Path) -> Iterator[None]:
+    """Take the sweep's folder; no other process sweeps into it meanwhile.
+
+    Raises:
+        OutputError: something else is in it, or another process is at work there.
+    """
+    if path.exists() and not path.is_dir():
+        raise OutputError(f"{path}: is no folder; choose another output_dir")
+    strangers = set(path.iterdir()) - set(parts(path, RESULTS_FILE)) if path.is_dir() else set()
+    if strangers and not (path / STUDY_FILE).is_file():
+        raise OutputError(f"{path}: holds something that is no sweep of lrc; choose another output_dir")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with claimed(path / RESULTS_FILE, output=path):
+            yield
+    except OSError as error:
+        raise OutputError(f"{error.filename or path}: {error.strerror or error}") from error
+
+
+def _identity(plan: Sweep) -> dict[str, Any]:
+    """What makes it this sweep and no other; the number of trials does not."""
+    data = {}
+    folded = "fold" in {**plan.fixed, **plan.search}  # the files are other ones then, which each run checks itself
+    for role in ("train_file", "validation_file"):
+        if role in plan.fixed and role not in plan.search and not folded:
+            try:
+                named = plan.fixed[role]
+                sums = {file: checksum(Path(file)) for file in ([named] if isinstance(named, str) else named)}
+                data[role] = sums[named] if isinstance(named, str) else list(sums.values())
+            except OSError as error:
+                raise DataError(
+                    f"{error.filename or named}: {error.strerror or error}; give the {role} another name"
+                ) from error
+    return {"recipe": plan.fixed, "search": plan.written, "seed": plan.seed, "data": data}
+
+
+def _train_all(study: Study, plan: Sweep, config: str | None, request: Request) -> list[Standing]:
+    """Train what is missing; what has ended by then."""
+    goal = plan.trials if plan.size is None else min(plan.trials, plan.size)
+    found = ended(study, plan)
+    with track("sweep", goal, "trials", before=min(len(found), goal)) as advance:
+        while not request.signal and (trial := next_trial(study, plan, len(found) < goal)) is not None:
+            standing = _train_one(contender_of(trial, plan), plan, config, request)
+            if request.signal and standing.result is None:
+                break
+            tell(study, trial, standing)
+            found = ended(study, plan)
+            standings.write(plan.output_dir / RESULTS_FILE, study.user_attrs["sweep"], found)
+            advance()
+    return found
+
+
+def _train_one(contender: Contender, plan: Sweep, config: str | None, request: Request) -> Standing:
+    told = ", ".join(f"{key} {value}" for key, value in contender.values.items())
+    say(f"trial {contender.number}: {told}; see {contender.log}")
+    contender.write_recipe(plan.fixed)
+    try:
+        reason = contender.train(config, request)
+        result = None if reason or not _finished(contender, request) else contender.result()
+    except DataError as error:
+        reason, result = str(error), None
+    if reason:
+        say(f"trial {contender.number}: failed: {reason}")
+    elif result:
+        say(f"trial {contender.number}: accuracy {result.accuracy:.4f} ({result.ci_low:.4f} to {result.ci_high:.4f})")
+    return Standing(contender, result, reason)
+
+
+def _finished(contender: Contender, request: Request) -> bool:
+    """Whether a trial came to its end: one that a signal reached may have done so just before."""
+    if not request.signal:
+        return True
+    run = read_run(contender.folder)
+    return run is not None and run.finished

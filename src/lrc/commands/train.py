@@ -1,0 +1,125 @@
+"""`lrc train RECIPE`: what `accelerate launch … -m lrc.sft` does, with the run's own exit status and no traceback."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from lrc.config.recipe import default_accelerate_config, find_accelerate_config, find_recipe
+from lrc.runtime.errors import MachineError
+from lrc.runtime.launch_variables import refuse_leftovers
+from lrc.runtime.progress import say
+from lrc.training.preflight import preflight
+
+
+def train(recipe: str, accelerate_config: str | None, overrides: Sequence[str]) -> int:
+    """Launch a training run and wait for it.
+
+    One process takes the place of this one, so that signals and the exit status are its own; several are watched by
+    torch's elastic agent, as `accelerate launch` has it.
+
+    Args:
+        recipe: a YAML file or the name of a shipped one.
+        accelerate_config: likewise; None takes what suits this machine.
+        overrides: `--key value` for any key of the recipe.
+
+    Returns:
+        The exit status of the run.
+
+    Raises:
+        LrcError: there is no such recipe or config, or the machine cannot start it.
+    """
+    refuse_leftovers()
+    path = find_recipe(recipe)
+    named = find_accelerate_config(accelerate_config) if accelerate_config else None
+    preflight(path, overrides)
+    config = named or find_accelerate_config(default_accelerate_config())
+    launch = ["--config_file", str(config), *_all_devices(accelerate_config)]
+    words = [*launch, "-m", "lrc.sft", "--config", str(path), *overrides]
+    say(f"accelerate launch {shlex.join(words)}")
+    return _launch(words)
+
+
+def _all_devices(accelerate_config: str | None) -> list[str]:
+    """A process for each device of this machine, where nobody named a config: the shipped one has two."""
+    if accelerate_config or default_accelerate_config() != "multi_gpu":
+        return []
+    import torch
+
+    return ["--num_processes", str(torch.accelerator.device_count())]
+
+
+def _launch(words: Sequence[str]) -> int:
+    from accelerate.commands import launch
+    from accelerate.utils.launch import prepare_simple_launcher_cmd_env
+
+    logging.getLogger("accelerate.commands.launch").setLevel(logging.ERROR)  # of defaults that it took
+    args, _, _ = launch._validate_launch_command(launch.launch_command_parser().parse_args(list(words)))
+    if (args.num_machines or 1) > 1 and not args.main_process_ip:
+        raise MachineError(
+            f"{args.config_file}: main_process_ip is missing; give the address of machine 0, and each machine its "
+            "own machine_rank, in a copy of the file"
+        )
+    if not (args.multi_gpu or args.use_deepspeed or args.use_fsdp or args.tpu):
+        command, environment = prepare_simple_launcher_cmd_env(args)
+        environment["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(_cores()))
+        sys.stdout.flush()
+        if os.name == "nt":  # where a program cannot take another's place
+            return subprocess.run(command, env=environment).returncode
+        os.execvpe(command[0], command, environment)
+    if os.name == "nt":
+        raise MachineError(
+            f"{args.config_file}: several processes train under Linux only; use WSL2, or --accelerate-config single_gpu"
+        )
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(_cores() // max(args.num_processes or 1, 1), 1)))
+    return _watch(launch, launch.launch_command_parser().parse_args(list(words)))
+
+
+def _watch(launch: Any, args: Any) -> int:
+    """Run several processes; the status is that of the first that failed, or of one that was killed."""
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    # The processes have said what was wrong; the agent's own account of it is a page of tracebacks.
+    logging.disable(logging.ERROR)
+    try:
+        launch.launch_command(args)
+    except ChildFailedError as error:
+        return _status(error)
+    except SignalException as error:
+        say(f"launch: ended by {signal.Signals(error.sigval).name}")
+        return 128 + int(error.sigval)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except (ImportError, ValueError, AssertionError) as error:
+        raise MachineError(f"launch: {error}; choose another --accelerate-config") from error
+    return 0
+
+
+def _status(error: Any) -> int:
+    """The exit status of a launch of which a process failed; one that was killed could not say so itself."""
+    # The agent ends the others by SIGTERM, and they may have noticed the loss before the agent did: by an error of
+    # their own, or by SIGABRT where a collective's thread saw it. So what is none of these comes first.
+    killed = [(rank, -failure.exitcode) for rank, failure in error.failures.items() if failure.exitcode < 0]
+    struck = [(rank, number) for rank, number in killed if number != signal.SIGTERM]
+    if struck:
+        rank, number = min(struck, key=lambda one: (one[1] == signal.SIGABRT, one[0]))
+        cause = ", as the system does where memory runs out" if number == signal.SIGKILL else ""
+        say(
+            f"launch: process {rank} of the run was ended by {signal.Signals(number).name}{cause}; "
+            "the others were stopped; run again to go on from the last checkpoint"
+        )
+        return 128 + number
+    code: int = error.get_first_failure()[1].exitcode
+    return code if code > 0 else 128 - code
+
+
+def _cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,204 @@
+"""`lrc vote`: the scores of several models → one answer a question, with weights fitted on labelled questions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lrc.answering.submission import write_submission
+from lrc.data.near_duplicates import group_passages
+from lrc.data.questions import Question
+from lrc.data.score_files import ScoredQuestion, match, read_scores
+from lrc.data.sources import read_records
+from lrc.data.splits import folds
+from lrc.metrics.accuracy import CONFIDENCE, Figures, accuracy, paired, passages_of
+from lrc.metrics.opinion_pool import Pool, Scores, choose, equal_pool, fit_pool, out_of_fold
+from lrc.metrics.verdict import judge, size, spell
+from lrc.runtime.errors import DataError
+from lrc.runtime.outputs import new_file, refuse_file
+
+FOLDS, SEED = 5, 42
+
+
+def vote(
+    files: Sequence[Path],
+    data: Path,
+    *,
+    test_scores: Sequence[Path] = (),
+    output: Path | None = None,
+    scores: Path | None = None,
+    as_json: bool = False,
+    force: bool = False,
+) -> None:
+    """Pool the scores of several models, print how right the pool is, and write its answers.
+
+    Temperatures and weights are fitted on labelled questions; each of these is answered by a pool that was fitted on
+    other passages, so that the accuracy is that of questions that chose nothing.
+
+    Args:
+        files: a file of scores of the labelled questions for each model.
+        data: the labelled questions.
+        test_scores: the models' scores of the questions to answer, in the order of `files`; by default the labelled
+            ones are answered.
+        output: the submission.
+        scores: where to write the pool's log-probabilities and probabilities, as JSON lines.
+        as_json: print the figures as JSON rather than as lines.
+
+    Raises:
+        LrcError: the files do not go together, or an output stands in the way.
+    """
+    for written in filter(None, (output, scores)):
+        others = [one for one in (output, scores) if one not in (None, written)]
+        refuse_file(written, data, *files, *test_scores, *filter(None, others), force=force)
+    questions = _labelled(data)
+    models = [match(file, read_scores(file), questions, data) for file in files]
+    tests = _read_tests(test_scores, files)
+    names = _names(files)
+    answers = [question.answer or 0 for question in questions]
+    found, _ = out_of_fold(models, answers, _folds(questions))
+    pool = fit_pool(models, answers)
+    figures = _measure(questions, answers, names, models, found, pool)
+    ids, pooled = [question.id for question in questions], found
+    if tests:
+        ids, pooled = (
+            [one.id or str(number) for number, one in enumerate(tests[0], start=1)],
+            pool.log_probs(_padded(tests)),
+        )
+    if scores is not None:
+        _write_scores(scores, ids, pooled, force=force)
+    if output is not None:
+        write_submission(output, ids, choose(pooled), force=force)
+    print(*([json.dumps(figures, ensure_ascii=False, indent=2)] if as_json else _table(figures)), sep="\n")
+    if output is not None and not as_json:
+        print(f"{output}: {len(ids)} answers")
+
+
+def _labelled(data: Path) -> list[Question]:
+    questions = []
+    for record in read_records(data):
+        if record.question is None or record.question.answer is None:
+            raise DataError(f"{data}: question {record.id} has no options or no answer; give a labelled file")
+        questions.append(record.question)
+    if not questions:
+        raise DataError(f"{data}: has no questions; give a labelled file")
+    return questions
+
+
+def _names(files: Sequence[Path]) -> list[str]:
+    """What to call each model: its file's name, with as many folders before it as tell it from the others."""
+    for depth in range(1, max(len(file.parts) for file in files) + 1):
+        names = ["/".join(file.parts[-depth:]) for file in files]
+        if len(set(names)) == len(names):
+            return names
+    raise DataError(f"{files[0]}: is given twice; give each model's scores once")
+
+
+def _read_tests(files: Sequence[Path], models: Sequence[Path]) -> list[list[ScoredQuestion]]:
+    """The test scores of each model, of the same questions in the same order.
+
+    Raises:
+        DataError: there are not as many files as models, or they are not about the same questions.
+    """
+    if not files:
+        return []
+    if len(files) != len(models):
+        raise DataError(
+            f"--test-scores: {len(files)} files for {len(models)} models; give one for each, in their order"
+        )
+    tests = [read_scores(file) for file in files]
+    for file, test in zip(files, tests, strict=True):
+        for number, (one, first) in enumerate(zip(test, tests[0], strict=False), start=1):
+            named = None in (one.id, first.id) or one.id == first.id
+            if not named or len(one.scores) != len(first.scores):
+                raise DataError(f"{file}, question {number}: is not that of {files[0]}; score the same file with each")
+        if len(test) != len(tests[0]):
+            raise DataError(f"{file}: has {len(test)} questions, {files[0]} has {len(tests[0])}; score the same file")
+    return tests
+
+
+def _padded(tests: Sequence[Sequence[ScoredQuestion]]) -> list[Scores]:
+    width = max(len(one.scores) for one in tests[0])
+    padded = [np.array([[*one.scores, *[-np.inf] * (width - len(one.scores))] for one in test]) for test in tests]
+    choosable = np.all(np.isfinite(padded), axis=0)
+    return [np.where(choosable, one, -np.inf) for one in padded]
+
+
+def _folds(questions: Sequence[Question]) -> list[int]:
+    groups = group_passages(question.passage for question in questions)
+    if groups.n_clusters < 2:
+        raise DataError("the labelled questions are all about one passage; a vote is fitted on several")
+    count = min(FOLDS, groups.n_clusters)
+    return folds(groups.clusters, [question.answer for question in questions], count, SEED)
+
+
+def _measure(
+    questions: Sequence[Question],
+    answers: Sequence[int],
+    names: Sequence[str],
+    models: Sequence[Scores],
+    found: Scores,
+    pool: Pool,
+) -> dict[str, Any]:
+    """All figures: of the pool out of fold, of each model alone, and of the pool against the best of them."""
+    passages, voted = passages_of(questions), choose(found)
+    alone = {name: choose(model) for name, model in zip(names, models, strict=True)}
+    singles = {name: accuracy(chosen, answers, passages) for name, chosen in alone.items()}
+    best = max(singles, key=lambda name: singles[name]["accuracy"])
+    test = paired(voted, alone[best], answers, passages)
+    figures = accuracy(voted, answers, passages)
+    plain = choose(equal_pool(models, answers).log_probs(models))
+    fitted = zip(names, pool.weights, pool.temperatures, strict=True)
+    return {
+        **figures,
+        "verdict": _verdict(figures, best, test),
+        "baseline": str(judge(questions, voted)),
+        "models": {
+            name: {**singles[name], "weight": weight, "temperature": temperature}
+            for name, weight, temperature in fitted
+        },
+        "sharpness": pool.sharpness,
+        "best_single": {"name": best, "paired": test},
+        "equal_weights": accuracy(plain, answers, passages),
+    }
+
+
+def _verdict(figures: Figures, best: str, test: dict[str, float]) -> str:
+    points = 100 * test["difference"]
+    if points <= 0:
+        how = f"{-points:.1f} points below" if points else "as"
+        return f"{spell(figures)}, {how} {best} alone: the vote gains nothing here"
+    chance = "" if test["p_value"] < 1 - CONFIDENCE else f", which may be chance (p = {test['p_value']:.2g})"
+    return f"{spell(figures)}, {points:.1f} points above {best} alone{chance}"
+
+
+def _table(figures: dict[str, Any]) -> list[str]:
+    test, best = figures["best_single"]["paired"], figures["best_single"]["name"]
+    width = max(20, *(len(name) for name in figures["models"])) + 2
+    rows = {"vote, out of fold": figures, "equal weights": figures["equal_weights"], **figures["models"]}
+    lines = [figures["verdict"]]
+    for name, one in rows.items():
+        fitted = f", weight {one['weight']:.3f}, temperature {one['temperature']:.4g}" if "weight" in one else ""
+        lines.append(f"{name:<{width}}{one['accuracy']:.4f}  ({one['ci_low']:.4f} to {one['ci_high']:.4f}){fitted}")
+    lines += [
+        f"{'questions':<{width}}{size(figures)}",
+        f"{'right in one only':<{width}}{test['first_only']} (the vote) and {test['second_only']} ({best})",
+        f"{'difference':<{width}}{test['difference']:+.4f} ({test['ci_low']:+.4f} to {test['ci_high']:+.4f}), "
+        f"permuted by passage p = {test['p_value']:.4f}",
+        f"{'sharpness':<{width}}{figures['sharpness']:.4g}",
+        f"{'beside the baselines':<{width}}{figures['baseline']}",
+    ]
+    return lines
+
+
+def _write_scores(path: Path, ids: Sequence[str], log_probs: Scores, *, force: bool) -> None:
+    """Write what `lrc generate --scores` writes, of the pool."""
+    with new_file(path, force=force) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for name, line, number in zip(ids, log_probs, choose(log_probs), strict=True):
+            scores = [float(one) if np.isfinite(one) else None for one in line]
+            chances = np.exp(line).tolist()
+            found = {"id": name, "scores": scores, "probabilities": chances, "prediction": number}
+            file.write(json.dumps(found, ensure_ascii=False) + "\n")

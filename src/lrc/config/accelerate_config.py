@@ -1,0 +1,98 @@
+"""What an accelerate config makes of a machine: how many processes, on what, and what they divide among themselves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lrc.config.recipe import default_accelerate_config, find_accelerate_config
+from lrc.runtime.errors import RecipeError
+
+
+@dataclass(frozen=True)
+class Topology:
+    """The processes of a run, a device each."""
+
+    name: str  # of the accelerate config
+    kind: str = "one process"  # or DDP, ZeRO-2, ZeRO-3, FSDP …
+    processes: int = 1
+    device: str = "cpu"  # the type
+    shards_optimizer: bool = False
+    shards_gradients: bool = False
+    shards_weights: bool = False
+    offloads_optimizer: bool = False  # to the memory of the host
+    offloads_weights: bool = False
+
+
+def read_topology(name: str | None, *, device: str, gpu_assumed: bool) -> Topology:
+    """Read an accelerate config.
+
+    Args:
+        name: a YAML file or the name of a shipped one; None takes what suits the device.
+        device: the type that this machine has.
+        gpu_assumed: there is meant to be a GPU, whatever this machine has.
+
+    Raises:
+        RecipeError: there is no such config, or accelerate cannot read it.
+    """
+    on_gpu = gpu_assumed or device != "cpu"
+    suited = default_accelerate_config() if device != "cpu" or not gpu_assumed else "single_gpu"
+    path = find_accelerate_config(name or suited)
+    config = _load(path)
+    processes = max(int(config.num_processes or 1), 1)
+    kind = getattr(config.distributed_type, "value", str(config.distributed_type))
+    on_gpu = not config.use_cpu and (on_gpu or kind in ("DEEPSPEED", "FSDP"))
+    where = (device if device != "cpu" else "cuda") if on_gpu else "cpu"
+    if kind == "DEEPSPEED":
+        return _deepspeed(path.stem, processes, where, config.deepspeed_config)
+    if kind == "FSDP":
+        return _fsdp(path.stem, processes, where, config.fsdp_config)
+    return Topology(path.stem, "DDP" if processes > 1 else "one process", processes, where)
+
+
+def _load(path: Path) -> Any:
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    try:
+        return load_config_from_file(str(path))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RecipeError(f"{path}: accelerate cannot read it ({error}); see `accelerate config`") from error
+
+
+def _deepspeed(name: str, processes: int, device: str, settings: dict[str, Any]) -> Topology:
+    stage = int(settings.get("zero_stage", 2))
+    return Topology(
+        name,
+        f"ZeRO-{stage}",
+        processes,
+        device,
+        shards_optimizer=stage >= 1,
+        shards_gradients=stage >= 2,
+        shards_weights=stage >= 3,
+        offloads_optimizer=_is_elsewhere(settings.get("offload_optimizer_device")),
+        offloads_weights=stage >= 3 and _is_elsewhere(settings.get("offload_param_device")),
+    )
+
+
+def _fsdp(name: str, processes: int, device: str, settings: dict[str, Any]) -> Topology:
+    # Version 1 has strategies, by name or number; version 2 only whether weights are divided again after the forward.
+    strategy = str(settings.get("fsdp_sharding_strategy") or settings.get("fsdp_reshard_after_forward", True)).upper()
+    offloads = str(settings.get("fsdp_offload_params", False)).lower() == "true"
+    sharded = strategy not in ("NO_SHARD", "3")
+    whole = strategy in ("NO_SHARD", "3", "SHARD_GRAD_OP", "2", "FALSE")
+    return Topology(
+        name,
+        "FSDP",
+        processes,
+        device,
+        shards_optimizer=sharded,
+        shards_gradients=sharded,
+        shards_weights=not whole,
+        offloads_optimizer=offloads,
+        offloads_weights=offloads and not whole,
+    )
+
+
+def _is_elsewhere(device: Any) -> bool:
+    return str(device or "none").lower() in ("cpu", "nvme")

@@ -1,0 +1,264 @@
+"""The keys of a recipe: lrc's own, and those of TRL, transformers and PEFT with defaults that suit this work.
+
+Importing this takes seconds (TRL, transformers and PEFT come with it), so `recipe` does it as late as it can, and looks
+at what `schema` knows of the keys before. Which values go together is in `rules`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from trl import ModelConfig, SFTConfig
+
+from lrc.config.rules import PISSA, fold_file, pattern, target_modules, train_files
+from lrc.config.run_record import lists_options
+from lrc.config.trackers import why_not_reported
+from lrc.runtime.devices import device_type
+
+
+@dataclass
+class DataArguments:
+    """What is asked, how, and what happens to a question that does not fit.
+
+    With a `fold`, `train_file` and `validation_file` become that fold's files.
+    """
+
+    train_file: list[str] | str = field(
+        metadata={
+            "help": "The JSON to train on, as `lrc convert` writes it; or several files of questions, of any kind that "
+            "lrc reads."
+        }
+    )
+    train_shares: list[float] | None = field(
+        default=None,
+        metadata={
+            "help": "The part of each of several train_file in an epoch, which is as long as it can be without drawing "
+            "a question twice; by default an epoch has all questions of all files."
+        },
+    )
+    validation_file: str | None = field(
+        default=None, metadata={"help": "The JSON to evaluate on during training; none by default."}
+    )
+    eval_questions: int | None = field(
+        default=None,
+        metadata={
+            "help": "Evaluate on so many validation questions while training, whole passages and the same ones each "
+            "time, and on all of them at the end; by default always on all."
+        },
+    )
+    template: Literal["chinese-alpaca-2", "alpaca", "chat", "plain"] = field(
+        default="chinese-alpaca-2",
+        metadata={"help": "The prompt around a question; chat is the tokenizer's own chat template."},
+    )
+    answer_style: Literal["digit", "text", "judge"] = field(
+        default="digit",
+        metadata={
+            "help": "Answer with the number of an option, with its text, or judge each option by itself: a prompt an "
+            "option that asks whether it is right, 是 or 否."
+        },
+    )
+    score_normalisation: Literal["character", "token", "sum", "auto"] = field(
+        default="character",
+        metadata={
+            "help": "What the log-likelihood of an option's text is divided by: its characters, its tokens, or nothing "
+            "(sum); auto takes what is most accurate on the validation questions, after training."
+        },
+    )
+    list_options: bool | None = field(
+        default=None,
+        metadata={
+            "help": "Show the options in the prompt. Default: true, but false for judge and for text with plain."
+        },
+    )
+    on_too_long: Literal["shorten", "refuse", "skip"] = field(
+        default="shorten",
+        metadata={"help": "A question longer than max_length: shorten its passage, refuse to train, or skip it."},
+    )
+    option_orders: int = field(
+        default=1, metadata={"help": "In how many rotations of its options each question is trained."}
+    )
+    option_contrast: float | None = field(
+        default=None,
+        metadata={
+            "help": "The part of the loss, 0 to 1, that is the contrast between the options of a question rather than "
+            "the likelihood of the right one, or of each verdict; for answer_style text and judge. Default: 0, but 1 "
+            "for judge."
+        },
+    )
+    contrast_temperature: float | None = field(
+        default=None,
+        metadata={
+            "help": "What the options' scores are divided by in the contrast. Default: 0.25, but 1 for judge, whose "
+            "scores are log-odds."
+        },
+    )
+    soft_labels: str | None = field(
+        default=None,
+        metadata={
+            "help": "Other models' scores of the training questions, as `lrc generate` and `lrc vote` write them with "
+            "--scores: a part of what the contrast learns."
+        },
+    )
+    soft_label_weight: float = field(
+        default=0.5, metadata={"help": "Their part of the contrast's target; the rest is the right option's."}
+    )
+    soft_label_temperature: float = field(
+        default=1.0, metadata={"help": "What they are divided by before they become probabilities."}
+    )
+    group_passages: bool = field(
+        default=True,
+        metadata={
+            "help": "Draw the questions of a passage together, which computes it once a step; false draws one by one."
+        },
+    )
+    tree_packing: bool = field(
+        default=True, metadata={"help": "Compute a passage once for all of its questions in a batch."}
+    )
+    attention: Literal["auto", "flex", "block", "dense"] = field(
+        default="auto",
+        metadata={
+            "help": "How a packed row is attended to: by FlexAttention (flex), stretch by stretch of the tree (block), "
+            "or under a mask (dense); auto takes what suits the device and the row. The results are equal."
+        },
+    )
+    row_tokens: int | None = field(
+        default=None,
+        metadata={"help": "Tokens of a packed row at most; by default what suits the device."},
+    )
+    fold: int | None = field(
+        default=None,
+        metadata={"help": "Train on this fold, from 0: _train.json is read as _fold{k}_train.json."},
+    )
+    expected_vocab_size: int | None = field(
+        default=None, metadata={"help": "Refuse a tokenizer of another size; no check by default."}
+    )
+    overwrite_output_dir: bool = field(
+        default=False, metadata={"help": "Begin again in an output_dir that holds another run."}
+    )
+
+    def __post_init__(self) -> None:
+        judged = self.answer_style == "judge"
+        if self.list_options is None:
+            self.list_options = lists_options(self.answer_style, self.template)
+        if self.option_contrast is None:
+            self.option_contrast = 1.0 if judged else 0.0
+        if self.contrast_temperature is None:
+            self.contrast_temperature = 1.0 if judged else 0.25
+        if self.fold is not None:
+            files = [fold_file(file, self.fold, "train") for file in self.train_files]
+            self.train_file = files[0] if isinstance(self.train_file, str) else files
+            if self.validation_file is not None:
+                self.validation_file = fold_file(self.validation_file, self.fold, "validation")
+
+    @property
+    def train_files(self) -> list[str]:
+        """The files of `train_file`, in order."""
+        return train_files(self.train_file)
+
+    @property
+    def contrasted(self) -> str | None:
+        """By what the scores of options are normalised that training compares; None where it compares none."""
+        if not self.option_contrast:
+            return None
+        return "character" if self.score_normalisation == "auto" else self.score_normalisation
+
+
+@dataclass
+class AdapterArguments:
+    """LoRA settings that TRL's `ModelConfig` lacks, under PEFT's names."""
+
+    init_lora_weights: str | None = field(
+        default=None,
+        metadata={"help": "gaussian, orthogonal, pissa, or pissa_niter_16, which starts faster; by default B is zero."},
+    )
+    rank_pattern: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={"help": "Ranks of modules that differ from lora_r, by a pattern of their name."},
+    )
+    alpha_pattern: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={"help": "Alphas of modules that differ from lora_alpha, by a pattern of their name."},
+    )
+    loraplus_lr_ratio: float | None = field(
+        default=None, metadata={"help": "LoRA+: the learning rate of B is that of A times this."}
+    )
+    loraplus_lr_embedding: float | None = field(
+        default=None,
+        metadata={"help": "LoRA+: the learning rate of LoRA on embeddings; nothing takes learning_rate."},
+    )
+    ensure_weight_tying: bool = field(
+        default=False, metadata={"help": "Keep tied embeddings tied where lora_modules_to_save names them."}
+    )
+
+    def __post_init__(self) -> None:
+        self.rank_pattern = pattern("rank_pattern", self.rank_pattern)
+        self.alpha_pattern = pattern("alpha_pattern", self.alpha_pattern)
+
+    @property
+    def pissa(self) -> str | None:
+        """The way to PiSSA's start; None for another one."""
+        asked = self.init_lora_weights or ""
+        return asked if PISSA.fullmatch(asked) else None
+
+
+@dataclass
+class ModelArguments(ModelConfig):
+    """TRL's `ModelConfig`, with an adapter unless the recipe says otherwise."""
+
+    use_peft: bool = field(default=True, metadata={"help": "Train a LoRA adapter rather than all weights."})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.lora_target_modules = target_modules(vars(self)["lora_target_modules"])
+
+
+@dataclass
+class TrainingArguments(SFTConfig):
+    """TRL's `SFTConfig` with defaults that suit this work; upstream's are slower, or wrong here.
+
+    Raises:
+        ValueError: a key that would do nothing here.
+    """
+
+    bf16: bool | None = field(default=False, metadata={"help": "Mixed precision in bfloat16."})
+    gradient_checkpointing: bool = field(
+        default=False,
+        metadata={"help": "Compute activations twice to save memory; 1.1 to 1.4 times the time."},
+    )
+    # accelerate joins several CPU processes into one run only where the training arguments say so.
+    use_cpu: bool = field(
+        default_factory=lambda: device_type() == "cpu",
+        metadata={"help": "Stay on the CPU. Default: where there is no accelerator."},
+    )
+    completion_only_loss: bool | None = field(default=True, metadata={"help": "Learn the answer, not the question."})
+    project: str = field(default="lrc", metadata={"help": "What trackio files the run under."})
+    run_name: str | None = field(
+        default=None, metadata={"help": "What trackers call the run. Default: the name of output_dir."}
+    )
+    early_stopping_patience: int | None = field(
+        default=None,
+        metadata={
+            "help": "Stop after so many evaluations in a row that are not better by metric_for_best_model, which is "
+            "accuracy where it is not given."
+        },
+    )
+    early_stopping_threshold: float = field(
+        default=0.0, metadata={"help": "By more than what an evaluation has to be better, for early_stopping_patience."}
+    )
+
+    def __post_init__(self) -> None:
+        # Unset, it would be what the base declares.
+        self.router_aux_loss_coef = vars(self)["router_aux_loss_coef"] or 0.0
+        if self.early_stopping_patience is not None:
+            self.metric_for_best_model = vars(self)["metric_for_best_model"] or "accuracy"
+        # So that a tracker goes on with the run where the run itself does.
+        self.run_name = self.run_name or Path(self.output_dir or ".").resolve().name
+        super().__post_init__()
+        if fault := why_not_reported(self.report_to or []):
+            raise ValueError(fault)
+
+
+# Whose fields are a recipe's keys.
+CLASSES = (DataArguments, TrainingArguments, ModelArguments, AdapterArguments)

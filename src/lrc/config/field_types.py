@@ -1,0 +1,121 @@
+"""Whether a value given in a recipe is of its field's type, and what to say where it is not."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from enum import Enum
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+from lrc.config.bounds import ANY, Bounds
+
+LARGEST = 2**63  # what neither a tensor's size nor a counter can be
+NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text", dict: "a mapping"}
+
+
+def fault(value: Any, hint: Any, choices: Sequence[Any] | None = None, bounds: Bounds = ANY) -> str | None:
+    """Say what is wrong with a value, as in `is 4.5, expected a whole number`; None where nothing is.
+
+    Args:
+        value: as the YAML or the command line has it.
+        hint: the field's type hint.
+        choices: the values allowed, where the hint does not say.
+        bounds: of the numbers allowed.
+    """
+    allowed = list(choices) if choices else _names(hint)
+    if value is not None and allowed and value not in allowed and not _holds_more(hint, choices):
+        return f"is {shown(value)}, expected {_listed(allowed)}"
+    if isinstance(value, str) and "\0" in value:
+        return "holds a nul character; write the text without it"
+    if type(value) is int and abs(value) >= LARGEST:
+        return f"is {shown(value)}, expected a number below {LARGEST}"
+    if not fits(value, hint):
+        return f"is {shown(value)}, expected {expected(hint)}{_cure(value, hint)}"
+    passed = bounds.passed(value) if fits(value, float) else None
+    return f"is {shown(value)}, expected {passed}" if passed else None
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Whether `value` is of the type `hint`; a whole number is a number, a truth value or infinity is not."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return True
+    if origin in (Union, UnionType):
+        return any(fits(value, arm) for arm in arguments)
+    if origin is Literal:
+        return any(value == choice and type(value) is type(choice) for choice in arguments)
+    if origin is list:
+        return isinstance(value, list) and all(fits(item, arguments[0]) for item in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(fits(item, arguments[1]) for item in value.values())
+    return _is_a(value, hint)
+
+
+def expected(hint: Any) -> str:
+    """What a field takes, in words: `a whole number or nothing`."""
+    arms = [arm for arm in _arms(hint) if not (arm is str and _enumerations(hint))]  # whose values are all its text
+    words = [NAMES.get(arm) or NAMES.get(get_origin(arm)) or _worded(arm) for arm in arms if arm is not type(None)]
+    known = list(dict.fromkeys([*_names(hint), *(word for word in words if word)]))
+    return _listed(known + (["nothing"] if type(None) in arms else []))
+
+
+def takes_list(hint: Any) -> bool:
+    """Whether a list is among the types of a field."""
+    return any(get_origin(arm) is list for arm in _arms(hint))
+
+
+def takes_text(hint: Any) -> bool:
+    """Whether a single text is among the types of a field."""
+    return str in _arms(hint)
+
+
+def shown(value: Any) -> str:
+    """A value the way YAML writes it, cut where it is long."""
+    text = "empty" if value is None else json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 60 else f"{text[:60]}…"
+
+
+def _arms(hint: Any) -> list[Any]:
+    return list(get_args(hint)) if get_origin(hint) in (Union, UnionType) else [hint]
+
+
+def _is_a(value: Any, hint: Any) -> bool:
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return value in [member.value for member in hint]
+    return isinstance(hint, type) and isinstance(value, hint)
+
+
+def _names(hint: Any) -> list[Any]:
+    """The values of enumerations and literals among the types of a field; upstream has `SomeEnum | str`."""
+    literals = [choice for arm in _arms(hint) if get_origin(arm) is Literal for choice in get_args(arm)]
+    return literals + [member.value for enumeration in _enumerations(hint) for member in enumeration]
+
+
+def _enumerations(hint: Any) -> list[type[Enum]]:
+    return [arm for arm in _arms(hint) if isinstance(arm, type) and issubclass(arm, Enum)]
+
+
+def _holds_more(hint: Any, choices: Sequence[Any] | None) -> bool:
+    """Whether text stands for itself beside the named values, as in `str | Literal[False] | None`."""
+    arms = get_args(hint) if get_origin(hint) in (Union, UnionType) else ()
+    return not choices and str in arms and any(get_origin(arm) is Literal for arm in arms)
+
+
+def _cure(value: Any, hint: Any) -> str:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return "; put it in quotes" if number and expected(hint).startswith("text") else ""
+
+
+def _worded(arm: Any) -> str:
+    return f"a list of {NAMES.get(get_args(arm)[0], 'names')}" if get_origin(arm) is list else ""
+
+
+def _listed(words: Sequence[Any]) -> str:
+    texts = [str(word).lower() if isinstance(word, bool) else str(word) for word in words]
+    return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} or {texts[-1]}"

@@ -1,0 +1,266 @@
+"""Recipes: one run's YAML and the keys that override it, read strictly, then built by TRL's parser."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lrc.config.field_types import fits, takes_list, takes_text
+from lrc.config.overrides import parse_overrides
+from lrc.config.rules import JUDGED_UPSTREAM, broken_rules
+from lrc.config.schema import Schema, installed_schema, is_exact, shipped_schema
+from lrc.config.synonyms import cure
+from lrc.config.yaml_reader import Mapping, read_mapping, refuse_tokens
+from lrc.runtime.devices import settle
+from lrc.runtime.errors import RecipeError
+
+if TYPE_CHECKING:
+    from lrc.config.arguments import AdapterArguments, DataArguments, ModelArguments, TrainingArguments
+
+REQUIRED = {
+    "model_name_or_path": "the base model: a folder, or a name on the Hub",
+    "train_file": "the JSON that `lrc convert` wrote",
+    "output_dir": "the folder for the adapter",
+}
+# Texts that name something: an empty one would be taken for the folder that the command runs in, or for nothing.
+NAMES = ("validation_file", "soft_labels", "model_revision", "resume_from_checkpoint")
+COMMAND_LINE = "command line"
+SECRETS = ("hub_token", "push_to_hub_token", "hf_token", "token", "use_auth_token")
+_TOLD_WITH_CARD = 4  # shipped files that a name may stand for, each told with what it is for
+# What is read by other verbs, and taken for a recipe by mistake.
+TABLES = (".xlsx", ".xlsm", ".xls", ".xlsb", ".ods", ".csv", ".tsv", ".jsonl")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe as resolved."""
+
+    path: Path | None
+    data: DataArguments
+    training: TrainingArguments
+    model: ModelArguments
+    adapter: AdapterArguments
+    given: dict[str, Any]  # the keys in the file and on the command line, as given there
+
+
+def load_recipe(path: Path | None, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe.
+
+    Mixed precision that this machine lacks becomes float32, with a line on stderr.
+
+    Args:
+        path: the YAML file; None where the command line has every key.
+        overrides: `--key value`, `--key=value`, `--key` for a boolean, `--key a b c` for a list.
+
+    Raises:
+        RecipeError: whatever is wrong in the file or the overrides, a line each.
+    """
+    return resolve(read_recipe(path), overrides, path)
+
+
+def check_recipe(path: Path | None, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Look for what is wrong in a recipe, as `load_recipe` does, without importing torch where that is not needed.
+
+    Returns:
+        The keys in the file and on the command line.
+
+    Raises:
+        RecipeError: whatever is wrong, a line each.
+    """
+    given = read_given(path, overrides)
+    judged = [key for key in JUDGED_UPSTREAM if given.get(key) not in (None, "none", [], ["none"])]
+    return load_recipe(path, overrides).given if judged or not is_exact() else given
+
+
+def read_given(path: Path | None, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Read the keys of file and command line, check them without torch, and leave the rest to upstream.
+
+    Raises:
+        RecipeError: whatever is wrong, a line each.
+    """
+    return _given(read_recipe(path), overrides)
+
+
+def read_recipe(path: Path | None) -> Mapping:
+    """Read a recipe's YAML, and check none of its keys.
+
+    Raises:
+        RecipeError: it is no mapping; data, where it is taken for a recipe.
+    """
+    if path is None:
+        return Mapping(COMMAND_LINE, {}, {})
+    if _is_data(path):
+        raise RecipeError(
+            f"{path}: is data, not a recipe; give a YAML file or the name of a shipped recipe, and the data that "
+            "`lrc convert` wrote as --train_file"
+        )
+    return read_mapping(path)
+
+
+def _is_data(path: Path) -> bool:
+    if path.suffix.lower() != ".json" or not path.is_file():
+        return path.suffix.lower() in TABLES and path.is_file()
+    with path.open("rb") as file:
+        return file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
+
+
+def resolve(file: Mapping, overrides: Sequence[str] = (), path: Path | None = None) -> Recipe:
+    """Check and build what a recipe's YAML and the overriding keys say together, as `load_recipe` does.
+
+    Raises:
+        RecipeError: whatever is wrong, a line each.
+    """
+    given = _given(file, overrides)
+    # From here on it takes seconds: TRL brings transformers and PEFT with it.
+    from lrc.config.arguments import CLASSES
+
+    data, training, model, adapter = _build(CLASSES, settle(given), file.name)
+    return Recipe(path, data, training, model, adapter, given)
+
+
+def _given(file: Mapping, overrides: Sequence[str]) -> dict[str, Any]:
+    """The keys and values of file and command line together, once nothing is wrong with them."""
+    for word in overrides:
+        refuse_tokens(COMMAND_LINE, word)
+    _refuse_secrets(file, overrides)
+    try:
+        return _checked(file, overrides, shipped_schema())
+    except RecipeError:
+        if is_exact():
+            raise
+    return _checked(file, overrides, installed_schema())
+
+
+def _checked(file: Mapping, overrides: Sequence[str], known: Schema) -> dict[str, Any]:
+    overriding, strangers = parse_overrides(overrides, known)
+    from_file = {key: _as_list(value, known[key].hint) if key in known else value for key, value in file.values.items()}
+    given = {**from_file, **overriding}
+    missing = [key for key in REQUIRED if _is_blank(given.get(key))]
+    findings = _findings(_without(from_file, missing), known, file.place)
+    on_command_line = {**_without(overriding, missing), **dict.fromkeys(strangers)}
+    findings += _findings(on_command_line, known, lambda key: COMMAND_LINE)
+    places = {key: COMMAND_LINE if key in overriding else file.place(key) for key in missing}
+    findings += [f"{place}: {key} is missing; give {REQUIRED[key]}" for key, place in places.items()]
+    if not findings:
+        values = {key: known[key].default for key in known} | given
+        findings = [f"{file.name}: {text}" for text in broken_rules(values)]
+    if findings:
+        raise RecipeError(*findings)
+    return given
+
+
+def takes_whole_numbers_only(key: str) -> bool:
+    """Whether a recipe's key takes whole numbers and no others; false for a key that is none of a recipe's."""
+    known = installed_schema().get(key)
+    return known is not None and fits(1, known.hint) and not fits(0.5, known.hint)
+
+
+def find_recipe(name: str) -> Path:
+    """The recipe of that name: a YAML file, or one that lrc ships, such as `tiny/lora`.
+
+    Raises:
+        RecipeError: there is none.
+    """
+    return _find(name, "recipe", "recipes")
+
+
+def find_accelerate_config(name: str) -> Path:
+    """The accelerate config of that name: a YAML file, or one that lrc ships, such as `cpu_2`.
+
+    Raises:
+        RecipeError: there is none.
+    """
+    return _find(name, "accelerate config", "accelerate_configs")
+
+
+def default_accelerate_config() -> str:
+    """The shipped accelerate config for the devices of this machine."""
+    import torch
+
+    count = torch.accelerator.device_count() if torch.accelerator.is_available() else 0
+    return "cpu" if count == 0 else "single_gpu" if count == 1 else "multi_gpu"
+
+
+def _find(name: str, kind: str, folder: str) -> Path:
+    if Path(name).is_file():
+        return Path(name)
+    root = Path(str(files(f"lrc.{folder}")))
+    shipped = {file.relative_to(root).with_suffix("").as_posix(): file for file in sorted(root.rglob("*.yaml"))}
+    # The paths in the documentation hold in a clone only; the names in them hold wherever lrc is installed.
+    short = name.replace("\\", "/").removeprefix(f"{folder}/").removesuffix(".yaml").rstrip("/")
+    if short in shipped:
+        return shipped[short]
+    near = _alike(short, shipped)
+    if not 0 < len(near) <= _TOLD_WITH_CARD:
+        raise RecipeError(f"{name}: no such {kind}; give a YAML file, or one of {', '.join(near or shipped)}")
+    named = [repr(one) if len(near) == 1 else f"{one!r} ({_about(shipped[one])})" for one in near]
+    raise RecipeError(f"{name}: no such {kind}; did you mean {' or '.join(named)}?")
+
+
+def _alike(name: str, shipped: Sequence[str] | dict[str, Path]) -> list[str]:
+    """The shipped ones that a name stands for in part, else the one that it resembles."""
+    words = name.lower().replace("_", "-")
+    parts = {one: one.lower().replace("_", "-").replace("/", "-").split("-") for one in shipped}
+    whole = [one for one in shipped if one.startswith(f"{name.lower()}/")]
+    holding = [one for one, split in parts.items() if set(words.split("-")) <= set(split)]
+    # The plainest first: one GPU before several.
+    holding.sort(key=lambda one: ("multi" in one, len(parts[one])))
+    return whole or holding or get_close_matches(name, list(shipped), n=1)
+
+
+def _about(path: Path) -> str:
+    """The first sentence of a shipped file, which says what it is for."""
+    first = path.read_text(encoding="utf-8").partition("\n\n")[0].replace("\n# ", " ").removeprefix("# ")
+    for end in (". ", ": ", "; ", ", made"):
+        first = first.partition(end)[0]
+    return first.splitlines()[0].rstrip(".")
+
+
+def _refuse_secrets(file: Mapping, overrides: Sequence[str]) -> None:
+    cure = "does not belong in a recipe; log in with `hf auth login` or set HF_TOKEN"
+    words = {word.lstrip("-").partition("=")[0].replace("-", "_") for word in overrides if word.startswith("--")}
+    findings = [f"{file.place(key)}: {key} {cure}" for key in SECRETS if file.values.get(key) is not None]
+    findings += [f"command line: {key} {cure}" for key in SECRETS if key in words]
+    if findings:
+        raise RecipeError(*findings)
+
+
+def _findings(values: dict[str, Any], known: Schema, place: Callable[[str], str]) -> list[str]:
+    unknown = [f"{place(key)}: unknown key {key!r}; {cure(key, known)}" for key in values if key not in known]
+    faults = {key: known[key].fault(value) for key, value in values.items() if key in known}
+    blank = [key for key in NAMES if values.get(key) is not None and _is_blank(values[key])]
+    faults |= dict.fromkeys(blank, "is empty; give one, or remove it")
+    return unknown + [f"{place(key)}: {key} {text}" for key, text in faults.items() if text]
+
+
+def _without(values: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in keys}
+
+
+def _is_blank(value: Any) -> bool:
+    if isinstance(value, list):
+        return not value or any(map(_is_blank, value))
+    return value is None or (isinstance(value, str) and not value.strip())
+
+
+def _as_list(value: Any, hint: Any) -> Any:
+    """A text where a list is wanted, such as `all-linear`, stands for a list of it, as upstream has it."""
+    return [value] if isinstance(value, str) and takes_list(hint) and not takes_text(hint) else value
+
+
+def _build(classes: Sequence[type], values: dict[str, Any], name: str) -> tuple[Any, ...]:
+    from trl import TrlParser
+
+    try:
+        with warnings.catch_warnings():
+            # transformers announces new names for keys that TRL still has under the old ones.
+            warnings.simplefilter("ignore", FutureWarning)
+            built: tuple[Any, ...] = TrlParser(classes).parse_dict(values)
+    except (ValueError, TypeError, KeyError, RuntimeError, ImportError, OSError, AssertionError) as error:
+        raise RecipeError(f"{name}: {error}") from error
+    return built

@@ -1,0 +1,310 @@
+"""Which values of a recipe's keys go together. Knows no torch, so that a recipe is refused before the imports.
+
+lrc's own rules, and those of `TrainingArguments.__post_init__` that depend on a recipe alone; what depends on the
+machine, or on another file, upstream decides as a recipe is built (`JUDGED_UPSTREAM`).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from lrc.config.run_record import SCORED_AS_THEY_ARE, lists_options
+
+# The first two leave the base as it is. PiSSA changes it, so what is saved is converted for the base as it was
+# (pissa.py); upstream's others would need a base of their own to be merged into.
+INIT_LORA_WEIGHTS = ("gaussian", "orthogonal", "pissa")
+PISSA = re.compile(r"pissa(_niter_[1-9]\d{0,3})?")
+# Upstream's keys that lrc has no use for, most of them because of packed trees, and the one value each may have.
+WITHOUT_USE: dict[str, Any] = {
+    "packing": False,
+    "eval_packing": None,
+    "padding_free": False,
+    "assistant_only_loss": False,
+    "auto_find_batch_size": False,
+    "use_liger_kernel": False,
+    "label_smoothing_factor": 0.0,
+    "router_aux_loss_coef": 0.0,
+    # Evaluation is done in the number formats that the model is trained in, and without a cache.
+    "bf16_full_eval": False,
+    "fp16_full_eval": False,
+    "use_cache": False,
+    "loss_type": "nll",
+    "completion_only_loss": True,
+    # Questions are tokenized with the base's own tokenizer, and the template decides how an answer ends.
+    "eos_token": None,
+    "chat_template_path": None,
+}
+SAMPLING = ("random", "sequential")
+METRICS = ("loss", "accuracy", "ci_low", "ci_high")  # of an evaluation, see `validation.combine`
+# Keys whose values upstream alone can judge, with the machine or a file at hand.
+JUDGED_UPSTREAM = (
+    *("tf32", "torch_compile", "torch_compile_backend", "torch_compile_mode", "deepspeed", "fsdp", "fsdp_config"),
+    *("accelerator_config", "parallelism_config", "debug", "pad_to_multiple_of", "report_to"),
+)
+# Keys that take a mapping, or on the command line the JSON of one.
+MAPPINGS = (
+    *("lr_scheduler_kwargs", "gradient_checkpointing_kwargs", "activation_checkpointing_kwargs"),
+    *("model_init_kwargs", "dataset_kwargs"),
+)
+
+Values = Mapping[str, Any]  # every key of a recipe, with its default where it is not given
+
+
+def broken_rules(values: Values) -> list[str]:
+    """What does not go together, a line each.
+
+    Args:
+        values: each fits its key by itself.
+    """
+    rules: tuple[Callable[[Values], Iterator[str]], ...] = (
+        _asking,
+        _contrast,
+        _files,
+        _adapter,
+        _precision,
+        _without_use,
+        _length,
+        _strategies,
+        _stopping,
+        _mappings,
+    )
+    return [line for rule in rules for line in rule(values)]
+
+
+def train_files(given: Sequence[str] | str) -> list[str]:
+    """The files of `train_file`, in order."""
+    return [given] if isinstance(given, str) else list(given)
+
+
+def fold_file(file: str, fold: int, part: str) -> str:
+    """The file of a fold that belongs to `…_train.json` or `…_validation.json`.
+
+    Raises:
+        ValueError: the name has no such ending.
+    """
+    ending, folded = f"_{part}.json", f"_fold{fold}_{part}.json"
+    if not file.endswith(ending):
+        raise ValueError(f"{part}_file is {file}, expected a name that ends in {ending} where fold is given")
+    return file if file.endswith(folded) else file.removesuffix(ending) + folded
+
+
+def pattern(key: str, value: dict[str, Any] | str | None) -> dict[str, Any] | None:
+    """Numbers by module name; on the command line a mapping is written as JSON, as for upstream's keys.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        found = json.loads(value) if isinstance(value, str) else value
+    except ValueError:
+        found = ()
+    whole = isinstance(found, dict) and all(type(number) is int and number > 0 for number in found.values())
+    if found is not None and not whole:
+        raise ValueError(f"{key} is {value}, expected whole numbers by module name, such as {{q_proj: 8}}")
+    for name in found or ():
+        _require_pattern(key, name)
+    return found or None
+
+
+def target_modules(value: Any) -> Any:
+    """`lora_target_modules` as PEFT takes it: upstream takes a list of one for its member, a text for a pattern.
+
+    Raises:
+        ValueError: the text is no pattern.
+    """
+    single = value[0] if isinstance(value, list) and len(value) == 1 else value
+    if not isinstance(single, str):
+        return value
+    if single.isidentifier():
+        return [single]
+    _require_pattern("lora_target_modules", single)
+    return single
+
+
+def _require_pattern(key: str, text: str) -> None:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"{key} has {text!r}, which is no pattern ({error}); give the names of modules") from None
+
+
+def _told(check: Callable[[], Any]) -> Iterator[str]:
+    try:
+        check()
+    except ValueError as error:
+        yield str(error)
+
+
+def _asking(values: Values) -> Iterator[str]:
+    style, listed = values["answer_style"], values["list_options"]
+    if listed is None:
+        listed = lists_options(style, values["template"])
+    if style == "digit" and not listed:
+        yield "list_options is false, expected true where answer_style is digit"
+    elif values["option_orders"] > 1 and not listed:
+        yield (
+            f"option_orders is {values['option_orders']}, but the prompt lists no options, so their order is nothing "
+            "to it; set list_options: true, or remove it"
+        )
+    normalisation = values["score_normalisation"]
+    if normalisation != "character" and style != "text":
+        yield (
+            f"score_normalisation is {normalisation}, but {SCORED_AS_THEY_ARE[style]} are scored as they are; remove it"
+        )
+    elif normalisation == "auto" and values["validation_file"] is None:
+        yield "score_normalisation is auto, which chooses on a validation_file; give one"
+    if values["eval_questions"] is not None and values["validation_file"] is None:
+        yield "eval_questions is given, but validation_file is not; give one"
+
+
+def _contrast(values: Values) -> Iterator[str]:
+    style, part = values["answer_style"], values["option_contrast"]
+    if part is None:
+        part = 1.0 if style == "judge" else 0.0
+    if not 0 <= part <= 1:
+        yield f"option_contrast is {part}, expected 0 to 1"
+    elif part and style == "digit":
+        yield "option_contrast compares options, not digits; set answer_style: text or judge, or remove it"
+    if values["soft_labels"] is not None and not part:
+        yield "soft_labels are a target of the contrast, but option_contrast is 0; raise it"
+    if values["soft_label_weight"] > 1:
+        yield f"soft_label_weight is {values['soft_label_weight']}, expected 0 to 1"
+
+
+def _files(values: Values) -> Iterator[str]:
+    files, shares = train_files(values["train_file"]), values["train_shares"]
+    if repeated := next((file for file in files if files.count(file) > 1), None):
+        yield f"train_file names {repeated} twice; name it once"
+    if shares is not None and len(shares) != len(files):
+        yield f"train_shares has {len(shares)} parts for {len(files)} files of train_file; give one each"
+    elif shares is not None and (not all(share > 0 for share in shares) or abs(sum(shares) - 1) > 1e-6):
+        yield f"train_shares is {shares}, expected numbers above 0 whose sum is 1"
+    if values["fold"] is None:
+        return
+    named = [(file, "train") for file in files] + [(values["validation_file"], "validation")]
+    for file, part in named:
+        if file is not None:
+            yield from _told(lambda file=file, part=part: fold_file(file, values["fold"], part))  # type: ignore[misc]
+
+
+def _adapter(values: Values) -> Iterator[str]:
+    start = values["init_lora_weights"]
+    if start not in (None, *INIT_LORA_WEIGHTS) and not PISSA.fullmatch(start):
+        yield f"init_lora_weights is {start}, expected {', '.join(INIT_LORA_WEIGHTS)} or pissa_niter_16"
+    for key in ("rank_pattern", "alpha_pattern"):
+        yield from _told(lambda key=key: pattern(key, values[key]))  # type: ignore[misc]
+    yield from _told(lambda: target_modules(values["lora_target_modules"]))
+    if values["lora_task_type"] != "CAUSAL_LM":
+        yield f"lora_task_type is {values['lora_task_type']}, expected CAUSAL_LM; remove it"
+    if str(start).startswith("pissa"):
+        yield from _pissa(values)
+
+
+def _pissa(values: Values) -> Iterator[str]:
+    start = values["init_lora_weights"]
+    for key in ("load_in_4bit", "load_in_8bit"):
+        if values[key]:
+            yield f"init_lora_weights is {start}, which changes the base that {key} freezes; keep one"
+    if values["use_dora"]:
+        yield f"init_lora_weights is {start}, and use_dora is true; what both learn has no LoRA, keep one"
+    if values["use_rslora"] and (values["rank_pattern"] or values["alpha_pattern"]):
+        yield f"init_lora_weights is {start}, and use_rslora goes with no pattern then; remove one of them"
+
+
+def _precision(values: Values) -> Iterator[str]:
+    if values["fp16"] and values["bf16"]:
+        yield "fp16 and bf16 are both true; keep one"
+    if values["load_in_4bit"] and values["load_in_8bit"]:
+        yield "load_in_4bit and load_in_8bit are both true; keep one"
+
+
+def _without_use(values: Values) -> Iterator[str]:
+    for key, value in WITHOUT_USE.items():
+        # Unset, the balance of experts would be what the base declares.
+        found = values[key] or 0.0 if key == "router_aux_loss_coef" else values[key]
+        if found != value:
+            yield f"{key} is {values[key]}, which lrc has no use for; remove it"
+    if values["train_sampling_strategy"] not in SAMPLING:
+        yield (
+            f"train_sampling_strategy is {values['train_sampling_strategy']}, expected random or sequential; "
+            "packed trees leave nothing to pad"
+        )
+    if values["save_only_model"]:
+        yield "save_only_model is true, but without its optimizer a run cannot go on where it stopped; remove it"
+    if values["push_to_hub"] and not values["hub_model_id"]:
+        yield "push_to_hub is true, but hub_model_id is missing; give USER/NAME"
+    if values["dataloader_prefetch_factor"] is not None and not values["dataloader_num_workers"]:
+        yield "dataloader_prefetch_factor needs processes that load data; set dataloader_num_workers, or remove it"
+
+
+def _length(values: Values) -> Iterator[str]:
+    if values["max_steps"] == 0:
+        yield "max_steps is 0, which trains nothing; give more, or -1 for all of num_train_epochs"
+    warmup = values["warmup_steps"]
+    if warmup > 1 and warmup % 1:
+        yield f"warmup_steps is {warmup}, expected whole steps, or below 1 a part of all"
+
+
+def _strategies(values: Values) -> Iterator[str]:
+    """When a run logs, evaluates and saves."""
+    best = values["metric_for_best_model"]
+    if best and best.removeprefix("eval_") not in METRICS:
+        yield f"metric_for_best_model is {best}, expected {', '.join(METRICS[:-1])} or {METRICS[-1]}"
+    for event in ("logging", "eval", "save"):
+        count = _steps(values, event)
+        if values[f"{event}_strategy"] == "steps" and count > 1 and count % 1:
+            yield f"{event}_steps is {count}, expected whole steps, or below 1 a part of all"
+    if values["lr_scheduler_type"] in ("reduce_lr_on_plateau", "greedy") and values["eval_strategy"] == "no":
+        yield f"lr_scheduler_type is {values['lr_scheduler_type']}, which needs evaluations; set eval_strategy"
+    if values["load_best_model_at_end"] and values["save_strategy"] != "best":
+        yield from _best_model(values)
+
+
+def _best_model(values: Values) -> Iterator[str]:
+    evaluation, save = values["eval_strategy"], values["save_strategy"]
+    if evaluation != save:
+        yield (
+            f"load_best_model_at_end needs a checkpoint at each evaluation, but eval_strategy is {evaluation} and "
+            f"save_strategy is {save}; set both alike"
+        )
+        return
+    if evaluation != "steps":
+        return
+    every, saved = _steps(values, "eval"), values["save_steps"]
+    parts = every < 1, saved < 1
+    # In millionths, since 0.3 is no multiple of 0.1 in floating point.
+    multiple = saved * 1_000_000 % (every * 1_000_000) == 0 if all(parts) else saved % every == 0
+    if not multiple:
+        yield (
+            f"load_best_model_at_end needs a checkpoint at evaluations, but save_steps is {saved}, which is no "
+            f"multiple of eval_steps, {every}"
+        )
+
+
+def _steps(values: Values, event: str) -> float:
+    """Between what steps something happens; evaluations happen as often as log lines where nobody says."""
+    found: float = values[f"{event}_steps"] or values["logging_steps"]
+    return found
+
+
+def _stopping(values: Values) -> Iterator[str]:
+    if values["early_stopping_patience"] is None:
+        if values["early_stopping_threshold"]:
+            yield "early_stopping_threshold goes with early_stopping_patience; give that as well"
+    elif values["eval_strategy"] == "no":
+        yield "early_stopping_patience counts evaluations, but eval_strategy is no; set it to steps or epoch"
+
+
+def _mappings(values: Values) -> Iterator[str]:
+    for key in MAPPINGS:
+        text = values[key]
+        if isinstance(text, str):
+            try:
+                fine = isinstance(json.loads(text), dict)
+            except ValueError:
+                fine = False
+            if not fine:
+                yield f"{key} is {text}, expected a mapping, on the command line as JSON"

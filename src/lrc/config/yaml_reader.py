@@ -1,0 +1,140 @@
+"""A recipe's YAML, read strictly: one mapping of plain values, each key once, each value what it looks like.
+
+Scalars follow the YAML 1.2 core schema, not PyYAML's 1.1: `2e-4` is a number; `yes` and `1:30` are text.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lrc.reporting.scrub import SECRET
+from lrc.runtime.errors import RecipeError
+
+MAX_BYTES = 1_000_000
+
+
+@dataclass(frozen=True)
+class Mapping:
+    """The content of a YAML file, and the line of each key, from 1."""
+
+    name: str
+    values: dict[str, Any]
+    lines: dict[str, int]
+
+    def place(self, key: str) -> str:
+        """Where `key` stands: `qlora.yaml, line 7`."""
+        return f"{self.name}, line {self.lines[key]}" if key in self.lines else self.name
+
+
+def read_mapping(path: Path) -> Mapping:
+    """Read a YAML file that holds one mapping.
+
+    Raises:
+        RecipeError: the file is missing or is not such a mapping; it has a tag, an alias or a doubled key; or
+            it holds something shaped like an access token, which is not repeated in the message.
+    """
+    text = _text(path)
+    refuse_tokens(path.name, text)
+    try:
+        loader = _StrictLoader(text)
+        node = loader.get_single_node()
+        if not isinstance(node, yaml.MappingNode):
+            raise RecipeError(f"{path.name}: is not a mapping; write one `key: value` a line")
+        lines = {key.value: key.start_mark.line + 1 for key, _ in node.value}
+        return Mapping(path.name, loader.construct_document(node), lines)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        raise RecipeError(f"{path.name}{_line(mark)}: {_cured(error.problem or error.context or '')}") from None
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path.name}: {error}") from None
+    except (RecursionError, ValueError):
+        raise RecipeError(f"{path.name}: is nested too deeply, or holds a number that is too long") from None
+
+
+def refuse_tokens(place: str, text: str) -> None:
+    """Refuse text that holds something shaped like an access token, without repeating it.
+
+    Raises:
+        RecipeError: there is one.
+    """
+    for number, line in enumerate(text.splitlines(), start=1):
+        if SECRET.search(line):
+            where = f"{place}, line {number}" if "\n" in text else place
+            raise RecipeError(
+                f"{where}: holds an access token or password; remove it, and use `hf auth login` or HF_TOKEN"
+            )
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """SafeLoader without tags, anchors, aliases, merges and doubled keys; scalars as in YAML 1.2."""
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event = self.peek_event()
+        if getattr(event, "anchor", None) is not None:
+            raise yaml.MarkedYAMLError(
+                problem="has an anchor or alias (& or *); write the value out", problem_mark=event.start_mark
+            )
+        if getattr(event, "tag", None) is not None:
+            raise yaml.MarkedYAMLError(problem="has a tag (!); write a plain value", problem_mark=event.start_mark)
+        return super().compose_node(parent, index)
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        seen: dict[str, int] = {}
+        for key, _ in node.value:
+            name, line = key.value, key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode) or not key.tag.endswith(":str") or name == "<<":
+                raise yaml.MarkedYAMLError(
+                    problem="a key is not a name; write `key: value`", problem_mark=key.start_mark
+                )
+            if name in seen:
+                problem = f"{name} stands here and in line {seen[name]}; keep one"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+            seen[name] = line
+        return node
+
+
+for _tag, _pattern, _first in (
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("null", r"~|null|Null|NULL|", "~nN\0"),
+    ("int", r"[-+]?(?:0|[1-9][0-9]*)", "-+0123456789"),
+    ("float", r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+|[0-9]+\.[0-9]*)", "-+.0123456789"),
+):
+    # An empty scalar is looked up under the empty string.
+    _starts = ["" if start == "\0" else start for start in _first]
+    _StrictLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_pattern})$"), _starts)
+
+
+def _text(path: Path) -> str:
+    try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise RecipeError(f"{path}: is a pipe or a device; save it as a file")
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise RecipeError(f"{path}: {error.strerror or error}; give a YAML file") from error
+    if len(content) > MAX_BYTES:
+        raise RecipeError(f"{path.name}: is larger than {MAX_BYTES:,} bytes; is it a recipe?")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise RecipeError(f"{path.name}: is not UTF-8 text; save it as UTF-8") from None
+
+
+def _cured(problem: str) -> str:
+    """PyYAML's words about what is no YAML, with what to do about it."""
+    if "; " in problem:
+        return problem
+    cures = {"'\\t'": "write spaces for the tab", "another document": "keep one", "end of stream": "close the quote"}
+    return f"{problem}; " + next((cure for sign, cure in cures.items() if sign in problem), "write `key: value`")
+
+
+def _line(mark: yaml.Mark | None) -> str:
+    return f", line {mark.line + 1}" if mark else ""

@@ -1,0 +1,295 @@
+"""Question ⇄ Alpaca record, and the JSON files that hold records."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from lrc.data.input_layouts import Layout, Parts, parse_input, write_input
+from lrc.data.questions import MAX_OPTIONS, MIN_OPTIONS, Question
+from lrc.data.tables.answer_marks import FROM_ZERO, read_answer
+from lrc.data.tables.cell_text import show_number
+from lrc.runtime.errors import DataError
+from lrc.runtime.findings import Finding
+
+INSTRUCTION = "請根據以下輸入回答選擇題，並以數字回答:\n"
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
+_READ = frozenset({"id", "instruction", "input", "output", "passage", "question", "options", "row"})
+# What other trainers put into the prompt, or train on: to leave it out would train something else than is written.
+_TRAINED_ON = frozenset(
+    ("system", "history", "conversations", "messages", "prompt", "query", "chosen", "rejected")
+    + ("images", "videos", "audios", "tools", "kto_tag")
+)
+_ANSWERS = ("answer", "答案", "解答")
+
+
+@dataclass(frozen=True)
+class Record:
+    """One object of an Alpaca JSON file.
+
+    `question` holds the parts; it is None where a record from elsewhere cannot be parsed into a question,
+    which still trains as prompt and completion.
+    """
+
+    id: str
+    instruction: str
+    input: str
+    output: str | None  # None in a test file
+    question: Question | None
+
+
+@dataclass
+class RecordNotes:
+    """What was found in the records of a file beside mistakes, counted: each with the number of the first record."""
+
+    unread: dict[str, list[int]] = field(default_factory=dict)  # by field: how many records, and the first
+    answers: list[tuple[int, str]] = field(default_factory=list)  # outputs read as numbers, each with its record
+    foreign: list[int] = field(default_factory=list)  # records that are no questions
+    count: int = 0
+
+    def findings(self, file: str) -> Iterator[Finding]:
+        """A finding for each kind."""
+        for name, (count, first) in self.unread.items():
+            text = f"{name} was not read, in {count:,} of {self.count:,} records, first in record {first}"
+            yield Finding("warning", "field-not-read", file, text)
+        if self.answers:
+            (number, output), count = self.answers[0], len(self.answers)
+            text = f"output was read as a number in {count:,} records, first in record {number}: {output}"
+            yield Finding("repair", "answer", file, text)
+        if self.foreign:
+            text = "cannot be read as a question; it can be trained on as prompt and completion only"
+            more = f", nor can {len(self.foreign) - 1:,} more" if len(self.foreign) > 1 else ""
+            yield Finding("warning", "no-question", file, f"record {self.foreign[0]} {text}{more}")
+
+    def note(self, item: dict[str, Any], record: Record, number: int) -> None:
+        """Note what is to be told of one record."""
+        self.count += 1
+        for name in item.keys() - _READ:
+            self.unread.setdefault(name, [0, number])[0] += 1
+        written = _text(item, "output")
+        if record.question is None:
+            self.foreign.append(number)
+        elif written is not None and record.output is not None and written.strip() != record.output:
+            self.answers.append((number, f"{_short(written)} as {record.output}"))
+
+
+def to_record(question: Question, layout: Layout = "lines") -> Record:
+    """Write a question as an Alpaca record.
+
+    Args:
+        layout: `lines` puts question and options on a line each; `reference` is what the reference run's
+            converter wrote, for people who continue from its data or adapters.
+    """
+    output = None if question.answer is None else str(question.answer)
+    return Record(question.id, INSTRUCTION, write_input(question, layout), output, question)
+
+
+def layout_of(record: Record) -> Layout:
+    """The layout of a record's input; `lines` where it has no question."""
+    if record.question is None or record.input != write_input(record.question, "reference"):
+        return "lines"
+    return "reference"
+
+
+def with_question(record: Record, question: Question) -> Record:
+    """The record with another question in its layout: a shorter passage, or options in another order."""
+    output = None if question.answer is None else str(question.answer)
+    return replace(record, input=write_input(question, layout_of(record)), output=output, question=question)
+
+
+def dump_records(records: Iterable[Record]) -> Iterator[str]:
+    """The text of a JSON array of records, piece by piece, a record a line."""
+    separator = "[\n"
+    for record in records:
+        yield separator + encode_record(record)
+        separator = ",\n"
+    yield "\n]\n" if separator == ",\n" else "[]\n"
+
+
+def load_records(objects: Iterable[Any], file: str, notes: RecordNotes | None = None) -> Iterator[Record]:
+    """Make records of the objects of a JSON array.
+
+    An object needs an `input`; an `id` that is missing is the object's number, from 1. An `output` is read as an answer
+    in a workbook is, and becomes the number of the right option; an empty one is none.
+
+    Args:
+        objects: what the JSON array holds.
+        file: its name, for errors.
+        notes: where to count what was found beside mistakes.
+
+    Yields:
+        A record an object, up to the first object that is none: the rest is then only looked at.
+
+    Raises:
+        DataError: at the end, for every object that is no record, one finding.
+    """
+    findings, zeros, from_one = [], 0, False
+    for number, item in enumerate(objects, start=1):
+        try:
+            record = _from_object(item, number)
+        except ValueError as error:
+            findings.append(f"{file}, record {number}: {error}")
+            zeros += isinstance(item, dict) and str(item.get("output")).strip() in ("0", "0.0")
+        else:
+            asked = record.question
+            from_one = from_one or asked is not None and asked.answer == len(asked.options)
+            if notes is not None:
+                notes.note(item, record, number)
+            if not findings:
+                yield record
+    if zeros and not from_one:
+        findings.append(
+            f"{file}: output is 0 in {zeros:,} record(s), and the last option's number in none: it counts from 0; "
+            + FROM_ZERO
+        )
+    if findings:
+        raise DataError(*findings)
+
+
+def encode_record(record: Record) -> str:
+    """A record as the text of a JSON object."""
+    return _ENCODER.encode(_to_object(record))
+
+
+def decode_record(text: str) -> Record:
+    """The record of a text that `encode_record` made."""
+    return _from_object(json.loads(text), 1)
+
+
+def check_test_ids(ids: Iterable[str], file: str) -> None:
+    """Refuse records to be answered of which two share an id: the submission could not tell them apart.
+
+    Args:
+        ids: of all records, in their order.
+        file: where they are from, for errors.
+
+    Raises:
+        DataError: for every record whose id stands before, one finding.
+    """
+    first: dict[str, int] = {}
+    findings = [
+        f"{file}, record {number}: id is {name}, as in record {first[name]}; give each its own"
+        for number, name in enumerate(ids, start=1)
+        if first.setdefault(name, number) != number
+    ]
+    if findings:
+        raise DataError(*findings)
+
+
+def _to_object(record: Record) -> dict[str, Any]:
+    fields: dict[str, Any] = {"id": record.id, "instruction": record.instruction, "input": record.input}
+    if record.output is not None:
+        fields["output"] = record.output
+    if (question := record.question) is not None:
+        fields |= {"passage": question.passage, "question": question.question, "options": question.options}
+        if question.row is not None:
+            fields["row"] = question.row
+    return fields
+
+
+def _from_object(item: Any, number: int) -> Record:
+    """Make a record of a JSON object.
+
+    Raises:
+        ValueError: it is none; the message is the finding without its place.
+    """
+    if not isinstance(item, dict):
+        raise ValueError(f"is {_short(item)}, expected an object with instruction, input and output")
+    if "instruction" not in item and "input" not in item:
+        raise ValueError("has neither instruction nor input; this is no Alpaca record")
+    _refuse_unread(item)
+    texts = {key: _text(item, key) for key in ("instruction", "input", "output")}
+    body, output = texts["input"] or "", texts["output"] if (texts["output"] or "").strip() else None
+    if not body.strip():
+        raise ValueError("input is empty; write passage, question and options there")
+    name = str(number) if item.get("id") is None else _text(item, "id") or ""
+    record = Record(name, texts["instruction"] or "", body, output, None)
+    parts, row = _parts(item) if item.get("options") is not None else None, item.get("row")
+    if type(row) not in (int, type(None)):  # true is an int, too
+        raise ValueError(f"row is {_short(row)}, expected a whole number")
+    question = _question(record, parts, row)
+    if parts is not None and (question is None or not _agrees(record, question)):
+        raise ValueError(
+            "input does not agree with passage, question and options; change both alike, or take those three out"
+        )
+    if question is not None and question.answer is not None:
+        output = str(question.answer)
+    return Record(record.id, record.instruction, record.input, output, question)
+
+
+def _refuse_unread(item: dict[str, Any]) -> None:
+    """Refuse fields that would have changed what is trained, and answers under another name."""
+    for name, value in item.items():
+        if name in _READ or value in (None, "", [], {}):
+            continue
+        if name.casefold() in _TRAINED_ON:
+            raise ValueError(
+                f"{name} is {_short(value)}, and only instruction, input and output are trained on; "
+                "write it into instruction, or take it out"
+            )
+        if any(word in name.casefold() for word in _ANSWERS) and item.get("output") in (None, ""):
+            raise ValueError(f"{name} is {_short(value)}, and there is no output; name it output")
+
+
+def _agrees(record: Record, question: Question) -> bool:
+    return record.input in (write_input(question, "lines"), write_input(question, "reference"))
+
+
+def _parts(item: dict[str, Any]) -> Parts:
+    options = item["options"]
+    if not isinstance(options, list) or not all(isinstance(option, str) for option in options):
+        raise ValueError(f"options is {_short(options)}, expected a list of texts")
+    for option in options:
+        _refuse_surrogates("options", option)
+    return _text(item, "passage") or "", _text(item, "question") or "", tuple(options)
+
+
+def _question(record: Record, parts: Parts | None, row: int | None) -> Question | None:
+    """The record's question; None where it has no parts.
+
+    Raises:
+        ValueError: it has no answer that is one of its options, or is none that could be trained on.
+    """
+    parts = parts or parse_input(record.input)
+    if parts is None or not MIN_OPTIONS <= len(parts[2]) <= MAX_OPTIONS:
+        return None
+    if record.output is None:
+        return Question(record.id, *parts, None, row)
+    for name, text in zip(("passage", "question"), parts, strict=False):
+        if not str(text).strip():
+            raise ValueError(f"input has an empty {name}; fill it in")
+    reading = read_answer(record.output.strip(), parts[2])
+    if reading.number is None:
+        raise ValueError(f"output {reading.fault}")
+    if not parts[2][reading.number - 1].strip():
+        raise ValueError(f"output is {_short(record.output)}, and that option is empty; fill it in")
+    return Question(record.id, *parts, reading.number, row)
+
+
+def _text(item: dict[str, Any], key: str) -> str | None:
+    value = item.get(key)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(value, float) and math.isfinite(value) and value.is_integer():
+        return show_number(value)
+    if not isinstance(value, str | None):
+        raise ValueError(f"{key} is {_short(value)}, expected a text")
+    if value is not None:
+        _refuse_surrogates(key, value)
+    return value
+
+
+def _refuse_surrogates(key: str, text: str) -> None:
+    """Half a surrogate pair is no character: no tokenizer and no file takes it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{key} has half a surrogate pair at character {error.start + 1}; correct it") from error
+
+
+def _short(value: object) -> str:
+    text = _ENCODER.encode(value)
+    return text if len(text) <= 40 else f"{text[:40]}…"

@@ -1,0 +1,159 @@
+"""The public C3 format → questions.
+
+C3 (Sun et al. 2020, "Investigating Prior Knowledge for Challenging Chinese Machine Reading Comprehension") is
+a JSON array of `[[passage lines], [{"question", "choice", "answer"}, …], id]`, where `answer` is the text of
+the right choice; its number or letter is read too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lrc.data.questions import MAX_OPTIONS, MIN_OPTIONS, Question
+from lrc.data.tables.answer_marks import FROM_ZERO, CountedFromZeroError, read_answers
+from lrc.data.tables.cleaning import clean
+from lrc.data.tables.enumeration import LEFT, TAKEN_OFF, take_off
+from lrc.data.tables.workbook import Workbook
+from lrc.runtime.errors import DataError
+from lrc.runtime.findings import Finding, Level
+
+_SKIP = "correct it"
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """One question as the file has it, and where."""
+
+    passage: Any
+    item: Any
+    id: str
+    row: int
+
+
+def read_c3(content: list[Any], path: Path) -> Workbook:
+    """Read the questions of a C3 file. Their count through it, from 1, stands for a workbook's row.
+
+    A question's id is the passage's id and its number there, such as `7-66-1`. Text is cleaned as in a
+    workbook.
+
+    Args:
+        content: what the JSON file holds.
+        path: where it is from.
+
+    Raises:
+        DataError: an entry has another form, or there are no questions.
+    """
+    asked = list(_asked(content, path.name))
+    if not asked:
+        raise DataError(f"{path.name}: no questions in it; expected C3 JSON with at least one")
+    labelled = any(isinstance(one.item, dict) and one.item.get("answer") not in (None, "") for one in asked)
+    questions: list[Question] = []
+    answers: list[str] = []
+    findings: list[Finding] = []
+    for one in asked:
+        try:
+            questions.append(_question(one))
+            answers.append(_answer(one.item) if labelled else "")
+        except ValueError as error:
+            findings.append(_fault(path, one.id, one.row, str(error)))
+            del questions[len(answers) :]
+    if labelled:
+        questions, faults = _answered(questions, answers, path)
+        findings += faults
+    elif findings:
+        raise DataError(*findings)
+    found, left = take_off([question.options for question in questions], [question.question for question in questions])
+    for place, bare in found.items():
+        questions[place] = replace(questions[place], options=bare)
+    findings += [_found("repair", "enumeration", path, questions[place], TAKEN_OFF) for place in found]
+    findings += [_found("warning", "enumeration", path, questions[place], LEFT) for place in left]
+    findings += _twice(questions, path)
+    return Workbook(path, None, labelled, tuple(questions), tuple(findings), len(asked))
+
+
+def _fault(path: Path, name: str, row: int, text: str) -> Finding:
+    return Finding("error", "c3-question", path.name, f"id {name} {text}; {_SKIP}", row)
+
+
+def _found(level: Level, kind: str, path: Path, question: Question, text: str) -> Finding:
+    return Finding(level, kind, path.name, f"id {question.id} {text}", question.row)
+
+
+def _answered(questions: list[Question], answers: list[str], path: Path) -> tuple[list[Question], list[Finding]]:
+    """The questions with their answers, as far as these can be understood, and what was found."""
+    try:
+        readings = read_answers(answers, [question.options for question in questions], by_text=True)
+    except CountedFromZeroError as error:
+        first, count = questions[error.places[0]], len(error.places)
+        raise DataError(
+            f"{path.name}, row {first.row}: id {first.id} has the answer 0, {count:,} questions in all, and "
+            f"{error.count or 'none'} has {error.last}: they count from 0; {FROM_ZERO}"
+        ) from error
+    answered, findings = [], []
+    for question, text, reading in zip(questions, answers, readings, strict=True):
+        if reading.number is None:
+            shown = f"has the answer 「{text[:20]}」, which is none of its choices"
+            findings.append(_fault(path, question.id, question.row or 0, shown))
+            continue
+        answered.append(replace(question, answer=reading.number))
+        if question.options[reading.number - 1] != text:
+            shown = f"has the answer 「{text[:20]}」; read as choice {reading.number}"
+            findings.append(_found("repair", "answer", path, question, shown))
+    return answered, findings
+
+
+def _asked(content: list[Any], file: str) -> Iterator[_Asked]:
+    row = 0
+    for number, entry in enumerate(content, start=1):
+        match entry:
+            case [list() as lines, list() as items, str() | int() as name]:
+                for place, item in enumerate(items, start=1):
+                    row += 1
+                    yield _Asked(lines, item, f"{name}-{place}", row)
+            case _:
+                raise DataError(f"{file}, entry {number}: is not [[passage lines], [questions], id] as in C3")
+
+
+def _question(asked: _Asked) -> Question:
+    """Make the question.
+
+    Raises:
+        ValueError: it cannot be one; the message goes after its id.
+    """
+    if not isinstance(asked.item, dict):
+        raise ValueError("is no object with question, choice and answer")
+    passage = "\n".join(_cleaned(line, "passage") for line in asked.passage)
+    question = _cleaned(asked.item.get("question"), "question")
+    choices = asked.item.get("choice")
+    if not isinstance(choices, list) or not MIN_OPTIONS <= len(choices) <= MAX_OPTIONS:
+        raise ValueError(f"has not {MIN_OPTIONS} to {MAX_OPTIONS} choices")
+    options = tuple(_cleaned(choice, "choice") for choice in choices)
+    if not passage.strip() or not question or not all(options):
+        raise ValueError("has an empty passage, question or choice")
+    return Question(asked.id, passage, question, options, None, asked.row)
+
+
+def _answer(item: dict[str, Any]) -> str:
+    answer = item.get("answer")
+    return str(answer) if type(answer) is int else _cleaned(answer, "answer")
+
+
+def _cleaned(value: Any, name: str) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"has a {name} that is no text")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"has half a surrogate pair in its {name}") from None
+    return clean(value)[0]
+
+
+def _twice(questions: list[Question], path: Path) -> Iterator[Finding]:
+    """Warn where the right choice's text stands twice: C3 does not say which of the two it means."""
+    for question in questions:
+        if question.answer and question.options.count(question.options[question.answer - 1]) > 1:
+            text = "has its right choice twice; the first counts as right"
+            yield _found("warning", "ambiguous-answer", path, question, text)

@@ -1,0 +1,141 @@
+"""Files of option scores: what `lrc generate --scores` writes, and the samples of lm-evaluation-harness.
+
+Both are JSON lines with a line a question. lrc's have `scores`, log-probabilities; the harness's have `filtered_resps`
+or `resps`, the log-likelihood of each choice (`--log_samples`, a multiple-choice task), and the record itself in `doc`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lrc.data.questions import MAX_OPTIONS, MIN_OPTIONS, Question
+from lrc.runtime.errors import DataError
+
+
+@dataclass(frozen=True)
+class ScoredQuestion:
+    """One line: a score an option, natural logarithms; -inf where an option cannot be chosen."""
+
+    id: str | None  # None where the line names none
+    scores: tuple[float, ...]
+
+
+def read_scores(path: Path) -> list[ScoredQuestion]:
+    """Read a file of scores, in its order; the harness's lines in the order of their `doc_id`.
+
+    Raises:
+        DataError: the file cannot be read, or a finding for every line that has no scores.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: byte {error.start} is not UTF-8; give a file of scores") from error
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}; check its name and permissions") from error
+    found: list[tuple[int, ScoredQuestion]] = []
+    findings = []
+    for number, text in enumerate(lines, start=1):
+        try:
+            if text.strip():
+                found.append(_read(json.loads(text), number))
+        except (ValueError, TypeError, RecursionError) as error:
+            findings.append(f"{path}, line {number}: {error}; give what `lrc generate --scores` writes")
+    if findings:
+        raise DataError(*findings)
+    if not found:
+        raise DataError(f"{path}: holds no scores; give what `lrc generate --scores` writes")
+    return [scored for _, scored in sorted(found, key=lambda one: one[0])]
+
+
+def match(path: Path, scored: Sequence[ScoredQuestion], questions: Sequence[Question], data: Path) -> NDArray[Any]:
+    """The scores of the file's questions, in the order of `questions`.
+
+    They are matched by id where the file names each question once, else by place, where the ids are the same in order.
+
+    Args:
+        path: of the scores, for errors.
+        data: of the questions, likewise.
+
+    Returns:
+        (questions, most options) float64; -inf where there is no such option, or it has no text.
+
+    Raises:
+        DataError: the two are not about the same questions, or options have no score.
+    """
+    placed = _placed(path, scored, questions, data)
+    width = max(len(question.options) for question in questions)
+    matrix, findings = np.full((len(questions), width), -np.inf), []
+    for place, (one, question) in enumerate(zip(placed, questions, strict=True)):
+        if len(one.scores) != len(question.options):
+            wrong = f"has {len(one.scores)} scores, expected one for each of its {len(question.options)} options"
+            findings.append(f"{path}: question {question.id} {wrong}; score {data.name} again")
+            continue
+        for number in question.choosable:
+            matrix[place, number - 1] = one.scores[number - 1]
+        if not np.isfinite(matrix[place, np.array(question.choosable) - 1]).all():
+            findings.append(f"{path}: question {question.id} has an option without a score; score {data.name} again")
+    if findings:
+        raise DataError(*findings)
+    return matrix
+
+
+def _placed(
+    path: Path, scored: Sequence[ScoredQuestion], questions: Sequence[Question], data: Path
+) -> Sequence[ScoredQuestion]:
+    ids, wanted = [one.id for one in scored], [question.id for question in questions]
+    if len(ids) == len(wanted) and (ids == wanted or set(ids) == {None}):
+        return scored
+    by_id = {one.id: one for one in scored}
+    if len(by_id) < len(ids) or len(set(wanted)) < len(wanted):
+        raise DataError(
+            f"{path}: its {len(ids)} questions are not those of {data} in their order, and ids that repeat cannot be "
+            "matched; score that file"
+        )
+    if missing := [name for name in wanted if name not in by_id]:
+        raise DataError(f"{path}: has no scores of {len(missing)} questions of {data}, first {missing[0]}; score it")
+    if len(ids) > len(wanted):
+        raise DataError(f"{path}: has scores of {len(ids)} questions, {data} has {len(wanted)}; score that file")
+    return [by_id[name] for name in wanted]
+
+
+def _read(line: Any, number: int) -> tuple[int, ScoredQuestion]:
+    """The place of a line's question in the file, and its scores."""
+    if not isinstance(line, dict):
+        raise ValueError("is no object")
+    if "scores" in line:
+        name = line.get("id")
+        return number, ScoredQuestion(None if name is None else str(name), _numbers(line["scores"]))
+    responses = line.get("filtered_resps", line.get("resps"))
+    if not isinstance(responses, list):
+        raise ValueError("has neither scores nor filtered_resps")
+    document, place = line.get("doc"), line.get("doc_id", number)
+    name = document.get("id") if isinstance(document, dict) else None
+    if type(place) is not int:
+        raise ValueError(f"doc_id is {place!r}, expected a whole number")
+    return place, ScoredQuestion(None if name is None else str(name), _numbers(list(map(_first, responses))))
+
+
+def _first(response: Any) -> Any:
+    """The log-likelihood of one choice: the harness puts it first in one list or two, and may have made it a text."""
+    while isinstance(response, list) and response:
+        response = response[0]
+    return float(response) if isinstance(response, str) else response
+
+
+def _numbers(scores: Any) -> tuple[float, ...]:
+    if not isinstance(scores, list) or not MIN_OPTIONS <= len(scores) <= MAX_OPTIONS:
+        raise ValueError(f"its scores are no list of {MIN_OPTIONS} to {MAX_OPTIONS}")
+    numbers = [float("-inf") if score is None else score for score in scores]
+    if any(isinstance(score, bool) or not isinstance(score, int | float) for score in numbers):
+        raise ValueError("its scores are not all numbers")
+    if not any(map(isfinite, numbers)) or any(score != score or score == float("inf") for score in numbers):
+        raise ValueError("its scores are not finite")
+    return tuple(map(float, numbers))

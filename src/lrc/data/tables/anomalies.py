@@ -1,0 +1,154 @@
+"""Suspicions: what looks like an accident of the spreadsheet. They warn and keep the question."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timedelta
+from fractions import Fraction
+
+from lrc.data.questions import Question
+from lrc.data.tables.cell_text import EPOCH, show_number
+from lrc.data.tables.cleaning import collapse
+from lrc.runtime.findings import Finding
+
+_NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
+_NUMBER_LINE = re.compile(r"^[0-9][0-9.]*$", re.MULTILINE)
+_FIRST_SERIAL, _LAST_SERIAL = 20_000, 60_000  # 1954 to 2064, where the text writes the date out
+_FIRST_RECENT, _LAST_RECENT = 40_909, 47_482  # 2012 to 2029, where nothing but the number speaks for a date
+_LONG = 10  # characters; nobody types 0.0006944444444444445
+_DAY = 24 * 60  # minutes
+_KEPT = 15  # digits of a number that a spreadsheet keeps
+_EXPONENT = re.compile(r"[0-9](?:\.[0-9]+)?E\+[0-9]+", re.IGNORECASE)
+_LOST = "a spreadsheet has rounded it; type it as text"
+
+Suspicion = tuple[str, str]  # kind, text
+
+
+def suspect(questions: Iterable[Question], file: str) -> list[Finding]:
+    """Look at each question for itself.
+
+    Kinds: `ambiguous-answer` (the right option's text stands twice),
+    `duplicate-option`, `percent-lost`, `date-serial`, `time-serial`, `fraction-lost` (a spreadsheet turned
+    36.4%, 5/19, 16:17 or 1/3 into a number) and `long-decimal`.
+
+    Args:
+        file: the name of the file that they are from.
+    """
+    return [
+        Finding("warning", kind, file, text, question.row)
+        for question in questions
+        for kind, text in _suspicions(question)
+    ]
+
+
+def suspect_ids(ids: Iterable[tuple[int, str]], file: str, header: str) -> list[Finding]:
+    """Look at all ids together: a spreadsheet or a data frame may have made numbers of them.
+
+    Kinds: `decimal-id` (they all end in `.0`), `exponent-id` (1.23457E+17) and `rounded-id` (they are all zeros beyond
+    the 15 digits that a spreadsheet keeps).
+
+    Args:
+        ids: of each row that has one, with the row's number.
+        header: the name of their column.
+    """
+    found = [(row, name) for row, name in ids if name]
+    findings = []
+    if found and all(name.endswith(".0") for _, name in found):
+        text = f"{header} ends in .0 in every row; take it off if the ids are whole numbers"
+        findings.append(Finding("warning", "decimal-id", file, text, None, header))
+    long = [(row, name) for row, name in found if name.isdecimal() and len(name) > _KEPT]
+    if len(long) > 1 and all(not name[_KEPT:].strip("0") for _, name in long):
+        findings += [
+            Finding("warning", "rounded-id", file, f"{header} is {name}; {_LOST}", row, header) for row, name in long
+        ]
+    findings += [
+        Finding("warning", "exponent-id", file, f"{header} is {name}; {_LOST}", row, header)
+        for row, name in found
+        if _EXPONENT.fullmatch(name)
+    ]
+    return findings
+
+
+def _suspicions(question: Question) -> Iterator[Suspicion]:
+    options = question.options
+    # One look at all options is cheap, and tells of most questions that there is no more to look at.
+    joined = "\n".join(options)
+    if len(set(options)) < len(options) or " " in joined or joined.count("\n") >= len(options):
+        yield from _twice(question)
+    if _NUMBER_LINE.search(joined):
+        numbers = {number: text for number, text in enumerate(options, start=1) if _NUMBER.fullmatch(text)}
+        yield from _numeric(question, numbers)
+
+
+def _twice(question: Question) -> Iterator[Suspicion]:
+    places: dict[str, list[int]] = {}
+    for number, option in enumerate(question.options, start=1):
+        if option:
+            places.setdefault(collapse(option), []).append(number)
+    for numbers in places.values():
+        if len(numbers) < 2:
+            continue
+        same = " and ".join(f"選項{number}" for number in numbers)
+        if question.answer in numbers:
+            yield (
+                "ambiguous-answer",
+                f"{same} are the same text, and the answer is {question.answer}; change one of them",
+            )
+        else:
+            yield "duplicate-option", f"{same} are the same text; change one of them"
+
+
+def _numeric(question: Question, numbers: dict[int, str]) -> Iterator[Suspicion]:
+    text = question.passage + "\n" + question.question
+    values = {number: float(shown) for number, shown in numbers.items()}
+    fractions = {number: value for number, value in values.items() if 0 < value < 1}
+    for number, value in fractions.items():
+        percent = show_number(round(value * 100, 8))
+        if re.search(rf"(?<![0-9.]){re.escape(percent)}\s*[%％﹪]", text):
+            shown = f"選項{number} is {numbers[number]} where the text says {percent}%"
+            yield "percent-lost", f"{shown}; type it as text"
+            return
+    for number, value in fractions.items():
+        if len(numbers[number]) > _LONG:
+            yield _long_fraction(number, value)
+            return
+    serials = {
+        number: int(value)
+        for number, value in values.items()
+        if value.is_integer() and _FIRST_SERIAL <= value <= _LAST_SERIAL
+    }
+    dated = _date_serial(serials, numbers, text)
+    if dated is not None:
+        day = EPOCH + timedelta(days=serials[dated])
+        yield "date-serial", f"選項{dated} is {numbers[dated]}, as a date {day:%Y/%m/%d}; type it as text"
+
+
+def _long_fraction(number: int, value: float) -> Suspicion:
+    shown = f"選項{number} is {show_number(value)}"
+    simple = Fraction(value).limit_denominator(12)
+    if abs(simple - Fraction(value)) < 1e-9:
+        return "fraction-lost", f"{shown}, which may have been {simple}; type it as text"
+    hours, minutes = divmod(round(value * _DAY), 60)
+    if abs(value * _DAY - round(value * _DAY)) < 1e-6:
+        return "time-serial", f"{shown}, which may have been {hours}:{minutes:02d}; type it as text"
+    return "long-decimal", f"{shown}; type it as it should be read"
+
+
+def _date_serial(serials: dict[int, int], numbers: dict[int, str], text: str) -> int | None:
+    """The first option that must be a date: the text writes that date out, or knows none of the numbers."""
+    for number, serial in serials.items():
+        if numbers[number] not in text and _writes(text, EPOCH + timedelta(days=serial)):
+            return number
+    if any(shown in text for shown in numbers.values() if len(shown) > 1):
+        return None
+    return next((number for number, serial in serials.items() if _FIRST_RECENT <= serial <= _LAST_RECENT), None)
+
+
+def _writes(text: str, day: datetime) -> bool:
+    month = rf"(?<![0-9])0?{day.month}\s*[月/\-.]\s*0?{day.day}(?![0-9])"
+    if re.search(month, text):
+        return True
+    # 7月 and 1957年 are stored as the first day of the month and of the year.
+    first_of_year = day.day == day.month == 1 and f"{day.year}年" in text
+    return first_of_year or day.day == 1 and f"{day.year}年{day.month}月" in text

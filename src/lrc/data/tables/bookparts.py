@@ -1,0 +1,73 @@
+"""What a workbook tells beside its cells: its sheets, its number formats, the first day of its dates."""
+
+from __future__ import annotations
+
+import posixpath
+from typing import NamedTuple
+from zipfile import ZipFile
+
+from lrc.data.tables.cell_text import BUILT_IN
+from lrc.data.tables.xlsx_package import WORKBOOK, find_part, parse
+
+RELATIONS, STYLES = "xl/_rels/workbook.xml.rels", "xl/styles.xml"
+
+
+class Sheet(NamedTuple):
+    """A sheet of a workbook."""
+
+    part: str  # of the package
+    hidden: bool
+
+
+def find_sheets(package: ZipFile) -> dict[str, Sheet]:
+    """The sheets by name, in the workbook's order; chart sheets are left out."""
+    targets: dict[str, str] = {}
+    sheets: dict[str, Sheet] = {}
+
+    def relation(name: str, attributes: dict[str, str]) -> None:
+        if name == "Relationship" and attributes.get("Type", "").endswith("/worksheet"):
+            target = posixpath.join("/xl", attributes.get("Target", ""))
+            targets[attributes.get("Id", "")] = posixpath.normpath(target).lstrip("/")
+
+    def sheet(name: str, attributes: dict[str, str]) -> None:
+        if name == "sheet":
+            key = next((value for key, value in attributes.items() if key.rpartition(":")[2] == "id"), "")
+            if key in targets:
+                hidden = attributes.get("state", "visible") != "visible"
+                sheets[attributes.get("name", "")] = Sheet(targets[key], hidden)
+
+    parse(package, RELATIONS, relation)
+    parse(package, WORKBOOK, sheet)
+    found = {name: (find_part(package, sheet.part), sheet.hidden) for name, sheet in sheets.items()}
+    return {name: Sheet(part, hidden) for name, (part, hidden) in found.items() if part is not None}
+
+
+def number_formats(package: ZipFile) -> list[str]:
+    """The number format code of each cell style, by the style's index; `General` where it matters not."""
+    codes: dict[str, str] = {str(number): code for number, code in BUILT_IN.items()}
+    formats: list[str] = []
+    section = ""
+
+    def style(name: str, attributes: dict[str, str]) -> None:
+        nonlocal section
+        if name in ("numFmts", "fonts", "cellStyleXfs", "cellXfs", "cellStyles", "dxfs"):
+            section = name
+        elif name == "numFmt" and section == "numFmts":
+            codes[attributes.get("numFmtId", "")] = attributes.get("formatCode", "")
+        elif name == "xf" and section == "cellXfs":
+            formats.append(codes.get(attributes.get("numFmtId", ""), "General"))
+
+    parse(package, STYLES, style)
+    return formats
+
+
+def uses_1904(package: ZipFile) -> bool:
+    """Whether the workbook counts its days from 1904."""
+    found = False
+
+    def properties(name: str, attributes: dict[str, str]) -> None:
+        nonlocal found
+        found = found or name == "workbookPr" and attributes.get("date1904") in ("1", "true")
+
+    parse(package, WORKBOOK, properties)
+    return found

@@ -1,0 +1,150 @@
+"""The rows of a CSV file as spreadsheets write it: what parts its cells and how it is encoded is found."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import TextIO
+
+from lrc.data.tables.headers import LOOKED_AT, role_of
+from lrc.data.tables.table import NO_NOTES, WHOLE_ROW, Note, Table, TableRow
+from lrc.runtime.errors import DataError
+from lrc.runtime.findings import Finding
+
+MAX_LINE = 1 << 20  # characters; a spreadsheet's cell holds 32,767
+_SAVE = "save it as 'CSV UTF-8' in a spreadsheet"
+_WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_ENCODINGS = {"Big5": "cp950", "GB18030": "gb18030"}  # what spreadsheets of the region write
+_DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
+_CHUNK = 1 << 20
+
+
+@contextmanager
+def open_csv(path: Path) -> Iterator[Table]:
+    """Open a CSV file in UTF-8 or UTF-16, or in Big5 or GB18030 where its header says so.
+
+    Its cells are parted by commas, tabs, semicolons or bars.
+
+    Raises:
+        DataError: another encoding, NUL characters, or quotes that do not close. The rows raise it as they are read.
+    """
+    encoding, name = _encoding(path)
+    with path.open(encoding=encoding, newline="") as file:
+        delimiter, stated = _delimiter(path, file)
+        file.seek(0)
+        if stated:
+            file.readline()
+        findings = []
+        if name:
+            text = f"is encoded as {name} and was read so; what {name} cannot write was lost when it was saved: {_SAVE}"
+            findings.append(Finding("warning", "encoding", path.name, text))
+        if delimiter != "," and path.suffix.lower() == ".csv":
+            text = f"its cells are parted by {_DELIMITERS.get(delimiter, delimiter)}; read so"
+            findings.append(Finding("repair", "delimiter", path.name, text))
+        yield Table(path.name, None, (), _rows(path, file, delimiter), tuple(findings))
+
+
+def _encoding(path: Path) -> tuple[str, str]:
+    """The codec that reads a file to its end, and its name where it is none of Unicode.
+
+    Raises:
+        DataError: the file is a workbook, or in no encoding that is known.
+    """
+    with path.open("rb") as file:
+        head = file.read(4)
+        if head.startswith(_WORKBOOKS):
+            raise DataError(f"{path.name}: a workbook, not CSV; rename it to .xlsx")
+        if head.startswith(_UTF16):
+            return "utf-16", ""
+    if (wrong := _misfit(path, "utf-8")) is None:
+        return "utf-8-sig", ""
+    for name, codec in _ENCODINGS.items():
+        if _misfit(path, codec) is None and _has_header(path, codec):
+            return codec, name
+    line, byte = wrong
+    raise DataError(f"{path.name}, near line {line}: byte 0x{byte:02x} is not UTF-8; {_SAVE}")
+
+
+def _misfit(path: Path, codec: str) -> tuple[int, int] | None:
+    """The line, from 1, and the first byte that a codec cannot read; None where it reads all."""
+    decoder, lines = codecs.getincrementaldecoder(codec)(), 1
+    with path.open("rb") as file:
+        while True:
+            chunk = file.read(_CHUNK)
+            try:
+                lines += decoder.decode(chunk, final=not chunk).count("\n")
+            except UnicodeDecodeError as error:
+                return lines + error.object[: error.start].count(b"\n"), error.object[error.start]
+            if not chunk:
+                return None
+
+
+def _has_header(path: Path, codec: str) -> bool:
+    """Whether there is a header among the first lines, which tells two encodings apart that both can read a file."""
+    with path.open(encoding=codec, newline="") as file:
+        return any(_roles(row) for delimiter in _DELIMITERS for row in _first_rows(file, delimiter))
+
+
+def _delimiter(path: Path, file: TextIO) -> tuple[str, bool]:
+    """What parts the cells: what a line `sep=;` says, else what gives the best header; and whether a line says it."""
+    first = file.readline(MAX_LINE).strip().strip('"')
+    if first.lower().startswith("sep=") and len(first) == 5:
+        return first[4], True
+    if path.suffix.lower() == ".tsv":
+        return "\t", False
+    scores = {delimiter: max(map(_score, _first_rows(file, delimiter)), default=(0, 0)) for delimiter in _DELIMITERS}
+    return max(scores, key=lambda delimiter: scores[delimiter]), False
+
+
+def _first_rows(file: TextIO, delimiter: str) -> list[list[str]]:
+    file.seek(0)
+    lines = (line.replace("\0", "") for line in iter(lambda: file.readline(MAX_LINE), ""))
+    try:
+        return list(islice(csv.reader(lines, delimiter=delimiter), LOOKED_AT))
+    except csv.Error:  # a quote that this delimiter puts in the wrong place
+        return []
+
+
+def _score(row: Sequence[str]) -> tuple[int, int]:
+    return _roles(row), len(row)
+
+
+def _roles(row: Sequence[str]) -> int:
+    return len({role for cell in row if (role := role_of(cell))})
+
+
+def _rows(path: Path, file: TextIO, delimiter: str) -> Iterator[TableRow]:
+    number, width = 0, 0
+    lines = _lines(path, file)
+    try:
+        # strict: a stray quote is an error, where lax reading would glue cells together
+        for number, cells in enumerate(csv.reader(lines, strict=True, delimiter=delimiter), start=1):
+            width = max(width, len(cells)) if number <= LOOKED_AT and _roles(cells) else width or len(cells)
+            yield TableRow(number, cells, NO_NOTES if len(cells) <= width else _beyond(cells, width, delimiter))
+    except csv.Error as error:
+        cure = "put quotes around the cell and double those in it"
+        raise DataError(Finding("error", "csv", path.name, f"{error}; {cure}", number + 1)) from error
+
+
+def _beyond(cells: list[str], width: int, delimiter: str) -> dict[int, Note]:
+    if not any(cell.strip() for cell in cells[width:]):
+        return {}
+    sign = _DELIMITERS.get(delimiter, f"{delimiter}s").removesuffix("s")
+    text = f"{len(cells)} cells under {width} headers; put quotes around a cell that has a {sign} in it"
+    return {WHOLE_ROW: Note("trouble", "too-many-cells", text)}
+
+
+def _lines(path: Path, file: TextIO) -> Iterator[str]:
+    number = 0
+    while line := file.readline(MAX_LINE):
+        number += 1
+        if len(line) == MAX_LINE:
+            raise DataError(f"{path.name}, line {number}: longer than {MAX_LINE:,} characters; {_SAVE}")
+        if "\x00" in line:
+            raise DataError(f"{path.name}, line {number}: has a NUL character, which no text has; {_SAVE}")
+        yield line

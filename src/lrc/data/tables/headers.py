@@ -1,0 +1,343 @@
+"""Which row is the header, and which column is which, read as people write them."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from functools import lru_cache
+
+from lrc.data.questions import MAX_OPTIONS, MIN_OPTIONS
+from lrc.data.tables.table import Table, TableRow, letters
+from lrc.runtime.errors import DataError
+from lrc.runtime.findings import Finding
+
+ROLES = ("文章", "問題", *(f"選項{number}" for number in range(1, MAX_OPTIONS + 1)), "正確答案", "ID")
+LOOKED_AT = 20  # rows, among which the header is
+
+# By role: the names that lrc's own files have, then those that are known where none of these stands in the table.
+_NAMES = {
+    "文章": (
+        "文章 passage article context flores_passage",
+        "短文 閱讀文章 阅读文章 閱讀短文 阅读短文 閱讀測驗 阅读测验 閱讀材料 阅读材料 閱讀內容 阅读内容 閱讀選文 "
+        "文章內容 文章内容 文章內文 短文內容 短文内容 選文 选文 課文 课文 文本 篇章 內文 内文 文段 段落 引文 原文 材料 "
+        "text story paragraph reading_passage reading_text document passage_text article_text context_text",
+    ),
+    "問題": (
+        "問題 问题 question",
+        "題目 题目 題幹 题干 問句 问句 提問 提问 試題 试题 題目內容 题目内容 問題內容 问题内容 題目敘述 問題敘述 "
+        "題幹內容 question_text question_stem stem query",
+    ),
+    "正確答案": (
+        "正確答案 正确答案 答案 answer correct_answer_num",
+        "標準答案 标准答案 解答 正解 正答 參考答案 参考答案 正確選項 正确选项 正確解答 答 ans answers answer_key "
+        "correct_answer correct_option right_answer",
+    ),
+    "ID": (
+        "id 題號 题号",
+        "編號 编号 序號 序号 題目編號 题目编号 試題編號 問題編號 流水號 題次 題序 項次 no num number qid question_id "
+        "question_no question_number",
+    ),
+}
+_PLACES = ("一二三四五六七八", "abcdefgh", "甲乙丙丁戊己庚辛", "壹貳參肆伍陸柒捌", "壹贰叁肆伍陆柒捌")
+_ROMAN = ("i", "ii", "iii", "iv", "v", "vi", "vii", "viii")
+_PLACE = rf"([0-9]{{1,3}}|[{''.join(_PLACES)}]|{'|'.join(reversed(_ROMAN))})"
+_OPTION_WORD = "(?:[選选][項项]|[選选]擇|答案[選选][項项]|option|choice|mcanswer)"
+_OPTION = re.compile(f"{_OPTION_WORD}第?{_PLACE}|第?{_PLACE}[個个]?[選选][項项]|opt{_PLACE}|[選选]{_PLACE}")
+# 1, A, 甲, 答案1: only where no column is an option by a plainer name.
+_BARE_OPTION = re.compile(f"(?:答案|answer)?{_PLACE}")
+_ROW_OF_OPTIONS = re.compile(f"{_OPTION_WORD}s?")
+_BRACKETS = re.compile(r"[(（\[【〔「].*?[)）\]】〕」]")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The places of the columns that lrc reads, from 0, and their headers as the table writes them."""
+
+    id: int | None
+    passage: int
+    question: int
+    options: tuple[int, ...]
+    answer: int | None
+    headers: tuple[str, ...]
+    named: frozenset[int] = frozenset()  # those that the user named
+
+    @property
+    def used(self) -> tuple[int, ...]:
+        """All of them: passage, question, options, and answer and ID where the table has them."""
+        more = (column for column in (self.answer, self.id) if column is not None)
+        return (self.passage, self.question, *self.options, *more)
+
+    def header(self, column: int) -> str:
+        """What a person calls the column."""
+        return self.headers[column] if self.headers[column] else f"column {letters(column)}"
+
+
+@dataclass(frozen=True)
+class Header:
+    """The header of a table."""
+
+    columns: Columns
+    row: int  # its number; of the last of two
+    used: int  # how many of the first rows it and what stands above it take
+    findings: tuple[Finding, ...]
+
+
+def find_header(table: Table, rows: Sequence[TableRow], named: Mapping[str, str] | None = None) -> Header:
+    """Find the header among the first rows: the first that has passage, question and options, alone or with the next.
+
+    White space, punctuation, width of digits and script do not matter.
+
+    Args:
+        rows: the first rows of the table, empty ones among them.
+        named: headers by role, which the user gives.
+
+    Raises:
+        DataError: no row has all columns, or the one that has most has one twice, or its options are not numbered
+            from 1 without a gap.
+    """
+    named = {role: normal(header) for role, header in (named or {}).items()}
+    candidates = list(_candidates(rows, named))
+    best = _first_whole(candidates) or max(candidates, key=lambda one: one.likeness, default=None)
+    if best is None:
+        raise DataError(f"{table.file}: no rows, not even a header; add the questions{_elsewhere(table)}")
+    if faults := list(_faults(table, best, named)):
+        raise DataError(*faults)
+    above = [row for row in rows[: best.first] if any(map(str.strip, row.cells))]
+    findings = []
+    if above:
+        text = next(cell.strip() for cell in above[0].cells if cell.strip())
+        told = f"「{text[:20]}{'…' * (len(text) > 20)}」 stands above the header in row {best.row.number}; passed over"
+        findings.append(Finding("note", "title-row", table.file, told, above[0].number))
+    if best.used - best.first > 1:
+        told = f"the header stands in rows {rows[best.first].number} and {best.row.number}; both were read as one"
+        findings.append(Finding("note", "two-row-header", table.file, told))
+    return Header(best.columns(named), best.row.number, best.used, tuple(findings))
+
+
+def find_columns(table: Table, header: TableRow, named: Mapping[str, str] | None = None) -> Columns:
+    """Find the columns by the headers in one row; see `find_header`."""
+    return find_header(table, [header], named).columns
+
+
+def _first_whole(candidates: Sequence[_Candidate]) -> _Candidate | None:
+    """The first candidate that has all. A row above is a title, unless the two together have a column more."""
+    whole = [one for one in candidates if one.is_whole]
+    for one in whole:
+        if one.used - one.first == 1:
+            return next((two for two in whole if two.used == one.used and len(two.places) > len(one.places)), one)
+        if all(other.first != one.used - 1 for other in whole):
+            return one
+    return None
+
+
+def repeats(columns: Columns, cells: Sequence[str]) -> bool:
+    """Whether a row below the header is a header again, in another language perhaps: it asks nothing."""
+    return role_of(cells[columns.question]) == "問題" and role_of(cells[columns.passage]) == "文章"
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A row, or two, read as a header."""
+
+    first: int  # place of its first row
+    used: int
+    row: TableRow  # its last row
+    headers: tuple[str, ...]
+    places: dict[str, list[int]]
+
+    @property
+    def numbers(self) -> list[int]:
+        """Of its options."""
+        return sorted(int(role.removeprefix("選項")) for role in self.places if role.startswith("選項"))
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it has all that is needed."""
+        return "文章" in self.places and "問題" in self.places and len(self.numbers) >= MIN_OPTIONS
+
+    @property
+    def likeness(self) -> int:
+        """How much it is like a header: one digit or letter is an option only beside plainer names."""
+        plain = sum(not role.startswith("選項") for role in self.places)
+        return plain and plain + len(self.numbers)
+
+    def columns(self, named: Mapping[str, str]) -> Columns:
+        places = {role: found[0] for role, found in self.places.items()}
+        options = tuple(places[f"選項{number}"] for number in self.numbers)
+        answer, name = places.get("正確答案"), places.get("ID")
+        by_user = frozenset(places[role] for role in named)
+        return Columns(name, places["文章"], places["問題"], options, answer, self.headers, by_user)
+
+
+def _candidates(rows: Sequence[TableRow], named: Mapping[str, str]) -> Iterator[_Candidate]:
+    for place, row in enumerate(rows):
+        if not any(map(str.strip, row.cells)):
+            continue
+        yield _candidate(place, place + 1, row, row.cells, named)
+        if row.number == 0:  # the keys of JSON objects
+            return
+        if place + 1 < len(rows):
+            lower = rows[place + 1]
+            yield _candidate(place, place + 2, lower, _joined(row.cells, lower.cells), named)
+
+
+def _candidate(first: int, used: int, row: TableRow, headers: Sequence[str], named: Mapping[str, str]) -> _Candidate:
+    return _Candidate(first, used, row, tuple("".join(text.split()) for text in headers), _places(headers, named))
+
+
+def _joined(upper: Sequence[str], lower: Sequence[str]) -> list[str]:
+    """Two rows as one header: 選項 over 1, 2, 3, 4 is 選項1 to 選項4."""
+    headers: list[str] = []
+    group = ""
+    for place in range(max(len(upper), len(lower))):
+        over, under = (cells[place].strip() if place < len(cells) else "" for cells in (upper, lower))
+        group = over or group
+        both = f"{group}{under}"
+        if not under or (role_of(over) and not role_of(under) and not role_of(both)):
+            headers.append(over)
+        else:
+            headers.append(both if (role_of(both) or "").startswith("選項") else under)
+    return headers
+
+
+def _places(headers: Sequence[str], named: Mapping[str, str]) -> dict[str, list[int]]:
+    """Where each role's columns stand: those that the user names, else those of the plainest name."""
+    ranked: dict[str, dict[int, list[int]]] = {}
+    for place, text in enumerate(headers):
+        role, rank = _ranked(text)
+        name = normal(text) or normal(f"column {letters(place)}")
+        by_user = next((role for role, header in named.items() if name == header), None)
+        if by_user:
+            ranked.setdefault(by_user, {}).setdefault(-1, []).append(place)
+        elif role and role not in named:
+            ranked.setdefault(role, {}).setdefault(rank, []).append(place)
+    if not any(role.startswith("選項") for role in ranked):  # else a column A may be anything
+        for place, text in enumerate(headers):
+            if (found := _BARE_OPTION.fullmatch(normal(text))) and (role := _option(found)):
+                ranked.setdefault(role, {}).setdefault(0, []).append(place)
+    return {role: found[min(found)] for role, found in ranked.items()}
+
+
+def role_of(header: str) -> str | None:
+    """What a header says that its column is; None where lrc does not know it."""
+    return _ranked(header)[0]
+
+
+@lru_cache(maxsize=4096)
+def _ranked(header: str) -> tuple[str | None, int]:
+    """The role of a header, and how far from lrc's own name the header is."""
+    if len(header) > 100:
+        return None, 0
+    text = normal(header)
+    if found := _OPTION.fullmatch(text):
+        return _option(found), 0
+    if text in _KNOWN:
+        return _KNOWN[text]
+    # 文章（Passage）, 題目/Question, 正確答案(1-4)
+    parts = [part for part in re.split(r"[/／|\n]", _BRACKETS.sub("", header)) if normal(part)]
+    if parts and normal(parts[0]) != text:
+        roles = {role_of(part) for part in parts}
+        return (roles.pop() if len(roles) == 1 else None), 2
+    return None, 0
+
+
+def normal(header: str) -> str:
+    """A header as it is compared. It is no text to learn from, so normalising it loses nothing."""
+    return "".join(filter(str.isalnum, unicodedata.normalize("NFKC", header).casefold()))
+
+
+_KNOWN = {
+    normal(name): (role, rank)
+    for role, names in _NAMES.items()
+    for rank, row in enumerate(names)
+    for name in row.split()
+}
+
+
+def _option(found: re.Match[str]) -> str | None:
+    sign = next(filter(None, found.groups()))
+    number = next((signs.index(sign) + 1 for signs in (*_PLACES, _ROMAN) if sign in signs), None)
+    return f"選項{number or int(sign)}"
+
+
+def _faults(table: Table, found: _Candidate, named: Mapping[str, str]) -> Iterator[Finding]:
+    """What keeps a header from being one."""
+
+    def fault(kind: str, text: str) -> Finding:
+        return Finding("error", kind, table.file, text, found.row.number)
+
+    headers = found.headers
+    shown = ", ".join(header[:20] for header in headers[:12] if header) or "empty cells"
+    for role, header in named.items():
+        if role not in found.places:
+            yield fault("no-column", f"no column {header} for {role}, only {shown}; correct --columns")
+    if not found.likeness and found.row.number:
+        need = "文章, 問題, 選項1, 選項2"
+        yield fault(
+            "no-header", f"is no header with {need} …, nor is one below it: {shown}; add one{_elsewhere(table)}"
+        )
+        return
+    for role, doubled in found.places.items():
+        if len(doubled) > 1:
+            both = " and ".join(headers[place] for place in doubled)
+            choice = f", or choose with --columns {role}={headers[doubled[0]]}"
+            cure = choice if len({normal(headers[place]) for place in doubled}) > 1 else ""
+            yield fault("doubled-column", f"{both} are both {role}; keep one of them{cure}")
+    numbers = found.numbers
+    if numbers and (numbers[-1] > MAX_OPTIONS or numbers[0] < 1):
+        yield fault(
+            "too-many-options", f"options {numbers[0]} to {numbers[-1]}, expected 1 to {MAX_OPTIONS}; remove the others"
+        )
+        numbers = []
+    wanted = [role for role in ("文章", "問題", *_options_until(numbers)) if role not in (*found.places, *named)]
+    nearest = _nearest(wanted, found)
+    together = next((header for header in headers if _ROW_OF_OPTIONS.fullmatch(normal(header))), None)
+    if not numbers and together and table.sheet:
+        text = f"{together} is one column for all options; give each a column of its own: 選項1, 選項2 …"
+        yield fault("no-column", text)
+        wanted = [role for role in wanted if not role.startswith("選項")]
+    for role in wanted:
+        if role in nearest:
+            yield fault(
+                "no-column", f"no column {role}; is it {nearest[role]}? Then give --columns {role}={nearest[role]}"
+            )
+        else:
+            cure = "name it with --columns, or correct the header"
+            yield fault("no-column", f"no column {role}, only {shown}; {cure}{_elsewhere(table)}")
+
+
+def _options_until(numbers: Sequence[int]) -> list[str]:
+    last = max((MIN_OPTIONS, *numbers)) if not numbers or numbers[-1] <= MAX_OPTIONS else 0
+    return [f"選項{number}" for number in range(1, last + 1)]
+
+
+def _nearest(wanted: Sequence[str], found: _Candidate) -> dict[str, str]:
+    """For roles without a column, the header without a role that is most like one of its names."""
+    taken = {place for places in found.places.values() for place in places}
+    free = [header for place, header in enumerate(found.headers) if header and place not in taken]
+    scores = sorted(
+        ((_likeness(role, header), role, header) for role in wanted for header in free), key=lambda one: -one[0]
+    )
+    nearest: dict[str, str] = {}
+    for score, role, header in scores:
+        if score >= 0.5 and role not in nearest and header not in nearest.values():
+            nearest[role] = header
+    return nearest
+
+
+def _likeness(role: str, header: str) -> float:
+    text = normal(header)
+    if role.startswith("選項"):
+        same = _ROW_OF_OPTIONS.search(text) or len(text) <= 4
+        return 0.6 * bool(same and text.endswith(role.removeprefix("選項")))
+    names = [normal(name) for row in _NAMES[role] for name in row.split() if len(name) > 1]
+    inside = any(name in text for name in names if len(name) * 3 >= len(text))
+    return max(0.7 * inside, *(SequenceMatcher(None, text, name).ratio() for name in names))
+
+
+def _elsewhere(table: Table) -> str:
+    others = ", ".join(table.other_sheets)
+    return f", or choose another sheet with --sheet: {others}" if others else ""

@@ -1,0 +1,163 @@
+"""The elements of a JSON array, one by one: a file of any size takes the memory of its largest element.
+
+The standard library's parser reads each element; this module only moves a window over the text.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from lrc.runtime.errors import DataError
+
+CHUNK = 1 << 20  # bytes read at a time; an element that needs more gets twice as many each time
+_WHITE = " \t\n\r"
+# An error this near to the end of the window may be a literal or an escape that the window cuts in two: `-Infinity`.
+_CUT = 16
+
+
+class DoubledKeyError(ValueError):
+    """An object has a key twice, of which JSON parsers silently keep the last value."""
+
+
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of some pairs, as `object_pairs_hook` of the standard library's parser.
+
+    Raises:
+        DoubledKeyError: a key stands twice.
+    """
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise DoubledKeyError(next(key for key in keys if keys.count(key) > 1))
+    return made
+
+
+def read_array(path: Path) -> Iterator[Any]:
+    """Read a UTF-8 JSON file that holds an array, with or without a byte-order mark.
+
+    Yields:
+        Each element, as soon as it is read.
+
+    Raises:
+        DataError: the file is missing, has another encoding, or is no JSON array; also when some of it was read.
+    """
+    count = 0
+    try:
+        with path.open("rb") as file:
+            for element in _elements(_Window(file)):
+                count += 1
+                yield element
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path.name}: byte {error.start} is not UTF-8; save the file as UTF-8") from error
+    except _NoArrayError as error:
+        raise DataError(f"{path.name}: not a JSON array; expected records or questions in one") from error
+    except DoubledKeyError as error:
+        raise DataError(f"{path.name}, element {count + 1}: key {error} stands twice; keep one of them") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path.name}: not JSON ({error}); convert or export it again") from error
+    except OSError as error:
+        raise DataError(f"{path.name}: {error.strerror or error}; check its name and permissions") from error
+
+
+class _NoArrayError(Exception):
+    """The file is JSON, and something else than an array."""
+
+
+class _Window:
+    """The part of the text that is in memory, and where the next value begins in it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.text, self.place, self.ended = file, "", 0, False
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+        self._json = json.JSONDecoder(object_pairs_hook=unique_keys)
+        # What was let go of: bytes read, characters, line breaks, and characters since the last of these.
+        self._bytes, self._chars, self._lines, self._column = 0, 0, 0, 0
+        if (start := file.read(3)) != codecs.BOM_UTF8:
+            file.seek(0)
+        else:
+            self._bytes = len(start)
+
+    def sign(self) -> str:
+        """The next character that is no white space; empty at the end."""
+        while True:
+            while self.place < len(self.text) and self.text[self.place] in _WHITE:
+                self.place += 1
+            if self.place < len(self.text):
+                return self.text[self.place]
+            if self.ended:
+                return ""
+            self.more(CHUNK)
+
+    def value(self) -> Any:
+        """The value that begins at the place, which moves behind it.
+
+        Raises:
+            ValueError: there is none, with the place in the file.
+        """
+        size = CHUNK
+        while True:
+            try:
+                value, end = self._json.raw_decode(self.text, self.place)
+            except json.JSONDecodeError as error:
+                if self.ended or not (error.msg.startswith("Unterminated") or error.pos >= len(self.text) - _CUT):
+                    raise self.error(error.msg, error.pos) from None
+            else:
+                # A number that ends with the window may go on behind it.
+                if end < len(self.text) or self.ended:
+                    self.place = end
+                    return value
+            self.more(size)
+            size *= 2
+
+    def error(self, what: str, place: int | None = None) -> ValueError:
+        """An error in the words of the standard library, with the place in the whole file."""
+        before = self.text[: self.place if place is None else place]
+        lines = before.count("\n")
+        column = len(before) - before.rfind("\n") if lines else self._column + len(before) + 1
+        return ValueError(f"{what}: line {self._lines + lines + 1} column {column} (char {self._chars + len(before)})")
+
+    def more(self, size: int) -> None:
+        """Let go of what was read, and read on."""
+        gone = self.text[: self.place]
+        if lines := gone.count("\n"):
+            self._lines, self._column = self._lines + lines, len(gone) - gone.rfind("\n") - 1
+        else:
+            self._column += len(gone)
+        self._chars += len(gone)
+        chunk = self.file.read(size)
+        pending = len(self._decoder.getstate()[0])
+        try:
+            self.text = self.text[self.place :] + self._decoder.decode(chunk, final=not chunk)
+        except UnicodeDecodeError as error:
+            error.start += self._bytes - pending
+            raise
+        self.place, self.ended, self._bytes = 0, not chunk, self._bytes + len(chunk)
+
+
+def _elements(window: _Window) -> Iterator[Any]:
+    if window.sign() != "[":
+        window.value()
+        _refuse_more(window)
+        raise _NoArrayError
+    window.place += 1
+    if window.sign() == "]":
+        window.place += 1
+        return _refuse_more(window)
+    while True:
+        window.sign()
+        yield window.value()
+        sign = window.sign()
+        if sign not in (",", "]"):
+            raise window.error("Expecting ',' delimiter")
+        window.place += 1
+        if sign == "]":
+            return _refuse_more(window)
+
+
+def _refuse_more(window: _Window) -> None:
+    if window.sign():
+        raise window.error("Extra data")

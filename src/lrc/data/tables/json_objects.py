@@ -1,0 +1,135 @@
+"""The rows of JSON lines, or of a JSON array of objects, as public benchmarks have them: keys are the columns.
+
+A list of choices (`options`, `choices`) takes a column for each of them, and an object with lists of questions, options
+and answers, as RACE has one for each passage, a row for each question.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from lrc.data.questions import MAX_OPTIONS
+from lrc.data.tables.cell_text import show
+from lrc.data.tables.csv_file import MAX_LINE
+from lrc.data.tables.json_array import DoubledKeyError, read_array, unique_keys
+from lrc.data.tables.table import Note, Table, TableRow
+from lrc.runtime.errors import DataError
+
+_LISTS = {"questions": "question", "options": "options", "answers": "answer"}  # of a passage, and of one question
+CHOICES = ("options", "choices", "choice", "選項", "选项")
+
+
+@contextmanager
+def open_objects(path: Path) -> Iterator[Table]:
+    """Open JSON lines, or in a file named .json an array of objects.
+
+    A row has the number of its line, or its place in the array from 1; each further question of an object counts as
+    one more. Row 0 is the header.
+
+    Raises:
+        DataError: a line or an element is no JSON object, a line has more than MAX_LINE characters, or the file is
+            not UTF-8. The rows raise it, too, as they are read.
+    """
+    headers = _headers(path)
+    yield Table(path.name, None, (), _rows(path, headers))
+
+
+def _headers(path: Path) -> list[str]:
+    """All keys in the order in which they first appear, choices as `option1` and so on."""
+    headers: dict[str, None] = {}
+    for _, item in _objects(path):
+        for key, value in item.items():
+            headers |= dict.fromkeys(_spread(key, value))
+    return list(headers)
+
+
+def _rows(path: Path, headers: list[str]) -> Iterator[TableRow]:
+    places = {header: place for place, header in enumerate(headers)}
+    yield TableRow(0, headers, {})
+    for number, item in _objects(path):
+        cells, notes = [""] * len(headers), {}
+        for key, value in item.items():
+            for header, one in _spread(key, value).items():
+                cells[places[header]], trouble = _text(one)
+                if trouble:
+                    notes[places[header]] = Note("trouble", "json-value", trouble)
+        yield TableRow(number, cells, notes)
+
+
+def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Each question's object, and its row's number."""
+    more = 0
+    for number, item in _elements(path) if path.suffix.lower() == ".json" else _lines(path):
+        questions = _apart(item)
+        yield from enumerate(questions, start=number + more)
+        more += len(questions) - 1
+
+
+def _apart(item: dict[str, Any]) -> list[dict[str, Any]]:
+    """The questions about a passage, if it has lists of them; what is missing in a list is missing in its question."""
+    if not isinstance(item.get("questions"), list):
+        return [item]
+    shared = {key: value for key, value in item.items() if key not in _LISTS}
+    lists = [value if isinstance(value := item.get(key), list) else [] for key in _LISTS]
+    questions = [shared | dict(zip(_LISTS.values(), one, strict=True)) for one in zip_longest(*lists)]
+    if isinstance(name := item.get("id"), str | int):
+        questions = [one | {"id": f"{name}-{place}"} for place, one in enumerate(questions, start=1)]
+    return questions or [item]
+
+
+def _elements(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, item in enumerate(read_array(path), start=1):
+        if not isinstance(item, dict):
+            raise DataError(f"{path.name}, element {number}: is no JSON object; write one object a question")
+        yield number, item
+
+
+def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    number = 0
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            while line := file.readline(MAX_LINE):
+                number += 1
+                if len(line) == MAX_LINE:
+                    raise DataError(f"{path.name}, line {number}: longer than {MAX_LINE:,} characters; shorten it")
+                if not line.strip():
+                    continue
+                item = json.loads(line, object_pairs_hook=unique_keys)
+                if not isinstance(item, dict):
+                    raise DataError(f"{path.name}, line {number}: is no JSON object; write one object a line")
+                yield number, item
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path.name}, near line {number + 1}: not UTF-8; save the file as UTF-8") from error
+    except DoubledKeyError as error:
+        raise DataError(f"{path.name}, line {number}: key {error} stands twice; keep one of them") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path.name}, line {number}: not JSON ({error}); write one object a line") from error
+
+
+def _spread(key: str, value: Any) -> dict[str, Any]:
+    """A key's columns and their values."""
+    if key not in CHOICES or not isinstance(value, list) or len(value) > MAX_OPTIONS:
+        return {key: value}
+    return {f"option{number}": one for number, one in enumerate(value, start=1)}
+
+
+def _text(value: Any) -> tuple[str, str]:
+    """A value's text, and what is wrong with it."""
+    if value is None:
+        return "", ""
+    if not isinstance(value, str | int | float):
+        return "", f"is a JSON {'array' if isinstance(value, list) else 'object'}, expected text"
+    if isinstance(value, float) and not math.isfinite(value):
+        return "", f"is {value}, which is no text; give the text itself"
+    text = str(value) if type(value) is int else show(value)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "", "has half a surrogate pair; correct it"
+    return text, ""

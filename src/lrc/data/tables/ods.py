@@ -1,0 +1,219 @@
+"""The rows of a sheet of an OpenDocument spreadsheet (.ods), which holds the text that each cell shows.
+
+The format is OASIS OpenDocument 1.3, part 3, 9: rows and cells may stand for many (`number-columns-repeated`), so what
+is unfolded is counted while it is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from zipfile import ZipFile
+
+from lrc.data.tables.cell_text import show_number
+from lrc.data.tables.table import NO_NOTES, WHOLE_ROW, Note, Table, TableRow
+from lrc.data.tables.xlsx import MAX_CELLS, MAX_TEXT, Merged, choose
+from lrc.data.tables.xlsx_package import open_package, parse
+from lrc.runtime.errors import DataError
+
+CONTENT, _MANIFEST = "content.xml", "META-INF/manifest.xml"
+_CELLS = ("table-cell", "covered-table-cell")
+# Text in these is no cell's own.
+_ASIDE = ("annotation", "tracked-changes", "shapes", "forms", "named-expressions")
+_SPACES = {"tab": "\t", "line-break": "\n"}
+_HIDDEN = ("collapse", "filter")
+_MAX_ROWS, _MAX_COLUMNS = 1 << 20, 1 << 14
+
+Attributes = dict[str, str]
+
+
+@contextmanager
+def open_document(path: Path, sheet: str | None) -> Iterator[Table]:
+    """Open one sheet, the first visible one by default.
+
+    Raises:
+        DataError: see `package.open_package`; no such sheet, an encrypted file, or a sheet with too many cells.
+    """
+    with open_package(path, CONTENT) as package:
+        _refuse_encrypted(path, package)
+        names = _Names()
+        parse(package, CONTENT, names.start)
+        name, others, findings = choose(path, names.hidden, sheet)
+        reader = _Reader(path, name)
+        parse(package, CONTENT, reader.start, reader.text, end=reader.end)
+    yield Table(path.name, name, others, reader.marked(), findings, frozenset(reader.hidden_columns))
+
+
+def _refuse_encrypted(path: Path, package: ZipFile) -> None:
+    found: list[str] = []
+    parse(package, _MANIFEST, lambda name, _: found.append(name) if name == "encryption-data" else None)
+    if found:
+        raise DataError(f"{path.name}: encrypted; open it in a spreadsheet, remove the password and save it")
+
+
+class _Names:
+    """The sheets, and whether each is hidden by its style."""
+
+    def __init__(self) -> None:
+        self.hidden: dict[str, bool] = {}
+        self.style = ""
+        self.unseen: set[str] = set()
+
+    def start(self, name: str, attributes: Attributes) -> None:
+        """An element begins."""
+        given = _bare(attributes)
+        if name == "style":
+            self.style = given.get("name", "")
+        elif name == "table-properties" and given.get("display") == "false":
+            self.unseen.add(self.style)
+        elif name == "table" and "name" in given:
+            self.hidden.setdefault(given["name"], given.get("style-name") in self.unseen)
+
+
+@dataclass
+class _Cell:
+    """The cell that is being read."""
+
+    attributes: Attributes
+    paragraphs: list[str] = field(default_factory=list)
+
+    @property
+    def shown(self) -> str:
+        """Its text."""
+        text = "\n".join(self.paragraphs)
+        if text or "value" not in self.attributes:
+            return text or self.attributes.get("string-value", "")
+        return show_number(float(self.attributes["value"]))
+
+
+class _Reader:
+    """Collects the rows of one sheet."""
+
+    def __init__(self, path: Path, sheet: str) -> None:
+        self.where, self.sheet = f"{path.name}: sheet {sheet}", sheet
+        self.rows: list[TableRow] = []
+        self.merged: dict[int, list[tuple[int, int, int]]] = {}
+        self.hidden_columns: set[int] = set()
+        self.inside = self.aside = 0  # how many tables, and things aside, are open
+        self.number, self.column, self.size, self.count = 1, 0, 0, 0
+        self.row: Attributes = {}
+        self.cells: dict[int, str] = {}
+        self.notes: dict[int, Note] = {}
+        self.cell: _Cell | None = None
+
+    def start(self, name: str, attributes: Attributes) -> None:
+        """An element begins."""
+        self.aside += name in _ASIDE
+        if self.aside:
+            return
+        given = _bare(attributes)
+        if name == "table":
+            self.inside += bool(self.inside) or given.get("name") == self.sheet
+        if self.inside != 1:  # a table in a cell is none of the sheet's
+            return
+        if name == "table-column":
+            self._column(given)
+        elif name == "table-row":
+            self.row, self.column = given, 0
+        elif name in _CELLS:
+            self.cell = _Cell(given)
+        elif name == "p" and self.cell:
+            self.cell.paragraphs.append("")
+        elif name in _SPACES:
+            self.text(_SPACES[name])
+        elif name == "s":
+            self.text(" " * min(_repeated(given, "c", 1 << 15), 1 << 15))
+
+    def text(self, piece: str) -> None:
+        """Text, of a cell's last paragraph if it is in one."""
+        if self.cell and self.cell.paragraphs and not self.aside and self.inside == 1:
+            self.cell.paragraphs[-1] += piece
+
+    def end(self, name: str) -> None:
+        """An element ends."""
+        if name in _ASIDE:
+            self.aside -= 1
+        elif not self.aside and self.inside:
+            if name == "table":
+                self.inside -= 1
+            elif self.inside == 1 and name in _CELLS and self.cell:
+                self._add(self.cell)
+                self.cell = None
+            elif self.inside == 1 and name == "table-row":
+                self._finish_row()
+
+    def marked(self) -> Iterator[TableRow]:
+        """The rows, with what is to be said of merged cells."""
+        merged = Merged(self.merged)
+        for row in self.rows:
+            notes = {**merged(row.number, row.cells), **row.notes} if self.merged else row.notes
+            yield row._replace(notes=notes or NO_NOTES)
+
+    def _column(self, given: Attributes) -> None:
+        count = _repeated(given, "number-columns-repeated", _MAX_COLUMNS)
+        if given.get("visibility") in _HIDDEN:
+            self.hidden_columns.update(range(self.column, self.column + count))
+        self.column += count
+
+    def _add(self, cell: _Cell) -> None:
+        count = _repeated(cell.attributes, "number-columns-repeated", _MAX_COLUMNS)
+        text, note = cell.shown, _note(cell)
+        if text or note:
+            self._count(count, len(text) * count)
+            self.cells |= dict.fromkeys(range(self.column, self.column + count), text)
+            if note:
+                self.notes[self.column] = note
+        rows = _repeated(cell.attributes, "number-rows-spanned", _MAX_ROWS)
+        columns = _repeated(cell.attributes, "number-columns-spanned", _MAX_COLUMNS)
+        if rows > 1 or columns > 1:
+            for column in range(self.column, self.column + columns):
+                self.merged.setdefault(column, []).append((self.number, self.number + rows - 1, self.column))
+        self.column += count
+
+    def _finish_row(self) -> None:
+        count = _repeated(self.row, "number-rows-repeated", _MAX_ROWS)
+        if self.cells:
+            for empty in range(self.rows[-1].number + 1 if self.rows else 1, self.number):
+                self._count(1, 0)
+                self.rows.append(TableRow(empty, [], NO_NOTES))
+            width = max(self.cells) + 1
+            if self.row.get("visibility") in _HIDDEN:
+                self.notes[WHOLE_ROW] = Note("warning", "hidden-row", "is a hidden row; it was read")
+            for number in range(self.number, self.number + count):
+                self._count(width, sum(map(len, self.cells.values())))
+                cells = [self.cells.get(column, "") for column in range(width)]
+                self.rows.append(TableRow(number, cells, dict(self.notes)))
+        self.number += count
+        self.cells, self.notes = {}, {}
+
+    def _count(self, cells: int, size: int) -> None:
+        self.count, self.size = self.count + cells, self.size + size
+        if self.count > MAX_CELLS or self.size > MAX_TEXT:
+            raise DataError(f"{self.where} spans too many cells; clear those far from the table, or save it as .csv")
+
+
+def _note(cell: _Cell) -> Note | None:
+    kind = cell.attributes.get("value-type", "")
+    if "error" in cell.attributes.get("value-types", kind):
+        return Note("trouble", "error-cell", "is an error value; put the text itself into the cell")
+    if "formula" in cell.attributes:
+        return Note("repair", "formula", f"is a formula; its stored value {cell.shown} was read")
+    if kind in ("date", "time"):
+        text = f"is a date or a time; read as shown, {cell.shown}: type it as text if that is wrong"
+        return Note("warning", "date-cell", text)
+    return None
+
+
+def _bare(attributes: Attributes) -> Attributes:
+    """Attributes without prefixes. Two are called value-type, one of which knows errors: both are kept."""
+    bare = {key.rpartition(":")[2]: value for key, value in attributes.items()}
+    if "value-type" in bare:
+        bare["value-types"] = " ".join(value for key, value in attributes.items() if key.endswith(":value-type"))
+    return bare
+
+
+def _repeated(attributes: Attributes, key: str, most: int) -> int:
+    value = attributes.get(key, "")
+    return min(int(value[:9]), most) if value.isdecimal() and int(value[:9]) > 0 else 1

@@ -1,0 +1,257 @@
+"""Table → rows of cleaned text: what every later judgement of a workbook starts from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from typing import NamedTuple
+
+from lrc.data.tables.cleaning import clean, is_clean
+from lrc.data.tables.enumeration import LEFT, TAKEN_OFF, take_off
+from lrc.data.tables.headers import LOOKED_AT, Columns, find_header, repeats
+from lrc.data.tables.table import WHOLE_ROW, Note, Table, TableRow
+from lrc.runtime.errors import DataError
+from lrc.runtime.findings import Finding, Level
+
+_REPAIRED = {
+    "escape": "had _x…_ escapes; they were decoded",
+    "entity": "had HTML entities; they were decoded",
+    "line-break": "had unusual line breaks; they became line feeds",
+    "control": "had control characters; they were taken out",
+    "zero-width": "had zero-width characters; they were taken out",
+    "white-space": "had white space at its ends; it was taken off",
+}
+# 同上, 同前一篇, 承上題, 〃: the passage of the row above.
+_DITTO = re.compile(
+    r"[\s(（「\[【]*(?:[同如承仝](?:上|前)(?:一?[題题文篇段列行格]|文章|短文)?|〃|″|〞|[\"＂”]{1,2}"
+    r"|ditto|same as above|↑)[\s)）」\]】。.]*",
+    re.I,
+)
+_LONGEST_DITTO = 16
+# What stands below a table: a sum, who made it, where it is from.
+_FOOTER = re.compile(
+    r"\W*(?:合計|合计|總計|总计|小計|小计|共計|共计|總數|总数|平均|共\s*\d+|備註|备注|附註|註|说明|說明|製表|制表|命題|命题|出題"
+    r"|出處|出处|資料來源|资料来源|以上|本頁|本页|完$|total|sum|average|count|notes?\b|source|end\b)",
+    re.I,
+)
+_LONGEST_FOOTER = 60  # characters; a passage is longer
+
+# An answer as it is written: 3, (B), 選項2, ②, 丙.
+_ANSWER = re.compile(r"[\s(（\[【]*(?:[選选][項项])?\s*[1-8１-８A-Ha-hＡ-Ｈ甲乙丙丁①-⑧](?:\.0)?[\s)）\]】.]*")
+
+
+class Row(NamedTuple):
+    """One row's text, cleaned; empty where a cell is empty or in trouble."""
+
+    number: int
+    id: str
+    passage: str
+    question: str
+    options: tuple[str, ...]
+    answer: str  # as written
+
+    @property
+    def asks(self) -> bool:
+        """Whether there is anything of a question in it."""
+        return bool(self.question or self.answer or any(self.options))
+
+
+@dataclass
+class Unread:
+    """A column that is not read, and what its cells look like."""
+
+    filled: int = 0  # rows with something in it
+    options: int = 0  # of these without an answer, those where it is the text of an option
+    answers: int = 0  # and those where it could be the answer
+    different: set[str] = field(default_factory=set)
+
+    def look(self, text: str, options: Sequence[str]) -> None:
+        """Look at its cell in a row that has no answer."""
+        if text in options:
+            self.options += 1
+        if _ANSWER.fullmatch(text):
+            self.answers += 1
+            self.different.add(text)
+
+
+@dataclass
+class Draft:
+    """A table as it was read, before it is known whether it is labelled and which rows are good."""
+
+    file: str
+    columns: Columns
+    header_row: int
+    rows: list[Row] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)  # repairs and warnings
+    troubles: dict[int, dict[int, Note]] = field(default_factory=dict)  # by row, by column
+    unread: dict[int, Unread] = field(default_factory=dict)  # by column
+
+    def header(self, column: int | None) -> str:
+        """The header of a column, as written; empty for a row as a whole."""
+        return "" if column is None or column == WHOLE_ROW else self.columns.headers[column]
+
+    def find(self, level: Level, kind: str, text: str, row: int | None = None, column: int | None = None) -> None:
+        """Add a finding; `text` follows the name of its column."""
+        header = self.header(column)
+        self.findings.append(Finding(level, kind, self.file, f"{header} {text}".strip(), row, header or None))
+
+
+def read_rows(table: Table, named: Mapping[str, str] | None = None) -> Draft:
+    """Read a table to its end, and clean its text.
+
+    Args:
+        named: headers by role, which the user gives.
+
+    Raises:
+        DataError: no header with the columns it takes, or no rows below it.
+    """
+    rows = iter(table.rows)
+    first = list(islice(rows, LOOKED_AT))
+    header = find_header(table, first, named)
+    columns = header.columns
+    draft = Draft(table.file, columns, header.row, findings=[*table.findings, *header.findings])
+    draft.unread = {column: Unread() for column in range(len(columns.headers)) if column not in columns.used}
+    for column in sorted(table.hidden & set(columns.used)):
+        draft.find("warning", "hidden-column", "is a hidden column; it was read", None, column)
+    clean_row = _RowReader(draft)
+    draft.rows = [clean_row(row) for row in _filled(chain(first[header.used :], rows), draft)]
+    if header.row:  # JSON has no header, and nothing below its objects
+        _drop_footer(draft)
+    if not draft.rows:
+        others = (
+            f", or choose another sheet with --sheet: {', '.join(table.other_sheets)}" if table.other_sheets else ""
+        )
+        raise DataError(f"{table.file}: no rows below the header in row {header.row}; add the questions{others}")
+    _take_off_enumeration(draft)
+    return draft
+
+
+def _take_off_enumeration(draft: Draft) -> None:
+    rows = draft.rows
+    found, left = take_off([row.options for row in rows], [row.question for row in rows])
+    for place, bare in found.items():
+        draft.find("repair", "enumeration", TAKEN_OFF, rows[place].number)
+        rows[place] = rows[place]._replace(options=bare)
+    for place in left:
+        draft.find("warning", "enumeration", LEFT, rows[place].number)
+
+
+def _filled(rows: Iterator[TableRow], draft: Draft) -> Iterator[TableRow]:
+    """The rows with anything in them; empty ones between them are told, those after the last are nothing."""
+    empty: list[int] = []
+    width = len(draft.columns.headers)
+    for row in rows:
+        if not any(map(str.strip, row.cells)) and all(note.kind == "merged-cell" for note in row.notes.values()):
+            empty.append(row.number)
+            continue
+        for number in empty:
+            draft.find("repair", "empty-row", "empty row; passed over", number)
+        empty.clear()
+        if len(row.cells) >= width and repeats(draft.columns, row.cells):
+            draft.find("note", "repeated-header", "is a header again; passed over", row.number)
+            continue
+        yield row
+
+
+def _drop_footer(draft: Draft) -> None:
+    """Take off the rows at the end that ask nothing and do not look like a question that was begun."""
+    while draft.rows and _is_footer(draft.rows[-1]):
+        row = draft.rows.pop()
+        draft.troubles.pop(row.number, None)
+        text = (
+            row.id or row.passage or row.question or next(filter(None, row.options), "") or "a row beside the columns"
+        )
+        draft.find("note", "footer-row", f"「{text[:20]}」 stands below the questions; passed over", row.number)
+
+
+def _is_footer(row: Row) -> bool:
+    first = row.id or row.passage or row.question
+    if len(row.passage) > _LONGEST_FOOTER or (row.passage and row.question and any(row.options)):
+        return False
+    if first and _FOOTER.match(first):
+        return True
+    # An ID alone is a row whose question is missing: 1004, T-17.
+    return not row.asks and not (row.id.isascii() and row.id)
+
+
+class _RowReader:
+    """Makes a `Row` of a table's row, and tells the draft what it found."""
+
+    def __init__(self, draft: Draft) -> None:
+        columns = draft.columns
+        self.draft, self.columns, self.width = draft, columns, len(columns.headers)
+        self.used = columns.used
+        self.filling = {columns.passage, *columns.options, columns.id}  # a merged cell of these is as good as copies
+        self.above: Row | None = None
+        self.passages: dict[str, str] = {}
+        self.texts = {
+            (column, kind): f"{columns.headers[column]} {text}"
+            for column in self.used
+            for kind, text in _REPAIRED.items()
+        }
+
+    def __call__(self, row: TableRow) -> Row:
+        cells = row.cells
+        if len(cells) < self.width:
+            cells = cells + [""] * (self.width - len(cells))
+        if row.notes:
+            cells = self._note(row, cells)
+        texts = [cells[column] for column in self.used]
+        if not is_clean(texts):
+            texts = [self._text(row.number, column, cells[column]) for column in self.used]
+        passage, question, *rest = texts
+        name = rest.pop() if self.columns.id is not None else ""
+        answer = rest.pop() if self.columns.answer is not None else ""
+        options = tuple(rest)
+        if len(passage) <= _LONGEST_DITTO and _DITTO.fullmatch(passage):
+            passage = self._as_above(row.number, passage)
+        self._look(cells, options, answer)
+        # The questions about one passage share its text in memory.
+        passage = self.passages.setdefault(passage, passage)
+        self.above = Row(row.number, name, passage, question, options, answer)
+        return self.above
+
+    def _as_above(self, number: int, ditto: str) -> str:
+        """The passage of the row above, which a row says it has as well."""
+        column, above = self.columns.passage, self.above
+        if above is None or not above.passage:
+            text = f"is {ditto}, and no passage stands above; put the passage itself there"
+            self.draft.troubles.setdefault(number, {})[column] = Note("trouble", "ditto-passage", text)
+            return ""
+        text = f"is {ditto}; the passage of row {above.number} was taken"
+        self.draft.find("warning", "ditto-passage", text, number, column)
+        return above.passage
+
+    def _look(self, cells: list[str], options: tuple[str, ...], answer: str) -> None:
+        """Look at the columns that are not read; closely where the row has no answer."""
+        for column, unread in self.draft.unread.items():
+            if text := cells[column].strip():
+                unread.filled += 1
+                if not answer:
+                    unread.look(text, options)
+
+    def _note(self, row: TableRow, cells: list[str]) -> list[str]:
+        cells = list(cells)
+        for column, note in row.notes.items():
+            if column not in self.used and column != WHOLE_ROW:
+                continue
+            if note.shown and column in self.filling:
+                cells[column] = note.shown
+                text = f"{note.text.partition(';')[0]}; its text was taken"
+                self.draft.find("repair", "merged-cell", text, row.number, column)
+            elif note.level == "trouble":
+                self.draft.troubles.setdefault(row.number, {})[column] = note
+                if column != WHOLE_ROW:
+                    cells[column] = ""
+            else:
+                self.draft.find(note.level, note.kind, note.text, row.number, column)
+        return cells
+
+    def _text(self, number: int, column: int, cell: str) -> str:
+        text, repairs = clean(cell)
+        for kind in repairs:
+            line, header = self.texts[column, kind], self.columns.headers[column]
+            self.draft.findings.append(Finding("repair", kind, self.draft.file, line, number, header))
+        return text

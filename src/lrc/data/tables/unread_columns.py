@@ -1,0 +1,89 @@
+"""The columns that are not read: they are named, and those that may hold answers or text are refused.
+
+A workbook whose answers stand in a column that lrc does not know would become a test workbook, and one whose fifth
+option or second passage is not known would be trained on without it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from lrc.data.tables.headers import Columns, normal
+from lrc.data.tables.rows import Draft, Unread
+from lrc.runtime.findings import Finding, Level
+
+_ANSWERS = re.compile(
+    "答案|解答|解析|[詳详]解|正解|正答|正[確确](?!率)|answer|^ans|^keys?$|correct|solution|^gold|^labels?$|explanation"
+)
+ANSWERS_NAME = re.compile("答|解答|詳解|answer|key|solution", re.I)  # of a sheet
+_SIGN = "(?:[0-9]{1,2}|[a-z]|[一二三四五六七八九十甲乙丙丁戊己庚辛壬癸上中下續续])"
+_MORE_OPTIONS = re.compile(f"(?:[選选][項项擇]|option|choice){_SIGN}|{_SIGN}[選选][項项]")
+_MORE_TEXT = re.compile(
+    f"(?P<passage>文章|短文|[內内]文|文本|段落|passage|article|context|paragraph|text){_SIGN}"
+    f"|(?P<question>問題|问题|題目|题目|題幹|题干|question){_SIGN}"
+)
+_MOST = 0.8  # of the rows
+_TOLD = 10  # headers in the note
+
+
+def name_unread(draft: Draft) -> Iterator[Finding]:
+    """The note that names the columns with anything in them that were not read."""
+    names = [draft.columns.header(column) for column, one in draft.unread.items() if one.filled]
+    if names:
+        more = f" and {len(names) - _TOLD} more" if len(names) > _TOLD else ""
+        yield Finding("note", "unread-columns", draft.file, f"columns not read: {', '.join(names[:_TOLD])}{more}")
+
+
+def find_lost(draft: Draft, *, labelled: bool) -> Iterator[Finding]:
+    """What must not be passed over: answers of a workbook that would be read as a test workbook, options and text.
+
+    Args:
+        labelled: whether the workbook has answers.
+    """
+    for column, one in draft.unread.items():
+        if one.filled:
+            header = draft.columns.header(column)
+            for level, kind, text in _lost(column, header, draft.columns, one, len(draft.rows), labelled=labelled):
+                yield Finding(level, kind, draft.file, text, draft.header_row or None, header)
+
+
+def _lost(
+    column: int, header: str, columns: Columns, one: Unread, n_rows: int, *, labelled: bool
+) -> Iterator[tuple[Level, str, str]]:
+    name = normal(columns.headers[column])
+    take = f"give --columns 正確答案={header}, or remove the column"
+    seems = one.answers >= _MOST * max(one.filled, n_rows / 2) and 1 < len(one.different) <= 8
+    if not labelled and (_ANSWERS.search(name) or (seems and not name)):
+        yield "error", "unread-answers", f"{header} is not read and may hold the answers; {take}"
+    elif not labelled and one.options >= _MOST * max(one.filled, n_rows / 2):
+        yield "error", "unread-answers", f"{header} is not read, and its cells are the texts of options; {take}"
+    elif not labelled and seems:
+        shown = ", ".join(sorted(one.different)[:4])
+        yield "warning", "unread-answers", f"{header} is not read and has {shown}; if these are the answers, {take}"
+    if _MORE_OPTIONS.fullmatch(name) or _is_next_option(column, name, columns):
+        yield (
+            "error",
+            "unread-option",
+            f"{header} looks like an option and is not read; call it 選項{_next(columns)}, or remove it",
+        )
+    elif (found := _MORE_TEXT.fullmatch(name)) and not _is_named(found, columns):
+        role = "文章" if found["passage"] else "問題"
+        cure = f"put all of it into one column, or name that with --columns {role}=HEADER"
+        yield "error", "unread-text", f"{header} looks like a part of {role} and is not read; {cure}"
+
+
+def _next(columns: Columns) -> int:
+    return len(columns.options) + 1
+
+
+def _is_next_option(column: int, name: str, columns: Columns) -> bool:
+    """E beside 選項D."""
+    signs = [
+        signs[len(columns.options)] for signs in ("123456789", "abcdefghi", "一二三四五六七八九", "甲乙丙丁戊己庚辛壬")
+    ]
+    return column == columns.options[-1] + 1 and name in signs
+
+
+def _is_named(found: re.Match[str], columns: Columns) -> bool:
+    return (columns.passage if found["passage"] else columns.question) in columns.named

@@ -1,0 +1,322 @@
+"""Excel, CSV or JSON objects → questions, with every row accounted for.
+
+A row is good, or it is bad and says why. In a test workbook no row is ever left out: what would make a
+labelled row bad is a warning there, and only its ids can refuse it.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from lrc.data.conflicts import find_conflicts
+from lrc.data.questions import MIN_OPTIONS, Question
+from lrc.data.tables.anomalies import suspect, suspect_ids
+from lrc.data.tables.answer_marks import FROM_ZERO, CountedFromZeroError, Reading, read_answers
+from lrc.data.tables.csv_file import open_csv
+from lrc.data.tables.json_objects import open_objects
+from lrc.data.tables.ods import open_document
+from lrc.data.tables.rows import Draft, Row, read_rows
+from lrc.data.tables.table import WHOLE_ROW, Table
+from lrc.data.tables.unread_columns import ANSWERS_NAME, find_lost, name_unread
+from lrc.data.tables.xlsb import open_binary
+from lrc.data.tables.xlsx import open_sheet
+from lrc.runtime.errors import DataError, no_file
+from lrc.runtime.findings import Finding, shortened
+
+Fault = tuple[int, str, str]  # column, kind, and the text that follows the column's name
+# .xls is refused by what it is.
+_SHEETS = {".xlsx": open_sheet, ".xlsm": open_sheet, ".xls": open_sheet, ".ods": open_document, ".xlsb": open_binary}
+_TEXTS, _OBJECTS = (".csv", ".tsv", ".txt"), (".jsonl", ".json")
+SUFFIXES = (".xlsx", ".xlsm", ".xlsb", ".ods", *_TEXTS, ".jsonl")
+_EMPTY = "is empty; fill it in"
+
+
+@dataclass(frozen=True)
+class Workbook:
+    """What a workbook, or another table of questions, holds.
+
+    `questions` are the good rows in order, or every row of a test workbook; `findings` are ordered by row.
+    """
+
+    path: Path
+    sheet: str | None
+    labelled: bool
+    questions: tuple[Question, ...]
+    findings: tuple[Finding, ...]
+    rows_read: int
+
+    @property
+    def errors(self) -> tuple[Finding, ...]:
+        """The findings that make a row bad."""
+        return tuple(finding for finding in self.findings if finding.level == "error")
+
+    @property
+    def remarks(self) -> tuple[Finding, ...]:
+        """The findings that leave every row as good as it was: warnings, notes and repairs."""
+        return tuple(finding for finding in self.findings if finding.level != "error")
+
+
+def read_workbook(path: Path, sheet: str | None = None, columns: Mapping[str, str] | None = None) -> Workbook:
+    """Read a workbook (.xlsx, .xlsb, .ods), a .csv or .tsv file, a .jsonl file, or a .json file with such objects.
+
+    Args:
+        path: the file; the ending of its name tells what it is.
+        sheet: the sheet to read; the first visible one by default.
+        columns: headers by what they are, where lrc does not know them: `{"文章": "短文"}`.
+
+    Raises:
+        DataError: the file is no table of questions at all: missing, of another format or encoding, encrypted
+            or hostile, without the sheet, a column or any rows, with a column twice, or a test workbook with
+            ids that are missing or stand twice.
+    """
+    with _without_collector():
+        return _read(path, sheet, columns or {})
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Rows are many small objects and no cycles: to look for some among them takes a third of the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _read(path: Path, sheet: str | None, columns: Mapping[str, str]) -> Workbook:
+    try:
+        with _open(path, sheet) as table:
+            draft = read_rows(table, columns)
+    except FileNotFoundError as error:
+        raise DataError(no_file(path)) from error
+    except OSError as error:
+        raise DataError(f"{path.name}: {error.strerror or error}; check its name and permissions") from error
+    answer = draft.columns.answer
+    labelled = answer is not None and any(
+        row.answer or answer in draft.troubles.get(row.number, ()) for row in draft.rows
+    )
+    _account_for_unread(draft, labelled=labelled)
+    if table.other_sheets and sheet is None:
+        _account_for_sheets(table, draft, labelled=labelled)
+    rows_read = len(draft.rows)
+    draft.findings += suspect_ids(
+        ((row.number, row.id) for row in draft.rows), draft.file, draft.header(draft.columns.id)
+    )
+    _drop_empty_options(draft)
+    _drop_blank_ends(draft)
+    questions = _labelled(draft) if labelled else _unlabelled(draft)
+    draft.findings += suspect(questions, draft.file)
+    draft.findings.sort(key=lambda finding: finding.row or 0)
+    return Workbook(path, table.sheet, labelled, tuple(questions), tuple(draft.findings), rows_read)
+
+
+def _open(path: Path, sheet: str | None) -> AbstractContextManager[Table]:
+    suffix = path.suffix.lower()
+    if suffix in _SHEETS:
+        return _SHEETS[suffix](path, sheet)
+    if suffix not in (*_TEXTS, *_OBJECTS):
+        raise DataError(
+            f"{path.name}: not a workbook; expected a file named {', '.join(SUFFIXES)}, or JSON named .json"
+        )
+    if sheet is not None:
+        raise DataError(f"{path.name}: a {suffix} file has no sheet {sheet}; leave out --sheet")
+    return open_csv(path) if suffix in _TEXTS else open_objects(path)
+
+
+def _account_for_unread(draft: Draft, *, labelled: bool) -> None:
+    """Name the columns that were not read.
+
+    Raises:
+        DataError: one of them must not be passed over.
+    """
+    lost = list(find_lost(draft, labelled=labelled))
+    if errors := [finding for finding in lost if finding.level == "error"]:
+        raise DataError(*errors)
+    draft.findings += [*name_unread(draft), *lost]
+
+
+def _account_for_sheets(table: Table, draft: Draft, *, labelled: bool) -> None:
+    """Name the sheets that were not read.
+
+    Raises:
+        DataError: the workbook would be read as a test workbook, and one of them is called by answers.
+    """
+    other = next((name for name in table.other_sheets if ANSWERS_NAME.search(name)), None)
+    if other and not labelled:
+        raise DataError(
+            f"{table.file}: sheet {table.sheet} has no answers, and sheet {other} may hold them; put them into a "
+            f"column 正確答案, or give --sheet {table.sheet} to have it read without"
+        )
+    others = ", ".join(table.other_sheets)
+    draft.find("warning", "other-sheets", f"sheet {table.sheet} was read, not {others}; choose with --sheet")
+
+
+def _drop_empty_options(draft: Draft) -> None:
+    """Options at the end that are empty in every row are no options."""
+    columns = draft.columns.options
+    troubled = {column for notes in draft.troubles.values() for column in notes}
+    kept = len(columns)
+    while kept > MIN_OPTIONS and columns[kept - 1] not in troubled:
+        if any(row.options[kept - 1] for row in draft.rows):
+            break
+        kept -= 1
+    if kept == len(columns):
+        return
+    for column in columns[kept:]:
+        draft.find("repair", "empty-column", "is empty in every row; read as no option", None, column)
+    draft.rows = [row._replace(options=row.options[:kept]) for row in draft.rows]
+
+
+def _drop_blank_ends(draft: Draft) -> None:
+    """Blanks at the end of a row's options are no options: 對/錯 beside questions with four."""
+    columns = draft.columns.options
+    for place, row in enumerate(draft.rows):
+        if row.options[-1]:
+            continue
+        troubled = draft.troubles.get(row.number, {})
+        kept = len(row.options)
+        while kept > MIN_OPTIONS and not row.options[kept - 1] and columns[kept - 1] not in troubled:
+            kept -= 1
+        if kept < len(row.options) and any(row.options):
+            draft.find("warning", "fewer-options", f"has {kept} options; those after 選項{kept} are empty", row.number)
+            draft.rows[place] = row._replace(options=row.options[:kept])
+
+
+def _consumed(rows: list[Row]) -> Iterator[Row]:
+    """Each row in order, and gone afterwards: its memory is free for its question."""
+    rows.reverse()
+    while rows:
+        yield rows.pop()
+
+
+def _labelled(draft: Draft) -> list[Question]:
+    """The good rows; the bad ones become findings."""
+    questions = []
+    readings = _read_answers(draft)
+    readings.reverse()
+    for row in _consumed(draft.rows):
+        reading = readings.pop()
+        faults = [*_faults(draft, row), *_answer_faults(draft, row, reading)]
+        if text := _only_text(draft, row):
+            text = f"has only 「{text[:20]}」; fill in the rest, or delete the row"
+            faults = [(WHOLE_ROW, "no-question", text)]
+        for column, kind, text in faults:
+            draft.find("error", kind, text, row.number, column)
+        answer = reading.number
+        if faults or answer is None:
+            continue
+        if reading.doubt:
+            draft.find("warning", "number-or-text", reading.doubt, row.number, draft.columns.answer)
+        if str(answer) != row.answer:
+            shown = row.answer if len(row.answer) <= 40 else f"{row.answer[:40]}…"
+            draft.find("repair", "answer", f"is {shown}; read as {answer}", row.number, draft.columns.answer)
+        name = row.id or str(row.number)
+        questions.append(Question(name, row.passage, row.question, row.options, answer, row.number))
+    conflicts = find_conflicts(questions, draft.file, draft.header(draft.columns.answer))
+    draft.findings += conflicts
+    bad = {finding.row for finding in conflicts}
+    return [question for question in questions if question.row not in bad]
+
+
+def _only_text(draft: Draft, row: Row) -> str:
+    """The text of a row that is but a line between the questions: a heading, the number of a page."""
+    troubles = draft.troubles.get(row.number, {}).values()
+    texts = [text for text in (row.id, row.passage, row.question, *row.options, row.answer) if text]
+    alone = len(texts) == 1 or not row.asks
+    merged = all(note.kind == "merged-cell" for note in troubles)
+    return (row.passage or texts[0]) if texts and alone and merged and draft.header_row else ""
+
+
+def _read_answers(draft: Draft) -> list[Reading]:
+    """What each row's answer means.
+
+    Raises:
+        DataError: they count from 0: then all are wrong, and not only those that are 0.
+    """
+    try:
+        return read_answers([row.answer for row in draft.rows], [row.options for row in draft.rows])
+    except CountedFromZeroError as error:
+        rows = [draft.rows[place].number for place in error.places]
+        header = draft.header(draft.columns.answer)
+        raise DataError(
+            f"{draft.file}, row {rows[0]}: {header} is 0 in {len(rows):,} row(s), and {error.last} in "
+            f"{error.count or 'none'}: it counts from 0; {FROM_ZERO}"
+        ) from error
+
+
+def _unlabelled(draft: Draft) -> list[Question]:
+    _refuse_ids(draft)
+    questions = []
+    for row in _consumed(draft.rows):
+        for column, kind, text in _faults(draft, row):
+            if column == WHOLE_ROW:
+                raise DataError(Finding("error", kind, draft.file, text, row.number))
+            option = column in draft.columns.options
+            cure = "it is never chosen" if option else "it is answered without"
+            draft.find("warning", kind, f"{text.partition(';')[0]}; {cure}", row.number, column)
+        if not any(row.options):
+            draft.find("warning", "no-options", "all options are empty; its answer will be 1", row.number)
+        questions.append(Question(row.id, row.passage, row.question, row.options, None, row.number))
+    return questions
+
+
+def _refuse_ids(draft: Draft) -> None:
+    """A test workbook's ids are how the submission tells its lines apart."""
+    column = draft.columns.id
+    if column is None:
+        raise DataError(
+            f"{draft.file}: no column ID or 題號; a test workbook needs one, or 正確答案 has to be filled in"
+        )
+    header, first, findings = draft.header(column), dict[str, int](), list[Finding]()
+    for row in draft.rows:
+        trouble = draft.troubles.get(row.number, {}).get(column)
+        if trouble:
+            text = trouble.text
+        elif not row.id:
+            text = "is empty; a test workbook needs an ID in every row"
+        elif first.setdefault(row.id, row.number) != row.number:
+            text = f"is {row.id}, which row {first[row.id]} has too; give each row its own"
+        else:
+            continue
+        findings.append(Finding("error", "test-id", draft.file, f"{header} {text}", row.number, header))
+    if findings:
+        raise DataError(*shortened(findings))
+
+
+def _faults(draft: Draft, row: Row) -> Iterator[Fault]:
+    """What is wrong with the text of a row."""
+    troubles = draft.troubles.get(row.number, {})
+    if not troubles and row.passage and row.question and all(row.options):
+        return
+    if WHOLE_ROW in troubles:
+        yield WHOLE_ROW, troubles[WHOLE_ROW].kind, troubles[WHOLE_ROW].text
+    columns = draft.columns
+    cells = (
+        (columns.passage, "empty-passage", row.passage),
+        (columns.question, "empty-question", row.question),
+        *((column, "empty-option", text) for column, text in zip(columns.options, row.options, strict=False)),
+    )
+    for column, kind, text in cells:
+        if column in troubles:
+            yield column, troubles[column].kind, troubles[column].text
+        elif not text:
+            yield column, kind, _EMPTY
+
+
+def _answer_faults(draft: Draft, row: Row, reading: Reading) -> Iterator[Fault]:
+    """What is wrong with the answer of a labelled row."""
+    column = draft.columns.answer
+    if column is None or reading.number is not None:
+        return
+    if trouble := draft.troubles.get(row.number, {}).get(column):
+        yield column, trouble.kind, trouble.text
+    elif not row.answer:
+        yield column, "empty-answer", _EMPTY
+    else:
+        yield column, "impossible-answer", reading.fault

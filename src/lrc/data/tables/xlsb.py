@@ -1,0 +1,90 @@
+"""The rows of a sheet of a binary workbook (.xlsb): values as stored, since number formats are not read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date, time, timedelta
+from pathlib import Path
+from typing import BinaryIO, cast
+from zipfile import ZipFile
+
+from lrc.data.tables.cell_text import Value, show
+from lrc.data.tables.table import NO_NOTES, Note, Table, TableRow
+from lrc.data.tables.xlsx import choose, from_a1, open_values, refuse_size
+from lrc.data.tables.xlsx_package import open_package
+from lrc.runtime.errors import DataError
+
+WORKBOOK = "xl/workbook.bin"
+_SHEETS = "xl/worksheets/"
+_ROW, _CELLS = 0, range(2, 12)  # record numbers, [MS-XLSB] 2.3.1: BrtRowHdr, and BrtCellRk to BrtFmlaError
+_SAVE = "save it as .xlsx to have it read as shown"
+
+
+@contextmanager
+def open_binary(path: Path, sheet: str | None) -> Iterator[Table]:
+    """Open one sheet, the first visible one by default.
+
+    Raises:
+        DataError: see `package.open_package`; no such sheet, or one that spans too many cells.
+    """
+    from python_calamine import CalamineError, CalamineWorkbook, SheetVisibleEnum
+
+    with open_package(path, WORKBOOK) as package:
+        for part in package.namelist():
+            if part.startswith(_SHEETS) and part.endswith(".bin"):
+                refuse_size(path, part, *_last(package, part))
+    try:
+        with CalamineWorkbook.from_path(path) as workbook:
+            hidden = {one.name: one.visible != SheetVisibleEnum.Visible for one in workbook.sheets_metadata}
+    except CalamineError as error:
+        raise DataError(f"{path.name}: cannot be read ({error}); save it as .xlsx") from error
+    name, others, findings = choose(path, hidden, sheet)
+    with open_values(path, name) as values:
+        width = (values.end or (0, -1))[1] + 1
+        rows = (_row(number, row) for number, row in enumerate(from_a1(values, width), start=1))
+        yield Table(path.name, name, others, rows, findings)
+
+
+def _row(number: int, values: list[Value]) -> TableRow:
+    notes = {column: note for column, value in enumerate(values) if (note := _note(value))}
+    return TableRow(number, list(map(show, values)), notes or NO_NOTES)
+
+
+def _note(value: Value) -> Note | None:
+    if isinstance(value, date | time | timedelta):
+        return Note("warning", "date-cell", f"is a date or a time, read as {show(value)}; {_SAVE}")
+    if isinstance(value, float) and not value.is_integer():
+        return Note("warning", "stored-number", f"is a number, read as stored, {show(value)}; {_SAVE}")
+    return None
+
+
+def _last(package: ZipFile, part: str) -> tuple[int, int]:
+    """The last row in use, from 1, and the last column, from 0."""
+    row = last_row = 0
+    last_column = -1
+    with package.open(part) as stream:
+        for record, size in _records(cast(BinaryIO, stream)):
+            content = stream.read(size)
+            number = int.from_bytes(content[:4], "little")
+            if record == _ROW:
+                row = number + 1
+            elif record in _CELLS:
+                last_row, last_column = max(last_row, row), max(last_column, number)
+    return last_row, last_column
+
+
+def _records(stream: BinaryIO) -> Iterator[tuple[int, int]]:
+    """The number and the size of each record; its content is read by who asks."""
+    while head := stream.read(1):
+        record = head[0]
+        if record & 0x80:
+            record = record & 0x7F | (stream.read(1) or b"\0")[0] << 7
+        size = shift = 0
+        for _ in range(4):
+            piece = (stream.read(1) or b"\0")[0]
+            size |= (piece & 0x7F) << shift
+            shift += 7
+            if not piece & 0x80:
+                break
+        yield record, size

@@ -1,0 +1,216 @@
+"""The rows of one sheet as a reader of it sees them.
+
+calamine gives the values fast, but tells nothing of number formats, formulas and error values: one pass over
+the XML does. That pass measures the sheet as well, so that one that would not fit into memory is refused
+before calamine sees it.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from itertools import repeat
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lrc.data.tables.bookparts import find_sheets, uses_1904
+from lrc.data.tables.cell_text import EPOCH, EPOCH_1904, Value, kind_of, show, show_cell, show_number
+from lrc.data.tables.number_formats import Shown
+from lrc.data.tables.table import NO_NOTES, WHOLE_ROW, Note, Table, TableRow, letters
+from lrc.data.tables.xlsx_package import open_package
+from lrc.data.tables.xlsx_scan import Marks, Place, scan
+from lrc.runtime.errors import DataError
+from lrc.runtime.findings import Finding
+
+if TYPE_CHECKING:
+    from python_calamine import CalamineSheet
+
+MAX_CELLS = 16_000_000  # of the rectangle from A1 to the last cell in use; calamine holds all of it
+
+_ROUNDED = 1e15  # a spreadsheet keeps 15 digits
+
+MAX_TEXT = 1 << 30  # bytes of text, once every cell has its own
+
+
+@contextmanager
+def open_sheet(path: Path, sheet: str | None) -> Iterator[Table]:
+    """Open one sheet of an .xlsx workbook, the first visible one by default.
+
+    Raises:
+        DataError: see `package.open_package`; no such sheet, or one that spans too many cells.
+    """
+    with open_package(path) as package:
+        sheets = find_sheets(package)
+        name, others, findings = choose(path, {one: found.hidden for one, found in sheets.items()}, sheet)
+        marks = scan(package, sheets[name].part)
+        refuse_size(path, name, *marks.last, marks.text_size)
+        epoch = EPOCH_1904 if uses_1904(package) else EPOCH
+    with open_values(path, name) as values:
+        rows = from_a1(values, marks.last[1] + 1)
+        hidden = frozenset(marks.hidden_columns)
+        yield Table(path.name, name, others, _rows(rows, marks, epoch), findings, hidden)
+
+
+@contextmanager
+def open_values(path: Path, sheet: str) -> Iterator[CalamineSheet]:
+    """Open the values of a sheet.
+
+    Raises:
+        DataError: calamine cannot read the workbook.
+    """
+    from python_calamine import CalamineError, CalamineWorkbook
+
+    try:
+        with CalamineWorkbook.from_path(path) as workbook:
+            yield workbook.get_sheet_by_name(sheet)
+    except CalamineError as error:
+        raise DataError(f"{path.name}: cannot be read ({error}); save it again as .xlsx") from error
+
+
+def from_a1(values: CalamineSheet, width: int) -> Iterator[list[Value]]:
+    """The rows from column A to the last in use: calamine trims columns without a value, errors included."""
+    left = values.start[1] if values.start else 0
+    if (left, values.width) == (0, width):
+        yield from values.iter_rows()
+        return
+    before: list[Value] = [""] * left
+    for row in values.iter_rows():
+        after: list[Value] = [""] * (width - left - len(row))
+        yield before + row + after if left or after else row
+
+
+def choose(
+    path: Path, sheets: Mapping[str, bool], wanted: str | None
+) -> tuple[str, tuple[str, ...], tuple[Finding, ...]]:
+    """Choose a sheet, the first visible one by default.
+
+    Args:
+        sheets: whether each is hidden, by name.
+
+    Returns:
+        Its name, those of the other visible ones, and what is to be told of hidden ones.
+
+    Raises:
+        DataError: there is no sheet, or none of the wanted name.
+    """
+    if not sheets:
+        raise DataError(f"{path.name}: has no sheet with cells; save it as .xlsx")
+    if wanted is not None and wanted not in sheets:
+        raise DataError(f"{path.name}: no sheet {wanted}; choose one of {', '.join(sheets)} with --sheet")
+    name = next((one for one, hidden in sheets.items() if not hidden), next(iter(sheets))) if wanted is None else wanted
+    others = tuple(one for one, hidden in sheets.items() if one != name and not hidden)
+    unseen = [one for one, hidden in sheets.items() if one != name and hidden]
+    findings = []
+    if sheets[name]:
+        findings.append(Finding("warning", "hidden-sheet", path.name, f"sheet {name} is hidden; it was read"))
+    if unseen and wanted is None:
+        text = f"hidden sheets were passed over: {', '.join(unseen)}; choose with --sheet"
+        findings.append(Finding("note", "hidden-sheets", path.name, text))
+    return name, others, tuple(findings)
+
+
+def refuse_size(path: Path, sheet: str, rows: int, last_column: int, text_size: int = 0) -> None:
+    """Refuse a sheet that would not fit into memory.
+
+    Raises:
+        DataError: it spans too many cells, or has too much text.
+    """
+    columns = last_column + 1
+    where = f"{path.name}: sheet {sheet}"
+    if rows * columns > MAX_CELLS:
+        cure = "clear the cells far from the table, or save it as .csv"
+        raise DataError(f"{where} spans {rows:,} rows and {columns:,} columns; {cure}")
+    if text_size > MAX_TEXT:
+        raise DataError(f"{where} holds {text_size >> 20:,} MB of text, more than {MAX_TEXT >> 20:,}; save it as .csv")
+
+
+def _rows(values: Iterator[list[Value]], marks: Marks, epoch: datetime) -> Iterator[TableRow]:
+    special, merged = marks.rows(), Merged(marks.merged_columns()) if marks.merged else None
+    for number, row in enumerate(values, start=1):
+        if number in special:
+            places = [(number, column) for column in range(len(row))]
+            formatted = [show_cell(one, marks.formats.get(at), epoch) for at, one in zip(places, row, strict=True)]
+            cells = [one.text for one in formatted]
+            found = map(_note, repeat(marks), places, row, formatted)
+            notes = {column: note for column, note in enumerate(found) if note}
+        else:
+            cells, notes = [value if type(value) is str else show(value) for value in row], {}
+        numbers = [value for value in row if type(value) is float]
+        if numbers and (max(numbers) >= _ROUNDED or min(numbers) <= -_ROUNDED):
+            notes = _long_numbers(row, cells) | notes
+        if merged:
+            notes |= merged(number, cells)
+        if number in marks.hidden_rows and any(cells):
+            notes[WHOLE_ROW] = Note("warning", "hidden-row", "is a hidden row; it was read")
+        yield TableRow(number, cells, notes or NO_NOTES)
+
+
+def _long_numbers(row: list[Value], cells: list[str]) -> dict[int, Note]:
+    """Numbers of which a spreadsheet has lost the last digits: an id, most often."""
+    cure = "a number beyond the 15 digits that a spreadsheet keeps; its last digits may be lost: type it as text"
+    return {
+        column: Note("warning", "long-number", f"is {shown}, {cure}")
+        for column, (value, shown) in enumerate(zip(row, cells, strict=True))
+        if type(value) is float and abs(value) >= _ROUNDED
+    }
+
+
+def _note(marks: Marks, place: Place, value: Value, formatted: Shown) -> Note | None:
+    shown = formatted.text
+    if place in marks.errors:
+        return Note("trouble", "error-cell", "is an error value; put the text itself into the cell")
+    if place in marks.formulas:
+        if value == "":
+            cure = "open the workbook in a spreadsheet and save it, or type the value"
+            return Note("trouble", "formula-without-value", f"is a formula without a stored value; {cure}")
+        return Note("repair", "formula", f"is a formula; its stored value {shown} was read")
+    code = marks.formats.get(place)
+    if code is None or value == "":
+        return None
+    if not formatted.exact:
+        text = (
+            f"has the format {code}, which cannot be shown exactly; read as {shown}: type it as text if that is wrong"
+        )
+        return Note("warning", "format-not-exact", text)
+    kind = kind_of(code)
+    if isinstance(value, str):
+        text = f"is a text shown as {shown}; read as shown"
+        return None if shown == value else Note("repair", "text-format", text)
+    if kind == "date":
+        return Note(
+            "warning",
+            "date-cell",
+            f"is a date or a time; read as shown, {shown}: type it as text if that is wrong",
+        )
+    if isinstance(value, int | float) and shown == show_number(value):
+        return None
+    return Note("repair", f"{kind}-format", f"is a number shown as {shown}; read as shown")
+
+
+class Merged:
+    """What merged cells show: the text of the first of them."""
+
+    def __init__(self, columns: dict[int, list[tuple[int, int, int]]]) -> None:
+        self.columns, self.shown = columns, dict[tuple[int, int], str]()
+
+    def __call__(self, number: int, cells: list[str]) -> dict[int, Note]:
+        """Empty the cells of a row that stand under others; gives what is to be said of them."""
+        notes = {}
+        for column, ranges in self.columns.items():
+            place = bisect_right(ranges, (number, MAX_CELLS, 0)) - 1
+            if place < 0 or ranges[place][1] < number or column >= len(cells):
+                continue
+            top, _, left = ranges[place]
+            if (number, column) == (top, left):
+                self.shown[top, left] = cells[column]
+                continue
+            cells[column] = ""  # what is left under a merged cell is not shown
+            if left < column:
+                text = f"is merged with column {letters(left)}; unmerge and fill in each"
+                notes[column] = Note("trouble", "merged-cell", text)
+            else:
+                text = f"is merged with the cells from row {top} on; unmerge and fill in each"
+                notes[column] = Note("trouble", "merged-cell", text, self.shown.get((top, left), ""))
+        return notes

@@ -1,0 +1,198 @@
+"""An .xlsx file as the zip of XML parts that it is: unpacked within bounds, refused where it is hostile.
+
+Every part that is read later goes through here first, so that no other reader meets a zip bomb, a document
+type declaration (entities are defined in one) or a damaged part.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+from xml.parsers import expat
+from zipfile import BadZipFile, ZipFile, ZipInfo
+
+from lrc.runtime.errors import DataError
+
+MAX_UNPACKED = 512 << 20  # bytes; 430,000 rows of the size of the reference's
+MAX_RATIO, RATIO_FROM = 100, 4 << 20  # a sheet shrinks to a tenth or so; small parts may shrink more
+MAX_PARTS = 10_000
+WORKBOOK = "xl/workbook.xml"
+
+Start = Callable[[str, dict[str, str]], None]  # (element's name without prefix, attributes)
+Text = Callable[[str], None]
+End = Callable[[str], None]  # element's name without prefix
+Plain = Callable[[bytes], bool]
+_CHUNK = 1 << 17
+_MAX_UNIT = 4 << 20  # bytes
+_OLE = bytes.fromhex("D0CF11E0A1B11AE1")  # compound files: old .xls, and encrypted workbooks of any age
+
+
+@contextmanager
+def open_package(path: Path, main: str = WORKBOOK) -> Iterator[ZipFile]:
+    """Open a workbook whose sizes, kind and document types have been checked.
+
+    Args:
+        main: the part that makes it what its name says.
+
+    Raises:
+        DataError: not such a workbook, encrypted, damaged, hostile, or too big once unpacked.
+    """
+    with path.open("rb") as file:
+        _refuse_other_formats(path, file)
+        try:
+            with ZipFile(file) as package:
+                _refuse_bombs(path, package.infolist())
+                if find_part(package, main) is None:
+                    what = f"a zip file, but not {_article(path)} workbook"
+                    raise DataError(f"{path.name}: {what}; save it as .xlsx, and name it so")
+                for part in package.namelist():
+                    if part.lower().endswith((".xml", ".rels")):
+                        _read_prolog(package, part)
+                yield package
+        except (BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error) as error:
+            raise DataError(f"{path.name}: damaged ({error}); save it again with a spreadsheet") from error
+
+
+def find_part(package: ZipFile, name: str) -> str | None:
+    """The part of this name as the package spells it; writers do not agree on upper and lower case."""
+    return next((part for part in package.namelist() if part.lower() == name.lower()), None)
+
+
+def parse(
+    package: ZipFile,
+    name: str,
+    start: Start | None = None,
+    text: Text | None = None,
+    plain: Plain | None = None,
+    unit: bytes = b"",
+    end: End | None = None,
+) -> None:
+    """Stream one XML part, where there is one of this name, through a parser that knows no entities.
+
+    Args:
+        start: called for every element that begins.
+        text: called for text, which may come in pieces.
+        plain: asked for every run of whole units whether it has dealt with their bytes already; if so, they are not
+            parsed, since a call for every element is slow. That they are well-formed is then for others to see.
+        unit: the end tag of a unit.
+        end: called for every element that ends.
+
+    Raises:
+        DataError: the part has a document type declaration or is not well-formed.
+    """
+    part = find_part(package, name)
+    if part is None:
+        return
+    parser = _parser(package, part)
+    parser.buffer_text = True
+    begin = None if start is None else _without_prefix(start)
+    if end is not None:
+        parser.EndElementHandler = lambda name: end(name[name.find(":") + 1 :])
+    ordinary, head = plain is not None, True
+    try:
+        for piece in _pieces(package, part, unit):
+            # What looks like a tag may be none from the first comment, CDATA section or cut unit on.
+            ordinary = ordinary and piece.endswith(unit) and not _has_markup(piece)
+            skip = ordinary and plain is not None and plain(piece)
+            if skip and not head:
+                continue
+            parser.StartElementHandler = None if skip else begin
+            parser.CharacterDataHandler = None if skip else text
+            parser.Parse(piece)
+            head = False
+        parser.Parse(b"", True)
+    except expat.ExpatError as error:
+        raise DataError(f"{_name(package)}: {part} is damaged ({error}); save it again") from error
+
+
+def _has_markup(piece: bytes) -> bool:
+    """Whether there is a comment, a CDATA section, an instruction after the declaration, or UTF-16's zero bytes."""
+    return b"<!" in piece or piece.find(b"<?", 4) >= 0 or b"\0" in piece
+
+
+def _pieces(package: ZipFile, part: str, unit: bytes) -> Iterator[bytes]:
+    """The part's bytes, cut where a unit ends as long as units are of a sane size."""
+    rest = b""
+    with package.open(part) as stream:
+        while chunk := stream.read(_CHUNK):
+            rest += chunk
+            found = rest.rfind(unit)
+            cut = found + len(unit) if found >= 0 else len(rest) if len(rest) > _MAX_UNIT else 0
+            if cut:
+                yield rest[:cut]
+                rest = rest[cut:]
+    if rest:
+        yield rest
+
+
+class _Root(Exception):
+    """The first element begins: no document type declaration can follow."""
+
+
+def _read_prolog(package: ZipFile, part: str) -> None:
+    def root(*_: object) -> None:
+        raise _Root
+
+    parser = _parser(package, part)
+    parser.StartElementHandler = root
+    # What is no XML at all here is no concern unless the part is read, and then `parse` tells.
+    with suppress(_Root, expat.ExpatError), package.open(part) as stream:
+        while chunk := stream.read(_CHUNK):
+            parser.Parse(chunk)
+
+
+def _parser(package: ZipFile, part: str) -> expat.XMLParserType:
+    def refuse(*_: object) -> None:
+        raise DataError(
+            f"{_name(package)}: {part} declares a document type, which could define entities; "
+            "no spreadsheet writes that: save the sheet again with one"
+        )
+
+    parser = expat.ParserCreate()
+    parser.StartDoctypeDeclHandler = refuse
+    return parser
+
+
+def _refuse_other_formats(path: Path, file: BinaryIO) -> None:
+    head = file.read(8)
+    if head == _OLE:
+        encrypted = "EncryptedPackage".encode("utf-16-le") in head + file.read(64 << 20)
+        raise DataError(
+            f"{path.name}: encrypted; open it in a spreadsheet, remove the password and save it"
+            if encrypted
+            else f"{path.name}: an old Excel file (.xls); open it in a spreadsheet and save it as .xlsx"
+        )
+    if not head.startswith(b"PK"):
+        what = "empty" if not head else f"not {_article(path)} workbook"
+        raise DataError(f"{path.name}: {what}; save the sheet as .xlsx, or as .csv in UTF-8")
+    file.seek(0)
+
+
+def _article(path: Path) -> str:
+    return f"an {path.suffix.lower()}"
+
+
+def _refuse_bombs(path: Path, parts: list[ZipInfo]) -> None:
+    unpacked = sum(part.file_size for part in parts)
+    if unpacked > MAX_UNPACKED or len(parts) > MAX_PARTS:
+        size = f"{len(parts):,} parts of {unpacked / (1 << 20):,.0f} MB in all"
+        raise DataError(f"{path.name}: unpacks to {size}, more than {MAX_UNPACKED >> 20} MB; save the sheet as .csv")
+    if len({part.filename.lower() for part in parts}) < len(parts):
+        # Readers do not agree which of the two counts, so what was checked may not be what is read.
+        raise DataError(f"{path.name}: has a part twice; save it again with a spreadsheet")
+    for part in parts:
+        if part.file_size > RATIO_FROM and part.file_size > MAX_RATIO * part.compress_size:
+            ratio = part.file_size / max(part.compress_size, 1)
+            text = f"{part.filename} unpacks to {ratio:,.0f} times its size, more than {MAX_RATIO}"
+            raise DataError(f"{path.name}: {text}; save the sheet as .csv")
+
+
+def _without_prefix(start: Start) -> Start:
+    return lambda name, attributes: start(name[name.find(":") + 1 :], attributes)
+
+
+def _name(package: ZipFile) -> str:
+    return Path(package.filename or "workbook").name

@@ -1,0 +1,157 @@
+"""One pass over a sheet's XML for what calamine does not tell: number formats, formulas, errors, merged cells, size."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from string import ascii_uppercase, digits
+from zipfile import ZipFile
+
+from lrc.data.tables.bookparts import number_formats
+from lrc.data.tables.cell_text import kind_of
+from lrc.data.tables.expansion import string_sizes
+from lrc.data.tables.xlsx_package import parse
+
+Place = tuple[int, int]  # row from 1, column from 0
+
+_REFERENCE = re.compile(r"([A-Z]{1,3})([0-9]{1,7})")
+_LONGEST = len("XFD1048576")
+_COLUMNS = 16_384
+_TRUE = ("1", "true")
+_ROW_END = b"</row>"
+_CELL = re.compile(rb'<c r="([A-Z]{1,3}[0-9]{1,7})"[^>]*(?<!/)>')  # one in use has something inside
+_SHARED = re.compile(rb't="s"[^>]*><v>([0-9]{1,9})</v>')
+_UNUSUAL_CELL = re.compile(rb'<c[\s>/](?!r="[A-Z]{1,3}[0-9]{1,7}")')
+_UNUSUAL = (b"<f", b't="e"', b"<mergeCell", b" hidden=", b":c ", b" =")
+_UNUSUAL_VALUE = re.compile(rb'=[^"]')
+
+
+@dataclass
+class Marks:
+    """What the XML tells of a sheet beside its values."""
+
+    formats: dict[Place, str] = field(default_factory=dict)  # number formats that matter
+    formulas: set[Place] = field(default_factory=set)
+    errors: set[Place] = field(default_factory=set)
+    merged: list[tuple[Place, Place]] = field(default_factory=list)  # first and last cell, both included
+    hidden_rows: set[int] = field(default_factory=set)
+    hidden_columns: set[int] = field(default_factory=set)
+    last: Place = (0, -1)
+    text_size: int = 0  # of shared strings, once every cell has its own; between characters and bytes
+
+    def rows(self) -> set[int]:
+        """The rows with a format, a formula or an error."""
+        return {row for row, _ in (*self.formats, *self.formulas, *self.errors)}
+
+    def merged_columns(self) -> dict[int, list[tuple[int, int, int]]]:
+        """The merged ranges in each column in use, sorted: first and last row, and first column."""
+        columns: dict[int, list[tuple[int, int, int]]] = {}
+        for (top, left), (bottom, right) in sorted(self.merged):
+            for column in range(left, min(right, self.last[1]) + 1):
+                columns.setdefault(column, []).append((top, bottom, left))
+        return columns
+
+
+def scan(package: ZipFile, part: str) -> Marks:
+    """Read a sheet's XML once for everything but its values.
+
+    Raises:
+        DataError: the sheet or another part that this needs is damaged or hostile.
+    """
+    special = {str(index): code for index, code in enumerate(number_formats(package)) if kind_of(code)}
+    scanner = _Scanner(special, string_sizes(package))
+    parse(package, part, scanner.start, scanner.text, scanner.plain, _ROW_END)
+    return scanner.marks
+
+
+class _Scanner:
+    """Goes through a sheet in order: whole rows at once where nothing is special, else element by element."""
+
+    def __init__(self, special: dict[str, str], sizes: list[int]) -> None:
+        self.marks, self.special, self.sizes = Marks(), special, sizes
+        self.cell: dict[str, str] = {}
+        self.row = self.column = 0
+        self.in_shared = False
+        styles = b"|".join(sorted(index.encode() for index in special))
+        marked = [re.compile(rb' s="(?:' + styles + rb')"')] if special else []
+        self.unusual = (_UNUSUAL_CELL, _UNUSUAL_VALUE, *marked)
+
+    def plain(self, rows: bytes) -> bool:
+        """Deal with whole rows in which no cell is special."""
+        if any(sign in rows for sign in _UNUSUAL) or any(sign.search(rows) for sign in self.unusual):
+            return False
+        shared = list(map(int, _SHARED.findall(rows)))
+        if len(shared) != rows.count(b't="s"') or max(shared, default=-1) >= len(self.sizes):
+            return False
+        self.marks.text_size += sum(map(self.sizes.__getitem__, shared))
+        cells = b",".join(_CELL.findall(rows))
+        if cells:
+            numbers = set(cells.translate(None, ascii_uppercase.encode()).split(b","))
+            letters = set(cells.translate(None, digits.encode()).split(b","))
+            self._use(max(map(int, numbers)), max(map(_column, letters)))
+        return True
+
+    def start(self, name: str, attributes: dict[str, str]) -> None:
+        """An element begins."""
+        self.in_shared = False
+        if name == "c":
+            self.cell = attributes
+            self.column += 1
+            self._mark(attributes)
+        elif name in ("v", "is", "f"):
+            place = self._place()
+            self._use(*place)
+            self.in_shared = name == "v" and self.cell.get("t") == "s"
+            if name == "f":
+                self.marks.formulas.add(place)
+        elif name == "row":
+            number = attributes.get("r", "")[:_LONGEST]
+            self.row = int(number) if number.isdecimal() else self.row + 1
+            self.column = 0
+            if attributes.get("hidden") in _TRUE:
+                self.marks.hidden_rows.add(self.row)
+        elif name == "col" and attributes.get("hidden") in _TRUE:
+            self._hide(attributes.get("min", ""), attributes.get("max", ""))
+        elif name == "mergeCell":
+            ends = [_REFERENCE.fullmatch(end) for end in attributes.get("ref", "").split(":")]
+            if len(ends) == 2 and ends[0] and ends[1]:
+                self.marks.merged.append((_place(ends[0]), _place(ends[1])))
+
+    def text(self, piece: str) -> None:
+        """Text; of a cell with a shared string it is the number of the string."""
+        if self.in_shared and piece.isdecimal() and len(piece) < 10 and int(piece) < len(self.sizes):
+            self.marks.text_size += self.sizes[int(piece)]
+        self.in_shared = False
+
+    def _mark(self, attributes: dict[str, str]) -> None:
+        if attributes.get("s") in self.special:
+            self.marks.formats[self._place()] = self.special[attributes["s"]]
+        if attributes.get("t") == "e":
+            self.marks.errors.add(self._place())
+
+    def _hide(self, first: str, last: str) -> None:
+        if first.isdecimal() and last.isdecimal():
+            self.marks.hidden_columns.update(range(int(first[:6]) - 1, min(int(last[:6]), _COLUMNS)))
+
+    def _place(self) -> Place:
+        """Where the cell is; some writers do not tell, and mean the next one."""
+        reference = self.cell.get("r", "")
+        if not reference:
+            return self.row, self.column - 1
+        found = _REFERENCE.fullmatch(reference)
+        return _place(found) if found else (10**9, 10**9)  # beyond any grid
+
+    def _use(self, row: int, column: int) -> None:
+        last = self.marks.last
+        self.marks.last = (max(last[0], row), max(last[1], column))
+
+
+def _place(reference: re.Match[str]) -> Place:
+    return int(reference[2]), _column(reference[1].encode())
+
+
+def _column(letters: bytes) -> int:
+    number = 0
+    for letter in letters:
+        number = number * 26 + letter - ord("A") + 1
+    return number - 1

@@ -1,0 +1,149 @@
+"""Several models' scores → one answer: the logarithmic opinion pool (Genest and Zidek 1986), fitted to right answers.
+
+Each model's scores are divided by a temperature of its own and made log-probabilities; the pool's are proportional to
+their weighted sum:
+
+    log p(option) = sum over models of weight × log softmax(scores / temperature) + constant
+
+Weights are at least 0 and sum to 1, and the sum is multiplied by one more factor, the sharpness. All of it minimises
+the log loss on the labelled questions, which is convex in the weights times that factor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lrc.metrics.calibration import fit_temperature
+
+Scores = NDArray[np.float64]  # (questions, options); -inf where one cannot be chosen
+SWEEPS, PRECISION = 500, 1e-10
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A fitted pool of models, in their order."""
+
+    temperatures: tuple[float, ...]
+    weights: tuple[float, ...]  # 0 to 1, of the log-probabilities; their sum is 1
+    sharpness: float  # what the weighted sum is multiplied with
+
+    def log_probs(self, scores: Sequence[Scores]) -> Scores:
+        """The pool's log-probabilities of every option.
+
+        Args:
+            scores: of each model, in the order of the weights.
+        """
+        parts = _calibrated(scores, self.temperatures)
+        total = np.where(np.isfinite(parts[0]), 0.0, -np.inf)
+        for weight, part in zip(self.weights, parts, strict=True):
+            total = total + self.sharpness * weight * np.where(np.isfinite(part), part, 0.0)
+        return _normalised(total)
+
+
+def fit_pool(scores: Sequence[Scores], answers: Sequence[int]) -> Pool:
+    """Fit temperatures, weights and sharpness.
+
+    As if one more question had been answered at random, as in `calibration.fit_temperature`.
+
+    Args:
+        scores: of each model.
+        answers: the number of each question's right option, from 1.
+    """
+    temperatures = tuple(fit_temperature(one.tolist(), answers) for one in scores)
+    parts = _calibrated(scores, temperatures)
+    choosable = np.isfinite(parts[0])
+    values = np.stack([np.where(choosable, part, 0.0) for part in parts])  # (models, questions, options)
+    right = np.zeros(choosable.shape)
+    right[np.arange(len(answers)), np.array(answers) - 1] = 1.0
+    share = 1 / (len(answers) + 1)
+    wanted = (1 - share) * right + share * choosable / choosable.sum(axis=1, keepdims=True)
+    strengths = _minimise(values, choosable, wanted)
+    total = strengths.sum()
+    if not total:
+        return Pool(temperatures, (1 / len(scores),) * len(scores), 0.0)
+    return Pool(temperatures, tuple((strengths / total).tolist()), float(total))
+
+
+def equal_pool(scores: Sequence[Scores], answers: Sequence[int]) -> Pool:
+    """The same with equal weights and nothing sharpened: only the temperatures are fitted."""
+    temperatures = tuple(fit_temperature(one.tolist(), answers) for one in scores)
+    return Pool(temperatures, (1 / len(scores),) * len(scores), 1.0)
+
+
+def out_of_fold(scores: Sequence[Scores], answers: Sequence[int], folds: Sequence[int]) -> tuple[Scores, list[Pool]]:
+    """The log-probabilities of every question by the pool that was fitted on the other folds.
+
+    Args:
+        folds: the fold of each question.
+
+    Returns:
+        (questions, options), and the pool of each fold.
+    """
+    found, pools = np.full_like(scores[0], -np.inf), []
+    places = np.array(folds)
+    for fold in sorted(set(folds)):
+        inside, others = places == fold, places != fold
+        pool = fit_pool(
+            [one[others] for one in scores], [answer for answer, own in zip(answers, others, strict=True) if own]
+        )
+        found[inside] = pool.log_probs([one[inside] for one in scores])
+        pools.append(pool)
+    return found, pools
+
+
+def choose(log_probs: Scores) -> list[int]:
+    """The number of the option with the highest score, the first of several."""
+    return [int(number) + 1 for number in log_probs.argmax(axis=1)]
+
+
+def _minimise(values: NDArray[np.float64], choosable: NDArray[np.bool_], wanted: Scores) -> NDArray[np.float64]:
+    """The strengths, at least 0, with the least cross entropy; one after the other by Newton's steps, until none moves.
+
+    Args:
+        values: (models, questions, options) log-probabilities.
+        wanted: (questions, options) the share of each option in the answer.
+    """
+    strengths = np.full(len(values), 1 / len(values))
+    loss = _loss(strengths, values, choosable, wanted)
+    for _ in range(SWEEPS):
+        before = loss
+        for k, own in enumerate(values):
+            chances = np.exp(_pooled(strengths, values, choosable))
+            mean = (chances * own).sum(axis=1)
+            slope = float((mean - (wanted * own).sum(axis=1)).sum())
+            bend = float(((chances * own**2).sum(axis=1) - mean**2).sum())
+            step = slope / bend if bend > 0 else 0.0
+            while abs(step) > PRECISION:
+                moved = strengths.copy()
+                moved[k] = max(strengths[k] - step, 0.0)
+                if (less := _loss(moved, values, choosable, wanted)) < loss:
+                    strengths, loss = moved, less
+                    break
+                step /= 2
+        if before - loss < PRECISION * max(before, 1.0):
+            break
+    return strengths
+
+
+def _pooled(strengths: NDArray[np.float64], values: NDArray[np.float64], choosable: NDArray[np.bool_]) -> Scores:
+    return _normalised(np.where(choosable, np.tensordot(strengths, values, 1), -np.inf))
+
+
+def _loss(
+    strengths: NDArray[np.float64], values: NDArray[np.float64], choosable: NDArray[np.bool_], wanted: Scores
+) -> float:
+    log_probs = _pooled(strengths, values, choosable)
+    return float(-(wanted * np.where(choosable, log_probs, 0.0)).sum())
+
+
+def _calibrated(scores: Sequence[Scores], temperatures: Sequence[float]) -> list[Scores]:
+    return [_normalised(one / temperature) for one, temperature in zip(scores, temperatures, strict=True)]
+
+
+def _normalised(scores: Scores) -> Scores:
+    """Log-probabilities: what is given less the logarithm of the sum over the options."""
+    return scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)

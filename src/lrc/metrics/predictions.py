@@ -1,0 +1,142 @@
+"""What a model made of labelled questions: `validation_scores.jsonl` in a run's folder.
+
+A line a question: what `lrc evaluate --scores` writes, and the question itself with its right answer, so that a
+report can show it. The file holds passages: like the data it was made from, it is never published.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lrc.data.questions import Question
+from lrc.runtime.errors import DataError
+from lrc.runtime.outputs import new_file
+
+if TYPE_CHECKING:
+    from lrc.answering.scoring import OptionScores  # imports torch
+
+OUTCOMES_FILE = "validation_scores.jsonl"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One labelled question, and what the model made of it.
+
+    Raises:
+        ValueError: there is not a probability for every option, or the prediction is none of them.
+    """
+
+    question: Question
+    probabilities: tuple[float, ...]  # of each option, 0 to 1
+    prediction: int  # 1 to the number of options
+    scores: tuple[float | None, ...] = ()  # log-probabilities; None where an option cannot be chosen
+
+    def __post_init__(self) -> None:
+        size = len(self.question.options)
+        if self.question.answer is None:
+            raise ValueError("answer is missing")
+        if len(self.probabilities) != size or not all(0 <= one <= 1 for one in self.probabilities):
+            raise ValueError(f"probabilities are {list(self.probabilities)}, expected {size} from 0 to 1")
+        if not 1 <= self.prediction <= size:
+            raise ValueError(f"prediction is {self.prediction}, expected 1 to {size}")
+
+    @classmethod
+    def of(cls, question: Question, scores: OptionScores) -> Outcome:
+        """Put a labelled question and a scorer's word on it together."""
+        finite = tuple(value if isfinite(value) else None for value in scores.log_probs)
+        return cls(question, scores.probabilities, scores.prediction, finite)
+
+    @property
+    def answer(self) -> int:
+        """The number of the right option."""
+        assert self.question.answer is not None  # checked on the way in
+        return self.question.answer
+
+    @property
+    def right(self) -> bool:
+        """Whether the model chose the right option."""
+        return self.prediction == self.answer
+
+    @property
+    def confidence(self) -> float:
+        """The probability of the chosen option."""
+        return self.probabilities[self.prediction - 1]
+
+    @property
+    def hope(self) -> float:
+        """The probability of the right option."""
+        return self.probabilities[self.answer - 1]
+
+
+def write_outcomes(path: Path, outcomes: Iterable[Outcome], *, force: bool = False) -> None:
+    """Write a line a question.
+
+    Raises:
+        OutputError: `path` exists and `force` is false, or the file system refuses.
+    """
+    with new_file(path, force=force) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for outcome in outcomes:
+            file.write(json.dumps(_to_object(outcome), ensure_ascii=False) + "\n")
+
+
+def read_outcomes(path: Path) -> list[Outcome]:
+    """Read what `write_outcomes` wrote; nothing where there is no file.
+
+    Raises:
+        DataError: a finding for every line that is something else.
+    """
+    if not path.is_file():
+        return []
+    outcomes, findings = [], []
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: byte {error.start} is not UTF-8; train again, or remove the file") from error
+    for number, text in enumerate(lines, start=1):
+        try:
+            if text:
+                outcomes.append(_from_object(json.loads(text)))
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            what = f"{error.args[0]} is missing" if isinstance(error, KeyError) else error
+            findings.append(f"{path}, line {number}: {what}; train again, or remove the file")
+    if findings:
+        raise DataError(*findings)
+    return outcomes
+
+
+def _to_object(outcome: Outcome) -> dict[str, Any]:
+    question = outcome.question
+    return {
+        "id": question.id,
+        "row": question.row,
+        "scores": list(outcome.scores),
+        "probabilities": list(outcome.probabilities),
+        "prediction": outcome.prediction,
+        "answer": question.answer,
+        "passage": question.passage,
+        "question": question.question,
+        "options": list(question.options),
+    }
+
+
+def _from_object(line: Any) -> Outcome:
+    """Make an outcome of a line's object.
+
+    Raises:
+        ValueError, TypeError, KeyError: it is none.
+    """
+    if not isinstance(line, dict):
+        raise ValueError("is no object")
+    name, passage, asked, options = (line[key] for key in ("id", "passage", "question", "options"))
+    if not isinstance(options, list) or not all(isinstance(text, str) for text in (name, passage, asked, *options)):
+        raise ValueError("id, passage, question and options are not all texts")
+    row = line.get("row")
+    if type(line["answer"]) is not int or type(line["prediction"]) is not int or type(row) not in (int, type(None)):
+        raise ValueError("answer, prediction and row are not all whole numbers")
+    question = Question(name, passage, asked, tuple(options), line["answer"], row)
+    return Outcome(question, tuple(line["probabilities"]), line["prediction"], tuple(line.get("scores", ())))

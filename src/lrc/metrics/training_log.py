@@ -1,0 +1,113 @@
+"""The curves of a run, read from its `metrics.jsonl`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import isfinite, nan
+from pathlib import Path
+from typing import Any
+
+from lrc.runtime.errors import DataError
+from lrc.runtime.progress import say
+
+INTERVAL = {"eval_accuracy": ("eval_ci_low", "eval_ci_high")}
+SERIES = ("loss", "eval_loss", "eval_accuracy", "learning_rate")
+# Of the whole run: seconds, questions a second, and what pace.py says.
+TOTALS = (
+    *("train_runtime", "train_questions_per_second", "train_tokens_per_second"),
+    *("train_unique_token_share", "peak_memory_mb"),
+)
+NUMBERS = (*SERIES, *TOTALS, *(name for bounds in INTERVAL.values() for name in bounds))
+
+
+@dataclass(frozen=True)
+class Point:
+    """One logged value; nan where the run logged one that is not finite."""
+
+    step: int
+    value: float
+    low: float = nan  # of the 95% interval, where the value has one
+    high: float = nan
+
+
+Curve = tuple[Point, ...]
+
+
+@dataclass(frozen=True)
+class Curves:
+    """What a run logged, by name of the metric; in the order of the steps."""
+
+    series: Mapping[str, Curve]
+    totals: Mapping[str, float]  # of the whole run; none before its end
+
+    def __getitem__(self, name: str) -> Curve:
+        """A curve of SERIES; empty where nothing was logged under the name."""
+        return self.series.get(name, ())
+
+    @property
+    def last_step(self) -> int:
+        """The last step with a value; 0 where nothing was logged."""
+        return max((points[-1].step for points in self.series.values()), default=0)
+
+
+def read_curves(path: Path) -> Curves:
+    """Read a `metrics.jsonl`; a run that has logged nothing yet has no curves.
+
+    A last line that a kill cut short is left out with a word about it.
+
+    Raises:
+        DataError: other lines are not what training writes; a finding for each.
+    """
+    if not path.is_file():
+        return Curves({}, {})
+    series: dict[str, dict[int, Point]] = {}
+    totals: dict[str, float] = {}
+    for line in _lines(path):
+        for name in SERIES:
+            if name in line:
+                # A step that was evaluated twice, after a resume, counts with its later value.
+                series.setdefault(name, {})[line["step"]] = _point(name, line)
+        totals |= {name: _finite(line[name]) for name in TOTALS if name in line}
+    return Curves({name: tuple(points[step] for step in sorted(points)) for name, points in series.items()}, totals)
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: byte {error.start} is not UTF-8; restore the file, or remove it") from error
+    findings, kept = [], []
+    for number, text in enumerate(lines, start=1):
+        try:
+            kept.append(_checked(json.loads(text)))
+        except (ValueError, RecursionError) as error:
+            if number == len(lines) and not text.endswith("\n"):
+                say(f"{path}, line {number}: cut short; left out")
+            else:
+                findings.append(f"{path}, line {number}: {error}; remove the line, or restore the file")
+    if findings:
+        raise DataError(*findings)
+    return kept
+
+
+def _checked(line: Any) -> dict[str, Any]:
+    if not isinstance(line, dict) or type(line.get("step")) is not int or line["step"] < 0:
+        raise ValueError("is no object with a step")
+    wrong = [name for name in NUMBERS if name in line and type(line[name]) not in (int, float)]
+    if wrong:
+        raise ValueError(f"{wrong[0]} is {json.dumps(line[wrong[0]], ensure_ascii=False)[:40]}, expected a number")
+    return line
+
+
+def _point(name: str, line: Mapping[str, Any]) -> Point:
+    bounds = (_finite(line.get(bound, nan)) for bound in INTERVAL.get(name, ()))
+    return Point(line["step"], _finite(line[name]), *bounds)
+
+
+def _finite(value: float) -> float:
+    try:
+        return float(value) if isfinite(value) else nan
+    except OverflowError:  # a whole number beyond what a float holds
+        return nan

@@ -1,0 +1,92 @@
+"""What an accuracy comes to, in a sentence: beside the best of the baselines on the same questions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lrc.data.questions import Question
+from lrc.metrics.accuracy import CONFIDENCE, Figures, accuracy, paired, passages_of
+from lrc.metrics.baselines import BASELINES
+
+# Of the baselines in `lexical.BASELINES`.
+CHINESE = {
+    "majority": "最常見的答案",
+    "longest option": "最長的選項",
+    "bigram overlap": "字元重疊",
+    "sliding window": "滑動視窗",
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """An accuracy beside the best baseline."""
+
+    figures: Figures  # of the predictions, see `metrics.accuracy`
+    baselines: dict[str, Figures]  # likewise, by name; the best first
+    test: dict[str, float]  # of the predictions against the best baseline, see `metrics.paired`
+
+    @property
+    def best(self) -> str:
+        """The name of the best baseline."""
+        return next(iter(self.baselines))
+
+    @property
+    def certain(self) -> bool:
+        """Whether the difference is more than chance would have it."""
+        return self.test["p_value"] < 1 - CONFIDENCE
+
+    def __str__(self) -> str:
+        return self.english
+
+    @property
+    def english(self) -> str:
+        """The sentence."""
+        points = 100 * self.test["difference"]
+        if points <= 0:
+            how = f"{-points:.1f} points below" if points else "as"
+            return f"{spell(self.figures)}, {how} the best baseline ({self.best}): nothing learnt that shows"
+        chance = "" if self.certain else f", which may be chance (p = {self.test['p_value']:.2g})"
+        return f"{spell(self.figures)}, {points:.1f} points above the best baseline ({self.best}){chance}"
+
+    @property
+    def chinese(self) -> str:
+        """The sentence."""
+        points, name = 100 * self.test["difference"], CHINESE.get(self.best, self.best)
+        if points <= 0:
+            how = f"比最佳基準（{name}）低 {-points:.1f} 個百分點" if points else f"與最佳基準（{name}）相同"
+            return f"{spell(self.figures)}，{how}：看不出學到了什麼"
+        chance = "" if self.certain else f"，但可能只是巧合（p = {self.test['p_value']:.2g}）"
+        return f"{spell(self.figures)}，比最佳基準（{name}）高 {points:.1f} 個百分點{chance}"
+
+
+def judge(questions: Sequence[Question], predictions: Sequence[int]) -> Verdict:
+    """Compare predictions with the best baseline on the same questions.
+
+    Args:
+        questions: all of which have an answer.
+
+    Raises:
+        ValueError: there are none.
+    """
+    answers, passages = [question.answer or 0 for question in questions], passages_of(questions)
+    chosen = {name: predict(questions) for name, predict in BASELINES.items()}
+    found = {name: accuracy(numbers, answers, passages) for name, numbers in chosen.items()}
+    found = dict(sorted(found.items(), key=lambda item: -item[1]["accuracy"]))
+    test = paired(predictions, chosen[next(iter(found))], answers, passages)
+    return Verdict(accuracy(predictions, answers, passages), found, test)
+
+
+def spell(figures: Figures) -> str:
+    """An accuracy with its interval, in per cent: `77.0 % (73.9–79.9)`."""
+    value, low, high = (f"{100 * figures[key]:.1f}" for key in ("accuracy", "ci_low", "ci_high"))
+    return f"{value} % ({low}–{high})"
+
+
+def size(figures: Figures) -> str:
+    """How many questions an accuracy is of: `n = 1000 in 483 passages, as good as 720 independent ones`."""
+    n, passages, effective = figures["n"], figures["passages"], figures["n_effective"]
+    told = f"n = {n:.0f}"
+    if passages == n:
+        return told
+    return f"{told} in {passages:.0f} passage{'s' if passages > 1 else ''}, as good as {effective:.0f} independent"

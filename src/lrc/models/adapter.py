@@ -1,0 +1,131 @@
+"""An adapter's files, and its place in a base model that has no memory yet."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from dataclasses import fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftConfig, PeftModel, PeftType, get_peft_model, get_peft_model_state_dict
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from transformers import PreTrainedModel
+
+from lrc.models.weights import ADAPTER_BIN, ADAPTER_CONFIG, ADAPTER_WEIGHTS, unpickle_tensors
+from lrc.runtime.errors import ModelError
+
+ADAPTER_NAME = "default"
+
+
+def read_adapter_config(adapter: Path) -> PeftConfig:
+    """Read `adapter_config.json`.
+
+    Raises:
+        ModelError: it is missing, not a PEFT configuration, or of an adapter that lrc cannot run rightly.
+    """
+    path = adapter / ADAPTER_CONFIG
+    if not path.is_file():
+        raise ModelError(f"{adapter}: no {ADAPTER_CONFIG}; name the folder of a trained adapter")
+    try:
+        given = json.loads(path.read_text(encoding="utf-8"))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of keys that it does not know: they are told below
+            settings = PeftConfig.from_pretrained(str(adapter))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ModelError(f"{path}: not an adapter's configuration ({error})") from error
+    _refuse_unknown(given, settings, path)
+    _refuse_beyond_layers(settings, path)
+    return settings
+
+
+def _refuse_unknown(given: dict[str, Any], settings: PeftConfig, path: Path) -> None:
+    """Refuse keys that the installed PEFT would leave out; one that is null, false or empty asks for nothing."""
+    known = {field.name for field in fields(settings)}
+    if unknown := [f"{key} is {value!r}" for key, value in given.items() if value and key not in known]:
+        raise ModelError(
+            f"{path}: {', '.join(unknown)}, which the installed PEFT {version('peft')} does not know; "
+            "install the release that made the adapter (pip install -U peft)"
+        )
+
+
+def _refuse_beyond_layers(settings: PeftConfig, path: Path) -> None:
+    """Refuse adapters that do more than change what a layer computes of a token.
+
+    Their effect depends on the sequence as a whole, which is none in a packed tree, and is not in any weight.
+    """
+    if settings.is_prompt_learning:
+        what = f"peft_type is {PeftType(settings.peft_type).value}, which puts tokens before the prompt"
+    elif getattr(settings, "alora_invocation_tokens", None):
+        what = "alora_invocation_tokens is set, so that the adapter begins at a token of the prompt"
+    elif getattr(settings, "arrow_config", None) or settings.peft_type == "XLORA":
+        what = "it chooses among several adapters as it runs"
+    else:
+        return
+    raise ModelError(f"{path}: {what}; lrc merges and answers with adapters of single layers, such as LoRA")
+
+
+def read_adapter_weights(adapter: Path) -> dict[str, torch.Tensor]:
+    """Read an adapter's tensors: safetensors, or a `.bin` file through the weights-only unpickler.
+
+    Raises:
+        ModelError: they are missing or damaged.
+    """
+    path = adapter / ADAPTER_WEIGHTS
+    try:
+        if path.is_file():
+            return load_file(path)
+    except (SafetensorError, ValueError) as error:
+        raise ModelError(f"{path}: damaged ({error}); take an earlier checkpoint, or train again") from error
+    if not (adapter / ADAPTER_BIN).is_file():
+        raise ModelError(f"{adapter}: no {ADAPTER_WEIGHTS}; name the folder of a trained adapter")
+    print(
+        f"{adapter / ADAPTER_BIN}: no safetensors; reading it with torch's weights-only unpickler",
+        file=sys.stderr,
+    )
+    return unpickle_tensors(adapter / ADAPTER_BIN)
+
+
+def empty_adapter(model: PreTrainedModel, settings: PeftConfig, adapter: Path) -> PeftModel:
+    """Put the adapter's modules, without their weights, into a model.
+
+    Raises:
+        ModelError: the model has no such modules.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PEFT warns of ties that are followed here parameter by parameter
+            return get_peft_model(model, settings, low_cpu_mem_usage=True, autocast_adapter_dtype=False)
+    except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError) as error:
+        raise ModelError(
+            f"{adapter}: does not fit the base model ({error}); take the base model that it was trained on"
+        ) from error
+
+
+def match(model: PeftModel, tensors: dict[str, torch.Tensor], adapter: Path) -> dict[int, torch.Tensor]:
+    """Find the parameter of each of an adapter's tensors.
+
+    Returns:
+        the tensors by the `id` of their parameter.
+
+    Raises:
+        ModelError: a tensor is missing, has no place, or has another shape.
+    """
+    state = model.state_dict(keep_vars=True)
+    expected = get_peft_model_state_dict(model, state_dict=state, save_embedding_layers=False)
+    known = {**state, **expected}  # an adapter may also hold base embeddings, under their own names
+    for name in [*expected, *tensors]:
+        if name not in tensors or name not in known:
+            where = "the adapter lacks" if name not in tensors else "the base model has no place for"
+            raise ModelError(f"{adapter / ADAPTER_WEIGHTS}: {where} {name}; take the base model that it was trained on")
+        if tensors[name].shape != known[name].shape:
+            have, want = tuple(tensors[name].shape), tuple(known[name].shape)
+            raise ModelError(
+                f"{adapter / ADAPTER_WEIGHTS}: {name} has shape {have}, "
+                f"expected {want}; take the base model that it was trained on"
+            )
+    return {id(known[name]): tensor for name, tensor in tensors.items()}

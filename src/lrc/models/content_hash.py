@@ -1,0 +1,107 @@
+"""The SHA-256 of all weights of a model folder, computed once and kept for as long as its files stay as they are.
+
+What is kept stands in `lrc-checksums` beside the cache of Hugging Face's datasets, `HF_DATASETS_CACHE`, and may be
+removed at any time. A weight file is taken to be as it was when its place, size, inode and times are: the time of the
+last change of an inode cannot be set back by a program, as that of its content can.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from pathlib import Path
+
+from filelock import FileLock
+from huggingface_hub.constants import HF_HOME
+
+from lrc.models.weights import Checkpoint, as_bytes
+from lrc.runtime.progress import Advance, track
+
+SHOWN = 2 << 30  # bytes from which on the user is shown how far it is
+UNSETTLED = 2.0  # seconds in which a file may change again and keep its times
+
+
+def contents_sum(weights: Checkpoint) -> str:
+    """The SHA-256 over every byte of every tensor, with names, dtypes and shapes.
+
+    It does not depend on how the tensors are spread over files, nor on the files' format.
+    """
+    total = hashlib.sha256()
+    with _progress(weights.nbytes) as advance:
+        sums = {name: line for file in weights.files for name, line in _file_sums(weights, file, advance).items()}
+    for name in sorted(sums):
+        total.update(f"{name} {sums[name]}\n".encode())
+    return total.hexdigest()
+
+
+def _file_sums(weights: Checkpoint, file: str, advance: Advance | None) -> dict[str, str]:
+    """Dtype, shape and SHA-256 of each tensor of a file."""
+    path = (weights.folder / file).resolve()
+    entry = _folder() / f"{hashlib.sha256(os.fsencode(path)).hexdigest()[:32]}.json"
+    with _alone(entry):
+        state = _state(path)
+        sums = _kept(entry, state)
+        if sums is None or sums.keys() != weights.files[file].keys():
+            sums = {name: _tensor_sum(weights, name, advance) for name in weights.files[file]}
+            if _state(path) == state and time.time_ns() - max(state[-2:]) > UNSETTLED * 1e9:
+                _keep(entry, state, sums)
+    return sums
+
+
+def _progress(nbytes: int) -> AbstractContextManager[Advance | None]:
+    return track("read the base model", nbytes >> 20, "MiB") if nbytes > SHOWN else nullcontext()
+
+
+def _tensor_sum(weights: Checkpoint, name: str, advance: Advance | None) -> str:
+    digest = hashlib.sha256()
+    for block in weights.blocks(name):
+        digest.update(as_bytes(block).numpy().data)
+    spec = weights.specs[name]
+    if advance:
+        advance(spec.nbytes >> 20)
+    return f"{spec.dtype} {spec.shape} {digest.hexdigest()}"
+
+
+def _folder() -> Path:
+    return Path(os.environ.get("HF_DATASETS_CACHE") or Path(HF_HOME) / "datasets").expanduser() / "lrc-checksums"
+
+
+def _state(path: Path) -> list[int]:
+    found = path.stat()
+    return [found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+
+
+def _kept(entry: Path, state: list[int]) -> dict[str, str] | None:
+    with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+        found = json.loads(entry.read_text(encoding="utf-8"))
+        if found["state"] == state:
+            return {str(name): str(line) for name, line in found["tensors"].items()}
+    return None
+
+
+def _keep(entry: Path, state: list[int], sums: dict[str, str]) -> None:
+    """Keep sums, whole or not at all; a cache that cannot be written costs time and nothing else."""
+    with suppress(OSError):
+        temporary = entry.with_name(f".{entry.name}.{os.getpid()}")
+        temporary.write_text(json.dumps({"state": state, "tensors": sums}), encoding="utf-8")
+        temporary.replace(entry)
+
+
+@contextmanager
+def _alone(entry: Path) -> Iterator[None]:
+    """Let one process of a machine read a file, and the others wait for what it finds; where locks work."""
+    try:
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(entry.with_suffix(".lock"))
+        lock.acquire()
+    except (OSError, NotImplementedError):
+        yield
+        return
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,191 @@
+"""Which base model an adapter was trained on: where it is, and how it is recognised again.
+
+An adapter fits every base of the same shapes and is right on one. So training records fingerprints of the
+base beside the adapter, and merging compares them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError, HTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+from lrc.models.content_hash import contents_sum
+from lrc.models.weights import BIN_INDEX, INDEX, Checkpoint
+from lrc.runtime.errors import ModelError
+from lrc.runtime.hub_connection import go_offline_if_alone
+
+CONFIG = "config.json"
+# The files of which a tokenizer consists, whatever its kind.
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+)
+VOCABULARIES = TOKENIZER_FILES[:7]
+VOLATILE = {"_name_or_path", "transformers_version"}  # keys of config.json that do not change the model
+SAMPLES, SAMPLE_BYTES = 16, 64
+
+
+def find_base(name: str, revision: str | None = None, flag: str = "--base-model") -> Path:
+    """The folder of a base model: as named, or as the Hub's client keeps it, fetched where it can be.
+
+    Args:
+        name: a folder, or a name on the Hub.
+        revision: a branch, tag or commit on the Hub.
+        flag: of the command line, or the recipe's key, with which the base is named.
+
+    Raises:
+        ModelError: it is neither, or cannot be had.
+    """
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        if folder.is_absolute() or name.startswith(".") or name.count("/") > 1:
+            raise ModelError(f"{name}: no such folder; say where the base model is with {flag}")
+        go_offline_if_alone(name)
+        folder = _fetch(name, revision, flag)
+    if not (folder / CONFIG).is_file():
+        raise ModelError(f"{name}: no {CONFIG}; name a folder that holds a model")
+    return folder
+
+
+def fingerprint_base(name: str, revision: str | None = None, flag: str = "--base-model") -> dict[str, Any]:
+    """What to record of a base model.
+
+    `contents_sha256` covers every tensor whole; see `contents`. `weights_sha256`, which is all that older runs have,
+    covers 16 pieces of 64 bytes at equal distances of each: an edit of a few numbers may not show. Neither depends
+    on how the tensors are spread over files, nor on the files' format.
+    `config_sha256` leaves out who wrote the file; `tokenizer_sha256` covers the vocabulary alone.
+
+    Args:
+        name: a folder, or a name on the Hub.
+        revision: a branch, tag or commit on the Hub.
+        flag: see `find_base`.
+
+    Returns:
+        name (a folder's last part alone), revision (on the Hub the commit), config_sha256, weights_sha256,
+        contents_sha256, tokenizer_sha256 (None where the folder has no tokenizer).
+
+    Raises:
+        ModelError: there is no such model, or its files are damaged.
+    """
+    folder = find_base(name, revision, flag)
+    local = Path(name).expanduser().is_dir()
+    return {
+        "name": folder.resolve().name if local else name,
+        # The Hub's client keeps a commit's files in snapshots/<commit>.
+        "revision": folder.name if folder.parent.name == "snapshots" else revision,
+        **_sums(folder),
+        "contents_sha256": contents_sum(Checkpoint(folder)),
+    }
+
+
+def verify_base(recorded: dict[str, Any], folder: Path, flag: str = "--base-model") -> None:
+    """Compare a base model with what an adapter's run recorded; what was not recorded is not compared.
+
+    Args:
+        flag: of the command line, with which the base is named.
+
+    Raises:
+        ModelError: a finding for each of configuration, weights and tokenizer that differs.
+    """
+    found = _sums(folder)
+    origin = recorded.get("name") or "another model"
+    if revision := recorded.get("revision"):
+        origin += f" at {revision}"
+    parts = [
+        part
+        for part in ("config", "weights", "tokenizer")
+        if recorded.get(f"{part}_sha256") and found[f"{part}_sha256"] not in (None, recorded[f"{part}_sha256"])
+    ]
+    whole = recorded.get("contents_sha256")
+    if whole and "weights" not in parts and contents_sum(Checkpoint(folder)) != whole:
+        parts.append("weights")
+    if parts:
+        raise ModelError(
+            *(
+                f"{folder}: not the {part} of the base model that the adapter was trained on ({origin}); "
+                f"pass that one as {flag}"
+                for part in parts
+            )
+        )
+
+
+def _sums(folder: Path) -> dict[str, str | None]:
+    return {
+        "config_sha256": _config_sum(folder / CONFIG),
+        "weights_sha256": _weights_sum(Checkpoint(folder)),
+        "tokenizer_sha256": _tokenizer_sum(folder),
+    }
+
+
+def _config_sum(path: Path) -> str:
+    try:
+        config = {key: value for key, value in read_json(path).items() if key not in VOLATILE}
+    except ValueError as error:
+        raise ModelError(f"{path}: not a JSON object ({error}); fetch the file again") from error
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        ValueError: the file holds something else.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"it holds a {type(value).__name__}")
+    return value
+
+
+def _weights_sum(weights: Checkpoint) -> str:
+    total = hashlib.sha256()
+    for name, spec in sorted(weights.specs.items()):
+        total.update(f"{name} {spec.dtype} {spec.shape}\n".encode())
+        if spec.nbytes <= SAMPLES * SAMPLE_BYTES:
+            starts, length = [0], spec.nbytes
+        else:
+            last = spec.nbytes - SAMPLE_BYTES
+            starts, length = [last * i // (SAMPLES - 1) for i in range(SAMPLES)], SAMPLE_BYTES
+        for start in starts:
+            total.update(weights.raw(name, start, length).numpy().tobytes())
+    return total.hexdigest()
+
+
+def _tokenizer_sum(folder: Path) -> str | None:
+    # Later files only repeat an earlier one's vocabulary, and a cache may hold fewer of them.
+    path = next((folder / name for name in VOCABULARIES if (folder / name).is_file()), None)
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path else None
+
+
+def _fetch(name: str, revision: str | None, flag: str) -> Path:
+    files = [CONFIG, "generation_config.json", *TOKENIZER_FILES]
+    try:
+        folder = snapshot_download(name, revision=revision, allow_patterns=[*files, "model*.safetensors", INDEX])
+        if not any(Path(folder).glob("model*.safetensors")):
+            folder = snapshot_download(name, revision=revision, allow_patterns=["pytorch_model*.bin", BIN_INDEX])
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+        raise ModelError(
+            f"{name}: no such folder, and not among the models fetched before; go online once, "
+            f"or say where the base model is with {flag}"
+        ) from error
+    except (HFValidationError, HTTPError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelError(f"{name}: cannot be fetched from the Hub ({reason}); try {flag} FOLDER") from error
+    return Path(folder)

@@ -1,0 +1,160 @@
+"""What a recipe trains: its base model, and the configuration of the adapter on it."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+import torch
+from peft import LoraConfig
+from transformers import BitsAndBytesConfig
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
+from trl.trainer.utils import get_peft_config, get_quantization_config
+
+from lrc.config.recipe import Recipe
+from lrc.models.loading import load_base, load_config, positions
+from lrc.runtime.errors import RecipeError
+from lrc.runtime.progress import say
+
+
+def quantization_of(recipe: Recipe) -> BitsAndBytesConfig | None:
+    """How the recipe quantizes the base; None where it does not.
+
+    Where a launch divides the weights among the processes, 4-bit ones are stored in the format that the run computes
+    in. FSDP leaves other ones whole on every device, and would cast what is stored in another floating format to that
+    of the mixed precision, bits that are no numbers; ZeRO-3 divides what has the format of the other weights.
+
+    Raises:
+        RecipeError: the recipe stores them in another format, and the launch divides them.
+        ModelError: the base's own format is needed, and there is no such base.
+    """
+    quantization = get_quantization_config(recipe.model)
+    if quantization is None or not quantization.load_in_4bit or not _divides_weights(recipe):
+        return quantization
+    storage, asked = _computed_in(recipe), recipe.model.bnb_4bit_quant_storage
+    if asked is not None and asked != storage:
+        raise RecipeError(
+            f"{recipe.path or 'command line'}: bnb_4bit_quant_storage is {asked}, expected {storage}, in which this "
+            "run computes, where FSDP or ZeRO-3 divides the weights; remove it"
+        )
+    quantization.bnb_4bit_quant_storage = getattr(torch, storage)
+    return quantization
+
+
+def settle_length(recipe: Recipe, config: Any) -> None:
+    """Lower the recipe's `max_length` to the positions that its base has; none at all becomes their number.
+
+    Args:
+        config: the base's configuration.
+    """
+    limit, args = positions(config), recipe.training
+    if limit is None or (args.max_length is not None and args.max_length <= limit):
+        return
+    if args.max_length is not None and args.process_index == 0:
+        base = recipe.model.model_name_or_path
+        say(f"max_length: {base} has {limit} positions, so it is that and not {args.max_length}")
+    args.max_length = limit
+
+
+def base_of(recipe: Recipe) -> Any:
+    """Load the base model, quantized where the recipe says so.
+
+    Raises:
+        RecipeError: see `quantization_of`.
+        ModelError: there is no such model, or its files cannot be read.
+    """
+    model, args = recipe.model, recipe.training
+    quantization = quantization_of(recipe)
+    return load_base(
+        model.model_name_or_path,
+        dtype=model.dtype or "auto",
+        revision=model.model_revision,
+        quantization=quantization,
+        attn_implementation=model.attn_implementation,
+        # Straight to its device, so that the host never holds the whole; the trainer moves any other.
+        device_map={"": args.device} if _placed_at_once(recipe, quantization) else None,
+        trust_remote_code=args.trust_remote_code,
+    )
+
+
+def adapter_of(recipe: Recipe) -> LoraConfig | None:
+    """The adapter's configuration; None where all weights are trained.
+
+    PiSSA is not in it: `pissa.Pissa` makes it of an ordinary adapter, once that is in the model.
+    """
+    config = get_peft_config(recipe.model)
+    if config is None:
+        return None
+    extra = recipe.adapter
+    for key in ("rank_pattern", "alpha_pattern", "ensure_weight_tying"):
+        if getattr(extra, key):
+            setattr(config, key, getattr(extra, key))
+    if extra.init_lora_weights is not None and extra.pissa is None:
+        config.init_lora_weights = extra.init_lora_weights
+    return config
+
+
+def check_modules(recipe: Recipe, model: Any) -> None:
+    """Refuse names of modules that the base does not have; PEFT passes over them where another name is one.
+
+    Raises:
+        RecipeError: a line for every name.
+    """
+    if not recipe.model.use_peft:
+        return
+    known = [name for name, _ in model.named_modules() if name]
+    targets, extra = recipe.model.lora_target_modules, recipe.adapter
+    strangers = [
+        *_strangers("lora_target_modules", targets if isinstance(targets, list) else (), known, _is_target),
+        *_strangers("lora_modules_to_save", recipe.model.lora_modules_to_save or (), known, str.endswith),
+        *_strangers("rank_pattern", list(extra.rank_pattern or ()), known, _is_like),
+        *_strangers("alpha_pattern", list(extra.alpha_pattern or ()), known, _is_like),
+    ]
+    if strangers:
+        raise RecipeError(*(f"{recipe.path.name if recipe.path else 'command line'}: {line}" for line in strangers))
+
+
+def _strangers(key: str, names: Sequence[str], known: Sequence[str], means: Callable[[str, str], Any]) -> list[str]:
+    found = []
+    for name in names:
+        if name != "all-linear" and not any(means(module, name) for module in known):
+            near = get_close_matches(name, {module.rpartition(".")[2] for module in known}, n=1)
+            cure = f"did you mean {near[0]!r}?" if near else "remove it"
+            found.append(f"{key} has {name!r}, which is no module of the base model; {cure}")
+    return found
+
+
+def _is_target(module: str, name: str) -> bool:
+    return module == name or module.endswith(f".{name}")
+
+
+def _is_like(module: str, pattern: str) -> bool:
+    return re.match(rf"(.*\.)?({pattern})$", module) is not None
+
+
+def _placed_at_once(recipe: Recipe, quantization: BitsAndBytesConfig | None) -> bool:
+    """Whether the base is put on its device as it is loaded: where it is quantized, or whole on each GPU."""
+    if is_deepspeed_zero3_enabled():
+        return False
+    return quantization is not None or (recipe.training.device.type == "cuda" and not _divides_weights(recipe))
+
+
+def _divides_weights(recipe: Recipe) -> bool:
+    by_launcher = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+    return by_launcher or bool(recipe.training.fsdp) or is_deepspeed_zero3_enabled()
+
+
+def _computed_in(recipe: Recipe) -> str:
+    """The format of the mixed precision, or else of the weights."""
+    args, model = recipe.training, recipe.model
+    if args.bf16 or args.fp16:
+        return "bfloat16" if args.bf16 else "float16"
+    if model.dtype not in (None, "auto"):
+        return str(model.dtype)
+    config = load_config(
+        model.model_name_or_path, model.model_revision, trust_remote_code=recipe.training.trust_remote_code
+    )
+    return str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")

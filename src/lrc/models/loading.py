@@ -1,0 +1,249 @@
+"""Tokenizer, base model, quantization and adapters, loaded one way for every verb."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    SentencePieceBackend,
+)
+from transformers.utils import cached_file
+from transformers.utils.logging import disable_progress_bar
+
+from lrc.models.weights import ADAPTER_BIN, ADAPTER_WEIGHTS, unpickle_tensors
+from lrc.packing.last_layer import prune_last_layer
+from lrc.runtime.devices import answering_dtype
+from lrc.runtime.errors import ModelError
+from lrc.runtime.hub_connection import go_offline_if_alone
+
+
+def load_tokenizer(name: str, revision: str = "main", *, trust_remote_code: bool = False) -> Any:
+    """Load a tokenizer that gives the ids the base model was trained with.
+
+    transformers rebuilds `LlamaTokenizer` as a BPE of its own, which breaks ties between pieces of equal score unlike
+    sentencepiece does; where a folder has a sentencepiece model and no `tokenizer.json`, sentencepiece itself is used.
+
+    Args:
+        name: a folder or a name on the Hub.
+
+    Raises:
+        ModelError: there is no tokenizer at `name`.
+    """
+    with _loading(name, "tokenizer"):
+        cls = SentencePieceBackend if _needs_sentencepiece(name, revision) else AutoTokenizer
+        return cls.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
+
+
+def tokenizer_backend(tokenizer: Any) -> str:
+    """`sentencepiece` or `tokenizers`, whichever makes the ids."""
+    return "sentencepiece" if isinstance(tokenizer, SentencePieceBackend) else "tokenizers"
+
+
+def load_config(name: str, revision: str = "main", *, trust_remote_code: bool = False) -> Any:
+    """Load a model's configuration.
+
+    Raises:
+        ModelError: there is none at `name`.
+    """
+    with _loading(name, "model"):
+        return AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
+
+
+def positions(config: Any) -> int | None:
+    """How many tokens of a sequence a model has positions for; None where its configuration does not say."""
+    found: int | None = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return found
+
+
+def load_base(
+    name: str,
+    *,
+    dtype: torch.dtype | str = "auto",
+    revision: str = "main",
+    quantization: BitsAndBytesConfig | None = None,
+    attn_implementation: str | None = None,
+    device_map: Any = None,
+    trust_remote_code: bool = False,
+) -> Any:
+    """Load a causal language model; safetensors first, and nothing but tensors out of a pickle.
+
+    Raises:
+        ModelError: there is no such model, or its files cannot be read.
+    """
+    with _loading(name, "model"):
+        model = AutoModelForCausalLM.from_pretrained(
+            name,
+            dtype=dtype,
+            revision=revision,
+            quantization_config=quantization,
+            attn_implementation=attn_implementation,
+            device_map=device_map,
+            trust_remote_code=trust_remote_code,
+            weights_only=True,
+        )
+    _keep_trainable(model)
+    return model
+
+
+def load_for_answering(
+    name: str,
+    adapters: Sequence[Path],
+    device: torch.device,
+    quantization: BitsAndBytesConfig | None = None,
+    dtype: str | None = None,
+) -> tuple[Any, list[str]]:
+    """Load a model with any number of adapters beside each other.
+
+    Args:
+        quantization: of the model; None loads it as it is on the disk.
+        dtype: see `dtypes.answering_dtype`.
+
+    Returns:
+        The model on `device`, in evaluation mode, and the names of its adapters, to be set active one at a time.
+
+    Raises:
+        ModelError: the model or an adapter cannot be read, or they do not fit each other.
+        MachineError: the format that is asked for is not there.
+    """
+    from peft import PeftModel
+
+    config = load_config(name)
+    stored = str(getattr(config.get_text_config(), "dtype", None) or config.dtype or "float32").removeprefix("torch.")
+    taken, _ = answering_dtype(stored, device.type, config.get_text_config().model_type, dtype)
+    computed: torch.dtype = getattr(torch, taken)
+    if quantization is not None and quantization.load_in_4bit:
+        computed = quantization.bnb_4bit_compute_dtype
+    # Straight to a GPU, so that the host's memory never holds the whole.
+    device_map = {"": device} if quantization or device.type == "cuda" else None
+    model = load_base(name, dtype=computed, quantization=quantization, device_map=device_map)
+    names = [f"adapter_{k}" for k in range(len(adapters))]
+    for adapter, path in zip(names, adapters, strict=True):
+        if not (path / ADAPTER_WEIGHTS).is_file() and (path / ADAPTER_BIN).is_file():
+            unpickle_tensors(path / ADAPTER_BIN)  # PEFT's refusal advises to switch the check off
+        with _loading(str(path), "adapter"), warnings.catch_warnings():
+            # PEFT's advice about merging, which `merged` and `graft` follow.
+            warnings.filterwarnings("ignore", "Model has `tie_word_embeddings=True`")
+            if isinstance(model, PeftModel):
+                model.load_adapter(str(path), adapter)
+            else:
+                model = PeftModel.from_pretrained(model, str(path), adapter)
+    prune_last_layer(model)
+    return model.to(device).eval(), names
+
+
+def check_size(tokenizer: Any, expected: int | None) -> None:
+    """Refuse a tokenizer of another size than a recipe's `expected_vocab_size`.
+
+    Raises:
+        ModelError: it has another.
+    """
+    if expected is not None and len(tokenizer) != expected:
+        raise ModelError(
+            f"tokenizer: has {len(tokenizer)} tokens, expected_vocab_size is {expected}; "
+            "use the tokenizer that belongs to the base model, or correct the recipe"
+        )
+
+
+def check_vocabulary(tokenizer: Any, model: Any) -> None:
+    """Refuse a tokenizer whose ids the model's embeddings do not have; nothing is ever resized.
+
+    Raises:
+        ModelError: more ids than rows.
+    """
+    weight = model.get_input_embeddings().weight
+    # ZeRO-3 divides it, and leaves an empty tensor.
+    check_tokens(tokenizer, getattr(weight, "ds_shape", weight.shape)[0])
+
+
+def check_tokens(tokenizer: Any, rows: int) -> None:
+    """The same, of embeddings of so many rows.
+
+    Raises:
+        ModelError: more ids than rows.
+    """
+    size = max(len(tokenizer), max(tokenizer.get_vocab().values()) + 1)
+    if size > rows:
+        raise ModelError(
+            f"tokenizer: has {size} tokens, the model's embeddings have {rows} rows; "
+            "use the tokenizer and the base model of the same release"
+        )
+
+
+def _keep_trainable(model: Any) -> None:
+    """Keep bitsandbytes from repacking 4-bit weights in the first evaluation on a CPU with bfloat16 units.
+
+    What it repacks has no backward: training would go on with wrong gradients and not a word.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
+def _needs_sentencepiece(name: str, revision: str) -> bool:
+    def find(file: str) -> str | None:
+        found: str | None = cached_file(
+            name,
+            file,
+            revision=revision,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_gated_repo=False,
+        )
+        return found
+
+    settings = find("tokenizer_config.json")
+    if find("tokenizer.json") or not find("tokenizer.model") or settings is None:
+        return False
+    return str(json.loads(Path(settings).read_text(encoding="utf-8")).get("tokenizer_class")).startswith(
+        "LlamaTokenizer"
+    )
+
+
+def silence_bars() -> None:
+    """Keep transformers' own bars out of what lrc says."""
+    disable_progress_bar()
+
+
+@contextmanager
+def _loading(name: str, what: str) -> Any:
+    """Turn the many ways in which loading fails into one line."""
+    if not name:
+        raise ModelError(f"no {what} was named; give model_name_or_path")
+    silence_bars()
+    go_offline_if_alone(name)
+    try:
+        yield
+    except (HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        if "Repo id must" in str(error):  # what no folder is was taken for a name on the Hub, and is none
+            raise ModelError(f"{name}: no such folder; give one that holds a model, or a name on the Hub") from error
+        raise ModelError(
+            f"{name}: no {what} can be read here ({_first_line(error)}); give a folder, or a name on the Hub"
+        ) from error
+    except (
+        *(ValueError, KeyError, RuntimeError, ImportError, TypeError, AttributeError, AssertionError, ArithmeticError),
+        *(SafetensorError, UnpicklingError),
+    ) as error:
+        if "trust_remote_code" in str(error):
+            raise ModelError(
+                f"{name}: its {what} comes with code, which runs in training only, and only where the recipe has "
+                "trust_remote_code: true; choose a base that transformers knows"
+            ) from error
+        raise ModelError(
+            f"{name}: its {what} cannot be loaded ({_first_line(error)}); fetch its files again, or name another"
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

@@ -1,0 +1,114 @@
+"""Does a merged model say what its base and adapter say? Logits of both on a few texts."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import nn
+
+from lrc.models.fingerprint import VOCABULARIES
+from lrc.models.loading import load_base, load_config, load_tokenizer, positions
+from lrc.models.merging.writing import main_dtype
+from lrc.models.weights import Checkpoint
+from lrc.runtime.errors import MachineError, ModelError
+
+# Written for this check: prose, a question with options, digits, and rare characters.
+PROBES = (
+    "文章：清晨的市場裡，賣魚的老伯一邊刮鱗，一邊和熟客聊著昨夜的風雨。\n問題：老伯在做什麼？\n答案：",
+    "小明有三枝鉛筆，又買了五枝，送給妹妹兩枝。請問他還剩下幾枝？\n1: 四枝\n2: 五枝\n3: 六枝\n4: 八枝\n",
+    "根據紀錄，2019 年的平均氣溫是 23.6 度，比前一年高 0.4 度。",
+    "The library closes at nine; 龘靐齉 are rare characters. 🙂",
+)
+# Rounding every weight once more moves a logit as far as rounding did in merging, so that many times as far is no
+# rounding any more; and in float32 sums taken in another order move it by up to that part of the largest logit.
+TIMES, FLOOR = 8.0, 1e-4
+RANDOM_TOKENS = 48  # of the probe of a model without a tokenizer
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How far the logits of a merged model are from those of base and adapter."""
+
+    texts: int
+    difference: float  # the largest
+    largest: float  # logit
+    rounding: float  # how far logits move when every weight is rounded once more in the merged model's dtypes
+
+    def __str__(self) -> str:
+        return (
+            f"largest difference of a logit from base + adapter on {self.texts} texts: {self.difference:.2e} "
+            f"(rounding: {self.rounding:.2e}, largest logit: {self.largest:.2f})"
+        )
+
+
+def compare_logits(merged: Path, base: Path, adapter: Path, tokenizer: Path, name: Path) -> Comparison:
+    """Compare the logits of a merged model with those of base and adapter, both computed in float32.
+
+    Args:
+        merged: the merged model's folder.
+        base: the base model's folder.
+        adapter: the adapter's folder.
+        tokenizer: a folder that holds the tokenizer, or none.
+        name: what the merged model will be called.
+
+    Raises:
+        ModelError: a folder cannot be loaded, or the models differ by more than rounding.
+        MachineError: memory ran out.
+    """
+    probes = _probes(load_config(str(base)), tokenizer)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the merge has said what there is to say about this adapter
+            adapted = PeftModel.from_pretrained(load_base(str(base), dtype=torch.float32), str(adapter))
+        expected = _logits(adapted, probes)
+        del adapted  # one model in memory at a time
+        model = load_base(str(merged), dtype=torch.float32)
+        found = _logits(model, probes)
+        _round_again(model, main_dtype(Checkpoint(merged)))
+        moved = _logits(model, probes)
+    except MemoryError as error:
+        raise MachineError("comparing the logits ran out of memory; merge with --no-verify") from error
+    largest = max(float(logits.abs().max()) for logits in expected)
+    compared = Comparison(len(probes), _apart(expected, found), largest, _apart(found, moved))
+    allowed = max(TIMES * compared.rounding, FLOOR * compared.largest)
+    if not compared.difference <= allowed:  # NaN is not, either
+        raise ModelError(
+            f"{name}: its logits differ by up to {compared.difference:.3g} from those of base and adapter, "
+            f"where rounding explains {allowed:.3g}; answer with --adapter instead"
+        )
+    return compared
+
+
+def _probes(config: Any, tokenizer: Path) -> list[torch.Tensor]:
+    """The tokens of the texts, as many as the model has positions for; (1, length) each."""
+    rows = config.get_text_config().vocab_size
+    if any((tokenizer / name).is_file() for name in VOCABULARIES):
+        encode = load_tokenizer(str(tokenizer))
+        probes = [torch.tensor([encode(text)["input_ids"]]) for text in PROBES]
+    else:
+        probes = [torch.linspace(0, rows - 1, RANDOM_TOKENS).long()[None]]
+    return [ids[:, : positions(config)] for ids in probes]
+
+
+def _round_again(model: nn.Module, dtype: torch.dtype) -> None:
+    """Move every weight by up to half a step of the dtype, at random, as rounding to it does."""
+    generator = torch.Generator().manual_seed(0)
+    half = torch.finfo(dtype).eps / 2 if dtype.is_floating_point else 0.0
+    with torch.no_grad():
+        for parameter in model.parameters():
+            for row in parameter if parameter.ndim > 1 else parameter[None]:  # a row at a time takes little memory
+                row.mul_(torch.rand(row.shape, generator=generator).mul_(2 * half).add_(1 - half))
+
+
+def _logits(model: nn.Module, probes: list[torch.Tensor]) -> list[torch.Tensor]:
+    with torch.no_grad():
+        return [model.eval()(input_ids=ids).logits.float() for ids in probes]
+
+
+def _apart(some: list[torch.Tensor], others: list[torch.Tensor]) -> float:
+    return max(float((a - b).abs().max()) for a, b in zip(some, others, strict=True))

@@ -1,0 +1,259 @@
+"""What every tensor of a merged model is made of, found without loading the base model.
+
+The base is built without memory (torch's meta device), PEFT puts the adapter's modules into it, and each
+parameter of the merged model is traced to its origin: the base's file, the adapter's file, or a base tensor that a
+LoRA layer changes. Such a layer is then given its own tensors alone, in float32, and PEFT's own `merge` computes the
+result. So every method that PEFT merges layer by layer (LoRA, rsLoRA, DoRA, rank and alpha patterns) gives PEFT's
+figures, one tensor at a time.
+
+An adapter changes what one module computes, and not what other modules make of a tensor that they share with it: LoRA
+on tied embeddings leaves the head as it was. So modules whose adapters differ get tensors of their own, and the merged
+model is not tied. PEFT's `merge_and_unload` changes the shared tensor, which gives another model.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import zip_longest
+from pathlib import Path
+
+import torch
+from peft import PeftConfig, PeftModel, PeftType
+from peft.tuners.lora import Embedding, Linear, LoraLayer
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import AuxiliaryTrainingWrapper, ModulesToSaveWrapper
+from torch import nn
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from lrc.models.adapter import ADAPTER_NAME, empty_adapter, match, read_adapter_config, read_adapter_weights
+from lrc.models.loading import load_config
+from lrc.models.weights import BLOCK_BYTES, Checkpoint, Spec
+from lrc.runtime.errors import ModelError
+
+# These initialisations take their start out of the base's weights, so that the base itself has to be loaded.
+LOADS_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga", "eva", "mica")
+# Layers whose `merge` needs their own tensors only.
+STREAMED = (Linear, Embedding)
+
+
+class NotStreamed(Exception):
+    """This adapter cannot be merged tensor by tensor; the message says why."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a merged parameter is made of: a parameter of the adapted model, and the layer that changes it."""
+
+    parameter: nn.Parameter
+    layer: LoraLayer | None
+    attribute: str  # of the layer's base layer
+
+    @property
+    def key(self) -> tuple[int, int | None]:
+        """Equal for parameters that hold the same numbers."""
+        return id(self.parameter), id(self.layer) if self.layer is not None else None
+
+
+class Graft:
+    """An adapter on a base model, ready to be merged tensor by tensor.
+
+    Args:
+        adapter: the adapter's folder.
+        base: the base model's folder.
+        weights: the base's weights.
+
+    Attributes:
+        untied: the base's configuration ties tensors that differ in the merged model.
+
+    Raises:
+        ModelError: the adapter is damaged, does not fit the base, or separates what the base cannot hold apart.
+        NotStreamed: PEFT has to merge it, with the whole model in memory.
+    """
+
+    def __init__(self, adapter: Path, base: Path, weights: Checkpoint) -> None:
+        self.weights = weights
+        settings = read_adapter_config(adapter)
+        _refuse_whole(settings)
+        model, ties = _empty_model(base, weights)
+        self._in_file = _model_names(model, weights)
+        self._in_model = {name: model_name for model_name, name in self._in_file.items()}
+        before = dict(model.named_parameters(remove_duplicate=False))
+        self._names = _names(before)
+        peft_model = empty_adapter(model, settings, adapter)
+        self._saved = match(peft_model, read_adapter_weights(adapter), adapter)
+        _refuse_layers(peft_model)
+        self._final = dict(_merged_parameters(peft_model.get_base_model(), ""))
+        self._alive = (peft_model, before)  # an id names a parameter only as long as the parameter lives
+        shared = [names for names in self._names.values() if len(names) > 1]
+        self.untied = ties and (not shared or any(map(self._differ, shared)))
+        self._refuse_inseparable(model, base)
+        self._added = dict(self._no_longer_shared())
+
+    def specs(self, dtype: torch.dtype | None) -> dict[str, dict[str, Spec]]:
+        """For each weight file the tensors to write: the base's files and order, then what is no longer tied.
+
+        Args:
+            dtype: for every floating-point tensor; None keeps each base tensor's own.
+        """
+        files = {}
+        for file, specs in self.weights.files.items():
+            added = {name: specs[twin] for name, twin in self._added.items() if twin in specs}
+            files[file] = {name: _cast(spec, dtype) for name, spec in {**specs, **added}.items()}
+        return files
+
+    @property
+    def changed(self) -> int:
+        """The number of tensors that the adapter changes or replaces."""
+        return len({made.key for made in self._final.values() if made.layer or id(made.parameter) in self._saved})
+
+    def blocks(self, name: str) -> Iterator[torch.Tensor]:
+        """The merged tensor of a name in the files: flat pieces, in the dtype it was computed in."""
+        made = self._final.get(self._in_model.get(name, name))
+        if made is None:
+            yield from self.weights.blocks(name)
+        elif made.layer is not None:
+            yield from _split(self._merge_layer(made.layer, made.attribute, self._origin(made.parameter)))
+        elif id(made.parameter) in self._saved:
+            yield from _split(self._saved[id(made.parameter)])
+        else:
+            yield from self.weights.blocks(self._file_name(made.parameter))
+
+    def _merge_layer(self, layer: LoraLayer, attribute: str, value: torch.Tensor) -> torch.Tensor:
+        working = copy.deepcopy(layer)  # of no size: the parameters have no memory yet
+        state = layer.state_dict(keep_vars=True)
+        tensors = {
+            name: value if name == f"base_layer.{attribute}" else self._origin(parameter)
+            for name, parameter in state.items()
+        }
+        working.load_state_dict(tensors, assign=True)
+        del tensors, value
+        try:
+            with torch.no_grad():
+                working.merge()
+        except (ValueError, NotImplementedError) as error:
+            raise NotStreamed(str(error)) from error
+        return getattr(working.get_base_layer(), attribute).data
+
+    def _origin(self, parameter: nn.Parameter) -> torch.Tensor:
+        saved = self._saved.get(id(parameter))
+        if saved is None:
+            return self.weights.read(self._file_name(parameter)).float()
+        return saved.to(torch.float32, copy=True)  # PEFT merges in place, and others may share it
+
+    def _file_name(self, parameter: nn.Parameter) -> str:
+        names = self._names[id(parameter)]
+        if present := [self._in_file[name] for name in names if name in self._in_file]:
+            return present[0]
+        raise NotStreamed(f"the base's files do not name {names[0]}")
+
+    def _differ(self, names: list[str]) -> bool:
+        """Whether modules that share a tensor in the base have different ones in the merged model."""
+        return len({self._final[name].key for name in names}) > 1
+
+    def _refuse_inseparable(self, model: PreTrainedModel, base: Path) -> None:
+        """Refuse modules that have to differ and that no configuration of the model separates."""
+        differ = [names for names in self._names.values() if len(names) > 1 and self._differ(names)]
+        if not differ:
+            return
+        config = load_config(str(base))
+        config.tie_word_embeddings = False
+        with torch.device("meta"):
+            untied = dict(type(model)(config).named_parameters(remove_duplicate=False))
+        for names in differ:
+            if len({id(untied[name]) for name in names}) == 1:
+                raise ModelError(
+                    f"{base}: {names[0]} and {names[1]} are one tensor, and the adapter changes one of them; "
+                    "this cannot be merged: answer with --adapter instead"
+                )
+
+    def _no_longer_shared(self) -> Iterator[tuple[str, str]]:
+        """The names that the base's files lack, because they are tied, and the merged files need."""
+        twins = {name: names for names in self._names.values() for name in names}
+        for name, made in self._final.items():
+            if name in self._in_file:
+                continue
+            if present := [self._in_file[twin] for twin in twins[name] if twin in self._in_file]:
+                if self.untied:
+                    yield name, present[0]
+            elif made.layer or id(made.parameter) in self._saved:
+                raise NotStreamed(f"the base's files do not name {name}")
+
+
+def _refuse_whole(settings: PeftConfig) -> None:
+    if settings.peft_type != PeftType.LORA:
+        raise NotStreamed(f"its method is {PeftType(settings.peft_type).value}")
+    start = settings.init_lora_weights
+    if isinstance(start, str) and start.lower().startswith(LOADS_BASE):
+        raise NotStreamed(f"init_lora_weights is {start}")
+    for key in ("target_parameters", "trainable_token_indices", "ensure_weight_tying", "alora_invocation_tokens"):
+        if getattr(settings, key, None):
+            raise NotStreamed(f"it uses {key}")
+
+
+def _empty_model(base: Path, weights: Checkpoint) -> tuple[PreTrainedModel, bool]:
+    """The base model without memory, and whether its configuration ties embeddings."""
+    config = load_config(str(base))
+    ties = bool(getattr(config, "tie_word_embeddings", False))
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        # transformers does not tie embeddings that a checkpoint holds twice with different values.
+        for names in _names(dict(model.named_parameters(remove_duplicate=False))).values():
+            present = [name for name in names if name in weights.specs]
+            if any(not _equal(weights, present[0], other) for other in present[1:]):
+                config.tie_word_embeddings = False
+                return AutoModelForCausalLM.from_config(config, trust_remote_code=False), ties
+    return model, ties
+
+
+def _equal(weights: Checkpoint, one: str, other: str) -> bool:
+    pairs = zip_longest(weights.blocks(one), weights.blocks(other))
+    return all(a is not None and b is not None and torch.equal(a, b) for a, b in pairs)
+
+
+def _names(parameters: dict[str, nn.Parameter]) -> dict[int, list[str]]:
+    names = defaultdict(list)
+    for name, parameter in parameters.items():
+        names[id(parameter)].append(name)
+    return dict(names)
+
+
+def _model_names(model: PreTrainedModel, weights: Checkpoint) -> dict[str, str]:
+    """The files' names by the model's: files of a bare decoder leave the prefix out."""
+    known, prefix = set(model.state_dict()), model.base_model_prefix
+    return {
+        name if name in known or f"{prefix}.{name}" not in known else f"{prefix}.{name}": name for name in weights.specs
+    }
+
+
+def _refuse_layers(model: PeftModel) -> None:
+    for module in model.modules():
+        whole = isinstance(module, AuxiliaryTrainingWrapper) and not isinstance(module, ModulesToSaveWrapper)
+        if whole or (isinstance(module, BaseTunerLayer) and not isinstance(module, STREAMED)):
+            raise NotStreamed(f"it has a layer of the kind {type(module).__name__}")
+        if isinstance(module, ModulesToSaveWrapper) and any(True for _ in module.buffers()):
+            raise NotStreamed("modules_to_save names a module with buffers")
+
+
+def _merged_parameters(module: nn.Module, prefix: str) -> Iterator[tuple[str, Made]]:
+    """The parameters of the merged model, by name."""
+    layer = module if isinstance(module, STREAMED) else None
+    if isinstance(module, ModulesToSaveWrapper):
+        module = module.modules_to_save[ADAPTER_NAME]
+    elif layer is not None:
+        module = layer.get_base_layer()
+    for name, parameter in module.named_parameters(recurse=False):
+        changes = layer is not None and (name == "weight" or layer.lora_bias[ADAPTER_NAME])
+        yield prefix + name, Made(parameter, layer if changes else None, name)
+    for name, child in module.named_children():
+        yield from _merged_parameters(child, f"{prefix}{name}.")
+
+
+def _cast(spec: Spec, dtype: torch.dtype | None) -> Spec:
+    return replace(spec, dtype=dtype) if dtype and spec.dtype.is_floating_point else spec
+
+
+def _split(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
+    yield from tensor.reshape(-1).split(BLOCK_BYTES // tensor.dtype.itemsize)

@@ -1,0 +1,134 @@
+"""PiSSA (Meng et al. 2024): an adapter that starts as the principal components of the base, which keeps the rest.
+
+PEFT computes the start. The base is changed in memory only: what is saved, checkpoints included, is an ordinary LoRA
+of twice the rank on the base as it was, BA - B₀A₀ = [B, -B₀][A; A₀]. So it is merged and answered with like any other,
+and its two halves are all that a resumed run needs: the start is read from them and never computed again, because
+another machine may find other components.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import sqrt
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import set_peft_model_state_dict
+from peft.tuners.lora import Linear, LoraLayer
+from safetensors.torch import load_file, save_file
+
+from lrc.models.adapter import ADAPTER_NAME
+from lrc.models.weights import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from lrc.runtime.errors import RecipeError
+
+Tensors = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Pissa:
+    """The start of a run with PiSSA: A₀ and B₀ of every layer, by the names that they have in an adapter's file."""
+
+    start: Tensors
+
+    @classmethod
+    def begin(cls, model: Any, method: str, checkpoint: Path | None = None) -> Pissa:
+        """Turn the ordinary adapter in a model into one that starts with PiSSA, and its base into what is left.
+
+        Args:
+            model: a PEFT model that has not been trained.
+            method: `pissa`, or `pissa_niter_16` for a fast approximation with as many iterations.
+            checkpoint: of the run that goes on; what was trained is not loaded from it.
+
+        Raises:
+            RecipeError: a layer has no such start, or the checkpoint is of another kind of run.
+        """
+        saved = load_file(checkpoint / ADAPTER_WEIGHTS) if checkpoint else None
+        start: Tensors = {}
+        for name, layer in _layers(model):
+            original = layer.get_base_layer().weight.data
+            if saved is None:
+                layer.pissa_init(ADAPTER_NAME, method)
+            else:
+                _put(layer, name, saved, str(checkpoint))
+            delta = layer.get_delta_weight(ADAPTER_NAME)
+            layer.get_base_layer().weight.data = (original.float() - delta).to(original.dtype)
+            start |= {key: matrix.data.detach().clone().cpu() for key, matrix in _matrices(name, layer).items()}
+        return cls(start)
+
+    def convert(self, folder: Path) -> None:
+        """Make an ordinary LoRA of the adapter that PEFT saved in a folder."""
+        saved = load_file(folder / ADAPTER_WEIGHTS)
+        converted = {name: self._doubled(name, tensor).contiguous() for name, tensor in saved.items()}
+        save_file(converted, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+        path = folder / ADAPTER_CONFIG
+        settings = _doubled_ranks(json.loads(path.read_text(encoding="utf-8")))
+        path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+    def load(self, model: Any, folder: Path) -> None:
+        """Put what was trained until a checkpoint of this run into the model."""
+        saved = load_file(folder / ADAPTER_WEIGHTS)
+        halves = {name: _halves(name, tensor)[0] if name in self.start else tensor for name, tensor in saved.items()}
+        set_peft_model_state_dict(model, halves, adapter_name=ADAPTER_NAME)
+
+    def _doubled(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        if name not in self.start:
+            return tensor  # of a module that is trained whole
+        start = self.start[name].to(tensor.dtype)
+        return torch.cat([tensor, start]) if ".lora_A." in name else torch.cat([tensor, -start], dim=1)
+
+
+def _layers(model: Any) -> Iterator[tuple[str, Linear]]:
+    """The LoRA layers of a model, by name.
+
+    Raises:
+        RecipeError: one is not an ordinary linear layer with a weight of its own.
+    """
+    users = Counter(id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False))
+    for name, layer in model.named_modules():
+        if not isinstance(layer, LoraLayer):
+            continue
+        if not isinstance(layer, Linear) or not layer.get_base_layer().weight.is_floating_point():
+            raise RecipeError(
+                f"init_lora_weights: PiSSA needs linear layers in 16 or 32 bit, {name} is none; leave it out"
+            )
+        if users[id(layer.get_base_layer().weight)] > 1:
+            raise RecipeError(f"init_lora_weights: PiSSA would change what {name} is tied to; leave it out")
+        yield name, layer
+
+
+def _matrices(name: str, layer: LoraLayer) -> Tensors:
+    parts = (("lora_A", layer.lora_A), ("lora_B", layer.lora_B))
+    return {f"{name}.{part}.weight": matrices[ADAPTER_NAME].weight for part, matrices in parts}
+
+
+def _put(layer: Linear, name: str, saved: Tensors, place: str) -> None:
+    """Put the start that a checkpoint has into a layer."""
+    for key, matrix in _matrices(name, layer).items():
+        halves = _halves(key, saved[key]) if key in saved else ()
+        if not halves or halves[1].shape != matrix.shape:
+            raise RecipeError(f"resume_from_checkpoint: {place}: has no PiSSA start of {name}; name one of this run's")
+        matrix.data = halves[1].to(matrix.device)
+
+
+def _halves(name: str, tensor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """What was trained and what it started as, from a matrix of a converted adapter."""
+    if ".lora_A." in name:
+        trained, start = tensor.tensor_split(2)
+        return trained.clone(), start.clone()
+    trained, start = tensor.tensor_split(2, dim=1)
+    return trained.clone(), -start
+
+
+def _doubled_ranks(settings: dict[str, Any]) -> dict[str, Any]:
+    """An adapter's configuration with twice the rank and the same factor before BA."""
+    factor = settings["lora_alpha"] / sqrt(settings["r"]) if settings.get("use_rslora") else None
+    alpha = 2 * settings["lora_alpha"] if factor is None else factor * 2 * settings["r"]
+    patterns = {
+        key: {name: 2 * value for name, value in (settings.get(key) or {}).items()}
+        for key in ("rank_pattern", "alpha_pattern")
+    }
+    return {**settings, **patterns, "r": 2 * settings["r"], "lora_alpha": alpha, "use_rslora": False}

@@ -1,0 +1,45 @@
+"""In how many bits a model is loaded to be asked: an adapter knows what its base was quantized to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from transformers import BitsAndBytesConfig
+
+from lrc.runtime.devices import supported
+
+
+def as_trained(
+    recipe: Mapping[str, Any], device: torch.device, load_in_4bit: bool | None = None
+) -> BitsAndBytesConfig | None:
+    """How to quantize the base under an adapter.
+
+    Args:
+        recipe: the keys of the adapter's recipe, as `lrc_run.json` holds them; none for a model by itself.
+        load_in_4bit: what is asked for instead; None follows the recipe. True on a base that was trained otherwise
+            takes NF4, bitsandbytes' choice for weights.
+
+    Returns:
+        None where the base is loaded as it is on the disk.
+    """
+    four, eight = bool(recipe.get("load_in_4bit")), bool(recipe.get("load_in_8bit"))
+    if four if load_in_4bit is None else load_in_4bit:
+        return BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_compute_dtype=_compute_dtype(recipe, device),
+            bnb_4bit_quant_type=recipe.get("bnb_4bit_quant_type", "nf4"),
+            bnb_4bit_use_double_quant=bool(recipe.get("use_bnb_nested_quant")),
+        )
+    return BitsAndBytesConfig(load_in_8bit=True) if eight and load_in_4bit is None else None
+
+
+def _compute_dtype(recipe: Mapping[str, Any], device: torch.device) -> torch.dtype:
+    """That of training where this device has it, else one that it has."""
+    asked = recipe.get("dtype")
+    for name in (asked if asked != "auto" else None, "bfloat16", "float16"):
+        if name is not None and device.type != "cpu" and supported(str(name), device.type):
+            dtype: torch.dtype = getattr(torch, str(name))
+            return dtype
+    return torch.float32  # on a CPU the only one that is not many times slower

@@ -1,0 +1,109 @@
+"""Packed rows → log-probabilities of their targets. Training, evaluation and answering all run this."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lrc.packing.attention import TILE, attention_form, head_mask, least_spared, tile_mask, tree_mask, why_no_trees
+from lrc.packing.last_layer import is_pruned, takes_picks
+from lrc.packing.lm_head import Picks, log_probs_of, picking
+from lrc.packing.tree import Row, TokenSequence, pack
+from lrc.runtime.errors import MachineError
+from lrc.runtime.progress import say
+
+# What a row of a forward pass may hold: the longer, the more is shared. Training keeps every layer's activations of a
+# row for the backward pass, which on a CPU is what its memory goes to.
+ROW_TOKENS = 4096
+ROW_TOKENS_TRAINING_CPU = 768
+
+
+def row_budget(device: torch.device, row_tokens: int | None, *, training: bool = False) -> int:
+    """The token budget of a row: the one asked for, or what suits the device and the work."""
+    return row_tokens or (ROW_TOKENS_TRAINING_CPU if training and device.type == "cpu" else ROW_TOKENS)
+
+
+def target_log_probs(model: Any, row: Row, device: torch.device) -> torch.Tensor:
+    """Run one row and read the log-probability of each of its targets; the head runs at their sources only.
+
+    Returns:
+        (T,) float32, natural logarithm, in the order of `row.targets`.
+    """
+
+    def put(array: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(array).to(device, non_blocking=True)
+
+    inner = getattr(model, "module", model)
+    heads = put(row.heads)
+    seen: dict[str, Any] = {}  # a row that is one sequence has the mask and the positions of any text
+    form = attention_form(inner, device, len(row))
+    if why_no_trees(inner) is None:
+        row = row.padded(TILE) if form == "flex" else row
+        positions = put(row.position_ids)
+        seen = {"position_ids": positions[None]}
+        if form == "flex":
+            seen["attention_mask"] = tile_mask(row, inner.config, device)
+        else:
+            seen["attention_mask"] = tree_mask(put(row.subtree_end), positions, inner.config, inner.dtype)
+    at_heads: dict[str, Any] = {"logits_to_keep": heads}
+    if is_pruned(inner):  # a family that hands what it is given down to its layers
+        at_heads = {"tree_heads": heads, "tree_seen": head_mask(row, inner.config, device, inner.dtype)}
+        if form == "block":
+            at_heads["tree_blocks"] = row.blocks(least_spared(device))
+    if _balances(inner):  # by a loss that takes no tree mask
+        at_heads["output_router_logits"] = False
+    picks, asked = (
+        Picks.of(row, device),
+        {"input_ids": put(row.input_ids)[None], "use_cache": False, **seen, **at_heads},
+    )
+    if not takes_picks(inner):
+        return log_probs_of(model(**asked).logits[0], picks.sources, picks.targets)
+    with picking(inner.get_base_model() if hasattr(inner, "get_base_model") else inner, picks):
+        log_probs: torch.Tensor = model(**asked).logits[0]
+    return log_probs.float()
+
+
+def _balances(model: Any) -> bool:
+    """Whether the model is a mixture of experts that can compute how evenly its tokens went to them."""
+    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return "output_router_logits" in inspect.signature(causal.forward).parameters
+
+
+def sequence_scores(
+    model: Any,
+    sequences: Sequence[TokenSequence],
+    device: torch.device,
+    row_tokens: int,
+    see: Callable[[int], object] = int,
+) -> NDArray[np.float64]:
+    """The sum of the log-probabilities of each sequence's completion.
+
+    Where a row does not fit into the device's memory, all begins again with half the budget.
+
+    Args:
+        see: called after each row with the number of sequences in it.
+
+    Returns:
+        (len(sequences),) natural logarithms.
+    """
+    totals = np.zeros(len(sequences))
+    share = why_no_trees(model) is None
+    try:
+        for row in pack(sequences, row_tokens, share=share):
+            with torch.inference_mode():
+                np.add.at(totals, row.owners, target_log_probs(model, row, device).double().cpu().numpy())
+            see(len(np.unique(row.owners)))
+        return totals
+    except torch.OutOfMemoryError:
+        if row_tokens <= max(len(sequence.inputs) for sequence in sequences):
+            raise MachineError(
+                f"{device}: its memory does not hold one question; use a smaller or a quantized model"
+            ) from None
+    # Behind the handler: in it, the traceback would hold on to the memory of the forward that failed.
+    say(f"{device}: out of memory with rows of {row_tokens} tokens; going on with {row_tokens // 2}")
+    return sequence_scores(model, sequences, device, row_tokens // 2, see)

@@ -1,0 +1,137 @@
+"""The memory plan of a run: what each device holds, part by part, and whether that fits.
+
+Weights and adapter are those of the model's configuration, built on the meta device; activations and logits are what
+one row's forward and backward hold there at their peak (`lrc.preview.meta_model`); the rest is arithmetic on them. What
+depends on an accelerator's libraries alone, `OVERHEAD`, is an assumption, as is how DeepSpeed and FSDP divide things.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from lrc.config.accelerate_config import Topology
+from lrc.packing.tree import Row
+from lrc.preview.meta_model import Build, Held, held, peak_of_row
+
+GIB = 1024**3
+# An accelerator's context, its libraries' workspaces and what the allocator leaves unused; not measured here.
+OVERHEAD = GIB // 2
+# On a CPU: threads, generated kernels and what is imported late. Measured by benchmarks/memory.py.
+OVERHEAD_CPU = 20 * 10**6
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What one device holds at the peak of training, in bytes."""
+
+    weights: int  # frozen
+    adapter: int  # trained: the adapter, or all weights where there is none
+    gradients: int
+    optimizer: int
+    activations: int
+    logits: int  # at the moment of the peak
+    overhead: int
+
+    @property
+    def total(self) -> int:
+        """The sum of all parts."""
+        return sum(asdict(self).values())
+
+
+@dataclass
+class Planner:
+    """Makes memory plans, and remembers what was counted for them."""
+
+    counted: dict[Any, Any] = field(default_factory=dict)
+
+    def plan(self, build: Build, row: Row, topology: Topology, optim: str) -> Footprint:
+        """The memory plan of one device.
+
+        Args:
+            row: the largest of the rows that are run.
+            optim: the optimizer's name, as recipes have it.
+
+        Raises:
+            ModelError: the adapter does not fit the model.
+        """
+        model = self.model(build)
+        key = (_key(build), build.checkpointing, len(row))
+        if key not in self.counted:
+            self.counted[key] = peak_of_row(build, row)
+        activations, logits = self.counted[key]
+        return Footprint(
+            weights=_weights(model, topology),
+            adapter=_shared(model.adapter, topology, topology.shards_weights),
+            gradients=_gradients(model, topology),
+            optimizer=_optimizer(model, topology, optim, half=build.autocast is not None),
+            activations=activations,
+            logits=logits,
+            overhead=OVERHEAD_CPU if topology.device == "cpu" else OVERHEAD,
+        )
+
+    def model(self, build: Build) -> Held:
+        """What the model holds between steps, on one device alone."""
+        key = _key(build)
+        if key not in self.counted:
+            self.counted[key] = held(build)
+        found: Held = self.counted[key]
+        return found
+
+
+def optimizer_bytes(optim: str, element_size: int = 4) -> int:
+    """What an optimizer keeps on the device of each trained number.
+
+    AdamW has two moments in the dtype of the weight (8 bytes for float32), bitsandbytes' 8-bit ones a byte each, Lion
+    one moment. Paged states leave the device when it is full. Adafactor's rows and columns are next to nothing.
+    """
+    if any(name in optim for name in ("paged", "adafactor", "sgd")):
+        return 0
+    moments = 1 if "lion" in optim or "rmsprop" in optim or "adagrad" in optim else 2
+    return moments * (1 if "8bit" in optim else element_size)
+
+
+def gib(nbytes: int) -> str:
+    """Bytes for people, in units of 1024: `11.3 GiB`."""
+    return f"{nbytes / GIB:.2f} GiB" if nbytes >= GIB // 10 else f"{nbytes / 1024**2:.1f} MiB"
+
+
+def parts(footprint: Footprint) -> dict[str, int]:
+    """The parts by name, in the order in which they are shown."""
+    return {part.name: getattr(footprint, part.name) for part in fields(footprint)}
+
+
+def _weights(model: Held, topology: Topology) -> int:
+    if not topology.shards_weights:
+        return model.weights
+    # Layers are gathered as they are needed: one at work and the next on its way.
+    working = min(2 * model.largest_layer, model.weights)
+    if topology.offloads_weights:
+        return working
+    return model.weights // topology.processes + (working if topology.processes > 1 else 0)
+
+
+def _gradients(model: Held, topology: Topology) -> int:
+    own = 0 if topology.offloads_weights else _shared(model.adapter, topology, topology.shards_gradients)
+    # DDP exchanges gradients in buckets of its own, as large as they are.
+    return own + (model.adapter if topology.kind == "DDP" else 0)
+
+
+def _optimizer(model: Held, topology: Topology, optim: str, *, half: bool) -> int:
+    if topology.offloads_optimizer:
+        return 0
+    element = model.adapter // max(model.trained, 1)
+    each = optimizer_bytes(optim, element)
+    if half and topology.kind.startswith("ZeRO"):
+        each += 4  # its float32 copies
+    return _shared(model.trained * each, topology, topology.shards_optimizer)
+
+
+def _shared(nbytes: int, topology: Topology, shared: bool) -> int:
+    return -(-nbytes // topology.processes) if shared else nbytes
+
+
+def _key(build: Build) -> tuple[Any, ...]:
+    quantization = build.quantization
+    bits = (quantization.load_in_4bit, quantization.load_in_8bit) if quantization else None
+    return build.depth, bits, build.dtype, build.autocast, build.device

@@ -1,0 +1,63 @@
+"""The number formats of a run, and why they are so: on this machine, or on a GPU that is only meant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from lrc.config.recipe import Recipe
+from lrc.runtime.devices import SWITCHES, supported
+
+
+@dataclass(frozen=True)
+class Precision:
+    """The formats that a run computes in."""
+
+    weights: torch.dtype  # of the base, as far as it is not quantized
+    autocast: torch.dtype | None  # mixed precision
+    reasons: tuple[str, ...]
+
+
+def settle_precision(recipe: Recipe, config: Any, device: str, *, assumed: bool) -> Precision:
+    """Settle the formats.
+
+    Args:
+        config: the base's configuration, which says what `dtype: auto` is; None where there is none.
+        device: the type of the device that is meant.
+        assumed: this machine does not have it; then what the recipe asks for is taken to be there.
+    """
+    given, reasons = recipe.given, []
+    asked = str(given.get("dtype") or recipe.model.dtype or "auto")
+    name = _own(config) if asked == "auto" else asked
+
+    def has(dtype: str) -> bool:
+        return dtype == "float32" or assumed or supported(dtype, device)
+
+    # On this machine the recipe is settled already; what it asked for is in `given`.
+    reasons.append(f"dtype: {name}" + (", as the base has it" if asked == "auto" else ""))
+    if asked != "auto" and not has(name):
+        reasons[-1] = f"dtype: {name} is asked for, {device} here has no units for it: float32"
+        name = "float32"
+    autocast: str | None = None
+    for switch in ("bf16", "fp16"):
+        if given.get(switch) and has(SWITCHES[switch]):
+            autocast = SWITCHES[switch]
+            reasons.append(f"{switch}: mixed precision, {autocast}")
+        elif given.get(switch):
+            reasons.append(f"{switch}: {device} here has no {SWITCHES[switch]} units: float32")
+    if assumed and "bfloat16" in (name, autocast):
+        reasons.append(
+            "bfloat16 needs an Ampere GPU or a newer one; on an older one float32 is taken: write fp16 there"
+        )
+    if assumed and (autocast or name != "float32"):
+        reasons.append(f"these hold for the {device} device that is assumed, whatever this machine would take")
+    if recipe.model.use_peft:
+        reasons.append("adapter: float32, in which small updates are not lost")
+    return Precision(getattr(torch, name), getattr(torch, autocast) if autocast else None, tuple(reasons))
+
+
+def _own(config: Any) -> str:
+    dtype = getattr(config, "dtype", None)
+    return str(dtype or "float32").removeprefix("torch.")

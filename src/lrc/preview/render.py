@@ -1,0 +1,217 @@
+"""What `lrc preview` has found, as lines and tables for people and as JSON for machines."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from lrc.config.accelerate_config import Topology
+from lrc.config.recipe import Recipe
+from lrc.models.loading import tokenizer_backend
+from lrc.preview.memory_plan import Footprint, gib, parts
+from lrc.preview.precision import Precision
+from lrc.preview.suggestions import Remedy
+from lrc.preview.token_view import Specimen
+from lrc.preview.workload import Workload, learning_rates
+from lrc.tokenization.prompt import Prompt
+from lrc.tokenization.token_dataset import Corpus
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What is known of the data."""
+
+    prompt: Prompt
+    corpus: Corpus
+    shown: list[Specimen]
+    work: Workload
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The memory plan of a device."""
+
+    footprint: Footprint
+    capacity: int | None  # bytes; None where nobody knows
+    parameters: int
+    trained: int
+    remedy: Remedy | None
+
+    @property
+    def fits(self) -> bool | None:
+        """Whether it fits; None where nobody knows the device's memory."""
+        return None if self.capacity is None else self.footprint.total <= self.capacity
+
+
+@dataclass(frozen=True)
+class Preview:
+    """All that is shown."""
+
+    recipe: Recipe
+    topology: Topology
+    precision: Precision
+    row_tokens: int
+    not_shared: str | None  # why rows are no trees
+    tokens: Tokens | None
+    memory: Memory | None
+
+
+def document(seen: Preview) -> dict[str, Any]:
+    """All of it for JSON; sizes in bytes."""
+    args, given = seen.recipe.training, seen.recipe.data
+    found: dict[str, Any] = {
+        "recipe": str(seen.recipe.path) if seen.recipe.path else None,
+        "base": seen.recipe.model.model_name_or_path,
+        "launch": asdict(seen.topology),
+        "dtypes": {
+            "weights": _name(seen.precision.weights),
+            "mixed_precision": _name(seen.precision.autocast),
+            "reasons": list(seen.precision.reasons),
+        },
+        "prompt": {"template": given.template, "answer_style": given.answer_style, "list_options": given.list_options},
+        "row_tokens": seen.row_tokens,
+        "not_shared": seen.not_shared,
+        "optimizer": str(getattr(args.optim, "value", args.optim)),
+        "tokens": None,
+        "memory": None,
+    }
+    if seen.tokens:
+        found["tokens"] = _tokens(seen.tokens, args)
+    if seen.memory:
+        found["memory"] = _memory(seen.memory)
+    return found
+
+
+def _tokens(tokens: Tokens, args: Any) -> dict[str, Any]:
+    work = {key: value for key, value in vars(tokens.work).items() if key != "row_of"}
+    return work | {
+        "tokenizer": tokenizer_backend(tokens.prompt.tokenizer),
+        "shortened": tokens.corpus.shortened,
+        "skipped": tokens.corpus.skipped,
+        "sharing": tokens.work.sharing,
+        "max_length": args.max_length,
+        "learning_rates": learning_rates(args, tokens.work.steps),
+        "examples": [asdict(specimen) | {"mask": specimen.mask} for specimen in tokens.shown],
+    }
+
+
+def _memory(memory: Memory) -> dict[str, Any]:
+    remedy = memory.remedy
+    return {
+        "parts": parts(memory.footprint),
+        "total": memory.footprint.total,
+        "capacity": memory.capacity,
+        "fits": memory.fits,
+        "parameters": memory.parameters,
+        "trained": memory.trained,
+        "cure": remedy and {"changes": list(remedy.changes), "total": remedy.footprint.total},
+    }
+
+
+def show(seen: Preview) -> None:
+    """Print it: in colours in a terminal, else as plain lines with ⟦…⟧ around what is supervised."""
+    terminal = sys.stdout.isatty()
+    # A pipe has no width: rich would take 80 columns and cut the words.
+    console = Console(width=None if terminal else 120, highlight=False, markup=False, soft_wrap=not terminal)
+    for line in _lines(seen):
+        console.print(line)
+    if seen.tokens:
+        for specimen in seen.tokens.shown:
+            console.print()
+            console.print(_heading(specimen))
+            console.print(specimen.text() if terminal else specimen.plain())
+        console.print()
+    if seen.memory:
+        console.print(_plan(seen.memory, seen.topology))
+        console.print(MALLOC if seen.topology.device == "cpu" else COMPUTED)
+        console.print(verdict(seen.memory))
+
+
+def _lines(seen: Preview) -> Iterator[str]:
+    args, given, where = seen.recipe.training, seen.recipe.data, seen.topology
+    yield f"base          {seen.recipe.model.model_name_or_path}"
+    yield f"launch        {where.name}: {where.kind}, {where.processes} x {where.device}"
+    yield from _listed("dtypes", seen.precision.reasons)
+    options = "options listed" if given.list_options else "options not listed"
+    yield f"prompt        template {given.template}, answers as {given.answer_style}, {options}"
+    rows = f"at most {seen.row_tokens:,} tokens"
+    yield f"rows          {rows}" + (f"; each question is one of its own: {seen.not_shared}" if seen.not_shared else "")
+    if not seen.tokens:
+        return
+    tokens, work = seen.tokens, seen.tokens.work
+    about = "" if work.exact else "about "
+    yield f"tokenizer     {tokenizer_backend(tokens.prompt.tokenizer)}, {len(tokens.prompt.tokenizer):,} tokens"
+    merging = sum(specimen.merges for specimen in tokens.shown)
+    if merging:
+        yield (
+            f"boundary      in {merging} of {len(tokens.shown)} examples prompt and answer would merge in one piece; "
+            "they are tokenized apart, in training and in answering"
+        )
+    yield f"questions     {work.questions:,}, {work.step_questions} a step"
+    for what, ids in (("shortened", tokens.corpus.shortened), ("left out", tokens.corpus.skipped)):
+        yield f"{what:<14}{len(ids):,} to fit max_length {args.max_length}" + (f": {', '.join(ids)}" if ids else "")
+    yield "lengths       " + ", ".join(f"p{p} {length:,}" for p, length in work.lengths.items()) + " tokens"
+    yield (
+        f"tokens        {about}{work.separate_tokens:,} an epoch one by one, {work.unique_tokens:,} computed "
+        f"(shared {work.sharing:.2f} times), {work.supervised_tokens:,} supervised"
+    )
+    a_process = " a process" if where.processes > 1 else ""
+    yield (
+        f"steps         {work.steps_per_epoch:,} an epoch, {work.steps:,} in all; {about}{work.rows_per_epoch:,} rows "
+        f"an epoch{a_process}, the longest {work.longest_row:,} tokens"
+    )
+    rates = ", ".join(f"{rate:.2e} at step {step:,}" for step, rate in learning_rates(args, work.steps).items())
+    yield f"learning rate {getattr(args.lr_scheduler_type, 'value', args.lr_scheduler_type)}: {rates}"
+
+
+def _listed(name: str, texts: tuple[str, ...]) -> Iterator[str]:
+    for place, text in enumerate(texts):
+        yield f"{name if place == 0 else '':<14}{text}"
+
+
+def _heading(specimen: Specimen) -> str:
+    row = f" (row {specimen.row})" if specimen.row is not None else ""
+    return f"id {specimen.id}{row}: {len(specimen.ids)} tokens, {sum(specimen.mask)} of them supervised"
+
+
+def _plan(memory: Memory, topology: Topology) -> Table:
+    table = Table(f"memory of each {topology.device}", title_justify="left")
+    table.add_column("", justify="right")
+    for name, nbytes in parts(memory.footprint).items():
+        table.add_row(name, gib(nbytes))
+    table.add_section()
+    table.add_row("in all", gib(memory.footprint.total))
+    return table
+
+
+# Torch asks for aligned memory, for which glibc seldom takes what was freed; see benchmarks/memory.py.
+MALLOC = (
+    "this is what is held; glibc's malloc may take several hundred MB more, jemalloc hardly any: "
+    "LD_PRELOAD=libjemalloc.so.2"
+)
+
+
+COMPUTED = "this is computed, and was compared with measurements on a CPU only"
+
+
+def verdict(memory: Memory) -> str:
+    """Whether the plan fits, and the cheapest change that would make it fit."""
+    total = gib(memory.footprint.total)
+    if memory.capacity is None:
+        return f"needs {total} a device; --gpu-memory 12GB would compare"
+    capacity = gib(memory.capacity)
+    if memory.fits:
+        return f"fits: {total} of {capacity}"
+    told = f"does not fit: {total} of {capacity}"
+    if memory.remedy is None:
+        return f"{told}; no single recipe change was found that would make it fit"
+    return f"{told}; with {', '.join(memory.remedy.changes)} it takes {gib(memory.remedy.footprint.total)}"
+
+
+def _name(dtype: Any) -> str | None:
+    return None if dtype is None else str(dtype).removeprefix("torch.")

@@ -1,0 +1,142 @@
+"""The cheapest change of a recipe that makes a run fit: each is tried by making its memory plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from transformers import BitsAndBytesConfig
+
+from lrc.config.accelerate_config import Topology
+from lrc.packing.tree import Row
+from lrc.preview.memory_plan import Footprint, Planner, optimizer_bytes
+from lrc.preview.meta_model import Build
+
+EIGHT_BIT = "adamw_8bit"
+PROCESSES = (2, 4, 8)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What decides the memory of a run."""
+
+    build: Build
+    topology: Topology
+    optim: str
+    row_tokens: int
+    row_of: Callable[[int], Row]  # the largest row under a token budget
+    changes: tuple[str, ...] = ()  # that were made, as a recipe writes them
+
+    def changed(self, change: str, **fields: object) -> Setting:
+        """The same with another value somewhere."""
+        return replace(self, changes=(*self.changes, change), **fields)  # type: ignore[arg-type]
+
+
+Way = Callable[[Setting], Iterator[Setting]]
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """Changes that make a run fit, and what it then holds."""
+
+    changes: tuple[str, ...]
+    footprint: Footprint
+
+
+def cheapest(setting: Setting, capacity: int, planner: Planner) -> Remedy | None:
+    """Try changes from the cheapest on: each by itself, then one on top of the other.
+
+    Args:
+        capacity: bytes of a device.
+
+    Returns:
+        None where nothing helps.
+    """
+    for way in WAYS:
+        if found := _first(way(setting), capacity, planner):
+            return found
+    together = setting
+    for way in WAYS:
+        tried: list[Setting] = []
+        for candidate in way(together):
+            tried.append(candidate)
+            if found := _first([candidate], capacity, planner):
+                return found
+        together = tried[-1] if tried else together
+    return None
+
+
+def plan_of(setting: Setting, planner: Planner) -> Footprint:
+    """The memory plan of a setting."""
+    return planner.plan(setting.build, setting.row_of(setting.row_tokens), setting.topology, setting.optim)
+
+
+def _first(candidates: Sequence[Setting] | Iterator[Setting], capacity: int, planner: Planner) -> Remedy | None:
+    for candidate in candidates:
+        footprint = plan_of(candidate, planner)
+        if footprint.total <= capacity:
+            return Remedy(candidate.changes, footprint)
+    return None
+
+
+def _checkpointing(setting: Setting) -> Iterator[Setting]:
+    if not setting.build.checkpointing:
+        build = replace(setting.build, checkpointing=True)
+        yield setting.changed("gradient_checkpointing: true", build=build)
+
+
+def _smaller_rows(setting: Setting) -> Iterator[Setting]:
+    budget, length = setting.row_tokens, len(setting.row_of(setting.row_tokens))
+    while budget > 64:
+        budget //= 2
+        shorter = len(setting.row_of(budget))
+        if shorter < length:
+            yield setting.changed(f"row_tokens: {budget}", row_tokens=budget)
+        elif budget < length:
+            return  # one question is longer already
+        length = shorter
+
+
+def _eight_bit_optimizer(setting: Setting) -> Iterator[Setting]:
+    if setting.topology.device != "cpu" and optimizer_bytes(setting.optim) > optimizer_bytes(EIGHT_BIT):
+        yield setting.changed(f"optim: {EIGHT_BIT}", optim=EIGHT_BIT)
+
+
+def _four_bit(setting: Setting) -> Iterator[Setting]:
+    quantization = setting.build.quantization
+    if setting.build.adapter is None or quantization is not None and quantization.load_in_4bit:
+        return
+    dtype = setting.build.dtype if setting.build.dtype != torch.float64 else torch.float32
+    nf4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
+    yield setting.changed("load_in_4bit: true", build=replace(setting.build, quantization=nf4))
+
+
+def _more_devices(setting: Setting) -> Iterator[Setting]:
+    now = setting.topology
+    if now.device == "cpu":
+        return
+    for processes in PROCESSES:
+        if processes > now.processes or not now.shards_weights and processes == now.processes:
+            divided = Topology("fsdp", "FSDP", processes, now.device, True, True, True)
+            yield setting.changed(f"fsdp or deepspeed_zero3 on {processes} devices", topology=divided)
+
+
+def _smaller_base(setting: Setting) -> Iterator[Setting]:
+    """A base of the same width with fewer layers, from large to small."""
+    depth = setting.build.depth
+    for eighths in (6, 4, 3, 2, 1):
+        layers = depth * eighths // 8
+        if 0 < layers < depth:
+            small = setting.build.of_depth(layers)
+            yield setting.changed(f"a smaller base: {layers} such layers rather than {depth}", build=small)
+
+
+WAYS: tuple[Way, ...] = (
+    _checkpointing,
+    _smaller_rows,
+    _eight_bit_optimizer,
+    _four_bit,
+    _more_devices,
+    _smaller_base,
+)

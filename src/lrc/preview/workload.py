@@ -1,0 +1,120 @@
+"""What a run computes: its tokens, rows and steps, counted by drawing and packing them as training does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from lrc.config.recipe import Recipe
+from lrc.packing.tree import Row, TokenSequence, pack
+from lrc.runtime.progress import track
+from lrc.tokenization.token_dataset import Corpus, Drawing
+from lrc.training.dataloader import StepBatch, StepLoader, StepSampler
+
+PERCENTILES = (0, 25, 50, 75, 90, 95, 99, 100)
+# Questions that are packed; of more, so many stand for all.
+PACKED = 50_000
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One epoch of one process, and the steps of all epochs."""
+
+    questions: int
+    step_questions: int  # of all processes together
+    steps_per_epoch: int
+    steps: int
+    rows_per_epoch: int  # a process
+    separate_tokens: int  # likewise; as if every question stood by itself
+    unique_tokens: int  # that are computed
+    supervised_tokens: int
+    lengths: dict[int, int]  # percentile → tokens of a sequence
+    longest_row: int
+    exact: bool  # false where the first questions drawn stand for all
+    row_of: Callable[[int], Row]  # the largest row under a token budget
+
+    @property
+    def sharing(self) -> float:
+        """How many times the tokens that are computed would be computed without sharing."""
+        return self.separate_tokens / max(self.unique_tokens, 1)
+
+
+def measure(
+    corpus: Corpus, draw: Drawing, recipe: Recipe, *, world_size: int, row_tokens: int, share: bool
+) -> Workload:
+    """Draw and pack an epoch.
+
+    Args:
+        world_size: the number of processes.
+        row_tokens: the token budget of a row.
+        share: whether a row may hold a tree of several sequences.
+    """
+    args = recipe.training
+    step_questions = args.per_device_train_batch_size * args.gradient_accumulation_steps
+    sampler = _sampler(corpus, recipe, step_questions, world_size)
+    loader = StepLoader(draw, sampler, row_tokens, share=share)
+    count = min(len(sampler), max(PACKED // step_questions, 1))
+    rows = separate = unique = supervised = 0
+    lengths: list[int] = []
+    largest: StepBatch | None = None
+    with track("packing", count, "steps") as advance:
+        for batch in islice(loader, count):
+            sizes = [len(row) for row in batch.rows]
+            rows, unique, supervised = rows + len(sizes), unique + sum(sizes), supervised + batch.supervised_count
+            separate += sum(len(sequence.inputs) for sequence in batch.sequences)
+            lengths += [len(sequence.tokens) for sequence in batch.sequences]
+            if largest is None or max(sizes) > max(map(len, largest.rows)):
+                largest = batch
+            advance()
+    if largest is None:
+        raise ValueError("there is no step to measure")
+    heaviest, scale = largest, len(sampler) / count
+    steps = args.max_steps if args.max_steps > 0 else int(np.ceil(args.num_train_epochs * len(sampler)))
+    return Workload(
+        questions=len(corpus.records),
+        step_questions=step_questions * world_size,
+        steps_per_epoch=len(sampler),
+        steps=steps,
+        rows_per_epoch=round(rows * scale),
+        separate_tokens=round(separate * scale),
+        unique_tokens=round(unique * scale),
+        supervised_tokens=round(supervised * scale),
+        lengths={p: int(np.percentile(lengths, p, method="nearest")) for p in PERCENTILES},
+        longest_row=max(map(len, heaviest.rows)),
+        exact=count == len(sampler),
+        row_of=lambda budget: max(heaviest.repacked(budget, share=share).rows, key=len),
+    )
+
+
+def supposed_row(tokens: int) -> Row:
+    """A full row where there are no questions to make one of: eight branches behind a common prompt."""
+    prefix = np.arange(min(48, max(tokens // 8, 1)))
+    size = max((tokens - len(prefix)) // 8, 3)
+    branches = [1000 * (k + 1) + np.arange(size) for k in range(8)]
+    sequences = [TokenSequence(np.concatenate([prefix, branch]), len(prefix) + size - 2) for branch in branches]
+    return max(pack(sequences, len(prefix) + 8 * size), key=len)
+
+
+def learning_rates(args: Any, steps: int) -> dict[int, float]:
+    """The learning rate at the first step, after the warmup, half-way and at the end, as transformers schedules it."""
+    import torch
+    from transformers import get_scheduler
+
+    warmup = args.get_warmup_steps(steps)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=args.learning_rate)
+    kind, settings = args.lr_scheduler_type, args.lr_scheduler_kwargs
+    schedule = get_scheduler(kind, optimizer, warmup, steps, settings or None)
+    rates = getattr(schedule, "lr_lambdas", None)  # others follow what evaluation says
+    places = sorted({1, min(warmup + 1, steps), max(steps // 2, 1), steps})
+    return {step: args.learning_rate * (rates[0](step - 1) if rates else 1.0) for step in places}
+
+
+def _sampler(corpus: Corpus, recipe: Recipe, step_questions: int, world_size: int) -> StepSampler:
+    passages: Sequence[int] = range(len(corpus.records))
+    if recipe.data.group_passages and corpus.dataset is not None:
+        passages = corpus.dataset["passage"][:]
+    return StepSampler.of(recipe.training, passages, step_questions, 0, world_size, corpus.portions)

@@ -1,0 +1,173 @@
+"""From a folder to the Hub: what goes up, cleaned, and the upload; for publishing and for training."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    HTTPError,
+    OfflineModeIsEnabled,
+)
+from huggingface_hub.utils import validate_repo_id
+
+from lrc.config.run_record import RUN_FILE, read_run
+from lrc.models.fingerprint import CONFIG, TOKENIZER_FILES, VOCABULARIES, read_json
+from lrc.models.weights import ADAPTER_CONFIG, ADAPTER_WEIGHTS, INDEX, Checkpoint
+from lrc.reporting.model_card import CARD, adapter_settings, base_name, model_card
+from lrc.reporting.scrub import refuse_leaks, scrub
+from lrc.runtime.errors import ModelError, OutputError
+
+# Cleaned of what stands under the key of a secret, and of what looks like one.
+BY_KEY = (ADAPTER_CONFIG, RUN_FILE)
+# Cleaned of what looks like a secret: to a key such as `bos_token` belongs what the model cannot do without.
+BY_VALUE = (CONFIG, "generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+CLEANED = (*BY_KEY, *BY_VALUE)
+TEXTS = (".json", ".jinja", ".txt", ".md")  # by their ending, the files that are searched before they go up
+REASONS = {
+    401: "the Hub does not accept the token, or there is none; run `hf auth login`",
+    403: "the token may not write there; use one with write permission, or another name",
+    404: "the Hub does not know it; check the name and the token",
+}
+
+
+@contextmanager
+def staged(folder: Path, repo_id: str) -> Iterator[Path]:
+    """Give a folder with exactly what would go up; it is gone when the block ends.
+
+    That is weights in safetensors, configuration, tokenizer, `lrc_run.json` without local paths and secrets,
+    and the model card: an allow-list, so that data, optimizer state, pickles and checkpoints stay behind.
+
+    Args:
+        folder: an adapter's or a merged model's.
+        repo_id: USER/NAME on the Hub.
+
+    Raises:
+        ModelError: the folder does not hold a model, or it is damaged.
+        OutputError: the name is none, or a file would give away a token or a local path.
+    """
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise OutputError(f"{repo_id}: not a name on the Hub ({_first_line(error)}); write USER/NAME") from error
+    names = [*_weight_files(folder), *CLEANED, *(n for n in TOKENIZER_FILES if n not in CLEANED)]
+    with TemporaryDirectory(prefix="lrc-publish-") as temporary:
+        stage = Path(temporary)
+        for name in dict.fromkeys(names):
+            # The run file of a checkpoint may be that of its run's folder.
+            if name in CLEANED and ((folder / name).is_file() or (name == RUN_FILE and read_run(folder))):
+                (stage / name).write_text(_cleaned(folder, name), encoding="utf-8")
+            elif (folder / name).is_file():
+                _put(folder / name, stage / name)
+        (stage / CARD).write_text(str(model_card(folder, repo_id)), encoding="utf-8")
+        texts = [file for file in sorted(stage.iterdir()) if file.suffix in TEXTS]
+        vocabularies = [file for file in texts if file.name in VOCABULARIES]
+        refuse_leaks([file for file in texts if file not in vocabularies], _private_paths(folder))
+        refuse_leaks(vocabularies)  # in which `/root` is a word
+        yield stage
+
+
+def _put(file: Path, place: Path) -> None:
+    """Have a file, which may be large, in another place as well; Windows links only for those who may."""
+    try:
+        place.symlink_to(file.resolve())
+    except OSError:
+        shutil.copyfile(file, place)
+
+
+def publish_folder(folder: Path, repo_id: str, private: bool, endpoint: str | None = None) -> str:
+    """Upload an adapter or a merged model with its card; the token comes from huggingface_hub's own places.
+
+    Repeating it is harmless: what the Hub has already is not sent again.
+
+    Args:
+        folder: an adapter's or a merged model's.
+        repo_id: USER/NAME on the Hub; made where it does not exist.
+        private: make the repository private; one that exists and is public is refused.
+        endpoint: another address of the Hub than huggingface_hub's own.
+
+    Returns:
+        the address of the repository.
+
+    Raises:
+        ModelError: the folder does not hold a model.
+        OutputError: the Hub refuses, cannot be reached, or the upload was interrupted.
+    """
+    api = HfApi(endpoint=endpoint)
+    with staged(folder, repo_id) as stage, _told(repo_id, api.endpoint):
+        url = api.create_repo(repo_id, private=private or None, exist_ok=True)
+        if private and not api.repo_info(url.repo_id).private:
+            raise OutputError(f"{repo_id}: is public; make it private there, or choose another name")
+        # One commit, so that an interrupted upload changes nothing (`upload_folder` makes several).
+        operations = [CommitOperationAdd(file.name, file) for file in sorted(stage.iterdir())]
+        api.create_commit(url.repo_id, operations, commit_message="Publish with lrc")
+    return str(url)
+
+
+def _weight_files(folder: Path) -> list[str]:
+    if (folder / ADAPTER_CONFIG).is_file():
+        if not (folder / ADAPTER_WEIGHTS).is_file():
+            raise ModelError(f"{folder}: no {ADAPTER_WEIGHTS}; only safetensors are published")
+        return [ADAPTER_WEIGHTS]
+    if not (folder / CONFIG).is_file():
+        raise ModelError(f"{folder}: no {ADAPTER_CONFIG} and no {CONFIG}; name an adapter or a merged model")
+    weights = Checkpoint(folder)
+    if any(not file.endswith(".safetensors") for file in weights.files):
+        raise ModelError(f"{folder}: has .bin weights; only safetensors are published")
+    return [*weights.files, *([INDEX] if weights.sharded else [])]
+
+
+def _cleaned(folder: Path, name: str) -> str:
+    run = read_run(folder)
+    try:
+        found = asdict(run) if run and name == RUN_FILE else read_json(folder / name)
+        settings = scrub(found, by="key" if name in BY_KEY else "value")
+    except ValueError as error:
+        raise ModelError(f"{folder / name}: not a JSON object ({error})") from error
+    base, _ = base_name(run, adapter_settings(folder))
+    if base and name == ADAPTER_CONFIG:
+        settings["base_model_name_or_path"] = base
+    elif base and name == RUN_FILE and "model_name_or_path" in settings.get("recipe", {}):
+        settings["recipe"]["model_name_or_path"] = base
+    return json.dumps(settings, ensure_ascii=False, indent=2) + "\n"
+
+
+def _private_paths(folder: Path) -> tuple[str, ...]:
+    paths = {str(path) for path in (folder.resolve().parent, Path.home(), Path.cwd())}
+    return tuple(sorted(path for path in paths if len(Path(path).parts) > 1))
+
+
+@contextmanager
+def _told(repo_id: str, endpoint: str) -> Iterator[None]:
+    """Turn what an upload can meet into one line; the token is in none of them."""
+    try:
+        yield
+    except OfflineModeIsEnabled as error:
+        raise OutputError(f"{repo_id}: HF_HUB_OFFLINE is set; unset it to publish") from error
+    except (HTTPError, OSError, ValueError, RuntimeError) as error:
+        raise OutputError(f"{repo_id}: {_reason(error, endpoint)}") from error
+
+
+def _reason(error: BaseException, endpoint: str) -> str:
+    if isinstance(error, HfHubHTTPError):
+        status = error.response.status_code
+        return REASONS.get(status, f"the Hub answered {status} ({_first_line(error)}); try again later")
+    if isinstance(error, HTTPError):
+        return f"the connection to {endpoint} failed ({_first_line(error)}); repeat the command to go on"
+    if isinstance(error, RuntimeError) and error.__cause__ is not None:  # one file of several
+        return _reason(error.__cause__, endpoint)
+    return f"the upload failed ({_first_line(error)}); repeat the command to go on"
+
+
+def _first_line(error: BaseException) -> str:
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return re.sub(r"\s*\(Request ID:.*", "", line)[:200]

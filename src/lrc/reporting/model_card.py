@@ -1,0 +1,305 @@
+"""The model card: what was trained on what, how well it answers, and how to use it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from importlib.resources import files as packaged
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from jinja2 import Environment, StrictUndefined
+
+from lrc.config.run_record import Run, read_run
+from lrc.data.alpaca import to_record
+from lrc.data.questions import Question
+from lrc.metrics.predictions import OUTCOMES_FILE, read_outcomes
+from lrc.metrics.verdict import size
+from lrc.models.fingerprint import TOKENIZER_FILES, read_json
+from lrc.models.loading import load_tokenizer, tokenizer_backend
+from lrc.models.weights import ADAPTER_CONFIG
+from lrc.reporting.scrub import is_local, scrub
+from lrc.reporting.summary import validation_figures
+from lrc.runtime.errors import LrcError, ModelError
+from lrc.tokenization.prompt import VERDICTS, Prompt
+
+CARD = "README.md"
+DISTRIBUTION = "lora-reading-comprehension"  # what pip installs lrc by
+LINK = f"https://pypi.org/project/{DISTRIBUTION}/"
+COMMIT = re.compile(r"[0-9a-f]{40}")
+TAGS = ["lrc", "lora", "sft", "trl", "multiple-choice", "reading-comprehension"]
+SAMPLE = Question("1", "小明買了三枝筆和一本書。", "小明買了幾枝筆？", ("一枝", "兩枝", "三枝", "四枝"))
+_PARTS = Question("1", "\ue001", "\ue002", ("\ue003", "\ue004"))  # whose places in a prompt are seen
+
+
+def write_card(folder: Path, name: str, run: Run, prompt: Prompt | None = None) -> None:
+    """Put a card into the folder of an adapter, in place of PEFT's template.
+
+    Args:
+        folder: holds the adapter.
+        name: what it is called.
+        run: that trained it, with what is known of it by now.
+        prompt: how it is asked; None reads it from the folder.
+    """
+    (folder / CARD).write_text(str(model_card(folder, name, run, prompt)), encoding="utf-8")
+
+
+def model_card(folder: Path, repo_id: str, run: Run | None = None, prompt: Prompt | None = None) -> ModelCard:
+    """Write the card of an adapter or a merged model.
+
+    Args:
+        folder: holds the model, and what training left beside it.
+        repo_id: the name it will have on the Hub, or that of its folder.
+        run: that trained it; None reads it from the folder.
+        prompt: likewise.
+
+    Returns:
+        a card that huggingface_hub has parsed; its `model-index` holds the accuracy on the validation questions, if
+        any.
+
+    Raises:
+        ModelError: the folder's files cannot be read.
+    """
+    run, adapter = run or read_run(folder), adapter_settings(folder)
+    base, on_hub = base_name(run, adapter)
+    results = _results(folder, run)
+    data = ModelCardData(
+        base_model=base if on_hub else None,
+        library_name="peft" if adapter else "transformers",
+        license="other",  # Hub metadata for a licence that it does not list
+        license_name="as-the-base-model",
+        language="zh",
+        pipeline_tag="text-generation",
+        tags=TAGS,
+        datasets=_hub_datasets(run),
+        model_name=repo_id.rpartition("/")[2],
+        eval_results=[_eval_result(results)] if results else None,
+    )
+    code = _sample(folder, repo_id, base or "BASE_MODEL", run, prompt, adapter=bool(adapter))
+    environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
+    environment.filters |= {"cell": _cell, "size": size, "share": lambda value: f"{value:.4f}"}
+    published = "/" in repo_id
+    place, of = "model" if published else shlex.quote(repo_id), shlex.quote(base or "BASE_MODEL")
+    text = environment.from_string(packaged(__package__).joinpath("card.md").read_text(encoding="utf-8")).render(
+        metadata=data.to_yaml().strip(),
+        name=repo_id.rpartition("/")[2],
+        repo_id=repo_id,
+        kind=_kind(adapter),
+        base=base,
+        link=LINK,
+        distribution=DISTRIBUTION,
+        results=results,
+        run=run,
+        recipe=_recipe(run) if run else {},
+        published=published,
+        flags=f"--model {of} --adapter {place}" if adapter else f"--model {place}",
+        code=code,
+    )
+    return ModelCard(text.rstrip() + "\n")
+
+
+def adapter_settings(folder: Path) -> dict[str, Any]:
+    """The configuration of an adapter; empty for a merged model.
+
+    Raises:
+        ModelError: it is damaged.
+    """
+    path = folder / ADAPTER_CONFIG
+    try:
+        return read_json(path) if path.is_file() else {}
+    except ValueError as error:
+        raise ModelError(f"{path}: not an adapter's configuration ({error})") from error
+
+
+def base_name(run: Run | None, adapter: dict[str, Any]) -> tuple[str | None, bool]:
+    """The base model's name without any local path, and whether the Hub knows it."""
+    recorded = run.base if run else {}
+    if name := recorded.get("name"):
+        # Of a folder its last part is recorded, and the revision that the recipe names; of the Hub always a commit.
+        return str(name), "/" in name or COMMIT.fullmatch(str(recorded.get("revision"))) is not None
+    name = adapter.get("base_model_name_or_path")
+    return (scrub(name, "name_or_path"), not is_local(name)) if name else (None, False)
+
+
+def _hub_datasets(run: Run | None) -> list[str] | None:
+    name = run.recipe.get("dataset_name") if run else None
+    return [name] if name and not is_local(name) else None
+
+
+def _results(folder: Path, run: Run | None) -> dict[str, Any] | None:
+    """The figures of the validation questions that were scored, as `lrc generate` will answer; None without any."""
+    if run is None:
+        return None
+    figures = _figures(folder, run)
+    if not figures:
+        return None
+    data: dict[str, Any] = next((part for role, part in run.data.items() if "validation" in role), {})
+    sums = [part.get("sha256") for part in run.data.values()]
+    name, checksum = data.get("name", "validation"), data.get("sha256")
+    return {"name": name, "sha256": checksum, "trained_on": sums.count(checksum) > 1, **figures}
+
+
+def _figures(folder: Path, run: Run) -> dict[str, Any]:
+    """The figures that the run recorded; an older release's, whose intervals are not by passage, from the answers."""
+    if "verdict" in run.validation:
+        return run.validation
+    return validation_figures(read_outcomes(folder / OUTCOMES_FILE)) or run.validation
+
+
+def _eval_result(results: dict[str, Any]) -> EvalResult:
+    low, high = round(results["ci_low"], 4), round(results["ci_high"], 4)
+    baseline = {"baseline": results["baseline"], "baseline_accuracy": round(results["baseline_accuracy"], 4)}
+    return EvalResult(
+        task_type="multiple-choice",
+        task_name="Reading comprehension",
+        dataset_type=Path(results["name"]).stem,
+        dataset_name=results["name"],
+        dataset_split="validation",
+        dataset_revision=results["sha256"],
+        metric_type="accuracy",
+        metric_value=round(results["accuracy"], 4),
+        metric_args={"questions": results["n"], "ci_low": low, "ci_high": high, **baseline},
+    )
+
+
+def _kind(adapter: dict[str, Any]) -> str:
+    if not adapter:
+        return "A model"
+    return "A LoRA adapter" + (f" of rank {adapter['r']}" if adapter.get("r") else "")
+
+
+def _recipe(run: Run) -> dict[str, Any]:
+    """The recipe by key, without secrets and local folders."""
+    style = {"template": run.template, "answer_style": run.answer_style, "list_options": run.list_options}
+    recipe = {**style, **scrub(run.recipe)}
+    if "model_name_or_path" in recipe and run.base.get("name"):
+        recipe["model_name_or_path"] = run.base["name"]
+    return dict(sorted(recipe.items()))
+
+
+def _cell(value: Any) -> str:
+    return str(value).replace("|", "\\|").replace("\n", " ")
+
+
+def _sample(folder: Path, repo_id: str, base: str, run: Run | None, prompt: Prompt | None, *, adapter: bool) -> str:
+    """Python that scores the options of a question with transformers alone, by the very ids that training used.
+
+    Empty where nothing says how the model is asked, or where the tokenizer alone does not give those ids.
+    """
+    prompt = prompt or _prompt(folder, run)
+    if run is None or prompt is None or (ids := _ids_expression(prompt)) is None:
+        return ""
+    model = f"AutoModelForCausalLM.from_pretrained({_quoted(base if adapter else repo_id)})"
+    tokenizer = "AutoTokenizer" if tokenizer_backend(prompt.tokenizer) == "tokenizers" else "SentencePieceBackend"
+    scoring = _judged(prompt, ids) if prompt.answer_style == "judge" else _scored(prompt, ids, run.score_normalisation)
+    lines = [
+        "import torch",
+        *(["from peft import PeftModel"] if adapter else []),
+        f"from transformers import AutoModelForCausalLM, {tokenizer}",
+        "",
+        f"tokenizer = {tokenizer}.from_pretrained({_quoted(repo_id)})",
+        f"model = PeftModel.from_pretrained({model}, {_quoted(repo_id)})" if adapter else f"model = {model}",
+        "model.eval()",
+        f"passage, question = {_quoted(SAMPLE.passage)}, {_quoted(SAMPLE.question)}",
+        f"options = {json.dumps(SAMPLE.options, ensure_ascii=False)}",
+        *([_LISTED] if prompt.list_options else []),
+        *scoring,
+        "answer = 1 + scores.index(max(scores))",
+        "print(answer, options[answer - 1])",
+    ]
+    return "\n".join(lines)
+
+
+def _judged(prompt: Prompt, ids: str) -> list[str]:
+    """Python for the log-odds of each option's being right, each in a prompt of its own."""
+    (*start, right), wrong = prompt.verdicts[0], prompt.verdicts[1][-1]
+    tail = f" + {start}" if start else ""
+    return [
+        "",
+        "",
+        "def score(option):",
+        f"    prompt = f{_quoted(_pattern(prompt))}",
+        f"    ids = {ids.format('prompt')}{tail}",
+        "    with torch.no_grad():",
+        "        logits = model(input_ids=torch.tensor([ids])).logits[0, -1].float()",
+        f"    return (logits[{right}] - logits[{wrong}]).item()  # {VERDICTS[0]} against {VERDICTS[1]}",
+        "",
+        "",
+        "scores = [score(option) for option in options]",
+    ]
+
+
+def _scored(prompt: Prompt, ids: str, normalisation: str) -> list[str]:
+    """Python for the log-likelihood of each option after one prompt."""
+    digit = prompt.answer_style == "digit"
+    divisor = "" if digit else {"character": " / len(answer)", "token": " / len(tail)"}.get(normalisation, "")
+    answer = f'f"{prompt.lead}{{answer}}"' if prompt.lead else "answer"
+    return [
+        f"prompt = f{_quoted(_pattern(prompt))}",
+        f"ids = {ids.format('prompt')}",
+        "",
+        "",
+        "def score(answer):",
+        f"    tail = {_ENCODED[_splits(prompt)].format(answer)}",
+        "    with torch.no_grad():",
+        "        logits = model(input_ids=torch.tensor([ids + tail])).logits[0, len(ids) - 1 : -1]",
+        f"    return logits.float().log_softmax(-1)[range(len(tail)), tail].sum().item(){divisor}",
+        "",
+        "",
+        "scores = [score(str(number)) for number in range(1, len(options) + 1)]"
+        if digit
+        else "scores = [score(option) for option in options]",
+    ]
+
+
+_LISTED = 'listed = "\\n".join(f"{number}: {option}" for number, option in enumerate(options, start=1))'
+_ENCODED = {
+    False: 'tokenizer({}, add_special_tokens=False)["input_ids"]',
+    True: 'tokenizer({}, add_special_tokens=False, split_special_tokens=True)["input_ids"]',
+}
+
+
+def _prompt(folder: Path, run: Run | None) -> Prompt | None:
+    """How the model is asked, of what lies in its folder; None where that does not say."""
+    if run is None or not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        return None
+    try:
+        return Prompt(load_tokenizer(str(folder)), run.template, run.answer_style, run.list_options, run.chat_date)
+    except LrcError:  # it cannot be asked by lrc either, which says why
+        return None
+
+
+def _asked_about(prompt: Prompt) -> int | None:
+    """The option that the prompt is shown with, where it is about one."""
+    return 1 if prompt.answer_style == "judge" else None
+
+
+def _pattern(prompt: Prompt) -> str:
+    """The prompt as the text of an f-string."""
+    text = prompt.text(to_record(_PARTS), _asked_about(prompt)).replace("{", "{{").replace("}", "}}")
+    parts = {"1: \ue003\n2: \ue004": "{listed}", "\ue001": "{passage}", "\ue002": "{question}", "\ue003": "{option}"}
+    for part, name in parts.items():
+        text = text.replace(part, name)
+    return text
+
+
+def _splits(prompt: Prompt) -> bool:
+    """Whether control tokens in the text are text: in a chat, the template has written them."""
+    return prompt.template != "chat"
+
+
+def _ids_expression(prompt: Prompt) -> str | None:
+    """Python for the ids of a prompt, with a place for its text; None where it does not give those of training."""
+    record, judged, tokenizer = to_record(SAMPLE), _asked_about(prompt), prompt.tokenizer
+    splits = {"split_special_tokens": True} if _splits(prompt) else {}
+    found = tokenizer(prompt.text(record, judged), add_special_tokens=False, **splits)["input_ids"]
+    bos = {"": [], "[tokenizer.bos_token_id] + ": [tokenizer.bos_token_id]}
+    wanted = prompt.prompt(record, judged)
+    start = next((start for start, ids in bos.items() if [*ids, *found] == wanted), None)
+    return None if start is None else f"{start}{_ENCODED[_splits(prompt)]}"
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)

@@ -1,0 +1,106 @@
+"""What must not leave the machine: local paths and secrets, taken out of what is published.
+
+`SECRET` is the one list of what access tokens, keys and passwords look like; recipes are refused by it, too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any, Literal
+
+from lrc.runtime.errors import OutputError
+
+By = Literal["key", "value"]
+
+SECRET = re.compile(
+    r"(?<![A-Za-z0-9])(?:"
+    r"hf_\w{16,}|api_org_\w{16,}"  # Hugging Face
+    r"|gh[oprsu]_\w{16,}|github_pat_\w{16,}|glpat-[\w-]{16,}"  # GitHub, GitLab
+    r"|sk-\w{16,}|sk-(?=[\w-]*\d)[\w-]{16,}"  # OpenAI, Anthropic, DeepSeek, OpenRouter
+    r"|wandb_v\d_\w{16,}|local-[0-9a-f]{40}"  # Weights & Biases
+    r"|(?:AKIA|ASIA)[A-Z0-9]{16}(?![A-Za-z0-9])"  # AWS
+    r"|AIza[\w-]{35}|ya29\.[\w-]{16,}"  # Google
+    r"|xox[abeprs]-[\w-]{10,}"  # Slack
+    r"|(?:npm_|gsk_|r8_|dop_v1_)[A-Za-z0-9]{24,}|(?:nvapi-|pypi-|tgp_v1_)[\w-]{24,}"  # npm, Groq, NVIDIA, PyPI …
+    r"|eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]*"  # JSON Web Tokens
+    r")"
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY"
+    r"|://[^\s/:@\"']+:[^\s/@\"']+@"  # a password in an address
+    # Older keys of Weights & Biases and AWS look like any checksum; what stands before them tells.
+    r"|(?i:(?:wandb|api|access)\w*key[\"']?\s*[:=]\s*[\"']?[\w/+]{40}(?![\w/+]))",
+    re.ASCII,
+)
+# The same keys where a value is nothing else, under a key that promises no checksum.
+_BARE_KEY = re.compile(r"[0-9a-f]{40}|(?=.*[a-z])(?=.*[A-Z])(?=.*\d)[A-Za-z0-9/+]{40}")
+_CHECKSUM = re.compile(r"revision|commit|version|sha\d*|hash|digest")
+SECRET_KEY = re.compile(r"(^|_)(token|secret|password|passwd|api_key|access_key|auth)$", re.IGNORECASE)
+# In the settings of tokenizers and models, `bos_token` and its like are no secrets, and these are.
+ACCESS_KEY = re.compile(
+    r"(^|_)(secret|password|passwd|api_key|access_key|auth|(access|api|auth|hf|hub|private|secret)_token)$",
+    re.IGNORECASE,
+)
+PATH_KEY = re.compile(r"(^|_)(dir|file|folder|files|path)$")  # model_name_or_path, too
+ABSOLUTE = re.compile(r"^(~?(/[^/\n]+){2,}/?|[A-Za-z]:[\\/].+)$")
+
+
+def is_local(name: str) -> bool:
+    """Whether the name of a model is a path of this machine rather than a name on the Hub."""
+    outside = name.startswith((".", "~", "/")) or "\\" in name or name.count("/") > 1
+    return outside or ABSOLUTE.match(name) is not None or Path(name).exists()
+
+
+def scrub(value: Any, key: str = "", by: By = "key") -> Any:
+    """Copy a JSON value without its secrets; of a local path only the last part is kept.
+
+    Args:
+        value: any JSON value.
+        key: the key under which it stands.
+        by: `key` takes out all that stands under the key of a secret, for recipes and adapters; `value` what looks like
+            a secret, for tokenizers and models, whose `bos_token` is none.
+    """
+    if isinstance(value, dict):
+        return {name: scrub(part, name, by) for name, part in value.items() if not _is_secret(name, part, by)}
+    if isinstance(value, list):
+        return [scrub(part, key, by) for part in value if not _is_secret("", part, by)]
+    if isinstance(value, str) and _is_path(value, key, by):
+        return (PureWindowsPath if "\\" in value else PurePosixPath)(value).name
+    return value
+
+
+def refuse_leaks(files: Iterable[Path], private: tuple[str, ...] = ()) -> None:
+    """Look through text files for what `scrub` cannot know.
+
+    Args:
+        files: the files that would be published.
+        private: paths that must not be in them.
+
+    Raises:
+        OutputError: a finding for each file that holds one of them or a secret.
+    """
+    findings = []
+    for file in files:
+        text = file.read_text(encoding="utf-8", errors="replace")
+        if SECRET.search(text):
+            findings.append(f"{file.name}: holds what looks like a token; take it out, then publish")
+        findings += [
+            f"{file.name}: holds the local path {path}; take it out, then publish" for path in private if path in text
+        ]
+    if findings:
+        raise OutputError(*findings)
+
+
+def _is_secret(key: str, value: Any, by: By) -> bool:
+    if not isinstance(value, str):
+        return False
+    named = (SECRET_KEY if by == "key" else ACCESS_KEY).search(key)
+    bare = _BARE_KEY.fullmatch(value) and not _CHECKSUM.search(key)
+    return bool(named or bare or SECRET.search(value))
+
+
+def _is_path(value: str, key: str, by: By) -> bool:
+    if key.endswith("name_or_path"):
+        return is_local(value)
+    # Anywhere else in a tokenizer, text that looks like a path is a token.
+    return bool(PATH_KEY.search(key) or (by == "key" and ABSOLUTE.match(value)))

@@ -1,0 +1,159 @@
+"""What a finished run comes to: its answers, its speed, where it is, and what can be done next.
+
+Everything is read from the run's folder, so that a run which is finished already tells the same again.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from lrc.config.run_record import METRICS_FILE
+from lrc.metrics.accuracy import Figures
+from lrc.metrics.predictions import OUTCOMES_FILE, Outcome, read_outcomes
+from lrc.metrics.training_log import Curve, Curves, Point, read_curves
+from lrc.metrics.verdict import judge, size
+
+ADAPTER = "adapter_config.json"
+Rows = list[tuple[str, str]]
+
+
+def best_point(curve: Curve) -> Point | None:
+    """The evaluation with the highest accuracy, the first of several; None where nothing was evaluated."""
+    return max(curve, key=lambda point: (point.value, -point.step), default=None)
+
+
+def summarise(run_dir: Path, base: str) -> tuple[Rows, list[str]]:
+    """Sum up a run.
+
+    Args:
+        run_dir: the `output_dir` of a finished training.
+        base: the model that it was trained on.
+
+    Returns:
+        What is told by its name, in order; and the commands that come next.
+
+    Raises:
+        DataError: a file of the run is damaged.
+    """
+    curves, outcomes = read_curves(run_dir / METRICS_FILE), read_outcomes(run_dir / OUTCOMES_FILE)
+    adapter = (run_dir / ADAPTER).is_file()
+    rows = [*_answers(curves, outcomes), *_losses(curves), *_speed(curves)]
+    rows.append(("adapter" if adapter else "model", str(run_dir)))
+    return rows, _next(run_dir, base) if adapter else [_command("generate", "--model", run_dir, *_ANSWERED)]
+
+
+def validation_figures(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """How well a model answered its validation questions, as far as they were scored, beside the best baseline.
+
+    Returns:
+        the figures of `metrics.accuracy`, `baseline` (its name), `baseline_accuracy` and `verdict` (the sentence);
+        empty without outcomes.
+    """
+    if not outcomes:
+        return {}
+    verdict = judge([outcome.question for outcome in outcomes], [outcome.prediction for outcome in outcomes])
+    baseline = verdict.baselines[verdict.best]["accuracy"]
+    return {
+        **verdict.figures,
+        "baseline": verdict.best,
+        "baseline_accuracy": baseline,
+        "verdict": str(verdict),
+    }
+
+
+def show(run_dir: Path, base: str) -> None:
+    """Print the summary on stdout: a table in a terminal, plain lines in a pipe."""
+    rows, commands = summarise(run_dir, base)
+    if sys.stdout.isatty():
+        _table(rows, commands)
+        return
+    for name, text in [*rows, *(("next", command) for command in commands)]:
+        print(f"{name:<13} {text}")
+
+
+def share(figures: Figures) -> str:
+    """An accuracy as people read it: `0.7500 (0.6700 to 0.8200), n = 120`; see `verdict.size`."""
+    low, high = figures["ci_low"], figures["ci_high"]
+    return f"{figures['accuracy']:.4f} ({low:.4f} to {high:.4f}), {size(figures)}"
+
+
+def duration(seconds: float) -> str:
+    """A time as people read it: `1 h 05 min`, `3 min 20 s`, `12.3 s`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, left = divmod(round(seconds), 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min {left:02d} s"
+
+
+_ANSWERED = ("--data", "TEST.xlsx", "--output", "answer.csv")
+
+
+def _answers(curves: Curves, outcomes: list[Outcome]) -> Iterator[tuple[str, str]]:
+    if not outcomes:
+        return
+    verdict = judge([outcome.question for outcome in outcomes], [outcome.prediction for outcome in outcomes])
+    yield "verdict", str(verdict)
+    yield "accuracy", share(verdict.figures)
+    yield "baseline", f"{share(verdict.baselines[verdict.best])}: {verdict.best}, the best one without a model"
+    best = best_point(curves["eval_accuracy"])
+    if best is not None and len(curves["eval_accuracy"]) > 1:
+        yield "best step", f"{best.step} of {curves.last_step}, with accuracy {best.value:.4f}"
+
+
+def _losses(curves: Curves) -> Iterator[tuple[str, str]]:
+    told = [f"{curve[-1].value:.4g} {of}" for curve, of in _last(curves) if curve]
+    if told:
+        yield "loss", ", ".join(told)
+
+
+def _last(curves: Curves) -> list[tuple[Curve, str]]:
+    return [(curves["loss"], "in training"), (curves["eval_loss"], "in validation")]
+
+
+def _speed(curves: Curves) -> Iterator[tuple[str, str]]:
+    totals = curves.totals
+    if "train_runtime" in totals:
+        yield "time", duration(totals["train_runtime"])
+    if "train_tokens_per_second" in totals:
+        questions, tokens = totals["train_questions_per_second"], totals["train_tokens_per_second"]
+        yield "speed", f"{questions:,.2f} questions/s, {tokens:,.0f} tokens/s, without evaluation and checkpoints"
+    unique = totals.get("train_unique_token_share")
+    if unique:
+        yield (
+            "sharing",
+            f"{unique:.1%} of the tokens computed; the same samples one by one: {1 / unique:.2f} times them",
+        )
+    if "peak_memory_mb" in totals:
+        yield "peak memory", f"{totals['peak_memory_mb']:,.0f} MB"
+
+
+def _next(run_dir: Path, base: str) -> list[str]:
+    merged = run_dir.with_name(f"{run_dir.resolve().name}-merged")
+    return [
+        _command("generate", "--model", base, "--adapter", run_dir, *_ANSWERED),
+        _command("merge", "--adapter", run_dir, "--output-dir", merged),
+    ]
+
+
+def _command(*words: str | Path) -> str:
+    return shlex.join(["lrc", *map(str, words)])
+
+
+def _table(rows: Rows, commands: list[str]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(show_header=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, text in rows:
+        table.add_row(name, Text(text))
+    console = Console()
+    console.print(table)
+    for command in commands:  # outside of the table, to be copied
+        console.print(Text(f"$ {command}"), soft_wrap=True)

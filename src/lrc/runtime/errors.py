@@ -1,0 +1,72 @@
+"""Everything that lrc refuses, in one tree.
+
+    LrcError                what the user can put right; its findings are printed one a line, exit status 1
+    ├── DataError           a workbook, a JSON file or a CSV is not what it should be
+    ├── RecipeError         a recipe, or a key that overrides it
+    ├── ModelError          a base model, an adapter or a tokenizer
+    ├── OutputError         an output that exists, or that cannot be written
+    └── MachineError        memory, disk, devices, the number of processes
+
+A finding is one line that gives the place, the value and the cure:
+``AI.xlsx, row 17: 正確答案 is 5, expected 1 to 4``.
+Wrong usage of the command line is click's ``UsageError``, exit status 2.
+"""
+
+from difflib import get_close_matches
+from pathlib import Path
+
+from lrc.runtime.findings import Finding
+
+
+class LrcError(Exception):
+    """Something in the user's input, recipe, model or machine is wrong.
+
+    Args:
+        *findings: each a `Finding`, or its line; a command prints every one of them on stderr.
+
+    Attributes:
+        found: the findings; one that was given as a line has no file and no row.
+        findings: their lines.
+    """
+
+    def __init__(self, *findings: str | Finding) -> None:
+        self.found = tuple(
+            one if isinstance(one, Finding) else Finding("error", "refused", "", one) for one in findings
+        )
+        self.findings = tuple(map(str, self.found))
+        super().__init__(*findings)  # what it is made of again where another process sends it
+
+    def __str__(self) -> str:
+        return "\n".join(self.findings)
+
+
+def no_file(path: Path) -> str:
+    """The line for a file that is not there, with the one in its folder whose name is nearest."""
+    try:
+        names = [one.name for one in path.parent.iterdir()]
+    except OSError:
+        return f"{path.name}: No such file or directory; there is no folder {path.parent}"
+    lower = {name.casefold(): name for name in names}
+    near = get_close_matches(path.name.casefold(), lower, n=1, cutoff=0.7)
+    cure = f"did you mean {path.parent / lower[near[0]]}?" if near else "check its name"
+    return f"{path.name}: No such file or directory; {cure}"
+
+
+class DataError(LrcError):
+    """A workbook, a JSON file or a CSV is not what it should be."""
+
+
+class RecipeError(LrcError):
+    """A recipe, or a key that overrides it, cannot be used."""
+
+
+class ModelError(LrcError):
+    """A base model, an adapter or a tokenizer cannot be used."""
+
+
+class OutputError(LrcError):
+    """An output exists already, or cannot be written."""
+
+
+class MachineError(LrcError):
+    """The machine lacks memory, disk, a device or a process that the run needs."""

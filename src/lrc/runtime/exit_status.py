@@ -1,0 +1,84 @@
+"""How an error ends a process: as lines on stderr, said once for all the processes of a launch, with the status 1."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, NoReturn
+
+from lrc.runtime.errors import LrcError
+from lrc.runtime.memory import out_of_memory
+
+PATIENCE = timedelta(seconds=20)  # for the launcher's store, which is there before any process is
+
+
+@contextmanager
+def errors_told(cure: str) -> Iterator[None]:
+    """End the process where the block fails by something that can be put right, or by the loss of another process.
+
+    Args:
+        cure: of too little memory.
+
+    Raises:
+        SystemExit: it did; the lines are on stderr.
+    """
+    try:
+        yield
+    except LrcError as error:
+        _end(*error.findings)
+    except OSError as error:
+        _end(f"{error.filename or 'lrc'}: {error.strerror or error}")
+    except (MemoryError, RuntimeError) as error:
+        if lack := out_of_memory(error):
+            _end(f"lrc: {lack}; {cure}")
+        if not _is_loss_of_another(error):
+            raise
+        _end("lrc: another process of the launch has ended; run the same command again to go on")
+
+
+def several_processes() -> bool:
+    """Whether a launcher started this process as one of several."""
+    return os.environ.get("WORLD_SIZE", "1") != "1"
+
+
+def is_first() -> bool:
+    """Whether this is the only process of a launch, or the first of several."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _end(*lines: str) -> NoReturn:
+    if not several_processes() or _speaks_for_all():
+        print(*lines, sep="\n", file=sys.stderr, flush=True)
+    sys.exit(1)
+
+
+def _speaks_for_all() -> bool:
+    """Whether this process of several is the first that fails: the others fail alike, or by the loss of it."""
+    try:
+        store = _store()
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        # Without a store the very first process speaks: what stops it stops most often all.
+        return is_first() if store is None else store.add(f"lrc/refused/{attempt}", 1) == 1
+    except (RuntimeError, ValueError, KeyError):  # whoever had the store has ended, and has said why
+        return is_first()
+
+
+def _store() -> Any:
+    """What the processes share: the launcher's store, joined or not, or their own once they have joined."""
+    import torch.distributed as dist
+
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        return dist.TCPStore(address, port, is_master=False, timeout=PATIENCE)
+    return dist.distributed_c10d._get_default_store() if dist.is_initialized() else None
+
+
+def _is_loss_of_another(error: BaseException) -> bool:
+    if not several_processes():
+        return False
+    from torch.distributed import DistError
+
+    return isinstance(error, DistError) or "gloo" in str(error)

@@ -1,0 +1,97 @@
+"""Which command made an output: so that the same command, run again, finds it done rather than in its way.
+
+A CSV and a model folder have no room for that, so the record is kept where tokens are, under the cache of Hugging
+Face's datasets. Where it is lost the output is refused as any other. Knows no torch: most outputs that stand in the way
+are told before it is imported.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from lrc.data.manifest import checksum
+from lrc.runtime.errors import LrcError
+from lrc.runtime.outputs import new_file, refuse_existing
+
+DONE = "is there already, made by the same command from the same input; nothing to do"
+
+
+def records_folder() -> Path:
+    """The folder that holds all records; one may be removed at any time."""
+    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
+    return Path(os.environ.get("HF_DATASETS_CACHE") or Path(home, "datasets")).expanduser() / "lrc-finished"
+
+
+def refuse_strange(output: Path, asked: Mapping[str, Any], *, force: bool) -> None:
+    """Refuse an output that exists, unless a command with the same words has made it.
+
+    Args:
+        asked: the words of this command.
+
+    Raises:
+        OutputError: it exists, `force` is false, and it is another's.
+    """
+    if not force and (_read(output) or {}).get("asked") != _plain(asked):
+        refuse_existing(output, force=False)
+
+
+def is_finished(output: Path, asked: Mapping[str, Any], key: str) -> bool:
+    """Whether the output is there, untouched since the same command wrote it.
+
+    Args:
+        key: of all that its content depends on, see `key_of`.
+    """
+    found = _read(output)
+    return found is not None and found["asked"] == _plain(asked) and found["key"] == key
+
+
+def remember(output: Path, asked: Mapping[str, Any], key: str, content: Any, *others: Path) -> None:
+    """Record an output just before it gets its name; without a cache to write to nothing is recorded.
+
+    Args:
+        content: see `content_of`.
+        others: files that were written with it.
+    """
+    record = {"output": str(output.resolve()), "asked": _plain(asked), "key": key, "content": content}
+    record["others"] = {str(other.resolve()): checksum(other) for other in others}
+    with suppress(OSError, LrcError), new_file(_record(output), force=True) as file:
+        file.write_text(json.dumps(record, ensure_ascii=False), encoding="utf-8")
+
+
+def content_of(path: Path) -> Any:
+    """A file's checksum; of a folder's files, which may be large, size and time of change."""
+    if not path.is_dir():
+        return checksum(path)
+    files = (file for file in sorted(path.rglob("*")) if file.is_file())
+    return {file.relative_to(path).as_posix(): [file.stat().st_size, file.stat().st_mtime_ns] for file in files}
+
+
+def key_of(facts: Any) -> str:
+    """One word for everything that an output depends on, as JSON can hold it."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _read(output: Path) -> dict[str, Any] | None:
+    """The record of an output that is as it was recorded."""
+    try:
+        record: dict[str, Any] = json.loads(_record(output).read_text(encoding="utf-8"))
+        same = record["output"] == str(output.resolve()) and record["content"] == content_of(output)
+        others = all(checksum(Path(other)) == wanted for other, wanted in record["others"].items())
+        return record if same and others and not output.is_symlink() else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _record(output: Path) -> Path:
+    name = hashlib.sha256(str(output.resolve()).encode()).hexdigest()[:32]
+    return records_folder() / f"{name}.json"
+
+
+def _plain(asked: Mapping[str, Any]) -> Any:
+    return json.loads(json.dumps(dict(asked), default=str))

@@ -1,0 +1,147 @@
+"""The environment variables by which a launcher tells a process of a run its place: read, checked, and forgotten.
+
+They outlive a launch where a shell or a job script has exported them. A single process then takes itself for one of
+several, and would wait for the others for ever.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+
+from lrc.runtime.errors import MachineError
+
+# How many processes there are, and which one this is, in the order in which accelerate looks.
+SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE", "WORLD_SIZE")
+RANKS = ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK", "RANK")
+LOCAL_RANKS = ("MPI_LOCALRANKID", "OMPI_COMM_WORLD_LOCAL_RANK", "MV2_COMM_WORLD_LOCAL_RANK", "LOCAL_RANK")
+LOCAL_SIZES = ("MPI_LOCALNRANKS", "OMPI_COMM_WORLD_LOCAL_SIZE", "MV2_COMM_WORLD_LOCAL_SIZE", "LOCAL_WORLD_SIZE")
+ADDRESS = ("MASTER_ADDR", "MASTER_PORT")
+ELASTIC = ("GROUP_RANK", "GROUP_WORLD_SIZE", "ROLE_RANK", "ROLE_WORLD_SIZE", "TORCHELASTIC_USE_AGENT_STORE")
+PLACES = (*SIZES, *RANKS, *LOCAL_RANKS, *LOCAL_SIZES)
+# What asks for an engine that divides a run among processes.
+ENGINES = ("ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_FSDP", "ACCELERATE_USE_MEGATRON_LM", "ACCELERATE_USE_SAGEMAKER")
+TRUE, FALSE = ("1", "true", "yes", "y", "t", "on"), ("0", "false", "no", "n", "f", "off", "")
+PRECISIONS = ("no", "fp16", "bf16", "fp8")
+CURE = "left over from another launch? {cure}, or start the processes with `accelerate launch` or `lrc train`"
+
+
+def forget_launch() -> None:
+    """Take the launch out of the environment: for what is one process whoever started it."""
+    for name in (*PLACES, *ADDRESS, *ELASTIC, *ENGINES):
+        os.environ.pop(name, None)
+
+
+def refuse_leftovers() -> None:
+    """Refuse to launch from within a launch, or from a shell in which one has left its variables.
+
+    Raises:
+        MachineError: a variable says that this is one of several processes, or of an engine's.
+    """
+    several = [name for name in SIZES if os.environ.get(name, "1") != "1"]
+    placed = [name for name in (*RANKS, *LOCAL_RANKS) if os.environ.get(name, "0") not in ("0", "-1")]
+    engines = [name for name in ENGINES if os.environ.get(name, "").lower() not in FALSE]
+    found = {name: os.environ[name] for name in (*several, *placed, *engines)}
+    there = _set(*PLACES, *ADDRESS, *ELASTIC, *engines)
+    forget_launch()
+    if found:
+        name = next(iter(found))
+        raise MachineError(
+            f"{name}: is {found[name]} in the environment, and `lrc train` starts its processes itself; "
+            f"{_unset(there)}, and run again"
+        )
+
+
+def check_launch() -> None:
+    """Check what a launcher has told this process, before anything waits for processes that will never come.
+
+    MPI's variables become torch's; those of one process alone are forgotten.
+
+    Raises:
+        MachineError: the variables contradict each other, or one is missing.
+    """
+    try:
+        _check()
+    except MachineError:
+        forget_launch()  # so that this process, which is alone, is the one to say so
+        raise
+
+
+def _check() -> None:
+    _check_accelerate()
+    sizes = {name: _number(name) for name in _set(*SIZES)}
+    if len(set(sizes.values())) > 1:
+        told = " and ".join(f"{name} is {size}" for name, size in sizes.items())
+        raise _refusal(next(iter(sizes)), f"{told}, but there is one number of processes", next(iter(sizes)))
+    size = next(iter(sizes.values()), None)
+    rank, local = _first(RANKS), _first(LOCAL_RANKS)
+    if size is None and (rank or (local or 0) > 0):
+        name = _set(*RANKS, *LOCAL_RANKS)[0]
+        raise _refusal(name, f"is {os.environ[name]}, but WORLD_SIZE is not set", *_set(*PLACES))
+    if size is None or size == 1 and not rank and len(_set(*ADDRESS)) < len(ADDRESS):
+        for name in PLACES:
+            os.environ.pop(name, None)
+        return
+    _check_place(size, rank, next(iter(sizes)))
+    os.environ |= {"WORLD_SIZE": str(size), "RANK": str(rank)}
+    if local is not None:
+        os.environ["LOCAL_RANK"] = str(local)
+
+
+def _check_place(size: int, rank: int | None, source: str) -> None:
+    if size < 1:
+        raise _refusal(source, f"is {size}, expected 1 or more", source)
+    if rank is None:
+        raise _refusal("RANK", f"is missing, but {source} is {size}", *_set(*PLACES))
+    if not 0 <= rank < size:
+        raise _refusal(
+            _set(*RANKS)[0], f"is {rank}, expected 0 to {size - 1}, since {source} is {size}", *_set(*PLACES)
+        )
+    for name in ADDRESS:
+        if not os.environ.get(name):
+            raise _refusal(name, f"is missing, but {source} is {size}", *_set(*PLACES))
+    if not 0 < _number("MASTER_PORT") < 65536:
+        raise _refusal("MASTER_PORT", f"is {os.environ['MASTER_PORT']}, expected 1 to 65535", *_set(*PLACES, *ADDRESS))
+
+
+def _check_accelerate() -> None:
+    for name in (*ENGINES, "ACCELERATE_USE_CPU", "ACCELERATE_DEBUG_MODE"):
+        value = os.environ.get(name, "").lower()
+        if value not in (*TRUE, *FALSE):
+            raise MachineError(
+                f"{name}: is {os.environ[name]} in the environment, expected true or false; unset {name}"
+            )
+    precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no").lower()
+    if precision not in PRECISIONS:
+        raise MachineError(
+            f"ACCELERATE_MIXED_PRECISION: is {precision} in the environment, expected {', '.join(PRECISIONS)}; "
+            "unset ACCELERATE_MIXED_PRECISION"
+        )
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() in TRUE and find_spec("deepspeed") is None:
+        raise MachineError(
+            "ACCELERATE_USE_DEEPSPEED: is set in the environment, and DeepSpeed is not installed; "
+            "unset ACCELERATE_USE_DEEPSPEED, or pip install deepspeed"
+        )
+
+
+def _refusal(name: str, what: str, *there: str) -> MachineError:
+    return MachineError(f"{name}: {what}; {CURE.format(cure=_unset(list(there)))}")
+
+
+def _unset(names: list[str]) -> str:
+    return f"unset {' '.join(dict.fromkeys(names))}"
+
+
+def _set(*names: str) -> list[str]:
+    return [name for name in names if os.environ.get(name)]
+
+
+def _first(names: tuple[str, ...]) -> int | None:
+    return next((_number(name) for name in _set(*names)), None)
+
+
+def _number(name: str) -> int:
+    try:
+        return int(os.environ[name])
+    except ValueError:
+        raise _refusal(name, f"is {os.environ[name]}, expected a whole number", name) from None

@@ -1,0 +1,174 @@
+"""One writer at a time: while a process writes an output it holds a part of it, locked, beside where it will be.
+
+A part is a hidden file or folder, `.NAME.PID-RANDOM.part`. Its lock is the operating system's and ends with the
+process, however that ends: a part without a lock was left behind and may go, one with a lock is being written.
+Where a file system has no locks nothing is refused, and nothing that was left behind is removed. Windows locks no
+folder and renames nothing that is open, so there the process that the name tells of is looked for instead.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", UserWarning)  # of locks that this system lacks, see LOCKS
+    from filelock import FileLock, SoftFileLock, lock_descriptor
+
+from lrc.runtime.errors import OutputError
+
+_PATIENCE, _PAUSE = 1.0, 0.01  # seconds
+# Whether this system locks files and folders, and lets go of their names meanwhile.
+LOCKS = os.name != "nt" and FileLock is not SoftFileLock
+_SLACK = 2.0  # seconds by which two clocks of a system may differ
+_PART = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)-[0-9a-f]{8}\.part", re.DOTALL)
+
+
+@contextmanager
+def claimed(path: Path, *, folder: bool = False, output: Path | None = None) -> Iterator[Path]:
+    """Give a part of `path`, empty and locked; what is still there of it when the block ends is removed.
+
+    Claims of one process do not stand in each other's way.
+
+    Args:
+        path: the output; the folder that it is in exists.
+        folder: whether the part is a folder.
+        output: what to name in a refusal; `path` by default.
+
+    Raises:
+        OutputError: another process has claimed `path`.
+        OSError: the file system refuses.
+    """
+    # Drawn before anything is made, so that a signal leaves nothing behind.
+    part = path.parent / f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part"
+    handle = None
+    try:
+        with _alone(path.parent):
+            refuse_claimed(path.parent, path.name, output or path)
+            if folder:
+                part.mkdir(mode=0o700)
+            else:
+                part.touch(mode=0o600, exist_ok=False)
+            if LOCKS:
+                handle = os.open(part, os.O_RDONLY if folder else os.O_RDWR)
+                lock(handle)
+        yield part
+    finally:
+        remove(part)
+        if handle is not None:
+            os.close(handle)
+
+
+def refuse_claimed(folder: Path, name: str | None, output: Path) -> None:
+    """Refuse where another process holds a part.
+
+    Args:
+        folder: where to look.
+        name: of the output that the part is of; None looks for any.
+        output: what to name in the refusal.
+
+    Raises:
+        OutputError: one does.
+    """
+    for part, pid in _parts(folder, name):
+        if pid != os.getpid() and _is_held(part, pid):
+            raise OutputError(f"{output}: process {pid} is writing it; wait for its end, or choose another name")
+
+
+def left_behind(folder: Path, name: str | None = None) -> list[Path]:
+    """The parts in a folder that no process holds.
+
+    Args:
+        name: of the output that they are parts of; None takes all.
+    """
+    if not folder.is_dir():
+        return []
+    with _alone(folder):
+        return [part for part, pid in _parts(folder, name) if _is_held(part, pid) is False]
+
+
+def parts(folder: Path, name: str) -> list[Path]:
+    """The parts of `name` in a folder, held or not."""
+    return [part for part, _ in _parts(folder, name)]
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with all in it; a link goes, and what it points to stays."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _parts(folder: Path, name: str | None) -> list[tuple[Path, int]]:
+    """The parts in a folder, and the processes that made them."""
+    found = ((path, _PART.fullmatch(path.name)) for path in (folder.iterdir() if folder.is_dir() else ()))
+    return [
+        (path, int(match["pid"]))
+        for path, match in found
+        if match and name in (None, match["name"]) and not path.is_symlink()
+    ]
+
+
+def _is_held(part: Path, pid: int) -> bool | None:
+    """Whether a process holds a part; None where that cannot be told."""
+    if not LOCKS:
+        return _is_alive(part, pid)
+    try:
+        # Not every file system locks a file that is open for reading only.
+        handle = os.open(part, os.O_RDONLY if part.is_dir() else os.O_RDWR)
+    except OSError:
+        return None  # it may have got its name just now
+    try:
+        locked = lock(handle)
+        return None if locked is None else not locked
+    finally:
+        os.close(handle)
+
+
+def _is_alive(part: Path, pid: int) -> bool | None:
+    """Whether the process that made a part is alive; a later one with its number began after the part was written."""
+    import psutil
+
+    try:
+        return bool(psutil.Process(pid).create_time() <= part.stat().st_mtime + _SLACK)
+    except psutil.NoSuchProcess:
+        return False
+    except (psutil.Error, OSError):
+        return None
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep other processes from making or judging parts in a folder for a moment.
+
+    Not for ever: the folder may be locked by what started this process, as `flock FOLDER lrc …` does. In a part of this
+    process nobody else makes any, and its lock, which is held, would be waited for in vain.
+    """
+    part = _PART.fullmatch(folder.name)
+    if not LOCKS or part and int(part["pid"]) == os.getpid():
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        end = time.monotonic() + _PATIENCE
+        while lock(handle) is False and time.monotonic() < end:
+            time.sleep(_PAUSE)
+        yield
+    finally:
+        os.close(handle)
+
+
+def lock(handle: int) -> bool | None:
+    """Lock an open file or folder; false where another has it locked, None where the file system has no locks."""
+    try:
+        return lock_descriptor(handle, blocking=False)
+    except OSError:
+        return None

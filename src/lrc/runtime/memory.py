@@ -1,0 +1,70 @@
+"""How much memory is there for a model that has to be held whole, and how much was taken."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+from rich.filesize import decimal
+
+from lrc.runtime.errors import RecipeError
+
+STATUS = Path("/proc/self/status")
+UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
+
+
+def available_memory() -> int:
+    """The bytes that can be taken without swapping, as the operating system estimates them."""
+    import psutil
+
+    return int(psutil.virtual_memory().available)
+
+
+def peak_memory() -> int:
+    """The most bytes that this process has had in memory so far."""
+    # Linux's getrusage would count what ran in this process before it became this program (`execve`).
+    if STATUS.is_file() and (found := re.search(r"VmHWM:\s+(\d+) kB", STATUS.read_text(encoding="utf-8"))):
+        return int(found.group(1)) * 1024
+    try:
+        import resource
+    except ImportError:  # Windows counts it itself
+        import psutil
+
+        told = psutil.Process().memory_info()
+        return int(getattr(told, "peak_wset", told.rss))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def read_memory(text: str) -> int:
+    """A device's memory, `12GB`, `12GiB` or `12000MB`, in bytes.
+
+    A card's GB are 1024³ bytes: one sold with 12 GB has 12,288 MiB.
+
+    Raises:
+        RecipeError: it is no size.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    if not found or not float(found[1]):
+        raise RecipeError(f"--gpu-memory: {text!r} is no size; write 12GB")
+    if text.strip() == found[1]:
+        raise RecipeError(f"--gpu-memory: {text} has no unit; write {found[1]}GB")
+    if float(found[1]) * UNITS[found[2].upper()] < UNITS["M"]:
+        raise RecipeError(f"--gpu-memory: {text} is less than 1MB; write {found[1]}GB")
+    return round(float(found[1]) * UNITS[found[2].upper()])
+
+
+def out_of_memory(error: BaseException) -> str | None:
+    """What is lacking, where an exception is about memory; None where it is about something else."""
+    if isinstance(error, MemoryError):
+        return "out of memory"
+    found = re.search(r"CPUAllocator: can't allocate memory: you tried to allocate (\d+) bytes", str(error))
+    if found:
+        return f"out of memory: {size(int(found[1]))} were asked for at once"
+    return "out of memory" if "out of memory" in str(error) else None
+
+
+def size(nbytes: int) -> str:
+    """A number of bytes for people, in units of 1000: `1.3 GB`, `512.0 kB`."""
+    return decimal(nbytes)

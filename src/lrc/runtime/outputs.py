@@ -1,0 +1,168 @@
+"""Outputs that appear whole or not at all, and never in the place of something that was there before."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lrc.runtime.errors import OutputError
+from lrc.runtime.locks import claimed, left_behind, refuse_claimed, remove
+from lrc.runtime.memory import size
+
+_REPLACED = ".replaced"  # in a part: what was at the output's place before
+
+
+def refuse_existing(path: Path, *, force: bool) -> None:
+    """Refuse to go on where `path` exists, as a file, a folder with something in it, or a link of any kind.
+
+    Raises:
+        OutputError: it exists and `force` is false.
+    """
+    empty_folder = path.is_dir() and not path.is_symlink() and not any(path.iterdir())
+    if os.path.lexists(path) and not empty_folder and not force:
+        raise OutputError(f"{path}: exists already; choose another name, or overwrite it with --force")
+
+
+def refuse_file(path: Path, *sources: Path, force: bool) -> None:
+    """Refuse to go on where a file cannot be written to `path`, or may not: before the work, not after it.
+
+    Args:
+        sources: what the same command reads or writes otherwise; `force` does not give these away.
+
+    Raises:
+        OutputError: it exists and `force` is false, is a folder, or is one of the sources.
+    """
+    refuse_existing(path, force=force)
+    if path.is_dir() and not path.is_symlink():
+        raise OutputError(f"{path}: is a folder; name a file in it")
+    if path.resolve() in (source.resolve() for source in sources):
+        raise OutputError(f"{path}: is named twice in this command; choose another name")
+
+
+@contextmanager
+def new_file(path: Path, *, force: bool = False) -> Iterator[Path]:
+    """Give a temporary name beside `path`; flush it and rename it to `path` when the block ends well.
+
+    A link at `path` is replaced, never written through. What killed processes left of it goes then, too.
+
+    Raises:
+        OutputError: `path` exists and `force` is false, another process is writing it, or the file system refuses.
+    """
+    refuse_existing(path, force=force)
+    with _named(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Removed last: the manifest of a set that was not finished lists what may be replaced.
+        stale = left_behind(path.parent, path.name)
+        with claimed(path) as temporary, _told(path, temporary):
+            yield temporary
+            open_to_all(temporary)
+            flush(temporary)
+            refuse_existing(path, force=force)  # it may have come meanwhile
+            temporary.replace(path)
+            flush(path.parent)
+        for part in stale:
+            remove(part)
+
+
+@contextmanager
+def new_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
+    """Give a temporary folder beside `path`; flush it and rename it to `path` when the block ends well.
+
+    What killed processes left of it goes first, since that may be as large as what is to be written.
+
+    Raises:
+        OutputError: `path` exists with something in it and `force` is false, another process is writing it or in it,
+            or the file system refuses.
+    """
+    with _named(path):
+        stale = left_behind(path.parent, path.name)
+        _put_back(stale, path)
+        refuse_existing(path, force=force)
+        refuse_claimed(path, None, path)
+        for part in stale:
+            remove(part)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with claimed(path, folder=True) as temporary, _told(path, temporary):
+            yield temporary
+            temporary.chmod(0o777 & ~_umask())
+            for file in sorted(temporary.rglob("*")):
+                flush(file)
+            refuse_existing(path, force=force)
+            _take_place(temporary, path)
+            flush(path.parent)
+
+
+def flush(path: Path) -> None:
+    """Have the operating system put a file's bytes, or a folder's names, on the disk."""
+    if os.name == "nt" and path.is_dir():
+        return  # Windows opens none
+    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _take_place(temporary: Path, path: Path) -> None:
+    """Rename a folder to `path`; what is there makes room in one move, and is back if that fails."""
+    if not os.path.lexists(path):
+        temporary.replace(path)
+        return
+    with claimed(path, folder=True) as aside:
+        old = aside / _REPLACED
+        path.rename(old)
+        try:
+            temporary.replace(path)
+        except OSError:
+            old.rename(path)
+            raise
+
+
+def _put_back(stale: list[Path], path: Path) -> None:
+    """Undo a replacement that a kill cut in two."""
+    for part in stale:
+        if (part / _REPLACED).exists() and not os.path.lexists(path):
+            (part / _REPLACED).rename(path)
+
+
+def open_to_all(file: Path) -> None:
+    """Give a file the mode that the user's new files have; some libraries write what their owner alone may read."""
+    file.chmod(0o666 & ~_umask())
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Turn what the file system says before there is a part into one line."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"{error.filename or path}: {error.strerror or error}; nothing was written to {path}"
+        ) from error
+
+
+@contextmanager
+def _told(path: Path, part: Path) -> Iterator[None]:
+    """The same, with the output's own names, and how much of it there was."""
+    try:
+        yield
+    except OutputError as error:  # of a file in a folder
+        raise OutputError(*(finding.replace(str(part), str(path)) for finding in error.findings)) from error
+    except OSError as error:
+        place = str(error.filename or path).replace(str(part), str(path))
+        raise OutputError(
+            f"{place}: {error.strerror or error} after {size(_written(part))}; nothing was written to {path}"
+        ) from error
+
+
+def _written(part: Path) -> int:
+    files = part.rglob("*") if part.is_dir() else [part]
+    return sum(file.stat().st_size for file in files if file.is_file())

@@ -1,0 +1,71 @@
+"""Are the packages that lrc needs installed in the versions that it was written for? Asked before any is imported.
+
+What an older one lacks would show as an ImportError from the middle of it, or as a wrong result.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.metadata import PackageNotFoundError, requires, version
+from typing import TYPE_CHECKING
+
+from lrc.runtime.errors import MachineError
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
+
+
+def check_installed() -> None:
+    """Compare what is installed with the ranges of `setup.cfg`; extras are left to the verbs that need them.
+
+    Raises:
+        MachineError: a package is missing or outside its range; a finding each.
+    """
+    from packaging.requirements import Requirement  # `lrc --help` does without
+
+    findings = []
+    for needed in map(Requirement, _ranges()):
+        if needed.marker is not None and not needed.marker.evaluate({"extra": ""}):
+            continue
+        found = _version(needed.name)
+        if found is None or not _fits(found, needed):
+            is_there = "is not installed" if found is None else f"{found} is installed"
+            cure = f"pip install '{needed.name}{needed.specifier}'"
+            findings.append(f"{needed.name}: {is_there}, lrc needs {needed.specifier}; run: {cure}")
+    if findings:
+        raise MachineError(*findings)
+
+
+def check_installed_or_exit() -> None:
+    """The same at the top of a module that runs as a script: what is wrong goes to stderr, and the status is 1."""
+    try:
+        check_installed()
+    except MachineError as error:
+        if os.environ.get("LOCAL_RANK", "0") == "0":  # the processes of a machine share what is installed
+            print(*error.findings, sep="\n", file=sys.stderr)
+        sys.exit(1)
+
+
+def _ranges() -> list[str]:
+    try:
+        return requires("lrc") or []
+    except PackageNotFoundError:  # run from its source alone
+        return []
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _fits(found: str, needed: Requirement) -> bool:
+    """Whether a version is in the range; one built before its release counts as the release."""
+    from packaging.version import InvalidVersion, Version
+
+    try:
+        return needed.specifier.contains(Version(found).base_version)
+    except InvalidVersion:  # somebody's own build, who will know
+        return True

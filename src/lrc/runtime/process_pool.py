@@ -1,0 +1,75 @@
+"""A function over many items in several processes: in order, and with few items in memory at a time."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
+
+from lrc.runtime.errors import MachineError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+_work: Callable[[Any], Any]  # what a worker does, given to it once
+
+
+def in_order(work: Callable[[Item], Result], items: Iterable[Item], processes: int) -> Iterator[Result]:
+    """The results of `work` for each item, in the order of the items.
+
+    Args:
+        work: must not touch a device; what it raises is raised here.
+        processes: 1 works in this process.
+
+    Raises:
+        MachineError: a worker was killed.
+    """
+    if processes == 1:
+        yield from map(work, items)
+        return
+    # Set before the fork: a tokenizer in Rust would warn that it gives its own threads up.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # Forked workers start at once and have the tokenizer already; where forking is not safe they are started anew.
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    with ProcessPoolExecutor(processes, context, _begin, (work,)) as pool:
+        waiting: deque[Future[Result]] = deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(_run, item))
+                if len(waiting) > 2 * processes:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        except BrokenProcessPool as error:
+            raise MachineError(
+                "a worker process was killed, perhaps for want of memory; lower dataset_num_proc and run again"
+            ) from error
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _begin(work: Callable[[Any], Any]) -> None:
+    """Make a worker that dies with its parent, and leaves signals to it."""
+    global _work
+    _work = work
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    # A parent that is killed tells nobody, and its workers would wait for work for ever.
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _run(item: Any) -> Any:
+    return _work(item)

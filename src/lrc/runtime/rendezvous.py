@@ -1,0 +1,121 @@
+"""Where the processes of a launch meet: who is still missing is said, and a signal ends the waiting.
+
+torch waits for the others in a C++ call, in which Python's handlers of signals do not run.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from typing import Any
+
+from lrc.runtime.errors import MachineError
+from lrc.runtime.exit_status import is_first, several_processes
+from lrc.runtime.progress import say
+from lrc.runtime.signals import NAMES
+
+SILENCE = 5.0  # seconds of waiting before the first line
+PAUSE = 0.5
+BETWEEN_LINES = 60.0
+
+
+@contextmanager
+def rendezvous() -> Iterator[None]:
+    """Tell how many processes are missing while the block joins them, and let SIGINT and SIGTERM end it.
+
+    Raises:
+        MachineError: the port at which they are to meet is taken.
+    """
+    import torch.distributed as dist
+
+    if not several_processes() or dist.is_initialized():
+        yield
+        return
+    done = threading.Event()
+    threading.Thread(target=_tell, args=(done,), daemon=True).start()
+    try:
+        with _signals_heard():
+            yield
+    except RuntimeError as error:
+        if "address already in use" not in str(error).lower() and "EADDRINUSE" not in str(error):
+            raise
+        port = os.environ["MASTER_PORT"]
+        raise MachineError(f"MASTER_PORT: {port} is in use by another program; give another number") from error
+    finally:
+        done.set()
+
+
+def _tell(done: threading.Event) -> None:
+    """Say who is missing, once that takes a while, and whenever it changes."""
+    size, start, told, at = int(os.environ["WORLD_SIZE"]), time.monotonic(), None, 0.0
+    store: Any = None
+    while not done.wait(PAUSE):
+        store = store or _store(size)
+        missing = None if store is None else size - store.add(_key(), 0)
+        now = time.monotonic()
+        if now - start < SILENCE or (missing == told and now - at < BETWEEN_LINES):
+            continue
+        if missing is not None and (missing < 1 or not is_first()):
+            continue
+        told, at = missing, now
+        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        who = "process 0" if missing is None else f"{missing} of {size} processes"
+        say(f"waiting for {who} at {place}; if no other was started, end this one and unset WORLD_SIZE and RANK")
+
+
+def _store(size: int) -> Any:
+    """What the processes count themselves in, counted in; None while nobody answers."""
+    import torch.distributed as dist
+
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    with suppress(OSError, RuntimeError):
+        socket.create_connection((host, port), timeout=1).close()  # torch would warn of each failure
+        store = dist.TCPStore(host, port, None, False, timedelta(seconds=5), wait_for_workers=False)
+        store.add(_key(), 1)
+        return store
+    return None
+
+
+def _key() -> str:
+    return f"lrc/joined/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+
+
+@contextmanager
+def _signals_heard() -> Iterator[None]:
+    """Have a thread end the process at a signal that Python has noted and cannot handle yet."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+    handler = signal.getsignal(signal.SIGTERM)
+    if handler is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, lambda number, frame: None)
+    threading.Thread(target=_end_at_signal, args=(ours,), daemon=True).start()
+    # The other thread takes them then: torch would print a page about a connection that was interrupted.
+    masked = signal.pthread_sigmask(signal.SIG_BLOCK, NAMES) if hasattr(signal, "pthread_sigmask") else None
+    try:
+        yield
+    finally:
+        if masked is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, masked)
+        signal.set_wakeup_fd(before)
+        if handler is signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, handler)
+        theirs.close()
+
+
+def _end_at_signal(ours: socket.socket) -> None:
+    with ours:
+        while number := ours.recv(1):
+            if number[0] in set(NAMES):
+                if is_first():
+                    os.write(2, f"lrc: {NAMES[signal.Signals(number[0])]}\n".encode())
+                os._exit(128 + number[0])

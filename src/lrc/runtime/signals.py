@@ -1,0 +1,97 @@
+"""SIGINT and SIGTERM: end at once, or, while something is worth finishing first, when that is done.
+
+Knows no torch: the handlers have to be there before the imports that take seconds.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+from lrc.runtime.exit_status import is_first, several_processes
+
+NAMES = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+
+
+@dataclass
+class Request:
+    """The wish to stop, once a signal has brought it."""
+
+    signal: int = 0  # the signal's number; 0 while there was none
+
+
+def end_at_once() -> None:
+    """From here on a signal ends the process with a line and the status 128 + its number.
+
+    Every output appears whole or not at all, so that there is nothing to clean up; and an exception would come out
+    of whatever import or C call is running.
+    """
+    for number in NAMES:
+        signal.signal(number, _end)
+
+
+@contextmanager
+def ending_with(line: str) -> Iterator[None]:
+    """While the block runs, a signal or a `KeyboardInterrupt` that ends the process says `line` before.
+
+    Args:
+        line: what is safe already, and how to go on.
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        if is_first():
+            os.write(2, f"{line}\n".encode())
+        _end(number, frame)
+
+    try:
+        with _handled_by(end):
+            yield
+    except KeyboardInterrupt:
+        if is_first():
+            os.write(2, f"{line}\n".encode())
+        raise
+
+
+@contextmanager
+def deferred(*, insist: bool = True) -> Iterator[Request]:
+    """While the block runs a signal is only noted.
+
+    Args:
+        insist: whether a second signal ends the process at once. A launcher of several processes passes on what
+            the terminal has sent to all of them already, so there it means nothing.
+    """
+    request = Request()
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if request.signal and insist:
+            _end(number, frame)
+        request.signal = request.signal or number
+
+    with _handled_by(note):
+        yield request
+
+
+@contextmanager
+def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Have a handler take both signals while the block runs; only the main thread can."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in NAMES}
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    # No buffered writing in a handler: it may have interrupted a write.
+    if not several_processes():  # their launcher ends them all where one has failed, and that one has said why
+        os.write(2, f"lrc: {NAMES[signal.Signals(number)]}\n".encode())
+    os._exit(128 + number)

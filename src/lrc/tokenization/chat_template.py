@@ -1,0 +1,193 @@
+"""The tokenizer's own chat template around a question, proved before anything is trained or asked with it.
+
+A template is a program that somebody else wrote: it may drop the text, change it, print today's date, open a thought
+before the answer, or raise. So a probe is rendered once, and every prompt is looked at again.
+"""
+
+from __future__ import annotations
+
+import re
+from copy import copy
+from datetime import date
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from transformers.utils.chat_template_utils import _compile_jinja_template
+
+from lrc.runtime.errors import DataError, RecipeError
+
+# What a template prints for today, so that training and answering read the same; Llama 3's templates have it, too.
+DATE = "2024-07-26"
+CURE = "choose template alpaca or plain, or a base whose tokenizer has another one"
+# What lrc asks with, in small, and signs that a template may take for its own; long, since some cut.
+PROBE = (
+    "請根據以下輸入回答:\n\n小明 Xiao-Ming said: \"a < b & c > d\", 'x'  {{ y }} {% z %} \\n #1.\n"
+    "問題：ＡＢ？\n1: 甲\n2: Bc d" + "\n小明在台北工作。" * 4000 + "\nEnd"
+)
+ANSWER = "丙 Answer 3"
+RENDERINGS = 16  # of the same: one that draws between two texts shows it but once in 32,768 times
+_OPENED = re.compile(r"<(?:\w+:)?(?:think|thinking|thought|reasoning)>|<\|(?:begin_of_)?thought\|>|\[THINK\]")
+_CLOSED = re.compile(r"</(?:\w+:)?(?:think|thinking|thought|reasoning)>|<\|end_of_thought\|>|\[/THINK\]")
+_EMPTY_THOUGHT = re.compile(rf"(?:{_OPENED.pattern})\s*(?:{_CLOSED.pattern})\s*$")
+
+
+class Turn(NamedTuple):
+    """What a conversation shows of an answer's place."""
+
+    lead: str  # white space between the prompt and the answer
+    after: str  # what follows the answer
+
+
+class Chat:
+    """A chat template that keeps the user's text, leads up to the answer, and ends it by a token.
+
+    Args:
+        tokenizer: with a chat template.
+        control: control tokens that the tokenizer does not mark, which a user's text never becomes.
+        today: the date that the template prints, as in 2024-07-26.
+
+    Raises:
+        RecipeError: it does not; the line says what it does.
+    """
+
+    def __init__(self, tokenizer: Any, control: list[str], today: str = DATE) -> None:
+        self.today = date.fromisoformat(today)
+        self.tokenizer = copy(tokenizer)  # so that the tokenizer is saved as it came
+        self.tokenizer.chat_control_tokens = control
+        self.parts = False  # whether the content of a turn is a list of parts rather than a text
+        if fault := self._fault():
+            self.parts = True
+            if self._fault():
+                raise RecipeError(f"chat template: {fault}; {CURE}")
+
+    def prompt(self, text: str) -> list[int]:
+        """The ids of a conversation that begins with a user's text, up to where the answer begins.
+
+        Raises:
+            DataError: the template raises on this text, or does not keep it whole.
+        """
+        try:
+            shown = self.text(text)
+            ids: list[int] = self._apply(text, add_generation_prompt=True, sanitize_control_tokens=True)
+        except Exception as error:  # a template may raise anything
+            raise DataError(f"chat template: {_told(error)} (of the question {_short(text)}); {CURE}") from error
+        if text.strip() not in shown:
+            raise DataError(f"chat template: does not keep the question {_short(text)} whole; {CURE}")
+        return ids
+
+    def text(self, text: str, **settings: Any) -> str:
+        """The same as text."""
+        return str(self._apply(text, add_generation_prompt=True, tokenize=False, **settings))
+
+    @cached_property
+    def end(self) -> int:
+        """The token that ends an answer."""
+        return self._ends()[self._end_name() or ""]
+
+    @cached_property
+    def lead(self) -> str:
+        """White space between prompt and answer, where a conversation's own ids have it there."""
+        turn = self._turn()
+        lead = turn.lead if turn else ""
+        asked, answered = self._apply("問", add_generation_prompt=True), self._apply("問", "2")
+        wanted = self.tokenizer(f"{lead}2", add_special_tokens=False)["input_ids"]
+        return lead if answered[: len(asked) + len(wanted)] == [*asked, *wanted] else ""
+
+    @cached_property
+    def notes(self) -> list[str]:
+        """What was decided for the template, a line each."""
+        notes = []
+        if self.text(PROBE, enable_thinking=True) != self.text(PROBE):
+            notes.append("chat template: thinking is switched off (enable_thinking: false), the answer comes at once")
+        if self.parts:
+            notes.append("chat template: takes the content of a turn in parts")
+        elsewhen = self._rendering_on(date(2001, 2, 3))
+        if elsewhen != self.text(PROBE):
+            notes.append(f"chat template: prints a date, which is {self.today} in training and answering alike")
+        return notes
+
+    def _fault(self) -> str | None:
+        """What is wrong with the template, in words; None where nothing is."""
+        try:
+            renderings = {self.text(PROBE) for _ in range(RENDERINGS)}
+            if len(renderings) > 1:
+                return "gives the same question another text each time"
+            if PROBE not in (prompt := renderings.pop()):
+                return "does not keep the text of a question whole: it drops, cuts or changes some of it"
+            tail = prompt[prompt.rindex(PROBE) + len(PROBE) :]
+            if len(_OPENED.findall(tail)) > len(_CLOSED.findall(tail)):
+                return f"opens a thought ({_OPENED.findall(tail)[-1]}) where the answer belongs, thinking switched off"
+            return self._fault_of_the_turn()
+        except Exception as error:  # a template may raise anything
+            return _told(error)
+
+    def _fault_of_the_turn(self) -> str | None:
+        turn = self._turn()
+        if turn is None:
+            ignored = self._apply(PROBE, add_generation_prompt=False, tokenize=False) == self.text(PROBE)
+            why = "ignores add_generation_prompt" if ignored else "leads up to an answer otherwise than a conversation"
+            return f"{why}, so that prompt and answer are not the beginning of a conversation with that answer"
+        if (name := self._end_name()) is None:
+            shown = turn.after.strip()[:20]
+            return f"ends a turn with {shown!r}, which is no token" if shown else "ends a turn with nothing"
+        if name not in self.tokenizer.all_special_tokens and not self._marked(name):
+            return f"ends a turn with {name}, which the tokenizer does not mark as special"
+        return None
+
+    def _turn(self) -> Turn | None:
+        """Where an answer stands in a conversation; None where that does not begin with the prompt."""
+        prompt = self.text(PROBE)
+        turn = _after(prompt, self._apply(PROBE, ANSWER, tokenize=False))
+        if turn and not turn.after.strip():  # perhaps the next turn's first token ends this one
+            turn = _after(prompt, self._apply(PROBE, ANSWER, "再問", tokenize=False)) or turn
+        return turn
+
+    def _end_name(self) -> str | None:
+        turn = self._turn()
+        after = turn.after.lstrip() if turn else ""
+        return max((name for name in self._ends() if after.startswith(name)), key=len, default=None)
+
+    def _ends(self) -> dict[str, int]:
+        """The added tokens and the special ones, by name."""
+        tokenizer = self.tokenizer
+        added = {str(token): number for number, token in tokenizer.added_tokens_decoder.items()}
+        return {**dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True)), **added}
+
+    def _marked(self, name: str) -> bool:
+        return any(token.special for token in self.tokenizer.added_tokens_decoder.values() if str(token) == name)
+
+    def _rendering_on(self, day: date) -> str:
+        other = copy(self)
+        other.today = day
+        return other.text(PROBE)
+
+    def _apply(self, *turns: str, **settings: Any) -> Any:
+        """Render a conversation that a user begins."""
+        roles = ("user", "assistant")
+        messages = [{"role": roles[i % 2], "content": self._content(text)} for i, text in enumerate(turns)]
+        # What a template calls is no setting, so it is changed where transformers keeps the compiled template.
+        _compile_jinja_template(self.tokenizer.get_chat_template()).globals["strftime_now"] = self.today.strftime
+        settings = {"enable_thinking": False, "date_string": self.today.strftime("%d %b %Y"), **settings}
+        return self.tokenizer.apply_chat_template(messages, return_dict=False, **settings)
+
+    def _content(self, text: str) -> Any:
+        return [{"type": "text", "text": text}] if self.parts else text
+
+
+def _after(prompt: str, conversation: str) -> Turn | None:
+    """What follows a prompt in a conversation, which may leave out an empty thought at the prompt's end."""
+    for start in dict.fromkeys((prompt, _EMPTY_THOUGHT.sub("", prompt))):
+        rest = conversation.removeprefix(start)
+        lead = rest[: len(rest) - len(rest.lstrip())]
+        if rest != conversation and rest.startswith(lead + ANSWER):
+            return Turn(lead, rest[len(lead + ANSWER) :])
+    return None
+
+
+def _told(error: Exception) -> str:
+    first = str(error).strip().partition("\n")[0][:120]
+    return f"cannot be rendered ({first or type(error).__name__})"
+
+
+def _short(text: str) -> str:
+    return repr(text.strip()[-30:])

@@ -1,0 +1,102 @@
+"""A record that is longer than the model takes: shortened, skipped or refused, and its tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from lrc.data.alpaca import Record, with_question
+from lrc.packing.tree import TokenSequence
+from lrc.runtime.errors import DataError
+from lrc.runtime.findings import Finding
+from lrc.tokenization.prompt import Prompt
+from lrc.tokenization.shorten import shorten
+
+Outcome = Literal["fits", "shortened", "skipped", "refused"]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What became of a record."""
+
+    record: Record  # as it fits, perhaps with a shorter passage; else as it was
+    outcome: Outcome
+    sequence: TokenSequence  # what is trained; of no use where the record is skipped or refused
+
+    @property
+    def kept(self) -> bool:
+        """Whether it is trained."""
+        return self.outcome in ("fits", "shortened")
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """How records are made to fit.
+
+    Args:
+        max_length: tokens of prompt and completion; None sets no limit.
+        on_too_long: `shorten` the passage, `refuse`, or `skip` the question.
+    """
+
+    prompt: Prompt
+    max_length: int | None
+    on_too_long: str
+
+    def __call__(self, record: Record) -> Fitted:
+        """Make a record fit, with whichever option it is asked.
+
+        Raises:
+            DataError: the record has no answer, or the prompt needs parts that it does not have.
+        """
+        sequence, length = self.prompt.measured(record)
+        if self.max_length is None or length <= self.max_length:
+            return Fitted(record, "fits", sequence)
+        if self.on_too_long == "skip":
+            return Fitted(record, "skipped", sequence)
+        shorter = self._shortened(record) if self.on_too_long == "shorten" else None
+        if shorter is None:
+            return Fitted(record, "refused", sequence)
+        return Fitted(shorter, "shortened", self.prompt.sequence(shorter))
+
+    def _shortened(self, record: Record) -> Record | None:
+        if record.question is None:
+            return None
+        limit = self.max_length or 0
+        fits = lambda question: self.prompt.measured(with_question(record, question))[1] <= limit  # noqa: E731
+        question = shorten(record.question, fits)
+        return None if question is None else with_question(record, question)
+
+
+@dataclass(frozen=True)
+class Account:
+    """What became of the records that were not left as they were: their ids; and what was found in their file."""
+
+    shortened: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+
+    def add(self, fitted: Iterable[Fitted]) -> None:
+        """Note what became of some records."""
+        for one in fitted:
+            if one.outcome != "fits":
+                getattr(self, one.outcome).append(one.record.id)
+
+    def extend(self, other: Account) -> None:
+        """Append what was noted of the records after these."""
+        self.shortened.extend(other.shortened)
+        self.skipped.extend(other.skipped)
+        self.refused.extend(other.refused)
+
+    def check(self, kept: int, max_length: int | None) -> None:
+        """Refuse what nobody could train on.
+
+        Raises:
+            DataError: a record does not fit, and may not or cannot be shortened; or none is left.
+        """
+        if self.refused:
+            cure = f"longer than max_length {max_length}; raise it, or set on_too_long: skip"
+            raise DataError(*(f"record {name}: {cure}" for name in self.refused))
+        if not kept:
+            raise DataError(f"no record fits max_length {max_length}; raise it")

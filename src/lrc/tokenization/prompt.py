@@ -1,0 +1,322 @@
+"""Record → tokens: the one place where a prompt is made, for training, evaluation and answering alike.
+
+A prompt and its completion are tokenized apart and joined as ids, so that the boundary between them, and with it the
+mask, is a length and never a search. Text of the user's never becomes a control token: BOS and EOS are placed by id,
+and the control tokens of a chat template are those that the template wrote.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from lrc.config.run_record import STYLES, lists_options
+from lrc.data.alpaca import Record, with_question
+from lrc.data.input_layouts import one_line, write_input, write_unlisted
+from lrc.data.questions import MAX_OPTIONS, Question
+from lrc.packing.tree import TokenSequence, common_prefix
+from lrc.runtime.errors import DataError, RecipeError
+from lrc.tokenization.chat_template import DATE, Chat
+
+TEMPLATES = {
+    "chinese-alpaca-2": (
+        "[INST] <<SYS>>\nYou are a helpful assistant. 你是一个乐于助人的助手。\n<</SYS>>\n\n"
+        "{instruction}\n{input} [/INST]"
+    ),
+    "alpaca": (
+        "Below is an instruction that describes a task, paired with an input that provides further context. "
+        "Write a response that appropriately completes the request.\n\n"
+        "### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:\n"
+    ),
+    "plain": "{input}",
+    "chat": "{instruction}\n{input}",  # the content of the user's turn; the tokenizer's own template goes around it
+}
+AS_DIGIT = "，並以數字回答"  # what the other styles leave out of the instruction
+JUDGED, VERDICTS = "\n答案：{option}\n這個答案正確嗎？", ("是", "否")  # how each option is judged
+HOW_TO_JUDGE = "請回答是或否。"  # for bases that were taught to do as they are told; after a plain prompt it is 答：
+# How control tokens look that a tokenizer does not mark: <|fim_prefix|>, <tool_call>, </think>, [TOOL_CALLS].
+_CONTROL = re.compile(r"<\|.*\|>|</?\w+_\w+>|</?think>|\[/?[A-Z_]+\]")
+
+
+class Prompt:
+    """Makes token sequences of records for one tokenizer, template and style of answer.
+
+    Args:
+        tokenizer: from `models.load_tokenizer`.
+        template: a name in `TEMPLATES`.
+        answer_style: `digit`, the completion is the option's number; `text`, it is the option's text; `judge`, each
+            option stands in a prompt of its own that asks whether it is right, and the completion is 是 or 否.
+        list_options: whether the prompt lists the options; None does as `run.lists_options` says.
+        today: the date that a chat template prints; see `chat.Chat`.
+
+    Raises:
+        RecipeError: an unknown template or style, digits without a list of options, `chat` without a chat template or
+            with one that does not do what it should, or judging with a tokenizer that does not tell 是 from 否 by one
+            token.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        template: str,
+        answer_style: str,
+        list_options: bool | None = None,
+        today: str = "",
+    ) -> None:
+        if template not in TEMPLATES:
+            raise RecipeError(f"template is {template!r}, expected one of {', '.join(TEMPLATES)}")
+        if answer_style not in STYLES:
+            raise RecipeError(f"answer_style is {answer_style!r}, expected one of {', '.join(STYLES)}")
+        self.list_options = lists_options(answer_style, template) if list_options is None else list_options
+        if answer_style == "digit" and not self.list_options:
+            raise RecipeError(
+                "list_options is false, but a digit means nothing without the list; set answer_style: text"
+            )
+        if template == "chat" and not tokenizer.chat_template:
+            raise RecipeError("template is chat, but the tokenizer has no chat template; choose alpaca or plain")
+        self.tokenizer, self.template, self.answer_style = tokenizer, template, answer_style
+        self.bos = _bos(tokenizer)
+        self.control = _unmarked_control(tokenizer)
+        self.chat = Chat(tokenizer, self.control, today or DATE) if template == "chat" else None
+        self.end = self.chat.end if self.chat else _end(tokenizer)
+        self.lead = self.chat.lead if self.chat else ""  # between prompt and answer
+        self.digits = [self.encode(f"{self.lead}{number}") for number in range(1, MAX_OPTIONS + 1)]
+        self.verdicts = self._verdicts() if answer_style == "judge" else ([], [])
+
+    @property
+    def today(self) -> str:
+        """The date that a chat template prints; empty for the other templates."""
+        return self.chat.today.isoformat() if self.chat else ""
+
+    @property
+    def notes(self) -> list[str]:
+        """What was decided for the tokenizer's own template, a line each."""
+        return self.chat.notes if self.chat else []
+
+    def sequence(self, record: Record) -> TokenSequence:
+        """The prompt, the right answer and the end token: what is trained; where options are judged, the right one's.
+
+        Raises:
+            DataError: the record has no answer.
+        """
+        if self.answer_style == "judge":
+            return self._judged(record, _answer_of(record))
+        return self._trained(record, self.prompt(record))
+
+    def imitated(self, record: Record) -> list[TokenSequence]:
+        """All that a labelled record teaches to write: `sequence`, or the verdict on each option that can be chosen.
+
+        Raises:
+            DataError: the record has no answer.
+        """
+        if self.answer_style != "judge":
+            return [self.sequence(record)]
+        question, answer = question_of(record), _answer_of(record)
+        pairs = zip(question.choosable, self.candidates(record), strict=True)
+        return [one if number == answer else self.denied(one) for number, one in pairs]
+
+    def candidates(self, record: Record) -> list[TokenSequence]:
+        """The prompt with each option that can be chosen, in the order of `Question.choosable`, without an end token.
+
+        Where options are judged, each has a prompt of its own, and is said to be right.
+
+        Raises:
+            DataError: the record has no options.
+        """
+        question = question_of(record)
+        if self.answer_style == "judge":
+            return _of_one_stem([self._judged(record, number) for number in question.choosable])
+        prompt = self.prompt(record)
+        return [self._joined(prompt, completion) for completion in self._completions(question)]
+
+    def denied(self, candidate: TokenSequence) -> TokenSequence:
+        """A candidate of judge style with the other verdict: the option is not right."""
+        return replace(candidate, tokens=np.append(candidate.inputs, self.verdicts[1][-1]))
+
+    def normalisation(self, asked: str) -> str:
+        """How the scores of options are normalised where `asked` was asked for: only texts differ in length."""
+        return asked if self.answer_style == "text" else "sum"
+
+    def measured(self, record: Record) -> tuple[TokenSequence, int]:
+        """What is trained, and the tokens of the longest sequence that the record is ever asked with.
+
+        Tokenizes the prompt, by far the longest part, once for all of them.
+
+        Raises:
+            DataError: the record has no answer.
+        """
+        if self.answer_style == "judge":
+            return self.sequence(record), max(len(one.tokens) for one in self.candidates(record))
+        prompt = self.prompt(record)
+        trained = self._trained(record, prompt)
+        completions = [] if record.question is None else self._completions(record.question)
+        return trained, max(len(trained.tokens), *(len(prompt) + len(completion) for completion in completions), 0)
+
+    def prompt(self, record: Record, judged: int | None = None) -> list[int]:
+        """The ids up to where the answer begins, with exactly one BOS where the tokenizer has one.
+
+        Args:
+            judged: in judge style, the number of the option that is asked about.
+        """
+        text = self._content(record, judged)
+        if self.chat is None:
+            return [*self.bos, *self.encode(text)]
+        ids = self.chat.prompt(text)
+        return ids if not self.bos or ids[:1] == self.bos else [*self.bos, *ids]
+
+    def text(self, record: Record, judged: int | None = None) -> str:
+        """The same as text, without the BOS that the tokenizer adds."""
+        text = self._content(record, judged)
+        return text if self.chat is None else self.chat.text(text)
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of plain text: no token is added and none is read out of the text."""
+        if any(token in text for token in self.control) and hasattr(self.tokenizer, "backend_tokenizer"):
+            return _without_added_tokens(self.tokenizer.backend_tokenizer, text)
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        return ids
+
+    def boundary_merges(self, record: Record) -> bool:
+        """Whether tokenizing prompt and answer in one piece would give other ids than tokenizing them apart."""
+        judged = 1 if self.answer_style == "judge" else None
+        text, first = self._content(record, judged), question_of(record).options[0]
+        answer = {"digit": "1", "text": first, "judge": VERDICTS[0]}[self.answer_style]
+        return self.template != "chat" and self.encode(text + answer) != self.encode(text) + self.encode(answer)
+
+    def _content(self, record: Record, judged: int | None = None) -> str:
+        """The text of a prompt; of a chat, that of the user's turn."""
+        instruction, body = self._texts(record, judged)
+        return TEMPLATES[self.template].format_map({"instruction": instruction, "input": body})
+
+    def _texts(self, record: Record, judged: int | None) -> tuple[str, str]:
+        """Instruction and input, as template and style want them."""
+        plain = self.template == "plain"
+        if self.answer_style == "digit" and not plain:
+            return record.instruction, record.input
+        question = question_of(record)
+        body = write_input(question, "lines") if self.list_options else write_unlisted(question)
+        if judged is not None:
+            # An option is blank here only where all are: its number stands for it.
+            body += JUDGED.format(option=one_line(question.options[judged - 1]) or judged)
+            body += "答：" if plain else HOW_TO_JUDGE
+        elif plain:
+            body += "\n答案："
+        return ("", f"文章：{body}") if plain else (record.instruction.replace(AS_DIGIT, ""), body)
+
+    def _judged(self, record: Record, number: int) -> TokenSequence:
+        """An option in a prompt that asks whether it is right, and that it is."""
+        *start, verdict = self.verdicts[0]
+        return self._joined([*self.prompt(record, number), *start], [verdict])
+
+    def _verdicts(self) -> tuple[list[int], list[int]]:
+        """The ids of the two verdicts up to the first that differs; what is before it, a ▁ say, is asked, not scored.
+
+        Raises:
+            RecipeError: there is none.
+        """
+        right, wrong = (self.encode(self.lead + verdict) for verdict in VERDICTS)
+        differ = common_prefix(np.array(right), np.array(wrong))
+        if differ >= min(len(right), len(wrong)):
+            raise RecipeError(
+                f"answer_style is judge, but the tokenizer writes {VERDICTS[0]} and {VERDICTS[1]} alike; use text"
+            )
+        return right[: differ + 1], wrong[: differ + 1]
+
+    def _trained(self, record: Record, prompt: list[int]) -> TokenSequence:
+        answer = record.output
+        if record.question is not None and self.answer_style == "text":
+            number = record.question.answer
+            answer = None if number is None else record.question.options[number - 1]
+        if answer is None:
+            raise DataError(f"record {record.id}: has no answer to train on; give `output`")
+        return self._joined(prompt, [*self.encode(self.lead + answer), self.end])
+
+    def _completions(self, question: Question) -> list[list[int]]:
+        """The ids of each option that can be chosen, as they follow the prompt."""
+        if self.answer_style == "digit":
+            return [self.digits[number - 1] for number in question.choosable]
+        # An option is blank here only where all are: its number stands for it.
+        texts = [question.options[number - 1] or str(number) for number in question.choosable]
+        return [self.encode(self.lead + text) for text in texts]
+
+    def _joined(self, prompt: list[int], completion: list[int]) -> TokenSequence:
+        return TokenSequence(np.array(prompt + completion, dtype=np.int64), len(prompt))
+
+
+def _answer_of(record: Record) -> int:
+    """The number of the right option.
+
+    Raises:
+        DataError: the record has no question, or no answer.
+    """
+    answer = question_of(record).answer
+    if answer is None:
+        raise DataError(f"record {record.id}: has no answer to train on; give `output`")
+    return answer
+
+
+def _of_one_stem(sequences: list[TokenSequence]) -> list[TokenSequence]:
+    """The same sequences, to be kept in one row."""
+    first = sequences[0].inputs
+    stem = min(common_prefix(first, one.inputs) for one in sequences)
+    return [replace(one, stem_length=stem) for one in sequences]
+
+
+def reordered(record: Record, order: tuple[int, ...]) -> Record:
+    """The record with its options in another order; see `Question.reordered`."""
+    return with_question(record, question_of(record).reordered(order))
+
+
+def question_of(record: Record) -> Question:
+    """The record's question.
+
+    Raises:
+        DataError: the record could not be parsed into one.
+    """
+    if record.question is None:
+        raise DataError(
+            f"record {record.id}: its input cannot be read as passage, question and options; "
+            "use the layout of lrc convert"
+        )
+    return record.question
+
+
+def _bos(tokenizer: Any) -> list[int]:
+    """The BOS that the base was trained with, as a list of one id or none."""
+    from transformers import SentencePieceBackend
+
+    bos = tokenizer.bos_token_id
+    if bos is None:
+        return []
+    # A sentencepiece-backed tokenizer adds no BOS by itself, whatever the base was trained with: Llama's had one.
+    added = isinstance(tokenizer, SentencePieceBackend) or tokenizer("a")["input_ids"][:1] == [bos]
+    return [bos] if added else []
+
+
+def _unmarked_control(tokenizer: Any) -> list[str]:
+    """The control tokens that a tokenizer does not mark as special, such as Qwen's `<think>`.
+
+    Other added tokens are text to their base: Gemma's runs of line breaks, and its HTML tags.
+    """
+    written = f"{tokenizer.chat_template or ''}{tokenizer.chat_control_tokens or ''}"
+    names = [str(token) for token in tokenizer.added_tokens_decoder.values() if not token.special]
+    return [name for name in names if not name.isspace() and (name in written or _CONTROL.fullmatch(name))]
+
+
+def _without_added_tokens(backend: Any, text: str) -> list[int]:
+    """The ids of a text by the tokenizers library's own steps, but for the one that looks for added tokens."""
+    normal = backend.normalizer.normalize_str(text) if backend.normalizer else text
+    pieces = (
+        [piece for piece, _ in backend.pre_tokenizer.pre_tokenize_str(normal)] if backend.pre_tokenizer else [normal]
+    )
+    return [token.id for piece in pieces for token in backend.model.tokenize(piece)]
+
+
+def _end(tokenizer: Any) -> int:
+    """The token that ends an answer."""
+    if tokenizer.eos_token_id is None:
+        raise RecipeError("the tokenizer has no EOS token; an answer could not end")
+    return int(tokenizer.eos_token_id)

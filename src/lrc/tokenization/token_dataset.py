@@ -1,0 +1,274 @@
+"""Records → the token sequences that a run trains on, with what was shortened or left out counted and named.
+
+A file's tokens are made once, by several processes, and kept in the cache (`lrc.tokenization.token_cache`) as an Arrow
+table that is memory-mapped: neither the records of a JSON file nor their tokens are ever in memory as a whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar, overload
+
+import numpy as np
+from datasets import Dataset, concatenate_datasets
+
+from lrc.data.alpaca import Record
+from lrc.data.manifest import checksum, refuse_incomplete
+from lrc.data.questions import option_orders
+from lrc.data.soft_labels import SoftLabels
+from lrc.data.sources import refuse_pipe
+from lrc.packing.tree import TokenSequence
+from lrc.runtime.errors import DataError
+from lrc.runtime.exit_status import is_first
+from lrc.runtime.findings import tell
+from lrc.runtime.progress import Advance, track
+from lrc.tokenization.max_length import Account, Fitting
+from lrc.tokenization.prompt import Prompt, reordered
+from lrc.tokenization.token_cache import cached, entry_name, tokenizer_digest
+from lrc.tokenization.token_table import Numbering, StoredRecords, hold_table, make_table
+from lrc.tokenization.tokenizing import read_tokens, write_tokens
+from lrc.training.contrastive_loss import options_of
+from lrc.training.dataloader import Portion
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class JoinedRecords(Sequence[Record]):
+    """The records of several corpora, one after the other; each is read when it is asked for."""
+
+    parts: tuple[Sequence[Record], ...]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+    @overload
+    def __getitem__(self, place: int) -> Record: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Record]: ...
+    def __getitem__(self, place: int | slice) -> Record | list[Record]:
+        if isinstance(place, slice):
+            return [self[i] for i in range(*place.indices(len(self)))]
+        for part in self.parts:
+            if place < len(part):
+                return part[place]
+            place -= len(part)
+        raise IndexError(place)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """What is trained or evaluated."""
+
+    records: Sequence[Record]  # as they fit, some with a shorter passage
+    shortened: list[str]  # ids
+    skipped: list[str]
+    dataset: Dataset | None = None  # their tokens, see `tokentable.SCHEMA`; None where there is no file
+    sha256: str = ""  # of the file
+    reused: bool = False  # whether an earlier run had tokenized it
+    portions: tuple[Portion, ...] = ()  # of the files that it was joined of; none where it is of one
+
+    @property
+    def count(self) -> int:
+        """How many records the file has."""
+        return len(self.records) + len(self.skipped)
+
+
+def read_corpus(
+    path: Path,
+    prompt: Prompt,
+    max_length: int | None,
+    on_too_long: str,
+    *,
+    stage: str,
+    orders: int = 1,
+    processes: int | None = None,
+    first: bool = True,
+) -> Corpus:
+    """Read labelled records that can be trained on, tokenized now or, where nothing has changed, by an earlier run.
+
+    Args:
+        max_length: tokens of prompt and completion; None sets no limit.
+        on_too_long: `shorten` the passage, `refuse`, or `skip` the question.
+        stage: what to call the work in the progress line.
+        orders: in how many orders of its options each question will be trained.
+        processes: that tokenize; by default those that the machine has, and one for few records.
+        first: whether this is the first process of its machine, which does the work while the others wait.
+
+    Raises:
+        DataError: the file cannot be read, a record has no answer, or the prompt needs parts that it does not have;
+            a record does not fit, and may not or cannot be shortened; or none is left.
+        OutputError: the cache cannot be written.
+    """
+    sha256, before = _identify(path)
+    name = entry_name(
+        {
+            "data": [path.suffix.lower(), sha256],
+            "prompt": [prompt.template, prompt.answer_style, prompt.list_options, prompt.today],
+            "tokenizer": tokenizer_digest(prompt.tokenizer),
+            "fit": [max_length, on_too_long, orders],
+        }
+    )
+    made: list[Path] = []
+
+    def make(folder: Path) -> None:
+        made.append(folder)
+        write_tokens(folder, path, Fitting(prompt, max_length, on_too_long), stage, processes)
+        if _state(path) != before:
+            raise DataError(f"{path}: was changed while it was read; run again")
+
+    entry = cached(name, make, first=first)
+    dataset, account = read_tokens(entry)
+    if is_first():
+        tell(replace(one, file=path.name) for one in account.findings)  # another name may have the same content
+    return Corpus(StoredRecords(dataset), account.shortened, account.skipped, dataset, sha256, reused=not made)
+
+
+def join(corpora: Sequence[Corpus], shares: Sequence[float] | None) -> Corpus:
+    """Put the corpora of several files together, each with its part of an epoch.
+
+    Args:
+        shares: the part of each, whose sum is 1; None has an epoch draw all of all.
+    """
+    if len(corpora) == 1:
+        return corpora[0]
+    sizes = [len(corpus.records) for corpus in corpora]
+    # As many as can be drawn of each without drawing a question twice.
+    longest = min(size / share for size, share in zip(sizes, shares, strict=True)) if shares else 0
+    drawn = [
+        min(max(round(longest * share), 1), size) for size, share in zip(sizes, shares or [0] * len(sizes), strict=True)
+    ]
+    datasets, first = [], 0
+    for corpus in corpora:
+        assert corpus.dataset is not None  # read from a file
+        passages = np.array(corpus.dataset["passage"][:], dtype=np.int64) + first
+        first = int(passages.max(initial=first - 1)) + 1
+        datasets.append(corpus.dataset.remove_columns("passage").add_column("passage", passages))
+    return Corpus(
+        JoinedRecords(tuple(corpus.records for corpus in corpora)),
+        [name for corpus in corpora for name in corpus.shortened],
+        [name for corpus in corpora for name in corpus.skipped],
+        concatenate_datasets(datasets),
+        portions=tuple(map(Portion, sizes, drawn if shares else sizes)),
+    )
+
+
+def fit(records: Sequence[Record], prompt: Prompt, max_length: int | None, on_too_long: str, *, stage: str) -> Corpus:
+    """The same for a few records that are in memory already; see `read_corpus`."""
+    with track(stage, len(records)) as advance:
+        fitted = list(_counted(map(Fitting(prompt, max_length, on_too_long), records), advance))
+    account = Account()
+    account.add(fitted)
+    kept = [one.record for one in fitted if one.kept]
+    account.check(len(kept), max_length)
+    return Corpus(kept, account.shortened, account.skipped)
+
+
+def tokenize(records: Sequence[Record], prompt: Prompt, *, stage: str) -> Dataset:
+    """Tokenize a few records that are in memory already: a row a record, see `tokentable.SCHEMA`."""
+    with track(stage, len(records)) as advance:
+        rows = [(record, prompt.sequence(record)) for record in _counted(records, advance)]
+    return hold_table(Numbering()(make_table(rows)))
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """The sequences of a question in an epoch: as tokenized, or in several orders of its options, drawn anew.
+
+    Args:
+        option_orders: how many orders of each question are trained.
+        contrasted: by what the scores of options are normalised that are compared with each other (`contrast`); None
+            compares none.
+        imitated: whether the right answer is learnt to be written, too; a question without options to compare is
+            drawn as if it were.
+        soft_labels: what the comparison learns beside the right option; None is that alone.
+    """
+
+    dataset: Dataset
+    records: Sequence[Record]
+    prompt: Prompt
+    option_orders: int
+    seed: int
+    contrasted: str | None = None
+    imitated: bool = True
+    soft_labels: SoftLabels | None = None
+
+    @classmethod
+    def of(cls, corpus: Corpus, prompt: Prompt, data: Any, seed: int, soft_labels: SoftLabels | None = None) -> Drawing:
+        """The drawing that a recipe's `DataArguments` ask for."""
+        how = data.contrasted, data.option_contrast < 1, soft_labels
+        return cls(corpus.dataset, corpus.records, prompt, data.option_orders, seed, *how)
+
+    def __call__(self, draw: tuple[int, int]) -> list[TokenSequence]:
+        """The sequences of question `draw[0]` in epoch `draw[1]`; what is imitated comes before what is compared."""
+        place, epoch = draw
+        judged = self.prompt.answer_style == "judge"
+        if not (judged or self.contrasted or self.option_orders > 1):
+            return [self._stored(place)]
+        record = self.records[place]
+        orders = self._orders(record, np.random.default_rng([self.seed, epoch, place]))
+        asked = [record if order is None else reordered(record, order) for order in orders]
+        options: list[TokenSequence] = []
+        for number, (one, order) in enumerate(zip(asked, orders, strict=True)):
+            if self.contrasted:
+                options += options_of(one, self.prompt, self.contrasted, (place, number), self._targets(record, order))
+        if options and not self.imitated:
+            return options
+        if judged or orders != [None]:
+            return [sequence for one in asked for sequence in self.prompt.imitated(one)] + options
+        return [self._stored(place), *options]
+
+    def _orders(self, record: Record, random: np.random.Generator) -> list[tuple[int, ...] | None]:
+        """The orders of a question's options that are trained; None is its own."""
+        question = record.question
+        if question is None or self.option_orders == 1:
+            return [None]
+        first = tuple(range(len(question.options)))
+        if len(option_orders(question, 2)) > 1:  # rotations of a random order balance the places
+            first = tuple(random.permutation(len(question.options)).tolist())
+        return [tuple(first[k] for k in order) for order in option_orders(question, self.option_orders)]
+
+    def _targets(self, record: Record, order: tuple[int, ...] | None) -> tuple[float, ...] | None:
+        """What the comparison learns of each option, in the order that is trained."""
+        if self.soft_labels is None or record.question is None:
+            return None
+        own = self.soft_labels.target(record)
+        return own if order is None else tuple(own[k] for k in order)
+
+    def _stored(self, place: int) -> TokenSequence:
+        row = self._tokens[place]
+        return TokenSequence(row["tokens"].astype(np.int64), int(row["prompt_length"]))
+
+    @cached_property
+    def _tokens(self) -> Dataset:
+        return self.dataset.select_columns(["tokens", "prompt_length"]).with_format("numpy")
+
+
+def _identify(path: Path) -> tuple[str, tuple[int, int]]:
+    """The SHA-256 of a file, and its size and time of change, of which one changes when the file does.
+
+    Raises:
+        DataError: it cannot be read, or was left incomplete by a convert.
+    """
+    try:
+        refuse_pipe(path)
+        state = _state(path)
+        if path.suffix.lower() == ".json":
+            refuse_incomplete(path)
+        return checksum(path), state
+    except OSError as error:
+        raise DataError(f"{path.name}: {error.strerror or error}; check its name and permissions") from error
+
+
+def _state(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
+
+
+def _counted(items: Iterable[Item], advance: Advance) -> Iterator[Item]:
+    for item in items:
+        yield item
+        advance()

@@ -1,0 +1,147 @@
+"""Checkpoints that are whole or not there: staged, listed in a manifest, flushed to the disk, then renamed.
+
+A checkpoint counts when every file that its manifest lists has the size and the checksum listed. What a kill leaves
+behind is either in the stage, which is emptied, or a checkpoint that is whole.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from lrc.data.manifest import checksum
+from lrc.runtime.outputs import flush
+
+STAGE = ".staged"  # what is being written, inside the folder of the run
+MANIFEST = "checkpoint_manifest.json"
+STATE = "trainer_state.json"  # transformers' own
+_NAME = re.compile(r"checkpoint-(\d+)")
+
+
+def open_stage(folder: Path) -> Path:
+    """Give the stage of a run's folder, empty."""
+    close_stage(folder)
+    stage = folder / STAGE
+    stage.mkdir(parents=True)
+    return stage
+
+
+def close_stage(folder: Path) -> None:
+    """Remove the stage with whatever is on it."""
+    shutil.rmtree(folder / STAGE, ignore_errors=True)
+
+
+def seal(staged: Path, target: Path) -> None:
+    """Make a checkpoint of what was staged: manifest, flush, then its name.
+
+    Args:
+        staged: a folder in the stage, everything in it written.
+        target: `checkpoint-N`; one that is there already is replaced.
+
+    Raises:
+        OSError: the file system refuses; `target` is as it was.
+    """
+    files = _files(staged)
+    listed = {str(file.relative_to(staged)): {"size": file.stat().st_size, "sha256": checksum(file)} for file in files}
+    manifest = staged / MANIFEST
+    manifest.write_text(json.dumps({"files": listed}, indent=2) + "\n", encoding="utf-8")
+    for path in [*staged.rglob("*"), staged]:
+        flush(path)
+    if target.exists():
+        target.rename(staged.with_name(f"{target.name}.old"))
+    staged.rename(target)
+    flush(target.parent)
+
+
+def fault(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint, in a few words; None where it is whole."""
+    try:
+        listed = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))["files"]
+        for name, facts in listed.items():
+            file = checkpoint / name
+            if file.stat().st_size != facts["size"] or checksum(file) != facts["sha256"]:
+                return f"{name} is not what was written"
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).name} is missing"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return f"{MANIFEST} is damaged"
+    return None
+
+
+def newest(folder: Path, tell: Callable[[str], None]) -> Path | None:
+    """The newest checkpoint that is whole; newer ones that are not get another name.
+
+    Args:
+        tell: hears a line about each checkpoint that was set aside.
+    """
+    for checkpoint in reversed(checkpoints(folder)):
+        reason = fault(checkpoint)
+        if reason is None:
+            return checkpoint
+        aside = _free_name(checkpoint)
+        checkpoint.rename(aside)
+        tell(f"{checkpoint}: {reason}; set aside as {aside.name}, the run goes on from the checkpoint before")
+    return None
+
+
+def adopt(source: Path, folder: Path) -> Path:
+    """Copy a checkpoint of another folder into a run's; it appears there whole or not at all.
+
+    Raises:
+        OSError: the file system refuses.
+    """
+    target, staged = folder / source.name, open_stage(folder) / source.name
+    shutil.copytree(source, staged)
+    for path in [*staged.rglob("*"), staged]:
+        flush(path)
+    staged.rename(target)
+    flush(folder)
+    return target
+
+
+def rotate(folder: Path, limit: int | None, best: str | None) -> None:
+    """Remove the oldest checkpoints until `limit` are left; the newest and the best stay.
+
+    Args:
+        limit: None or 0 keeps all.
+        best: the best one so far; its name alone counts, since a run's folder may be moved or be spelt otherwise.
+    """
+    found = checkpoints(folder)
+    spared = Path(best).name if best else None
+    doomed = [checkpoint for checkpoint in found[:-1] if checkpoint.name != spared]
+    for checkpoint in doomed[: max(len(found) - limit, 0) if limit else 0]:
+        # Under its own name only whole: a removal that is cut short leaves its rest in the stage.
+        aside = folder / STAGE / checkpoint.name
+        aside.parent.mkdir(exist_ok=True)
+        shutil.rmtree(checkpoint.rename(aside), ignore_errors=True)
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The folders named `checkpoint-N`, by N."""
+    if not folder.is_dir():
+        return []
+    named = [(int(found[1]), path) for path in folder.iterdir() if (found := _NAME.fullmatch(path.name))]
+    return [path for _, path in sorted(named) if path.is_dir()]
+
+
+def best_step(checkpoint: Path) -> int | None:
+    """The step whose evaluation was the best until a checkpoint; None where there was none."""
+    state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
+    found: int | None = state.get("best_global_step")
+    return found
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _free_name(checkpoint: Path) -> Path:
+    aside = checkpoint.with_name(f"{checkpoint.name}.damaged")
+    count = 1
+    while aside.exists():
+        count += 1
+        aside = checkpoint.with_name(f"{checkpoint.name}.damaged{count}")
+    return aside

@@ -1,0 +1,202 @@
+"""Which questions make an optimizer step, and their rows.
+
+A batch is one process's share of one optimizer step, counted in questions: `per_device_train_batch_size` times
+`gradient_accumulation_steps` of them, whatever rows they fill. Passages are drawn whole, so that the questions of one
+passage meet in one step; where a passage straddles two steps its tokens are computed in both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from lrc.packing.tree import Row, TokenSequence, pack
+from lrc.training.contrastive_loss import Option, contest_count
+
+Draw = tuple[int, int]  # a question's place in the data, and the epoch that draws it
+
+
+@dataclass(frozen=True)
+class StepBatch:
+    """One process's share of one optimizer step."""
+
+    sequences: list[TokenSequence]
+    rows: list[Row]
+    idle: bool = False  # the process has no question of this step; its one row counts for nothing
+    questions: int = 0  # how many there are; a question has a sequence for each order of its options
+
+    @property
+    def target_count(self) -> int:
+        """How many tokens there are to imitate."""
+        imitated = [one for one in self.sequences if not isinstance(one, Option)]
+        return 0 if self.idle else sum(len(one.tokens) - one.prompt_length for one in imitated)
+
+    @property
+    def supervised_count(self) -> int:
+        """How many tokens are learnt from: those to imitate, or where there are none those that are compared."""
+        return self.target_count or sum(len(one.tokens) - one.prompt_length for one in self.sequences)
+
+    @property
+    def contest_count(self) -> int:
+        """How many questions there are whose options are compared."""
+        return 0 if self.idle else contest_count(self.sequences)
+
+    def repacked(self, row_tokens: int, *, share: bool = True) -> StepBatch:
+        """The same questions under another token budget."""
+        return replace(self, rows=pack(self.sequences, row_tokens, share=share))
+
+
+class Portion(NamedTuple):
+    """A file's part of the data: its questions stand together, in the order of the files."""
+
+    size: int  # questions
+    drawn: int  # of them in an epoch, at most all
+
+
+class StepSampler(Sampler[list[Draw]]):
+    """Draws the questions of every optimizer step for one process; all processes draw the same epoch.
+
+    Args:
+        passages: (questions,) a number a passage, the same for the questions of one passage.
+        step_questions: questions a process and step.
+        rank: this process.
+        world_size: the number of processes.
+        seed: of the order of passages and of questions within a passage; None keeps the order of the data.
+        drop_last: leave out a last step that is not full.
+        portions: of the files that the questions are of; without them an epoch has every question. Where one has only a
+            part of its file, the next epoch goes on with the rest.
+    """
+
+    def __init__(
+        self,
+        passages: Sequence[int] | np.ndarray,
+        step_questions: int,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        seed: int | None = None,
+        drop_last: bool = False,
+        portions: Sequence[Portion] = (),
+    ) -> None:
+        self.passages = np.asarray(passages)
+        self.step_questions, self.rank, self.world_size = step_questions, rank, world_size
+        self.seed, self.drop_last, self.epoch = seed, drop_last, 0
+        self.portions = tuple(portions) or (Portion(len(self.passages), len(self.passages)),)
+
+    @classmethod
+    def of(
+        cls,
+        args: Any,
+        passages: Sequence[int],
+        step_questions: int,
+        rank: int,
+        world_size: int,
+        portions: Sequence[Portion] = (),
+    ) -> StepSampler:
+        """The sampler that training arguments ask for: their seed, order and last step."""
+        seed = args.seed if args.data_seed is None else args.data_seed
+        return cls(
+            passages,
+            step_questions,
+            rank=rank,
+            world_size=world_size,
+            seed=None if args.train_sampling_strategy == "sequential" else seed,
+            drop_last=args.dataloader_drop_last,
+            portions=portions,
+        )
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make the next iteration that of `epoch`."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        total, questions = self.step_questions * self.world_size, sum(portion.drawn for portion in self.portions)
+        return questions // total if self.drop_last else -(-questions // total)
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        order, total = self._order(), self.step_questions * self.world_size
+        for step in range(len(self)):
+            questions = order[step * total : (step + 1) * total]
+            # A last step that is not full is dealt out evenly; a process left without a question takes part idly.
+            share = np.array_split(questions, self.world_size)[self.rank]
+            yield [(int(question), self.epoch) for question in share]
+
+    def _order(self) -> np.ndarray:
+        places = self._drawn()
+        return places if self.seed is None else self._shuffled(places, self.epoch)
+
+    def _drawn(self) -> np.ndarray:
+        """The places of the questions that the epoch has."""
+        parts, first = [], 0
+        for number, (size, drawn) in enumerate(self.portions):
+            own = np.arange(first, first + size)
+            first += size
+            # A file is gone through again and again, each time in another order; an epoch takes the next of it.
+            start = self.epoch * drawn
+            turns = range(start // size, -(-(start + drawn) // size)) if drawn < size else ()
+            passes = [own if self.seed is None else self._shuffled(own, number, turn) for turn in turns]
+            parts.append(np.concatenate(passes)[start % size :][:drawn] if passes else own)
+        return np.concatenate(parts)
+
+    def _shuffled(self, places: np.ndarray, *seed: int) -> np.ndarray:
+        """The places with passages in a random order, and the questions of each in one."""
+        random = np.random.default_rng([self.seed or 0, *seed])
+        _, passage = np.unique(self.passages[places], return_inverse=True)
+        drawn = random.permutation(passage.max(initial=-1) + 1)
+        return places[np.lexsort((random.random(len(places)), drawn[passage]))]
+
+
+class StepLoader(DataLoader):
+    """Loads `StepBatch`es.
+
+    Args:
+        draw: the sequences of one question in one epoch: for each option order that is trained what is imitated, and
+            then the options that are compared.
+    """
+
+    def __init__(
+        self,
+        draw: Callable[[Draw], list[TokenSequence]],
+        sampler: StepSampler,
+        row_tokens: int,
+        *,
+        share: bool = True,
+        num_workers: int = 0,
+    ) -> None:
+        self.row_tokens, self.share, self.draw, self.steps = row_tokens, share, draw, sampler
+        super().__init__(
+            Draws(draw, len(sampler.passages)),
+            batch_sampler=sampler,
+            collate_fn=self.collate,
+            num_workers=num_workers,
+        )
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make the next iteration that of `epoch`."""
+        self.steps.set_epoch(epoch)
+
+    def collate(self, questions: list[list[TokenSequence]]) -> StepBatch:
+        """Pack the questions of a step."""
+        sequences = [sequence for orders in questions for sequence in orders]
+        if not sequences:
+            stand_in = self.draw((0, 0))[:1]
+            return StepBatch(stand_in, pack(stand_in, self.row_tokens), idle=True)
+        rows = pack(sequences, self.row_tokens, share=self.share)
+        return StepBatch(sequences, rows, questions=len(questions))
+
+
+class Draws(Dataset):
+    """The questions as a map-style dataset, by draw."""
+
+    def __init__(self, draw: Callable[[Draw], list[TokenSequence]], length: int) -> None:
+        self.draw, self.length = draw, length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, draw: Draw) -> list[TokenSequence]:
+        return self.draw(draw)

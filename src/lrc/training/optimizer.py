@@ -1,0 +1,48 @@
+"""What optimizes besides upstream's own, and what upstream says of keys that it does not take."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from peft.optimizers import create_loraplus_optimizer
+
+from lrc.runtime.errors import RecipeError
+
+
+def loraplus(trainer: Any, ratio: float, embedding: float | None = None) -> torch.optim.Optimizer:
+    """The trainer's optimizer with B learning faster than A (LoRA+, Hayou et al. 2024).
+
+    Args:
+        trainer: a transformers Trainer of a PEFT model.
+        ratio: the learning rate of B over that of A.
+        embedding: the learning rate of both matrices of LoRA on embeddings; None takes that of A, as without LoRA+.
+            PEFT's own default is 1e-6, whatever the recipe's rate is.
+    """
+    kind, settings = trainer.get_optimizer_cls_and_kwargs(trainer.args, trainer.model)
+    settings |= {
+        "loraplus_lr_ratio": ratio,
+        "loraplus_lr_embedding": trainer.args.learning_rate if embedding is None else embedding,
+        # PEFT sets it group by group, and passes over the optimizer's own.
+        "loraplus_weight_decay": trainer.args.weight_decay,
+    }
+    made: torch.optim.Optimizer = create_loraplus_optimizer(trainer.model, kind, **settings)
+    return made
+
+
+@contextlib.contextmanager
+def refused(key: str) -> Iterator[None]:
+    """Turn what upstream says only when it makes something into a line.
+
+    Args:
+        key: of the recipe that asked for it; others may have settings for it.
+
+    Raises:
+        RecipeError: the block ended in one of upstream's errors.
+    """
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, ImportError) as error:
+        raise RecipeError(f"{key}: {' '.join(str(error).split())}; correct it or the keys that go with it") from error

@@ -1,0 +1,173 @@
+"""Which run may go on from which checkpoint: the same one, whatever it is called and wherever its folder lies.
+
+Two runs are the same where all is equal that their weights are computed from: the base and the data by their content,
+the prompt, the tokenizer, the number of processes, and every key of the recipe that `MAY_CHANGE` does not list.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lrc.config.run_record import Run, read_run
+from lrc.config.schema import shipped_schema
+
+# What another value of these keys changes is not the weights; docs/reliability.md has the same table.
+MAY_CHANGE: dict[str, tuple[str, ...]] = {
+    "where things are": (
+        *("output_dir", "overwrite_output_dir", "resume_from_checkpoint"),
+        # By their content they are compared all the same.
+        *("model_name_or_path", "model_revision", "train_file", "validation_file", "soft_labels", "fold"),
+    ),
+    "logging": (
+        *("logging_strategy", "logging_steps", "logging_first_step", "log_on_each_node", "log_level"),
+        *("log_level_replica", "disable_tqdm", "include_num_input_tokens_seen", "report_to", "run_name", "project"),
+        *("trackio_space_id", "trackio_bucket_id", "trackio_static_space_id", "skip_memory_metrics"),
+    ),
+    "saving": ("save_strategy", "save_steps", "save_total_limit", "save_on_each_node", "enable_jit_checkpoint"),
+    "publishing": (
+        *("push_to_hub", "hub_private_repo", "hub_model_id", "hub_strategy", "hub_always_push", "hub_revision"),
+    ),
+    # With dropout, other rows draw other masks, and another device rounds otherwise: no longer the same to the bit.
+    "speed and memory": (
+        *(
+            "use_cpu",
+            "attention",
+            "row_tokens",
+            "gradient_checkpointing",
+            "gradient_checkpointing_kwargs",
+            "activation_checkpointing",
+        ),
+        *("activation_checkpointing_kwargs", "activation_offloading", "torch_empty_cache_steps", "dataset_num_proc"),
+        *("dataloader_num_workers", "dataloader_pin_memory", "dataloader_persistent_workers"),
+        *("dataloader_prefetch_factor", "dataloader_multiprocessing_context", "ddp_bucket_cap_mb", "ddp_timeout"),
+    ),
+    "checks": ("expected_vocab_size",),
+}
+# Of evaluation, unless it decides which weights are the result, or when the training ends.
+EVALUATION = (
+    "eval_strategy",
+    "eval_questions",
+    "eval_steps",
+    "eval_delay",
+    "eval_on_start",
+    "per_device_eval_batch_size",
+)
+DECIDED_BY_EVALUATION = ("load_best_model_at_end", "early_stopping_patience")
+# A longer run is the same one until where the shorter ended, where the learning rate does not depend on the length.
+LENGTH = ("max_steps", "num_train_epochs")
+
+PROCESSES = "world_size"
+WHOLE = "contents_sha256"  # of a base's tensors; runs of older releases lack it
+# These three stand by themselves in the run, as resolved.
+_PROMPT = ("template", "answer_style", "list_options")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Something that two runs have otherwise."""
+
+    what: str
+    then: str
+    now: str
+    cure: str  # an imperative
+
+    def __str__(self) -> str:
+        """What it is, and what to do about it."""
+        return f"{self.fact}; {self.cure}"
+
+    @property
+    def fact(self) -> str:
+        """What it is."""
+        return f"{self.what} was {self.then} and is {self.now} now"
+
+
+def differences(then: Run, now: Run) -> list[Difference]:
+    """What makes another run of `now` than `then` was; empty where one may go on with the other."""
+    return [*_of_recipe(then, now), *_of_contents(then, now)]
+
+
+def is_longer(then: Run, now: Run) -> bool:
+    """Whether `now` is the run that `then` was and goes on beyond its end, by the same steps until there."""
+    found = {difference.what for difference in differences(then, now)}
+    if not found or not found <= set(LENGTH):
+        return False
+    constant = _of(now, "lr_scheduler_type") == "constant"
+    lengths = [(_of(one, "max_steps"), _of(one, "num_train_epochs")) for one in (then, now)]
+    (steps, epochs), (more_steps, more_epochs) = lengths
+    by_steps, by_epochs = steps > 0 and more_steps > steps, max(steps, more_steps) <= 0 and more_epochs > epochs
+    return constant and (by_steps or by_epochs)
+
+
+def run_of(checkpoint: Path) -> Run | None:
+    """The run that a checkpoint is of, by the run file in it or beside it; None where there is none."""
+    return next(filter(None, map(read_run, (checkpoint, checkpoint.resolve().parent))), None)
+
+
+def changed_versions(then: Run, now: Run) -> str:
+    """What software is another than it was, as `torch 2.12, now 2.13`; empty where all is as it was."""
+    both = sorted(then.versions.keys() & now.versions.keys())
+    changed = [name for name in both if then.versions[name] != now.versions[name]]
+    return ", ".join(f"{name} {then.versions[name]}, now {now.versions[name]}" for name in changed)
+
+
+def _of_recipe(then: Run, now: Run) -> Iterator[Difference]:
+    for key in _PROMPT:
+        if getattr(then, key) != getattr(now, key):
+            yield _difference(key, getattr(then, key), getattr(now, key), f"set {key}: {_shown(getattr(then, key))}")
+    free = {key for keys in MAY_CHANGE.values() for key in keys} | {*_PROMPT, PROCESSES}
+    if not any(_of(now, key) for key in DECIDED_BY_EVALUATION):
+        free |= {*EVALUATION}
+    for key in sorted((then.recipe.keys() | now.recipe.keys()) - free):
+        before, after = _of(then, key), _of(now, key)
+        if before != after:
+            yield _difference(key, before, after, f"set {key}: {_shown(before)}")
+    before, after = then.recipe.get(PROCESSES, 1), now.recipe.get(PROCESSES, 1)
+    if before != after:
+        yield _difference("the number of processes", before, after, f"start it with {before}")
+
+
+def _of_contents(then: Run, now: Run) -> Iterator[Difference]:
+    for role in sorted(then.data.keys() | now.data.keys()):
+        before, after = then.data.get(role, {}), now.data.get(role, {})
+        if before.get("sha256") != after.get("sha256"):
+            cure = f"give {role} as it was" if before else f"remove {role}"
+            yield Difference(role, _content(before), _content(after), cure)
+    pairs = [("base model", then.base, now.base)]
+    if then.versions.get("transformers") == now.versions.get("transformers"):  # which writes it in its own way
+        pairs.append(("tokenizer", then.tokenizer, now.tokenizer))
+    for what, before, after in pairs:
+        # What either of the two did not record, or could not, is not compared.
+        known = [key for key in before.keys() & after.keys() if key.endswith("sha256") and before[key] and after[key]]
+        if WHOLE in known:  # covers what `weights_sha256` takes samples of
+            known = [key for key in known if key != "weights_sha256"]
+        for key in sorted(known):
+            if before[key] != after[key]:
+                part = "weights" if key == WHOLE else key.removesuffix("sha256").strip("_") or "files"
+                was, now_is = (f"{one.get('name', '')} ({key} {one[key][:12]}…)".strip() for one in (before, after))
+                cure = "set model_name_or_path to the one that it began with"
+                yield Difference(f"the {what}'s {part}", was, now_is, cure)
+
+
+def _difference(what: str, before: Any, after: Any, cure: str) -> Difference:
+    return Difference(what, _shown(before), _shown(after), cure)
+
+
+def _content(part: Mapping[str, Any]) -> str:
+    return f"{part.get('name')} (sha256 {str(part.get('sha256'))[:12]}…)" if part else "none"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 200 else f"{text[:199]}…"
+
+
+def _of(run: Run, key: str) -> Any:
+    """A recipe's value as JSON has it; what was not given has its default."""
+    schema = shipped_schema()
+    return run.recipe.get(key, schema[key].default if key in schema else None)

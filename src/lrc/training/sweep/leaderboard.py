@@ -1,0 +1,157 @@
+"""How the trials of a sweep compare: a table, `sweep.json`, and whether the best is more than luck."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lrc.metrics.accuracy import CONFIDENCE, paired, passages_of
+from lrc.metrics.predictions import OUTCOMES_FILE, read_outcomes
+from lrc.reporting.summary import duration
+from lrc.runtime.errors import DataError
+from lrc.runtime.outputs import new_file
+from lrc.training.sweep.trial import Contender, Result
+
+RESULTS_FILE = "sweep.json"
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A trial that has ended: with a result, or with the reason why there is none."""
+
+    trial: Contender
+    result: Result | None
+    reason: str | None = None
+
+
+def ranked(standings: Sequence[Standing]) -> list[Standing]:
+    """Best accuracy first; of equal ones the lower loss, then the earlier trial; failed ones last."""
+
+    def order(standing: Standing) -> tuple[float, float, int]:
+        result = standing.result
+        if result is None:
+            return (1.0, 0.0, standing.trial.number)
+        loss = float("inf") if result.eval_loss is None else result.eval_loss
+        return (-result.accuracy, loss, standing.trial.number)
+
+    return sorted(standings, key=order)
+
+
+def compare(standings: Sequence[Standing]) -> dict[str, Any] | None:
+    """The paired test of the two best on the questions that both answered; None where there are no two such trials.
+
+    Their answers are those of what each training left, the last or the best of its steps.
+
+    Args:
+        standings: as `ranked` gives them.
+    """
+    pair = [standing.trial for standing in standings if standing.result][:2]
+    if len(pair) < 2:
+        return None
+    try:
+        one, two = (read_outcomes(trial.folder / OUTCOMES_FILE) for trial in pair)
+    except DataError:
+        return None
+    if not one or [outcome.question for outcome in one] != [outcome.question for outcome in two]:
+        return None
+    first, second = ([outcome.prediction for outcome in some] for some in (one, two))
+    passages = passages_of(outcome.question for outcome in one)
+    test = paired(first, second, [outcome.answer for outcome in one], passages)
+    numbers = {"best": pair[0].number, "second": pair[1].number, "n": len(one)}
+    return {**numbers, **test}
+
+
+def write(path: Path, sweep: dict[str, Any], standings: Sequence[Standing]) -> None:
+    """Write all of it as JSON, best trial first."""
+    found = ranked(standings)
+    trials = [
+        {
+            "trial": standing.trial.number,
+            "folder": str(standing.trial.folder),
+            "values": standing.trial.values,
+            **(asdict(standing.result) if standing.result else {"failed": standing.reason}),
+        }
+        for standing in found
+    ]
+    document = {"sweep": sweep, "trials": trials, "paired": compare(found)}
+    with new_file(path, force=True) as file:
+        file.write_text(json.dumps(document, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+def show(standings: Sequence[Standing], base: str) -> None:
+    """Print the table, best first, and what to make of it, on stdout.
+
+    Args:
+        base: the base model of the trials.
+    """
+    found = ranked(standings)
+    _print_table(found)
+    print(*_conclusions(found, base), sep="\n")
+
+
+def _print_table(standings: Sequence[Standing]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("trial", "accuracy", "95% interval", "best step", "time", *standings[0].trial.values)
+    for standing in standings:
+        values = [_short(value) for value in standing.trial.values.values()]
+        table.add_row(*(Text(cell) for cell in (str(standing.trial.number), *_cells(standing.result), *values)))
+    # A pipe has no width: rich would take 80 columns and cut the words.
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def _cells(result: Result | None) -> tuple[str, str, str, str]:
+    if result is None:
+        return "failed", "", "", ""
+    time = "" if result.seconds is None else duration(result.seconds)
+    interval = f"{result.ci_low:.4f} to {result.ci_high:.4f}"
+    return f"{result.accuracy:.4f}", interval, f"{result.step} of {result.steps}", time
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _conclusions(standings: Sequence[Standing], base: str) -> list[str]:
+    lines = [f"trial {one.trial.number} failed: {one.reason}" for one in standings if one.result is None]
+    best = standings[0]
+    if best.result is None:
+        return lines
+    lines.append(_verdict(standings))
+    results = sum(standing.result is not None for standing in standings)
+    if results > 1:
+        lines.append(
+            f"the best of {results} on the same questions was lucky as well: `lrc evaluate` on questions that no trial "
+            "was chosen by says what it is worth"
+        )
+    for one in standings:
+        if one.result and one.result.best_accuracy > best.result.accuracy:
+            lines.append(
+                f"trial {one.trial.number} had {one.result.best_accuracy:.4f} at step {one.result.step}, and left "
+                f"{one.result.accuracy:.4f} (load_best_model_at_end: true keeps the best)"
+            )
+    lines.append(
+        f"next: lrc generate --model {base} --adapter {best.trial.folder} --data TEST.xlsx --output answer.csv"
+    )
+    return lines
+
+
+def _verdict(standings: Sequence[Standing]) -> str:
+    name, test = f"trial {standings[0].trial.number} is best", compare(standings)
+    if test is None:
+        return f"{name}; there is no second one on the same questions to compare it with"
+    told = (
+        f"right in one only {test['first_only']} and {test['second_only']} of {test['n']}, "
+        f"permuted by passage p = {test['p_value']:.4f}"
+    )
+    if test["p_value"] < 1 - CONFIDENCE:
+        return f"{name}, beyond the noise of trial {test['second']}: {told}"
+    return f"{name}, within the noise of trial {test['second']}: {told}; more validation questions would tell"

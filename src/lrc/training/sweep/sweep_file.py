@@ -1,0 +1,226 @@
+"""SWEEP.yaml: which recipe is trained several times, which of its keys are searched, and where it all goes.
+
+Read as strictly as a recipe, and checked to the end before anything is trained: every value that a trial may get has
+passed the checks of a recipe.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import redirect_stderr
+from dataclasses import dataclass
+from difflib import get_close_matches
+from io import StringIO
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from lrc.config.field_types import shown
+from lrc.config.recipe import REQUIRED, find_recipe, read_recipe, resolve, takes_whole_numbers_only
+from lrc.config.yaml_reader import Mapping, read_mapping
+from lrc.runtime.errors import RecipeError
+
+# What each key takes, and whether it has to be there.
+KEYS = {
+    "recipe": (str, True, "a recipe's file, or the name of a shipped one"),
+    "trials": (int, True, "a whole number, 1 or more"),
+    "output_dir": (str, True, "a folder"),
+    "search": (dict, True, "a mapping of a recipe's keys, each with a list of values or {low: …, high: …}"),
+    "seed": (int, False, "a whole number, 0 or more"),
+    "overrides": (dict, False, "a mapping of a recipe's keys"),
+}
+LEAST = {"trials": 1, "seed": 0}
+BOUNDS = ("low", "high", "log", "step")
+# What a sweep gives each trial itself.
+OWN = ("output_dir", "overwrite_output_dir", "resume_from_checkpoint", "run_name")
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers from `low` to `high`, both included."""
+
+    low: float
+    high: float
+    log: bool = False  # drawn evenly on a logarithmic scale
+    step: float | None = None  # None: every whole number, or any number
+    whole: bool = False
+
+    @property
+    def size(self) -> int | None:
+        """How many numbers there are; None for any number between two."""
+        if self.step is None and not self.whole:
+            return None
+        return math.floor((self.high - self.low) / (self.step or 1) + 1e-9) + 1
+
+    @property
+    def values(self) -> list[float]:
+        """The numbers, where they can be counted."""
+        step = self.step or 1
+        return [self.low + i * step for i in range(self.size or 0)]
+
+
+Choices = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep as its file has it."""
+
+    path: Path
+    trials: int
+    output_dir: Path
+    seed: int
+    fixed: dict[str, Any]  # the recipe with the overrides in it
+    search: dict[str, Range | Choices]
+    written: dict[str, Any]  # what `search` is in the file
+
+    @property
+    def size(self) -> int | None:
+        """How many different trials there are; None where they cannot be counted."""
+        sizes = [spec.size if isinstance(spec, Range) else len(spec) for spec in self.search.values()]
+        return None if None in sizes else math.prod(size for size in sizes if size)
+
+    def combinations(self) -> Iterator[dict[str, Any]]:
+        """Every trial's values, where they can be counted."""
+        every = [spec.values if isinstance(spec, Range) else spec for spec in self.search.values()]
+        return (dict(zip(self.search, values, strict=True)) for values in product(*every))
+
+
+@dataclass(frozen=True)
+class _Layers(Mapping):
+    """A recipe's keys from several places."""
+
+    places: dict[str, str]
+
+    def place(self, key: str) -> str:
+        return self.places.get(key, self.name)
+
+
+def read_sweep(path: Path, trials: int | None = None) -> Sweep:
+    """Read a SWEEP.yaml and check every value that it may give to a recipe.
+
+    Args:
+        trials: instead of the file's number.
+
+    Raises:
+        RecipeError: whatever is wrong, a line each.
+    """
+    file = read_mapping(path)
+    findings = [*_structure(file)]
+    if findings:
+        raise RecipeError(*findings)
+    values = file.values
+    recipe = read_recipe(find_recipe(values["recipe"]))
+    overrides = values.get("overrides", {})
+    findings = [*_own_keys(file, overrides), *_specs(file, values["search"])]
+    if findings:
+        raise RecipeError(*findings)
+    fixed = {**recipe.values, **overrides}
+    places = {key: recipe.place(key) for key in recipe.values} | dict.fromkeys(overrides, f"{path.name}, overrides")
+    search = {key: _spec(key, spec) for key, spec in values["search"].items()}
+    output = Path(values["output_dir"])
+    _check(Mapping(path.name, {**fixed, "output_dir": str(output)}, {}), places, search)
+    return Sweep(path, trials or values["trials"], output, values.get("seed", 42), fixed, search, values["search"])
+
+
+def _structure(file: Mapping) -> Iterator[str]:
+    if not KEYS.keys() & file.values.keys() - {"seed", "output_dir"} and file.values.keys() & set(REQUIRED):
+        yield (
+            f"{file.name}: is a recipe, not a sweep; write a file with `recipe: {file.name}`, trials, search and "
+            "output_dir, as examples/sweep.yaml has them"
+        )
+        return
+    for key, value in file.values.items():
+        if key not in KEYS:
+            yield f"{file.place(key)}: unknown key {key!r}; {_nearest(key, KEYS)}"
+        elif type(value) is not KEYS[key][0] or KEYS[key][1] and not value or _less(key, value):
+            yield f"{file.place(key)}: {key} is {shown(value)}, expected {KEYS[key][2]}"
+    for key, (_, needed, what) in KEYS.items():
+        if needed and key not in file.values:
+            yield f"{file.name}: {key} is missing; give {what}"
+
+
+def _less(key: str, value: Any) -> bool:
+    return key in LEAST and value < LEAST[key]
+
+
+def _own_keys(file: Mapping, overrides: dict[str, Any]) -> Iterator[str]:
+    for part, keys in (("search", file.values["search"]), ("overrides", overrides)):
+        for key in OWN:
+            if key in keys:
+                yield f"{file.name}, {part}: {key} is the sweep's own to give; remove it"
+    for key in file.values["search"].keys() & overrides.keys():
+        yield f"{file.name}: {key} stands in search and in overrides; keep one"
+
+
+def _specs(file: Mapping, search: dict[str, Any]) -> Iterator[str]:
+    for key, spec in search.items():
+        fault = _range_fault(spec) if isinstance(spec, dict) else _list_fault(spec)
+        if fault:
+            yield f"{file.name}, search: {key} {fault}"
+
+
+def _list_fault(spec: Any) -> str | None:
+    if not isinstance(spec, list) or not spec:
+        return f"is {shown(spec)}, expected a list of values, or {{low: …, high: …}}"
+    doubled = [value for i, value in enumerate(spec) if value in spec[:i]]
+    return f"lists {shown(doubled[0])} twice; keep one" if doubled else None
+
+
+def _range_fault(spec: dict[str, Any]) -> str | None:
+    unknown = [key for key in spec if key not in BOUNDS]
+    if unknown:
+        return f"has an unknown key {unknown[0]!r}; {_nearest(unknown[0], BOUNDS)}"
+    low: Any = spec.get("low")
+    high: Any = spec.get("high")
+    step: Any = spec.get("step", 1)
+    for key, value in {"low": low, "high": high, "step": step}.items():
+        if type(value) not in (int, float) or not math.isfinite(value):
+            return f"has {shown(value)} as {key}, expected a number"
+    if not low < high:
+        return f"has {shown(spec['low'])} as low, expected less than high, {shown(spec['high'])}"
+    if type(spec.get("log", False)) is not bool:
+        return f"has {shown(spec['log'])} as log, expected true or false"
+    if spec.get("log") and (low <= 0 or "step" in spec):
+        return "is log, which needs a low above 0 and goes with no step"
+    return f"has {shown(spec['step'])} as step, expected more than 0" if step <= 0 else None
+
+
+def _spec(key: str, spec: Any) -> Range | Choices:
+    if isinstance(spec, list):
+        return tuple(spec)
+    return Range(**spec, whole=takes_whole_numbers_only(key))
+
+
+def _check(file: Mapping, places: dict[str, str], search: dict[str, Range | Choices]) -> None:
+    """Have the recipe's own checks look at each value of each key, the others being at their first."""
+    candidates = {
+        key: (spec.low, spec.high, *([spec.low + spec.step] if spec.step else [])) if isinstance(spec, Range) else spec
+        for key, spec in search.items()
+    }
+    places = {**places, **dict.fromkeys(search, f"{file.name}, search")}
+    first = {key: values[0] for key, values in candidates.items()}
+    tried = [first, *({**first, key: value} for key, values in candidates.items() for value in values[1:])]
+    findings: dict[str, None] = {}
+    for values in tried:
+        try:
+            with redirect_stderr(StringIO()):  # of what a recipe says as it is read: each trial says it again
+                built = resolve(_Layers(file.name, {**file.values, **values}, {}, places))
+            findings |= dict.fromkeys(_of_all(built.data.validation_file, built.training.push_to_hub, file.name))
+        except RecipeError as error:
+            findings |= dict.fromkeys(error.findings)
+    if findings:
+        raise RecipeError(*findings)
+
+
+def _of_all(validation_file: str | None, push_to_hub: bool, name: str) -> Iterator[str]:
+    if validation_file is None:
+        yield f"{name}: the recipe has no validation_file, by which trials are compared; give one in overrides"
+    if push_to_hub:
+        yield f"{name}: push_to_hub is true, and every trial would go up; publish the best with `lrc publish`"
+
+
+def _nearest(key: str, known: Sequence[str] | dict[str, Any]) -> str:
+    near = get_close_matches(key, list(known), n=1)
+    return f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"

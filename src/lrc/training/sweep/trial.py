@@ -1,0 +1,155 @@
+"""One trial of a sweep: its recipe, the process that trains it, and what came of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isnan
+from pathlib import Path
+from typing import IO, Any
+
+from lrc.config.run_record import METRICS_FILE
+from lrc.metrics.accuracy import accuracy, passages_of
+from lrc.metrics.predictions import OUTCOMES_FILE, read_outcomes
+from lrc.metrics.training_log import read_curves
+from lrc.reporting.summary import best_point
+from lrc.runtime.errors import DataError
+from lrc.runtime.locks import LOCKS, lock
+from lrc.runtime.outputs import new_file
+from lrc.runtime.progress import say
+from lrc.runtime.signals import Request
+
+_PAUSE = 0.2  # seconds
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A trial, and where it is."""
+
+    number: int
+    values: dict[str, Any]  # of the keys that are searched
+    root: Path  # the sweep's folder
+
+    @property
+    def folder(self) -> Path:
+        """The `output_dir` of its training."""
+        return self.root / f"trial-{self.number}"
+
+    @property
+    def recipe(self) -> Path:
+        """Its recipe, with which `lrc train` does the same."""
+        return self.root / f"trial-{self.number}.yaml"
+
+    @property
+    def log(self) -> Path:
+        """What its process said."""
+        return self.root / f"trial-{self.number}.log"
+
+    def write_recipe(self, fixed: dict[str, Any]) -> None:
+        """Write its recipe.
+
+        Args:
+            fixed: the keys that all trials have.
+        """
+        name = f"{self.root.resolve().name}-{self.folder.name}"
+        values = {**fixed, **self.values, "output_dir": str(self.folder), "run_name": name}
+        lines = [f"# Trial {self.number} of a sweep; alone: lrc train {self.recipe}"]
+        # JSON is YAML, and says of every value what it is.
+        lines += [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
+        with new_file(self.recipe, force=True) as file:
+            file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    def train(self, accelerate_config: str | None, request: Request) -> str | None:
+        """Train it by `lrc train`, to the end or from where it stopped.
+
+        Args:
+            request: a signal that it brings is passed on, after which the training saves a checkpoint and ends.
+
+        Returns:
+            Why it failed, in a line; None where it did not, or where a signal was passed on.
+        """
+        command = [sys.executable, "-m", "lrc", "train", str(self.recipe)]
+        command += ["--accelerate-config", accelerate_config] if accelerate_config else []
+        # The log's lock is the process's as well: it ends with the last of the two.
+        with self.log.open("ab") as log:
+            if not self._taken(log, request):
+                return None
+            start = log.seek(0, 2)
+            status = _run(command, log, request)
+        if status == 0 or request.signal:
+            return None
+        lines = self.log.read_bytes()[start:].decode(errors="replace").split("\n")
+        said = [line.strip() for line in lines if line.strip()]
+        return said[-1] if status > 0 and said else f"its process ended with status {status}"
+
+    def result(self) -> Result:
+        """What came of its training.
+
+        Raises:
+            DataError: it left no accuracy, or its files are damaged.
+        """
+        curves, outcomes = read_curves(self.folder / METRICS_FILE), read_outcomes(self.folder / OUTCOMES_FILE)
+        best = best_point(curves["eval_accuracy"])
+        if best is None or isnan(best.value) or not outcomes:
+            raise DataError(f"{self.folder}: has no accuracy; its validation_file holds no question")
+        passages = passages_of(one.question for one in outcomes)
+        left = accuracy([one.prediction for one in outcomes], [one.answer for one in outcomes], passages)
+        return Result(
+            accuracy=left["accuracy"],
+            ci_low=left["ci_low"],
+            ci_high=left["ci_high"],
+            n=len(outcomes),
+            step=best.step,
+            steps=curves.last_step,
+            eval_loss=curves["eval_loss"][-1].value if curves["eval_loss"] else None,
+            best_accuracy=best.value,
+            seconds=curves.totals.get("train_runtime"),
+        )
+
+    def _taken(self, log: IO[bytes], request: Request) -> bool:
+        """Take the log for this process, once one that a killed sweep left behind has ended."""
+        told = False
+        while not request.signal:
+            # Without locks, or where a child inherits none, nobody can tell.
+            if not LOCKS or lock(log.fileno()) is not False:
+                return True
+            if not told:
+                say(f"{self.folder}: a training that was begun before is still running; waiting for its end")
+            told = True
+            time.sleep(_PAUSE)
+        return False
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a trial that ended well; accuracies are those on the validation questions."""
+
+    accuracy: float  # of what the training left in its folder, as `lrc generate` will answer
+    ci_low: float
+    ci_high: float
+    n: int  # questions
+    step: int  # of the best accuracy while it trained
+    steps: int
+    eval_loss: float | None  # the last one
+    best_accuracy: float  # at `step`, before the normalisation of scores was chosen
+    seconds: float | None  # since it last began
+
+
+def _run(command: Sequence[str], log: IO[bytes], request: Request) -> int:
+    """Run a process that writes to `log`; in a group of its own, so that a signal reaches it once, from here."""
+    alone: dict[str, Any] = {"process_group": 0} if os.name != "nt" else {}
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, **alone)
+    passed_on = False
+    while True:
+        try:
+            return process.wait(_PAUSE)
+        except subprocess.TimeoutExpired:
+            if request.signal and not passed_on:
+                process.send_signal(request.signal if os.name != "nt" else signal.SIGTERM)
+                passed_on = True

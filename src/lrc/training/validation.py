@@ -1,0 +1,192 @@
+"""What is evaluated while a run trains, the loss on the answers and which options are chosen, and what that decides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from random import Random
+from typing import Any
+
+import torch
+
+from lrc.answering.scoring import OptionScores, Scorer
+from lrc.config.run_record import NORMALISATIONS
+from lrc.data.alpaca import Record
+from lrc.data.questions import Question
+from lrc.metrics.accuracy import accuracy, passages_of
+from lrc.metrics.calibration import at_bound, fit_temperature
+from lrc.packing.log_probs import sequence_scores
+from lrc.runtime.progress import Advance
+from lrc.tokenization.prompt import Prompt, question_of
+
+AUTO = "auto"  # the normalisation that the validation questions choose
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What a process found on its questions."""
+
+    loss_sum: float  # negative log-likelihood of the answers
+    tokens: int  # supervised ones
+    scores: list[tuple[Question, OptionScores]]  # of each record that is a question
+
+    @property
+    def answered(self) -> list[tuple[Question, int]]:
+        """Each question that has an answer, and the prediction."""
+        return [(question, score.prediction) for question, score in self.scores if question.answer]
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Questions with answers, and how they are asked.
+
+    Args:
+        normalisation: see `Scorer`; with `auto` it is by the character until all is trained.
+        sample: how many questions stand for all while it trains; None takes all.
+    """
+
+    records: Sequence[Record]
+    prompt: Prompt
+    normalisation: str = NORMALISATIONS[0]
+    sample: int | None = None
+
+    @cached_property
+    def sampled(self) -> list[int]:
+        """The places of the questions that are asked while it trains: whole passages, the same in every run."""
+        if self.sample is None or self.sample >= len(self.records):
+            return list(range(len(self.records)))
+        passages: dict[str, list[int]] = {}
+        for place, record in enumerate(self.records):
+            passages.setdefault(record.input if record.question is None else record.question.passage, []).append(place)
+        groups = list(passages.values())
+        Random(0).shuffle(groups)
+        chosen = groups[0]
+        for group in groups[1:]:
+            if len(chosen) + len(group) <= self.sample:
+                chosen = chosen + group
+        return sorted(chosen)
+
+    def evaluate(
+        self,
+        places: Sequence[int],
+        model: Any,
+        device: torch.device,
+        row_tokens: int,
+        advance: Advance = lambda done=1: None,
+    ) -> Tally:
+        """Score the questions at `places`, loss and options in one pass over their unique tokens."""
+        if not places:  # the other processes may wait for this one's part in a forward
+            self.evaluate(range(len(self.records))[:1], model, device, row_tokens)
+            return Tally(0.0, 0, [])
+        records = [self.records[place] for place in places]
+        asked = [record for record in records if record.question is not None]
+        others = [self.prompt.sequence(record) for record in records if record.question is None]
+        normalisation = NORMALISATIONS[0] if self.normalisation == AUTO else self.normalisation
+        ask = Scorer(model, self.prompt, device, row_tokens, normalisation=normalisation, with_answers=True)
+        scores = ask(asked, advance)
+        likelihood = float(sequence_scores(model, others, device, row_tokens).sum())
+        advance(len(others))
+        likelihood += sum(score.answer_log_prob or 0.0 for score in scores)
+        sequences = others + [sequence for record in asked for sequence in self.prompt.imitated(record)]
+        return Tally(
+            -likelihood,
+            sum(len(sequence.tokens) - sequence.prompt_length for sequence in sequences),
+            list(zip(map(question_of, asked), scores, strict=True)),
+        )
+
+
+def combine(tallies: Sequence[Tally], prefix: str) -> dict[str, float]:
+    """The metrics of all processes together: the mean loss a supervised token, and accuracy with its interval."""
+    tokens = max(sum(tally.tokens for tally in tallies), 1)
+    metrics = {f"{prefix}_loss": sum(tally.loss_sum for tally in tallies) / tokens}
+    pairs = [pair for tally in tallies for pair in tally.answered]
+    if pairs:
+        questions, predictions = zip(*pairs, strict=True)
+        figures = accuracy(predictions, [question.answer for question in questions], passages_of(questions))
+        metrics |= {f"{prefix}_{key}": figures[key] for key in ("accuracy", "ci_low", "ci_high")}
+    return metrics
+
+
+class InLockstep:
+    """While the block runs, every forward of the model is one of all processes, as divided weights need it.
+
+    Before each of its forwards a process tells the others that it has one; when it has no more, it repeats its last one
+    for as long as another still has some.
+
+    Args:
+        everywhere: whether something holds in every process; a collective.
+    """
+
+    def __init__(self, model: Any, everywhere: Callable[[bool], bool]) -> None:
+        self._model, self._everywhere = model, everywhere
+        self._last: tuple[tuple[Any, ...], dict[str, Any]] | None = None
+
+    def __enter__(self) -> InLockstep:
+        self._hook = self._model.register_forward_pre_hook(self._before, with_kwargs=True)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
+        self._hook.remove()
+        if kind is not None or self._last is None:
+            return
+        args, kwargs = self._last
+        while not self._everywhere(True):
+            with torch.inference_mode():
+                self._model(*args, **kwargs)
+
+    def _before(self, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._last = args, kwargs
+        self._everywhere(False)
+
+
+@dataclass(frozen=True)
+class Conclusion:
+    """What the validation questions decide about a trained model, for every later verb to obey."""
+
+    scores: list[tuple[Question, OptionScores]]  # as those verbs will give them
+    score_normalisation: str
+    temperature: float
+    accuracies: dict[str, float]  # by normalisation, of the same scores; none where digits are scored
+
+    @classmethod
+    def of(cls, scores: Sequence[tuple[Question, OptionScores]], prompt: Prompt, normalisation: str) -> Conclusion:
+        """Choose how the scores of texts are normalised, where that is `auto`, and fit the temperature.
+
+        Args:
+            scores: of the trained model on questions that were not trained on, in one order of their options.
+            normalisation: what the recipe says.
+        """
+        by_name = {name: _normalised(scores, name) for name in NORMALISATIONS} if prompt.answer_style == "text" else {}
+        accuracies = {name: _accuracy(some) for name, some in by_name.items() if scores}
+        # Of equal ones `max` takes the first: the character.
+        best = max(accuracies, key=accuracies.__getitem__, default=NORMALISATIONS[0])
+        chosen = best if normalisation == AUTO else normalisation
+        found = by_name.get(chosen, list(scores))
+        answered = [(score.log_probs, question.answer) for question, score in found if question.answer]
+        temperature = fit_temperature([log_probs for log_probs, _ in answered], [answer for _, answer in answered])
+        calibrated = [(question, score.calibrated(temperature)) for question, score in found]
+        return cls(calibrated, chosen, temperature, accuracies)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """What to log of it."""
+        accuracies = {f"eval_accuracy_{name}": value for name, value in self.accuracies.items()}
+        return {**accuracies, "eval_temperature": self.temperature}
+
+    def __str__(self) -> str:
+        """One line about it."""
+        shares = ", ".join(f"{value:.4f} by {name}" for name, value in self.accuracies.items())
+        accuracy = f"accuracy {shares}; scored by {self.score_normalisation}; " if shares else ""
+        bound = at_bound(self.temperature)
+        fitted = f" ({bound})" if bound else ", fitted with one vote of this model"
+        return f"validation: {accuracy}temperature {self.temperature:.4g}{fitted}"
+
+
+def _normalised(scores: Sequence[tuple[Question, OptionScores]], name: str) -> list[tuple[Question, OptionScores]]:
+    return [(question, score.normalised(name)) for question, score in scores]
+
+
+def _accuracy(scores: Sequence[tuple[Question, OptionScores]]) -> float:
+    hits = [score.prediction == question.answer for question, score in scores]
+    return sum(hits) / len(hits)
