@@ -1,8 +1,8 @@
 """What each key of a recipe takes, known without the seconds that TRL, transformers and PEFT need to be imported.
 
 `recipe_schema.json` is written by docs/build_recipes.py from the dataclasses of `lrc.config.arguments`, and says with
-which versions of transformers and TRL. Where others are installed it is a first guess: what it finds fault with is looked at
-again with the installed dataclasses.
+which versions of transformers and TRL. Where others are installed it is a first guess: what it finds fault with is
+looked at again with the installed dataclasses.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from lrc.runtime import locks as claim
 from lrc.runtime.errors import OutputError
 from lrc.runtime.locks import claimed, left_behind
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 # In one process, in whose first moment the modules are hidden; each verb through its own door.
 PROGRAM = """
 import importlib.abc, sys

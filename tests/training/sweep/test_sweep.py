@@ -294,7 +294,7 @@ def test_trials_are_ranked_by_what_they_left_and_not_by_what_they_passed(
 
 
 def test_the_shipped_sweep_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(Path(__file__).parents[1])
+    monkeypatch.chdir(Path(__file__).parents[3])
     plan = read_sweep(Path("examples/sweep.yaml"))
     header = plan.path.read_text(encoding="utf-8").split("\n\n")[0]
     assert "lrc sweep examples/sweep.yaml" in header and plan.size is None and plan.trials == 6

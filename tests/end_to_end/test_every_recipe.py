@@ -22,7 +22,7 @@ from lrc.data.alpaca import dump_records, to_record
 from lrc.models.from_recipe import base_of
 from lrc.runtime.errors import RecipeError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 RECIPES = sorted(ROOT.glob("recipes/**/*.yaml"))
 IN_4_BITS = [path for path in RECIPES if yaml.safe_load(path.read_text(encoding="utf-8")).get("load_in_4bit")]
 # What a base is, by the beginning of its name: the model_type of its config.json.

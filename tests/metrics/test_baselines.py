@@ -12,7 +12,7 @@ from lrc.data.tables.workbook import read_workbook
 from lrc.metrics.accuracy import accuracy, passages_of
 from lrc.metrics.baselines import BASELINES, longest, majority, overlap, sliding_window
 
-SHARED = Path(os.environ.get("LRC_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
+SHARED = Path(os.environ.get("LRC_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
 
 
 def test_majority_answers_what_is_most_frequent() -> None:

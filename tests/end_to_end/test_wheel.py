@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = (
     "lrc/recipes/tiny/lora.yaml",
     "lrc/accelerate_configs/cpu_2.yaml",

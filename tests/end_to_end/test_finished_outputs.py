@@ -15,7 +15,7 @@ from small_runs import lrc, pairs, write_questions
 
 from lrc.runtime.finished_outputs import records_folder
 
-SAMPLE = Path(__file__).parents[1] / "examples" / "sample.xlsx"
+SAMPLE = Path(__file__).parents[2] / "examples" / "sample.xlsx"
 Words = list[str | Path]
 
 

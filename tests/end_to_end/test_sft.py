@@ -18,7 +18,7 @@ from lrc import sft
 from lrc.config.run_record import read_run
 from lrc.training.callbacks import History
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 QUESTIONS = pairs(12)
 
 

@@ -28,7 +28,7 @@ from lrc.metrics.baselines import BASELINES
 from lrc.models.tiny import make_base
 from lrc.tokenization import prompt
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 README, CHINESE, TUTORIAL = ROOT / "README.md", ROOT / "README.zh-TW.md", DOCS / "tutorial.md"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md"), *ROOT.glob("examples/**/*.md")])

@@ -22,7 +22,7 @@ from small_models import save_base
 from workbooks import TEST, test_row, write_xlsx
 
 pytest.importorskip("gradio", reason="gradio is not installed: pip install '.[app]'")
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[3]
 SAMPLE = ROOT / "examples/sample_test.xlsx"
 ASKED = ["--template", "chinese-alpaca-2", "--answer-style", "digit"]
 ATTACK = '"><img src=x onerror="window.broken=1"><script>window.broken=1</script>'

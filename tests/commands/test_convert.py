@@ -22,7 +22,7 @@ from lrc.data.sources import read_records
 from lrc.data.tables.workbook import read_workbook
 from lrc.runtime.errors import DataError, OutputError
 
-SHARED = Path(os.environ.get("LRC_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
+SHARED = Path(os.environ.get("LRC_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
 real = pytest.mark.skipif(not SHARED.is_dir(), reason="the real workbooks are not here")
 SPLIT = ["a_manifest.json", "a_train.json", "a_validation.json"]
 

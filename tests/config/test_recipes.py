@@ -21,7 +21,7 @@ from lrc.config.accelerate_config import read_topology
 from lrc.config.recipe import find_accelerate_config, find_recipe, load_recipe
 from lrc.runtime.errors import MachineError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 RECIPES = sorted(ROOT.glob("recipes/*/*.yaml"))
 CONFIGS = sorted(ROOT.glob("accelerate_configs/*.yaml"))
 

@@ -13,7 +13,7 @@ from lrc.commands.init import init
 from lrc.config.recipe import find_accelerate_config, find_recipe, load_recipe
 from lrc.runtime.errors import OutputError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SHIPPED = sorted(
     path.relative_to(ROOT) for name in ("recipes", "accelerate_configs") for path in ROOT.glob(f"{name}/**/*.yaml")
 )

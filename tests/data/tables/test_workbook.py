@@ -13,7 +13,7 @@ from lrc.data.questions import Question
 from lrc.data.tables.workbook import Workbook, read_workbook
 from lrc.runtime.errors import DataError
 
-SHARED = Path(os.environ.get("LRC_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
+SHARED = Path(os.environ.get("LRC_SHARED_DATA", Path(__file__).parents[4] / "shared" / "data"))
 
 
 def kinds(book: Workbook, level: str) -> list[tuple[str, int | None, str | None]]:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SOURCE = Path(__file__).parents[1] / "src/lrc"
+SOURCE = Path(__file__).parents[2] / "src/lrc"
 WHAT = "import json; from lrc.runtime.versions import versions; print(json.dumps(versions()))"
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 NOT_SOURCE = shutil.ignore_patterns(".*", "*.egg-info", "__pycache__", "build", "dist", "demo", "runs", "tests")
 SHIPPED = [
     *sorted(path.relative_to(ROOT) for path in (ROOT / "recipes").rglob("*.yaml")),

@@ -20,7 +20,7 @@ from lrc.models.loading import load_tokenizer, tokenizer_backend
 from lrc.runtime.errors import DataError, RecipeError
 from lrc.tokenization.prompt import Prompt, reordered
 
-DATA = Path(os.environ.get("LRC_SHARED_DATA", Path(__file__).parents[2] / "shared/data"))
+DATA = Path(os.environ.get("LRC_SHARED_DATA", Path(__file__).parents[3] / "shared/data"))
 CHINESE = DATA / "chinese-llama-2-tokenizer"
 needs_chinese = pytest.mark.skipif(not CHINESE.is_dir(), reason="no Chinese-LLaMA-2 tokenizer here")
 

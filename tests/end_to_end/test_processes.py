@@ -26,7 +26,7 @@ from lrc.models.loading import load_tokenizer
 from lrc.models.tiny import make_base
 from lrc.training.callbacks import METRICS_FILE
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CPU_2 = ROOT / "accelerate_configs/cpu_2.yaml"
 RARE = "龘"  # in one passage only
 BATCH = 4  # questions a step, over all processes

@@ -14,7 +14,7 @@ import yaml
 
 from lrc.data.tables.workbook import read_workbook
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 PASSAGES = yaml.safe_load((EXAMPLES / "sample_questions.yaml").read_text(encoding="utf-8"))
 BUILDER = runpy.run_path(str(EXAMPLES / "build_sample.py"))
 

@@ -23,7 +23,7 @@ from lrc.training.resume import EVALUATION, MAY_CHANGE, differences, is_longer
 from lrc.training.trainer import TreeTrainer
 
 WEIGHTS = "adapter_model.safetensors"
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 STEPS, BEST = 6, 2
 
 
