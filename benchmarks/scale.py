@@ -98,7 +98,8 @@ def _measure(flags: argparse.Namespace) -> dict[str, Any]:
     """What one process takes from the file to the end of its first step."""
     from lrc.models.loading import load_tokenizer
     from lrc.tokenization.prompt import Prompt
-    from lrc.tokenization.token_dataset import Drawing, read_corpus
+    from lrc.tokenization.token_dataset import read_corpus
+    from lrc.training.dataloader import Drawing
     from lrc.training.trainer import TreeTrainer
 
     tokenizer = load_tokenizer(str(flags.tokenizer))

@@ -52,7 +52,8 @@ class Side:
 def make_side(name: str, records: list[Any], flags: argparse.Namespace) -> Side:
     """The trainer of a style."""
     from lrc.tokenization.prompt import Prompt
-    from lrc.tokenization.token_dataset import Drawing, tokenize
+    from lrc.tokenization.token_dataset import tokenize
+    from lrc.training.dataloader import Drawing
     from lrc.training.trainer import TreeTrainer
 
     style, listed, contrast = SIDES[name]

@@ -164,7 +164,8 @@ def packed_rows(trainer: Any) -> list[Any]:
 def lrc_trainer(records: list[Any], flags: argparse.Namespace, *, orders: int = 1) -> Any:
     """A TreeTrainer over one epoch of the records."""
     from lrc.tokenization.prompt import Prompt
-    from lrc.tokenization.token_dataset import Drawing, tokenize
+    from lrc.tokenization.token_dataset import tokenize
+    from lrc.training.dataloader import Drawing
     from lrc.training.trainer import TreeTrainer
 
     tokenizer = _tokenizer()

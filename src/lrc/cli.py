@@ -199,7 +199,7 @@ def generate(
     refuse_strange(output, words, force=force)
     asking = Asking(**asked)
     check_asked(model, asking)
-    from lrc.generate import generate
+    from lrc.commands.generate import generate
 
     generate(model, data, output, asking=asking, scores=scores, sheet=sheet, columns=columns, force=force)
 
@@ -246,7 +246,7 @@ def evaluate(
     asked_so = Asking(**asked)
     if model:
         check_asked(model, asked_so)
-    from lrc.evaluation import evaluate_model, evaluate_predictions
+    from lrc.commands.evaluate import evaluate_model, evaluate_predictions
 
     if model:
         evaluate_model(
@@ -312,7 +312,7 @@ def publish(adapter: Path | None, merged: Path | None, **options: Any) -> None:
 @force
 def report(run_dir: Path, output: Path | None, force: bool) -> None:
     """Show a run as one HTML page that works offline: curves, answers, mistakes, recipe and data."""
-    from lrc.reporting.page import report
+    from lrc.commands.report import report
 
     report(run_dir, output=output, force=force)
 

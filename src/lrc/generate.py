@@ -1,96 +1,13 @@
-"""Answer every question of a file: `lrc generate`, or `accelerate launch … -m lrc.generate` with the same flags."""
+"""`accelerate launch … -m lrc.generate`: `lrc generate` in several processes, with the same flags."""
 
 from __future__ import annotations
+
+import sys
 
 from lrc.runtime.packages import check_installed_or_exit
 
 if __name__ == "__main__":
     check_installed_or_exit()  # before the imports, which an old package would end in a traceback
-
-import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any
-
-from lrc.answering.answer import answer, facts, load_scorer, read_askable, write_scores
-from lrc.answering.options import Asking
-from lrc.answering.partial_scores import SideFile, remove_beside
-from lrc.answering.submission import submission, write_submission
-from lrc.data.alpaca import Record
-from lrc.runtime.finished_outputs import DONE, is_finished, refuse_strange, remember
-from lrc.runtime.outputs import refuse_existing, refuse_file
-from lrc.runtime.processes import claimed_together, processes
-from lrc.runtime.progress import say
-
-
-def generate(
-    model: str,
-    data: Path,
-    output: Path,
-    *,
-    asking: Asking,
-    scores: Path | None = None,
-    sheet: str | None = None,
-    columns: Mapping[str, str] | None = None,
-    force: bool = False,
-) -> None:
-    """Write the submission of a workbook's or a JSON file's questions, a line a question, in the file's order.
-
-    Scores are kept in a hidden file beside the output until it is there: the same call goes on after a kill.
-
-    Args:
-        scores: where to write every option's score, as JSON lines.
-        sheet: the sheet of a workbook; the first visible one by default.
-        columns: see `datafile.read_questions`.
-
-    Raises:
-        LrcError: the model, the data or the output stands in the way; nothing is written then.
-    """
-    refuse_file(output, data, force=True)  # whether they may be overwritten turns out below
-    if scores is not None:
-        refuse_file(scores, data, output, force=True)
-    # The words of the command, as `lrc.cli` has them.
-    asked = {"model": model, "data": data, "scores": scores, "sheet": sheet, "columns": columns, **asdict(asking)}
-    refuse_strange(output, asked, force=force)
-    records = read_askable(data, sheet, columns)
-    with claimed_together(output):
-        _generate(asked, output, records, asking, force=force)
-
-
-def _generate(
-    asked: Mapping[str, Any], output: Path, records: Sequence[Record], asking: Asking, *, force: bool
-) -> None:
-    model, data, scores = asked["model"], asked["data"], asked["scores"]
-    state, read = processes(), [asked["sheet"], asked["columns"]]
-    side = SideFile.beside(output, [facts(model, asking, data), str(scores), *read], state.process_index)
-    begun = side.exists  # then these scores, where they are there, are this run's
-    if not force and is_finished(output, asked, side.key):
-        if state.is_main_process:
-            print(f"{output}: {DONE}")
-        return
-    refuse_existing(output, force=force)
-    if scores is not None:
-        refuse_existing(scores, force=force or begun)
-    found = answer(load_scorer(model, asking), records, side)
-    if not state.is_main_process:
-        return
-    if scores is not None:
-        write_scores(scores, records, found, force=force or begun)
-    ids, answers = [record.id for record in records], [score.prediction for score in found]
-    content = hashlib.sha256(submission(ids, answers)).hexdigest()
-    remember(output, asked, side.key, content, *filter(None, [scores]))
-    write_submission(output, ids, answers, force=force)
-    remove_beside(output)
-    if asking.votes > 1:
-        share = sum(score.consistent for score in found) / len(found)
-        say(f"consistency: {share:.4f} of the questions have one answer under all option orders")
-    print(f"{output}: {len(found)} answers")
-
-
-if __name__ == "__main__":
-    import sys
-
     from lrc.cli import main
 
     main(["generate", *sys.argv[1:]])

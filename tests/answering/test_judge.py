@@ -24,8 +24,9 @@ from lrc.packing.last_layer import prune_last_layer
 from lrc.packing.tree import pack
 from lrc.runtime.errors import RecipeError
 from lrc.tokenization.prompt import Prompt, reordered
-from lrc.tokenization.token_dataset import Drawing, tokenize
+from lrc.tokenization.token_dataset import tokenize
 from lrc.training.contrastive_loss import Option
+from lrc.training.dataloader import Drawing
 
 CPU = torch.device("cpu")
 BYTES = {"vocab_size": 260}

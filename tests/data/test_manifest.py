@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from lrc.data.manifest import checksum, refuse_incomplete, refuse_set, write_set
+from lrc.data.manifest import refuse_incomplete, refuse_set, write_set
 from lrc.runtime.errors import DataError, OutputError
+from lrc.runtime.outputs import checksum
 
 NAMES = ["a_train.json", "a_validation.json"]
 TEXTS = {"a_train.json": ["[1]", "\n"], "a_validation.json": ["[2]\n"]}

@@ -16,8 +16,9 @@ from lrc.data.alpaca import to_record
 from lrc.data.soft_labels import SoftLabels
 from lrc.packing.tree import pack
 from lrc.tokenization.prompt import Prompt
-from lrc.tokenization.token_dataset import Drawing, tokenize
+from lrc.tokenization.token_dataset import tokenize
 from lrc.training.contrastive_loss import Contests, Option
+from lrc.training.dataloader import Drawing
 
 QUESTIONS = pairs(6)
 STYLES = [("judge", 1), ("text", 1), ("text", 3)]

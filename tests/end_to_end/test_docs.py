@@ -19,11 +19,11 @@ import pytest
 import yaml
 from questions import ask
 
+from lrc.commands.evaluate import measure
 from lrc.config import run_record as run
 from lrc.config.arguments import DataArguments
 from lrc.data.alpaca import to_record
 from lrc.data.sources import read_records
-from lrc.evaluation import measure
 from lrc.metrics.baselines import BASELINES
 from lrc.models.tiny import make_base
 from lrc.tokenization import prompt

@@ -16,8 +16,8 @@ from lrc.data.questions import Question
 from lrc.models.loading import load_tokenizer
 from lrc.runtime.errors import LrcError
 from lrc.tokenization.prompt import Prompt
-from lrc.tokenization.token_dataset import Drawing, tokenize
-from lrc.training.dataloader import StepLoader, StepSampler
+from lrc.tokenization.token_dataset import tokenize
+from lrc.training.dataloader import Drawing, StepLoader, StepSampler
 
 QUESTIONS = [
     Question(

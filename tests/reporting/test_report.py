@@ -14,8 +14,8 @@ from click.testing import CliRunner
 from report_runs import OUTCOMES, TOKEN, make_run
 
 from lrc.cli import cli
+from lrc.commands.report import report
 from lrc.metrics.predictions import OUTCOMES_FILE, write_outcomes
-from lrc.reporting.page import report
 from lrc.runtime.errors import DataError, LrcError, MachineError, OutputError
 
 

@@ -11,7 +11,7 @@ import pytest
 from browser import DESKTOP, PHONE, chromium, complaints
 from report_runs import ATTACK, make_run
 
-from lrc.reporting.page import report
+from lrc.commands.report import report
 
 
 @pytest.fixture

@@ -14,8 +14,9 @@ from safetensors.torch import save_file
 from small_models import adapted, make_model
 from token_trees import questions
 
-from lrc.runtime.disk import Space, disk_failure, disk_failures_told
+from lrc.runtime.disk import disk_failure, disk_failures_told
 from lrc.runtime.errors import MachineError
+from lrc.training.callbacks import Space
 
 Usage = namedtuple("Usage", "total used free")
 SEQUENCES, PASSAGES = questions()

@@ -11,7 +11,8 @@ import pytest
 from small_runs import lrc, make_run, pairs, run, write_questions
 
 from lrc.config.run_record import RUN_FILE
-from lrc.training.dataloader import Portion, StepSampler
+from lrc.tokenization.token_dataset import Portion
+from lrc.training.dataloader import StepSampler
 
 SIZES = {"num_train_epochs": 2, "per_device_train_batch_size": 4, "use_cpu": True, "save_strategy": "no"}
 

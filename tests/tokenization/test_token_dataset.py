@@ -13,7 +13,8 @@ from lrc.data.alpaca import Record, to_record
 from lrc.data.questions import Question
 from lrc.runtime.errors import DataError
 from lrc.tokenization.prompt import Prompt
-from lrc.tokenization.token_dataset import Drawing, fit, tokenize
+from lrc.tokenization.token_dataset import fit, tokenize
+from lrc.training.dataloader import Drawing
 
 NEAR = "小明在台北工作。"
 LONG = Question("long", "天氣很好。" * 40 + NEAR, "小明在哪裡？", ("台北", "高雄", "台中", "台南"), 3)

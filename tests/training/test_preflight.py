@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from lrc.config.run_record import RUN_FILE, Run
-from lrc.data.manifest import checksum
 from lrc.runtime.errors import LrcError
+from lrc.runtime.outputs import checksum
 from lrc.training.preflight import preflight
 
 HEAVY = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")

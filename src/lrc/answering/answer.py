@@ -21,7 +21,6 @@ from lrc.answering.partial_scores import SideFile
 from lrc.answering.scoring import OptionScores, Scorer, chunks
 from lrc.config.run_record import SCORED_AS_THEY_ARE, Run, read_run
 from lrc.data.alpaca import Record
-from lrc.data.manifest import checksum
 from lrc.data.sources import stream_records
 from lrc.metrics.calibration import at_bound
 from lrc.models.adapter import read_adapter_config
@@ -34,7 +33,7 @@ from lrc.runtime.errors import DataError, ModelError, RecipeError
 from lrc.runtime.exit_status import is_first
 from lrc.runtime.findings import Finding, tell
 from lrc.runtime.memory import size
-from lrc.runtime.outputs import new_file
+from lrc.runtime.outputs import checksum, new_file
 from lrc.runtime.processes import processes
 from lrc.runtime.progress import Advance, say, silence, track
 from lrc.tokenization.prompt import Prompt, question_of

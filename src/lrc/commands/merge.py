@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 
 from lrc.config.run_record import RUN_FILE, read_run
-from lrc.data.manifest import checksum
 from lrc.models.adapter import read_adapter_config
 from lrc.models.fingerprint import (
     CONFIG,
@@ -30,7 +29,7 @@ from lrc.runtime.disk import disk_failures_told
 from lrc.runtime.errors import MachineError, ModelError, OutputError
 from lrc.runtime.finished_outputs import DONE, content_of, is_finished, key_of, refuse_strange, remember
 from lrc.runtime.memory import available_memory, size
-from lrc.runtime.outputs import new_folder, refuse_existing
+from lrc.runtime.outputs import checksum, new_folder, refuse_existing
 from lrc.runtime.progress import say
 
 GENERATION_CONFIG = "generation_config.json"

@@ -29,7 +29,8 @@ from lrc.runtime.errors import ModelError
 from lrc.runtime.memory import available_memory, read_memory
 from lrc.runtime.progress import say, track
 from lrc.tokenization.prompt import Prompt
-from lrc.tokenization.token_dataset import Drawing, join, read_corpus
+from lrc.tokenization.token_dataset import join, read_corpus
+from lrc.training.dataloader import Drawing
 
 
 def preview(

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from lrc.config.recipe import find_accelerate_config
 from lrc.config.run_record import read_run
-from lrc.data.manifest import checksum
 from lrc.runtime.errors import DataError, LrcError, OutputError
 from lrc.runtime.locks import claimed, parts
+from lrc.runtime.outputs import checksum
 from lrc.runtime.progress import say, track
 from lrc.runtime.signals import Request, deferred
 from lrc.training.sweep import leaderboard as standings

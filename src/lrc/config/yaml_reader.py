@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
-from lrc.reporting.scrub import SECRET
 from lrc.runtime.errors import RecipeError
+from lrc.runtime.secrets import SECRET
 
 MAX_BYTES = 1_000_000
 

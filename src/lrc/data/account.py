@@ -10,11 +10,12 @@ from typing import Any
 
 import lrc
 from lrc.data.conversion import Part, Plan
-from lrc.data.manifest import SUFFIX, checksum
+from lrc.data.manifest import SUFFIX
 from lrc.data.near_duplicates import Groups
 from lrc.data.splits import expected_leak
 from lrc.data.tables.workbook import Workbook
 from lrc.runtime.findings import Finding, count_kinds, shortened, told
+from lrc.runtime.outputs import checksum
 
 
 @dataclass(frozen=True)

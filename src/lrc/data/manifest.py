@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lrc.runtime.errors import DataError
-from lrc.runtime.outputs import flush, new_file, refuse_existing
+from lrc.runtime.outputs import checksum, flush, new_file, refuse_existing
 
 SUFFIX = "_manifest.json"
 _DRAFT_SUFFIX = ".part"  # what lrc.runtime.locks appends to a name while the file is written
@@ -100,12 +100,6 @@ def refuse_incomplete(path: Path) -> None:
         )
     if not hashes and _is_left_behind(path):
         raise DataError(f"{path.name}: left behind by a convert that was killed; run lrc convert again")
-
-
-def checksum(path: Path) -> str:
-    """The sha256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _is_left_behind(path: Path) -> bool:

@@ -12,8 +12,8 @@ import numpy as np
 from lrc.config.recipe import Recipe
 from lrc.packing.tree import Row, TokenSequence, pack
 from lrc.runtime.progress import track
-from lrc.tokenization.token_dataset import Corpus, Drawing
-from lrc.training.dataloader import StepBatch, StepLoader, StepSampler
+from lrc.tokenization.token_dataset import Corpus
+from lrc.training.dataloader import Drawing, StepBatch, StepLoader, StepSampler
 
 PERCENTILES = (0, 25, 50, 75, 90, 95, 99, 100)
 # Questions that are packed; of more, so many stand for all.

@@ -1,4 +1,4 @@
-"""`lrc report`: one HTML page about a run, for people who would rather look than read logs."""
+"""The page about a run, for people who would rather look than read logs: charts, answers, recipe."""
 
 from __future__ import annotations
 
@@ -8,53 +8,23 @@ from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from importlib.resources import files as packaged
 from math import inf, isnan
-from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from lrc.answering.options import CONFIG
-from lrc.config.run_record import METRICS_FILE, RUN_FILE, Run, read_run
+from lrc.config.run_record import Run
 from lrc.metrics.accuracy import Figures, accuracy_by, confusion, passages_of
 from lrc.metrics.calibration import at_bound, calibration_error, is_guess, reliability
-from lrc.metrics.predictions import OUTCOMES_FILE, Outcome, read_outcomes
-from lrc.metrics.training_log import Curve, Curves, Point, read_curves
+from lrc.metrics.predictions import Outcome
+from lrc.metrics.training_log import Curve, Curves, Point
 from lrc.metrics.verdict import judge
 from lrc.reporting.charts import Line, by_group, over_steps, reliability_diagram
 from lrc.reporting.scrub import scrub
-from lrc.runtime.errors import DataError
-from lrc.runtime.outputs import new_file, refuse_existing
 
 MISTAKES = 200  # shown on the page, hardest first
 TABLE_ROWS = 200  # of a curve's table
 LENGTH_GROUPS = 4
-
-
-def report(run_dir: Path, *, output: Path | None = None, force: bool = False) -> None:
-    """Write a page about the run in `run_dir`, and print where it is.
-
-    Curves come from `metrics.jsonl`, everything about answers from `validation_scores.jsonl`; what is missing is
-    left out of the page. The page needs no network, and holds passages of the validation questions.
-
-    Args:
-        run_dir: the `output_dir` of a training, finished or not.
-        output: the page; None writes `report.html` into `run_dir`.
-
-    Raises:
-        LrcError: no run is in `run_dir`, its files are damaged, matplotlib is missing, or the output exists.
-    """
-    output = output or run_dir / "report.html"
-    refuse_existing(output, force=force)
-    run = _run(run_dir)
-    if (run_dir / CONFIG).is_file() and not (run_dir / METRICS_FILE).is_file():
-        raise DataError(f"{run_dir}: is a merged model, no run; give the output_dir of the training that it is from")
-    curves, outcomes = read_curves(run_dir / METRICS_FILE), read_outcomes(run_dir / OUTCOMES_FILE)
-    page = render(run_dir.resolve().name, run, curves, outcomes)
-    with new_file(output, force=force) as temporary:
-        # Half a surrogate pair, which JSON can hold, becomes a question mark.
-        temporary.write_text(page, encoding="utf-8", errors="replace")
-    print(f"wrote {output}")
 
 
 def render(name: str, run: Run, curves: Curves, outcomes: Sequence[Outcome]) -> str:
@@ -85,16 +55,6 @@ def render(name: str, run: Run, curves: Curves, outcomes: Sequence[Outcome]) -> 
         **facts, **_training(curves, answers["baselines"]), **answers
     )
     return text + "\n"
-
-
-def _run(run_dir: Path) -> Run:
-    run = read_run(run_dir)
-    if run is None:
-        raise DataError(f"{run_dir}: holds no {RUN_FILE}; give the output_dir of a training run")
-    parts = (run.recipe, run.data, run.base, run.versions, *(run.data.values() if isinstance(run.data, dict) else ()))
-    if not all(isinstance(part, dict) for part in parts):
-        raise DataError(f"{run_dir / RUN_FILE}: its recipe, data, base or versions is no object; train again")
-    return run
 
 
 def _recipe(run: Run) -> dict[str, str]:

@@ -1,7 +1,4 @@
-"""What must not leave the machine: local paths and secrets, taken out of what is published.
-
-`SECRET` is the one list of what access tokens, keys and passwords look like; recipes are refused by it, too.
-"""
+"""What must not leave the machine: local paths and secrets, taken out of what is published."""
 
 from __future__ import annotations
 
@@ -11,27 +8,10 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal
 
 from lrc.runtime.errors import OutputError
+from lrc.runtime.secrets import SECRET
 
 By = Literal["key", "value"]
 
-SECRET = re.compile(
-    r"(?<![A-Za-z0-9])(?:"
-    r"hf_\w{16,}|api_org_\w{16,}"  # Hugging Face
-    r"|gh[oprsu]_\w{16,}|github_pat_\w{16,}|glpat-[\w-]{16,}"  # GitHub, GitLab
-    r"|sk-\w{16,}|sk-(?=[\w-]*\d)[\w-]{16,}"  # OpenAI, Anthropic, DeepSeek, OpenRouter
-    r"|wandb_v\d_\w{16,}|local-[0-9a-f]{40}"  # Weights & Biases
-    r"|(?:AKIA|ASIA)[A-Z0-9]{16}(?![A-Za-z0-9])"  # AWS
-    r"|AIza[\w-]{35}|ya29\.[\w-]{16,}"  # Google
-    r"|xox[abeprs]-[\w-]{10,}"  # Slack
-    r"|(?:npm_|gsk_|r8_|dop_v1_)[A-Za-z0-9]{24,}|(?:nvapi-|pypi-|tgp_v1_)[\w-]{24,}"  # npm, Groq, NVIDIA, PyPI …
-    r"|eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]*"  # JSON Web Tokens
-    r")"
-    r"|-----BEGIN [A-Z ]*PRIVATE KEY"
-    r"|://[^\s/:@\"']+:[^\s/@\"']+@"  # a password in an address
-    # Older keys of Weights & Biases and AWS look like any checksum; what stands before them tells.
-    r"|(?i:(?:wandb|api|access)\w*key[\"']?\s*[:=]\s*[\"']?[\w/+]{40}(?![\w/+]))",
-    re.ASCII,
-)
 # The same keys where a value is nothing else, under a key that promises no checksum.
 _BARE_KEY = re.compile(r"[0-9a-f]{40}|(?=.*[a-z])(?=.*[A-Z])(?=.*\d)[A-Za-z0-9/+]{40}")
 _CHECKSUM = re.compile(r"revision|commit|version|sha\d*|hash|digest")

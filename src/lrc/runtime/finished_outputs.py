@@ -15,9 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from lrc.data.manifest import checksum
 from lrc.runtime.errors import LrcError
-from lrc.runtime.outputs import new_file, refuse_existing
+from lrc.runtime.outputs import checksum, new_file, refuse_existing
 
 DONE = "is there already, made by the same command from the same input; nothing to do"
 

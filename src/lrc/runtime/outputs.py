@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -166,3 +167,9 @@ def _told(path: Path, part: Path) -> Iterator[None]:
 def _written(part: Path) -> int:
     files = part.rglob("*") if part.is_dir() else [part]
     return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def checksum(path: Path) -> str:
+    """The sha256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

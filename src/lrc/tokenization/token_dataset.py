@@ -8,32 +8,34 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import NamedTuple, TypeVar, overload
 
 import numpy as np
 from datasets import Dataset, concatenate_datasets
 
 from lrc.data.alpaca import Record
-from lrc.data.manifest import checksum, refuse_incomplete
-from lrc.data.questions import option_orders
-from lrc.data.soft_labels import SoftLabels
+from lrc.data.manifest import refuse_incomplete
 from lrc.data.sources import refuse_pipe
-from lrc.packing.tree import TokenSequence
 from lrc.runtime.errors import DataError
 from lrc.runtime.exit_status import is_first
 from lrc.runtime.findings import tell
+from lrc.runtime.outputs import checksum
 from lrc.runtime.progress import Advance, track
 from lrc.tokenization.max_length import Account, Fitting
-from lrc.tokenization.prompt import Prompt, reordered
+from lrc.tokenization.prompt import Prompt
 from lrc.tokenization.token_cache import cached, entry_name, tokenizer_digest
 from lrc.tokenization.token_table import Numbering, StoredRecords, hold_table, make_table
 from lrc.tokenization.tokenizing import read_tokens, write_tokens
-from lrc.training.contrastive_loss import options_of
-from lrc.training.dataloader import Portion
 
 Item = TypeVar("Item")
+
+
+class Portion(NamedTuple):
+    """A file's part of the data: its questions stand together, in the order of the files."""
+
+    size: int  # questions
+    drawn: int  # of them in an epoch, at most all
 
 
 @dataclass(frozen=True)
@@ -172,79 +174,6 @@ def tokenize(records: Sequence[Record], prompt: Prompt, *, stage: str) -> Datase
     with track(stage, len(records)) as advance:
         rows = [(record, prompt.sequence(record)) for record in _counted(records, advance)]
     return hold_table(Numbering()(make_table(rows)))
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """The sequences of a question in an epoch: as tokenized, or in several orders of its options, drawn anew.
-
-    Args:
-        option_orders: how many orders of each question are trained.
-        contrasted: by what the scores of options are normalised that are compared with each other (`contrast`); None
-            compares none.
-        imitated: whether the right answer is learnt to be written, too; a question without options to compare is
-            drawn as if it were.
-        soft_labels: what the comparison learns beside the right option; None is that alone.
-    """
-
-    dataset: Dataset
-    records: Sequence[Record]
-    prompt: Prompt
-    option_orders: int
-    seed: int
-    contrasted: str | None = None
-    imitated: bool = True
-    soft_labels: SoftLabels | None = None
-
-    @classmethod
-    def of(cls, corpus: Corpus, prompt: Prompt, data: Any, seed: int, soft_labels: SoftLabels | None = None) -> Drawing:
-        """The drawing that a recipe's `DataArguments` ask for."""
-        how = data.contrasted, data.option_contrast < 1, soft_labels
-        return cls(corpus.dataset, corpus.records, prompt, data.option_orders, seed, *how)
-
-    def __call__(self, draw: tuple[int, int]) -> list[TokenSequence]:
-        """The sequences of question `draw[0]` in epoch `draw[1]`; what is imitated comes before what is compared."""
-        place, epoch = draw
-        judged = self.prompt.answer_style == "judge"
-        if not (judged or self.contrasted or self.option_orders > 1):
-            return [self._stored(place)]
-        record = self.records[place]
-        orders = self._orders(record, np.random.default_rng([self.seed, epoch, place]))
-        asked = [record if order is None else reordered(record, order) for order in orders]
-        options: list[TokenSequence] = []
-        for number, (one, order) in enumerate(zip(asked, orders, strict=True)):
-            if self.contrasted:
-                options += options_of(one, self.prompt, self.contrasted, (place, number), self._targets(record, order))
-        if options and not self.imitated:
-            return options
-        if judged or orders != [None]:
-            return [sequence for one in asked for sequence in self.prompt.imitated(one)] + options
-        return [self._stored(place), *options]
-
-    def _orders(self, record: Record, random: np.random.Generator) -> list[tuple[int, ...] | None]:
-        """The orders of a question's options that are trained; None is its own."""
-        question = record.question
-        if question is None or self.option_orders == 1:
-            return [None]
-        first = tuple(range(len(question.options)))
-        if len(option_orders(question, 2)) > 1:  # rotations of a random order balance the places
-            first = tuple(random.permutation(len(question.options)).tolist())
-        return [tuple(first[k] for k in order) for order in option_orders(question, self.option_orders)]
-
-    def _targets(self, record: Record, order: tuple[int, ...] | None) -> tuple[float, ...] | None:
-        """What the comparison learns of each option, in the order that is trained."""
-        if self.soft_labels is None or record.question is None:
-            return None
-        own = self.soft_labels.target(record)
-        return own if order is None else tuple(own[k] for k in order)
-
-    def _stored(self, place: int) -> TokenSequence:
-        row = self._tokens[place]
-        return TokenSequence(row["tokens"].astype(np.int64), int(row["prompt_length"]))
-
-    @cached_property
-    def _tokens(self) -> Dataset:
-        return self.dataset.select_columns(["tokens", "prompt_length"]).with_format("numpy")
 
 
 def _identify(path: Path) -> tuple[str, tuple[int, int]]:

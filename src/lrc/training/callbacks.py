@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
+import math
+import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import SaveStrategy
 
 from lrc.config.run_record import METRICS_FILE
+from lrc.models.fingerprint import TOKENIZER_FILES
 from lrc.runtime.disk import disk_failures_told
+from lrc.runtime.errors import MachineError
+from lrc.runtime.memory import size
 from lrc.runtime.outputs import new_file
 from lrc.runtime.progress import Advance, say, track
+from lrc.training.checkpoint import checkpoints
 
 
 class History(TrainerCallback):
@@ -105,3 +112,50 @@ def _keep(path: Path, wanted: Callable[[dict[str, Any]], bool]) -> None:
     kept = [line for line in lines if (told := _read(line)) and wanted(told)]
     with new_file(path, force=True) as file:
         file.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+
+
+class Space(TrainerCallback):
+    """Refuses a run before its first step where the disk cannot hold its checkpoints and its adapter."""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
+    ) -> None:
+        """Compare need and space.
+
+        Raises:
+            MachineError: there is too little.
+        """
+        folder = Path(args.output_dir or ".")
+        tokenizer = _tokenizer_bytes(kwargs.get("processing_class"))
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        adapter = sum(parameter.numel() * parameter.element_size() for parameter in trained) + tokenizer
+        weights = sum(parameter.numel() for parameter in trained)
+        one = adapter + weights * _optimizer_bytes(getattr(args.optim, "value", args.optim))
+        count = _checkpoints_to_come(args, state, len(checkpoints(folder)))
+        need, free = count * one + adapter, shutil.disk_usage(folder).free
+        if need > free:
+            raise MachineError(
+                f"{folder}: {count} checkpoints of {size(one)} and the adapter need {size(need)}, {size(free)} is "
+                "free; free some, set save_total_limit, or raise save_steps"
+            )
+
+
+def _checkpoints_to_come(args: TrainingArguments, state: TrainerState, existing: int) -> int:
+    """How many more checkpoints there will be at once; one more than the limit while the next is written."""
+    if args.save_strategy == SaveStrategy.NO:
+        return 0
+    interval = state.save_steps if args.save_strategy == SaveStrategy.STEPS else state.max_steps / args.num_train_epochs
+    count = math.ceil((state.max_steps - state.global_step) / max(interval, 1))
+    return min(count, max(args.save_total_limit + 1 - existing, 1)) if args.save_total_limit else count
+
+
+def _optimizer_bytes(name: str) -> int:
+    """What an optimizer keeps of each weight: Adam's two moments in float32 or 8 bits, or next to nothing."""
+    if "8bit" in name:
+        return 2
+    return 0 if "adafactor" in name or "sgd" in name else 8
+
+
+def _tokenizer_bytes(tokenizer: Any) -> int:
+    folder = Path(str(getattr(tokenizer, "name_or_path", None) or ""))
+    return sum((folder / name).stat().st_size for name in TOKENIZER_FILES if (folder / name).is_file())

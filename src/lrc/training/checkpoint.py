@@ -12,8 +12,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from lrc.data.manifest import checksum
-from lrc.runtime.outputs import flush
+from lrc.runtime.outputs import checksum, flush
 
 STAGE = ".staged"  # what is being written, inside the folder of the run
 MANIFEST = "checkpoint_manifest.json"

@@ -9,13 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import Any
 
 import numpy as np
-from torch.utils.data import DataLoader, Dataset, Sampler
+from datasets import Dataset
+from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import Dataset as TorchDataset
 
+from lrc.data.alpaca import Record
+from lrc.data.questions import option_orders
+from lrc.data.soft_labels import SoftLabels
 from lrc.packing.tree import Row, TokenSequence, pack
-from lrc.training.contrastive_loss import Option, contest_count
+from lrc.tokenization.prompt import Prompt, reordered
+from lrc.tokenization.token_dataset import Corpus, Portion
+from lrc.training.contrastive_loss import Option, contest_count, options_of
 
 Draw = tuple[int, int]  # a question's place in the data, and the epoch that draws it
 
@@ -48,13 +56,6 @@ class StepBatch:
     def repacked(self, row_tokens: int, *, share: bool = True) -> StepBatch:
         """The same questions under another token budget."""
         return replace(self, rows=pack(self.sequences, row_tokens, share=share))
-
-
-class Portion(NamedTuple):
-    """A file's part of the data: its questions stand together, in the order of the files."""
-
-    size: int  # questions
-    drawn: int  # of them in an epoch, at most all
 
 
 class StepSampler(Sampler[list[Draw]]):
@@ -189,7 +190,7 @@ class StepLoader(DataLoader):
         return StepBatch(sequences, rows, questions=len(questions))
 
 
-class Draws(Dataset):
+class Draws(TorchDataset):
     """The questions as a map-style dataset, by draw."""
 
     def __init__(self, draw: Callable[[Draw], list[TokenSequence]], length: int) -> None:
@@ -200,3 +201,76 @@ class Draws(Dataset):
 
     def __getitem__(self, draw: Draw) -> list[TokenSequence]:
         return self.draw(draw)
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """The sequences of a question in an epoch: as tokenized, or in several orders of its options, drawn anew.
+
+    Args:
+        option_orders: how many orders of each question are trained.
+        contrasted: by what the scores of options are normalised that are compared with each other (`contrast`); None
+            compares none.
+        imitated: whether the right answer is learnt to be written, too; a question without options to compare is
+            drawn as if it were.
+        soft_labels: what the comparison learns beside the right option; None is that alone.
+    """
+
+    dataset: Dataset
+    records: Sequence[Record]
+    prompt: Prompt
+    option_orders: int
+    seed: int
+    contrasted: str | None = None
+    imitated: bool = True
+    soft_labels: SoftLabels | None = None
+
+    @classmethod
+    def of(cls, corpus: Corpus, prompt: Prompt, data: Any, seed: int, soft_labels: SoftLabels | None = None) -> Drawing:
+        """The drawing that a recipe's `DataArguments` ask for."""
+        how = data.contrasted, data.option_contrast < 1, soft_labels
+        return cls(corpus.dataset, corpus.records, prompt, data.option_orders, seed, *how)
+
+    def __call__(self, draw: tuple[int, int]) -> list[TokenSequence]:
+        """The sequences of question `draw[0]` in epoch `draw[1]`; what is imitated comes before what is compared."""
+        place, epoch = draw
+        judged = self.prompt.answer_style == "judge"
+        if not (judged or self.contrasted or self.option_orders > 1):
+            return [self._stored(place)]
+        record = self.records[place]
+        orders = self._orders(record, np.random.default_rng([self.seed, epoch, place]))
+        asked = [record if order is None else reordered(record, order) for order in orders]
+        options: list[TokenSequence] = []
+        for number, (one, order) in enumerate(zip(asked, orders, strict=True)):
+            if self.contrasted:
+                options += options_of(one, self.prompt, self.contrasted, (place, number), self._targets(record, order))
+        if options and not self.imitated:
+            return options
+        if judged or orders != [None]:
+            return [sequence for one in asked for sequence in self.prompt.imitated(one)] + options
+        return [self._stored(place), *options]
+
+    def _orders(self, record: Record, random: np.random.Generator) -> list[tuple[int, ...] | None]:
+        """The orders of a question's options that are trained; None is its own."""
+        question = record.question
+        if question is None or self.option_orders == 1:
+            return [None]
+        first = tuple(range(len(question.options)))
+        if len(option_orders(question, 2)) > 1:  # rotations of a random order balance the places
+            first = tuple(random.permutation(len(question.options)).tolist())
+        return [tuple(first[k] for k in order) for order in option_orders(question, self.option_orders)]
+
+    def _targets(self, record: Record, order: tuple[int, ...] | None) -> tuple[float, ...] | None:
+        """What the comparison learns of each option, in the order that is trained."""
+        if self.soft_labels is None or record.question is None:
+            return None
+        own = self.soft_labels.target(record)
+        return own if order is None else tuple(own[k] for k in order)
+
+    def _stored(self, place: int) -> TokenSequence:
+        row = self._tokens[place]
+        return TokenSequence(row["tokens"].astype(np.int64), int(row["prompt_length"]))
+
+    @cached_property
+    def _tokens(self) -> Dataset:
+        return self.dataset.select_columns(["tokens", "prompt_length"]).with_format("numpy")

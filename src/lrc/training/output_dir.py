@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from lrc.config.run_record import RUN_FILE, Run, read_run
-from lrc.data.manifest import checksum
 from lrc.runtime.errors import OutputError, RecipeError
 from lrc.runtime.locks import left_behind, parts, remove
-from lrc.runtime.outputs import flush, new_file
+from lrc.runtime.outputs import checksum, flush, new_file
 from lrc.runtime.progress import say
 from lrc.training.checkpoint import MANIFEST, STAGE, adopt, best_step, close_stage, fault, newest, open_stage
 from lrc.training.resume import Difference, differences, is_longer, run_of

@@ -17,10 +17,10 @@ from lrc.config.recipe import read_given
 from lrc.config.rules import fold_file, train_files
 from lrc.config.run_record import FILES, NOT_RECORDED, Run, lists_options, read_run, train_roles
 from lrc.config.schema import shipped_schema
-from lrc.data.manifest import checksum
 from lrc.runtime.errors import DataError, LrcError, RecipeError
 from lrc.runtime.exit_status import is_first, several_processes
 from lrc.runtime.launch_variables import check_launch
+from lrc.runtime.outputs import checksum
 from lrc.runtime.progress import escape_what_is_not_encodable
 from lrc.training.output_dir import another_run, refuse_taken
 from lrc.training.resume import differences

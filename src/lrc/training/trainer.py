@@ -31,9 +31,10 @@ from lrc.packing.last_layer import prune_last_layer
 from lrc.packing.log_probs import row_budget, target_log_probs
 from lrc.packing.tree import Row, TokenSequence
 from lrc.runtime.progress import say, track
+from lrc.tokenization.token_dataset import Portion
 from lrc.training.base_trainer import DurableTrainer
 from lrc.training.contrastive_loss import Contests
-from lrc.training.dataloader import Draw, Portion, StepBatch, StepLoader, StepSampler
+from lrc.training.dataloader import Draw, StepBatch, StepLoader, StepSampler
 from lrc.training.neftune import Noise
 from lrc.training.optimizer import loraplus, refused
 from lrc.training.throughput import Pace

@@ -1,0 +1,319 @@
+"""A run, from its recipe to an adapter in its `output_dir`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from accelerate.utils import broadcast_object_list
+from transformers import set_seed
+
+from lrc.config.recipe import Recipe
+from lrc.config.run_record import FILES, NORMALISATIONS, NOT_RECORDED, RUN_FILE, Run, train_roles
+from lrc.config.trackers import close_trackers
+from lrc.data.score_files import read_scores
+from lrc.data.soft_labels import SoftLabels
+from lrc.metrics.predictions import OUTCOMES_FILE, Outcome, write_outcomes
+from lrc.models.fingerprint import fingerprint_base
+from lrc.models.from_recipe import adapter_of, base_of, check_modules, settle_length
+from lrc.models.loading import check_size, check_vocabulary, load_config, load_tokenizer
+from lrc.reporting.hub import publish_folder
+from lrc.reporting.model_card import write_card
+from lrc.reporting.summary import show, validation_figures
+from lrc.runtime.errors import MachineError, RecipeError
+from lrc.runtime.outputs import checksum
+from lrc.runtime.processes import claimed_together
+from lrc.runtime.progress import say, silence
+from lrc.runtime.signals import deferred, ending_with
+from lrc.runtime.versions import versions
+from lrc.tokenization.prompt import Prompt
+from lrc.tokenization.token_cache import tokenizer_digest
+from lrc.tokenization.token_dataset import Corpus, Portion, join, read_corpus
+from lrc.training.callbacks import History, Space, epoch_at, keep_training
+from lrc.training.checkpoint import fault
+from lrc.training.dataloader import Drawing
+from lrc.training.output_dir import RunFolder, refuse_sources_in, refuse_taken
+from lrc.training.resume import changed_versions, run_of
+from lrc.training.stopping import Patience, Stopping, ended_at
+from lrc.training.trainer import TreeTrainer
+from lrc.training.validation import AUTO, Conclusion, Validation
+
+
+def train(recipe: Recipe) -> None:
+    """Run a recipe from its data to an adapter in its `output_dir`.
+
+    Raises:
+        LrcError: anything in the recipe, the data, the model or the machine that stands in the way.
+        SystemExit: a signal stopped it, after the step in hand and a checkpoint; 128 + the signal's number.
+    """
+    data, args, base = recipe.data, recipe.training, recipe.model
+    check_processes(args.world_size)
+    if args.process_index:
+        silence()
+    name, revision, remote_code = base.model_name_or_path, base.model_revision, args.trust_remote_code
+    if remote_code and args.process_index == 0:
+        say(f"trust_remote_code: code that comes with {name} runs on this machine")
+    tokenizer = load_tokenizer(name, revision, trust_remote_code=remote_code)
+    prompt = Prompt(tokenizer, data.template, data.answer_style, data.list_options)
+    if args.process_index == 0:
+        for note in prompt.notes:
+            say(note)
+    settle_length(recipe, load_config(name, revision, trust_remote_code=remote_code))
+    output = Path(args.output_dir)
+    # Before the data is read, which may take long, and before anything is said.
+    check_size(tokenizer, data.expected_vocab_size)
+    _refuse_broken(args.resume_from_checkpoint)
+    refuse_taken(output, overwrite=data.overwrite_output_dir)
+    files = [_read(file, recipe, prompt, "training questions") for file in data.train_files]
+    validation = _read(data.validation_file, recipe, prompt, "validation questions")
+    if args.process_index == 0 and data.validation_file and validation.sha256 in [one.sha256 for one in files]:
+        say(f"{data.validation_file}: holds what is trained on, so its accuracy says nothing about new questions")
+    # Trackers print, and on stdout stands the result alone.
+    with claimed_together(output / RUN_FILE, output), redirect_stdout(sys.stderr):
+        _train(recipe, prompt, files, validation)
+    if args.process_index == 0:
+        show(output, name)
+
+
+def _train(recipe: Recipe, prompt: Prompt, files: Sequence[Corpus], validation: Corpus) -> None:
+    """Train into the recipe's `output_dir`, which no other run writes to meanwhile."""
+    args, training = recipe.training, join(files, recipe.data.train_shares)
+    folder = _folder(recipe, prompt, files, training.portions, validation)
+    if folder.finished:
+        say(f"{folder.path}: this run is finished already; nothing to do")
+        return
+    with folder.given_up_if_refused(first=args.process_index == 0):
+        _train_in(folder, recipe, prompt, training, validation)
+
+
+def _train_in(folder: RunFolder, recipe: Recipe, prompt: Prompt, training: Corpus, validation: Corpus) -> None:
+    data, args, tokenizer = recipe.data, recipe.training, prompt.tokenizer
+    checkpoint = _checkpoint(recipe, folder)
+    set_seed(args.seed)
+    model = base_of(recipe)
+    check_vocabulary(tokenizer, model)
+    check_modules(recipe, model)
+    pushed, args.push_to_hub = args.push_to_hub, False  # upstream would send what lrc keeps back
+    try:
+        trainer = TreeTrainer(
+            model=model,
+            args=args,
+            peft_config=adapter_of(recipe),
+            processing_class=tokenizer,
+            train_dataset=training.dataset,
+            draw=Drawing.of(training, prompt, data, args.seed, _soft_labels(recipe)),
+            validation=_validation(recipe, prompt, validation),
+            tree_packing=data.tree_packing,
+            group_passages=data.group_passages,
+            portions=training.portions,
+            row_tokens=data.row_tokens,
+            attention=data.attention,
+            loraplus_lr_ratio=recipe.adapter.loraplus_lr_ratio,
+            loraplus_lr_embedding=recipe.adapter.loraplus_lr_embedding,
+            option_contrast=data.option_contrast or 0.0,
+            contrast_temperature=data.contrast_temperature or 1.0,
+        )
+    except ValueError as error:  # TRL's and PEFT's words about keys that do not go together, or with the model
+        raise RecipeError(f"{recipe.path or 'command line'}: {error}") from error
+    trainer.run = folder.run
+    trainer.write_card = partial(write_card, name=folder.path.resolve().name, run=folder.run, prompt=prompt)
+    if recipe.adapter.pissa and recipe.model.use_peft:
+        trainer.start_with_pissa(recipe.adapter.pissa, checkpoint or (str(folder.path) if folder.trained else None))
+    if _is_left_to_evaluate(folder, trainer):
+        if args.process_index == 0:
+            say(f"{folder.path}: trained already; going on with its evaluation")
+        trainer.add_callback(History())
+        step = folder.run.step
+        trainer.load_trained(folder.path, step, epoch_at(folder.path, step))
+        if args.process_index == 0:
+            keep_training(folder.path)
+    else:
+        _run(trainer, recipe, folder, checkpoint)
+        trainer.load_best_checkpoint()
+        folder.keep(trainer)
+    with ending_with(f"the {_what(recipe)} is safe in {folder.path}; the same command finishes the evaluation"):
+        decided = _conclude(trainer, prompt, data.score_normalisation, folder.path)
+        close_trackers(trainer)
+        folder.finish(trainer, **decided)
+    if pushed and args.process_index == 0:
+        say(publish_folder(folder.path, args.hub_model_id, bool(args.hub_private_repo)))
+
+
+def _what(recipe: Recipe) -> str:
+    return "adapter" if recipe.model.use_peft else "model"
+
+
+def _is_left_to_evaluate(folder: RunFolder, trainer: TreeTrainer) -> bool:
+    """Whether the training is done and its weights can be taken from the folder; divided ones come of a checkpoint."""
+    return folder.trained and not trainer.lockstep
+
+
+def _run(trainer: TreeTrainer, recipe: Recipe, folder: RunFolder, checkpoint: str | None) -> None:
+    """Train, to the end or until a signal stops it.
+
+    Raises:
+        SystemExit: a signal did, after the step in hand and a checkpoint.
+    """
+    args = recipe.training
+    if args.early_stopping_patience is not None:
+        trainer.add_callback(Patience(args.early_stopping_patience, args.early_stopping_threshold))
+        if checkpoint and (ended := ended_at(Path(checkpoint))):
+            args.max_steps = ended  # it was killed after its last step, before it was finished
+    with deferred(insist=args.world_size == 1) as request:
+        stopping = Stopping(request)
+        for callback in (Space(), History(), stopping):
+            trainer.add_callback(callback)
+        trainer.train(resume_from_checkpoint=checkpoint)
+    if stopping.signal:
+        if args.process_index == 0:
+            say(f"{folder.path}: stopped after step {trainer.state.global_step}; run again to go on from there")
+        sys.exit(128 + stopping.signal)
+
+
+def _soft_labels(recipe: Recipe) -> SoftLabels | None:
+    data = recipe.data
+    if data.soft_labels is None:
+        return None
+    files = [Path(file) for file in data.train_files]
+    return SoftLabels.read(Path(data.soft_labels), files, data.soft_label_weight, data.soft_label_temperature)
+
+
+def _validation(recipe: Recipe, prompt: Prompt, corpus: Corpus) -> Validation | None:
+    data = recipe.data
+    if not corpus.records:
+        return None
+    found = Validation(corpus.records, prompt, data.score_normalisation, data.eval_questions)
+    if len(found.sampled) < len(corpus.records) and recipe.training.process_index == 0:
+        asked, every = len(found.sampled), len(corpus.records)
+        say(f"{data.validation_file}: {asked:,} of its {every:,} questions are asked while training, all at the end")
+    return found
+
+
+def _conclude(trainer: TreeTrainer, prompt: Prompt, normalisation: str, folder: Path) -> dict[str, Any]:
+    """Ask the trained model the validation questions, keep its answers, and say what they decide for later verbs."""
+    scores = trainer.final_scores()
+    if not scores:
+        return {} if normalisation == AUTO else {"score_normalisation": normalisation}
+    found = Conclusion.of(scores, prompt, normalisation)
+    trainer.log(found.metrics)
+    outcomes = [Outcome.of(question, score) for question, score in found.scores]
+    if trainer.is_world_process_zero():
+        say(str(found))
+        write_outcomes(folder / OUTCOMES_FILE, outcomes, force=True)
+    return {
+        "score_normalisation": found.score_normalisation,
+        "temperature": found.temperature,
+        "validation": validation_figures(outcomes),
+    }
+
+
+def check_processes(world_size: int) -> None:
+    """Refuse a launch that asked for more processes than really train together.
+
+    Raises:
+        MachineError: the launcher's environment and accelerate disagree.
+    """
+    asked = os.environ.get("WORLD_SIZE")
+    # accelerate's one-process launcher sets MASTER_ADDR when it was asked for several, and starts one all the same.
+    alone = asked is None and "MASTER_ADDR" in os.environ and "ACCELERATE_MIXED_PRECISION" in os.environ
+    if alone or (asked is not None and int(asked) != world_size):
+        raise MachineError(
+            f"launch: {asked or 'several'} processes were asked for, {world_size} would train together; "
+            "use accelerate_configs/cpu_2.yaml, multi_gpu.yaml or torchrun (or unset MASTER_ADDR for one process)"
+        )
+
+
+def _read(file: str | None, recipe: Recipe, prompt: Prompt, stage: str) -> Corpus:
+    """Read a file of the recipe, and say what was shortened or left out of it."""
+    if file is None:
+        return Corpus([], [], [])
+    data, args = recipe.data, recipe.training
+    max_length = args.max_length
+    corpus = read_corpus(
+        Path(file),
+        prompt,
+        max_length,
+        data.on_too_long,
+        stage=stage,
+        orders=data.option_orders,
+        processes=args.dataset_num_proc,
+        first=args.local_process_index == 0,
+    )
+    if args.process_index == 0:
+        if corpus.reused:
+            say(f"{file}: {corpus.count} questions, as an earlier run tokenized them")
+        for what, ids in (("passages shortened", corpus.shortened), ("questions left out", corpus.skipped)):
+            if ids:
+                say(f"{file}: {len(ids)} {what} to fit max_length {max_length}: {', '.join(ids)}")
+    return corpus
+
+
+def _folder(
+    recipe: Recipe, prompt: Prompt, training: Sequence[Corpus], portions: Sequence[Portion], validation: Corpus
+) -> RunFolder:
+    """Take the recipe's `output_dir`; the first process decides, the others find its decision there."""
+    data, args, base = recipe.data, recipe.training, recipe.model
+    files: dict[str, str | None] = {**train_roles(data.train_files), "validation_file": data.validation_file}
+    corpora = dict(zip(files, [*training, validation], strict=True))
+    drawn = {role: portion.drawn for role, portion in zip(files, portions, strict=False)}
+    if drawn and args.process_index == 0:
+        parts = [f"{count:,} of {corpora[role].count:,} of {files[role]}" for role, count in drawn.items()]
+        say(f"train_file: an epoch has {' and '.join(parts)}")
+    labels = {"soft_labels": _identity(Path(data.soft_labels))} if data.soft_labels else {}
+    run = Run(
+        template=data.template,
+        answer_style=data.answer_style,
+        list_options=prompt.list_options,
+        chat_date=prompt.today,
+        recipe={key: value for key, value in recipe.given.items() if key not in {*NOT_RECORDED, *FILES}}
+        | {"world_size": args.world_size},
+        data={
+            role: {"name": Path(file).name, "sha256": corpora[role].sha256, "questions": corpora[role].count}
+            | ({"drawn": drawn[role]} if role in drawn else {})  # in an epoch
+            for role, file in files.items()
+            if file
+        }
+        | labels,
+        base=fingerprint_base(base.model_name_or_path, base.model_revision, "model_name_or_path"),
+        tokenizer={"sha256": tokenizer_digest(prompt.tokenizer)},
+        versions=versions(),
+        score_normalisation=NORMALISATIONS[0] if data.score_normalisation == AUTO else data.score_normalisation,
+    )
+    if data.overwrite_output_dir:
+        sources = [*files.values(), data.soft_labels, recipe.path, base.model_name_or_path, "."]
+        refuse_sources_in(Path(args.output_dir), [Path(source) for source in sources if source])
+    # Machines may share a disk or have one each: the very first process, then the first of each machine, then the rest.
+    with args.main_process_first(local=False), args.main_process_first(local=True):
+        overwrite = data.overwrite_output_dir and args.process_index == 0
+        return RunFolder.open(Path(args.output_dir), run, overwrite=overwrite)
+
+
+def _identity(scores: Path) -> dict[str, Any]:
+    """What a run notes of a file of scores."""
+    questions = len(read_scores(scores))
+    return {"name": scores.name, "sha256": checksum(scores), "questions": questions}
+
+
+def _refuse_broken(named: str | None) -> None:
+    """Refuse a `resume_from_checkpoint` that is no whole checkpoint."""
+    if named not in (None, "auto") and (reason := fault(Path(named))):
+        raise RecipeError(f"resume_from_checkpoint: {named}: {reason}; name a whole checkpoint of lrc, or write auto")
+
+
+def _checkpoint(recipe: Recipe, folder: RunFolder) -> str | None:
+    """Where the run goes on: the first process looks and tells the others."""
+    args = recipe.training
+    named = None if args.resume_from_checkpoint in (None, "auto") else str(args.resume_from_checkpoint)
+    best = args.load_best_model_at_end and not folder.trained
+    chosen = [folder.checkpoint(named, best=best) if args.process_index == 0 else None]
+    found: str | None = broadcast_object_list(chosen)[0]
+    if found and args.process_index == 0 and not folder.trained:
+        say(f"going on from {found}")
+        if changed := changed_versions(run_of(Path(found)) or folder.run, folder.run):
+            say(f"{found}: was made with {changed}; the result may differ in its last bits")
+    return found
