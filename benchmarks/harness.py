@@ -29,13 +29,13 @@ def main() -> None:
     warnings.simplefilter("ignore")
 
     from lrc.answering.answer import load_scorer
-    from lrc.answering.options import Asking
+    from lrc.answering.options import ScoringOptions
     from lrc.data.sources import read_records
     from lrc.metrics.accuracy import wilson
 
     records = read_records(flags.data)
     records = random.Random(0).sample(records, min(flags.questions, len(records)))
-    scorer = load_scorer(str(flags.model), Asking())
+    scorer = load_scorer(str(flags.model), ScoringOptions())
     mine = scorer(records)
     theirs = harness(str(flags.model), scorer, records, mine)
     print(machine())

@@ -99,7 +99,7 @@ def _measure(flags: argparse.Namespace) -> dict[str, Any]:
     from lrc.models.loading import load_tokenizer
     from lrc.tokenization.prompt import Prompt
     from lrc.tokenization.token_dataset import read_corpus
-    from lrc.training.dataloader import Drawing
+    from lrc.training.dataloader import SequenceSource
     from lrc.training.trainer import TreeTrainer
 
     tokenizer = load_tokenizer(str(flags.tokenizer))
@@ -119,7 +119,7 @@ def _measure(flags: argparse.Namespace) -> dict[str, Any]:
                 peft_config=None,
                 processing_class=tokenizer,
                 train_dataset=corpus.dataset,
-                draw=Drawing(corpus.dataset, corpus.records, prompt, flags.orders, 0),
+                draw=SequenceSource(corpus.dataset, corpus.records, prompt, flags.orders, 0),
                 validation=None,
             )
             with _timed(seconds, "deal out and pack the first step"):

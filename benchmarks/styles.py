@@ -53,7 +53,7 @@ def make_side(name: str, records: list[Any], flags: argparse.Namespace) -> Side:
     """The trainer of a style."""
     from lrc.tokenization.prompt import Prompt
     from lrc.tokenization.token_dataset import tokenize
-    from lrc.training.dataloader import Drawing
+    from lrc.training.dataloader import SequenceSource
     from lrc.training.trainer import TreeTrainer
 
     style, listed, contrast = SIDES[name]
@@ -67,7 +67,7 @@ def make_side(name: str, records: list[Any], flags: argparse.Namespace) -> Side:
         peft_config=_lora(),
         processing_class=tokenizer,
         train_dataset=dataset,
-        draw=Drawing(dataset, records, prompt, 1, 0, compared, imitated=contrast < 1),
+        draw=SequenceSource(dataset, records, prompt, 1, 0, compared, imitated=contrast < 1),
         validation=None,
         row_tokens=flags.row_tokens,
         option_contrast=contrast,

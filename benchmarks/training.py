@@ -165,7 +165,7 @@ def lrc_trainer(records: list[Any], flags: argparse.Namespace, *, orders: int = 
     """A TreeTrainer over one epoch of the records."""
     from lrc.tokenization.prompt import Prompt
     from lrc.tokenization.token_dataset import tokenize
-    from lrc.training.dataloader import Drawing
+    from lrc.training.dataloader import SequenceSource
     from lrc.training.trainer import TreeTrainer
 
     tokenizer = _tokenizer()
@@ -177,7 +177,7 @@ def lrc_trainer(records: list[Any], flags: argparse.Namespace, *, orders: int = 
         peft_config=_lora(),
         processing_class=tokenizer,
         train_dataset=dataset,
-        draw=Drawing(dataset, records, prompt, orders, 0),
+        draw=SequenceSource(dataset, records, prompt, orders, 0),
         validation=None,
         row_tokens=flags.row_tokens,
     )

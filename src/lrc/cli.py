@@ -192,12 +192,12 @@ def generate(
     **asked: Any,
 ) -> None:
     """Answer every question of a file: a CSV with the header ID,Answer."""
-    from lrc.answering.options import Asking, check_asked
+    from lrc.answering.options import ScoringOptions, check_asked
     from lrc.runtime.finished_outputs import refuse_strange
 
     words = {"model": model, "data": data, "scores": scores, "sheet": sheet, "columns": columns, **asked}
     refuse_strange(output, words, force=force)
-    asking = Asking(**asked)
+    asking = ScoringOptions(**asked)
     check_asked(model, asking)
     from lrc.commands.generate import generate
 
@@ -238,12 +238,12 @@ def evaluate(
     asking = given(ctx, besides=("model", "predictions", "data", "output", "sheet", "columns", "as_json", "force"))
     if predictions and asking:
         raise click.UsageError(f"--predictions asks no model; give --model, or leave out {', '.join(asking)}")
-    from lrc.answering.options import Asking, check_asked
+    from lrc.answering.options import ScoringOptions, check_asked
     from lrc.runtime.outputs import refuse_existing
 
     for path in filter(None, (output, scores)):
         refuse_existing(path, force=force)  # before the seconds in which torch is imported
-    asked_so = Asking(**asked)
+    asked_so = ScoringOptions(**asked)
     if model:
         check_asked(model, asked_so)
     from lrc.commands.evaluate import evaluate_model, evaluate_predictions
@@ -324,10 +324,10 @@ def report(run_dir: Path, output: Path | None, force: bool) -> None:
 @answering
 def app(model: str, host: str, port: int, **asked: Any) -> None:
     """Try a model in the browser: a question, its options' probabilities, a workbook."""
-    from lrc.answering.options import Asking
+    from lrc.answering.options import ScoringOptions
     from lrc.commands.app import app
 
-    app(model, asking=Asking(**asked), host=host, port=port)
+    app(model, asking=ScoringOptions(**asked), host=host, port=port)
 
 
 @cli.command()

@@ -14,7 +14,7 @@ from small_runs import lrc, make_run
 
 from lrc import sft
 from lrc.answering.answer import load_scorer
-from lrc.answering.options import Asking
+from lrc.answering.options import ScoringOptions
 from lrc.commands.merge import merge
 from lrc.config.run_record import NORMALISATIONS, read_run
 from lrc.data.alpaca import dump_records, to_record
@@ -84,10 +84,12 @@ def test_validation_chooses_the_normalisation_and_all_accuracies_are_logged(
 def test_a_normalisation_divides_by_what_it_says(folder: Path) -> None:
     records = [to_record(question) for question in QUESTIONS[:4]]
     by_name = {
-        name: load_scorer(str(folder / "base"), Asking((), 1, "plain", "text", score_normalisation=name))(records)
+        name: load_scorer(str(folder / "base"), ScoringOptions((), 1, "plain", "text", score_normalisation=name))(
+            records
+        )
         for name in NORMALISATIONS
     }
-    scorer = load_scorer(str(folder / "base"), Asking((), 1, "plain", "text"))
+    scorer = load_scorer(str(folder / "base"), ScoringOptions((), 1, "plain", "text"))
     for place, record in enumerate(records):
         sums = by_name["sum"][place].likelihoods
         counts = {
@@ -128,17 +130,17 @@ def test_temperatures_of_several_adapters_and_of_a_merged_model(
 ) -> None:
     other = train(folder, tmp_path / "other", "--learning_rate", "0.01", "--score_normalisation", "auto")
     runs = [run for run in map(read_run, (chosen, other)) if run]
-    base, pair = str(folder / "base"), load_scorer(str(folder / "base"), Asking((chosen, other)))
+    base, pair = str(folder / "base"), load_scorer(str(folder / "base"), ScoringOptions((chosen, other)))
     same = runs[0].score_normalisation == runs[1].score_normalisation
     # A temperature that was fitted under another normalisation than the first adapter's says nothing.
     second = runs[1].temperature if same else 1.0
     assert pair.temperature == pytest.approx(2 / (1 / runs[0].temperature + 1 / second))
     elsewise = "sum" if runs[0].score_normalisation != "sum" else "token"
     capsys.readouterr()
-    assert load_scorer(base, Asking((chosen,), score_normalisation=elsewise)).temperature == 1
+    assert load_scorer(base, ScoringOptions((chosen,), score_normalisation=elsewise)).temperature == 1
     assert f"temperature {runs[0].temperature:.4g} was fitted with template plain" in capsys.readouterr().err
     merge(chosen, tmp_path / "merged")
-    merged = load_scorer(str(tmp_path / "merged"), Asking())
+    merged = load_scorer(str(tmp_path / "merged"), ScoringOptions())
     assert (merged.temperature, merged.normalisation) == (runs[0].temperature, runs[0].score_normalisation)
 
 
@@ -148,10 +150,10 @@ def test_votes_have_a_temperature_too(folder: Path, tmp_path: Path, capsys: pyte
     assert run is not None and run.temperature != 1 and run.score_normalisation == "character"
     records = [to_record(question) for question in QUESTIONS]
     capsys.readouterr()
-    scores = load_scorer(str(folder / "base"), Asking((digits,), votes=4))(records)
+    scores = load_scorer(str(folder / "base"), ScoringOptions((digits,), votes=4))(records)
     line = "was fitted with one vote of one adapter and is used with 4 of 1: answers stay as they are"
     assert f"temperature {run.temperature:.4g} {line}" in capsys.readouterr().err
-    load_scorer(str(folder / "base"), Asking((digits,)))
+    load_scorer(str(folder / "base"), ScoringOptions((digits,)))
     assert line[:20] not in capsys.readouterr().err
     for score in scores:
         powers = [math.exp(value / run.temperature) for value in score.log_probs]
@@ -164,7 +166,7 @@ def test_the_same_model_without_the_passage(folder: Path, chosen: Path, tmp_path
     )
     blind = [to_record(Question(q.id, "", q.question, q.options, q.answer)) for q in QUESTIONS]
     (tmp_path / "blind.json").write_text("".join(dump_records(blind)), encoding="utf-8")
-    asked = [score.prediction for score in load_scorer(str(folder / "base"), Asking((chosen,)))(blind)]
+    asked = [score.prediction for score in load_scorer(str(folder / "base"), ScoringOptions((chosen,)))(blind)]
     answers = [question.answer or 0 for question in QUESTIONS]
     found = figures["passage_blind"]
     assert found["accuracy"] == sum(a == b for a, b in zip(asked, answers, strict=True)) / len(answers)
@@ -178,18 +180,18 @@ def test_an_adapter_is_answered_in_the_bits_that_it_was_trained_in(folder: Path,
     base = str(folder / "base")
     kinds = {}
     for asked in (None, True, False):
-        scorer = load_scorer(base, Asking((four,), load_in_4bit=asked))
+        scorer = load_scorer(base, ScoringOptions((four,), load_in_4bit=asked))
         linear = scorer.model.base_model.model.model.layers[0].mlp.up_proj
         kinds[asked] = type(linear).__name__
     assert kinds == {None: "Linear4bit", True: "Linear4bit", False: "Linear"}
     # What is answered is what training evaluated at its end.
     kept = read_outcomes(four / "validation_scores.jsonl")
-    scores = load_scorer(base, Asking((four,)))([to_record(question) for question in QUESTIONS])
+    scores = load_scorer(base, ScoringOptions((four,)))([to_record(question) for question in QUESTIONS])
     assert all(a.scores == pytest.approx(b.log_probs, abs=1e-4) for a, b in zip(kept, scores, strict=True))
     merge(four, tmp_path / "merged")
-    merged = load_scorer(str(tmp_path / "merged"), Asking()).model
+    merged = load_scorer(str(tmp_path / "merged"), ScoringOptions()).model
     assert type(merged.model.layers[0].mlp.up_proj) is torch.nn.Linear
-    wide = load_scorer(base, Asking((), 1, "plain", "text", load_in_4bit=True)).model
+    wide = load_scorer(base, ScoringOptions((), 1, "plain", "text", load_in_4bit=True)).model
     assert type(wide.model.layers[0].mlp.up_proj).__name__ == "Linear4bit"
 
 

@@ -26,7 +26,7 @@ from lrc.runtime.errors import RecipeError
 from lrc.tokenization.prompt import Prompt, reordered
 from lrc.tokenization.token_dataset import tokenize
 from lrc.training.contrastive_loss import Option
-from lrc.training.dataloader import Drawing
+from lrc.training.dataloader import SequenceSource
 
 CPU = torch.device("cpu")
 BYTES = {"vocab_size": 260}
@@ -142,7 +142,7 @@ def test_loss_and_gradients_are_those_of_separate_options(
 ) -> None:
     asked, prompt = records(), Prompt(tokenizer, "plain", "judge")
     contrasted = "character" if part else None
-    draw = Drawing(tokenize(asked, prompt, stage="t"), asked, prompt, 1, 0, contrasted, imitated=part < 1)
+    draw = SequenceSource(tokenize(asked, prompt, stage="t"), asked, prompt, 1, 0, contrasted, imitated=part < 1)
     trainer = tree_trainer(
         adapted(make_model(family, **BYTES)),
         [prompt.sequence(record) for record in asked],
@@ -160,13 +160,13 @@ def test_loss_and_gradients_are_those_of_separate_options(
 
 def test_the_options_of_a_question_are_never_parted(tokenizer: Any) -> None:
     asked, prompt = records(), Prompt(tokenizer, "plain", "judge")
-    draw = Drawing(tokenize(asked, prompt, stage="t"), asked, prompt, 1, 0, "character", imitated=False)
+    draw = SequenceSource(tokenize(asked, prompt, stage="t"), asked, prompt, 1, 0, "character", imitated=False)
     sequences = [one for place in range(len(asked)) for one in draw((place, 0))]
     assert all(isinstance(one, Option) for one in sequences)
     rows = pack(sequences, 1)
     assert len(rows) == len(asked)
     for row in rows:
-        assert len({sequences[owner].contest for owner in row.owners.tolist()}) == 1
+        assert len({sequences[owner].question_key for owner in row.owners.tolist()}) == 1
         # A row holds what its options have in common once, and asks the head at one position an option's text.
         texts = {sequences[owner].inputs.tobytes() for owner in row.owners.tolist()}
         assert len(row.heads) == len(texts)

@@ -17,8 +17,8 @@ from lrc.data.soft_labels import SoftLabels
 from lrc.packing.tree import pack
 from lrc.tokenization.prompt import Prompt
 from lrc.tokenization.token_dataset import tokenize
-from lrc.training.contrastive_loss import Contests, Option
-from lrc.training.dataloader import Drawing
+from lrc.training.contrastive_loss import Option, OptionContrast
+from lrc.training.dataloader import SequenceSource
 
 QUESTIONS = pairs(6)
 STYLES = [("judge", 1), ("text", 1), ("text", 3)]
@@ -53,25 +53,27 @@ def test_the_loss_is_the_cross_entropy_with_the_mixture(style: str, orders: int,
     labels, records = SoftLabels.read(scores, [data], 0.7, 2.0), [to_record(question) for question in QUESTIONS]
     prompt = Prompt(Bytes(), "plain", style, True if orders > 1 else None)
     dataset = tokenize(records, prompt, stage="t")
-    draw = Drawing(dataset, records, prompt, orders, 5, "sum", imitated=False, soft_labels=labels)
+    draw = SequenceSource(dataset, records, prompt, orders, 5, "sum", imitated=False, soft_labels=labels)
     sequences = [one for place in range(6) for one in draw((place, 0))]
     (row,) = pack(sequences, 100_000)
-    contests = Contests.of(row, sequences)
-    assert contests is not None
+    contrast = OptionContrast.of(row, sequences)
+    assert contrast is not None
     log_probs = torch.randn(len(row.owners), generator=torch.Generator().manual_seed(0))
 
     expected = 0.0
-    for contest in {one.contest for one in sequences if isinstance(one, Option)}:
-        own = [(i, one) for i, one in enumerate(sequences) if isinstance(one, Option) and one.contest == contest]
+    for question_key in {one.question_key for one in sequences if isinstance(one, Option)}:
+        own = [
+            (i, one) for i, one in enumerate(sequences) if isinstance(one, Option) and one.question_key == question_key
+        ]
         score: dict[str, float] = {}
         for i, one in own:
             text = next(t for t in "甲乙丙丁" if ends_with(one, t, style))
             total = sum(log_probs[row.owners == i].tolist())
             score[text] = score.get(text, 0.0) + (-total if one.denied else total)
         whole = log(sum(exp(value / 0.5) for value in score.values()))
-        targets = wanted(contest[0], 0.7, 2.0)
+        targets = wanted(question_key[0], 0.7, 2.0)
         expected -= sum(targets["甲乙丙丁".index(text)] * (value / 0.5 - whole) for text, value in score.items())
-    assert float(contests.loss(log_probs, 0.5)) == pytest.approx(expected, rel=1e-5)
+    assert float(contrast.loss(log_probs, 0.5)) == pytest.approx(expected, rel=1e-5)
 
 
 def ends_with(one: Option, text: str, style: str) -> bool:

@@ -19,7 +19,7 @@ from lrc import sft
 from lrc.config.recipe import load_recipe
 from lrc.config.run_record import read_run
 from lrc.data.alpaca import dump_records, to_record
-from lrc.models.from_recipe import base_of
+from lrc.models.from_recipe import load_base_model
 from lrc.runtime.errors import RecipeError
 
 ROOT = Path(__file__).parents[2]
@@ -130,7 +130,7 @@ def test_it_trains_two_steps(stand_in: StandIn) -> None:
 
 @pytest.mark.parametrize("stand_in", IN_4_BITS, ids=named, indirect=True)
 def test_a_4_bit_recipe_is_in_4_bits(stand_in: StandIn) -> None:
-    base = base_of(load_recipe(stand_in.path, stand_in.words))
+    base = load_base_model(load_recipe(stand_in.path, stand_in.words))
     linear = [module for name, module in base.named_modules() if name.endswith("_proj")]
     assert len(linear) == 7 * SIZES["num_hidden_layers"]
     assert {type(module).__name__ for module in linear} == {"Linear4bit"}
@@ -144,11 +144,11 @@ def test_a_4_bit_recipe_is_in_4_bits(stand_in: StandIn) -> None:
 def test_fsdp_finds_4_bit_weights_that_it_can_divide(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     recipe = load_recipe(stand_in.path, stand_in.words)
-    weights = [module.weight for name, module in base_of(recipe).named_modules() if name.endswith("_proj")]
+    weights = [module.weight for name, module in load_base_model(recipe).named_modules() if name.endswith("_proj")]
     computed_in = torch.bfloat16 if recipe.training.bf16 else torch.float16 if recipe.training.fp16 else torch.float32
     assert {weight.dtype for weight in weights} == {computed_in}
     with pytest.raises(RecipeError, match="bnb_4bit_quant_storage is uint8, expected "):
-        base_of(load_recipe(stand_in.path, [*stand_in.words, "--bnb_4bit_quant_storage", "uint8"]))
+        load_base_model(load_recipe(stand_in.path, [*stand_in.words, "--bnb_4bit_quant_storage", "uint8"]))
 
 
 def test_a_base_without_an_entry_is_named() -> None:

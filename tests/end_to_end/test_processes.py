@@ -18,7 +18,7 @@ from processes import Command  # of tests/faults
 from safetensors.torch import load_file, save_file
 from small_runs import make_run, pairs, write_questions
 
-from lrc.answering.answer import Asking, load_scorer
+from lrc.answering.answer import ScoringOptions, load_scorer
 from lrc.config.run_record import read_run
 from lrc.data.sources import read_records
 from lrc.metrics.predictions import OUTCOMES_FILE, read_outcomes
@@ -159,7 +159,7 @@ def test_each_of_them_ends_with_the_best_weights(folder: Path, tmp_path: Path) -
     assert (output / name).read_bytes() == (output / f"checkpoint-{step}" / name).read_bytes()
     # Each process has answered its own part of these.
     kept = read_outcomes(output / OUTCOMES_FILE)
-    scores = load_scorer(str(folder / "base"), Asking((output,)))(read_records(folder / "t_validation.json"))
+    scores = load_scorer(str(folder / "base"), ScoringOptions((output,)))(read_records(folder / "t_validation.json"))
     assert len(kept) == len(scores) == 3
     for one, other in zip(kept, scores, strict=True):
         assert one.scores == pytest.approx(other.log_probs, abs=1e-4)

@@ -17,7 +17,7 @@ from transformers import LlamaForCausalLM
 from lrc.config.run_record import Run
 from lrc.models.content_hash import contents_sum
 from lrc.models.fingerprint import find_base, fingerprint_base, verify_base
-from lrc.models.weights import Checkpoint
+from lrc.models.weights import WeightFiles
 from lrc.runtime.errors import ModelError
 from lrc.training.resume import differences
 
@@ -108,20 +108,20 @@ def test_files_that_stay_as_they_are_are_read_once(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     base = save_base(tmp_path / "base", max_shard_size="60KB")
     monkeypatch.setattr("lrc.models.content_hash.UNSETTLED", -1e6)  # as if they had been there for days
-    wanted = contents_sum(Checkpoint(base))
+    wanted = contents_sum(WeightFiles(base))
 
     def fail(*args: Any) -> Any:
         raise AssertionError("read again")
 
     with monkeypatch.context() as patched:
-        patched.setattr(Checkpoint, "raw", fail)
-        assert contents_sum(Checkpoint(base)) == wanted
+        patched.setattr(WeightFiles, "raw", fail)
+        assert contents_sum(WeightFiles(base)) == wanted
     shard = next(base.glob("*.safetensors"))
     tensors, times = load_file(shard), shard.stat()
     tensors[next(iter(tensors))].view(-1)[5] += 1
     save_file(tensors, shard, {"format": "pt"})
     os.utime(shard, ns=(times.st_atime_ns, times.st_mtime_ns))
-    assert shard.stat().st_mtime_ns == times.st_mtime_ns and contents_sum(Checkpoint(base)) != wanted
+    assert shard.stat().st_mtime_ns == times.st_mtime_ns and contents_sum(WeightFiles(base)) != wanted
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"state": 1}', '{"tensors": {}}', "[" * 100_000])
@@ -129,18 +129,18 @@ def test_a_damaged_cache_is_read_past(content: str, tmp_path: Path, monkeypatch:
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("lrc.models.content_hash.UNSETTLED", -1e6)
     base = save_base(tmp_path / "base")
-    wanted = contents_sum(Checkpoint(base))
+    wanted = contents_sum(WeightFiles(base))
     (entry,) = (tmp_path / "cache/lrc-checksums").glob("*.json")
     entry.write_text(content)
-    assert contents_sum(Checkpoint(base)) == wanted
+    assert contents_sum(WeightFiles(base)) == wanted
 
 
 def test_a_cache_that_cannot_be_written_costs_nothing_but_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = save_base(tmp_path / "base")
-    wanted = contents_sum(Checkpoint(base))
+    wanted = contents_sum(WeightFiles(base))
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "file"))
-    assert contents_sum(Checkpoint(base)) == wanted
+    assert contents_sum(WeightFiles(base)) == wanted
 
 
 def test_a_base_without_tokenizer_is_not_refused_for_that(tmp_path: Path) -> None:

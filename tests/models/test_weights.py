@@ -16,8 +16,8 @@ from small_models import save_adapter, save_base
 from transformers import LlamaForCausalLM
 
 from lrc.commands.merge import merge
-from lrc.models.merging.safetensors_writer import Shard
-from lrc.models.weights import Checkpoint, Spec
+from lrc.models.merging.safetensors_writer import SafetensorsWriter
+from lrc.models.weights import Spec, WeightFiles
 from lrc.runtime.errors import MachineError, ModelError
 
 TENSORS = {
@@ -37,7 +37,7 @@ def specs() -> dict[str, Spec]:
 
 def test_what_the_library_wrote_is_read(tmp_path: Path) -> None:
     save_file(TENSORS, tmp_path / "model.safetensors")
-    checkpoint = Checkpoint(tmp_path)
+    checkpoint = WeightFiles(tmp_path)
     assert set(checkpoint.specs) == set(TENSORS)
     for name, tensor in TENSORS.items():
         assert torch.equal(checkpoint.read(name), tensor) and checkpoint.read(name).dtype == tensor.dtype
@@ -54,7 +54,7 @@ def test_a_system_that_reads_less_than_it_is_asked_for(tmp_path: Path, monkeypat
             return super().readinto(memoryview(buffer)[:100]) or 0
 
     save_file(TENSORS, tmp_path / "model.safetensors")
-    checkpoint = Checkpoint(tmp_path)
+    checkpoint = WeightFiles(tmp_path)
     content = (tmp_path / "model.safetensors").read_bytes()
     monkeypatch.setattr(Path, "open", lambda path, *args, **kwargs: Short(path))
     assert torch.equal(checkpoint.read("wide"), TENSORS["wide"])
@@ -81,7 +81,7 @@ def test_of_several_sets_of_weights_transformers_own_choice_is_read(other: str, 
             (first / other).write_text(text)
     assert (first / other).is_file()
     loaded = LlamaForCausalLM.from_pretrained(first).state_dict()
-    checkpoint = Checkpoint(first)
+    checkpoint = WeightFiles(first)
     assert checkpoint.specs.keys() == loaded.keys()
     assert all(torch.equal(checkpoint.read(name), tensor) for name, tensor in loaded.items())
 
@@ -92,27 +92,27 @@ def test_weights_that_the_configuration_names(tmp_path: Path) -> None:
     shutil.copy(tmp_path / "second/model.safetensors", base / "chosen.safetensors")
     config = json.loads((base / "config.json").read_text())
     (base / "config.json").write_text(json.dumps({**config, "transformers_weights": "chosen.safetensors"}))
-    loaded, checkpoint = LlamaForCausalLM.from_pretrained(base).state_dict(), Checkpoint(base)
+    loaded, checkpoint = LlamaForCausalLM.from_pretrained(base).state_dict(), WeightFiles(base)
     assert all(torch.equal(checkpoint.read(name), tensor) for name, tensor in loaded.items())
     merge(save_adapter(tmp_path / "adapter", base), tmp_path / "merged", verify=False)
     assert difference(base, tmp_path / "adapter", tmp_path / "merged") <= 2e-6
     (base / "chosen.safetensors").unlink()
     with pytest.raises(ModelError, match=r"transformers_weights is 'chosen\.safetensors', which is not in the folder"):
-        Checkpoint(base)
+        WeightFiles(base)
 
 
 def test_what_a_shard_wrote_the_library_reads(tmp_path: Path) -> None:
-    with Shard(tmp_path / "model.safetensors", specs()) as shard:
+    with SafetensorsWriter(tmp_path / "model.safetensors", specs()) as shard:
         for name, tensor in TENSORS.items():
             shard.write(name, tensor.reshape(-1).split(4) if tensor.numel() else [])
     found = load_file(tmp_path / "model.safetensors")
-    assert list(Checkpoint(tmp_path).specs)[0] == "half"
+    assert list(WeightFiles(tmp_path).specs)[0] == "half"
     assert found.keys() == TENSORS.keys()
     assert all(torch.equal(found[name], tensor) for name, tensor in TENSORS.items())
 
 
 def test_what_reads_back_otherwise_is_refused(tmp_path: Path) -> None:
-    class Wrong(Shard):
+    class Wrong(SafetensorsWriter):
         def _put(self, data: memoryview) -> None:
             super()._put(memoryview(bytes(data[:-1]) + bytes([data[-1] ^ 1])))
 
@@ -126,7 +126,7 @@ def test_what_reads_back_otherwise_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_what_is_not_finite_is_refused(value: float, tmp_path: Path) -> None:
     with (
-        Shard(tmp_path / "x", {"x": Spec(torch.float32, (2,))}) as shard,
+        SafetensorsWriter(tmp_path / "x", {"x": Spec(torch.float32, (2,))}) as shard,
         pytest.raises(ModelError, match="x: holds NaN or infinity in float32"),
     ):
         shard.write("x", [torch.tensor([1.0, value])])
@@ -153,7 +153,7 @@ def test_a_wrong_index_is_refused(weight_map: object, message: str, tmp_path: Pa
         save_file(TENSORS, place / "part.safetensors")
     _index(folder, weight_map)
     with pytest.raises(ModelError, match=message):
-        Checkpoint(folder)
+        WeightFiles(folder)
 
 
 @pytest.mark.parametrize("length", [0, 7, 100, -1])
@@ -162,13 +162,13 @@ def test_a_cut_file_is_refused(length: int, tmp_path: Path) -> None:
     save_file(TENSORS, path)
     path.write_bytes(path.read_bytes()[:length])
     with pytest.raises(ModelError, match="model.safetensors: damaged"):
-        Checkpoint(tmp_path)
+        WeightFiles(tmp_path)
 
 
 @pytest.mark.parametrize("legacy", [False, True])
 def test_bin_files_of_both_formats_are_read(legacy: bool, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     torch.save(TENSORS, tmp_path / "pytorch_model.bin", _use_new_zipfile_serialization=not legacy)
-    checkpoint = Checkpoint(tmp_path)
+    checkpoint = WeightFiles(tmp_path)
     assert all(torch.equal(checkpoint.read(name), tensor) for name, tensor in TENSORS.items())
     assert capfd.readouterr().err.count("weights-only unpickler") == 1
 
@@ -177,11 +177,11 @@ def test_bin_files_of_both_formats_are_read(legacy: bool, tmp_path: Path, capfd:
 def test_a_damaged_bin_file_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "pytorch_model.bin").write_bytes(content)
     with pytest.raises(ModelError, match=r"pytorch_model\.bin: damaged"):
-        Checkpoint(tmp_path)
+        WeightFiles(tmp_path)
 
 
 @pytest.mark.parametrize("value", [[torch.ones(2)], {"x": 1}, {"x": {"y": torch.ones(1)}}])
 def test_a_bin_file_of_more_than_tensors_is_refused(value: object, tmp_path: Path) -> None:
     torch.save(value, tmp_path / "pytorch_model.bin")
     with pytest.raises(ModelError, match="holds more than tensors"):
-        Checkpoint(tmp_path)
+        WeightFiles(tmp_path)

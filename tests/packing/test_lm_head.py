@@ -12,8 +12,8 @@ from token_trees import questions, sequence
 from lrc.packing.last_layer import prune_last_layer
 from lrc.packing.log_probs import target_log_probs
 from lrc.packing.tree import pack
-from lrc.preview.ledger import Ledger
-from lrc.preview.meta_device import Kernels
+from lrc.preview.ledger import PeakMemoryTracker
+from lrc.preview.meta_device import MetaKernels
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 ROW = pack([*questions()[0], *(sequence([5, 6, 7], [8, 9 + k, 40]) for k in range(4))], 10_000)[0]
@@ -51,7 +51,7 @@ def test_pieces_hold_less(monkeypatch: pytest.MonkeyPatch) -> None:
         with META:
             model = make_model("llama", vocab_size=50_000).train()
         prune_last_layer(model)
-        with Ledger([*model.parameters(), *model.buffers()], 50_000) as ledger, Kernels("cpu", None):
+        with PeakMemoryTracker([*model.parameters(), *model.buffers()], 50_000) as ledger, MetaKernels("cpu", None):
             (-target_log_probs(model, ROW, META).sum()).backward()
         return ledger.peak["logits"]
 

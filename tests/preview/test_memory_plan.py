@@ -16,7 +16,7 @@ from lrc.packing.last_layer import prune_last_layer
 from lrc.packing.log_probs import target_log_probs
 from lrc.preview.memory_plan import GIB, OVERHEAD, Planner, optimizer_bytes
 from lrc.preview.meta_model import Build, held, peak_of_row, why_not_shared
-from lrc.preview.suggestions import Setting, cheapest
+from lrc.preview.suggestions import Setting, suggest_changes
 from lrc.preview.workload import supposed_row
 from lrc.runtime.errors import ModelError, RecipeError
 from lrc.runtime.memory import read_memory
@@ -160,17 +160,17 @@ def test_the_cheapest_change_comes_first_and_does_fit() -> None:
     planner, deep = Planner(), SMALL.of_depth(12)
     setting = Setting(deep, ONE, "adamw_torch", 800, supposed_row)
     now = planner.plan(deep, supposed_row(800), ONE, "adamw_torch").total - OVERHEAD
-    first = cheapest(setting, OVERHEAD + now * 9 // 10, planner)
+    first = suggest_changes(setting, OVERHEAD + now * 9 // 10, planner)
     assert first is not None and first.changes == ("gradient_checkpointing: true",)
     again = replace(setting, build=replace(deep, checkpointing=True))
     total = planner.plan(again.build, supposed_row(800), ONE, "adamw_torch").total
-    second = cheapest(again, total - 1000, planner)
+    second = suggest_changes(again, total - 1000, planner)
     assert second is not None and second.changes == ("row_tokens: 400",) and second.footprint.total < total
     base = planner.model(deep).weights
     capacity = OVERHEAD + base
-    several = cheapest(setting, capacity, planner)
+    several = suggest_changes(setting, capacity, planner)
     assert several is not None and several.footprint.total <= capacity
-    assert cheapest(setting, OVERHEAD, planner) is None
+    assert suggest_changes(setting, OVERHEAD, planner) is None
 
 
 def test_how_configs_divide(tmp_path: Path) -> None:

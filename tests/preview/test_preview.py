@@ -17,7 +17,7 @@ from lrc.models.loading import load_tokenizer
 from lrc.runtime.errors import LrcError
 from lrc.tokenization.prompt import Prompt
 from lrc.tokenization.token_dataset import tokenize
-from lrc.training.dataloader import Drawing, StepLoader, StepSampler
+from lrc.training.dataloader import SequenceSource, StepLoader, StepSampler
 
 QUESTIONS = [
     Question(
@@ -72,7 +72,7 @@ def test_what_is_shown_is_what_is_trained(folder: Path, capsys: pytest.CaptureFi
     prompt = Prompt(load_tokenizer(str(folder / "base")), "chinese-alpaca-2", "digit")
     records = [to_record(question) for question in QUESTIONS]
     dataset = tokenize(records, prompt, stage="tokenize")
-    draw = Drawing(dataset, records, prompt, 1, 42)
+    draw = SequenceSource(dataset, records, prompt, 1, 42)
     steps = list(StepLoader(draw, StepSampler(dataset["passage"][:], 4, seed=42), found["row_tokens"]))
     rows = [row for step in steps for row in step.rows]
     sequences = [prompt.sequence(record) for record in records]

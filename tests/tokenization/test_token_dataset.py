@@ -14,7 +14,7 @@ from lrc.data.questions import Question
 from lrc.runtime.errors import DataError
 from lrc.tokenization.prompt import Prompt
 from lrc.tokenization.token_dataset import fit, tokenize
-from lrc.training.dataloader import Drawing
+from lrc.training.dataloader import SequenceSource
 
 NEAR = "小明在台北工作。"
 LONG = Question("long", "天氣很好。" * 40 + NEAR, "小明在哪裡？", ("台北", "高雄", "台中", "台南"), 3)
@@ -92,11 +92,11 @@ def test_tokenized_rows_are_the_prompts_sequences(prompt: Prompt) -> None:
         assert (row["tokens"], row["prompt_length"]) == (sequence.tokens.tolist(), sequence.prompt_length)
 
 
-def drawing(prompt: Prompt, records: list[Record], option_orders: int, seed: int = 0) -> Drawing:
-    return Drawing(tokenize(records, prompt, stage="tokenize"), records, prompt, option_orders, seed)
+def drawing(prompt: Prompt, records: list[Record], option_orders: int, seed: int = 0) -> SequenceSource:
+    return SequenceSource(tokenize(records, prompt, stage="tokenize"), records, prompt, option_orders, seed)
 
 
-def asked(draw: Drawing, place: int, epoch: int) -> list[str]:
+def asked(draw: SequenceSource, place: int, epoch: int) -> list[str]:
     return [str(draw.prompt.tokenizer.decode(s.tokens)) for s in draw((place, epoch))]
 
 

@@ -22,7 +22,7 @@ from lrc.training.contrastive_loss import Option
 TEMPERATURE = 0.5
 
 
-def contests(counts: tuple[int, ...] = (4, 3, 4, 2, 4)) -> list[list[TokenSequence]]:
+def contrast(counts: tuple[int, ...] = (4, 3, 4, 2, 4)) -> list[list[TokenSequence]]:
     """A question for each count: its right answer with an end, and so many options; two questions share a prompt."""
     random = np.random.default_rng(5)
 
@@ -69,7 +69,7 @@ def separate(model: Any, questions: list[list[TokenSequence]], part: float) -> S
 def test_loss_and_gradients_are_those_of_separate_options(
     family: str, part: float, row_tokens: int, tmp_path: Path
 ) -> None:
-    questions = contests()
+    questions = contrast()
     trainer = tree_trainer(
         adapted(make_model(family)),
         [first for first, *_ in questions],
@@ -84,7 +84,7 @@ def test_loss_and_gradients_are_those_of_separate_options(
 
 
 def test_the_options_of_a_prompt_are_never_parted() -> None:
-    sequences = [one for question in contests() for one in question]
+    sequences = [one for question in contrast() for one in question]
     rows = pack(sequences, 1)
     homes: dict[bytes, set[int]] = {}
     for number, row in enumerate(rows):

@@ -10,7 +10,7 @@ import pytest
 from small_runs import make_run, pairs, run
 
 from lrc.training.callbacks import History
-from lrc.training.output_dir import RunFolder
+from lrc.training.output_dir import OutputDir
 
 KEYS = {
     "max_steps": 8,
@@ -65,11 +65,11 @@ def test_a_run_that_was_killed_after_its_early_end_trains_no_further(
     folder = made(tmp_path, learning_rate=1e-3, early_stopping_patience=1, early_stopping_threshold=1.0)
     assert run(folder, tmp_path / "whole") == 0
 
-    def killed(self: RunFolder, trainer: Any, **decided: Any) -> None:
+    def killed(self: OutputDir, trainer: Any, **decided: Any) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(RunFolder, "finish", killed)
+        patched.setattr(OutputDir, "finish", killed)
         assert run(folder, tmp_path / "cut") == 130
     assert run(folder, tmp_path / "cut") == 0
     assert max(steps_evaluated(tmp_path / "cut")) == 2

@@ -16,8 +16,8 @@ import torch
 from accelerate.utils import gather_object
 from transformers import BitsAndBytesConfig
 
-from lrc.answering.options import Asking, runs_of
-from lrc.answering.partial_scores import SideFile
+from lrc.answering.options import ScoringOptions, runs_of
+from lrc.answering.partial_scores import PartialScores
 from lrc.answering.scoring import OptionScores, Scorer, chunks
 from lrc.config.run_record import SCORED_AS_THEY_ARE, Run, read_run
 from lrc.data.alpaca import Record
@@ -26,9 +26,9 @@ from lrc.metrics.calibration import at_bound
 from lrc.models.adapter import read_adapter_config
 from lrc.models.fingerprint import CONFIG, find_base, fingerprint_base, read_json, verify_base
 from lrc.models.loading import check_vocabulary, load_for_answering, load_tokenizer, positions
-from lrc.models.merging.tensor_sources import Graft, NotStreamed
-from lrc.models.quantization import as_trained
-from lrc.models.weights import ADAPTER_WEIGHTS, Checkpoint
+from lrc.models.merging.tensor_sources import NotStreamed, StreamingMerge
+from lrc.models.quantization import quantization_config
+from lrc.models.weights import ADAPTER_WEIGHTS, WeightFiles
 from lrc.runtime.errors import DataError, ModelError, RecipeError
 from lrc.runtime.exit_status import is_first
 from lrc.runtime.findings import Finding, tell
@@ -39,7 +39,7 @@ from lrc.runtime.progress import Advance, say, silence, track
 from lrc.tokenization.prompt import Prompt, question_of
 
 
-def load_scorer(model: str, asking: Asking) -> Scorer:
+def load_scorer(model: str, asking: ScoringOptions) -> Scorer:
     """Load a model with its adapters, to be asked as it was trained.
 
     Raises:
@@ -67,7 +67,7 @@ def load_scorer(model: str, asking: Asking) -> Scorer:
     asked = (prompt.template, prompt.answer_style, prompt.list_options, normalisation)
     device = processes().device
     # A merged model is on the disk as it is meant to be asked, whatever its adapter was trained on.
-    bits = as_trained(run.recipe if asking.adapters else {}, device, asking.load_in_4bit)
+    bits = quantization_config(run.recipe if asking.adapters else {}, device, asking.load_in_4bit)
     if bits is None and asking.load_in_4bit is None and device.type == "cuda":
         bits = _quantized_to_fit(model, device)
     loaded, names = load_for_answering(model, asking.adapters, device, bits, asking.dtype)
@@ -94,7 +94,7 @@ def _quantized_to_fit(model: str, device: torch.device) -> BitsAndBytesConfig | 
         f"{model}: its weights take {size(needed)}, and {device} has {size(free)} free; loaded in 4 bits, which "
         "--no-load-in-4bit leaves out"
     )
-    return as_trained({}, device, load_in_4bit=True)
+    return quantization_config({}, device, load_in_4bit=True)
 
 
 def _recognise(model: str, adapters: Sequence[Path]) -> None:
@@ -116,7 +116,7 @@ def _recognise(model: str, adapters: Sequence[Path]) -> None:
             verify_base(run.base, base, "--model")
         if (adapter / ADAPTER_WEIGHTS).is_file():
             with suppress(NotStreamed):  # then only PEFT knows what belongs to it
-                Graft(adapter, base, Checkpoint(base))
+                StreamingMerge(adapter, base, WeightFiles(base))
 
 
 def _settings(path: Path) -> dict[str, Any]:
@@ -162,7 +162,7 @@ def _doubts(runs: Sequence[Run], fitted: Sequence[float], temperature: float, vo
         yield f"temperature {temperature:.4g}: {bound}"
 
 
-def answer(scorer: Scorer, records: Sequence[Record], side: SideFile | None = None) -> list[OptionScores]:
+def answer(scorer: Scorer, records: Sequence[Record], side: PartialScores | None = None) -> list[OptionScores]:
     """Score every record, the processes of a launch sharing the work; all of them get all scores, in order.
 
     A passage that is too long for the model is shortened, and a line names the question.
@@ -211,7 +211,7 @@ def _share(
     records: Sequence[Record],
     share: tuple[int, int],
     known: dict[int, OptionScores],
-    side: SideFile | None,
+    side: PartialScores | None,
     advance: Advance,
 ) -> dict[int, OptionScores]:
     """This process's scores, by place in `records`, added to those that are known; see `Scorer.parts`."""
@@ -229,7 +229,7 @@ def _share(
     return known
 
 
-def facts(model: str, asking: Asking, data: Path) -> list[Any]:
+def facts(model: str, asking: ScoringOptions, data: Path) -> list[Any]:
     """Everything that scores depend on: model, adapters, questions, flags, the launch and the software.
 
     Raises:
@@ -245,7 +245,7 @@ def facts(model: str, asking: Asking, data: Path) -> list[Any]:
     return [base, sums, named, runs, state.num_processes, state.device.type, software]
 
 
-def read_askable(
+def read_questions_to_answer(
     path: Path,
     sheet: str | None = None,
     columns: Mapping[str, str] | None = None,

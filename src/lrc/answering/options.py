@@ -14,14 +14,14 @@ CONFIG, ADAPTER = "config.json", "adapter_config.json"
 
 
 @dataclass(frozen=True)
-class Asking:
+class ScoringOptions:
     """How a model is asked; None leaves it to what its folder knows.
 
     Args:
         adapters: adapters on top of the model, to be averaged over.
         votes: over how many option orders the scores are averaged.
         score_normalisation: see `Scorer`.
-        load_in_4bit: quantize the model to 4 bits; see `quantization.as_trained`.
+        load_in_4bit: quantize the model to 4 bits; see `quantization.quantization_config`.
         dtype: in which format it computes; see `dtypes.answering_dtype`.
     """
 
@@ -36,7 +36,7 @@ class Asking:
     dtype: str | None = None
 
 
-def check_asked(model: str, asking: Asking) -> None:
+def check_asked(model: str, asking: ScoringOptions) -> None:
     """Refuse folders that are not there or hold something else, and a model of which nothing says how to ask it.
 
     Raises:
@@ -51,7 +51,7 @@ def check_asked(model: str, asking: Asking) -> None:
     runs_of(model, asking)
 
 
-def runs_of(model: str, asking: Asking) -> list[Run]:
+def runs_of(model: str, asking: ScoringOptions) -> list[Run]:
     """How the model was trained: what its adapters say, else the merged model, else the flags alone.
 
     The first of several adapters says how all are asked.

@@ -16,7 +16,7 @@ from lrc.runtime.outputs import new_file
 
 
 @dataclass(frozen=True)
-class SideFile:
+class PartialScores:
     """The scores of an answering run that is not done: a line with its key, then a JSON line a question.
 
     Args:
@@ -28,7 +28,7 @@ class SideFile:
     key: str
 
     @classmethod
-    def beside(cls, output: Path, facts: Iterable[Any], process: int = 0) -> SideFile:
+    def beside(cls, output: Path, facts: Iterable[Any], process: int = 0) -> PartialScores:
         """The side file of an output.
 
         Args:

@@ -144,7 +144,7 @@ class Scorer:
                 yield dict(zip(chunk, self._chunk([records[i] for i in chunk]), strict=True))
 
     def _chunk(self, records: Sequence[Record], advance: Advance = _silent) -> list[OptionScores]:
-        ballots = [[Ballot.of(r, order, self.prompt) for order in self._orders(r)] for r in records]
+        ballots = [[OptionOrder.of(r, order, self.prompt) for order in self._orders(r)] for r in records]
         answers = [self.prompt.imitated(r) for r in records] if self.with_answers else []
         right = [sequence for some in answers for sequence in some]
         options = [sequence for papers in ballots for ballot in papers for sequence in ballot.sequences]
@@ -167,7 +167,7 @@ class Scorer:
             return [self._counted(*one) for one in zip(ballots, heard, counted, strict=True)]
 
     def _counted(
-        self, ballots: Sequence[Ballot], votes: Sequence[NDArray[np.float64]], answer: float | None
+        self, ballots: Sequence[OptionOrder], votes: Sequence[NDArray[np.float64]], answer: float | None
     ) -> OptionScores:
         """Put the votes on one question together, each (options,) log-likelihoods; one adapter's come in a row."""
         tokens, characters = ballots[0].tokens, ballots[0].characters
@@ -204,7 +204,7 @@ def chunks(records: Sequence[Record]) -> list[list[int]]:
 
 
 @dataclass(frozen=True)
-class Ballot:
+class OptionOrder:
     """One order of one question's options, and a sequence for each option that can be chosen.
 
     Args:
@@ -217,7 +217,7 @@ class Ballot:
     denials: list[TokenSequence]
 
     @classmethod
-    def of(cls, record: Record, order: tuple[int, ...], prompt: Prompt) -> Ballot:
+    def of(cls, record: Record, order: tuple[int, ...], prompt: Prompt) -> OptionOrder:
         """Ask `record` with its options in `order`."""
         moved = record if order == tuple(range(len(order))) else reordered(record, order)
         candidates = prompt.candidates(moved)

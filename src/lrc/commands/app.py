@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from lrc.answering.options import Asking, check_asked
+from lrc.answering.options import ScoringOptions, check_asked
 from lrc.runtime.errors import MachineError
 from lrc.runtime.progress import say
 
@@ -18,7 +18,7 @@ SECONDS_TO_END = 2  # for open connections, which a browser keeps
 SILENT = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
 
 
-def app(model: str, *, asking: Asking, host: str = "127.0.0.1", port: int = 7860) -> None:
+def app(model: str, *, asking: ScoringOptions, host: str = "127.0.0.1", port: int = 7860) -> None:
     """Serve the page until the process is ended.
 
     Args:

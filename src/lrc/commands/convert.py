@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lrc.data.account import Account
+from lrc.data.account import ConversionReport
 from lrc.data.alpaca import dump_records, to_record
 from lrc.data.conversion import Part, Plan, clashes, plan_parts
 from lrc.data.input_layouts import Layout
@@ -59,7 +59,7 @@ def convert(
     plan = Plan(validation_fraction, folds, seed)
     parts = plan_parts(source, groups, plan)
     findings = (*source.findings, *find_duplicates(source.questions, groups, file.name))
-    account = Account(source, findings, groups, plan, parts)
+    account = ConversionReport(source, findings, groups, plan, parts)
     facts = account.facts() | {"layout": layout}
     if not force and is_finished(output_dir, file.stem, [part.name for part in parts], facts):
         print(f"{output_dir}: {file.name} is converted already, with the same flags; nothing to do")
@@ -87,7 +87,7 @@ def _refuse_outputs(file: Path, folder: Path, parts: Sequence[Part], *, force: b
     refuse_set(folder, [*(part.name for part in parts), file.stem + SUFFIX], force=force)
 
 
-def _write(account: Account, layout: Layout, facts: dict[str, Any], folder: Path, *, force: bool) -> None:
+def _write(account: ConversionReport, layout: Layout, facts: dict[str, Any], folder: Path, *, force: bool) -> None:
     """Write all files. A folder that does not exist yet appears with all of them in it."""
     questions, stem = account.source.questions, account.source.path.stem
     total = sum(counts.total() for counts in account.answers.values())

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from lrc.answering import submission
-from lrc.answering.answer import answer, load_scorer, read_askable, write_scores
-from lrc.answering.options import Asking
+from lrc.answering.answer import answer, load_scorer, read_questions_to_answer, write_scores
+from lrc.answering.options import ScoringOptions
 from lrc.data.alpaca import Record, with_question
 from lrc.metrics.accuracy import Figures, accuracy, accuracy_by, confusion, mcnemar, paired, passages_of
 from lrc.metrics.calibration import at_bound, calibration
@@ -27,7 +27,7 @@ def evaluate_model(
     model: str,
     data: Path,
     *,
-    asking: Asking,
+    asking: ScoringOptions,
     output: Path | None,
     scores: Path | None = None,
     passage_blind: bool = False,
@@ -125,7 +125,7 @@ def _compared(
 
 
 def _labelled(data: Path, sheet: str | None, columns: Mapping[str, str] | None) -> tuple[list[Record], list[int]]:
-    records = read_askable(data, sheet, columns)
+    records = read_questions_to_answer(data, sheet, columns)
     answers = [question_of(record).answer for record in records]
     missing = [record.id for record, number in zip(records, answers, strict=True) if number is None]
     if missing:

@@ -8,9 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lrc.answering.answer import answer, facts, load_scorer, read_askable, write_scores
-from lrc.answering.options import Asking
-from lrc.answering.partial_scores import SideFile, remove_beside
+from lrc.answering.answer import answer, facts, load_scorer, read_questions_to_answer, write_scores
+from lrc.answering.options import ScoringOptions
+from lrc.answering.partial_scores import PartialScores, remove_beside
 from lrc.answering.submission import submission, write_submission
 from lrc.data.alpaca import Record
 from lrc.runtime.finished_outputs import DONE, is_finished, refuse_strange, remember
@@ -24,7 +24,7 @@ def generate(
     data: Path,
     output: Path,
     *,
-    asking: Asking,
+    asking: ScoringOptions,
     scores: Path | None = None,
     sheet: str | None = None,
     columns: Mapping[str, str] | None = None,
@@ -48,17 +48,17 @@ def generate(
     # The words of the command, as `lrc.cli` has them.
     asked = {"model": model, "data": data, "scores": scores, "sheet": sheet, "columns": columns, **asdict(asking)}
     refuse_strange(output, asked, force=force)
-    records = read_askable(data, sheet, columns)
+    records = read_questions_to_answer(data, sheet, columns)
     with claimed_together(output):
         _generate(asked, output, records, asking, force=force)
 
 
 def _generate(
-    asked: Mapping[str, Any], output: Path, records: Sequence[Record], asking: Asking, *, force: bool
+    asked: Mapping[str, Any], output: Path, records: Sequence[Record], asking: ScoringOptions, *, force: bool
 ) -> None:
     model, data, scores = asked["model"], asked["data"], asked["scores"]
     state, read = processes(), [asked["sheet"], asked["columns"]]
-    side = SideFile.beside(output, [facts(model, asking, data), str(scores), *read], state.process_index)
+    side = PartialScores.beside(output, [facts(model, asking, data), str(scores), *read], state.process_index)
     begun = side.exists  # then these scores, where they are there, are this run's
     if not force and is_finished(output, asked, side.key):
         if state.is_main_process:

@@ -22,9 +22,9 @@ from lrc.models.fingerprint import (
 )
 from lrc.models.loading import check_tokens, load_config, load_tokenizer
 from lrc.models.merging.logit_check import compare_logits
-from lrc.models.merging.tensor_sources import Graft, NotStreamed
+from lrc.models.merging.tensor_sources import NotStreamed, StreamingMerge
 from lrc.models.merging.writing import float32_bytes, write_streamed, write_whole
-from lrc.models.weights import Checkpoint
+from lrc.models.weights import WeightFiles
 from lrc.runtime.disk import disk_failures_told
 from lrc.runtime.errors import MachineError, ModelError, OutputError
 from lrc.runtime.finished_outputs import DONE, content_of, is_finished, key_of, refuse_strange, remember
@@ -71,7 +71,7 @@ def merge(
         return
     refuse_existing(output_dir, force=force)
     target = getattr(torch, dtype) if dtype else None
-    weights = Checkpoint(base)
+    weights = WeightFiles(base)
     _require_disk(output_dir, weights, target)
     with new_folder(output_dir, force=force) as folder, disk_failures_told(output_dir, folder):
         changed = _write_weights(adapter, base, weights, folder, target)
@@ -134,7 +134,7 @@ def _recognise(adapter: Path, base: Path) -> None:
         )
 
 
-def _require_disk(output_dir: Path, weights: Checkpoint, dtype: torch.dtype | None) -> None:
+def _require_disk(output_dir: Path, weights: WeightFiles, dtype: torch.dtype | None) -> None:
     need = sum(spec.nbytes // spec.dtype.itemsize * (dtype or spec.dtype).itemsize for spec in weights.specs.values())
     place = next(parent for parent in output_dir.absolute().parents if parent.is_dir())
     have = shutil.disk_usage(place).free
@@ -142,9 +142,9 @@ def _require_disk(output_dir: Path, weights: Checkpoint, dtype: torch.dtype | No
         raise MachineError(f"{output_dir}: needs {size(need)}, {size(have)} are free; make room on that disk")
 
 
-def _write_weights(adapter: Path, base: Path, weights: Checkpoint, folder: Path, dtype: torch.dtype | None) -> int:
+def _write_weights(adapter: Path, base: Path, weights: WeightFiles, folder: Path, dtype: torch.dtype | None) -> int:
     try:
-        return write_streamed(Graft(adapter, base, weights), base, folder, dtype)
+        return write_streamed(StreamingMerge(adapter, base, weights), base, folder, dtype)
     except NotStreamed as reason:
         print(f"{adapter}: {reason}; PEFT merges it with the whole model in memory", file=sys.stderr)
         for file in folder.iterdir():
@@ -169,7 +169,7 @@ def _tokenizer_folder(adapter: Path, base: Path) -> Path:
     return adapter if any((adapter / name).is_file() for name in VOCABULARIES) else base
 
 
-def _verify(folder: Path, output_dir: Path, base: Path, adapter: Path, weights: Checkpoint) -> str:
+def _verify(folder: Path, output_dir: Path, base: Path, adapter: Path, weights: WeightFiles) -> str:
     need, have = float32_bytes(weights), available_memory()
     if need > have:
         return f"logits not compared: that needs {size(need)}, {size(have)} of memory are free"

@@ -14,14 +14,14 @@ from trl.trainer.utils import get_quantization_config
 
 from lrc.config.accelerate_config import Topology, read_topology
 from lrc.config.recipe import Recipe, find_recipe, load_recipe
-from lrc.models.from_recipe import adapter_of, settle_length
+from lrc.models.from_recipe import build_lora_config, clamp_max_length
 from lrc.models.loading import load_config, load_tokenizer
 from lrc.packing.log_probs import row_budget
 from lrc.preview.memory_plan import Planner
-from lrc.preview.meta_model import Build, why_not_shared
+from lrc.preview.meta_model import ModelSpec, why_not_shared
 from lrc.preview.precision import Precision, settle_precision
 from lrc.preview.render import Memory, Preview, Tokens, document, show
-from lrc.preview.suggestions import Setting, cheapest, plan_of
+from lrc.preview.suggestions import Setting, plan_of, suggest_changes
 from lrc.preview.token_view import specimens
 from lrc.preview.workload import measure, supposed_row
 from lrc.runtime.devices import device_type
@@ -30,7 +30,7 @@ from lrc.runtime.memory import available_memory, read_memory
 from lrc.runtime.progress import say, track
 from lrc.tokenization.prompt import Prompt
 from lrc.tokenization.token_dataset import join, read_corpus
-from lrc.training.dataloader import Drawing
+from lrc.training.dataloader import SequenceSource
 
 
 def preview(
@@ -63,7 +63,7 @@ def preview(
     topology = read_topology(accelerate_config, device=device, gpu_assumed=capacity is not None)
     config = _config(loaded)
     if config:
-        settle_length(loaded, config)
+        clamp_max_length(loaded, config)
     precision = settle_precision(loaded, config, topology.device, assumed=topology.device != device)
     row_tokens = row_budget(torch.device(topology.device), loaded.data.row_tokens, training=True)
     build = _build(loaded, config, precision, topology) if config else None
@@ -89,14 +89,14 @@ def _config(recipe: Recipe) -> Any:
         return None
 
 
-def _build(recipe: Recipe, config: Any, precision: Precision, topology: Topology) -> Build:
+def _build(recipe: Recipe, config: Any, precision: Precision, topology: Topology) -> ModelSpec:
     quantization = get_quantization_config(recipe.model)
     if quantization is not None and quantization.load_in_4bit:
         quantization.bnb_4bit_compute_dtype = precision.weights
-    return Build(
+    return ModelSpec(
         config,
         precision.weights,
-        adapter_of(recipe),
+        build_lora_config(recipe),
         quantization,
         recipe.model.attn_implementation,
         bool(recipe.training.gradient_checkpointing),
@@ -128,7 +128,7 @@ def _tokens(recipe: Recipe, topology: Topology, row_tokens: int, count: int, *, 
         processes=args.dataset_num_proc,
     )
     corpus = join([read(Path(file)) for file in data.train_files], data.train_shares)
-    draw = Drawing.of(corpus, prompt, data, args.seed)
+    draw = SequenceSource.of(corpus, prompt, data, args.seed)
     work = measure(corpus, draw, recipe, world_size=topology.processes, row_tokens=row_tokens, share=share)
     judged = data.answer_style == "judge"  # then each verdict is shown, whether it is imitated or compared
     drawn = (
@@ -140,7 +140,7 @@ def _tokens(recipe: Recipe, topology: Topology, row_tokens: int, count: int, *, 
 
 
 def _memory(
-    build: Build, recipe: Recipe, topology: Topology, row_tokens: int, tokens: Tokens | None, capacity: int | None
+    build: ModelSpec, recipe: Recipe, topology: Topology, row_tokens: int, tokens: Tokens | None, capacity: int | None
 ) -> Memory:
     optim = str(getattr(recipe.training.optim, "value", recipe.training.optim))
     row_of = tokens.work.row_of if tokens else supposed_row
@@ -152,5 +152,5 @@ def _memory(
         advance()
     remedy = None
     if capacity is not None and footprint.total > capacity:
-        remedy = cheapest(setting, capacity, planner)
+        remedy = suggest_changes(setting, capacity, planner)
     return Memory(footprint, capacity, model.parameters, model.trained, remedy)

@@ -21,9 +21,9 @@ from lrc.runtime.progress import say, track
 from lrc.runtime.signals import Request, deferred
 from lrc.training.sweep import leaderboard as standings
 from lrc.training.sweep.leaderboard import RESULTS_FILE, Standing
-from lrc.training.sweep.study import STUDY_FILE, contender_of, ended, next_trial, open_study, require_optuna, tell
+from lrc.training.sweep.study import STUDY_FILE, ended, next_trial, open_study, require_optuna, tell, trial_of
 from lrc.training.sweep.sweep_file import Sweep, read_sweep
-from lrc.training.sweep.trial import Contender
+from lrc.training.sweep.trial import SweepTrial
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -101,7 +101,7 @@ def _train_all(study: Study, plan: Sweep, config: str | None, request: Request) 
     found = ended(study, plan)
     with track("sweep", goal, "trials", before=min(len(found), goal)) as advance:
         while not request.signal and (trial := next_trial(study, plan, len(found) < goal)) is not None:
-            standing = _train_one(contender_of(trial, plan), plan, config, request)
+            standing = _train_one(trial_of(trial, plan), plan, config, request)
             if request.signal and standing.result is None:
                 break
             tell(study, trial, standing)
@@ -111,7 +111,7 @@ def _train_all(study: Study, plan: Sweep, config: str | None, request: Request) 
     return found
 
 
-def _train_one(contender: Contender, plan: Sweep, config: str | None, request: Request) -> Standing:
+def _train_one(contender: SweepTrial, plan: Sweep, config: str | None, request: Request) -> Standing:
     told = ", ".join(f"{key} {value}" for key, value in contender.values.items())
     say(f"trial {contender.number}: {told}; see {contender.log}")
     contender.write_recipe(plan.fixed)
@@ -127,7 +127,7 @@ def _train_one(contender: Contender, plan: Sweep, config: str | None, request: R
     return Standing(contender, result, reason)
 
 
-def _finished(contender: Contender, request: Request) -> bool:
+def _finished(contender: SweepTrial, request: Request) -> bool:
     """Whether a trial came to its end: one that a signal reached may have done so just before."""
     if not request.signal:
         return True

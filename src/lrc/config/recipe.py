@@ -15,8 +15,8 @@ from lrc.config.overrides import parse_overrides
 from lrc.config.rules import JUDGED_UPSTREAM, broken_rules
 from lrc.config.schema import Schema, installed_schema, is_exact, shipped_schema
 from lrc.config.synonyms import cure
-from lrc.config.yaml_reader import Mapping, read_mapping, refuse_tokens
-from lrc.runtime.devices import settle
+from lrc.config.yaml_reader import YamlMapping, read_mapping, refuse_tokens
+from lrc.runtime.devices import apply_device_support
 from lrc.runtime.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -86,14 +86,14 @@ def read_given(path: Path | None, overrides: Sequence[str] = ()) -> dict[str, An
     return _given(read_recipe(path), overrides)
 
 
-def read_recipe(path: Path | None) -> Mapping:
+def read_recipe(path: Path | None) -> YamlMapping:
     """Read a recipe's YAML, and check none of its keys.
 
     Raises:
         RecipeError: it is no mapping; data, where it is taken for a recipe.
     """
     if path is None:
-        return Mapping(COMMAND_LINE, {}, {})
+        return YamlMapping(COMMAND_LINE, {}, {})
     if _is_data(path):
         raise RecipeError(
             f"{path}: is data, not a recipe; give a YAML file or the name of a shipped recipe, and the data that "
@@ -109,7 +109,7 @@ def _is_data(path: Path) -> bool:
         return file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
 
 
-def resolve(file: Mapping, overrides: Sequence[str] = (), path: Path | None = None) -> Recipe:
+def resolve(file: YamlMapping, overrides: Sequence[str] = (), path: Path | None = None) -> Recipe:
     """Check and build what a recipe's YAML and the overriding keys say together, as `load_recipe` does.
 
     Raises:
@@ -119,11 +119,11 @@ def resolve(file: Mapping, overrides: Sequence[str] = (), path: Path | None = No
     # From here on it takes seconds: TRL brings transformers and PEFT with it.
     from lrc.config.arguments import CLASSES
 
-    data, training, model, adapter = _build(CLASSES, settle(given), file.name)
+    data, training, model, adapter = _build(CLASSES, apply_device_support(given), file.name)
     return Recipe(path, data, training, model, adapter, given)
 
 
-def _given(file: Mapping, overrides: Sequence[str]) -> dict[str, Any]:
+def _given(file: YamlMapping, overrides: Sequence[str]) -> dict[str, Any]:
     """The keys and values of file and command line together, once nothing is wrong with them."""
     for word in overrides:
         refuse_tokens(COMMAND_LINE, word)
@@ -136,7 +136,7 @@ def _given(file: Mapping, overrides: Sequence[str]) -> dict[str, Any]:
     return _checked(file, overrides, installed_schema())
 
 
-def _checked(file: Mapping, overrides: Sequence[str], known: Schema) -> dict[str, Any]:
+def _checked(file: YamlMapping, overrides: Sequence[str], known: Schema) -> dict[str, Any]:
     overriding, strangers = parse_overrides(overrides, known)
     from_file = {key: _as_list(value, known[key].hint) if key in known else value for key, value in file.values.items()}
     given = {**from_file, **overriding}
@@ -221,7 +221,7 @@ def _about(path: Path) -> str:
     return first.splitlines()[0].rstrip(".")
 
 
-def _refuse_secrets(file: Mapping, overrides: Sequence[str]) -> None:
+def _refuse_secrets(file: YamlMapping, overrides: Sequence[str]) -> None:
     cure = "does not belong in a recipe; log in with `hf auth login` or set HF_TOKEN"
     words = {word.lstrip("-").partition("=")[0].replace("-", "_") for word in overrides if word.startswith("--")}
     findings = [f"{file.place(key)}: {key} {cure}" for key in SECRETS if file.values.get(key) is not None]

@@ -19,7 +19,7 @@ MAX_BYTES = 1_000_000
 
 
 @dataclass(frozen=True)
-class Mapping:
+class YamlMapping:
     """The content of a YAML file, and the line of each key, from 1."""
 
     name: str
@@ -31,7 +31,7 @@ class Mapping:
         return f"{self.name}, line {self.lines[key]}" if key in self.lines else self.name
 
 
-def read_mapping(path: Path) -> Mapping:
+def read_mapping(path: Path) -> YamlMapping:
     """Read a YAML file that holds one mapping.
 
     Raises:
@@ -46,7 +46,7 @@ def read_mapping(path: Path) -> Mapping:
         if not isinstance(node, yaml.MappingNode):
             raise RecipeError(f"{path.name}: is not a mapping; write one `key: value` a line")
         lines = {key.value: key.start_mark.line + 1 for key, _ in node.value}
-        return Mapping(path.name, loader.construct_document(node), lines)
+        return YamlMapping(path.name, loader.construct_document(node), lines)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise RecipeError(f"{path.name}{_line(mark)}: {_cured(error.problem or error.context or '')}") from None

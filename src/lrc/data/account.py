@@ -19,7 +19,7 @@ from lrc.runtime.outputs import checksum
 
 
 @dataclass(frozen=True)
-class Account:
+class ConversionReport:
     """What a conversion read and made of it."""
 
     source: Workbook

@@ -68,7 +68,7 @@ class Outcome:
         return self.probabilities[self.prediction - 1]
 
     @property
-    def hope(self) -> float:
+    def answer_probability(self) -> float:
         """The probability of the right option."""
         return self.probabilities[self.answer - 1]
 

@@ -18,14 +18,14 @@ from pathlib import Path
 from filelock import FileLock
 from huggingface_hub.constants import HF_HOME
 
-from lrc.models.weights import Checkpoint, as_bytes
+from lrc.models.weights import WeightFiles, as_bytes
 from lrc.runtime.progress import Advance, track
 
 SHOWN = 2 << 30  # bytes from which on the user is shown how far it is
 UNSETTLED = 2.0  # seconds in which a file may change again and keep its times
 
 
-def contents_sum(weights: Checkpoint) -> str:
+def contents_sum(weights: WeightFiles) -> str:
     """The SHA-256 over every byte of every tensor, with names, dtypes and shapes.
 
     It does not depend on how the tensors are spread over files, nor on the files' format.
@@ -38,7 +38,7 @@ def contents_sum(weights: Checkpoint) -> str:
     return total.hexdigest()
 
 
-def _file_sums(weights: Checkpoint, file: str, advance: Advance | None) -> dict[str, str]:
+def _file_sums(weights: WeightFiles, file: str, advance: Advance | None) -> dict[str, str]:
     """Dtype, shape and SHA-256 of each tensor of a file."""
     path = (weights.folder / file).resolve()
     entry = _folder() / f"{hashlib.sha256(os.fsencode(path)).hexdigest()[:32]}.json"
@@ -56,7 +56,7 @@ def _progress(nbytes: int) -> AbstractContextManager[Advance | None]:
     return track("read the base model", nbytes >> 20, "MiB") if nbytes > SHOWN else nullcontext()
 
 
-def _tensor_sum(weights: Checkpoint, name: str, advance: Advance | None) -> str:
+def _tensor_sum(weights: WeightFiles, name: str, advance: Advance | None) -> str:
     digest = hashlib.sha256()
     for block in weights.blocks(name):
         digest.update(as_bytes(block).numpy().data)

@@ -15,7 +15,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, HTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
 from lrc.models.content_hash import contents_sum
-from lrc.models.weights import BIN_INDEX, INDEX, Checkpoint
+from lrc.models.weights import BIN_INDEX, INDEX, WeightFiles
 from lrc.runtime.errors import ModelError
 from lrc.runtime.hub_connection import go_offline_if_alone
 
@@ -88,7 +88,7 @@ def fingerprint_base(name: str, revision: str | None = None, flag: str = "--base
         # The Hub's client keeps a commit's files in snapshots/<commit>.
         "revision": folder.name if folder.parent.name == "snapshots" else revision,
         **_sums(folder),
-        "contents_sha256": contents_sum(Checkpoint(folder)),
+        "contents_sha256": contents_sum(WeightFiles(folder)),
     }
 
 
@@ -111,7 +111,7 @@ def verify_base(recorded: dict[str, Any], folder: Path, flag: str = "--base-mode
         if recorded.get(f"{part}_sha256") and found[f"{part}_sha256"] not in (None, recorded[f"{part}_sha256"])
     ]
     whole = recorded.get("contents_sha256")
-    if whole and "weights" not in parts and contents_sum(Checkpoint(folder)) != whole:
+    if whole and "weights" not in parts and contents_sum(WeightFiles(folder)) != whole:
         parts.append("weights")
     if parts:
         raise ModelError(
@@ -126,7 +126,7 @@ def verify_base(recorded: dict[str, Any], folder: Path, flag: str = "--base-mode
 def _sums(folder: Path) -> dict[str, str | None]:
     return {
         "config_sha256": _config_sum(folder / CONFIG),
-        "weights_sha256": _weights_sum(Checkpoint(folder)),
+        "weights_sha256": _weights_sum(WeightFiles(folder)),
         "tokenizer_sha256": _tokenizer_sum(folder),
     }
 
@@ -154,7 +154,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _weights_sum(weights: Checkpoint) -> str:
+def _weights_sum(weights: WeightFiles) -> str:
     total = hashlib.sha256()
     for name, spec in sorted(weights.specs.items()):
         total.update(f"{name} {spec.dtype} {spec.shape}\n".encode())

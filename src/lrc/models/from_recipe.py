@@ -44,7 +44,7 @@ def quantization_of(recipe: Recipe) -> BitsAndBytesConfig | None:
     return quantization
 
 
-def settle_length(recipe: Recipe, config: Any) -> None:
+def clamp_max_length(recipe: Recipe, config: Any) -> None:
     """Lower the recipe's `max_length` to the positions that its base has; none at all becomes their number.
 
     Args:
@@ -59,7 +59,7 @@ def settle_length(recipe: Recipe, config: Any) -> None:
     args.max_length = limit
 
 
-def base_of(recipe: Recipe) -> Any:
+def load_base_model(recipe: Recipe) -> Any:
     """Load the base model, quantized where the recipe says so.
 
     Raises:
@@ -80,7 +80,7 @@ def base_of(recipe: Recipe) -> Any:
     )
 
 
-def adapter_of(recipe: Recipe) -> LoraConfig | None:
+def build_lora_config(recipe: Recipe) -> LoraConfig | None:
     """The adapter's configuration; None where all weights are trained.
 
     PiSSA is not in it: `pissa.Pissa` makes it of an ordinary adapter, once that is in the model.

@@ -11,7 +11,7 @@ from transformers import BitsAndBytesConfig
 from lrc.runtime.devices import supported
 
 
-def as_trained(
+def quantization_config(
     recipe: Mapping[str, Any], device: torch.device, load_in_4bit: bool | None = None
 ) -> BitsAndBytesConfig | None:
     """How to quantize the base under an adapter.

@@ -58,7 +58,7 @@ class Spec:
         return prod(self.shape) * self.dtype.itemsize
 
 
-class Checkpoint:
+class WeightFiles:
     """The weights of a model folder, as transformers would load it; headers are read at once, tensors when asked for.
 
     Args:

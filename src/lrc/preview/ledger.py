@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 
-class Ledger(TorchDispatchMode):
+class PeakMemoryTracker(TorchDispatchMode):
     """Counts the bytes of every storage that an operation makes, until nothing refers to it any more.
 
     Autograd's saved tensors, recomputed ones and gradients on their way are storages like any other, so that the peak

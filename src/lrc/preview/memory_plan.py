@@ -12,7 +12,7 @@ from typing import Any
 
 from lrc.config.accelerate_config import Topology
 from lrc.packing.tree import Row
-from lrc.preview.meta_model import Build, Held, held, peak_of_row
+from lrc.preview.meta_model import ModelSpec, StaticMemory, held, peak_of_row
 
 GIB = 1024**3
 # An accelerator's context, its libraries' workspaces and what the allocator leaves unused; not measured here.
@@ -45,7 +45,7 @@ class Planner:
 
     counted: dict[Any, Any] = field(default_factory=dict)
 
-    def plan(self, build: Build, row: Row, topology: Topology, optim: str) -> Footprint:
+    def plan(self, build: ModelSpec, row: Row, topology: Topology, optim: str) -> Footprint:
         """The memory plan of one device.
 
         Args:
@@ -70,12 +70,12 @@ class Planner:
             overhead=OVERHEAD_CPU if topology.device == "cpu" else OVERHEAD,
         )
 
-    def model(self, build: Build) -> Held:
+    def model(self, build: ModelSpec) -> StaticMemory:
         """What the model holds between steps, on one device alone."""
         key = _key(build)
         if key not in self.counted:
             self.counted[key] = held(build)
-        found: Held = self.counted[key]
+        found: StaticMemory = self.counted[key]
         return found
 
 
@@ -101,7 +101,7 @@ def parts(footprint: Footprint) -> dict[str, int]:
     return {part.name: getattr(footprint, part.name) for part in fields(footprint)}
 
 
-def _weights(model: Held, topology: Topology) -> int:
+def _weights(model: StaticMemory, topology: Topology) -> int:
     if not topology.shards_weights:
         return model.weights
     # Layers are gathered as they are needed: one at work and the next on its way.
@@ -111,13 +111,13 @@ def _weights(model: Held, topology: Topology) -> int:
     return model.weights // topology.processes + (working if topology.processes > 1 else 0)
 
 
-def _gradients(model: Held, topology: Topology) -> int:
+def _gradients(model: StaticMemory, topology: Topology) -> int:
     own = 0 if topology.offloads_weights else _shared(model.adapter, topology, topology.shards_gradients)
     # DDP exchanges gradients in buckets of its own, as large as they are.
     return own + (model.adapter if topology.kind == "DDP" else 0)
 
 
-def _optimizer(model: Held, topology: Topology, optim: str, *, half: bool) -> int:
+def _optimizer(model: StaticMemory, topology: Topology, optim: str, *, half: bool) -> int:
     if topology.offloads_optimizer:
         return 0
     element = model.adapter // max(model.trained, 1)
@@ -131,7 +131,7 @@ def _shared(nbytes: int, topology: Topology, shared: bool) -> int:
     return -(-nbytes // topology.processes) if shared else nbytes
 
 
-def _key(build: Build) -> tuple[Any, ...]:
+def _key(build: ModelSpec) -> tuple[Any, ...]:
     quantization = build.quantization
     bits = (quantization.load_in_4bit, quantization.load_in_8bit) if quantization else None
     return build.depth, bits, build.dtype, build.autocast, build.device

@@ -86,7 +86,7 @@ class _Quantized(torch.autograd.Function):
         return result, None, None
 
 
-class Kernels(TorchFunctionMode):
+class MetaKernels(TorchFunctionMode):
     """Puts the stand-ins in the place of torch's functions, and casts as autocast does.
 
     Args:

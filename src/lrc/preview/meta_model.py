@@ -23,8 +23,8 @@ from lrc.packing.attention import why_no_trees
 from lrc.packing.last_layer import prune_last_layer
 from lrc.packing.log_probs import target_log_probs
 from lrc.packing.tree import Row
-from lrc.preview.ledger import Ledger
-from lrc.preview.meta_device import Kernels, quantized_bytes, stand_in
+from lrc.preview.ledger import PeakMemoryTracker
+from lrc.preview.meta_device import MetaKernels, quantized_bytes, stand_in
 from lrc.runtime.errors import ModelError
 
 META = torch.device("meta")
@@ -34,7 +34,7 @@ PERIOD = 8  # layers in which every kind that alternates has had its turn
 
 
 @dataclass(frozen=True)
-class Build:
+class ModelSpec:
     """All that decides what a model holds."""
 
     config: Any  # transformers' configuration of the base
@@ -51,7 +51,7 @@ class Build:
         """The number of decoder layers."""
         return int(self.config.get_text_config().num_hidden_layers)
 
-    def of_depth(self, layers: int) -> Build:
+    def of_depth(self, layers: int) -> ModelSpec:
         """The same with another number of layers."""
         config = copy.deepcopy(self.config)
         text = config.get_text_config()
@@ -62,7 +62,7 @@ class Build:
 
 
 @dataclass(frozen=True)
-class Held:
+class StaticMemory:
     """What a model holds between steps, in bytes; counts are of numbers."""
 
     weights: int  # frozen ones
@@ -72,12 +72,12 @@ class Held:
     largest_layer: int  # bytes of the frozen weights of one decoder layer
 
 
-def why_not_shared(build: Build) -> str | None:
+def why_not_shared(build: ModelSpec) -> str | None:
     """Why rows of this model cannot be trees; None where they can."""
     return why_no_trees(_causal(build.of_depth(min(build.depth, PERIOD))))
 
 
-def held(build: Build) -> Held:
+def held(build: ModelSpec) -> StaticMemory:
     """Count what the model holds.
 
     Raises:
@@ -95,7 +95,7 @@ def held(build: Build) -> Held:
         if not parameter.requires_grad and ".layers." in name:
             layer = name.partition(".layers.")[2].partition(".")[0]
             layers[layer] = layers.get(layer, 0) + nbytes
-    return Held(
+    return StaticMemory(
         weights=sum(nbytes for _, p, nbytes in named if not p.requires_grad),
         adapter=sum(nbytes for _, p, nbytes in named if p.requires_grad),
         trained=sum(p.numel() for _, p, _ in named if p.requires_grad),
@@ -104,7 +104,7 @@ def held(build: Build) -> Held:
     )
 
 
-def peak_of_row(build: Build, row: Row) -> tuple[int, int]:
+def peak_of_row(build: ModelSpec, row: Row) -> tuple[int, int]:
     """What forward and backward of a row hold at their peak beyond weights, gradients and optimizer state.
 
     Returns:
@@ -121,7 +121,7 @@ def peak_of_row(build: Build, row: Row) -> tuple[int, int]:
     return activations, logits
 
 
-def _run(build: Build, row: Row) -> tuple[int, int]:
+def _run(build: ModelSpec, row: Row) -> tuple[int, int]:
     model = _adapted(_causal(build), build)
     computed_in = to_float32(model)
     autocast = build.autocast or computed_in
@@ -129,7 +129,7 @@ def _run(build: Build, row: Row) -> tuple[int, int]:
     model.train()
     if build.checkpointing:
         # A backward pass leaves the mode; what it computes again needs the stand-ins as well.
-        again = lambda: (nullcontext(), Kernels(build.device, autocast))  # noqa: E731
+        again = lambda: (nullcontext(), MetaKernels(build.device, autocast))  # noqa: E731
         model.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": again})
         if build.adapter is not None:
             model.enable_input_require_grads()
@@ -140,12 +140,12 @@ def _run(build: Build, row: Row) -> tuple[int, int]:
     known += [parameter.grad for parameter in known if parameter.grad is not None]
     # Collected now and not in between: what circular references keep alive would be counted.
     gc.collect()
-    with Ledger(known, _vocabulary(build)) as ledger, Kernels(build.device, autocast):
+    with PeakMemoryTracker(known, _vocabulary(build)) as ledger, MetaKernels(build.device, autocast):
         (-target_log_probs(model, row, META).sum()).backward()
     return ledger.peak["activations"], ledger.peak["logits"]
 
 
-def _causal(build: Build) -> Any:
+def _causal(build: ModelSpec) -> Any:
     """The base on the meta device; its quantized layers are bitsandbytes' own, without their bits."""
     with warnings.catch_warnings(), META:
         warnings.simplefilter("ignore")
@@ -162,7 +162,7 @@ def _causal(build: Build) -> Any:
     return model
 
 
-def _adapted(model: Any, build: Build) -> Any:
+def _adapted(model: Any, build: ModelSpec) -> Any:
     from peft import get_peft_model
 
     if build.adapter is None:
@@ -179,5 +179,5 @@ def _is_quantized(module: Any) -> bool:
     return type(module).__name__ in ("Linear4bit", "Linear8bitLt")
 
 
-def _vocabulary(build: Build) -> int:
+def _vocabulary(build: ModelSpec) -> int:
     return int(build.config.get_text_config().vocab_size)

@@ -11,7 +11,7 @@ from transformers import BitsAndBytesConfig
 from lrc.config.accelerate_config import Topology
 from lrc.packing.tree import Row
 from lrc.preview.memory_plan import Footprint, Planner, optimizer_bytes
-from lrc.preview.meta_model import Build
+from lrc.preview.meta_model import ModelSpec
 
 EIGHT_BIT = "adamw_8bit"
 PROCESSES = (2, 4, 8)
@@ -21,7 +21,7 @@ PROCESSES = (2, 4, 8)
 class Setting:
     """What decides the memory of a run."""
 
-    build: Build
+    build: ModelSpec
     topology: Topology
     optim: str
     row_tokens: int
@@ -44,7 +44,7 @@ class Remedy:
     footprint: Footprint
 
 
-def cheapest(setting: Setting, capacity: int, planner: Planner) -> Remedy | None:
+def suggest_changes(setting: Setting, capacity: int, planner: Planner) -> Remedy | None:
     """Try changes from the cheapest on: each by itself, then one on top of the other.
 
     Args:

@@ -13,7 +13,7 @@ from lrc.config.recipe import Recipe
 from lrc.packing.tree import Row, TokenSequence, pack
 from lrc.runtime.progress import track
 from lrc.tokenization.token_dataset import Corpus
-from lrc.training.dataloader import Drawing, StepBatch, StepLoader, StepSampler
+from lrc.training.dataloader import SequenceSource, StepBatch, StepLoader, StepSampler
 
 PERCENTILES = (0, 25, 50, 75, 90, 95, 99, 100)
 # Questions that are packed; of more, so many stand for all.
@@ -44,9 +44,9 @@ class Workload:
 
 
 def measure(
-    corpus: Corpus, draw: Drawing, recipe: Recipe, *, world_size: int, row_tokens: int, share: bool
+    corpus: Corpus, draw: SequenceSource, recipe: Recipe, *, world_size: int, row_tokens: int, share: bool
 ) -> Workload:
-    """Draw and pack an epoch.
+    """SampleKey and pack an epoch.
 
     Args:
         world_size: the number of processes.

@@ -22,7 +22,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from lrc.config.run_record import RUN_FILE, read_run
 from lrc.models.fingerprint import CONFIG, TOKENIZER_FILES, VOCABULARIES, read_json
-from lrc.models.weights import ADAPTER_CONFIG, ADAPTER_WEIGHTS, INDEX, Checkpoint
+from lrc.models.weights import ADAPTER_CONFIG, ADAPTER_WEIGHTS, INDEX, WeightFiles
 from lrc.reporting.model_card import CARD, adapter_settings, base_name, model_card
 from lrc.reporting.scrub import refuse_leaks, scrub
 from lrc.runtime.errors import ModelError, OutputError
@@ -120,7 +120,7 @@ def _weight_files(folder: Path) -> list[str]:
         return [ADAPTER_WEIGHTS]
     if not (folder / CONFIG).is_file():
         raise ModelError(f"{folder}: no {ADAPTER_CONFIG} and no {CONFIG}; name an adapter or a merged model")
-    weights = Checkpoint(folder)
+    weights = WeightFiles(folder)
     if any(not file.endswith(".safetensors") for file in weights.files):
         raise ModelError(f"{folder}: has .bin weights; only safetensors are published")
     return [*weights.files, *([INDEX] if weights.sharded else [])]

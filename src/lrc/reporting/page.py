@@ -92,7 +92,7 @@ def _training(curves: Curves, baselines: Mapping[str, Figures]) -> dict[str, Any
 
 def _answers(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """Figures and charts about the answers to the validation questions; None and empty without outcomes."""
-    wrong = sorted((one for one in outcomes if not one.right), key=lambda one: one.hope)
+    wrong = sorted((one for one in outcomes if not one.right), key=lambda one: one.answer_probability)
     shown = {"wrong": len(wrong), "mistakes": wrong[:MISTAKES], "is_guess": is_guess}
     if not outcomes:
         return shown | {"overall": None, "verdict": None, "baselines": {}}

@@ -23,7 +23,7 @@ SWITCHES = {"bf16": "bfloat16", "fp16": "float16"}
 OVERFLOWING = ("gemma2", "gemma3", "gemma3n", "t5gemma")
 
 
-def settle(values: Mapping[str, Any]) -> dict[str, Any]:
+def apply_device_support(values: Mapping[str, Any]) -> dict[str, Any]:
     """Replace what this machine cannot do by what it can, and have `use_cpu` say where the run takes place.
 
     It has to happen before `SFTConfig` is built, which raises on what it cannot do.

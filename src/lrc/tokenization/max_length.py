@@ -69,7 +69,7 @@ class Fitting:
 
 
 @dataclass(frozen=True)
-class Account:
+class LengthReport:
     """What became of the records that were not left as they were: their ids; and what was found in their file."""
 
     shortened: list[str] = field(default_factory=list)
@@ -83,7 +83,7 @@ class Account:
             if one.outcome != "fits":
                 getattr(self, one.outcome).append(one.record.id)
 
-    def extend(self, other: Account) -> None:
+    def extend(self, other: LengthReport) -> None:
         """Append what was noted of the records after these."""
         self.shortened.extend(other.shortened)
         self.skipped.extend(other.skipped)

@@ -22,7 +22,7 @@ from lrc.runtime.exit_status import is_first
 from lrc.runtime.findings import tell
 from lrc.runtime.outputs import checksum
 from lrc.runtime.progress import Advance, track
-from lrc.tokenization.max_length import Account, Fitting
+from lrc.tokenization.max_length import Fitting, LengthReport
 from lrc.tokenization.prompt import Prompt
 from lrc.tokenization.token_cache import cached, entry_name, tokenizer_digest
 from lrc.tokenization.token_table import Numbering, StoredRecords, hold_table, make_table
@@ -162,7 +162,7 @@ def fit(records: Sequence[Record], prompt: Prompt, max_length: int | None, on_to
     """The same for a few records that are in memory already; see `read_corpus`."""
     with track(stage, len(records)) as advance:
         fitted = list(_counted(map(Fitting(prompt, max_length, on_too_long), records), advance))
-    account = Account()
+    account = LengthReport()
     account.add(fitted)
     kept = [one.record for one in fitted if one.kept]
     account.check(len(kept), max_length)

@@ -20,7 +20,7 @@ from lrc.runtime.errors import DataError
 from lrc.runtime.findings import Finding
 from lrc.runtime.process_pool import in_order
 from lrc.runtime.progress import track
-from lrc.tokenization.max_length import Account, Fitting
+from lrc.tokenization.max_length import Fitting, LengthReport
 from lrc.tokenization.prompt import Prompt
 from lrc.tokenization.token_table import SCHEMA, Numbering, make_table, open_table
 
@@ -46,7 +46,7 @@ def write_tokens(folder: Path, path: Path, fitting: Fitting, stage: str, process
         records = stream_records(path)
         total = _survey(records, fitting.prompt, path)
         advance()
-    account, number, kept = Account(), Numbering(), 0
+    account, number, kept = LengthReport(), Numbering(), 0
     done = in_order(partial(_fit, fitting), _batches(records), processes or _processes(total))
     with (
         track(stage, total) as advance,
@@ -66,10 +66,10 @@ def write_tokens(folder: Path, path: Path, fitting: Fitting, stage: str, process
     (folder / ACCOUNT_FILE).write_text(json.dumps(held, ensure_ascii=False), encoding="utf-8")
 
 
-def read_tokens(folder: Path) -> tuple[Dataset, Account]:
+def read_tokens(folder: Path) -> tuple[Dataset, LengthReport]:
     """The table, memory-mapped, and the account that `write_tokens` wrote."""
     held = json.loads((folder / ACCOUNT_FILE).read_text(encoding="utf-8"))
-    account = Account(**held | {"findings": [Finding(**one) for one in held.get("findings", ())]})
+    account = LengthReport(**held | {"findings": [Finding(**one) for one in held.get("findings", ())]})
     return open_table(folder / TOKENS_FILE), account
 
 
@@ -77,13 +77,13 @@ class _Done(NamedTuple):
     """What became of a batch of records."""
 
     table: pa.Table
-    account: Account
+    account: LengthReport
     asked: int  # how many records were in it
 
 
 def _fit(fitting: Fitting, records: list[Record]) -> _Done:
     """A worker's part."""
-    fitted, account = [fitting(record) for record in records], Account()
+    fitted, account = [fitting(record) for record in records], LengthReport()
     account.add(fitted)
     return _Done(make_table((one.record, one.sequence) for one in fitted if one.kept), account, len(records))
 

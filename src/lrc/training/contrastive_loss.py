@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lrc.answering.scoring import Ballot, lengths
+from lrc.answering.scoring import OptionOrder, lengths
 from lrc.data.alpaca import Record
 from lrc.packing.tree import Ints, Row, TokenSequence
 from lrc.tokenization.prompt import Prompt, question_of
@@ -29,7 +29,7 @@ class Option(TokenSequence):
     """An option of a question, to be compared with the others and not to be imitated.
 
     Args:
-        contest: the same for the options of one question, and for no others of a step.
+        question_key: the same for the options of one question, and for no others of a step.
         length: what its log-likelihood is divided by.
         right: whether it is the right one.
         number: of the option in its question.
@@ -37,7 +37,7 @@ class Option(TokenSequence):
         denied: whether the sequence says that the option is not right; see `Prompt.denied`.
     """
 
-    contest: tuple[int, int]
+    question_key: tuple[int, int]
     length: float
     right: bool
     number: int = 0
@@ -52,26 +52,32 @@ def options_of(
     record: Record,
     prompt: Prompt,
     normalisation: str,
-    contest: tuple[int, int],
+    question_key: tuple[int, int],
     targets: Sequence[float] | None = None,
 ) -> list[Option]:
     """The options of a labelled record as answering scores them; none where there is nothing to choose.
 
     Args:
         normalisation: of scores, as `Scorer` takes it.
-        contest: what tells them from the options of other prompts.
+        question_key: what tells them from the options of other prompts.
         targets: of each option of the record, see `Option`.
     """
     if record.question is None:
         return []
-    ballot = Ballot.of(record, tuple(range(len(record.question.options))), prompt)
+    ballot = OptionOrder.of(record, tuple(range(len(record.question.options))), prompt)
     numbers = ballot.question.choosable
     if question_of(record).answer not in numbers or len(numbers) < 2:
         return []
     divisors = lengths(prompt.normalisation(normalisation), ballot.tokens, ballot.characters)
     options = [
         Option(
-            *(one.tokens, one.prompt_length, contest, float(divisors[number - 1]), number == record.question.answer),
+            *(
+                one.tokens,
+                one.prompt_length,
+                question_key,
+                float(divisors[number - 1]),
+                number == record.question.answer,
+            ),
             number=number,
             target=None if targets is None else targets[number - 1],
             stem_length=one.stem_length,
@@ -82,13 +88,13 @@ def options_of(
     return options + [replace(one, tokens=denial.tokens, denied=True) for one, denial in denials]
 
 
-def contest_count(sequences: Sequence[TokenSequence]) -> int:
+def contrast_count(sequences: Sequence[TokenSequence]) -> int:
     """How many questions have their options among the sequences."""
-    return len({one.contest for one in sequences if isinstance(one, Option)})
+    return len({one.question_key for one in sequences if isinstance(one, Option)})
 
 
 @dataclass(frozen=True)
-class Contests:
+class OptionContrast:
     """The options of a row's questions; T targets, Q questions of at most K options.
 
     Args:
@@ -110,8 +116,8 @@ class Contests:
     absent: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, row: Row, sequences: Sequence[TokenSequence]) -> Contests | None:
-        """The contests of a row that was packed from `sequences`; None where it has none.
+    def of(cls, row: Row, sequences: Sequence[TokenSequence]) -> OptionContrast | None:
+        """The contrast of a row that was packed from `sequences`; None where it has none.
 
         The options of one question are in one row: `tree.pack` keeps what follows one stem together.
         """
@@ -165,7 +171,7 @@ def _by_contest(options: Iterable[Placed]) -> list[list[Placed]]:
     """The options of each question, by number."""
     found: dict[tuple[int, int], list[Placed]] = {}
     for place, one in options:
-        found.setdefault(one.contest, []).append((place, one))
+        found.setdefault(one.question_key, []).append((place, one))
     return [sorted(placed, key=lambda option: option[1].number) for placed in found.values()]
 
 

@@ -23,9 +23,9 @@ from lrc.data.soft_labels import SoftLabels
 from lrc.packing.tree import Row, TokenSequence, pack
 from lrc.tokenization.prompt import Prompt, reordered
 from lrc.tokenization.token_dataset import Corpus, Portion
-from lrc.training.contrastive_loss import Option, contest_count, options_of
+from lrc.training.contrastive_loss import Option, contrast_count, options_of
 
-Draw = tuple[int, int]  # a question's place in the data, and the epoch that draws it
+SampleKey = tuple[int, int]  # a question's place in the data, and the epoch that draws it
 
 
 @dataclass(frozen=True)
@@ -49,17 +49,17 @@ class StepBatch:
         return self.target_count or sum(len(one.tokens) - one.prompt_length for one in self.sequences)
 
     @property
-    def contest_count(self) -> int:
+    def contrast_count(self) -> int:
         """How many questions there are whose options are compared."""
-        return 0 if self.idle else contest_count(self.sequences)
+        return 0 if self.idle else contrast_count(self.sequences)
 
     def repacked(self, row_tokens: int, *, share: bool = True) -> StepBatch:
         """The same questions under another token budget."""
         return replace(self, rows=pack(self.sequences, row_tokens, share=share))
 
 
-class StepSampler(Sampler[list[Draw]]):
-    """Draws the questions of every optimizer step for one process; all processes draw the same epoch.
+class StepSampler(Sampler[list[SampleKey]]):
+    """SampleDataset the questions of every optimizer step for one process; all processes draw the same epoch.
 
     Args:
         passages: (questions,) a number a passage, the same for the questions of one passage.
@@ -118,7 +118,7 @@ class StepSampler(Sampler[list[Draw]]):
         total, questions = self.step_questions * self.world_size, sum(portion.drawn for portion in self.portions)
         return questions // total if self.drop_last else -(-questions // total)
 
-    def __iter__(self) -> Iterator[list[Draw]]:
+    def __iter__(self) -> Iterator[list[SampleKey]]:
         order, total = self._order(), self.step_questions * self.world_size
         for step in range(len(self)):
             questions = order[step * total : (step + 1) * total]
@@ -161,7 +161,7 @@ class StepLoader(DataLoader):
 
     def __init__(
         self,
-        draw: Callable[[Draw], list[TokenSequence]],
+        draw: Callable[[SampleKey], list[TokenSequence]],
         sampler: StepSampler,
         row_tokens: int,
         *,
@@ -170,7 +170,7 @@ class StepLoader(DataLoader):
     ) -> None:
         self.row_tokens, self.share, self.draw, self.steps = row_tokens, share, draw, sampler
         super().__init__(
-            Draws(draw, len(sampler.passages)),
+            SampleDataset(draw, len(sampler.passages)),
             batch_sampler=sampler,
             collate_fn=self.collate,
             num_workers=num_workers,
@@ -190,21 +190,21 @@ class StepLoader(DataLoader):
         return StepBatch(sequences, rows, questions=len(questions))
 
 
-class Draws(TorchDataset):
+class SampleDataset(TorchDataset):
     """The questions as a map-style dataset, by draw."""
 
-    def __init__(self, draw: Callable[[Draw], list[TokenSequence]], length: int) -> None:
+    def __init__(self, draw: Callable[[SampleKey], list[TokenSequence]], length: int) -> None:
         self.draw, self.length = draw, length
 
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, draw: Draw) -> list[TokenSequence]:
+    def __getitem__(self, draw: SampleKey) -> list[TokenSequence]:
         return self.draw(draw)
 
 
 @dataclass(frozen=True)
-class Drawing:
+class SequenceSource:
     """The sequences of a question in an epoch: as tokenized, or in several orders of its options, drawn anew.
 
     Args:
@@ -226,7 +226,9 @@ class Drawing:
     soft_labels: SoftLabels | None = None
 
     @classmethod
-    def of(cls, corpus: Corpus, prompt: Prompt, data: Any, seed: int, soft_labels: SoftLabels | None = None) -> Drawing:
+    def of(
+        cls, corpus: Corpus, prompt: Prompt, data: Any, seed: int, soft_labels: SoftLabels | None = None
+    ) -> SequenceSource:
         """The drawing that a recipe's `DataArguments` ask for."""
         how = data.contrasted, data.option_contrast < 1, soft_labels
         return cls(corpus.dataset, corpus.records, prompt, data.option_orders, seed, *how)

@@ -21,14 +21,14 @@ WEIGHTS = ("adapter_model.safetensors", "model.safetensors", "model.safetensors.
 
 
 @dataclass(frozen=True)
-class RunFolder:
+class OutputDir:
     """The `output_dir` of one run."""
 
     path: Path
     run: Run
 
     @classmethod
-    def open(cls, path: Path, run: Run, *, overwrite: bool) -> RunFolder:
+    def open(cls, path: Path, run: Run, *, overwrite: bool) -> OutputDir:
         """Take `path` for `run`: new, or where the same run stopped.
 
         Raises:

@@ -20,7 +20,7 @@ from lrc.data.score_files import read_scores
 from lrc.data.soft_labels import SoftLabels
 from lrc.metrics.predictions import OUTCOMES_FILE, Outcome, write_outcomes
 from lrc.models.fingerprint import fingerprint_base
-from lrc.models.from_recipe import adapter_of, base_of, check_modules, settle_length
+from lrc.models.from_recipe import build_lora_config, check_modules, clamp_max_length, load_base_model
 from lrc.models.loading import check_size, check_vocabulary, load_config, load_tokenizer
 from lrc.reporting.hub import publish_folder
 from lrc.reporting.model_card import write_card
@@ -36,12 +36,12 @@ from lrc.tokenization.token_cache import tokenizer_digest
 from lrc.tokenization.token_dataset import Corpus, Portion, join, read_corpus
 from lrc.training.callbacks import History, Space, epoch_at, keep_training
 from lrc.training.checkpoint import fault
-from lrc.training.dataloader import Drawing
-from lrc.training.output_dir import RunFolder, refuse_sources_in, refuse_taken
+from lrc.training.dataloader import SequenceSource
+from lrc.training.output_dir import OutputDir, refuse_sources_in, refuse_taken
 from lrc.training.resume import changed_versions, run_of
 from lrc.training.stopping import Patience, Stopping, ended_at
 from lrc.training.trainer import TreeTrainer
-from lrc.training.validation import AUTO, Conclusion, Validation
+from lrc.training.validation import AUTO, FittedScoring, Validation
 
 
 def train(recipe: Recipe) -> None:
@@ -63,7 +63,7 @@ def train(recipe: Recipe) -> None:
     if args.process_index == 0:
         for note in prompt.notes:
             say(note)
-    settle_length(recipe, load_config(name, revision, trust_remote_code=remote_code))
+    clamp_max_length(recipe, load_config(name, revision, trust_remote_code=remote_code))
     output = Path(args.output_dir)
     # Before the data is read, which may take long, and before anything is said.
     check_size(tokenizer, data.expected_vocab_size)
@@ -91,11 +91,11 @@ def _train(recipe: Recipe, prompt: Prompt, files: Sequence[Corpus], validation: 
         _train_in(folder, recipe, prompt, training, validation)
 
 
-def _train_in(folder: RunFolder, recipe: Recipe, prompt: Prompt, training: Corpus, validation: Corpus) -> None:
+def _train_in(folder: OutputDir, recipe: Recipe, prompt: Prompt, training: Corpus, validation: Corpus) -> None:
     data, args, tokenizer = recipe.data, recipe.training, prompt.tokenizer
     checkpoint = _checkpoint(recipe, folder)
     set_seed(args.seed)
-    model = base_of(recipe)
+    model = load_base_model(recipe)
     check_vocabulary(tokenizer, model)
     check_modules(recipe, model)
     pushed, args.push_to_hub = args.push_to_hub, False  # upstream would send what lrc keeps back
@@ -103,10 +103,10 @@ def _train_in(folder: RunFolder, recipe: Recipe, prompt: Prompt, training: Corpu
         trainer = TreeTrainer(
             model=model,
             args=args,
-            peft_config=adapter_of(recipe),
+            peft_config=build_lora_config(recipe),
             processing_class=tokenizer,
             train_dataset=training.dataset,
-            draw=Drawing.of(training, prompt, data, args.seed, _soft_labels(recipe)),
+            draw=SequenceSource.of(training, prompt, data, args.seed, _soft_labels(recipe)),
             validation=_validation(recipe, prompt, validation),
             tree_packing=data.tree_packing,
             group_passages=data.group_passages,
@@ -148,12 +148,12 @@ def _what(recipe: Recipe) -> str:
     return "adapter" if recipe.model.use_peft else "model"
 
 
-def _is_left_to_evaluate(folder: RunFolder, trainer: TreeTrainer) -> bool:
+def _is_left_to_evaluate(folder: OutputDir, trainer: TreeTrainer) -> bool:
     """Whether the training is done and its weights can be taken from the folder; divided ones come of a checkpoint."""
     return folder.trained and not trainer.lockstep
 
 
-def _run(trainer: TreeTrainer, recipe: Recipe, folder: RunFolder, checkpoint: str | None) -> None:
+def _run(trainer: TreeTrainer, recipe: Recipe, folder: OutputDir, checkpoint: str | None) -> None:
     """Train, to the end or until a signal stops it.
 
     Raises:
@@ -199,7 +199,7 @@ def _conclude(trainer: TreeTrainer, prompt: Prompt, normalisation: str, folder: 
     scores = trainer.final_scores()
     if not scores:
         return {} if normalisation == AUTO else {"score_normalisation": normalisation}
-    found = Conclusion.of(scores, prompt, normalisation)
+    found = FittedScoring.of(scores, prompt, normalisation)
     trainer.log(found.metrics)
     outcomes = [Outcome.of(question, score) for question, score in found.scores]
     if trainer.is_world_process_zero():
@@ -255,7 +255,7 @@ def _read(file: str | None, recipe: Recipe, prompt: Prompt, stage: str) -> Corpu
 
 def _folder(
     recipe: Recipe, prompt: Prompt, training: Sequence[Corpus], portions: Sequence[Portion], validation: Corpus
-) -> RunFolder:
+) -> OutputDir:
     """Take the recipe's `output_dir`; the first process decides, the others find its decision there."""
     data, args, base = recipe.data, recipe.training, recipe.model
     files: dict[str, str | None] = {**train_roles(data.train_files), "validation_file": data.validation_file}
@@ -290,7 +290,7 @@ def _folder(
     # Machines may share a disk or have one each: the very first process, then the first of each machine, then the rest.
     with args.main_process_first(local=False), args.main_process_first(local=True):
         overwrite = data.overwrite_output_dir and args.process_index == 0
-        return RunFolder.open(Path(args.output_dir), run, overwrite=overwrite)
+        return OutputDir.open(Path(args.output_dir), run, overwrite=overwrite)
 
 
 def _identity(scores: Path) -> dict[str, Any]:
@@ -305,7 +305,7 @@ def _refuse_broken(named: str | None) -> None:
         raise RecipeError(f"resume_from_checkpoint: {named}: {reason}; name a whole checkpoint of lrc, or write auto")
 
 
-def _checkpoint(recipe: Recipe, folder: RunFolder) -> str | None:
+def _checkpoint(recipe: Recipe, folder: OutputDir) -> str | None:
     """Where the run goes on: the first process looks and tells the others."""
     args = recipe.training
     named = None if args.resume_from_checkpoint in (None, "auto") else str(args.resume_from_checkpoint)

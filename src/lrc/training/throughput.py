@@ -48,7 +48,7 @@ class Work:
         }
 
 
-class Pace(TrainerCallback):
+class ThroughputCallback(TrainerCallback):
     """Counts the steps of this process, and adds up those of all."""
 
     def __init__(self) -> None:

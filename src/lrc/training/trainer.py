@@ -3,7 +3,7 @@
 One optimizer step is one batch of questions (`batches.StepBatch`), run row by row. Its loss is the sum over supervised
 tokens divided by their number over the whole step and all processes, so that loss and gradients are those of separate
 samples with the same batch size and accumulation, whatever rows the questions fill. With `option_contrast`, a part of
-the loss is the mean of the step's contests (`contrast`) instead.
+the loss is the mean of the step's contrast (`contrast`) instead.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from lrc.packing.tree import Row, TokenSequence
 from lrc.runtime.progress import say, track
 from lrc.tokenization.token_dataset import Portion
 from lrc.training.base_trainer import DurableTrainer
-from lrc.training.contrastive_loss import Contests
-from lrc.training.dataloader import Draw, StepBatch, StepLoader, StepSampler
+from lrc.training.contrastive_loss import OptionContrast
+from lrc.training.dataloader import SampleKey, StepBatch, StepLoader, StepSampler
 from lrc.training.neftune import Noise
 from lrc.training.optimizer import loraplus, refused
-from lrc.training.throughput import Pace
+from lrc.training.throughput import ThroughputCallback
 from lrc.training.validation import InLockstep, Validation, combine
 
 
@@ -70,7 +70,7 @@ class TreeTrainer(DurableTrainer):
         *,
         args: Any,
         train_dataset: Dataset,
-        draw: Callable[[Draw], list[TokenSequence]],
+        draw: Callable[[SampleKey], list[TokenSequence]],
         validation: Validation | None,
         tree_packing: bool = True,
         group_passages: bool = True,
@@ -107,7 +107,7 @@ class TreeTrainer(DurableTrainer):
             **kwargs,
         )
         self.remove_callback(PrinterCallback)
-        self.pace = Pace()
+        self.pace = ThroughputCallback()
         self.add_callback(self.pace)
         self.computed_in = to_float32(self.model)
         self.neftune_noise_alpha = None  # upstream's hook takes a row for one sample
@@ -159,8 +159,8 @@ class TreeTrainer(DurableTrainer):
             self.accelerator.gradient_state._set_sync_gradients(last)
             with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
                 with self.compute_loss_context_manager(), self.maybe_activation_offload_context:
-                    contests = Contests.of(row, inputs.sequences) if self.option_contrast else None
-                    loss = self.compute_loss(model, row, num_items_in_batch=num_items_in_batch, contests=contests)
+                    contrast = OptionContrast.of(row, inputs.sequences) if self.option_contrast else None
+                    loss = self.compute_loss(model, row, num_items_in_batch=num_items_in_batch, contrast=contrast)
                     if inputs.idle or i >= len(inputs.rows):
                         loss = loss * 0.0
                 total += loss.detach()
@@ -182,21 +182,21 @@ class TreeTrainer(DurableTrainer):
         inputs: Row,
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
-        contests: Contests | None = None,
+        contrast: OptionContrast | None = None,
     ) -> Any:
         """The negative log-likelihood of a row's targets, summed and divided by the targets of the whole step.
 
-        With `contests`, likewise their losses, divided by the contests of the whole step; see the class for the parts.
+        With `contrast`, likewise their losses, divided by the contrast of the whole step; see the class for the parts.
         """
         if self.noise is not None:
             self.noise.see(inputs, self.args.device)
         log_probs = target_log_probs(model, inputs, self.args.device)
-        imitated = log_probs if contests is None else contests.imitation(log_probs)
+        imitated = log_probs if contrast is None else contrast.imitation(log_probs)
         loss = -imitated.sum() / (len(inputs.targets) if num_items_in_batch is None else num_items_in_batch)
         if self.option_contrast:
             loss = loss * (1.0 - self.option_contrast)
-        if contests is not None:
-            compared = contests.loss(log_probs, self.contrast_temperature) / self._step_contests
+        if contrast is not None:
+            compared = contrast.loss(log_probs, self.contrast_temperature) / self._step_contests
             loss = loss + self.option_contrast * compared
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
             loss = loss * self.accelerator.num_processes  # which DDP divides by again
@@ -299,7 +299,7 @@ class TreeTrainer(DurableTrainer):
     def _get_num_items_in_batch(self, batch_samples: list[StepBatch], device: torch.device) -> torch.Tensor:
         """The supervised tokens of a step, over all processes."""
         (batch,) = batch_samples
-        counts = torch.tensor([batch.target_count, len(batch.rows), batch.contest_count], device=device)
+        counts = torch.tensor([batch.target_count, len(batch.rows), batch.contrast_count], device=device)
         self._step_contests = counts[2].clamp(min=1)
         if self.args.world_size > 1:
             every = self.accelerator.gather(counts[None])

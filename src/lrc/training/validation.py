@@ -24,7 +24,7 @@ AUTO = "auto"  # the normalisation that the validation questions choose
 
 
 @dataclass(frozen=True)
-class Tally:
+class EvalShard:
     """What a process found on its questions."""
 
     loss_sum: float  # negative log-likelihood of the answers
@@ -74,11 +74,11 @@ class Validation:
         device: torch.device,
         row_tokens: int,
         advance: Advance = lambda done=1: None,
-    ) -> Tally:
+    ) -> EvalShard:
         """Score the questions at `places`, loss and options in one pass over their unique tokens."""
         if not places:  # the other processes may wait for this one's part in a forward
             self.evaluate(range(len(self.records))[:1], model, device, row_tokens)
-            return Tally(0.0, 0, [])
+            return EvalShard(0.0, 0, [])
         records = [self.records[place] for place in places]
         asked = [record for record in records if record.question is not None]
         others = [self.prompt.sequence(record) for record in records if record.question is None]
@@ -89,14 +89,14 @@ class Validation:
         advance(len(others))
         likelihood += sum(score.answer_log_prob or 0.0 for score in scores)
         sequences = others + [sequence for record in asked for sequence in self.prompt.imitated(record)]
-        return Tally(
+        return EvalShard(
             -likelihood,
             sum(len(sequence.tokens) - sequence.prompt_length for sequence in sequences),
             list(zip(map(question_of, asked), scores, strict=True)),
         )
 
 
-def combine(tallies: Sequence[Tally], prefix: str) -> dict[str, float]:
+def combine(tallies: Sequence[EvalShard], prefix: str) -> dict[str, float]:
     """The metrics of all processes together: the mean loss a supervised token, and accuracy with its interval."""
     tokens = max(sum(tally.tokens for tally in tallies), 1)
     metrics = {f"{prefix}_loss": sum(tally.loss_sum for tally in tallies) / tokens}
@@ -141,7 +141,7 @@ class InLockstep:
 
 
 @dataclass(frozen=True)
-class Conclusion:
+class FittedScoring:
     """What the validation questions decide about a trained model, for every later verb to obey."""
 
     scores: list[tuple[Question, OptionScores]]  # as those verbs will give them
@@ -150,7 +150,7 @@ class Conclusion:
     accuracies: dict[str, float]  # by normalisation, of the same scores; none where digits are scored
 
     @classmethod
-    def of(cls, scores: Sequence[tuple[Question, OptionScores]], prompt: Prompt, normalisation: str) -> Conclusion:
+    def of(cls, scores: Sequence[tuple[Question, OptionScores]], prompt: Prompt, normalisation: str) -> FittedScoring:
         """Choose how the scores of texts are normalised, where that is `auto`, and fit the temperature.
 
         Args:

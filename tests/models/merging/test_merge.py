@@ -18,12 +18,12 @@ from small_models import NAMES, PROJECTIONS, save_adapter, save_base, save_famil
 from small_models import adapted as put_adapter
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
-from lrc.answering.answer import Asking, load_scorer
+from lrc.answering.answer import ScoringOptions, load_scorer
 from lrc.commands.merge import merge
 from lrc.config.run_record import Run
 from lrc.models.fingerprint import fingerprint_base
 from lrc.models.loading import load_for_answering
-from lrc.models.merging.tensor_sources import Graft
+from lrc.models.merging.tensor_sources import StreamingMerge
 from lrc.packing.log_probs import sequence_scores
 from lrc.packing.tree import TokenSequence
 from lrc.runtime.errors import LrcError, MachineError, ModelError, OutputError
@@ -446,7 +446,9 @@ def test_a_merged_model_that_says_something_else_is_refused(
     base = save_base(tmp_path / "base", dtype=dtype)
     adapter = save_adapter(tmp_path / "adapter", base)
     # One of two layers is written as it was in the base: as much as rounding cannot explain.
-    monkeypatch.setattr("lrc.models.merging.tensor_sources.Graft.blocks", _without_layer_one(Graft.blocks))
+    monkeypatch.setattr(
+        "lrc.models.merging.tensor_sources.StreamingMerge.blocks", _without_layer_one(StreamingMerge.blocks)
+    )
     with pytest.raises(ModelError, match="its logits differ by up to .* where rounding explains") as refused:
         merge(adapter, tmp_path / "merged")
     assert len(refused.value.findings) == 1 and str(refused.value).startswith(str(tmp_path / "merged"))
@@ -511,7 +513,7 @@ def test_an_adapter_that_is_more_than_a_change_of_layers_is_refused(reason: str,
     assert len(refused.value.findings) == 1 and not (tmp_path / "merged").exists()
     if "layer_replication" not in settings:  # repeated layers answer as well as others
         with pytest.raises(ModelError, match=message):
-            load_scorer(str(base), Asking((adapter,), template="plain", answer_style="digit"))
+            load_scorer(str(base), ScoringOptions((adapter,), template="plain", answer_style="digit"))
 
 
 def test_a_tokenizer_with_more_tokens_than_the_base_has_rows_is_refused(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from lrc.metrics.accuracy import wilson
 from lrc.metrics.predictions import Outcome, write_outcomes
 from lrc.training.sweep.leaderboard import Standing, compare, ranked, show
 from lrc.training.sweep.sweep_file import read_sweep
-from lrc.training.sweep.trial import Contender, Result
+from lrc.training.sweep.trial import Result, SweepTrial
 
 pytest.importorskip("optuna")
 OPTIONS = ("甲", "乙", "丙", "丁")
@@ -245,7 +245,7 @@ def test_what_can_be_counted_is_counted(folder: Path, tmp_path: Path) -> None:
 
 def standing(root: Path, number: int, predictions: list[int]) -> Standing:
     """A trial that answered questions, all of which 1 is the answer of."""
-    trial, n = Contender(number, {"lora_r": number}, root), len(predictions)
+    trial, n = SweepTrial(number, {"lora_r": number}, root), len(predictions)
     trial.folder.mkdir()
     probabilities = (0.25, 0.25, 0.25, 0.25)
     questions = [Question(str(i), f"文{i}", "問", OPTIONS, 1) for i in range(n)]
@@ -267,7 +267,7 @@ def test_the_best_is_compared_with_the_second(
     tmp_path: Path, others: list[int], told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     worse, better = standing(tmp_path, 1, others), standing(tmp_path, 2, [1] * 15 + [3] * 5)
-    failed = Standing(Contender(0, {"lora_r": 0}, tmp_path), None, "out of memory")
+    failed = Standing(SweepTrial(0, {"lora_r": 0}, tmp_path), None, "out of memory")
     found = ranked([failed, worse, better])
     assert [one.trial.number for one in found] == [2, 1, 0]
     test = compare(found)
@@ -285,7 +285,7 @@ def test_trials_are_ranked_by_what_they_left_and_not_by_what_they_passed(
         standing(tmp_path, number, [1] * right + [2] * (4 - right))
         line = {"step": 5, "eval_accuracy": logged, "eval_ci_low": 0.1, "eval_ci_high": 0.95, "eval_loss": 1.0}
         (tmp_path / f"trial-{number}" / "metrics.jsonl").write_text(json.dumps(line) + "\n")
-    trials = [Contender(number, {"lora_r": number}, tmp_path) for number in range(2)]
+    trials = [SweepTrial(number, {"lora_r": number}, tmp_path) for number in range(2)]
     found = ranked([Standing(trial, trial.result()) for trial in trials])
     assert [(one.trial.number, one.result.accuracy) for one in found if one.result] == [(1, 0.75), (0, 0.5)]
     assert found[0].result is not None and (found[0].result.ci_low, found[0].result.ci_high) == wilson(3, 4)

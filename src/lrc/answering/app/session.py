@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lrc.answering.answer import read_askable
+from lrc.answering.answer import read_questions_to_answer
 from lrc.answering.scoring import OptionScores, Scorer
 from lrc.answering.submission import write_submission
 from lrc.data.alpaca import Record, to_record
@@ -76,7 +76,7 @@ class Trial:
             DataError: the file cannot be read or answered; nothing is written then.
         """
         findings: list[Finding] = []
-        records = read_askable(path, told=findings.extend)
+        records = read_questions_to_answer(path, told=findings.extend)
         with track("answer", len(records)) as tell:
 
             def both(done: int = 1) -> None:

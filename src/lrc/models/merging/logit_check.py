@@ -14,7 +14,7 @@ from torch import nn
 from lrc.models.fingerprint import VOCABULARIES
 from lrc.models.loading import load_base, load_config, load_tokenizer, positions
 from lrc.models.merging.writing import main_dtype
-from lrc.models.weights import Checkpoint
+from lrc.models.weights import WeightFiles
 from lrc.runtime.errors import MachineError, ModelError
 
 # Written for this check: prose, a question with options, digits, and rare characters.
@@ -69,7 +69,7 @@ def compare_logits(merged: Path, base: Path, adapter: Path, tokenizer: Path, nam
         del adapted  # one model in memory at a time
         model = load_base(str(merged), dtype=torch.float32)
         found = _logits(model, probes)
-        _round_again(model, main_dtype(Checkpoint(merged)))
+        _round_again(model, main_dtype(WeightFiles(merged)))
         moved = _logits(model, probes)
     except MemoryError as error:
         raise MachineError("comparing the logits ran out of memory; merge with --no-verify") from error

@@ -18,7 +18,7 @@ from lrc.runtime.errors import MachineError, ModelError
 CODES = {dtype: code for code, dtype in DTYPES.items()}
 
 
-class Shard:
+class SafetensorsWriter:
     """One safetensors file, written tensor by tensor in the order of `specs`, every byte read back.
 
     Args:
@@ -31,7 +31,7 @@ class Shard:
         self._specs = specs
         self._pending = list(specs)
 
-    def __enter__(self) -> Shard:
+    def __enter__(self) -> SafetensorsWriter:
         self._out: IO[bytes] = self.path.open("wb", buffering=0)
         self._back: IO[bytes] = self.path.open("rb", buffering=0)
         self._put(memoryview(_header(self._specs)))

@@ -30,7 +30,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from lrc.models.adapter import ADAPTER_NAME, empty_adapter, match, read_adapter_config, read_adapter_weights
 from lrc.models.loading import load_config
-from lrc.models.weights import BLOCK_BYTES, Checkpoint, Spec
+from lrc.models.weights import BLOCK_BYTES, Spec, WeightFiles
 from lrc.runtime.errors import ModelError
 
 # These initialisations take their start out of the base's weights, so that the base itself has to be loaded.
@@ -57,7 +57,7 @@ class Made:
         return id(self.parameter), id(self.layer) if self.layer is not None else None
 
 
-class Graft:
+class StreamingMerge:
     """An adapter on a base model, ready to be merged tensor by tensor.
 
     Args:
@@ -73,7 +73,7 @@ class Graft:
         NotStreamed: PEFT has to merge it, with the whole model in memory.
     """
 
-    def __init__(self, adapter: Path, base: Path, weights: Checkpoint) -> None:
+    def __init__(self, adapter: Path, base: Path, weights: WeightFiles) -> None:
         self.weights = weights
         settings = read_adapter_config(adapter)
         _refuse_whole(settings)
@@ -193,7 +193,7 @@ def _refuse_whole(settings: PeftConfig) -> None:
             raise NotStreamed(f"it uses {key}")
 
 
-def _empty_model(base: Path, weights: Checkpoint) -> tuple[PreTrainedModel, bool]:
+def _empty_model(base: Path, weights: WeightFiles) -> tuple[PreTrainedModel, bool]:
     """The base model without memory, and whether its configuration ties embeddings."""
     config = load_config(str(base))
     ties = bool(getattr(config, "tie_word_embeddings", False))
@@ -208,7 +208,7 @@ def _empty_model(base: Path, weights: Checkpoint) -> tuple[PreTrainedModel, bool
     return model, ties
 
 
-def _equal(weights: Checkpoint, one: str, other: str) -> bool:
+def _equal(weights: WeightFiles, one: str, other: str) -> bool:
     pairs = zip_longest(weights.blocks(one), weights.blocks(other))
     return all(a is not None and b is not None and torch.equal(a, b) for a, b in pairs)
 
@@ -220,7 +220,7 @@ def _names(parameters: dict[str, nn.Parameter]) -> dict[int, list[str]]:
     return dict(names)
 
 
-def _model_names(model: PreTrainedModel, weights: Checkpoint) -> dict[str, str]:
+def _model_names(model: PreTrainedModel, weights: WeightFiles) -> dict[str, str]:
     """The files' names by the model's: files of a bare decoder leave the prefix out."""
     known, prefix = set(model.state_dict()), model.base_model_prefix
     return {

@@ -19,9 +19,9 @@ from transformers import PreTrainedModel
 
 from lrc.models.fingerprint import CONFIG, read_json
 from lrc.models.loading import load_base
-from lrc.models.merging.safetensors_writer import Shard
-from lrc.models.merging.tensor_sources import Graft
-from lrc.models.weights import INDEX, NAMED, SINGLE, Checkpoint, Spec
+from lrc.models.merging.safetensors_writer import SafetensorsWriter
+from lrc.models.merging.tensor_sources import StreamingMerge
+from lrc.models.weights import INDEX, NAMED, SINGLE, Spec, WeightFiles
 from lrc.runtime.errors import MachineError, ModelError
 from lrc.runtime.memory import available_memory, size
 from lrc.runtime.progress import track
@@ -29,7 +29,7 @@ from lrc.runtime.progress import track
 HEADROOM = 1.2  # of a model's size in float32: PEFT's delta of one layer, and what loading needs
 
 
-def write_streamed(graft: Graft, base: Path, folder: Path, dtype: torch.dtype | None) -> int:
+def write_streamed(graft: StreamingMerge, base: Path, folder: Path, dtype: torch.dtype | None) -> int:
     """Write weights, index and config.json of a merged model, one tensor in memory at a time.
 
     Args:
@@ -69,18 +69,18 @@ def write_whole(adapter: Path, base: Path, folder: Path, dtype: torch.dtype | No
         ModelError: the adapter does not fit, cannot be merged, or a merged value is NaN or infinite.
         MachineError: there is not enough memory, or what was read back differs from what was written.
     """
-    weights = Checkpoint(base)
+    weights = WeightFiles(base)
     require_memory(weights, "merging with the whole model in memory")
     with TemporaryDirectory(dir=folder) as place:
         untied = _save_merged(load_base(str(base), dtype=torch.float32), adapter, Path(place))
-        computed = Checkpoint(Path(place))
+        computed = WeightFiles(Path(place))
         files = _as_in(weights, computed, dtype)
         _write_files(folder, files, computed.blocks, sharded=weights.sharded)
     _write_config(base, folder, dtype, untied=untied)
     return len(computed.specs)
 
 
-def require_memory(weights: Checkpoint, what: str) -> None:
+def require_memory(weights: WeightFiles, what: str) -> None:
     """Refuse what would not fit: the model in float32 and some more.
 
     Raises:
@@ -91,7 +91,7 @@ def require_memory(weights: Checkpoint, what: str) -> None:
         raise MachineError(f"{what} needs {size(need)}, {size(have)} of memory are free; use a larger machine")
 
 
-def float32_bytes(weights: Checkpoint) -> int:
+def float32_bytes(weights: WeightFiles) -> int:
     """The memory that a model needs in float32, with headroom."""
     return int(HEADROOM * sum(spec.nbytes // spec.dtype.itemsize * 4 for spec in weights.specs.values()))
 
@@ -130,7 +130,7 @@ def _separate(model: PeftModel) -> None:
                 setattr(module, name, nn.Parameter(parameter.detach().clone(), requires_grad=False))
 
 
-def _as_in(weights: Checkpoint, computed: Checkpoint, dtype: torch.dtype | None) -> dict[str, dict[str, Spec]]:
+def _as_in(weights: WeightFiles, computed: WeightFiles, dtype: torch.dtype | None) -> dict[str, dict[str, Spec]]:
     """Files and dtypes of the base for the tensors that were computed; new ones go where the base ends."""
     files: dict[str, dict[str, Spec]] = {file: {} for file in weights.files}
     home = {name: file for file, specs in weights.files.items() for name in specs}
@@ -152,7 +152,7 @@ def _write_files(
     files = {_safetensors_name(file) if sharded else SINGLE: specs for file, specs in files.items() if specs}
     with track("merge", sum(len(specs) for specs in files.values()), "tensors") as advance:
         for file, specs in files.items():
-            with Shard(folder / file, specs) as shard:
+            with SafetensorsWriter(folder / file, specs) as shard:
                 for name in specs:
                     shard.write(name, blocks(name))
                     advance()
@@ -160,7 +160,7 @@ def _write_files(
         _write_index(folder, files)
 
 
-def main_dtype(weights: Checkpoint) -> torch.dtype:
+def main_dtype(weights: WeightFiles) -> torch.dtype:
     """The dtype of the largest tensor."""
     return max(weights.specs.values(), key=lambda spec: spec.nbytes).dtype
 

@@ -14,7 +14,7 @@ from lrc.metrics.predictions import OUTCOMES_FILE, read_outcomes
 from lrc.reporting.summary import duration
 from lrc.runtime.errors import DataError
 from lrc.runtime.outputs import new_file
-from lrc.training.sweep.trial import Contender, Result
+from lrc.training.sweep.trial import Result, SweepTrial
 
 RESULTS_FILE = "sweep.json"
 
@@ -23,7 +23,7 @@ RESULTS_FILE = "sweep.json"
 class Standing:
     """A trial that has ended: with a result, or with the reason why there is none."""
 
-    trial: Contender
+    trial: SweepTrial
     result: Result | None
     reason: str | None = None
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lrc.runtime.errors import MachineError, OutputError
 from lrc.training.sweep.leaderboard import Standing
 from lrc.training.sweep.sweep_file import Range, Sweep
-from lrc.training.sweep.trial import Contender, Result
+from lrc.training.sweep.trial import Result, SweepTrial
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -118,13 +118,13 @@ def ended(study: Study, plan: Sweep) -> list[Standing]:
     for trial in study.get_trials(deepcopy=False):
         result, reason = trial.user_attrs.get("result"), trial.user_attrs.get("reason")
         if trial.state.is_finished() and (result or reason):
-            found.append(Standing(contender_of(trial, plan), Result(**result) if result else None, reason))
+            found.append(Standing(trial_of(trial, plan), Result(**result) if result else None, reason))
     return found
 
 
-def contender_of(trial: Trial | FrozenTrial, plan: Sweep) -> Contender:
+def trial_of(trial: Trial | FrozenTrial, plan: Sweep) -> SweepTrial:
     """The trial as it is trained."""
-    return Contender(trial.number, _decoded(plan, trial.params), plan.output_dir)
+    return SweepTrial(trial.number, _decoded(plan, trial.params), plan.output_dir)
 
 
 def _distributions(plan: Sweep) -> dict[str, BaseDistribution]:

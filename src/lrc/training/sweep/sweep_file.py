@@ -18,7 +18,7 @@ from typing import Any
 
 from lrc.config.field_types import shown
 from lrc.config.recipe import REQUIRED, find_recipe, read_recipe, resolve, takes_whole_numbers_only
-from lrc.config.yaml_reader import Mapping, read_mapping
+from lrc.config.yaml_reader import YamlMapping, read_mapping
 from lrc.runtime.errors import RecipeError
 
 # What each key takes, and whether it has to be there.
@@ -88,7 +88,7 @@ class Sweep:
 
 
 @dataclass(frozen=True)
-class _Layers(Mapping):
+class _Layers(YamlMapping):
     """A recipe's keys from several places."""
 
     places: dict[str, str]
@@ -120,11 +120,11 @@ def read_sweep(path: Path, trials: int | None = None) -> Sweep:
     places = {key: recipe.place(key) for key in recipe.values} | dict.fromkeys(overrides, f"{path.name}, overrides")
     search = {key: _spec(key, spec) for key, spec in values["search"].items()}
     output = Path(values["output_dir"])
-    _check(Mapping(path.name, {**fixed, "output_dir": str(output)}, {}), places, search)
+    _check(YamlMapping(path.name, {**fixed, "output_dir": str(output)}, {}), places, search)
     return Sweep(path, trials or values["trials"], output, values.get("seed", 42), fixed, search, values["search"])
 
 
-def _structure(file: Mapping) -> Iterator[str]:
+def _structure(file: YamlMapping) -> Iterator[str]:
     if not KEYS.keys() & file.values.keys() - {"seed", "output_dir"} and file.values.keys() & set(REQUIRED):
         yield (
             f"{file.name}: is a recipe, not a sweep; write a file with `recipe: {file.name}`, trials, search and "
@@ -145,7 +145,7 @@ def _less(key: str, value: Any) -> bool:
     return key in LEAST and value < LEAST[key]
 
 
-def _own_keys(file: Mapping, overrides: dict[str, Any]) -> Iterator[str]:
+def _own_keys(file: YamlMapping, overrides: dict[str, Any]) -> Iterator[str]:
     for part, keys in (("search", file.values["search"]), ("overrides", overrides)):
         for key in OWN:
             if key in keys:
@@ -154,7 +154,7 @@ def _own_keys(file: Mapping, overrides: dict[str, Any]) -> Iterator[str]:
         yield f"{file.name}: {key} stands in search and in overrides; keep one"
 
 
-def _specs(file: Mapping, search: dict[str, Any]) -> Iterator[str]:
+def _specs(file: YamlMapping, search: dict[str, Any]) -> Iterator[str]:
     for key, spec in search.items():
         fault = _range_fault(spec) if isinstance(spec, dict) else _list_fault(spec)
         if fault:
@@ -193,7 +193,7 @@ def _spec(key: str, spec: Any) -> Range | Choices:
     return Range(**spec, whole=takes_whole_numbers_only(key))
 
 
-def _check(file: Mapping, places: dict[str, str], search: dict[str, Range | Choices]) -> None:
+def _check(file: YamlMapping, places: dict[str, str], search: dict[str, Range | Choices]) -> None:
     """Have the recipe's own checks look at each value of each key, the others being at their first."""
     candidates = {
         key: (spec.low, spec.high, *([spec.low + spec.step] if spec.step else [])) if isinstance(spec, Range) else spec

@@ -29,7 +29,7 @@ _PAUSE = 0.2  # seconds
 
 
 @dataclass(frozen=True)
-class Contender:
+class SweepTrial:
     """A trial, and where it is."""
 
     number: int
