@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -210,6 +211,24 @@ class Alike:
 def test_a_tokenizer_that_writes_both_verdicts_alike_is_refused(tokenizer: Any) -> None:
     with pytest.raises(RecipeError, match="writes 是 and 否 alike; use text"):
         Prompt(Alike(tokenizer), "plain", "judge")
+
+
+def test_a_verdict_follows_what_a_conversation_has_before_its_answers(tokenizer: Any) -> None:
+    spaced = copy(tokenizer)
+    spaced.chat_template = (
+        "{% for m in messages %}{% if m.role == 'user' %}<|user|>{{ m.content }}<|assistant|>"
+        "{% else %} {{ m.content }}</s>{% endif %}{% endfor %}"
+    )
+    (record,) = records(1)
+    asked = Prompt(spaced, "chat", "judge")
+    for one, option in zip(asked.candidates(record), record.question.options, strict=True):
+        prompt = ids_of(f"<|user|>請根據以下輸入回答選擇題:\n\n{record.question.passage}\n問題：問0\n答案：{option}\n")
+        prompt += ids_of("這個答案正確嗎？請回答是或否。<|assistant|>")
+        (right, wrong), shared = (ids_of(f" {verdict}") for verdict in "是否"), 0
+        while right[shared] == wrong[shared]:
+            shared += 1
+        assert one.tokens.tolist() == [*prompt, *right[: shared + 1]]
+        assert asked.denied(one).tokens.tolist() == [*prompt, *wrong[: shared + 1]]
 
 
 def test_only_what_differs_between_the_verdicts_is_scored(tokenizer: Any) -> None:
