@@ -191,5 +191,5 @@ def build_schema() -> str:
 
 if __name__ == "__main__":
     (HERE / "recipes.md").write_text(build(), encoding="utf-8")
-    target = HERE.parent / "src" / "lrc" / schema.FILE
+    target = HERE.parent / "src" / "lrc" / "config" / schema.FILE
     (target if target.parent.is_dir() else HERE / schema.FILE).write_text(build_schema(), encoding="utf-8")

@@ -12,7 +12,6 @@ from typing import Any, get_type_hints
 import pytest
 from trl import TrlParser
 
-import lrc
 from lrc.config import schema
 from lrc.config.arguments import CLASSES
 from lrc.config.bounds import BOUNDS
@@ -30,7 +29,7 @@ VALUES: list[Any] = [None, True, 0, 1, -1, 0.5, 2.5, "", "steps", "no", "cosine"
 
 
 def test_the_shipped_schema_is_that_of_the_installed_packages() -> None:
-    shipped = json.loads((Path(lrc.__file__).parent / schema.FILE).read_text(encoding="utf-8"))
+    shipped = json.loads(Path(schema.__file__).with_name(schema.FILE).read_text(encoding="utf-8"))
     assert shipped == json.loads(json.dumps(describe(CLASSES))), "run docs/build_recipes.py"
 
 

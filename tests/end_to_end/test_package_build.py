@@ -1,4 +1,7 @@
-"""What PyPI would get: an sdist and the wheel built from it, installed where there is no clone."""
+"""What PyPI would get: an sdist and the wheel built from it, installed where there is no clone.
+
+Recipes, launch configs and samples are found by name, from a wheel and from an editable install.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tarfile
 import venv
 import zipfile
@@ -25,10 +27,16 @@ SHIPPED = [
     *sorted(path.relative_to(ROOT) for path in (ROOT / "examples/space").glob("*.*")),
     *sorted(
         path.relative_to(ROOT)
-        for path in (ROOT / "src/lrc").iterdir()
+        for path in (ROOT / "src/lrc").rglob("*")
         if path.suffix in (".py", ".css", ".html", ".js", ".json", ".md", ".typed")
     ),
 ]
+
+FIND = """
+from importlib.resources import files
+from lrc.config.recipe import find_accelerate_config, find_recipe
+print(find_recipe("tiny/lora")); print(find_accelerate_config("cpu")); print(files("lrc.examples") / "sample.xlsx")
+"""
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +61,8 @@ def program(dist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run(*pip, "--quiet", "--no-deps", "--no-index", only(dist, "*.whl"), folder=folder)
     # A folder that a .pth file names is searched, but the .pth files in it, the editable lrc's too, are not read.
     site = run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", folder=folder).strip()
-    (Path(site) / "others.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
+    others = [path for path in sys.path if Path(path).name == "site-packages"]
+    (Path(site) / "others.pth").write_text("\n".join(others), encoding="utf-8")
     place = run(python, "-c", "import lrc; print(lrc.__file__)", folder=folder).strip()
     assert Path(place).is_relative_to(folder)
     return folder / "bin/lrc"
@@ -86,6 +95,20 @@ def test_the_wheel_holds_what_ships(dist: Path) -> None:
     assert all(name.startswith("lrc") for name in names), "a wheel with a top-level folder of another name"
 
 
+def test_the_wheel_holds_what_is_read_at_run_time(dist: Path) -> None:
+    names = set(zipfile.ZipFile(only(dist, "lrc-*.whl")).namelist())
+    assert {
+        "lrc/recipes/tiny/lora.yaml",
+        "lrc/accelerate_configs/cpu_2.yaml",
+        "lrc/examples/sample.xlsx",
+        "lrc/config/recipe_schema.json",
+        "lrc/reporting/card.md",
+        "lrc/reporting/report.html",
+        "lrc/answering/app/app.css",
+        "lrc/py.typed",
+    } <= names
+
+
 def test_the_wheel_says_what_pypi_shows(dist: Path) -> None:
     wheel = zipfile.ZipFile(only(dist, "lrc-*.whl"))
     metadata = wheel.read(next(name for name in wheel.namelist() if name.endswith("/METADATA"))).decode()
@@ -103,3 +126,24 @@ def test_the_installed_program_works_without_the_clone(program: Path, tmp_path: 
     checked = run(program, "check", "sample.xlsx", "recipes/tiny/lora.yaml", "--json", folder=tmp_path)
     workbook, recipe = json.loads(checked)["files"]
     assert workbook["accepted"] and workbook["questions"] == 80 and recipe["accepted"]
+
+
+def find(folder: Path, **environment: str) -> list[Path]:
+    """Where a fresh interpreter finds a recipe, a launch config and a sample."""
+    command = [sys.executable, "-c", FIND]
+    found = subprocess.run(
+        command, cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True, check=True
+    )
+    return [Path(line) for line in found.stdout.split()]
+
+
+def test_an_unpacked_wheel_finds_them_by_name(dist: Path, tmp_path: Path) -> None:
+    zipfile.ZipFile(only(dist, "lrc-*.whl")).extractall(tmp_path / "site")
+    found = find(tmp_path, PYTHONPATH=str(tmp_path / "site"))
+    assert all(path.is_file() and path.is_relative_to(tmp_path / "site") for path in found), found
+
+
+def test_an_editable_install_finds_them_at_the_top_level(tmp_path: Path) -> None:
+    found = find(tmp_path)
+    assert [path.relative_to(ROOT).parts[0] for path in found] == ["recipes", "accelerate_configs", "examples"]
+    assert all(path.is_file() for path in found)

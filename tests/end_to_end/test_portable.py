@@ -58,7 +58,7 @@ assert available_memory() > 0 and peak_memory() > 0
 
 def test_the_whole_way_without_fcntl_and_resource(tmp_path: Path) -> None:
     sample = str(ROOT / "examples" / "sample.xlsx")
-    program = f"SAMPLE = {sample!r}\nTESTS = {str(ROOT / 'tests')!r}\n{PROGRAM}"
+    program = f"SAMPLE = {sample!r}\nTESTS = {str(ROOT / 'tests/support')!r}\n{PROGRAM}"
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     asked = json.loads((tmp_path / "data" / "sample_validation.json").read_text(encoding="utf-8"))
