@@ -25,7 +25,7 @@ SHIPPED = [
     *sorted(path.relative_to(ROOT) for path in (ROOT / "examples/space").glob("*.*")),
     *sorted(
         path.relative_to(ROOT)
-        for path in (ROOT / "src/lrc").iterdir()
+        for path in (ROOT / "src/lrc").rglob("*.*")
         if path.suffix in (".py", ".css", ".html", ".js", ".json", ".md", ".typed")
     ),
 ]

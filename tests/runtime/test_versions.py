@@ -28,8 +28,8 @@ def told(source: Path, **more: str) -> dict[str, str]:
 
 
 def copied(folder: Path) -> Path:
-    for name in ("__init__.py", "versions.py"):
-        (folder / "lrc").mkdir(parents=True, exist_ok=True)
+    for name in ("__init__.py", "runtime/__init__.py", "runtime/versions.py"):
+        (folder / "lrc" / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(SOURCE / name, folder / "lrc" / name)
     return folder
 
@@ -50,7 +50,7 @@ def test_a_clone_has_its_commit_and_says_where_files_are_others(tmp_path: Path) 
     assert told(source)["lrc commit"] == commit
     (source / "lrc/more.py").touch()  # not of the clone
     assert told(source)["lrc commit"] == commit
-    with (source / "lrc/versions.py").open("a", encoding="utf-8") as file:
+    with (source / "lrc/runtime/versions.py").open("a", encoding="utf-8") as file:
         file.write("# changed\n")
     assert told(source)["lrc commit"] == f"{commit}+changes"
     assert "lrc commit" not in told(source, PATH=str(tmp_path))  # no git
