@@ -25,6 +25,7 @@ from lrc.runtime.outputs import new_file
 from lrc.runtime.progress import Advance, say, track
 from lrc.runtime.signals import Request
 from lrc.training.checkpoint import checkpoints
+from lrc.training.optimizer import optimizer_bytes
 
 
 class History(TrainerCallback):
@@ -134,7 +135,7 @@ class Space(TrainerCallback):
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         adapter = sum(parameter.numel() * parameter.element_size() for parameter in trained) + tokenizer
         weights = sum(parameter.numel() for parameter in trained)
-        one = adapter + weights * _optimizer_bytes(getattr(args.optim, "value", args.optim))
+        one = adapter + weights * optimizer_bytes(getattr(args.optim, "value", args.optim))
         count = _checkpoints_to_come(args, state, len(checkpoints(folder)))
         need, free = count * one + adapter, shutil.disk_usage(folder).free
         if need > free:
@@ -151,13 +152,6 @@ def _checkpoints_to_come(args: TrainingArguments, state: TrainerState, existing:
     interval = state.save_steps if args.save_strategy == SaveStrategy.STEPS else state.max_steps / args.num_train_epochs
     count = math.ceil((state.max_steps - state.global_step) / max(interval, 1))
     return min(count, max(args.save_total_limit + 1 - existing, 1)) if args.save_total_limit else count
-
-
-def _optimizer_bytes(name: str) -> int:
-    """What an optimizer keeps of each weight: Adam's two moments in float32 or 8 bits, or next to nothing."""
-    if "8bit" in name:
-        return 2
-    return 0 if "adafactor" in name or "sgd" in name else 8
 
 
 def _tokenizer_bytes(tokenizer: Any) -> int:
