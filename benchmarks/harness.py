@@ -28,7 +28,7 @@ def main() -> None:
     flags = parser.parse_args()
     warnings.simplefilter("ignore")
 
-    from lrc.answering.answer import load_scorer
+    from lrc.answering.load import load_scorer
     from lrc.answering.options import ScoringOptions
     from lrc.data.sources import read_records
     from lrc.metrics.accuracy import wilson

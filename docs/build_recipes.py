@@ -19,8 +19,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import yaml
 
 from lrc.config import arguments, rules, schema
-from lrc.config.bounds import BOUNDS
-from lrc.config.field_types import expected
+from lrc.config.field_types import BOUNDS, expected
 from lrc.config.recipe import REQUIRED, SECRETS
 from lrc.config.synonyms import GONE
 

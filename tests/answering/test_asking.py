@@ -13,7 +13,7 @@ import yaml
 from small_runs import lrc, make_run
 
 from lrc import sft
-from lrc.answering.answer import load_scorer
+from lrc.answering.load import load_scorer
 from lrc.answering.options import ScoringOptions
 from lrc.commands.merge import merge
 from lrc.config.run_record import NORMALISATIONS, read_run

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from lrc.commands.init import init
-from lrc.config.recipe import find_accelerate_config, find_recipe, load_recipe
+from lrc.config.accelerate_config import find_accelerate_config
+from lrc.config.recipe import find_recipe, load_recipe
 from lrc.runtime.errors import OutputError
 
 ROOT = Path(__file__).parents[2]

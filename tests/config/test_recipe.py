@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from lrc.config.recipe import Recipe, find_accelerate_config, find_recipe, load_recipe
+from lrc.config.accelerate_config import find_accelerate_config
+from lrc.config.recipe import Recipe, find_recipe, load_recipe
 from lrc.runtime.errors import RecipeError
 
 BASE = "model_name_or_path: base\ntrain_file: data/AI_train.json\noutput_dir: runs/one\n"

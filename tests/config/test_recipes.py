@@ -17,8 +17,8 @@ from torch.distributed.fsdp import CPUOffloadPolicy
 from torch.distributed.fsdp.fully_sharded_data_parallel import StateDictType
 
 from lrc.commands.train import train
-from lrc.config.accelerate_config import read_topology
-from lrc.config.recipe import find_accelerate_config, find_recipe, load_recipe
+from lrc.config.accelerate_config import find_accelerate_config, read_topology
+from lrc.config.recipe import find_recipe, load_recipe
 from lrc.runtime.errors import MachineError
 
 ROOT = Path(__file__).parents[2]

@@ -14,8 +14,7 @@ from trl import TrlParser
 
 from lrc.config import schema
 from lrc.config.arguments import CLASSES
-from lrc.config.bounds import BOUNDS
-from lrc.config.field_types import fault
+from lrc.config.field_types import BOUNDS, fault
 from lrc.config.overrides import parse_overrides
 from lrc.config.recipe import check_recipe, load_recipe
 from lrc.config.rules import broken_rules

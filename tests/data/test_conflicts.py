@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from lrc.data.conflicts import find_conflicts
+from lrc.data.near_duplicates import group_passages
 from lrc.data.questions import Question
+from lrc.data.repeated import find_conflicts, find_duplicates
 
 
 def ask(row: int, options: str, answer: int, passage: str = "文 章") -> Question:
@@ -29,3 +30,15 @@ def test_all_copies_are_named_with_a_twin_that_differs() -> None:
         "a.xlsx, row 2: 正確答案 gives 「甲」, but row 4 has the same question and gives 「乙」"
     )
     assert [finding.row for finding in findings] == [2, 3, 4]
+
+
+def test_the_same_question_is_the_same_for_conflicts_and_for_repeats() -> None:
+    """White space is no difference, between words or inside one."""
+    spaced = Question("3", "文章", "問 ", ("甲 ", "乙"), 2, 3)
+    pair = [ask(2, "甲乙", 1), spaced]
+    assert [finding.row for finding in find_conflicts(pair, "a.xlsx", "正確答案")] == [2, 3]
+    pair[1] = Question("3", "文章", "問", ("小\u3000甲", "乙"), 1, 3)
+    pair[0] = Question("2", "文章", "問", ("小甲", "乙"), 1, 2)
+    assert find_conflicts(pair, "a.xlsx", "正確答案") == []
+    kinds = [finding.kind for finding in find_duplicates(pair, group_passages(["文章", "文章"]), "a.xlsx")]
+    assert kinds == ["duplicate-question"]

@@ -18,7 +18,8 @@ from processes import Command  # of tests/faults
 from safetensors.torch import load_file, save_file
 from small_runs import make_run, pairs, write_questions
 
-from lrc.answering.answer import ScoringOptions, load_scorer
+from lrc.answering.load import load_scorer
+from lrc.answering.options import ScoringOptions
 from lrc.config.run_record import read_run
 from lrc.data.sources import read_records
 from lrc.metrics.predictions import OUTCOMES_FILE, read_outcomes

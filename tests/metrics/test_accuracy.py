@@ -15,7 +15,6 @@ from lrc.metrics.accuracy import (
     accuracy,
     accuracy_by,
     confusion,
-    consistency,
     effective_size,
     mcnemar,
     paired,
@@ -164,12 +163,6 @@ def test_one_passage_alone_tells_two_sets_apart_by_nothing() -> None:
 
 def test_confusion_counts_predictions_by_answer() -> None:
     assert confusion([1, 3, 3], [1, 2, 3]) == [[1, 0, 0], [0, 0, 1], [0, 0, 1]]
-
-
-def test_consistency_is_one_answer_under_every_order() -> None:
-    assert consistency([[1, 1, 1], [1, 2, 1], [4], [3, 3, 3]]) == 0.75
-    with pytest.raises(ValueError):
-        consistency([])
 
 
 def test_mcnemar_is_the_exact_binomial_test() -> None:

@@ -12,8 +12,7 @@ from token_trees import questions, sequence
 from lrc.packing.last_layer import prune_last_layer
 from lrc.packing.log_probs import target_log_probs
 from lrc.packing.tree import pack
-from lrc.preview.ledger import PeakMemoryTracker
-from lrc.preview.meta_device import MetaKernels
+from lrc.preview.meta_device import MetaKernels, PeakMemoryTracker
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 ROW = pack([*questions()[0], *(sequence([5, 6, 7], [8, 9 + k, 40]) for k in range(4))], 10_000)[0]

@@ -14,7 +14,7 @@ from transformers import BitsAndBytesConfig, LlamaConfig
 from lrc.config.accelerate_config import Topology, read_topology
 from lrc.packing.last_layer import prune_last_layer
 from lrc.packing.log_probs import target_log_probs
-from lrc.preview.memory_plan import GIB, OVERHEAD, Planner, optimizer_bytes
+from lrc.preview.memory_plan import GIB, OVERHEAD, Planner, bytes_on_device
 from lrc.preview.meta_model import Build, held, peak_of_row, why_not_shared
 from lrc.preview.suggestions import Setting, suggest_changes
 from lrc.preview.workload import supposed_row
@@ -152,8 +152,8 @@ def test_dividing() -> None:
 
 def test_optimizers() -> None:
     names = ("adamw_torch_fused", "adamw_torch_8bit", "paged_adamw_8bit", "adafactor", "lion_32bit")
-    assert [optimizer_bytes(name) for name in names] == [8, 2, 0, 0, 4]
-    assert optimizer_bytes("adamw_torch", element_size=2) == 4
+    assert [bytes_on_device(name) for name in names] == [8, 2, 0, 0, 4]
+    assert bytes_on_device("adamw_torch", element_size=2) == 4
 
 
 def test_the_cheapest_change_comes_first_and_does_fit() -> None:

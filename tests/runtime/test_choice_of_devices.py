@@ -8,7 +8,7 @@ import pytest
 import torch
 from small_models import save_base
 
-from lrc.answering.answer import _quantized_to_fit
+from lrc.answering.load import _quantized_to_fit
 from lrc.commands import train
 
 CUDA = torch.device("cuda")

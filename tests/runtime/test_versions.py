@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 SOURCE = Path(__file__).parents[2] / "src/lrc"
-WHAT = "import json; from lrc.runtime.versions import versions; print(json.dumps(versions()))"
+WHAT = "import json; from lrc.runtime.packages import versions; print(json.dumps(versions()))"
 
 
 def told(source: Path, **more: str) -> dict[str, str]:
@@ -28,9 +28,8 @@ def told(source: Path, **more: str) -> dict[str, str]:
 
 
 def copied(folder: Path) -> Path:
-    for name in ("__init__.py", "runtime/__init__.py", "runtime/versions.py"):
-        (folder / "lrc" / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(SOURCE / name, folder / "lrc" / name)
+    shutil.copytree(SOURCE / "runtime", folder / "lrc/runtime", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(SOURCE / "__init__.py", folder / "lrc")
     return folder
 
 
@@ -50,7 +49,7 @@ def test_a_clone_has_its_commit_and_says_where_files_are_others(tmp_path: Path) 
     assert told(source)["lrc commit"] == commit
     (source / "lrc/more.py").touch()  # not of the clone
     assert told(source)["lrc commit"] == commit
-    with (source / "lrc/runtime/versions.py").open("a", encoding="utf-8") as file:
+    with (source / "lrc/runtime/packages.py").open("a", encoding="utf-8") as file:
         file.write("# changed\n")
     assert told(source)["lrc commit"] == f"{commit}+changes"
     assert "lrc commit" not in told(source, PATH=str(tmp_path))  # no git

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lrc.data.questions import Question
-from lrc.tokenization.shorten import bigrams, sentences, shorten
+from lrc.tokenization.max_length import bigrams, sentences, shorten
 
 FAR = "天氣很好。"
 NEAR = "小明在台北的圖書館工作。"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import multiprocessing
 import os
@@ -185,14 +186,60 @@ def test_another_version_of_lrc_tokenizes_anew(reading: Reading, monkeypatch: py
     assert not reading().reused
 
 
-def test_changed_source_tokenizes_anew(reading: Reading, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    reading()
-    source = shutil.copytree(Path(lrc.__file__).parent, tmp_path / "lrc", ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(lrc, "__file__", str(source / "__init__.py"))
-    assert reading().reused
-    with (source / "prompt.py").open("a") as file:
+@pytest.fixture
+def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of lrc's source, which counts as the one that is installed."""
+    copy = shutil.copytree(Path(lrc.__file__).parent, tmp_path / "lrc", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(lrc, "__file__", str(copy / "__init__.py"))
+    return copy
+
+
+def edit(path: Path) -> None:
+    assert path.is_file()
+    with path.open("a") as file:
         file.write("\n# changed\n")
-    assert not reading().reused
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["tokenization/prompt.py", "tokenization/chat_template.py", "data/alpaca.py", "data/tables/cleaning.py"]
+    + ["packing/tree.py", "config/run_record.py"],
+)
+def test_source_that_decides_tokens_tokenizes_anew(reading: Reading, source: Path, module: str) -> None:
+    before = tokencache.entry_name({})
+    edit(source / module)
+    assert tokencache.entry_name({}) != before
+    if module == "tokenization/prompt.py":
+        assert not reading().reused
+
+
+@pytest.mark.parametrize("module", ["reporting/page.py", "cli.py", "training/trainer.py", "packing/attention.py"])
+def test_other_source_leaves_the_tokens_of_before(source: Path, module: str) -> None:
+    before = tokencache.entry_name({})
+    edit(source / module)
+    assert tokencache.entry_name({}) == before
+
+
+def test_every_module_that_tokenizing_imports_is_listed() -> None:
+    """What is imported, from module to module, by what tokenizes a file; `runtime` has no part in what it gives."""
+    root = Path(lrc.__file__).parent
+
+    def file_of(name: str) -> Path | None:
+        path = root.joinpath(*name.split(".")[1:])
+        return path.with_suffix(".py") if path.with_suffix(".py").is_file() else None
+
+    found, waiting = set(), [root / "tokenization/token_dataset.py"]
+    while waiting:
+        path = waiting.pop()
+        found.add(path)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lrc."):
+                names = [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
+                waiting += {file for name in names if (file := file_of(name))} - found
+    listed = [root / name for name in tokencache.DECIDE_TOKENS]
+    others = {path for path in found if not any(path.is_relative_to(one) for one in listed)}
+    assert len(found) > 30
+    assert {path.parent for path in others} == {root / "runtime"}
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "account", "lost", "seal", "emptied"])

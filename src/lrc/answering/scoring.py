@@ -21,8 +21,8 @@ from lrc.packing.log_probs import row_budget, sequence_scores
 from lrc.packing.tree import TokenSequence
 from lrc.runtime.errors import DataError, RecipeError
 from lrc.runtime.progress import Advance
+from lrc.tokenization.max_length import shorten
 from lrc.tokenization.prompt import Prompt, question_of, reordered
-from lrc.tokenization.shorten import shorten
 
 RECORDS_AT_A_TIME = 128
 TEMPLATE_TOKENS = 512  # more than any template, its instruction and the numbers of the options have

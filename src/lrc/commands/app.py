@@ -34,7 +34,7 @@ def app(model: str, *, asking: ScoringOptions, host: str = "127.0.0.1", port: in
         raise MachineError("app: gradio is not installed; pip install 'lrc[app]'")
     with _listener(host, port) as listener, TemporaryDirectory(prefix="lrc-app-") as folder:
         check_asked(model, asking)
-        from lrc.answering.answer import load_scorer
+        from lrc.answering.load import load_scorer
 
         # What readers upload and download is kept in this folder, and gone with it.
         os.environ |= SILENT | {"GRADIO_TEMP_DIR": folder}

@@ -6,9 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lrc.data.account import ConversionReport
 from lrc.data.alpaca import dump_records, to_record
-from lrc.data.conversion import Part, Plan, clashes, plan_parts
+from lrc.data.conversion import ConversionReport, Part, Plan, clashes, plan_parts
 from lrc.data.input_layouts import Layout
 from lrc.data.manifest import SUFFIX, is_finished, refuse_set, write_set
 from lrc.data.near_duplicates import group_passages

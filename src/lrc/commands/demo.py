@@ -16,7 +16,8 @@ from importlib.resources import files as packaged
 from pathlib import Path
 from typing import Any
 
-from lrc.config.recipe import find_accelerate_config, find_recipe
+from lrc.config.accelerate_config import find_accelerate_config
+from lrc.config.recipe import find_recipe
 from lrc.data.sources import read_records
 from lrc.models.tiny import make_base
 from lrc.runtime.errors import LrcError

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from lrc.answering import submission
-from lrc.answering.answer import answer, load_scorer, read_questions_to_answer, write_scores
+from lrc.answering.answer import answer, read_questions_to_answer, write_scores
+from lrc.answering.load import load_scorer
 from lrc.answering.options import ScoringOptions
 from lrc.data.alpaca import Record, with_question
 from lrc.metrics.accuracy import Figures, accuracy, accuracy_by, confusion, mcnemar, paired, passages_of

@@ -8,7 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lrc.answering.answer import answer, facts, load_scorer, read_questions_to_answer, write_scores
+from lrc.answering.answer import answer, facts, read_questions_to_answer, write_scores
+from lrc.answering.load import load_scorer
 from lrc.answering.options import ScoringOptions
 from lrc.answering.partial_scores import PartialScores, remove_beside
 from lrc.answering.submission import submission, write_submission

@@ -64,7 +64,7 @@ def merge(
     base = _base_of(adapter, base_model)
     _refuse_inputs_as_output(output_dir, adapter, base)
     _refuse_tokens(adapter, base)
-    _recognise(adapter, base)
+    _verify_base(adapter, base)
     key = _key(adapter, base, dtype)
     if not force and is_finished(output_dir, asked, key):
         print(f"{output_dir}: {DONE}")
@@ -123,7 +123,7 @@ def _refuse_tokens(adapter: Path, base: Path) -> None:
         check_tokens(load_tokenizer(str(adapter)), load_config(str(base)).get_text_config().vocab_size)
 
 
-def _recognise(adapter: Path, base: Path) -> None:
+def _verify_base(adapter: Path, base: Path) -> None:
     run = read_run(adapter)
     if run and run.base:
         verify_base(run.base, base)

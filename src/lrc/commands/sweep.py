@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lrc.config.recipe import find_accelerate_config
+from lrc.config.accelerate_config import find_accelerate_config
 from lrc.config.run_record import read_run
 from lrc.runtime.errors import DataError, LrcError, OutputError
 from lrc.runtime.locks import claimed, parts

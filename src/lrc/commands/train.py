@@ -11,7 +11,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from lrc.config.recipe import default_accelerate_config, find_accelerate_config, find_recipe
+from lrc.config.accelerate_config import default_accelerate_config, find_accelerate_config
+from lrc.config.recipe import find_recipe
 from lrc.runtime.errors import MachineError
 from lrc.runtime.launch_variables import refuse_leftovers
 from lrc.runtime.progress import say

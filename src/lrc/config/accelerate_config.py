@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lrc.config.recipe import default_accelerate_config, find_accelerate_config
+from lrc.config.shipped import find_shipped
 from lrc.runtime.errors import RecipeError
 
 
@@ -23,6 +23,23 @@ class Topology:
     shards_weights: bool = False
     offloads_optimizer: bool = False  # to the memory of the host
     offloads_weights: bool = False
+
+
+def find_accelerate_config(name: str) -> Path:
+    """The accelerate config of that name: a YAML file, or one that lrc ships, such as `cpu_2`.
+
+    Raises:
+        RecipeError: there is none.
+    """
+    return find_shipped(name, "accelerate config", "accelerate_configs")
+
+
+def default_accelerate_config() -> str:
+    """The shipped accelerate config for the devices of this machine."""
+    import torch
+
+    count = torch.accelerator.device_count() if torch.accelerator.is_available() else 0
+    return "cpu" if count == 0 else "single_gpu" if count == 1 else "multi_gpu"
 
 
 def read_topology(name: str | None, *, device: str, gpu_assumed: bool) -> Topology:

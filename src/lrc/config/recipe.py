@@ -5,8 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +12,7 @@ from lrc.config.field_types import fits, takes_list, takes_text
 from lrc.config.overrides import parse_overrides
 from lrc.config.rules import JUDGED_UPSTREAM, broken_rules
 from lrc.config.schema import Schema, installed_schema, is_exact, shipped_schema
+from lrc.config.shipped import find_shipped
 from lrc.config.synonyms import cure
 from lrc.config.yaml_reader import YamlMapping, read_mapping, refuse_tokens
 from lrc.runtime.devices import apply_device_support
@@ -31,7 +30,6 @@ REQUIRED = {
 NAMES = ("validation_file", "soft_labels", "model_revision", "resume_from_checkpoint")
 COMMAND_LINE = "command line"
 SECRETS = ("hub_token", "push_to_hub_token", "hf_token", "token", "use_auth_token")
-_TOLD_WITH_CARD = 4  # shipped files that a name may stand for, each told with what it is for
 # What is read by other verbs, and taken for a recipe by mistake.
 TABLES = (".xlsx", ".xlsm", ".xls", ".xlsb", ".ods", ".csv", ".tsv", ".jsonl")
 
@@ -166,59 +164,7 @@ def find_recipe(name: str) -> Path:
     Raises:
         RecipeError: there is none.
     """
-    return _find(name, "recipe", "recipes")
-
-
-def find_accelerate_config(name: str) -> Path:
-    """The accelerate config of that name: a YAML file, or one that lrc ships, such as `cpu_2`.
-
-    Raises:
-        RecipeError: there is none.
-    """
-    return _find(name, "accelerate config", "accelerate_configs")
-
-
-def default_accelerate_config() -> str:
-    """The shipped accelerate config for the devices of this machine."""
-    import torch
-
-    count = torch.accelerator.device_count() if torch.accelerator.is_available() else 0
-    return "cpu" if count == 0 else "single_gpu" if count == 1 else "multi_gpu"
-
-
-def _find(name: str, kind: str, folder: str) -> Path:
-    if Path(name).is_file():
-        return Path(name)
-    root = Path(str(files(f"lrc.{folder}")))
-    shipped = {file.relative_to(root).with_suffix("").as_posix(): file for file in sorted(root.rglob("*.yaml"))}
-    # The paths in the documentation hold in a clone only; the names in them hold wherever lrc is installed.
-    short = name.replace("\\", "/").removeprefix(f"{folder}/").removesuffix(".yaml").rstrip("/")
-    if short in shipped:
-        return shipped[short]
-    near = _alike(short, shipped)
-    if not 0 < len(near) <= _TOLD_WITH_CARD:
-        raise RecipeError(f"{name}: no such {kind}; give a YAML file, or one of {', '.join(near or shipped)}")
-    named = [repr(one) if len(near) == 1 else f"{one!r} ({_about(shipped[one])})" for one in near]
-    raise RecipeError(f"{name}: no such {kind}; did you mean {' or '.join(named)}?")
-
-
-def _alike(name: str, shipped: Sequence[str] | dict[str, Path]) -> list[str]:
-    """The shipped ones that a name stands for in part, else the one that it resembles."""
-    words = name.lower().replace("_", "-")
-    parts = {one: one.lower().replace("_", "-").replace("/", "-").split("-") for one in shipped}
-    whole = [one for one in shipped if one.startswith(f"{name.lower()}/")]
-    holding = [one for one, split in parts.items() if set(words.split("-")) <= set(split)]
-    # The plainest first: one GPU before several.
-    holding.sort(key=lambda one: ("multi" in one, len(parts[one])))
-    return whole or holding or get_close_matches(name, list(shipped), n=1)
-
-
-def _about(path: Path) -> str:
-    """The first sentence of a shipped file, which says what it is for."""
-    first = path.read_text(encoding="utf-8").partition("\n\n")[0].replace("\n# ", " ").removeprefix("# ")
-    for end in (". ", ": ", "; ", ", made"):
-        first = first.partition(end)[0]
-    return first.splitlines()[0].rstrip(".")
+    return find_shipped(name, "recipe", "recipes")
 
 
 def _refuse_secrets(file: YamlMapping, overrides: Sequence[str]) -> None:

@@ -17,8 +17,7 @@ from importlib.resources import files
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from lrc.config.bounds import ANY, BOUNDS, Bounds
-from lrc.config.field_types import fault
+from lrc.config.field_types import ANY, BOUNDS, Bounds, fault
 
 FILE = "recipe_schema.json"
 PACKAGES = ("transformers", "trl")  # whose dataclasses lrc's derive from

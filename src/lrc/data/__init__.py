@@ -1,0 +1,7 @@
+"""Questions and the files that hold them: spreadsheets, CSV and JSON → `Question` ⇄ Alpaca record, splits, conversion.
+
+May import `runtime`. Knows no torch and no tokenizer.
+
+Public: `Question` of `questions`, `Record` of `alpaca`, `read_questions`, `read_records` and `stream_records` of
+`sources`, `plan_parts` of `conversion`, `group_passages` of `near_duplicates`.
+"""

@@ -1,13 +1,18 @@
-"""Questions that stand in a file more than once, and passages that nearly do: warnings, and nothing more."""
+"""Questions that stand in a file more than once, and passages that nearly do.
+
+Repeats are warnings. The same question with different answers is an error: some copies must be wrong, and nothing tells
+which.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
 from lrc.data.near_duplicates import Groups
 from lrc.data.questions import Question
+from lrc.data.tables.cleaning import collapse
 from lrc.runtime.findings import Finding
 
 _ROWS_SHOWN = 5
@@ -66,3 +71,57 @@ def _rows(questions: Sequence[Question]) -> str:
     shown = ", ".join(str(question.row) for question in questions[:_ROWS_SHOWN])
     more = f" and {len(questions) - _ROWS_SHOWN:,} more" if len(questions) > _ROWS_SHOWN else ""
     return f"row {shown}" if len(questions) == 1 else f"rows {shown}{more}"
+
+
+def find_conflicts(questions: Sequence[Question], file: str, header: str) -> list[Finding]:
+    """Find the labelled questions that another one contradicts.
+
+    Two questions are the same when passage, question and options are, white space and the order of the
+    options apart. They contradict each other when the text of the right option differs.
+
+    Args:
+        file: the name of the file that they are from.
+        header: the name of the column with the answers.
+    """
+    findings: list[Finding] = []
+    for group in _same(questions):
+        rights = [_without_space(_right(question)) for question in group]
+        if len(set(rights)) == 1:
+            continue
+        for question, right in zip(group, rights, strict=True):
+            other = next(twin for twin, answer in zip(group, rights, strict=True) if answer != right)
+            text = (
+                f"{header} gives {_short(_right(question))}, but row {other.row} has the same question and gives "
+                f"{_short(_right(other))}; correct one of them"
+            )
+            findings.append(Finding("error", "conflicting-answers", file, text, question.row, header))
+    return findings
+
+
+def _same(questions: Sequence[Question]) -> Iterable[list[Question]]:
+    """The groups of two and more that are the same question."""
+    # Question and options first: they are short, and few rows need their passage compared.
+    candidates = _groups(range(len(questions)), [hash(_key(question)) for question in questions])
+    for candidate in candidates:
+        members = [questions[place] for place in candidate]
+        keys = [(_without_space(member.passage), _key(member)) for member in members]
+        for group in _groups(range(len(members)), keys):
+            yield [members[place] for place in group]
+
+
+def _groups(places: Iterable[int], keys: Sequence[object]) -> list[list[int]]:
+    first: dict[object, int] = {}
+    groups: dict[int, list[int]] = {}
+    for place in places:
+        earlier = first.setdefault(keys[place], place)
+        if earlier != place:
+            groups.setdefault(earlier, [earlier]).append(place)
+    return list(groups.values())
+
+
+def _right(question: Question) -> str:
+    return collapse(question.options[(question.answer or 1) - 1])
+
+
+def _short(text: str) -> str:
+    return f"「{text[:20]}…」" if len(text) > 20 else f"「{text}」"

@@ -1,0 +1,7 @@
+"""Figures about answers: accuracy with its interval, baselines, calibration, pools of several models, training curves.
+
+May import `data`, `config` and `runtime`. Knows no torch.
+
+Public: `accuracy` and `paired` of `accuracy`, `judge` of `verdict`, `Outcome` and `read_outcomes` of `predictions`,
+`fit_temperature` of `calibration`, `read_curves` of `training_log`.
+"""

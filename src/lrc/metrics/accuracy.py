@@ -197,20 +197,6 @@ def confusion(predictions: Sequence[int], answers: Sequence[int]) -> list[list[i
     return table
 
 
-def consistency(votes: Sequence[Sequence[int]]) -> float:
-    """The share of questions that get the same answer under every order of their options.
-
-    Args:
-        votes: for each question its prediction under each order, as a number of the order it has in the file.
-
-    Raises:
-        ValueError: there are no questions.
-    """
-    if not votes:
-        raise ValueError("no questions to compare")
-    return sum(len(set(predictions)) == 1 for predictions in votes) / len(votes)
-
-
 def mcnemar(first: Sequence[int], second: Sequence[int], answers: Sequence[int]) -> Mapping[str, float]:
     """Whether two sets of predictions of independent questions differ (McNemar 1947, exact, two-sided); see `paired`.
 

@@ -99,11 +99,13 @@ def fit_temperature(log_probs: Sequence[Sequence[float]], answers: Sequence[int]
     if not gaps:
         return 1.0
     share = 1 / (len(gaps) + 1)  # of each question, for the one more
+    table = _table(gaps)
+    means = np.array([gap.mean() for gap in gaps])
     low, high = np.log(SHARPNESS)
     for _ in range(HALVINGS):
         middle = (low + high) / 2
         # The loss is convex in 1 / temperature, so the sign of its slope says on which side the least is.
-        slope = sum(_slope(gap, float(np.exp(middle)), share) for gap in gaps)
+        slope = _slopes(table, float(np.exp(middle))).sum() - share * means.sum()
         low, high = (middle, high) if slope < 0 else (low, middle)
     return float(np.exp(-(low + high) / 2))
 
@@ -153,11 +155,21 @@ def _gaps(log_probs: Sequence[Sequence[float]], answers: Sequence[int]) -> list[
     return [line[np.isfinite(line)] - line[place] for line, place in lines if np.isfinite(line[place])]
 
 
-def _slope(gap: NDArray[np.float64], sharpness: float, share: float) -> float:
-    """The derivative of one question's loss; `share` of its answer is spread over all options."""
-    scaled = gap * sharpness
-    weights = np.exp(scaled - np.logaddexp.reduce(scaled))
-    return float(weights @ gap - share * gap.mean())
+def _table(gaps: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """(questions, options) the gaps, a line a question; -inf beyond its last option."""
+    table = np.full((len(gaps), max(map(len, gaps))), -np.inf)
+    for line, gap in zip(table, gaps, strict=True):
+        line[: len(gap)] = gap
+    return table
+
+
+def _slopes(table: NDArray[np.float64], sharpness: float) -> NDArray[np.float64]:
+    """(questions,) the derivatives of the losses by the sharpness: the gaps' means under the tempered probabilities."""
+    scaled = table * sharpness
+    weights = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    weights /= weights.sum(axis=1, keepdims=True)
+    slopes: NDArray[np.float64] = (weights * np.where(np.isfinite(table), table, 0.0)).sum(axis=1)
+    return slopes
 
 
 def _bin(low: float, high: float, members: Sequence[tuple[float, bool, Hashable]]) -> Bin:

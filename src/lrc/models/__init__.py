@@ -1,0 +1,7 @@
+"""Base models and adapters: found, recognised again, loaded, quantized, and built from a recipe.
+
+May import `config`, `packing` and `runtime`.
+
+Public: `load_tokenizer`, `load_config` and `load_for_answering` of `loading`, `load_base_model` and `build_lora_config`
+of `from_recipe`, `fingerprint_base` and `verify_base` of `fingerprint`, `WeightFiles` of `weights`.
+"""

@@ -14,12 +14,15 @@ import torch
 from peft import PeftConfig, PeftModel, PeftType, get_peft_model, get_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from transformers import PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from lrc.models.loading import load_config
 from lrc.models.weights import ADAPTER_BIN, ADAPTER_CONFIG, ADAPTER_WEIGHTS, unpickle_tensors
 from lrc.runtime.errors import ModelError
 
 ADAPTER_NAME = "default"
+# These initialisations take their start out of the base's weights, so that the base itself has to be loaded.
+LOADS_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga", "eva", "mica")
 
 
 def read_adapter_config(adapter: Path) -> PeftConfig:
@@ -88,6 +91,32 @@ def read_adapter_weights(adapter: Path) -> dict[str, torch.Tensor]:
         file=sys.stderr,
     )
     return unpickle_tensors(adapter / ADAPTER_BIN)
+
+
+def why_not_by_layer(settings: PeftConfig) -> str | None:
+    """Why PEFT alone knows what an adapter's tensors are and do; None for LoRA whose layers each have their own."""
+    if settings.peft_type != PeftType.LORA:
+        return f"its method is {PeftType(settings.peft_type).value}"
+    start = settings.init_lora_weights
+    if isinstance(start, str) and start.lower().startswith(LOADS_BASE):
+        return f"init_lora_weights is {start}"
+    for key in ("target_parameters", "trainable_token_indices", "ensure_weight_tying", "alora_invocation_tokens"):
+        if getattr(settings, key, None):
+            return f"it uses {key}"
+    return None
+
+
+def refuse_incomplete_adapter(adapter: Path, base: Path) -> None:
+    """Refuse an adapter that lacks tensors, or has some that its base has no place for; the base is not loaded.
+
+    Raises:
+        ModelError: it would answer all the same, badly.
+    """
+    settings = read_adapter_config(adapter)
+    if why_not_by_layer(settings) is None:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(load_config(str(base)), trust_remote_code=False)
+        match(empty_adapter(model, settings, adapter), read_adapter_weights(adapter), adapter)
 
 
 def empty_adapter(model: PreTrainedModel, settings: PeftConfig, adapter: Path) -> PeftModel:

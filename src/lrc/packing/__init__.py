@@ -1,0 +1,7 @@
+"""Token trees: sequences with a common prefix in rows that compute it once, and log-probabilities of their targets.
+
+May import `runtime`. Knows tensors and models, and nothing of questions or recipes.
+
+Public: `TokenSequence`, `Row` and `pack` of `tree`, `target_log_probs` and `sequence_scores` of `log_probs`,
+`settle_attention` and `why_no_trees` of `attention`, `prune_last_layer` of `last_layer`.
+"""

@@ -13,9 +13,8 @@ or equal prompts with unequal answers need no copies of anything.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -225,10 +224,3 @@ def _lay_out(row: Sequence[tuple[int, TokenSequence]], prefixes: list[int]) -> R
         start += size
     heads, index = np.unique(np.concatenate(sources), return_inverse=True)
     return Row(ids, positions, ends, heads, index, np.concatenate(targets), np.concatenate(owners))
-
-
-def token_counts(sequences: Iterable[TokenSequence], rows: Iterable[Row]) -> dict[str, Any]:
-    """How many tokens the sequences have one by one, how many the rows have, and the ratio of the two."""
-    separate = sum(len(sequence.inputs) for sequence in sequences)
-    unique = sum(len(row) for row in rows)
-    return {"separate_tokens": separate, "unique_tokens": unique, "sharing": separate / max(unique, 1)}

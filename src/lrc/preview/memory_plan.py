@@ -13,6 +13,7 @@ from typing import Any
 from lrc.config.accelerate_config import Topology
 from lrc.packing.tree import Row
 from lrc.preview.meta_model import ModelSpec, StaticMemory, held, peak_of_row
+from lrc.training.optimizer import optimizer_bytes
 
 GIB = 1024**3
 # An accelerator's context, its libraries' workspaces and what the allocator leaves unused; not measured here.
@@ -79,16 +80,9 @@ class Planner:
         return found
 
 
-def optimizer_bytes(optim: str, element_size: int = 4) -> int:
-    """What an optimizer keeps on the device of each trained number.
-
-    AdamW has two moments in the dtype of the weight (8 bytes for float32), bitsandbytes' 8-bit ones a byte each, Lion
-    one moment. Paged states leave the device when it is full. Adafactor's rows and columns are next to nothing.
-    """
-    if any(name in optim for name in ("paged", "adafactor", "sgd")):
-        return 0
-    moments = 1 if "lion" in optim or "rmsprop" in optim or "adagrad" in optim else 2
-    return moments * (1 if "8bit" in optim else element_size)
+def bytes_on_device(optim: str, element_size: int = 4) -> int:
+    """`optimizer_bytes`, but for paged states, which leave the device when it is full."""
+    return 0 if "paged" in optim else optimizer_bytes(optim, element_size)
 
 
 def gib(nbytes: int) -> str:
@@ -121,7 +115,7 @@ def _optimizer(model: StaticMemory, topology: Topology, optim: str, *, half: boo
     if topology.offloads_optimizer:
         return 0
     element = model.adapter // max(model.trained, 1)
-    each = optimizer_bytes(optim, element)
+    each = bytes_on_device(optim, element)
     if half and topology.kind.startswith("ZeRO"):
         each += 4  # its float32 copies
     return _shared(model.trained * each, topology, topology.shards_optimizer)

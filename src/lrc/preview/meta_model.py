@@ -23,8 +23,7 @@ from lrc.packing.attention import why_no_trees
 from lrc.packing.last_layer import prune_last_layer
 from lrc.packing.log_probs import target_log_probs
 from lrc.packing.tree import Row
-from lrc.preview.ledger import PeakMemoryTracker
-from lrc.preview.meta_device import MetaKernels, quantized_bytes, stand_in
+from lrc.preview.meta_device import MetaKernels, PeakMemoryTracker, quantized_bytes, stand_in
 from lrc.runtime.errors import ModelError
 
 META = torch.device("meta")

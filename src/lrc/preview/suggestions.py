@@ -10,7 +10,7 @@ from transformers import BitsAndBytesConfig
 
 from lrc.config.accelerate_config import Topology
 from lrc.packing.tree import Row
-from lrc.preview.memory_plan import Footprint, Planner, optimizer_bytes
+from lrc.preview.memory_plan import Footprint, Planner, bytes_on_device
 from lrc.preview.meta_model import ModelSpec
 
 EIGHT_BIT = "adamw_8bit"
@@ -99,7 +99,7 @@ def _smaller_rows(setting: Setting) -> Iterator[Setting]:
 
 
 def _eight_bit_optimizer(setting: Setting) -> Iterator[Setting]:
-    if setting.topology.device != "cpu" and optimizer_bytes(setting.optim) > optimizer_bytes(EIGHT_BIT):
+    if setting.topology.device != "cpu" and bytes_on_device(setting.optim) > bytes_on_device(EIGHT_BIT):
         yield setting.changed(f"optim: {EIGHT_BIT}", optim=EIGHT_BIT)
 
 

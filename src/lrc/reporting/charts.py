@@ -17,7 +17,6 @@ from xml.etree import ElementTree
 from lrc.metrics.accuracy import Figures
 from lrc.metrics.calibration import Bin
 from lrc.metrics.training_log import Curve
-from lrc.runtime.errors import MachineError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -130,16 +129,10 @@ def _percent(axes: Axes) -> None:
 
 @contextmanager
 def _chart(name: str) -> Iterator[tuple[Axes, Callable[[], str]]]:
-    """Give axes to draw on, and what makes the SVG of them once the block has ended.
+    """Give axes to draw on, and what makes the SVG of them once the block has ended."""
+    import matplotlib
+    from matplotlib.figure import Figure
 
-    Raises:
-        MachineError: matplotlib is not installed.
-    """
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MachineError("report: matplotlib is not installed; pip install matplotlib") from error
     text = io.StringIO()
     with matplotlib.rc_context(SETTINGS | {"svg.hashsalt": name}):
         figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")

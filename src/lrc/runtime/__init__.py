@@ -1,0 +1,7 @@
+"""How lrc behaves as a program: errors and findings, exit status, outputs, locks, signals, processes, memory, devices.
+
+May import nothing of lrc but this room. Only `processes` imports torch (through accelerate).
+
+Public: `LrcError` of `errors` and its subclasses, `Finding` and `tell` of `findings`, `new_file` and `new_folder`
+of `outputs`, `say` and `track` of `progress`.
+"""

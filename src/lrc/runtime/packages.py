@@ -1,15 +1,20 @@
-"""Are the packages that lrc needs installed in the versions that it was written for? Asked before any is imported.
+"""Versions of packages: are those that lrc needs installed, and which code, lrc's commit included, made a run?
 
-What an older one lacks would show as an ImportError from the middle of it, or as a wrong result.
+The first is asked before any is imported: what an older one lacks would show as an ImportError from the middle of it,
+or as a wrong result.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import PackageNotFoundError, distribution, requires, version
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import lrc
 from lrc.runtime.errors import MachineError
 
 if TYPE_CHECKING:
@@ -69,3 +74,39 @@ def _fits(found: str, needed: Requirement) -> bool:
         return needed.specifier.contains(Version(found).base_version)
     except InvalidVersion:  # somebody's own build, who will know
         return True
+
+
+PACKAGES = ("lrc", "torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "datasets")
+COMMIT = "lrc commit"
+
+
+def versions() -> dict[str, str]:
+    """The versions of the packages that decide what a run gives, and lrc's commit where it is known."""
+    commit = _commit_of(Path(lrc.__file__).parents[2]) or _commit_installed()
+    return {name: version(name) for name in PACKAGES} | ({COMMIT: commit} if commit else {})
+
+
+def _commit_of(folder: Path) -> str | None:
+    """What is checked out in a clone, with `+changes` where its files are others; None where it is no clone."""
+    if not (folder / ".git").exists():
+        return None
+    try:
+        commit, changes = (
+            subprocess.run(
+                ["git", *words], cwd=folder, capture_output=True, check=True, encoding="utf-8", errors="replace"
+            ).stdout.strip()
+            for words in (("rev-parse", "HEAD"), ("status", "--porcelain", "--untracked-files=no", "--", "src"))
+        )
+    except (OSError, subprocess.CalledProcessError):  # no git, a clone without a commit, or somebody else's folder
+        return None
+    return f"{commit}+changes" if changes else commit
+
+
+def _commit_installed() -> str | None:
+    """What `pip install git+https://…` noted, as PEP 610 has it."""
+    try:
+        noted = json.loads(distribution("lrc").read_text("direct_url.json") or "{}")
+    except (PackageNotFoundError, ValueError):
+        return None
+    commit = noted.get("vcs_info", {}).get("commit_id")
+    return str(commit) if commit else None

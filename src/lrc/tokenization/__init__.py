@@ -1,0 +1,6 @@
+"""Record → tokens: the prompt, what happens to one that is too long, and the cache of tokenized files.
+
+May import `data`, `config`, `packing` and `runtime`.
+
+Public: `Prompt` of `prompt`, `read_corpus` and `Corpus` of `token_dataset`.
+"""

@@ -32,6 +32,10 @@ WAIT = 0.1  # seconds between two looks
 GRACE = 10.0
 # The packages that ids may depend on, beside lrc.
 PACKAGES = ("datasets", "jinja2", "sentencepiece", "tokenizers", "transformers")
+# The modules and rooms of lrc that decide which tokens a file has, and how an entry is stored; an edit of one of them
+# makes the entries of before worthless, an edit of any other does not. tests/tokenization/test_token_cache.py compares
+# the list with what is imported.
+DECIDE_TOKENS = ("config/run_record.py", "data", "packing/tree.py", "runtime/findings.py", "tokenization")
 
 
 def cache_folder() -> Path:
@@ -161,8 +165,14 @@ def _sum(path: Path) -> str:
 
 
 def _source_digest() -> str:
-    """Version and source of lrc: in an installation that is worked on, the source changes and the version does not."""
-    digest = hashlib.sha256(lrc.__version__.encode())
-    for file in sorted(Path(lrc.__file__).parent.rglob("*.py")):
-        digest.update(file.name.encode() + file.read_bytes())
+    """Version of lrc and source of `DECIDE_TOKENS`: in an installation that is worked on, only the source changes.
+
+    Raises:
+        FileNotFoundError: what the list names has been moved.
+    """
+    digest, source = hashlib.sha256(lrc.__version__.encode()), Path(lrc.__file__).parent
+    for name in DECIDE_TOKENS:
+        place = source / name
+        for file in sorted(place.rglob("*.py")) or [place]:
+            digest.update(file.relative_to(source).as_posix().encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()

@@ -25,8 +25,7 @@ from lrc.runtime.progress import Advance, track
 from lrc.tokenization.max_length import Fitting, LengthReport
 from lrc.tokenization.prompt import Prompt
 from lrc.tokenization.token_cache import cached, entry_name, tokenizer_digest
-from lrc.tokenization.token_table import Numbering, StoredRecords, hold_table, make_table
-from lrc.tokenization.tokenizing import read_tokens, write_tokens
+from lrc.tokenization.token_table import Numbering, StoredRecords, hold_table, make_table, read_tokens, write_tokens
 
 Item = TypeVar("Item")
 

@@ -1,4 +1,4 @@
-"""What a run tells while it trains: `metrics.jsonl` in its folder, and progress on stderr."""
+"""The callbacks of a run: its `metrics.jsonl` and progress, room on the disk, and what ends it before its last step."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+import torch
+from accelerate.utils import gather
+from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import SaveStrategy
 
 from lrc.config.run_record import METRICS_FILE
@@ -20,7 +23,9 @@ from lrc.runtime.errors import MachineError
 from lrc.runtime.memory import size
 from lrc.runtime.outputs import new_file
 from lrc.runtime.progress import Advance, say, track
+from lrc.runtime.signals import Request
 from lrc.training.checkpoint import checkpoints
+from lrc.training.optimizer import optimizer_bytes
 
 
 class History(TrainerCallback):
@@ -130,7 +135,7 @@ class Space(TrainerCallback):
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         adapter = sum(parameter.numel() * parameter.element_size() for parameter in trained) + tokenizer
         weights = sum(parameter.numel() for parameter in trained)
-        one = adapter + weights * _optimizer_bytes(getattr(args.optim, "value", args.optim))
+        one = adapter + weights * optimizer_bytes(getattr(args.optim, "value", args.optim))
         count = _checkpoints_to_come(args, state, len(checkpoints(folder)))
         need, free = count * one + adapter, shutil.disk_usage(folder).free
         if need > free:
@@ -149,13 +154,70 @@ def _checkpoints_to_come(args: TrainingArguments, state: TrainerState, existing:
     return min(count, max(args.save_total_limit + 1 - existing, 1)) if args.save_total_limit else count
 
 
-def _optimizer_bytes(name: str) -> int:
-    """What an optimizer keeps of each weight: Adam's two moments in float32 or 8 bits, or next to nothing."""
-    if "8bit" in name:
-        return 2
-    return 0 if "adafactor" in name or "sgd" in name else 8
-
-
 def _tokenizer_bytes(tokenizer: Any) -> int:
     folder = Path(str(getattr(tokenizer, "name_or_path", None) or ""))
     return sum((folder / name).stat().st_size for name in TOKENIZER_FILES if (folder / name).is_file())
+
+
+class Stopping(TrainerCallback):
+    """Stops training once `request` has a signal, in all processes after the same step.
+
+    The checkpoint is saved where the epoch loop ends, after what the step itself would have logged, evaluated and
+    saved, so that the resumed run misses none of it.
+    """
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.signal = 0  # what all processes agreed on
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Ask every process whether it has been signalled."""
+        self.signal = self.request.signal
+        if args.world_size > 1:
+            # Signals reach the processes at different moments; all have to stop after the same step.
+            self.signal = int(gather(torch.tensor([self.signal], device=args.device)).max())
+        if self.signal:
+            control.should_training_stop = True
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Save; what belongs to an epoch's end is done where this is one."""
+        if not self.signal:
+            return
+        if state.epoch is None or state.epoch % 1:
+            control.should_log = control.should_evaluate = False
+        control.should_save = not (Path(args.output_dir or ".") / f"checkpoint-{state.global_step}").is_dir()
+
+
+class Patience(EarlyStoppingCallback):
+    """Upstream's early stopping, which counts on where a run was stopped, and says that it ends one."""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Take up the count that the checkpoint has."""
+        super().on_train_begin(args, state, control, **kwargs)
+        saved: Any = state.stateful_callbacks.get(type(self).__name__)
+        if saved:
+            self.early_stopping_patience_counter = saved["attributes"]["early_stopping_patience_counter"]
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: Any, **kwargs: Any
+    ) -> None:
+        """Count an evaluation, but for those after the training."""
+        if control.should_training_stop or state.global_step >= state.max_steps:
+            return
+        super().on_evaluate(args, state, control, metrics, **kwargs)
+        count = self.early_stopping_patience_counter
+        if control.should_training_stop and state.is_world_process_zero:
+            say(f"step {state.global_step}: {count} evaluations in a row were no better; the training ends here")
+
+
+def ended_at(checkpoint: Path) -> int | None:
+    """The step after which early stopping had ended the training, by the checkpoint of that step; None elsewhere."""
+    state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+    saved: Any = state.stateful_callbacks.get(Patience.__name__)
+    if not saved or saved["attributes"]["early_stopping_patience_counter"] < saved["args"]["early_stopping_patience"]:
+        return None
+    return state.global_step

@@ -1,4 +1,4 @@
-"""What optimizes besides upstream's own, and what upstream says of keys that it does not take."""
+"""Optimizers: LoRA+, what each keeps of a weight, and what upstream says of keys that it does not take."""
 
 from __future__ import annotations
 
@@ -10,6 +10,31 @@ import torch
 from peft.optimizers import create_loraplus_optimizer
 
 from lrc.runtime.errors import RecipeError
+
+# How many numbers an optimizer keeps of each trained one; the first name that is part of `optim` counts. The rows and
+# columns of Adafactor are next to nothing, LOMO keeps nothing, AdEMAMix has a third moment.
+MOMENTS = {
+    "adafactor": 0,
+    "schedule_free_sgd": 1,
+    "sgd": 0,
+    "lomo": 0,
+    "lion": 1,
+    "rmsprop": 1,
+    "adagrad": 1,
+    "ademamix": 3,
+}
+ADAM = 2  # moments, which every other one has
+
+
+def optimizer_bytes(optim: str, element_size: int = 4) -> int:
+    """What an optimizer keeps of each trained number, in bytes: on the device, and in a checkpoint.
+
+    Args:
+        optim: its name in a recipe; states of 8 bits and fewer count as a byte.
+        element_size: bytes of the number itself, in whose dtype torch's optimizers keep theirs.
+    """
+    moments = next((count for name, count in MOMENTS.items() if name in optim), ADAM)
+    return moments * (1 if "8bit" in optim or "4bit" in optim else element_size)
 
 
 def loraplus(trainer: Any, ratio: float, embedding: float | None = None) -> torch.optim.Optimizer:

@@ -27,19 +27,18 @@ from lrc.reporting.model_card import write_card
 from lrc.reporting.summary import show, validation_figures
 from lrc.runtime.errors import MachineError, RecipeError
 from lrc.runtime.outputs import checksum
+from lrc.runtime.packages import versions
 from lrc.runtime.processes import claimed_together
 from lrc.runtime.progress import say, silence
 from lrc.runtime.signals import deferred, ending_with
-from lrc.runtime.versions import versions
 from lrc.tokenization.prompt import Prompt
 from lrc.tokenization.token_cache import tokenizer_digest
 from lrc.tokenization.token_dataset import Corpus, Portion, join, read_corpus
-from lrc.training.callbacks import History, Space, epoch_at, keep_training
+from lrc.training.callbacks import History, Patience, Space, Stopping, ended_at, epoch_at, keep_training
 from lrc.training.checkpoint import fault
 from lrc.training.dataloader import SequenceSource
 from lrc.training.output_dir import OutputDir, refuse_sources_in, refuse_taken
 from lrc.training.resume import changed_versions, run_of
-from lrc.training.stopping import Patience, Stopping, ended_at
 from lrc.training.trainer import TreeTrainer
 from lrc.training.validation import AUTO, FittedScoring, Validation
 

@@ -6,8 +6,8 @@ import pytest
 from questions import ask
 from small_models import save_base
 
-from lrc.answering.answer import load_scorer
 from lrc.answering.app.session import MAX_CHARACTERS, Trial, make_question
+from lrc.answering.load import load_scorer
 from lrc.answering.options import ScoringOptions
 from lrc.data.alpaca import to_record
 from lrc.runtime.errors import DataError

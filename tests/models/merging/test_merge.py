@@ -18,7 +18,8 @@ from small_models import NAMES, PROJECTIONS, save_adapter, save_base, save_famil
 from small_models import adapted as put_adapter
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
-from lrc.answering.answer import ScoringOptions, load_scorer
+from lrc.answering.load import load_scorer
+from lrc.answering.options import ScoringOptions
 from lrc.commands.merge import merge
 from lrc.config.run_record import Run
 from lrc.models.fingerprint import fingerprint_base

@@ -12,8 +12,8 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from lrc.data.conflicts import find_conflicts
 from lrc.data.questions import MIN_OPTIONS, Question
+from lrc.data.repeated import find_conflicts
 from lrc.data.tables.anomalies import suspect, suspect_ids
 from lrc.data.tables.answer_marks import FROM_ZERO, CountedFromZeroError, Reading, read_answers
 from lrc.data.tables.csv_file import open_csv

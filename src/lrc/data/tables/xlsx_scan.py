@@ -9,7 +9,6 @@ from zipfile import ZipFile
 
 from lrc.data.tables.bookparts import number_formats
 from lrc.data.tables.cell_text import kind_of
-from lrc.data.tables.expansion import string_sizes
 from lrc.data.tables.xlsx_package import parse
 
 Place = tuple[int, int]  # row from 1, column from 0
@@ -155,3 +154,33 @@ def _column(letters: bytes) -> int:
     for letter in letters:
         number = number * 26 + letter - ord("A") + 1
     return number - 1
+
+
+STRINGS, _END = "xl/sharedStrings.xml", b"</si>"
+
+
+def string_sizes(package: ZipFile) -> list[int]:
+    """For each shared string a number between its characters and its bytes with all their markup.
+
+    Raises:
+        DataError: the part is damaged or hostile.
+    """
+    sizes: list[int] = []
+
+    def start(name: str, attributes: dict[str, str]) -> None:
+        if name == "si":
+            sizes.append(0)
+
+    def text(piece: str) -> None:
+        if sizes:
+            sizes[-1] += len(piece)
+
+    def plain(piece: bytes) -> bool:
+        strings = piece.split(_END)[:-1]
+        if piece.count(b"<si") != len(strings) or b"<si/" in piece or b":si>" in piece:
+            return False
+        sizes.extend(map(len, strings))
+        return True
+
+    parse(package, STRINGS, start, text, plain, _END)
+    return sizes

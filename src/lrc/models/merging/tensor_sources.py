@@ -21,20 +21,25 @@ from itertools import zip_longest
 from pathlib import Path
 
 import torch
-from peft import PeftConfig, PeftModel, PeftType
+from peft import PeftModel
 from peft.tuners.lora import Embedding, Linear, LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import AuxiliaryTrainingWrapper, ModulesToSaveWrapper
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from lrc.models.adapter import ADAPTER_NAME, empty_adapter, match, read_adapter_config, read_adapter_weights
+from lrc.models.adapter import (
+    ADAPTER_NAME,
+    empty_adapter,
+    match,
+    read_adapter_config,
+    read_adapter_weights,
+    why_not_by_layer,
+)
 from lrc.models.loading import load_config
 from lrc.models.weights import BLOCK_BYTES, Spec, WeightFiles
 from lrc.runtime.errors import ModelError
 
-# These initialisations take their start out of the base's weights, so that the base itself has to be loaded.
-LOADS_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga", "eva", "mica")
 # Layers whose `merge` needs their own tensors only.
 STREAMED = (Linear, Embedding)
 
@@ -76,7 +81,8 @@ class StreamingMerge:
     def __init__(self, adapter: Path, base: Path, weights: WeightFiles) -> None:
         self.weights = weights
         settings = read_adapter_config(adapter)
-        _refuse_whole(settings)
+        if why := why_not_by_layer(settings):
+            raise NotStreamed(why)
         model, ties = _empty_model(base, weights)
         self._in_file = _model_names(model, weights)
         self._in_model = {name: model_name for model_name, name in self._in_file.items()}
@@ -180,17 +186,6 @@ class StreamingMerge:
                     yield name, present[0]
             elif made.layer or id(made.parameter) in self._saved:
                 raise NotStreamed(f"the base's files do not name {name}")
-
-
-def _refuse_whole(settings: PeftConfig) -> None:
-    if settings.peft_type != PeftType.LORA:
-        raise NotStreamed(f"its method is {PeftType(settings.peft_type).value}")
-    start = settings.init_lora_weights
-    if isinstance(start, str) and start.lower().startswith(LOADS_BASE):
-        raise NotStreamed(f"init_lora_weights is {start}")
-    for key in ("target_parameters", "trainable_token_indices", "ensure_weight_tying", "alora_invocation_tokens"):
-        if getattr(settings, key, None):
-            raise NotStreamed(f"it uses {key}")
 
 
 def _empty_model(base: Path, weights: WeightFiles) -> tuple[PreTrainedModel, bool]:

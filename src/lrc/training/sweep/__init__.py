@@ -1,0 +1,6 @@
+"""A sweep: an Optuna study whose trials are training runs of one recipe with other keys.
+
+May import `training` and what that may import. Optuna is imported by `study` only.
+
+Public: `read_sweep` of `sweep_file`, `open_study` of `study`, `SweepTrial` of `trial`, `Standing` of `leaderboard`.
+"""
