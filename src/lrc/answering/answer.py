@@ -91,8 +91,8 @@ def _quantized_to_fit(model: str, device: torch.device) -> BitsAndBytesConfig | 
     if needed <= 0.9 * free:
         return None
     say(
-        f"{model}: its weights take {size(needed)}, and {device} has {size(free)} free; loaded in 4 bits, which "
-        "--no-load-in-4bit leaves out"
+        f"{model}: its weights take {size(needed)}, and {device} has {size(free)} free; loading in 4 bits "
+        "(--no-load-in-4bit turns this off)"
     )
     return quantization_config({}, device, load_in_4bit=True)
 
@@ -123,7 +123,7 @@ def _settings(path: Path) -> dict[str, Any]:
     try:
         return read_json(path)
     except ValueError as error:
-        raise ModelError(f"{path}: not a JSON object ({error}); fetch the file again") from error
+        raise ModelError(f"{path}: not a JSON object ({error}); download the file again") from error
 
 
 def _temperature(runs: Sequence[Run], asked: tuple[Any, ...], votes: int) -> float:

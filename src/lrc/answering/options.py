@@ -77,7 +77,7 @@ def _faults_of_model(model: str) -> list[str]:
     if (folder / CONFIG).is_file():
         return []
     if (folder / ADAPTER).is_file():
-        return [f"{model}: is an adapter, no model; write --model {_base_of(folder)} --adapter {model}"]
+        return [f"{model}: is an adapter, not a model; write --model {_base_of(folder)} --adapter {model}"]
     inside = sorted(part.parent.name for part in folder.glob(f"*/{CONFIG}"))
     cure = f"did you mean {folder / inside[0]}?" if inside else "name a folder that holds a model"
     return [f"{model}: no {CONFIG}; {cure}"]
@@ -89,7 +89,7 @@ def _faults_of_adapter(adapter: Path) -> list[str]:
     if (adapter / ADAPTER).is_file():
         return []
     if (adapter / CONFIG).is_file():
-        return [f"{adapter}: is a model, no adapter; write --model {adapter} without --adapter"]
+        return [f"{adapter}: is a model, not an adapter; write --model {adapter} without --adapter"]
     return [f"{adapter}: no {ADAPTER}; name the folder of a trained adapter"]
 
 

@@ -74,7 +74,7 @@ class PartialScores:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(_written(scores))
         except OSError as error:
-            raise OutputError(f"{self.path}: {error.strerror}; free some space and run again to go on") from error
+            raise OutputError(f"{self.path}: {error.strerror}; free some space and run again to resume") from error
 
     @property
     def _head(self) -> str:

@@ -88,7 +88,7 @@ class Scorer:
     def __post_init__(self) -> None:
         if self.votes > 1 and not self.prompt.list_options:
             raise RecipeError(
-                f"--votes is {self.votes}, but this model's prompt lists no options, so their order is nothing to it"
+                f"--votes is {self.votes}, but this model's prompt lists no options, so their order has no effect"
             )
 
     def __call__(self, records: Sequence[Record], advance: Advance = _silent) -> list[OptionScores]:
@@ -133,7 +133,7 @@ class Scorer:
         """Score chunk by chunk; the chunks are the same whatever is known already, and for any number of processes.
 
         Args:
-            known: places in `records`; a chunk is passed over where it has no other.
+            known: places in `records`; a chunk is skipped where it has no other.
             share: the number of this process and how many there are; each takes every so many-th chunk.
 
         Returns:

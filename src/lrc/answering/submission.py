@@ -55,7 +55,7 @@ def read_submission(path: Path) -> list[tuple[str, int]]:
             header = next(reader, [])
             lines = [(reader.line_num, line) for line in reader if line]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path.name}: not a CSV file in UTF-8 ({error}); save it as such") from error
+        raise DataError(f"{path.name}: not a CSV file in UTF-8 ({error}); save it as CSV in UTF-8") from error
     except OSError as error:
         raise DataError(f"{path.name}: {error.strerror or error}; check its name and permissions") from error
     if [name.strip().lower() for name in header] != [name.lower() for name in HEADER]:
@@ -94,7 +94,7 @@ def _twice(ids: Sequence[str], place: str) -> list[str]:
     if not again:
         return []
     cure = "give the lines in the order of the questions, or each question an id of its own"
-    return [f"{place}: {_listed(again)} more than once, so the ids do not tell which answer is whose; {cure}"]
+    return [f"{place}: {_listed(again)} more than once, so answers cannot be matched to questions by id; {cure}"]
 
 
 def _unlike(given: Sequence[str], ids: Sequence[str], file: str, data: str) -> list[str]:

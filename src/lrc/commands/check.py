@@ -120,7 +120,7 @@ def _beyond_rows(book: Workbook) -> tuple[Finding, ...]:
     """What shows only when all rows are seen together: repetitions, and a split that convert could not make."""
     name = book.path.name
     if not book.questions:
-        return (Finding("error", "no-good-rows", name, "no good row is left; correct the rows above"),)
+        return (Finding("error", "no-good-rows", name, "no valid rows are left; correct the rows above"),)
     groups = group_passages(question.passage for question in book.questions)
     found = tuple(find_duplicates(book.questions, groups, name))
     if book.errors:
@@ -163,9 +163,9 @@ class Shared:
         """What a person is told."""
         files = f"{self.first.file} and {self.second.file}"
         if not self.nearly:
-            return f"{files} share no passage, nor one that is nearly the same"
-        same = f"the same passages: {self.passages:,}; nearly the same, those included: {self.nearly:,}"
-        return f"{files}: {same}; the same questions: {self.questions:,}"
+            return f"{files} share no passages, not even near-duplicates"
+        same = f"identical passages: {self.passages:,}; with near-duplicates: {self.nearly:,}"
+        return f"{files}: {same}; identical questions: {self.questions:,}"
 
 
 def _shared(first: Checked, second: Checked) -> Shared | None:
@@ -194,7 +194,7 @@ def _overlaps(one: Checked, shared: Iterable[Shared]) -> Iterator[Finding]:
         other = both.second if both.first is one else both.first
         if one in (both.first, both.second) and one.labelled is False and other.labelled and both.nearly:
             plural = "s" * (both.nearly > 1)
-            text = f"shares {both.nearly:,} passage{plural} with {other.file}; do not train on what is to be answered"
+            text = f"shares {both.nearly:,} passage{plural} with {other.file}; do not train on the test set"
             yield Finding("warning", "train-test-overlap", one.file, text)
 
 
@@ -210,7 +210,7 @@ def _next(checked: Iterable[Checked]) -> Iterator[str]:
         elif errors and one.questions and all(finding.row is not None for finding in errors):
             rows = len({finding.row for finding in errors})
             cure = f"{convert} --on-error skip"
-            yield f"correct the {rows:,} bad row{'s' * (rows > 1)} of {one.file}, or leave out what is bad: {cure}"
+            yield f"correct the {rows:,} bad row{'s' * (rows > 1)} of {one.file}, or skip them: {cure}"
         elif errors:
             yield f"correct {one.file}, then: lrc check {file}"
         elif one.labelled is False:

@@ -62,7 +62,7 @@ def convert(
     account = ConversionReport(source, findings, groups, plan, parts)
     facts = account.facts() | {"layout": layout}
     if not force and is_finished(output_dir, file.stem, [part.name for part in parts], facts):
-        print(f"{output_dir}: {file.name} is converted already, with the same flags; nothing to do")
+        print(f"{output_dir}: {file.name} is already converted with the same flags; nothing to do")
         return
     _refuse_outputs(file, output_dir, parts, force=force)
     _write(account, layout, facts, output_dir, force=force)
@@ -77,7 +77,7 @@ def _read(file: Path, sheet: str | None, columns: Mapping[str, str] | None, *, s
         tell(source.remarks)
         raise DataError(*with_cure(source.errors, "leave the row out with --on-error skip"))
     if not source.questions:
-        raise DataError(*shortened(source.errors), f"{file.name}: no good row is left; correct the rows above")
+        raise DataError(*shortened(source.errors), f"{file.name}: no valid rows are left; correct the rows above")
     return source
 
 

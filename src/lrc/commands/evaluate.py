@@ -189,7 +189,7 @@ def _confusion(table: Sequence[Sequence[int]]) -> list[str]:
 
 def _difference(pair: Mapping[str, float]) -> list[str]:
     return [
-        f"right in one only     {pair['first_only']} and {pair['second_only']}, "
+        f"only one is right     {pair['first_only']} (first) and {pair['second_only']} (second), "
         f"McNemar's exact test p = {pair['p_value_mcnemar']:.4f}",
         f"difference            {pair['difference']:+.4f} ({pair['ci_low']:+.4f} to {pair['ci_high']:+.4f}), "
         f"permuted by passage p = {pair['p_value']:.4f}",

@@ -79,5 +79,5 @@ def _generate(
     remove_beside(output)
     if asking.votes > 1:
         share = sum(score.consistent for score in found) / len(found)
-        say(f"consistency: {share:.4f} of the questions have one answer under all option orders")
+        say(f"consistency: {share:.4f} of the questions get the same answer under all option orders")
     print(f"{output}: {len(found)} answers")

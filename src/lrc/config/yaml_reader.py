@@ -95,7 +95,7 @@ class _StrictLoader(yaml.SafeLoader):
                     problem="a key is not a name; write `key: value`", problem_mark=key.start_mark
                 )
             if name in seen:
-                problem = f"{name} stands here and in line {seen[name]}; keep one"
+                problem = f"{name} appears here and in line {seen[name]}; keep one"
                 raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
             seen[name] = line
         return node

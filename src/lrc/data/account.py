@@ -72,11 +72,11 @@ class ConversionReport:
         yield from told(finding for finding in self.findings if finding.level != "error")
         yield from (f"skipped: {finding}" for finding in shortened(source.errors))
         groups = self.groups
-        yield f"passages: {groups.n_passages:,}; {groups.n_clusters:,} where nearly the same counts as one"
+        yield f"passages: {groups.n_passages:,}; {groups.n_clusters:,} after merging near-duplicates"
         if self.leak:
             yield (
                 f"split: a random split of rows would validate {self.leak:.1%} of its questions on passages that it "
-                "trains on; this one none"
+                "trains on; this split has none"
             )
         for name, counts in self.answers.items():
             yield f"wrote {folder / name}: {counts.total():,} questions{_positions(counts)}"

@@ -199,7 +199,7 @@ def _from_object(item: Any, number: int) -> Record:
     if not isinstance(item, dict):
         raise ValueError(f"is {_short(item)}, expected an object with instruction, input and output")
     if "instruction" not in item and "input" not in item:
-        raise ValueError("has neither instruction nor input; this is no Alpaca record")
+        raise ValueError("has neither instruction nor input; this is not an Alpaca record")
     _refuse_unread(item)
     texts = {key: _text(item, key) for key in ("instruction", "input", "output")}
     body, output = texts["input"] or "", texts["output"] if (texts["output"] or "").strip() else None
@@ -287,7 +287,7 @@ def _refuse_surrogates(key: str, text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise ValueError(f"{key} has half a surrogate pair at character {error.start + 1}; correct it") from error
+        raise ValueError(f"{key} has an unpaired surrogate at character {error.start + 1}; correct it") from error
 
 
 def _short(value: object) -> str:

@@ -135,7 +135,7 @@ def _config_sum(path: Path) -> str:
     try:
         config = {key: value for key, value in read_json(path).items() if key not in VOLATILE}
     except ValueError as error:
-        raise ModelError(f"{path}: not a JSON object ({error}); fetch the file again") from error
+        raise ModelError(f"{path}: not a JSON object ({error}); download the file again") from error
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
 
 

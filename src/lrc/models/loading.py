@@ -238,10 +238,10 @@ def _loading(name: str, what: str) -> Any:
         if "trust_remote_code" in str(error):
             raise ModelError(
                 f"{name}: its {what} comes with code, which runs in training only, and only where the recipe has "
-                "trust_remote_code: true; choose a base that transformers knows"
+                "trust_remote_code: true; choose a base that transformers supports"
             ) from error
         raise ModelError(
-            f"{name}: its {what} cannot be loaded ({_first_line(error)}); fetch its files again, or name another"
+            f"{name}: its {what} cannot be loaded ({_first_line(error)}); download its files again, or name another"
         ) from error
 
 

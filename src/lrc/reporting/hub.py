@@ -34,8 +34,8 @@ BY_VALUE = (CONFIG, "generation_config.json", "tokenizer_config.json", "special_
 CLEANED = (*BY_KEY, *BY_VALUE)
 TEXTS = (".json", ".jinja", ".txt", ".md")  # by their ending, the files that are searched before they go up
 REASONS = {
-    401: "the Hub does not accept the token, or there is none; run `hf auth login`",
-    403: "the token may not write there; use one with write permission, or another name",
+    401: "the Hub rejected the token, or there is none; run `hf auth login`",
+    403: "the token has no write access there; use one that has, or another name",
     404: "the Hub does not know it; check the name and the token",
 }
 
@@ -162,10 +162,10 @@ def _reason(error: BaseException, endpoint: str) -> str:
         status = error.response.status_code
         return REASONS.get(status, f"the Hub answered {status} ({_first_line(error)}); try again later")
     if isinstance(error, HTTPError):
-        return f"the connection to {endpoint} failed ({_first_line(error)}); repeat the command to go on"
+        return f"the connection to {endpoint} failed ({_first_line(error)}); repeat the command to resume"
     if isinstance(error, RuntimeError) and error.__cause__ is not None:  # one file of several
         return _reason(error.__cause__, endpoint)
-    return f"the upload failed ({_first_line(error)}); repeat the command to go on"
+    return f"the upload failed ({_first_line(error)}); repeat the command to resume"
 
 
 def _first_line(error: BaseException) -> str:

@@ -63,9 +63,9 @@ def refuse_leaks(files: Iterable[Path], private: tuple[str, ...] = ()) -> None:
     for file in files:
         text = file.read_text(encoding="utf-8", errors="replace")
         if SECRET.search(text):
-            findings.append(f"{file.name}: holds what looks like a token; take it out, then publish")
+            findings.append(f"{file.name}: holds what looks like a token; remove it, then publish")
         findings += [
-            f"{file.name}: holds the local path {path}; take it out, then publish" for path in private if path in text
+            f"{file.name}: holds the local path {path}; remove it, then publish" for path in private if path in text
         ]
     if findings:
         raise OutputError(*findings)

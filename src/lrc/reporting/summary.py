@@ -125,7 +125,7 @@ def _speed(curves: Curves) -> Iterator[tuple[str, str]]:
     if unique:
         yield (
             "sharing",
-            f"{unique:.1%} of the tokens computed; the same samples one by one: {1 / unique:.2f} times them",
+            f"computed {unique:.1%} of the tokens ({1 / unique:.2f}x fewer than unpacked)",
         )
     if "peak_memory_mb" in totals:
         yield "peak memory", f"{totals['peak_memory_mb']:,.0f} MB"

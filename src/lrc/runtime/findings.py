@@ -20,7 +20,7 @@ class Finding:
     """One thing found.
 
     `kind` is a short stable name to count by, such as `empty-option`; `text` gives the value and the cure. An error
-    leaves a row or a file out, a warning may be a mistake, a note tells what was passed over, a repair is done.
+    leaves a row or a file out, a warning may be a mistake, a note tells what was skipped, a repair is done.
     """
 
     level: Level

@@ -79,7 +79,7 @@ def refuse_claimed(folder: Path, name: str | None, output: Path) -> None:
     """
     for part, pid in _parts(folder, name):
         if pid != os.getpid() and _is_held(part, pid):
-            raise OutputError(f"{output}: process {pid} is writing it; wait for its end, or choose another name")
+            raise OutputError(f"{output}: process {pid} is writing it; wait for it to finish, or choose another name")
 
 
 def left_behind(folder: Path, name: str | None = None) -> list[Path]:

@@ -23,7 +23,7 @@ def refuse_existing(path: Path, *, force: bool) -> None:
     """
     empty_folder = path.is_dir() and not path.is_symlink() and not any(path.iterdir())
     if os.path.lexists(path) and not empty_folder and not force:
-        raise OutputError(f"{path}: exists already; choose another name, or overwrite it with --force")
+        raise OutputError(f"{path}: already exists; choose another name, or overwrite it with --force")
 
 
 def refuse_file(path: Path, *sources: Path, force: bool) -> None:

@@ -98,7 +98,9 @@ class Chat:
         """What was decided for the template, a line each."""
         notes = []
         if self.text(PROBE, enable_thinking=True) != self.text(PROBE):
-            notes.append("chat template: thinking is switched off (enable_thinking: false), the answer comes at once")
+            notes.append(
+                "chat template: thinking is switched off (enable_thinking: false), the answer follows directly"
+            )
         if self.parts:
             notes.append("chat template: takes the content of a turn in parts")
         elsewhen = self._rendering_on(date(2001, 2, 3))
@@ -116,7 +118,9 @@ class Chat:
                 return "does not keep the text of a question whole: it drops, cuts or changes some of it"
             tail = prompt[prompt.rindex(PROBE) + len(PROBE) :]
             if len(_OPENED.findall(tail)) > len(_CLOSED.findall(tail)):
-                return f"opens a thought ({_OPENED.findall(tail)[-1]}) where the answer belongs, thinking switched off"
+                return (
+                    f"opens a thinking block ({_OPENED.findall(tail)[-1]}) where the answer belongs, with thinking off"
+                )
             return self._fault_of_the_turn()
         except Exception as error:  # a template may raise anything
             return _told(error)
@@ -125,11 +129,15 @@ class Chat:
         turn = self._turn()
         if turn is None:
             ignored = self._apply(PROBE, add_generation_prompt=False, tokenize=False) == self.text(PROBE)
-            why = "ignores add_generation_prompt" if ignored else "leads up to an answer otherwise than a conversation"
+            why = (
+                "ignores add_generation_prompt"
+                if ignored
+                else "renders a prompt differently from the same turns in a conversation"
+            )
             return f"{why}, so that prompt and answer are not the beginning of a conversation with that answer"
         if (name := self._end_name()) is None:
             shown = turn.after.strip()[:20]
-            return f"ends a turn with {shown!r}, which is no token" if shown else "ends a turn with nothing"
+            return f"ends a turn with {shown!r}, which is not a token" if shown else "ends a turn with nothing"
         if name not in self.tokenizer.all_special_tokens and not self._marked(name):
             return f"ends a turn with {name}, which the tokenizer does not mark as special"
         return None

@@ -97,7 +97,7 @@ def cached(name: str, make: Callable[[Path], None], *, first: bool = True) -> Pa
                 continue
             except Timeout:
                 if first and not told:
-                    say("waiting for another run, which is tokenizing the same")
+                    say("waiting for another run, which is tokenizing the same data")
                     told = True
         time.sleep(WAIT)
 

@@ -103,9 +103,9 @@ class DurableTrainer(SFTTrainer):
         longest = max(len(sequence.inputs) for sequence in batch.sequences)
         if not self.share or self.row_tokens <= longest:
             raise MachineError(
-                f"{place}: its memory does not hold one question; lower max_length, or quantize the base model"
+                f"{place}: its memory is too small for one question; lower max_length, or quantize the base model"
             )
-        say(f"{place}: out of memory with rows of {self.row_tokens} tokens; going on with {self.row_tokens // 2}")
+        say(f"{place}: out of memory with rows of {self.row_tokens} tokens; retrying with {self.row_tokens // 2}")
         self.row_tokens //= 2
         self._halved = True
 
@@ -125,7 +125,7 @@ class DurableTrainer(SFTTrainer):
         if not self._everywhere(all(bool(parameter.isfinite().all()) for parameter in trained)):
             raise MachineError(
                 f"step {self.state.global_step}: weights are not finite, so they are not saved; lower learning_rate "
-                "and train again, or go on from the last checkpoint"
+                "and train again, or resume from the last checkpoint"
             )
 
     def _send_telemetry(self) -> None:

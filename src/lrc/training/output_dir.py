@@ -177,7 +177,7 @@ class OutputDir:
         if reason is None:
             return found
         raise OutputError(
-            f"{found}: {reason}, and it was the best so far at {checkpoint.name}; put it back, or begin again with "
+            f"{found}: {reason}, and it was the best so far at {checkpoint.name}; put it back, or start over with "
             "overwrite_output_dir: true"
         )
 
@@ -219,9 +219,9 @@ def refuse_taken(path: Path, *, overwrite: bool) -> None:
     """
     there = next(place for place in (path, *path.absolute().parents) if place.exists())
     if not there.is_dir():
-        raise OutputError(f"{path}: {'is' if there == path else f'{there} is'} no folder; choose another output_dir")
+        raise OutputError(f"{path}: {'is' if there == path else f'{there} is'} not a folder; choose another output_dir")
     if not overwrite and _others(path) and read_run(path) is None:
-        raise _taken(path, "something that is no run of lrc")
+        raise _taken(path, "something that is not an lrc run")
 
 
 def _taken(path: Path, what: str) -> OutputError:
@@ -231,9 +231,7 @@ def _taken(path: Path, what: str) -> OutputError:
 def another_run(path: Path, changed: Sequence[Difference]) -> OutputError:
     """What is said of an `output_dir` with another run in it, a line for each difference."""
     cure = "choose another output_dir, or set overwrite_output_dir: true"
-    return OutputError(
-        *(f"{path}: holds another run ({one.fact}); {one.cure} to go on with it, {cure}" for one in changed)
-    )
+    return OutputError(*(f"{path}: holds another run ({one.fact}); {one.cure} to resume it, {cure}" for one in changed))
 
 
 def refuse_sources_in(folder: Path, sources: Sequence[Path]) -> None:

@@ -56,7 +56,7 @@ def read_array(path: Path) -> Iterator[Any]:
     except _NoArrayError as error:
         raise DataError(f"{path.name}: not a JSON array; expected records or questions in one") from error
     except DoubledKeyError as error:
-        raise DataError(f"{path.name}, element {count + 1}: key {error} stands twice; keep one of them") from error
+        raise DataError(f"{path.name}, element {count + 1}: key {error} appears twice; keep one of them") from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path.name}: not JSON ({error}); convert or export it again") from error
     except OSError as error:

@@ -147,10 +147,10 @@ def _filled(rows: Iterator[TableRow], draft: Draft) -> Iterator[TableRow]:
             empty.append(row.number)
             continue
         for number in empty:
-            draft.find("repair", "empty-row", "empty row; passed over", number)
+            draft.find("repair", "empty-row", "empty row; skipped", number)
         empty.clear()
         if len(row.cells) >= width and repeats(draft.columns, row.cells):
-            draft.find("note", "repeated-header", "is a header again; passed over", row.number)
+            draft.find("note", "repeated-header", "is a header again; skipped", row.number)
             continue
         yield row
 
@@ -163,7 +163,7 @@ def _drop_footer(draft: Draft) -> None:
         text = (
             row.id or row.passage or row.question or next(filter(None, row.options), "") or "a row beside the columns"
         )
-        draft.find("note", "footer-row", f"「{text[:20]}」 stands below the questions; passed over", row.number)
+        draft.find("note", "footer-row", f"「{text[:20]}」 is below the questions; skipped", row.number)
 
 
 def _is_footer(row: Row) -> bool:
@@ -217,7 +217,7 @@ class _RowReader:
         """The passage of the row above, which a row says it has as well."""
         column, above = self.columns.passage, self.above
         if above is None or not above.passage:
-            text = f"is {ditto}, and no passage stands above; put the passage itself there"
+            text = f"is {ditto}, but there is no passage above it; put the passage itself there"
             self.draft.troubles.setdefault(number, {})[column] = Note("trouble", "ditto-passage", text)
             return ""
         text = f"is {ditto}; the passage of row {above.number} was taken"

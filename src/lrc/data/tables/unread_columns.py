@@ -36,7 +36,7 @@ def name_unread(draft: Draft) -> Iterator[Finding]:
 
 
 def find_lost(draft: Draft, *, labelled: bool) -> Iterator[Finding]:
-    """What must not be passed over: answers of a workbook that would be read as a test workbook, options and text.
+    """What must not be skipped: answers of a workbook that would be read as a test workbook, options and text.
 
     Args:
         labelled: whether the workbook has answers.

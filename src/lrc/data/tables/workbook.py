@@ -133,7 +133,7 @@ def _account_for_unread(draft: Draft, *, labelled: bool) -> None:
     """Name the columns that were not read.
 
     Raises:
-        DataError: one of them must not be passed over.
+        DataError: one of them must not be skipped.
     """
     lost = list(find_lost(draft, labelled=labelled))
     if errors := [finding for finding in lost if finding.level == "error"]:

@@ -106,7 +106,7 @@ def choose(
     if sheets[name]:
         findings.append(Finding("warning", "hidden-sheet", path.name, f"sheet {name} is hidden; it was read"))
     if unseen and wanted is None:
-        text = f"hidden sheets were passed over: {', '.join(unseen)}; choose with --sheet"
+        text = f"hidden sheets were skipped: {', '.join(unseen)}; choose with --sheet"
         findings.append(Finding("note", "hidden-sheets", path.name, text))
     return name, others, tuple(findings)
 
