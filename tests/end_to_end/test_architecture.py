@@ -1,4 +1,4 @@
-"""docs/architecture.md names what is there: every path and every name in it, and the floors as the imports have them."""
+"""What docs/architecture.md names is there: every path and name; and the floors are those of the imports."""
 
 from __future__ import annotations
 
