@@ -1,4 +1,4 @@
-"""What docs/architecture.md names is there: every path and name; and the floors are those of the imports."""
+"""What the pages name is there: every path, every name in docs/architecture.md, and the floors of its drawing."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src" / "lrc"
 PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+QUOTED = re.compile(r"From `([\w./]+)`:\n\n```python\n(.*?)```", flags=re.DOTALL)
+PATH = re.compile(r"\b(?:src/lrc|tests|benchmarks|docs|recipes|examples)/[\w/.-]+\.(?:py|yaml|md|json|xlsx)\b")
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 REFERENCE = re.compile(r"`([\w./-]+\.(?:py|html|yaml|md))(?::([\w.]+))?`")
 REFERENCES = sorted(set(REFERENCE.findall(PAGE)))
 SPOKEN_OF = re.compile(r"`([A-Z]\w+)`")
@@ -85,3 +88,15 @@ def test_the_drawing_has_the_rooms_on_floors_that_the_imports_allow() -> None:
             other = (node.module or "").split(".")[1:2] if isinstance(node, ast.ImportFrom) else []
             if own in heights and other and (node.module or "").startswith("lrc.") and other != [own]:
                 assert heights[own] < heights[other[0]], f"{path}: {own} is drawn below {other[0]}"
+
+
+def test_the_passages_to_follow_are_in_the_code() -> None:
+    quoted = QUOTED.findall((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
+    assert len(quoted) == 3
+    for path, passage in quoted:
+        assert passage in (ROOT / path).read_text(encoding="utf-8"), path
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_file_of_the_clone_that_a_page_names_exists(page: Path) -> None:
+    assert [path for path in PATH.findall(page.read_text(encoding="utf-8")) if not (ROOT / path).exists()] == []
