@@ -40,7 +40,7 @@ from lrc.tokenization.prompt import Prompt, question_of
 
 
 def load_scorer(model: str, asking: ScoringOptions) -> Scorer:
-    """Load a model with its adapters, to be asked as it was trained.
+    """Load a model with its adapters, with the prompt that it was trained with.
 
     Raises:
         ModelError: it cannot be loaded, or nothing says how it was trained.
@@ -109,7 +109,7 @@ def _recognise(model: str, adapters: Sequence[Path]) -> None:
         read_adapter_config(adapter)
     base = find_base(model, flag="--model")
     if "quantization_config" in _settings(base / CONFIG):
-        return  # a copy in 4 bits, of which nothing says what it was
+        return  # a copy in 4 bits, without a record of its source
     for adapter in adapters:
         run = read_run(adapter)
         if run and run.base:
@@ -260,7 +260,7 @@ def read_questions_to_answer(
         told: what is done with the findings; by default they are printed on stderr.
 
     Raises:
-        DataError: the file cannot be read, or a record is no question with options.
+        DataError: the file cannot be read, or a record is not a question with options.
     """
     records = list(found := stream_records(path, sheet, columns))
     if is_first():

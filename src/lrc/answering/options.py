@@ -1,4 +1,4 @@
-"""How a model is asked, and what of that can be refused before anything of a model is loaded."""
+"""How a model is prompted, and what can be refused before a model is loaded."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CONFIG, ADAPTER = "config.json", "adapter_config.json"
 
 @dataclass(frozen=True)
 class ScoringOptions:
-    """How a model is asked; None leaves it to what its folder knows.
+    """How a model is prompted; None takes what its run file says.
 
     Args:
         adapters: adapters on top of the model, to be averaged over.
@@ -37,7 +37,7 @@ class ScoringOptions:
 
 
 def check_asked(model: str, asking: ScoringOptions) -> None:
-    """Refuse folders that are not there or hold something else, and a model of which nothing says how to ask it.
+    """Refuse folders that are not there or hold something else, and a model without a record of its prompt.
 
     Raises:
         ModelError: a finding for each.
@@ -94,7 +94,7 @@ def _faults_of_adapter(adapter: Path) -> list[str]:
 
 
 def _missing(name: str, folder: Path, holds: str) -> list[str]:
-    """What to say of a model that is no folder; nothing where it may be one on the Hub."""
+    """The error for a model that is not a folder; nothing where it may be one on the Hub."""
     if folder.exists():
         return [f"{name}: is a file; name the folder that it is in, {folder.parent}"]
     near = _nearest(folder, holds)

@@ -46,7 +46,7 @@ def read_submission(path: Path) -> list[tuple[str, int]]:
         The id and the answer of each line, in order.
 
     Raises:
-        DataError: the file cannot be read, has another header, or has lines that are no answer, one finding
+        DataError: the file cannot be read, has another header, or has lines that are not answers, one finding
             each.
     """
     try:
@@ -76,7 +76,7 @@ def paired(pairs: Sequence[tuple[str, int]], ids: Sequence[str], file: str, data
         data: what the file of questions is called.
 
     Raises:
-        DataError: an id has no line, or a line no question, or an id that would pair them stands twice.
+        DataError: an id has no line, or a line no question, or an id that would pair them is repeated.
     """
     given = [name for name, _ in pairs]
     if given != list(ids) and not set(given) <= set(ids):  # 1.0 is 1 where that makes them meet

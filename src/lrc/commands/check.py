@@ -42,7 +42,7 @@ class Checked:
 
     @property
     def accepted(self) -> bool:
-        """Whether convert, or train, takes the file as it stands."""
+        """Whether convert, or train, accepts the file as it is."""
         return all(finding.level != "error" for finding in self.findings)
 
     @property
@@ -67,7 +67,7 @@ def check(
         as_json: print one JSON object instead.
 
     Returns:
-        Whether every file is accepted as it stands.
+        Whether every file is accepted as it is.
     """
     checked = [_check(path, sheet, columns) for path in files]
     shared = [both for pair in combinations(checked, 2) if (both := _shared(*pair))]
@@ -160,7 +160,7 @@ class Shared:
 
     @property
     def line(self) -> str:
-        """What a person is told."""
+        """The line to print."""
         files = f"{self.first.file} and {self.second.file}"
         if not self.nearly:
             return f"{files} share no passages, not even near-duplicates"
@@ -199,7 +199,7 @@ def _overlaps(one: Checked, shared: Iterable[Shared]) -> Iterator[Finding]:
 
 
 def _next(checked: Iterable[Checked]) -> Iterator[str]:
-    """The command that goes on from here, for each file that one takes."""
+    """The next command, for each file that has one."""
     for one in checked:
         errors = [finding for finding in one.findings if finding.level == "error"]
         file = shlex.quote(str(one.path))

@@ -39,7 +39,7 @@ def convert(
 
     Args:
         file: what to convert. Without answers it becomes `<stem>.json`; with answers `<stem>_train.json` and
-            `<stem>_validation.json`. `<stem>_manifest.json` beside them tells how they were made.
+            `<stem>_validation.json`. `<stem>_manifest.json` next to them tells how they were made.
         output_dir: the folder for them.
         sheet: the sheet to read; the first visible one by default.
         columns: see `sources.read_questions`.

@@ -46,7 +46,7 @@ def evaluate_model(
         as_json: print the figures as JSON rather than as lines.
 
     Raises:
-        LrcError: the model, the data or an output stands in the way.
+        LrcError: the model, the data or an output cannot be used.
     """
     if output is not None:
         refuse_file(output, data, force=force)
@@ -101,7 +101,7 @@ def evaluate_predictions(
 
 
 def measure(records: Sequence[Record], predictions: Sequence[int], answers: Sequence[int]) -> dict[str, Any]:
-    """All figures about one set of predictions; the lexical baselines on the same questions stand beside it."""
+    """All figures about one set of predictions; the lexical baselines on the same questions are included."""
     questions = [question_of(record) for record in records]
     groups = [sum(len(question.passage) >= length for length in LENGTHS) for question in questions]
     verdict, passages = judge(questions, predictions), passages_of(questions)

@@ -32,7 +32,7 @@ def generate(
 ) -> None:
     """Write the submission of a workbook's or a JSON file's questions, a line a question, in the file's order.
 
-    Scores are kept in a hidden file beside the output until it is there: the same call goes on after a kill.
+    Scores are kept in a hidden file next to the output until that is written: the same call resumes after a kill.
 
     Args:
         scores: where to write every option's score, as JSON lines.
@@ -40,7 +40,7 @@ def generate(
         columns: see `sources.read_questions`.
 
     Raises:
-        LrcError: the model, the data or the output stands in the way; nothing is written then.
+        LrcError: the model, the data or the output cannot be used; nothing is written then.
     """
     refuse_file(output, data, force=True)  # whether they may be overwritten turns out below
     if scores is not None:

@@ -18,7 +18,7 @@ SUGGESTED = "recipes/chinese-alpaca-2-13b/qlora.yaml"
 def init(folder: Path, *, force: bool = False) -> None:
     """Copy every shipped recipe and accelerate config into `folder`, and print where they are and what comes next.
 
-    The folders have the names that the recipes' headers use, so the commands there work from `folder` as they stand.
+    The folders have the names that the recipes' headers use, so the commands there work from `folder` unchanged.
 
     Args:
         folder: where `recipes/` and `accelerate_configs/` go; it is made.

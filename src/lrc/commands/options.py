@@ -1,4 +1,4 @@
-"""What the flags of several verbs have in common: their types, and the flags that say how a model is asked."""
+"""What the flags of several verbs have in common: their types, and the flags that say how a model is prompted."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def table(command: Any) -> Any:
 
 
 def answering(command: Any) -> Any:
-    """The flags that say how a model is asked, for generate and evaluate."""
+    """The flags that say how a model is prompted, for generate and evaluate."""
     for option in (
         click.option("--list-options/--no-list-options", default=None, help="Default: as trained."),
         click.option("--answer-style", type=click.Choice(STYLES), help="Default: as trained."),
@@ -132,7 +132,7 @@ class TakesSeveral(click.Command):
 
 
 def given(ctx: click.Context, *, besides: Container[str]) -> list[str]:
-    """The flags that stand on the command line, as its help spells them.
+    """The flags given on the command line, as its help spells them.
 
     Args:
         besides: names of parameters that are not looked at; a flag that is added later is.

@@ -1,7 +1,7 @@
 """`lrc sweep SWEEP.yaml`: an Optuna study over the keys of a recipe, each trial a training of its own.
 
-The study is a file of the sweep's folder, so that the same command goes on with it: trials that ended stay, and one
-that was cut off goes on from its last checkpoint.
+The study is a file of the sweep's folder, so that the same command resumes it: trials that ended stay, and one
+that was interrupted resumes from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def sweep(path: Path, *, accelerate_config: str | None = None, trials: int | Non
         trials: how many there are to be in all; None takes the file's number.
 
     Raises:
-        LrcError: the file, the folder or the machine stands in the way, or every trial failed.
+        LrcError: the file, the folder or the machine cannot be used, or every trial failed.
         SystemExit: a signal stopped it, after the trial in hand has saved a checkpoint; 128 + the signal's number.
     """
     require_optuna()

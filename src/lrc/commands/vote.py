@@ -49,7 +49,7 @@ def vote(
         as_json: print the figures as JSON rather than as lines.
 
     Raises:
-        LrcError: the files do not go together, or an output stands in the way.
+        LrcError: the files do not match, or an output cannot be written.
     """
     for written in filter(None, (output, scores)):
         others = [one for one in (output, scores) if one not in (None, written)]

@@ -20,7 +20,7 @@ from lrc.runtime.devices import device_type
 
 @dataclass
 class DataArguments:
-    """What is asked, how, and what happens to a question that does not fit.
+    """The data of a run, its prompts and its packing.
 
     With a `fold`, `train_file` and `validation_file` become that fold's files.
     """
@@ -255,7 +255,7 @@ class TrainingArguments(SFTConfig):
         self.router_aux_loss_coef = vars(self)["router_aux_loss_coef"] or 0.0
         if self.early_stopping_patience is not None:
             self.metric_for_best_model = vars(self)["metric_for_best_model"] or "accuracy"
-        # So that a tracker goes on with the run where the run itself does.
+        # So that a tracker resumes the run when the run itself resumes.
         self.run_name = self.run_name or Path(self.output_dir or ".").resolve().name
         super().__post_init__()
         if fault := why_not_reported(self.report_to or []):

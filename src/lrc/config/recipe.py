@@ -90,7 +90,7 @@ def read_recipe(path: Path | None) -> YamlMapping:
     """Read a recipe's YAML, and check none of its keys.
 
     Raises:
-        RecipeError: it is no mapping; data, where it is taken for a recipe.
+        RecipeError: it is not a mapping; data, where it is taken for a recipe.
     """
     if path is None:
         return YamlMapping(COMMAND_LINE, {}, {})
@@ -203,7 +203,7 @@ def _find(name: str, kind: str, folder: str) -> Path:
 
 
 def _alike(name: str, shipped: Sequence[str] | dict[str, Path]) -> list[str]:
-    """The shipped ones that a name stands for in part, else the one that it resembles."""
+    """The shipped ones whose name contains this one, else the one that it resembles."""
     words = name.lower().replace("_", "-")
     parts = {one: one.lower().replace("_", "-").replace("/", "-").split("-") for one in shipped}
     whole = [one for one in shipped if one.startswith(f"{name.lower()}/")]

@@ -113,7 +113,7 @@ def target_modules(value: Any) -> Any:
     """`lora_target_modules` as PEFT takes it: upstream takes a list of one for its member, a text for a pattern.
 
     Raises:
-        ValueError: the text is no pattern.
+        ValueError: the text is not a valid regular expression.
     """
     single = value[0] if isinstance(value, list) and len(value) == 1 else value
     if not isinstance(single, str):
@@ -277,11 +277,11 @@ def _best_model(values: Values) -> Iterator[str]:
         return
     every, saved = _steps(values, "eval"), values["save_steps"]
     parts = every < 1, saved < 1
-    # In millionths, since 0.3 is no multiple of 0.1 in floating point.
+    # In millionths, since 0.3 is not a multiple of 0.1 in floating point.
     multiple = saved * 1_000_000 % (every * 1_000_000) == 0 if all(parts) else saved % every == 0
     if not multiple:
         yield (
-            f"load_best_model_at_end needs a checkpoint at evaluations, but save_steps is {saved}, which is no "
+            f"load_best_model_at_end needs a checkpoint at evaluations, but save_steps is {saved}, which is not a "
             f"multiple of eval_steps, {every}"
         )
 

@@ -64,7 +64,7 @@ class ConversionReport:
         }
 
     def lines(self, folder: Path) -> Iterator[str]:
-        """What a person is told, who finds the files in `folder`."""
+        """The lines to print about the files in `folder`."""
         source = self.source
         sheet = f", sheet {source.sheet}" if source.sheet else ""
         count = f"{source.rows_read:,} rows read, {len(source.questions):,} questions"

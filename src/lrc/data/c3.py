@@ -34,7 +34,7 @@ class _Asked:
 
 
 def read_c3(content: list[Any], path: Path) -> Workbook:
-    """Read the questions of a C3 file. Their count through it, from 1, stands for a workbook's row.
+    """Read the questions of a C3 file. Their count through it, from 1, is used as the row number.
 
     A question's id is the passage's id and its number there, such as `7-66-1`. Text is cleaned as in a
     workbook.
@@ -152,7 +152,7 @@ def _cleaned(value: Any, name: str) -> str:
 
 
 def _twice(questions: list[Question], path: Path) -> Iterator[Finding]:
-    """Warn where the right choice's text stands twice: C3 does not say which of the two it means."""
+    """Warn where the right choice's text appears twice: C3 does not say which of the two it means."""
     for question in questions:
         if question.answer and question.options.count(question.options[question.answer - 1]) > 1:
             text = "has its right choice twice; the first counts as right"

@@ -1,4 +1,4 @@
-"""Questions that stand in a file more than once, and passages that nearly do: warnings, and nothing more."""
+"""Questions that are in a file more than once, and near-duplicate passages: warnings only."""
 
 from __future__ import annotations
 

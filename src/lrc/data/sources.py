@@ -21,7 +21,7 @@ class Records(Protocol):
     """The records of a file, to be read any number of times.
 
     Attributes:
-        findings: what was found in the file beside errors; all of it once the records were read to their end.
+        findings: what was found in the file apart from errors; all of it once the records were read to their end.
     """
 
     findings: list[Finding]
@@ -37,7 +37,7 @@ def read_questions(path: Path, sheet: str | None = None, columns: Mapping[str, s
         columns: headers by what they are, where lrc does not know them: `{"文章": "短文"}`.
 
     Raises:
-        DataError: the file is no such thing at all; bad rows are findings.
+        DataError: the file is none of these; bad rows are findings.
     """
     match json_kind(path, sheet):
         case "alpaca":

@@ -1,4 +1,4 @@
-"""What an accuracy comes to, in a sentence: beside the best of the baselines on the same questions."""
+"""What an accuracy comes to, in a sentence: compared with the best baseline on the same questions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CHINESE = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """An accuracy beside the best baseline."""
+    """An accuracy compared with the best baseline."""
 
     figures: Figures  # of the predictions, see `metrics.accuracy`
     baselines: dict[str, Figures]  # likewise, by name; the best first

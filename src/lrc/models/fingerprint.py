@@ -1,7 +1,7 @@
 """Which base model an adapter was trained on: where it is, and how it is recognised again.
 
 An adapter fits every base of the same shapes and is right on one. So training records fingerprints of the
-base beside the adapter, and merging compares them.
+base next to the adapter, and merging compares them.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ def quantization_of(recipe: Recipe) -> BitsAndBytesConfig | None:
 
     Where a launch divides the weights among the processes, 4-bit ones are stored in the format that the run computes
     in. FSDP leaves other ones whole on every device, and would cast what is stored in another floating format to that
-    of the mixed precision, bits that are no numbers; ZeRO-3 divides what has the format of the other weights.
+    of the mixed precision, bits that are not numbers; ZeRO-3 divides what has the format of the other weights.
 
     Raises:
         RecipeError: the recipe stores them in another format, and the launch divides them.

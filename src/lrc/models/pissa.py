@@ -41,7 +41,7 @@ class Pissa:
         Args:
             model: a PEFT model that has not been trained.
             method: `pissa`, or `pissa_niter_16` for a fast approximation with as many iterations.
-            checkpoint: of the run that goes on; what was trained is not loaded from it.
+            checkpoint: of the run that is resumed; what was trained is not loaded from it.
 
         Raises:
             RecipeError: a layer has no such start, or the checkpoint is of another kind of run.

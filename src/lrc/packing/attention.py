@@ -277,7 +277,7 @@ def _sdpa(
 # Under its own name, so that a model needs no setting for it and is saved as it was.
 AttentionInterface.register("sdpa", _sdpa)
 # cuDNN would be the first choice on Hopper and Blackwell, and with a mask it plans anew for every shape, half a second
-# each, and has given gradients that are no numbers.
+# each, and has given gradients that are NaN.
 torch.backends.cuda.enable_cudnn_sdp(False)
 
 

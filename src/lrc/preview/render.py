@@ -56,7 +56,7 @@ class Preview:
     topology: Topology
     precision: Precision
     row_tokens: int
-    not_shared: str | None  # why rows are no trees
+    not_shared: str | None  # why rows are not trees
     tokens: Tokens | None
     memory: Memory | None
 

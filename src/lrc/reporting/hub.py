@@ -27,7 +27,7 @@ from lrc.reporting.model_card import CARD, adapter_settings, base_name, model_ca
 from lrc.reporting.scrub import refuse_leaks, scrub
 from lrc.runtime.errors import ModelError, OutputError
 
-# Cleaned of what stands under the key of a secret, and of what looks like one.
+# Secrets are removed from these: values under a secret's key, and what looks like a secret.
 BY_KEY = (ADAPTER_CONFIG, RUN_FILE)
 # Cleaned of what looks like a secret: to a key such as `bos_token` belongs what the model cannot do without.
 BY_VALUE = (CONFIG, "generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")

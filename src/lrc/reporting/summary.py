@@ -47,7 +47,7 @@ def summarise(run_dir: Path, base: str) -> tuple[Rows, list[str]]:
 
 
 def validation_figures(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """How well a model answered its validation questions, as far as they were scored, beside the best baseline.
+    """How well a model answered its validation questions, as far as they were scored, with the best baseline.
 
     Returns:
         the figures of `metrics.accuracy`, `baseline` (its name), `baseline_accuracy` and `verdict` (the sentence);

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 Level = Literal["error", "warning", "note", "repair"]
-# What is printed before each; the worst stands last, where it is seen.
+# What is printed before each; the worst come last, where they are seen.
 WORDS: dict[Level, str] = {"repair": "repaired", "note": "note", "warning": "warning", "error": "error"}
 ROWS_SHOWN = 5  # of a kind, which may have thousands
 ERRORS_SHOWN = 50  # of a kind

@@ -53,7 +53,7 @@ def refuse_leftovers() -> None:
 
 
 def check_launch() -> None:
-    """Check what a launcher has told this process, before anything waits for processes that will never come.
+    """Check a launcher's environment variables, before anything waits for processes that never come.
 
     MPI's variables become torch's; those of one process alone are forgotten.
 

@@ -43,7 +43,7 @@ def read_memory(text: str) -> int:
     A card's GB are 1024³ bytes: one sold with 12 GB has 12,288 MiB.
 
     Raises:
-        RecipeError: it is no size.
+        RecipeError: it is not a memory size.
     """
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
     if not found or not float(found[1]):

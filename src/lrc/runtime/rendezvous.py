@@ -1,4 +1,4 @@
-"""Where the processes of a launch meet: who is still missing is said, and a signal ends the waiting.
+"""Where the processes of a launch meet: who is still missing is printed, and a signal ends the wait.
 
 torch waits for the others in a C++ call, in which Python's handlers of signals do not run.
 """

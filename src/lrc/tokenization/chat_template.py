@@ -143,7 +143,7 @@ class Chat:
         return None
 
     def _turn(self) -> Turn | None:
-        """Where an answer stands in a conversation; None where that does not begin with the prompt."""
+        """Where the answer is in a conversation; None where that does not begin with the prompt."""
         prompt = self.text(PROBE)
         turn = _after(prompt, self._apply(PROBE, ANSWER, tokenize=False))
         if turn and not turn.after.strip():  # perhaps the next turn's first token ends this one
@@ -173,7 +173,7 @@ class Chat:
         """Render a conversation that a user begins."""
         roles = ("user", "assistant")
         messages = [{"role": roles[i % 2], "content": self._content(text)} for i, text in enumerate(turns)]
-        # What a template calls is no setting, so it is changed where transformers keeps the compiled template.
+        # What a template calls is not a setting, so it is changed where transformers keeps the compiled template.
         _compile_jinja_template(self.tokenizer.get_chat_template()).globals["strftime_now"] = self.today.strftime
         settings = {"enable_thinking": False, "date_string": self.today.strftime("%d %b %Y"), **settings}
         return self.tokenizer.apply_chat_template(messages, return_dict=False, **settings)

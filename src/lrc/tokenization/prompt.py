@@ -48,7 +48,7 @@ class Prompt:
         tokenizer: from `models.load_tokenizer`.
         template: a name in `TEMPLATES`.
         answer_style: `digit`, the completion is the option's number; `text`, it is the option's text; `judge`, each
-            option stands in a prompt of its own that asks whether it is right, and the completion is 是 or 否.
+            option gets a prompt of its own that asks whether it is right, and the completion is 是 or 否.
         list_options: whether the prompt lists the options; None does as `run.lists_options` says.
         today: the date that a chat template prints; see `chat.Chat`.
 

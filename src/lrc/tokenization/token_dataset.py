@@ -32,7 +32,7 @@ Item = TypeVar("Item")
 
 
 class Portion(NamedTuple):
-    """A file's part of the data: its questions stand together, in the order of the files."""
+    """A file's part of the data: its questions are consecutive, in the order of the files."""
 
     size: int  # questions
     drawn: int  # of them in an epoch, at most all

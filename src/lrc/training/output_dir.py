@@ -1,4 +1,4 @@
-"""The output folder of a run: whose it is, where the run goes on, and what is in it at the end."""
+"""The output folder of a run: whose it is, where the run resumes, and what is in it at the end."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class OutputDir:
         return self.run.step > 0 and any((self.path / name).is_file() for name in WEIGHTS)
 
     def checkpoint(self, named: str | None, *, best: bool) -> str | None:
-        """Where the run goes on, once what a kill left behind is out of the way; for one process.
+        """Where the run resumes, once what a kill left behind is out of the way; for one process.
 
         Args:
             named: the checkpoint that the recipe says; one of another folder counts until there is one in this.
@@ -130,14 +130,14 @@ class OutputDir:
         trainer.accelerator.wait_for_everyone()
 
     def _refuse_other(self, named: Path) -> None:
-        """Refuse to go on from a checkpoint of another folder unless it is of this run.
+        """Refuse to resume from a checkpoint of another folder unless it is of this run.
 
         Raises:
             RecipeError: it is not, or that run is finished.
         """
         place, origin = f"resume_from_checkpoint: {named}", run_of(named)
         if origin is None:
-            raise RecipeError(f"{place}: no {RUN_FILE} in it or beside it; name it in the folder of its run")
+            raise RecipeError(f"{place}: no {RUN_FILE} in it or next to it; name it in the folder of its run")
         if changed := self._strange_in(named):
             raise RecipeError(
                 *(f"{place}: is of another run: {one}, or remove resume_from_checkpoint" for one in changed)
@@ -215,7 +215,7 @@ def refuse_taken(path: Path, *, overwrite: bool) -> None:
     """Refuse an `output_dir` that no run can have, whichever it is.
 
     Raises:
-        OutputError: it is or is in a file, or holds something that is no run and `overwrite` is false.
+        OutputError: it is or is in a file, or holds something that is not a run and `overwrite` is false.
     """
     there = next(place for place in (path, *path.absolute().parents) if place.exists())
     if not there.is_dir():

@@ -48,7 +48,7 @@ def train(recipe: Recipe) -> None:
     """Run a recipe from its data to an adapter in its `output_dir`.
 
     Raises:
-        LrcError: anything in the recipe, the data, the model or the machine that stands in the way.
+        LrcError: anything in the recipe, the data, the model or the machine that prevents the run.
         SystemExit: a signal stopped it, after the step in hand and a checkpoint; 128 + the signal's number.
     """
     data, args, base = recipe.data, recipe.training, recipe.model
@@ -73,7 +73,7 @@ def train(recipe: Recipe) -> None:
     validation = _read(data.validation_file, recipe, prompt, "validation questions")
     if args.process_index == 0 and data.validation_file and validation.sha256 in [one.sha256 for one in files]:
         say(f"{data.validation_file}: is the training data, so its accuracy says nothing about new questions")
-    # Trackers print, and on stdout stands the result alone.
+    # Trackers print, and stdout is for the result alone.
     with claimed_together(output / RUN_FILE, output), redirect_stdout(sys.stderr):
         _train(recipe, prompt, files, validation)
     if args.process_index == 0:
@@ -300,13 +300,13 @@ def _identity(scores: Path) -> dict[str, Any]:
 
 
 def _refuse_broken(named: str | None) -> None:
-    """Refuse a `resume_from_checkpoint` that is no whole checkpoint."""
+    """Refuse a `resume_from_checkpoint` that is not a whole checkpoint."""
     if named not in (None, "auto") and (reason := fault(Path(named))):
         raise RecipeError(f"resume_from_checkpoint: {named}: {reason}; name a whole checkpoint of lrc, or write auto")
 
 
 def _checkpoint(recipe: Recipe, folder: OutputDir) -> str | None:
-    """Where the run goes on: the first process looks and tells the others."""
+    """Where the run resumes: the first process looks and tells the others."""
     args = recipe.training
     named = None if args.resume_from_checkpoint in (None, "auto") else str(args.resume_from_checkpoint)
     best = args.load_best_model_at_end and not folder.trained

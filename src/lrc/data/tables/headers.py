@@ -245,7 +245,7 @@ def _ranked(header: str) -> tuple[str | None, int]:
 
 
 def normal(header: str) -> str:
-    """A header as it is compared. It is no text to learn from, so normalising it loses nothing."""
+    """A header as it is compared. It is not learnt from, so normalising it loses nothing."""
     return "".join(filter(str.isalnum, unicodedata.normalize("NFKC", header).casefold()))
 
 

@@ -19,9 +19,9 @@ _REPAIRED = {
     "escape": "had _x…_ escapes; they were decoded",
     "entity": "had HTML entities; they were decoded",
     "line-break": "had unusual line breaks; they became line feeds",
-    "control": "had control characters; they were taken out",
-    "zero-width": "had zero-width characters; they were taken out",
-    "white-space": "had white space at its ends; it was taken off",
+    "control": "had control characters; they were removed",
+    "zero-width": "had zero-width characters; they were removed",
+    "white-space": "had white space at its ends; it was removed",
 }
 # 同上, 同前一篇, 承上題, 〃: the passage of the row above.
 _DITTO = re.compile(
@@ -30,7 +30,7 @@ _DITTO = re.compile(
     re.I,
 )
 _LONGEST_DITTO = 16
-# What stands below a table: a sum, who made it, where it is from.
+# What may follow a table: a sum, who made it, where it is from.
 _FOOTER = re.compile(
     r"\W*(?:合計|合计|總計|总计|小計|小计|共計|共计|總數|总数|平均|共\s*\d+|備註|备注|附註|註|说明|說明|製表|制表|命題|命题|出題"
     r"|出處|出处|資料來源|资料来源|以上|本頁|本页|完$|total|sum|average|count|notes?\b|source|end\b)",
@@ -161,7 +161,7 @@ def _drop_footer(draft: Draft) -> None:
         row = draft.rows.pop()
         draft.troubles.pop(row.number, None)
         text = (
-            row.id or row.passage or row.question or next(filter(None, row.options), "") or "a row beside the columns"
+            row.id or row.passage or row.question or next(filter(None, row.options), "") or "a row outside the columns"
         )
         draft.find("note", "footer-row", f"「{text[:20]}」 is below the questions; skipped", row.number)
 

@@ -1,6 +1,6 @@
 """The columns that are not read: they are named, and those that may hold answers or text are refused.
 
-A workbook whose answers stand in a column that lrc does not know would become a test workbook, and one whose fifth
+A workbook whose answers are in a column that lrc does not know would become a test workbook, and one whose fifth
 option or second passage is not known would be trained on without it.
 """
 
