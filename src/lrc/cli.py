@@ -84,11 +84,11 @@ def check(files: tuple[Path, ...], **options: Any) -> None:
 
 @cli.command(cls=OneFile)
 @click.argument("file", type=FILE)
-@click.option("--output-dir", required=True, type=FILE, help="Where the JSON files go.")
+@click.option("--output-dir", required=True, type=FILE, help="Folder for the JSON files.")
 @table
 @click.option("--layout", type=click.Choice(["lines", "reference"]), default="lines", show_default=True)
 @click.option("--validation-fraction", type=click.FloatRange(0, 1, max_open=True), default=0.2, show_default=True)
-@click.option("--folds", type=click.IntRange(min=2), help="Write K folds beside the single split.")
+@click.option("--folds", type=click.IntRange(min=2), help="Also write K cross-validation folds.")
 @click.option("--seed", type=int, default=42, show_default=True)
 @click.option("--on-error", type=click.Choice(["refuse", "skip"]), default="refuse", show_default=True)
 @force
@@ -109,8 +109,9 @@ def train(recipe: str, accelerate_config: str | None, overrides: tuple[str, ...]
     RECIPE is a YAML file or the name of one that lrc ships, such as tiny/lora. Any key of it can be
     overridden: --key value. lrc's own keys: train_file, validation_file, template, answer_style,
     list_options, score_normalisation, on_too_long, option_orders, option_contrast, contrast_temperature,
-    group_passages, tree_packing, row_tokens, fold, expected_vocab_size, overwrite_output_dir. All others are
-    those of TRL's SFTConfig and ModelConfig; docs/recipes.md lists them.
+    soft_labels, soft_label_weight, soft_label_temperature, train_shares, eval_questions, group_passages,
+    tree_packing, attention, row_tokens, fold, expected_vocab_size, overwrite_output_dir. All others are those
+    of TRL's SFTConfig and ModelConfig; docs/recipes.md lists them.
     """
     from lrc.commands.train import train
 
@@ -120,14 +121,14 @@ def train(recipe: str, accelerate_config: str | None, overrides: tuple[str, ...]
 @cli.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
 @click.argument("recipe", type=TEXT)
 @click.option("-n", "count", type=click.IntRange(min=0), default=3, show_default=True, help="Questions to show.")
-@click.option("--gpu-memory", type=TEXT, help="Of each GPU, such as 12GB, also where this machine has none.")
+@click.option("--gpu-memory", type=TEXT, help="Memory of each GPU, such as 12GB; this machine need not have one.")
 @click.option("--accelerate-config", type=TEXT, help="A launch config: a file, or the name of one that lrc ships.")
-@click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
 def preview(recipe: str, accelerate_config: str | None, overrides: tuple[str, ...], **options: Any) -> None:
     """Show what RECIPE would train, without training: tokens, lengths, steps and memory.
 
-    RECIPE and the keys that override it are those of `lrc train`. Nothing but a base's configuration is loaded.
+    RECIPE and the keys that override it are those of `lrc train`. Only the base's configuration is loaded, no weights.
     """
     from lrc.config.recipe import find_recipe, read_given
     from lrc.runtime.memory import read_memory
@@ -148,7 +149,7 @@ def sweep(file: Path, accelerate_config: str | None, trials: int | None) -> None
     """Search keys of a recipe: train it several times and compare.
 
     FILE is a YAML file that names the recipe, the keys to search and an output_dir; examples/sweep.yaml shows one.
-    The same command goes on with a sweep that was stopped.
+    Run the same command again to resume a sweep that was stopped.
     """
     from lrc.commands.sweep import sweep
 
@@ -157,8 +158,8 @@ def sweep(file: Path, accelerate_config: str | None, trials: int | None) -> None
 
 @cli.command()
 @click.option("--adapter", required=True, type=FILE, help="The folder of the adapter.")
-@click.option("--output-dir", required=True, type=FILE, help="Where the merged model goes.")
-@click.option("--base-model", type=TEXT, help="The base model, where the adapter's own record of it does not serve.")
+@click.option("--output-dir", required=True, type=FILE, help="Folder for the merged model.")
+@click.option("--base-model", type=TEXT, help="The base model, if not the one that the adapter names.")
 @click.option("--dtype", type=click.Choice(["float32", "float16", "bfloat16"]), help="Default: the base model's.")
 @click.option("--verify/--no-verify", default=True, help="Compare logits with those of base + adapter afterwards.")
 @force
@@ -208,10 +209,10 @@ def generate(
 @click.option("--model", type=TEXT, help="A base or merged model: a folder, or a name on the Hub.")
 @click.option("--predictions", type=FILE, multiple=True, help="A CSV to score instead; two of them are compared.")
 @click.option("--data", required=True, type=FILE, help="A labelled workbook, CSV, JSON lines or Alpaca JSON.")
-@click.option("--output", type=FILE, help="Write the figures as JSON.")
+@click.option("--output", type=FILE, help="Write the metrics as JSON.")
 @click.option("--scores", type=FILE, help="Write every option's score, JSON lines.")
 @click.option("--passage-blind", is_flag=True, help="Also ask the model without the passage, for comparison.")
-@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the metrics as JSON.")
 @table
 @answering
 @force
@@ -230,14 +231,14 @@ def evaluate(
     force: bool,
     **asked: Any,
 ) -> None:
-    """Accuracy with its 95% interval, of a model or of predictions made before."""
+    """Accuracy with its 95% interval, of a model or of existing predictions."""
     if bool(model) == bool(predictions):
         raise click.UsageError("give either --model or --predictions")
     if len(predictions) > 2:
         raise click.UsageError("at most two --predictions can be compared")
     asking = given(ctx, besides=("model", "predictions", "data", "output", "sheet", "columns", "as_json", "force"))
     if predictions and asking:
-        raise click.UsageError(f"--predictions asks no model; give --model, or leave out {', '.join(asking)}")
+        raise click.UsageError(f"--predictions runs no model; give --model, or leave out {', '.join(asking)}")
     from lrc.answering.options import ScoringOptions, check_asked
     from lrc.runtime.outputs import refuse_existing
 
@@ -278,10 +279,10 @@ def evaluate(
 )
 @click.option("--output", type=FILE, help="The CSV to write.")
 @click.option("--scores", type=FILE, help="Write the vote's scores, as JSON lines.")
-@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the metrics as JSON.")
 @force
 def vote(files: tuple[Path, ...], data: Path, **options: Any) -> None:
-    """Make one answer of several models' scores, by weights that are fitted on labelled questions.
+    """Combine several models' scores into one answer, with weights fitted on labelled questions.
 
     SCORES are files of `lrc generate --scores` or `lrc evaluate --scores`, or samples of lm-evaluation-harness, one for
     each model. Without --test-scores, the labelled questions are answered, each by weights fitted on other passages.
@@ -319,8 +320,14 @@ def report(run_dir: Path, output: Path | None, force: bool) -> None:
 
 @cli.command()
 @click.option("--model", type=TEXT, required=True, help="A base or merged model: a folder, or a name on the Hub.")
-@click.option("--host", type=TEXT, default="127.0.0.1", show_default=True, help="The address to listen at.")
-@click.option("--port", type=click.IntRange(0, 65535), default=7860, show_default=True, help="0 takes a free one.")
+@click.option("--host", type=TEXT, default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=7860,
+    show_default=True,
+    help="The port to listen on; 0 picks a free one.",
+)
 @answering
 def app(model: str, host: str, port: int, **asked: Any) -> None:
     """Try a model in the browser: a question, its options' probabilities, a workbook."""
@@ -343,7 +350,7 @@ def init(folder: Path, force: bool) -> None:
 @cli.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    """Print the script that completes lrc's words in a shell.
+    """Print the completion script for a shell.
 
     \b
     bash, zsh: eval "$(lrc completion bash)" in ~/.bashrc, likewise ~/.zshrc
@@ -360,7 +367,7 @@ def completion(shell: str) -> None:
 @click.option("--output-dir", type=FILE, default=Path("demo"), show_default=True)
 @force
 def demo(output_dir: Path, force: bool) -> None:
-    """Run the whole way on the sample workbook and a tiny model made on the spot."""
+    """Run the whole pipeline on the sample workbook with a tiny model of random weights."""
     from lrc.commands.demo import demo
 
     demo(output_dir, force=force)
@@ -375,7 +382,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     progress.escape_what_is_not_encodable()
     warnings.simplefilter("ignore", FutureWarning)  # of what upstream will rename
     try:
-        with errors_told("close other programs, or take a smaller model or adapter"):
+        with errors_told("close other programs, or use a smaller model or adapter"):
             cli.main(args=words, prog_name="lrc", standalone_mode=False)
     except click.ClickException as error:
         if is_first():

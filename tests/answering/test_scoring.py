@@ -262,5 +262,5 @@ def test_a_row_that_is_too_big_for_the_memory_is_halved(
 
     monkeypatch.setattr(likelihood, "target_log_probs", small)
     assert_alike(Scorer(model, Prompt(tokenizer, "plain", "digit"), CPU)(asked), wanted)
-    assert "cpu: out of memory with rows of 4096 tokens; going on with 2048" in capsys.readouterr().err
+    assert "cpu: out of memory with rows of 4096 tokens; retrying with 2048" in capsys.readouterr().err
     assert row_budget(CPU, None) == 4096 and row_budget(CPU, None, training=True) == 768

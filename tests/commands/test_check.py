@@ -32,10 +32,10 @@ def test_a_line_a_kind_and_one_an_error_with_the_errors_last(
     assert not check([write_csv(tmp_path / "a.csv", rows)])
     assert lines(capsys) == [
         "repaired: a.csv: 40 white-space (rows 2, 3, 4, 5, 6, …); the first: "
-        "文章 had white space at its ends; it was taken off",
+        "文章 had white space at its ends; it was removed",
         "warning: a.csv, row 43: 文章 is 同上; the passage of row 42 was taken",
         "error: a.csv, row 42: 選項2 is empty; fill it in",
-        "next: correct the 1 bad row of a.csv, or leave out what is bad: "
+        "next: correct the 1 bad row of a.csv, or skip them: "
         f"lrc convert {tmp_path / 'a.csv'} --output-dir a --on-error skip",
     ]
 
@@ -55,7 +55,7 @@ def test_shared_passages(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert check([labelled, unlabelled])
     told = lines(capsys)
     assert any("t.xlsx: shares 1 passage with a.xlsx" in line for line in told)
-    assert "a.xlsx and t.xlsx: the same passages: 1; nearly the same, those included: 1; the same questions: 1" in told
+    assert "a.xlsx and t.xlsx: identical passages: 1; with near-duplicates: 1; identical questions: 1" in told
 
 
 def test_json_for_machines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -83,4 +83,4 @@ def test_a_file_that_cannot_be_split_is_not_accepted(tmp_path: Path, capsys: pyt
 
 def test_repeated_questions_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert check([write_xlsx(tmp_path / "a.xlsx", [*TWO, row(1)])])
-    assert any("row 2: the same question stands in row 4" in line for line in lines(capsys))
+    assert any("row 2: the same question is in row 4" in line for line in lines(capsys))

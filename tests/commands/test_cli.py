@@ -96,7 +96,7 @@ def test_predictions_go_with_no_flag_that_asks_a_model(
     assert status("evaluate", "--predictions", answers, "--data", labelled, *words) == 2
     told = capsys.readouterr()
     (line,) = told.err.splitlines()
-    assert line.startswith("Error: --predictions asks no model; give --model, or leave out ") and told.out == ""
+    assert line.startswith("Error: --predictions runs no model; give --model, or leave out ") and told.out == ""
     assert words[0] in line and "--data" not in line
 
 

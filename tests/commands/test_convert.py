@@ -115,7 +115,7 @@ def test_a_bad_row_is_skipped_on_demand_and_named(tmp_path: Path, capsys: pytest
 
 def test_no_good_row_is_refused(tmp_path: Path) -> None:
     source = workbooks.write_xlsx(tmp_path / "a.xlsx", [workbooks.row(1, 正確答案=9)])
-    with pytest.raises(DataError, match="no good row is left"):
+    with pytest.raises(DataError, match="no valid rows are left"):
         convert(source, output_dir=tmp_path / "out", on_error="skip")
 
 
@@ -135,7 +135,7 @@ def test_an_existing_output_stays_without_force(tmp_path: Path) -> None:
     source, out = labelled(tmp_path), tmp_path / "out"
     out.mkdir()
     (out / "a_validation.json").write_text("mine")
-    with pytest.raises(OutputError, match=r"a_validation\.json: exists already"):
+    with pytest.raises(OutputError, match=r"a_validation\.json: already exists"):
         convert(source, output_dir=out)
     assert names(out) == ["a_validation.json"] and (out / "a_validation.json").read_text() == "mine"
     convert(source, output_dir=out, force=True)

@@ -53,9 +53,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--model", "owner/name", *ASKED], "owner/name: no such folder and none that was fetched before"),
         (
             ["--model", "adapter"],
-            "adapter: is an adapter, no model; write --model runs/my-base --adapter adapter",
+            "adapter: is an adapter, not a model; write --model runs/my-base --adapter adapter",
         ),
-        (["--model", "elsewhere"], "elsewhere: is an adapter, no model; write --model BASE --adapter elsewhere"),
+        (["--model", "elsewhere"], "elsewhere: is an adapter, not a model; write --model BASE --adapter elsewhere"),
         (["--model", "empty", *ASKED], "empty: no config.json; name a folder that holds a model"),
         (["--model", "runs", *ASKED], "runs: no config.json; did you mean runs/my-base?"),
         (["--model", "answer.csv", *ASKED], "answer.csv: is a file; name the folder that it is in"),
@@ -66,7 +66,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--model", "runs/my-base", "--adapter", "adaptor"], "adaptor: no such folder; did you mean adapter?"),
         (
             ["--model", "runs/my-base", "--adapter", "merged-model"],
-            "merged-model: is a model, no adapter; write --model merged-model without --adapter",
+            "merged-model: is a model, not an adapter; write --model merged-model without --adapter",
         ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -136,22 +136,24 @@ def test_every_mistake_is_named_with_its_line(path: Path) -> None:
         ),
         (
             "warmup_steps: 2.5",
-            "qlora.yaml: warmup_steps is 2.5, expected whole steps, or below 1 a part of all",
+            "qlora.yaml: warmup_steps is 2.5, expected whole steps, or a fraction of all below 1",
         ),
         (
             "metric_for_best_model: f1",
             "qlora.yaml: metric_for_best_model is f1, expected loss, accuracy, ci_low or ci_high",
         ),
         ("lora_task_type: SEQ_CLS", "qlora.yaml: lora_task_type is SEQ_CLS, expected CAUSAL_LM; remove it"),
-        ("report_to: [none, wandb]", "qlora.yaml: report_to is none, wandb; take out none, or keep nothing else"),
+        ("report_to: [none, wandb]", "qlora.yaml: report_to is none, wandb; remove none, or everything else"),
         (
             "lora_target_modules: '['",
-            "qlora.yaml: lora_target_modules has '[', which is no pattern (unterminated character set at position 0); "
+            "qlora.yaml: lora_target_modules has '[', which is not a valid regular expression "
+            "(unterminated character set at position 0); "
             "give the names of modules",
         ),
         (
             "rank_pattern: {'(': 2}",
-            "qlora.yaml: rank_pattern has '(', which is no pattern (missing ), unterminated subpattern at position 0); "
+            "qlora.yaml: rank_pattern has '(', which is not a valid regular expression "
+            "(missing ), unterminated subpattern at position 0); "
             "give the names of modules",
         ),
         ("torch_dtype: bfloat16", "qlora.yaml, line 4: unknown key 'torch_dtype'; it is now dtype"),
@@ -175,7 +177,7 @@ def test_every_mistake_is_named_with_its_line(path: Path) -> None:
         ("fp16: true\nbf16: true", "qlora.yaml: fp16 and bf16 are both true; keep one"),
         (
             "answer_style: text\ntemplate: plain\noption_orders: 4",
-            "qlora.yaml: option_orders is 4, but the prompt lists no options, so their order is nothing to it; "
+            "qlora.yaml: option_orders is 4, but the prompt lists no options, so their order has no effect; "
             "set list_options: true, or remove it",
         ),
         (
@@ -208,7 +210,7 @@ def test_a_value_that_does_not_fit_is_refused(path: Path, text: str, line: str) 
         (("--lora_r", "four"), 'command line: lora_r is "four", expected a whole number'),
         (("--learning_rate", "nan"), "command line: learning_rate is NaN, expected a number"),
         (("--lora_r",), "--lora_r: expected one argument"),
-        (("eight",), "command line: 'eight' belongs to no key; write --key value"),
+        (("eight",), "command line: 'eight' has no key before it; write --key value"),
     ],
 )
 def test_a_wrong_override_is_refused(path: Path, words: tuple[str, ...], line: str) -> None:

@@ -46,8 +46,8 @@ def test_each_key_knows_its_line(recipe: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("a: 1\na: 2", "qlora.yaml, line 2: a stands here and in line 1; keep one"),
-        ("a: {b: 1,\n b: 2}", "qlora.yaml, line 2: b stands here and in line 1; keep one"),
+        ("a: 1\na: 2", "qlora.yaml, line 2: a appears here and in line 1; keep one"),
+        ("a: {b: 1,\n b: 2}", "qlora.yaml, line 2: b appears here and in line 1; keep one"),
         ("a: &x 1\nb: *x", "qlora.yaml, line 1: has an anchor or alias (& or *); write the value out"),
         ("a: !!python/object/apply:os.getcwd []", "qlora.yaml, line 1: has a tag (!); write a plain value"),
         ("<<: {a: 1}", "qlora.yaml, line 1: a key is not a name; write `key: value`"),

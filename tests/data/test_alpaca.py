@@ -139,7 +139,7 @@ def test_answers_that_count_from_zero_are_refused_as_a_whole() -> None:
         (FOREIGN | {"row": True}, "row is true, expected a whole number"),
         (FOREIGN | {"row": 2.5}, "row is 2.5, expected a whole number"),
         (json.loads(encode_record(to_record(ask(2)))) | {"row": True}, "row is true"),
-        (FOREIGN | {"input": "\ud800"}, "half a surrogate pair at character 1"),
+        (FOREIGN | {"input": "\ud800"}, "an unpaired surrogate at character 1"),
     ],
 )
 def test_what_is_no_record_is_refused(item: Any, said: str) -> None:

@@ -41,12 +41,12 @@ def test_each_question_of_a_passage_is_read() -> None:
     ("changes", "said"),
     [
         ({"answer": "丙"}, "has the answer 「丙」"),
-        ({"answer": None}, "answer that is no text"),
+        ({"answer": None}, "answer that is not text"),
         ({"choice": ["甲"]}, "2 to 8 choices"),
         ({"choice": ["甲", ""]}, "empty passage, question or choice"),
-        ({"choice": ["甲", 2]}, "choice that is no text"),
+        ({"choice": ["甲", 2]}, "choice that is not text"),
         ({"question": " "}, "empty passage, question or choice"),
-        ({"question": "\ud800"}, "half a surrogate pair in its question"),
+        ({"question": "\ud800"}, "an unpaired surrogate in its question"),
     ],
 )
 def test_a_bad_question_is_an_error_at_its_place(changes: dict[str, Any], said: str) -> None:
@@ -69,7 +69,7 @@ def test_without_answers_it_is_a_test_file_and_refuses_what_it_cannot_ask() -> N
     book = read_c3([bare], PATH)
     assert not book.labelled and book.questions[0].answer is None
     bare[1][0]["choice"] = []
-    with pytest.raises(DataError, match=r"d-dev\.json, row 1: id 1-1 has not 2 to 8"):
+    with pytest.raises(DataError, match=r"d-dev\.json, row 1: id 1-1 does not have 2 to 8"):
         read_c3([bare], PATH)
 
 

@@ -72,10 +72,10 @@ def test_json_has_no_sheet(tmp_path: Path) -> None:
 
 
 def test_alpaca_is_not_converted_again(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="Alpaca JSON already"):
+    with pytest.raises(DataError, match="already Alpaca JSON"):
         read_questions(write(tmp_path / "a.json", [{"instruction": "", "input": "", "output": ""}]))
     (tmp_path / "b.json").write_text("".join(dump_records([to_record(ask())])), encoding="utf-8")
-    with pytest.raises(DataError, match="Alpaca JSON already"):  # with a table's keys as well
+    with pytest.raises(DataError, match="already Alpaca JSON"):  # with a table's keys as well
         read_questions(tmp_path / "b.json")
 
 

@@ -10,8 +10,8 @@ from lrc.commands.demo import verdict
 
 
 def test_it_claims_that_the_questions_are_known_by_heart_only_where_they_are() -> None:
-    assert "by heart" in verdict(1.0) and "not learnt" not in verdict(1.0)
-    assert verdict(0.25).startswith("The training questions were not learnt by heart")
+    assert "memorised its" in verdict(1.0) and "not memorised" not in verdict(1.0)
+    assert verdict(0.25).startswith("The training questions were not memorised")
 
 
 def test_making_a_base_in_a_pipe_tells_nothing(tmp_path: Path) -> None:

@@ -95,11 +95,11 @@ def test_another_flag_and_another_input_are_refused(
     assert lrc(*words) == 0
     before = contents(tmp_path)
     assert lrc(*words, *flags) == 1
-    assert "exists already" in capsys.readouterr().err and contents(tmp_path) == before
+    assert "already exists" in capsys.readouterr().err and contents(tmp_path) == before
     changed = next(path for path in tmp_path.rglob("*") if path.is_file())
     changed.write_bytes(changed.read_bytes() + b"\n")
     assert lrc(*words) == 1
-    assert "exists already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
 
 
 def test_an_output_is_not_done_once_its_input_has_changed(inputs: Path, tmp_path: Path) -> None:

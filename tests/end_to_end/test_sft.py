@@ -88,7 +88,7 @@ def test_what_a_run_leaves(trained: Path) -> None:
 def test_an_identical_run_is_finished_already(folder: Path, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (trained / "adapter_model.safetensors").stat().st_mtime_ns
     assert run(folder, trained) == 0
-    assert f"{trained}: this run is finished already; nothing to do" in capsys.readouterr().err
+    assert f"{trained}: this run has already finished; nothing to do" in capsys.readouterr().err
     assert (trained / "adapter_model.safetensors").stat().st_mtime_ns == before
 
 
@@ -99,7 +99,7 @@ def test_another_run_in_the_same_folder_is_refused(
     assert run(folder, trained, "--lora_r", "2") == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert last == (
-        f"{trained}: holds another run (lora_r was 4 and is 2 now); set lora_r: 4 to go on with it, "
+        f"{trained}: holds another run (lora_r was 4 and is 2 now); set lora_r: 4 to resume it, "
         "choose another output_dir, or set overwrite_output_dir: true"
     )
     assert (trained / "adapter_model.safetensors").read_bytes() == before

@@ -30,7 +30,7 @@ def words(verb: str, inputs: Path, adapter: Path, output: Path) -> list[str | Pa
 
 
 def refusal(output: Path, pid: int) -> str:
-    return f"{output}: process {pid} is writing it; wait for its end, or choose another name"
+    return f"{output}: process {pid} is writing it; wait for it to finish, or choose another name"
 
 
 @pytest.mark.fault("convert, merge, generate", "a second run into the same output: refused in one line with the pid")
@@ -126,7 +126,7 @@ def test_a_replacement_cut_in_two_is_undone(inputs: Path, adapter: Path, tmp_pat
     (moved / "mine").write_text("mine")
     command = Command(words("merge", inputs, adapter, output), tmp_path / "log")
     assert command.wait() == 1
-    assert "exists already" in command.told[-1] and (output / "mine").read_text() == "mine"
+    assert "already exists" in command.told[-1] and (output / "mine").read_text() == "mine"
 
 
 @pytest.mark.parametrize("verb", VERBS)

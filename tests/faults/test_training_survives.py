@@ -116,7 +116,7 @@ def test_a_signal_ends_it_after_the_step_in_hand(
     assert command.told[-1].startswith(f"{output}: stopped after step ")
     step = int(command.told[-1].split("stopped after step ")[1].split(";")[0])
     assert checkpoints(output)[-1].name == f"checkpoint-{step}" and fault(checkpoints(output)[-1]) is None
-    assert f"going on from {output}/checkpoint-{step}" in finish(inputs, output)
+    assert f"resuming from {output}/checkpoint-{step}" in finish(inputs, output)
     assert (output / WEIGHTS).read_bytes() == (adapter / WEIGHTS).read_bytes()
     assert history(output) == history(adapter)
 
@@ -162,8 +162,8 @@ def test_a_damaged_checkpoint_is_set_aside(
     before, last = checkpoints(output)[-2:]
     harm(last)
     told = finish(inputs, output)
-    assert [line for line in told if line.startswith(f"{last}: ") and "set aside as" in line]
-    assert f"going on from {before}" in told
+    assert [line for line in told if line.startswith(f"{last}: ") and "moved to" in line]
+    assert f"resuming from {before}" in told
     assert (output / f"{last.name}.damaged").is_dir()
     assert (output / WEIGHTS).read_bytes() == (adapter / WEIGHTS).read_bytes()
 

@@ -73,7 +73,7 @@ def differences(a: dict[str, Any], b: dict[str, Any], tolerance: float = 0.0) ->
 
     Args:
         tolerance: the relative difference that two floats may have: 0 on one machine; on another processor the
-            same sums are added in another order. With a tolerance, hashes of tensors are passed over, since their
+            same sums are added in another order. With a tolerance, hashes of tensors are skipped, since their
             norms stand beside them.
     """
     for name in sorted(a.keys() | b.keys()):

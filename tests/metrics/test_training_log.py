@@ -47,8 +47,8 @@ def test_line_cut_by_a_kill_is_left_out_and_told(metrics: Path, capsys: pytest.C
     ("line", "finding"),
     [
         ('{"step": 40, "lo', "line 1: .*; remove the line, or restore the file"),
-        ("[]", "line 1: is no object with a step"),
-        ('{"loss": 1}', "line 1: is no object with a step"),
+        ("[]", "line 1: is not an object with a step"),
+        ('{"loss": 1}', "line 1: is not an object with a step"),
         ('{"step": 1, "loss": "low"}', 'line 1: loss is "low", expected a number'),
     ],
 )

@@ -160,7 +160,7 @@ def test_the_best_checkpoint_is_loaded_at_the_end(folder: Path, tmp_path: Path) 
     [
         (["--load_in_4bit"], "init_lora_weights is pissa_niter_2, which changes the base that load_in_4bit freezes"),
         (["--use_dora"], "init_lora_weights is pissa_niter_2, and use_dora is true"),
-        (["--use_rslora", "--rank_pattern", '{"q_proj": 2}'], "use_rslora goes with no pattern then"),
+        (["--use_rslora", "--rank_pattern", '{"q_proj": 2}'], "excludes use_rslora with a rank or alpha pattern"),
         (["--init_lora_weights", "pissa_niter_0"], "init_lora_weights is pissa_niter_0, expected gaussian, orthogonal"),
     ],
 )

@@ -141,13 +141,13 @@ def test_any_other_model_scores_as_it_does_by_itself(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("falcon-alibi", "falcon counts positions by itself (ALiBi)"),
+        ("falcon-alibi", "falcon computes positions itself (ALiBi)"),
         ("bloom", "bloom does not read position_ids"),
         ("mamba", "mamba has layers that are not plain attention"),
         ("gpt-neo", "gpt_neo: a packed row cannot be run"),
         (
             "undeclared-window",
-            "mistral: tokens of a packed row see others, or stand elsewhere, than in their own sequence",
+            "mistral: tokens of a packed row attend or are placed otherwise than in their own sequence",
         ),
     ],
 )
@@ -170,7 +170,7 @@ def test_trying_leaves_no_trace() -> None:
 
 def test_attention_without_a_tree_mask_keeps_its_last_layer_whole() -> None:
     model = make_model("llama", attention="flex_attention")
-    assert why_no_trees(model) == "attention flex_attention takes no tree mask"
+    assert why_no_trees(model) == "attention flex_attention does not support tree masks"
     assert prune_last_layer(model) == "the last layer of llama is computed at every position"
 
 

@@ -199,7 +199,7 @@ def test_sizes_of_memory(text: str, size: int) -> None:
 
 @pytest.mark.parametrize("text", ["twelve", "12 cards", "0GB", "-1GB", ""])
 def test_what_is_no_size(text: str) -> None:
-    with pytest.raises(RecipeError, match="is no size; write 12GB"):
+    with pytest.raises(RecipeError, match="is not a memory size; write 12GB"):
         read_memory(text)
 
 
@@ -210,7 +210,7 @@ def test_an_adapter_that_does_not_fit_is_refused() -> None:
 
 def test_why_rows_are_no_trees() -> None:
     assert why_not_shared(SMALL) is None
-    assert "takes no tree mask" in str(why_not_shared(replace(SMALL, attention="flex_attention")))
+    assert "does not support tree masks" in str(why_not_shared(replace(SMALL, attention="flex_attention")))
 
 
 @pytest.mark.parametrize("text", ["12", "12KB", "0.001MB", "24.5"])

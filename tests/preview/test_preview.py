@@ -186,10 +186,14 @@ def test_tokens_without_the_bases_configuration(
     ("overrides", "gpu_memory", "fault"),
     [
         (["--lora_rnak", "8"], None, "did you mean 'lora_r'?"),
-        (["--model_name_or_path", "missing/base"], None, "neither its configuration nor tokens to show are here"),
+        (
+            ["--model_name_or_path", "missing/base"],
+            None,
+            "neither its configuration nor its tokenizer is available here",
+        ),
         (["--lora_target_modules", "no_such_proj"], None, "no_such_proj"),
         (["--max_length", "20"], None, "max_length 20"),
-        ([], "plenty", "--gpu-memory: 'plenty' is no size; write 12GB"),
+        ([], "plenty", "--gpu-memory: 'plenty' is not a memory size; write 12GB"),
     ],
 )
 def test_what_is_wrong_is_said_in_lines(

@@ -120,11 +120,11 @@ def test_a_merged_model_arrives(trained: Path, hub: Hub, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("path", "status", "message"),
     [
-        ("/api/", 401, "does not accept the token"),
-        ("/commit/", 401, "does not accept the token"),
-        ("/api/", 403, "may not write there"),
-        ("/preupload/", 403, "may not write there"),
-        ("/upload/", 403, "may not write there"),
+        ("/api/", 401, "rejected the token"),
+        ("/commit/", 401, "rejected the token"),
+        ("/api/", 403, "has no write access there"),
+        ("/preupload/", 403, "has no write access there"),
+        ("/upload/", 403, "has no write access there"),
         ("/commit/", 412, "the Hub answered 412"),
     ],
 )
@@ -143,7 +143,7 @@ def test_a_refusal_is_one_line_and_can_be_repeated(
 
 def test_a_wrong_token_is_one_line_without_the_token(trained: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_" + "w" * 30)
-    with pytest.raises(OutputError, match="does not accept the token") as refused:
+    with pytest.raises(OutputError, match="rejected the token") as refused:
         publish_folder(trained, "someone/adapter", private=False, endpoint=hub.address)
     assert "hf_w" not in str(refused.value)
 

@@ -40,7 +40,7 @@ def test_command_writes_the_page_into_the_folder_and_says_where(run_dir: Path) -
 def test_existing_page_stays_without_force(run_dir: Path) -> None:
     output = run_dir / "mine.html"
     output.write_text("mine")
-    with pytest.raises(OutputError, match=r"mine.html: exists already.*--force"):
+    with pytest.raises(OutputError, match=r"mine.html: already exists.*--force"):
         report(run_dir, output=output)
     assert output.read_text() == "mine"
     report(run_dir, output=output, force=True)
@@ -111,7 +111,9 @@ def test_merged_model_is_refused(run_dir: Path, tmp_path: Path) -> None:
     merged.mkdir()
     (merged / "lrc_run.json").write_bytes((run_dir / "lrc_run.json").read_bytes())
     (merged / "config.json").write_text("{}")
-    with pytest.raises(DataError, match="merged: is a merged model, no run; give the output_dir of the training"):
+    with pytest.raises(
+        DataError, match="merged: is a merged model, not a training run; give the output_dir of the training"
+    ):
         report(merged)
     assert sorted(file.name for file in merged.iterdir()) == ["config.json", "lrc_run.json"]
 

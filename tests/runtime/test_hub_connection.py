@@ -72,7 +72,7 @@ def test_a_hub_that_does_not_answer_is_one_line(kind: str, silent: str, tmp_path
     start = time.monotonic()
     done = look(address, tmp_path)
     assert time.monotonic() - start < 30
-    assert done.stderr == f"{address}: does not answer; going on offline, with what was downloaded before\n"
+    assert done.stderr == f"{address}: does not answer; continuing offline, with what was downloaded before\n"
     assert done.stdout == "LocalEntryNotFoundError\n" * 2
 
 

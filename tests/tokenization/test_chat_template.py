@@ -125,7 +125,7 @@ REFUSED = {
     "reads another key": (chatml("m['text']"), "does not keep the text"),
     "lower-cases the answer": (
         chatml("m['content'] | lower if m['role'] == 'assistant' else m['content']"),
-        "leads up to an answer otherwise",
+        "renders a prompt differently",
     ),
     "raises": ("{{ raise_exception('no\nuser') }}", r"cannot be rendered \(no\)"),
     "wants a system turn": (
@@ -137,9 +137,15 @@ REFUSED = {
     "adds what does not go together": (chatml("m['content'] + 1"), "cannot be rendered"),
     "draws": ("{{ ['a', 'b'] | random }}" + chatml(), "another text each time"),
     "draws rarely": ("{{ range(50) | random }}" + chatml(), "another text each time"),
-    "opens a thought": (chatml(ask=ASK.replace("assistant\n", "assistant\n<think>\n")), "opens a thought"),
-    "opens a thought in brackets": (chatml(ask=ASK.replace("assistant\n", "assistant\n[THINK]")), "opens a thought"),
-    "has another assistant": (chatml(ask=ASK.replace("assistant", "model")), "leads up to an answer otherwise"),
+    "opens a thinking block": (
+        chatml(ask=ASK.replace("assistant\n", "assistant\n<think>\n")),
+        "opens a thinking block",
+    ),
+    "opens a thinking block in brackets": (
+        chatml(ask=ASK.replace("assistant\n", "assistant\n[THINK]")),
+        "opens a thinking block",
+    ),
+    "has another assistant": (chatml(ask=ASK.replace("assistant", "model")), "renders a prompt differently"),
     "ends by words": (chatml(loop=LOOP.replace("<|im_end|>", "</turn>")), "ends a turn with '</turn>'"),
     "ends by nothing": ("{% for m in messages %}{{ m['content'] }}\n{% endfor %}", "ends a turn with"),
     "ends by an unmarked token": (chatml(loop=LOOP.replace("<|im_end|>", "<|stop|>")), "does not mark as special"),

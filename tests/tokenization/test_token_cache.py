@@ -422,7 +422,7 @@ def test_a_run_on_cached_tokens_gives_the_same_adapter(
         sft.main([*recipe, "--output_dir", str(tmp_path / name)])
         told = capsys.readouterr().err
         # Training and validation are the same file here.
-        assert told.count("12 questions, as an earlier run tokenized them") == (2 if name == "cached" else 1)
+        assert told.count("12 questions, tokenized by an earlier run") == (2 if name == "cached" else 1)
         adapters.append((tmp_path / name / "adapter_model.safetensors").read_bytes())
     assert adapters[0] == adapters[1] and len(entries(cache)) == 1
 

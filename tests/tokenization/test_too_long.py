@@ -76,7 +76,7 @@ def test_training_takes_no_more_than_the_base_has(
 ) -> None:
     assert run(folder, tmp_path / "a", "--max_length", "500") == 0
     lines = capsys.readouterr().err.splitlines()
-    assert f"max_length: {folder / 'base'} has {POSITIONS} positions, so it is that and not 500" in lines
+    assert f"max_length: lowered from 500 to {POSITIONS}, the positions of {folder / 'base'}" in lines
     assert any(f"1 passages shortened to fit max_length {POSITIONS}: long" in line for line in lines)
     assert lrc("preview", folder / "recipe.yaml", "--output_dir", tmp_path / "b", "--max_length", "500", "--json") == 0
     told = json.loads(capsys.readouterr().out)

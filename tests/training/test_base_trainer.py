@@ -50,8 +50,8 @@ def test_out_of_memory_halves_the_rows_and_changes_nothing_else(
     found = trained(tmp_path / "a", limited(model(), 2 * LONGEST), 8 * LONGEST)
     told = [line for line in capsys.readouterr().err.splitlines() if "out of memory" in line]
     assert told == [
-        f"cpu, step 1: out of memory with rows of {8 * LONGEST} tokens; going on with {4 * LONGEST}",
-        f"cpu, step 1: out of memory with rows of {4 * LONGEST} tokens; going on with {2 * LONGEST}",
+        f"cpu, step 1: out of memory with rows of {8 * LONGEST} tokens; retrying with {4 * LONGEST}",
+        f"cpu, step 1: out of memory with rows of {4 * LONGEST} tokens; retrying with {2 * LONGEST}",
     ]
     wanted = trained(tmp_path / "b", model(), 2 * LONGEST)
     wide = trained(tmp_path / "c", model(), 8 * LONGEST)
@@ -61,7 +61,7 @@ def test_out_of_memory_halves_the_rows_and_changes_nothing_else(
 
 
 def test_a_question_that_does_not_fit_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(MachineError, match="cpu, step 1: its memory does not hold one question; "):
+    with pytest.raises(MachineError, match="cpu, step 1: its memory is too small for one question; "):
         trained(tmp_path, limited(model(), LONGEST - 1), 8 * LONGEST)
 
 

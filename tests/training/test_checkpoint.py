@@ -58,9 +58,7 @@ def test_the_newest_whole_one_is_taken_and_newer_ones_set_aside(tmp_path: Path) 
     (ten / "weights").unlink()
     told: list[str] = []
     assert newest(tmp_path, told.append) == nine
-    assert told == [
-        f"{ten}: weights is missing; set aside as checkpoint-10.damaged, the run goes on from the checkpoint before"
-    ]
+    assert told == [f"{ten}: weights is missing; moved to checkpoint-10.damaged, resuming from the checkpoint before"]
     assert checkpoints(tmp_path) == [two, nine]
     (make(tmp_path, 10) / "weights").unlink()
     assert newest(tmp_path, told.append) == nine

@@ -64,8 +64,8 @@ CASES = {
         "r.yaml: score_normalisation is sum, but verdicts are scored as they are; remove it",
     ),
     "sample of nothing": (["--eval_questions", "9"], "r.yaml: eval_questions is given, but validation_file is not"),
-    "output": (["--output_dir", "{home}/other"], "{home}/other: holds something that is no run of lrc; "),
-    "output file": (["--output_dir", "{home}/r.yaml"], "{home}/r.yaml: is no folder; choose another output_dir"),
+    "output": (["--output_dir", "{home}/other"], "{home}/other: holds something that is not an lrc run; "),
+    "output file": (["--output_dir", "{home}/r.yaml"], "{home}/r.yaml: is not a folder; choose another output_dir"),
 }
 
 
@@ -143,9 +143,9 @@ def test_each_of_several_files_is_compared(recipe: Path) -> None:
         ("preview r.yaml --gpu-memory 12", 1, "--gpu-memory: 12 has no unit; write 12GB"),
         ("sweep r.yaml", 1, "r.yaml: is a recipe, not a sweep; write a file with `recipe: r.yaml`, trials, search"),
         ("convert a.xlsx b.xlsx --output-dir o", 2, "Error: takes one file; run it once for each; a workbook without"),
-        ("generate --model m --data AI_train.json --output there", 1, "there: exists already; choose another name"),
-        ("evaluate --model m --data AI_train.json --output there", 1, "there: exists already; choose another name"),
-        ("merge --adapter a --output-dir other", 1, "other: exists already; choose another name"),
+        ("generate --model m --data AI_train.json --output there", 1, "there: already exists; choose another name"),
+        ("evaluate --model m --data AI_train.json --output there", 1, "there: already exists; choose another name"),
+        ("merge --adapter a --output-dir other", 1, "other: already exists; choose another name"),
         ("train qwen3-8b", 1, "qwen3-8b: no such recipe; did you mean 'qwen3-8b/lora' (LoRA of Qwen3-8B-Base on one"),
         ("train r.yaml --accelerate-config gpu", 1, "gpu: no such accelerate config; did you mean 'single_gpu' ("),
         ("train AI_train.json", 1, "AI_train.json: is data, not a recipe; give a YAML file or the name of a shipped"),

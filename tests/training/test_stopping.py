@@ -39,7 +39,7 @@ def test_two_evaluations_that_are_no_better_end_the_run(tmp_path: Path, capsys: 
     assert run(folder, tmp_path / "run") == 0
     assert steps_evaluated(tmp_path / "run")[:3] == [1, 2, 3] and max(steps_evaluated(tmp_path / "run")) == 3
     told = capsys.readouterr().err
-    assert told.count("step 3: 2 evaluations in a row were no better; the training ends here") == 1
+    assert told.count("step 3: 2 evaluations in a row without improvement; stopping early") == 1
     assert told.count("no better") == 1
     assert json.loads((tmp_path / "run" / "lrc_run.json").read_text())["finished"]
 
@@ -81,9 +81,9 @@ def test_a_run_that_was_killed_after_its_early_end_trains_no_further(
     ("keys", "told"),
     [
         ({"eval_strategy": "no"}, "early_stopping_patience counts evaluations, but eval_strategy is no"),
-        ({"early_stopping_patience": None, "early_stopping_threshold": 0.1}, "give that as well"),
+        ({"early_stopping_patience": None, "early_stopping_threshold": 0.1}, "set that as well"),
         ({"early_stopping_patience": 0}, "early_stopping_patience is 0, expected 1 or more"),
-        ({"save_only_model": True}, "save_only_model is true, but without its optimizer a run cannot go on"),
+        ({"save_only_model": True}, "save_only_model is true, but a run cannot be resumed without its optimizer state"),
     ],
 )
 def test_what_does_not_go_together_is_refused(

@@ -122,11 +122,11 @@ def read_questions_to_answer(
 
     Args:
         sheet: the sheet of a workbook; the first visible one by default.
-        columns: see `datafile.read_questions`.
+        columns: see `sources.read_questions`.
         told: what is done with the findings; by default they are printed on stderr.
 
     Raises:
-        DataError: the file cannot be read, or a record is no question with options.
+        DataError: the file cannot be read, or a record is not a question with options.
     """
     records = list(found := stream_records(path, sheet, columns))
     if is_first():

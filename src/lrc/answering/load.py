@@ -27,7 +27,7 @@ from lrc.tokenization.prompt import Prompt
 
 
 def load_scorer(model: str, asking: ScoringOptions) -> Scorer:
-    """Load a model with its adapters, to be asked as it was trained.
+    """Load a model with its adapters, with the prompt that it was trained with.
 
     Raises:
         ModelError: it cannot be loaded, or nothing says how it was trained.
@@ -78,8 +78,8 @@ def _quantized_to_fit(model: str, device: torch.device) -> BitsAndBytesConfig | 
     if needed <= 0.9 * free:
         return None
     say(
-        f"{model}: its weights take {size(needed)}, and {device} has {size(free)} free; loaded in 4 bits, which "
-        "--no-load-in-4bit leaves out"
+        f"{model}: its weights take {size(needed)}, and {device} has {size(free)} free; loading in 4 bits "
+        "(--no-load-in-4bit turns this off)"
     )
     return quantization_config({}, device, load_in_4bit=True)
 
@@ -96,7 +96,7 @@ def _refuse_strange_adapters(model: str, adapters: Sequence[Path]) -> None:
         read_adapter_config(adapter)
     base = find_base(model, flag="--model")
     if "quantization_config" in _settings(base / CONFIG):
-        return  # a copy in 4 bits, of which nothing says what it was
+        return  # a copy in 4 bits, without a record of its source
     for adapter in adapters:
         run = read_run(adapter)
         if run and run.base:
@@ -109,7 +109,7 @@ def _settings(path: Path) -> dict[str, Any]:
     try:
         return read_json(path)
     except ValueError as error:
-        raise ModelError(f"{path}: not a JSON object ({error}); fetch the file again") from error
+        raise ModelError(f"{path}: not a JSON object ({error}); download the file again") from error
 
 
 def _temperature(runs: Sequence[Run], asked: tuple[Any, ...], votes: int) -> float:

@@ -1,4 +1,4 @@
-"""How a model is asked, and what of that can be refused before anything of a model is loaded."""
+"""How a model is prompted, and what can be refused before a model is loaded."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CONFIG, ADAPTER = "config.json", "adapter_config.json"
 
 @dataclass(frozen=True)
 class ScoringOptions:
-    """How a model is asked; None leaves it to what its folder knows.
+    """How a model is prompted; None takes what its run file says.
 
     Args:
         adapters: adapters on top of the model, to be averaged over.
@@ -37,7 +37,7 @@ class ScoringOptions:
 
 
 def check_asked(model: str, asking: ScoringOptions) -> None:
-    """Refuse folders that are not there or hold something else, and a model of which nothing says how to ask it.
+    """Refuse folders that are not there or hold something else, and a model without a record of its prompt.
 
     Raises:
         ModelError: a finding for each.
@@ -77,7 +77,7 @@ def _faults_of_model(model: str) -> list[str]:
     if (folder / CONFIG).is_file():
         return []
     if (folder / ADAPTER).is_file():
-        return [f"{model}: is an adapter, no model; write --model {_base_of(folder)} --adapter {model}"]
+        return [f"{model}: is an adapter, not a model; write --model {_base_of(folder)} --adapter {model}"]
     inside = sorted(part.parent.name for part in folder.glob(f"*/{CONFIG}"))
     cure = f"did you mean {folder / inside[0]}?" if inside else "name a folder that holds a model"
     return [f"{model}: no {CONFIG}; {cure}"]
@@ -89,12 +89,12 @@ def _faults_of_adapter(adapter: Path) -> list[str]:
     if (adapter / ADAPTER).is_file():
         return []
     if (adapter / CONFIG).is_file():
-        return [f"{adapter}: is a model, no adapter; write --model {adapter} without --adapter"]
+        return [f"{adapter}: is a model, not an adapter; write --model {adapter} without --adapter"]
     return [f"{adapter}: no {ADAPTER}; name the folder of a trained adapter"]
 
 
 def _missing(name: str, folder: Path, holds: str) -> list[str]:
-    """What to say of a model that is no folder; nothing where it may be one on the Hub."""
+    """The error for a model that is not a folder; nothing where it may be one on the Hub."""
     if folder.exists():
         return [f"{name}: is a file; name the folder that it is in, {folder.parent}"]
     near = _nearest(folder, holds)

@@ -1,4 +1,4 @@
-"""Scores on the disk while answering goes on, so that a kill costs one chunk of questions and not the run."""
+"""Scores kept on disk during answering, so that a kill costs one chunk of questions and not the run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class PartialScores:
     """The scores of an answering run that is not done: a line with its key, then a JSON line a question.
 
     Args:
-        path: beside the output.
+        path: next to the output.
         key: what the scores depend on; the scores of a file with another key are not used.
     """
 
@@ -74,7 +74,7 @@ class PartialScores:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(_written(scores))
         except OSError as error:
-            raise OutputError(f"{self.path}: {error.strerror}; free some space and run again to go on") from error
+            raise OutputError(f"{self.path}: {error.strerror}; free some space and run again to resume") from error
 
     @property
     def _head(self) -> str:

@@ -1,7 +1,7 @@
 """Records → scores of their options, many questions at a time in packed trees.
 
 The branches of a tree are the options of a question, the questions of a passage and, with votes, the orders of the
-options; a question's scores do not depend on what is packed beside it.
+options; a question's scores do not depend on what is packed with it.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Scorer:
     def __post_init__(self) -> None:
         if self.votes > 1 and not self.prompt.list_options:
             raise RecipeError(
-                f"--votes is {self.votes}, but this model's prompt lists no options, so their order is nothing to it"
+                f"--votes is {self.votes}, but this model's prompt lists no options, so their order has no effect"
             )
 
     def __call__(self, records: Sequence[Record], advance: Advance = _silent) -> list[OptionScores]:
@@ -115,7 +115,7 @@ class Scorer:
             return max(len(sequence.tokens) for sequence in asked) <= limit
 
         question = question_of(record)
-        # A token stands for a byte at the least: what surely fits is not tokenized twice.
+        # A token has at least one byte: what surely fits is not tokenized twice.
         surely = sum(len(text.encode()) for text in (question.passage, question.question, *question.options))
         if surely + TEMPLATE_TOKENS <= limit or fits(question):
             return record
@@ -133,7 +133,7 @@ class Scorer:
         """Score chunk by chunk; the chunks are the same whatever is known already, and for any number of processes.
 
         Args:
-            known: places in `records`; a chunk is passed over where it has no other.
+            known: places in `records`; a chunk is skipped where it has no other.
             share: the number of this process and how many there are; each takes every so many-th chunk.
 
         Returns:
@@ -163,7 +163,7 @@ class Scorer:
         see(0)
         parts = np.split(written, np.cumsum([len(some) for some in answers])[:-1]) if answers else []
         counted = [float(part.sum()) for part in parts] if answers else [None] * len(records)
-        with np.errstate(invalid="ignore"):  # scores that are no numbers are refused by name, by who asked for them
+        with np.errstate(invalid="ignore"):  # scores that are not numbers are refused by name, by who asked for them
             return [self._counted(*one) for one in zip(ballots, heard, counted, strict=True)]
 
     def _counted(

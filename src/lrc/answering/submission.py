@@ -46,7 +46,7 @@ def read_submission(path: Path) -> list[tuple[str, int]]:
         The id and the answer of each line, in order.
 
     Raises:
-        DataError: the file cannot be read, has another header, or has lines that are no answer, one finding
+        DataError: the file cannot be read, has another header, or has lines that are not answers, one finding
             each.
     """
     try:
@@ -55,7 +55,7 @@ def read_submission(path: Path) -> list[tuple[str, int]]:
             header = next(reader, [])
             lines = [(reader.line_num, line) for line in reader if line]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path.name}: not a CSV file in UTF-8 ({error}); save it as such") from error
+        raise DataError(f"{path.name}: not a CSV file in UTF-8 ({error}); save it as CSV in UTF-8") from error
     except OSError as error:
         raise DataError(f"{path.name}: {error.strerror or error}; check its name and permissions") from error
     if [name.strip().lower() for name in header] != [name.lower() for name in HEADER]:
@@ -76,7 +76,7 @@ def paired(pairs: Sequence[tuple[str, int]], ids: Sequence[str], file: str, data
         data: what the file of questions is called.
 
     Raises:
-        DataError: an id has no line, or a line no question, or an id that would pair them stands twice.
+        DataError: an id has no line, or a line no question, or an id that would pair them is repeated.
     """
     given = [name for name, _ in pairs]
     if given != list(ids) and not set(given) <= set(ids):  # 1.0 is 1 where that makes them meet
@@ -94,7 +94,7 @@ def _twice(ids: Sequence[str], place: str) -> list[str]:
     if not again:
         return []
     cure = "give the lines in the order of the questions, or each question an id of its own"
-    return [f"{place}: {_listed(again)} more than once, so the ids do not tell which answer is whose; {cure}"]
+    return [f"{place}: {_listed(again)} more than once, so answers cannot be matched to questions by id; {cure}"]
 
 
 def _unlike(given: Sequence[str], ids: Sequence[str], file: str, data: str) -> list[str]:

@@ -25,7 +25,7 @@ def app(model: str, *, asking: ScoringOptions, host: str = "127.0.0.1", port: in
         model: a base or merged model: a folder, or a name on the Hub.
         asking: how it is asked.
         host: the address to listen at.
-        port: 0 takes a free one.
+        port: The port to listen on; 0 picks a free one.
 
     Raises:
         LrcError: gradio is missing, the address cannot be taken, or the model cannot be loaded.

@@ -42,7 +42,7 @@ class Checked:
 
     @property
     def accepted(self) -> bool:
-        """Whether convert, or train, takes the file as it stands."""
+        """Whether convert, or train, accepts the file as it is."""
         return all(finding.level != "error" for finding in self.findings)
 
     @property
@@ -63,11 +63,11 @@ def check(
     Args:
         files: workbooks (.xlsx, .csv, .jsonl), Alpaca, C3 or other JSON (.json) and recipes (.yaml, .yml).
         sheet: the sheet to read of the workbooks.
-        columns: see `datafile.read_questions`.
+        columns: see `sources.read_questions`.
         as_json: print one JSON object instead.
 
     Returns:
-        Whether every file is accepted as it stands.
+        Whether every file is accepted as it is.
     """
     checked = [_check(path, sheet, columns) for path in files]
     shared = [both for pair in combinations(checked, 2) if (both := _shared(*pair))]
@@ -120,7 +120,7 @@ def _beyond_rows(book: Workbook) -> tuple[Finding, ...]:
     """What shows only when all rows are seen together: repetitions, and a split that convert could not make."""
     name = book.path.name
     if not book.questions:
-        return (Finding("error", "no-good-rows", name, "no good row is left; correct the rows above"),)
+        return (Finding("error", "no-good-rows", name, "no valid rows are left; correct the rows above"),)
     groups = group_passages(question.passage for question in book.questions)
     found = tuple(find_duplicates(book.questions, groups, name))
     if book.errors:
@@ -160,12 +160,12 @@ class Shared:
 
     @property
     def line(self) -> str:
-        """What a person is told."""
+        """The line to print."""
         files = f"{self.first.file} and {self.second.file}"
         if not self.nearly:
-            return f"{files} share no passage, nor one that is nearly the same"
-        same = f"the same passages: {self.passages:,}; nearly the same, those included: {self.nearly:,}"
-        return f"{files}: {same}; the same questions: {self.questions:,}"
+            return f"{files} share no passages, not even near-duplicates"
+        same = f"identical passages: {self.passages:,}; with near-duplicates: {self.nearly:,}"
+        return f"{files}: {same}; identical questions: {self.questions:,}"
 
 
 def _shared(first: Checked, second: Checked) -> Shared | None:
@@ -194,12 +194,12 @@ def _overlaps(one: Checked, shared: Iterable[Shared]) -> Iterator[Finding]:
         other = both.second if both.first is one else both.first
         if one in (both.first, both.second) and one.labelled is False and other.labelled and both.nearly:
             plural = "s" * (both.nearly > 1)
-            text = f"shares {both.nearly:,} passage{plural} with {other.file}; do not train on what is to be answered"
+            text = f"shares {both.nearly:,} passage{plural} with {other.file}; do not train on the test set"
             yield Finding("warning", "train-test-overlap", one.file, text)
 
 
 def _next(checked: Iterable[Checked]) -> Iterator[str]:
-    """The command that goes on from here, for each file that one takes."""
+    """The next command, for each file that has one."""
     for one in checked:
         errors = [finding for finding in one.findings if finding.level == "error"]
         file = shlex.quote(str(one.path))
@@ -210,7 +210,7 @@ def _next(checked: Iterable[Checked]) -> Iterator[str]:
         elif errors and one.questions and all(finding.row is not None for finding in errors):
             rows = len({finding.row for finding in errors})
             cure = f"{convert} --on-error skip"
-            yield f"correct the {rows:,} bad row{'s' * (rows > 1)} of {one.file}, or leave out what is bad: {cure}"
+            yield f"correct the {rows:,} bad row{'s' * (rows > 1)} of {one.file}, or skip them: {cure}"
         elif errors:
             yield f"correct {one.file}, then: lrc check {file}"
         elif one.labelled is False:

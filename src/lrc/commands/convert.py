@@ -38,10 +38,10 @@ def convert(
 
     Args:
         file: what to convert. Without answers it becomes `<stem>.json`; with answers `<stem>_train.json` and
-            `<stem>_validation.json`. `<stem>_manifest.json` beside them tells how they were made.
+            `<stem>_validation.json`. `<stem>_manifest.json` next to them tells how they were made.
         output_dir: the folder for them.
         sheet: the sheet to read; the first visible one by default.
-        columns: see `datafile.read_questions`.
+        columns: see `sources.read_questions`.
         layout: of the records' input.
         validation_fraction: the share of questions to validate on; 0 writes `<stem>.json` with all of them.
         folds: write `<stem>_fold{k}_train.json` and `<stem>_fold{k}_validation.json` for so many folds, too.
@@ -61,7 +61,7 @@ def convert(
     account = ConversionReport(source, findings, groups, plan, parts)
     facts = account.facts() | {"layout": layout}
     if not force and is_finished(output_dir, file.stem, [part.name for part in parts], facts):
-        print(f"{output_dir}: {file.name} is converted already, with the same flags; nothing to do")
+        print(f"{output_dir}: {file.name} is already converted with the same flags; nothing to do")
         return
     _refuse_outputs(file, output_dir, parts, force=force)
     _write(account, layout, facts, output_dir, force=force)
@@ -76,7 +76,7 @@ def _read(file: Path, sheet: str | None, columns: Mapping[str, str] | None, *, s
         tell(source.remarks)
         raise DataError(*with_cure(source.errors, "leave the row out with --on-error skip"))
     if not source.questions:
-        raise DataError(*shortened(source.errors), f"{file.name}: no good row is left; correct the rows above")
+        raise DataError(*shortened(source.errors), f"{file.name}: no valid rows are left; correct the rows above")
     return source
 
 

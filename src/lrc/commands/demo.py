@@ -91,19 +91,19 @@ def _call(command: Sequence[str | Path], shown: str) -> None:
     environment = {"OMP_NUM_THREADS": str(os.cpu_count()), **os.environ}
     status = subprocess.run([str(word) for word in command], check=False, env=environment).returncode
     if status:
-        raise LrcError(f"demo: `{shown}` ended with exit status {status}; its own message stands above")
+        raise LrcError(f"demo: `{shown}` ended with exit status {status}; see its message above")
 
 
 def verdict(accuracy: float) -> str:
     """What the accuracy on the trained questions shows; it never claims what did not happen."""
     if accuracy < BY_HEART:
         return (
-            "The training questions were not learnt by heart, which they should have been: please report it, with\n"
-            "your processor and the versions in adapter/lrc_run.json. The files below are whole all the same."
+            "The training questions were not memorised, as they should have been: please report this, with\n"
+            "your processor and the versions in adapter/lrc_run.json. The files below are complete all the same."
         )
     return (
-        "This shows that the machinery learns: a tiny random model has its training questions by heart.\n"
-        "It cannot read; on held-out questions it guesses. For real accuracy take a real base model."
+        "This shows that training works: a tiny random model memorised its training questions.\n"
+        "It cannot read, so on held-out questions it guesses. For real accuracy, use a real base model."
     )
 
 

@@ -43,11 +43,11 @@ def evaluate_model(
         scores: where to write every option's score, as JSON lines.
         passage_blind: also ask without the passage, to see how much of the accuracy is reading.
         sheet: the sheet of a workbook; the first visible one by default.
-        columns: see `datafile.read_questions`.
+        columns: see `sources.read_questions`.
         as_json: print the figures as JSON rather than as lines.
 
     Raises:
-        LrcError: the model, the data or an output stands in the way.
+        LrcError: the model, the data or an output cannot be used.
     """
     if output is not None:
         refuse_file(output, data, force=force)
@@ -102,7 +102,7 @@ def evaluate_predictions(
 
 
 def measure(records: Sequence[Record], predictions: Sequence[int], answers: Sequence[int]) -> dict[str, Any]:
-    """All figures about one set of predictions; the lexical baselines on the same questions stand beside it."""
+    """All figures about one set of predictions; the lexical baselines on the same questions are included."""
     questions = [question_of(record) for record in records]
     groups = [sum(len(question.passage) >= length for length in LENGTHS) for question in questions]
     verdict, passages = judge(questions, predictions), passages_of(questions)
@@ -190,7 +190,7 @@ def _confusion(table: Sequence[Sequence[int]]) -> list[str]:
 
 def _difference(pair: Mapping[str, float]) -> list[str]:
     return [
-        f"right in one only     {pair['first_only']} and {pair['second_only']}, "
+        f"only one is right     {pair['first_only']} (first) and {pair['second_only']} (second), "
         f"McNemar's exact test p = {pair['p_value_mcnemar']:.4f}",
         f"difference            {pair['difference']:+.4f} ({pair['ci_low']:+.4f} to {pair['ci_high']:+.4f}), "
         f"permuted by passage p = {pair['p_value']:.4f}",

@@ -33,15 +33,15 @@ def generate(
 ) -> None:
     """Write the submission of a workbook's or a JSON file's questions, a line a question, in the file's order.
 
-    Scores are kept in a hidden file beside the output until it is there: the same call goes on after a kill.
+    Scores are kept in a hidden file next to the output until that is written: the same call resumes after a kill.
 
     Args:
         scores: where to write every option's score, as JSON lines.
         sheet: the sheet of a workbook; the first visible one by default.
-        columns: see `datafile.read_questions`.
+        columns: see `sources.read_questions`.
 
     Raises:
-        LrcError: the model, the data or the output stands in the way; nothing is written then.
+        LrcError: the model, the data or the output cannot be used; nothing is written then.
     """
     refuse_file(output, data, force=True)  # whether they may be overwritten turns out below
     if scores is not None:
@@ -80,5 +80,5 @@ def _generate(
     remove_beside(output)
     if asking.votes > 1:
         share = sum(score.consistent for score in found) / len(found)
-        say(f"consistency: {share:.4f} of the questions have one answer under all option orders")
+        say(f"consistency: {share:.4f} of the questions get the same answer under all option orders")
     print(f"{output}: {len(found)} answers")

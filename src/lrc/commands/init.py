@@ -18,7 +18,7 @@ SUGGESTED = "recipes/chinese-alpaca-2-13b/qlora.yaml"
 def init(folder: Path, *, force: bool = False) -> None:
     """Copy every shipped recipe and accelerate config into `folder`, and print where they are and what comes next.
 
-    The folders have the names that the recipes' headers use, so the commands there work from `folder` as they stand.
+    The folders have the names that the recipes' headers use, so the commands there work from `folder` unchanged.
 
     Args:
         folder: where `recipes/` and `accelerate_configs/` go; it is made.
@@ -31,7 +31,7 @@ def init(folder: Path, *, force: bool = False) -> None:
     existing = [path for path in copies if os.path.lexists(path)]
     if existing and not force:
         cure = "choose another folder, or overwrite it with --force"
-        raise OutputError(*(f"{path}: exists already; {cure}" for path in existing))
+        raise OutputError(*(f"{path}: already exists; {cure}" for path in existing))
     with ExitStack() as stack:  # every copy is complete under its temporary name before the first is renamed
         for path, content in copies.items():
             stack.enter_context(new_file(path, force=force)).write_bytes(content)

@@ -99,12 +99,12 @@ def _base_of(adapter: Path, base_model: str | None) -> Path:
         )
     name = base_model or settings.base_model_name_or_path
     if not name:
-        raise ModelError(f"{adapter}: names no base model; say which with --base-model")
+        raise ModelError(f"{adapter}: does not name its base model; give it with --base-model")
     base = find_base(name, None if base_model else settings.revision)
     try:
         quantised = "quantization_config" in read_json(base / CONFIG)
     except ValueError as error:
-        raise ModelError(f"{base / CONFIG}: not a JSON object ({error}); fetch the file again") from error
+        raise ModelError(f"{base / CONFIG}: not a JSON object ({error}); download the file again") from error
     if quantised:
         raise ModelError(f"{name}: is quantised on disk; pass the unquantised model as --base-model")
     return base
@@ -114,7 +114,7 @@ def _refuse_inputs_as_output(output_dir: Path, adapter: Path, base: Path) -> Non
     output = output_dir.resolve()
     for source in (adapter.resolve(), base.resolve()):
         if output == source or output in source.parents:
-            raise OutputError(f"{output_dir}: would replace {source.name}, which is merged; choose another name")
+            raise OutputError(f"{output_dir}: would replace {source.name}, which is being merged; choose another name")
 
 
 def _refuse_tokens(adapter: Path, base: Path) -> None:

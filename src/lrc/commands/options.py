@@ -1,4 +1,4 @@
-"""What the flags of several verbs have in common: their types, and the flags that say how a model is asked."""
+"""What the flags of several verbs have in common: their types, and the flags that say how a model is prompted."""
 
 from __future__ import annotations
 
@@ -66,7 +66,9 @@ force = click.option("--force", is_flag=True, help="Overwrite an output that exi
 def table(command: Any) -> Any:
     """The flags that say how a table is read, for all verbs that read one."""
     for option in (
-        click.option("--columns", type=ColumnNames(), help="What columns are whose headers lrc does not know."),
+        click.option(
+            "--columns", type=ColumnNames(), help="Which column is which, for headers that lrc does not recognise."
+        ),
         click.option("--sheet", type=TEXT, help="The sheet to read.  [default: the first visible one]"),
     ):
         command = option(command)
@@ -74,7 +76,7 @@ def table(command: Any) -> Any:
 
 
 def answering(command: Any) -> Any:
-    """The flags that say how a model is asked, for generate and evaluate."""
+    """The flags that say how a model is prompted, for generate and evaluate."""
     for option in (
         click.option("--list-options/--no-list-options", default=None, help="Default: as trained."),
         click.option("--answer-style", type=click.Choice(STYLES), help="Default: as trained."),
@@ -85,12 +87,12 @@ def answering(command: Any) -> Any:
         click.option(
             "--dtype",
             type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
-            help="Format to compute in. Default: what the weights are stored in, as far as the device has units.",
+            help="Data type to compute in. Default: that of the stored weights, if the device supports it.",
         ),
         click.option(
             "--score-normalisation",
             type=click.Choice(NORMALISATIONS),
-            help="What an option's text is scored by. Default: as trained.",
+            help="How an option's log-likelihood is normalised. Default: as trained.",
         ),
         click.option("--row-tokens", type=click.IntRange(min=1), help="Token budget of a packed row."),
         click.option(
@@ -105,7 +107,7 @@ def answering(command: Any) -> Any:
             "adapters",
             type=FILE,
             multiple=True,
-            help="An adapter on top; repeat to average several.",
+            help="An adapter for the model; repeat to average several.",
         ),
     ):
         command = option(command)
@@ -130,7 +132,7 @@ class TakesSeveral(click.Command):
 
 
 def given(ctx: click.Context, *, besides: Container[str]) -> list[str]:
-    """The flags that stand on the command line, as its help spells them.
+    """The flags given on the command line, as its help spells them.
 
     Args:
         besides: names of parameters that are not looked at; a flag that is added later is.

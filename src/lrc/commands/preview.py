@@ -71,7 +71,9 @@ def preview(
     reason = reason if loaded.data.tree_packing else "tree_packing is false"
     tokens = _tokens(loaded, topology, row_tokens, count, share=reason is None)
     if tokens is None and build is None:
-        raise ModelError(f"{loaded.model.model_name_or_path}: neither its configuration nor tokens to show are here")
+        raise ModelError(
+            f"{loaded.model.model_name_or_path}: neither its configuration nor its tokenizer is available here"
+        )
     memory = _memory(build, loaded, topology, row_tokens, tokens, capacity) if build else None
     seen = Preview(loaded, topology, precision, row_tokens, reason, tokens, memory)
     if as_json:

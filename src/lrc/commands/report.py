@@ -30,7 +30,9 @@ def report(run_dir: Path, *, output: Path | None = None, force: bool = False) ->
     refuse_existing(output, force=force)
     run = _run(run_dir)
     if (run_dir / CONFIG).is_file() and not (run_dir / METRICS_FILE).is_file():
-        raise DataError(f"{run_dir}: is a merged model, no run; give the output_dir of the training that it is from")
+        raise DataError(
+            f"{run_dir}: is a merged model, not a training run; give the output_dir of the training it came from"
+        )
     curves, outcomes = read_curves(run_dir / METRICS_FILE), read_outcomes(run_dir / OUTCOMES_FILE)
     page = render(run_dir.resolve().name, run, curves, outcomes)
     with new_file(output, force=force) as temporary:
@@ -45,5 +47,5 @@ def _run(run_dir: Path) -> Run:
         raise DataError(f"{run_dir}: holds no {RUN_FILE}; give the output_dir of a training run")
     parts = (run.recipe, run.data, run.base, run.versions, *(run.data.values() if isinstance(run.data, dict) else ()))
     if not all(isinstance(part, dict) for part in parts):
-        raise DataError(f"{run_dir / RUN_FILE}: its recipe, data, base or versions is no object; train again")
+        raise DataError(f"{run_dir / RUN_FILE}: its recipe, data, base or versions is not a JSON object; train again")
     return run

@@ -1,7 +1,7 @@
 """`lrc sweep SWEEP.yaml`: an Optuna study over the keys of a recipe, each trial a training of its own.
 
-The study is a file of the sweep's folder, so that the same command goes on with it: trials that ended stay, and one
-that was cut off goes on from its last checkpoint.
+The study is a file of the sweep's folder, so that the same command resumes it: trials that ended stay, and one
+that was interrupted resumes from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def sweep(path: Path, *, accelerate_config: str | None = None, trials: int | Non
         trials: how many there are to be in all; None takes the file's number.
 
     Raises:
-        LrcError: the file, the folder or the machine stands in the way, or every trial failed.
+        LrcError: the file, the folder or the machine cannot be used, or every trial failed.
         SystemExit: a signal stopped it, after the trial in hand has saved a checkpoint; 128 + the signal's number.
     """
     require_optuna()
@@ -51,7 +51,7 @@ def sweep(path: Path, *, accelerate_config: str | None = None, trials: int | Non
         found = _train_all(study, plan, accelerate_config, request)
         standings.write(plan.output_dir / RESULTS_FILE, identity, found)
     if request.signal:
-        say(f"{plan.output_dir}: stopped with {len(found)} of {plan.trials} trials; run again to go on from there")
+        say(f"{plan.output_dir}: stopped with {len(found)} of {plan.trials} trials; run again to resume from there")
         sys.exit(128 + request.signal)
     standings.show(found, str(plan.fixed["model_name_or_path"]))
     if not any(standing.result for standing in found):
@@ -66,10 +66,10 @@ def _folder(path: Path) -> Iterator[None]:
         OutputError: something else is in it, or another process is at work there.
     """
     if path.exists() and not path.is_dir():
-        raise OutputError(f"{path}: is no folder; choose another output_dir")
+        raise OutputError(f"{path}: is not a folder; choose another output_dir")
     strangers = set(path.iterdir()) - set(parts(path, RESULTS_FILE)) if path.is_dir() else set()
     if strangers and not (path / STUDY_FILE).is_file():
-        raise OutputError(f"{path}: holds something that is no sweep of lrc; choose another output_dir")
+        raise OutputError(f"{path}: holds something that is not an lrc sweep; choose another output_dir")
     try:
         path.mkdir(parents=True, exist_ok=True)
         with claimed(path / RESULTS_FILE, output=path):

@@ -76,7 +76,8 @@ def _launch(words: Sequence[str]) -> int:
         os.execvpe(command[0], command, environment)
     if os.name == "nt":
         raise MachineError(
-            f"{args.config_file}: several processes train under Linux only; use WSL2, or --accelerate-config single_gpu"
+            f"{args.config_file}: training with several processes needs Linux; "
+            "use WSL2, or --accelerate-config single_gpu"
         )
     os.environ.setdefault("OMP_NUM_THREADS", str(max(_cores() // max(args.num_processes or 1, 1), 1)))
     return _watch(launch, launch.launch_command_parser().parse_args(list(words)))
@@ -111,10 +112,10 @@ def _status(error: Any) -> int:
     struck = [(rank, number) for rank, number in killed if number != signal.SIGTERM]
     if struck:
         rank, number = min(struck, key=lambda one: (one[1] == signal.SIGABRT, one[0]))
-        cause = ", as the system does where memory runs out" if number == signal.SIGKILL else ""
+        cause = " (the system does this when memory runs out)" if number == signal.SIGKILL else ""
         say(
             f"launch: process {rank} of the run was ended by {signal.Signals(number).name}{cause}; "
-            "the others were stopped; run again to go on from the last checkpoint"
+            "the others were stopped; run again to resume from the last checkpoint"
         )
         return 128 + number
     code: int = error.get_first_failure()[1].exitcode

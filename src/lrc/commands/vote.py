@@ -49,7 +49,7 @@ def vote(
         as_json: print the figures as JSON rather than as lines.
 
     Raises:
-        LrcError: the files do not go together, or an output stands in the way.
+        LrcError: the files do not match, or an output cannot be written.
     """
     for written in filter(None, (output, scores)):
         others = [one for one in (output, scores) if one not in (None, written)]
@@ -114,7 +114,9 @@ def _read_tests(files: Sequence[Path], models: Sequence[Path]) -> list[list[Scor
         for number, (one, first) in enumerate(zip(test, tests[0], strict=False), start=1):
             named = None in (one.id, first.id) or one.id == first.id
             if not named or len(one.scores) != len(first.scores):
-                raise DataError(f"{file}, question {number}: is not that of {files[0]}; score the same file with each")
+                raise DataError(
+                    f"{file}, question {number}: differs from that of {files[0]}; score the same file with each model"
+                )
         if len(test) != len(tests[0]):
             raise DataError(f"{file}: has {len(test)} questions, {files[0]} has {len(tests[0])}; score the same file")
     return tests
@@ -130,7 +132,7 @@ def _padded(tests: Sequence[Sequence[ScoredQuestion]]) -> list[Scores]:
 def _folds(questions: Sequence[Question]) -> list[int]:
     groups = group_passages(question.passage for question in questions)
     if groups.n_clusters < 2:
-        raise DataError("the labelled questions are all about one passage; a vote is fitted on several")
+        raise DataError("the labelled questions are all about one passage; fitting a vote needs several")
     count = min(FOLDS, groups.n_clusters)
     return folds(groups.clusters, [question.answer for question in questions], count, SEED)
 
@@ -185,11 +187,11 @@ def _table(figures: dict[str, Any]) -> list[str]:
         lines.append(f"{name:<{width}}{one['accuracy']:.4f}  ({one['ci_low']:.4f} to {one['ci_high']:.4f}){fitted}")
     lines += [
         f"{'questions':<{width}}{size(figures)}",
-        f"{'right in one only':<{width}}{test['first_only']} (the vote) and {test['second_only']} ({best})",
+        f"{'only one is right':<{width}}{test['first_only']} (the vote) and {test['second_only']} ({best})",
         f"{'difference':<{width}}{test['difference']:+.4f} ({test['ci_low']:+.4f} to {test['ci_high']:+.4f}), "
         f"permuted by passage p = {test['p_value']:.4f}",
         f"{'sharpness':<{width}}{figures['sharpness']:.4g}",
-        f"{'beside the baselines':<{width}}{figures['baseline']}",
+        f"{'against baselines':<{width}}{figures['baseline']}",
     ]
     return lines
 

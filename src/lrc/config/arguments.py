@@ -20,7 +20,7 @@ from lrc.runtime.devices import device_type
 
 @dataclass
 class DataArguments:
-    """What is asked, how, and what happens to a question that does not fit.
+    """The data of a run, its prompts and its packing.
 
     With a `fold`, `train_file` and `validation_file` become that fold's files.
     """
@@ -34,8 +34,8 @@ class DataArguments:
     train_shares: list[float] | None = field(
         default=None,
         metadata={
-            "help": "The part of each of several train_file in an epoch, which is as long as it can be without drawing "
-            "a question twice; by default an epoch has all questions of all files."
+            "help": "With several train_file, the share of each in an epoch, which is as long as possible without "
+            "repeating a question; by default an epoch has all questions of all files."
         },
     )
     validation_file: str | None = field(
@@ -44,8 +44,8 @@ class DataArguments:
     eval_questions: int | None = field(
         default=None,
         metadata={
-            "help": "Evaluate on so many validation questions while training, whole passages and the same ones each "
-            "time, and on all of them at the end; by default always on all."
+            "help": "How many validation questions to evaluate on during training (whole passages, the same ones each "
+            "time); the evaluation at the end has all of them. Default: all."
         },
     )
     template: Literal["chinese-alpaca-2", "alpaca", "chat", "plain"] = field(
@@ -63,7 +63,7 @@ class DataArguments:
         default="character",
         metadata={
             "help": "What the log-likelihood of an option's text is divided by: its characters, its tokens, or nothing "
-            "(sum); auto takes what is most accurate on the validation questions, after training."
+            "(sum); auto picks the one that is most accurate on the validation questions, after training."
         },
     )
     list_options: bool | None = field(
@@ -77,40 +77,42 @@ class DataArguments:
         metadata={"help": "A question longer than max_length: shorten its passage, refuse to train, or skip it."},
     )
     option_orders: int = field(
-        default=1, metadata={"help": "In how many rotations of its options each question is trained."}
+        default=1, metadata={"help": "Number of rotations of its options to train each question in."}
     )
     option_contrast: float | None = field(
         default=None,
         metadata={
-            "help": "The part of the loss, 0 to 1, that is the contrast between the options of a question rather than "
-            "the likelihood of the right one, or of each verdict; for answer_style text and judge. Default: 0, but 1 "
+            "help": "Weight in the loss, 0 to 1, of the contrast between the options of a question; the rest is the "
+            "likelihood of the right option, or of each verdict. For answer_style text and judge. Default: 0, but 1 "
             "for judge."
         },
     )
     contrast_temperature: float | None = field(
         default=None,
         metadata={
-            "help": "What the options' scores are divided by in the contrast. Default: 0.25, but 1 for judge, whose "
-            "scores are log-odds."
+            "help": "Temperature of the contrast: what the options' scores are divided by. Default: 0.25, but 1 for "
+            "judge, whose scores are log-odds."
         },
     )
     soft_labels: str | None = field(
         default=None,
         metadata={
             "help": "Other models' scores of the training questions, as `lrc generate` and `lrc vote` write them with "
-            "--scores: a part of what the contrast learns."
+            "--scores: soft targets for the contrast."
         },
     )
     soft_label_weight: float = field(
-        default=0.5, metadata={"help": "Their part of the contrast's target; the rest is the right option's."}
+        default=0.5,
+        metadata={"help": "Weight of soft_labels in the target of the contrast; the right option has the rest."},
     )
     soft_label_temperature: float = field(
-        default=1.0, metadata={"help": "What they are divided by before they become probabilities."}
+        default=1.0,
+        metadata={"help": "Temperature of the softmax that turns the scores of soft_labels into probabilities."},
     )
     group_passages: bool = field(
         default=True,
         metadata={
-            "help": "Draw the questions of a passage together, which computes it once a step; false draws one by one."
+            "help": "Sample the questions of a passage together, so that a step computes it once; false samples singly."
         },
     )
     tree_packing: bool = field(
@@ -119,13 +121,13 @@ class DataArguments:
     attention: Literal["auto", "flex", "block", "dense"] = field(
         default="auto",
         metadata={
-            "help": "How a packed row is attended to: by FlexAttention (flex), stretch by stretch of the tree (block), "
-            "or under a mask (dense); auto takes what suits the device and the row. The results are equal."
+            "help": "Attention over a packed row: FlexAttention (flex), one segment of the tree at a time (block), "
+            "or a dense mask (dense); auto picks by device and row length. The results are equal."
         },
     )
     row_tokens: int | None = field(
         default=None,
-        metadata={"help": "Tokens of a packed row at most; by default what suits the device."},
+        metadata={"help": "Maximum number of tokens in a packed row; the default depends on the device."},
     )
     fold: int | None = field(
         default=None,
@@ -135,7 +137,7 @@ class DataArguments:
         default=None, metadata={"help": "Refuse a tokenizer of another size; no check by default."}
     )
     overwrite_output_dir: bool = field(
-        default=False, metadata={"help": "Begin again in an output_dir that holds another run."}
+        default=False, metadata={"help": "Start over in an output_dir that holds another run."}
     )
 
     def __post_init__(self) -> None:
@@ -175,18 +177,18 @@ class AdapterArguments:
     )
     rank_pattern: dict[str, Any] | str | None = field(
         default=None,
-        metadata={"help": "Ranks of modules that differ from lora_r, by a pattern of their name."},
+        metadata={"help": "Ranks that differ from lora_r, by a pattern of module names."},
     )
     alpha_pattern: dict[str, Any] | str | None = field(
         default=None,
-        metadata={"help": "Alphas of modules that differ from lora_alpha, by a pattern of their name."},
+        metadata={"help": "Alphas that differ from lora_alpha, by a pattern of module names."},
     )
     loraplus_lr_ratio: float | None = field(
-        default=None, metadata={"help": "LoRA+: the learning rate of B is that of A times this."}
+        default=None, metadata={"help": "LoRA+: ratio of the learning rate of B to that of A."}
     )
     loraplus_lr_embedding: float | None = field(
         default=None,
-        metadata={"help": "LoRA+: the learning rate of LoRA on embeddings; nothing takes learning_rate."},
+        metadata={"help": "LoRA+: the learning rate of LoRA on embeddings; learning_rate by default."},
     )
     ensure_weight_tying: bool = field(
         default=False, metadata={"help": "Keep tied embeddings tied where lora_modules_to_save names them."}
@@ -225,27 +227,27 @@ class TrainingArguments(SFTConfig):
     bf16: bool | None = field(default=False, metadata={"help": "Mixed precision in bfloat16."})
     gradient_checkpointing: bool = field(
         default=False,
-        metadata={"help": "Compute activations twice to save memory; 1.1 to 1.4 times the time."},
+        metadata={"help": "Recompute activations to save memory, in 1.1 to 1.4 times the time."},
     )
     # accelerate joins several CPU processes into one run only where the training arguments say so.
     use_cpu: bool = field(
         default_factory=lambda: device_type() == "cpu",
-        metadata={"help": "Stay on the CPU. Default: where there is no accelerator."},
+        metadata={"help": "Train on the CPU. Default: only where there is no accelerator."},
     )
-    completion_only_loss: bool | None = field(default=True, metadata={"help": "Learn the answer, not the question."})
-    project: str = field(default="lrc", metadata={"help": "What trackio files the run under."})
+    completion_only_loss: bool | None = field(default=True, metadata={"help": "Compute the loss on the answer only."})
+    project: str = field(default="lrc", metadata={"help": "The Trackio project of the run."})
     run_name: str | None = field(
-        default=None, metadata={"help": "What trackers call the run. Default: the name of output_dir."}
+        default=None, metadata={"help": "Name of the run in trackers. Default: the name of output_dir."}
     )
     early_stopping_patience: int | None = field(
         default=None,
         metadata={
-            "help": "Stop after so many evaluations in a row that are not better by metric_for_best_model, which is "
-            "accuracy where it is not given."
+            "help": "Stop after this many evaluations in a row without improvement of metric_for_best_model, which is "
+            "accuracy by default."
         },
     )
     early_stopping_threshold: float = field(
-        default=0.0, metadata={"help": "By more than what an evaluation has to be better, for early_stopping_patience."}
+        default=0.0, metadata={"help": "The improvement that early_stopping_patience takes for one has to exceed this."}
     )
 
     def __post_init__(self) -> None:
@@ -253,7 +255,7 @@ class TrainingArguments(SFTConfig):
         self.router_aux_loss_coef = vars(self)["router_aux_loss_coef"] or 0.0
         if self.early_stopping_patience is not None:
             self.metric_for_best_model = vars(self)["metric_for_best_model"] or "accuracy"
-        # So that a tracker goes on with the run where the run itself does.
+        # So that a tracker resumes the run when the run itself resumes.
         self.run_name = self.run_name or Path(self.output_dir or ".").resolve().name
         super().__post_init__()
         if fault := why_not_reported(self.report_to or []):

@@ -168,7 +168,7 @@ def _enumerations(hint: Any) -> list[type[Enum]]:
 
 
 def _holds_more(hint: Any, choices: Sequence[Any] | None) -> bool:
-    """Whether text stands for itself beside the named values, as in `str | Literal[False] | None`."""
+    """Whether any text is accepted in addition to the named values, as in `str | Literal[False] | None`."""
     arms = get_args(hint) if get_origin(hint) in (Union, UnionType) else ()
     return not choices and str in arms and any(get_origin(arm) is Literal for arm in arms)
 

@@ -45,7 +45,7 @@ def parse_overrides(overrides: Sequence[str], schema: Schema) -> tuple[dict[str,
             values[name] = None
     unknown = [word[2:].partition("=")[0] for word in rest if word.startswith("--") and len(word) > 2]
     if rest and not unknown:
-        raise RecipeError(f"command line: {rest[0]!r} belongs to no key; write --key value")
+        raise RecipeError(f"command line: {rest[0]!r} has no key before it; write --key value")
     return values, unknown
 
 

@@ -88,7 +88,7 @@ def read_recipe(path: Path | None) -> YamlMapping:
     """Read a recipe's YAML, and check none of its keys.
 
     Raises:
-        RecipeError: it is no mapping; data, where it is taken for a recipe.
+        RecipeError: it is not a mapping; data, where it is taken for a recipe.
     """
     if path is None:
         return YamlMapping(COMMAND_LINE, {}, {})

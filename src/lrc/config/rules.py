@@ -113,7 +113,7 @@ def target_modules(value: Any) -> Any:
     """`lora_target_modules` as PEFT takes it: upstream takes a list of one for its member, a text for a pattern.
 
     Raises:
-        ValueError: the text is no pattern.
+        ValueError: the text is not a valid regular expression.
     """
     single = value[0] if isinstance(value, list) and len(value) == 1 else value
     if not isinstance(single, str):
@@ -128,7 +128,9 @@ def _require_pattern(key: str, text: str) -> None:
     try:
         re.compile(text)
     except re.error as error:
-        raise ValueError(f"{key} has {text!r}, which is no pattern ({error}); give the names of modules") from None
+        raise ValueError(
+            f"{key} has {text!r}, which is not a valid regular expression ({error}); give the names of modules"
+        ) from None
 
 
 def _told(check: Callable[[], Any]) -> Iterator[str]:
@@ -146,8 +148,8 @@ def _asking(values: Values) -> Iterator[str]:
         yield "list_options is false, expected true where answer_style is digit"
     elif values["option_orders"] > 1 and not listed:
         yield (
-            f"option_orders is {values['option_orders']}, but the prompt lists no options, so their order is nothing "
-            "to it; set list_options: true, or remove it"
+            f"option_orders is {values['option_orders']}, but the prompt lists no options, so their order has no "
+            "effect; set list_options: true, or remove it"
         )
     normalisation = values["score_normalisation"]
     if normalisation != "character" and style != "text":
@@ -209,9 +211,9 @@ def _pissa(values: Values) -> Iterator[str]:
         if values[key]:
             yield f"init_lora_weights is {start}, which changes the base that {key} freezes; keep one"
     if values["use_dora"]:
-        yield f"init_lora_weights is {start}, and use_dora is true; what both learn has no LoRA, keep one"
+        yield f"init_lora_weights is {start}, and use_dora is true; DoRA cannot be converted to plain LoRA, keep one"
     if values["use_rslora"] and (values["rank_pattern"] or values["alpha_pattern"]):
-        yield f"init_lora_weights is {start}, and use_rslora goes with no pattern then; remove one of them"
+        yield f"init_lora_weights is {start}, which excludes use_rslora with a rank or alpha pattern; remove one"
 
 
 def _precision(values: Values) -> Iterator[str]:
@@ -226,14 +228,14 @@ def _without_use(values: Values) -> Iterator[str]:
         # Unset, the balance of experts would be what the base declares.
         found = values[key] or 0.0 if key == "router_aux_loss_coef" else values[key]
         if found != value:
-            yield f"{key} is {values[key]}, which lrc has no use for; remove it"
+            yield f"{key} is {values[key]}, which lrc does not support; remove it"
     if values["train_sampling_strategy"] not in SAMPLING:
         yield (
             f"train_sampling_strategy is {values['train_sampling_strategy']}, expected random or sequential; "
-            "packed trees leave nothing to pad"
+            "packed rows need no padding"
         )
     if values["save_only_model"]:
-        yield "save_only_model is true, but without its optimizer a run cannot go on where it stopped; remove it"
+        yield "save_only_model is true, but a run cannot be resumed without its optimizer state; remove it"
     if values["push_to_hub"] and not values["hub_model_id"]:
         yield "push_to_hub is true, but hub_model_id is missing; give USER/NAME"
     if values["dataloader_prefetch_factor"] is not None and not values["dataloader_num_workers"]:
@@ -245,7 +247,7 @@ def _length(values: Values) -> Iterator[str]:
         yield "max_steps is 0, which trains nothing; give more, or -1 for all of num_train_epochs"
     warmup = values["warmup_steps"]
     if warmup > 1 and warmup % 1:
-        yield f"warmup_steps is {warmup}, expected whole steps, or below 1 a part of all"
+        yield f"warmup_steps is {warmup}, expected whole steps, or a fraction of all below 1"
 
 
 def _strategies(values: Values) -> Iterator[str]:
@@ -256,7 +258,7 @@ def _strategies(values: Values) -> Iterator[str]:
     for event in ("logging", "eval", "save"):
         count = _steps(values, event)
         if values[f"{event}_strategy"] == "steps" and count > 1 and count % 1:
-            yield f"{event}_steps is {count}, expected whole steps, or below 1 a part of all"
+            yield f"{event}_steps is {count}, expected whole steps, or a fraction of all below 1"
     if values["lr_scheduler_type"] in ("reduce_lr_on_plateau", "greedy") and values["eval_strategy"] == "no":
         yield f"lr_scheduler_type is {values['lr_scheduler_type']}, which needs evaluations; set eval_strategy"
     if values["load_best_model_at_end"] and values["save_strategy"] != "best":
@@ -275,11 +277,11 @@ def _best_model(values: Values) -> Iterator[str]:
         return
     every, saved = _steps(values, "eval"), values["save_steps"]
     parts = every < 1, saved < 1
-    # In millionths, since 0.3 is no multiple of 0.1 in floating point.
+    # In millionths, since 0.3 is not a multiple of 0.1 in floating point.
     multiple = saved * 1_000_000 % (every * 1_000_000) == 0 if all(parts) else saved % every == 0
     if not multiple:
         yield (
-            f"load_best_model_at_end needs a checkpoint at evaluations, but save_steps is {saved}, which is no "
+            f"load_best_model_at_end needs a checkpoint at evaluations, but save_steps is {saved}, which is not a "
             f"multiple of eval_steps, {every}"
         )
 
@@ -293,7 +295,7 @@ def _steps(values: Values, event: str) -> float:
 def _stopping(values: Values) -> Iterator[str]:
     if values["early_stopping_patience"] is None:
         if values["early_stopping_threshold"]:
-            yield "early_stopping_threshold goes with early_stopping_patience; give that as well"
+            yield "early_stopping_threshold needs early_stopping_patience; set that as well"
     elif values["eval_strategy"] == "no":
         yield "early_stopping_patience counts evaluations, but eval_strategy is no; set it to steps or epoch"
 

@@ -1,4 +1,4 @@
-"""What a folder knows about the run that made it: `lrc_run.json`, beside an adapter and in a merged model.
+"""What a folder knows about the run that made it: `lrc_run.json`, next to an adapter and in a merged model.
 
 The file holds the recipe as resolved, the versions, the data (counts and checksums, never a row), and the
 fingerprints of base and tokenizer, so that every later verb asks the model the way it was trained.

@@ -39,7 +39,7 @@ class Key:
         choices: the values allowed, where the type does not say.
         bounds: of the numbers allowed.
         default: as JSON has it; None also where the machine decides.
-        alone: whether it may stand on the command line without a value, and is true then.
+        alone: whether it may be on the command line without a value, and is true then.
     """
 
     hint: Any

@@ -20,7 +20,7 @@ def why_not_reported(report_to: Sequence[str]) -> str | None:
         report_to: names of trackers; none at all is fine.
     """
     if "none" in report_to and len(report_to) > 1:
-        return f"report_to is {', '.join(report_to)}; take out none, or keep nothing else"
+        return f"report_to is {', '.join(report_to)}; remove none, or everything else"
     for name in report_to:
         if name not in INTEGRATION_TO_CALLBACK:
             near = get_close_matches(str(name), [*INTEGRATION_TO_CALLBACK, "none"], n=1)

@@ -27,7 +27,7 @@ class YamlMapping:
     lines: dict[str, int]
 
     def place(self, key: str) -> str:
-        """Where `key` stands: `qlora.yaml, line 7`."""
+        """The place of `key`: `qlora.yaml, line 7`."""
         return f"{self.name}, line {self.lines[key]}" if key in self.lines else self.name
 
 
@@ -95,7 +95,7 @@ class _StrictLoader(yaml.SafeLoader):
                     problem="a key is not a name; write `key: value`", problem_mark=key.start_mark
                 )
             if name in seen:
-                problem = f"{name} stands here and in line {seen[name]}; keep one"
+                problem = f"{name} appears here and in line {seen[name]}; keep one"
                 raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
             seen[name] = line
         return node
@@ -129,7 +129,7 @@ def _text(path: Path) -> str:
 
 
 def _cured(problem: str) -> str:
-    """PyYAML's words about what is no YAML, with what to do about it."""
+    """PyYAML's message about invalid YAML, with what to do about it."""
     if "; " in problem:
         return problem
     cures = {"'\\t'": "write spaces for the tab", "another document": "keep one", "end of stream": "close the quote"}

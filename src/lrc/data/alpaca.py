@@ -43,11 +43,11 @@ class Record:
 
 @dataclass
 class RecordNotes:
-    """What was found in the records of a file beside mistakes, counted: each with the number of the first record."""
+    """What was found in the records of a file apart from errors, counted: each with the number of the first record."""
 
     unread: dict[str, list[int]] = field(default_factory=dict)  # by field: how many records, and the first
     answers: list[tuple[int, str]] = field(default_factory=list)  # outputs read as numbers, each with its record
-    foreign: list[int] = field(default_factory=list)  # records that are no questions
+    foreign: list[int] = field(default_factory=list)  # records that are not questions
     count: int = 0
 
     def findings(self, file: str) -> Iterator[Finding]:
@@ -65,7 +65,7 @@ class RecordNotes:
             yield Finding("warning", "no-question", file, f"record {self.foreign[0]} {text}{more}")
 
     def note(self, item: dict[str, Any], record: Record, number: int) -> None:
-        """Note what is to be told of one record."""
+        """Note what to report of one record."""
         self.count += 1
         for name in item.keys() - _READ:
             self.unread.setdefault(name, [0, number])[0] += 1
@@ -118,13 +118,13 @@ def load_records(objects: Iterable[Any], file: str, notes: RecordNotes | None = 
     Args:
         objects: what the JSON array holds.
         file: its name, for errors.
-        notes: where to count what was found beside mistakes.
+        notes: where to count what was found apart from errors.
 
     Yields:
         A record an object, up to the first object that is none: the rest is then only looked at.
 
     Raises:
-        DataError: at the end, for every object that is no record, one finding.
+        DataError: at the end, one finding for every object that is not a record.
     """
     findings, zeros, from_one = [], 0, False
     for number, item in enumerate(objects, start=1):
@@ -167,7 +167,7 @@ def check_test_ids(ids: Iterable[str], file: str) -> None:
         file: where they are from, for errors.
 
     Raises:
-        DataError: for every record whose id stands before, one finding.
+        DataError: one finding for every record whose id came before.
     """
     first: dict[str, int] = {}
     findings = [
@@ -199,7 +199,7 @@ def _from_object(item: Any, number: int) -> Record:
     if not isinstance(item, dict):
         raise ValueError(f"is {_short(item)}, expected an object with instruction, input and output")
     if "instruction" not in item and "input" not in item:
-        raise ValueError("has neither instruction nor input; this is no Alpaca record")
+        raise ValueError("has neither instruction nor input; this is not an Alpaca record")
     _refuse_unread(item)
     texts = {key: _text(item, key) for key in ("instruction", "input", "output")}
     body, output = texts["input"] or "", texts["output"] if (texts["output"] or "").strip() else None
@@ -213,7 +213,7 @@ def _from_object(item: Any, number: int) -> Record:
     question = _question(record, parts, row)
     if parts is not None and (question is None or not _agrees(record, question)):
         raise ValueError(
-            "input does not agree with passage, question and options; change both alike, or take those three out"
+            "input does not agree with passage, question and options; change both alike, or remove those three"
         )
     if question is not None and question.answer is not None:
         output = str(question.answer)
@@ -228,7 +228,7 @@ def _refuse_unread(item: dict[str, Any]) -> None:
         if name.casefold() in _TRAINED_ON:
             raise ValueError(
                 f"{name} is {_short(value)}, and only instruction, input and output are trained on; "
-                "write it into instruction, or take it out"
+                "write it into instruction, or remove it"
             )
         if any(word in name.casefold() for word in _ANSWERS) and item.get("output") in (None, ""):
             raise ValueError(f"{name} is {_short(value)}, and there is no output; name it output")
@@ -283,11 +283,11 @@ def _text(item: dict[str, Any], key: str) -> str | None:
 
 
 def _refuse_surrogates(key: str, text: str) -> None:
-    """Half a surrogate pair is no character: no tokenizer and no file takes it."""
+    """An unpaired surrogate is not a character: no tokenizer and no file accepts it."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise ValueError(f"{key} has half a surrogate pair at character {error.start + 1}; correct it") from error
+        raise ValueError(f"{key} has an unpaired surrogate at character {error.start + 1}; correct it") from error
 
 
 def _short(value: object) -> str:

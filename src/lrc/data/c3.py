@@ -34,7 +34,7 @@ class _Asked:
 
 
 def read_c3(content: list[Any], path: Path) -> Workbook:
-    """Read the questions of a C3 file. Their count through it, from 1, stands for a workbook's row.
+    """Read the questions of a C3 file. Their count through it, from 1, is used as the row number.
 
     A question's id is the passage's id and its number there, such as `7-66-1`. Text is cleaned as in a
     workbook.
@@ -95,7 +95,7 @@ def _answered(questions: list[Question], answers: list[str], path: Path) -> tupl
     answered, findings = [], []
     for question, text, reading in zip(questions, answers, readings, strict=True):
         if reading.number is None:
-            shown = f"has the answer 「{text[:20]}」, which is none of its choices"
+            shown = f"has the answer 「{text[:20]}」, which is not one of its choices"
             findings.append(_fault(path, question.id, question.row or 0, shown))
             continue
         answered.append(replace(question, answer=reading.number))
@@ -124,12 +124,12 @@ def _question(asked: _Asked) -> Question:
         ValueError: it cannot be one; the message goes after its id.
     """
     if not isinstance(asked.item, dict):
-        raise ValueError("is no object with question, choice and answer")
+        raise ValueError("is not an object with question, choice and answer")
     passage = "\n".join(_cleaned(line, "passage") for line in asked.passage)
     question = _cleaned(asked.item.get("question"), "question")
     choices = asked.item.get("choice")
     if not isinstance(choices, list) or not MIN_OPTIONS <= len(choices) <= MAX_OPTIONS:
-        raise ValueError(f"has not {MIN_OPTIONS} to {MAX_OPTIONS} choices")
+        raise ValueError(f"does not have {MIN_OPTIONS} to {MAX_OPTIONS} choices")
     options = tuple(_cleaned(choice, "choice") for choice in choices)
     if not passage.strip() or not question or not all(options):
         raise ValueError("has an empty passage, question or choice")
@@ -143,16 +143,16 @@ def _answer(item: dict[str, Any]) -> str:
 
 def _cleaned(value: Any, name: str) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"has a {name} that is no text")
+        raise ValueError(f"has a {name} that is not text")
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise ValueError(f"has half a surrogate pair in its {name}") from None
+        raise ValueError(f"has an unpaired surrogate in its {name}") from None
     return clean(value)[0]
 
 
 def _twice(questions: list[Question], path: Path) -> Iterator[Finding]:
-    """Warn where the right choice's text stands twice: C3 does not say which of the two it means."""
+    """Warn where the right choice's text appears twice: C3 does not say which of the two it means."""
     for question in questions:
         if question.answer and question.options.count(question.options[question.answer - 1]) > 1:
             text = "has its right choice twice; the first counts as right"

@@ -138,7 +138,7 @@ class ConversionReport:
         }
 
     def lines(self, folder: Path) -> Iterator[str]:
-        """What a person is told, who finds the files in `folder`."""
+        """The lines to print about the files in `folder`."""
         source = self.source
         sheet = f", sheet {source.sheet}" if source.sheet else ""
         count = f"{source.rows_read:,} rows read, {len(source.questions):,} questions"
@@ -146,11 +146,11 @@ class ConversionReport:
         yield from told(finding for finding in self.findings if finding.level != "error")
         yield from (f"skipped: {finding}" for finding in shortened(source.errors))
         groups = self.groups
-        yield f"passages: {groups.n_passages:,}; {groups.n_clusters:,} where nearly the same counts as one"
+        yield f"passages: {groups.n_passages:,}; {groups.n_clusters:,} after merging near-duplicates"
         if self.leak:
             yield (
                 f"split: a random split of rows would validate {self.leak:.1%} of its questions on passages that it "
-                "trains on; this one none"
+                "trains on; this split has none"
             )
         for name, counts in self.answers.items():
             yield f"wrote {folder / name}: {counts.total():,} questions{_positions(counts)}"

@@ -1,4 +1,4 @@
-"""The file beside the data: where it came from, what was done to it, and the checksum of every file that
+"""The file next to the data: where it came from, what was done to it, and the checksum of every file that
 belongs to it.
 
 A manifest is written in full under a temporary name, its draft, before any file of its set gets its own name,
@@ -75,7 +75,7 @@ def is_finished(folder: Path, stem: str, names: Iterable[str], facts: Mapping[st
 
 
 def refuse_set(folder: Path, names: Iterable[str], *, force: bool) -> None:
-    """Refuse to go on where a file of a set exists that a killed convert did not leave behind.
+    """Refuse if a file of a set exists that a killed convert did not leave behind.
 
     Raises:
         OutputError: it exists and `force` is false.

@@ -51,7 +51,7 @@ class Question:
 def cyclic_orders(n_options: int, count: int) -> list[tuple[int, ...]]:
     """The first `count` rotations of `n_options` places, the identity first.
 
-    In `n_options` rotations every option stands in every place once, so an average over them has no favourite place.
+    In `n_options` rotations every option is in every place once, so an average over them has no favourite place.
     """
     count = min(count, n_options)
     return [tuple((place + shift) % n_options for place in range(n_options)) for shift in range(count)]

@@ -44,7 +44,7 @@ def _questions(questions: Sequence[Question], groups: Groups, file: str) -> Iter
         same.setdefault((groups.passages[place], _key(questions[place])), []).append(questions[place])
     for first, *others in same.values():
         if others:
-            text = f"the same question stands in {_rows(others)}; all are kept, on one side of a split"
+            text = f"the same question is in {_rows(others)}; all are kept, on one side of a split"
             yield Finding("warning", "duplicate-question", file, text, first.row)
 
 

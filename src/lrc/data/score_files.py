@@ -109,7 +109,7 @@ def _placed(
 def _read(line: Any, number: int) -> tuple[int, ScoredQuestion]:
     """The place of a line's question in the file, and its scores."""
     if not isinstance(line, dict):
-        raise ValueError("is no object")
+        raise ValueError("is not a JSON object")
     if "scores" in line:
         name = line.get("id")
         return number, ScoredQuestion(None if name is None else str(name), _numbers(line["scores"]))
@@ -132,7 +132,7 @@ def _first(response: Any) -> Any:
 
 def _numbers(scores: Any) -> tuple[float, ...]:
     if not isinstance(scores, list) or not MIN_OPTIONS <= len(scores) <= MAX_OPTIONS:
-        raise ValueError(f"its scores are no list of {MIN_OPTIONS} to {MAX_OPTIONS}")
+        raise ValueError(f"its scores are not a list of {MIN_OPTIONS} to {MAX_OPTIONS}")
     numbers = [float("-inf") if score is None else score for score in scores]
     if any(isinstance(score, bool) or not isinstance(score, int | float) for score in numbers):
         raise ValueError("its scores are not all numbers")

@@ -21,7 +21,7 @@ class Records(Protocol):
     """The records of a file, to be read any number of times.
 
     Attributes:
-        findings: what was found in the file beside errors; all of it once the records were read to their end.
+        findings: what was found in the file apart from errors; all of it once the records were read to their end.
     """
 
     findings: list[Finding]
@@ -37,11 +37,11 @@ def read_questions(path: Path, sheet: str | None = None, columns: Mapping[str, s
         columns: headers by what they are, where lrc does not know them: `{"文章": "短文"}`.
 
     Raises:
-        DataError: the file is no such thing at all; bad rows are findings.
+        DataError: the file is none of these; bad rows are findings.
     """
     match json_kind(path, sheet):
         case "alpaca":
-            raise DataError(f"{path.name}: Alpaca JSON already; train on it, or convert the workbook that it came from")
+            raise DataError(f"{path.name}: already Alpaca JSON; train on it, or convert the workbook that it came from")
         case "c3":
             return read_c3(list(read_array(path)), path)
     return read_workbook(path, sheet, columns)
@@ -120,7 +120,7 @@ def json_kind(path: Path, sheet: str | None = None) -> Literal["alpaca", "table"
             return "c3"
         # lrc's own records have the keys of a table as well.
         return "alpaca" if first.keys() & {"instruction", "input", "output"} else "table"
-    raise DataError(f"{path.name}: a JSON array without anything in it; expected records or questions")
+    raise DataError(f"{path.name}: an empty JSON array; expected records or questions")
 
 
 class _TableRecords(list[Record]):

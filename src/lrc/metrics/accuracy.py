@@ -1,6 +1,6 @@
 """Figures about predictions: accuracy with its interval, where mistakes are, and whether two sets differ.
 
-The questions of a passage are right or wrong together more often than chance would have it, so they are no independent
+The questions of a passage are right or wrong together more often than chance would have it, so they are not independent
 questions: a passage's are one cluster in every interval and every test here (Miller 2024, arXiv 2411.00640).
 """
 

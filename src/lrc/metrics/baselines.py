@@ -1,6 +1,6 @@
 """Baselines that read nothing: an accuracy means little unless it is well above these.
 
-On a workbook whose right options often stand word for word in the passage they reach two thirds.
+On a workbook whose right options are often word for word in the passage they reach two thirds.
 """
 
 from __future__ import annotations

@@ -114,9 +114,9 @@ def at_bound(temperature: float) -> str | None:
     """What a temperature at an end of the fit's range means, in words; None for one that was found between them."""
     coldest, hottest = (1 / sharpness for sharpness in reversed(SHARPNESS))
     if temperature > hottest * 0.99:
-        return "the end of what is tried: even chances, the scores say nothing about which option is right"
+        return "the limit of the search: uniform probabilities, the scores say nothing about which option is right"
     if temperature < coldest * 1.01:
-        return "the end of what is tried: all in one option, which was right in every question"
+        return "the limit of the search: all probability on one option, which was right in every question"
     return None
 
 

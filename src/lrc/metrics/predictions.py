@@ -131,7 +131,7 @@ def _from_object(line: Any) -> Outcome:
         ValueError, TypeError, KeyError: it is none.
     """
     if not isinstance(line, dict):
-        raise ValueError("is no object")
+        raise ValueError("is not a JSON object")
     name, passage, asked, options = (line[key] for key in ("id", "passage", "question", "options"))
     if not isinstance(options, list) or not all(isinstance(text, str) for text in (name, passage, asked, *options)):
         raise ValueError("id, passage, question and options are not all texts")

@@ -94,7 +94,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 def _checked(line: Any) -> dict[str, Any]:
     if not isinstance(line, dict) or type(line.get("step")) is not int or line["step"] < 0:
-        raise ValueError("is no object with a step")
+        raise ValueError("is not an object with a step")
     wrong = [name for name in NUMBERS if name in line and type(line[name]) not in (int, float)]
     if wrong:
         raise ValueError(f"{wrong[0]} is {json.dumps(line[wrong[0]], ensure_ascii=False)[:40]}, expected a number")

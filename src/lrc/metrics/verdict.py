@@ -1,4 +1,4 @@
-"""What an accuracy comes to, in a sentence: beside the best of the baselines on the same questions."""
+"""What an accuracy comes to, in a sentence: compared with the best baseline on the same questions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CHINESE = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """An accuracy beside the best baseline."""
+    """An accuracy compared with the best baseline."""
 
     figures: Figures  # of the predictions, see `metrics.accuracy`
     baselines: dict[str, Figures]  # likewise, by name; the best first
@@ -45,7 +45,7 @@ class Verdict:
         points = 100 * self.test["difference"]
         if points <= 0:
             how = f"{-points:.1f} points below" if points else "as"
-            return f"{spell(self.figures)}, {how} the best baseline ({self.best}): nothing learnt that shows"
+            return f"{spell(self.figures)}, {how} the best baseline ({self.best}): no evidence of learning"
         chance = "" if self.certain else f", which may be chance (p = {self.test['p_value']:.2g})"
         return f"{spell(self.figures)}, {points:.1f} points above the best baseline ({self.best}){chance}"
 
@@ -89,4 +89,4 @@ def size(figures: Figures) -> str:
     told = f"n = {n:.0f}"
     if passages == n:
         return told
-    return f"{told} in {passages:.0f} passage{'s' if passages > 1 else ''}, as good as {effective:.0f} independent"
+    return f"{told} in {passages:.0f} passage{'s' if passages > 1 else ''}, effective n = {effective:.0f}"

@@ -83,7 +83,7 @@ def read_adapter_weights(adapter: Path) -> dict[str, torch.Tensor]:
         if path.is_file():
             return load_file(path)
     except (SafetensorError, ValueError) as error:
-        raise ModelError(f"{path}: damaged ({error}); take an earlier checkpoint, or train again") from error
+        raise ModelError(f"{path}: damaged ({error}); use an earlier checkpoint, or train again") from error
     if not (adapter / ADAPTER_BIN).is_file():
         raise ModelError(f"{adapter}: no {ADAPTER_WEIGHTS}; name the folder of a trained adapter")
     print(
@@ -131,7 +131,7 @@ def empty_adapter(model: PreTrainedModel, settings: PeftConfig, adapter: Path) -
             return get_peft_model(model, settings, low_cpu_mem_usage=True, autocast_adapter_dtype=False)
     except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError) as error:
         raise ModelError(
-            f"{adapter}: does not fit the base model ({error}); take the base model that it was trained on"
+            f"{adapter}: does not fit the base model ({error}); use the base model that it was trained on"
         ) from error
 
 
@@ -149,12 +149,12 @@ def match(model: PeftModel, tensors: dict[str, torch.Tensor], adapter: Path) -> 
     known = {**state, **expected}  # an adapter may also hold base embeddings, under their own names
     for name in [*expected, *tensors]:
         if name not in tensors or name not in known:
-            where = "the adapter lacks" if name not in tensors else "the base model has no place for"
-            raise ModelError(f"{adapter / ADAPTER_WEIGHTS}: {where} {name}; take the base model that it was trained on")
+            where = "the adapter lacks" if name not in tensors else "the base model has no parameter for"
+            raise ModelError(f"{adapter / ADAPTER_WEIGHTS}: {where} {name}; use the base model that it was trained on")
         if tensors[name].shape != known[name].shape:
             have, want = tuple(tensors[name].shape), tuple(known[name].shape)
             raise ModelError(
                 f"{adapter / ADAPTER_WEIGHTS}: {name} has shape {have}, "
-                f"expected {want}; take the base model that it was trained on"
+                f"expected {want}; use the base model that it was trained on"
             )
     return {id(known[name]): tensor for name, tensor in tensors.items()}

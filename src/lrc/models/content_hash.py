@@ -1,6 +1,6 @@
 """The SHA-256 of all weights of a model folder, computed once and kept for as long as its files stay as they are.
 
-What is kept stands in `lrc-checksums` beside the cache of Hugging Face's datasets, `HF_DATASETS_CACHE`, and may be
+What is kept is in `lrc-checksums` next to the cache of Hugging Face's datasets, `HF_DATASETS_CACHE`, and may be
 removed at any time. A weight file is taken to be as it was when its place, size, inode and times are: the time of the
 last change of an inode cannot be set back by a program, as that of its content can.
 """

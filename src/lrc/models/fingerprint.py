@@ -1,7 +1,7 @@
 """Which base model an adapter was trained on: where it is, and how it is recognised again.
 
 An adapter fits every base of the same shapes and is right on one. So training records fingerprints of the
-base beside the adapter, and merging compares them.
+base next to the adapter, and merging compares them.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def _config_sum(path: Path) -> str:
     try:
         config = {key: value for key, value in read_json(path).items() if key not in VOLATILE}
     except ValueError as error:
-        raise ModelError(f"{path}: not a JSON object ({error}); fetch the file again") from error
+        raise ModelError(f"{path}: not a JSON object ({error}); download the file again") from error
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
 
 

@@ -25,7 +25,7 @@ def quantization_of(recipe: Recipe) -> BitsAndBytesConfig | None:
 
     Where a launch divides the weights among the processes, 4-bit ones are stored in the format that the run computes
     in. FSDP leaves other ones whole on every device, and would cast what is stored in another floating format to that
-    of the mixed precision, bits that are no numbers; ZeRO-3 divides what has the format of the other weights.
+    of the mixed precision, bits that are not numbers; ZeRO-3 divides what has the format of the other weights.
 
     Raises:
         RecipeError: the recipe stores them in another format, and the launch divides them.
@@ -55,7 +55,7 @@ def clamp_max_length(recipe: Recipe, config: Any) -> None:
         return
     if args.max_length is not None and args.process_index == 0:
         base = recipe.model.model_name_or_path
-        say(f"max_length: {base} has {limit} positions, so it is that and not {args.max_length}")
+        say(f"max_length: lowered from {args.max_length} to {limit}, the positions of {base}")
     args.max_length = limit
 
 
@@ -123,7 +123,7 @@ def _strangers(key: str, names: Sequence[str], known: Sequence[str], means: Call
         if name != "all-linear" and not any(means(module, name) for module in known):
             near = get_close_matches(name, {module.rpartition(".")[2] for module in known}, n=1)
             cure = f"did you mean {near[0]!r}?" if near else "remove it"
-            found.append(f"{key} has {name!r}, which is no module of the base model; {cure}")
+            found.append(f"{key} has {name!r}, but the base model has no such module; {cure}")
     return found
 
 

@@ -105,7 +105,7 @@ def load_for_answering(
     quantization: BitsAndBytesConfig | None = None,
     dtype: str | None = None,
 ) -> tuple[Any, list[str]]:
-    """Load a model with any number of adapters beside each other.
+    """Load a model with any number of adapters at once.
 
     Args:
         quantization: of the model; None loads it as it is on the disk.
@@ -185,7 +185,7 @@ def check_tokens(tokenizer: Any, rows: int) -> None:
 def _keep_trainable(model: Any) -> None:
     """Keep bitsandbytes from repacking 4-bit weights in the first evaluation on a CPU with bfloat16 units.
 
-    What it repacks has no backward: training would go on with wrong gradients and not a word.
+    What it repacks has no backward: training would continue with wrong gradients, silently.
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
@@ -238,10 +238,10 @@ def _loading(name: str, what: str) -> Any:
         if "trust_remote_code" in str(error):
             raise ModelError(
                 f"{name}: its {what} comes with code, which runs in training only, and only where the recipe has "
-                "trust_remote_code: true; choose a base that transformers knows"
+                "trust_remote_code: true; choose a base that transformers supports"
             ) from error
         raise ModelError(
-            f"{name}: its {what} cannot be loaded ({_first_line(error)}); fetch its files again, or name another"
+            f"{name}: its {what} cannot be loaded ({_first_line(error)}); download its files again, or name another"
         ) from error
 
 

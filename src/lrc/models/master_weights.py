@@ -30,7 +30,7 @@ def to_float32(model: Any) -> torch.dtype | None:
 
 
 def in_format(state: dict[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """A model's weights in the format of its base; what shares memory goes on sharing it."""
+    """A model's weights in the format of its base; what shares memory still shares it."""
     made: dict[tuple[int, torch.Size], torch.Tensor] = {}
     for tensor in state.values():
         key = tensor.data_ptr(), tensor.shape

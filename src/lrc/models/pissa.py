@@ -41,7 +41,7 @@ class Pissa:
         Args:
             model: a PEFT model that has not been trained.
             method: `pissa`, or `pissa_niter_16` for a fast approximation with as many iterations.
-            checkpoint: of the run that goes on; what was trained is not loaded from it.
+            checkpoint: of the run that is resumed; what was trained is not loaded from it.
 
         Raises:
             RecipeError: a layer has no such start, or the checkpoint is of another kind of run.
@@ -93,7 +93,7 @@ def _layers(model: Any) -> Iterator[tuple[str, Linear]]:
             continue
         if not isinstance(layer, Linear) or not layer.get_base_layer().weight.is_floating_point():
             raise RecipeError(
-                f"init_lora_weights: PiSSA needs linear layers in 16 or 32 bit, {name} is none; leave it out"
+                f"init_lora_weights: PiSSA needs linear layers in 16 or 32 bit, and {name} is not one; leave it out"
             )
         if users[id(layer.get_base_layer().weight)] > 1:
             raise RecipeError(f"init_lora_weights: PiSSA would change what {name} is tied to; leave it out")

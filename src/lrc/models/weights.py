@@ -100,7 +100,7 @@ class WeightFiles:
             while read and rest:  # Linux reads 2 GiB at once at most, and other systems less
                 rest = rest[(read := handle.readinto(rest) or 0) :]
             if rest:
-                raise ModelError(f"{self.folder / file}: ends inside {name}; fetch the file again")
+                raise ModelError(f"{self.folder / file}: ends inside {name}; download the file again")
         return torch.frombuffer(data, dtype=torch.uint8) if length else torch.empty(0, dtype=torch.uint8)
 
     def blocks(self, name: str, block_bytes: int = BLOCK_BYTES) -> Iterator[torch.Tensor]:
@@ -183,18 +183,18 @@ def _indexed(folder: Path, index: str) -> dict[str, dict[str, Spec]]:
         weight_map: dict[str, str] = json.loads((folder / index).read_text(encoding="utf-8"))["weight_map"]
         names = sorted(set(weight_map.values()))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ModelError(f"{folder / index}: not an index of weights; fetch the file again") from error
+        raise ModelError(f"{folder / index}: not an index of weights; download the file again") from error
     if index == BIN_INDEX:
         _announce_unpickling(folder)
     files = {}
     for name in names:
         if Path(name).name != name or not (folder / name).is_file():
-            raise ModelError(f"{folder / index}: names {name}, which is not in the folder; fetch the file again")
+            raise ModelError(f"{folder / index}: names {name}, which is not in the folder; download the file again")
         specs = _bin_specs(folder / name) if index == BIN_INDEX else _safetensors_specs(folder / name)
         files[name] = {key: spec for key, spec in specs.items() if weight_map.get(key) == name}
     found = {key for specs in files.values() for key in specs}
     if lost := sorted(set(weight_map) - found):
-        raise ModelError(f"{folder / index}: {lost[0]} is not in {weight_map[lost[0]]}; fetch the files again")
+        raise ModelError(f"{folder / index}: {lost[0]} is not in {weight_map[lost[0]]}; download the files again")
     return files
 
 
@@ -214,7 +214,7 @@ def _safetensors_specs(path: Path) -> dict[str, Spec]:
     except KeyError as error:
         raise ModelError(f"{path}: dtype {error} is unknown; use the unquantised model") from error
     except (SafetensorError, ValueError) as error:
-        raise ModelError(f"{path}: damaged ({error}); fetch the file again") from error
+        raise ModelError(f"{path}: damaged ({error}); download the file again") from error
 
 
 def _bin_specs(path: Path) -> dict[str, Spec]:

@@ -49,13 +49,13 @@ def why_no_trees(model: Any) -> str | None:
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     if implementation not in TREE_IMPLEMENTATIONS:
-        return f"attention {implementation} takes no tree mask"
+        return f"attention {implementation} does not support tree masks"
     if getattr(base, "_is_stateful", False) or kinds - LAYERS:
         return f"{config.model_type} has layers that are not plain attention"
     if (getattr(config, "rope_parameters", None) or {}).get("rope_type") in LENGTH_DEPENDENT:
         return f"{config.model_type}'s positions depend on the length of the whole row"
     if getattr(config, "alibi", False):
-        return f"{config.model_type} counts positions by itself (ALiBi)"
+        return f"{config.model_type} computes positions itself (ALiBi)"
     if "position_ids" not in inspect.signature(base.forward).parameters:
         return f"{config.model_type} does not read position_ids"
     if wrong := mismatch(base, tree_mask):  # what the configuration does not say
@@ -69,9 +69,9 @@ def why_no_flex(model: Any, device: torch.device) -> str | None:
     if config._attn_implementation != "sdpa":
         return f"attn_implementation is {config._attn_implementation}"
     if getattr(config, "attention_dropout", 0.0):
-        return "the model drops attention weights"
+        return "the model has attention dropout"
     if device.type != "cuda":
-        return f"a {device.type} device has no backward of it"
+        return f"it has no backward pass on {device.type} devices"
     capability = torch.cuda.get_device_capability(device)
     if capability < (8, 0):
         return f"the GPU has compute capability {capability[0]}.{capability[1]}, and it needs 8.0"
@@ -277,7 +277,7 @@ def _sdpa(
 # Under its own name, so that a model needs no setting for it and is saved as it was.
 AttentionInterface.register("sdpa", _sdpa)
 # cuDNN would be the first choice on Hopper and Blackwell, and with a mask it plans anew for every shape, half a second
-# each, and has given gradients that are no numbers.
+# each, and has given gradients that are NaN.
 torch.backends.cuda.enable_cudnn_sdp(False)
 
 

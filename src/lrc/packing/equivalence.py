@@ -46,13 +46,13 @@ def _tried(model: Any, tree_mask: Mask) -> str | None:
     try:
         small = _shrunk(type(model), model.config)
     except Exception as error:  # whatever a class that nobody has seen makes of a small configuration
-        return f"no small model of its kind could be made to try it ({_line(error)})"
+        return f"no small model of its kind could be built to test it ({_line(error)})"
     try:
         apart = _apart(small, tree_mask)
     except Exception as error:
         return f"a packed row cannot be run ({_line(error)})"
     if not apart <= TOLERANCE:
-        return f"tokens of a packed row see others, or stand elsewhere, than in their own sequence ({apart:.0e})"
+        return f"tokens of a packed row attend or are placed otherwise than in their own sequence ({apart:.0e})"
     return None
 
 
@@ -87,7 +87,7 @@ def _sequences() -> list[TokenSequence]:
 
 def _logits(model: Any, tokens: torch.Tensor, **seen: Any) -> torch.Tensor:
     if "output_router_logits" in inspect.signature(model.forward).parameters:
-        seen["output_router_logits"] = False  # a loss that takes no tree mask
+        seen["output_router_logits"] = False  # a loss that does not support tree masks
     return model(input_ids=tokens[None], use_cache=False, **seen).logits[0]
 
 

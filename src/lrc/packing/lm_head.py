@@ -21,7 +21,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lrc.packing.tree import Row
 
-# The float32 logits of a piece: enough rows for a matrix product, and little beside a model.
+# The float32 logits of a piece: enough rows for a matrix product, and little compared with a model.
 PIECE_BYTES = 2**27
 _PICKS = "_lrc_picks"
 

@@ -55,7 +55,7 @@ def target_log_probs(model: Any, row: Row, device: torch.device) -> torch.Tensor
         at_heads = {"tree_heads": heads, "tree_seen": head_mask(row, inner.config, device, inner.dtype)}
         if form == "block":
             at_heads["tree_blocks"] = row.blocks(least_spared(device))
-    if _balances(inner):  # by a loss that takes no tree mask
+    if _balances(inner):  # by a loss that does not support tree masks
         at_heads["output_router_logits"] = False
     picks, asked = (
         Picks.of(row, device),
@@ -102,8 +102,8 @@ def sequence_scores(
     except torch.OutOfMemoryError:
         if row_tokens <= max(len(sequence.inputs) for sequence in sequences):
             raise MachineError(
-                f"{device}: its memory does not hold one question; use a smaller or a quantized model"
+                f"{device}: its memory is too small for one question; use a smaller or a quantized model"
             ) from None
     # Behind the handler: in it, the traceback would hold on to the memory of the forward that failed.
-    say(f"{device}: out of memory with rows of {row_tokens} tokens; going on with {row_tokens // 2}")
+    say(f"{device}: out of memory with rows of {row_tokens} tokens; retrying with {row_tokens // 2}")
     return sequence_scores(model, sequences, device, row_tokens // 2, see)

@@ -48,13 +48,11 @@ def settle_precision(recipe: Recipe, config: Any, device: str, *, assumed: bool)
         elif given.get(switch):
             reasons.append(f"{switch}: {device} here has no {SWITCHES[switch]} units: float32")
     if assumed and "bfloat16" in (name, autocast):
-        reasons.append(
-            "bfloat16 needs an Ampere GPU or a newer one; on an older one float32 is taken: write fp16 there"
-        )
+        reasons.append("bfloat16 needs an Ampere GPU or a newer one; older ones use float32: set fp16 there")
     if assumed and (autocast or name != "float32"):
-        reasons.append(f"these hold for the {device} device that is assumed, whatever this machine would take")
+        reasons.append(f"these hold for the {device} device that is assumed, whatever this machine has")
     if recipe.model.use_peft:
-        reasons.append("adapter: float32, in which small updates are not lost")
+        reasons.append("adapter: float32, so that small updates are not rounded away")
     return Precision(getattr(torch, name), getattr(torch, autocast) if autocast else None, tuple(reasons))
 
 

@@ -56,7 +56,7 @@ class Preview:
     topology: Topology
     precision: Precision
     row_tokens: int
-    not_shared: str | None  # why rows are no trees
+    not_shared: str | None  # why rows are not trees
     tokens: Tokens | None
     memory: Memory | None
 
@@ -140,7 +140,9 @@ def _lines(seen: Preview) -> Iterator[str]:
     options = "options listed" if given.list_options else "options not listed"
     yield f"prompt        template {given.template}, answers as {given.answer_style}, {options}"
     rows = f"at most {seen.row_tokens:,} tokens"
-    yield f"rows          {rows}" + (f"; each question is one of its own: {seen.not_shared}" if seen.not_shared else "")
+    yield f"rows          {rows}" + (
+        f"; each question has a row of its own: {seen.not_shared}" if seen.not_shared else ""
+    )
     if not seen.tokens:
         return
     tokens, work = seen.tokens, seen.tokens.work
@@ -149,16 +151,16 @@ def _lines(seen: Preview) -> Iterator[str]:
     merging = sum(specimen.merges for specimen in tokens.shown)
     if merging:
         yield (
-            f"boundary      in {merging} of {len(tokens.shown)} examples prompt and answer would merge in one piece; "
-            "they are tokenized apart, in training and in answering"
+            f"boundary      in {merging} of {len(tokens.shown)} examples prompt and answer share a token; they are "
+            "tokenized separately, in training and in answering"
         )
     yield f"questions     {work.questions:,}, {work.step_questions} a step"
     for what, ids in (("shortened", tokens.corpus.shortened), ("left out", tokens.corpus.skipped)):
         yield f"{what:<14}{len(ids):,} to fit max_length {args.max_length}" + (f": {', '.join(ids)}" if ids else "")
     yield "lengths       " + ", ".join(f"p{p} {length:,}" for p, length in work.lengths.items()) + " tokens"
     yield (
-        f"tokens        {about}{work.separate_tokens:,} an epoch one by one, {work.unique_tokens:,} computed "
-        f"(shared {work.sharing:.2f} times), {work.supervised_tokens:,} supervised"
+        f"tokens        {about}{work.separate_tokens:,} an epoch unpacked, {work.unique_tokens:,} computed "
+        f"({work.sharing:.2f}x sharing), {work.supervised_tokens:,} supervised"
     )
     a_process = " a process" if where.processes > 1 else ""
     yield (
@@ -191,7 +193,7 @@ def _plan(memory: Memory, topology: Topology) -> Table:
 
 # Torch asks for aligned memory, for which glibc seldom takes what was freed; see benchmarks/memory.py.
 MALLOC = (
-    "this is what is held; glibc's malloc may take several hundred MB more, jemalloc hardly any: "
+    "this is allocated memory; glibc's malloc may use several hundred MB more, jemalloc hardly any: "
     "LD_PRELOAD=libjemalloc.so.2"
 )
 
@@ -203,7 +205,7 @@ def verdict(memory: Memory) -> str:
     """Whether the plan fits, and the cheapest change that would make it fit."""
     total = gib(memory.footprint.total)
     if memory.capacity is None:
-        return f"needs {total} a device; --gpu-memory 12GB would compare"
+        return f"needs {total} a device; add --gpu-memory 12GB to see whether it fits"
     capacity = gib(memory.capacity)
     if memory.fits:
         return f"fits: {total} of {capacity}"

@@ -69,7 +69,7 @@ def specimens(prompt: Prompt, drawn: Iterable[tuple[Record, TokenSequence]]) -> 
 
 
 def pieces(tokenizer: Any, ids: Sequence[int]) -> list[str]:
-    """The text of each token; a character of several tokens stands at the last of them, and … at the others."""
+    """The text of each token; a character of several tokens is shown at the last of them, and … at the others."""
     if tokenizer_backend(tokenizer) == "sentencepiece":
         return [str(piece) for piece in tokenizer.convert_ids_to_tokens(list(ids))]
     shown: list[str] = []

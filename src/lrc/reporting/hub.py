@@ -27,15 +27,15 @@ from lrc.reporting.model_card import CARD, adapter_settings, base_name, model_ca
 from lrc.reporting.scrub import refuse_leaks, scrub
 from lrc.runtime.errors import ModelError, OutputError
 
-# Cleaned of what stands under the key of a secret, and of what looks like one.
+# Secrets are removed from these: values under a secret's key, and what looks like a secret.
 BY_KEY = (ADAPTER_CONFIG, RUN_FILE)
 # Cleaned of what looks like a secret: to a key such as `bos_token` belongs what the model cannot do without.
 BY_VALUE = (CONFIG, "generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 CLEANED = (*BY_KEY, *BY_VALUE)
 TEXTS = (".json", ".jinja", ".txt", ".md")  # by their ending, the files that are searched before they go up
 REASONS = {
-    401: "the Hub does not accept the token, or there is none; run `hf auth login`",
-    403: "the token may not write there; use one with write permission, or another name",
+    401: "the Hub rejected the token, or there is none; run `hf auth login`",
+    403: "the token has no write access there; use one that has, or another name",
     404: "the Hub does not know it; check the name and the token",
 }
 
@@ -162,10 +162,10 @@ def _reason(error: BaseException, endpoint: str) -> str:
         status = error.response.status_code
         return REASONS.get(status, f"the Hub answered {status} ({_first_line(error)}); try again later")
     if isinstance(error, HTTPError):
-        return f"the connection to {endpoint} failed ({_first_line(error)}); repeat the command to go on"
+        return f"the connection to {endpoint} failed ({_first_line(error)}); repeat the command to resume"
     if isinstance(error, RuntimeError) and error.__cause__ is not None:  # one file of several
         return _reason(error.__cause__, endpoint)
-    return f"the upload failed ({_first_line(error)}); repeat the command to go on"
+    return f"the upload failed ({_first_line(error)}); repeat the command to resume"
 
 
 def _first_line(error: BaseException) -> str:

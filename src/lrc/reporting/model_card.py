@@ -50,7 +50,7 @@ def model_card(folder: Path, repo_id: str, run: Run | None = None, prompt: Promp
     """Write the card of an adapter or a merged model.
 
     Args:
-        folder: holds the model, and what training left beside it.
+        folder: holds the model, and what training left in it.
         repo_id: the name it will have on the Hub, or that of its folder.
         run: that trained it; None reads it from the folder.
         prompt: likewise.

@@ -16,7 +16,7 @@ By = Literal["key", "value"]
 _BARE_KEY = re.compile(r"[0-9a-f]{40}|(?=.*[a-z])(?=.*[A-Z])(?=.*\d)[A-Za-z0-9/+]{40}")
 _CHECKSUM = re.compile(r"revision|commit|version|sha\d*|hash|digest")
 SECRET_KEY = re.compile(r"(^|_)(token|secret|password|passwd|api_key|access_key|auth)$", re.IGNORECASE)
-# In the settings of tokenizers and models, `bos_token` and its like are no secrets, and these are.
+# In the settings of tokenizers and models, `bos_token` and its like are not secrets, and these are.
 ACCESS_KEY = re.compile(
     r"(^|_)(secret|password|passwd|api_key|access_key|auth|(access|api|auth|hf|hub|private|secret)_token)$",
     re.IGNORECASE,
@@ -36,8 +36,8 @@ def scrub(value: Any, key: str = "", by: By = "key") -> Any:
 
     Args:
         value: any JSON value.
-        key: the key under which it stands.
-        by: `key` takes out all that stands under the key of a secret, for recipes and adapters; `value` what looks like
+        key: the key that it is the value of.
+        by: `key` removes every value under the key of a secret, for recipes and adapters; `value` what looks like
             a secret, for tokenizers and models, whose `bos_token` is none.
     """
     if isinstance(value, dict):
@@ -63,9 +63,9 @@ def refuse_leaks(files: Iterable[Path], private: tuple[str, ...] = ()) -> None:
     for file in files:
         text = file.read_text(encoding="utf-8", errors="replace")
         if SECRET.search(text):
-            findings.append(f"{file.name}: holds what looks like a token; take it out, then publish")
+            findings.append(f"{file.name}: holds what looks like a token; remove it, then publish")
         findings += [
-            f"{file.name}: holds the local path {path}; take it out, then publish" for path in private if path in text
+            f"{file.name}: holds the local path {path}; remove it, then publish" for path in private if path in text
         ]
     if findings:
         raise OutputError(*findings)

@@ -47,7 +47,7 @@ def summarise(run_dir: Path, base: str) -> tuple[Rows, list[str]]:
 
 
 def validation_figures(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """How well a model answered its validation questions, as far as they were scored, beside the best baseline.
+    """How well a model answered its validation questions, as far as they were scored, with the best baseline.
 
     Returns:
         the figures of `metrics.accuracy`, `baseline` (its name), `baseline_accuracy` and `verdict` (the sentence);
@@ -125,7 +125,7 @@ def _speed(curves: Curves) -> Iterator[tuple[str, str]]:
     if unique:
         yield (
             "sharing",
-            f"{unique:.1%} of the tokens computed; the same samples one by one: {1 / unique:.2f} times them",
+            f"computed {unique:.1%} of the tokens ({1 / unique:.2f}x fewer than unpacked)",
         )
     if "peak_memory_mb" in totals:
         yield "peak memory", f"{totals['peak_memory_mb']:,.0f} MB"

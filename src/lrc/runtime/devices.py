@@ -60,7 +60,7 @@ def why_not(dtype: str, device: str, family: str) -> str | None:
         family: the `model_type` of the model's configuration; empty where it is not known.
     """
     if not supported(dtype, device):
-        return f"this machine has no {dtype} units ({device})"
+        return f"this machine does not support {dtype} ({device})"
     if dtype == "float16" and family.startswith(OVERFLOWING):
         return f"{family} overflows float16"
     return None

@@ -1,4 +1,4 @@
-"""Disk space: what a run will need is compared with what is free, and a disk that fills up is said in one line."""
+"""Disk space: what a run will need is compared with what is free, and a full disk is reported in one line."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ class ModelError(LrcError):
 
 
 class OutputError(LrcError):
-    """An output exists already, or cannot be written."""
+    """An output already exists, or cannot be written."""
 
 
 class MachineError(LrcError):

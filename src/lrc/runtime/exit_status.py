@@ -36,7 +36,7 @@ def errors_told(cure: str) -> Iterator[None]:
             _end(f"lrc: {lack}; {cure}")
         if not _is_loss_of_another(error):
             raise
-        _end("lrc: another process of the launch has ended; run the same command again to go on")
+        _end("lrc: another process of the launch has ended; run the same command again to resume")
 
 
 def several_processes() -> bool:

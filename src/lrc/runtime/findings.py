@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 Level = Literal["error", "warning", "note", "repair"]
-# What is printed before each; the worst stands last, where it is seen.
+# What is printed before each; the worst come last, where they are seen.
 WORDS: dict[Level, str] = {"repair": "repaired", "note": "note", "warning": "warning", "error": "error"}
 ROWS_SHOWN = 5  # of a kind, which may have thousands
 ERRORS_SHOWN = 50  # of a kind
@@ -20,7 +20,7 @@ class Finding:
     """One thing found.
 
     `kind` is a short stable name to count by, such as `empty-option`; `text` gives the value and the cure. An error
-    leaves a row or a file out, a warning may be a mistake, a note tells what was passed over, a repair is done.
+    leaves a row or a file out, a warning may be a mistake, a note tells what was skipped, a repair is done.
     """
 
     level: Level

@@ -18,7 +18,7 @@ from typing import Any
 from lrc.runtime.errors import LrcError
 from lrc.runtime.outputs import checksum, new_file, refuse_existing
 
-DONE = "is there already, made by the same command from the same input; nothing to do"
+DONE = "already exists, made by the same command from the same input; nothing to do"
 
 
 def records_folder() -> Path:

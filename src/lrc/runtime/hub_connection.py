@@ -35,7 +35,7 @@ def _probe() -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"
     constants.HF_HUB_OFFLINE = True
     if is_first():
-        say(f"{constants.ENDPOINT}: does not answer; going on offline, with what was downloaded before")
+        say(f"{constants.ENDPOINT}: does not answer; continuing offline, with what was downloaded before")
 
 
 def _answers(address: str) -> bool:

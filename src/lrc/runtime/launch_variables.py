@@ -53,7 +53,7 @@ def refuse_leftovers() -> None:
 
 
 def check_launch() -> None:
-    """Check what a launcher has told this process, before anything waits for processes that will never come.
+    """Check a launcher's environment variables, before anything waits for processes that never come.
 
     MPI's variables become torch's; those of one process alone are forgotten.
 
@@ -72,7 +72,7 @@ def _check() -> None:
     sizes = {name: _number(name) for name in _set(*SIZES)}
     if len(set(sizes.values())) > 1:
         told = " and ".join(f"{name} is {size}" for name, size in sizes.items())
-        raise _refusal(next(iter(sizes)), f"{told}, but there is one number of processes", next(iter(sizes)))
+        raise _refusal(next(iter(sizes)), f"{told}, but they must be equal", next(iter(sizes)))
     size = next(iter(sizes.values()), None)
     rank, local = _first(RANKS), _first(LOCAL_RANKS)
     if size is None and (rank or (local or 0) > 0):

@@ -1,4 +1,4 @@
-"""One writer at a time: while a process writes an output it holds a part of it, locked, beside where it will be.
+"""One writer at a time: while a process writes an output it holds a locked part next to the output's place.
 
 A part is a hidden file or folder, `.NAME.PID-RANDOM.part`. Its lock is the operating system's and ends with the
 process, however that ends: a part without a lock was left behind and may go, one with a lock is being written.
@@ -35,7 +35,7 @@ _PART = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)-[0-9a-f]{8}\.part", re.DOTALL)
 def claimed(path: Path, *, folder: bool = False, output: Path | None = None) -> Iterator[Path]:
     """Give a part of `path`, empty and locked; what is still there of it when the block ends is removed.
 
-    Claims of one process do not stand in each other's way.
+    Claims of one process do not block each other.
 
     Args:
         path: the output; the folder that it is in exists.
@@ -79,7 +79,7 @@ def refuse_claimed(folder: Path, name: str | None, output: Path) -> None:
     """
     for part, pid in _parts(folder, name):
         if pid != os.getpid() and _is_held(part, pid):
-            raise OutputError(f"{output}: process {pid} is writing it; wait for its end, or choose another name")
+            raise OutputError(f"{output}: process {pid} is writing it; wait for it to finish, or choose another name")
 
 
 def left_behind(folder: Path, name: str | None = None) -> list[Path]:
@@ -118,7 +118,7 @@ def _parts(folder: Path, name: str | None) -> list[tuple[Path, int]]:
 
 
 def _is_held(part: Path, pid: int) -> bool | None:
-    """Whether a process holds a part; None where that cannot be told."""
+    """Whether a process holds a part; None where that is unknown."""
     if not LOCKS:
         return _is_alive(part, pid)
     try:

@@ -43,11 +43,11 @@ def read_memory(text: str) -> int:
     A card's GB are 1024³ bytes: one sold with 12 GB has 12,288 MiB.
 
     Raises:
-        RecipeError: it is no size.
+        RecipeError: it is not a memory size.
     """
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
     if not found or not float(found[1]):
-        raise RecipeError(f"--gpu-memory: {text!r} is no size; write 12GB")
+        raise RecipeError(f"--gpu-memory: {text!r} is not a memory size; write 12GB")
     if text.strip() == found[1]:
         raise RecipeError(f"--gpu-memory: {text} has no unit; write {found[1]}GB")
     if float(found[1]) * UNITS[found[2].upper()] < UNITS["M"]:
@@ -61,7 +61,7 @@ def out_of_memory(error: BaseException) -> str | None:
         return "out of memory"
     found = re.search(r"CPUAllocator: can't allocate memory: you tried to allocate (\d+) bytes", str(error))
     if found:
-        return f"out of memory: {size(int(found[1]))} were asked for at once"
+        return f"out of memory: {size(int(found[1]))} were requested at once"
     return "out of memory" if "out of memory" in str(error) else None
 
 

@@ -16,18 +16,18 @@ _REPLACED = ".replaced"  # in a part: what was at the output's place before
 
 
 def refuse_existing(path: Path, *, force: bool) -> None:
-    """Refuse to go on where `path` exists, as a file, a folder with something in it, or a link of any kind.
+    """Refuse if `path` exists, as a file, a folder with something in it, or a link of any kind.
 
     Raises:
         OutputError: it exists and `force` is false.
     """
     empty_folder = path.is_dir() and not path.is_symlink() and not any(path.iterdir())
     if os.path.lexists(path) and not empty_folder and not force:
-        raise OutputError(f"{path}: exists already; choose another name, or overwrite it with --force")
+        raise OutputError(f"{path}: already exists; choose another name, or overwrite it with --force")
 
 
 def refuse_file(path: Path, *sources: Path, force: bool) -> None:
-    """Refuse to go on where a file cannot be written to `path`, or may not: before the work, not after it.
+    """Refuse if a file cannot be written to `path`, or may not: before the work, not after it.
 
     Args:
         sources: what the same command reads or writes otherwise; `force` does not give these away.
@@ -44,7 +44,7 @@ def refuse_file(path: Path, *sources: Path, force: bool) -> None:
 
 @contextmanager
 def new_file(path: Path, *, force: bool = False) -> Iterator[Path]:
-    """Give a temporary name beside `path`; flush it and rename it to `path` when the block ends well.
+    """Give a temporary name next to `path`; flush it and rename it to `path` when the block ends well.
 
     A link at `path` is replaced, never written through. What killed processes left of it goes then, too.
 
@@ -69,7 +69,7 @@ def new_file(path: Path, *, force: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def new_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
-    """Give a temporary folder beside `path`; flush it and rename it to `path` when the block ends well.
+    """Give a temporary folder next to `path`; flush it and rename it to `path` when the block ends well.
 
     What killed processes left of it goes first, since that may be as large as what is to be written.
 

@@ -87,7 +87,7 @@ def versions() -> dict[str, str]:
 
 
 def _commit_of(folder: Path) -> str | None:
-    """What is checked out in a clone, with `+changes` where its files are others; None where it is no clone."""
+    """What is checked out in a clone, with `+changes` where its files are others; None where it is not a clone."""
     if not (folder / ".git").exists():
         return None
     try:

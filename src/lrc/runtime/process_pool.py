@@ -48,7 +48,7 @@ def in_order(work: Callable[[Item], Result], items: Iterable[Item], processes: i
                 yield waiting.popleft().result()
         except BrokenProcessPool as error:
             raise MachineError(
-                "a worker process was killed, perhaps for want of memory; lower dataset_num_proc and run again"
+                "a worker process was killed, perhaps because memory ran out; lower dataset_num_proc and run again"
             ) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)

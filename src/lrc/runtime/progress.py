@@ -37,7 +37,7 @@ def escape_what_is_not_encodable() -> None:
 
 
 def say(line: str) -> None:
-    """Tell the user, on stderr, something that they should know and that is no error."""
+    """Print a line on stderr: something that they should know and that is not an error."""
     print(line, file=sys.stderr, flush=True)
 
 

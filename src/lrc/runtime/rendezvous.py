@@ -1,4 +1,4 @@
-"""Where the processes of a launch meet: who is still missing is said, and a signal ends the waiting.
+"""Where the processes of a launch meet: who is still missing is printed, and a signal ends the wait.
 
 torch waits for the others in a C++ call, in which Python's handlers of signals do not run.
 """
@@ -66,7 +66,7 @@ def _tell(done: threading.Event) -> None:
         told, at = missing, now
         place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         who = "process 0" if missing is None else f"{missing} of {size} processes"
-        say(f"waiting for {who} at {place}; if no other was started, end this one and unset WORLD_SIZE and RANK")
+        say(f"waiting for {who} at {place}; if no other was started, stop this one and unset WORLD_SIZE and RANK")
 
 
 def _store(size: int) -> Any:

@@ -18,7 +18,7 @@ SECRET = re.compile(
     r")"
     r"|-----BEGIN [A-Z ]*PRIVATE KEY"
     r"|://[^\s/:@\"']+:[^\s/@\"']+@"  # a password in an address
-    # Older keys of Weights & Biases and AWS look like any checksum; what stands before them tells.
+    # Older keys of Weights & Biases and AWS look like any checksum; what is before them decides.
     r"|(?i:(?:wandb|api|access)\w*key[\"']?\s*[:=]\s*[\"']?[\w/+]{40}(?![\w/+]))",
     re.ASCII,
 )

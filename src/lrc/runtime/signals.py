@@ -40,7 +40,7 @@ def ending_with(line: str) -> Iterator[None]:
     """While the block runs, a signal or a `KeyboardInterrupt` that ends the process says `line` before.
 
     Args:
-        line: what is safe already, and how to go on.
+        line: what is already safe, and how to resume.
     """
 
     def end(number: int, frame: FrameType | None) -> None:

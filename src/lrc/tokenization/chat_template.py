@@ -98,7 +98,9 @@ class Chat:
         """What was decided for the template, a line each."""
         notes = []
         if self.text(PROBE, enable_thinking=True) != self.text(PROBE):
-            notes.append("chat template: thinking is switched off (enable_thinking: false), the answer comes at once")
+            notes.append(
+                "chat template: thinking is switched off (enable_thinking: false), the answer follows directly"
+            )
         if self.parts:
             notes.append("chat template: takes the content of a turn in parts")
         elsewhen = self._rendering_on(date(2001, 2, 3))
@@ -116,7 +118,9 @@ class Chat:
                 return "does not keep the text of a question whole: it drops, cuts or changes some of it"
             tail = prompt[prompt.rindex(PROBE) + len(PROBE) :]
             if len(_OPENED.findall(tail)) > len(_CLOSED.findall(tail)):
-                return f"opens a thought ({_OPENED.findall(tail)[-1]}) where the answer belongs, thinking switched off"
+                return (
+                    f"opens a thinking block ({_OPENED.findall(tail)[-1]}) where the answer belongs, with thinking off"
+                )
             return self._fault_of_the_turn()
         except Exception as error:  # a template may raise anything
             return _told(error)
@@ -125,17 +129,21 @@ class Chat:
         turn = self._turn()
         if turn is None:
             ignored = self._apply(PROBE, add_generation_prompt=False, tokenize=False) == self.text(PROBE)
-            why = "ignores add_generation_prompt" if ignored else "leads up to an answer otherwise than a conversation"
+            why = (
+                "ignores add_generation_prompt"
+                if ignored
+                else "renders a prompt differently from the same turns in a conversation"
+            )
             return f"{why}, so that prompt and answer are not the beginning of a conversation with that answer"
         if (name := self._end_name()) is None:
             shown = turn.after.strip()[:20]
-            return f"ends a turn with {shown!r}, which is no token" if shown else "ends a turn with nothing"
+            return f"ends a turn with {shown!r}, which is not a token" if shown else "ends a turn with nothing"
         if name not in self.tokenizer.all_special_tokens and not self._marked(name):
             return f"ends a turn with {name}, which the tokenizer does not mark as special"
         return None
 
     def _turn(self) -> Turn | None:
-        """Where an answer stands in a conversation; None where that does not begin with the prompt."""
+        """Where the answer is in a conversation; None where that does not begin with the prompt."""
         prompt = self.text(PROBE)
         turn = _after(prompt, self._apply(PROBE, ANSWER, tokenize=False))
         if turn and not turn.after.strip():  # perhaps the next turn's first token ends this one
@@ -165,7 +173,7 @@ class Chat:
         """Render a conversation that a user begins."""
         roles = ("user", "assistant")
         messages = [{"role": roles[i % 2], "content": self._content(text)} for i, text in enumerate(turns)]
-        # What a template calls is no setting, so it is changed where transformers keeps the compiled template.
+        # What a template calls is not a setting, so it is changed where transformers keeps the compiled template.
         _compile_jinja_template(self.tokenizer.get_chat_template()).globals["strftime_now"] = self.today.strftime
         settings = {"enable_thinking": False, "date_string": self.today.strftime("%d %b %Y"), **settings}
         return self.tokenizer.apply_chat_template(messages, return_dict=False, **settings)

@@ -48,7 +48,7 @@ class Prompt:
         tokenizer: from `models.load_tokenizer`.
         template: a name in `TEMPLATES`.
         answer_style: `digit`, the completion is the option's number; `text`, it is the option's text; `judge`, each
-            option stands in a prompt of its own that asks whether it is right, and the completion is 是 or 否.
+            option gets a prompt of its own that asks whether it is right, and the completion is 是 or 否.
         list_options: whether the prompt lists the options; None does as `run.lists_options` says.
         today: the date that a chat template prints; see `chat.Chat`.
 
@@ -72,9 +72,7 @@ class Prompt:
             raise RecipeError(f"answer_style is {answer_style!r}, expected one of {', '.join(STYLES)}")
         self.list_options = lists_options(answer_style, template) if list_options is None else list_options
         if answer_style == "digit" and not self.list_options:
-            raise RecipeError(
-                "list_options is false, but a digit means nothing without the list; set answer_style: text"
-            )
+            raise RecipeError("list_options is false, but a digit needs the list; set answer_style: text")
         if template == "chat" and not tokenizer.chat_template:
             raise RecipeError("template is chat, but the tokenizer has no chat template; choose alpaca or plain")
         self.tokenizer, self.template, self.answer_style = tokenizer, template, answer_style
@@ -318,5 +316,5 @@ def _without_added_tokens(backend: Any, text: str) -> list[int]:
 def _end(tokenizer: Any) -> int:
     """The token that ends an answer."""
     if tokenizer.eos_token_id is None:
-        raise RecipeError("the tokenizer has no EOS token; an answer could not end")
+        raise RecipeError("the tokenizer has no EOS token; an answer would have no end")
     return int(tokenizer.eos_token_id)

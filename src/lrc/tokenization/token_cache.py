@@ -1,6 +1,6 @@
 """Where tokens are kept from run to run: a folder of files under a name that says what they were made of.
 
-The folders stand in `lrc` under the cache of Hugging Face's datasets, `HF_DATASETS_CACHE`, and may be removed at any
+The folders are in `lrc` under the cache of Hugging Face's datasets, `HF_DATASETS_CACHE`, and may be removed at any
 time. One appears whole or not at all, and is made by one process at a time. Nothing here is a collective of the
 processes of a run, which would end after its timeout: they wait for the folder, however long the first one takes.
 """
@@ -30,7 +30,7 @@ SEAL = "seal.json"
 WAIT = 0.1  # seconds between two looks
 # Seconds after which a process that is not the first one of its machine does the work itself, where nobody does it.
 GRACE = 10.0
-# The packages that ids may depend on, beside lrc.
+# The packages that ids may depend on, apart from lrc.
 PACKAGES = ("datasets", "jinja2", "sentencepiece", "tokenizers", "transformers")
 # The modules and rooms of lrc that decide which tokens a file has, and how an entry is stored; an edit of one of them
 # makes the entries of before worthless, an edit of any other does not. tests/tokenization/test_token_cache.py compares
@@ -101,7 +101,7 @@ def cached(name: str, make: Callable[[Path], None], *, first: bool = True) -> Pa
                 continue
             except Timeout:
                 if first and not told:
-                    say("waiting for another run, which is tokenizing the same")
+                    say("waiting for another run, which is tokenizing the same data")
                     told = True
         time.sleep(WAIT)
 

@@ -167,7 +167,7 @@ def _survey(records: Iterable[Record], prompt: Prompt, path: Path) -> int:
     """How many records there are, once all of them were looked at: nothing is tokenized of a file with mistakes.
 
     Raises:
-        DataError: one is no record, or cannot be trained on.
+        DataError: one is not a record, or cannot be trained on.
     """
     total, unanswered, foreign = 0, _Faulty(), _Faulty()
     for record in records:

@@ -50,7 +50,7 @@ class DurableTrainer(SFTTrainer):
     _overflows = 0  # steps in a row that the gradient scaler skipped
 
     def start_with_pissa(self, method: str, checkpoint: str | None) -> None:
-        """Have the adapter start with PiSSA, or as it did in the run that goes on.
+        """Have the adapter start with PiSSA, or as it did in the run that is resumed.
 
         Raises:
             RecipeError: the model or the launch does not permit it, or the checkpoint is of another kind of run.
@@ -103,9 +103,9 @@ class DurableTrainer(SFTTrainer):
         longest = max(len(sequence.inputs) for sequence in batch.sequences)
         if not self.share or self.row_tokens <= longest:
             raise MachineError(
-                f"{place}: its memory does not hold one question; lower max_length, or quantize the base model"
+                f"{place}: its memory is too small for one question; lower max_length, or quantize the base model"
             )
-        say(f"{place}: out of memory with rows of {self.row_tokens} tokens; going on with {self.row_tokens // 2}")
+        say(f"{place}: out of memory with rows of {self.row_tokens} tokens; retrying with {self.row_tokens // 2}")
         self.row_tokens //= 2
         self._halved = True
 
@@ -125,7 +125,7 @@ class DurableTrainer(SFTTrainer):
         if not self._everywhere(all(bool(parameter.isfinite().all()) for parameter in trained)):
             raise MachineError(
                 f"step {self.state.global_step}: weights are not finite, so they are not saved; lower learning_rate "
-                "and train again, or go on from the last checkpoint"
+                "and train again, or resume from the last checkpoint"
             )
 
     def _send_telemetry(self) -> None:
@@ -174,7 +174,7 @@ class DurableTrainer(SFTTrainer):
                 if isinstance(found := getattr(config, name, None), set):
                     setattr(config, name, sorted(found))  # PEFT would write the set in the order of the hash seed
         rounded = self.computed_in if not self._staging and not hasattr(self.model, "peft_config") else None
-        if rounded is not None:  # a checkpoint keeps every bit, for the run that goes on
+        if rounded is not None:  # a checkpoint keeps every bit, for the run that is resumed
             state_dict = in_format(state_dict or self.model.state_dict(), rounded)
         super()._save(output_dir, state_dict)
         if rounded is not None and output_dir is not None and self.args.should_save:
@@ -196,7 +196,7 @@ class DurableTrainer(SFTTrainer):
         """Take the weights of the best checkpoint, where `load_best_model_at_end` says so, in every process.
 
         Raises:
-            MachineError: there is none, or it is missing or damaged; the weights of the last step are no stand-in.
+            MachineError: there is none, or it is missing or damaged; the weights of the last step do not replace it.
         """
         if not self.args.load_best_model_at_end:
             return
@@ -227,7 +227,7 @@ class DurableTrainer(SFTTrainer):
             step, epoch: after which they were saved.
         """
         if self.pissa is None and hasattr(self.model, "active_adapters"):
-            # Upstream's way would take the checkpoints beside it for more adapters.
+            # Upstream's way would take the checkpoints next to it for more adapters.
             self.model.load_adapter(str(folder), self.model.active_adapters[0], is_trainable=True)
         else:
             self._load_from_checkpoint(str(folder))

@@ -211,7 +211,7 @@ class Patience(EarlyStoppingCallback):
         super().on_evaluate(args, state, control, metrics, **kwargs)
         count = self.early_stopping_patience_counter
         if control.should_training_stop and state.is_world_process_zero:
-            say(f"step {state.global_step}: {count} evaluations in a row were no better; the training ends here")
+            say(f"step {state.global_step}: {count} evaluations in a row without improvement; stopping early")
 
 
 def ended_at(checkpoint: Path) -> int | None:

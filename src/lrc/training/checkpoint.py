@@ -82,7 +82,7 @@ def newest(folder: Path, tell: Callable[[str], None]) -> Path | None:
             return checkpoint
         aside = _free_name(checkpoint)
         checkpoint.rename(aside)
-        tell(f"{checkpoint}: {reason}; set aside as {aside.name}, the run goes on from the checkpoint before")
+        tell(f"{checkpoint}: {reason}; moved to {aside.name}, resuming from the checkpoint before")
     return None
 
 

@@ -1,4 +1,4 @@
-"""The contrast between the options of a question: to choose the right one is learnt, beside how to write it.
+"""The contrast between the options of a question: the model learns to choose the right one, in addition to writing it.
 
 Answering takes the option with the highest score. So that is what is trained: a question's loss is the cross entropy of
 its right option among all of its options, whose logits are their scores, log-likelihoods divided by length, over a

@@ -213,7 +213,7 @@ class SequenceSource:
             compares none.
         imitated: whether the right answer is learnt to be written, too; a question without options to compare is
             drawn as if it were.
-        soft_labels: what the comparison learns beside the right option; None is that alone.
+        soft_labels: soft targets of the comparison; None is the right option alone.
     """
 
     dataset: Dataset

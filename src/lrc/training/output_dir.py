@@ -1,4 +1,4 @@
-"""The output folder of a run: whose it is, where the run goes on, and what is in it at the end."""
+"""The output folder of a run: whose it is, where the run resumes, and what is in it at the end."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class OutputDir:
         return self.run.step > 0 and any((self.path / name).is_file() for name in WEIGHTS)
 
     def checkpoint(self, named: str | None, *, best: bool) -> str | None:
-        """Where the run goes on, once what a kill left behind is out of the way; for one process.
+        """Where the run resumes, once what a kill left behind is out of the way; for one process.
 
         Args:
             named: the checkpoint that the recipe says; one of another folder counts until there is one in this.
@@ -129,14 +129,14 @@ class OutputDir:
         trainer.accelerator.wait_for_everyone()
 
     def _refuse_other(self, named: Path) -> None:
-        """Refuse to go on from a checkpoint of another folder unless it is of this run.
+        """Refuse to resume from a checkpoint of another folder unless it is of this run.
 
         Raises:
             RecipeError: it is not, or that run is finished.
         """
         place, origin = f"resume_from_checkpoint: {named}", run_of(named)
         if origin is None:
-            raise RecipeError(f"{place}: no {RUN_FILE} in it or beside it; name it in the folder of its run")
+            raise RecipeError(f"{place}: no {RUN_FILE} in it or next to it; name it in the folder of its run")
         if changed := self._strange_in(named):
             raise RecipeError(
                 *(f"{place}: is of another run: {one}, or remove resume_from_checkpoint" for one in changed)
@@ -176,7 +176,7 @@ class OutputDir:
         if reason is None:
             return found
         raise OutputError(
-            f"{found}: {reason}, and it was the best so far at {checkpoint.name}; put it back, or begin again with "
+            f"{found}: {reason}, and it was the best so far at {checkpoint.name}; put it back, or start over with "
             "overwrite_output_dir: true"
         )
 
@@ -214,13 +214,13 @@ def refuse_taken(path: Path, *, overwrite: bool) -> None:
     """Refuse an `output_dir` that no run can have, whichever it is.
 
     Raises:
-        OutputError: it is or is in a file, or holds something that is no run and `overwrite` is false.
+        OutputError: it is or is in a file, or holds something that is not a run and `overwrite` is false.
     """
     there = next(place for place in (path, *path.absolute().parents) if place.exists())
     if not there.is_dir():
-        raise OutputError(f"{path}: {'is' if there == path else f'{there} is'} no folder; choose another output_dir")
+        raise OutputError(f"{path}: {'is' if there == path else f'{there} is'} not a folder; choose another output_dir")
     if not overwrite and _others(path) and read_run(path) is None:
-        raise _taken(path, "something that is no run of lrc")
+        raise _taken(path, "something that is not an lrc run")
 
 
 def _taken(path: Path, what: str) -> OutputError:
@@ -230,9 +230,7 @@ def _taken(path: Path, what: str) -> OutputError:
 def another_run(path: Path, changed: Sequence[Difference]) -> OutputError:
     """What is said of an `output_dir` with another run in it, a line for each difference."""
     cure = "choose another output_dir, or set overwrite_output_dir: true"
-    return OutputError(
-        *(f"{path}: holds another run ({one.fact}); {one.cure} to go on with it, {cure}" for one in changed)
-    )
+    return OutputError(*(f"{path}: holds another run ({one.fact}); {one.cure} to resume it, {cure}" for one in changed))
 
 
 def refuse_sources_in(folder: Path, sources: Sequence[Path]) -> None:

@@ -30,7 +30,7 @@ def preflight(recipe: Path | None, overrides: Sequence[str] = ()) -> None:
     """Look at all of a run that can be looked at without torch.
 
     Raises:
-        LrcError: something stands in the way of the run.
+        LrcError: something prevents the run.
     """
     given = read_given(recipe, overrides)
     files = _data_files(given)

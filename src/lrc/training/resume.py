@@ -1,4 +1,4 @@
-"""Which run may go on from which checkpoint: the same one, whatever it is called and wherever its folder lies.
+"""Which run may resume from which checkpoint: the same one, whatever it is called and wherever its folder lies.
 
 Two runs are the same where all is equal that their weights are computed from: the base and the data by their content,
 the prompt, the tokenizer, the number of processes, and every key of the recipe that `MAY_CHANGE` does not list.
@@ -62,7 +62,7 @@ LENGTH = ("max_steps", "num_train_epochs")
 
 PROCESSES = "world_size"
 WHOLE = "contents_sha256"  # of a base's tensors; runs of older releases lack it
-# These three stand by themselves in the run, as resolved.
+# These three are separate fields of the run, as resolved.
 _PROMPT = ("template", "answer_style", "list_options")
 
 
@@ -86,7 +86,7 @@ class Difference:
 
 
 def differences(then: Run, now: Run) -> list[Difference]:
-    """What makes another run of `now` than `then` was; empty where one may go on with the other."""
+    """What makes another run of `now` than `then` was; empty where one may resume the other."""
     return [*_of_recipe(then, now), *_of_contents(then, now)]
 
 
@@ -103,7 +103,7 @@ def is_longer(then: Run, now: Run) -> bool:
 
 
 def run_of(checkpoint: Path) -> Run | None:
-    """The run that a checkpoint is of, by the run file in it or beside it; None where there is none."""
+    """The run that a checkpoint is of, by the run file in it or next to it; None where there is none."""
     return next(filter(None, map(read_run, (checkpoint, checkpoint.resolve().parent))), None)
 
 

@@ -47,7 +47,7 @@ def train(recipe: Recipe) -> None:
     """Run a recipe from its data to an adapter in its `output_dir`.
 
     Raises:
-        LrcError: anything in the recipe, the data, the model or the machine that stands in the way.
+        LrcError: anything in the recipe, the data, the model or the machine that prevents the run.
         SystemExit: a signal stopped it, after the step in hand and a checkpoint; 128 + the signal's number.
     """
     data, args, base = recipe.data, recipe.training, recipe.model
@@ -71,8 +71,8 @@ def train(recipe: Recipe) -> None:
     files = [_read(file, recipe, prompt, "training questions") for file in data.train_files]
     validation = _read(data.validation_file, recipe, prompt, "validation questions")
     if args.process_index == 0 and data.validation_file and validation.sha256 in [one.sha256 for one in files]:
-        say(f"{data.validation_file}: holds what is trained on, so its accuracy says nothing about new questions")
-    # Trackers print, and on stdout stands the result alone.
+        say(f"{data.validation_file}: is the training data, so its accuracy says nothing about new questions")
+    # Trackers print, and stdout is for the result alone.
     with claimed_together(output / RUN_FILE, output), redirect_stdout(sys.stderr):
         _train(recipe, prompt, files, validation)
     if args.process_index == 0:
@@ -84,7 +84,7 @@ def _train(recipe: Recipe, prompt: Prompt, files: Sequence[Corpus], validation: 
     args, training = recipe.training, join(files, recipe.data.train_shares)
     folder = _folder(recipe, prompt, files, training.portions, validation)
     if folder.finished:
-        say(f"{folder.path}: this run is finished already; nothing to do")
+        say(f"{folder.path}: this run has already finished; nothing to do")
         return
     with folder.given_up_if_refused(first=args.process_index == 0):
         _train_in(folder, recipe, prompt, training, validation)
@@ -125,7 +125,7 @@ def _train_in(folder: OutputDir, recipe: Recipe, prompt: Prompt, training: Corpu
         trainer.start_with_pissa(recipe.adapter.pissa, checkpoint or (str(folder.path) if folder.trained else None))
     if _is_left_to_evaluate(folder, trainer):
         if args.process_index == 0:
-            say(f"{folder.path}: trained already; going on with its evaluation")
+            say(f"{folder.path}: already trained; continuing with the evaluation")
         trainer.add_callback(History())
         step = folder.run.step
         trainer.load_trained(folder.path, step, epoch_at(folder.path, step))
@@ -170,7 +170,7 @@ def _run(trainer: TreeTrainer, recipe: Recipe, folder: OutputDir, checkpoint: st
         trainer.train(resume_from_checkpoint=checkpoint)
     if stopping.signal:
         if args.process_index == 0:
-            say(f"{folder.path}: stopped after step {trainer.state.global_step}; run again to go on from there")
+            say(f"{folder.path}: stopped after step {trainer.state.global_step}; run again to resume from there")
         sys.exit(128 + stopping.signal)
 
 
@@ -189,7 +189,7 @@ def _validation(recipe: Recipe, prompt: Prompt, corpus: Corpus) -> Validation | 
     found = Validation(corpus.records, prompt, data.score_normalisation, data.eval_questions)
     if len(found.sampled) < len(corpus.records) and recipe.training.process_index == 0:
         asked, every = len(found.sampled), len(corpus.records)
-        say(f"{data.validation_file}: {asked:,} of its {every:,} questions are asked while training, all at the end")
+        say(f"{data.validation_file}: evaluating on {asked:,} of its {every:,} questions, at the end on all")
     return found
 
 
@@ -245,7 +245,7 @@ def _read(file: str | None, recipe: Recipe, prompt: Prompt, stage: str) -> Corpu
     )
     if args.process_index == 0:
         if corpus.reused:
-            say(f"{file}: {corpus.count} questions, as an earlier run tokenized them")
+            say(f"{file}: {corpus.count} questions, tokenized by an earlier run")
         for what, ids in (("passages shortened", corpus.shortened), ("questions left out", corpus.skipped)):
             if ids:
                 say(f"{file}: {len(ids)} {what} to fit max_length {max_length}: {', '.join(ids)}")
@@ -299,20 +299,20 @@ def _identity(scores: Path) -> dict[str, Any]:
 
 
 def _refuse_broken(named: str | None) -> None:
-    """Refuse a `resume_from_checkpoint` that is no whole checkpoint."""
+    """Refuse a `resume_from_checkpoint` that is not a whole checkpoint."""
     if named not in (None, "auto") and (reason := fault(Path(named))):
         raise RecipeError(f"resume_from_checkpoint: {named}: {reason}; name a whole checkpoint of lrc, or write auto")
 
 
 def _checkpoint(recipe: Recipe, folder: OutputDir) -> str | None:
-    """Where the run goes on: the first process looks and tells the others."""
+    """Where the run resumes: the first process looks and tells the others."""
     args = recipe.training
     named = None if args.resume_from_checkpoint in (None, "auto") else str(args.resume_from_checkpoint)
     best = args.load_best_model_at_end and not folder.trained
     chosen = [folder.checkpoint(named, best=best) if args.process_index == 0 else None]
     found: str | None = broadcast_object_list(chosen)[0]
     if found and args.process_index == 0 and not folder.trained:
-        say(f"going on from {found}")
+        say(f"resuming from {found}")
         if changed := changed_versions(run_of(Path(found)) or folder.run, folder.run):
             say(f"{found}: was made with {changed}; the result may differ in its last bits")
     return found

@@ -63,7 +63,7 @@ class ThroughputCallback(TrainerCallback):
             self._lately.total_tokens += sum(len(sequence.inputs) for sequence in batch.sequences)
 
     def beside(self, logs: dict[str, Any], device: torch.device) -> dict[str, float]:
-        """The figures that belong beside a line of the log; all processes ask together.
+        """The figures to add to a line of the log; all processes ask together.
 
         Returns:
             `questions_per_second`, `tokens_per_second` and `unique_token_share` since the last such line, over all

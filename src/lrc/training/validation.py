@@ -43,7 +43,7 @@ class Validation:
 
     Args:
         normalisation: see `Scorer`; with `auto` it is by the character until all is trained.
-        sample: how many questions stand for all while it trains; None takes all.
+        sample: how many questions are evaluated during training; None is all.
     """
 
     records: Sequence[Record]

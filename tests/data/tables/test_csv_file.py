@@ -59,7 +59,7 @@ def test_other_delimiters(tmp_path: Path, delimiter: str, said: str, encoding: s
         csv.writer(file, delimiter=delimiter).writerows([["第一課"], *lines])
     book = read_workbook(tmp_path / "a.csv")
     assert book.questions[0].options == ("甲,乙", f"丙{delimiter}丁", "睡覺", "讀書") and book.questions[0].row == 3
-    assert f"a.csv: its cells are parted by {said}; read so" in map(str, book.findings)
+    assert f"a.csv: its cells are separated by {said}; read so" in map(str, book.findings)
 
 
 @pytest.mark.parametrize("first", ["sep=;", "SEP=;", '"sep=;"'])

@@ -99,4 +99,4 @@ def test_a_workbook_tells_of_it(tmp_path: Path) -> None:
     assert to_record(book.questions[0]).input.endswith("1: 學校\n2: 圖書館\n3: 公園\n4: 車站")
     (found,) = [finding for finding in book.findings if finding.kind == "enumeration"]
     assert found.level == "repair"
-    assert str(found) == "a.xlsx, row 2: options began with their own letters or numbers; they were taken off"
+    assert str(found) == "a.xlsx, row 2: options began with their own letters or numbers; they were removed"

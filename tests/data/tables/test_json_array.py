@@ -110,9 +110,9 @@ def test_elements_come_before_the_file_is_read(tmp_path: Path, monkeypatch: pyte
 def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text('[{"a": 1}, {"b": {"c": 1, "c": 2}}]', encoding="utf-8")
-    with pytest.raises(DataError, match=r"^a\.json, element 2: key c stands twice"):
+    with pytest.raises(DataError, match=r"^a\.json, element 2: key c appears twice"):
         list(read_array(path))
     path = tmp_path / "a.jsonl"
     path.write_text('{"a": 1}\n{"b": 1, "b": 1}\n', encoding="utf-8")
-    with pytest.raises(DataError, match=r"^a\.jsonl, line 2: key b stands twice"):
+    with pytest.raises(DataError, match=r"^a\.jsonl, line 2: key b appears twice"):
         read_workbook(path)

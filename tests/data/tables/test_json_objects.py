@@ -70,7 +70,7 @@ def test_a_test_file_needs_ids(tmp_path: Path) -> None:
         ({"options": ["甲", "", "丙", "丁"]}, "row 1: option2 is empty"),
         ({"options": ["甲", "乙", 3, {}]}, "row 1: option4 is a JSON object, expected text"),
         ({"answer": 5}, "row 1: answer is 5, expected 1 to 4"),
-        ({"question": float("nan")}, "row 1: question is nan, which is no text"),
+        ({"question": float("nan")}, "row 1: question is nan, which is not text"),
     ],
 )
 def test_bad_values_are_bad_rows(tmp_path: Path, bad: dict[str, Any], told: str) -> None:
@@ -82,13 +82,13 @@ def test_bad_values_are_bad_rows(tmp_path: Path, bad: dict[str, Any], told: str)
 def test_half_a_surrogate_pair_is_a_bad_row(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps(item(1, question="\ud83d")) + "\n" + json.dumps(item(2)) + "\n", encoding="utf-8")
-    assert ["half a surrogate pair" in str(error) for error in read_workbook(path).errors] == [True]
+    assert ["an unpaired surrogate" in str(error) for error in read_workbook(path).errors] == [True]
 
 
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        (b"[1]\n", "a.jsonl, line 1: is no JSON object; write one object a line"),
+        (b"[1]\n", "a.jsonl, line 1: is not a JSON object; write one object a line"),
         (b'{"question": "?"}\n{"question"\n', "a.jsonl, line 2: not JSON"),
         (b"[" * 100_000, "a.jsonl, line 1: not JSON"),
         (b'{"a": "' + b"x" * (1 << 20) + b'"}', "a.jsonl, line 1: longer than 1,048,576 characters"),
@@ -150,7 +150,7 @@ def test_an_array_of_objects_is_checked(tmp_path: Path, capsys: pytest.CaptureFi
 @pytest.mark.parametrize(
     ("items", "told"),
     [
-        ([item(1), [1]], "a.json, element 2: is no JSON object"),
+        ([item(1), [1]], "a.json, element 2: is not a JSON object"),
         ([item(1, answer=9)], "a.json, row 1: answer is 9"),
         ([{"foo": 1}], "a.json, row 0: no column 文章, only foo"),
     ],

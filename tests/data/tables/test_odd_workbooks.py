@@ -90,9 +90,9 @@ def test_headers_as_schools_write_them(tmp_path: Path, header: str) -> None:
 @pytest.mark.parametrize(
     ("above", "said"),
     [
-        ([["一○八學年度閱讀測驗"]], ["「一○八學年度閱讀測驗」 stands above the header in row 2"]),
-        ([["閱讀測驗", None, "2024"], ["命題：王老師"]], ["「閱讀測驗」 stands above the header in row 3"]),
-        ([[], [None, "文章選自國語日報"], []], ["「文章選自國語日報」 stands above the header in row 4"]),
+        ([["一○八學年度閱讀測驗"]], ["「一○八學年度閱讀測驗」 is above the header in row 2"]),
+        ([["閱讀測驗", None, "2024"], ["命題：王老師"]], ["「閱讀測驗」 is above the header in row 3"]),
+        ([[], [None, "文章選自國語日報"], []], ["「文章選自國語日報」 is above the header in row 4"]),
     ],
 )
 def test_a_title_above_the_header(tmp_path: Path, above: list[list[Any]], said: list[str]) -> None:
@@ -117,7 +117,7 @@ def test_a_title_above_the_header(tmp_path: Path, above: list[list[Any]], said: 
 def test_a_header_over_two_rows(tmp_path: Path, upper: list[Any], lower: list[Any], merged: list[str]) -> None:
     asked, told = read(write(tmp_path / "a.xlsx", [upper, lower, ONE, TWO], merged))
     assert asked == [below(ASKED_1, 1), below(ASKED_2, 1)]
-    assert told == ["note: a.xlsx: the header stands in rows 1 and 2; both were read as one"]
+    assert told == ["note: a.xlsx: the header spans rows 1 and 2; both were read as one"]
 
 
 def test_a_header_that_stands_again_asks_nothing(tmp_path: Path) -> None:
@@ -125,8 +125,8 @@ def test_a_header_that_stands_again_asks_nothing(tmp_path: Path) -> None:
     asked, told = read(write(tmp_path / "a.xlsx", [HEADER, english, ONE, HEADER, TWO]))
     assert asked == [below(ASKED_1, 1), below(ASKED_2, 2)]
     assert [line for line in told if "is a header again" in line] == [
-        "note: a.xlsx, row 2: is a header again; passed over",
-        "note: a.xlsx, row 4: is a header again; passed over",
+        "note: a.xlsx, row 2: is a header again; skipped",
+        "note: a.xlsx, row 4: is a header again; skipped",
     ]
 
 
@@ -148,7 +148,7 @@ def test_a_footer_is_passed_over_and_said(tmp_path: Path, footer: list[list[Any]
     rows = [HEADER, ONE, TWO] if labelled else [HEADER[:7], ONE[:7], TWO[:7]]
     asked, told = read(write(tmp_path / "a.xlsx", [*rows, *footer]))
     assert asked == ([ASKED_1, ASKED_2] if labelled else [unlabelled(ASKED_1), unlabelled(ASKED_2)])
-    assert sum("stands below the questions; passed over" in line for line in told) == sum(map(bool, footer))
+    assert sum("is below the questions; skipped" in line for line in told) == sum(map(bool, footer))
 
 
 @pytest.mark.parametrize("row", [[3], ["Q-3"], [3, KITE], [None, KITE * 20], [3, KITE, "為什麼？"]])
@@ -235,7 +235,7 @@ def test_ditto_is_the_passage_above(tmp_path: Path, ditto: str) -> None:
 def test_ditto_below_nothing_is_a_bad_row(tmp_path: Path) -> None:
     book = read_workbook(write(tmp_path / "a.xlsx", [HEADER, [1, "同上", *ONE[2:]], TWO]))
     assert list(map(str, book.errors)) == [
-        "a.xlsx, row 2: 文章 is 同上, and no passage stands above; put the passage itself there"
+        "a.xlsx, row 2: 文章 is 同上, but there is no passage above it; put the passage itself there"
     ]
 
 
@@ -347,7 +347,9 @@ def test_two_columns_of_one_kind(tmp_path: Path) -> None:
 
 def test_no_header_at_all(tmp_path: Path) -> None:
     said = refusal(write(tmp_path / "a.xlsx", [ONE, TWO]))
-    assert said.startswith("a.xlsx, row 1: is no header with 文章, 問題, 選項1, 選項2 …, nor is one below it: 1, 小明")
+    assert said.startswith(
+        "a.xlsx, row 1: is not a header with 文章, 問題, 選項1, 選項2 …, and neither is any row below: 1, 小明"
+    )
 
 
 def test_hidden_rows_and_columns_are_read_and_said(tmp_path: Path) -> None:
@@ -372,7 +374,7 @@ def test_a_hidden_first_sheet_is_passed_over(tmp_path: Path, state: str) -> None
             sheet.append(row)
     book.active = second
     book.save(path := tmp_path / "a.xlsx")
-    assert read(path) == ([ASKED_1], ["note: a.xlsx: hidden sheets were passed over: 舊題; choose with --sheet"])
+    assert read(path) == ([ASKED_1], ["note: a.xlsx: hidden sheets were skipped: 舊題; choose with --sheet"])
     asked, told = read(path, sheet="舊題")
     assert asked == [below(ASKED_2, -1)] and "warning: a.xlsx: sheet 舊題 is hidden; it was read" in told
 

@@ -109,7 +109,7 @@ def test_hidden_merged_and_remarked_cells(tmp_path: Path) -> None:
     book = read_workbook(path)
     assert [question.passage for question in book.questions] == ["小明放風  箏"] * 2
     assert set(findings(book)) == {
-        "note: a.ods: hidden sheets were passed over: 舊; choose with --sheet",
+        "note: a.ods: hidden sheets were skipped: 舊; choose with --sheet",
         "warning: a.ods: 選項1 is a hidden column; it was read",
         "warning: a.ods, row 3: is a hidden row; it was read",
         "repair: a.ods, row 3: 文章 is merged with the cells from row 2 on; its text was taken",

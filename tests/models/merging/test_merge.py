@@ -372,7 +372,7 @@ def test_outputs_are_not_overwritten_and_inputs_never(tmp_path: Path) -> None:
     adapter = save_adapter(tmp_path / "adapter", base)
     (tmp_path / "merged").mkdir()
     (tmp_path / "merged/mine.txt").write_text("mine")
-    with pytest.raises(OutputError, match="exists already"):
+    with pytest.raises(OutputError, match="already exists"):
         merge(adapter, tmp_path / "merged")
     for inputs in (base, adapter, tmp_path):
         with pytest.raises(OutputError, match="would replace"):

@@ -147,7 +147,7 @@ def test_a_sweep_that_was_stopped_goes_on(folder: Path, tmp_path: Path) -> None:
         told = process.communicate(timeout=100)[1]
         if number == signal.SIGTERM:
             assert process.returncode == 143
-            assert told.splitlines()[-1] == f"{output}: stopped with 0 of 2 trials; run again to go on from there"
+            assert told.splitlines()[-1] == f"{output}: stopped with 0 of 2 trials; run again to resume from there"
             assert checkpoints(output) and not (output / "trial-0/adapter_model.safetensors").exists()
     with (output / "study.jsonl").open("a", encoding="utf-8") as study:
         study.write('{"op_code": 6, "wor')  # what a kill may leave
@@ -157,7 +157,7 @@ def test_a_sweep_that_was_stopped_goes_on(folder: Path, tmp_path: Path) -> None:
     assert (found["trial"], found["steps"], found["values"]) == (0, 150, {"learning_rate": 0.001})
     said = (output / "trial-0.log").read_text(encoding="utf-8")
     # After the SIGKILL the training went on without its sweep, which was not to begin a second one beside it.
-    assert said.count("going on from") == 1 and "this run is finished already" in said and "is writing it" not in said
+    assert said.count("resuming from") == 1 and "this run has already finished" in said and "is writing it" not in said
     again = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert again.returncode == 0 and again.stdout == done.stdout  # nothing is left to train
     assert (output / "trial-0.log").read_text(encoding="utf-8") == said
@@ -176,7 +176,7 @@ def test_a_trial_that_fails_is_recorded_and_the_next_one_runs(
     assert "missing_proj" in failed["failed"] and "accuracy" not in failed
     told = capsys.readouterr()
     assert f"trial {failed['trial']} failed: {failed['failed']}" in told.out
-    assert "there is no second one on the same questions" in told.out
+    assert "no other trial has answered the same questions" in told.out
     main(["sweep", str(file), "--accelerate-config", "cpu"])  # it stays failed
     assert f"trial {failed['trial']} failed: " in capsys.readouterr().out
     alone = written(folder, tmp_path / "alone", search={"lora_target_modules": modules[1:]}, trials=5)
@@ -199,8 +199,8 @@ def test_a_trial_that_fails_is_recorded_and_the_next_one_runs(
         ({"search": {"lora_r": 4}}, "lora_r is 4, expected a list of values, or {low: …, high: …}"),
         ({"search": {"lora_r": [4, 4]}}, "lora_r lists 4 twice; keep one"),
         ({"search": {"learning_rate": {"low": 0, "high": 1, "log": True}}}, "learning_rate is log, which needs a low"),
-        ({"search": {"output_dir": ["a"]}}, "search: output_dir is the sweep's own to give; remove it"),
-        ({"overrides": {"lora_r": 2}}, "lora_r stands in search and in overrides; keep one"),
+        ({"search": {"output_dir": ["a"]}}, "search: output_dir is set by the sweep itself; remove it"),
+        ({"overrides": {"lora_r": 2}}, "lora_r is in both search and overrides; keep one"),
         ({"overrides": {"lr": 2}}, "sweep.yaml, overrides: unknown key 'lr'"),
         ({"overrides": {"validation_file": None}}, "the recipe has no validation_file, by which trials are compared"),
         ({"overrides": {"push_to_hub": True, "hub_model_id": "a/b"}}, "push_to_hub is true, and every trial would"),
@@ -225,7 +225,7 @@ def test_a_folder_of_something_else_is_refused(
     (tmp_path / "sweep").mkdir()
     (tmp_path / "sweep/thesis.txt").write_text("mine")
     assert status("sweep", written(folder, tmp_path / "sweep")) == 1
-    assert "holds something that is no sweep of lrc" in capsys.readouterr().err
+    assert "holds something that is not an lrc sweep" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "sweep").iterdir()] == ["thesis.txt"]
 
 
@@ -259,8 +259,8 @@ def standing(root: Path, number: int, predictions: list[int]) -> Standing:
 @pytest.mark.parametrize(
     ("others", "told"),
     [
-        ([1] * 12 + [2] * 8, "within the noise of trial 1: right in one only 3 and 0 of 20"),
-        ([1] * 5 + [2] * 15, "beyond the noise of trial 1: right in one only 10 and 0 of 20"),
+        ([1] * 12 + [2] * 8, "within the noise of trial 1: only one right 3 to 0 of 20"),
+        ([1] * 5 + [2] * 15, "beyond the noise of trial 1: only one right 10 to 0 of 20"),
     ],
 )
 def test_the_best_is_compared_with_the_second(

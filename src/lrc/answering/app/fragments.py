@@ -22,7 +22,7 @@ def fragment(name: str, language: Language, **values: Any) -> str:
 
 
 def findings(language: Language, lines: Sequence[str]) -> str:
-    """What stands in the way of an answer, a line each; of very many the first."""
+    """What prevents an answer, a line each; only the first of very many."""
     shown = list(lines[:MAX_FINDINGS])
     if len(lines) > len(shown):
         shown.append(f"… and {len(lines) - len(shown)} more; `lrc check` shows all")

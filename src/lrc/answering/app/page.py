@@ -28,7 +28,7 @@ MAX_WAITING = 64  # requests
 FONTS = ["system-ui", "Noto Sans TC", "PingFang TC", "Microsoft JhengHei", "sans-serif"]
 # One model serves all readers, one question at a time.
 ONE_AT_A_TIME: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "model", "api_visibility": "private"}
-# On a phone the answer stands below all boxes.
+# On a phone the answer is below all boxes.
 SHOW_ANSWER = "() => document.getElementById('answer').scrollIntoView({block: 'nearest'})"
 
 _words = gr.I18n(**translations())
@@ -212,7 +212,7 @@ def _language(request: gr.Request) -> Language:
 
 
 def _lines(error: Exception) -> tuple[str, ...]:
-    """An error as findings; what lrc does not foresee is told by its first line."""
+    """An error as findings; of an unforeseen one the first line."""
     if isinstance(error, LrcError):
         return error.findings
     return (f"model: {str(error).partition(chr(10))[0] or type(error).__name__}; see where lrc app was started",)

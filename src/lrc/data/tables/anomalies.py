@@ -28,7 +28,7 @@ Suspicion = tuple[str, str]  # kind, text
 def suspect(questions: Iterable[Question], file: str) -> list[Finding]:
     """Look at each question for itself.
 
-    Kinds: `ambiguous-answer` (the right option's text stands twice),
+    Kinds: `ambiguous-answer` (the right option's text appears twice),
     `duplicate-option`, `percent-lost`, `date-serial`, `time-serial`, `fraction-lost` (a spreadsheet turned
     36.4%, 5/19, 16:17 or 1/3 into a number) and `long-decimal`.
 
@@ -55,7 +55,7 @@ def suspect_ids(ids: Iterable[tuple[int, str]], file: str, header: str) -> list[
     found = [(row, name) for row, name in ids if name]
     findings = []
     if found and all(name.endswith(".0") for _, name in found):
-        text = f"{header} ends in .0 in every row; take it off if the ids are whole numbers"
+        text = f"{header} ends in .0 in every row; remove it if the ids are whole numbers"
         findings.append(Finding("warning", "decimal-id", file, text, None, header))
     long = [(row, name) for row, name in found if name.isdecimal() and len(name) > _KEPT]
     if len(long) > 1 and all(not name[_KEPT:].strip("0") for _, name in long):

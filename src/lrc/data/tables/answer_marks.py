@@ -22,12 +22,12 @@ _LEAD = re.compile(r"(?:正[確确])?(?:答案|解答)(?:[:=是為为])")
 FROM_ZERO = "add 1 to every answer, or correct the 0 if the others count from 1"  # the cure of CountedFromZeroError
 _SLIPS = 0.1  # last options for each 0 up to which they are slips of someone who counts from 0
 _ROMAN = str.maketrans("ⅠⅡⅢⅣⅤⅥⅦⅧ", "12345678")
-# Powers and indices are no marks, though they become plain digits under NFKC.
+# Powers and indices are not marks, though they become plain digits under NFKC.
 _RAISED = re.compile("[\xb2\xb3\xb9\u2070-\u209f]")
 
 
 class Mark(NamedTuple):
-    """What stands for the place of an option."""
+    """A mark for the place of an option."""
 
     form: Form
     number: int  # from 1, where the writer counts so; it may be beyond the question's options

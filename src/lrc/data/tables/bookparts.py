@@ -1,4 +1,4 @@
-"""What a workbook tells beside its cells: its sheets, its number formats, the first day of its dates."""
+"""What a workbook says apart from its cells: its sheets, its number formats, the first day of its dates."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def is_clean(texts: list[str]) -> bool:
 
 
 def clean(text: str) -> tuple[str, tuple[str, ...]]:
-    """Take out what is no text.
+    """Remove what is not text.
 
     Returns:
         The text, and the kinds of repair in the order they were made: `escape` (`_x0000_`), `entity`

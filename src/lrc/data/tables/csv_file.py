@@ -41,10 +41,11 @@ def open_csv(path: Path) -> Iterator[Table]:
             file.readline()
         findings = []
         if name:
-            text = f"is encoded as {name} and was read so; what {name} cannot write was lost when it was saved: {_SAVE}"
+            lost = f"characters that {name} lacks were lost when it was saved"
+            text = f"is encoded as {name} and was read as such; {lost}: {_SAVE}"
             findings.append(Finding("warning", "encoding", path.name, text))
         if delimiter != "," and path.suffix.lower() == ".csv":
-            text = f"its cells are parted by {_DELIMITERS.get(delimiter, delimiter)}; read so"
+            text = f"its cells are separated by {_DELIMITERS.get(delimiter, delimiter)}; read so"
             findings.append(Finding("repair", "delimiter", path.name, text))
         yield Table(path.name, None, (), _rows(path, file, delimiter), tuple(findings))
 
@@ -146,5 +147,5 @@ def _lines(path: Path, file: TextIO) -> Iterator[str]:
         if len(line) == MAX_LINE:
             raise DataError(f"{path.name}, line {number}: longer than {MAX_LINE:,} characters; {_SAVE}")
         if "\x00" in line:
-            raise DataError(f"{path.name}, line {number}: has a NUL character, which no text has; {_SAVE}")
+            raise DataError(f"{path.name}, line {number}: has a NUL character; {_SAVE}")
         yield line

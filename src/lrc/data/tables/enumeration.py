@@ -13,7 +13,7 @@ from collections.abc import Sequence
 Options = tuple[str, ...]
 
 # What a finding tells of it.
-TAKEN_OFF = "options began with their own letters or numbers; they were taken off"
+TAKEN_OFF = "options began with their own letters or numbers; they were removed"
 LEFT = "options begin with their own letters or numbers, as hardly any others do here; they were left as text"
 HABIT = 0.01  # share of a file's questions from which on enumerating is its habit, and no accident
 
@@ -89,7 +89,7 @@ def _speak_of_marks(texts: Sequence[str], signs: str, count: int) -> bool:
     if signs in _CLOSED:
         pattern += f"|{sign}"
     elif signs.isascii() and signs.isalpha():
-        pattern = rf"(?<![A-Za-z])(?:{pattern}|{sign}+(?!\s+[a-z]))(?![A-Za-z])"  # A dog is no option A
+        pattern = rf"(?<![A-Za-z])(?:{pattern}|{sign}+(?!\s+[a-z]))(?![A-Za-z])"  # A dog is not option A
     elif signs.isdecimal():
         pattern = rf"(?<![0-9.])(?:{pattern})(?![0-9.])"
     else:

@@ -109,10 +109,10 @@ def find_header(table: Table, rows: Sequence[TableRow], named: Mapping[str, str]
     findings = []
     if above:
         text = next(cell.strip() for cell in above[0].cells if cell.strip())
-        told = f"「{text[:20]}{'…' * (len(text) > 20)}」 stands above the header in row {best.row.number}; passed over"
+        told = f"「{text[:20]}{'…' * (len(text) > 20)}」 is above the header in row {best.row.number}; skipped"
         findings.append(Finding("note", "title-row", table.file, told, above[0].number))
     if best.used - best.first > 1:
-        told = f"the header stands in rows {rows[best.first].number} and {best.row.number}; both were read as one"
+        told = f"the header spans rows {rows[best.first].number} and {best.row.number}; both were read as one"
         findings.append(Finding("note", "two-row-header", table.file, told))
     return Header(best.columns(named), best.row.number, best.used, tuple(findings))
 
@@ -245,7 +245,7 @@ def _ranked(header: str) -> tuple[str | None, int]:
 
 
 def normal(header: str) -> str:
-    """A header as it is compared. It is no text to learn from, so normalising it loses nothing."""
+    """A header as it is compared. It is not learnt from, so normalising it loses nothing."""
     return "".join(filter(str.isalnum, unicodedata.normalize("NFKC", header).casefold()))
 
 
@@ -277,7 +277,8 @@ def _faults(table: Table, found: _Candidate, named: Mapping[str, str]) -> Iterat
     if not found.likeness and found.row.number:
         need = "文章, 問題, 選項1, 選項2"
         yield fault(
-            "no-header", f"is no header with {need} …, nor is one below it: {shown}; add one{_elsewhere(table)}"
+            "no-header",
+            f"is not a header with {need} …, and neither is any row below: {shown}; add one{_elsewhere(table)}",
         )
         return
     for role, doubled in found.places.items():

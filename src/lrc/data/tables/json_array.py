@@ -27,7 +27,7 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """The object of some pairs, as `object_pairs_hook` of the standard library's parser.
 
     Raises:
-        DoubledKeyError: a key stands twice.
+        DoubledKeyError: a key appears twice.
     """
     made = dict(pairs)
     if len(made) < len(pairs):
@@ -43,7 +43,7 @@ def read_array(path: Path) -> Iterator[Any]:
         Each element, as soon as it is read.
 
     Raises:
-        DataError: the file is missing, has another encoding, or is no JSON array; also when some of it was read.
+        DataError: the file is missing, has another encoding, or is not a JSON array; also when some of it was read.
     """
     count = 0
     try:
@@ -56,7 +56,7 @@ def read_array(path: Path) -> Iterator[Any]:
     except _NoArrayError as error:
         raise DataError(f"{path.name}: not a JSON array; expected records or questions in one") from error
     except DoubledKeyError as error:
-        raise DataError(f"{path.name}, element {count + 1}: key {error} stands twice; keep one of them") from error
+        raise DataError(f"{path.name}, element {count + 1}: key {error} appears twice; keep one of them") from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path.name}: not JSON ({error}); convert or export it again") from error
     except OSError as error:
@@ -82,7 +82,7 @@ class _Window:
             self._bytes = len(start)
 
     def sign(self) -> str:
-        """The next character that is no white space; empty at the end."""
+        """The next character that is not white space; empty at the end."""
         while True:
             while self.place < len(self.text) and self.text[self.place] in _WHITE:
                 self.place += 1

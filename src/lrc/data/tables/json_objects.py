@@ -86,7 +86,7 @@ def _apart(item: dict[str, Any]) -> list[dict[str, Any]]:
 def _elements(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, item in enumerate(read_array(path), start=1):
         if not isinstance(item, dict):
-            raise DataError(f"{path.name}, element {number}: is no JSON object; write one object a question")
+            raise DataError(f"{path.name}, element {number}: is not a JSON object; write one object a question")
         yield number, item
 
 
@@ -102,12 +102,12 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                     continue
                 item = json.loads(line, object_pairs_hook=unique_keys)
                 if not isinstance(item, dict):
-                    raise DataError(f"{path.name}, line {number}: is no JSON object; write one object a line")
+                    raise DataError(f"{path.name}, line {number}: is not a JSON object; write one object a line")
                 yield number, item
     except UnicodeDecodeError as error:
         raise DataError(f"{path.name}, near line {number + 1}: not UTF-8; save the file as UTF-8") from error
     except DoubledKeyError as error:
-        raise DataError(f"{path.name}, line {number}: key {error} stands twice; keep one of them") from error
+        raise DataError(f"{path.name}, line {number}: key {error} appears twice; keep one of them") from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path.name}, line {number}: not JSON ({error}); write one object a line") from error
 
@@ -126,10 +126,10 @@ def _text(value: Any) -> tuple[str, str]:
     if not isinstance(value, str | int | float):
         return "", f"is a JSON {'array' if isinstance(value, list) else 'object'}, expected text"
     if isinstance(value, float) and not math.isfinite(value):
-        return "", f"is {value}, which is no text; give the text itself"
+        return "", f"is {value}, which is not text; give the text itself"
     text = str(value) if type(value) is int else show(value)
     try:
         text.encode()
     except UnicodeEncodeError:
-        return "", "has half a surrogate pair; correct it"
+        return "", "has an unpaired surrogate; correct it"
     return text, ""

@@ -147,7 +147,7 @@ def changes_text(code: str) -> bool:
 
 
 def _add(section: Section, token: str) -> None:
-    """Add a token; what is no text of itself becomes a property of the section."""
+    """Add a token; what is not text itself becomes a property of the section."""
     if not token.startswith("["):
         section.tokens.append(token)
         section.exact &= not token.startswith("*") or token[1:] in (" ", "")

@@ -20,7 +20,7 @@ from lrc.runtime.errors import DataError
 
 CONTENT, _MANIFEST = "content.xml", "META-INF/manifest.xml"
 _CELLS = ("table-cell", "covered-table-cell")
-# Text in these is no cell's own.
+# Text in these is not the cell's own.
 _ASIDE = ("annotation", "tracked-changes", "shapes", "forms", "named-expressions")
 _SPACES = {"tab": "\t", "line-break": "\n"}
 _HIDDEN = ("collapse", "filter")

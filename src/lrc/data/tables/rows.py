@@ -19,9 +19,9 @@ _REPAIRED = {
     "escape": "had _x…_ escapes; they were decoded",
     "entity": "had HTML entities; they were decoded",
     "line-break": "had unusual line breaks; they became line feeds",
-    "control": "had control characters; they were taken out",
-    "zero-width": "had zero-width characters; they were taken out",
-    "white-space": "had white space at its ends; it was taken off",
+    "control": "had control characters; they were removed",
+    "zero-width": "had zero-width characters; they were removed",
+    "white-space": "had white space at its ends; it was removed",
 }
 # 同上, 同前一篇, 承上題, 〃: the passage of the row above.
 _DITTO = re.compile(
@@ -30,7 +30,7 @@ _DITTO = re.compile(
     re.I,
 )
 _LONGEST_DITTO = 16
-# What stands below a table: a sum, who made it, where it is from.
+# What may follow a table: a sum, who made it, where it is from.
 _FOOTER = re.compile(
     r"\W*(?:合計|合计|總計|总计|小計|小计|共計|共计|總數|总数|平均|共\s*\d+|備註|备注|附註|註|说明|說明|製表|制表|命題|命题|出題"
     r"|出處|出处|資料來源|资料来源|以上|本頁|本页|完$|total|sum|average|count|notes?\b|source|end\b)",
@@ -147,10 +147,10 @@ def _filled(rows: Iterator[TableRow], draft: Draft) -> Iterator[TableRow]:
             empty.append(row.number)
             continue
         for number in empty:
-            draft.find("repair", "empty-row", "empty row; passed over", number)
+            draft.find("repair", "empty-row", "empty row; skipped", number)
         empty.clear()
         if len(row.cells) >= width and repeats(draft.columns, row.cells):
-            draft.find("note", "repeated-header", "is a header again; passed over", row.number)
+            draft.find("note", "repeated-header", "is a header again; skipped", row.number)
             continue
         yield row
 
@@ -161,9 +161,9 @@ def _drop_footer(draft: Draft) -> None:
         row = draft.rows.pop()
         draft.troubles.pop(row.number, None)
         text = (
-            row.id or row.passage or row.question or next(filter(None, row.options), "") or "a row beside the columns"
+            row.id or row.passage or row.question or next(filter(None, row.options), "") or "a row outside the columns"
         )
-        draft.find("note", "footer-row", f"「{text[:20]}」 stands below the questions; passed over", row.number)
+        draft.find("note", "footer-row", f"「{text[:20]}」 is below the questions; skipped", row.number)
 
 
 def _is_footer(row: Row) -> bool:
@@ -217,7 +217,7 @@ class _RowReader:
         """The passage of the row above, which a row says it has as well."""
         column, above = self.columns.passage, self.above
         if above is None or not above.passage:
-            text = f"is {ditto}, and no passage stands above; put the passage itself there"
+            text = f"is {ditto}, but there is no passage above it; put the passage itself there"
             self.draft.troubles.setdefault(number, {})[column] = Note("trouble", "ditto-passage", text)
             return ""
         text = f"is {ditto}; the passage of row {above.number} was taken"

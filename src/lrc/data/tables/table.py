@@ -1,4 +1,4 @@
-"""A table as it stands in a file: numbered rows of shown text, and what is special about a cell."""
+"""A table as it is in a file: numbered rows of shown text, and what is special about a cell."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The columns that are not read: they are named, and those that may hold answers or text are refused.
 
-A workbook whose answers stand in a column that lrc does not know would become a test workbook, and one whose fifth
+A workbook whose answers are in a column that lrc does not know would become a test workbook, and one whose fifth
 option or second passage is not known would be trained on without it.
 """
 
@@ -36,7 +36,7 @@ def name_unread(draft: Draft) -> Iterator[Finding]:
 
 
 def find_lost(draft: Draft, *, labelled: bool) -> Iterator[Finding]:
-    """What must not be passed over: answers of a workbook that would be read as a test workbook, options and text.
+    """What must not be skipped: answers of a workbook that would be read as a test workbook, options and text.
 
     Args:
         labelled: whether the workbook has answers.

@@ -69,9 +69,9 @@ def read_workbook(path: Path, sheet: str | None = None, columns: Mapping[str, st
         columns: headers by what they are, where lrc does not know them: `{"文章": "短文"}`.
 
     Raises:
-        DataError: the file is no table of questions at all: missing, of another format or encoding, encrypted
+        DataError: the file is not a table of questions at all: missing, of another format or encoding, encrypted
             or hostile, without the sheet, a column or any rows, with a column twice, or a test workbook with
-            ids that are missing or stand twice.
+            ids that are missing or repeated.
     """
     with _without_collector():
         return _read(path, sheet, columns or {})
@@ -133,7 +133,7 @@ def _account_for_unread(draft: Draft, *, labelled: bool) -> None:
     """Name the columns that were not read.
 
     Raises:
-        DataError: one of them must not be passed over.
+        DataError: one of them must not be skipped.
     """
     lost = list(find_lost(draft, labelled=labelled))
     if errors := [finding for finding in lost if finding.level == "error"]:
@@ -158,7 +158,7 @@ def _account_for_sheets(table: Table, draft: Draft, *, labelled: bool) -> None:
 
 
 def _drop_empty_options(draft: Draft) -> None:
-    """Options at the end that are empty in every row are no options."""
+    """Options at the end that are empty in every row do not count as options."""
     columns = draft.columns.options
     troubled = {column for notes in draft.troubles.values() for column in notes}
     kept = len(columns)
@@ -174,7 +174,7 @@ def _drop_empty_options(draft: Draft) -> None:
 
 
 def _drop_blank_ends(draft: Draft) -> None:
-    """Blanks at the end of a row's options are no options: 對/錯 beside questions with four."""
+    """Blanks at the end of a row's options do not count as options: 對/錯 in a file with questions of four."""
     columns = draft.columns.options
     for place, row in enumerate(draft.rows):
         if row.options[-1]:

@@ -90,7 +90,7 @@ def choose(
         sheets: whether each is hidden, by name.
 
     Returns:
-        Its name, those of the other visible ones, and what is to be told of hidden ones.
+        Its name, those of the other visible ones, and what is to report of hidden ones.
 
     Raises:
         DataError: there is no sheet, or none of the wanted name.
@@ -106,7 +106,7 @@ def choose(
     if sheets[name]:
         findings.append(Finding("warning", "hidden-sheet", path.name, f"sheet {name} is hidden; it was read"))
     if unseen and wanted is None:
-        text = f"hidden sheets were passed over: {', '.join(unseen)}; choose with --sheet"
+        text = f"hidden sheets were skipped: {', '.join(unseen)}; choose with --sheet"
         findings.append(Finding("note", "hidden-sheets", path.name, text))
     return name, others, tuple(findings)
 
@@ -196,7 +196,7 @@ class Merged:
         self.columns, self.shown = columns, dict[tuple[int, int], str]()
 
     def __call__(self, number: int, cells: list[str]) -> dict[int, Note]:
-        """Empty the cells of a row that stand under others; gives what is to be said of them."""
+        """Empty the cells of a row that are merged with cells above; returns what to report of them."""
         notes = {}
         for column, ranges in self.columns.items():
             place = bisect_right(ranges, (number, MAX_CELLS, 0)) - 1

@@ -138,7 +138,7 @@ def _read_prolog(package: ZipFile, part: str) -> None:
 
     parser = _parser(package, part)
     parser.StartElementHandler = root
-    # What is no XML at all here is no concern unless the part is read, and then `parse` tells.
+    # What is not XML at all does not matter here unless the part is read, and then `parse` tells.
     with suppress(_Root, expat.ExpatError), package.open(part) as stream:
         while chunk := stream.read(_CHUNK):
             parser.Parse(chunk)

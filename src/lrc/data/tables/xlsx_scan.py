@@ -27,7 +27,7 @@ _UNUSUAL_VALUE = re.compile(rb'=[^"]')
 
 @dataclass
 class Marks:
-    """What the XML tells of a sheet beside its values."""
+    """What the XML says about a sheet apart from its values."""
 
     formats: dict[Place, str] = field(default_factory=dict)  # number formats that matter
     formulas: set[Place] = field(default_factory=set)

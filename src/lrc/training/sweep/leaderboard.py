@@ -129,8 +129,8 @@ def _conclusions(standings: Sequence[Standing], base: str) -> list[str]:
     results = sum(standing.result is not None for standing in standings)
     if results > 1:
         lines.append(
-            f"the best of {results} on the same questions was lucky as well: `lrc evaluate` on questions that no trial "
-            "was chosen by says what it is worth"
+            f"the best of {results} on the same questions is partly luck: run `lrc evaluate` on questions that "
+            "chose no trial to see its real accuracy"
         )
     for one in standings:
         if one.result and one.result.best_accuracy > best.result.accuracy:
@@ -147,11 +147,11 @@ def _conclusions(standings: Sequence[Standing], base: str) -> list[str]:
 def _verdict(standings: Sequence[Standing]) -> str:
     name, test = f"trial {standings[0].trial.number} is best", compare(standings)
     if test is None:
-        return f"{name}; there is no second one on the same questions to compare it with"
+        return f"{name}; no other trial has answered the same questions"
     told = (
-        f"right in one only {test['first_only']} and {test['second_only']} of {test['n']}, "
+        f"only one right {test['first_only']} to {test['second_only']} of {test['n']}, "
         f"permuted by passage p = {test['p_value']:.4f}"
     )
     if test["p_value"] < 1 - CONFIDENCE:
         return f"{name}, beyond the noise of trial {test['second']}: {told}"
-    return f"{name}, within the noise of trial {test['second']}: {told}; more validation questions would tell"
+    return f"{name}, within the noise of trial {test['second']}: {told}; more validation questions are needed to tell"

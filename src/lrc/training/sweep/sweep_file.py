@@ -149,9 +149,9 @@ def _own_keys(file: YamlMapping, overrides: dict[str, Any]) -> Iterator[str]:
     for part, keys in (("search", file.values["search"]), ("overrides", overrides)):
         for key in OWN:
             if key in keys:
-                yield f"{file.name}, {part}: {key} is the sweep's own to give; remove it"
+                yield f"{file.name}, {part}: {key} is set by the sweep itself; remove it"
     for key in file.values["search"].keys() & overrides.keys():
-        yield f"{file.name}: {key} stands in search and in overrides; keep one"
+        yield f"{file.name}: {key} is in both search and overrides; keep one"
 
 
 def _specs(file: YamlMapping, search: dict[str, Any]) -> Iterator[str]:
@@ -218,7 +218,7 @@ def _of_all(validation_file: str | None, push_to_hub: bool, name: str) -> Iterat
     if validation_file is None:
         yield f"{name}: the recipe has no validation_file, by which trials are compared; give one in overrides"
     if push_to_hub:
-        yield f"{name}: push_to_hub is true, and every trial would go up; publish the best with `lrc publish`"
+        yield f"{name}: push_to_hub is true, and every trial would be uploaded; publish the best with `lrc publish`"
 
 
 def _nearest(key: str, known: Sequence[str] | dict[str, Any]) -> str:

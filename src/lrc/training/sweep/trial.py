@@ -120,7 +120,7 @@ class SweepTrial:
             if not LOCKS or lock(log.fileno()) is not False:
                 return True
             if not told:
-                say(f"{self.folder}: a training that was begun before is still running; waiting for its end")
+                say(f"{self.folder}: a training started earlier is still running; waiting for it to finish")
             told = True
             time.sleep(_PAUSE)
         return False
