@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo demo-gemma test faults golden lint types clean
+.PHONY: install demo demo-gemma test test-fast faults golden lint types clean
 
 install: $(VENV)/.installed
 
@@ -29,8 +29,15 @@ demo-gemma: install
 	$(BIN)/lrc train recipes/gemma-3-270m/lora.yaml --accelerate-config accelerate_configs/cpu.yaml
 	$(ASK) --adapter runs/gemma-3-270m --output $(GEMMA)/after.json --force
 
+# Each worker begins with one end of the list and takes of the other's when it has done its own.
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 test: install
-	$(BIN)/python -m pytest
+	$(PYTEST)
+
+# For the inner loop: what starts no process and trains nothing.
+test-fast: install
+	$(PYTEST) -m 'not process and not training'
 
 # Seven minutes of kills, signals, damage and full disks; prints the table of docs/reliability.md.
 faults: install

@@ -6,10 +6,10 @@ import json
 import os
 import sqlite3
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import fork_server
 import pytest
 from small_runs import make_run, pairs
 
@@ -70,7 +70,15 @@ def test_the_log_has_speed_sharing_and_memory(folder: Path, tmp_path: Path) -> N
 
 def test_two_processes_count_together(folder: Path, tmp_path: Path) -> None:
     settings = ["--per_device_train_batch_size", "2", "--include_num_input_tokens_seen", "all"]
-    words = [sys.executable, "-m", "lrc", "train", str(folder / "recipe.yaml"), "--accelerate-config", "cpu_2"]
+    words = [
+        str(fork_server.python()),
+        "-m",
+        "lrc",
+        "train",
+        str(folder / "recipe.yaml"),
+        "--accelerate-config",
+        "cpu_2",
+    ]
     told = subprocess.run(
         [*words, "--output_dir", str(tmp_path / "two"), *settings],
         capture_output=True,
@@ -128,7 +136,7 @@ def test_tensorboard_gets_it_all(folder: Path, tmp_path: Path) -> None:
 def test_trackio_gets_it_all_and_tensorboard_too(folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("trackio")
     pytest.importorskip("tensorboard")
-    words = [sys.executable, "-m", "lrc.sft", "--config", str(folder / "recipe.yaml")]
+    words = [str(fork_server.python()), "-m", "lrc.sft", "--config", str(folder / "recipe.yaml")]
     words += ["--report_to", "trackio", "tensorboard"]
     told = subprocess.run(
         [*words, "--output_dir", str(tmp_path / "my-run"), "--run_name", "first"],

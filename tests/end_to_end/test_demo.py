@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
+
+import fork_server
 
 from lrc.commands.demo import verdict
 
@@ -18,5 +19,7 @@ def test_making_a_base_in_a_pipe_tells_nothing(tmp_path: Path) -> None:
     program = (
         "from pathlib import Path; from lrc.models.tiny import make_base; make_base(Path('base'), ['文章', '問題'])"
     )
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [fork_server.python(), "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
     assert (tmp_path / "base" / "model.safetensors").is_file() and done.stderr == ""

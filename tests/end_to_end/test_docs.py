@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import get_args, get_type_hints
 
+import fork_server
 import pytest
 import yaml
 from questions import ask
@@ -63,7 +64,8 @@ def anchors(page: Path) -> set[str]:
 
 def shell(line: str, folder: Path) -> None:
     """Run a command in bash, with the lrc and the python of this environment first on the path."""
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    places = [str(fork_server.programs()), str(Path(sys.executable).parent), os.environ["PATH"]]
+    environment = os.environ | {"PATH": os.pathsep.join(places)}
     done = subprocess.run(["bash", "-c", line], cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, (line, done.stderr[-2000:])
 
@@ -137,7 +139,7 @@ def test_every_recipe_is_among_those_to_choose_from() -> None:
 def test_the_page_of_recipe_keys_is_current(tmp_path: Path) -> None:
     for name in ("build_recipes.py", "upstream_keys.yaml"):
         shutil.copy(DOCS / name, tmp_path)
-    subprocess.run([sys.executable, tmp_path / "build_recipes.py"], check=True, capture_output=True)
+    subprocess.run([fork_server.python(), tmp_path / "build_recipes.py"], check=True, capture_output=True)
     assert (tmp_path / "recipes.md").read_text("utf-8") == (DOCS / "recipes.md").read_text("utf-8")
 
 

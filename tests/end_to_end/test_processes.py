@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import fork_server
 import pytest
 import yaml
 from processes import Command  # of tests/faults
@@ -195,9 +196,9 @@ def written(output: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in output.iterdir()}
 
 
-def accelerate(*words: str | Path) -> subprocess.CompletedProcess[str]:
+def accelerate(python: str | Path, *words: str | Path) -> subprocess.CompletedProcess[str]:
     """`accelerate launch` with the configuration of two processes."""
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", CPU_2, "--main_process_port", "0"]
+    command = [python, "-m", "accelerate.commands.launch", "--config_file", CPU_2, "--main_process_port", "0"]
     return subprocess.run([str(word) for word in [*command, *words]], capture_output=True, text=True, timeout=PATIENCE)
 
 
@@ -226,8 +227,11 @@ def test_they_answer_as_one_does_to_the_byte(
 
 def test_accelerate_launches_the_verbs_with_their_flags(asked: tuple[str, Path], folder: Path, tmp_path: Path) -> None:
     verb, alone = asked
-    module, processes = {"generate": ("lrc.generate", "4"), "evaluate": ("lrc.evaluation", "2")}[verb]
-    done = accelerate("--num_processes", processes, "-m", module, *asking(verb, folder, tmp_path)[1:])
+    module, processes, python = {
+        "generate": ("lrc.generate", "4", fork_server.python()),
+        "evaluate": ("lrc.evaluation", "2", sys.executable),
+    }[verb]
+    done = accelerate(python, "--num_processes", processes, "-m", module, *asking(verb, folder, tmp_path)[1:])
     assert done.returncode == 0, done.stderr
     assert written(tmp_path) == written(alone)
     assert done.stdout.count("accuracy   ") == (verb == "evaluate")
@@ -264,7 +268,7 @@ def test_of_what_is_refused_one_line_is_said(
         "one process alone": (["--model", broken / "base", "--data", broken / "questions.json"], "question 200: "),
     }[wrong]
     verb = {"lrc.generate": "generate", "lrc.evaluation": "evaluate"}[module]
-    done = accelerate("-m", module, *asking(verb, folder, tmp_path)[1:], *words)
+    done = accelerate(fork_server.python(), "-m", module, *asking(verb, folder, tmp_path)[1:], *words)
     before, _, launcher = done.stderr.partition("Traceback")  # the launcher's own account
     said = [text for text in before.splitlines() if text.startswith(line)]
     assert done.returncode == 1 and len(said) == 1, done.stderr

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import fork_server
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -52,7 +53,7 @@ def command(*words: str | Path, **environment: str) -> subprocess.CompletedProce
         capture_output=True,
         text=True,
         timeout=180,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), **environment},
+        env={**os.environ, **environment},
     )
 
 
@@ -188,7 +189,7 @@ def test_the_recipe_has_to_be_named(capsys: pytest.CaptureFixture[str]) -> None:
 def test_two_processes_give_the_adapter_of_one(folder: Path, trained: Path, tmp_path: Path) -> None:
     config = ROOT / "accelerate_configs/cpu_2.yaml"
     told = command(
-        sys.executable, "-m", "lrc", "train", folder / "recipe.yaml", "--accelerate-config", config,
+        fork_server.python(), "-m", "lrc", "train", folder / "recipe.yaml", "--accelerate-config", config,
         "--output_dir", tmp_path / "two", "--gradient_accumulation_steps", "1", "--use_cpu", "true",
     )  # fmt: skip
     assert told.returncode == 0, told.stderr
@@ -204,7 +205,7 @@ def test_two_processes_give_the_adapter_of_one(folder: Path, trained: Path, tmp_
 
 def test_processes_that_would_not_join_are_refused(folder: Path, tmp_path: Path) -> None:
     told = command(
-        sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "-m", "lrc.sft",
+        fork_server.python(), "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "-m", "lrc.sft",
         "--config", folder / "recipe.yaml", "--output_dir", tmp_path / "a",
     )  # fmt: skip
     assert told.returncode == 1
@@ -231,5 +232,5 @@ def test_one_module_may_be_named_alone(folder: Path, tmp_path: Path) -> None:
 
 def test_quiet_holds_for_what_a_verb_starts(folder: Path, tmp_path: Path) -> None:
     words = ["train", folder / "recipe.yaml", "--output_dir", tmp_path / "a", "--max_steps", "1"]
-    done = command(sys.executable, "-m", "lrc", "--quiet", *words)
+    done = command(fork_server.python(), "-m", "lrc", "--quiet", *words)
     assert done.returncode == 0 and "train: " not in done.stderr, done.stderr

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import resource
 import signal
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import torch
+from fork_server import Forked
 
-from lrc import cli
-from lrc.runtime import signals
-
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["lrc.sft", "lrc.cli", "lrc.commands.convert", "lrc.commands.merge", "lrc.generate"])
 PATIENCE = 120.0  # seconds; nothing here takes a tenth of it on an idle machine
 
 
@@ -40,9 +31,9 @@ class Command:
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self.log, self.started = log, time.monotonic()
-        arguments = ([str(word) for word in words], log, file_limit, dict(environment or {}))
-        self.process: Any = CONTEXT.Process(target=_run, args=arguments)
-        self.process.start()
+        verb, *rest = map(str, words)
+        door = ["-m", "lrc.sft"] if verb == "train" else ["-m", "lrc", verb]
+        self.process = Forked([*door, *rest], log, environment or {}, file_limit)
 
     def wait(self) -> int:
         """Its exit status; negative where a signal killed it."""
@@ -92,24 +83,3 @@ def after(seconds: float) -> Callable[[], bool]:
     """A moment so many seconds from now."""
     end = time.monotonic() + seconds
     return lambda: time.monotonic() >= end
-
-
-def _run(words: list[str], log: Path, file_limit: int | None, environment: dict[str, str]) -> None:
-    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(handle, 1)
-    os.dup2(handle, 2)
-    sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
-    os.environ.update(environment)
-    torch.set_num_threads(1)
-    if file_limit is not None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
-    try:
-        if words[0] == "train":
-            from lrc import sft
-
-            signals.end_at_once()
-            sft.main(words[1:])
-        else:
-            cli.main(words)
-    finally:
-        sys.stdout.flush()

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
+import fork_server
 import pytest
 
-# Loaded by Python itself in each process, as any site may have one: no switch in lrc.
+# Before lrc's door, and outside it: no switch in lrc.
 RUN_OUT = """
-import os, sys
+import os, runpy, sys
 
 if os.environ.get("RANK") == "{rank}":
     import torch
@@ -25,23 +25,23 @@ if os.environ.get("RANK") == "{rank}":
 
     hook.calls = 0
     torch.nn.modules.module.register_module_forward_pre_hook(hook)
+runpy.run_module("lrc.sft", run_name="__main__", alter_sys=True)
 """
 
 
 @pytest.mark.fault("train", "out of memory in one of two processes: all stop, one line")
 @pytest.mark.parametrize("rank", [0, 1])
 def test_all_processes_stop(rank: int, inputs: Path, tmp_path: Path) -> None:
-    (tmp_path / "sitecustomize.py").write_text(RUN_OUT.format(rank=rank))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     launch = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
-    command = [sys.executable, "-m", "lrc.sft", "--config", inputs / "recipe.yaml", "--output_dir", tmp_path / "a"]
+    program = [fork_server.python(), "-c", RUN_OUT.format(rank=rank)]
+    command = [*program, "--config", inputs / "recipe.yaml", "--output_dir", tmp_path / "a"]
     processes = [
         subprocess.Popen(
             command,
-            env=os.environ | launch | {"RANK": str(i), "LOCAL_RANK": str(i), "PYTHONPATH": path},
+            env=os.environ | launch | {"RANK": str(i), "LOCAL_RANK": str(i)},
             stderr=subprocess.PIPE,
             text=True,
         )

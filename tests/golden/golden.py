@@ -44,26 +44,26 @@ RUNS = {
 }
 
 
-def record(folder: Path) -> dict[str, Any]:
-    """Run convert, three trainings, merge and generate in `folder`; the numbers, by name."""
+def record(folder: Path, python: str = sys.executable) -> dict[str, Any]:
+    """Run convert, three trainings, merge and generate in `folder`, with `python`; the numbers, by name."""
     numbers: dict[str, Any] = {}
-    _run(folder, "-m", "lrc", "convert", EXAMPLES / "sample.xlsx", "--output-dir", "data")
+    _run(folder, python, "-m", "lrc", "convert", EXAMPLES / "sample.xlsx", "--output-dir", "data")
     _make_base(folder / "base", (folder / "data/sample_train.json").read_text(encoding="utf-8"))
     for part in ("train", "validation"):
         numbers[f"convert, {part}"] = _sha256(folder / f"data/sample_{part}.json")
     for name, keys in RUNS.items():
         output = folder / name.partition(",")[0]
-        _train(folder, ["-m", "lrc.sft"], output, keys)
+        _train(folder, python, ["-m", "lrc.sft"], output, keys)
         numbers |= {f"{name}: {key}": value for key, value in _training(output)}
     launch = ["-m", "accelerate.commands.launch", "--config_file", EXAMPLES.parent / "accelerate_configs/cpu_2.yaml"]
-    _train(folder, [*launch, "-m", "lrc.sft"], folder / "two", RUNS["digit"])
+    _train(folder, python, [*launch, "-m", "lrc.sft"], folder / "two", RUNS["digit"])
     numbers |= {f"two processes: {key}": value for key, value in _training(folder / "two")}
-    _run(folder, "-m", "lrc", "merge", "--adapter", "digit", "--output-dir", "merged")
+    _run(folder, python, "-m", "lrc", "merge", "--adapter", "digit", "--output-dir", "merged")
     numbers |= {f"merged: {key}": value for key, value in _tensors(folder / "merged/model.safetensors")}
     for model in (["merged"], ["base", "--adapter", "text"]):
         answers = folder / f"{model[0]}.csv"
         words = ["--model", *model, "--data", EXAMPLES / "sample_test.xlsx", "--output", answers]
-        _run(folder, "-m", "lrc", "generate", *words)
+        _run(folder, python, "-m", "lrc", "generate", *words)
         numbers[f"answers of {' '.join(model)}"] = answers.read_text(encoding="utf-8").split()
     return numbers
 
@@ -87,22 +87,22 @@ def differences(a: dict[str, Any], b: dict[str, Any], tolerance: float = 0.0) ->
             yield f"{name}: {first} and {second}"
 
 
-def _run(folder: Path, *words: str | Path) -> None:
+def _run(folder: Path, python: str, *words: str | Path) -> None:
     environment = {
         "OMP_NUM_THREADS": "1",
         "HF_HUB_OFFLINE": "1",
         **os.environ,
         "HF_DATASETS_CACHE": str(folder / "cache"),
     }
-    command = [sys.executable, *map(str, words)]
+    command = [python, *map(str, words)]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr}")
 
 
-def _train(folder: Path, launch: list[str | Path], output: Path, keys: list[str]) -> None:
+def _train(folder: Path, python: str, launch: list[str | Path], output: Path, keys: list[str]) -> None:
     (folder / "recipe.yaml").write_text(RECIPE, encoding="utf-8")
-    _run(folder, *launch, "--config", "recipe.yaml", "--output_dir", output.name, *keys)
+    _run(folder, python, *launch, "--config", "recipe.yaml", "--output_dir", output.name, *keys)
 
 
 def _training(output: Path) -> Iterator[tuple[str, float | str]]:

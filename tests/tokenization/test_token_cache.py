@@ -9,7 +9,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import fork_server
 import pytest
 import workbooks
 from questions import ask
@@ -429,7 +429,16 @@ def test_a_run_on_cached_tokens_gives_the_same_adapter(
 
 def test_two_processes_of_a_run_read_one_entry(recipe: list[str], tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "lrc.sft"]
+        [
+            str(fork_server.python()),
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc_per_node",
+            "2",
+            "-m",
+            "lrc.sft",
+        ]
         + [*recipe, "--output_dir", str(tmp_path / "out"), "--use_cpu", "true"],
         env={**os.environ, "HF_DATASETS_CACHE": str(tmp_path / "shared")},
         capture_output=True,

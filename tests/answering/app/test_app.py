@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import fork_server
 import pytest
 from browser import DESKTOP, PHONE, chromium, complaints
 from small_models import save_base
@@ -34,7 +35,7 @@ def serving(command: list[str], folder: Path, **environment: str) -> Iterator[tu
     """Start a server; gives its process and its address, and ends it."""
     with (folder / "server.txt").open("w") as told:
         server = subprocess.Popen(
-            [sys.executable, *command],
+            [str(fork_server.python()), *command],
             cwd=folder,
             env={**os.environ, **environment},
             stdout=subprocess.PIPE,
@@ -70,7 +71,7 @@ def generated(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("generated")
     words = ["generate", "--model", model, *ASKED, "--data", SAMPLE, "--output", "answer.csv"]
     words += ["--scores", "scores.jsonl"]
-    subprocess.run([sys.executable, "-m", "lrc", *map(str, words)], cwd=folder, check=True, capture_output=True)
+    subprocess.run([fork_server.python(), "-m", "lrc", *map(str, words)], cwd=folder, check=True, capture_output=True)
     return folder
 
 

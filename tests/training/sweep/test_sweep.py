@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fork_server
 import pytest
 import yaml
 from small_runs import make_run, pairs
@@ -29,8 +30,9 @@ OPTIONS = ("甲", "乙", "丙", "丁")
 
 
 @pytest.fixture(autouse=True)
-def keep_signals() -> Iterator[None]:
-    """`main` takes SIGTERM for itself."""
+def keep_signals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """`main` takes SIGTERM for itself; trials are forked, not started."""
+    monkeypatch.setattr(sys, "executable", str(fork_server.python()))
     before = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, before)
