@@ -55,7 +55,7 @@ A recipe is one YAML mapping: a key, a colon, a plain value. [`recipes/`](../rec
 lrc train my.yaml --learning_rate 2.0e-4 --lora_target_modules q_proj v_proj --fp16 false
 ```
 
-- The file is read strictly. An unknown key is refused with the nearest known one; so are a key that stands twice, a
+- The file is read strictly. An unknown key is refused with the nearest known one; so are a duplicate key, a
   value of another type, YAML tags and aliases, and whatever looks like an access token. `2e-4` is a number here, and
   `no` and `yes` are text: booleans are `true` and `false`.
 - `lrc check my.yaml` reads a recipe without training; `lrc preview my.yaml` shows what it would train.
