@@ -63,7 +63,7 @@ def check(
     Args:
         files: workbooks (.xlsx, .csv, .jsonl), Alpaca, C3 or other JSON (.json) and recipes (.yaml, .yml).
         sheet: the sheet to read of the workbooks.
-        columns: see `datafile.read_questions`.
+        columns: see `sources.read_questions`.
         as_json: print one JSON object instead.
 
     Returns:

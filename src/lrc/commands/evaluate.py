@@ -43,7 +43,7 @@ def evaluate_model(
         scores: where to write every option's score, as JSON lines.
         passage_blind: also ask without the passage, to see how much of the accuracy is reading.
         sheet: the sheet of a workbook; the first visible one by default.
-        columns: see `datafile.read_questions`.
+        columns: see `sources.read_questions`.
         as_json: print the figures as JSON rather than as lines.
 
     Raises:

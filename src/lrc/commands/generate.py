@@ -38,7 +38,7 @@ def generate(
     Args:
         scores: where to write every option's score, as JSON lines.
         sheet: the sheet of a workbook; the first visible one by default.
-        columns: see `datafile.read_questions`.
+        columns: see `sources.read_questions`.
 
     Raises:
         LrcError: the model, the data or the output stands in the way; nothing is written then.

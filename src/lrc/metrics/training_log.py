@@ -14,7 +14,7 @@ from lrc.runtime.progress import say
 
 INTERVAL = {"eval_accuracy": ("eval_ci_low", "eval_ci_high")}
 SERIES = ("loss", "eval_loss", "eval_accuracy", "learning_rate")
-# Of the whole run: seconds, questions a second, and what pace.py says.
+# Of the whole run: seconds, questions a second, and what throughput.py says.
 TOTALS = (
     *("train_runtime", "train_questions_per_second", "train_tokens_per_second"),
     *("train_unique_token_share", "peak_memory_mb"),

@@ -45,12 +45,12 @@ class Prompt:
     """Makes token sequences of records for one tokenizer, template and style of answer.
 
     Args:
-        tokenizer: from `models.load_tokenizer`.
+        tokenizer: from `loading.load_tokenizer`.
         template: a name in `TEMPLATES`.
         answer_style: `digit`, the completion is the option's number; `text`, it is the option's text; `judge`, each
             option stands in a prompt of its own that asks whether it is right, and the completion is 是 or 否.
-        list_options: whether the prompt lists the options; None does as `run.lists_options` says.
-        today: the date that a chat template prints; see `chat.Chat`.
+        list_options: whether the prompt lists the options; None does as `run_record.lists_options` says.
+        today: the date that a chat template prints; see `chat_template.Chat`.
 
     Raises:
         RecipeError: an unknown template or style, digits without a list of options, `chat` without a chat template or

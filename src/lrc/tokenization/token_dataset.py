@@ -67,7 +67,7 @@ class Corpus:
     records: Sequence[Record]  # as they fit, some with a shorter passage
     shortened: list[str]  # ids
     skipped: list[str]
-    dataset: Dataset | None = None  # their tokens, see `tokentable.SCHEMA`; None where there is no file
+    dataset: Dataset | None = None  # their tokens, see `token_table.SCHEMA`; None where there is no file
     sha256: str = ""  # of the file
     reused: bool = False  # whether an earlier run had tokenized it
     portions: tuple[Portion, ...] = ()  # of the files that it was joined of; none where it is of one
@@ -169,7 +169,7 @@ def fit(records: Sequence[Record], prompt: Prompt, max_length: int | None, on_to
 
 
 def tokenize(records: Sequence[Record], prompt: Prompt, *, stage: str) -> Dataset:
-    """Tokenize a few records that are in memory already: a row a record, see `tokentable.SCHEMA`."""
+    """Tokenize a few records that are in memory already: a row a record, see `token_table.SCHEMA`."""
     with track(stage, len(records)) as advance:
         rows = [(record, prompt.sequence(record)) for record in _counted(records, advance)]
     return hold_table(Numbering()(make_table(rows)))

@@ -59,7 +59,7 @@ class StepBatch:
 
 
 class StepSampler(Sampler[list[SampleKey]]):
-    """SampleDataset the questions of every optimizer step for one process; all processes draw the same epoch.
+    """Draw the questions of every optimizer step for one process; all processes draw the same epoch.
 
     Args:
         passages: (questions,) a number a passage, the same for the questions of one passage.
@@ -209,7 +209,7 @@ class SequenceSource:
 
     Args:
         option_orders: how many orders of each question are trained.
-        contrasted: by what the scores of options are normalised that are compared with each other (`contrast`); None
+        contrasted: by what the scores of options are normalised that are compared (see `contrastive_loss`); None
             compares none.
         imitated: whether the right answer is learnt to be written, too; a question without options to compare is
             drawn as if it were.

@@ -1,10 +1,9 @@
 """The SFTTrainer subclass that trains on packed trees.
 
-One optimizer step is one batch of questions (`batches.StepBatch`), run row by row. Its loss is the sum over supervised
-tokens divided by their number over the whole step and all processes, so that loss and gradients are those of separate
-samples with the same batch size and accumulation, whatever rows the questions fill. With `option_contrast`, a part of
-the loss is the mean of the step's contrast (`contrast`) instead.
-"""
+One optimizer step is one batch of questions (`dataloader.StepBatch`), run row by row. Its loss is the sum over
+supervised tokens divided by their number over the whole step and all processes, so that loss and gradients are those of
+separate samples with the same batch size and accumulation, whatever rows the questions fill. With `option_contrast`, a
+part of the loss is the mean of the step's contrast (`contrastive_loss`) instead."""
 
 from __future__ import annotations
 
@@ -50,7 +49,7 @@ class TreeTrainer(DurableTrainer):
         validation: the questions of evaluation; None evaluates nothing.
         tree_packing: false gives every sequence a row of its own.
         group_passages: false draws question by question, so that those of a passage rarely meet in a step.
-        portions: see `batches.StepSampler`.
+        portions: see `dataloader.StepSampler`.
         row_tokens: the token budget of a row; None takes what suits the device.
         loraplus_lr_ratio: the learning rate of LoRA's B over that of A.
         loraplus_lr_embedding: the learning rate of LoRA on embeddings, with that ratio; None takes A's.
@@ -92,7 +91,7 @@ class TreeTrainer(DurableTrainer):
         args.gradient_accumulation_steps = 1
         args.dataset_kwargs = {**(args.dataset_kwargs or {}), "skip_prepare_dataset": True}
         args.router_aux_loss_coef = 0.0  # upstream would have a mixture of experts balance tokens, not trees
-        args.disable_tqdm = True  # `history.History` shows the progress
+        args.disable_tqdm = True  # `callbacks.History` shows the progress
         args.logging_nan_inf_filter = False  # which would put an earlier loss in the place of one that is not finite
         if args.ddp_broadcast_buffers is None:
             # Processes may have unequal numbers of rows, and a broadcast in each forward would wait for all.

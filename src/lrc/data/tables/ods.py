@@ -34,7 +34,7 @@ def open_document(path: Path, sheet: str | None) -> Iterator[Table]:
     """Open one sheet, the first visible one by default.
 
     Raises:
-        DataError: see `package.open_package`; no such sheet, an encrypted file, or a sheet with too many cells.
+        DataError: see `xlsx_package.open_package`; no such sheet, an encrypted file, or a sheet with too many cells.
     """
     with open_package(path, CONTENT) as package:
         _refuse_encrypted(path, package)
