@@ -138,7 +138,7 @@ def test_who_is_missing_is_said_and_signals_end_the_waiting(rank: str, number: i
         port = free.getsockname()[1]
     code = (
         "from lrc.runtime.signals import end_at_once; end_at_once()\n"
-        "from lrc import rendezvous\nrendezvous.SILENCE = 0.5\n"
+        "from lrc.runtime import rendezvous\nrendezvous.SILENCE = 0.5\n"
         "from lrc.runtime.processes import processes\nprocesses()\nprint('joined')\n"
     )
     variables = {**TWO, "RANK": rank, "LOCAL_RANK": rank, "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "1"}

@@ -3,7 +3,8 @@
 One optimizer step is one batch of questions (`dataloader.StepBatch`), run row by row. Its loss is the sum over
 supervised tokens divided by their number over the whole step and all processes, so that loss and gradients are those of
 separate samples with the same batch size and accumulation, whatever rows the questions fill. With `option_contrast`, a
-part of the loss is the mean of the step's contrast (`contrastive_loss`) instead."""
+part of the loss is the mean of the step's contrast (`contrastive_loss`) instead.
+"""
 
 from __future__ import annotations
 
