@@ -106,10 +106,10 @@ class Scorer:
             DataError: a question and its options alone have more tokens than the model has positions.
         """
         limit = positions(self.model.config)
-        fitted = [record if limit is None else self._fitted(record, limit) for record in records]
+        fitted = [record if limit is None else self._fit(record, limit) for record in records]
         return fitted, [now.id for now, before in zip(fitted, records, strict=True) if now is not before]
 
-    def _fitted(self, record: Record, limit: int) -> Record:
+    def _fit(self, record: Record, limit: int) -> Record:
         def fits(question: Question) -> bool:
             asked = self.prompt.candidates(with_question(record, question))
             return max(len(sequence.tokens) for sequence in asked) <= limit
@@ -164,9 +164,9 @@ class Scorer:
         parts = np.split(written, np.cumsum([len(some) for some in answers])[:-1]) if answers else []
         counted = [float(part.sum()) for part in parts] if answers else [None] * len(records)
         with np.errstate(invalid="ignore"):  # scores that are no numbers are refused by name, by who asked for them
-            return [self._counted(*one) for one in zip(ballots, heard, counted, strict=True)]
+            return [self._combine(*one) for one in zip(ballots, heard, counted, strict=True)]
 
-    def _counted(
+    def _combine(
         self, ballots: Sequence[OptionOrder], votes: Sequence[NDArray[np.float64]], answer: float | None
     ) -> OptionScores:
         """Put the votes on one question together, each (options,) log-likelihoods; one adapter's come in a row."""

@@ -117,7 +117,7 @@ def _train_one(contender: SweepTrial, plan: Sweep, config: str | None, request: 
     contender.write_recipe(plan.fixed)
     try:
         reason = contender.train(config, request)
-        result = None if reason or not _finished(contender, request) else contender.result()
+        result = None if reason or not _is_finished(contender, request) else contender.result()
     except DataError as error:
         reason, result = str(error), None
     if reason:
@@ -127,7 +127,7 @@ def _train_one(contender: SweepTrial, plan: Sweep, config: str | None, request: 
     return Standing(contender, result, reason)
 
 
-def _finished(contender: SweepTrial, request: Request) -> bool:
+def _is_finished(contender: SweepTrial, request: Request) -> bool:
     """Whether a trial came to its end: one that a signal reached may have done so just before."""
     if not request.signal:
         return True

@@ -133,10 +133,10 @@ class OptionContrast:
         return cls(
             owners,
             np.flatnonzero([not isinstance(sequences[number], Option) for number in row.owners.tolist()]),
-            _filled(said, most, lambda place, _: place),
-            _filled(denied, most, lambda place, _: place) if denied else None,
-            _filled(said, most, lambda _, one: one.length).astype(np.float32),
-            np.where(absent, 0.0, _filled(said, most, lambda _, one: _target(one))).astype(np.float32),
+            _pad(said, most, lambda place, _: place),
+            _pad(denied, most, lambda place, _: place) if denied else None,
+            _pad(said, most, lambda _, one: one.length).astype(np.float32),
+            np.where(absent, 0.0, _pad(said, most, lambda _, one: _target(one))).astype(np.float32),
             absent,
         )
 
@@ -175,6 +175,6 @@ def _by_contest(options: Iterable[Placed]) -> list[list[Placed]]:
     return [sorted(placed, key=lambda option: option[1].number) for placed in found.values()]
 
 
-def _filled(questions: list[list[Placed]], most: int, value: Callable[[int, Option], float]) -> NDArray[Any]:
+def _pad(questions: list[list[Placed]], most: int, value: Callable[[int, Option], float]) -> NDArray[Any]:
     """(questions, most) a value an option; where a question has fewer options, that of its first."""
     return np.array([[value(*one) for one in some + some[:1] * (most - len(some))] for some in questions])

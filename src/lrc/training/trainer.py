@@ -153,7 +153,7 @@ class TreeTrainer(DurableTrainer):
     ) -> torch.Tensor:
         """Forward and backward of one step, row by row; gradients are exchanged with the last row only."""
         total = torch.zeros((), device=self.args.device)
-        rows = self._equalised(inputs.rows)
+        rows = self._equalise(inputs.rows)
         for i, row in enumerate(rows):
             last = i == len(rows) - 1
             self.accelerator.gradient_state._set_sync_gradients(last)
@@ -292,7 +292,7 @@ class TreeTrainer(DurableTrainer):
         deepspeed = self.accelerator.distributed_type == DistributedType.DEEPSPEED
         self.accelerator.backward(loss, **({"scale_wrt_gas": False} if deepspeed else {}))
 
-    def _equalised(self, rows: list[Row]) -> list[Row]:
+    def _equalise(self, rows: list[Row]) -> list[Row]:
         """Repeat a row until this process has as many as every other one, where each forward is a collective."""
         return rows + rows[-1:] * max(self._step_rows - len(rows), 0)
 
