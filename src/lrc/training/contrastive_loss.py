@@ -64,11 +64,11 @@ def options_of(
     """
     if record.question is None:
         return []
-    ballot = OptionOrder.of(record, tuple(range(len(record.question.options))), prompt)
-    numbers = ballot.question.choosable
+    order = OptionOrder.of(record, tuple(range(len(record.question.options))), prompt)
+    numbers = order.question.choosable
     if question_of(record).answer not in numbers or len(numbers) < 2:
         return []
-    divisors = lengths(prompt.normalisation(normalisation), ballot.tokens, ballot.characters)
+    divisors = lengths(prompt.normalisation(normalisation), order.tokens, order.characters)
     options = [
         Option(
             *(
@@ -82,9 +82,9 @@ def options_of(
             target=None if targets is None else targets[number - 1],
             stem_length=one.stem_length,
         )
-        for number, one in zip(numbers, ballot.candidates, strict=True)
+        for number, one in zip(numbers, order.candidates, strict=True)
     ]
-    denials = zip(options, ballot.denials, strict=False)  # there are none where options are not judged
+    denials = zip(options, order.denials, strict=False)  # there are none where options are not judged
     return options + [replace(one, tokens=denial.tokens, denied=True) for one, denial in denials]
 
 

@@ -62,7 +62,7 @@ def open_study(plan: Sweep, identity: dict[str, Any]) -> Study:
 
 
 def _mend(path: Path) -> None:
-    """Take back what a kill left of the study's last line, and its lock: this process has claimed the folder."""
+    """Take back what a kill left of the study's last line, and its lock: this process holds the lock of the folder."""
     path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
     if path.is_file():
         whole = path.read_bytes().rpartition(b"\n")
