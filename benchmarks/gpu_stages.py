@@ -572,12 +572,12 @@ def _note_plan(stage: Stage, size: str, row: Any) -> None:
 
     from lrc.config.accelerate_config import Topology
     from lrc.preview.memory_plan import Planner
-    from lrc.preview.meta_model import Build
+    from lrc.preview.meta_model import ModelSpec
 
     half = torch.float16
     settings = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True, "bnb_4bit_compute_dtype": half}
     quantization = BitsAndBytesConfig(load_in_4bit=True, **settings)
-    build = Build(config_of(size), half, lora(), quantization, None, True, half, stage.device)
+    build = ModelSpec(config_of(size), half, lora(), quantization, None, True, half, stage.device)
     plan = Planner().plan(build, row, Topology("single_gpu", device=stage.device), "adamw_torch")
     parts = {f"{name}_gib": value / 1024**3 for name, value in vars(plan).items()}
     stage.note(plan=size, longest=len(row), total_gib=plan.total / 1024**3, **parts)

@@ -106,9 +106,9 @@ def predict(size: Size) -> int:
     from lrc.config.accelerate_config import Topology
     from lrc.packing.tree import pack
     from lrc.preview.memory_plan import Planner
-    from lrc.preview.meta_model import Build
+    from lrc.preview.meta_model import ModelSpec
 
-    build = Build(_config(size), torch.float32, _adapter(size), checkpointing=size.checkpointing)
+    build = ModelSpec(_config(size), torch.float32, _adapter(size), checkpointing=size.checkpointing)
     row = max(pack(_sequences(size), size.row_tokens), key=len)
     plan = Planner().plan(build, row, Topology("cpu"), "adamw_torch")
     return plan.total - plan.weights - plan.adapter

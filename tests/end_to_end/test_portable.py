@@ -12,7 +12,7 @@ import pytest
 
 from lrc.runtime import locks as claim
 from lrc.runtime.errors import OutputError
-from lrc.runtime.locks import claimed, left_behind
+from lrc.runtime.locks import left_behind, locked
 
 ROOT = Path(__file__).parents[2]
 # In one process, in whose first moment the modules are hidden; each verb through its own door.
@@ -76,11 +76,11 @@ def test_without_locks_a_part_belongs_to_whom_its_name_tells_of(
         part = tmp_path / f".a.{other.pid}-0123abcd.part"
         part.mkdir()
         assert left_behind(tmp_path, "a") == []
-        with pytest.raises(OutputError, match=f"process {other.pid} is writing it"), claimed(tmp_path / "a"):
+        with pytest.raises(OutputError, match=f"process {other.pid} is writing it"), locked(tmp_path / "a"):
             pass
         other.communicate(b"\n")
     assert left_behind(tmp_path, "a") == [part]
-    with claimed(tmp_path / "a", folder=True):
+    with locked(tmp_path / "a", folder=True):
         assert left_behind(tmp_path, "a") == [part]
 
 

@@ -13,7 +13,7 @@ from processes import Command
 from test_training_survives import assert_as_undisturbed, finish, pair, start
 
 from lrc.config.run_record import RUN_FILE
-from lrc.runtime.locks import claimed, left_behind
+from lrc.runtime.locks import left_behind, locked
 from lrc.runtime.outputs import new_file, new_folder
 
 SAMPLE = Path(__file__).parents[2] / "examples" / "sample.xlsx"
@@ -37,7 +37,7 @@ def refusal(output: Path, pid: int) -> str:
 @pytest.mark.parametrize("verb", VERBS)
 def test_an_output_that_is_being_written(verb: str, inputs: Path, adapter: Path, tmp_path: Path) -> None:
     output = tmp_path / "output"
-    with claimed(output, folder=verb != "generate"):
+    with locked(output, folder=verb != "generate"):
         command = Command(words(verb, inputs, adapter, output), tmp_path / "log")
         assert command.wait() == 1
     assert command.told[-1] == refusal(output, os.getpid())
@@ -111,7 +111,7 @@ def test_a_claim_of_a_killed_training(inputs: Path, adapter: Path, tmp_path: Pat
 def test_only_the_first_process_of_a_launch_claims_and_speaks(inputs: Path, tmp_path: Path) -> None:
     output = tmp_path / "a"
     output.mkdir()
-    with claimed(output / RUN_FILE):
+    with locked(output / RUN_FILE):
         commands = pair(inputs, output)
         assert [command.wait() for command in commands] == [1, 1]
     assert [refusal(output, os.getpid()) in command.told for command in commands] == [True, False]

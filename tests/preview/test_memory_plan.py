@@ -15,7 +15,7 @@ from lrc.config.accelerate_config import Topology, read_topology
 from lrc.packing.last_layer import prune_last_layer
 from lrc.packing.log_probs import target_log_probs
 from lrc.preview.memory_plan import GIB, OVERHEAD, Planner, bytes_on_device
-from lrc.preview.meta_model import Build, held, peak_of_row, why_not_shared
+from lrc.preview.meta_model import ModelSpec, held, peak_of_row, why_not_shared
 from lrc.preview.suggestions import Setting, suggest_changes
 from lrc.preview.workload import supposed_row
 from lrc.runtime.errors import ModelError, RecipeError
@@ -42,12 +42,12 @@ def llama(**sizes: int) -> LlamaConfig:
     return LlamaConfig(**(fields | sizes))
 
 
-REFERENCE = Build(
+REFERENCE = ModelSpec(
     llama(hidden_size=5120, num_hidden_layers=40, intermediate_size=13824, vocab_size=55296, num_attention_heads=40,
           num_key_value_heads=40),
     torch.float16, lora(lora_dropout=0.05), NF4, None, True, torch.float16, "cuda",
 )  # fmt: skip
-SMALL = Build(llama(), torch.float32, lora())
+SMALL = ModelSpec(llama(), torch.float32, lora())
 
 
 def test_the_reference_run_fits_on_12_gb() -> None:
@@ -74,7 +74,7 @@ def test_the_reference_run_fits_on_12_gb() -> None:
     ],
 )
 def test_weights_by_quantization(quantization: BitsAndBytesConfig | None, each: float) -> None:
-    build = Build(llama(intermediate_size=128), torch.float32, lora(), quantization)
+    build = ModelSpec(llama(intermediate_size=128), torch.float32, lora(), quantization)
     projections, others = 4 * 7 * 128**2, 2 * 1000 * 128 + 9 * 128
     assert held(build).weights == pytest.approx(projections * each + 4 * others, abs=64)
 
@@ -90,7 +90,7 @@ def test_what_autograd_keeps_is_what_it_really_keeps(family: str) -> None:
     """The tensors saved on the meta device are those that a forward on the CPU saves."""
     name = "llama" if family == "checkpointing" else family
     kind, config, settings = FAMILIES[name]
-    build = Build(config(**{**SIZES, **settings}), torch.float32, lora(), checkpointing=family == "checkpointing")
+    build = ModelSpec(config(**{**SIZES, **settings}), torch.float32, lora(), checkpointing=family == "checkpointing")
     row = supposed_row(96)
     activations, logits = peak_of_row(build, row)
     from peft import get_peft_model

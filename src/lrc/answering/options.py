@@ -22,7 +22,7 @@ class ScoringOptions:
         votes: over how many option orders the scores are averaged.
         score_normalisation: see `Scorer`.
         load_in_4bit: quantize the model to 4 bits; see `quantization.quantization_config`.
-        dtype: in which format it computes; see `dtypes.answering_dtype`.
+        dtype: in which format it computes; see `devices.answering_dtype`.
     """
 
     adapters: tuple[Path, ...] = ()

@@ -106,10 +106,10 @@ class Scorer:
             DataError: a question and its options alone have more tokens than the model has positions.
         """
         limit = positions(self.model.config)
-        fitted = [record if limit is None else self._fitted(record, limit) for record in records]
+        fitted = [record if limit is None else self._fit(record, limit) for record in records]
         return fitted, [now.id for now, before in zip(fitted, records, strict=True) if now is not before]
 
-    def _fitted(self, record: Record, limit: int) -> Record:
+    def _fit(self, record: Record, limit: int) -> Record:
         def fits(question: Question) -> bool:
             asked = self.prompt.candidates(with_question(record, question))
             return max(len(sequence.tokens) for sequence in asked) <= limit
@@ -144,11 +144,16 @@ class Scorer:
                 yield dict(zip(chunk, self._chunk([records[i] for i in chunk]), strict=True))
 
     def _chunk(self, records: Sequence[Record], advance: Advance = _silent) -> list[OptionScores]:
-        ballots = [[OptionOrder.of(r, order, self.prompt) for order in self._orders(r)] for r in records]
+        question_orders = [[OptionOrder.of(r, order, self.prompt) for order in self._orders(r)] for r in records]
         answers = [self.prompt.imitated(r) for r in records] if self.with_answers else []
         right = [sequence for some in answers for sequence in some]
-        options = [sequence for papers in ballots for ballot in papers for sequence in ballot.sequences]
-        heard: list[list[NDArray[np.float64]]] = [[] for _ in records]
+        options = [
+            sequence
+            for orders_of_one in question_orders
+            for option_order in orders_of_one
+            for sequence in option_order.sequences
+        ]
+        question_votes: list[list[NDArray[np.float64]]] = [[] for _ in records]
         see = _counted_in(len(records), len(right + options) * max(len(self.adapters), 1), advance)
         for adapter in self.adapters or (None,):
             if adapter is not None:
@@ -156,26 +161,26 @@ class Scorer:
             budget = row_budget(self.device, self.row_tokens)
             scores = sequence_scores(self.model, right + options, self.device, budget, see)
             written, scores = np.split(scores, [len(right)])
-            for papers, votes in zip(ballots, heard, strict=True):
-                for ballot in papers:
-                    mine, scores = np.split(scores, [len(ballot.sequences)])
-                    votes.append(ballot.in_own_order(ballot.likelihoods(mine)))
+            for orders_of_one, votes in zip(question_orders, question_votes, strict=True):
+                for option_order in orders_of_one:
+                    mine, scores = np.split(scores, [len(option_order.sequences)])
+                    votes.append(option_order.in_own_order(option_order.likelihoods(mine)))
         see(0)
         parts = np.split(written, np.cumsum([len(some) for some in answers])[:-1]) if answers else []
         counted = [float(part.sum()) for part in parts] if answers else [None] * len(records)
-        with np.errstate(invalid="ignore"):  # scores that are not numbers are refused by name, by who asked for them
-            return [self._counted(*one) for one in zip(ballots, heard, counted, strict=True)]
+        with np.errstate(invalid="ignore"):  # scores that are no numbers are refused by name, by who asked for them
+            return [self._combine(*one) for one in zip(question_orders, question_votes, counted, strict=True)]
 
-    def _counted(
-        self, ballots: Sequence[OptionOrder], votes: Sequence[NDArray[np.float64]], answer: float | None
+    def _combine(
+        self, question_orders: Sequence[OptionOrder], votes: Sequence[NDArray[np.float64]], answer: float | None
     ) -> OptionScores:
         """Put the votes on one question together, each (options,) log-likelihoods; one adapter's come in a row."""
-        tokens, characters = ballots[0].tokens, ballots[0].characters
+        tokens, characters = question_orders[0].tokens, question_orders[0].characters
         likelihoods = np.stack(votes)
         scores = likelihoods / lengths(self.prompt.normalisation(self.normalisation), tokens, characters)
         of_all = OptionScores((), (), 0, True, answer, tuple(likelihoods.mean(axis=0).tolist()), tokens, characters)
         log_probs = scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)
-        return _average(log_probs.reshape(-1, len(ballots), len(tokens)), self.temperature, of_all)
+        return _average(log_probs.reshape(-1, len(question_orders), len(tokens)), self.temperature, of_all)
 
     def _orders(self, record: Record) -> list[tuple[int, ...]]:
         return option_orders(question_of(record), self.votes)

@@ -94,19 +94,19 @@ def _twice(ids: Sequence[str], place: str) -> list[str]:
     if not again:
         return []
     cure = "give the lines in the order of the questions, or each question an id of its own"
-    return [f"{place}: {_listed(again)} more than once, so answers cannot be matched to questions by id; {cure}"]
+    return [f"{place}: {_list_ids(again)} more than once, so answers cannot be matched to questions by id; {cure}"]
 
 
 def _unlike(given: Sequence[str], ids: Sequence[str], file: str, data: str) -> list[str]:
     lines, known, answered = [], set(ids), set(given)
     if missing := [name for name in ids if name not in answered]:
-        lines.append(f"{file}: lacks {_listed(missing)} of {data}; give an answer to every question")
+        lines.append(f"{file}: lacks {_list_ids(missing)} of {data}; give an answer to every question")
     if others := [name for name in given if name not in known]:
-        lines.append(f"{file}: has {_listed(others)}, which {data} has not; give the predictions of this file")
+        lines.append(f"{file}: has {_list_ids(others)}, which {data} has not; give the predictions of this file")
     return lines
 
 
-def _listed(ids: Sequence[str]) -> str:
+def _list_ids(ids: Sequence[str]) -> str:
     return f"id {ids[0]}" if len(ids) == 1 else f"{len(ids)} ids (first {ids[0]})"
 
 

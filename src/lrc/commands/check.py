@@ -70,7 +70,7 @@ def check(
         Whether every file is accepted as it is.
     """
     checked = [_check(path, sheet, columns) for path in files]
-    shared = [both for pair in combinations(checked, 2) if (both := _shared(*pair))]
+    shared = [both for pair in combinations(checked, 2) if (both := _find_shared(*pair))]
     checked = [replace(one, findings=(*one.findings, *_overlaps(one, shared))) for one in checked]
     if as_json:
         print(json.dumps(_document(checked, shared), ensure_ascii=False, indent=2))
@@ -96,10 +96,10 @@ def _check(path: Path, sheet: str | None, columns: Mapping[str, str] | None) -> 
             return _check_json(path, columns)
         return _check_table(read_workbook(path, sheet, columns), kind)
     except LrcError as error:
-        return Checked(path, kind, tuple(_placed(one, path) for one in error.found))
+        return Checked(path, kind, tuple(_place(one, path) for one in error.found))
 
 
-def _placed(finding: Finding, path: Path) -> Finding:
+def _place(finding: Finding, path: Path) -> Finding:
     """An error with its file's name, where its line begins with that."""
     if finding.file:
         return finding
@@ -128,7 +128,7 @@ def _beyond_rows(book: Workbook) -> tuple[Finding, ...]:
     try:
         plan_parts(book, groups, Plan(validation_fraction=0.2, folds=None, seed=42))
     except LrcError as error:
-        found += tuple(replace(_placed(one, book.path), kind="no-split") for one in error.found)
+        found += tuple(replace(_place(one, book.path), kind="no-split") for one in error.found)
     return found
 
 
@@ -168,7 +168,7 @@ class Shared:
         return f"{files}: {same}; identical questions: {self.questions:,}"
 
 
-def _shared(first: Checked, second: Checked) -> Shared | None:
+def _find_shared(first: Checked, second: Checked) -> Shared | None:
     """Compare the questions of two files, where both have some."""
     if not first.asked or not second.asked or first.path == second.path:
         return None
@@ -178,11 +178,11 @@ def _shared(first: Checked, second: Checked) -> Shared | None:
     clusters = set(groups.clusters[:n_first])
     pairs = zip(groups.passages[n_first:], groups.clusters[n_first:], strict=True)
     nearly = {passage for passage, cluster in pairs if cluster in clusters}
-    questions = _asked(first.asked) & _asked(second.asked)
+    questions = _question_keys(first.asked) & _question_keys(second.asked)
     return Shared(first, second, len(passages), len(nearly), len(questions))
 
 
-def _asked(questions: Iterable[Question]) -> set[tuple[str, ...]]:
+def _question_keys(questions: Iterable[Question]) -> set[tuple[str, ...]]:
     """The questions, white space and the order of options apart."""
     texts = ((one.passage, one.question, *sorted(one.options)) for one in questions)
     return {tuple(map(collapse, text)) for text in texts}

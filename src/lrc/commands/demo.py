@@ -72,7 +72,7 @@ def _train(base: Path, data: Path, adapter: Path, *, force: bool) -> None:
     where += ["--overwrite_output_dir"] if force else []
     launch: list[str | Path] = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", config]
     shown = f"accelerate launch --config_file {config} -m lrc.sft --config {recipe}"
-    _call([*launch, "-m", "lrc.sft", "--config", recipe, *where], f"{shown} {_joined(where)}")
+    _call([*launch, "-m", "lrc.sft", "--config", recipe, *where], f"{shown} {_join(where)}")
 
 
 def _accuracy(model: Path, data: Path, output: Path, *flags: str) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def _accuracy(model: Path, data: Path, output: Path, *flags: str) -> dict[str, A
 
 
 def _run(*words: str | Path) -> None:
-    _call([sys.executable, "-m", "lrc", *words], f"lrc {_joined(words)}")
+    _call([sys.executable, "-m", "lrc", *words], f"lrc {_join(words)}")
 
 
 def _call(command: Sequence[str | Path], shown: str) -> None:
@@ -107,7 +107,7 @@ def verdict(accuracy: float) -> str:
     )
 
 
-def _joined(words: Sequence[str | Path]) -> str:
+def _join(words: Sequence[str | Path]) -> str:
     return shlex.join(str(word) for word in words)
 
 

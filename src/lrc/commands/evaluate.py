@@ -53,7 +53,7 @@ def evaluate_model(
         refuse_file(output, data, force=force)
     if scores is not None:
         refuse_file(scores, data, *filter(None, [output]), force=force)
-    records, answers = _labelled(data, sheet, columns)
+    records, answers = _read_labelled(data, sheet, columns)
     scorer = load_scorer(model, asking)
     found = answer(scorer, records)
     blind = answer(scorer, [_without_passage(record) for record in records]) if passage_blind else []
@@ -67,7 +67,7 @@ def evaluate_model(
     figures["probabilities"] = calibration([score.log_probs for score in found], answers, passages, scorer.temperature)
     if blind:
         without = [score.prediction for score in blind]
-        test = _compared(predictions, without, answers, passages)
+        test = _compare(predictions, without, answers, passages)
         figures["passage_blind"] = {**accuracy(without, answers, passages), **test}
     if asking.votes > 1:
         figures["consistency"] = sum(score.consistent for score in found) / len(found)
@@ -91,13 +91,13 @@ def evaluate_predictions(
     """
     if output is not None:
         refuse_file(output, data, *files, force=force)
-    records, answers = _labelled(data, sheet, columns)
-    predictions = [_paired(file, records, data) for file in files]
+    records, answers = _read_labelled(data, sheet, columns)
+    predictions = [_read_predictions(file, records, data) for file in files]
     figures = measure(records, predictions[0], answers)
     if len(predictions) == 2:
         second = measure(records, predictions[1], answers)
         figures["second"] = second
-        figures |= _compared(predictions[0], predictions[1], answers, passages_of(map(question_of, records)))
+        figures |= _compare(predictions[0], predictions[1], answers, passages_of(map(question_of, records)))
     _tell(figures, output, as_json=as_json, force=force)
 
 
@@ -118,14 +118,14 @@ def measure(records: Sequence[Record], predictions: Sequence[int], answers: Sequ
     }
 
 
-def _compared(
+def _compare(
     first: Sequence[int], second: Sequence[int], answers: Sequence[int], passages: Sequence[str]
 ) -> dict[str, dict[str, float]]:
     """The paired test by passage, and McNemar's, which takes questions as independent."""
     return {"paired": paired(first, second, answers, passages), "mcnemar": dict(mcnemar(first, second, answers))}
 
 
-def _labelled(data: Path, sheet: str | None, columns: Mapping[str, str] | None) -> tuple[list[Record], list[int]]:
+def _read_labelled(data: Path, sheet: str | None, columns: Mapping[str, str] | None) -> tuple[list[Record], list[int]]:
     records = read_questions_to_answer(data, sheet, columns)
     answers = [question_of(record).answer for record in records]
     missing = [record.id for record, number in zip(records, answers, strict=True) if number is None]
@@ -138,7 +138,7 @@ def _without_passage(record: Record) -> Record:
     return with_question(record, replace(question_of(record), passage=""))
 
 
-def _paired(file: Path, records: Sequence[Record], data: Path) -> list[int]:
+def _read_predictions(file: Path, records: Sequence[Record], data: Path) -> list[int]:
     """The predictions of a submission, a question each."""
     ids = [record.id for record in records]
     answers = submission.paired(submission.read_submission(file), ids, str(file), str(data))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from lrc.config.accelerate_config import find_accelerate_config
 from lrc.config.run_record import read_run
 from lrc.runtime.errors import DataError, LrcError, OutputError
-from lrc.runtime.locks import claimed, parts
+from lrc.runtime.locks import locked, parts
 from lrc.runtime.outputs import checksum
 from lrc.runtime.progress import say, track
 from lrc.runtime.signals import Request, deferred
@@ -72,7 +72,7 @@ def _folder(path: Path) -> Iterator[None]:
         raise OutputError(f"{path}: holds something that is not an lrc sweep; choose another output_dir")
     try:
         path.mkdir(parents=True, exist_ok=True)
-        with claimed(path / RESULTS_FILE, output=path):
+        with locked(path / RESULTS_FILE, output=path):
             yield
     except OSError as error:
         raise OutputError(f"{error.filename or path}: {error.strerror or error}") from error
@@ -117,7 +117,7 @@ def _train_one(contender: SweepTrial, plan: Sweep, config: str | None, request: 
     contender.write_recipe(plan.fixed)
     try:
         reason = contender.train(config, request)
-        result = None if reason or not _finished(contender, request) else contender.result()
+        result = None if reason or not _is_finished(contender, request) else contender.result()
     except DataError as error:
         reason, result = str(error), None
     if reason:
@@ -127,7 +127,7 @@ def _train_one(contender: SweepTrial, plan: Sweep, config: str | None, request: 
     return Standing(contender, result, reason)
 
 
-def _finished(contender: SweepTrial, request: Request) -> bool:
+def _is_finished(contender: SweepTrial, request: Request) -> bool:
     """Whether a trial came to its end: one that a signal reached may have done so just before."""
     if not request.signal:
         return True

@@ -54,7 +54,7 @@ def vote(
     for written in filter(None, (output, scores)):
         others = [one for one in (output, scores) if one not in (None, written)]
         refuse_file(written, data, *files, *test_scores, *filter(None, others), force=force)
-    questions = _labelled(data)
+    questions = _read_labelled(data)
     models = [match(file, read_scores(file), questions, data) for file in files]
     tests = _read_tests(test_scores, files)
     names = _names(files)
@@ -66,7 +66,7 @@ def vote(
     if tests:
         ids, pooled = (
             [one.id or str(number) for number, one in enumerate(tests[0], start=1)],
-            pool.log_probs(_padded(tests)),
+            pool.log_probs(_pad(tests)),
         )
     if scores is not None:
         _write_scores(scores, ids, pooled, force=force)
@@ -77,7 +77,7 @@ def vote(
         print(f"{output}: {len(ids)} answers")
 
 
-def _labelled(data: Path) -> list[Question]:
+def _read_labelled(data: Path) -> list[Question]:
     questions = []
     for record in read_records(data):
         if record.question is None or record.question.answer is None:
@@ -122,7 +122,7 @@ def _read_tests(files: Sequence[Path], models: Sequence[Path]) -> list[list[Scor
     return tests
 
 
-def _padded(tests: Sequence[Sequence[ScoredQuestion]]) -> list[Scores]:
+def _pad(tests: Sequence[Sequence[ScoredQuestion]]) -> list[Scores]:
     width = max(len(one.scores) for one in tests[0])
     padded = [np.array([[*one.scores, *[-np.inf] * (width - len(one.scores))] for one in test]) for test in tests]
     choosable = np.all(np.isfinite(padded), axis=0)

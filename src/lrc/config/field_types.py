@@ -92,7 +92,7 @@ def fault(value: Any, hint: Any, choices: Sequence[Any] | None = None, bounds: B
     """
     allowed = list(choices) if choices else _names(hint)
     if value is not None and allowed and value not in allowed and not _holds_more(hint, choices):
-        return f"is {shown(value)}, expected {_listed(allowed)}"
+        return f"is {shown(value)}, expected {_join_words(allowed)}"
     if isinstance(value, str) and "\0" in value:
         return "holds a nul character; write the text without it"
     if type(value) is int and abs(value) >= LARGEST:
@@ -122,9 +122,9 @@ def fits(value: Any, hint: Any) -> bool:
 def expected(hint: Any) -> str:
     """What a field takes, in words: `a whole number or nothing`."""
     arms = [arm for arm in _arms(hint) if not (arm is str and _enumerations(hint))]  # whose values are all its text
-    words = [NAMES.get(arm) or NAMES.get(get_origin(arm)) or _worded(arm) for arm in arms if arm is not type(None)]
+    words = [NAMES.get(arm) or NAMES.get(get_origin(arm)) or _name_list(arm) for arm in arms if arm is not type(None)]
     known = list(dict.fromkeys([*_names(hint), *(word for word in words if word)]))
-    return _listed(known + (["nothing"] if type(None) in arms else []))
+    return _join_words(known + (["nothing"] if type(None) in arms else []))
 
 
 def takes_list(hint: Any) -> bool:
@@ -178,10 +178,10 @@ def _cure(value: Any, hint: Any) -> str:
     return "; put it in quotes" if number and expected(hint).startswith("text") else ""
 
 
-def _worded(arm: Any) -> str:
+def _name_list(arm: Any) -> str:
     return f"a list of {NAMES.get(get_args(arm)[0], 'names')}" if get_origin(arm) is list else ""
 
 
-def _listed(words: Sequence[Any]) -> str:
+def _join_words(words: Sequence[Any]) -> str:
     texts = [str(word).lower() if isinstance(word, bool) else str(word) for word in words]
     return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} or {texts[-1]}"

@@ -81,7 +81,7 @@ def read_given(path: Path | None, overrides: Sequence[str] = ()) -> dict[str, An
     Raises:
         RecipeError: whatever is wrong, a line each.
     """
-    return _given(read_recipe(path), overrides)
+    return _merge_given(read_recipe(path), overrides)
 
 
 def read_recipe(path: Path | None) -> YamlMapping:
@@ -113,7 +113,7 @@ def resolve(file: YamlMapping, overrides: Sequence[str] = (), path: Path | None 
     Raises:
         RecipeError: whatever is wrong, a line each.
     """
-    given = _given(file, overrides)
+    given = _merge_given(file, overrides)
     # From here on it takes seconds: TRL brings transformers and PEFT with it.
     from lrc.config.arguments import CLASSES
 
@@ -121,20 +121,20 @@ def resolve(file: YamlMapping, overrides: Sequence[str] = (), path: Path | None 
     return Recipe(path, data, training, model, adapter, given)
 
 
-def _given(file: YamlMapping, overrides: Sequence[str]) -> dict[str, Any]:
+def _merge_given(file: YamlMapping, overrides: Sequence[str]) -> dict[str, Any]:
     """The keys and values of file and command line together, once nothing is wrong with them."""
     for word in overrides:
         refuse_tokens(COMMAND_LINE, word)
     _refuse_secrets(file, overrides)
     try:
-        return _checked(file, overrides, shipped_schema())
+        return _check_given(file, overrides, shipped_schema())
     except RecipeError:
         if is_exact():
             raise
-    return _checked(file, overrides, installed_schema())
+    return _check_given(file, overrides, installed_schema())
 
 
-def _checked(file: YamlMapping, overrides: Sequence[str], known: Schema) -> dict[str, Any]:
+def _check_given(file: YamlMapping, overrides: Sequence[str], known: Schema) -> dict[str, Any]:
     overriding, strangers = parse_overrides(overrides, known)
     from_file = {key: _as_list(value, known[key].hint) if key in known else value for key, value in file.values.items()}
     given = {**from_file, **overriding}

@@ -133,7 +133,7 @@ def _require_pattern(key: str, text: str) -> None:
         ) from None
 
 
-def _told(check: Callable[[], Any]) -> Iterator[str]:
+def _catch(check: Callable[[], Any]) -> Iterator[str]:
     try:
         check()
     except ValueError as error:
@@ -189,7 +189,7 @@ def _files(values: Values) -> Iterator[str]:
     named = [(file, "train") for file in files] + [(values["validation_file"], "validation")]
     for file, part in named:
         if file is not None:
-            yield from _told(lambda file=file, part=part: fold_file(file, values["fold"], part))  # type: ignore[misc]
+            yield from _catch(lambda file=file, part=part: fold_file(file, values["fold"], part))  # type: ignore[misc]
 
 
 def _adapter(values: Values) -> Iterator[str]:
@@ -197,8 +197,8 @@ def _adapter(values: Values) -> Iterator[str]:
     if start not in (None, *INIT_LORA_WEIGHTS) and not PISSA.fullmatch(start):
         yield f"init_lora_weights is {start}, expected {', '.join(INIT_LORA_WEIGHTS)} or pissa_niter_16"
     for key in ("rank_pattern", "alpha_pattern"):
-        yield from _told(lambda key=key: pattern(key, values[key]))  # type: ignore[misc]
-    yield from _told(lambda: target_modules(values["lora_target_modules"]))
+        yield from _catch(lambda key=key: pattern(key, values[key]))  # type: ignore[misc]
+    yield from _catch(lambda: target_modules(values["lora_target_modules"]))
     if values["lora_task_type"] != "CAUSAL_LM":
         yield f"lora_task_type is {values['lora_task_type']}, expected CAUSAL_LM; remove it"
     if str(start).startswith("pissa"):

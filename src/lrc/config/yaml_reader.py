@@ -49,7 +49,7 @@ def read_mapping(path: Path) -> YamlMapping:
         return YamlMapping(path.name, loader.construct_document(node), lines)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise RecipeError(f"{path.name}{_line(mark)}: {_cured(error.problem or error.context or '')}") from None
+        raise RecipeError(f"{path.name}{_line(mark)}: {_add_cure(error.problem or error.context or '')}") from None
     except yaml.YAMLError as error:
         raise RecipeError(f"{path.name}: {error}") from None
     except (RecursionError, ValueError):
@@ -128,8 +128,8 @@ def _text(path: Path) -> str:
         raise RecipeError(f"{path.name}: is not UTF-8 text; save it as UTF-8") from None
 
 
-def _cured(problem: str) -> str:
-    """PyYAML's message about invalid YAML, with what to do about it."""
+def _add_cure(problem: str) -> str:
+    """PyYAML's words about what is no YAML, with what to do about it."""
     if "; " in problem:
         return problem
     cures = {"'\\t'": "write spaces for the tab", "another document": "keep one", "end of stream": "close the quote"}

@@ -46,7 +46,7 @@ def read_c3(content: list[Any], path: Path) -> Workbook:
     Raises:
         DataError: an entry has another form, or there are no questions.
     """
-    asked = list(_asked(content, path.name))
+    asked = list(_read_entries(content, path.name))
     if not asked:
         raise DataError(f"{path.name}: no questions in it; expected C3 JSON with at least one")
     labelled = any(isinstance(one.item, dict) and one.item.get("answer") not in (None, "") for one in asked)
@@ -61,15 +61,15 @@ def read_c3(content: list[Any], path: Path) -> Workbook:
             findings.append(_fault(path, one.id, one.row, str(error)))
             del questions[len(answers) :]
     if labelled:
-        questions, faults = _answered(questions, answers, path)
+        questions, faults = _add_answers(questions, answers, path)
         findings += faults
     elif findings:
         raise DataError(*findings)
     found, left = take_off([question.options for question in questions], [question.question for question in questions])
     for place, bare in found.items():
         questions[place] = replace(questions[place], options=bare)
-    findings += [_found("repair", "enumeration", path, questions[place], TAKEN_OFF) for place in found]
-    findings += [_found("warning", "enumeration", path, questions[place], LEFT) for place in left]
+    findings += [_make_finding("repair", "enumeration", path, questions[place], TAKEN_OFF) for place in found]
+    findings += [_make_finding("warning", "enumeration", path, questions[place], LEFT) for place in left]
     findings += _twice(questions, path)
     return Workbook(path, None, labelled, tuple(questions), tuple(findings), len(asked))
 
@@ -78,11 +78,11 @@ def _fault(path: Path, name: str, row: int, text: str) -> Finding:
     return Finding("error", "c3-question", path.name, f"id {name} {text}; {_SKIP}", row)
 
 
-def _found(level: Level, kind: str, path: Path, question: Question, text: str) -> Finding:
+def _make_finding(level: Level, kind: str, path: Path, question: Question, text: str) -> Finding:
     return Finding(level, kind, path.name, f"id {question.id} {text}", question.row)
 
 
-def _answered(questions: list[Question], answers: list[str], path: Path) -> tuple[list[Question], list[Finding]]:
+def _add_answers(questions: list[Question], answers: list[str], path: Path) -> tuple[list[Question], list[Finding]]:
     """The questions with their answers, as far as these can be understood, and what was found."""
     try:
         readings = read_answers(answers, [question.options for question in questions], by_text=True)
@@ -101,11 +101,11 @@ def _answered(questions: list[Question], answers: list[str], path: Path) -> tupl
         answered.append(replace(question, answer=reading.number))
         if question.options[reading.number - 1] != text:
             shown = f"has the answer 「{text[:20]}」; read as choice {reading.number}"
-            findings.append(_found("repair", "answer", path, question, shown))
+            findings.append(_make_finding("repair", "answer", path, question, shown))
     return answered, findings
 
 
-def _asked(content: list[Any], file: str) -> Iterator[_Asked]:
+def _read_entries(content: list[Any], file: str) -> Iterator[_Asked]:
     row = 0
     for number, entry in enumerate(content, start=1):
         match entry:
@@ -125,12 +125,12 @@ def _question(asked: _Asked) -> Question:
     """
     if not isinstance(asked.item, dict):
         raise ValueError("is not an object with question, choice and answer")
-    passage = "\n".join(_cleaned(line, "passage") for line in asked.passage)
-    question = _cleaned(asked.item.get("question"), "question")
+    passage = "\n".join(_clean(line, "passage") for line in asked.passage)
+    question = _clean(asked.item.get("question"), "question")
     choices = asked.item.get("choice")
     if not isinstance(choices, list) or not MIN_OPTIONS <= len(choices) <= MAX_OPTIONS:
         raise ValueError(f"does not have {MIN_OPTIONS} to {MAX_OPTIONS} choices")
-    options = tuple(_cleaned(choice, "choice") for choice in choices)
+    options = tuple(_clean(choice, "choice") for choice in choices)
     if not passage.strip() or not question or not all(options):
         raise ValueError("has an empty passage, question or choice")
     return Question(asked.id, passage, question, options, None, asked.row)
@@ -138,10 +138,10 @@ def _question(asked: _Asked) -> Question:
 
 def _answer(item: dict[str, Any]) -> str:
     answer = item.get("answer")
-    return str(answer) if type(answer) is int else _cleaned(answer, "answer")
+    return str(answer) if type(answer) is int else _clean(answer, "answer")
 
 
-def _cleaned(value: Any, name: str) -> str:
+def _clean(value: Any, name: str) -> str:
     if not isinstance(value, str):
         raise ValueError(f"has a {name} that is not text")
     try:
@@ -156,4 +156,4 @@ def _twice(questions: list[Question], path: Path) -> Iterator[Finding]:
     for question in questions:
         if question.answer and question.options.count(question.options[question.answer - 1]) > 1:
             text = "has its right choice twice; the first counts as right"
-            yield _found("warning", "ambiguous-answer", path, question, text)
+            yield _make_finding("warning", "ambiguous-answer", path, question, text)

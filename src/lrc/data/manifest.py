@@ -91,7 +91,7 @@ def refuse_incomplete(path: Path) -> None:
     Raises:
         DataError: a killed convert left it behind, or it was changed since.
     """
-    hashes = _listed(path, path.parent.glob(f"*{SUFFIX}"))
+    hashes = _find_checksums(path, path.parent.glob(f"*{SUFFIX}"))
     if hashes and checksum(path) not in hashes.values():
         name = next(iter(hashes)).name
         raise DataError(
@@ -104,13 +104,13 @@ def refuse_incomplete(path: Path) -> None:
 
 def _is_left_behind(path: Path) -> bool:
     """Whether a draft lists the file as it is, and no manifest does."""
-    drafts = _listed(path, path.parent.glob(f".*{SUFFIX}.*{_DRAFT_SUFFIX}"))
+    drafts = _find_checksums(path, path.parent.glob(f".*{SUFFIX}.*{_DRAFT_SUFFIX}"))
     if not drafts or checksum(path) not in drafts.values():
         return False
-    return checksum(path) not in _listed(path, path.parent.glob(f"*{SUFFIX}")).values()
+    return checksum(path) not in _find_checksums(path, path.parent.glob(f"*{SUFFIX}")).values()
 
 
-def _listed(path: Path, manifests: Iterable[Path]) -> dict[Path, str]:
+def _find_checksums(path: Path, manifests: Iterable[Path]) -> dict[Path, str]:
     """The checksum that each manifest lists for the file; those that list none are left out."""
     found: dict[Path, str] = {}
     if not path.is_file():

@@ -70,7 +70,7 @@ def match(path: Path, scored: Sequence[ScoredQuestion], questions: Sequence[Ques
     Raises:
         DataError: the two are not about the same questions, or options have no score.
     """
-    placed = _placed(path, scored, questions, data)
+    placed = _align(path, scored, questions, data)
     width = max(len(question.options) for question in questions)
     matrix, findings = np.full((len(questions), width), -np.inf), []
     for place, (one, question) in enumerate(zip(placed, questions, strict=True)):
@@ -87,7 +87,7 @@ def match(path: Path, scored: Sequence[ScoredQuestion], questions: Sequence[Ques
     return matrix
 
 
-def _placed(
+def _align(
     path: Path, scored: Sequence[ScoredQuestion], questions: Sequence[Question], data: Path
 ) -> Sequence[ScoredQuestion]:
     ids, wanted = [one.id for one in scored], [question.id for question in questions]

@@ -20,7 +20,7 @@ def split(clusters: Sequence[int], answers: Sequence[int | None], fraction: floa
     whole clusters allow.
 
     Args:
-        clusters: the cluster of each question, from `neighbours.group_passages`.
+        clusters: the cluster of each question, from `near_duplicates.group_passages`.
         answers: the answer of each question.
         fraction: the share of questions to validate on, between 0 and 1.
         seed: another seed, another split.

@@ -164,7 +164,7 @@ def paired(
         "difference": difference,
         "ci_low": max(difference - reach, -1.0),
         "ci_high": min(difference + reach, 1.0),
-        "p_value": _permuted([round(one) for one in _sums(ahead, passages)]),
+        "p_value": _permutation_p_value([round(one) for one in _sums(ahead, passages)]),
         "p_value_mcnemar": alone["p_value"],
     }
 
@@ -177,7 +177,7 @@ def _sums(values: Sequence[float], passages: Sequence[Hashable]) -> list[float]:
     return list(sums.values())
 
 
-def _permuted(sums: Sequence[int]) -> float:
+def _permutation_p_value(sums: Sequence[int]) -> float:
     """How probable a sum as far from 0 is, or farther, where each of `sums` has either sign with probability 1/2."""
     most = sum(map(abs, sums))
     chances = np.zeros(2 * most + 1)  # of each sum from -most to most

@@ -42,7 +42,7 @@ def reliability(
     Args:
         confidences: that probability, 0 to 1, of each question.
         right: whether the chosen option is the right one.
-        passages: see `metrics.accuracy`.
+        passages: see `accuracy.accuracy`.
         n_bins: into how many bins of equal width 0 to 1 is cut.
     """
     members: dict[int, list[tuple[float, bool, Hashable]]] = {}
@@ -133,7 +133,7 @@ def calibration(
     Args:
         log_probs: see `log_loss`.
         answers: see `log_loss`.
-        passages: see `metrics.accuracy`.
+        passages: see `accuracy.accuracy`.
         temperature: what an earlier run fitted.
 
     Returns:

@@ -37,11 +37,11 @@ class Pool:
         Args:
             scores: of each model, in the order of the weights.
         """
-        parts = _calibrated(scores, self.temperatures)
+        parts = _calibrate(scores, self.temperatures)
         total = np.where(np.isfinite(parts[0]), 0.0, -np.inf)
         for weight, part in zip(self.weights, parts, strict=True):
             total = total + self.sharpness * weight * np.where(np.isfinite(part), part, 0.0)
-        return _normalised(total)
+        return _normalise(total)
 
 
 def fit_pool(scores: Sequence[Scores], answers: Sequence[int]) -> Pool:
@@ -54,7 +54,7 @@ def fit_pool(scores: Sequence[Scores], answers: Sequence[int]) -> Pool:
         answers: the number of each question's right option, from 1.
     """
     temperatures = tuple(fit_temperature(one.tolist(), answers) for one in scores)
-    parts = _calibrated(scores, temperatures)
+    parts = _calibrate(scores, temperatures)
     choosable = np.isfinite(parts[0])
     values = np.stack([np.where(choosable, part, 0.0) for part in parts])  # (models, questions, options)
     right = np.zeros(choosable.shape)
@@ -112,7 +112,7 @@ def _minimise(values: NDArray[np.float64], choosable: NDArray[np.bool_], wanted:
     for _ in range(SWEEPS):
         before = loss
         for k, own in enumerate(values):
-            chances = np.exp(_pooled(strengths, values, choosable))
+            chances = np.exp(_pool(strengths, values, choosable))
             mean = (chances * own).sum(axis=1)
             slope = float((mean - (wanted * own).sum(axis=1)).sum())
             bend = float(((chances * own**2).sum(axis=1) - mean**2).sum())
@@ -129,21 +129,21 @@ def _minimise(values: NDArray[np.float64], choosable: NDArray[np.bool_], wanted:
     return strengths
 
 
-def _pooled(strengths: NDArray[np.float64], values: NDArray[np.float64], choosable: NDArray[np.bool_]) -> Scores:
-    return _normalised(np.where(choosable, np.tensordot(strengths, values, 1), -np.inf))
+def _pool(strengths: NDArray[np.float64], values: NDArray[np.float64], choosable: NDArray[np.bool_]) -> Scores:
+    return _normalise(np.where(choosable, np.tensordot(strengths, values, 1), -np.inf))
 
 
 def _loss(
     strengths: NDArray[np.float64], values: NDArray[np.float64], choosable: NDArray[np.bool_], wanted: Scores
 ) -> float:
-    log_probs = _pooled(strengths, values, choosable)
+    log_probs = _pool(strengths, values, choosable)
     return float(-(wanted * np.where(choosable, log_probs, 0.0)).sum())
 
 
-def _calibrated(scores: Sequence[Scores], temperatures: Sequence[float]) -> list[Scores]:
-    return [_normalised(one / temperature) for one, temperature in zip(scores, temperatures, strict=True)]
+def _calibrate(scores: Sequence[Scores], temperatures: Sequence[float]) -> list[Scores]:
+    return [_normalise(one / temperature) for one, temperature in zip(scores, temperatures, strict=True)]
 
 
-def _normalised(scores: Scores) -> Scores:
+def _normalise(scores: Scores) -> Scores:
     """Log-probabilities: what is given less the logarithm of the sum over the options."""
     return scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)

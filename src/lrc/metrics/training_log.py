@@ -14,7 +14,7 @@ from lrc.runtime.progress import say
 
 INTERVAL = {"eval_accuracy": ("eval_ci_low", "eval_ci_high")}
 SERIES = ("loss", "eval_loss", "eval_accuracy", "learning_rate")
-# Of the whole run: seconds, questions a second, and what pace.py says.
+# Of the whole run: seconds, questions a second, and what throughput.py says.
 TOTALS = (
     *("train_runtime", "train_questions_per_second", "train_tokens_per_second"),
     *("train_unique_token_share", "peak_memory_mb"),
@@ -81,7 +81,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     findings, kept = [], []
     for number, text in enumerate(lines, start=1):
         try:
-            kept.append(_checked(json.loads(text)))
+            kept.append(_check(json.loads(text)))
         except (ValueError, RecursionError) as error:
             if number == len(lines) and not text.endswith("\n"):
                 say(f"{path}, line {number}: cut short; left out")
@@ -92,7 +92,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     return kept
 
 
-def _checked(line: Any) -> dict[str, Any]:
+def _check(line: Any) -> dict[str, Any]:
     if not isinstance(line, dict) or type(line.get("step")) is not int or line["step"] < 0:
         raise ValueError("is not an object with a step")
     wrong = [name for name in NUMBERS if name in line and type(line[name]) not in (int, float)]

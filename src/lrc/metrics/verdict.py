@@ -9,7 +9,7 @@ from lrc.data.questions import Question
 from lrc.metrics.accuracy import CONFIDENCE, Figures, accuracy, paired, passages_of
 from lrc.metrics.baselines import BASELINES
 
-# Of the baselines in `lexical.BASELINES`.
+# Of the baselines in `baselines.BASELINES`.
 CHINESE = {
     "majority": "最常見的答案",
     "longest option": "最長的選項",
@@ -22,9 +22,9 @@ CHINESE = {
 class Verdict:
     """An accuracy compared with the best baseline."""
 
-    figures: Figures  # of the predictions, see `metrics.accuracy`
+    figures: Figures  # of the predictions, see `accuracy.accuracy`
     baselines: dict[str, Figures]  # likewise, by name; the best first
-    test: dict[str, float]  # of the predictions against the best baseline, see `metrics.paired`
+    test: dict[str, float]  # of the predictions against the best baseline, see `accuracy.paired`
 
     @property
     def best(self) -> str:

@@ -109,7 +109,7 @@ def load_for_answering(
 
     Args:
         quantization: of the model; None loads it as it is on the disk.
-        dtype: see `dtypes.answering_dtype`.
+        dtype: see `devices.answering_dtype`.
 
     Returns:
         The model on `device`, in evaluation mode, and the names of its adapters, to be set active one at a time.

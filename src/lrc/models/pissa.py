@@ -62,7 +62,7 @@ class Pissa:
     def convert(self, folder: Path) -> None:
         """Make an ordinary LoRA of the adapter that PEFT saved in a folder."""
         saved = load_file(folder / ADAPTER_WEIGHTS)
-        converted = {name: self._doubled(name, tensor).contiguous() for name, tensor in saved.items()}
+        converted = {name: self._double(name, tensor).contiguous() for name, tensor in saved.items()}
         save_file(converted, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
         path = folder / ADAPTER_CONFIG
         settings = _doubled_ranks(json.loads(path.read_text(encoding="utf-8")))
@@ -74,7 +74,7 @@ class Pissa:
         halves = {name: _halves(name, tensor)[0] if name in self.start else tensor for name, tensor in saved.items()}
         set_peft_model_state_dict(model, halves, adapter_name=ADAPTER_NAME)
 
-    def _doubled(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
+    def _double(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
         if name not in self.start:
             return tensor  # of a module that is trained whole
         start = self.start[name].to(tensor.dtype)

@@ -145,17 +145,17 @@ def _files(folder: Path) -> tuple[bool, dict[str, dict[str, Spec]]]:
     # The order in which transformers looks for them (modeling_utils._get_resolved_checkpoint_files).
     if named := _named_in_config(folder):
         if named.endswith(".index.json"):
-            return True, _indexed(folder, named)
+            return True, _read_index(folder, named)
         return False, {named: _safetensors_specs(folder / named)}
     if (folder / SINGLE).is_file():
         return False, {SINGLE: _safetensors_specs(folder / SINGLE)}
     if (folder / INDEX).is_file():
-        return True, _indexed(folder, INDEX)
+        return True, _read_index(folder, INDEX)
     if (folder / BIN_SINGLE).is_file():
         _announce_unpickling(folder)
         return False, {BIN_SINGLE: _bin_specs(folder / BIN_SINGLE)}
     if (folder / BIN_INDEX).is_file():
-        return True, _indexed(folder, BIN_INDEX)
+        return True, _read_index(folder, BIN_INDEX)
     raise ModelError(f"{folder}: no {SINGLE} and no {BIN_SINGLE}; name a folder that holds a model's weights")
 
 
@@ -178,7 +178,7 @@ def _announce_unpickling(folder: Path) -> None:
     print(line, file=sys.stderr)
 
 
-def _indexed(folder: Path, index: str) -> dict[str, dict[str, Spec]]:
+def _read_index(folder: Path, index: str) -> dict[str, dict[str, Spec]]:
     try:
         weight_map: dict[str, str] = json.loads((folder / index).read_text(encoding="utf-8"))["weight_map"]
         names = sorted(set(weight_map.values()))

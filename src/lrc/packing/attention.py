@@ -160,8 +160,8 @@ def _tiles(row: Row, window: int | None, device: torch.device) -> BlockMask:
         some &= positions.min(1)[:, None] - positions.max(1)[None] < window
         all_ &= positions.max(1)[:, None] - positions.min(1)[None] < window
     mask = BlockMask.from_kv_blocks(
-        *_listed(some & ~all_),
-        *_listed(all_),
+        *_list_tiles(some & ~all_),
+        *_list_tiles(all_),
         BLOCK_SIZE=TILE,
         mask_mod=_sees(row.subtree_end, row.position_ids, window, device),
         seq_lengths=(len(row), len(row)),
@@ -169,7 +169,7 @@ def _tiles(row: Row, window: int | None, device: torch.device) -> BlockMask:
     return mask.to(str(device))
 
 
-def _listed(tiles: NDArray[np.bool_]) -> tuple[torch.Tensor, torch.Tensor]:
+def _list_tiles(tiles: NDArray[np.bool_]) -> tuple[torch.Tensor, torch.Tensor]:
     """How many tiles of keys each tile of queries has, and which, first of all."""
     counts, order = tiles.sum(1).astype(np.int32), np.argsort(~tiles, axis=1, kind="stable").astype(np.int32)
     return torch.from_numpy(counts)[None, None], torch.from_numpy(order)[None, None]

@@ -37,12 +37,12 @@ def mismatch(model: Any, tree_mask: Mask) -> str | None:
     """
     key = f"{type(model).__module__}.{type(model).__qualname__}", model.config.to_json_string(use_diff=False)
     if key not in _known:
-        with _undisturbed():
-            _known[key] = _tried(model, tree_mask)
+        with _isolate():
+            _known[key] = _try(model, tree_mask)
     return _known[key]
 
 
-def _tried(model: Any, tree_mask: Mask) -> str | None:
+def _try(model: Any, tree_mask: Mask) -> str | None:
     try:
         small = _shrunk(type(model), model.config)
     except Exception as error:  # whatever a class that nobody has seen makes of a small configuration
@@ -118,17 +118,17 @@ def _one_by_one(cls: type, config: Any, large: list[tuple[Any, str, Any]]) -> An
         setattr(part, name, _small(before))
         if _made_or_none(cls, config) is None:
             setattr(part, name, before)
-    return _made(cls, config)
+    return _make_model(cls, config)
 
 
 def _made_or_none(cls: type, config: Any) -> Any:
     try:
-        return _made(cls, config)
+        return _make_model(cls, config)
     except Exception:  # whatever a class that nobody has seen makes of these sizes
         return None
 
 
-def _made(cls: type, config: Any) -> Any:
+def _make_model(cls: type, config: Any) -> Any:
     """A model that runs a sequence, with weights large enough for attention to matter."""
     model = cls(copy.deepcopy(config)).float().eval()
     for parameter in model.parameters():
@@ -189,7 +189,7 @@ def _small(value: Any) -> Any:
 
 
 @contextmanager
-def _undisturbed() -> Iterator[None]:
+def _isolate() -> Iterator[None]:
     """Leave random numbers, devices and mixed precision of the caller as they are."""
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]), torch.no_grad(), torch.device("cpu"):
         warnings.simplefilter("ignore")

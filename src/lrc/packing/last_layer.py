@@ -48,7 +48,7 @@ def is_pruned(model: Any) -> bool:
 
 
 def takes_picks(model: Any) -> bool:
-    """Whether the output layer of `model` gives the log-probabilities that `head.picking` asks for."""
+    """Whether the output layer of `model` gives the log-probabilities that `lm_head.picking` asks for."""
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model
     return getattr(causal, _SPLIT, False)
 

@@ -63,7 +63,7 @@ class Planner:
         activations, logits = self.counted[key]
         return Footprint(
             weights=_weights(model, topology),
-            adapter=_shared(model.adapter, topology, topology.shards_weights),
+            adapter=_divide(model.adapter, topology, topology.shards_weights),
             gradients=_gradients(model, topology),
             optimizer=_optimizer(model, topology, optim, half=build.autocast is not None),
             activations=activations,
@@ -106,7 +106,7 @@ def _weights(model: StaticMemory, topology: Topology) -> int:
 
 
 def _gradients(model: StaticMemory, topology: Topology) -> int:
-    own = 0 if topology.offloads_weights else _shared(model.adapter, topology, topology.shards_gradients)
+    own = 0 if topology.offloads_weights else _divide(model.adapter, topology, topology.shards_gradients)
     # DDP exchanges gradients in buckets of its own, as large as they are.
     return own + (model.adapter if topology.kind == "DDP" else 0)
 
@@ -118,10 +118,10 @@ def _optimizer(model: StaticMemory, topology: Topology, optim: str, *, half: boo
     each = bytes_on_device(optim, element)
     if half and topology.kind.startswith("ZeRO"):
         each += 4  # its float32 copies
-    return _shared(model.trained * each, topology, topology.shards_optimizer)
+    return _divide(model.trained * each, topology, topology.shards_optimizer)
 
 
-def _shared(nbytes: int, topology: Topology, shared: bool) -> int:
+def _divide(nbytes: int, topology: Topology, shared: bool) -> int:
     return -(-nbytes // topology.processes) if shared else nbytes
 
 

@@ -84,7 +84,7 @@ def held(build: ModelSpec) -> StaticMemory:
     """
     base = _causal(build)
     parameters = sum(parameter.numel() for parameter in base.parameters())
-    model = _adapted(base, build)
+    model = _add_adapter(base, build)
     to_float32(model)
     nested = bool(build.quantization and build.quantization.bnb_4bit_use_double_quant)
     packed = {id(m.weight): quantized_bytes(m, nested=nested) for m in model.modules() if _is_quantized(m)}
@@ -121,7 +121,7 @@ def peak_of_row(build: ModelSpec, row: Row) -> tuple[int, int]:
 
 
 def _run(build: ModelSpec, row: Row) -> tuple[int, int]:
-    model = _adapted(_causal(build), build)
+    model = _add_adapter(_causal(build), build)
     computed_in = to_float32(model)
     autocast = build.autocast or computed_in
     prune_last_layer(model)
@@ -161,7 +161,7 @@ def _causal(build: ModelSpec) -> Any:
     return model
 
 
-def _adapted(model: Any, build: ModelSpec) -> Any:
+def _add_adapter(model: Any, build: ModelSpec) -> Any:
     from peft import get_peft_model
 
     if build.adapter is None:

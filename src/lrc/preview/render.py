@@ -136,7 +136,7 @@ def _lines(seen: Preview) -> Iterator[str]:
     args, given, where = seen.recipe.training, seen.recipe.data, seen.topology
     yield f"base          {seen.recipe.model.model_name_or_path}"
     yield f"launch        {where.name}: {where.kind}, {where.processes} x {where.device}"
-    yield from _listed("dtypes", seen.precision.reasons)
+    yield from _list("dtypes", seen.precision.reasons)
     options = "options listed" if given.list_options else "options not listed"
     yield f"prompt        template {given.template}, answers as {given.answer_style}, {options}"
     rows = f"at most {seen.row_tokens:,} tokens"
@@ -171,7 +171,7 @@ def _lines(seen: Preview) -> Iterator[str]:
     yield f"learning rate {getattr(args.lr_scheduler_type, 'value', args.lr_scheduler_type)}: {rates}"
 
 
-def _listed(name: str, texts: tuple[str, ...]) -> Iterator[str]:
+def _list(name: str, texts: tuple[str, ...]) -> Iterator[str]:
     for place, text in enumerate(texts):
         yield f"{name if place == 0 else '':<14}{text}"
 

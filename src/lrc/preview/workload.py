@@ -46,7 +46,7 @@ class Workload:
 def measure(
     corpus: Corpus, draw: SequenceSource, recipe: Recipe, *, world_size: int, row_tokens: int, share: bool
 ) -> Workload:
-    """SampleKey and pack an epoch.
+    """Draw and pack an epoch.
 
     Args:
         world_size: the number of processes.

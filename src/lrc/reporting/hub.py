@@ -65,7 +65,7 @@ def staged(folder: Path, repo_id: str) -> Iterator[Path]:
         for name in dict.fromkeys(names):
             # The run file of a checkpoint may be that of its run's folder.
             if name in CLEANED and ((folder / name).is_file() or (name == RUN_FILE and read_run(folder))):
-                (stage / name).write_text(_cleaned(folder, name), encoding="utf-8")
+                (stage / name).write_text(_clean(folder, name), encoding="utf-8")
             elif (folder / name).is_file():
                 _put(folder / name, stage / name)
         (stage / CARD).write_text(str(model_card(folder, repo_id)), encoding="utf-8")
@@ -103,7 +103,7 @@ def publish_folder(folder: Path, repo_id: str, private: bool, endpoint: str | No
         OutputError: the Hub refuses, cannot be reached, or the upload was interrupted.
     """
     api = HfApi(endpoint=endpoint)
-    with staged(folder, repo_id) as stage, _told(repo_id, api.endpoint):
+    with staged(folder, repo_id) as stage, _explain_failures(repo_id, api.endpoint):
         url = api.create_repo(repo_id, private=private or None, exist_ok=True)
         if private and not api.repo_info(url.repo_id).private:
             raise OutputError(f"{repo_id}: is public; make it private there, or choose another name")
@@ -126,7 +126,7 @@ def _weight_files(folder: Path) -> list[str]:
     return [*weights.files, *([INDEX] if weights.sharded else [])]
 
 
-def _cleaned(folder: Path, name: str) -> str:
+def _clean(folder: Path, name: str) -> str:
     run = read_run(folder)
     try:
         found = asdict(run) if run and name == RUN_FILE else read_json(folder / name)
@@ -147,7 +147,7 @@ def _private_paths(folder: Path) -> tuple[str, ...]:
 
 
 @contextmanager
-def _told(repo_id: str, endpoint: str) -> Iterator[None]:
+def _explain_failures(repo_id: str, endpoint: str) -> Iterator[None]:
     """Turn what an upload can meet into one line; the token is in none of them."""
     try:
         yield

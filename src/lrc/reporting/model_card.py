@@ -191,18 +191,22 @@ def _sample(folder: Path, repo_id: str, base: str, run: Run | None, prompt: Prom
     prompt = prompt or _prompt(folder, run)
     if run is None or prompt is None or (ids := _ids_expression(prompt)) is None:
         return ""
-    model = f"AutoModelForCausalLM.from_pretrained({_quoted(base if adapter else repo_id)})"
+    model = f"AutoModelForCausalLM.from_pretrained({_quote(base if adapter else repo_id)})"
     tokenizer = "AutoTokenizer" if tokenizer_backend(prompt.tokenizer) == "tokenizers" else "SentencePieceBackend"
-    scoring = _judged(prompt, ids) if prompt.answer_style == "judge" else _scored(prompt, ids, run.score_normalisation)
+    scoring = (
+        _write_judging(prompt, ids)
+        if prompt.answer_style == "judge"
+        else _write_scoring(prompt, ids, run.score_normalisation)
+    )
     lines = [
         "import torch",
         *(["from peft import PeftModel"] if adapter else []),
         f"from transformers import AutoModelForCausalLM, {tokenizer}",
         "",
-        f"tokenizer = {tokenizer}.from_pretrained({_quoted(repo_id)})",
-        f"model = PeftModel.from_pretrained({model}, {_quoted(repo_id)})" if adapter else f"model = {model}",
+        f"tokenizer = {tokenizer}.from_pretrained({_quote(repo_id)})",
+        f"model = PeftModel.from_pretrained({model}, {_quote(repo_id)})" if adapter else f"model = {model}",
         "model.eval()",
-        f"passage, question = {_quoted(SAMPLE.passage)}, {_quoted(SAMPLE.question)}",
+        f"passage, question = {_quote(SAMPLE.passage)}, {_quote(SAMPLE.question)}",
         f"options = {json.dumps(SAMPLE.options, ensure_ascii=False)}",
         *([_LISTED] if prompt.list_options else []),
         *scoring,
@@ -212,7 +216,7 @@ def _sample(folder: Path, repo_id: str, base: str, run: Run | None, prompt: Prom
     return "\n".join(lines)
 
 
-def _judged(prompt: Prompt, ids: str) -> list[str]:
+def _write_judging(prompt: Prompt, ids: str) -> list[str]:
     """Python for the log-odds of each option's being right, each in a prompt of its own."""
     (*start, right), wrong = prompt.verdicts[0], prompt.verdicts[1][-1]
     tail = f" + {start}" if start else ""
@@ -220,7 +224,7 @@ def _judged(prompt: Prompt, ids: str) -> list[str]:
         "",
         "",
         "def score(option):",
-        f"    prompt = f{_quoted(_pattern(prompt))}",
+        f"    prompt = f{_quote(_pattern(prompt))}",
         f"    ids = {ids.format('prompt')}{tail}",
         "    with torch.no_grad():",
         "        logits = model(input_ids=torch.tensor([ids])).logits[0, -1].float()",
@@ -231,13 +235,13 @@ def _judged(prompt: Prompt, ids: str) -> list[str]:
     ]
 
 
-def _scored(prompt: Prompt, ids: str, normalisation: str) -> list[str]:
+def _write_scoring(prompt: Prompt, ids: str, normalisation: str) -> list[str]:
     """Python for the log-likelihood of each option after one prompt."""
     digit = prompt.answer_style == "digit"
     divisor = "" if digit else {"character": " / len(answer)", "token": " / len(tail)"}.get(normalisation, "")
     answer = f'f"{prompt.lead}{{answer}}"' if prompt.lead else "answer"
     return [
-        f"prompt = f{_quoted(_pattern(prompt))}",
+        f"prompt = f{_quote(_pattern(prompt))}",
         f"ids = {ids.format('prompt')}",
         "",
         "",
@@ -301,5 +305,5 @@ def _ids_expression(prompt: Prompt) -> str | None:
     return None if start is None else f"{start}{_ENCODED[_splits(prompt)]}"
 
 
-def _quoted(text: str) -> str:
+def _quote(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)

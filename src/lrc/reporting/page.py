@@ -35,13 +35,13 @@ def render(name: str, run: Run, curves: Curves, outcomes: Sequence[Outcome]) -> 
     """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"percent": _percent, "number": _number}
-    script = _shipped("report.js")
+    script = _read_asset("report.js")
     facts = {
         "name": name,
         "run": run,
         "curves": curves,
         # Not escaped: these two ship with lrc.
-        "style": Markup(_shipped("report.css")),
+        "style": Markup(_read_asset("report.css")),
         "script": Markup(script),
         # The page runs this script and no other, whatever a passage may hold.
         "script_hash": b64encode(hashlib.sha256(script.encode()).digest()).decode(),
@@ -51,7 +51,7 @@ def render(name: str, run: Run, curves: Curves, outcomes: Sequence[Outcome]) -> 
         "data": [part | {"role": role, "name": scrub(part.get("name", ""), "file")} for role, part in run.data.items()],
     }
     answers = _answers(outcomes)
-    text = environment.from_string(_shipped("report.html")).render(
+    text = environment.from_string(_read_asset("report.html")).render(
         **facts, **_training(curves, answers["baselines"]), **answers
     )
     return text + "\n"
@@ -77,13 +77,13 @@ def _training(curves: Curves, baselines: Mapping[str, Figures]) -> dict[str, Any
         "loss_chart": _svg(over_steps("loss", [Line(loss), Line(validation, marked=True)]))
         if loss or validation
         else "",
-        "loss_rows": _thinned(_by_step(loss, validation)),
+        "loss_rows": _thin(_by_step(loss, validation)),
         "accuracy_chart": _svg(over_steps("accuracy", [Line(scored, marked=True)], levels=levels, shares=True))
         if scored
         else "",
-        "accuracy_rows": _thinned(scored),
+        "accuracy_rows": _thin(scored),
         "rate_chart": _svg(over_steps("rate", [Line(rate)])) if rate else "",
-        "rate_rows": _thinned(rate),
+        "rate_rows": _thin(rate),
         "best_baseline": best,
         "best_point": _top(scored),
         "peak_rate": _top(rate),
@@ -139,7 +139,7 @@ def _top(curve: Curve) -> Point | None:
     return max(curve, key=lambda point: -inf if isnan(point.value) else point.value, default=None)
 
 
-def _thinned(rows: Sequence[Any]) -> list[Any]:
+def _thin(rows: Sequence[Any]) -> list[Any]:
     """At most about TABLE_ROWS of the rows, evenly, the last among them."""
     step = -(-len(rows) // TABLE_ROWS) or 1
     return list(rows[::-1][::step][::-1])
@@ -149,7 +149,7 @@ def _svg(drawing: str) -> Markup:
     return Markup(drawing)
 
 
-def _shipped(name: str) -> str:
+def _read_asset(name: str) -> str:
     return packaged(__package__).joinpath(name).read_text(encoding="utf-8")
 
 

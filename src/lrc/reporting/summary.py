@@ -50,7 +50,7 @@ def validation_figures(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """How well a model answered its validation questions, as far as they were scored, with the best baseline.
 
     Returns:
-        the figures of `metrics.accuracy`, `baseline` (its name), `baseline_accuracy` and `verdict` (the sentence);
+        the figures of `accuracy.accuracy`, `baseline` (its name), `baseline_accuracy` and `verdict` (the sentence);
         empty without outcomes.
     """
     if not outcomes:

@@ -32,7 +32,7 @@ _PART = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)-[0-9a-f]{8}\.part", re.DOTALL)
 
 
 @contextmanager
-def claimed(path: Path, *, folder: bool = False, output: Path | None = None) -> Iterator[Path]:
+def locked(path: Path, *, folder: bool = False, output: Path | None = None) -> Iterator[Path]:
     """Give a part of `path`, empty and locked; what is still there of it when the block ends is removed.
 
     Claims of one process do not block each other.
@@ -43,7 +43,7 @@ def claimed(path: Path, *, folder: bool = False, output: Path | None = None) -> 
         output: what to name in a refusal; `path` by default.
 
     Raises:
-        OutputError: another process has claimed `path`.
+        OutputError: another process holds the lock of `path`.
         OSError: the file system refuses.
     """
     # Drawn before anything is made, so that a signal leaves nothing behind.
@@ -51,7 +51,7 @@ def claimed(path: Path, *, folder: bool = False, output: Path | None = None) -> 
     handle = None
     try:
         with _alone(path.parent):
-            refuse_claimed(path.parent, path.name, output or path)
+            refuse_locked(path.parent, path.name, output or path)
             if folder:
                 part.mkdir(mode=0o700)
             else:
@@ -66,7 +66,7 @@ def claimed(path: Path, *, folder: bool = False, output: Path | None = None) -> 
             os.close(handle)
 
 
-def refuse_claimed(folder: Path, name: str | None, output: Path) -> None:
+def refuse_locked(folder: Path, name: str | None, output: Path) -> None:
     """Refuse where another process holds a part.
 
     Args:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lrc.runtime.errors import OutputError
-from lrc.runtime.locks import claimed, left_behind, refuse_claimed, remove
+from lrc.runtime.locks import left_behind, locked, refuse_locked, remove
 from lrc.runtime.memory import size
 
 _REPLACED = ".replaced"  # in a part: what was at the output's place before
@@ -52,11 +52,11 @@ def new_file(path: Path, *, force: bool = False) -> Iterator[Path]:
         OutputError: `path` exists and `force` is false, another process is writing it, or the file system refuses.
     """
     refuse_existing(path, force=force)
-    with _named(path):
+    with _explain_before(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         # Removed last: the manifest of a set that was not finished lists what may be replaced.
         stale = left_behind(path.parent, path.name)
-        with claimed(path) as temporary, _told(path, temporary):
+        with locked(path) as temporary, _explain_during(path, temporary):
             yield temporary
             open_to_all(temporary)
             flush(temporary)
@@ -77,15 +77,15 @@ def new_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
         OutputError: `path` exists with something in it and `force` is false, another process is writing it or in it,
             or the file system refuses.
     """
-    with _named(path):
+    with _explain_before(path):
         stale = left_behind(path.parent, path.name)
         _put_back(stale, path)
         refuse_existing(path, force=force)
-        refuse_claimed(path, None, path)
+        refuse_locked(path, None, path)
         for part in stale:
             remove(part)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with claimed(path, folder=True) as temporary, _told(path, temporary):
+        with locked(path, folder=True) as temporary, _explain_during(path, temporary):
             yield temporary
             temporary.chmod(0o777 & ~_umask())
             for file in sorted(temporary.rglob("*")):
@@ -111,7 +111,7 @@ def _take_place(temporary: Path, path: Path) -> None:
     if not os.path.lexists(path):
         temporary.replace(path)
         return
-    with claimed(path, folder=True) as aside:
+    with locked(path, folder=True) as aside:
         old = aside / _REPLACED
         path.rename(old)
         try:
@@ -140,7 +140,7 @@ def _umask() -> int:
 
 
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
+def _explain_before(path: Path) -> Iterator[None]:
     """Turn what the file system says before there is a part into one line."""
     try:
         yield
@@ -151,7 +151,7 @@ def _named(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _told(path: Path, part: Path) -> Iterator[None]:
+def _explain_during(path: Path, part: Path) -> Iterator[None]:
     """The same, with the output's own names, and how much of it there was."""
     try:
         yield

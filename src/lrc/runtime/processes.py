@@ -12,7 +12,7 @@ from accelerate.utils import broadcast_object_list
 
 from lrc.runtime.devices import device_type
 from lrc.runtime.errors import LrcError, OutputError
-from lrc.runtime.locks import claimed
+from lrc.runtime.locks import locked
 from lrc.runtime.rendezvous import rendezvous
 
 # How long a process waits for the others: those with less to answer for those with more. One that died is noticed at
@@ -46,7 +46,7 @@ def claimed_together(path: Path, output: Path | None = None) -> Iterator[None]:
         if processes().is_main_process:
             try:
                 stack.enter_context(_parents_of(path))
-                stack.enter_context(claimed(path, output=output))
+                stack.enter_context(locked(path, output=output))
             except OutputError as error:
                 refusal = error
             except OSError as error:

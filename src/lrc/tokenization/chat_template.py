@@ -70,7 +70,7 @@ class Chat:
             shown = self.text(text)
             ids: list[int] = self._apply(text, add_generation_prompt=True, sanitize_control_tokens=True)
         except Exception as error:  # a template may raise anything
-            raise DataError(f"chat template: {_told(error)} (of the question {_short(text)}); {CURE}") from error
+            raise DataError(f"chat template: {_explain(error)} (of the question {_short(text)}); {CURE}") from error
         if text.strip() not in shown:
             raise DataError(f"chat template: does not keep the question {_short(text)} whole; {CURE}")
         return ids
@@ -123,7 +123,7 @@ class Chat:
                 )
             return self._fault_of_the_turn()
         except Exception as error:  # a template may raise anything
-            return _told(error)
+            return _explain(error)
 
     def _fault_of_the_turn(self) -> str | None:
         turn = self._turn()
@@ -138,7 +138,7 @@ class Chat:
         if (name := self._end_name()) is None:
             shown = turn.after.strip()[:20]
             return f"ends a turn with {shown!r}, which is not a token" if shown else "ends a turn with nothing"
-        if name not in self.tokenizer.all_special_tokens and not self._marked(name):
+        if name not in self.tokenizer.all_special_tokens and not self._is_special(name):
             return f"ends a turn with {name}, which the tokenizer does not mark as special"
         return None
 
@@ -161,7 +161,7 @@ class Chat:
         added = {str(token): number for number, token in tokenizer.added_tokens_decoder.items()}
         return {**dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True)), **added}
 
-    def _marked(self, name: str) -> bool:
+    def _is_special(self, name: str) -> bool:
         return any(token.special for token in self.tokenizer.added_tokens_decoder.values() if str(token) == name)
 
     def _rendering_on(self, day: date) -> str:
@@ -192,7 +192,7 @@ def _after(prompt: str, conversation: str) -> Turn | None:
     return None
 
 
-def _told(error: Exception) -> str:
+def _explain(error: Exception) -> str:
     first = str(error).strip().partition("\n")[0][:120]
     return f"cannot be rendered ({first or type(error).__name__})"
 

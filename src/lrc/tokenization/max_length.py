@@ -59,12 +59,12 @@ class Fitting:
             return Fitted(record, "fits", sequence)
         if self.on_too_long == "skip":
             return Fitted(record, "skipped", sequence)
-        shorter = self._shortened(record) if self.on_too_long == "shorten" else None
+        shorter = self._shorten(record) if self.on_too_long == "shorten" else None
         if shorter is None:
             return Fitted(record, "refused", sequence)
         return Fitted(shorter, "shortened", self.prompt.sequence(shorter))
 
-    def _shortened(self, record: Record) -> Record | None:
+    def _shorten(self, record: Record) -> Record | None:
         if record.question is None:
             return None
         limit = self.max_length or 0

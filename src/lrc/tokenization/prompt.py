@@ -45,12 +45,12 @@ class Prompt:
     """Makes token sequences of records for one tokenizer, template and style of answer.
 
     Args:
-        tokenizer: from `models.load_tokenizer`.
+        tokenizer: from `loading.load_tokenizer`.
         template: a name in `TEMPLATES`.
         answer_style: `digit`, the completion is the option's number; `text`, it is the option's text; `judge`, each
             option gets a prompt of its own that asks whether it is right, and the completion is 是 or 否.
-        list_options: whether the prompt lists the options; None does as `run.lists_options` says.
-        today: the date that a chat template prints; see `chat.Chat`.
+        list_options: whether the prompt lists the options; None does as `run_record.lists_options` says.
+        today: the date that a chat template prints; see `chat_template.Chat`.
 
     Raises:
         RecipeError: an unknown template or style, digits without a list of options, `chat` without a chat template or
@@ -101,8 +101,8 @@ class Prompt:
             DataError: the record has no answer.
         """
         if self.answer_style == "judge":
-            return self._judged(record, _answer_of(record))
-        return self._trained(record, self.prompt(record))
+            return self._build_verdict(record, _answer_of(record))
+        return self._build_trained(record, self.prompt(record))
 
     def imitated(self, record: Record) -> list[TokenSequence]:
         """All that a labelled record teaches to write: `sequence`, or the verdict on each option that can be chosen.
@@ -126,9 +126,9 @@ class Prompt:
         """
         question = question_of(record)
         if self.answer_style == "judge":
-            return _of_one_stem([self._judged(record, number) for number in question.choosable])
+            return _of_one_stem([self._build_verdict(record, number) for number in question.choosable])
         prompt = self.prompt(record)
-        return [self._joined(prompt, completion) for completion in self._completions(question)]
+        return [self._join(prompt, completion) for completion in self._completions(question)]
 
     def denied(self, candidate: TokenSequence) -> TokenSequence:
         """A candidate of judge style with the other verdict: the option is not right."""
@@ -149,7 +149,7 @@ class Prompt:
         if self.answer_style == "judge":
             return self.sequence(record), max(len(one.tokens) for one in self.candidates(record))
         prompt = self.prompt(record)
-        trained = self._trained(record, prompt)
+        trained = self._build_trained(record, prompt)
         completions = [] if record.question is None else self._completions(record.question)
         return trained, max(len(trained.tokens), *(len(prompt) + len(completion) for completion in completions), 0)
 
@@ -204,10 +204,10 @@ class Prompt:
             body += "\n答案："
         return ("", f"文章：{body}") if plain else (record.instruction.replace(AS_DIGIT, ""), body)
 
-    def _judged(self, record: Record, number: int) -> TokenSequence:
+    def _build_verdict(self, record: Record, number: int) -> TokenSequence:
         """An option in a prompt that asks whether it is right, and that it is."""
         *start, verdict = self.verdicts[0]
-        return self._joined([*self.prompt(record, number), *start], [verdict])
+        return self._join([*self.prompt(record, number), *start], [verdict])
 
     def _verdicts(self) -> tuple[list[int], list[int]]:
         """The ids of the two verdicts up to the first that differs; what is before it, a ▁ say, is asked, not scored.
@@ -223,14 +223,14 @@ class Prompt:
             )
         return right[: differ + 1], wrong[: differ + 1]
 
-    def _trained(self, record: Record, prompt: list[int]) -> TokenSequence:
+    def _build_trained(self, record: Record, prompt: list[int]) -> TokenSequence:
         answer = record.output
         if record.question is not None and self.answer_style == "text":
             number = record.question.answer
             answer = None if number is None else record.question.options[number - 1]
         if answer is None:
             raise DataError(f"record {record.id}: has no answer to train on; give `output`")
-        return self._joined(prompt, [*self.encode(self.lead + answer), self.end])
+        return self._join(prompt, [*self.encode(self.lead + answer), self.end])
 
     def _completions(self, question: Question) -> list[list[int]]:
         """The ids of each option that can be chosen, as they follow the prompt."""
@@ -240,7 +240,7 @@ class Prompt:
         texts = [question.options[number - 1] or str(number) for number in question.choosable]
         return [self.encode(self.lead + text) for text in texts]
 
-    def _joined(self, prompt: list[int], completion: list[int]) -> TokenSequence:
+    def _join(self, prompt: list[int], completion: list[int]) -> TokenSequence:
         return TokenSequence(np.array(prompt + completion, dtype=np.int64), len(prompt))
 
 

@@ -88,7 +88,7 @@ def cached(name: str, make: Callable[[Path], None], *, first: bool = True) -> Pa
     damaged: int | None = None  # when the seal was written that does not agree
     told = False
     while True:
-        sealed = _sealed(entry)
+        sealed = _read_seal_time(entry)
         if sealed is not None and sealed != damaged:
             if _is_whole(entry):
                 return entry
@@ -96,7 +96,7 @@ def cached(name: str, make: Callable[[Path], None], *, first: bool = True) -> Pa
         if first or time.monotonic() - began > GRACE:
             try:
                 with _lock(entry):
-                    if _sealed(entry) in (None, damaged):
+                    if _read_seal_time(entry) in (None, damaged):
                         _make(entry, make)
                 continue
             except Timeout:
@@ -138,7 +138,7 @@ def _lock(entry: Path) -> FileLock:
         ) from error
 
 
-def _sealed(entry: Path) -> int | None:
+def _read_seal_time(entry: Path) -> int | None:
     """When an entry was sealed; None where there is none."""
     try:
         return (entry / SEAL).stat().st_mtime_ns

@@ -160,7 +160,7 @@ def join(corpora: Sequence[Corpus], shares: Sequence[float] | None) -> Corpus:
 def fit(records: Sequence[Record], prompt: Prompt, max_length: int | None, on_too_long: str, *, stage: str) -> Corpus:
     """The same for a few records that are in memory already; see `read_corpus`."""
     with track(stage, len(records)) as advance:
-        fitted = list(_counted(map(Fitting(prompt, max_length, on_too_long), records), advance))
+        fitted = list(_count(map(Fitting(prompt, max_length, on_too_long), records), advance))
     account = LengthReport()
     account.add(fitted)
     kept = [one.record for one in fitted if one.kept]
@@ -171,7 +171,7 @@ def fit(records: Sequence[Record], prompt: Prompt, max_length: int | None, on_to
 def tokenize(records: Sequence[Record], prompt: Prompt, *, stage: str) -> Dataset:
     """Tokenize a few records that are in memory already: a row a record, see `token_table.SCHEMA`."""
     with track(stage, len(records)) as advance:
-        rows = [(record, prompt.sequence(record)) for record in _counted(records, advance)]
+        rows = [(record, prompt.sequence(record)) for record in _count(records, advance)]
     return hold_table(Numbering()(make_table(rows)))
 
 
@@ -196,7 +196,7 @@ def _state(path: Path) -> tuple[int, int]:
     return found.st_size, found.st_mtime_ns
 
 
-def _counted(items: Iterable[Item], advance: Advance) -> Iterator[Item]:
+def _count(items: Iterable[Item], advance: Advance) -> Iterator[Item]:
     for item in items:
         yield item
         advance()

@@ -115,7 +115,7 @@ def write_tokens(folder: Path, path: Path, fitting: Fitting, stage: str, process
         processes: that tokenize; None takes those of the machine, and one for few records.
 
     Raises:
-        DataError: see `corpus.read_corpus`.
+        DataError: see `token_dataset.read_corpus`.
     """
     with track(f"reading {path.name}", 1, "file") as advance:
         records = stream_records(path)

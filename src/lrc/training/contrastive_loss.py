@@ -64,11 +64,11 @@ def options_of(
     """
     if record.question is None:
         return []
-    ballot = OptionOrder.of(record, tuple(range(len(record.question.options))), prompt)
-    numbers = ballot.question.choosable
+    order = OptionOrder.of(record, tuple(range(len(record.question.options))), prompt)
+    numbers = order.question.choosable
     if question_of(record).answer not in numbers or len(numbers) < 2:
         return []
-    divisors = lengths(prompt.normalisation(normalisation), ballot.tokens, ballot.characters)
+    divisors = lengths(prompt.normalisation(normalisation), order.tokens, order.characters)
     options = [
         Option(
             *(
@@ -82,9 +82,9 @@ def options_of(
             target=None if targets is None else targets[number - 1],
             stem_length=one.stem_length,
         )
-        for number, one in zip(numbers, ballot.candidates, strict=True)
+        for number, one in zip(numbers, order.candidates, strict=True)
     ]
-    denials = zip(options, ballot.denials, strict=False)  # there are none where options are not judged
+    denials = zip(options, order.denials, strict=False)  # there are none where options are not judged
     return options + [replace(one, tokens=denial.tokens, denied=True) for one, denial in denials]
 
 
@@ -133,10 +133,10 @@ class OptionContrast:
         return cls(
             owners,
             np.flatnonzero([not isinstance(sequences[number], Option) for number in row.owners.tolist()]),
-            _filled(said, most, lambda place, _: place),
-            _filled(denied, most, lambda place, _: place) if denied else None,
-            _filled(said, most, lambda _, one: one.length).astype(np.float32),
-            np.where(absent, 0.0, _filled(said, most, lambda _, one: _target(one))).astype(np.float32),
+            _pad(said, most, lambda place, _: place),
+            _pad(denied, most, lambda place, _: place) if denied else None,
+            _pad(said, most, lambda _, one: one.length).astype(np.float32),
+            np.where(absent, 0.0, _pad(said, most, lambda _, one: _target(one))).astype(np.float32),
             absent,
         )
 
@@ -175,6 +175,6 @@ def _by_contest(options: Iterable[Placed]) -> list[list[Placed]]:
     return [sorted(placed, key=lambda option: option[1].number) for placed in found.values()]
 
 
-def _filled(questions: list[list[Placed]], most: int, value: Callable[[int, Option], float]) -> NDArray[Any]:
+def _pad(questions: list[list[Placed]], most: int, value: Callable[[int, Option], float]) -> NDArray[Any]:
     """(questions, most) a value an option; where a question has fewer options, that of its first."""
     return np.array([[value(*one) for one in some + some[:1] * (most - len(some))] for some in questions])

@@ -59,7 +59,7 @@ class StepBatch:
 
 
 class StepSampler(Sampler[list[SampleKey]]):
-    """SampleDataset the questions of every optimizer step for one process; all processes draw the same epoch.
+    """Draw the questions of every optimizer step for one process; all processes draw the same epoch.
 
     Args:
         passages: (questions,) a number a passage, the same for the questions of one passage.
@@ -128,7 +128,7 @@ class StepSampler(Sampler[list[SampleKey]]):
 
     def _order(self) -> np.ndarray:
         places = self._drawn()
-        return places if self.seed is None else self._shuffled(places, self.epoch)
+        return places if self.seed is None else self._shuffle(places, self.epoch)
 
     def _drawn(self) -> np.ndarray:
         """The places of the questions that the epoch has."""
@@ -139,11 +139,11 @@ class StepSampler(Sampler[list[SampleKey]]):
             # A file is gone through again and again, each time in another order; an epoch takes the next of it.
             start = self.epoch * drawn
             turns = range(start // size, -(-(start + drawn) // size)) if drawn < size else ()
-            passes = [own if self.seed is None else self._shuffled(own, number, turn) for turn in turns]
+            passes = [own if self.seed is None else self._shuffle(own, number, turn) for turn in turns]
             parts.append(np.concatenate(passes)[start % size :][:drawn] if passes else own)
         return np.concatenate(parts)
 
-    def _shuffled(self, places: np.ndarray, *seed: int) -> np.ndarray:
+    def _shuffle(self, places: np.ndarray, *seed: int) -> np.ndarray:
         """The places with passages in a random order, and the questions of each in one."""
         random = np.random.default_rng([self.seed or 0, *seed])
         _, passage = np.unique(self.passages[places], return_inverse=True)
@@ -209,7 +209,7 @@ class SequenceSource:
 
     Args:
         option_orders: how many orders of each question are trained.
-        contrasted: by what the scores of options are normalised that are compared with each other (`contrast`); None
+        contrasted: by what the scores of options are normalised that are compared (see `contrastive_loss`); None
             compares none.
         imitated: whether the right answer is learnt to be written, too; a question without options to compare is
             drawn as if it were.
@@ -238,7 +238,7 @@ class SequenceSource:
         place, epoch = draw
         judged = self.prompt.answer_style == "judge"
         if not (judged or self.contrasted or self.option_orders > 1):
-            return [self._stored(place)]
+            return [self._load(place)]
         record = self.records[place]
         orders = self._orders(record, np.random.default_rng([self.seed, epoch, place]))
         asked = [record if order is None else reordered(record, order) for order in orders]
@@ -250,7 +250,7 @@ class SequenceSource:
             return options
         if judged or orders != [None]:
             return [sequence for one in asked for sequence in self.prompt.imitated(one)] + options
-        return [self._stored(place), *options]
+        return [self._load(place), *options]
 
     def _orders(self, record: Record, random: np.random.Generator) -> list[tuple[int, ...] | None]:
         """The orders of a question's options that are trained; None is its own."""
@@ -269,7 +269,7 @@ class SequenceSource:
         own = self.soft_labels.target(record)
         return own if order is None else tuple(own[k] for k in order)
 
-    def _stored(self, place: int) -> TokenSequence:
+    def _load(self, place: int) -> TokenSequence:
         row = self._tokens[place]
         return TokenSequence(row["tokens"].astype(np.int64), int(row["prompt_length"]))
 

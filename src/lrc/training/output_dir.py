@@ -220,10 +220,10 @@ def refuse_taken(path: Path, *, overwrite: bool) -> None:
     if not there.is_dir():
         raise OutputError(f"{path}: {'is' if there == path else f'{there} is'} not a folder; choose another output_dir")
     if not overwrite and _others(path) and read_run(path) is None:
-        raise _taken(path, "something that is not an lrc run")
+        raise _refusal(path, "something that is not an lrc run")
 
 
-def _taken(path: Path, what: str) -> OutputError:
+def _refusal(path: Path, what: str) -> OutputError:
     return OutputError(f"{path}: holds {what}; choose another output_dir, or set overwrite_output_dir: true")
 
 

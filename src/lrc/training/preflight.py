@@ -97,11 +97,11 @@ def _refuse_another_run(given: Mapping[str, Any], files: Mapping[str, Path]) -> 
     output = Path(given["output_dir"]).expanduser()
     refuse_taken(output, overwrite=False)
     found = read_run(output)
-    if found is not None and (changed := differences(found, _planned(found, given, files))):
+    if found is not None and (changed := differences(found, _plan_run(found, given, files))):
         raise another_run(output, changed)
 
 
-def _planned(found: Run, given: Mapping[str, Any], files: Mapping[str, Path]) -> Run:
+def _plan_run(found: Run, given: Mapping[str, Any], files: Mapping[str, Path]) -> Run:
     """The run that would be trained; what is not known yet, as the number of processes, is as in the run found."""
     values = {key: known.default for key, known in shipped_schema().items()} | dict(given)
     listed = values["list_options"]

@@ -117,14 +117,14 @@ def changed_versions(then: Run, now: Run) -> str:
 def _of_recipe(then: Run, now: Run) -> Iterator[Difference]:
     for key in _PROMPT:
         if getattr(then, key) != getattr(now, key):
-            yield _difference(key, getattr(then, key), getattr(now, key), f"set {key}: {_shown(getattr(then, key))}")
+            yield _difference(key, getattr(then, key), getattr(now, key), f"set {key}: {_show(getattr(then, key))}")
     free = {key for keys in MAY_CHANGE.values() for key in keys} | {*_PROMPT, PROCESSES}
     if not any(_of(now, key) for key in DECIDED_BY_EVALUATION):
         free |= {*EVALUATION}
     for key in sorted((then.recipe.keys() | now.recipe.keys()) - free):
         before, after = _of(then, key), _of(now, key)
         if before != after:
-            yield _difference(key, before, after, f"set {key}: {_shown(before)}")
+            yield _difference(key, before, after, f"set {key}: {_show(before)}")
     before, after = then.recipe.get(PROCESSES, 1), now.recipe.get(PROCESSES, 1)
     if before != after:
         yield _difference("the number of processes", before, after, f"start it with {before}")
@@ -153,14 +153,14 @@ def _of_contents(then: Run, now: Run) -> Iterator[Difference]:
 
 
 def _difference(what: str, before: Any, after: Any, cure: str) -> Difference:
-    return Difference(what, _shown(before), _shown(after), cure)
+    return Difference(what, _show(before), _show(after), cure)
 
 
 def _content(part: Mapping[str, Any]) -> str:
     return f"{part.get('name')} (sha256 {str(part.get('sha256'))[:12]}…)" if part else "none"
 
 
-def _shown(value: Any) -> str:
+def _show(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

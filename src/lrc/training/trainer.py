@@ -1,9 +1,9 @@
 """The SFTTrainer subclass that trains on packed trees.
 
-One optimizer step is one batch of questions (`batches.StepBatch`), run row by row. Its loss is the sum over supervised
-tokens divided by their number over the whole step and all processes, so that loss and gradients are those of separate
-samples with the same batch size and accumulation, whatever rows the questions fill. With `option_contrast`, a part of
-the loss is the mean of the step's contrast (`contrast`) instead.
+One optimizer step is one batch of questions (`dataloader.StepBatch`), run row by row. Its loss is the sum over
+supervised tokens divided by their number over the whole step and all processes, so that loss and gradients are those of
+separate samples with the same batch size and accumulation, whatever rows the questions fill. With `option_contrast`, a
+part of the loss is the mean of the step's contrast (`contrastive_loss`) instead.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class TreeTrainer(DurableTrainer):
         validation: the questions of evaluation; None evaluates nothing.
         tree_packing: false gives every sequence a row of its own.
         group_passages: false draws question by question, so that those of a passage rarely meet in a step.
-        portions: see `batches.StepSampler`.
+        portions: see `dataloader.StepSampler`.
         row_tokens: the token budget of a row; None takes what suits the device.
         loraplus_lr_ratio: the learning rate of LoRA's B over that of A.
         loraplus_lr_embedding: the learning rate of LoRA on embeddings, with that ratio; None takes A's.
@@ -92,7 +92,7 @@ class TreeTrainer(DurableTrainer):
         args.gradient_accumulation_steps = 1
         args.dataset_kwargs = {**(args.dataset_kwargs or {}), "skip_prepare_dataset": True}
         args.router_aux_loss_coef = 0.0  # upstream would have a mixture of experts balance tokens, not trees
-        args.disable_tqdm = True  # `history.History` shows the progress
+        args.disable_tqdm = True  # `callbacks.History` shows the progress
         args.logging_nan_inf_filter = False  # which would put an earlier loss in the place of one that is not finite
         if args.ddp_broadcast_buffers is None:
             # Processes may have unequal numbers of rows, and a broadcast in each forward would wait for all.
@@ -153,7 +153,7 @@ class TreeTrainer(DurableTrainer):
     ) -> torch.Tensor:
         """Forward and backward of one step, row by row; gradients are exchanged with the last row only."""
         total = torch.zeros((), device=self.args.device)
-        rows = self._equalised(inputs.rows)
+        rows = self._equalise(inputs.rows)
         for i, row in enumerate(rows):
             last = i == len(rows) - 1
             self.accelerator.gradient_state._set_sync_gradients(last)
@@ -292,7 +292,7 @@ class TreeTrainer(DurableTrainer):
         deepspeed = self.accelerator.distributed_type == DistributedType.DEEPSPEED
         self.accelerator.backward(loss, **({"scale_wrt_gas": False} if deepspeed else {}))
 
-    def _equalised(self, rows: list[Row]) -> list[Row]:
+    def _equalise(self, rows: list[Row]) -> list[Row]:
         """Repeat a row until this process has as many as every other one, where each forward is a collective."""
         return rows + rows[-1:] * max(self._step_rows - len(rows), 0)
 

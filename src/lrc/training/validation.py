@@ -157,7 +157,7 @@ class FittedScoring:
             scores: of the trained model on questions that were not trained on, in one order of their options.
             normalisation: what the recipe says.
         """
-        by_name = {name: _normalised(scores, name) for name in NORMALISATIONS} if prompt.answer_style == "text" else {}
+        by_name = {name: _normalise(scores, name) for name in NORMALISATIONS} if prompt.answer_style == "text" else {}
         accuracies = {name: _accuracy(some) for name, some in by_name.items() if scores}
         # Of equal ones `max` takes the first: the character.
         best = max(accuracies, key=accuracies.__getitem__, default=NORMALISATIONS[0])
@@ -183,7 +183,7 @@ class FittedScoring:
         return f"validation: {accuracy}temperature {self.temperature:.4g}{fitted}"
 
 
-def _normalised(scores: Sequence[tuple[Question, OptionScores]], name: str) -> list[tuple[Question, OptionScores]]:
+def _normalise(scores: Sequence[tuple[Question, OptionScores]], name: str) -> list[tuple[Question, OptionScores]]:
     return [(question, score.normalised(name)) for question, score in scores]
 
 

@@ -54,7 +54,7 @@ def collapse(text: str) -> str:
     return " ".join(text.split())
 
 
-def _unescaped(text: str) -> str:
+def _unescape(text: str) -> str:
     return _ESCAPE.sub(lambda found: chr(int(found[1], 16)), text)
 
 
@@ -73,7 +73,7 @@ def _character(entity: re.Match[str]) -> str:
 
 # Escapes and entities first: what they stand for may itself have to go.
 _REPAIRS: tuple[tuple[str, Callable[[str], str]], ...] = (
-    ("escape", _unescaped),
+    ("escape", _unescape),
     ("entity", _without_entities),
     ("line-break", lambda text: _LINE_BREAK.sub("\n", text)),
     ("control", lambda text: _CONTROL.sub("", text)),

@@ -181,14 +181,14 @@ def _candidates(rows: Sequence[TableRow], named: Mapping[str, str]) -> Iterator[
             return
         if place + 1 < len(rows):
             lower = rows[place + 1]
-            yield _candidate(place, place + 2, lower, _joined(row.cells, lower.cells), named)
+            yield _candidate(place, place + 2, lower, _join(row.cells, lower.cells), named)
 
 
 def _candidate(first: int, used: int, row: TableRow, headers: Sequence[str], named: Mapping[str, str]) -> _Candidate:
     return _Candidate(first, used, row, tuple("".join(text.split()) for text in headers), _places(headers, named))
 
 
-def _joined(upper: Sequence[str], lower: Sequence[str]) -> list[str]:
+def _join(upper: Sequence[str], lower: Sequence[str]) -> list[str]:
     """Two rows as one header: 選項 over 1, 2, 3, 4 is 選項1 to 選項4."""
     headers: list[str] = []
     group = ""
@@ -207,7 +207,7 @@ def _places(headers: Sequence[str], named: Mapping[str, str]) -> dict[str, list[
     """Where each role's columns stand: those that the user names, else those of the plainest name."""
     ranked: dict[str, dict[int, list[int]]] = {}
     for place, text in enumerate(headers):
-        role, rank = _ranked(text)
+        role, rank = _rank(text)
         name = normal(text) or normal(f"column {letters(place)}")
         by_user = next((role for role, header in named.items() if name == header), None)
         if by_user:
@@ -223,11 +223,11 @@ def _places(headers: Sequence[str], named: Mapping[str, str]) -> dict[str, list[
 
 def role_of(header: str) -> str | None:
     """What a header says that its column is; None where lrc does not know it."""
-    return _ranked(header)[0]
+    return _rank(header)[0]
 
 
 @lru_cache(maxsize=4096)
-def _ranked(header: str) -> tuple[str | None, int]:
+def _rank(header: str) -> tuple[str | None, int]:
     """The role of a header, and how far from lrc's own name the header is."""
     if len(header) > 100:
         return None, 0

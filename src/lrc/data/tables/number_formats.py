@@ -268,7 +268,7 @@ def _decimal(value: float) -> Decimal:
     return Decimal(f"{value:.15g}")
 
 
-def _rounded(number: Decimal, places: int) -> Decimal:
+def _round(number: Decimal, places: int) -> Decimal:
     """Halves go away from zero, as in a spreadsheet."""
     return number.quantize(Decimal(1).scaleb(-places), ROUND_HALF_UP, _PRECISE)
 
@@ -286,7 +286,7 @@ def _show_number(value: float, section: Section) -> str:
         scale += 1
     grouped = any("," in tokens[one:other] for one, other in pairwise(whole))
     number = _decimal(abs(value)) * 100 ** tokens.count("%") / 1000**scale
-    text = format(_rounded(number, len(behind)), "f")
+    text = format(_round(number, len(behind)), "f")
     left, _, right = text.partition(".")
     shown = _whole_digits(left.lstrip("0"), [tokens[place] for place in whole], grouped=grouped)
     shown += _decimals(right, [tokens[place] for place in behind])
@@ -332,7 +332,7 @@ def _show_exponent(value: float, section: Section) -> str:
     places = sum(token in ("0", "#", "?") for token in mantissa[point:])
     number = _decimal(abs(value))
     power = number.adjusted() // step * step if number else 0
-    if _rounded(number.scaleb(-power), places) >= 10**step:
+    if _round(number.scaleb(-power), places) >= 10**step:
         power += step
     body = _show_number(float(number.scaleb(-power)), Section(mantissa))
     width = 0

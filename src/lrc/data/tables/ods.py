@@ -34,7 +34,7 @@ def open_document(path: Path, sheet: str | None) -> Iterator[Table]:
     """Open one sheet, the first visible one by default.
 
     Raises:
-        DataError: see `package.open_package`; no such sheet, an encrypted file, or a sheet with too many cells.
+        DataError: see `xlsx_package.open_package`; no such sheet, an encrypted file, or a sheet with too many cells.
     """
     with open_package(path, CONTENT) as package:
         _refuse_encrypted(path, package)
@@ -124,7 +124,7 @@ class _Reader:
         elif name in _SPACES:
             self.text(_SPACES[name])
         elif name == "s":
-            self.text(" " * min(_repeated(given, "c", 1 << 15), 1 << 15))
+            self.text(" " * min(_read_repeat(given, "c", 1 << 15), 1 << 15))
 
     def text(self, piece: str) -> None:
         """Text, of a cell's last paragraph if it is in one."""
@@ -152,28 +152,28 @@ class _Reader:
             yield row._replace(notes=notes or NO_NOTES)
 
     def _column(self, given: Attributes) -> None:
-        count = _repeated(given, "number-columns-repeated", _MAX_COLUMNS)
+        count = _read_repeat(given, "number-columns-repeated", _MAX_COLUMNS)
         if given.get("visibility") in _HIDDEN:
             self.hidden_columns.update(range(self.column, self.column + count))
         self.column += count
 
     def _add(self, cell: _Cell) -> None:
-        count = _repeated(cell.attributes, "number-columns-repeated", _MAX_COLUMNS)
+        count = _read_repeat(cell.attributes, "number-columns-repeated", _MAX_COLUMNS)
         text, note = cell.shown, _note(cell)
         if text or note:
             self._count(count, len(text) * count)
             self.cells |= dict.fromkeys(range(self.column, self.column + count), text)
             if note:
                 self.notes[self.column] = note
-        rows = _repeated(cell.attributes, "number-rows-spanned", _MAX_ROWS)
-        columns = _repeated(cell.attributes, "number-columns-spanned", _MAX_COLUMNS)
+        rows = _read_repeat(cell.attributes, "number-rows-spanned", _MAX_ROWS)
+        columns = _read_repeat(cell.attributes, "number-columns-spanned", _MAX_COLUMNS)
         if rows > 1 or columns > 1:
             for column in range(self.column, self.column + columns):
                 self.merged.setdefault(column, []).append((self.number, self.number + rows - 1, self.column))
         self.column += count
 
     def _finish_row(self) -> None:
-        count = _repeated(self.row, "number-rows-repeated", _MAX_ROWS)
+        count = _read_repeat(self.row, "number-rows-repeated", _MAX_ROWS)
         if self.cells:
             for empty in range(self.rows[-1].number + 1 if self.rows else 1, self.number):
                 self._count(1, 0)
@@ -214,6 +214,6 @@ def _bare(attributes: Attributes) -> Attributes:
     return bare
 
 
-def _repeated(attributes: Attributes, key: str, most: int) -> int:
+def _read_repeat(attributes: Attributes, key: str, most: int) -> int:
     value = attributes.get(key, "")
     return min(int(value[:9]), most) if value.isdecimal() and int(value[:9]) > 0 else 1

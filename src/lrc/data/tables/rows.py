@@ -116,7 +116,7 @@ def read_rows(table: Table, named: Mapping[str, str] | None = None) -> Draft:
     for column in sorted(table.hidden & set(columns.used)):
         draft.find("warning", "hidden-column", "is a hidden column; it was read", None, column)
     clean_row = _RowReader(draft)
-    draft.rows = [clean_row(row) for row in _filled(chain(first[header.used :], rows), draft)]
+    draft.rows = [clean_row(row) for row in _skip_empty(chain(first[header.used :], rows), draft)]
     if header.row:  # JSON has no header, and nothing below its objects
         _drop_footer(draft)
     if not draft.rows:
@@ -138,7 +138,7 @@ def _take_off_enumeration(draft: Draft) -> None:
         draft.find("warning", "enumeration", LEFT, rows[place].number)
 
 
-def _filled(rows: Iterator[TableRow], draft: Draft) -> Iterator[TableRow]:
+def _skip_empty(rows: Iterator[TableRow], draft: Draft) -> Iterator[TableRow]:
     """The rows with anything in them; empty ones between them are told, those after the last are nothing."""
     empty: list[int] = []
     width = len(draft.columns.headers)

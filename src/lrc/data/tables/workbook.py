@@ -110,7 +110,7 @@ def _read(path: Path, sheet: str | None, columns: Mapping[str, str]) -> Workbook
     )
     _drop_empty_options(draft)
     _drop_blank_ends(draft)
-    questions = _labelled(draft) if labelled else _unlabelled(draft)
+    questions = _read_labelled(draft) if labelled else _read_unlabelled(draft)
     draft.findings += suspect(questions, draft.file)
     draft.findings.sort(key=lambda finding: finding.row or 0)
     return Workbook(path, table.sheet, labelled, tuple(questions), tuple(draft.findings), rows_read)
@@ -188,19 +188,19 @@ def _drop_blank_ends(draft: Draft) -> None:
             draft.rows[place] = row._replace(options=row.options[:kept])
 
 
-def _consumed(rows: list[Row]) -> Iterator[Row]:
+def _consume(rows: list[Row]) -> Iterator[Row]:
     """Each row in order, and gone afterwards: its memory is free for its question."""
     rows.reverse()
     while rows:
         yield rows.pop()
 
 
-def _labelled(draft: Draft) -> list[Question]:
+def _read_labelled(draft: Draft) -> list[Question]:
     """The good rows; the bad ones become findings."""
     questions = []
     readings = _read_answers(draft)
     readings.reverse()
-    for row in _consumed(draft.rows):
+    for row in _consume(draft.rows):
         reading = readings.pop()
         faults = [*_faults(draft, row), *_answer_faults(draft, row, reading)]
         if text := _only_text(draft, row):
@@ -250,10 +250,10 @@ def _read_answers(draft: Draft) -> list[Reading]:
         ) from error
 
 
-def _unlabelled(draft: Draft) -> list[Question]:
+def _read_unlabelled(draft: Draft) -> list[Question]:
     _refuse_ids(draft)
     questions = []
-    for row in _consumed(draft.rows):
+    for row in _consume(draft.rows):
         for column, kind, text in _faults(draft, row):
             if column == WHOLE_ROW:
                 raise DataError(Finding("error", kind, draft.file, text, row.number))

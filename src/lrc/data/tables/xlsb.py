@@ -26,7 +26,7 @@ def open_binary(path: Path, sheet: str | None) -> Iterator[Table]:
     """Open one sheet, the first visible one by default.
 
     Raises:
-        DataError: see `package.open_package`; no such sheet, or one that spans too many cells.
+        DataError: see `xlsx_package.open_package`; no such sheet, or one that spans too many cells.
     """
     from python_calamine import CalamineError, CalamineWorkbook, SheetVisibleEnum
 

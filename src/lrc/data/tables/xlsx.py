@@ -39,7 +39,7 @@ def open_sheet(path: Path, sheet: str | None) -> Iterator[Table]:
     """Open one sheet of an .xlsx workbook, the first visible one by default.
 
     Raises:
-        DataError: see `package.open_package`; no such sheet, or one that spans too many cells.
+        DataError: see `xlsx_package.open_package`; no such sheet, or one that spans too many cells.
     """
     with open_package(path) as package:
         sheets = find_sheets(package)

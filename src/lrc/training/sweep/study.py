@@ -52,17 +52,17 @@ def open_study(plan: Sweep, identity: dict[str, Any]) -> Study:
     # Through JSON, as the study keeps it: a list is a list.
     wanted, kept = json.loads(json.dumps(identity)), study.user_attrs.get("sweep")
     if kept not in (None, wanted):
-        changed = ", ".join(_changed(kept, wanted))
+        changed = ", ".join(_find_changes(kept, wanted))
         raise OutputError(f"{plan.output_dir}: holds another sweep ({changed}); choose another output_dir")
     study.set_user_attr("sweep", wanted)
     if plan.size is not None and plan.size <= plan.trials:
         for values in plan.combinations():
-            study.enqueue_trial({key: _encoded(plan, key, value) for key, value in values.items()}, skip_if_exists=True)
+            study.enqueue_trial({key: _encode(plan, key, value) for key, value in values.items()}, skip_if_exists=True)
     return study
 
 
 def _mend(path: Path) -> None:
-    """Take back what a kill left of the study's last line, and its lock: this process has claimed the folder."""
+    """Take back what a kill left of the study's last line, and its lock: this process holds the lock of the folder."""
     path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
     if path.is_file():
         whole = path.read_bytes().rpartition(b"\n")
@@ -71,7 +71,7 @@ def _mend(path: Path) -> None:
                 file.truncate(len(whole[0]) + len(whole[1]))
 
 
-def _changed(kept: dict[str, Any], wanted: dict[str, Any]) -> Iterator[str]:
+def _find_changes(kept: dict[str, Any], wanted: dict[str, Any]) -> Iterator[str]:
     for part in wanted:
         if isinstance(wanted[part], dict):
             keys = sorted(kept[part].keys() | wanted[part].keys())
@@ -94,7 +94,7 @@ def next_trial(study: Study, plan: Sweep, more: bool) -> Trial | None:
         # A seed for each, so that a sweep which was cut off draws what it would have drawn.
         study.sampler = optuna.samplers.TPESampler(seed=plan.seed + len(study.get_trials(deepcopy=False)))
         trial = study.ask(_distributions(plan))
-        if _decoded(plan, trial.params) not in tried:
+        if _decode(plan, trial.params) not in tried:
             return trial
         study.tell(trial, state=TrialState.FAIL)
     return None
@@ -124,7 +124,7 @@ def ended(study: Study, plan: Sweep) -> list[Standing]:
 
 def trial_of(trial: Trial | FrozenTrial, plan: Sweep) -> SweepTrial:
     """The trial as it is trained."""
-    return SweepTrial(trial.number, _decoded(plan, trial.params), plan.output_dir)
+    return SweepTrial(trial.number, _decode(plan, trial.params), plan.output_dir)
 
 
 def _distributions(plan: Sweep) -> dict[str, BaseDistribution]:
@@ -133,7 +133,7 @@ def _distributions(plan: Sweep) -> dict[str, BaseDistribution]:
     made: dict[str, BaseDistribution] = {}
     for key, spec in plan.search.items():
         if not isinstance(spec, Range):
-            made[key] = CategoricalDistribution([_encoded(plan, key, value) for value in spec])
+            made[key] = CategoricalDistribution([_encode(plan, key, value) for value in spec])
         elif spec.whole:
             made[key] = IntDistribution(int(spec.low), int(spec.high), log=spec.log, step=int(spec.step or 1))
         else:
@@ -141,12 +141,12 @@ def _distributions(plan: Sweep) -> dict[str, BaseDistribution]:
     return made
 
 
-def _encoded(plan: Sweep, key: str, value: Any) -> Any:
+def _encode(plan: Sweep, key: str, value: Any) -> Any:
     """A value as Optuna keeps it: of a list, as JSON, since a choice may itself be a list."""
     return value if isinstance(plan.search[key], Range) else json.dumps(value, ensure_ascii=False)
 
 
-def _decoded(plan: Sweep, params: dict[str, Any]) -> dict[str, Any]:
+def _decode(plan: Sweep, params: dict[str, Any]) -> dict[str, Any]:
     """The values of a trial in the order of the file."""
     return {
         key: params[key] if isinstance(spec, Range) else json.loads(params[key]) for key, spec in plan.search.items()

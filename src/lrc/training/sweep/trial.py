@@ -78,7 +78,7 @@ class SweepTrial:
         command += ["--accelerate-config", accelerate_config] if accelerate_config else []
         # The log's lock is the process's as well: it ends with the last of the two.
         with self.log.open("ab") as log:
-            if not self._taken(log, request):
+            if not self._take_log(log, request):
                 return None
             start = log.seek(0, 2)
             status = _run(command, log, request)
@@ -112,7 +112,7 @@ class SweepTrial:
             seconds=curves.totals.get("train_runtime"),
         )
 
-    def _taken(self, log: IO[bytes], request: Request) -> bool:
+    def _take_log(self, log: IO[bytes], request: Request) -> bool:
         """Take the log for this process, once one that a killed sweep left behind has ended."""
         told = False
         while not request.signal:
