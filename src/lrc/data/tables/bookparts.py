@@ -7,6 +7,7 @@ from typing import NamedTuple
 from zipfile import ZipFile
 
 from lrc.data.tables.cell_text import BUILT_IN
+from lrc.data.tables.expansion import is_on
 from lrc.data.tables.xlsx_package import WORKBOOK, find_part, parse
 
 RELATIONS, STYLES = "xl/_rels/workbook.xml.rels", "xl/styles.xml"
@@ -59,6 +60,30 @@ def number_formats(package: ZipFile) -> list[str]:
 
     parse(package, STYLES, style)
     return formats
+
+
+def struck_styles(package: ZipFile) -> set[str]:
+    """The indexes of the cell styles whose font is struck through."""
+    fonts: list[bool] = []
+    styles: set[str] = set()
+    section, count = "", 0
+
+    def style(name: str, attributes: dict[str, str]) -> None:
+        nonlocal section, count
+        if name in ("numFmts", "fonts", "cellStyleXfs", "cellXfs", "cellStyles", "dxfs"):
+            section = name
+        elif name == "font" and section == "fonts":
+            fonts.append(False)
+        elif name == "strike" and section == "fonts" and fonts:
+            fonts[-1] = is_on(attributes)
+        elif name == "xf" and section == "cellXfs":
+            font = attributes.get("fontId", "")
+            if font.isdecimal() and int(font[:6]) < len(fonts) and fonts[int(font[:6])]:
+                styles.add(str(count))
+            count += 1
+
+    parse(package, STYLES, style)
+    return styles
 
 
 def uses_1904(package: ZipFile) -> bool:
