@@ -165,8 +165,10 @@ def sweep(file: Path, accelerate_config: str | None, trials: int | None) -> None
 @force
 def merge(**options: Any) -> None:
     """Merge an adapter into its unquantised base: an ordinary model folder, verified."""
+    from lrc.answering.options import check_adapter
     from lrc.runtime.finished_outputs import refuse_strange
 
+    check_adapter(options["adapter"])  # before the seconds in which torch is imported
     asked = {name: options[name] for name in ("adapter", "base_model", "dtype", "verify")}
     refuse_strange(options["output_dir"], asked, force=options["force"])
     from lrc.commands.merge import merge
@@ -240,10 +242,13 @@ def evaluate(
     if predictions and asking:
         raise click.UsageError(f"--predictions runs no model; give --model, or leave out {', '.join(asking)}")
     from lrc.answering.options import ScoringOptions, check_asked
+    from lrc.data.sources import refuse_pipe
     from lrc.runtime.outputs import refuse_existing
 
     for path in filter(None, (output, scores)):
         refuse_existing(path, force=force)  # before the seconds in which torch is imported
+    for path in (*predictions, data):
+        refuse_pipe(path)
     asked_so = ScoringOptions(**asked)
     if model:
         check_asked(model, asked_so)

@@ -79,3 +79,27 @@ def test_a_line_without_torch(folder: Path, words: list[str], line: str) -> None
     assert told.returncode == 1 and line in said, told.stderr
     assert imported == "imported:"
     assert not (folder / "new.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (
+            ["merge", "--adapter", "adaptor", "--output-dir", "new.csv"],
+            "adaptor: no such folder; did you mean adapter?",
+        ),
+        (
+            ["merge", "--adapter", "merged-model", "--output-dir", "new.csv"],
+            "merged-model: is a model, no adapter; name the folder of a trained adapter",
+        ),
+        (["evaluate", "--predictions", "anwser.csv", "--data", "q.csv"], "did you mean answer.csv?"),
+        (["evaluate", "--predictions", "answer.csv", "--data", "qq.csv"], "did you mean q.csv?"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_is_not_there_is_told_without_torch(folder: Path, words: list[str], line: str) -> None:
+    program = PROGRAM.format(words=words)
+    told = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True)
+    said, imported = told.stderr.splitlines()
+    assert told.returncode == 1 and line in said, told.stderr
+    assert imported == "imported:"

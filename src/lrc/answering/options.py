@@ -51,6 +51,16 @@ def check_asked(model: str, asking: ScoringOptions) -> None:
     runs_of(model, asking)
 
 
+def check_adapter(folder: Path) -> None:
+    """Refuse a folder that is not there or holds no adapter.
+
+    Raises:
+        ModelError: it does not.
+    """
+    if findings := _faults_of_adapter(folder, "name the folder of a trained adapter"):
+        raise ModelError(*findings)
+
+
 def runs_of(model: str, asking: ScoringOptions) -> list[Run]:
     """How the model was trained: what its adapters say, else the merged model, else the flags alone.
 
@@ -83,13 +93,13 @@ def _faults_of_model(model: str) -> list[str]:
     return [f"{model}: no {CONFIG}; {cure}"]
 
 
-def _faults_of_adapter(adapter: Path) -> list[str]:
+def _faults_of_adapter(adapter: Path, model_cure: str = "") -> list[str]:
     if not adapter.is_dir():
         return [f"{adapter}: no such folder; {_nearest(adapter, ADAPTER) or 'name the folder of a trained adapter'}"]
     if (adapter / ADAPTER).is_file():
         return []
     if (adapter / CONFIG).is_file():
-        return [f"{adapter}: is a model, not an adapter; write --model {adapter} without --adapter"]
+        return [f"{adapter}: is a model, not an adapter; {model_cure or f'write --model {adapter} without --adapter'}"]
     return [f"{adapter}: no {ADAPTER}; name the folder of a trained adapter"]
 
 

@@ -16,7 +16,8 @@ from lrc.runtime.errors import DataError
 
 THIRD = (
     "3 選項3 选项3 選項\u3000３ ３ 3.0 ３．０ C c Ｃ 選項C 03 (3) （３） (C) （Ｃ） [C] 【C】 C. 3、 ③ ❸ ⑶ Ⅲ 丙 (丙) "
-    "三 ㈢ 選項三 選項丙 第三個 第3項 第三個選項 C項 選C 答案:3 答案：C 正確答案為3 解答是(C) Answer:C No.3"
+    "III iii (iii) 三 ㈢ 選項三 選項丙 第三個 第3項 第三個選項 C項 選C 答案:3 答案：C 正確答案為3 解答是(C) Answer:C "
+    "No.3"
 )
 OPTIONS = ("學校", "圖書館", "公園", "車站")
 
@@ -26,7 +27,7 @@ def test_understood(text: str) -> None:
     assert read_answers([text], [OPTIONS]) == [(3, "", "")]
 
 
-@pytest.mark.parametrize("text", ["", "3.5", "3%", "-3", "選項", "I", "TRUE", "1000", "3,", "²", "3、4", "AB", "A/B"])
+@pytest.mark.parametrize("text", ["", "3.5", "3%", "-3", "選項", "IX", "TRUE", "1000", "3,", "²", "3、4", "AB", "A/B"])
 def test_not_understood(text: str) -> None:
     assert understand(text) is None
     assert read_answer(text, OPTIONS).number is None

@@ -113,3 +113,12 @@ def test_too_many_cells_refuse_a_test_file(tmp_path: Path) -> None:
 def test_a_sheet_of_a_csv(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="has no sheet"):
         read_workbook(write_csv(tmp_path / "a.csv", [row(1)]), "甲")
+
+
+def test_an_id_that_a_formula_keeps_from_becoming_a_number(tmp_path: Path) -> None:
+    rows = [["ID", "文章", "問題", "選項1", "選項2"], ['="007"', "短文。", "誰？", "甲", "乙"]]
+    path = tmp_path / "a.csv"
+    path.write_text("\n".join(map(",".join, rows)), encoding="utf-8")
+    book = read_workbook(path)
+    assert [question.id for question in book.questions] == ["007"]
+    assert [str(one) for one in book.findings] == ['a.csv, row 2: ID is ="007"; read as the text 007']

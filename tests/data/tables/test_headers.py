@@ -69,7 +69,12 @@ def test_missing() -> None:
     assert "--sheet: 另一頁" in lines[0]
 
 
-@pytest.mark.parametrize("number", [0, 9, 999])
+def test_options_that_count_from_zero() -> None:
+    fault = refusal(["文章", "問題", "選項0", "選項1", "選項2"])[0]
+    assert fault.endswith("options 0 to 2 count from 0; call them 1 to 3")
+
+
+@pytest.mark.parametrize("number", [9, 999])
 def test_options_out_of_range(number: int) -> None:
     assert "expected 1 to 8" in refusal(["文章", "問題", "選項1", "選項2", f"選項{number}"])[0]
 

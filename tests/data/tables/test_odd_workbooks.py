@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from openpyxl import Workbook
+from openpyxl import Workbook, load_workbook
+from openpyxl.cell.rich_text import CellRichText, TextBlock
+from openpyxl.cell.text import InlineFont
+from openpyxl.styles import Font
 from openpyxl.worksheet.worksheet import Worksheet
 
 from lrc.data.tables.workbook import read_workbook
@@ -139,6 +142,7 @@ FOOTERS = [
     [[None, "資料來源：國語日報"], [None, "以上試題僅供教學使用"]],
     [["Total", 2]],
     [[None, None, "共計", "=COUNTA(D2:D3)"]],
+    [[None] * 6 + ["平均", "=AVERAGE(H2:H3)"]],
 ]
 
 
@@ -223,7 +227,21 @@ def test_other_merged_cells_are_bad_rows(tmp_path: Path, merged: str, column: st
 
 
 @pytest.mark.parametrize(
-    "ditto", ["同上", "（同上）", "同上題", "同前文。", "〃", "承上題", "ditto", "Same as above", '"']
+    "ditto",
+    [
+        "同上",
+        "（同上）",
+        "同上題",
+        "同前文。",
+        "〃",
+        "承上題",
+        "ditto",
+        "Same as above",
+        '"',
+        "見上文",
+        "題組同上",
+        "(續上題)",
+    ],
 )
 def test_ditto_is_the_passage_above(tmp_path: Path, ditto: str) -> None:
     rows = [HEADER, ONE, [2, ditto, "在哪裡？", "公園", "學校", "家", "店", 1], [3, ditto, *TWO[2:]], TWO]
@@ -237,6 +255,81 @@ def test_ditto_below_nothing_is_a_bad_row(tmp_path: Path) -> None:
     assert list(map(str, book.errors)) == [
         "a.xlsx, row 2: 文章 is 同上, but there is no passage above it; put the passage itself there"
     ]
+
+
+@pytest.mark.parametrize("named", ["同第一篇", "（見第3題）", "參考題組二", "文章A", "same as Q1", "See passage 2."])
+def test_the_name_of_a_passage_is_none(tmp_path: Path, named: str) -> None:
+    path = write(tmp_path / "a.xlsx", [HEADER, ONE, [2, named, *TWO[2:]], TWO])
+    book = read_workbook(path)
+    assert [question.passage for question in book.questions] == [KITE, LIBRARY]
+    text = f"文章 is {named}, which names a passage and is none; put the passage itself there"
+    assert list(map(str, book.errors)) == [f"a.xlsx, row 3: {text}"]
+    # What only begins so is a text like any other.
+    asked, told = read(write(tmp_path / "b.xlsx", [HEADER, [1, "同學們，見第二人。", *ONE[2:]], TWO]))
+    assert asked[0][1] == "同學們，見第二人。"
+    assert told == []
+
+
+@pytest.mark.parametrize("header", ["標答", "應選", "對的選項", "Right"])
+def test_cells_like_answers_below_a_name_like_theirs_are_refused(tmp_path: Path, header: str) -> None:
+    path = write(tmp_path / "a.xlsx", [[*HEADER[:7], header], ONE, TWO])
+    assert f"{header} is not read and may hold the answers" in refusal(path)
+
+
+def test_a_question_at_the_end_that_begins_like_a_footer(tmp_path: Path) -> None:
+    last = [None, "平均氣溫是幾度？", "一", "二", "三", "四", 2]
+    book = read_workbook(write(tmp_path / "a.xlsx", [HEADER[1:], ONE[1:], TWO[1:], last]))
+    assert [(error.row, error.kind) for error in book.errors] == [(4, "empty-passage")]
+
+
+def test_one_option_is_not_said_to_be_two(tmp_path: Path) -> None:
+    book = read_workbook(write(tmp_path / "a.xlsx", [HEADER, ONE, [2, KITE, "誰？", "小明", None, None, None, 1]]))
+    assert [str(error) for error in book.errors] == ["a.xlsx, row 3: 選項2 is empty; fill it in"]
+    assert not any(finding.kind == "fewer-options" for finding in book.findings)
+
+
+@pytest.mark.parametrize(
+    ("options", "answer"),
+    [
+        (["B. 甲車", "A. 乙車", "C. 丙車", "D. 丁車"], "B"),
+        (["A. 甲車", "B. 乙車", "D. 丙車", "E. 丁車"], "D"),
+        (["(2)甲車", "(1)乙車", "(3)丙車", "(4)丁車"], 1),
+        (["乙、甲車", "甲、乙車", "丙、丙車", "丁、丁車"], "甲"),
+    ],
+)
+def test_an_answer_by_marks_that_are_not_in_their_places(tmp_path: Path, options: list[str], answer: Any) -> None:
+    path = write(tmp_path / "a.xlsx", [HEADER, [1, KITE, "哪一輛？", *options, answer], TWO])
+    book = read_workbook(path)
+    assert [question.row for question in book.questions] == [3]
+    assert [error.kind for error in book.errors] == ["impossible-answer"]
+    assert f"is {answer}, the mark before 選項" in str(book.errors[0])
+    # The text of an option is no matter of marks, nor is a number beside letters.
+    by_text = read(write(tmp_path / "b.xlsx", [HEADER, [1, KITE, "哪一輛？", *options, options[2]], TWO]))[0]
+    assert by_text[0][4] == 3
+
+
+@pytest.mark.parametrize("nothing", ["-", "N/A", "nan", "無", "／", "null"])
+def test_what_stands_for_nothing_is_named(tmp_path: Path, nothing: str) -> None:
+    rows = [HEADER, ONE, [2, LIBRARY, "開館嗎？", "開", "不開", "不知道", nothing, 2]]
+    told = read(write(tmp_path / "a.xlsx", rows))[1]
+    assert told == [f"warning: a.xlsx, row 3: 選項4 is {nothing}; leave the cell empty if nothing is meant"]
+    signs = [HEADER, ONE, [2, LIBRARY, "用哪個標點？", "，", "。", "、", "！", 2]]
+    assert read(write(tmp_path / "b.xlsx", signs))[1] == []
+
+
+def test_text_that_is_struck_through_is_named(tmp_path: Path) -> None:
+    rich = CellRichText("小明在", TextBlock(InlineFont(strike=True), "學校"), "公園放風箏。")
+    path = write(tmp_path / "a.xlsx", [HEADER, [1, rich, *ONE[2:]], TWO])
+    asked, told = read(path)
+    assert asked[0][1] == "小明在學校公園放風箏。"
+    assert told == [
+        "warning: a.xlsx, row 2: 文章 has text that is struck through and was read: 小明在學校公園放風箏。; "
+        "delete it if it is not meant"
+    ]
+    book = load_workbook(path, rich_text=False)
+    book.active["D3"].font = Font(strike=True)  # type: ignore[index]
+    book.save(path)
+    assert [line.partition(" has")[0] for line in read(path)[1]] == ["warning: a.xlsx, row 3: 選項1"]
 
 
 ANSWERS = ["答案卷", "老師的答案", "解析", "詳解", "Key", "final answer", "正確選項的代號", "label", "解答說明", "gold"]

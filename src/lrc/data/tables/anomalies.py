@@ -22,6 +22,10 @@ _KEPT = 15  # digits of a number that a spreadsheet keeps
 _EXPONENT = re.compile(r"[0-9](?:\.[0-9]+)?E\+[0-9]+", re.IGNORECASE)
 _LOST = "a spreadsheet has rounded it; type it as text"
 
+# What people and data frames write into a cell that has nothing.
+_NOTHING = re.compile(r"[\W_]{1,4}|n/?a|nan|null|none|nil|無|无|空白?|x", re.I)
+_NOTHING_LINE = re.compile(rf"^(?:{_NOTHING.pattern})$", re.I | re.MULTILINE)
+
 Suspicion = tuple[str, str]  # kind, text
 
 
@@ -30,7 +34,7 @@ def suspect(questions: Iterable[Question], file: str) -> list[Finding]:
 
     Kinds: `ambiguous-answer` (the right option's text appears twice),
     `duplicate-option`, `percent-lost`, `date-serial`, `time-serial`, `fraction-lost` (a spreadsheet turned
-    36.4%, 5/19, 16:17 or 1/3 into a number) and `long-decimal`.
+    36.4%, 5/19, 16:17 or 1/3 into a number), `long-decimal` and `placeholder` (N/A, nan or - where nothing is meant).
 
     Args:
         file: the name of the file that they are from.
@@ -76,6 +80,8 @@ def _suspicions(question: Question) -> Iterator[Suspicion]:
     joined = "\n".join(options)
     if len(set(options)) < len(options) or " " in joined or joined.count("\n") >= len(options):
         yield from _twice(question)
+    if _NOTHING_LINE.search(joined) or _NOTHING.fullmatch(question.passage) or _NOTHING.fullmatch(question.question):
+        yield from _placeholders(question)
     if _NUMBER_LINE.search(joined):
         numbers = {number: text for number, text in enumerate(options, start=1) if _NUMBER.fullmatch(text)}
         yield from _numeric(question, numbers)
@@ -97,6 +103,19 @@ def _twice(question: Question) -> Iterator[Suspicion]:
             )
         else:
             yield "duplicate-option", f"{same} are the same text; change one of them"
+
+
+def _placeholders(question: Question) -> Iterator[Suspicion]:
+    cure = "leave the cell empty if nothing is meant"
+    for header, text in (("文章", question.passage), ("問題", question.question)):
+        if text and len(text) > 1 and _NOTHING.fullmatch(text):
+            yield "placeholder", f"{header} is {text}; {cure}"
+    ends = list(question.options)
+    while ends and (not ends[-1] or _NOTHING.fullmatch(ends[-1])):
+        ends.pop()
+    # Where all options are signs, the question is about signs; where the one before is written out, they are not.
+    if ends and len(ends) < len(question.options) and question.options[len(ends)]:
+        yield "placeholder", f"選項{len(ends) + 1} is {question.options[len(ends)]}; {cure}"
 
 
 def _numeric(question: Question, numbers: dict[int, str]) -> Iterator[Suspicion]:

@@ -8,14 +8,17 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
+from lrc.data.tables.enumeration import own_places
+
 Options = Sequence[str]
 Form = Literal["number", "letter", "character"]
 
 _CHARACTERS = ("一二三四五六七八", "甲乙丙丁戊己庚辛")
+_ROMANS = ("i", "ii", "iii", "iv", "v", "vi", "vii", "viii")
 _MARK = re.compile(
     r"(?:(?:(?:正[確确]|[標标]準|标准|[參参]考)?(?:答案|解答)|(?:correct\s*)?answer|ans\.?)\s*(?:[:=是為为]|is)?)?\s*"
     r"(?:(?:選項|选项|選|选|option|第|no\.?|#)\s*)*"
-    r"[(\[【「『〔<{]?\s*(?:(?P<number>[0-9]{1,2})(?:\.0+)?|(?P<letter>[a-h])|(?P<character>[一二三四五六七八甲乙丙丁戊己庚辛]))"
+    r"[(\[【「『〔<{]?\s*(?:(?P<number>[0-9]{1,2})(?:\.0+)?|(?P<roman>viii|vii|vi|v|iv|iii|ii|i)|(?P<letter>[a-h])|(?P<character>[一二三四五六七八甲乙丙丁戊己庚辛]))"
     r"\s*[)\]】」』〕>}]?\s*(?:[個个]?(?:選項|选项|[項项号號個个]))?[.。、:]?"
 )
 _LEAD = re.compile(r"(?:正[確确])?(?:答案|解答)(?:[:=是為为])")
@@ -71,6 +74,8 @@ def understand(text: str) -> Mark | None:
     match found.lastgroup:
         case "number":
             return Mark("number", int(sign))
+        case "roman":
+            return Mark("character", _ROMANS.index(sign) + 1)
         case "letter":
             return Mark("letter", ord(sign) - ord("a") + 1)
     return Mark("character", next(signs.index(sign) + 1 for signs in _CHARACTERS if sign in signs))
@@ -124,6 +129,11 @@ def _read(text: str, options: Options, habits: Habits) -> Reading:
     if mark is None:
         return _read_text(text, options, habits)
     within = 1 <= mark.number <= _count(options)
+    numbers, own = own_places(options) or (False, ())
+    place = own.index(mark.number) + 1 if mark.number in own else mark.number
+    if place != mark.number and numbers == (mark.form == "number"):
+        both = f"the mark before 選項{place} and not its place"
+        return Reading(None, f"is {text}, {both}; take the marks off the options, or give the option's text")
     if text not in options:
         return Reading(mark.number) if within else Reading(None, _beyond(text, options))
     place = options.index(text) + 1

@@ -61,6 +61,30 @@ def number_formats(package: ZipFile) -> list[str]:
     return formats
 
 
+def struck_styles(package: ZipFile) -> set[str]:
+    """The indexes of the cell styles whose font is struck through."""
+    fonts: list[bool] = []
+    styles: set[str] = set()
+    section, count = "", 0
+
+    def style(name: str, attributes: dict[str, str]) -> None:
+        nonlocal section, count
+        if name in ("numFmts", "fonts", "cellStyleXfs", "cellXfs", "cellStyles", "dxfs"):
+            section = name
+        elif name == "font" and section == "fonts":
+            fonts.append(False)
+        elif name == "strike" and section == "fonts" and fonts:
+            fonts[-1] = is_on(attributes)
+        elif name == "xf" and section == "cellXfs":
+            font = attributes.get("fontId", "")
+            if font.isdecimal() and int(font[:6]) < len(fonts) and fonts[int(font[:6])]:
+                styles.add(str(count))
+            count += 1
+
+    parse(package, STYLES, style)
+    return styles
+
+
 def uses_1904(package: ZipFile) -> bool:
     """Whether the workbook counts its days from 1904."""
     found = False
@@ -71,3 +95,8 @@ def uses_1904(package: ZipFile) -> bool:
 
     parse(package, WORKBOOK, properties)
     return found
+
+
+def is_on(attributes: dict[str, str]) -> bool:
+    """Whether an element that switches something, such as `strike`, switches it on."""
+    return attributes.get("val", "1") in ("1", "true")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TextIO
 
 from lrc.data.tables.headers import LOOKED_AT, role_of
-from lrc.data.tables.table import NO_NOTES, WHOLE_ROW, Note, Table, TableRow
+from lrc.data.tables.table import WHOLE_ROW, Note, Table, TableRow
 from lrc.runtime.errors import DataError
 from lrc.runtime.findings import Finding
 
@@ -126,10 +126,21 @@ def _rows(path: Path, file: TextIO, delimiter: str) -> Iterator[TableRow]:
         # strict: a stray quote is an error, where lax reading would glue cells together
         for number, cells in enumerate(csv.reader(lines, strict=True, delimiter=delimiter), start=1):
             width = max(width, len(cells)) if number <= LOOKED_AT and _roles(cells) else width or len(cells)
-            yield TableRow(number, cells, NO_NOTES if len(cells) <= width else _beyond(cells, width, delimiter))
+            notes = _as_text(cells)
+            yield TableRow(number, cells, notes if len(cells) <= width else notes | _beyond(cells, width, delimiter))
     except csv.Error as error:
         cure = "put quotes around the cell and double those in it"
         raise DataError(Finding("error", "csv", path.name, f"{error}; {cure}", number + 1)) from error
+
+
+def _as_text(cells: list[str]) -> dict[int, Note]:
+    """Take ="001", which keeps a spreadsheet from making a number of it, as the text 001."""
+    notes = {}
+    for column, cell in enumerate(cells):
+        if cell.startswith('="') and cell.endswith('"') and len(cell) > 2 and '"' not in cell[2:-1]:
+            cells[column] = cell[2:-1]
+            notes[column] = Note("repair", "text-formula", f"is {cell}; read as the text {cells[column]}")
+    return notes
 
 
 def _beyond(cells: list[str], width: int, delimiter: str) -> dict[int, Note]:

@@ -75,6 +75,26 @@ def without_enumeration(options: Sequence[str], question: str = "") -> Options |
     return None if _speak_of_marks([*texts, question], series.pop(), len(options)) else tuple(bare)
 
 
+def own_places(options: Sequence[str]) -> tuple[bool, tuple[int, ...]] | None:
+    """Where the marks before the options put them, from 1, if that is not where they stand: 2, 1, 3, 4 for B. A. C. D.
+
+    Returns:
+        Whether the marks are numbers, and the places; None unless every option has a mark, all of one series and none
+        twice.
+    """
+    if not options[0] or not _MARKED.match(options[0].translate(_HALF_WIDTH)):
+        return None
+    shown = [option.translate(_HALF_WIDTH) for option in options]
+    found = [_MARKED.match(text) for text in shown]
+    signs = [next(filter(None, one.groups())) for one in found if one]
+    series = next((one for one in (*_SERIES, *_CLOSED) if all(sign in one for sign in signs)), None)
+    if series is None or len(set(signs)) < len(options) or any(map(_NUMBER.match, shown)):
+        return None
+    places = tuple(series.index(sign) + 1 for sign in signs)
+    numbers = all(map(str.isdigit, signs))
+    return None if places == tuple(range(1, len(places) + 1)) else (numbers, places)
+
+
 def _series(found: re.Match[str], place: int) -> str:
     """The series that a mark is of, if it is its sign for this place."""
     sign = next(group for group in found.groups() if group)

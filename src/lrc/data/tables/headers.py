@@ -288,7 +288,11 @@ def _faults(table: Table, found: _Candidate, named: Mapping[str, str]) -> Iterat
             cure = choice if len({normal(headers[place]) for place in doubled}) > 1 else ""
             yield fault("doubled-column", f"{both} are both {role}; keep one of them{cure}")
     numbers = found.numbers
-    if numbers and (numbers[-1] > MAX_OPTIONS or numbers[0] < 1):
+    if numbers and numbers[0] < 1:
+        text = f"options {numbers[0]} to {numbers[-1]} count from 0; call them 1 to {numbers[-1] + 1}"
+        yield fault("options-from-zero", text)
+        numbers = []
+    elif numbers and numbers[-1] > MAX_OPTIONS:
         yield fault(
             "too-many-options", f"options {numbers[0]} to {numbers[-1]}, expected 1 to {MAX_OPTIONS}; remove the others"
         )

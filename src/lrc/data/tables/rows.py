@@ -23,10 +23,19 @@ _REPAIRED = {
     "zero-width": "had zero-width characters; they were removed",
     "white-space": "had white space at its ends; it was removed",
 }
-# 同上, 同前一篇, 承上題, 〃: the passage of the row above.
+# 同上, 同前一篇, 承上題, 見上文, 題組同上, 〃: the passage of the row above.
 _DITTO = re.compile(
-    r"[\s(（「\[【]*(?:[同如承仝](?:上|前)(?:一?[題题文篇段列行格]|文章|短文)?|〃|″|〞|[\"＂”]{1,2}"
-    r"|ditto|same as above|↑)[\s)）」\]】。.]*",
+    r"[\s(（「\[【※]*(?:(?:文章|短文|題組|题组|本文|內容|内容)?[:：]?(?:[同如承仝接續续]|[請请]?[參参]?[見见]|參照|参照)"
+    r"(?:上|前)(?:面|一)?(?:[題题文篇段列行格組组則则]|題組|题组|[的之]?文章|[的之]?短文)?|〃|″|〞|[\"＂”]{1,2}"
+    r"|ditto|same as above|as above|see above|same (?:passage|text|article)(?: as above)?|↑)[\s)）」\]】。.]*",
+    re.I,
+)
+# 同第一篇, 見第3題, 文章A: a passage that stands elsewhere, where it is not looked for.
+_NAMED = re.compile(
+    r"[\s(（「\[【※]*(?:(?:文章|短文|題組|题组)?[:：]?(?:[請请]?[同如承接續续見见詳详]|[請请]?[參参][見见考照閱阅]?)"
+    r"(?:文章|短文|題組|题组|第|[0-9一二三四五六七八九十])[^。，,；;！？!?]*"
+    r"|(?:文章|短文|題組|题组|passage|text|article)\s*[-#]?(?:[0-9]{1,3}|[a-z]|[一二三四五六七八九十甲乙丙丁])"
+    r"|(?:see|same as) (?:passage|text|article|question|q|no|row|#)?[\s.]*[0-9a-z]{1,3})[\s)）」\]】。.]*",
     re.I,
 )
 _LONGEST_DITTO = 16
@@ -160,16 +169,20 @@ def _drop_footer(draft: Draft) -> None:
     while draft.rows and _is_footer(draft.rows[-1]):
         row = draft.rows.pop()
         draft.troubles.pop(row.number, None)
-        text = (
-            row.id or row.passage or row.question or next(filter(None, row.options), "") or "a row outside the columns"
-        )
+        text = _first_text(row) or "a row outside the columns"
         draft.find("note", "footer-row", f"「{text[:20]}」 is below the questions; skipped", row.number)
 
 
+def _first_text(row: Row) -> str:
+    return row.id or row.passage or row.question or next(filter(None, row.options), "")
+
+
 def _is_footer(row: Row) -> bool:
-    first = row.id or row.passage or row.question
-    if len(row.passage) > _LONGEST_FOOTER or (row.passage and row.question and any(row.options)):
+    n_options = sum(map(bool, row.options))
+    begun = bool(row.passage and row.question and n_options) or (n_options > 1 and not (row.id or row.passage))
+    if len(row.passage) > _LONGEST_FOOTER or begun or (row.question and n_options > 1):
         return False
+    first = _first_text(row)
     if first and _FOOTER.match(first):
         return True
     # An ID alone is a row whose question is missing: 1004, T-17.
@@ -207,6 +220,11 @@ class _RowReader:
         options = tuple(rest)
         if len(passage) <= _LONGEST_DITTO and _DITTO.fullmatch(passage):
             passage = self._as_above(row.number, passage)
+        elif len(passage) <= _LONGEST_DITTO and _NAMED.fullmatch(passage):
+            text = f"is {passage}, which names a passage and is none; put the passage itself there"
+            note = Note("trouble", "named-passage", text)
+            self.draft.troubles.setdefault(row.number, {})[self.columns.passage] = note
+            passage = ""
         self._look(cells, options, answer)
         # The questions about one passage share its text in memory.
         passage = self.passages.setdefault(passage, passage)

@@ -16,6 +16,8 @@ from lrc.runtime.findings import Finding, Level
 _ANSWERS = re.compile(
     "答案|解答|解析|[詳详]解|正解|正答|正[確确](?!率)|answer|^ans|^keys?$|correct|solution|^gold|^labels?$|explanation"
 )
+# Names that make answers of cells that look like such: 標答, 應選, 對的選項, Right, target.
+_LIKELY = re.compile("答|[選选]|[對对]|right|target|truth|result|結果|结果|choice|option")
 ANSWERS_NAME = re.compile("答|解答|詳解|answer|key|solution", re.I)  # of a sheet
 _SIGN = "(?:[0-9]{1,2}|[a-z]|[一二三四五六七八九十甲乙丙丁戊己庚辛壬癸上中下續续])"
 _MORE_OPTIONS = re.compile(f"(?:[選选][項项擇]|option|choice){_SIGN}|{_SIGN}[選选][項项]")
@@ -54,7 +56,7 @@ def _lost(
     name = normal(columns.headers[column])
     take = f"give --columns 正確答案={header}, or remove the column"
     seems = one.answers >= _MOST * max(one.filled, n_rows / 2) and 1 < len(one.different) <= 8
-    if not labelled and (_ANSWERS.search(name) or (seems and not name)):
+    if not labelled and (_ANSWERS.search(name) or (seems and (not name or _LIKELY.search(name)))):
         yield "error", "unread-answers", f"{header} is not read and may hold the answers; {take}"
     elif not labelled and one.options >= _MOST * max(one.filled, n_rows / 2):
         yield "error", "unread-answers", f"{header} is not read, and its cells are the texts of options; {take}"

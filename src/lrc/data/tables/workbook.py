@@ -183,8 +183,9 @@ def _drop_blank_ends(draft: Draft) -> None:
         kept = len(row.options)
         while kept > MIN_OPTIONS and not row.options[kept - 1] and columns[kept - 1] not in troubled:
             kept -= 1
-        if kept < len(row.options) and any(row.options):
+        if kept < len(row.options) and row.options[kept - 1]:
             draft.find("warning", "fewer-options", f"has {kept} options; those after 選項{kept} are empty", row.number)
+        if kept < len(row.options) and any(row.options):
             draft.rows[place] = row._replace(options=row.options[:kept])
 
 

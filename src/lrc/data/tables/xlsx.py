@@ -161,6 +161,9 @@ def _note(marks: Marks, place: Place, value: Value, formatted: Shown) -> Note | 
     shown = formatted.text
     if place in marks.errors:
         return Note("trouble", "error-cell", "is an error value; put the text itself into the cell")
+    if place in marks.struck and value != "":
+        text = f"has text that is struck through and was read: {shown[:20]}; delete it if it is not meant"
+        return Note("warning", "struck-text", text)
     if place in marks.formulas:
         if value == "":
             cure = "open the workbook in a spreadsheet and save it, or type the value"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from string import ascii_uppercase, digits
 from zipfile import ZipFile
 
-from lrc.data.tables.bookparts import number_formats
+from lrc.data.tables.bookparts import is_on, number_formats, struck_styles
 from lrc.data.tables.cell_text import kind_of
 from lrc.data.tables.xlsx_package import parse
 
@@ -21,7 +21,7 @@ _ROW_END = b"</row>"
 _CELL = re.compile(rb'<c r="([A-Z]{1,3}[0-9]{1,7})"[^>]*(?<!/)>')  # one in use has something inside
 _SHARED = re.compile(rb't="s"[^>]*><v>([0-9]{1,9})</v>')
 _UNUSUAL_CELL = re.compile(rb'<c[\s>/](?!r="[A-Z]{1,3}[0-9]{1,7}")')
-_UNUSUAL = (b"<f", b't="e"', b"<mergeCell", b" hidden=", b":c ", b" =")
+_UNUSUAL = (b"<f", b't="e"', b"<mergeCell", b" hidden=", b":c ", b" =", b"strike")
 _UNUSUAL_VALUE = re.compile(rb'=[^"]')
 
 
@@ -32,6 +32,7 @@ class Marks:
     formats: dict[Place, str] = field(default_factory=dict)  # number formats that matter
     formulas: set[Place] = field(default_factory=set)
     errors: set[Place] = field(default_factory=set)
+    struck: set[Place] = field(default_factory=set)  # cells with text that is struck through
     merged: list[tuple[Place, Place]] = field(default_factory=list)  # first and last cell, both included
     hidden_rows: set[int] = field(default_factory=set)
     hidden_columns: set[int] = field(default_factory=set)
@@ -39,8 +40,8 @@ class Marks:
     text_size: int = 0  # of shared strings, once every cell has its own; between characters and bytes
 
     def rows(self) -> set[int]:
-        """The rows with a format, a formula or an error."""
-        return {row for row, _ in (*self.formats, *self.formulas, *self.errors)}
+        """The rows with a format, a formula, an error or struck text."""
+        return {row for row, _ in (*self.formats, *self.formulas, *self.errors, *self.struck)}
 
     def merged_columns(self) -> dict[int, list[tuple[int, int, int]]]:
         """The merged ranges in each column in use, sorted: first and last row, and first column."""
@@ -58,7 +59,7 @@ def scan(package: ZipFile, part: str) -> Marks:
         DataError: the sheet or another part that this needs is damaged or hostile.
     """
     special = {str(index): code for index, code in enumerate(number_formats(package)) if kind_of(code)}
-    scanner = _Scanner(special, string_sizes(package))
+    scanner = _Scanner(special, struck_styles(package), *string_sizes(package))
     parse(package, part, scanner.start, scanner.text, scanner.plain, _ROW_END)
     return scanner.marks
 
@@ -66,13 +67,14 @@ def scan(package: ZipFile, part: str) -> Marks:
 class _Scanner:
     """Goes through a sheet in order: whole rows at once where nothing is special, else element by element."""
 
-    def __init__(self, special: dict[str, str], sizes: list[int]) -> None:
+    def __init__(self, special: dict[str, str], struck: set[str], sizes: list[int], struck_strings: set[int]) -> None:
         self.marks, self.special, self.sizes = Marks(), special, sizes
+        self.struck, self.struck_strings = struck, struck_strings
         self.cell: dict[str, str] = {}
         self.row = self.column = 0
         self.in_shared = False
-        styles = b"|".join(sorted(index.encode() for index in special))
-        marked = [re.compile(rb' s="(?:' + styles + rb')"')] if special else []
+        styles = b"|".join(sorted(index.encode() for index in {*special, *struck}))
+        marked = [re.compile(rb' s="(?:' + styles + rb')"')] if styles else []
         self.unusual = (_UNUSUAL_CELL, _UNUSUAL_VALUE, *marked)
 
     def plain(self, rows: bytes) -> bool:
@@ -81,6 +83,8 @@ class _Scanner:
             return False
         shared = list(map(int, _SHARED.findall(rows)))
         if len(shared) != rows.count(b't="s"') or max(shared, default=-1) >= len(self.sizes):
+            return False
+        if not self.struck_strings.isdisjoint(shared):
             return False
         self.marks.text_size += sum(map(self.sizes.__getitem__, shared))
         cells = b",".join(_CELL.findall(rows))
@@ -97,6 +101,8 @@ class _Scanner:
             self.cell = attributes
             self.column += 1
             self._mark(attributes)
+        elif name == "strike" and is_on(attributes):
+            self.marks.struck.add(self._place())
         elif name in ("v", "is", "f"):
             place = self._place()
             self._use(*place)
@@ -120,11 +126,15 @@ class _Scanner:
         """Text; of a cell with a shared string it is the number of the string."""
         if self.in_shared and piece.isdecimal() and len(piece) < 10 and int(piece) < len(self.sizes):
             self.marks.text_size += self.sizes[int(piece)]
+            if int(piece) in self.struck_strings:
+                self.marks.struck.add(self._place())
         self.in_shared = False
 
     def _mark(self, attributes: dict[str, str]) -> None:
         if attributes.get("s") in self.special:
             self.marks.formats[self._place()] = self.special[attributes["s"]]
+        if attributes.get("s") in self.struck:
+            self.marks.struck.add(self._place())
         if attributes.get("t") == "e":
             self.marks.errors.add(self._place())
 
@@ -159,17 +169,23 @@ def _column(letters: bytes) -> int:
 STRINGS, _END = "xl/sharedStrings.xml", b"</si>"
 
 
-def string_sizes(package: ZipFile) -> list[int]:
+def string_sizes(package: ZipFile) -> tuple[list[int], set[int]]:
     """For each shared string a number between its characters and its bytes with all their markup.
+
+    Returns:
+        The numbers, and the places of the strings of which a part is struck through.
 
     Raises:
         DataError: the part is damaged or hostile.
     """
     sizes: list[int] = []
+    struck: set[int] = set()
 
     def start(name: str, attributes: dict[str, str]) -> None:
         if name == "si":
             sizes.append(0)
+        elif name == "strike" and is_on(attributes):
+            struck.add(len(sizes) - 1)
 
     def text(piece: str) -> None:
         if sizes:
@@ -177,10 +193,10 @@ def string_sizes(package: ZipFile) -> list[int]:
 
     def plain(piece: bytes) -> bool:
         strings = piece.split(_END)[:-1]
-        if piece.count(b"<si") != len(strings) or b"<si/" in piece or b":si>" in piece:
+        if piece.count(b"<si") != len(strings) or b"<si/" in piece or b":si>" in piece or b"strike" in piece:
             return False
         sizes.extend(map(len, strings))
         return True
 
     parse(package, STRINGS, start, text, plain, _END)
-    return sizes
+    return sizes, struck
