@@ -334,7 +334,7 @@ def app(model: str, host: str, port: int, **asked: Any) -> None:
 @click.argument("folder", type=FILE, default=Path())
 @force
 def init(folder: Path, force: bool) -> None:
-    """Write editable copies of the shipped recipes and accelerate configs into FOLDER, by default here."""
+    """Write editable copies of the shipped recipes, accelerate configs and samples into FOLDER, by default here."""
     from lrc.commands.init import init
 
     init(folder, force=force)

@@ -13,7 +13,7 @@ SHIPPED = (
     "lrc/recipes/tiny/lora.yaml",
     "lrc/accelerate_configs/cpu_2.yaml",
     "lrc/examples/sample.xlsx",
-    "lrc/report.html",
+    "lrc/reporting/report.html",
     "lrc/py.typed",
 )
 FIND = """
@@ -37,7 +37,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(ROOT)]
     subprocess.run(command, check=True)
-    return next(folder.glob("lrc-*.whl"))
+    return next(folder.glob("lora_reading_comprehension-*.whl"))
 
 
 def test_the_wheel_holds_what_lrc_ships(wheel: Path) -> None:

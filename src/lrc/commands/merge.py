@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -31,6 +30,7 @@ from lrc.runtime.finished_outputs import DONE, content_of, is_finished, key_of, 
 from lrc.runtime.memory import available_memory, size
 from lrc.runtime.outputs import checksum, new_folder, refuse_existing
 from lrc.runtime.progress import say
+from lrc.runtime.versions import versions_of
 
 GENERATION_CONFIG = "generation_config.json"
 LONG = 1 << 30  # bytes of a model that takes a while to load
@@ -86,7 +86,7 @@ def merge(
 def _key(adapter: Path, base: Path, dtype: str | None) -> str:
     """Of all that a merged model depends on."""
     sums = {file.name: checksum(file) for file in sorted(adapter.iterdir()) if file.is_file()}
-    software = [version(name) for name in ("lrc", "torch", "transformers", "peft")]
+    software = list(versions_of("lrc", "torch", "transformers", "peft").values())
     return key_of([sums, fingerprint_base(str(base)), dtype, software])
 
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 import os
 import sys
 from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import lrc
 from lrc.runtime.errors import MachineError
 
 if TYPE_CHECKING:
@@ -47,9 +49,28 @@ def check_installed_or_exit() -> None:
         sys.exit(1)
 
 
+def install_extra(name: str) -> str:
+    """The command that installs what an extra of lrc needs."""
+    return f"pip install '{lrc.DISTRIBUTION}[{name}]'"
+
+
+def constraints_file() -> Path:
+    """constraints.txt, the versions that lrc is tested with: inside an installed lrc, or at the top of a clone."""
+    package = Path(lrc.__file__).parent
+    inside = package / "constraints.txt"
+    return inside if inside.is_file() else package.parents[1] / "constraints.txt"
+
+
+def tested_versions() -> dict[str, str]:
+    """The tested versions of all packages, by the name that pip knows them by."""
+    lines = constraints_file().read_text(encoding="utf-8").splitlines()
+    pairs = (line.split("==") for line in lines if "==" in line and not line.startswith("#"))
+    return {name: found for name, found in pairs}
+
+
 def _ranges() -> list[str]:
     try:
-        return requires("lrc") or []
+        return requires(lrc.DISTRIBUTION) or []
     except PackageNotFoundError:  # run from its source alone
         return []
 

@@ -16,7 +16,12 @@ COMMIT = "lrc commit"
 def versions() -> dict[str, str]:
     """The versions of the packages that decide what a run gives, and lrc's commit where it is known."""
     commit = _commit_of(Path(lrc.__file__).parents[2]) or _commit_installed()
-    return {name: version(name) for name in PACKAGES} | ({COMMIT: commit} if commit else {})
+    return versions_of(*PACKAGES) | ({COMMIT: commit} if commit else {})
+
+
+def versions_of(*names: str) -> dict[str, str]:
+    """The installed versions of packages; `lrc` is named as it is imported, whatever its distribution is called."""
+    return {name: version(lrc.DISTRIBUTION if name == "lrc" else name) for name in names}
 
 
 def _commit_of(folder: Path) -> str | None:
@@ -38,7 +43,7 @@ def _commit_of(folder: Path) -> str | None:
 def _commit_installed() -> str | None:
     """What `pip install git+https://…` noted, as PEP 610 has it."""
     try:
-        noted = json.loads(distribution("lrc").read_text("direct_url.json") or "{}")
+        noted = json.loads(distribution(lrc.DISTRIBUTION).read_text("direct_url.json") or "{}")
     except (PackageNotFoundError, ValueError):
         return None
     commit = noted.get("vcs_info", {}).get("commit_id")
