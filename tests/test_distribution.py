@@ -17,7 +17,7 @@ from lrc.runtime.versions import versions
 
 ROOT = Path(__file__).parents[1]
 STRANGER = re.compile(
-    r"""install(?:\s+-{1,2}[\w-]+)*\s+['"]?lrc\b(?![\w/.-])"""
+    r"""\binstall(?:\s+-{1,2}[\w-]+)*\s+['"]?lrc\b(?![\w/.-])"""
     r"""|['"]lrc\["""
     r"""|^lrc\s*(\[|[=<>~!]=|$)""",
     re.MULTILINE,
