@@ -239,10 +239,16 @@ def evaluate(
     if predictions and asking:
         raise click.UsageError(f"--predictions asks no model; give --model, or leave out {', '.join(asking)}")
     from lrc.answering.options import ScoringOptions, check_asked
+    from lrc.runtime.finished_outputs import refuse_strange
     from lrc.runtime.outputs import refuse_existing
 
-    for path in filter(None, (output, scores)):
-        refuse_existing(path, force=force)  # before the seconds in which torch is imported
+    # Before the seconds in which torch is imported.
+    if model and output is not None:
+        words = {"model": model, "data": data, "scores": scores, "passage_blind": passage_blind, "sheet": sheet}
+        refuse_strange(output, {**words, "columns": columns, **asked}, force=force)
+    else:
+        for path in filter(None, (output, scores)):
+            refuse_existing(path, force=force)
     asked_so = ScoringOptions(**asked)
     if model:
         check_asked(model, asked_so)
