@@ -346,6 +346,36 @@ def init(folder: Path, force: bool) -> None:
     init(folder, force=force)
 
 
+@cli.command(cls=Verb, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+@click.argument("train", metavar="TRAIN", type=FILE)
+@click.argument("test", metavar="TEST", type=FILE)
+@click.option("--recipe", type=TEXT, help="A YAML file, or a shipped one's name.  [default: what suits this machine]")
+@click.option("--output-dir", required=True, type=FILE, help="Where everything goes.")
+@click.option("--accelerate-config", type=TEXT, help="A launch config: a file, or the name of one that lrc ships.")
+@click.option("--validation-fraction", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.2)
+@click.option("--on-error", type=click.Choice(["refuse", "skip"]), default="refuse", show_default=True)
+@click.option("--columns", type=TEXT, help="What columns are, as in `lrc convert`.")
+@click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
+def run(train: Path, test: Path, overrides: tuple[str, ...], **options: Any) -> None:
+    """Go the whole way: check, convert, train, evaluate, answer and report, each as the command that it is.
+
+    TRAIN has questions with answers, TEST those to answer. The same command goes on where it was stopped. Keys of the
+    recipe can be overridden: --key value.
+    """
+    from lrc.commands.run import run
+
+    sys.exit(run(train, test, overrides=overrides, **options))
+
+
+@cli.command(cls=click.Command)  # it says itself what is not installed
+@click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON.")
+def doctor(as_json: bool) -> None:
+    """Look at this machine: the recipe for it, what would be downloaded, the next command."""
+    from lrc.commands.doctor import doctor
+
+    sys.exit(0 if doctor(as_json=as_json) else 1)
+
+
 @cli.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:

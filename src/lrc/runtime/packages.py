@@ -30,7 +30,7 @@ def check_installed() -> None:
     for needed in map(Requirement, _ranges()):
         if needed.marker is not None and not needed.marker.evaluate({"extra": ""}):
             continue
-        found = _version(needed.name)
+        found = installed_version(needed.name)
         if found is None or not _fits(found, needed):
             is_there = "is not installed" if found is None else f"{found} is installed"
             cure = f"pip install '{needed.name}{needed.specifier}'"
@@ -75,7 +75,8 @@ def _ranges() -> list[str]:
         return []
 
 
-def _version(name: str) -> str | None:
+def installed_version(name: str) -> str | None:
+    """The version of a package; None where it is not installed."""
     try:
         return version(name)
     except PackageNotFoundError:
