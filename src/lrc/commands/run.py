@@ -16,7 +16,7 @@ from lrc.config.recipe import find_accelerate_config, find_recipe, read_given
 from lrc.config.recipe_choice import EMBEDDED, choose
 from lrc.runtime.errors import DataError, OutputError
 from lrc.runtime.hub_connection import is_fetched
-from lrc.runtime.locks import claimed
+from lrc.runtime.locks import claimed, left_behind, remove
 from lrc.runtime.machine import look_at_machine
 from lrc.runtime.outputs import new_file
 from lrc.runtime.progress import say
@@ -108,6 +108,8 @@ def run(
     _refuse_folder(output_dir, train, test, recipe)
     output_dir.mkdir(parents=True, exist_ok=True)
     with claimed(output_dir / RECORD, output=output_dir):
+        for part in left_behind(output_dir, RECORD):  # by a process that was killed
+            remove(part)
         taken = recipe or _recipe(output_dir)
         way = Way(
             train, test, output_dir, taken, tuple(overrides), accelerate_config, validation_fraction, on_error, columns
