@@ -243,10 +243,16 @@ def evaluate(
         raise click.UsageError(f"--predictions runs no model; give --model, or leave out {', '.join(asking)}")
     from lrc.answering.options import ScoringOptions, check_asked
     from lrc.data.sources import refuse_pipe
+    from lrc.runtime.finished_outputs import refuse_strange
     from lrc.runtime.outputs import refuse_existing
 
-    for path in filter(None, (output, scores)):
-        refuse_existing(path, force=force)  # before the seconds in which torch is imported
+    # Before the seconds in which torch is imported.
+    if model and output is not None:
+        words = {"model": model, "data": data, "scores": scores, "passage_blind": passage_blind, "sheet": sheet}
+        refuse_strange(output, {**words, "columns": columns, **asked}, force=force)
+    else:
+        for path in filter(None, (output, scores)):
+            refuse_existing(path, force=force)
     for path in (*predictions, data):
         refuse_pipe(path)
     asked_so = ScoringOptions(**asked)
@@ -346,10 +352,40 @@ def app(model: str, host: str, port: int, **asked: Any) -> None:
 @click.argument("folder", type=FILE, default=Path())
 @force
 def init(folder: Path, force: bool) -> None:
-    """Write editable copies of the shipped recipes and accelerate configs into FOLDER, by default here."""
+    """Write editable copies of the shipped recipes, accelerate configs and samples into FOLDER, by default here."""
     from lrc.commands.init import init
 
     init(folder, force=force)
+
+
+@cli.command(cls=Verb, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+@click.argument("train", metavar="TRAIN", type=FILE)
+@click.argument("test", metavar="TEST", type=FILE)
+@click.option("--recipe", type=TEXT, help="A YAML file, or a shipped one's name.  [default: what suits this machine]")
+@click.option("--output-dir", required=True, type=FILE, help="Where everything goes.")
+@click.option("--accelerate-config", type=TEXT, help="A launch config: a file, or the name of one that lrc ships.")
+@click.option("--validation-fraction", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.2)
+@click.option("--on-error", type=click.Choice(["refuse", "skip"]), default="refuse", show_default=True)
+@click.option("--columns", type=TEXT, help="What columns are, as in `lrc convert`.")
+@click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
+def run(train: Path, test: Path, overrides: tuple[str, ...], **options: Any) -> None:
+    """Go the whole way: check, convert, train, evaluate, answer and report, each as the command that it is.
+
+    TRAIN has questions with answers, TEST those to answer. The same command goes on where it was stopped. Keys of the
+    recipe can be overridden: --key value.
+    """
+    from lrc.commands.run import run
+
+    sys.exit(run(train, test, overrides=overrides, **options))
+
+
+@cli.command(cls=click.Command)  # it says itself what is not installed
+@click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON.")
+def doctor(as_json: bool) -> None:
+    """Look at this machine: the recipe for it, what would be downloaded, the next command."""
+    from lrc.commands.doctor import doctor
+
+    sys.exit(0 if doctor(as_json=as_json) else 1)
 
 
 @cli.command()

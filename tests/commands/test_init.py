@@ -15,9 +15,14 @@ from lrc.config.recipe import find_recipe, load_recipe
 from lrc.runtime.errors import OutputError
 
 ROOT = Path(__file__).parents[2]
-SHIPPED = sorted(
-    path.relative_to(ROOT) for name in ("recipes", "accelerate_configs") for path in ROOT.glob(f"{name}/**/*.yaml")
+PATTERNS = (
+    "recipes/*/*.yaml",
+    "accelerate_configs/*.yaml",
+    "examples/*.xlsx",
+    "examples/sweep.yaml",
+    "constraints.txt",
 )
+SHIPPED = sorted(path.relative_to(ROOT) for pattern in PATTERNS for path in ROOT.glob(pattern))
 
 
 def written(folder: Path) -> list[Path]:

@@ -23,6 +23,7 @@ from questions import ask
 from lrc.commands.evaluate import measure
 from lrc.config import run_record as run
 from lrc.config.arguments import DataArguments
+from lrc.config.recipe_choice import BY_CARD, choice_of
 from lrc.data.alpaca import to_record
 from lrc.data.sources import read_records
 from lrc.metrics.baselines import BASELINES
@@ -32,6 +33,7 @@ from lrc.tokenization import prompt
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 README, TUTORIAL = ROOT / "README.md", DOCS / "tutorial.md"
+CHINESE = ROOT / "README.zh-TW.md"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md"), *ROOT.glob("examples/**/*.md")])
 ELSEWHERE = re.compile(r"#.*\b(GPU|Hub)\b")
 FENCED = re.compile(r"^```.*?^```", flags=re.DOTALL | re.MULTILINE)
@@ -85,19 +87,30 @@ def trained(clone: Path) -> Path:
     make_base(clone / "base", [record.input for record in read_records(clone / "AI.xlsx")])
     shell("lrc convert AI.xlsx --output-dir stand_in", clone)
     files = "--train_file stand_in/AI_train.json --validation_file stand_in/AI_validation.json"
-    keys = f"--model_name_or_path base {files} --output_dir runs/chinese-alpaca-2-13b --max_steps 2"
+    keys = f"--model_name_or_path base {files} --output_dir runs/qwen3-8b-qlora --max_steps 2"
     shell(f"lrc train tiny/lora {keys}", clone)
     return clone
 
 
 def test_the_pages_have_commands_of_every_step() -> None:
-    assert {"check", "convert", "merge", "evaluate", "generate", "report", "publish"} <= verbs(README)
+    assert {"init", "run", "check", "convert", "merge", "evaluate", "generate", "report", "publish"} <= verbs(README)
     assert {"check", "convert", "init", "preview", "train", "evaluate", "merge", "generate"} <= verbs(TUTORIAL)
 
 
 def test_every_command_of_the_readme_runs(trained: Path) -> None:
+    shutil.rmtree(trained / "examples")  # `lrc init` writes it
     for line in runnable(README):
-        shell(line, trained)
+        # What the page trains for some minutes is trained for a few steps here.
+        shell(f"{line} --max_steps 4" if line.startswith("lrc run") else line, trained)
+    assert (trained / "out" / "answer.csv").read_text(encoding="utf-8").startswith("ID,Answer\n")
+
+
+def test_the_readme_shows_the_sizes_that_doctor_says() -> None:
+    for page in (README, CHINESE):
+        rows = re.findall(r"^\| [^|]+ \| `([\w./-]+)` \| ([\d.]+) GB \|", page.read_text("utf-8"), flags=re.MULTILINE)
+        assert {recipe for _, recipe in BY_CARD} - {"qwen3-0.6b/lora"} <= {recipe for recipe, _ in rows}
+        for recipe, gigabytes in rows:
+            assert float(gigabytes) == pytest.approx(choice_of(recipe).download / 1e9, abs=0.06), recipe
 
 
 def test_every_command_of_the_tutorial_runs(clone: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import json
 import os
 import signal
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from report_runs import make_run
 from small_models import save_adapter, save_base, save_tokenizer
 from small_runs import lrc, pairs, write_questions
 
@@ -42,10 +44,15 @@ def generating(inputs: Path, output: Path) -> Words:
     return ["generate", "--model", inputs / "base", "--data", inputs / "asked.json", "--output", output, *asked]
 
 
+def evaluating(inputs: Path, output: Path) -> Words:
+    return ["evaluate", *generating(inputs, output)[1:]]
+
+
 VERBS: dict[str, tuple[Callable[[Path, Path], Words], Words]] = {
     "convert": (converting, ["--seed", "7"]),
     "merge": (merging, ["--dtype", "float16"]),
     "generate": (generating, ["--votes", "2"]),
+    "evaluate": (evaluating, ["--votes", "2"]),
 }
 
 
@@ -82,7 +89,8 @@ def test_the_same_command_finds_it_done(
     for _ in range(2):
         capsys.readouterr()
         assert lrc(*words) == 0
-        assert "nothing to do" in capsys.readouterr().out
+        told = capsys.readouterr()
+        assert "nothing to do" in (told.err if verb == "evaluate" else told.out)  # there stdout has the figures
         assert contents(tmp_path) == before
 
 
@@ -127,3 +135,51 @@ def test_where_the_record_is_lost_an_output_is_as_any_other(inputs: Path, tmp_pa
     for record in records_folder().iterdir():
         record.unlink()
     assert lrc(*words) == 1
+
+
+def test_figures_that_are_there_are_printed_again_and_no_model_is_asked(
+    inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = evaluating(inputs, tmp_path / "figures.json")
+    assert lrc(*words) == 0
+    first = capsys.readouterr().out
+    monkeypatch.setattr("lrc.commands.evaluate.load_scorer", lambda *asked: pytest.fail("a model was loaded"))
+    assert lrc(*words) == 0
+    assert capsys.readouterr().out == first
+    assert lrc(*words, "--json") == 0
+    assert json.loads(capsys.readouterr().out) == json.loads((tmp_path / "figures.json").read_text("utf-8"))
+
+
+def test_an_evaluation_goes_on_after_a_kill(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = evaluating(inputs, tmp_path / "figures.json")
+    assert lrc(*words) == 0
+    undisturbed = (tmp_path / "figures.json").read_bytes()
+    again = evaluating(inputs, tmp_path / "again.json")
+    child = os.fork()
+    if child == 0:
+        monkeypatch.setattr("lrc.commands.evaluate.measure", lambda *told: os.kill(os.getpid(), signal.SIGKILL))
+        try:
+            lrc(*again)
+        finally:
+            os._exit(99)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    (tmp_path / ".again.json.partial.jsonl").stat()  # the scores are there already
+    assert not (tmp_path / "again.json").exists()
+    monkeypatch.setattr("lrc.answering.scoring.Scorer._chunk", lambda *asked: pytest.fail("scored again"))
+    assert lrc(*again) == 0
+    assert (tmp_path / "again.json").read_bytes() == undisturbed
+    assert not (tmp_path / ".again.json.partial.jsonl").exists()
+
+
+def test_a_page_is_done_until_its_run_changes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run(tmp_path / "run")
+    words: Words = ["report", run, "--output", tmp_path / "page.html"]
+    for told in ("wrote ", "nothing to do"):
+        assert lrc(*words) == 0
+        assert told in capsys.readouterr().out
+    with (run / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"loss": 1.0, "step": 99}\n')
+    assert lrc(*words) == 1 and "exists already" in capsys.readouterr().err
+    assert lrc(*words, "--force") == 0

@@ -5,8 +5,10 @@ Recipes, launch configs and samples are found by name, from a wheel and from an 
 
 from __future__ import annotations
 
+import email
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +19,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+
+import lrc
 
 ROOT = Path(__file__).resolve().parents[2]
 NOT_SOURCE = shutil.ignore_patterns(".*", "*.egg-info", "__pycache__", "build", "dist", "demo", "runs", "tests")
@@ -81,18 +85,29 @@ def only(folder: Path, pattern: str) -> Path:
 
 
 def test_the_sdist_holds_what_ships(dist: Path) -> None:
-    with tarfile.open(only(dist, "lrc-*.tar.gz")) as archive:
+    with tarfile.open(only(dist, "lora_reading_comprehension-*.tar.gz")) as archive:
         names = {Path(*Path(name).parts[1:]).as_posix() for name in archive.getnames()}
     assert not {path.as_posix() for path in SHIPPED} - names
-    assert {"LICENSE", "README.md", "setup.cfg", "pyproject.toml"} <= names
+    assert {
+        "LICENSE",
+        "README.md",
+        "README.zh-TW.md",
+        "setup.cfg",
+        "setup.py",
+        "constraints.txt",
+        "docs/tutorial.md",
+    } <= names
 
 
 def test_the_wheel_holds_what_ships(dist: Path) -> None:
-    names = zipfile.ZipFile(only(dist, "lrc-*.whl")).namelist()
+    names = zipfile.ZipFile(only(dist, "lora_reading_comprehension-*.whl")).namelist()
     expected = {path.as_posix().replace("src/lrc/", "", 1) for path in SHIPPED}
     assert not {f"lrc/{name}" for name in expected} - set(names)
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
-    assert all(name.startswith("lrc") for name in names), "a wheel with a top-level folder of another name"
+    assert "lrc/constraints.txt" in names
+    assert all(name.startswith(("lrc/", "lora_reading_comprehension-")) for name in names), (
+        "a wheel with a top-level folder of another name"
+    )
 
 
 def test_the_wheel_holds_what_is_read_at_run_time(dist: Path) -> None:
@@ -110,20 +125,33 @@ def test_the_wheel_holds_what_is_read_at_run_time(dist: Path) -> None:
 
 
 def test_the_wheel_says_what_pypi_shows(dist: Path) -> None:
-    wheel = zipfile.ZipFile(only(dist, "lrc-*.whl"))
+    wheel = zipfile.ZipFile(only(dist, "lora_reading_comprehension-*.whl"))
     metadata = wheel.read(next(name for name in wheel.namelist() if name.endswith("/METADATA"))).decode()
     lines = metadata.splitlines()
-    assert {"Name: lrc", "Description-Content-Type: text/markdown", "Provides-Extra: app"} <= set(lines)
+    assert {
+        f"Name: {lrc.DISTRIBUTION}",
+        "Description-Content-Type: text/markdown",
+        "Provides-Extra: app",
+    } <= set(lines)
     assert any(line in lines for line in ("License: Apache-2.0", "License-Expression: Apache-2.0"))
     assert any(line.startswith("Requires-Dist: torch") for line in lines)
+
+
+def test_the_description_on_pypi_has_no_link_that_leads_nowhere(dist: Path) -> None:
+    wheel = zipfile.ZipFile(only(dist, "*.whl"))
+    metadata = wheel.read(next(name for name in wheel.namelist() if name.endswith("/METADATA"))).decode()
+    shown = email.message_from_string(metadata).get_payload()
+    targets = re.findall(r"\]\(([^)]*)\)", shown)
+    assert not [target for target in targets if not target.startswith(("https://", "#"))]
+    assert "docs/results.md" not in targets and "lora-reading-comprehension" in shown
+    assert len(shown.splitlines()) == len((ROOT / "README.md").read_text(encoding="utf-8").splitlines())
 
 
 def test_the_installed_program_works_without_the_clone(program: Path, tmp_path: Path) -> None:
     assert run(program, "--help", folder=tmp_path).startswith("Usage: lrc ")
     assert "wrote recipes/tiny/lora.yaml" in run(program, "init", folder=tmp_path)
-    sample = next(program.parents[1].rglob("lrc/examples/sample.xlsx"))
-    shutil.copy(sample, tmp_path / "sample.xlsx")
-    checked = run(program, "check", "sample.xlsx", "recipes/tiny/lora.yaml", "--json", folder=tmp_path)
+    assert (tmp_path / "constraints.txt").read_bytes() == (ROOT / "constraints.txt").read_bytes()
+    checked = run(program, "check", "examples/sample.xlsx", "recipes/tiny/lora.yaml", "--json", folder=tmp_path)
     workbook, recipe = json.loads(checked)["files"]
     assert workbook["accepted"] and workbook["questions"] == 80 and recipe["accepted"]
 

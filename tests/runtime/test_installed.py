@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import lrc
+
 
 def pretend(folder: Path, name: str, version: str) -> Path:
     """Put what says that a package is installed into a folder, and the package itself, which cannot be imported."""
@@ -31,7 +33,7 @@ def run(folder: Path, *words: str, **environment: str) -> subprocess.CompletedPr
 def assert_refused(done: subprocess.CompletedProcess[str]) -> None:
     assert (done.returncode, done.stdout) == (1, ""), done.stderr
     (line,) = done.stderr.splitlines()
-    needed = next(text for text in requires("lrc") or [] if text.startswith("transformers")).removeprefix(
+    needed = next(text for text in requires(lrc.DISTRIBUTION) or [] if text.startswith("transformers")).removeprefix(
         "transformers"
     )
     assert line.startswith("transformers: 4.57.3 is installed, lrc needs ")

@@ -57,9 +57,11 @@ def test_a_clone_has_its_commit_and_says_where_files_are_others(tmp_path: Path) 
 
 def test_what_pip_installed_from_a_repository_has_the_commit_that_pip_noted(tmp_path: Path) -> None:
     site = copied(tmp_path / "site")
-    noted = site / "lrc-9.0.dist-info"
+    noted = site / "lora_reading_comprehension-9.0.dist-info"
     noted.mkdir()
-    (noted / "METADATA").write_text("Metadata-Version: 2.1\nName: lrc\nVersion: 9.0\n", encoding="utf-8")
+    (noted / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: lora-reading-comprehension\nVersion: 9.0\n", encoding="utf-8"
+    )
     assert "lrc commit" not in told(site)
     origin = {"url": "https://example.org/lrc.git", "vcs_info": {"vcs": "git", "commit_id": "0" * 40}}
     (noted / "direct_url.json").write_text(json.dumps(origin), encoding="utf-8")

@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from lrc.runtime.errors import DataError, ModelError
 from lrc.runtime.exit_status import is_first
 from lrc.runtime.findings import Finding, tell
 from lrc.runtime.outputs import checksum, new_file
+from lrc.runtime.packages import versions_of
 from lrc.runtime.processes import processes
 from lrc.runtime.progress import Advance, say, silence, track
 from lrc.tokenization.prompt import question_of
@@ -105,7 +105,7 @@ def facts(model: str, asking: ScoringOptions, data: Path) -> list[Any]:
     files = [data, *(file for adapter in asking.adapters for file in sorted(adapter.glob("*")) if file.is_file())]
     named = {**asdict(asking), "adapters": len(asking.adapters)}
     sums = [checksum(file) for file in files]
-    software = [version(name) for name in ("lrc", "torch", "transformers", "peft")]
+    software = list(versions_of("lrc", "torch", "transformers", "peft").values())
     runs = [asdict(run) for run in runs_of(model, asking)]
     base = fingerprint_base(model, flag="--model")
     return [base, sums, named, runs, state.num_processes, state.device.type, software]

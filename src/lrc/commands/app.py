@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 
 from lrc.answering.options import ScoringOptions, check_asked
 from lrc.runtime.errors import MachineError
+from lrc.runtime.packages import install_extra
 from lrc.runtime.progress import say
 
 LOOPBACK = ("127.", "::1", "localhost")
@@ -31,7 +32,7 @@ def app(model: str, *, asking: ScoringOptions, host: str = "127.0.0.1", port: in
         LrcError: gradio is missing, the address cannot be taken, or the model cannot be loaded.
     """
     if find_spec("gradio") is None:
-        raise MachineError("app: gradio is not installed; pip install 'lrc[app]'")
+        raise MachineError(f"app: gradio is not installed; {install_extra('app')}")
     with _listener(host, port) as listener, TemporaryDirectory(prefix="lrc-app-") as folder:
         check_asked(model, asking)
         from lrc.answering.load import load_scorer

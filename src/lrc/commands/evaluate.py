@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from contextlib import nullcontext
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from lrc.answering import submission
-from lrc.answering.answer import answer, read_questions_to_answer, write_scores
+from lrc.answering.answer import answer, facts, read_questions_to_answer, write_scores
 from lrc.answering.load import load_scorer
 from lrc.answering.options import ScoringOptions
+from lrc.answering.partial_scores import PartialScores, remove_beside
+from lrc.answering.scoring import OptionScores, Scorer
 from lrc.data.alpaca import Record, with_question
 from lrc.metrics.accuracy import Figures, accuracy, accuracy_by, confusion, mcnemar, paired, passages_of
 from lrc.metrics.calibration import at_bound, calibration
 from lrc.metrics.verdict import judge, size
 from lrc.runtime.errors import DataError
-from lrc.runtime.outputs import new_file, refuse_file
-from lrc.runtime.processes import processes
+from lrc.runtime.finished_outputs import DONE, is_finished, refuse_strange, remember
+from lrc.runtime.outputs import new_file, refuse_existing, refuse_file
+from lrc.runtime.processes import claimed_together, processes
+from lrc.runtime.progress import say
 from lrc.tokenization.prompt import question_of
 
+# Flags that change the figures or what the scores are of, beside those of `facts`.
+WAYS = ("passage_blind", "sheet", "columns")
 LENGTHS = (150, 300, 450)  # characters of a passage, where one length group ends and the next begins
 
 
@@ -40,6 +48,8 @@ def evaluate_model(
     """Answer labelled questions and print how many answers are right.
 
     Args:
+        output: where to write the figures; scores are kept in a hidden file beside it until it is there, so that the
+            same call goes on after a kill. Where the same call wrote it, its figures are printed again.
         scores: where to write every option's score, as JSON lines.
         passage_blind: also ask without the passage, to see how much of the accuracy is reading.
         sheet: the sheet of a workbook; the first visible one by default.
@@ -50,17 +60,68 @@ def evaluate_model(
         LrcError: the model, the data or an output cannot be used.
     """
     if output is not None:
-        refuse_file(output, data, force=force)
+        refuse_file(output, data, force=True)  # whether they may be overwritten turns out below
     if scores is not None:
-        refuse_file(scores, data, *filter(None, [output]), force=force)
+        refuse_file(scores, data, *filter(None, [output]), force=True)
+    # The words of the command, as `lrc.cli` has them.
+    asked = {"model": model, "data": data, "scores": scores, "passage_blind": passage_blind, "sheet": sheet}
+    asked |= {"columns": columns, **asdict(asking)}
+    if output is not None:
+        refuse_strange(output, asked, force=force)
     records, answers = _read_labelled(data, sheet, columns)
-    scorer = load_scorer(model, asking)
-    found = answer(scorer, records)
-    blind = answer(scorer, [_without_passage(record) for record in records]) if passage_blind else []
+    with nullcontext() if output is None else claimed_together(output):
+        _evaluate(asked, output, records, answers, asking, as_json=as_json, force=force)
+
+
+def _evaluate(
+    asked: Mapping[str, Any],
+    output: Path | None,
+    records: Sequence[Record],
+    answers: Sequence[int],
+    asking: ScoringOptions,
+    *,
+    as_json: bool,
+    force: bool,
+) -> None:
+    scores, side = asked["scores"], None
+    if output is not None:
+        words = [facts(asked["model"], asking, asked["data"]), str(scores), *(asked[name] for name in WAYS)]
+        side = PartialScores.beside(output, words, processes().process_index)
+        if not force and is_finished(output, asked, side.key):
+            if processes().is_main_process:
+                _print(json.loads(output.read_text(encoding="utf-8")), as_json=as_json)
+                say(f"{output}: {DONE}")
+            return
+        refuse_existing(output, force=force)
+    over = force or (side is not None and side.exists)  # then the scores, where they are there, are this run's
+    if scores is not None:
+        refuse_existing(scores, force=over)
+    scorer = load_scorer(asked["model"], asking)
+    found = answer(scorer, records, side)
+    blind = answer(scorer, list(map(_without_passage, records))) if asked["passage_blind"] else []
     if not processes().is_main_process:
         return
     if scores is not None:
-        write_scores(scores, records, found, force=force)
+        write_scores(scores, records, found, force=over)
+    figures = _figures(scorer, records, answers, found, blind)
+    if asking.votes > 1:
+        figures["consistency"] = sum(score.consistent for score in found) / len(found)
+    if output is not None and side is not None:
+        content = hashlib.sha256(_document(figures).encode()).hexdigest()
+        remember(output, asked, side.key, content, *filter(None, [scores]))
+        _write(output, figures, force=force)
+        remove_beside(output)
+    _print(figures, as_json=as_json)
+
+
+def _figures(
+    scorer: Scorer,
+    records: Sequence[Record],
+    answers: Sequence[int],
+    found: Sequence[OptionScores],
+    blind: Sequence[OptionScores],
+) -> dict[str, Any]:
+    """All figures about a model's scores; `blind` are those without the passage, or none."""
     predictions = [score.prediction for score in found]
     figures = measure(records, predictions, answers)
     passages = passages_of(map(question_of, records))
@@ -69,9 +130,7 @@ def evaluate_model(
         without = [score.prediction for score in blind]
         test = _compare(predictions, without, answers, passages)
         figures["passage_blind"] = {**accuracy(without, answers, passages), **test}
-    if asking.votes > 1:
-        figures["consistency"] = sum(score.consistent for score in found) / len(found)
-    _tell(figures, output, as_json=as_json, force=force)
+    return figures
 
 
 def evaluate_predictions(
@@ -98,7 +157,9 @@ def evaluate_predictions(
         second = measure(records, predictions[1], answers)
         figures["second"] = second
         figures |= _compare(predictions[0], predictions[1], answers, passages_of(map(question_of, records)))
-    _tell(figures, output, as_json=as_json, force=force)
+    if output is not None:
+        _write(output, figures, force=force)
+    _print(figures, as_json=as_json)
 
 
 def measure(records: Sequence[Record], predictions: Sequence[int], answers: Sequence[int]) -> dict[str, Any]:
@@ -154,12 +215,17 @@ def _group(k: int) -> str:
     return f"{low}+" if high is None else f"{low}-{high - 1}"
 
 
-def _tell(figures: dict[str, Any], output: Path | None, *, as_json: bool, force: bool) -> None:
-    text = json.dumps(figures, ensure_ascii=False, indent=2)
-    if output is not None:
-        with new_file(output, force=force) as temporary:
-            temporary.write_text(f"{text}\n", encoding="utf-8")
-    print(*([text] if as_json else _table(figures)), sep="\n")
+def _document(figures: Mapping[str, Any]) -> str:
+    return json.dumps(figures, ensure_ascii=False, indent=2) + "\n"
+
+
+def _write(output: Path, figures: Mapping[str, Any], *, force: bool) -> None:
+    with new_file(output, force=force) as temporary:
+        temporary.write_text(_document(figures), encoding="utf-8", newline="\n")
+
+
+def _print(figures: dict[str, Any], *, as_json: bool) -> None:
+    print(*([_document(figures).rstrip("\n")] if as_json else _table(figures)), sep="\n")
 
 
 def _table(figures: dict[str, Any]) -> list[str]:

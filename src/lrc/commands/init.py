@@ -1,4 +1,4 @@
-"""`lrc init`: editable copies of the recipes and launch configs that lrc ships."""
+"""`lrc init`: editable copies of what lrc ships: recipes, launch configs, samples and the tested versions."""
 
 from __future__ import annotations
 
@@ -10,18 +10,20 @@ from pathlib import Path
 
 from lrc.runtime.errors import OutputError
 from lrc.runtime.outputs import new_file
+from lrc.runtime.packages import constraints_file
 
-FOLDERS = ("recipes", "accelerate_configs")
+# What of each folder is for the user.
+FOLDERS = {"recipes": ("*.yaml",), "accelerate_configs": ("*.yaml",), "examples": ("*.xlsx", "sweep.yaml")}
 SUGGESTED = "recipes/chinese-alpaca-2-13b/qlora.yaml"
 
 
 def init(folder: Path, *, force: bool = False) -> None:
-    """Copy every shipped recipe and accelerate config into `folder`, and print where they are and what comes next.
+    """Copy the shipped recipes, accelerate configs and samples into `folder`, and print what comes next.
 
     The folders have the names that the recipes' headers use, so the commands there work from `folder` unchanged.
 
     Args:
-        folder: where `recipes/` and `accelerate_configs/` go; it is made.
+        folder: where `recipes/`, `accelerate_configs/`, `examples/` and constraints.txt go; it is made.
         force: overwrite files that exist.
 
     Raises:
@@ -40,13 +42,13 @@ def init(folder: Path, *, force: bool = False) -> None:
 
 
 def shipped() -> dict[str, bytes]:
-    """The bytes of the shipped YAML files by their place in the user's folder, sorted."""
-    roots = {name: Path(str(packaged(f"lrc.{name}"))) for name in FOLDERS}
-    return {
-        f"{name}/{file.relative_to(root).as_posix()}": file.read_bytes()
-        for name, root in roots.items()
-        for file in sorted(root.rglob("*.yaml"))
-    }
+    """The bytes of the shipped files by their place in the user's folder, sorted within each folder."""
+    copies = {constraints_file().name: constraints_file().read_bytes()}
+    for name, patterns in FOLDERS.items():
+        root = Path(str(packaged(f"lrc.{name}")))
+        for file in sorted(file for pattern in patterns for file in root.rglob(pattern)):
+            copies[f"{name}/{file.relative_to(root).as_posix()}"] = file.read_bytes()
+    return copies
 
 
 def _next(folder: Path) -> str:

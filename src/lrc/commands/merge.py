@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -30,6 +29,7 @@ from lrc.runtime.errors import MachineError, ModelError, OutputError
 from lrc.runtime.finished_outputs import DONE, content_of, is_finished, key_of, refuse_strange, remember
 from lrc.runtime.memory import available_memory, size
 from lrc.runtime.outputs import checksum, new_folder, refuse_existing
+from lrc.runtime.packages import versions_of
 from lrc.runtime.progress import say
 
 GENERATION_CONFIG = "generation_config.json"
@@ -86,7 +86,7 @@ def merge(
 def _key(adapter: Path, base: Path, dtype: str | None) -> str:
     """Of all that a merged model depends on."""
     sums = {file.name: checksum(file) for file in sorted(adapter.iterdir()) if file.is_file()}
-    software = [version(name) for name in ("lrc", "torch", "transformers", "peft")]
+    software = list(versions_of("lrc", "torch", "transformers", "peft").values())
     return key_of([sums, fingerprint_base(str(base)), dtype, software])
 
 

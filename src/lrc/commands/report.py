@@ -10,7 +10,9 @@ from lrc.metrics.predictions import OUTCOMES_FILE, read_outcomes
 from lrc.metrics.training_log import read_curves
 from lrc.reporting.page import render
 from lrc.runtime.errors import DataError
-from lrc.runtime.outputs import new_file, refuse_existing
+from lrc.runtime.finished_outputs import DONE, content_of, is_finished, key_of, refuse_strange, remember
+from lrc.runtime.outputs import checksum, new_file, refuse_existing
+from lrc.runtime.packages import versions_of
 
 
 def report(run_dir: Path, *, output: Path | None = None, force: bool = False) -> None:
@@ -27,18 +29,31 @@ def report(run_dir: Path, *, output: Path | None = None, force: bool = False) ->
         LrcError: no run is in `run_dir`, its files are damaged, matplotlib is missing, or the output exists.
     """
     output = output or run_dir / "report.html"
-    refuse_existing(output, force=force)
+    asked = {"run_dir": run_dir}
+    refuse_strange(output, asked, force=force)
     run = _run(run_dir)
     if (run_dir / CONFIG).is_file() and not (run_dir / METRICS_FILE).is_file():
         raise DataError(
             f"{run_dir}: is a merged model, not a training run; give the output_dir of the training it came from"
         )
     curves, outcomes = read_curves(run_dir / METRICS_FILE), read_outcomes(run_dir / OUTCOMES_FILE)
+    key = _key(run_dir)
+    if not force and is_finished(output, asked, key):
+        print(f"{output}: {DONE}")
+        return
+    refuse_existing(output, force=force)
     page = render(run_dir.resolve().name, run, curves, outcomes)
     with new_file(output, force=force) as temporary:
         # Half a surrogate pair, which JSON can hold, becomes a question mark.
-        temporary.write_text(page, encoding="utf-8", errors="replace")
+        temporary.write_text(page, encoding="utf-8", errors="replace", newline="\n")
+        remember(output, asked, key, content_of(temporary))
     print(f"wrote {output}")
+
+
+def _key(run_dir: Path) -> str:
+    """Of all that the page depends on."""
+    files = (run_dir / name for name in (RUN_FILE, METRICS_FILE, OUTCOMES_FILE))
+    return key_of([{file.name: checksum(file) for file in files if file.is_file()}, versions_of("lrc")])
 
 
 def _run(run_dir: Path) -> Run:

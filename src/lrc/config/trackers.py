@@ -9,8 +9,10 @@ from typing import Any
 from transformers.integrations import TensorBoardCallback, TrackioCallback, get_available_reporting_integrations
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
+from lrc.runtime.packages import install_extra
+
 TRIED = ("trackio", "wandb", "tensorboard", "none")
-EXTRAS = {"trackio": "'lrc[trackio]'"}
+EXTRAS = ("trackio",)
 
 
 def why_not_reported(report_to: Sequence[str]) -> str | None:
@@ -30,7 +32,8 @@ def why_not_reported(report_to: Sequence[str]) -> str | None:
     installed = get_available_reporting_integrations() if report_to else []
     for name in report_to:
         if name not in installed:
-            return f"report_to is {name}, which is not installed; pip install {EXTRAS.get(name, name)}, or write none"
+            cure = install_extra(name) if name in EXTRAS else f"pip install {name}"
+            return f"report_to is {name}, which is not installed; {cure}, or write none"
     return None
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from lrc.data.sources import read_records
 from lrc.models.loading import silence_bars
 from lrc.runtime.outputs import new_folder
 
@@ -59,3 +61,13 @@ def make_base(folder: Path, texts: Iterable[str], *, seed: int = 0, force: bool 
     with new_folder(folder, force=force) as staged:
         model.save_pretrained(staged)
         tokenizer.save_pretrained(staged)
+
+
+def main(words: Sequence[str]) -> None:
+    """Make a base for who has no other, `python -m lrc.models.tiny DATA.json FOLDER`: it can learn, and cannot read."""
+    data, folder = map(Path, words)
+    make_base(folder, [record.input for record in read_records(data)])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -12,6 +12,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, StrictUndefined
 
+from lrc import DISTRIBUTION
 from lrc.config.run_record import Run, read_run
 from lrc.data.alpaca import to_record
 from lrc.data.questions import Question
@@ -26,7 +27,6 @@ from lrc.runtime.errors import LrcError, ModelError
 from lrc.tokenization.prompt import VERDICTS, Prompt
 
 CARD = "README.md"
-DISTRIBUTION = "lora-reading-comprehension"  # what pip installs lrc by
 LINK = f"https://pypi.org/project/{DISTRIBUTION}/"
 COMMIT = re.compile(r"[0-9a-f]{40}")
 TAGS = ["lrc", "lora", "sft", "trl", "multiple-choice", "reading-comprehension"]

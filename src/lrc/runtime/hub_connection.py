@@ -26,6 +26,27 @@ def go_offline_if_alone(name: str) -> None:
         _probe()
 
 
+def hub_answers() -> bool | None:
+    """Whether the Hub answers; None where HF_HUB_OFFLINE says that it is not to be asked."""
+    from huggingface_hub import constants
+
+    return None if constants.HF_HUB_OFFLINE else _answers(constants.ENDPOINT)
+
+
+def is_fetched(name: str) -> bool:
+    """Whether a model's weights are in the cache already, or `name` is a folder that holds a model."""
+    if Path(name).expanduser().is_dir():
+        return (Path(name).expanduser() / "config.json").is_file()
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    weights = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+    try:
+        return any(isinstance(try_to_load_from_cache(name, file), str) for file in weights)
+    except HFValidationError:
+        return False
+
+
 @cache
 def _probe() -> None:
     from huggingface_hub import constants

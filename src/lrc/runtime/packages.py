@@ -33,7 +33,7 @@ def check_installed() -> None:
     for needed in map(Requirement, _ranges()):
         if needed.marker is not None and not needed.marker.evaluate({"extra": ""}):
             continue
-        found = _version(needed.name)
+        found = installed_version(needed.name)
         if found is None or not _fits(found, needed):
             is_there = "is not installed" if found is None else f"{found} is installed"
             cure = f"pip install '{needed.name}{needed.specifier}'"
@@ -52,14 +52,34 @@ def check_installed_or_exit() -> None:
         sys.exit(1)
 
 
+def install_extra(name: str) -> str:
+    """The command that installs what an extra of lrc needs."""
+    return f"pip install '{lrc.DISTRIBUTION}[{name}]'"
+
+
+def constraints_file() -> Path:
+    """constraints.txt, the versions that lrc is tested with: inside an installed lrc, or at the top of a clone."""
+    package = Path(lrc.__file__).parent
+    inside = package / "constraints.txt"
+    return inside if inside.is_file() else package.parents[1] / "constraints.txt"
+
+
+def tested_versions() -> dict[str, str]:
+    """The tested versions of all packages, by the name that pip knows them by."""
+    lines = constraints_file().read_text(encoding="utf-8").splitlines()
+    pairs = (line.split("==") for line in lines if "==" in line and not line.startswith("#"))
+    return {name: found for name, found in pairs}
+
+
 def _ranges() -> list[str]:
     try:
-        return requires("lrc") or []
+        return requires(lrc.DISTRIBUTION) or []
     except PackageNotFoundError:  # run from its source alone
         return []
 
 
-def _version(name: str) -> str | None:
+def installed_version(name: str) -> str | None:
+    """The version of a package; None where it is not installed."""
     try:
         return version(name)
     except PackageNotFoundError:
@@ -83,7 +103,12 @@ COMMIT = "lrc commit"
 def versions() -> dict[str, str]:
     """The versions of the packages that decide what a run gives, and lrc's commit where it is known."""
     commit = _commit_of(Path(lrc.__file__).parents[2]) or _commit_installed()
-    return {name: version(name) for name in PACKAGES} | ({COMMIT: commit} if commit else {})
+    return versions_of(*PACKAGES) | ({COMMIT: commit} if commit else {})
+
+
+def versions_of(*names: str) -> dict[str, str]:
+    """The installed versions of packages; `lrc` is named as it is imported, whatever its distribution is called."""
+    return {name: version(lrc.DISTRIBUTION if name == "lrc" else name) for name in names}
 
 
 def _commit_of(folder: Path) -> str | None:
@@ -105,7 +130,7 @@ def _commit_of(folder: Path) -> str | None:
 def _commit_installed() -> str | None:
     """What `pip install git+https://…` noted, as PEP 610 has it."""
     try:
-        noted = json.loads(distribution("lrc").read_text("direct_url.json") or "{}")
+        noted = json.loads(distribution(lrc.DISTRIBUTION).read_text("direct_url.json") or "{}")
     except (PackageNotFoundError, ValueError):
         return None
     commit = noted.get("vcs_info", {}).get("commit_id")

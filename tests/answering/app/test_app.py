@@ -255,4 +255,4 @@ def test_without_gradio_it_is_a_line(tmp_path: Path) -> None:
     program = "import sys; sys.modules['gradio'] = None; from lrc.cli import main; main(['app', '--model', 'm'])"
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1
-    assert done.stderr.splitlines() == ["app: gradio is not installed; pip install 'lrc[app]'"]
+    assert done.stderr.splitlines() == ["app: gradio is not installed; pip install 'lora-reading-comprehension[app]'"]

@@ -234,7 +234,8 @@ def test_a_folder_of_something_else_is_refused(
 def test_optuna_is_asked_for(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
     assert status("sweep", written(folder, tmp_path / "sweep")) == 1
-    assert capsys.readouterr().err == "sweep: optuna is not installed; pip install 'lrc[sweep]'\n"
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "sweep: optuna is not installed; pip install 'lora-reading-comprehension[sweep]'"
 
 
 def test_what_can_be_counted_is_counted(folder: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lrc.runtime.errors import MachineError, OutputError
+from lrc.runtime.packages import install_extra
 from lrc.training.sweep.leaderboard import Standing
 from lrc.training.sweep.sweep_file import Range, Sweep
 from lrc.training.sweep.trial import Result, SweepTrial
@@ -31,7 +32,7 @@ def require_optuna() -> None:
     try:
         import optuna
     except ImportError as error:
-        raise MachineError("sweep: optuna is not installed; pip install 'lrc[sweep]'") from error
+        raise MachineError(f"sweep: optuna is not installed; {install_extra('sweep')}") from error
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # what it would tell of each trial is told here
 
 

@@ -1,0 +1,101 @@
+"""What this machine is: system, Python, torch and its device, memory, disk, and whether the Hub answers."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from lrc.runtime.devices import device_type, supported
+from lrc.runtime.hub_connection import hub_answers
+from lrc.runtime.memory import available_memory
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A machine as lrc sees it. Sizes are bytes.
+
+    Args:
+        system: of the operating system, its version and the processor.
+        torch: its version.
+        device: `cpu`, `cuda`, `mps` …
+        cards: the names of its accelerators.
+        card_memory: of the smallest of them; 0 without one.
+        dtype: the format that is computed fast: bfloat16, float16 or float32.
+        memory: free.
+        disk: free where downloads go, which is `cache`.
+        hub: whether the Hub answers; None where it was not asked, because of HF_HUB_OFFLINE.
+    """
+
+    system: str
+    python: str
+    torch: str
+    device: str
+    cards: tuple[str, ...]
+    card_memory: int
+    dtype: str
+    cores: int
+    memory: int
+    disk: int
+    cache: str
+    hub: bool | None
+
+
+def look_at_machine() -> Machine:
+    """Look. Takes seconds: torch is imported, and the Hub has five to answer."""
+    import torch
+
+    device = device_type()
+    cards, memory = _cards(device)
+    formats = (dtype for dtype in ("bfloat16", "float16") if supported(dtype, device))
+    cache = cache_folder()
+    return Machine(
+        system=f"{platform.system()} {platform.release()}, {platform.machine()}",
+        python=platform.python_version(),
+        torch=torch.__version__,
+        device=device,
+        cards=cards,
+        card_memory=memory,
+        dtype=next(formats, "float32"),
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        memory=available_memory(),
+        disk=free_disk(cache),
+        cache=str(cache),
+        hub=hub_answers(),
+    )
+
+
+def cache_folder() -> Path:
+    """Where huggingface_hub puts what it downloads."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
+
+
+def free_disk(folder: Path) -> int:
+    """The bytes that are free where `folder` is, or would be made."""
+    there = next((place for place in (folder, *folder.parents) if place.is_dir()), Path())
+    return shutil.disk_usage(there).free
+
+
+def unused_card() -> bool:
+    """Whether the system has an NVIDIA card and torch, as it was built, cannot use any."""
+    import torch
+
+    return sys.platform != "darwin" and torch.version.cuda is None and shutil.which("nvidia-smi") is not None
+
+
+def _cards(device: str) -> tuple[tuple[str, ...], int]:
+    """The names of the accelerators, and the memory of the smallest."""
+    import torch
+
+    if device in ("cuda", "xpu"):
+        module = getattr(torch, device)
+        found = [module.get_device_properties(index) for index in range(module.device_count())]
+        return tuple(str(one.name) for one in found), min(int(one.total_memory) for one in found)
+    if device == "mps":
+        return ("Apple GPU",), int(torch.mps.recommended_max_memory())
+    return (), 0

@@ -1,0 +1,114 @@
+"""`lrc doctor` says what is there, what fits, and what comes next."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from hub_server import serve
+
+import lrc
+from lrc.commands import doctor as command
+from lrc.runtime.machine import Machine
+
+GIB = 1024**3
+MACHINE = Machine(
+    system="Linux 6.1, x86_64",
+    python="3.12.1",
+    torch="2.11.0+cu130",
+    device="cuda",
+    cards=("NVIDIA GeForce RTX 4070",),
+    card_memory=round(11.6 * GIB),
+    dtype="bfloat16",
+    cores=8,
+    memory=24 * GIB,
+    disk=200 * GIB,
+    cache="/home/me/.cache/huggingface/hub",
+    hub=True,
+)
+
+
+def ask(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "lrc", "doctor", *words],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def told(machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+    monkeypatch.setattr(command, "look_at_machine", lambda: machine)
+    monkeypatch.setattr(command, "is_fetched", lambda base: False)
+    assert command.doctor()
+    return capsys.readouterr().out
+
+
+def test_this_machine_is_as_others_see_it() -> None:
+    with serve() as hub:
+        done = ask("--json", HF_ENDPOINT=hub.address, HF_HUB_OFFLINE="0")
+    document = json.loads(done.stdout)
+    assert done.returncode == 0, done.stderr
+    machine = document["machine"]
+    assert machine["torch"] == torch.__version__ and machine["hub"] is True
+    assert machine["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert 0 < machine["memory"] <= psutil.virtual_memory().total
+    assert (machine["device"] == "cpu") == (not torch.accelerator.is_available())
+    assert document["packages"]["lrc"]["installed"] == lrc.__version__
+    assert document["next"].startswith("lrc run " if document["recipe"] else "lrc demo")
+
+
+def test_without_the_hub_nothing_that_cannot_be_had_is_named(tmp_path: Path) -> None:
+    done = ask("--json", HF_HUB_OFFLINE="1", HF_HUB_CACHE=str(tmp_path))
+    document = json.loads(done.stdout)
+    assert (done.returncode, document["recipe"], document["next"]) == (0, None, "lrc demo")
+    assert document["machine"]["hub"] is None
+
+
+def test_a_card_of_12_gb(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    text = told(MACHINE, monkeypatch, capsys)
+    assert "recipe        qwen3-8b/qlora, base Qwen/Qwen3-8B-Base" in text
+    assert "about 16.4 GB, computed" in text and "RTX 4070" in text
+    assert text.splitlines()[-1] == (
+        "next          lrc run TRAIN.xlsx TEST.xlsx --recipe qwen3-8b/qlora --output-dir out"
+    )
+
+
+def test_without_a_card_it_says_that_training_takes_hours(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = told(replace(MACHINE, device="cpu", cards=(), card_memory=0), monkeypatch, capsys)
+    assert "no GPU" in text and "takes hours" in text and "qwen2.5-0.5b/lora" in text
+
+
+def test_a_hub_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    text = told(replace(MACHINE, hub=False), monkeypatch, capsys)
+    assert "does not answer" in text and text.splitlines()[-1].split() == ["next", "lrc", "demo"]
+
+
+def test_torch_without_cuda_beside_a_card_is_a_problem(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "look_at_machine", lambda: replace(MACHINE, device="cpu", cards=(), card_memory=0))
+    monkeypatch.setattr(command, "unused_card", lambda: True)
+    assert not command.doctor()
+    printed = capsys.readouterr()
+    assert "was built without CUDA" in printed.err and printed.out.splitlines()[-1].endswith("lrc doctor")
+
+
+def test_an_old_package_does_not_keep_it_from_looking(tmp_path: Path) -> None:
+    folder = tmp_path / "transformers-4.57.3.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: transformers\nVersion: 4.57.3\n")
+    path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
+    done = ask(PYTHONPATH=path, HF_HUB_OFFLINE="1")
+    assert done.returncode == 1 and "transformers  4.57.3  (tested with " in done.stdout
+    assert "transformers: 4.57.3 is installed, lrc needs " in done.stderr

@@ -1,0 +1,170 @@
+"""`lrc run`: the whole way, killed at each of its steps, comes to what nothing disturbed."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from small_runs import lrc
+
+from lrc import cli, sft
+from lrc.commands import run as way
+from lrc.config.recipe import find_recipe
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "faults"))
+from processes import CONTEXT
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+FILES = [EXAMPLES / "sample.xlsx", EXAMPLES / "sample_test.xlsx"]
+STEPS = ["check", "convert", "python", "train", "evaluate", "generate", "report"]
+SHORT = ["--max_steps", "8", "--save_strategy", "steps", "--save_steps", "2"]
+PATIENCE = 240.0
+
+
+def words(output: Path, *more: str | Path) -> list[str]:
+    return ["run", *map(str, FILES), "--output-dir", str(output), *map(str, more), *SHORT]
+
+
+def _step(step: list[str]) -> None:
+    """What the command of a step does, without the seconds of its imports."""
+    if step[0] == "python":
+        from lrc.models.tiny import main
+
+        main(step[3:])
+    elif step[0] == "train":
+        os.environ["OMP_NUM_THREADS"] = "1"
+        sft.main(["--config", str(find_recipe(step[1])), *step[2:]])
+    else:
+        cli.main(step)
+
+
+def _forked(step: list[str], struck: str, delay: float) -> int:
+    """A step as a fork of this process; the one that is struck is killed, and so is this process."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = os.fork()
+    if child == 0:
+        status = 0
+        try:
+            _step(step)
+        except SystemExit as end:
+            status = end.code if isinstance(end.code, int) else 0
+        except BaseException as error:
+            print(repr(error), file=sys.stderr)
+            status = 99
+        sys.stdout.flush()
+        os._exit(status)
+    if step[0] == struck:
+        time.sleep(delay)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def _target(command: list[str], log: Path, struck: str, delay: float) -> None:
+    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(handle, 1)
+    os.dup2(handle, 2)
+    sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
+    way.call = lambda step: _forked(list(step), struck, delay)  # type: ignore[assignment]
+    cli.main(command)
+
+
+def go(command: list[str], log: Path, struck: str = "", delay: float = 0.0) -> tuple[int, str]:
+    """Run it in a process of its own; its exit status and what it wrote."""
+    process = CONTEXT.Process(target=_target, args=(command, log, struck, delay))
+    process.start()
+    process.join(PATIENCE)
+    assert process.exitcode is not None, log.read_text("utf-8")
+    return process.exitcode, log.read_text(encoding="utf-8", errors="replace")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    status, told = go(words(folder / "out"), folder / "log")
+    assert status == 0, told
+    return folder / "out", told
+
+
+def outcome(output: Path) -> dict[str, object]:
+    figures = json.loads((output / "evaluation.json").read_text("utf-8"))
+    return {
+        "adapter": (output / "adapter" / "adapter_model.safetensors").read_bytes(),
+        "answers": (output / "answer.csv").read_bytes(),
+        "scores": (output / "scores.jsonl").read_bytes(),
+        "accuracy": figures["accuracy"],
+    }
+
+
+def test_the_whole_way_on_the_embedded_base(undisturbed: tuple[Path, str]) -> None:
+    output, told = undisturbed
+    shown = re.findall(r"^\[(\d)/7\] \$ (?:lrc )?(\w+)", told, flags=re.MULTILINE)
+    assert shown == [(str(number), step) for number, step in enumerate(STEPS, start=1)]
+    with (output / "answer.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 12 and all(row["Answer"] in "1234" for row in rows)
+    assert (output / "report.html").read_text("utf-8").startswith("<!DOCTYPE html>")
+    assert "cannot read" in told and "guesses" in told.splitlines()[-4]
+
+
+def test_killed_at_every_step_it_goes_on_to_the_same(undisturbed: tuple[Path, str], tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    for struck in STEPS:
+        for delay in (0.0, 0.3) if struck in ("convert", "train", "generate") else (0.1,):
+            status, told = go(words(output), tmp_path / "log", struck, delay)
+            assert status == -signal.SIGKILL, (struck, told)
+    status, told = go(words(output), tmp_path / "log")
+    assert status == 0, told
+    assert outcome(output) == outcome(undisturbed[0])
+    assert {path.name for path in output.iterdir()} == {path.name for path in undisturbed[0].iterdir()}
+
+
+def test_a_way_that_is_done_does_nothing_again(undisturbed: tuple[Path, str], tmp_path: Path) -> None:
+    output = undisturbed[0]
+    before = {path: path.stat().st_mtime_ns for path in output.rglob("*") if path.is_file()}
+    status, told = go(words(output), tmp_path / "log")
+    assert status == 0 and told.count("nothing to do") == 5, told
+    assert {path: path.stat().st_mtime_ns for path in output.rglob("*") if path.is_file()} == before
+
+
+def test_what_is_another_way_is_refused_before_the_first_step(
+    undisturbed: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = undisturbed[0]
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    for command, said in {
+        ("run", str(FILES[1]), str(FILES[0]), "--output-dir", str(output)): "belongs to",
+        (*words(output), "--recipe", "qwen3-8b/qlora"): "was begun with the recipe tiny/lora",
+        tuple(words(tmp_path / "mine")): "did not begin it",
+        (*words(tmp_path / "new"), "--recipe", "qwen3-9b/qlora"): "no such recipe",
+        (*words(tmp_path / "new"), "--recipe", "tiny/lora", "--lora_rnak", "4"): "did you mean 'lora_r",
+        ("run", "missing.xlsx", str(FILES[1]), "--output-dir", str(tmp_path / "new")): "no such file",
+    }.items():
+        assert lrc(*command) == 1
+        told = capsys.readouterr()
+        assert said in told.err and "[1/" not in told.err, told.err
+    assert {path.name for path in tmp_path.iterdir()} <= {"mine", "new"}
+
+
+def test_workbooks_in_the_wrong_order_are_told_by_their_answers(tmp_path: Path) -> None:
+    command = ["run", str(FILES[1]), str(FILES[0]), "--output-dir", str(tmp_path / "out"), "--recipe", "tiny/lora"]
+    status, told = go(command, tmp_path / "log")
+    assert status == 1 and "give the workbook with 正確答案 first" in told.splitlines()[-1]
+
+
+def test_a_step_that_fails_gives_its_status_and_how_to_go_on(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.csv"
+    broken.write_text("ID,文章,問題,選項1,選項2,選項3,選項4,正確答案\n1,甲,乙,丙,丁,戊,己,9\n", encoding="utf-8")
+    command = ["run", str(broken), str(FILES[1]), "--output-dir", str(tmp_path / "out"), "--recipe", "tiny/lora"]
+    status, told = go(command, tmp_path / "log")
+    assert status == 1 and "step 1 of 7 ended with status 1; the same command goes on" in told

@@ -1,0 +1,89 @@
+"""Nothing that lrc ships or says installs the package that is called lrc on PyPI: it is somebody else's."""
+
+from __future__ import annotations
+
+import configparser
+import re
+import subprocess
+from importlib.metadata import distribution, version
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+import lrc
+from lrc.runtime import packages
+from lrc.runtime.packages import versions
+
+ROOT = Path(__file__).parents[1]
+STRANGER = re.compile(
+    r"""\binstall(?:\s+-{1,2}[\w-]+)*\s+['"]?lrc\b(?![\w/.-])"""
+    r"""|['"]lrc\["""
+    r"""|^lrc\s*(\[|[=<>~!]=|$)""",
+    re.MULTILINE,
+)
+TEXTS = {".md", ".py", ".cfg", ".toml", ".txt", ".yaml", ".yml", ".html", ".js", ".ipynb", ".json", ""}
+HERE = {"tests/test_distribution.py", "tests/reporting/test_model_card.py"}
+
+
+def texts() -> list[Path]:
+    """Every text file of the repository, but for the tests that name the other package."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    names = listed.stdout.splitlines()
+    if not names:
+        pytest.skip("no clone")
+    return [
+        ROOT / name for name in names if Path(name).suffix in TEXTS and name not in HERE and (ROOT / name).is_file()
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["pip install lrc", "pip install -U lrc", "pip install 'lrc[app]'", "lrc[app]\n", "uv pip install lrc", "lrc>=1"],
+)
+def test_the_pattern_finds_the_stranger(text: str) -> None:
+    assert STRANGER.search(text)
+
+
+@pytest.mark.parametrize("text", ["pip install lora-reading-comprehension", "lrc train x", "install ./lrc-1.whl"])
+def test_the_pattern_leaves_the_rest_alone(text: str) -> None:
+    assert not STRANGER.search(text)
+
+
+def test_no_text_installs_the_stranger() -> None:
+    found = {
+        path.relative_to(ROOT).as_posix(): match[0]
+        for path in texts()
+        if (match := STRANGER.search(path.read_text(encoding="utf-8", errors="replace")))
+    }
+    assert not found
+
+
+def test_the_name_is_the_same_everywhere() -> None:
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg", encoding="utf-8")
+    assert setup["metadata"]["name"] == lrc.DISTRIBUTION
+    (space,) = (ROOT / "examples/space/requirements.txt").read_text(encoding="utf-8").split()
+    assert Requirement(space).name == lrc.DISTRIBUTION
+    assert set(Requirement(space).extras) <= set(setup["options.extras_require"])
+
+
+def test_the_installed_distribution_gives_the_command_and_its_version() -> None:
+    assert version(lrc.DISTRIBUTION) == lrc.__version__ == versions()["lrc"]
+    (command,) = distribution(lrc.DISTRIBUTION).entry_points
+    assert (command.group, command.name, command.value) == ("console_scripts", "lrc", "lrc.cli:main")
+
+
+def test_an_extra_is_installed_by_the_name() -> None:
+    assert packages.install_extra("app") == "pip install 'lora-reading-comprehension[app]'"
+
+
+def test_the_tested_versions_are_those_of_the_constraints() -> None:
+    tested = packages.tested_versions()
+    assert tested["torch"] == next(
+        line.removeprefix("torch==")
+        for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+        if line.startswith("torch==")
+    )
