@@ -74,9 +74,14 @@ def cli(quiet: bool) -> None:
 @cli.command()
 @click.argument("files", nargs=-1, required=True, type=FILE)
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+@click.option("--annotate", type=FILE, help="Write a copy of the workbook with every finding in its cell.")
+@click.option("--fix", type=FILE, help="Write the repaired workbook, with the changed cells marked.")
 @table
+@force
 def check(files: tuple[Path, ...], **options: Any) -> None:
     """Validate workbooks, JSON files and recipes; exit 1 where convert or train would refuse them."""
+    if len(files) > 1 and (options["annotate"] or options["fix"]):
+        raise click.UsageError("--annotate and --fix take one workbook; run it once for each")
     from lrc.commands.check import check
 
     sys.exit(0 if check(files, **options) else 1)

@@ -11,6 +11,39 @@ from typing import Literal
 Level = Literal["error", "warning", "note", "repair"]
 # What is printed before each; the worst stands last, where it is seen.
 WORDS: dict[Level, str] = {"repair": "repaired", "note": "note", "warning": "warning", "error": "error"}
+# Kinds whose name alone does not say it; of the others the words of the name do.
+KINDS = {
+    "ambiguous-answer": "the right option stands twice",
+    "answer": "answer written otherwise",
+    "conflicting-answers": "same question, other answer",
+    "control": "control characters",
+    "date-cell": "date cells",
+    "date-serial": "dates that became numbers",
+    "decimal-id": "ids ending in .0",
+    "ditto-passage": "passage given as 同上",
+    "duplicate-option": "option text twice",
+    "duplicate-question": "question twice",
+    "entity": "HTML entities",
+    "enumeration": "marks before the options",
+    "escape": "_x…_ escapes",
+    "exponent-id": "ids that became 1.23E+17",
+    "fewer-options": "fewer options than columns",
+    "formula": "formulas read by their value",
+    "fraction-lost": "fractions that became decimals",
+    "long-decimal": "numbers with many decimals",
+    "near-duplicate-passage": "passages that are nearly the same",
+    "number-or-text": "answer may be a number or a text",
+    "other-sheets": "sheets not read",
+    "percent-format": "percentages read as shown",
+    "percent-lost": "percent signs lost",
+    "rounded-id": "ids with lost digits",
+    "test-id": "ids of a test workbook",
+    "time-serial": "times that became numbers",
+    "train-test-overlap": "passages shared with the training data",
+    "unread-columns": "columns not read",
+    "white-space": "white space at the ends",
+    "zero-width": "zero-width characters",
+}
 ROWS_SHOWN = 5  # of a kind, which may have thousands
 ERRORS_SHOWN = 50  # of a kind
 
@@ -29,11 +62,17 @@ class Finding:
     text: str
     row: int | None = None  # the workbook's row number, the header being row 1
     column: str | None = None  # the header of the column
+    options: tuple[int, ...] = ()  # the numbers of the options that it is about, from 1, where it has no column
 
     def __str__(self) -> str:
         """The line that a person reads: `AI.xlsx, row 17: 正確答案 is 5, expected 1 to 4`."""
         place = self.file if self.row is None else f"{self.file}, row {self.row}"
         return " ".join((f"{place}: {self.text}" if place else self.text).splitlines())
+
+
+def spell_kind(kind: str) -> str:
+    """A kind in words: `percent-lost` is `percent signs lost`."""
+    return KINDS.get(kind, kind.replace("-", " "))
 
 
 def count_kinds(findings: Iterable[Finding], level: Level) -> dict[str, int]:
@@ -69,11 +108,20 @@ def shortened(errors: Sequence[Finding]) -> list[Finding]:
         if seen[error.file, error.kind] <= ERRORS_SHOWN:
             kept.append(error)
     more = [
-        Finding("error", kind, file, f"{count - ERRORS_SHOWN:,} more of the kind {kind}; lrc check --json lists all")
+        Finding(
+            "error",
+            kind,
+            file,
+            f"{count - ERRORS_SHOWN:,} more of the kind “{spell_kind(kind)}”; lrc check --json lists all",
+        )
         for (file, kind), count in seen.items()
         if count > ERRORS_SHOWN
     ]
     return kept + more
+
+
+def _more(kind: str, count: int) -> str:
+    return f"{count:,} more of the kind “{spell_kind(kind)}”; lrc check --json lists all"
 
 
 def with_cure(errors: Sequence[Finding], cure: str) -> list[Finding]:
@@ -91,4 +139,4 @@ def _line(group: Sequence[Finding]) -> str:
     shown = ", ".join(map(str, rows[:ROWS_SHOWN])) + (", …" if len(rows) > ROWS_SHOWN else "")
     where = f" (row{'s' * (len(rows) > 1)} {shown})" if rows else ""
     text = " ".join(first.text.splitlines())
-    return f"{first.file}: {len(group):,} {first.kind}{where}; the first: {text}"
+    return f"{first.file}: {spell_kind(first.kind)}, {len(group):,} times{where}; the first: {text}"

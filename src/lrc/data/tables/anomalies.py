@@ -22,7 +22,7 @@ _KEPT = 15  # digits of a number that a spreadsheet keeps
 _EXPONENT = re.compile(r"[0-9](?:\.[0-9]+)?E\+[0-9]+", re.IGNORECASE)
 _LOST = "a spreadsheet has rounded it; type it as text"
 
-Suspicion = tuple[str, str]  # kind, text
+Suspicion = tuple[str, str, list[int]]  # kind, text, and the numbers of the options
 
 
 def suspect(questions: Iterable[Question], file: str) -> list[Finding]:
@@ -36,9 +36,9 @@ def suspect(questions: Iterable[Question], file: str) -> list[Finding]:
         file: the name of the file that they are from.
     """
     return [
-        Finding("warning", kind, file, text, question.row)
+        Finding("warning", kind, file, text, question.row, options=tuple(numbers))
         for question in questions
-        for kind, text in _suspicions(question)
+        for kind, text, numbers in _suspicions(question)
     ]
 
 
@@ -94,9 +94,10 @@ def _twice(question: Question) -> Iterator[Suspicion]:
             yield (
                 "ambiguous-answer",
                 f"{same} are the same text, and the answer is {question.answer}; change one of them",
+                numbers,
             )
         else:
-            yield "duplicate-option", f"{same} are the same text; change one of them"
+            yield "duplicate-option", f"{same} are the same text; change one of them", numbers
 
 
 def _numeric(question: Question, numbers: dict[int, str]) -> Iterator[Suspicion]:
@@ -107,7 +108,7 @@ def _numeric(question: Question, numbers: dict[int, str]) -> Iterator[Suspicion]
         percent = show_number(round(value * 100, 8))
         if re.search(rf"(?<![0-9.]){re.escape(percent)}\s*[%％﹪]", text):
             shown = f"選項{number} is {numbers[number]} where the text says {percent}%"
-            yield "percent-lost", f"{shown}; type it as text"
+            yield "percent-lost", f"{shown}; type it as text", [number]
             return
     for number, value in fractions.items():
         if len(numbers[number]) > _LONG:
@@ -121,18 +122,18 @@ def _numeric(question: Question, numbers: dict[int, str]) -> Iterator[Suspicion]
     dated = _date_serial(serials, numbers, text)
     if dated is not None:
         day = EPOCH + timedelta(days=serials[dated])
-        yield "date-serial", f"選項{dated} is {numbers[dated]}, as a date {day:%Y/%m/%d}; type it as text"
+        yield "date-serial", f"選項{dated} is {numbers[dated]}, as a date {day:%Y/%m/%d}; type it as text", [dated]
 
 
 def _long_fraction(number: int, value: float) -> Suspicion:
     shown = f"選項{number} is {show_number(value)}"
     simple = Fraction(value).limit_denominator(12)
     if abs(simple - Fraction(value)) < 1e-9:
-        return "fraction-lost", f"{shown}, which may have been {simple}; type it as text"
+        return "fraction-lost", f"{shown}, which may have been {simple}; type it as text", [number]
     hours, minutes = divmod(round(value * _DAY), 60)
     if abs(value * _DAY - round(value * _DAY)) < 1e-6:
-        return "time-serial", f"{shown}, which may have been {hours}:{minutes:02d}; type it as text"
-    return "long-decimal", f"{shown}; type it as it should be read"
+        return "time-serial", f"{shown}, which may have been {hours}:{minutes:02d}; type it as text", [number]
+    return "long-decimal", f"{shown}; type it as it should be read", [number]
 
 
 def _date_serial(serials: dict[int, int], numbers: dict[int, str], text: str) -> int | None:

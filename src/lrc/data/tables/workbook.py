@@ -17,6 +17,7 @@ from lrc.data.questions import MIN_OPTIONS, Question
 from lrc.data.tables.anomalies import suspect, suspect_ids
 from lrc.data.tables.answer_marks import FROM_ZERO, CountedFromZeroError, Reading, read_answers
 from lrc.data.tables.csv_file import open_csv
+from lrc.data.tables.headers import Columns
 from lrc.data.tables.json_objects import open_objects
 from lrc.data.tables.ods import open_document
 from lrc.data.tables.rows import Draft, Row, read_rows
@@ -48,6 +49,8 @@ class Workbook:
     questions: tuple[Question, ...]
     findings: tuple[Finding, ...]
     rows_read: int
+    columns: Columns | None = None  # where the table's columns are; None in C3 JSON
+    header_row: int = 0  # its number; 0 where there is none
 
     @property
     def errors(self) -> tuple[Finding, ...]:
@@ -113,7 +116,8 @@ def _read(path: Path, sheet: str | None, columns: Mapping[str, str]) -> Workbook
     questions = _labelled(draft) if labelled else _unlabelled(draft)
     draft.findings += suspect(questions, draft.file)
     draft.findings.sort(key=lambda finding: finding.row or 0)
-    return Workbook(path, table.sheet, labelled, tuple(questions), tuple(draft.findings), rows_read)
+    found = tuple(draft.findings)
+    return Workbook(path, table.sheet, labelled, tuple(questions), found, rows_read, draft.columns, draft.header_row)
 
 
 def _open(path: Path, sheet: str | None) -> AbstractContextManager[Table]:
