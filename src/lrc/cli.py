@@ -181,7 +181,9 @@ def merge(**options: Any) -> None:
 @cli.command()
 @click.option("--model", type=TEXT, required=True, help="A base or merged model: a folder, or a name on the Hub.")
 @click.option("--data", required=True, type=FILE, help="A workbook, a CSV, JSON lines or Alpaca JSON.")
-@click.option("--output", required=True, type=FILE, help="The CSV to write.")
+@click.option(
+    "--output", required=True, type=FILE, help="The CSV to write, or an .xlsx: a copy of the workbook, filled in."
+)
 @click.option("--scores", type=FILE, help="Write every option's score, JSON lines.")
 @table
 @answering
@@ -196,11 +198,13 @@ def generate(
     force: bool,
     **asked: Any,
 ) -> None:
-    """Answer every question of a file: a CSV with the header ID,Answer."""
+    """Answer every question of a file: a CSV with the header ID,Answer, or the workbook filled in."""
+    from lrc.answering.answered_workbook import check_output
     from lrc.answering.options import ScoringOptions, check_asked
     from lrc.runtime.finished_outputs import refuse_strange
 
     words = {"model": model, "data": data, "scores": scores, "sheet": sheet, "columns": columns, **asked}
+    check_output(output, data)
     refuse_strange(output, words, force=force)
     asking = ScoringOptions(**asked)
     check_asked(model, asking)

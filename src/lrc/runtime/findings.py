@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -97,6 +99,16 @@ def tell(findings: Iterable[Finding]) -> None:
     """Print findings on stderr."""
     for line in told(findings):
         print(line, file=sys.stderr, flush=True)
+
+
+def wrapped(line: str, indent: int = 4) -> list[str]:
+    """A line as lines of the terminal's width, broken between words; as it is where the output is no terminal."""
+    if not sys.stdout.isatty():
+        return [line]
+    width = max(40, shutil.get_terminal_size().columns)
+    return textwrap.wrap(
+        line, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
+    ) or [line]
 
 
 def shortened(errors: Sequence[Finding]) -> list[Finding]:

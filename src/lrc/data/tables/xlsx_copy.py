@@ -10,13 +10,14 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Iterator
+from datetime import datetime
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from xml.sax.saxutils import escape
 from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile, ZipInfo
 
-from lrc.data.tables.xlsx_package import open_package
+from lrc.data.tables.xlsx_package import find_part, open_package
 from lrc.runtime.errors import DataError, OutputError
 from lrc.runtime.findings import Finding, Level
 
@@ -83,6 +84,7 @@ class WorkbookCopy:
         from openpyxl import load_workbook
 
         with open_package(self.path) as package:
+            self.dated = find_part(package, "docProps/core.xml") is not None
             size = sum(part.file_size for part in package.infolist() if part.filename.endswith(".xml"))
         if size > MAX_XML:
             raise DataError(
@@ -145,6 +147,8 @@ class WorkbookCopy:
         """The workbook as a file holds it; see `left_out` for what is missing."""
         from openpyxl.writer.excel import ExcelWriter
 
+        if not self.dated:  # openpyxl would take this moment
+            self.book.properties.created = self.book.properties.modified = datetime(1980, 1, 1)
         packed = BytesIO()
         ExcelWriter(self.book, ZipFile(packed, "w", ZIP_DEFLATED)).save()
         return _repacked(packed, self._formula_values())
