@@ -100,12 +100,26 @@ def _read(path: Path, sheet: str | None, columns: Mapping[str, str]) -> Workbook
         raise DataError(no_file(path)) from error
     except OSError as error:
         raise DataError(f"{path.name}: {error.strerror or error}; check its name and permissions") from error
+    return _judge(table, draft, path, choose=sheet is None)
+
+
+def read_table(table: Table, columns: Mapping[str, str] | None = None) -> Workbook:
+    """Read a table that is in memory; see `read_workbook`."""
+    return _judge(table, read_rows(table, columns or {}), Path(table.file), choose=False)
+
+
+def _judge(table: Table, draft: Draft, path: Path, *, choose: bool) -> Workbook:
+    """Make questions of the rows that were read.
+
+    Args:
+        choose: whether another sheet could have been read.
+    """
     answer = draft.columns.answer
     labelled = answer is not None and any(
         row.answer or answer in draft.troubles.get(row.number, ()) for row in draft.rows
     )
     _account_for_unread(draft, labelled=labelled)
-    if table.other_sheets and sheet is None:
+    if table.other_sheets and choose:
         _account_for_sheets(table, draft, labelled=labelled)
     rows_read = len(draft.rows)
     draft.findings += suspect_ids(
