@@ -60,12 +60,12 @@ def values(path: Path, sheet: str) -> list[list[Any]]:
 
 def test_the_copy_has_what_the_csv_and_the_scores_have(base: Path, asked: Path, tmp_path: Path) -> None:
     before = asked.read_bytes()
-    assert lrc(*words(base, asked, tmp_path / "a.csv")) == 0
+    assert lrc(*words(base, asked, tmp_path / "c.csv")) == 0
     assert lrc(*words(base, asked, tmp_path / "a.xlsx")) == 0
     assert asked.read_bytes() == before
-    with (tmp_path / "a.csv").open(encoding="utf-8", newline="") as file:
+    with (tmp_path / "c.csv").open(encoding="utf-8", newline="") as file:
         answers = [(line["ID"], int(line["Answer"])) for line in csv.DictReader(file)]
-    lines = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = [json.loads(line) for line in (tmp_path / "c.jsonl").read_text(encoding="utf-8").splitlines()]
     header, *rows = values(tmp_path / "a.xlsx", "Sheet")
     assert header == [*TEST, "預測答案", *(f"選項{n}的機率" for n in (1, 2, 3, 4)), "請人工檢查"]
     assert [(str(line[0]).strip(), line[7]) for line in rows] == answers

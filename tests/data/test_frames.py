@@ -45,7 +45,7 @@ def test_a_frame_as_pandas_reads_a_workbook(tmp_path: Path) -> None:
     headers = ["文章", "問題", "選項1", "選項2", "選項3"]
     frame = pd.DataFrame([[OTHER, "問？", 1.0, 2.5, np.nan], [OTHER, "誰？", np.int64(3), True, "丙"]], columns=headers)
     questions = lrc.to_questions(frame.set_axis(["p", "q"]))
-    assert [(one.id, one.options) for one in questions] == [("p", ("1", "2.5")), ("q", ("3", "True", "丙"))]
+    assert [(one.id, one.options) for one in questions] == [("p", ("1", "2.5")), ("q", ("3", "TRUE", "丙"))]
 
 
 def test_bad_rows_and_columns_are_refused() -> None:

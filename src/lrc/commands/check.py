@@ -22,7 +22,7 @@ from lrc.data.tables.cleaning import collapse
 from lrc.data.tables.workbook import Workbook, read_workbook
 from lrc.data.tables.xlsx_copy import check_copy
 from lrc.runtime.errors import LrcError
-from lrc.runtime.findings import Finding, count_kinds, told
+from lrc.runtime.findings import Finding, count_kinds, told, wrapped
 from lrc.runtime.outputs import new_file, refuse_file
 
 
@@ -95,10 +95,10 @@ def check(
     _print_table(checked)
     for both in shared:
         print(both.line)
-    for line in told(finding for one in checked for finding in one.findings):
-        print(line)
-    for line in (*copies, *(f"next: {line}" for line in _next(checked))):
-        print(line)
+    findings = told(finding for one in checked for finding in one.findings)
+    for line in (*findings, *copies, *(f"next: {line}" for line in _next(checked))):
+        # A command is never broken: it is there to be copied.
+        print(*([line] if line.startswith("next: ") else wrapped(line)), sep="\n")
     return all(one.accepted for one in checked)
 
 

@@ -8,7 +8,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TextIO
 
 Level = Literal["error", "warning", "note", "repair"]
 # What is printed before each; the worst stands last, where it is seen.
@@ -98,12 +98,13 @@ def told(findings: Iterable[Finding]) -> Iterator[str]:
 def tell(findings: Iterable[Finding]) -> None:
     """Print findings on stderr."""
     for line in told(findings):
-        print(line, file=sys.stderr, flush=True)
+        for piece in wrapped(line, stream=sys.stderr):
+            print(piece, file=sys.stderr, flush=True)
 
 
-def wrapped(line: str, indent: int = 4) -> list[str]:
+def wrapped(line: str, indent: int = 4, stream: TextIO | None = None) -> list[str]:
     """A line as lines of the terminal's width, broken between words; as it is where the output is no terminal."""
-    if not sys.stdout.isatty():
+    if not (stream or sys.stdout).isatty():
         return [line]
     width = max(40, shutil.get_terminal_size().columns)
     return textwrap.wrap(
