@@ -60,6 +60,17 @@ class Verbs(click.Group):
 
     command_class = Verb
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands with the whole first sentence of each, which click would cut."""
+        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        rows = [
+            (name, " ".join((command.help or "").split("\n\n")[0].split()))
+            for name, command in commands
+            if command is not None and not command.hidden
+        ]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(lrc.__version__, prog_name="lrc")
@@ -74,9 +85,14 @@ def cli(quiet: bool) -> None:
 @cli.command()
 @click.argument("files", nargs=-1, required=True, type=FILE)
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+@click.option("--annotate", type=FILE, help="Write a copy of the workbook with every finding in its cell.")
+@click.option("--fix", type=FILE, help="Write the repaired workbook, with the changed cells marked.")
 @table
+@force
 def check(files: tuple[Path, ...], **options: Any) -> None:
     """Validate workbooks, JSON files and recipes; exit 1 where convert or train would refuse them."""
+    if len(files) > 1 and (options["annotate"] or options["fix"]):
+        raise click.UsageError("--annotate and --fix take one workbook; run it once for each")
     from lrc.commands.check import check
 
     sys.exit(0 if check(files, **options) else 1)
@@ -179,7 +195,9 @@ def merge(**options: Any) -> None:
 @cli.command()
 @click.option("--model", type=TEXT, required=True, help="A base or merged model: a folder, or a name on the Hub.")
 @click.option("--data", required=True, type=FILE, help="A workbook, a CSV, JSON lines or Alpaca JSON.")
-@click.option("--output", required=True, type=FILE, help="The CSV to write.")
+@click.option(
+    "--output", required=True, type=FILE, help="The CSV to write, or an .xlsx: a copy of the workbook, filled in."
+)
 @click.option("--scores", type=FILE, help="Write every option's score, JSON lines.")
 @table
 @answering
@@ -194,11 +212,13 @@ def generate(
     force: bool,
     **asked: Any,
 ) -> None:
-    """Answer every question of a file: a CSV with the header ID,Answer."""
+    """Answer every question of a file: a CSV with the header ID,Answer, or the workbook filled in."""
+    from lrc.answering.answered_workbook import check_output
     from lrc.answering.options import ScoringOptions, check_asked
     from lrc.runtime.finished_outputs import refuse_strange
 
     words = {"model": model, "data": data, "scores": scores, "sheet": sheet, "columns": columns, **asked}
+    check_output(output, data)
     refuse_strange(output, words, force=force)
     asking = ScoringOptions(**asked)
     check_asked(model, asking)

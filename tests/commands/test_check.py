@@ -31,7 +31,7 @@ def test_a_line_a_kind_and_one_an_error_with_the_errors_last(
     rows = [row(n, 文章=f" {n}") for n in range(1, 41)] + [row(50, 選項2=None), row(51, 文章="同上")]
     assert not check([write_csv(tmp_path / "a.csv", rows)])
     assert lines(capsys) == [
-        "repaired: a.csv: 40 white-space (rows 2, 3, 4, 5, 6, …); the first: "
+        "repaired: a.csv: white space at the ends, 40 times (rows 2, 3, 4, 5, 6, …); the first: "
         "文章 had white space at its ends; it was removed",
         "warning: a.csv, row 43: 文章 is 同上; the passage of row 42 was taken",
         "error: a.csv, row 42: 選項2 is empty; fill it in",

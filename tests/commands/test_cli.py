@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 import lrc
-from lrc.cli import main
+from lrc.cli import cli, main
 from lrc.config.arguments import DataArguments
+from lrc.runtime.findings import wrapped
 
 HEADER = "ID,文章,問題,選項1,選項2,選項3,選項4,正確答案\n"
 
@@ -189,6 +190,9 @@ def test_convert_and_evaluate_end_with_0(labelled: Path, tmp_path: Path, capsys:
     assert (figures["accuracy"], figures["n"]) == (0.5, 2)
     assert figures["ci_low"] < 0.5 < figures["ci_high"]
     lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("50.0 %") and "baseline" in lines[0]  # the verdict
+    headings = [line for line, above in zip(lines[1:], lines, strict=False) if not above]
+    assert [heading.split()[0] for heading in headings] == ["accuracy", "Baselines,", "By", "How", "By"]
     assert any(line.startswith("accuracy  ") for line in lines)
     # Which answers the two questions have is the fixture's; both were answered with 2.
     assert [line.split()[4:] for line in lines if line.startswith("where ")] == [["0", "1"], ["0", "1"]]
@@ -233,3 +237,22 @@ def test_train_help_names_lrcs_own_keys(capsys: pytest.CaptureFixture[str]) -> N
     text = capsys.readouterr().out
     for key in fields(DataArguments):
         assert key.name in text
+
+
+def test_the_list_of_commands_cuts_no_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    listed = " ".join(capsys.readouterr().out.partition("Commands:")[2].split())
+    for name, command in cli.commands.items():
+        first = " ".join((command.help or "").split("\n\n")[0].split())
+        assert f"{name} {first}" in listed and "..." not in listed
+
+
+def test_lines_wrap_at_words_in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    line = "warning: AI.xlsx: percent signs lost, 69 times (rows 129, 198); the first: 選項2 is 0.364"
+    assert wrapped(line) == [line]  # in a pipe
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "48")
+    pieces = wrapped(line)
+    assert len(pieces) > 1 and all(len(piece) <= 48 for piece in pieces)
+    assert " ".join(" ".join(pieces).split()) == line

@@ -33,7 +33,7 @@ def test_a_line_a_kind_and_the_errors_last() -> None:
     hidden = Finding("warning", "hidden-row", "a.xlsx", "is a hidden row; it was read", 3)
     unread = Finding("note", "unread-columns", "a.xlsx", "columns not read: 備註")
     assert list(told([BLANK, hidden, *spaces, unread])) == [
-        "repaired: a.xlsx: 7 white-space (rows 2, 3, 4, 5, 6, …); the first: 文章 had white space",
+        "repaired: a.xlsx: white space at the ends, 7 times (rows 2, 3, 4, 5, 6, …); the first: 文章 had white space",
         "note: a.xlsx: columns not read: 備註",
         "warning: a.xlsx, row 3: is a hidden row; it was read",
         "error: a.xlsx, row 9: 選項2 is empty",
@@ -46,7 +46,7 @@ def test_thousands_of_errors_are_counted() -> None:
     assert len(lines) == ERRORS_SHOWN + 2
     assert lines[-2:] == [
         "error: a.xlsx, row 5000: 文章 is an error value",
-        "error: a.xlsx: 3,950 more of the kind empty-option; lrc check --json lists all",
+        "error: a.xlsx: 3,950 more of the kind “empty option”; lrc check --json lists all",
     ]
 
 

@@ -17,10 +17,13 @@ from lrc.data.near_duplicates import group_passages
 from lrc.data.questions import Question
 from lrc.data.repeated import find_duplicates
 from lrc.data.sources import json_kind, read_questions, refuse_pipe, stream_records
+from lrc.data.tables.annotation import annotate as annotate_copy
 from lrc.data.tables.cleaning import collapse
 from lrc.data.tables.workbook import Workbook, read_workbook
+from lrc.data.tables.xlsx_copy import check_copy
 from lrc.runtime.errors import LrcError
-from lrc.runtime.findings import Finding, count_kinds, told
+from lrc.runtime.findings import Finding, count_kinds, told, wrapped
+from lrc.runtime.outputs import new_file, refuse_file
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class Checked:
     questions: int | None = None  # of them good
     labelled: bool | None = None
     asked: tuple[Question, ...] = ()
+    book: Workbook | None = None  # of a table that can be read
 
     @property
     def file(self) -> str:
@@ -57,6 +61,9 @@ def check(
     sheet: str | None = None,
     columns: Mapping[str, str] | None = None,
     as_json: bool = False,
+    annotate: Path | None = None,
+    fix: Path | None = None,
+    force: bool = False,
 ) -> bool:
     """Print what is found in `files` on stdout: a line a kind and one an error, a table, and the next command; or JSON.
 
@@ -65,24 +72,53 @@ def check(
         sheet: the sheet to read of the workbooks.
         columns: see `sources.read_questions`.
         as_json: print one JSON object instead.
+        annotate: where to write a copy of the one workbook with its findings in it, see `annotation.annotate`.
+        fix: likewise, with what is repaired written into it.
+        force: overwrite these two.
 
     Returns:
         Whether every file is accepted as it is.
+
+    Raises:
+        LrcError: a copy cannot be made, or exists.
     """
+    outputs = {"--annotate": annotate, "--fix": fix}
+    _check_copies(files, {flag: path for flag, path in outputs.items() if path}, force=force)
     checked = [_check(path, sheet, columns) for path in files]
     shared = [both for pair in combinations(checked, 2) if (both := _find_shared(*pair))]
     checked = [replace(one, findings=(*one.findings, *_overlaps(one, shared))) for one in checked]
+    copies = [line for path in (annotate, fix) if path for line in _copy(checked[0], sheet, path, path is fix, force)]
     if as_json:
+        print(*copies, sep="\n", end="\n" * bool(copies), file=sys.stderr)
         print(json.dumps(_document(checked, shared), ensure_ascii=False, indent=2))
         return all(one.accepted for one in checked)
     _print_table(checked)
     for both in shared:
         print(both.line)
-    for line in told(finding for one in checked for finding in one.findings):
-        print(line)
-    for line in _next(checked):
-        print(f"next: {line}")
+    findings = told(finding for one in checked for finding in one.findings)
+    for line in (*findings, *copies, *(f"next: {line}" for line in _next(checked))):
+        # A command is never broken: it is there to be copied.
+        print(*([line] if line.startswith("next: ") else wrapped(line)), sep="\n")
     return all(one.accepted for one in checked)
+
+
+def _check_copies(files: Sequence[Path], outputs: Mapping[str, Path], *, force: bool) -> None:
+    """Refuse, before the work, a copy that cannot be written."""
+    for flag, path in outputs.items():
+        check_copy(files[0], path, flag)
+        refuse_file(path, *files, *(other for other in outputs.values() if other is not path), force=force)
+
+
+def _copy(one: Checked, sheet: str | None, output: Path, fix: bool, force: bool) -> Iterator[str]:
+    """Write a copy with the findings in it; gives the lines that tell so."""
+    if not one.path.is_file():
+        return
+    content, lost, changed = annotate_copy(one.path, sheet, one.book, one.findings, fix=fix)
+    with new_file(output, force=force) as temporary:
+        temporary.write_bytes(content)
+    yield from told(lost)
+    what = f"{changed:,} cells changed" if fix else f"{len(one.findings):,} findings"
+    yield f"wrote {output}: {what}; its last sheet lists them"
 
 
 def _check(path: Path, sheet: str | None, columns: Mapping[str, str] | None) -> Checked:
@@ -113,7 +149,7 @@ def _place(finding: Finding, path: Path) -> Finding:
 def _check_table(book: Workbook, kind: str) -> Checked:
     questions = book.questions
     found = book.findings + _beyond_rows(book)
-    return Checked(book.path, kind, found, book.rows_read, len(questions), book.labelled, questions)
+    return Checked(book.path, kind, found, book.rows_read, len(questions), book.labelled, questions, book)
 
 
 def _beyond_rows(book: Workbook) -> tuple[Finding, ...]:

@@ -22,9 +22,9 @@ from lrc.runtime.progress import Advance, track
 
 
 def convert(
-    file: Path,
+    file: str | Path,
     *,
-    output_dir: Path,
+    output_dir: str | Path,
     sheet: str | None = None,
     columns: Mapping[str, str] | None = None,
     layout: Layout = "lines",
@@ -53,6 +53,7 @@ def convert(
         DataError: the file cannot be read, has bad rows, or cannot be split so.
         OutputError: a file exists, or cannot be written.
     """
+    file, output_dir = Path(file), Path(output_dir)
     source = _read(file, sheet, columns, skip=on_error == "skip")
     groups = group_passages(question.passage for question in source.questions)
     plan = Plan(validation_fraction, folds, seed)

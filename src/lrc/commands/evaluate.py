@@ -21,6 +21,7 @@ from lrc.metrics.accuracy import Figures, accuracy, accuracy_by, confusion, mcne
 from lrc.metrics.calibration import at_bound, calibration
 from lrc.metrics.verdict import judge, size
 from lrc.runtime.errors import DataError
+from lrc.runtime.findings import wrapped
 from lrc.runtime.finished_outputs import DONE, is_finished, refuse_strange, remember
 from lrc.runtime.outputs import new_file, refuse_existing, refuse_file
 from lrc.runtime.processes import claimed_together, processes
@@ -229,22 +230,29 @@ def _print(figures: dict[str, Any], *, as_json: bool) -> None:
 
 
 def _table(figures: dict[str, Any]) -> list[str]:
-    lines = [figures["verdict"], f"accuracy              {_share(figures)}"]
+    """The verdict, then the figures in groups, each under its heading."""
+    head = [f"accuracy              {_share(figures)}"]
     if "second" in figures:
-        lines.append(f"second                {_share(figures['second'])}")
-        lines += _difference(figures["paired"])
+        head += [f"second                {_share(figures['second'])}", *_difference(figures["paired"])]
     if "passage_blind" in figures:
-        lines.append(f"without the passage   {_share(figures['passage_blind'])}")
-        lines += _difference(figures["passage_blind"]["paired"])
-    lines += [f"answer {position:<15}{_share(part)}" for position, part in figures["by_position"].items()]
-    lines += _confusion(figures["confusion"])
-    lines += [f"{group + ' characters':<22}{_share(part)}" for group, part in figures["by_length"].items()]
-    lines += [f"{name:<22}{_share(part)}" for name, part in figures["baselines"].items()]
-    if "probabilities" in figures:
-        lines += _belief(figures["probabilities"])
+        blind = figures["passage_blind"]
+        head += [f"without the passage   {_share(blind)}", *_difference(blind["paired"])]
+    belief = _belief(figures["probabilities"]) if "probabilities" in figures else []
     if "consistency" in figures:
-        lines.append(f"consistency           {figures['consistency']:.4f}")
-    return lines
+        belief.append(f"consistency           {figures['consistency']:.4f}")
+    groups = {
+        "Baselines, which read nothing": _shares(figures["baselines"], "{}"),
+        "By position of the right answer": _shares(figures["by_position"], "answer {}"),
+        "How often each option was chosen": _confusion(figures["confusion"]),
+        "By length of the passage": _shares(figures["by_length"], "{} characters"),
+        "Probabilities": belief,
+    }
+    told = [line for name, lines in groups.items() if lines for line in ("", name, *lines)]
+    return [*wrapped(figures["verdict"]), "", *head, *told]
+
+
+def _shares(parts: Mapping[Any, Figures], name: str) -> list[str]:
+    return [f"{name.format(key):<22}{_share(part)}" for key, part in parts.items()]
 
 
 def _confusion(table: Sequence[Sequence[int]]) -> list[str]:

@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from lrc.answering.answer import answer, facts, read_questions_to_answer, write_scores
+from lrc.answering.answered_workbook import check_output, fill_in, is_workbook
+from lrc.answering.certainty import describe
 from lrc.answering.load import load_scorer
 from lrc.answering.options import ScoringOptions
 from lrc.answering.partial_scores import PartialScores, remove_beside
-from lrc.answering.submission import submission, write_submission
+from lrc.answering.submission import submission
 from lrc.data.alpaca import Record
+from lrc.runtime.findings import tell
 from lrc.runtime.finished_outputs import DONE, is_finished, refuse_strange, remember
-from lrc.runtime.outputs import refuse_existing, refuse_file
+from lrc.runtime.outputs import new_file, refuse_existing, refuse_file
 from lrc.runtime.processes import claimed_together, processes
 from lrc.runtime.progress import say
 
@@ -33,6 +36,8 @@ def generate(
 ) -> None:
     """Write the submission of a workbook's or a JSON file's questions, a line a question, in the file's order.
 
+    An output named .xlsx is a copy of the workbook with answers and probabilities next to the questions.
+
     Scores are kept in a hidden file next to the output until that is written: the same call resumes after a kill.
 
     Args:
@@ -43,6 +48,7 @@ def generate(
     Raises:
         LrcError: the model, the data or the output cannot be used; nothing is written then.
     """
+    check_output(output, data)
     refuse_file(output, data, force=True)  # whether they may be overwritten turns out below
     if scores is not None:
         refuse_file(scores, data, output, force=True)
@@ -74,11 +80,16 @@ def _generate(
     if scores is not None:
         write_scores(scores, records, found, force=force or begun)
     ids, answers = [record.id for record in records], [score.prediction for score in found]
-    content = hashlib.sha256(submission(ids, answers)).hexdigest()
-    remember(output, asked, side.key, content, *filter(None, [scores]))
-    write_submission(output, ids, answers, force=force)
+    if is_workbook(output):
+        content, lost = fill_in(data, records, found, sheet=asked["sheet"], columns=asked["columns"])
+        tell(lost)
+    else:
+        content = submission(ids, answers)
+    remember(output, asked, side.key, hashlib.sha256(content).hexdigest(), *filter(None, [scores]))
+    with new_file(output, force=force) as temporary:
+        temporary.write_bytes(content)
     remove_beside(output)
     if asking.votes > 1:
         share = sum(score.consistent for score in found) / len(found)
         say(f"consistency: {share:.4f} of the questions get the same answer under all option orders")
-    print(f"{output}: {len(found)} answers")
+    print(f"{output}: {len(found)} answers", *describe(ids, found), sep="\n")

@@ -2,15 +2,50 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TextIO
 
 Level = Literal["error", "warning", "note", "repair"]
 # What is printed before each; the worst come last, where they are seen.
 WORDS: dict[Level, str] = {"repair": "repaired", "note": "note", "warning": "warning", "error": "error"}
+# Kinds whose name alone does not say it; of the others the words of the name do.
+KINDS = {
+    "ambiguous-answer": "the right option stands twice",
+    "answer": "answer written otherwise",
+    "conflicting-answers": "same question, other answer",
+    "control": "control characters",
+    "date-cell": "date cells",
+    "date-serial": "dates that became numbers",
+    "decimal-id": "ids ending in .0",
+    "ditto-passage": "passage given as 同上",
+    "duplicate-option": "option text twice",
+    "duplicate-question": "question twice",
+    "entity": "HTML entities",
+    "enumeration": "marks before the options",
+    "escape": "_x…_ escapes",
+    "exponent-id": "ids that became 1.23E+17",
+    "fewer-options": "fewer options than columns",
+    "formula": "formulas read by their value",
+    "fraction-lost": "fractions that became decimals",
+    "long-decimal": "numbers with many decimals",
+    "near-duplicate-passage": "passages that are nearly the same",
+    "number-or-text": "answer may be a number or a text",
+    "other-sheets": "sheets not read",
+    "percent-format": "percentages read as shown",
+    "percent-lost": "percent signs lost",
+    "rounded-id": "ids with lost digits",
+    "test-id": "ids of a test workbook",
+    "time-serial": "times that became numbers",
+    "train-test-overlap": "passages shared with the training data",
+    "unread-columns": "columns not read",
+    "white-space": "white space at the ends",
+    "zero-width": "zero-width characters",
+}
 ROWS_SHOWN = 5  # of a kind, which may have thousands
 ERRORS_SHOWN = 50  # of a kind
 
@@ -29,11 +64,17 @@ class Finding:
     text: str
     row: int | None = None  # the workbook's row number, the header being row 1
     column: str | None = None  # the header of the column
+    options: tuple[int, ...] = ()  # the numbers of the options that it is about, from 1, where it has no column
 
     def __str__(self) -> str:
         """The line that a person reads: `AI.xlsx, row 17: 正確答案 is 5, expected 1 to 4`."""
         place = self.file if self.row is None else f"{self.file}, row {self.row}"
         return " ".join((f"{place}: {self.text}" if place else self.text).splitlines())
+
+
+def spell_kind(kind: str) -> str:
+    """A kind in words: `percent-lost` is `percent signs lost`."""
+    return KINDS.get(kind, kind.replace("-", " "))
 
 
 def count_kinds(findings: Iterable[Finding], level: Level) -> dict[str, int]:
@@ -57,7 +98,18 @@ def told(findings: Iterable[Finding]) -> Iterator[str]:
 def tell(findings: Iterable[Finding]) -> None:
     """Print findings on stderr."""
     for line in told(findings):
-        print(line, file=sys.stderr, flush=True)
+        for piece in wrapped(line, stream=sys.stderr):
+            print(piece, file=sys.stderr, flush=True)
+
+
+def wrapped(line: str, indent: int = 4, stream: TextIO | None = None) -> list[str]:
+    """A line as lines of the terminal's width, broken between words; as it is where the output is no terminal."""
+    if not (stream or sys.stdout).isatty():
+        return [line]
+    width = max(40, shutil.get_terminal_size().columns)
+    return textwrap.wrap(
+        line, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
+    ) or [line]
 
 
 def shortened(errors: Sequence[Finding]) -> list[Finding]:
@@ -69,11 +121,20 @@ def shortened(errors: Sequence[Finding]) -> list[Finding]:
         if seen[error.file, error.kind] <= ERRORS_SHOWN:
             kept.append(error)
     more = [
-        Finding("error", kind, file, f"{count - ERRORS_SHOWN:,} more of the kind {kind}; lrc check --json lists all")
+        Finding(
+            "error",
+            kind,
+            file,
+            f"{count - ERRORS_SHOWN:,} more of the kind “{spell_kind(kind)}”; lrc check --json lists all",
+        )
         for (file, kind), count in seen.items()
         if count > ERRORS_SHOWN
     ]
     return kept + more
+
+
+def _more(kind: str, count: int) -> str:
+    return f"{count:,} more of the kind “{spell_kind(kind)}”; lrc check --json lists all"
 
 
 def with_cure(errors: Sequence[Finding], cure: str) -> list[Finding]:
@@ -91,4 +152,4 @@ def _line(group: Sequence[Finding]) -> str:
     shown = ", ".join(map(str, rows[:ROWS_SHOWN])) + (", …" if len(rows) > ROWS_SHOWN else "")
     where = f" (row{'s' * (len(rows) > 1)} {shown})" if rows else ""
     text = " ".join(first.text.splitlines())
-    return f"{first.file}: {len(group):,} {first.kind}{where}; the first: {text}"
+    return f"{first.file}: {spell_kind(first.kind)}, {len(group):,} times{where}; the first: {text}"

@@ -26,7 +26,7 @@ _LOST = "a spreadsheet has rounded it; type it as text"
 _NOTHING = re.compile(r"[\W_]{1,4}|n/?a|nan|null|none|nil|無|无|空白?|x", re.I)
 _NOTHING_LINE = re.compile(rf"^(?:{_NOTHING.pattern})$", re.I | re.MULTILINE)
 
-Suspicion = tuple[str, str]  # kind, text
+Suspicion = tuple[str, str, list[int]]  # kind, text, and the numbers of the options
 
 
 def suspect(questions: Iterable[Question], file: str) -> list[Finding]:
@@ -40,9 +40,9 @@ def suspect(questions: Iterable[Question], file: str) -> list[Finding]:
         file: the name of the file that they are from.
     """
     return [
-        Finding("warning", kind, file, text, question.row)
+        Finding("warning", kind, file, text, question.row, options=tuple(numbers))
         for question in questions
-        for kind, text in _suspicions(question)
+        for kind, text, numbers in _suspicions(question)
     ]
 
 
@@ -100,22 +100,23 @@ def _twice(question: Question) -> Iterator[Suspicion]:
             yield (
                 "ambiguous-answer",
                 f"{same} are the same text, and the answer is {question.answer}; change one of them",
+                numbers,
             )
         else:
-            yield "duplicate-option", f"{same} are the same text; change one of them"
+            yield "duplicate-option", f"{same} are the same text; change one of them", numbers
 
 
 def _placeholders(question: Question) -> Iterator[Suspicion]:
     cure = "leave the cell empty if nothing is meant"
     for header, text in (("文章", question.passage), ("問題", question.question)):
         if text and len(text) > 1 and _NOTHING.fullmatch(text):
-            yield "placeholder", f"{header} is {text}; {cure}"
+            yield "placeholder", f"{header} is {text}; {cure}", []
     ends = list(question.options)
     while ends and (not ends[-1] or _NOTHING.fullmatch(ends[-1])):
         ends.pop()
     # Where all options are signs, the question is about signs; where the one before is written out, they are not.
     if ends and len(ends) < len(question.options) and question.options[len(ends)]:
-        yield "placeholder", f"選項{len(ends) + 1} is {question.options[len(ends)]}; {cure}"
+        yield "placeholder", f"選項{len(ends) + 1} is {question.options[len(ends)]}; {cure}", [len(ends) + 1]
 
 
 def _numeric(question: Question, numbers: dict[int, str]) -> Iterator[Suspicion]:
@@ -126,7 +127,7 @@ def _numeric(question: Question, numbers: dict[int, str]) -> Iterator[Suspicion]
         percent = show_number(round(value * 100, 8))
         if re.search(rf"(?<![0-9.]){re.escape(percent)}\s*[%％﹪]", text):
             shown = f"選項{number} is {numbers[number]} where the text says {percent}%"
-            yield "percent-lost", f"{shown}; type it as text"
+            yield "percent-lost", f"{shown}; type it as text", [number]
             return
     for number, value in fractions.items():
         if len(numbers[number]) > _LONG:
@@ -140,18 +141,18 @@ def _numeric(question: Question, numbers: dict[int, str]) -> Iterator[Suspicion]
     dated = _date_serial(serials, numbers, text)
     if dated is not None:
         day = EPOCH + timedelta(days=serials[dated])
-        yield "date-serial", f"選項{dated} is {numbers[dated]}, as a date {day:%Y/%m/%d}; type it as text"
+        yield "date-serial", f"選項{dated} is {numbers[dated]}, as a date {day:%Y/%m/%d}; type it as text", [dated]
 
 
 def _long_fraction(number: int, value: float) -> Suspicion:
     shown = f"選項{number} is {show_number(value)}"
     simple = Fraction(value).limit_denominator(12)
     if abs(simple - Fraction(value)) < 1e-9:
-        return "fraction-lost", f"{shown}, which may have been {simple}; type it as text"
+        return "fraction-lost", f"{shown}, which may have been {simple}; type it as text", [number]
     hours, minutes = divmod(round(value * _DAY), 60)
     if abs(value * _DAY - round(value * _DAY)) < 1e-6:
-        return "time-serial", f"{shown}, which may have been {hours}:{minutes:02d}; type it as text"
-    return "long-decimal", f"{shown}; type it as it should be read"
+        return "time-serial", f"{shown}, which may have been {hours}:{minutes:02d}; type it as text", [number]
+    return "long-decimal", f"{shown}; type it as it should be read", [number]
 
 
 def _date_serial(serials: dict[int, int], numbers: dict[int, str], text: str) -> int | None:

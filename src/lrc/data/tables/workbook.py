@@ -17,6 +17,7 @@ from lrc.data.repeated import find_conflicts
 from lrc.data.tables.anomalies import suspect, suspect_ids
 from lrc.data.tables.answer_marks import FROM_ZERO, CountedFromZeroError, Reading, read_answers
 from lrc.data.tables.csv_file import open_csv
+from lrc.data.tables.headers import Columns
 from lrc.data.tables.json_objects import open_objects
 from lrc.data.tables.ods import open_document
 from lrc.data.tables.rows import Draft, Row, read_rows
@@ -48,6 +49,8 @@ class Workbook:
     questions: tuple[Question, ...]
     findings: tuple[Finding, ...]
     rows_read: int
+    columns: Columns | None = None  # where the table's columns are; None in C3 JSON
+    header_row: int = 0  # its number; 0 where there is none
 
     @property
     def errors(self) -> tuple[Finding, ...]:
@@ -97,12 +100,26 @@ def _read(path: Path, sheet: str | None, columns: Mapping[str, str]) -> Workbook
         raise DataError(no_file(path)) from error
     except OSError as error:
         raise DataError(f"{path.name}: {error.strerror or error}; check its name and permissions") from error
+    return _judge(table, draft, path, choose=sheet is None)
+
+
+def read_table(table: Table, columns: Mapping[str, str] | None = None) -> Workbook:
+    """Read a table that is in memory; see `read_workbook`."""
+    return _judge(table, read_rows(table, columns or {}), Path(table.file), choose=False)
+
+
+def _judge(table: Table, draft: Draft, path: Path, *, choose: bool) -> Workbook:
+    """Make questions of the rows that were read.
+
+    Args:
+        choose: whether another sheet could have been read.
+    """
     answer = draft.columns.answer
     labelled = answer is not None and any(
         row.answer or answer in draft.troubles.get(row.number, ()) for row in draft.rows
     )
     _account_for_unread(draft, labelled=labelled)
-    if table.other_sheets and sheet is None:
+    if table.other_sheets and choose:
         _account_for_sheets(table, draft, labelled=labelled)
     rows_read = len(draft.rows)
     draft.findings += suspect_ids(
@@ -113,7 +130,8 @@ def _read(path: Path, sheet: str | None, columns: Mapping[str, str]) -> Workbook
     questions = _read_labelled(draft) if labelled else _read_unlabelled(draft)
     draft.findings += suspect(questions, draft.file)
     draft.findings.sort(key=lambda finding: finding.row or 0)
-    return Workbook(path, table.sheet, labelled, tuple(questions), tuple(draft.findings), rows_read)
+    found = tuple(draft.findings)
+    return Workbook(path, table.sheet, labelled, tuple(questions), found, rows_read, draft.columns, draft.header_row)
 
 
 def _open(path: Path, sheet: str | None) -> AbstractContextManager[Table]:

@@ -1,0 +1,68 @@
+"""A model that answers frames and questions: what `lrc generate` does, for a notebook."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from lrc.answering.answer import answer
+from lrc.answering.load import load_scorer
+from lrc.answering.options import ScoringOptions, check_asked
+from lrc.data.alpaca import to_record
+from lrc.data.frames import to_frame, to_questions
+from lrc.data.questions import Question
+
+
+class Answerer:
+    """Answers multiple-choice questions with one model.
+
+    Args:
+        model: a base or merged model: a folder, or a name on the Hub.
+        adapter: the folder of an adapter on top, or several to average over.
+        options: the flags of `lrc generate`, with underscores: `votes`, `template`, `answer_style`, `dtype` …
+
+    Raises:
+        LrcError: the model cannot be loaded, or nothing says how it was trained.
+    """
+
+    def __init__(
+        self, model: str | Path, adapter: str | Path | Sequence[str | Path] | None = None, **options: Any
+    ) -> None:
+        adapters = [adapter] if isinstance(adapter, str | Path) else [*(adapter or ())]
+        asking = ScoringOptions(adapters=tuple(map(Path, adapters)), **options)
+        check_asked(str(model), asking)
+        self._scorer = load_scorer(str(model), asking)
+
+    def answer(self, questions: pd.DataFrame | Sequence[Question]) -> pd.DataFrame:
+        """Answer every question.
+
+        Args:
+            questions: a frame as `frames.to_questions` takes it, or questions.
+
+        Returns:
+            The frame with its index, and the columns `prediction`, the number of the chosen option, and `probability_1`
+            and so on, NA where a question has no such option; an empty row of the frame has no prediction.
+
+        Raises:
+            DataError: rows are bad, or a question is too long without its passage.
+        """
+        if isinstance(questions, pd.DataFrame):
+            frame, asked = questions.copy(), to_questions(questions)
+            places = [(question.row or 1) - 1 for question in asked]
+        else:
+            frame, asked = to_frame(questions), list(questions)
+            places = list(range(len(asked)))
+        scores = answer(self._scorer, [to_record(question) for question in asked])
+        found = dict(zip(places, scores, strict=True))
+        each = [found.get(place) for place in range(len(frame))]
+        chosen = [None if score is None else score.prediction for score in each]
+        frame["prediction"] = pd.array(chosen, dtype="Int64")
+        for number in range(max((len(score.probabilities) for score in scores), default=0)):
+            shares = [
+                score.probabilities[number] if score and number < len(score.probabilities) else None for score in each
+            ]
+            frame[f"probability_{number + 1}"] = pd.array(shares, dtype="Float64")
+        return frame

@@ -1,0 +1,208 @@
+"""Findings and repairs, written into a copy of the workbook that they are about."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from lrc.data.questions import Question
+from lrc.data.tables.headers import LOOKED_AT, Columns, normal, role_of
+from lrc.data.tables.table import WHOLE_ROW, letters
+from lrc.data.tables.workbook import Workbook
+from lrc.data.tables.xlsx import open_sheet
+from lrc.data.tables.xlsx_copy import FILLS, WorkbookCopy, set_value
+from lrc.runtime.findings import WORDS, Finding, Level, spell_kind
+
+SUMMARY = "lrc check"
+_WIDTHS = (10, 8, 14, 26, 100)
+
+
+class Change(NamedTuple):
+    """A cell that a repair changes."""
+
+    row: int
+    column: int  # from 0
+    before: str  # as the sheet shows it
+    after: str | int
+
+
+class _Line(NamedTuple):
+    """A line of the summary."""
+
+    fill: Level | Literal["changed"]
+    row: int | str
+    column: str
+    kind: str
+    text: str
+    cell: str  # to go to
+
+
+def annotate(
+    path: Path, sheet: str | None, book: Workbook | None, findings: Sequence[Finding], *, fix: bool = False
+) -> tuple[bytes, list[Finding], int]:
+    """Make a copy of a workbook in which every finding is a coloured cell with a comment, and a line of a summary.
+
+    Args:
+        sheet: the sheet that was read; None takes the first visible one.
+        book: what was read of it; None where it could not be read.
+        findings: all that was found.
+        fix: also write what lrc reads into the cells that show something else. A repair is then no finding any more.
+
+    Returns:
+        The copy, what is to be said of it, and how many cells were changed.
+
+    Raises:
+        LrcError: the workbook cannot be copied.
+    """
+    copy = WorkbookCopy(path, book.sheet if book else sheet)
+    places = _Places(copy, book)
+    changes = list(_changes(book)) if fix and book else []
+    if fix and book:
+        good = {question.row for question in book.questions}
+        findings = [finding for finding in findings if finding.level != "repair" or finding.row not in good]
+    # The worst last: its colour is the one that stays.
+    order = list(WORDS)
+    for finding in sorted(findings, key=lambda one: order.index(one.level)):
+        for row, column in places.of(finding):
+            copy.mark(row, column + 1, finding.level, f"{WORDS[finding.level]}: {' '.join(finding.text.split())}")
+    for change in changes:
+        copy.write(change.row, change.column + 1, change.after)
+        copy.mark(change.row, change.column + 1, "changed", f"changed by lrc; it was: {change.before or '(empty)'}")
+    _summarise(copy, findings, changes, places)
+    content = copy.to_bytes()
+    return content, copy.left_out(content), len(changes)
+
+
+class _Places:
+    """Where a finding stands in the sheet."""
+
+    def __init__(self, copy: WorkbookCopy, book: Workbook | None) -> None:
+        self.columns = book.columns if book else None
+        self.header_row = book.header_row if book else 0
+        self.by_name: dict[str, int] = {}
+        if self.columns is None:
+            self._search(copy)
+        else:
+            self._name(self.columns)
+        self.first = self.columns.id if self.columns and self.columns.id is not None else 0
+
+    def _name(self, columns: Columns) -> None:
+        for place, header in enumerate(columns.headers):
+            self.by_name.setdefault(normal(header), place)
+        for place in columns.used:  # before columns of the same name that are not read
+            self.by_name[normal(columns.headers[place])] = place
+        for role, place in (("文章", columns.passage), ("問題", columns.question)):
+            self.by_name.setdefault(role, place)
+
+    def _search(self, copy: WorkbookCopy) -> None:
+        """Of a table that could not be read: the headers are where most cells are names of columns."""
+        rows = copy.sheet.iter_rows(max_row=LOOKED_AT)
+        best = max(rows, key=lambda row: sum(role_of(str(cell.value or "")) is not None for cell in row), default=())
+        for place, cell in enumerate(best):
+            self.by_name.setdefault(normal(str(cell.value or "")), place)
+            self.header_row = cell.row or 0
+
+    def of(self, finding: Finding) -> Iterator[tuple[int, int]]:
+        """The cells of a finding, as row from 1 and column from 0; none where it is about the file."""
+        row = finding.row or (self.header_row if finding.column else 0)
+        if not row:
+            return
+        columns = [self.columns.options[number - 1] for number in finding.options] if self.columns else []
+        if finding.column and (place := self.by_name.get(normal(finding.column))) is not None:
+            columns.append(place)
+        yield from ((row, column) for column in columns or [self.first])
+
+
+def _changes(book: Workbook) -> Iterator[Change]:
+    """The cells that show something else than lrc reads, or that hold what no text is: formulas, percentages."""
+    columns = book.columns
+    if columns is None:
+        return
+    questions = {question.row: question for question in book.questions}
+    with open_sheet(book.path, book.sheet) as table:
+        for row in table.rows:
+            question = questions.get(row.number)
+            if question is None:
+                continue
+            repaired = {place for place, note in row.notes.items() if note.level == "repair" and place != WHOLE_ROW}
+            for column, text in _read(question, columns):
+                shown = row.cells[column] if column < len(row.cells) else ""
+                same = str(text) == shown and column not in repaired
+                if not same and (column != columns.id or shown or column in row.notes):
+                    yield Change(row.number, column, shown, text)
+
+
+def _read(question: Question, columns: Columns) -> Iterator[tuple[int, str | int]]:
+    """What lrc reads, by column."""
+    if columns.id is not None:
+        yield columns.id, question.id
+    yield columns.passage, question.passage
+    yield columns.question, question.question
+    yield from zip(columns.options, question.options, strict=False)
+    if columns.answer is not None and question.answer is not None:
+        yield columns.answer, question.answer
+
+
+def _summarise(copy: WorkbookCopy, findings: Sequence[Finding], changes: Sequence[Change], places: _Places) -> None:
+    """A sheet with a line for each finding and each change, with links to their cells."""
+    from openpyxl.styles import Font, PatternFill
+    from openpyxl.worksheet.hyperlink import Hyperlink
+
+    sheet = copy.add_sheet(SUMMARY)
+    title = copy.sheet.title.replace("'", "''")
+    head = [*_head(copy, findings, changes), ("level", "row", "column", "kind", "finding")]
+    top = len(head)
+    for number, values in enumerate(head, start=1):
+        for column, value in enumerate(values, start=1):
+            set_value(sheet.cell(number, column), value)
+            if number in (1, top):
+                sheet.cell(number, column).font = Font(bold=True)
+    for number, line in enumerate(_table(findings, changes, places), start=top + 1):
+        word = line.fill if line.fill == "changed" else WORDS[line.fill]
+        for place, value in enumerate((word, *line[1:5]), start=1):
+            set_value(sheet.cell(number, place), value)
+        sheet.cell(number, 1).fill = PatternFill("solid", fgColor=FILLS[line.fill])
+        if line.cell:
+            cell = sheet.cell(number, 2)
+            cell.hyperlink = Hyperlink(ref=cell.coordinate, location=f"'{title}'!{line.cell}")
+            cell.font = Font(underline="single", color="0563C1")
+    for column, width in enumerate(_WIDTHS):
+        sheet.column_dimensions[letters(column)].width = width
+    sheet.freeze_panes = f"A{top + 1}"
+    sheet.auto_filter.ref = f"A{top}:E{max(top, sheet.max_row)}"
+
+
+def _head(
+    copy: WorkbookCopy, findings: Iterable[Finding], changes: Sequence[Change]
+) -> Iterator[tuple[str | int, ...]]:
+    levels = Counter(finding.level for finding in findings)
+    yield (f"lrc check: {copy.path.name}, sheet {copy.sheet.title}",)
+    yield ("errors", levels["error"], "a row with one is refused, or left out with --on-error skip")
+    yield ("warnings", levels["warning"], "may be a mistake; the row is used as it is")
+    if changes:
+        yield ("changed", len(changes), "cells changed by lrc; the comment says what was there")
+    else:
+        yield ("repaired", levels["repair"], "read as if it were right; --fix writes it so")
+    yield ("notes", levels["note"], "what was passed over")
+    yield ()
+
+
+def _table(findings: Sequence[Finding], changes: Sequence[Change], places: _Places) -> Iterator[_Line]:
+    """Level, row, column, kind, text and the cell to go to; the errors first."""
+    for level in reversed(WORDS):
+        for finding in findings:
+            if finding.level == level:
+                row, column = next(places.of(finding), (0, 0))
+                link = f"{letters(column)}{row}" if row else ""
+                text = " ".join(finding.text.split())
+                yield _Line(level, finding.row or "", finding.column or "", spell_kind(finding.kind), text, link)
+    for change in changes:
+        header = places.columns.header(change.column) if places.columns else ""
+        text = f"{_short(change.before)} → {_short(str(change.after))}"
+        yield _Line("changed", change.row, header, "changed", text, f"{letters(change.column)}{change.row}")
+
+
+def _short(text: str) -> str:
+    return f"「{text[:200]}{'…' * (len(text) > 200)}」"

@@ -1,0 +1,208 @@
+"""Copies of a workbook with findings and with repairs: opened with other readers than the one that wrote them."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from openpyxl import load_workbook
+from openpyxl.cell.rich_text import CellRichText, TextBlock
+from openpyxl.cell.text import InlineFont
+from openpyxl.comments import Comment
+from openpyxl.styles import Font, PatternFill
+from openpyxl.worksheet.worksheet import Worksheet
+from python_calamine import CalamineWorkbook
+from small_runs import lrc
+from workbooks import TEST, replace_part, row, test_row, write_csv, write_xlsx
+
+from lrc.data.tables.workbook import read_workbook
+from lrc.runtime.findings import count_kinds
+
+OTHER = "圖書館每週一休館，其餘各日開到晚上九點。"
+
+
+def decorate(sheet: Worksheet) -> None:
+    """What a person has made of a workbook."""
+    sheet.column_dimensions["B"].width = 61.5
+    sheet.row_dimensions[2].height = 44
+    sheet.freeze_panes = "A2"
+    sheet["C2"].font = Font(bold=True, color="FF0000")
+    sheet["D2"].comment = Comment("查過了", "王老師")
+    sheet["J1"], sheet["J2"] = "備註", "=1+2"
+    other = sheet.parent.create_sheet("說明")
+    other["A1"], other["A2"], other["A3"] = "版本", 3, "=A2*2"
+    other["A1"].fill = PatternFill("solid", fgColor="00FF00")
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Path:
+    rows = [
+        row(1, 選項2="  釣魚 "),
+        row(2, 文章=OTHER, 正確答案="選項3"),
+        row(3, 選項1="=1+1 ", 選項3="#N/A"),
+        row(4, 文章="同上"),
+        row(5, 文章=OTHER + "率是36.4%。", 選項1=0.364),
+        row(6, 選項2=None, 問題=" 問？"),
+    ]
+    path = write_xlsx(tmp_path / "AI.xlsx", rows, change=decorate)
+    # openpyxl writes the text =1+1 as a formula: make it a text, and give the formulas their values, as Excel does.
+    texts = [
+        (b"<f>1+1 </f><v />", b'<is><t xml:space="preserve">=1+1 </t></is>'),
+        (b"<f>1+2</f><v />", b"<f>1+2</f><v>3</v>"),
+    ]
+
+    def change(content: bytes) -> bytes:
+        for old, new in texts:
+            assert old in content
+            content = content.replace(old, new)
+        content = content.replace(b'<c r="D4">', b'<c r="D4" t="inlineStr">')
+        return content.replace(b't="e"><v>#N/A</v>', b't="inlineStr"><is><t>#N/A</t></is>')
+
+    replace_part(path, "xl/worksheets/sheet1.xml", change)
+    six = b"<f>A2*2</f><v />", b"<f>A2*2</f><v>6</v>"
+    return replace_part(path, "xl/worksheets/sheet2.xml", lambda old: old.replace(*six))
+
+
+def values(path: Path) -> dict[str, list[list[Any]]]:
+    book = CalamineWorkbook.from_path(path)
+    return {name: book.get_sheet_by_name(name).to_python() for name in book.sheet_names}
+
+
+def survives(path: Path) -> None:
+    """What `decorate` made is still there."""
+    book = load_workbook(path)
+    sheet = book.worksheets[0]
+    assert (sheet.column_dimensions["B"].width, sheet.row_dimensions[2].height) == (61.5, 44)
+    assert sheet.freeze_panes == "A2" and sheet["C2"].font.b and sheet["C2"].font.color.rgb == "00FF0000"
+    assert sheet["D2"].comment.text.startswith("查過了")
+    assert (sheet["J2"].value, book["說明"]["A3"].value) == ("=1+2", "=A2*2")
+    assert book["說明"]["A1"].fill.fgColor.rgb == "0000FF00"
+    shown = load_workbook(path, data_only=True)
+    assert (shown.worksheets[0]["J2"].value, shown["說明"]["A3"].value) == (3, 6)
+    assert book.active is sheet
+
+
+def test_the_annotated_copy_has_a_comment_for_each_finding(book: Path, tmp_path: Path) -> None:
+    before, copy = book.read_bytes(), tmp_path / "out.xlsx"
+    assert lrc("check", book, "--annotate", copy) == 1
+    assert book.read_bytes() == before
+    survives(copy)
+    sheet = load_workbook(copy).worksheets[0]
+    told = {
+        cell.coordinate: (cell.comment.text, cell.fill.fgColor.rgb[2:])
+        for line in sheet.iter_rows()
+        for cell in line
+        if cell.comment and "查過了" not in cell.comment.text
+    }
+    assert told.keys() == {"B2", "E2", "H3", "D4", "B5", "D6", "E7", "C7"}
+    assert told["E2"] == ("repaired: 選項2 had white space at its ends; it was taken off", "DDEBF7")
+    assert told["E7"] == ("error: 選項2 is empty; fill it in", "FFC7CE")
+    assert told["D6"][0].startswith("warning: 選項1 is 0.364") and told["D6"][1] == "FFEB9C"
+    # The values are those of the original, and the summary is the last sheet.
+    old, new = values(book), values(copy)
+    assert {name: new[name] for name in old} == old
+    assert list(new) == [*old, "lrc check"]
+    lines = new["lrc check"][[line[0] for line in new["lrc check"]].index("level") + 1 :]
+    assert len(lines) == len(read_workbook(book).findings) + 1  # and a passage that is nearly the same
+    assert lines[0][:3] == ["error", 7, "選項2"]
+
+
+def test_what_is_fixed_reads_as_the_original_does_and_needs_no_repair(book: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "fixed.xlsx"
+    assert lrc("check", book, "--fix", copy) == 1
+    survives(copy)
+    before, after = read_workbook(book), read_workbook(copy)
+    assert before.questions == after.questions and len(after.questions) == 5
+    assert count_kinds(after.findings, "repair") == {"white-space": 1}  # of the row that is bad
+    assert "ditto-passage" not in count_kinds(after.findings, "warning")
+    sheet = load_workbook(copy).worksheets[0]
+    cells = [cell for line in sheet.iter_rows() for cell in line]
+    changed = {cell.coordinate: cell.value for cell in cells if cell.fill.fgColor.rgb == "00C6E0B4"}
+    assert changed == {"E2": "釣魚", "H3": 3, "D4": "=1+1", "B5": sheet["B4"].value}
+    assert sheet["D4"].data_type == "s" and sheet["F4"].data_type == "s"
+    assert "it was:   釣魚" in sheet["E2"].comment.text
+    with zipfile.ZipFile(copy) as package:
+        assert b"<f>1+1" not in package.read("xl/worksheets/sheet1.xml")
+
+
+def test_runs_of_white_space_in_rich_text_stay(tmp_path: Path) -> None:
+    bold = InlineFont(b=True)
+    text = CellRichText([TextBlock(bold, "行政區域"), TextBlock(InlineFont(), " "), TextBlock(bold, "包括北投。")])
+
+    def rich(sheet: Worksheet) -> None:
+        sheet["B2"] = text
+
+    path = write_xlsx(tmp_path / "a.xlsx", [row(1), row(2, 文章=OTHER, 選項1=" 對")], change=rich)
+    kept = b"<t> </t>", b'<t xml:space="preserve"> </t>'
+    replace_part(path, "xl/worksheets/sheet1.xml", lambda old: old.replace(*kept))
+    assert values(path)["Sheet"][1][1] == "行政區域 包括北投。"
+    assert lrc("check", path, "--fix", tmp_path / "b.xlsx") == 0
+    assert values(tmp_path / "b.xlsx")["Sheet"][1][1] == "行政區域 包括北投。"
+
+
+def test_merged_cells_are_taken_apart_and_filled(tmp_path: Path) -> None:
+    rows = [row(1), row(2, 文章=None), row(3, 文章=OTHER)]
+    path = write_xlsx(tmp_path / "a.xlsx", rows, change=lambda sheet: sheet.merge_cells("B2:B3"))
+    assert lrc("check", path, "--fix", tmp_path / "b.xlsx") == 0
+    sheet = load_workbook(tmp_path / "b.xlsx").worksheets[0]
+    assert not sheet.merged_cells.ranges and sheet["B3"].value == sheet["B2"].value
+    assert read_workbook(tmp_path / "b.xlsx").questions == read_workbook(path).questions
+
+
+def test_a_workbook_that_is_refused_is_annotated_all_the_same(tmp_path: Path) -> None:
+    path = write_xlsx(tmp_path / "t.xlsx", [test_row(1), test_row(1)], TEST)
+    assert lrc("check", path, "--annotate", tmp_path / "o.xlsx") == 1
+    assert "row 2 has too" in load_workbook(tmp_path / "o.xlsx").worksheets[0]["A3"].comment.text
+
+
+def test_control_characters_and_long_texts_make_a_workbook_that_opens(tmp_path: Path) -> None:
+    rows = [row(1, 文章="甲_x0000__x0007_乙"), row(2, 文章=OTHER + "長" * 32_000 + " ")]
+    path = write_xlsx(tmp_path / "a.xlsx", rows)
+    assert lrc("check", path, "--annotate", tmp_path / "o.xlsx", "--fix", tmp_path / "f.xlsx") == 0
+    assert values(tmp_path / "f.xlsx")["Sheet"][1][1] == "甲乙"
+    assert load_workbook(tmp_path / "f.xlsx").worksheets[0]["B2"].comment.text.endswith("甲��乙")
+
+
+def test_what_the_copy_lacks_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_xlsx(tmp_path / "a.xlsx", [row(1), row(2, 文章=OTHER)])
+    replace_part(path, "xl/workbook.xml", lambda old: old, **{"xl/threadedComments/threadedComment1.xml": b"<a/>"})
+    assert lrc("check", path, "--annotate", tmp_path / "o.xlsx") == 0
+    assert "not in the copy: 1 threadedComments" in capsys.readouterr().out
+
+
+def test_the_same_workbook_gives_the_same_bytes(book: Path, tmp_path: Path) -> None:
+    for name in ("one.xlsx", "two.xlsx"):
+        assert lrc("check", book, "--fix", tmp_path / name) == 1
+    assert (tmp_path / "one.xlsx").read_bytes() == (tmp_path / "two.xlsx").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "told"),
+    [
+        (["a.xlsx", "--annotate", "a.xlsx"], 1, "exists already"),
+        (["a.xlsx", "--annotate", "a.xlsx", "--force"], 1, "named twice"),
+        (["a.xlsx", "--annotate", "o.xlsx", "--fix", "o.xlsx"], 1, "named twice"),
+        (["a.xlsx", "--annotate", "o.csv"], 1, "end in .xlsx"),
+        (["a.csv", "--annotate", "o.xlsx"], 1, "save this file as .xlsx"),
+        (["a.xlsx", "a.csv", "--annotate", "o.xlsx"], 2, "take one workbook"),
+        (["none.xlsx", "--annotate", "o.xlsx"], 1, "No such file"),
+    ],
+)
+def test_a_copy_that_cannot_be_is_refused(
+    words: list[str],
+    status: int,
+    told: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = write_xlsx(tmp_path / "a.xlsx", [row(1), row(2, 文章=OTHER)]).read_bytes()
+    write_csv(tmp_path / "a.csv", [row(1), row(2, 文章=OTHER)])
+    assert lrc("check", *words) == status
+    printed = capsys.readouterr()
+    assert told in printed.err + printed.out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "a.xlsx"]
+    assert (tmp_path / "a.xlsx").read_bytes() == before

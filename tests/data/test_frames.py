@@ -1,0 +1,87 @@
+"""Frames and questions: the same rules as for a workbook, and the documented lines run."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from small_models import save_adapter, save_base, save_tokenizer
+from small_runs import lrc as command
+from workbooks import TEST, row, test_row, write_xlsx
+
+import lrc
+
+OTHER = "圖書館每週一休館，其餘各日開到晚上九點。"
+
+
+def test_importing_lrc_is_light() -> None:
+    code = "import sys, lrc; print([m for m in ('torch', 'pandas', 'numpy', 'openpyxl', 'click') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+    assert "Answerer" in dir(lrc)
+    with pytest.raises(AttributeError, match="no attribute 'answerer_'"):
+        lrc.answerer_  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_a_workbook_becomes_a_frame_and_questions_again(tmp_path: Path) -> None:
+    path = write_xlsx(tmp_path / "a.xlsx", [row(7, 選項1=26, 選項4=None), row(8, 文章=f" {OTHER}", 正確答案="選項3")])
+    frame = lrc.read_questions(path)
+    assert list(frame) == ["id", "row", "passage", "question", "option_1", "option_2", "option_3", "option_4", "answer"]
+    assert frame["id"].tolist() == ["7", "8"] and frame["row"].tolist() == [2, 3] and frame["answer"].tolist() == [1, 3]
+    assert frame["option_1"][0] == "26" and frame["passage"][1] == OTHER
+    questions = lrc.to_questions(frame)
+    assert [(one.id, one.options, one.answer, one.row) for one in questions] == [
+        ("7", ("26", "釣魚", "睡覺"), 1, 1),
+        ("8", ("放風箏", "釣魚", "睡覺", "讀書"), 3, 2),
+    ]
+    pd.testing.assert_frame_equal(lrc.to_frame(questions).drop(columns="row"), frame.drop(columns="row"))
+
+
+def test_a_frame_as_pandas_reads_a_workbook(tmp_path: Path) -> None:
+    headers = ["文章", "問題", "選項1", "選項2", "選項3"]
+    frame = pd.DataFrame([[OTHER, "問？", 1.0, 2.5, np.nan], [OTHER, "誰？", np.int64(3), True, "丙"]], columns=headers)
+    questions = lrc.to_questions(frame.set_axis(["p", "q"]))
+    assert [(one.id, one.options) for one in questions] == [("p", ("1", "2.5")), ("q", ("3", "TRUE", "丙"))]
+
+
+def test_bad_rows_and_columns_are_refused() -> None:
+    frame = lrc.to_frame([lrc.Question("1", "文", "問", ("甲", "乙"), 2, 2)])
+    with pytest.raises(lrc.LrcError, match="row 1: answer is 5"):
+        lrc.to_questions(frame.assign(answer=5))
+    with pytest.raises(lrc.LrcError, match="no column"):
+        lrc.to_questions(frame.drop(columns="passage"))
+
+
+def test_the_documented_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They run, and give what the command gives."""
+    monkeypatch.chdir(tmp_path)
+    write_xlsx(tmp_path / "AI.xlsx", [row(1), row(2, 文章=OTHER)])
+    write_xlsx(tmp_path / "AI1000.xlsx", [test_row(n, 題號=f"{n:03}") for n in range(1, 26)], TEST)
+    save_tokenizer(save_base(tmp_path / "base"))
+    save_adapter(tmp_path / "adapter", tmp_path / "base")
+    text = (Path(__file__).parents[2] / "docs" / "python.md").read_text(encoding="utf-8")
+    (code,) = re.findall("```python\n(.*?)```", text, re.DOTALL)
+    plain = 'template="plain", answer_style="digit"'
+    code = code.replace('"base", "adapter")', f'"base", "adapter", {plain})')
+    names: dict[str, object] = {}
+    exec(code, names)
+    answers = names["answers"]
+    assert isinstance(answers, pd.DataFrame) and len(answers) == 25
+    assert capsys.readouterr().out.count("\n") >= 21
+    words = ["--template", "plain", "--answer-style", "digit", "--output", "a.csv"]
+    assert command("generate", "--model", "base", "--adapter", "adapter", "--data", "AI1000.xlsx", *words) == 0
+    written = pd.read_csv(tmp_path / "a.csv", dtype=str)
+    assert written["ID"].tolist() == answers["id"].tolist()
+    assert written["Answer"].astype(int).tolist() == answers["prediction"].tolist()
+    shares = answers.filter(like="probability_").to_numpy(dtype=float)
+    assert np.allclose(shares.sum(axis=1), 1) and (shares.argmax(axis=1) + 1 == answers["prediction"]).all()
+    model = names["model"]
+    again = model.answer(lrc.to_questions(answers))  # type: ignore[attr-defined]
+    assert again["prediction"].tolist() == answers["prediction"].tolist()
+    assert (tmp_path / "data" / "AI_train.json").exists()
