@@ -38,7 +38,8 @@ SHIPPED = [
 
 FIND = """
 from importlib.resources import files
-from lrc.config.recipe import find_accelerate_config, find_recipe
+from lrc.config.accelerate_config import find_accelerate_config
+from lrc.config.recipe import find_recipe
 print(find_recipe("tiny/lora")); print(find_accelerate_config("cpu")); print(files("lrc.examples") / "sample.xlsx")
 """
 
