@@ -29,6 +29,7 @@ class Command:
         log: where its stdout and stderr go.
         file_limit: the most bytes that it may write into one file, the way a full disk or a quota limits it.
         environment: variables that are set in it.
+        prepare: called in it before the command; a function of a module.
     """
 
     def __init__(
@@ -38,9 +39,10 @@ class Command:
         *,
         file_limit: int | None = None,
         environment: Mapping[str, str] | None = None,
+        prepare: Callable[[], None] | None = None,
     ) -> None:
         self.log, self.started = log, time.monotonic()
-        arguments = ([str(word) for word in words], log, file_limit, dict(environment or {}))
+        arguments = ([str(word) for word in words], log, file_limit, dict(environment or {}), prepare)
         self.process: Any = CONTEXT.Process(target=_run, args=arguments)
         self.process.start()
 
@@ -94,7 +96,13 @@ def after(seconds: float) -> Callable[[], bool]:
     return lambda: time.monotonic() >= end
 
 
-def _run(words: list[str], log: Path, file_limit: int | None, environment: dict[str, str]) -> None:
+def _run(
+    words: list[str],
+    log: Path,
+    file_limit: int | None,
+    environment: dict[str, str],
+    prepare: Callable[[], None] | None,
+) -> None:
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(handle, 1)
     os.dup2(handle, 2)
@@ -104,6 +112,8 @@ def _run(words: list[str], log: Path, file_limit: int | None, environment: dict[
     if file_limit is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
     try:
+        if prepare is not None:
+            prepare()
         if words[0] == "train":
             from lrc import sft
 
