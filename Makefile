@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo demo-gemma test test-fast faults golden lint types clean
+.PHONY: install demo demo-gemma test test-fast faults launches golden lint types clean
 
 install: $(VENV)/.installed
 
@@ -42,6 +42,11 @@ test-fast: install
 # Seven minutes of kills, signals, damage and full disks; prints the table of docs/reliability.md.
 faults: install
 	LRC_FAULTS=long $(BIN)/python -m pytest tests/faults
+
+# Every accelerate config on simulated GPUs, minutes. DeepSpeed's run where it is installed:
+# DS_BUILD_OPS=0 .venv/bin/python -m pip install deepspeed
+launches: install
+	LRC_LAUNCHES=all $(BIN)/python -m pytest tests/end_to_end/test_launches.py
 
 # The numbers of BASE beside those of the working tree, to the last digit: what only moves code changes none.
 BASE ?= HEAD

@@ -20,6 +20,7 @@ class Command:
         log: where its stdout and stderr go.
         file_limit: the most bytes that it may write into one file, the way a full disk or a quota limits it.
         environment: variables that are set in it.
+        prepare: Python code that runs in it before a training.
     """
 
     def __init__(
@@ -29,10 +30,14 @@ class Command:
         *,
         file_limit: int | None = None,
         environment: Mapping[str, str] | None = None,
+        prepare: str | None = None,
     ) -> None:
         self.log, self.started = log, time.monotonic()
         verb, *rest = map(str, words)
         door = ["-m", "lrc.sft"] if verb == "train" else ["-m", "lrc", verb]
+        if prepare:
+            assert verb == "train"
+            door = ["-c", f"{prepare}\nimport sys\nfrom lrc import sft\nsft.main(sys.argv[1:])"]
         self.process = Forked([*door, *rest], log, environment or {}, file_limit)
 
     def wait(self) -> int:

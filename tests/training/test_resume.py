@@ -19,7 +19,7 @@ from small_runs import lrc, make_run, pairs, run, write_questions
 from lrc.config.arguments import AdapterArguments, DataArguments, ModelArguments, TrainingArguments
 from lrc.config.run_record import Run, read_run
 from lrc.training.callbacks import History
-from lrc.training.resume import EVALUATION, MAY_CHANGE, differences, is_longer
+from lrc.training.resume import EVALUATION, MAY_CHANGE, differences, is_longer, nondeterminism
 from lrc.training.trainer import TreeTrainer
 
 WEIGHTS = "adapter_model.safetensors"
@@ -411,3 +411,11 @@ def test_the_length_may_grow_where_the_rate_is_constant() -> None:
     assert not is_longer(made(num_train_epochs=1), made(num_train_epochs=2))
     assert not is_longer(made(num_train_epochs=1, **constant), made(num_train_epochs=2, seed=1, **constant))
     assert not differences(made(), made(lr_scheduler_type="linear", learning_rate=2e-5))
+
+
+@pytest.mark.parametrize(
+    ("device", "full", "told"), [("cpu", False, False), ("cuda", False, True), ("cuda", True, False)]
+)
+def test_a_gpu_keeps_every_bit_only_with_full_determinism(device: str, full: bool, told: bool) -> None:
+    assert bool(nondeterminism(device, full)) is told
+    assert not told or "full_determinism: true" in str(nondeterminism(device, full))

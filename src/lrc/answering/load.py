@@ -18,6 +18,7 @@ from lrc.models.adapter import read_adapter_config, refuse_incomplete_adapter
 from lrc.models.fingerprint import CONFIG, find_base, read_json, verify_base
 from lrc.models.loading import check_vocabulary, load_for_answering, load_tokenizer
 from lrc.models.quantization import quantization_config
+from lrc.models.stored_quantization import StoredQuantization
 from lrc.models.weights import ADAPTER_WEIGHTS
 from lrc.runtime.errors import ModelError, RecipeError
 from lrc.runtime.memory import size
@@ -53,10 +54,7 @@ def load_scorer(model: str, asking: ScoringOptions) -> Scorer:
     normalisation = asking.score_normalisation or run.score_normalisation
     asked = (prompt.template, prompt.answer_style, prompt.list_options, normalisation)
     device = processes().device
-    # A merged model is on the disk as it is meant to be asked, whatever its adapter was trained on.
-    bits = quantization_config(run.recipe if asking.adapters else {}, device, asking.load_in_4bit)
-    if bits is None and asking.load_in_4bit is None and device.type == "cuda":
-        bits = _quantized_to_fit(model, device)
+    bits = _quantization_of(model, run, asking, device)
     loaded, names = load_for_answering(model, asking.adapters, device, bits, asking.dtype)
     check_vocabulary(tokenizer, loaded)
     return Scorer(
@@ -69,6 +67,24 @@ def load_scorer(model: str, asking: ScoringOptions) -> Scorer:
         normalisation=normalisation,
         temperature=_temperature(runs, asked, asking.votes),
     )
+
+
+def _quantization_of(model: str, run: Run, asking: ScoringOptions, device: torch.device) -> BitsAndBytesConfig | None:
+    """How the model is quantized as it is loaded; not at all where its files are quantised already.
+
+    Raises:
+        ModelError: the flag asks for what the files do not hold.
+    """
+    stored = StoredQuantization.of(_settings(find_base(model, flag="--model") / CONFIG))
+    if stored is None:
+        # A merged model is on the disk as it is meant to be asked, whatever its adapter was trained on.
+        bits = quantization_config(run.recipe if asking.adapters else {}, device, asking.load_in_4bit)
+        fits = bits is not None or asking.load_in_4bit is not None or device.type != "cuda"
+        return bits if fits else _quantized_to_fit(model, device)
+    if asking.load_in_4bit is not None and asking.load_in_4bit != (stored.bits == 4):
+        flag = "--load-in-4bit" if asking.load_in_4bit else "--no-load-in-4bit"
+        raise ModelError(f"{model}: its weights are quantised on the disk ({stored}); leave {flag} out")
+    return None
 
 
 def _quantized_to_fit(model: str, device: torch.device) -> BitsAndBytesConfig | None:
@@ -95,13 +111,14 @@ def _refuse_strange_adapters(model: str, adapters: Sequence[Path]) -> None:
     for adapter in adapters:
         read_adapter_config(adapter)
     base = find_base(model, flag="--model")
-    if "quantization_config" in _settings(base / CONFIG):
-        return  # a copy in 4 bits, without a record of its source
+    quantized = StoredQuantization.of(_settings(base / CONFIG)) is not None
     for adapter in adapters:
         run = read_run(adapter)
+        if quantized and not (run and "quantized" in (run.base or {})):
+            continue  # a copy in fewer bits of the adapter's base, without a record of its source
         if run and run.base:
             verify_base(run.base, base, "--model")
-        if (adapter / ADAPTER_WEIGHTS).is_file():
+        if not quantized and (adapter / ADAPTER_WEIGHTS).is_file():
             refuse_incomplete_adapter(adapter, base)
 
 

@@ -23,6 +23,7 @@ from lrc.models.loading import check_tokens, load_config, load_tokenizer
 from lrc.models.merging.logit_check import compare_logits
 from lrc.models.merging.tensor_sources import NotStreamed, StreamingMerge
 from lrc.models.merging.writing import float32_bytes, write_streamed, write_whole
+from lrc.models.stored_quantization import StoredQuantization
 from lrc.models.weights import WeightFiles
 from lrc.runtime.disk import disk_failures_told
 from lrc.runtime.errors import MachineError, ModelError, OutputError
@@ -102,11 +103,14 @@ def _base_of(adapter: Path, base_model: str | None) -> Path:
         raise ModelError(f"{adapter}: does not name its base model; give it with --base-model")
     base = find_base(name, None if base_model else settings.revision)
     try:
-        quantised = "quantization_config" in read_json(base / CONFIG)
+        stored = StoredQuantization.of(read_json(base / CONFIG))
     except ValueError as error:
         raise ModelError(f"{base / CONFIG}: not a JSON object ({error}); download the file again") from error
-    if quantised:
-        raise ModelError(f"{name}: is quantised on disk; pass the unquantised model as --base-model")
+    if stored is not None:
+        raise ModelError(
+            f"{name}: is quantised on disk ({stored}), and a merged model would keep its rounding; pass the "
+            "unquantised model that it was made from as --base-model"
+        )
     return base
 
 
@@ -127,6 +131,11 @@ def _verify_base(adapter: Path, base: Path) -> None:
     run = read_run(adapter)
     if run and run.base:
         verify_base(run.base, base)
+        if quantized := run.base.get("quantized"):
+            say(
+                f"{adapter}: was trained on {run.base.get('name')} ({quantized['method']}), and is merged into the "
+                "model that this was made from; answers may differ where rounding decided"
+            )
     else:
         print(
             f"{adapter}: does not say which base it was trained on; only the shapes can be checked",

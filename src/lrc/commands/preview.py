@@ -16,6 +16,7 @@ from lrc.config.accelerate_config import Topology, read_topology
 from lrc.config.recipe import Recipe, find_recipe, load_recipe
 from lrc.models.from_recipe import build_lora_config, clamp_max_length
 from lrc.models.loading import load_config, load_tokenizer
+from lrc.models.quantization import quantization_on_disk
 from lrc.packing.log_probs import row_budget
 from lrc.preview.memory_plan import Planner
 from lrc.preview.meta_model import ModelSpec, why_not_shared
@@ -92,7 +93,7 @@ def _config(recipe: Recipe) -> Any:
 
 
 def _build(recipe: Recipe, config: Any, precision: Precision, topology: Topology) -> ModelSpec:
-    quantization = get_quantization_config(recipe.model)
+    quantization = get_quantization_config(recipe.model) or quantization_on_disk(config)
     if quantization is not None and quantization.load_in_4bit:
         quantization.bnb_4bit_compute_dtype = precision.weights
     return ModelSpec(

@@ -15,6 +15,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, HTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
 from lrc.models.content_hash import contents_sum
+from lrc.models.stored_quantization import StoredQuantization, vectors_sum
 from lrc.models.weights import BIN_INDEX, INDEX, WeightFiles
 from lrc.runtime.errors import ModelError
 from lrc.runtime.hub_connection import go_offline_if_alone
@@ -76,7 +77,8 @@ def fingerprint_base(name: str, revision: str | None = None, flag: str = "--base
 
     Returns:
         name (a folder's last part alone), revision (on the Hub the commit), config_sha256, weights_sha256,
-        contents_sha256, tokenizer_sha256 (None where the folder has no tokenizer).
+        contents_sha256, tokenizer_sha256 (None where the folder has no tokenizer); `quantized`, where the weights are
+        so on the disk, with what recognises their original.
 
     Raises:
         ModelError: there is no such model, or its files are damaged.
@@ -89,11 +91,24 @@ def fingerprint_base(name: str, revision: str | None = None, flag: str = "--base
         "revision": folder.name if folder.parent.name == "snapshots" else revision,
         **_sums(folder),
         "contents_sha256": contents_sum(WeightFiles(folder)),
+        **_quantized(folder),
     }
+
+
+def _quantized(folder: Path) -> dict[str, Any]:
+    settings = read_json(folder / CONFIG)
+    stored = StoredQuantization.of(settings)
+    if stored is None:
+        return {}
+    found = {"method": str(stored), "model_type": settings.get("model_type"), **vectors_sum(WeightFiles(folder))}
+    return {"quantized": found}
 
 
 def verify_base(recorded: dict[str, Any], folder: Path, flag: str = "--base-model") -> None:
     """Compare a base model with what an adapter's run recorded; what was not recorded is not compared.
+
+    Of a base that was quantised on the disk, the model that it was made from is taken, too; what rounding left as it
+    is, norms and biases, has to be the same.
 
     Args:
         flag: of the command line, with which the base is named.
@@ -101,6 +116,9 @@ def verify_base(recorded: dict[str, Any], folder: Path, flag: str = "--base-mode
     Raises:
         ModelError: a finding for each of configuration, weights and tokenizer that differs.
     """
+    if "quantized" in recorded and StoredQuantization.of(read_json(folder / CONFIG)) is None:
+        _verify_original(recorded, folder, flag)
+        return
     found = _sums(folder)
     origin = recorded.get("name") or "another model"
     if revision := recorded.get("revision"):
@@ -120,6 +138,17 @@ def verify_base(recorded: dict[str, Any], folder: Path, flag: str = "--base-mode
                 f"pass that one as {flag}"
                 for part in parts
             )
+        )
+
+
+def _verify_original(recorded: dict[str, Any], folder: Path, flag: str) -> None:
+    known = recorded["quantized"]
+    found = {"model_type": read_json(folder / CONFIG).get("model_type")}
+    found |= vectors_sum(WeightFiles(folder), known["dtype"])
+    if any(found[key] != known[key] for key in found):
+        raise ModelError(
+            f"{folder}: not the model of which {recorded.get('name')} was made, on which the adapter was trained: its "
+            f"norms and biases differ; pass that one, in 16 bits, as {flag}"
         )
 
 

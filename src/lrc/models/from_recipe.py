@@ -16,6 +16,7 @@ from trl.trainer.utils import get_peft_config, get_quantization_config
 
 from lrc.config.recipe import Recipe
 from lrc.models.loading import load_base, load_config, positions
+from lrc.models.stored_quantization import CURE, StoredQuantization
 from lrc.runtime.errors import RecipeError
 from lrc.runtime.progress import say
 
@@ -32,6 +33,9 @@ def quantization_of(recipe: Recipe) -> BitsAndBytesConfig | None:
         ModelError: the base's own format is needed, and there is no such base.
     """
     quantization = get_quantization_config(recipe.model)
+    stored = _stored(recipe)
+    if stored is not None:
+        _refuse_stored(recipe, stored)
     if quantization is None or not quantization.load_in_4bit or not _divides_weights(recipe):
         return quantization
     storage, asked = _computed_in(recipe), recipe.model.bnb_4bit_quant_storage
@@ -42,6 +46,30 @@ def quantization_of(recipe: Recipe) -> BitsAndBytesConfig | None:
         )
     quantization.bnb_4bit_quant_storage = getattr(torch, storage)
     return quantization
+
+
+def _stored(recipe: Recipe) -> StoredQuantization | None:
+    """How the base is quantised on the disk."""
+    base = recipe.model
+    return StoredQuantization.of(
+        load_config(base.model_name_or_path, base.model_revision, trust_remote_code=recipe.training.trust_remote_code)
+    )
+
+
+def _refuse_stored(recipe: Recipe, stored: StoredQuantization) -> None:
+    """Refuse what cannot be done with weights that are quantised on the disk.
+
+    Raises:
+        RecipeError: all weights were to be trained, or the launch divides them.
+    """
+    place = f"{recipe.path or 'command line'}: {recipe.model.model_name_or_path} is quantised on the disk ({stored})"
+    if not recipe.model.use_peft:
+        raise RecipeError(f"{place}, and use_peft is false; its weights cannot be trained, only an adapter on them")
+    if _divides_weights(recipe) and stored.storage != _computed_in(recipe):
+        raise RecipeError(
+            f"{place} and stored as {stored.storage}, which FSDP and ZeRO-3 do not divide; launch with multi_gpu, "
+            f"{CURE}"
+        )
 
 
 def clamp_max_length(recipe: Recipe, config: Any) -> None:
@@ -75,7 +103,7 @@ def load_base_model(recipe: Recipe) -> Any:
         quantization=quantization,
         attn_implementation=model.attn_implementation,
         # Straight to its device, so that the host never holds the whole; the trainer moves any other.
-        device_map={"": args.device} if _placed_at_once(recipe, quantization) else None,
+        device_map={"": args.device} if _placed_at_once(recipe, quantization or _stored(recipe)) else None,
         trust_remote_code=args.trust_remote_code,
     )
 
@@ -135,7 +163,7 @@ def _is_like(module: str, pattern: str) -> bool:
     return re.match(rf"(.*\.)?({pattern})$", module) is not None
 
 
-def _placed_at_once(recipe: Recipe, quantization: BitsAndBytesConfig | None) -> bool:
+def _placed_at_once(recipe: Recipe, quantization: BitsAndBytesConfig | StoredQuantization | None) -> bool:
     """Whether the base is put on its device as it is loaded: where it is quantized, or whole on each GPU."""
     if is_deepspeed_zero3_enabled():
         return False

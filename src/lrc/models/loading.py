@@ -23,6 +23,7 @@ from transformers import (
 from transformers.utils import cached_file
 from transformers.utils.logging import disable_progress_bar
 
+from lrc.models.stored_quantization import StoredQuantization, compute_in
 from lrc.models.weights import ADAPTER_BIN, ADAPTER_WEIGHTS, unpickle_tensors
 from lrc.packing.last_layer import prune_last_layer
 from lrc.runtime.devices import answering_dtype
@@ -80,20 +81,34 @@ def load_base(
 ) -> Any:
     """Load a causal language model; safetensors first, and nothing but tensors out of a pickle.
 
+    Args:
+        quantization: None loads it as it is on the disk, as does one that the weights have there already.
+
     Raises:
-        ModelError: there is no such model, or its files cannot be read.
+        ModelError: there is no such model, its files cannot be read, or they are quantised otherwise.
     """
+    config = load_config(name, revision, trust_remote_code=trust_remote_code)
+    stored = StoredQuantization.of(config)
+    given: dict[str, Any] = {}
+    if stored is not None:
+        stored.require(name)
+        if quantization is not None:
+            stored.agree(name, bool(quantization.load_in_4bit), bool(quantization.load_in_8bit))
+    elif quantization is not None:
+        given["quantization_config"] = quantization  # a key that is None would hide what the files say
     with _loading(name, "model"):
         model = AutoModelForCausalLM.from_pretrained(
             name,
             dtype=dtype,
             revision=revision,
-            quantization_config=quantization,
             attn_implementation=attn_implementation,
             device_map=device_map,
             trust_remote_code=trust_remote_code,
             weights_only=True,
+            **given,
         )
+    if stored is not None and dtype != "auto":
+        compute_in(model, dtype if isinstance(dtype, torch.dtype) else getattr(torch, dtype))
     _keep_trainable(model)
     return model
 
@@ -127,7 +142,8 @@ def load_for_answering(
     if quantization is not None and quantization.load_in_4bit:
         computed = quantization.bnb_4bit_compute_dtype
     # Straight to a GPU, so that the host's memory never holds the whole.
-    device_map = {"": device} if quantization or device.type == "cuda" else None
+    quantized = quantization is not None or StoredQuantization.of(config) is not None
+    device_map = {"": device} if quantized or device.type == "cuda" else None
     model = load_base(name, dtype=computed, quantization=quantization, device_map=device_map)
     names = [f"adapter_{k}" for k in range(len(adapters))]
     for adapter, path in zip(names, adapters, strict=True):
@@ -141,7 +157,7 @@ def load_for_answering(
             else:
                 model = PeftModel.from_pretrained(model, str(path), adapter)
     prune_last_layer(model)
-    return model.to(device).eval(), names
+    return (model if quantized else model.to(device)).eval(), names
 
 
 def check_size(tokenizer: Any, expected: int | None) -> None:

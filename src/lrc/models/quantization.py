@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from transformers import BitsAndBytesConfig
 
+from lrc.models.stored_quantization import StoredQuantization
 from lrc.runtime.devices import supported
 
 
@@ -33,6 +34,15 @@ def quantization_config(
             bnb_4bit_use_double_quant=bool(recipe.get("use_bnb_nested_quant")),
         )
     return BitsAndBytesConfig(load_in_8bit=True) if eight and load_in_4bit is None else None
+
+
+def quantization_on_disk(config: Any) -> BitsAndBytesConfig | None:
+    """What bitsandbytes has made of a base's files; None for others, and where they are as they were trained."""
+    stored = StoredQuantization.of(config)
+    if stored is None or stored.method != "bitsandbytes":
+        return None
+    given = config.quantization_config
+    return BitsAndBytesConfig.from_dict(dict(given if isinstance(given, Mapping) else given.to_dict()))
 
 
 def _compute_dtype(recipe: Mapping[str, Any], device: torch.device) -> torch.dtype:

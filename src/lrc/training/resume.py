@@ -85,6 +85,19 @@ class Difference:
         return f"{self.what} was {self.then} and is {self.now} now"
 
 
+def nondeterminism(device: str, full_determinism: bool) -> str | None:
+    """Why a run that goes on may end with other last bits than one that was never stopped; None where it does not.
+
+    Args:
+        device: `cpu`, `cuda` …; a CPU adds up in one order, a GPU's fast kernels in any.
+    """
+    if device == "cpu" or full_determinism:
+        return None
+    return (
+        "on a GPU the result may differ in its last bits from a run without a stop; full_determinism: true keeps them"
+    )
+
+
 def differences(then: Run, now: Run) -> list[Difference]:
     """What makes another run of `now` than `then` was; empty where one may resume the other."""
     return [*_of_recipe(then, now), *_of_contents(then, now)]

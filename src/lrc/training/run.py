@@ -38,7 +38,7 @@ from lrc.training.callbacks import History, Patience, Space, Stopping, ended_at,
 from lrc.training.checkpoint import fault
 from lrc.training.dataloader import SequenceSource
 from lrc.training.output_dir import OutputDir, refuse_sources_in, refuse_taken
-from lrc.training.resume import changed_versions, run_of
+from lrc.training.resume import changed_versions, nondeterminism, run_of
 from lrc.training.trainer import TreeTrainer
 from lrc.training.validation import AUTO, FittedScoring, Validation
 
@@ -315,4 +315,6 @@ def _checkpoint(recipe: Recipe, folder: OutputDir) -> str | None:
         say(f"resuming from {found}")
         if changed := changed_versions(run_of(Path(found)) or folder.run, folder.run):
             say(f"{found}: was made with {changed}; the result may differ in its last bits")
+        elif note := nondeterminism(args.device.type, bool(args.full_determinism)):
+            say(f"{found}: {note}")
     return found

@@ -315,7 +315,10 @@ FAULTS: dict[str, tuple[Any, str]] = {
         lambda base, adapter: _cut(base / "config.json"),
         "config.json: not a JSON object",
     ),
-    "quantised base": (lambda base, adapter: _quantise(base), "is quantised on disk; pass the unquantised"),
+    "quantised base": (
+        lambda base, adapter: _quantise(base),
+        "is quantised on disk .gptq, 4 bits., .*; pass the unquantised",
+    ),
     "base that brings code": (lambda base, adapter: _want_code(base), "base: its model comes with code"),
     "tensor missing": (lambda base, adapter: _drop_a_tensor(adapter), "the adapter lacks base_model"),
     "tensor too many": (

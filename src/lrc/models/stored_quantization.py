@@ -1,0 +1,124 @@
+"""Bases that are quantised on the disk: bitsandbytes' 4-bit and 8-bit repositories, GPTQ, AWQ and the like.
+
+Their weights are loaded as they lie there. What a recipe or a flag asks for beside that either says the same or is
+refused; and an adapter that was trained on such a base is merged into the 16-bit model that the base was made from,
+which is recognised by the tensors that quantisation leaves alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+
+from lrc.models.weights import WeightFiles
+from lrc.runtime.errors import ModelError
+
+# What transformers needs for a method beside what lrc brings.
+NEEDED = {"gptq": ("gptqmodel", "optimum"), "awq": ("gptqmodel",), "compressed-tensors": ("compressed_tensors",)}
+CURE = "or name the 16-bit model that it was made from, with load_in_4bit: true"
+
+
+@dataclass(frozen=True)
+class StoredQuantization:
+    """How a base's weights are quantised on the disk.
+
+    Args:
+        method: `bitsandbytes`, `gptq`, `awq` …, as its config.json says.
+        bits: a weight; None where the configuration does not say.
+        storage: the format that 4-bit weights of bitsandbytes lie in.
+    """
+
+    method: str
+    bits: int | None = None
+    storage: str = "uint8"
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any] | Any) -> StoredQuantization | None:
+        """What a configuration, or the object of a config.json, says; None where the weights are as trained."""
+        given = config.get("quantization_config") if isinstance(config, Mapping) else None
+        if not isinstance(config, Mapping):
+            given = getattr(config, "quantization_config", None)
+        if given is None:
+            return None
+        found: Mapping[str, Any] = given if isinstance(given, Mapping) else given.to_dict()
+        method, bits = str(found.get("quant_method") or "an unknown method"), found.get("bits")
+        if found.get("load_in_4bit") or found.get("load_in_8bit"):
+            method, bits = "bitsandbytes", 4 if found.get("load_in_4bit") else 8
+        storage = str(found.get("bnb_4bit_quant_storage") or "uint8")
+        return cls(method, bits if isinstance(bits, int) else None, storage)
+
+    def __str__(self) -> str:
+        return f"{self.method}, {self.bits} bits" if self.bits else self.method
+
+    def require(self, name: str) -> None:
+        """Refuse a method whose package is not installed, before transformers says so in other words.
+
+        Raises:
+            ModelError: one is missing.
+        """
+        missing = [package for package in NEEDED.get(self.method, ()) if find_spec(package) is None]
+        if missing:
+            raise ModelError(
+                f"{name}: its weights are quantised ({self}), which takes {' and '.join(missing)}; "
+                f"pip install {' '.join(missing)}, {CURE}"
+            )
+
+    def agree(self, name: str, load_in_4bit: bool, load_in_8bit: bool) -> None:
+        """Refuse a quantisation other than that of the files.
+
+        Raises:
+            ModelError: the weights would have to be quantised twice.
+        """
+        for asked, bits in ((load_in_4bit, 4), (load_in_8bit, 8)):
+            if asked and (self.method, self.bits) != ("bitsandbytes", bits):
+                raise ModelError(
+                    f"{name}: its weights are quantised already ({self}), and load_in_{bits}bit asks for another "
+                    f"quantisation; leave it out, {CURE.replace('load_in_4bit', f'load_in_{bits}bit')}"
+                )
+
+
+def compute_in(model: Any, dtype: torch.dtype) -> None:
+    """Have the 4-bit layers of a loaded model compute in a format of this machine, whatever their files say."""
+    for module in model.modules():
+        if hasattr(module, "quant_state") and hasattr(module, "compute_dtype"):
+            module.compute_dtype = dtype
+            module.compute_type_is_set = True
+
+
+def vectors_sum(weights: WeightFiles, dtype: str | None = None) -> dict[str, Any]:
+    """What recognises a quantised base's original: its norms and biases, which quantisation leaves as they are.
+
+    Args:
+        weights: of the quantised base, or of what may be its original.
+        dtype: the format to compare in; None takes that of the files.
+
+    Returns:
+        `dtype`, and `vectors_sha256` of names and values of all tensors of one dimension.
+    """
+    names = weights.specs.keys()
+    # The scales of a quantised weight are called after it.
+    vectors = {
+        name: spec
+        for name, spec in sorted(weights.specs.items())
+        if len(spec.shape) == 1 and spec.dtype.is_floating_point and not _belongs_to_weight(name, names)
+    }
+    kinds = {str(spec.dtype).removeprefix("torch.") for spec in vectors.values()}
+    taken = dtype or (min(kinds) if kinds else "float32")
+    total = hashlib.sha256()
+    for name in vectors:
+        value = weights.read(name).to(getattr(torch, taken))
+        total.update(f"{name} {tuple(value.shape)}\n".encode())
+        total.update(value.float().numpy().tobytes())
+    return {"dtype": taken, "vectors_sha256": total.hexdigest()}
+
+
+def _belongs_to_weight(name: str, names: Any) -> bool:
+    parts = name.split(".")
+    owners = {".".join(parts[:end]) for end in range(1, len(parts))}
+    # GPTQ and AWQ keep no `weight`, but scales beside packed integers.
+    return bool(owners & set(names)) or f"{'.'.join(parts[:-1])}.qweight" in names

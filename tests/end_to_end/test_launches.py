@@ -1,0 +1,240 @@
+"""Every launch config trains what one process trains, on simulated GPUs: losses, adapters, best checkpoints, resume.
+
+The default is two launches of FSDP2, a minute together. `make launches` runs all configs: with LRC_LAUNCHES=all in the
+environment, and DeepSpeed's where it is installed (`DS_BUILD_OPS=0 pip install deepspeed`). What processes without a
+divided model do is also in `test_processes.py`, without simulation.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+from simulated_gpus import launch
+from small_runs import make_run, pairs, run
+
+from lrc.config.run_record import METRICS_FILE, RUN_FILE, read_run
+from lrc.training.checkpoint import checkpoints, fault
+
+BATCH = 4  # questions a step, over all processes
+STEPS, EVERY = 6, 2
+WEIGHTS = "adapter_model.safetensors"
+FOUR_BITS = ["--load_in_4bit", "--dtype", "float32"]
+
+everything = pytest.mark.skipif(
+    os.environ.get("LRC_LAUNCHES") != "all", reason="takes minutes; `make launches` runs it"
+)
+deepspeed = pytest.mark.skipif(find_spec("deepspeed") is None, reason="DeepSpeed is not installed")
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A config, its processes, and the keys of the recipe that go with it."""
+
+    config: str
+    processes: int
+    overrides: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return "-".join([self.config, str(self.processes), *(word.strip("-") for word in self.overrides)])
+
+
+FSDP = Launch("fsdp", 2)
+DEEPSPEED = [
+    Launch("deepspeed_zero2", 1),
+    Launch("deepspeed_zero2", 2),
+    Launch("deepspeed_zero3", 2),
+    Launch("deepspeed_zero3", 1),
+    Launch("low_memory", 1),
+    Launch("low_memory", 2),
+]
+OTHERS = [
+    Launch("single_gpu", 1),
+    Launch("multi_gpu", 2),
+    Launch("fsdp_qlora", 2, tuple(FOUR_BITS)),
+    Launch("fsdp", 2, ("--gradient_checkpointing",)),
+    Launch("fsdp", 2, ("--tree_packing", "false")),
+    Launch("fsdp", 4),
+]
+
+
+def cases(*launches: Launch, marks: Any = ()) -> list[Any]:
+    return [pytest.param(one, id=str(one), marks=[everything, *marks]) for one in launches]
+
+
+ALL = [*cases(*OTHERS), *cases(*DEEPSPEED, marks=[deepspeed])]
+MAIN = [
+    *cases(Launch("multi_gpu", 2), Launch("fsdp_qlora", 2, tuple(FOUR_BITS))),
+    *cases(*(DEEPSPEED[place] for place in (1, 2, 4)), marks=[deepspeed]),
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base and questions with passages of unequal lengths, of which the last step of an epoch has only one."""
+    return make_run(
+        tmp_path_factory.mktemp("launches"),
+        pairs(9, (3, 9, 5, 14)),
+        pairs(5, (2, 7), name="v"),
+        template="alpaca",
+        answer_style="digit",
+        max_length=512,
+        row_tokens=256,
+        lora_r=4,
+        lora_alpha=8,
+        lora_dropout=0.0,
+        lora_target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+        max_steps=STEPS,
+        learning_rate=1.0e-3,
+        lr_scheduler_type="linear",
+        logging_steps=1,
+        eval_strategy="steps",
+        eval_steps=EVERY,
+        save_strategy="steps",
+        save_steps=EVERY,
+    )
+
+
+def train(folder: Path, output: Path, how: Launch, *overrides: str, **failure: Any) -> list[tuple[int, list[str]]]:
+    """Run a launch to its end; each process's exit status and what it said."""
+    batch = ["--per_device_train_batch_size", str(BATCH // how.processes)]
+    words: list[str | Path] = ["--config", folder / "recipe.yaml", "--output_dir", output, *batch]
+    commands = launch(how.config, how.processes, [*words, *how.overrides, *overrides], output, **failure)
+    return [(command.wait(), command.told) for command in commands]
+
+
+def succeed(folder: Path, output: Path, how: Launch, *overrides: str) -> Path:
+    ended = train(folder, output, how, *overrides)
+    assert all(status == 0 for status, _ in ended), ended
+    told = read_run(output)
+    assert told is not None and told.finished and told.recipe["world_size"] == how.processes
+    return output
+
+
+def history(output: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (output / METRICS_FILE).read_text(encoding="utf-8").splitlines()]
+
+
+def figures(output: Path, *names: str) -> list[tuple[float, ...]]:
+    return [tuple(line[name] for name in ("step", *names)) for line in history(output) if names[0] in line]
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    for names in (("loss", "grad_norm"), ("eval_loss", "eval_accuracy")):
+        expected = figures(one, *names)
+        assert len(expected) == (STEPS if names[0] == "loss" else STEPS // EVERY)
+        for line, same in zip(expected, figures(other, *names), strict=True):
+            assert same == pytest.approx(line, rel=2e-4), names
+    assert_same_adapter(one / WEIGHTS, other / WEIGHTS)
+
+
+def assert_same_adapter(one: Path, other: Path, apart: float = 2e-5) -> None:
+    """Equal tensors, each of them whole, in float32, and none of `one` as it was before training."""
+    whole, found = load_file(one), load_file(other)
+    assert {name: tensor.shape for name, tensor in found.items()} == {n: t.shape for n, t in whole.items()}
+    assert {str(tensor.dtype) for tensor in found.values()} == {"torch.float32"}
+    for name, tensor in whole.items():
+        assert tensor.any() and (found[name] - tensor).abs().max() <= apart, name
+
+
+@pytest.fixture(scope="module")
+def alone(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Launch], Path]:
+    """What one process on the CPU trains, without a launcher, of a launch's recipe."""
+    made = tmp_path_factory.mktemp("alone")
+
+    def trained(how: Launch) -> Path:
+        output = made / "-".join(["a", *how.overrides])
+        if not output.exists():
+            batch = ["--per_device_train_batch_size", str(BATCH), "--use_cpu"]
+            assert run(folder, output, *batch, *how.overrides) == 0
+        return output
+
+    return trained
+
+
+def resume(folder: Path, whole: Path, output: Path, how: Launch) -> Path:
+    """Run the launch again from the second checkpoint of `whole`, as if it had been killed after it."""
+    shutil.copytree(whole, output)
+    checkpoint = output / f"checkpoint-{EVERY}"
+    for path in output.iterdir():
+        if path.is_file():
+            path.unlink()
+        elif path != checkpoint:
+            shutil.rmtree(path)
+    shutil.copy(checkpoint / RUN_FILE, output / RUN_FILE)
+    return succeed(folder, output, how)
+
+
+def check_training(folder: Path, alone: Callable[[Launch], Path], tmp_path: Path, how: Launch) -> None:
+    output = succeed(folder, tmp_path / "a", how)
+    assert_same_run(alone(how), output)
+    steps = [path.name for path in checkpoints(output)]
+    assert steps == [f"checkpoint-{step}" for step in range(EVERY, STEPS + 1, EVERY)]
+    assert [fault(path) for path in checkpoints(output)] == [None] * len(steps)
+    assert_same_adapter(output / steps[-1] / WEIGHTS, output / WEIGHTS, apart=0.0)
+
+
+def check_resume(folder: Path, alone: Callable[[Launch], Path], tmp_path: Path, how: Launch) -> None:
+    whole = succeed(folder, tmp_path / "a", how)
+    again = resume(folder, whole, tmp_path / "b", how)
+    assert [step for step, _ in figures(again, "loss")][-1] == STEPS
+    assert_same_adapter(whole / WEIGHTS, again / WEIGHTS, apart=1e-6)
+    assert_same_adapter(alone(how) / WEIGHTS, again / WEIGHTS)
+
+
+def check_best(folder: Path, tmp_path: Path, how: Launch) -> None:
+    """A learning rate that ruins the model has an early checkpoint as the best."""
+    output, best = tmp_path / "a", ["--load_best_model_at_end", "--metric_for_best_model", "loss"]
+    succeed(folder, output, how, *best, "--learning_rate", "3.0", "--lr_scheduler_type", "constant")
+    evaluated = dict(figures(output, "eval_loss"))
+    step = min(evaluated, key=evaluated.__getitem__)
+    assert step < STEPS, evaluated
+    assert_same_adapter(output / f"checkpoint-{step}" / WEIGHTS, output / WEIGHTS, apart=0.0)
+
+
+def check_out_of_memory(folder: Path, tmp_path: Path, how: Launch) -> None:
+    """One line of the process that it happened to, an exit status for all, and nothing saved of the broken step."""
+    ended = train(folder, tmp_path / "a", how, fail_at=3)
+    assert all(status != 0 for status, _ in ended), ended
+    told = [line for _, lines in ended for line in lines]
+    assert not [line for line in told if "Traceback" in line or "AssertionError" in line], told
+    assert len([line for line in told if "out of memory; set row_tokens below 256 and run again" in line]) == 1, told
+    assert not (tmp_path / "a" / WEIGHTS).exists()
+
+
+def test_fsdp_trains_and_resumes_as_one_process(folder: Path, alone: Callable[[Launch], Path], tmp_path: Path) -> None:
+    check_training(folder, alone, tmp_path, FSDP)
+    again = resume(folder, tmp_path / "a", tmp_path / "b", FSDP)
+    assert_same_adapter(tmp_path / "a" / WEIGHTS, again / WEIGHTS, apart=1e-6)
+
+
+@pytest.mark.parametrize("how", ALL)
+def test_it_trains_what_one_process_trains(
+    how: Launch, folder: Path, alone: Callable[[Launch], Path], tmp_path: Path
+) -> None:
+    check_training(folder, alone, tmp_path, how)
+
+
+@pytest.mark.parametrize("how", MAIN)
+def test_it_goes_on_from_a_checkpoint(
+    how: Launch, folder: Path, alone: Callable[[Launch], Path], tmp_path: Path
+) -> None:
+    check_resume(folder, alone, tmp_path, how)
+
+
+@pytest.mark.parametrize("how", [*MAIN, *cases(FSDP)])
+def test_every_process_ends_with_the_best_weights(how: Launch, folder: Path, tmp_path: Path) -> None:
+    check_best(folder, tmp_path, how)
+
+
+@pytest.mark.parametrize("how", [*MAIN, *cases(FSDP)])
+def test_a_full_memory_is_one_line(how: Launch, folder: Path, tmp_path: Path) -> None:
+    check_out_of_memory(folder, tmp_path, how)
