@@ -35,9 +35,9 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 test: install
 	$(PYTEST)
 
-# For the inner loop: what starts no process and trains nothing.
+# For the inner loop: what starts no process and needs no model.
 test-fast: install
-	$(PYTEST) -m 'not process and not training'
+	$(PYTEST) -m 'not slow'
 
 # Seven minutes of kills, signals, damage and full disks; prints the table of docs/reliability.md.
 faults: install

@@ -17,28 +17,20 @@ os.environ["HF_DATASETS_CACHE"] = tempfile.mkdtemp(prefix="lrc-tokens-")
 atexit.register(shutil.rmtree, os.environ["HF_DATASETS_CACHE"], ignore_errors=True)
 
 
-MARKERS = {
-    "process": "of a module that starts processes, which `make test-fast` leaves out",
-    "training": "of a module that trains, which `make test-fast` leaves out",
-}
-STARTS = ("subprocess", "Command", "fork_server", "multiprocessing")  # by which a module starts processes
-TRAINS = ("sft", "run", "train", "TreeTrainer", "tree_trainer")
+# By what a module imports it is seen that it starts processes, trains, or computes with a model.
+SLOW = ("subprocess", "Command", "fork_server", "multiprocessing", "sft", "run", "make_run", "torch", "save_base")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests by what their modules can do."""
+    """Mark what `make test-fast` leaves out."""
     for item in items:
-        names = vars(item.module) if isinstance(item, pytest.Function) else {}
-        if any(name in names for name in STARTS):
-            item.add_marker("process")
-        if any(name in names for name in TRAINS):
-            item.add_marker("training")
+        if isinstance(item, pytest.Function) and any(name in vars(item.module) for name in SLOW):
+            item.add_marker("slow")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Make room for the server that programs are forked from."""
-    for name, meaning in MARKERS.items():
-        config.addinivalue_line("markers", f"{name}: {meaning}")
+    config.addinivalue_line("markers", "slow: of a module that starts processes, trains, or computes with a model")
     if not hasattr(config, "workerinput"):
         fork_server.begin()
 

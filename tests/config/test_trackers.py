@@ -101,11 +101,11 @@ def test_the_summary_stands_on_stdout(folder: Path, tmp_path: Path, capsys: pyte
     train(folder, output)
     told = capsys.readouterr().out.splitlines()
     rows = {line[:13].strip(): line[14:] for line in told if not line.startswith("next")}
-    names = ["accuracy", "baseline", "best step", "loss", "time", "speed", "sharing", "peak memory", "adapter"]
-    assert list(rows) == names
+    measured = ["accuracy", "baseline", "best step", "loss", "time", "speed", "sharing", "peak memory"]
+    assert list(rows) == ["verdict", *measured, "adapter"]
     last = [line for line in lines(output) if "eval_accuracy" in line][-1]
     interval = f"({last['eval_ci_low']:.4f} to {last['eval_ci_high']:.4f})"
-    assert rows["accuracy"] == f"{last['eval_accuracy']:.4f} {interval}, n = 12"
+    assert rows["accuracy"].startswith(f"{last['eval_accuracy']:.4f} {interval}, n = 12 in 6 passages")
     assert rows["adapter"] == str(output)
     base = folder / "base"
     assert [line[14:] for line in told if line.startswith("next")] == [
@@ -146,7 +146,7 @@ def test_trackio_gets_it_all_and_tensorboard_too(folder: Path, tmp_path: Path) -
         env={**os.environ, "TRACKIO_DIR": str(tmp_path / "trackio")},
     )
     assert told.returncode == 0, told.stderr
-    assert told.stdout.startswith("accuracy ")  # what trackio prints is on stderr
+    assert told.stdout.startswith("verdict ")  # what trackio prints is on stderr
     with sqlite3.connect(tmp_path / "trackio/lrc.db") as database:
         stored = database.execute("SELECT run_name, metrics FROM metrics ORDER BY id").fetchall()
     assert {name for name, _ in stored} == {"first"}

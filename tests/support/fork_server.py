@@ -146,7 +146,9 @@ def end() -> None:
     """End the session's server."""
     folder = Path(os.environ.pop(FOLDER))
     with contextlib.suppress(OSError, ValueError):
-        os.kill(int((folder / "server").read_text()), signal.SIGTERM)
+        server = int((folder / "server").read_text())
+        os.kill(server, signal.SIGTERM)
+        os.waitpid(server, 0)  # where it is a child of this process, whose processor time its own then is
     shutil.rmtree(folder, ignore_errors=True)
 
 
