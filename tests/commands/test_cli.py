@@ -190,7 +190,8 @@ def test_convert_and_evaluate_end_with_0(labelled: Path, tmp_path: Path, capsys:
     assert (figures["accuracy"], figures["n"]) == (0.5, 2)
     assert figures["ci_low"] < 0.5 < figures["ci_high"]
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("50.0 %") and "baseline" in lines[0]  # the verdict
+    lines = lines[next(place for place, line in enumerate(lines) if line.startswith("50.0 %")) :]
+    assert "baseline" in lines[0]  # the verdict, after what convert says
     headings = [line for line, above in zip(lines[1:], lines, strict=False) if not above]
     assert [heading.split()[0] for heading in headings] == ["accuracy", "Baselines,", "By", "How", "By"]
     assert any(line.startswith("accuracy  ") for line in lines)
@@ -240,8 +241,8 @@ def test_train_help_names_lrcs_own_keys(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_the_list_of_commands_cuts_no_sentence(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["--help"])
+
+    main(["--help"])
     listed = " ".join(capsys.readouterr().out.partition("Commands:")[2].split())
     for name, command in cli.commands.items():
         first = " ".join((command.help or "").split("\n\n")[0].split())
