@@ -90,7 +90,6 @@ def test_the_numbers_are_those_of_the_questions_that_were_scored(trained: Path, 
         assert f"{right / 0.12:.1f} % (" in card.text.partition("## Results")[2]  # the verdict
         assert "n = 12 in 6 passages" in card.text
         assert f"t_validation.json, 12 | {right / 12:.4f} |" in card.text
-        assert "https://pypi.org/project/lora-reading-comprehension/" in card.text
         assert "pip install lora-reading-comprehension\n" in card.text and "pip install lrc" not in card.text
         assert "\n\n## Use\n\n" in card.text and "what was trained on" not in card.text
         assert card.data.language == "zh" and card.data.license == "other"

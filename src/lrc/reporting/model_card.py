@@ -27,7 +27,6 @@ from lrc.runtime.errors import LrcError, ModelError
 from lrc.tokenization.prompt import VERDICTS, Prompt
 
 CARD = "README.md"
-LINK = f"https://pypi.org/project/{DISTRIBUTION}/"
 COMMIT = re.compile(r"[0-9a-f]{40}")
 TAGS = ["lrc", "lora", "sft", "trl", "multiple-choice", "reading-comprehension"]
 SAMPLE = Question("1", "小明買了三枝筆和一本書。", "小明買了幾枝筆？", ("一枝", "兩枝", "三枝", "四枝"))
@@ -88,7 +87,6 @@ def model_card(folder: Path, repo_id: str, run: Run | None = None, prompt: Promp
         repo_id=repo_id,
         kind=_kind(adapter),
         base=base,
-        link=LINK,
         distribution=DISTRIBUTION,
         results=results,
         run=run,
