@@ -71,7 +71,7 @@ def test_a_temperature_at_the_end_of_the_range_says_what_it_means() -> None:
     assert confidences([[5.0, 0.0, 0.0, 0.0]], wrong)[0] == pytest.approx(0.25, abs=0.01)
     assert "uniform probabilities" in (at_bound(wrong) or "")
     right = fit_temperature([[1e-9, 0.0]] * 50_000, [1] * 50_000)
-    assert "all in one option" in (at_bound(right) or "")
+    assert "all probability on one option" in (at_bound(right) or "")
     assert at_bound(fit_temperature([[1.0, 0.0]] * 10, [1] * 7 + [2] * 3)) is None and at_bound(1.0) is None
 
 

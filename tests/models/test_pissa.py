@@ -77,7 +77,7 @@ def test_what_is_saved_is_an_ordinary_adapter_of_the_untouched_base(tmp_path: Pa
 
 
 def test_it_is_refused_where_it_would_be_wrong(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="PiSSA needs linear layers in 16 or 32 bit, .*embed_tokens is none"):
+    with pytest.raises(RecipeError, match="PiSSA needs linear layers in 16 or 32 bit, .*embed_tokens is not one"):
         trainer(tmp_path, target_modules=["embed_tokens"]).start_with_pissa("pissa", None)
     tied = get_peft_model(make_model("llama-tied"), LoraConfig(target_modules=["lm_head"]))
     with pytest.raises(RecipeError, match="PiSSA would change what .*lm_head is tied to"):

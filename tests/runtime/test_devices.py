@@ -104,7 +104,7 @@ def test_a_cpu_answers_in_bfloat16_where_it_has_units(
     fast = units and stored != "float32"
     assert dtypes.answering_dtype(stored, "cpu", "llama")[0] == ("bfloat16" if fast else "float32")
     assert dtypes.answering_dtype(stored, "cpu", "llama", "float32")[0] == "float32"
-    with pytest.raises(MachineError, match=r"--dtype: float16, but this machine has no float16 units \(cpu\)"):
+    with pytest.raises(MachineError, match=r"--dtype: float16, but this machine does not support float16 \(cpu\)"):
         dtypes.answering_dtype(stored, "cpu", "llama", "float16")
 
 

@@ -67,7 +67,7 @@ def test_a_question_that_does_not_fit_is_refused(tmp_path: Path) -> None:
 
 def test_rows_of_one_sequence_cannot_be_halved(tmp_path: Path) -> None:
     trainer = tree_trainer(limited(model(), 3), SEQUENCES, PASSAGES, config(tmp_path), tree_packing=False)
-    with pytest.raises(MachineError, match="does not hold one question"):
+    with pytest.raises(MachineError, match="its memory is too small for one question"):
         trainer.train()
 
 

@@ -323,7 +323,7 @@ FAULTS: dict[str, tuple[Any, str]] = {
     "tensor missing": (lambda base, adapter: _drop_a_tensor(adapter), "the adapter lacks base_model"),
     "tensor too many": (
         lambda base, adapter: _rename_a_tensor(adapter),
-        "the base model has no place for base_model",
+        "the base model has no parameter for base_model",
     ),
     "another rank": (lambda base, adapter: _other_rank(adapter), r"has shape \(4, 32\), expected \(5, 32\)"),
 }
