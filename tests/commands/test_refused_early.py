@@ -90,7 +90,7 @@ def test_a_line_without_torch(folder: Path, words: list[str], line: str) -> None
         ),
         (
             ["merge", "--adapter", "merged-model", "--output-dir", "new.csv"],
-            "merged-model: is a model, no adapter; name the folder of a trained adapter",
+            "merged-model: is a model, not an adapter; name the folder of a trained adapter",
         ),
         (["evaluate", "--predictions", "anwser.csv", "--data", "q.csv"], "did you mean answer.csv?"),
         (["evaluate", "--predictions", "answer.csv", "--data", "qq.csv"], "did you mean q.csv?"),
