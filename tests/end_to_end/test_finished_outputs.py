@@ -181,5 +181,5 @@ def test_a_page_is_done_until_its_run_changes(tmp_path: Path, capsys: pytest.Cap
         assert told in capsys.readouterr().out
     with (run / "metrics.jsonl").open("a", encoding="utf-8") as file:
         file.write('{"loss": 1.0, "step": 99}\n')
-    assert lrc(*words) == 1 and "exists already" in capsys.readouterr().err
+    assert lrc(*words) == 1 and "already exists" in capsys.readouterr().err
     assert lrc(*words, "--force") == 0

@@ -153,6 +153,8 @@ def test_each_of_several_files_is_compared(recipe: Path) -> None:
 )
 def test_every_verb_refuses_before_torch(words: str, code: int, line: str, recipe: Path) -> None:
     (recipe.parent / "there").write_text("there")
+    (recipe.parent / "a").mkdir()
+    (recipe.parent / "a" / "adapter_config.json").write_text("{}")
     program = PROGRAM.format(door="from lrc.cli import main; main(sys.argv[1:])", heavy=HEAVY)
     command = [sys.executable, "-c", program, *words.split()]
     done = subprocess.run(command, capture_output=True, text=True, cwd=recipe.parent)

@@ -11,7 +11,7 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, StrictDataclassError
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -249,16 +249,23 @@ def _loading(name: str, what: str) -> Any:
         ) from error
     except (
         *(ValueError, KeyError, RuntimeError, ImportError, TypeError, AttributeError, AssertionError, ArithmeticError),
-        *(SafetensorError, UnpicklingError),
+        *(SafetensorError, UnpicklingError, StrictDataclassError),
     ) as error:
         if "trust_remote_code" in str(error):
             raise ModelError(
                 f"{name}: its {what} comes with code, which runs in training only, and only where the recipe has "
                 "trust_remote_code: true; choose a base that transformers supports"
             ) from error
-        raise ModelError(
-            f"{name}: its {what} cannot be loaded ({_first_line(error)}); download its files again, or name another"
-        ) from error
+        raise _not_loaded(name, what, error) from error
+    except Exception as error:
+        if type(error) is not Exception:  # which is what tokenizers raises
+            raise
+        raise _not_loaded(name, what, error) from error
+
+
+def _not_loaded(name: str, what: str, error: Exception) -> ModelError:
+    told = _first_line(error)
+    return ModelError(f"{name}: its {what} cannot be loaded ({told}); download its files again, or name another")
 
 
 def _first_line(error: BaseException) -> str:

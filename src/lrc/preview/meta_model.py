@@ -125,6 +125,7 @@ def _run(build: ModelSpec, row: Row) -> tuple[int, int]:
     computed_in = to_float32(model)
     autocast = build.autocast or computed_in
     prune_last_layer(model)
+    why_no_trees(model)  # tries a small model, once: not among the stand-ins, which would make it wrong, nor counted
     model.train()
     if build.checkpointing:
         # A backward pass leaves the mode; what it computes again needs the stand-ins as well.
