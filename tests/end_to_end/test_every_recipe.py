@@ -68,12 +68,14 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for kind in sorted(set(BASES.values())):
         folders[kind] = folder = tmp_path_factory.mktemp(kind)
         save_tokenizer(folder)
+        config = AutoConfig.for_model(kind, **SIZES, **SETTINGS.get(kind, {}))
+        config.save_pretrained(folder)  # it decides the tokenizer's class, which may have a token more
         tokenizer = AutoTokenizer.from_pretrained(folder)
         tokenizer.chat_template = CHAT
         tokenizer.save_pretrained(folder)
         torch.manual_seed(0)
-        sizes = {**SIZES, **SETTINGS.get(kind, {}), "vocab_size": len(tokenizer)}
-        AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **sizes)).save_pretrained(folder)
+        config.vocab_size = len(tokenizer)
+        AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     return folders
 
 

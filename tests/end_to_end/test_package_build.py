@@ -112,7 +112,7 @@ def test_the_wheel_holds_what_ships(dist: Path) -> None:
 
 
 def test_the_wheel_holds_what_is_read_at_run_time(dist: Path) -> None:
-    names = set(zipfile.ZipFile(only(dist, "lrc-*.whl")).namelist())
+    names = set(zipfile.ZipFile(only(dist, "lora_reading_comprehension-*.whl")).namelist())
     assert {
         "lrc/recipes/tiny/lora.yaml",
         "lrc/accelerate_configs/cpu_2.yaml",
@@ -167,7 +167,7 @@ def find(folder: Path, **environment: str) -> list[Path]:
 
 
 def test_an_unpacked_wheel_finds_them_by_name(dist: Path, tmp_path: Path) -> None:
-    zipfile.ZipFile(only(dist, "lrc-*.whl")).extractall(tmp_path / "site")
+    zipfile.ZipFile(only(dist, "lora_reading_comprehension-*.whl")).extractall(tmp_path / "site")
     found = find(tmp_path, PYTHONPATH=str(tmp_path / "site"))
     assert all(path.is_file() and path.is_relative_to(tmp_path / "site") for path in found), found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import multiprocessing
 import os
 import re
 import signal
@@ -18,9 +19,8 @@ from lrc import cli, sft
 from lrc.commands import run as way
 from lrc.config.recipe import find_recipe
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "faults"))
-from processes import CONTEXT
-
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["lrc.sft", "lrc.cli", "lrc.commands.run", "lrc.commands.convert", "lrc.generate"])
 EXAMPLES = Path(__file__).parents[2] / "examples"
 FILES = [EXAMPLES / "sample.xlsx", EXAMPLES / "sample_test.xlsx"]
 STEPS = ["check", "convert", "python", "train", "evaluate", "generate", "report"]

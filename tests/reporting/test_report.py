@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from report_runs import OUTCOMES, TOKEN, make_run
+from small_runs import lrc
 
 from lrc.cli import cli
 from lrc.commands.report import report
 from lrc.metrics.predictions import OUTCOMES_FILE, write_outcomes
-from lrc.runtime.errors import DataError, LrcError, MachineError, OutputError
+from lrc.runtime import packages
+from lrc.runtime.errors import DataError, LrcError, OutputError
 
 
 @pytest.fixture
@@ -126,10 +128,15 @@ def test_damaged_run_file_is_refused(run_dir: Path, damage: dict[str, Any]) -> N
         report(run_dir)
 
 
-def test_missing_matplotlib_is_one_line(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(MachineError, match=r"matplotlib is not installed; pip install matplotlib"):
-        report(run_dir)
+def test_missing_matplotlib_is_one_line(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = packages.installed_version
+    monkeypatch.setattr(packages, "installed_version", lambda name: None if name == "matplotlib" else found(name))
+    assert lrc("report", run_dir) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("matplotlib: is not installed, lrc needs ")
+    assert "; run: pip install 'matplotlib" in line
     assert not (run_dir / "report.html").exists()
 
 

@@ -26,7 +26,7 @@ def report(run_dir: Path, *, output: Path | None = None, force: bool = False) ->
         output: the page; None writes `report.html` into `run_dir`.
 
     Raises:
-        LrcError: no run is in `run_dir`, its files are damaged, matplotlib is missing, or the output exists.
+        LrcError: no run is in `run_dir`, its files are damaged, or the output exists.
     """
     output = output or run_dir / "report.html"
     asked = {"run_dir": run_dir}

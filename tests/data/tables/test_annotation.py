@@ -97,7 +97,7 @@ def test_the_annotated_copy_has_a_comment_for_each_finding(book: Path, tmp_path:
         if cell.comment and "查過了" not in cell.comment.text
     }
     assert told.keys() == {"B2", "E2", "H3", "D4", "B5", "D6", "E7", "C7"}
-    assert told["E2"] == ("repaired: 選項2 had white space at its ends; it was taken off", "DDEBF7")
+    assert told["E2"] == ("repaired: 選項2 had white space at its ends; it was removed", "DDEBF7")
     assert told["E7"] == ("error: 選項2 is empty; fill it in", "FFC7CE")
     assert told["D6"][0].startswith("warning: 選項1 is 0.364") and told["D6"][1] == "FFEB9C"
     # The values are those of the original, and the summary is the last sheet.
@@ -181,7 +181,7 @@ def test_the_same_workbook_gives_the_same_bytes(book: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("words", "status", "told"),
     [
-        (["a.xlsx", "--annotate", "a.xlsx"], 1, "exists already"),
+        (["a.xlsx", "--annotate", "a.xlsx"], 1, "already exists"),
         (["a.xlsx", "--annotate", "a.xlsx", "--force"], 1, "named twice"),
         (["a.xlsx", "--annotate", "o.xlsx", "--fix", "o.xlsx"], 1, "named twice"),
         (["a.xlsx", "--annotate", "o.csv"], 1, "end in .xlsx"),
