@@ -259,7 +259,9 @@ def test_tiles_hold_what_torch_finds_by_looking_at_every_pair(window: int | None
 
 
 def test_flex_is_refused_where_there_is_none() -> None:
-    with pytest.raises(ValueError, match=r"attention is flex, but it has no backward pass on cpu devices; set it to auto"):
+    with pytest.raises(
+        ValueError, match=r"attention is flex, but it has no backward pass on cpu devices; set it to auto"
+    ):
         settle_attention(make_model("llama"), "flex", CPU)
 
 
