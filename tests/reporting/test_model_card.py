@@ -101,7 +101,8 @@ def test_the_folder_and_its_checkpoints_hold_that_card_and_not_pefts(trained: Pa
     for place in (trained, trained / "checkpoint-1", trained / "checkpoint-2"):
         text = (place / "README.md").read_text(encoding="utf-8")
         assert "More Information Needed" not in text and str(trained.parent) not in text
-        assert ModelCard(text).data.library_name == "peft" and "trained with\nlrc (`lora-reading-comprehension`)." in text
+        assert ModelCard(text).data.library_name == "peft"
+        assert "trained with\nlrc (`lora-reading-comprehension`)." in text
 
 
 def test_its_python_asks_as_training_did(trained: Path, folder: Path, tmp_path: Path, capsys: Any) -> None:
