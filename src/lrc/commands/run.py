@@ -130,7 +130,7 @@ def _refuse_folder(folder: Path, train: Path, test: Path, recipe: str | None) ->
     before = _read(folder)
     if before is None:
         if folder.is_file() or (folder.is_dir() and any(path.name[0] != "." for path in folder.iterdir())):
-            raise OutputError(f"{folder}: exists already, and `lrc run` did not begin it; choose another --output-dir")
+            raise OutputError(f"{folder}: already exists, and `lrc run` did not begin it; choose another --output-dir")
         return
     if (before["train"], before["test"]) != (str(train), str(test)):
         raise OutputError(f"{folder}: belongs to {before['train']} and {before['test']}; choose another --output-dir")
