@@ -193,6 +193,7 @@ def test_the_real_labelled_workbook() -> None:
         "duplicate-option": 8,
         "fraction-lost": 1,
         "percent-lost": 69,
+        "placeholder": 2,
         "time-serial": 3,
     }
     assert rows["control"] == {2995, 2996, 3004} and rows["ditto-passage"] == {304}
