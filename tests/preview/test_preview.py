@@ -135,7 +135,7 @@ def test_dtypes_here_and_on_an_assumed_gpu(folder: Path, capsys: pytest.CaptureF
     asked = ["--fp16", "true", "--dtype", "float16"]
     here = seen(folder, capsys, *asked, "--use_cpu", "true")["dtypes"]
     assert (here["weights"], here["mixed_precision"]) == ("float32", None)
-    assert "fp16: cpu here has no float16 units: float32" in here["reasons"]
+    assert "fp16: this machine does not support float16 (cpu); float32 is used" in here["reasons"]
     there = seen(folder, capsys, *asked, gpu_memory="12GB")
     assert (there["dtypes"]["weights"], there["dtypes"]["mixed_precision"]) == ("float16", "float16")
     assert there["launch"]["device"] == "cuda" and there["memory"]["capacity"] == 12 * 1024**3

@@ -44,12 +44,13 @@ class Recipe:
     model: ModelArguments
     adapter: AdapterArguments
     given: dict[str, Any]  # the keys in the file and on the command line, as given there
+    notices: tuple[str, ...] = ()  # what this machine lacks, and what is used in its place; to be shown to the user
 
 
 def load_recipe(path: Path | None, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe.
 
-    Mixed precision that this machine lacks becomes float32, with a line on stderr.
+    A number format that this machine lacks becomes another one, with a notice.
 
     Args:
         path: the YAML file; None where the command line has every key.
@@ -117,8 +118,9 @@ def resolve(file: YamlMapping, overrides: Sequence[str] = (), path: Path | None 
     # From here on it takes seconds: TRL brings transformers and PEFT with it.
     from lrc.config.arguments import CLASSES
 
-    data, training, model, adapter = _build(CLASSES, apply_device_support(given), file.name)
-    return Recipe(path, data, training, model, adapter, given)
+    support = apply_device_support(given)
+    data, training, model, adapter = _build(CLASSES, support.values, file.name)
+    return Recipe(path, data, training, model, adapter, given, support.notices)
 
 
 def _merge_given(file: YamlMapping, overrides: Sequence[str]) -> dict[str, Any]:

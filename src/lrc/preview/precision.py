@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from lrc.config.recipe import Recipe
-from lrc.runtime.devices import SWITCHES, supported
+from lrc.runtime.devices import SWITCHES
 
 
 @dataclass(frozen=True)
@@ -28,25 +28,16 @@ def settle_precision(recipe: Recipe, config: Any, device: str, *, assumed: bool)
         device: the type of the device that is meant.
         assumed: this machine does not have it; then what the recipe asks for is taken to be there.
     """
-    given, reasons = recipe.given, []
-    asked = str(given.get("dtype") or recipe.model.dtype or "auto")
+    # What is missing here was replaced as the recipe was read; what it asks for is in `given`.
+    values = recipe.given if assumed else {**vars(recipe.training), "dtype": recipe.model.dtype}
+    asked = str(values.get("dtype") or recipe.model.dtype or "auto")
     name = _own(config) if asked == "auto" else asked
-
-    def has(dtype: str) -> bool:
-        return dtype == "float32" or assumed or supported(dtype, device)
-
-    # On this machine the recipe is settled already; what it asked for is in `given`.
+    reasons = [] if assumed else list(recipe.notices)
     reasons.append(f"dtype: {name}" + (", as the base has it" if asked == "auto" else ""))
-    if asked != "auto" and not has(name):
-        reasons[-1] = f"dtype: {name} is asked for, {device} here has no units for it: float32"
-        name = "float32"
-    autocast: str | None = None
-    for switch in ("bf16", "fp16"):
-        if given.get(switch) and has(SWITCHES[switch]):
-            autocast = SWITCHES[switch]
-            reasons.append(f"{switch}: mixed precision, {autocast}")
-        elif given.get(switch):
-            reasons.append(f"{switch}: {device} here has no {SWITCHES[switch]} units: float32")
+    switch = next((switch for switch in SWITCHES if values.get(switch)), None)
+    autocast = SWITCHES[switch] if switch else None
+    if autocast:
+        reasons.append(f"{switch}: mixed precision, {autocast}")
     if assumed and "bfloat16" in (name, autocast):
         reasons.append("bfloat16 needs an Ampere GPU or a newer one; older ones use float32: set fp16 there")
     if assumed and (autocast or name != "float32"):

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lrc.runtime.errors import MachineError
 
@@ -23,7 +22,14 @@ SWITCHES = {"bf16": "bfloat16", "fp16": "float16"}
 OVERFLOWING = ("gemma2", "gemma3", "gemma3n", "t5gemma")
 
 
-def apply_device_support(values: Mapping[str, Any]) -> dict[str, Any]:
+class DeviceSupport(NamedTuple):
+    """A recipe's keys and values as this machine can compute them."""
+
+    values: dict[str, Any]
+    notices: tuple[str, ...]  # a line for each format that is replaced
+
+
+def apply_device_support(values: Mapping[str, Any]) -> DeviceSupport:
     """Replace what this machine cannot do by what it can, and have `use_cpu` say where the run takes place.
 
     It has to happen before `SFTConfig` is built, which raises on what it cannot do.
@@ -32,10 +38,9 @@ def apply_device_support(values: Mapping[str, Any]) -> dict[str, Any]:
         values: keys and values of a recipe.
 
     Returns:
-        The same, with `use_cpu` added, and with other formats in the place of those that are missing here; each is
-        said on stderr, by the first process only.
+        The same, with `use_cpu` added, and with other formats in the place of those that are missing here.
     """
-    settled = dict(values)
+    settled, notices = dict(values), []
     device = device_type(use_cpu=bool(values.get("use_cpu")))
     settled["use_cpu"] = device == "cpu"
     family = family_of(str(values.get("model_name_or_path") or ""))
@@ -44,12 +49,12 @@ def apply_device_support(values: Mapping[str, Any]) -> dict[str, Any]:
             taken = instead(dtype, device, family)
             settled[key] = False
             settled["fp16"] = taken == "float16"
-            _say(f"{key}: {reason}; {taken} is used")
+            notices.append(f"{key}: {reason}; {taken} is used")
     dtype = str(values.get("dtype"))
     if dtype in SWITCHES.values() and (reason := why_not(dtype, device, family)):
         settled["dtype"] = instead(dtype, device, family)
-        _say(f"dtype: {reason}; {settled['dtype']} is used")
-    return settled
+        notices.append(f"dtype: {reason}; {settled['dtype']} is used")
+    return DeviceSupport(settled, tuple(notices))
 
 
 def why_not(dtype: str, device: str, family: str) -> str | None:
@@ -151,8 +156,3 @@ def _accelerator_has_bfloat16() -> bool:
         # transformers counts a card that only emulates bfloat16.
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return bool(is_torch_bf16_gpu_available())
-
-
-def _say(line: str) -> None:
-    if os.environ.get("RANK", "0") == "0":
-        print(line, file=sys.stderr, flush=True)

@@ -60,7 +60,7 @@ def train(recipe: Recipe) -> None:
     tokenizer = load_tokenizer(name, revision, trust_remote_code=remote_code)
     prompt = Prompt(tokenizer, data.template, data.answer_style, data.list_options)
     if args.process_index == 0:
-        for note in prompt.notes:
+        for note in (*recipe.notices, *prompt.notes):
             say(note)
     clamp_max_length(recipe, load_config(name, revision, trust_remote_code=remote_code))
     output = Path(args.output_dir)

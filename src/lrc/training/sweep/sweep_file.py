@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import redirect_stderr
 from dataclasses import dataclass
 from difflib import get_close_matches
-from io import StringIO
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -205,8 +203,7 @@ def _check(file: YamlMapping, places: dict[str, str], search: dict[str, Range | 
     findings: dict[str, None] = {}
     for values in tried:
         try:
-            with redirect_stderr(StringIO()):  # of what a recipe says as it is read: each trial says it again
-                built = resolve(_Layers(file.name, {**file.values, **values}, {}, places))
+            built = resolve(_Layers(file.name, {**file.values, **values}, {}, places))
             findings |= dict.fromkeys(_of_all(built.data.validation_file, built.training.push_to_hub, file.name))
         except RecipeError as error:
             findings |= dict.fromkeys(error.findings)
