@@ -62,6 +62,7 @@ def run(flags: argparse.Namespace, seed: int, *, grouped: bool) -> tuple[np.ndar
     from lrc.data.sources import read_records
     from lrc.models.loading import load_base, load_tokenizer
     from lrc.tokenization.prompt import Prompt
+    from lrc.training.dataloader import Sampling
     from lrc.training.trainer import TreeTrainer
 
     tokenizer = load_tokenizer(flags.model)
@@ -90,7 +91,7 @@ def run(flags: argparse.Namespace, seed: int, *, grouped: bool) -> tuple[np.ndar
         train_dataset=dataset(train, sequences),
         draw=lambda draw: [sequences[draw[0]]],
         validation=None,
-        group_passages=grouped,
+        sampling=Sampling(grouped),
     )
     trainer.train()
     trainer.model.eval()

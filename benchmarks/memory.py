@@ -120,7 +120,7 @@ def train(size: Size) -> dict[str, float]:
     from transformers import LlamaForCausalLM
     from trl import SFTConfig
 
-    from lrc.training.trainer import TreeTrainer
+    from lrc.training.trainer import Packing, TreeTrainer
 
     sequences = _sequences(size)
     settings = SFTConfig(
@@ -143,7 +143,7 @@ def train(size: Size) -> dict[str, float]:
         train_dataset=_dataset(sequences),
         draw=lambda draw: [sequences[draw[0]]],
         validation=None,
-        row_tokens=size.row_tokens,
+        packing=Packing(row_tokens=size.row_tokens),
     )
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)

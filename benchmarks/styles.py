@@ -53,8 +53,9 @@ def make_side(name: str, records: list[Any], flags: argparse.Namespace) -> Side:
     """The trainer of a style."""
     from lrc.tokenization.prompt import Prompt
     from lrc.tokenization.token_dataset import tokenize
+    from lrc.training.contrastive_loss import Objective
     from lrc.training.dataloader import SequenceSource
-    from lrc.training.trainer import TreeTrainer
+    from lrc.training.trainer import Packing, TreeTrainer
 
     style, listed, contrast = SIDES[name]
     tokenizer = _tokenizer()
@@ -69,8 +70,8 @@ def make_side(name: str, records: list[Any], flags: argparse.Namespace) -> Side:
         train_dataset=dataset,
         draw=SequenceSource(dataset, records, prompt, 1, 0, compared, imitated=contrast < 1),
         validation=None,
-        row_tokens=flags.row_tokens,
-        option_contrast=contrast,
+        packing=Packing(row_tokens=flags.row_tokens),
+        objective=Objective(contrast),
     )
     return Side(trainer)
 

@@ -165,7 +165,7 @@ def lrc_trainer(records: list[Any], flags: argparse.Namespace, *, orders: int = 
     from lrc.tokenization.prompt import Prompt
     from lrc.tokenization.token_dataset import tokenize
     from lrc.training.dataloader import SequenceSource
-    from lrc.training.trainer import TreeTrainer
+    from lrc.training.trainer import Packing, TreeTrainer
 
     tokenizer = _tokenizer()
     prompt = Prompt(tokenizer, "chinese-alpaca-2", "digit")
@@ -178,7 +178,7 @@ def lrc_trainer(records: list[Any], flags: argparse.Namespace, *, orders: int = 
         train_dataset=dataset,
         draw=SequenceSource(dataset, records, prompt, orders, 0),
         validation=None,
-        row_tokens=flags.row_tokens,
+        packing=Packing(row_tokens=flags.row_tokens),
     )
 
 

@@ -26,8 +26,9 @@ from lrc.packing.tree import pack
 from lrc.runtime.errors import RecipeError
 from lrc.tokenization.prompt import Prompt, reordered
 from lrc.tokenization.token_dataset import tokenize
-from lrc.training.contrastive_loss import Option
+from lrc.training.contrastive_loss import Objective, Option
 from lrc.training.dataloader import SequenceSource
+from lrc.training.trainer import Packing
 
 CPU = torch.device("cpu")
 BYTES = {"vocab_size": 260}
@@ -150,9 +151,8 @@ def test_loss_and_gradients_are_those_of_separate_options(
         [0] * len(asked),
         config(tmp_path, per_device_train_batch_size=len(asked)),
         draw=draw,
-        option_contrast=part,
-        contrast_temperature=0.5,
-        row_tokens=row_tokens,
+        objective=Objective(part, 0.5),
+        packing=Packing(row_tokens=row_tokens),
     )
     # The reference is in float64. What options have in common gets gradients that nearly cancel: hence the tolerance.
     loss, wanted = separate_step(adapted(make_model(family, **BYTES)).double(), asked, part, 0.5)

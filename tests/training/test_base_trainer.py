@@ -17,6 +17,7 @@ from lrc.packing.tree import pack
 from lrc.runtime.errors import MachineError, ModelError
 from lrc.training.checkpoint import checkpoints, fault
 from lrc.training.dataloader import StepBatch
+from lrc.training.trainer import Packing
 
 SEQUENCES, PASSAGES = questions()
 LONGEST = max(len(sequence.inputs) for sequence in SEQUENCES)
@@ -34,7 +35,9 @@ def limited(model: Any, tokens: int) -> Any:
 
 
 def trained(folder: Path, model: Any, row_tokens: int, **settings: Any) -> Any:
-    trainer = tree_trainer(model, SEQUENCES, PASSAGES, config(folder, max_steps=3, **settings), row_tokens=row_tokens)
+    trainer = tree_trainer(
+        model, SEQUENCES, PASSAGES, config(folder, max_steps=3, **settings), packing=Packing(row_tokens=row_tokens)
+    )
     torch.manual_seed(5)
     trainer.train()
     return trainer
@@ -66,7 +69,7 @@ def test_a_question_that_does_not_fit_is_refused(tmp_path: Path) -> None:
 
 
 def test_rows_of_one_sequence_cannot_be_halved(tmp_path: Path) -> None:
-    trainer = tree_trainer(limited(model(), 3), SEQUENCES, PASSAGES, config(tmp_path), tree_packing=False)
+    trainer = tree_trainer(limited(model(), 3), SEQUENCES, PASSAGES, config(tmp_path), packing=Packing(trees=False))
     with pytest.raises(MachineError, match="its memory is too small for one question"):
         trainer.train()
 
@@ -128,7 +131,9 @@ def test_a_run_resumed_at_its_last_step_runs_no_more(tmp_path: Path) -> None:
 
 def test_out_of_memory_under_deepspeed_stops_in_one_line(tmp_path: Path) -> None:
     """It keeps gradients of the backward that failed, so that the step cannot be run again."""
-    trainer = tree_trainer(limited(model(), LONGEST), SEQUENCES, PASSAGES, config(tmp_path), row_tokens=8 * LONGEST)
+    trainer = tree_trainer(
+        limited(model(), LONGEST), SEQUENCES, PASSAGES, config(tmp_path), packing=Packing(row_tokens=8 * LONGEST)
+    )
 
     def fail(*_: Any) -> None:
         trainer.is_deepspeed_enabled = True  # it alone, since it is not installed here

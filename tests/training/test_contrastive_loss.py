@@ -17,7 +17,8 @@ from token_trees import VOCABULARY, sequence
 
 from lrc.metrics.predictions import OUTCOMES_FILE
 from lrc.packing.tree import TokenSequence, pack
-from lrc.training.contrastive_loss import Option
+from lrc.training.contrastive_loss import Objective, Option
+from lrc.training.trainer import Packing
 
 TEMPERATURE = 0.5
 
@@ -76,9 +77,8 @@ def test_loss_and_gradients_are_those_of_separate_options(
         [0] * len(questions),
         config(tmp_path, per_device_train_batch_size=len(questions)),
         draw=lambda draw: questions[draw[0]],
-        option_contrast=part,
-        contrast_temperature=TEMPERATURE,
-        row_tokens=row_tokens,
+        objective=Objective(part, TEMPERATURE),
+        packing=Packing(row_tokens=row_tokens),
     )
     assert_same(tree_step(trainer), separate(adapted(make_model(family)), questions, part))
 

@@ -11,6 +11,7 @@ from small_models import adapted, make_model
 from token_trees import questions
 
 from lrc.runtime.errors import RecipeError
+from lrc.training.optimizer import LoraPlus
 
 SEQUENCES, PASSAGES = questions()
 
@@ -18,11 +19,11 @@ SEQUENCES, PASSAGES = questions()
 TARGETS = ["embed_tokens", "q_proj", "up_proj"]
 
 
-def moved(folder: Path, **plus: float | None) -> dict[str, torch.Tensor]:
+def moved(folder: Path, plus: LoraPlus | None = None) -> dict[str, torch.Tensor]:
     """How far AdamW's first step, with a weight decay that shows, moves each parameter of an adapter."""
     args = config(folder, learning_rate=1e-4, weight_decay=50.0)
     model = adapted(make_model("llama"), target_modules=TARGETS)
-    trainer = tree_trainer(model, SEQUENCES, PASSAGES, args, **plus)
+    trainer = tree_trainer(model, SEQUENCES, PASSAGES, args, loraplus=plus)
     trained = {name: p for name, p in trainer.model.named_parameters() if p.requires_grad}
     before = {name: p.detach().clone() for name, p in trained.items()}
     trainer.train()
@@ -34,7 +35,7 @@ def test_with_loraplus_b_moves_further_by_the_ratio_and_all_else_as_before(
     embedding: float | None, times_embedding: float, tmp_path: Path
 ) -> None:
     plain = moved(tmp_path / "plain")
-    plus = moved(tmp_path / "plus", loraplus_lr_ratio=16.0, loraplus_lr_embedding=embedding)
+    plus = moved(tmp_path / "plus", LoraPlus(16.0, embedding))
     assert plain.keys() == plus.keys() and sum("lora_embedding" in name for name in plain) == 2
     for name, step in plain.items():
         assert step.abs().max() > 0, name

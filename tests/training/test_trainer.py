@@ -17,6 +17,8 @@ from transformers.trainer_utils import get_last_checkpoint
 from trl import SFTTrainer
 
 from lrc.models.loading import load_base
+from lrc.training.dataloader import Sampling
+from lrc.training.trainer import Packing
 
 SEQUENCES, PASSAGES = questions()
 STEP = SEQUENCES[:8]
@@ -88,10 +90,10 @@ def test_accumulation(batch: int, accumulation: int, tmp_path: Path) -> None:
     assert_same(tree_step(tree_trainer(adapted(make_model("llama")), SEQUENCES, PASSAGES, args)), wanted)
 
 
-@pytest.mark.parametrize("packing", [{"row_tokens": 45}, {"tree_packing": False}], ids=["rows", "one a row"])
-def test_several_rows_a_step(packing: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize("packing", [Packing(row_tokens=45), Packing(trees=False)], ids=["rows", "one a row"])
+def test_several_rows_a_step(packing: Packing, tmp_path: Path) -> None:
     wanted = separate_step(adapted(make_model("gemma3")), STEP)
-    trainer = tree_trainer(adapted(make_model("gemma3")), SEQUENCES, PASSAGES, config(tmp_path), **packing)
+    trainer = tree_trainer(adapted(make_model("gemma3")), SEQUENCES, PASSAGES, config(tmp_path), packing=packing)
     (batch, *_) = trainer.get_train_dataloader()
     assert len(batch.rows) > 2
     assert_same(tree_step(trainer), wanted)
@@ -194,7 +196,7 @@ class StopAt(TrainerCallback):
 def test_questions_of_a_passage_are_drawn_together_or_one_by_one(grouped: bool, tmp_path: Path) -> None:
     sequences, passages = questions(n_passages=12)
     args = config(tmp_path, train_sampling_strategy="random", per_device_train_batch_size=4)
-    trainer = tree_trainer(make_model("llama"), sequences, passages, args, group_passages=grouped)
+    trainer = tree_trainer(make_model("llama"), sequences, passages, args, sampling=Sampling(grouped))
     drawn = [passages[place] for step in trainer.get_train_dataloader().batch_sampler for place, _ in step]
     changes = sum(a != b for a, b in pairwise(drawn))
     assert sorted(drawn) == sorted(passages)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -13,7 +13,7 @@ from lrc.config.recipe import Recipe
 from lrc.packing.tree import Row, TokenSequence, pack
 from lrc.runtime.progress import track
 from lrc.tokenization.token_dataset import Corpus
-from lrc.training.dataloader import SequenceSource, StepBatch, StepLoader, StepSampler
+from lrc.training.dataloader import Sampling, SequenceSource, StepBatch, StepLoader, StepSampler
 
 PERCENTILES = (0, 25, 50, 75, 90, 95, 99, 100)
 # Questions that are packed; of more, so many stand for all.
@@ -55,7 +55,9 @@ def measure(
     """
     args = recipe.training
     step_questions = args.per_device_train_batch_size * args.gradient_accumulation_steps
-    sampler = _sampler(corpus, recipe, step_questions, world_size)
+    passages = range(len(corpus.records)) if corpus.dataset is None else corpus.dataset["passage"][:]
+    sampling = Sampling(recipe.data.group_passages, corpus.portions)
+    sampler = StepSampler.of(args, passages, step_questions, 0, world_size, sampling)
     loader = StepLoader(draw, sampler, row_tokens, share=share)
     count = min(len(sampler), max(PACKED // step_questions, 1))
     rows = separate = unique = supervised = 0
@@ -111,10 +113,3 @@ def learning_rates(args: Any, steps: int) -> dict[int, float]:
     rates = getattr(schedule, "lr_lambdas", None)  # others follow what evaluation says
     places = sorted({1, min(warmup + 1, steps), max(steps // 2, 1), steps})
     return {step: args.learning_rate * (rates[0](step - 1) if rates else 1.0) for step in places}
-
-
-def _sampler(corpus: Corpus, recipe: Recipe, step_questions: int, world_size: int) -> StepSampler:
-    passages: Sequence[int] = range(len(corpus.records))
-    if recipe.data.group_passages and corpus.dataset is not None:
-        passages = corpus.dataset["passage"][:]
-    return StepSampler.of(recipe.training, passages, step_questions, 0, world_size, corpus.portions)

@@ -25,6 +25,19 @@ from lrc.tokenization.prompt import Prompt, question_of
 
 
 @dataclass(frozen=True)
+class Objective:
+    """What is trained: to write the right answer, to choose it among the options, or both.
+
+    Args:
+        option_contrast: the part of the loss that is the contrast between the options, 0 to 1.
+        contrast_temperature: what their scores are divided by.
+    """
+
+    option_contrast: float = 0.0
+    contrast_temperature: float = 1.0
+
+
+@dataclass(frozen=True)
 class Option(TokenSequence):
     """An option of a question, to be compared with the others and not to be imitated.
 

@@ -58,6 +58,19 @@ class StepBatch:
         return replace(self, rows=pack(self.sequences, row_tokens, share=share))
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """From what the questions of a step are drawn.
+
+    Args:
+        group_passages: false draws question by question, so that those of a passage rarely meet in a step.
+        portions: of the files that the questions are of; without them an epoch has every question.
+    """
+
+    group_passages: bool = True
+    portions: tuple[Portion, ...] = ()
+
+
 class StepSampler(Sampler[list[SampleKey]]):
     """Draw the questions of every optimizer step for one process; all processes draw the same epoch.
 
@@ -96,18 +109,18 @@ class StepSampler(Sampler[list[SampleKey]]):
         step_questions: int,
         rank: int,
         world_size: int,
-        portions: Sequence[Portion] = (),
+        sampling: Sampling,
     ) -> StepSampler:
         """The sampler that training arguments ask for: their seed, order and last step."""
         seed = args.seed if args.data_seed is None else args.data_seed
         return cls(
-            passages,
+            passages if sampling.group_passages else range(len(passages)),
             step_questions,
             rank=rank,
             world_size=world_size,
             seed=None if args.train_sampling_strategy == "sequential" else seed,
             drop_last=args.dataloader_drop_last,
-            portions=portions,
+            portions=sampling.portions,
         )
 
     def set_epoch(self, epoch: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -37,18 +38,30 @@ def optimizer_bytes(optim: str, element_size: int = 4) -> int:
     return moments * (1 if "8bit" in optim or "4bit" in optim else element_size)
 
 
-def loraplus(trainer: Any, ratio: float, embedding: float | None = None) -> torch.optim.Optimizer:
-    """The trainer's optimizer with B learning faster than A (LoRA+, Hayou et al. 2024).
+@dataclass(frozen=True)
+class LoraPlus:
+    """LoRA+ (Hayou et al. 2024): B learns faster than A.
+
+    Args:
+        lr_ratio: the learning rate of B over that of A.
+        lr_embedding: the learning rate of both matrices of LoRA on embeddings; None takes that of A, as without LoRA+.
+            PEFT's own default is 1e-6, whatever the recipe's rate is.
+    """
+
+    lr_ratio: float
+    lr_embedding: float | None = None
+
+
+def create_loraplus(trainer: Any, rates: LoraPlus) -> torch.optim.Optimizer:
+    """The trainer's optimizer with LoRA+.
 
     Args:
         trainer: a transformers Trainer of a PEFT model.
-        ratio: the learning rate of B over that of A.
-        embedding: the learning rate of both matrices of LoRA on embeddings; None takes that of A, as without LoRA+.
-            PEFT's own default is 1e-6, whatever the recipe's rate is.
     """
+    embedding = rates.lr_embedding
     kind, settings = trainer.get_optimizer_cls_and_kwargs(trainer.args, trainer.model)
     settings |= {
-        "loraplus_lr_ratio": ratio,
+        "loraplus_lr_ratio": rates.lr_ratio,
         "loraplus_lr_embedding": trainer.args.learning_rate if embedding is None else embedding,
         # PEFT sets it group by group, and passes over the optimizer's own.
         "loraplus_weight_decay": trainer.args.weight_decay,

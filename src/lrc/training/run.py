@@ -13,6 +13,7 @@ from typing import Any
 from accelerate.utils import broadcast_object_list
 from transformers import set_seed
 
+from lrc.config.arguments import AdapterArguments
 from lrc.config.recipe import Recipe
 from lrc.config.run_record import FILES, NORMALISATIONS, NOT_RECORDED, RUN_FILE, Run, train_roles
 from lrc.config.trackers import close_trackers
@@ -36,10 +37,12 @@ from lrc.tokenization.token_cache import tokenizer_digest
 from lrc.tokenization.token_dataset import Corpus, Portion, join, read_corpus
 from lrc.training.callbacks import History, Patience, Space, Stopping, ended_at, epoch_at, keep_training
 from lrc.training.checkpoint import fault
-from lrc.training.dataloader import SequenceSource
+from lrc.training.contrastive_loss import Objective
+from lrc.training.dataloader import Sampling, SequenceSource
+from lrc.training.optimizer import LoraPlus
 from lrc.training.output_dir import OutputDir, refuse_sources_in, refuse_taken
 from lrc.training.resume import changed_versions, nondeterminism, run_of
-from lrc.training.trainer import TreeTrainer
+from lrc.training.trainer import Packing, TreeTrainer
 from lrc.training.validation import AUTO, FittedScoring, Validation
 
 
@@ -107,15 +110,10 @@ def _train_in(folder: OutputDir, recipe: Recipe, prompt: Prompt, training: Corpu
             train_dataset=training.dataset,
             draw=SequenceSource.of(training, prompt, data, args.seed, _soft_labels(recipe)),
             validation=_validation(recipe, prompt, validation),
-            tree_packing=data.tree_packing,
-            group_passages=data.group_passages,
-            portions=training.portions,
-            row_tokens=data.row_tokens,
-            attention=data.attention,
-            loraplus_lr_ratio=recipe.adapter.loraplus_lr_ratio,
-            loraplus_lr_embedding=recipe.adapter.loraplus_lr_embedding,
-            option_contrast=data.option_contrast or 0.0,
-            contrast_temperature=data.contrast_temperature or 1.0,
+            sampling=Sampling(data.group_passages, training.portions),
+            packing=Packing(data.tree_packing, data.row_tokens, data.attention),
+            objective=Objective(data.option_contrast or 0.0, data.contrast_temperature or 1.0),
+            loraplus=_loraplus(recipe.adapter),
         )
     except ValueError as error:  # TRL's and PEFT's words about keys that do not go together, or with the model
         raise RecipeError(f"{recipe.path or 'command line'}: {error}") from error
@@ -172,6 +170,11 @@ def _run(trainer: TreeTrainer, recipe: Recipe, folder: OutputDir, checkpoint: st
         if args.process_index == 0:
             say(f"{folder.path}: stopped after step {trainer.state.global_step}; run again to resume from there")
         sys.exit(128 + stopping.signal)
+
+
+def _loraplus(adapter: AdapterArguments) -> LoraPlus | None:
+    ratio = adapter.loraplus_lr_ratio
+    return None if ratio is None else LoraPlus(ratio, adapter.loraplus_lr_embedding)
 
 
 def _soft_labels(recipe: Recipe) -> SoftLabels | None:

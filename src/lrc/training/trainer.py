@@ -9,7 +9,8 @@ part of the loss is the mean of the step's contrast (`contrastive_loss`) instead
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +32,28 @@ from lrc.packing.last_layer import prune_last_layer
 from lrc.packing.log_probs import row_budget, target_log_probs
 from lrc.packing.tree import Row, TokenSequence
 from lrc.runtime.progress import say, track
-from lrc.tokenization.token_dataset import Portion
 from lrc.training.base_trainer import DurableTrainer
-from lrc.training.contrastive_loss import OptionContrast
-from lrc.training.dataloader import SampleKey, StepBatch, StepLoader, StepSampler
+from lrc.training.contrastive_loss import Objective, OptionContrast
+from lrc.training.dataloader import SampleKey, Sampling, StepBatch, StepLoader, StepSampler
 from lrc.training.neftune import Noise
-from lrc.training.optimizer import loraplus, refused
+from lrc.training.optimizer import LoraPlus, create_loraplus, refused
 from lrc.training.throughput import ThroughputCallback
 from lrc.training.validation import InLockstep, Validation, combine
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How sequences fill rows, and how a row is attended to.
+
+    Args:
+        trees: false gives every sequence a row of its own.
+        row_tokens: the token budget of a row; None takes what suits the device.
+        attention: see `attention.FORMS`.
+    """
+
+    trees: bool = True
+    row_tokens: int | None = None
+    attention: str = "auto"
 
 
 class TreeTrainer(DurableTrainer):
@@ -46,18 +61,13 @@ class TreeTrainer(DurableTrainer):
 
     Args:
         train_dataset: columns `tokens`, `prompt_length` and `passage`, a row a question.
-        draw: the sequences of one question in one epoch.
+        draw: the sequences of one question in one epoch: what is imitated and, where the objective has a contrast, the
+            options that are compared.
         validation: the questions of evaluation; None evaluates nothing.
-        tree_packing: false gives every sequence a row of its own.
-        group_passages: false draws question by question, so that those of a passage rarely meet in a step.
-        portions: see `dataloader.StepSampler`.
-        row_tokens: the token budget of a row; None takes what suits the device.
-        loraplus_lr_ratio: the learning rate of LoRA's B over that of A.
-        loraplus_lr_embedding: the learning rate of LoRA on embeddings, with that ratio; None takes A's.
-        option_contrast: the part of the loss that is the contrast between options, 0 to 1; `draw` gives the options,
-            and what is imitated where that is not all.
-        contrast_temperature: what their scores are divided by.
-        attention: how rows are attended to; see `attention.FORMS`.
+        sampling: which questions meet in a step.
+        packing: how their sequences fill rows.
+        objective: what the loss is made of.
+        loraplus: learning rates of LoRA+; None has A and B learn alike.
 
     The remaining arguments are SFTTrainer's.
     """
@@ -72,21 +82,14 @@ class TreeTrainer(DurableTrainer):
         train_dataset: Dataset,
         draw: Callable[[SampleKey], list[TokenSequence]],
         validation: Validation | None,
-        tree_packing: bool = True,
-        group_passages: bool = True,
-        portions: Sequence[Portion] = (),
-        row_tokens: int | None = None,
-        loraplus_lr_ratio: float | None = None,
-        loraplus_lr_embedding: float | None = None,
-        option_contrast: float = 0.0,
-        contrast_temperature: float = 1.0,
-        attention: str = "auto",
+        sampling: Sampling = Sampling(),
+        packing: Packing = Packing(),
+        objective: Objective = Objective(),
+        loraplus: LoraPlus | None = None,
         **kwargs: Any,
     ) -> None:
-        self.option_contrast, self.contrast_temperature = option_contrast, contrast_temperature
-        self.group_passages, self.portions = group_passages, portions
         self.draw, self.validation = draw, validation
-        self.loraplus_lr_ratio, self.loraplus_lr_embedding = loraplus_lr_ratio, loraplus_lr_embedding
+        self.sampling, self.objective, self.loraplus = sampling, objective, loraplus
         # Rows take the place of micro-batches: to the upstream loop a step is one batch of all its questions.
         args.per_device_train_batch_size *= args.gradient_accumulation_steps
         args.gradient_accumulation_steps = 1
@@ -112,31 +115,29 @@ class TreeTrainer(DurableTrainer):
         self.computed_in = to_float32(self.model)
         self.neftune_noise_alpha = None  # upstream's hook takes a row for one sample
         self.noise = Noise(self.model, args.neftune_noise_alpha) if args.neftune_noise_alpha else None
-        reason = why_no_trees(self.model) if tree_packing else "tree_packing is false"
+        reason = why_no_trees(self.model) if packing.trees else "tree_packing is false"
         self.share = reason is None
         if reason and self.is_world_process_zero():
             say(f"each question is a row of its own: {reason}")
-        if reason and option_contrast:
+        if reason and objective.option_contrast:
             raise ValueError(f"option_contrast compares the options in one packed row, but {reason}; set it to 0")
-        settle_attention(self.model, attention, self.args.device)
+        settle_attention(self.model, packing.attention, self.args.device)
         whole = prune_last_layer(self.model)
         if whole and self.is_world_process_zero():
             say(whole)
-        self.row_tokens = row_budget(self.args.device, row_tokens, training=True)
-        self._evaluation_row_tokens = row_budget(self.args.device, row_tokens)
+        self.row_tokens = row_budget(self.args.device, packing.row_tokens, training=True)
+        self._evaluation_row_tokens = row_budget(self.args.device, packing.row_tokens)
         self.evaluated: dict[int, list[tuple[Question, OptionScores]]] = {}  # what was found, by the step of it
         self._all_asked = False  # once all is trained
         self._step_rows = 0
-        self._step_contests: torch.Tensor | int = 1
+        self._step_contrasts: torch.Tensor | int = 1
         self._weights = sum(parameter.numel() for parameter in self.model.parameters())
 
     def get_train_dataloader(self) -> DataLoader:
         """The steps of this process; dealt out here and not by accelerate, which would count rows."""
-        args = self.args
-        data = self.train_dataset
-        passages = data["passage"][:] if self.group_passages else range(len(data))
-        size = args.per_device_train_batch_size
-        sampler = StepSampler.of(args, passages, size, args.process_index, args.world_size, self.portions)
+        args, size = self.args, self.args.per_device_train_batch_size
+        passages = self.train_dataset["passage"][:]
+        sampler = StepSampler.of(args, passages, size, args.process_index, args.world_size, self.sampling)
         return StepLoader(
             self.draw, sampler, self.row_tokens, share=self.share, num_workers=args.dataloader_num_workers
         )
@@ -159,7 +160,7 @@ class TreeTrainer(DurableTrainer):
             self.accelerator.gradient_state._set_sync_gradients(last)
             with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
                 with self.compute_loss_context_manager(), self.maybe_activation_offload_context:
-                    contrast = OptionContrast.of(row, inputs.sequences) if self.option_contrast else None
+                    contrast = OptionContrast.of(row, inputs.sequences) if self.objective.option_contrast else None
                     loss = self.compute_loss(model, row, num_items_in_batch=num_items_in_batch, contrast=contrast)
                     if inputs.idle or i >= len(inputs.rows):
                         loss = loss * 0.0
@@ -193,11 +194,12 @@ class TreeTrainer(DurableTrainer):
         log_probs = target_log_probs(model, inputs, self.args.device)
         imitated = log_probs if contrast is None else contrast.imitation(log_probs)
         loss = -imitated.sum() / (len(inputs.targets) if num_items_in_batch is None else num_items_in_batch)
-        if self.option_contrast:
-            loss = loss * (1.0 - self.option_contrast)
+        part = self.objective.option_contrast
+        if part:
+            loss = loss * (1.0 - part)
         if contrast is not None:
-            compared = contrast.loss(log_probs, self.contrast_temperature) / self._step_contests
-            loss = loss + self.option_contrast * compared
+            compared = contrast.loss(log_probs, self.objective.contrast_temperature) / self._step_contrasts
+            loss = loss + part * compared
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
             loss = loss * self.accelerator.num_processes  # which DDP divides by again
         return (loss, log_probs) if return_outputs else loss
@@ -257,11 +259,11 @@ class TreeTrainer(DurableTrainer):
         return self.evaluated[step]
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """Upstream's optimizer; with `loraplus_lr_ratio`, B learns faster than A."""
+        """Upstream's optimizer; with `loraplus`, B learns faster than A."""
         with refused("optim"):
-            if self.loraplus_lr_ratio is None or getattr(self, "optimizer", None) is not None:
+            if self.loraplus is None or getattr(self, "optimizer", None) is not None:
                 return super().create_optimizer(model)
-            self.optimizer = loraplus(self, self.loraplus_lr_ratio, self.loraplus_lr_embedding)
+            self.optimizer = create_loraplus(self, self.loraplus)
             return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
@@ -300,13 +302,13 @@ class TreeTrainer(DurableTrainer):
         """The supervised tokens of a step, over all processes."""
         (batch,) = batch_samples
         counts = torch.tensor([batch.target_count, len(batch.rows), batch.contrast_count], device=device)
-        self._step_contests = counts[2].clamp(min=1)
+        self._step_contrasts = counts[2].clamp(min=1)
         if self.args.world_size > 1:
             every = self.accelerator.gather(counts[None])
             if self.lockstep:
                 self._step_rows = int(every[:, 1].max())
             if self.args.average_tokens_across_devices:
-                self._step_contests = every[:, 2].sum().clamp(min=1)
+                self._step_contrasts = every[:, 2].sum().clamp(min=1)
                 return every[:, 0].sum().clamp(min=1)
         # There is nothing to imitate where the contrast is all of the loss, or where a process is idle.
         return counts[0].clamp(min=1)
