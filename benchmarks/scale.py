@@ -97,6 +97,7 @@ def _run(flags: argparse.Namespace, data: Path, cache: Path) -> dict[str, Any]:
 def _measure(flags: argparse.Namespace) -> dict[str, Any]:
     """What one process takes from the file to the end of its first step."""
     from lrc.models.loading import load_tokenizer
+    from lrc.tokenization.max_length import LengthPolicy
     from lrc.tokenization.prompt import Prompt
     from lrc.tokenization.token_dataset import read_corpus
     from lrc.training.dataloader import SequenceSource
@@ -110,7 +111,7 @@ def _measure(flags: argparse.Namespace) -> dict[str, Any]:
         before = dict(peak)
         with _timed(seconds, "tokenize"):
             corpus = read_corpus(
-                flags.data, prompt, 1024, "shorten", stage="tokenize", orders=flags.orders, processes=flags.processes
+                flags.data, prompt, LengthPolicy(1024, "shorten"), stage="tokenize", processes=flags.processes
             )
         with TemporaryDirectory() as folder:
             trainer = TreeTrainer(

@@ -13,6 +13,7 @@ from lrc.data.alpaca import (
     Record,
     RecordNotes,
     check_test_ids,
+    decode_record,
     dump_records,
     encode_record,
     layout_of,
@@ -46,6 +47,7 @@ def test_a_question_comes_back_the_same(question: Question, layout: Layout) -> N
     (back,) = load(*json.loads("".join(dump_records([record]))))
     assert back == record
     assert back.question == question
+    assert decode_record(encode_record(record)) == record
 
 
 def test_the_file_is_readable_and_has_a_record_a_line() -> None:
@@ -84,6 +86,18 @@ def test_answers_are_read_as_in_a_workbook(output: Any) -> None:
 def test_an_empty_output_is_none(output: Any) -> None:
     (record,) = load(FOREIGN | {"output": output})
     assert record.output is None and record.question == Question("1", "文章", "問？", ("甲", "乙"))
+
+
+@pytest.mark.parametrize("output", ["2", "(B)", "", "以上皆非的理由"])
+@pytest.mark.parametrize("body", [FOREIGN["input"], "只有一段話"])
+def test_what_is_stored_of_records_from_elsewhere_comes_back(body: str, output: str) -> None:
+    objects = [{**FOREIGN, "input": body, "output": output, "id": "x\ty"}]
+    try:
+        (record,) = load(*objects)
+    except DataError:
+        assert body == FOREIGN["input"] and output == "以上皆非的理由"
+        return
+    assert decode_record(encode_record(record)) == record
 
 
 def test_what_is_no_question_stays_prompt_and_completion() -> None:

@@ -19,6 +19,7 @@ from lrc.data.alpaca import to_record
 from lrc.data.questions import Question
 from lrc.runtime.errors import DataError, RecipeError
 from lrc.tokenization.chat_template import DATE, Chat
+from lrc.tokenization.max_length import LengthPolicy
 from lrc.tokenization.prompt import Prompt
 from lrc.tokenization.token_dataset import read_corpus
 
@@ -242,7 +243,7 @@ def test_tokens_are_cached_by_the_date(tokenizer: Any, tmp_path: Path) -> None:
 
     def reused(today: str) -> bool:
         prompt = Prompt(made, "chat", "digit", today=today)
-        return read_corpus(path, prompt, None, "refuse", stage="questions").reused
+        return read_corpus(path, prompt, LengthPolicy(), stage="questions").reused
 
     assert [reused("2024-07-26"), reused("2024-07-26"), reused("2025-01-01")] == [False, True, False]
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import json
 import multiprocessing
 import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -29,6 +31,7 @@ from lrc.data.alpaca import dump_records, to_record
 from lrc.models.tiny import make_base
 from lrc.runtime.errors import DataError, LrcError, OutputError
 from lrc.tokenization import token_cache as tokencache
+from lrc.tokenization.max_length import LengthPolicy
 from lrc.tokenization.prompt import Prompt
 from lrc.tokenization.token_dataset import Corpus, read_corpus
 
@@ -61,6 +64,20 @@ def write(path: Path, count: int = COUNT, **changes: Any) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def opened() -> Iterator[Callable[[Path], int]]:
+    """How often a file was opened so far, by the interpreter's own account."""
+    paths: list[str] | None = []
+
+    def note(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open" and paths is not None and isinstance(arguments[0], str):
+            paths.append(arguments[0])
+
+    sys.addaudithook(note)
+    yield lambda path: (paths or []).count(str(path))
+    paths = None  # an audit hook cannot be taken away again
+
+
 @dataclass(frozen=True)
 class Reading:
     """All that the tokens of a file depend on."""
@@ -72,12 +89,11 @@ class Reading:
     list_options: bool = True
     max_length: int | None = 540
     on_too_long: str = "shorten"
-    orders: int = 1
 
     def __call__(self, **how: Any) -> Corpus:
         prompt = Prompt(self.tokenizer, self.template, self.answer_style, self.list_options)
-        how = {"stage": "tokenize", "orders": self.orders, **how}
-        return read_corpus(self.path, prompt, self.max_length, self.on_too_long, **how)
+        how = {"stage": "tokenize", **how}
+        return read_corpus(self.path, prompt, LengthPolicy(self.max_length, self.on_too_long), **how)
 
 
 @pytest.fixture
@@ -146,7 +162,6 @@ def test_several_processes_make_the_same(reading: Reading, cache: Path) -> None:
         {"max_length": 500},
         {"max_length": None},
         {"on_too_long": "skip"},
-        {"orders": 2},
     ],
     ids=str,
 )
@@ -155,7 +170,7 @@ def test_what_is_asked_otherwise_is_tokenized_anew(reading: Reading, change: dic
     other = replace(reading, **change)
     made = other()
     assert not made.reused and other().reused
-    assert (content(made) == before) == (change.keys() == {"orders"})
+    assert content(made) != before
     assert reading().reused
 
 
@@ -287,6 +302,17 @@ def test_mistakes_in_the_data_are_told_before_the_work_begins(
         reading()
     assert [line.split(":")[0] for line in caught.value.findings] == ["a.json, record 299", "a.json, record 300"]
     assert "tokenize" not in capsys.readouterr().err
+
+
+def test_a_file_is_hashed_once_and_parsed_once(reading: Reading, opened: Callable[[Path], int]) -> None:
+    """With a manifest, which lists what the file's checksum has to be."""
+    listed = {"files": {"a.json": {"sha256": hashlib.sha256(reading.path.read_bytes()).hexdigest()}}}
+    reading.path.with_name("a_manifest.json").write_text(json.dumps(listed))
+    before = opened(reading.path)
+    reading()
+    assert opened(reading.path) == before + 2
+    reading()
+    assert opened(reading.path) == before + 3  # hashed, to know that nothing has changed
 
 
 def test_an_incomplete_file_is_refused_also_when_it_was_tokenized(reading: Reading) -> None:

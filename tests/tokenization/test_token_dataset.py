@@ -12,6 +12,7 @@ from transformers import AutoTokenizer
 from lrc.data.alpaca import Record, to_record
 from lrc.data.questions import Question
 from lrc.runtime.errors import DataError
+from lrc.tokenization.max_length import LengthPolicy
 from lrc.tokenization.prompt import Prompt
 from lrc.tokenization.token_dataset import fit, tokenize
 from lrc.training.dataloader import SequenceSource
@@ -35,14 +36,14 @@ def length(record: Record, prompt: Prompt) -> int:
 
 def test_what_fits_is_left_as_it_is(prompt: Prompt) -> None:
     records = [to_record(SHORT), to_record(LONG), FOREIGN]
-    corpus = fit(records, prompt, length(records[1], prompt), "refuse", stage="read")
+    corpus = fit(records, prompt, LengthPolicy(length(records[1], prompt)), stage="read")
     assert corpus.records == records and corpus.shortened == corpus.skipped == []
-    assert fit(records, prompt, None, "refuse", stage="read").records == records
+    assert fit(records, prompt, LengthPolicy(), stage="read").records == records
 
 
 def test_shortening_keeps_question_options_and_answer(prompt: Prompt) -> None:
     limit = length(to_record(LONG), prompt) - 1
-    corpus = fit([to_record(SHORT), to_record(LONG)], prompt, limit, "shorten", stage="read")
+    corpus = fit([to_record(SHORT), to_record(LONG)], prompt, LengthPolicy(limit, "shorten"), stage="read")
     assert corpus.shortened == ["long"] and corpus.records[0] == to_record(SHORT)
     short = corpus.records[1]
     assert length(short, prompt) <= limit
@@ -54,7 +55,7 @@ def test_shortening_keeps_question_options_and_answer(prompt: Prompt) -> None:
 
 def test_skipping_names_what_is_left_out(prompt: Prompt) -> None:
     limit = length(to_record(LONG), prompt) - 1
-    corpus = fit([to_record(LONG), to_record(SHORT)], prompt, limit, "skip", stage="read")
+    corpus = fit([to_record(LONG), to_record(SHORT)], prompt, LengthPolicy(limit, "skip"), stage="read")
     assert corpus.skipped == ["long"] and corpus.records == [to_record(SHORT)]
 
 
@@ -71,7 +72,7 @@ def test_what_cannot_be_made_to_fit_is_refused(
     prompt: Prompt, records: list[Record], limit: int, on_too_long: str, fault: str
 ) -> None:
     with pytest.raises(DataError, match=fault):
-        fit(records, prompt, limit, on_too_long, stage="read")
+        fit(records, prompt, LengthPolicy(limit, on_too_long), stage="read")
 
 
 def test_every_option_has_to_fit_in_the_text_style(prompt: Prompt) -> None:
@@ -79,7 +80,7 @@ def test_every_option_has_to_fit_in_the_text_style(prompt: Prompt) -> None:
     record = to_record(Question("1", NEAR, "問", ("短", "長" * 50), 1))
     limit = max(len(s.tokens) for s in text.candidates(record)) - 1
     assert length(record, text) < limit
-    assert fit([record], text, limit, "shorten", stage="read").shortened == ["1"]
+    assert fit([record], text, LengthPolicy(limit, "shorten"), stage="read").shortened == ["1"]
 
 
 def test_tokenized_rows_are_the_prompts_sequences(prompt: Prompt) -> None:

@@ -15,7 +15,7 @@ from lrc.answering.options import ScoringOptions, runs_of
 from lrc.answering.partial_scores import PartialScores
 from lrc.answering.scoring import OptionScores, Scorer, chunks
 from lrc.data.alpaca import Record
-from lrc.data.sources import stream_records
+from lrc.data.sources import DataFile
 from lrc.models.fingerprint import fingerprint_base
 from lrc.models.loading import positions
 from lrc.runtime.errors import DataError, ModelError
@@ -128,7 +128,7 @@ def read_questions_to_answer(
     Raises:
         DataError: the file cannot be read, or a record is not a question with options.
     """
-    records = list(found := stream_records(path, sheet, columns))
+    records = list(found := DataFile(path, sheet, columns).records())
     if is_first():
         told(found.findings)
     for record in records:

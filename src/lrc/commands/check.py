@@ -16,7 +16,7 @@ from lrc.data.conversion import Plan, plan_parts
 from lrc.data.near_duplicates import group_passages
 from lrc.data.questions import Question
 from lrc.data.repeated import find_duplicates
-from lrc.data.sources import json_kind, read_questions, refuse_pipe, stream_records
+from lrc.data.sources import DataFile, refuse_pipe
 from lrc.data.tables.annotation import annotate as annotate_copy
 from lrc.data.tables.cleaning import collapse
 from lrc.data.tables.workbook import Workbook, read_workbook
@@ -169,9 +169,10 @@ def _beyond_rows(book: Workbook) -> tuple[Finding, ...]:
 
 
 def _check_json(path: Path, columns: Mapping[str, str] | None) -> Checked:
-    if json_kind(path) != "alpaca":
-        return _check_table(read_questions(path, columns=columns), "json")
-    records = list(source := stream_records(path, columns=columns))
+    file = DataFile(path, columns=columns)
+    if file.kind != "alpaca":
+        return _check_table(file.questions(), "json")
+    records = list(source := file.records())
     questions = tuple(record.question for record in records if record.question is not None)
     labelled = any(record.output is not None for record in records)
     return Checked(path, "json", tuple(source.findings), len(records), len(questions), labelled, questions)

@@ -29,6 +29,7 @@ from lrc.runtime.devices import device_type
 from lrc.runtime.errors import ModelError
 from lrc.runtime.memory import available_memory, read_memory
 from lrc.runtime.progress import say, track
+from lrc.tokenization.max_length import LengthPolicy
 from lrc.tokenization.prompt import Prompt
 from lrc.tokenization.token_dataset import join, read_corpus
 from lrc.training.dataloader import SequenceSource
@@ -124,10 +125,8 @@ def _tokens(recipe: Recipe, topology: Topology, row_tokens: int, count: int, *, 
     read = partial(
         read_corpus,
         prompt=prompt,
-        max_length=args.max_length,
-        on_too_long=data.on_too_long,
+        lengths=LengthPolicy(args.max_length, data.on_too_long),
         stage="training questions",
-        orders=data.option_orders,
         processes=args.dataset_num_proc,
     )
     corpus = join([read(Path(file)) for file in data.train_files], data.train_shares)

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,32 +83,36 @@ def refuse_set(folder: Path, names: Iterable[str], *, force: bool) -> None:
     """
     for name in names:
         path = folder / name
-        refuse_existing(path, force=force or (not path.is_symlink() and _is_left_behind(path)))
+        refuse_existing(path, force=force or (not path.is_symlink() and _is_left_behind(path, partial(checksum, path))))
 
 
-def refuse_incomplete(path: Path) -> None:
+def refuse_incomplete(path: Path, own: Callable[[], str] | None = None) -> None:
     """Refuse a file that is part of a set and not as its manifest lists it. Files that none lists are fine.
+
+    Args:
+        own: gives the file's checksum, where it may be known already.
 
     Raises:
         DataError: a killed convert left it behind, or it was changed since.
     """
+    own = own or partial(checksum, path)
     hashes = _find_checksums(path, path.parent.glob(f"*{SUFFIX}"))
-    if hashes and checksum(path) not in hashes.values():
+    if hashes and own() not in hashes.values():
         name = next(iter(hashes)).name
         raise DataError(
             f"{path.name}: not the file that {name} lists; run lrc convert again with --force, "
             f"or delete {name} if you changed the file on purpose"
         )
-    if not hashes and _is_left_behind(path):
+    if not hashes and _is_left_behind(path, own):
         raise DataError(f"{path.name}: left behind by a convert that was killed; run lrc convert again")
 
 
-def _is_left_behind(path: Path) -> bool:
+def _is_left_behind(path: Path, own: Callable[[], str]) -> bool:
     """Whether a draft lists the file as it is, and no manifest does."""
     drafts = _find_checksums(path, path.parent.glob(f".*{SUFFIX}.*{_DRAFT_SUFFIX}"))
-    if not drafts or checksum(path) not in drafts.values():
+    if not drafts or (sha256 := own()) not in drafts.values():
         return False
-    return checksum(path) not in _find_checksums(path, path.parent.glob(f"*{SUFFIX}")).values()
+    return sha256 not in _find_checksums(path, path.parent.glob(f"*{SUFFIX}")).values()
 
 
 def _find_checksums(path: Path, manifests: Iterable[Path]) -> dict[Path, str]:

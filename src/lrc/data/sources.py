@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from lrc.data.alpaca import Record, RecordNotes, check_test_ids, load_records, to_record
 from lrc.data.c3 import read_c3
@@ -15,10 +16,11 @@ from lrc.data.tables.workbook import Workbook, read_workbook
 from lrc.runtime.errors import DataError, no_file
 from lrc.runtime.exit_status import is_first
 from lrc.runtime.findings import Finding, tell, with_cure
+from lrc.runtime.outputs import checksum
 
 
 class Records(Protocol):
-    """The records of a file, to be read any number of times.
+    """The records of a file, in its order.
 
     Attributes:
         findings: what was found in the file apart from errors; all of it once the records were read to their end.
@@ -29,62 +31,123 @@ class Records(Protocol):
     def __iter__(self) -> Iterator[Record]: ...
 
 
-def read_questions(path: Path, sheet: str | None = None, columns: Mapping[str, str] | None = None) -> Workbook:
-    """Read what `lrc convert` converts: a workbook, a CSV, JSON lines, a JSON array of such objects, or C3 JSON.
+class DataFile:
+    """A file with questions. What it holds is seen at its first element, and it is hashed at most once.
 
     Args:
+        path: a workbook, a CSV, JSON lines, Alpaca JSON, a JSON array of a table's objects, or C3 JSON.
         sheet: the sheet of a workbook; the first visible one by default.
         columns: headers by what they are, where lrc does not know them: `{"文章": "短文"}`.
 
     Raises:
-        DataError: the file is none of these; bad rows are findings.
+        DataError: there is no such file, or it can be read only once. The methods raise it where it cannot be read.
     """
-    match json_kind(path, sheet):
-        case "alpaca":
-            raise DataError(f"{path.name}: already Alpaca JSON; train on it, or convert the workbook that it came from")
-        case "c3":
-            return read_c3(list(read_array(path)), path)
-    return read_workbook(path, sheet, columns)
+
+    def __init__(self, path: Path, sheet: str | None = None, columns: Mapping[str, str] | None = None) -> None:
+        refuse_pipe(path)
+        self.path, self.sheet, self.columns = path, sheet, columns
+        self._found = self._state()
+        self._elements: Iterator[Any] | None = None  # of a JSON array, while none but the first was read
+
+    @cached_property
+    def sha256(self) -> str:
+        """The SHA-256 of its content."""
+        try:
+            return checksum(self.path)
+        except OSError as error:
+            raise self._unreadable(error) from error
+
+    @cached_property
+    def kind(self) -> Literal["alpaca", "c3", "table"]:
+        """Alpaca JSON, C3 JSON, or anything else with a row a question."""
+        if self.path.suffix.lower() != ".json":
+            return "table"
+        if self.sheet is not None:
+            raise DataError(f"{self.path.name}: a JSON file has no sheet {self.sheet}; leave out --sheet")
+        self._elements = read_array(self.path)
+        for first in self._elements:
+            self._elements = chain((first,), self._elements)
+            if not isinstance(first, dict):
+                return "c3"
+            # lrc's own records have the keys of a table as well.
+            return "alpaca" if first.keys() & {"instruction", "input", "output"} else "table"
+        raise DataError(f"{self.path.name}: an empty JSON array; expected records or questions")
+
+    def questions(self) -> Workbook:
+        """The questions, as `lrc convert` takes them: anything but Alpaca JSON.
+
+        Raises:
+            DataError: the file holds none; bad rows are findings.
+        """
+        if self.kind == "alpaca":
+            raise DataError(
+                f"{self.path.name}: already Alpaca JSON; train on it, or convert the workbook that it came from"
+            )
+        if self.kind == "c3":
+            return read_c3(list(self._read_elements()), self.path)
+        return read_workbook(self.path, self.sheet, self.columns)
+
+    def records(self) -> Records:
+        """The records, as they are trained on or answered. Those of Alpaca JSON are never in memory as a whole.
+
+        Raises:
+            DataError: the file cannot be read, has bad rows, was left incomplete by a convert, or holds questions
+                to answer of which two share an id. What is wrong with Alpaca JSON shows as it is read to its end.
+        """
+        if self.kind == "alpaca":
+            if self.columns:
+                raise DataError(f"{self.path.name}: Alpaca JSON has no columns to name; leave out --columns")
+            self.refuse_incomplete()
+            return _AlpacaRecords(self._read_elements(), self.path.name)
+        return _TableRecords(self.questions())
+
+    def refuse_incomplete(self) -> None:
+        """Refuse JSON that is part of what a killed convert wrote, or that was changed since.
+
+        Raises:
+            DataError: it is.
+        """
+        if self.path.suffix.lower() == ".json":
+            refuse_incomplete(self.path, lambda: self.sha256)
+
+    def refuse_changed(self) -> None:
+        """Refuse a file that was changed since this was made.
+
+        Raises:
+            DataError: its size or the time of its last change is another.
+        """
+        if self._state() != self._found:
+            raise DataError(f"{self.path}: was changed while it was read; run again")
+
+    def _read_elements(self) -> Iterator[Any]:
+        """The elements of the JSON array, in the file that was opened to see what it holds."""
+        elements, self._elements = self._elements, None
+        return read_array(self.path) if elements is None else elements
+
+    def _state(self) -> tuple[int, int]:
+        """Size and time of change, of which one changes when the file does."""
+        try:
+            found = self.path.stat()
+        except OSError as error:
+            raise self._unreadable(error) from error
+        return found.st_size, found.st_mtime_ns
+
+    def _unreadable(self, error: OSError) -> DataError:
+        return DataError(f"{self.path.name}: {error.strerror or error}; check its name and permissions")
+
+
+def read_questions(path: Path, sheet: str | None = None, columns: Mapping[str, str] | None = None) -> Workbook:
+    """Read what `lrc convert` converts; see `DataFile.questions`."""
+    return DataFile(path, sheet, columns).questions()
 
 
 def read_records(path: Path, sheet: str | None = None, columns: Mapping[str, str] | None = None) -> list[Record]:
-    """Read what is trained on or answered, all at once, and tell on stderr what was found; see `stream_records`."""
-    records = stream_records(path, sheet, columns)
+    """Read what is trained on or answered, all at once, and tell on stderr what was found; see `DataFile.records`."""
+    records = DataFile(path, sheet, columns).records()
     held = list(records)
     if is_first():
         tell(records.findings)
     return held
-
-
-def stream_records(path: Path, sheet: str | None = None, columns: Mapping[str, str] | None = None) -> Records:
-    """Read what is trained on or answered: all that `read_questions` reads, and Alpaca JSON.
-
-    Args:
-        sheet: the sheet of a workbook; the first visible one by default.
-        columns: see `read_questions`.
-
-    Returns:
-        The records. Alpaca JSON is read anew each time, and never held in memory.
-
-    Raises:
-        DataError: the file cannot be read, has bad rows, was left incomplete by a convert, or holds questions
-            to answer of which two share an id. What is wrong with Alpaca JSON shows as it is read to its end.
-    """
-    if json_kind(path, sheet) == "alpaca":
-        if columns:
-            raise DataError(f"{path.name}: Alpaca JSON has no columns to name; leave out --columns")
-        refuse_incomplete(path)
-        return _AlpacaFile(path)
-    source = read_questions(path, sheet, columns)
-    if source.errors:
-        if is_first():
-            tell(source.remarks)
-        raise DataError(*with_cure(source.errors, "leave the row out by converting the file first (lrc convert)"))
-    records = _TableRecords(to_record(question) for question in source.questions)
-    records.findings.extend(source.remarks)
-    if not source.labelled:
-        check_test_ids((record.id for record in records), path.name)
-    return records
 
 
 def refuse_pipe(path: Path) -> None:
@@ -101,52 +164,38 @@ def refuse_pipe(path: Path) -> None:
         raise DataError(f"{path.name}: is a pipe or a device, and a file is read more than once; save it as a file")
 
 
-def json_kind(path: Path, sheet: str | None = None) -> Literal["alpaca", "table", "c3"] | None:
-    """What a JSON file holds, told by its first element: Alpaca records, a table's objects, or C3.
-
-    Returns:
-        None for a file that is not named .json.
-
-    Raises:
-        DataError: the file cannot be read, or only once, has nothing in it, or a sheet is asked of it.
-    """
-    refuse_pipe(path)
-    if path.suffix.lower() != ".json":
-        return None
-    if sheet is not None:
-        raise DataError(f"{path.name}: a JSON file has no sheet {sheet}; leave out --sheet")
-    for first in read_array(path):
-        if not isinstance(first, dict):
-            return "c3"
-        # lrc's own records have the keys of a table as well.
-        return "alpaca" if first.keys() & {"instruction", "input", "output"} else "table"
-    raise DataError(f"{path.name}: an empty JSON array; expected records or questions")
-
-
-class _TableRecords(list[Record]):
+class _TableRecords:
     """The records of a table, which is held in memory."""
 
-    def __init__(self, records: Iterable[Record]) -> None:
-        super().__init__(records)
-        self.findings: list[Finding] = []
-
-
-@dataclass
-class _AlpacaFile:
-    """The records of an Alpaca JSON file, read whenever they are asked for."""
-
-    path: Path
-    findings: list[Finding] = field(default_factory=list)
+    def __init__(self, source: Workbook) -> None:
+        if source.errors:
+            if is_first():
+                tell(source.remarks)
+            raise DataError(*with_cure(source.errors, "leave the row out by converting the file first (lrc convert)"))
+        self.findings = list(source.remarks)
+        self._records = [to_record(question) for question in source.questions]
+        if not source.labelled:
+            check_test_ids((record.id for record in self._records), source.path.name)
 
     def __iter__(self) -> Iterator[Record]:
-        self.findings.clear()
+        return iter(self._records)
+
+
+class _AlpacaRecords:
+    """The records of Alpaca JSON, read as they are asked for, once."""
+
+    def __init__(self, elements: Iterable[Any], name: str) -> None:
+        self.findings: list[Finding] = []
+        self._elements, self._name = elements, name
+
+    def __iter__(self) -> Iterator[Record]:
         unlabelled: list[str] | None = []  # ids, while no record has an output
         notes = RecordNotes()
-        for record in load_records(read_array(self.path), self.path.name, notes):
+        for record in load_records(self._elements, self._name, notes):
             if record.output is not None:
                 unlabelled = None
             elif unlabelled is not None:
                 unlabelled.append(record.id)
             yield record
-        self.findings.extend(notes.findings(self.path.name))
-        check_test_ids(unlabelled or (), self.path.name)
+        self.findings.extend(notes.findings(self._name))
+        check_test_ids(unlabelled or (), self._name)

@@ -36,17 +36,24 @@ class Fitted:
 
 
 @dataclass(frozen=True)
-class Fitting:
-    """How records are made to fit.
+class LengthPolicy:
+    """What is done with a record that is too long.
 
     Args:
         max_length: tokens of prompt and completion; None sets no limit.
         on_too_long: `shorten` the passage, `refuse`, or `skip` the question.
     """
 
+    max_length: int | None = None
+    on_too_long: str = "refuse"
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """Makes records fit."""
+
     prompt: Prompt
-    max_length: int | None
-    on_too_long: str
+    lengths: LengthPolicy
 
     def __call__(self, record: Record) -> Fitted:
         """Make a record fit, with whichever option it is asked.
@@ -55,11 +62,12 @@ class Fitting:
             DataError: the record has no answer, or the prompt needs parts that it does not have.
         """
         sequence, length = self.prompt.measured(record)
-        if self.max_length is None or length <= self.max_length:
+        policy = self.lengths
+        if policy.max_length is None or length <= policy.max_length:
             return Fitted(record, "fits", sequence)
-        if self.on_too_long == "skip":
+        if policy.on_too_long == "skip":
             return Fitted(record, "skipped", sequence)
-        shorter = self._shorten(record) if self.on_too_long == "shorten" else None
+        shorter = self._shorten(record) if policy.on_too_long == "shorten" else None
         if shorter is None:
             return Fitted(record, "refused", sequence)
         return Fitted(shorter, "shortened", self.prompt.sequence(shorter))
@@ -67,7 +75,7 @@ class Fitting:
     def _shorten(self, record: Record) -> Record | None:
         if record.question is None:
             return None
-        limit = self.max_length or 0
+        limit = self.lengths.max_length or 0
         fits = lambda question: self.prompt.measured(with_question(record, question))[1] <= limit  # noqa: E731
         question = shorten(record.question, fits)
         return None if question is None else with_question(record, question)

@@ -15,14 +15,11 @@ import numpy as np
 from datasets import Dataset, concatenate_datasets
 
 from lrc.data.alpaca import Record
-from lrc.data.manifest import refuse_incomplete
-from lrc.data.sources import refuse_pipe
-from lrc.runtime.errors import DataError
+from lrc.data.sources import DataFile
 from lrc.runtime.exit_status import is_first
 from lrc.runtime.findings import tell
-from lrc.runtime.outputs import checksum
 from lrc.runtime.progress import Advance, track
-from lrc.tokenization.max_length import Fitting, LengthReport
+from lrc.tokenization.max_length import Fitting, LengthPolicy, LengthReport
 from lrc.tokenization.prompt import Prompt
 from lrc.tokenization.token_cache import cached, entry_name, tokenizer_digest
 from lrc.tokenization.token_table import Numbering, StoredRecords, hold_table, make_table, read_tokens, write_tokens
@@ -81,21 +78,17 @@ class Corpus:
 def read_corpus(
     path: Path,
     prompt: Prompt,
-    max_length: int | None,
-    on_too_long: str,
+    lengths: LengthPolicy,
     *,
     stage: str,
-    orders: int = 1,
     processes: int | None = None,
     first: bool = True,
 ) -> Corpus:
     """Read labelled records that can be trained on, tokenized now or, where nothing has changed, by an earlier run.
 
     Args:
-        max_length: tokens of prompt and completion; None sets no limit.
-        on_too_long: `shorten` the passage, `refuse`, or `skip` the question.
+        lengths: what is done with a record that is too long.
         stage: what to call the work in the progress line.
-        orders: in how many orders of its options each question will be trained.
         processes: that tokenize; by default those that the machine has, and one for few records.
         first: whether this is the first process of its machine, which does the work while the others wait.
 
@@ -104,28 +97,28 @@ def read_corpus(
             a record does not fit, and may not or cannot be shortened; or none is left.
         OutputError: the cache cannot be written.
     """
-    sha256, before = _identify(path)
+    file = DataFile(path)
+    file.refuse_incomplete()
     name = entry_name(
         {
-            "data": [path.suffix.lower(), sha256],
+            "data": [path.suffix.lower(), file.sha256],
             "prompt": [prompt.template, prompt.answer_style, prompt.list_options, prompt.today],
             "tokenizer": tokenizer_digest(prompt.tokenizer),
-            "fit": [max_length, on_too_long, orders],
+            "lengths": [lengths.max_length, lengths.on_too_long],
         }
     )
     made: list[Path] = []
 
     def make(folder: Path) -> None:
         made.append(folder)
-        write_tokens(folder, path, Fitting(prompt, max_length, on_too_long), stage, processes)
-        if _state(path) != before:
-            raise DataError(f"{path}: was changed while it was read; run again")
+        write_tokens(folder, file, Fitting(prompt, lengths), stage, processes)
+        file.refuse_changed()
 
     entry = cached(name, make, first=first)
     dataset, account = read_tokens(entry)
     if is_first():
         tell(replace(one, file=path.name) for one in account.findings)  # another name may have the same content
-    return Corpus(StoredRecords(dataset), account.shortened, account.skipped, dataset, sha256, reused=not made)
+    return Corpus(StoredRecords(dataset), account.shortened, account.skipped, dataset, file.sha256, reused=not made)
 
 
 def join(corpora: Sequence[Corpus], shares: Sequence[float] | None) -> Corpus:
@@ -157,14 +150,14 @@ def join(corpora: Sequence[Corpus], shares: Sequence[float] | None) -> Corpus:
     )
 
 
-def fit(records: Sequence[Record], prompt: Prompt, max_length: int | None, on_too_long: str, *, stage: str) -> Corpus:
+def fit(records: Sequence[Record], prompt: Prompt, lengths: LengthPolicy, *, stage: str) -> Corpus:
     """The same for a few records that are in memory already; see `read_corpus`."""
     with track(stage, len(records)) as advance:
-        fitted = list(_count(map(Fitting(prompt, max_length, on_too_long), records), advance))
+        fitted = list(_count(map(Fitting(prompt, lengths), records), advance))
     account = LengthReport()
     account.add(fitted)
     kept = [one.record for one in fitted if one.kept]
-    account.check(len(kept), max_length)
+    account.check(len(kept), lengths.max_length)
     return Corpus(kept, account.shortened, account.skipped)
 
 
@@ -173,27 +166,6 @@ def tokenize(records: Sequence[Record], prompt: Prompt, *, stage: str) -> Datase
     with track(stage, len(records)) as advance:
         rows = [(record, prompt.sequence(record)) for record in _count(records, advance)]
     return hold_table(Numbering()(make_table(rows)))
-
-
-def _identify(path: Path) -> tuple[str, tuple[int, int]]:
-    """The SHA-256 of a file, and its size and time of change, of which one changes when the file does.
-
-    Raises:
-        DataError: it cannot be read, or was left incomplete by a convert.
-    """
-    try:
-        refuse_pipe(path)
-        state = _state(path)
-        if path.suffix.lower() == ".json":
-            refuse_incomplete(path)
-        return checksum(path), state
-    except OSError as error:
-        raise DataError(f"{path.name}: {error.strerror or error}; check its name and permissions") from error
-
-
-def _state(path: Path) -> tuple[int, int]:
-    found = path.stat()
-    return found.st_size, found.st_mtime_ns
 
 
 def _count(items: Iterable[Item], advance: Advance) -> Iterator[Item]:

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple, TextIO, overload
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +21,7 @@ from datasets import Dataset
 from datasets.table import InMemoryTable
 
 from lrc.data.alpaca import Record, decode_record, encode_record
-from lrc.data.sources import stream_records
+from lrc.data.sources import DataFile
 from lrc.packing.tree import TokenSequence
 from lrc.runtime.errors import DataError
 from lrc.runtime.findings import Finding
@@ -100,14 +100,15 @@ def _hash(text: str) -> int:
 
 
 TOKENS_FILE, ACCOUNT_FILE = "tokens.arrow", "account.json"
+RECORDS_FILE = "records.jsonl"  # while the tokens are made
 BATCH = 256  # records that a worker gets at a time
 # Below so many records, starting workers takes longer than they save.
 ALONE = 4000
 MAX_PROCESSES = 8  # one process reads the file, and can feed no more
 
 
-def write_tokens(folder: Path, path: Path, fitting: Fitting, stage: str, processes: int | None) -> None:
-    """Tokenize a file of labelled records.
+def write_tokens(folder: Path, file: DataFile, fitting: Fitting, stage: str, processes: int | None) -> None:
+    """Tokenize a file of labelled records, which is read once.
 
     Args:
         folder: where the table and the account of what was shortened and skipped go.
@@ -117,24 +118,26 @@ def write_tokens(folder: Path, path: Path, fitting: Fitting, stage: str, process
     Raises:
         DataError: see `token_dataset.read_corpus`.
     """
-    with track(f"reading {path.name}", 1, "file") as advance:
-        records = stream_records(path)
-        total = _survey(records, fitting.prompt, path)
+    spool = folder / RECORDS_FILE
+    with track(f"reading {file.path.name}", 1, "file") as advance, spool.open("w", encoding="utf-8") as kept_records:
+        records = file.records()
+        total = _survey(records, fitting.prompt, file.path, kept_records)
         advance()
     account, number, kept = LengthReport(), Numbering(), 0
-    done = in_order(partial(_fit, fitting), _batches(records), processes or _processes(total))
     with (
         track(stage, total) as advance,
-        pa.OSFile(str(folder / TOKENS_FILE), "wb") as file,
-        pa.ipc.new_stream(file, SCHEMA) as stream,
+        spool.open(encoding="utf-8") as lines,
+        pa.OSFile(str(folder / TOKENS_FILE), "wb") as output,
+        pa.ipc.new_stream(output, SCHEMA) as stream,
     ):
-        for batch in done:
+        for batch in in_order(partial(_fit, fitting), _batches(lines), processes or _processes(total)):
             account.extend(batch.account)
             kept += len(batch.table)
             if not account.refused:
                 stream.write_table(number(batch.table))
             advance(batch.asked)
-    account.check(kept, fitting.max_length)
+    spool.unlink()
+    account.check(kept, fitting.lengths.max_length)
     account.findings.extend(records.findings)
     held = asdict(account)
     del held["refused"]
@@ -156,15 +159,21 @@ class _Done(NamedTuple):
     asked: int  # how many records were in it
 
 
-def _fit(fitting: Fitting, records: list[Record]) -> _Done:
+def _fit(fitting: Fitting, lines: list[str]) -> _Done:
     """A worker's part."""
-    fitted, account = [fitting(record) for record in records], LengthReport()
+    fitted, account = [fitting(decode_record(line)) for line in lines], LengthReport()
     account.add(fitted)
-    return _Done(make_table((one.record, one.sequence) for one in fitted if one.kept), account, len(records))
+    return _Done(make_table((one.record, one.sequence) for one in fitted if one.kept), account, len(lines))
 
 
-def _survey(records: Iterable[Record], prompt: Prompt, path: Path) -> int:
-    """How many records there are, once all of them were looked at: nothing is tokenized of a file with mistakes.
+def _survey(records: Iterable[Record], prompt: Prompt, path: Path, spool: TextIO) -> int:
+    """Look at all records before one is tokenized: nothing is, of a file with mistakes.
+
+    Args:
+        spool: takes each record, a line each, so that the file is not parsed again.
+
+    Returns:
+        How many records there are.
 
     Raises:
         DataError: one is not a record, or cannot be trained on.
@@ -172,6 +181,7 @@ def _survey(records: Iterable[Record], prompt: Prompt, path: Path) -> int:
     total, unanswered, foreign = 0, _Faulty(), _Faulty()
     for record in records:
         total += 1
+        spool.write(f"{encode_record(record)}\n")
         if record.output is None:
             unanswered.note(record)
         if record.question is None:
@@ -198,8 +208,8 @@ class _Faulty:
         self.count += 1
 
 
-def _batches(records: Iterable[Record]) -> Iterator[list[Record]]:
-    remaining = iter(records)
+def _batches(lines: Iterable[str]) -> Iterator[list[str]]:
+    remaining = iter(lines)
     while batch := list(islice(remaining, BATCH)):
         yield batch
 

@@ -32,6 +32,7 @@ from lrc.runtime.packages import versions
 from lrc.runtime.processes import claimed_together
 from lrc.runtime.progress import say, silence
 from lrc.runtime.signals import deferred, ending_with
+from lrc.tokenization.max_length import LengthPolicy
 from lrc.tokenization.prompt import Prompt
 from lrc.tokenization.token_cache import tokenizer_digest
 from lrc.tokenization.token_dataset import Corpus, Portion, join, read_corpus
@@ -239,10 +240,8 @@ def _read(file: str | None, recipe: Recipe, prompt: Prompt, stage: str) -> Corpu
     corpus = read_corpus(
         Path(file),
         prompt,
-        max_length,
-        data.on_too_long,
+        LengthPolicy(max_length, data.on_too_long),
         stage=stage,
-        orders=data.option_orders,
         processes=args.dataset_num_proc,
         first=args.local_process_index == 0,
     )
