@@ -16,7 +16,7 @@ import click
 import lrc
 from lrc.commands.options import FILE, TEXT, TakesSeveral, answering, force, given, table
 from lrc.runtime import progress
-from lrc.runtime.exit_status import errors_told, is_first, several_processes
+from lrc.runtime.exit_status import exit_on_error, is_first, several_processes
 from lrc.runtime.launch_variables import check_launch, forget_launch
 from lrc.runtime.packages import check_installed
 
@@ -443,7 +443,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     progress.escape_what_is_not_encodable()
     warnings.simplefilter("ignore", FutureWarning)  # of what upstream will rename
     try:
-        with errors_told("close other programs, or use a smaller model or adapter"):
+        with exit_on_error("close other programs, or use a smaller model or adapter"):
             cli.main(args=words, prog_name="lrc", standalone_mode=False)
     except click.ClickException as error:
         if is_first():

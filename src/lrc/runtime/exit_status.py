@@ -16,7 +16,7 @@ PATIENCE = timedelta(seconds=20)  # for the launcher's store, which is there bef
 
 
 @contextmanager
-def errors_told(cure: str) -> Iterator[None]:
+def exit_on_error(cure: str) -> Iterator[None]:
     """End the process where the block fails by something that can be put right, or by the loss of another process.
 
     Args:

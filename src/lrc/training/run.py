@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from functools import partial
@@ -14,7 +15,7 @@ from accelerate.utils import broadcast_object_list
 from transformers import set_seed
 
 from lrc.config.arguments import AdapterArguments
-from lrc.config.recipe import Recipe
+from lrc.config.recipe import Recipe, load_recipe
 from lrc.config.run_record import FILES, NORMALISATIONS, NOT_RECORDED, RUN_FILE, Run, train_roles
 from lrc.config.trackers import close_trackers
 from lrc.data.score_files import read_scores
@@ -27,10 +28,12 @@ from lrc.reporting.hub import publish_folder
 from lrc.reporting.model_card import write_card
 from lrc.reporting.summary import show, validation_figures
 from lrc.runtime.errors import MachineError, RecipeError
+from lrc.runtime.exit_status import exit_on_error
 from lrc.runtime.outputs import checksum
 from lrc.runtime.packages import versions
 from lrc.runtime.processes import claimed_together
-from lrc.runtime.progress import say, silence
+from lrc.runtime.progress import escape_what_is_not_encodable, say, silence
+from lrc.runtime.rendezvous import rendezvous
 from lrc.runtime.signals import deferred, ending_with
 from lrc.tokenization.max_length import LengthPolicy
 from lrc.tokenization.prompt import Prompt
@@ -42,9 +45,29 @@ from lrc.training.contrastive_loss import Objective
 from lrc.training.dataloader import Sampling, SequenceSource
 from lrc.training.optimizer import LoraPlus
 from lrc.training.output_dir import OutputDir, refuse_sources_in, refuse_taken
+from lrc.training.preflight import split
 from lrc.training.resume import changed_versions, nondeterminism, run_of
 from lrc.training.trainer import Packing, TreeTrainer
 from lrc.training.validation import AUTO, FittedScoring, Validation
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run `--config RECIPE [--key value …]`; exit 1 with a line a finding where something is refused.
+
+    Args:
+        arguments: by default those of this process.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    escape_what_is_not_encodable()
+    warnings.simplefilter("ignore", FutureWarning)  # of what upstream will rename
+    try:
+        with exit_on_error("lower lora_r or max_length, or quantize the base model"):
+            path, overrides = split(words)
+            with rendezvous():  # which the training arguments bring about as they are built
+                recipe = load_recipe(path, overrides)
+            train(recipe)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def train(recipe: Recipe) -> None:
