@@ -2,6 +2,6 @@
 
 May import `runtime`. Knows no torch and no tokenizer.
 
-Public: `Question` of `questions`, `Record` of `alpaca`, `read_questions`, `read_records` and `stream_records` of
-`sources`, `plan_parts` of `conversion`, `group_passages` of `near_duplicates`.
+Public: `Question` of `questions`, `Record` of `alpaca`, `DataFile`, `read_questions` and `read_records` of `sources`,
+`plan_parts` of `conversion`, `group_passages` of `near_duplicates`.
 """
