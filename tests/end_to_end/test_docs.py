@@ -18,6 +18,7 @@ from typing import get_args, get_type_hints
 import fork_server
 import pytest
 import yaml
+from page_commands import RUN
 from questions import ask
 
 from lrc.commands.evaluate import measure
@@ -103,6 +104,13 @@ def test_every_command_of_the_readme_runs(trained: Path) -> None:
         # What the page trains for some minutes is trained for a few steps here.
         shell(f"{line} --max_steps 4" if line.startswith("lrc run") else line, trained)
     assert (trained / "out" / "answer.csv").read_text(encoding="utf-8").startswith("ID,Answer\n")
+
+
+@pytest.mark.parametrize("name", sorted({*RUN} - {"README.md", "docs/tutorial.md"}))
+def test_every_command_of_the_other_pages_runs(name: str, trained: Path) -> None:
+    shutil.rmtree(trained / "examples")  # `lrc init` writes it
+    for line in runnable(ROOT / name):
+        shell(f"{line} --max_steps 4" if line.startswith("lrc run") else line, trained)
 
 
 def test_the_readme_shows_the_sizes_that_doctor_says() -> None:

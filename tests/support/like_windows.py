@@ -28,7 +28,7 @@ import psutil  # whose way of asking Linux needs what is taken away; on Windows 
 MODULES = {"fcntl", "grp", "pwd", "resource", "syslog", "termios", "tty", "pty"}
 FUNCTIONS = {
     os: "fork forkpty killpg getpgid getpgrp setpgid setsid getsid sched_getaffinity sched_setaffinity getuid geteuid "
-    "getgid getegid mkfifo statvfs fstatvfs getloadavg sync fdatasync pread pwrite nice wait3 wait4 chown lchown "
+    "getgid getegid uname mkfifo statvfs fstatvfs getloadavg sync fdatasync pread pwrite nice wait3 wait4 chown lchown "
     "posix_fadvise posix_spawn sysconf",
     signal: "SIGKILL SIGHUP SIGUSR1 SIGUSR2 SIGALRM SIGCHLD SIGPIPE SIGQUIT SIGSTOP SIGCONT pthread_sigmask "
     "pthread_kill alarm setitimer getitimer sigwait siginterrupt",
@@ -116,15 +116,24 @@ def handle(number: int, handler: Any) -> Any:
     return SIGNAL(number, handler)
 
 
+def missing_for_lrc(module: types.ModuleType, names: list[str]) -> None:
+    """Take functions away from lrc alone: other packages go by `sys.platform`, which stays Linux here."""
+    aside = {name: vars(module).pop(name) for name in names if name in vars(module)}
+
+    def find(name: str) -> Any:
+        if name in aside and not sys._getframe(1).f_globals.get("__name__", "").startswith("lrc"):
+            return aside[name]
+        raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
+
+    module.__getattr__ = find  # type: ignore[method-assign]
+
+
 OPEN, OS_OPEN, SIGNAL = io.open, os.open, signal.signal
 ASIDE = {name: sys.modules.pop(name) for name in MODULES if name in sys.modules}  # kept: others may hold them
 sys.meta_path.insert(0, Hidden())
 psutil.virtual_memory()
 for module, names in FUNCTIONS.items():
-    assert isinstance(module, types.ModuleType)
-    for name in names.split():
-        if hasattr(module, name):
-            delattr(module, name)
+    missing_for_lrc(module, names.split())
 for name in ("rename", "replace", "unlink", "remove", "rmdir"):
     setattr(os, name, refusing_what_is_in_use(getattr(os, name)))
 os.mkdir = checked(os.mkdir)
