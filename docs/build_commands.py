@@ -1,6 +1,6 @@
 """Write docs/commands.md: every command with its arguments and flags, as its help has them.
 
-    python docs/build_commands.py
+python docs/build_commands.py
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ INTRODUCTION = """\
 
 `lrc COMMAND --help` shows the same in the terminal. In the order of the work: {order}.
 
-Exit status: 0 done; 1 something in the input, the recipe, the model or the machine is wrong, a line a finding on stderr;
-2 wrong usage; 130 after Ctrl-C, 143 after SIGTERM. Progress and findings go to stderr, results to stdout; `lrc --quiet
-COMMAND` shows no progress. An existing output is never overwritten without `--force`, and appears whole or not at all.
+Exit status: 0 done; 1 something in the input, the recipe, the model or the machine is wrong, a line a finding; 2 wrong
+usage; 130 after Ctrl-C, 143 after SIGTERM. Progress and findings go to stderr, results to stdout; `lrc --quiet COMMAND`
+shows no progress. An existing output is never overwritten without `--force`, and appears whole or not at all.
 """
 ORDER = (
     *("doctor", "gpu-check", "run", "check", "convert", "preview", "train", "sweep", "evaluate", "compare", "generate"),

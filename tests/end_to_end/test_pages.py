@@ -83,7 +83,11 @@ def check_install(words: Sequence[str]) -> None:
     if words[0] != "install":
         assert words[0] in ("check", "uninstall", "venv", "download", "show")
         return
-    skipped = {place + 1 for place, word in enumerate(words) if word in ("-c", "--constraint", "--index-url", "-r")}
+    skipped = {
+        place + 1
+        for place, word in enumerate(words)
+        if word in ("-c", "--constraint", "--index-url", "--find-links", "-r")
+    }
     given = [word for place, word in enumerate(words[1:], start=1) if place not in skipped and word[0] != "-"]
     assert all(word in (".", ".[app]") or Path(word).suffix == ".whl" or Requirement(word).name for word in given)
 

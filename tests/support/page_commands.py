@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = ("lrc", "accelerate", "make", "python", "pip", "uv", "hf", "git", "cd", "sed", "head", "apt", "unset")
 BLOCK = re.compile(r"^( *)```(\w*)\n(.*?)^ *```", flags=re.DOTALL | re.MULTILINE)
 INDENTED = re.compile(r"(?:^ {4}\S.*\n)+", flags=re.MULTILINE)
-START = re.compile(rf"(?:\$ |!|%)?((?:[A-Z_]+=\S+ )*(?:{'|'.join(PROGRAMS)})\b.*)")
+START = re.compile(rf"(?:\$ |!|%)?((?:[A-Z_]+=\S+ )*(?:{'|'.join(PROGRAMS)})(?=\s|$).*)")
 INLINE = re.compile(r"`(lrc [^`\n]+)`")
 # The pages whose `bash` blocks tests/end_to_end/test_docs.py runs, but for lines whose comment says GPU or Hub.
 RUN = ("README.md", "docs/tutorial.md", "docs/install.md", "docs/publish.md")
