@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from pathlib import Path
-from typing import get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import fork_server
 import pytest
@@ -21,6 +22,7 @@ import yaml
 from page_commands import RUN
 from questions import ask
 
+from lrc.cli import cli
 from lrc.commands.evaluate import measure
 from lrc.config import run_record as run
 from lrc.config.arguments import DataArguments
@@ -182,10 +184,25 @@ def test_a_baseline_that_is_added_is_among_the_figures(monkeypatch: pytest.Monke
     assert measure(records, [1, 1], [1, 2])["baselines"]["always 1"]["accuracy"] == 0.5
 
 
+def workflow() -> dict[str, Any]:
+    read: dict[str, Any] = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
+    return read["jobs"]
+
+
 def test_the_workflow_runs_what_the_project_runs_itself() -> None:
-    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
-    (job,) = workflow["jobs"].values()
+    job = workflow()["test"]
     named = re.findall(r"Python :: (3\.\d+)", (ROOT / "setup.cfg").read_text(encoding="utf-8"))
     assert list(job["strategy"]["matrix"].values()) == [named]
     local = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     assert [step["run"] for step in job["steps"] if "run" in step] == re.findall(r"^make .+$", local, re.MULTILINE)
+
+
+def test_the_workflow_goes_the_whole_way_where_the_tests_cannot_run() -> None:
+    job = workflow()["whole-way"]
+    named = re.findall(r"Python :: (3\.\d+)", (ROOT / "setup.cfg").read_text(encoding="utf-8"))
+    assert job["strategy"]["matrix"]["python"] == [named[0], named[-1]]
+    assert {system.partition("-")[0] for system in job["strategy"]["matrix"]["system"]} == {"windows", "macos"}
+    for step in job["steps"]:
+        program, *words = shlex.split(step.get("run", "true"))
+        if program == "lrc":
+            cli.commands[words[0]].make_context(words[0], words[1:])
