@@ -19,7 +19,7 @@ from typing import Any, get_args, get_type_hints
 import fork_server
 import pytest
 import yaml
-from page_commands import RUN
+from page_commands import RUN, inline, lines
 from questions import ask
 
 from lrc.cli import cli
@@ -27,6 +27,8 @@ from lrc.commands.evaluate import measure
 from lrc.config import run_record as run
 from lrc.config.arguments import DataArguments
 from lrc.config.recipe_choice import BY_CARD, choice_of
+from lrc.config.schema import shipped_schema
+from lrc.config.synonyms import cure
 from lrc.data.alpaca import to_record
 from lrc.data.sources import read_records
 from lrc.metrics.baselines import BASELINES
@@ -137,6 +139,39 @@ def test_the_chinese_page_has_the_same_commands(page: Path, chosen: Callable[[Pa
     assert [without_comment(line) for line in chosen(chinese)] == [without_comment(line) for line in chosen(page)]
 
 
+def outline(page: Path) -> list[str]:
+    """What a page is made of, whatever its language: headings, tables by their shape, lists, links and blocks."""
+    text = page.read_text(encoding="utf-8")
+    kinds = []
+    for line in re.sub(r"```\w*\n.*?```", "block", text, flags=re.DOTALL).splitlines():
+        if heading := re.match(r"#+ |- |!\[|block", line):
+            kinds.append(heading[0])
+        elif line.startswith("|"):
+            kinds.append("|" * line.count("|"))
+    return kinds
+
+
+@pytest.mark.parametrize("page", [README, TUTORIAL], ids=lambda page: page.name)
+def test_the_chinese_page_has_the_same_parts(page: Path) -> None:
+    chinese = page.with_suffix(".zh-TW.md")
+    assert outline(chinese) == outline(page)
+    for found in (lines, inline):
+        assert [line.words for line in found(chinese)] == [line.words for line in found(page)]
+    links = [{link.replace(".zh-TW", "") for link in LINK.findall(one.read_text("utf-8"))} for one in (page, chinese)]
+    assert {link for link in links[0] ^ links[1] if not link.startswith("#")} <= {page.name}
+
+
+@pytest.mark.parametrize("page", [README, CHINESE], ids=lambda page: page.name)
+def test_the_table_for_people_from_elsewhere_has_our_keys_and_theirs_are_recognised(page: Path) -> None:
+    rows = re.findall(r"^\|(?:[^|]*\|){5}$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    keys = [[re.findall(r"`([a-z_0-9]+)(?::? [^`]*)?`", cell) for cell in row.split("|")[2:6]] for row in rows]
+    ours = [row for row in keys if row[3] and set(row[3]) <= {*shipped_schema(), "chat"}]
+    assert len(ours) == 9
+    for *theirs, here in ours:
+        for name in {one for cell in theirs for one in cell} - {*shipped_schema(), "template"}:
+            assert any(key in cure(name, shipped_schema()) for key in here), name
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_links_lead_somewhere(page: Path) -> None:
     for link in LINK.findall(FENCED.sub("", page.read_text(encoding="utf-8"))):
@@ -171,6 +206,16 @@ def test_a_drawing_can_be_read_in_light_and_dark_and_aloud(drawing: Path) -> Non
     text = drawing.read_text(encoding="utf-8")
     tags = {element.tag.rpartition("}")[2] for element in ElementTree.fromstring(text).iter()}
     assert "prefers-color-scheme: dark" in text and {"title", "desc"} <= tags
+
+
+@pytest.mark.parametrize("name", ["accuracy.svg", "accuracy.zh-TW.svg"])
+def test_the_picture_of_the_readme_shows_the_figures_of_the_results(name: str) -> None:
+    shown = re.findall(r"([\d.]+) \(([\d.]+) to ([\d.]+)\)", (DOCS / name).read_text(encoding="utf-8"))
+    results = (DOCS / "results.md").read_text(encoding="utf-8")
+    assert len(shown) == 4
+    for accuracy, low, high in shown:
+        assert re.search(rf"\| \**{accuracy}\** \| {low}–{high}", results), "run docs/build_accuracy_chart.py"
+    assert f"docs/{name}" in (CHINESE if "zh" in name else README).read_text(encoding="utf-8")
 
 
 def test_a_template_has_its_three_places() -> None:
