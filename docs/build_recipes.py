@@ -1,4 +1,4 @@
-"""Write docs/recipes.md and src/lrc/config/recipe_schema.json: every key of a recipe, from its dataclass.
+"""Write docs/recipes.md, and recipe_schema.json and recipe_meanings.json of src/lrc/config: every key of a recipe.
 
     python docs/build_recipes.py
 
@@ -18,7 +18,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
-from lrc.config import arguments, rules, schema
+from lrc.config import arguments, json_schema, rules, schema
 from lrc.config.field_types import BOUNDS, expected
 from lrc.config.recipe import REQUIRED, SECRETS
 from lrc.config.synonyms import GONE
@@ -188,7 +188,17 @@ def build_schema() -> str:
     return f'{{"versions": {json.dumps(found["versions"])},\n "keys": {{\n  {keys}}}}}\n'
 
 
+def build_meanings() -> str:
+    """The text of src/lrc/config/recipe_meanings.json: what an editor shows beside a key."""
+    groups = yaml.safe_load((HERE / "upstream_keys.yaml").read_text(encoding="utf-8"))
+    placed = {field.name: _place(field, own, groups) for field, _, own in _keys()}
+    meanings = {name: meaning for name, (title, meaning) in placed.items() if title}
+    return json.dumps(meanings, ensure_ascii=False, indent=1) + "\n"
+
+
 if __name__ == "__main__":
     (HERE / "recipes.md").write_text(build(), encoding="utf-8")
-    target = HERE.parent / "src" / "lrc" / "config" / schema.FILE
-    (target if target.parent.is_dir() else HERE / schema.FILE).write_text(build_schema(), encoding="utf-8")
+    source = HERE.parent / "src" / "lrc" / "config"
+    target = source if source.is_dir() else HERE
+    (target / schema.FILE).write_text(build_schema(), encoding="utf-8")
+    (target / json_schema.MEANINGS).write_text(build_meanings(), encoding="utf-8")

@@ -102,11 +102,29 @@ def check(files: tuple[Path, ...], **options: Any) -> None:
 @click.argument("file", type=FILE)
 @click.option("--output-dir", required=True, type=FILE, help="Folder for the JSON files.")
 @table
-@click.option("--layout", type=click.Choice(["lines", "reference"]), default="lines", show_default=True)
-@click.option("--validation-fraction", type=click.FloatRange(0, 1, max_open=True), default=0.2, show_default=True)
+@click.option(
+    "--layout",
+    type=click.Choice(["lines", "reference"]),
+    default="lines",
+    show_default=True,
+    help="Whether the parts of a question have lines of their own, or run together as in the reference run.",
+)
+@click.option(
+    "--validation-fraction",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.2,
+    show_default=True,
+    help="The share of the questions to validate on; 0 keeps all for training.",
+)
 @click.option("--folds", type=click.IntRange(min=2), help="Also write K cross-validation folds.")
-@click.option("--seed", type=int, default=42, show_default=True)
-@click.option("--on-error", type=click.Choice(["refuse", "skip"]), default="refuse", show_default=True)
+@click.option("--seed", type=int, default=42, show_default=True, help="The seed of the split.")
+@click.option(
+    "--on-error",
+    type=click.Choice(["refuse", "skip"]),
+    default="refuse",
+    show_default=True,
+    help="What to do with a file that has bad rows: refuse it, or leave them out and count them.",
+)
 @force
 def convert(file: Path, **options: Any) -> None:
     """Turn a workbook into Alpaca JSON, split by passage."""
@@ -384,8 +402,20 @@ def init(folder: Path, force: bool) -> None:
 @click.option("--recipe", type=TEXT, help="A YAML file, or a shipped one's name.  [default: what suits this machine]")
 @click.option("--output-dir", required=True, type=FILE, help="Where everything goes.")
 @click.option("--accelerate-config", type=TEXT, help="A launch config: a file, or the name of one that lrc ships.")
-@click.option("--validation-fraction", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.2)
-@click.option("--on-error", type=click.Choice(["refuse", "skip"]), default="refuse", show_default=True)
+@click.option(
+    "--validation-fraction",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.2,
+    show_default=True,
+    help="The share of TRAIN to validate on.",
+)
+@click.option(
+    "--on-error",
+    type=click.Choice(["refuse", "skip"]),
+    default="refuse",
+    show_default=True,
+    help="What to do with a file that has bad rows: refuse it, or leave them out and count them.",
+)
 @click.option("--columns", type=TEXT, help="What columns are, as in `lrc convert`.")
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
 def run(train: Path, test: Path, overrides: tuple[str, ...], **options: Any) -> None:
@@ -409,6 +439,16 @@ def doctor(as_json: bool) -> None:
 
 
 @cli.command()
+@click.option("--output", type=FILE, help="The file to write.  [default: print it]")
+@force
+def schema(output: Path | None, force: bool) -> None:
+    """Print the JSON Schema of recipes, by which an editor completes and checks them."""
+    from lrc.commands.schema import schema
+
+    schema(output=output, force=force)
+
+
+@cli.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
     """Print the completion script for a shell.
@@ -425,7 +465,7 @@ def completion(shell: str) -> None:
 
 
 @cli.command()
-@click.option("--output-dir", type=FILE, default=Path("demo"), show_default=True)
+@click.option("--output-dir", type=FILE, default=Path("demo"), show_default=True, help="Where everything goes.")
 @force
 def demo(output_dir: Path, force: bool) -> None:
     """Run the whole pipeline on the sample workbook with a tiny model of random weights."""

@@ -22,7 +22,14 @@ PATTERNS = (
     "examples/sweep.yaml",
     "constraints.txt",
 )
-SHIPPED = sorted(path.relative_to(ROOT) for pattern in PATTERNS for path in ROOT.glob(pattern))
+SCHEMA = Path("recipe.schema.json")
+SHIPPED = sorted([SCHEMA, *(path.relative_to(ROOT) for pattern in PATTERNS for path in ROOT.glob(pattern))])
+
+
+def shipped(name: Path) -> bytes:
+    """What ships under a name; a recipe's copy names the schema in a line before."""
+    head = b"# yaml-language-server: $schema=../../recipe.schema.json\n" if name.parts[0] == "recipes" else b""
+    return head + (ROOT / name).read_bytes()
 
 
 def written(folder: Path) -> list[Path]:
@@ -32,7 +39,7 @@ def written(folder: Path) -> list[Path]:
 def test_the_copies_are_what_ships(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     init(tmp_path / "mine")
     assert written(tmp_path / "mine") == SHIPPED
-    assert all((tmp_path / "mine" / name).read_bytes() == (ROOT / name).read_bytes() for name in SHIPPED)
+    assert all((tmp_path / "mine" / name).read_bytes() == shipped(name) for name in SHIPPED if name != SCHEMA)
     told = capsys.readouterr().out.splitlines()
     assert sorted(told[:-1]) == sorted(f"wrote {tmp_path / 'mine' / name}" for name in SHIPPED)
     assert told[-1].startswith("next: ")
@@ -68,7 +75,7 @@ def test_existing_files_are_a_finding_each_and_nothing_is_written(tmp_path: Path
     assert written(tmp_path) == sorted(path.relative_to(tmp_path) for path in kept)
     assert kept[0].read_text(encoding="utf-8") == "mine"
     init(tmp_path, force=True)
-    assert written(tmp_path) == SHIPPED and kept[0].read_bytes() == (ROOT / SHIPPED[0]).read_bytes()
+    assert written(tmp_path) == SHIPPED and kept[0].read_bytes() == shipped(SHIPPED[0])
 
 
 def test_a_file_in_the_place_of_a_folder_is_a_line_and_nothing_is_written(tmp_path: Path) -> None:

@@ -7,23 +7,28 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from pathlib import Path
-from typing import get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import fork_server
 import pytest
 import yaml
+from page_commands import RUN, inline, lines
 from questions import ask
 
+from lrc.cli import cli
 from lrc.commands.evaluate import measure
 from lrc.config import run_record as run
 from lrc.config.arguments import DataArguments
 from lrc.config.recipe_choice import BY_CARD, choice_of
+from lrc.config.schema import shipped_schema
+from lrc.config.synonyms import cure
 from lrc.data.alpaca import to_record
 from lrc.data.sources import read_records
 from lrc.metrics.baselines import BASELINES
@@ -105,6 +110,13 @@ def test_every_command_of_the_readme_runs(trained: Path) -> None:
     assert (trained / "out" / "answer.csv").read_text(encoding="utf-8").startswith("ID,Answer\n")
 
 
+@pytest.mark.parametrize("name", sorted({*RUN} - {"README.md", "docs/tutorial.md"}))
+def test_every_command_of_the_other_pages_runs(name: str, trained: Path) -> None:
+    shutil.rmtree(trained / "examples")  # `lrc init` writes it
+    for line in runnable(ROOT / name):
+        shell(f"{line} --max_steps 4" if line.startswith("lrc run") else line, trained)
+
+
 def test_the_readme_shows_the_sizes_that_doctor_says() -> None:
     for page in (README, CHINESE):
         rows = re.findall(r"^\| [^|]+ \| `([\w./-]+)` \| ([\d.]+) GB \|", page.read_text("utf-8"), flags=re.MULTILINE)
@@ -125,6 +137,39 @@ def test_every_command_of_the_tutorial_runs(clone: Path) -> None:
 def test_the_chinese_page_has_the_same_commands(page: Path, chosen: Callable[[Path], list[str]]) -> None:
     chinese = page.with_suffix(".zh-TW.md")
     assert [without_comment(line) for line in chosen(chinese)] == [without_comment(line) for line in chosen(page)]
+
+
+def outline(page: Path) -> list[str]:
+    """What a page is made of, whatever its language: headings, tables by their shape, lists, links and blocks."""
+    text = page.read_text(encoding="utf-8")
+    kinds = []
+    for line in re.sub(r"```\w*\n.*?```", "block", text, flags=re.DOTALL).splitlines():
+        if heading := re.match(r"#+ |- |!\[|block", line):
+            kinds.append(heading[0])
+        elif line.startswith("|"):
+            kinds.append("|" * line.count("|"))
+    return kinds
+
+
+@pytest.mark.parametrize("page", [README, TUTORIAL], ids=lambda page: page.name)
+def test_the_chinese_page_has_the_same_parts(page: Path) -> None:
+    chinese = page.with_suffix(".zh-TW.md")
+    assert outline(chinese) == outline(page)
+    for found in (lines, inline):
+        assert [line.words for line in found(chinese)] == [line.words for line in found(page)]
+    links = [{link.replace(".zh-TW", "") for link in LINK.findall(one.read_text("utf-8"))} for one in (page, chinese)]
+    assert {link for link in links[0] ^ links[1] if not link.startswith("#")} <= {page.name}
+
+
+@pytest.mark.parametrize("page", [README, CHINESE], ids=lambda page: page.name)
+def test_the_table_for_people_from_elsewhere_has_our_keys_and_theirs_are_recognised(page: Path) -> None:
+    rows = re.findall(r"^\|(?:[^|]*\|){5}$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    keys = [[re.findall(r"`([a-z_0-9]+)(?::? [^`]*)?`", cell) for cell in row.split("|")[2:6]] for row in rows]
+    ours = [row for row in keys if row[3] and set(row[3]) <= {*shipped_schema(), "chat"}]
+    assert len(ours) == 9
+    for *theirs, here in ours:
+        for name in {one for cell in theirs for one in cell} - {*shipped_schema(), "template"}:
+            assert any(key in cure(name, shipped_schema()) for key in here), name
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
@@ -163,6 +208,16 @@ def test_a_drawing_can_be_read_in_light_and_dark_and_aloud(drawing: Path) -> Non
     assert "prefers-color-scheme: dark" in text and {"title", "desc"} <= tags
 
 
+@pytest.mark.parametrize("name", ["accuracy.svg", "accuracy.zh-TW.svg"])
+def test_the_picture_of_the_readme_shows_the_figures_of_the_results(name: str) -> None:
+    shown = re.findall(r"([\d.]+) \(([\d.]+) to ([\d.]+)\)", (DOCS / name).read_text(encoding="utf-8"))
+    results = (DOCS / "results.md").read_text(encoding="utf-8")
+    assert len(shown) == 4
+    for accuracy, low, high in shown:
+        assert re.search(rf"\| \**{accuracy}\** \| {low}–{high}", results), "run docs/build_accuracy_chart.py"
+    assert f"docs/{name}" in (CHINESE if "zh" in name else README).read_text(encoding="utf-8")
+
+
 def test_a_template_has_its_three_places() -> None:
     declared = get_args(get_type_hints(DataArguments)["template"])
     assert set(prompt.TEMPLATES) == set(run.TEMPLATES) == set(declared)
@@ -174,10 +229,25 @@ def test_a_baseline_that_is_added_is_among_the_figures(monkeypatch: pytest.Monke
     assert measure(records, [1, 1], [1, 2])["baselines"]["always 1"]["accuracy"] == 0.5
 
 
+def workflow() -> dict[str, Any]:
+    read: dict[str, Any] = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
+    return read["jobs"]
+
+
 def test_the_workflow_runs_what_the_project_runs_itself() -> None:
-    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
-    (job,) = workflow["jobs"].values()
+    job = workflow()["test"]
     named = re.findall(r"Python :: (3\.\d+)", (ROOT / "setup.cfg").read_text(encoding="utf-8"))
     assert list(job["strategy"]["matrix"].values()) == [named]
     local = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     assert [step["run"] for step in job["steps"] if "run" in step] == re.findall(r"^make .+$", local, re.MULTILINE)
+
+
+def test_the_workflow_goes_the_whole_way_where_the_tests_cannot_run() -> None:
+    job = workflow()["whole-way"]
+    named = re.findall(r"Python :: (3\.\d+)", (ROOT / "setup.cfg").read_text(encoding="utf-8"))
+    assert job["strategy"]["matrix"]["python"] == [named[0], named[-1]]
+    assert {system.partition("-")[0] for system in job["strategy"]["matrix"]["system"]} == {"windows", "macos"}
+    for step in job["steps"]:
+        program, *words = shlex.split(step.get("run", "true"))
+        if program == "lrc":
+            cli.commands[words[0]].make_context(words[0], words[1:])

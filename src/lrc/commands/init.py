@@ -1,4 +1,4 @@
-"""`lrc init`: editable copies of what lrc ships: recipes, launch configs, samples and the tested versions."""
+"""`lrc init`: editable copies of what lrc ships: recipes, their schema, launch configs, samples, versions."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from contextlib import ExitStack
 from importlib.resources import files as packaged
 from pathlib import Path
 
+from lrc.config.json_schema import schema_line, schema_text
 from lrc.runtime.errors import OutputError
 from lrc.runtime.outputs import new_file
 from lrc.runtime.packages import constraints_file
 
 # What of each folder is for the user.
 FOLDERS = {"recipes": ("*.yaml",), "accelerate_configs": ("*.yaml",), "examples": ("*.xlsx", "sweep.yaml")}
+SCHEMA = "recipe.schema.json"
 SUGGESTED = "recipes/chinese-alpaca-2-13b/qlora.yaml"
 
 
@@ -42,12 +44,17 @@ def init(folder: Path, *, force: bool = False) -> None:
 
 
 def shipped() -> dict[str, bytes]:
-    """The bytes of the shipped files by their place in the user's folder, sorted within each folder."""
-    copies = {constraints_file().name: constraints_file().read_bytes()}
+    """The bytes of the shipped files by their place in the user's folder, sorted within each folder.
+
+    A recipe's first line names the schema, for editors.
+    """
+    copies = {constraints_file().name: constraints_file().read_bytes(), SCHEMA: schema_text().encode()}
     for name, patterns in FOLDERS.items():
         root = Path(str(packaged(f"lrc.{name}")))
         for file in sorted(file for pattern in patterns for file in root.rglob(pattern)):
-            copies[f"{name}/{file.relative_to(root).as_posix()}"] = file.read_bytes()
+            place = file.relative_to(root)
+            head = schema_line(f"{'../' * len(place.parts)}{SCHEMA}") if name == "recipes" else ""
+            copies[f"{name}/{place.as_posix()}"] = head.encode() + file.read_bytes()
     return copies
 
 

@@ -30,8 +30,11 @@ ELSEWHERE = {
     "gpu_memory": "it is a flag of `lrc preview`",
     "num_processes": "it is set in the accelerate config; choose one with --accelerate-config",
     "quantization_bit": "write load_in_4bit: true, or load_in_8bit: true",
+    "load_in_kbits": "write load_in_4bit: true, or load_in_8bit: true",
     "quantization": "write load_in_4bit: true, or load_in_8bit: true",
     "validation_fraction": "it is a flag of `lrc convert`, which splits the data",
+    "neat_packing": "it is tree_packing, which is on unless a recipe says otherwise; remove it",
+    "train_on_prompt": "the answer alone is learnt; remove it",
     "val_set_size": "`lrc convert --validation-fraction` splits the data; give the file as validation_file",
 }
 # What the same thing is called in other libraries, in papers and for short.
@@ -47,12 +50,13 @@ SYNONYMS = {
     "lora_r": "r rank lora_rank lora_dim",
     "lora_alpha": "alpha",
     "lora_dropout": "dropout",
-    "lora_target_modules": "target targets lora_target lora_modules lora_target_linear",
+    "lora_target_modules": "target targets lora_target lora_modules lora_target_linear trainable",
     "lora_modules_to_save": "additional_target",
     "max_length": "max_len max_seq_len seq_len seq_length sequence_len sequence_length cutoff_len block_size"
     " context_length model_max_length max_tokens",
     "model_name_or_path": "model base base_model model_name model_path model_id pretrained_model_name_or_path",
-    "train_file": "data dataset data_file data_path dataset_name training_file train_data train_dataset datasets",
+    "train_file": "data dataset data_file data_path dataset_name training_file train_data train_dataset datasets"
+    " dataset_dir",
     "validation_file": "eval_file val_file dev_file eval_dataset validation_data validation eval_data",
     "output_dir": "output out out_dir save_dir output_path",
     "lr_scheduler_type": "scheduler lr_scheduler scheduler_type lr_schedule schedule",

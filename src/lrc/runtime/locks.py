@@ -23,10 +23,11 @@ with warnings.catch_warnings():
     from filelock import FileLock, SoftFileLock, lock_descriptor
 
 from lrc.runtime.errors import OutputError
+from lrc.runtime.system import WINDOWS
 
 _PATIENCE, _PAUSE = 1.0, 0.01  # seconds
 # Whether this system locks files and folders, and lets go of their names meanwhile.
-LOCKS = os.name != "nt" and FileLock is not SoftFileLock
+LOCKS = not WINDOWS and FileLock is not SoftFileLock
 _SLACK = 2.0  # seconds by which two clocks of a system may differ
 _PART = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)-[0-9a-f]{8}\.part", re.DOTALL)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from lrc.runtime.errors import OutputError
 from lrc.runtime.locks import left_behind, locked, refuse_locked, remove
 from lrc.runtime.memory import size
+from lrc.runtime.system import WINDOWS
 
 _REPLACED = ".replaced"  # in a part: what was at the output's place before
 
@@ -97,9 +98,9 @@ def new_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
 
 def flush(path: Path) -> None:
     """Have the operating system put a file's bytes, or a folder's names, on the disk."""
-    if os.name == "nt" and path.is_dir():
+    if WINDOWS and path.is_dir():
         return  # Windows opens none
-    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    handle = os.open(path, os.O_RDWR if WINDOWS else os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

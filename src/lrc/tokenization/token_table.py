@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -27,6 +26,7 @@ from lrc.runtime.errors import DataError
 from lrc.runtime.findings import Finding
 from lrc.runtime.process_pool import in_order
 from lrc.runtime.progress import track
+from lrc.runtime.system import usable_cores
 from lrc.tokenization.max_length import Fitting, LengthReport
 from lrc.tokenization.prompt import Prompt
 
@@ -217,5 +217,4 @@ def _batches(lines: Iterable[str]) -> Iterator[list[str]]:
 def _processes(total: int) -> int:
     if total < ALONE:
         return 1
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(usable, MAX_PROCESSES)
+    return min(usable_cores(), MAX_PROCESSES)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -24,6 +22,7 @@ from lrc.runtime.locks import LOCKS, lock
 from lrc.runtime.outputs import new_file
 from lrc.runtime.progress import say
 from lrc.runtime.signals import Request
+from lrc.runtime.system import WINDOWS
 
 _PAUSE = 0.2  # seconds
 
@@ -143,13 +142,14 @@ class Result:
 
 def _run(command: Sequence[str], log: IO[bytes], request: Request) -> int:
     """Run a process that writes to `log`; in a group of its own, so that a signal reaches it once, from here."""
-    alone: dict[str, Any] = {"process_group": 0} if os.name != "nt" else {}
+    alone: dict[str, Any] = {"process_group": 0} if not WINDOWS else {}
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, **alone)
     passed_on = False
     while True:
         try:
             return process.wait(_PAUSE)
         except subprocess.TimeoutExpired:
-            if request.signal and not passed_on:
-                process.send_signal(request.signal if os.name != "nt" else signal.SIGTERM)
+            # Windows knows no group to leave: an interrupt has reached the process already, and a signal kills there.
+            if request.signal and not passed_on and not WINDOWS:
+                process.send_signal(request.signal)
                 passed_on = True

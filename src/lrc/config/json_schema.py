@@ -1,0 +1,100 @@
+"""The JSON Schema of a recipe, by which an editor completes keys, shows what they mean and underlines mistakes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from enum import Enum
+from functools import cache
+from importlib.resources import files
+from typing import Any, Literal, Union, get_args, get_origin
+
+from lrc.config.field_types import Bounds
+from lrc.config.recipe import REQUIRED, SECRETS
+from lrc.config.rules import SAMPLING, WITHOUT_USE
+from lrc.config.schema import Key, Unwritable, shipped_schema
+
+DIALECT = "http://json-schema.org/draft-07/schema#"  # the one that yaml-language-server reads
+MEANINGS = "recipe_meanings.json"  # written by docs/build_recipes.py
+NAMES: dict[Any, str] = {bool: "boolean", int: "integer", float: "number", str: "string", type(None): "null"}
+WORDS = {"least": "minimum", "above": "exclusiveMinimum", "below": "exclusiveMaximum"}
+
+
+def json_schema() -> dict[str, Any]:
+    """The schema: a property for each key that a recipe may have, and no other keys.
+
+    What depends on two keys or on the machine is not in it; `lrc check recipe.yaml` looks at that, too.
+    """
+    keys = {name: key for name, key in shipped_schema().items() if name not in SECRETS}
+    return {
+        "$schema": DIALECT,
+        "title": "A recipe of lrc",
+        "type": "object",
+        "properties": {name: property_of(name, key) for name, key in keys.items()},
+        "required": list(REQUIRED),
+        "additionalProperties": False,
+    }
+
+
+def schema_text() -> str:
+    """The schema as a file has it."""
+    return json.dumps(json_schema(), ensure_ascii=False, indent=1) + "\n"
+
+
+def schema_line(place: str) -> str:
+    """The first line of a recipe for editors.
+
+    Args:
+        place: of the schema, from the recipe's folder.
+    """
+    return f"# yaml-language-server: $schema={place}\n"
+
+
+def property_of(name: str, key: Key) -> dict[str, Any]:
+    """What the schema says of one key."""
+    entry: dict[str, Any] = {"description": meaning} if (meaning := _meanings().get(name)) else {}
+    if name in WITHOUT_USE:
+        return entry | {"description": "lrc has no use for another value.", "const": WITHOUT_USE[name]}
+    if name == "train_sampling_strategy":
+        return entry | {"enum": list(SAMPLING), "default": key.default}
+    if key.default is not None:
+        entry["default"] = key.default
+    return entry | _taken(key) | _bounds(key.bounds)
+
+
+def _taken(key: Key) -> dict[str, Any]:
+    arms = list(get_args(key.hint)) if get_origin(key.hint) is Union else [key.hint]
+    named = any(isinstance(arm, type) and issubclass(arm, Enum) for arm in arms)
+    if named:  # upstream has `SomeEnum | str`, whose text may be one of the names only
+        arms = [arm for arm in arms if arm is not str]
+    if key.choices:
+        entries = [{"enum": list(key.choices)}, *(_type(arm) for arm in arms if arm is not str)]
+    else:
+        entries = [_type(arm) for arm in arms if arm is not Unwritable]
+    return entries[0] if len(entries) == 1 else {"anyOf": entries}
+
+
+def _type(hint: Any) -> dict[str, Any]:
+    """A type as JSON Schema has it."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return {"enum": list(arguments)}
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return {"enum": [member.value for member in hint]}
+    if origin is list:
+        return {"type": "array", "items": _type(arguments[0])}
+    if origin is dict:
+        return {"type": "object"} | ({} if arguments[1] is Any else {"additionalProperties": _type(arguments[1])})
+    return {} if hint is Any else {"type": NAMES[hint]}
+
+
+def _bounds(bounds: Bounds) -> dict[str, float]:
+    """JSON Schema's words for bounds; they concern numbers alone."""
+    found = {word: getattr(bounds, name) for name, word in WORDS.items()}
+    return {word: number for word, number in found.items() if number is not None}
+
+
+@cache
+def _meanings() -> Mapping[str, str]:
+    found: dict[str, str] = json.loads(files(__package__).joinpath(MEANINGS).read_text(encoding="utf-8"))
+    return found
