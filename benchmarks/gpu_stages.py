@@ -405,7 +405,7 @@ def stage_steps(stage: Stage) -> None:
 
 
 def _steps(stage: Stage, size: str, weights: str, sides: Sequence[tuple[int, str, bool]]) -> None:
-    from lrc.packing.attention import settle_attention
+    from lrc.packing.attention import choose_attention
 
     if not stage.wants(f"{size}-{weights}"):
         return
@@ -417,7 +417,7 @@ def _steps(stage: Stage, size: str, weights: str, sides: Sequence[tuple[int, str
     made = time.monotonic() - begun
     for tokens, form, checkpointing in sides:
         trainer.row_tokens = tokens
-        settle_attention(trainer.model, form, torch.device(stage.device))
+        choose_attention(trainer.model, form, torch.device(stage.device))
         trainer.args.per_device_train_batch_size = count.get(tokens, 8)
         found = timed(stage, trainer)
         batch = next(iter(trainer.get_train_dataloader()))
@@ -536,7 +536,7 @@ def _rival(stage: Stage, size: str, weights: str, kind: str) -> None:
 
 def stage_memory(stage: Stage) -> None:
     """13B in NF4 as on a card of 12 GB: the plan against the peak."""
-    from lrc.packing.attention import settle_attention
+    from lrc.packing.attention import choose_attention
 
     size, tokens = ("13B", 1536) if stage.gpu else ("toy", 512)
     if stage.gpu:
@@ -545,7 +545,7 @@ def stage_memory(stage: Stage) -> None:
     trainer = tree_trainer(stage, size, "nf4-nested", checkpointing=True, dtype=torch.float16)
     trainer.row_tokens, trainer.args.per_device_train_batch_size = tokens, 8
     for form in ("auto", "block") if stage.gpu else ("auto",):
-        settle_attention(trainer.model, form, torch.device(stage.device))
+        choose_attention(trainer.model, form, torch.device(stage.device))
         try:
             found = timed(stage, trainer)
         except torch.OutOfMemoryError as error:
@@ -591,7 +591,7 @@ def stage_answering(stage: Stage) -> None:
 
 
 def _answer(stage: Stage, size: str) -> None:
-    from lrc.packing.attention import settle_attention
+    from lrc.packing.attention import choose_attention
     from lrc.packing.last_layer import prune_last_layer
     from lrc.packing.log_probs import sequence_scores
     from lrc.packing.tree import TokenSequence
@@ -604,7 +604,7 @@ def _answer(stage: Stage, size: str) -> None:
     candidates = [TokenSequence(np.append(p, 50 + k), len(p)) for p in prompts for k in range(4)]
     for form, tokens in (("flex", 4096), ("flex", 16384), ("block", 4096), ("dense", 4096)):
         with flexible(stage):
-            settle_attention(model, form, device)
+            choose_attention(model, form, device)
             taken = stage.seconds(partial(sequence_scores, model, candidates, device, tokens), 2)
         stage.note(side="lrc", form=form, rows=tokens, size=size, questions_s=len(prompts) / taken)
 

@@ -200,11 +200,11 @@ def sweep(file: Path, accelerate_config: str | None, trials: int | None) -> None
 def merge(**options: Any) -> None:
     """Merge an adapter into its unquantised base: an ordinary model folder, verified."""
     from lrc.answering.options import check_adapter
-    from lrc.runtime.finished_outputs import refuse_strange
+    from lrc.runtime.finished_outputs import refuse_other_output
 
     check_adapter(options["adapter"])  # before the seconds in which torch is imported
     asked = {name: options[name] for name in ("adapter", "base_model", "dtype", "verify")}
-    refuse_strange(options["output_dir"], asked, force=options["force"])
+    refuse_other_output(options["output_dir"], asked, force=options["force"])
     from lrc.commands.merge import merge
 
     merge(**options)
@@ -232,17 +232,17 @@ def generate(
 ) -> None:
     """Answer every question of a file: a CSV with the header ID,Answer, or the workbook filled in."""
     from lrc.answering.answered_workbook import check_output
-    from lrc.answering.options import ScoringOptions, check_asked
-    from lrc.runtime.finished_outputs import refuse_strange
+    from lrc.answering.options import ScoringOptions, check_options
+    from lrc.runtime.finished_outputs import refuse_other_output
 
     words = {"model": model, "data": data, "scores": scores, "sheet": sheet, "columns": columns, **asked}
     check_output(output, data)
-    refuse_strange(output, words, force=force)
-    asking = ScoringOptions(**asked)
-    check_asked(model, asking)
+    refuse_other_output(output, words, force=force)
+    options = ScoringOptions(**asked)
+    check_options(model, options)
     from lrc.commands.generate import generate
 
-    generate(model, data, output, asking=asking, scores=scores, sheet=sheet, columns=columns, force=force)
+    generate(model, data, output, options=options, scores=scores, sheet=sheet, columns=columns, force=force)
 
 
 @cli.command()
@@ -276,33 +276,33 @@ def evaluate(
         raise click.UsageError("give either --model or --predictions")
     if len(predictions) > 2:
         raise click.UsageError("at most two --predictions can be compared")
-    asking = given(ctx, besides=("model", "predictions", "data", "output", "sheet", "columns", "as_json", "force"))
-    if predictions and asking:
-        raise click.UsageError(f"--predictions runs no model; give --model, or leave out {', '.join(asking)}")
-    from lrc.answering.options import ScoringOptions, check_asked
+    flags = given(ctx, besides=("model", "predictions", "data", "output", "sheet", "columns", "as_json", "force"))
+    if predictions and flags:
+        raise click.UsageError(f"--predictions runs no model; give --model, or leave out {', '.join(flags)}")
+    from lrc.answering.options import ScoringOptions, check_options
     from lrc.data.sources import refuse_pipe
-    from lrc.runtime.finished_outputs import refuse_strange
+    from lrc.runtime.finished_outputs import refuse_other_output
     from lrc.runtime.outputs import refuse_existing
 
     # Before the seconds in which torch is imported.
     if model and output is not None:
         words = {"model": model, "data": data, "scores": scores, "passage_blind": passage_blind, "sheet": sheet}
-        refuse_strange(output, {**words, "columns": columns, **asked}, force=force)
+        refuse_other_output(output, {**words, "columns": columns, **asked}, force=force)
     else:
         for path in filter(None, (output, scores)):
             refuse_existing(path, force=force)
     for path in (*predictions, data):
         refuse_pipe(path)
-    asked_so = ScoringOptions(**asked)
+    options = ScoringOptions(**asked)
     if model:
-        check_asked(model, asked_so)
+        check_options(model, options)
     from lrc.commands.evaluate import evaluate_model, evaluate_predictions
 
     if model:
         evaluate_model(
             model,
             data,
-            asking=asked_so,
+            options=options,
             output=output,
             scores=scores,
             passage_blind=passage_blind,
@@ -383,7 +383,7 @@ def app(model: str, host: str, port: int, **asked: Any) -> None:
     from lrc.answering.options import ScoringOptions
     from lrc.commands.app import app
 
-    app(model, asking=ScoringOptions(**asked), host=host, port=port)
+    app(model, options=ScoringOptions(**asked), host=host, port=port)
 
 
 @cli.command()
@@ -480,7 +480,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if next((word for word in words if not word.startswith("-")), "") not in (*SHARED, "train"):
         forget_launch()
     signal.signal(signal.SIGTERM, _terminate)
-    progress.escape_what_is_not_encodable()
+    progress.escape_unencodable()
     warnings.simplefilter("ignore", FutureWarning)  # of what upstream will rename
     try:
         with exit_on_error("close other programs, or use a smaller model or adapter"):
@@ -501,8 +501,8 @@ def _show(error: click.ClickException) -> None:
     if context is None or isinstance(error, click.exceptions.NoArgsIsHelpError):
         error.show()
         return
-    told = " ".join(line.strip() for line in error.format_message().splitlines())
-    print(f"Error: {told} (see {context.command_path} --help)", file=sys.stderr)
+    message = " ".join(line.strip() for line in error.format_message().splitlines())
+    print(f"Error: {message} (see {context.command_path} --help)", file=sys.stderr)
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:

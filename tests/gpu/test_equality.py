@@ -15,7 +15,7 @@ from token_trees import VOCABULARY, sequence
 from transformers import BitsAndBytesConfig
 
 from lrc.models.loading import load_base
-from lrc.packing.attention import settle_attention
+from lrc.packing.attention import choose_attention
 from lrc.packing.last_layer import prune_last_layer
 from lrc.packing.log_probs import sequence_scores, target_log_probs
 from lrc.packing.tree import TokenSequence, pack
@@ -52,7 +52,7 @@ def build(family: str, **settings: Any) -> Any:
 def tree(model: Any, device: torch.device, form: str, row_tokens: int = 4096) -> Found:
     """Log-probabilities and gradients of packed rows."""
     prune_last_layer(model)
-    settle_attention(model, form, device)
+    choose_attention(model, form, device)
     found = []
     for row in pack(samples(), row_tokens):
         log_probs = target_log_probs(model, row, device)
@@ -159,7 +159,7 @@ def test_answers(family: str, form: str, device: torch.device, record: Callable[
         wanted = sums(samples(), separate_scores(copy.deepcopy(model).double()))
     model.to(device)
     prune_last_layer(model)
-    settle_attention(model, form, device)
+    choose_attention(model, form, device)
     worst = max(
         float(np.abs(sequence_scores(model, samples(), device, tokens) - wanted).max()) for tokens in (4096, 900, 1)
     )

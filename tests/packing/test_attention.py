@@ -34,7 +34,7 @@ from transformers import (
 )
 
 from lrc.packing import equivalence
-from lrc.packing.attention import TILE, attention_form, settle_attention, tile_mask, tree_mask, why_no_trees
+from lrc.packing.attention import TILE, attention_form, choose_attention, tile_mask, tree_mask, why_no_trees
 from lrc.packing.last_layer import prune_last_layer
 from lrc.packing.log_probs import sequence_scores, target_log_probs
 from lrc.packing.tree import Row, TokenSequence, pack
@@ -232,7 +232,7 @@ def test_every_form_gives_the_gradients_of_separate_sequences(family: str, form:
     model = make_model(family, max_position_embeddings=1024, **settings).train()
     wanted, gradients = separate_step(model, long_questions())
     prune_last_layer(model)
-    settle_attention(model, form, CPU)
+    choose_attention(model, form, CPU)
     (row,) = pack(long_questions(), 2048)
     loss = -target_log_probs(model, row, CPU).sum()
     loss.backward()
@@ -262,7 +262,7 @@ def test_flex_is_refused_where_there_is_none() -> None:
     with pytest.raises(
         ValueError, match=r"attention is flex, but it has no backward pass on cpu devices; set it to auto"
     ):
-        settle_attention(make_model("llama"), "flex", CPU)
+        choose_attention(make_model("llama"), "flex", CPU)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from small_models import adapted, make_model
 from token_trees import questions
 
-from lrc.runtime.disk import disk_failure, disk_failures_told
+from lrc.runtime.disk import convert_disk_errors, disk_failure
 from lrc.runtime.errors import MachineError
 from lrc.training.callbacks import Space
 
@@ -96,11 +96,11 @@ def full(kind: str) -> None:
 def test_whoever_writes_it_is_one_line(kind: str, tmp_path: Path) -> None:
     (tmp_path / "weights").write_bytes(bytes(1500))
     wanted = f"^{tmp_path}/checkpoint-2: .* after 1.5 kB; free some space and run again"
-    with pytest.raises(MachineError, match=wanted), disk_failures_told(tmp_path / "checkpoint-2", tmp_path):
+    with pytest.raises(MachineError, match=wanted), convert_disk_errors(tmp_path / "checkpoint-2", tmp_path):
         full(kind)
 
 
 def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
     assert disk_failure(RuntimeError("shapes do not match")) is None
-    with pytest.raises(RuntimeError, match="shapes"), disk_failures_told(tmp_path):
+    with pytest.raises(RuntimeError, match="shapes"), convert_disk_errors(tmp_path):
         raise RuntimeError("shapes do not match")

@@ -1,4 +1,4 @@
-"""Findings are told in one way by every verb that reads a file, and errors carry them."""
+"""Findings are format_findings in one way by every verb that reads a file, and errors carry them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lrc.cli import cli
 from lrc.data.alpaca import dump_records, to_record
 from lrc.data.sources import read_records
 from lrc.runtime.errors import DataError
-from lrc.runtime.findings import ERRORS_SHOWN, Finding, told
+from lrc.runtime.findings import ERRORS_SHOWN, Finding, format_findings
 
 BLANK = Finding("error", "empty-option", "a.xlsx", "選項2 is empty", 9, "選項2")
 
@@ -32,7 +32,7 @@ def test_a_line_a_kind_and_the_errors_last() -> None:
     spaces = [Finding("repair", "white-space", "a.xlsx", "文章 had white space", n, "文章") for n in range(2, 9)]
     hidden = Finding("warning", "hidden-row", "a.xlsx", "is a hidden row; it was read", 3)
     unread = Finding("note", "unread-columns", "a.xlsx", "columns not read: 備註")
-    assert list(told([BLANK, hidden, *spaces, unread])) == [
+    assert list(format_findings([BLANK, hidden, *spaces, unread])) == [
         "repaired: a.xlsx: white space at the ends, 7 times (rows 2, 3, 4, 5, 6, …); the first: 文章 had white space",
         "note: a.xlsx: columns not read: 備註",
         "warning: a.xlsx, row 3: is a hidden row; it was read",
@@ -42,7 +42,7 @@ def test_a_line_a_kind_and_the_errors_last() -> None:
 
 def test_thousands_of_errors_are_counted() -> None:
     errors = [Finding("error", "empty-option", "a.xlsx", "選項2 is empty", n) for n in range(2, 4002)]
-    lines = list(told([*errors, Finding("error", "error-cell", "a.xlsx", "文章 is an error value", 5000)]))
+    lines = list(format_findings([*errors, Finding("error", "error-cell", "a.xlsx", "文章 is an error value", 5000)]))
     assert len(lines) == ERRORS_SHOWN + 2
     assert lines[-2:] == [
         "error: a.xlsx, row 5000: 文章 is an error value",
@@ -58,7 +58,7 @@ REMARKS = [
 
 @pytest.fixture
 def odd(tmp_path: Path) -> Path:
-    """A test workbook with something to be told of."""
+    """A test workbook with something to be format_findings of."""
     rows = [[*test_row(1), "x"], [*test_row(2, 文章="另一篇短文。", 選項3=None, 選項4=None), ""]]
     return write_xlsx(tmp_path / "t.xlsx", rows, [*TEST, "備註"])
 

@@ -20,7 +20,7 @@ from lrc.models.fingerprint import fingerprint_base
 from lrc.models.loading import positions
 from lrc.runtime.errors import DataError, ModelError
 from lrc.runtime.exit_status import is_first
-from lrc.runtime.findings import Finding, tell
+from lrc.runtime.findings import Finding, print_findings
 from lrc.runtime.outputs import checksum, new_file
 from lrc.runtime.packages import versions_of
 from lrc.runtime.processes import processes
@@ -95,18 +95,18 @@ def _share(
     return known
 
 
-def facts(model: str, asking: ScoringOptions, data: Path) -> list[Any]:
+def facts(model: str, options: ScoringOptions, data: Path) -> list[Any]:
     """Everything that scores depend on: model, adapters, questions, flags, the launch and the software.
 
     Raises:
         ModelError: there is no such model, or nothing says how it was trained.
     """
     state = processes()
-    files = [data, *(file for adapter in asking.adapters for file in sorted(adapter.glob("*")) if file.is_file())]
-    named = {**asdict(asking), "adapters": len(asking.adapters)}
+    files = [data, *(file for adapter in options.adapters for file in sorted(adapter.glob("*")) if file.is_file())]
+    named = {**asdict(options), "adapters": len(options.adapters)}
     sums = [checksum(file) for file in files]
     software = list(versions_of("lrc", "torch", "transformers", "peft").values())
-    runs = [asdict(run) for run in runs_of(model, asking)]
+    runs = [asdict(run) for run in runs_of(model, options)]
     base = fingerprint_base(model, flag="--model")
     return [base, sums, named, runs, state.num_processes, state.device.type, software]
 
@@ -116,21 +116,21 @@ def read_questions_to_answer(
     sheet: str | None = None,
     columns: Mapping[str, str] | None = None,
     *,
-    told: Callable[[Iterable[Finding]], None] = tell,
+    report: Callable[[Iterable[Finding]], None] = print_findings,
 ) -> list[Record]:
     """Read records that can be answered, and tell what was found in their file.
 
     Args:
         sheet: the sheet of a workbook; the first visible one by default.
         columns: see `sources.read_questions`.
-        told: what is done with the findings; by default they are printed on stderr.
+        report: what is done with the findings; by default they are printed on stderr.
 
     Raises:
         DataError: the file cannot be read, or a record is not a question with options.
     """
     records = list(found := DataFile(path, sheet, columns).records())
     if is_first():
-        told(found.findings)
+        report(found.findings)
     for record in records:
         try:
             question_of(record)

@@ -10,7 +10,7 @@ import pandas as pd
 
 from lrc.answering.answer import answer
 from lrc.answering.load import load_scorer
-from lrc.answering.options import ScoringOptions, check_asked
+from lrc.answering.options import ScoringOptions, check_options
 from lrc.data.alpaca import to_record
 from lrc.data.frames import to_frame, to_questions
 from lrc.data.questions import Question
@@ -33,7 +33,7 @@ class Answerer:
     ) -> None:
         adapters = [adapter] if isinstance(adapter, str | Path) else [*(adapter or ())]
         asking = ScoringOptions(adapters=tuple(map(Path, adapters)), **options)
-        check_asked(str(model), asking)
+        check_options(str(model), asking)
         self._scorer = load_scorer(str(model), asking)
 
     def answer(self, questions: pd.DataFrame | Sequence[Question]) -> pd.DataFrame:

@@ -27,49 +27,49 @@ from lrc.runtime.progress import say
 from lrc.tokenization.prompt import Prompt
 
 
-def load_scorer(model: str, asking: ScoringOptions) -> Scorer:
+def load_scorer(model: str, options: ScoringOptions) -> Scorer:
     """Load a model with its adapters, with the prompt that it was trained with.
 
     Raises:
         ModelError: it cannot be loaded, or nothing says how it was trained.
         RecipeError: what is asked for does not go together.
     """
-    runs = runs_of(model, asking)
-    _refuse_strange_adapters(model, asking.adapters)
+    runs = runs_of(model, options)
+    _refuse_unfit_adapters(model, options.adapters)
     run = runs[0]
-    has_tokenizer = bool(asking.adapters) and (asking.adapters[0] / "tokenizer_config.json").is_file()
-    tokenizer = load_tokenizer(str(asking.adapters[0]) if has_tokenizer else model)
-    same_style = asking.answer_style in (None, run.answer_style)
-    listed = run.list_options if asking.list_options is None and same_style else asking.list_options
-    template, style = asking.template or run.template, asking.answer_style or run.answer_style
+    has_tokenizer = bool(options.adapters) and (options.adapters[0] / "tokenizer_config.json").is_file()
+    tokenizer = load_tokenizer(str(options.adapters[0]) if has_tokenizer else model)
+    same_style = options.answer_style in (None, run.answer_style)
+    listed = run.list_options if options.list_options is None and same_style else options.list_options
+    template, style = options.template or run.template, options.answer_style or run.answer_style
     prompt = Prompt(tokenizer, template, style, listed, run.chat_date)
     if processes().is_main_process:
         for note in prompt.notes:
             say(note)
-    if prompt.answer_style != "text" and asking.score_normalisation is not None:
+    if prompt.answer_style != "text" and options.score_normalisation is not None:
         raise RecipeError(
-            f"--score-normalisation is {asking.score_normalisation}, but {SCORED_AS_THEY_ARE[prompt.answer_style]} are "
-            "scored as they are; leave it out"
+            f"--score-normalisation is {options.score_normalisation}, but {SCORED_AS_THEY_ARE[prompt.answer_style]} "
+            "are scored as they are; leave it out"
         )
-    normalisation = asking.score_normalisation or run.score_normalisation
+    normalisation = options.score_normalisation or run.score_normalisation
     asked = (prompt.template, prompt.answer_style, prompt.list_options, normalisation)
     device = processes().device
-    bits = _quantization_of(model, run, asking, device)
-    loaded, names = load_for_answering(model, asking.adapters, device, bits, asking.dtype)
+    bits = _quantization_of(model, run, options, device)
+    loaded, names = load_for_answering(model, options.adapters, device, bits, options.dtype)
     check_vocabulary(tokenizer, loaded)
     return Scorer(
         loaded,
         prompt,
         device,
-        asking.row_tokens,
-        asking.votes,
+        options.row_tokens,
+        options.votes,
         tuple(names),
         normalisation=normalisation,
-        temperature=_temperature(runs, asked, asking.votes),
+        temperature=_temperature(runs, asked, options.votes),
     )
 
 
-def _quantization_of(model: str, run: Run, asking: ScoringOptions, device: torch.device) -> BitsAndBytesConfig | None:
+def _quantization_of(model: str, run: Run, options: ScoringOptions, device: torch.device) -> BitsAndBytesConfig | None:
     """How the model is quantized as it is loaded; not at all where its files are quantised already.
 
     Raises:
@@ -78,11 +78,11 @@ def _quantization_of(model: str, run: Run, asking: ScoringOptions, device: torch
     stored = StoredQuantization.of(_settings(find_base(model, flag="--model") / CONFIG))
     if stored is None:
         # A merged model is on the disk as it is meant to be asked, whatever its adapter was trained on.
-        bits = quantization_config(run.recipe if asking.adapters else {}, device, asking.load_in_4bit)
-        fits = bits is not None or asking.load_in_4bit is not None or device.type != "cuda"
+        bits = quantization_config(run.recipe if options.adapters else {}, device, options.load_in_4bit)
+        fits = bits is not None or options.load_in_4bit is not None or device.type != "cuda"
         return bits if fits else _quantized_to_fit(model, device)
-    if asking.load_in_4bit is not None and asking.load_in_4bit != (stored.bits == 4):
-        flag = "--load-in-4bit" if asking.load_in_4bit else "--no-load-in-4bit"
+    if options.load_in_4bit is not None and options.load_in_4bit != (stored.bits == 4):
+        flag = "--load-in-4bit" if options.load_in_4bit else "--no-load-in-4bit"
         raise ModelError(f"{model}: its weights are quantised on the disk ({stored}); leave {flag} out")
     return None
 
@@ -100,7 +100,7 @@ def _quantized_to_fit(model: str, device: torch.device) -> BitsAndBytesConfig | 
     return quantization_config({}, device, load_in_4bit=True)
 
 
-def _refuse_strange_adapters(model: str, adapters: Sequence[Path]) -> None:
+def _refuse_unfit_adapters(model: str, adapters: Sequence[Path]) -> None:
     """Refuse a model that an adapter was not trained on, and an adapter that is not whole: both would answer, badly.
 
     Raises:

@@ -36,7 +36,7 @@ class ScoringOptions:
     dtype: str | None = None
 
 
-def check_asked(model: str, asking: ScoringOptions) -> None:
+def check_options(model: str, options: ScoringOptions) -> None:
     """Refuse folders that are not there or hold something else, and a model without a record of its prompt.
 
     Raises:
@@ -44,11 +44,11 @@ def check_asked(model: str, asking: ScoringOptions) -> None:
     """
     findings = [
         *_faults_of_model(model),
-        *(line for adapter in asking.adapters for line in _faults_of_adapter(adapter)),
+        *(line for adapter in options.adapters for line in _faults_of_adapter(adapter)),
     ]
     if findings:
         raise ModelError(*findings)
-    runs_of(model, asking)
+    runs_of(model, options)
 
 
 def check_adapter(folder: Path) -> None:
@@ -61,7 +61,7 @@ def check_adapter(folder: Path) -> None:
         raise ModelError(*findings)
 
 
-def runs_of(model: str, asking: ScoringOptions) -> list[Run]:
+def runs_of(model: str, options: ScoringOptions) -> list[Run]:
     """How the model was trained: what its adapters say, else the merged model, else the flags alone.
 
     The first of several adapters says how all are asked.
@@ -69,15 +69,15 @@ def runs_of(model: str, asking: ScoringOptions) -> list[Run]:
     Raises:
         ModelError: nothing says it.
     """
-    folders = [*asking.adapters, Path(model)]
-    found = [run for run in map(read_run, asking.adapters) if run]
+    folders = [*options.adapters, Path(model)]
+    found = [run for run in map(read_run, options.adapters) if run]
     if runs := found or [run for run in (read_run(Path(model)),) if run]:
         return runs
-    if asking.template is None or asking.answer_style is None:
+    if options.template is None or options.answer_style is None:
         raise ModelError(
             f"{folders[0]}: has no lrc_run.json that says how it was trained; give --template and --answer-style"
         )
-    return [Run(asking.template, asking.answer_style, lists_options(asking.answer_style, asking.template))]
+    return [Run(options.template, options.answer_style, lists_options(options.answer_style, options.template))]
 
 
 def _faults_of_model(model: str) -> list[str]:

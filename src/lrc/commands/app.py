@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from lrc.answering.options import ScoringOptions, check_asked
+from lrc.answering.options import ScoringOptions, check_options
 from lrc.runtime.errors import MachineError
 from lrc.runtime.packages import install_extra
 from lrc.runtime.progress import say
@@ -19,12 +19,12 @@ SECONDS_TO_END = 2  # for open connections, which a browser keeps
 SILENT = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
 
 
-def app(model: str, *, asking: ScoringOptions, host: str = "127.0.0.1", port: int = 7860) -> None:
+def app(model: str, *, options: ScoringOptions, host: str = "127.0.0.1", port: int = 7860) -> None:
     """Serve the page until the process is ended.
 
     Args:
         model: a base or merged model: a folder, or a name on the Hub.
-        asking: how it is asked.
+        options: how it is asked.
         host: the address to listen at.
         port: The port to listen on; 0 picks a free one.
 
@@ -34,18 +34,18 @@ def app(model: str, *, asking: ScoringOptions, host: str = "127.0.0.1", port: in
     if find_spec("gradio") is None:
         raise MachineError(f"app: gradio is not installed; {install_extra('app')}")
     with _listener(host, port) as listener, TemporaryDirectory(prefix="lrc-app-") as folder:
-        check_asked(model, asking)
+        check_options(model, options)
         from lrc.answering.load import load_scorer
 
         # What readers upload and download is kept in this folder, and gone with it.
         os.environ |= SILENT | {"GRADIO_TEMP_DIR": folder}
-        scorer = load_scorer(model, asking)
+        scorer = load_scorer(model, options)
         import uvicorn
 
         from lrc.answering.app.page import make_site
         from lrc.answering.app.session import Trial
 
-        site = make_site(Trial(scorer), [_name(model), *(_name(str(path)) for path in asking.adapters)], Path(folder))
+        site = make_site(Trial(scorer), [_name(model), *(_name(str(path)) for path in options.adapters)], Path(folder))
         if not host.startswith(LOOPBACK):
             say(f"app: everyone who can reach this machine at {host} can use the model")
         print(f"open {_address(host, listener)} in a browser; Ctrl+C ends it", flush=True)

@@ -22,7 +22,7 @@ from lrc.data.tables.cleaning import collapse
 from lrc.data.tables.workbook import Workbook, read_workbook
 from lrc.data.tables.xlsx_copy import check_copy
 from lrc.runtime.errors import LrcError
-from lrc.runtime.findings import Finding, count_kinds, told, wrapped
+from lrc.runtime.findings import Finding, count_kinds, format_findings, wrapped
 from lrc.runtime.outputs import new_file, refuse_file
 
 
@@ -95,7 +95,7 @@ def check(
     _print_table(checked)
     for both in shared:
         print(both.line)
-    findings = told(finding for one in checked for finding in one.findings)
+    findings = format_findings(finding for one in checked for finding in one.findings)
     for line in (*findings, *copies, *(f"next: {line}" for line in _next(checked))):
         # A command is never broken: it is there to be copied.
         print(*([line] if line.startswith("next: ") else wrapped(line)), sep="\n")
@@ -116,7 +116,7 @@ def _copy(one: Checked, sheet: str | None, output: Path, fix: bool, force: bool)
     content, lost, changed = annotate_copy(one.path, sheet, one.book, one.findings, fix=fix)
     with new_file(output, force=force) as temporary:
         temporary.write_bytes(content)
-    yield from told(lost)
+    yield from format_findings(lost)
     what = f"{changed:,} cells changed" if fix else f"{len(one.findings):,} findings"
     yield f"wrote {output}: {what}; its last sheet lists them"
 

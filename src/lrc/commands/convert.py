@@ -16,7 +16,7 @@ from lrc.data.repeated import find_duplicates
 from lrc.data.sources import read_questions
 from lrc.data.tables.workbook import Workbook
 from lrc.runtime.errors import DataError, OutputError
-from lrc.runtime.findings import shortened, tell, with_cure
+from lrc.runtime.findings import print_findings, shortened, with_cure
 from lrc.runtime.outputs import new_folder
 from lrc.runtime.progress import Advance, track
 
@@ -74,7 +74,7 @@ def _read(file: Path, sheet: str | None, columns: Mapping[str, str] | None, *, s
         source = read_questions(file, sheet, columns)
         advance()
     if source.errors and not skip:
-        tell(source.remarks)
+        print_findings(source.remarks)
         raise DataError(*with_cure(source.errors, "leave the row out with --on-error skip"))
     if not source.questions:
         raise DataError(*shortened(source.errors), f"{file.name}: no valid rows are left; correct the rows above")

@@ -109,8 +109,8 @@ def _about(machine: Machine) -> Iterator[str]:
     yield f"device        {machine.device}: {card}; computes in {machine.dtype}"
     yield f"memory        {size(machine.memory)} free, {machine.cores} cores"
     yield f"disk          {size(machine.disk)} free at {machine.cache}"
-    told = {True: "answers", False: "does not answer", None: "not asked: HF_HUB_OFFLINE is set"}[machine.hub]
-    yield f"Hub           {told}"
+    answer = {True: "answers", False: "does not answer", None: "not asked: HF_HUB_OFFLINE is set"}[machine.hub]
+    yield f"Hub           {answer}"
 
 
 def _without_recipe(machine: Machine) -> str:

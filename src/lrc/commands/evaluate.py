@@ -22,9 +22,9 @@ from lrc.metrics.calibration import at_bound, calibration
 from lrc.metrics.verdict import judge, size
 from lrc.runtime.errors import DataError
 from lrc.runtime.findings import wrapped
-from lrc.runtime.finished_outputs import DONE, is_finished, refuse_strange, remember
+from lrc.runtime.finished_outputs import DONE, is_finished, refuse_other_output, remember
 from lrc.runtime.outputs import new_file, refuse_existing, refuse_file
-from lrc.runtime.processes import claimed_together, processes
+from lrc.runtime.processes import lock_together, processes
 from lrc.runtime.progress import say
 from lrc.tokenization.prompt import question_of
 
@@ -37,7 +37,7 @@ def evaluate_model(
     model: str,
     data: Path,
     *,
-    asking: ScoringOptions,
+    options: ScoringOptions,
     output: Path | None,
     scores: Path | None = None,
     passage_blind: bool = False,
@@ -66,12 +66,12 @@ def evaluate_model(
         refuse_file(scores, data, *filter(None, [output]), force=True)
     # The words of the command, as `lrc.cli` has them.
     asked = {"model": model, "data": data, "scores": scores, "passage_blind": passage_blind, "sheet": sheet}
-    asked |= {"columns": columns, **asdict(asking)}
+    asked |= {"columns": columns, **asdict(options)}
     if output is not None:
-        refuse_strange(output, asked, force=force)
+        refuse_other_output(output, asked, force=force)
     records, answers = _read_labelled(data, sheet, columns)
-    with nullcontext() if output is None else claimed_together(output):
-        _evaluate(asked, output, records, answers, asking, as_json=as_json, force=force)
+    with nullcontext() if output is None else lock_together(output):
+        _evaluate(asked, output, records, answers, options, as_json=as_json, force=force)
 
 
 def _evaluate(
@@ -79,14 +79,14 @@ def _evaluate(
     output: Path | None,
     records: Sequence[Record],
     answers: Sequence[int],
-    asking: ScoringOptions,
+    options: ScoringOptions,
     *,
     as_json: bool,
     force: bool,
 ) -> None:
     scores, side = asked["scores"], None
     if output is not None:
-        words = [facts(asked["model"], asking, asked["data"]), str(scores), *(asked[name] for name in WAYS)]
+        words = [facts(asked["model"], options, asked["data"]), str(scores), *(asked[name] for name in WAYS)]
         side = PartialScores.beside(output, words, processes().process_index)
         if not force and is_finished(output, asked, side.key):
             if processes().is_main_process:
@@ -97,7 +97,7 @@ def _evaluate(
     over = force or (side is not None and side.exists)  # then the scores, where they are there, are this run's
     if scores is not None:
         refuse_existing(scores, force=over)
-    scorer = load_scorer(asked["model"], asking)
+    scorer = load_scorer(asked["model"], options)
     found = answer(scorer, records, side)
     blind = answer(scorer, list(map(_without_passage, records))) if asked["passage_blind"] else []
     if not processes().is_main_process:
@@ -105,7 +105,7 @@ def _evaluate(
     if scores is not None:
         write_scores(scores, records, found, force=over)
     figures = _figures(scorer, records, answers, found, blind)
-    if asking.votes > 1:
+    if options.votes > 1:
         figures["consistency"] = sum(score.consistent for score in found) / len(found)
     if output is not None and side is not None:
         content = hashlib.sha256(_document(figures).encode()).hexdigest()
@@ -247,8 +247,8 @@ def _table(figures: dict[str, Any]) -> list[str]:
         "By length of the passage": _shares(figures["by_length"], "{} characters"),
         "Probabilities": belief,
     }
-    told = [line for name, lines in groups.items() if lines for line in ("", name, *lines)]
-    return [*wrapped(figures["verdict"]), "", *head, *told]
+    grouped = [line for name, lines in groups.items() if lines for line in ("", name, *lines)]
+    return [*wrapped(figures["verdict"]), "", *head, *grouped]
 
 
 def _shares(parts: Mapping[Any, Figures], name: str) -> list[str]:

@@ -16,10 +16,10 @@ from lrc.answering.options import ScoringOptions
 from lrc.answering.partial_scores import PartialScores, remove_beside
 from lrc.answering.submission import submission
 from lrc.data.alpaca import Record
-from lrc.runtime.findings import tell
-from lrc.runtime.finished_outputs import DONE, is_finished, refuse_strange, remember
+from lrc.runtime.findings import print_findings
+from lrc.runtime.finished_outputs import DONE, is_finished, refuse_other_output, remember
 from lrc.runtime.outputs import new_file, refuse_existing, refuse_file
-from lrc.runtime.processes import claimed_together, processes
+from lrc.runtime.processes import lock_together, processes
 from lrc.runtime.progress import say
 
 
@@ -28,7 +28,7 @@ def generate(
     data: Path,
     output: Path,
     *,
-    asking: ScoringOptions,
+    options: ScoringOptions,
     scores: Path | None = None,
     sheet: str | None = None,
     columns: Mapping[str, str] | None = None,
@@ -53,19 +53,19 @@ def generate(
     if scores is not None:
         refuse_file(scores, data, output, force=True)
     # The words of the command, as `lrc.cli` has them.
-    asked = {"model": model, "data": data, "scores": scores, "sheet": sheet, "columns": columns, **asdict(asking)}
-    refuse_strange(output, asked, force=force)
+    asked = {"model": model, "data": data, "scores": scores, "sheet": sheet, "columns": columns, **asdict(options)}
+    refuse_other_output(output, asked, force=force)
     records = read_questions_to_answer(data, sheet, columns)
-    with claimed_together(output):
-        _generate(asked, output, records, asking, force=force)
+    with lock_together(output):
+        _generate(asked, output, records, options, force=force)
 
 
 def _generate(
-    asked: Mapping[str, Any], output: Path, records: Sequence[Record], asking: ScoringOptions, *, force: bool
+    asked: Mapping[str, Any], output: Path, records: Sequence[Record], options: ScoringOptions, *, force: bool
 ) -> None:
     model, data, scores = asked["model"], asked["data"], asked["scores"]
     state, read = processes(), [asked["sheet"], asked["columns"]]
-    side = PartialScores.beside(output, [facts(model, asking, data), str(scores), *read], state.process_index)
+    side = PartialScores.beside(output, [facts(model, options, data), str(scores), *read], state.process_index)
     begun = side.exists  # then these scores, where they are there, are this run's
     if not force and is_finished(output, asked, side.key):
         if state.is_main_process:
@@ -74,7 +74,7 @@ def _generate(
     refuse_existing(output, force=force)
     if scores is not None:
         refuse_existing(scores, force=force or begun)
-    found = answer(load_scorer(model, asking), records, side)
+    found = answer(load_scorer(model, options), records, side)
     if not state.is_main_process:
         return
     if scores is not None:
@@ -82,14 +82,14 @@ def _generate(
     ids, answers = [record.id for record in records], [score.prediction for score in found]
     if is_workbook(output):
         content, lost = fill_in(data, records, found, sheet=asked["sheet"], columns=asked["columns"])
-        tell(lost)
+        print_findings(lost)
     else:
         content = submission(ids, answers)
     remember(output, asked, side.key, hashlib.sha256(content).hexdigest(), *filter(None, [scores]))
     with new_file(output, force=force) as temporary:
         temporary.write_bytes(content)
     remove_beside(output)
-    if asking.votes > 1:
+    if options.votes > 1:
         share = sum(score.consistent for score in found) / len(found)
         say(f"consistency: {share:.4f} of the questions get the same answer under all option orders")
     print(f"{output}: {len(found)} answers", *describe(ids, found), sep="\n")

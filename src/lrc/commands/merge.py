@@ -25,9 +25,9 @@ from lrc.models.merging.tensor_sources import NotStreamed, StreamingMerge
 from lrc.models.merging.writing import float32_bytes, write_streamed, write_whole
 from lrc.models.stored_quantization import StoredQuantization
 from lrc.models.weights import WeightFiles
-from lrc.runtime.disk import disk_failures_told
+from lrc.runtime.disk import convert_disk_errors
 from lrc.runtime.errors import MachineError, ModelError, OutputError
-from lrc.runtime.finished_outputs import DONE, content_of, is_finished, key_of, refuse_strange, remember
+from lrc.runtime.finished_outputs import DONE, content_of, is_finished, key_of, refuse_other_output, remember
 from lrc.runtime.memory import available_memory, size
 from lrc.runtime.outputs import checksum, new_folder, refuse_existing
 from lrc.runtime.packages import versions_of
@@ -61,7 +61,7 @@ def merge(
         LrcError: an input cannot be used, the output exists, or memory or disk do not suffice.
     """
     asked = {"adapter": adapter, "base_model": base_model, "dtype": dtype, "verify": verify}
-    refuse_strange(output_dir, asked, force=force)
+    refuse_other_output(output_dir, asked, force=force)
     base = _base_of(adapter, base_model)
     _refuse_inputs_as_output(output_dir, adapter, base)
     _refuse_tokens(adapter, base)
@@ -74,14 +74,14 @@ def merge(
     target = getattr(torch, dtype) if dtype else None
     weights = WeightFiles(base)
     _require_disk(output_dir, weights, target)
-    with new_folder(output_dir, force=force) as folder, disk_failures_told(output_dir, folder):
+    with new_folder(output_dir, force=force) as folder, convert_disk_errors(output_dir, folder):
         changed = _write_weights(adapter, base, weights, folder, target)
         _copy_companions(adapter, base, folder)
-        told = "logits not compared (--no-verify)"
+        comparison = "logits not compared (--no-verify)"
         if verify:
-            told = _verify(folder, output_dir, base, adapter, weights)
+            comparison = _verify(folder, output_dir, base, adapter, weights)
         remember(output_dir, asked, key, content_of(folder))
-    print(f"{output_dir}: merged, {changed} tensors changed; every tensor was read back and is finite; {told}")
+    print(f"{output_dir}: merged, {changed} tensors changed; every tensor was read back and is finite; {comparison}")
 
 
 def _key(adapter: Path, base: Path, dtype: str | None) -> str:

@@ -20,7 +20,7 @@ from lrc.models.quantization import quantization_on_disk
 from lrc.packing.log_probs import row_budget
 from lrc.preview.memory_plan import Planner
 from lrc.preview.meta_model import ModelSpec, why_not_shared
-from lrc.preview.precision import Precision, settle_precision
+from lrc.preview.precision import Precision, choose_precision
 from lrc.preview.render import Memory, Preview, Tokens, document, show
 from lrc.preview.suggestions import Setting, plan_of, suggest_changes
 from lrc.preview.token_view import specimens
@@ -66,7 +66,7 @@ def preview(
     config = _config(loaded)
     if config:
         clamp_max_length(loaded, config)
-    precision = settle_precision(loaded, config, topology.device, assumed=topology.device != device)
+    precision = choose_precision(loaded, config, topology.device, assumed=topology.device != device)
     row_tokens = row_budget(torch.device(topology.device), loaded.data.row_tokens, training=True)
     build = _build(loaded, config, precision, topology) if config else None
     reason = why_not_shared(build) if build and loaded.data.tree_packing else None

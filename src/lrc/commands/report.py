@@ -10,7 +10,7 @@ from lrc.metrics.predictions import OUTCOMES_FILE, read_outcomes
 from lrc.metrics.training_log import read_curves
 from lrc.reporting.page import render
 from lrc.runtime.errors import DataError
-from lrc.runtime.finished_outputs import DONE, content_of, is_finished, key_of, refuse_strange, remember
+from lrc.runtime.finished_outputs import DONE, content_of, is_finished, key_of, refuse_other_output, remember
 from lrc.runtime.outputs import checksum, new_file, refuse_existing
 from lrc.runtime.packages import versions_of
 
@@ -30,7 +30,7 @@ def report(run_dir: Path, *, output: Path | None = None, force: bool = False) ->
     """
     output = output or run_dir / "report.html"
     asked = {"run_dir": run_dir}
-    refuse_strange(output, asked, force=force)
+    refuse_other_output(output, asked, force=force)
     run = _run(run_dir)
     if (run_dir / CONFIG).is_file() and not (run_dir / METRICS_FILE).is_file():
         raise DataError(

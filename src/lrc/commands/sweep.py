@@ -21,7 +21,7 @@ from lrc.runtime.progress import say, track
 from lrc.runtime.signals import Request, deferred
 from lrc.training.sweep import leaderboard as standings
 from lrc.training.sweep.leaderboard import RESULTS_FILE, Standing
-from lrc.training.sweep.study import STUDY_FILE, ended, next_trial, open_study, require_optuna, tell, trial_of
+from lrc.training.sweep.study import STUDY_FILE, ended, next_trial, open_study, record_trial, require_optuna, trial_of
 from lrc.training.sweep.sweep_file import Sweep, read_sweep
 from lrc.training.sweep.trial import SweepTrial
 
@@ -104,32 +104,32 @@ def _train_all(study: Study, plan: Sweep, config: str | None, request: Request) 
             standing = _train_one(trial_of(trial, plan), plan, config, request)
             if request.signal and standing.result is None:
                 break
-            tell(study, trial, standing)
+            record_trial(study, trial, standing)
             found = ended(study, plan)
             standings.write(plan.output_dir / RESULTS_FILE, study.user_attrs["sweep"], found)
             advance()
     return found
 
 
-def _train_one(contender: SweepTrial, plan: Sweep, config: str | None, request: Request) -> Standing:
-    told = ", ".join(f"{key} {value}" for key, value in contender.values.items())
-    say(f"trial {contender.number}: {told}; see {contender.log}")
-    contender.write_recipe(plan.fixed)
+def _train_one(trial: SweepTrial, plan: Sweep, config: str | None, request: Request) -> Standing:
+    values = ", ".join(f"{key} {value}" for key, value in trial.values.items())
+    say(f"trial {trial.number}: {values}; see {trial.log}")
+    trial.write_recipe(plan.fixed)
     try:
-        reason = contender.train(config, request)
-        result = None if reason or not _is_finished(contender, request) else contender.result()
+        reason = trial.train(config, request)
+        result = None if reason or not _is_finished(trial, request) else trial.result()
     except DataError as error:
         reason, result = str(error), None
     if reason:
-        say(f"trial {contender.number}: failed: {reason}")
+        say(f"trial {trial.number}: failed: {reason}")
     elif result:
-        say(f"trial {contender.number}: accuracy {result.accuracy:.4f} ({result.ci_low:.4f} to {result.ci_high:.4f})")
-    return Standing(contender, result, reason)
+        say(f"trial {trial.number}: accuracy {result.accuracy:.4f} ({result.ci_low:.4f} to {result.ci_high:.4f})")
+    return Standing(trial, result, reason)
 
 
-def _is_finished(contender: SweepTrial, request: Request) -> bool:
+def _is_finished(trial: SweepTrial, request: Request) -> bool:
     """Whether a trial came to its end: one that a signal reached may have done so just before."""
     if not request.signal:
         return True
-    run = read_run(contender.folder)
+    run = read_run(trial.folder)
     return run is not None and run.finished

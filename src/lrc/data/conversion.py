@@ -16,7 +16,7 @@ from lrc.data.questions import Question
 from lrc.data.splits import expected_leak
 from lrc.data.tables.workbook import Workbook
 from lrc.runtime.errors import DataError
-from lrc.runtime.findings import Finding, count_kinds, shortened, told
+from lrc.runtime.findings import Finding, count_kinds, format_findings, shortened
 from lrc.runtime.outputs import checksum
 
 
@@ -143,7 +143,7 @@ class ConversionReport:
         sheet = f", sheet {source.sheet}" if source.sheet else ""
         count = f"{source.rows_read:,} rows read, {len(source.questions):,} questions"
         yield f"{source.path.name}{sheet}: {count}"
-        yield from told(finding for finding in self.findings if finding.level != "error")
+        yield from format_findings(finding for finding in self.findings if finding.level != "error")
         yield from (f"skipped: {finding}" for finding in shortened(source.errors))
         groups = self.groups
         yield f"passages: {groups.n_passages:,}; {groups.n_clusters:,} after merging near-duplicates"

@@ -15,7 +15,7 @@ from lrc.data.tables.headers import role_of
 from lrc.data.tables.table import NO_NOTES, Table, TableRow
 from lrc.data.tables.workbook import Workbook, read_table
 from lrc.runtime.errors import DataError
-from lrc.runtime.findings import tell, with_cure
+from lrc.runtime.findings import print_findings, with_cure
 
 
 def read_questions(
@@ -86,7 +86,7 @@ def _text(cell: Any) -> str:
 
 
 def _good(source: Workbook) -> tuple[Question, ...]:
-    tell(source.remarks)
+    print_findings(source.remarks)
     if source.errors:
         raise DataError(*with_cure(source.errors, "drop the row"))
     return source.questions

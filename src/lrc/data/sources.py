@@ -15,7 +15,7 @@ from lrc.data.tables.json_array import read_array
 from lrc.data.tables.workbook import Workbook, read_workbook
 from lrc.runtime.errors import DataError, no_file
 from lrc.runtime.exit_status import is_first
-from lrc.runtime.findings import Finding, tell, with_cure
+from lrc.runtime.findings import Finding, print_findings, with_cure
 from lrc.runtime.outputs import checksum
 
 
@@ -146,7 +146,7 @@ def read_records(path: Path, sheet: str | None = None, columns: Mapping[str, str
     records = DataFile(path, sheet, columns).records()
     held = list(records)
     if is_first():
-        tell(records.findings)
+        print_findings(records.findings)
     return held
 
 
@@ -170,7 +170,7 @@ class _TableRecords:
     def __init__(self, source: Workbook) -> None:
         if source.errors:
             if is_first():
-                tell(source.remarks)
+                print_findings(source.remarks)
             raise DataError(*with_cure(source.errors, "leave the row out by converting the file first (lrc convert)"))
         self.findings = list(source.remarks)
         self._records = [to_record(question) for question in source.questions]

@@ -86,7 +86,7 @@ def spell(figures: Figures) -> str:
 def size(figures: Figures) -> str:
     """How many questions an accuracy is of: `n = 1000 in 483 passages, as good as 720 independent ones`."""
     n, passages, effective = figures["n"], figures["passages"], figures["n_effective"]
-    told = f"n = {n:.0f}"
+    text = f"n = {n:.0f}"
     if passages == n:
-        return told
-    return f"{told} in {passages:.0f} passage{'s' if passages > 1 else ''}, effective n = {effective:.0f}"
+        return text
+    return f"{text} in {passages:.0f} passage{'s' if passages > 1 else ''}, effective n = {effective:.0f}"

@@ -264,8 +264,8 @@ def _loading(name: str, what: str) -> Any:
 
 
 def _not_loaded(name: str, what: str, error: Exception) -> ModelError:
-    told = _first_line(error)
-    return ModelError(f"{name}: its {what} cannot be loaded ({told}); download its files again, or name another")
+    reason = _first_line(error)
+    return ModelError(f"{name}: its {what} cannot be loaded ({reason}); download its files again, or name another")
 
 
 def _first_line(error: BaseException) -> str:

@@ -3,5 +3,5 @@
 May import `runtime`. Knows tensors and models, and nothing of questions or recipes.
 
 Public: `TokenSequence`, `Row` and `pack` of `tree`, `target_log_probs` and `sequence_scores` of `log_probs`,
-`settle_attention` and `why_no_trees` of `attention`, `prune_last_layer` of `last_layer`.
+`choose_attention` and `why_no_trees` of `attention`, `prune_last_layer` of `last_layer`.
 """

@@ -82,7 +82,7 @@ def why_no_flex(model: Any, device: torch.device) -> str | None:
     return None
 
 
-def settle_attention(model: Any, asked: str, device: torch.device) -> None:
+def choose_attention(model: Any, asked: str, device: torch.device) -> None:
     """Have `model` attend as asked; `auto` chooses by device and row.
 
     Args:

@@ -20,7 +20,7 @@ class Precision:
     reasons: tuple[str, ...]
 
 
-def settle_precision(recipe: Recipe, config: Any, device: str, *, assumed: bool) -> Precision:
+def choose_precision(recipe: Recipe, config: Any, device: str, *, assumed: bool) -> Precision:
     """Settle the formats.
 
     Args:

@@ -209,10 +209,10 @@ def verdict(memory: Memory) -> str:
     capacity = gib(memory.capacity)
     if memory.fits:
         return f"fits: {total} of {capacity}"
-    told = f"does not fit: {total} of {capacity}"
+    text = f"does not fit: {total} of {capacity}"
     if memory.remedy is None:
-        return f"{told}; no single recipe change was found that would make it fit"
-    return f"{told}; with {', '.join(memory.remedy.changes)} it takes {gib(memory.remedy.footprint.total)}"
+        return f"{text}; no single recipe change was found that would make it fit"
+    return f"{text}; with {', '.join(memory.remedy.changes)} it takes {gib(memory.remedy.footprint.total)}"
 
 
 def _name(dtype: Any) -> str | None:

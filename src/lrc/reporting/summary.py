@@ -105,9 +105,9 @@ def _answers(curves: Curves, outcomes: list[Outcome]) -> Iterator[tuple[str, str
 
 
 def _losses(curves: Curves) -> Iterator[tuple[str, str]]:
-    told = [f"{curve[-1].value:.4g} {of}" for curve, of in _last(curves) if curve]
-    if told:
-        yield "loss", ", ".join(told)
+    losses = [f"{curve[-1].value:.4g} {of}" for curve, of in _last(curves) if curve]
+    if losses:
+        yield "loss", ", ".join(losses)
 
 
 def _last(curves: Curves) -> list[tuple[Curve, str]]:

@@ -20,7 +20,7 @@ _TORCH_WRITER = re.compile(r"PytorchStreamWriter|inline_container")
 
 
 @contextmanager
-def disk_failures_told(path: Path, stage: Path | None = None) -> Iterator[None]:
+def convert_disk_errors(path: Path, stage: Path | None = None) -> Iterator[None]:
     """Make one line of whatever a library raises when it cannot write.
 
     Args:

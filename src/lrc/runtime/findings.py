@@ -82,7 +82,7 @@ def count_kinds(findings: Iterable[Finding], level: Level) -> dict[str, int]:
     return dict(sorted(Counter(finding.kind for finding in findings if finding.level == level).items()))
 
 
-def told(findings: Iterable[Finding]) -> Iterator[str]:
+def format_findings(findings: Iterable[Finding]) -> Iterator[str]:
     """The lines that tell findings: one a kind with its rows, and one an error; the errors come last."""
     groups: dict[tuple[Level, str, str], list[Finding]] = {}
     for finding in findings:
@@ -95,9 +95,9 @@ def told(findings: Iterable[Finding]) -> Iterator[str]:
             yield from (f"{word}: {_line(group)}" for (found, _, _), group in groups.items() if found == level)
 
 
-def tell(findings: Iterable[Finding]) -> None:
+def print_findings(findings: Iterable[Finding]) -> None:
     """Print findings on stderr."""
-    for line in told(findings):
+    for line in format_findings(findings):
         for piece in wrapped(line, stream=sys.stderr):
             print(piece, file=sys.stderr, flush=True)
 

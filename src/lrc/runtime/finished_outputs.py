@@ -27,7 +27,7 @@ def records_folder() -> Path:
     return Path(os.environ.get("HF_DATASETS_CACHE") or Path(home, "datasets")).expanduser() / "lrc-finished"
 
 
-def refuse_strange(output: Path, asked: Mapping[str, Any], *, force: bool) -> None:
+def refuse_other_output(output: Path, asked: Mapping[str, Any], *, force: bool) -> None:
     """Refuse an output that exists, unless a command with the same words has made it.
 
     Args:

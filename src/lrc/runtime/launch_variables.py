@@ -71,8 +71,8 @@ def _check() -> None:
     _check_accelerate()
     sizes = {name: _number(name) for name in _set(*SIZES)}
     if len(set(sizes.values())) > 1:
-        told = " and ".join(f"{name} is {size}" for name, size in sizes.items())
-        raise _refusal(next(iter(sizes)), f"{told}, but they must be equal", next(iter(sizes)))
+        values = " and ".join(f"{name} is {size}" for name, size in sizes.items())
+        raise _refusal(next(iter(sizes)), f"{values}, but they must be equal", next(iter(sizes)))
     size = next(iter(sizes.values()), None)
     rank, local = _first(RANKS), _first(LOCAL_RANKS)
     if size is None and (rank or (local or 0) > 0):

@@ -31,7 +31,7 @@ def processes() -> PartialState:
 
 
 @contextmanager
-def claimed_together(path: Path, output: Path | None = None) -> Iterator[None]:
+def lock_together(path: Path, output: Path | None = None) -> Iterator[None]:
     """Claim an output while the block runs; the folder that it goes into is made.
 
     Args:

@@ -29,7 +29,7 @@ def silence() -> None:
     _quiet = True
 
 
-def escape_what_is_not_encodable() -> None:
+def escape_unencodable() -> None:
     """Have a terminal that knows no Chinese, or not all of it, get escapes rather than an exception."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):

@@ -40,7 +40,7 @@ def rendezvous() -> Iterator[None]:
     done = threading.Event()
     threading.Thread(target=_tell, args=(done,), daemon=True).start()
     try:
-        with _signals_heard():
+        with _listen_to_signals():
             yield
     except RuntimeError as error:
         if "address already in use" not in str(error).lower() and "EADDRINUSE" not in str(error):
@@ -87,7 +87,7 @@ def _key() -> str:
 
 
 @contextmanager
-def _signals_heard() -> Iterator[None]:
+def _listen_to_signals() -> Iterator[None]:
     """Have a thread end the process at a signal that Python has noted and cannot handle yet."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -86,7 +86,7 @@ def cached(name: str, make: Callable[[Path], None], *, first: bool = True) -> Pa
     """
     entry, began = cache_folder() / name, time.monotonic()
     damaged: int | None = None  # when the seal was written that does not agree
-    told = False
+    said = False
     while True:
         sealed = _read_seal_time(entry)
         if sealed is not None and sealed != damaged:
@@ -100,9 +100,9 @@ def cached(name: str, make: Callable[[Path], None], *, first: bool = True) -> Pa
                         _make(entry, make)
                 continue
             except Timeout:
-                if first and not told:
+                if first and not said:
                     say("waiting for another run, which is tokenizing the same data")
-                    told = True
+                    said = True
         time.sleep(WAIT)
 
 

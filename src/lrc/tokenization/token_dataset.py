@@ -17,7 +17,7 @@ from datasets import Dataset, concatenate_datasets
 from lrc.data.alpaca import Record
 from lrc.data.sources import DataFile
 from lrc.runtime.exit_status import is_first
-from lrc.runtime.findings import tell
+from lrc.runtime.findings import print_findings
 from lrc.runtime.progress import Advance, track
 from lrc.tokenization.max_length import Fitting, LengthPolicy, LengthReport
 from lrc.tokenization.prompt import Prompt
@@ -117,7 +117,9 @@ def read_corpus(
     entry = cached(name, make, first=first)
     dataset, account = read_tokens(entry)
     if is_first():
-        tell(replace(one, file=path.name) for one in account.findings)  # another name may have the same content
+        print_findings(
+            replace(one, file=path.name) for one in account.findings
+        )  # another name may have the same content
     return Corpus(StoredRecords(dataset), account.shortened, account.skipped, dataset, file.sha256, reused=not made)
 
 

@@ -31,7 +31,7 @@ from trl import SFTTrainer
 from lrc.config.run_record import RUN_FILE, Run
 from lrc.models.master_weights import declare_format, in_format
 from lrc.models.pissa import Pissa
-from lrc.runtime.disk import disk_failures_told
+from lrc.runtime.disk import convert_disk_errors
 from lrc.runtime.errors import MachineError, RecipeError
 from lrc.runtime.outputs import open_to_all
 from lrc.runtime.progress import say
@@ -158,7 +158,7 @@ class DurableTrainer(SFTTrainer):
         self.accelerator.wait_for_everyone()
         self._staging = True
         try:
-            with disk_failures_told(target, staged):
+            with convert_disk_errors(target, staged):
                 super()._save_checkpoint(model, trial)
                 self.accelerator.wait_for_everyone()
                 self._name_best()  # upstream takes the stage for its place

@@ -18,7 +18,7 @@ from transformers.trainer_utils import SaveStrategy
 
 from lrc.config.run_record import METRICS_FILE
 from lrc.models.fingerprint import TOKENIZER_FILES
-from lrc.runtime.disk import disk_failures_told
+from lrc.runtime.disk import convert_disk_errors
 from lrc.runtime.errors import MachineError
 from lrc.runtime.memory import size
 from lrc.runtime.outputs import new_file
@@ -63,7 +63,7 @@ class History(TrainerCallback):
         line = {"step": state.global_step, **logs}
         path = _file(args)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with disk_failures_told(path), path.open("a", encoding="utf-8") as file:
+        with convert_disk_errors(path), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
         told = {key: logs[key] for key in ("loss", "eval_loss", "eval_accuracy", "learning_rate") if key in logs}
         if told:

@@ -70,11 +70,11 @@ def fault(checkpoint: Path) -> str | None:
     return None
 
 
-def newest(folder: Path, tell: Callable[[str], None]) -> Path | None:
+def newest(folder: Path, report: Callable[[str], None]) -> Path | None:
     """The newest checkpoint that is whole; newer ones that are not get another name.
 
     Args:
-        tell: hears a line about each checkpoint that was set aside.
+        report: hears a line about each checkpoint that was set aside.
     """
     for checkpoint in reversed(checkpoints(folder)):
         reason = fault(checkpoint)
@@ -82,7 +82,7 @@ def newest(folder: Path, tell: Callable[[str], None]) -> Path | None:
             return checkpoint
         aside = _free_name(checkpoint)
         checkpoint.rename(aside)
-        tell(f"{checkpoint}: {reason}; moved to {aside.name}, resuming from the checkpoint before")
+        report(f"{checkpoint}: {reason}; moved to {aside.name}, resuming from the checkpoint before")
     return None
 
 

@@ -139,8 +139,8 @@ class OptionContrast:
         options = [(place, one) for place, one in packed if isinstance(one, Option)]
         if not options:
             return None
-        said = _by_contest((place, one) for place, one in options if not one.denied)
-        denied = _by_contest((place, one) for place, one in options if one.denied)
+        said = _group_by_question((place, one) for place, one in options if not one.denied)
+        denied = _group_by_question((place, one) for place, one in options if one.denied)
         most = max(map(len, said))
         absent = np.array([[k >= len(question) for k in range(most)] for question in said])
         return cls(
@@ -180,7 +180,7 @@ def _target(one: Option) -> float:
     return float(one.right) if one.target is None else one.target
 
 
-def _by_contest(options: Iterable[Placed]) -> list[list[Placed]]:
+def _group_by_question(options: Iterable[Placed]) -> list[list[Placed]]:
     """The options of each question, by number."""
     found: dict[tuple[int, int], list[Placed]] = {}
     for place, one in options:

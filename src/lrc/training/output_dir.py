@@ -96,12 +96,12 @@ class OutputDir:
         Raises:
             MachineError: the disk is full.
         """
-        from lrc.runtime.disk import disk_failures_told  # which brings transformers; `preflight` does without
+        from lrc.runtime.disk import convert_disk_errors  # which brings transformers; `preflight` does without
 
         first = trainer.is_world_process_zero()
         staged = (open_stage(self.path) if first else self.path / STAGE) / "final"
         try:
-            with disk_failures_told(self.path, staged):
+            with convert_disk_errors(self.path, staged):
                 trainer.save_model(str(staged))
                 trainer.accelerator.wait_for_everyone()
                 if first:
@@ -181,7 +181,7 @@ class OutputDir:
         )
 
     @contextmanager
-    def given_up_if_refused(self, *, first: bool) -> Iterator[None]:
+    def discard_if_refused(self, *, first: bool) -> Iterator[None]:
         """Where the block ends in an error before there is more in the folder than the run file, leave the folder.
 
         Corrected, the recipe is another run, for which the folder is free then.

@@ -21,7 +21,7 @@ from lrc.runtime.errors import DataError, LrcError, RecipeError
 from lrc.runtime.exit_status import is_first, several_processes
 from lrc.runtime.launch_variables import check_launch
 from lrc.runtime.outputs import checksum
-from lrc.runtime.progress import escape_what_is_not_encodable
+from lrc.runtime.progress import escape_unencodable
 from lrc.training.output_dir import another_run, refuse_taken
 from lrc.training.resume import differences
 
@@ -44,7 +44,7 @@ def preflight_or_exit(words: Sequence[str]) -> None:
 
     What is wrong goes to stderr, and the status is 1.
     """
-    escape_what_is_not_encodable()
+    escape_unencodable()
     try:
         check_launch()
         if not several_processes() or is_first():

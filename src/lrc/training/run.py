@@ -31,8 +31,8 @@ from lrc.runtime.errors import MachineError, RecipeError
 from lrc.runtime.exit_status import exit_on_error
 from lrc.runtime.outputs import checksum
 from lrc.runtime.packages import versions
-from lrc.runtime.processes import claimed_together
-from lrc.runtime.progress import escape_what_is_not_encodable, say, silence
+from lrc.runtime.processes import lock_together
+from lrc.runtime.progress import escape_unencodable, say, silence
 from lrc.runtime.rendezvous import rendezvous
 from lrc.runtime.signals import deferred, ending_with
 from lrc.tokenization.max_length import LengthPolicy
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: by default those of this process.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    escape_what_is_not_encodable()
+    escape_unencodable()
     warnings.simplefilter("ignore", FutureWarning)  # of what upstream will rename
     try:
         with exit_on_error("lower lora_r or max_length, or quantize the base model"):
@@ -100,7 +100,7 @@ def train(recipe: Recipe) -> None:
     if args.process_index == 0 and data.validation_file and validation.sha256 in [one.sha256 for one in files]:
         say(f"{data.validation_file}: is the training data, so its accuracy says nothing about new questions")
     # Trackers print, and stdout is for the result alone.
-    with claimed_together(output / RUN_FILE, output), redirect_stdout(sys.stderr):
+    with lock_together(output / RUN_FILE, output), redirect_stdout(sys.stderr):
         _train(recipe, prompt, files, validation)
     if args.process_index == 0:
         show(output, name)
@@ -113,7 +113,7 @@ def _train(recipe: Recipe, prompt: Prompt, files: Sequence[Corpus], validation: 
     if folder.finished:
         say(f"{folder.path}: this run has already finished; nothing to do")
         return
-    with folder.given_up_if_refused(first=args.process_index == 0):
+    with folder.discard_if_refused(first=args.process_index == 0):
         _train_in(folder, recipe, prompt, training, validation)
 
 

@@ -27,7 +27,7 @@ from lrc.config.run_record import METRICS_FILE
 from lrc.data.questions import Question
 from lrc.metrics.training_log import read_curves
 from lrc.models.master_weights import to_float32
-from lrc.packing.attention import settle_attention, why_no_trees
+from lrc.packing.attention import choose_attention, why_no_trees
 from lrc.packing.last_layer import prune_last_layer
 from lrc.packing.log_probs import row_budget, target_log_probs
 from lrc.packing.tree import Row, TokenSequence
@@ -121,7 +121,7 @@ class TreeTrainer(DurableTrainer):
             say(f"each question is a row of its own: {reason}")
         if reason and objective.option_contrast:
             raise ValueError(f"option_contrast compares the options in one packed row, but {reason}; set it to 0")
-        settle_attention(self.model, packing.attention, self.args.device)
+        choose_attention(self.model, packing.attention, self.args.device)
         whole = prune_last_layer(self.model)
         if whole and self.is_world_process_zero():
             say(whole)

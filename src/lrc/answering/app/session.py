@@ -15,7 +15,7 @@ from lrc.data.questions import MAX_OPTIONS, MIN_OPTIONS, Question, option_orders
 from lrc.data.tables.cleaning import clean
 from lrc.metrics.verdict import Verdict, judge
 from lrc.runtime.errors import DataError
-from lrc.runtime.findings import Finding, told
+from lrc.runtime.findings import Finding, format_findings
 from lrc.runtime.progress import Advance, track
 from lrc.tokenization.prompt import question_of, reordered
 
@@ -76,17 +76,17 @@ class Trial:
             DataError: the file cannot be read or answered; nothing is written then.
         """
         findings: list[Finding] = []
-        records = read_questions_to_answer(path, told=findings.extend)
-        with track("answer", len(records)) as tell:
+        records = read_questions_to_answer(path, report=findings.extend)
+        with track("answer", len(records)) as count:
 
             def both(done: int = 1) -> None:
-                tell(done)
+                count(done)
                 advance(done)
 
             scores = self.scorer(self.scorer.fitted(records)[0], both)
         predictions = [score.prediction for score in scores]
         write_submission(output, [record.id for record in records], predictions)
-        return replace(_summary(records, predictions), told=tuple(told(findings)))
+        return replace(_summary(records, predictions), told=tuple(format_findings(findings)))
 
 
 def make_question(passage: str, question: str, options: Sequence[str]) -> Question:

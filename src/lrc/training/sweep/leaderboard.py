@@ -148,10 +148,10 @@ def _verdict(standings: Sequence[Standing]) -> str:
     name, test = f"trial {standings[0].trial.number} is best", compare(standings)
     if test is None:
         return f"{name}; no other trial has answered the same questions"
-    told = (
+    evidence = (
         f"only one right {test['first_only']} to {test['second_only']} of {test['n']}, "
         f"permuted by passage p = {test['p_value']:.4f}"
     )
     if test["p_value"] < 1 - CONFIDENCE:
-        return f"{name}, beyond the noise of trial {test['second']}: {told}"
-    return f"{name}, within the noise of trial {test['second']}: {told}; more validation questions are needed to tell"
+        return f"{name}, beyond the noise of trial {test['second']}: {evidence}"
+    return f"{name}, within the noise of trial {test['second']}: {evidence}; more validation questions would tell"

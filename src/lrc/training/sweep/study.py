@@ -101,7 +101,7 @@ def next_trial(study: Study, plan: Sweep, more: bool) -> Trial | None:
     return None
 
 
-def tell(study: Study, trial: Trial, standing: Standing) -> None:
+def record_trial(study: Study, trial: Trial, standing: Standing) -> None:
     """Keep how a trial ended."""
     from optuna.trial import TrialState
 

@@ -113,14 +113,14 @@ class SweepTrial:
 
     def _take_log(self, log: IO[bytes], request: Request) -> bool:
         """Take the log for this process, once one that a killed sweep left behind has ended."""
-        told = False
+        said = False
         while not request.signal:
             # Without locks, or where a child inherits none, nobody can tell.
             if not LOCKS or lock(log.fileno()) is not False:
                 return True
-            if not told:
+            if not said:
                 say(f"{self.folder}: a training started earlier is still running; waiting for it to finish")
-            told = True
+            said = True
             time.sleep(_PAUSE)
         return False
 
