@@ -6,7 +6,9 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -19,9 +21,33 @@ from lrc.runtime import progress
 from lrc.runtime.exit_status import exit_on_error, is_first, several_processes
 from lrc.runtime.launch_variables import check_launch, forget_launch
 from lrc.runtime.packages import check_installed
+from lrc.runtime.signals import ending_with
 
 # Verbs whose work the processes of a launch share; all others are one process, whoever started it.
 SHARED = ("generate", "evaluate")
+
+
+# What is safe where a verb is interrupted, and how to go on; of the others nothing was written.
+SAFE = {
+    "convert": "nothing half-written has a file's name; run the same command again",
+    "evaluate": "with --output the scores so far are kept beside it, and the same command goes on from there",
+    "generate": "the scores so far are kept beside the output, and the same command goes on from there",
+    "merge": "nothing half-written stays; run the same command again",
+    "publish": "what was not finished is not seen on the Hub; run the same command again",
+    "sweep": "finished trials are kept, and the same command goes on from there",
+    "train": "checkpoints are kept, and the same command goes on from the last one",
+    "demo": "begin again with --force",
+    "run": "",  # it says so itself, and so does the page
+    "app": "",
+}
+WRITES_NOTHING = "run the same command again"
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Import what takes seconds: it is told, and a signal ends it at once, without what an import makes of it."""
+    with ending_with(f"nothing was begun; {WRITES_NOTHING}"), progress.waiting(progress.IMPORTS):
+        yield
 
 
 class Verb(click.Command):
@@ -170,7 +196,8 @@ def preview(recipe: str, accelerate_config: str | None, overrides: tuple[str, ..
     if options["gpu_memory"]:
         read_memory(options["gpu_memory"])
     read_given(find_recipe(recipe), overrides)  # what is wrong with it is said before torch is imported
-    from lrc.commands.preview import preview
+    with importing():
+        from lrc.commands.preview import preview
 
     preview(recipe, accelerate_config, overrides, **options)
 
@@ -185,7 +212,8 @@ def sweep(file: Path, accelerate_config: str | None, trials: int | None) -> None
     FILE is a YAML file that names the recipe, the keys to search and an output_dir; examples/sweep.yaml shows one.
     Run the same command again to resume a sweep that was stopped.
     """
-    from lrc.commands.sweep import sweep
+    with importing():
+        from lrc.commands.sweep import sweep
 
     sweep(file, accelerate_config=accelerate_config, trials=trials)
 
@@ -205,7 +233,8 @@ def merge(**options: Any) -> None:
     check_adapter(options["adapter"])  # before the seconds in which torch is imported
     asked = {name: options[name] for name in ("adapter", "base_model", "dtype", "verify")}
     refuse_other_output(options["output_dir"], asked, force=options["force"])
-    from lrc.commands.merge import merge
+    with importing():
+        from lrc.commands.merge import merge
 
     merge(**options)
 
@@ -240,7 +269,8 @@ def generate(
     refuse_other_output(output, words, force=force)
     options = ScoringOptions(**asked)
     check_options(model, options)
-    from lrc.commands.generate import generate
+    with importing():
+        from lrc.commands.generate import generate
 
     generate(model, data, output, options=options, scores=scores, sheet=sheet, columns=columns, force=force)
 
@@ -296,7 +326,8 @@ def evaluate(
     options = ScoringOptions(**asked)
     if model:
         check_options(model, options)
-    from lrc.commands.evaluate import evaluate_model, evaluate_predictions
+    with importing():
+        from lrc.commands.evaluate import evaluate_model, evaluate_predictions
 
     if model:
         evaluate_model(
@@ -351,7 +382,8 @@ def publish(adapter: Path | None, merged: Path | None, **options: Any) -> None:
     """Publish an adapter, with its model card, on the Hub."""
     if (adapter is None) == (merged is None):
         raise click.UsageError("give either --adapter or --merged")
-    from lrc.commands.publish import publish
+    with importing():
+        from lrc.commands.publish import publish
 
     publish(adapter or merged or Path(), **options)
 
@@ -362,7 +394,8 @@ def publish(adapter: Path | None, merged: Path | None, **options: Any) -> None:
 @force
 def report(run_dir: Path, output: Path | None, force: bool) -> None:
     """Show a run as one HTML page that works offline: curves, answers, mistakes, recipe and data."""
-    from lrc.commands.report import report
+    with importing():
+        from lrc.commands.report import report
 
     report(run_dir, output=output, force=force)
 
@@ -381,7 +414,9 @@ def report(run_dir: Path, output: Path | None, force: bool) -> None:
 def app(model: str, host: str, port: int, **asked: Any) -> None:
     """Try a model in the browser: a question, its options' probabilities, a workbook."""
     from lrc.answering.options import ScoringOptions
-    from lrc.commands.app import app
+
+    with importing():
+        from lrc.commands.app import app
 
     app(model, options=ScoringOptions(**asked), host=host, port=port)
 
@@ -477,9 +512,10 @@ def demo(output_dir: Path, force: bool) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 refused, 2 wrong usage, 130 and 143 after SIGINT and SIGTERM."""
     words = sys.argv[1:] if arguments is None else list(arguments)
-    if next((word for word in words if not word.startswith("-")), "") not in (*SHARED, "train"):
+    verb = next((word for word in words if not word.startswith("-")), "")
+    if verb not in (*SHARED, "train"):
         forget_launch()
-    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGTERM, partial(_terminate, verb))
     progress.escape_unencodable()
     warnings.simplefilter("ignore", FutureWarning)  # of what upstream will rename
     try:
@@ -491,7 +527,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         if is_first():
-            print("lrc: interrupted", file=sys.stderr)
+            print(_ended("interrupted", verb), file=sys.stderr)
         sys.exit(130)
 
 
@@ -505,7 +541,12 @@ def _show(error: click.ClickException) -> None:
     print(f"Error: {message} (see {context.command_path} --help)", file=sys.stderr)
 
 
-def _terminate(signum: int, frame: FrameType | None) -> None:
+def _terminate(verb: str, signum: int, frame: FrameType | None) -> None:
     if not several_processes():  # their launcher ends them all where one has failed, and that one has said why
-        print("lrc: terminated", file=sys.stderr)
+        print(_ended("terminated", verb), file=sys.stderr)
     sys.exit(128 + signum)
+
+
+def _ended(how: str, verb: str) -> str:
+    """The last line of a verb that a signal has ended."""
+    return f"lrc: {how}; {safe}" if (safe := SAFE.get(verb, WRITES_NOTHING)) else f"lrc: {how}"

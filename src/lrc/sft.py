@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 
 from lrc.runtime.packages import check_installed_or_exit
+from lrc.runtime.progress import IMPORTS, waiting
 from lrc.runtime.signals import end_at_once
 
 if __name__ == "__main__":
     # First of all: the imports take seconds, a signal would end them in a traceback, and so would an old package.
-    end_at_once()
+    end_at_once("no step was trained; checkpoints of before stay, and the same command goes on from there")
     check_installed_or_exit()
     from lrc.training.preflight import preflight_or_exit
 
     preflight_or_exit(sys.argv[1:])
+    importing = ExitStack()
+    importing.enter_context(waiting(IMPORTS))
 
 from lrc.training.run import main
 
 __all__ = ["main"]
 
 if __name__ == "__main__":
+    importing.close()
     main()

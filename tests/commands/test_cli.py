@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import lrc
-from lrc.cli import cli, main
+from lrc.cli import SAFE, cli, main
 from lrc.config.arguments import DataArguments
 from lrc.runtime.findings import wrapped
 
@@ -257,3 +257,58 @@ def test_lines_wrap_at_words_in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> N
     pieces = wrapped(line)
     assert len(pieces) > 1 and all(len(piece) <= 48 for piece in pieces)
     assert " ".join(" ".join(pieces).split()) == line
+
+
+# A command line of each verb, and what its last line says at Ctrl-C: what is safe, and which command goes on.
+INTERRUPTED = {
+    "check a.xlsx": "run the same command again",
+    "convert a.xlsx --output-dir b": "nothing half-written",
+    "preview tiny/lora": "run the same command again",
+    "train tiny/lora": "checkpoints are kept, and the same command goes on",
+    "sweep a.yaml": "finished trials are kept, and the same command goes on",
+    "merge --adapter a --output-dir b": "nothing half-written",
+    "generate --model m --data d --output o": "kept beside the output, and the same command goes on",
+    "evaluate --model m --data d --output o": "kept beside it, and the same command goes on",
+    "vote a.jsonl --data d": "run the same command again",
+    "publish --adapter a --repo-id b/c": "not seen on the Hub; run the same command again",
+    "report a": "run the same command again",
+    "init": "run the same command again",
+    "schema": "run the same command again",
+    "doctor": "run the same command again",
+    "completion bash": "run the same command again",
+    "demo": "--force",
+    "app --model m": "",
+    "run a.xlsx b.xlsx --output-dir c": "",  # says it after each step, see tests/end_to_end/test_run.py
+}
+
+
+def test_the_list_has_every_verb() -> None:
+    assert {words.split()[0] for words in INTERRUPTED} >= set(cli.commands) & {*SAFE, "check", "preview", "vote"}
+    assert set(SAFE) <= set(cli.commands)
+
+
+@pytest.mark.parametrize("words", INTERRUPTED)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_says_what_is_safe_and_what_goes_on(
+    words: str, number: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def work(*_: object, **__: object) -> None:
+        signal.raise_signal(number)
+
+    monkeypatch.setattr(cli.commands[words.split()[0]], "callback", work)
+    monkeypatch.setattr("lrc.cli.check_installed", lambda: None)
+    assert status(*words.split()) == 128 + number
+    (line,) = filter(None, capsys.readouterr().err.splitlines())  # after Ctrl-C on the terminal, click ends its line
+    how = "interrupted" if number == signal.SIGINT else "terminated"
+    assert line.startswith(f"lrc: {how}") and INTERRUPTED[words] in line
+    assert bool(INTERRUPTED[words]) == (";" in line)
+
+
+def test_while_imports_are_made_a_signal_ends_at_once() -> None:
+    code = (
+        "import os, signal, time\nfrom lrc.cli import importing\n"
+        "with importing():\n    os.kill(os.getpid(), signal.SIGINT)\n    time.sleep(20)\n    print('still here')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr == "nothing was begun; run the same command again\nlrc: interrupted\n"

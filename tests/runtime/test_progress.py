@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import re
+import time
 from collections.abc import Callable
 
 import pytest
 
+from lrc import cli
 from lrc.runtime import progress
-from lrc.runtime.progress import track
+from lrc.runtime.progress import track, waiting
 
 
 @pytest.fixture
@@ -66,3 +69,41 @@ def test_a_bar_in_a_terminal_counts_what_was_done_before(
     assert "800/800 steps" in shown
     rates = [float(rate) for rate in re.findall(r"([\d.]+)/s", shown)]
     assert rates and all(rate > 0 for rate in rates)
+
+
+def told_while_waiting(seconds: float, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    with waiting("loading the model a"):
+        time.sleep(seconds)
+    return capsys.readouterr().err.splitlines()
+
+
+def test_what_takes_seconds_is_told_and_told_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "SECONDS_UNTOLD", 0.01)
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_WAITS", 0.2)
+    first, *more = told_while_waiting(0.9, capsys)
+    assert first == "loading the model a …"
+    assert more and all(re.fullmatch(r"loading the model a: \d+ s so far", line) for line in more)
+    time.sleep(0.3)
+    assert capsys.readouterr().err == ""  # it ends with the block
+
+
+def test_what_is_done_at_once_is_not_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert told_while_waiting(0, capsys) == []
+
+
+@pytest.mark.parametrize("silent", ["--quiet", "second process"])
+def test_who_is_not_to_speak_does_not(
+    silent: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "SECONDS_UNTOLD", 0.01)
+    monkeypatch.setattr(progress, "_quiet", silent == "--quiet")
+    monkeypatch.setenv("RANK", "0" if silent == "--quiet" else "1")
+    assert told_while_waiting(0.2, capsys) == []
+
+
+def test_the_imports_of_every_verb_that_needs_torch_are_told() -> None:
+    source = inspect.getsource(cli)
+    verbs = set(re.findall(r"with importing\(\):\n\s+from lrc\.commands\.(\w+) import", source))
+    assert verbs >= {"preview", "merge", "generate", "evaluate", "publish", "app", "sweep"}

@@ -15,7 +15,7 @@ from lrc.config.accelerate_config import default_accelerate_config, find_acceler
 from lrc.config.recipe import find_recipe
 from lrc.runtime.errors import MachineError
 from lrc.runtime.launch_variables import refuse_leftovers
-from lrc.runtime.progress import say
+from lrc.runtime.progress import IMPORTS, say, waiting
 from lrc.runtime.signals import deferred
 from lrc.runtime.system import WINDOWS, usable_cores
 from lrc.training.preflight import preflight
@@ -42,7 +42,8 @@ def train(recipe: str, accelerate_config: str | None, overrides: Sequence[str]) 
     path = find_recipe(recipe)
     named = find_accelerate_config(accelerate_config) if accelerate_config else None
     preflight(path, overrides)
-    config = named or find_accelerate_config(default_accelerate_config())
+    with waiting(IMPORTS):
+        config = named or find_accelerate_config(default_accelerate_config())
     launch = ["--config_file", str(config), *_all_devices(accelerate_config)]
     words = [*launch, "-m", "lrc.sft", "--config", str(path), *overrides]
     say(f"accelerate launch {shlex.join(words)}")
@@ -59,8 +60,9 @@ def _all_devices(accelerate_config: str | None) -> list[str]:
 
 
 def _launch(words: Sequence[str]) -> int:
-    from accelerate.commands import launch
-    from accelerate.utils.launch import prepare_simple_launcher_cmd_env
+    with waiting(IMPORTS):
+        from accelerate.commands import launch
+        from accelerate.utils.launch import prepare_simple_launcher_cmd_env
 
     logging.getLogger("accelerate.commands.launch").setLevel(logging.ERROR)  # of defaults that it took
     args, _, _ = launch._validate_launch_command(launch.launch_command_parser().parse_args(list(words)))

@@ -19,6 +19,7 @@ from lrc.models.stored_quantization import StoredQuantization, vectors_sum
 from lrc.models.weights import BIN_INDEX, INDEX, WeightFiles
 from lrc.runtime.errors import ModelError
 from lrc.runtime.hub_connection import go_offline_if_alone
+from lrc.runtime.progress import waiting
 
 CONFIG = "config.json"
 # The files of which a tokenizer consists, whatever its kind.
@@ -206,9 +207,10 @@ def _tokenizer_sum(folder: Path) -> str | None:
 def _fetch(name: str, revision: str | None, flag: str) -> Path:
     files = [CONFIG, "generation_config.json", *TOKENIZER_FILES]
     try:
-        folder = snapshot_download(name, revision=revision, allow_patterns=[*files, "model*.safetensors", INDEX])
-        if not any(Path(folder).glob("model*.safetensors")):
-            folder = snapshot_download(name, revision=revision, allow_patterns=["pytorch_model*.bin", BIN_INDEX])
+        with waiting(f"fetching {name}"):
+            folder = snapshot_download(name, revision=revision, allow_patterns=[*files, "model*.safetensors", INDEX])
+            if not any(Path(folder).glob("model*.safetensors")):
+                folder = snapshot_download(name, revision=revision, allow_patterns=["pytorch_model*.bin", BIN_INDEX])
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
         raise ModelError(
             f"{name}: no such folder, and not among the models fetched before; go online once, "

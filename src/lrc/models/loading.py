@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, StrictDataclassError
+from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -29,6 +30,7 @@ from lrc.packing.last_layer import prune_last_layer
 from lrc.runtime.devices import answering_dtype
 from lrc.runtime.errors import ModelError
 from lrc.runtime.hub_connection import go_offline_if_alone
+from lrc.runtime.progress import is_quiet, waiting
 
 
 def load_tokenizer(name: str, revision: str = "main", *, trust_remote_code: bool = False) -> Any:
@@ -228,8 +230,11 @@ def _needs_sentencepiece(name: str, revision: str) -> bool:
 
 
 def silence_bars() -> None:
-    """Keep transformers' own bars out of what lrc says."""
-    disable_progress_bar()
+    """Keep transformers' own bars out of what lrc says; those of downloads, which take longest, stay."""
+    wanted = not (are_progress_bars_disabled() or is_quiet())
+    disable_progress_bar()  # the Hub's as well
+    if wanted:
+        enable_progress_bars()
 
 
 @contextmanager
@@ -240,7 +245,8 @@ def _loading(name: str, what: str) -> Any:
     silence_bars()
     go_offline_if_alone(name)
     try:
-        yield
+        with waiting(f"loading the {what} {name}"):
+            yield
     except (HFValidationError, LocalEntryNotFoundError, OSError) as error:
         if "Repo id must" in str(error):  # what no folder is was taken for a name on the Hub, and is none
             raise ModelError(f"{name}: no such folder; give one that holds a model, or a name on the Hub") from error

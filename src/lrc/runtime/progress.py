@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import TextIOWrapper
 from typing import Any, Protocol
 
+from lrc.runtime.exit_status import is_first
+
 SECONDS_BETWEEN_LINES = 5.0
+SECONDS_UNTOLD, SECONDS_BETWEEN_WAITS = 2.0, 30.0
+IMPORTS = "loading PyTorch and transformers"
 # Set by `lrc --quiet` for the processes that a verb starts.
 QUIET = "LRC_QUIET"
 _quiet = os.environ.get(QUIET) == "1"
@@ -39,6 +44,38 @@ def escape_unencodable() -> None:
 def say(line: str) -> None:
     """Print a line on stderr: something that they should know and that is not an error."""
     print(line, file=sys.stderr, flush=True)
+
+
+def is_quiet() -> bool:
+    """Whether no progress is to be shown."""
+    return _quiet
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Say that `what` is going on where the block takes seconds, and cannot say itself how far it is.
+
+    Of the processes of a launch the first speaks.
+
+    Args:
+        what: in words that a line begins with, as `loading the model a`.
+    """
+    ended = threading.Event()
+    if not _quiet and is_first():
+        threading.Thread(target=_tell_waiting, args=(what, ended), daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
+
+
+def _tell_waiting(what: str, ended: threading.Event) -> None:
+    start = time.monotonic()
+    if ended.wait(SECONDS_UNTOLD):
+        return
+    say(f"{what} …")
+    while not ended.wait(SECONDS_BETWEEN_WAITS):
+        say(f"{what}: {time.monotonic() - start:.0f} s so far")
 
 
 @contextmanager

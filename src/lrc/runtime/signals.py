@@ -25,14 +25,17 @@ class Request:
     signal: int = 0  # the signal's number; 0 while there was none
 
 
-def end_at_once() -> None:
+def end_at_once(line: str = "") -> None:
     """From here on a signal ends the process with a line and the status 128 + its number.
 
     Every output appears whole or not at all, so that there is nothing to clean up; and an exception would come out
     of whatever import or C call is running.
+
+    Args:
+        line: what is said before: what is safe, and how to go on.
     """
     for number in NAMES:
-        signal.signal(number, _end)
+        signal.signal(number, _ending(line))
 
 
 @contextmanager
@@ -43,25 +46,20 @@ def ending_with(line: str) -> Iterator[None]:
         line: what is already safe, and how to resume.
     """
 
-    def end(number: int, frame: FrameType | None) -> None:
-        if is_first():
-            os.write(2, f"{line}\n".encode())
-        _end(number, frame)
-
     try:
-        with _handled_by(end):
+        with _handled_by(_ending(line)):
             yield
     except KeyboardInterrupt:
-        if is_first():
-            os.write(2, f"{line}\n".encode())
+        _write(line)
         raise
 
 
 @contextmanager
-def deferred(*, insist: bool = True) -> Iterator[Request]:
+def deferred(*, insist: bool = True, line: str = "") -> Iterator[Request]:
     """While the block runs a signal is only noted.
 
     Args:
+        line: what is said at once at the first signal: what is finished before the end.
         insist: whether a second signal ends the process at once. A launcher of several processes passes on what
             the terminal has sent to all of them already, so there it means nothing.
     """
@@ -70,6 +68,8 @@ def deferred(*, insist: bool = True) -> Iterator[Request]:
     def note(number: int, frame: FrameType | None) -> None:
         if request.signal and insist:
             _end(number, frame)
+        if not request.signal:
+            _write(line)
         request.signal = request.signal or number
 
     with _handled_by(note):
@@ -90,8 +90,21 @@ def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[No
             signal.signal(number, earlier)
 
 
-def _end(number: int, frame: FrameType | None) -> None:
+def _ending(line: str) -> Callable[[int, FrameType | None], None]:
+    def end(number: int, frame: FrameType | None) -> None:
+        _write(line)
+        _end(number, frame)
+
+    return end
+
+
+def _write(line: str) -> None:
     # No buffered writing in a handler: it may have interrupted a write.
+    if line and is_first():
+        os.write(2, f"{line}\n".encode())
+
+
+def _end(number: int, frame: FrameType | None) -> None:
     if not several_processes():  # their launcher ends them all where one has failed, and that one has said why
         os.write(2, f"lrc: {NAMES[signal.Signals(number)]}\n".encode())
     os._exit(128 + number)

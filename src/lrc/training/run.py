@@ -185,7 +185,9 @@ def _run(trainer: TreeTrainer, recipe: Recipe, folder: OutputDir, checkpoint: st
         trainer.add_callback(Patience(args.early_stopping_patience, args.early_stopping_threshold))
         if checkpoint and (ended := ended_at(Path(checkpoint))):
             args.max_steps = ended  # it was killed after its last step, before it was finished
-    with deferred(insist=args.world_size == 1) as request:
+    again = "; a second one ends at once" if args.world_size == 1 else ""
+    line = f"stopping after this step, with a checkpoint{again}"
+    with deferred(insist=args.world_size == 1, line=line) as request:
         stopping = Stopping(request)
         for callback in (Space(), History(), stopping):
             trainer.add_callback(callback)
