@@ -116,6 +116,15 @@ def test_the_published_tokenizer_is_the_trained_one(trained: Path, folder: Path,
         assert facts(received(hub, tmp_path / f"{place.name} from the hub")) == wanted
 
 
+def test_what_the_hub_refused_is_published_by_the_same_command(folder: Path, hub: Hub, tmp_path: Path) -> None:
+    words = ["--push_to_hub", "true", "--hub_model_id", "someone/again"]
+    hub.refuse = {"/commit/": 412}
+    assert run(folder, tmp_path / "a", *words) == 1 and not hub.files
+    hub.refuse = {}
+    assert run(folder, tmp_path / "a", *words) == 0
+    assert facts(received(hub, tmp_path / "pushed")) == facts(folder / "base")
+
+
 @pytest.mark.parametrize("kind", SECRETS)
 def test_no_secret_survives_wherever_it_stands(kind: str, trained: Path, tmp_path: Path) -> None:
     secret, place = SECRETS[kind], tmp_path / "adapter"
