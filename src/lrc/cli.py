@@ -69,16 +69,14 @@ class OneFile(Verb):
     """A command that takes one file, and says so where it gets several."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse, with a cure for the file too many."""
-        try:
-            return super().parse_args(ctx, args)
-        except click.UsageError as error:
-            if "unexpected extra argument" not in error.format_message():
-                raise
+        """Parse, with a cure for the file too many, whatever else is missing."""
+        _, too_many, _ = self.make_parser(ctx).parse_args(list(args))
+        if too_many:
             cure = (
                 "run it once for each; a workbook without answers needs none, `lrc generate --data` reads it as it is"
             )
-            raise click.UsageError(f"takes one file; {cure}", ctx) from error
+            raise click.UsageError(f"takes one file; {cure}", ctx)
+        return super().parse_args(ctx, args)
 
 
 class Verbs(click.Group):
@@ -266,7 +264,7 @@ def generate(
 
     words = {"model": model, "data": data, "scores": scores, "sheet": sheet, "columns": columns, **asked}
     check_output(output, data)
-    refuse_other_output(output, words, force=force)
+    refuse_other_output(output, words, force=force, beside=scores)
     options = ScoringOptions(**asked)
     check_options(model, options)
     with importing():
@@ -317,7 +315,7 @@ def evaluate(
     # Before the seconds in which torch is imported.
     if model and output is not None:
         words = {"model": model, "data": data, "scores": scores, "passage_blind": passage_blind, "sheet": sheet}
-        refuse_other_output(output, {**words, "columns": columns, **asked}, force=force)
+        refuse_other_output(output, {**words, "columns": columns, **asked}, force=force, beside=scores)
     else:
         for path in filter(None, (output, scores)):
             refuse_existing(path, force=force)
@@ -504,6 +502,9 @@ def completion(shell: str) -> None:
 @force
 def demo(output_dir: Path, force: bool) -> None:
     """Run the whole pipeline on the sample workbook with a tiny model of random weights."""
+    from lrc.runtime.outputs import refuse_existing
+
+    refuse_existing(output_dir, force=force)
     from lrc.commands.demo import demo
 
     demo(output_dir, force=force)

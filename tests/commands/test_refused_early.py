@@ -49,6 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--model", "nosuchfolder"], "nosuchfolder: no such folder"),
         (["--model", "merged-modle"], "did you mean merged-model?"),
         (["--model", "runs/mybase", *ASKED], "did you mean runs/my-base?"),
+        (["--model", "./rums/my-base", *ASKED], "did you mean runs/my-base?"),
         (["--model", "./gone", *ASKED], "./gone: no such folder"),
         (["--model", "owner/name", *ASKED], "owner/name: no such folder and none that was fetched before"),
         (
@@ -92,6 +93,15 @@ def test_a_line_without_torch(folder: Path, words: list[str], line: str) -> None
             ["merge", "--adapter", "merged-model", "--output-dir", "new.csv"],
             "merged-model: is a model, not an adapter; name the folder of a trained adapter",
         ),
+        (
+            ["generate", "--model", "merged-model", "--data", "q.csv", "--output", "new.csv", "--scores", "answer.csv"],
+            "answer.csv: already exists",
+        ),
+        (
+            ["evaluate", "--model", "merged-model", "--data", "q.csv", "--output", "new.csv", "--scores", "answer.csv"],
+            "answer.csv: already exists",
+        ),
+        (["demo", "--output-dir", "runs"], "runs: already exists"),
         (["evaluate", "--predictions", "anwser.csv", "--data", "q.csv"], "did you mean answer.csv?"),
         (["evaluate", "--predictions", "answer.csv", "--data", "qq.csv"], "did you mean q.csv?"),
     ],

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -60,16 +61,17 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def run_and_die_before_the_exit(words: Words, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Kill the process where it would say on stdout what it has done."""
+def die(*told: Any, file: Any = None, **options: Any) -> None:
+    """What takes the place of `print`, and kills where something goes to stdout."""
+    if file is None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def run_and_die_before_the_exit(words: Words, monkeypatch: pytest.MonkeyPatch, where: tuple[Any, str]) -> None:
+    """Kill the process where it would call a function."""
     child = os.fork()
     if child == 0:
-
-        def die(*told: Any, file: Any = None, **options: Any) -> None:
-            if file is None:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        monkeypatch.setattr(builtins, "print", die)
+        monkeypatch.setattr(*where, die)
         try:
             lrc(*words)
         finally:
@@ -83,7 +85,7 @@ def test_the_same_command_finds_it_done(
 ) -> None:
     make, _ = VERBS[verb]
     words = make(inputs, tmp_path / "output")
-    run_and_die_before_the_exit(words, monkeypatch)
+    run_and_die_before_the_exit(words, monkeypatch, (builtins, "print"))
     before = contents(tmp_path)
     assert before
     for _ in range(2):
@@ -92,6 +94,22 @@ def test_the_same_command_finds_it_done(
         told = capsys.readouterr()
         assert "nothing to do" in (told.err if verb == "evaluate" else told.out)  # there stdout has the figures
         assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("verb", ["generate", "evaluate"])
+def test_what_a_kill_leaves_beside_an_output_goes(
+    verb: str, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, _ = VERBS[verb]
+    output = tmp_path / "output"
+    run_and_die_before_the_exit(
+        make(inputs, output), monkeypatch, (import_module(f"lrc.commands.{verb}"), "remove_beside")
+    )
+    before = contents(tmp_path)
+    assert len(before) == 3
+    assert lrc(*make(inputs, output)) == 0
+    del before[f".{output.name}.partial.jsonl"]
+    assert contents(tmp_path) == before
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -116,8 +116,19 @@ def test_the_published_tokenizer_is_the_trained_one(trained: Path, folder: Path,
         assert facts(received(hub, tmp_path / f"{place.name} from the hub")) == wanted
 
 
+def test_what_the_hub_refused_is_published_by_the_same_command(folder: Path, hub: Hub, tmp_path: Path) -> None:
+    words = ["--push_to_hub", "true", "--hub_model_id", "someone/again"]
+    hub.refuse = {"/commit/": 412}
+    assert run(folder, tmp_path / "a", *words) == 1 and not hub.files
+    hub.refuse = {}
+    assert run(folder, tmp_path / "a", *words) == 0
+    assert facts(received(hub, tmp_path / "pushed")) == facts(folder / "base")
+
+
 @pytest.mark.parametrize("kind", SECRETS)
-def test_no_secret_survives_wherever_it_stands(kind: str, trained: Path, tmp_path: Path) -> None:
+def test_no_secret_survives_wherever_it_stands(
+    kind: str, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     secret, place = SECRETS[kind], tmp_path / "adapter"
     for name in ("adapter_config.json", "lrc_run.json", "tokenizer_config.json", "tokenizer.json"):
         place.mkdir(exist_ok=True)
@@ -136,6 +147,9 @@ def test_no_secret_survives_wherever_it_stands(kind: str, trained: Path, tmp_pat
                 )
                 assert secret not in everything and "kept" in everything
                 assert facts(stage)["special"] == facts(trained)["special"]
+            within = "recipe." if name == "lrc_run.json" else ""
+            keys = ", ".join(f"{within}{key}" for key in ("note", "list.deep", "wandb_api_key"))
+            assert f"{name}: left out {keys}, which looks like a secret" in capsys.readouterr().err
         except OutputError as refused:  # what cannot be taken out is not sent
             assert name == "tokenizer.json" and secret not in str(refused)
 

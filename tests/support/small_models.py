@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
+from peft.tuners.tuners_utils import BaseTunerLayer
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
@@ -131,7 +132,7 @@ OTHERS = {
 # Their projections, embeddings and head, where these are not called as in a Llama.
 NAMES = {
     "gpt2": (["c_attn", "c_proj", "c_fc"], "wte", "lm_head"),
-    "gpt-neox": (["query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"], "embed_in", "embed_out"),
+    "gpt-neox": (["query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"], "embed_in", "lm_head"),
 }
 
 
@@ -164,10 +165,13 @@ def make_model(family: str, *, attention: str = "sdpa", seed: int = 0, **sizes: 
 
 
 def adapted(model: Any, *, seed: int = 7, **settings: Any) -> Any:
-    """The model with an adapter whose every tensor is random, ready to be trained."""
+    """The model with an adapter whose every tensor is random, ready to be trained; a target that is not there fails."""
+    asked = settings.get("target_modules", [])
     settings = {"r": 4, "lora_alpha": 8, "target_modules": PROJECTIONS, "task_type": "CAUSAL_LM", **settings}
     torch.manual_seed(seed)
     peft_model = get_peft_model(model, LoraConfig(**settings))
+    found = {name.rpartition(".")[2] for name, layer in peft_model.named_modules() if isinstance(layer, BaseTunerLayer)}
+    assert isinstance(asked, str) or found.issuperset(asked), f"no {set(asked) - found} to adapt"
     with torch.no_grad():
         for parameter in peft_model.parameters():
             if parameter.requires_grad:

@@ -105,6 +105,16 @@ ACCEPTED = {
     "gemma": (GEMMA, f"<s><start_of_turn>user\n{TEXT}<end_of_turn>\n<start_of_turn>model\n", "<end_of_turn>"),
     "mistral": (MISTRAL, f"<s>[INST] {TEXT} [/INST]", "</s>"),
     "glm, whose turns end where the next begins": (GLM, f"[INST]<|user|>\n{TEXT}<|im_start|>assistant\n", "<|user|>"),
+    "a thought that is closed, in marks of its own": (
+        chatml(ask=ASK.replace("assistant\n", "assistant\n◁think▷◁/think▷")),
+        f"<|im_start|>user\n{TEXT}<|im_end|>\n<|im_start|>assistant\n◁think▷◁/think▷",
+        "<|im_end|>",
+    ),
+    "a word that thinking is off": (
+        chatml("m['content'] ~ ('<|no_think|>' if m['role'] == 'user' else '')"),
+        f"<|im_start|>user\n{TEXT}<|no_think|><|im_end|>\n<|im_start|>assistant\n",
+        "<|im_end|>",
+    ),
     "parts": (PARTS, f"<|im_start|>user\n{TEXT}<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>"),
     "always leads up to an answer": (
         chatml(ask="{{ '<|im_start|>assistant\n' }}"),
@@ -146,6 +156,18 @@ REFUSED = {
         chatml(ask=ASK.replace("assistant\n", "assistant\n[THINK]")),
         "opens a thinking block",
     ),
+    **{
+        f"opens and never closes {mark}": (
+            "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% if m['role'] == 'assistant' %}"
+            + mark
+            + "{% endif %}{{ m['content'] }}<|im_end|>\n{% endfor %}"
+            + ASK.replace("assistant\n", f"assistant\n{mark}"),
+            "opens a thinking block",
+        )
+        for mark in ("◁think▷", "<|START_THINKING|>", "<|reasoning|>", "<Thought>")
+    },
+    "breaks long lines": (chatml("m['content'] | wordwrap(80)"), "does not keep the text"),
+    "takes other commas": (chatml("m['content'] | replace('，', ',')"), "does not keep the text"),
     "has another assistant": (chatml(ask=ASK.replace("assistant", "model")), "renders a prompt differently"),
     "ends by words": (chatml(loop=LOOP.replace("<|im_end|>", "</turn>")), "ends a turn with '</turn>'"),
     "ends by nothing": ("{% for m in messages %}{{ m['content'] }}\n{% endfor %}", "ends a turn with"),
@@ -188,7 +210,8 @@ def test_a_template_that_does_what_it_should(tokenizer: Any, name: str) -> None:
     trained = prompt.sequence(RECORD).tokens.tolist()
     answer = [*made(" 2" if name == "mistral" else "2", add_special_tokens=False)["input_ids"], prompt.end]
     assert trained == [*ids, *answer]
-    if name not in ("granite", "glm, whose turns end where the next begins", "an empty thought only when asked"):
+    left_out = ("an empty thought only when asked", "a thought that is closed, in marks of its own")
+    if name not in ("granite", "glm, whose turns end where the next begins", *left_out):
         turns.append({"role": "assistant", "content": [{"type": "text", "text": "2"}] if name == "parts" else "2"})
         whole = made.apply_chat_template(turns, date_string="26 Jul 2024", **settings)
         assert whole[: len(trained)] == trained

@@ -142,6 +142,7 @@ def test_each_of_several_files_is_compared(recipe: Path) -> None:
         ("preview r.yaml --epochs 3", 1, "command line: unknown key 'epochs'; did you mean 'num_train_epochs'?"),
         ("preview r.yaml --gpu-memory 12", 1, "--gpu-memory: 12 has no unit; write 12GB"),
         ("sweep r.yaml", 1, "r.yaml: is a recipe, not a sweep; write a file with `recipe: r.yaml`, trials, search"),
+        ("convert a.xlsx b.xlsx", 2, "Error: takes one file; run it once for each"),
         ("convert a.xlsx b.xlsx --output-dir o", 2, "Error: takes one file; run it once for each; a workbook without"),
         ("generate --model m --data AI_train.json --output there", 1, "there: already exists; choose another name"),
         ("evaluate --model m --data AI_train.json --output there", 1, "there: already exists; choose another name"),

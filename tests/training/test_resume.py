@@ -246,6 +246,13 @@ def test_a_finished_run_is_not_gone_on_with(
     )
 
 
+def test_weights_that_were_removed_are_trained_again(folder: Path, whole: Path, tmp_path: Path) -> None:
+    mine = shutil.copytree(whole, tmp_path / "mine")
+    (mine / WEIGHTS).unlink()
+    assert run(folder, mine) == 0
+    assert digest(mine) == digest(whole) and evaluated(mine) == evaluated(whole)
+
+
 def test_a_checkpoint_of_another_run_among_ones_own_is_refused(
     folder: Path, stopped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -115,7 +115,9 @@ def _refuse_unfit_adapters(model: str, adapters: Sequence[Path]) -> None:
     for adapter in adapters:
         run = read_run(adapter)
         if quantized and not (run and "quantized" in (run.base or {})):
-            continue  # a copy in fewer bits of the adapter's base, without a record of its source
+            if processes().is_main_process:
+                say(f"{model}: is quantised on the disk, so whether {adapter} was trained on its original is not known")
+            continue
         if run and run.base:
             verify_base(run.base, base, "--model")
         if not quantized and (adapter / ADAPTER_WEIGHTS).is_file():

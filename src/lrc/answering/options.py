@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -109,7 +110,7 @@ def _missing(name: str, folder: Path, holds: str) -> list[str]:
         return [f"{name}: is a file; name the folder that it is in, {folder.parent}"]
     near = _nearest(folder, holds)
     if name.count("/") == 1 and not name.startswith((".", "~", "/")) and "\\" not in name:
-        if _is_fetched(name) or not (near or folder.parent.is_dir()) and not _offline():
+        if _is_fetched(name) or not (folder.parent.is_dir() or _offline()):
             return []
     elif "/" not in name and _is_fetched(name):  # one of the Hub's oldest, which have no owner
         return []
@@ -119,14 +120,21 @@ def _missing(name: str, folder: Path, holds: str) -> list[str]:
 
 def _nearest(folder: Path, holds: str) -> str | None:
     """The folder with the most similar name that holds such a file, as a question."""
+    near = _most_similar(folder, lambda place: (place / holds).is_file())
+    return f"did you mean {near}?" if near else None
+
+
+def _most_similar(folder: Path, fits: Callable[[Path], bool]) -> Path | None:
+    """A folder that is there and fits, with the most similar name; so is the one that it is in."""
+    parent = folder.parent if folder.parent.is_dir() else _most_similar(folder.parent, Path.is_dir)
     try:
-        names = [place.name for place in folder.parent.iterdir() if (place / holds).is_file()]
+        names = [place.name for place in parent.iterdir() if fits(place)] if parent else []
     except OSError:
         return None
     near = get_close_matches(folder.name, names, n=1) or [
         name for name in names if name.lower().startswith(folder.name.lower())
     ]
-    return f"did you mean {folder.parent / near[0]}?" if near else None
+    return parent / near[0] if parent and near else None
 
 
 def _is_fetched(name: str) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 
 from lrc.answering.scoring import OptionScores
 from lrc.runtime.errors import OutputError
+from lrc.runtime.finished_outputs import side_file
 from lrc.runtime.outputs import new_file
 
 
@@ -36,8 +37,7 @@ class PartialScores:
             process: each process of a launch has a file of its own.
         """
         key = hashlib.sha256(json.dumps(list(facts), sort_keys=True, default=str).encode()).hexdigest()
-        suffix = f".{process}" if process else ""
-        return cls(output.with_name(f".{output.name}.partial{suffix}.jsonl"), key)
+        return cls(side_file(output, process), key)
 
     @property
     def exists(self) -> bool:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import (
@@ -26,6 +27,7 @@ from lrc.models.weights import ADAPTER_CONFIG, ADAPTER_WEIGHTS, INDEX, WeightFil
 from lrc.reporting.model_card import CARD, adapter_settings, base_name, model_card
 from lrc.reporting.scrub import refuse_leaks, scrub
 from lrc.runtime.errors import ModelError, OutputError
+from lrc.runtime.progress import say
 
 # Secrets are removed from these: values under a secret's key, and what looks like a secret.
 BY_KEY = (ADAPTER_CONFIG, RUN_FILE)
@@ -133,12 +135,25 @@ def _clean(folder: Path, name: str) -> str:
         settings = scrub(found, by="key" if name in BY_KEY else "value")
     except ValueError as error:
         raise ModelError(f"{folder / name}: not a JSON object ({error})") from error
+    if gone := list(_left_out(found, settings)):
+        say(f"{name}: left out {', '.join(gone)}, which looks like a secret")
     base, _ = base_name(run, adapter_settings(folder))
     if base and name == ADAPTER_CONFIG:
         settings["base_model_name_or_path"] = base
     elif base and name == RUN_FILE and "model_name_or_path" in settings.get("recipe", {}):
         settings["recipe"]["model_name_or_path"] = base
     return json.dumps(settings, ensure_ascii=False, indent=2) + "\n"
+
+
+def _left_out(before: Any, after: Any, key: str = "") -> Iterator[str]:
+    """The keys of what was taken out of a JSON value."""
+    if isinstance(before, dict):
+        for name, part in before.items():
+            place = f"{key}.{name}" if key else name
+            yield from _left_out(part, after[name], place) if name in after else [place]
+    elif isinstance(before, list):
+        pairs = zip(before, after, strict=False)
+        yield from [key] if len(before) != len(after) else [found for pair in pairs for found in _left_out(*pair, key)]
 
 
 def _private_paths(folder: Path) -> tuple[str, ...]:

@@ -27,17 +27,25 @@ def records_folder() -> Path:
     return Path(os.environ.get("HF_DATASETS_CACHE") or Path(home, "datasets")).expanduser() / "lrc-finished"
 
 
-def refuse_other_output(output: Path, asked: Mapping[str, Any], *, force: bool) -> None:
+def side_file(output: Path, process: int = 0) -> Path:
+    """Where a process keeps what it has of an output that takes long, until that is there."""
+    return output.with_name(f".{output.name}.partial{f'.{process}' if process else ''}.jsonl")
+
+
+def refuse_other_output(output: Path, asked: Mapping[str, Any], *, force: bool, beside: Path | None = None) -> None:
     """Refuse an output that exists, unless a command with the same words has made it.
 
     Args:
         asked: the words of this command.
+        beside: a second file that it writes, which is likewise refused, unless the output has been begun.
 
     Raises:
-        OutputError: it exists, `force` is false, and it is another's.
+        OutputError: one of them exists, `force` is false, and it is another's.
     """
     if not force and (_read(output) or {}).get("asked") != _plain(asked):
         refuse_existing(output, force=False)
+        if beside is not None and not side_file(output).exists():
+            refuse_existing(beside, force=False)
 
 
 def is_finished(output: Path, asked: Mapping[str, Any], key: str) -> bool:

@@ -22,13 +22,18 @@ CURE = "choose template alpaca or plain, or a base whose tokenizer has another o
 # What lrc asks with, in small, and signs that a template may take for its own; long, since some cut.
 PROBE = (
     "請根據以下輸入回答:\n\n小明 Xiao-Ming said: \"a < b & c > d\", 'x'  {{ y }} {% z %} \\n #1.\n"
-    "問題：ＡＢ？\n1: 甲\n2: Bc d" + "\n小明在台北工作。" * 4000 + "\nEnd"
+    + "「今天，（一）很長、很長；" * 40
+    + "」……\n問題：ＡＢ？\n1: 甲\n2: Bc d"
+    + "\n小明在台北工作。" * 4000
+    + "\nEnd"
 )
 ANSWER = "丙 Answer 3"
 RENDERINGS = 16  # of the same: one that draws between two texts shows it but once in 32,768 times
-_OPENED = re.compile(r"<(?:\w+:)?(?:think|thinking|thought|reasoning)>|<\|(?:begin_of_)?thought\|>|\[THINK\]")
-_CLOSED = re.compile(r"</(?:\w+:)?(?:think|thinking|thought|reasoning)>|<\|end_of_thought\|>|\[/THINK\]")
-_EMPTY_THOUGHT = re.compile(rf"(?:{_OPENED.pattern})\s*(?:{_CLOSED.pattern})\s*$")
+_MARK = re.compile(r"[<\[◁][^\s<>\[\]◁▷]{1,40}[>\]▷]")
+# Around a thought, however it is written: <think>, <seed:think>, <|begin_of_thought|>, [THINK], ◁think▷ …
+_THOUGHT = re.compile(r"(?<!no)(?<!no_)(?:think|thought|reason)(?!\w*off)", re.IGNORECASE)
+_END = re.compile(r"/|(?<![a-z])end(?![a-z])", re.IGNORECASE)
+_EMPTY_THOUGHT = re.compile(rf"({_MARK.pattern})\s*({_MARK.pattern})\s*$")
 
 
 class Turn(NamedTuple):
@@ -117,10 +122,9 @@ class Chat:
             if PROBE not in (prompt := renderings.pop()):
                 return "does not keep the text of a question whole: it drops, cuts or changes some of it"
             tail = prompt[prompt.rindex(PROBE) + len(PROBE) :]
-            if len(_OPENED.findall(tail)) > len(_CLOSED.findall(tail)):
-                return (
-                    f"opens a thinking block ({_OPENED.findall(tail)[-1]}) where the answer belongs, with thinking off"
-                )
+            opened, closed = _thoughts(tail)
+            if len(opened) > len(closed):
+                return f"opens a thinking block ({opened[-1]}) where the answer belongs, with thinking off"
             return self._fault_of_the_turn()
         except Exception as error:  # a template may raise anything
             return _explain(error)
@@ -184,12 +188,25 @@ class Chat:
 
 def _after(prompt: str, conversation: str) -> Turn | None:
     """What follows a prompt in a conversation, which may leave out an empty thought at the prompt's end."""
-    for start in dict.fromkeys((prompt, _EMPTY_THOUGHT.sub("", prompt))):
+    for start in dict.fromkeys((prompt, _without_empty_thought(prompt))):
         rest = conversation.removeprefix(start)
         lead = rest[: len(rest) - len(rest.lstrip())]
         if rest != conversation and rest.startswith(lead + ANSWER):
             return Turn(lead, rest[len(lead + ANSWER) :])
     return None
+
+
+def _thoughts(text: str) -> tuple[list[str], list[str]]:
+    """The marks that open a thought, and those that close one."""
+    marks = [mark for mark in _MARK.findall(text) if _THOUGHT.search(mark)]
+    return [mark for mark in marks if not _END.search(mark)], [mark for mark in marks if _END.search(mark)]
+
+
+def _without_empty_thought(prompt: str) -> str:
+    """A prompt without the empty thought that it may end with."""
+    found = _EMPTY_THOUGHT.search(prompt)
+    opened, closed = _thoughts(found[0]) if found else ([], [])
+    return prompt[: found.start()] if found and opened and closed else prompt
 
 
 def _explain(error: Exception) -> str:

@@ -36,7 +36,10 @@ class OutputDir:
         found = read_run(path)
         if found is not None and not (changed := differences(found, run)):
             _tidy(path)
-            return cls(path, replace(run, finished=found.finished, origin=found.origin, step=found.step))
+            # Weights that somebody has removed are trained again.
+            there = any((path / name).is_file() for name in WEIGHTS)
+            finished, step = found.finished and there, found.step if there else 0
+            return cls(path, replace(run, finished=finished, origin=found.origin, step=step))
         refuse_taken(path, overwrite=overwrite)
         if _others(path):
             if not overwrite and found:

@@ -110,11 +110,14 @@ def _train(recipe: Recipe, prompt: Prompt, files: Sequence[Corpus], validation: 
     """Train into the recipe's `output_dir`, which no other run writes to meanwhile."""
     args, training = recipe.training, join(files, recipe.data.train_shares)
     folder = _folder(recipe, prompt, files, training.portions, validation)
+    pushed, args.push_to_hub = args.push_to_hub, False  # upstream would send what lrc keeps back
     if folder.finished:
-        say(f"{folder.path}: this run has already finished; nothing to do")
-        return
-    with folder.discard_if_refused(first=args.process_index == 0):
-        _train_in(folder, recipe, prompt, training, validation)
+        say(f"{folder.path}: this run has already finished; {'publishing it' if pushed else 'nothing to do'}")
+    else:
+        with folder.discard_if_refused(first=args.process_index == 0):
+            _train_in(folder, recipe, prompt, training, validation)
+    if pushed and args.process_index == 0:
+        say(publish_folder(folder.path, args.hub_model_id, bool(args.hub_private_repo)))
 
 
 def _train_in(folder: OutputDir, recipe: Recipe, prompt: Prompt, training: Corpus, validation: Corpus) -> None:
@@ -124,7 +127,6 @@ def _train_in(folder: OutputDir, recipe: Recipe, prompt: Prompt, training: Corpu
     model = load_base_model(recipe)
     check_vocabulary(tokenizer, model)
     check_modules(recipe, model)
-    pushed, args.push_to_hub = args.push_to_hub, False  # upstream would send what lrc keeps back
     try:
         trainer = TreeTrainer(
             model=model,
@@ -161,8 +163,6 @@ def _train_in(folder: OutputDir, recipe: Recipe, prompt: Prompt, training: Corpu
         decided = _conclude(trainer, prompt, data.score_normalisation, folder.path)
         close_trackers(trainer)
         folder.finish(trainer, **decided)
-    if pushed and args.process_index == 0:
-        say(publish_folder(folder.path, args.hub_model_id, bool(args.hub_private_repo)))
 
 
 def _what(recipe: Recipe) -> str:
