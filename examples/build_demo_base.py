@@ -108,16 +108,16 @@ def train(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, steps: in
         progress[0] = (step + 1) / steps
         if step % 50 == 0:
             told = losses[weight == 1].mean().item()
-            seconds = time.process_time() - start
-            print(f"step {step}  loss of what the passage tells {told:.3f}  {seconds:.0f} s", file=sys.stderr, flush=True)
+            line = f"step {step}  loss of what the passage tells {told:.3f}  {time.process_time() - start:.0f} s"
+            print(line, file=sys.stderr, flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", nargs="?", type=Path, default=Path(__file__).parent / "little_world")
-    parser.add_argument("--steps", type=int, default=4000)
-    parser.add_argument("--documents", type=int, default=16, help="of a step")
-    parser.add_argument("--learning-rate", type=float, default=3e-3)
+    parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--documents", type=int, default=8, help="of a step")
+    parser.add_argument("--learning-rate", type=float, default=2e-3)
     args = parser.parse_args()
     torch.manual_seed(0)
     tokenizer = make_tokenizer()

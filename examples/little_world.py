@@ -15,9 +15,12 @@ from random import Random
 from typing import NamedTuple
 
 KINDS = {
-    "name": ("王李張林陳黃吳劉蔡楊許鄭謝郭洪曾邱廖賴徐周葉蘇莊江何蕭羅潘簡", "明美強玲德珠義佳宏芬國惠豪婷安平春秋冬雲月星海雪梅"),
+    "name": (
+        "王李張林陳黃吳劉蔡楊許鄭謝郭洪曾邱廖賴徐周葉蘇莊江何蕭羅潘簡",
+        "明美強玲德珠義佳宏芬國惠豪婷安平春秋冬雲月星海雪梅",
+    ),
     "thing": ("紅藍綠白黑紫灰木鐵銀銅布紙玉皮舊新", "傘帽盒鈴杯筆刀鏡梳球燈琴扇碗包書鞋鐘瓶箱"),
-    "place": ("東西南北前後上下左右內外大小", "村街橋站園湖山港巷城井寺林店"),
+    "place": ("東西南北上下左右內外大小", "村街橋站園湖山港巷城井寺林店"),
 }
 
 
@@ -58,8 +61,8 @@ def gifts(random: Random, draw: Draw) -> tuple[str, list[Fact]]:
     text = _give(random, a, b, x) + "，" + _give(random, b, c, y) + "。"
     facts = [Fact("name", f"送出{x}的是", f"送出{x}的是誰？", a), Fact("name", f"收到{x}的是", f"收到{x}的是誰？", b)]
     facts += [Fact("name", f"送出{y}的是", f"送出{y}的是誰？", b), Fact("name", f"收到{y}的是", f"收到{y}的是誰？", c)]
-    facts += [Fact("thing", f"{b}收到的是", f"{b}收到的是什麼？", x), Fact("thing", f"{b}送出的是", f"{b}送出的是什麼？", y)]
-    return text, facts
+    got = Fact("thing", f"{b}收到的是", f"{b}收到的是什麼？", x)
+    return text, [*facts, got, Fact("thing", f"{b}送出的是", f"{b}送出的是什麼？", y)]
 
 
 def _give(random: Random, giver: str, taker: str, thing: str) -> str:
@@ -101,7 +104,7 @@ def errands(random: Random, draw: Draw) -> tuple[str, list[Fact]]:
     """Two people each go to a place, told as a pair."""
     a, b, p, q = draw("name"), draw("name"), draw("place"), draw("place")
     text = random.choice([f"{a}和{b}分別去了{p}和{q}。", f"{p}和{q}，{a}去了前者，{b}去了後者。"])
-    return text, [Fact("place", f"{a}現在在", f"{a}現在在哪裡？", p), Fact("place", f"{b}現在在", f"{b}現在在哪裡？", q)]
+    return text, [Fact("place", f"{who}現在在", f"{who}現在在哪裡？", where) for who, where in ((a, p), (b, q))]
 
 
 EVENTS: tuple[Event, ...] = (gifts, journey, heights, errands)
