@@ -15,7 +15,7 @@ from pathlib import Path
 from random import Random
 
 import torch
-from little_world import KINDS, write_passage
+from little_world import KINDS, words, write_passage
 from tokenizers import AddedToken, Tokenizer, decoders, models
 from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -56,13 +56,25 @@ def make_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     return LlamaForCausalLM(config)
 
 
-def write_document(random: Random, sentences: int) -> list[tuple[str, bool]]:
-    """Pieces of text, and whether each can be known from what stands before it."""
+Pieces = list[tuple[str, bool]]  # of text, and whether what stands before them says something about them
+
+
+def write_document(random: Random, sentences: int) -> Pieces:
+    """A passage, then sentences that say again what it says."""
     passage = write_passage(random, held_out=False, sentences=sentences)
     pieces = [(passage.text + "\n", False)]
     for fact in random.sample(passage.facts, min(len(passage.facts), 8)):
-        pieces += [(fact.stated, False), (fact.answer + "。", True)]
+        pieces += [(fact.stated, True), (fact.answer + "。", True)]
     return pieces
+
+
+def write_repetition(random: Random) -> Pieces:
+    """A list of words, three times: what teaches to look back for what followed before."""
+    said = "".join(random.choice(_WORDS) for _ in range(10))
+    return [(said, False), (said, True), (said, True)]
+
+
+_WORDS = [word for kind in KINDS for word in words(kind, held_out=False)]
 
 
 def batches(
@@ -73,10 +85,13 @@ def batches(
     vocabulary = tokenizer.get_vocab()
     while True:
         rows, weights = [], []
-        longest = 1 + min(3, int(progress[0] * 8))
         for _ in range(size):
             row, weight = [tokenizer.bos_token_id], [0.0]
-            for text, known in write_document(random, random.randint(max(1, longest - 1), longest)):
+            repeats = random.random() < 0.5 - 4 * progress[0]  # in the first eighth
+            longest = 1 + min(3, int(progress[0] * 8))
+            shortest = max(1, longest - 1)
+            pieces = write_repetition(random) if repeats else write_document(random, random.randint(shortest, longest))
+            for text, known in pieces:
                 row += [vocabulary[character] for character in text]
                 weight += [1.0 if known else 0.1] * len(text)
             rows.append(torch.tensor(row))

@@ -1,18 +1,24 @@
 """A little world in Chinese, whose passages have to be read: what `make demo` trains and asks about.
 
-A passage tells in three or four sentences who gave what to whom, who went where instead of where, who is taller than
+A passage tells in four sentences who gave what to whom, who went where instead of where, who is taller than
 whom, and who did which of two things. All options of a question stand in the passage, and sentences of one kind are
 worded in ways that turn the order round, so that counting common characters does not find the answer.
 
 Names, things and places are pairs of two characters. One pair in four is kept for held-out passages: neither what the
 base is trained on nor what an adapter is trained on has any of them.
+
+`python examples/little_world.py` writes the two workbooks, `python examples/build_demo_base.py` trains the base.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from random import Random
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+# Seed, number of passages, and whether their words are those that are kept for held-out ones.
+WORKBOOKS = {"little_world.xlsx": (1, 240, False), "little_world_held_out.xlsx": (2, 80, True)}
 
 KINDS = {
     "name": (
@@ -165,3 +171,22 @@ def questions(seed: int, passages: int, *, held_out: bool, each: int = 3) -> lis
     """Questions about as many passages, at most `each` of a passage."""
     random = Random(seed)
     return [one for _ in range(passages) for one in ask(random, write_passage(random, held_out=held_out), each)]
+
+
+def build_all() -> dict[str, bytes]:
+    """The bytes of the two workbooks of `make demo`, by file name."""
+    from build_sample import LABELLED, build
+
+    made = {}
+    for name, (seed, passages, held_out) in WORKBOOKS.items():
+        sheet: dict[str, dict[str, Any]] = {}
+        for one in questions(seed, passages, held_out=held_out):
+            passage = sheet.setdefault(one.passage, {"passage": one.passage, "questions": [], "topic": "小世界"})
+            passage["questions"].append({"question": one.question, "options": one.options, "answer": one.answer})
+        made[name] = build(list(sheet.values()), LABELLED, {})
+    return made
+
+
+if __name__ == "__main__":
+    for name, workbook in build_all().items():
+        (Path(__file__).parent / "little_world" / name).write_bytes(workbook)
