@@ -11,6 +11,7 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from random import Random
 
@@ -77,18 +78,16 @@ def write_repetition(random: Random) -> Pieces:
 _WORDS = [word for kind in KINDS for word in words(kind, held_out=False)]
 
 
-def batches(
-    tokenizer: PreTrainedTokenizerFast, seed: int, size: int, progress: list[float]
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Token ids and the weight of each as a target, both (documents, tokens); short passages come first."""
+def batches(tokenizer: PreTrainedTokenizerFast, seed: int, size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Token ids and the weight of each as a target, both (documents, tokens); repetition and short passages first."""
     random = Random(seed)
     vocabulary = tokenizer.get_vocab()
-    while True:
+    for step in count():
         rows, weights = [], []
         for _ in range(size):
             row, weight = [tokenizer.bos_token_id], [0.0]
-            repeats = random.random() < 0.5 - 4 * progress[0]  # in the first eighth
-            longest = 1 + min(3, int(progress[0] * 8))
+            repeats = random.random() < 0.6 - step / 1000
+            longest = 1 + min(3, step // 400)
             shortest = max(1, longest - 1)
             pieces = write_repetition(random) if repeats else write_document(random, random.randint(shortest, longest))
             for text, known in pieces:
@@ -109,9 +108,12 @@ def train(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, steps: in
     others = [weight for weight in model.parameters() if weight.ndim < 2]
     groups = [{"params": decayed, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.05)
-    progress, start = [0.0], time.process_time()
-    for step, (ids, weights) in zip(range(steps), batches(tokenizer, 0, size, progress), strict=False):
+    # Warm-up, constant, and a linear decay over the last fifth.
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min(1.0, (step + 1) / 100, (steps - step) / (0.2 * steps))
+    )
+    start = time.process_time()
+    for step, (ids, weights) in zip(range(steps), batches(tokenizer, 0, size), strict=False):
         logits = model(input_ids=ids[:, :-1]).logits
         losses = cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
         weight = weights[:, 1:].flatten()
@@ -120,7 +122,6 @@ def train(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, steps: in
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
-        progress[0] = (step + 1) / steps
         if step % 50 == 0:
             told = losses[weight == 1].mean().item()
             line = f"step {step}  loss of what the passage tells {told:.3f}  {time.process_time() - start:.0f} s"
