@@ -55,7 +55,9 @@ def load_scorer(model: str, asking: ScoringOptions) -> Scorer:
     asked = (prompt.template, prompt.answer_style, prompt.list_options, normalisation)
     device = processes().device
     bits = _quantization_of(model, run, asking, device)
-    loaded, names = load_for_answering(model, asking.adapters, device, bits, asking.dtype)
+    loaded, names = load_for_answering(
+        model, asking.adapters, device, bits, asking.dtype, average=asking.average_weights
+    )
     check_vocabulary(tokenizer, loaded)
     return Scorer(
         loaded,
