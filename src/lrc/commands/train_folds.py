@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lrc.commands.run import call
 from lrc.config.accelerate_config import find_accelerate_config
 from lrc.config.recipe import find_recipe, read_given
 from lrc.config.rules import train_files
@@ -20,6 +19,7 @@ from lrc.runtime.launch_variables import refuse_leftovers
 from lrc.runtime.locks import left_behind, locked, remove
 from lrc.runtime.outputs import new_file
 from lrc.runtime.progress import say
+from lrc.runtime.steps import call
 from lrc.training.folds import FIGURES_FILE, FOLDS_FILE, SCORES_FILE, Folds
 from lrc.training.preflight import preflight
 
@@ -105,7 +105,7 @@ def _train(fold: int, folds: Folds, words: list[str]) -> int:
     """Train a fold's run, and give its exit status."""
     which = f"fold {fold + 1} of {folds.count}"
     say(f"\n{which}: $ lrc {shlex.join(words)}")
-    status = call(words)
+    status = call(words, "train")
     if status:
         say(f"{which}: ended with status {status}; the same command goes on from there")
     return status
