@@ -160,8 +160,9 @@ def convert(file: Path, **options: Any) -> None:
 @cli.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
 @click.argument("recipe", type=TEXT)
 @click.option("--accelerate-config", type=TEXT, help="A launch config: a file, or the name of one that lrc ships.")
+@click.option("--folds", type=click.IntRange(min=2), help="Deal train_file into K folds by passage; a run for each.")
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
-def train(recipe: str, accelerate_config: str | None, overrides: tuple[str, ...]) -> None:
+def train(recipe: str, accelerate_config: str | None, folds: int | None, overrides: tuple[str, ...]) -> None:
     """Train an adapter: run `accelerate launch -m lrc.sft` with RECIPE.
 
     RECIPE is a YAML file or the name of one that lrc ships, such as tiny/lora. Any key of it can be
@@ -171,6 +172,10 @@ def train(recipe: str, accelerate_config: str | None, overrides: tuple[str, ...]
     tree_packing, attention, row_tokens, fold, expected_vocab_size, overwrite_output_dir. All others are those
     of TRL's SFTConfig and ModelConfig; docs/recipes.md lists them.
     """
+    if folds is not None:
+        from lrc.commands.train_folds import train_folds
+
+        sys.exit(train_folds(recipe, accelerate_config, overrides, folds))
     from lrc.commands.train import train
 
     sys.exit(train(recipe, accelerate_config, overrides))
@@ -501,7 +506,7 @@ def completion(shell: str) -> None:
 @click.option("--output-dir", type=FILE, default=Path("demo"), show_default=True, help="Where everything goes.")
 @force
 def demo(output_dir: Path, force: bool) -> None:
-    """Run the whole pipeline on the sample workbook with a tiny model of random weights."""
+    """Teach a tiny base that lrc ships to answer questions, and measure it on held-out passages."""
     from lrc.runtime.outputs import refuse_existing
 
     refuse_existing(output_dir, force=force)

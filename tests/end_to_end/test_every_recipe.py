@@ -29,9 +29,13 @@ IN_4_BITS = [path for path in RECIPES if yaml.safe_load(path.read_text(encoding=
 BASES = {
     "demo/base": "llama",
     "demo-gemma/base": "gemma3_text",
+    "google/gemma-3-1b-": "gemma3_text",
     "hfl/chinese-alpaca-2-": "llama",
+    "MediaTek-Research/Breeze-7B-": "mistral",
+    "openbmb/MiniCPM5-1B-": "llama",
     "Qwen/Qwen2.5-": "qwen2",
     "Qwen/Qwen3-": "qwen3",
+    "taide/Llama3-TAIDE-": "llama",
     "yentinglin/Llama-3-Taiwan-": "llama",
 }
 SETTINGS = {"qwen3": {"head_dim": 8}, "gemma3_text": {"head_dim": 8, "sliding_window": 64}}

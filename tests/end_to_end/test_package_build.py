@@ -29,6 +29,7 @@ SHIPPED = [
     *sorted(path.relative_to(ROOT) for path in (ROOT / "accelerate_configs").glob("*.yaml")),
     *sorted(path.relative_to(ROOT) for path in (ROOT / "examples").glob("*.xlsx")),
     *sorted(path.relative_to(ROOT) for path in (ROOT / "examples/space").glob("*.*")),
+    *sorted(path.relative_to(ROOT) for path in (ROOT / "examples/little_world").glob("*.*")),
     *sorted(
         path.relative_to(ROOT)
         for path in (ROOT / "src/lrc").rglob("*")

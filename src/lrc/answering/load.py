@@ -55,7 +55,9 @@ def load_scorer(model: str, options: ScoringOptions) -> Scorer:
     asked = (prompt.template, prompt.answer_style, prompt.list_options, normalisation)
     device = processes().device
     bits = _quantization_of(model, run, options, device)
-    loaded, names = load_for_answering(model, options.adapters, device, bits, options.dtype)
+    loaded, names = load_for_answering(
+        model, options.adapters, device, bits, options.dtype, average=options.average_weights
+    )
     check_vocabulary(tokenizer, loaded)
     return Scorer(
         loaded,

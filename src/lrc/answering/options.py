@@ -20,6 +20,7 @@ class ScoringOptions:
 
     Args:
         adapters: adapters on top of the model, to be averaged over.
+        average_weights: average the adapters' weights into one, rather than what each of them says.
         votes: over how many option orders the scores are averaged.
         score_normalisation: see `Scorer`.
         load_in_4bit: quantize the model to 4 bits; see `quantization.quantization_config`.
@@ -35,6 +36,7 @@ class ScoringOptions:
     score_normalisation: str | None = None
     load_in_4bit: bool | None = None
     dtype: str | None = None
+    average_weights: bool = False
 
 
 def check_options(model: str, options: ScoringOptions) -> None:
@@ -47,6 +49,8 @@ def check_options(model: str, options: ScoringOptions) -> None:
         *_faults_of_model(model),
         *(line for adapter in options.adapters for line in _faults_of_adapter(adapter)),
     ]
+    if asking.average_weights and len(asking.adapters) < 2:
+        findings.append("--average-weights: there is nothing to average; give --adapter several times, or leave it out")
     if findings:
         raise ModelError(*findings)
     runs_of(model, options)

@@ -109,6 +109,11 @@ def answering(command: Any) -> Any:
             multiple=True,
             help="An adapter for the model; repeat to average several.",
         ),
+        click.option(
+            "--average-weights",
+            is_flag=True,
+            help="Average the weights of several LoRA adapters into one, which is asked once.",
+        ),
     ):
         command = option(command)
     return command

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +18,7 @@ from lrc.runtime.locks import left_behind, locked, remove
 from lrc.runtime.machine import look_at_machine
 from lrc.runtime.outputs import new_file
 from lrc.runtime.progress import say
+from lrc.runtime.steps import call
 
 RECORD = "lrc_way.json"  # which recipe was taken for which files: the same when the command goes on
 CANNOT_READ = (
@@ -171,7 +169,7 @@ def _go(way: Way, given: dict[str, Any]) -> int:
     for number, words in enumerate(steps, start=1):
         shown = shlex.join(words if words[0] == "python" else ["lrc", *words])
         say(f"\n[{number}/{len(steps)}] $ {shown}")
-        status = call(words)
+        status = call(words, "run")
         if words[0] == "check" and way.on_error == "skip" and status == 1:
             continue  # what it found is left out by convert
         if status:
@@ -201,22 +199,6 @@ def _steps(way: Way, given: dict[str, Any]) -> Iterator[list[str]]:
     outputs = ["--output", str(folder / "answer.csv"), "--scores", str(folder / "scores.jsonl")]
     yield ["generate", *asked, "--data", str(way.test), *outputs, *columns]
     yield ["report", adapter, "--output", str(folder / "report.html")]
-
-
-def call(words: Sequence[str]) -> int:
-    """Run a step's command as a process of its own, and give its exit status; a signal to this one ends it, too."""
-    own = [sys.executable, *words[1:]] if words[0] == "python" else [sys.executable, "-m", "lrc", *words]
-    sys.stdout.flush()
-    process = subprocess.Popen(own, env=os.environ)
-    try:
-        status = process.wait()
-    except (KeyboardInterrupt, SystemExit) as signalled:
-        if isinstance(signalled, SystemExit):  # an interrupt has come from the terminal, to the step as well
-            process.terminate()
-        process.wait()
-        say("run: stopped; what is done stays, and the same command goes on from there")
-        raise
-    return status if status >= 0 else 128 - status
 
 
 def _summary(way: Way) -> None:

@@ -109,6 +109,21 @@ class DataArguments:
         default=1.0,
         metadata={"help": "Temperature of the softmax that turns the scores of soft_labels into probabilities."},
     )
+    pseudo_labels: str | None = field(
+        default=None,
+        metadata={
+            "help": "Models' scores of the questions of pseudo_label_file, as `lrc vote` and `lrc generate` write them "
+            "with --scores: those questions are trained on with the answer that the models are sure of."
+        },
+    )
+    pseudo_label_file: str | None = field(
+        default=None,
+        metadata={"help": "Questions without answers, a test workbook say, for pseudo_labels."},
+    )
+    pseudo_label_threshold: float = field(
+        default=0.9,
+        metadata={"help": "Least probability of the best option, 0 to 1, of a question that pseudo_labels label."},
+    )
     group_passages: bool = field(
         default=True,
         metadata={

@@ -70,6 +70,7 @@ BOUNDS = {
     "option_contrast": Bounds(0),
     "contrast_temperature": Bounds(above=0),
     "soft_label_weight": Bounds(0),
+    "pseudo_label_threshold": Bounds(0),
     "soft_label_temperature": Bounds(above=0),
     "row_tokens": Bounds(1),
     "fold": Bounds(0),

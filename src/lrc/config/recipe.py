@@ -27,7 +27,14 @@ REQUIRED = {
     "output_dir": "the folder for the adapter",
 }
 # Texts that name something: an empty one would be taken for the folder that the command runs in, or for nothing.
-NAMES = ("validation_file", "soft_labels", "model_revision", "resume_from_checkpoint")
+NAMES = (
+    "validation_file",
+    "soft_labels",
+    "pseudo_labels",
+    "pseudo_label_file",
+    "model_revision",
+    "resume_from_checkpoint",
+)
 COMMAND_LINE = "command line"
 SECRETS = ("hub_token", "push_to_hub_token", "hf_token", "token", "use_auth_token")
 # What is read by other verbs, and taken for a recipe by mistake.

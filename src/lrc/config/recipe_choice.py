@@ -15,13 +15,17 @@ EMBEDDED = "tiny/lora"  # its base is made on the spot
 
 # Parameters of each recipe's base, in billions, as its publisher states them.
 PARAMETERS = {
+    "breeze-7b/qlora": 7.49,
     "chinese-alpaca-2-1.3b/qlora": 1.26,
     "chinese-alpaca-2-7b/qlora": 6.93,
     "chinese-alpaca-2-13b/qlora": 13.25,
     "gemma-3-270m/lora": 0.27,
+    "gemma-3-1b/lora": 1.00,
+    "llama-3-taide-8b/qlora": 8.03,
     "llama-3-taiwan-8b/lora": 8.03,
     "llama-3-taiwan-8b/qlora": 8.03,
     "llama-3-taiwan-70b/qlora": 70.6,
+    "minicpm5-1b/lora": 1.08,
     "qwen2.5-0.5b/lora": 0.49,
     "qwen2.5-1.5b/lora": 1.54,
     "qwen3-0.6b/lora": 0.60,

@@ -180,10 +180,16 @@ def _files(values: Values) -> Iterator[str]:
     files, shares = train_files(values["train_file"]), values["train_shares"]
     if repeated := next((file for file in files if files.count(file) > 1), None):
         yield f"train_file names {repeated} twice; name it once"
-    if shares is not None and len(shares) != len(files):
+    if shares is not None and values["pseudo_labels"] is not None:
+        yield "train_shares and pseudo_labels do not go together: an epoch has all pseudo-labelled ones; remove one"
+    elif shares is not None and len(shares) != len(files):
         yield f"train_shares has {len(shares)} parts for {len(files)} files of train_file; give one each"
     elif shares is not None and (not all(share > 0 for share in shares) or abs(sum(shares) - 1) > 1e-6):
         yield f"train_shares is {shares}, expected numbers above 0 whose sum is 1"
+    if (values["pseudo_labels"] is None) != (values["pseudo_label_file"] is None):
+        yield "pseudo_labels and pseudo_label_file go together: the scores, and the questions that they are of"
+    if values["pseudo_label_threshold"] > 1:
+        yield f"pseudo_label_threshold is {values['pseudo_label_threshold']}, expected 0 to 1"
     if values["fold"] is None:
         return
     named = [(file, "train") for file in files] + [(values["validation_file"], "validation")]

@@ -29,7 +29,7 @@ NOT_RECORDED = (
     *("attention", "row_tokens", "dataset_num_proc", "report_to", "run_name", "project"),
 )
 # What a run holds the checksums of instead of the names.
-FILES = ("train_file", "validation_file", "soft_labels")
+FILES = ("train_file", "validation_file", "soft_labels", "pseudo_labels", "pseudo_label_file")
 
 
 def train_roles(files: Sequence[str]) -> dict[str, str]:

@@ -59,7 +59,10 @@ class SoftLabels:
         """What the contrast learns of a labelled record: a probability an option, in its own order; their sum is 1."""
         question = record.question
         assert question is not None and question.answer is not None  # others are not compared
-        mixed = [self.weight * chance for chance in self.probabilities[_key(question)]]
+        chances = self.probabilities.get(_key(question))
+        if chances is None:  # of a question that pseudo-labels answer: the training files' all have theirs
+            return tuple(float(number == question.answer) for number in range(1, len(question.options) + 1))
+        mixed = [self.weight * chance for chance in chances]
         mixed[question.answer - 1] += 1 - self.weight
         return tuple(mixed)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import warnings
+from collections.abc import Sequence
 from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +22,7 @@ from lrc.models.weights import ADAPTER_BIN, ADAPTER_CONFIG, ADAPTER_WEIGHTS, unp
 from lrc.runtime.errors import ModelError
 
 ADAPTER_NAME = "default"
+AVERAGE = "average"
 # These initialisations take their start out of the base's weights, so that the base itself has to be loaded.
 LOADS_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga", "eva", "mica")
 
@@ -104,6 +106,45 @@ def why_not_by_layer(settings: PeftConfig) -> str | None:
         if getattr(settings, key, None):
             return f"it uses {key}"
     return None
+
+
+def average_adapters(model: PeftModel, names: Sequence[str], folders: Sequence[Path]) -> str:
+    """Put one adapter in the place of several: its change of each weight is the mean of theirs, s·B·A.
+
+    The factors are not averaged, whose product would be another; they are joined, so the rank is the sum of the ranks.
+
+    Args:
+        names: of the adapters in the model.
+        folders: where each is from.
+
+    Returns:
+        The name of the new adapter.
+
+    Raises:
+        ModelError: one of them is not plain LoRA, whose changes can be added.
+    """
+    for name, folder in zip(names, folders, strict=True):
+        if why := _why_not_added(model.peft_config[name]):
+            raise ModelError(f"{folder}: {why}, so its weights cannot be averaged; leave --average-weights out")
+    model.add_weighted_adapter(list(names), [1 / len(names)] * len(names), AVERAGE, combination_type="cat")
+    model.set_adapter(AVERAGE)
+    for module in model.modules():
+        # PEFT puts each one's scaling into A, and would scale once more by what the first one's configuration says.
+        if AVERAGE in getattr(module, "scaling", {}):
+            module.scaling[AVERAGE] = 1.0
+    for name in names:
+        model.delete_adapter(name)
+    return AVERAGE
+
+
+def _why_not_added(settings: PeftConfig) -> str | None:
+    """Why an adapter is more than changes that can be added; None where it is not."""
+    if why := why_not_by_layer(settings):
+        return why
+    for key in ("use_dora", "modules_to_save", "lora_bias", "layer_replication"):
+        if getattr(settings, key, None):
+            return f"it has {key}"
+    return "it trains biases" if settings.bias != "none" else None
 
 
 def refuse_incomplete_adapter(adapter: Path, base: Path) -> None:

@@ -121,12 +121,15 @@ def load_for_answering(
     device: torch.device,
     quantization: BitsAndBytesConfig | None = None,
     dtype: str | None = None,
+    *,
+    average: bool = False,
 ) -> tuple[Any, list[str]]:
     """Load a model with any number of adapters at once.
 
     Args:
         quantization: of the model; None loads it as it is on the disk.
         dtype: see `devices.answering_dtype`.
+        average: whether one adapter takes the place of all, whose change of each weight is the mean of theirs.
 
     Returns:
         The model on `device`, in evaluation mode, and the names of its adapters, to be set active one at a time.
@@ -158,6 +161,10 @@ def load_for_answering(
                 model.load_adapter(str(path), adapter)
             else:
                 model = PeftModel.from_pretrained(model, str(path), adapter)
+    if average:
+        from lrc.models.adapter import average_adapters  # which imports this module
+
+        names = [average_adapters(model, names, adapters)]
     prune_last_layer(model)
     return (model if quantized else model.to(device)).eval(), names
 

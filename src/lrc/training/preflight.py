@@ -17,7 +17,7 @@ from lrc.config.recipe import read_given
 from lrc.config.rules import fold_file, train_files
 from lrc.config.run_record import FILES, NOT_RECORDED, Run, lists_options, read_run, train_roles
 from lrc.config.schema import shipped_schema
-from lrc.runtime.errors import DataError, LrcError, RecipeError
+from lrc.runtime.errors import DataError, LrcError, RecipeError, no_file
 from lrc.runtime.exit_status import is_first, several_processes
 from lrc.runtime.launch_variables import check_launch
 from lrc.runtime.outputs import checksum
@@ -35,7 +35,9 @@ def preflight(recipe: Path | None, overrides: Sequence[str] = ()) -> None:
     given = read_given(recipe, overrides)
     files = _data_files(given)
     for role, file in files.items():
-        _require_file(file, "lrc generate --scores" if role == "soft_labels" else "lrc convert")
+        if role == "pseudo_label_file" and not file.exists():
+            raise DataError(no_file(file))
+        _require_file(file, "lrc generate --scores" if role in ("soft_labels", "pseudo_labels") else "lrc convert")
     _refuse_another_run(given, files)
 
 
@@ -77,7 +79,7 @@ def _data_files(given: Mapping[str, Any]) -> dict[str, Path]:
     named |= {"validation_file": given["validation_file"]} if given.get("validation_file") else {}
     if fold is not None:
         named = {role: fold_file(file, fold, role.partition("_")[0]) for role, file in named.items()}
-    named |= {"soft_labels": given["soft_labels"]} if given.get("soft_labels") else {}
+    named |= {role: given[role] for role in ("soft_labels", "pseudo_labels", "pseudo_label_file") if given.get(role)}
     return {role: Path(file) for role, file in named.items()}
 
 

@@ -21,6 +21,7 @@ MAY_CHANGE: dict[str, tuple[str, ...]] = {
         *("output_dir", "overwrite_output_dir", "resume_from_checkpoint"),
         # By their content they are compared all the same.
         *("model_name_or_path", "model_revision", "train_file", "validation_file", "soft_labels", "fold"),
+        *("pseudo_labels", "pseudo_label_file"),
     ),
     "logging": (
         *("logging_strategy", "logging_steps", "logging_first_step", "log_on_each_node", "log_level"),

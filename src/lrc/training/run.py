@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import redirect_stdout
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from lrc.config.arguments import AdapterArguments
 from lrc.config.recipe import Recipe, load_recipe
 from lrc.config.run_record import FILES, NORMALISATIONS, NOT_RECORDED, RUN_FILE, Run, train_roles
 from lrc.config.trackers import close_trackers
+from lrc.data.pseudo_labels import label
 from lrc.data.score_files import read_scores
 from lrc.data.soft_labels import SoftLabels
 from lrc.metrics.predictions import OUTCOMES_FILE, Outcome, write_outcomes
@@ -38,7 +40,7 @@ from lrc.runtime.signals import deferred, ending_with
 from lrc.tokenization.max_length import LengthPolicy
 from lrc.tokenization.prompt import Prompt
 from lrc.tokenization.token_cache import tokenizer_digest
-from lrc.tokenization.token_dataset import Corpus, Portion, join, read_corpus
+from lrc.tokenization.token_dataset import Corpus, Portion, fit, join, read_corpus, tokenize
 from lrc.training.callbacks import History, Patience, Space, Stopping, ended_at, epoch_at, keep_training
 from lrc.training.checkpoint import fault
 from lrc.training.contrastive_loss import Objective
@@ -96,6 +98,8 @@ def train(recipe: Recipe) -> None:
     _refuse_broken(args.resume_from_checkpoint)
     refuse_taken(output, overwrite=data.overwrite_output_dir)
     files = [_read(file, recipe, prompt, "training questions") for file in data.train_files]
+    if data.pseudo_labels:
+        files.append(_read_pseudo_labelled(recipe, prompt))
     validation = _read(data.validation_file, recipe, prompt, "validation questions")
     if args.process_index == 0 and data.validation_file and validation.sha256 in [one.sha256 for one in files]:
         say(f"{data.validation_file}: is the training data, so its accuracy says nothing about new questions")
@@ -279,18 +283,37 @@ def _read(file: str | None, recipe: Recipe, prompt: Prompt, stage: str) -> Corpu
     return corpus
 
 
+def _read_pseudo_labelled(recipe: Recipe, prompt: Prompt) -> Corpus:
+    """The questions that the recipe's pseudo-labels answer, and a line about how many they are."""
+    data, args = recipe.data, recipe.training
+    assert data.pseudo_labels and data.pseudo_label_file  # as the rules want it
+    path = Path(data.pseudo_label_file)
+    records = label(path, Path(data.pseudo_labels), data.pseudo_label_threshold)
+    found = fit(records, prompt, args.max_length, data.on_too_long, stage="pseudo-labelled questions")
+    if args.process_index == 0:
+        sure = f"{len(records):,} questions with a probability of {data.pseudo_label_threshold:g} or more"
+        say(f"{path}: pseudo-labels of {data.pseudo_labels}: {sure} are trained on; accuracy on this file means little")
+        if found.skipped:
+            say(f"{path}: {len(found.skipped)} questions left out to fit max_length: {', '.join(found.skipped)}")
+    tokens = tokenize(found.records, prompt, stage="pseudo-labelled questions")
+    return replace(found, dataset=tokens, sha256=checksum(path))
+
+
 def _folder(
     recipe: Recipe, prompt: Prompt, training: Sequence[Corpus], portions: Sequence[Portion], validation: Corpus
 ) -> OutputDir:
     """Take the recipe's `output_dir`; the first process decides, the others find its decision there."""
     data, args, base = recipe.data, recipe.training, recipe.model
-    files: dict[str, str | None] = {**train_roles(data.train_files), "validation_file": data.validation_file}
+    labelled = {"pseudo_label_file": data.pseudo_label_file} if data.pseudo_labels else {}
+    roles = {**train_roles(data.train_files), **labelled}
+    files: dict[str, str | None] = {**roles, "validation_file": data.validation_file}
     corpora = dict(zip(files, [*training, validation], strict=True))
     drawn = {role: portion.drawn for role, portion in zip(files, portions, strict=False)}
     if drawn and args.process_index == 0:
         parts = [f"{count:,} of {corpora[role].count:,} of {files[role]}" for role, count in drawn.items()]
         say(f"train_file: an epoch has {' and '.join(parts)}")
-    labels = {"soft_labels": _identity(Path(data.soft_labels))} if data.soft_labels else {}
+    named = {"soft_labels": data.soft_labels, "pseudo_labels": data.pseudo_labels}
+    labels = {role: _identity(Path(file)) for role, file in named.items() if file}
     run = Run(
         template=data.template,
         answer_style=data.answer_style,
@@ -311,7 +334,7 @@ def _folder(
         score_normalisation=NORMALISATIONS[0] if data.score_normalisation == AUTO else data.score_normalisation,
     )
     if data.overwrite_output_dir:
-        sources = [*files.values(), data.soft_labels, recipe.path, base.model_name_or_path, "."]
+        sources = [*files.values(), data.soft_labels, data.pseudo_labels, recipe.path, base.model_name_or_path, "."]
         refuse_sources_in(Path(args.output_dir), [Path(source) for source in sources if source])
     # Machines may share a disk or have one each: the very first process, then the first of each machine, then the rest.
     with args.main_process_first(local=False), args.main_process_first(local=True):

@@ -1,0 +1,126 @@
+"""`lrc train RECIPE --folds K`: a run for each fold, and the accuracy of all of them on what each held out."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lrc.config.accelerate_config import find_accelerate_config
+from lrc.config.recipe import find_recipe, read_given
+from lrc.config.rules import train_files
+from lrc.config.run_record import read_run
+from lrc.metrics.predictions import Outcome, write_outcomes
+from lrc.metrics.verdict import judge, size, spell
+from lrc.runtime.errors import RecipeError, no_file
+from lrc.runtime.launch_variables import refuse_leftovers
+from lrc.runtime.locks import left_behind, locked, remove
+from lrc.runtime.outputs import new_file
+from lrc.runtime.progress import say
+from lrc.runtime.steps import call
+from lrc.training.folds import FIGURES_FILE, FOLDS_FILE, SCORES_FILE, Folds
+from lrc.training.preflight import preflight
+
+# What would make the runs something else than folds of one file, and what to do instead.
+REFUSED = {
+    "fold": "--folds makes the folds itself; remove it",
+    "resume_from_checkpoint": "each fold goes on from its own checkpoint; remove it",
+    "push_to_hub": "several adapters would get one name; publish those that you want by lrc publish",
+    "soft_labels": "they belong to the whole file and are no use to a fold; remove them",
+}
+
+
+def train_folds(recipe: str, accelerate_config: str | None, overrides: Sequence[str], count: int) -> int:
+    """Train a run for each fold that is not finished yet; then say how all did on what each held out.
+
+    Args:
+        recipe: a YAML file or the name of a shipped one, whose `output_dir` gets the folds.
+        accelerate_config: of every run; None takes what suits this machine.
+        overrides: `--key value` for any key of the recipe.
+        count: of the folds.
+
+    Returns:
+        0, or the exit status of the run that failed.
+
+    Raises:
+        LrcError: something is wrong that shows before the first run.
+    """
+    refuse_leftovers()
+    path = find_recipe(recipe)
+    if accelerate_config is not None:
+        find_accelerate_config(accelerate_config)
+    given = read_given(path, overrides)
+    folds = _folds(given, count)
+    over = bool(given.get("overwrite_output_dir"))
+    folds.refuse_other(overwrite=over)
+    folds.folder.mkdir(parents=True, exist_ok=True)
+    with locked(folds.folder / FOLDS_FILE, output=folds.folder):
+        for part in left_behind(folds.folder, FOLDS_FILE):  # by a process that was killed
+            remove(part)
+        folds.write()
+        words = [[*overrides, *folds.overrides(fold)] for fold in range(count)]
+        for one in words:
+            preflight(path, one)
+        for fold, one in enumerate(words):
+            if not over and (found := read_run(folds.output_dir(fold))) is not None and found.finished:
+                say(f"fold {fold + 1} of {count}: {folds.output_dir(fold)} is finished")
+            elif status := _train(fold, folds, ["train", recipe, *_launch(accelerate_config), *one]):
+                return status
+        outcomes = folds.outcomes()
+        write_outcomes(folds.folder / SCORES_FILE, outcomes, force=True)
+        _conclude(folds, outcomes, str(given["model_name_or_path"]), peft=bool(given.get("use_peft", True)))
+    return 0
+
+
+def _folds(given: Mapping[str, Any], count: int) -> Folds:
+    """The folds that a recipe's keys ask for.
+
+    Raises:
+        RecipeError: a key does not go together with folds.
+    """
+    findings = [f"--folds: {key} is given; {cure}" for key, cure in REFUSED.items() if _is_set(given.get(key))]
+    files = train_files(given["train_file"])
+    if len(files) > 1:
+        findings.append(f"--folds: train_file has {len(files)} files; give one, which is dealt into folds")
+    elif not Path(files[0]).is_file():
+        findings.append(no_file(Path(files[0])))
+    if findings:
+        raise RecipeError(*findings)
+    if given.get("validation_file"):
+        say(f"--folds: {given['validation_file']} is not used; each run is evaluated on the fold that it holds out")
+    return Folds(Path(given["output_dir"]).expanduser(), Path(files[0]), count, given.get("seed", 42))
+
+
+def _is_set(value: Any) -> bool:
+    return value is not None and value is not False and value != "auto"
+
+
+def _launch(accelerate_config: str | None) -> list[str]:
+    return ["--accelerate-config", accelerate_config] if accelerate_config else []
+
+
+def _train(fold: int, folds: Folds, words: list[str]) -> int:
+    """Train a fold's run, and give its exit status."""
+    which = f"fold {fold + 1} of {folds.count}"
+    say(f"\n{which}: $ lrc {shlex.join(words)}")
+    status = call(words, "train")
+    if status:
+        say(f"{which}: ended with status {status}; the same command goes on from there")
+    return status
+
+
+def _conclude(folds: Folds, outcomes: Sequence[Outcome], model: str, *, peft: bool) -> None:
+    """Write and print the accuracy out of fold."""
+    verdict = judge([one.question for one in outcomes], [one.prediction for one in outcomes])
+    figures = {"verdict": str(verdict), **verdict.figures, "folds": folds.count}
+    with new_file(folds.folder / FIGURES_FILE, force=True) as file:
+        file.write_text(json.dumps(figures, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    print(f"out of fold: {verdict}")
+    print(f"{spell(verdict.figures)}, {size(verdict.figures)}: each question answered by the run that held it out")
+    print(f"{'scores':<10}{folds.folder / SCORES_FILE}\n{'figures':<10}{folds.folder / FIGURES_FILE}")
+    if peft:
+        adapters = " ".join(f"--adapter {shlex.quote(str(folds.output_dir(fold)))}" for fold in range(folds.count))
+        asked = f"lrc generate --model {shlex.quote(model)} {adapters}"
+        print(f"all adapters together: {asked} --data TEST --output answer.csv")

@@ -1,0 +1,56 @@
+"""Pseudo-labels: questions without an answer that are trained on with the answer that models are sure of.
+
+They are what `pseudo_labels` in a recipe asks for, and nothing else makes them: an accuracy on a file that was trained
+on so says less than it seems.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from lrc.data.alpaca import Record, with_question
+from lrc.data.score_files import match, read_scores
+from lrc.data.sources import read_records
+from lrc.runtime.errors import DataError
+
+
+def label(path: Path, scores: Path, threshold: float) -> list[Record]:
+    """The questions of a file whose best option has at least such a probability, with that option as their answer.
+
+    Args:
+        path: the questions, a workbook or what else can be answered.
+        scores: of all of them, as `lrc vote --scores` and `lrc generate --scores` write them; their softmax is the
+            probability.
+        threshold: 0 to 1.
+
+    Raises:
+        DataError: the two are not about the same questions, the questions have answers already, or none is sure enough.
+    """
+    records = read_records(path)
+    questions = [record.question for record in records if record.question is not None]
+    if len(questions) < len(records):
+        raise DataError(
+            f"{path}: {len(records) - len(questions)} records are no questions with options; leave them out"
+        )
+    answered = [question.id for question in questions if question.answer is not None]
+    if answered:
+        raise DataError(
+            f"{path}: {len(answered)} questions have an answer, first {answered[0]}; pseudo-labels are for those that "
+            "have none, so give it as a train_file instead"
+        )
+    matrix = match(scores, read_scores(scores), questions, path)
+    chances = np.exp(matrix - np.logaddexp.reduce(matrix, axis=1, keepdims=True))
+    sure = [
+        with_question(record, replace(question, answer=int(line.argmax()) + 1))
+        for record, question, line in zip(records, questions, chances, strict=True)
+        if line.max() >= threshold
+    ]
+    if not sure:
+        raise DataError(
+            f"{scores}: no question has an option of probability {threshold:g} or more, the highest has "
+            f"{chances.max():.3f}; lower pseudo_label_threshold"
+        )
+    return sure

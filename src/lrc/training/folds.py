@@ -1,0 +1,166 @@
+"""Cross-validation: a file of questions dealt into folds by passage, each of which is held out by a run of its own.
+
+The folder of the folds holds `folds.json`, the data of each fold and the run folder of each fold; when all are trained,
+also what each question got from the model that did not train on its passage.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lrc.data.alpaca import Record, dump_records
+from lrc.data.near_duplicates import group_passages
+from lrc.data.sources import read_records
+from lrc.data.splits import folds as deal
+from lrc.metrics.predictions import OUTCOMES_FILE, Outcome, read_outcomes
+from lrc.runtime.errors import DataError, OutputError
+from lrc.runtime.locks import remove
+from lrc.runtime.outputs import checksum, new_file
+from lrc.runtime.progress import say
+
+FOLDS_FILE = "folds.json"
+SCORES_FILE, FIGURES_FILE = "out_of_fold_scores.jsonl", "out_of_fold.json"
+
+
+@dataclass(frozen=True)
+class Folds:
+    """The folds of one training file, and where they are.
+
+    Args:
+        folder: the `output_dir` of the recipe.
+        source: the training file.
+        count: of the folds.
+        seed: of the way they are dealt.
+    """
+
+    folder: Path
+    source: Path
+    count: int
+    seed: int
+
+    def train_file(self, fold: int) -> Path:
+        """The questions that a fold's run trains on: those of the other folds."""
+        return self.folder / "data" / f"{self.source.stem}_fold{fold}_train.json"
+
+    def validation_file(self, fold: int) -> Path:
+        """The questions that a fold's run does not train on."""
+        return self.folder / "data" / f"{self.source.stem}_fold{fold}_validation.json"
+
+    def output_dir(self, fold: int) -> Path:
+        """The run folder of a fold."""
+        return self.folder / f"fold{fold}"
+
+    def overrides(self, fold: int) -> list[str]:
+        """The keys of a fold's run, to come after all others."""
+        paths = {"train_file": self.train_file(fold), "validation_file": self.validation_file(fold)}
+        paths["output_dir"] = self.output_dir(fold)
+        return [word for key, path in paths.items() for word in (f"--{key}", str(path))]
+
+    def identity(self) -> dict[str, Any]:
+        """What makes them these folds and no others."""
+        source = {"name": self.source.name, "sha256": checksum(self.source)}
+        return {"train_file": source, "folds": self.count, "seed": self.seed}
+
+    def refuse_other(self, *, overwrite: bool) -> None:
+        """Refuse a folder that holds other folds, or something else.
+
+        Raises:
+            OutputError: it does, and `overwrite` is false; or it is a file.
+        """
+        if self.folder.exists() and not self.folder.is_dir():
+            raise OutputError(f"{self.folder}: is not a folder; choose another output_dir")
+        found = self._read()
+        if overwrite or found == self.identity():
+            return
+        cure = "choose another output_dir, or set overwrite_output_dir: true"
+        if found is not None:
+            changed = [key for key, value in self.identity().items() if found.get(key) != value]
+            raise OutputError(f"{self.folder}: holds other folds (another {', '.join(changed)}); {cure}")
+        if self.folder.is_dir() and any(path.name[0] != "." for path in self.folder.iterdir()):
+            raise OutputError(f"{self.folder}: holds something that is not the folds of a run; {cure}")
+
+    def write(self) -> None:
+        """Deal the questions, and write the data of each fold; nothing where the same is there.
+
+        Raises:
+            DataError: the file cannot be read, has questions without an answer, or too few passages.
+        """
+        if self._read() == self.identity() and all(
+            file(fold).is_file() for fold in range(self.count) for file in (self.train_file, self.validation_file)
+        ):
+            return
+        records = read_records(self.source)
+        held_out = self._deal(records)
+        self._remove_others()
+        self.train_file(0).parent.mkdir(parents=True, exist_ok=True)
+        for fold in range(self.count):
+            pairs = list(zip(records, held_out, strict=True))
+            self._dump(self.train_file(fold), [record for record, one in pairs if one != fold])
+            self._dump(self.validation_file(fold), [record for record, one in pairs if one == fold])
+        with new_file(self.folder / FOLDS_FILE, force=True) as file:
+            file.write_text(json.dumps(self.identity(), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+    def outcomes(self) -> list[Outcome]:
+        """What every question got from the model of the fold that held it out.
+
+        Raises:
+            DataError: a fold has not answered its questions.
+        """
+        found: list[Outcome] = []
+        for fold in range(self.count):
+            answered = read_outcomes(self.output_dir(fold) / OUTCOMES_FILE)
+            if not answered:
+                raise DataError(f"{self.output_dir(fold)}: has no {OUTCOMES_FILE}; remove the folder and train again")
+            found += answered
+        return found
+
+    def _remove_others(self) -> None:
+        """Remove the folds that were dealt otherwise, which are to be overwritten."""
+        if (found := self._read()) is None or found == self.identity():
+            return
+        (self.folder / FOLDS_FILE).unlink()
+        for old in [self.folder / "data", *map(self.output_dir, range(int(found.get("folds", 0))))]:
+            if old.exists():
+                remove(old)
+
+    def _deal(self, records: Sequence[Record]) -> list[int | None]:
+        """The fold that holds out each record; None of one without a question, which all folds train on."""
+        places = [place for place, record in enumerate(records) if record.question is not None]
+        questions = [records[place].question for place in places]
+        unanswered = [question.id for question in questions if question is not None and question.answer is None]
+        if unanswered:
+            raise DataError(
+                f"{self.source}: {len(unanswered):,} questions have no answer, first {unanswered[0]}; fold labelled "
+                "questions only"
+            )
+        clusters = group_passages(question.passage for question in questions if question is not None).clusters
+        if len(set(clusters)) < self.count:
+            raise DataError(
+                f"{self.source}: {len(set(clusters)):,} passages (near-duplicates are one), too few for {self.count} "
+                "folds; use fewer --folds"
+            )
+        answers = [question.answer for question in questions if question is not None]
+        held_out: list[int | None] = [None] * len(records)
+        for place, fold in zip(places, deal(clusters, answers, self.count, self.seed), strict=True):
+            held_out[place] = fold
+        sizes = ", ".join(f"{held_out.count(fold):,}" for fold in range(self.count))
+        say(f"{self.source}: dealt by passage into {self.count} folds of {sizes} questions")
+        if alone := len(records) - len(places):
+            say(f"{self.source}: {alone:,} records are no questions; every fold trains on them")
+        return held_out
+
+    def _dump(self, path: Path, records: Sequence[Record]) -> None:
+        with new_file(path, force=True) as temporary, temporary.open("w", encoding="utf-8") as file:
+            for piece in dump_records(records):
+                file.write(piece)
+
+    def _read(self) -> dict[str, Any] | None:
+        try:
+            found = json.loads((self.folder / FOLDS_FILE).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return found if isinstance(found, dict) else None

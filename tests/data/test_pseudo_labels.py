@@ -1,0 +1,114 @@
+"""Pseudo-labels: which questions get one, and that a run learns them and says so in run file and card."""
+
+from __future__ import annotations
+
+import json
+from math import exp
+from pathlib import Path
+from random import Random
+
+import pytest
+from small_runs import lrc, make_run, pairs, run, write_questions
+
+from lrc.data.pseudo_labels import label
+from lrc.data.questions import Question
+from lrc.data.soft_labels import SoftLabels
+from lrc.runtime.errors import DataError
+
+
+def unanswered(count: int, name: str = "u") -> list[Question]:
+    return [Question(one.id, one.passage, one.question, one.options, None) for one in pairs(count, name=name)]
+
+
+def write_scores(path: Path, ids: list[str], scores: list[list[float]]) -> Path:
+    lines = [{"id": name, "scores": line} for name, line in zip(ids, scores, strict=True)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def test_only_the_questions_that_are_sure_get_their_best_option(tmp_path: Path) -> None:
+    random, questions = Random(1), unanswered(40)
+    scores = [[random.uniform(-6, 0) for _ in range(4)] for _ in questions]
+    data = write_questions(tmp_path / "t.json", questions)
+    path = write_scores(tmp_path / "s.jsonl", [one.id for one in questions], scores)
+    expected = {}
+    for question, line in zip(questions, scores, strict=True):
+        whole = sum(exp(score) for score in line)
+        best = max(range(4), key=lambda place: line[place])
+        if exp(line[best]) / whole >= 0.8:
+            expected[question.id] = best + 1
+    assert 3 < len(expected) < 37
+    found = label(data, path, 0.8)
+    assert {one.id: one.question.answer for one in found if one.question} == expected
+    assert {one.id: one.output for one in found} == {name: str(number) for name, number in expected.items()}
+
+
+def test_the_soft_labels_of_the_training_file_leave_a_pseudo_label_as_it_is(tmp_path: Path) -> None:
+    train = pairs(4)
+    data = write_questions(tmp_path / "t.json", train)
+    scores = write_scores(tmp_path / "s.jsonl", [one.id for one in train], [[0.0, 0.0, 0.0, 9.0]] * 4)
+    labels = SoftLabels.read(scores, [data], 1.0, 1.0)
+    pseudo = write_questions(tmp_path / "p.json", unanswered(2))
+    sure = write_scores(tmp_path / "q.jsonl", ["u0", "u1"], [[0.0, 9.0, 0.0, 0.0]] * 2)
+    assert labels.target(label(pseudo, sure, 0.9)[0]) == (0.0, 1.0, 0.0, 0.0)
+
+
+KEYS = {"template": "plain", "answer_style": "judge", "lora_r": 8, "learning_rate": 0.02, "lora_dropout": 0.0}
+
+
+def test_a_run_learns_them_and_names_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = unanswered(8)
+    # What is told of the test is learnt: 3 of every question but the last two, of which nobody is sure.
+    write_questions(tmp_path / "test.json", asked)
+    lines = [[0.0, 0.0, 9.0, 0.0]] * 6 + [[0.0, 0.0, 1.0, 0.0]] * 2
+    scores = write_scores(tmp_path / "vote.jsonl", [one.id for one in asked], lines)
+    again = [Question(one.id, one.passage, one.question, one.options, 3) for one in asked[:6]]
+    keys = {**KEYS, "num_train_epochs": 12, "use_cpu": True, "save_strategy": "no"}
+    folder = make_run(tmp_path, pairs(2, name="t"), again, **keys)
+    words = ("--pseudo_labels", str(scores), "--pseudo_label_file", str(tmp_path / "test.json"))
+    assert run(folder, tmp_path / "a", *words, "--pseudo_label_threshold", "0.95") == 0
+    told = capsys.readouterr().err
+    assert f"pseudo-labels of {scores}: 6 questions with a probability of 0.95 or more are trained on" in told
+    outcomes = (tmp_path / "a" / "validation_scores.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["prediction"] for line in outcomes] == [3] * 6
+    noted = json.loads((tmp_path / "a" / "lrc_run.json").read_text(encoding="utf-8"))
+    assert noted["data"]["pseudo_label_file"]["questions"] == 6 and noted["data"]["pseudo_labels"]["questions"] == 8
+    assert noted["recipe"]["pseudo_label_threshold"] == 0.95 and str(tmp_path) not in json.dumps(noted["data"])
+    card = (tmp_path / "a" / "README.md").read_text(encoding="utf-8")
+    assert "**Pseudo-labels**: 6 questions of test.json" in card and "vote.jsonl, probability\n0.95 or more" in card
+    assert run(folder, tmp_path / "a", *words, "--pseudo_label_threshold", "0.95") == 0  # the same run, finished
+    assert run(folder, tmp_path / "a", *words, "--pseudo_label_threshold", "0.5") == 1
+    assert "pseudo_label_threshold was 0.95" in capsys.readouterr().err
+    assert lrc("report", tmp_path / "a") == 0 and "vote.jsonl" in (tmp_path / "a" / "report.html").read_text("utf-8")
+
+
+def test_what_cannot_be_labelled_is_refused(tmp_path: Path) -> None:
+    answered = write_questions(tmp_path / "a.json", pairs(2))
+    sure = write_scores(tmp_path / "s.jsonl", ["0", "1"], [[0.0, 9.0, 0.0, 0.0]] * 2)
+    with pytest.raises(DataError, match="2 questions have an answer, first 0; pseudo-labels are for those"):
+        label(answered, sure, 0.9)
+    data = write_questions(tmp_path / "u.json", unanswered(2, name=""))
+    with pytest.raises(DataError, match=r"no question has an option of probability 1 or more, the highest has 1\.000"):
+        label(data, sure, 1.0)
+    with pytest.raises(DataError, match="has no scores of 2 questions"):
+        label(write_questions(tmp_path / "v.json", unanswered(2, name="x")), sure, 0.9)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--pseudo_labels", "s.jsonl"], "pseudo_labels and pseudo_label_file go together"),
+        (["--pseudo_label_file", "t.xlsx"], "pseudo_labels and pseudo_label_file go together"),
+        (["--pseudo_label_threshold", "1.5"], "pseudo_label_threshold is 1.5, expected 0 to 1"),
+        (["--pseudo_labels", "none.jsonl", "--pseudo_label_file", "t_train.json"], "none.jsonl: No such file"),
+        (["--pseudo_labels", "t_train.json", "--pseudo_label_file", "none.xlsx"], "none.xlsx: No such file"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(
+    words: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_run(tmp_path, pairs(2), **KEYS, use_cpu=True)
+    monkeypatch.chdir(tmp_path)
+    assert lrc("train", folder / "recipe.yaml", "--output_dir", "a", *words) == 1
+    assert said.lower() in capsys.readouterr().err.lower()
+    assert not (tmp_path / "a").exists()

@@ -1,0 +1,101 @@
+"""Averaged adapter weights, against base weights to which the mean of the changes was added by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file
+from small_runs import lrc, pairs, write_questions
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from lrc.models.tiny import make_base
+
+QUESTIONS = pairs(6)
+ASKED = ("--template", "plain", "--answer-style", "text")
+
+
+def make_adapter(base: Path, folder: Path, seed: int, **settings: object) -> Path:
+    """An adapter whose two factors are random."""
+    model = AutoModelForCausalLM.from_pretrained(base)
+    torch.manual_seed(seed)
+    with_adapter = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", init_lora_weights=False, **settings))
+    with_adapter.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("average") / "base"
+    make_base(folder, [one.passage for one in QUESTIONS])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def adapters(base: Path) -> list[Path]:
+    """Of unequal ranks, scalings and modules."""
+    folder = base.parent
+    return [
+        make_adapter(base, folder / "a", 1, r=4, lora_alpha=8, target_modules=["q_proj", "down_proj"]),
+        make_adapter(base, folder / "b", 2, r=6, lora_alpha=3, target_modules=["q_proj", "v_proj"]),
+        make_adapter(base, folder / "c", 3, r=4, lora_alpha=6, use_rslora=True, target_modules=["q_proj", "v_proj"]),
+    ]
+
+
+def add_mean(base: Path, adapters: list[Path], output: Path) -> Path:
+    """The base with the mean of s·B·A added to each weight, computed from the files alone."""
+    model = AutoModelForCausalLM.from_pretrained(base)
+    weights = dict(model.named_parameters())
+    for folder in adapters:
+        settings = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        scaling = settings["lora_alpha"] / (settings["r"] ** 0.5 if settings["use_rslora"] else settings["r"])
+        tensors = load_file(folder / "adapter_model.safetensors")
+        for name, a in tensors.items():
+            if ".lora_A." in name:
+                b = tensors[name.replace(".lora_A.", ".lora_B.")]
+                weight = weights[name.removeprefix("base_model.model.").replace(".lora_A", "")]
+                weight.data += scaling * (b @ a) / len(adapters)
+    model.save_pretrained(output)
+    AutoTokenizer.from_pretrained(base).save_pretrained(output)
+    return output
+
+
+def scores(path: Path) -> list[list[float]]:
+    return [json.loads(line)["scores"] for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_the_average_is_the_base_with_the_mean_of_the_changes(base: Path, adapters: list[Path], tmp_path: Path) -> None:
+    data = write_questions(tmp_path / "t.json", QUESTIONS)
+    named = [word for folder in adapters for word in ("--adapter", folder)]
+
+    def ask(name: str, *words: str | Path) -> list[list[float]]:
+        outputs = ("--output", tmp_path / f"{name}.csv", "--scores", tmp_path / f"{name}.jsonl")
+        assert lrc("generate", "--data", data, *ASKED, *outputs, *words) == 0
+        return scores(tmp_path / f"{name}.jsonl")
+
+    by_hand = ask("by-hand", "--model", add_mean(base, adapters, tmp_path / "mean"))
+    averaged = ask("averaged", "--model", base, *named, "--average-weights")
+    assert torch.allclose(torch.tensor(averaged), torch.tensor(by_hand), atol=1e-4)
+    said = ask("said", "--model", base, *named)  # what is averaged without the flag is what each says
+    assert not torch.allclose(torch.tensor(averaged), torch.tensor(said), atol=1e-2)
+
+
+@pytest.mark.parametrize("settings", [{"use_dora": True}, {"modules_to_save": ["lm_head"]}, {"bias": "lora_only"}])
+def test_what_is_more_than_a_sum_is_refused(
+    base: Path, adapters: list[Path], tmp_path: Path, settings: dict[str, object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = make_adapter(base, tmp_path / "d", 4, r=4, target_modules=["q_proj"], **settings)
+    data = write_questions(tmp_path / "t.json", QUESTIONS)
+    words = ("--model", base, "--adapter", adapters[0], "--adapter", other, "--average-weights", *ASKED)
+    assert lrc("generate", *words, "--data", data, "--output", tmp_path / "a.csv") == 1
+    told = capsys.readouterr().err
+    assert f"{other}: it " in told and "cannot be averaged; leave --average-weights out" in told
+    assert not (tmp_path / "a.csv").exists()
+
+
+def test_one_adapter_is_no_average(base: Path, adapters: list[Path], tmp_path: Path) -> None:
+    words = ("--model", base, "--adapter", adapters[0], "--average-weights", *ASKED)
+    assert lrc("generate", *words, "--data", tmp_path / "none.json", "--output", tmp_path / "a.csv") == 1
