@@ -37,6 +37,7 @@ from lrc.tokenization.token_dataset import Corpus, Portion, join, read_corpus
 from lrc.training.callbacks import History, Patience, Space, Stopping, ended_at, epoch_at, keep_training
 from lrc.training.checkpoint import fault
 from lrc.training.dataloader import SequenceSource
+from lrc.training.launch_record import record_launch
 from lrc.training.output_dir import OutputDir, refuse_sources_in, refuse_taken
 from lrc.training.resume import changed_versions, nondeterminism, run_of
 from lrc.training.trainer import TreeTrainer
@@ -138,7 +139,7 @@ def _train_in(folder: OutputDir, recipe: Recipe, prompt: Prompt, training: Corpu
     with ending_with(f"the {_what(recipe)} is safe in {folder.path}; the same command finishes the evaluation"):
         decided = _conclude(trainer, prompt, data.score_normalisation, folder.path)
         close_trackers(trainer)
-        folder.finish(trainer, **decided)
+        folder.finish(trainer, **decided, launch=record_launch(recipe))
     if pushed and args.process_index == 0:
         say(publish_folder(folder.path, args.hub_model_id, bool(args.hub_private_repo)))
 
