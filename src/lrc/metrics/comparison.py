@@ -129,7 +129,8 @@ def _pair(sources: tuple[Path, Path], first: Sequence[Outcome], second: Sequence
             pairs.append((outcome, others.pop()))
         else:
             lacking.append(outcome)
-    more = [outcome for others in waiting.values() for outcome in others]
+    left = {id(outcome) for others in waiting.values() for outcome in others}
+    more = [outcome for outcome in second if id(outcome) in left]
     if findings := [*_differ(*sources, lacking, len(first)), *_differ(*sources[::-1], more, len(second))]:
         raise DataError(*findings)
     other = [one for one, two in pairs if one.answer != two.answer]

@@ -6,7 +6,7 @@ Nothing that was trained depends on these, so they say nothing about whether two
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
@@ -14,16 +14,21 @@ from typing import Any
 
 from lrc.config.recipe import Recipe, read_recipe
 from lrc.data.manifest import source_of
+from lrc.data.questions import script_of
 from lrc.reporting.scrub import scrub
 from lrc.runtime.machine import describe_hardware
 
 
-def record_launch(recipe: Recipe) -> dict[str, Any]:
+def record_launch(recipe: Recipe, passages: Iterable[str]) -> dict[str, Any]:
     """Look at what a run was started with, and on.
 
+    Args:
+        passages: of the questions that it trained or was asked about.
+
     Returns:
-        `command`, without folders and secrets; `hardware`; `date`, of the run's end, in UTC; and `workbooks`, the name
-        and the SHA-256 of what each data file was converted from, by the role of the file, as far as they are known.
+        `command`, without folders and secrets; `hardware`; `date`, of the run's end, in UTC; `script`, `Hant` or
+        `Hans`; and `workbooks`, the name and the SHA-256 of what each data file was converted from, by the role of the
+        file; the last two as far as they are known.
     """
     args, data = recipe.training, recipe.data
     read = {"train_file": data.train_files[0], "validation_file": data.validation_file}
@@ -32,6 +37,7 @@ def record_launch(recipe: Recipe) -> dict[str, Any]:
         "command": shlex.join(_words(recipe)),
         "hardware": describe_hardware(args.device.type, args.world_size),
         "date": datetime.now(UTC).date().isoformat(),
+        **({"script": script} if (script := script_of(passages)) else {}),
         "workbooks": {role: source for role, source in sources.items() if source},
     }
 

@@ -14,17 +14,18 @@ from accelerate.utils import broadcast_object_list
 from transformers import set_seed
 
 from lrc.config.recipe import Recipe
-from lrc.config.run_record import FILES, NORMALISATIONS, NOT_RECORDED, RUN_FILE, Run, train_roles
+from lrc.config.run_record import FILES, METRICS_FILE, NORMALISATIONS, NOT_RECORDED, RUN_FILE, Run, train_roles
 from lrc.config.trackers import close_trackers
 from lrc.data.score_files import read_scores
 from lrc.data.soft_labels import SoftLabels
 from lrc.metrics.predictions import OUTCOMES_FILE, Outcome, write_outcomes
+from lrc.metrics.training_log import read_curves
 from lrc.models.fingerprint import fingerprint_base
 from lrc.models.from_recipe import build_lora_config, check_modules, clamp_max_length, load_base_model
 from lrc.models.loading import check_size, check_vocabulary, load_config, load_tokenizer
 from lrc.reporting.hub import publish_folder
 from lrc.reporting.model_card import write_card
-from lrc.reporting.summary import show, validation_figures
+from lrc.reporting.summary import show, untrained_figures, validation_figures
 from lrc.runtime.errors import MachineError, RecipeError
 from lrc.runtime.outputs import checksum
 from lrc.runtime.packages import versions
@@ -42,6 +43,8 @@ from lrc.training.output_dir import OutputDir, refuse_sources_in, refuse_taken
 from lrc.training.resume import changed_versions, nondeterminism, run_of
 from lrc.training.trainer import TreeTrainer
 from lrc.training.validation import AUTO, FittedScoring, Validation
+
+SCRIPT_SAMPLE = 1000  # questions that tell the script
 
 
 def train(recipe: Recipe) -> None:
@@ -139,7 +142,8 @@ def _train_in(folder: OutputDir, recipe: Recipe, prompt: Prompt, training: Corpu
     with ending_with(f"the {_what(recipe)} is safe in {folder.path}; the same command finishes the evaluation"):
         decided = _conclude(trainer, prompt, data.score_normalisation, folder.path)
         close_trackers(trainer)
-        folder.finish(trainer, **decided, launch=record_launch(recipe))
+        inputs = [record.input for record in training.records[:SCRIPT_SAMPLE]]
+        folder.finish(trainer, **decided, launch=record_launch(recipe, inputs))
     if pushed and args.process_index == 0:
         say(publish_folder(folder.path, args.hub_model_id, bool(args.hub_private_repo)))
 
@@ -208,7 +212,7 @@ def _conclude(trainer: TreeTrainer, prompt: Prompt, normalisation: str, folder: 
     return {
         "score_normalisation": found.score_normalisation,
         "temperature": found.temperature,
-        "validation": validation_figures(outcomes),
+        "validation": validation_figures(outcomes) | untrained_figures(read_curves(folder / METRICS_FILE)),
     }
 
 
