@@ -348,14 +348,21 @@ def vote(files: tuple[Path, ...], data: Path, **options: Any) -> None:
 @cli.command()
 @click.option("--adapter", type=FILE, help="The folder of the adapter.")
 @click.option("--merged", type=FILE, help="The folder of a merged model instead.")
+@click.option(
+    "--dataset", type=FILE, help="A *_manifest.json of `lrc convert`: publish a card with its counts, and no row."
+)
 @click.option("--repo-id", type=TEXT, required=True, help="USER/NAME on the Hub.")
 @click.option("--private", is_flag=True, help="Make the repository private.")
-@click.option("--dry-run", is_flag=True, help="Show the model card and the list of files; send nothing.")
-def publish(adapter: Path | None, merged: Path | None, **options: Any) -> None:
+@click.option("--dry-run", is_flag=True, help="Show the card and the list of files; send nothing.")
+def publish(adapter: Path | None, merged: Path | None, dataset: Path | None, **options: Any) -> None:
     """Publish an adapter, with its model card, on the Hub."""
-    if (adapter is None) == (merged is None):
-        raise click.UsageError("give either --adapter or --merged")
-    from lrc.commands.publish import publish
+    if [adapter, merged, dataset].count(None) != 2:
+        raise click.UsageError("give one of --adapter, --merged and --dataset")
+    from lrc.commands.publish import publish, publish_dataset
+
+    if dataset is not None:
+        publish_dataset(dataset, **options)
+        return
 
     publish(adapter or merged or Path(), **options)
 

@@ -31,7 +31,10 @@ def desktop(run_dir: Path) -> Iterator[Any]:
 
 def shown(browser: Any) -> list[str]:
     """The headings of the wrong answers in view, in order."""
-    script = "return [...document.querySelectorAll('.mistake h3')].filter((e) => e.checkVisibility()).map((e) => e.innerText)"
+    script = (
+        "return [...document.querySelectorAll('.mistake h3')]"
+        ".filter((e) => e.checkVisibility()).map((e) => e.innerText)"
+    )
     return list(browser.execute_script(script))
 
 
