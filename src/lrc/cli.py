@@ -65,6 +65,10 @@ class Pooling(TakesSeveral, Verb):
     """`vote`, which takes several files in two places."""
 
 
+class Reporting(TakesSeveral, Verb):
+    """`report`, which takes several other models."""
+
+
 class OneFile(Verb):
     """A command that takes one file, and says so where it gets several."""
 
@@ -351,6 +355,24 @@ def evaluate(
         )
 
 
+@cli.command()
+@click.argument("first", type=FILE)
+@click.argument("second", type=FILE)
+@click.option("--data", type=FILE, help="The labelled questions, where files of scores are compared.")
+@click.option("--output", type=FILE, help="Write a page with both answers to every question, side by side.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures and both answers to each question as JSON.")
+@force
+def compare(first: Path, second: Path, **options: Any) -> None:
+    """Compare two models on the same questions: how much better one is, whether by chance, and where.
+
+    FIRST and SECOND are folders of runs with a validation file, or files of `lrc evaluate --scores`. The test is paired
+    and takes the questions of a passage together.
+    """
+    from lrc.commands.compare import compare_models
+
+    compare_models(first, second, **options)
+
+
 @cli.command(cls=Pooling)
 @click.argument("files", metavar="SCORES...", nargs=-1, required=True, type=FILE)
 @click.option("--data", type=FILE, required=True, help="The labelled questions that the scores are of.")
@@ -378,29 +400,54 @@ def vote(files: tuple[Path, ...], data: Path, **options: Any) -> None:
 @cli.command()
 @click.option("--adapter", type=FILE, help="The folder of the adapter.")
 @click.option("--merged", type=FILE, help="The folder of a merged model instead.")
+@click.option(
+    "--dataset", type=FILE, help="A *_manifest.json of `lrc convert`: publish a card with its counts, and no row."
+)
 @click.option("--repo-id", type=TEXT, required=True, help="USER/NAME on the Hub.")
 @click.option("--private", is_flag=True, help="Make the repository private.")
-@click.option("--dry-run", is_flag=True, help="Show the model card and the list of files; send nothing.")
-def publish(adapter: Path | None, merged: Path | None, **options: Any) -> None:
+@click.option("--dry-run", is_flag=True, help="Show the card and the list of files; send nothing.")
+def publish(adapter: Path | None, merged: Path | None, dataset: Path | None, **options: Any) -> None:
     """Publish an adapter, with its model card, on the Hub."""
-    if (adapter is None) == (merged is None):
-        raise click.UsageError("give either --adapter or --merged")
+    if [adapter, merged, dataset].count(None) != 2:
+        raise click.UsageError("give one of --adapter, --merged and --dataset")
     with importing():
-        from lrc.commands.publish import publish
+        from lrc.commands.publish import publish, publish_dataset
+
+    if dataset is not None:
+        publish_dataset(dataset, **options)
+        return
 
     publish(adapter or merged or Path(), **options)
 
 
-@cli.command()
+@cli.command(cls=Reporting)
 @click.argument("run_dir", type=FILE)
 @click.option("--output", type=FILE, help="The page to write.  [default: RUN_DIR/report.html]")
+@click.option("--scores", type=FILE, help="The run's answers to --data, of `lrc evaluate --scores`.")
+@click.option("--data", type=FILE, help="The labelled questions that --scores is of.")
+@click.option(
+    "--compare-with",
+    type=FILE,
+    multiple=True,
+    help="What other models, such as the untrained base, made of the same questions: files of scores, or runs.",
+)
+@click.option("--train-scores", type=FILE, help="The run's answers to --train-data, for the accuracy in training.")
+@click.option("--train-data", type=FILE, help="Labelled questions that the run was trained on.")
 @force
-def report(run_dir: Path, output: Path | None, force: bool) -> None:
-    """Show a run as one HTML page that works offline: curves, answers, mistakes, recipe and data."""
+def report(run_dir: Path, **options: Any) -> None:
+    """Show a run as one HTML page that works offline: verdict, mistakes, curves, recipe and data."""
+    for scores, data in (("scores", "data"), ("train_scores", "train_data")):
+        if options[scores] and not options[data]:
+            flag = scores.replace("_", "-")
+            raise click.UsageError(f"--{flag} needs --{data.replace('_', '-')}, the questions that it is of")
+    if options["train_data"] and not options["train_scores"]:
+        raise click.UsageError("--train-data needs --train-scores")
+    if options["data"] and not (options["scores"] or options["compare_with"]):
+        raise click.UsageError("--data needs --scores")
     with importing():
         from lrc.commands.report import report
 
-    report(run_dir, output=output, force=force)
+    report(run_dir, **options)
 
 
 @cli.command()

@@ -236,9 +236,10 @@ def test_the_card_says_how_well_it_answers(trained: Path) -> None:
         "ci_high": 0.8413,
         "baseline": "majority",
         "baseline_accuracy": 1.0,
+        "sha256": "ab" * 32,
     }
     assert "| AI_validation.json, 50 | 0.7400 | 0.6045 to 0.8413 | 1.0000 (majority) |" in str(card)
-    assert result.dataset_revision == "ab" * 32
+    assert result.dataset_revision is None  # which is a commit of a repository, and the file is in none
     assert again.data.language == "zh" and again.data.pipeline_tag == "text-generation"
     assert again.data.base_model is None  # a folder of this machine is not a model on the Hub
 

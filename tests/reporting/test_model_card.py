@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,12 @@ from small_runs import lrc, make_run, run, write_questions
 from transformers import AutoTokenizer
 
 from lrc.commands.merge import merge
+from lrc.data.alpaca import to_record
 from lrc.data.questions import Question
 from lrc.metrics.accuracy import accuracy
+from lrc.models.loading import load_tokenizer
 from lrc.reporting.model_card import SAMPLE, model_card
+from lrc.tokenization.prompt import Prompt
 
 OPTIONS = ("甲乙丙丁戊己庚", "甲", "12 34", "在台北工作的小明")
 QUESTIONS = [
@@ -103,6 +107,28 @@ def test_the_folder_and_its_checkpoints_hold_that_card_and_not_pefts(trained: Pa
         assert "More Information Needed" not in text and str(trained.parent) not in text
         assert ModelCard(text).data.library_name == "peft"
         assert "trained with\nlrc (`lora-reading-comprehension`)." in text
+
+
+def test_it_shows_the_prompt_the_command_the_hardware_and_the_day(trained: Path, folder: Path) -> None:
+    text = (trained / "README.md").read_text(encoding="utf-8")  # that of the adapter's own folder
+    (prompt,) = re.findall(r"```text\n(.*?)\n```", text, re.DOTALL)
+    # What training saw of the same question, read back from its ids.
+    record = to_record(replace(SAMPLE, answer=3))
+    recorded = json.loads((trained / "lrc_run.json").read_text(encoding="utf-8"))
+    asked = Prompt(
+        load_tokenizer(str(trained)), recorded["template"], recorded["answer_style"], recorded["list_options"]
+    )
+    sequence = asked.imitated(record)[0]
+    whole = asked.tokenizer.decode([int(token) for token in sequence.tokens])
+    squeezed = "".join(prompt.split())
+    assert squeezed[-60:] in "".join(whole.split())
+    assert ("否" if "judge" in trained.name else "3" if recorded["answer_style"] == "digit" else "三枝") in prompt[-4:]
+    launch = recorded["launch"]
+    assert launch["date"] in text and launch["hardware"] in text and launch["command"] in text
+    assert launch["command"].startswith("lrc train recipe.yaml --answer_style ")
+    assert str(folder) not in text and launch["script"] == "Hant"
+    data = ModelCard(text).data
+    assert data.language == "zh" and data.language_bcp47 == ["zh-Hant"]
 
 
 def test_its_python_asks_as_training_did(trained: Path, folder: Path, tmp_path: Path, capsys: Any) -> None:

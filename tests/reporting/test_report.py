@@ -51,7 +51,7 @@ def test_existing_page_stays_without_force(run_dir: Path) -> None:
 
 def test_page_shows_figures_of_curves_answers_recipe_and_data(run_dir: Path) -> None:
     text = page(run_dir)
-    assert "<dd>40.0%</dd>" in text and "11.8%–76.9%" in text  # two of five, Wilson
+    assert '<p class="figure">40.0%</p>' in text and "11.8%–76.9%" in text  # two of five, Wilson
     assert "<td>1.25</td>" in text and "<td>NaN</td>" in text
     assert "2.0 min" in text and "2.0 分鐘" in text
     assert "AI_train.json" in text and "ab" * 32 in text and "cd" * 32 in text

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 from browser import DESKTOP, PHONE, chromium, complaints
-from report_runs import ATTACK, make_run
+from report_runs import ATTACK, make_run, outcome
 
 from lrc.commands.report import report
+from lrc.metrics.predictions import OUTCOMES_FILE, write_outcomes
 
 
 @pytest.fixture
@@ -31,7 +32,8 @@ def desktop(run_dir: Path) -> Iterator[Any]:
 def shown(browser: Any) -> list[str]:
     """The headings of the wrong answers in view, in order."""
     script = (
-        "return [...document.querySelectorAll('.mistake h3')].filter((e) => e.offsetParent).map((e) => e.innerText)"
+        "return [...document.querySelectorAll('.mistake h3')]"
+        ".filter((e) => e.checkVisibility()).map((e) => e.innerText)"
     )
     return list(browser.execute_script(script))
 
@@ -88,16 +90,48 @@ def test_screen_reader_finds_landmarks_and_names(desktop: Any) -> None:
             named.setdefault(node["role"]["value"], []).append(name)
     assert {"banner", "navigation", "main", "contentinfo", "search", "status"} <= named.keys()
     assert named["image"] == [
+        "Right answers by passage length",
+        "Calibration",
         "Loss",
         "Right answers",
         "Learning rate",
-        "Right answers by passage length",
-        "Calibration",
     ]
     for role in ("table", "region", "radio", "searchbox", "article", "link"):
         assert named[role] and all(named[role]), role
     ids = desktop.execute_script("return [...document.querySelectorAll('[id]')].map(e => e.id)")
     assert len(ids) == len(set(ids))
+
+
+def test_index_stays_in_view_and_leads_to_recipe_and_data(desktop: Any) -> None:
+    desktop.set_window_size(1280, 400)
+    desktop.execute_script("document.getElementById('data').scrollIntoView()")
+    assert desktop.execute_script("return document.querySelector('nav').getBoundingClientRect().top") == 0
+    desktop.find_element("link text", "Recipe").send_keys("\ue007")
+    below = desktop.execute_script(
+        "return document.getElementById('recipe').getBoundingClientRect().top"
+        " - document.querySelector('nav').getBoundingClientRect().bottom"
+    )
+    assert 0 <= below < 100  # not behind the index
+
+
+def test_ten_mistakes_are_seen_and_more_open_by_key_and_by_a_filter(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run")
+    wrong = [outcome(row, answer=2, prediction=1, confidence=0.5, passage=f"第{row}章。" * 9) for row in range(2, 32)]
+    write_outcomes(folder / OUTCOMES_FILE, wrong, force=True)
+    report(folder)
+    with chromium(size=(1440, 900)) as browser:
+        browser.get((folder / "report.html").as_uri())
+        assert len(shown(browser)) == 10
+        height = browser.execute_script("return document.documentElement.scrollHeight")
+        assert height < 6000
+        summary = browser.find_element("css selector", ".more > summary")
+        assert summary.text == "20 more wrong answers"
+        summary.send_keys("\ue007")
+        assert len(shown(browser)) == 30
+        assert browser.execute_script("return getComputedStyle(document.activeElement).outlineStyle") == "solid"
+        summary.send_keys("\ue007")
+        browser.find_element("id", "search").send_keys("第31章")
+        assert len(shown(browser)) == 1
 
 
 CONTRAST = """
@@ -108,8 +142,10 @@ const light = (text) => {
 };
 const behind = (e) => (getComputedStyle(e).backgroundColor.endsWith(", 0)") ? behind(e.parentElement) : e);
 const ratios = {};
-for (const selector of ["h1", "header p", "nav a", ".note", "caption", "summary", ".axis", ".right strong", ".place"]) {
+for (const selector of ["h1", "header p", "nav a", ".note", "caption", "summary", ".axis", ".right strong", ".place",
+  ".chosen strong", ".headline", ".interval", ".lead", ".also", ".more > summary", ".facts dt", ".verdict .note"]) {
   const element = document.querySelector(selector);
+  if (!element) continue;
   const pair = [getComputedStyle(element).color, getComputedStyle(behind(element)).backgroundColor].map(light);
   ratios[selector] = (Math.max(...pair) + 0.05) / (Math.min(...pair) + 0.05);
 }

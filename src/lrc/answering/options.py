@@ -49,7 +49,7 @@ def check_options(model: str, options: ScoringOptions) -> None:
         *_faults_of_model(model),
         *(line for adapter in options.adapters for line in _faults_of_adapter(adapter)),
     ]
-    if asking.average_weights and len(asking.adapters) < 2:
+    if options.average_weights and len(options.adapters) < 2:
         findings.append("--average-weights: there is nothing to average; give --adapter several times, or leave it out")
     if findings:
         raise ModelError(*findings)

@@ -1,10 +1,11 @@
-"""The verb: an adapter or a merged model → the Hub, with its card."""
+"""The verb: an adapter or a merged model → the Hub, with its card; of a data set the card alone."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from lrc.reporting.hub import publish_folder, staged
+from lrc.reporting.dataset_card import dataset_card
+from lrc.reporting.hub import publish_dataset_card, publish_folder, staged
 from lrc.reporting.model_card import CARD
 from lrc.runtime.memory import size
 
@@ -31,3 +32,22 @@ def publish(folder: Path, *, repo_id: str, private: bool = False, dry_run: bool 
                 print(f"{size(file.stat().st_size):>10}  {file.name}")
     else:
         print(publish_folder(folder, repo_id, private))
+
+
+def publish_dataset(manifest: Path, *, repo_id: str, private: bool = False, dry_run: bool = False) -> None:
+    """Publish the card of a data set: its counts and checksums, and no row of it.
+
+    Args:
+        manifest: the `*_manifest.json` that `lrc convert` wrote.
+        repo_id, private, dry_run: see `publish`.
+
+    Raises:
+        DataError: it is no manifest.
+        OutputError: the Hub refuses, or cannot be reached.
+    """
+    if dry_run:
+        print(
+            f"{dataset_card(manifest, repo_id)}\n1 file would go to {repo_id}{' (private)' if private else ''}: {CARD}"
+        )
+    else:
+        print(publish_dataset_card(manifest, repo_id, private))

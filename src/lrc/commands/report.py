@@ -2,47 +2,71 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Sequence
 from pathlib import Path
 
 from lrc.answering.options import CONFIG
 from lrc.config.run_record import METRICS_FILE, RUN_FILE, Run, read_run
-from lrc.metrics.predictions import OUTCOMES_FILE, read_outcomes
+from lrc.data.sources import read_labelled
+from lrc.metrics.comparison import compare
+from lrc.metrics.predictions import OUTCOMES_FILE, Outcome, read_answers, read_outcomes
 from lrc.metrics.training_log import read_curves
-from lrc.reporting.page import render
+from lrc.reporting.page import Answers, render
 from lrc.runtime.errors import DataError
 from lrc.runtime.finished_outputs import DONE, content_of, is_finished, key_of, refuse_other_output, remember
 from lrc.runtime.outputs import checksum, new_file, refuse_existing
 from lrc.runtime.packages import versions_of
 
 
-def report(run_dir: Path, *, output: Path | None = None, force: bool = False) -> None:
+def report(
+    run_dir: Path,
+    *,
+    output: Path | None = None,
+    scores: Path | None = None,
+    data: Path | None = None,
+    compare_with: Sequence[Path] = (),
+    train_scores: Path | None = None,
+    train_data: Path | None = None,
+    force: bool = False,
+) -> None:
     """Write a page about the run in `run_dir`, and print where it is.
 
-    Curves come from `metrics.jsonl`, everything about answers from `validation_scores.jsonl`; what is missing is
-    left out of the page. The page needs no network, and holds passages of the validation questions.
+    Curves come from `metrics.jsonl`, everything about answers from `validation_scores.jsonl` or `scores`; what is
+    missing is left out of the page. The page needs no network, and holds passages of the questions.
 
     Args:
         run_dir: the `output_dir` of a training, finished or not.
         output: the page; None writes `report.html` into `run_dir`.
+        scores: the run's answers to other questions than its own validation's, as `lrc evaluate --scores` writes them.
+        data: the labelled questions that `scores` and `compare_with` are of.
+        compare_with: what other models made of the same questions: files of scores, or folders of runs.
+        train_scores: the run's answers to questions that it was trained on.
+        train_data: these questions.
 
     Raises:
-        LrcError: no run is in `run_dir`, its files are damaged, or the output exists.
+        LrcError: no run is in `run_dir`, its files are damaged, the answers are of other questions, or the output
+            exists.
     """
     output = output or run_dir / "report.html"
-    asked = {"run_dir": run_dir}
+    asked = {
+        **{"run_dir": run_dir, "scores": scores, "data": data, "compare_with": list(compare_with)},
+        **{"train_scores": train_scores, "train_data": train_data},
+    }
     refuse_other_output(output, asked, force=force)
     run = _run(run_dir)
     if (run_dir / CONFIG).is_file() and not (run_dir / METRICS_FILE).is_file():
         raise DataError(
             f"{run_dir}: is a merged model, not a training run; give the output_dir of the training it came from"
         )
-    curves, outcomes = read_curves(run_dir / METRICS_FILE), read_outcomes(run_dir / OUTCOMES_FILE)
-    key = _key(run_dir)
+    curves = read_curves(run_dir / METRICS_FILE)
+    answers = _read_answers(run_dir, scores, data, compare_with, train_scores, train_data)
+    files = [scores, data, *compare_with, train_scores, train_data]
+    key = _key(run_dir, [file for file in files if file])
     if not force and is_finished(output, asked, key):
         print(f"{output}: {DONE}")
         return
     refuse_existing(output, force=force)
-    page = render(run_dir.resolve().name, run, curves, outcomes)
+    page = render(run_dir.resolve().name, run, curves, answers)
     with new_file(output, force=force) as temporary:
         # Half a surrogate pair, which JSON can hold, becomes a question mark.
         temporary.write_text(page, encoding="utf-8", errors="replace", newline="\n")
@@ -50,10 +74,44 @@ def report(run_dir: Path, *, output: Path | None = None, force: bool = False) ->
     print(f"wrote {output}")
 
 
-def _key(run_dir: Path) -> str:
+def _read_answers(
+    run_dir: Path,
+    scores: Path | None,
+    data: Path | None,
+    compare_with: Sequence[Path],
+    train_scores: Path | None,
+    train_data: Path | None,
+) -> Answers:
+    """The run's answers with those beside them, all of the same questions in the same order."""
+    questions = read_labelled(data) if data else []
+    own = read_answers(scores, data, questions) if scores else read_outcomes(run_dir / OUTCOMES_FILE)
+    source = scores or run_dir / OUTCOMES_FILE
+    if compare_with and not own:
+        raise DataError(f"{run_dir}: holds no {OUTCOMES_FILE} to compare with; give --scores and --data")
+    others: dict[str, list[Outcome]] = {}
+    for other in compare_with:
+        theirs = read_answers(other, data, questions)
+        pairs = compare((run_dir.name, other.stem), (source, other), own, theirs).pairs
+        others[_name(other, others)] = [second for _, second in pairs]
+    training = []
+    if train_scores and train_data:
+        training = read_answers(train_scores, train_data, read_labelled(train_data))
+    named = data if scores and data else None
+    return Answers(own, others, training, named.name if named else "", checksum(named) if named else "")
+
+
+def _name(path: Path, taken: Container[str]) -> str:
+    """What to call a model beside the run: its folder or file, with the folder before it where that is taken."""
+    name = path.resolve().name if path.is_dir() else path.stem
+    return f"{path.resolve().parent.name}/{name}" if name in taken else name
+
+
+def _key(run_dir: Path, files: Sequence[Path]) -> str:
     """Of all that the page depends on."""
-    files = (run_dir / name for name in (RUN_FILE, METRICS_FILE, OUTCOMES_FILE))
-    return key_of([{file.name: checksum(file) for file in files if file.is_file()}, versions_of("lrc")])
+    own = (run_dir / name for name in (RUN_FILE, METRICS_FILE, OUTCOMES_FILE))
+    given = (file / OUTCOMES_FILE if file.is_dir() else file for file in files)
+    sums = {str(file): checksum(file) for file in (*own, *given) if file.is_file()}
+    return key_of([sums, versions_of("lrc")])
 
 
 def _run(run_dir: Path) -> Run:

@@ -13,7 +13,7 @@ from lrc.answering.submission import write_submission
 from lrc.data.near_duplicates import group_passages
 from lrc.data.questions import Question
 from lrc.data.score_files import ScoredQuestion, match, read_scores
-from lrc.data.sources import read_records
+from lrc.data.sources import read_labelled
 from lrc.data.splits import folds
 from lrc.metrics.accuracy import CONFIDENCE, Figures, accuracy, paired, passages_of
 from lrc.metrics.opinion_pool import Pool, Scores, choose, equal_pool, fit_pool, out_of_fold
@@ -54,7 +54,7 @@ def vote(
     for written in filter(None, (output, scores)):
         others = [one for one in (output, scores) if one not in (None, written)]
         refuse_file(written, data, *files, *test_scores, *filter(None, others), force=force)
-    questions = _read_labelled(data)
+    questions = read_labelled(data)
     models = [match(file, read_scores(file), questions, data) for file in files]
     tests = _read_tests(test_scores, files)
     names = _names(files)
@@ -75,17 +75,6 @@ def vote(
     print(*([json.dumps(figures, ensure_ascii=False, indent=2)] if as_json else _table(figures)), sep="\n")
     if output is not None and not as_json:
         print(f"{output}: {len(ids)} answers")
-
-
-def _read_labelled(data: Path) -> list[Question]:
-    questions = []
-    for record in read_records(data):
-        if record.question is None or record.question.answer is None:
-            raise DataError(f"{data}: question {record.id} has no options or no answer; give a labelled file")
-        questions.append(record.question)
-    if not questions:
-        raise DataError(f"{data}: has no questions; give a labelled file")
-    return questions
 
 
 def _names(files: Sequence[Path]) -> list[str]:
@@ -157,7 +146,7 @@ def _measure(
     return {
         **figures,
         "verdict": _verdict(figures, best, test),
-        "baseline": str(judge(questions, voted)),
+        "baseline": judge(questions, voted).headline,
         "models": {
             name: {**singles[name], "weight": weight, "temperature": temperature}
             for name, weight, temperature in fitted

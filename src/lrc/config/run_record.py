@@ -61,6 +61,7 @@ class Run:
     score_normalisation: str = "character"
     temperature: float = 1.0
     validation: dict[str, Any] = field(default_factory=dict)  # accuracy on them, see summary.validation_figures
+    launch: dict[str, Any] = field(default_factory=dict)  # of a finished run, see training/launch_record.py
     chat_date: str = ""  # what a chat template prints for today; empty where it is none or the run is an older one's
 
     def write(self, path: Path) -> None:

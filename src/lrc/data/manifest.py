@@ -107,6 +107,16 @@ def refuse_incomplete(path: Path, own: Callable[[], str] | None = None) -> None:
         raise DataError(f"{path.name}: left behind by a convert that was killed; run lrc convert again")
 
 
+def source_of(path: Path) -> dict[str, str] | None:
+    """What a file was converted from, `name` and `sha256`; None where no manifest beside it says so of its content."""
+    own = checksum(path)
+    for manifest, listed in _find_checksums(path, path.parent.glob(f"*{SUFFIX}")).items():
+        source = json.loads(manifest.read_bytes()).get("source")
+        if listed == own and isinstance(source, dict) and {"name", "sha256"} <= source.keys():
+            return {"name": str(source["name"]), "sha256": str(source["sha256"])}
+    return None
+
+
 def _is_left_behind(path: Path, own: Callable[[], str]) -> bool:
     """Whether a draft lists the file as it is, and no manifest does."""
     drafts = _find_checksums(path, path.parent.glob(f".*{SUFFIX}.*{_DRAFT_SUFFIX}"))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 MIN_OPTIONS, MAX_OPTIONS = 2, 8
@@ -74,3 +76,29 @@ def option_orders(question: Question, count: int) -> list[tuple[int, ...]]:
     if any(_REFERS.search(option) for option in question.options) or not any(question.options):
         count = 1
     return cyclic_orders(len(question.options), count)
+
+
+def script_of(texts: Iterable[str]) -> str | None:
+    """The script of Chinese texts, `Hant` or `Hans`: whose own characters stand nine times as often, or more.
+
+    Big5 has the traditional characters and GB 2312 the simplified ones; those of both say nothing.
+
+    Returns:
+        None where the texts hold no such character, or mix the two.
+    """
+    counts = Counter(character for text in texts for character in text if "\u4e00" <= character <= "\u9fff")
+    found = {"Hant": 0, "Hans": 0}
+    for character, count in counts.items():
+        traditional, simplified = (_is_in(character, codec) for codec in ("big5", "gb2312"))
+        if traditional != simplified:
+            found["Hant" if traditional else "Hans"] += count
+    most, other = sorted(found.values(), reverse=True)
+    return max(found, key=lambda script: found[script]) if most and most >= 9 * other else None
+
+
+def _is_in(character: str, codec: str) -> bool:
+    try:
+        character.encode(codec)
+    except UnicodeEncodeError:
+        return False
+    return True

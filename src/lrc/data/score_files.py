@@ -26,6 +26,8 @@ class ScoredQuestion:
 
     id: str | None  # None where the line names none
     scores: tuple[float, ...]
+    probabilities: tuple[float, ...] = ()  # of each option; empty where the line has none
+    prediction: int | None = None  # likewise
 
 
 def read_scores(path: Path) -> list[ScoredQuestion]:
@@ -70,7 +72,7 @@ def match(path: Path, scored: Sequence[ScoredQuestion], questions: Sequence[Ques
     Raises:
         DataError: the two are not about the same questions, or options have no score.
     """
-    placed = _align(path, scored, questions, data)
+    placed = align(path, scored, questions, data)
     width = max(len(question.options) for question in questions)
     matrix, findings = np.full((len(questions), width), -np.inf), []
     for place, (one, question) in enumerate(zip(placed, questions, strict=True)):
@@ -87,9 +89,14 @@ def match(path: Path, scored: Sequence[ScoredQuestion], questions: Sequence[Ques
     return matrix
 
 
-def _align(
+def align(
     path: Path, scored: Sequence[ScoredQuestion], questions: Sequence[Question], data: Path
 ) -> Sequence[ScoredQuestion]:
+    """The lines of a file in the order of `questions`; see `match`.
+
+    Raises:
+        DataError: the two are not about the same questions.
+    """
     ids, wanted = [one.id for one in scored], [question.id for question in questions]
     if len(ids) == len(wanted) and (ids == wanted or set(ids) == {None}):
         return scored
@@ -112,7 +119,10 @@ def _read(line: Any, number: int) -> tuple[int, ScoredQuestion]:
         raise ValueError("is not a JSON object")
     if "scores" in line:
         name = line.get("id")
-        return number, ScoredQuestion(None if name is None else str(name), _numbers(line["scores"]))
+        chances, prediction = tuple(line.get("probabilities", ())), line.get("prediction")
+        return number, ScoredQuestion(
+            None if name is None else str(name), _numbers(line["scores"]), chances, prediction
+        )
     responses = line.get("filtered_resps", line.get("resps"))
     if not isinstance(responses, list):
         raise ValueError("has neither scores nor filtered_resps")

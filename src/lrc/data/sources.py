@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol
 from lrc.data.alpaca import Record, RecordNotes, check_test_ids, load_records, to_record
 from lrc.data.c3 import read_c3
 from lrc.data.manifest import refuse_incomplete
+from lrc.data.questions import Question
 from lrc.data.tables.json_array import read_array
 from lrc.data.tables.workbook import Workbook, read_workbook
 from lrc.runtime.errors import DataError, no_file
@@ -148,6 +149,22 @@ def read_records(path: Path, sheet: str | None = None, columns: Mapping[str, str
     if is_first():
         print_findings(records.findings)
     return held
+
+
+def read_labelled(path: Path) -> list[Question]:
+    """Read labelled questions, of any file that `read_records` reads.
+
+    Raises:
+        DataError: the file cannot be read, holds no questions, or one without an answer.
+    """
+    questions = []
+    for record in read_records(path):
+        if record.question is None or record.question.answer is None:
+            raise DataError(f"{path}: question {record.id} has no options or no answer; give a labelled file")
+        questions.append(record.question)
+    if not questions:
+        raise DataError(f"{path}: has no questions; give a labelled file")
+    return questions
 
 
 def refuse_pipe(path: Path) -> None:

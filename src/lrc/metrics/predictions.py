@@ -7,14 +7,15 @@ report can show it. The file holds passages: like the data it was made from, it 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import isfinite
+from math import exp, inf, isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lrc.data.questions import Question
-from lrc.runtime.errors import DataError
+from lrc.data.score_files import ScoredQuestion, align, read_scores
+from lrc.runtime.errors import DataError, no_file
 from lrc.runtime.outputs import new_file
 
 if TYPE_CHECKING:
@@ -107,6 +108,72 @@ def read_outcomes(path: Path) -> list[Outcome]:
     if findings:
         raise DataError(*findings)
     return outcomes
+
+
+def read_answers(source: Path, data: Path | None, questions: Sequence[Question] = ()) -> list[Outcome]:
+    """Read what a model made of labelled questions: of a run's folder, its file of outcomes, or a file of scores.
+
+    Args:
+        source: a run's folder, its `validation_scores.jsonl`, or what `lrc evaluate --scores` writes.
+        data: the file of the questions that a file of scores is of, which holds none itself.
+        questions: what `data` holds.
+
+    Raises:
+        DataError: there is no such file, it holds no answers, or they are not those of the questions.
+    """
+    path = source / OUTCOMES_FILE if source.is_dir() else source
+    if not path.is_file():
+        if not source.is_dir():
+            raise DataError(no_file(source))
+        cure = "give a file of `lrc evaluate --scores` and its --data, or train with a validation_file"
+        raise DataError(f"{source}: holds no {OUTCOMES_FILE}; {cure}")
+    if path.suffix.lower() in (".csv", ".xlsx"):
+        raise DataError(f"{path}: holds no probabilities; compare such files with lrc evaluate --predictions")
+    if holds_questions(path):
+        return read_outcomes(path)
+    scored = read_scores(path)
+    if data is None:
+        raise DataError(f"{path}: holds scores and not the questions that they are of; name these with --data")
+    return _outcomes(path, align(path, scored, questions, data), questions, data)
+
+
+def holds_questions(path: Path) -> bool:
+    """Whether a file of answers says of what questions: a run's does, a file of scores does not."""
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            first = json.loads(file.readline())
+    except (ValueError, RecursionError, OSError):
+        return False
+    return isinstance(first, dict) and {"passage", "options", "answer"} <= first.keys()
+
+
+def _outcomes(path: Path, scored: Sequence[ScoredQuestion], questions: Sequence[Question], data: Path) -> list[Outcome]:
+    outcomes, findings = [], []
+    for one, question in zip(scored, questions, strict=True):
+        try:
+            outcomes.append(_outcome(one, question))
+        except (ValueError, TypeError) as error:
+            findings.append(f"{path}: question {question.id}: {error}; score {data.name} again")
+    if findings:
+        raise DataError(*findings)
+    return outcomes
+
+
+def _outcome(one: ScoredQuestion, question: Question) -> Outcome:
+    """One line with its question; what it does not say follows from its scores.
+
+    Raises:
+        ValueError, TypeError: it is not about such a question.
+    """
+    if len(one.scores) != len(question.options):
+        raise ValueError(f"has {len(one.scores)} scores, expected one for each of its {len(question.options)} options")
+    scores = tuple(score if place in question.choosable else -inf for place, score in enumerate(one.scores, start=1))
+    if not any(map(isfinite, scores)):
+        raise ValueError("has no score of an option that can be chosen")
+    chances = [exp(score - max(scores)) for score in scores]
+    likely = one.probabilities or tuple(chance / sum(chances) for chance in chances)
+    prediction = scores.index(max(scores)) + 1 if one.prediction is None else one.prediction
+    return Outcome(question, likely, prediction, tuple(score if isfinite(score) else None for score in scores))
 
 
 def _to_object(outcome: Outcome) -> dict[str, Any]:

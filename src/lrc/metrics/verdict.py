@@ -1,9 +1,13 @@
-"""What an accuracy comes to, in a sentence: compared with the best baseline on the same questions."""
+"""What an accuracy comes to, in words: beside the best baseline on the same questions, what that means, what is next.
+
+Training, evaluation, report, card and app say it in these words.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from lrc.data.questions import Question
 from lrc.metrics.accuracy import CONFIDENCE, Figures, accuracy, paired, passages_of
@@ -15,6 +19,28 @@ CHINESE = {
     "longest option": "最長的選項",
     "bigram overlap": "字元重疊",
     "sliding window": "滑動視窗",
+}
+
+Kind = Literal["above", "perhaps above", "not above"]
+MEANINGS: dict[Kind, str] = {
+    "above": "That is more than chance: it answers better than methods that only count characters.",
+    "perhaps above": "These questions are too few to tell it from a method that only counts characters.",
+    "not above": "A method that only counts characters does as well or better.",
+}
+NEXT: dict[Kind, str] = {
+    "above": "Next: read its wrong answers (lrc report), then answer the test workbook (lrc generate).",
+    "perhaps above": "Next: evaluate it on more questions; if there are none, train on more or for longer.",
+    "not above": "Next: see whether the loss falls; train on more questions or for longer, or take a larger base.",
+}
+CHINESE_MEANINGS: dict[Kind, str] = {
+    "above": "差異超出巧合：模型答得比只計算字元的方法好。",
+    "perhaps above": "題數太少，無法斷定它優於只計算字元的方法。",
+    "not above": "只計算字元的方法也能達到同樣或更好的結果。",
+}
+CHINESE_NEXT: dict[Kind, str] = {
+    "above": "下一步：先看答錯的題目（lrc report），再用 lrc generate 回答測試活頁簿。",
+    "perhaps above": "下一步：用更多題目評估；沒有更多題目時，增加訓練資料或訓練更久。",
+    "not above": "下一步：確認訓練損失是否下降；增加訓練題目、訓練更久，或改用較大的基礎模型。",
 }
 
 
@@ -36,12 +62,49 @@ class Verdict:
         """Whether the difference is more than chance would have it."""
         return self.test["p_value"] < 1 - CONFIDENCE
 
+    @property
+    def kind(self) -> Kind:
+        """Whether it is above the best baseline for certain, perhaps, or not at all."""
+        if self.test["difference"] <= 0:
+            return "not above"
+        return "above" if self.certain else "perhaps above"
+
     def __str__(self) -> str:
         return self.english
 
     @property
     def english(self) -> str:
-        """The sentence."""
+        """All of it: the accuracy beside the best baseline, what that means, and what to do next."""
+        return f"{self.headline}. {self.meaning} {self.next}"
+
+    @property
+    def chinese(self) -> str:
+        """Likewise."""
+        return f"{self.chinese_headline}。{self.chinese_meaning}{self.chinese_next}"
+
+    @property
+    def meaning(self) -> str:
+        """What the difference means."""
+        return MEANINGS[self.kind]
+
+    @property
+    def next(self) -> str:
+        """What to do next."""
+        return NEXT[self.kind]
+
+    @property
+    def chinese_meaning(self) -> str:
+        """What the difference means."""
+        return CHINESE_MEANINGS[self.kind]
+
+    @property
+    def chinese_next(self) -> str:
+        """What to do next."""
+        return CHINESE_NEXT[self.kind]
+
+    @property
+    def headline(self) -> str:
+        """The accuracy with its interval, beside the best baseline."""
         points = 100 * self.test["difference"]
         if points <= 0:
             how = f"{-points:.1f} points below" if points else "as"
@@ -50,8 +113,8 @@ class Verdict:
         return f"{spell(self.figures)}, {points:.1f} points above the best baseline ({self.best}){chance}"
 
     @property
-    def chinese(self) -> str:
-        """The sentence."""
+    def chinese_headline(self) -> str:
+        """Likewise."""
         points, name = 100 * self.test["difference"], CHINESE.get(self.best, self.best)
         if points <= 0:
             how = f"比最佳基準（{name}）低 {-points:.1f} 個百分點" if points else f"與最佳基準（{name}）相同"

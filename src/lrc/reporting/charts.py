@@ -56,7 +56,12 @@ class Line:
 
 
 def over_steps(
-    name: str, lines: Sequence[Line], *, levels: Mapping[str, float] | None = None, shares: bool = False
+    name: str,
+    lines: Sequence[Line],
+    *,
+    levels: Mapping[str, float] | None = None,
+    shares: bool = False,
+    logarithmic: bool = False,
 ) -> str:
     """Curves over training steps, with the band of their intervals where they have one.
 
@@ -64,6 +69,7 @@ def over_steps(
         name: tells the SVG's ids from those of other charts of a page.
         levels: values to compare with, as horizontal lines.
         shares: whether the values are shares, to be shown as percentages from 0 to 100.
+        logarithmic: whether equal factors take equal room; values that are not above 0 are left out.
     """
     with _chart(name) as (axes, svg):
         for line, colour, dash in zip(lines, (FIRST, SECOND), ("-", "--"), strict=False):
@@ -75,6 +81,8 @@ def over_steps(
             _percent(axes)
         else:
             axes.yaxis.set_major_formatter(lambda value, _: f"{value:.4g}")
+        if logarithmic:
+            _make_logarithmic(axes, [point.value for line in lines for point in line.curve])
     return svg()
 
 
@@ -107,6 +115,10 @@ def reliability_diagram(name: str, bins: Sequence[Bin]) -> str:
 
 def _draw(axes: Axes, line: Line, colour: str, dash: str) -> None:
     steps = [point.step for point in line.curve]
+    if len(steps) == 1 and not isnan(line.curve[0].low):  # a band needs two values
+        (point,) = line.curve
+        _whiskers(axes, steps, [(point.value, point.low, point.high)], "o")
+        return
     if not all(isnan(point.low) for point in line.curve):
         low, high = [point.low for point in line.curve], [point.high for point in line.curve]
         axes.fill_between(steps, low, high, color=colour, alpha=0.18, linewidth=0)
@@ -120,6 +132,20 @@ def _whiskers(axes: Axes, places: Sequence[float], values: Sequence[tuple[float,
     heights = [value for value, _, _ in values]
     # Marks on the edge, such as none or all right, are drawn whole.
     axes.errorbar(places, heights, yerr=reach, fmt=mark, color=FIRST, elinewidth=1.8, capsize=5, clip_on=False)
+
+
+def _make_logarithmic(axes: Axes, values: Sequence[float]) -> None:
+    """Scale the values by their logarithms, with labels at plain numbers even where they span less than a decade."""
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+
+    shown = [value for value in values if value > 0]  # nan is not
+    if not shown:
+        return
+    axes.set_yscale("log", nonpositive="mask")
+    wide = max(shown) / min(shown) > 5
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if wide else MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.4g}")
 
 
 def _percent(axes: Axes) -> None:

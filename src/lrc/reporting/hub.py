@@ -24,6 +24,7 @@ from huggingface_hub.utils import validate_repo_id
 from lrc.config.run_record import RUN_FILE, read_run
 from lrc.models.fingerprint import CONFIG, TOKENIZER_FILES, VOCABULARIES, read_json
 from lrc.models.weights import ADAPTER_CONFIG, ADAPTER_WEIGHTS, INDEX, WeightFiles
+from lrc.reporting.dataset_card import dataset_card
 from lrc.reporting.model_card import CARD, adapter_settings, base_name, model_card
 from lrc.reporting.scrub import refuse_leaks, scrub
 from lrc.runtime.errors import ModelError, OutputError
@@ -57,10 +58,7 @@ def staged(folder: Path, repo_id: str) -> Iterator[Path]:
         ModelError: the folder does not hold a model, or it is damaged.
         OutputError: the name is none, or a file would give away a token or a local path.
     """
-    try:
-        validate_repo_id(repo_id)
-    except HFValidationError as error:
-        raise OutputError(f"{repo_id}: not a name on the Hub ({_first_line(error)}); write USER/NAME") from error
+    _check_name(repo_id)
     names = [*_weight_files(folder), *CLEANED, *(n for n in TOKENIZER_FILES if n not in CLEANED)]
     with TemporaryDirectory(prefix="lrc-publish-") as temporary:
         stage = Path(temporary)
@@ -113,6 +111,38 @@ def publish_folder(folder: Path, repo_id: str, private: bool, endpoint: str | No
         operations = [CommitOperationAdd(file.name, file) for file in sorted(stage.iterdir())]
         api.create_commit(url.repo_id, operations, commit_message="Publish with lrc")
     return str(url)
+
+
+def publish_dataset_card(manifest: Path, repo_id: str, private: bool, endpoint: str | None = None) -> str:
+    """Upload the card of a data set, and nothing else; see `dataset_card.dataset_card`.
+
+    Args:
+        manifest: what `lrc convert` wrote beside the data.
+        repo_id, private, endpoint: see `publish_folder`.
+
+    Returns:
+        the address of the repository.
+
+    Raises:
+        DataError: it is no manifest.
+        OutputError: the Hub refuses, cannot be reached, or the name is none.
+    """
+    _check_name(repo_id)
+    api, card = HfApi(endpoint=endpoint), str(dataset_card(manifest, repo_id))
+    with _explain_failures(repo_id, api.endpoint):
+        url = api.create_repo(repo_id, private=private or None, exist_ok=True, repo_type="dataset")
+        if private and not api.repo_info(url.repo_id, repo_type="dataset").private:
+            raise OutputError(f"{repo_id}: is public; make it private there, or choose another name")
+        operation = CommitOperationAdd(CARD, card.encode())
+        api.create_commit(url.repo_id, [operation], commit_message="Publish with lrc", repo_type="dataset")
+    return str(url)
+
+
+def _check_name(repo_id: str) -> None:
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise OutputError(f"{repo_id}: not a name on the Hub ({_first_line(error)}); write USER/NAME") from error
 
 
 def _weight_files(folder: Path) -> list[str]:

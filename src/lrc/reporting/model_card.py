@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from dataclasses import replace
 from importlib.resources import files as packaged
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from lrc.tokenization.prompt import VERDICTS, Prompt
 
 CARD = "README.md"
 COMMIT = re.compile(r"[0-9a-f]{40}")
+HUB = "https://huggingface.co"
 TAGS = ["lrc", "lora", "sft", "trl", "multiple-choice", "reading-comprehension"]
 SAMPLE = Question("1", "小明買了三枝筆和一本書。", "小明買了幾枝筆？", ("一枝", "兩枝", "三枝", "四枝"))
 _PARTS = Question("1", "\ue001", "\ue002", ("\ue003", "\ue004"))  # whose places in a prompt are seen
@@ -69,15 +71,19 @@ def model_card(folder: Path, repo_id: str, run: Run | None = None, prompt: Promp
         library_name="peft" if adapter else "transformers",
         license="other",  # Hub metadata for a licence that it does not list
         license_name="as-the-base-model",
+        license_link=f"{HUB}/{base}" if base and on_hub else None,
         language="zh",
+        language_bcp47=[f"zh-{run.launch['script']}"] if run and "script" in run.launch else None,
         pipeline_tag="text-generation",
         tags=TAGS,
         datasets=_hub_datasets(run),
         model_name=repo_id.rpartition("/")[2],
         eval_results=[_eval_result(results)] if results else None,
     )
-    code = _sample(folder, repo_id, base or "BASE_MODEL", run, prompt, adapter=bool(adapter))
+    prompt = prompt or _prompt(folder, run)
+    code = _sample(repo_id, base or "BASE_MODEL", run, prompt, adapter=bool(adapter))
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
+    environment.globals["fence"] = _fence
     environment.filters |= {"cell": _cell, "size": size, "share": lambda value: f"{value:.4f}"}
     published = "/" in repo_id
     place, of = "model" if published else shlex.quote(repo_id), shlex.quote(base or "BASE_MODEL")
@@ -87,7 +93,10 @@ def model_card(folder: Path, repo_id: str, run: Run | None = None, prompt: Promp
         repo_id=repo_id,
         kind=_kind(adapter),
         base=base,
+        base_link=f"[{base}]({HUB}/{base})" if base and on_hub else base,
         distribution=DISTRIBUTION,
+        launch=scrub(run.launch) if run else {},
+        rendered=_render(prompt) if run and prompt else "",
         results=results,
         run=run,
         recipe=_recipe(run) if run else {},
@@ -149,16 +158,17 @@ def _figures(folder: Path, run: Run) -> dict[str, Any]:
 def _eval_result(results: dict[str, Any]) -> EvalResult:
     low, high = round(results["ci_low"], 4), round(results["ci_high"], 4)
     baseline = {"baseline": results["baseline"], "baseline_accuracy": round(results["baseline_accuracy"], 4)}
+    # A checksum is no revision: the file is in no repository.
+    checksum = {"sha256": results["sha256"]} if results["sha256"] else {}
     return EvalResult(
         task_type="multiple-choice",
         task_name="Reading comprehension",
         dataset_type=Path(results["name"]).stem,
         dataset_name=results["name"],
         dataset_split="validation",
-        dataset_revision=results["sha256"],
         metric_type="accuracy",
         metric_value=round(results["accuracy"], 4),
-        metric_args={"questions": results["n"], "ci_low": low, "ci_high": high, **baseline},
+        metric_args={"questions": results["n"], "ci_low": low, "ci_high": high, **baseline, **checksum},
     )
 
 
@@ -181,12 +191,11 @@ def _cell(value: Any) -> str:
     return str(value).replace("|", "\\|").replace("\n", " ")
 
 
-def _sample(folder: Path, repo_id: str, base: str, run: Run | None, prompt: Prompt | None, *, adapter: bool) -> str:
+def _sample(repo_id: str, base: str, run: Run | None, prompt: Prompt | None, *, adapter: bool) -> str:
     """Python that scores the options of a question with transformers alone, by the very ids that training used.
 
     Empty where nothing says how the model is asked, or where the tokenizer alone does not give those ids.
     """
-    prompt = prompt or _prompt(folder, run)
     if run is None or prompt is None or (ids := _ids_expression(prompt)) is None:
         return ""
     model = f"AutoModelForCausalLM.from_pretrained({_quote(base if adapter else repo_id)})"
@@ -271,6 +280,23 @@ def _prompt(folder: Path, run: Run | None) -> Prompt | None:
         return Prompt(load_tokenizer(str(folder)), run.template, run.answer_style, run.list_options, run.chat_date)
     except LrcError:  # it cannot be asked by lrc either, which says why
         return None
+
+
+def _render(prompt: Prompt) -> str:
+    """What the model reads, for a question that was made up for this; the answer that it is trained to write last."""
+    record = to_record(replace(SAMPLE, answer=3))
+    judged = _asked_about(prompt)
+    told = prompt.text(record, judged)
+    if judged is not None:
+        return f"{told}{prompt.lead}{VERDICTS[1]}"  # the option that is shown is the first
+    answer = "3" if prompt.answer_style == "digit" else SAMPLE.options[2]
+    return f"{told}{prompt.lead}{answer}"
+
+
+def _fence(text: str) -> str:
+    """A code fence that the text does not end."""
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    return "`" * max(3, longest + 1)
 
 
 def _asked_about(prompt: Prompt) -> int | None:

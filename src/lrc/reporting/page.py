@@ -1,60 +1,106 @@
-"""The page about a run, for people who would rather look than read logs: charts, answers, recipe."""
+"""The page about a run, for people who would rather look than read logs: verdict, mistakes, charts, recipe."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from importlib.resources import files as packaged
+from dataclasses import dataclass, field
 from math import inf, isnan
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from lrc.config.run_record import Run
-from lrc.metrics.accuracy import Figures, accuracy_by, confusion, passages_of
+from lrc.metrics.accuracy import Figures, accuracy, accuracy_by, confusion, passages_of
+from lrc.metrics.baselines import BASELINES
 from lrc.metrics.calibration import at_bound, calibration_error, is_guess, reliability
 from lrc.metrics.predictions import Outcome
 from lrc.metrics.training_log import Curve, Curves, Point
-from lrc.metrics.verdict import judge
+from lrc.metrics.verdict import Verdict, judge
 from lrc.reporting.charts import Line, by_group, over_steps, reliability_diagram
 from lrc.reporting.scrub import scrub
+from lrc.reporting.templates import render_page
 
-MISTAKES = 200  # shown on the page, hardest first
+MISTAKES, FIRST_MISTAKES = 200, 10  # on the page, hardest first; those that are seen at once
 TABLE_ROWS = 200  # of a curve's table
 LENGTH_GROUPS = 4
 
 
-def render(name: str, run: Run, curves: Curves, outcomes: Sequence[Outcome]) -> str:
+@dataclass(frozen=True)
+class Answers:
+    """What a model, and others beside it, made of labelled questions."""
+
+    outcomes: Sequence[Outcome]
+    others: Mapping[str, Sequence[Outcome]] = field(default_factory=dict)  # of the same questions in the same order
+    training: Sequence[Outcome] = ()  # of questions that were trained on
+    file: str = ""  # the name of the file of the questions; empty for the run's own
+    sha256: str = ""  # of that file
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A wrong answer, and who else was wrong."""
+
+    outcome: Outcome
+    right_share: float  # the mean probability of the right answer: this model's, the others', the best baseline's
+    also_wrong: tuple[str, ...]  # of the others, and of the baselines that read the passage
+    guess: bool
+
+
+def render(name: str, run: Run, curves: Curves, answered: Answers) -> str:
     """The page as HTML, whole.
 
     Args:
         name: what the run is called.
     """
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"percent": _percent, "number": _number}
-    script = _read_asset("report.js")
-    facts = {
-        "name": name,
-        "run": run,
-        "curves": curves,
-        # Not escaped: these two ship with lrc.
-        "style": Markup(_read_asset("report.css")),
-        "script": Markup(script),
-        # The page runs this script and no other, whatever a passage may hold.
-        "script_hash": b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        "recipe": _recipe(run),
-        "temperature": run.temperature,
-        "temperature_bound": at_bound(run.temperature),
-        "data": [part | {"role": role, "name": scrub(part.get("name", ""), "file")} for role, part in run.data.items()],
-    }
-    answers = _answers(outcomes)
-    text = environment.from_string(_read_asset("report.html")).render(
-        **facts, **_training(curves, answers["baselines"]), **answers
+    answers = _answers(answered)
+    return render_page(
+        "report.html",
+        name=name,
+        run=run,
+        curves=curves,
+        recipe=_recipe(run),
+        temperature=run.temperature,
+        temperature_bound=at_bound(run.temperature),
+        data=[part | {"role": role, "name": scrub(part.get("name", ""), "file")} for role, part in run.data.items()],
+        workbooks=_workbooks(run),
+        facts=_facts(run, curves),
+        trained_on=_was_trained_on(run, answered),
+        asked_of=answered.file,
+        untrained=next((point for point in curves["eval_accuracy"] if point.step == 0), None),
+        **_training(curves, answers["baselines"]),
+        **answers,
     )
-    return text + "\n"
+
+
+def _facts(run: Run, curves: Curves) -> dict[str, Any]:
+    """What the run was made of and on, as far as that is known; by the name of a text in the template."""
+    launch, peak = scrub(run.launch), curves.totals.get("peak_memory_mb")
+    trained = [part for role, part in run.data.items() if role.startswith("train_file")]
+    found = {
+        "base": run.base.get("name"),
+        "workbook": ", ".join(book["name"] for book in _workbooks(run)),
+        "questions": [part | {"name": scrub(part.get("name", ""), "file")} for part in trained],
+        "hardware": launch.get("hardware"),
+        "date": launch.get("date"),
+        "memory": f"{peak / 1000:.1f} GB" if peak else None,
+        "command": launch.get("command"),
+    }
+    return {fact: value for fact, value in found.items() if value}
+
+
+def _workbooks(run: Run) -> list[dict[str, str]]:
+    """What the data files were converted from, each once."""
+    books = run.launch.get("workbooks", {})
+    found = [scrub(book) for book in (books.values() if isinstance(books, dict) else ()) if isinstance(book, dict)]
+    return [book for place, book in enumerate(found) if book not in found[:place] and {"name", "sha256"} <= book.keys()]
+
+
+def _was_trained_on(run: Run, answered: Answers) -> bool:
+    """Whether the questions that were answered are those of a file that was trained on."""
+    own = answered.sha256 or run.data.get("validation_file", {}).get("sha256")
+    sums = [part.get("sha256") for role, part in run.data.items() if role.startswith("train_file")]
+    return own is not None and own in sums
 
 
 def _recipe(run: Run) -> dict[str, str]:
@@ -74,7 +120,7 @@ def _training(curves: Curves, baselines: Mapping[str, Figures]) -> dict[str, Any
     best = dict(list(baselines.items())[:1])
     levels = {name: part["accuracy"] for name, part in best.items()}
     return {
-        "loss_chart": _svg(over_steps("loss", [Line(loss), Line(validation, marked=True)]))
+        "loss_chart": _svg(over_steps("loss", [Line(loss), Line(validation, marked=True)], logarithmic=True))
         if loss or validation
         else "",
         "loss_rows": _thin(_by_step(loss, validation)),
@@ -90,24 +136,27 @@ def _training(curves: Curves, baselines: Mapping[str, Figures]) -> dict[str, Any
     }
 
 
-def _answers(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """Figures and charts about the answers to the validation questions; None and empty without outcomes."""
-    wrong = sorted((one for one in outcomes if not one.right), key=lambda one: one.answer_probability)
-    shown = {"wrong": len(wrong), "mistakes": wrong[:MISTAKES], "is_guess": is_guess}
+def _answers(answered: Answers) -> dict[str, Any]:
+    """Figures and charts about the answers to labelled questions; None and empty without outcomes."""
+    outcomes, training = answered.outcomes, answered.training
+    shown = {"first_mistakes": FIRST_MISTAKES, "training_accuracy": _accuracy(training) if training else None}
     if not outcomes:
-        return shown | {"overall": None, "verdict": None, "baselines": {}}
+        return shown | {"overall": None, "verdict": None, "baselines": {}, "others": {}, "mistakes": [], "wrong": 0}
     predictions, answers = [one.prediction for one in outcomes], [one.answer for one in outcomes]
     questions = [one.question for one in outcomes]
     lengths = _by_length(outcomes)
-    passages = passages_of(questions)
-    bins = reliability([one.confidence for one in outcomes], [one.right for one in outcomes], passages)
+    bins = reliability([one.confidence for one in outcomes], [one.right for one in outcomes], passages_of(questions))
     verdict = judge(questions, predictions)
+    mistakes = _mistakes(answered, verdict)
     return shown | {
+        "wrong": len(mistakes),
+        "mistakes": mistakes[:MISTAKES],
         "overall": verdict.figures,
         "verdict": verdict,
         "guesses": sum(is_guess(one.probabilities, len(one.question.choosable)) for one in outcomes),
         "baselines": verdict.baselines,
-        "size": max(len(question.options) for question in questions),
+        "others": {name: _accuracy(other) for name, other in answered.others.items()},
+        "size": range(1, max(len(question.options) for question in questions) + 1),
         "confusion": confusion(predictions, answers),
         "lengths": lengths,
         "length_chart": _svg(by_group("lengths", lengths)),
@@ -115,6 +164,29 @@ def _answers(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         "calibration_error": calibration_error(bins),
         "calibration_chart": _svg(reliability_diagram("calibration", bins)),
     }
+
+
+def _mistakes(answered: Answers, verdict: Verdict) -> list[Mistake]:
+    """The wrong answers, hardest first: those whose right answer got the least from all that tried."""
+    outcomes = answered.outcomes
+    questions = [one.question for one in outcomes]
+    chosen = {name: BASELINES[name](questions) for name in verdict.baselines if name != "majority"}
+    found = []
+    for place, one in enumerate(outcomes):
+        if one.right:
+            continue
+        beside = {name: other[place] for name, other in answered.others.items()}
+        simple = [name for name, numbers in chosen.items() if numbers[place] != one.answer]
+        shares = [each.answer_probability for each in (one, *beside.values())] + [float(verdict.best not in simple)]
+        also = (*(name for name, other in beside.items() if not other.right), *simple)
+        guess = is_guess(one.probabilities, len(one.question.choosable))
+        found.append(Mistake(one, sum(shares) / len(shares), also, guess))
+    return sorted(found, key=lambda mistake: mistake.right_share)
+
+
+def _accuracy(outcomes: Sequence[Outcome]) -> Figures:
+    passages = passages_of(one.question for one in outcomes)
+    return accuracy([one.prediction for one in outcomes], [one.answer for one in outcomes], passages)
 
 
 def _by_length(outcomes: Sequence[Outcome]) -> dict[str, Figures]:
@@ -147,18 +219,3 @@ def _thin(rows: Sequence[Any]) -> list[Any]:
 
 def _svg(drawing: str) -> Markup:
     return Markup(drawing)
-
-
-def _read_asset(name: str) -> str:
-    return packaged(__package__).joinpath(name).read_text(encoding="utf-8")
-
-
-def _percent(value: float) -> str:
-    return "–" if isnan(value) else f"{value:.1%}"
-
-
-def _number(value: float | None) -> str:
-    """A logged number: what was not logged is empty, and what was not finite says so."""
-    if value is None:
-        return ""
-    return "NaN" if isnan(value) else f"{value:.4g}"

@@ -1,4 +1,4 @@
-// The page of `lrc report`: remembers the language, and filters the wrong answers. Without it both are still readable.
+// The pages of `lrc report` and `lrc compare`: remembers the language, and filters the wrong answers. Without it both are still readable.
 "use strict";
 
 const languages = document.querySelectorAll("input[name=language]");
@@ -43,6 +43,8 @@ if (filters) {
     const wanted = new FormData(filters);
     const search = document.getElementById("search").value.trim().toLowerCase();
     let shown = 0;
+    const more = document.querySelector(".more");
+    if (more && (search || wanted.get("answer") || wanted.get("prediction"))) more.open = true; // what fits may be in it
     for (const { element, text } of mistakes) {
       const fits =
         text.includes(search) &&
@@ -52,6 +54,7 @@ if (filters) {
     }
     document.getElementById("shown").textContent = shown;
     document.getElementById("none").hidden = shown > 0;
+    document.querySelector(".count").classList.toggle("hidden", shown === mistakes.length);
   };
   filters.addEventListener("input", filter);
   filters.addEventListener("submit", (event) => event.preventDefault());

@@ -8,6 +8,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,19 @@ def validation_figures(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         "baseline_accuracy": baseline,
         "verdict": str(verdict),
     }
+
+
+def untrained_figures(curves: Curves) -> dict[str, float]:
+    """What the base had right before its first step, where that was evaluated (`eval_on_start`).
+
+    Returns:
+        `untrained_accuracy`, and the bounds of its interval; empty where nothing is known.
+    """
+    first = next((point for point in curves["eval_accuracy"] if point.step == 0), None)
+    if first is None or isnan(first.value):
+        return {}
+    bounds = {"untrained_ci_low": first.low, "untrained_ci_high": first.high}
+    return {"untrained_accuracy": first.value} | {name: bound for name, bound in bounds.items() if not isnan(bound)}
 
 
 def show(run_dir: Path, base: str) -> None:

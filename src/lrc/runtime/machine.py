@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import shutil
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,6 +67,31 @@ def look_at_machine() -> Machine:
         cache=str(cache),
         hub=hub_answers(),
     )
+
+
+def describe_hardware(device: str, processes: int) -> str:
+    """What computes, in words: `2 x NVIDIA H100`, or `CPU (Intel Xeon Platinum 8481C), 4 cores, 2 processes`.
+
+    Args:
+        device: see `devices.device_type`.
+        processes: how many train together.
+    """
+    names, _ = _cards(device)
+    if not names:
+        cores = usable_cores()
+        several = f", {processes} processes" if processes > 1 else ""
+        return f"{'CPU' if device == 'cpu' else device} ({_processor()}), {cores} core{'s' * (cores > 1)}{several}"
+    used = max(1, min(processes, len(names)))
+    several = f" in each of {processes // used} machines" if processes > len(names) else ""
+    return f"{used} x {names[0]}{several}" if used > 1 or several else names[0]
+
+
+def _processor() -> str:
+    """The processor's name; its architecture where the system does not say."""
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        return next(line for line in lines if line.startswith("model name")).partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def cache_folder() -> Path:

@@ -17,18 +17,19 @@ from transformers import set_seed
 
 from lrc.config.arguments import AdapterArguments
 from lrc.config.recipe import Recipe, load_recipe
-from lrc.config.run_record import FILES, NORMALISATIONS, NOT_RECORDED, RUN_FILE, Run, train_roles
+from lrc.config.run_record import FILES, METRICS_FILE, NORMALISATIONS, NOT_RECORDED, RUN_FILE, Run, train_roles
 from lrc.config.trackers import close_trackers
 from lrc.data.pseudo_labels import label
 from lrc.data.score_files import read_scores
 from lrc.data.soft_labels import SoftLabels
 from lrc.metrics.predictions import OUTCOMES_FILE, Outcome, write_outcomes
+from lrc.metrics.training_log import read_curves
 from lrc.models.fingerprint import fingerprint_base
 from lrc.models.from_recipe import build_lora_config, check_modules, clamp_max_length, load_base_model
 from lrc.models.loading import check_size, check_vocabulary, load_config, load_tokenizer
 from lrc.reporting.hub import publish_folder
 from lrc.reporting.model_card import write_card
-from lrc.reporting.summary import show, validation_figures
+from lrc.reporting.summary import show, untrained_figures, validation_figures
 from lrc.runtime.errors import MachineError, RecipeError
 from lrc.runtime.exit_status import exit_on_error
 from lrc.runtime.outputs import checksum
@@ -45,12 +46,15 @@ from lrc.training.callbacks import History, Patience, Space, Stopping, ended_at,
 from lrc.training.checkpoint import fault
 from lrc.training.contrastive_loss import Objective
 from lrc.training.dataloader import Sampling, SequenceSource
+from lrc.training.launch_record import record_launch
 from lrc.training.optimizer import LoraPlus
 from lrc.training.output_dir import OutputDir, refuse_sources_in, refuse_taken
 from lrc.training.preflight import split
 from lrc.training.resume import changed_versions, nondeterminism, run_of
 from lrc.training.trainer import Packing, TreeTrainer
 from lrc.training.validation import AUTO, FittedScoring, Validation
+
+SCRIPT_SAMPLE = 1000  # questions that tell the script
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -166,7 +170,8 @@ def _train_in(folder: OutputDir, recipe: Recipe, prompt: Prompt, training: Corpu
     with ending_with(f"the {_what(recipe)} is safe in {folder.path}; the same command finishes the evaluation"):
         decided = _conclude(trainer, prompt, data.score_normalisation, folder.path)
         close_trackers(trainer)
-        folder.finish(trainer, **decided)
+        inputs = [record.input for record in training.records[:SCRIPT_SAMPLE]]
+        folder.finish(trainer, **decided, launch=record_launch(recipe, inputs))
 
 
 def _what(recipe: Recipe) -> str:
@@ -240,7 +245,7 @@ def _conclude(trainer: TreeTrainer, prompt: Prompt, normalisation: str, folder: 
     return {
         "score_normalisation": found.score_normalisation,
         "temperature": found.temperature,
-        "validation": validation_figures(outcomes),
+        "validation": validation_figures(outcomes) | untrained_figures(read_curves(folder / METRICS_FILE)),
     }
 
 
@@ -289,7 +294,7 @@ def _read_pseudo_labelled(recipe: Recipe, prompt: Prompt) -> Corpus:
     assert data.pseudo_labels and data.pseudo_label_file  # as the rules want it
     path = Path(data.pseudo_label_file)
     records = label(path, Path(data.pseudo_labels), data.pseudo_label_threshold)
-    found = fit(records, prompt, args.max_length, data.on_too_long, stage="pseudo-labelled questions")
+    found = fit(records, prompt, LengthPolicy(args.max_length, data.on_too_long), stage="pseudo-labelled questions")
     if args.process_index == 0:
         sure = f"{len(records):,} questions with a probability of {data.pseudo_label_threshold:g} or more"
         say(f"{path}: pseudo-labels of {data.pseudo_labels}: {sure} are trained on; accuracy on this file means little")

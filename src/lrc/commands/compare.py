@@ -1,0 +1,155 @@
+"""`lrc compare`: two models on the same questions, as text and as a page."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from lrc.data.sources import read_labelled, refuse_pipe
+from lrc.metrics.comparison import Comparison, Pair, compare
+from lrc.metrics.predictions import OUTCOMES_FILE, holds_questions, read_answers
+from lrc.metrics.verdict import size, spell
+from lrc.runtime.errors import DataError
+from lrc.runtime.findings import wrapped
+from lrc.runtime.outputs import new_file, refuse_file
+
+SHOWN = 10  # questions of a group, in the terminal; the page has more
+
+
+def compare_models(
+    first: Path,
+    second: Path,
+    *,
+    data: Path | None = None,
+    output: Path | None = None,
+    as_json: bool = False,
+    force: bool = False,
+) -> None:
+    """Print how two models differ on the same questions, and write a page about it.
+
+    Args:
+        first: a run's folder, or a file of `lrc evaluate --scores`.
+        second: likewise.
+        data: the labelled questions that files of scores are of.
+        output: the page.
+        as_json: print the figures as JSON rather than as lines.
+
+    Raises:
+        LrcError: the two were not asked the same questions, or a file cannot be used.
+    """
+    if output is not None:
+        refuse_file(output, *filter(None, (first, second, data)), force=force)
+    if data is not None:
+        _refuse_useless(data, first, second)
+    questions = read_labelled(data) if data is not None else []
+    sources = (first, second)
+    answers = [read_answers(source, data, questions) for source in sources]
+    found = compare(_names(first, second), sources, answers[0], answers[1])
+    if output is not None:
+        from lrc.reporting.compare_page import render
+
+        with new_file(output, force=force) as temporary:
+            temporary.write_text(render(found), encoding="utf-8", errors="replace", newline="\n")
+    print(*([json.dumps(_figures(found), ensure_ascii=False, indent=2)] if as_json else _lines(found)), sep="\n")
+    if output is not None:
+        print(f"wrote {output}", file=sys.stderr if as_json else sys.stdout)
+
+
+def _refuse_useless(data: Path, *sources: Path) -> None:
+    """Refuse --data where both sides say themselves what they were asked."""
+    refuse_pipe(data)
+    if all(holds_questions(source / OUTCOMES_FILE if source.is_dir() else source) for source in sources):
+        raise DataError(f"{data}: is not needed, since both sides hold their questions; leave out --data")
+
+
+def _names(first: Path, second: Path) -> tuple[str, str]:
+    """What to call the two: the name of folder or file, with as many folders before it as tell them apart."""
+    parts = [
+        (path.resolve().parent if path.name == OUTCOMES_FILE else path.resolve()).with_suffix("").parts
+        for path in (first, second)
+    ]
+    for depth in range(1, max(map(len, parts)) + 1):
+        one, two = ("/".join(part[-depth:]) for part in parts)
+        if one != two:
+            return one, two
+    raise DataError(f"{second}: is given twice; give another run or file of scores")
+
+
+def _figures(found: Comparison) -> dict[str, Any]:
+    return {
+        "first": {"name": found.names[0], **found.figures[0]},
+        "second": {"name": found.names[1], **found.figures[1]},
+        "paired": found.test,
+        "both_right": found.both_right,
+        "both_wrong": len(found.both_wrong),
+        "same_choice": found.same_choice,
+        "verdict": found.english,
+        "questions": [
+            {
+                "id": one.question.id,
+                "row": one.question.row,
+                "answer": one.answer,
+                "first": one.prediction,
+                "second": two.prediction,
+            }
+            for one, two in found.pairs
+        ],
+    }
+
+
+def _lines(found: Comparison) -> list[str]:
+    test, n = found.test, len(found.pairs)
+    width = max(20, *map(len, found.names)) + 2
+    lines = [*wrapped(found.english), "", "Accuracy"]
+    for name, one in zip(found.names, found.figures, strict=True):
+        lines.append(f"{name:<{width}}{spell(one)}, {size(one)}")
+    bounds = f"{100 * test['ci_low']:+.1f} to {100 * test['ci_high']:+.1f}"
+    lines += [
+        f"{'difference':<{width}}{100 * test['difference']:+.1f} points ({bounds})",
+        "",
+        "Questions",
+        f"{'both right':<{width}}{found.both_right:,}",
+        f"{'only the first':<{width}}{len(found.first_only):,}",
+        f"{'only the second':<{width}}{len(found.second_only):,}",
+        f"{'both wrong':<{width}}{len(found.both_wrong):,}",
+        f"{'same answer':<{width}}{found.same_choice:,} of {n:,}",
+        "",
+        "Tests",
+        f"{'by passage':<{width}}p = {test['p_value']:.2g} (permutation)",
+        f"{'by question':<{width}}p = {test['p_value_mcnemar']:.2g} (McNemar, as if questions were independent)",
+    ]
+    groups = (
+        (f"Only {found.names[0]} is right", found.first_only),
+        (f"Only {found.names[1]} is right", found.second_only),
+    )
+    for title, pairs in groups:
+        if pairs:
+            lines += ["", title, *_side_by_side(pairs, found.names)]
+    return lines
+
+
+def _side_by_side(pairs: Sequence[Pair], names: tuple[str, str]) -> Iterator[str]:
+    """A line a question, the right answer and both models' with their probabilities: the surest mistakes first."""
+    width = max(len("id"), *(len(one.question.id) for one, _ in pairs[:SHOWN])) + 2
+    column = max(8, *map(len, names)) + 2
+    yield f"{'id':<{width}}right  {names[0]:<{column}}{names[1]:<{column}}question".rstrip()
+    room = shutil.get_terminal_size().columns - width - 7 - 2 * column
+    for one, two in pairs[:SHOWN]:
+        told = [f"{side.prediction} ({side.confidence:.0%})" for side in (one, two)]
+        asked = _cut(" ".join(one.question.question.split()), room)
+        yield f"{one.question.id:<{width}}{one.answer:<7}{told[0]:<{column}}{told[1]:<{column}}{asked}".rstrip()
+    if len(pairs) > SHOWN:
+        yield f"and {len(pairs) - SHOWN:,} more; --output page.html shows them with their passages"
+
+
+def _cut(text: str, columns: int) -> str:
+    """As much of a text as a terminal shows in `columns`, in which a Chinese character takes two."""
+    from rich.cells import cell_len, set_cell_size
+
+    if not sys.stdout.isatty() or cell_len(text) <= columns:
+        return text
+    return set_cell_size(text, max(columns - 1, 0)).rstrip() + "…" if columns > 1 else ""

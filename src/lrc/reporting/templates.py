@@ -1,0 +1,54 @@
+"""How a page becomes one HTML file that needs nothing else: its template, style and script, and both languages."""
+
+from __future__ import annotations
+
+import hashlib
+from base64 import b64encode
+from importlib.resources import files as packaged
+from math import isnan
+from typing import Any
+
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup
+
+
+def render_page(template: str, **facts: Any) -> str:
+    """A page as HTML, whole.
+
+    Args:
+        template: the file of it, beside this module.
+        facts: what it shows, by the names that it uses.
+    """
+    environment = Environment(
+        loader=FunctionLoader(read_asset),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": _percent, "number": _number}
+    script = read_asset("report.js")
+    shipped = {
+        # Not escaped: these two ship with lrc.
+        "style": Markup(read_asset("report.css")),
+        "script": Markup(script),
+        # The page runs this script and no other, whatever a passage may hold.
+        "script_hash": b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    }
+    return environment.get_template(template).render(**shipped, **facts).strip() + "\n"
+
+
+def read_asset(name: str) -> str:
+    """A file that ships beside this module."""
+    return packaged(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def _percent(value: float) -> str:
+    return "–" if isnan(value) else f"{value:.1%}"
+
+
+def _number(value: float | None) -> str:
+    """A logged number: what was not logged is empty, and what was not finite says so."""
+    if value is None:
+        return ""
+    return "NaN" if isnan(value) else f"{value:.4g}"
