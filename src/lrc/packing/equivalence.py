@@ -52,7 +52,7 @@ def _try(model: Any, tree_mask: Mask) -> str | None:
     except Exception as error:
         return f"a packed row cannot be run ({_line(error)})"
     if not apart <= TOLERANCE:
-        return f"tokens of a packed row attend or are placed otherwise than in their own sequence ({apart:.0e})"
+        return f"tokens of a packed row attend, or are placed, differently than in their own sequence ({apart:.0e})"
     return None
 
 
