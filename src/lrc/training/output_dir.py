@@ -247,7 +247,7 @@ def refuse_sources_in(folder: Path, sources: Sequence[Path]) -> None:
 
 
 def _others(path: Path) -> list[Path]:
-    """What is in a folder besides this run's claim, and those of runs that were killed as they began."""
+    """What is in a folder besides this run's lock, and those of runs that were killed as they began."""
     return sorted(set(path.iterdir()) - set(parts(path, RUN_FILE))) if path.is_dir() else []
 
 
