@@ -112,14 +112,14 @@ def _keys() -> Iterator[tuple[Field[Any], Any, bool]]:
 
 def _require_all(groups: Mapping[str, Mapping[str, str]]) -> None:
     described = {key for group in groups.values() for key in group}
-    wanted = {f.name for f, _, own in _keys() if not own} - {*rules.WITHOUT_USE, *SECRETS}
+    wanted = {f.name for f, _, own in _keys() if not own} - {*rules.UNSUPPORTED, *SECRETS}
     if faults := sorted(described ^ wanted):
         raise ValueError(f"upstream_keys.yaml: {', '.join(faults)}: missing, or no such key")
 
 
 def _place(field: Field[Any], own: bool, groups: Mapping[str, Mapping[str, str]]) -> tuple[str | None, str]:
     """The group of a key and its meaning; no group where the key is refused."""
-    if field.name in rules.WITHOUT_USE or field.name in SECRETS:
+    if field.name in rules.UNSUPPORTED or field.name in SECRETS:
         return None, ""
     if own:
         adapter = any(field.name == one.name for one in fields(arguments.AdapterArguments))
@@ -160,9 +160,9 @@ def _table(title: str, keys: list[Key]) -> str:
 
 
 def _refused() -> str:
-    lines = ["## Refused", "", "Upstream has these keys; lrc has no use for them, so another value than the"]
-    lines += ["one below ends in one line and exit status 1:", "", "| key | may only be |", "|---|---|"]
-    lines += [f"| `{key}` | `{_yaml(value)}` |" for key, value in rules.WITHOUT_USE.items()]
+    lines = ["## Refused", "", "TRL and transformers have these keys, but lrc does not support them. Any value other"]
+    lines += ["than the one below is refused with exit status 1:", "", "| key | may only be |", "|---|---|"]
+    lines += [f"| `{key}` | `{_yaml(value)}` |" for key, value in rules.UNSUPPORTED.items()]
     strategies = " or ".join(f"`{name}`" for name in rules.SAMPLING)
     lines += [f"| `train_sampling_strategy` | {strategies} |", ""]
     lines += ["An access token does not belong in a recipe: " + ", ".join(f"`{key}`" for key in SECRETS) + " are"]

@@ -66,6 +66,29 @@ WITHOUT_TORCH = ("runtime", "data", "config", "metrics")
 WITH_TORCH = {"lrc.config.arguments", "lrc.config.trackers", "lrc.runtime.processes"}
 
 
+def test_no_module_imports_itself_through_others() -> None:
+    """Within a room, too; imports inside functions count, those for a type checker do not."""
+    names = {module_name(path): path for path in MODULES}
+    imports = {name: modules_imported(path) & names.keys() - {name} for name, path in names.items()}
+    while free := [name for name, others in imports.items() if not others]:
+        imports = {name: others - set(free) for name, others in imports.items() if name not in free}
+    assert not imports, f"a cycle among {', '.join(sorted(imports))}"
+
+
+def modules_imported(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    skipped = {
+        id(node)
+        for top in ast.walk(tree)
+        if isinstance(top, ast.If) and ast.unparse(top.test) == "TYPE_CHECKING"
+        for node in ast.walk(top)
+    }
+    statements = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and id(node) not in skipped]
+    return {
+        name for one in statements for alias in one.names for name in (f"{one.module}.{alias.name}", str(one.module))
+    }
+
+
 def module_name(path: Path) -> str:
     return ".".join(("lrc", *path.relative_to(SOURCE).with_suffix("").parts))
 

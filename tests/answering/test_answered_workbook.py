@@ -105,7 +105,7 @@ def test_the_same_command_finds_it_done_and_a_killed_one_goes_on(
     assert lrc(*one, "--row-tokens", "999") == 1
     child = os.fork()
     if child == 0:  # killed once its scores are on the disk
-        monkeypatch.setattr(partial_scores, "remove_beside", lambda output: os._exit(9))
+        monkeypatch.setattr(partial_scores, "remove_partial_scores", lambda output: os._exit(9))
         monkeypatch.setattr("lrc.commands.generate.fill_in", lambda *args, **options: os._exit(9))
         lrc(*two)
         os._exit(0)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lrc.answering.partial_scores import PartialScores, remove_beside
+from lrc.answering.partial_scores import PartialScores, remove_partial_scores
 from lrc.answering.scoring import OptionScores
 
 SCORES = {
@@ -15,7 +15,7 @@ SCORES = {
 
 
 def begun(output: Path) -> PartialScores:
-    side = PartialScores.beside(output, ["model", 1, None])
+    side = PartialScores.for_output(output, ["model", 1, None])
     assert not side.exists and side.start() == {}
     side.append({place: SCORES[place] for place in (0, 3)})
     side.append({4: SCORES[4]})
@@ -24,19 +24,19 @@ def begun(output: Path) -> PartialScores:
 
 def test_what_was_scored_comes_back_exactly(tmp_path: Path) -> None:
     begun(tmp_path / "answer.csv")
-    again = PartialScores.beside(tmp_path / "answer.csv", ["model", 1, None])
+    again = PartialScores.for_output(tmp_path / "answer.csv", ["model", 1, None])
     assert again.exists
     assert again.start() == {place: SCORES[place] for place in (0, 3, 4)}
     again.append({1: SCORES[1]})
     assert again.start().keys() == {0, 1, 3, 4}
-    remove_beside(tmp_path / "answer.csv")
+    remove_partial_scores(tmp_path / "answer.csv")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("facts", [["other", 1, None], ["model", 1, 0], ["model", 1]])
 def test_another_run_takes_nothing(facts: list[object], tmp_path: Path) -> None:
     begun(tmp_path / "answer.csv")
-    other = PartialScores.beside(tmp_path / "answer.csv", facts)
+    other = PartialScores.for_output(tmp_path / "answer.csv", facts)
     assert not other.exists and other.start() == {}
 
 
@@ -49,5 +49,5 @@ def test_a_line_cut_short_is_left_out(tmp_path: Path) -> None:
 
 
 def test_each_process_has_its_own(tmp_path: Path) -> None:
-    paths = {PartialScores.beside(tmp_path / "answer.csv", [], process).path.name for process in range(3)}
+    paths = {PartialScores.for_output(tmp_path / "answer.csv", [], process).path.name for process in range(3)}
     assert paths == {".answer.csv.partial.jsonl", ".answer.csv.partial.1.jsonl", ".answer.csv.partial.2.jsonl"}

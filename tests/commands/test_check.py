@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ from workbooks import TEST, row, test_row, write_csv, write_xlsx
 
 from lrc.cli import main
 from lrc.commands.check import check
+from lrc.commands.convert import convert
 
+ROOT = Path(__file__).parents[2]
 TWO = [row(1), row(2, 文章="圖書館每週一休館，其餘各日開到晚上九點。")]  # passages enough to split
 
 
@@ -84,3 +87,18 @@ def test_a_file_that_cannot_be_split_is_not_accepted(tmp_path: Path, capsys: pyt
 def test_repeated_questions_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert check([write_xlsx(tmp_path / "a.xlsx", [*TWO, row(1)])])
     assert any("row 2: the same question is in row 4" in line for line in lines(capsys))
+
+
+@pytest.mark.parametrize("page", ["tutorial.md", "tutorial.zh-TW.md"])
+def test_what_the_tutorial_quotes_is_what_is_printed(
+    page: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    checked, converted = re.findall(r"```text\n(.*?)```", text, re.DOTALL)[:2]
+    assert check([Path("examples/sample.xlsx")])
+    printed = capsys.readouterr().out.splitlines()
+    assert {line for line in checked.splitlines() if line != "…"} <= set(printed)
+    convert(Path("examples/sample.xlsx"), output_dir=tmp_path)
+    printed = capsys.readouterr().out.replace(str(tmp_path), "tutorial/data").splitlines()
+    assert converted.splitlines() == [line for line in printed if line in converted]

@@ -43,6 +43,19 @@ from lrc.config.accelerate_config import find_accelerate_config
 from lrc.config.recipe import find_recipe
 print(find_recipe("tiny/lora")); print(find_accelerate_config("cpu")); print(files("lrc.examples") / "sample.xlsx")
 """
+# Where the packages of an extra are not installed, what needs them cannot be imported.
+IMPORT_ALL = """
+import importlib, pkgutil, lrc
+for module in pkgutil.walk_packages(lrc.__path__, "lrc."):
+    if module.name == "lrc.__main__":
+        continue
+    try:
+        importlib.import_module(module.name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("gradio", "optuna"):
+            raise
+    print(module.name)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +169,13 @@ def test_the_installed_program_works_without_the_clone(program: Path, tmp_path: 
     checked = run(program, "check", "examples/sample.xlsx", "recipes/tiny/lora.yaml", "--json", folder=tmp_path)
     workbook, recipe = json.loads(checked)["files"]
     assert workbook["accepted"] and workbook["questions"] == 80 and recipe["accepted"]
+
+
+def test_every_module_of_the_wheel_can_be_imported(program: Path, tmp_path: Path) -> None:
+    imported = run(program.with_name("python"), "-c", IMPORT_ALL, folder=tmp_path).split()
+    source = ROOT / "src"
+    files = {path.relative_to(source).with_suffix("") for path in source.glob("lrc/**/*.py") if path.name[0] != "_"}
+    assert {".".join(path.parts) for path in files} <= set(imported)
 
 
 def find(folder: Path, **environment: str) -> list[Path]:

@@ -147,7 +147,7 @@ def test_any_other_model_scores_as_it_does_by_itself(name: str) -> None:
         ("gpt-neo", "gpt_neo: a packed row cannot be run"),
         (
             "undeclared-window",
-            "mistral: tokens of a packed row attend or are placed otherwise than in their own sequence",
+            "mistral: tokens of a packed row attend, or are placed, differently than in their own sequence",
         ),
     ],
 )

@@ -58,7 +58,7 @@ REMARKS = [
 
 @pytest.fixture
 def odd(tmp_path: Path) -> Path:
-    """A test workbook with something to be format_findings of."""
+    """A test workbook with something to be told of."""
     rows = [[*test_row(1), "x"], [*test_row(2, 文章="另一篇短文。", 選項3=None, 選項4=None), ""]]
     return write_xlsx(tmp_path / "t.xlsx", rows, [*TEST, "備註"])
 

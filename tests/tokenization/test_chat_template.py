@@ -146,8 +146,8 @@ REFUSED = {
     "is no template": ("{% for m in messages %}", "cannot be rendered"),
     "divides by nothing": ("{{ 1 // 0 }}", "cannot be rendered"),
     "adds what does not go together": (chatml("m['content'] + 1"), "cannot be rendered"),
-    "draws": ("{{ ['a', 'b'] | random }}" + chatml(), "another text each time"),
-    "draws rarely": ("{{ range(50) | random }}" + chatml(), "another text each time"),
+    "draws": ("{{ ['a', 'b'] | random }}" + chatml(), "differently each time"),
+    "draws rarely": ("{{ range(50) | random }}" + chatml(), "differently each time"),
     "opens a thinking block": (
         chatml(ask=ASK.replace("assistant\n", "assistant\n<think>\n")),
         "opens a thinking block",

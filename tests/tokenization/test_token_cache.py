@@ -257,19 +257,19 @@ def test_every_module_that_tokenizing_imports_is_listed() -> None:
     assert {path.parent for path in others} == {root / "runtime"}
 
 
-@pytest.mark.parametrize("damage", ["cut", "flipped", "account", "lost", "seal", "emptied"])
+@pytest.mark.parametrize("damage", ["cut", "flipped", "report", "lost", "seal", "emptied"])
 def test_a_damaged_entry_is_made_again(reading: Reading, cache: Path, damage: str) -> None:
     before = content(reading())
     (entry,) = entries(cache)
-    tokens, account, seal = entry / "tokens.arrow", entry / "account.json", entry / "seal.json"
+    tokens, report, seal = entry / "tokens.arrow", entry / "length_report.json", entry / "seal.json"
     data = tokens.read_bytes()
     if damage == "cut":
         tokens.write_bytes(data[: len(data) // 2])
     elif damage == "flipped":
         middle = len(data) // 2
         tokens.write_bytes(data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :])
-    elif damage == "account":
-        account.write_text('{"shortened": [], "skipped": []}')
+    elif damage == "report":
+        report.write_text('{"shortened": [], "skipped": []}')
     elif damage == "lost":
         tokens.unlink()
     else:

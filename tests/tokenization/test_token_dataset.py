@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from small_models import save_tokenizer
 from transformers import AutoTokenizer
 
-from lrc.data.alpaca import Record, to_record
+from lrc.data.alpaca import Record, dump_records, to_record
 from lrc.data.questions import Question
 from lrc.runtime.errors import DataError
 from lrc.tokenization.max_length import LengthPolicy
 from lrc.tokenization.prompt import Prompt
-from lrc.tokenization.token_dataset import fit, tokenize
+from lrc.tokenization.token_dataset import Corpus, read_corpus, tokenize
 from lrc.training.dataloader import SequenceSource
 
 NEAR = "小明在台北工作。"
@@ -34,16 +35,23 @@ def length(record: Record, prompt: Prompt) -> int:
     return len(prompt.sequence(record).tokens)
 
 
-def test_what_fits_is_left_as_it_is(prompt: Prompt) -> None:
+def read(folder: Path, records: list[Record], prompt: Prompt, lengths: LengthPolicy) -> Corpus:
+    """The records as they fit, out of a file."""
+    path = folder / "a.json"
+    path.write_text("".join(dump_records(records)), encoding="utf-8")
+    return read_corpus(path, prompt, lengths, stage="read")
+
+
+def test_what_fits_is_left_as_it_is(prompt: Prompt, tmp_path: Path) -> None:
     records = [to_record(SHORT), to_record(LONG), FOREIGN]
-    corpus = fit(records, prompt, LengthPolicy(length(records[1], prompt)), stage="read")
-    assert corpus.records == records and corpus.shortened == corpus.skipped == []
-    assert fit(records, prompt, LengthPolicy(), stage="read").records == records
+    corpus = read(tmp_path, records, prompt, LengthPolicy(length(records[1], prompt)))
+    assert list(corpus.records) == records and corpus.shortened == corpus.skipped == []
+    assert list(read(tmp_path, records, prompt, LengthPolicy()).records) == records
 
 
-def test_shortening_keeps_question_options_and_answer(prompt: Prompt) -> None:
+def test_shortening_keeps_question_options_and_answer(prompt: Prompt, tmp_path: Path) -> None:
     limit = length(to_record(LONG), prompt) - 1
-    corpus = fit([to_record(SHORT), to_record(LONG)], prompt, LengthPolicy(limit, "shorten"), stage="read")
+    corpus = read(tmp_path, [to_record(SHORT), to_record(LONG)], prompt, LengthPolicy(limit, "shorten"))
     assert corpus.shortened == ["long"] and corpus.records[0] == to_record(SHORT)
     short = corpus.records[1]
     assert length(short, prompt) <= limit
@@ -53,10 +61,10 @@ def test_shortening_keeps_question_options_and_answer(prompt: Prompt) -> None:
     assert short.question.passage in short.input
 
 
-def test_skipping_names_what_is_left_out(prompt: Prompt) -> None:
+def test_skipping_names_what_is_left_out(prompt: Prompt, tmp_path: Path) -> None:
     limit = length(to_record(LONG), prompt) - 1
-    corpus = fit([to_record(LONG), to_record(SHORT)], prompt, LengthPolicy(limit, "skip"), stage="read")
-    assert corpus.skipped == ["long"] and corpus.records == [to_record(SHORT)]
+    corpus = read(tmp_path, [to_record(LONG), to_record(SHORT)], prompt, LengthPolicy(limit, "skip"))
+    assert corpus.skipped == ["long"] and list(corpus.records) == [to_record(SHORT)]
 
 
 @pytest.mark.parametrize(
@@ -69,18 +77,18 @@ def test_skipping_names_what_is_left_out(prompt: Prompt) -> None:
     ],
 )
 def test_what_cannot_be_made_to_fit_is_refused(
-    prompt: Prompt, records: list[Record], limit: int, on_too_long: str, fault: str
+    prompt: Prompt, records: list[Record], limit: int, on_too_long: str, fault: str, tmp_path: Path
 ) -> None:
     with pytest.raises(DataError, match=fault):
-        fit(records, prompt, LengthPolicy(limit, on_too_long), stage="read")
+        read(tmp_path, records, prompt, LengthPolicy(limit, on_too_long))
 
 
-def test_every_option_has_to_fit_in_the_text_style(prompt: Prompt) -> None:
+def test_every_option_has_to_fit_in_the_text_style(prompt: Prompt, tmp_path: Path) -> None:
     text = Prompt(prompt.tokenizer, "plain", "text")
     record = to_record(Question("1", NEAR, "問", ("短", "長" * 50), 1))
     limit = max(len(s.tokens) for s in text.candidates(record)) - 1
     assert length(record, text) < limit
-    assert fit([record], text, LengthPolicy(limit, "shorten"), stage="read").shortened == ["1"]
+    assert read(tmp_path, [record], text, LengthPolicy(limit, "shorten")).shortened == ["1"]
 
 
 def test_tokenized_rows_are_the_prompts_sequences(prompt: Prompt) -> None:

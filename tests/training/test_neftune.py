@@ -37,7 +37,7 @@ def test_each_token_gets_the_noise_of_its_sample() -> None:
     embed, ids = model.get_input_embeddings(), torch.from_numpy(row.input_ids)[None]
     plain = embed(ids)
     noise = Noise(model, ALPHA)
-    noise.see(row, torch.device("cpu"))
+    noise.set_row(row, torch.device("cpu"))
     drawn = torch.stack([(embed(ids) - plain)[0] for _ in range(50)]).detach()
     reach = ALPHA / torch.from_numpy(sample_lengths(row) * plain.shape[-1]).sqrt()
     largest = drawn.abs().amax(dim=(0, 2))

@@ -122,7 +122,7 @@ def read_questions_to_answer(
 
     Args:
         sheet: the sheet of a workbook; the first visible one by default.
-        columns: see `sources.read_questions`.
+        columns: see `sources.DataFile`.
         report: what is done with the findings; by default they are printed on stderr.
 
     Raises:

@@ -29,7 +29,7 @@ class PartialScores:
     key: str
 
     @classmethod
-    def beside(cls, output: Path, facts: Iterable[Any], process: int = 0) -> PartialScores:
+    def for_output(cls, output: Path, facts: Iterable[Any], process: int = 0) -> PartialScores:
         """The side file of an output.
 
         Args:
@@ -87,7 +87,7 @@ class PartialScores:
             return []
 
 
-def remove_beside(output: Path) -> None:
+def remove_partial_scores(output: Path) -> None:
     """Remove the side files of all processes, this launch's and earlier ones', once the output is there."""
     name = re.compile(rf"\.{re.escape(output.name)}\.partial(\.\d+)?\.jsonl")
     for path in output.parent.iterdir():

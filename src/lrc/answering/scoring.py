@@ -49,7 +49,14 @@ class OptionScores:
     def normalised(self, normalisation: str) -> OptionScores:
         """The same of one order of the options, had its scores been divided otherwise; see `Scorer`."""
         scores = np.array(self.likelihoods) / lengths(normalisation, self.tokens, self.characters)
-        return _average(scores[None, None] - np.logaddexp.reduce(scores), 1.0, self)
+        log_probs = scores - np.logaddexp.reduce(scores)
+        return replace(
+            self,
+            log_probs=tuple(log_probs.tolist()),
+            probabilities=_probabilities(log_probs, 1.0),
+            prediction=int(log_probs.argmax()) + 1,
+            consistent=True,
+        )
 
     def calibrated(self, temperature: float) -> OptionScores:
         """The same with the probabilities of a temperature; see `Scorer`."""
@@ -178,9 +185,19 @@ class Scorer:
         tokens, characters = question_orders[0].tokens, question_orders[0].characters
         likelihoods = np.stack(votes)
         scores = likelihoods / lengths(self.prompt.normalisation(self.normalisation), tokens, characters)
-        of_all = OptionScores((), (), 0, True, answer, tuple(likelihoods.mean(axis=0).tolist()), tokens, characters)
         log_probs = scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)
-        return _average(log_probs.reshape(-1, len(question_orders), len(tokens)), self.temperature, of_all)
+        by_order = log_probs.reshape(-1, len(question_orders), len(tokens)).mean(axis=0)  # over adapters
+        mean = log_probs.mean(axis=0)
+        return OptionScores(
+            log_probs=tuple(mean.tolist()),
+            probabilities=_probabilities(mean, self.temperature),
+            prediction=int(mean.argmax()) + 1,  # of equal options the first
+            consistent=len(set(by_order.argmax(axis=1).tolist())) == 1,
+            answer_log_prob=answer,
+            likelihoods=tuple(likelihoods.mean(axis=0).tolist()),
+            tokens=tokens,
+            characters=characters,
+        )
 
     def _orders(self, record: Record) -> list[tuple[int, ...]]:
         return option_orders(question_of(record), self.votes)
@@ -188,17 +205,17 @@ class Scorer:
 
 def _counted_in(questions: int, sequences: int, advance: Advance) -> Callable[[int], None]:
     """Tell the progress of so many questions by their sequences; 0 of these stands for all that are left."""
-    done = told = 0
+    done = shown = 0
 
-    def see(count: int) -> None:
-        nonlocal done, told
+    def count_sequences(count: int) -> None:
+        nonlocal done, shown
         done = min(done + count, sequences) if count else sequences
         now = questions * done // max(sequences, 1) if done < sequences else questions
-        if now > told:
-            advance(now - told)
-        told = max(now, told)
+        if now > shown:
+            advance(now - shown)
+        shown = max(now, shown)
 
-    return see
+    return count_sequences
 
 
 def chunks(records: Sequence[Record]) -> list[list[int]]:
@@ -270,18 +287,6 @@ def lengths(normalisation: str, tokens: Sequence[int], characters: Sequence[int]
     """What the options' log-likelihoods are divided by, so that a long option is not punished for its length."""
     counted = {"character": characters, "token": tokens, "sum": [1] * len(tokens)}
     return np.array(counted[normalisation], dtype=float)
-
-
-def _average(votes: NDArray[np.float64], temperature: float, scores: OptionScores) -> OptionScores:
-    """Average (adapters, orders, options) log-probabilities into `scores`; of equal options the first is chosen."""
-    mean = votes.reshape(-1, votes.shape[-1]).mean(axis=0)
-    return replace(
-        scores,
-        log_probs=tuple(mean.tolist()),
-        probabilities=_probabilities(mean, temperature),
-        prediction=int(mean.argmax()) + 1,
-        consistent=len(set(votes.mean(axis=0).argmax(axis=1).tolist())) == 1,
-    )
 
 
 def _probabilities(log_probs: NDArray[np.float64], temperature: float) -> tuple[float, ...]:

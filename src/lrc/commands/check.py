@@ -70,7 +70,7 @@ def check(
     Args:
         files: workbooks (.xlsx, .csv, .jsonl), Alpaca, C3 or other JSON (.json) and recipes (.yaml, .yml).
         sheet: the sheet to read of the workbooks.
-        columns: see `sources.read_questions`.
+        columns: see `sources.DataFile`.
         as_json: print one JSON object instead.
         annotate: where to write a copy of the one workbook with its findings in it, see `annotation.annotate`.
         fix: likewise, with what is repaired written into it.

@@ -41,7 +41,7 @@ def convert(
             `<stem>_validation.json`. `<stem>_manifest.json` next to them tells how they were made.
         output_dir: the folder for them.
         sheet: the sheet to read; the first visible one by default.
-        columns: see `sources.read_questions`.
+        columns: see `sources.DataFile`.
         layout: of the records' input.
         validation_fraction: the share of questions to validate on; 0 writes `<stem>.json` with all of them.
         folds: write `<stem>_fold{k}_train.json` and `<stem>_fold{k}_validation.json` for so many folds, too.

@@ -14,7 +14,7 @@ from lrc.answering import submission
 from lrc.answering.answer import answer, facts, read_questions_to_answer, write_scores
 from lrc.answering.load import load_scorer
 from lrc.answering.options import ScoringOptions
-from lrc.answering.partial_scores import PartialScores, remove_beside
+from lrc.answering.partial_scores import PartialScores, remove_partial_scores
 from lrc.answering.scoring import OptionScores, Scorer
 from lrc.data.alpaca import Record, with_question
 from lrc.metrics.accuracy import Figures, accuracy, accuracy_by, confusion, mcnemar, paired, passages_of
@@ -54,7 +54,7 @@ def evaluate_model(
         scores: where to write every option's score, as JSON lines.
         passage_blind: also ask without the passage, to see how much of the accuracy is reading.
         sheet: the sheet of a workbook; the first visible one by default.
-        columns: see `sources.read_questions`.
+        columns: see `sources.DataFile`.
         as_json: print the figures as JSON rather than as lines.
 
     Raises:
@@ -87,7 +87,7 @@ def _evaluate(
     scores, side = asked["scores"], None
     if output is not None:
         words = [facts(asked["model"], options, asked["data"]), str(scores), *(asked[name] for name in WAYS)]
-        side = PartialScores.beside(output, words, processes().process_index)
+        side = PartialScores.for_output(output, words, processes().process_index)
         if not force and is_finished(output, asked, side.key):
             if processes().is_main_process:
                 _print(json.loads(output.read_text(encoding="utf-8")), as_json=as_json)
@@ -112,7 +112,7 @@ def _evaluate(
         content = hashlib.sha256(_document(figures).encode()).hexdigest()
         remember(output, asked, side.key, content, *filter(None, [scores]))
         _write(output, figures, force=force)
-        remove_beside(output)
+        remove_partial_scores(output)
     _print(figures, as_json=as_json)
 
 

@@ -13,7 +13,7 @@ from lrc.answering.answered_workbook import check_output, fill_in, is_workbook
 from lrc.answering.certainty import describe
 from lrc.answering.load import load_scorer
 from lrc.answering.options import ScoringOptions
-from lrc.answering.partial_scores import PartialScores, remove_beside
+from lrc.answering.partial_scores import PartialScores, remove_partial_scores
 from lrc.answering.submission import submission
 from lrc.data.alpaca import Record
 from lrc.runtime.findings import print_findings
@@ -43,7 +43,7 @@ def generate(
     Args:
         scores: where to write every option's score, as JSON lines.
         sheet: the sheet of a workbook; the first visible one by default.
-        columns: see `sources.read_questions`.
+        columns: see `sources.DataFile`.
 
     Raises:
         LrcError: the model, the data or the output cannot be used; nothing is written then.
@@ -65,7 +65,7 @@ def _generate(
 ) -> None:
     model, data, scores = asked["model"], asked["data"], asked["scores"]
     state, read = processes(), [asked["sheet"], asked["columns"]]
-    side = PartialScores.beside(output, [facts(model, options, data), str(scores), *read], state.process_index)
+    side = PartialScores.for_output(output, [facts(model, options, data), str(scores), *read], state.process_index)
     begun = side.exists  # then these scores, where they are there, are this run's
     if not force and is_finished(output, asked, side.key):
         if state.is_main_process:
@@ -89,7 +89,7 @@ def _generate(
     remember(output, asked, side.key, hashlib.sha256(content).hexdigest(), *filter(None, [scores]))
     with new_file(output, force=force) as temporary:
         temporary.write_bytes(content)
-    remove_beside(output)
+    remove_partial_scores(output)
     if options.votes > 1:
         share = sum(score.consistent for score in found) / len(found)
         say(f"consistency: {share:.4f} of the questions get the same answer under all option orders")

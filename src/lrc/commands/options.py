@@ -14,7 +14,7 @@ from lrc.config.run_record import NORMALISATIONS, STYLES, TEMPLATES
 from lrc.data.tables.headers import ROLES, role_of
 
 
-class Place(click.Path):
+class NonEmptyPath(click.Path):
     """A file or a folder; an empty name, which a path takes for the folder that the command runs in, is none."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
@@ -24,7 +24,7 @@ class Place(click.Path):
         return super().convert(value, param, ctx)
 
 
-class Word(click.types.StringParamType):
+class NonEmptyText(click.types.StringParamType):
     """A text that is not empty."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
@@ -59,7 +59,7 @@ class ColumnNames(click.ParamType):
         return columns
 
 
-FILE, TEXT = Place(path_type=Path), Word()
+FILE, TEXT = NonEmptyPath(path_type=Path), NonEmptyText()
 force = click.option("--force", is_flag=True, help="Overwrite an output that exists.")
 
 

@@ -23,7 +23,7 @@ from lrc.preview.meta_model import ModelSpec, why_not_shared
 from lrc.preview.precision import Precision, choose_precision
 from lrc.preview.render import Memory, Preview, Tokens, document, show
 from lrc.preview.suggestions import Setting, plan_of, suggest_changes
-from lrc.preview.token_view import specimens
+from lrc.preview.token_view import view_tokens
 from lrc.preview.workload import measure, supposed_row
 from lrc.runtime.devices import device_type
 from lrc.runtime.errors import ModelError
@@ -138,7 +138,7 @@ def _tokens(recipe: Recipe, topology: Topology, row_tokens: int, count: int, *, 
         for place, record in enumerate(islice(corpus.records, count))
         for one in (prompt.imitated(record) if judged else draw((place, 0))[:1])
     )
-    return Tokens(prompt, corpus, specimens(prompt, drawn), work)
+    return Tokens(prompt, corpus, view_tokens(prompt, drawn), work)
 
 
 def _memory(

@@ -17,8 +17,8 @@ from lrc.config.run_record import SCORED_AS_THEY_ARE, lists_options
 # (pissa.py); upstream's others would need a base of their own to be merged into.
 INIT_LORA_WEIGHTS = ("gaussian", "orthogonal", "pissa")
 PISSA = re.compile(r"pissa(_niter_[1-9]\d{0,3})?")
-# Upstream's keys that lrc has no use for, most of them because of packed trees, and the one value each may have.
-WITHOUT_USE: dict[str, Any] = {
+# Upstream's keys that lrc does not support, most of them because of packed trees, and the one value each may have.
+UNSUPPORTED: dict[str, Any] = {
     "packing": False,
     "eval_packing": None,
     "padding_free": False,
@@ -65,7 +65,7 @@ def broken_rules(values: Values) -> list[str]:
         _files,
         _adapter,
         _precision,
-        _without_use,
+        _unsupported,
         _length,
         _strategies,
         _stopping,
@@ -229,8 +229,8 @@ def _precision(values: Values) -> Iterator[str]:
         yield "load_in_4bit and load_in_8bit are both true; keep one"
 
 
-def _without_use(values: Values) -> Iterator[str]:
-    for key, value in WITHOUT_USE.items():
+def _unsupported(values: Values) -> Iterator[str]:
+    for key, value in UNSUPPORTED.items():
         # Unset, the balance of experts would be what the base declares.
         found = values[key] or 0.0 if key == "router_aux_loss_coef" else values[key]
         if found != value:

@@ -17,7 +17,7 @@ from huggingface_hub.errors import HFValidationError, HTTPError, LocalEntryNotFo
 from lrc.models.content_hash import contents_sum
 from lrc.models.stored_quantization import StoredQuantization, vectors_sum
 from lrc.models.weights import BIN_INDEX, INDEX, WeightFiles
-from lrc.runtime.errors import ModelError
+from lrc.runtime.errors import ModelError, first_line
 from lrc.runtime.hub_connection import go_offline_if_alone
 from lrc.runtime.progress import waiting
 
@@ -217,6 +217,6 @@ def _fetch(name: str, revision: str | None, flag: str) -> Path:
             f"or say where the base model is with {flag}"
         ) from error
     except (HFValidationError, HTTPError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise ModelError(f"{name}: cannot be fetched from the Hub ({reason}); try {flag} FOLDER") from error
     return Path(folder)

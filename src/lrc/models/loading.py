@@ -28,7 +28,7 @@ from lrc.models.stored_quantization import StoredQuantization, compute_in
 from lrc.models.weights import ADAPTER_BIN, ADAPTER_WEIGHTS, unpickle_tensors
 from lrc.packing.last_layer import prune_last_layer
 from lrc.runtime.devices import answering_dtype
-from lrc.runtime.errors import ModelError
+from lrc.runtime.errors import ModelError, first_line
 from lrc.runtime.hub_connection import go_offline_if_alone
 from lrc.runtime.progress import is_quiet, waiting
 
@@ -258,7 +258,7 @@ def _loading(name: str, what: str) -> Any:
         if "Repo id must" in str(error):  # what no folder is was taken for a name on the Hub, and is none
             raise ModelError(f"{name}: no such folder; give one that holds a model, or a name on the Hub") from error
         raise ModelError(
-            f"{name}: no {what} can be read here ({_first_line(error)}); give a folder, or a name on the Hub"
+            f"{name}: no {what} can be read here ({first_line(error)}); give a folder, or a name on the Hub"
         ) from error
     except (
         *(ValueError, KeyError, RuntimeError, ImportError, TypeError, AttributeError, AssertionError, ArithmeticError),
@@ -277,9 +277,5 @@ def _loading(name: str, what: str) -> Any:
 
 
 def _not_loaded(name: str, what: str, error: Exception) -> ModelError:
-    reason = _first_line(error)
+    reason = first_line(error)
     return ModelError(f"{name}: its {what} cannot be loaded ({reason}); download its files again, or name another")
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from lrc.packing.tree import TokenSequence, pack
+from lrc.runtime.errors import first_line
 
 Mask = Callable[[torch.Tensor, torch.Tensor, Any, torch.dtype], Any]
 
@@ -46,13 +47,13 @@ def _try(model: Any, tree_mask: Mask) -> str | None:
     try:
         small = _shrunk(type(model), model.config)
     except Exception as error:  # whatever a class that nobody has seen makes of a small configuration
-        return f"no small model of its kind could be built to test it ({_line(error)})"
+        return f"no small model of its kind could be built to test it ({first_line(error, 100)})"
     try:
         apart = _apart(small, tree_mask)
     except Exception as error:
-        return f"a packed row cannot be run ({_line(error)})"
+        return f"a packed row cannot be run ({first_line(error, 100)})"
     if not apart <= TOLERANCE:
-        return f"tokens of a packed row attend or are placed otherwise than in their own sequence ({apart:.0e})"
+        return f"tokens of a packed row attend, or are placed, differently than in their own sequence ({apart:.0e})"
     return None
 
 
@@ -196,7 +197,3 @@ def _isolate() -> Iterator[None]:
         with torch.autocast("cpu", enabled=False):
             torch.manual_seed(0)
             yield
-
-
-def _line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:100] if str(error).strip() else type(error).__name__

@@ -7,7 +7,7 @@ depends on an accelerator's libraries alone, `OVERHEAD`, is an assumption, as is
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from lrc.config.accelerate_config import Topology
@@ -56,18 +56,22 @@ class Planner:
         Raises:
             ModelError: the adapter does not fit the model.
         """
-        model = self.model(build)
         key = (_key(build), build.checkpointing, len(row))
         if key not in self.counted:
             self.counted[key] = peak_of_row(build, row)
         activations, logits = self.counted[key]
+        return replace(self.without_row(build, topology, optim), activations=activations, logits=logits)
+
+    def without_row(self, build: ModelSpec, topology: Topology, optim: str) -> Footprint:
+        """The same with nothing in the row, which is known much sooner."""
+        model = self.model(build)
         return Footprint(
             weights=_weights(model, topology),
             adapter=_divide(model.adapter, topology, topology.shards_weights),
             gradients=_gradients(model, topology),
             optimizer=_optimizer(model, topology, optim, half=build.autocast is not None),
-            activations=activations,
-            logits=logits,
+            activations=0,
+            logits=0,
             overhead=OVERHEAD_CPU if topology.device == "cpu" else OVERHEAD,
         )
 

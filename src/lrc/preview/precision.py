@@ -39,7 +39,7 @@ def choose_precision(recipe: Recipe, config: Any, device: str, *, assumed: bool)
     if autocast:
         reasons.append(f"{switch}: mixed precision, {autocast}")
     if assumed and "bfloat16" in (name, autocast):
-        reasons.append("bfloat16 needs an Ampere GPU or a newer one; older ones use float32: set fp16 there")
+        reasons.append("bfloat16 needs an Ampere GPU or a newer one; older ones compute in float16 instead")
     if assumed and (autocast or name != "float32"):
         reasons.append(f"these hold for the {device} device that is assumed, whatever this machine has")
     if recipe.model.use_peft:

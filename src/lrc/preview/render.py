@@ -16,7 +16,7 @@ from lrc.models.loading import tokenizer_backend
 from lrc.preview.memory_plan import Footprint, gib, parts
 from lrc.preview.precision import Precision
 from lrc.preview.suggestions import Remedy
-from lrc.preview.token_view import Specimen
+from lrc.preview.token_view import TokenView
 from lrc.preview.workload import Workload, learning_rates
 from lrc.tokenization.prompt import Prompt
 from lrc.tokenization.token_dataset import Corpus
@@ -28,7 +28,7 @@ class Tokens:
 
     prompt: Prompt
     corpus: Corpus
-    shown: list[Specimen]
+    shown: list[TokenView]
     work: Workload
 
 
@@ -176,7 +176,7 @@ def _list(name: str, texts: tuple[str, ...]) -> Iterator[str]:
         yield f"{name if place == 0 else '':<14}{text}"
 
 
-def _heading(specimen: Specimen) -> str:
+def _heading(specimen: TokenView) -> str:
     row = f" (row {specimen.row})" if specimen.row is not None else ""
     return f"id {specimen.id}{row}: {len(specimen.ids)} tokens, {sum(specimen.mask)} of them supervised"
 

@@ -74,6 +74,8 @@ def plan_of(setting: Setting, planner: Planner) -> Footprint:
 
 def _first(candidates: Sequence[Setting] | Iterator[Setting], capacity: int, planner: Planner) -> Remedy | None:
     for candidate in candidates:
+        if planner.without_row(candidate.build, candidate.topology, candidate.optim).total > capacity:
+            continue
         footprint = plan_of(candidate, planner)
         if footprint.total <= capacity:
             return Remedy(candidate.changes, footprint)

@@ -20,7 +20,7 @@ SIGNS = str.maketrans({"\n": "⏎", "\t": "⇥", " ": "␣"})
 
 
 @dataclass(frozen=True)
-class Specimen:
+class TokenView:
     """One question's sequence."""
 
     id: str
@@ -49,14 +49,14 @@ class Specimen:
         return "|".join(f"⟦{s}⟧" if place >= self.prompt_length else s for place, s in enumerate(shown))
 
 
-def specimens(prompt: Prompt, drawn: Iterable[tuple[Record, TokenSequence]]) -> list[Specimen]:
+def view_tokens(prompt: Prompt, drawn: Iterable[tuple[Record, TokenSequence]]) -> list[TokenView]:
     """Show records with the sequences that are trained on.
 
     Args:
         drawn: each record with the sequence that was drawn of it.
     """
     return [
-        Specimen(
+        TokenView(
             record.id,
             record.question.row if record.question else None,
             tuple(sequence.tokens.tolist()),

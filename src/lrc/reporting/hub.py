@@ -27,7 +27,7 @@ from lrc.models.weights import ADAPTER_CONFIG, ADAPTER_WEIGHTS, INDEX, WeightFil
 from lrc.reporting.dataset_card import dataset_card
 from lrc.reporting.model_card import CARD, adapter_settings, base_name, model_card
 from lrc.reporting.scrub import refuse_leaks, scrub
-from lrc.runtime.errors import ModelError, OutputError
+from lrc.runtime.errors import ModelError, OutputError, first_line
 from lrc.runtime.progress import say
 
 # Secrets are removed from these: values under a secret's key, and what looks like a secret.
@@ -142,7 +142,7 @@ def _check_name(repo_id: str) -> None:
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
-        raise OutputError(f"{repo_id}: not a name on the Hub ({_first_line(error)}); write USER/NAME") from error
+        raise OutputError(f"{repo_id}: not a name on the Hub ({_clean_line(error)}); write USER/NAME") from error
 
 
 def _weight_files(folder: Path) -> list[str]:
@@ -205,14 +205,14 @@ def _explain_failures(repo_id: str, endpoint: str) -> Iterator[None]:
 def _reason(error: BaseException, endpoint: str) -> str:
     if isinstance(error, HfHubHTTPError):
         status = error.response.status_code
-        return REASONS.get(status, f"the Hub answered {status} ({_first_line(error)}); try again later")
+        return REASONS.get(status, f"the Hub answered {status} ({_clean_line(error)}); try again later")
     if isinstance(error, HTTPError):
-        return f"the connection to {endpoint} failed ({_first_line(error)}); repeat the command to resume"
+        return f"the connection to {endpoint} failed ({_clean_line(error)}); repeat the command to resume"
     if isinstance(error, RuntimeError) and error.__cause__ is not None:  # one file of several
         return _reason(error.__cause__, endpoint)
-    return f"the upload failed ({_first_line(error)}); repeat the command to resume"
+    return f"the upload failed ({_clean_line(error)}); repeat the command to resume"
 
 
-def _first_line(error: BaseException) -> str:
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return re.sub(r"\s*\(Request ID:.*", "", line)[:200]
+def _clean_line(error: BaseException) -> str:
+    """What the Hub's error says, without the number of the request."""
+    return re.sub(r"\s*\(Request ID:.*", "", first_line(error))

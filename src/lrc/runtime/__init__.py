@@ -2,6 +2,6 @@
 
 May import nothing of lrc but this room. Only `processes` imports torch (through accelerate).
 
-Public: `LrcError` of `errors` and its subclasses, `Finding` and `tell` of `findings`, `new_file` and `new_folder`
-of `outputs`, `say` and `track` of `progress`.
+Public: `LrcError` of `errors` and its subclasses, `Finding` and `print_findings` of `findings`, `new_file` and
+`new_folder` of `outputs`, `say` and `track` of `progress`.
 """

@@ -70,3 +70,8 @@ class OutputError(LrcError):
 
 class MachineError(LrcError):
     """The machine lacks memory, disk, a device or a process that the run needs."""
+
+
+def first_line(error: BaseException, length: int = 200) -> str:
+    """What a library's error says, cut to one line of at most `length` characters; its type where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:length]

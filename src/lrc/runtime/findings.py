@@ -15,7 +15,7 @@ Level = Literal["error", "warning", "note", "repair"]
 WORDS: dict[Level, str] = {"repair": "repaired", "note": "note", "warning": "warning", "error": "error"}
 # Kinds whose name alone does not say it; of the others the words of the name do.
 KINDS = {
-    "ambiguous-answer": "the right option stands twice",
+    "ambiguous-answer": "the right option appears twice",
     "answer": "answer written otherwise",
     "conflicting-answers": "same question, other answer",
     "control": "control characters",
@@ -121,12 +121,7 @@ def shortened(errors: Sequence[Finding]) -> list[Finding]:
         if seen[error.file, error.kind] <= ERRORS_SHOWN:
             kept.append(error)
     more = [
-        Finding(
-            "error",
-            kind,
-            file,
-            f"{count - ERRORS_SHOWN:,} more of the kind “{spell_kind(kind)}”; lrc check --json lists all",
-        )
+        Finding("error", kind, file, _more(kind, count - ERRORS_SHOWN))
         for (file, kind), count in seen.items()
         if count > ERRORS_SHOWN
     ]

@@ -36,7 +36,7 @@ _PART = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)-[0-9a-f]{8}\.part", re.DOTALL)
 def locked(path: Path, *, folder: bool = False, output: Path | None = None) -> Iterator[Path]:
     """Give a part of `path`, empty and locked; what is still there of it when the block ends is removed.
 
-    Claims of one process do not block each other.
+    Locks of one process do not block each other.
 
     Args:
         path: the output; the folder that it is in exists.

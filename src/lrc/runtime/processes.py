@@ -32,7 +32,7 @@ def processes() -> PartialState:
 
 @contextmanager
 def lock_together(path: Path, output: Path | None = None) -> Iterator[None]:
-    """Claim an output while the block runs; the folder that it goes into is made.
+    """Lock an output while the block runs; the folder that it goes into is made.
 
     Args:
         output: what to name in a refusal; `path` by default.

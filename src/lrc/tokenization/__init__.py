@@ -2,5 +2,5 @@
 
 May import `data`, `config`, `packing` and `runtime`.
 
-Public: `Prompt` of `prompt`, `read_corpus` and `Corpus` of `token_dataset`.
+Public: `Prompt` of `prompt`, `LengthPolicy` of `max_length`, `read_corpus` and `Corpus` of `token_dataset`.
 """

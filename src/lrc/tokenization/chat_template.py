@@ -118,7 +118,7 @@ class Chat:
         try:
             renderings = {self.text(PROBE) for _ in range(RENDERINGS)}
             if len(renderings) > 1:
-                return "gives the same question another text each time"
+                return "renders the same question differently each time"
             if PROBE not in (prompt := renderings.pop()):
                 return "does not keep the text of a question whole: it drops, cuts or changes some of it"
             tail = prompt[prompt.rindex(PROBE) + len(PROBE) :]

@@ -99,7 +99,7 @@ def _hash(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), signed=True)
 
 
-TOKENS_FILE, ACCOUNT_FILE = "tokens.arrow", "account.json"
+TOKENS_FILE, REPORT_FILE = "tokens.arrow", "length_report.json"
 RECORDS_FILE = "records.jsonl"  # while the tokens are made
 BATCH = 256  # records that a worker gets at a time
 # Below so many records, starting workers takes longer than they save.
@@ -111,7 +111,7 @@ def write_tokens(folder: Path, file: DataFile, fitting: Fitting, stage: str, pro
     """Tokenize a file of labelled records, which is read once.
 
     Args:
-        folder: where the table and the account of what was shortened and skipped go.
+        folder: where the table and the report of what was shortened and skipped go.
         stage: what to call the work in the progress line.
         processes: that tokenize; None takes those of the machine, and one for few records.
 
@@ -123,7 +123,7 @@ def write_tokens(folder: Path, file: DataFile, fitting: Fitting, stage: str, pro
         records = file.records()
         total = _survey(records, fitting.prompt, file.path, kept_records)
         advance()
-    account, number, kept = LengthReport(), Numbering(), 0
+    report, number, kept = LengthReport(), Numbering(), 0
     with (
         track(stage, total) as advance,
         spool.open(encoding="utf-8") as lines,
@@ -131,39 +131,39 @@ def write_tokens(folder: Path, file: DataFile, fitting: Fitting, stage: str, pro
         pa.ipc.new_stream(output, SCHEMA) as stream,
     ):
         for batch in in_order(partial(_fit, fitting), _batches(lines), processes or _processes(total)):
-            account.extend(batch.account)
+            report.extend(batch.report)
             kept += len(batch.table)
-            if not account.refused:
+            if not report.refused:
                 stream.write_table(number(batch.table))
             advance(batch.asked)
     spool.unlink()
-    account.check(kept, fitting.lengths.max_length)
-    account.findings.extend(records.findings)
-    held = asdict(account)
+    report.check(kept, fitting.lengths.max_length)
+    report.findings.extend(records.findings)
+    held = asdict(report)
     del held["refused"]
-    (folder / ACCOUNT_FILE).write_text(json.dumps(held, ensure_ascii=False), encoding="utf-8")
+    (folder / REPORT_FILE).write_text(json.dumps(held, ensure_ascii=False), encoding="utf-8")
 
 
 def read_tokens(folder: Path) -> tuple[Dataset, LengthReport]:
-    """The table, memory-mapped, and the account that `write_tokens` wrote."""
-    held = json.loads((folder / ACCOUNT_FILE).read_text(encoding="utf-8"))
-    account = LengthReport(**held | {"findings": [Finding(**one) for one in held.get("findings", ())]})
-    return open_table(folder / TOKENS_FILE), account
+    """The table, memory-mapped, and the report that `write_tokens` wrote."""
+    held = json.loads((folder / REPORT_FILE).read_text(encoding="utf-8"))
+    report = LengthReport(**held | {"findings": [Finding(**one) for one in held.get("findings", ())]})
+    return open_table(folder / TOKENS_FILE), report
 
 
 class _Done(NamedTuple):
     """What became of a batch of records."""
 
     table: pa.Table
-    account: LengthReport
+    report: LengthReport
     asked: int  # how many records were in it
 
 
 def _fit(fitting: Fitting, lines: list[str]) -> _Done:
     """A worker's part."""
-    fitted, account = [fitting(decode_record(line)) for line in lines], LengthReport()
-    account.add(fitted)
-    return _Done(make_table((one.record, one.sequence) for one in fitted if one.kept), account, len(lines))
+    fitted, report = [fitting(decode_record(line)) for line in lines], LengthReport()
+    report.add(fitted)
+    return _Done(make_table((one.record, one.sequence) for one in fitted if one.kept), report, len(lines))
 
 
 def _survey(records: Iterable[Record], prompt: Prompt, path: Path, spool: TextIO) -> int:

@@ -2,5 +2,6 @@
 
 May import `answering`, `reporting` and the rooms below them.
 
-Public: `train` of `run`, `preflight` of `preflight`.
+Public: `main` and `train` of `run`, `preflight` of `preflight`, `TreeTrainer` and `Packing` of `trainer`, `Sampling` of
+`dataloader`, `Objective` of `contrastive_loss`, `LoraPlus` of `optimizer`.
 """

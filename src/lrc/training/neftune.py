@@ -29,7 +29,7 @@ class Noise:
         self._reach: torch.Tensor | None = None
         model.get_input_embeddings().register_forward_hook(self._add)
 
-    def see(self, row: Row, device: torch.device) -> None:
+    def set_row(self, row: Row, device: torch.device) -> None:
         """Take the row that the model gets next."""
         self._reach = torch.from_numpy(self.alpha / np.sqrt(sample_lengths(row))).to(device, torch.float32)
 

@@ -84,7 +84,7 @@ class OutputDir:
             return self._begin_at(Path(named), best=best)
         if found is None:
             return None
-        if changed := self._strange_in(found):
+        if changed := self._differences_of(found):
             raise OutputError(*(f"{found}: is of another run, whose {one.fact}; move it away" for one in changed))
         if best:
             self._best_of(found, self.path)
@@ -140,7 +140,7 @@ class OutputDir:
         place, origin = f"resume_from_checkpoint: {named}", run_of(named)
         if origin is None:
             raise RecipeError(f"{place}: no {RUN_FILE} in it or next to it; name it in the folder of its run")
-        if changed := self._strange_in(named):
+        if changed := self._differences_of(named):
             raise RecipeError(
                 *(f"{place}: is of another run: {one}, or remove resume_from_checkpoint" for one in changed)
             )
@@ -148,7 +148,7 @@ class OutputDir:
             result = named.resolve().parent
             raise RecipeError(f"{place}: its run is finished; use {result}, or remove resume_from_checkpoint")
 
-    def _strange_in(self, checkpoint: Path) -> list[Difference]:
+    def _differences_of(self, checkpoint: Path) -> list[Difference]:
         """What makes a checkpoint one of another run; one that says nothing is of the run whose folder it is in."""
         origin = run_of(checkpoint) or self.run
         return [] if is_longer(origin, self.run) else differences(origin, self.run)
@@ -174,7 +174,7 @@ class OutputDir:
             return None
         found = folder / f"checkpoint-{step}"
         reason = fault(found) if found.is_dir() else "is missing"
-        if reason is None and self._strange_in(found):
+        if reason is None and self._differences_of(found):
             reason = "is of another run"
         if reason is None:
             return found
@@ -250,7 +250,7 @@ def refuse_sources_in(folder: Path, sources: Sequence[Path]) -> None:
 
 
 def _others(path: Path) -> list[Path]:
-    """What is in a folder besides this run's claim, and those of runs that were killed as they began."""
+    """What is in a folder besides this run's lock, and those of runs that were killed as they began."""
     return sorted(set(path.iterdir()) - set(parts(path, RUN_FILE))) if path.is_dir() else []
 
 

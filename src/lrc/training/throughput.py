@@ -55,14 +55,14 @@ class ThroughputCallback(TrainerCallback):
         self._lately, self._whole = Work(), Work()  # since the last line, of this process; until then, of all
         self._since = time.monotonic()
 
-    def see(self, batch: StepBatch) -> None:
+    def count(self, batch: StepBatch) -> None:
         """Count the tokens of a step."""
         if not batch.idle:
             self._lately.questions += batch.questions
             self._lately.unique_tokens += sum(len(row) for row in batch.rows)
             self._lately.total_tokens += sum(len(sequence.inputs) for sequence in batch.sequences)
 
-    def beside(self, logs: dict[str, Any], device: torch.device) -> dict[str, float]:
+    def metrics(self, logs: dict[str, Any], device: torch.device) -> dict[str, float]:
         """The figures to add to a line of the log; all processes ask together.
 
         Returns:

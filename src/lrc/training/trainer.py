@@ -110,8 +110,8 @@ class TreeTrainer(DurableTrainer):
             **kwargs,
         )
         self.remove_callback(PrinterCallback)
-        self.pace = ThroughputCallback()
-        self.add_callback(self.pace)
+        self.throughput = ThroughputCallback()
+        self.add_callback(self.throughput)
         self.computed_in = to_float32(self.model)
         self.neftune_noise_alpha = None  # upstream's hook takes a row for one sample
         self.noise = Noise(self.model, args.neftune_noise_alpha) if args.neftune_noise_alpha else None
@@ -168,7 +168,7 @@ class TreeTrainer(DurableTrainer):
                 if last and self.is_deepspeed_enabled:  # whose last backward updates the weights, too
                     self._require_finite(total.isfinite(), "loss")
                 self._backward(loss)
-        self.pace.see(inputs)
+        self.throughput.count(inputs)
         return total
 
     def step_ids(self) -> list[str]:
@@ -190,7 +190,7 @@ class TreeTrainer(DurableTrainer):
         With `contrast`, likewise their losses, divided by the contrast of the whole step; see the class for the parts.
         """
         if self.noise is not None:
-            self.noise.see(inputs, self.args.device)
+            self.noise.set_row(inputs, self.args.device)
         log_probs = target_log_probs(model, inputs, self.args.device)
         imitated = log_probs if contrast is None else contrast.imitation(log_probs)
         loss = -imitated.sum() / (len(inputs.targets) if num_items_in_batch is None else num_items_in_batch)
@@ -208,7 +208,7 @@ class TreeTrainer(DurableTrainer):
         """Tell callbacks and trackers what upstream logs, and how fast the training is."""
         for name in ("train_samples_per_second", "train_steps_per_second"):
             logs.pop(name, None)  # which count evaluations and checkpoints, too
-        logs.update(self.pace.beside(logs, self.args.device))
+        logs.update(self.throughput.metrics(logs, self.args.device))
         super().log(logs, start_time)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 import pytest
 
-from lrc.data.tables.headers import Columns, find_columns
+from lrc.data.tables.headers import Columns, find_header
 from lrc.data.tables.table import NO_NOTES, Table, TableRow
 from lrc.runtime.errors import DataError
 
 
 def find(headers: Sequence[str], others: tuple[str, ...] = ()) -> Columns:
     table = Table("a.xlsx", "表", others, iter(()))
-    return find_columns(table, TableRow(1, list(headers), NO_NOTES))
+    return find_header(table, [TableRow(1, list(headers), NO_NOTES)]).columns
 
 
 def refusal(headers: Sequence[str], others: tuple[str, ...] = ()) -> list[str]:

@@ -117,11 +117,6 @@ def find_header(table: Table, rows: Sequence[TableRow], named: Mapping[str, str]
     return Header(best.columns(named), best.row.number, best.used, tuple(findings))
 
 
-def find_columns(table: Table, header: TableRow, named: Mapping[str, str] | None = None) -> Columns:
-    """Find the columns by the headers in one row; see `find_header`."""
-    return find_header(table, [header], named).columns
-
-
 def _first_whole(candidates: Sequence[_Candidate]) -> _Candidate | None:
     """The first candidate that has all. A row above is a title, unless the two together have a column more."""
     whole = [one for one in candidates if one.is_whole]

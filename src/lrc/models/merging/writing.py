@@ -22,7 +22,7 @@ from lrc.models.loading import load_base
 from lrc.models.merging.safetensors_writer import SafetensorsWriter
 from lrc.models.merging.tensor_sources import StreamingMerge
 from lrc.models.weights import INDEX, NAMED, SINGLE, Spec, WeightFiles
-from lrc.runtime.errors import MachineError, ModelError
+from lrc.runtime.errors import MachineError, ModelError, first_line
 from lrc.runtime.memory import available_memory, size
 from lrc.runtime.progress import track
 
@@ -113,7 +113,7 @@ def _save_merged(model: PreTrainedModel, adapter: Path, folder: Path) -> bool:
             merged.tie_weights()
         merged.save_pretrained(folder)
     except (ValueError, RuntimeError, TypeError, KeyError, AttributeError, NotImplementedError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = first_line(error)
         raise ModelError(f"{adapter}: PEFT cannot merge it ({reason}); answer with --adapter instead") from error
     return untied
 
