@@ -19,6 +19,7 @@ from lrc.runtime.errors import MachineError
 
 # Keys of a recipe that ask for a format by being true, and that format.
 SWITCHES = {"bf16": "bfloat16", "fp16": "float16"}
+MIXED_PRECISION = "ACCELERATE_MIXED_PRECISION"  # what `accelerate launch` asks for
 # Families whose activations are beyond 65,504, the most that float16 holds; their model_type begins so.
 OVERFLOWING = ("gemma2", "gemma3", "gemma3n", "t5gemma")
 
@@ -49,7 +50,17 @@ def apply_device_support(values: Mapping[str, Any]) -> dict[str, Any]:
     if dtype in SWITCHES.values() and (reason := why_not(dtype, device, family)):
         settled["dtype"] = instead(dtype, device, family)
         _say(f"dtype: {reason}; {settled['dtype']} is used")
+    _settle_launch(settled)
     return settled
+
+
+def _settle_launch(values: Mapping[str, Any]) -> None:
+    """Have the recipe decide on mixed precision: upstream takes the launch's where the recipe asks for none."""
+    wanted = next((key for key in SWITCHES if values.get(key)), "no")
+    asked = os.environ.get(MIXED_PRECISION, "no").lower()
+    if asked not in ("no", wanted):
+        _say(f"launch: its mixed_precision {asked} is not used; the recipe's bf16 and fp16 decide: {wanted}")
+        os.environ[MIXED_PRECISION] = wanted
 
 
 def why_not(dtype: str, device: str, family: str) -> str | None:

@@ -246,6 +246,19 @@ class DurableTrainer(SFTTrainer):
             self._load_from_checkpoint(str(folder))
         self.state.global_step, self.state.epoch = step, epoch
 
+    def round_as_saved(self) -> bool:
+        """Take the weights as they were saved: a model that was trained whole is saved in the format of its base.
+
+        Returns:
+            Whether they are others now, so that what was found with them has to be found again.
+        """
+        if self.computed_in is None or hasattr(self.model, "peft_config"):
+            return False
+        with torch.no_grad():
+            for part in (_here(parameter) for parameter in self.model.parameters() if parameter.requires_grad):
+                part.copy_(part.to(self.computed_in))
+        return True
+
     def _load_best_model(self) -> None:
         """Nothing: upstream would also where a signal ended the training; see `load_best_checkpoint`."""
 
