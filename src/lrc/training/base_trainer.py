@@ -239,7 +239,7 @@ class DurableTrainer(SFTTrainer):
         Args:
             step, epoch: after which they were saved.
         """
-        if self.pissa is None and hasattr(self.model, "active_adapters"):
+        if self.pissa is None and hasattr(self.model, "peft_config"):
             # Upstream's way would take the checkpoints next to it for more adapters.
             self.model.load_adapter(str(folder), self.model.active_adapters[0], is_trainable=True)
         else:
