@@ -307,3 +307,13 @@ def test_a_push_needs_the_name_of_a_repository(tmp_path: Path) -> None:
     path.write_text("model_name_or_path: m\ntrain_file: a_train.json\noutput_dir: o\npush_to_hub: true\n")
     with pytest.raises(RecipeError, match="hub_model_id is missing"):
         load_recipe(path)
+
+
+@pytest.mark.parametrize("asked", ["bf16", "fp16", "BF16"])
+def test_the_recipe_decides_on_mixed_precision_and_not_the_launch(
+    path: Path, asked: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", asked)
+    training = load(path, "bf16: false\nuse_cpu: true\n").training
+    assert training.mixed_precision == "no"
+    assert f"launch: its mixed_precision {asked.lower()} is not used" in capsys.readouterr().err

@@ -16,7 +16,7 @@ from lrc.commands.merge import merge
 from lrc.config.run_record import read_run
 from lrc.config.yaml_reader import refuse_tokens
 from lrc.reporting.hub import publish_folder, staged
-from lrc.runtime.errors import LrcError, OutputError
+from lrc.runtime.errors import LrcError, ModelError, OutputError
 from lrc.tokenization.chat_template import DATE
 
 TEMPLATE = (
@@ -123,6 +123,22 @@ def test_what_the_hub_refused_is_published_by_the_same_command(folder: Path, hub
     hub.refuse = {}
     assert run(folder, tmp_path / "a", *words) == 0
     assert facts(received(hub, tmp_path / "pushed")) == facts(folder / "base")
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_a_tokenizer_with_more_tokens_than_rows_is_not_published(trained: Path, merged: bool, tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    if merged:
+        merge(trained, place, verify=False)
+    else:
+        place.mkdir()
+        for file in filter(Path.is_file, trained.iterdir()):
+            (place / file.name).write_bytes(file.read_bytes())
+    tokenizer = AutoTokenizer.from_pretrained(place)
+    tokenizer.add_tokens([f"<more {number}>" for number in range(1024)])
+    tokenizer.save_pretrained(place)
+    with pytest.raises(ModelError, match="use the tokenizer and the base model of the same release"):
+        publish_folder(place, "someone/more", private=False)
 
 
 @pytest.mark.parametrize("kind", SECRETS)

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 from small_runs import lrc, make_run, pairs, run, write_questions
+from transformers import AutoModelForCausalLM
 
 from lrc.config.arguments import AdapterArguments, DataArguments, ModelArguments, TrainingArguments
 from lrc.config.run_record import Run, read_run
@@ -366,6 +367,25 @@ def test_interrupted_in_its_evaluation_it_goes_on_with_that(
         for place in (output, undisturbed)
     ]
     assert histories[0] == histories[1]
+
+
+def test_a_model_that_is_trained_whole_is_evaluated_as_it_is_saved(folder: Path, tmp_path: Path) -> None:
+    """Its base is in bfloat16, and what a later process reads of it is, too."""
+    base = Path(shutil.copytree(folder / "base", tmp_path / "base"))
+    AutoModelForCausalLM.from_pretrained(base).bfloat16().save_pretrained(base)
+    settings = ["--model_name_or_path", str(base), "--dtype", "bfloat16", "--use_peft", "false", "--max_steps", "2"]
+    settings += ["--load_best_model_at_end", "false", "--save_strategy", "no"]
+    assert run(folder, tmp_path / "whole", *settings) == 0
+
+    def interrupted(self: TreeTrainer) -> Any:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TreeTrainer, "final_scores", interrupted)
+        assert run(folder, tmp_path / "cut", *settings) == 130
+    assert run(folder, tmp_path / "cut", *settings) == 0
+    for name in ("model.safetensors", "validation_scores.jsonl"):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
 def test_the_line_that_is_said_when_a_signal_comes(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from lrc.answering.scoring import OptionScores
 from lrc.runtime.errors import OutputError
 from lrc.runtime.finished_outputs import side_file
+from lrc.runtime.locks import left_behind, remove
 from lrc.runtime.outputs import new_file
 
 
@@ -88,11 +89,13 @@ class PartialScores:
 
 
 def remove_partial_scores(output: Path) -> None:
-    """Remove the side files of all processes, this launch's and earlier ones', once the output is there."""
+    """Remove the side files of all processes, this launch's and killed ones', once the output is there."""
     name = re.compile(rf"\.{re.escape(output.name)}\.partial(\.\d+)?\.jsonl")
     for path in output.parent.iterdir():
         if name.fullmatch(path.name):
             path.unlink(missing_ok=True)
+    for part in left_behind(output.parent, output.name):
+        remove(part)
 
 
 def _written(scores: Mapping[int, OptionScores]) -> str:

@@ -247,7 +247,8 @@ def _next(checked: Iterable[Checked]) -> Iterator[str]:
         elif errors and one.questions and all(finding.row is not None for finding in errors):
             rows = len({finding.row for finding in errors})
             cure = f"{convert} --on-error skip"
-            yield f"correct the {rows:,} bad row{'s' * (rows > 1)} of {one.file}, or skip them: {cure}"
+            ending, them = ("s", "them") if rows > 1 else ("", "it")
+            yield f"correct the {rows:,} bad row{ending} of {one.file}, or skip {them}: {cure}"
         elif errors:
             yield f"correct {one.file}, then: lrc check {file}"
         elif one.labelled is False:

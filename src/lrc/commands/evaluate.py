@@ -92,7 +92,7 @@ def _evaluate(
             if processes().is_main_process:
                 _print(json.loads(output.read_text(encoding="utf-8")), as_json=as_json)
                 say(f"{output}: {DONE}")
-                remove_beside(output)  # which a kill may have left
+                remove_partial_scores(output)  # which a kill may have left
             return
         refuse_existing(output, force=force)
     over = force or (side is not None and side.exists)  # then the scores, where they are there, are this run's

@@ -69,7 +69,7 @@ def _generate(
     begun = side.exists  # then these scores, where they are there, are this run's
     if not force and is_finished(output, asked, side.key):
         if state.is_main_process:
-            remove_beside(output)  # which a kill may have left
+            remove_partial_scores(output)  # which a kill may have left
             print(f"{output}: {DONE}")
         return
     refuse_existing(output, force=force)

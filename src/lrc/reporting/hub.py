@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub import CommitOperationAdd, HfApi, try_to_load_from_cache
 from huggingface_hub.errors import (
     HfHubHTTPError,
     HFValidationError,
@@ -23,6 +23,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from lrc.config.run_record import RUN_FILE, read_run
 from lrc.models.fingerprint import CONFIG, TOKENIZER_FILES, VOCABULARIES, read_json
+from lrc.models.loading import check_tokens, load_config, load_tokenizer
 from lrc.models.weights import ADAPTER_CONFIG, ADAPTER_WEIGHTS, INDEX, WeightFiles
 from lrc.reporting.dataset_card import dataset_card
 from lrc.reporting.model_card import CARD, adapter_settings, base_name, model_card
@@ -60,6 +61,7 @@ def staged(folder: Path, repo_id: str) -> Iterator[Path]:
     """
     _check_name(repo_id)
     names = [*_weight_files(folder), *CLEANED, *(n for n in TOKENIZER_FILES if n not in CLEANED)]
+    _refuse_tokens(folder)
     with TemporaryDirectory(prefix="lrc-publish-") as temporary:
         stage = Path(temporary)
         for name in dict.fromkeys(names):
@@ -146,7 +148,7 @@ def _check_name(repo_id: str) -> None:
 
 
 def _weight_files(folder: Path) -> list[str]:
-    if (folder / ADAPTER_CONFIG).is_file():
+    if _is_adapter(folder):
         if not (folder / ADAPTER_WEIGHTS).is_file():
             raise ModelError(f"{folder}: no {ADAPTER_WEIGHTS}; only safetensors are published")
         return [ADAPTER_WEIGHTS]
@@ -156,6 +158,29 @@ def _weight_files(folder: Path) -> list[str]:
     if any(not file.endswith(".safetensors") for file in weights.files):
         raise ModelError(f"{folder}: has .bin weights; only safetensors are published")
     return [*weights.files, *([INDEX] if weights.sharded else [])]
+
+
+def _refuse_tokens(folder: Path) -> None:
+    """Refuse a tokenizer that has more tokens than its model has rows, where that model is at hand."""
+    name = str(adapter_settings(folder).get("base_model_name_or_path") or "") if _is_adapter(folder) else str(folder)
+    config: Any = Path(name) / CONFIG
+    if not config.is_file():
+        try:
+            config = try_to_load_from_cache(name, CONFIG)
+        except HFValidationError:
+            return
+    if not isinstance(config, (str, Path)) or not any((folder / one).is_file() for one in VOCABULARIES):
+        return
+    try:
+        tokenizer, model = load_tokenizer(str(folder)), load_config(str(Path(config).parent))
+        rows = model.get_text_config().vocab_size
+    except (ModelError, AttributeError):  # it comes with code of its own, or is of a kind that has no such number
+        return
+    check_tokens(tokenizer, rows)
+
+
+def _is_adapter(folder: Path) -> bool:
+    return (folder / ADAPTER_CONFIG).is_file()
 
 
 def _clean(folder: Path, name: str) -> str:

@@ -18,6 +18,7 @@ from lrc.runtime.errors import MachineError
 
 # Keys of a recipe that ask for a format by being true, and that format.
 SWITCHES = {"bf16": "bfloat16", "fp16": "float16"}
+MIXED_PRECISION = "ACCELERATE_MIXED_PRECISION"  # what `accelerate launch` asks for
 # Families whose activations are beyond 65,504, the most that float16 holds; their model_type begins so.
 OVERFLOWING = ("gemma2", "gemma3", "gemma3n", "t5gemma")
 
@@ -54,7 +55,22 @@ def apply_device_support(values: Mapping[str, Any]) -> DeviceSupport:
     if dtype in SWITCHES.values() and (reason := why_not(dtype, device, family)):
         settled["dtype"] = instead(dtype, device, family)
         notices.append(f"dtype: {reason}; {settled['dtype']} is used")
+    notices.extend(_settle_launch(settled))
     return DeviceSupport(settled, tuple(notices))
+
+
+def _settle_launch(values: Mapping[str, Any]) -> list[str]:
+    """Have the recipe decide on mixed precision: upstream takes the launch's where the recipe asks for none.
+
+    Returns:
+        A notice where the launch asks for something else.
+    """
+    wanted = next((key for key in SWITCHES if values.get(key)), "no")
+    asked = os.environ.get(MIXED_PRECISION, "no").lower()
+    if asked in ("no", wanted):
+        return []
+    os.environ[MIXED_PRECISION] = wanted
+    return [f"launch: its mixed_precision {asked} is not used; the recipe's bf16 and fp16 decide: {wanted}"]
 
 
 def why_not(dtype: str, device: str, family: str) -> str | None:

@@ -239,12 +239,25 @@ class DurableTrainer(SFTTrainer):
         Args:
             step, epoch: after which they were saved.
         """
-        if self.pissa is None and hasattr(self.model, "active_adapters"):
+        if self.pissa is None and hasattr(self.model, "peft_config"):
             # Upstream's way would take the checkpoints next to it for more adapters.
             self.model.load_adapter(str(folder), self.model.active_adapters[0], is_trainable=True)
         else:
             self._load_from_checkpoint(str(folder))
         self.state.global_step, self.state.epoch = step, epoch
+
+    def round_as_saved(self) -> bool:
+        """Take the weights as they were saved: a model that was trained whole is saved in the format of its base.
+
+        Returns:
+            Whether they are others now, so that what was found with them has to be found again.
+        """
+        if self.computed_in is None or hasattr(self.model, "peft_config"):
+            return False
+        with torch.no_grad():
+            for part in (_here(parameter) for parameter in self.model.parameters() if parameter.requires_grad):
+                part.copy_(part.to(self.computed_in))
+        return True
 
     def _load_best_model(self) -> None:
         """Nothing: upstream would also where a signal ended the training; see `load_best_checkpoint`."""

@@ -167,6 +167,7 @@ def _train_in(folder: OutputDir, recipe: Recipe, prompt: Prompt, training: Corpu
         _run(trainer, recipe, folder, checkpoint)
         trainer.load_best_checkpoint()
         folder.keep(trainer)
+        trainer.round_as_saved()
     with ending_with(f"the {_what(recipe)} is safe in {folder.path}; the same command finishes the evaluation"):
         decided = _conclude(trainer, prompt, data.score_normalisation, folder.path)
         close_trackers(trainer)

@@ -258,6 +258,12 @@ class TreeTrainer(DurableTrainer):
                 self.evaluate()
         return self.evaluated[step]
 
+    def round_as_saved(self) -> bool:
+        """Likewise, and forget what was evaluated before."""
+        if rounded := super().round_as_saved():
+            self.evaluated.clear()
+        return rounded
+
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """Upstream's optimizer; with `loraplus`, B learns faster than A."""
         with refused("optim"):
