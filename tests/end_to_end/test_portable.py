@@ -1,4 +1,4 @@
-"""Where `fcntl` and `resource` are missing, as on Windows, the whole way goes through all the same."""
+"""Where things are as on Windows, the whole way goes through all the same."""
 
 from __future__ import annotations
 
@@ -15,56 +15,100 @@ from lrc.runtime.errors import OutputError
 from lrc.runtime.locks import left_behind, locked
 
 ROOT = Path(__file__).parents[2]
-# In one process, in whose first moment the modules are hidden; each verb through its own door.
+# In one process, which lacks from its first moment on what Windows lacks; each verb through its own door. `lrc train`
+# starts a second one like it.
 PROGRAM = """
-import importlib.abc, sys
+import sys
 from pathlib import Path
-import psutil  # whose way of asking Linux needs `resource`; on Windows it asks otherwise
-
-class Hidden(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name in ("fcntl", "resource"):
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-for name in ("fcntl", "resource"):
-    sys.modules.pop(name, None)
-sys.meta_path.insert(0, Hidden())
 sys.path.insert(0, TESTS)
+import small_models
 
-def run(main, words):
+def run(*words):
     try:
-        main(words)
+        main(list(words))
     except SystemExit as ended:
         if ended.code:
             raise
 
 from lrc.cli import main
-run(main, ["convert", SAMPLE, "--output-dir", "data"])
-run(main, ["check", "data/sample_train.json", SAMPLE])
-import small_models
-from lrc import sft
-base = small_models.save_base(Path("base"))
-small_models.save_tokenizer(base)
-run(sft.main, ["--model_name_or_path", "base", "--train_file", "data/sample_train.json", "--output_dir", "run",
-    "--max_steps", "1", "--per_device_train_batch_size", "2", "--template", "plain", "--max_length", "4096"])
-run(main, ["generate", "--model", "base", "--adapter", "run", "--data", "data/sample_validation.json",
-    "--output", "answer.csv"])
-run(main, ["merge", "--adapter", "run", "--base-model", "base", "--output-dir", "merged"])
-assert not {"fcntl", "resource"} & set(sys.modules)
+run("init")
+run("convert", SAMPLE, "--output-dir", "data")
+run("check", "data/sample_train.json", "recipes/tiny/lora.yaml", SAMPLE)
+run("check", SAMPLE, "--annotate", "checked.xlsx")
+small_models.save_base(Path("base"))
+small_models.save_tokenizer(Path("base"))
+run("train", "recipes/tiny/lora.yaml", "--model_name_or_path", "base", "--train_file", "data/sample_train.json",
+    "--validation_file", "data/sample_validation.json", "--output_dir", "run", "--max_steps", "2", "--save_steps", "1",
+    "--save_strategy", "steps", "--eval_strategy", "no", "--load_best_model_at_end", "false")
+asked = ["--model", "base", "--adapter", "run", "--data", "data/sample_validation.json"]
+run("evaluate", *asked, "--output", "figures.json")
+run("generate", *asked, "--output", "answer.csv", "--scores", "scores.jsonl")
+run("generate", *asked[:4], "--data", SAMPLE, "--output", "answered.xlsx")
+run("merge", "--adapter", "run", "--base-model", "base", "--output-dir", "merged")
+run("merge", "--adapter", "run", "--base-model", "base", "--output-dir", "merged", "--force", "--no-verify")
+run("generate", "--model", "merged", "--data", "data/sample_validation.json", "--output", "merged.csv")
+run("report", "run")
+run("preview", "recipes/tiny/lora.yaml", "--model_name_or_path", "base", "--train_file",
+    "data/sample_train.json", "--validation_file", "data/sample_validation.json")
+run("publish", "--adapter", "run", "--repo-id", "you/name", "--dry-run")
+import like_windows
+assert not like_windows.MODULES & set(sys.modules)
 from lrc.runtime.memory import available_memory, peak_memory
 assert available_memory() > 0 and peak_memory() > 0
 """
 
 
-def test_the_whole_way_without_fcntl_and_resource(tmp_path: Path) -> None:
-    sample = str(ROOT / "examples" / "sample.xlsx")
-    program = f"SAMPLE = {sample!r}\nTESTS = {str(ROOT / 'tests/support')!r}\n{PROGRAM}"
+def test_the_whole_way_where_things_are_as_on_windows(tmp_path: Path) -> None:
+    sample, support = ROOT / "examples" / "sample.xlsx", ROOT / "tests" / "support"
+    (tmp_path / "start").mkdir()
+    (tmp_path / "start" / "sitecustomize.py").write_text("import like_windows\n", encoding="utf-8")
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(tmp_path / "start"), str(support)]),
+        "PYTHONIOENCODING": "cp950",
+        "PYTHONUTF8": "0",
+    }
+    program = f"SAMPLE = {str(sample)!r}\nTESTS = {str(support)!r}\n{PROGRAM}"
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, env=environment)
+    told = done.stdout.decode("cp950") + done.stderr.decode("cp950")
+    assert done.returncode == 0, told[-3000:]
+    asked = json.loads((tmp_path / "data" / "sample_validation.json").read_text(encoding="utf-8"))
+    answers = (tmp_path / "answer.csv").read_text(encoding="utf-8").splitlines()
+    assert len(answers) == 1 + len(asked) and answers == (tmp_path / "merged.csv").read_text("utf-8").splitlines()
+    assert (tmp_path / "merged" / "config.json").is_file() and (tmp_path / "run" / "checkpoint-2").is_dir()
+    assert not [path for path in tmp_path.rglob("*") if path.name.endswith(".part")]
+
+
+def test_what_takes_things_away_takes_them_away(tmp_path: Path) -> None:
+    code = """
+import os, sys
+sys.path.insert(0, TESTS)
+import like_windows
+refused = []
+def attempt(what, *args):
+    try:
+        what(*args)
+    except (OSError, ImportError, AttributeError, ValueError) as error:
+        refused.append(type(error).__name__)
+held = open("held", "w")
+attempt(os.replace, "held", "other")
+attempt(os.unlink, "held")
+attempt(os.open, ".", os.O_RDONLY)
+attempt(open, "a:b", "w")
+attempt(os.symlink, "held", "link")
+attempt(__import__, "fcntl")
+held.close()
+os.replace("held", "other")
+with open("text", "w") as file:
+    file.write("\\u7532\\n")
+assert open("text", "rb").read() == "\\u7532\\r\\n".encode("cp950")
+print(*refused)
+"""
+    program = f"TESTS = {str(ROOT / 'tests/support')!r}\n{code}"
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    asked = json.loads((tmp_path / "data" / "sample_validation.json").read_text(encoding="utf-8"))
-    assert len((tmp_path / "answer.csv").read_text().splitlines()) == 1 + len(asked)
-    assert (tmp_path / "merged" / "config.json").is_file()
-    assert not [path for path in tmp_path.rglob("*") if path.name.endswith(".part")]
+    errors = ["PermissionError"] * 3 + ["OSError", "PermissionError", "ModuleNotFoundError"]
+    assert done.stdout.split() == errors
 
 
 def test_without_locks_a_part_belongs_to_whom_its_name_tells_of(
@@ -109,3 +153,15 @@ def test_a_console_that_knows_not_all_characters(encoding: str, tmp_path: Path) 
     )
     told = done.stdout.decode(encoding) + done.stderr.decode(encoding)
     assert done.returncode == 1 and "Traceback" not in told and "9" in told
+
+
+@pytest.mark.parametrize(
+    ("encoding", "shown"),
+    [("cp950", "[[甲]]\\n_→ \\u7b80"), ("ascii", "[[\\u7532]]\\n_-> \\u7b80"), ("utf-8", "⟦甲⟧⏎␣→ 简")],
+)
+def test_signs_that_a_console_lacks_are_letters(encoding: str, shown: str) -> None:
+    told = ascii("⟦甲⟧⏎␣→ 简")
+    code = f"from lrc.runtime.progress import escape_what_is_not_encodable as escape\nescape()\nprint({told})"
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, check=True)
+    assert done.stdout.decode(encoding).strip() == shown

@@ -16,7 +16,7 @@ from lrc.runtime.packages import constraints_file
 # What of each folder is for the user.
 FOLDERS = {"recipes": ("*.yaml",), "accelerate_configs": ("*.yaml",), "examples": ("*.xlsx", "sweep.yaml")}
 SCHEMA = "recipe.schema.json"
-SUGGESTED = "recipes/chinese-alpaca-2-13b/qlora.yaml"
+SUGGESTED = "recipes/qwen3-8b/qlora.yaml"
 
 
 def init(folder: Path, *, force: bool = False) -> None:
@@ -60,4 +60,5 @@ def shipped() -> dict[str, bytes]:
 
 def _next(folder: Path) -> str:
     change = "" if folder == Path() else f"cd {shlex.quote(str(folder))} && "
-    return f"edit {SUGGESTED} or another of them, then: {change}lrc train {SUGGESTED}"
+    which = "`lrc doctor` says which recipe suits this machine"
+    return f"{which}; edit {SUGGESTED} or another, then: {change}lrc train {SUGGESTED}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import sys
 import threading
@@ -18,6 +19,11 @@ SECONDS_UNTOLD, SECONDS_BETWEEN_WAITS = 2.0, 30.0
 IMPORTS = "loading PyTorch and transformers"
 # Set by `lrc --quiet` for the processes that a verb starts.
 QUIET = "LRC_QUIET"
+REPLACEMENT = "lrc.replace"  # how what a console cannot show is written
+LETTERS = {
+    **{"⟦": "[[", "⟧": "]]", "⏎": "\\n", "⇥": "\\t", "␣": "_"},
+    **{"…": "...", "–": "-", "−": "-", "×": "x", "→": "->", "“": '"', "”": '"', "≥": ">=", "≤": "<=", "·": "*"},
+}
 _quiet = os.environ.get(QUIET) == "1"
 _shown: Any = None  # the bars on the terminal
 
@@ -35,10 +41,23 @@ def silence() -> None:
 
 
 def escape_what_is_not_encodable() -> None:
-    """Have a terminal that knows no Chinese, or not all of it, get escapes rather than an exception."""
+    """Have a terminal that knows no Chinese, or not all of it, get escapes rather than an exception.
+
+    lrc's own signs become letters that every encoding has.
+    """
+    codecs.register_error(REPLACEMENT, _replace)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors=REPLACEMENT)
+
+
+def _replace(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lacking = error.object[error.start : error.end]
+    return "".join(
+        LETTERS.get(sign) or sign.encode("ascii", "backslashreplace").decode() for sign in lacking
+    ), error.end
 
 
 def say(line: str) -> None:
