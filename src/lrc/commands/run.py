@@ -27,6 +27,7 @@ CANNOT_READ = (
     "a tiny base with random weights, made on the spot, takes the place of a real one: it shows that every step works "
     "here; it cannot read, and its answers are guesses. `lrc doctor` says what a real one needs"
 )
+SKIP = "correct what it found, or leave such rows out: the same command with --on-error skip"
 EMBEDDED_STEPS = "400"  # a workbook of any size takes minutes with them
 
 
@@ -175,7 +176,8 @@ def _go(way: Way, given: dict[str, Any]) -> int:
         if words[0] == "check" and way.on_error == "skip" and status == 1:
             continue  # what it found is left out by convert
         if status:
-            say(f"run: step {number} of {len(steps)} ended with status {status}; the same command goes on from there")
+            cure = SKIP if words[0] == "check" and status == 1 else "the same command goes on from there"
+            say(f"run: step {number} of {len(steps)} ended with status {status}; {cure}")
             return status
         if words[0] == "convert" and not way.data("train").is_file():
             raise DataError(f"{way.train}: has no answers to learn from; give the workbook with 正確答案 first")
