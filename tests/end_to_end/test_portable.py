@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from lrc.runtime import locks as claim
+from lrc.runtime import outputs
 from lrc.runtime.errors import OutputError
 from lrc.runtime.locks import left_behind, locked
 
@@ -165,3 +166,18 @@ def test_signs_that_a_console_lacks_are_letters(encoding: str, shown: str) -> No
     environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, check=True)
     assert done.stdout.decode(encoding).strip() == shown
+
+
+def test_an_output_that_another_program_has_open_is_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*paths: object) -> None:
+        raise PermissionError(13, "The process cannot access the file", *map(str, paths))
+
+    monkeypatch.setattr(outputs, "WINDOWS", True)
+    (tmp_path / "answer.csv").write_text("mine", encoding="utf-8")
+    with pytest.raises(OutputError) as refused, outputs.new_file(tmp_path / "answer.csv", force=True) as file:
+        file.write_text("new", encoding="utf-8")
+        monkeypatch.setattr(os, "replace", refuse)
+    monkeypatch.undo()
+    (line,) = refused.value.findings
+    assert line.startswith(f"{tmp_path / 'answer.csv'}: ") and "close it there" in line
+    assert [path.read_text("utf-8") for path in tmp_path.iterdir()] == ["mine"]
