@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lrc.runtime import locks as claim
-from lrc.runtime import outputs
+from lrc.runtime import outputs, system
 from lrc.runtime.errors import OutputError
 from lrc.runtime.locks import left_behind, locked
 
@@ -181,3 +181,11 @@ def test_an_output_that_another_program_has_open_is_a_line(tmp_path: Path, monke
     (line,) = refused.value.findings
     assert line.startswith(f"{tmp_path / 'answer.csv'}: ") and "close it there" in line
     assert [path.read_text("utf-8") for path in tmp_path.iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize(
+    ("windows", "shown"), [(True, r'lrc check "my data\a.xlsx" b.xlsx'), (False, r"lrc check 'my data\a.xlsx' b.xlsx")]
+)
+def test_a_command_that_is_shown_can_be_pasted(windows: bool, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(system, "WINDOWS", windows)
+    assert system.command_line(["lrc", "check", r"my data\a.xlsx", "b.xlsx"]) == shown

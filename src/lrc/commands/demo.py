@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from lrc.models.tiny import make_base
 from lrc.runtime.errors import LrcError
 from lrc.runtime.outputs import refuse_existing
 from lrc.runtime.progress import say
+from lrc.runtime.system import command_line
 
 SETS = {"trained questions": "sample_train.json", "held-out questions": "sample_validation.json"}
 BY_HEART = 0.9  # of the trained questions
@@ -108,7 +108,7 @@ def verdict(accuracy: float) -> str:
 
 
 def _join(words: Sequence[str | Path]) -> str:
-    return shlex.join(str(word) for word in words)
+    return command_line([str(word) for word in words])
 
 
 def _summary(folder: Path, before: dict[str, Any], after: dict[str, Any]) -> None:

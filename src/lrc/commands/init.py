@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from contextlib import ExitStack
 from importlib.resources import files as packaged
 from pathlib import Path
@@ -12,6 +11,7 @@ from lrc.config.json_schema import schema_line, schema_text
 from lrc.runtime.errors import OutputError
 from lrc.runtime.outputs import new_file
 from lrc.runtime.packages import constraints_file
+from lrc.runtime.system import command_line
 
 # What of each folder is for the user.
 FOLDERS = {"recipes": ("*.yaml",), "accelerate_configs": ("*.yaml",), "examples": ("*.xlsx", "sweep.yaml")}
@@ -59,6 +59,6 @@ def shipped() -> dict[str, bytes]:
 
 
 def _next(folder: Path) -> str:
-    change = "" if folder == Path() else f"cd {shlex.quote(str(folder))} && "
+    change = "" if folder == Path() else f"cd {command_line([str(folder)])} && "
     which = "`lrc doctor` says which recipe suits this machine"
     return f"{which}; edit {SUGGESTED} or another, then: {change}lrc train {SUGGESTED}"

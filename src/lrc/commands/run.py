@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -21,6 +20,7 @@ from lrc.runtime.locks import left_behind, locked, remove
 from lrc.runtime.machine import look_at_machine
 from lrc.runtime.outputs import new_file
 from lrc.runtime.progress import say
+from lrc.runtime.system import command_line
 
 RECORD = "lrc_way.json"  # which recipe was taken for which files: the same when the command goes on
 CANNOT_READ = (
@@ -170,7 +170,7 @@ def _remember(way: Way) -> None:
 def _go(way: Way, given: dict[str, Any]) -> int:
     steps = list(_steps(way, given))
     for number, words in enumerate(steps, start=1):
-        shown = shlex.join(words if words[0] == "python" else ["lrc", *words])
+        shown = command_line(words if words[0] == "python" else ["lrc", *words])
         say(f"\n[{number}/{len(steps)}] $ {shown}")
         status = call(words)
         if words[0] == "check" and way.on_error == "skip" and status == 1:
