@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 from collections.abc import Iterator
@@ -92,6 +93,8 @@ def new_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
             for file in sorted(temporary.rglob("*")):
                 flush(file)
             refuse_existing(path, force=force)
+            if WINDOWS:
+                gc.collect()  # what was read from it to be checked, and is still mapped, would keep its name
             _take_place(temporary, path)
             flush(path.parent)
 
