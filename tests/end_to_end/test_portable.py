@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -186,3 +188,28 @@ def test_an_output_that_another_program_has_open_is_a_line(tmp_path: Path, monke
 def test_a_command_that_is_shown_can_be_pasted(windows: bool, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(system, "WINDOWS", windows)
     assert system.command_line(["lrc", "check", r"my data\a.xlsx", "b.xlsx"]) == shown
+
+
+def without_encoding(source: str) -> list[int]:
+    """The lines that read or write text in whatever encoding the system has."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Call) or any(word.arg == "encoding" for word in node.keywords):
+            continue
+        name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+        given = [one.value if isinstance(one, ast.Constant) else None for one in node.args]
+        builtin = isinstance(node.func, ast.Name)
+        mode = next(iter(given[1:] if builtin else given), "r" if builtin else None)
+        text = isinstance(mode, str) and re.fullmatch("[rwaxt+]+", mode) is not None
+        if name == "write_text" or name == "read_text" and not node.args or name == "open" and text:
+            found.append(node.lineno)
+    return found
+
+
+def test_text_files_have_an_encoding_of_their_own() -> None:
+    files = [path for part in ("src", "examples", "docs", "setup.py") for path in sorted(ROOT.glob(f"{part}/**/*.py"))]
+    assert len(files) > 150
+    assert not {str(path): lines for path in files if (lines := without_encoding(path.read_text("utf-8")))}
+    wrong = 'open("a")\nPath("a").open("w")\np.read_text()\np.write_text("b")\nopen("a", "r+")\n'
+    right = 'open("a", "rb")\np.open("wb")\np.read_text("utf-8")\np.write_text("b", encoding="utf-8")\n'
+    assert without_encoding(wrong) == [1, 2, 3, 4, 5] and without_encoding(right) == []
