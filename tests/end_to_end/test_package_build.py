@@ -132,6 +132,7 @@ def test_the_wheel_holds_what_is_read_at_run_time(dist: Path) -> None:
         "lrc/accelerate_configs/cpu_2.yaml",
         "lrc/examples/sample.xlsx",
         "lrc/config/recipe_schema.json",
+        "lrc/config/recipe_meanings.json",
         "lrc/reporting/card.md",
         "lrc/reporting/report.html",
         "lrc/answering/app/app.css",

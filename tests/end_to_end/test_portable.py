@@ -1,9 +1,11 @@
-"""Where `fcntl` and `resource` are missing, as on Windows, the whole way goes through all the same."""
+"""Where things are as on Windows, the whole way goes through all the same."""
 
 from __future__ import annotations
 
+import ast
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,60 +13,102 @@ from pathlib import Path
 import pytest
 
 from lrc.runtime import locks as claim
+from lrc.runtime import outputs, system
 from lrc.runtime.errors import OutputError
 from lrc.runtime.locks import left_behind, locked
 
 ROOT = Path(__file__).parents[2]
-# In one process, in whose first moment the modules are hidden; each verb through its own door.
+# In one process, which lacks from its first moment on what Windows lacks; each verb through its own door. `lrc train`
+# starts a second one like it.
 PROGRAM = """
-import importlib.abc, sys
-from pathlib import Path
-import psutil  # whose way of asking Linux needs `resource`; on Windows it asks otherwise
+import sys
+from lrc.models import tiny
 
-class Hidden(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name in ("fcntl", "resource"):
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-for name in ("fcntl", "resource"):
-    sys.modules.pop(name, None)
-sys.meta_path.insert(0, Hidden())
-sys.path.insert(0, TESTS)
-
-def run(main, words):
+def run(*words):
     try:
-        main(words)
+        main(list(words))
     except SystemExit as ended:
         if ended.code:
             raise
 
 from lrc.cli import main
-run(main, ["convert", SAMPLE, "--output-dir", "data"])
-run(main, ["check", "data/sample_train.json", SAMPLE])
-import small_models
-from lrc import sft
-base = small_models.save_base(Path("base"))
-small_models.save_tokenizer(base)
-run(sft.main, ["--model_name_or_path", "base", "--train_file", "data/sample_train.json", "--output_dir", "run",
-    "--max_steps", "1", "--per_device_train_batch_size", "2", "--template", "plain", "--max_length", "4096"])
-run(main, ["generate", "--model", "base", "--adapter", "run", "--data", "data/sample_validation.json",
-    "--output", "answer.csv"])
-run(main, ["merge", "--adapter", "run", "--base-model", "base", "--output-dir", "merged"])
-assert not {"fcntl", "resource"} & set(sys.modules)
+run("init")
+run("convert", SAMPLE, "--output-dir", "data")
+run("check", "data/sample_train.json", "recipes/tiny/lora.yaml", SAMPLE)
+run("check", SAMPLE, "--annotate", "checked.xlsx")
+tiny.main(["data/sample_train.json", "base"])
+run("train", "recipes/tiny/lora.yaml", "--model_name_or_path", "base", "--train_file", "data/sample_train.json",
+    "--validation_file", "data/sample_validation.json", "--output_dir", "run", "--max_steps", "2", "--save_steps", "1",
+    "--save_strategy", "steps", "--eval_strategy", "no", "--load_best_model_at_end", "false")
+asked = ["--model", "base", "--adapter", "run", "--data", "data/sample_validation.json"]
+run("evaluate", *asked, "--output", "figures.json")
+run("generate", *asked, "--output", "answer.csv", "--scores", "scores.jsonl")
+run("generate", *asked[:4], "--data", SAMPLE, "--output", "answered.xlsx")
+run("merge", "--adapter", "run", "--base-model", "base", "--output-dir", "merged")
+run("merge", "--adapter", "run", "--base-model", "base", "--output-dir", "merged", "--force", "--no-verify")
+run("generate", "--model", "merged", "--data", "data/sample_validation.json", "--output", "merged.csv")
+run("report", "run")
+run("preview", "recipes/tiny/lora.yaml", "--model_name_or_path", "base", "--train_file",
+    "data/sample_train.json", "--validation_file", "data/sample_validation.json")
+run("publish", "--adapter", "run", "--repo-id", "you/name", "--dry-run")
+import like_windows
+assert not like_windows.MODULES & set(sys.modules)
 from lrc.runtime.memory import available_memory, peak_memory
 assert available_memory() > 0 and peak_memory() > 0
 """
 
 
-def test_the_whole_way_without_fcntl_and_resource(tmp_path: Path) -> None:
-    sample = str(ROOT / "examples" / "sample.xlsx")
-    program = f"SAMPLE = {sample!r}\nTESTS = {str(ROOT / 'tests/support')!r}\n{PROGRAM}"
+def test_the_whole_way_where_things_are_as_on_windows(tmp_path: Path) -> None:
+    sample, support = ROOT / "examples" / "sample.xlsx", ROOT / "tests" / "support"
+    (tmp_path / "start").mkdir()
+    (tmp_path / "start" / "sitecustomize.py").write_text("import like_windows\n", encoding="utf-8")
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(tmp_path / "start"), str(support)]),
+        "PYTHONIOENCODING": "cp950",
+        "PYTHONUTF8": "0",
+    }
+    program = f"SAMPLE = {str(sample)!r}\n{PROGRAM}"
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, env=environment)
+    told = (done.stdout + done.stderr).decode("cp950", errors="replace")
+    assert done.returncode == 0, told[-3000:]
+    asked = json.loads((tmp_path / "data" / "sample_validation.json").read_text(encoding="utf-8"))
+    answers = (tmp_path / "answer.csv").read_text(encoding="utf-8").splitlines()
+    assert len(answers) == 1 + len(asked) and answers == (tmp_path / "merged.csv").read_text("utf-8").splitlines()
+    assert (tmp_path / "merged" / "config.json").is_file() and (tmp_path / "run" / "checkpoint-2").is_dir()
+    assert not [path for path in tmp_path.rglob("*") if path.name.endswith(".part")]
+
+
+def test_what_takes_things_away_takes_them_away(tmp_path: Path) -> None:
+    code = """
+import os, sys
+sys.path.insert(0, TESTS)
+import like_windows
+refused = []
+def attempt(what, *args):
+    try:
+        what(*args)
+    except (OSError, ImportError, AttributeError, ValueError) as error:
+        refused.append(type(error).__name__)
+held = open("held", "w")
+attempt(os.replace, "held", "other")
+attempt(os.unlink, "held")
+attempt(os.open, ".", os.O_RDONLY)
+attempt(open, "a:b", "w")
+attempt(os.symlink, "held", "link")
+attempt(__import__, "fcntl")
+held.close()
+os.replace("held", "other")
+with open("text", "w") as file:
+    file.write("\\u7532\\n")
+assert open("text", "rb").read() == "\\u7532\\r\\n".encode("cp950")
+print(*refused)
+"""
+    program = f"TESTS = {str(ROOT / 'tests/support')!r}\n{code}"
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    asked = json.loads((tmp_path / "data" / "sample_validation.json").read_text(encoding="utf-8"))
-    assert len((tmp_path / "answer.csv").read_text().splitlines()) == 1 + len(asked)
-    assert (tmp_path / "merged" / "config.json").is_file()
-    assert not [path for path in tmp_path.rglob("*") if path.name.endswith(".part")]
+    errors = ["PermissionError"] * 3 + ["OSError", "PermissionError", "ModuleNotFoundError"]
+    assert done.stdout.split() == errors
 
 
 def test_without_locks_a_part_belongs_to_whom_its_name_tells_of(
@@ -109,3 +153,63 @@ def test_a_console_that_knows_not_all_characters(encoding: str, tmp_path: Path) 
     )
     told = done.stdout.decode(encoding) + done.stderr.decode(encoding)
     assert done.returncode == 1 and "Traceback" not in told and "9" in told
+
+
+@pytest.mark.parametrize(
+    ("encoding", "shown"),
+    [("cp950", "[[甲]]\\n_→ \\u7b80"), ("ascii", "[[\\u7532]]\\n_-> \\u7b80"), ("utf-8", "⟦甲⟧⏎␣→ 简")],
+)
+def test_signs_that_a_console_lacks_are_letters(encoding: str, shown: str) -> None:
+    told = ascii("⟦甲⟧⏎␣→ 简")
+    code = f"from lrc.runtime.progress import escape_what_is_not_encodable as escape\nescape()\nprint({told})"
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, check=True)
+    assert done.stdout.decode(encoding).strip() == shown
+
+
+def test_an_output_that_another_program_has_open_is_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*paths: object) -> None:
+        raise PermissionError(13, "The process cannot access the file", *map(str, paths))
+
+    monkeypatch.setattr(outputs, "WINDOWS", True)
+    (tmp_path / "answer.csv").write_text("mine", encoding="utf-8")
+    with pytest.raises(OutputError) as refused, outputs.new_file(tmp_path / "answer.csv", force=True) as file:
+        file.write_text("new", encoding="utf-8")
+        monkeypatch.setattr(os, "replace", refuse)
+    monkeypatch.undo()
+    (line,) = refused.value.findings
+    assert line.startswith(f"{tmp_path / 'answer.csv'}: ") and "close it there" in line
+    assert [path.read_text("utf-8") for path in tmp_path.iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize(
+    ("windows", "shown"), [(True, r'lrc check "my data\a.xlsx" b.xlsx'), (False, r"lrc check 'my data\a.xlsx' b.xlsx")]
+)
+def test_a_command_that_is_shown_can_be_pasted(windows: bool, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(system, "WINDOWS", windows)
+    assert system.command_line(["lrc", "check", r"my data\a.xlsx", "b.xlsx"]) == shown
+
+
+def without_encoding(source: str) -> list[int]:
+    """The lines that read or write text in whatever encoding the system has."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Call) or any(word.arg == "encoding" for word in node.keywords):
+            continue
+        name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+        given = [one.value if isinstance(one, ast.Constant) else None for one in node.args]
+        builtin = isinstance(node.func, ast.Name)
+        mode = next(iter(given[1:] if builtin else given), "r" if builtin else None)
+        text = isinstance(mode, str) and re.fullmatch("[rwaxt+]+", mode) is not None
+        if name == "write_text" or name == "read_text" and not node.args or name == "open" and text:
+            found.append(node.lineno)
+    return found
+
+
+def test_text_files_have_an_encoding_of_their_own() -> None:
+    files = [path for part in ("src", "examples", "docs", "setup.py") for path in sorted(ROOT.glob(f"{part}/**/*.py"))]
+    assert len(files) > 150
+    assert not {str(path): lines for path in files if (lines := without_encoding(path.read_text("utf-8")))}
+    wrong = 'open("a")\nPath("a").open("w")\np.read_text()\np.write_text("b")\nopen("a", "r+")\n'
+    right = 'open("a", "rb")\np.open("wb")\np.read_text("utf-8")\np.write_text("b", encoding="utf-8")\n'
+    assert without_encoding(wrong) == [1, 2, 3, 4, 5] and without_encoding(right) == []

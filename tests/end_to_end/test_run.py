@@ -167,4 +167,4 @@ def test_a_step_that_fails_gives_its_status_and_how_to_go_on(tmp_path: Path) -> 
     broken.write_text("ID,文章,問題,選項1,選項2,選項3,選項4,正確答案\n1,甲,乙,丙,丁,戊,己,9\n", encoding="utf-8")
     command = ["run", str(broken), str(FILES[1]), "--output-dir", str(tmp_path / "out"), "--recipe", "tiny/lora"]
     status, told = go(command, tmp_path / "log")
-    assert status == 1 and "step 1 of 7 ended with status 1; the same command goes on" in told
+    assert status == 1 and "step 1 of 7 ended with status 1; correct what it found, or leave such rows out" in told

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 import lrc
+from lrc.runtime import packages
+from lrc.runtime.errors import MachineError
 
 
 def pretend(folder: Path, name: str, version: str) -> Path:
@@ -77,3 +79,18 @@ def test_a_build_of_one_s_own_in_the_range_is_taken(version: str, tmp_path: Path
 def test_what_a_verb_does_not_need_may_be_missing(tmp_path: Path) -> None:
     done = run(pretend(tmp_path, "gradio", "1.0"), "lrc", "convert", "missing.csv", "--output-dir", "out")
     assert done.returncode == 1 and done.stderr.startswith("missing.csv: ")
+
+
+def test_where_many_are_missing_one_command_for_all_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = {"torch", "trl", "peft"}
+    real = packages.installed_version
+    monkeypatch.setattr(packages, "installed_version", lambda name: None if name in missing else real(name))
+    with pytest.raises(MachineError) as refused:
+        packages.check_installed()
+    *each, together = refused.value.findings
+    assert {line.partition(":")[0] for line in each} == missing
+    assert together.endswith(f"pip install --upgrade {lrc.DISTRIBUTION}")
+    missing.remove("torch")
+    with pytest.raises(MachineError) as refused:
+        packages.check_installed()
+    assert len(refused.value.findings) == 2

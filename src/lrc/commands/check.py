@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,6 +23,7 @@ from lrc.data.tables.xlsx_copy import check_copy
 from lrc.runtime.errors import LrcError
 from lrc.runtime.findings import Finding, count_kinds, format_findings, wrapped
 from lrc.runtime.outputs import new_file, refuse_file
+from lrc.runtime.system import command_line
 
 
 @dataclass(frozen=True)
@@ -239,8 +239,8 @@ def _next(checked: Iterable[Checked]) -> Iterator[str]:
     """The next command, for each file that has one."""
     for one in checked:
         errors = [finding for finding in one.findings if finding.level == "error"]
-        file = shlex.quote(str(one.path))
-        convert = f"lrc convert {file} --output-dir {shlex.quote(one.path.stem)}"
+        file = command_line([str(one.path)])
+        convert = f"lrc convert {file} --output-dir {command_line([one.path.stem])}"
         if one.kind == "recipe":
             if not errors:
                 yield f"lrc preview {file}"

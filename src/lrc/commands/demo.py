@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import shutil
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from lrc.metrics.verdict import spell
 from lrc.runtime.errors import LrcError
 from lrc.runtime.outputs import new_folder, refuse_existing
 from lrc.runtime.progress import say
+from lrc.runtime.system import command_line
 
 RECIPE = "little-world/lora"
 LEARNT, HELD_OUT = "little_world", "little_world_held_out"  # the workbooks
@@ -92,7 +92,7 @@ def _call(command: Sequence[str | Path], shown: str) -> None:
 
 
 def _join(words: Sequence[str | Path]) -> str:
-    return shlex.join(str(word) for word in words)
+    return command_line([str(word) for word in words])
 
 
 def summary(folder: Path, before: dict[str, Any], after: dict[str, Any], seconds: float) -> list[str]:

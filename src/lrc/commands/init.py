@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from contextlib import ExitStack
 from importlib.resources import files as packaged
 from pathlib import Path
@@ -12,11 +11,12 @@ from lrc.config.json_schema import schema_line, schema_text
 from lrc.runtime.errors import OutputError
 from lrc.runtime.outputs import new_file
 from lrc.runtime.packages import constraints_file
+from lrc.runtime.system import command_line
 
 # What of each folder is for the user.
 FOLDERS = {"recipes": ("*.yaml",), "accelerate_configs": ("*.yaml",), "examples": ("*.xlsx", "sweep.yaml")}
 SCHEMA = "recipe.schema.json"
-SUGGESTED = "recipes/chinese-alpaca-2-13b/qlora.yaml"
+SUGGESTED = "recipes/qwen3-8b/qlora.yaml"
 
 
 def init(folder: Path, *, force: bool = False) -> None:
@@ -59,5 +59,6 @@ def shipped() -> dict[str, bytes]:
 
 
 def _next(folder: Path) -> str:
-    change = "" if folder == Path() else f"cd {shlex.quote(str(folder))} && "
-    return f"edit {SUGGESTED} or another of them, then: {change}lrc train {SUGGESTED}"
+    change = "" if folder == Path() else f"cd {command_line([str(folder)])} && "
+    which = "`lrc doctor` says which recipe suits this machine"
+    return f"{which}; edit {SUGGESTED} or another, then: {change}lrc train {SUGGESTED}"

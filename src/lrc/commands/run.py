@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +18,14 @@ from lrc.runtime.machine import look_at_machine
 from lrc.runtime.outputs import new_file
 from lrc.runtime.progress import say
 from lrc.runtime.steps import call
+from lrc.runtime.system import command_line
 
 RECORD = "lrc_way.json"  # which recipe was taken for which files: the same when the command goes on
 CANNOT_READ = (
     "a tiny base with random weights, made on the spot, takes the place of a real one: it shows that every step works "
     "here; it cannot read, and its answers are guesses. `lrc doctor` says what a real one needs"
 )
+SKIP = "correct what it found, or leave such rows out: the same command with --on-error skip"
 EMBEDDED_STEPS = "400"  # a workbook of any size takes minutes with them
 
 
@@ -167,13 +168,14 @@ def _remember(way: Way) -> None:
 def _go(way: Way, given: dict[str, Any]) -> int:
     steps = list(_steps(way, given))
     for number, words in enumerate(steps, start=1):
-        shown = shlex.join(words if words[0] == "python" else ["lrc", *words])
+        shown = command_line(words if words[0] == "python" else ["lrc", *words])
         say(f"\n[{number}/{len(steps)}] $ {shown}")
         status = call(words, "run")
         if words[0] == "check" and way.on_error == "skip" and status == 1:
             continue  # what it found is left out by convert
         if status:
-            say(f"run: step {number} of {len(steps)} ended with status {status}; the same command goes on from there")
+            cure = SKIP if words[0] == "check" and status == 1 else "the same command goes on from there"
+            say(f"run: step {number} of {len(steps)} ended with status {status}; {cure}")
             return status
         if words[0] == "convert" and not way.data("train").is_file():
             raise DataError(f"{way.train}: has no answers to learn from; give the workbook with 正確答案 first")

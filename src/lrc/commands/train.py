@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from lrc.runtime.errors import MachineError
 from lrc.runtime.launch_variables import refuse_leftovers
 from lrc.runtime.progress import IMPORTS, say, waiting
 from lrc.runtime.signals import deferred
-from lrc.runtime.system import WINDOWS, usable_cores
+from lrc.runtime.system import WINDOWS, command_line, usable_cores
 from lrc.training.preflight import preflight
 
 
@@ -46,7 +45,7 @@ def train(recipe: str, accelerate_config: str | None, overrides: Sequence[str]) 
         config = named or find_accelerate_config(default_accelerate_config())
     launch = ["--config_file", str(config), *_all_devices(accelerate_config)]
     words = [*launch, "-m", "lrc.sft", "--config", str(path), *overrides]
-    say(f"accelerate launch {shlex.join(words)}")
+    say(f"accelerate launch {command_line(words)}")
     return _launch(words)
 
 

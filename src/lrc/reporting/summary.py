@@ -5,7 +5,6 @@ Everything is read from the run's folder, so that a run which is finished alread
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from math import isnan
@@ -17,6 +16,7 @@ from lrc.metrics.accuracy import Figures
 from lrc.metrics.predictions import OUTCOMES_FILE, Outcome, read_outcomes
 from lrc.metrics.training_log import Curve, Curves, Point, read_curves
 from lrc.metrics.verdict import judge, size
+from lrc.runtime.system import command_line
 
 ADAPTER = "adapter_config.json"
 Rows = list[tuple[str, str]]
@@ -154,7 +154,7 @@ def _next(run_dir: Path, base: str) -> list[str]:
 
 
 def _command(*words: str | Path) -> str:
-    return shlex.join(["lrc", *map(str, words)])
+    return command_line(["lrc", *map(str, words)])
 
 
 def _table(rows: Rows, commands: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 from collections.abc import Iterator
@@ -92,6 +93,8 @@ def new_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
             for file in sorted(temporary.rglob("*")):
                 flush(file)
             refuse_existing(path, force=force)
+            if WINDOWS:
+                gc.collect()  # what was read from it to be checked, and is still mapped, would keep its name
             _take_place(temporary, path)
             flush(path.parent)
 
@@ -146,9 +149,7 @@ def _explain_before(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OutputError(
-            f"{error.filename or path}: {error.strerror or error}; nothing was written to {path}"
-        ) from error
+        raise OutputError(f"{error.filename or path}: {_reason(error)}; nothing was written to {path}") from error
 
 
 @contextmanager
@@ -161,8 +162,15 @@ def _explain_during(path: Path, part: Path) -> Iterator[None]:
     except OSError as error:
         place = str(error.filename or path).replace(str(part), str(path))
         raise OutputError(
-            f"{place}: {error.strerror or error} after {size(_written(part))}; nothing was written to {path}"
+            f"{place}: {_reason(error)} after {size(_written(part))}; nothing was written to {path}"
         ) from error
+
+
+def _reason(error: OSError) -> str:
+    told = str(error.strerror or error)
+    # Excel holds a file that it shows, and Windows then renames nothing to its name.
+    held = WINDOWS and isinstance(error, PermissionError)
+    return f"{told} (is it open in another program? close it there)" if held else told
 
 
 def _written(part: Path) -> int:

@@ -20,6 +20,8 @@ from lrc.runtime.errors import MachineError
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
+SEVERAL = 2  # findings, beyond which one command for all of them is named
+
 
 def check_installed() -> None:
     """Compare what is installed with the ranges of `setup.cfg`; extras are left to the verbs that need them.
@@ -38,6 +40,8 @@ def check_installed() -> None:
             is_there = "is not installed" if found is None else f"{found} is installed"
             cure = f"pip install '{needed.name}{needed.specifier}'"
             findings.append(f"{needed.name}: {is_there}, lrc needs {needed.specifier}; run: {cure}")
+    if len(findings) > SEVERAL:
+        findings.append(f"or all of them at once: pip install --upgrade {lrc.DISTRIBUTION}")
     if findings:
         raise MachineError(*findings)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import sys
 import threading
@@ -14,10 +15,17 @@ from typing import Any, Protocol
 from lrc.runtime.exit_status import is_first
 
 SECONDS_BETWEEN_LINES = 5.0
-SECONDS_UNTOLD, SECONDS_BETWEEN_WAITS = 2.0, 30.0
+# What takes less is not told; tests, whose machine may be busy, wait for longer.
+SECONDS_UNTOLD = float(os.environ.get("LRC_SECONDS_UNTOLD", "2"))
+SECONDS_BETWEEN_WAITS = 30.0
 IMPORTS = "loading PyTorch and transformers"
 # Set by `lrc --quiet` for the processes that a verb starts.
 QUIET = "LRC_QUIET"
+REPLACEMENT = "lrc.replace"  # how what a console cannot show is written
+LETTERS = {
+    **{"⟦": "[[", "⟧": "]]", "⏎": "\\n", "⇥": "\\t", "␣": "_"},
+    **{"…": "...", "–": "-", "−": "-", "×": "x", "→": "->", "“": '"', "”": '"', "≥": ">=", "≤": "<=", "·": "*"},
+}
 _quiet = os.environ.get(QUIET) == "1"
 _shown: Any = None  # the bars on the terminal
 
@@ -35,10 +43,23 @@ def silence() -> None:
 
 
 def escape_unencodable() -> None:
-    """Have a terminal that knows no Chinese, or not all of it, get escapes rather than an exception."""
+    """Have a terminal that knows no Chinese, or not all of it, get escapes rather than an exception.
+
+    lrc's own signs become letters that every encoding has.
+    """
+    codecs.register_error(REPLACEMENT, _replace)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors=REPLACEMENT)
+
+
+def _replace(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lacking = error.object[error.start : error.end]
+    return "".join(
+        LETTERS.get(sign) or sign.encode("ascii", "backslashreplace").decode() for sign in lacking
+    ), error.end
 
 
 def say(line: str) -> None:
