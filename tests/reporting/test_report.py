@@ -242,16 +242,17 @@ def test_untrained_accuracy_is_told_where_it_was_evaluated(run_dir: Path) -> Non
 
 
 def test_a_single_evaluation_has_its_error_bar_and_the_loss_a_logarithmic_axis() -> None:
-    def ends(drawing: str, colour: str = "var(--first)") -> list[float]:
-        strokes = re.findall(r'd="M ([\d.]+) ([\d.]+) L ([\d.]+) ([\d.]+)[^"]*"[^>]*stroke: var\(--first\)', drawing)
-        return [abs(float(y2) - float(y1)) for x1, y1, x2, y2 in strokes if x1 == x2]
+    def ends(drawing: str) -> list[float]:
+        """The lengths of the vertical lines."""
+        found = re.findall(r'd="M ([\d.]+) ([\d.]+) +L ([\d.]+) ([\d.]+) +"[^>]*stroke: var\(--first\)', drawing)
+        return [abs(float(y2) - float(y1)) for x1, y1, x2, y2 in found if x1 == x2]
 
     one = over_steps("a", [Line((Point(5, 0.5, 0.4, 0.6),), marked=True)], shares=True)
     wide = over_steps("a", [Line((Point(5, 0.5, 0.3, 0.7),), marked=True)], shares=True)
     assert max(ends(wide)) == pytest.approx(2 * max(ends(one)), rel=0.01)
     curve = tuple(Point(step, 10.0**-step) for step in range(4))
     drawn = over_steps("b", [Line(curve)], logarithmic=True)
-    points = max(re.findall(r'd="(M [^"]+)"', drawn), key=lambda path: path.count("L"))
+    (points,) = re.findall(r'd="(M [^"]+)"[^>]*stroke: var\(--first\); stroke-width: 2;', drawn)
     heights = [float(y) for y in re.findall(r"[ML] [\d.]+ ([\d.]+)", points)]
     steps = [after - before for before, after in pairwise(heights)]
     assert len(heights) == 4 and steps == pytest.approx([steps[0]] * 3, rel=0.01)  # equal factors, equal room
