@@ -108,6 +108,25 @@ def test_what_cannot_be_compared_is_refused(runs: tuple[Path, Path], change: Any
         call(*runs)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("eval.json", '{\n  "accuracy": 0.5,\n  "n": 5\n}\n', r"holds an evaluation's figures .* --scores` wrote with"),
+        ("answer.csv", "ID,Answer\n1,2\n", r"answer.csv: holds no probabilities; .* lrc evaluate --predictions"),
+        ("missing.jsonl", None, r"missing.jsonl: No such file"),
+        ("empty.jsonl", "", r"empty.jsonl: holds no scores"),
+    ],
+)
+def test_other_files_are_refused_in_one_line(
+    name: str, content: str | None, message: str, runs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=message) as refused:
+        call(runs[0], tmp_path / name)
+    assert len(refused.value.findings) == 1
+
+
 def test_data_that_is_not_needed_and_a_run_given_twice_are_refused(runs: tuple[Path, Path], tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is not needed, since both sides hold their questions"):
         call(*runs, "--data", write_data(tmp_path / "d.json"))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from lrc.data.manifest import refuse_incomplete, refuse_set, write_set
+from lrc.data.manifest import refuse_incomplete, refuse_set, source_of, write_set
 from lrc.runtime.errors import DataError, OutputError
 from lrc.runtime.outputs import checksum
 
@@ -143,3 +143,13 @@ def test_the_users_file_that_a_killed_writer_was_to_replace_stays_theirs(tmp_pat
     with pytest.raises(OutputError):
         write_set(tmp_path, "a", TEXTS, {})
     assert (tmp_path / NAMES[0]).read_text() == "mine"
+
+
+def test_source_of_a_file_is_told_while_it_is_as_the_manifest_lists_it(tmp_path: Path) -> None:
+    source = {"name": "AI.xlsx", "sha256": "ab" * 32, "sheet": "一"}
+    write_set(tmp_path, "a", TEXTS, {"source": source})
+    write_set(tmp_path, "b", {"b_train.json": ["[]"]}, {})  # says nothing of a source
+    assert source_of(tmp_path / "a_train.json") == {"name": "AI.xlsx", "sha256": "ab" * 32}
+    assert source_of(tmp_path / "b_train.json") is None
+    (tmp_path / "a_train.json").write_text("[3]")
+    assert source_of(tmp_path / "a_train.json") is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -11,20 +12,21 @@ from pathlib import Path
 
 import pytest
 from hub_server import TOKEN, Hub, serve
-from huggingface_hub import ModelCard
+from huggingface_hub import DatasetCard, ModelCard
 from safetensors.torch import load_file
 from small_models import save_adapter, save_base
 
+from lrc.commands.convert import convert
 from lrc.commands.merge import merge
-from lrc.commands.publish import publish
+from lrc.commands.publish import publish, publish_dataset
 from lrc.config.run_record import Run
 from lrc.data.questions import Question
 from lrc.metrics.predictions import Outcome, write_outcomes
 from lrc.models.fingerprint import fingerprint_base
-from lrc.reporting.hub import publish_folder, staged
+from lrc.reporting.hub import publish_dataset_card, publish_folder, staged
 from lrc.reporting.model_card import model_card
 from lrc.reporting.scrub import scrub
-from lrc.runtime.errors import LrcError, ModelError, OutputError
+from lrc.runtime.errors import DataError, LrcError, ModelError, OutputError
 
 PASSAGE = "這一段文章絕對不可以公開"
 
@@ -303,3 +305,39 @@ def test_what_is_no_model_or_no_name_is_refused(trained: Path, tmp_path: Path) -
 )
 def test_scrubbing(before: object, after: object) -> None:
     assert scrub(before) == after
+
+
+def make_manifest(folder: Path) -> Path:
+    """What `lrc convert` writes of three passages with two questions each, of which one has no options."""
+    passages = (PASSAGE, "燈塔在海邊，夜裡為船隻照路。", "奶奶煮豆漿時要不停攪拌。")
+    questions = [(passages[i // 2], f"第{i}題？", "甲", "乙", "", "丁", 1) for i in range(6)]
+    lines = ["文章,問題,選項1,選項2,選項3,選項4,正確答案", *(",".join(map(str, one)) for one in questions)]
+    (folder / "table.csv").write_text("\n".join([*lines, f"{PASSAGE}9,第7題？,,,,,1"]) + "\n", encoding="utf-8")
+    convert(folder / "table.csv", output_dir=folder / "data", on_error="skip")
+    return folder / "data" / "table_manifest.json"
+
+
+def test_the_card_of_a_data_set_has_counts_and_checksums_and_no_row(
+    hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = make_manifest(tmp_path)
+    url = publish_dataset_card(manifest, "someone/reading", private=True, endpoint=hub.address)
+    assert url == f"{hub.address}/datasets/someone/reading" and hub.private == {"someone/reading": True}
+    assert set(hub.files) == {"README.md"} and hub.commits == 1
+    text = hub.files["README.md"].decode()
+    assert PASSAGE not in text and "題？" not in text and str(tmp_path) not in text
+    for file in (tmp_path / "table.csv", *(tmp_path / "data").glob("*_*.json")):
+        if file != manifest:
+            assert hashlib.sha256(file.read_bytes()).hexdigest() in text, file
+    card = DatasetCard(text).data
+    assert card.language == "zh" and card.size_categories == ["n<1K"] and "multiple-choice" in card.task_categories
+    publish_dataset(manifest, repo_id="someone/reading", dry_run=True)
+    assert capsys.readouterr().out.endswith(f"{text}\n1 file would go to someone/reading: README.md\n")
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", "nonsense", '{"files": {}, "source": {}}'])
+def test_what_is_no_manifest_is_refused(content: str, hub: Hub, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(DataError, match=r"a.json: not .*; give the file \*_manifest.json that `lrc convert` wrote"):
+        publish_dataset_card(tmp_path / "a.json", "someone/reading", private=False, endpoint=hub.address)
+    assert not hub.calls

@@ -121,11 +121,12 @@ def test_it_shows_the_prompt_the_command_the_hardware_and_the_day(trained: Path,
     sequence = asked.imitated(record)[0]
     whole = asked.tokenizer.decode([int(token) for token in sequence.tokens])
     squeezed = "".join(prompt.split())
-    assert squeezed[-60:] in "".join(whole.split())
+    # Without the answer: of a verdict only the tokens up to the first that differs are trained, half a character maybe.
+    assert squeezed[-60:-2] in "".join(whole.split())
     assert ("否" if "judge" in trained.name else "3" if recorded["answer_style"] == "digit" else "三枝") in prompt[-4:]
     launch = recorded["launch"]
     assert launch["date"] in text and launch["hardware"] in text and launch["command"] in text
-    assert launch["command"].startswith("lrc train recipe.yaml --answer_style ")
+    assert launch["command"].startswith(f"lrc train recipe.yaml --output_dir {trained.name} --answer_style ")
     assert str(folder) not in text and launch["script"] == "Hant"
     data = ModelCard(text).data
     assert data.language == "zh" and data.language_bcp47 == ["zh-Hant"]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import subprocess
 import sys
+from itertools import pairwise
+from operator import eq
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,11 @@ from small_runs import lrc
 
 from lrc.cli import cli
 from lrc.commands.report import report
+from lrc.data.alpaca import dump_records, to_record
+from lrc.metrics.baselines import BASELINES
 from lrc.metrics.predictions import OUTCOMES_FILE, write_outcomes
+from lrc.metrics.training_log import Point
+from lrc.reporting.charts import Line, over_steps
 from lrc.runtime import packages
 from lrc.runtime.errors import DataError, LrcError, OutputError
 
@@ -145,3 +152,107 @@ def test_report_starts_without_torch() -> None:
         "import sys, lrc.reporting.page; sys.exit(bool({'torch', 'transformers', 'matplotlib'} & sys.modules.keys()))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def write_scores(path: Path, rights: list[float]) -> Path:
+    """The scores of a model that gives the right answers to OUTCOMES these probabilities, and the rest to one other."""
+    lines = []
+    for one, right in zip(OUTCOMES, rights, strict=True):
+        other = one.answer % 3 + 1
+        shares = [right if k == one.answer else 1 - right if k == other else 0.0 for k in range(1, 5)]
+        prediction = one.answer if right > 0.5 else other
+        scores = [math.log(share) if share else None for share in shares]
+        line = {"id": one.question.id, "scores": scores, "probabilities": shares, "prediction": prediction}
+        lines.append(json.dumps(line) + "\n")
+    path.write_text("".join(lines))
+    return path
+
+
+def test_an_evaluation_and_another_model_stand_on_the_page(run_dir: Path, tmp_path: Path) -> None:
+    whole = [one for one in OUTCOMES if one.question.options[-1]]
+    data = tmp_path / "asked.json"
+    data.write_text("".join(dump_records(to_record(one.question) for one in whole)), encoding="utf-8")
+    (tmp_path / "all").mkdir()
+    keep = [place for place, one in enumerate(OUTCOMES) if one in whole]
+    for name, rights in {"mine": [0.4, 0.3, 0.45, 0.9, 0.1], "base": [0.9, 0.1, 0.1, 0.9, 0.9]}.items():
+        every = write_scores(tmp_path / "all" / f"{name}.jsonl", rights).read_text().splitlines(keepends=True)
+        (tmp_path / f"{name}.jsonl").write_text("".join(every[place] for place in keep))
+    words = ["--scores", tmp_path / "mine.jsonl", "--data", data, "--compare-with", tmp_path / "base.jsonl"]
+    result = CliRunner().invoke(cli, ["report", str(run_dir), *map(str, words)])
+    assert result.exit_code == 0, result.exception
+    text = (run_dir / "report.html").read_text(encoding="utf-8")
+    assert '<p class="figure">0.0%</p>' in text and "Answers to asked.json." in text
+    assert '<th scope="row">base</th><td>50.0%' in text  # of four
+    # Hardest first: the mean probability of the right answer, of the model, the other one and the best baseline.
+    rows = [int(row) for row in re.findall(r'class="place">.*?</span></span> (\d+) ·', text)] or [
+        int(row) for row in re.findall(r"列</span> (\d+)", text)
+    ]
+    best = list(BASELINES.values())
+    questions = [one.question for one in whole]
+    chosen = max((predict(questions) for predict in best), key=lambda c: sum(map(eq, c, [q.answer for q in questions])))
+    shares = {
+        one.question.row: (mine + base + (pick == one.answer)) / 3
+        for one, mine, base, pick in zip(whole, [0.4, 0.3, 0.45, 0.1], [0.9, 0.1, 0.1, 0.9], chosen, strict=True)
+    }
+    assert [shares[row] for row in rows] == sorted(shares.values())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--scores", "a.jsonl"], "--scores needs --data"),
+        (["--data", "a.json"], "--data needs --scores"),
+        (["--train-scores", "a.jsonl"], "--train-scores needs --train-data"),
+        (["--train-data", "a.json"], "--train-data needs --train-scores"),
+    ],
+)
+def test_scores_without_their_questions_are_wrong_usage(words: list[str], message: str, run_dir: Path) -> None:
+    result = CliRunner().invoke(cli, ["report", str(run_dir), *words])
+    assert result.exit_code == 2 and message in result.output
+
+
+def test_a_model_that_was_asked_otherwise_is_refused(run_dir: Path, tmp_path: Path) -> None:
+    other = make_run(tmp_path / "other")
+    write_outcomes(other / OUTCOMES_FILE, OUTCOMES[:4], force=True)
+    with pytest.raises(DataError, match="1 of its 5 questions are not in .*other"):
+        report(run_dir, compare_with=[other])
+
+
+def test_command_hardware_day_and_workbook_are_told_without_folders(run_dir: Path) -> None:
+    record = json.loads((run_dir / "lrc_run.json").read_text())
+    record["launch"] = {
+        "command": "lrc train tiny/lora --lora_r 16",
+        "hardware": "2 x NVIDIA H100",
+        "date": "2026-11-26",
+        "workbooks": {"train_file": {"name": "AI.xlsx", "sha256": "ef" * 32}},
+    }
+    (run_dir / "lrc_run.json").write_text(json.dumps(record))
+    text = page(run_dir)
+    for told in ("lrc train tiny/lora --lora_r 16", "2 x NVIDIA H100", "2026-11-26", "AI.xlsx", "ef" * 32):
+        assert told in text
+
+
+def test_untrained_accuracy_is_told_where_it_was_evaluated(run_dir: Path) -> None:
+    first = {"step": 0, "eval_accuracy": 0.25, "eval_ci_low": 0.1, "eval_ci_high": 0.5}
+    lines = (run_dir / "metrics.jsonl").read_text()
+    (run_dir / "metrics.jsonl").write_text(json.dumps(first) + "\n" + lines)
+    assert "untrained, in validation" in page(run_dir)
+    (run_dir / "metrics.jsonl").write_text(lines)
+    assert "untrained, in validation" not in page(run_dir)
+
+
+def test_a_single_evaluation_has_its_error_bar_and_the_loss_a_logarithmic_axis() -> None:
+    def ends(drawing: str) -> list[float]:
+        """The lengths of the vertical lines."""
+        found = re.findall(r'd="M ([\d.]+) ([\d.]+) +L ([\d.]+) ([\d.]+) +"[^>]*stroke: var\(--first\)', drawing)
+        return [abs(float(y2) - float(y1)) for x1, y1, x2, y2 in found if x1 == x2]
+
+    one = over_steps("a", [Line((Point(5, 0.5, 0.4, 0.6),), marked=True)], shares=True)
+    wide = over_steps("a", [Line((Point(5, 0.5, 0.3, 0.7),), marked=True)], shares=True)
+    assert max(ends(wide)) == pytest.approx(2 * max(ends(one)), rel=0.01)
+    curve = tuple(Point(step, 10.0**-step) for step in range(4))
+    drawn = over_steps("b", [Line(curve)], logarithmic=True)
+    (points,) = re.findall(r'd="(M [^"]+)"[^>]*stroke: var\(--first\); stroke-width: 2;', drawn)
+    heights = [float(y) for y in re.findall(r"[ML] [\d.]+ ([\d.]+)", points)]
+    steps = [after - before for before, after in pairwise(heights)]
+    assert len(heights) == 4 and steps == pytest.approx([steps[0]] * 3, rel=0.01)  # equal factors, equal room

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from questions import ask
+from rich.cells import cell_len
 from workbooks import LABELLED, TEST, row, test_row, write_xlsx
 
 from lrc.cli import cli
 from lrc.data.alpaca import dump_records, to_record
 from lrc.data.sources import read_records
 from lrc.runtime.errors import DataError
-from lrc.runtime.findings import ERRORS_SHOWN, Finding, format_findings
+from lrc.runtime.findings import ERRORS_SHOWN, Finding, format_findings, wrapped
 
 BLANK = Finding("error", "empty-option", "a.xlsx", "選項2 is empty", 9, "選項2")
 
@@ -119,3 +121,24 @@ def test_a_file_that_is_not_there_has_a_neighbour(tmp_path: Path, asked: str, ne
     done = CliRunner().invoke(cli, [verb, str(tmp_path / asked), *more])
     said = done.output if verb == "check" else str(done.exception)
     assert f"{asked}: No such file or directory; did you mean {tmp_path / nearest}?" in said
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80])
+def test_a_terminal_gets_lines_of_its_width_broken_between_words(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    line = "warning: AI.xlsx, row 17: 文章與第 9 列幾乎相同，全部保留，且會分到同一邊；see the rows 19, 20 and 21 " * 3
+    found = wrapped(line, stream=Terminal())
+    # Of rich, which counts columns in its own way.
+    assert max(map(cell_len, found)) <= columns < cell_len(line)
+    assert "".join("".join(found).split()) == "".join(line.split())
+    words = {word for word in line.split() if word.isascii()}
+    assert words <= {word for piece in found for word in piece.split()}  # none is cut
+    assert not any(piece.lstrip()[0] in "，；、。" for piece in found)
+    assert wrapped(line, stream=io.StringIO()) == [line]  # a file or a pipe

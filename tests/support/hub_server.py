@@ -106,7 +106,8 @@ class _Handler(BaseHTTPRequestHandler):
             name = f"{asked['organization']}/{asked['name']}"
             known = name in hub.private
             hub.private.setdefault(name, asked.get("visibility") == "private")
-            return (409 if known else 200), {"url": f"{hub.address}/{name}"}
+            kind = "datasets/" if asked.get("type") == "dataset" else ""
+            return (409 if known else 200), {"url": f"{hub.address}/{kind}{name}"}
         if path == "/api/validate-yaml":
             wrong = not json.loads(body)["content"].startswith("---\n")
             return (400 if wrong else 200), {
@@ -124,7 +125,7 @@ class _Handler(BaseHTTPRequestHandler):
             return 200, {}
         if "/commit/" in path:
             return self._commit(body)
-        name = path.removeprefix("/api/models/").partition("/revision/")[0]
+        name = path.removeprefix("/api/models/").removeprefix("/api/datasets/").partition("/revision/")[0]
         if name in hub.private:
             return 200, {
                 "id": name,
@@ -154,5 +155,5 @@ class _Handler(BaseHTTPRequestHandler):
         for value in (line["value"] for line in lines if line["key"] == "lfsFile"):
             self.hub.files[value["path"]] = self.hub.blobs[value["oid"]]
         self.hub.commits += 1
-        name = self.path.removeprefix("/api/models/").partition("/commit/")[0]
+        name = self.path.removeprefix("/api/models/").removeprefix("/api/datasets/").partition("/commit/")[0]
         return 200, {"commitUrl": f"{self.hub.address}/{name}/commit/{'1' * 40}", "commitOid": "1" * 40}

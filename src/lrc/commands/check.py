@@ -21,7 +21,7 @@ from lrc.data.tables.cleaning import collapse
 from lrc.data.tables.workbook import Workbook, read_workbook
 from lrc.data.tables.xlsx_copy import check_copy
 from lrc.runtime.errors import LrcError
-from lrc.runtime.findings import Finding, count_kinds, format_findings, wrapped
+from lrc.runtime.findings import WORDS, Finding, count_kinds, format_findings, wrapped
 from lrc.runtime.outputs import new_file, refuse_file
 from lrc.runtime.system import command_line
 
@@ -95,10 +95,15 @@ def check(
     _print_table(checked)
     for both in shared:
         print(both.line)
-    findings = format_findings(finding for one in checked for finding in one.findings)
-    for line in (*findings, *copies, *(f"next: {line}" for line in _next(checked))):
-        # A command is never broken: it is there to be copied.
-        print(*([line] if line.startswith("next: ") else wrapped(line)), sep="\n")
+    previous = ""
+    for line in (*format_findings(finding for one in checked for finding in one.findings), *copies):
+        level = line.partition(":")[0]
+        if sys.stdout.isatty() and level != previous:
+            print()
+        previous = level
+        print(*wrapped(line), sep="\n")
+    # A command is never broken: it is there to be copied.
+    print(*([""] if sys.stdout.isatty() else []), *(f"next: {line}" for line in _next(checked)), sep="\n")
     return all(one.accepted for one in checked)
 
 
@@ -292,11 +297,19 @@ def _print_table(checked: Sequence[Checked]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("file", "kind", "accepted", "questions", "errors", "warnings", "notes", "repairs")
+    table = Table()
+    for heading in ("file", "kind", "accepted", "questions", "found"):
+        # A name may be longer than the terminal is wide; all else wraps between words.
+        table.add_column(heading, overflow="fold", min_width=len(heading))
     for one in checked:
-        levels = Counter(finding.level for finding in one.findings)
-        counts = [f"{levels[level]:,}" for level in ("error", "warning", "note", "repair")]
         questions = "" if one.rows is None else f"{one.questions:,} of {one.rows:,}"
-        table.add_row(one.file, one.shown_kind, "yes" if one.accepted else "no", questions, *counts)
+        table.add_row(one.file, one.shown_kind, "yes" if one.accepted else "no", questions, _found(one.findings))
     # A pipe has no width: rich would take 80 columns and cut the words.
     Console(width=None if sys.stdout.isatty() else 120).print(table)
+
+
+def _found(findings: Iterable[Finding]) -> str:
+    """How many findings of each level there are, the worst first: `2 errors, 1 repair`."""
+    levels = Counter(finding.level for finding in findings)
+    found = [f"{levels[level]:,} {level}{'s' * (levels[level] > 1)}" for level in reversed(WORDS) if levels[level]]
+    return ", ".join(found) or "nothing"

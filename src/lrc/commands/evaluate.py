@@ -232,7 +232,7 @@ def _print(figures: dict[str, Any], *, as_json: bool) -> None:
 
 def _table(figures: dict[str, Any]) -> list[str]:
     """The verdict, then the figures in groups, each under its heading."""
-    head = [f"accuracy              {_share(figures)}"]
+    head = [f"questions             {size(figures)}", f"accuracy              {_share(figures)}"]
     if "second" in figures:
         head += [f"second                {_share(figures['second'])}", *_difference(figures["paired"])]
     if "passage_blind" in figures:
@@ -242,7 +242,7 @@ def _table(figures: dict[str, Any]) -> list[str]:
     if "consistency" in figures:
         belief.append(f"consistency           {figures['consistency']:.4f}")
     groups = {
-        "Baselines, which read nothing": _shares(figures["baselines"], "{}"),
+        "Baselines, which read nothing": [f"{name:<22}{_share(part)}" for name, part in figures["baselines"].items()],
         "By position of the right answer": _shares(figures["by_position"], "answer {}"),
         "How often each option was chosen": _confusion(figures["confusion"]),
         "By length of the passage": _shares(figures["by_length"], "{} characters"),
@@ -253,7 +253,7 @@ def _table(figures: dict[str, Any]) -> list[str]:
 
 
 def _shares(parts: Mapping[Any, Figures], name: str) -> list[str]:
-    return [f"{name.format(key):<22}{_share(part)}" for key, part in parts.items()]
+    return [f"{name.format(key):<22}{_share(part)}  n = {part['n']:.0f}" for key, part in parts.items()]
 
 
 def _confusion(table: Sequence[Sequence[int]]) -> list[str]:
@@ -285,4 +285,4 @@ def _belief(figures: Mapping[str, float]) -> list[str]:
 
 def _share(figures: Figures) -> str:
     low, high = figures["ci_low"], figures["ci_high"]
-    return f"{figures['accuracy']:.4f}  ({low:.4f} to {high:.4f})  {size(figures)}"
+    return f"{figures['accuracy']:.4f}  ({low:.4f} to {high:.4f})"

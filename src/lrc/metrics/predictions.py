@@ -129,6 +129,9 @@ def read_answers(source: Path, data: Path | None, questions: Sequence[Question] 
         raise DataError(f"{source}: holds no {OUTCOMES_FILE}; {cure}")
     if path.suffix.lower() in (".csv", ".xlsx"):
         raise DataError(f"{path}: holds no probabilities; compare such files with lrc evaluate --predictions")
+    if _holds_figures(path):
+        cure = "give the file that `lrc evaluate --scores` wrote with it"
+        raise DataError(f"{path}: holds an evaluation's figures and not its answers; {cure}")
     if holds_questions(path):
         return read_outcomes(path)
     scored = read_scores(path)
@@ -145,6 +148,15 @@ def holds_questions(path: Path) -> bool:
     except (ValueError, RecursionError, OSError):
         return False
     return isinstance(first, dict) and {"passage", "options", "answer"} <= first.keys()
+
+
+def _holds_figures(path: Path) -> bool:
+    """Whether a file is what `lrc evaluate --output` writes: one object over several lines."""
+    try:
+        whole = json.loads(path.read_text(encoding="utf-8-sig")) if path.suffix.lower() == ".json" else None
+    except (ValueError, RecursionError, OSError):
+        return False
+    return isinstance(whole, dict) and "accuracy" in whole
 
 
 def _outcomes(path: Path, scored: Sequence[ScoredQuestion], questions: Sequence[Question], data: Path) -> list[Outcome]:

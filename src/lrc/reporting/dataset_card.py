@@ -26,6 +26,7 @@ WANTED: dict[str, type] = {
     "passages": int,
     "clusters": int,
     "skipped": dict,
+    "skipped_rows": list,
     "repaired": dict,
     "warned": dict,
     "split": dict,
@@ -46,7 +47,7 @@ def dataset_card(manifest: Path, repo_id: str) -> DatasetCard:
         DataError: the file is no manifest.
     """
     facts = _read(manifest)
-    count = facts["rows_read"] - sum(facts["skipped"].values())
+    count = facts["rows_read"] - len(facts["skipped_rows"])
     data = DatasetCardData(
         language="zh",
         task_categories=["multiple-choice", "question-answering"],

@@ -170,17 +170,18 @@ def _mistakes(answered: Answers, verdict: Verdict) -> list[Mistake]:
     """The wrong answers, hardest first: those whose right answer got the least from all that tried."""
     outcomes = answered.outcomes
     questions = [one.question for one in outcomes]
-    chosen = {name: BASELINES[name](questions) for name in verdict.baselines if name != "majority"}
+    chosen = {name: BASELINES[name](questions) for name in verdict.baselines}
     found = []
     for place, one in enumerate(outcomes):
         if one.right:
             continue
         beside = {name: other[place] for name, other in answered.others.items()}
-        simple = [name for name, numbers in chosen.items() if numbers[place] != one.answer]
-        shares = [each.answer_probability for each in (one, *beside.values())] + [float(verdict.best not in simple)]
-        also = (*(name for name, other in beside.items() if not other.right), *simple)
+        wrong = [name for name, numbers in chosen.items() if numbers[place] != one.answer]
+        shares = [each.answer_probability for each in (one, *beside.values())] + [float(verdict.best not in wrong)]
+        also = [name for name, other in beside.items() if not other.right]
+        also += [name for name in wrong if name != "majority"]  # which says nothing about a question
         guess = is_guess(one.probabilities, len(one.question.choosable))
-        found.append(Mistake(one, sum(shares) / len(shares), also, guess))
+        found.append(Mistake(one, sum(shares) / len(shares), tuple(also), guess))
     return sorted(found, key=lambda mistake: mistake.right_share)
 
 

@@ -28,6 +28,19 @@ for (const choice of languages) {
 }
 speak(remembered() ?? (navigator.language.startsWith("zh") ? "zh-Hant" : "en"));
 
+// A table is a stop for the keyboard only where there is something to scroll.
+const scrollers = document.querySelectorAll(".scroll");
+
+function reach() {
+  for (const part of scrollers) {
+    part.tabIndex = part.scrollWidth > part.clientWidth || part.scrollHeight > part.clientHeight ? 0 : -1;
+  }
+}
+
+addEventListener("resize", reach);
+document.addEventListener("toggle", reach, true); // of the details that a table is in
+reach();
+
 const filters = document.querySelector(".filters");
 if (filters) {
   const mistakes = [...document.querySelectorAll(".mistake")].map((element) => ({

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
-import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TextIO
+from unicodedata import east_asian_width
 
 Level = Literal["error", "warning", "note", "repair"]
 # What is printed before each; the worst come last, where they are seen.
@@ -46,6 +47,9 @@ KINDS = {
     "white-space": "white space at the ends",
     "zero-width": "zero-width characters",
 }
+# What a line is made of that cannot be broken: a Chinese character or a word, with the marks and the space behind it.
+_WIDE, _CLOSING = "\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef", "，。；：？！、）」』》】…"
+_PIECES = re.compile(rf"\s+|[{_WIDE}][{_CLOSING}]*\s*|[^\s{_WIDE}]+[{_CLOSING}]*\s*")
 ROWS_SHOWN = 5  # of a kind, which may have thousands
 ERRORS_SHOWN = 50  # of a kind
 
@@ -103,13 +107,26 @@ def print_findings(findings: Iterable[Finding]) -> None:
 
 
 def wrapped(line: str, indent: int = 4, stream: TextIO | None = None) -> list[str]:
-    """A line as lines of the terminal's width, broken between words; as it is where the output is no terminal."""
+    """A line as lines of the terminal's width, broken between words; as it is where the output is no terminal.
+
+    Chinese has no spaces: it may be broken between any two characters, but not before a punctuation mark.
+    """
     if not (stream or sys.stdout).isatty():
         return [line]
-    width = max(40, shutil.get_terminal_size().columns)
-    return textwrap.wrap(
-        line, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
-    ) or [line]
+    room = max(40, shutil.get_terminal_size().columns)
+    lines, current = [], ""
+    for piece in _PIECES.findall(line):
+        if current.strip() and columns_of(current + piece.rstrip()) > room:
+            lines.append(current.rstrip())
+            current = " " * indent + piece.lstrip()
+        else:
+            current += piece
+    return [*lines, current.rstrip()]
+
+
+def columns_of(text: str) -> int:
+    """How many columns of a terminal a text takes: a Chinese character has two."""
+    return sum(2 if east_asian_width(character) in "WF" else 1 for character in text)
 
 
 def shortened(errors: Sequence[Finding]) -> list[Finding]:
