@@ -105,7 +105,7 @@ def test_a_bad_row_is_skipped_on_demand_and_named(tmp_path: Path, capsys: pytest
     convert(source, output_dir=tmp_path / "out", on_error="skip")
     printed = capsys.readouterr()
     assert "skipped: a.xlsx, row 2: 選項2 is empty" in printed.out
-    assert "reading" not in printed.out and "reading" in printed.err
+    assert "reading" not in printed.out and printed.err == ""  # nobody waited
     account = manifest(tmp_path / "out")
     assert account["skipped"] == {"empty-option": 1} and account["skipped_rows"] == [2]
     assert account["rows_read"] == sum(account["questions"].values()) + 1

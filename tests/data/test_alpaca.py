@@ -106,7 +106,7 @@ def test_answers_that_count_from_zero_are_refused_as_a_whole() -> None:
     assert len(caught.value.findings) == 3 and "output is 0 in 2 record(s)" in caught.value.findings[-1]
     with pytest.raises(DataError) as caught:
         load(zero, one, two)
-    assert caught.value.findings == ("a.json, record 1: output is 0, expected 1 to 2",)
+    assert caught.value.findings == ("a.json, record 1: output is 0, expected 1 to 2; correct it",)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,10 @@ def test_answers_that_count_from_zero_are_refused_as_a_whole() -> None:
         (FOREIGN | {"input": "\n問題：問？\n1: 甲\n2: 乙"}, "empty passage"),
         (FOREIGN | {"input": "文章\n問題： \n1: 甲\n2: 乙"}, "empty question"),
         (FOREIGN | {"input": "文章\n問題：問？\n1: 甲\n2: \n3: 丙"}, "that option is empty"),
-        (FOREIGN | {"input": "文章\n問題：問？\n1: 甲\n2: "}, "output is 2, expected 1 to 1"),
+        (
+            FOREIGN | {"input": "文章\n問題：問？\n1: 甲\n2: "},
+            "output is 2, and there is only one option; fill in",
+        ),
         (FOREIGN | {"system": "你是老師"}, 'system is "你是老師", and only instruction, input and output'),
         (FOREIGN | {"history": [["問", "答"]]}, "history is"),
         ({"input": FOREIGN["input"], "標準答案": "2"}, "標準答案 is"),

@@ -144,7 +144,9 @@ def test_an_array_of_objects_is_checked(tmp_path: Path, capsys: pytest.CaptureFi
     assert "labelled json" in printed
     (found,) = json.loads(printed[printed.index("{") :])["files"]
     assert (found["kind"], found["rows"], found["questions"]) == ("json", 3, 2)
-    assert "bad.json, row 2: answer is 5, expected 1 to 4" in [finding["line"] for finding in found["findings"]]
+    assert "bad.json, row 2: answer is 5, expected 1 to 4; correct it, or add the option that is missing" in [
+        finding["line"] for finding in found["findings"]
+    ]
 
 
 @pytest.mark.parametrize(

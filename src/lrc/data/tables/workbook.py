@@ -235,6 +235,9 @@ def _read_labelled(draft: Draft) -> list[Question]:
         if str(answer) != row.answer:
             shown = row.answer if len(row.answer) <= 40 else f"{row.answer[:40]}…"
             draft.find("repair", "answer", f"is {shown}; read as {answer}", row.number, draft.columns.answer)
+        if not row.id and (note := draft.troubles.get(row.number, {}).get(draft.columns.id)):
+            text = f"{note.text.partition(';')[0]}; the number of the row was taken"
+            draft.find("warning", note.kind, text, row.number, draft.columns.id)
         name = row.id or str(row.number)
         questions.append(Question(name, row.passage, row.question, row.options, answer, row.number))
     conflicts = find_conflicts(questions, draft.file, draft.header(draft.columns.answer))
@@ -337,5 +340,8 @@ def _answer_faults(draft: Draft, row: Row, reading: Reading) -> Iterator[Fault]:
         yield column, trouble.kind, trouble.text
     elif not row.answer:
         yield column, "empty-answer", _EMPTY
+    elif row.number in draft.dated:
+        cure = "give its cell the format General, or type the number of the right option as text"
+        yield column, "impossible-answer", f"is a date, {row.answer}; {cure}"
     else:
         yield column, "impossible-answer", reading.fault
