@@ -64,7 +64,8 @@ def test_layout_is_known_from_the_record() -> None:
 
 
 def test_three_fields_are_enough() -> None:
-    record, test = load(FOREIGN, {"instruction": INSTRUCTION, "input": FOREIGN["input"], "id": 12})
+    (record,) = load(FOREIGN)
+    (test,) = load({"instruction": INSTRUCTION, "input": FOREIGN["input"], "id": 12})
     assert record.question == Question("1", "文章", "問？", ("甲", "乙"), 2)
     assert test.question == Question("12", "文章", "問？", ("甲", "乙"))
     assert test.output is None
@@ -86,6 +87,33 @@ def test_an_empty_output_is_none(output: Any) -> None:
     assert record.output is None and record.question == Question("1", "文章", "問？", ("甲", "乙"))
 
 
+@pytest.mark.parametrize("output", ["", None, " "])
+def test_a_record_without_an_output_among_others_is_refused(output: Any) -> None:
+    with pytest.raises(DataError) as caught:
+        load(FOREIGN, FOREIGN | {"output": output}, FOREIGN)
+    assert caught.value.findings == (
+        "a.json, record 2: output is empty, and other records have one; fill it in, or remove the record",
+    )
+
+
+@pytest.mark.parametrize("name", ["Output", "label", "target", "response", "completion", "標準答案", "gold_answer"])
+def test_an_output_by_another_name_is_no_test_file(name: str) -> None:
+    item = {"instruction": INSTRUCTION, "input": FOREIGN["input"], name: "2"}
+    with pytest.raises(DataError, match=f'record 1: {name} is "2", and there is no output; name it output'):
+        load(item)
+    assert load(FOREIGN | {name: "2"})[0].output == "2"
+
+
+def test_every_field_that_is_dropped_is_named_and_counted() -> None:
+    notes = RecordNotes()
+    items = [FOREIGN | {"system": "", "weight": 2}, FOREIGN | {"history": [], "weight": 1}, FOREIGN]
+    list(load_records(items, "a.json", notes))
+    assert [str(found) for found in notes.findings("a.json")] == [
+        "a.json: fields not read: system (in 1 of 3 records, first in record 1), "
+        "weight (in 2 of 3 records, first in record 1), history (in 1 of 3 records, first in record 2)"
+    ]
+
+
 def test_what_is_no_question_stays_prompt_and_completion() -> None:
     notes = RecordNotes()
     items = [FOREIGN | {"input": "請摘要", "output": "摘要", "source": "自編"}] * 2
@@ -93,7 +121,7 @@ def test_what_is_no_question_stays_prompt_and_completion() -> None:
     assert record.question is None
     assert (record.input, record.output) == ("請摘要", "摘要")
     assert [str(found) for found in notes.findings("a.json")] == [
-        "a.json: source was not read, in 2 of 2 records, first in record 1",
+        "a.json: fields not read: source (in 2 of 2 records, first in record 1)",
         "a.json: record 1 cannot be read as a question; it can be trained on as prompt and completion only, "
         "nor can 1 more",
     ]

@@ -16,6 +16,9 @@ from lrc.runtime.errors import DataError, no_file
 from lrc.runtime.exit_status import is_first
 from lrc.runtime.findings import Finding, tell, with_cure
 
+_ALPACA = {"instruction", "input", "output"}
+_CHATS = ("messages", "conversations", "prompt", "chosen")  # what other trainers call their records
+
 
 class Records(Protocol):
     """The records of a file, to be read any number of times.
@@ -118,8 +121,10 @@ def json_kind(path: Path, sheet: str | None = None) -> Literal["alpaca", "table"
     for first in read_array(path):
         if not isinstance(first, dict):
             return "c3"
+        if chat := next((key for key in first if key in _CHATS and not first.keys() & _ALPACA), None):
+            raise DataError(f"{path.name}: records of {chat}; write them as instruction, input and output")
         # lrc's own records have the keys of a table as well.
-        return "alpaca" if first.keys() & {"instruction", "input", "output"} else "table"
+        return "alpaca" if first.keys() & _ALPACA else "table"
     raise DataError(f"{path.name}: an empty JSON array; expected records or questions")
 
 
