@@ -66,7 +66,8 @@ def test_layout_is_known_from_the_record() -> None:
 
 
 def test_three_fields_are_enough() -> None:
-    record, test = load(FOREIGN, {"instruction": INSTRUCTION, "input": FOREIGN["input"], "id": 12})
+    (record,) = load(FOREIGN)
+    (test,) = load({"instruction": INSTRUCTION, "input": FOREIGN["input"], "id": 12})
     assert record.question == Question("1", "文章", "問？", ("甲", "乙"), 2)
     assert test.question == Question("12", "文章", "問？", ("甲", "乙"))
     assert test.output is None
@@ -100,6 +101,33 @@ def test_what_is_stored_of_records_from_elsewhere_comes_back(body: str, output: 
     assert decode_record(encode_record(record)) == record
 
 
+@pytest.mark.parametrize("output", ["", None, " "])
+def test_a_record_without_an_output_among_others_is_refused(output: Any) -> None:
+    with pytest.raises(DataError) as caught:
+        load(FOREIGN, FOREIGN | {"output": output}, FOREIGN)
+    assert caught.value.findings == (
+        "a.json, record 2: output is empty, and other records have one; fill it in, or remove the record",
+    )
+
+
+@pytest.mark.parametrize("name", ["Output", "label", "target", "response", "completion", "標準答案", "gold_answer"])
+def test_an_output_by_another_name_is_no_test_file(name: str) -> None:
+    item = {"instruction": INSTRUCTION, "input": FOREIGN["input"], name: "2"}
+    with pytest.raises(DataError, match=f'record 1: {name} is "2", and there is no output; name it output'):
+        load(item)
+    assert load(FOREIGN | {name: "2"})[0].output == "2"
+
+
+def test_every_field_that_is_dropped_is_named_and_counted() -> None:
+    notes = RecordNotes()
+    items = [FOREIGN | {"system": "", "weight": 2}, FOREIGN | {"history": [], "weight": 1}, FOREIGN]
+    list(load_records(items, "a.json", notes))
+    assert [str(found) for found in notes.findings("a.json")] == [
+        "a.json: fields not read: system (in 1 of 3 records, first in record 1), "
+        "weight (in 2 of 3 records, first in record 1), history (in 1 of 3 records, first in record 2)"
+    ]
+
+
 def test_what_is_no_question_stays_prompt_and_completion() -> None:
     notes = RecordNotes()
     items = [FOREIGN | {"input": "請摘要", "output": "摘要", "source": "自編"}] * 2
@@ -107,7 +135,7 @@ def test_what_is_no_question_stays_prompt_and_completion() -> None:
     assert record.question is None
     assert (record.input, record.output) == ("請摘要", "摘要")
     assert [str(found) for found in notes.findings("a.json")] == [
-        "a.json: source was not read, in 2 of 2 records, first in record 1",
+        "a.json: fields not read: source (in 2 of 2 records, first in record 1)",
         "a.json: record 1 cannot be read as a question; it can be trained on as prompt and completion only, "
         "nor can 1 more",
     ]
@@ -120,7 +148,7 @@ def test_answers_that_count_from_zero_are_refused_as_a_whole() -> None:
     assert len(caught.value.findings) == 3 and "output is 0 in 2 record(s)" in caught.value.findings[-1]
     with pytest.raises(DataError) as caught:
         load(zero, one, two)
-    assert caught.value.findings == ("a.json, record 1: output is 0, expected 1 to 2",)
+    assert caught.value.findings == ("a.json, record 1: output is 0, expected 1 to 2; correct it",)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +173,10 @@ def test_answers_that_count_from_zero_are_refused_as_a_whole() -> None:
         (FOREIGN | {"input": "\n問題：問？\n1: 甲\n2: 乙"}, "empty passage"),
         (FOREIGN | {"input": "文章\n問題： \n1: 甲\n2: 乙"}, "empty question"),
         (FOREIGN | {"input": "文章\n問題：問？\n1: 甲\n2: \n3: 丙"}, "that option is empty"),
-        (FOREIGN | {"input": "文章\n問題：問？\n1: 甲\n2: "}, "output is 2, expected 1 to 1"),
+        (
+            FOREIGN | {"input": "文章\n問題：問？\n1: 甲\n2: "},
+            "output is 2, and there is only one option; fill in",
+        ),
         (FOREIGN | {"system": "你是老師"}, 'system is "你是老師", and only instruction, input and output'),
         (FOREIGN | {"history": [["問", "答"]]}, "history is"),
         ({"input": FOREIGN["input"], "標準答案": "2"}, "標準答案 is"),

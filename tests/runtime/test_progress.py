@@ -55,8 +55,18 @@ def test_what_an_earlier_run_did_says_nothing_about_the_rate(
 
 def test_nothing_left_to_do_has_no_time_left(wait: Callable[[float], None], capsys: pytest.CaptureFixture[str]) -> None:
     with track("sweep", 4, "trials", before=4):
-        wait(1)
+        wait(6)
     assert capsys.readouterr().err == "sweep: 4/4 trials, 0.0/s\n"
+
+
+def test_a_pipe_hears_nothing_of_work_that_takes_no_time(
+    wait: Callable[[float], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with track("comparing", 5000, "passages") as advance:
+        for _ in range(5000):
+            wait(0.0005)
+            advance()
+    assert capsys.readouterr().err == ""
 
 
 def test_a_bar_in_a_terminal_counts_what_was_done_before(

@@ -486,5 +486,5 @@ def test_what_was_found_in_records_is_told_again(reading: Reading, capsys: pytes
     assert again.reused and {record.output for record in first.records} == {"1"}
     assert [line for line in capsys.readouterr().err.splitlines() if "a.json" in line and "/" not in line] == 2 * [
         f'repaired: a.json: output was read as a number in {COUNT} records, first in record 1: "選項1" as 1',
-        f"warning: a.json: level was not read, in {COUNT} of {COUNT} records, first in record 1",
+        f"warning: a.json: fields not read: level (in {COUNT} of {COUNT} records, first in record 1)",
     ]

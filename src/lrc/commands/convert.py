@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from lrc.data.alpaca import dump_records, to_record
 from lrc.data.conversion import ConversionReport, Part, Plan, clashes, plan_parts
 from lrc.data.input_layouts import Layout
-from lrc.data.manifest import SUFFIX, is_finished, refuse_set, write_set
+from lrc.data.manifest import SUFFIX, is_finished, refuse_other, refuse_set, write_set
 from lrc.data.near_duplicates import group_passages
 from lrc.data.questions import Question
 from lrc.data.repeated import find_duplicates
@@ -54,9 +55,11 @@ def convert(
         OutputError: a file exists, or cannot be written.
     """
     file, output_dir = Path(file), Path(output_dir)
+    plan = Plan(validation_fraction, folds, seed)
+    if not force:
+        refuse_other(output_dir, file, layout, asdict(plan))
     source = _read(file, sheet, columns, skip=on_error == "skip")
     groups = group_passages(question.passage for question in source.questions)
-    plan = Plan(validation_fraction, folds, seed)
     parts = plan_parts(source, groups, plan)
     findings = (*source.findings, *find_duplicates(source.questions, groups, file.name))
     account = ConversionReport(source, findings, groups, plan, parts)

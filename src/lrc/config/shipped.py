@@ -10,6 +10,7 @@ from pathlib import Path
 from lrc.runtime.errors import RecipeError
 
 MOST_DESCRIBED = 4  # files that a name may stand for, each told with what it is for
+FEW = 12  # files, of which all are told so where a name is like none of them
 
 
 def find_shipped(name: str, kind: str, folder: str) -> Path:
@@ -31,6 +32,9 @@ def find_shipped(name: str, kind: str, folder: str) -> Path:
     if short in shipped:
         return shipped[short]
     near = _alike(short, shipped)
+    if not near and len(shipped) <= FEW:
+        described = ", ".join(f"{one} ({_about(file)})" for one, file in shipped.items())
+        raise RecipeError(f"{name}: no such {kind}; give a YAML file, or one of {described}")
     if not 0 < len(near) <= MOST_DESCRIBED:
         raise RecipeError(f"{name}: no such {kind}; give a YAML file, or one of {', '.join(near or shipped)}")
     named = [repr(one) if len(near) == 1 else f"{one!r} ({_about(shipped[one])})" for one in near]
@@ -42,7 +46,10 @@ def _alike(name: str, shipped: Sequence[str] | dict[str, Path]) -> list[str]:
     words = name.lower().replace("_", "-")
     parts = {one: one.lower().replace("_", "-").replace("/", "-").split("-") for one in shipped}
     whole = [one for one in shipped if one.startswith(f"{name.lower()}/")]
-    holding = [one for one, split in parts.items() if set(words.split("-")) <= set(split)]
+    asked = [word.removesuffix("s") if len(word) > 3 else word for word in words.split("-")]
+    holding = [
+        one for one, split in parts.items() if all(any(part.startswith(word) for part in split) for word in asked)
+    ]
     # The plainest first: one GPU before several.
     holding.sort(key=lambda one: ("multi" in one, len(parts[one])))
     return whole or holding or get_close_matches(name, list(shipped), n=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,11 +20,14 @@ INSTRUCTION = "請根據以下輸入回答選擇題，並以數字回答:\n"
 _ENCODER = json.JSONEncoder(ensure_ascii=False)
 _READ = frozenset({"id", "instruction", "input", "output", "passage", "question", "options", "row"})
 # What other trainers put into the prompt, or train on: to leave it out would train something else than is written.
-_TRAINED_ON = frozenset(
-    ("system", "history", "conversations", "messages", "prompt", "query", "chosen", "rejected")
-    + ("images", "videos", "audios", "tools", "kto_tag")
+_TRAINED_ON = re.compile(
+    ".*(?:system|history|conversation|message|chosen|rejected).*|prompt|query|images?|videos?|audios?|tools|kto_tag",
+    re.I,
 )
-_ANSWERS = ("answer", "答案", "解答")
+# What an output may be called elsewhere.
+_ANSWERS = re.compile(
+    "answer|答|解|正[確确]|^output|label|target|response|completion|solution|gold|correct|result", re.I
+)
 
 
 @dataclass(frozen=True)
@@ -52,9 +56,12 @@ class RecordNotes:
 
     def findings(self, file: str) -> Iterator[Finding]:
         """A finding for each kind."""
-        for name, (count, first) in self.unread.items():
-            text = f"{name} was not read, in {count:,} of {self.count:,} records, first in record {first}"
-            yield Finding("warning", "field-not-read", file, text)
+        if self.unread:
+            fields = ", ".join(
+                f"{name} (in {count:,} of {self.count:,} records, first in record {first})"
+                for name, (count, first) in self.unread.items()
+            )
+            yield Finding("warning", "field-not-read", file, f"fields not read: {fields}")
         if self.answers:
             (number, output), count = self.answers[0], len(self.answers)
             text = f"output was read as a number in {count:,} records, first in record {number}: {output}"
@@ -67,7 +74,7 @@ class RecordNotes:
     def note(self, item: dict[str, Any], record: Record, number: int) -> None:
         """Note what to report of one record."""
         self.count += 1
-        for name in item.keys() - _READ:
+        for name in (name for name in item if name not in _READ):
             self.unread.setdefault(name, [0, number])[0] += 1
         written = _text(item, "output")
         if record.question is None:
@@ -124,9 +131,10 @@ def load_records(objects: Iterable[Any], file: str, notes: RecordNotes | None = 
         A record an object, up to the first object that is none: the rest is then only looked at.
 
     Raises:
-        DataError: at the end, one finding for every object that is not a record.
+        DataError: at the end, one finding for every object that is not a record, or has no output where others do.
     """
     findings, zeros, from_one = [], 0, False
+    blank, labelled = list[int](), False  # records without an output, and whether any has one
     for number, item in enumerate(objects, start=1):
         try:
             record = _from_object(item, number)
@@ -136,10 +144,18 @@ def load_records(objects: Iterable[Any], file: str, notes: RecordNotes | None = 
         else:
             asked = record.question
             from_one = from_one or asked is not None and asked.answer == len(asked.options)
+            if record.output is None:
+                blank.append(number)
+            labelled = labelled or record.output is not None
             if notes is not None:
                 notes.note(item, record, number)
             if not findings:
                 yield record
+    if labelled:
+        cure = "fill it in, or remove the record"
+        findings += [
+            f"{file}, record {number}: output is empty, and other records have one; {cure}" for number in blank
+        ]
     if zeros and not from_one:
         findings.append(
             f"{file}: output is 0 in {zeros:,} record(s), and the last option's number in none: it counts from 0; "
@@ -232,12 +248,12 @@ def _refuse_unread(item: dict[str, Any]) -> None:
     for name, value in item.items():
         if name in _READ or value in (None, "", [], {}):
             continue
-        if name.casefold() in _TRAINED_ON:
+        if _TRAINED_ON.fullmatch(name):
             raise ValueError(
                 f"{name} is {_short(value)}, and only instruction, input and output are trained on; "
                 "write it into instruction, or remove it"
             )
-        if any(word in name.casefold() for word in _ANSWERS) and item.get("output") in (None, ""):
+        if _ANSWERS.search(name) and item.get("output") in (None, ""):
             raise ValueError(f"{name} is {_short(value)}, and there is no output; name it output")
 
 

@@ -75,6 +75,25 @@ def is_finished(folder: Path, stem: str, names: Iterable[str], facts: Mapping[st
         return False
 
 
+def refuse_other(folder: Path, source: Path, layout: str, split: Mapping[str, Any]) -> None:
+    """Refuse, before the work, if another file, or the same with other flags, was converted there.
+
+    Args:
+        split: the flags of the split, as a manifest of labelled data tells them.
+
+    Raises:
+        OutputError: a manifest tells so.
+    """
+    try:
+        document = json.loads((folder / f"{source.stem}{SUFFIX}").read_bytes())
+        found, names = (document["source"]["sha256"], document["layout"]), list(document["files"])
+        same = found == (checksum(source), layout) and document["split"] in (None, split)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return  # none of lrc's: what it is is told later
+    if not same:
+        refuse_set(folder, [*names, f"{source.stem}{SUFFIX}"], force=False)
+
+
 def refuse_set(folder: Path, names: Iterable[str], *, force: bool) -> None:
     """Refuse if a file of a set exists that a killed convert did not leave behind.
 

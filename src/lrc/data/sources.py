@@ -19,6 +19,9 @@ from lrc.runtime.exit_status import is_first
 from lrc.runtime.findings import Finding, print_findings, with_cure
 from lrc.runtime.outputs import checksum
 
+_ALPACA = {"instruction", "input", "output"}
+_CHATS = ("messages", "conversations", "prompt", "chosen")  # what other trainers call their records
+
 
 class Records(Protocol):
     """The records of a file, in its order.
@@ -70,8 +73,10 @@ class DataFile:
             self._elements = chain((first,), self._elements)
             if not isinstance(first, dict):
                 return "c3"
+            if chat := next((key for key in first if key in _CHATS and not first.keys() & _ALPACA), None):
+                raise DataError(f"{self.path.name}: records of {chat}; write them as instruction, input and output")
             # lrc's own records have the keys of a table as well.
-            return "alpaca" if first.keys() & {"instruction", "input", "output"} else "table"
+            return "alpaca" if first.keys() & _ALPACA else "table"
         raise DataError(f"{self.path.name}: an empty JSON array; expected records or questions")
 
     def questions(self) -> Workbook:

@@ -8,7 +8,7 @@
     └── MachineError        memory, disk, devices, the number of processes
 
 A finding is one line that gives the place, the value and the cure:
-``AI.xlsx, row 17: 正確答案 is 5, expected 1 to 4``.
+``AI.xlsx, row 17: 正確答案 is 5, expected 1 to 4; correct it``.
 Wrong usage of the command line is click's ``UsageError``, exit status 2.
 """
 

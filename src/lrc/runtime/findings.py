@@ -24,6 +24,7 @@ KINDS = {
     "date-serial": "dates that became numbers",
     "decimal-id": "ids ending in .0",
     "ditto-passage": "passage given as 同上",
+    "ditto-question": "question given as 同上",
     "duplicate-option": "option text twice",
     "duplicate-question": "question twice",
     "entity": "HTML entities",
@@ -71,7 +72,7 @@ class Finding:
     options: tuple[int, ...] = ()  # the numbers of the options that it is about, from 1, where it has no column
 
     def __str__(self) -> str:
-        """The line that a person reads: `AI.xlsx, row 17: 正確答案 is 5, expected 1 to 4`."""
+        """The line that a person reads: `AI.xlsx, row 17: 正確答案 is 5, expected 1 to 4; correct it`."""
         place = self.file if self.row is None else f"{self.file}, row {self.row}"
         return " ".join((f"{place}: {self.text}" if place else self.text).splitlines())
 

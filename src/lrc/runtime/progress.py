@@ -1,4 +1,4 @@
-"""Progress of long work on stderr: a bar with rate and time left in a terminal, plain lines in a pipe."""
+"""Progress of long work on stderr: a bar with rate and time left in a terminal, now and then a line in a pipe."""
 
 from __future__ import annotations
 
@@ -175,4 +175,5 @@ def _lines(stage: str, total: int, unit: str, before: int) -> Iterator[Advance]:
             line(now)
 
     yield advance
-    line(time.monotonic())
+    if (end := time.monotonic()) - start >= SECONDS_BETWEEN_LINES:  # nobody waited for less
+        line(end)

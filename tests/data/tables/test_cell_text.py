@@ -6,7 +6,7 @@ from datetime import date, datetime, time, timedelta
 
 import pytest
 
-from lrc.data.tables.cell_text import EPOCH_1904, Value, kind_of, show, show_cell
+from lrc.data.tables.cell_text import BUILT_IN, EPOCH_1904, Value, kind_of, show, show_cell
 
 
 @pytest.mark.parametrize(
@@ -102,6 +102,9 @@ BY_HAND = [
     ("[DBNum1]0", {123: "一二三"}),
     ("[DBNum1][$-404]General", {123: "一百二十三", 10203: "一萬〇二百〇三"}),
     ("[DBNum2][$-404]General", {1005: "壹仟零伍", 120: "壹佰貳拾"}),
+    ("[DBNum1][$-804]General", {23106: "二万三千一百〇六"}),
+    ("[DBNum2][$-804]General", {23106: "贰万叁仟壹佰零陆"}),
+    ('[DBNum2][$-404]General"元"', {23106: "貳萬參仟壹佰零陸元"}),
     ("[DBNum3]0", {123: "１２３"}),
     ('_-"$"* #,##0_-', {5: "$5"}),
     ('@"先生"', {"王": "王先生"}),
@@ -139,6 +142,11 @@ def test_number_formats(code: str, value: Value, text: str) -> None:
         (43239, "[$-411]dddd", "Saturday"),
         (5, "*-0", "5"),  # as wide as the column
         (100, "[DBNum1]0", "一〇〇"),  # ○ in some versions
+        (43239, "bbbb", "bbbb"),  # the year of another calendar
+        (0, '0.00;[=0]"無"', "0.00"),  # what the first section is for is not written
+        (-3, BUILT_IN[37], "(3)"),  # -3 on some machines
+        (-1234.5, BUILT_IN[40], "(1,234.50)"),
+        (5, BUILT_IN[5], "NT$5"),  # or $5
     ],
 )
 def test_what_cannot_be_shown_exactly_says_so(value: Value, code: str, text: str) -> None:

@@ -94,7 +94,7 @@ def test_half_a_surrogate_pair_is_a_bad_row(tmp_path: Path) -> None:
         (b'{"a": "' + b"x" * (1 << 20) + b'"}', "a.jsonl, line 1: longer than 1,048,576 characters"),
         ('{"問題": "?"}'.encode("cp950"), "a.jsonl, near line 1: not UTF-8"),
         (b"", "a.jsonl: no rows, not even a header"),
-        (b'{"question": "?", "options": ["a", "b"]}', "a.jsonl, row 0: no column 文章"),
+        (b'{"question": "?", "options": ["a", "b"]}', "a.jsonl: no column 文章"),
         (json.dumps({"context": "p", "question": "?", "options": list("abcdefghi")}).encode(), "no column 選項1"),
     ],
 )
@@ -144,7 +144,9 @@ def test_an_array_of_objects_is_checked(tmp_path: Path, capsys: pytest.CaptureFi
     assert "labelled json" in printed
     (found,) = json.loads(printed[printed.index("{") :])["files"]
     assert (found["kind"], found["rows"], found["questions"]) == ("json", 3, 2)
-    assert "bad.json, row 2: answer is 5, expected 1 to 4" in [finding["line"] for finding in found["findings"]]
+    assert "bad.json, row 2: answer is 5, expected 1 to 4; correct it, or add the option that is missing" in [
+        finding["line"] for finding in found["findings"]
+    ]
 
 
 @pytest.mark.parametrize(
@@ -152,7 +154,8 @@ def test_an_array_of_objects_is_checked(tmp_path: Path, capsys: pytest.CaptureFi
     [
         ([item(1), [1]], "a.json, element 2: is not a JSON object"),
         ([item(1, answer=9)], "a.json, row 1: answer is 9"),
-        ([{"foo": 1}], "a.json, row 0: no column 文章, only foo"),
+        ([{"messages": [{"role": "user"}]}], "a.json: records of messages; write them as instruction, input"),
+        ([{"foo": 1}], "a.json: no column 文章, only foo"),
     ],
 )
 def test_what_is_wrong_in_an_array_has_its_place(tmp_path: Path, items: list[Any], told: str) -> None:

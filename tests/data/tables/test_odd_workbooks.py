@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from openpyxl.cell.rich_text import CellRichText, TextBlock
 from openpyxl.cell.text import InlineFont
 from openpyxl.styles import Font
 from openpyxl.worksheet.worksheet import Worksheet
+from workbooks import replace_part, write_xlsx
 
 from lrc.data.tables.workbook import read_workbook
 from lrc.runtime.errors import DataError
@@ -308,13 +310,78 @@ def test_an_answer_by_marks_that_are_not_in_their_places(tmp_path: Path, options
     assert by_text[0][4] == 3
 
 
-@pytest.mark.parametrize("nothing", ["-", "N/A", "nan", "無", "／", "null"])
+@pytest.mark.parametrize("nothing", ["-", "N/A", "nan", "／", "null"])
 def test_what_stands_for_nothing_is_named(tmp_path: Path, nothing: str) -> None:
     rows = [HEADER, ONE, [2, LIBRARY, "開館嗎？", "開", "不開", "不知道", nothing, 2]]
     told = read(write(tmp_path / "a.xlsx", rows))[1]
     assert told == [f"warning: a.xlsx, row 3: 選項4 is {nothing}; leave the cell empty if nothing is meant"]
     signs = [HEADER, ONE, [2, LIBRARY, "用哪個標點？", "，", "。", "、", "！", 2]]
     assert read(write(tmp_path / "b.xlsx", signs))[1] == []
+
+
+def test_a_last_option_that_says_none_is_one_and_two_are_fillers(tmp_path: Path) -> None:
+    one = [HEADER, ONE, [2, LIBRARY, "開館到幾點？", "五點", "六點", "七點", "無", 4]]
+    asked, told = read(write(tmp_path / "a.xlsx", one))
+    assert asked[1][3] == "五點/六點/七點/無" and told == []
+    two = [HEADER, ONE, [2, LIBRARY, "開館到幾點？", "五點", "六點", "無", "無", 1]]
+    told = read(write(tmp_path / "b.xlsx", two))[1]
+    assert "warning: b.xlsx, row 3: 選項3 is 無; leave the cell empty if nothing is meant" in told
+
+
+def test_a_question_as_above_takes_the_one_above(tmp_path: Path) -> None:
+    rows = [HEADER, ONE, [2, LIBRARY, "同上", "開", "不開", "不知道", "看情形", 2]]
+    asked, told = read(write(tmp_path / "a.xlsx", rows))
+    assert asked[1][2] == ONE[2] and asked[1][1] == LIBRARY
+    assert told == ["warning: a.xlsx, row 3: 問題 is 同上; the question of row 2 was taken"]
+    first = [HEADER, [1, KITE, "承上題", "甲", "乙", "丙", "丁", 1], TWO]
+    book = read_workbook(write(tmp_path / "b.xlsx", first))
+    assert [str(error) for error in book.errors] == [
+        "b.xlsx, row 2: 問題 is 承上題, but there is no question above it; put the question itself there"
+    ]
+
+
+@pytest.mark.parametrize("ditto", ["同Q001", "見 T-17", "如12"])
+def test_a_passage_that_names_another_row_is_not_a_passage(tmp_path: Path, ditto: str) -> None:
+    rows = [HEADER, ONE, [2, ditto, "開館嗎？", "開", "不開", "不知道", "看情形", 2]]
+    (error,) = read_workbook(write(tmp_path / "a.xlsx", rows)).errors
+    assert error.row == 3 and f"文章 is {ditto}, which names a passage and is none" in str(error)
+
+
+@pytest.mark.parametrize("code", ["yyyy/m/d", 'm"月"d"日"', "[$-404]e/m/d"])
+def test_an_answer_that_became_a_date_says_which_format_to_give_it(tmp_path: Path, code: str) -> None:
+    def change(sheet: Worksheet) -> None:
+        sheet["H3"].number_format = code
+
+    path = write_xlsx(tmp_path / "a.xlsx", [ONE, TWO], HEADER, change)
+    (error,) = read_workbook(path).errors
+    assert error.row == 3 and error.column == "正確答案" and "1" in error.text
+    assert error.text.endswith("give its cell the format General, or type the number of the right option as text")
+
+
+def test_an_id_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    rows = [HEADER, ["=ROW()", *ONE[1:]], TWO]
+    book = read_workbook(write(tmp_path / "a.xlsx", rows))
+    assert [question.id for question in book.questions] == ["2", str(TWO[0])]
+    assert [str(found) for found in book.findings] == [
+        "a.xlsx, row 2: ID is a formula without a stored value; the number of the row was taken"
+    ]
+
+
+def test_rows_and_columns_without_any_size_are_hidden(tmp_path: Path) -> None:
+    def narrow(sheet: bytes) -> bytes:
+        sheet = re.sub(rb"<cols>.*?</cols>", b"", sheet)
+        columns = b'<cols><col min="3" max="3" width="0" customWidth="1"/></cols><sheetData>'
+        return sheet.replace(b"<sheetData>", columns).replace(b'<row r="3"', b'<row r="3" ht="0" customHeight="1"')
+
+    path = replace_part(write(tmp_path / "a.xlsx", [HEADER, ONE, TWO]), "xl/worksheets/sheet1.xml", narrow)
+    kinds = {(found.kind, found.row, found.column) for found in read_workbook(path).findings}
+    assert kinds == {("hidden-column", None, "問題"), ("hidden-row", 3, None)}
+
+
+def test_a_line_that_signs_the_table_is_a_footer(tmp_path: Path) -> None:
+    rows = [HEADER, ONE, TWO, [None, None, "審題：林老師"]]
+    asked, told = read(write(tmp_path / "a.xlsx", rows))
+    assert len(asked) == 2 and told == ["note: a.xlsx, row 4: 「審題：林老師」 is below the questions; skipped"]
 
 
 def test_text_that_is_struck_through_is_named(tmp_path: Path) -> None:

@@ -116,6 +116,14 @@ def test_hidden_merged_and_remarked_cells(tmp_path: Path) -> None:
     }
 
 
+def test_answers_without_a_header_are_no_test_workbook(tmp_path: Path) -> None:
+    questions = [row(*map(cell, ["1", "甲文。", "誰？", "小明", "小華", "1"]))]
+    questions += [row(*map(cell, [str(n), f"第{n}文。", "誰？", "小明", "小華", str(n % 2 + 1)])) for n in range(2, 6)]
+    head = row(*map(cell, ["ID", "文章", "問題", "選項1", "選項2"]))
+    with pytest.raises(DataError, match="column F is not read and may hold the answers"):
+        read_workbook(ods(tmp_path / "a.ods", {"題": head + "".join(questions)}))
+
+
 def test_error_values_and_formulas(tmp_path: Path) -> None:
     error = cell("#N/A", 'office:value-type="string" calcext:value-type="error" table:formula="of:=NA()"')
     formula = cell("6900", 'office:value-type="float" office:value="6900" table:formula="of:=[.D2]"')

@@ -50,6 +50,23 @@ def test_formats(tmp_path: Path) -> None:
     ]
 
 
+def test_hours_beyond_any_duration_are_refused_in_one_line(tmp_path: Path) -> None:
+    def change(sheet: Worksheet) -> None:
+        sheet["D3"].number_format = "[h]:mm"
+
+    path = write_xlsx(tmp_path / "a.xlsx", [row(1), row(2, 選項1=10**11)], change=change)
+    with pytest.raises(DataError, match=r"^a.xlsx, row 3: .*give its cell the format General$"):
+        read_workbook(path)
+
+
+def test_a_long_number_with_a_format_is_warned_of(tmp_path: Path) -> None:
+    def change(sheet: Worksheet) -> None:
+        sheet["A2"].number_format = "0"
+
+    path = write_xlsx(tmp_path / "a.xlsx", [row(123456789012345678), row(2)], change=change)
+    assert [(found.kind, found.row) for found in read_workbook(path).findings] == [("long-number", 2)]
+
+
 def test_what_a_format_shows_is_read_and_named(tmp_path: Path) -> None:
     codes = {"D": '0"元"', "E": "# ?/?", "F": "[$-F800]yyyy/m/d", "G": '@"號"', "H": "General"}
 
@@ -67,7 +84,7 @@ def test_what_a_format_shows_is_read_and_named(tmp_path: Path) -> None:
     assert [(found.level, found.kind, found.column, found.row) for found in book.findings] == [
         ("repair", "number-format", "選項1", 2),
         ("repair", "number-format", "選項2", 2),
-        ("warning", "format-not-exact", "選項3", 2),
+        ("warning", "date-cell", "選項3", 2),
         ("repair", "text-format", "選項4", 2),
         ("repair", "text-format", "選項4", 3),
     ]

@@ -24,6 +24,7 @@ _LOST = "a spreadsheet has rounded it; type it as text"
 
 # What people and data frames write into a cell that has nothing.
 _NOTHING = re.compile(r"[\W_]{1,4}|n/?a|nan|null|none|nil|無|无|空白?|x", re.I)
+_NONE = ("無", "无")
 _NOTHING_LINE = re.compile(rf"^(?:{_NOTHING.pattern})$", re.I | re.MULTILINE)
 
 Suspicion = tuple[str, str, list[int]]  # kind, text, and the numbers of the options
@@ -114,9 +115,12 @@ def _placeholders(question: Question) -> Iterator[Suspicion]:
     ends = list(question.options)
     while ends and (not ends[-1] or _NOTHING.fullmatch(ends[-1])):
         ends.pop()
+    left = [text for text in question.options[len(ends) :] if text]
     # Where all options are signs, the question is about signs; where the one before is written out, they are not.
-    if ends and len(ends) < len(question.options) and question.options[len(ends)]:
-        yield "placeholder", f"選項{len(ends) + 1} is {question.options[len(ends)]}; {cure}", [len(ends) + 1]
+    # A last option 無 means that there is none, as 以上皆無 does.
+    if ends and left and not (len(left) == 1 and left[0] in _NONE):
+        place = question.options.index(left[0]) + 1
+        yield "placeholder", f"選項{place} is {left[0]}; {cure}", [place]
 
 
 def _numeric(question: Question, numbers: dict[int, str]) -> Iterator[Suspicion]:

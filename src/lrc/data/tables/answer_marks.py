@@ -194,8 +194,13 @@ def _count(options: Options) -> int:
 
 
 def _beyond(text: str, options: Options) -> str:
-    fault = f"is {_short(text)}, expected 1 to {_count(options)}"
-    return fault if understand(text) else f"{fault}, a letter, or the text of one option"
+    count, mark = _count(options), understand(text)
+    if count == 1:
+        return f"is {_short(text)}, and there is only one option; fill in the others"
+    fault = f"is {_short(text)}, expected 1 to {count}"
+    if mark is None:
+        return f"{fault}, a letter, or the text of one option; correct it"
+    return f"{fault}; correct it" + (", or add the option that is missing" if mark.number > count else "")
 
 
 def _plain(text: str) -> str:

@@ -1,7 +1,8 @@
 """What a cell shows: the text that a reader of the sheet sees for a stored value and its number format.
 
 Number formats are described in ECMA-376 part 1, 18.8.30; the built-in numbers 27 to 36 and 50 to 58 are those
-of its zh-TW list.
+of its zh-TW list. The currencies (5 to 8, 42, 44), and how the others of 37 to 43 show negative numbers, depend on the
+machine: Excel in Taiwan shows -3, where a program that wrote the file most likely meant (3).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import re
 from datetime import date, datetime, time, timedelta
 from functools import lru_cache
 
-from lrc.data.tables.number_formats import Shown, changes_text, parse_format, plain_number, show_formatted
+from lrc.data.tables.number_formats import SYSTEM, Shown, changes_text, parse_format, plain_number, show_formatted
 
 Value = str | float | int | bool | date | datetime | time | timedelta
 
@@ -20,10 +21,10 @@ BUILT_IN = {
     2: "0.00",
     3: "#,##0",
     4: "#,##0.00",
-    5: '"NT$"#,##0;-"NT$"#,##0',
-    6: '"NT$"#,##0;[Red]-"NT$"#,##0',
-    7: '"NT$"#,##0.00;-"NT$"#,##0.00',
-    8: '"NT$"#,##0.00;[Red]-"NT$"#,##0.00',
+    5: f'{SYSTEM}"NT$"#,##0;{SYSTEM}-"NT$"#,##0',
+    6: f'{SYSTEM}"NT$"#,##0;{SYSTEM}[Red]-"NT$"#,##0',
+    7: f'{SYSTEM}"NT$"#,##0.00;{SYSTEM}-"NT$"#,##0.00',
+    8: f'{SYSTEM}"NT$"#,##0.00;{SYSTEM}[Red]-"NT$"#,##0.00',
     9: "0%",
     10: "0.00%",
     11: "0.00E+00",
@@ -48,14 +49,14 @@ BUILT_IN = {
     34: '上午/下午hh"時"mm"分"',
     35: '上午/下午hh"時"mm"分"ss"秒"',
     36: "[$-404]e/m/d",
-    37: "#,##0;-#,##0",
-    38: "#,##0;[Red]-#,##0",
-    39: "#,##0.00;-#,##0.00",
-    40: "#,##0.00;[Red]-#,##0.00",
-    41: "#,##0;-#,##0;-",
-    42: '"NT$"#,##0;-"NT$"#,##0;"NT$"-',
-    43: "#,##0.00;-#,##0.00;-",
-    44: '"NT$"#,##0.00;-"NT$"#,##0.00;"NT$"-',
+    37: f"#,##0_);{SYSTEM}(#,##0)",
+    38: f"#,##0_);{SYSTEM}[Red](#,##0)",
+    39: f"#,##0.00_);{SYSTEM}(#,##0.00)",
+    40: f"#,##0.00_);{SYSTEM}[Red](#,##0.00)",
+    41: f"#,##0_);{SYSTEM}(#,##0);-",
+    42: f'{SYSTEM}"NT$"#,##0;{SYSTEM}-"NT$"#,##0;{SYSTEM}"NT$"-',
+    43: f"#,##0.00_);{SYSTEM}(#,##0.00);-",
+    44: f'{SYSTEM}"NT$"#,##0.00;{SYSTEM}-"NT$"#,##0.00;{SYSTEM}"NT$"-',
     45: "mm:ss",
     46: "[h]:mm:ss",
     47: "mm:ss.0",

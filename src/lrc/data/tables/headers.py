@@ -262,7 +262,7 @@ def _faults(table: Table, found: _Candidate, named: Mapping[str, str]) -> Iterat
     """What keeps a header from being one."""
 
     def fault(kind: str, text: str) -> Finding:
-        return Finding("error", kind, table.file, text, found.row.number)
+        return Finding("error", kind, table.file, text, found.row.number or None)  # keys of JSON are in no row
 
     headers = found.headers
     shown = ", ".join(header[:20] for header in headers[:12] if header) or "empty cells"

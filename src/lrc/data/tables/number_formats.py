@@ -9,7 +9,7 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import ROUND_HALF_UP, Context, Decimal
 from fractions import Fraction
@@ -30,6 +30,8 @@ _LOCALE = re.compile(r"\[\$([^\]-]*)(?:-([0-9A-Fa-f]+|[A-Za-z-]+[^\]]*))?\]")
 _COLOUR = re.compile(
     r"\[(?:black|blue|cyan|green|magenta|red|white|yellow|colou?r\s*\d+|[黑藍綠青紅洋白黃]色?)\]", re.I
 )
+# A letter by itself means something in another language: bbbb is the year of a Buddhist calendar.
+_FOREIGN = re.compile("[bcfijklnopqrtuvwxz]", re.I | re.ASCII)
 _NOON = ("AM/PM", "A/P", "上午/下午")
 _COMPARE: dict[str, Callable[[float, float], bool]] = {
     "<": operator.lt,
@@ -41,6 +43,10 @@ _COMPARE: dict[str, Callable[[float, float], bool]] = {
 }
 _TAIWAN = 0x404
 _CHINESE = (_TAIWAN, 0x804, 0xC04, 0x1004)
+_SIMPLIFIED = (0x804, 0x1004)
+# What of the text the zh-CN and zh-SG forms of [DBNum1] and [DBNum2] write otherwise.
+_TO_SIMPLIFIED = str.maketrans("貳參陸萬億", "贰叁陆万亿")
+SYSTEM = "[$-F400]"  # before what depends on the settings of the machine
 _ENGLISH_OR_NONE = (0, 0x409, 0x809)
 _WEEKDAYS = "一二三四五六日"
 _DIGITS = {1: "〇一二三四五六七八九", 2: "零壹貳參肆伍陸柒捌玖", 3: "０１２３４５６７８９"}
@@ -113,6 +119,7 @@ def show_formatted(value: float | str, code: str, epoch: datetime) -> Shown:
             text = _show_number(size, section)
     if section.chinese_digits and section.kind in ("number", "exponent", "fraction"):
         text = text.translate(dict(zip(map(ord, "0123456789"), _DIGITS[section.chinese_digits], strict=True)))
+    text = _in_script(text, section)
     if not text.strip():
         return Shown(plain_number(value), exact=False)  # the format hides it
     return Shown(text.strip(), section.exact and not (section.chinese_digits and ("〇" in text or "." in text)))
@@ -151,6 +158,7 @@ def _add(section: Section, token: str) -> None:
     if not token.startswith("["):
         section.tokens.append(token)
         section.exact &= not token.startswith("*") or token[1:] in (" ", "")
+        section.exact &= not _FOREIGN.fullmatch(token)
     elif _ELAPSED.fullmatch(token):
         section.tokens.append(token)
     elif found := _CONDITION.fullmatch(token):
@@ -201,6 +209,8 @@ def _choose(sections: tuple[Section, ...], value: float) -> tuple[Section, float
 
 
 def _choose_by_condition(sections: list[Section], value: float) -> tuple[Section, float]:
+    if not sections[0].condition:  # where the others have one, what the first is for is not written
+        sections = [replace(section, exact=False) for section in sections]
     for place, section in enumerate(sections):
         sign, bound = section.condition or (("<", 0.0) if place == 1 and len(sections) > 2 else ("", 0.0))
         if not sign or _COMPARE[sign](value, bound):
@@ -401,7 +411,7 @@ def _show_date(value: float, section: Section, epoch: datetime) -> Shown:
     except OverflowError:  # a moment before the end of 9999, or a day of the other date system after it
         return Shown(plain_number(value), exact=False)
     shown = [_date_part(moment, part, section, value) for part in _date_tokens(tokens)]
-    text = "".join(text for text, _ in shown).strip()
+    text = _in_script("".join(text for text, _ in shown).strip(), section)
     return Shown(text, exact and all(sure for _, sure in shown) and not (section.chinese_digits and "〇" in text))
 
 
@@ -447,6 +457,12 @@ def _date_part(moment: datetime, token: str, section: Section, value: float) -> 
     whole, _, places = token.partition(".")
     fraction = f".{moment.microsecond:06d}"[: len(places) + 1] if places else ""
     return _in_chinese(str(number).zfill(min(len(whole), 2)), section) + fraction, True
+
+
+def _in_script(text: str, section: Section) -> str:
+    """The text with its numerals in simplified script where the format is of such a place."""
+    simplified = section.chinese_digits and section.locale in _SIMPLIFIED
+    return text.translate(_TO_SIMPLIFIED) if simplified else text
 
 
 def _in_chinese(digits: str, section: Section, *, by_digit: bool = False) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from zipfile import ZipFile
 
 from lrc.data.tables.cell_text import show_number
+from lrc.data.tables.headers import LOOKED_AT
 from lrc.data.tables.table import NO_NOTES, WHOLE_ROW, Note, Table, TableRow
 from lrc.data.tables.xlsx import MAX_CELLS, MAX_TEXT, Merged, choose
 from lrc.data.tables.xlsx_package import open_package, parse
@@ -147,7 +148,11 @@ class _Reader:
     def marked(self) -> Iterator[TableRow]:
         """The rows, with what is to be said of merged cells."""
         merged = Merged(self.merged)
-        for row in self.rows:
+        # A row ends with its last cell, a header with the last of all: a column without a name is a column, too.
+        width = max((len(row.cells) for row in self.rows), default=0)
+        for place, row in enumerate(self.rows):
+            if place < LOOKED_AT:
+                row.cells.extend([""] * (width - len(row.cells)))
             notes = {**merged(row.number, row.cells), **row.notes} if self.merged else row.notes
             yield row._replace(notes=notes or NO_NOTES)
 

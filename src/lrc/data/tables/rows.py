@@ -35,6 +35,7 @@ _NAMED = re.compile(
     r"[\s(（「\[【※]*(?:(?:文章|短文|題組|题组)?[:：]?(?:[請请]?[同如承接續续見见詳详]|[請请]?[參参][見见考照閱阅]?)"
     r"(?:文章|短文|題組|题组|第|[0-9一二三四五六七八九十])[^。，,；;！？!?]*"
     r"|(?:文章|短文|題組|题组|passage|text|article)\s*[-#]?(?:[0-9]{1,3}|[a-z]|[一二三四五六七八九十甲乙丙丁])"
+    r"|[同如見见]\s*[a-z]{0,4}[-_#]?[0-9]{1,6}"
     r"|(?:see|same as) (?:passage|text|article|question|q|no|row|#)?[\s.]*[0-9a-z]{1,3})[\s)）」\]】。.]*",
     re.I,
 )
@@ -45,6 +46,8 @@ _FOOTER = re.compile(
     r"|出處|出处|資料來源|资料来源|以上|本頁|本页|完$|total|sum|average|count|notes?\b|source|end\b)",
     re.I,
 )
+# 審題：林老師, 更新日期：113/5/20; a question has a question mark.
+_SIGNED = re.compile(r"[^：:?？]{2,6}[：:][^?？]{1,20}")
 _LONGEST_FOOTER = 60  # characters; a passage is longer
 
 # An answer as it is written: 3, (B), 選項2, ②, 丙.
@@ -96,6 +99,7 @@ class Draft:
     findings: list[Finding] = field(default_factory=list)  # repairs and warnings
     troubles: dict[int, dict[int, Note]] = field(default_factory=dict)  # by row, by column
     unread: dict[int, Unread] = field(default_factory=dict)  # by column
+    dated: set[int] = field(default_factory=set)  # the rows whose answer is shown as a date
 
     def header(self, column: int | None) -> str:
         """The header of a column, as written; empty for a row as a whole."""
@@ -179,11 +183,14 @@ def _first_text(row: Row) -> str:
 
 def _is_footer(row: Row) -> bool:
     n_options = sum(map(bool, row.options))
-    begun = bool(row.passage and row.question and n_options) or (n_options > 1 and not (row.id or row.passage))
+    begun = bool(row.passage and row.question and (n_options or row.id)) or (
+        n_options > 1 and not (row.id or row.passage)
+    )
     if len(row.passage) > _LONGEST_FOOTER or begun or (row.question and n_options > 1):
         return False
     first = _first_text(row)
-    if first and _FOOTER.match(first):
+    alone = sum(map(bool, (row.id, row.passage, row.question, *row.options, row.answer))) == 1
+    if first and (_FOOTER.match(first) or alone and _SIGNED.fullmatch(first)):
         return True
     # An ID alone is a row whose question is missing: 1004, T-17.
     return not row.asks and not (row.id.isascii() and row.id)
@@ -218,29 +225,32 @@ class _RowReader:
         name = rest.pop() if self.columns.id is not None else ""
         answer = rest.pop() if self.columns.answer is not None else ""
         options = tuple(rest)
+        above = self.above
         if len(passage) <= _LONGEST_DITTO and _DITTO.fullmatch(passage):
-            passage = self._as_above(row.number, passage)
+            passage = self._as_above(row.number, self.columns.passage, passage, above.passage if above else "")
         elif len(passage) <= _LONGEST_DITTO and _NAMED.fullmatch(passage):
             text = f"is {passage}, which names a passage and is none; put the passage itself there"
             note = Note("trouble", "named-passage", text)
             self.draft.troubles.setdefault(row.number, {})[self.columns.passage] = note
             passage = ""
+        if len(question) <= _LONGEST_DITTO and _DITTO.fullmatch(question):
+            question = self._as_above(row.number, self.columns.question, question, above.question if above else "")
         self._look(cells, options, answer)
         # The questions about one passage share its text in memory.
         passage = self.passages.setdefault(passage, passage)
         self.above = Row(row.number, name, passage, question, options, answer)
         return self.above
 
-    def _as_above(self, number: int, ditto: str) -> str:
-        """The passage of the row above, which a row says it has as well."""
-        column, above = self.columns.passage, self.above
-        if above is None or not above.passage:
-            text = f"is {ditto}, but there is no passage above it; put the passage itself there"
-            self.draft.troubles.setdefault(number, {})[column] = Note("trouble", "ditto-passage", text)
+    def _as_above(self, number: int, column: int, ditto: str, text: str) -> str:
+        """The passage, or the question, of the row above, which a row says it has as well."""
+        name = "passage" if column == self.columns.passage else "question"
+        if self.above is None or not text:
+            fault = f"is {ditto}, but there is no {name} above it; put the {name} itself there"
+            self.draft.troubles.setdefault(number, {})[column] = Note("trouble", f"ditto-{name}", fault)
             return ""
-        text = f"is {ditto}; the passage of row {above.number} was taken"
-        self.draft.find("warning", "ditto-passage", text, number, column)
-        return above.passage
+        told = f"is {ditto}; the {name} of row {self.above.number} was taken"
+        self.draft.find("warning", f"ditto-{name}", told, number, column)
+        return text
 
     def _look(self, cells: list[str], options: tuple[str, ...], answer: str) -> None:
         """Look at the columns that are not read; closely where the row has no answer."""
@@ -265,6 +275,8 @@ class _RowReader:
                     cells[column] = ""
             else:
                 self.draft.find(note.level, note.kind, note.text, row.number, column)
+                if note.kind == "date-cell" and column == self.columns.answer:
+                    self.draft.dated.add(row.number)
         return cells
 
     def _text(self, number: int, column: int, cell: str) -> str:

@@ -235,12 +235,21 @@ def _read_labelled(draft: Draft) -> list[Question]:
         if str(answer) != row.answer:
             shown = row.answer if len(row.answer) <= 40 else f"{row.answer[:40]}…"
             draft.find("repair", "answer", f"is {shown}; read as {answer}", row.number, draft.columns.answer)
+        _warn_of_lost_id(draft, row)
         name = row.id or str(row.number)
         questions.append(Question(name, row.passage, row.question, row.options, answer, row.number))
     conflicts = find_conflicts(questions, draft.file, draft.header(draft.columns.answer))
     draft.findings += conflicts
     bad = {finding.row for finding in conflicts}
     return [question for question in questions if question.row not in bad]
+
+
+def _warn_of_lost_id(draft: Draft, row: Row) -> None:
+    """An ID that cannot be read makes no labelled row bad."""
+    column = draft.columns.id
+    if column is not None and (note := draft.troubles.get(row.number, {}).get(column)):
+        text = f"{note.text.partition(';')[0]}; the number of the row was taken"
+        draft.find("warning", note.kind, text, row.number, column)
 
 
 def _only_text(draft: Draft, row: Row) -> str:
@@ -337,5 +346,8 @@ def _answer_faults(draft: Draft, row: Row, reading: Reading) -> Iterator[Fault]:
         yield column, trouble.kind, trouble.text
     elif not row.answer:
         yield column, "empty-answer", _EMPTY
+    elif row.number in draft.dated:
+        cure = "give its cell the format General, or type the number of the right option as text"
+        yield column, "impossible-answer", f"is a date, {row.answer}; {cure}"
     else:
         yield column, "impossible-answer", reading.fault

@@ -42,7 +42,7 @@ def open_binary(path: Path, sheet: str | None) -> Iterator[Table]:
     name, others, findings = choose(path, hidden, sheet)
     with open_values(path, name) as values:
         width = (values.end or (0, -1))[1] + 1
-        rows = (_row(number, row) for number, row in enumerate(from_a1(values, width), start=1))
+        rows = (_row(number, row) for number, row in enumerate(from_a1(path.name, values, width), start=1))
         yield Table(path.name, name, others, rows, findings)
 
 

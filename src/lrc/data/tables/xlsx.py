@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from lrc.data.tables.bookparts import find_sheets, uses_1904
 from lrc.data.tables.cell_text import EPOCH, EPOCH_1904, Value, kind_of, show, show_cell, show_number
-from lrc.data.tables.number_formats import Shown
+from lrc.data.tables.number_formats import SYSTEM, Shown
 from lrc.data.tables.table import NO_NOTES, WHOLE_ROW, Note, Table, TableRow, letters
 from lrc.data.tables.xlsx_package import open_package
 from lrc.data.tables.xlsx_scan import Marks, Place, scan
@@ -48,7 +48,7 @@ def open_sheet(path: Path, sheet: str | None) -> Iterator[Table]:
         refuse_size(path, name, *marks.last, marks.text_size)
         epoch = EPOCH_1904 if uses_1904(package) else EPOCH
     with open_values(path, name) as values:
-        rows = from_a1(values, marks.last[1] + 1)
+        rows = from_a1(path.name, values, marks.last[1] + 1)
         hidden = frozenset(marks.hidden_columns)
         yield Table(path.name, name, others, _rows(rows, marks, epoch), findings, hidden)
 
@@ -69,16 +69,24 @@ def open_values(path: Path, sheet: str) -> Iterator[CalamineSheet]:
         raise DataError(f"{path.name}: cannot be read ({error}); save it again as .xlsx") from error
 
 
-def from_a1(values: CalamineSheet, width: int) -> Iterator[list[Value]]:
-    """The rows from column A to the last in use: calamine trims columns without a value, errors included."""
+def from_a1(file: str, values: CalamineSheet, width: int) -> Iterator[list[Value]]:
+    """The rows from column A to the last in use: calamine trims columns without a value, errors included.
+
+    Raises:
+        DataError: a cell has more days than a duration can have.
+    """
     left = values.start[1] if values.start else 0
-    if (left, values.width) == (0, width):
-        yield from values.iter_rows()
-        return
     before: list[Value] = [""] * left
-    for row in values.iter_rows():
-        after: list[Value] = [""] * (width - left - len(row))
-        yield before + row + after if left or after else row
+    number = 0
+    try:
+        for number, row in enumerate(values.iter_rows(), start=1):  # noqa: B007
+            after: list[Value] = [""] * (width - left - len(row))
+            yield before + row + after if left or after else row
+    except OverflowError as error:
+        text = (
+            "a number that is shown as hours, such as [h]:mm, is too large for that; give its cell the format General"
+        )
+        raise DataError(Finding("error", "number-too-large", file, text, number + 1)) from error
 
 
 def choose(
@@ -139,7 +147,8 @@ def _rows(values: Iterator[list[Value]], marks: Marks, epoch: datetime) -> Itera
             cells, notes = [value if type(value) is str else show(value) for value in row], {}
         numbers = [value for value in row if type(value) is float]
         if numbers and (max(numbers) >= _ROUNDED or min(numbers) <= -_ROUNDED):
-            notes = _long_numbers(row, cells) | notes
+            worse = {column: note for column, note in notes.items() if note.level != "repair"}
+            notes = notes | _long_numbers(row, cells) | worse
         if merged:
             notes |= merged(number, cells)
         if number in marks.hidden_rows and any(cells):
@@ -172,21 +181,19 @@ def _note(marks: Marks, place: Place, value: Value, formatted: Shown) -> Note | 
     code = marks.formats.get(place)
     if code is None or value == "":
         return None
-    if not formatted.exact:
+    kind = kind_of(code)
+    if not formatted.exact and kind != "date":
+        code = code.replace(SYSTEM, "")
         text = (
             f"has the format {code}, which cannot be shown exactly; read as {shown}: type it as text if that is wrong"
         )
         return Note("warning", "format-not-exact", text)
-    kind = kind_of(code)
     if isinstance(value, str):
         text = f"is a text shown as {shown}; read as shown"
         return None if shown == value else Note("repair", "text-format", text)
     if kind == "date":
-        return Note(
-            "warning",
-            "date-cell",
-            f"is a date or a time; read as shown, {shown}: type it as text if that is wrong",
-        )
+        read = f"read as shown, {shown}" if formatted.exact else f"its format {code} may show otherwise than {shown}"
+        return Note("warning", "date-cell", f"is a date or a time; {read}: type it as text if that is wrong")
     if isinstance(value, int | float) and shown == show_number(value):
         return None
     return Note("repair", f"{kind}-format", f"is a number shown as {shown}; read as shown")

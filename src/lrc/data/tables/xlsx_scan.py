@@ -21,7 +21,7 @@ _ROW_END = b"</row>"
 _CELL = re.compile(rb'<c r="([A-Z]{1,3}[0-9]{1,7})"[^>]*(?<!/)>')  # one in use has something inside
 _SHARED = re.compile(rb't="s"[^>]*><v>([0-9]{1,9})</v>')
 _UNUSUAL_CELL = re.compile(rb'<c[\s>/](?!r="[A-Z]{1,3}[0-9]{1,7}")')
-_UNUSUAL = (b"<f", b't="e"', b"<mergeCell", b" hidden=", b":c ", b" =", b"strike")
+_UNUSUAL = (b"<f", b't="e"', b"<mergeCell", b" hidden=", b' ht="0', b' width="0', b":c ", b" =", b"strike")
 _UNUSUAL_VALUE = re.compile(rb'=[^"]')
 
 
@@ -113,9 +113,9 @@ class _Scanner:
             number = attributes.get("r", "")[:_LONGEST]
             self.row = int(number) if number.isdecimal() else self.row + 1
             self.column = 0
-            if attributes.get("hidden") in _TRUE:
+            if _is_hidden(attributes, "ht"):
                 self.marks.hidden_rows.add(self.row)
-        elif name == "col" and attributes.get("hidden") in _TRUE:
+        elif name == "col" and _is_hidden(attributes, "width"):
             self._hide(attributes.get("min", ""), attributes.get("max", ""))
         elif name == "mergeCell":
             ends = [_REFERENCE.fullmatch(end) for end in attributes.get("ref", "").split(":")]
@@ -153,6 +153,11 @@ class _Scanner:
     def _use(self, row: int, column: int) -> None:
         last = self.marks.last
         self.marks.last = (max(last[0], row), max(last[1], column))
+
+
+def _is_hidden(attributes: dict[str, str], size: str) -> bool:
+    """Whether a row or a column is hidden, or so low or so narrow that nothing of it is seen."""
+    return attributes.get("hidden") in _TRUE or re.fullmatch(r"0(?:\.0*)?", attributes.get(size, "")) is not None
 
 
 def _place(reference: re.Match[str]) -> Place:
