@@ -14,7 +14,7 @@ from lrc.commands.init import init
 from lrc.commands.schema import schema
 from lrc.config.json_schema import MEANINGS, json_schema
 from lrc.config.recipe import SECRETS, read_given
-from lrc.config.rules import WITHOUT_USE
+from lrc.config.rules import UNSUPPORTED
 from lrc.config.schema import shipped_schema
 from lrc.runtime.errors import OutputError
 
@@ -23,7 +23,7 @@ VALIDATOR = Draft7Validator(json_schema())
 BASE = {"model_name_or_path": "m", "train_file": "a.json", "output_dir": "o"}
 VALUES: list[Any] = [None, True, False, 0, 1, -1, 0.5, 2.5, "", "steps", "no", "cosine", "nf4", "random", "none"]
 VALUES += [[], ["a"], [4], {}, {"a": 1}, "bfloat16", "judge", "qwen", 2**32]
-JUDGED = [name for name in shipped_schema() if name not in (*WITHOUT_USE, *SECRETS, "train_sampling_strategy")]
+JUDGED = [name for name in shipped_schema() if name not in (*UNSUPPORTED, *SECRETS, "train_sampling_strategy")]
 
 
 def accepts(recipe: dict[str, Any]) -> bool:

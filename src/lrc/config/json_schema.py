@@ -11,7 +11,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from lrc.config.field_types import Bounds
 from lrc.config.recipe import REQUIRED, SECRETS
-from lrc.config.rules import SAMPLING, WITHOUT_USE
+from lrc.config.rules import SAMPLING, UNSUPPORTED
 from lrc.config.schema import Key, Unwritable, shipped_schema
 
 DIALECT = "http://json-schema.org/draft-07/schema#"  # the one that yaml-language-server reads
@@ -53,8 +53,8 @@ def schema_line(place: str) -> str:
 def property_of(name: str, key: Key) -> dict[str, Any]:
     """What the schema says of one key."""
     entry: dict[str, Any] = {"description": meaning} if (meaning := _meanings().get(name)) else {}
-    if name in WITHOUT_USE:
-        return entry | {"description": "lrc has no use for another value.", "const": WITHOUT_USE[name]}
+    if name in UNSUPPORTED:
+        return entry | {"description": "lrc has no use for another value.", "const": UNSUPPORTED[name]}
     if name == "train_sampling_strategy":
         return entry | {"enum": list(SAMPLING), "default": key.default}
     if key.default is not None:

@@ -19,7 +19,7 @@ from lrc.data.sources import DataFile
 from lrc.runtime.exit_status import is_first
 from lrc.runtime.findings import print_findings
 from lrc.runtime.progress import Advance, track
-from lrc.tokenization.max_length import Fitting, LengthPolicy
+from lrc.tokenization.max_length import Fitting, LengthPolicy, LengthReport
 from lrc.tokenization.prompt import Prompt
 from lrc.tokenization.token_cache import cached, entry_name, tokenizer_digest
 from lrc.tokenization.token_table import Numbering, StoredRecords, hold_table, make_table, read_tokens, write_tokens
@@ -150,6 +150,17 @@ def join(corpora: Sequence[Corpus], shares: Sequence[float] | None) -> Corpus:
         concatenate_datasets(datasets),
         portions=tuple(map(Portion, sizes, drawn if shares else sizes)),
     )
+
+
+def fit(records: Sequence[Record], prompt: Prompt, lengths: LengthPolicy, *, stage: str) -> Corpus:
+    """The same for a few records that are in memory already; see `read_corpus`."""
+    with track(stage, len(records)) as advance:
+        fitted = list(_count(map(Fitting(prompt, lengths), records), advance))
+    account = LengthReport()
+    account.add(fitted)
+    kept = [one.record for one in fitted if one.kept]
+    account.check(len(kept), lengths.max_length)
+    return Corpus(kept, account.shortened, account.skipped)
 
 
 def tokenize(records: Sequence[Record], prompt: Prompt, *, stage: str) -> Dataset:
