@@ -131,7 +131,7 @@ def train(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, steps: in
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", nargs="?", type=Path, default=Path(__file__).parent / "little_world")
-    parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--steps", type=int, default=1700)
     parser.add_argument("--documents", type=int, default=8, help="of a step")
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     args = parser.parse_args()
