@@ -1,9 +1,9 @@
 """Trains the base of `make demo` from nothing on stories of the little world: `python examples/build_demo_base.py`.
 
 What it reads are passages with sentences that say again what the passage says, and at first lists of words, said three
-times. It is never shown an examination: no question, no options, and no word that is kept for held-out passages. It took
-173 seconds of one thread (an AMD EPYC with AVX-512). The weights are kept in float16; another processor or release of
-torch may give others.
+times. It is never shown an examination: no question, no options, and no word that is kept for held-out passages. It
+took 173 seconds of one thread (an AMD EPYC with AVX-512). The weights are kept in float16; another processor or release
+of torch may give others.
 """
 
 from __future__ import annotations
