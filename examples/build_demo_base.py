@@ -1,8 +1,9 @@
-"""Trains the base of `make demo` from nothing on stories of the little world: `python examples/build_demo_base.py`.
+"""Trains a small base from nothing on stories of the little world: `python examples/build_demo_base.py`.
 
-What it reads are passages with sentences that say again what the passage says. It is never shown an examination: no
-question, no options, and no word that is kept for held-out passages. On one thread of a CPU it takes half an hour; the
-weights are kept in float16. Equal versions of torch on an equal processor give equal weights.
+What it reads are passages with sentences that say again what the passage says, and at first lists of words, said three
+times. It is never shown an examination: no question, no options, and no word that is kept for held-out passages. In
+1,700 steps, 173 seconds of one thread, it learnt to copy words of the right kind, and not yet who did what: it has to
+be trained longer before an adapter can teach it to answer.
 """
 
 from __future__ import annotations
@@ -78,7 +79,9 @@ def write_repetition(random: Random) -> Pieces:
 _WORDS = [word for kind in KINDS for word in words(kind, held_out=False)]
 
 
-def batches(tokenizer: PreTrainedTokenizerFast, seed: int, size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def batches(
+    tokenizer: PreTrainedTokenizerFast, seed: int, size: int, steps: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Token ids and the weight of each as a target, both (documents, tokens); repetition and short passages first."""
     random = Random(seed)
     vocabulary = tokenizer.get_vocab()
@@ -87,7 +90,7 @@ def batches(tokenizer: PreTrainedTokenizerFast, seed: int, size: int) -> Iterato
         for _ in range(size):
             row, weight = [tokenizer.bos_token_id], [0.0]
             repeats = random.random() < 0.6 - step / 1000
-            longest = 1 + min(3, step // 400)
+            longest = 1 + min(3, 6 * step // steps)
             shortest = max(1, longest - 1)
             pieces = write_repetition(random) if repeats else write_document(random, random.randint(shortest, longest))
             for text, known in pieces:
@@ -113,7 +116,7 @@ def train(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, steps: in
         optimizer, lambda step: min(1.0, (step + 1) / 100, (steps - step) / (0.2 * steps))
     )
     start = time.process_time()
-    for step, (ids, weights) in zip(range(steps), batches(tokenizer, 0, size), strict=False):
+    for step, (ids, weights) in zip(range(steps), batches(tokenizer, 0, size, steps), strict=False):
         logits = model(input_ids=ids[:, :-1]).logits
         losses = cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
         weight = weights[:, 1:].flatten()
@@ -131,7 +134,7 @@ def train(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, steps: in
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", nargs="?", type=Path, default=Path(__file__).parent / "little_world")
-    parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--steps", type=int, default=12000)
     parser.add_argument("--documents", type=int, default=8, help="of a step")
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     args = parser.parse_args()

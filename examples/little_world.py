@@ -1,4 +1,4 @@
-"""A little world in Chinese, whose passages have to be read: what `make demo` trains and asks about.
+"""A little world in Chinese, whose passages have to be read: what `make demo-real` trains and asks about.
 
 A passage tells in four sentences who gave what to whom, who went where instead of where, who is taller than
 whom, and who did which of two things. All options of a question stand in the passage, and sentences of one kind are
@@ -174,7 +174,7 @@ def questions(seed: int, passages: int, *, held_out: bool, each: int = 3) -> lis
 
 
 def build_all() -> dict[str, bytes]:
-    """The bytes of the two workbooks of `make demo`, by file name."""
+    """The bytes of the two workbooks, by file name."""
     from build_sample import LABELLED, build
 
     made = {}

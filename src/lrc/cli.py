@@ -553,7 +553,7 @@ def completion(shell: str) -> None:
 @click.option("--output-dir", type=FILE, default=Path("demo"), show_default=True, help="Where everything goes.")
 @force
 def demo(output_dir: Path, force: bool) -> None:
-    """Teach a tiny base that lrc ships to answer questions, and measure it on held-out passages."""
+    """Run the whole pipeline on the sample workbook with a tiny model of random weights."""
     from lrc.runtime.outputs import refuse_existing
 
     refuse_existing(output_dir, force=force)

@@ -1,4 +1,4 @@
-"""The little world of `make demo`: its answers by rules of their own, and nothing that is held out leaks."""
+"""The little world: its answers by rules of their own, and nothing that is held out leaks."""
 
 from __future__ import annotations
 
