@@ -25,7 +25,8 @@ from typing import Any
 
 import psutil  # whose way of asking Linux needs what is taken away; on Windows it asks otherwise
 
-MODULES = {"fcntl", "grp", "pwd", "resource", "syslog", "termios", "tty", "pty"}
+# Of those that Windows lacks, the ones that other packages do without wherever they are missing.
+MODULES = {"fcntl", "grp", "pwd", "resource", "syslog"}
 FUNCTIONS = {
     os: "fork forkpty killpg getpgid getpgrp setpgid setsid getsid sched_getaffinity sched_setaffinity getuid geteuid "
     "getgid getegid uname mkfifo statvfs fstatvfs getloadavg sync fdatasync pread pwrite nice wait3 wait4 chown lchown "
