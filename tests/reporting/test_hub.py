@@ -310,7 +310,7 @@ def test_scrubbing(before: object, after: object) -> None:
 def make_manifest(folder: Path) -> Path:
     """What `lrc convert` writes of three passages with two questions each, of which one has no options."""
     passages = (PASSAGE, "燈塔在海邊，夜裡為船隻照路。", "奶奶煮豆漿時要不停攪拌。")
-    questions = [(passages[i // 2], f"第{i}題？", "甲", "乙", "", "丁", 1) for i in range(6)]
+    questions = [(passages[i // 2], f"第{i}題？", "甲", "乙", "丙", "丁", 1) for i in range(6)]
     lines = ["文章,問題,選項1,選項2,選項3,選項4,正確答案", *(",".join(map(str, one)) for one in questions)]
     (folder / "table.csv").write_text("\n".join([*lines, f"{PASSAGE}9,第7題？,,,,,1"]) + "\n", encoding="utf-8")
     convert(folder / "table.csv", output_dir=folder / "data", on_error="skip")
