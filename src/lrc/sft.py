@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from lrc.runtime.packages import check_installed_or_exit
 from lrc.runtime.signals import end_at_once
+from lrc.runtime.threads import wait_asleep
 
 if __name__ == "__main__":
     # First of all: the imports take seconds, a signal would end them in a traceback, and so would an old package.
     end_at_once()
+    wait_asleep(os.environ)
     check_installed_or_exit()
     from lrc.training.preflight import preflight_or_exit
 

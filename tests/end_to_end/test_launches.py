@@ -27,6 +27,7 @@ from lrc.training.checkpoint import checkpoints, fault
 BATCH = 4  # questions a step, over all processes
 STEPS, EVERY = 6, 2
 WEIGHTS = "adapter_model.safetensors"
+PATIENCE = 600.0  # seconds: DeepSpeed compiles its operations at the first run
 FOUR_BITS = ["--load_in_4bit", "--dtype", "float32"]
 
 everything = pytest.mark.skipif(
@@ -108,7 +109,7 @@ def train(folder: Path, output: Path, how: Launch, *overrides: str, **failure: A
     batch = ["--per_device_train_batch_size", str(BATCH // how.processes)]
     words: list[str | Path] = ["--config", folder / "recipe.yaml", "--output_dir", output, *batch]
     commands = launch(how.config, how.processes, [*words, *how.overrides, *overrides], output, **failure)
-    return [(command.wait(), command.told) for command in commands]
+    return [(command.wait(PATIENCE), command.told) for command in commands]
 
 
 def succeed(folder: Path, output: Path, how: Launch, *overrides: str) -> Path:

@@ -16,6 +16,7 @@ from lrc.config.recipe import find_recipe
 from lrc.runtime.errors import MachineError
 from lrc.runtime.launch_variables import refuse_leftovers
 from lrc.runtime.progress import say
+from lrc.runtime.threads import share_cores
 from lrc.training.preflight import preflight
 
 
@@ -69,7 +70,7 @@ def _launch(words: Sequence[str]) -> int:
         )
     if not (args.multi_gpu or args.use_deepspeed or args.use_fsdp or args.tpu):
         command, environment = prepare_simple_launcher_cmd_env(args)
-        environment["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(_cores()))
+        share_cores(environment)
         sys.stdout.flush()
         if os.name == "nt":  # where a program cannot take another's place
             return subprocess.run(command, env=environment).returncode
@@ -79,7 +80,7 @@ def _launch(words: Sequence[str]) -> int:
             f"{args.config_file}: training with several processes needs Linux; "
             "use WSL2, or --accelerate-config single_gpu"
         )
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(_cores() // max(args.num_processes or 1, 1), 1)))
+    share_cores(os.environ, args.num_processes or 1)
     return _watch(launch, launch.launch_command_parser().parse_args(list(words)))
 
 
@@ -120,8 +121,3 @@ def _status(error: Any) -> int:
         return 128 + number
     code: int = error.get_first_failure()[1].exitcode
     return code if code > 0 else 128 - code
-
-
-def _cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import shutil
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 from lrc.runtime.devices import device_type, supported
 from lrc.runtime.hub_connection import hub_answers
 from lrc.runtime.memory import available_memory
+from lrc.runtime.threads import cores
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def look_at_machine() -> Machine:
         cards=cards,
         card_memory=memory,
         dtype=next(formats, "float32"),
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        cores=cores(),
         memory=available_memory(),
         disk=free_disk(cache),
         cache=str(cache),
