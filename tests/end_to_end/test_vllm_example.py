@@ -39,8 +39,13 @@ def script() -> ModuleType:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base, an adapter that was trained to answer with a digit, and questions."""
     where = tmp_path_factory.mktemp("vllm")
-    base = save_base(where / "base", hidden_size=64, seed=3)
-    adapted(AutoModelForCausalLM.from_pretrained(base)).save_pretrained(where / "adapter")
+    base = save_base(where / "base")
+    model = AutoModelForCausalLM.from_pretrained(base)
+    with torch.no_grad():
+        for layer in model.model.layers:  # what was read weighs more than the last token, which is the same for all
+            layer.self_attn.o_proj.weight.mul_(30)
+    model.save_pretrained(base)
+    adapted(model).save_pretrained(where / "adapter")
     Run(template="alpaca", answer_style="digit", list_options=True, finished=True).write(where / "adapter" / RUN_FILE)
     shuffle = random.Random(0).choices
     varied = [
