@@ -194,7 +194,7 @@ def check_resume(folder: Path, alone: Callable[[Launch], Path], tmp_path: Path, 
 def check_best(folder: Path, tmp_path: Path, how: Launch) -> None:
     """A learning rate that ruins the model has an early checkpoint as the best."""
     output, best = tmp_path / "a", ["--load_best_model_at_end", "--metric_for_best_model", "loss"]
-    succeed(folder, output, how, *best, "--learning_rate", "3.0", "--lr_scheduler_type", "constant")
+    succeed(folder, output, how, *best, "--learning_rate", "1.0", "--lr_scheduler_type", "constant")
     evaluated = dict(figures(output, "eval_loss"))
     step = min(evaluated, key=evaluated.__getitem__)
     assert step < STEPS, evaluated
