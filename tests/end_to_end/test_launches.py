@@ -192,11 +192,11 @@ def check_resume(folder: Path, alone: Callable[[Launch], Path], tmp_path: Path, 
 
 
 def check_best(folder: Path, tmp_path: Path, how: Launch) -> None:
-    """A learning rate that ruins the model has an early checkpoint as the best."""
+    """Asked for the highest loss, a run that learns has its first checkpoint as the best, and ends with its weights."""
     output, best = tmp_path / "a", ["--load_best_model_at_end", "--metric_for_best_model", "loss"]
-    succeed(folder, output, how, *best, "--learning_rate", "1.0", "--lr_scheduler_type", "constant")
+    succeed(folder, output, how, *best, "--greater_is_better", "true", "--learning_rate", "0.3")
     evaluated = dict(figures(output, "eval_loss"))
-    step = min(evaluated, key=evaluated.__getitem__)
+    step = max(evaluated, key=evaluated.__getitem__)
     assert step < STEPS, evaluated
     assert_same_adapter(output / f"checkpoint-{step}" / WEIGHTS, output / WEIGHTS, apart=0.0)
 
