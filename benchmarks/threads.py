@@ -1,6 +1,6 @@
 """A small training on a CPU beside busy processes: OpenMP threads that spin for each other, or that sleep.
 
-    python benchmarks/threads.py [--busy 0 1 2] [--rounds 2] [--steps 60]
+    python benchmarks/threads.py [--busy 0 1 2] [--rounds 2] [--steps 60] [--products]
 
 Each side is `lrc train tiny/lora` on the sample, `--steps` steps, in a process of its own, all sides in turn; wall time
 and processor time count from its start to its end. Busy processes do nothing but count.
@@ -27,6 +27,17 @@ SIDES = {
     "one thread": {"OMP_NUM_THREADS": "1", "GOMP_SPINCOUNT": ""},
 }
 
+PRODUCTS = """
+import sys, time, torch
+a = torch.randn(192, 192)
+for _ in range(20):
+    a @ a
+wall, processor = time.perf_counter(), time.process_time()
+for _ in range(400):
+    torch.nn.functional.silu(a @ a)
+print(f"{sys.argv[1]}: {time.perf_counter() - wall:.2f} s, {time.process_time() - processor:.2f} processor seconds")
+"""
+
 
 def main() -> None:
     """Run the comparison."""
@@ -35,8 +46,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--sides", nargs="+", default=list(SIDES), choices=list(SIDES))
+    parser.add_argument("--products", action="store_true", help="time 400 small products instead, beside what runs")
     flags = parser.parse_args()
     print(machine())
+    if flags.products:
+        for side in flags.sides * flags.rounds:
+            given = {key: value for key, value in {**os.environ, **SIDES[side]}.items() if value}
+            subprocess.run([sys.executable, "-c", PRODUCTS, side], check=True, env=given)
+        return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         prepare(folder)
