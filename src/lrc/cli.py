@@ -22,6 +22,7 @@ from lrc.runtime.exit_status import exit_on_error, is_first, several_processes
 from lrc.runtime.launch_variables import check_launch, forget_launch
 from lrc.runtime.packages import check_installed
 from lrc.runtime.signals import ending_with
+from lrc.runtime.threads import wait_asleep
 
 # Verbs whose work the processes of a launch share; all others are one process, whoever started it.
 SHARED = ("generate", "evaluate")
@@ -188,6 +189,7 @@ def train(recipe: str, accelerate_config: str | None, folds: int | None, overrid
 @cli.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
 @click.argument("recipe", type=TEXT)
 @click.option("-n", "count", type=click.IntRange(min=0), default=3, show_default=True, help="Questions to show.")
+@click.option("--gpu", type=TEXT, help="The card that is meant, such as T4, T4x2 or 'RTX 4090'; it need not be here.")
 @click.option("--gpu-memory", type=TEXT, help="Memory of each GPU, such as 12GB; this machine need not have one.")
 @click.option("--accelerate-config", type=TEXT, help="A launch config: a file, or the name of one that lrc ships.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
@@ -198,8 +200,11 @@ def preview(recipe: str, accelerate_config: str | None, overrides: tuple[str, ..
     RECIPE and the keys that override it are those of `lrc train`. Only the base's configuration is loaded, no weights.
     """
     from lrc.config.recipe import find_recipe, read_given
+    from lrc.runtime.cards import read_gpu
     from lrc.runtime.memory import read_memory
 
+    if options["gpu"]:
+        read_gpu(options["gpu"])
     if options["gpu_memory"]:
         read_memory(options["gpu_memory"])
     read_given(find_recipe(recipe), overrides)  # what is wrong with it is said before torch is imported
@@ -207,6 +212,16 @@ def preview(recipe: str, accelerate_config: str | None, overrides: tuple[str, ..
         from lrc.commands.preview import preview
 
     preview(recipe, accelerate_config, overrides, **options)
+
+
+@cli.command("gpu-check")
+@click.option("--device", type=click.Choice(["cuda", "cpu"]), help="cpu runs all of it in toy sizes.")
+@click.option("--json", "as_json", is_flag=True, help="Print what is found as JSON.")
+def gpu_check(**options: Any) -> None:
+    """Try in two minutes what works on this GPU, how fast, and which recipe fits; exit 1 where something is wrong."""
+    from lrc.commands.gpu_check import gpu_check
+
+    sys.exit(0 if gpu_check(**options) else 1)
 
 
 @cli.command()
@@ -569,6 +584,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if verb not in (*SHARED, "train"):
         forget_launch()
     signal.signal(signal.SIGTERM, partial(_terminate, verb))
+    wait_asleep(os.environ)
     progress.escape_unencodable()
     warnings.simplefilter("ignore", FutureWarning)  # of what upstream will rename
     try:

@@ -40,9 +40,9 @@ class Command:
             door = ["-c", f"{prepare}\nimport sys\nfrom lrc import sft\nsft.main(sys.argv[1:])"]
         self.process = Forked([*door, *rest], log, environment or {}, file_limit)
 
-    def wait(self) -> int:
+    def wait(self, patience: float = PATIENCE) -> int:
         """Its exit status; negative where a signal killed it."""
-        self.process.join(PATIENCE)
+        self.process.join(patience)
         assert self.process.exitcode is not None, f"still running: {self.told}"
         return int(self.process.exitcode)
 

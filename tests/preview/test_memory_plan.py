@@ -11,7 +11,7 @@ from peft import LoraConfig
 from small_models import FAMILIES, PROJECTIONS, SIZES, make_model
 from transformers import BitsAndBytesConfig, LlamaConfig
 
-from lrc.config.accelerate_config import Topology, read_topology
+from lrc.config.accelerate_config import ZERO_BUCKET, Topology, read_topology, use_small_buckets
 from lrc.packing.last_layer import prune_last_layer
 from lrc.packing.log_probs import target_log_probs
 from lrc.preview.memory_plan import GIB, OVERHEAD, Planner, bytes_on_device
@@ -141,7 +141,7 @@ def test_dividing() -> None:
     assert (ddp.weights, ddp.optimizer, ddp.gradients) == (whole.weights, whole.optimizer, 2 * whole.gradients)
     zero2 = planner.plan(SMALL, row, Topology("a", "ZeRO-2", 4, "cuda", True, True), "adamw_torch")
     assert (zero2.weights, zero2.optimizer) == (whole.weights, whole.optimizer // 4)
-    assert zero2.gradients == whole.gradients // 4
+    assert zero2.gradients == whole.gradients // 4 + 2 * ZERO_BUCKET * 4
     layer = planner.model(SMALL).largest_layer
     fsdp = planner.plan(SMALL, row, Topology("a", "FSDP", 4, "cuda", True, True, True), "adamw_torch")
     assert fsdp.weights == whole.weights // 4 + 2 * layer and fsdp.adapter == whole.adapter // 4
@@ -171,6 +171,23 @@ def test_the_cheapest_change_comes_first_and_does_fit() -> None:
     several = suggest_changes(setting, capacity, planner)
     assert several is not None and several.footprint.total <= capacity
     assert suggest_changes(setting, OVERHEAD, planner) is None
+
+
+def test_zero_has_small_buckets_and_they_are_counted() -> None:
+    accelerates = {"zero_optimization": {"stage": 2, "offload_optimizer": {"device": "none"}}}
+    use_small_buckets(accelerates)
+    zero = accelerates["zero_optimization"]
+    assert (zero["reduce_bucket_size"], zero["allgather_bucket_size"]) == (ZERO_BUCKET, ZERO_BUCKET)
+    own = {"zero_optimization": {"stage": 2, "reduce_bucket_size": 7, "allgather_bucket_size": "auto"}}
+    use_small_buckets(own)
+    assert own["zero_optimization"]["reduce_bucket_size"] == 7
+    assert own["zero_optimization"]["allgather_bucket_size"] == "auto"
+    planner, row = Planner(), supposed_row(64)
+    two = replace(ONE, name="multi_gpu", kind="DDP", processes=2)
+    zero2 = replace(ONE, name="deepspeed_zero2", kind="ZeRO-2", processes=2, shards_gradients=True)
+    ddp, divided = (planner.plan(SMALL, row, how, "adamw_torch") for how in (two, zero2))
+    assert ddp.gradients == 2 * ddp.adapter
+    assert divided.gradients == ddp.adapter // 2 + 2 * ZERO_BUCKET * 4  # in float32
 
 
 def test_how_configs_divide(tmp_path: Path) -> None:

@@ -135,10 +135,41 @@ def test_dtypes_here_and_on_an_assumed_gpu(folder: Path, capsys: pytest.CaptureF
     asked = ["--fp16", "true", "--dtype", "float16"]
     here = seen(folder, capsys, *asked, "--use_cpu", "true")["dtypes"]
     assert (here["weights"], here["mixed_precision"]) == ("float32", None)
-    assert "fp16: this machine does not support float16 (cpu); float32 is used" in here["reasons"]
+    refused = "this machine does not support float16 (cpu): float32"
+    assert f"fp16: float16 is asked for, but {refused}" in here["reasons"]
+    assert f"dtype: float16 is asked for, but {refused}" in here["reasons"]
     there = seen(folder, capsys, *asked, gpu_memory="12GB")
     assert (there["dtypes"]["weights"], there["dtypes"]["mixed_precision"]) == ("float16", "float16")
     assert there["launch"]["device"] == "cuda" and there["memory"]["capacity"] == 12 * 1024**3
+
+
+def test_a_card_by_its_name(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["--bf16", "true", "--dtype", "bfloat16"]
+    turing = seen(folder, capsys, *asked, gpu="T4")
+    assert (turing["dtypes"]["weights"], turing["dtypes"]["mixed_precision"]) == ("float16", "float16")
+    assert "bf16: bfloat16 is asked for, but a T4 has no bfloat16 units: float16" in turing["dtypes"]["reasons"]
+    assert turing["memory"]["capacity"] == int(14.56 * 1024**3) and turing["launch"]["name"] == "single_gpu"
+    hopper = seen(folder, capsys, *asked, gpu="H100")
+    assert (hopper["dtypes"]["weights"], hopper["dtypes"]["mixed_precision"]) == ("bfloat16", "bfloat16")
+    assert hopper["computed_tokens_a_second"] > turing["computed_tokens_a_second"] > 0
+    smaller = seen(folder, capsys, *asked, gpu="RTX 2080", gpu_memory="12GB")  # a card with more memory soldered on
+    assert smaller["memory"]["capacity"] == 12 * 1024**3 and smaller["dtypes"]["weights"] == "float16"
+    plain = seen(folder, capsys, gpu="T4")
+    assert plain["dtypes"]["weights"] == "float32" and plain["computed_tokens_a_second"] is None
+
+
+def test_several_cards(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one, two = (seen(folder, capsys, "--fp16", "true", gpu=name) for name in ("T4", "T4x2"))
+    launch = two["launch"]
+    assert (launch["name"], launch["kind"], launch["processes"]) == ("multi_gpu", "DDP", 2)
+    assert two["tokens"]["step_questions"] == 2 * one["tokens"]["step_questions"]
+    assert two["computed_tokens_a_second"] == pytest.approx(2 * one["computed_tokens_a_second"])
+    divided = seen(folder, capsys, gpu="T4x4", accelerate_config="fsdp")["launch"]
+    assert (divided["kind"], divided["processes"]) == ("FSDP", 4)
+    preview(str(folder / "recipe.yaml"), None, ["--fp16", "true"], count=0, gpu="T4x2")
+    out = capsys.readouterr().out
+    assert "card          T4: 14.56 GiB, compute capability 7.5, float16, no bfloat16" in out
+    assert "speed, computed: " in out and " hours an epoch and " in out
 
 
 def test_a_gpu_that_is_too_small(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -180,6 +211,21 @@ def test_tokens_without_the_bases_configuration(
     (line,) = [line for line in told.err.splitlines() if "no memory plan without it" in line]
     assert str(tmp_path / "tokenizer") in line
     assert "⟦</s>⟧" in told.out and "fits" not in told.out
+
+
+@pytest.mark.parametrize(
+    ("gpu", "config", "fault"),
+    [
+        ("T5", None, "--gpu: 'T5' is not in the table of cards"),
+        ("T4", "cpu", "--gpu: T4, but cpu is an accelerate config without a GPU"),
+    ],
+)
+def test_cards_that_cannot_be(
+    folder: Path, gpu: str, config: str | None, fault: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(LrcError) as refused:
+        preview(str(folder / "recipe.yaml"), config, [], gpu=gpu)
+    assert fault in refused.value.findings[-1] and capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_models import save_base
+from small_models import make_model
+from token_trees import sequence
+from transformers import BitsAndBytesConfig, LlamaConfig
 
-from lrc.answering.load import _quantized_to_fit
 from lrc.commands import train
+from lrc.models.loading import load_for_answering
+from lrc.models.placement import ROOM, fit, parts, spread
+from lrc.packing.log_probs import sequence_scores
 
-CUDA = torch.device("cuda")
+MIB = 1024**2
 
 
 @pytest.mark.parametrize(("count", "wanted"), [(1, []), (2, ["--num_processes", "2"]), (8, ["--num_processes", "8"])])
@@ -27,20 +31,88 @@ def test_training_takes_all_gpus(count: int, wanted: list[str], monkeypatch: pyt
     assert "--num_processes" not in launched[1]
 
 
-@pytest.mark.parametrize(("share", "quantized"), [(0.5, True), (1.05, True), (1.2, False), (10, False)])
-def test_a_model_that_does_not_fit_is_asked_in_4_bits(
-    share: float,
-    quantized: bool,
-    tmp_path: Path,
+def cards(monkeypatch: pytest.MonkeyPatch, *free: int) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: len(free))
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda index: (free[index], 2 * free[index]))
+
+
+CONFIG = LlamaConfig(
+    vocab_size=1000, hidden_size=256, intermediate_size=512, num_hidden_layers=6, num_attention_heads=4
+)
+LAYER, TABLE = 4 * 256**2 + 3 * 256 * 512, 1000 * 256  # weights
+NEEDED = 2 * (6 * LAYER + 2 * TABLE + 13 * 256)  # bytes in 16 bits
+
+
+def test_what_is_needed_is_counted() -> None:
+    found = list(parts(CONFIG, torch.bfloat16, 16))
+    assert sum(part.nbytes for part in found) == NEEDED
+    assert [part.name for part in found if part.is_layer] == [f"model.layers.{k}" for k in range(6)]
+    four = sum(part.nbytes for part in parts(CONFIG, torch.bfloat16, 4))
+    assert four == pytest.approx(0.5625 * 6 * LAYER + 4 * TABLE + 26 * 256, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("shares", "four_bits", "places", "told"),
+    [
+        ((10,), False, None, ""),
+        ((1.2,), False, None, ""),
+        ((1.05,), True, None, "loading in 4 bits (--no-load-in-4bit turns this off)"),
+        ((0.5,), True, None, "loading in 4 bits"),
+        ((0.8, 0.8), False, {0, 1}, "divided over 2 GPUs"),
+        ((0.5, 0.5, 0.5), False, {0, 1, 2}, "divided over 3 GPUs"),
+        ((0.45, 0.3), True, None, "loading in 4 bits"),
+        ((0.3, 0.3), True, {0, 1}, "loading in 4 bits"),
+    ],
+)
+def test_a_model_that_does_not_fit_is_divided_or_asked_in_4_bits(
+    shares: tuple[float, ...],
+    four_bits: bool,
+    places: set[int] | None,
+    told: str,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    folder = save_base(tmp_path / "base")
-    capsys.readouterr()
-    stored = (folder / "model.safetensors").stat().st_size
-    monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (int(stored * share), stored))
-    monkeypatch.setattr("lrc.models.quantization.supported", lambda dtype, device: True)
-    found = _quantized_to_fit(str(folder), CUDA)
-    assert (found is not None) == quantized
-    told = capsys.readouterr().err
-    assert (not quantized and not told) or (found and found.load_in_4bit and "--no-load-in-4bit" in told)
+    cards(monkeypatch, *(int(NEEDED * share) for share in shares))
+    found = fit(CONFIG, torch.bfloat16, None, may_quantize=True)
+    assert (found.four_bits, found.device_map and set(found.device_map.values())) == (four_bits, places)
+    assert told in found.said and bool(told) == bool(found.said)
+
+
+def test_what_was_asked_for_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    cards(monkeypatch, NEEDED // 2)
+    assert not fit(CONFIG, torch.bfloat16, None, may_quantize=False).four_bits
+    nf4 = BitsAndBytesConfig(load_in_4bit=True)
+    assert fit(CONFIG, torch.bfloat16, nf4, may_quantize=False).said == ""
+
+
+def test_no_card_gets_more_than_it_has_room_for() -> None:
+    whole = list(parts(CONFIG, torch.bfloat16, 16))
+    size = {part.name: part.nbytes for part in whole}
+    free = [NEEDED // 2, NEEDED // 3, NEEDED // 3]
+    found = spread(whole, free)
+    assert found is not None and found.keys() == size.keys()
+    for card, has in enumerate(free):
+        assert sum(size[name] for name, place in found.items() if place == card) <= ROOM * has
+    order = [found[f"model.layers.{k}"] for k in range(6)]
+    assert order[:-1] == sorted(order[:-1]) and order[-1] == 0
+    assert spread(whole, [NEEDED // 2, NEEDED // 4]) is None
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma3", "mistral"])
+def test_a_divided_model_answers_as_a_whole_one(family: str, tmp_path: Path) -> None:
+    """A part of the layers lies elsewhere, here on the disk: accelerate's hooks fetch them as they would from a GPU."""
+    make_model(family).save_pretrained(tmp_path)
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(tmp_path)
+    whole = list(parts(config, torch.float32, 16))
+    needed = sum(part.nbytes for part in whole)
+    found = spread(whole, [int(needed / ROOM * 0.8), needed])
+    assert found is not None and set(found.values()) == {0, 1}
+    places = {name: ("cpu", "disk")[place] for name, place in found.items()}
+    sequences = [sequence([5, 6, 7, 8, *range(9, 9 + k)], [3 + k]) for k in range(1, 6)]
+    cpu = torch.device("cpu")
+    divided, _ = load_for_answering(str(tmp_path), [], cpu, places=places)
+    alone, _ = load_for_answering(str(tmp_path), [], cpu)
+    assert len(divided.hf_device_map) == len(places)
+    expected = sequence_scores(alone, sequences, cpu, 64)
+    assert sequence_scores(divided, sequences, cpu, 64) == pytest.approx(expected, abs=1e-5)

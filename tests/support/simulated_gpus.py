@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import socket
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -117,7 +116,7 @@ def _run_out_of_memory(at: int) -> None:
 
     backward, calls = TreeTrainer._backward, 0
 
-    def fail(gradient: torch.Tensor) -> None:
+    def fail(gradients: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
     def failing(self: TreeTrainer, loss: torch.Tensor) -> None:
@@ -125,12 +124,23 @@ def _run_out_of_memory(at: int) -> None:
         calls += 1
         if calls != at:
             return backward(self, loss)
-        first = next(parameter for parameter in self.model.parameters() if parameter.requires_grad)
-        handle = first.register_hook(fail)
+        # Of the graph and not of a parameter, which FSDP and ZeRO put others in the place of.
+        nodes = _graph(loss)
+        handle = nodes[len(nodes) // 2].register_prehook(fail)
         try:
             return backward(self, loss)
         finally:
-            with suppress(RuntimeError):
-                handle.remove()
+            handle.remove()
 
     TreeTrainer._backward = failing  # type: ignore[method-assign]
+
+
+def _graph(loss: Any) -> list[Any]:
+    """The nodes that a backward of `loss` goes through, nearest first."""
+    found, seen = [loss.grad_fn], {loss.grad_fn}
+    for node in found:
+        for further, _ in node.next_functions:
+            if further is not None and further not in seen:
+                seen.add(further)
+                found.append(further)
+    return found

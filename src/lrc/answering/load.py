@@ -16,12 +16,12 @@ from lrc.config.run_record import SCORED_AS_THEY_ARE, Run, read_run
 from lrc.metrics.calibration import at_bound
 from lrc.models.adapter import read_adapter_config, refuse_incomplete_adapter
 from lrc.models.fingerprint import CONFIG, find_base, read_json, verify_base
-from lrc.models.loading import check_vocabulary, load_for_answering, load_tokenizer
+from lrc.models.loading import check_vocabulary, format_of, load_config, load_for_answering, load_tokenizer
+from lrc.models.placement import fit
 from lrc.models.quantization import quantization_config
 from lrc.models.stored_quantization import StoredQuantization
 from lrc.models.weights import ADAPTER_WEIGHTS
 from lrc.runtime.errors import ModelError, RecipeError
-from lrc.runtime.memory import size
 from lrc.runtime.processes import processes
 from lrc.runtime.progress import say
 from lrc.tokenization.prompt import Prompt
@@ -55,8 +55,9 @@ def load_scorer(model: str, options: ScoringOptions) -> Scorer:
     asked = (prompt.template, prompt.answer_style, prompt.list_options, normalisation)
     device = processes().device
     bits = _quantization_of(model, run, options, device)
+    bits, places = _place(model, options, device, bits)
     loaded, names = load_for_answering(
-        model, options.adapters, device, bits, options.dtype, average=options.average_weights
+        model, options.adapters, device, bits, options.dtype, places, average=options.average_weights
     )
     check_vocabulary(tokenizer, loaded)
     return Scorer(
@@ -80,26 +81,31 @@ def _quantization_of(model: str, run: Run, options: ScoringOptions, device: torc
     stored = StoredQuantization.of(_settings(find_base(model, flag="--model") / CONFIG))
     if stored is None:
         # A merged model is on the disk as it is meant to be asked, whatever its adapter was trained on.
-        bits = quantization_config(run.recipe if options.adapters else {}, device, options.load_in_4bit)
-        fits = bits is not None or options.load_in_4bit is not None or device.type != "cuda"
-        return bits if fits else _quantized_to_fit(model, device)
+        return quantization_config(run.recipe if options.adapters else {}, device, options.load_in_4bit)
     if options.load_in_4bit is not None and options.load_in_4bit != (stored.bits == 4):
         flag = "--load-in-4bit" if options.load_in_4bit else "--no-load-in-4bit"
         raise ModelError(f"{model}: its weights are quantised on the disk ({stored}); leave {flag} out")
     return None
 
 
-def _quantized_to_fit(model: str, device: torch.device) -> BitsAndBytesConfig | None:
-    """4 bits, where the weights as they are stored take more than nine tenths of what the device has free."""
-    needed = sum(file.stat().st_size for file in find_base(model, flag="--model").glob("*.safetensors"))
-    free, _ = torch.cuda.mem_get_info(device)
-    if needed <= 0.9 * free:
-        return None
-    say(
-        f"{model}: its weights take {size(needed)}, and {device} has {size(free)} free; loading in 4 bits "
-        "(--no-load-in-4bit turns this off)"
-    )
-    return quantization_config({}, device, load_in_4bit=True)
+def _place(
+    model: str, options: ScoringOptions, device: torch.device, bits: BitsAndBytesConfig | None
+) -> tuple[BitsAndBytesConfig | None, dict[str, int] | None]:
+    """In how many bits a model is loaded, and where, so that it fits the GPUs of this machine.
+
+    Where several processes ask it, each has a GPU to itself and takes no other.
+    """
+    config = load_config(model)
+    if device.type != "cuda" or StoredQuantization.of(config) is not None:
+        return bits, None
+    if processes().num_processes > 1 and torch.cuda.device_count() > 1:
+        return bits, None
+    dtype = bits.bnb_4bit_compute_dtype if bits is not None and bits.load_in_4bit else None
+    dtype = dtype or getattr(torch, format_of(config, device, options.dtype))
+    found = fit(config, dtype, bits, may_quantize=bits is None and options.load_in_4bit is None)
+    if found.said:
+        say(f"{model}: {found.said}")
+    return (quantization_config({}, device, load_in_4bit=True) if found.four_bits else bits), found.device_map
 
 
 def _refuse_unfit_adapters(model: str, adapters: Sequence[Path]) -> None:

@@ -23,6 +23,7 @@ from lrc.runtime.errors import LrcError
 from lrc.runtime.outputs import refuse_existing
 from lrc.runtime.progress import say
 from lrc.runtime.system import command_line
+from lrc.runtime.threads import share_cores
 
 SETS = {"trained questions": "sample_train.json", "held-out questions": "sample_validation.json"}
 BY_HEART = 0.9  # of the trained questions
@@ -87,8 +88,8 @@ def _run(*words: str | Path) -> None:
 
 def _call(command: Sequence[str | Path], shown: str) -> None:
     say(f"\n$ {shown}")
-    # accelerate would give a CPU process one thread.
-    environment = {"OMP_NUM_THREADS": str(os.cpu_count()), **os.environ}
+    environment = dict(os.environ)
+    share_cores(environment)  # accelerate would give a CPU process one thread
     status = subprocess.run([str(word) for word in command], check=False, env=environment).returncode
     if status:
         raise LrcError(f"demo: `{shown}` ended with exit status {status}; see its message above")

@@ -23,10 +23,12 @@ from lrc.preview.meta_model import ModelSpec, why_not_shared
 from lrc.preview.precision import Precision, choose_precision
 from lrc.preview.render import Memory, Preview, Tokens, document, show
 from lrc.preview.suggestions import Setting, plan_of, suggest_changes
+from lrc.preview.throughput import tokens_a_second
 from lrc.preview.token_view import view_tokens
 from lrc.preview.workload import measure, supposed_row
+from lrc.runtime.cards import ASSUMED, Card, read_gpu
 from lrc.runtime.devices import device_type
-from lrc.runtime.errors import ModelError
+from lrc.runtime.errors import ModelError, RecipeError
 from lrc.runtime.memory import available_memory, read_memory
 from lrc.runtime.progress import say, track
 from lrc.tokenization.max_length import LengthPolicy
@@ -41,6 +43,7 @@ def preview(
     overrides: Sequence[str],
     *,
     count: int = 3,
+    gpu: str | None = None,
     gpu_memory: str | None = None,
     as_json: bool = False,
 ) -> None:
@@ -53,22 +56,29 @@ def preview(
         accelerate_config: likewise; None takes what suits the machine.
         overrides: `--key value` for any key of the recipe.
         count: how many questions are shown token by token.
-        gpu_memory: the memory of each GPU, such as `12GB`, also where this machine has none.
+        gpu: a card of `runtime.cards` and how many of them, such as `T4x2`, also where this machine has none.
+        gpu_memory: the memory of each GPU, such as `12GB`, likewise; it goes before what the card has.
         as_json: print one JSON object instead.
 
     Raises:
         LrcError: the recipe, its data or its base cannot be used; or too little is there to show anything.
     """
-    capacity = read_memory(gpu_memory) if gpu_memory else None
+    meant, gpus = read_gpu(gpu) if gpu else (None, None)
+    capacity = read_memory(gpu_memory) if gpu_memory else meant.memory if meant else None
     loaded = load_recipe(find_recipe(recipe), overrides)
     device = device_type(use_cpu=bool(loaded.given.get("use_cpu")))
-    topology = read_topology(accelerate_config, device=device, gpu_assumed=capacity is not None)
+    topology = read_topology(
+        accelerate_config, device="cuda" if meant else device, gpu_assumed=capacity is not None, gpus=gpus
+    )
+    if meant and topology.device == "cpu":
+        raise RecipeError(f"--gpu: {gpu}, but {topology.name} is an accelerate config without a GPU; give one of them")
+    card = meant or (ASSUMED if topology.device != device else None)
     config = _config(loaded)
     if config:
         clamp_max_length(loaded, config)
-    precision = choose_precision(loaded, config, topology.device, assumed=topology.device != device)
+    precision = choose_precision(loaded, config, topology.device, card)
     row_tokens = row_budget(torch.device(topology.device), loaded.data.row_tokens, training=True)
-    build = _build(loaded, config, precision, topology) if config else None
+    build = _build(loaded, config, precision, topology, card) if config else None
     reason = why_not_shared(build) if build and loaded.data.tree_packing else None
     reason = reason if loaded.data.tree_packing else "tree_packing is false"
     tokens = _tokens(loaded, topology, row_tokens, count, share=reason is None)
@@ -76,8 +86,11 @@ def preview(
         raise ModelError(
             f"{loaded.model.model_name_or_path}: neither its configuration nor its tokenizer is available here"
         )
-    memory = _memory(build, loaded, topology, row_tokens, tokens, capacity) if build else None
-    seen = Preview(loaded, topology, precision, row_tokens, reason, tokens, memory)
+    planner = Planner()
+    memory = _memory(build, loaded, topology, row_tokens, tokens, capacity, planner) if build else None
+    longest = tokens.work.longest_row if tokens else row_tokens
+    speed = tokens_a_second(build, planner.model(build), meant, topology, longest) if build and meant else None
+    seen = Preview(loaded, topology, precision, row_tokens, reason, tokens, memory, meant, speed)
     if as_json:
         print(json.dumps(document(seen), ensure_ascii=False, indent=2))
     else:
@@ -93,7 +106,7 @@ def _config(recipe: Recipe) -> Any:
         return None
 
 
-def _build(recipe: Recipe, config: Any, precision: Precision, topology: Topology) -> ModelSpec:
+def _build(recipe: Recipe, config: Any, precision: Precision, topology: Topology, card: Card | None) -> ModelSpec:
     quantization = get_quantization_config(recipe.model) or quantization_on_disk(config)
     if quantization is not None and quantization.load_in_4bit:
         quantization.bnb_4bit_compute_dtype = precision.weights
@@ -106,7 +119,15 @@ def _build(recipe: Recipe, config: Any, precision: Precision, topology: Topology
         bool(recipe.training.gradient_checkpointing),
         precision.autocast,
         topology.device,
+        recipe.data.attention,
+        _capability(topology, card),
     )
+
+
+def _capability(topology: Topology, card: Card | None) -> tuple[int, int]:
+    if card is None and topology.device == "cuda":
+        return torch.cuda.get_device_capability()
+    return (card or ASSUMED).capability
 
 
 def _tokens(recipe: Recipe, topology: Topology, row_tokens: int, count: int, *, share: bool) -> Tokens | None:
@@ -142,11 +163,17 @@ def _tokens(recipe: Recipe, topology: Topology, row_tokens: int, count: int, *, 
 
 
 def _memory(
-    build: ModelSpec, recipe: Recipe, topology: Topology, row_tokens: int, tokens: Tokens | None, capacity: int | None
+    build: ModelSpec,
+    recipe: Recipe,
+    topology: Topology,
+    row_tokens: int,
+    tokens: Tokens | None,
+    capacity: int | None,
+    planner: Planner,
 ) -> Memory:
     optim = str(getattr(recipe.training.optim, "value", recipe.training.optim))
     row_of = tokens.work.row_of if tokens else supposed_row
-    planner, setting = Planner(), Setting(build, topology, optim, row_tokens, row_of)
+    setting = Setting(build, topology, optim, row_tokens, row_of)
     if capacity is None and topology.device == "cpu":
         capacity = available_memory() // topology.processes
     with track("memory plan", 1, "plans") as advance:

@@ -16,7 +16,8 @@ from lrc.runtime.errors import MachineError
 from lrc.runtime.launch_variables import refuse_leftovers
 from lrc.runtime.progress import IMPORTS, say, waiting
 from lrc.runtime.signals import deferred
-from lrc.runtime.system import WINDOWS, command_line, usable_cores
+from lrc.runtime.system import WINDOWS, command_line
+from lrc.runtime.threads import share_cores
 from lrc.training.preflight import preflight
 
 
@@ -72,7 +73,7 @@ def _launch(words: Sequence[str]) -> int:
         )
     if not (args.multi_gpu or args.use_deepspeed or args.use_fsdp or args.tpu):
         command, environment = prepare_simple_launcher_cmd_env(args)
-        environment["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(usable_cores()))
+        share_cores(environment)
         sys.stdout.flush()
         if WINDOWS:  # where a program cannot take another's place
             with deferred(insist=False):  # the terminal interrupts the run as well, which saves a checkpoint first
@@ -83,7 +84,7 @@ def _launch(words: Sequence[str]) -> int:
             f"{args.config_file}: training with several processes needs Linux; "
             "use WSL2, or --accelerate-config single_gpu"
         )
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(usable_cores() // max(args.num_processes or 1, 1), 1)))
+    share_cores(os.environ, args.num_processes or 1)
     return _watch(launch, launch.launch_command_parser().parse_args(list(words)))
 
 

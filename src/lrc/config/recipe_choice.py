@@ -43,7 +43,7 @@ BY_CARD = [
     (80, "qwen3-32b/lora"),
     (48, "qwen3-32b/qlora"),
     (24, "qwen3-14b/qlora"),
-    (12, "qwen3-8b/qlora"),
+    (11, "qwen3-8b/qlora"),
     (8, "qwen3-1.7b/lora"),
     (6, "qwen3-0.6b/lora"),
 ]

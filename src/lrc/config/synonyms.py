@@ -27,6 +27,7 @@ GONE = {
 ELSEWHERE = {
     "force": "to train into a folder that holds another run, set overwrite_output_dir",
     "votes": "it is a flag of `lrc generate` and `lrc evaluate`",
+    "gpu": "it is a flag of `lrc preview`",
     "gpu_memory": "it is a flag of `lrc preview`",
     "num_processes": "it is set in the accelerate config; choose one with --accelerate-config",
     "quantization_bit": "write load_in_4bit: true, or load_in_8bit: true",

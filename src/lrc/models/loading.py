@@ -26,6 +26,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from lrc.models.stored_quantization import StoredQuantization, compute_in
 from lrc.models.weights import ADAPTER_BIN, ADAPTER_WEIGHTS, unpickle_tensors
+from lrc.packing.attention import attend_by
 from lrc.packing.last_layer import prune_last_layer
 from lrc.runtime.devices import answering_dtype
 from lrc.runtime.errors import ModelError, first_line
@@ -121,6 +122,7 @@ def load_for_answering(
     device: torch.device,
     quantization: BitsAndBytesConfig | None = None,
     dtype: str | None = None,
+    places: dict[str, Any] | None = None,
     *,
     average: bool = False,
 ) -> tuple[Any, list[str]]:
@@ -129,6 +131,7 @@ def load_for_answering(
     Args:
         quantization: of the model; None loads it as it is on the disk.
         dtype: see `devices.answering_dtype`.
+        places: where its parts go, see `placement`; None puts all of it on `device`.
         average: whether one adapter takes the place of all, whose change of each weight is the mean of theirs.
 
     Returns:
@@ -141,15 +144,15 @@ def load_for_answering(
     from peft import PeftModel
 
     config = load_config(name)
-    stored = str(getattr(config.get_text_config(), "dtype", None) or config.dtype or "float32").removeprefix("torch.")
-    taken, _ = answering_dtype(stored, device.type, config.get_text_config().model_type, dtype)
-    computed: torch.dtype = getattr(torch, taken)
+    computed: torch.dtype = getattr(torch, format_of(config, device, dtype))
     if quantization is not None and quantization.load_in_4bit:
         computed = quantization.bnb_4bit_compute_dtype
     # Straight to a GPU, so that the host's memory never holds the whole.
     quantized = quantization is not None or StoredQuantization.of(config) is not None
-    device_map = {"": device} if quantized or device.type == "cuda" else None
+    device_map = places or ({"": device} if quantized or device.type == "cuda" else None)
     model = load_base(name, dtype=computed, quantization=quantization, device_map=device_map)
+    if places:
+        attend_by(model, "block")  # FlexAttention's mask reads tensors of one GPU
     names = [f"adapter_{k}" for k in range(len(adapters))]
     for adapter, path in zip(names, adapters, strict=True):
         if not (path / ADAPTER_WEIGHTS).is_file() and (path / ADAPTER_BIN).is_file():
@@ -166,7 +169,18 @@ def load_for_answering(
 
         names = [average_adapters(model, names, adapters)]
     prune_last_layer(model)
-    return (model if quantized else model.to(device)).eval(), names
+    return (model if quantized or places else model.to(device)).eval(), names
+
+
+def format_of(config: Any, device: torch.device, asked: str | None = None) -> str:
+    """In which format a model is asked; see `devices.answering_dtype`.
+
+    Raises:
+        MachineError: the format that is asked for is not there.
+    """
+    text = config.get_text_config()
+    stored = str(getattr(text, "dtype", None) or config.dtype or "float32").removeprefix("torch.")
+    return answering_dtype(stored, device.type, text.model_type, asked)[0]
 
 
 def check_size(tokenizer: Any, expected: int | None) -> None:

@@ -65,18 +65,25 @@ def why_no_trees(model: Any) -> str | None:
 
 def why_no_flex(model: Any, device: torch.device) -> str | None:
     """Why `model` cannot attend by FlexAttention on `device`; None where it can."""
-    config = model.config.get_text_config()
+    if device.type != "cuda":
+        return f"it has no backward pass on {device.type} devices"
+    if reason := why_no_tiles(model.config.get_text_config(), torch.cuda.get_device_capability(device)):
+        return reason
+    return "triton is not installed" if find_spec("triton") is None else None
+
+
+def why_no_tiles(config: Any, capability: tuple[int, int]) -> str | None:
+    """Why a model cannot attend by FlexAttention on GPUs of a compute capability; None where it can.
+
+    Args:
+        config: of the model, or of its text part.
+    """
     if config._attn_implementation != "sdpa":
         return f"attn_implementation is {config._attn_implementation}"
     if getattr(config, "attention_dropout", 0.0):
         return "the model has attention dropout"
-    if device.type != "cuda":
-        return f"it has no backward pass on {device.type} devices"
-    capability = torch.cuda.get_device_capability(device)
     if capability < (8, 0):
         return f"the GPU has compute capability {capability[0]}.{capability[1]}, and it needs 8.0"
-    if find_spec("triton") is None:
-        return "triton is not installed"
     if _head_width(config) > TILE and capability not in WIDE_HEADS:
         return f"heads of width {_head_width(config)} do not fit the GPU's shared memory"
     return None
@@ -93,19 +100,32 @@ def choose_attention(model: Any, asked: str, device: torch.device) -> None:
     """
     if asked == "flex" and (reason := why_no_flex(model, device)):
         raise ValueError(f"attention is flex, but {reason}; set it to auto")
-    setattr(_causal(model), _FORM, asked)
+    attend_by(model, asked)
+
+
+def attend_by(model: Any, form: str) -> None:
+    """Have `model` attend in one of `FORMS`, whether the device can or not."""
+    setattr(_causal(model), _FORM, form)
 
 
 def attention_form(model: Any, device: torch.device, tokens: int) -> str:
     """How a row of so many tokens is attended to: `flex`, `block` or `dense`."""
     asked: str = getattr(_causal(model), _FORM, "auto")
-    if asked != "auto":
-        return asked
-    if device.type != "cuda":
+    return choose_form(tokens, device.type, lambda: why_no_flex(model, device) is None) if asked == "auto" else asked
+
+
+def choose_form(tokens: int, device: str, flexible: Callable[[], bool]) -> str:
+    """What `auto` chooses for a row.
+
+    Args:
+        device: `cpu`, `cuda` …
+        flexible: whether FlexAttention can be had.
+    """
+    if device != "cuda":
         return "block"
     if tokens < DENSE_BELOW_GPU:
         return "dense"
-    return "flex" if why_no_flex(model, device) is None else "block"
+    return "flex" if flexible() else "block"
 
 
 def least_spared(device: torch.device) -> int | None:
@@ -284,7 +304,8 @@ torch.backends.cuda.enable_cudnn_sdp(False)
 def _cast(*states: torch.Tensor) -> list[torch.Tensor]:
     """What autocast does for other attention: FlexAttention takes three of one format."""
     kind = states[0].device.type
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else states[-1].dtype
+    casts = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    dtype = torch.get_autocast_dtype(kind) if casts else states[-1].dtype
     return [state.to(dtype) for state in states]
 
 

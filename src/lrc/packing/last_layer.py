@@ -64,6 +64,8 @@ def _forward(
     **kwargs: Any,
 ) -> torch.Tensor:
     """A decoder layer's forward: (1, L, hidden) in, (1, H, hidden) out; `tree_seen` is (1, 1, H, L)."""
+    # From the GPU of the layer before it, where a model is divided over several.
+    hidden_states = hidden_states.to(tree_heads.device)
     normed = layer.input_layernorm(hidden_states)
     attended = _attend(layer.self_attn, normed, tree_seen, position_embeddings, tree_heads, tree_blocks)
     hidden = hidden_states[:, tree_heads]

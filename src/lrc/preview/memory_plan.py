@@ -2,7 +2,8 @@
 
 Weights and adapter are those of the model's configuration, built on the meta device; activations and logits are what
 one row's forward and backward hold there at their peak (`lrc.preview.meta_model`); the rest is arithmetic on them. What
-depends on an accelerator's libraries alone, `OVERHEAD`, is an assumption, as is how DeepSpeed and FSDP divide things.
+depends on an accelerator's libraries alone, `OVERHEAD`, is one number for all; how DeepSpeed and FSDP divide things is
+an assumption.
 """
 
 from __future__ import annotations
@@ -10,14 +11,15 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from lrc.config.accelerate_config import Topology
+from lrc.config.accelerate_config import ZERO_BUCKET, Topology
 from lrc.packing.tree import Row
-from lrc.preview.meta_model import ModelSpec, StaticMemory, held, peak_of_row
+from lrc.preview.meta_model import ModelSpec, StaticMemory, form_of, held, peak_of_row
 from lrc.training.optimizer import optimizer_bytes
 
 GIB = 1024**3
-# An accelerator's context, its libraries' workspaces and what the allocator leaves unused; not measured here.
-OVERHEAD = GIB // 2
+# What torch's allocator holds beyond what is allocated at the peak, 0.91 GiB on an H100 (docs/results.md), and a third
+# of a GiB for the context of CUDA, which is not measured.
+OVERHEAD = GIB * 5 // 4
 # On a CPU: threads, generated kernels and what is imported late. Measured by benchmarks/memory.py.
 OVERHEAD_CPU = 20 * 10**6
 
@@ -56,7 +58,7 @@ class Planner:
         Raises:
             ModelError: the adapter does not fit the model.
         """
-        key = (_key(build), build.checkpointing, len(row))
+        key = (_key(build), build.checkpointing, form_of(build, len(row)), len(row))
         if key not in self.counted:
             self.counted[key] = peak_of_row(build, row)
         activations, logits = self.counted[key]
@@ -68,7 +70,7 @@ class Planner:
         return Footprint(
             weights=_weights(model, topology),
             adapter=_divide(model.adapter, topology, topology.shards_weights),
-            gradients=_gradients(model, topology),
+            gradients=_gradients(model, topology, half=build.autocast is not None),
             optimizer=_optimizer(model, topology, optim, half=build.autocast is not None),
             activations=0,
             logits=0,
@@ -109,8 +111,10 @@ def _weights(model: StaticMemory, topology: Topology) -> int:
     return model.weights // topology.processes + (working if topology.processes > 1 else 0)
 
 
-def _gradients(model: StaticMemory, topology: Topology) -> int:
+def _gradients(model: StaticMemory, topology: Topology, *, half: bool) -> int:
     own = 0 if topology.offloads_weights else _divide(model.adapter, topology, topology.shards_gradients)
+    if topology.kind.startswith("ZeRO"):  # a bucket is filled while the one before it travels
+        return own + 2 * ZERO_BUCKET * (2 if half else 4)
     # DDP exchanges gradients in buckets of its own, as large as they are.
     return own + (model.adapter if topology.kind == "DDP" else 0)
 
@@ -131,5 +135,7 @@ def _divide(nbytes: int, topology: Topology, shared: bool) -> int:
 
 def _key(build: ModelSpec) -> tuple[Any, ...]:
     quantization = build.quantization
-    bits = (quantization.load_in_4bit, quantization.load_in_8bit) if quantization else None
+    bits = None
+    if quantization:
+        bits = quantization.load_in_4bit, quantization.load_in_8bit, quantization.bnb_4bit_use_double_quant
     return build.depth, bits, build.dtype, build.autocast, build.device

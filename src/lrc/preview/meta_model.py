@@ -19,11 +19,12 @@ from transformers.integrations import replace_with_bnb_linear
 from transformers.quantizers.base import get_keys_to_not_convert
 
 from lrc.models.master_weights import to_float32
-from lrc.packing.attention import why_no_trees
+from lrc.packing.attention import attend_by, choose_form, why_no_tiles, why_no_trees
 from lrc.packing.last_layer import prune_last_layer
 from lrc.packing.log_probs import target_log_probs
 from lrc.packing.tree import Row
 from lrc.preview.meta_device import MetaKernels, PeakMemoryTracker, quantized_bytes, stand_in
+from lrc.runtime.cards import AMPERE
 from lrc.runtime.errors import ModelError
 
 META = torch.device("meta")
@@ -44,6 +45,8 @@ class ModelSpec:
     checkpointing: bool = False
     autocast: torch.dtype | None = None  # mixed precision
     device: str = "cpu"  # the type of the device that is meant
+    form: str = "auto"  # how rows are attended to: `attention` of a recipe
+    capability: tuple[int, int] = AMPERE  # of the GPU that is meant
 
     @property
     def depth(self) -> int:
@@ -125,6 +128,7 @@ def _run(build: ModelSpec, row: Row) -> tuple[int, int]:
     computed_in = to_float32(model)
     autocast = build.autocast or computed_in
     prune_last_layer(model)
+    attend_by(model, form_of(build, len(row)))
     why_no_trees(model)  # tries a small model, once: not among the stand-ins, which would make it wrong, nor counted
     model.train()
     if build.checkpointing:
@@ -143,6 +147,14 @@ def _run(build: ModelSpec, row: Row) -> tuple[int, int]:
     with PeakMemoryTracker(known, _vocabulary(build)) as ledger, MetaKernels(build.device, autocast):
         (-target_log_probs(model, row, META).sum()).backward()
     return ledger.peak["activations"], ledger.peak["logits"]
+
+
+def form_of(build: ModelSpec, tokens: int) -> str:
+    """How a row of so many tokens is attended to on the device that is meant."""
+    if build.form != "auto":
+        return build.form
+    config = build.config.get_text_config()
+    return choose_form(tokens, build.device, lambda: why_no_tiles(config, build.capability) is None)
 
 
 def _causal(build: ModelSpec) -> Any:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from lrc.config.recipe import Recipe
-from lrc.runtime.devices import SWITCHES
+from lrc.runtime.cards import Card
+from lrc.runtime.devices import SWITCHES, family_of, instead, why_not
 
 
 @dataclass(frozen=True)
@@ -20,31 +22,46 @@ class Precision:
     reasons: tuple[str, ...]
 
 
-def choose_precision(recipe: Recipe, config: Any, device: str, *, assumed: bool) -> Precision:
-    """Settle the formats.
+def choose_precision(recipe: Recipe, config: Any, device: str, card: Card | None = None) -> Precision:
+    """Choose the formats, as `devices.apply_device_support` does for a training.
 
     Args:
         config: the base's configuration, which says what `dtype: auto` is; None where there is none.
         device: the type of the device that is meant.
-        assumed: this machine does not have it; then what the recipe asks for is taken to be there.
+        card: the GPU that is meant, where it is not the one of this machine.
     """
-    # What is missing here was replaced as the recipe was read; what it asks for is in `given`.
-    values = recipe.given if assumed else {**vars(recipe.training), "dtype": recipe.model.dtype}
-    asked = str(values.get("dtype") or recipe.model.dtype or "auto")
-    name = _own(config) if asked == "auto" else asked
-    reasons = [] if assumed else list(recipe.notices)
-    reasons.append(f"dtype: {name}" + (", as the base has it" if asked == "auto" else ""))
-    switch = next((switch for switch in SWITCHES if values.get(switch)), None)
-    autocast = SWITCHES[switch] if switch else None
-    if autocast:
-        reasons.append(f"{switch}: mixed precision, {autocast}")
-    if assumed and "bfloat16" in (name, autocast):
-        reasons.append("bfloat16 needs an Ampere GPU or a newer one; older ones compute in float16 instead")
-    if assumed and (autocast or name != "float32"):
-        reasons.append(f"these hold for the {device} device that is assumed, whatever this machine has")
+    family = config.get_text_config().model_type if config else family_of(recipe.model.model_name_or_path or "")
+    reasons: list[str] = []
+
+    def settle(key: str, dtype: str) -> str:
+        if dtype == "float32" or not (reason := why_not(dtype, device, family, card)):
+            return dtype
+        taken = instead(dtype, device, family, card)
+        reasons.append(f"{key}: {dtype} is asked for, but {reason}: {taken}")
+        return taken
+
+    # On this machine the recipe is settled already; what it asked for is in `given`.
+    asked = str(recipe.given.get("dtype") or recipe.model.dtype or "auto")
+    weights = settle("dtype", _own(config) if asked == "auto" else asked)
+    if not reasons:
+        reasons.append(f"dtype: {weights}" + (", as the base has it" if asked == "auto" else ""))
+    autocast = None
+    for switch in (key for key in SWITCHES if recipe.given.get(key)):
+        taken = settle(switch, SWITCHES[switch])
+        autocast = None if taken == "float32" else taken
+        if taken == SWITCHES[switch]:
+            reasons.append(f"{switch}: mixed precision, {taken}")
+    reasons += _notes(recipe, device, card, weights, autocast)
+    return Precision(getattr(torch, weights), getattr(torch, autocast) if autocast else None, tuple(reasons))
+
+
+def _notes(recipe: Recipe, device: str, card: Card | None, weights: str, autocast: str | None) -> Iterator[str]:
+    if card is not None and not card.sold and "bfloat16" in (weights, autocast):
+        yield "bfloat16 needs an Ampere GPU or a newer one; on older ones float16 is used: --gpu T4 shows it"
+    if card is not None and (autocast or weights != "float32"):
+        yield f"these hold for the {device} device that is assumed, whatever this machine has"
     if recipe.model.use_peft:
-        reasons.append("adapter: float32, so that small updates are not rounded away")
-    return Precision(getattr(torch, name), getattr(torch, autocast) if autocast else None, tuple(reasons))
+        yield "adapter: float32, so that small updates are not rounded away"
 
 
 def _own(config: Any) -> str:

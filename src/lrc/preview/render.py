@@ -18,6 +18,7 @@ from lrc.preview.precision import Precision
 from lrc.preview.suggestions import Remedy
 from lrc.preview.token_view import TokenView
 from lrc.preview.workload import Workload, learning_rates
+from lrc.runtime.cards import Card
 from lrc.tokenization.prompt import Prompt
 from lrc.tokenization.token_dataset import Corpus
 
@@ -59,6 +60,8 @@ class Preview:
     not_shared: str | None  # why rows are not trees
     tokens: Tokens | None
     memory: Memory | None
+    card: Card | None = None  # that is meant, where it was named
+    speed: float | None = None  # unique tokens a second on it, computed
 
 
 def document(seen: Preview) -> dict[str, Any]:
@@ -79,6 +82,8 @@ def document(seen: Preview) -> dict[str, Any]:
         "optimizer": str(getattr(args.optim, "value", args.optim)),
         "tokens": None,
         "memory": None,
+        "card": asdict(seen.card) if seen.card else None,
+        "computed_tokens_a_second": seen.speed,
     }
     if seen.tokens:
         found["tokens"] = _tokens(seen.tokens, args)
@@ -129,6 +134,8 @@ def show(seen: Preview) -> None:
     if seen.memory:
         console.print(_plan(seen.memory, seen.topology))
         console.print(MALLOC if seen.topology.device == "cpu" else COMPUTED)
+        if seen.card:
+            console.print(_speed(seen))
         console.print(verdict(seen.memory))
 
 
@@ -136,6 +143,8 @@ def _lines(seen: Preview) -> Iterator[str]:
     args, given, where = seen.recipe.training, seen.recipe.data, seen.topology
     yield f"base          {seen.recipe.model.model_name_or_path}"
     yield f"launch        {where.name}: {where.kind}, {where.processes} x {where.device}"
+    if seen.card:
+        yield f"card          {seen.card.name}: {seen.card.about}"
     yield from _list("dtypes", seen.precision.reasons)
     options = "options listed" if given.list_options else "options not listed"
     yield f"prompt        template {given.template}, answers as {given.answer_style}, {options}"
@@ -198,14 +207,26 @@ MALLOC = (
 )
 
 
-COMPUTED = "this is computed, and was compared with measurements on a CPU only"
+COMPUTED = "this is computed; on one GPU, an H100, it was compared with what was measured: docs/results.md"
+
+
+def _speed(seen: Preview) -> str:
+    if seen.speed is None:
+        return "speed: nothing was measured from which it could be computed here"
+    told = f"speed, computed: {seen.speed:,.0f} unique tokens a second"
+    if seen.tokens:
+        work = seen.tokens.work
+        hours = work.unique_tokens * seen.topology.processes / seen.speed / 3600
+        all_ = hours * work.steps / max(work.steps_per_epoch, 1)
+        told += f", {hours:,.1f} hours an epoch and {all_:,.1f} in all"
+    return f"{told}; supposes the share of the card's matrix rate that an H100 reached"
 
 
 def verdict(memory: Memory) -> str:
     """Whether the plan fits, and the cheapest change that would make it fit."""
     total = gib(memory.footprint.total)
     if memory.capacity is None:
-        return f"needs {total} a device; add --gpu-memory 12GB to see whether it fits"
+        return f"needs {total} a device; add --gpu T4 or --gpu-memory 12GB to see whether it fits"
     capacity = gib(memory.capacity)
     if memory.fits:
         return f"fits: {total} of {capacity}"

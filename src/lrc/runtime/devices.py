@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lrc.runtime.cards import Card
 from lrc.runtime.errors import MachineError
 
 # Keys of a recipe that ask for a format by being true, and that format.
@@ -73,24 +74,28 @@ def _settle_launch(values: Mapping[str, Any]) -> list[str]:
     return [f"launch: its mixed_precision {asked} is not used; the recipe's bf16 and fp16 decide: {wanted}"]
 
 
-def why_not(dtype: str, device: str, family: str) -> str | None:
+def why_not(dtype: str, device: str, family: str, card: Card | None = None) -> str | None:
     """Why a model is not to be computed in `dtype` on a device; None where it can be.
 
     Args:
         device: see `device_type`.
         family: the `model_type` of the model's configuration; empty where it is not known.
+        card: the GPU that is meant, where it is not the one of this machine.
     """
-    if not supported(dtype, device):
+    if card is not None:
+        if not card.supports(dtype):
+            return f"a {card.name} has no {dtype} units"
+    elif not supported(dtype, device):
         return f"this machine does not support {dtype} ({device})"
     if dtype == "float16" and family.startswith(OVERFLOWING):
         return f"{family} overflows float16"
     return None
 
 
-def instead(dtype: str, device: str, family: str) -> str:
+def instead(dtype: str, device: str, family: str, card: Card | None = None) -> str:
     """What is taken in the place of a 16-bit format that `why_not` refuses."""
     other = "float16" if dtype == "bfloat16" else "bfloat16"
-    return "float32" if device == "cpu" or why_not(other, device, family) else other
+    return "float32" if device == "cpu" or why_not(other, device, family, card) else other
 
 
 def answering_dtype(stored: str, device: str, family: str, asked: str | None = None) -> tuple[str, str]:

@@ -23,6 +23,7 @@ from transformers import PrinterCallback
 from transformers.trainer_utils import EvalLoopOutput
 
 from lrc.answering.scoring import OptionScores
+from lrc.config.accelerate_config import use_small_buckets
 from lrc.config.run_record import METRICS_FILE
 from lrc.data.questions import Question
 from lrc.metrics.training_log import read_curves
@@ -109,6 +110,8 @@ class TreeTrainer(DurableTrainer):
             data_collator=lambda batch: batch,
             **kwargs,
         )
+        if self.is_deepspeed_enabled:
+            use_small_buckets(self.accelerator.state.deepspeed_plugin.deepspeed_config)
         self.remove_callback(PrinterCallback)
         self.throughput = ThroughputCallback()
         self.add_callback(self.throughput)

@@ -1,0 +1,188 @@
+"""Which recipe for which card: memory and speed as `lrc preview --gpu` computes them, beside what was measured.
+
+    python benchmarks/cards.py [--write] [--only RECIPE@CARD …]
+
+Prints a table; `--write` puts it into docs/results.md, and lines about it into the headers of the recipes. Bases are
+not fetched: their shapes, as their publishers' config.json has them, are here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "docs" / "results.md"
+BEGIN, END = "<!-- cards: written by benchmarks/cards.py --write -->", "<!-- cards: end -->"
+# The reference workbook, with the unique tokens that its packed rows have.
+QUESTIONS, TOKENS = 13_549, 1_900_000
+HEADER = "# Computed by benchmarks/cards.py, unverified on these cards:"
+CONTINUED = "#   "
+PLANNERS: dict[str, Any] = {}
+
+
+def llama(hidden: int, inner: int, layers: int, heads: int, **more: Any) -> dict[str, Any]:
+    """A Llama's config.json."""
+    shape = {"hidden_size": hidden, "intermediate_size": inner, "num_hidden_layers": layers}
+    shape |= {"num_attention_heads": heads, "vocab_size": 55296, "max_position_embeddings": 4096, "dtype": "float16"}
+    return {"model_type": "llama", "architectures": ["LlamaForCausalLM"], **shape, **more}
+
+
+def qwen3(hidden: int, inner: int, layers: int, heads: int, *, tied: bool = False) -> dict[str, Any]:
+    """A Qwen3's config.json."""
+    shape = {"num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151936, "max_position_embeddings": 32768}
+    kind = {"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"], "tie_word_embeddings": tied}
+    return llama(hidden, inner, layers, heads) | shape | kind | {"dtype": "bfloat16"}
+
+
+SHAPES = {
+    "chinese-alpaca-2-13b/qlora": llama(5120, 13824, 40, 40),
+    "qwen3-1.7b/lora": qwen3(2048, 6144, 28, 16, tied=True),
+    "qwen3-8b/qlora": qwen3(4096, 12288, 36, 32),
+    "qwen3-14b/qlora": qwen3(5120, 17408, 40, 40),
+    "qwen3-32b/qlora": qwen3(5120, 25600, 64, 64),
+    "qwen3-32b/lora": qwen3(5120, 25600, 64, 64),
+}
+# What people have, and the recipe that `lrc doctor` and `lrc run` choose there; the reference run's beside it.
+PAIRS = [
+    ("qwen3-1.7b/lora", "RTX 2080"),
+    ("qwen3-8b/qlora", "RTX 2080 Ti"),
+    ("chinese-alpaca-2-13b/qlora", "RTX 2060 12GB"),
+    ("qwen3-8b/qlora", "RTX 2060 12GB"),
+    ("qwen3-8b/qlora", "T4"),
+    ("qwen3-8b/qlora", "T4x2"),
+    ("qwen3-14b/qlora", "L4"),
+    ("qwen3-14b/qlora", "RTX 3090"),
+    ("qwen3-14b/qlora", "RTX 4090"),
+    ("qwen3-14b/qlora", "A100 40GB"),
+    ("qwen3-32b/qlora", "L40S"),
+    ("qwen3-32b/lora", "A100 80GB"),
+    ("qwen3-32b/lora", "H100"),
+    ("chinese-alpaca-2-13b/qlora", "H100"),
+]
+# GiB allocated at the peak, unique tokens a second: "On a GPU" says of what. Nothing else was measured on a GPU.
+MEASURED = {("chinese-alpaca-2-13b/qlora", "H100"): (8.62, 2280)}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One recipe on one card."""
+
+    recipe: str
+    card: str
+    needed: float  # GiB, with the overhead
+    has: float  # GiB
+    speed: float | None  # unique tokens a second, of all cards
+
+    @property
+    def minutes(self) -> float | None:
+        """Of an epoch of the reference workbook."""
+        return None if self.speed is None else TOKENS / self.speed / 60
+
+    def __str__(self) -> str:
+        peak, reached = MEASURED.get((self.recipe, self.card), (None, None))
+        fits = "" if self.needed <= self.has else ", **does not fit**"
+        cells = [
+            f"`{self.recipe}`",
+            self.card,
+            f"{self.needed:.1f} of {self.has:.1f}{fits}",
+            _number(self.speed),
+            _number(self.minutes),
+            "—" if peak is None else f"{peak:.2f}",
+            _number(reached),
+            "—",
+        ]
+        return f"| {' | '.join(cells)} |"
+
+
+def _number(value: float | None) -> str:
+    return "—" if value is None else f"{value:,.0f}" if value >= 10 else f"{value:.1f}"
+
+
+def main() -> None:
+    """Compute, print, and write where asked to."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true")
+    parser.add_argument("--only", nargs="+", default=[], metavar="RECIPE@CARD")
+    flags = parser.parse_args()
+    pairs = [pair for pair in PAIRS if not flags.only or "@".join(pair) in flags.only]
+    lines = []
+    for recipe, card in pairs:
+        lines.append(compute(recipe, card))
+        print(lines[-1], flush=True)
+    if flags.write:
+        write(RESULTS, between(RESULTS.read_text(encoding="utf-8"), table(lines)))
+        for recipe in SHAPES:
+            path = ROOT / "recipes" / f"{recipe}.yaml"
+            write(path, with_header(path.read_text(encoding="utf-8"), [one for one in lines if one.recipe == recipe]))
+
+
+def compute(recipe: str, card: str) -> Line:
+    """Ask `lrc preview RECIPE --gpu CARD`."""
+    from lrc.commands import preview as command
+    from lrc.preview.memory_plan import Planner
+
+    planner = PLANNERS.setdefault(recipe, Planner())  # which counts a recipe once for all cards of a kind
+    told, again = io.StringIO(), patch.object(command, "Planner", lambda: planner)
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(told), redirect_stderr(io.StringIO()), again:
+        (Path(folder) / "config.json").write_text(json.dumps(SHAPES[recipe]), encoding="utf-8")
+        overrides = ["--model_name_or_path", folder, "--train_file", f"{folder}/none.json", "--validation_file", "null"]
+        command.preview(recipe, None, overrides, gpu=card, as_json=True)
+    found = json.loads(told.getvalue())
+    needed = found["memory"]["total"] / 1024**3
+    return Line(recipe, card, needed, found["card"]["usable"], found["computed_tokens_a_second"])
+
+
+def table(lines: Sequence[Line]) -> str:
+    """All lines for docs/results.md."""
+    columns = ["recipe", "card", "computed: GiB, with the allocator's and CUDA's"]
+    columns += ["computed: unique tokens a second", f"computed: minutes an epoch of {QUESTIONS:,} questions"]
+    columns += ["measured: GiB allocated", "measured: unique tokens a second", "measured: accuracy"]
+    head = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    return "\n".join([*head, *map(str, lines)])
+
+
+def between(text: str, inner: str) -> str:
+    """The page with another table."""
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n{inner}\n{END}{after}"
+
+
+def with_header(text: str, lines: Sequence[Line]) -> str:
+    """The recipe with another line about its cards, in front of the launch command of its header."""
+    kept = re.sub(rf"{re.escape(HEADER)}\n(?:{CONTINUED}\S.*? tokens a second\n)*", "", text)
+    place = kept.index("#\n")
+    told = "".join(f"{CONTINUED}{part}\n" for part in map(about, lines))
+    return f"{kept[:place]}{HEADER}\n{told}{kept[place:]}"
+
+
+def about(line: Line) -> str:
+    """A line of a recipe's header."""
+    speed = "nothing known of" if line.speed is None else _number(line.speed)
+    return f"{line.card}: {line.needed:.1f} of {line.has:.1f} GiB, {speed} unique tokens a second"
+
+
+def headers(text: str) -> Iterator[str]:
+    """The lines about cards in a recipe."""
+    found = re.search(rf"{re.escape(HEADER)}\n((?:{CONTINUED}\S.*? tokens a second\n)*)", text)
+    yield from (line.removeprefix(CONTINUED) for line in found[1].splitlines()) if found else ()
+
+
+def write(path: Path, text: str) -> None:
+    """Write where something is new."""
+    if path.read_text(encoding="utf-8") != text:
+        path.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

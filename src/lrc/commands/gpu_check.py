@@ -1,0 +1,93 @@
+"""`lrc gpu-check`: what this GPU does with lrc in two minutes: what works, how fast, and which recipe fits."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from lrc.config.recipe_choice import PARAMETERS, choose
+from lrc.preview.gpu_checks import Probe, Result, run_checks
+from lrc.runtime.devices import device_type
+from lrc.runtime.errors import MachineError
+from lrc.runtime.hub_connection import is_fetched
+from lrc.runtime.machine import Machine, look_at_machine, unused_card
+from lrc.runtime.progress import say
+
+TORCH = "https://pytorch.org/get-started/locally/"
+# The reference workbook: questions, and their unique tokens in packed rows.
+QUESTIONS, TOKENS = 13_549, 1_900_000
+
+
+def gpu_check(*, device: str | None = None, as_json: bool = False) -> bool:
+    """Print a table on stdout; what is wrong goes to stderr, a line each with its cure.
+
+    Args:
+        device: `cuda` or `cpu`; None takes the GPU.
+
+    Returns:
+        Whether nothing is wrong.
+
+    Raises:
+        MachineError: there is no GPU.
+    """
+    probe = Probe(torch.device(_device(device)))
+    if not probe.gpu:
+        say("gpu-check: on a CPU all of it runs in toy sizes, to show that it works")
+    results = []
+    for result in run_checks(probe):
+        results.append(result)
+        if not as_json:
+            print(_line(result), flush=True)
+    recipe = _recipe(probe, look_at_machine())
+    wrong = [result for result in results if result.cure]
+    if as_json:
+        checks = [vars(result) | {"works": not result.cure} for result in results]
+        print(json.dumps({"checks": checks, "recipe": recipe}, ensure_ascii=False, indent=2))
+    else:
+        print(*_advice(recipe), sep="\n")
+    for result in wrong:
+        say(f"gpu-check: {result.name}: {result.found}; {result.cure}")
+    return not wrong
+
+
+def _device(asked: str | None) -> str:
+    if asked == "cpu":
+        return "cpu"
+    if (found := device_type()) == "cuda":
+        return found
+    if unused_card():
+        raise MachineError(
+            f"torch: {torch.__version__} was built without CUDA, and there is an NVIDIA card; see {TORCH}"
+        )
+    raise MachineError("gpu-check: torch sees no CUDA GPU here; --device cpu runs the same in toy sizes")
+
+
+def _line(result: Result) -> str:
+    return f"{result.name:<18}{'WRONG' if result.cure else 'works':<7}{result.found}"
+
+
+def _recipe(probe: Probe, machine: Machine) -> dict[str, Any] | None:
+    """What suits this machine, and the minutes of an epoch at the rate that was reached."""
+    device, memory = probe.device.type, machine.card_memory if probe.gpu else 0
+    choice = choose(device, memory, machine.memory, machine.disk, is_fetched)
+    if choice is None:
+        return None
+    minutes = None
+    if probe.gpu and probe.reached:
+        cards = torch.cuda.device_count()
+        # Gradient checkpointing: 6 operations a weight and token.
+        minutes = 6 * PARAMETERS[choice.recipe] * 1e9 * TOKENS / (probe.reached * 1e12 * cards) / 60
+    return {"recipe": choice.recipe, "base": choice.base, "minutes_an_epoch": minutes}
+
+
+def _advice(recipe: dict[str, Any] | None) -> Iterator[str]:
+    if recipe is None:
+        yield "recipe            none: too little memory or disk for the smallest base; lrc demo makes a tiny one"
+        return
+    minutes = recipe["minutes_an_epoch"]
+    took = "" if minutes is None else f": {minutes:,.0f} minutes an epoch of {QUESTIONS:,} questions, computed"
+    yield f"recipe            {recipe['recipe']}, base {recipe['base']}{took}"
+    yield f"next              lrc run TRAIN.xlsx TEST.xlsx --recipe {recipe['recipe']} --output-dir out"

@@ -1,0 +1,136 @@
+"""Where a model's weights go that is to be asked: on one GPU, in 4 bits if need be, or over all GPUs of the machine.
+
+Everything but the decoder layers stays on the first GPU, and so does the last layer, which runs at the few positions
+whose logits are needed: what it takes and gives are then where the questions are.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+from lrc.runtime.memory import size
+
+# Of what a GPU has free; the rest is for activations.
+ROOM = 0.9
+# NF4 with a float32 scale for 64 weights, bytes a weight.
+FOUR_BITS = 0.5 + 4 / 64
+
+
+@dataclass(frozen=True)
+class Part:
+    """A module that is placed as a whole."""
+
+    name: str
+    nbytes: int
+    is_layer: bool
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How a model is loaded, and what is to be said about it."""
+
+    four_bits: bool = False
+    device_map: dict[str, int] | None = None
+    said: str = ""
+
+
+def fit(config: Any, dtype: torch.dtype, quantization: BitsAndBytesConfig | None, *, may_quantize: bool) -> Placement:
+    """Find room on the GPUs of this machine.
+
+    Args:
+        dtype: of what is not quantized.
+        may_quantize: whether 4 bits may be taken where the weights do not fit otherwise.
+
+    Returns:
+        What was asked for, where nothing helps: then loading says what is lacking.
+    """
+    free = [torch.cuda.mem_get_info(index)[0] for index in range(torch.cuda.device_count())]
+    bits = 16 if quantization is None else 4 if quantization.load_in_4bit else 8
+    whole = list(parts(config, dtype, bits))
+    needed, has = sum(part.nbytes for part in whole), f"{size(free[0])} free"
+    if needed <= ROOM * free[0]:
+        return Placement()
+    if len(free) > 1 and (found := spread(whole, free)):
+        said = f"its weights take {size(needed)}, and one GPU has {has}: they are divided over {_count(found)} GPUs"
+        return Placement(device_map=found, said=said)
+    if not may_quantize:
+        return Placement()
+    small = list(parts(config, dtype, 4))
+    said = f"its weights take {size(needed)}, and cuda has {has}; loading in 4 bits (--no-load-in-4bit turns this off)"
+    alone = sum(part.nbytes for part in small) <= ROOM * free[0]
+    return Placement(True, None if alone else spread(small, free), said)
+
+
+def spread(whole: Sequence[Part], free: Sequence[int]) -> dict[str, int] | None:
+    """Divide a model over GPUs, neighbouring layers together; None where there is no room for it.
+
+    Args:
+        whole: its parts, layers in their order.
+        free: bytes of each GPU.
+
+    Returns:
+        The number of the GPU of each part.
+    """
+    layers = [part for part in whole if part.is_layer]
+    first = [part for part in whole if not part.is_layer] + layers[-1:]
+    room = [ROOM * nbytes for nbytes in free]
+    room[0] -= sum(part.nbytes for part in first)
+    places = dict.fromkeys((part.name for part in first), 0)
+    gpu = 0
+    for layer in layers[:-1]:
+        while gpu < len(room) and room[gpu] < layer.nbytes:
+            gpu += 1
+        if gpu == len(room) or room[0] < 0:
+            return None
+        room[gpu] -= layer.nbytes
+        places[layer.name] = gpu
+    return places if room[0] >= 0 else None
+
+
+def parts(config: Any, dtype: torch.dtype, bits: int) -> Iterator[Part]:
+    """The modules that are placed as a whole, with the bytes of their weights.
+
+    Args:
+        bits: 4 or 8 where the decoder's linear layers are quantized by bitsandbytes; 16 else.
+    """
+    with warnings.catch_warnings(), torch.device("meta"):
+        warnings.simplefilter("ignore")
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    counted: set[int] = set()
+    layers = getattr(model.get_decoder(), "layers", None)  # without them the model is one part
+
+    def walk(name: str, module: Any) -> Iterator[Part]:
+        if module is layers:
+            for number, layer in enumerate(layers):
+                yield Part(f"{name}.{number}", _nbytes(layer, bits, counted), True)
+        elif layers is not None and any(inner is layers for inner in module.modules()):
+            for child, inner in module.named_children():
+                yield from walk(f"{name}.{child}" if name else child, inner)
+        else:
+            yield Part(name, _nbytes(module, 16, counted), False)
+
+    yield from walk("", model)
+
+
+def _nbytes(module: Any, bits: int, counted: set[int]) -> int:
+    """The bytes of a module's weights; of those that others have too, where they were met first."""
+    each = {4: FOUR_BITS, 8: 1.0}
+    total = 0.0
+    for owner in module.modules():
+        for parameter in owner.parameters(recurse=False):
+            if id(parameter) in counted:
+                continue
+            counted.add(id(parameter))
+            quantized = bits in each and isinstance(owner, torch.nn.Linear) and parameter.dim() == 2
+            total += parameter.numel() * each[bits] if quantized else parameter.nbytes
+    return int(total)
+
+
+def _count(device_map: dict[str, int]) -> int:
+    return len(set(device_map.values()))

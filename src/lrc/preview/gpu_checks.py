@@ -1,0 +1,408 @@
+"""Whether a GPU computes what lrc asks of it, and how fast: small models with random weights, made on the device.
+
+Each check is a function that returns what it found in some words, or raises `Fault` with what is wrong and the cure.
+On a CPU all of them run in toy sizes.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM
+
+from lrc.config.accelerate_config import Topology
+from lrc.packing.attention import attend_by, why_no_flex
+from lrc.packing.last_layer import prune_last_layer
+from lrc.packing.log_probs import sequence_scores, target_log_probs
+from lrc.packing.tree import Row, TokenSequence, pack
+from lrc.preview.memory_plan import Planner, gib
+from lrc.preview.meta_model import ModelSpec, held
+from lrc.preview.throughput import operations_a_token
+from lrc.runtime.cards import Card, card_of
+from lrc.runtime.devices import supported
+
+PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+# Relative errors that sums in another order make: of float32, and of 16 bits through two layers.
+EXACT, ROUNDED = 1e-4, 5e-2
+# What a recipe in 4 bits adds up in float32 after 4-bit products in 16 bits.
+PRODUCT = 2e-2
+
+
+class Fault(Exception):
+    """What is wrong.
+
+    Args:
+        what: in some words.
+        cure: what the user can do.
+    """
+
+    def __init__(self, what: str, cure: str) -> None:
+        super().__init__(what)
+        self.what, self.cure = what, cure
+
+
+@dataclass
+class Probe:
+    """The device that is looked at, and what was learnt of it."""
+
+    device: torch.device
+    rates: dict[str, float] = field(default_factory=dict)  # TFLOP/s by format
+    four_bits: bool = False  # whether they can be had
+    reached: float | None = None  # TFLOP/s of an optimizer step
+
+    @property
+    def gpu(self) -> bool:
+        """Whether sizes are real ones."""
+        return self.device.type == "cuda"
+
+    @property
+    def half(self) -> str:
+        """The format that is computed fast."""
+        formats = (dtype for dtype in ("bfloat16", "float16") if supported(dtype, self.device.type))
+        return next(formats, "float32")
+
+    @property
+    def card(self) -> Card | None:
+        """The table's entry."""
+        return card_of(torch.cuda.get_device_name(self.device)) if self.gpu else None
+
+    def wait(self) -> None:
+        """Wait until the device has done what it was given."""
+        if self.gpu:
+            torch.cuda.synchronize(self.device)
+
+    def seconds(self, run: Callable[[], Any], times: int = 3) -> float:
+        """The median time of a run, after one that does not count."""
+        run()
+        taken = []
+        for _ in range(times):
+            self.wait()
+            begun = time.perf_counter()
+            run()
+            self.wait()
+            taken.append(time.perf_counter() - begun)
+        return median(taken)
+
+
+def check_device(probe: Probe) -> str:
+    """Its name, its capability, and whether this torch has kernels for it."""
+    if not probe.gpu:
+        return f"{probe.device.type}, {torch.get_num_threads()} threads; torch {torch.__version__}"
+    found = torch.cuda.get_device_properties(probe.device)
+    if not _serves(torch.cuda.get_arch_list(), 10 * found.major + found.minor):
+        raise Fault(
+            f"torch {torch.__version__} has no kernels for compute capability {found.major}.{found.minor}",
+            "install a build for an older CUDA: https://pytorch.org/get-started/previous-versions/",
+        )
+    count = f"{torch.cuda.device_count()} × " if torch.cuda.device_count() > 1 else ""
+    known = "" if probe.card else "; not in lrc's table of cards"
+    return f"{count}{found.name}, compute capability {found.major}.{found.minor}, CUDA {torch.version.cuda}{known}"
+
+
+def _serves(built: list[str], own: int) -> bool:
+    """Whether a build has kernels for a compute capability, 75 for 7.5.
+
+    Kernels serve later chips of the same generation, and PTX (compute_…) is compiled for any later one.
+    """
+    kinds = [(kind, int(re.sub(r"\D", "", number))) for kind, _, number in (name.partition("_") for name in built)]
+    return any(made <= own and (kind == "compute" or made // 10 == own // 10) for kind, made in kinds)
+
+
+def check_memory(probe: Probe) -> str:
+    """How much of it is free."""
+    if not probe.gpu:
+        import psutil
+
+        return f"{gib(psutil.virtual_memory().available)} free"
+    free, total = torch.cuda.mem_get_info(probe.device)
+    told = f"{gib(free)} free of {gib(total)}"
+    if free < 0.8 * total:
+        raise Fault(f"only {told}", "another process holds the rest: end it (nvidia-smi lists them)")
+    return told
+
+
+def check_products(probe: Probe) -> str:
+    """The rate of matrix products in each format that has units, beside what the maker states."""
+    for dtype in ("bfloat16", "float16", "float32"):
+        if not supported(dtype, probe.device.type):
+            continue
+        size = 4096 if probe.gpu and dtype != "float32" else 2048 if probe.gpu else 256
+        a, b = (torch.randn(size, size, device=probe.device, dtype=getattr(torch, dtype)) for _ in range(2))
+        probe.rates[dtype] = 2 * size**3 / probe.seconds(lambda: a @ b, 5) / 1e12  # noqa: B023
+    told = ", ".join(f"{dtype} {rate:.3g} TFLOP/s" for dtype, rate in probe.rates.items())
+    card = probe.card
+    if card is None:
+        return told
+    share = probe.rates[probe.half] / card.rate
+    if share < 0.3:
+        raise Fault(
+            f"{told}: {share:.0%} of the {card.rate:g} that its maker states",
+            "look for another process, heat, or a power limit with nvidia-smi",
+        )
+    return f"{told}; {share:.0%} of the {card.rate:g} that its maker states"
+
+
+def check_trees(probe: Probe, form: str) -> str:
+    """Loss and gradients of a packed tree in float32 and in 16 bits, against each sample by itself."""
+    if form == "flex" and (reason := why_no_flex(_small(probe), probe.device)):
+        return f"not here: {reason}"
+    told = []
+    for dtype in dict.fromkeys(["float32", probe.half]):
+        error = _tree_error(probe, form, getattr(torch, dtype))
+        if not error <= (EXACT if dtype == "float32" else ROUNDED):
+            other = "block" if form != "block" else "dense"
+            raise Fault(
+                f"in {dtype} loss or gradients are {error:.1e} from those of separate samples",
+                f"set attention: {other} in the recipe, and report this",
+            )
+        told.append(f"{dtype} {error:.0e}")
+    return f"as separate samples, relative error {', '.join(told)}"
+
+
+def check_four_bits(probe: Probe) -> str:
+    """A product with NF4 weights, against the same weights made wide again."""
+    cure = "pip install -U bitsandbytes; `python -m bitsandbytes` says what it lacks"
+    try:
+        from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+        from bitsandbytes.nn import Linear4bit, Params4bit
+    except Exception as cause:  # it looks for CUDA's libraries as it is imported
+        raise Fault(f"bitsandbytes cannot be imported ({_line(cause)})", cure) from cause
+    dtype = getattr(torch, probe.half)
+    wide = torch.randn(512, 256, device=probe.device, dtype=dtype) * 0.02
+    layer = Linear4bit(256, 512, bias=False, compute_dtype=dtype, quant_type="nf4")
+    layer.weight = Params4bit(wide.clone(), requires_grad=False, quant_type="nf4").to(probe.device)
+    states = torch.randn(64, 256, device=probe.device, dtype=dtype)
+    exact = states.float() @ dequantize_4bit(*quantize_4bit(wide, quant_type="nf4")).float().T
+    error = _relative(layer(states).float(), exact)
+    if not error <= PRODUCT:
+        raise Fault(f"its products are {error:.1e} from those of the same weights made wide", cure)
+    probe.four_bits = True
+    return f"bitsandbytes NF4, relative error {error:.0e}"
+
+
+def check_training(probe: Probe) -> str:
+    """Optimizer steps on layers of 7B's shape, in 4 bits where they can be had: speed, and memory against the plan."""
+    spec, row, sequences = _spec(probe), _row(probe), _sequences(probe)
+    if probe.gpu:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(probe.device)
+        before = torch.cuda.memory_allocated(probe.device)
+    model = _adapted(probe, spec)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-4)
+    losses: list[float] = []
+
+    def step() -> None:
+        with torch.autocast(probe.device.type, getattr(torch, probe.half), enabled=probe.half != "float32"):
+            loss = -target_log_probs(model, row, probe.device).mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=False)
+        losses.append(loss.item())
+
+    taken = probe.seconds(step)
+    if not np.isfinite(losses).all() or losses[-1] >= losses[0]:
+        raise Fault(
+            f"the loss goes {', '.join(f'{loss:.3g}' for loss in losses)}: it has to fall",
+            "update the driver and torch, and try fp16: false, bf16: false",
+        )
+    rate, operations = len(row) / taken, operations_a_token(spec, held(spec)) or 0
+    probe.reached = rate * operations / 1e12
+    told = f"{rate:,.0f} unique tokens a second in {spec.depth} layers, {probe.reached:.3g} TFLOP/s"
+    if probe.gpu:
+        told += f"; {_plan(probe, spec, row, torch.cuda.max_memory_allocated(probe.device) - before)}"
+    model.eval()
+    questions = 4 * len(sequences)
+    asked = probe.seconds(lambda: sequence_scores(model, sequences, probe.device, 4096), 1)
+    return f"{told}; answering {questions / 4 / asked:,.0f} questions a second"
+
+
+def check_cards(probe: Probe) -> str:
+    """What goes from one card to another arrives as it was."""
+    if not probe.gpu or torch.cuda.device_count() < 2:
+        return "one device"
+    sent = torch.arange(2**20, device=probe.device)
+    for other in range(1, torch.cuda.device_count()):
+        there = sent.to(f"cuda:{other}")
+        if not torch.equal(there.cpu(), sent.cpu()) or not torch.equal(there.to(probe.device), sent):
+            raise Fault(
+                f"what is sent from card 0 to card {other} arrives changed",
+                "set NCCL_P2P_DISABLE=1, and switch IOMMU off in the firmware",
+            )
+    if not torch.distributed.is_nccl_available():
+        raise Fault("torch was built without NCCL", "train on one card: --accelerate-config single_gpu")
+    return f"{torch.cuda.device_count()} cards reach each other"
+
+
+CHECKS: dict[str, Callable[[Probe], str]] = {
+    "device": check_device,
+    "memory": check_memory,
+    "products": check_products,
+    "attention: dense": lambda probe: check_trees(probe, "dense"),
+    "attention: block": lambda probe: check_trees(probe, "block"),
+    "attention: flex": lambda probe: check_trees(probe, "flex"),
+    "4 bits": check_four_bits,
+    "training": check_training,
+    "several cards": check_cards,
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a check found; `cure` is empty where nothing is wrong."""
+
+    name: str
+    found: str
+    cure: str = ""
+
+
+def run_checks(probe: Probe) -> Iterator[Result]:
+    """Run all checks, one after the other; what an unforeseen error says is a fault like any other."""
+    for name, check in CHECKS.items():
+        try:
+            yield Result(name, check(probe))
+        except Fault as fault:
+            yield Result(name, fault.what, fault.cure)
+        except Exception as error:
+            cure = "attention: block in the recipe does without it" if name.endswith("flex") else "report this"
+            yield Result(name, f"{type(error).__name__}: {_line(error)}", cure)
+
+
+def _line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [""])[0][:200]
+
+
+def _relative(found: torch.Tensor, exact: torch.Tensor) -> float:
+    return float((found - exact).norm() / exact.norm())
+
+
+def _sequences(probe: Probe, count: int = 24) -> list[TokenSequence]:
+    """Questions of passages, three a passage, with lengths like the reference workbook's; toy ones on a CPU."""
+    random = np.random.default_rng(0)
+    scale = 1 if probe.gpu else 8
+    found = []
+    for _ in range(count // 3):
+        passage = random.integers(5, 900, 400 // scale)
+        for _ in range(3):
+            tokens = np.concatenate([passage, random.integers(5, 900, int(random.integers(50, 110)) // scale + 2)])
+            found.append(TokenSequence(tokens, len(tokens) - 2))
+    return found
+
+
+def _row(probe: Probe) -> Row:
+    return max(pack(_sequences(probe), 4096), key=len)
+
+
+def _small(probe: Probe) -> Any:
+    width = 64 if probe.gpu else 16
+    config = LlamaConfig(
+        vocab_size=1000, hidden_size=4 * width, intermediate_size=8 * width, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, attn_implementation="sdpa",
+    )  # fmt: skip
+    torch.manual_seed(0)
+    return LlamaForCausalLM(config)
+
+
+def _tree_error(probe: Probe, form: str, dtype: torch.dtype) -> float:
+    """The largest relative error of the losses and of a gradient: separate samples, in float32, are the truth."""
+    model, sequences = _small(probe).to(probe.device), _sequences(probe, 9)
+    exact = _separate(copy.deepcopy(model), sequences, probe.device)
+    prune_last_layer(model)
+    attend_by(model, form)
+    found = []
+    for row in pack(sequences, 4096):
+        with torch.autocast(probe.device.type, dtype, enabled=dtype != torch.float32):
+            log_probs = target_log_probs(model, row, probe.device)
+        (-log_probs.sum()).backward()
+        found.append(log_probs.detach())
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    total = torch.cat(found).sum()
+    pairs = [(total, exact[0]), *zip(gradients, exact[1], strict=True)]
+    return max(_relative(one.float(), other) for one, other in pairs)
+
+
+def _separate(model: Any, sequences: list[TokenSequence], device: torch.device) -> tuple[torch.Tensor, list[Any]]:
+    total = torch.zeros((), device=device)
+    for one in sequences:
+        tokens = torch.from_numpy(one.tokens).to(device)
+        logits = model(input_ids=tokens[None], use_cache=False).logits[0, one.prompt_length - 1 : -1].float()
+        log_probs = logits.log_softmax(-1).gather(1, tokens[one.prompt_length :, None])
+        (-log_probs.sum()).backward()
+        total += log_probs.detach().sum()
+    return total, [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+
+
+def _spec(probe: Probe) -> ModelSpec:
+    """Four layers of Llama 7B's shape under an adapter, checkpointed, as `meta_model` plans them."""
+    from peft import LoraConfig
+
+    shape = {"hidden_size": 4096, "intermediate_size": 11008, "num_attention_heads": 32, "num_hidden_layers": 4}
+    toy = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "num_hidden_layers": 2}
+    config = LlamaConfig(vocab_size=1000, attn_implementation="sdpa", **(shape if probe.gpu else toy))
+    dtype: torch.dtype = getattr(torch, probe.half)
+    nf4 = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True, "bnb_4bit_compute_dtype": dtype}
+    quantization = BitsAndBytesConfig(load_in_4bit=True, **nf4) if probe.four_bits and probe.gpu else None
+    adapter = LoraConfig(r=8, lora_alpha=16, lora_dropout=0.0, target_modules=PROJECTIONS, task_type="CAUSAL_LM")
+    capability = torch.cuda.get_device_capability(probe.device) if probe.gpu else (8, 0)
+    autocast = dtype if dtype != torch.float32 else None
+    return ModelSpec(
+        config, dtype, adapter, quantization, None, True, autocast, probe.device.type, capability=capability
+    )
+
+
+def _adapted(probe: Probe, spec: ModelSpec) -> Any:
+    """The model that a spec plans, with random weights that are made on the device, layer by layer."""
+    from peft import get_peft_model
+    from transformers.integrations import replace_with_bnb_linear
+
+    with torch.device("meta"):
+        model = LlamaForCausalLM(spec.config).to(spec.dtype)
+        if spec.quantization is not None:
+            model = replace_with_bnb_linear(
+                model, modules_to_not_convert=["lm_head"], quantization_config=spec.quantization
+            )
+    torch.manual_seed(0)
+    for module in model.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            setattr(module, name, _made(probe, module, parameter, spec))
+    with torch.device(probe.device):
+        model.model.rotary_emb = type(model.model.rotary_emb)(spec.config)
+    model.is_loaded_in_4bit = spec.quantization is not None
+    model.requires_grad_(False)
+    adapted = get_peft_model(model, copy.deepcopy(spec.adapter))
+    prune_last_layer(adapted)
+    adapted.gradient_checkpointing_enable({"use_reentrant": False})
+    adapted.enable_input_require_grads()
+    return adapted.train()
+
+
+def _made(probe: Probe, module: Any, parameter: Any, spec: ModelSpec) -> Any:
+    shape = (module.out_features, module.in_features) if type(module).__name__ == "Linear4bit" else parameter.shape
+    wide = torch.randn(shape, device=probe.device, dtype=spec.dtype) * 0.02
+    if type(module).__name__ == "Linear4bit":
+        from bitsandbytes.nn import Params4bit
+
+        module.compute_dtype = spec.dtype
+        settings = {"quant_type": "nf4", "compress_statistics": True, "module": module}
+        return Params4bit(wide, requires_grad=False, **settings).to(probe.device)
+    return torch.nn.Parameter(torch.ones_like(wide) if wide.dim() == 1 else wide)
+
+
+def _plan(probe: Probe, spec: ModelSpec, row: Row, peak: int) -> str:
+    """The memory that was taken beside the plan of it."""
+    plan = Planner().plan(spec, row, Topology("single_gpu", device=probe.device.type), "adamw_torch")
+    planned = plan.total - plan.overhead
+    if peak > 1.15 * planned:
+        raise Fault(
+            f"it took {gib(peak)}, and {gib(planned)} were planned",
+            "leave a sixth of the card free in what `lrc preview` plans, and report this",
+        )
+    return f"peak {gib(peak)}, planned {gib(planned)}"

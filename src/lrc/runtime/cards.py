@@ -1,0 +1,133 @@
+"""The one table of GPUs that lrc knows by name: memory, compute capability, formats and matrix rate.
+
+Memory is what torch reports as a card's capacity, which is less than it is sold with; where reports differ (with the
+driver, and with error correction on or off), the least of them is taken. The rate is that of dense products of 16-bit
+numbers that are added up in float32, as torch computes them, by the maker's sheet; where the sheet states the rate for
+sparse matrices, half of it; "computed" is 512 operations a clock for each multiprocessor of the consumer chips.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass
+
+from lrc.runtime.errors import RecipeError
+
+GIB = 1024**3
+# Where bfloat16 and FlexAttention begin.
+AMPERE = (8, 0)
+
+
+@dataclass(frozen=True)
+class Card:
+    """One GPU of a kind.
+
+    Args:
+        name: as people write it.
+        sold: gigabytes that it is sold with.
+        usable: GiB that torch reports.
+        capability: CUDA's compute capability.
+        rate: TFLOP/s of dense 16-bit products with sums in float32.
+        source: of the rate.
+    """
+
+    name: str
+    sold: int
+    usable: float
+    capability: tuple[int, int]
+    rate: float
+    source: str
+
+    @property
+    def memory(self) -> int:
+        """Bytes."""
+        return int(self.usable * GIB)
+
+    def supports(self, dtype: str) -> bool:
+        """Whether it has units for `float32`, `float16` or `bfloat16`."""
+        return dtype != "bfloat16" or self.capability >= AMPERE
+
+    @property
+    def about(self) -> str:
+        """What decides formats and memory, in a line."""
+        units = "bfloat16" if self.supports("bfloat16") else "float16, no bfloat16"
+        return f"{self.usable:.2f} GiB, compute capability {'.'.join(map(str, self.capability))}, {units}"
+
+
+TURING = "NVIDIA Turing architecture whitepaper"
+AMPERE_PAPER = "NVIDIA Ampere GA102 whitepaper"
+ADA = "NVIDIA Ada architecture whitepaper"
+CARDS = (
+    Card("RTX 2060 12GB", 12, 11.49, (7, 5), 28.7, "computed, 34 multiprocessors at 1.65 GHz"),
+    Card("RTX 2080", 8, 7.6, (7, 5), 40.3, TURING),
+    Card("RTX 2080 Ti", 11, 10.75, (7, 5), 53.8, TURING),
+    Card("T4", 16, 14.56, (7, 5), 65.0, "NVIDIA T4 datasheet"),
+    Card("V100 16GB", 16, 15.77, (7, 0), 112.0, "NVIDIA V100 datasheet, PCIe"),
+    Card("V100 32GB", 32, 31.73, (7, 0), 112.0, "NVIDIA V100 datasheet, PCIe"),
+    Card("RTX 3060", 12, 11.63, (8, 6), 25.5, "computed, 28 multiprocessors at 1.78 GHz"),
+    Card("RTX 3090", 24, 23.52, (8, 6), 71.0, AMPERE_PAPER),
+    Card("A10", 24, 22.03, (8, 6), 125.0, "NVIDIA A10 datasheet"),
+    Card("A40", 48, 44.34, (8, 6), 149.7, "NVIDIA A40 datasheet"),
+    Card("RTX A6000", 48, 47.38, (8, 6), 154.8, "NVIDIA RTX A6000 datasheet"),
+    Card("A100 40GB", 40, 39.38, (8, 0), 312.0, "NVIDIA A100 datasheet"),
+    Card("A100 80GB", 80, 79.14, (8, 0), 312.0, "NVIDIA A100 datasheet"),
+    Card("RTX 4070", 12, 11.49, (8, 9), 58.3, "computed, 46 multiprocessors at 2.475 GHz"),
+    Card("RTX 4090", 24, 23.52, (8, 9), 165.2, ADA),
+    Card("L4", 24, 22.03, (8, 9), 121.0, "NVIDIA L4 datasheet"),
+    Card("L40S", 48, 44.34, (8, 9), 362.0, "NVIDIA L40S datasheet"),
+    Card("H100 PCIe", 80, 79.14, (9, 0), 756.0, "NVIDIA H100 datasheet"),
+    Card("H100", 80, 79.14, (9, 0), 989.4, "NVIDIA H100 datasheet, SXM"),
+    Card("H200", 141, 139.8, (9, 0), 989.4, "NVIDIA H200 datasheet"),
+)
+# A GPU of which only the memory is known, or not even that: taken to be a current one.
+ASSUMED = Card("a GPU", 0, 0.0, AMPERE, 0.0, "none")
+SEVERAL = [r"(?P<count>\d+)\s*[x×*]\s*(?P<name>.+)", r"(?P<name>.+?)\s*[x×*]\s*(?P<count>\d+)"]
+MOST = 64
+
+
+def read_gpu(text: str) -> tuple[Card, int]:
+    """The card that a name means, and how many of them: `T4`, `T4x2`, `2×T4`, `RTX 4090`, `a100-80gb`.
+
+    Raises:
+        RecipeError: no card, or several, have that name; or it is no number of cards.
+    """
+    if card := card_of(text):
+        return card, 1
+    found = [match for form in SEVERAL if (match := re.fullmatch(form, text.strip(), re.IGNORECASE))]
+    if not found:
+        raise _unknown(text)
+    name, count = found[0]["name"], int(found[0]["count"])
+    if not (card := card_of(name)):
+        raise _unknown(name)
+    if not 1 <= count <= MOST:
+        raise RecipeError(f"--gpu: {text} are {count} cards; give 1 to {MOST}")
+    return card, count
+
+
+def card_of(name: str) -> Card | None:
+    """The card of that name, as people write it or as its driver does; None where the table has none, or several."""
+    wanted = _plain(name)
+    cards = [card for card in CARDS if wanted in _names(card)]
+    if not cards:  # a driver adds the socket and the kind of memory
+        wanted = re.sub(r"sxm\d?|pcie|hbm\d\w?", "", wanted)
+        cards = [card for card in CARDS if wanted in _names(card)]
+    return cards[0] if len(cards) == 1 else None
+
+
+def _names(card: Card) -> set[str]:
+    plain = _plain(card.name)
+    size = str(card.sold)
+    return {plain, plain if plain.endswith(size) else plain + size}
+
+
+def _plain(name: str) -> str:
+    words = re.sub(r"nvidia|geforce|tesla|quadro|rtx|gb\b|[\s_-]", " ", name.lower()).split()
+    return "".join(words)
+
+
+def _unknown(name: str) -> RecipeError:
+    near = [card.name for card in CARDS if _plain(name) and _plain(card.name).startswith(_plain(name))]
+    near = near or difflib.get_close_matches(name, [card.name for card in CARDS], 3)
+    known = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(card.name for card in CARDS)}."
+    return RecipeError(f"--gpu: {name!r} is not in the table of cards; {known} For others give --gpu-memory 16GB")

@@ -1,0 +1,159 @@
+"""`lrc gpu-check` in toy sizes: it finds what is wrong, and says so in a line with its cure."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from small_runs import lrc
+
+from lrc.commands import gpu_check as command
+from lrc.preview import gpu_checks
+from lrc.preview.gpu_checks import CHECKS, Fault, Probe, check_device, check_products
+
+CPU = Probe(torch.device("cpu"))
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+def only(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    monkeypatch.setattr(gpu_checks, "CHECKS", {name: CHECKS[name] for name in names})
+
+
+def test_all_of_it_works_here(capsys: pytest.CaptureFixture[str]) -> None:
+    assert lrc("gpu-check", "--device", "cpu") == 0
+    told = capsys.readouterr()
+    lines = told.out.splitlines()
+    assert [line[:18].strip() for line in lines[: len(CHECKS)]] == list(CHECKS)
+    assert not [line for line in lines if "WRONG" in line] and "Traceback" not in told.err
+    assert "tokens a second" in told.out and "TFLOP/s" in told.out and "as separate samples" in told.out
+
+
+def test_json_has_the_same(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    only(monkeypatch, "device", "4 bits")
+    assert lrc("gpu-check", "--device", "cpu", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [one["name"] for one in found["checks"]] == ["device", "4 bits"]
+    assert all(one["works"] for one in found["checks"]) and "recipe" in found
+
+
+def test_a_mask_that_does_not_count_is_found(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A kernel that ignores the mask: every token sees all before it, those of other questions too."""
+    only(monkeypatch, "attention: dense")
+    attend = torch.nn.functional.scaled_dot_product_attention
+
+    def causal(query: Any, key: Any, value: Any, attn_mask: Any = None, **kwargs: Any) -> Any:
+        kwargs.pop("is_causal", None)
+        seen = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool).tril(key.shape[2] - query.shape[2])
+        return attend(query, key, value, attn_mask=seen, **kwargs)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", causal)
+    assert lrc("gpu-check", "--device", "cpu") == 1
+    told = capsys.readouterr()
+    assert "attention: dense  WRONG" in told.out
+    (line,) = [line for line in told.err.splitlines() if line.startswith("gpu-check: attention: dense")]
+    assert "from those of separate samples; set attention: block in the recipe" in line
+
+
+def test_what_nobody_foresaw_is_a_line_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def broken(*args: Any, **kwargs: Any) -> Any:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered\nCompile with …")
+
+    only(monkeypatch, "device", "training")
+    monkeypatch.setattr(gpu_checks, "target_log_probs", broken)
+    assert lrc("gpu-check", "--device", "cpu") == 1
+    told = capsys.readouterr()
+    assert "gpu-check: training: RuntimeError: CUDA error: an illegal memory access was encountered; report" in told.err
+    assert "Traceback" not in told.err and "Compile with" not in told.err
+
+
+def test_bitsandbytes_that_cannot_be_imported(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    only(monkeypatch, "4 bits")
+    monkeypatch.setitem(sys.modules, "bitsandbytes.functional", None)
+    assert lrc("gpu-check", "--device", "cpu") == 1
+    assert "4 bits: bitsandbytes cannot be imported" in (told := capsys.readouterr().err)
+    assert "pip install -U bitsandbytes" in told
+
+
+def test_without_a_gpu_it_says_how_to_try_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "device_type", lambda: "cpu")
+    monkeypatch.setattr(command, "unused_card", lambda: False)
+    assert lrc("gpu-check") == 1
+    assert "gpu-check: torch sees no CUDA GPU here; --device cpu runs" in capsys.readouterr().err
+    monkeypatch.setattr(command, "unused_card", lambda: True)
+    assert lrc("gpu-check") == 1
+    assert "was built without CUDA, and there is an NVIDIA card; see https://" in capsys.readouterr().err
+
+
+class Properties:
+    def __init__(self, name: str, major: int, minor: int) -> None:
+        self.name, self.major, self.minor = name, major, minor
+
+
+@pytest.fixture
+def mocked(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Probe]:
+    def card(name: str, capability: tuple[int, int], *built: str) -> Probe:
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: Properties(name, *capability))
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
+        monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: list(built))
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+        return Probe(torch.device("cuda", 0))
+
+    return card
+
+
+@pytest.mark.parametrize(
+    ("capability", "built"),
+    [
+        ((7, 5), ("sm_75", "sm_80")),
+        ((8, 6), ("sm_75", "sm_80", "sm_90")),  # Ampere's kernels serve its consumer cards
+        ((8, 9), ("sm_80", "sm_86")),
+        ((9, 0), ("sm_80", "sm_90a")),
+        ((12, 0), ("sm_80", "compute_90")),  # compiled from PTX
+    ],
+)
+def test_kernels_that_serve(capability: tuple[int, int], built: tuple[str, ...], mocked: Callable[..., Probe]) -> None:
+    told = check_device(mocked("Tesla T4", capability, *built))
+    assert f"compute capability {capability[0]}.{capability[1]}" in told
+
+
+@pytest.mark.parametrize(
+    ("capability", "built"),
+    [
+        ((6, 0), ("sm_75", "sm_80")),
+        ((7, 0), ("sm_75", "sm_120", "compute_120")),  # PTX serves later chips only
+        ((7, 5), ("sm_80",)),
+        ((8, 0), ("sm_86", "sm_90")),
+    ],
+)
+def test_kernels_that_are_missing(
+    capability: tuple[int, int], built: tuple[str, ...], mocked: Callable[..., Probe]
+) -> None:
+    with pytest.raises(Fault, match="no kernels for compute capability") as refused:
+        check_device(mocked("Tesla P100-PCIE-16GB", capability, *built))
+    assert "previous-versions" in refused.value.cure
+
+
+def test_a_card_that_is_slower_than_it_is_sold(monkeypatch: pytest.MonkeyPatch, mocked: Callable[..., Probe]) -> None:
+    probe = mocked("Tesla T4", (7, 5), "sm_75")
+    monkeypatch.setattr(gpu_checks, "supported", lambda dtype, device: dtype != "bfloat16")
+    made = torch.randn
+    monkeypatch.setattr(torch, "randn", lambda *size, device, dtype: made(8, 8))
+    monkeypatch.setattr(Probe, "seconds", lambda self, run, times: 2 * 4096**3 / 40e12)
+    assert "float16 40 TFLOP/s" in check_products(probe) and "62% of the 65" in check_products(probe)
+    monkeypatch.setattr(Probe, "seconds", lambda self, run, times: 2 * 4096**3 / 8e12)
+    with pytest.raises(Fault, match="12% of the 65"):
+        check_products(probe)

@@ -1,0 +1,112 @@
+"""The table of recipes by card in docs/results.md, and the recipes' headers, are what benchmarks/cards.py computes."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from lrc.config.recipe import find_recipe
+from lrc.config.recipe_choice import BY_CARD, PARAMETERS, choose
+from lrc.config.yaml_reader import read_mapping
+from lrc.runtime.cards import read_gpu
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "results.md"
+
+
+@pytest.fixture(scope="module")
+def cards() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("cards", ROOT / "benchmarks" / "cards.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["cards"] = module  # for its dataclass
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def lines(cards: ModuleType) -> dict[tuple[str, str], list[str]]:
+    """The cells behind recipe and card."""
+    inner = PAGE.read_text(encoding="utf-8").partition(cards.BEGIN)[2].partition(cards.END)[0]
+    cells = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in inner.strip().splitlines()[2:]]
+    return {(one[0].strip("`"), one[1]): one[2:] for one in cells}
+
+
+def test_the_table_has_what_is_to_be_in_it(cards: ModuleType, lines: dict[tuple[str, str], list[str]]) -> None:
+    assert list(lines) == cards.PAIRS
+    assert not [pair for pair, cells in lines.items() if "does not fit" in cells[0]]
+
+
+def test_measured_is_what_was_measured(cards: ModuleType, lines: dict[tuple[str, str], list[str]]) -> None:
+    for pair, cells in lines.items():
+        measured = cards.MEASURED.get(pair)
+        assert cells[3:] == (["—"] * 3 if measured is None else [f"{measured[0]:.2f}", f"{measured[1]:,}", "—"])
+    page = " ".join(PAGE.read_text(encoding="utf-8").split())
+    assert "8.62 GiB allocated at the peak" in page and "2,280 unique tokens a second" in page
+
+
+@pytest.mark.parametrize("pair", [("qwen3-1.7b/lora", "RTX 2080"), ("qwen3-8b/qlora", "T4")], ids="@".join)
+def test_the_table_is_current(
+    pair: tuple[str, str], cards: ModuleType, lines: dict[tuple[str, str], list[str]]
+) -> None:
+    found = str(cards.compute(*pair))
+    assert [cell.strip() for cell in found.strip("| ").split(" | ")][2:] == lines[pair]
+
+
+def test_speeds_by_hand(cards: ModuleType, lines: dict[tuple[str, str], list[str]]) -> None:
+    """0.26 of the card's rate in rows of 4,096, 0.12 in rows of 1,280; 6 operations a weight of the layers."""
+    for (recipe, name), cells in lines.items():
+        shape, (card, count) = cards.SHAPES[recipe], read_gpu(name)
+        hidden, inner, heads = shape["hidden_size"], shape["intermediate_size"], shape["num_attention_heads"]
+        width, shared = shape.get("head_dim", hidden // heads), shape.get("num_key_value_heads", heads)
+        layer = 2 * hidden * width * (heads + shared) + 3 * hidden * inner
+        keys = read_mapping(find_recipe(recipe)).values
+        share = 0.12 + 0.14 * (min(keys["row_tokens"], 4096) - 1280) / (4096 - 1280)
+        operations = (6 if keys.get("gradient_checkpointing") else 4) * layer * shape["num_hidden_layers"]
+        speed = count * share * card.rate * 1e12 / operations
+        assert float(cells[1].replace(",", "")) == pytest.approx(speed, rel=0.01), (recipe, name)
+        assert float(cells[2].replace(",", "")) == pytest.approx(1.9e6 / speed / 60, rel=0.05)
+
+
+def test_headers_say_the_same(cards: ModuleType, lines: dict[tuple[str, str], list[str]]) -> None:
+    for recipe in cards.SHAPES:
+        text = (ROOT / "recipes" / f"{recipe}.yaml").read_text(encoding="utf-8")
+        wanted = [
+            f"{card}: {cells[0]} GiB, {cells[1]} unique tokens a second"
+            for (name, card), cells in lines.items()
+            if name == recipe
+        ]
+        assert list(cards.headers(text)) == wanted and "unverified" in cards.HEADER
+
+
+def test_the_shapes_have_the_parameters_of_the_bases(cards: ModuleType) -> None:
+    for recipe, shape in cards.SHAPES.items():
+        hidden, inner, heads = shape["hidden_size"], shape["intermediate_size"], shape["num_attention_heads"]
+        width, shared = shape.get("head_dim", hidden // heads), shape.get("num_key_value_heads", heads)
+        layer = 2 * hidden * width * (heads + shared) + 3 * hidden * inner
+        tables = (1 if shape.get("tie_word_embeddings") else 2) * shape["vocab_size"] * hidden
+        found = layer * shape["num_hidden_layers"] + tables
+        assert found / 1e9 == pytest.approx(PARAMETERS[recipe], rel=0.01), recipe
+
+
+def test_doctor_chooses_a_recipe_that_is_in_the_table(lines: dict[tuple[str, str], list[str]]) -> None:
+    """On every card of the table: the recipe that is chosen by its memory is one that was computed for it."""
+    for name in {card for _, card in lines}:
+        card, _ = read_gpu(name)
+        choice = choose("cuda", card.memory, 64 * 1024**3, 500 * 1024**3)
+        assert choice is not None and (choice.recipe, name) in lines, name
+    assert {recipe for _, recipe in BY_CARD} - {"qwen3-0.6b/lora"} <= {recipe for recipe, _ in lines}
+
+
+def test_a_recipe_is_given_its_header_once(cards: ModuleType) -> None:
+    line = cards.Line("a/b", "T4", 10.25, 14.56, 405.6)
+    text = "# A recipe.\n#\n#   accelerate launch\n\nlora_r: 4\n"
+    once = cards.with_header(text, [line])
+    assert once.splitlines()[1:3] == [cards.HEADER, "#   T4: 10.2 of 14.6 GiB, 406 unique tokens a second"]
+    assert cards.with_header(once, [line]) == once
+    assert re.sub(r"# Computed.*\n#   T4.*\n", "", once) == text
