@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from peft import PeftConfig, PeftModel, PeftType, get_peft_model, get_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
@@ -130,7 +131,7 @@ def average_adapters(model: PeftModel, names: Sequence[str], folders: Sequence[P
     model.set_adapter(AVERAGE)
     for module in model.modules():
         # PEFT puts each one's scaling into A, and would scale once more by what the first one's configuration says.
-        if AVERAGE in getattr(module, "scaling", {}):
+        if isinstance(module, LoraLayer) and AVERAGE in module.scaling:
             module.scaling[AVERAGE] = 1.0
     for name in names:
         model.delete_adapter(name)
