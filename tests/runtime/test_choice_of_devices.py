@@ -11,7 +11,7 @@ from token_trees import sequence
 from transformers import BitsAndBytesConfig, LlamaConfig
 
 from lrc.commands import train
-from lrc.models.loading import load_for_answering
+from lrc.models.answering_model import load_for_answering
 from lrc.models.placement import ROOM, fit, parts, spread
 from lrc.packing.log_probs import sequence_scores
 

@@ -15,8 +15,9 @@ from lrc.answering.scoring import Scorer
 from lrc.config.run_record import SCORED_AS_THEY_ARE, Run, read_run
 from lrc.metrics.calibration import at_bound
 from lrc.models.adapter import read_adapter_config, refuse_incomplete_adapter
+from lrc.models.answering_model import format_of, load_for_answering
 from lrc.models.fingerprint import CONFIG, find_base, read_json, verify_base
-from lrc.models.loading import check_vocabulary, format_of, load_config, load_for_answering, load_tokenizer
+from lrc.models.loading import check_vocabulary, load_config, load_tokenizer
 from lrc.models.placement import fit
 from lrc.models.quantization import quantization_config
 from lrc.models.stored_quantization import StoredQuantization

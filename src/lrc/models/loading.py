@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
-from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
@@ -25,10 +23,6 @@ from transformers.utils import cached_file
 from transformers.utils.logging import disable_progress_bar
 
 from lrc.models.stored_quantization import StoredQuantization, compute_in
-from lrc.models.weights import ADAPTER_BIN, ADAPTER_WEIGHTS, unpickle_tensors
-from lrc.packing.attention import attend_by
-from lrc.packing.last_layer import prune_last_layer
-from lrc.runtime.devices import answering_dtype
 from lrc.runtime.errors import ModelError, first_line
 from lrc.runtime.hub_connection import go_offline_if_alone
 from lrc.runtime.progress import is_quiet, waiting
@@ -46,7 +40,7 @@ def load_tokenizer(name: str, revision: str = "main", *, trust_remote_code: bool
     Raises:
         ModelError: there is no tokenizer at `name`.
     """
-    with _loading(name, "tokenizer"):
+    with loading_errors(name, "tokenizer"):
         cls = SentencePieceBackend if _needs_sentencepiece(name, revision) else AutoTokenizer
         return cls.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
 
@@ -62,7 +56,7 @@ def load_config(name: str, revision: str = "main", *, trust_remote_code: bool = 
     Raises:
         ModelError: there is none at `name`.
     """
-    with _loading(name, "model"):
+    with loading_errors(name, "model"):
         return AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
 
 
@@ -99,7 +93,7 @@ def load_base(
             stored.agree(name, bool(quantization.load_in_4bit), bool(quantization.load_in_8bit))
     elif quantization is not None:
         given["quantization_config"] = quantization  # a key that is None would hide what the files say
-    with _loading(name, "model"):
+    with loading_errors(name, "model"):
         model = AutoModelForCausalLM.from_pretrained(
             name,
             dtype=dtype,
@@ -114,73 +108,6 @@ def load_base(
         compute_in(model, dtype if isinstance(dtype, torch.dtype) else getattr(torch, dtype))
     _keep_trainable(model)
     return model
-
-
-def load_for_answering(
-    name: str,
-    adapters: Sequence[Path],
-    device: torch.device,
-    quantization: BitsAndBytesConfig | None = None,
-    dtype: str | None = None,
-    places: dict[str, Any] | None = None,
-    *,
-    average: bool = False,
-) -> tuple[Any, list[str]]:
-    """Load a model with any number of adapters at once.
-
-    Args:
-        quantization: of the model; None loads it as it is on the disk.
-        dtype: see `devices.answering_dtype`.
-        places: where its parts go, see `placement`; None puts all of it on `device`.
-        average: whether one adapter takes the place of all, whose change of each weight is the mean of theirs.
-
-    Returns:
-        The model on `device`, in evaluation mode, and the names of its adapters, to be set active one at a time.
-
-    Raises:
-        ModelError: the model or an adapter cannot be read, or they do not fit each other.
-        MachineError: the format that is asked for is not there.
-    """
-    from peft import PeftModel
-
-    config = load_config(name)
-    computed: torch.dtype = getattr(torch, format_of(config, device, dtype))
-    if quantization is not None and quantization.load_in_4bit:
-        computed = quantization.bnb_4bit_compute_dtype
-    # Straight to a GPU, so that the host's memory never holds the whole.
-    quantized = quantization is not None or StoredQuantization.of(config) is not None
-    device_map = places or ({"": device} if quantized or device.type == "cuda" else None)
-    model = load_base(name, dtype=computed, quantization=quantization, device_map=device_map)
-    if places:
-        attend_by(model, "block")  # FlexAttention's mask reads tensors of one GPU
-    names = [f"adapter_{k}" for k in range(len(adapters))]
-    for adapter, path in zip(names, adapters, strict=True):
-        if not (path / ADAPTER_WEIGHTS).is_file() and (path / ADAPTER_BIN).is_file():
-            unpickle_tensors(path / ADAPTER_BIN)  # PEFT's refusal advises to switch the check off
-        with _loading(str(path), "adapter"), warnings.catch_warnings():
-            # PEFT's advice about merging, which `merged` and `graft` follow.
-            warnings.filterwarnings("ignore", "Model has `tie_word_embeddings=True`")
-            if isinstance(model, PeftModel):
-                model.load_adapter(str(path), adapter)
-            else:
-                model = PeftModel.from_pretrained(model, str(path), adapter)
-    if average:
-        from lrc.models.adapter import average_adapters  # which imports this module
-
-        names = [average_adapters(model, names, adapters)]
-    prune_last_layer(model)
-    return (model if quantized or places else model.to(device)).eval(), names
-
-
-def format_of(config: Any, device: torch.device, asked: str | None = None) -> str:
-    """In which format a model is asked; see `devices.answering_dtype`.
-
-    Raises:
-        MachineError: the format that is asked for is not there.
-    """
-    text = config.get_text_config()
-    stored = str(getattr(text, "dtype", None) or config.dtype or "float32").removeprefix("torch.")
-    return answering_dtype(stored, device.type, text.model_type, asked)[0]
 
 
 def check_size(tokenizer: Any, expected: int | None) -> None:
@@ -259,7 +186,7 @@ def silence_bars() -> None:
 
 
 @contextmanager
-def _loading(name: str, what: str) -> Any:
+def loading_errors(name: str, what: str) -> Any:
     """Turn the many ways in which loading fails into one line."""
     if not name:
         raise ModelError(f"no {what} was named; give model_name_or_path")

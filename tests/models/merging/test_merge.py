@@ -22,8 +22,8 @@ from lrc.answering.load import load_scorer
 from lrc.answering.options import ScoringOptions
 from lrc.commands.merge import merge
 from lrc.config.run_record import Run
+from lrc.models.answering_model import load_for_answering
 from lrc.models.fingerprint import fingerprint_base
-from lrc.models.loading import load_for_answering
 from lrc.models.merging.tensor_sources import StreamingMerge
 from lrc.packing.log_probs import sequence_scores
 from lrc.packing.tree import TokenSequence
