@@ -3,5 +3,6 @@
 May import `config`, `packing` and `runtime`.
 
 Public: `load_tokenizer` and `load_config` of `loading`, `load_for_answering` of `answering_model`, `load_base_model`
-and `build_lora_config` of `from_recipe`, `fingerprint_base` and `verify_base` of `fingerprint`, `WeightFiles` of `weights`.
+and `build_lora_config` of `from_recipe`, `fingerprint_base` and `verify_base` of `fingerprint`, `WeightFiles` of
+`weights`.
 """
