@@ -173,9 +173,10 @@ def train(recipe: str, accelerate_config: str | None, folds: int | None, overrid
     RECIPE is a YAML file or the name of one that lrc ships, such as tiny/lora. Any key of it can be
     overridden: --key value. lrc's own keys: train_file, validation_file, template, answer_style,
     list_options, score_normalisation, on_too_long, option_orders, option_contrast, contrast_temperature,
-    soft_labels, soft_label_weight, soft_label_temperature, train_shares, eval_questions, group_passages,
-    tree_packing, attention, row_tokens, fold, expected_vocab_size, overwrite_output_dir. All others are those
-    of TRL's SFTConfig and ModelConfig; docs/recipes.md lists them.
+    soft_labels, soft_label_weight, soft_label_temperature, pseudo_labels, pseudo_label_file,
+    pseudo_label_threshold, train_shares, eval_questions, group_passages, tree_packing, attention, row_tokens,
+    fold, expected_vocab_size, overwrite_output_dir. All others are those of TRL's SFTConfig and ModelConfig;
+    docs/recipes.md lists them.
     """
     if folds is not None:
         from lrc.commands.train_folds import train_folds

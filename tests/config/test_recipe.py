@@ -259,7 +259,7 @@ def test_names_find_what_ships(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_a_name_that_does_not_exist_gets_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="no such recipe; did you mean 'chinese-alpaca-2-7b/qlora'?"):
         find_recipe("chinese-alpaca-2-7b/qlorra")
-    with pytest.raises(RecipeError, match="no such accelerate config; give a YAML file, or one of cpu, cpu_2"):
+    with pytest.raises(RecipeError, match=r"no such accelerate config; .*one of cpu \(One .*\), cpu_2 \(Two "):
         find_accelerate_config("xyz")
 
 
@@ -311,9 +311,10 @@ def test_a_push_needs_the_name_of_a_repository(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("asked", ["bf16", "fp16", "BF16"])
 def test_the_recipe_decides_on_mixed_precision_and_not_the_launch(
-    path: Path, asked: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    path: Path, asked: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", asked)
-    training = load(path, "bf16: false\nuse_cpu: true\n").training
-    assert training.mixed_precision == "no"
-    assert f"launch: its mixed_precision {asked.lower()} is not used" in capsys.readouterr().err
+    recipe = load(path, "bf16: false\nuse_cpu: true\n")
+    assert recipe.training.mixed_precision == "no"
+    (notice,) = recipe.notices
+    assert notice.startswith(f"launch: its mixed_precision {asked.lower()} is not used")
