@@ -335,15 +335,13 @@ def evaluate(
     from lrc.answering.options import ScoringOptions, check_options
     from lrc.data.sources import refuse_pipe
     from lrc.runtime.finished_outputs import refuse_other_output
-    from lrc.runtime.outputs import refuse_existing
 
     # Before the seconds in which torch is imported.
-    if model and output is not None:
-        words = {"model": model, "data": data, "scores": scores, "passage_blind": passage_blind, "sheet": sheet}
-        refuse_other_output(output, {**words, "columns": columns, **asked}, force=force, beside=scores)
-    else:
-        for path in filter(None, (output, scores)):
-            refuse_existing(path, force=force)
+    words = {"data": data, "sheet": sheet, "columns": columns}
+    words |= {"model": model, "scores": scores, "passage_blind": passage_blind, **asked} if model else {}
+    words |= {} if model else {"predictions": predictions}
+    for path in filter(None, [output or scores]):
+        refuse_other_output(path, words, force=force, beside=scores if output else None)
     for path in (*predictions, data):
         refuse_pipe(path)
     options = ScoringOptions(**asked)

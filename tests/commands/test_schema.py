@@ -83,6 +83,7 @@ def test_it_is_printed_or_written_and_overwrites_nothing(tmp_path: Path, capsys:
     schema(output=tmp_path / "recipe.schema.json")
     assert (tmp_path / "recipe.schema.json").read_text(encoding="utf-8") == printed
     assert json.loads(printed) == json_schema()
+    (tmp_path / "recipe.schema.json").write_text("{}", encoding="utf-8")
     with pytest.raises(OutputError, match="already exists"):
         schema(output=tmp_path / "recipe.schema.json")
 

@@ -142,11 +142,12 @@ def read_questions_to_answer(
 def write_scores(path: Path, records: Sequence[Record], scores: Sequence[OptionScores], *, force: bool) -> None:
     """Write a JSON line a question; an option that cannot be chosen has no score."""
     with new_file(path, force=force) as temporary, temporary.open("w", encoding="utf-8") as file:
-        for line in _lines(records, scores):
+        for line in score_lines(records, scores):
             file.write(line)
 
 
-def _lines(records: Sequence[Record], scores: Sequence[OptionScores]) -> Iterator[str]:
+def score_lines(records: Sequence[Record], scores: Sequence[OptionScores]) -> Iterator[str]:
+    """What `write_scores` writes."""
     for record, score in zip(records, scores, strict=True):
         line = {
             "id": record.id,

@@ -22,7 +22,8 @@ from lrc.data.tables.workbook import Workbook, read_workbook
 from lrc.data.tables.xlsx_copy import check_copy
 from lrc.runtime.errors import LrcError
 from lrc.runtime.findings import WORDS, Finding, count_kinds, format_findings, wrapped
-from lrc.runtime.outputs import new_file, refuse_file
+from lrc.runtime.finished_outputs import key_of_files, refuse_other_output, write_once
+from lrc.runtime.outputs import refuse_file
 from lrc.runtime.system import command_line
 
 
@@ -83,11 +84,12 @@ def check(
         LrcError: a copy cannot be made, or exists.
     """
     outputs = {"--annotate": annotate, "--fix": fix}
-    _check_copies(files, {flag: path for flag, path in outputs.items() if path}, force=force)
+    asked = {"files": files, "sheet": sheet, "columns": columns, **outputs}
+    _check_copies(files, {flag: path for flag, path in outputs.items() if path}, asked, force=force)
     checked = [_check(path, sheet, columns) for path in files]
     shared = [both for pair in combinations(checked, 2) if (both := _find_shared(*pair))]
     checked = [replace(one, findings=(*one.findings, *_overlaps(one, shared))) for one in checked]
-    copies = [line for path in (annotate, fix) if path for line in _copy(checked[0], sheet, path, path is fix, force)]
+    copies = [line for path in (annotate, fix) if path for line in _copy(checked[0], asked, path, path is fix, force)]
     if as_json:
         print(*copies, sep="\n", end="\n" * bool(copies), file=sys.stderr)
         print(json.dumps(_document(checked, shared), ensure_ascii=False, indent=2))
@@ -107,21 +109,24 @@ def check(
     return all(one.accepted for one in checked)
 
 
-def _check_copies(files: Sequence[Path], outputs: Mapping[str, Path], *, force: bool) -> None:
+def _check_copies(files: Sequence[Path], outputs: Mapping[str, Path], asked: Mapping[str, Any], *, force: bool) -> None:
     """Refuse, before the work, a copy that cannot be written."""
     for flag, path in outputs.items():
         check_copy(files[0], path, flag)
-        refuse_file(path, *files, *(other for other in outputs.values() if other is not path), force=force)
+        refuse_other_output(path, asked, force=force)
+        refuse_file(path, *files, *(other for other in outputs.values() if other is not path), force=True)
 
 
-def _copy(one: Checked, sheet: str | None, output: Path, fix: bool, force: bool) -> Iterator[str]:
+def _copy(one: Checked, asked: Mapping[str, Any], output: Path, fix: bool, force: bool) -> Iterator[str]:
     """Write a copy with the findings in it; gives the lines that tell so."""
     if not one.path.is_file():
         return
-    content, lost, changed = annotate_copy(one.path, sheet, one.book, one.findings, fix=fix)
-    with new_file(output, force=force) as temporary:
-        temporary.write_bytes(content)
+    content, lost, changed = annotate_copy(one.path, asked["sheet"], one.book, one.findings, fix=fix)
+    # What is found in one file may be about another.
+    new = write_once(output, asked, key_of_files(asked["files"]), lambda path: path.write_bytes(content), force=force)
     yield from format_findings(lost)
+    if not new:
+        return
     what = f"{changed:,} cells changed" if fix else f"{len(one.findings):,} findings"
     yield f"wrote {output}: {what}; its last sheet lists them"
 

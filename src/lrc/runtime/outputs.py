@@ -28,6 +28,14 @@ def refuse_existing(path: Path, *, force: bool) -> None:
         raise OutputError(f"{path}: already exists; choose another name, or overwrite it with --force")
 
 
+def is_file_of(path: Path, content: bytes) -> bool:
+    """Whether a file, no link, is there with this content."""
+    try:
+        return not path.is_symlink() and path.read_bytes() == content
+    except OSError:
+        return False
+
+
 def refuse_file(path: Path, *sources: Path, force: bool) -> None:
     """Refuse if a file cannot be written to `path`, or may not: before the work, not after it.
 
