@@ -24,6 +24,7 @@ from lrc.runtime.errors import ModelError, RecipeError
 from lrc.runtime.memory import size
 from lrc.runtime.processes import processes
 from lrc.runtime.progress import say
+from lrc.runtime.translation import _
 from lrc.tokenization.prompt import Prompt
 
 
@@ -48,8 +49,13 @@ def load_scorer(model: str, asking: ScoringOptions) -> Scorer:
             say(note)
     if prompt.answer_style != "text" and asking.score_normalisation is not None:
         raise RecipeError(
-            f"--score-normalisation is {asking.score_normalisation}, but {SCORED_AS_THEY_ARE[prompt.answer_style]} are "
-            "scored as they are; leave it out"
+            _(
+                "--score-normalisation is {score_normalisation}, but {scored_as_they_are} are scored as "
+                "they are; leave it out"
+            ).format(
+                score_normalisation=asking.score_normalisation,
+                scored_as_they_are=SCORED_AS_THEY_ARE[prompt.answer_style],
+            )
         )
     normalisation = asking.score_normalisation or run.score_normalisation
     asked = (prompt.template, prompt.answer_style, prompt.list_options, normalisation)
@@ -83,7 +89,11 @@ def _quantization_of(model: str, run: Run, asking: ScoringOptions, device: torch
         return bits if fits else _quantized_to_fit(model, device)
     if asking.load_in_4bit is not None and asking.load_in_4bit != (stored.bits == 4):
         flag = "--load-in-4bit" if asking.load_in_4bit else "--no-load-in-4bit"
-        raise ModelError(f"{model}: its weights are quantised on the disk ({stored}); leave {flag} out")
+        raise ModelError(
+            _("{model}: its weights are quantised on the disk ({stored}); leave {flag} out").format(
+                model=model, stored=stored, flag=flag
+            )
+        )
     return None
 
 
@@ -126,7 +136,9 @@ def _settings(path: Path) -> dict[str, Any]:
     try:
         return read_json(path)
     except ValueError as error:
-        raise ModelError(f"{path}: not a JSON object ({error}); download the file again") from error
+        raise ModelError(
+            _("{path}: not a JSON object ({reason}); download the file again").format(path=path, reason=error)
+        ) from error
 
 
 def _temperature(runs: Sequence[Run], asked: tuple[Any, ...], votes: int) -> float:

@@ -15,6 +15,7 @@ from lrc.data.tables.workbook import Workbook, read_workbook
 from lrc.runtime.errors import DataError, no_file
 from lrc.runtime.exit_status import is_first
 from lrc.runtime.findings import Finding, tell, with_cure
+from lrc.runtime.translation import _
 
 
 class Records(Protocol):
@@ -41,7 +42,11 @@ def read_questions(path: Path, sheet: str | None = None, columns: Mapping[str, s
     """
     match json_kind(path, sheet):
         case "alpaca":
-            raise DataError(f"{path.name}: already Alpaca JSON; train on it, or convert the workbook that it came from")
+            raise DataError(
+                _("{file}: already Alpaca JSON; train on it, or convert the workbook that it came from").format(
+                    file=path.name
+                )
+            )
         case "c3":
             return read_c3(list(read_array(path)), path)
     return read_workbook(path, sheet, columns)
@@ -72,14 +77,14 @@ def stream_records(path: Path, sheet: str | None = None, columns: Mapping[str, s
     """
     if json_kind(path, sheet) == "alpaca":
         if columns:
-            raise DataError(f"{path.name}: Alpaca JSON has no columns to name; leave out --columns")
+            raise DataError(_("{file}: Alpaca JSON has no columns to name; leave out --columns").format(file=path.name))
         refuse_incomplete(path)
         return _AlpacaFile(path)
     source = read_questions(path, sheet, columns)
     if source.errors:
         if is_first():
             tell(source.remarks)
-        raise DataError(*with_cure(source.errors, "leave the row out by converting the file first (lrc convert)"))
+        raise DataError(*with_cure(source.errors, _("leave the row out by converting the file first (lrc convert)")))
     records = _TableRecords(to_record(question) for question in source.questions)
     records.findings.extend(source.remarks)
     if not source.labelled:
@@ -96,9 +101,13 @@ def refuse_pipe(path: Path) -> None:
     if not path.exists():
         raise DataError(no_file(path))
     if path.is_dir():
-        raise DataError(f"{path.name}: is a folder; give a file in it")
+        raise DataError(_("{file}: is a folder; give a file in it").format(file=path.name))
     if not path.is_file():
-        raise DataError(f"{path.name}: is a pipe or a device, and a file is read more than once; save it as a file")
+        raise DataError(
+            _("{file}: is a pipe or a device, and a file is read more than once; save it as a file").format(
+                file=path.name
+            )
+        )
 
 
 def json_kind(path: Path, sheet: str | None = None) -> Literal["alpaca", "table", "c3"] | None:
@@ -114,13 +123,15 @@ def json_kind(path: Path, sheet: str | None = None) -> Literal["alpaca", "table"
     if path.suffix.lower() != ".json":
         return None
     if sheet is not None:
-        raise DataError(f"{path.name}: a JSON file has no sheet {sheet}; leave out --sheet")
+        raise DataError(
+            _("{file}: a JSON file has no sheet {sheet}; leave out --sheet").format(file=path.name, sheet=sheet)
+        )
     for first in read_array(path):
         if not isinstance(first, dict):
             return "c3"
         # lrc's own records have the keys of a table as well.
         return "alpaca" if first.keys() & {"instruction", "input", "output"} else "table"
-    raise DataError(f"{path.name}: an empty JSON array; expected records or questions")
+    raise DataError(_("{file}: an empty JSON array; expected records or questions").format(file=path.name))
 
 
 class _TableRecords(list[Record]):

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from lrc.data.tables.enumeration import own_places
+from lrc.runtime.translation import _
 
 Options = Sequence[str]
 Form = Literal["number", "letter", "character"]
@@ -22,7 +23,7 @@ _MARK = re.compile(
     r"\s*[)\]】」』〕>}]?\s*(?:[個个]?(?:選項|选项|[項项号號個个]))?[.。、:]?"
 )
 _LEAD = re.compile(r"(?:正[確确])?(?:答案|解答)(?:[:=是為为])")
-FROM_ZERO = "add 1 to every answer, or correct the 0 if the others count from 1"  # the cure of CountedFromZeroError
+FROM_ZERO = _("add 1 to every answer, or correct the 0 if the others count from 1")  # the cure of CountedFromZeroError
 _SLIPS = 0.1  # last options for each 0 up to which they are slips of someone who counts from 0
 _ROMAN = str.maketrans("ⅠⅡⅢⅣⅤⅥⅦⅧ", "12345678")
 # Powers and indices are not marks, though they become plain digits under NFKC.

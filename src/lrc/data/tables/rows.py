@@ -14,6 +14,7 @@ from lrc.data.tables.headers import LOOKED_AT, Columns, find_header, repeats
 from lrc.data.tables.table import WHOLE_ROW, Note, Table, TableRow
 from lrc.runtime.errors import DataError
 from lrc.runtime.findings import Finding, Level
+from lrc.runtime.translation import _
 
 _REPAIRED = {
     "escape": "had _x…_ escapes; they were decoded",
@@ -104,7 +105,8 @@ class Draft:
     def find(self, level: Level, kind: str, text: str, row: int | None = None, column: int | None = None) -> None:
         """Add a finding; `text` follows the name of its column."""
         header = self.header(column)
-        self.findings.append(Finding(level, kind, self.file, f"{header} {text}".strip(), row, header or None))
+        told = _("{column} {text}").format(column=header, text=text) if header else text
+        self.findings.append(Finding(level, kind, self.file, told, row, header or None))
 
 
 def read_rows(table: Table, named: Mapping[str, str] | None = None) -> Draft:
