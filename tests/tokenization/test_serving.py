@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from chat_templates import ADDED, GRANITE, LLAMA3, MISTRAL, PARTS, QWEN3, chatml
-from small_models import save_adapter, save_base
+from small_models import save_adapter, save_base, save_tokenizer
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
@@ -19,7 +19,7 @@ from lrc.data.alpaca import to_record
 from lrc.data.questions import Question
 from lrc.models.loading import load_tokenizer
 from lrc.tokenization.prompt import Prompt
-from lrc.tokenization.serving import conversation
+from lrc.tokenization.serving import chat_template, conversation
 
 RECORD = to_record(Question("7", "貓在<think>睡覺\"。'\\n", "誰在睡？{{ x }}", ("狗", "貓", "魚", "鳥"), 2))
 QWEN25 = "{{ '<|im_start|>system\nYou are {{Q}}.<|im_end|>\n' }}" + chatml()
@@ -38,6 +38,12 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_base(tmp_path_factory.mktemp("base") / "base", hidden_size=16)
 
 
+def add_bos(tokenizer: Any) -> None:
+    """Have a tokenizer begin every text with BOS, as Llama's does."""
+    first = [("<s>", tokenizer.bos_token_id)]
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=first)
+
+
 def make_adapter(base: Path, folder: Path, template: str, own: str, style: str) -> Path:
     """An adapter with a tokenizer of its own, and a run that says how it was asked."""
     save_adapter(folder, base)
@@ -46,8 +52,7 @@ def make_adapter(base: Path, folder: Path, template: str, own: str, style: str) 
     tokenizer.add_special_tokens({"additional_special_tokens": ADDED})
     tokenizer.chat_template = OWN.get(own)
     if own == "adds BOS":
-        bos = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", tokenizer.bos_token_id)])
-        tokenizer.backend_tokenizer.post_processor = bos
+        add_bos(tokenizer)
     tokenizer.save_pretrained(folder)
     date = Prompt(tokenizer, template, style).today
     Run(template, style, lists_options(style, template), {"max_length": 512}, chat_date=date).write(folder / RUN_FILE)
@@ -137,3 +142,25 @@ def test_without_a_run_the_tokenizer_stays_as_it_is(
     merge(adapter, tmp_path / "merged", verify=False)
     assert "gets no Modelfile" in capfd.readouterr().err
     assert not (tmp_path / "merged" / "Modelfile").exists()
+
+
+def test_the_page_shows_the_prompt_of_lrc(tmp_path: Path) -> None:
+    """docs/serving.md: its message and its prompt are lrc's, and a server's tokens of that prompt are lrc's, too."""
+    page = (Path(__file__).parents[2] / "docs" / "serving.md").read_text(encoding="utf-8")
+    (request,) = re.findall(r"```json\n(.*?)```", page, flags=re.DOTALL)
+    (shown,) = re.findall(r"```text\n(.*?)\n```", page, flags=re.DOTALL)
+    options = ("刮鱗", "賣菜", "下棋", "看報")
+    passage = "清晨的市場裡，賣魚的老伯一邊刮鱗，一邊聊著昨夜的風雨。"
+    record = to_record(Question("1", passage, "老伯在做什麼？", options))
+    save_tokenizer(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    add_bos(tokenizer)
+    prompt = Prompt(tokenizer, "chinese-alpaca-2", "digit")
+    assert prompt.text(record) == shown
+    assert conversation(prompt, record) == json.loads(request)["messages"]
+    assert prompt.prompt(record) == tokenizer(shown)["input_ids"]
+    tokenizer.chat_template = chat_template(prompt)
+    messages = json.loads(request)["messages"]
+    assert tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False) == prompt.prompt(
+        record
+    )
