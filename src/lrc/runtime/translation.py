@@ -13,10 +13,11 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.resources import as_file, files
 from string import Formatter
-from typing import Any
+from typing import Any, Final
 
 VARIABLES = ("LRC_LANG", "LC_ALL", "LC_MESSAGES", "LANG")  # the first that says something decides
-ENGLISH, CHINESE = "en", "zh_TW"
+ENGLISH: Final = "en"
+CHINESE: Final = "zh_TW"
 DOMAIN = "lrc"
 
 
