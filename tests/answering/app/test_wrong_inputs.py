@@ -67,14 +67,14 @@ def files(folder: Path) -> Iterator[Path]:
     yield put("big5.csv", b"\xff\xfe\xfd\xfc" * 5)
     yield put("header.csv", "ID,文章,問題,選項1,選項2\n".encode())
     yield put("other.csv", "姓名,電話\n小明,123\n".encode())
-    yield put("nul.csv", "ID,文章,問題,選項1,選項2\n1,文\0,誰,甲,乙\n".encode())
+    yield put("null_sign.csv", "ID,文章,問題,選項1,選項2\n1,文\0,誰,甲,乙\n".encode())
     yield put("quotes.csv", 'ID,文章,問題,選項1,選項2\n1,"文,誰,甲,乙\n'.encode())
     yield put("empty.json", b"")
     yield put("list.json", b"[]")
     yield put("object.json", b'{"a": 1}')
     yield put("broken.json", b'[{"instruction": ')
     yield put("lines.jsonl", b"not json\n")
-    yield put("picture.png", b"\x89PNG\r\n\x1a\n")
+    yield put("picture.txt", b"\x89PNG\r\n\x1a\n")
     yield write_xlsx(folder / "same_ids.xlsx", [test_row(1), test_row(1)], TEST)
     yield write_xlsx(folder / "no_ids.xlsx", [[None, *test_row(1)[1:]]], TEST)
     yield write_xlsx(folder / "bad_answer.xlsx", [row(1), row(2, 正確答案=9)], LABELLED)
@@ -143,7 +143,9 @@ def check(english: str, chinese: str) -> None:
     assert 'lang="zh-Hant"' in chinese and 'lang="en"' in english
     for line, translated in zip(one, other, strict=True):
         assert line != translated and re.search("[；：]", translated), translated
-        assert not re.search(r"\b(is|the|expected|not|with)\b", translated), translated
+        # What another library said of a file stands in brackets.
+        ours = re.sub("（.*?）", "", translated)
+        assert not re.search(r"\b(is|the|expected|not|with)\b", ours), translated
 
 
 @pytest.mark.parametrize("name", TYPED)

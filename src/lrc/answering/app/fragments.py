@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache, partial
 from importlib.resources import files as packaged
 from typing import Any
@@ -11,6 +11,7 @@ from jinja2 import Environment, StrictUndefined
 
 from lrc.answering.app.session import Answered, Trial
 from lrc.answering.app.translations import Language, say, spell_baseline
+from lrc.config.run_record import Run
 from lrc.runtime.findings import told
 
 TAGS: dict[Language, str] = {"en": "en", "zh_TW": "zh-Hant"}
@@ -31,13 +32,24 @@ def findings(language: Language, lines: Sequence[str]) -> str:
 
 def header(language: Language, names: Sequence[str], trial: Trial) -> str:
     """What the model is, for a visitor."""
-    prompt, run = trial.scorer.prompt, trial.run
-    trained = (run.data.get("train_file") or {}).get("questions") if run else None
-    validated = dict(run.validation) if run and run.validation.get("n") else None
-    if validated:
-        validated["baseline"] = spell_baseline(language, str(validated.get("baseline", "")))
+    prompt = trial.scorer.prompt
     asked = {"template": prompt.template, "style": prompt.answer_style, "votes": trial.scorer.votes}
-    return fragment("header", language, names=names, trained=trained, validated=validated, asked=asked)
+    text = (" " if language == "en" else "").join(_about(language, trial.run))
+    return fragment("header", language, names=names, text=text, asked=asked)
+
+
+def _about(language: Language, run: Run | None) -> Iterator[str]:
+    """Sentences that say what the model does, what it learnt from, and how often it was right."""
+    yield say(language, "intro")
+    trained = (run.data.get("train_file") or {}).get("questions") if run else None
+    yield say(language, "trained", n=trained) if trained else say(language, "untrained")
+    found = run.validation if run else {}
+    if not found.get("n"):
+        yield say(language, "not_validated")
+        return
+    baseline = spell_baseline(language, str(found["baseline"]))
+    shares = {"accuracy": found["accuracy"], "baseline_accuracy": found["baseline_accuracy"]}
+    yield say(language, "validated", n=int(found["n"]), baseline=baseline, **shares)
 
 
 def summary(language: Language, answered: Answered) -> str:

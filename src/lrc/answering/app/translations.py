@@ -70,7 +70,7 @@ WORDS: dict[str, str] = {
     "first": _("The first {shown:,} of {n:,} answers; the download has all"),
     "all": _("All {n:,} answers"),
     "id": _("ID"),
-    "chosen_option": _("Answer"),
+    "chosen_option": _("Chosen answer"),
     "probability": _("Probability"),
     "note": _("Note"),
     "is_guess": _("practically a guess"),

@@ -17,12 +17,12 @@ from lrc.runtime.findings import Finding, Level
 from lrc.runtime.translation import _
 
 _REPAIRED = {
-    "escape": "had _x…_ escapes; they were decoded",
-    "entity": "had HTML entities; they were decoded",
-    "line-break": "had unusual line breaks; they became line feeds",
-    "control": "had control characters; they were removed",
-    "zero-width": "had zero-width characters; they were removed",
-    "white-space": "had white space at its ends; it was removed",
+    "escape": _("had _x…_ escapes; they were decoded"),
+    "entity": _("had HTML entities; they were decoded"),
+    "line-break": _("had unusual line breaks; they became line feeds"),
+    "control": _("had control characters; they were removed"),
+    "zero-width": _("had zero-width characters; they were removed"),
+    "white-space": _("had white space at its ends; it was removed"),
 }
 # 同上, 同前一篇, 承上題, 見上文, 題組同上, 〃: the passage of the row above.
 _DITTO = re.compile(
@@ -125,16 +125,19 @@ def read_rows(table: Table, named: Mapping[str, str] | None = None) -> Draft:
     draft = Draft(table.file, columns, header.row, findings=[*table.findings, *header.findings])
     draft.unread = {column: Unread() for column in range(len(columns.headers)) if column not in columns.used}
     for column in sorted(table.hidden & set(columns.used)):
-        draft.find("warning", "hidden-column", "is a hidden column; it was read", None, column)
+        draft.find("warning", "hidden-column", _("is a hidden column; it was read"), None, column)
     clean_row = _RowReader(draft)
     draft.rows = [clean_row(row) for row in _skip_empty(chain(first[header.used :], rows), draft)]
     if header.row:  # JSON has no header, and nothing below its objects
         _drop_footer(draft)
     if not draft.rows:
-        others = (
-            f", or choose another sheet with --sheet: {', '.join(table.other_sheets)}" if table.other_sheets else ""
-        )
-        raise DataError(f"{table.file}: no rows below the header in row {header.row}; add the questions{others}")
+        text = _("{file}: no rows below the header in row {row}; add the questions")
+        if table.other_sheets:
+            text = _(
+                "{file}: no rows below the header in row {row}; add the questions, or choose another sheet with "
+                "--sheet: {sheets}"
+            )
+        raise DataError(text.format(file=table.file, row=header.row, sheets=", ".join(table.other_sheets)))
     _take_off_enumeration(draft)
     return draft
 
@@ -202,7 +205,7 @@ class _RowReader:
         self.above: Row | None = None
         self.passages: dict[str, str] = {}
         self.texts = {
-            (column, kind): f"{columns.headers[column]} {text}"
+            (column, kind): _("{column} {text}").format(column=columns.headers[column], text=text)
             for column in self.used
             for kind, text in _REPAIRED.items()
         }

@@ -47,7 +47,7 @@ def open_package(path: Path, main: str = WORKBOOK) -> Iterator[ZipFile]:
             with ZipFile(file) as package:
                 _refuse_bombs(path, package.infolist())
                 if find_part(package, main) is None:
-                    what = _("a zip file, but not {article} workbook").format(article=_article(path))
+                    what = _("a zip file, but not an {suffix} workbook").format(suffix=path.suffix.lower())
                     raise DataError(
                         _("{file}: {what}; save it as .xlsx, and name it so").format(file=path.name, what=what)
                     )
@@ -179,15 +179,11 @@ def _refuse_other_formats(path: Path, file: BinaryIO) -> None:
             ).format(file=path.name)
         )
     if not head.startswith(b"PK"):
-        what = _("not {article} workbook").format(article=_article(path)) if head else _("empty")
+        what = _("not an {suffix} workbook").format(suffix=path.suffix.lower()) if head else _("empty")
         raise DataError(
             _("{file}: {what}; save the sheet as .xlsx, or as .csv in UTF-8").format(file=path.name, what=what)
         )
     file.seek(0)
-
-
-def _article(path: Path) -> str:
-    return f"an {path.suffix.lower()}"
 
 
 def _refuse_bombs(path: Path, parts: list[ZipInfo]) -> None:
