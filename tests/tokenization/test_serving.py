@@ -49,7 +49,9 @@ def make_adapter(base: Path, folder: Path, template: str, own: str, style: str) 
     save_adapter(folder, base)
     tokenizer = AutoTokenizer.from_pretrained(base)
     tokenizer.add_tokens(["<think>", "</think>"])
-    tokenizer.add_special_tokens({"additional_special_tokens": ADDED})
+    # To lrc the marks of chinese-alpaca-2 are text, as they were to that base.
+    added = [name for name in ADDED if "INST" not in name or template == "chat"]
+    tokenizer.add_special_tokens({"additional_special_tokens": added})
     tokenizer.chat_template = OWN.get(own)
     if own == "adds BOS":
         add_bos(tokenizer)
@@ -132,7 +134,7 @@ def test_a_template_that_prints_today_is_told(wide: Path, tmp_path: Path, capfd:
     OWN["granite"] = GRANITE
     adapter = make_adapter(wide, tmp_path / "adapter", "chat", "granite", "digit")
     merge(adapter, tmp_path / "merged", base_model=str(wide), verify=False)
-    assert "chat template: renders another prompt by itself than lrc does" in capfd.readouterr().err
+    assert "chat template: by itself it makes another prompt than lrc" in capfd.readouterr().err
 
 
 def test_without_a_run_the_tokenizer_stays_as_it_is(

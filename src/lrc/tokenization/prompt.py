@@ -159,7 +159,7 @@ class Prompt:
         Args:
             judged: in judge style, the number of the option that is asked about.
         """
-        text = self.content(record, judged)
+        text = self._content(record, judged)
         if self.chat is None:
             return [*self.bos, *self.encode(text)]
         ids = self.chat.prompt(text)
@@ -167,7 +167,7 @@ class Prompt:
 
     def text(self, record: Record, judged: int | None = None) -> str:
         """The same as text, without the BOS that the tokenizer adds."""
-        text = self.content(record, judged)
+        text = self._content(record, judged)
         return text if self.chat is None else self.chat.text(text)
 
     def encode(self, text: str) -> list[int]:
@@ -180,11 +180,11 @@ class Prompt:
     def boundary_merges(self, record: Record) -> bool:
         """Whether tokenizing prompt and answer in one piece would give other ids than tokenizing them apart."""
         judged = 1 if self.answer_style == "judge" else None
-        text, first = self.content(record, judged), question_of(record).options[0]
+        text, first = self._content(record, judged), question_of(record).options[0]
         answer = {"digit": "1", "text": first, "judge": VERDICTS[0]}[self.answer_style]
         return self.template != "chat" and self.encode(text + answer) != self.encode(text) + self.encode(answer)
 
-    def content(self, record: Record, judged: int | None = None) -> str:
+    def _content(self, record: Record, judged: int | None = None) -> str:
         """The text of a prompt; of a chat, that of the user's turn."""
         instruction, body = self.texts(record, judged)
         return TEMPLATES[self.template].format_map({"instruction": instruction, "input": body})

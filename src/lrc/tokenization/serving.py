@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from copy import copy
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -81,10 +82,10 @@ def conversation(prompt: Prompt, record: Record, judged: int | None = None) -> l
     Args:
         judged: in judge style, the number of the option that is asked about.
     """
+    instruction, body = prompt.texts(record, judged)
     if prompt.template == "alpaca":
-        instruction, body = prompt.texts(record, judged)
         return [{"role": "system", "content": instruction}, {"role": "user", "content": body}]
-    text = prompt.content(record, judged)
+    text = body if prompt.template == "plain" else CONTENT.format_map({"instruction": instruction, "input": body})
     return [{"role": "user", "content": prompt.chat.turn(text) if prompt.chat else text}]
 
 
@@ -152,8 +153,11 @@ def differs(tokenizer: Any, prompt: Prompt) -> bool:
     """Whether a tokenizer with `chat_template` makes other ids of a question than lrc does."""
     record = to_record(Question("1", "貓在睡覺。", "誰在睡？", ("狗", "貓", "魚", "鳥"), 2))
     judged = 1 if prompt.answer_style == "judge" else None
+    # Another text, so that it is compiled anew: lrc changes the date in the one that transformers keeps.
+    other = copy(tokenizer)
+    other.chat_template = f"{tokenizer.get_chat_template()}{{# #}}"
     try:
-        ids = tokenizer.apply_chat_template(
+        ids = other.apply_chat_template(
             conversation(prompt, record, judged), add_generation_prompt=True, return_dict=False
         )
     except Exception:  # a template may raise anything
