@@ -192,8 +192,8 @@ def _write_for_servers(adapter: Path, folder: Path) -> None:
         return
     if differs(load_tokenizer(str(folder)), prompt):
         say(
-            "chat template: by itself it makes another prompt than lrc, perhaps with today's date, or with tokens for what "
-            "is text to lrc; have other programs complete lrc's own tokens (docs/serving.md)"
+            "chat template: by itself it makes another prompt than lrc, perhaps with today's date, or with tokens for "
+            "what is text to lrc; have other programs complete lrc's own tokens (docs/serving.md)"
         )
 
 
