@@ -25,6 +25,7 @@ from lrc.runtime.outputs import checksum, new_file
 from lrc.runtime.packages import versions_of
 from lrc.runtime.processes import processes
 from lrc.runtime.progress import Advance, say, silence, track
+from lrc.runtime.translation import _
 from lrc.tokenization.prompt import question_of
 
 
@@ -68,7 +69,9 @@ def _refuse_not_numbers(records: Sequence[Record], scores: Mapping[int, OptionSc
     for place, score in scores.items():
         if any(math.isnan(value) for value in score.log_probs):
             raise ModelError(
-                f"question {records[place].id}: its scores are not numbers; the model or the adapter is broken"
+                _("question {id}: its scores are not numbers; the model or the adapter is broken").format(
+                    id=records[place].id
+                )
             )
 
 
@@ -135,7 +138,7 @@ def read_questions_to_answer(
         try:
             question_of(record)
         except DataError as error:
-            raise DataError(f"{path.name}, {error}") from error
+            raise DataError(_("{file}, {reason}").format(file=path.name, reason=error)) from error
     return records
 
 

@@ -25,6 +25,7 @@ from lrc.models.weights import ADAPTER_WEIGHTS
 from lrc.runtime.errors import ModelError, RecipeError
 from lrc.runtime.processes import processes
 from lrc.runtime.progress import say
+from lrc.runtime.translation import _
 from lrc.tokenization.prompt import Prompt
 
 
@@ -49,8 +50,13 @@ def load_scorer(model: str, options: ScoringOptions) -> Scorer:
             say(note)
     if prompt.answer_style != "text" and options.score_normalisation is not None:
         raise RecipeError(
-            f"--score-normalisation is {options.score_normalisation}, but {SCORED_AS_THEY_ARE[prompt.answer_style]} "
-            "are scored as they are; leave it out"
+            _(
+                "--score-normalisation is {score_normalisation}, but {scored_as_they_are} are scored as "
+                "they are; leave it out"
+            ).format(
+                score_normalisation=options.score_normalisation,
+                scored_as_they_are=SCORED_AS_THEY_ARE[prompt.answer_style],
+            )
         )
     normalisation = options.score_normalisation or run.score_normalisation
     asked = (prompt.template, prompt.answer_style, prompt.list_options, normalisation)
@@ -85,7 +91,11 @@ def _quantization_of(model: str, run: Run, options: ScoringOptions, device: torc
         return quantization_config(run.recipe if options.adapters else {}, device, options.load_in_4bit)
     if options.load_in_4bit is not None and options.load_in_4bit != (stored.bits == 4):
         flag = "--load-in-4bit" if options.load_in_4bit else "--no-load-in-4bit"
-        raise ModelError(f"{model}: its weights are quantised on the disk ({stored}); leave {flag} out")
+        raise ModelError(
+            _("{model}: its weights are quantised on the disk ({stored}); leave {flag} out").format(
+                model=model, stored=stored, flag=flag
+            )
+        )
     return None
 
 
@@ -137,7 +147,9 @@ def _settings(path: Path) -> dict[str, Any]:
     try:
         return read_json(path)
     except ValueError as error:
-        raise ModelError(f"{path}: not a JSON object ({error}); download the file again") from error
+        raise ModelError(
+            _("{path}: not a JSON object ({reason}); download the file again").format(path=path, reason=error)
+        ) from error
 
 
 def _temperature(runs: Sequence[Run], asked: tuple[Any, ...], votes: int) -> float:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lrc.config.run_record import Run, lists_options, read_run
 from lrc.runtime.errors import ModelError
+from lrc.runtime.translation import _
 
 CONFIG, ADAPTER = "config.json", "adapter_config.json"
 
@@ -80,7 +81,9 @@ def runs_of(model: str, options: ScoringOptions) -> list[Run]:
         return runs
     if options.template is None or options.answer_style is None:
         raise ModelError(
-            f"{folders[0]}: has no lrc_run.json that says how it was trained; give --template and --answer-style"
+            _("{folders}: has no lrc_run.json that says how it was trained; give --template and --answer-style").format(
+                folders=folders[0]
+            )
         )
     return [Run(options.template, options.answer_style, lists_options(options.answer_style, options.template))]
 

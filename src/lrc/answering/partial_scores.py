@@ -15,6 +15,7 @@ from lrc.runtime.errors import OutputError
 from lrc.runtime.finished_outputs import side_file
 from lrc.runtime.locks import left_behind, remove
 from lrc.runtime.outputs import new_file
+from lrc.runtime.translation import _
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,11 @@ class PartialScores:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(_written(scores))
         except OSError as error:
-            raise OutputError(f"{self.path}: {error.strerror}; free some space and run again to resume") from error
+            raise OutputError(
+                _("{path}: {strerror}; free some space and run again to resume").format(
+                    path=self.path, strerror=error.strerror
+                )
+            ) from error
 
     @property
     def _head(self) -> str:

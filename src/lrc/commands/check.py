@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,6 +26,7 @@ from lrc.runtime.findings import WORDS, Finding, count_kinds, format_findings, w
 from lrc.runtime.finished_outputs import key_of_files, refuse_other_output, write_once
 from lrc.runtime.outputs import refuse_file
 from lrc.runtime.system import command_line
+from lrc.runtime.translation import _, localized, without_place
 
 
 @dataclass(frozen=True)
@@ -99,13 +101,15 @@ def check(
         print(both.line)
     previous = ""
     for line in (*format_findings(finding for one in checked for finding in one.findings), *copies):
-        level = line.partition(":")[0]
+        level = re.split("[:：]", line, maxsplit=1)[0]
         if sys.stdout.isatty() and level != previous:
             print()
         previous = level
         print(*wrapped(line), sep="\n")
-    # A command is never broken: it is there to be copied.
-    print(*([""] if sys.stdout.isatty() else []), *(f"next: {line}" for line in _next(checked)), sep="\n")
+    if sys.stdout.isatty():
+        print()
+    for line in _next(checked):  # a command is never broken: it is there to be copied
+        print(localized(_("next: {line}").format(line=line)))
     return all(one.accepted for one in checked)
 
 
@@ -151,6 +155,8 @@ def _place(finding: Finding, path: Path) -> Finding:
         return finding
     text = finding.text.removeprefix("recipe: ")
     for name in (str(path), path.name):
+        if finding.text.startswith(f"{name}: "):
+            return replace(finding, file=path.name, text=without_place(finding.text), kind="structure")
         if text.startswith((f"{name}: ", f"{name}, ")):
             return replace(finding, file=path.name, text=text[len(name) + 2 :], kind="structure")
     return replace(finding, kind="structure")
@@ -166,7 +172,7 @@ def _beyond_rows(book: Workbook) -> tuple[Finding, ...]:
     """What shows only when all rows are seen together: repetitions, and a split that convert could not make."""
     name = book.path.name
     if not book.questions:
-        return (Finding("error", "no-good-rows", name, "no valid rows are left; correct the rows above"),)
+        return (Finding("error", "no-good-rows", name, _("no valid rows are left; correct the rows above")),)
     groups = group_passages(question.passage for question in book.questions)
     found = tuple(find_duplicates(book.questions, groups, name))
     if book.errors:
@@ -240,8 +246,10 @@ def _overlaps(one: Checked, shared: Iterable[Shared]) -> Iterator[Finding]:
     for both in shared:
         other = both.second if both.first is one else both.first
         if one in (both.first, both.second) and one.labelled is False and other.labelled and both.nearly:
-            plural = "s" * (both.nearly > 1)
-            text = f"shares {both.nearly:,} passage{plural} with {other.file}; do not train on the test set"
+            text = _("shares {count:,} passage with {file}; do not train on the test set")
+            if both.nearly > 1:
+                text = _("shares {count:,} passages with {file}; do not train on the test set")
+            text = text.format(count=both.nearly, file=other.file)
             yield Finding("warning", "train-test-overlap", one.file, text)
 
 
@@ -257,10 +265,12 @@ def _next(checked: Iterable[Checked]) -> Iterator[str]:
         elif errors and one.questions and all(finding.row is not None for finding in errors):
             rows = len({finding.row for finding in errors})
             cure = f"{convert} --on-error skip"
-            ending, them = ("s", "them") if rows > 1 else ("", "it")
-            yield f"correct the {rows:,} bad row{ending} of {one.file}, or skip {them}: {cure}"
+            text = _("correct the {rows:,} bad row of {file}, or skip it: {command}")
+            if rows > 1:
+                text = _("correct the {rows:,} bad rows of {file}, or skip them: {command}")
+            yield localized(text.format(rows=rows, file=one.file, command=cure))
         elif errors:
-            yield f"correct {one.file}, then: lrc check {file}"
+            yield localized(_("correct {file}, then: {command}").format(file=one.file, command=f"lrc check {file}"))
         elif one.labelled is False:
             yield f"lrc generate --model MODEL --data {file} --output answer.csv"
         elif one.kind == "json" and one.path.suffix == ".json" and one.labelled:

@@ -34,6 +34,7 @@ from lrc.runtime.finished_outputs import (
 from lrc.runtime.outputs import new_file, refuse_existing, refuse_file
 from lrc.runtime.processes import lock_together, processes
 from lrc.runtime.progress import say
+from lrc.runtime.translation import _
 from lrc.tokenization.prompt import question_of
 
 # Flags that change the figures or what the scores are of, beside those of `facts`.
@@ -209,7 +210,11 @@ def _read_labelled(data: Path, sheet: str | None, columns: Mapping[str, str] | N
     answers = [question_of(record).answer for record in records]
     missing = [record.id for record, number in zip(records, answers, strict=True) if number is None]
     if missing:
-        raise DataError(f"{data}: {len(missing)} questions have no answer, first {missing[0]}; give a labelled file")
+        raise DataError(
+            _("{data}: {count} questions have no answer, first {missing}; give a labelled file").format(
+                data=data, count=len(missing), missing=missing[0]
+            )
+        )
     return records, [number for number in answers if number is not None]
 
 
@@ -224,7 +229,11 @@ def _read_predictions(file: Path, records: Sequence[Record], data: Path) -> list
     limits = [len(question_of(record).options) for record in records]
     for name, number, limit in zip(ids, answers, limits, strict=True):
         if number > limit:
-            raise DataError(f"{file}, id {name}: Answer is {number}, expected 1 to {limit}")
+            raise DataError(
+                _("{file}, id {name}: Answer is {number}, expected 1 to {limit}").format(
+                    file=file, name=name, number=number, limit=limit
+                )
+            )
     return answers
 
 

@@ -16,6 +16,7 @@ from lrc.data.tables.table import NO_NOTES, Table, TableRow
 from lrc.data.tables.workbook import Workbook, read_table
 from lrc.runtime.errors import DataError
 from lrc.runtime.findings import print_findings, with_cure
+from lrc.runtime.translation import _
 
 
 def read_questions(
@@ -88,5 +89,5 @@ def _text(cell: Any) -> str:
 def _good(source: Workbook) -> tuple[Question, ...]:
     print_findings(source.remarks)
     if source.errors:
-        raise DataError(*with_cure(source.errors, "drop the row"))
+        raise DataError(*with_cure(source.errors, _("drop the row")))
     return source.questions

@@ -14,6 +14,7 @@ from lrc.data.near_duplicates import Groups
 from lrc.data.questions import Question
 from lrc.data.tables.cleaning import collapse
 from lrc.runtime.findings import Finding
+from lrc.runtime.translation import _
 
 _ROWS_SHOWN = 5
 
@@ -38,13 +39,15 @@ def _questions(questions: Sequence[Question], groups: Groups, file: str) -> Iter
         dtype=np.int64,
         count=len(questions),
     )
-    _, inverse, counts = np.unique(hashes, return_inverse=True, return_counts=True)
+    _hashes, inverse, counts = np.unique(hashes, return_inverse=True, return_counts=True)
     same: dict[object, list[Question]] = {}
     for place in np.flatnonzero(counts[inverse] > 1).tolist():
         same.setdefault((groups.passages[place], _key(questions[place])), []).append(questions[place])
     for first, *others in same.values():
         if others:
-            text = f"the same question is in {_rows(others)}; all are kept, on one side of a split"
+            text = _("the same question is in {others}; all are kept, on one side of a split").format(
+                others=_rows(others)
+            )
             yield Finding("warning", "duplicate-question", file, text, first.row)
 
 
@@ -55,7 +58,9 @@ def _passages(questions: Sequence[Question], groups: Groups, file: str) -> Itera
     for members in firsts.values():
         first, *others = members.values()
         if others:
-            text = f"文章 is nearly the same in {_rows(others)}; all are kept, on one side of a split"
+            text = _("文章 is nearly the same in {others}; all are kept, on one side of a split").format(
+                others=_rows(others)
+            )
             yield Finding("warning", "near-duplicate-passage", file, text, first.row, "文章")
 
 
@@ -68,9 +73,10 @@ def _without_space(text: str) -> str:
 
 
 def _rows(questions: Sequence[Question]) -> str:
-    shown = ", ".join(str(question.row) for question in questions[:_ROWS_SHOWN])
-    more = f" and {len(questions) - _ROWS_SHOWN:,} more" if len(questions) > _ROWS_SHOWN else ""
-    return f"row {shown}" if len(questions) == 1 else f"rows {shown}{more}"
+    shown, more = ", ".join(str(question.row) for question in questions[:_ROWS_SHOWN]), len(questions) - _ROWS_SHOWN
+    if more > 0:
+        return _("rows {rows} and {more:,} more").format(rows=shown, more=more)
+    return _("row {rows}").format(rows=shown) if len(questions) == 1 else _("rows {rows}").format(rows=shown)
 
 
 def find_conflicts(questions: Sequence[Question], file: str, header: str) -> list[Finding]:
@@ -90,10 +96,9 @@ def find_conflicts(questions: Sequence[Question], file: str, header: str) -> lis
             continue
         for question, right in zip(group, rights, strict=True):
             other = next(twin for twin, answer in zip(group, rights, strict=True) if answer != right)
-            text = (
-                f"{header} gives {_short(_right(question))}, but row {other.row} has the same question and gives "
-                f"{_short(_right(other))}; correct one of them"
-            )
+            text = _(
+                "{header} gives {question}, but row {row} has the same question and gives {other}; correct one of them"
+            ).format(header=header, question=_short(_right(question)), row=other.row, other=_short(_right(other)))
             findings.append(Finding("error", "conflicting-answers", file, text, question.row, header))
     return findings
 

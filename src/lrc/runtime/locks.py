@@ -24,6 +24,7 @@ with warnings.catch_warnings():
 
 from lrc.runtime.errors import OutputError
 from lrc.runtime.system import WINDOWS
+from lrc.runtime.translation import _
 
 _PATIENCE, _PAUSE = 1.0, 0.01  # seconds
 # Whether this system locks files and folders, and lets go of their names meanwhile.
@@ -80,7 +81,11 @@ def refuse_locked(folder: Path, name: str | None, output: Path) -> None:
     """
     for part, pid in _parts(folder, name):
         if pid != os.getpid() and _is_held(part, pid):
-            raise OutputError(f"{output}: process {pid} is writing it; wait for it to finish, or choose another name")
+            raise OutputError(
+                _("{output}: process {pid} is writing it; wait for it to finish, or choose another name").format(
+                    output=output, pid=pid
+                )
+            )
 
 
 def left_behind(folder: Path, name: str | None = None) -> list[Path]:

@@ -84,6 +84,10 @@ class Chat:
         """The same as text."""
         return str(self._apply(text, add_generation_prompt=True, tokenize=False, **settings))
 
+    def turn(self, text: str) -> Any:
+        """The content of a turn, as the template takes it."""
+        return [{"type": "text", "text": text}] if self.parts else text
+
     @cached_property
     def end(self) -> int:
         """The token that ends an answer."""
@@ -176,14 +180,11 @@ class Chat:
     def _apply(self, *turns: str, **settings: Any) -> Any:
         """Render a conversation that a user begins."""
         roles = ("user", "assistant")
-        messages = [{"role": roles[i % 2], "content": self._content(text)} for i, text in enumerate(turns)]
+        messages = [{"role": roles[i % 2], "content": self.turn(text)} for i, text in enumerate(turns)]
         # What a template calls is not a setting, so it is changed where transformers keeps the compiled template.
         _compile_jinja_template(self.tokenizer.get_chat_template()).globals["strftime_now"] = self.today.strftime
         settings = {"enable_thinking": False, "date_string": self.today.strftime("%d %b %Y"), **settings}
         return self.tokenizer.apply_chat_template(messages, return_dict=False, **settings)
-
-    def _content(self, text: str) -> Any:
-        return [{"type": "text", "text": text}] if self.parts else text
 
 
 def _after(prompt: str, conversation: str) -> Turn | None:

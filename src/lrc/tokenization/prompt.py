@@ -186,10 +186,10 @@ class Prompt:
 
     def _content(self, record: Record, judged: int | None = None) -> str:
         """The text of a prompt; of a chat, that of the user's turn."""
-        instruction, body = self._texts(record, judged)
+        instruction, body = self.texts(record, judged)
         return TEMPLATES[self.template].format_map({"instruction": instruction, "input": body})
 
-    def _texts(self, record: Record, judged: int | None) -> tuple[str, str]:
+    def texts(self, record: Record, judged: int | None) -> tuple[str, str]:
         """Instruction and input, as template and style want them."""
         plain = self.template == "plain"
         if self.answer_style == "digit" and not plain:
