@@ -57,8 +57,8 @@ def test_what_is_named_is_there(path: str, name: str) -> None:
         ("data/tables/notebook.py", "", "no file data/tables/notebook.py"),
         ("workbook.py", "", "no file workbook.py"),  # the room belongs to it
         ("packing/tree.py", "pick", "no pick in packing/tree.py"),
-        ("packing/tree.py", "Row.colour", "no colour in packing/tree.py"),
-        ("packing/tree.py", "Row.blocks", None),
+        ("packing/tree.py", "PackedRow.colour", "no colour in packing/tree.py"),
+        ("packing/tree.py", "PackedRow.blocks", None),
         ("docs/upstream_keys.yaml", "", None),
     ],
 )

@@ -22,7 +22,7 @@ from lrc.config.accelerate_config import Topology
 from lrc.packing.attention import attend_by, why_no_flex
 from lrc.packing.last_layer import prune_last_layer
 from lrc.packing.log_probs import sequence_scores, target_log_probs
-from lrc.packing.tree import Row, TokenSequence, pack
+from lrc.packing.tree import PackedRow, TokenSequence, pack
 from lrc.preview.memory_plan import Planner, gib
 from lrc.preview.meta_model import ModelSpec, held
 from lrc.preview.throughput import operations_a_token
@@ -256,7 +256,7 @@ CHECKS: dict[str, Callable[[Probe], str]] = {
 
 
 @dataclass(frozen=True)
-class Result:
+class CheckResult:
     """What a check found; `cure` is empty where nothing is wrong."""
 
     name: str
@@ -264,16 +264,16 @@ class Result:
     cure: str = ""
 
 
-def run_checks(probe: Probe) -> Iterator[Result]:
+def run_checks(probe: Probe) -> Iterator[CheckResult]:
     """Run all checks, one after the other; what an unforeseen error says is a fault like any other."""
     for name, check in CHECKS.items():
         try:
-            yield Result(name, check(probe))
+            yield CheckResult(name, check(probe))
         except Fault as fault:
-            yield Result(name, fault.what, fault.cure)
+            yield CheckResult(name, fault.what, fault.cure)
         except Exception as error:
             cure = "attention: block in the recipe does without it" if name.endswith("flex") else "report this"
-            yield Result(name, f"{type(error).__name__}: {_line(error)}", cure)
+            yield CheckResult(name, f"{type(error).__name__}: {_line(error)}", cure)
 
 
 def _line(error: BaseException) -> str:
@@ -297,7 +297,7 @@ def _sequences(probe: Probe, count: int = 24) -> list[TokenSequence]:
     return found
 
 
-def _row(probe: Probe) -> Row:
+def _row(probe: Probe) -> PackedRow:
     return max(pack(_sequences(probe), 4096), key=len)
 
 
@@ -396,7 +396,7 @@ def _made(probe: Probe, module: Any, parameter: Any, spec: ModelSpec) -> Any:
     return torch.nn.Parameter(torch.ones_like(wide) if wide.dim() == 1 else wide)
 
 
-def _plan(probe: Probe, spec: ModelSpec, row: Row, peak: int) -> str:
+def _plan(probe: Probe, spec: ModelSpec, row: PackedRow, peak: int) -> str:
     """The memory that was taken beside the plan of it."""
     plan = Planner().plan(spec, row, Topology("single_gpu", device=probe.device.type), "adamw_torch")
     planned = plan.total - plan.overhead

@@ -118,7 +118,7 @@ def _memory(memory: Memory) -> dict[str, Any]:
     }
 
 
-def show(seen: Preview) -> None:
+def print_preview(seen: Preview) -> None:
     """Print it: in colours in a terminal, else as plain lines with ⟦…⟧ around what is supervised."""
     terminal = sys.stdout.isatty()
     # A pipe has no width: rich would take 80 columns and cut the words.

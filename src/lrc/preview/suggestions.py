@@ -9,7 +9,7 @@ import torch
 from transformers import BitsAndBytesConfig
 
 from lrc.config.accelerate_config import Topology
-from lrc.packing.tree import Row
+from lrc.packing.tree import PackedRow
 from lrc.preview.memory_plan import Footprint, Planner, bytes_on_device
 from lrc.preview.meta_model import ModelSpec
 
@@ -25,7 +25,7 @@ class Setting:
     topology: Topology
     optim: str
     row_tokens: int
-    row_of: Callable[[int], Row]  # the largest row under a token budget
+    row_of: Callable[[int], PackedRow]  # the largest row under a token budget
     changes: tuple[str, ...] = ()  # that were made, as a recipe writes them
 
     def changed(self, change: str, **fields: object) -> Setting:

@@ -20,7 +20,7 @@ from torch.utils.data import Dataset as TorchDataset
 from lrc.data.alpaca import Record
 from lrc.data.questions import option_orders
 from lrc.data.soft_labels import SoftLabels
-from lrc.packing.tree import Row, TokenSequence, pack
+from lrc.packing.tree import PackedRow, TokenSequence, pack
 from lrc.tokenization.prompt import Prompt, reordered
 from lrc.tokenization.token_dataset import Corpus, Portion
 from lrc.training.contrastive_loss import Option, contrast_count, options_of
@@ -33,7 +33,7 @@ class StepBatch:
     """One process's share of one optimizer step."""
 
     sequences: list[TokenSequence]
-    rows: list[Row]
+    rows: list[PackedRow]
     idle: bool = False  # the process has no question of this step; its one row counts for nothing
     questions: int = 0  # how many there are; a question has a sequence for each order of its options
 

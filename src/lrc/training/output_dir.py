@@ -13,7 +13,7 @@ from lrc.runtime.errors import OutputError, RecipeError
 from lrc.runtime.locks import left_behind, parts, remove
 from lrc.runtime.outputs import checksum, flush, new_file
 from lrc.runtime.progress import say
-from lrc.training.checkpoint import MANIFEST, STAGE, adopt, best_step, close_stage, fault, newest, open_stage
+from lrc.training.checkpoint import MANIFEST, STAGE, adopt, best_step, close_stage, find_damage, newest, open_stage
 from lrc.training.resume import Difference, differences, is_longer, run_of
 
 WEIGHTS = ("adapter_model.safetensors", "model.safetensors", "model.safetensors.index.json")
@@ -173,7 +173,7 @@ class OutputDir:
         if step is None:
             return None
         found = folder / f"checkpoint-{step}"
-        reason = fault(found) if found.is_dir() else "is missing"
+        reason = find_damage(found) if found.is_dir() else "is missing"
         if reason is None and self._differences_of(found):
             reason = "is of another run"
         if reason is None:

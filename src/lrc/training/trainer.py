@@ -31,7 +31,7 @@ from lrc.models.master_weights import to_float32
 from lrc.packing.attention import choose_attention, why_no_trees
 from lrc.packing.last_layer import prune_last_layer
 from lrc.packing.log_probs import row_budget, target_log_probs
-from lrc.packing.tree import Row, TokenSequence
+from lrc.packing.tree import PackedRow, TokenSequence
 from lrc.runtime.progress import say, track
 from lrc.training.base_trainer import DurableTrainer
 from lrc.training.contrastive_loss import Objective, OptionContrast
@@ -183,7 +183,7 @@ class TreeTrainer(DurableTrainer):
     def compute_loss(
         self,
         model: torch.nn.Module,
-        inputs: Row,
+        inputs: PackedRow,
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
         contrast: OptionContrast | None = None,
@@ -303,7 +303,7 @@ class TreeTrainer(DurableTrainer):
         deepspeed = self.accelerator.distributed_type == DistributedType.DEEPSPEED
         self.accelerator.backward(loss, **({"scale_wrt_gas": False} if deepspeed else {}))
 
-    def _equalise(self, rows: list[Row]) -> list[Row]:
+    def _equalise(self, rows: list[PackedRow]) -> list[PackedRow]:
         """Repeat a row until this process has as many as every other one, where each forward is a collective."""
         return rows + rows[-1:] * max(self._step_rows - len(rows), 0)
 
