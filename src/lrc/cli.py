@@ -596,7 +596,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         if is_first():
-            print(_ended("interrupted", verb), file=sys.stderr)
+            print(_describe_end("interrupted", verb), file=sys.stderr)
         sys.exit(130)
 
 
@@ -612,10 +612,10 @@ def _show(error: click.ClickException) -> None:
 
 def _terminate(verb: str, signum: int, frame: FrameType | None) -> None:
     if not several_processes():  # their launcher ends them all where one has failed, and that one has said why
-        print(_ended("terminated", verb), file=sys.stderr)
+        print(_describe_end("terminated", verb), file=sys.stderr)
     sys.exit(128 + signum)
 
 
-def _ended(how: str, verb: str) -> str:
+def _describe_end(how: str, verb: str) -> str:
     """The last line of a verb that a signal has ended."""
     return f"lrc: {how}; {safe}" if (safe := SAFE.get(verb, WRITES_NOTHING)) else f"lrc: {how}"

@@ -44,7 +44,7 @@ def _file_sums(weights: WeightFiles, file: str, advance: Advance | None) -> dict
     entry = _folder() / f"{hashlib.sha256(os.fsencode(path)).hexdigest()[:32]}.json"
     with _alone(entry):
         state = _state(path)
-        sums = _kept(entry, state)
+        sums = _recall(entry, state)
         if sums is None or sums.keys() != weights.files[file].keys():
             sums = {name: _tensor_sum(weights, name, advance) for name in weights.files[file]}
             if _state(path) == state and time.time_ns() - max(state[-2:]) > UNSETTLED * 1e9:
@@ -75,7 +75,7 @@ def _state(path: Path) -> list[int]:
     return [found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
 
 
-def _kept(entry: Path, state: list[int]) -> dict[str, str] | None:
+def _recall(entry: Path, state: list[int]) -> dict[str, str] | None:
     with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
         found = json.loads(entry.read_text(encoding="utf-8"))
         if found["state"] == state:

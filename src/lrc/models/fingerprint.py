@@ -92,11 +92,11 @@ def fingerprint_base(name: str, revision: str | None = None, flag: str = "--base
         "revision": folder.name if folder.parent.name == "snapshots" else revision,
         **_sums(folder),
         "contents_sha256": contents_sum(WeightFiles(folder)),
-        **_quantized(folder),
+        **_describe_quantization(folder),
     }
 
 
-def _quantized(folder: Path) -> dict[str, Any]:
+def _describe_quantization(folder: Path) -> dict[str, Any]:
     settings = read_json(folder / CONFIG)
     stored = StoredQuantization.of(settings)
     if stored is None:
@@ -162,26 +162,26 @@ def _sums(folder: Path) -> dict[str, str | None]:
 
 
 def _config_sum(path: Path) -> str:
-    try:
-        config = {key: value for key, value in read_json(path).items() if key not in VOLATILE}
-    except ValueError as error:
-        raise ModelError(f"{path}: not a JSON object ({error}); download the file again") from error
+    config = {key: value for key, value in read_json(path).items() if key not in VOLATILE}
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
+    """Read a JSON object of a model's folder.
 
     Raises:
-        ValueError: the file holds something else.
+        ModelError: the file holds something else.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
+        reason = "" if isinstance(value, dict) else f"it holds a {type(value).__name__}"
     except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"it holds a {type(value).__name__}")
-    return value
+        reason = "it is nested too deeply"
+    except ValueError as error:
+        reason = str(error)
+    if reason:
+        raise ModelError(f"{path}: not a JSON object ({reason}); download the file again")
+    return dict(value)
 
 
 def _weights_sum(weights: WeightFiles) -> str:

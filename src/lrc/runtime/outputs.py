@@ -162,18 +162,18 @@ def _explain_during(path: Path, part: Path) -> Iterator[None]:
     except OSError as error:
         place = str(error.filename or path).replace(str(part), str(path))
         raise OutputError(
-            f"{place}: {_reason(error)} after {size(_written(part))}; nothing was written to {path}"
+            f"{place}: {_reason(error)} after {size(_count_bytes(part))}; nothing was written to {path}"
         ) from error
 
 
 def _reason(error: OSError) -> str:
-    told = str(error.strerror or error)
+    reason = str(error.strerror or error)
     # Excel holds a file that it shows, and Windows then renames nothing to its name.
     held = WINDOWS and isinstance(error, PermissionError)
-    return f"{told} (is it open in another program? close it there)" if held else told
+    return f"{reason} (is it open in another program? close it there)" if held else reason
 
 
-def _written(part: Path) -> int:
+def _count_bytes(part: Path) -> int:
     files = part.rglob("*") if part.is_dir() else [part]
     return sum(file.stat().st_size for file in files if file.is_file())
 

@@ -142,7 +142,7 @@ def _train_in(folder: OutputDir, recipe: Recipe, prompt: Prompt, training: Corpu
             peft_config=build_lora_config(recipe),
             processing_class=tokenizer,
             train_dataset=training.dataset,
-            draw=SequenceSource.of(training, prompt, data, args.seed, _soft_labels(recipe)),
+            source=SequenceSource.of(training, prompt, data, args.seed, _soft_labels(recipe)),
             validation=_validation(recipe, prompt, validation),
             sampling=Sampling(data.group_passages, training.portions),
             packing=Packing(data.tree_packing, data.row_tokens, data.attention),
