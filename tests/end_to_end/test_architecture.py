@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src" / "lrc"
 PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 QUOTED = re.compile(r"From `([\w./]+)`:\n\n```python\n(.*?)```", flags=re.DOTALL)
-PATH = re.compile(r"\b(?:src/lrc|tests|benchmarks|docs|recipes|examples)/[\w/.-]+\.(?:py|yaml|md|json|xlsx)\b")
+PATH = re.compile(r"(?<![\w/-])(?:src/lrc|tests|benchmarks|docs|recipes|examples)/[\w/.-]+\.(?:py|yaml|md|json|xlsx)\b")
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 REFERENCE = re.compile(r"`([\w./-]+\.(?:py|html|yaml|md))(?::([\w.]+))?`")
 REFERENCES = sorted(set(REFERENCE.findall(PAGE)))

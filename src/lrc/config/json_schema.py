@@ -54,7 +54,7 @@ def property_of(name: str, key: Key) -> dict[str, Any]:
     """What the schema says of one key."""
     entry: dict[str, Any] = {"description": meaning} if (meaning := _meanings().get(name)) else {}
     if name in UNSUPPORTED:
-        return entry | {"description": "lrc has no use for another value.", "const": UNSUPPORTED[name]}
+        return entry | {"description": "lrc supports no other value.", "const": UNSUPPORTED[name]}
     if name == "train_sampling_strategy":
         return entry | {"enum": list(SAMPLING), "default": key.default}
     if key.default is not None:

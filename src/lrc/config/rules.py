@@ -181,7 +181,7 @@ def _files(values: Values) -> Iterator[str]:
     if repeated := next((file for file in files if files.count(file) > 1), None):
         yield f"train_file names {repeated} twice; name it once"
     if shares is not None and values["pseudo_labels"] is not None:
-        yield "train_shares and pseudo_labels do not go together: an epoch has all pseudo-labelled ones; remove one"
+        yield "train_shares and pseudo_labels exclude each other: an epoch has every pseudo-labelled one; remove one"
     elif shares is not None and len(shares) != len(files):
         yield f"train_shares has {len(shares)} parts for {len(files)} files of train_file; give one each"
     elif shares is not None and (not all(share > 0 for share in shares) or abs(sum(shares) - 1) > 1e-6):
@@ -245,7 +245,7 @@ def _unsupported_values(values: Values) -> Iterator[str]:
     if values["push_to_hub"] and not values["hub_model_id"]:
         yield "push_to_hub is true, but hub_model_id is missing; give USER/NAME"
     if values["dataloader_prefetch_factor"] is not None and not values["dataloader_num_workers"]:
-        yield "dataloader_prefetch_factor needs processes that load data; set dataloader_num_workers, or remove it"
+        yield "dataloader_prefetch_factor needs data loader processes; set dataloader_num_workers, or remove it"
 
 
 def _length(values: Values) -> Iterator[str]:

@@ -160,7 +160,7 @@ def check_trees(probe: Probe, form: str) -> str:
         if not error <= (EXACT if dtype == "float32" else ROUNDED):
             other = "block" if form != "block" else "dense"
             raise Fault(
-                f"in {dtype} loss or gradients are {error:.1e} from those of separate samples",
+                f"in {dtype} loss or gradients differ by {error:.1e} from those of separate samples",
                 f"set attention: {other} in the recipe, and report this",
             )
         measured.append(f"{dtype} {error:.0e}")
@@ -183,7 +183,7 @@ def check_four_bits(probe: Probe) -> str:
     exact = states.float() @ dequantize_4bit(*quantize_4bit(wide, quant_type="nf4")).float().T
     error = _relative(layer(states).float(), exact)
     if not error <= PRODUCT:
-        raise Fault(f"its products are {error:.1e} from those of the same weights made wide", cure)
+        raise Fault(f"its products differ by {error:.1e} from those of the dequantized weights", cure)
     probe.four_bits = True
     return f"bitsandbytes NF4, relative error {error:.0e}"
 

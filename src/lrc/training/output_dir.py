@@ -85,7 +85,7 @@ class OutputDir:
         if found is None:
             return None
         if changed := self._differences_of(found):
-            raise OutputError(*(f"{found}: is of another run, whose {one.fact}; move it away" for one in changed))
+            raise OutputError(*(f"{found}: belongs to another run, whose {one.fact}; move it away" for one in changed))
         if best:
             self._best_of(found, self.path)
         return str(found)
@@ -142,7 +142,7 @@ class OutputDir:
             raise RecipeError(f"{place}: no {RUN_FILE} in it or next to it; name it in the folder of its run")
         if changed := self._differences_of(named):
             raise RecipeError(
-                *(f"{place}: is of another run: {one}, or remove resume_from_checkpoint" for one in changed)
+                *(f"{place}: belongs to another run: {one}, or remove resume_from_checkpoint" for one in changed)
             )
         if origin.finished and not is_longer(origin, self.run):
             result = named.resolve().parent
@@ -175,7 +175,7 @@ class OutputDir:
         found = folder / f"checkpoint-{step}"
         reason = find_damage(found) if found.is_dir() else "is missing"
         if reason is None and self._differences_of(found):
-            reason = "is of another run"
+            reason = "belongs to another run"
         if reason is None:
             return found
         raise OutputError(

@@ -154,4 +154,6 @@ def _verdict(standings: Sequence[Standing]) -> str:
     )
     if test["p_value"] < 1 - CONFIDENCE:
         return f"{name}, beyond the noise of trial {test['second']}: {evidence}"
-    return f"{name}, within the noise of trial {test['second']}: {evidence}; more validation questions would tell"
+    return (
+        f"{name}, within the noise of trial {test['second']}: {evidence}; evaluate on more questions to tell them apart"
+    )

@@ -181,7 +181,7 @@ def _range_fault(spec: dict[str, Any]) -> str | None:
     if type(spec.get("log", False)) is not bool:
         return f"has {shown(spec['log'])} as log, expected true or false"
     if spec.get("log") and (low <= 0 or "step" in spec):
-        return "is log, which needs a low above 0 and goes with no step"
+        return "has log: true, which needs low above 0 and excludes step"
     return f"has {shown(spec['step'])} as step, expected more than 0" if step <= 0 else None
 
 
