@@ -12,13 +12,13 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 
-from filelock import FileLock
 from huggingface_hub.constants import HF_HOME
 
 from lrc.models.weights import WeightFiles, as_bytes
+from lrc.runtime.locks import cache_lock
 from lrc.runtime.progress import Advance, track
 
 SHOWN = 2 << 30  # bytes from which on the user is shown how far it is
@@ -93,15 +93,8 @@ def _keep(entry: Path, state: list[int], sums: dict[str, str]) -> None:
 
 @contextmanager
 def _alone(entry: Path) -> Iterator[None]:
-    """Let one process of a machine read a file, and the others wait for what it finds; where locks work."""
-    try:
-        entry.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(entry.with_suffix(".lock"))
-        lock.acquire()
-    except (OSError, NotImplementedError):
+    """Let one process of a machine read a file, and the others wait for what it finds; where that can be locked."""
+    with ExitStack() as held:
+        with suppress(OSError):
+            held.enter_context(cache_lock(entry.with_suffix(".lock"), wait=True))
         yield
-        return
-    try:
-        yield
-    finally:
-        lock.release()
