@@ -1,4 +1,4 @@
-"""The verb: base + adapter → an ordinary model folder, verified."""
+"""`lrc merge`: base + adapter → an ordinary model folder, verified."""
 
 from __future__ import annotations
 

@@ -85,6 +85,7 @@ def read_topology(name: str | None, *, device: str, gpu_assumed: bool, gpus: int
 
 
 def _choose(device: str, gpu_assumed: bool, gpus: int | None) -> str:
+    """The name of the shipped config for these devices."""
     if gpus:
         return "single_gpu" if gpus == 1 else "multi_gpu"
     return "single_gpu" if device == "cpu" and gpu_assumed else default_accelerate_config()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -72,7 +72,8 @@ def plan_of(setting: Setting, planner: Planner) -> Footprint:
     return planner.plan(setting.build, setting.row_of(setting.row_tokens), setting.topology, setting.optim)
 
 
-def _first(candidates: Sequence[Setting] | Iterator[Setting], capacity: int, planner: Planner) -> Remedy | None:
+def _first(candidates: Iterable[Setting], capacity: int, planner: Planner) -> Remedy | None:
+    """The first setting that fits, as a remedy; what does not fit without a row is not planned with one."""
     for candidate in candidates:
         if planner.without_row(candidate.build, candidate.topology, candidate.optim).total > capacity:
             continue
