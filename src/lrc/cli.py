@@ -337,7 +337,7 @@ def evaluate(
     from lrc.runtime.finished_outputs import refuse_other_output
 
     # Before the seconds in which torch is imported.
-    words = {"data": data, "sheet": sheet, "columns": columns}
+    words: dict[str, Any] = {"data": data, "sheet": sheet, "columns": columns}
     words |= {"model": model, "scores": scores, "passage_blind": passage_blind, **asked} if model else {}
     words |= {} if model else {"predictions": predictions}
     for path in filter(None, [output or scores]):
@@ -595,7 +595,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         if is_first():
-            print(_ended("interrupted", verb), file=sys.stderr)
+            print(_describe_end("interrupted", verb), file=sys.stderr)
         sys.exit(130)
 
 
@@ -611,10 +611,10 @@ def _show(error: click.ClickException) -> None:
 
 def _terminate(verb: str, signum: int, frame: FrameType | None) -> None:
     if not several_processes():  # their launcher ends them all where one has failed, and that one has said why
-        print(_ended("terminated", verb), file=sys.stderr)
+        print(_describe_end("terminated", verb), file=sys.stderr)
     sys.exit(128 + signum)
 
 
-def _ended(how: str, verb: str) -> str:
+def _describe_end(how: str, verb: str) -> str:
     """The last line of a verb that a signal has ended."""
     return f"lrc: {how}; {safe}" if (safe := SAFE.get(verb, WRITES_NOTHING)) else f"lrc: {how}"

@@ -176,7 +176,7 @@ def test_against_trl(family: str, tmp_path: Path) -> None:
 def test_all_orders_of_a_question_count_as_one_of_the_batch(tmp_path: Path) -> None:
     args = config(tmp_path, per_device_train_batch_size=4)
     trainer = tree_trainer(adapted(make_model("llama")), SEQUENCES[:4], PASSAGES[:4], args)
-    trainer.draw = lambda draw: [SEQUENCES[draw[0]], SEQUENCES[draw[0] + 4]]
+    trainer.source = lambda key: [SEQUENCES[key[0]], SEQUENCES[key[0] + 4]]
     wanted = separate_step(adapted(make_model("llama")), STEP)
     assert len(trainer.get_train_dataloader()) == 1
     assert_same(tree_step(trainer), wanted)

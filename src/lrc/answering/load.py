@@ -85,7 +85,7 @@ def _quantization_of(model: str, run: Run, options: ScoringOptions, device: torc
     Raises:
         ModelError: the flag asks for what the files do not hold.
     """
-    stored = StoredQuantization.of(_settings(find_base(model, flag="--model") / CONFIG))
+    stored = StoredQuantization.of(read_json(find_base(model, flag="--model") / CONFIG))
     if stored is None:
         # A merged model is on the disk as it is meant to be asked, whatever its adapter was trained on.
         return quantization_config(run.recipe if options.adapters else {}, device, options.load_in_4bit)
@@ -130,7 +130,7 @@ def _refuse_unfit_adapters(model: str, adapters: Sequence[Path]) -> None:
     for adapter in adapters:
         read_adapter_config(adapter)
     base = find_base(model, flag="--model")
-    quantized = StoredQuantization.of(_settings(base / CONFIG)) is not None
+    quantized = StoredQuantization.of(read_json(base / CONFIG)) is not None
     for adapter in adapters:
         run = read_run(adapter)
         if quantized and not (run and "quantized" in (run.base or {})):
@@ -141,15 +141,6 @@ def _refuse_unfit_adapters(model: str, adapters: Sequence[Path]) -> None:
             verify_base(run.base, base, "--model")
         if not quantized and (adapter / ADAPTER_WEIGHTS).is_file():
             refuse_incomplete_adapter(adapter, base)
-
-
-def _settings(path: Path) -> dict[str, Any]:
-    try:
-        return read_json(path)
-    except ValueError as error:
-        raise ModelError(
-            _("{path}: not a JSON object ({reason}); download the file again").format(path=path, reason=error)
-        ) from error
 
 
 def _temperature(runs: Sequence[Run], asked: tuple[Any, ...], votes: int) -> float:

@@ -91,7 +91,7 @@ def runs_of(model: str, options: ScoringOptions) -> list[Run]:
 def _faults_of_model(model: str) -> list[str]:
     folder = Path(model).expanduser()
     if not folder.is_dir():
-        return _missing(model, folder, CONFIG)
+        return _explain_missing(model, folder, CONFIG)
     if (folder / CONFIG).is_file():
         return []
     if (folder / ADAPTER).is_file():
@@ -111,7 +111,7 @@ def _faults_of_adapter(adapter: Path, model_cure: str = "") -> list[str]:
     return [f"{adapter}: no {ADAPTER}; name the folder of a trained adapter"]
 
 
-def _missing(name: str, folder: Path, holds: str) -> list[str]:
+def _explain_missing(name: str, folder: Path, holds: str) -> list[str]:
     """The error for a model that is not a folder; nothing where it may be one on the Hub."""
     if folder.exists():
         return [f"{name}: is a file; name the folder that it is in, {folder.parent}"]
@@ -166,4 +166,6 @@ def _base_of(adapter: Path) -> str:
         name = json.loads((adapter / ADAPTER).read_text(encoding="utf-8")).get("base_model_name_or_path")
     except (OSError, ValueError, AttributeError, RecursionError):
         return "BASE"
-    return name if isinstance(name, str) and (Path(name).is_dir() or not _missing(name, Path(name), CONFIG)) else "BASE"
+    if not isinstance(name, str) or not Path(name).is_dir() and _explain_missing(name, Path(name), CONFIG):
+        return "BASE"
+    return name

@@ -63,7 +63,7 @@ class PartialScores:
             except (ValueError, TypeError, KeyError):
                 break
         with new_file(self.path, force=True) as temporary:
-            temporary.write_text(f"{self._head}\n{_written(known)}", encoding="utf-8")
+            temporary.write_text(f"{self._head}\n{_encode(known)}", encoding="utf-8")
         return known
 
     def append(self, scores: Mapping[int, OptionScores]) -> None:
@@ -74,7 +74,7 @@ class PartialScores:
         """
         try:
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(_written(scores))
+                file.write(_encode(scores))
         except OSError as error:
             raise OutputError(
                 _("{path}: {strerror}; free some space and run again to resume").format(
@@ -103,7 +103,7 @@ def remove_partial_scores(output: Path) -> None:
         remove(part)
 
 
-def _written(scores: Mapping[int, OptionScores]) -> str:
+def _encode(scores: Mapping[int, OptionScores]) -> str:
     return "".join(f"{json.dumps([place, asdict(score)])}\n" for place, score in scores.items())
 
 

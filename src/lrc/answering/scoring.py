@@ -166,7 +166,7 @@ class Scorer:
             for sequence in option_order.sequences
         ]
         question_votes: list[list[NDArray[np.float64]]] = [[] for _ in records]
-        see = _counted_in(len(records), len(right + options) * max(len(self.adapters), 1), advance)
+        see = _count_by_sequences(len(records), len(right + options) * max(len(self.adapters), 1), advance)
         for adapter in self.adapters or (None,):
             if adapter is not None:
                 self.model.set_adapter(adapter)
@@ -208,7 +208,7 @@ class Scorer:
         return option_orders(question_of(record), self.votes)
 
 
-def _counted_in(questions: int, sequences: int, advance: Advance) -> Callable[[int], None]:
+def _count_by_sequences(questions: int, sequences: int, advance: Advance) -> Callable[[int], None]:
     """Tell the progress of so many questions by their sequences; 0 of these stands for all that are left."""
     done = shown = 0
 

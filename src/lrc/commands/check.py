@@ -15,10 +15,9 @@ from typing import Any
 from lrc.data.conversion import Plan, plan_parts
 from lrc.data.near_duplicates import group_passages
 from lrc.data.questions import Question
-from lrc.data.repeated import find_duplicates
+from lrc.data.repeated import find_duplicates, question_key
 from lrc.data.sources import DataFile, refuse_pipe
 from lrc.data.tables.annotation import annotate as annotate_copy
-from lrc.data.tables.cleaning import collapse
 from lrc.data.tables.workbook import Workbook, read_workbook
 from lrc.data.tables.xlsx_copy import check_copy
 from lrc.runtime.errors import LrcError
@@ -231,14 +230,8 @@ def _find_shared(first: Checked, second: Checked) -> Shared | None:
     clusters = set(groups.clusters[:n_first])
     pairs = zip(groups.passages[n_first:], groups.clusters[n_first:], strict=True)
     nearly = {passage for passage, cluster in pairs if cluster in clusters}
-    questions = _question_keys(first.asked) & _question_keys(second.asked)
+    questions = set(map(question_key, first.asked)) & set(map(question_key, second.asked))
     return Shared(first, second, len(passages), len(nearly), len(questions))
-
-
-def _question_keys(questions: Iterable[Question]) -> set[tuple[str, ...]]:
-    """The questions, white space and the order of options apart."""
-    texts = ((one.passage, one.question, *sorted(one.options)) for one in questions)
-    return {tuple(map(collapse, text)) for text in texts}
 
 
 def _overlaps(one: Checked, shared: Iterable[Shared]) -> Iterator[Finding]:

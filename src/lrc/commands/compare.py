@@ -154,9 +154,9 @@ def _side_by_side(pairs: Sequence[Pair], names: tuple[str, str]) -> Iterator[str
     yield f"{'id':<{width}}right  {names[0]:<{column}}{names[1]:<{column}}question".rstrip()
     room = shutil.get_terminal_size().columns - width - 7 - 2 * column
     for one, two in pairs[:SHOWN]:
-        told = [f"{side.prediction} ({side.confidence:.0%})" for side in (one, two)]
+        chosen = [f"{side.prediction} ({side.confidence:.0%})" for side in (one, two)]
         asked = _cut(" ".join(one.question.question.split()), room)
-        yield f"{one.question.id:<{width}}{one.answer:<7}{told[0]:<{column}}{told[1]:<{column}}{asked}".rstrip()
+        yield f"{one.question.id:<{width}}{one.answer:<7}{chosen[0]:<{column}}{chosen[1]:<{column}}{asked}".rstrip()
     if len(pairs) > SHOWN:
         yield f"and {len(pairs) - SHOWN:,} more; --output page.html shows them with their passages"
 

@@ -37,8 +37,8 @@ from lrc.runtime.progress import say
 from lrc.runtime.translation import _
 from lrc.tokenization.prompt import question_of
 
-# Flags that change the figures or what the scores are of, beside those of `facts`.
-WAYS = ("passage_blind", "sheet", "columns")
+# Flags that change the figures or what the scores are of, besides those of `facts`.
+FLAGS = ("passage_blind", "sheet", "columns")
 LENGTHS = (150, 300, 450)  # characters of a passage, where one length group ends and the next begins
 
 
@@ -93,24 +93,24 @@ def _evaluate(
     as_json: bool,
     force: bool,
 ) -> None:
-    scores, side = asked["scores"], None
+    scores, partial = asked["scores"], None
     words = []
     if output or scores:
-        words = [facts(asked["model"], options, asked["data"]), str(scores), *(asked[name] for name in WAYS)]
+        words = [facts(asked["model"], options, asked["data"]), str(scores), *(asked[name] for name in FLAGS)]
     if output is not None:
-        side = PartialScores.for_output(output, words, processes().process_index)
-        if not force and is_finished(output, asked, side.key):
+        partial = PartialScores.for_output(output, words, processes().process_index)
+        if not force and is_finished(output, asked, partial.key):
             if processes().is_main_process:
                 _print(json.loads(output.read_text(encoding="utf-8")), as_json=as_json)
                 say(f"{output}: {DONE}")
                 remove_partial_scores(output)  # which a kill may have left
             return
         refuse_existing(output, force=force)
-    over = force or (side is not None and side.exists)  # then the scores, where they are there, are this run's
+    over = force or (partial is not None and partial.exists)  # then the scores, where they are there, are this run's
     if scores is not None and output is not None:
         refuse_existing(scores, force=over)
     scorer = load_scorer(asked["model"], options)
-    found = answer(scorer, records, side)
+    found = answer(scorer, records, partial)
     blind = answer(scorer, list(map(_without_passage, records))) if asked["passage_blind"] else []
     if not processes().is_main_process:
         return
@@ -122,9 +122,9 @@ def _evaluate(
     figures = _figures(scorer, records, answers, found, blind)
     if options.votes > 1:
         figures["consistency"] = sum(score.consistent for score in found) / len(found)
-    if output is not None and side is not None:
+    if output is not None and partial is not None:
         figures_sum = hashlib.sha256(_document(figures).encode()).hexdigest()
-        remember(output, asked, side.key, figures_sum, *filter(None, [scores]))
+        remember(output, asked, partial.key, figures_sum, *filter(None, [scores]))
         _write(output, figures, force=force)
         remove_partial_scores(output)
     _print(figures, as_json=as_json)

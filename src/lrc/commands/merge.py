@@ -1,4 +1,4 @@
-"""The verb: base + adapter → an ordinary model folder, verified."""
+"""`lrc merge`: base + adapter → an ordinary model folder, verified."""
 
 from __future__ import annotations
 
@@ -105,10 +105,7 @@ def _base_of(adapter: Path, base_model: str | None) -> Path:
     if not name:
         raise ModelError(f"{adapter}: does not name its base model; give it with --base-model")
     base = find_base(name, None if base_model else settings.revision)
-    try:
-        stored = StoredQuantization.of(read_json(base / CONFIG))
-    except ValueError as error:
-        raise ModelError(f"{base / CONFIG}: not a JSON object ({error}); download the file again") from error
+    stored = StoredQuantization.of(read_json(base / CONFIG))
     if stored is not None:
         raise ModelError(
             f"{name}: is quantised on disk ({stored}), and a merged model would keep its rounding; pass the "

@@ -10,7 +10,7 @@ import pandas as pd
 
 from lrc.data import sources
 from lrc.data.questions import Question
-from lrc.data.tables.cell_text import show
+from lrc.data.tables.cell_text import show_value
 from lrc.data.tables.headers import role_of
 from lrc.data.tables.table import NO_NOTES, Table, TableRow
 from lrc.data.tables.workbook import Workbook, read_table
@@ -83,7 +83,7 @@ def _text(cell: Any) -> str:
     if cell is None or (pd.api.types.is_scalar(cell) and pd.isna(cell)):
         return ""
     cell = cell.item() if hasattr(cell, "item") else cell
-    return cell if isinstance(cell, str) else show(cell) if isinstance(cell, int | float) else str(cell)
+    return cell if isinstance(cell, str) else show_value(cell) if isinstance(cell, int | float) else str(cell)
 
 
 def _good(source: Workbook) -> tuple[Question, ...]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from lrc.data.near_duplicates import Groups
+from lrc.data.near_duplicates import Groups, canonical
 from lrc.data.questions import Question
 from lrc.data.tables.cleaning import collapse
 from lrc.runtime.findings import Finding
@@ -19,11 +19,19 @@ from lrc.runtime.translation import _
 _ROWS_SHOWN = 5
 
 
+def question_key(question: Question) -> tuple[str, tuple[str, tuple[str, ...]]]:
+    """What two questions have alike that are the same.
+
+    The passage, white space, case and width apart (`near_duplicates.canonical`); the question and its options, white
+    space and their order apart.
+    """
+    return canonical(question.passage), _key(question)
+
+
 def find_duplicates(questions: Sequence[Question], groups: Groups, file: str) -> list[Finding]:
     """Find repeated questions and near-duplicate passages, one finding for all the rows that belong together.
 
-    Kinds: `duplicate-question` (passage, question and options are the same, white space and the order of the
-    options apart) and `near-duplicate-passage`.
+    Kinds: `duplicate-question` (see `question_key`) and `near-duplicate-passage`.
 
     Args:
         groups: the passages of `questions`.
@@ -33,7 +41,8 @@ def find_duplicates(questions: Sequence[Question], groups: Groups, file: str) ->
 
 
 def _questions(questions: Sequence[Question], groups: Groups, file: str) -> Iterator[Finding]:
-    # Numbers first: only what is repeated needs its texts side by side, too much for a million rows.
+    # `question_key`, with the passage's number in `groups` for its text. Numbers first: only what is repeated needs its
+    # texts side by side, too much for a million rows.
     hashes = np.fromiter(
         (hash((passage, _key(question))) for passage, question in zip(groups.passages, questions, strict=True)),
         dtype=np.int64,
@@ -82,8 +91,8 @@ def _rows(questions: Sequence[Question]) -> str:
 def find_conflicts(questions: Sequence[Question], file: str, header: str) -> list[Finding]:
     """Find the labelled questions that another one contradicts.
 
-    Two questions are the same when passage, question and options are, white space and the order of the
-    options apart. They contradict each other when the text of the right option differs.
+    Two questions are the same when their `question_key` is. They contradict each other when the text of the right
+    option differs.
 
     Args:
         file: the name of the file that they are from.
@@ -109,8 +118,7 @@ def _same(questions: Sequence[Question]) -> Iterable[list[Question]]:
     candidates = _groups(range(len(questions)), [hash(_key(question)) for question in questions])
     for candidate in candidates:
         members = [questions[place] for place in candidate]
-        keys = [(_without_space(member.passage), _key(member)) for member in members]
-        for group in _groups(range(len(members)), keys):
+        for group in _groups(range(len(members)), list(map(question_key, members))):
             yield [members[place] for place in group]
 
 

@@ -178,19 +178,19 @@ def _explain_during(path: Path, part: Path) -> Iterator[None]:
         place = str(error.filename or path).replace(str(part), str(path))
         raise OutputError(
             _("{place}: {reason} after {part}; nothing was written to {path}").format(
-                place=place, reason=_reason(error), part=size(_written(part)), path=path
+                place=place, reason=_reason(error), part=size(_count_bytes(part)), path=path
             )
         ) from error
 
 
 def _reason(error: OSError) -> str:
-    told = str(error.strerror or error)
+    reason = str(error.strerror or error)
     # Excel holds a file that it shows, and Windows then renames nothing to its name.
     held = WINDOWS and isinstance(error, PermissionError)
-    return f"{told} (is it open in another program? close it there)" if held else told
+    return f"{reason} (is it open in another program? close it there)" if held else reason
 
 
-def _written(part: Path) -> int:
+def _count_bytes(part: Path) -> int:
     files = part.rglob("*") if part.is_dir() else [part]
     return sum(file.stat().st_size for file in files if file.is_file())
 

@@ -112,7 +112,7 @@ class Chat:
             )
         if self.parts:
             notes.append("chat template: takes the content of a turn in parts")
-        elsewhen = self._rendering_on(date(2001, 2, 3))
+        elsewhen = self._render_on(date(2001, 2, 3))
         if elsewhen != self.text(PROBE):
             notes.append(f"chat template: prints a date, which is {self.today} in training and answering alike")
         return notes
@@ -172,7 +172,7 @@ class Chat:
     def _is_special(self, name: str) -> bool:
         return any(token.special for token in self.tokenizer.added_tokens_decoder.values() if str(token) == name)
 
-    def _rendering_on(self, day: date) -> str:
+    def _render_on(self, day: date) -> str:
         other = copy(self)
         other.today = day
         return other.text(PROBE)

@@ -100,7 +100,7 @@ class Trial:
         found = once([reordered(record, order) for order in orders])
         # The first order is the question's own, so with one vote this is what generate scores.
         scores = found[0] if self.scorer.votes == 1 else self.scorer([record])[0]
-        return scores, [_in_own_order(order, one) for order, one in zip(orders, found, strict=True)]
+        return scores, [_restore_order(order, one) for order, one in zip(orders, found, strict=True)]
 
     def answer_file(self, path: Path, folder: Path, advance: Callable[[int, int], None]) -> Answered:
         """Write the submission of a file's questions, the CSV that `lrc generate` writes, and its workbook.
@@ -162,7 +162,7 @@ def make_question(passage: str, question: str, options: Sequence[str]) -> Questi
     return Question("1", passage, question, tuple(options))
 
 
-def _in_own_order(order: tuple[int, ...], scores: OptionScores) -> InOrder:
+def _restore_order(order: tuple[int, ...], scores: OptionScores) -> InOrder:
     own = dict(zip(order, scores.probabilities, strict=True))
     return InOrder(order, tuple(own[place] for place in range(len(order))), order[scores.prediction - 1] + 1)
 

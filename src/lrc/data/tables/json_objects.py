@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lrc.data.questions import MAX_OPTIONS
-from lrc.data.tables.cell_text import show
+from lrc.data.tables.cell_text import show_value
 from lrc.data.tables.csv_file import MAX_LINE
 from lrc.data.tables.json_array import DoubledKeyError, read_array, unique_keys
 from lrc.data.tables.table import Note, Table, TableRow
@@ -150,7 +150,7 @@ def _text(value: Any) -> tuple[str, str]:
         return "", f"is a JSON {'array' if isinstance(value, list) else 'object'}, expected text"
     if isinstance(value, float) and not math.isfinite(value):
         return "", f"is {value}, which is not text; give the text itself"
-    text = str(value) if type(value) is int else show(value)
+    text = str(value) if type(value) is int else show_value(value)
     try:
         text.encode()
     except UnicodeEncodeError:

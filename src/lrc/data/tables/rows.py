@@ -234,21 +234,23 @@ class _RowReader:
         options = tuple(rest)
         above = self.above
         if len(passage) <= _LONGEST_DITTO and _DITTO.fullmatch(passage):
-            passage = self._as_above(row.number, self.columns.passage, passage, above.passage if above else "")
+            passage = self._take_from_above(row.number, self.columns.passage, passage, above.passage if above else "")
         elif len(passage) <= _LONGEST_DITTO and _NAMED.fullmatch(passage):
             text = f"is {passage}, which names a passage and is none; put the passage itself there"
             note = Note("trouble", "named-passage", text)
             self.draft.troubles.setdefault(row.number, {})[self.columns.passage] = note
             passage = ""
         if len(question) <= _LONGEST_DITTO and _DITTO.fullmatch(question):
-            question = self._as_above(row.number, self.columns.question, question, above.question if above else "")
+            question = self._take_from_above(
+                row.number, self.columns.question, question, above.question if above else ""
+            )
         self._look(cells, options, answer)
         # The questions about one passage share its text in memory.
         passage = self.passages.setdefault(passage, passage)
         self.above = Row(row.number, name, passage, question, options, answer)
         return self.above
 
-    def _as_above(self, number: int, column: int, ditto: str, text: str) -> str:
+    def _take_from_above(self, number: int, column: int, ditto: str, text: str) -> str:
         """The passage, or the question, of the row above, which a row says it has as well."""
         name = "passage" if column == self.columns.passage else "question"
         if self.above is None or not text:

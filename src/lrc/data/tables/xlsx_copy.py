@@ -166,7 +166,7 @@ class WorkbookCopy:
             self.book.properties.created = self.book.properties.modified = datetime(1980, 1, 1)
         packed = BytesIO()
         ExcelWriter(self.book, ZipFile(packed, "w", ZIP_DEFLATED)).save()
-        return _repacked(packed, self._formula_values())
+        return _repack(packed, self._formula_values())
 
     def _formula_values(self) -> dict[str, dict[str, Any]]:
         """What the original's formulas came to, by the copy's part and by cell; openpyxl writes them without."""
@@ -238,7 +238,7 @@ def _formulas(sheet: Worksheet) -> list[str]:
     return [cell.coordinate for row in sheet.iter_rows() for cell in row if cell.data_type == "f"]
 
 
-def _repacked(packed: BytesIO, values: dict[str, dict[str, Any]]) -> bytes:
+def _repack(packed: BytesIO, values: dict[str, dict[str, Any]]) -> bytes:
     """The same package with what openpyxl forgets: white space of its own format, and what formulas come to.
 
     The parts' times are left out, as spreadsheets do, so that the same content is the same bytes.
@@ -259,13 +259,13 @@ def _with_values(content: bytes, values: dict[str, Any]) -> bytes:
         value = values.get(found["name"].decode())
         if value is None:
             return found[0]
-        kind, text = _stored(value)
+        kind, text = _encode_value(value)
         return found["cell"] + kind + b">" + found["formula"] + b"<v>" + text + b"</v>"
 
     return _FORMULA.sub(fill, content) if values else content
 
 
-def _stored(value: Any) -> tuple[bytes, bytes]:
+def _encode_value(value: Any) -> tuple[bytes, bytes]:
     """The type and the text of a formula's value, as a sheet stores them."""
     from openpyxl.cell.cell import ERROR_CODES
     from openpyxl.utils.datetime import to_excel
