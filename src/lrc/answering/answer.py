@@ -29,7 +29,7 @@ from lrc.runtime.translation import _
 from lrc.tokenization.prompt import question_of
 
 
-def answer(scorer: Scorer, records: Sequence[Record], side: PartialScores | None = None) -> list[OptionScores]:
+def answer(scorer: Scorer, records: Sequence[Record], partial: PartialScores | None = None) -> list[OptionScores]:
     """Score every record, the processes of a launch sharing the work; all of them get all scores, in order.
 
     A passage that is too long for the model is shortened, and a line names the question.
@@ -38,7 +38,7 @@ def answer(scorer: Scorer, records: Sequence[Record], side: PartialScores | None
     wherever that happens.
 
     Args:
-        side: where this process's scores are kept until the output is there.
+        partial: where this process's scores are kept until the output is there.
 
     Raises:
         DataError: a question is too long without its passage.
@@ -52,9 +52,9 @@ def answer(scorer: Scorer, records: Sequence[Record], side: PartialScores | None
         limit = positions(scorer.model.config)
         say(f"{len(shortened)} passages shortened to fit the model's {limit} positions: {', '.join(shortened)}")
     share = state.process_index, state.num_processes
-    known = {} if side is None else side.start()
+    known = {} if partial is None else partial.start()
     with track("answer", sum(map(len, chunks(records)[share[0] :: share[1]])), before=len(known)) as advance:
-        mine = _share(scorer, records, share, known, side, advance)
+        mine = _share(scorer, records, share, known, partial, advance)
     every = gather_object([mine]) if state.num_processes > 1 else [mine]
     scores = {place: score for part in every for place, score in part.items()}
     return [scores[place] for place in range(len(records))]
@@ -80,7 +80,7 @@ def _share(
     records: Sequence[Record],
     share: tuple[int, int],
     known: dict[int, OptionScores],
-    side: PartialScores | None,
+    partial: PartialScores | None,
     advance: Advance,
 ) -> dict[int, OptionScores]:
     """This process's scores, by place in `records`, added to those that are known; see `Scorer.parts`."""
@@ -88,11 +88,11 @@ def _share(
         try:
             _refuse_not_numbers(records, part)
         except ModelError:
-            if side is not None:
-                side.path.unlink()  # to go on from there would come to the same
+            if partial is not None:
+                partial.path.unlink()  # to go on from there would come to the same
             raise
-        if side is not None:
-            side.append(part)
+        if partial is not None:
+            partial.append(part)
         advance(len(part.keys() - known.keys()))
         known.update(part)
     return known
