@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo demo-real demo-gemma test test-fast faults launches golden lint types clean
+.PHONY: install demo demo-real demo-gemma test test-fast faults launches golden messages lint types clean
 
 install: $(VENV)/.installed
 
@@ -72,6 +72,14 @@ golden: install
 	$(BIN)/python tests/golden/golden.py record build/now.json
 	git worktree remove --force build/golden
 	$(BIN)/python tests/golden/golden.py compare build/base.json build/now.json
+
+# The messages of other languages: what is new in the source is added to lrc.po; translate it there, and run this again.
+BABEL := $(BIN)/python -m babel.messages.frontend --quiet
+messages: install
+	mkdir -p build
+	$(BABEL) extract --no-default-keywords --keyword _ --add-location file --output build/lrc.pot src/lrc
+	$(BABEL) update --domain lrc --no-fuzzy-matching --ignore-obsolete --input-file build/lrc.pot --output-dir src/lrc/locale
+	$(BABEL) compile --domain lrc --directory src/lrc/locale
 
 lint: install
 	$(BIN)/ruff check .

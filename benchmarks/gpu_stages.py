@@ -776,7 +776,7 @@ def tree_trainer(
         peft_config=lora(),
         processing_class=tokenizer(),
         train_dataset=dataset,
-        draw=lambda draw: [sequences[draw[0]]],
+        source=lambda key: [sequences[key[0]]],
         validation=None,
     )
 

@@ -89,7 +89,7 @@ def run(flags: argparse.Namespace, seed: int, *, grouped: bool) -> tuple[np.ndar
         peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"),
         processing_class=tokenizer,
         train_dataset=dataset(train, sequences),
-        draw=lambda draw: [sequences[draw[0]]],
+        source=lambda key: [sequences[key[0]]],
         validation=None,
         sampling=Sampling(grouped),
     )

@@ -141,7 +141,7 @@ def train(size: Size) -> dict[str, float]:
         peft_config=_adapter(size),
         processing_class=_tokenizer(),
         train_dataset=_dataset(sequences),
-        draw=lambda draw: [sequences[draw[0]]],
+        source=lambda key: [sequences[key[0]]],
         validation=None,
         packing=Packing(row_tokens=size.row_tokens),
     )

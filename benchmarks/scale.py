@@ -120,7 +120,7 @@ def _measure(flags: argparse.Namespace) -> dict[str, Any]:
                 peft_config=None,
                 processing_class=tokenizer,
                 train_dataset=corpus.dataset,
-                draw=SequenceSource(corpus.dataset, corpus.records, prompt, flags.orders, 0),
+                source=SequenceSource(corpus.dataset, corpus.records, prompt, flags.orders, 0),
                 validation=None,
             )
             with _timed(seconds, "deal out and pack the first step"):

@@ -176,7 +176,7 @@ def lrc_trainer(records: list[Any], flags: argparse.Namespace, *, orders: int = 
         peft_config=_lora(),
         processing_class=tokenizer,
         train_dataset=dataset,
-        draw=SequenceSource(dataset, records, prompt, orders, 0),
+        source=SequenceSource(dataset, records, prompt, orders, 0),
         validation=None,
         packing=Packing(row_tokens=flags.row_tokens),
     )

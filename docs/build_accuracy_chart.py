@@ -20,7 +20,7 @@ BARS = {
     "best\nrule\nno model": "best baseline without a model",
     "Gemma\n270M\nuntrained": "untrained, as texts",
     "Gemma\n270M\ntrained": "contrast, 3,200 questions",
-    "Qwen\n0.5B\ntrained": "**Qwen2.5-Coder-0.5B, `judge`, 960 questions**",
+    "Qwen\n0.5B\ntrained": "**Qwen2.5-Coder-0.5B, `judge`, 3,200 questions**",
 }
 CHINESE = {"best": "最佳", "rule": "規則", "no model": "不用模型", "untrained": "未訓練", "trained": "訓練後"}
 TITLE = "Accuracy on 1,000 questions about passages that were not trained on"

@@ -14,6 +14,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A busy machine adds no lines about how long imports take to those that tests compare.
 os.environ.setdefault("LRC_SECONDS_UNTOLD", "600")
+os.environ["LRC_LANG"] = "en"  # whose messages the tests quote
 # Tokens of one test session, shared with the processes that it starts, and gone with it.
 os.environ["HF_DATASETS_CACHE"] = tempfile.mkdtemp(prefix="lrc-tokens-")
 atexit.register(shutil.rmtree, os.environ["HF_DATASETS_CACHE"], ignore_errors=True)

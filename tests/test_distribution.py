@@ -9,7 +9,9 @@ from importlib.metadata import distribution, version
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 import lrc
 from lrc.runtime import packages
@@ -87,3 +89,16 @@ def test_the_tested_versions_are_those_of_the_constraints() -> None:
         for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
         if line.startswith("torch==")
     )
+
+
+def test_the_space_asks_for_what_lrc_takes() -> None:
+    """The versions in the head of the Space's README are among those that the package and its extra allow."""
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg", encoding="utf-8")
+    head = (ROOT / "examples/space/README.md").read_text(encoding="utf-8").split("---")[1]
+    told = yaml.safe_load(head)
+    (gradio,) = [Requirement(line) for line in setup["options.extras_require"]["app"].split("\n") if line]
+    assert gradio.name == told["sdk"] == "gradio"
+    assert told["sdk_version"] in gradio.specifier
+    assert told["python_version"] in SpecifierSet(setup["options"]["python_requires"])
+    assert (ROOT / "examples/space" / told["app_file"]).is_file()

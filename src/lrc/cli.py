@@ -335,15 +335,13 @@ def evaluate(
     from lrc.answering.options import ScoringOptions, check_options
     from lrc.data.sources import refuse_pipe
     from lrc.runtime.finished_outputs import refuse_other_output
-    from lrc.runtime.outputs import refuse_existing
 
     # Before the seconds in which torch is imported.
-    if model and output is not None:
-        words = {"model": model, "data": data, "scores": scores, "passage_blind": passage_blind, "sheet": sheet}
-        refuse_other_output(output, {**words, "columns": columns, **asked}, force=force, beside=scores)
-    else:
-        for path in filter(None, (output, scores)):
-            refuse_existing(path, force=force)
+    words: dict[str, Any] = {"data": data, "sheet": sheet, "columns": columns}
+    words |= {"model": model, "scores": scores, "passage_blind": passage_blind, **asked} if model else {}
+    words |= {} if model else {"predictions": predictions}
+    for path in filter(None, [output or scores]):
+        refuse_other_output(path, words, force=force, beside=scores if output else None)
     for path in (*predictions, data):
         refuse_pipe(path)
     options = ScoringOptions(**asked)
@@ -597,7 +595,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         if is_first():
-            print(_ended("interrupted", verb), file=sys.stderr)
+            print(_describe_end("interrupted", verb), file=sys.stderr)
         sys.exit(130)
 
 
@@ -613,10 +611,10 @@ def _show(error: click.ClickException) -> None:
 
 def _terminate(verb: str, signum: int, frame: FrameType | None) -> None:
     if not several_processes():  # their launcher ends them all where one has failed, and that one has said why
-        print(_ended("terminated", verb), file=sys.stderr)
+        print(_describe_end("terminated", verb), file=sys.stderr)
     sys.exit(128 + signum)
 
 
-def _ended(how: str, verb: str) -> str:
+def _describe_end(how: str, verb: str) -> str:
     """The last line of a verb that a signal has ended."""
     return f"lrc: {how}; {safe}" if (safe := SAFE.get(verb, WRITES_NOTHING)) else f"lrc: {how}"

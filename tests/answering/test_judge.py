@@ -150,7 +150,7 @@ def test_loss_and_gradients_are_those_of_separate_options(
         [prompt.sequence(record) for record in asked],
         [0] * len(asked),
         config(tmp_path, per_device_train_batch_size=len(asked)),
-        draw=draw,
+        source=draw,
         objective=Objective(part, 0.5),
         packing=Packing(row_tokens=row_tokens),
     )

@@ -39,7 +39,7 @@ def test_a_value_is_accepted_where_lrc_accepts_it(name: str) -> None:
     for value in VALUES:
         if value == "" or (name in BASE and value is None):
             continue  # whether a text may be empty, or a key missing, is a rule of its own
-        assert accepts({**BASE, name: value}) == (shipped_schema()[name].fault(value) is None), (name, value)
+        assert accepts({**BASE, name: value}) == (shipped_schema()[name].find_fault(value) is None), (name, value)
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("recipes/*/*.yaml")), ids=lambda path: path.parent.name)
@@ -83,6 +83,7 @@ def test_it_is_printed_or_written_and_overwrites_nothing(tmp_path: Path, capsys:
     schema(output=tmp_path / "recipe.schema.json")
     assert (tmp_path / "recipe.schema.json").read_text(encoding="utf-8") == printed
     assert json.loads(printed) == json_schema()
+    (tmp_path / "recipe.schema.json").write_text("{}", encoding="utf-8")
     with pytest.raises(OutputError, match="already exists"):
         schema(output=tmp_path / "recipe.schema.json")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lrc.data.near_duplicates import group_passages
 from lrc.data.questions import Question
-from lrc.data.repeated import find_conflicts, find_duplicates
+from lrc.data.repeated import find_conflicts, find_duplicates, question_key
 
 
 def ask(row: int, options: str, answer: int, passage: str = "文 章") -> Question:
@@ -42,3 +42,11 @@ def test_the_same_question_is_the_same_for_conflicts_and_for_repeats() -> None:
     assert find_conflicts(pair, "a.xlsx", "正確答案") == []
     kinds = [finding.kind for finding in find_duplicates(pair, group_passages(["文章", "文章"]), "a.xlsx")]
     assert kinds == ["duplicate-question"]
+
+
+def test_width_and_case_of_a_passage_are_no_difference_to_either() -> None:
+    pair = [ask(2, "甲乙", 1, "ＡＩ 的 passage"), ask(3, "甲乙", 2, "AI的Passage")]
+    assert rows(*pair) == [2, 3]
+    groups = group_passages(question.passage for question in pair)
+    assert [finding.kind for finding in find_duplicates(pair, groups, "a.xlsx")] == ["duplicate-question"]
+    assert len(set(map(question_key, pair))) == 1

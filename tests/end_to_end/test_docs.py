@@ -220,7 +220,7 @@ def test_the_picture_of_the_readme_shows_the_figures_of_the_results(name: str) -
 
 def test_a_template_has_its_three_places() -> None:
     declared = get_args(get_type_hints(DataArguments)["template"])
-    assert set(prompt.TEMPLATES) == set(run.TEMPLATES) == set(declared)
+    assert set(prompt.TEMPLATES) == set(run.TEMPLATE_NAMES) == set(declared)
 
 
 def test_a_baseline_that_is_added_is_among_the_figures(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,8 @@ from report_runs import make_run
 from small_models import save_adapter, save_base, save_tokenizer
 from small_runs import lrc, pairs, write_questions
 
+from lrc.answering.submission import write_submission
+from lrc.data.questions import Question
 from lrc.runtime.finished_outputs import records_folder, side_file
 
 SAMPLE = Path(__file__).parents[2] / "examples" / "sample.xlsx"
@@ -29,6 +31,15 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_tokenizer(save_base(home / "base"))
     save_adapter(home / "adapter", home / "base")
     write_questions(home / "asked.json", pairs(4, [3]))
+    for name in "ab":
+        make_run(home / name)
+        lines = [{"id": str(i), "scores": [(i + k) % 4 * -0.5 - ord(name) % 2 for k in range(4)]} for i in range(8)]
+        (home / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    passages = ("海邊有燈塔。", "山上下大雪。", "市場賣魚丸。", "學校放暑假。")
+    options = ("甲", "乙", "丙", "丁")
+    labelled = [Question(str(i), passages[i % 4] * 9, f"誰？{i}", options, i % 3 + 1) for i in range(8)]
+    write_questions(home / "labelled.json", labelled)
+    write_submission(home / "answers.csv", [str(i) for i in range(8)], [1] * 8)
     return home
 
 
@@ -49,12 +60,46 @@ def evaluating(inputs: Path, output: Path) -> Words:
     return ["evaluate", *generating(inputs, output)[1:]]
 
 
+def scoring(inputs: Path, output: Path) -> Words:
+    words = generating(inputs, output)
+    return ["evaluate", *(word for word in words[1:] if word not in ("--output", output))]
+
+
+def marking(inputs: Path, output: Path) -> Words:
+    answers, data = inputs / "answers.csv", inputs / "labelled.json"
+    return ["evaluate", "--predictions", answers, "--data", data, "--output", output]
+
+
+def voting(inputs: Path, output: Path) -> Words:
+    words: Words = ["vote", inputs / "a.jsonl", inputs / "b.jsonl", "--data", inputs / "labelled.json"]
+    return [*words, "--output", output, "--scores", output.with_suffix(".jsonl")]
+
+
+def comparing(inputs: Path, output: Path) -> Words:
+    return ["compare", inputs / "a", inputs / "b", "--output", output]
+
+
+def annotating(inputs: Path, output: Path) -> Words:
+    return ["check", SAMPLE, "--annotate", output.with_suffix(".xlsx")]
+
+
+def fixing(inputs: Path, output: Path) -> Words:
+    return ["check", SAMPLE, "--annotate", output.with_suffix(".xlsx"), "--fix", output.with_name("fixed.xlsx")]
+
+
 VERBS: dict[str, tuple[Callable[[Path, Path], Words], Words]] = {
     "convert": (converting, ["--seed", "7"]),
     "merge": (merging, ["--dtype", "float16"]),
     "generate": (generating, ["--votes", "2"]),
     "evaluate": (evaluating, ["--votes", "2"]),
+    "evaluate --scores": (scoring, ["--votes", "2"]),
+    "evaluate --predictions": (marking, ["--columns", "文章=短文"]),
+    "vote": (voting, ["--test-scores", "a.jsonl"]),
+    "compare": (comparing, ["--data", "labelled.json"]),
+    "check --annotate": (annotating, ["--columns", "文章=短文"]),
+    "check --fix": (fixing, ["--columns", "文章=短文"]),
 }
+TOLD_ON_STDOUT = ("convert", "merge", "generate")  # elsewhere stdout has the figures
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -92,8 +137,56 @@ def test_the_same_command_finds_it_done(
         capsys.readouterr()
         assert lrc(*words) == 0
         told = capsys.readouterr()
-        assert "nothing to do" in (told.err if verb == "evaluate" else told.out)  # there stdout has the figures
+        assert "nothing to do" in (told.out if verb in TOLD_ON_STDOUT else told.err)
         assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("verb", ["vote", "check --fix"])
+def test_killed_between_its_two_files_it_goes_on(
+    verb: str, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, _ = VERBS[verb]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert lrc(*make(inputs, whole / "output")) == 0
+    replace = Path.replace
+
+    def once(self: Path, target: Path) -> Path:
+        done = replace(self, target)
+        if Path(target).parent == cut:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return done
+
+    child = os.fork()
+    if child == 0:
+        monkeypatch.setattr(Path, "replace", once)
+        try:
+            lrc(*make(inputs, cut / "output"))
+        finally:
+            os._exit(99)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    left = [path for path in cut.iterdir() if path.suffix != ".part"]
+    assert len(left) == 1 and left[0].read_bytes() == (whole / left[0].name).read_bytes()
+    assert lrc(*make(inputs, cut / "output")) == 0
+    assert contents(cut) == contents(whole)
+
+
+@pytest.mark.parametrize("words", [["schema", "--output", "a.json"], ["init", "folder"]], ids=["schema", "init"])
+def test_shipped_files_that_are_there_are_in_nobodys_way(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert lrc(*words) == 0
+    whole = contents(tmp_path)
+    first, *others = sorted(path for path in tmp_path.rglob("*") if path.is_file())
+    for other in others[1::2]:
+        other.unlink()
+    assert lrc(*words) == 0 and contents(tmp_path) == whole
+    first.write_text("changed", encoding="utf-8")
+    changed = contents(tmp_path)
+    capsys.readouterr()
+    assert lrc(*words) == 1
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 1 and "already exists" in told[0] and contents(tmp_path) == changed
 
 
 @pytest.mark.parametrize("verb", ["generate", "evaluate"])

@@ -22,7 +22,7 @@ from simulated_gpus import launch
 from small_runs import make_run, pairs, run
 
 from lrc.config.run_record import METRICS_FILE, RUN_FILE, read_run
-from lrc.training.checkpoint import checkpoints, fault
+from lrc.training.checkpoint import checkpoints, find_damage
 
 BATCH = 4  # questions a step, over all processes
 STEPS, EVERY = 6, 2
@@ -179,7 +179,7 @@ def check_training(folder: Path, alone: Callable[[Launch], Path], tmp_path: Path
     assert_same_run(alone(how), output)
     steps = [path.name for path in checkpoints(output)]
     assert steps == [f"checkpoint-{step}" for step in range(EVERY, STEPS + 1, EVERY)]
-    assert [fault(path) for path in checkpoints(output)] == [None] * len(steps)
+    assert [find_damage(path) for path in checkpoints(output)] == [None] * len(steps)
     assert_same_adapter(output / steps[-1] / WEIGHTS, output / WEIGHTS, apart=0.0)
 
 

@@ -17,7 +17,7 @@ import pytest
 from processes import Command, after
 from strikes import LONG, STEPS, times
 
-from lrc.training.checkpoint import STAGE, checkpoints, fault
+from lrc.training.checkpoint import STAGE, checkpoints, find_damage
 
 WEIGHTS = "adapter_model.safetensors"
 
@@ -55,7 +55,7 @@ def assert_as_undisturbed(output: Path, adapter: Path) -> None:
 
 def assert_whole(output: Path) -> None:
     for checkpoint in checkpoints(output):
-        assert fault(checkpoint) is None
+        assert find_damage(checkpoint) is None
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def test_a_signal_ends_it_after_the_step_in_hand(
     assert "Traceback" not in "\n".join(command.told)
     assert command.told[-1].startswith(f"{output}: stopped after step ")
     step = int(command.told[-1].split("stopped after step ")[1].split(";")[0])
-    assert checkpoints(output)[-1].name == f"checkpoint-{step}" and fault(checkpoints(output)[-1]) is None
+    assert checkpoints(output)[-1].name == f"checkpoint-{step}" and find_damage(checkpoints(output)[-1]) is None
     assert f"resuming from {output}/checkpoint-{step}" in finish(inputs, output)
     assert (output / WEIGHTS).read_bytes() == (adapter / WEIGHTS).read_bytes()
     assert history(output) == history(adapter)
@@ -183,7 +183,7 @@ def test_a_full_disk_is_said_in_one_line(
     assert "Traceback" not in "\n".join(command.told)
     # The smallest has no room for a copy of the tokenizer, which is made before anything has a place in the output.
     assert any(place in command.told[-1] for place in (str(output), gettempdir())) and "; " in command.told[-1]
-    assert [fault(checkpoint) for checkpoint in before] == [None, None]
+    assert [find_damage(checkpoint) for checkpoint in before] == [None, None]
     finish(inputs, output)
     assert_as_undisturbed(output, adapter)
 
@@ -197,7 +197,7 @@ def test_numbers_that_are_not_finite_stop_it(inputs: Path, tmp_path: Path) -> No
     assert line.startswith("step 2: its ") and "is not finite, questions q" in line
     assert line.count("q", line.index("questions") + 9, line.index(";")) == 6
     assert [checkpoint.name for checkpoint in checkpoints(output)] == ["checkpoint-1"]
-    assert fault(output / "checkpoint-1") is None and not (output / WEIGHTS).exists()
+    assert find_damage(output / "checkpoint-1") is None and not (output / WEIGHTS).exists()
 
 
 def pair(inputs: Path, output: Path) -> list[Command]:

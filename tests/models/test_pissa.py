@@ -178,4 +178,7 @@ def test_a_checkpoint_of_another_kind_of_run_is_refused(
     assert run(folder, tmp_path / "plain", "--init_lora_weights", "gaussian") == 0
     named = ["--resume_from_checkpoint", str(tmp_path / "plain/checkpoint-1")]
     assert run(folder, tmp_path / "a", *named) == 1
-    assert "is of another run: init_lora_weights was gaussian and is pissa" in capsys.readouterr().err.splitlines()[-1]
+    assert (
+        "belongs to another run: init_lora_weights was gaussian and is pissa"
+        in capsys.readouterr().err.splitlines()[-1]
+    )

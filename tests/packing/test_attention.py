@@ -37,7 +37,7 @@ from lrc.packing import equivalence
 from lrc.packing.attention import TILE, attention_form, choose_attention, tile_mask, tree_mask, why_no_trees
 from lrc.packing.last_layer import prune_last_layer
 from lrc.packing.log_probs import sequence_scores, target_log_probs
-from lrc.packing.tree import Row, TokenSequence, pack
+from lrc.packing.tree import PackedRow, TokenSequence, pack
 
 CPU = torch.device("cpu")
 SEQUENCES, _ = questions()
@@ -49,7 +49,7 @@ def _smallest_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lrc.packing.tree.MIN_SPARED", 1)
 
 
-def mask_of(row: Row, model: Any) -> Any:
+def mask_of(row: PackedRow, model: Any) -> Any:
     return tree_mask(torch.from_numpy(row.subtree_end), torch.from_numpy(row.position_ids), model.config, torch.float32)
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from token_trees import questions, sequence
 
-from lrc.packing.tree import Row, TokenSequence, common_prefix, pack
+from lrc.packing.tree import PackedRow, TokenSequence, common_prefix, pack
 
 # Three tokens and short lengths: most of what is drawn shares prefixes, is a prefix, or is the same.
 TOKENS = st.lists(st.integers(0, 2), min_size=1, max_size=9)
@@ -25,7 +25,7 @@ FAMILY = st.builds(
 FAMILIES = st.lists(FAMILY, min_size=1, max_size=4).map(lambda families: [s for family in families for s in family])
 
 
-def paths(row: Row) -> list[tuple[int, list[int], list[int], list[tuple[int, int]]]]:
+def paths(row: PackedRow) -> list[tuple[int, list[int], list[int], list[tuple[int, int]]]]:
     """Of each sequence of a row: its place, the tokens and positions that its last source sees, and its targets."""
     visible, found = row.visible(), []
     for owner in dict.fromkeys(row.owners.tolist()):
@@ -37,7 +37,7 @@ def paths(row: Row) -> list[tuple[int, list[int], list[int], list[tuple[int, int
     return found
 
 
-def assert_separate(rows: list[Row], sequences: list[TokenSequence]) -> None:
+def assert_separate(rows: list[PackedRow], sequences: list[TokenSequence]) -> None:
     """Every sequence stands in one row, as it is by itself."""
     seen = []
     for row in rows:
@@ -52,7 +52,7 @@ def assert_separate(rows: list[Row], sequences: list[TokenSequence]) -> None:
     assert sorted(seen) == list(range(len(sequences)))
 
 
-def assert_causal(rows: list[Row]) -> None:
+def assert_causal(rows: list[PackedRow]) -> None:
     """A token sees, of each position up to its own, exactly one token: its path and nothing beside it."""
     for row in rows:
         for place, line in enumerate(row.visible()):
@@ -97,7 +97,7 @@ def test_without_sharing_a_row_is_one_sequence(sequences: list[TokenSequence], r
     assert all((np.tri(len(row), dtype=bool) == row.visible()).all() for row in rows)
 
 
-def assert_blocks(row: Row) -> None:
+def assert_blocks(row: PackedRow) -> None:
     """The blocks are the row in order, and what a token sees lies in its own and in those above it."""
     blocks, reach = row.blocks(), np.zeros((len(row), len(row)), dtype=bool)
     assert sum(block.size for block in blocks) == len(row)

@@ -60,3 +60,9 @@ def photograph(browser: Any, path: Path) -> None:
 
     shot = browser.execute_cdp_cmd("Page.captureScreenshot", {"format": "png", "captureBeyondViewport": True})
     path.write_bytes(base64.b64decode(shot["data"]))
+
+
+def low_contrasts(browser: Any) -> list[tuple[str, str, float, float]]:
+    """What of a page has too little contrast: its kind, what it says, its contrast, and the least it should have."""
+    script = Path(__file__).with_name("contrast.js").read_text(encoding="utf-8")
+    return [tuple(one) for one in browser.execute_script(script)]

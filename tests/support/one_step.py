@@ -83,7 +83,7 @@ def tree_trainer(
         args=args,
         processing_class=tokenizer(),
         train_dataset=dataset(sequences, passages),
-        **{"draw": lambda draw: [sequences[draw[0]]], "validation": None, **settings},
+        **{"source": lambda key: [sequences[key[0]]], "validation": None, **settings},
     )
 
 

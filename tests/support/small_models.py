@@ -11,10 +11,18 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
+    BloomConfig,
+    BloomForCausalLM,
+    FalconConfig,
+    FalconForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
     Gemma3ForCausalLM,
     Gemma3TextConfig,
     GPT2Config,
     GPT2LMHeadModel,
+    GPTNeoConfig,
+    GPTNeoForCausalLM,
     GPTNeoXConfig,
     GPTNeoXForCausalLM,
     LlamaConfig,
@@ -23,6 +31,10 @@ from transformers import (
     MistralForCausalLM,
     MixtralConfig,
     MixtralForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+    PhiConfig,
+    PhiForCausalLM,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
@@ -123,16 +135,37 @@ GPT2 = {
     **{"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0},
 }
 NEOX = {**SIZES, "hidden_act": "gelu", "max_position_embeddings": 256}
+GPT_NEO = {
+    **{"vocab_size": 96, "hidden_size": 32, "num_layers": 3, "num_heads": 4, "initializer_range": 0.15},
+    **{"attention_types": [[["global", "local", "global"], 1]], "window_size": WINDOW, "max_position_embeddings": 256},
+}
+BLOOM = {"vocab_size": 96, "hidden_size": 32, "n_layer": 3, "n_head": 4, "initializer_range": 0.15}
+# Of OPT the embeddings are narrower than the layers, and projected.
+OPT = {**SIZES, "ffn_dim": 48, "word_embed_proj_dim": 24, "init_std": 0.15, "dropout": 0.0}
+GEMMA2 = {**SIZES, **HALF_WINDOWED, "query_pre_attn_scalar": 8, "sliding_window": WINDOW, "tie_word_embeddings": True}
 OTHERS = {
     "qwen2": (Qwen2ForCausalLM, Qwen2Config, {**SIZES, "tie_word_embeddings": True}),
     "gemma3-tied": (Gemma3ForCausalLM, Gemma3TextConfig, {**SIZES, **HALF_WINDOWED, "tie_word_embeddings": True}),
     "gpt2": (GPT2LMHeadModel, GPT2Config, GPT2),
     "gpt-neox": (GPTNeoXForCausalLM, GPTNeoXConfig, NEOX),
+    "gpt-neo": (GPTNeoForCausalLM, GPTNeoConfig, GPT_NEO),
+    "bloom": (BloomForCausalLM, BloomConfig, BLOOM),
+    "opt": (OPTForCausalLM, OPTConfig, OPT),
+    "falcon": (FalconForCausalLM, FalconConfig, {**SIZES, "multi_query": True}),
+    "phi": (PhiForCausalLM, PhiConfig, {**SIZES, "hidden_act": "gelu"}),
+    "gemma2": (Gemma2ForCausalLM, Gemma2Config, GEMMA2),
 }
+WITHOUT_TREES = ("gpt-neo", "bloom")  # whose attention goes by the place in the row
 # Their projections, embeddings and head, where these are not called as in a Llama.
+FUSED = ["query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"]
 NAMES = {
     "gpt2": (["c_attn", "c_proj", "c_fc"], "wte", "lm_head"),
-    "gpt-neox": (["query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"], "embed_in", "lm_head"),
+    "gpt-neox": (FUSED, "embed_in", "lm_head"),
+    "gpt-neo": (["q_proj", "k_proj", "v_proj", "out_proj", "c_fc", "c_proj"], "wte", "lm_head"),
+    "bloom": (FUSED, "word_embeddings", "lm_head"),
+    "opt": (["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"], "embed_tokens", "lm_head"),
+    "falcon": (FUSED, "word_embeddings", "lm_head"),
+    "phi": (["q_proj", "k_proj", "v_proj", "dense", "fc1", "fc2"], "embed_tokens", "lm_head"),
 }
 
 

@@ -10,6 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chat_templates import (
+    ADDED,
+    ASK,
+    EMPTY_THOUGHT_ONLY_WHEN_ASKED,
+    GEMMA,
+    GLM,
+    GRANITE,
+    LLAMA3,
+    LOOP,
+    MISTRAL,
+    PARTS,
+    QWEN3,
+    chatml,
+)
 from small_models import save_tokenizer
 from small_runs import pairs, write_questions
 from transformers import AutoTokenizer
@@ -25,59 +39,6 @@ from lrc.tokenization.token_dataset import read_corpus
 
 RECORD = to_record(Question("7", "貓在睡覺。", "誰在睡？", ("狗", "貓", "魚", "鳥"), 2))
 TEXT = f"{RECORD.instruction}\n{RECORD.input}"
-TURN = "<|im_start|>{{ m['role'] }}\n{{ CONTENT }}<|im_end|>\n"
-LOOP = "{% for m in messages %}" + TURN + "{% endfor %}"
-ASK = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-ADDED = ["<|im_start|>", "<|im_end|>", "<|eot|>", "<start_of_turn>", "<end_of_turn>", "[INST]", "[/INST]", "<|user|>"]
-
-
-def chatml(content: str = "m['content']", ask: str = ASK, loop: str = LOOP) -> str:
-    return loop.replace("CONTENT", content) + ask
-
-
-QWEN3 = (
-    "{%- for m in messages %}{%- set content = m.content %}"
-    "{%- if m.role == 'user' %}{{- '<|im_start|>user\n' + content + '<|im_end|>\n' }}"
-    "{%- else %}{%- if '</think>' in content %}{%- set content = content.split('</think>')[-1].lstrip('\n') %}"
-    "{%- endif %}"
-    "{%- if loop.last %}{{- '<|im_start|>assistant\n<think>\n\n</think>\n\n' + content }}"
-    "{%- else %}{{- '<|im_start|>assistant\n' + content }}{%- endif %}{{- '<|im_end|>\n' }}{%- endif %}{%- endfor %}"
-    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}"
-    "{%- if enable_thinking is defined and enable_thinking is false %}{{- '<think>\n\n</think>\n\n' }}{%- endif %}"
-    "{%- endif %}"
-)
-LLAMA3 = (
-    "{{- bos_token }}{%- if not date_string is defined %}{%- if strftime_now is defined %}"
-    "{%- set date_string = strftime_now('%d %b %Y') %}{%- else %}{%- set date_string = '26 Jul 2024' %}{%- endif %}"
-    "{%- endif %}{{- '<|im_start|>system\n\nToday Date: ' + date_string + '\n\n<|eot|>' }}"
-    "{%- for m in messages %}{{- '<|im_start|>' + m['role'] + '\n\n' + m['content'] | trim + '<|eot|>' }}{%- endfor %}"
-    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n\n' }}{%- endif %}"
-)
-GRANITE = "{{ 'Today is ' ~ strftime_now('%B %d, %Y') ~ '.\n' }}" + chatml()
-GEMMA = (
-    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('No system role') }}{% endif %}"
-    "{% for m in messages %}{% set role = 'model' if m['role'] == 'assistant' else m['role'] %}"
-    "{{ '<start_of_turn>' + role + '\n' + m['content'] | trim + '<end_of_turn>\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
-)
-MISTRAL = (
-    "{{ bos_token }}{% for m in messages %}{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}"
-    "{{ raise_exception('Conversation roles must alternate') }}{% endif %}"
-    "{% if m['role'] == 'user' %}{{ '[INST] ' + m['content'] + ' [/INST]' }}"
-    "{% else %}{{ ' ' + m['content'] + eos_token }}{% endif %}{% endfor %}"
-)
-GLM = (
-    "[INST]{% for m in messages %}{{ '<|user|>' if m['role'] == 'user' else '<|im_start|>assistant' }}\n"
-    "{{ m['content'] }}{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-PARTS = (
-    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% for part in m['content'] %}"
-    "{% if part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}" + ASK
-)
-EMPTY_THOUGHT_ONLY_WHEN_ASKED = chatml(
-    ask="{% if add_generation_prompt %}<|im_start|>assistant\n{% if not enable_thinking %}<think></think>\n{% endif %}"
-    "{% endif %}"
-)
 # What the prompt is, by hand, and the token that ends the answer.
 ACCEPTED = {
     "chatml": (chatml(), f"<|im_start|>user\n{TEXT}<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>"),

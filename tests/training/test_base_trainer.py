@@ -15,7 +15,7 @@ from token_trees import questions
 from lrc.models.loading import check_vocabulary
 from lrc.packing.tree import pack
 from lrc.runtime.errors import MachineError, ModelError
-from lrc.training.checkpoint import checkpoints, fault
+from lrc.training.checkpoint import checkpoints, find_damage
 from lrc.training.dataloader import StepBatch
 from lrc.training.trainer import Packing
 
@@ -112,7 +112,7 @@ def test_checkpoints_are_whole_and_hold_no_arguments(tmp_path: Path) -> None:
     trained(tmp_path, model(), 8 * LONGEST, save_strategy="steps", save_steps=1, save_total_limit=2)
     assert [checkpoint.name for checkpoint in checkpoints(tmp_path)] == ["checkpoint-2", "checkpoint-3"]
     for checkpoint in checkpoints(tmp_path):
-        assert fault(checkpoint) is None
+        assert find_damage(checkpoint) is None
         names = {path.name for path in checkpoint.iterdir()}
         assert {"adapter_model.safetensors", "optimizer.pt", "rng_state.pth", "trainer_state.json"} <= names
         assert "training_args.bin" not in names

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lrc.training.checkpoint import MANIFEST, STAGE, checkpoints, fault, newest, open_stage, rotate, seal
+from lrc.training.checkpoint import MANIFEST, STAGE, checkpoints, find_damage, newest, open_stage, rotate, seal
 
 
 def make(folder: Path, step: int) -> Path:
@@ -21,7 +21,7 @@ def make(folder: Path, step: int) -> Path:
 
 def test_a_sealed_checkpoint_is_whole(tmp_path: Path) -> None:
     checkpoint = make(tmp_path, 4)
-    assert fault(checkpoint) is None
+    assert find_damage(checkpoint) is None
     assert {path.name for path in checkpoint.iterdir()} == {"weights", "shards", MANIFEST}
     assert not any((tmp_path / STAGE).iterdir())
 
@@ -32,7 +32,7 @@ def test_sealing_again_replaces_it(tmp_path: Path) -> None:
     staged.mkdir()
     (staged / "weights").write_text("new")
     seal(staged, tmp_path / "checkpoint-4")
-    assert fault(tmp_path / "checkpoint-4") is None
+    assert find_damage(tmp_path / "checkpoint-4") is None
     assert (tmp_path / "checkpoint-4" / "weights").read_text() == "new"
 
 
@@ -43,14 +43,14 @@ def test_each_damage_is_named(tmp_path: Path) -> None:
     (damaged[2] / "shards" / "0").unlink()
     (damaged[3] / MANIFEST).unlink()
     (damaged[4] / MANIFEST).write_text("[1]")
-    assert [fault(checkpoint) for checkpoint in damaged] == [
+    assert [find_damage(checkpoint) for checkpoint in damaged] == [
         "weights is not what was written",
         "weights is not what was written",
         "0 is missing",
         f"{MANIFEST} is missing",
         f"{MANIFEST} is damaged",
     ]
-    assert fault(tmp_path / "checkpoint-9") == f"{MANIFEST} is missing"
+    assert find_damage(tmp_path / "checkpoint-9") == f"{MANIFEST} is missing"
 
 
 def test_the_newest_whole_one_is_taken_and_newer_ones_set_aside(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def test_loss_and_gradients_are_those_of_separate_options(
         [first for first, *_ in questions],
         [0] * len(questions),
         config(tmp_path, per_device_train_batch_size=len(questions)),
-        draw=lambda draw: questions[draw[0]],
+        source=lambda key: questions[key[0]],
         objective=Objective(part, TEMPERATURE),
         packing=Packing(row_tokens=row_tokens),
     )

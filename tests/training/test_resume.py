@@ -228,7 +228,9 @@ def test_another_run_is_refused_in_one_line(
     named = f"{stopped}/checkpoint-3"
     assert run(folder, tmp_path / "b", "--resume_from_checkpoint", named, *overrides) == 1
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("resume_from_checkpoint: ")]
-    assert len(lines) == 1 and lines[0].startswith(f"resume_from_checkpoint: {named}: is of another run: {fact}"), lines
+    assert len(lines) == 1 and lines[0].startswith(
+        f"resume_from_checkpoint: {named}: belongs to another run: {fact}"
+    ), lines
     assert lines[0].endswith(", or remove resume_from_checkpoint")
     assert not (tmp_path / "b").exists()
     assert run(folder, stopped, *overrides) == 1
@@ -262,7 +264,7 @@ def test_a_checkpoint_of_another_run_among_ones_own_is_refused(
     strange = Path(shutil.copytree(tmp_path / "other" / "checkpoint-5", mine / "checkpoint-5"))
     assert run(folder, mine) == 1
     assert capsys.readouterr().err.splitlines()[-1] == (
-        f"{strange}: is of another run, whose learning_rate was 0.02 and is 0.01 now; move it away"
+        f"{strange}: belongs to another run, whose learning_rate was 0.02 and is 0.01 now; move it away"
     )
 
 

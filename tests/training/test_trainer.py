@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from one_step import assert_same, config, separate_step, tokenizer, tree_step, tree_trainer
-from small_models import FAMILIES, NAMES, OTHERS, PROJECTIONS, WINDOW, adapted, make_family, make_model
+from small_models import FAMILIES, NAMES, OTHERS, PROJECTIONS, WINDOW, WITHOUT_TREES, adapted, make_family, make_model
 from token_trees import questions
 from transformers import BitsAndBytesConfig, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
@@ -51,7 +51,7 @@ def test_lora_of_a_family(family: str, tmp_path: Path) -> None:
     settings = {"target_modules": [*linear, embedding], "fan_in_fan_out": family == "gpt2"}
     wanted = separate_step(adapted(make_family(family), **settings), STEP)
     trainer = tree_trainer(adapted(make_family(family), **settings), SEQUENCES, PASSAGES, config(tmp_path))
-    assert trainer.share
+    assert trainer.share == (family not in WITHOUT_TREES)
     assert_same(tree_step(trainer), wanted)
 
 
@@ -176,7 +176,7 @@ def test_against_trl(family: str, tmp_path: Path) -> None:
 def test_all_orders_of_a_question_count_as_one_of_the_batch(tmp_path: Path) -> None:
     args = config(tmp_path, per_device_train_batch_size=4)
     trainer = tree_trainer(adapted(make_model("llama")), SEQUENCES[:4], PASSAGES[:4], args)
-    trainer.draw = lambda draw: [SEQUENCES[draw[0]], SEQUENCES[draw[0] + 4]]
+    trainer.source = lambda key: [SEQUENCES[key[0]], SEQUENCES[key[0] + 4]]
     wanted = separate_step(adapted(make_model("llama")), STEP)
     assert len(trainer.get_train_dataloader()) == 1
     assert_same(tree_step(trainer), wanted)

@@ -25,10 +25,11 @@ from lrc.runtime.outputs import checksum, new_file
 from lrc.runtime.packages import versions_of
 from lrc.runtime.processes import processes
 from lrc.runtime.progress import Advance, say, silence, track
+from lrc.runtime.translation import _
 from lrc.tokenization.prompt import question_of
 
 
-def answer(scorer: Scorer, records: Sequence[Record], side: PartialScores | None = None) -> list[OptionScores]:
+def answer(scorer: Scorer, records: Sequence[Record], partial: PartialScores | None = None) -> list[OptionScores]:
     """Score every record, the processes of a launch sharing the work; all of them get all scores, in order.
 
     A passage that is too long for the model is shortened, and a line names the question.
@@ -37,7 +38,7 @@ def answer(scorer: Scorer, records: Sequence[Record], side: PartialScores | None
     wherever that happens.
 
     Args:
-        side: where this process's scores are kept until the output is there.
+        partial: where this process's scores are kept until the output is there.
 
     Raises:
         DataError: a question is too long without its passage.
@@ -51,9 +52,9 @@ def answer(scorer: Scorer, records: Sequence[Record], side: PartialScores | None
         limit = positions(scorer.model.config)
         say(f"{len(shortened)} passages shortened to fit the model's {limit} positions: {', '.join(shortened)}")
     share = state.process_index, state.num_processes
-    known = {} if side is None else side.start()
+    known = {} if partial is None else partial.start()
     with track("answer", sum(map(len, chunks(records)[share[0] :: share[1]])), before=len(known)) as advance:
-        mine = _share(scorer, records, share, known, side, advance)
+        mine = _share(scorer, records, share, known, partial, advance)
     every = gather_object([mine]) if state.num_processes > 1 else [mine]
     scores = {place: score for part in every for place, score in part.items()}
     return [scores[place] for place in range(len(records))]
@@ -68,7 +69,9 @@ def _refuse_not_numbers(records: Sequence[Record], scores: Mapping[int, OptionSc
     for place, score in scores.items():
         if any(math.isnan(value) for value in score.log_probs):
             raise ModelError(
-                f"question {records[place].id}: its scores are not numbers; the model or the adapter is broken"
+                _("question {id}: its scores are not numbers; the model or the adapter is broken").format(
+                    id=records[place].id
+                )
             )
 
 
@@ -77,7 +80,7 @@ def _share(
     records: Sequence[Record],
     share: tuple[int, int],
     known: dict[int, OptionScores],
-    side: PartialScores | None,
+    partial: PartialScores | None,
     advance: Advance,
 ) -> dict[int, OptionScores]:
     """This process's scores, by place in `records`, added to those that are known; see `Scorer.parts`."""
@@ -85,11 +88,11 @@ def _share(
         try:
             _refuse_not_numbers(records, part)
         except ModelError:
-            if side is not None:
-                side.path.unlink()  # to go on from there would come to the same
+            if partial is not None:
+                partial.path.unlink()  # to go on from there would come to the same
             raise
-        if side is not None:
-            side.append(part)
+        if partial is not None:
+            partial.append(part)
         advance(len(part.keys() - known.keys()))
         known.update(part)
     return known
@@ -135,18 +138,19 @@ def read_questions_to_answer(
         try:
             question_of(record)
         except DataError as error:
-            raise DataError(f"{path.name}, {error}") from error
+            raise DataError(_("{file}, {reason}").format(file=path.name, reason=error)) from error
     return records
 
 
 def write_scores(path: Path, records: Sequence[Record], scores: Sequence[OptionScores], *, force: bool) -> None:
     """Write a JSON line a question; an option that cannot be chosen has no score."""
     with new_file(path, force=force) as temporary, temporary.open("w", encoding="utf-8") as file:
-        for line in _lines(records, scores):
+        for line in score_lines(records, scores):
             file.write(line)
 
 
-def _lines(records: Sequence[Record], scores: Sequence[OptionScores]) -> Iterator[str]:
+def score_lines(records: Sequence[Record], scores: Sequence[OptionScores]) -> Iterator[str]:
+    """What `write_scores` writes."""
     for record, score in zip(records, scores, strict=True):
         line = {
             "id": record.id,

@@ -15,6 +15,7 @@ from lrc.data.tables.workbook import Workbook, read_workbook
 from lrc.data.tables.xlsx_copy import COPIED, WorkbookCopy, check_copy, set_value
 from lrc.runtime.errors import DataError
 from lrc.runtime.findings import Finding
+from lrc.runtime.translation import _
 
 if TYPE_CHECKING:
     from openpyxl.worksheet.worksheet import Worksheet
@@ -69,7 +70,11 @@ def check_output(output: Path, data: Path) -> None:
     if is_workbook(output):
         check_copy(data, output, "--output")
     elif output.suffix.lower() in (".xlsb", ".xls", ".ods"):
-        raise DataError(f"{output}: answers are written as .csv, or as .xlsx into a copy of the questions; name it so")
+        raise DataError(
+            _("{output}: answers are written as .csv, or as .xlsx into a copy of the questions; name it so").format(
+                output=output
+            )
+        )
 
 
 def fill_in(
@@ -94,7 +99,7 @@ def fill_in(
     """
     book = read_workbook(data, sheet, columns)
     if [question.row for question in book.questions] != [_row(record) for record in records]:
-        raise DataError(f"{data}: has changed since its questions were read; run again")
+        raise DataError(_("{data}: has changed since its questions were read; run again").format(data=data))
     copy = WorkbookCopy(data, book.sheet)
     words = _TAIWANESE if book.columns and _CHINESE.search(book.columns.header(book.columns.question)) else _ENGLISH
     first = _last_column(copy.sheet) + 1
@@ -119,7 +124,7 @@ def fill_in(
 
 def _row(record: Record) -> int:
     if record.question is None or record.question.row is None:
-        raise DataError(f"question {record.id}: has no row of a workbook; name the output .csv")
+        raise DataError(_("question {id}: has no row of a workbook; name the output .csv").format(id=record.id))
     return record.question.row
 
 

@@ -25,6 +25,7 @@ from lrc.models.weights import ADAPTER_WEIGHTS
 from lrc.runtime.errors import ModelError, RecipeError
 from lrc.runtime.processes import processes
 from lrc.runtime.progress import say
+from lrc.runtime.translation import _
 from lrc.tokenization.prompt import Prompt
 
 
@@ -49,8 +50,13 @@ def load_scorer(model: str, options: ScoringOptions) -> Scorer:
             say(note)
     if prompt.answer_style != "text" and options.score_normalisation is not None:
         raise RecipeError(
-            f"--score-normalisation is {options.score_normalisation}, but {SCORED_AS_THEY_ARE[prompt.answer_style]} "
-            "are scored as they are; leave it out"
+            _(
+                "--score-normalisation is {score_normalisation}, but {scored_as_they_are} are scored as "
+                "they are; leave it out"
+            ).format(
+                score_normalisation=options.score_normalisation,
+                scored_as_they_are=SCORED_AS_THEY_ARE[prompt.answer_style],
+            )
         )
     normalisation = options.score_normalisation or run.score_normalisation
     asked = (prompt.template, prompt.answer_style, prompt.list_options, normalisation)
@@ -79,13 +85,17 @@ def _quantization_of(model: str, run: Run, options: ScoringOptions, device: torc
     Raises:
         ModelError: the flag asks for what the files do not hold.
     """
-    stored = StoredQuantization.of(_settings(find_base(model, flag="--model") / CONFIG))
+    stored = StoredQuantization.of(read_json(find_base(model, flag="--model") / CONFIG))
     if stored is None:
         # A merged model is on the disk as it is meant to be asked, whatever its adapter was trained on.
         return quantization_config(run.recipe if options.adapters else {}, device, options.load_in_4bit)
     if options.load_in_4bit is not None and options.load_in_4bit != (stored.bits == 4):
         flag = "--load-in-4bit" if options.load_in_4bit else "--no-load-in-4bit"
-        raise ModelError(f"{model}: its weights are quantised on the disk ({stored}); leave {flag} out")
+        raise ModelError(
+            _("{model}: its weights are quantised on the disk ({stored}); leave {flag} out").format(
+                model=model, stored=stored, flag=flag
+            )
+        )
     return None
 
 
@@ -120,7 +130,7 @@ def _refuse_unfit_adapters(model: str, adapters: Sequence[Path]) -> None:
     for adapter in adapters:
         read_adapter_config(adapter)
     base = find_base(model, flag="--model")
-    quantized = StoredQuantization.of(_settings(base / CONFIG)) is not None
+    quantized = StoredQuantization.of(read_json(base / CONFIG)) is not None
     for adapter in adapters:
         run = read_run(adapter)
         if quantized and not (run and "quantized" in (run.base or {})):
@@ -131,13 +141,6 @@ def _refuse_unfit_adapters(model: str, adapters: Sequence[Path]) -> None:
             verify_base(run.base, base, "--model")
         if not quantized and (adapter / ADAPTER_WEIGHTS).is_file():
             refuse_incomplete_adapter(adapter, base)
-
-
-def _settings(path: Path) -> dict[str, Any]:
-    try:
-        return read_json(path)
-    except ValueError as error:
-        raise ModelError(f"{path}: not a JSON object ({error}); download the file again") from error
 
 
 def _temperature(runs: Sequence[Run], asked: tuple[Any, ...], votes: int) -> float:

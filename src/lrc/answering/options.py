@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lrc.config.run_record import Run, lists_options, read_run
 from lrc.runtime.errors import ModelError
+from lrc.runtime.translation import _
 
 CONFIG, ADAPTER = "config.json", "adapter_config.json"
 
@@ -80,7 +81,9 @@ def runs_of(model: str, options: ScoringOptions) -> list[Run]:
         return runs
     if options.template is None or options.answer_style is None:
         raise ModelError(
-            f"{folders[0]}: has no lrc_run.json that says how it was trained; give --template and --answer-style"
+            _("{folders}: has no lrc_run.json that says how it was trained; give --template and --answer-style").format(
+                folders=folders[0]
+            )
         )
     return [Run(options.template, options.answer_style, lists_options(options.answer_style, options.template))]
 
@@ -88,7 +91,7 @@ def runs_of(model: str, options: ScoringOptions) -> list[Run]:
 def _faults_of_model(model: str) -> list[str]:
     folder = Path(model).expanduser()
     if not folder.is_dir():
-        return _missing(model, folder, CONFIG)
+        return _explain_missing(model, folder, CONFIG)
     if (folder / CONFIG).is_file():
         return []
     if (folder / ADAPTER).is_file():
@@ -108,7 +111,7 @@ def _faults_of_adapter(adapter: Path, model_cure: str = "") -> list[str]:
     return [f"{adapter}: no {ADAPTER}; name the folder of a trained adapter"]
 
 
-def _missing(name: str, folder: Path, holds: str) -> list[str]:
+def _explain_missing(name: str, folder: Path, holds: str) -> list[str]:
     """The error for a model that is not a folder; nothing where it may be one on the Hub."""
     if folder.exists():
         return [f"{name}: is a file; name the folder that it is in, {folder.parent}"]
@@ -163,4 +166,6 @@ def _base_of(adapter: Path) -> str:
         name = json.loads((adapter / ADAPTER).read_text(encoding="utf-8")).get("base_model_name_or_path")
     except (OSError, ValueError, AttributeError, RecursionError):
         return "BASE"
-    return name if isinstance(name, str) and (Path(name).is_dir() or not _missing(name, Path(name), CONFIG)) else "BASE"
+    if not isinstance(name, str) or not Path(name).is_dir() and _explain_missing(name, Path(name), CONFIG):
+        return "BASE"
+    return name

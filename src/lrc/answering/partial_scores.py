@@ -15,6 +15,7 @@ from lrc.runtime.errors import OutputError
 from lrc.runtime.finished_outputs import side_file
 from lrc.runtime.locks import left_behind, remove
 from lrc.runtime.outputs import new_file
+from lrc.runtime.translation import _
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class PartialScores:
             except (ValueError, TypeError, KeyError):
                 break
         with new_file(self.path, force=True) as temporary:
-            temporary.write_text(f"{self._head}\n{_written(known)}", encoding="utf-8")
+            temporary.write_text(f"{self._head}\n{_encode(known)}", encoding="utf-8")
         return known
 
     def append(self, scores: Mapping[int, OptionScores]) -> None:
@@ -73,9 +74,13 @@ class PartialScores:
         """
         try:
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(_written(scores))
+                file.write(_encode(scores))
         except OSError as error:
-            raise OutputError(f"{self.path}: {error.strerror}; free some space and run again to resume") from error
+            raise OutputError(
+                _("{path}: {strerror}; free some space and run again to resume").format(
+                    path=self.path, strerror=error.strerror
+                )
+            ) from error
 
     @property
     def _head(self) -> str:
@@ -98,7 +103,7 @@ def remove_partial_scores(output: Path) -> None:
         remove(part)
 
 
-def _written(scores: Mapping[int, OptionScores]) -> str:
+def _encode(scores: Mapping[int, OptionScores]) -> str:
     return "".join(f"{json.dumps([place, asdict(score)])}\n" for place, score in scores.items())
 
 

@@ -21,6 +21,7 @@ from lrc.packing.log_probs import row_budget, sequence_scores
 from lrc.packing.tree import TokenSequence
 from lrc.runtime.errors import DataError, RecipeError
 from lrc.runtime.progress import Advance
+from lrc.runtime.translation import _
 from lrc.tokenization.max_length import shorten
 from lrc.tokenization.prompt import Prompt, question_of, reordered
 
@@ -95,7 +96,9 @@ class Scorer:
     def __post_init__(self) -> None:
         if self.votes > 1 and not self.prompt.list_options:
             raise RecipeError(
-                f"--votes is {self.votes}, but this model's prompt lists no options, so their order has no effect"
+                _("--votes is {votes}, but this model's prompt lists no options, so their order has no effect").format(
+                    votes=self.votes
+                )
             )
 
     def __call__(self, records: Sequence[Record], advance: Advance = _silent) -> list[OptionScores]:
@@ -129,8 +132,10 @@ class Scorer:
         shorter = shorten(question, fits)
         if shorter is None:
             raise DataError(
-                f"question {record.id}: without its passage it still has more tokens than the model has positions, "
-                f"{limit}; shorten it, or use another base"
+                _(
+                    "question {id}: without its passage it still has more tokens than the model has "
+                    "positions, {limit}; shorten it, or use another base"
+                ).format(id=record.id, limit=limit)
             )
         return with_question(record, shorter)
 
@@ -161,7 +166,7 @@ class Scorer:
             for sequence in option_order.sequences
         ]
         question_votes: list[list[NDArray[np.float64]]] = [[] for _ in records]
-        see = _counted_in(len(records), len(right + options) * max(len(self.adapters), 1), advance)
+        see = _count_by_sequences(len(records), len(right + options) * max(len(self.adapters), 1), advance)
         for adapter in self.adapters or (None,):
             if adapter is not None:
                 self.model.set_adapter(adapter)
@@ -203,7 +208,7 @@ class Scorer:
         return option_orders(question_of(record), self.votes)
 
 
-def _counted_in(questions: int, sequences: int, advance: Advance) -> Callable[[int], None]:
+def _count_by_sequences(questions: int, sequences: int, advance: Advance) -> Callable[[int], None]:
     """Tell the progress of so many questions by their sequences; 0 of these stands for all that are left."""
     done = shown = 0
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from lrc.data.questions import MAX_OPTIONS
 from lrc.runtime.errors import DataError
 from lrc.runtime.outputs import new_file
+from lrc.runtime.translation import _
 
 HEADER = ["ID", "Answer"]
 _WHOLE = re.compile(r"([+-]?\d+)\.0+")  # how a table program writes a whole number once a column has a gap
@@ -55,11 +56,19 @@ def read_submission(path: Path) -> list[tuple[str, int]]:
             header = next(reader, [])
             lines = [(reader.line_num, line) for line in reader if line]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path.name}: not a CSV file in UTF-8 ({error}); save it as CSV in UTF-8") from error
+        raise DataError(
+            _("{file}: not a CSV file in UTF-8 ({reason}); save it as CSV in UTF-8").format(
+                file=path.name, reason=error
+            )
+        ) from error
     except OSError as error:
-        raise DataError(f"{path.name}: {error.strerror or error}; check its name and permissions") from error
+        raise DataError(
+            _("{file}: {reason}; check its name and permissions").format(file=path.name, reason=error.strerror or error)
+        ) from error
     if [name.strip().lower() for name in header] != [name.lower() for name in HEADER]:
-        raise DataError(f"{path.name}: the header is {','.join(header)[:40]}, expected ID,Answer")
+        raise DataError(
+            _("{file}: the header is {names}, expected ID,Answer").format(file=path.name, names=",".join(header)[:40])
+        )
     _refuse_others(path.name, lines)
     return [(line[0], int(_whole(line[1]))) for _, line in lines]
 

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from lrc.answering.options import ScoringOptions, check_options
+from lrc.answering.options import ScoringOptions, check_options, runs_of
 from lrc.runtime.errors import MachineError
 from lrc.runtime.packages import install_extra
 from lrc.runtime.progress import say
@@ -45,7 +45,9 @@ def app(model: str, *, options: ScoringOptions, host: str = "127.0.0.1", port: i
         from lrc.answering.app.page import make_site
         from lrc.answering.app.session import Trial
 
-        site = make_site(Trial(scorer), [_name(model), *(_name(str(path)) for path in options.adapters)], Path(folder))
+        runs = runs_of(model, options)
+        trial = Trial(scorer, runs[0] if len(runs) == 1 else None)
+        site = make_site(trial, [_name(model), *(_name(str(path)) for path in options.adapters)], Path(folder))
         if not host.startswith(LOOPBACK):
             say(f"app: everyone who can reach this machine at {host} can use the model")
         print(f"open {_address(host, listener)} in a browser; Ctrl+C ends it", flush=True)

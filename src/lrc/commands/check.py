@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,16 +15,17 @@ from typing import Any
 from lrc.data.conversion import Plan, plan_parts
 from lrc.data.near_duplicates import group_passages
 from lrc.data.questions import Question
-from lrc.data.repeated import find_duplicates
+from lrc.data.repeated import find_duplicates, question_key
 from lrc.data.sources import DataFile, refuse_pipe
 from lrc.data.tables.annotation import annotate as annotate_copy
-from lrc.data.tables.cleaning import collapse
 from lrc.data.tables.workbook import Workbook, read_workbook
 from lrc.data.tables.xlsx_copy import check_copy
 from lrc.runtime.errors import LrcError
 from lrc.runtime.findings import WORDS, Finding, count_kinds, format_findings, wrapped
-from lrc.runtime.outputs import new_file, refuse_file
+from lrc.runtime.finished_outputs import key_of_files, refuse_other_output, write_once
+from lrc.runtime.outputs import refuse_file
 from lrc.runtime.system import command_line
+from lrc.runtime.translation import _, localized, without_place
 
 
 @dataclass(frozen=True)
@@ -83,11 +85,12 @@ def check(
         LrcError: a copy cannot be made, or exists.
     """
     outputs = {"--annotate": annotate, "--fix": fix}
-    _check_copies(files, {flag: path for flag, path in outputs.items() if path}, force=force)
+    asked = {"files": files, "sheet": sheet, "columns": columns, **outputs}
+    _check_copies(files, {flag: path for flag, path in outputs.items() if path}, asked, force=force)
     checked = [_check(path, sheet, columns) for path in files]
     shared = [both for pair in combinations(checked, 2) if (both := _find_shared(*pair))]
     checked = [replace(one, findings=(*one.findings, *_overlaps(one, shared))) for one in checked]
-    copies = [line for path in (annotate, fix) if path for line in _copy(checked[0], sheet, path, path is fix, force)]
+    copies = [line for path in (annotate, fix) if path for line in _copy(checked[0], asked, path, path is fix, force)]
     if as_json:
         print(*copies, sep="\n", end="\n" * bool(copies), file=sys.stderr)
         print(json.dumps(_document(checked, shared), ensure_ascii=False, indent=2))
@@ -97,31 +100,36 @@ def check(
         print(both.line)
     previous = ""
     for line in (*format_findings(finding for one in checked for finding in one.findings), *copies):
-        level = line.partition(":")[0]
+        level = re.split("[:：]", line, maxsplit=1)[0]
         if sys.stdout.isatty() and level != previous:
             print()
         previous = level
         print(*wrapped(line), sep="\n")
-    # A command is never broken: it is there to be copied.
-    print(*([""] if sys.stdout.isatty() else []), *(f"next: {line}" for line in _next(checked)), sep="\n")
+    if sys.stdout.isatty():
+        print()
+    for line in _next(checked):  # a command is never broken: it is there to be copied
+        print(localized(_("next: {line}").format(line=line)))
     return all(one.accepted for one in checked)
 
 
-def _check_copies(files: Sequence[Path], outputs: Mapping[str, Path], *, force: bool) -> None:
+def _check_copies(files: Sequence[Path], outputs: Mapping[str, Path], asked: Mapping[str, Any], *, force: bool) -> None:
     """Refuse, before the work, a copy that cannot be written."""
     for flag, path in outputs.items():
         check_copy(files[0], path, flag)
-        refuse_file(path, *files, *(other for other in outputs.values() if other is not path), force=force)
+        refuse_other_output(path, asked, force=force)
+        refuse_file(path, *files, *(other for other in outputs.values() if other is not path), force=True)
 
 
-def _copy(one: Checked, sheet: str | None, output: Path, fix: bool, force: bool) -> Iterator[str]:
+def _copy(one: Checked, asked: Mapping[str, Any], output: Path, fix: bool, force: bool) -> Iterator[str]:
     """Write a copy with the findings in it; gives the lines that tell so."""
     if not one.path.is_file():
         return
-    content, lost, changed = annotate_copy(one.path, sheet, one.book, one.findings, fix=fix)
-    with new_file(output, force=force) as temporary:
-        temporary.write_bytes(content)
+    content, lost, changed = annotate_copy(one.path, asked["sheet"], one.book, one.findings, fix=fix)
+    # What is found in one file may be about another.
+    new = write_once(output, asked, key_of_files(asked["files"]), lambda path: path.write_bytes(content), force=force)
     yield from format_findings(lost)
+    if not new:
+        return
     what = f"{changed:,} cells changed" if fix else f"{len(one.findings):,} findings"
     yield f"wrote {output}: {what}; its last sheet lists them"
 
@@ -146,6 +154,8 @@ def _place(finding: Finding, path: Path) -> Finding:
         return finding
     text = finding.text.removeprefix("recipe: ")
     for name in (str(path), path.name):
+        if finding.text.startswith(f"{name}: "):
+            return replace(finding, file=path.name, text=without_place(finding.text), kind="structure")
         if text.startswith((f"{name}: ", f"{name}, ")):
             return replace(finding, file=path.name, text=text[len(name) + 2 :], kind="structure")
     return replace(finding, kind="structure")
@@ -161,7 +171,7 @@ def _beyond_rows(book: Workbook) -> tuple[Finding, ...]:
     """What shows only when all rows are seen together: repetitions, and a split that convert could not make."""
     name = book.path.name
     if not book.questions:
-        return (Finding("error", "no-good-rows", name, "no valid rows are left; correct the rows above"),)
+        return (Finding("error", "no-good-rows", name, _("no valid rows are left; correct the rows above")),)
     groups = group_passages(question.passage for question in book.questions)
     found = tuple(find_duplicates(book.questions, groups, name))
     if book.errors:
@@ -220,14 +230,8 @@ def _find_shared(first: Checked, second: Checked) -> Shared | None:
     clusters = set(groups.clusters[:n_first])
     pairs = zip(groups.passages[n_first:], groups.clusters[n_first:], strict=True)
     nearly = {passage for passage, cluster in pairs if cluster in clusters}
-    questions = _question_keys(first.asked) & _question_keys(second.asked)
+    questions = set(map(question_key, first.asked)) & set(map(question_key, second.asked))
     return Shared(first, second, len(passages), len(nearly), len(questions))
-
-
-def _question_keys(questions: Iterable[Question]) -> set[tuple[str, ...]]:
-    """The questions, white space and the order of options apart."""
-    texts = ((one.passage, one.question, *sorted(one.options)) for one in questions)
-    return {tuple(map(collapse, text)) for text in texts}
 
 
 def _overlaps(one: Checked, shared: Iterable[Shared]) -> Iterator[Finding]:
@@ -235,8 +239,10 @@ def _overlaps(one: Checked, shared: Iterable[Shared]) -> Iterator[Finding]:
     for both in shared:
         other = both.second if both.first is one else both.first
         if one in (both.first, both.second) and one.labelled is False and other.labelled and both.nearly:
-            plural = "s" * (both.nearly > 1)
-            text = f"shares {both.nearly:,} passage{plural} with {other.file}; do not train on the test set"
+            text = _("shares {count:,} passage with {file}; do not train on the test set")
+            if both.nearly > 1:
+                text = _("shares {count:,} passages with {file}; do not train on the test set")
+            text = text.format(count=both.nearly, file=other.file)
             yield Finding("warning", "train-test-overlap", one.file, text)
 
 
@@ -252,10 +258,12 @@ def _next(checked: Iterable[Checked]) -> Iterator[str]:
         elif errors and one.questions and all(finding.row is not None for finding in errors):
             rows = len({finding.row for finding in errors})
             cure = f"{convert} --on-error skip"
-            ending, them = ("s", "them") if rows > 1 else ("", "it")
-            yield f"correct the {rows:,} bad row{ending} of {one.file}, or skip {them}: {cure}"
+            text = _("correct the {rows:,} bad row of {file}, or skip it: {command}")
+            if rows > 1:
+                text = _("correct the {rows:,} bad rows of {file}, or skip them: {command}")
+            yield localized(text.format(rows=rows, file=one.file, command=cure))
         elif errors:
-            yield f"correct {one.file}, then: lrc check {file}"
+            yield localized(_("correct {file}, then: {command}").format(file=one.file, command=f"lrc check {file}"))
         elif one.labelled is False:
             yield f"lrc generate --model MODEL --data {file} --output answer.csv"
         elif one.kind == "json" and one.path.suffix == ".json" and one.labelled:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from lrc.metrics.predictions import OUTCOMES_FILE, holds_questions, read_answers
 from lrc.metrics.verdict import size, spell
 from lrc.runtime.errors import DataError
 from lrc.runtime.findings import wrapped
-from lrc.runtime.outputs import new_file, refuse_file
+from lrc.runtime.finished_outputs import key_of_files, refuse_other_output, write_once
+from lrc.runtime.outputs import refuse_file
 
 SHOWN = 10  # questions of a group, in the terminal; the page has more
 
@@ -41,28 +42,42 @@ def compare_models(
     Raises:
         LrcError: the two were not asked the same questions, or a file cannot be used.
     """
+    asked = {"first": first, "second": second, "data": data}
     if output is not None:
-        refuse_file(output, *filter(None, (first, second, data)), force=force)
+        refuse_other_output(output, asked, force=force)
+        refuse_file(output, *filter(None, (first, second, data)), force=True)
     if data is not None:
         _refuse_useless(data, first, second)
     questions = read_labelled(data) if data is not None else []
     sources = (first, second)
     answers = [read_answers(source, data, questions) for source in sources]
     found = compare(_names(first, second), sources, answers[0], answers[1])
-    if output is not None:
-        from lrc.reporting.compare_page import render
-
-        with new_file(output, force=force) as temporary:
-            temporary.write_text(render(found), encoding="utf-8", errors="replace", newline="\n")
+    written = output is not None and _write(output, asked, found, force=force)
     print(*([json.dumps(_figures(found), ensure_ascii=False, indent=2)] if as_json else _lines(found)), sep="\n")
-    if output is not None:
+    if written:
         print(f"wrote {output}", file=sys.stderr if as_json else sys.stdout)
+
+
+def _write(output: Path, asked: Mapping[str, Path | None], found: Comparison, *, force: bool) -> bool:
+    """Write the page; whether it was not there yet."""
+    from lrc.reporting.compare_page import render
+
+    def write(path: Path) -> None:
+        path.write_text(render(found), encoding="utf-8", errors="replace", newline="\n")
+
+    key = key_of_files(_answers_of(source) for source in asked.values() if source)
+    return write_once(output, asked, key, write, force=force)
+
+
+def _answers_of(source: Path) -> Path:
+    """The file that holds a run's answers, or is given as such."""
+    return source / OUTCOMES_FILE if source.is_dir() else source
 
 
 def _refuse_useless(data: Path, *sources: Path) -> None:
     """Refuse --data where both sides say themselves what they were asked."""
     refuse_pipe(data)
-    if all(holds_questions(source / OUTCOMES_FILE if source.is_dir() else source) for source in sources):
+    if all(holds_questions(_answers_of(source)) for source in sources):
         raise DataError(f"{data}: is not needed, since both sides hold their questions; leave out --data")
 
 
@@ -139,9 +154,9 @@ def _side_by_side(pairs: Sequence[Pair], names: tuple[str, str]) -> Iterator[str
     yield f"{'id':<{width}}right  {names[0]:<{column}}{names[1]:<{column}}question".rstrip()
     room = shutil.get_terminal_size().columns - width - 7 - 2 * column
     for one, two in pairs[:SHOWN]:
-        told = [f"{side.prediction} ({side.confidence:.0%})" for side in (one, two)]
+        chosen = [f"{side.prediction} ({side.confidence:.0%})" for side in (one, two)]
         asked = _cut(" ".join(one.question.question.split()), room)
-        yield f"{one.question.id:<{width}}{one.answer:<7}{told[0]:<{column}}{told[1]:<{column}}{asked}".rstrip()
+        yield f"{one.question.id:<{width}}{one.answer:<7}{chosen[0]:<{column}}{chosen[1]:<{column}}{asked}".rstrip()
     if len(pairs) > SHOWN:
         yield f"and {len(pairs) - SHOWN:,} more; --output page.html shows them with their passages"
 

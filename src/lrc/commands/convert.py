@@ -20,6 +20,7 @@ from lrc.runtime.errors import DataError, OutputError
 from lrc.runtime.findings import print_findings, shortened, with_cure
 from lrc.runtime.outputs import new_folder
 from lrc.runtime.progress import Advance, track
+from lrc.runtime.translation import _
 
 
 def convert(
@@ -78,15 +79,18 @@ def _read(file: Path, sheet: str | None, columns: Mapping[str, str] | None, *, s
         advance()
     if source.errors and not skip:
         print_findings(source.remarks)
-        raise DataError(*with_cure(source.errors, "leave the row out with --on-error skip"))
+        raise DataError(*with_cure(source.errors, _("leave the row out with --on-error skip")))
     if not source.questions:
-        raise DataError(*shortened(source.errors), f"{file.name}: no valid rows are left; correct the rows above")
+        raise DataError(
+            *shortened(source.errors),
+            _("{name}: no valid rows are left; correct the rows above").format(name=file.name),
+        )
     return source
 
 
 def _refuse_outputs(file: Path, folder: Path, parts: Sequence[Part], *, force: bool) -> None:
     for path in clashes(parts, folder, file):
-        raise OutputError(f"{path}: is the file to convert; choose another --output-dir")
+        raise OutputError(_("{path}: is the file to convert; choose another --output-dir").format(path=path))
     refuse_set(folder, [*(part.name for part in parts), file.stem + SUFFIX], force=force)
 
 

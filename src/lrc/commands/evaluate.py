@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lrc.answering import submission
-from lrc.answering.answer import answer, facts, read_questions_to_answer, write_scores
+from lrc.answering.answer import answer, facts, read_questions_to_answer, score_lines, write_scores
 from lrc.answering.load import load_scorer
 from lrc.answering.options import ScoringOptions
 from lrc.answering.partial_scores import PartialScores, remove_partial_scores
@@ -22,14 +22,23 @@ from lrc.metrics.calibration import at_bound, calibration
 from lrc.metrics.verdict import judge, size
 from lrc.runtime.errors import DataError
 from lrc.runtime.findings import wrapped
-from lrc.runtime.finished_outputs import DONE, is_finished, refuse_other_output, remember
+from lrc.runtime.finished_outputs import (
+    DONE,
+    is_finished,
+    key_of,
+    key_of_files,
+    refuse_other_output,
+    remember,
+    write_once,
+)
 from lrc.runtime.outputs import new_file, refuse_existing, refuse_file
 from lrc.runtime.processes import lock_together, processes
 from lrc.runtime.progress import say
+from lrc.runtime.translation import _
 from lrc.tokenization.prompt import question_of
 
-# Flags that change the figures or what the scores are of, beside those of `facts`.
-WAYS = ("passage_blind", "sheet", "columns")
+# Flags that change the figures or what the scores are of, besides those of `facts`.
+FLAGS = ("passage_blind", "sheet", "columns")
 LENGTHS = (150, 300, 450)  # characters of a passage, where one length group ends and the next begins
 
 
@@ -67,8 +76,8 @@ def evaluate_model(
     # The words of the command, as `lrc.cli` has them.
     asked = {"model": model, "data": data, "scores": scores, "passage_blind": passage_blind, "sheet": sheet}
     asked |= {"columns": columns, **asdict(options)}
-    if output is not None:
-        refuse_other_output(output, asked, force=force)
+    for written in filter(None, [output or scores]):
+        refuse_other_output(written, asked, force=force)
     records, answers = _read_labelled(data, sheet, columns)
     with nullcontext() if output is None else lock_together(output):
         _evaluate(asked, output, records, answers, options, as_json=as_json, force=force)
@@ -84,33 +93,38 @@ def _evaluate(
     as_json: bool,
     force: bool,
 ) -> None:
-    scores, side = asked["scores"], None
+    scores, partial = asked["scores"], None
+    words = []
+    if output or scores:
+        words = [facts(asked["model"], options, asked["data"]), str(scores), *(asked[name] for name in FLAGS)]
     if output is not None:
-        words = [facts(asked["model"], options, asked["data"]), str(scores), *(asked[name] for name in WAYS)]
-        side = PartialScores.for_output(output, words, processes().process_index)
-        if not force and is_finished(output, asked, side.key):
+        partial = PartialScores.for_output(output, words, processes().process_index)
+        if not force and is_finished(output, asked, partial.key):
             if processes().is_main_process:
                 _print(json.loads(output.read_text(encoding="utf-8")), as_json=as_json)
                 say(f"{output}: {DONE}")
                 remove_partial_scores(output)  # which a kill may have left
             return
         refuse_existing(output, force=force)
-    over = force or (side is not None and side.exists)  # then the scores, where they are there, are this run's
-    if scores is not None:
+    over = force or (partial is not None and partial.exists)  # then the scores, where they are there, are this run's
+    if scores is not None and output is not None:
         refuse_existing(scores, force=over)
     scorer = load_scorer(asked["model"], options)
-    found = answer(scorer, records, side)
+    found = answer(scorer, records, partial)
     blind = answer(scorer, list(map(_without_passage, records))) if asked["passage_blind"] else []
     if not processes().is_main_process:
         return
-    if scores is not None:
+    if scores is not None and output is not None:
         write_scores(scores, records, found, force=over)
+    elif scores is not None:
+        content = "".join(score_lines(records, found)).encode()
+        write_once(scores, asked, key_of(words), lambda path: path.write_bytes(content), force=force)
     figures = _figures(scorer, records, answers, found, blind)
     if options.votes > 1:
         figures["consistency"] = sum(score.consistent for score in found) / len(found)
-    if output is not None and side is not None:
-        content = hashlib.sha256(_document(figures).encode()).hexdigest()
-        remember(output, asked, side.key, content, *filter(None, [scores]))
+    if output is not None and partial is not None:
+        figures_sum = hashlib.sha256(_document(figures).encode()).hexdigest()
+        remember(output, asked, partial.key, figures_sum, *filter(None, [scores]))
         _write(output, figures, force=force)
         remove_partial_scores(output)
     _print(figures, as_json=as_json)
@@ -150,8 +164,10 @@ def evaluate_predictions(
     Raises:
         LrcError: the files are not about the same questions, or the output exists.
     """
+    asked = {"predictions": files, "data": data, "sheet": sheet, "columns": columns}
     if output is not None:
-        refuse_file(output, data, *files, force=force)
+        refuse_other_output(output, asked, force=force)
+        refuse_file(output, data, *files, force=True)
     records, answers = _read_labelled(data, sheet, columns)
     predictions = [_read_predictions(file, records, data) for file in files]
     figures = measure(records, predictions[0], answers)
@@ -160,7 +176,8 @@ def evaluate_predictions(
         figures["second"] = second
         figures |= _compare(predictions[0], predictions[1], answers, passages_of(map(question_of, records)))
     if output is not None:
-        _write(output, figures, force=force)
+        content = _document(figures).encode()
+        write_once(output, asked, key_of_files([data, *files]), lambda path: path.write_bytes(content), force=force)
     _print(figures, as_json=as_json)
 
 
@@ -193,7 +210,11 @@ def _read_labelled(data: Path, sheet: str | None, columns: Mapping[str, str] | N
     answers = [question_of(record).answer for record in records]
     missing = [record.id for record, number in zip(records, answers, strict=True) if number is None]
     if missing:
-        raise DataError(f"{data}: {len(missing)} questions have no answer, first {missing[0]}; give a labelled file")
+        raise DataError(
+            _("{data}: {count} questions have no answer, first {missing}; give a labelled file").format(
+                data=data, count=len(missing), missing=missing[0]
+            )
+        )
     return records, [number for number in answers if number is not None]
 
 
@@ -208,7 +229,11 @@ def _read_predictions(file: Path, records: Sequence[Record], data: Path) -> list
     limits = [len(question_of(record).options) for record in records]
     for name, number, limit in zip(ids, answers, limits, strict=True):
         if number > limit:
-            raise DataError(f"{file}, id {name}: Answer is {number}, expected 1 to {limit}")
+            raise DataError(
+                _("{file}, id {name}: Answer is {number}, expected 1 to {limit}").format(
+                    file=file, name=name, number=number, limit=limit
+                )
+            )
     return answers
 
 

@@ -65,9 +65,9 @@ def _generate(
 ) -> None:
     model, data, scores = asked["model"], asked["data"], asked["scores"]
     state, read = processes(), [asked["sheet"], asked["columns"]]
-    side = PartialScores.for_output(output, [facts(model, options, data), str(scores), *read], state.process_index)
-    begun = side.exists  # then these scores, where they are there, are this run's
-    if not force and is_finished(output, asked, side.key):
+    partial = PartialScores.for_output(output, [facts(model, options, data), str(scores), *read], state.process_index)
+    begun = partial.exists  # then these scores, where they are there, are this run's
+    if not force and is_finished(output, asked, partial.key):
         if state.is_main_process:
             remove_partial_scores(output)  # which a kill may have left
             print(f"{output}: {DONE}")
@@ -75,7 +75,7 @@ def _generate(
     refuse_existing(output, force=force)
     if scores is not None:
         refuse_existing(scores, force=force or begun)
-    found = answer(load_scorer(model, options), records, side)
+    found = answer(load_scorer(model, options), records, partial)
     if not state.is_main_process:
         return
     if scores is not None:
@@ -86,7 +86,7 @@ def _generate(
         print_findings(lost)
     else:
         content = submission(ids, answers)
-    remember(output, asked, side.key, hashlib.sha256(content).hexdigest(), *filter(None, [scores]))
+    remember(output, asked, partial.key, hashlib.sha256(content).hexdigest(), *filter(None, [scores]))
     with new_file(output, force=force) as temporary:
         temporary.write_bytes(content)
     remove_partial_scores(output)

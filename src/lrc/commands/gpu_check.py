@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from lrc.config.recipe_choice import PARAMETERS, choose
-from lrc.preview.gpu_checks import Probe, Result, run_checks
+from lrc.preview.gpu_checks import CheckResult, Probe, run_checks
 from lrc.runtime.devices import device_type
 from lrc.runtime.errors import MachineError
 from lrc.runtime.hub_connection import is_fetched
@@ -65,7 +65,7 @@ def _device(asked: str | None) -> str:
     raise MachineError("gpu-check: torch sees no CUDA GPU here; --device cpu runs the same in toy sizes")
 
 
-def _line(result: Result) -> str:
+def _line(result: CheckResult) -> str:
     return f"{result.name:<18}{'WRONG' if result.cure else 'works':<7}{result.found}"
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lrc.config.json_schema import schema_line, schema_text
 from lrc.runtime.errors import OutputError
-from lrc.runtime.outputs import new_file
+from lrc.runtime.outputs import is_file_of, new_file
 from lrc.runtime.packages import constraints_file
 from lrc.runtime.system import command_line
 
@@ -32,14 +32,17 @@ def init(folder: Path, *, force: bool = False) -> None:
         OutputError: a file exists, one finding each, or cannot be written; nothing is written then.
     """
     copies = {folder / name: text for name, text in shipped().items()}
-    existing = [path for path in copies if os.path.lexists(path)]
+    # A copy that is as shipped is in nobody's way: a killed init goes on.
+    missing = {path: content for path, content in copies.items() if force or not is_file_of(path, content)}
+    existing = [path for path in missing if os.path.lexists(path)]
     if existing and not force:
         cure = "choose another folder, or overwrite it with --force"
         raise OutputError(*(f"{path}: already exists; {cure}" for path in existing))
     with ExitStack() as stack:  # every copy is complete under its temporary name before the first is renamed
-        for path, content in copies.items():
+        for path, content in missing.items():
             stack.enter_context(new_file(path, force=force)).write_bytes(content)
-    print(*(f"wrote {path}" for path in copies), sep="\n")
+    told = {path: f"wrote {path}" if path in missing else f"{path}: is there already, unchanged" for path in copies}
+    print(*told.values(), sep="\n")
     print(f"next: {_next(folder)}")
 
 

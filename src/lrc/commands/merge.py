@@ -1,4 +1,4 @@
-"""The verb: base + adapter → an ordinary model folder, verified."""
+"""`lrc merge`: base + adapter → an ordinary model folder, verified."""
 
 from __future__ import annotations
 
@@ -26,12 +26,14 @@ from lrc.models.merging.writing import float32_bytes, write_streamed, write_whol
 from lrc.models.stored_quantization import StoredQuantization
 from lrc.models.weights import WeightFiles
 from lrc.runtime.disk import convert_disk_errors
-from lrc.runtime.errors import MachineError, ModelError, OutputError
+from lrc.runtime.errors import MachineError, ModelError, OutputError, RecipeError
 from lrc.runtime.finished_outputs import DONE, content_of, is_finished, key_of, refuse_other_output, remember
 from lrc.runtime.memory import available_memory, size
 from lrc.runtime.outputs import checksum, new_folder, refuse_existing
 from lrc.runtime.packages import versions_of
 from lrc.runtime.progress import say
+from lrc.tokenization.prompt import Prompt
+from lrc.tokenization.serving import MODELFILE, differs, write_for_servers
 
 GENERATION_CONFIG = "generation_config.json"
 LONG = 1 << 30  # bytes of a model that takes a while to load
@@ -77,6 +79,7 @@ def merge(
     with new_folder(output_dir, force=force) as folder, convert_disk_errors(output_dir, folder):
         changed = _write_weights(adapter, base, weights, folder, target)
         _copy_companions(adapter, base, folder)
+        _write_for_servers(adapter, folder)
         comparison = "logits not compared (--no-verify)"
         if verify:
             comparison = _verify(folder, output_dir, base, adapter, weights)
@@ -102,10 +105,7 @@ def _base_of(adapter: Path, base_model: str | None) -> Path:
     if not name:
         raise ModelError(f"{adapter}: does not name its base model; give it with --base-model")
     base = find_base(name, None if base_model else settings.revision)
-    try:
-        stored = StoredQuantization.of(read_json(base / CONFIG))
-    except ValueError as error:
-        raise ModelError(f"{base / CONFIG}: not a JSON object ({error}); download the file again") from error
+    stored = StoredQuantization.of(read_json(base / CONFIG))
     if stored is not None:
         raise ModelError(
             f"{name}: is quantised on disk ({stored}), and a merged model would keep its rounding; pass the "
@@ -172,6 +172,26 @@ def _copy_companions(adapter: Path, base: Path, folder: Path) -> None:
                 shutil.copyfile(source / name, folder / name)
     if run := read_run(adapter):  # of a checkpoint it may lie in the run's folder
         run.write(folder / RUN_FILE)
+
+
+def _write_for_servers(adapter: Path, folder: Path) -> None:
+    """Have other programs ask the merged model as lrc does, where the run says how that is."""
+    run = read_run(folder)
+    if run is None or not any((folder / name).is_file() for name in VOCABULARIES):
+        missing = "how it was trained to be asked" if run is None else "which tokenizer it has"
+        say(f"{adapter}: does not say {missing}; the merged model gets no {MODELFILE}, and its chat template stays")
+        return
+    try:
+        prompt = Prompt(load_tokenizer(str(folder)), run.template, run.answer_style, run.list_options, run.chat_date)
+        write_for_servers(folder, prompt, run)
+    except RecipeError as error:
+        say(f"{adapter}: {error}; the merged model gets no {MODELFILE}, and its chat template stays")
+        return
+    if differs(load_tokenizer(str(folder)), prompt):
+        say(
+            "chat template: by itself it makes another prompt than lrc, perhaps with today's date, or with tokens for "
+            "what is text to lrc; have other programs complete lrc's own tokens (docs/serving.md)"
+        )
 
 
 def _tokenizer_folder(adapter: Path, base: Path) -> Path:

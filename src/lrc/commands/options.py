@@ -10,7 +10,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from lrc.config.run_record import NORMALISATIONS, STYLES, TEMPLATES
+from lrc.config.run_record import NORMALISATIONS, STYLES, TEMPLATE_NAMES
 from lrc.data.tables.headers import ROLES, role_of
 
 
@@ -80,7 +80,7 @@ def answering(command: Any) -> Any:
     for option in (
         click.option("--list-options/--no-list-options", default=None, help="Default: as trained."),
         click.option("--answer-style", type=click.Choice(STYLES), help="Default: as trained."),
-        click.option("--template", type=click.Choice(TEMPLATES), help="Default: as trained."),
+        click.option("--template", type=click.Choice(TEMPLATE_NAMES), help="Default: as trained."),
         click.option(
             "--load-in-4bit/--no-load-in-4bit", default=None, help="Default: as the first adapter's base was trained."
         ),

@@ -21,7 +21,7 @@ from lrc.packing.log_probs import row_budget
 from lrc.preview.memory_plan import Planner
 from lrc.preview.meta_model import ModelSpec, why_not_shared
 from lrc.preview.precision import Precision, choose_precision
-from lrc.preview.render import Memory, Preview, Tokens, document, show
+from lrc.preview.render import Memory, Preview, Tokens, document, print_preview
 from lrc.preview.suggestions import Setting, plan_of, suggest_changes
 from lrc.preview.throughput import tokens_a_second
 from lrc.preview.token_view import view_tokens
@@ -94,7 +94,7 @@ def preview(
     if as_json:
         print(json.dumps(document(seen), ensure_ascii=False, indent=2))
     else:
-        show(seen)
+        print_preview(seen)
 
 
 def _config(recipe: Recipe) -> Any:

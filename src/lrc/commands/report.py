@@ -13,9 +13,8 @@ from lrc.metrics.predictions import OUTCOMES_FILE, Outcome, read_answers, read_o
 from lrc.metrics.training_log import read_curves
 from lrc.reporting.page import Answers, render
 from lrc.runtime.errors import DataError
-from lrc.runtime.finished_outputs import DONE, content_of, is_finished, key_of, refuse_other_output, remember
+from lrc.runtime.finished_outputs import DONE, content_of, is_finished, key_of_files, refuse_other_output, remember
 from lrc.runtime.outputs import checksum, new_file, refuse_existing
-from lrc.runtime.packages import versions_of
 
 
 def report(
@@ -110,8 +109,7 @@ def _key(run_dir: Path, files: Sequence[Path]) -> str:
     """Of all that the page depends on."""
     own = (run_dir / name for name in (RUN_FILE, METRICS_FILE, OUTCOMES_FILE))
     given = (file / OUTCOMES_FILE if file.is_dir() else file for file in files)
-    sums = {str(file): checksum(file) for file in (*own, *given) if file.is_file()}
-    return key_of([sums, versions_of("lrc")])
+    return key_of_files([*own, *given])
 
 
 def _run(run_dir: Path) -> Run:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lrc.config.json_schema import schema_line, schema_text
-from lrc.runtime.outputs import new_file
+from lrc.runtime.outputs import is_file_of, new_file
 
 
 def schema(*, output: Path | None = None, force: bool = False) -> None:
@@ -16,11 +16,13 @@ def schema(*, output: Path | None = None, force: bool = False) -> None:
         force: overwrite a file that exists.
 
     Raises:
-        OutputError: the file exists and `force` is false, or cannot be written.
+        OutputError: the file exists with something else in it and `force` is false, or cannot be written.
     """
     if output is None:
         print(schema_text(), end="")
         return
-    with new_file(output, force=force) as file:
-        file.write_bytes(schema_text().encode())
+    content = schema_text().encode()
+    if force or not is_file_of(output, content):
+        with new_file(output, force=force) as file:
+            file.write_bytes(content)
     print(f"wrote {output}; a recipe names it in its first line: {schema_line(output.name)}", end="")

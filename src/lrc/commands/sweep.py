@@ -53,7 +53,7 @@ def sweep(path: Path, *, accelerate_config: str | None = None, trials: int | Non
     if request.signal:
         say(f"{plan.output_dir}: stopped with {len(found)} of {plan.trials} trials; run again to resume from there")
         sys.exit(128 + request.signal)
-    standings.show(found, str(plan.fixed["model_name_or_path"]))
+    standings.print_leaderboard(found, str(plan.fixed["model_name_or_path"]))
     if not any(standing.result for standing in found):
         raise LrcError(f"{plan.output_dir}: every trial failed; see the reasons above, and sweep into another folder")
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lrc.answering.submission import write_submission
+from lrc.answering.submission import submission
 from lrc.data.near_duplicates import group_passages
 from lrc.data.questions import Question
 from lrc.data.score_files import ScoredQuestion, match, read_scores
@@ -19,7 +20,8 @@ from lrc.metrics.accuracy import CONFIDENCE, Figures, accuracy, paired, passages
 from lrc.metrics.opinion_pool import Pool, Scores, choose, equal_pool, fit_pool, out_of_fold
 from lrc.metrics.verdict import judge, size, spell
 from lrc.runtime.errors import DataError
-from lrc.runtime.outputs import new_file, refuse_file
+from lrc.runtime.finished_outputs import key_of_files, refuse_other_output, write_once
+from lrc.runtime.outputs import refuse_file
 
 FOLDS, SEED = 5, 42
 
@@ -51,9 +53,11 @@ def vote(
     Raises:
         LrcError: the files do not match, or an output cannot be written.
     """
+    asked = {"files": files, "data": data, "test_scores": test_scores, "output": output, "scores": scores}
     for written in filter(None, (output, scores)):
         others = [one for one in (output, scores) if one not in (None, written)]
-        refuse_file(written, data, *files, *test_scores, *filter(None, others), force=force)
+        refuse_other_output(written, asked, force=force)
+        refuse_file(written, data, *files, *test_scores, *filter(None, others), force=True)
     questions = read_labelled(data)
     models = [match(file, read_scores(file), questions, data) for file in files]
     tests = _read_tests(test_scores, files)
@@ -68,12 +72,14 @@ def vote(
             [one.id or str(number) for number, one in enumerate(tests[0], start=1)],
             pool.log_probs(_pad(tests)),
         )
+    key, new = key_of_files([data, *files, *test_scores]), False
     if scores is not None:
-        _write_scores(scores, ids, pooled, force=force)
+        write_once(scores, asked, key, partial(_write_scores, ids=ids, log_probs=pooled), force=force)
     if output is not None:
-        write_submission(output, ids, choose(pooled), force=force)
+        content = submission(ids, choose(pooled))
+        new = write_once(output, asked, key, lambda path: path.write_bytes(content), force=force)
     print(*([json.dumps(figures, ensure_ascii=False, indent=2)] if as_json else _table(figures)), sep="\n")
-    if output is not None and not as_json:
+    if new and not as_json:
         print(f"{output}: {len(ids)} answers")
 
 
@@ -185,9 +191,9 @@ def _table(figures: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _write_scores(path: Path, ids: Sequence[str], log_probs: Scores, *, force: bool) -> None:
+def _write_scores(path: Path, *, ids: Sequence[str], log_probs: Scores) -> None:
     """Write what `lrc generate --scores` writes, of the pool."""
-    with new_file(path, force=force) as temporary, temporary.open("w", encoding="utf-8") as file:
+    with path.open("w", encoding="utf-8") as file:
         for name, line, number in zip(ids, log_probs, choose(log_probs), strict=True):
             scores = [float(one) if np.isfinite(one) else None for one in line]
             chances = np.exp(line).tolist()

@@ -71,20 +71,21 @@ def read_topology(name: str | None, *, device: str, gpu_assumed: bool, gpus: int
         RecipeError: there is no such config, or accelerate cannot read it.
     """
     on_gpu = gpu_assumed or device != "cpu"
-    path = find_accelerate_config(name or _suited(device, gpu_assumed, gpus))
+    path = find_accelerate_config(name or _choose(device, gpu_assumed, gpus))
     config = _load(path)
     processes = gpus if gpus and gpus > 1 else max(int(config.num_processes or 1), 1)
     kind = getattr(config.distributed_type, "value", str(config.distributed_type))
     on_gpu = not config.use_cpu and (on_gpu or kind in ("DEEPSPEED", "FSDP"))
     where = (device if device != "cpu" else "cuda") if on_gpu else "cpu"
     if kind == "DEEPSPEED":
-        return _deepspeed(path.stem, processes, where, config.deepspeed_config)
+        return _read_deepspeed(path.stem, processes, where, config.deepspeed_config)
     if kind == "FSDP":
         return _fsdp(path.stem, processes, where, config.fsdp_config)
     return Topology(path.stem, "DDP" if processes > 1 else "one process", processes, where)
 
 
-def _suited(device: str, gpu_assumed: bool, gpus: int | None) -> str:
+def _choose(device: str, gpu_assumed: bool, gpus: int | None) -> str:
+    """The name of the shipped config for these devices."""
     if gpus:
         return "single_gpu" if gpus == 1 else "multi_gpu"
     return "single_gpu" if device == "cpu" and gpu_assumed else default_accelerate_config()
@@ -99,7 +100,7 @@ def _load(path: Path) -> Any:
         raise RecipeError(f"{path}: accelerate cannot read it ({error}); see `accelerate config`") from error
 
 
-def _deepspeed(name: str, processes: int, device: str, settings: dict[str, Any]) -> Topology:
+def _read_deepspeed(name: str, processes: int, device: str, settings: dict[str, Any]) -> Topology:
     stage = int(settings.get("zero_stage", 2))
     return Topology(
         name,

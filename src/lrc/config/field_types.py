@@ -82,7 +82,7 @@ BOUNDS = {
 }
 
 
-def fault(value: Any, hint: Any, choices: Sequence[Any] | None = None, bounds: Bounds = ANY) -> str | None:
+def find_fault(value: Any, hint: Any, choices: Sequence[Any] | None = None, bounds: Bounds = ANY) -> str | None:
     """Say what is wrong with a value, as in `is 4.5, expected a whole number`; None where nothing is.
 
     Args:

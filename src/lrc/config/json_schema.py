@@ -54,15 +54,15 @@ def property_of(name: str, key: Key) -> dict[str, Any]:
     """What the schema says of one key."""
     entry: dict[str, Any] = {"description": meaning} if (meaning := _meanings().get(name)) else {}
     if name in UNSUPPORTED:
-        return entry | {"description": "lrc has no use for another value.", "const": UNSUPPORTED[name]}
+        return entry | {"description": "lrc supports no other value.", "const": UNSUPPORTED[name]}
     if name == "train_sampling_strategy":
         return entry | {"enum": list(SAMPLING), "default": key.default}
     if key.default is not None:
         entry["default"] = key.default
-    return entry | _taken(key) | _bounds(key.bounds)
+    return entry | _describe_types(key) | _bounds(key.bounds)
 
 
-def _taken(key: Key) -> dict[str, Any]:
+def _describe_types(key: Key) -> dict[str, Any]:
     arms = list(get_args(key.hint)) if get_origin(key.hint) is Union else [key.hint]
     named = any(isinstance(arm, type) and issubclass(arm, Enum) for arm in arms)
     if named:  # upstream has `SomeEnum | str`, whose text may be one of the names only

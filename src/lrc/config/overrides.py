@@ -69,7 +69,7 @@ def _add(parser: ArgumentParser, name: str, key: Key) -> None:
 
 
 def _conversion(arms: Sequence[Any]) -> Callable[[str], Any]:
-    """What a word of the command line becomes; the word itself where it is none of what is taken."""
+    """How a word of the command line is converted; what no type of the field takes stays the word that it is."""
     if bool in arms:
         return lambda word: TRUTHS.get(word.lower(), word)
     number = next((arm for arm in (int, float) if arm in arms), None)

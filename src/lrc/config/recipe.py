@@ -187,7 +187,7 @@ def _refuse_secrets(file: YamlMapping, overrides: Sequence[str]) -> None:
 
 def _findings(values: dict[str, Any], known: Schema, place: Callable[[str], str]) -> list[str]:
     unknown = [f"{place(key)}: unknown key {key!r}; {cure(key, known)}" for key in values if key not in known]
-    faults = {key: known[key].fault(value) for key, value in values.items() if key in known}
+    faults = {key: known[key].find_fault(value) for key, value in values.items() if key in known}
     blank = [key for key in NAMES if values.get(key) is not None and _is_blank(values[key])]
     faults |= dict.fromkeys(blank, "is empty; give one, or remove it")
     return unknown + [f"{place(key)}: {key} {text}" for key, text in faults.items() if text]

@@ -60,15 +60,15 @@ def broken_rules(values: Values) -> list[str]:
         values: each fits its key by itself.
     """
     rules: tuple[Callable[[Values], Iterator[str]], ...] = (
-        _asking,
+        _answering,
         _contrast,
         _files,
         _adapter,
         _precision,
-        _unsupported,
+        _unsupported_values,
         _length,
         _strategies,
-        _stopping,
+        _early_stopping,
         _mappings,
     )
     return [line for rule in rules for line in rule(values)]
@@ -140,7 +140,7 @@ def _catch(check: Callable[[], Any]) -> Iterator[str]:
         yield str(error)
 
 
-def _asking(values: Values) -> Iterator[str]:
+def _answering(values: Values) -> Iterator[str]:
     style, listed = values["answer_style"], values["list_options"]
     if listed is None:
         listed = lists_options(style, values["template"])
@@ -181,7 +181,7 @@ def _files(values: Values) -> Iterator[str]:
     if repeated := next((file for file in files if files.count(file) > 1), None):
         yield f"train_file names {repeated} twice; name it once"
     if shares is not None and values["pseudo_labels"] is not None:
-        yield "train_shares and pseudo_labels do not go together: an epoch has all pseudo-labelled ones; remove one"
+        yield "train_shares and pseudo_labels exclude each other: an epoch has every pseudo-labelled one; remove one"
     elif shares is not None and len(shares) != len(files):
         yield f"train_shares has {len(shares)} parts for {len(files)} files of train_file; give one each"
     elif shares is not None and (not all(share > 0 for share in shares) or abs(sum(shares) - 1) > 1e-6):
@@ -229,7 +229,7 @@ def _precision(values: Values) -> Iterator[str]:
         yield "load_in_4bit and load_in_8bit are both true; keep one"
 
 
-def _unsupported(values: Values) -> Iterator[str]:
+def _unsupported_values(values: Values) -> Iterator[str]:
     for key, value in UNSUPPORTED.items():
         # Unset, the balance of experts would be what the base declares.
         found = values[key] or 0.0 if key == "router_aux_loss_coef" else values[key]
@@ -245,7 +245,7 @@ def _unsupported(values: Values) -> Iterator[str]:
     if values["push_to_hub"] and not values["hub_model_id"]:
         yield "push_to_hub is true, but hub_model_id is missing; give USER/NAME"
     if values["dataloader_prefetch_factor"] is not None and not values["dataloader_num_workers"]:
-        yield "dataloader_prefetch_factor needs processes that load data; set dataloader_num_workers, or remove it"
+        yield "dataloader_prefetch_factor needs data loader processes; set dataloader_num_workers, or remove it"
 
 
 def _length(values: Values) -> Iterator[str]:
@@ -298,7 +298,7 @@ def _steps(values: Values, event: str) -> float:
     return found
 
 
-def _stopping(values: Values) -> Iterator[str]:
+def _early_stopping(values: Values) -> Iterator[str]:
     if values["early_stopping_patience"] is None:
         if values["early_stopping_threshold"]:
             yield "early_stopping_threshold needs early_stopping_patience; set that as well"

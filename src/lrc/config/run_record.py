@@ -18,7 +18,7 @@ from lrc.runtime.errors import ModelError
 RUN_FILE = "lrc_run.json"
 METRICS_FILE = "metrics.jsonl"  # what training logged, a line a time
 # How a model can be asked; prompt.py says what each of them is.
-TEMPLATES = ("chinese-alpaca-2", "alpaca", "chat", "plain")
+TEMPLATE_NAMES = ("chinese-alpaca-2", "alpaca", "chat", "plain")
 STYLES = ("digit", "text", "judge")
 SCORED_AS_THEY_ARE = {"digit": "digits", "judge": "verdicts"}  # only texts differ in length
 NORMALISATIONS = ("character", "token", "sum")  # what an option's text is scored by; scoring.py divides

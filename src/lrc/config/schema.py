@@ -17,7 +17,7 @@ from importlib.resources import files
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from lrc.config.field_types import ANY, BOUNDS, Bounds, fault
+from lrc.config.field_types import ANY, BOUNDS, Bounds, find_fault
 
 FILE = "recipe_schema.json"
 PACKAGES = ("transformers", "trl")  # whose dataclasses lrc's derive from
@@ -48,9 +48,9 @@ class Key:
     default: Any = None
     alone: bool = False
 
-    def fault(self, value: Any) -> str | None:
+    def find_fault(self, value: Any) -> str | None:
         """What is wrong with a value, as in `is 4.5, expected a whole number`; None where nothing is."""
-        return fault(value, self.hint, self.choices, self.bounds)
+        return find_fault(value, self.hint, self.choices, self.bounds)
 
 
 Schema = Mapping[str, Key]
@@ -104,7 +104,7 @@ def _version(name: str) -> str:
 
 def _entry(field: Field[Any], hint: Any) -> dict[str, Any]:
     arms = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-    entry: dict[str, Any] = {"takes": [_written(arm) for arm in arms]}
+    entry: dict[str, Any] = {"takes": [_encode_type(arm) for arm in arms]}
     if choices := field.metadata.get("choices"):
         entry["choices"] = list(choices)
     if field.default is not MISSING:
@@ -117,7 +117,7 @@ def _entry(field: Field[Any], hint: Any) -> dict[str, Any]:
     return entry
 
 
-def _written(arm: Any) -> Any:
+def _encode_type(arm: Any) -> Any:
     """A type as JSON has it: a word, or an object for what holds values or other types."""
     if arm in WORDS:
         return WORDS[arm]
@@ -127,9 +127,9 @@ def _written(arm: Any) -> Any:
     if isinstance(arm, type) and issubclass(arm, Enum):
         return {"enum": [member.value for member in arm]}
     if origin is list:
-        return {"list": _written(arguments[0])}
+        return {"list": _encode_type(arguments[0])}
     if arm is dict or origin is dict:
-        return {"dict": _written(arguments[1]) if arguments else "any"}
+        return {"dict": _encode_type(arguments[1]) if arguments else "any"}
     return {"class": arm.__name__}
 
 

@@ -15,6 +15,7 @@ from lrc.data.tables.answer_marks import FROM_ZERO, read_answer
 from lrc.data.tables.cell_text import show_number
 from lrc.runtime.errors import DataError
 from lrc.runtime.findings import Finding
+from lrc.runtime.translation import _
 
 INSTRUCTION = "請根據以下輸入回答選擇題，並以數字回答:\n"
 _ENCODER = json.JSONEncoder(ensure_ascii=False)
@@ -57,19 +58,28 @@ class RecordNotes:
     def findings(self, file: str) -> Iterator[Finding]:
         """A finding for each kind."""
         if self.unread:
-            fields = ", ".join(
-                f"{name} (in {count:,} of {self.count:,} records, first in record {first})"
+            place = _("{name} (in {count:,} of {total:,} records, first in record {first})")
+            fields = [
+                place.format(name=name, count=count, total=self.count, first=first)
                 for name, (count, first) in self.unread.items()
-            )
-            yield Finding("warning", "field-not-read", file, f"fields not read: {fields}")
+            ]
+            text = _("fields not read: {fields}")
+            yield Finding("warning", "field-not-read", file, text.format(fields=tuple(fields)))
         if self.answers:
             (number, output), count = self.answers[0], len(self.answers)
-            text = f"output was read as a number in {count:,} records, first in record {number}: {output}"
+            text = _("output was read as a number in {count:,} records, first in record {number}: {output}").format(
+                count=count, number=number, output=output
+            )
             yield Finding("repair", "answer", file, text)
         if self.foreign:
-            text = "cannot be read as a question; it can be trained on as prompt and completion only"
-            more = f", nor can {len(self.foreign) - 1:,} more" if len(self.foreign) > 1 else ""
-            yield Finding("warning", "no-question", file, f"record {self.foreign[0]} {text}{more}")
+            more = len(self.foreign) - 1
+            text = _("record {number} cannot be read as a question; it can be trained on as prompt and completion only")
+            if more:
+                text = _(
+                    "record {number} cannot be read as a question; it can be trained on as prompt and completion only, "
+                    "nor can {more:,} more"
+                )
+            yield Finding("warning", "no-question", file, text.format(number=self.foreign[0], more=more))
 
     def note(self, item: dict[str, Any], record: Record, number: int) -> None:
         """Note what to report of one record."""

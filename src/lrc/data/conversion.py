@@ -18,6 +18,7 @@ from lrc.data.tables.workbook import Workbook
 from lrc.runtime.errors import DataError
 from lrc.runtime.findings import Finding, count_kinds, format_findings, shortened
 from lrc.runtime.outputs import checksum
+from lrc.runtime.translation import _, localized
 
 
 @dataclass(frozen=True)
@@ -72,13 +73,25 @@ def _refuse_impossible(source: Workbook, groups: Groups, plan: Plan) -> None:
     name = source.path.name
     if not source.labelled:
         if plan.folds:
-            raise DataError(f"{name}: has no answers to make {plan.folds} folds for; leave out --folds")
+            raise DataError(
+                _("{name}: has no answers to make {folds} folds for; leave out --folds").format(
+                    name=name, folds=plan.folds
+                )
+            )
         return
-    count = f"{len(source.questions):,} questions have {groups.n_clusters:,} passages (near-duplicates are one)"
+    count = _("{questions:,} questions have {passages:,} passages (near-duplicates are one)").format(
+        questions=len(source.questions), passages=groups.n_clusters
+    )
     if plan.validation_fraction and groups.n_clusters < 2:
-        raise DataError(f"{name}: {count}, too few to split; use --validation-fraction 0")
+        raise DataError(
+            _("{name}: {count}, too few to split; use --validation-fraction 0").format(name=name, count=count)
+        )
     if plan.folds and groups.n_clusters < plan.folds:
-        raise DataError(f"{name}: {count}, too few for {plan.folds} folds; use fewer --folds")
+        raise DataError(
+            _("{name}: {count}, too few for {folds} folds; use fewer --folds").format(
+                name=name, count=count, folds=plan.folds
+            )
+        )
 
 
 def _both(stem: str, sides: Sequence[int], side: int) -> list[Part]:
@@ -140,18 +153,22 @@ class ConversionReport:
     def lines(self, folder: Path) -> Iterator[str]:
         """The lines to print about the files in `folder`."""
         source = self.source
-        sheet = f", sheet {source.sheet}" if source.sheet else ""
-        count = f"{source.rows_read:,} rows read, {len(source.questions):,} questions"
-        yield f"{source.path.name}{sheet}: {count}"
+        text = _("{file}: {rows:,} rows read, {questions:,} questions")
+        if source.sheet:
+            text = _("{file}, sheet {sheet}: {rows:,} rows read, {questions:,} questions")
+        read, good = source.rows_read, len(source.questions)
+        yield localized(text.format(file=source.path.name, sheet=source.sheet, rows=read, questions=good))
         yield from format_findings(finding for finding in self.findings if finding.level != "error")
-        yield from (f"skipped: {finding}" for finding in shortened(source.errors))
+        yield from (localized(_("skipped: {line}").format(line=finding.line())) for finding in shortened(source.errors))
         groups = self.groups
-        yield f"passages: {groups.n_passages:,}; {groups.n_clusters:,} after merging near-duplicates"
+        text = _("passages: {passages:,}; {clusters:,} after merging near-duplicates")
+        yield localized(text.format(passages=groups.n_passages, clusters=groups.n_clusters))
         if self.leak:
-            yield (
-                f"split: a random split of rows would validate {self.leak:.1%} of its questions on passages that it "
+            text = _(
+                "split: a random split of rows would validate {leak:.1%} of its questions on passages that it "
                 "trains on; this split has none"
             )
+            yield localized(text.format(leak=self.leak))
         for name, counts in self.answers.items():
             yield f"wrote {folder / name}: {counts.total():,} questions{_positions(counts)}"
         yield f"wrote {folder / (source.path.stem + SUFFIX)}"

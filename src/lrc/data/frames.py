@@ -10,12 +10,13 @@ import pandas as pd
 
 from lrc.data import sources
 from lrc.data.questions import Question
-from lrc.data.tables.cell_text import show
+from lrc.data.tables.cell_text import show_value
 from lrc.data.tables.headers import role_of
 from lrc.data.tables.table import NO_NOTES, Table, TableRow
 from lrc.data.tables.workbook import Workbook, read_table
 from lrc.runtime.errors import DataError
 from lrc.runtime.findings import print_findings, with_cure
+from lrc.runtime.translation import _
 
 
 def read_questions(
@@ -82,11 +83,11 @@ def _text(cell: Any) -> str:
     if cell is None or (pd.api.types.is_scalar(cell) and pd.isna(cell)):
         return ""
     cell = cell.item() if hasattr(cell, "item") else cell
-    return cell if isinstance(cell, str) else show(cell) if isinstance(cell, int | float) else str(cell)
+    return cell if isinstance(cell, str) else show_value(cell) if isinstance(cell, int | float) else str(cell)
 
 
 def _good(source: Workbook) -> tuple[Question, ...]:
     print_findings(source.remarks)
     if source.errors:
-        raise DataError(*with_cure(source.errors, "drop the row"))
+        raise DataError(*with_cure(source.errors, _("drop the row")))
     return source.questions

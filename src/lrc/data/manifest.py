@@ -18,6 +18,7 @@ from typing import Any
 
 from lrc.runtime.errors import DataError
 from lrc.runtime.outputs import checksum, flush, new_file, refuse_existing
+from lrc.runtime.translation import _
 
 SUFFIX = "_manifest.json"
 _DRAFT_SUFFIX = ".part"  # what lrc.runtime.locks appends to a name while the file is written
@@ -119,11 +120,15 @@ def refuse_incomplete(path: Path, own: Callable[[], str] | None = None) -> None:
     if hashes and own() not in hashes.values():
         name = next(iter(hashes)).name
         raise DataError(
-            f"{path.name}: not the file that {name} lists; run lrc convert again with --force, "
-            f"or delete {name} if you changed the file on purpose"
+            _(
+                "{file}: not the file that {name} lists; run lrc convert again with --force, or delete "
+                "{name} if you changed the file on purpose"
+            ).format(file=path.name, name=name)
         )
     if not hashes and _is_left_behind(path, own):
-        raise DataError(f"{path.name}: left behind by a convert that was killed; run lrc convert again")
+        raise DataError(
+            _("{file}: left behind by a convert that was killed; run lrc convert again").format(file=path.name)
+        )
 
 
 def source_of(path: Path) -> dict[str, str] | None:

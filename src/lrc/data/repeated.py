@@ -10,19 +10,28 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from lrc.data.near_duplicates import Groups
+from lrc.data.near_duplicates import Groups, canonical
 from lrc.data.questions import Question
 from lrc.data.tables.cleaning import collapse
 from lrc.runtime.findings import Finding
+from lrc.runtime.translation import _
 
 _ROWS_SHOWN = 5
+
+
+def question_key(question: Question) -> tuple[str, tuple[str, tuple[str, ...]]]:
+    """What two questions have alike that are the same.
+
+    The passage, white space, case and width apart (`near_duplicates.canonical`); the question and its options, white
+    space and their order apart.
+    """
+    return canonical(question.passage), _key(question)
 
 
 def find_duplicates(questions: Sequence[Question], groups: Groups, file: str) -> list[Finding]:
     """Find repeated questions and near-duplicate passages, one finding for all the rows that belong together.
 
-    Kinds: `duplicate-question` (passage, question and options are the same, white space and the order of the
-    options apart) and `near-duplicate-passage`.
+    Kinds: `duplicate-question` (see `question_key`) and `near-duplicate-passage`.
 
     Args:
         groups: the passages of `questions`.
@@ -32,19 +41,22 @@ def find_duplicates(questions: Sequence[Question], groups: Groups, file: str) ->
 
 
 def _questions(questions: Sequence[Question], groups: Groups, file: str) -> Iterator[Finding]:
-    # Numbers first: only what is repeated needs its texts side by side, too much for a million rows.
+    # `question_key`, with the passage's number in `groups` for its text. Numbers first: only what is repeated needs its
+    # texts side by side, too much for a million rows.
     hashes = np.fromiter(
         (hash((passage, _key(question))) for passage, question in zip(groups.passages, questions, strict=True)),
         dtype=np.int64,
         count=len(questions),
     )
-    _, inverse, counts = np.unique(hashes, return_inverse=True, return_counts=True)
+    _hashes, inverse, counts = np.unique(hashes, return_inverse=True, return_counts=True)
     same: dict[object, list[Question]] = {}
     for place in np.flatnonzero(counts[inverse] > 1).tolist():
         same.setdefault((groups.passages[place], _key(questions[place])), []).append(questions[place])
     for first, *others in same.values():
         if others:
-            text = f"the same question is in {_rows(others)}; all are kept, on one side of a split"
+            text = _("the same question is in {others}; all are kept, on one side of a split").format(
+                others=_rows(others)
+            )
             yield Finding("warning", "duplicate-question", file, text, first.row)
 
 
@@ -55,7 +67,9 @@ def _passages(questions: Sequence[Question], groups: Groups, file: str) -> Itera
     for members in firsts.values():
         first, *others = members.values()
         if others:
-            text = f"文章 is nearly the same in {_rows(others)}; all are kept, on one side of a split"
+            text = _("文章 is nearly the same in {others}; all are kept, on one side of a split").format(
+                others=_rows(others)
+            )
             yield Finding("warning", "near-duplicate-passage", file, text, first.row, "文章")
 
 
@@ -68,16 +82,17 @@ def _without_space(text: str) -> str:
 
 
 def _rows(questions: Sequence[Question]) -> str:
-    shown = ", ".join(str(question.row) for question in questions[:_ROWS_SHOWN])
-    more = f" and {len(questions) - _ROWS_SHOWN:,} more" if len(questions) > _ROWS_SHOWN else ""
-    return f"row {shown}" if len(questions) == 1 else f"rows {shown}{more}"
+    shown, more = ", ".join(str(question.row) for question in questions[:_ROWS_SHOWN]), len(questions) - _ROWS_SHOWN
+    if more > 0:
+        return _("rows {rows} and {more:,} more").format(rows=shown, more=more)
+    return _("row {rows}").format(rows=shown) if len(questions) == 1 else _("rows {rows}").format(rows=shown)
 
 
 def find_conflicts(questions: Sequence[Question], file: str, header: str) -> list[Finding]:
     """Find the labelled questions that another one contradicts.
 
-    Two questions are the same when passage, question and options are, white space and the order of the
-    options apart. They contradict each other when the text of the right option differs.
+    Two questions are the same when their `question_key` is. They contradict each other when the text of the right
+    option differs.
 
     Args:
         file: the name of the file that they are from.
@@ -90,10 +105,9 @@ def find_conflicts(questions: Sequence[Question], file: str, header: str) -> lis
             continue
         for question, right in zip(group, rights, strict=True):
             other = next(twin for twin, answer in zip(group, rights, strict=True) if answer != right)
-            text = (
-                f"{header} gives {_short(_right(question))}, but row {other.row} has the same question and gives "
-                f"{_short(_right(other))}; correct one of them"
-            )
+            text = _(
+                "{header} gives {question}, but row {row} has the same question and gives {other}; correct one of them"
+            ).format(header=header, question=_short(_right(question)), row=other.row, other=_short(_right(other)))
             findings.append(Finding("error", "conflicting-answers", file, text, question.row, header))
     return findings
 
@@ -104,8 +118,7 @@ def _same(questions: Sequence[Question]) -> Iterable[list[Question]]:
     candidates = _groups(range(len(questions)), [hash(_key(question)) for question in questions])
     for candidate in candidates:
         members = [questions[place] for place in candidate]
-        keys = [(_without_space(member.passage), _key(member)) for member in members]
-        for group in _groups(range(len(members)), keys):
+        for group in _groups(range(len(members)), list(map(question_key, members))):
             yield [members[place] for place in group]
 
 

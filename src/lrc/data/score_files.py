@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from lrc.data.questions import MAX_OPTIONS, MIN_OPTIONS, Question
 from lrc.runtime.errors import DataError
+from lrc.runtime.translation import _
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,13 @@ def read_scores(path: Path) -> list[ScoredQuestion]:
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: byte {error.start} is not UTF-8; give a file of scores") from error
+        raise DataError(
+            _("{path}: byte {start} is not UTF-8; give a file of scores").format(path=path, start=error.start)
+        ) from error
     except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}; check its name and permissions") from error
+        raise DataError(
+            _("{path}: {reason}; check its name and permissions").format(path=path, reason=error.strerror or error)
+        ) from error
     found: list[tuple[int, ScoredQuestion]] = []
     findings = []
     for number, text in enumerate(lines, start=1):
@@ -53,7 +58,7 @@ def read_scores(path: Path) -> list[ScoredQuestion]:
     if findings:
         raise DataError(*findings)
     if not found:
-        raise DataError(f"{path}: holds no scores; give what `lrc generate --scores` writes")
+        raise DataError(_("{path}: holds no scores; give what `lrc generate --scores` writes").format(path=path))
     return [scored for _, scored in sorted(found, key=lambda one: one[0])]
 
 
@@ -103,13 +108,23 @@ def align(
     by_id = {one.id: one for one in scored}
     if len(by_id) < len(ids) or len(set(wanted)) < len(wanted):
         raise DataError(
-            f"{path}: its {len(ids)} questions are not those of {data} in their order, and ids that repeat cannot be "
-            "matched; score that file"
+            _(
+                "{path}: its {count} questions are not those of {data} in their order, and ids that "
+                "repeat cannot be matched; score that file"
+            ).format(path=path, count=len(ids), data=data)
         )
     if missing := [name for name in wanted if name not in by_id]:
-        raise DataError(f"{path}: has no scores of {len(missing)} questions of {data}, first {missing[0]}; score it")
+        raise DataError(
+            _("{path}: has no scores of {count} questions of {data}, first {missing}; score it").format(
+                path=path, count=len(missing), data=data, missing=missing[0]
+            )
+        )
     if len(ids) > len(wanted):
-        raise DataError(f"{path}: has scores of {len(ids)} questions, {data} has {len(wanted)}; score that file")
+        raise DataError(
+            _("{path}: has scores of {count} questions, {data} has {count2}; score that file").format(
+                path=path, count=len(ids), data=data, count2=len(wanted)
+            )
+        )
     return [by_id[name] for name in wanted]
 
 

@@ -18,6 +18,7 @@ from lrc.data.questions import Question
 from lrc.data.score_files import match, read_scores
 from lrc.data.sources import read_records
 from lrc.runtime.errors import DataError
+from lrc.runtime.translation import _
 
 Key = tuple[str, int | None, str, tuple[str, ...]]
 
@@ -49,7 +50,9 @@ class SoftLabels:
         records = [record for file in data for record in read_records(file)]
         questions = [record.question for record in records if record.question is not None]
         if not questions:
-            raise DataError(f"{data[0]}: has no questions with options, which soft_labels are for; remove them")
+            raise DataError(
+                _("{data}: has no questions with options, which soft_labels are for; remove them").format(data=data[0])
+            )
         scores = match(path, read_scores(path), questions, data[0]) / temperature
         chances = np.exp(scores - np.logaddexp.reduce(scores, axis=1, keepdims=True))
         pairs = zip(questions, chances.tolist(), strict=True)

@@ -18,6 +18,7 @@ from lrc.runtime.errors import DataError, no_file
 from lrc.runtime.exit_status import is_first
 from lrc.runtime.findings import Finding, print_findings, with_cure
 from lrc.runtime.outputs import checksum
+from lrc.runtime.translation import _
 
 _ALPACA = {"instruction", "input", "output"}
 _CHATS = ("messages", "conversations", "prompt", "chosen")  # what other trainers call their records
@@ -67,17 +68,25 @@ class DataFile:
         if self.path.suffix.lower() != ".json":
             return "table"
         if self.sheet is not None:
-            raise DataError(f"{self.path.name}: a JSON file has no sheet {self.sheet}; leave out --sheet")
+            raise DataError(
+                _("{file}: a JSON file has no sheet {sheet}; leave out --sheet").format(
+                    file=self.path.name, sheet=self.sheet
+                )
+            )
         self._elements = read_array(self.path)
         for first in self._elements:
             self._elements = chain((first,), self._elements)
             if not isinstance(first, dict):
                 return "c3"
             if chat := next((key for key in first if key in _CHATS and not first.keys() & _ALPACA), None):
-                raise DataError(f"{self.path.name}: records of {chat}; write them as instruction, input and output")
+                raise DataError(
+                    _("{file}: records of {chat}; write them as instruction, input and output").format(
+                        file=self.path.name, chat=chat
+                    )
+                )
             # lrc's own records have the keys of a table as well.
             return "alpaca" if first.keys() & _ALPACA else "table"
-        raise DataError(f"{self.path.name}: an empty JSON array; expected records or questions")
+        raise DataError(_("{file}: an empty JSON array; expected records or questions").format(file=self.path.name))
 
     def questions(self) -> Workbook:
         """The questions, as `lrc convert` takes them: anything but Alpaca JSON.
@@ -87,7 +96,9 @@ class DataFile:
         """
         if self.kind == "alpaca":
             raise DataError(
-                f"{self.path.name}: already Alpaca JSON; train on it, or convert the workbook that it came from"
+                _("{file}: already Alpaca JSON; train on it, or convert the workbook that it came from").format(
+                    file=self.path.name
+                )
             )
         if self.kind == "c3":
             return read_c3(list(self._read_elements()), self.path)
@@ -102,7 +113,9 @@ class DataFile:
         """
         if self.kind == "alpaca":
             if self.columns:
-                raise DataError(f"{self.path.name}: Alpaca JSON has no columns to name; leave out --columns")
+                raise DataError(
+                    _("{file}: Alpaca JSON has no columns to name; leave out --columns").format(file=self.path.name)
+                )
             self.refuse_incomplete()
             return _AlpacaRecords(self._read_elements(), self.path.name)
         return _TableRecords(self.questions())
@@ -123,7 +136,7 @@ class DataFile:
             DataError: its size or the time of its last change is another.
         """
         if self._state() != self._found:
-            raise DataError(f"{self.path}: was changed while it was read; run again")
+            raise DataError(_("{path}: was changed while it was read; run again").format(path=self.path))
 
     def _read_elements(self) -> Iterator[Any]:
         """The elements of the JSON array, in the file that was opened to see what it holds."""
@@ -139,7 +152,11 @@ class DataFile:
         return found.st_size, found.st_mtime_ns
 
     def _unreadable(self, error: OSError) -> DataError:
-        return DataError(f"{self.path.name}: {error.strerror or error}; check its name and permissions")
+        return DataError(
+            _("{file}: {reason}; check its name and permissions").format(
+                file=self.path.name, reason=error.strerror or error
+            )
+        )
 
 
 def read_questions(path: Path, sheet: str | None = None, columns: Mapping[str, str] | None = None) -> Workbook:
@@ -165,10 +182,14 @@ def read_labelled(path: Path) -> list[Question]:
     questions = []
     for record in read_records(path):
         if record.question is None or record.question.answer is None:
-            raise DataError(f"{path}: question {record.id} has no options or no answer; give a labelled file")
+            raise DataError(
+                _("{path}: question {id} has no options or no answer; give a labelled file").format(
+                    path=path, id=record.id
+                )
+            )
         questions.append(record.question)
     if not questions:
-        raise DataError(f"{path}: has no questions; give a labelled file")
+        raise DataError(_("{path}: has no questions; give a labelled file").format(path=path))
     return questions
 
 
@@ -181,9 +202,13 @@ def refuse_pipe(path: Path) -> None:
     if not path.exists():
         raise DataError(no_file(path))
     if path.is_dir():
-        raise DataError(f"{path.name}: is a folder; give a file in it")
+        raise DataError(_("{file}: is a folder; give a file in it").format(file=path.name))
     if not path.is_file():
-        raise DataError(f"{path.name}: is a pipe or a device, and a file is read more than once; save it as a file")
+        raise DataError(
+            _("{file}: is a pipe or a device, and a file is read more than once; save it as a file").format(
+                file=path.name
+            )
+        )
 
 
 class _TableRecords:

@@ -40,10 +40,10 @@ class Comparison:
         if self.ahead is None:
             return f"{self.names[0]} and {self.names[1]} have as many questions right."
         better, worse, points, low, high, chance = self._difference
-        told = f"{better} is {points} points better than {worse} (95 % interval {low} to {high}, p = {chance})"
+        difference = f"{better} is {points} points better than {worse} (95 % interval {low} to {high}, p = {chance})"
         if self.certain:
-            return f"{told}: more than chance."
-        return f"{told}: this may be chance. More questions would tell."
+            return f"{difference}: more than chance."
+        return f"{difference}: this may be chance. More questions would tell."
 
     @property
     def chinese(self) -> str:
@@ -51,8 +51,10 @@ class Comparison:
         if self.ahead is None:
             return f"{self.names[0]} 與 {self.names[1]} 答對的題數相同。"
         better, worse, points, low, high, chance = self._difference
-        told = f"{better} 比 {worse} 高 {points} 個百分點（95% 信賴區間 {low} 至 {high}，p = {chance}）"
-        return f"{told}：差異超出巧合。" if self.certain else f"{told}：可能只是巧合，需要更多題目才能判斷。"
+        difference = f"{better} 比 {worse} 高 {points} 個百分點（95% 信賴區間 {low} 至 {high}，p = {chance}）"
+        return (
+            f"{difference}：差異超出巧合。" if self.certain else f"{difference}：可能只是巧合，需要更多題目才能判斷。"
+        )
 
     @property
     def _difference(self) -> tuple[str, str, str, str, str, str]:
@@ -122,10 +124,10 @@ def _pair(sources: tuple[Path, Path], first: Sequence[Outcome], second: Sequence
         raise DataError(f"{sources[0] if not first else sources[1]}: holds no answers; evaluate the model again")
     waiting: dict[Hashable, list[Outcome]] = defaultdict(list)
     for outcome in reversed(second):
-        waiting[_asked(outcome)].append(outcome)
+        waiting[_identify(outcome)].append(outcome)
     pairs, lacking = [], []
     for outcome in first:
-        if others := waiting[_asked(outcome)]:
+        if others := waiting[_identify(outcome)]:
             pairs.append((outcome, others.pop()))
         else:
             lacking.append(outcome)
@@ -142,7 +144,7 @@ def _pair(sources: tuple[Path, Path], first: Sequence[Outcome], second: Sequence
     return pairs
 
 
-def _asked(outcome: Outcome) -> Hashable:
+def _identify(outcome: Outcome) -> Hashable:
     question = outcome.question
     return question.passage, question.question, question.options
 

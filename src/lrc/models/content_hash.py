@@ -12,13 +12,13 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 
-from filelock import FileLock
 from huggingface_hub.constants import HF_HOME
 
 from lrc.models.weights import WeightFiles, as_bytes
+from lrc.runtime.locks import cache_lock
 from lrc.runtime.progress import Advance, track
 
 SHOWN = 2 << 30  # bytes from which on the user is shown how far it is
@@ -44,7 +44,7 @@ def _file_sums(weights: WeightFiles, file: str, advance: Advance | None) -> dict
     entry = _folder() / f"{hashlib.sha256(os.fsencode(path)).hexdigest()[:32]}.json"
     with _alone(entry):
         state = _state(path)
-        sums = _kept(entry, state)
+        sums = _recall(entry, state)
         if sums is None or sums.keys() != weights.files[file].keys():
             sums = {name: _tensor_sum(weights, name, advance) for name in weights.files[file]}
             if _state(path) == state and time.time_ns() - max(state[-2:]) > UNSETTLED * 1e9:
@@ -75,7 +75,7 @@ def _state(path: Path) -> list[int]:
     return [found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
 
 
-def _kept(entry: Path, state: list[int]) -> dict[str, str] | None:
+def _recall(entry: Path, state: list[int]) -> dict[str, str] | None:
     with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
         found = json.loads(entry.read_text(encoding="utf-8"))
         if found["state"] == state:
@@ -93,15 +93,8 @@ def _keep(entry: Path, state: list[int], sums: dict[str, str]) -> None:
 
 @contextmanager
 def _alone(entry: Path) -> Iterator[None]:
-    """Let one process of a machine read a file, and the others wait for what it finds; where locks work."""
-    try:
-        entry.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(entry.with_suffix(".lock"))
-        lock.acquire()
-    except (OSError, NotImplementedError):
+    """Let one process of a machine read a file, and the others wait for what it finds; where that can be locked."""
+    with ExitStack() as held:
+        with suppress(OSError):
+            held.enter_context(cache_lock(entry.with_suffix(".lock"), wait=True))
         yield
-        return
-    try:
-        yield
-    finally:
-        lock.release()

@@ -20,6 +20,7 @@ from lrc.models.weights import BIN_INDEX, INDEX, WeightFiles
 from lrc.runtime.errors import ModelError, first_line
 from lrc.runtime.hub_connection import go_offline_if_alone
 from lrc.runtime.progress import waiting
+from lrc.runtime.translation import _
 
 CONFIG = "config.json"
 # The files of which a tokenizer consists, whatever its kind.
@@ -92,11 +93,11 @@ def fingerprint_base(name: str, revision: str | None = None, flag: str = "--base
         "revision": folder.name if folder.parent.name == "snapshots" else revision,
         **_sums(folder),
         "contents_sha256": contents_sum(WeightFiles(folder)),
-        **_quantized(folder),
+        **_describe_quantization(folder),
     }
 
 
-def _quantized(folder: Path) -> dict[str, Any]:
+def _describe_quantization(folder: Path) -> dict[str, Any]:
     settings = read_json(folder / CONFIG)
     stored = StoredQuantization.of(settings)
     if stored is None:
@@ -162,26 +163,28 @@ def _sums(folder: Path) -> dict[str, str | None]:
 
 
 def _config_sum(path: Path) -> str:
-    try:
-        config = {key: value for key, value in read_json(path).items() if key not in VOLATILE}
-    except ValueError as error:
-        raise ModelError(f"{path}: not a JSON object ({error}); download the file again") from error
+    config = {key: value for key, value in read_json(path).items() if key not in VOLATILE}
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
+    """Read a JSON object of a model's folder.
 
     Raises:
-        ValueError: the file holds something else.
+        ModelError: the file holds something else.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
+        reason = "" if isinstance(value, dict) else f"it holds a {type(value).__name__}"
     except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"it holds a {type(value).__name__}")
-    return value
+        reason = "it is nested too deeply"
+    except ValueError as error:
+        reason = str(error)
+    if reason:
+        raise ModelError(
+            _("{path}: not a JSON object ({reason}); download the file again").format(path=path, reason=reason)
+        )
+    return dict(value)
 
 
 def _weights_sum(weights: WeightFiles) -> str:

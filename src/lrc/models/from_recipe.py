@@ -33,12 +33,12 @@ def quantization_of(recipe: Recipe) -> BitsAndBytesConfig | None:
         ModelError: the base's own format is needed, and there is no such base.
     """
     quantization = get_quantization_config(recipe.model)
-    stored = _stored(recipe)
+    stored = _read_stored(recipe)
     if stored is not None:
         _refuse_stored(recipe, stored)
     if quantization is None or not quantization.load_in_4bit or not _divides_weights(recipe):
         return quantization
-    storage, asked = _computed_in(recipe), recipe.model.bnb_4bit_quant_storage
+    storage, asked = _find_compute_dtype(recipe), recipe.model.bnb_4bit_quant_storage
     if asked is not None and asked != storage:
         raise RecipeError(
             f"{recipe.path or 'command line'}: bnb_4bit_quant_storage is {asked}, expected {storage}, in which this "
@@ -48,7 +48,7 @@ def quantization_of(recipe: Recipe) -> BitsAndBytesConfig | None:
     return quantization
 
 
-def _stored(recipe: Recipe) -> StoredQuantization | None:
+def _read_stored(recipe: Recipe) -> StoredQuantization | None:
     """How the base is quantised on the disk."""
     base = recipe.model
     return StoredQuantization.of(
@@ -65,7 +65,7 @@ def _refuse_stored(recipe: Recipe, stored: StoredQuantization) -> None:
     place = f"{recipe.path or 'command line'}: {recipe.model.model_name_or_path} is quantised on the disk ({stored})"
     if not recipe.model.use_peft:
         raise RecipeError(f"{place}, and use_peft is false; its weights cannot be trained, only an adapter on them")
-    if _divides_weights(recipe) and stored.storage != _computed_in(recipe):
+    if _divides_weights(recipe) and stored.storage != _find_compute_dtype(recipe):
         raise RecipeError(
             f"{place} and stored as {stored.storage}, which FSDP and ZeRO-3 do not divide; launch with multi_gpu, "
             f"{CURE}"
@@ -103,7 +103,7 @@ def load_base_model(recipe: Recipe) -> Any:
         quantization=quantization,
         attn_implementation=model.attn_implementation,
         # Straight to its device, so that the host never holds the whole; the trainer moves any other.
-        device_map={"": args.device} if _placed_at_once(recipe, quantization or _stored(recipe)) else None,
+        device_map={"": args.device} if _placed_at_once(recipe, quantization or _read_stored(recipe)) else None,
         trust_remote_code=args.trust_remote_code,
     )
 
@@ -175,7 +175,7 @@ def _divides_weights(recipe: Recipe) -> bool:
     return by_launcher or bool(recipe.training.fsdp) or is_deepspeed_zero3_enabled()
 
 
-def _computed_in(recipe: Recipe) -> str:
+def _find_compute_dtype(recipe: Recipe) -> str:
     """The format of the mixed precision, or else of the weights."""
     args, model = recipe.training, recipe.model
     if args.bf16 or args.fp16:

@@ -210,13 +210,13 @@ def loading_errors(name: str, what: str) -> Any:
                 f"{name}: its {what} comes with code, which runs in training only, and only where the recipe has "
                 "trust_remote_code: true; choose a base that transformers supports"
             ) from error
-        raise _not_loaded(name, what, error) from error
+        raise _explain_failure(name, what, error) from error
     except Exception as error:
         if type(error) is not Exception:  # which is what tokenizers raises
             raise
-        raise _not_loaded(name, what, error) from error
+        raise _explain_failure(name, what, error) from error
 
 
-def _not_loaded(name: str, what: str, error: Exception) -> ModelError:
+def _explain_failure(name: str, what: str, error: Exception) -> ModelError:
     reason = first_line(error)
     return ModelError(f"{name}: its {what} cannot be loaded ({reason}); download its files again, or name another")

@@ -65,7 +65,7 @@ class Pissa:
         converted = {name: self._double(name, tensor).contiguous() for name, tensor in saved.items()}
         save_file(converted, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
         path = folder / ADAPTER_CONFIG
-        settings = _doubled_ranks(json.loads(path.read_text(encoding="utf-8")))
+        settings = _double_ranks(json.loads(path.read_text(encoding="utf-8")))
         path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
     def load(self, model: Any, folder: Path) -> None:
@@ -123,7 +123,7 @@ def _halves(name: str, tensor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor
     return trained.clone(), -start
 
 
-def _doubled_ranks(settings: dict[str, Any]) -> dict[str, Any]:
+def _double_ranks(settings: dict[str, Any]) -> dict[str, Any]:
     """An adapter's configuration with twice the rank and the same factor before BA."""
     factor = settings["lora_alpha"] / sqrt(settings["r"]) if settings.get("use_rslora") else None
     alpha = 2 * settings["lora_alpha"] if factor is None else factor * 2 * settings["r"]

@@ -23,7 +23,7 @@ FOUR_BITS = 0.5 + 4 / 64
 
 
 @dataclass(frozen=True)
-class Part:
+class ModelPart:
     """A module that is placed as a whole."""
 
     name: str
@@ -67,7 +67,7 @@ def fit(config: Any, dtype: torch.dtype, quantization: BitsAndBytesConfig | None
     return Placement(True, None if alone else spread(small, free), said)
 
 
-def spread(whole: Sequence[Part], free: Sequence[int]) -> dict[str, int] | None:
+def spread(whole: Sequence[ModelPart], free: Sequence[int]) -> dict[str, int] | None:
     """Divide a model over GPUs, neighbouring layers together; None where there is no room for it.
 
     Args:
@@ -93,7 +93,7 @@ def spread(whole: Sequence[Part], free: Sequence[int]) -> dict[str, int] | None:
     return places if room[0] >= 0 else None
 
 
-def parts(config: Any, dtype: torch.dtype, bits: int) -> Iterator[Part]:
+def parts(config: Any, dtype: torch.dtype, bits: int) -> Iterator[ModelPart]:
     """The modules that are placed as a whole, with the bytes of their weights.
 
     Args:
@@ -105,15 +105,15 @@ def parts(config: Any, dtype: torch.dtype, bits: int) -> Iterator[Part]:
     counted: set[int] = set()
     layers = getattr(model.get_decoder(), "layers", None)  # without them the model is one part
 
-    def walk(name: str, module: Any) -> Iterator[Part]:
+    def walk(name: str, module: Any) -> Iterator[ModelPart]:
         if module is layers:
             for number, layer in enumerate(layers):
-                yield Part(f"{name}.{number}", _nbytes(layer, bits, counted), True)
+                yield ModelPart(f"{name}.{number}", _nbytes(layer, bits, counted), True)
         elif layers is not None and any(inner is layers for inner in module.modules()):
             for child, inner in module.named_children():
                 yield from walk(f"{name}.{child}" if name else child, inner)
         else:
-            yield Part(name, _nbytes(module, 16, counted), False)
+            yield ModelPart(name, _nbytes(module, 16, counted), False)
 
     yield from walk("", model)
 

@@ -143,7 +143,7 @@ def unpickle_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 def _files(folder: Path) -> tuple[bool, dict[str, dict[str, Spec]]]:
     # The order in which transformers looks for them (modeling_utils._get_resolved_checkpoint_files).
-    if named := _named_in_config(folder):
+    if named := _read_weight_file(folder):
         if named.endswith(".index.json"):
             return True, _read_index(folder, named)
         return False, {named: _safetensors_specs(folder / named)}
@@ -159,7 +159,7 @@ def _files(folder: Path) -> tuple[bool, dict[str, dict[str, Spec]]]:
     raise ModelError(f"{folder}: no {SINGLE} and no {BIN_SINGLE}; name a folder that holds a model's weights")
 
 
-def _named_in_config(folder: Path) -> str | None:
+def _read_weight_file(folder: Path) -> str | None:
     """The weight file or index that config.json names, where it names one."""
     try:
         named = json.loads((folder / "config.json").read_text(encoding="utf-8")).get(NAMED)

@@ -2,6 +2,6 @@
 
 May import `runtime`. Knows tensors and models, and nothing of questions or recipes.
 
-Public: `TokenSequence`, `Row` and `pack` of `tree`, `target_log_probs` and `sequence_scores` of `log_probs`,
+Public: `TokenSequence`, `PackedRow` and `pack` of `tree`, `target_log_probs` and `sequence_scores` of `log_probs`,
 `choose_attention` and `why_no_trees` of `attention`, `prune_last_layer` of `last_layer`.
 """

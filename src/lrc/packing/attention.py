@@ -24,7 +24,7 @@ from transformers.integrations.flex_attention import flex_attention_forward
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from lrc.packing.equivalence import mismatch
-from lrc.packing.tree import Block, Ints, Row
+from lrc.packing.tree import Block, Ints, PackedRow
 
 FORMS = ("auto", "flex", "block", "dense")
 TILE = 128  # FlexAttention's
@@ -129,11 +129,11 @@ def choose_form(tokens: int, device: str, flexible: Callable[[], bool]) -> str:
 
 
 def least_spared(device: torch.device) -> int | None:
-    """How many pairs of query and key a cut of a row has to spare to be worth it; None on a CPU, see `Row.blocks`."""
+    """How many pairs of query and key a cut of a row has to spare; None on a CPU, see `PackedRow.blocks`."""
     return MIN_SPARED_GPU if device.type == "cuda" else None
 
 
-def head_mask(row: Row, config: Any, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+def head_mask(row: PackedRow, config: Any, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
     """The mask of the last layer, whose queries are the positions where the head runs.
 
     Returns:
@@ -151,8 +151,8 @@ def head_mask(row: Row, config: Any, device: torch.device, dtype: torch.dtype) -
     return _form(seen, config, dtype)
 
 
-def tile_mask(row: Row, config: Any, device: torch.device) -> BlockMask | dict[str, BlockMask]:
-    """FlexAttention's mask of a row whose length is a multiple of `TILE`; see `tree.Row.padded`.
+def tile_mask(row: PackedRow, config: Any, device: torch.device) -> BlockMask | dict[str, BlockMask]:
+    """FlexAttention's mask of a row whose length is a multiple of `TILE`; see `tree.PackedRow.padded`.
 
     What a tile of queries sees of a tile of keys follows from the least and the greatest `subtree_end` of the keys, and
     with a window from those of the positions: the square of the row is never made.
@@ -170,7 +170,7 @@ def tile_mask(row: Row, config: Any, device: torch.device) -> BlockMask | dict[s
         return {"full_attention": _tiles(row, None, device), "sliding_attention": _tiles(row, window, device)}
 
 
-def _tiles(row: Row, window: int | None, device: torch.device) -> BlockMask:
+def _tiles(row: PackedRow, window: int | None, device: torch.device) -> BlockMask:
     ends, positions = row.subtree_end.reshape(-1, TILE), row.position_ids.reshape(-1, TILE)
     tile = np.arange(len(ends))
     first, last = tile * TILE, tile * TILE + TILE - 1
@@ -212,8 +212,8 @@ def tree_mask(
     window out without a word when it is given a 4-D mask.
 
     Args:
-        subtree_end: (L,) see `tree.Row`.
-        position_ids: (L,) see `tree.Row`.
+        subtree_end: (L,) see `tree.PackedRow`.
+        position_ids: (L,) see `tree.PackedRow`.
         config: the model's configuration.
         dtype: the dtype of the hidden states, for eager attention, which adds its mask.
 
@@ -249,7 +249,7 @@ def attend_by_block(
         query: (1, heads, L, width); or (1, heads, H, width), of the tokens where the head runs.
         key, value: (1, heads or fewer, L, width).
         mask: (1, 1, L or H, L), true where a query sees a key.
-        blocks: see `tree.Row.blocks`.
+        blocks: see `tree.PackedRow.blocks`.
         kwargs: those of the model's call: dropout, scaling.
 
     Returns:

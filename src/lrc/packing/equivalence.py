@@ -102,11 +102,11 @@ def _shrunk(cls: type, config: Any) -> Any:
     large = [(part, name, getattr(part, name)) for part in _parts(small) for name in _large(part)]
     for part, name, before in large:
         setattr(part, name, _small(before))
-    made = _made_or_none(cls, small)
+    made = _try_to_make(cls, small)
     for part, name, before in large:  # one of them may have to be what it was, such as a number of experts
         if made is None:
             setattr(part, name, before)
-            made = _made_or_none(cls, small)
+            made = _try_to_make(cls, small)
             setattr(part, name, before if made is not None else _small(before))
     return made if made is not None else _one_by_one(cls, small, large)
 
@@ -117,12 +117,12 @@ def _one_by_one(cls: type, config: Any, large: list[tuple[Any, str, Any]]) -> An
         setattr(part, name, before)
     for part, name, before in large:
         setattr(part, name, _small(before))
-        if _made_or_none(cls, config) is None:
+        if _try_to_make(cls, config) is None:
             setattr(part, name, before)
     return _make_model(cls, config)
 
 
-def _made_or_none(cls: type, config: Any) -> Any:
+def _try_to_make(cls: type, config: Any) -> Any:
     try:
         return _make_model(cls, config)
     except Exception:  # whatever a class that nobody has seen makes of these sizes

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from lrc.packing.tree import Row
+from lrc.packing.tree import PackedRow
 
 # The float32 logits of a piece: enough rows for a matrix product, and little compared with a model.
 PIECE_BYTES = 2**27
@@ -28,7 +28,7 @@ _PICKS = "_lrc_picks"
 
 @dataclass(frozen=True)
 class Picks:
-    """What is wanted of the logits of H positions: T of them, in the order of `Row.targets`."""
+    """What is wanted of the logits of H positions: T of them, in the order of `PackedRow.targets`."""
 
     sources: torch.Tensor  # (T,)
     targets: torch.Tensor  # (T,)
@@ -37,7 +37,7 @@ class Picks:
     sorted_sources: np.ndarray  # (T,) on the host, where pieces are cut
 
     @classmethod
-    def of(cls, row: Row, device: torch.device) -> Picks:
+    def of(cls, row: PackedRow, device: torch.device) -> Picks:
         """Those of a row."""
         order = np.argsort(row.sources, kind="stable")
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from lrc.packing.attention import TILE, attention_form, head_mask, least_spared, tile_mask, tree_mask, why_no_trees
 from lrc.packing.last_layer import is_pruned, takes_picks
 from lrc.packing.lm_head import Picks, log_probs_of, picking
-from lrc.packing.tree import Row, TokenSequence, pack
+from lrc.packing.tree import PackedRow, TokenSequence, pack
 from lrc.runtime.errors import MachineError
 from lrc.runtime.progress import say
 
@@ -28,7 +28,7 @@ def row_budget(device: torch.device, row_tokens: int | None, *, training: bool =
     return row_tokens or (ROW_TOKENS_TRAINING_CPU if training and device.type == "cpu" else ROW_TOKENS)
 
 
-def target_log_probs(model: Any, row: Row, device: torch.device) -> torch.Tensor:
+def target_log_probs(model: Any, row: PackedRow, device: torch.device) -> torch.Tensor:
     """Run one row and read the log-probability of each of its targets; the head runs at their sources only.
 
     Returns:

@@ -62,12 +62,12 @@ class Block:
     """A stretch of a row: the tokens between two forks of the tree, or a whole subtree that is not worth cutting."""
 
     size: int  # tokens
-    heads: int  # how many of them are among `Row.heads`
+    heads: int  # how many of them are among `PackedRow.heads`
     parent: int | None  # the block, counted from 0, whose tokens all of this one's see; likewise its parent's
 
 
 @dataclass(frozen=True)
-class Row:
+class PackedRow:
     """One packed row of a forward pass; L tokens, H positions where the head runs, T predicted tokens."""
 
     input_ids: Ints  # (L,)
@@ -81,7 +81,7 @@ class Row:
     def __len__(self) -> int:
         return len(self.input_ids)
 
-    def padded(self, multiple: int) -> Row:
+    def padded(self, multiple: int) -> PackedRow:
         """The row with one-token roots behind it, whose logits nobody asks for, up to a multiple of tokens."""
         total = len(self)
         more = np.arange(total, -(-total // multiple) * multiple)
@@ -135,11 +135,11 @@ class Row:
         return (index[None, :] <= index[:, None]) & (index[:, None] < self.subtree_end[None, :])
 
 
-def pack(sequences: Sequence[TokenSequence], row_tokens: int, *, share: bool = True) -> list[Row]:
+def pack(sequences: Sequence[TokenSequence], row_tokens: int, *, share: bool = True) -> list[PackedRow]:
     """Merge sequences into trees and fill rows with them, best fit first.
 
     Args:
-        sequences: any number, in any order; `Row.owners` refers to their places.
+        sequences: any number, in any order; `PackedRow.owners` refers to their places.
         row_tokens: the most tokens a row may have; a stem (`TokenSequence.stem`) that is longer with all that follows
             it gets a row of its own, so that all that follows one stem is in one row.
         share: false gives every sequence a row of its own, for models that cannot take a tree.
@@ -201,7 +201,7 @@ def _prefixes(row: list[int], shared: list[int]) -> list[int]:
     return [0] + [min(shared[before + 1 : place + 1]) for before, place in gaps]
 
 
-def _lay_out(row: Sequence[tuple[int, TokenSequence]], prefixes: list[int]) -> Row:
+def _lay_out(row: Sequence[tuple[int, TokenSequence]], prefixes: list[int]) -> PackedRow:
     """Lay sorted sequences out depth first; `prefixes` says how much each shares with the one before."""
     sizes = [len(sequence.inputs) - prefix for (_, sequence), prefix in zip(row, prefixes, strict=True)]
     total = sum(sizes)
@@ -223,4 +223,4 @@ def _lay_out(row: Sequence[tuple[int, TokenSequence]], prefixes: list[int]) -> R
         owners.append(np.full(len(targets[-1]), owner))
         start += size
     heads, index = np.unique(np.concatenate(sources), return_inverse=True)
-    return Row(ids, positions, ends, heads, index, np.concatenate(targets), np.concatenate(owners))
+    return PackedRow(ids, positions, ends, heads, index, np.concatenate(targets), np.concatenate(owners))

@@ -22,7 +22,7 @@ from lrc.config.accelerate_config import Topology
 from lrc.packing.attention import attend_by, why_no_flex
 from lrc.packing.last_layer import prune_last_layer
 from lrc.packing.log_probs import sequence_scores, target_log_probs
-from lrc.packing.tree import Row, TokenSequence, pack
+from lrc.packing.tree import PackedRow, TokenSequence, pack
 from lrc.preview.memory_plan import Planner, gib
 from lrc.preview.meta_model import ModelSpec, held
 from lrc.preview.throughput import operations_a_token
@@ -123,10 +123,10 @@ def check_memory(probe: Probe) -> str:
 
         return f"{gib(psutil.virtual_memory().available)} free"
     free, total = torch.cuda.mem_get_info(probe.device)
-    told = f"{gib(free)} free of {gib(total)}"
+    measured = f"{gib(free)} free of {gib(total)}"
     if free < 0.8 * total:
-        raise Fault(f"only {told}", "another process holds the rest: end it (nvidia-smi lists them)")
-    return told
+        raise Fault(f"only {measured}", "another process holds the rest: end it (nvidia-smi lists them)")
+    return measured
 
 
 def check_products(probe: Probe) -> str:
@@ -137,34 +137,34 @@ def check_products(probe: Probe) -> str:
         size = 4096 if probe.gpu and dtype != "float32" else 2048 if probe.gpu else 256
         a, b = (torch.randn(size, size, device=probe.device, dtype=getattr(torch, dtype)) for _ in range(2))
         probe.rates[dtype] = 2 * size**3 / probe.seconds(lambda: a @ b, 5) / 1e12  # noqa: B023
-    told = ", ".join(f"{dtype} {rate:.3g} TFLOP/s" for dtype, rate in probe.rates.items())
+    measured = ", ".join(f"{dtype} {rate:.3g} TFLOP/s" for dtype, rate in probe.rates.items())
     card = probe.card
     if card is None:
-        return told
+        return measured
     share = probe.rates[probe.half] / card.rate
     if share < 0.3:
         raise Fault(
-            f"{told}: {share:.0%} of the {card.rate:g} that its maker states",
+            f"{measured}: {share:.0%} of the {card.rate:g} that its maker states",
             "look for another process, heat, or a power limit with nvidia-smi",
         )
-    return f"{told}; {share:.0%} of the {card.rate:g} that its maker states"
+    return f"{measured}; {share:.0%} of the {card.rate:g} that its maker states"
 
 
 def check_trees(probe: Probe, form: str) -> str:
     """Loss and gradients of a packed tree in float32 and in 16 bits, against each sample by itself."""
     if form == "flex" and (reason := why_no_flex(_small(probe), probe.device)):
         return f"not here: {reason}"
-    told = []
+    measured = []
     for dtype in dict.fromkeys(["float32", probe.half]):
         error = _tree_error(probe, form, getattr(torch, dtype))
         if not error <= (EXACT if dtype == "float32" else ROUNDED):
             other = "block" if form != "block" else "dense"
             raise Fault(
-                f"in {dtype} loss or gradients are {error:.1e} from those of separate samples",
+                f"in {dtype} loss or gradients differ by {error:.1e} from those of separate samples",
                 f"set attention: {other} in the recipe, and report this",
             )
-        told.append(f"{dtype} {error:.0e}")
-    return f"as separate samples, relative error {', '.join(told)}"
+        measured.append(f"{dtype} {error:.0e}")
+    return f"as separate samples, relative error {', '.join(measured)}"
 
 
 def check_four_bits(probe: Probe) -> str:
@@ -183,7 +183,7 @@ def check_four_bits(probe: Probe) -> str:
     exact = states.float() @ dequantize_4bit(*quantize_4bit(wide, quant_type="nf4")).float().T
     error = _relative(layer(states).float(), exact)
     if not error <= PRODUCT:
-        raise Fault(f"its products are {error:.1e} from those of the same weights made wide", cure)
+        raise Fault(f"its products differ by {error:.1e} from those of the dequantized weights", cure)
     probe.four_bits = True
     return f"bitsandbytes NF4, relative error {error:.0e}"
 
@@ -195,7 +195,7 @@ def check_training(probe: Probe) -> str:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(probe.device)
         before = torch.cuda.memory_allocated(probe.device)
-    model = _adapted(probe, spec)
+    model = _build_model(probe, spec)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-4)
     losses: list[float] = []
@@ -216,13 +216,13 @@ def check_training(probe: Probe) -> str:
         )
     rate, operations = len(row) / taken, operations_a_token(spec, held(spec)) or 0
     probe.reached = rate * operations / 1e12
-    told = f"{rate:,.0f} unique tokens a second in {spec.depth} layers, {probe.reached:.3g} TFLOP/s"
+    measured = f"{rate:,.0f} unique tokens a second in {spec.depth} layers, {probe.reached:.3g} TFLOP/s"
     if probe.gpu:
-        told += f"; {_plan(probe, spec, row, torch.cuda.max_memory_allocated(probe.device) - before)}"
+        measured += f"; {_plan(probe, spec, row, torch.cuda.max_memory_allocated(probe.device) - before)}"
     model.eval()
     questions = 4 * len(sequences)
     asked = probe.seconds(lambda: sequence_scores(model, sequences, probe.device, 4096), 1)
-    return f"{told}; answering {questions / 4 / asked:,.0f} questions a second"
+    return f"{measured}; answering {questions / 4 / asked:,.0f} questions a second"
 
 
 def check_cards(probe: Probe) -> str:
@@ -256,7 +256,7 @@ CHECKS: dict[str, Callable[[Probe], str]] = {
 
 
 @dataclass(frozen=True)
-class Result:
+class CheckResult:
     """What a check found; `cure` is empty where nothing is wrong."""
 
     name: str
@@ -264,16 +264,16 @@ class Result:
     cure: str = ""
 
 
-def run_checks(probe: Probe) -> Iterator[Result]:
+def run_checks(probe: Probe) -> Iterator[CheckResult]:
     """Run all checks, one after the other; what an unforeseen error says is a fault like any other."""
     for name, check in CHECKS.items():
         try:
-            yield Result(name, check(probe))
+            yield CheckResult(name, check(probe))
         except Fault as fault:
-            yield Result(name, fault.what, fault.cure)
+            yield CheckResult(name, fault.what, fault.cure)
         except Exception as error:
             cure = "attention: block in the recipe does without it" if name.endswith("flex") else "report this"
-            yield Result(name, f"{type(error).__name__}: {_line(error)}", cure)
+            yield CheckResult(name, f"{type(error).__name__}: {_line(error)}", cure)
 
 
 def _line(error: BaseException) -> str:
@@ -297,7 +297,7 @@ def _sequences(probe: Probe, count: int = 24) -> list[TokenSequence]:
     return found
 
 
-def _row(probe: Probe) -> Row:
+def _row(probe: Probe) -> PackedRow:
     return max(pack(_sequences(probe), 4096), key=len)
 
 
@@ -358,7 +358,7 @@ def _spec(probe: Probe) -> ModelSpec:
     )
 
 
-def _adapted(probe: Probe, spec: ModelSpec) -> Any:
+def _build_model(probe: Probe, spec: ModelSpec) -> Any:
     """The model that a spec plans, with random weights that are made on the device, layer by layer."""
     from peft import get_peft_model
     from transformers.integrations import replace_with_bnb_linear
@@ -372,7 +372,7 @@ def _adapted(probe: Probe, spec: ModelSpec) -> Any:
     torch.manual_seed(0)
     for module in model.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
-            setattr(module, name, _made(probe, module, parameter, spec))
+            setattr(module, name, _make_parameter(probe, module, parameter, spec))
     with torch.device(probe.device):
         model.model.rotary_emb = type(model.model.rotary_emb)(spec.config)
     model.is_loaded_in_4bit = spec.quantization is not None
@@ -384,7 +384,7 @@ def _adapted(probe: Probe, spec: ModelSpec) -> Any:
     return adapted.train()
 
 
-def _made(probe: Probe, module: Any, parameter: Any, spec: ModelSpec) -> Any:
+def _make_parameter(probe: Probe, module: Any, parameter: Any, spec: ModelSpec) -> Any:
     shape = (module.out_features, module.in_features) if type(module).__name__ == "Linear4bit" else parameter.shape
     wide = torch.randn(shape, device=probe.device, dtype=spec.dtype) * 0.02
     if type(module).__name__ == "Linear4bit":
@@ -396,7 +396,7 @@ def _made(probe: Probe, module: Any, parameter: Any, spec: ModelSpec) -> Any:
     return torch.nn.Parameter(torch.ones_like(wide) if wide.dim() == 1 else wide)
 
 
-def _plan(probe: Probe, spec: ModelSpec, row: Row, peak: int) -> str:
+def _plan(probe: Probe, spec: ModelSpec, row: PackedRow, peak: int) -> str:
     """The memory that was taken beside the plan of it."""
     plan = Planner().plan(spec, row, Topology("single_gpu", device=probe.device.type), "adamw_torch")
     planned = plan.total - plan.overhead

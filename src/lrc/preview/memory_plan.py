@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from lrc.config.accelerate_config import ZERO_BUCKET, Topology
-from lrc.packing.tree import Row
+from lrc.packing.tree import PackedRow
 from lrc.preview.meta_model import ModelSpec, StaticMemory, form_of, held, peak_of_row
 from lrc.training.optimizer import optimizer_bytes
 
@@ -48,7 +48,7 @@ class Planner:
 
     counted: dict[Any, Any] = field(default_factory=dict)
 
-    def plan(self, build: ModelSpec, row: Row, topology: Topology, optim: str) -> Footprint:
+    def plan(self, build: ModelSpec, row: PackedRow, topology: Topology, optim: str) -> Footprint:
         """The memory plan of one device.
 
         Args:

@@ -22,7 +22,7 @@ from lrc.models.master_weights import to_float32
 from lrc.packing.attention import attend_by, choose_form, why_no_tiles, why_no_trees
 from lrc.packing.last_layer import prune_last_layer
 from lrc.packing.log_probs import target_log_probs
-from lrc.packing.tree import Row
+from lrc.packing.tree import PackedRow
 from lrc.preview.meta_device import MetaKernels, PeakMemoryTracker, quantized_bytes, stand_in
 from lrc.runtime.cards import AMPERE
 from lrc.runtime.errors import ModelError
@@ -106,7 +106,7 @@ def held(build: ModelSpec) -> StaticMemory:
     )
 
 
-def peak_of_row(build: ModelSpec, row: Row) -> tuple[int, int]:
+def peak_of_row(build: ModelSpec, row: PackedRow) -> tuple[int, int]:
     """What forward and backward of a row hold at their peak beyond weights, gradients and optimizer state.
 
     Returns:
@@ -123,7 +123,7 @@ def peak_of_row(build: ModelSpec, row: Row) -> tuple[int, int]:
     return activations, logits
 
 
-def _run(build: ModelSpec, row: Row) -> tuple[int, int]:
+def _run(build: ModelSpec, row: PackedRow) -> tuple[int, int]:
     model = _add_adapter(_causal(build), build)
     computed_in = to_float32(model)
     autocast = build.autocast or computed_in

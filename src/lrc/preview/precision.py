@@ -59,7 +59,7 @@ def _notes(recipe: Recipe, device: str, card: Card | None, weights: str, autocas
     if card is not None and not card.sold and "bfloat16" in (weights, autocast):
         yield "bfloat16 needs an Ampere GPU or a newer one; on older ones float16 is used: --gpu T4 shows it"
     if card is not None and (autocast or weights != "float32"):
-        yield f"these hold for the {device} device that is assumed, whatever this machine has"
+        yield f"assumed: a {device} device, whatever this machine has"
     if recipe.model.use_peft:
         yield "adapter: float32, so that small updates are not rounded away"
 

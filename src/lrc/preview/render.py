@@ -118,7 +118,7 @@ def _memory(memory: Memory) -> dict[str, Any]:
     }
 
 
-def show(seen: Preview) -> None:
+def print_preview(seen: Preview) -> None:
     """Print it: in colours in a terminal, else as plain lines with ⟦…⟧ around what is supervised."""
     terminal = sys.stdout.isatty()
     # A pipe has no width: rich would take 80 columns and cut the words.
@@ -212,14 +212,14 @@ COMPUTED = "this is computed; on one GPU, an H100, it was compared with what was
 
 def _speed(seen: Preview) -> str:
     if seen.speed is None:
-        return "speed: nothing was measured from which it could be computed here"
-    told = f"speed, computed: {seen.speed:,.0f} unique tokens a second"
+        return "speed: unknown, since no measurement covers this setting"
+    text = f"speed, computed: {seen.speed:,.0f} unique tokens a second"
     if seen.tokens:
         work = seen.tokens.work
         hours = work.unique_tokens * seen.topology.processes / seen.speed / 3600
         all_ = hours * work.steps / max(work.steps_per_epoch, 1)
-        told += f", {hours:,.1f} hours an epoch and {all_:,.1f} in all"
-    return f"{told}; supposes the share of the card's matrix rate that an H100 reached"
+        text += f", {hours:,.1f} hours an epoch and {all_:,.1f} in all"
+    return f"{text}; assumes the share of the card's matrix rate that an H100 reached"
 
 
 def verdict(memory: Memory) -> str:

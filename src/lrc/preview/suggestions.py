@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
 from transformers import BitsAndBytesConfig
 
 from lrc.config.accelerate_config import Topology
-from lrc.packing.tree import Row
+from lrc.packing.tree import PackedRow
 from lrc.preview.memory_plan import Footprint, Planner, bytes_on_device
 from lrc.preview.meta_model import ModelSpec
 
@@ -25,7 +25,7 @@ class Setting:
     topology: Topology
     optim: str
     row_tokens: int
-    row_of: Callable[[int], Row]  # the largest row under a token budget
+    row_of: Callable[[int], PackedRow]  # the largest row under a token budget
     changes: tuple[str, ...] = ()  # that were made, as a recipe writes them
 
     def changed(self, change: str, **fields: object) -> Setting:
@@ -72,7 +72,8 @@ def plan_of(setting: Setting, planner: Planner) -> Footprint:
     return planner.plan(setting.build, setting.row_of(setting.row_tokens), setting.topology, setting.optim)
 
 
-def _first(candidates: Sequence[Setting] | Iterator[Setting], capacity: int, planner: Planner) -> Remedy | None:
+def _first(candidates: Iterable[Setting], capacity: int, planner: Planner) -> Remedy | None:
+    """The first setting that fits, as a remedy; what does not fit without a row is not planned with one."""
     for candidate in candidates:
         if planner.without_row(candidate.build, candidate.topology, candidate.optim).total > capacity:
             continue

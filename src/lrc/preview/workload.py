@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from lrc.config.recipe import Recipe
-from lrc.packing.tree import Row, TokenSequence, pack
+from lrc.packing.tree import PackedRow, TokenSequence, pack
 from lrc.runtime.progress import track
 from lrc.tokenization.token_dataset import Corpus
 from lrc.training.dataloader import Sampling, SequenceSource, StepBatch, StepLoader, StepSampler
@@ -35,7 +35,7 @@ class Workload:
     lengths: dict[int, int]  # percentile → tokens of a sequence
     longest_row: int
     exact: bool  # false where the first questions drawn stand for all
-    row_of: Callable[[int], Row]  # the largest row under a token budget
+    row_of: Callable[[int], PackedRow]  # the largest row under a token budget
 
     @property
     def sharing(self) -> float:
@@ -92,7 +92,7 @@ def measure(
     )
 
 
-def supposed_row(tokens: int) -> Row:
+def supposed_row(tokens: int) -> PackedRow:
     """A full row where there are no questions to make one of: eight branches behind a common prompt."""
     prefix = np.arange(min(48, max(tokens // 8, 1)))
     size = max((tokens - len(prefix)) // 8, 3)

@@ -185,11 +185,8 @@ def _is_adapter(folder: Path) -> bool:
 
 def _clean(folder: Path, name: str) -> str:
     run = read_run(folder)
-    try:
-        found = asdict(run) if run and name == RUN_FILE else read_json(folder / name)
-        settings = scrub(found, by="key" if name in BY_KEY else "value")
-    except ValueError as error:
-        raise ModelError(f"{folder / name}: not a JSON object ({error})") from error
+    found = asdict(run) if run and name == RUN_FILE else read_json(folder / name)
+    settings = scrub(found, by="key" if name in BY_KEY else "value")
     if gone := list(_left_out(found, settings)):
         say(f"{name}: left out {', '.join(gone)}, which looks like a secret")
     base, _ = base_name(run, adapter_settings(folder))

@@ -24,7 +24,7 @@ from lrc.models.loading import load_tokenizer, tokenizer_backend
 from lrc.models.weights import ADAPTER_CONFIG
 from lrc.reporting.scrub import is_local, scrub
 from lrc.reporting.summary import validation_figures
-from lrc.runtime.errors import LrcError, ModelError
+from lrc.runtime.errors import LrcError
 from lrc.tokenization.prompt import VERDICTS, Prompt
 
 CARD = "README.md"
@@ -114,10 +114,7 @@ def adapter_settings(folder: Path) -> dict[str, Any]:
         ModelError: it is damaged.
     """
     path = folder / ADAPTER_CONFIG
-    try:
-        return read_json(path) if path.is_file() else {}
-    except ValueError as error:
-        raise ModelError(f"{path}: not an adapter's configuration ({error})") from error
+    return read_json(path) if path.is_file() else {}
 
 
 def base_name(run: Run | None, adapter: dict[str, Any]) -> tuple[str | None, bool]:
@@ -285,12 +282,12 @@ def _prompt(folder: Path, run: Run | None) -> Prompt | None:
 def _render(prompt: Prompt) -> str:
     """What the model reads, for a question that was made up for this; the answer that it is trained to write last."""
     record = to_record(replace(SAMPLE, answer=3))
-    judged = _asked_about(prompt)
-    told = prompt.text(record, judged)
+    judged = _choose_judged(prompt)
+    text = prompt.text(record, judged)
     if judged is not None:
-        return f"{told}{prompt.lead}{VERDICTS[1]}"  # the option that is shown is the first
+        return f"{text}{prompt.lead}{VERDICTS[1]}"  # the option that is shown is the first
     answer = "3" if prompt.answer_style == "digit" else SAMPLE.options[2]
-    return f"{told}{prompt.lead}{answer}"
+    return f"{text}{prompt.lead}{answer}"
 
 
 def _fence(text: str) -> str:
@@ -299,14 +296,14 @@ def _fence(text: str) -> str:
     return "`" * max(3, longest + 1)
 
 
-def _asked_about(prompt: Prompt) -> int | None:
+def _choose_judged(prompt: Prompt) -> int | None:
     """The option that the prompt is shown with, where it is about one."""
     return 1 if prompt.answer_style == "judge" else None
 
 
 def _pattern(prompt: Prompt) -> str:
     """The prompt as the text of an f-string."""
-    text = prompt.text(to_record(_PARTS), _asked_about(prompt)).replace("{", "{{").replace("}", "}}")
+    text = prompt.text(to_record(_PARTS), _choose_judged(prompt)).replace("{", "{{").replace("}", "}}")
     parts = {"1: \ue003\n2: \ue004": "{listed}", "\ue001": "{passage}", "\ue002": "{question}", "\ue003": "{option}"}
     for part, name in parts.items():
         text = text.replace(part, name)
@@ -320,7 +317,7 @@ def _splits(prompt: Prompt) -> bool:
 
 def _ids_expression(prompt: Prompt) -> str | None:
     """Python for the ids of a prompt, with a place for its text; None where it does not give those of training."""
-    record, judged, tokenizer = to_record(SAMPLE), _asked_about(prompt), prompt.tokenizer
+    record, judged, tokenizer = to_record(SAMPLE), _choose_judged(prompt), prompt.tokenizer
     splits = {"split_special_tokens": True} if _splits(prompt) else {}
     found = tokenizer(prompt.text(record, judged), add_special_tokens=False, **splits)["input_ids"]
     bos = {"": [], "[tokenizer.bos_token_id] + ": [tokenizer.bos_token_id]}

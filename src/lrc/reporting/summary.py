@@ -79,7 +79,7 @@ def untrained_figures(curves: Curves) -> dict[str, float]:
     return {"untrained_accuracy": first.value} | {name: bound for name, bound in bounds.items() if not isnan(bound)}
 
 
-def show(run_dir: Path, base: str) -> None:
+def print_summary(run_dir: Path, base: str) -> None:
     """Print the summary on stdout: a table in a terminal, plain lines in a pipe."""
     rows, commands = summarise(run_dir, base)
     if sys.stdout.isatty():

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from lrc.runtime.errors import MachineError
 from lrc.runtime.memory import size
+from lrc.runtime.translation import _
 
 # Writers in Rust raise a plain Exception whose text ends in the operating system's number.
 _OS_ERROR = re.compile(r"os error (\d+)")
@@ -36,9 +37,13 @@ def convert_disk_errors(path: Path, stage: Path | None = None) -> Iterator[None]
         reason = disk_failure(error)
         if reason is None:
             raise
-        written = f" after {size(_size_of(stage))}" if stage else ""
+        text = _("{path}: {reason}; free some space and run again, what was complete before is kept")
+        if stage:
+            text = _(
+                "{path}: {reason} after {written}; free some space and run again, what was complete before is kept"
+            )
         raise MachineError(
-            f"{path}: {reason}{written}; free some space and run again, what was complete before is kept"
+            text.format(path=path, reason=reason, written=size(_size_of(stage)) if stage else "")
         ) from error
 
 

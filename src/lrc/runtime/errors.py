@@ -16,6 +16,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from lrc.runtime.findings import Finding
+from lrc.runtime.translation import _
 
 
 class LrcError(Exception):
@@ -39,17 +40,24 @@ class LrcError(Exception):
     def __str__(self) -> str:
         return "\n".join(self.findings)
 
+    def lines(self, language: str | None = None) -> tuple[str, ...]:
+        """The lines in a language, that of the process by default; see `translation`."""
+        return tuple(one.line(language) for one in self.found)
+
 
 def no_file(path: Path) -> str:
     """The line for a file that is not there, with the one in its folder whose name is nearest."""
     try:
         names = [one.name for one in path.parent.iterdir()]
     except OSError:
-        return f"{path.name}: No such file or directory; there is no folder {path.parent}"
+        text = _("{file}: No such file or directory; there is no folder {folder}")
+        return text.format(file=path.name, folder=path.parent)
     lower = {name.casefold(): name for name in names}
     near = get_close_matches(path.name.casefold(), lower, n=1, cutoff=0.7)
-    cure = f"did you mean {path.parent / lower[near[0]]}?" if near else "check its name"
-    return f"{path.name}: No such file or directory; {cure}"
+    if near:
+        text = _("{file}: No such file or directory; did you mean {near}?")
+        return text.format(file=path.name, near=path.parent / lower[near[0]])
+    return _("{file}: No such file or directory; check its name").format(file=path.name)
 
 
 class DataError(LrcError):

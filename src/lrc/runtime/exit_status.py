@@ -28,7 +28,7 @@ def exit_on_error(cure: str) -> Iterator[None]:
     try:
         yield
     except LrcError as error:
-        _end(*error.findings)
+        _end(*error.lines())
     except OSError as error:
         _end(f"{error.filename or 'lrc'}: {error.strerror or error}")
     except (MemoryError, RuntimeError) as error:

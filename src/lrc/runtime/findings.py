@@ -11,42 +11,98 @@ from dataclasses import dataclass, replace
 from typing import Literal, TextIO
 from unicodedata import east_asian_width
 
+from lrc.runtime.translation import _, localized
+
 Level = Literal["error", "warning", "note", "repair"]
 # What is printed before each; the worst come last, where they are seen.
-WORDS: dict[Level, str] = {"repair": "repaired", "note": "note", "warning": "warning", "error": "error"}
-# Kinds whose name alone does not say it; of the others the words of the name do.
+WORDS: dict[Level, str] = {
+    "repair": _("repaired"),
+    "note": _("note"),
+    "warning": _("warning"),
+    "error": _("error"),
+}
+# The kinds in words.
 KINDS = {
-    "ambiguous-answer": "the right option appears twice",
-    "answer": "answer written otherwise",
-    "conflicting-answers": "same question, other answer",
-    "control": "control characters",
-    "date-cell": "date cells",
-    "date-serial": "dates that became numbers",
-    "decimal-id": "ids ending in .0",
-    "ditto-passage": "passage given as 同上",
-    "ditto-question": "question given as 同上",
-    "duplicate-option": "option text twice",
-    "duplicate-question": "question twice",
-    "entity": "HTML entities",
-    "enumeration": "marks before the options",
-    "escape": "_x…_ escapes",
-    "exponent-id": "ids that became 1.23E+17",
-    "fewer-options": "fewer options than columns",
-    "formula": "formulas read by their value",
-    "fraction-lost": "fractions that became decimals",
-    "long-decimal": "numbers with many decimals",
-    "near-duplicate-passage": "passages that are nearly the same",
-    "number-or-text": "answer may be a number or a text",
-    "other-sheets": "sheets not read",
-    "percent-format": "percentages read as shown",
-    "percent-lost": "percent signs lost",
-    "rounded-id": "ids with lost digits",
-    "test-id": "ids of a test workbook",
-    "time-serial": "times that became numbers",
-    "train-test-overlap": "passages shared with the training data",
-    "unread-columns": "columns not read",
-    "white-space": "white space at the ends",
-    "zero-width": "zero-width characters",
+    "ambiguous-answer": _("the right option appears twice"),
+    "answer": _("answer written otherwise"),
+    "c3-question": _("c3 question"),
+    "conflicting-answers": _("same question, other answer"),
+    "control": _("control characters"),
+    "csv": _("csv"),
+    "date-cell": _("date cells"),
+    "date-serial": _("dates that became numbers"),
+    "decimal-id": _("ids ending in .0"),
+    "delimiter": _("delimiter"),
+    "ditto-passage": _("passage given as 同上"),
+    "ditto-question": _("question given as 同上"),
+    "doubled-column": _("doubled column"),
+    "duplicate-option": _("option text twice"),
+    "duplicate-question": _("question twice"),
+    "empty-answer": _("empty answer"),
+    "empty-column": _("empty column"),
+    "empty-option": _("empty option"),
+    "empty-passage": _("empty passage"),
+    "empty-question": _("empty question"),
+    "empty-row": _("empty row"),
+    "encoding": _("encoding"),
+    "entity": _("HTML entities"),
+    "enumeration": _("marks before the options"),
+    "error-cell": _("error cell"),
+    "escape": _("_x…_ escapes"),
+    "exponent-id": _("ids that became 1.23E+17"),
+    "fewer-options": _("fewer options than columns"),
+    "field-not-read": _("field not read"),
+    "footer-row": _("footer row"),
+    "format-not-exact": _("format not exact"),
+    "formula": _("formulas read by their value"),
+    "formula-without-value": _("formula without value"),
+    "fraction-lost": _("fractions that became decimals"),
+    "hidden-column": _("hidden column"),
+    "hidden-row": _("hidden row"),
+    "hidden-sheet": _("hidden sheet"),
+    "hidden-sheets": _("hidden sheets"),
+    "impossible-answer": _("impossible answer"),
+    "json-value": _("json value"),
+    "line-break": _("line break"),
+    "long-decimal": _("numbers with many decimals"),
+    "long-number": _("long number"),
+    "merged-cell": _("merged cell"),
+    "named-passage": _("named passage"),
+    "near-duplicate-passage": _("passages that are nearly the same"),
+    "no-column": _("no column"),
+    "no-good-rows": _("no good rows"),
+    "no-header": _("no header"),
+    "no-options": _("no options"),
+    "no-question": _("no question"),
+    "not-copied": _("not copied"),
+    "number-or-text": _("answer may be a number or a text"),
+    "number-too-large": _("number too large to be shown as hours"),
+    "options-from-zero": _("options from zero"),
+    "other-sheets": _("sheets not read"),
+    "percent-format": _("percentages read as shown"),
+    "percent-lost": _("percent signs lost"),
+    "placeholder": _("placeholder"),
+    "refused": _("refused"),
+    "repeated-header": _("repeated header"),
+    "rounded-id": _("ids with lost digits"),
+    "stored-number": _("stored number"),
+    "struck-text": _("struck text"),
+    "structure": _("structure"),
+    "test-id": _("ids of a test workbook"),
+    "text-format": _("text format"),
+    "text-formula": _("text formula"),
+    "time-serial": _("times that became numbers"),
+    "title-row": _("title row"),
+    "too-many-cells": _("too many cells"),
+    "too-many-options": _("too many options"),
+    "train-test-overlap": _("passages shared with the training data"),
+    "two-row-header": _("two row header"),
+    "unread-answers": _("unread answers"),
+    "unread-columns": _("columns not read"),
+    "unread-options": _("unread options"),
+    "unread-text": _("unread text"),
+    "white-space": _("white space at the ends"),
+    "zero-width": _("zero-width characters"),
 }
 # What a line is made of that cannot be broken: a Chinese character or a word, with the marks and the space behind it.
 _WIDE, _CLOSING = "\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef", "，。；：？！、）」』》】…"
@@ -73,8 +129,18 @@ class Finding:
 
     def __str__(self) -> str:
         """The line that a person reads: `AI.xlsx, row 17: 正確答案 is 5, expected 1 to 4; correct it`."""
-        place = self.file if self.row is None else f"{self.file}, row {self.row}"
-        return " ".join((f"{place}: {self.text}" if place else self.text).splitlines())
+        return self.line("en")
+
+    def line(self, language: str | None = None) -> str:
+        """The same in a language, that of the process by default; see `translation`."""
+        return " ".join(localized(self._sentence(), language).splitlines())
+
+    def _sentence(self) -> str:
+        if not self.file:
+            return self.text
+        if self.row is None:
+            return _("{file}: {text}").format(file=self.file, text=self.text)
+        return _("{file}, row {row}: {text}").format(file=self.file, row=self.row, text=self.text)
 
 
 def spell_kind(kind: str) -> str:
@@ -87,17 +153,22 @@ def count_kinds(findings: Iterable[Finding], level: Level) -> dict[str, int]:
     return dict(sorted(Counter(finding.kind for finding in findings if finding.level == level).items()))
 
 
-def format_findings(findings: Iterable[Finding]) -> Iterator[str]:
-    """The lines that tell findings: one a kind with its rows, and one an error; the errors come last."""
+def format_findings(findings: Iterable[Finding], language: str | None = None) -> Iterator[str]:
+    """The lines that tell findings: one a kind with its rows, and one an error; the errors come last.
+
+    Args:
+        language: of the lines, that of the process by default; see `translation`.
+    """
     groups: dict[tuple[Level, str, str], list[Finding]] = {}
     for finding in findings:
         groups.setdefault((finding.level, finding.file, finding.kind), []).append(finding)
     for level, word in WORDS.items():
+        found = [group for (other, _file, _kind), group in groups.items() if other == level]
         if level == "error":
-            errors = [finding for (found, _, _), group in groups.items() if found == level for finding in group]
-            yield from (f"{word}: {finding}" for finding in shortened(errors))
+            lines = [error.line(language) for error in shortened([error for group in found for error in group])]
         else:
-            yield from (f"{word}: {_line(group)}" for (found, _, _), group in groups.items() if found == level)
+            lines = [_line(group, language) for group in found]
+        yield from (localized(_("{level}: {line}").format(level=word, line=line), language) for line in lines)
 
 
 def print_findings(findings: Iterable[Finding]) -> None:
@@ -147,22 +218,30 @@ def shortened(errors: Sequence[Finding]) -> list[Finding]:
 
 
 def _more(kind: str, count: int) -> str:
-    return f"{count:,} more of the kind “{spell_kind(kind)}”; lrc check --json lists all"
+    text = _("{count:,} more of the kind “{kind}”; lrc check --json lists all")
+    return text.format(count=count, kind=spell_kind(kind))
 
 
 def with_cure(errors: Sequence[Finding], cure: str) -> list[Finding]:
     """The first errors of each kind, each that has a cure with one more: `fill it in, or leave the row out with …`."""
-    cured = [replace(error, text=f"{error.text}, or {cure}") if "; " in error.text else error for error in errors]
+    cured = [
+        replace(error, text=_("{text}, or {cure}").format(text=error.text, cure=cure)) if "; " in error.text else error
+        for error in errors
+    ]
     return shortened(cured)
 
 
-def _line(group: Sequence[Finding]) -> str:
+def _line(group: Sequence[Finding], language: str | None) -> str:
     """One line for all findings of a kind."""
     first = group[0]
     if len(group) == 1:
-        return str(first)
+        return first.line(language)
     rows = list(dict.fromkeys(finding.row for finding in group if finding.row is not None))
+    text = _("{file}: {kind}, {count:,} times; the first: {text}")
+    if len(rows) == 1:
+        text = _("{file}: {kind}, {count:,} times (row {rows}); the first: {text}")
+    elif rows:
+        text = _("{file}: {kind}, {count:,} times (rows {rows}); the first: {text}")
     shown = ", ".join(map(str, rows[:ROWS_SHOWN])) + (", …" if len(rows) > ROWS_SHOWN else "")
-    where = f" (row{'s' * (len(rows) > 1)} {shown})" if rows else ""
-    text = " ".join(first.text.splitlines())
-    return f"{first.file}: {spell_kind(first.kind)}, {len(group):,} times{where}; the first: {text}"
+    filled = text.format(file=first.file, kind=spell_kind(first.kind), count=len(group), rows=shown, text=first.text)
+    return " ".join(localized(filled, language).splitlines())

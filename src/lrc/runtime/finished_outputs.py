@@ -10,13 +10,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from lrc.runtime.errors import LrcError
 from lrc.runtime.outputs import checksum, new_file, refuse_existing
+from lrc.runtime.packages import versions_of
+from lrc.runtime.progress import say
 
 DONE = "already exists, made by the same command from the same input; nothing to do"
 
@@ -71,6 +73,30 @@ def remember(output: Path, asked: Mapping[str, Any], key: str, content: Any, *ot
         file.write_text(json.dumps(record, ensure_ascii=False), encoding="utf-8")
 
 
+def write_once(
+    output: Path, asked: Mapping[str, Any], key: str, write: Callable[[Path], object], *, force: bool = False
+) -> bool:
+    """Write a file, unless the same command has made it of the same input; then that is said.
+
+    Args:
+        key: of all that its content depends on, see `key_of`.
+        write: writes to the path that it is given.
+
+    Returns:
+        Whether it was written now.
+
+    Raises:
+        OutputError: the output exists, `force` is false, and it is another's; or the file system refuses.
+    """
+    if not force and is_finished(output, asked, key):
+        say(f"{output}: {DONE}")
+        return False
+    with new_file(output, force=force) as temporary:
+        write(temporary)
+        remember(output, asked, key, content_of(temporary))
+    return True
+
+
 def content_of(path: Path) -> Any:
     """A file's checksum; of a folder's files, which may be large, size and time of change."""
     if not path.is_dir():
@@ -82,6 +108,11 @@ def content_of(path: Path) -> Any:
 def key_of(facts: Any) -> str:
     """One word for everything that an output depends on, as JSON can hold it."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def key_of_files(files: Iterable[Path]) -> str:
+    """Of what lrc alone makes of some files: their content and its own version."""
+    return key_of([{str(file): checksum(file) for file in files if file.is_file()}, versions_of("lrc")])
 
 
 def _read(output: Path) -> dict[str, Any] | None:

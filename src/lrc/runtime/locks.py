@@ -20,10 +20,11 @@ from pathlib import Path
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", UserWarning)  # of locks that this system lacks, see LOCKS
-    from filelock import FileLock, SoftFileLock, lock_descriptor
+    from filelock import FileLock, SoftFileLock, Timeout, lock_descriptor
 
 from lrc.runtime.errors import OutputError
 from lrc.runtime.system import WINDOWS
+from lrc.runtime.translation import _
 
 _PATIENCE, _PAUSE = 1.0, 0.01  # seconds
 # Whether this system locks files and folders, and lets go of their names meanwhile.
@@ -80,7 +81,11 @@ def refuse_locked(folder: Path, name: str | None, output: Path) -> None:
     """
     for part, pid in _parts(folder, name):
         if pid != os.getpid() and _is_held(part, pid):
-            raise OutputError(f"{output}: process {pid} is writing it; wait for it to finish, or choose another name")
+            raise OutputError(
+                _("{output}: process {pid} is writing it; wait for it to finish, or choose another name").format(
+                    output=output, pid=pid
+                )
+            )
 
 
 def left_behind(folder: Path, name: str | None = None) -> list[Path]:
@@ -173,3 +178,34 @@ def lock(handle: int) -> bool | None:
         return lock_descriptor(handle, blocking=False)
     except OSError:
         return None
+
+
+@contextmanager
+def cache_lock(path: Path, *, wait: bool) -> Iterator[bool]:
+    """Hold the lock of an entry of a cache while the block runs; the system lets go of a dead process's.
+
+    Where the file system has no locks nobody waits for anybody.
+
+    Args:
+        path: of the lock's own file, which stays; its folder is made.
+        wait: whether to wait for a process that holds it.
+
+    Yields:
+        False where another holds it, and `wait` is false.
+
+    Raises:
+        OSError: the folder or the file cannot be made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    held = FileLock(path, timeout=-1 if wait else 0)
+    try:
+        held.acquire()
+        alone = True
+    except Timeout:
+        alone = False
+    except NotImplementedError:
+        alone = True
+    try:
+        yield alone
+    finally:
+        held.release()  # where it is held

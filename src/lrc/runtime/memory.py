@@ -31,8 +31,8 @@ def peak_memory() -> int:
     except ImportError:  # Windows counts it itself
         import psutil
 
-        told = psutil.Process().memory_info()
-        return int(getattr(told, "peak_wset", told.rss))
+        usage = psutil.Process().memory_info()
+        return int(getattr(usage, "peak_wset", usage.rss))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

@@ -13,6 +13,7 @@ from lrc.runtime.errors import OutputError
 from lrc.runtime.locks import left_behind, locked, refuse_locked, remove
 from lrc.runtime.memory import size
 from lrc.runtime.system import WINDOWS
+from lrc.runtime.translation import _
 
 _REPLACED = ".replaced"  # in a part: what was at the output's place before
 
@@ -25,7 +26,17 @@ def refuse_existing(path: Path, *, force: bool) -> None:
     """
     empty_folder = path.is_dir() and not path.is_symlink() and not any(path.iterdir())
     if os.path.lexists(path) and not empty_folder and not force:
-        raise OutputError(f"{path}: already exists; choose another name, or overwrite it with --force")
+        raise OutputError(
+            _("{path}: already exists; choose another name, or overwrite it with --force").format(path=path)
+        )
+
+
+def is_file_of(path: Path, content: bytes) -> bool:
+    """Whether a file, no link, is there with this content."""
+    try:
+        return not path.is_symlink() and path.read_bytes() == content
+    except OSError:
+        return False
 
 
 def refuse_file(path: Path, *sources: Path, force: bool) -> None:
@@ -39,9 +50,9 @@ def refuse_file(path: Path, *sources: Path, force: bool) -> None:
     """
     refuse_existing(path, force=force)
     if path.is_dir() and not path.is_symlink():
-        raise OutputError(f"{path}: is a folder; name a file in it")
+        raise OutputError(_("{path}: is a folder; name a file in it").format(path=path))
     if path.resolve() in (source.resolve() for source in sources):
-        raise OutputError(f"{path}: is named twice in this command; choose another name")
+        raise OutputError(_("{path}: is named twice in this command; choose another name").format(path=path))
 
 
 @contextmanager
@@ -149,7 +160,11 @@ def _explain_before(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OutputError(f"{error.filename or path}: {_reason(error)}; nothing was written to {path}") from error
+        raise OutputError(
+            _("{path}: {reason}; nothing was written to {path2}").format(
+                path=error.filename or path, reason=_reason(error), path2=path
+            )
+        ) from error
 
 
 @contextmanager
@@ -162,18 +177,20 @@ def _explain_during(path: Path, part: Path) -> Iterator[None]:
     except OSError as error:
         place = str(error.filename or path).replace(str(part), str(path))
         raise OutputError(
-            f"{place}: {_reason(error)} after {size(_written(part))}; nothing was written to {path}"
+            _("{place}: {reason} after {part}; nothing was written to {path}").format(
+                place=place, reason=_reason(error), part=size(_count_bytes(part)), path=path
+            )
         ) from error
 
 
 def _reason(error: OSError) -> str:
-    told = str(error.strerror or error)
+    reason = str(error.strerror or error)
     # Excel holds a file that it shows, and Windows then renames nothing to its name.
     held = WINDOWS and isinstance(error, PermissionError)
-    return f"{told} (is it open in another program? close it there)" if held else told
+    return f"{reason} (is it open in another program? close it there)" if held else reason
 
 
-def _written(part: Path) -> int:
+def _count_bytes(part: Path) -> int:
     files = part.rglob("*") if part.is_dir() else [part]
     return sum(file.stat().st_size for file in files if file.is_file())
 

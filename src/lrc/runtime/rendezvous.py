@@ -53,17 +53,17 @@ def rendezvous() -> Iterator[None]:
 
 def _tell(done: threading.Event) -> None:
     """Say who is missing, once that takes a while, and whenever it changes."""
-    size, start, told, at = int(os.environ["WORLD_SIZE"]), time.monotonic(), None, 0.0
+    size, start, reported, at = int(os.environ["WORLD_SIZE"]), time.monotonic(), None, 0.0
     store: Any = None
     while not done.wait(PAUSE):
         store = store or _store(size)
         missing = None if store is None else size - store.add(_key(), 0)
         now = time.monotonic()
-        if now - start < SILENCE or (missing == told and now - at < BETWEEN_LINES):
+        if now - start < SILENCE or (missing == reported and now - at < BETWEEN_LINES):
             continue
         if missing is not None and (missing < 1 or not is_first()):
             continue
-        told, at = missing, now
+        reported, at = missing, now
         place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         who = "process 0" if missing is None else f"{missing} of {size} processes"
         say(f"waiting for {who} at {place}; if no other was started, stop this one and unset WORLD_SIZE and RANK")

@@ -35,7 +35,7 @@ def end_at_once(line: str = "") -> None:
         line: what is said before: what is safe, and how to go on.
     """
     for number in NAMES:
-        signal.signal(number, _ending(line))
+        signal.signal(number, _make_ending(line))
 
 
 @contextmanager
@@ -47,7 +47,7 @@ def ending_with(line: str) -> Iterator[None]:
     """
 
     try:
-        with _handled_by(_ending(line)):
+        with _handle_with(_make_ending(line)):
             yield
     except KeyboardInterrupt:
         _write(line)
@@ -72,12 +72,12 @@ def deferred(*, insist: bool = True, line: str = "") -> Iterator[Request]:
             _write(line)
         request.signal = request.signal or number
 
-    with _handled_by(note):
+    with _handle_with(note):
         yield request
 
 
 @contextmanager
-def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+def _handle_with(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     """Have a handler take both signals while the block runs; only the main thread can."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -90,7 +90,7 @@ def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[No
             signal.signal(number, earlier)
 
 
-def _ending(line: str) -> Callable[[int, FrameType | None], None]:
+def _make_ending(line: str) -> Callable[[int, FrameType | None], None]:
     def end(number: int, frame: FrameType | None) -> None:
         _write(line)
         _end(number, frame)

@@ -84,6 +84,10 @@ class Chat:
         """The same as text."""
         return str(self._apply(text, add_generation_prompt=True, tokenize=False, **settings))
 
+    def turn(self, text: str) -> Any:
+        """The content of a turn, as the template takes it."""
+        return [{"type": "text", "text": text}] if self.parts else text
+
     @cached_property
     def end(self) -> int:
         """The token that ends an answer."""
@@ -108,7 +112,7 @@ class Chat:
             )
         if self.parts:
             notes.append("chat template: takes the content of a turn in parts")
-        elsewhen = self._rendering_on(date(2001, 2, 3))
+        elsewhen = self._render_on(date(2001, 2, 3))
         if elsewhen != self.text(PROBE):
             notes.append(f"chat template: prints a date, which is {self.today} in training and answering alike")
         return notes
@@ -168,7 +172,7 @@ class Chat:
     def _is_special(self, name: str) -> bool:
         return any(token.special for token in self.tokenizer.added_tokens_decoder.values() if str(token) == name)
 
-    def _rendering_on(self, day: date) -> str:
+    def _render_on(self, day: date) -> str:
         other = copy(self)
         other.today = day
         return other.text(PROBE)
@@ -176,14 +180,11 @@ class Chat:
     def _apply(self, *turns: str, **settings: Any) -> Any:
         """Render a conversation that a user begins."""
         roles = ("user", "assistant")
-        messages = [{"role": roles[i % 2], "content": self._content(text)} for i, text in enumerate(turns)]
+        messages = [{"role": roles[i % 2], "content": self.turn(text)} for i, text in enumerate(turns)]
         # What a template calls is not a setting, so it is changed where transformers keeps the compiled template.
         _compile_jinja_template(self.tokenizer.get_chat_template()).globals["strftime_now"] = self.today.strftime
         settings = {"enable_thinking": False, "date_string": self.today.strftime("%d %b %Y"), **settings}
         return self.tokenizer.apply_chat_template(messages, return_dict=False, **settings)
-
-    def _content(self, text: str) -> Any:
-        return [{"type": "text", "text": text}] if self.parts else text
 
 
 def _after(prompt: str, conversation: str) -> Turn | None:

@@ -77,7 +77,7 @@ class Prompt:
             raise RecipeError("template is chat, but the tokenizer has no chat template; choose alpaca or plain")
         self.tokenizer, self.template, self.answer_style = tokenizer, template, answer_style
         self.bos = _bos(tokenizer)
-        self.control = _unmarked_control(tokenizer)
+        self.control = _find_unmarked_control(tokenizer)
         self.chat = Chat(tokenizer, self.control, today or DATE) if template == "chat" else None
         self.end = self.chat.end if self.chat else _end(tokenizer)
         self.lead = self.chat.lead if self.chat else ""  # between prompt and answer
@@ -186,10 +186,10 @@ class Prompt:
 
     def _content(self, record: Record, judged: int | None = None) -> str:
         """The text of a prompt; of a chat, that of the user's turn."""
-        instruction, body = self._texts(record, judged)
+        instruction, body = self.texts(record, judged)
         return TEMPLATES[self.template].format_map({"instruction": instruction, "input": body})
 
-    def _texts(self, record: Record, judged: int | None) -> tuple[str, str]:
+    def texts(self, record: Record, judged: int | None) -> tuple[str, str]:
         """Instruction and input, as template and style want them."""
         plain = self.template == "plain"
         if self.answer_style == "digit" and not plain:
@@ -294,7 +294,7 @@ def _bos(tokenizer: Any) -> list[int]:
     return [bos] if added else []
 
 
-def _unmarked_control(tokenizer: Any) -> list[str]:
+def _find_unmarked_control(tokenizer: Any) -> list[str]:
     """The control tokens that a tokenizer does not mark as special, such as Qwen's `<think>`.
 
     Other added tokens are text to their base: Gemma's runs of line breaks, and its HTML tags.

@@ -11,7 +11,8 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,10 +20,10 @@ from typing import Any
 
 import datasets
 import xxhash
-from filelock import FileLock, Timeout
 
 import lrc
 from lrc.runtime.errors import OutputError
+from lrc.runtime.locks import cache_lock
 from lrc.runtime.outputs import new_folder
 from lrc.runtime.progress import say
 
@@ -94,15 +95,14 @@ def cached(name: str, make: Callable[[Path], None], *, first: bool = True) -> Pa
                 return entry
             damaged = sealed
         if first or time.monotonic() - began > GRACE:
-            try:
-                with _lock(entry):
-                    if _read_seal_time(entry) in (None, damaged):
-                        _make(entry, make)
+            with _lock(entry) as held:
+                if held and _read_seal_time(entry) in (None, damaged):
+                    _make(entry, make)
+            if held:
                 continue
-            except Timeout:
-                if first and not said:
-                    say("waiting for another run, which is tokenizing the same data")
-                    said = True
+            if first and not said:
+                say("waiting for another run, which is tokenizing the same data")
+                said = True
         time.sleep(WAIT)
 
 
@@ -110,14 +110,9 @@ def _make(entry: Path, make: Callable[[Path], None]) -> None:
     """Make an entry; what a killed process left of this one or of another goes first."""
     for draft in entry.parent.glob(".*.part"):
         other = entry.with_name(draft.name.split(".")[1])
-        try:
-            if other == entry:
+        with nullcontext(True) if other == entry else _lock(other) as held:
+            if held:  # otherwise somebody is at work on it
                 shutil.rmtree(draft, ignore_errors=True)
-            else:
-                with _lock(other):
-                    shutil.rmtree(draft, ignore_errors=True)
-        except Timeout:  # somebody is at work on it
-            continue
     try:
         with new_folder(entry, force=True) as draft:
             make(draft)
@@ -127,15 +122,20 @@ def _make(entry: Path, make: Callable[[Path], None]) -> None:
         raise OutputError(f"{error}; make room, or set HF_DATASETS_CACHE to a folder that has some") from error
 
 
-def _lock(entry: Path) -> FileLock:
-    """The lock of an entry, to be entered at once or not at all; the system lets go of a dead process's."""
-    try:
-        entry.parent.mkdir(parents=True, exist_ok=True)
-        return FileLock(entry.with_name(f"{entry.name}.lock"), timeout=0)
-    except OSError as error:
-        raise OutputError(
-            f"{error.filename or entry.parent}: {error.strerror or error}; set HF_DATASETS_CACHE to a folder of yours"
-        ) from error
+@contextmanager
+def _lock(entry: Path) -> Iterator[bool]:
+    """Lock an entry at once or not at all; gives whether that was done."""
+    with ExitStack() as held:
+        try:
+            locked = held.enter_context(cache_lock(entry.with_name(f"{entry.name}.lock"), wait=False))
+        except OSError as error:
+            raise _refusal(entry, error) from error
+        yield locked
+
+
+def _refusal(entry: Path, error: OSError) -> OutputError:
+    place, reason = error.filename or entry.parent, error.strerror or error
+    return OutputError(f"{place}: {reason}; set HF_DATASETS_CACHE to a folder of yours")
 
 
 def _read_seal_time(entry: Path) -> int | None:

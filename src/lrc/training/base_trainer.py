@@ -35,7 +35,7 @@ from lrc.runtime.disk import convert_disk_errors
 from lrc.runtime.errors import MachineError, RecipeError
 from lrc.runtime.outputs import open_to_all
 from lrc.runtime.progress import say
-from lrc.training.checkpoint import STAGE, close_stage, fault, open_stage, rotate, seal
+from lrc.training.checkpoint import STAGE, close_stage, find_damage, open_stage, rotate, seal
 from lrc.training.dataloader import StepBatch
 
 ARGUMENTS_FILE = "training_args.bin"  # a pickle that nothing needs
@@ -218,7 +218,7 @@ class DurableTrainer(SFTTrainer):
         if best is None:
             reason: str | None = "no evaluation gave a number"
         else:
-            reason = fault(Path(best)) if Path(best).is_dir() else "is missing"
+            reason = find_damage(Path(best)) if Path(best).is_dir() else "is missing"
         if not self._everywhere(reason is None):
             raise MachineError(
                 f"{best or self.args.output_dir}: {reason or 'is not whole'}, so there is no best checkpoint for "

@@ -65,9 +65,9 @@ class History(TrainerCallback):
         path.parent.mkdir(parents=True, exist_ok=True)
         with convert_disk_errors(path), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
-        told = {key: logs[key] for key in ("loss", "eval_loss", "eval_accuracy", "learning_rate") if key in logs}
-        if told:
-            say(f"step {state.global_step}: " + ", ".join(f"{key} {value:.4g}" for key, value in told.items()))
+        entry = {key: logs[key] for key in ("loss", "eval_loss", "eval_accuracy", "learning_rate") if key in logs}
+        if entry:
+            say(f"step {state.global_step}: " + ", ".join(f"{key} {value:.4g}" for key, value in entry.items()))
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -80,24 +80,24 @@ def keep_training(folder: Path) -> None:
     """Keep the lines of a training that has ended; what was concluded from its evaluation will be again."""
     path = folder / METRICS_FILE
     if path.is_file():
-        _keep(path, lambda told: "eval_temperature" not in told)
+        _keep(path, lambda entry: "eval_temperature" not in entry)
 
 
 def epoch_at(folder: Path, step: int) -> float | None:
     """The epoch in which a step was logged; None where it was not."""
     path = folder / METRICS_FILE
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    epochs = [told.get("epoch") for told in map(_read, lines) if told.get("step") == step]
+    epochs = [entry.get("epoch") for entry in map(_read, lines) if entry.get("step") == step]
     return next(filter(None, epochs), None)
 
 
 def _read(line: str) -> dict[str, Any]:
     """A line's object; an empty one where a kill has cut it short."""
     try:
-        told = json.loads(line)
+        entry = json.loads(line)
     except ValueError:
-        told = None
-    return told if isinstance(told, dict) else {}
+        entry = None
+    return entry if isinstance(entry, dict) else {}
 
 
 def _file(args: TrainingArguments) -> Path:
@@ -108,13 +108,13 @@ def _keep_until(path: Path, step: int) -> None:
     """Keep the lines of the steps that the checkpoint knows, but for the summaries, which will be written again."""
     if path.is_file():
         again = {"train_runtime", "eval_temperature"}
-        _keep(path, lambda told: told.get("step", 0) <= step > 0 and not again & told.keys())
+        _keep(path, lambda entry: entry.get("step", 0) <= step > 0 and not again & entry.keys())
 
 
 def _keep(path: Path, wanted: Callable[[dict[str, Any]], bool]) -> None:
     """Keep the lines that are wanted; one cut short by a kill goes, too."""
     lines = path.read_text(encoding="utf-8").splitlines()
-    kept = [line for line in lines if (told := _read(line)) and wanted(told)]
+    kept = [line for line in lines if (entry := _read(line)) and wanted(entry)]
     with new_file(path, force=True) as file:
         file.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 

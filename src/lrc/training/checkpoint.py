@@ -55,7 +55,7 @@ def seal(staged: Path, target: Path) -> None:
     flush(target.parent)
 
 
-def fault(checkpoint: Path) -> str | None:
+def find_damage(checkpoint: Path) -> str | None:
     """What is wrong with a checkpoint, in a few words; None where it is whole."""
     try:
         listed = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))["files"]
@@ -77,7 +77,7 @@ def newest(folder: Path, report: Callable[[str], None]) -> Path | None:
         report: hears a line about each checkpoint that was set aside.
     """
     for checkpoint in reversed(checkpoints(folder)):
-        reason = fault(checkpoint)
+        reason = find_damage(checkpoint)
         if reason is None:
             return checkpoint
         aside = _free_name(checkpoint)

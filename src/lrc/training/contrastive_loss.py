@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from lrc.answering.scoring import OptionOrder, lengths
 from lrc.data.alpaca import Record
-from lrc.packing.tree import Ints, Row, TokenSequence
+from lrc.packing.tree import Ints, PackedRow, TokenSequence
 from lrc.tokenization.prompt import Prompt, question_of
 
 
@@ -129,7 +129,7 @@ class OptionContrast:
     absent: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, row: Row, sequences: Sequence[TokenSequence]) -> OptionContrast | None:
+    def of(cls, row: PackedRow, sequences: Sequence[TokenSequence]) -> OptionContrast | None:
         """The contrast of a row that was packed from `sequences`; None where it has none.
 
         The options of one question are in one row: `tree.pack` keeps what follows one stem together.

@@ -20,7 +20,7 @@ from torch.utils.data import Dataset as TorchDataset
 from lrc.data.alpaca import Record
 from lrc.data.questions import option_orders
 from lrc.data.soft_labels import SoftLabels
-from lrc.packing.tree import Row, TokenSequence, pack
+from lrc.packing.tree import PackedRow, TokenSequence, pack
 from lrc.tokenization.prompt import Prompt, reordered
 from lrc.tokenization.token_dataset import Corpus, Portion
 from lrc.training.contrastive_loss import Option, contrast_count, options_of
@@ -33,7 +33,7 @@ class StepBatch:
     """One process's share of one optimizer step."""
 
     sequences: list[TokenSequence]
-    rows: list[Row]
+    rows: list[PackedRow]
     idle: bool = False  # the process has no question of this step; its one row counts for nothing
     questions: int = 0  # how many there are; a question has a sequence for each order of its options
 
@@ -168,22 +168,22 @@ class StepLoader(DataLoader):
     """Loads `StepBatch`es.
 
     Args:
-        draw: the sequences of one question in one epoch: for each option order that is trained what is imitated, and
-            then the options that are compared.
+        source: gives the sequences of one question in one epoch: for each option order that is trained what is
+            imitated, and then the options that are compared.
     """
 
     def __init__(
         self,
-        draw: Callable[[SampleKey], list[TokenSequence]],
+        source: Callable[[SampleKey], list[TokenSequence]],
         sampler: StepSampler,
         row_tokens: int,
         *,
         share: bool = True,
         num_workers: int = 0,
     ) -> None:
-        self.row_tokens, self.share, self.draw, self.steps = row_tokens, share, draw, sampler
+        self.row_tokens, self.share, self.source, self.steps = row_tokens, share, source, sampler
         super().__init__(
-            SampleDataset(draw, len(sampler.passages)),
+            SampleDataset(source, len(sampler.passages)),
             batch_sampler=sampler,
             collate_fn=self.collate,
             num_workers=num_workers,
@@ -197,23 +197,23 @@ class StepLoader(DataLoader):
         """Pack the questions of a step."""
         sequences = [sequence for orders in questions for sequence in orders]
         if not sequences:
-            stand_in = self.draw((0, 0))[:1]
+            stand_in = self.source((0, 0))[:1]
             return StepBatch(stand_in, pack(stand_in, self.row_tokens), idle=True)
         rows = pack(sequences, self.row_tokens, share=self.share)
         return StepBatch(sequences, rows, questions=len(questions))
 
 
 class SampleDataset(TorchDataset):
-    """The questions as a map-style dataset, by draw."""
+    """The questions as a map-style dataset, by `SampleKey`."""
 
-    def __init__(self, draw: Callable[[SampleKey], list[TokenSequence]], length: int) -> None:
-        self.draw, self.length = draw, length
+    def __init__(self, source: Callable[[SampleKey], list[TokenSequence]], length: int) -> None:
+        self.source, self.length = source, length
 
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, draw: SampleKey) -> list[TokenSequence]:
-        return self.draw(draw)
+    def __getitem__(self, key: SampleKey) -> list[TokenSequence]:
+        return self.source(key)
 
 
 @dataclass(frozen=True)
@@ -246,9 +246,9 @@ class SequenceSource:
         how = data.contrasted, data.option_contrast < 1, soft_labels
         return cls(corpus.dataset, corpus.records, prompt, data.option_orders, seed, *how)
 
-    def __call__(self, draw: tuple[int, int]) -> list[TokenSequence]:
-        """The sequences of question `draw[0]` in epoch `draw[1]`; what is imitated comes before what is compared."""
-        place, epoch = draw
+    def __call__(self, key: SampleKey) -> list[TokenSequence]:
+        """The sequences of question `key[0]` in epoch `key[1]`; what is imitated comes before what is compared."""
+        place, epoch = key
         judged = self.prompt.answer_style == "judge"
         if not (judged or self.contrasted or self.option_orders > 1):
             return [self._load(place)]

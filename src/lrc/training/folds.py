@@ -148,9 +148,9 @@ class Folds:
         for place, fold in zip(places, deal(clusters, answers, self.count, self.seed), strict=True):
             held_out[place] = fold
         sizes = ", ".join(f"{held_out.count(fold):,}" for fold in range(self.count))
-        say(f"{self.source}: dealt by passage into {self.count} folds of {sizes} questions")
+        say(f"{self.source}: split by passage into {self.count} folds of {sizes} questions")
         if alone := len(records) - len(places):
-            say(f"{self.source}: {alone:,} records are no questions; every fold trains on them")
+            say(f"{self.source}: {alone:,} records are not questions; every fold trains on them")
         return held_out
 
     def _dump(self, path: Path, records: Sequence[Record]) -> None:

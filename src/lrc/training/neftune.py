@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lrc.packing.tree import Row
+from lrc.packing.tree import PackedRow
 
 
 class Noise:
@@ -29,7 +29,7 @@ class Noise:
         self._reach: torch.Tensor | None = None
         model.get_input_embeddings().register_forward_hook(self._add)
 
-    def set_row(self, row: Row, device: torch.device) -> None:
+    def set_row(self, row: PackedRow, device: torch.device) -> None:
         """Take the row that the model gets next."""
         self._reach = torch.from_numpy(self.alpha / np.sqrt(sample_lengths(row))).to(device, torch.float32)
 
@@ -42,7 +42,7 @@ class Noise:
         return output + reach * torch.empty_like(output).uniform_(-1, 1)
 
 
-def sample_lengths(row: Row) -> NDArray[np.int64]:
+def sample_lengths(row: PackedRow) -> NDArray[np.int64]:
     """(L,) the tokens, the last of the completion included, of the longest sample that each token of a row is in."""
     longest = row.position_ids + 2  # counted from 0, and a sample's last token is not in the row
     for token in range(len(row) - 1, -1, -1):

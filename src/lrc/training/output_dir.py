@@ -13,7 +13,7 @@ from lrc.runtime.errors import OutputError, RecipeError
 from lrc.runtime.locks import left_behind, parts, remove
 from lrc.runtime.outputs import checksum, flush, new_file
 from lrc.runtime.progress import say
-from lrc.training.checkpoint import MANIFEST, STAGE, adopt, best_step, close_stage, fault, newest, open_stage
+from lrc.training.checkpoint import MANIFEST, STAGE, adopt, best_step, close_stage, find_damage, newest, open_stage
 from lrc.training.resume import Difference, differences, is_longer, run_of
 
 WEIGHTS = ("adapter_model.safetensors", "model.safetensors", "model.safetensors.index.json")
@@ -85,7 +85,7 @@ class OutputDir:
         if found is None:
             return None
         if changed := self._differences_of(found):
-            raise OutputError(*(f"{found}: is of another run, whose {one.fact}; move it away" for one in changed))
+            raise OutputError(*(f"{found}: belongs to another run, whose {one.fact}; move it away" for one in changed))
         if best:
             self._best_of(found, self.path)
         return str(found)
@@ -142,7 +142,7 @@ class OutputDir:
             raise RecipeError(f"{place}: no {RUN_FILE} in it or next to it; name it in the folder of its run")
         if changed := self._differences_of(named):
             raise RecipeError(
-                *(f"{place}: is of another run: {one}, or remove resume_from_checkpoint" for one in changed)
+                *(f"{place}: belongs to another run: {one}, or remove resume_from_checkpoint" for one in changed)
             )
         if origin.finished and not is_longer(origin, self.run):
             result = named.resolve().parent
@@ -173,9 +173,9 @@ class OutputDir:
         if step is None:
             return None
         found = folder / f"checkpoint-{step}"
-        reason = fault(found) if found.is_dir() else "is missing"
+        reason = find_damage(found) if found.is_dir() else "is missing"
         if reason is None and self._differences_of(found):
-            reason = "is of another run"
+            reason = "belongs to another run"
         if reason is None:
             return found
         raise OutputError(

@@ -29,7 +29,7 @@ from lrc.models.from_recipe import build_lora_config, check_modules, clamp_max_l
 from lrc.models.loading import check_size, check_vocabulary, load_config, load_tokenizer
 from lrc.reporting.hub import publish_folder
 from lrc.reporting.model_card import write_card
-from lrc.reporting.summary import show, untrained_figures, validation_figures
+from lrc.reporting.summary import print_summary, untrained_figures, validation_figures
 from lrc.runtime.errors import MachineError, RecipeError
 from lrc.runtime.exit_status import exit_on_error
 from lrc.runtime.outputs import checksum
@@ -43,7 +43,7 @@ from lrc.tokenization.prompt import Prompt
 from lrc.tokenization.token_cache import tokenizer_digest
 from lrc.tokenization.token_dataset import Corpus, Portion, fit, join, read_corpus, tokenize
 from lrc.training.callbacks import History, Patience, Space, Stopping, ended_at, epoch_at, keep_training
-from lrc.training.checkpoint import fault
+from lrc.training.checkpoint import find_damage
 from lrc.training.contrastive_loss import Objective
 from lrc.training.dataloader import Sampling, SequenceSource
 from lrc.training.launch_record import record_launch
@@ -111,7 +111,7 @@ def train(recipe: Recipe) -> None:
     with lock_together(output / RUN_FILE, output), redirect_stdout(sys.stderr):
         _train(recipe, prompt, files, validation)
     if args.process_index == 0:
-        show(output, name)
+        print_summary(output, name)
 
 
 def _train(recipe: Recipe, prompt: Prompt, files: Sequence[Corpus], validation: Corpus) -> None:
@@ -142,7 +142,7 @@ def _train_in(folder: OutputDir, recipe: Recipe, prompt: Prompt, training: Corpu
             peft_config=build_lora_config(recipe),
             processing_class=tokenizer,
             train_dataset=training.dataset,
-            draw=SequenceSource.of(training, prompt, data, args.seed, _soft_labels(recipe)),
+            source=SequenceSource.of(training, prompt, data, args.seed, _soft_labels(recipe)),
             validation=_validation(recipe, prompt, validation),
             sampling=Sampling(data.group_passages, training.portions),
             packing=Packing(data.tree_packing, data.row_tokens, data.attention),
@@ -356,7 +356,7 @@ def _identity(scores: Path) -> dict[str, Any]:
 
 def _refuse_broken(named: str | None) -> None:
     """Refuse a `resume_from_checkpoint` that is not a whole checkpoint."""
-    if named not in (None, "auto") and (reason := fault(Path(named))):
+    if named not in (None, "auto") and (reason := find_damage(Path(named))):
         raise RecipeError(f"resume_from_checkpoint: {named}: {reason}; name a whole checkpoint of lrc, or write auto")
 
 

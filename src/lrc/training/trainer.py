@@ -31,7 +31,7 @@ from lrc.models.master_weights import to_float32
 from lrc.packing.attention import choose_attention, why_no_trees
 from lrc.packing.last_layer import prune_last_layer
 from lrc.packing.log_probs import row_budget, target_log_probs
-from lrc.packing.tree import Row, TokenSequence
+from lrc.packing.tree import PackedRow, TokenSequence
 from lrc.runtime.progress import say, track
 from lrc.training.base_trainer import DurableTrainer
 from lrc.training.contrastive_loss import Objective, OptionContrast
@@ -62,8 +62,8 @@ class TreeTrainer(DurableTrainer):
 
     Args:
         train_dataset: columns `tokens`, `prompt_length` and `passage`, a row a question.
-        draw: the sequences of one question in one epoch: what is imitated and, where the objective has a contrast, the
-            options that are compared.
+        source: gives the sequences of one question in one epoch: what is imitated and, where the objective has a
+            contrast, the options that are compared.
         validation: the questions of evaluation; None evaluates nothing.
         sampling: which questions meet in a step.
         packing: how their sequences fill rows.
@@ -81,7 +81,7 @@ class TreeTrainer(DurableTrainer):
         *,
         args: Any,
         train_dataset: Dataset,
-        draw: Callable[[SampleKey], list[TokenSequence]],
+        source: Callable[[SampleKey], list[TokenSequence]],
         validation: Validation | None,
         sampling: Sampling = Sampling(),
         packing: Packing = Packing(),
@@ -89,7 +89,7 @@ class TreeTrainer(DurableTrainer):
         loraplus: LoraPlus | None = None,
         **kwargs: Any,
     ) -> None:
-        self.draw, self.validation = draw, validation
+        self.source, self.validation = source, validation
         self.sampling, self.objective, self.loraplus = sampling, objective, loraplus
         # Rows take the place of micro-batches: to the upstream loop a step is one batch of all its questions.
         args.per_device_train_batch_size *= args.gradient_accumulation_steps
@@ -142,7 +142,7 @@ class TreeTrainer(DurableTrainer):
         passages = self.train_dataset["passage"][:]
         sampler = StepSampler.of(args, passages, size, args.process_index, args.world_size, self.sampling)
         return StepLoader(
-            self.draw, sampler, self.row_tokens, share=self.share, num_workers=args.dataloader_num_workers
+            self.source, sampler, self.row_tokens, share=self.share, num_workers=args.dataloader_num_workers
         )
 
     def compute_loss_context_manager(self) -> contextlib.ExitStack:
@@ -183,7 +183,7 @@ class TreeTrainer(DurableTrainer):
     def compute_loss(
         self,
         model: torch.nn.Module,
-        inputs: Row,
+        inputs: PackedRow,
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
         contrast: OptionContrast | None = None,
@@ -303,7 +303,7 @@ class TreeTrainer(DurableTrainer):
         deepspeed = self.accelerator.distributed_type == DistributedType.DEEPSPEED
         self.accelerator.backward(loss, **({"scale_wrt_gas": False} if deepspeed else {}))
 
-    def _equalise(self, rows: list[Row]) -> list[Row]:
+    def _equalise(self, rows: list[PackedRow]) -> list[PackedRow]:
         """Repeat a row until this process has as many as every other one, where each forward is a collective."""
         return rows + rows[-1:] * max(self._step_rows - len(rows), 0)
 

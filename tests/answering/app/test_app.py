@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -18,7 +17,9 @@ from typing import Any
 
 import fork_server
 import pytest
-from browser import DESKTOP, PHONE, chromium, complaints
+from app_server import SECONDS, serving
+from browser import DESKTOP, PHONE, chromium, complaints, low_contrasts
+from openpyxl import load_workbook
 from small_models import save_base
 from workbooks import TEST, test_row, write_xlsx
 
@@ -27,30 +28,6 @@ ROOT = Path(__file__).resolve().parents[3]
 SAMPLE = ROOT / "examples/sample_test.xlsx"
 ASKED = ["--template", "chinese-alpaca-2", "--answer-style", "digit"]
 ATTACK = '"><img src=x onerror="window.broken=1"><script>window.broken=1</script>'
-SECONDS = 90  # at most, for a machine with other work
-
-
-@contextmanager
-def serving(command: list[str], folder: Path, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Start a server; gives its process and its address, and ends it."""
-    with (folder / "server.txt").open("w") as told:
-        server = subprocess.Popen(
-            [str(fork_server.python()), *command],
-            cwd=folder,
-            env={**os.environ, **environment},
-            stdout=subprocess.PIPE,
-            stderr=told,
-            text=True,
-        )
-        try:
-            assert server.stdout is not None
-            line = server.stdout.readline()
-            found = re.search(r"http://\S+", line)
-            assert found, (folder / "server.txt").read_text()
-            yield server, found[0]
-        finally:
-            server.terminate()
-            server.wait(timeout=SECONDS)
 
 
 @pytest.fixture(scope="module")
@@ -155,6 +132,19 @@ def test_what_is_typed_is_shown_and_never_run(address: str) -> None:
         assert browser.execute_script("return window.broken") is None
 
 
+def test_a_whole_question_is_pasted_at_once(address: str) -> None:
+    with opened(address) as browser:
+        click(browser, "#paste button")
+        text = "文章：甲在睡覺。乙在唱歌。\n問題：誰在睡覺？\n(A) 甲\n(B) 乙\n(C) 丙\n(D) 丁\n(E) 戊\n答案：A"
+        wait(lambda: find(browser, "#whole textarea"))
+        type_in(browser, "whole", text)
+        click(browser, "#fill")
+        wait(lambda: find(browser, "#option5 textarea, #option5 input"))
+        boxes = ("passage", "question", *(f"option{n}" for n in range(1, 6)))
+        shown = [find(browser, f"#{name} textarea, #{name} input")[0].get_attribute("value") for name in boxes]
+        assert shown == ["甲在睡覺。乙在唱歌。", "誰在睡覺？", "甲", "乙", "丙", "丁", "戊"]
+
+
 def test_the_box_that_has_the_keyboard_is_outlined(address: str) -> None:
     with opened(address) as browser:
         type_in(browser, "question", "甲")
@@ -170,8 +160,11 @@ def test_what_is_missing_is_a_line_each(address: str) -> None:
         click(browser, "#ask")
         wait(lambda: find(browser, "#answer .findings"))
         lines = texts(browser, "#answer .findings li")
-        assert [line.partition(":")[0] for line in lines] == ["文章", "問題", "選項"]
-        assert lines[2] == "選項: 1 with text, expected 2 to 8; fill in more"
+        fields = ["Passage (文章)", "Question (問題)", "Options (選項)"]
+        assert [line.partition(":")[0] for line in lines] == fields
+        assert lines[2] == "Options (選項): 1 with text, expected 2 to 8; fill in more"
+        type_in(browser, "passage", "文")  # another question: what was said of the last one is gone
+        wait(lambda: not find(browser, "#answer .findings"))
 
 
 def test_a_workbook_becomes_the_csv_of_generate(address: str, generated: Path, tmp_path: Path) -> None:
@@ -184,10 +177,20 @@ def test_a_workbook_becomes_the_csv_of_generate(address: str, generated: Path, t
         wait(lambda: find(browser, "#download"))
         click(browser, "#download")
         wait(lambda: list(tmp_path.glob("*.csv")))
-    (csv,) = tmp_path.iterdir()
+        listed = texts(browser, "#told .answers tbody td:nth-of-type(1)")
+        click(browser, "#download_workbook")
+        wait(lambda: list(tmp_path.glob("*.xlsx")))
+    (csv,) = tmp_path.glob("*.csv")
+    (book,) = tmp_path.glob("*.xlsx")
     expected = (generated / "answer.csv").read_bytes()
     assert csv.read_bytes() == expected
     assert len({line.split(b",")[1] for line in expected.splitlines()[1:]}) > 1, "a model that always says the same"
+    answers = [line.split(",")[1] for line in expected.decode().splitlines()[1:]]
+    assert [text.split()[0] for text in listed] == answers
+    sheet = load_workbook(book).active
+    columns = {cell.value: cell.column for cell in sheet[1]}
+    filled = [sheet.cell(row, columns["預測答案"]).value for row in range(2, sheet.max_row + 1)]
+    assert [str(value) for value in filled] == answers
 
 
 def test_a_bad_workbook_is_a_line_a_finding(address: str, tmp_path: Path) -> None:
@@ -214,6 +217,20 @@ def test_the_page_speaks_one_language_and_fits_a_phone(address: str, language: s
         assert browser.execute_script(
             "return ((e) => e.scrollWidth <= e.clientWidth)(document.querySelector('.scroll'))"
         )
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_text_and_boxes_have_enough_contrast(address: str, dark: bool) -> None:
+    with opened(address, size=DESKTOP, dark=dark) as browser:
+        click(browser, "#paste button")
+        click(browser, "#examples button")
+        wait(lambda: find(browser, "#passage textarea")[0].get_attribute("value"))
+        click(browser, "#ask")
+        wait(lambda: find(browser, "#answer .bars"))
+        assert low_contrasts(browser) == []
+        upload(browser, SAMPLE)
+        wait(lambda: find(browser, "#told .answers"))
+        assert low_contrasts(browser) == []
 
 
 def test_sigterm_ends_it_and_nothing_is_left(model: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from datetime import date, datetime, time, timedelta
 
 import pytest
 
-from lrc.data.tables.cell_text import BUILT_IN, EPOCH_1904, Value, kind_of, show, show_cell
+from lrc.data.tables.cell_text import BUILT_IN, EPOCH_1904, Value, kind_of, show_cell, show_value
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ from lrc.data.tables.cell_text import BUILT_IN, EPOCH_1904, Value, kind_of, show
     ],
 )
 def test_numbers_without_a_format(value: Value, text: str) -> None:
-    assert show(value) == text
+    assert show_value(value) == text
 
 
 @pytest.mark.parametrize(
@@ -63,11 +63,11 @@ def test_numbers_without_a_format(value: Value, text: str) -> None:
     ],
 )
 def test_formats(value: Value, code: str, text: str) -> None:
-    assert show(value, code) == text
+    assert show_value(value, code) == text
 
 
 def test_days_from_1904() -> None:
-    assert show(0.0, "yyyy/m/d", EPOCH_1904) == "1904/1/1"
+    assert show_value(0.0, "yyyy/m/d", EPOCH_1904) == "1904/1/1"
 
 
 # Worked out by hand from the rules of ECMA-376 part 1, 18.8.31.
@@ -124,7 +124,7 @@ BY_HAND = [
 
 @pytest.mark.parametrize(("code", "value", "text"), [(code, *one) for code, many in BY_HAND for one in many.items()])
 def test_number_formats(code: str, value: Value, text: str) -> None:
-    assert show(value, code) == text
+    assert show_value(value, code) == text
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pytest
 import torch
 from oracle import adapted, difference, log_likelihood
 from safetensors.torch import load_file, save_file
-from small_models import NAMES, PROJECTIONS, save_adapter, save_base, save_family, save_gpt2
+from small_models import NAMES, OTHERS, PROJECTIONS, save_adapter, save_base, save_family, save_gpt2
 from small_models import adapted as put_adapter
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
@@ -62,7 +62,7 @@ WHOLE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "modules_to_save, tied on purpose": ({"tied": True}, {"modules_to_save": [*BOTH], **TIED}),
     "embedding, tied on purpose": ({"tied": True, "max_shard_size": "60KB"}, {"target_modules": BOTH, **TIED}),
 }
-FAMILIES = ("qwen2", "qwen3", "gemma3-tied", "mistral", "gpt2", "gpt-neox")
+FAMILIES = ("qwen3", "mistral", *OTHERS)
 KINDS: dict[str, Callable[[list[str], str, str], dict[str, Any]]] = {
     "projections with dora": lambda linear, embedding, head: {"target_modules": linear, "use_dora": True},
     "patterns": lambda linear, embedding, head: {

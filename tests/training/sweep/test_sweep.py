@@ -21,9 +21,9 @@ from lrc.config.recipe import load_recipe
 from lrc.data.questions import Question
 from lrc.metrics.accuracy import wilson
 from lrc.metrics.predictions import Outcome, write_outcomes
-from lrc.training.sweep.leaderboard import Standing, compare, ranked, show
+from lrc.training.sweep.leaderboard import Standing, compare, print_leaderboard, ranked
 from lrc.training.sweep.sweep_file import read_sweep
-from lrc.training.sweep.trial import Result, SweepTrial
+from lrc.training.sweep.trial import SweepTrial, TrialResult
 
 pytest.importorskip("optuna")
 OPTIONS = ("甲", "乙", "丙", "丁")
@@ -256,7 +256,7 @@ def standing(root: Path, number: int, predictions: list[int]) -> Standing:
     write_outcomes(trial.folder / "validation_scores.jsonl", found)
     right = predictions.count(1)
     low, high = wilson(right, n)
-    return Standing(trial, Result(right / n, low, high, n, 5, 10, 0.5, right / n, 3.0))
+    return Standing(trial, TrialResult(right / n, low, high, n, 5, 10, 0.5, right / n, 3.0))
 
 
 @pytest.mark.parametrize(
@@ -275,7 +275,7 @@ def test_the_best_is_compared_with_the_second(
     assert [one.trial.number for one in found] == [2, 1, 0]
     test = compare(found)
     assert test is not None and (test["best"], test["second"]) == (2, 1)
-    show(found, "some/base")
+    print_leaderboard(found, "some/base")
     out = capsys.readouterr().out
     assert told in out and "trial 0 failed: out of memory" in out
     assert f"--adapter {tmp_path / 'trial-2'}" in out
@@ -292,7 +292,7 @@ def test_trials_are_ranked_by_what_they_left_and_not_by_what_they_passed(
     found = ranked([Standing(trial, trial.result()) for trial in trials])
     assert [(one.trial.number, one.result.accuracy) for one in found if one.result] == [(1, 0.75), (0, 0.5)]
     assert found[0].result is not None and (found[0].result.ci_low, found[0].result.ci_high) == wilson(3, 4)
-    show(found, "some/base")
+    print_leaderboard(found, "some/base")
     assert "trial 0 had 0.9000 at step 5, and left 0.5000" in capsys.readouterr().out
 
 

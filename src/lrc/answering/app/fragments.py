@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache, partial
 from importlib.resources import files as packaged
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from lrc.answering.app.translations import Language, say
+from lrc.answering.app.session import Answered, Trial
+from lrc.answering.app.translations import Language, say, spell_baseline
+from lrc.config.run_record import Run
+from lrc.runtime.findings import format_findings
 
-TAGS: dict[Language, str] = {"en": "en", "zh": "zh-Hant"}
+TAGS: dict[Language, str] = {"en": "en", "zh_TW": "zh-Hant"}
 MAX_FINDINGS = 20  # shown; a workbook may have one for every row
+MAX_ANSWERS = 20  # likewise; the download has all
 
 
 def fragment(name: str, language: Language, **values: Any) -> str:
@@ -23,10 +27,43 @@ def fragment(name: str, language: Language, **values: Any) -> str:
 
 def findings(language: Language, lines: Sequence[str]) -> str:
     """What prevents an answer, a line each; only the first of very many."""
-    shown = list(lines[:MAX_FINDINGS])
-    if len(lines) > len(shown):
-        shown.append(f"… and {len(lines) - len(shown)} more; `lrc check` shows all")
-    return fragment("findings", language, lines=shown)
+    return fragment("findings", language, lines=_first(language, lines))
+
+
+def header(language: Language, names: Sequence[str], trial: Trial) -> str:
+    """What the model is, for a visitor."""
+    prompt = trial.scorer.prompt
+    asked = {"template": prompt.template, "style": prompt.answer_style, "votes": trial.scorer.votes}
+    text = (" " if language == "en" else "").join(_about(language, trial.run))
+    return fragment("header", language, names=names, text=text, asked=asked)
+
+
+def _about(language: Language, run: Run | None) -> Iterator[str]:
+    """Sentences that say what the model does, what it learnt from, and how often it was right."""
+    yield say(language, "intro")
+    trained = (run.data.get("train_file") or {}).get("questions") if run else None
+    yield say(language, "trained", n=trained) if trained else say(language, "untrained")
+    found = run.validation if run else {}
+    if not found.get("n"):
+        yield say(language, "not_validated")
+        return
+    baseline = spell_baseline(language, str(found["baseline"]))
+    shares = {"accuracy": found["accuracy"], "baseline_accuracy": found["baseline_accuracy"]}
+    yield say(language, "validated", n=int(found["n"]), baseline=baseline, **shares)
+
+
+def summary(language: Language, answered: Answered) -> str:
+    """A file's answers: how many, how good where that is known, the first of them, and what was found in the file."""
+    verdict = answered.verdict
+    baseline = spell_baseline(language, verdict.best) if verdict else ""
+    lines = _first(language, list(format_findings(answered.findings, language)))
+    shown = answered.answers[:MAX_ANSWERS]
+    return fragment("summary", language, answered=answered, shown=shown, baseline=baseline, lines=lines)
+
+
+def _first(language: Language, lines: Sequence[str]) -> list[str]:
+    more = len(lines) - MAX_FINDINGS
+    return [*lines[:MAX_FINDINGS], *([say(language, "more", n=more)] if more > 0 else [])]
 
 
 @cache

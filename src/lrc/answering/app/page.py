@@ -12,13 +12,15 @@ from typing import Any
 import gradio as gr
 from fastapi import FastAPI
 
-from lrc.answering.app.fragments import findings, fragment
+from lrc.answering.app.fragments import findings, fragment, header, summary
+from lrc.answering.app.pasting import split_question
 from lrc.answering.app.session import Trial, make_question
-from lrc.answering.app.translations import PREFIX, Language, preferred, translations
+from lrc.answering.app.translations import PREFIX, Language, preferred, say, translations
 from lrc.data.questions import MAX_OPTIONS, Question, option_orders
 from lrc.data.tables.workbook import SUFFIXES, read_workbook
 from lrc.metrics.calibration import is_guess
 from lrc.runtime.errors import LrcError
+from lrc.runtime.translation import _, localized
 
 OPTIONS_SHOWN = 4  # at first; as many as the reference's workbooks have
 EXAMPLES = 5
@@ -26,8 +28,31 @@ MAX_UPLOAD = "100mb"
 MAX_WAITING = 64  # requests
 # Fonts of the reader's own machine: the page loads nothing from elsewhere.
 FONTS = ["system-ui", "Noto Sans TC", "PingFang TC", "Microsoft JhengHei", "sans-serif"]
+# WCAG 2.2: 4.5 for text (1.4.3), 3 for what shows a control (1.4.11). Gradio's own shades have less.
+CONTRAST = {
+    "button_primary_background_fill": "*primary_600",
+    "button_primary_background_fill_hover": "*primary_700",
+    "button_primary_background_fill_dark": "*primary_600",
+    "button_primary_background_fill_hover_dark": "*primary_700",
+    "button_secondary_border_color": "*neutral_500",
+    "button_secondary_border_color_dark": "*neutral_400",
+    "button_border_width": "1px",
+    "input_border_color": "*neutral_500",
+    "input_border_color_dark": "*neutral_400",
+    "input_border_width": "1px",
+    "input_placeholder_color": "*neutral_600",
+    "input_placeholder_color_dark": "*neutral_300",
+    "block_label_text_color": "*neutral_700",
+    "block_label_text_color_dark": "*neutral_200",
+    "block_title_text_color": "*neutral_700",
+    "block_title_text_color_dark": "*neutral_200",
+    "body_text_color_subdued": "*neutral_600",
+    "body_text_color_subdued_dark": "*neutral_300",
+}
 # One model serves all readers, one question at a time.
 ONE_AT_A_TIME: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "model", "api_visibility": "private"}
+# What was said of another question than the one that now stands there is gone.
+FORGET = "() => ''"
 # On a phone the answer is below all boxes.
 SHOW_ANSWER = "() => document.getElementById('answer').scrollIntoView({block: 'nearest'})"
 
@@ -44,8 +69,7 @@ def make_site(trial: Trial, names: list[str], folder: Path) -> FastAPI:
     page = _page(trial, names, folder)
     page.queue(max_size=MAX_WAITING)
     theme = gr.themes.Default(primary_hue="blue", neutral_hue="slate", font=FONTS, font_mono=["ui-monospace"])
-    # Gradio's own shade under white text has a contrast below 4.5.
-    theme.set(button_primary_background_fill="*primary_600", button_primary_background_fill_hover="*primary_700")
+    theme.set(**CONTRAST)
     with as_file(packaged(__package__) / "app.css") as css:
         return gr.mount_gradio_app(
             FastAPI(openapi_url=None),
@@ -65,10 +89,8 @@ def make_site(trial: Trial, names: list[str], folder: Path) -> FastAPI:
 
 
 def _page(trial: Trial, names: list[str], folder: Path) -> gr.Blocks:
-    prompt = trial.scorer.prompt
-    asked = f"{prompt.template}, {prompt.answer_style}, votes {trial.scorer.votes}"
     with gr.Blocks(title=f"{names[0]} – lrc", analytics_enabled=False, fill_width=False) as page:
-        header = gr.HTML(padding=False)
+        top = gr.HTML(padding=False)
         with gr.Tab(label("one")):
             waiting = _one_question(trial)
         with gr.Tab(label("many")):
@@ -76,9 +98,9 @@ def _page(trial: Trial, names: list[str], folder: Path) -> gr.Blocks:
 
         def greet(request: gr.Request) -> tuple[str, str]:
             language = _language(request)
-            return fragment("header", language, names=names, asked=asked), fragment("waiting", language)
+            return header(language, names, trial), fragment("waiting", language)
 
-        page.load(greet, None, [header, waiting], api_visibility="private", show_progress="hidden")
+        page.load(greet, None, [top, waiting], api_visibility="private", show_progress="hidden")
     return page
 
 
@@ -91,6 +113,9 @@ def _one_question(trial: Trial) -> gr.HTML:
     """The tab for one question; returns the place of its answer."""
     passage, question, *options = boxes = _boxes()
     _examples(boxes)
+    with gr.Accordion(label("paste"), open=False, elem_id="paste"):
+        whole = gr.Textbox(label=label("pasted"), lines=6, max_lines=14, elem_id="whole")
+        fill = gr.Button(label("fill_in"), elem_id="fill")
     with gr.Row():
         with gr.Column(min_width=320):
             for box in boxes:
@@ -102,6 +127,9 @@ def _one_question(trial: Trial) -> gr.HTML:
             answer = gr.HTML(elem_id="answer", padding=False)
     shown = gr.State(OPTIONS_SHOWN)
     more.click(_one_more, shown, [shown, more, *options], api_visibility="private", show_progress="hidden")
+    filled = [answer, shown, more, *boxes]
+    fill.click(_paste, [whole, shown], filled, api_visibility="private", show_progress="hidden")
+    gr.on([box.change for box in boxes], None, None, answer, js=FORGET, api_visibility="private")
     asking = [button.click, passage.submit, question.submit, *(option.submit for option in options)]
     gr.on(asking, _asker(trial), boxes, answer, **ONE_AT_A_TIME).then(None, js=SHOW_ANSWER)
     return answer
@@ -128,9 +156,17 @@ def _many_questions(trial: Trial, folder: Path) -> None:
     file = gr.File(label=label("file"), file_types=[*SUFFIXES, ".json"], elem_id="file", height=160)
     button = gr.Button(label("ask_all"), variant="primary", elem_id="ask-all")
     told = gr.HTML(elem_id="told", padding=False)
-    download = gr.DownloadButton(str(label("download")), visible=False, elem_id="download")
-    button.click(_file_asker(trial, folder), file, [told, download], **ONE_AT_A_TIME)
-    file.change(lambda: ("", gr.DownloadButton(visible=False)), None, [told, download], api_visibility="private")
+    with gr.Row():
+        downloads = [
+            gr.DownloadButton(label(name), visible=False, elem_id=name) for name in ("download", "download_workbook")
+        ]
+    shown = [told, *downloads]
+    button.click(_file_asker(trial, folder), file, shown, show_progress_on=told, **ONE_AT_A_TIME)
+    file.change(lambda: ("", *_no_downloads()), None, shown, api_visibility="private")
+
+
+def _no_downloads() -> tuple[gr.DownloadButton, gr.DownloadButton]:
+    return gr.DownloadButton(visible=False), gr.DownloadButton(visible=False)
 
 
 def _examples(inputs: list[gr.Textbox]) -> None:
@@ -159,6 +195,19 @@ def _one_more(shown: int) -> list[Any]:
     return [shown, gr.Button(visible=shown < MAX_OPTIONS), *boxes]
 
 
+def _paste(request: gr.Request, text: str, shown: int) -> list[Any]:
+    """Fill the boxes with the parts of a pasted question, or say why not."""
+    try:
+        parts = split_question(text or "")
+    except LrcError as error:
+        language = _language(request)
+        return [findings(language, error.lines(language)), shown, *[gr.skip()] * (3 + MAX_OPTIONS)]
+    shown = max(shown, len(parts.options))
+    texts = [*parts.options, *[""] * (MAX_OPTIONS - len(parts.options))]
+    boxes = [gr.Textbox(text, visible=number <= shown) for number, text in enumerate(texts, start=1)]
+    return ["", shown, gr.Button(visible=shown < MAX_OPTIONS), parts.passage, parts.question, *boxes]
+
+
 def _asker(trial: Trial) -> Callable[..., str]:
     def ask(request: gr.Request, passage: str, question: str, *options: str) -> str:
         language = _language(request)
@@ -166,7 +215,7 @@ def _asker(trial: Trial) -> Callable[..., str]:
             asked = make_question(passage, question, options)
             scores, orders = trial.ask(asked)
         except (LrcError, OSError, RuntimeError, MemoryError) as error:
-            return findings(language, _lines(error))
+            return findings(language, _lines(error, language))
         listed = trial.scorer.prompt.list_options
         return fragment(
             "answer",
@@ -182,24 +231,25 @@ def _asker(trial: Trial) -> Callable[..., str]:
     return ask
 
 
-def _file_asker(trial: Trial, folder: Path) -> Callable[..., tuple[str, gr.DownloadButton]]:
-    def ask(file: str | None, request: gr.Request, progress: gr.Progress = _PROGRESS) -> tuple[str, gr.DownloadButton]:
-        language, count = _language(request), 0
+def _file_asker(trial: Trial, folder: Path) -> Callable[..., tuple[Any, ...]]:
+    def ask(file: str | None, request: gr.Request, progress: gr.Progress = _PROGRESS) -> tuple[Any, ...]:
+        language = _language(request)
 
-        def advance(done: int = 1) -> None:
-            nonlocal count
-            count += done
-            progress((count, None))
+        def advance(done: int, total: int) -> None:
+            progress(done / max(total, 1), desc=say(language, "progress", done=done, total=total))
 
-        nothing = gr.DownloadButton(visible=False)
         if file is None:
-            return findings(language, ["file: none was given; choose a workbook first"]), nothing
-        output = Path(mkdtemp(dir=folder)) / "answer.csv"
+            nothing = _("file: none was given; choose a workbook first")
+            return findings(language, [localized(nothing, language)]), *_no_downloads()
         try:
-            answered = trial.answer_file(Path(file), output, advance)
+            answered = trial.answer_file(Path(file), Path(mkdtemp(dir=folder)), advance)
         except (LrcError, OSError, RuntimeError, MemoryError) as error:
-            return findings(language, _lines(error)), nothing
-        return fragment("summary", language, answered=answered), gr.DownloadButton(value=str(output), visible=True)
+            return findings(language, _lines(error, language)), *_no_downloads()
+        made = [
+            gr.DownloadButton(value=path and str(path), visible=path is not None)
+            for path in (answered.csv, answered.workbook)
+        ]
+        return summary(language, answered), *made
 
     return ask
 
@@ -211,8 +261,9 @@ def _language(request: gr.Request) -> Language:
     return preferred(request.headers.get("accept-language"))
 
 
-def _lines(error: Exception) -> tuple[str, ...]:
+def _lines(error: Exception, language: Language) -> tuple[str, ...]:
     """An error as findings; of an unforeseen one the first line."""
     if isinstance(error, LrcError):
-        return error.findings
-    return (f"model: {str(error).partition(chr(10))[0] or type(error).__name__}; see where lrc app was started",)
+        return error.lines(language)
+    reason = str(error).partition("\n")[0] or type(error).__name__
+    return (localized(_("model: {reason}; see where lrc app was started").format(reason=reason), language),)

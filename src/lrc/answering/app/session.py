@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lrc.answering.answer import read_questions_to_answer
+from lrc.answering.answered_workbook import fill_in, is_workbook
+from lrc.answering.app.translations import WORDS
 from lrc.answering.scoring import OptionScores, Scorer
 from lrc.answering.submission import write_submission
+from lrc.config.run_record import Run
 from lrc.data.alpaca import Record, to_record
 from lrc.data.questions import MAX_OPTIONS, MIN_OPTIONS, Question, option_orders
 from lrc.data.tables.cleaning import clean
+from lrc.metrics.calibration import is_guess
 from lrc.metrics.verdict import Verdict, judge
-from lrc.runtime.errors import DataError
-from lrc.runtime.findings import Finding, format_findings
-from lrc.runtime.progress import Advance, track
+from lrc.runtime.errors import DataError, LrcError
+from lrc.runtime.findings import Finding
+from lrc.runtime.progress import track
+from lrc.runtime.translation import _
 from lrc.tokenization.prompt import question_of, reordered
 
 MAX_CHARACTERS = 20_000  # of a text on the page; a workbook has no such limit
@@ -37,20 +42,48 @@ class InOrder:
 
 
 @dataclass(frozen=True)
-class Answered:
-    """A file's answers, in short."""
+class OneAnswer:
+    """An answer of a file, as it is listed."""
 
-    n: int
-    counts: dict[int, int]  # how often each option was chosen
+    id: str
+    question: str
+    number: int
+    option: str  # its text
+    probability: float
+    guess: bool  # whether it is practically one
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A file's answers."""
+
+    answers: tuple[OneAnswer, ...]
     verdict: Verdict | None  # None where the file has no answers
-    told: tuple[str, ...] = ()  # what was found in the file, as lines
+    csv: Path
+    workbook: Path | None  # the file with the answers in it; None where it is no .xlsx workbook
+    findings: tuple[Finding, ...] = ()  # what was found in the file
+
+    @property
+    def counts(self) -> dict[int, int]:
+        """How often each option was chosen, by its number."""
+        return dict(sorted(Counter(one.number for one in self.answers).items()))
+
+    @property
+    def guesses(self) -> int:
+        """How many answers are practically a guess."""
+        return sum(one.guess for one in self.answers)
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A model that is tried out."""
+    """A model that is tried out.
+
+    Args:
+        run: how it was trained, where one run says it.
+    """
 
     scorer: Scorer
+    run: Run | None = None
 
     def ask(self, question: Question) -> tuple[OptionScores, list[InOrder]]:
         """Answer one question as `lrc generate` would, and with its options in every cyclic order.
@@ -67,26 +100,36 @@ class Trial:
         found = once([reordered(record, order) for order in orders])
         # The first order is the question's own, so with one vote this is what generate scores.
         scores = found[0] if self.scorer.votes == 1 else self.scorer([record])[0]
-        return scores, [_in_own_order(order, one) for order, one in zip(orders, found, strict=True)]
+        return scores, [_restore_order(order, one) for order, one in zip(orders, found, strict=True)]
 
-    def answer_file(self, path: Path, output: Path, advance: Advance) -> Answered:
-        """Write the submission of a file's questions: the CSV that `lrc generate` writes.
+    def answer_file(self, path: Path, folder: Path, advance: Callable[[int, int], None]) -> Answered:
+        """Write the submission of a file's questions, the CSV that `lrc generate` writes, and its workbook.
+
+        Args:
+            folder: where they go.
+            advance: called with the number of questions that are done, and of all.
 
         Raises:
             DataError: the file cannot be read or answered; nothing is written then.
         """
         findings: list[Finding] = []
         records = read_questions_to_answer(path, report=findings.extend)
+        answered = 0
         with track("answer", len(records)) as count:
 
             def both(done: int = 1) -> None:
+                nonlocal answered
+                answered += done
                 count(done)
-                advance(done)
+                advance(answered, len(records))
 
+            advance(0, len(records))
             scores = self.scorer(self.scorer.fitted(records)[0], both)
-        predictions = [score.prediction for score in scores]
-        write_submission(output, [record.id for record in records], predictions)
-        return replace(_summary(records, predictions), told=tuple(format_findings(findings)))
+        submission = folder / "answer.csv"
+        write_submission(submission, [record.id for record in records], [score.prediction for score in scores])
+        workbook, lost = _fill_in(path, folder, records, scores)
+        answers = tuple(_one_answer(record, score) for record, score in zip(records, scores, strict=True))
+        return Answered(answers, _verdict(records, scores), submission, workbook, (*findings, *lost))
 
 
 def make_question(passage: str, question: str, options: Sequence[str]) -> Question:
@@ -96,30 +139,58 @@ def make_question(passage: str, question: str, options: Sequence[str]) -> Questi
         DataError: one finding for each text that is missing or too long.
     """
     passage, question, *options = (clean(text or "")[0] for text in (passage, question, *options))
-    texts = {"文章": passage, "問題": question} | {f"選項{n}": text for n, text in enumerate(options, start=1)}
-    lines = [f"{name}: is empty; fill it in" for name, text in list(texts.items())[:2] if not text]
+    needed = {WORDS["passage"]: passage, WORDS["question"]: question}
+    numbered = {WORDS["option"].format(n=number): text for number, text in enumerate(options, start=1)}
+    lines: list[str] = [
+        _("{field}: is empty; fill it in").format(field=name) for name, text in needed.items() if not text
+    ]
     lines += [
-        f"{name}: has {len(text):,} characters, expected up to {MAX_CHARACTERS:,}; shorten it"
-        for name, text in texts.items()
+        _("{field}: has {count:,} characters, expected up to {limit:,}; shorten it").format(
+            field=name, count=len(text), limit=MAX_CHARACTERS
+        )
+        for name, text in (needed | numbered).items()
         if len(text) > MAX_CHARACTERS
     ]
     while options and not options[-1]:
         options.pop()
     filled = sum(map(bool, options))
     if filled < MIN_OPTIONS:
-        lines.append(f"選項: {filled} with text, expected {MIN_OPTIONS} to {MAX_OPTIONS}; fill in more")
+        text = _("{field}: {filled} with text, expected {least} to {most}; fill in more")
+        lines.append(text.format(field=WORDS["options"], filled=filled, least=MIN_OPTIONS, most=MAX_OPTIONS))
     if lines:
         raise DataError(*lines)
     return Question("1", passage, question, tuple(options))
 
 
-def _in_own_order(order: tuple[int, ...], scores: OptionScores) -> InOrder:
+def _restore_order(order: tuple[int, ...], scores: OptionScores) -> InOrder:
     own = dict(zip(order, scores.probabilities, strict=True))
     return InOrder(order, tuple(own[place] for place in range(len(order))), order[scores.prediction - 1] + 1)
 
 
-def _summary(records: Sequence[Record], predictions: Sequence[int]) -> Answered:
+def _one_answer(record: Record, score: OptionScores) -> OneAnswer:
+    question, number = question_of(record), score.prediction
+    guess = is_guess(score.probabilities, len(question.choosable))
+    option = question.options[number - 1]
+    return OneAnswer(record.id, question.question, number, option, score.probabilities[number - 1], guess)
+
+
+def _verdict(records: Sequence[Record], scores: Sequence[OptionScores]) -> Verdict | None:
     questions = [question_of(record) for record in records]
-    counts = dict(sorted(Counter(predictions).items()))
-    labelled = all(question.answer is not None for question in questions)
-    return Answered(len(questions), counts, judge(questions, predictions) if labelled else None)
+    if any(question.answer is None for question in questions):
+        return None
+    return judge(questions, [score.prediction for score in scores])
+
+
+def _fill_in(
+    path: Path, folder: Path, records: Sequence[Record], scores: Sequence[OptionScores]
+) -> tuple[Path | None, list[Finding]]:
+    """The answers in a copy of a workbook; a copy that cannot be made is a finding, since the CSV is there."""
+    if not is_workbook(path):
+        return None, []
+    copy = folder / f"{path.stem}_answers{path.suffix.lower()}"
+    try:
+        content, lost = fill_in(path, records, scores)
+    except LrcError as error:
+        return None, [replace(one, level="warning") for one in error.found]
+    copy.write_bytes(content)
+    return copy, lost

@@ -11,6 +11,7 @@ from lrc.data.questions import Question
 from lrc.data.tables.cell_text import EPOCH, show_number
 from lrc.data.tables.cleaning import collapse
 from lrc.runtime.findings import Finding
+from lrc.runtime.translation import _
 
 _NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 _NUMBER_LINE = re.compile(r"^[0-9][0-9.]*$", re.MULTILINE)
@@ -20,7 +21,7 @@ _LONG = 10  # characters; nobody types 0.0006944444444444445
 _DAY = 24 * 60  # minutes
 _KEPT = 15  # digits of a number that a spreadsheet keeps
 _EXPONENT = re.compile(r"[0-9](?:\.[0-9]+)?E\+[0-9]+", re.IGNORECASE)
-_LOST = "a spreadsheet has rounded it; type it as text"
+_LOST = _("a spreadsheet has rounded it; type it as text")
 
 # What people and data frames write into a cell that has nothing.
 _NOTHING = re.compile(r"[\W_]{1,4}|n/?a|nan|null|none|nil|無|无|空白?|x", re.I)
@@ -60,15 +61,30 @@ def suspect_ids(ids: Iterable[tuple[int, str]], file: str, header: str) -> list[
     found = [(row, name) for row, name in ids if name]
     findings = []
     if found and all(name.endswith(".0") for _, name in found):
-        text = f"{header} ends in .0 in every row; remove it if the ids are whole numbers"
+        text = _("{header} ends in .0 in every row; remove it if the ids are whole numbers").format(header=header)
         findings.append(Finding("warning", "decimal-id", file, text, None, header))
     long = [(row, name) for row, name in found if name.isdecimal() and len(name) > _KEPT]
     if len(long) > 1 and all(not name[_KEPT:].strip("0") for _, name in long):
         findings += [
-            Finding("warning", "rounded-id", file, f"{header} is {name}; {_LOST}", row, header) for row, name in long
+            Finding(
+                "warning",
+                "rounded-id",
+                file,
+                _("{column} is {value}; {cure}").format(column=header, value=name, cure=_LOST),
+                row,
+                header,
+            )
+            for row, name in long
         ]
     findings += [
-        Finding("warning", "exponent-id", file, f"{header} is {name}; {_LOST}", row, header)
+        Finding(
+            "warning",
+            "exponent-id",
+            file,
+            _("{column} is {value}; {cure}").format(column=header, value=name, cure=_LOST),
+            row,
+            header,
+        )
         for row, name in found
         if _EXPONENT.fullmatch(name)
     ]
@@ -100,18 +116,20 @@ def _twice(question: Question) -> Iterator[Suspicion]:
         if question.answer in numbers:
             yield (
                 "ambiguous-answer",
-                f"{same} are the same text, and the answer is {question.answer}; change one of them",
+                _("{same} are the same text, and the answer is {answer}; change one of them").format(
+                    same=same, answer=question.answer
+                ),
                 numbers,
             )
         else:
-            yield "duplicate-option", f"{same} are the same text; change one of them", numbers
+            yield "duplicate-option", _("{same} are the same text; change one of them").format(same=same), numbers
 
 
 def _placeholders(question: Question) -> Iterator[Suspicion]:
-    cure = "leave the cell empty if nothing is meant"
+    cure = _("leave the cell empty if nothing is meant")
     for header, text in (("文章", question.passage), ("問題", question.question)):
         if text and len(text) > 1 and _NOTHING.fullmatch(text):
-            yield "placeholder", f"{header} is {text}; {cure}", []
+            yield "placeholder", _("{column} is {value}; {cure}").format(column=header, value=text, cure=cure), []
     ends = list(question.options)
     while ends and (not ends[-1] or _NOTHING.fullmatch(ends[-1])):
         ends.pop()
@@ -120,7 +138,8 @@ def _placeholders(question: Question) -> Iterator[Suspicion]:
     # A last option 無 means that there is none, as 以上皆無 does.
     if ends and left and not (len(left) == 1 and left[0] in _NONE):
         place = question.options.index(left[0]) + 1
-        yield "placeholder", f"選項{place} is {left[0]}; {cure}", [place]
+        column = f"選項{place}"
+        yield "placeholder", _("{column} is {value}; {cure}").format(column=column, value=left[0], cure=cure), [place]
 
 
 def _numeric(question: Question, numbers: dict[int, str]) -> Iterator[Suspicion]:
@@ -130,8 +149,8 @@ def _numeric(question: Question, numbers: dict[int, str]) -> Iterator[Suspicion]
     for number, value in fractions.items():
         percent = show_number(round(value * 100, 8))
         if re.search(rf"(?<![0-9.]){re.escape(percent)}\s*[%％﹪]", text):
-            shown = f"選項{number} is {numbers[number]} where the text says {percent}%"
-            yield "percent-lost", f"{shown}; type it as text", [number]
+            lost = _("選項{number} is {value} where the text says {percent}%; type it as text")
+            yield "percent-lost", lost.format(number=number, value=numbers[number], percent=percent), [number]
             return
     for number, value in fractions.items():
         if len(numbers[number]) > _LONG:
@@ -145,18 +164,20 @@ def _numeric(question: Question, numbers: dict[int, str]) -> Iterator[Suspicion]
     dated = _date_serial(serials, numbers, text)
     if dated is not None:
         day = EPOCH + timedelta(days=serials[dated])
-        yield "date-serial", f"選項{dated} is {numbers[dated]}, as a date {day:%Y/%m/%d}; type it as text", [dated]
+        serial = _("選項{number} is {value}, as a date {day}; type it as text")
+        yield "date-serial", serial.format(number=dated, value=numbers[dated], day=f"{day:%Y/%m/%d}"), [dated]
 
 
 def _long_fraction(number: int, value: float) -> Suspicion:
-    shown = f"選項{number} is {show_number(value)}"
+    shown, was = _("選項{number} is {value}, which may have been {original}; type it as text"), show_number(value)
     simple = Fraction(value).limit_denominator(12)
     if abs(simple - Fraction(value)) < 1e-9:
-        return "fraction-lost", f"{shown}, which may have been {simple}; type it as text", [number]
+        return "fraction-lost", shown.format(number=number, value=was, original=str(simple)), [number]
     hours, minutes = divmod(round(value * _DAY), 60)
     if abs(value * _DAY - round(value * _DAY)) < 1e-6:
-        return "time-serial", f"{shown}, which may have been {hours}:{minutes:02d}; type it as text", [number]
-    return "long-decimal", f"{shown}; type it as it should be read", [number]
+        return "time-serial", shown.format(number=number, value=was, original=f"{hours}:{minutes:02d}"), [number]
+    text = _("選項{number} is {value}; type it as it should be read")
+    return "long-decimal", text.format(number=number, value=was), [number]
 
 
 def _date_serial(serials: dict[int, int], numbers: dict[int, str], text: str) -> int | None:

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from lrc.data.tables.enumeration import own_places
+from lrc.runtime.translation import _
 
 Options = Sequence[str]
 Form = Literal["number", "letter", "character"]
@@ -22,7 +23,7 @@ _MARK = re.compile(
     r"\s*[)\]】」』〕>}]?\s*(?:[個个]?(?:選項|选项|[項项号號個个]))?[.。、:]?"
 )
 _LEAD = re.compile(r"(?:正[確确])?(?:答案|解答)(?:[:=是為为])")
-FROM_ZERO = "add 1 to every answer, or correct the 0 if the others count from 1"  # the cure of CountedFromZeroError
+FROM_ZERO = _("add 1 to every answer, or correct the 0 if the others count from 1")  # the cure of CountedFromZeroError
 _SLIPS = 0.1  # last options for each 0 up to which they are slips of someone who counts from 0
 _ROMAN = str.maketrans("ⅠⅡⅢⅣⅤⅥⅦⅧ", "12345678")
 # Powers and indices are not marks, though they become plain digits under NFKC.
@@ -132,8 +133,11 @@ def _read(text: str, options: Options, habits: Habits) -> Reading:
     numbers, own = own_places(options) or (False, ())
     place = own.index(mark.number) + 1 if mark.number in own else mark.number
     if place != mark.number and numbers == (mark.form == "number"):
-        both = f"the mark before 選項{place} and not its place"
-        return Reading(None, f"is {text}, {both}; take the marks off the options, or give the option's text")
+        fault = _(
+            "is {text}, the mark before 選項{place} and not its place; take the marks off the options, or give the "
+            "option's text"
+        )
+        return Reading(None, fault.format(text=text, place=place))
     if text not in options:
         return Reading(mark.number) if within else Reading(None, _beyond(text, options))
     place = options.index(text) + 1
@@ -145,12 +149,14 @@ def _read(text: str, options: Options, habits: Habits) -> Reading:
     if quotes and not counts or habits.by_text and not counts:
         return _read_text(text, options, habits)
     if within and not quotes and mark.form == "number":
-        doubt = (
-            f"is {text}, a number and the text of 選項{place}; read as the number: write 選項{place} if it is the text"
+        doubt = _(
+            "is {text}, a number and the text of 選項{place}; read as the number: write 選項{place} if it is the text"
         )
-        return Reading(mark.number, doubt=doubt)
-    both = f"選項{mark.number} or 選項{place}" if within else f"選項{place}"
-    return Reading(None, f"is {text}, which may be a place or the text of 選項{place}; write {both}")
+        return Reading(mark.number, doubt=doubt.format(text=text, place=place))
+    fault = _("is {text}, which may be a place or the text of 選項{place}; write 選項{place}")
+    if within:
+        fault = _("is {text}, which may be a place or the text of 選項{place}; write 選項{number} or 選項{place}")
+    return Reading(None, fault.format(text=text, place=place, number=mark.number))
 
 
 def _read_text(text: str, options: Options, habits: Habits) -> Reading:
@@ -164,13 +170,14 @@ def _read_text(text: str, options: Options, habits: Habits) -> Reading:
         return Reading(places[0])
     if places:
         same = " and ".join(f"選項{number}" for number in places)
-        return Reading(None, f"is {_short(text)}, the text of {same}; give the number")
+        return Reading(None, _("is {text}, the text of {same}; give the number").format(text=_short(text), same=same))
     for number, option in enumerate(options, start=1):
         bare = _bare(option)
         if bare and plain.endswith(bare) and (mark := understand(plain.removesuffix(bare))):
             if mark.number == number:
                 return Reading(number)
-            return Reading(None, f"is {_short(text)}, but that text is 選項{number}; give the number alone")
+            fault = _("is {text}, but that text is 選項{number}; give the number alone")
+            return Reading(None, fault.format(text=_short(text), number=number))
     return Reading(None, _beyond(text, options))
 
 
@@ -196,11 +203,14 @@ def _count(options: Options) -> int:
 def _beyond(text: str, options: Options) -> str:
     count, mark = _count(options), understand(text)
     if count == 1:
-        return f"is {_short(text)}, and there is only one option; fill in the others"
-    fault = f"is {_short(text)}, expected 1 to {count}"
-    if mark is None:
-        return f"{fault}, a letter, or the text of one option; correct it"
-    return f"{fault}; correct it" + (", or add the option that is missing" if mark.number > count else "")
+        fault = _("is {text}, and there is only one option; fill in the others")
+    elif mark is None:
+        fault = _("is {text}, expected 1 to {count}, a letter, or the text of one option; correct it")
+    elif mark.number > count:
+        fault = _("is {text}, expected 1 to {count}; correct it, or add the option that is missing")
+    else:
+        fault = _("is {text}, expected 1 to {count}; correct it")
+    return fault.format(text=_short(text), count=count)
 
 
 def _plain(text: str) -> str:

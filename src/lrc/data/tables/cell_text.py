@@ -98,7 +98,7 @@ def kind_of(code: str) -> str | None:
     return "text" if changed or changes_text(code) else None
 
 
-def show(value: Value, code: str | None = None, epoch: datetime = EPOCH) -> str:
+def show_value(value: Value, code: str | None = None, epoch: datetime = EPOCH) -> str:
     """The text of a stored value; see `show_cell`."""
     return show_cell(value, code, epoch).text
 

@@ -14,9 +14,10 @@ from lrc.data.tables.headers import LOOKED_AT, role_of
 from lrc.data.tables.table import WHOLE_ROW, Note, Table, TableRow
 from lrc.runtime.errors import DataError
 from lrc.runtime.findings import Finding
+from lrc.runtime.translation import _
 
 MAX_LINE = 1 << 20  # characters; a spreadsheet's cell holds 32,767
-_SAVE = "save it as 'CSV UTF-8' in a spreadsheet"
+_SAVE = _("save it as 'CSV UTF-8' in a spreadsheet")
 _WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _ENCODINGS = {"Big5": "cp950", "GB18030": "gb18030"}  # what spreadsheets of the region write
@@ -41,11 +42,15 @@ def open_csv(path: Path) -> Iterator[Table]:
             file.readline()
         findings = []
         if name:
-            lost = f"characters that {name} lacks were lost when it was saved"
-            text = f"is encoded as {name} and was read as such; {lost}: {_SAVE}"
+            text = _(
+                "is encoded as {name} and was read as such; characters that {name} lacks were lost when it was saved: "
+                "{save}"
+            ).format(name=name, save=_SAVE)
             findings.append(Finding("warning", "encoding", path.name, text))
         if delimiter != "," and path.suffix.lower() == ".csv":
-            text = f"its cells are separated by {_DELIMITERS.get(delimiter, delimiter)}; read so"
+            text = _("its cells are separated by {delimiter}; read so").format(
+                delimiter=_DELIMITERS.get(delimiter, delimiter)
+            )
             findings.append(Finding("repair", "delimiter", path.name, text))
         yield Table(path.name, None, (), _rows(path, file, delimiter), tuple(findings))
 
@@ -59,7 +64,7 @@ def _encoding(path: Path) -> tuple[str, str]:
     with path.open("rb") as file:
         head = file.read(4)
         if head.startswith(_WORKBOOKS):
-            raise DataError(f"{path.name}: a workbook, not CSV; rename it to .xlsx")
+            raise DataError(_("{file}: a workbook, not CSV; rename it to .xlsx").format(file=path.name))
         if head.startswith(_UTF16):
             return "utf-16", ""
     if (wrong := _misfit(path, "utf-8")) is None:
@@ -68,7 +73,11 @@ def _encoding(path: Path) -> tuple[str, str]:
         if _misfit(path, codec) is None and _has_header(path, codec):
             return codec, name
     line, byte = wrong
-    raise DataError(f"{path.name}, near line {line}: byte 0x{byte:02x} is not UTF-8; {_SAVE}")
+    raise DataError(
+        _("{file}, near line {line}: byte 0x{byte:02x} is not UTF-8; {save}").format(
+            file=path.name, line=line, byte=byte, save=_SAVE
+        )
+    )
 
 
 def _misfit(path: Path, codec: str) -> tuple[int, int] | None:
@@ -129,8 +138,10 @@ def _rows(path: Path, file: TextIO, delimiter: str) -> Iterator[TableRow]:
             notes = _as_text(cells)
             yield TableRow(number, cells, notes if len(cells) <= width else notes | _beyond(cells, width, delimiter))
     except csv.Error as error:
-        cure = "put quotes around the cell and double those in it"
-        raise DataError(Finding("error", "csv", path.name, f"{error}; {cure}", number + 1)) from error
+        cure = _("put quotes around the cell and double those in it")
+        raise DataError(
+            Finding("error", "csv", path.name, _("{reason}; {cure}").format(reason=error, cure=cure), number + 1)
+        ) from error
 
 
 def _as_text(cells: list[str]) -> dict[int, Note]:
@@ -139,7 +150,11 @@ def _as_text(cells: list[str]) -> dict[int, Note]:
     for column, cell in enumerate(cells):
         if cell.startswith('="') and cell.endswith('"') and len(cell) > 2 and '"' not in cell[2:-1]:
             cells[column] = cell[2:-1]
-            notes[column] = Note("repair", "text-formula", f"is {cell}; read as the text {cells[column]}")
+            notes[column] = Note(
+                "repair",
+                "text-formula",
+                _("is {cell}; read as the text {cells}").format(cell=cell, cells=cells[column]),
+            )
     return notes
 
 
@@ -147,7 +162,9 @@ def _beyond(cells: list[str], width: int, delimiter: str) -> dict[int, Note]:
     if not any(cell.strip() for cell in cells[width:]):
         return {}
     sign = _DELIMITERS.get(delimiter, f"{delimiter}s").removesuffix("s")
-    text = f"{len(cells)} cells under {width} headers; put quotes around a cell that has a {sign} in it"
+    text = _("{count} cells under {width} headers; put quotes around a cell that has a {sign} in it").format(
+        count=len(cells), width=width, sign=sign
+    )
     return {WHOLE_ROW: Note("trouble", "too-many-cells", text)}
 
 
@@ -156,7 +173,15 @@ def _lines(path: Path, file: TextIO) -> Iterator[str]:
     while line := file.readline(MAX_LINE):
         number += 1
         if len(line) == MAX_LINE:
-            raise DataError(f"{path.name}, line {number}: longer than {MAX_LINE:,} characters; {_SAVE}")
+            raise DataError(
+                _("{file}, line {number}: longer than {max_line:,} characters; {save}").format(
+                    file=path.name, number=number, max_line=MAX_LINE, save=_SAVE
+                )
+            )
         if "\x00" in line:
-            raise DataError(f"{path.name}, line {number}: has a NUL character; {_SAVE}")
+            raise DataError(
+                _("{file}, line {number}: has a NUL character; {save}").format(
+                    file=path.name, number=number, save=_SAVE
+                )
+            )
         yield line

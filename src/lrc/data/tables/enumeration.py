@@ -10,11 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from lrc.runtime.translation import _
+
 Options = tuple[str, ...]
 
 # What a finding tells of it.
-TAKEN_OFF = "options began with their own letters or numbers; they were removed"
-LEFT = "options begin with their own letters or numbers, as hardly any others do here; they were left as text"
+TAKEN_OFF = _("options began with their own letters or numbers; they were removed")
+LEFT = _("options begin with their own letters or numbers, as hardly any others do here; they were left as text")
 HABIT = 0.01  # share of a file's questions from which on enumerating is its habit, and no accident
 
 _SERIES = ("ABCDEFGH", "abcdefgh", "12345678", "一二三四五六七八", "甲乙丙丁戊己庚辛", "ⅠⅡⅢⅣⅤⅥⅦⅧ")

@@ -13,6 +13,7 @@ from lrc.data.questions import MAX_OPTIONS, MIN_OPTIONS
 from lrc.data.tables.table import Table, TableRow, letters
 from lrc.runtime.errors import DataError
 from lrc.runtime.findings import Finding
+from lrc.runtime.translation import _
 
 ROLES = ("文章", "問題", *(f"選項{number}" for number in range(1, MAX_OPTIONS + 1)), "正確答案", "ID")
 LOOKED_AT = 20  # rows, among which the header is
@@ -102,17 +103,25 @@ def find_header(table: Table, rows: Sequence[TableRow], named: Mapping[str, str]
     candidates = list(_candidates(rows, named))
     best = _first_whole(candidates) or max(candidates, key=lambda one: one.likeness, default=None)
     if best is None:
-        raise DataError(f"{table.file}: no rows, not even a header; add the questions{_elsewhere(table)}")
+        raise DataError(
+            _("{file}: no rows, not even a header; add the questions{table}").format(
+                file=table.file, table=_elsewhere(table)
+            )
+        )
     if faults := list(_faults(table, best, named)):
         raise DataError(*faults)
     above = [row for row in rows[: best.first] if any(map(str.strip, row.cells))]
     findings = []
     if above:
         text = next(cell.strip() for cell in above[0].cells if cell.strip())
-        told = f"「{text[:20]}{'…' * (len(text) > 20)}」 is above the header in row {best.row.number}; skipped"
+        told = _("「{text}{value}」 is above the header in row {number}; skipped").format(
+            text=text[:20], value="…" * (len(text) > 20), number=best.row.number
+        )
         findings.append(Finding("note", "title-row", table.file, told, above[0].number))
     if best.used - best.first > 1:
-        told = f"the header spans rows {rows[best.first].number} and {best.row.number}; both were read as one"
+        told = _("the header spans rows {number} and {number2}; both were read as one").format(
+            number=rows[best.first].number, number2=best.row.number
+        )
         findings.append(Finding("note", "two-row-header", table.file, told))
     return Header(best.columns(named), best.row.number, best.used, tuple(findings))
 
@@ -265,48 +274,73 @@ def _faults(table: Table, found: _Candidate, named: Mapping[str, str]) -> Iterat
         return Finding("error", kind, table.file, text, found.row.number or None)  # keys of JSON are in no row
 
     headers = found.headers
-    shown = ", ".join(header[:20] for header in headers[:12] if header) or "empty cells"
+    shown = ", ".join(header[:20] for header in headers[:12] if header) or _("empty cells")
     for role, header in named.items():
         if role not in found.places:
-            yield fault("no-column", f"no column {header} for {role}, only {shown}; correct --columns")
+            yield fault(
+                "no-column",
+                _("no column {header} for {role}, only {shown}; correct --columns").format(
+                    header=header, role=role, shown=shown
+                ),
+            )
     if not found.likeness and found.row.number:
         need = "文章, 問題, 選項1, 選項2"
         yield fault(
             "no-header",
-            f"is not a header with {need} …, and neither is any row below: {shown}; add one{_elsewhere(table)}",
+            _("is not a header with {need} …, and neither is any row below: {shown}; add one{table}").format(
+                need=need, shown=shown, table=_elsewhere(table)
+            ),
         )
         return
     for role, doubled in found.places.items():
         if len(doubled) > 1:
             both = " and ".join(headers[place] for place in doubled)
-            choice = f", or choose with --columns {role}={headers[doubled[0]]}"
+            choice = _(", or choose with --columns {role}={header}").format(role=role, header=headers[doubled[0]])
             cure = choice if len({normal(headers[place]) for place in doubled}) > 1 else ""
-            yield fault("doubled-column", f"{both} are both {role}; keep one of them{cure}")
+            yield fault(
+                "doubled-column",
+                _("{both} are both {role}; keep one of them{cure}").format(both=both, role=role, cure=cure),
+            )
     numbers = found.numbers
     if numbers and numbers[0] < 1:
-        text = f"options {numbers[0]} to {numbers[-1]} count from 0; call them 1 to {numbers[-1] + 1}"
+        text = _("options {numbers} to {numbers2} count from 0; call them 1 to {numbers3}").format(
+            numbers=numbers[0], numbers2=numbers[-1], numbers3=numbers[-1] + 1
+        )
         yield fault("options-from-zero", text)
         numbers = []
     elif numbers and numbers[-1] > MAX_OPTIONS:
         yield fault(
-            "too-many-options", f"options {numbers[0]} to {numbers[-1]}, expected 1 to {MAX_OPTIONS}; remove the others"
+            "too-many-options",
+            _("options {numbers} to {numbers2}, expected 1 to {max_options}; remove the others").format(
+                numbers=numbers[0], numbers2=numbers[-1], max_options=MAX_OPTIONS
+            ),
         )
         numbers = []
     wanted = [role for role in ("文章", "問題", *_options_until(numbers)) if role not in (*found.places, *named)]
     nearest = _nearest(wanted, found)
     together = next((header for header in headers if _ROW_OF_OPTIONS.fullmatch(normal(header))), None)
     if not numbers and together and table.sheet:
-        text = f"{together} is one column for all options; give each a column of its own: 選項1, 選項2 …"
+        text = _("{together} is one column for all options; give each a column of its own: 選項1, 選項2 …").format(
+            together=together
+        )
         yield fault("no-column", text)
         wanted = [role for role in wanted if not role.startswith("選項")]
     for role in wanted:
         if role in nearest:
             yield fault(
-                "no-column", f"no column {role}; is it {nearest[role]}? Then give --columns {role}={nearest[role]}"
+                "no-column",
+                _("no column {role}; is it {nearest}? Then give --columns {role}={nearest}").format(
+                    role=role, nearest=nearest[role]
+                ),
             )
         else:
-            cure = "name it with --columns, or correct the header"
-            yield fault("no-column", f"no column {role}, only {shown}; {cure}{_elsewhere(table)}")
+            cure = _("name it with --columns, or correct the header")
+            yield fault(
+                "no-column",
+                _("no column {role}, only {shown}; {cure}{table}").format(
+                    role=role, shown=shown, cure=cure, table=_elsewhere(table)
+                ),
+            )
 
 
 def _options_until(numbers: Sequence[int]) -> list[str]:
@@ -340,4 +374,4 @@ def _likeness(role: str, header: str) -> float:
 
 def _elsewhere(table: Table) -> str:
     others = ", ".join(table.other_sheets)
-    return f", or choose another sheet with --sheet: {others}" if others else ""
+    return _(", or choose another sheet with --sheet: {sheets}").format(sheets=others) if others else ""

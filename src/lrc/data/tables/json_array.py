@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from lrc.runtime.errors import DataError
+from lrc.runtime.translation import _
 
 CHUNK = 1 << 20  # bytes read at a time; an element that needs more gets twice as many each time
 _WHITE = " \t\n\r"
@@ -52,15 +53,27 @@ def read_array(path: Path) -> Iterator[Any]:
                 count += 1
                 yield element
     except UnicodeDecodeError as error:
-        raise DataError(f"{path.name}: byte {error.start} is not UTF-8; save the file as UTF-8") from error
+        raise DataError(
+            _("{file}: byte {start} is not UTF-8; save the file as UTF-8").format(file=path.name, start=error.start)
+        ) from error
     except _NoArrayError as error:
-        raise DataError(f"{path.name}: not a JSON array; expected records or questions in one") from error
+        raise DataError(
+            _("{file}: not a JSON array; expected records or questions in one").format(file=path.name)
+        ) from error
     except DoubledKeyError as error:
-        raise DataError(f"{path.name}, element {count + 1}: key {error} appears twice; keep one of them") from error
+        raise DataError(
+            _("{file}, element {count}: key {reason} appears twice; keep one of them").format(
+                file=path.name, count=count + 1, reason=error
+            )
+        ) from error
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path.name}: not JSON ({error}); convert or export it again") from error
+        raise DataError(
+            _("{file}: not JSON ({reason}); convert or export it again").format(file=path.name, reason=error)
+        ) from error
     except OSError as error:
-        raise DataError(f"{path.name}: {error.strerror or error}; check its name and permissions") from error
+        raise DataError(
+            _("{file}: {reason}; check its name and permissions").format(file=path.name, reason=error.strerror or error)
+        ) from error
 
 
 class _NoArrayError(Exception):

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from lrc.data.questions import MAX_OPTIONS
-from lrc.data.tables.cell_text import show
+from lrc.data.tables.cell_text import show_value
 from lrc.data.tables.csv_file import MAX_LINE
 from lrc.data.tables.json_array import DoubledKeyError, read_array, unique_keys
 from lrc.data.tables.table import Note, Table, TableRow
 from lrc.runtime.errors import DataError
+from lrc.runtime.translation import _
 
 _LISTS = {"questions": "question", "options": "options", "answers": "answer"}  # of a passage, and of one question
 CHOICES = ("options", "choices", "choice", "選項", "选项")
@@ -43,7 +44,7 @@ def open_objects(path: Path) -> Iterator[Table]:
 def _headers(path: Path) -> list[str]:
     """All keys in the order in which they first appear, choices as `option1` and so on."""
     headers: dict[str, None] = {}
-    for _, item in _objects(path):
+    for _number, item in _objects(path):
         for key, value in item.items():
             headers |= dict.fromkeys(_spread(key, value))
     return list(headers)
@@ -86,7 +87,11 @@ def _apart(item: dict[str, Any]) -> list[dict[str, Any]]:
 def _elements(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, item in enumerate(read_array(path), start=1):
         if not isinstance(item, dict):
-            raise DataError(f"{path.name}, element {number}: is not a JSON object; write one object a question")
+            raise DataError(
+                _("{file}, element {number}: is not a JSON object; write one object a question").format(
+                    file=path.name, number=number
+                )
+            )
         yield number, item
 
 
@@ -97,19 +102,37 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             while line := file.readline(MAX_LINE):
                 number += 1
                 if len(line) == MAX_LINE:
-                    raise DataError(f"{path.name}, line {number}: longer than {MAX_LINE:,} characters; shorten it")
+                    raise DataError(
+                        _("{file}, line {number}: longer than {max_line:,} characters; shorten it").format(
+                            file=path.name, number=number, max_line=MAX_LINE
+                        )
+                    )
                 if not line.strip():
                     continue
                 item = json.loads(line, object_pairs_hook=unique_keys)
                 if not isinstance(item, dict):
-                    raise DataError(f"{path.name}, line {number}: is not a JSON object; write one object a line")
+                    raise DataError(
+                        _("{file}, line {number}: is not a JSON object; write one object a line").format(
+                            file=path.name, number=number
+                        )
+                    )
                 yield number, item
     except UnicodeDecodeError as error:
-        raise DataError(f"{path.name}, near line {number + 1}: not UTF-8; save the file as UTF-8") from error
+        raise DataError(
+            _("{file}, near line {number}: not UTF-8; save the file as UTF-8").format(file=path.name, number=number + 1)
+        ) from error
     except DoubledKeyError as error:
-        raise DataError(f"{path.name}, line {number}: key {error} appears twice; keep one of them") from error
+        raise DataError(
+            _("{file}, line {number}: key {reason} appears twice; keep one of them").format(
+                file=path.name, number=number, reason=error
+            )
+        ) from error
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path.name}, line {number}: not JSON ({error}); write one object a line") from error
+        raise DataError(
+            _("{file}, line {number}: not JSON ({reason}); write one object a line").format(
+                file=path.name, number=number, reason=error
+            )
+        ) from error
 
 
 def _spread(key: str, value: Any) -> dict[str, Any]:
@@ -127,7 +150,7 @@ def _text(value: Any) -> tuple[str, str]:
         return "", f"is a JSON {'array' if isinstance(value, list) else 'object'}, expected text"
     if isinstance(value, float) and not math.isfinite(value):
         return "", f"is {value}, which is not text; give the text itself"
-    text = str(value) if type(value) is int else show(value)
+    text = str(value) if type(value) is int else show_value(value)
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -18,6 +18,7 @@ from lrc.data.tables.table import NO_NOTES, WHOLE_ROW, Note, Table, TableRow
 from lrc.data.tables.xlsx import MAX_CELLS, MAX_TEXT, Merged, choose
 from lrc.data.tables.xlsx_package import open_package, parse
 from lrc.runtime.errors import DataError
+from lrc.runtime.translation import _
 
 CONTENT, _MANIFEST = "content.xml", "META-INF/manifest.xml"
 _CELLS = ("table-cell", "covered-table-cell")
@@ -51,7 +52,9 @@ def _refuse_encrypted(path: Path, package: ZipFile) -> None:
     found: list[str] = []
     parse(package, _MANIFEST, lambda name, _: found.append(name) if name == "encryption-data" else None)
     if found:
-        raise DataError(f"{path.name}: encrypted; open it in a spreadsheet, remove the password and save it")
+        raise DataError(
+            _("{file}: encrypted; open it in a spreadsheet, remove the password and save it").format(file=path.name)
+        )
 
 
 class _Names:
@@ -185,7 +188,7 @@ class _Reader:
                 self.rows.append(TableRow(empty, [], NO_NOTES))
             width = max(self.cells) + 1
             if self.row.get("visibility") in _HIDDEN:
-                self.notes[WHOLE_ROW] = Note("warning", "hidden-row", "is a hidden row; it was read")
+                self.notes[WHOLE_ROW] = Note("warning", "hidden-row", _("is a hidden row; it was read"))
             for number in range(self.number, self.number + count):
                 self._count(width, sum(map(len, self.cells.values())))
                 cells = [self.cells.get(column, "") for column in range(width)]
@@ -196,17 +199,23 @@ class _Reader:
     def _count(self, cells: int, size: int) -> None:
         self.count, self.size = self.count + cells, self.size + size
         if self.count > MAX_CELLS or self.size > MAX_TEXT:
-            raise DataError(f"{self.where} spans too many cells; clear those far from the table, or save it as .csv")
+            raise DataError(
+                _("{where} spans too many cells; clear those far from the table, or save it as .csv").format(
+                    where=self.where
+                )
+            )
 
 
 def _note(cell: _Cell) -> Note | None:
     kind = cell.attributes.get("value-type", "")
     if "error" in cell.attributes.get("value-types", kind):
-        return Note("trouble", "error-cell", "is an error value; put the text itself into the cell")
+        return Note("trouble", "error-cell", _("is an error value; put the text itself into the cell"))
     if "formula" in cell.attributes:
-        return Note("repair", "formula", f"is a formula; its stored value {cell.shown} was read")
+        return Note("repair", "formula", _("is a formula; its stored value {shown} was read").format(shown=cell.shown))
     if kind in ("date", "time"):
-        text = f"is a date or a time; read as shown, {cell.shown}: type it as text if that is wrong"
+        text = _("is a date or a time; read as shown, {shown}: type it as text if that is wrong").format(
+            shown=cell.shown
+        )
         return Note("warning", "date-cell", text)
     return None
 

@@ -14,14 +14,15 @@ from lrc.data.tables.headers import LOOKED_AT, Columns, find_header, repeats
 from lrc.data.tables.table import WHOLE_ROW, Note, Table, TableRow
 from lrc.runtime.errors import DataError
 from lrc.runtime.findings import Finding, Level
+from lrc.runtime.translation import _
 
 _REPAIRED = {
-    "escape": "had _x…_ escapes; they were decoded",
-    "entity": "had HTML entities; they were decoded",
-    "line-break": "had unusual line breaks; they became line feeds",
-    "control": "had control characters; they were removed",
-    "zero-width": "had zero-width characters; they were removed",
-    "white-space": "had white space at its ends; it was removed",
+    "escape": _("had _x…_ escapes; they were decoded"),
+    "entity": _("had HTML entities; they were decoded"),
+    "line-break": _("had unusual line breaks; they became line feeds"),
+    "control": _("had control characters; they were removed"),
+    "zero-width": _("had zero-width characters; they were removed"),
+    "white-space": _("had white space at its ends; it was removed"),
 }
 # 同上, 同前一篇, 承上題, 見上文, 題組同上, 〃: the passage of the row above.
 _DITTO = re.compile(
@@ -108,7 +109,8 @@ class Draft:
     def find(self, level: Level, kind: str, text: str, row: int | None = None, column: int | None = None) -> None:
         """Add a finding; `text` follows the name of its column."""
         header = self.header(column)
-        self.findings.append(Finding(level, kind, self.file, f"{header} {text}".strip(), row, header or None))
+        told = _("{column} {text}").format(column=header, text=text) if header else text
+        self.findings.append(Finding(level, kind, self.file, told, row, header or None))
 
 
 def read_rows(table: Table, named: Mapping[str, str] | None = None) -> Draft:
@@ -127,16 +129,19 @@ def read_rows(table: Table, named: Mapping[str, str] | None = None) -> Draft:
     draft = Draft(table.file, columns, header.row, findings=[*table.findings, *header.findings])
     draft.unread = {column: Unread() for column in range(len(columns.headers)) if column not in columns.used}
     for column in sorted(table.hidden & set(columns.used)):
-        draft.find("warning", "hidden-column", "is a hidden column; it was read", None, column)
+        draft.find("warning", "hidden-column", _("is a hidden column; it was read"), None, column)
     clean_row = _RowReader(draft)
     draft.rows = [clean_row(row) for row in _skip_empty(chain(first[header.used :], rows), draft)]
     if header.row:  # JSON has no header, and nothing below its objects
         _drop_footer(draft)
     if not draft.rows:
-        others = (
-            f", or choose another sheet with --sheet: {', '.join(table.other_sheets)}" if table.other_sheets else ""
-        )
-        raise DataError(f"{table.file}: no rows below the header in row {header.row}; add the questions{others}")
+        text = _("{file}: no rows below the header in row {row}; add the questions")
+        if table.other_sheets:
+            text = _(
+                "{file}: no rows below the header in row {row}; add the questions, or choose another sheet with "
+                "--sheet: {sheets}"
+            )
+        raise DataError(text.format(file=table.file, row=header.row, sheets=", ".join(table.other_sheets)))
     _take_off_enumeration(draft)
     return draft
 
@@ -160,10 +165,10 @@ def _skip_empty(rows: Iterator[TableRow], draft: Draft) -> Iterator[TableRow]:
             empty.append(row.number)
             continue
         for number in empty:
-            draft.find("repair", "empty-row", "empty row; skipped", number)
+            draft.find("repair", "empty-row", _("empty row; skipped"), number)
         empty.clear()
         if len(row.cells) >= width and repeats(draft.columns, row.cells):
-            draft.find("note", "repeated-header", "is a header again; skipped", row.number)
+            draft.find("note", "repeated-header", _("is a header again; skipped"), row.number)
             continue
         yield row
 
@@ -174,7 +179,9 @@ def _drop_footer(draft: Draft) -> None:
         row = draft.rows.pop()
         draft.troubles.pop(row.number, None)
         text = _first_text(row) or "a row outside the columns"
-        draft.find("note", "footer-row", f"「{text[:20]}」 is below the questions; skipped", row.number)
+        draft.find(
+            "note", "footer-row", _("「{text}」 is below the questions; skipped").format(text=text[:20]), row.number
+        )
 
 
 def _first_text(row: Row) -> str:
@@ -207,7 +214,7 @@ class _RowReader:
         self.above: Row | None = None
         self.passages: dict[str, str] = {}
         self.texts = {
-            (column, kind): f"{columns.headers[column]} {text}"
+            (column, kind): _("{column} {text}").format(column=columns.headers[column], text=text)
             for column in self.used
             for kind, text in _REPAIRED.items()
         }
@@ -227,21 +234,23 @@ class _RowReader:
         options = tuple(rest)
         above = self.above
         if len(passage) <= _LONGEST_DITTO and _DITTO.fullmatch(passage):
-            passage = self._as_above(row.number, self.columns.passage, passage, above.passage if above else "")
+            passage = self._take_from_above(row.number, self.columns.passage, passage, above.passage if above else "")
         elif len(passage) <= _LONGEST_DITTO and _NAMED.fullmatch(passage):
             text = f"is {passage}, which names a passage and is none; put the passage itself there"
             note = Note("trouble", "named-passage", text)
             self.draft.troubles.setdefault(row.number, {})[self.columns.passage] = note
             passage = ""
         if len(question) <= _LONGEST_DITTO and _DITTO.fullmatch(question):
-            question = self._as_above(row.number, self.columns.question, question, above.question if above else "")
+            question = self._take_from_above(
+                row.number, self.columns.question, question, above.question if above else ""
+            )
         self._look(cells, options, answer)
         # The questions about one passage share its text in memory.
         passage = self.passages.setdefault(passage, passage)
         self.above = Row(row.number, name, passage, question, options, answer)
         return self.above
 
-    def _as_above(self, number: int, column: int, ditto: str, text: str) -> str:
+    def _take_from_above(self, number: int, column: int, ditto: str, text: str) -> str:
         """The passage, or the question, of the row above, which a row says it has as well."""
         name = "passage" if column == self.columns.passage else "question"
         if self.above is None or not text:

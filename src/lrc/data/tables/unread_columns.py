@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from lrc.data.tables.headers import Columns, normal
 from lrc.data.tables.rows import Draft, Unread
 from lrc.runtime.findings import Finding, Level
+from lrc.runtime.translation import _
 
 _ANSWERS = re.compile(
     "答案|解答|解析|[詳详]解|正解|正答|正[確确](?!率)|answer|^ans|^keys?$|correct|solution|^gold|^labels?$|explanation"
@@ -33,8 +34,15 @@ def name_unread(draft: Draft) -> Iterator[Finding]:
     """The note that names the columns with anything in them that were not read."""
     names = [draft.columns.header(column) for column, one in draft.unread.items() if one.filled]
     if names:
-        more = f" and {len(names) - _TOLD} more" if len(names) > _TOLD else ""
-        yield Finding("note", "unread-columns", draft.file, f"columns not read: {', '.join(names[:_TOLD])}{more}")
+        text, more = _("columns not read: {names}"), len(names) - _TOLD
+        if more > 0:
+            text = _("columns not read: {names} and {more} more")
+        yield Finding(
+            "note",
+            "unread-columns",
+            draft.file,
+            text.format(names=", ".join(names[:_TOLD]), more=more),
+        )
 
 
 def find_lost(draft: Draft, *, labelled: bool) -> Iterator[Finding]:
@@ -71,7 +79,7 @@ def _lost(
         )
     elif (found := _MORE_TEXT.fullmatch(name)) and not _is_named(found, columns):
         role = "文章" if found["passage"] else "問題"
-        cure = f"put all of it into one column, or name that with --columns {role}=HEADER"
+        cure = _("put all of it into one column, or name that with --columns {role}=HEADER").format(role=role)
         yield "error", "unread-text", f"{header} looks like a part of {role} and is not read; {cure}"
 
 

@@ -27,13 +27,14 @@ from lrc.data.tables.xlsb import open_binary
 from lrc.data.tables.xlsx import open_sheet
 from lrc.runtime.errors import DataError, no_file
 from lrc.runtime.findings import Finding, shortened
+from lrc.runtime.translation import _, first_clause
 
 Fault = tuple[int, str, str]  # column, kind, and the text that follows the column's name
 # .xls is refused by what it is.
 _SHEETS = {".xlsx": open_sheet, ".xlsm": open_sheet, ".xls": open_sheet, ".ods": open_document, ".xlsb": open_binary}
 _TEXTS, _OBJECTS = (".csv", ".tsv", ".txt"), (".jsonl", ".json")
 SUFFIXES = (".xlsx", ".xlsm", ".xlsb", ".ods", *_TEXTS, ".jsonl")
-_EMPTY = "is empty; fill it in"
+_EMPTY = _("is empty; fill it in")
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,9 @@ def _read(path: Path, sheet: str | None, columns: Mapping[str, str]) -> Workbook
     except FileNotFoundError as error:
         raise DataError(no_file(path)) from error
     except OSError as error:
-        raise DataError(f"{path.name}: {error.strerror or error}; check its name and permissions") from error
+        raise DataError(
+            _("{file}: {reason}; check its name and permissions").format(file=path.name, reason=error.strerror or error)
+        ) from error
     return _judge(table, draft, path, choose=sheet is None)
 
 
@@ -140,10 +143,16 @@ def _open(path: Path, sheet: str | None) -> AbstractContextManager[Table]:
         return _SHEETS[suffix](path, sheet)
     if suffix not in (*_TEXTS, *_OBJECTS):
         raise DataError(
-            f"{path.name}: not a workbook; expected a file named {', '.join(SUFFIXES)}, or JSON named .json"
+            _("{file}: not a workbook; expected a file named {names}, or JSON named .json").format(
+                file=path.name, names=", ".join(SUFFIXES)
+            )
         )
     if sheet is not None:
-        raise DataError(f"{path.name}: a {suffix} file has no sheet {sheet}; leave out --sheet")
+        raise DataError(
+            _("{file}: a {suffix} file has no sheet {sheet}; leave out --sheet").format(
+                file=path.name, suffix=suffix, sheet=sheet
+            )
+        )
     return open_csv(path) if suffix in _TEXTS else open_objects(path)
 
 
@@ -168,11 +177,17 @@ def _account_for_sheets(table: Table, draft: Draft, *, labelled: bool) -> None:
     other = next((name for name in table.other_sheets if ANSWERS_NAME.search(name)), None)
     if other and not labelled:
         raise DataError(
-            f"{table.file}: sheet {table.sheet} has no answers, and sheet {other} may hold them; put them into a "
-            f"column 正確答案, or give --sheet {table.sheet} to have it read without"
+            _(
+                "{file}: sheet {sheet} has no answers, and sheet {other} may hold them; put them into a "
+                "column 正確答案, or give --sheet {sheet} to have it read without"
+            ).format(file=table.file, sheet=table.sheet, other=other)
         )
     others = ", ".join(table.other_sheets)
-    draft.find("warning", "other-sheets", f"sheet {table.sheet} was read, not {others}; choose with --sheet")
+    draft.find(
+        "warning",
+        "other-sheets",
+        _("sheet {sheet} was read, not {others}; choose with --sheet").format(sheet=table.sheet, others=others),
+    )
 
 
 def _drop_empty_options(draft: Draft) -> None:
@@ -187,7 +202,7 @@ def _drop_empty_options(draft: Draft) -> None:
     if kept == len(columns):
         return
     for column in columns[kept:]:
-        draft.find("repair", "empty-column", "is empty in every row; read as no option", None, column)
+        draft.find("repair", "empty-column", _("is empty in every row; read as no option"), None, column)
     draft.rows = [row._replace(options=row.options[:kept]) for row in draft.rows]
 
 
@@ -202,7 +217,12 @@ def _drop_blank_ends(draft: Draft) -> None:
         while kept > MIN_OPTIONS and not row.options[kept - 1] and columns[kept - 1] not in troubled:
             kept -= 1
         if kept < len(row.options) and row.options[kept - 1]:
-            draft.find("warning", "fewer-options", f"has {kept} options; those after 選項{kept} are empty", row.number)
+            draft.find(
+                "warning",
+                "fewer-options",
+                _("has {kept} options; those after 選項{kept} are empty").format(kept=kept),
+                row.number,
+            )
         if kept < len(row.options) and any(row.options):
             draft.rows[place] = row._replace(options=row.options[:kept])
 
@@ -223,7 +243,7 @@ def _read_labelled(draft: Draft) -> list[Question]:
         reading = readings.pop()
         faults = [*_faults(draft, row), *_answer_faults(draft, row, reading)]
         if text := _only_text(draft, row):
-            text = f"has only 「{text[:20]}」; fill in the rest, or delete the row"
+            text = _("has only 「{text}」; fill in the rest, or delete the row").format(text=text[:20])
             faults = [(WHOLE_ROW, "no-question", text)]
         for column, kind, text in faults:
             draft.find("error", kind, text, row.number, column)
@@ -234,7 +254,13 @@ def _read_labelled(draft: Draft) -> list[Question]:
             draft.find("warning", "number-or-text", reading.doubt, row.number, draft.columns.answer)
         if str(answer) != row.answer:
             shown = row.answer if len(row.answer) <= 40 else f"{row.answer[:40]}…"
-            draft.find("repair", "answer", f"is {shown}; read as {answer}", row.number, draft.columns.answer)
+            draft.find(
+                "repair",
+                "answer",
+                _("is {shown}; read as {answer}").format(shown=shown, answer=answer),
+                row.number,
+                draft.columns.answer,
+            )
         _warn_of_lost_id(draft, row)
         name = row.id or str(row.number)
         questions.append(Question(name, row.passage, row.question, row.options, answer, row.number))
@@ -273,8 +299,18 @@ def _read_answers(draft: Draft) -> list[Reading]:
         rows = [draft.rows[place].number for place in error.places]
         header = draft.header(draft.columns.answer)
         raise DataError(
-            f"{draft.file}, row {rows[0]}: {header} is 0 in {len(rows):,} row(s), and {error.last} in "
-            f"{error.count or 'none'}: it counts from 0; {FROM_ZERO}"
+            _(
+                "{file}, row {rows}: {header} is 0 in {count:,} row(s), and {last} in {value}: it counts "
+                "from 0; {from_zero}"
+            ).format(
+                file=draft.file,
+                rows=rows[0],
+                header=header,
+                count=len(rows),
+                last=error.last,
+                value=error.count or _("none"),
+                from_zero=FROM_ZERO,
+            )
         ) from error
 
 
@@ -286,10 +322,16 @@ def _read_unlabelled(draft: Draft) -> list[Question]:
             if column == WHOLE_ROW:
                 raise DataError(Finding("error", kind, draft.file, text, row.number))
             option = column in draft.columns.options
-            cure = "it is never chosen" if option else "it is answered without"
-            draft.find("warning", kind, f"{text.partition(';')[0]}; {cure}", row.number, column)
+            cure = _("it is never chosen") if option else _("it is answered without")
+            draft.find(
+                "warning",
+                kind,
+                _("{text}; {cure}").format(text=first_clause(text), cure=cure),
+                row.number,
+                column,
+            )
         if not any(row.options):
-            draft.find("warning", "no-options", "all options are empty; its answer will be 1", row.number)
+            draft.find("warning", "no-options", _("all options are empty; its answer will be 1"), row.number)
         questions.append(Question(row.id, row.passage, row.question, row.options, None, row.number))
     return questions
 
@@ -299,7 +341,9 @@ def _refuse_ids(draft: Draft) -> None:
     column = draft.columns.id
     if column is None:
         raise DataError(
-            f"{draft.file}: no column ID or 題號; a test workbook needs one, or 正確答案 has to be filled in"
+            _("{file}: no column ID or 題號; a test workbook needs one, or 正確答案 has to be filled in").format(
+                file=draft.file
+            )
         )
     header, first, findings = draft.header(column), dict[str, int](), list[Finding]()
     for row in draft.rows:
@@ -307,12 +351,21 @@ def _refuse_ids(draft: Draft) -> None:
         if trouble:
             text = trouble.text
         elif not row.id:
-            text = "is empty; a test workbook needs an ID in every row"
+            text = _("is empty; a test workbook needs an ID in every row")
         elif first.setdefault(row.id, row.number) != row.number:
-            text = f"is {row.id}, which row {first[row.id]} has too; give each row its own"
+            text = _("is {id}, which row {first} has too; give each row its own").format(id=row.id, first=first[row.id])
         else:
             continue
-        findings.append(Finding("error", "test-id", draft.file, f"{header} {text}", row.number, header))
+        findings.append(
+            Finding(
+                "error",
+                "test-id",
+                draft.file,
+                _("{column} {text}").format(column=header, text=text),
+                row.number,
+                header,
+            )
+        )
     if findings:
         raise DataError(*shortened(findings))
 

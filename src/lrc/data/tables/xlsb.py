@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 from zipfile import ZipFile
 
-from lrc.data.tables.cell_text import Value, show
+from lrc.data.tables.cell_text import Value, show_value
 from lrc.data.tables.table import NO_NOTES, Note, Table, TableRow
 from lrc.data.tables.xlsx import choose, from_a1, open_values, refuse_size
 from lrc.data.tables.xlsx_package import open_package
@@ -48,14 +48,14 @@ def open_binary(path: Path, sheet: str | None) -> Iterator[Table]:
 
 def _row(number: int, values: list[Value]) -> TableRow:
     notes = {column: note for column, value in enumerate(values) if (note := _note(value))}
-    return TableRow(number, list(map(show, values)), notes or NO_NOTES)
+    return TableRow(number, list(map(show_value, values)), notes or NO_NOTES)
 
 
 def _note(value: Value) -> Note | None:
     if isinstance(value, date | time | timedelta):
-        return Note("warning", "date-cell", f"is a date or a time, read as {show(value)}; {_SAVE}")
+        return Note("warning", "date-cell", f"is a date or a time, read as {show_value(value)}; {_SAVE}")
     if isinstance(value, float) and not value.is_integer():
-        return Note("warning", "stored-number", f"is a number, read as stored, {show(value)}; {_SAVE}")
+        return Note("warning", "stored-number", f"is a number, read as stored, {show_value(value)}; {_SAVE}")
     return None
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lrc.data.tables.bookparts import find_sheets, uses_1904
-from lrc.data.tables.cell_text import EPOCH, EPOCH_1904, Value, kind_of, show, show_cell, show_number
+from lrc.data.tables.cell_text import EPOCH, EPOCH_1904, Value, kind_of, show_cell, show_number, show_value
 from lrc.data.tables.number_formats import SYSTEM, Shown
 from lrc.data.tables.table import NO_NOTES, WHOLE_ROW, Note, Table, TableRow, letters
 from lrc.data.tables.xlsx_package import open_package
@@ -144,7 +144,7 @@ def _rows(values: Iterator[list[Value]], marks: Marks, epoch: datetime) -> Itera
             found = map(_note, repeat(marks), places, row, formatted)
             notes = {column: note for column, note in enumerate(found) if note}
         else:
-            cells, notes = [value if type(value) is str else show(value) for value in row], {}
+            cells, notes = [value if type(value) is str else show_value(value) for value in row], {}
         numbers = [value for value in row if type(value) is float]
         if numbers and (max(numbers) >= _ROUNDED or min(numbers) <= -_ROUNDED):
             worse = {column: note for column, note in notes.items() if note.level != "repair"}

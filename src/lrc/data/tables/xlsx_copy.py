@@ -20,6 +20,7 @@ from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile, ZipInfo
 from lrc.data.tables.xlsx_package import find_part, open_package
 from lrc.runtime.errors import DataError, OutputError
 from lrc.runtime.findings import Finding, Level
+from lrc.runtime.translation import _
 
 if TYPE_CHECKING:
     from openpyxl.cell.cell import Cell, MergedCell
@@ -56,9 +57,17 @@ def check_copy(source: Path, output: Path, flag: str) -> None:
     """
     suffix = source.suffix.lower()
     if suffix not in COPIED:
-        raise DataError(f"{source.name}: {flag} copies an .xlsx workbook; save this file as .xlsx first")
+        raise DataError(
+            _("{name}: {flag} copies an .xlsx workbook; save this file as .xlsx first").format(
+                name=source.name, flag=flag
+            )
+        )
     if output.suffix.lower() != suffix:
-        raise OutputError(f"{output}: is a copy of {source.name}; let its name end in {suffix}, too")
+        raise OutputError(
+            _("{output}: is a copy of {name}; let its name end in {suffix}, too").format(
+                output=output, name=source.name, suffix=suffix
+            )
+        )
 
 
 class WorkbookCopy:
@@ -88,7 +97,9 @@ class WorkbookCopy:
             size = sum(part.file_size for part in package.infolist() if part.filename.endswith(".xml"))
         if size > MAX_XML:
             raise DataError(
-                f"{self.path.name}: {size >> 20:,} MB of XML, more than {MAX_XML >> 20} MB to copy; split it"
+                _("{file}: {size:,} MB of XML, more than {max_xml} MB to copy; split it").format(
+                    file=self.path.name, size=size >> 20, max_xml=MAX_XML >> 20
+                )
             )
         try:
             with warnings.catch_warnings(record=True) as caught:
@@ -96,7 +107,11 @@ class WorkbookCopy:
                 book = load_workbook(self.path, rich_text=True, keep_vba=self.path.suffix.lower() == ".xlsm")
         except (ValueError, KeyError, TypeError, IndexError, AttributeError, BadZipFile) as error:
             what = " ".join(str(error).split())[:200]
-            raise DataError(f"{self.path.name}: cannot be copied ({what}); save it again with a spreadsheet") from error
+            raise DataError(
+                _("{file}: cannot be copied ({what}); save it again with a spreadsheet").format(
+                    file=self.path.name, what=what
+                )
+            ) from error
         self.notes += dict.fromkeys(str(one.message) for one in caught if issubclass(one.category, UserWarning))
         return book
 
@@ -151,7 +166,7 @@ class WorkbookCopy:
             self.book.properties.created = self.book.properties.modified = datetime(1980, 1, 1)
         packed = BytesIO()
         ExcelWriter(self.book, ZipFile(packed, "w", ZIP_DEFLATED)).save()
-        return _repacked(packed, self._formula_values())
+        return _repack(packed, self._formula_values())
 
     def _formula_values(self) -> dict[str, dict[str, Any]]:
         """What the original's formulas came to, by the copy's part and by cell; openpyxl writes them without."""
@@ -179,7 +194,7 @@ class WorkbookCopy:
         lost = [f"{old[name] - new[name]} {name}" for name in old if old[name] > new[name]]
         if not lost and not self.notes:
             return []
-        text = f"not in the copy: {'; '.join([*lost, *self.notes])}; the original has it"
+        text = _("not in the copy: {names}; the original has it").format(names="; ".join([*lost, *self.notes]))
         return [Finding("warning", "not-copied", self.path.name, text)]
 
 
@@ -193,7 +208,11 @@ def set_value(cell: Cell | MergedCell, value: str | int | float) -> None:
         cell.value = value
         return
     if len(value) > MAX_CELL:
-        raise OutputError(f"{cell.coordinate}: {len(value):,} characters, more than the {MAX_CELL:,} of a cell")
+        raise OutputError(
+            _("{coordinate}: {count:,} characters, more than the {max_cell:,} of a cell").format(
+                coordinate=cell.coordinate, count=len(value), max_cell=MAX_CELL
+            )
+        )
     cell.value = writable(value)
     cell.data_type = "s"
     if value.startswith(("=", "+", "-", "@", "#", "'")):
@@ -219,7 +238,7 @@ def _formulas(sheet: Worksheet) -> list[str]:
     return [cell.coordinate for row in sheet.iter_rows() for cell in row if cell.data_type == "f"]
 
 
-def _repacked(packed: BytesIO, values: dict[str, dict[str, Any]]) -> bytes:
+def _repack(packed: BytesIO, values: dict[str, dict[str, Any]]) -> bytes:
     """The same package with what openpyxl forgets: white space of its own format, and what formulas come to.
 
     The parts' times are left out, as spreadsheets do, so that the same content is the same bytes.
@@ -240,13 +259,13 @@ def _with_values(content: bytes, values: dict[str, Any]) -> bytes:
         value = values.get(found["name"].decode())
         if value is None:
             return found[0]
-        kind, text = _stored(value)
+        kind, text = _encode_value(value)
         return found["cell"] + kind + b">" + found["formula"] + b"<v>" + text + b"</v>"
 
     return _FORMULA.sub(fill, content) if values else content
 
 
-def _stored(value: Any) -> tuple[bytes, bytes]:
+def _encode_value(value: Any) -> tuple[bytes, bytes]:
     """The type and the text of a formula's value, as a sheet stores them."""
     from openpyxl.cell.cell import ERROR_CODES
     from openpyxl.utils.datetime import to_excel

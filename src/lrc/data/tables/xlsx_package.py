@@ -15,6 +15,7 @@ from xml.parsers import expat
 from zipfile import BadZipFile, ZipFile, ZipInfo
 
 from lrc.runtime.errors import DataError
+from lrc.runtime.translation import _
 
 MAX_UNPACKED = 512 << 20  # bytes; 430,000 rows of the size of the reference's
 MAX_RATIO, RATIO_FROM = 100, 4 << 20  # a sheet shrinks to a tenth or so; small parts may shrink more
@@ -46,14 +47,18 @@ def open_package(path: Path, main: str = WORKBOOK) -> Iterator[ZipFile]:
             with ZipFile(file) as package:
                 _refuse_bombs(path, package.infolist())
                 if find_part(package, main) is None:
-                    what = f"a zip file, but not {_article(path)} workbook"
-                    raise DataError(f"{path.name}: {what}; save it as .xlsx, and name it so")
+                    what = _("a zip file, but not an {suffix} workbook").format(suffix=path.suffix.lower())
+                    raise DataError(
+                        _("{file}: {what}; save it as .xlsx, and name it so").format(file=path.name, what=what)
+                    )
                 for part in package.namelist():
                     if part.lower().endswith((".xml", ".rels")):
                         _read_prolog(package, part)
                 yield package
         except (BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error) as error:
-            raise DataError(f"{path.name}: damaged ({error}); save it again with a spreadsheet") from error
+            raise DataError(
+                _("{file}: damaged ({reason}); save it again with a spreadsheet").format(file=path.name, reason=error)
+            ) from error
 
 
 def find_part(package: ZipFile, name: str) -> str | None:
@@ -105,7 +110,11 @@ def parse(
             head = False
         parser.Parse(b"", True)
     except expat.ExpatError as error:
-        raise DataError(f"{_name(package)}: {part} is damaged ({error}); save it again") from error
+        raise DataError(
+            _("{package}: {part} is damaged ({reason}); save it again").format(
+                package=_name(package), part=part, reason=error
+            )
+        ) from error
 
 
 def _has_markup(piece: bytes) -> bool:
@@ -145,10 +154,12 @@ def _read_prolog(package: ZipFile, part: str) -> None:
 
 
 def _parser(package: ZipFile, part: str) -> expat.XMLParserType:
-    def refuse(*_: object) -> None:
+    def refuse(*_declared: object) -> None:
         raise DataError(
-            f"{_name(package)}: {part} declares a document type, which could define entities; "
-            "no spreadsheet writes that: save the sheet again with one"
+            _(
+                "{package}: {part} declares a document type, which could define entities; no spreadsheet "
+                "writes that: save the sheet again with one"
+            ).format(package=_name(package), part=part)
         )
 
     parser = expat.ParserCreate()
@@ -161,33 +172,39 @@ def _refuse_other_formats(path: Path, file: BinaryIO) -> None:
     if head == _OLE:
         encrypted = "EncryptedPackage".encode("utf-16-le") in head + file.read(64 << 20)
         raise DataError(
-            f"{path.name}: encrypted; open it in a spreadsheet, remove the password and save it"
-            if encrypted
-            else f"{path.name}: an old Excel file (.xls); open it in a spreadsheet and save it as .xlsx"
+            (
+                _("{file}: encrypted; open it in a spreadsheet, remove the password and save it")
+                if encrypted
+                else _("{file}: an old Excel file (.xls); open it in a spreadsheet and save it as .xlsx")
+            ).format(file=path.name)
         )
     if not head.startswith(b"PK"):
-        what = "empty" if not head else f"not {_article(path)} workbook"
-        raise DataError(f"{path.name}: {what}; save the sheet as .xlsx, or as .csv in UTF-8")
+        what = _("not an {suffix} workbook").format(suffix=path.suffix.lower()) if head else _("empty")
+        raise DataError(
+            _("{file}: {what}; save the sheet as .xlsx, or as .csv in UTF-8").format(file=path.name, what=what)
+        )
     file.seek(0)
-
-
-def _article(path: Path) -> str:
-    return f"an {path.suffix.lower()}"
 
 
 def _refuse_bombs(path: Path, parts: list[ZipInfo]) -> None:
     unpacked = sum(part.file_size for part in parts)
     if unpacked > MAX_UNPACKED or len(parts) > MAX_PARTS:
         size = f"{len(parts):,} parts of {unpacked / (1 << 20):,.0f} MB in all"
-        raise DataError(f"{path.name}: unpacks to {size}, more than {MAX_UNPACKED >> 20} MB; save the sheet as .csv")
+        raise DataError(
+            _("{file}: unpacks to {size}, more than {max_unpacked} MB; save the sheet as .csv").format(
+                file=path.name, size=size, max_unpacked=MAX_UNPACKED >> 20
+            )
+        )
     if len({part.filename.lower() for part in parts}) < len(parts):
         # Readers do not agree which of the two counts, so what was checked may not be what is read.
-        raise DataError(f"{path.name}: has a part twice; save it again with a spreadsheet")
+        raise DataError(_("{file}: has a part twice; save it again with a spreadsheet").format(file=path.name))
     for part in parts:
         if part.file_size > RATIO_FROM and part.file_size > MAX_RATIO * part.compress_size:
             ratio = part.file_size / max(part.compress_size, 1)
-            text = f"{part.filename} unpacks to {ratio:,.0f} times its size, more than {MAX_RATIO}"
-            raise DataError(f"{path.name}: {text}; save the sheet as .csv")
+            text = _("{filename} unpacks to {ratio:,.0f} times its size, more than {max_ratio}").format(
+                filename=part.filename, ratio=ratio, max_ratio=MAX_RATIO
+            )
+            raise DataError(_("{file}: {text}; save the sheet as .csv").format(file=path.name, text=text))
 
 
 def _without_prefix(start: Start) -> Start:

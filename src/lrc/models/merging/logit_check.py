@@ -31,7 +31,7 @@ RANDOM_TOKENS = 48  # of the probe of a model without a tokenizer
 
 
 @dataclass(frozen=True)
-class Comparison:
+class LogitDifference:
     """How far the logits of a merged model are from those of base and adapter."""
 
     texts: int
@@ -46,7 +46,7 @@ class Comparison:
         )
 
 
-def compare_logits(merged: Path, base: Path, adapter: Path, tokenizer: Path, name: Path) -> Comparison:
+def compare_logits(merged: Path, base: Path, adapter: Path, tokenizer: Path, name: Path) -> LogitDifference:
     """Compare the logits of a merged model with those of base and adapter, both computed in float32.
 
     Args:
@@ -74,7 +74,7 @@ def compare_logits(merged: Path, base: Path, adapter: Path, tokenizer: Path, nam
     except MemoryError as error:
         raise MachineError("comparing the logits ran out of memory; merge with --no-verify") from error
     largest = max(float(logits.abs().max()) for logits in expected)
-    compared = Comparison(len(probes), _apart(expected, found), largest, _apart(found, moved))
+    compared = LogitDifference(len(probes), _apart(expected, found), largest, _apart(found, moved))
     allowed = max(TIMES * compared.rounding, FLOOR * compared.largest)
     if not compared.difference <= allowed:  # NaN is not, either
         raise ModelError(

@@ -53,7 +53,7 @@ class SafetensorsWriter:
         for block in blocks:
             piece = block.to(dtype).contiguous()
             if piece.is_floating_point() and not bool(_comparable(piece).isfinite().all()):
-                raise ModelError(_not_finite(name, block, dtype))
+                raise ModelError(_explain_not_finite(name, block, dtype))
             self._write_back(name, as_bytes(piece).numpy().data)
 
     def _write_back(self, name: str, data: memoryview) -> None:
@@ -84,7 +84,7 @@ def _header(specs: dict[str, Spec]) -> bytes:
     return len(text).to_bytes(8, "little") + text
 
 
-def _not_finite(name: str, block: torch.Tensor, dtype: torch.dtype) -> str:
+def _explain_not_finite(name: str, block: torch.Tensor, dtype: torch.dtype) -> str:
     kind = str(dtype).removeprefix("torch.")
     if bool(_comparable(block).isfinite().all()):
         return f"{name}: too large for {kind}; merge with --dtype bfloat16 or float32"

@@ -91,12 +91,12 @@ class StreamingMerge:
         peft_model = empty_adapter(model, settings, adapter)
         self._saved = match(peft_model, read_adapter_weights(adapter), adapter)
         _refuse_layers(peft_model)
-        self._final = dict(_merged_parameters(peft_model.get_base_model(), ""))
+        self._final = dict(_walk_parameters(peft_model.get_base_model(), ""))
         self._alive = (peft_model, before)  # an id names a parameter only as long as the parameter lives
         shared = [names for names in self._names.values() if len(names) > 1]
         self.untied = ties and (not shared or any(map(self._differ, shared)))
         self._refuse_inseparable(model, base)
-        self._added = dict(self._no_longer_shared())
+        self._added = dict(self._find_untied())
 
     def specs(self, dtype: torch.dtype | None) -> dict[str, dict[str, Spec]]:
         """For each weight file the tensors to write: the base's files and order, then what is no longer tied.
@@ -175,7 +175,7 @@ class StreamingMerge:
                     "this cannot be merged: answer with --adapter instead"
                 )
 
-    def _no_longer_shared(self) -> Iterator[tuple[str, str]]:
+    def _find_untied(self) -> Iterator[tuple[str, str]]:
         """The names that the base's files lack, because they are tied, and the merged files need."""
         twins = {name: names for names in self._names.values() for name in names}
         for name, made in self._final.items():
@@ -232,7 +232,7 @@ def _refuse_layers(model: PeftModel) -> None:
             raise NotStreamed("modules_to_save names a module with buffers")
 
 
-def _merged_parameters(module: nn.Module, prefix: str) -> Iterator[tuple[str, Made]]:
+def _walk_parameters(module: nn.Module, prefix: str) -> Iterator[tuple[str, Made]]:
     """The parameters of the merged model, by name."""
     layer = module if isinstance(module, STREAMED) else None
     if isinstance(module, ModulesToSaveWrapper):
@@ -243,7 +243,7 @@ def _merged_parameters(module: nn.Module, prefix: str) -> Iterator[tuple[str, Ma
         changes = layer is not None and (name == "weight" or layer.lora_bias[ADAPTER_NAME])
         yield prefix + name, Made(parameter, layer if changes else None, name)
     for name, child in module.named_children():
-        yield from _merged_parameters(child, f"{prefix}{name}.")
+        yield from _walk_parameters(child, f"{prefix}{name}.")
 
 
 def _cast(spec: Spec, dtype: torch.dtype | None) -> Spec:

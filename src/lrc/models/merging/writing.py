@@ -74,7 +74,7 @@ def write_whole(adapter: Path, base: Path, folder: Path, dtype: torch.dtype | No
     with TemporaryDirectory(dir=folder) as place:
         untied = _save_merged(load_base(str(base), dtype=torch.float32), adapter, Path(place))
         computed = WeightFiles(Path(place))
-        files = _as_in(weights, computed, dtype)
+        files = _place_like(weights, computed, dtype)
         _write_files(folder, files, computed.blocks, sharded=weights.sharded)
     _write_config(base, folder, dtype, untied=untied)
     return len(computed.specs)
@@ -130,7 +130,7 @@ def _separate(model: PeftModel) -> None:
                 setattr(module, name, nn.Parameter(parameter.detach().clone(), requires_grad=False))
 
 
-def _as_in(weights: WeightFiles, computed: WeightFiles, dtype: torch.dtype | None) -> dict[str, dict[str, Spec]]:
+def _place_like(weights: WeightFiles, computed: WeightFiles, dtype: torch.dtype | None) -> dict[str, dict[str, Spec]]:
     """Files and dtypes of the base for the tensors that were computed; new ones go where the base ends."""
     files: dict[str, dict[str, Spec]] = {file: {} for file in weights.files}
     home = {name: file for file, specs in weights.files.items() for name in specs}

@@ -14,7 +14,7 @@ from lrc.metrics.predictions import OUTCOMES_FILE, read_outcomes
 from lrc.reporting.summary import duration
 from lrc.runtime.errors import DataError
 from lrc.runtime.outputs import new_file
-from lrc.training.sweep.trial import Result, SweepTrial
+from lrc.training.sweep.trial import SweepTrial, TrialResult
 
 RESULTS_FILE = "sweep.json"
 
@@ -24,7 +24,7 @@ class Standing:
     """A trial that has ended: with a result, or with the reason why there is none."""
 
     trial: SweepTrial
-    result: Result | None
+    result: TrialResult | None
     reason: str | None = None
 
 
@@ -82,7 +82,7 @@ def write(path: Path, sweep: dict[str, Any], standings: Sequence[Standing]) -> N
         file.write_text(json.dumps(document, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
-def show(standings: Sequence[Standing], base: str) -> None:
+def print_leaderboard(standings: Sequence[Standing], base: str) -> None:
     """Print the table, best first, and what to make of it, on stdout.
 
     Args:
@@ -106,7 +106,7 @@ def _print_table(standings: Sequence[Standing]) -> None:
     Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
-def _cells(result: Result | None) -> tuple[str, str, str, str]:
+def _cells(result: TrialResult | None) -> tuple[str, str, str, str]:
     if result is None:
         return "failed", "", "", ""
     time = "" if result.seconds is None else duration(result.seconds)
@@ -154,4 +154,6 @@ def _verdict(standings: Sequence[Standing]) -> str:
     )
     if test["p_value"] < 1 - CONFIDENCE:
         return f"{name}, beyond the noise of trial {test['second']}: {evidence}"
-    return f"{name}, within the noise of trial {test['second']}: {evidence}; more validation questions would tell"
+    return (
+        f"{name}, within the noise of trial {test['second']}: {evidence}; evaluate on more questions to tell them apart"
+    )

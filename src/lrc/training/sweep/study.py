@@ -12,7 +12,7 @@ from lrc.runtime.errors import MachineError, OutputError
 from lrc.runtime.packages import install_extra
 from lrc.training.sweep.leaderboard import Standing
 from lrc.training.sweep.sweep_file import Range, Sweep
-from lrc.training.sweep.trial import Result, SweepTrial
+from lrc.training.sweep.trial import SweepTrial, TrialResult
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -119,7 +119,7 @@ def ended(study: Study, plan: Sweep) -> list[Standing]:
     for trial in study.get_trials(deepcopy=False):
         result, reason = trial.user_attrs.get("result"), trial.user_attrs.get("reason")
         if trial.state.is_finished() and (result or reason):
-            found.append(Standing(trial_of(trial, plan), Result(**result) if result else None, reason))
+            found.append(Standing(trial_of(trial, plan), TrialResult(**result) if result else None, reason))
     return found
 
 

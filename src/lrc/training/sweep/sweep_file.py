@@ -29,7 +29,7 @@ KEYS = {
     "overrides": (dict, False, "a mapping of a recipe's keys"),
 }
 LEAST = {"trials": 1, "seed": 0}
-BOUNDS = ("low", "high", "log", "step")
+SPEC_KEYS = ("low", "high", "log", "step")
 # What a sweep gives each trial itself.
 OWN = ("output_dir", "overwrite_output_dir", "resume_from_checkpoint", "run_name")
 
@@ -167,9 +167,9 @@ def _list_fault(spec: Any) -> str | None:
 
 
 def _range_fault(spec: dict[str, Any]) -> str | None:
-    unknown = [key for key in spec if key not in BOUNDS]
+    unknown = [key for key in spec if key not in SPEC_KEYS]
     if unknown:
-        return f"has an unknown key {unknown[0]!r}; {_nearest(unknown[0], BOUNDS)}"
+        return f"has an unknown key {unknown[0]!r}; {_nearest(unknown[0], SPEC_KEYS)}"
     low: Any = spec.get("low")
     high: Any = spec.get("high")
     step: Any = spec.get("step", 1)
@@ -181,7 +181,7 @@ def _range_fault(spec: dict[str, Any]) -> str | None:
     if type(spec.get("log", False)) is not bool:
         return f"has {shown(spec['log'])} as log, expected true or false"
     if spec.get("log") and (low <= 0 or "step" in spec):
-        return "is log, which needs a low above 0 and goes with no step"
+        return "has log: true, which needs low above 0 and excludes step"
     return f"has {shown(spec['step'])} as step, expected more than 0" if step <= 0 else None
 
 

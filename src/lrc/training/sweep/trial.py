@@ -87,7 +87,7 @@ class SweepTrial:
         said = [line.strip() for line in lines if line.strip()]
         return said[-1] if status > 0 and said else f"its process ended with status {status}"
 
-    def result(self) -> Result:
+    def result(self) -> TrialResult:
         """What came of its training.
 
         Raises:
@@ -99,7 +99,7 @@ class SweepTrial:
             raise DataError(f"{self.folder}: has no accuracy; its validation_file holds no question")
         passages = passages_of(one.question for one in outcomes)
         left = accuracy([one.prediction for one in outcomes], [one.answer for one in outcomes], passages)
-        return Result(
+        return TrialResult(
             accuracy=left["accuracy"],
             ci_low=left["ci_low"],
             ci_high=left["ci_high"],
@@ -126,7 +126,7 @@ class SweepTrial:
 
 
 @dataclass(frozen=True)
-class Result:
+class TrialResult:
     """What came of a trial that ended well; accuracies are those on the validation questions."""
 
     accuracy: float  # of what the training left in its folder, as `lrc generate` will answer

@@ -1,0 +1,85 @@
+"""A question that somebody pastes in one piece → passage, question and options."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import NamedTuple
+
+from lrc.data.questions import MAX_OPTIONS, MIN_OPTIONS
+from lrc.data.tables.cleaning import clean
+from lrc.runtime.errors import DataError
+from lrc.runtime.translation import _
+
+_SERIES = ("12345678", "ABCDEFGH", "①②③④⑤⑥⑦⑧", "甲乙丙丁戊己庚辛", "一二三四五六七八")
+_SIGN = "[1-8A-H甲乙丙丁戊己庚辛一二三四五六七八]"
+# (A) 【1】 at any place; 1: A. 甲、 and 選項1 where a line begins or after white space; ① anywhere.
+_MARK = re.compile(
+    rf"[(\[【]\s*({_SIGN})\s*[)\]】][.、:]?|(?:(?<=\s)|^)(?:選項|选项|option\s*)?({_SIGN})\s*(?:[)、:]|\.(?!\d))"
+    r"|(?:(?<=\s)|^)(?:選項|选项)([1-8])(?=\s)|([①-⑧])",
+    flags=re.MULTILINE | re.IGNORECASE,
+)
+_PASSAGE = re.compile(r"^\s*(?:文章|短文|課文|passage)\s*[:：]\s*", re.IGNORECASE)
+_QUESTION = re.compile(r"^\s*(?:問題|问题|題目|题目|question)\s*[:：]\s*", re.IGNORECASE | re.MULTILINE)
+_INSTRUCTION = re.compile(r"^\s*請根據以下輸入回答.*$", re.MULTILINE)
+_ANSWER = re.compile(r"^\s*(?:正確答案|答案|answer)\s*[:：].*$", re.IGNORECASE | re.MULTILINE)
+
+
+class Parts(NamedTuple):
+    """A question's parts, cleaned."""
+
+    passage: str
+    question: str
+    options: tuple[str, ...]
+
+
+def split_question(text: str) -> Parts:
+    """Part a text: options begin with marks such as 1:, (A) or ①; the question is named, or the line before them.
+
+    An answer that is pasted along is left out.
+
+    Raises:
+        DataError: there are no options, or nothing before them that could be passage and question.
+    """
+    text = _ANSWER.sub("", _INSTRUCTION.sub("", clean(text)[0])).strip()
+    marks = _marks(text)
+    if not MIN_OPTIONS <= len(marks) <= MAX_OPTIONS:
+        raise DataError(_("pasted text: no options found; begin each on a line of its own with 1:, (A) or ①"))
+    ends = [*(start for start, _end in marks[1:]), len(text)]
+    options = tuple(" ".join(text[end:stop].split()) for (_start, end), stop in zip(marks, ends, strict=True))
+    passage, question = _split_head(text[: marks[0][0]].strip())
+    if not passage or not question:
+        raise DataError(_("pasted text: no passage and question before the options; put each on a line of its own"))
+    return Parts(passage, question, options)
+
+
+def _marks(text: str) -> list[tuple[int, int]]:
+    """Where the marks of the last list of options stand, from its first to its last."""
+    plain = "".join(unicodedata.normalize("NFKC", sign) if sign not in _SERIES[2] else sign for sign in text)
+    if len(plain) != len(text):
+        plain = text  # places would shift
+    found = [(_place(match), match.start(), match.end()) for match in _MARK.finditer(plain)]
+    for first in reversed([place for place, one in enumerate(found) if one[0][1] == 0]):
+        series, row = found[first][0][0], [found[first]]
+        for one in found[first + 1 :]:
+            if one[0] == (series, len(row)):
+                row.append(one)
+        if len(row) >= MIN_OPTIONS:
+            return [(start, end) for _sign, start, end in row]
+    return []
+
+
+def _place(match: re.Match[str]) -> tuple[int, int]:
+    """Which series a mark belongs to, and its place there."""
+    sign = next(filter(None, match.groups())).upper()
+    return next((number, signs.index(sign)) for number, signs in enumerate(_SERIES) if sign in signs)
+
+
+def _split_head(head: str) -> tuple[str, str]:
+    """Passage and question: by the question's name, else its last line."""
+    named = list(_QUESTION.finditer(head))
+    if named:
+        passage, question = head[: named[-1].start()], head[named[-1].end() :]
+    else:
+        passage, _line, question = head.rpartition("\n")
+    return _PASSAGE.sub("", passage).strip(), " ".join(question.split())

@@ -1,0 +1,122 @@
+"""Messages in the user's language: English in the source, the others in gettext's catalogues under `lrc/locale`.
+
+A message is English wherever a program reads it (`--json`, logs, tests), and is translated only where a person does:
+`localized` on the terminal, by `LRC_LANG` or the locale; `localized(text, language)` on a page, by its reader's.
+"""
+
+from __future__ import annotations
+
+import gettext
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib.resources import as_file, files
+from string import Formatter
+from typing import Any, Final
+
+VARIABLES = ("LRC_LANG", "LC_ALL", "LC_MESSAGES", "LANG")  # the first that says something decides
+ENGLISH: Final = "en"
+CHINESE: Final = "zh_TW"
+DOMAIN = "lrc"
+
+
+class Message(str):
+    """A text in English that knows which message it is, and what was filled in.
+
+    As a string it is the English text; `localized` gives another language's.
+    """
+
+    __slots__ = ("cut", "msgid", "values")
+    msgid: str
+    values: Mapping[str, Any]
+    cut: str  # which part of the sentence is meant, where it is not all of it: `clause` or `rest`, see below
+
+    def __new__(cls, text: str, msgid: str = "", values: Mapping[str, Any] | None = None, cut: str = "") -> Message:
+        made = super().__new__(cls, text)
+        made.msgid, made.values, made.cut = msgid or text, values or {}, cut
+        return made
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Message, (str(self), self.msgid, dict(self.values), self.cut)
+
+    def format(self, *_unused: object, **values: object) -> Message:
+        """Fill in placeholders by name; those that are not given stay, to be filled in later.
+
+        A tuple fills in a list: `a, b`, in Chinese `甲、乙`.
+        """
+        values = {**self.values, **values}
+        return Message(_fill(self.msgid, values, None), self.msgid, values)
+
+
+def _(text: str) -> Message:
+    """Mark a whole sentence for translation; placeholders have names, and `format` fills them in."""
+    return Message(text)
+
+
+def first_clause(text: str) -> str:
+    """What a message says before its semicolon, which the cure follows."""
+    shown = text.partition(";")[0]
+    return Message(shown, text.msgid, text.values, "clause") if isinstance(text, Message) else shown
+
+
+def without_place(text: str) -> str:
+    """What a message says after the place at its beginning, which a colon follows."""
+    shown = text.partition(": ")[2]
+    return Message(shown, text.msgid, text.values, "rest") if isinstance(text, Message) else shown
+
+
+def language() -> str:
+    """The language of this process: what `LRC_LANG` or the locale says, English where lrc does not have it."""
+    said = next((value for name in VARIABLES if (value := os.environ.get(name))), "")
+    if not said and sys.platform == "win32":
+        import locale
+
+        said = locale.getlocale()[0] or ""
+    return CHINESE if said.casefold().startswith(("zh", "chinese")) else ENGLISH
+
+
+def localized(text: str, to: str | None = None) -> str:
+    """A message in a language, that of the process by default; any other text as it is."""
+    to = to or language()
+    if not isinstance(text, Message):
+        return text
+    if to == ENGLISH:
+        return str(text)
+    filled = _fill(_catalogue(to).gettext(text.msgid), text.values, to)
+    match text.cut:
+        case "clause":
+            return filled.partition("；")[0]
+        case "rest":
+            return filled.partition("：")[2]
+    return filled
+
+
+def placeholders(text: str) -> Iterator[str]:
+    """The names of a message's placeholders, in order."""
+    return (name for _text, name, _spec, _conversion in Formatter().parse(text) if name is not None)
+
+
+def _fill(text: str, values: Mapping[str, Any], to: str | None) -> str:
+    pieces = []
+    for literal, name, spec, _conversion in Formatter().parse(text):
+        pieces.append(literal)
+        if name is None:
+            continue
+        if name not in values:
+            pieces.append(f"{{{name}{':' if spec else ''}{spec}}}")
+            continue
+        pieces.append(_shown(values[name], spec or "", to))
+    return "".join(pieces)
+
+
+def _shown(value: Any, spec: str, to: str | None) -> str:
+    if isinstance(value, tuple):
+        return ("、" if to == CHINESE else ", ").join(_shown(one, spec, to) for one in value)
+    return localized(value, to) if to and isinstance(value, Message) else format(value, spec)
+
+
+@cache
+def _catalogue(to: str) -> gettext.NullTranslations:
+    with as_file(files("lrc") / "locale") as folder:
+        return gettext.translation(DOMAIN, folder, [to], fallback=True)

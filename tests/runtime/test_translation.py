@@ -1,0 +1,160 @@
+"""Messages in the user's language: the catalogue is whole, and English stays what programs read."""
+
+from __future__ import annotations
+
+import ast
+import copy
+import gettext
+import json
+import pickle
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from workbooks import LABELLED, row, write_xlsx
+
+import lrc
+from lrc.cli import cli
+from lrc.data.tables.workbook import read_workbook
+from lrc.runtime.errors import DataError, LrcError
+from lrc.runtime.findings import KINDS, Finding, format_findings
+from lrc.runtime.translation import CHINESE, VARIABLES, Message, _, first_clause, language, localized, placeholders
+
+SOURCE = Path(lrc.__file__).parent
+CATALOGUE = SOURCE / "locale" / CHINESE / "LC_MESSAGES" / "lrc.po"
+# Where every text of a finding and of an error goes through `_`.
+COVERED = ("data/sources.py", "data/conversion.py", "data/manifest.py", "data/repeated.py", "data/score_files.py")
+COVERED += ("data/tables/headers.py", "data/tables/csv_file.py", "data/tables/json_array.py")
+COVERED += ("data/tables/json_objects.py", "data/tables/workbook.py", "data/tables/xlsx_package.py")
+COVERED += ("data/tables/anomalies.py", "data/tables/unread_columns.py", "data/tables/ods.py")
+COVERED += ("answering/submission.py", "answering/options.py", "commands/convert.py", "runtime/outputs.py")
+ERRORS = {"LrcError", *(kind.__name__ for kind in LrcError.__subclasses__())}
+
+
+def calls(path: Path) -> Iterator[ast.Call]:
+    return (node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call))
+
+
+def name_of(call: ast.Call) -> str:
+    return call.func.id if isinstance(call.func, ast.Name) else getattr(call.func, "attr", "")
+
+
+def marked() -> dict[str, str]:
+    """Every text in `_()`, and the module where it is."""
+    found = {}
+    for path in SOURCE.rglob("*.py"):
+        for call in calls(path):
+            if name_of(call) == "_":
+                (text,) = call.args
+                assert isinstance(text, ast.Constant) and isinstance(text.value, str), f"{path}:{call.lineno}"
+                found[text.value] = f"{path.name}:{call.lineno}"
+    return found
+
+
+def catalogue() -> dict[str, str]:
+    """The texts of lrc.po, read without the libraries that write it."""
+    found: dict[str, list[str]] = {}
+    text = CATALOGUE.read_text(encoding="utf-8")
+    for entry in text.split("\n\n"):
+        parts: dict[str, str] = {}
+        for word, lines in re.findall(r'^(msgid|msgstr) ((?:"(?:[^"\\]|\\.)*"\n?)+)', entry, flags=re.MULTILINE):
+            parts[word] = "".join(json.loads(line) for line in lines.strip().splitlines())
+        if parts.get("msgid"):
+            found[parts["msgid"]] = parts["msgstr"]  # type: ignore[assignment]
+    return found  # type: ignore[return-value]
+
+
+def test_no_message_is_missing_and_none_is_left_over() -> None:
+    texts = catalogue()
+    assert len(texts) > 150
+    assert {text: place for text, place in marked().items() if not texts.get(text)} == {}
+    assert texts.keys() - marked().keys() == set()
+
+
+def test_each_translation_has_the_placeholders_of_its_message() -> None:
+    for text, chinese in catalogue().items():
+        assert set(placeholders(chinese)) == set(placeholders(text)), text
+        assert all(not name.isdecimal() and name for name in placeholders(text)), f"without a name: {text}"
+
+
+def test_the_compiled_catalogue_is_that_of_the_text() -> None:
+    with CATALOGUE.with_suffix(".mo").open("rb") as file:
+        compiled = gettext.GNUTranslations(file)
+    assert {text: compiled.gettext(text) for text in catalogue()} == catalogue()
+
+
+@pytest.mark.parametrize("module", COVERED)
+def test_a_covered_module_gives_no_text_past_the_catalogue(module: str) -> None:
+    for call in calls(SOURCE / module):
+        name = name_of(call)
+        texts = call.args[3:4] if name == "Finding" else call.args if name in ERRORS else []
+        raw = [text for text in texts if isinstance(text, ast.JoinedStr | ast.Constant)]
+        assert not raw, f"{module}:{call.lineno} {ast.unparse(raw[0])}"
+
+
+def test_each_kind_of_finding_has_words() -> None:
+    used = set()
+    for path in [*SOURCE.rglob("data/**/*.py"), SOURCE / "commands" / "check.py"]:
+        for call in calls(path):
+            place = {"Finding": 1, "find": 1, "Note": 1}.get(name_of(call))
+            if place is not None and len(call.args) > 2 and isinstance(kind := call.args[place], ast.Constant):
+                used.add(str(kind.value))
+    assert len(used) > 20 and used - KINDS.keys() == set()
+
+
+@pytest.mark.parametrize("said", ["zh_TW", "zh_TW.UTF-8", "zh-TW", "zh_HK.UTF-8"])
+@pytest.mark.parametrize("variable", VARIABLES)
+def test_the_locale_or_lrc_lang_chooses(variable: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("LANG", "en_US.UTF-8")
+    assert language() == "en"
+    monkeypatch.setenv(variable, said)
+    assert language() == CHINESE
+    monkeypatch.setenv("LRC_LANG", "en")
+    assert language() == "en"
+
+
+def test_a_message_is_english_to_programs_and_keeps_what_was_filled_in() -> None:
+    inner = _("is empty; fill it in")
+    text = _("{file}, row {row}: {text}").format(row=1234).format(file="a {x}.xlsx", text=inner)
+    assert text == "a {x}.xlsx, row 1234: is empty; fill it in" and json.loads(json.dumps(text)) == text
+    for same in (text, copy.deepcopy(text), pickle.loads(pickle.dumps(text))):  # noqa: S301, our own bytes
+        assert isinstance(same, Message)
+        assert localized(same, CHINESE) == "a {x}.xlsx，第 1234 列：是空白；請填寫"
+        assert localized(same, "en") == str(text)
+    assert localized(first_clause(inner), CHINESE) == "是空白" and first_clause(inner) == "is empty"
+    assert localized("as it is", CHINESE) == "as it is"
+    assert localized(_("{count:,} more of the kind “{kind}”; lrc check --json lists all").format(count=5), CHINESE)
+
+
+def test_findings_of_a_workbook_are_told_in_chinese_and_counted_in_english(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [row(1), row(2, 正確答案=9), row(3, 問題=""), row(4, 文章=" 文 "), row(5, 選項1="甲", 選項2="甲")]
+    path = write_xlsx(tmp_path / "AI.xlsx", rows, LABELLED)
+    findings = read_workbook(path).findings
+    english, chinese = list(format_findings(findings, "en")), list(format_findings(findings, CHINESE))
+    assert len(english) == len(chinese) and not any(line in english for line in chinese)
+    assert "錯誤：AI.xlsx，第 4 列：「問題」是空白；請填寫" in chinese
+    documents = []
+    for code in ("en", "zh_TW"):
+        monkeypatch.setenv("LRC_LANG", code)
+        documents.append(CliRunner().invoke(cli, ["check", str(path), "--json"]).stdout)
+    assert documents[0] == documents[1] and "is empty; fill it in" in documents[0]
+    shown = CliRunner().invoke(cli, ["check", str(path)]).stdout
+    assert "錯誤：AI.xlsx，第 4 列：「問題」是空白；請填寫" in shown and "下一步：" in shown
+
+
+def test_an_error_is_one_line_in_chinese(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as refused:
+        read_workbook(tmp_path / "nix.xlsx")
+    assert refused.value.lines(CHINESE) == ("nix.xlsx：找不到檔案；請檢查檔名",)
+    assert refused.value.lines("en") == refused.value.findings
+    many = [Finding("error", "empty-option", "a.xlsx", _("is empty; fill it in"), n) for n in range(2, 100)]
+    assert (
+        list(format_findings(many, CHINESE))[-1]
+        == "錯誤：a.xlsx：還有 48 個「空白選項」；執行 lrc check --json 可列出全部"
+    )
