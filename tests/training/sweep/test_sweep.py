@@ -138,7 +138,7 @@ def wait_for_checkpoint(output: Path, process: subprocess.Popen[str], unlike: se
 
 def test_a_sweep_that_was_stopped_goes_on(folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "sweep"
-    more = {"max_steps": 150, "eval_steps": 150, "save_total_limit": 2}
+    more = {"max_steps": 90, "eval_steps": 90, "save_total_limit": 2}
     file = written(folder, output, search={"learning_rate": [0.001]}, overrides=more)
     command = [sys.executable, "-m", "lrc", "sweep", str(file), "--accelerate-config", "cpu"]
     for number in (signal.SIGTERM, signal.SIGKILL):
@@ -156,7 +156,7 @@ def test_a_sweep_that_was_stopped_goes_on(folder: Path, tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=180)
     assert done.returncode == 0, done.stderr
     (found,) = document(output)["trials"]
-    assert (found["trial"], found["steps"], found["values"]) == (0, 150, {"learning_rate": 0.001})
+    assert (found["trial"], found["steps"], found["values"]) == (0, 90, {"learning_rate": 0.001})
     said = (output / "trial-0.log").read_text(encoding="utf-8")
     # After the SIGKILL the training went on without its sweep, which was not to begin a second one beside it.
     assert said.count("resuming from") == 1 and "this run has already finished" in said and "is writing it" not in said
@@ -200,7 +200,7 @@ def test_a_trial_that_fails_is_recorded_and_the_next_one_runs(
         ({"search": {"lora_r": {"low": 8, "hihg": 9}}}, "lora_r has an unknown key 'hihg'; did you mean 'high'?"),
         ({"search": {"lora_r": 4}}, "lora_r is 4, expected a list of values, or {low: …, high: …}"),
         ({"search": {"lora_r": [4, 4]}}, "lora_r lists 4 twice; keep one"),
-        ({"search": {"learning_rate": {"low": 0, "high": 1, "log": True}}}, "learning_rate is log, which needs a low"),
+        ({"search": {"learning_rate": {"low": 0, "high": 1, "log": True}}}, "learning_rate has log: true, which needs"),
         ({"search": {"output_dir": ["a"]}}, "search: output_dir is set by the sweep itself; remove it"),
         ({"overrides": {"lora_r": 2}}, "lora_r is in both search and overrides; keep one"),
         ({"overrides": {"lr": 2}}, "sweep.yaml, overrides: unknown key 'lr'"),
