@@ -56,7 +56,9 @@ def test_a_notebook_runs_to_its_end(name: str, tmp_path: Path, monkeypatch: pyte
         shutil.copy(ROOT / "examples" / sample, tmp_path)
     shown = types.ModuleType("IPython.display")
     shown.FileLink, shown.display = str, print  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "IPython", types.ModuleType("IPython"))
+    ipython = types.ModuleType("IPython")
+    ipython.version_info = (9, 0)  # type: ignore[attr-defined]  # matplotlib asks
+    monkeypatch.setitem(sys.modules, "IPython", ipython)
     monkeypatch.setitem(sys.modules, "IPython.display", shown)
 
     def shell(line: str) -> None:
