@@ -9,6 +9,7 @@ import tempfile
 
 import fork_server
 import pytest
+from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -18,6 +19,9 @@ os.environ["LRC_LANG"] = "en"  # whose messages the tests quote
 # Tokens of one test session, shared with the processes that it starts, and gone with it.
 os.environ["HF_DATASETS_CACHE"] = tempfile.mkdtemp(prefix="lrc-tokens-")
 atexit.register(shutil.rmtree, os.environ["HF_DATASETS_CACHE"], ignore_errors=True)
+# How fast a busy machine makes an example, or computes with it, says nothing about lrc.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 
 # By what a module imports it is seen that it starts processes, trains, or computes with a model.

@@ -161,7 +161,7 @@ def test_a_console_that_knows_not_all_characters(encoding: str, tmp_path: Path) 
 )
 def test_signs_that_a_console_lacks_are_letters(encoding: str, shown: str) -> None:
     told = ascii("⟦甲⟧⏎␣→ 简")
-    code = f"from lrc.runtime.progress import escape_what_is_not_encodable as escape\nescape()\nprint({told})"
+    code = f"from lrc.runtime.progress import escape_unencodable\nescape_unencodable()\nprint({told})"
     environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, check=True)
     assert done.stdout.decode(encoding).strip() == shown

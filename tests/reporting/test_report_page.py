@@ -49,7 +49,8 @@ def test_browser_runs_nothing_of_the_data_and_fetches_nothing(desktop: Any) -> N
 
 
 def test_mistakes_are_filtered_hardest_first(desktop: Any) -> None:
-    assert shown(desktop) == ["攻擊題", "第6題：小明在做什麼？", "第5題：小明在做什麼？"]
+    # The best baseline always answers 2, which is wrong for the fifth: harder, though the model gave its answer more.
+    assert shown(desktop) == ["攻擊題", "第5題：小明在做什麼？", "第6題：小明在做什麼？"]
     desktop.find_element("id", "search").send_keys("燈塔")
     assert shown(desktop) == ["第6題：小明在做什麼？"]
     assert desktop.find_element("css selector", "[role=status]").text == "1 / 3 shown"

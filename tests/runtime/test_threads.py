@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from lrc.runtime.threads import cores, share_cores
+from lrc.runtime.system import usable_cores
+from lrc.runtime.threads import share_cores
 
 PROGRAM = """
 from lrc.cli import main
@@ -33,7 +34,7 @@ def test_what_openmp_is_told(given: dict[str, str], policy: str) -> None:
 def test_processes_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(12)), raising=False)
-    assert cores() == 12
+    assert usable_cores() == 12
     for processes, each in ((1, "12"), (3, "4"), (5, "2"), (40, "1")):
         environment: dict[str, str] = {}
         share_cores(environment, processes)

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 FOLDER = "LRC_FORK_SERVER"  # names the folder of a test session's server to its workers
-PATIENCE = 120.0  # seconds in which the server has to have done its imports, on a busy machine
+PATIENCE = 600.0  # seconds in which the server has to have done its imports, on a busy machine
 PRELOADED = (
     *("torch", "transformers", "trl", "peft", "datasets", "accelerate", "safetensors.torch", "optuna"),
     *("accelerate.commands.launch", "torch.distributed.run", "torch.distributed.elastic.multiprocessing.api"),
