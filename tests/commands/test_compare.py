@@ -134,13 +134,18 @@ def test_data_that_is_not_needed_and_a_run_given_twice_are_refused(runs: tuple[P
         call(runs[0], runs[0])
 
 
-def test_page_is_written_once_and_needs_force_again(runs: tuple[Path, Path], tmp_path: Path) -> None:
+def test_page_is_written_once_and_another_needs_force(runs: tuple[Path, Path], tmp_path: Path) -> None:
     page = tmp_path / "page.html"
-    assert call(*runs, "--output", page).stdout.endswith(f"wrote {page}\n")
-    before = page.read_text(encoding="utf-8")
-    assert "second 比 first 高 40.0 個百分點" in before and "<script>window" not in before
+    page.write_text("mine", encoding="utf-8")
     with pytest.raises(OutputError, match="already exists"):
         call(*runs, "--output", page)
+    assert page.read_text(encoding="utf-8") == "mine"
+    assert call(*runs, "--output", page, "--force").stdout.endswith(f"wrote {page}\n")
+    before = page.read_text(encoding="utf-8")
+    assert "second 比 first 高 40.0 個百分點" in before and "<script>window" not in before
+    assert "wrote" not in call(*runs, "--output", page).stdout
+    with pytest.raises(OutputError, match="already exists"):
+        call(*runs[::-1], "--output", page)
     call(*runs, "--output", page, "--force")
     assert page.read_text(encoding="utf-8") == before
 

@@ -14,7 +14,7 @@ from lrc.runtime.packages import constraints_file
 from lrc.runtime.system import command_line
 
 # What of each folder is for the user.
-FOLDERS = {"recipes": ("*.yaml",), "accelerate_configs": ("*.yaml",), "examples": ("*.xlsx", "sweep.yaml")}
+FOLDERS = {"recipes": ("*/*.yaml",), "accelerate_configs": ("*.yaml",), "examples": ("*.xlsx", "sweep.yaml")}
 SCHEMA = "recipe.schema.json"
 SUGGESTED = "recipes/qwen3-8b/qlora.yaml"
 
@@ -54,7 +54,7 @@ def shipped() -> dict[str, bytes]:
     copies = {constraints_file().name: constraints_file().read_bytes(), SCHEMA: schema_text().encode()}
     for name, patterns in FOLDERS.items():
         root = Path(str(packaged(f"lrc.{name}")))
-        for file in sorted(file for pattern in patterns for file in root.rglob(pattern)):
+        for file in sorted(file for pattern in patterns for file in root.glob(pattern)):
             place = file.relative_to(root)
             head = schema_line(f"{'../' * len(place.parts)}{SCHEMA}") if name == "recipes" else ""
             copies[f"{name}/{place.as_posix()}"] = head.encode() + file.read_bytes()

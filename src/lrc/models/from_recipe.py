@@ -103,7 +103,7 @@ def load_base_model(recipe: Recipe) -> Any:
         quantization=quantization,
         attn_implementation=model.attn_implementation,
         # Straight to its device, so that the host never holds the whole; the trainer moves any other.
-        device_map={"": args.device} if _placed_at_once(recipe, quantization or _read_stored(recipe)) else None,
+        device_map={"": args.device} if _is_placed_at_once(recipe, quantization or _read_stored(recipe)) else None,
         trust_remote_code=args.trust_remote_code,
     )
 
@@ -163,7 +163,7 @@ def _is_like(module: str, pattern: str) -> bool:
     return re.match(rf"(.*\.)?({pattern})$", module) is not None
 
 
-def _placed_at_once(recipe: Recipe, quantization: BitsAndBytesConfig | StoredQuantization | None) -> bool:
+def _is_placed_at_once(recipe: Recipe, quantization: BitsAndBytesConfig | StoredQuantization | None) -> bool:
     """Whether the base is put on its device as it is loaded: where it is quantized, or whole on each GPU."""
     if is_deepspeed_zero3_enabled():
         return False

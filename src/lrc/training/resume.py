@@ -101,7 +101,7 @@ def nondeterminism(device: str, full_determinism: bool) -> str | None:
 
 def differences(then: Run, now: Run) -> list[Difference]:
     """What makes another run of `now` than `then` was; empty where one may resume the other."""
-    return [*_of_recipe(then, now), *_of_contents(then, now)]
+    return [*_compare_recipes(then, now), *_compare_contents(then, now)]
 
 
 def is_longer(then: Run, now: Run) -> bool:
@@ -109,8 +109,8 @@ def is_longer(then: Run, now: Run) -> bool:
     found = {difference.what for difference in differences(then, now)}
     if not found or not found <= set(LENGTH):
         return False
-    constant = _of(now, "lr_scheduler_type") == "constant"
-    lengths = [(_of(one, "max_steps"), _of(one, "num_train_epochs")) for one in (then, now)]
+    constant = _value_of(now, "lr_scheduler_type") == "constant"
+    lengths = [(_value_of(one, "max_steps"), _value_of(one, "num_train_epochs")) for one in (then, now)]
     (steps, epochs), (more_steps, more_epochs) = lengths
     by_steps, by_epochs = steps > 0 and more_steps > steps, max(steps, more_steps) <= 0 and more_epochs > epochs
     return constant and (by_steps or by_epochs)
@@ -128,15 +128,15 @@ def changed_versions(then: Run, now: Run) -> str:
     return ", ".join(f"{name} {then.versions[name]}, now {now.versions[name]}" for name in changed)
 
 
-def _of_recipe(then: Run, now: Run) -> Iterator[Difference]:
+def _compare_recipes(then: Run, now: Run) -> Iterator[Difference]:
     for key in _PROMPT:
         if getattr(then, key) != getattr(now, key):
             yield _difference(key, getattr(then, key), getattr(now, key), f"set {key}: {_show(getattr(then, key))}")
     free = {key for keys in MAY_CHANGE.values() for key in keys} | {*_PROMPT, PROCESSES}
-    if not any(_of(now, key) for key in DECIDED_BY_EVALUATION):
+    if not any(_value_of(now, key) for key in DECIDED_BY_EVALUATION):
         free |= {*EVALUATION}
     for key in sorted((then.recipe.keys() | now.recipe.keys()) - free):
-        before, after = _of(then, key), _of(now, key)
+        before, after = _value_of(then, key), _value_of(now, key)
         if before != after:
             yield _difference(key, before, after, f"set {key}: {_show(before)}")
     before, after = then.recipe.get(PROCESSES, 1), now.recipe.get(PROCESSES, 1)
@@ -144,7 +144,7 @@ def _of_recipe(then: Run, now: Run) -> Iterator[Difference]:
         yield _difference("the number of processes", before, after, f"start it with {before}")
 
 
-def _of_contents(then: Run, now: Run) -> Iterator[Difference]:
+def _compare_contents(then: Run, now: Run) -> Iterator[Difference]:
     for role in sorted(then.data.keys() | now.data.keys()):
         before, after = then.data.get(role, {}), now.data.get(role, {})
         if before.get("sha256") != after.get("sha256"):
@@ -181,7 +181,7 @@ def _show(value: Any) -> str:
     return text if len(text) <= 200 else f"{text[:199]}…"
 
 
-def _of(run: Run, key: str) -> Any:
+def _value_of(run: Run, key: str) -> Any:
     """A recipe's value as JSON has it; what was not given has its default."""
     schema = shipped_schema()
     return run.recipe.get(key, schema[key].default if key in schema else None)

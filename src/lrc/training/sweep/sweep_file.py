@@ -204,14 +204,16 @@ def _check(file: YamlMapping, places: dict[str, str], search: dict[str, Range | 
     for values in tried:
         try:
             built = resolve(_Layers(file.name, {**file.values, **values}, {}, places))
-            findings |= dict.fromkeys(_of_all(built.data.validation_file, built.training.push_to_hub, file.name))
+            findings |= dict.fromkeys(
+                _refuse_settings(built.data.validation_file, built.training.push_to_hub, file.name)
+            )
         except RecipeError as error:
             findings |= dict.fromkeys(error.findings)
     if findings:
         raise RecipeError(*findings)
 
 
-def _of_all(validation_file: str | None, push_to_hub: bool, name: str) -> Iterator[str]:
+def _refuse_settings(validation_file: str | None, push_to_hub: bool, name: str) -> Iterator[str]:
     if validation_file is None:
         yield f"{name}: the recipe has no validation_file, by which trials are compared; give one in overrides"
     if push_to_hub:
