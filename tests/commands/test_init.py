@@ -19,7 +19,6 @@ PATTERNS = (
     "recipes/*/*.yaml",
     "accelerate_configs/*.yaml",
     "examples/*.xlsx",
-    "examples/little_world/*.xlsx",
     "examples/sweep.yaml",
     "constraints.txt",
 )
