@@ -17,6 +17,7 @@ from lrc.config.synonyms import cure
 from lrc.config.yaml_reader import YamlMapping, read_mapping, refuse_tokens
 from lrc.runtime.devices import apply_device_support
 from lrc.runtime.errors import RecipeError
+from lrc.runtime.translation import _
 
 if TYPE_CHECKING:
     from lrc.config.arguments import AdapterArguments, DataArguments, ModelArguments, TrainingArguments
@@ -102,8 +103,10 @@ def read_recipe(path: Path | None) -> YamlMapping:
         return YamlMapping(COMMAND_LINE, {}, {})
     if _is_data(path):
         raise RecipeError(
-            f"{path}: is data, not a recipe; give a YAML file or the name of a shipped recipe, and the data that "
-            "`lrc convert` wrote as --train_file"
+            _(
+                "{path}: is data, not a recipe; give a YAML file or the name of a shipped recipe, and "
+                "the data that `lrc convert` wrote as --train_file"
+            ).format(path=path)
         )
     return read_mapping(path)
 
@@ -217,5 +220,5 @@ def _build(classes: Sequence[type], values: dict[str, Any], name: str) -> tuple[
             warnings.simplefilter("ignore", FutureWarning)
             built: tuple[Any, ...] = TrlParser(classes).parse_dict(values)
     except (ValueError, TypeError, KeyError, RuntimeError, ImportError, OSError, AssertionError) as error:
-        raise RecipeError(f"{name}: {error}") from error
+        raise RecipeError(_("{name}: {reason}").format(name=name, reason=error)) from error
     return built

@@ -14,6 +14,7 @@ import yaml
 
 from lrc.runtime.errors import RecipeError
 from lrc.runtime.secrets import SECRET
+from lrc.runtime.translation import _
 
 MAX_BYTES = 1_000_000
 
@@ -44,16 +45,22 @@ def read_mapping(path: Path) -> YamlMapping:
         loader = _StrictLoader(text)
         node = loader.get_single_node()
         if not isinstance(node, yaml.MappingNode):
-            raise RecipeError(f"{path.name}: is not a mapping; write one `key: value` a line")
-        lines = {key.value: key.start_mark.line + 1 for key, _ in node.value}
+            raise RecipeError(_("{file}: is not a mapping; write one `key: value` a line").format(file=path.name))
+        lines = {key.value: key.start_mark.line + 1 for key, _value in node.value}
         return YamlMapping(path.name, loader.construct_document(node), lines)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise RecipeError(f"{path.name}{_line(mark)}: {_add_cure(error.problem or error.context or '')}") from None
+        raise RecipeError(
+            _("{file}{line}: {add_cure}").format(
+                file=path.name, line=_line(mark), add_cure=_add_cure(error.problem or error.context or "")
+            )
+        ) from None
     except yaml.YAMLError as error:
-        raise RecipeError(f"{path.name}: {error}") from None
+        raise RecipeError(_("{file}: {reason}").format(file=path.name, reason=error)) from None
     except (RecursionError, ValueError):
-        raise RecipeError(f"{path.name}: is nested too deeply, or holds a number that is too long") from None
+        raise RecipeError(
+            _("{file}: is nested too deeply, or holds a number that is too long").format(file=path.name)
+        ) from None
 
 
 def refuse_tokens(place: str, text: str) -> None:
@@ -66,7 +73,9 @@ def refuse_tokens(place: str, text: str) -> None:
         if SECRET.search(line):
             where = f"{place}, line {number}" if "\n" in text else place
             raise RecipeError(
-                f"{where}: holds an access token or password; remove it, and use `hf auth login` or HF_TOKEN"
+                _("{where}: holds an access token or password; remove it, and use `hf auth login` or HF_TOKEN").format(
+                    where=where
+                )
             )
 
 
@@ -88,7 +97,7 @@ class _StrictLoader(yaml.SafeLoader):
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node: yaml.MappingNode = super().compose_mapping_node(anchor)
         seen: dict[str, int] = {}
-        for key, _ in node.value:
+        for key, _value in node.value:
             name, line = key.value, key.start_mark.line + 1
             if not isinstance(key, yaml.ScalarNode) or not key.tag.endswith(":str") or name == "<<":
                 raise yaml.MarkedYAMLError(
@@ -115,17 +124,21 @@ for _tag, _pattern, _first in (
 def _text(path: Path) -> str:
     try:
         if path.exists() and not path.is_file() and not path.is_dir():
-            raise RecipeError(f"{path}: is a pipe or a device; save it as a file")
+            raise RecipeError(_("{path}: is a pipe or a device; save it as a file").format(path=path))
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise RecipeError(f"{path}: {error.strerror or error}; give a YAML file") from error
+        raise RecipeError(
+            _("{path}: {reason}; give a YAML file").format(path=path, reason=error.strerror or error)
+        ) from error
     if len(content) > MAX_BYTES:
-        raise RecipeError(f"{path.name}: is larger than {MAX_BYTES:,} bytes; is it a recipe?")
+        raise RecipeError(
+            _("{file}: is larger than {max_bytes:,} bytes; is it a recipe?").format(file=path.name, max_bytes=MAX_BYTES)
+        )
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise RecipeError(f"{path.name}: is not UTF-8 text; save it as UTF-8") from None
+        raise RecipeError(_("{file}: is not UTF-8 text; save it as UTF-8").format(file=path.name)) from None
 
 
 def _add_cure(problem: str) -> str:

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.resources import as_file, files
+from numbers import Number
 from string import Formatter
 from typing import Any, Final
 
@@ -40,18 +41,26 @@ class Message(str):
     def __reduce__(self) -> tuple[Any, ...]:
         return Message, (str(self), self.msgid, dict(self.values), self.cut)
 
-    def format(self, *_unused: object, **values: object) -> Message:
+    def format(self, /, *_unused: object, **values: object) -> Message:
         """Fill in placeholders by name; those that are not given stay, to be filled in later.
 
         A tuple fills in a list: `a, b`, in Chinese `甲、乙`.
         """
-        values = {**self.values, **values}
+        # Errors go from process to process: what is filled in stays only where it can be sent, and cannot change.
+        plain = {name: one if isinstance(one, str | Number | tuple) else str(one) for name, one in values.items()}
+        values = {**self.values, **plain}
         return Message(_fill(self.msgid, values, None), self.msgid, values)
 
 
 def _(text: str) -> Message:
     """Mark a whole sentence for translation; placeholders have names, and `format` fills them in."""
     return Message(text)
+
+
+def message_of(error: BaseException) -> str:
+    """What an error says, as the message that it was made of where it was made of one."""
+    said = error.args[0] if error.args else ""
+    return said if isinstance(said, Message) else str(error)
 
 
 def first_clause(text: str) -> str:
