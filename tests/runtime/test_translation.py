@@ -40,10 +40,6 @@ UNCOVERED = {
 }
 # Modules whose words for a recipe's keys, or for a launch, are put into errors that are translated, and are English.
 ENGLISH_PARTS = {
-    "config/field_types.py",
-    "config/rules.py",
-    "config/synonyms.py",
-    "config/trackers.py",
     "runtime/launch_variables.py",
     "training/resume.py",
 }

@@ -29,7 +29,9 @@ class YamlMapping:
 
     def place(self, key: str) -> str:
         """The place of `key`: `qlora.yaml, line 7`."""
-        return f"{self.name}, line {self.lines[key]}" if key in self.lines else self.name
+        if key not in self.lines:
+            return self.name
+        return _("{file}, line {line}").format(file=self.name, line=self.lines[key])
 
 
 def read_mapping(path: Path) -> YamlMapping:
@@ -51,8 +53,8 @@ def read_mapping(path: Path) -> YamlMapping:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise RecipeError(
-            _("{file}{line}: {add_cure}").format(
-                file=path.name, line=_line(mark), add_cure=_add_cure(error.problem or error.context or "")
+            _("{place}: {text}").format(
+                place=_place(path.name, mark), text=_add_cure(error.problem or error.context or "")
             )
         ) from None
     except yaml.YAMLError as error:
@@ -71,7 +73,7 @@ def refuse_tokens(place: str, text: str) -> None:
     """
     for number, line in enumerate(text.splitlines(), start=1):
         if SECRET.search(line):
-            where = f"{place}, line {number}" if "\n" in text else place
+            where = _("{file}, line {line}").format(file=place, line=number) if "\n" in text else place
             raise RecipeError(
                 _("{where}: holds an access token or password; remove it, and use `hf auth login` or HF_TOKEN").format(
                     where=where
@@ -88,10 +90,10 @@ class _StrictLoader(yaml.SafeLoader):
         event = self.peek_event()
         if getattr(event, "anchor", None) is not None:
             raise yaml.MarkedYAMLError(
-                problem="has an anchor or alias (& or *); write the value out", problem_mark=event.start_mark
+                problem=_("has an anchor or alias (& or *); write the value out"), problem_mark=event.start_mark
             )
         if getattr(event, "tag", None) is not None:
-            raise yaml.MarkedYAMLError(problem="has a tag (!); write a plain value", problem_mark=event.start_mark)
+            raise yaml.MarkedYAMLError(problem=_("has a tag (!); write a plain value"), problem_mark=event.start_mark)
         return super().compose_node(parent, index)
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
@@ -101,10 +103,10 @@ class _StrictLoader(yaml.SafeLoader):
             name, line = key.value, key.start_mark.line + 1
             if not isinstance(key, yaml.ScalarNode) or not key.tag.endswith(":str") or name == "<<":
                 raise yaml.MarkedYAMLError(
-                    problem="a key is not a name; write `key: value`", problem_mark=key.start_mark
+                    problem=_("a key is not a name; write `key: value`"), problem_mark=key.start_mark
                 )
             if name in seen:
-                problem = f"{name} appears here and in line {seen[name]}; keep one"
+                problem = _("{name} appears here and in line {line}; keep one").format(name=name, line=seen[name])
                 raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
             seen[name] = line
         return node
@@ -145,9 +147,14 @@ def _add_cure(problem: str) -> str:
     """PyYAML's words about what is no YAML, with what to do about it."""
     if "; " in problem:
         return problem
-    cures = {"'\\t'": "write spaces for the tab", "another document": "keep one", "end of stream": "close the quote"}
-    return f"{problem}; " + next((cure for sign, cure in cures.items() if sign in problem), "write `key: value`")
+    cures = {
+        "'\\t'": _("write spaces for the tab"),
+        "another document": _("keep one"),
+        "end of stream": _("close the quote"),
+    }
+    cure = next((cure for sign, cure in cures.items() if sign in problem), _("write `key: value`"))
+    return _("{text}; {cure}").format(text=problem, cure=cure)
 
 
-def _line(mark: yaml.Mark | None) -> str:
-    return f", line {mark.line + 1}" if mark else ""
+def _place(file: str, mark: yaml.Mark | None) -> str:
+    return _("{file}, line {line}").format(file=file, line=mark.line + 1) if mark else file
