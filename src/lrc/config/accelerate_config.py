@@ -36,7 +36,7 @@ def find_accelerate_config(name: str) -> Path:
     Raises:
         RecipeError: there is none.
     """
-    return find_shipped(name, "accelerate config", "accelerate_configs")
+    return find_shipped(name, _("accelerate config"), "accelerate_configs")
 
 
 def default_accelerate_config() -> str:

@@ -179,7 +179,7 @@ def find_recipe(name: str) -> Path:
     Raises:
         RecipeError: there is none.
     """
-    return find_shipped(name, "recipe", "recipes")
+    return find_shipped(name, _("recipe"), "recipes")
 
 
 def _refuse_secrets(file: YamlMapping, overrides: Sequence[str]) -> None:

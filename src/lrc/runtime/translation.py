@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import gettext
 import os
+import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib.resources import as_file, files
 from numbers import Number
@@ -31,7 +32,7 @@ class Message(str):
     __slots__ = ("cut", "msgid", "values")
     msgid: str
     values: Mapping[str, Any]
-    cut: str  # which part of the sentence is meant, where it is not all of it: `clause` or `rest`, see below
+    cut: str  # which part of the sentence is meant, where it is not all of it: `clause`, `rest` or `file`, see below
 
     def __new__(cls, text: str, msgid: str = "", values: Mapping[str, Any] | None = None, cut: str = "") -> Message:
         made = super().__new__(cls, text)
@@ -98,7 +99,19 @@ def localized(text: str, to: str | None = None) -> str:
             return filled.partition("；")[0]
         case "rest":
             return filled.partition("：")[2]
+        case "file":
+            return re.split("[，：]", filled, maxsplit=1)[-1]
     return filled
+
+
+def without_file(text: str, shown: str) -> str:
+    """What a message says after the name of the file at its beginning; `shown` is that in English."""
+    return Message(shown, text.msgid, text.values, "file") if isinstance(text, Message) else shown
+
+
+def alternatives(words: Sequence[str], joint: Message) -> str:
+    """Words in one: `joint` has a place for all but the last, `words`, and one for it, `last`."""
+    return words[0] if len(words) == 1 else joint.format(words=tuple(words[:-1]), last=words[-1])
 
 
 def placeholders(text: str) -> Iterator[str]:
