@@ -218,7 +218,9 @@ class _TableRecords:
         if source.errors:
             if is_first():
                 print_findings(source.remarks)
-            raise DataError(*with_cure(source.errors, "leave the row out by converting the file first (lrc convert)"))
+            raise DataError(
+                *with_cure(source.errors, _("leave the row out by converting the file first (lrc convert)"))
+            )
         self.findings = list(source.remarks)
         self._records = [to_record(question) for question in source.questions]
         if not source.labelled:
