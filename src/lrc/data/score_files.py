@@ -153,7 +153,7 @@ def _read(line: Any, number: int) -> tuple[int, ScoredQuestion]:
     document, place = line.get("doc"), line.get("doc_id", number)
     name = document.get("id") if isinstance(document, dict) else None
     if type(place) is not int:
-        raise ValueError(_("doc_id is {place}, expected a whole number").format(place=place))
+        raise ValueError(_("doc_id is {place}, expected a whole number").format(place=repr(place)))
     return place, ScoredQuestion(None if name is None else str(name), _numbers(list(map(_first, responses))))
 
 
