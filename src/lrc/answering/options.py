@@ -51,7 +51,9 @@ def check_options(model: str, options: ScoringOptions) -> None:
         *(line for adapter in options.adapters for line in _faults_of_adapter(adapter)),
     ]
     if options.average_weights and len(options.adapters) < 2:
-        findings.append("--average-weights: there is nothing to average; give --adapter several times, or leave it out")
+        findings.append(
+            _("--average-weights: there is nothing to average; give --adapter several times, or leave it out")
+        )
     if findings:
         raise ModelError(*findings)
     runs_of(model, options)
@@ -63,7 +65,7 @@ def check_adapter(folder: Path) -> None:
     Raises:
         ModelError: it does not.
     """
-    if findings := _faults_of_adapter(folder, "name the folder of a trained adapter"):
+    if findings := _faults_of_adapter(folder, _("name the folder of a trained adapter")):
         raise ModelError(*findings)
 
 
@@ -95,40 +97,52 @@ def _faults_of_model(model: str) -> list[str]:
     if (folder / CONFIG).is_file():
         return []
     if (folder / ADAPTER).is_file():
-        return [f"{model}: is an adapter, not a model; write --model {_base_of(folder)} --adapter {model}"]
+        return [
+            _("{model}: is an adapter, not a model; write --model {base_of} --adapter {model}").format(
+                model=model, base_of=_base_of(folder)
+            )
+        ]
     inside = sorted(part.parent.name for part in folder.glob(f"*/{CONFIG}"))
-    cure = f"did you mean {folder / inside[0]}?" if inside else "name a folder that holds a model"
-    return [f"{model}: no {CONFIG}; {cure}"]
+    if inside:
+        return [_("{model}: no {name}; did you mean {near}?").format(model=model, name=CONFIG, near=folder / inside[0])]
+    return [_("{model}: no {name}; name a folder that holds a model").format(model=model, name=CONFIG)]
 
 
 def _faults_of_adapter(adapter: Path, model_cure: str = "") -> list[str]:
     if not adapter.is_dir():
-        return [f"{adapter}: no such folder; {_nearest(adapter, ADAPTER) or 'name the folder of a trained adapter'}"]
+        cure = _nearest(adapter, ADAPTER) or _("name the folder of a trained adapter")
+        return [_("{adapter}: no such folder; {cure}").format(adapter=adapter, cure=cure)]
     if (adapter / ADAPTER).is_file():
         return []
     if (adapter / CONFIG).is_file():
-        return [f"{adapter}: is a model, not an adapter; {model_cure or f'write --model {adapter} without --adapter'}"]
-    return [f"{adapter}: no {ADAPTER}; name the folder of a trained adapter"]
+        cure = model_cure or _("write --model {adapter} without --adapter").format(adapter=adapter)
+        return [_("{adapter}: is a model, not an adapter; {cure}").format(adapter=adapter, cure=cure)]
+    return [
+        _("{adapter}: no {adapter2}; name the folder of a trained adapter").format(adapter=adapter, adapter2=ADAPTER)
+    ]
 
 
 def _explain_missing(name: str, folder: Path, holds: str) -> list[str]:
     """The error for a model that is not a folder; nothing where it may be one on the Hub."""
     if folder.exists():
-        return [f"{name}: is a file; name the folder that it is in, {folder.parent}"]
+        return [_("{name}: is a file; name the folder that it is in, {parent}").format(name=name, parent=folder.parent)]
     near = _nearest(folder, holds)
     if name.count("/") == 1 and not name.startswith((".", "~", "/")) and "\\" not in name:
         if _is_fetched(name) or not (folder.parent.is_dir() or _offline()):
             return []
     elif "/" not in name and _is_fetched(name):  # one of the Hub's oldest, which have no owner
         return []
-    cure = near or "give a folder that holds a model, or OWNER/NAME for one on the Hub"
-    return [f"{name}: no such folder{' and none that was fetched before' if _offline() else ''}; {cure}"]
+    cure = near or _("give a folder that holds a model, or OWNER/NAME for one on the Hub")
+    text = _("{name}: no such folder; {cure}")
+    if _offline():
+        text = _("{name}: no such folder and none that was fetched before; {cure}")
+    return [text.format(name=name, cure=cure)]
 
 
 def _nearest(folder: Path, holds: str) -> str | None:
     """The folder with the most similar name that holds such a file, as a question."""
     near = _most_similar(folder, lambda place: (place / holds).is_file())
-    return f"did you mean {near}?" if near else None
+    return _("did you mean {near}?").format(near=near) if near else None
 
 
 def _most_similar(folder: Path, fits: Callable[[Path], bool]) -> Path | None:

@@ -102,21 +102,33 @@ def _twice(ids: Sequence[str], place: str) -> list[str]:
     again = [name for name, count in Counter(ids).items() if count > 1]
     if not again:
         return []
-    cure = "give the lines in the order of the questions, or each question an id of its own"
-    return [f"{place}: {_list_ids(again)} more than once, so answers cannot be matched to questions by id; {cure}"]
+    text = _(
+        "{place}: {ids} more than once, so answers cannot be matched to questions by id; give the lines in the order "
+        "of the questions, or each question an id of its own"
+    )
+    return [text.format(place=place, ids=_list_ids(again))]
 
 
 def _unlike(given: Sequence[str], ids: Sequence[str], file: str, data: str) -> list[str]:
-    lines, known, answered = [], set(ids), set(given)
+    lines, known, answered = list[str](), set(ids), set(given)
     if missing := [name for name in ids if name not in answered]:
-        lines.append(f"{file}: lacks {_list_ids(missing)} of {data}; give an answer to every question")
+        lines.append(
+            _("{file}: lacks {list_ids} of {data}; give an answer to every question").format(
+                file=file, list_ids=_list_ids(missing), data=data
+            )
+        )
     if others := [name for name in given if name not in known]:
-        lines.append(f"{file}: has {_list_ids(others)}, which {data} has not; give the predictions of this file")
+        lines.append(
+            _("{file}: has {list_ids}, which {data} has not; give the predictions of this file").format(
+                file=file, list_ids=_list_ids(others), data=data
+            )
+        )
     return lines
 
 
 def _list_ids(ids: Sequence[str]) -> str:
-    return f"id {ids[0]}" if len(ids) == 1 else f"{len(ids)} ids (first {ids[0]})"
+    text = _("id {first}") if len(ids) == 1 else _("{count} ids (first {first})")
+    return text.format(count=len(ids), first=ids[0])
 
 
 def _whole(text: str) -> str:
@@ -127,7 +139,9 @@ def _whole(text: str) -> str:
 def _refuse_others(file: str, lines: list[tuple[int, list[str]]]) -> None:
     answers = [str(number) for number in range(1, MAX_OPTIONS + 1)]
     findings = [
-        f"{file}, line {number}: is {','.join(line)[:40]}, expected an ID and an answer, 1 to {MAX_OPTIONS}"
+        _("{file}, line {number}: is {line}, expected an ID and an answer, 1 to {max_options}").format(
+            file=file, number=number, line=",".join(line)[:40], max_options=MAX_OPTIONS
+        )
         for number, line in lines
         if len(line) != 2 or _whole(line[1]) not in answers
     ]

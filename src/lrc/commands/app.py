@@ -12,6 +12,7 @@ from lrc.answering.options import ScoringOptions, check_options, runs_of
 from lrc.runtime.errors import MachineError
 from lrc.runtime.packages import install_extra
 from lrc.runtime.progress import say
+from lrc.runtime.translation import _
 
 LOOPBACK = ("127.", "::1", "localhost")
 SECONDS_TO_END = 2  # for open connections, which a browser keeps
@@ -32,7 +33,9 @@ def app(model: str, *, options: ScoringOptions, host: str = "127.0.0.1", port: i
         LrcError: gradio is missing, the address cannot be taken, or the model cannot be loaded.
     """
     if find_spec("gradio") is None:
-        raise MachineError(f"app: gradio is not installed; {install_extra('app')}")
+        raise MachineError(
+            _("app: gradio is not installed; {install_extra}").format(install_extra=install_extra("app"))
+        )
     with _listener(host, port) as listener, TemporaryDirectory(prefix="lrc-app-") as folder:
         check_options(model, options)
         from lrc.answering.load import load_scorer
@@ -58,11 +61,13 @@ def app(model: str, *, options: ScoringOptions, host: str = "127.0.0.1", port: i
 def _listener(host: str, port: int) -> socket.socket:
     """Take the address before the model is loaded, which may take minutes."""
     try:
-        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        family, *_rest, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address[:2], family=family)
     except OSError as error:
         raise MachineError(
-            f"app: {host} port {port}: {error.strerror or error}; choose another --host or --port"
+            _("app: {host} port {port}: {reason}; choose another --host or --port").format(
+                host=host, port=port, reason=error.strerror or error
+            )
         ) from error
 
 

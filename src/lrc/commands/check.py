@@ -25,7 +25,9 @@ from lrc.runtime.findings import WORDS, Finding, count_kinds, format_findings, w
 from lrc.runtime.finished_outputs import key_of_files, refuse_other_output, write_once
 from lrc.runtime.outputs import refuse_file
 from lrc.runtime.system import command_line
-from lrc.runtime.translation import _, localized, without_place
+from lrc.runtime.translation import _, localized, without_file, without_place
+
+FILE_KINDS = {"workbook": _("workbook"), "json": _("json"), "recipe": _("recipe")}
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,10 @@ class Checked:
     @property
     def shown_kind(self) -> str:
         """The kind with what its answers make it: `labelled workbook`, `test json`, `recipe`."""
-        return self.kind if self.labelled is None else f"{'labelled' if self.labelled else 'test'} {self.kind}"
+        kind = localized(FILE_KINDS[self.kind])
+        if self.labelled is None:
+            return kind
+        return localized((_("labelled {kind}") if self.labelled else _("test {kind}")).format(kind=kind))
 
 
 def check(
@@ -157,7 +162,9 @@ def _place(finding: Finding, path: Path) -> Finding:
         if finding.text.startswith(f"{name}: "):
             return replace(finding, file=path.name, text=without_place(finding.text), kind="structure")
         if text.startswith((f"{name}: ", f"{name}, ")):
-            return replace(finding, file=path.name, text=text[len(name) + 2 :], kind="structure")
+            return replace(
+                finding, file=path.name, text=without_file(finding.text, text[len(name) + 2 :]), kind="structure"
+            )
     return replace(finding, kind="structure")
 
 
@@ -213,11 +220,14 @@ class Shared:
     @property
     def line(self) -> str:
         """The line to print."""
-        files = f"{self.first.file} and {self.second.file}"
-        if not self.nearly:
-            return f"{files} share no passages, not even near-duplicates"
-        same = f"identical passages: {self.passages:,}; with near-duplicates: {self.nearly:,}"
-        return f"{files}: {same}; identical questions: {self.questions:,}"
+        text = _("{first} and {second} share no passages, not even near-duplicates")
+        if self.nearly:
+            text = _(
+                "{first} and {second}: identical passages: {passages:,}; with near-duplicates: {nearly:,}; identical "
+                "questions: {questions:,}"
+            )
+        same = {"passages": self.passages, "nearly": self.nearly, "questions": self.questions}
+        return localized(text.format(first=self.first.file, second=self.second.file, **same))
 
 
 def _find_shared(first: Checked, second: Checked) -> Shared | None:
@@ -306,12 +316,13 @@ def _print_table(checked: Sequence[Checked]) -> None:
     from rich.table import Table
 
     table = Table()
-    for heading in ("file", "kind", "accepted", "questions", "found"):
+    for heading in map(localized, (_("file"), _("kind"), _("accepted"), _("questions"), _("found"))):
         # A name may be longer than the terminal is wide; all else wraps between words.
         table.add_column(heading, overflow="fold", min_width=len(heading))
     for one in checked:
-        questions = "" if one.rows is None else f"{one.questions:,} of {one.rows:,}"
-        table.add_row(one.file, one.shown_kind, "yes" if one.accepted else "no", questions, _found(one.findings))
+        questions = "" if one.rows is None else _("{good:,} of {rows:,}").format(good=one.questions, rows=one.rows)
+        accepted = localized(_("yes") if one.accepted else _("no"))
+        table.add_row(one.file, one.shown_kind, accepted, localized(questions), _found(one.findings))
     # A pipe has no width: rich would take 80 columns and cut the words.
     Console(width=None if sys.stdout.isatty() else 120).print(table)
 
@@ -319,5 +330,11 @@ def _print_table(checked: Sequence[Checked]) -> None:
 def _found(findings: Iterable[Finding]) -> str:
     """How many findings of each level there are, the worst first: `2 errors, 1 repair`."""
     levels = Counter(finding.level for finding in findings)
-    found = [f"{levels[level]:,} {level}{'s' * (levels[level] > 1)}" for level in reversed(WORDS) if levels[level]]
-    return ", ".join(found) or "nothing"
+    found = [
+        (_("{count:,} {level}") if levels[level] == 1 else _("{count:,} {level}s")).format(
+            count=levels[level], level=_("repair") if level == "repair" else WORDS[level]
+        )
+        for level in reversed(WORDS)
+        if levels[level]
+    ]
+    return localized(_("{list}").format(list=tuple(found))) if found else localized(_("nothing"))

@@ -17,6 +17,7 @@ from lrc.runtime.errors import DataError
 from lrc.runtime.findings import wrapped
 from lrc.runtime.finished_outputs import key_of_files, refuse_other_output, write_once
 from lrc.runtime.outputs import refuse_file
+from lrc.runtime.translation import _
 
 SHOWN = 10  # questions of a group, in the terminal; the page has more
 
@@ -78,7 +79,9 @@ def _refuse_useless(data: Path, *sources: Path) -> None:
     """Refuse --data where both sides say themselves what they were asked."""
     refuse_pipe(data)
     if all(holds_questions(_answers_of(source)) for source in sources):
-        raise DataError(f"{data}: is not needed, since both sides hold their questions; leave out --data")
+        raise DataError(
+            _("{data}: is not needed, since both sides hold their questions; leave out --data").format(data=data)
+        )
 
 
 def _names(first: Path, second: Path) -> tuple[str, str]:
@@ -91,7 +94,7 @@ def _names(first: Path, second: Path) -> tuple[str, str]:
         one, two = ("/".join(part[-depth:]) for part in parts)
         if one != two:
             return one, two
-    raise DataError(f"{second}: is given twice; give another run or file of scores")
+    raise DataError(_("{second}: is given twice; give another run or file of scores").format(second=second))
 
 
 def _figures(found: Comparison) -> dict[str, Any]:

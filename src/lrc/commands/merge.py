@@ -32,6 +32,7 @@ from lrc.runtime.memory import available_memory, size
 from lrc.runtime.outputs import checksum, new_folder, refuse_existing
 from lrc.runtime.packages import versions_of
 from lrc.runtime.progress import say
+from lrc.runtime.translation import _
 from lrc.tokenization.prompt import Prompt
 from lrc.tokenization.serving import MODELFILE, differs, write_for_servers
 
@@ -98,18 +99,24 @@ def _base_of(adapter: Path, base_model: str | None) -> Path:
     settings = read_adapter_config(adapter)
     if getattr(settings, "layer_replication", None):
         raise ModelError(
-            f"{adapter}: layer_replication repeats layers of the base, each with an adapter of its own, "
-            "and a merged model would need another architecture; answer with --adapter instead"
+            _(
+                "{adapter}: layer_replication repeats layers of the base, each with an adapter of its "
+                "own, and a merged model would need another architecture; answer with --adapter instead"
+            ).format(adapter=adapter)
         )
     name = base_model or settings.base_model_name_or_path
     if not name:
-        raise ModelError(f"{adapter}: does not name its base model; give it with --base-model")
+        raise ModelError(
+            _("{adapter}: does not name its base model; give it with --base-model").format(adapter=adapter)
+        )
     base = find_base(name, None if base_model else settings.revision)
     stored = StoredQuantization.of(read_json(base / CONFIG))
     if stored is not None:
         raise ModelError(
-            f"{name}: is quantised on disk ({stored}), and a merged model would keep its rounding; pass the "
-            "unquantised model that it was made from as --base-model"
+            _(
+                "{name}: is quantised on disk ({stored}), and a merged model would keep its rounding; "
+                "pass the unquantised model that it was made from as --base-model"
+            ).format(name=name, stored=stored)
         )
     return base
 
@@ -118,7 +125,11 @@ def _refuse_inputs_as_output(output_dir: Path, adapter: Path, base: Path) -> Non
     output = output_dir.resolve()
     for source in (adapter.resolve(), base.resolve()):
         if output == source or output in source.parents:
-            raise OutputError(f"{output_dir}: would replace {source.name}, which is being merged; choose another name")
+            raise OutputError(
+                _("{output_dir}: would replace {name}, which is being merged; choose another name").format(
+                    output_dir=output_dir, name=source.name
+                )
+            )
 
 
 def _refuse_tokens(adapter: Path, base: Path) -> None:
@@ -148,7 +159,11 @@ def _require_disk(output_dir: Path, weights: WeightFiles, dtype: torch.dtype | N
     place = next(parent for parent in output_dir.absolute().parents if parent.is_dir())
     have = shutil.disk_usage(place).free
     if need > have:
-        raise MachineError(f"{output_dir}: needs {size(need)}, {size(have)} are free; make room on that disk")
+        raise MachineError(
+            _("{output_dir}: needs {need}, {have} are free; make room on that disk").format(
+                output_dir=output_dir, need=size(need), have=size(have)
+            )
+        )
 
 
 def _write_weights(adapter: Path, base: Path, weights: WeightFiles, folder: Path, dtype: torch.dtype | None) -> int:

@@ -31,6 +31,7 @@ from lrc.runtime.devices import device_type
 from lrc.runtime.errors import ModelError, RecipeError
 from lrc.runtime.memory import available_memory, read_memory
 from lrc.runtime.progress import say, track
+from lrc.runtime.translation import _
 from lrc.tokenization.max_length import LengthPolicy
 from lrc.tokenization.prompt import Prompt
 from lrc.tokenization.token_dataset import join, read_corpus
@@ -71,7 +72,11 @@ def preview(
         accelerate_config, device="cuda" if meant else device, gpu_assumed=capacity is not None, gpus=gpus
     )
     if meant and topology.device == "cpu":
-        raise RecipeError(f"--gpu: {gpu}, but {topology.name} is an accelerate config without a GPU; give one of them")
+        raise RecipeError(
+            _("--gpu: {gpu}, but {name} is an accelerate config without a GPU; give one of them").format(
+                gpu=gpu, name=topology.name
+            )
+        )
     card = meant or (ASSUMED if topology.device != device else None)
     config = _config(loaded)
     if config:
@@ -84,7 +89,9 @@ def preview(
     tokens = _tokens(loaded, topology, row_tokens, count, share=reason is None)
     if tokens is None and build is None:
         raise ModelError(
-            f"{loaded.model.model_name_or_path}: neither its configuration nor its tokenizer is available here"
+            _("{model_name_or_path}: neither its configuration nor its tokenizer is available here").format(
+                model_name_or_path=loaded.model.model_name_or_path
+            )
         )
     planner = Planner()
     memory = _memory(build, loaded, topology, row_tokens, tokens, capacity, planner) if build else None

@@ -15,6 +15,7 @@ from lrc.reporting.page import Answers, render
 from lrc.runtime.errors import DataError
 from lrc.runtime.finished_outputs import DONE, content_of, is_finished, key_of_files, refuse_other_output, remember
 from lrc.runtime.outputs import checksum, new_file, refuse_existing
+from lrc.runtime.translation import _
 
 
 def report(
@@ -55,7 +56,9 @@ def report(
     run = _run(run_dir)
     if (run_dir / CONFIG).is_file() and not (run_dir / METRICS_FILE).is_file():
         raise DataError(
-            f"{run_dir}: is a merged model, not a training run; give the output_dir of the training it came from"
+            _(
+                "{run_dir}: is a merged model, not a training run; give the output_dir of the training it came from"
+            ).format(run_dir=run_dir)
         )
     curves = read_curves(run_dir / METRICS_FILE)
     answers = _read_answers(run_dir, scores, data, compare_with, train_scores, train_data)
@@ -86,7 +89,11 @@ def _read_answers(
     own = read_answers(scores, data, questions) if scores else read_outcomes(run_dir / OUTCOMES_FILE)
     source = scores or run_dir / OUTCOMES_FILE
     if compare_with and not own:
-        raise DataError(f"{run_dir}: holds no {OUTCOMES_FILE} to compare with; give --scores and --data")
+        raise DataError(
+            _("{run_dir}: holds no {outcomes_file} to compare with; give --scores and --data").format(
+                run_dir=run_dir, outcomes_file=OUTCOMES_FILE
+            )
+        )
     others: dict[str, list[Outcome]] = {}
     for other in compare_with:
         theirs = read_answers(other, data, questions)
@@ -115,8 +122,16 @@ def _key(run_dir: Path, files: Sequence[Path]) -> str:
 def _run(run_dir: Path) -> Run:
     run = read_run(run_dir)
     if run is None:
-        raise DataError(f"{run_dir}: holds no {RUN_FILE}; give the output_dir of a training run")
+        raise DataError(
+            _("{run_dir}: holds no {run_file}; give the output_dir of a training run").format(
+                run_dir=run_dir, run_file=RUN_FILE
+            )
+        )
     parts = (run.recipe, run.data, run.base, run.versions, *(run.data.values() if isinstance(run.data, dict) else ()))
     if not all(isinstance(part, dict) for part in parts):
-        raise DataError(f"{run_dir / RUN_FILE}: its recipe, data, base or versions is not a JSON object; train again")
+        raise DataError(
+            _("{value}: its recipe, data, base or versions is not a JSON object; train again").format(
+                value=run_dir / RUN_FILE
+            )
+        )
     return run

@@ -19,6 +19,7 @@ from lrc.runtime.outputs import new_file
 from lrc.runtime.progress import say
 from lrc.runtime.steps import call
 from lrc.runtime.system import command_line
+from lrc.runtime.translation import _
 
 RECORD = "lrc_way.json"  # which recipe was taken for which files: the same when the command goes on
 CANNOT_READ = (
@@ -100,7 +101,9 @@ def run(
     """
     for file in (train, test):
         if not file.is_file():
-            raise DataError(f"{file}: no such file; give a workbook with answers, then one to answer")
+            raise DataError(
+                _("{file}: no such file; give a workbook with answers, then one to answer").format(file=file)
+            )
     if recipe is not None:
         find_recipe(recipe)
     if accelerate_config is not None:
@@ -129,13 +132,25 @@ def _refuse_folder(folder: Path, train: Path, test: Path, recipe: str | None) ->
     before = _read(folder)
     if before is None:
         if folder.is_file() or (folder.is_dir() and any(path.name[0] != "." for path in folder.iterdir())):
-            raise OutputError(f"{folder}: already exists, and `lrc run` did not begin it; choose another --output-dir")
+            raise OutputError(
+                _("{folder}: already exists, and `lrc run` did not begin it; choose another --output-dir").format(
+                    folder=folder
+                )
+            )
         return
     if (before["train"], before["test"]) != (str(train), str(test)):
-        raise OutputError(f"{folder}: belongs to {before['train']} and {before['test']}; choose another --output-dir")
+        raise OutputError(
+            _("{folder}: belongs to {before} and {before2}; choose another --output-dir").format(
+                folder=folder, before=before["train"], before2=before["test"]
+            )
+        )
     if recipe not in (None, before["recipe"]):
         cure = "leave --recipe out to go on, or choose another --output-dir"
-        raise OutputError(f"{folder}: was begun with the recipe {before['recipe']}; {cure}")
+        raise OutputError(
+            _("{folder}: was begun with the recipe {before}; {cure}").format(
+                folder=folder, before=before["recipe"], cure=cure
+            )
+        )
 
 
 def _recipe(folder: Path) -> str:
@@ -178,7 +193,11 @@ def _go(way: Way, given: dict[str, Any]) -> int:
             say(f"run: step {number} of {len(steps)} ended with status {status}; {cure}")
             return status
         if words[0] == "convert" and not way.data("train").is_file():
-            raise DataError(f"{way.train}: has no answers to learn from; give the workbook with 正確答案 first")
+            raise DataError(
+                _("{train}: has no answers to learn from; give the workbook with 正確答案 first").format(
+                    train=way.train
+                )
+            )
     return 0
 
 

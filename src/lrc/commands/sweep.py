@@ -19,6 +19,7 @@ from lrc.runtime.locks import locked, parts
 from lrc.runtime.outputs import checksum
 from lrc.runtime.progress import say, track
 from lrc.runtime.signals import Request, deferred
+from lrc.runtime.translation import _
 from lrc.training.sweep import leaderboard as standings
 from lrc.training.sweep.leaderboard import RESULTS_FILE, Standing
 from lrc.training.sweep.study import STUDY_FILE, ended, next_trial, open_study, record_trial, require_optuna, trial_of
@@ -55,7 +56,11 @@ def sweep(path: Path, *, accelerate_config: str | None = None, trials: int | Non
         sys.exit(128 + request.signal)
     standings.print_leaderboard(found, str(plan.fixed["model_name_or_path"]))
     if not any(standing.result for standing in found):
-        raise LrcError(f"{plan.output_dir}: every trial failed; see the reasons above, and sweep into another folder")
+        raise LrcError(
+            _("{output_dir}: every trial failed; see the reasons above, and sweep into another folder").format(
+                output_dir=plan.output_dir
+            )
+        )
 
 
 @contextmanager
@@ -66,16 +71,20 @@ def _folder(path: Path) -> Iterator[None]:
         OutputError: something else is in it, or another process is at work there.
     """
     if path.exists() and not path.is_dir():
-        raise OutputError(f"{path}: is not a folder; choose another output_dir")
+        raise OutputError(_("{path}: is not a folder; choose another output_dir").format(path=path))
     strangers = set(path.iterdir()) - set(parts(path, RESULTS_FILE)) if path.is_dir() else set()
     if strangers and not (path / STUDY_FILE).is_file():
-        raise OutputError(f"{path}: holds something that is not an lrc sweep; choose another output_dir")
+        raise OutputError(
+            _("{path}: holds something that is not an lrc sweep; choose another output_dir").format(path=path)
+        )
     try:
         path.mkdir(parents=True, exist_ok=True)
         with locked(path / RESULTS_FILE, output=path):
             yield
     except OSError as error:
-        raise OutputError(f"{error.filename or path}: {error.strerror or error}") from error
+        raise OutputError(
+            _("{filename}: {reason}").format(filename=error.filename or path, reason=error.strerror or error)
+        ) from error
 
 
 def _identity(plan: Sweep) -> dict[str, Any]:
@@ -90,7 +99,9 @@ def _identity(plan: Sweep) -> dict[str, Any]:
                 data[role] = sums[named] if isinstance(named, str) else list(sums.values())
             except OSError as error:
                 raise DataError(
-                    f"{error.filename or named}: {error.strerror or error}; give the {role} another name"
+                    _("{filename}: {reason}; give the {role} another name").format(
+                        filename=error.filename or named, reason=error.strerror or error, role=role
+                    )
                 ) from error
     return {"recipe": plan.fixed, "search": plan.written, "seed": plan.seed, "data": data}
 

@@ -18,6 +18,7 @@ from lrc.runtime.progress import IMPORTS, say, waiting
 from lrc.runtime.signals import deferred
 from lrc.runtime.system import WINDOWS, command_line
 from lrc.runtime.threads import share_cores
+from lrc.runtime.translation import _
 from lrc.training.preflight import preflight
 
 
@@ -65,11 +66,13 @@ def _launch(words: Sequence[str]) -> int:
         from accelerate.utils.launch import prepare_simple_launcher_cmd_env
 
     logging.getLogger("accelerate.commands.launch").setLevel(logging.ERROR)  # of defaults that it took
-    args, _, _ = launch._validate_launch_command(launch.launch_command_parser().parse_args(list(words)))
+    args, _config, _precision = launch._validate_launch_command(launch.launch_command_parser().parse_args(list(words)))
     if (args.num_machines or 1) > 1 and not args.main_process_ip:
         raise MachineError(
-            f"{args.config_file}: main_process_ip is missing; give the address of machine 0, and each machine its "
-            "own machine_rank, in a copy of the file"
+            _(
+                "{config_file}: main_process_ip is missing; give the address of machine 0, and each "
+                "machine its own machine_rank, in a copy of the file"
+            ).format(config_file=args.config_file)
         )
     if not (args.multi_gpu or args.use_deepspeed or args.use_fsdp or args.tpu):
         command, environment = prepare_simple_launcher_cmd_env(args)
@@ -81,8 +84,10 @@ def _launch(words: Sequence[str]) -> int:
         os.execvpe(command[0], command, environment)
     if WINDOWS:
         raise MachineError(
-            f"{args.config_file}: training with several processes needs Linux; "
-            "use WSL2, or --accelerate-config single_gpu"
+            _(
+                "{config_file}: training with several processes needs Linux; use WSL2, or "
+                "--accelerate-config single_gpu"
+            ).format(config_file=args.config_file)
         )
     share_cores(os.environ, args.num_processes or 1)
     return _watch(launch, launch.launch_command_parser().parse_args(list(words)))
@@ -105,7 +110,7 @@ def _watch(launch: Any, args: Any) -> int:
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except (ImportError, ValueError, AssertionError) as error:
-        raise MachineError(f"launch: {error}; choose another --accelerate-config") from error
+        raise MachineError(_("launch: {reason}; choose another --accelerate-config").format(reason=error)) from error
     return 0
 
 

@@ -22,6 +22,7 @@ from lrc.metrics.verdict import judge, size, spell
 from lrc.runtime.errors import DataError
 from lrc.runtime.finished_outputs import key_of_files, refuse_other_output, write_once
 from lrc.runtime.outputs import refuse_file
+from lrc.runtime.translation import _
 
 FOLDS, SEED = 5, 42
 
@@ -89,7 +90,7 @@ def _names(files: Sequence[Path]) -> list[str]:
         names = ["/".join(file.parts[-depth:]) for file in files]
         if len(set(names)) == len(names):
             return names
-    raise DataError(f"{files[0]}: is given twice; give each model's scores once")
+    raise DataError(_("{files}: is given twice; give each model's scores once").format(files=files[0]))
 
 
 def _read_tests(files: Sequence[Path], models: Sequence[Path]) -> list[list[ScoredQuestion]]:
@@ -102,7 +103,9 @@ def _read_tests(files: Sequence[Path], models: Sequence[Path]) -> list[list[Scor
         return []
     if len(files) != len(models):
         raise DataError(
-            f"--test-scores: {len(files)} files for {len(models)} models; give one for each, in their order"
+            _("--test-scores: {count} files for {count2} models; give one for each, in their order").format(
+                count=len(files), count2=len(models)
+            )
         )
     tests = [read_scores(file) for file in files]
     for file, test in zip(files, tests, strict=True):
@@ -110,10 +113,16 @@ def _read_tests(files: Sequence[Path], models: Sequence[Path]) -> list[list[Scor
             named = None in (one.id, first.id) or one.id == first.id
             if not named or len(one.scores) != len(first.scores):
                 raise DataError(
-                    f"{file}, question {number}: differs from that of {files[0]}; score the same file with each model"
+                    _(
+                        "{file}, question {number}: differs from that of {files}; score the same file with each model"
+                    ).format(file=file, number=number, files=files[0])
                 )
         if len(test) != len(tests[0]):
-            raise DataError(f"{file}: has {len(test)} questions, {files[0]} has {len(tests[0])}; score the same file")
+            raise DataError(
+                _("{file}: has {count} questions, {files} has {count2}; score the same file").format(
+                    file=file, count=len(test), files=files[0], count2=len(tests[0])
+                )
+            )
     return tests
 
 
@@ -127,7 +136,7 @@ def _pad(tests: Sequence[Sequence[ScoredQuestion]]) -> list[Scores]:
 def _folds(questions: Sequence[Question]) -> list[int]:
     groups = group_passages(question.passage for question in questions)
     if groups.n_clusters < 2:
-        raise DataError("the labelled questions are all about one passage; fitting a vote needs several")
+        raise DataError(_("the labelled questions are all about one passage; fitting a vote needs several"))
     count = min(FOLDS, groups.n_clusters)
     return folds(groups.clusters, [question.answer for question in questions], count, SEED)
 

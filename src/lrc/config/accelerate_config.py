@@ -8,6 +8,7 @@ from typing import Any
 
 from lrc.config.shipped import find_shipped
 from lrc.runtime.errors import RecipeError
+from lrc.runtime.translation import _
 
 # Numbers in a bucket of gradients under ZeRO. DeepSpeed's own, 5e8, takes 0.9 to 1.9 GiB of a GPU whatever is trained;
 # this is more than the adapters of most recipes have weights.
@@ -35,7 +36,7 @@ def find_accelerate_config(name: str) -> Path:
     Raises:
         RecipeError: there is none.
     """
-    return find_shipped(name, "accelerate config", "accelerate_configs")
+    return find_shipped(name, _("accelerate config"), "accelerate_configs")
 
 
 def default_accelerate_config() -> str:
@@ -97,7 +98,9 @@ def _load(path: Path) -> Any:
     try:
         return load_config_from_file(str(path))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RecipeError(f"{path}: accelerate cannot read it ({error}); see `accelerate config`") from error
+        raise RecipeError(
+            _("{path}: accelerate cannot read it ({reason}); see `accelerate config`").format(path=path, reason=error)
+        ) from error
 
 
 def _read_deepspeed(name: str, processes: int, device: str, settings: dict[str, Any]) -> Topology:

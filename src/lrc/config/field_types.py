@@ -10,8 +10,10 @@ from enum import Enum
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
+from lrc.runtime.translation import _
+
 LARGEST = 2**63  # what neither a tensor's size nor a counter can be
-NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text", dict: "a mapping"}
+NAMES = {bool: _("true or false"), int: _("a whole number"), float: _("a number"), str: _("text"), dict: _("a mapping")}
 
 
 @dataclass(frozen=True)
@@ -25,11 +27,11 @@ class Bounds:
     def passed(self, value: float) -> str | None:
         """What is expected of a number that is out of bounds; None where it is not."""
         if self.least is not None and value < self.least:
-            return f"{self.least} or more"
+            return _("{least} or more").format(least=self.least)
         if self.above is not None and value <= self.above:
-            return f"more than {self.above}"
+            return _("more than {above}").format(above=self.above)
         if self.below is not None and value >= self.below:
-            return f"less than {self.below}"
+            return _("less than {below}").format(below=self.below)
         return None
 
     def __str__(self) -> str:
@@ -93,15 +95,16 @@ def find_fault(value: Any, hint: Any, choices: Sequence[Any] | None = None, boun
     """
     allowed = list(choices) if choices else _names(hint)
     if value is not None and allowed and value not in allowed and not _holds_more(hint, choices):
-        return f"is {shown(value)}, expected {_join_words(allowed)}"
+        return _wrong(value, _join_words(allowed))
     if isinstance(value, str) and "\0" in value:
-        return "holds a nul character; write the text without it"
+        return _("holds a nul character; write the text without it")
     if type(value) is int and abs(value) >= LARGEST:
-        return f"is {shown(value)}, expected a number below {LARGEST}"
+        return _wrong(value, _("a number below {largest}").format(largest=LARGEST))
     if not fits(value, hint):
-        return f"is {shown(value)}, expected {expected(hint)}{_cure(value, hint)}"
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return _wrong(value, expected(hint), quoted=number and expected(hint).startswith("text"))
     passed = bounds.passed(value) if fits(value, float) else None
-    return f"is {shown(value)}, expected {passed}" if passed else None
+    return _wrong(value, passed) if passed else None
 
 
 def fits(value: Any, hint: Any) -> bool:
@@ -125,7 +128,7 @@ def expected(hint: Any) -> str:
     arms = [arm for arm in _arms(hint) if not (arm is str and _enumerations(hint))]  # whose values are all its text
     words = [NAMES.get(arm) or NAMES.get(get_origin(arm)) or _name_list(arm) for arm in arms if arm is not type(None)]
     known = list(dict.fromkeys([*_names(hint), *(word for word in words if word)]))
-    return _join_words(known + (["nothing"] if type(None) in arms else []))
+    return _join_words(known + ([_("nothing")] if type(None) in arms else []))
 
 
 def takes_list(hint: Any) -> bool:
@@ -174,15 +177,19 @@ def _holds_more(hint: Any, choices: Sequence[Any] | None) -> bool:
     return not choices and str in arms and any(get_origin(arm) is Literal for arm in arms)
 
 
-def _cure(value: Any, hint: Any) -> str:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return "; put it in quotes" if number and expected(hint).startswith("text") else ""
+def _wrong(value: Any, words: str, *, quoted: bool = False) -> str:
+    text = _("is {value}, expected {expected}")
+    if quoted:
+        text = _("is {value}, expected {expected}; put it in quotes")
+    return text.format(value=shown(value), expected=words)
 
 
 def _name_list(arm: Any) -> str:
-    return f"a list of {NAMES.get(get_args(arm)[0], 'names')}" if get_origin(arm) is list else ""
+    if get_origin(arm) is not list:
+        return ""
+    return _("a list of {what}").format(what=NAMES.get(get_args(arm)[0], _("names")))
 
 
 def _join_words(words: Sequence[Any]) -> str:
-    texts = [str(word).lower() if isinstance(word, bool) else str(word) for word in words]
-    return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} or {texts[-1]}"
+    texts = [word if isinstance(word, str) else str(word).lower() for word in words]
+    return texts[0] if len(texts) == 1 else _("{words} or {last}").format(words=tuple(texts[:-1]), last=texts[-1])

@@ -12,6 +12,7 @@ from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 from lrc.config.field_types import fits, takes_list, takes_text
 from lrc.config.schema import Key, Schema
 from lrc.runtime.errors import RecipeError
+from lrc.runtime.translation import _
 
 TRUTHS = {"yes": True, "true": True, "t": True, "y": True, "1": True}
 TRUTHS |= {"no": False, "false": False, "f": False, "n": False, "0": False}
@@ -45,7 +46,7 @@ def parse_overrides(overrides: Sequence[str], schema: Schema) -> tuple[dict[str,
             values[name] = None
     unknown = [word[2:].partition("=")[0] for word in rest if word.startswith("--") and len(word) > 2]
     if rest and not unknown:
-        raise RecipeError(f"command line: {rest[0]!r} has no key before it; write --key value")
+        raise RecipeError(_("command line: {rest} has no key before it; write --key value").format(rest=repr(rest[0])))
     return values, unknown
 
 

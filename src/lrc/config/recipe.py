@@ -17,14 +17,15 @@ from lrc.config.synonyms import cure
 from lrc.config.yaml_reader import YamlMapping, read_mapping, refuse_tokens
 from lrc.runtime.devices import apply_device_support
 from lrc.runtime.errors import RecipeError
+from lrc.runtime.translation import _
 
 if TYPE_CHECKING:
     from lrc.config.arguments import AdapterArguments, DataArguments, ModelArguments, TrainingArguments
 
 REQUIRED = {
-    "model_name_or_path": "the base model: a folder, or a name on the Hub",
-    "train_file": "the JSON that `lrc convert` wrote",
-    "output_dir": "the folder for the adapter",
+    "model_name_or_path": _("the base model: a folder, or a name on the Hub"),
+    "train_file": _("the JSON that `lrc convert` wrote"),
+    "output_dir": _("the folder for the adapter"),
 }
 # Texts that name something: an empty one would be taken for the folder that the command runs in, or for nothing.
 NAMES = (
@@ -35,7 +36,7 @@ NAMES = (
     "model_revision",
     "resume_from_checkpoint",
 )
-COMMAND_LINE = "command line"
+COMMAND_LINE = _("command line")
 SECRETS = ("hub_token", "push_to_hub_token", "hf_token", "token", "use_auth_token")
 # What is read by other verbs, and taken for a recipe by mistake.
 TABLES = (".xlsx", ".xlsm", ".xls", ".xlsb", ".ods", ".csv", ".tsv", ".jsonl")
@@ -102,8 +103,10 @@ def read_recipe(path: Path | None) -> YamlMapping:
         return YamlMapping(COMMAND_LINE, {}, {})
     if _is_data(path):
         raise RecipeError(
-            f"{path}: is data, not a recipe; give a YAML file or the name of a shipped recipe, and the data that "
-            "`lrc convert` wrote as --train_file"
+            _(
+                "{path}: is data, not a recipe; give a YAML file or the name of a shipped recipe, and "
+                "the data that `lrc convert` wrote as --train_file"
+            ).format(path=path)
         )
     return read_mapping(path)
 
@@ -152,10 +155,13 @@ def _check_given(file: YamlMapping, overrides: Sequence[str], known: Schema) -> 
     on_command_line = {**_without(overriding, missing), **dict.fromkeys(strangers)}
     findings += _findings(on_command_line, known, lambda key: COMMAND_LINE)
     places = {key: COMMAND_LINE if key in overriding else file.place(key) for key in missing}
-    findings += [f"{place}: {key} is missing; give {REQUIRED[key]}" for key, place in places.items()]
+    findings += [
+        _("{place}: {key} is missing; give {what}").format(place=place, key=key, what=REQUIRED[key])
+        for key, place in places.items()
+    ]
     if not findings:
         values = {key: known[key].default for key in known} | given
-        findings = [f"{file.name}: {text}" for text in broken_rules(values)]
+        findings = [_("{file}: {text}").format(file=file.name, text=text) for text in broken_rules(values)]
     if findings:
         raise RecipeError(*findings)
     return given
@@ -173,24 +179,28 @@ def find_recipe(name: str) -> Path:
     Raises:
         RecipeError: there is none.
     """
-    return find_shipped(name, "recipe", "recipes")
+    return find_shipped(name, _("recipe"), "recipes")
 
 
 def _refuse_secrets(file: YamlMapping, overrides: Sequence[str]) -> None:
-    cure = "does not belong in a recipe; log in with `hf auth login` or set HF_TOKEN"
+    text = _("{place}: {key} does not belong in a recipe; log in with `hf auth login` or set HF_TOKEN")
     words = {word.lstrip("-").partition("=")[0].replace("-", "_") for word in overrides if word.startswith("--")}
-    findings = [f"{file.place(key)}: {key} {cure}" for key in SECRETS if file.values.get(key) is not None]
-    findings += [f"command line: {key} {cure}" for key in SECRETS if key in words]
+    findings = [text.format(place=file.place(key), key=key) for key in SECRETS if file.values.get(key) is not None]
+    findings += [text.format(place=COMMAND_LINE, key=key) for key in SECRETS if key in words]
     if findings:
         raise RecipeError(*findings)
 
 
 def _findings(values: dict[str, Any], known: Schema, place: Callable[[str], str]) -> list[str]:
-    unknown = [f"{place(key)}: unknown key {key!r}; {cure(key, known)}" for key in values if key not in known]
+    strange = _("{place}: unknown key {key}; {cure}")
+    unknown: list[str] = [
+        strange.format(place=place(key), key=repr(key), cure=cure(key, known)) for key in values if key not in known
+    ]
     faults = {key: known[key].find_fault(value) for key, value in values.items() if key in known}
     blank = [key for key in NAMES if values.get(key) is not None and _is_blank(values[key])]
-    faults |= dict.fromkeys(blank, "is empty; give one, or remove it")
-    return unknown + [f"{place(key)}: {key} {text}" for key, text in faults.items() if text]
+    faults |= dict.fromkeys(blank, _("is empty; give one, or remove it"))
+    wrong = _("{place}: {key} {text}")
+    return unknown + [wrong.format(place=place(key), key=key, text=text) for key, text in faults.items() if text]
 
 
 def _without(values: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
@@ -217,5 +227,5 @@ def _build(classes: Sequence[type], values: dict[str, Any], name: str) -> tuple[
             warnings.simplefilter("ignore", FutureWarning)
             built: tuple[Any, ...] = TrlParser(classes).parse_dict(values)
     except (ValueError, TypeError, KeyError, RuntimeError, ImportError, OSError, AssertionError) as error:
-        raise RecipeError(f"{name}: {error}") from error
+        raise RecipeError(_("{name}: {reason}").format(name=name, reason=error)) from error
     return built

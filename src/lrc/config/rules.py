@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from lrc.config.run_record import SCORED_AS_THEY_ARE, lists_options
+from lrc.runtime.translation import _, message_of
 
 # The first two leave the base as it is. PiSSA changes it, so what is saved is converted for the base as it was
 # (pissa.py); upstream's others would need a base of their own to be merged into.
@@ -87,7 +88,11 @@ def fold_file(file: str, fold: int, part: str) -> str:
     """
     ending, folded = f"_{part}.json", f"_fold{fold}_{part}.json"
     if not file.endswith(ending):
-        raise ValueError(f"{part}_file is {file}, expected a name that ends in {ending} where fold is given")
+        raise ValueError(
+            _("{part}_file is {file}, expected a name that ends in {ending} where fold is given").format(
+                part=part, file=file, ending=ending
+            )
+        )
     return file if file.endswith(folded) else file.removesuffix(ending) + folded
 
 
@@ -103,7 +108,11 @@ def pattern(key: str, value: dict[str, Any] | str | None) -> dict[str, Any] | No
         found = ()
     whole = isinstance(found, dict) and all(type(number) is int and number > 0 for number in found.values())
     if found is not None and not whole:
-        raise ValueError(f"{key} is {value}, expected whole numbers by module name, such as {{q_proj: 8}}")
+        raise ValueError(
+            _("{key} is {value}, expected whole numbers by module name, such as {{q_proj: 8}}").format(
+                key=key, value=value
+            )
+        )
     for name in found or ():
         _require_pattern(key, name)
     return found or None
@@ -129,7 +138,9 @@ def _require_pattern(key: str, text: str) -> None:
         re.compile(text)
     except re.error as error:
         raise ValueError(
-            f"{key} has {text!r}, which is not a valid regular expression ({error}); give the names of modules"
+            _("{key} has {text}, which is not a valid regular expression ({reason}); give the names of modules").format(
+                key=key, text=repr(text), reason=error
+            )
         ) from None
 
 
@@ -137,7 +148,7 @@ def _catch(check: Callable[[], Any]) -> Iterator[str]:
     try:
         check()
     except ValueError as error:
-        yield str(error)
+        yield message_of(error)
 
 
 def _answering(values: Values) -> Iterator[str]:
@@ -145,21 +156,25 @@ def _answering(values: Values) -> Iterator[str]:
     if listed is None:
         listed = lists_options(style, values["template"])
     if style == "digit" and not listed:
-        yield "list_options is false, expected true where answer_style is digit"
+        yield _("list_options is false, expected true where answer_style is digit")
     elif values["option_orders"] > 1 and not listed:
         yield (
-            f"option_orders is {values['option_orders']}, but the prompt lists no options, so their order has no "
-            "effect; set list_options: true, or remove it"
+            _(
+                "option_orders is {value}, but the prompt lists no options, so their order has no "
+                "effect; set list_options: true, or remove it"
+            ).format(value=values["option_orders"])
         )
     normalisation = values["score_normalisation"]
     if normalisation != "character" and style != "text":
         yield (
-            f"score_normalisation is {normalisation}, but {SCORED_AS_THEY_ARE[style]} are scored as they are; remove it"
+            _(
+                "score_normalisation is {normalisation}, but {scored_as_they_are} are scored as they are; remove it"
+            ).format(normalisation=normalisation, scored_as_they_are=SCORED_AS_THEY_ARE[style])
         )
     elif normalisation == "auto" and values["validation_file"] is None:
-        yield "score_normalisation is auto, which chooses on a validation_file; give one"
+        yield _("score_normalisation is auto, which chooses on a validation_file; give one")
     if values["eval_questions"] is not None and values["validation_file"] is None:
-        yield "eval_questions is given, but validation_file is not; give one"
+        yield _("eval_questions is given, but validation_file is not; give one")
 
 
 def _contrast(values: Values) -> Iterator[str]:
@@ -167,29 +182,31 @@ def _contrast(values: Values) -> Iterator[str]:
     if part is None:
         part = 1.0 if style == "judge" else 0.0
     if not 0 <= part <= 1:
-        yield f"option_contrast is {part}, expected 0 to 1"
+        yield _("option_contrast is {part}, expected 0 to 1").format(part=part)
     elif part and style == "digit":
-        yield "option_contrast compares options, not digits; set answer_style: text or judge, or remove it"
+        yield _("option_contrast compares options, not digits; set answer_style: text or judge, or remove it")
     if values["soft_labels"] is not None and not part:
-        yield "soft_labels are a target of the contrast, but option_contrast is 0; raise it"
+        yield _("soft_labels are a target of the contrast, but option_contrast is 0; raise it")
     if values["soft_label_weight"] > 1:
-        yield f"soft_label_weight is {values['soft_label_weight']}, expected 0 to 1"
+        yield _("soft_label_weight is {value}, expected 0 to 1").format(value=values["soft_label_weight"])
 
 
 def _files(values: Values) -> Iterator[str]:
     files, shares = train_files(values["train_file"]), values["train_shares"]
     if repeated := next((file for file in files if files.count(file) > 1), None):
-        yield f"train_file names {repeated} twice; name it once"
+        yield _("train_file names {repeated} twice; name it once").format(repeated=repeated)
     if shares is not None and values["pseudo_labels"] is not None:
-        yield "train_shares and pseudo_labels exclude each other: an epoch has every pseudo-labelled one; remove one"
+        yield _("train_shares and pseudo_labels exclude each other: an epoch has every pseudo-labelled one; remove one")
     elif shares is not None and len(shares) != len(files):
-        yield f"train_shares has {len(shares)} parts for {len(files)} files of train_file; give one each"
+        yield _("train_shares has {count} parts for {count2} files of train_file; give one each").format(
+            count=len(shares), count2=len(files)
+        )
     elif shares is not None and (not all(share > 0 for share in shares) or abs(sum(shares) - 1) > 1e-6):
-        yield f"train_shares is {shares}, expected numbers above 0 whose sum is 1"
+        yield _("train_shares is {shares}, expected numbers above 0 whose sum is 1").format(shares=shares)
     if (values["pseudo_labels"] is None) != (values["pseudo_label_file"] is None):
-        yield "pseudo_labels and pseudo_label_file go together: the scores, and the questions that they are of"
+        yield _("pseudo_labels and pseudo_label_file go together: the scores, and the questions that they are of")
     if values["pseudo_label_threshold"] > 1:
-        yield f"pseudo_label_threshold is {values['pseudo_label_threshold']}, expected 0 to 1"
+        yield _("pseudo_label_threshold is {value}, expected 0 to 1").format(value=values["pseudo_label_threshold"])
     if values["fold"] is None:
         return
     named = [(file, "train") for file in files] + [(values["validation_file"], "validation")]
@@ -201,12 +218,14 @@ def _files(values: Values) -> Iterator[str]:
 def _adapter(values: Values) -> Iterator[str]:
     start = values["init_lora_weights"]
     if start not in (None, *INIT_LORA_WEIGHTS) and not PISSA.fullmatch(start):
-        yield f"init_lora_weights is {start}, expected {', '.join(INIT_LORA_WEIGHTS)} or pissa_niter_16"
+        yield _("init_lora_weights is {start}, expected {names_of_starts} or pissa_niter_16").format(
+            start=start, names_of_starts=tuple(INIT_LORA_WEIGHTS)
+        )
     for key in ("rank_pattern", "alpha_pattern"):
         yield from _catch(lambda key=key: pattern(key, values[key]))  # type: ignore[misc]
     yield from _catch(lambda: target_modules(values["lora_target_modules"]))
     if values["lora_task_type"] != "CAUSAL_LM":
-        yield f"lora_task_type is {values['lora_task_type']}, expected CAUSAL_LM; remove it"
+        yield _("lora_task_type is {value}, expected CAUSAL_LM; remove it").format(value=values["lora_task_type"])
     if str(start).startswith("pissa"):
         yield from _pissa(values)
 
@@ -215,18 +234,24 @@ def _pissa(values: Values) -> Iterator[str]:
     start = values["init_lora_weights"]
     for key in ("load_in_4bit", "load_in_8bit"):
         if values[key]:
-            yield f"init_lora_weights is {start}, which changes the base that {key} freezes; keep one"
+            yield _("init_lora_weights is {start}, which changes the base that {key} freezes; keep one").format(
+                start=start, key=key
+            )
     if values["use_dora"]:
-        yield f"init_lora_weights is {start}, and use_dora is true; DoRA cannot be converted to plain LoRA, keep one"
+        yield _(
+            "init_lora_weights is {start}, and use_dora is true; DoRA cannot be converted to plain LoRA, keep one"
+        ).format(start=start)
     if values["use_rslora"] and (values["rank_pattern"] or values["alpha_pattern"]):
-        yield f"init_lora_weights is {start}, which excludes use_rslora with a rank or alpha pattern; remove one"
+        yield _(
+            "init_lora_weights is {start}, which excludes use_rslora with a rank or alpha pattern; remove one"
+        ).format(start=start)
 
 
 def _precision(values: Values) -> Iterator[str]:
     if values["fp16"] and values["bf16"]:
-        yield "fp16 and bf16 are both true; keep one"
+        yield _("fp16 and bf16 are both true; keep one")
     if values["load_in_4bit"] and values["load_in_8bit"]:
-        yield "load_in_4bit and load_in_8bit are both true; keep one"
+        yield _("load_in_4bit and load_in_8bit are both true; keep one")
 
 
 def _unsupported_values(values: Values) -> Iterator[str]:
@@ -234,39 +259,46 @@ def _unsupported_values(values: Values) -> Iterator[str]:
         # Unset, the balance of experts would be what the base declares.
         found = values[key] or 0.0 if key == "router_aux_loss_coef" else values[key]
         if found != value:
-            yield f"{key} is {values[key]}, which lrc does not support; remove it"
+            yield _("{key} is {value}, which lrc does not support; remove it").format(key=key, value=values[key])
     if values["train_sampling_strategy"] not in SAMPLING:
         yield (
-            f"train_sampling_strategy is {values['train_sampling_strategy']}, expected random or sequential; "
-            "packed rows need no padding"
+            _("train_sampling_strategy is {value}, expected random or sequential; packed rows need no padding").format(
+                value=values["train_sampling_strategy"]
+            )
         )
     if values["save_only_model"]:
-        yield "save_only_model is true, but a run cannot be resumed without its optimizer state; remove it"
+        yield _("save_only_model is true, but a run cannot be resumed without its optimizer state; remove it")
     if values["push_to_hub"] and not values["hub_model_id"]:
-        yield "push_to_hub is true, but hub_model_id is missing; give USER/NAME"
+        yield _("push_to_hub is true, but hub_model_id is missing; give USER/NAME")
     if values["dataloader_prefetch_factor"] is not None and not values["dataloader_num_workers"]:
-        yield "dataloader_prefetch_factor needs data loader processes; set dataloader_num_workers, or remove it"
+        yield _("dataloader_prefetch_factor needs data loader processes; set dataloader_num_workers, or remove it")
 
 
 def _length(values: Values) -> Iterator[str]:
     if values["max_steps"] == 0:
-        yield "max_steps is 0, which trains nothing; give more, or -1 for all of num_train_epochs"
+        yield _("max_steps is 0, which trains nothing; give more, or -1 for all of num_train_epochs")
     warmup = values["warmup_steps"]
     if warmup > 1 and warmup % 1:
-        yield f"warmup_steps is {warmup}, expected whole steps, or a fraction of all below 1"
+        yield _("warmup_steps is {warmup}, expected whole steps, or a fraction of all below 1").format(warmup=warmup)
 
 
 def _strategies(values: Values) -> Iterator[str]:
     """When a run logs, evaluates and saves."""
     best = values["metric_for_best_model"]
     if best and best.removeprefix("eval_") not in METRICS:
-        yield f"metric_for_best_model is {best}, expected {', '.join(METRICS[:-1])} or {METRICS[-1]}"
+        yield _("metric_for_best_model is {best}, expected {first_metrics} or {last_metric}").format(
+            best=best, first_metrics=tuple(METRICS[:-1]), last_metric=METRICS[-1]
+        )
     for event in ("logging", "eval", "save"):
         count = _steps(values, event)
         if values[f"{event}_strategy"] == "steps" and count > 1 and count % 1:
-            yield f"{event}_steps is {count}, expected whole steps, or a fraction of all below 1"
+            yield _("{event}_steps is {count}, expected whole steps, or a fraction of all below 1").format(
+                event=event, count=count
+            )
     if values["lr_scheduler_type"] in ("reduce_lr_on_plateau", "greedy") and values["eval_strategy"] == "no":
-        yield f"lr_scheduler_type is {values['lr_scheduler_type']}, which needs evaluations; set eval_strategy"
+        yield _("lr_scheduler_type is {value}, which needs evaluations; set eval_strategy").format(
+            value=values["lr_scheduler_type"]
+        )
     if values["load_best_model_at_end"] and values["save_strategy"] != "best":
         yield from _best_model(values)
 
@@ -275,8 +307,10 @@ def _best_model(values: Values) -> Iterator[str]:
     evaluation, save = values["eval_strategy"], values["save_strategy"]
     if evaluation != save:
         yield (
-            f"load_best_model_at_end needs a checkpoint at each evaluation, but eval_strategy is {evaluation} and "
-            f"save_strategy is {save}; set both alike"
+            _(
+                "load_best_model_at_end needs a checkpoint at each evaluation, but eval_strategy is "
+                "{evaluation} and save_strategy is {save}; set both alike"
+            ).format(evaluation=evaluation, save=save)
         )
         return
     if evaluation != "steps":
@@ -287,8 +321,10 @@ def _best_model(values: Values) -> Iterator[str]:
     multiple = saved * 1_000_000 % (every * 1_000_000) == 0 if all(parts) else saved % every == 0
     if not multiple:
         yield (
-            f"load_best_model_at_end needs a checkpoint at evaluations, but save_steps is {saved}, which is not a "
-            f"multiple of eval_steps, {every}"
+            _(
+                "load_best_model_at_end needs a checkpoint at evaluations, but save_steps is {saved}, "
+                "which is not a multiple of eval_steps, {every}"
+            ).format(saved=saved, every=every)
         )
 
 
@@ -301,9 +337,9 @@ def _steps(values: Values, event: str) -> float:
 def _early_stopping(values: Values) -> Iterator[str]:
     if values["early_stopping_patience"] is None:
         if values["early_stopping_threshold"]:
-            yield "early_stopping_threshold needs early_stopping_patience; set that as well"
+            yield _("early_stopping_threshold needs early_stopping_patience; set that as well")
     elif values["eval_strategy"] == "no":
-        yield "early_stopping_patience counts evaluations, but eval_strategy is no; set it to steps or epoch"
+        yield _("early_stopping_patience counts evaluations, but eval_strategy is no; set it to steps or epoch")
 
 
 def _mappings(values: Values) -> Iterator[str]:
@@ -315,4 +351,4 @@ def _mappings(values: Values) -> Iterator[str]:
             except ValueError:
                 fine = False
             if not fine:
-                yield f"{key} is {text}, expected a mapping, on the command line as JSON"
+                yield _("{key} is {text}, expected a mapping, on the command line as JSON").format(key=key, text=text)

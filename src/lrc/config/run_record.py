@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lrc.runtime.errors import ModelError
+from lrc.runtime.translation import _
 
 RUN_FILE = "lrc_run.json"
 METRICS_FILE = "metrics.jsonl"  # what training logged, a line a time
@@ -100,4 +101,8 @@ def _read(path: Path) -> Run | None:
                 raise ValueError(f"{name} is a {type(found).__name__}")
         return run
     except (ValueError, TypeError, RecursionError) as error:
-        raise ModelError(f"{path}: not a run file of lrc ({error}); train again, or remove the file") from error
+        raise ModelError(
+            _("{path}: not a run file of lrc ({reason}); train again, or remove the file").format(
+                path=path, reason=error
+            )
+        ) from error

@@ -8,6 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from lrc.runtime.errors import RecipeError
+from lrc.runtime.translation import _, alternatives
 
 MOST_DESCRIBED = 4  # files that a name may stand for, each told with what it is for
 FEW = 12  # files, of which all are told so where a name is like none of them
@@ -33,12 +34,24 @@ def find_shipped(name: str, kind: str, folder: str) -> Path:
         return shipped[short]
     near = _alike(short, shipped)
     if not near and len(shipped) <= FEW:
-        described = ", ".join(f"{one} ({_about(file)})" for one, file in shipped.items())
-        raise RecipeError(f"{name}: no such {kind}; give a YAML file, or one of {described}")
+        described = tuple(f"{one} ({_about(file)})" for one, file in shipped.items())
+        raise RecipeError(
+            _("{name}: no such {kind}; give a YAML file, or one of {described}").format(
+                name=name, kind=kind, described=described
+            )
+        )
     if not 0 < len(near) <= MOST_DESCRIBED:
-        raise RecipeError(f"{name}: no such {kind}; give a YAML file, or one of {', '.join(near or shipped)}")
+        raise RecipeError(
+            _("{name}: no such {kind}; give a YAML file, or one of {names}").format(
+                name=name, kind=kind, names=tuple(near or shipped)
+            )
+        )
     named = [repr(one) if len(near) == 1 else f"{one!r} ({_about(shipped[one])})" for one in near]
-    raise RecipeError(f"{name}: no such {kind}; did you mean {' or '.join(named)}?")
+    raise RecipeError(
+        _("{name}: no such {kind}; did you mean {named}?").format(
+            name=name, kind=kind, named=alternatives(named, _("{words} or {last}"))
+        )
+    )
 
 
 def _alike(name: str, shipped: Sequence[str] | dict[str, Path]) -> list[str]:

@@ -5,38 +5,40 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+from lrc.runtime.translation import _
+
 # Keys that older recipes have, and what became of them upstream.
 GONE = {
-    "env": "set environment variables where the run is started",
-    "warmup_ratio": "write warmup_steps: a value below 1 is a ratio",
-    "max_seq_length": "it is now max_length",
-    "torch_dtype": "it is now dtype",
-    "bnb_4bit_compute_dtype": "4-bit weights are computed with in dtype; remove it",
-    "bnb_4bit_use_double_quant": "it is use_bnb_nested_quant",
-    "tokenizer_name": "the base model's own tokenizer is used; remove it",
-    "tokenizer_name_or_path": "the base model's own tokenizer is used; remove it",
-    "save_safetensors": "nothing else is saved; remove it",
-    "logging_dir": "trackers have their own places; remove it",
-    "evaluation_strategy": "it is now eval_strategy",
-    "group_by_length": "packed rows need no padding; remove it",
-    "no_cuda": "it is now use_cpu",
-    "target_modules": "it is lora_target_modules",
-    "modules_to_save": "it is lora_modules_to_save",
+    "env": _("set environment variables where the run is started"),
+    "warmup_ratio": _("write warmup_steps: a value below 1 is a ratio"),
+    "max_seq_length": _("it is now max_length"),
+    "torch_dtype": _("it is now dtype"),
+    "bnb_4bit_compute_dtype": _("4-bit weights are computed with in dtype; remove it"),
+    "bnb_4bit_use_double_quant": _("it is use_bnb_nested_quant"),
+    "tokenizer_name": _("the base model's own tokenizer is used; remove it"),
+    "tokenizer_name_or_path": _("the base model's own tokenizer is used; remove it"),
+    "save_safetensors": _("nothing else is saved; remove it"),
+    "logging_dir": _("trackers have their own places; remove it"),
+    "evaluation_strategy": _("it is now eval_strategy"),
+    "group_by_length": _("packed rows need no padding; remove it"),
+    "no_cuda": _("it is now use_cpu"),
+    "target_modules": _("it is lora_target_modules"),
+    "modules_to_save": _("it is lora_modules_to_save"),
 }
 # Flags of lrc's other verbs, and keys of which upstream has no counterpart.
 ELSEWHERE = {
-    "force": "to train into a folder that holds another run, set overwrite_output_dir",
-    "votes": "it is a flag of `lrc generate` and `lrc evaluate`",
-    "gpu": "it is a flag of `lrc preview`",
-    "gpu_memory": "it is a flag of `lrc preview`",
-    "num_processes": "it is set in the accelerate config; choose one with --accelerate-config",
-    "quantization_bit": "write load_in_4bit: true, or load_in_8bit: true",
-    "load_in_kbits": "write load_in_4bit: true, or load_in_8bit: true",
-    "quantization": "write load_in_4bit: true, or load_in_8bit: true",
-    "validation_fraction": "it is a flag of `lrc convert`, which splits the data",
-    "neat_packing": "it is tree_packing, which is on unless a recipe says otherwise; remove it",
-    "train_on_prompt": "the answer alone is learnt; remove it",
-    "val_set_size": "`lrc convert --validation-fraction` splits the data; give the file as validation_file",
+    "force": _("to train into a folder that holds another run, set overwrite_output_dir"),
+    "votes": _("it is a flag of `lrc generate` and `lrc evaluate`"),
+    "gpu": _("it is a flag of `lrc preview`"),
+    "gpu_memory": _("it is a flag of `lrc preview`"),
+    "num_processes": _("it is set in the accelerate config; choose one with --accelerate-config"),
+    "quantization_bit": _("write load_in_4bit: true, or load_in_8bit: true"),
+    "load_in_kbits": _("write load_in_4bit: true, or load_in_8bit: true"),
+    "quantization": _("write load_in_4bit: true, or load_in_8bit: true"),
+    "validation_fraction": _("it is a flag of `lrc convert`, which splits the data"),
+    "neat_packing": _("it is tree_packing, which is on unless a recipe says otherwise; remove it"),
+    "train_on_prompt": _("the answer alone is learnt; remove it"),
+    "val_set_size": _("`lrc convert --validation-fraction` splits the data; give the file as validation_file"),
 }
 # What the same thing is called in other libraries, in papers and for short.
 SYNONYMS = {
@@ -101,7 +103,7 @@ def cure(key: str, known: Iterable[str]) -> str:
     if plain in GONE or plain in ELSEWHERE:
         return {**GONE, **ELSEWHERE}[plain]
     near = _NAMED.get(plain) or nearest(plain, known)
-    return f"did you mean {near!r}?" if near else "remove it"
+    return _("did you mean {near}?").format(near=repr(near)) if near else _("remove it")
 
 
 def nearest(key: str, known: Iterable[str]) -> str | None:

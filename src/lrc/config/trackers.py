@@ -10,6 +10,7 @@ from transformers.integrations import TensorBoardCallback, TrackioCallback, get_
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from lrc.runtime.packages import install_extra
+from lrc.runtime.translation import _
 
 TRIED = ("trackio", "wandb", "tensorboard", "none")
 EXTRAS = ("trackio",)
@@ -22,18 +23,20 @@ def why_not_reported(report_to: Sequence[str]) -> str | None:
         report_to: names of trackers; none at all is fine.
     """
     if "none" in report_to and len(report_to) > 1:
-        return f"report_to is {', '.join(report_to)}; remove none, or everything else"
+        text = _("report_to is {names}; remove none, or everything else")
+        return text.format(names=tuple(report_to))
     for name in report_to:
         if name not in INTEGRATION_TO_CALLBACK:
             near = get_close_matches(str(name), [*INTEGRATION_TO_CALLBACK, "none"], n=1)
-            return f"report_to is {name}, expected {', '.join(TRIED[:-1])} or none" + (
-                f"; did you mean {near[0]!r}?" if near else ""
-            )
+            text = _("report_to is {name}, expected {names} or none")
+            if near:
+                text = _("report_to is {name}, expected {names} or none; did you mean {near}?")
+            return text.format(name=name, names=tuple(TRIED[:-1]), near=repr(near[0]) if near else "")
     installed = get_available_reporting_integrations() if report_to else []
     for name in report_to:
         if name not in installed:
             cure = install_extra(name) if name in EXTRAS else f"pip install {name}"
-            return f"report_to is {name}, which is not installed; {cure}, or write none"
+            return _("report_to is {name}, which is not installed; {cure}, or write none").format(name=name, cure=cure)
     return None
 
 

@@ -14,6 +14,7 @@ import yaml
 
 from lrc.runtime.errors import RecipeError
 from lrc.runtime.secrets import SECRET
+from lrc.runtime.translation import _
 
 MAX_BYTES = 1_000_000
 
@@ -28,7 +29,9 @@ class YamlMapping:
 
     def place(self, key: str) -> str:
         """The place of `key`: `qlora.yaml, line 7`."""
-        return f"{self.name}, line {self.lines[key]}" if key in self.lines else self.name
+        if key not in self.lines:
+            return self.name
+        return _("{file}, line {line}").format(file=self.name, line=self.lines[key])
 
 
 def read_mapping(path: Path) -> YamlMapping:
@@ -44,16 +47,22 @@ def read_mapping(path: Path) -> YamlMapping:
         loader = _StrictLoader(text)
         node = loader.get_single_node()
         if not isinstance(node, yaml.MappingNode):
-            raise RecipeError(f"{path.name}: is not a mapping; write one `key: value` a line")
-        lines = {key.value: key.start_mark.line + 1 for key, _ in node.value}
+            raise RecipeError(_("{file}: is not a mapping; write one `key: value` a line").format(file=path.name))
+        lines = {key.value: key.start_mark.line + 1 for key, _value in node.value}
         return YamlMapping(path.name, loader.construct_document(node), lines)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise RecipeError(f"{path.name}{_line(mark)}: {_add_cure(error.problem or error.context or '')}") from None
+        raise RecipeError(
+            _("{place}: {text}").format(
+                place=_place(path.name, mark), text=_add_cure(error.problem or error.context or "")
+            )
+        ) from None
     except yaml.YAMLError as error:
-        raise RecipeError(f"{path.name}: {error}") from None
+        raise RecipeError(_("{file}: {reason}").format(file=path.name, reason=error)) from None
     except (RecursionError, ValueError):
-        raise RecipeError(f"{path.name}: is nested too deeply, or holds a number that is too long") from None
+        raise RecipeError(
+            _("{file}: is nested too deeply, or holds a number that is too long").format(file=path.name)
+        ) from None
 
 
 def refuse_tokens(place: str, text: str) -> None:
@@ -64,9 +73,11 @@ def refuse_tokens(place: str, text: str) -> None:
     """
     for number, line in enumerate(text.splitlines(), start=1):
         if SECRET.search(line):
-            where = f"{place}, line {number}" if "\n" in text else place
+            where = _("{file}, line {line}").format(file=place, line=number) if "\n" in text else place
             raise RecipeError(
-                f"{where}: holds an access token or password; remove it, and use `hf auth login` or HF_TOKEN"
+                _("{where}: holds an access token or password; remove it, and use `hf auth login` or HF_TOKEN").format(
+                    where=where
+                )
             )
 
 
@@ -79,23 +90,23 @@ class _StrictLoader(yaml.SafeLoader):
         event = self.peek_event()
         if getattr(event, "anchor", None) is not None:
             raise yaml.MarkedYAMLError(
-                problem="has an anchor or alias (& or *); write the value out", problem_mark=event.start_mark
+                problem=_("has an anchor or alias (& or *); write the value out"), problem_mark=event.start_mark
             )
         if getattr(event, "tag", None) is not None:
-            raise yaml.MarkedYAMLError(problem="has a tag (!); write a plain value", problem_mark=event.start_mark)
+            raise yaml.MarkedYAMLError(problem=_("has a tag (!); write a plain value"), problem_mark=event.start_mark)
         return super().compose_node(parent, index)
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node: yaml.MappingNode = super().compose_mapping_node(anchor)
         seen: dict[str, int] = {}
-        for key, _ in node.value:
+        for key, _value in node.value:
             name, line = key.value, key.start_mark.line + 1
             if not isinstance(key, yaml.ScalarNode) or not key.tag.endswith(":str") or name == "<<":
                 raise yaml.MarkedYAMLError(
-                    problem="a key is not a name; write `key: value`", problem_mark=key.start_mark
+                    problem=_("a key is not a name; write `key: value`"), problem_mark=key.start_mark
                 )
             if name in seen:
-                problem = f"{name} appears here and in line {seen[name]}; keep one"
+                problem = _("{name} appears here and in line {line}; keep one").format(name=name, line=seen[name])
                 raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
             seen[name] = line
         return node
@@ -115,26 +126,35 @@ for _tag, _pattern, _first in (
 def _text(path: Path) -> str:
     try:
         if path.exists() and not path.is_file() and not path.is_dir():
-            raise RecipeError(f"{path}: is a pipe or a device; save it as a file")
+            raise RecipeError(_("{path}: is a pipe or a device; save it as a file").format(path=path))
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise RecipeError(f"{path}: {error.strerror or error}; give a YAML file") from error
+        raise RecipeError(
+            _("{path}: {reason}; give a YAML file").format(path=path, reason=error.strerror or error)
+        ) from error
     if len(content) > MAX_BYTES:
-        raise RecipeError(f"{path.name}: is larger than {MAX_BYTES:,} bytes; is it a recipe?")
+        raise RecipeError(
+            _("{file}: is larger than {max_bytes:,} bytes; is it a recipe?").format(file=path.name, max_bytes=MAX_BYTES)
+        )
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise RecipeError(f"{path.name}: is not UTF-8 text; save it as UTF-8") from None
+        raise RecipeError(_("{file}: is not UTF-8 text; save it as UTF-8").format(file=path.name)) from None
 
 
 def _add_cure(problem: str) -> str:
     """PyYAML's words about what is no YAML, with what to do about it."""
     if "; " in problem:
         return problem
-    cures = {"'\\t'": "write spaces for the tab", "another document": "keep one", "end of stream": "close the quote"}
-    return f"{problem}; " + next((cure for sign, cure in cures.items() if sign in problem), "write `key: value`")
+    cures = {
+        "'\\t'": _("write spaces for the tab"),
+        "another document": _("keep one"),
+        "end of stream": _("close the quote"),
+    }
+    cure = next((cure for sign, cure in cures.items() if sign in problem), _("write `key: value`"))
+    return _("{text}; {cure}").format(text=problem, cure=cure)
 
 
-def _line(mark: yaml.Mark | None) -> str:
-    return f", line {mark.line + 1}" if mark else ""
+def _place(file: str, mark: yaml.Mark | None) -> str:
+    return _("{file}, line {line}").format(file=file, line=mark.line + 1) if mark else file

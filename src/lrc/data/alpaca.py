@@ -15,7 +15,7 @@ from lrc.data.tables.answer_marks import FROM_ZERO, read_answer
 from lrc.data.tables.cell_text import show_number
 from lrc.runtime.errors import DataError
 from lrc.runtime.findings import Finding
-from lrc.runtime.translation import _
+from lrc.runtime.translation import _, message_of
 
 INSTRUCTION = "請根據以下輸入回答選擇題，並以數字回答:\n"
 _ENCODER = json.JSONEncoder(ensure_ascii=False)
@@ -90,7 +90,9 @@ class RecordNotes:
         if record.question is None:
             self.foreign.append(number)
         elif written is not None and record.output is not None and written.strip() != record.output:
-            self.answers.append((number, f"{_short(written)} as {record.output}"))
+            self.answers.append(
+                (number, _("{written} as {output}").format(written=_short(written), output=record.output))
+            )
 
 
 def to_record(question: Question, layout: Layout = "lines") -> Record:
@@ -149,7 +151,8 @@ def load_records(objects: Iterable[Any], file: str, notes: RecordNotes | None = 
         try:
             record = _from_object(item, number)
         except ValueError as error:
-            findings.append(f"{file}, record {number}: {error}")
+            text = _("{file}, record {number}: {reason}")
+            findings.append(text.format(file=file, number=number, reason=message_of(error)))
             zeros += isinstance(item, dict) and str(item.get("output")).strip() in ("0", "0.0")
         else:
             asked = record.question
@@ -162,14 +165,18 @@ def load_records(objects: Iterable[Any], file: str, notes: RecordNotes | None = 
             if not findings:
                 yield record
     if labelled:
-        cure = "fill it in, or remove the record"
         findings += [
-            f"{file}, record {number}: output is empty, and other records have one; {cure}" for number in blank
+            _(
+                "{file}, record {number}: output is empty, and other records have one; fill it in, or remove the record"
+            ).format(file=file, number=number)
+            for number in blank
         ]
     if zeros and not from_one:
         findings.append(
-            f"{file}: output is 0 in {zeros:,} record(s), and the last option's number in none: it counts from 0; "
-            + FROM_ZERO
+            _(
+                "{file}: output is 0 in {zeros:,} record(s), and the last option's number in none: it counts from 0; "
+                "{cure}"
+            ).format(file=file, zeros=zeros, cure=FROM_ZERO)
         )
     if findings:
         raise DataError(*findings)
@@ -204,7 +211,9 @@ def check_test_ids(ids: Iterable[str], file: str) -> None:
     """
     first: dict[str, int] = {}
     findings = [
-        f"{file}, record {number}: id is {name}, as in record {first[name]}; give each its own"
+        _("{file}, record {number}: id is {name}, as in record {first}; give each its own").format(
+            file=file, number=number, name=name, first=first[name]
+        )
         for number, name in enumerate(ids, start=1)
         if first.setdefault(name, number) != number
     ]
@@ -230,23 +239,25 @@ def _from_object(item: Any, number: int) -> Record:
         ValueError: it is none; the message is the finding without its place.
     """
     if not isinstance(item, dict):
-        raise ValueError(f"is {_short(item)}, expected an object with instruction, input and output")
+        raise ValueError(
+            _("is {item}, expected an object with instruction, input and output").format(item=_short(item))
+        )
     if "instruction" not in item and "input" not in item:
-        raise ValueError("has neither instruction nor input; this is not an Alpaca record")
+        raise ValueError(_("has neither instruction nor input; this is not an Alpaca record"))
     _refuse_unread(item)
     texts = {key: _text(item, key) for key in ("instruction", "input", "output")}
     body, output = texts["input"] or "", texts["output"] if (texts["output"] or "").strip() else None
     if not body.strip():
-        raise ValueError("input is empty; write passage, question and options there")
+        raise ValueError(_("input is empty; write passage, question and options there"))
     name = str(number) if item.get("id") is None else _text(item, "id") or ""
     record = Record(name, texts["instruction"] or "", body, output, None)
     parts, row = _parts(item) if item.get("options") is not None else None, item.get("row")
     if type(row) not in (int, type(None)):  # true is an int, too
-        raise ValueError(f"row is {_short(row)}, expected a whole number")
+        raise ValueError(_("row is {row}, expected a whole number").format(row=_short(row)))
     question = _question(record, parts, row)
     if parts is not None and (question is None or not _agrees(record, question)):
         raise ValueError(
-            "input does not agree with passage, question and options; change both alike, or remove those three"
+            _("input does not agree with passage, question and options; change both alike, or remove those three")
         )
     if question is not None and question.answer is not None:
         output = str(question.answer)
@@ -260,11 +271,15 @@ def _refuse_unread(item: dict[str, Any]) -> None:
             continue
         if _TRAINED_ON.fullmatch(name):
             raise ValueError(
-                f"{name} is {_short(value)}, and only instruction, input and output are trained on; "
-                "write it into instruction, or remove it"
+                _(
+                    "{name} is {value}, and only instruction, input and output are trained on; write it into "
+                    "instruction, or remove it"
+                ).format(name=name, value=_short(value))
             )
         if _ANSWERS.search(name) and item.get("output") in (None, ""):
-            raise ValueError(f"{name} is {_short(value)}, and there is no output; name it output")
+            raise ValueError(
+                _("{name} is {value}, and there is no output; name it output").format(name=name, value=_short(value))
+            )
 
 
 def _agrees(record: Record, question: Question) -> bool:
@@ -274,7 +289,7 @@ def _agrees(record: Record, question: Question) -> bool:
 def _parts(item: dict[str, Any]) -> Parts:
     options = item["options"]
     if not isinstance(options, list) or not all(isinstance(option, str) for option in options):
-        raise ValueError(f"options is {_short(options)}, expected a list of texts")
+        raise ValueError(_("options is {options}, expected a list of texts").format(options=_short(options)))
     for option in options:
         _refuse_surrogates("options", option)
     return _text(item, "passage") or "", _text(item, "question") or "", tuple(options)
@@ -293,12 +308,14 @@ def _question(record: Record, parts: Parts | None, row: int | None) -> Question 
         return Question(record.id, *parts, None, row)
     for name, text in zip(("passage", "question"), parts, strict=False):
         if not str(text).strip():
-            raise ValueError(f"input has an empty {name}; fill it in")
+            raise ValueError(_("input has an empty {name}; fill it in").format(name=name))
     reading = read_answer(record.output.strip(), parts[2])
     if reading.number is None:
-        raise ValueError(f"output {reading.fault}")
+        raise ValueError(_("output {fault}").format(fault=reading.fault))
     if not parts[2][reading.number - 1].strip():
-        raise ValueError(f"output is {_short(record.output)}, and that option is empty; fill it in")
+        raise ValueError(
+            _("output is {output}, and that option is empty; fill it in").format(output=_short(record.output))
+        )
     return Question(record.id, *parts, reading.number, row)
 
 
@@ -309,7 +326,7 @@ def _text(item: dict[str, Any], key: str) -> str | None:
     if isinstance(value, float) and math.isfinite(value) and value.is_integer():
         return show_number(value)
     if not isinstance(value, str | None):
-        raise ValueError(f"{key} is {_short(value)}, expected a text")
+        raise ValueError(_("{key} is {value}, expected a text").format(key=key, value=_short(value)))
     if value is not None:
         _refuse_surrogates(key, value)
     return value
@@ -320,7 +337,9 @@ def _refuse_surrogates(key: str, text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise ValueError(f"{key} has an unpaired surrogate at character {error.start + 1}; correct it") from error
+        raise ValueError(
+            _("{key} has an unpaired surrogate at character {value}; correct it").format(key=key, value=error.start + 1)
+        ) from error
 
 
 def _short(value: object) -> str:

@@ -19,8 +19,9 @@ from lrc.data.tables.enumeration import LEFT, TAKEN_OFF, take_off
 from lrc.data.tables.workbook import Workbook
 from lrc.runtime.errors import DataError
 from lrc.runtime.findings import Finding, Level
+from lrc.runtime.translation import _, message_of
 
-_SKIP = "correct it"
+_SKIP = _("correct it")
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def read_c3(content: list[Any], path: Path) -> Workbook:
     """
     asked = list(_read_entries(content, path.name))
     if not asked:
-        raise DataError(f"{path.name}: no questions in it; expected C3 JSON with at least one")
+        raise DataError(_("{file}: no questions in it; expected C3 JSON with at least one").format(file=path.name))
     labelled = any(isinstance(one.item, dict) and one.item.get("answer") not in (None, "") for one in asked)
     questions: list[Question] = []
     answers: list[str] = []
@@ -58,7 +59,7 @@ def read_c3(content: list[Any], path: Path) -> Workbook:
             questions.append(_question(one))
             answers.append(_answer(one.item) if labelled else "")
         except ValueError as error:
-            findings.append(_fault(path, one.id, one.row, str(error)))
+            findings.append(_fault(path, one.id, one.row, message_of(error)))
             del questions[len(answers) :]
     if labelled:
         questions, faults = _add_answers(questions, answers, path)
@@ -75,11 +76,13 @@ def read_c3(content: list[Any], path: Path) -> Workbook:
 
 
 def _fault(path: Path, name: str, row: int, text: str) -> Finding:
-    return Finding("error", "c3-question", path.name, f"id {name} {text}; {_SKIP}", row)
+    return Finding(
+        "error", "c3-question", path.name, _("id {name} {text}; {skip}").format(name=name, text=text, skip=_SKIP), row
+    )
 
 
 def _make_finding(level: Level, kind: str, path: Path, question: Question, text: str) -> Finding:
-    return Finding(level, kind, path.name, f"id {question.id} {text}", question.row)
+    return Finding(level, kind, path.name, _("id {id} {text}").format(id=question.id, text=text), question.row)
 
 
 def _add_answers(questions: list[Question], answers: list[str], path: Path) -> tuple[list[Question], list[Finding]]:
@@ -89,18 +92,30 @@ def _add_answers(questions: list[Question], answers: list[str], path: Path) -> t
     except CountedFromZeroError as error:
         first, count = questions[error.places[0]], len(error.places)
         raise DataError(
-            f"{path.name}, row {first.row}: id {first.id} has the answer 0, {count:,} questions in all, and "
-            f"{error.count or 'none'} has {error.last}: they count from 0; {FROM_ZERO}"
+            _(
+                "{file}, row {row}: id {id} has the answer 0, {count:,} questions in all, and {others} has {last}: "
+                "they count from 0; {cure}"
+            ).format(
+                file=path.name,
+                row=first.row,
+                id=first.id,
+                count=count,
+                others=error.count or _("none"),
+                last=error.last,
+                cure=FROM_ZERO,
+            )
         ) from error
     answered, findings = [], []
     for question, text, reading in zip(questions, answers, readings, strict=True):
         if reading.number is None:
-            shown = f"has the answer 「{text[:20]}」, which is not one of its choices"
+            shown = _("has the answer 「{text}」, which is not one of its choices").format(text=text[:20])
             findings.append(_fault(path, question.id, question.row or 0, shown))
             continue
         answered.append(replace(question, answer=reading.number))
         if question.options[reading.number - 1] != text:
-            shown = f"has the answer 「{text[:20]}」; read as choice {reading.number}"
+            shown = _("has the answer 「{text}」; read as choice {number}").format(
+                text=text[:20], number=reading.number
+            )
             findings.append(_make_finding("repair", "answer", path, question, shown))
     return answered, findings
 
@@ -114,7 +129,11 @@ def _read_entries(content: list[Any], file: str) -> Iterator[_Asked]:
                     row += 1
                     yield _Asked(lines, item, f"{name}-{place}", row)
             case _:
-                raise DataError(f"{file}, entry {number}: is not [[passage lines], [questions], id] as in C3")
+                raise DataError(
+                    _("{file}, entry {number}: is not [[passage lines], [questions], id] as in C3").format(
+                        file=file, number=number
+                    )
+                )
 
 
 def _question(asked: _Asked) -> Question:
@@ -124,15 +143,19 @@ def _question(asked: _Asked) -> Question:
         ValueError: it cannot be one; the message goes after its id.
     """
     if not isinstance(asked.item, dict):
-        raise ValueError("is not an object with question, choice and answer")
+        raise ValueError(_("is not an object with question, choice and answer"))
     passage = "\n".join(_clean(line, "passage") for line in asked.passage)
     question = _clean(asked.item.get("question"), "question")
     choices = asked.item.get("choice")
     if not isinstance(choices, list) or not MIN_OPTIONS <= len(choices) <= MAX_OPTIONS:
-        raise ValueError(f"does not have {MIN_OPTIONS} to {MAX_OPTIONS} choices")
+        raise ValueError(
+            _("does not have {min_options} to {max_options} choices").format(
+                min_options=MIN_OPTIONS, max_options=MAX_OPTIONS
+            )
+        )
     options = tuple(_clean(choice, "choice") for choice in choices)
     if not passage.strip() or not question or not all(options):
-        raise ValueError("has an empty passage, question or choice")
+        raise ValueError(_("has an empty passage, question or choice"))
     return Question(asked.id, passage, question, options, None, asked.row)
 
 
@@ -143,11 +166,11 @@ def _answer(item: dict[str, Any]) -> str:
 
 def _clean(value: Any, name: str) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"has a {name} that is not text")
+        raise ValueError(_("has a {name} that is not text").format(name=name))
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise ValueError(f"has an unpaired surrogate in its {name}") from None
+        raise ValueError(_("has an unpaired surrogate in its {name}").format(name=name)) from None
     return clean(value)[0]
 
 
@@ -155,5 +178,5 @@ def _twice(questions: list[Question], path: Path) -> Iterator[Finding]:
     """Warn where the right choice's text appears twice: C3 does not say which of the two it means."""
     for question in questions:
         if question.answer and question.options.count(question.options[question.answer - 1]) > 1:
-            text = "has its right choice twice; the first counts as right"
+            text = _("has its right choice twice; the first counts as right")
             yield _make_finding("warning", "ambiguous-answer", path, question, text)

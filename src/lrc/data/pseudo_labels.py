@@ -15,6 +15,7 @@ from lrc.data.alpaca import Record, with_question
 from lrc.data.score_files import match, read_scores
 from lrc.data.sources import read_records
 from lrc.runtime.errors import DataError
+from lrc.runtime.translation import _
 
 
 def label(path: Path, scores: Path, threshold: float) -> list[Record]:
@@ -33,13 +34,17 @@ def label(path: Path, scores: Path, threshold: float) -> list[Record]:
     questions = [record.question for record in records if record.question is not None]
     if len(questions) < len(records):
         raise DataError(
-            f"{path}: {len(records) - len(questions)} records are no questions with options; leave them out"
+            _("{path}: {value} records are no questions with options; leave them out").format(
+                path=path, value=len(records) - len(questions)
+            )
         )
     answered = [question.id for question in questions if question.answer is not None]
     if answered:
         raise DataError(
-            f"{path}: {len(answered)} questions have an answer, first {answered[0]}; pseudo-labels are for those that "
-            "have none, so give it as a train_file instead"
+            _(
+                "{path}: {count} questions have an answer, first {answered}; pseudo-labels are for those "
+                "that have none, so give it as a train_file instead"
+            ).format(path=path, count=len(answered), answered=answered[0])
         )
     matrix = match(scores, read_scores(scores), questions, path)
     chances = np.exp(matrix - np.logaddexp.reduce(matrix, axis=1, keepdims=True))
@@ -50,7 +55,9 @@ def label(path: Path, scores: Path, threshold: float) -> list[Record]:
     ]
     if not sure:
         raise DataError(
-            f"{scores}: no question has an option of probability {threshold:g} or more, the highest has "
-            f"{chances.max():.3f}; lower pseudo_label_threshold"
+            _(
+                "{scores}: no question has an option of probability {threshold:g} or more, the highest "
+                "has {max:.3f}; lower pseudo_label_threshold"
+            ).format(scores=scores, threshold=threshold, max=chances.max())
         )
     return sure

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from lrc.data.questions import MAX_OPTIONS, MIN_OPTIONS, Question
 from lrc.runtime.errors import DataError
-from lrc.runtime.translation import _
+from lrc.runtime.translation import _, message_of
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,8 @@ def read_scores(path: Path) -> list[ScoredQuestion]:
             if text.strip():
                 found.append(_read(json.loads(text), number))
         except (ValueError, TypeError, RecursionError) as error:
-            findings.append(f"{path}, line {number}: {error}; give what `lrc generate --scores` writes")
+            text = _("{path}, line {number}: {reason}; give what `lrc generate --scores` writes")
+            findings.append(text.format(path=path, number=number, reason=message_of(error)))
     if findings:
         raise DataError(*findings)
     if not found:
@@ -82,13 +83,21 @@ def match(path: Path, scored: Sequence[ScoredQuestion], questions: Sequence[Ques
     matrix, findings = np.full((len(questions), width), -np.inf), []
     for place, (one, question) in enumerate(zip(placed, questions, strict=True)):
         if len(one.scores) != len(question.options):
-            wrong = f"has {len(one.scores)} scores, expected one for each of its {len(question.options)} options"
-            findings.append(f"{path}: question {question.id} {wrong}; score {data.name} again")
+            text = _(
+                "{path}: question {id} has {count} scores, expected one for each of its {options} options; score "
+                "{data} again"
+            )
+            count, options = len(one.scores), len(question.options)
+            findings.append(text.format(path=path, id=question.id, count=count, options=options, data=data.name))
             continue
         for number in question.choosable:
             matrix[place, number - 1] = one.scores[number - 1]
         if not np.isfinite(matrix[place, np.array(question.choosable) - 1]).all():
-            findings.append(f"{path}: question {question.id} has an option without a score; score {data.name} again")
+            findings.append(
+                _("{path}: question {id} has an option without a score; score {name} again").format(
+                    path=path, id=question.id, name=data.name
+                )
+            )
     if findings:
         raise DataError(*findings)
     return matrix
@@ -131,7 +140,7 @@ def align(
 def _read(line: Any, number: int) -> tuple[int, ScoredQuestion]:
     """The place of a line's question in the file, and its scores."""
     if not isinstance(line, dict):
-        raise ValueError("is not a JSON object")
+        raise ValueError(_("is not a JSON object"))
     if "scores" in line:
         name = line.get("id")
         chances, prediction = tuple(line.get("probabilities", ())), line.get("prediction")
@@ -140,11 +149,11 @@ def _read(line: Any, number: int) -> tuple[int, ScoredQuestion]:
         )
     responses = line.get("filtered_resps", line.get("resps"))
     if not isinstance(responses, list):
-        raise ValueError("has neither scores nor filtered_resps")
+        raise ValueError(_("has neither scores nor filtered_resps"))
     document, place = line.get("doc"), line.get("doc_id", number)
     name = document.get("id") if isinstance(document, dict) else None
     if type(place) is not int:
-        raise ValueError(f"doc_id is {place!r}, expected a whole number")
+        raise ValueError(_("doc_id is {place}, expected a whole number").format(place=repr(place)))
     return place, ScoredQuestion(None if name is None else str(name), _numbers(list(map(_first, responses))))
 
 
@@ -157,10 +166,14 @@ def _first(response: Any) -> Any:
 
 def _numbers(scores: Any) -> tuple[float, ...]:
     if not isinstance(scores, list) or not MIN_OPTIONS <= len(scores) <= MAX_OPTIONS:
-        raise ValueError(f"its scores are not a list of {MIN_OPTIONS} to {MAX_OPTIONS}")
+        raise ValueError(
+            _("its scores are not a list of {min_options} to {max_options}").format(
+                min_options=MIN_OPTIONS, max_options=MAX_OPTIONS
+            )
+        )
     numbers = [float("-inf") if score is None else score for score in scores]
     if any(isinstance(score, bool) or not isinstance(score, int | float) for score in numbers):
-        raise ValueError("its scores are not all numbers")
+        raise ValueError(_("its scores are not all numbers"))
     if not any(map(isfinite, numbers)) or any(score != score or score == float("inf") for score in numbers):
-        raise ValueError("its scores are not finite")
+        raise ValueError(_("its scores are not finite"))
     return tuple(map(float, numbers))

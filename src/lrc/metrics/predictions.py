@@ -17,6 +17,7 @@ from lrc.data.questions import Question
 from lrc.data.score_files import ScoredQuestion, align, read_scores
 from lrc.runtime.errors import DataError, no_file
 from lrc.runtime.outputs import new_file
+from lrc.runtime.translation import _
 
 if TYPE_CHECKING:
     from lrc.answering.scoring import OptionScores  # imports torch
@@ -97,7 +98,9 @@ def read_outcomes(path: Path) -> list[Outcome]:
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: byte {error.start} is not UTF-8; train again, or remove the file") from error
+        raise DataError(
+            _("{path}: byte {start} is not UTF-8; train again, or remove the file").format(path=path, start=error.start)
+        ) from error
     for number, text in enumerate(lines, start=1):
         try:
             if text:
@@ -126,17 +129,27 @@ def read_answers(source: Path, data: Path | None, questions: Sequence[Question] 
         if not source.is_dir():
             raise DataError(no_file(source))
         cure = "give a file of `lrc evaluate --scores` and its --data, or train with a validation_file"
-        raise DataError(f"{source}: holds no {OUTCOMES_FILE}; {cure}")
+        raise DataError(
+            _("{source}: holds no {outcomes_file}; {cure}").format(
+                source=source, outcomes_file=OUTCOMES_FILE, cure=cure
+            )
+        )
     if path.suffix.lower() in (".csv", ".xlsx"):
-        raise DataError(f"{path}: holds no probabilities; compare such files with lrc evaluate --predictions")
+        raise DataError(
+            _("{path}: holds no probabilities; compare such files with lrc evaluate --predictions").format(path=path)
+        )
     if _holds_figures(path):
         cure = "give the file that `lrc evaluate --scores` wrote with it"
-        raise DataError(f"{path}: holds an evaluation's figures and not its answers; {cure}")
+        raise DataError(
+            _("{path}: holds an evaluation's figures and not its answers; {cure}").format(path=path, cure=cure)
+        )
     if holds_questions(path):
         return read_outcomes(path)
     scored = read_scores(path)
     if data is None:
-        raise DataError(f"{path}: holds scores and not the questions that they are of; name these with --data")
+        raise DataError(
+            _("{path}: holds scores and not the questions that they are of; name these with --data").format(path=path)
+        )
     return _outcomes(path, align(path, scored, questions, data), questions, data)
 
 

@@ -21,6 +21,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from lrc.models.loading import load_config
 from lrc.models.weights import ADAPTER_BIN, ADAPTER_CONFIG, ADAPTER_WEIGHTS, unpickle_tensors
 from lrc.runtime.errors import ModelError
+from lrc.runtime.translation import _
 
 ADAPTER_NAME = "default"
 AVERAGE = "average"
@@ -36,14 +37,20 @@ def read_adapter_config(adapter: Path) -> PeftConfig:
     """
     path = adapter / ADAPTER_CONFIG
     if not path.is_file():
-        raise ModelError(f"{adapter}: no {ADAPTER_CONFIG}; name the folder of a trained adapter")
+        raise ModelError(
+            _("{adapter}: no {adapter_config}; name the folder of a trained adapter").format(
+                adapter=adapter, adapter_config=ADAPTER_CONFIG
+            )
+        )
     try:
         given = json.loads(path.read_text(encoding="utf-8"))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of keys that it does not know: they are told below
             settings = PeftConfig.from_pretrained(str(adapter))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise ModelError(f"{path}: not an adapter's configuration ({error})") from error
+        raise ModelError(
+            _("{path}: not an adapter's configuration ({reason})").format(path=path, reason=error)
+        ) from error
     _refuse_unknown(given, settings, path)
     _refuse_beyond_layers(settings, path)
     return settings
@@ -54,8 +61,10 @@ def _refuse_unknown(given: dict[str, Any], settings: PeftConfig, path: Path) -> 
     known = {field.name for field in fields(settings)}
     if unknown := [f"{key} is {value!r}" for key, value in given.items() if value and key not in known]:
         raise ModelError(
-            f"{path}: {', '.join(unknown)}, which the installed PEFT {version('peft')} does not know; "
-            "install the release that made the adapter (pip install -U peft)"
+            _(
+                "{path}: {unknown}, which the installed PEFT {version} does not know; install the "
+                "release that made the adapter (pip install -U peft)"
+            ).format(path=path, unknown=", ".join(unknown), version=version("peft"))
         )
 
 
@@ -72,7 +81,11 @@ def _refuse_beyond_layers(settings: PeftConfig, path: Path) -> None:
         what = "it chooses among several adapters as it runs"
     else:
         return
-    raise ModelError(f"{path}: {what}; lrc merges and answers with adapters of single layers, such as LoRA")
+    raise ModelError(
+        _("{path}: {what}; lrc merges and answers with adapters of single layers, such as LoRA").format(
+            path=path, what=what
+        )
+    )
 
 
 def read_adapter_weights(adapter: Path) -> dict[str, torch.Tensor]:
@@ -86,9 +99,15 @@ def read_adapter_weights(adapter: Path) -> dict[str, torch.Tensor]:
         if path.is_file():
             return load_file(path)
     except (SafetensorError, ValueError) as error:
-        raise ModelError(f"{path}: damaged ({error}); use an earlier checkpoint, or train again") from error
+        raise ModelError(
+            _("{path}: damaged ({reason}); use an earlier checkpoint, or train again").format(path=path, reason=error)
+        ) from error
     if not (adapter / ADAPTER_BIN).is_file():
-        raise ModelError(f"{adapter}: no {ADAPTER_WEIGHTS}; name the folder of a trained adapter")
+        raise ModelError(
+            _("{adapter}: no {adapter_weights}; name the folder of a trained adapter").format(
+                adapter=adapter, adapter_weights=ADAPTER_WEIGHTS
+            )
+        )
     print(
         f"{adapter / ADAPTER_BIN}: no safetensors; reading it with torch's weights-only unpickler",
         file=sys.stderr,
@@ -126,7 +145,11 @@ def average_adapters(model: PeftModel, names: Sequence[str], folders: Sequence[P
     """
     for name, folder in zip(names, folders, strict=True):
         if why := _why_not_added(model.peft_config[name]):
-            raise ModelError(f"{folder}: {why}, so its weights cannot be averaged; leave --average-weights out")
+            raise ModelError(
+                _("{folder}: {why}, so its weights cannot be averaged; leave --average-weights out").format(
+                    folder=folder, why=why
+                )
+            )
     model.add_weighted_adapter(list(names), [1 / len(names)] * len(names), AVERAGE, combination_type="cat")
     model.set_adapter(AVERAGE)
     for module in model.modules():
@@ -173,7 +196,9 @@ def empty_adapter(model: PreTrainedModel, settings: PeftConfig, adapter: Path) -
             return get_peft_model(model, settings, low_cpu_mem_usage=True, autocast_adapter_dtype=False)
     except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError) as error:
         raise ModelError(
-            f"{adapter}: does not fit the base model ({error}); use the base model that it was trained on"
+            _("{adapter}: does not fit the base model ({reason}); use the base model that it was trained on").format(
+                adapter=adapter, reason=error
+            )
         ) from error
 
 
@@ -192,11 +217,16 @@ def match(model: PeftModel, tensors: dict[str, torch.Tensor], adapter: Path) -> 
     for name in [*expected, *tensors]:
         if name not in tensors or name not in known:
             where = "the adapter lacks" if name not in tensors else "the base model has no parameter for"
-            raise ModelError(f"{adapter / ADAPTER_WEIGHTS}: {where} {name}; use the base model that it was trained on")
+            raise ModelError(
+                _("{value}: {where} {name}; use the base model that it was trained on").format(
+                    value=adapter / ADAPTER_WEIGHTS, where=where, name=name
+                )
+            )
         if tensors[name].shape != known[name].shape:
             have, want = tuple(tensors[name].shape), tuple(known[name].shape)
             raise ModelError(
-                f"{adapter / ADAPTER_WEIGHTS}: {name} has shape {have}, "
-                f"expected {want}; use the base model that it was trained on"
+                _(
+                    "{value}: {name} has shape {have}, expected {want}; use the base model that it was trained on"
+                ).format(value=adapter / ADAPTER_WEIGHTS, name=name, have=have, want=want)
             )
     return {id(known[name]): tensor for name, tensor in tensors.items()}

@@ -56,11 +56,13 @@ def find_base(name: str, revision: str | None = None, flag: str = "--base-model"
     folder = Path(name).expanduser()
     if not folder.is_dir():
         if folder.is_absolute() or name.startswith(".") or name.count("/") > 1:
-            raise ModelError(f"{name}: no such folder; say where the base model is with {flag}")
+            raise ModelError(
+                _("{name}: no such folder; say where the base model is with {flag}").format(name=name, flag=flag)
+            )
         go_offline_if_alone(name)
         folder = _fetch(name, revision, flag)
     if not (folder / CONFIG).is_file():
-        raise ModelError(f"{name}: no {CONFIG}; name a folder that holds a model")
+        raise ModelError(_("{name}: no {config}; name a folder that holds a model").format(name=name, config=CONFIG))
     return folder
 
 
@@ -149,8 +151,10 @@ def _verify_original(recorded: dict[str, Any], folder: Path, flag: str) -> None:
     found |= vectors_sum(WeightFiles(folder), known["dtype"])
     if any(found[key] != known[key] for key in found):
         raise ModelError(
-            f"{folder}: not the model of which {recorded.get('name')} was made, on which the adapter was trained: its "
-            f"norms and biases differ; pass that one, in 16 bits, as {flag}"
+            _(
+                "{folder}: not the model of which {get} was made, on which the adapter was trained: its "
+                "norms and biases differ; pass that one, in 16 bits, as {flag}"
+            ).format(folder=folder, get=recorded.get("name"), flag=flag)
         )
 
 
@@ -216,10 +220,16 @@ def _fetch(name: str, revision: str | None, flag: str) -> Path:
                 folder = snapshot_download(name, revision=revision, allow_patterns=["pytorch_model*.bin", BIN_INDEX])
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
         raise ModelError(
-            f"{name}: no such folder, and not among the models fetched before; go online once, "
-            f"or say where the base model is with {flag}"
+            _(
+                "{name}: no such folder, and not among the models fetched before; go online once, or say "
+                "where the base model is with {flag}"
+            ).format(name=name, flag=flag)
         ) from error
     except (HFValidationError, HTTPError, OSError) as error:
         reason = first_line(error)
-        raise ModelError(f"{name}: cannot be fetched from the Hub ({reason}); try {flag} FOLDER") from error
+        raise ModelError(
+            _("{name}: cannot be fetched from the Hub ({reason}); try {flag} FOLDER").format(
+                name=name, reason=reason, flag=flag
+            )
+        ) from error
     return Path(folder)

@@ -19,6 +19,7 @@ from lrc.models.loading import load_base, load_config, positions
 from lrc.models.stored_quantization import CURE, StoredQuantization
 from lrc.runtime.errors import RecipeError
 from lrc.runtime.progress import say
+from lrc.runtime.translation import _
 
 
 def quantization_of(recipe: Recipe) -> BitsAndBytesConfig | None:
@@ -41,8 +42,10 @@ def quantization_of(recipe: Recipe) -> BitsAndBytesConfig | None:
     storage, asked = _find_compute_dtype(recipe), recipe.model.bnb_4bit_quant_storage
     if asked is not None and asked != storage:
         raise RecipeError(
-            f"{recipe.path or 'command line'}: bnb_4bit_quant_storage is {asked}, expected {storage}, in which this "
-            "run computes, where FSDP or ZeRO-3 divides the weights; remove it"
+            _(
+                "{path}: bnb_4bit_quant_storage is {asked}, expected {storage}, in which this run "
+                "computes, where FSDP or ZeRO-3 divides the weights; remove it"
+            ).format(path=recipe.path or "command line", asked=asked, storage=storage)
         )
     quantization.bnb_4bit_quant_storage = getattr(torch, storage)
     return quantization
@@ -64,11 +67,16 @@ def _refuse_stored(recipe: Recipe, stored: StoredQuantization) -> None:
     """
     place = f"{recipe.path or 'command line'}: {recipe.model.model_name_or_path} is quantised on the disk ({stored})"
     if not recipe.model.use_peft:
-        raise RecipeError(f"{place}, and use_peft is false; its weights cannot be trained, only an adapter on them")
+        raise RecipeError(
+            _("{place}, and use_peft is false; its weights cannot be trained, only an adapter on them").format(
+                place=place
+            )
+        )
     if _divides_weights(recipe) and stored.storage != _find_compute_dtype(recipe):
         raise RecipeError(
-            f"{place} and stored as {stored.storage}, which FSDP and ZeRO-3 do not divide; launch with multi_gpu, "
-            f"{CURE}"
+            _(
+                "{place} and stored as {storage}, which FSDP and ZeRO-3 do not divide; launch with multi_gpu, {cure}"
+            ).format(place=place, storage=stored.storage, cure=CURE)
         )
 
 

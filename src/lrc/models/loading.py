@@ -26,6 +26,7 @@ from lrc.models.stored_quantization import StoredQuantization, compute_in
 from lrc.runtime.errors import ModelError, first_line
 from lrc.runtime.hub_connection import go_offline_if_alone
 from lrc.runtime.progress import is_quiet, waiting
+from lrc.runtime.translation import _
 
 
 def load_tokenizer(name: str, revision: str = "main", *, trust_remote_code: bool = False) -> Any:
@@ -118,8 +119,10 @@ def check_size(tokenizer: Any, expected: int | None) -> None:
     """
     if expected is not None and len(tokenizer) != expected:
         raise ModelError(
-            f"tokenizer: has {len(tokenizer)} tokens, expected_vocab_size is {expected}; "
-            "use the tokenizer that belongs to the base model, or correct the recipe"
+            _(
+                "tokenizer: has {count} tokens, expected_vocab_size is {expected}; use the tokenizer "
+                "that belongs to the base model, or correct the recipe"
+            ).format(count=len(tokenizer), expected=expected)
         )
 
 
@@ -143,8 +146,10 @@ def check_tokens(tokenizer: Any, rows: int) -> None:
     size = max(len(tokenizer), max(tokenizer.get_vocab().values()) + 1)
     if size > rows:
         raise ModelError(
-            f"tokenizer: has {size} tokens, the model's embeddings have {rows} rows; "
-            "use the tokenizer and the base model of the same release"
+            _(
+                "tokenizer: has {size} tokens, the model's embeddings have {rows} rows; use the "
+                "tokenizer and the base model of the same release"
+            ).format(size=size, rows=rows)
         )
 
 
@@ -189,7 +194,7 @@ def silence_bars() -> None:
 def loading_errors(name: str, what: str) -> Any:
     """Turn the many ways in which loading fails into one line."""
     if not name:
-        raise ModelError(f"no {what} was named; give model_name_or_path")
+        raise ModelError(_("no {what} was named; give model_name_or_path").format(what=what))
     silence_bars()
     go_offline_if_alone(name)
     try:
@@ -197,9 +202,13 @@ def loading_errors(name: str, what: str) -> Any:
             yield
     except (HFValidationError, LocalEntryNotFoundError, OSError) as error:
         if "Repo id must" in str(error):  # what no folder is was taken for a name on the Hub, and is none
-            raise ModelError(f"{name}: no such folder; give one that holds a model, or a name on the Hub") from error
+            raise ModelError(
+                _("{name}: no such folder; give one that holds a model, or a name on the Hub").format(name=name)
+            ) from error
         raise ModelError(
-            f"{name}: no {what} can be read here ({first_line(error)}); give a folder, or a name on the Hub"
+            _("{name}: no {what} can be read here ({reason}); give a folder, or a name on the Hub").format(
+                name=name, what=what, reason=first_line(error)
+            )
         ) from error
     except (
         *(ValueError, KeyError, RuntimeError, ImportError, TypeError, AttributeError, AssertionError, ArithmeticError),
@@ -207,8 +216,10 @@ def loading_errors(name: str, what: str) -> Any:
     ) as error:
         if "trust_remote_code" in str(error):
             raise ModelError(
-                f"{name}: its {what} comes with code, which runs in training only, and only where the recipe has "
-                "trust_remote_code: true; choose a base that transformers supports"
+                _(
+                    "{name}: its {what} comes with code, which runs in training only, and only where the "
+                    "recipe has trust_remote_code: true; choose a base that transformers supports"
+                ).format(name=name, what=what)
             ) from error
         raise _explain_failure(name, what, error) from error
     except Exception as error:
@@ -219,4 +230,8 @@ def loading_errors(name: str, what: str) -> Any:
 
 def _explain_failure(name: str, what: str, error: Exception) -> ModelError:
     reason = first_line(error)
-    return ModelError(f"{name}: its {what} cannot be loaded ({reason}); download its files again, or name another")
+    return ModelError(
+        _("{name}: its {what} cannot be loaded ({reason}); download its files again, or name another").format(
+            name=name, what=what, reason=reason
+        )
+    )

@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from lrc.models.adapter import ADAPTER_NAME
 from lrc.models.weights import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from lrc.runtime.errors import RecipeError
+from lrc.runtime.translation import _
 
 Tensors = dict[str, torch.Tensor]
 
@@ -93,10 +94,14 @@ def _layers(model: Any) -> Iterator[tuple[str, Linear]]:
             continue
         if not isinstance(layer, Linear) or not layer.get_base_layer().weight.is_floating_point():
             raise RecipeError(
-                f"init_lora_weights: PiSSA needs linear layers in 16 or 32 bit, and {name} is not one; leave it out"
+                _(
+                    "init_lora_weights: PiSSA needs linear layers in 16 or 32 bit, and {name} is not one; leave it out"
+                ).format(name=name)
             )
         if users[id(layer.get_base_layer().weight)] > 1:
-            raise RecipeError(f"init_lora_weights: PiSSA would change what {name} is tied to; leave it out")
+            raise RecipeError(
+                _("init_lora_weights: PiSSA would change what {name} is tied to; leave it out").format(name=name)
+            )
         yield name, layer
 
 
@@ -110,7 +115,11 @@ def _put(layer: Linear, name: str, saved: Tensors, place: str) -> None:
     for key, matrix in _matrices(name, layer).items():
         halves = _halves(key, saved[key]) if key in saved else ()
         if not halves or halves[1].shape != matrix.shape:
-            raise RecipeError(f"resume_from_checkpoint: {place}: has no PiSSA start of {name}; name one of this run's")
+            raise RecipeError(
+                _("resume_from_checkpoint: {place}: has no PiSSA start of {name}; name one of this run's").format(
+                    place=place, name=name
+                )
+            )
         matrix.data = halves[1].to(matrix.device)
 
 

@@ -17,6 +17,7 @@ import torch
 
 from lrc.models.weights import WeightFiles
 from lrc.runtime.errors import ModelError
+from lrc.runtime.translation import _
 
 # What transformers needs for a method beside what lrc brings.
 NEEDED = {"gptq": ("gptqmodel", "optimum"), "awq": ("gptqmodel",), "compressed-tensors": ("compressed_tensors",)}
@@ -64,8 +65,9 @@ class StoredQuantization:
         missing = [package for package in NEEDED.get(self.method, ()) if find_spec(package) is None]
         if missing:
             raise ModelError(
-                f"{name}: its weights are quantised ({self}), which takes {' and '.join(missing)}; "
-                f"pip install {' '.join(missing)}, {CURE}"
+                _(
+                    "{name}: its weights are quantised ({self}), which takes {missing}; pip install {missing2}, {cure}"
+                ).format(name=name, self=self, missing=" and ".join(missing), missing2=" ".join(missing), cure=CURE)
             )
 
     def agree(self, name: str, load_in_4bit: bool, load_in_8bit: bool) -> None:
@@ -77,8 +79,12 @@ class StoredQuantization:
         for asked, bits in ((load_in_4bit, 4), (load_in_8bit, 8)):
             if asked and (self.method, self.bits) != ("bitsandbytes", bits):
                 raise ModelError(
-                    f"{name}: its weights are quantised already ({self}), and load_in_{bits}bit asks for another "
-                    f"quantisation; leave it out, {CURE.replace('load_in_4bit', f'load_in_{bits}bit')}"
+                    _(
+                        "{name}: its weights are quantised already ({self}), and load_in_{bits}bit asks for "
+                        "another quantisation; leave it out, {replace}"
+                    ).format(
+                        name=name, self=self, bits=bits, replace=CURE.replace("load_in_4bit", f"load_in_{bits}bit")
+                    )
                 )
 
 

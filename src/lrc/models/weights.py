@@ -19,6 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from lrc.runtime.errors import ModelError
+from lrc.runtime.translation import _
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -100,7 +101,11 @@ class WeightFiles:
             while read and rest:  # Linux reads 2 GiB at once at most, and other systems less
                 rest = rest[(read := handle.readinto(rest) or 0) :]
             if rest:
-                raise ModelError(f"{self.folder / file}: ends inside {name}; download the file again")
+                raise ModelError(
+                    _("{value}: ends inside {name}; download the file again").format(
+                        value=self.folder / file, name=name
+                    )
+                )
         return torch.frombuffer(data, dtype=torch.uint8) if length else torch.empty(0, dtype=torch.uint8)
 
     def blocks(self, name: str, block_bytes: int = BLOCK_BYTES) -> Iterator[torch.Tensor]:
@@ -134,10 +139,10 @@ def unpickle_tensors(path: Path) -> dict[str, torch.Tensor]:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
         raise ModelError(
-            f"{path}: damaged, or a pickle that holds more than tensors; use safetensors weights"
+            _("{path}: damaged, or a pickle that holds more than tensors; use safetensors weights").format(path=path)
         ) from error
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise ModelError(f"{path}: holds more than tensors by name; use safetensors weights")
+        raise ModelError(_("{path}: holds more than tensors by name; use safetensors weights").format(path=path))
     return state
 
 
@@ -156,7 +161,11 @@ def _files(folder: Path) -> tuple[bool, dict[str, dict[str, Spec]]]:
         return False, {BIN_SINGLE: _bin_specs(folder / BIN_SINGLE)}
     if (folder / BIN_INDEX).is_file():
         return True, _read_index(folder, BIN_INDEX)
-    raise ModelError(f"{folder}: no {SINGLE} and no {BIN_SINGLE}; name a folder that holds a model's weights")
+    raise ModelError(
+        _("{folder}: no {single} and no {bin_single}; name a folder that holds a model's weights").format(
+            folder=folder, single=SINGLE, bin_single=BIN_SINGLE
+        )
+    )
 
 
 def _read_weight_file(folder: Path) -> str | None:
@@ -168,7 +177,11 @@ def _read_weight_file(folder: Path) -> str | None:
     if named is None:
         return None
     if not isinstance(named, str) or Path(named).name != named or not (folder / named).is_file():
-        raise ModelError(f"{folder / 'config.json'}: {NAMED} is {named!r}, which is not in the folder")
+        raise ModelError(
+            _("{value}: {named} is {named2}, which is not in the folder").format(
+                value=folder / "config.json", named=NAMED, named2=repr(named)
+            )
+        )
     return named
 
 
@@ -183,18 +196,28 @@ def _read_index(folder: Path, index: str) -> dict[str, dict[str, Spec]]:
         weight_map: dict[str, str] = json.loads((folder / index).read_text(encoding="utf-8"))["weight_map"]
         names = sorted(set(weight_map.values()))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ModelError(f"{folder / index}: not an index of weights; download the file again") from error
+        raise ModelError(
+            _("{value}: not an index of weights; download the file again").format(value=folder / index)
+        ) from error
     if index == BIN_INDEX:
         _announce_unpickling(folder)
     files = {}
     for name in names:
         if Path(name).name != name or not (folder / name).is_file():
-            raise ModelError(f"{folder / index}: names {name}, which is not in the folder; download the file again")
+            raise ModelError(
+                _("{value}: names {name}, which is not in the folder; download the file again").format(
+                    value=folder / index, name=name
+                )
+            )
         specs = _bin_specs(folder / name) if index == BIN_INDEX else _safetensors_specs(folder / name)
         files[name] = {key: spec for key, spec in specs.items() if weight_map.get(key) == name}
     found = {key for specs in files.values() for key in specs}
     if lost := sorted(set(weight_map) - found):
-        raise ModelError(f"{folder / index}: {lost[0]} is not in {weight_map[lost[0]]}; download the files again")
+        raise ModelError(
+            _("{value}: {lost} is not in {weight_map}; download the files again").format(
+                value=folder / index, lost=lost[0], weight_map=weight_map[lost[0]]
+            )
+        )
     return files
 
 
@@ -212,9 +235,13 @@ def _safetensors_specs(path: Path) -> dict[str, Spec]:
             for name, entry in entries
         }
     except KeyError as error:
-        raise ModelError(f"{path}: dtype {error} is unknown; use the unquantised model") from error
+        raise ModelError(
+            _("{path}: dtype {reason} is unknown; use the unquantised model").format(path=path, reason=error)
+        ) from error
     except (SafetensorError, ValueError) as error:
-        raise ModelError(f"{path}: damaged ({error}); download the file again") from error
+        raise ModelError(
+            _("{path}: damaged ({reason}); download the file again").format(path=path, reason=error)
+        ) from error
 
 
 def _bin_specs(path: Path) -> dict[str, Spec]:

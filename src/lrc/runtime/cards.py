@@ -13,6 +13,7 @@ import re
 from dataclasses import dataclass
 
 from lrc.runtime.errors import RecipeError
+from lrc.runtime.translation import _
 
 GIB = 1024**3
 # Where bfloat16 and FlexAttention begin.
@@ -101,7 +102,9 @@ def read_gpu(text: str) -> tuple[Card, int]:
     if not (card := card_of(name)):
         raise _unknown(name)
     if not 1 <= count <= MOST:
-        raise RecipeError(f"--gpu: {text} are {count} cards; give 1 to {MOST}")
+        raise RecipeError(
+            _("--gpu: {text} are {count} cards; give 1 to {most}").format(text=text, count=count, most=MOST)
+        )
     return card, count
 
 
@@ -130,4 +133,8 @@ def _unknown(name: str) -> RecipeError:
     near = [card.name for card in CARDS if _plain(name) and _plain(card.name).startswith(_plain(name))]
     near = near or difflib.get_close_matches(name, [card.name for card in CARDS], 3)
     known = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(card.name for card in CARDS)}."
-    return RecipeError(f"--gpu: {name!r} is not in the table of cards; {known} For others give --gpu-memory 16GB")
+    return RecipeError(
+        _("--gpu: {name} is not in the table of cards; {known} For others give --gpu-memory 16GB").format(
+            name=repr(name), known=known
+        )
+    )

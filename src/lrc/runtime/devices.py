@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from lrc.runtime.cards import Card
 from lrc.runtime.errors import MachineError
+from lrc.runtime.translation import _
 
 # Keys of a recipe that ask for a format by being true, and that format.
 SWITCHES = {"bf16": "bfloat16", "fp16": "float16"}
@@ -114,7 +115,9 @@ def answering_dtype(stored: str, device: str, family: str, asked: str | None = N
     """
     if asked not in (None, "auto"):
         if reason := why_not(str(asked), device, family):
-            raise MachineError(f"--dtype: {asked}, but {reason}; give float32, or leave it out")
+            raise MachineError(
+                _("--dtype: {asked}, but {reason}; give float32, or leave it out").format(asked=asked, reason=reason)
+            )
         return str(asked), "asked for"
     if stored not in SWITCHES.values():
         return "float32", "as the weights are"

@@ -242,6 +242,6 @@ def _line(group: Sequence[Finding], language: str | None) -> str:
         text = _("{file}: {kind}, {count:,} times (row {rows}); the first: {text}")
     elif rows:
         text = _("{file}: {kind}, {count:,} times (rows {rows}); the first: {text}")
-    shown = ", ".join(map(str, rows[:ROWS_SHOWN])) + (", …" if len(rows) > ROWS_SHOWN else "")
+    shown = (*map(str, rows[:ROWS_SHOWN]), *["…"] * (len(rows) > ROWS_SHOWN))
     filled = text.format(file=first.file, kind=spell_kind(first.kind), count=len(group), rows=shown, text=first.text)
     return " ".join(localized(filled, language).splitlines())

@@ -10,6 +10,7 @@ import os
 from importlib.util import find_spec
 
 from lrc.runtime.errors import MachineError
+from lrc.runtime.translation import _
 
 # How many processes there are, and which one this is, in the order in which accelerate looks.
 SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE", "WORLD_SIZE")
@@ -47,8 +48,10 @@ def refuse_leftovers() -> None:
     if found:
         name = next(iter(found))
         raise MachineError(
-            f"{name}: is {found[name]} in the environment, and `lrc train` starts its processes itself; "
-            f"{_unset(there)}, and run again"
+            _(
+                "{name}: is {found} in the environment, and `lrc train` starts its processes itself; "
+                "{unset}, and run again"
+            ).format(name=name, found=found[name], unset=_unset(there))
         )
 
 
@@ -109,23 +112,31 @@ def _check_accelerate() -> None:
         value = os.environ.get(name, "").lower()
         if value not in (*TRUE, *FALSE):
             raise MachineError(
-                f"{name}: is {os.environ[name]} in the environment, expected true or false; unset {name}"
+                _("{name}: is {environ} in the environment, expected true or false; unset {name}").format(
+                    name=name, environ=os.environ[name]
+                )
             )
     precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no").lower()
     if precision not in PRECISIONS:
         raise MachineError(
-            f"ACCELERATE_MIXED_PRECISION: is {precision} in the environment, expected {', '.join(PRECISIONS)}; "
-            "unset ACCELERATE_MIXED_PRECISION"
+            _(
+                "ACCELERATE_MIXED_PRECISION: is {precision} in the environment, expected {precisions}; "
+                "unset ACCELERATE_MIXED_PRECISION"
+            ).format(precision=precision, precisions=", ".join(PRECISIONS))
         )
     if os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() in TRUE and find_spec("deepspeed") is None:
         raise MachineError(
-            "ACCELERATE_USE_DEEPSPEED: is set in the environment, and DeepSpeed is not installed; "
-            "unset ACCELERATE_USE_DEEPSPEED, or pip install deepspeed"
+            _(
+                "ACCELERATE_USE_DEEPSPEED: is set in the environment, and DeepSpeed is not installed; "
+                "unset ACCELERATE_USE_DEEPSPEED, or pip install deepspeed"
+            )
         )
 
 
 def _refusal(name: str, what: str, *there: str) -> MachineError:
-    return MachineError(f"{name}: {what}; {CURE.format(cure=_unset(list(there)))}")
+    return MachineError(
+        _("{name}: {what}; {format}").format(name=name, what=what, format=CURE.format(cure=_unset(list(there))))
+    )
 
 
 def _unset(names: list[str]) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.filesize import decimal
 
 from lrc.runtime.errors import RecipeError
+from lrc.runtime.translation import _
 
 STATUS = Path("/proc/self/status")
 UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
@@ -47,11 +48,11 @@ def read_memory(text: str) -> int:
     """
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
     if not found or not float(found[1]):
-        raise RecipeError(f"--gpu-memory: {text!r} is not a memory size; write 12GB")
+        raise RecipeError(_("--gpu-memory: {text} is not a memory size; write 12GB").format(text=repr(text)))
     if text.strip() == found[1]:
-        raise RecipeError(f"--gpu-memory: {text} has no unit; write {found[1]}GB")
+        raise RecipeError(_("--gpu-memory: {text} has no unit; write {found}GB").format(text=text, found=found[1]))
     if float(found[1]) * UNITS[found[2].upper()] < UNITS["M"]:
-        raise RecipeError(f"--gpu-memory: {text} is less than 1MB; write {found[1]}GB")
+        raise RecipeError(_("--gpu-memory: {text} is less than 1MB; write {found}GB").format(text=text, found=found[1]))
     return round(float(found[1]) * UNITS[found[2].upper()])
 
 

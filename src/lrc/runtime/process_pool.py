@@ -14,6 +14,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
 from lrc.runtime.errors import MachineError
+from lrc.runtime.translation import _
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -48,7 +49,7 @@ def in_order(work: Callable[[Item], Result], items: Iterable[Item], processes: i
                 yield waiting.popleft().result()
         except BrokenProcessPool as error:
             raise MachineError(
-                "a worker process was killed, perhaps because memory ran out; lower dataset_num_proc and run again"
+                _("a worker process was killed, perhaps because memory ran out; lower dataset_num_proc and run again")
             ) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)

@@ -14,6 +14,7 @@ from lrc.runtime.devices import device_type
 from lrc.runtime.errors import LrcError, OutputError
 from lrc.runtime.locks import locked
 from lrc.runtime.rendezvous import rendezvous
+from lrc.runtime.translation import _
 
 # How long a process waits for the others: those with less to answer for those with more. One that died is noticed at
 # once, by its closed connection or by the launcher.
@@ -51,7 +52,11 @@ def lock_together(path: Path, output: Path | None = None) -> Iterator[None]:
                 refusal = error
             except OSError as error:
                 place = error.filename or path
-                refusal = OutputError(f"{place}: {error.strerror or error}; nothing was written to {path}")
+                refusal = OutputError(
+                    _("{place}: {reason}; nothing was written to {path}").format(
+                        place=place, reason=error.strerror or error, path=path
+                    )
+                )
         if broadcast_object_list([refusal is not None])[0]:
             raise refusal or SystemExit(1)
         yield

@@ -19,6 +19,7 @@ from lrc.runtime.errors import MachineError
 from lrc.runtime.exit_status import is_first, several_processes
 from lrc.runtime.progress import say
 from lrc.runtime.signals import NAMES
+from lrc.runtime.translation import _
 
 SILENCE = 5.0  # seconds of waiting before the first line
 PAUSE = 0.5
@@ -46,7 +47,9 @@ def rendezvous() -> Iterator[None]:
         if "address already in use" not in str(error).lower() and "EADDRINUSE" not in str(error):
             raise
         port = os.environ["MASTER_PORT"]
-        raise MachineError(f"MASTER_PORT: {port} is in use by another program; give another number") from error
+        raise MachineError(
+            _("MASTER_PORT: {port} is in use by another program; give another number").format(port=port)
+        ) from error
     finally:
         done.set()
 

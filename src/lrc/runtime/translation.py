@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import gettext
 import os
+import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib.resources import as_file, files
+from numbers import Number
 from string import Formatter
 from typing import Any, Final
 
@@ -30,7 +32,7 @@ class Message(str):
     __slots__ = ("cut", "msgid", "values")
     msgid: str
     values: Mapping[str, Any]
-    cut: str  # which part of the sentence is meant, where it is not all of it: `clause` or `rest`, see below
+    cut: str  # which part of the sentence is meant, where it is not all of it: `clause`, `rest` or `file`, see below
 
     def __new__(cls, text: str, msgid: str = "", values: Mapping[str, Any] | None = None, cut: str = "") -> Message:
         made = super().__new__(cls, text)
@@ -40,18 +42,26 @@ class Message(str):
     def __reduce__(self) -> tuple[Any, ...]:
         return Message, (str(self), self.msgid, dict(self.values), self.cut)
 
-    def format(self, *_unused: object, **values: object) -> Message:
+    def format(self, /, *_unused: object, **values: object) -> Message:
         """Fill in placeholders by name; those that are not given stay, to be filled in later.
 
         A tuple fills in a list: `a, b`, in Chinese `甲、乙`.
         """
-        values = {**self.values, **values}
+        # Errors go from process to process: what is filled in stays only where it can be sent, and cannot change.
+        plain = {name: one if isinstance(one, str | Number | tuple) else str(one) for name, one in values.items()}
+        values = {**self.values, **plain}
         return Message(_fill(self.msgid, values, None), self.msgid, values)
 
 
 def _(text: str) -> Message:
     """Mark a whole sentence for translation; placeholders have names, and `format` fills them in."""
     return Message(text)
+
+
+def message_of(error: BaseException) -> str:
+    """What an error says, as the message that it was made of where it was made of one."""
+    said = error.args[0] if error.args else ""
+    return said if isinstance(said, Message) else str(error)
 
 
 def first_clause(text: str) -> str:
@@ -89,7 +99,19 @@ def localized(text: str, to: str | None = None) -> str:
             return filled.partition("；")[0]
         case "rest":
             return filled.partition("：")[2]
+        case "file":
+            return re.split("[，：]", filled, maxsplit=1)[-1]
     return filled
+
+
+def without_file(text: str, shown: str) -> str:
+    """What a message says after the name of the file at its beginning; `shown` is that in English."""
+    return Message(shown, text.msgid, text.values, "file") if isinstance(text, Message) else shown
+
+
+def alternatives(words: Sequence[str], joint: Message) -> str:
+    """Words in one: `joint` has a place for all but the last, `words`, and one for it, `last`."""
+    return words[0] if len(words) == 1 else joint.format(words=tuple(words[:-1]), last=words[-1])
 
 
 def placeholders(text: str) -> Iterator[str]:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from transformers.utils.chat_template_utils import _compile_jinja_template
 
 from lrc.runtime.errors import DataError, RecipeError
+from lrc.runtime.translation import _
 
 # What a template prints for today, so that training and answering read the same; Llama 3's templates have it, too.
 DATE = "2024-07-26"
@@ -63,7 +64,7 @@ class Chat:
         if fault := self._fault():
             self.parts = True
             if self._fault():
-                raise RecipeError(f"chat template: {fault}; {CURE}")
+                raise RecipeError(_("chat template: {fault}; {cure}").format(fault=fault, cure=CURE))
 
     def prompt(self, text: str) -> list[int]:
         """The ids of a conversation that begins with a user's text, up to where the answer begins.
@@ -75,9 +76,15 @@ class Chat:
             shown = self.text(text)
             ids: list[int] = self._apply(text, add_generation_prompt=True, sanitize_control_tokens=True)
         except Exception as error:  # a template may raise anything
-            raise DataError(f"chat template: {_explain(error)} (of the question {_short(text)}); {CURE}") from error
+            raise DataError(
+                _("chat template: {explain} (of the question {text}); {cure}").format(
+                    explain=_explain(error), text=_short(text), cure=CURE
+                )
+            ) from error
         if text.strip() not in shown:
-            raise DataError(f"chat template: does not keep the question {_short(text)} whole; {CURE}")
+            raise DataError(
+                _("chat template: does not keep the question {text} whole; {cure}").format(text=_short(text), cure=CURE)
+            )
         return ids
 
     def text(self, text: str, **settings: Any) -> str:

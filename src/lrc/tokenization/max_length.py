@@ -16,6 +16,7 @@ from lrc.data.questions import Question
 from lrc.packing.tree import TokenSequence
 from lrc.runtime.errors import DataError
 from lrc.runtime.findings import Finding
+from lrc.runtime.translation import _
 from lrc.tokenization.prompt import Prompt
 
 Outcome = Literal["fits", "shortened", "skipped", "refused"]
@@ -112,7 +113,7 @@ class LengthReport:
             cure = f"longer than max_length {max_length}; raise it, or set on_too_long: skip"
             raise DataError(*(f"record {name}: {cure}" for name in self.refused))
         if not kept:
-            raise DataError(f"no record fits max_length {max_length}; raise it")
+            raise DataError(_("no record fits max_length {max_length}; raise it").format(max_length=max_length))
 
 
 _SENTENCE = re.compile(r"[^。！？!?；;\n]*[。！？!?；;\n]+[」』”’）)]*|[^。！？!?；;\n]+$")

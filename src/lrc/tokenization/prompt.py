@@ -19,6 +19,7 @@ from lrc.data.input_layouts import one_line, write_input, write_unlisted
 from lrc.data.questions import MAX_OPTIONS, Question
 from lrc.packing.tree import TokenSequence, common_prefix
 from lrc.runtime.errors import DataError, RecipeError
+from lrc.runtime.translation import _
 from lrc.tokenization.chat_template import DATE, Chat
 
 TEMPLATES = {
@@ -67,14 +68,22 @@ class Prompt:
         today: str = "",
     ) -> None:
         if template not in TEMPLATES:
-            raise RecipeError(f"template is {template!r}, expected one of {', '.join(TEMPLATES)}")
+            raise RecipeError(
+                _("template is {template}, expected one of {templates}").format(
+                    template=repr(template), templates=", ".join(TEMPLATES)
+                )
+            )
         if answer_style not in STYLES:
-            raise RecipeError(f"answer_style is {answer_style!r}, expected one of {', '.join(STYLES)}")
+            raise RecipeError(
+                _("answer_style is {answer_style}, expected one of {styles}").format(
+                    answer_style=repr(answer_style), styles=", ".join(STYLES)
+                )
+            )
         self.list_options = lists_options(answer_style, template) if list_options is None else list_options
         if answer_style == "digit" and not self.list_options:
-            raise RecipeError("list_options is false, but a digit needs the list; set answer_style: text")
+            raise RecipeError(_("list_options is false, but a digit needs the list; set answer_style: text"))
         if template == "chat" and not tokenizer.chat_template:
-            raise RecipeError("template is chat, but the tokenizer has no chat template; choose alpaca or plain")
+            raise RecipeError(_("template is chat, but the tokenizer has no chat template; choose alpaca or plain"))
         self.tokenizer, self.template, self.answer_style = tokenizer, template, answer_style
         self.bos = _bos(tokenizer)
         self.control = _find_unmarked_control(tokenizer)
@@ -219,7 +228,9 @@ class Prompt:
         differ = common_prefix(np.array(right), np.array(wrong))
         if differ >= min(len(right), len(wrong)):
             raise RecipeError(
-                f"answer_style is judge, but the tokenizer writes {VERDICTS[0]} and {VERDICTS[1]} alike; use text"
+                _("answer_style is judge, but the tokenizer writes {verdicts} and {verdicts2} alike; use text").format(
+                    verdicts=VERDICTS[0], verdicts2=VERDICTS[1]
+                )
             )
         return right[: differ + 1], wrong[: differ + 1]
 
@@ -229,7 +240,7 @@ class Prompt:
             number = record.question.answer
             answer = None if number is None else record.question.options[number - 1]
         if answer is None:
-            raise DataError(f"record {record.id}: has no answer to train on; give `output`")
+            raise DataError(_("record {id}: has no answer to train on; give `output`").format(id=record.id))
         return self._join(prompt, [*self.encode(self.lead + answer), self.end])
 
     def _completions(self, question: Question) -> list[list[int]]:
@@ -252,7 +263,7 @@ def _answer_of(record: Record) -> int:
     """
     answer = question_of(record).answer
     if answer is None:
-        raise DataError(f"record {record.id}: has no answer to train on; give `output`")
+        raise DataError(_("record {id}: has no answer to train on; give `output`").format(id=record.id))
     return answer
 
 
@@ -276,8 +287,9 @@ def question_of(record: Record) -> Question:
     """
     if record.question is None:
         raise DataError(
-            f"record {record.id}: its input cannot be read as passage, question and options; "
-            "use the layout of lrc convert"
+            _(
+                "record {id}: its input cannot be read as passage, question and options; use the layout of lrc convert"
+            ).format(id=record.id)
         )
     return record.question
 
@@ -316,5 +328,5 @@ def _without_added_tokens(backend: Any, text: str) -> list[int]:
 def _end(tokenizer: Any) -> int:
     """The token that ends an answer."""
     if tokenizer.eos_token_id is None:
-        raise RecipeError("the tokenizer has no EOS token; an answer would have no end")
+        raise RecipeError(_("the tokenizer has no EOS token; an answer would have no end"))
     return int(tokenizer.eos_token_id)

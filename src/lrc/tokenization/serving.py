@@ -12,6 +12,7 @@ from lrc.config.run_record import Run
 from lrc.data.alpaca import Record, to_record
 from lrc.data.questions import Question
 from lrc.runtime.errors import RecipeError
+from lrc.runtime.translation import _
 from lrc.tokenization.prompt import TEMPLATES, Prompt
 
 CHAT_TEMPLATE, MODELFILE = "chat_template.jinja", "Modelfile"
@@ -188,5 +189,5 @@ def _go(text: str) -> str:
         RecipeError: it holds three quotation marks.
     """
     if '"""' in text:
-        raise RecipeError('the prompt holds """, which a Modelfile cannot')
+        raise RecipeError(_('the prompt holds """, which a Modelfile cannot'))
     return text.replace("{{", '{{ "{{" }}')

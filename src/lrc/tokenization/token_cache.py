@@ -26,6 +26,7 @@ from lrc.runtime.errors import OutputError
 from lrc.runtime.locks import cache_lock
 from lrc.runtime.outputs import new_folder
 from lrc.runtime.progress import say
+from lrc.runtime.translation import _
 
 SEAL = "seal.json"
 WAIT = 0.1  # seconds between two looks
@@ -65,7 +66,11 @@ def tokenizer_digest(tokenizer: Any) -> str:
         try:
             tokenizer.save_pretrained(folder)
         except Exception as error:  # the tokenizers library raises nothing narrower for a full disk
-            raise OutputError(f"{folder}: the tokenizer cannot be copied here ({error}); make room for it") from error
+            raise OutputError(
+                _("{folder}: the tokenizer cannot be copied here ({reason}); make room for it").format(
+                    folder=folder, reason=error
+                )
+            ) from error
         for file in sorted(Path(folder).rglob("*")):
             if file.is_file():
                 digest.update(f"\n{file.relative_to(folder)} {file.stat().st_size}\n".encode())
@@ -119,7 +124,9 @@ def _make(entry: Path, make: Callable[[Path], None]) -> None:
             sums = {file.name: _sum(file) for file in sorted(draft.iterdir())}
             (draft / SEAL).write_text(json.dumps(sums), encoding="utf-8")
     except OutputError as error:
-        raise OutputError(f"{error}; make room, or set HF_DATASETS_CACHE to a folder that has some") from error
+        raise OutputError(
+            _("{reason}; make room, or set HF_DATASETS_CACHE to a folder that has some").format(reason=error)
+        ) from error
 
 
 @contextmanager
@@ -135,7 +142,9 @@ def _lock(entry: Path) -> Iterator[bool]:
 
 def _refusal(entry: Path, error: OSError) -> OutputError:
     place, reason = error.filename or entry.parent, error.strerror or error
-    return OutputError(f"{place}: {reason}; set HF_DATASETS_CACHE to a folder of yours")
+    return OutputError(
+        _("{place}: {reason}; set HF_DATASETS_CACHE to a folder of yours").format(place=place, reason=reason)
+    )
 
 
 def _read_seal_time(entry: Path) -> int | None:

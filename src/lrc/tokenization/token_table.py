@@ -27,6 +27,7 @@ from lrc.runtime.findings import Finding
 from lrc.runtime.process_pool import in_order
 from lrc.runtime.progress import track
 from lrc.runtime.system import usable_cores
+from lrc.runtime.translation import _
 from lrc.tokenization.max_length import Fitting, LengthReport
 from lrc.tokenization.prompt import Prompt
 
@@ -188,12 +189,16 @@ def _survey(records: Iterable[Record], prompt: Prompt, path: Path, spool: TextIO
             foreign.note(record)
     if unanswered.count:
         raise DataError(
-            f"{path}: {unanswered.count} records have no output, first {unanswered.first}; give labelled questions"
+            _("{path}: {count} records have no output, first {first}; give labelled questions").format(
+                path=path, count=unanswered.count, first=unanswered.first
+            )
         )
     if foreign.count and (prompt.answer_style != "digit" or prompt.template == "plain"):
         raise DataError(
-            f"{path}: {foreign.count} records cannot be read as passage, question and options, "
-            f"first {foreign.first}; use answer_style: digit with another template than plain"
+            _(
+                "{path}: {count} records cannot be read as passage, question and options, first {first}; "
+                "use answer_style: digit with another template than plain"
+            ).format(path=path, count=foreign.count, first=foreign.first)
         )
     return total
 

@@ -35,6 +35,7 @@ from lrc.runtime.disk import convert_disk_errors
 from lrc.runtime.errors import MachineError, RecipeError
 from lrc.runtime.outputs import open_to_all
 from lrc.runtime.progress import say
+from lrc.runtime.translation import _
 from lrc.training.checkpoint import STAGE, close_stage, find_damage, open_stage, rotate, seal
 from lrc.training.dataloader import StepBatch
 
@@ -69,7 +70,11 @@ class DurableTrainer(SFTTrainer):
             RecipeError: the model or the launch does not permit it, or the checkpoint is of another kind of run.
         """
         if self.is_fsdp_enabled or is_deepspeed_zero3_enabled():
-            raise RecipeError(f"init_lora_weights is {method}, which needs whole weights; use neither FSDP nor ZeRO-3")
+            raise RecipeError(
+                _("init_lora_weights is {method}, which needs whole weights; use neither FSDP nor ZeRO-3").format(
+                    method=method
+                )
+            )
         self.pissa = Pissa.begin(self.model, method, Path(checkpoint) if checkpoint else None)
 
     def run_step(
@@ -112,11 +117,17 @@ class DurableTrainer(SFTTrainer):
         place = f"{self.args.device}, step {self.state.global_step + 1}"
         # DeepSpeed holds on to the gradients of the backward that failed.
         if self.args.world_size > 1 or self.is_deepspeed_enabled:
-            raise MachineError(f"{place}: out of memory; set row_tokens below {self.row_tokens} and run again")
+            raise MachineError(
+                _("{place}: out of memory; set row_tokens below {row_tokens} and run again").format(
+                    place=place, row_tokens=self.row_tokens
+                )
+            )
         longest = max(len(sequence.inputs) for sequence in batch.sequences)
         if not self.share or self.row_tokens <= longest:
             raise MachineError(
-                f"{place}: its memory is too small for one question; lower max_length, or quantize the base model"
+                _(
+                    "{place}: its memory is too small for one question; lower max_length, or quantize the base model"
+                ).format(place=place)
             )
         say(f"{place}: out of memory with rows of {self.row_tokens} tokens; retrying with {self.row_tokens // 2}")
         self.row_tokens //= 2
@@ -137,8 +148,10 @@ class DurableTrainer(SFTTrainer):
         trained = [_here(parameter) for parameter in self.model.parameters() if parameter.requires_grad]
         if not self._everywhere(all(bool(parameter.isfinite().all()) for parameter in trained)):
             raise MachineError(
-                f"step {self.state.global_step}: weights are not finite, so they are not saved; lower learning_rate "
-                "and train again, or resume from the last checkpoint"
+                _(
+                    "step {global_step}: weights are not finite, so they are not saved; lower learning_rate "
+                    "and train again, or resume from the last checkpoint"
+                ).format(global_step=self.state.global_step)
             )
 
     def _send_telemetry(self) -> None:
@@ -221,8 +234,10 @@ class DurableTrainer(SFTTrainer):
             reason = find_damage(Path(best)) if Path(best).is_dir() else "is missing"
         if not self._everywhere(reason is None):
             raise MachineError(
-                f"{best or self.args.output_dir}: {reason or 'is not whole'}, so there is no best checkpoint for "
-                "load_best_model_at_end; put it back and run again, or take another checkpoint as it is"
+                _(
+                    "{best}: {reason}, so there is no best checkpoint for load_best_model_at_end; put it "
+                    "back and run again, or take another checkpoint as it is"
+                ).format(best=best or self.args.output_dir, reason=reason or "is not whole")
             )
         assert best is not None
         if self.pissa is None:
@@ -323,8 +338,10 @@ class DurableTrainer(SFTTrainer):
         if not self._everywhere(bool(finite)):
             ids = ", ".join(gather_object(self.step_ids()))
             raise MachineError(
-                f"step {self.state.global_step + 1}: its {what} is not finite, questions {ids}; lower learning_rate, "
-                "or look at these questions; the weights before this step are kept where a checkpoint holds them"
+                _(
+                    "step {value}: its {what} is not finite, questions {ids}; lower learning_rate, or look "
+                    "at these questions; the weights before this step are kept where a checkpoint holds them"
+                ).format(value=self.state.global_step + 1, what=what, ids=ids)
             )
 
     def _refuse_endless_overflow(self) -> None:
@@ -333,8 +350,10 @@ class DurableTrainer(SFTTrainer):
         self._overflows = self._overflows + 1 if skipped else 0
         if self._overflows >= OVERFLOWS:
             raise MachineError(
-                f"step {self.state.global_step}: the last {OVERFLOWS} steps overflowed float16 and changed no weight; "
-                "set fp16: false, or bf16: true where the device has it"
+                _(
+                    "step {global_step}: the last {overflows} steps overflowed float16 and changed no "
+                    "weight; set fp16: false, or bf16: true where the device has it"
+                ).format(global_step=self.state.global_step, overflows=OVERFLOWS)
             )
 
     def _everywhere(self, fine: bool) -> bool:

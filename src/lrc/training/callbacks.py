@@ -24,6 +24,7 @@ from lrc.runtime.memory import size
 from lrc.runtime.outputs import new_file
 from lrc.runtime.progress import Advance, say, track
 from lrc.runtime.signals import Request
+from lrc.runtime.translation import _
 from lrc.training.checkpoint import checkpoints
 from lrc.training.optimizer import optimizer_bytes
 
@@ -140,8 +141,10 @@ class Space(TrainerCallback):
         need, free = count * one + adapter, shutil.disk_usage(folder).free
         if need > free:
             raise MachineError(
-                f"{folder}: {count} checkpoints of {size(one)} and the adapter need {size(need)}, {size(free)} is "
-                "free; free some, set save_total_limit, or raise save_steps"
+                _(
+                    "{folder}: {count} checkpoints of {one} and the adapter need {need}, {free} is free; "
+                    "free some, set save_total_limit, or raise save_steps"
+                ).format(folder=folder, count=count, one=size(one), need=size(need), free=size(free))
             )
 
 

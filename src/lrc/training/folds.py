@@ -21,6 +21,7 @@ from lrc.runtime.errors import DataError, OutputError
 from lrc.runtime.locks import remove
 from lrc.runtime.outputs import checksum, new_file
 from lrc.runtime.progress import say
+from lrc.runtime.translation import _
 
 FOLDS_FILE = "folds.json"
 SCORES_FILE, FIGURES_FILE = "out_of_fold_scores.jsonl", "out_of_fold.json"
@@ -72,16 +73,24 @@ class Folds:
             OutputError: it does, and `overwrite` is false; or it is a file.
         """
         if self.folder.exists() and not self.folder.is_dir():
-            raise OutputError(f"{self.folder}: is not a folder; choose another output_dir")
+            raise OutputError(_("{folder}: is not a folder; choose another output_dir").format(folder=self.folder))
         found = self._read()
         if overwrite or found == self.identity():
             return
         cure = "choose another output_dir, or set overwrite_output_dir: true"
         if found is not None:
             changed = [key for key, value in self.identity().items() if found.get(key) != value]
-            raise OutputError(f"{self.folder}: holds other folds (another {', '.join(changed)}); {cure}")
+            raise OutputError(
+                _("{folder}: holds other folds (another {changed}); {cure}").format(
+                    folder=self.folder, changed=", ".join(changed), cure=cure
+                )
+            )
         if self.folder.is_dir() and any(path.name[0] != "." for path in self.folder.iterdir()):
-            raise OutputError(f"{self.folder}: holds something that is not the folds of a run; {cure}")
+            raise OutputError(
+                _("{folder}: holds something that is not the folds of a run; {cure}").format(
+                    folder=self.folder, cure=cure
+                )
+            )
 
     def write(self) -> None:
         """Deal the questions, and write the data of each fold; nothing where the same is there.
@@ -114,7 +123,11 @@ class Folds:
         for fold in range(self.count):
             answered = read_outcomes(self.output_dir(fold) / OUTCOMES_FILE)
             if not answered:
-                raise DataError(f"{self.output_dir(fold)}: has no {OUTCOMES_FILE}; remove the folder and train again")
+                raise DataError(
+                    _("{output_dir}: has no {outcomes_file}; remove the folder and train again").format(
+                        output_dir=self.output_dir(fold), outcomes_file=OUTCOMES_FILE
+                    )
+                )
             found += answered
         return found
 
@@ -134,14 +147,17 @@ class Folds:
         unanswered = [question.id for question in questions if question is not None and question.answer is None]
         if unanswered:
             raise DataError(
-                f"{self.source}: {len(unanswered):,} questions have no answer, first {unanswered[0]}; fold labelled "
-                "questions only"
+                _(
+                    "{source}: {count:,} questions have no answer, first {unanswered}; fold labelled questions only"
+                ).format(source=self.source, count=len(unanswered), unanswered=unanswered[0])
             )
         clusters = group_passages(question.passage for question in questions if question is not None).clusters
         if len(set(clusters)) < self.count:
             raise DataError(
-                f"{self.source}: {len(set(clusters)):,} passages (near-duplicates are one), too few for {self.count} "
-                "folds; use fewer --folds"
+                _(
+                    "{source}: {count:,} passages (near-duplicates are one), too few for {count2} folds; use "
+                    "fewer --folds"
+                ).format(source=self.source, count=len(set(clusters)), count2=self.count)
             )
         answers = [question.answer for question in questions if question is not None]
         held_out: list[int | None] = [None] * len(records)

@@ -11,6 +11,7 @@ import torch
 from peft.optimizers import create_loraplus_optimizer
 
 from lrc.runtime.errors import RecipeError
+from lrc.runtime.translation import _
 
 # How many numbers an optimizer keeps of each trained one; the first name that is part of `optim` counts. The rows and
 # columns of Adafactor are next to nothing, LOMO keeps nothing, AdEMAMix has a third moment.
@@ -83,4 +84,8 @@ def refused(key: str) -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError, KeyError, ImportError) as error:
-        raise RecipeError(f"{key}: {' '.join(str(error).split())}; correct it or the keys that go with it") from error
+        raise RecipeError(
+            _("{key}: {names}; correct it or the keys that go with it").format(
+                key=key, names=" ".join(str(error).split())
+            )
+        ) from error

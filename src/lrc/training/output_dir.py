@@ -13,6 +13,7 @@ from lrc.runtime.errors import OutputError, RecipeError
 from lrc.runtime.locks import left_behind, parts, remove
 from lrc.runtime.outputs import checksum, flush, new_file
 from lrc.runtime.progress import say
+from lrc.runtime.translation import _
 from lrc.training.checkpoint import MANIFEST, STAGE, adopt, best_step, close_stage, find_damage, newest, open_stage
 from lrc.training.resume import Difference, differences, is_longer, run_of
 
@@ -139,14 +140,22 @@ class OutputDir:
         """
         place, origin = f"resume_from_checkpoint: {named}", run_of(named)
         if origin is None:
-            raise RecipeError(f"{place}: no {RUN_FILE} in it or next to it; name it in the folder of its run")
+            raise RecipeError(
+                _("{place}: no {run_file} in it or next to it; name it in the folder of its run").format(
+                    place=place, run_file=RUN_FILE
+                )
+            )
         if changed := self._differences_of(named):
             raise RecipeError(
                 *(f"{place}: belongs to another run: {one}, or remove resume_from_checkpoint" for one in changed)
             )
         if origin.finished and not is_longer(origin, self.run):
             result = named.resolve().parent
-            raise RecipeError(f"{place}: its run is finished; use {result}, or remove resume_from_checkpoint")
+            raise RecipeError(
+                _("{place}: its run is finished; use {result}, or remove resume_from_checkpoint").format(
+                    place=place, result=result
+                )
+            )
 
     def _differences_of(self, checkpoint: Path) -> list[Difference]:
         """What makes a checkpoint one of another run; one that says nothing is of the run whose folder it is in."""
@@ -179,8 +188,10 @@ class OutputDir:
         if reason is None:
             return found
         raise OutputError(
-            f"{found}: {reason}, and it was the best so far at {checkpoint.name}; put it back, or start over with "
-            "overwrite_output_dir: true"
+            _(
+                "{found}: {reason}, and it was the best so far at {name}; put it back, or start over "
+                "with overwrite_output_dir: true"
+            ).format(found=found, reason=reason, name=checkpoint.name)
         )
 
     @contextmanager
@@ -221,13 +232,21 @@ def refuse_taken(path: Path, *, overwrite: bool) -> None:
     """
     there = next(place for place in (path, *path.absolute().parents) if place.exists())
     if not there.is_dir():
-        raise OutputError(f"{path}: {'is' if there == path else f'{there} is'} not a folder; choose another output_dir")
+        raise OutputError(
+            _("{path}: {there} is not a folder; choose another output_dir").format(path=path, there=there)
+            if there != path
+            else _("{path}: is not a folder; choose another output_dir").format(path=path)
+        )
     if not overwrite and _others(path) and read_run(path) is None:
         raise _refusal(path, "something that is not an lrc run")
 
 
 def _refusal(path: Path, what: str) -> OutputError:
-    return OutputError(f"{path}: holds {what}; choose another output_dir, or set overwrite_output_dir: true")
+    return OutputError(
+        _("{path}: holds {what}; choose another output_dir, or set overwrite_output_dir: true").format(
+            path=path, what=what
+        )
+    )
 
 
 def another_run(path: Path, changed: Sequence[Difference]) -> OutputError:
@@ -245,7 +264,9 @@ def refuse_sources_in(folder: Path, sources: Sequence[Path]) -> None:
     for source in sources:
         if source.exists() and source.resolve().is_relative_to(folder.resolve()):
             raise OutputError(
-                f"{folder}: holds {source}, which overwrite_output_dir would remove; choose another output_dir"
+                _(
+                    "{folder}: holds {source}, which overwrite_output_dir would remove; choose another output_dir"
+                ).format(folder=folder, source=source)
             )
 
 

@@ -22,6 +22,7 @@ from lrc.runtime.exit_status import is_first, several_processes
 from lrc.runtime.launch_variables import check_launch
 from lrc.runtime.outputs import checksum
 from lrc.runtime.progress import escape_unencodable
+from lrc.runtime.translation import _
 from lrc.training.output_dir import another_run, refuse_taken
 from lrc.training.resume import differences
 
@@ -69,7 +70,7 @@ def split(words: Sequence[str]) -> tuple[Path | None, list[str]]:
 
 def _recipe_file(name: str = "") -> Path:
     if not name.strip():
-        raise RecipeError("--config: no recipe follows; give a YAML file")
+        raise RecipeError(_("--config: no recipe follows; give a YAML file"))
     return Path(name)
 
 
@@ -87,10 +88,10 @@ def _require_file(path: Path, writer: str) -> None:
     if path.exists():
         return
     if not path.parent.is_dir():
-        raise DataError(f"{path}: no such file; `{writer}` writes it")
+        raise DataError(_("{path}: no such file; `{writer}` writes it").format(path=path, writer=writer))
     near = get_close_matches(path.name, [other.name for other in path.parent.iterdir()], n=1)
     cure = f"did you mean {str(path.with_name(near[0]))!r}?" if near else f"`{writer}` writes it"
-    raise DataError(f"{path}: no such file; {cure}")
+    raise DataError(_("{path}: no such file; {cure}").format(path=path, cure=cure))
 
 
 def _refuse_another_run(given: Mapping[str, Any], files: Mapping[str, Path]) -> None:

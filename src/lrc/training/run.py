@@ -38,6 +38,7 @@ from lrc.runtime.processes import lock_together
 from lrc.runtime.progress import escape_unencodable, say, silence
 from lrc.runtime.rendezvous import rendezvous
 from lrc.runtime.signals import deferred, ending_with
+from lrc.runtime.translation import _
 from lrc.tokenization.max_length import LengthPolicy
 from lrc.tokenization.prompt import Prompt
 from lrc.tokenization.token_cache import tokenizer_digest
@@ -150,7 +151,7 @@ def _train_in(folder: OutputDir, recipe: Recipe, prompt: Prompt, training: Corpu
             loraplus=_loraplus(recipe.adapter),
         )
     except ValueError as error:  # TRL's and PEFT's words about keys that do not go together, or with the model
-        raise RecipeError(f"{recipe.path or 'command line'}: {error}") from error
+        raise RecipeError(_("{path}: {reason}").format(path=recipe.path or "command line", reason=error)) from error
     trainer.run = folder.run
     trainer.write_card = partial(write_card, name=folder.path.resolve().name, run=folder.run, prompt=prompt)
     if recipe.adapter.pissa and recipe.model.use_peft:
@@ -261,8 +262,11 @@ def check_processes(world_size: int) -> None:
     alone = asked is None and "MASTER_ADDR" in os.environ and "ACCELERATE_MIXED_PRECISION" in os.environ
     if alone or (asked is not None and int(asked) != world_size):
         raise MachineError(
-            f"launch: {asked or 'several'} processes were asked for, {world_size} would train together; "
-            "use accelerate_configs/cpu_2.yaml, multi_gpu.yaml or torchrun (or unset MASTER_ADDR for one process)"
+            _(
+                "launch: {asked} processes were asked for, {world_size} would train together; use "
+                "accelerate_configs/cpu_2.yaml, multi_gpu.yaml or torchrun (or unset MASTER_ADDR for one "
+                "process)"
+            ).format(asked=asked or "several", world_size=world_size)
         )
 
 
@@ -357,7 +361,11 @@ def _identity(scores: Path) -> dict[str, Any]:
 def _refuse_broken(named: str | None) -> None:
     """Refuse a `resume_from_checkpoint` that is not a whole checkpoint."""
     if named not in (None, "auto") and (reason := find_damage(Path(named))):
-        raise RecipeError(f"resume_from_checkpoint: {named}: {reason}; name a whole checkpoint of lrc, or write auto")
+        raise RecipeError(
+            _("resume_from_checkpoint: {named}: {reason}; name a whole checkpoint of lrc, or write auto").format(
+                named=named, reason=reason
+            )
+        )
 
 
 def _checkpoint(recipe: Recipe, folder: OutputDir) -> str | None:

@@ -11,7 +11,7 @@ from lrc.data.questions import Question
 from lrc.data.tables.cell_text import EPOCH, show_number
 from lrc.data.tables.cleaning import collapse
 from lrc.runtime.findings import Finding
-from lrc.runtime.translation import _
+from lrc.runtime.translation import _, alternatives
 
 _NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 _NUMBER_LINE = re.compile(r"^[0-9][0-9.]*$", re.MULTILINE)
@@ -112,7 +112,7 @@ def _twice(question: Question) -> Iterator[Suspicion]:
     for numbers in places.values():
         if len(numbers) < 2:
             continue
-        same = " and ".join(f"選項{number}" for number in numbers)
+        same = alternatives([f"選項{number}" for number in numbers], _("{words} and {last}"))
         if question.answer in numbers:
             yield (
                 "ambiguous-answer",

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from lrc.data.tables.enumeration import own_places
-from lrc.runtime.translation import _
+from lrc.runtime.translation import _, alternatives
 
 Options = Sequence[str]
 Form = Literal["number", "letter", "character"]
@@ -169,7 +169,7 @@ def _read_text(text: str, options: Options, habits: Habits) -> Reading:
     if len(places) == 1 or places and habits.by_text:
         return Reading(places[0])
     if places:
-        same = " and ".join(f"選項{number}" for number in places)
+        same = alternatives([f"選項{number}" for number in places], _("{words} and {last}"))
         return Reading(None, _("is {text}, the text of {same}; give the number").format(text=_short(text), same=same))
     for number, option in enumerate(options, start=1):
         bare = _bare(option)

@@ -13,7 +13,7 @@ from lrc.data.questions import MAX_OPTIONS, MIN_OPTIONS
 from lrc.data.tables.table import Table, TableRow, letters
 from lrc.runtime.errors import DataError
 from lrc.runtime.findings import Finding
-from lrc.runtime.translation import _
+from lrc.runtime.translation import _, alternatives
 
 ROLES = ("文章", "問題", *(f"選項{number}" for number in range(1, MAX_OPTIONS + 1)), "正確答案", "ID")
 LOOKED_AT = 20  # rows, among which the header is
@@ -294,7 +294,7 @@ def _faults(table: Table, found: _Candidate, named: Mapping[str, str]) -> Iterat
         return
     for role, doubled in found.places.items():
         if len(doubled) > 1:
-            both = " and ".join(headers[place] for place in doubled)
+            both = alternatives([headers[place] for place in doubled], _("{words} and {last}"))
             choice = _(", or choose with --columns {role}={header}").format(role=role, header=headers[doubled[0]])
             cure = choice if len({normal(headers[place]) for place in doubled}) > 1 else ""
             yield fault(

@@ -147,12 +147,13 @@ def _text(value: Any) -> tuple[str, str]:
     if value is None:
         return "", ""
     if not isinstance(value, str | int | float):
-        return "", f"is a JSON {'array' if isinstance(value, list) else 'object'}, expected text"
+        array = _("is a JSON array, expected text")
+        return "", array if isinstance(value, list) else _("is a JSON object, expected text")
     if isinstance(value, float) and not math.isfinite(value):
-        return "", f"is {value}, which is not text; give the text itself"
+        return "", _("is {value}, which is not text; give the text itself").format(value=value)
     text = str(value) if type(value) is int else show_value(value)
     try:
         text.encode()
     except UnicodeEncodeError:
-        return "", "has an unpaired surrogate; correct it"
+        return "", _("has an unpaired surrogate; correct it")
     return text, ""

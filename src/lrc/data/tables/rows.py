@@ -14,7 +14,7 @@ from lrc.data.tables.headers import LOOKED_AT, Columns, find_header, repeats
 from lrc.data.tables.table import WHOLE_ROW, Note, Table, TableRow
 from lrc.runtime.errors import DataError
 from lrc.runtime.findings import Finding, Level
-from lrc.runtime.translation import _
+from lrc.runtime.translation import _, first_clause
 
 _REPAIRED = {
     "escape": _("had _x…_ escapes; they were decoded"),
@@ -178,10 +178,8 @@ def _drop_footer(draft: Draft) -> None:
     while draft.rows and _is_footer(draft.rows[-1]):
         row = draft.rows.pop()
         draft.troubles.pop(row.number, None)
-        text = _first_text(row) or "a row outside the columns"
-        draft.find(
-            "note", "footer-row", _("「{text}」 is below the questions; skipped").format(text=text[:20]), row.number
-        )
+        text = _first_text(row)[:20] or _("a row outside the columns")
+        draft.find("note", "footer-row", _("「{text}」 is below the questions; skipped").format(text=text), row.number)
 
 
 def _first_text(row: Row) -> str:
@@ -236,7 +234,9 @@ class _RowReader:
         if len(passage) <= _LONGEST_DITTO and _DITTO.fullmatch(passage):
             passage = self._take_from_above(row.number, self.columns.passage, passage, above.passage if above else "")
         elif len(passage) <= _LONGEST_DITTO and _NAMED.fullmatch(passage):
-            text = f"is {passage}, which names a passage and is none; put the passage itself there"
+            text = _("is {passage}, which names a passage and is none; put the passage itself there").format(
+                passage=passage
+            )
             note = Note("trouble", "named-passage", text)
             self.draft.troubles.setdefault(row.number, {})[self.columns.passage] = note
             passage = ""
@@ -254,11 +254,17 @@ class _RowReader:
         """The passage, or the question, of the row above, which a row says it has as well."""
         name = "passage" if column == self.columns.passage else "question"
         if self.above is None or not text:
-            fault = f"is {ditto}, but there is no {name} above it; put the {name} itself there"
-            self.draft.troubles.setdefault(number, {})[column] = Note("trouble", f"ditto-{name}", fault)
+            fault = _("is {ditto}, but there is no passage above it; put the passage itself there")
+            if name == "question":
+                fault = _("is {ditto}, but there is no question above it; put the question itself there")
+            self.draft.troubles.setdefault(number, {})[column] = Note(
+                "trouble", f"ditto-{name}", fault.format(ditto=ditto)
+            )
             return ""
-        told = f"is {ditto}; the {name} of row {self.above.number} was taken"
-        self.draft.find("warning", f"ditto-{name}", told, number, column)
+        told = _("is {ditto}; the passage of row {row} was taken")
+        if name == "question":
+            told = _("is {ditto}; the question of row {row} was taken")
+        self.draft.find("warning", f"ditto-{name}", told.format(ditto=ditto, row=self.above.number), number, column)
         return text
 
     def _look(self, cells: list[str], options: tuple[str, ...], answer: str) -> None:
@@ -276,7 +282,7 @@ class _RowReader:
                 continue
             if note.shown and column in self.filling:
                 cells[column] = note.shown
-                text = f"{note.text.partition(';')[0]}; its text was taken"
+                text = _("{clause}; its text was taken").format(clause=first_clause(note.text))
                 self.draft.find("repair", "merged-cell", text, row.number, column)
             elif note.level == "trouble":
                 self.draft.troubles.setdefault(row.number, {})[column] = note

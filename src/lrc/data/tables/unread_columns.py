@@ -62,25 +62,47 @@ def _lost(
     column: int, header: str, columns: Columns, one: Unread, n_rows: int, *, labelled: bool
 ) -> Iterator[tuple[Level, str, str]]:
     name = normal(columns.headers[column])
-    take = f"give --columns 正確答案={header}, or remove the column"
+    take = _("give --columns 正確答案={header}, or remove the column").format(header=header)
     seems = one.answers >= _MOST * max(one.filled, n_rows / 2) and 1 < len(one.different) <= 8
     if not labelled and (_ANSWERS.search(name) or (seems and (not name or _LIKELY.search(name)))):
-        yield "error", "unread-answers", f"{header} is not read and may hold the answers; {take}"
+        yield (
+            "error",
+            "unread-answers",
+            _("{header} is not read and may hold the answers; {take}").format(header=header, take=take),
+        )
     elif not labelled and one.options >= _MOST * max(one.filled, n_rows / 2):
-        yield "error", "unread-answers", f"{header} is not read, and its cells are the texts of options; {take}"
+        yield (
+            "error",
+            "unread-answers",
+            _("{header} is not read, and its cells are the texts of options; {take}").format(header=header, take=take),
+        )
     elif not labelled and seems:
-        shown = ", ".join(sorted(one.different)[:4])
-        yield "warning", "unread-answers", f"{header} is not read and has {shown}; if these are the answers, {take}"
+        shown = tuple(sorted(one.different)[:4])
+        yield (
+            "warning",
+            "unread-answers",
+            _("{header} is not read and has {shown}; if these are the answers, {take}").format(
+                header=header, shown=shown, take=take
+            ),
+        )
     if _MORE_OPTIONS.fullmatch(name) or _is_next_option(column, name, columns):
         yield (
             "error",
             "unread-option",
-            f"{header} looks like an option and is not read; call it 選項{_next(columns)}, or remove it",
+            _("{header} looks like an option and is not read; call it 選項{next}, or remove it").format(
+                header=header, next=_next(columns)
+            ),
         )
     elif (found := _MORE_TEXT.fullmatch(name)) and not _is_named(found, columns):
         role = "文章" if found["passage"] else "問題"
         cure = _("put all of it into one column, or name that with --columns {role}=HEADER").format(role=role)
-        yield "error", "unread-text", f"{header} looks like a part of {role} and is not read; {cure}"
+        yield (
+            "error",
+            "unread-text",
+            _("{header} looks like a part of {role} and is not read; {cure}").format(
+                header=header, role=role, cure=cure
+            ),
+        )
 
 
 def _next(columns: Columns) -> int:

@@ -274,7 +274,7 @@ def _warn_of_lost_id(draft: Draft, row: Row) -> None:
     """An ID that cannot be read makes no labelled row bad."""
     column = draft.columns.id
     if column is not None and (note := draft.troubles.get(row.number, {}).get(column)):
-        text = f"{note.text.partition(';')[0]}; the number of the row was taken"
+        text = _("{clause}; the number of the row was taken").format(clause=first_clause(note.text))
         draft.find("warning", note.kind, text, row.number, column)
 
 
@@ -400,7 +400,9 @@ def _answer_faults(draft: Draft, row: Row, reading: Reading) -> Iterator[Fault]:
     elif not row.answer:
         yield column, "empty-answer", _EMPTY
     elif row.number in draft.dated:
-        cure = "give its cell the format General, or type the number of the right option as text"
-        yield column, "impossible-answer", f"is a date, {row.answer}; {cure}"
+        text = _(
+            "is a date, {answer}; give its cell the format General, or type the number of the right option as text"
+        )
+        yield column, "impossible-answer", text.format(answer=row.answer)
     else:
         yield column, "impossible-answer", reading.fault

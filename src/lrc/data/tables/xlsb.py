@@ -14,11 +14,12 @@ from lrc.data.tables.table import NO_NOTES, Note, Table, TableRow
 from lrc.data.tables.xlsx import choose, from_a1, open_values, refuse_size
 from lrc.data.tables.xlsx_package import open_package
 from lrc.runtime.errors import DataError
+from lrc.runtime.translation import _
 
 WORKBOOK = "xl/workbook.bin"
 _SHEETS = "xl/worksheets/"
 _ROW, _CELLS = 0, range(2, 12)  # record numbers, [MS-XLSB] 2.3.1: BrtRowHdr, and BrtCellRk to BrtFmlaError
-_SAVE = "save it as .xlsx to have it read as shown"
+_SAVE = _("save it as .xlsx to have it read as shown")
 
 
 @contextmanager
@@ -38,7 +39,9 @@ def open_binary(path: Path, sheet: str | None) -> Iterator[Table]:
         with CalamineWorkbook.from_path(path) as workbook:
             hidden = {one.name: one.visible != SheetVisibleEnum.Visible for one in workbook.sheets_metadata}
     except CalamineError as error:
-        raise DataError(f"{path.name}: cannot be read ({error}); save it as .xlsx") from error
+        raise DataError(
+            _("{file}: cannot be read ({reason}); save it as .xlsx").format(file=path.name, reason=error)
+        ) from error
     name, others, findings = choose(path, hidden, sheet)
     with open_values(path, name) as values:
         width = (values.end or (0, -1))[1] + 1
@@ -53,9 +56,17 @@ def _row(number: int, values: list[Value]) -> TableRow:
 
 def _note(value: Value) -> Note | None:
     if isinstance(value, date | time | timedelta):
-        return Note("warning", "date-cell", f"is a date or a time, read as {show_value(value)}; {_SAVE}")
+        return Note(
+            "warning",
+            "date-cell",
+            _("is a date or a time, read as {show}; {save}").format(show=show_value(value), save=_SAVE),
+        )
     if isinstance(value, float) and not value.is_integer():
-        return Note("warning", "stored-number", f"is a number, read as stored, {show_value(value)}; {_SAVE}")
+        return Note(
+            "warning",
+            "stored-number",
+            _("is a number, read as stored, {show}; {save}").format(show=show_value(value), save=_SAVE),
+        )
     return None
 
 
@@ -81,7 +92,7 @@ def _records(stream: BinaryIO) -> Iterator[tuple[int, int]]:
         if record & 0x80:
             record = record & 0x7F | (stream.read(1) or b"\0")[0] << 7
         size = shift = 0
-        for _ in range(4):
+        for _byte in range(4):
             piece = (stream.read(1) or b"\0")[0]
             size |= (piece & 0x7F) << shift
             shift += 7

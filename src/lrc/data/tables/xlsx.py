@@ -23,6 +23,7 @@ from lrc.data.tables.xlsx_package import open_package
 from lrc.data.tables.xlsx_scan import Marks, Place, scan
 from lrc.runtime.errors import DataError
 from lrc.runtime.findings import Finding
+from lrc.runtime.translation import _
 
 if TYPE_CHECKING:
     from python_calamine import CalamineSheet
@@ -66,7 +67,9 @@ def open_values(path: Path, sheet: str) -> Iterator[CalamineSheet]:
         with CalamineWorkbook.from_path(path) as workbook:
             yield workbook.get_sheet_by_name(sheet)
     except CalamineError as error:
-        raise DataError(f"{path.name}: cannot be read ({error}); save it again as .xlsx") from error
+        raise DataError(
+            _("{file}: cannot be read ({reason}); save it again as .xlsx").format(file=path.name, reason=error)
+        ) from error
 
 
 def from_a1(file: str, values: CalamineSheet, width: int) -> Iterator[list[Value]]:
@@ -83,7 +86,7 @@ def from_a1(file: str, values: CalamineSheet, width: int) -> Iterator[list[Value
             after: list[Value] = [""] * (width - left - len(row))
             yield before + row + after if left or after else row
     except OverflowError as error:
-        text = (
+        text = _(
             "a number that is shown as hours, such as [h]:mm, is too large for that; give its cell the format General"
         )
         raise DataError(Finding("error", "number-too-large", file, text, number + 1)) from error
@@ -104,17 +107,20 @@ def choose(
         DataError: there is no sheet, or none of the wanted name.
     """
     if not sheets:
-        raise DataError(f"{path.name}: has no sheet with cells; save it as .xlsx")
+        raise DataError(_("{file}: has no sheet with cells; save it as .xlsx").format(file=path.name))
     if wanted is not None and wanted not in sheets:
-        raise DataError(f"{path.name}: no sheet {wanted}; choose one of {', '.join(sheets)} with --sheet")
+        text = _("{file}: no sheet {wanted}; choose one of {sheets} with --sheet")
+        raise DataError(text.format(file=path.name, wanted=wanted, sheets=tuple(sheets)))
     name = next((one for one, hidden in sheets.items() if not hidden), next(iter(sheets))) if wanted is None else wanted
     others = tuple(one for one, hidden in sheets.items() if one != name and not hidden)
     unseen = [one for one, hidden in sheets.items() if one != name and hidden]
     findings = []
     if sheets[name]:
-        findings.append(Finding("warning", "hidden-sheet", path.name, f"sheet {name} is hidden; it was read"))
+        findings.append(
+            Finding("warning", "hidden-sheet", path.name, _("sheet {name} is hidden; it was read").format(name=name))
+        )
     if unseen and wanted is None:
-        text = f"hidden sheets were skipped: {', '.join(unseen)}; choose with --sheet"
+        text = _("hidden sheets were skipped: {names}; choose with --sheet").format(names=tuple(unseen))
         findings.append(Finding("note", "hidden-sheets", path.name, text))
     return name, others, tuple(findings)
 
@@ -126,12 +132,16 @@ def refuse_size(path: Path, sheet: str, rows: int, last_column: int, text_size: 
         DataError: it spans too many cells, or has too much text.
     """
     columns = last_column + 1
-    where = f"{path.name}: sheet {sheet}"
     if rows * columns > MAX_CELLS:
-        cure = "clear the cells far from the table, or save it as .csv"
-        raise DataError(f"{where} spans {rows:,} rows and {columns:,} columns; {cure}")
+        raise DataError(
+            _(
+                "{file}: sheet {sheet} spans {rows:,} rows and {columns:,} columns; clear the cells far from the "
+                "table, or save it as .csv"
+            ).format(file=path.name, sheet=sheet, rows=rows, columns=columns)
+        )
     if text_size > MAX_TEXT:
-        raise DataError(f"{where} holds {text_size >> 20:,} MB of text, more than {MAX_TEXT >> 20:,}; save it as .csv")
+        text = _("{file}: sheet {sheet} holds {size:,} MB of text, more than {limit:,}; save it as .csv")
+        raise DataError(text.format(file=path.name, sheet=sheet, size=text_size >> 20, limit=MAX_TEXT >> 20))
 
 
 def _rows(values: Iterator[list[Value]], marks: Marks, epoch: datetime) -> Iterator[TableRow]:
@@ -152,15 +162,18 @@ def _rows(values: Iterator[list[Value]], marks: Marks, epoch: datetime) -> Itera
         if merged:
             notes |= merged(number, cells)
         if number in marks.hidden_rows and any(cells):
-            notes[WHOLE_ROW] = Note("warning", "hidden-row", "is a hidden row; it was read")
+            notes[WHOLE_ROW] = Note("warning", "hidden-row", _("is a hidden row; it was read"))
         yield TableRow(number, cells, notes or NO_NOTES)
 
 
 def _long_numbers(row: list[Value], cells: list[str]) -> dict[int, Note]:
     """Numbers of which a spreadsheet has lost the last digits: an id, most often."""
-    cure = "a number beyond the 15 digits that a spreadsheet keeps; its last digits may be lost: type it as text"
+    text = _(
+        "is {shown}, a number beyond the 15 digits that a spreadsheet keeps; its last digits may be lost: "
+        "type it as text"
+    )
     return {
-        column: Note("warning", "long-number", f"is {shown}, {cure}")
+        column: Note("warning", "long-number", text.format(shown=shown))
         for column, (value, shown) in enumerate(zip(row, cells, strict=True))
         if type(value) is float and abs(value) >= _ROUNDED
     }
@@ -169,34 +182,46 @@ def _long_numbers(row: list[Value], cells: list[str]) -> dict[int, Note]:
 def _note(marks: Marks, place: Place, value: Value, formatted: Shown) -> Note | None:
     shown = formatted.text
     if place in marks.errors:
-        return Note("trouble", "error-cell", "is an error value; put the text itself into the cell")
+        return Note("trouble", "error-cell", _("is an error value; put the text itself into the cell"))
     if place in marks.struck and value != "":
-        text = f"has text that is struck through and was read: {shown[:20]}; delete it if it is not meant"
+        text = _("has text that is struck through and was read: {shown}; delete it if it is not meant").format(
+            shown=shown[:20]
+        )
         return Note("warning", "struck-text", text)
     if place in marks.formulas:
         if value == "":
-            cure = "open the workbook in a spreadsheet and save it, or type the value"
-            return Note("trouble", "formula-without-value", f"is a formula without a stored value; {cure}")
-        return Note("repair", "formula", f"is a formula; its stored value {shown} was read")
+            text = _(
+                "is a formula without a stored value; open the workbook in a spreadsheet and save it, or type the value"
+            )
+            return Note("trouble", "formula-without-value", text)
+        return Note("repair", "formula", _("is a formula; its stored value {shown} was read").format(shown=shown))
     code = marks.formats.get(place)
     if code is None or value == "":
         return None
     kind = kind_of(code)
     if not formatted.exact and kind != "date":
         code = code.replace(SYSTEM, "")
-        text = (
-            f"has the format {code}, which cannot be shown exactly; read as {shown}: type it as text if that is wrong"
-        )
+        text = _(
+            "has the format {code}, which cannot be shown exactly; read as {shown}: type it as text if that is wrong"
+        ).format(code=code, shown=shown)
         return Note("warning", "format-not-exact", text)
     if isinstance(value, str):
-        text = f"is a text shown as {shown}; read as shown"
+        text = _("is a text shown as {shown}; read as shown").format(shown=shown)
         return None if shown == value else Note("repair", "text-format", text)
     if kind == "date":
-        read = f"read as shown, {shown}" if formatted.exact else f"its format {code} may show otherwise than {shown}"
-        return Note("warning", "date-cell", f"is a date or a time; {read}: type it as text if that is wrong")
+        text = _(
+            "is a date or a time; its format {code} may show otherwise than {shown}: type it as text if that is wrong"
+        )
+        if formatted.exact:
+            text = _("is a date or a time; read as shown, {shown}: type it as text if that is wrong")
+        return Note("warning", "date-cell", text.format(code=code, shown=shown))
     if isinstance(value, int | float) and shown == show_number(value):
         return None
-    return Note("repair", f"{kind}-format", f"is a number shown as {shown}; read as shown")
+    return Note(
+        "repair",
+        f"{kind}-format",
+        _("is a number shown as {shown}; read as shown").format(shown=shown),
+    )
 
 
 class Merged:
@@ -212,15 +237,15 @@ class Merged:
             place = bisect_right(ranges, (number, MAX_CELLS, 0)) - 1
             if place < 0 or ranges[place][1] < number or column >= len(cells):
                 continue
-            top, _, left = ranges[place]
+            top, _last, left = ranges[place]
             if (number, column) == (top, left):
                 self.shown[top, left] = cells[column]
                 continue
             cells[column] = ""  # what is left under a merged cell is not shown
             if left < column:
-                text = f"is merged with column {letters(left)}; unmerge and fill in each"
+                text = _("is merged with column {letters}; unmerge and fill in each").format(letters=letters(left))
                 notes[column] = Note("trouble", "merged-cell", text)
             else:
-                text = f"is merged with the cells from row {top} on; unmerge and fill in each"
+                text = _("is merged with the cells from row {top} on; unmerge and fill in each").format(top=top)
                 notes[column] = Note("trouble", "merged-cell", text, self.shown.get((top, left), ""))
         return notes

@@ -16,6 +16,7 @@ from lrc.models.loading import load_base, load_config, load_tokenizer, positions
 from lrc.models.merging.writing import main_dtype
 from lrc.models.weights import WeightFiles
 from lrc.runtime.errors import MachineError, ModelError
+from lrc.runtime.translation import _
 
 # Written for this check: prose, a question with options, digits, and rare characters.
 PROBES = (
@@ -72,14 +73,16 @@ def compare_logits(merged: Path, base: Path, adapter: Path, tokenizer: Path, nam
         _round_again(model, main_dtype(WeightFiles(merged)))
         moved = _logits(model, probes)
     except MemoryError as error:
-        raise MachineError("comparing the logits ran out of memory; merge with --no-verify") from error
+        raise MachineError(_("comparing the logits ran out of memory; merge with --no-verify")) from error
     largest = max(float(logits.abs().max()) for logits in expected)
     compared = LogitDifference(len(probes), _apart(expected, found), largest, _apart(found, moved))
     allowed = max(TIMES * compared.rounding, FLOOR * compared.largest)
     if not compared.difference <= allowed:  # NaN is not, either
         raise ModelError(
-            f"{name}: its logits differ by up to {compared.difference:.3g} from those of base and adapter, "
-            f"where rounding explains {allowed:.3g}; answer with --adapter instead"
+            _(
+                "{name}: its logits differ by up to {difference:.3g} from those of base and adapter, "
+                "where rounding explains {allowed:.3g}; answer with --adapter instead"
+            ).format(name=name, difference=compared.difference, allowed=allowed)
         )
     return compared
 

@@ -14,6 +14,7 @@ import torch
 
 from lrc.models.weights import BLOCK_BYTES, DTYPES, Spec, as_bytes
 from lrc.runtime.errors import MachineError, ModelError
+from lrc.runtime.translation import _
 
 CODES = {dtype: code for code, dtype in DTYPES.items()}
 
@@ -62,7 +63,11 @@ class SafetensorsWriter:
         for offset in range(0, len(data), BLOCK_BYTES):
             piece = data[offset : offset + BLOCK_BYTES]
             if self._back.read(len(piece)) != piece:
-                raise MachineError(f"{self.path.name}: {name} read back differs from what was written; check the disk")
+                raise MachineError(
+                    _("{file}: {name} read back differs from what was written; check the disk").format(
+                        file=self.path.name, name=name
+                    )
+                )
 
     def _put(self, data: memoryview) -> None:
         while len(data):  # an unbuffered write may take less than it was given

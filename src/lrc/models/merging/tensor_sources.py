@@ -39,6 +39,7 @@ from lrc.models.adapter import (
 from lrc.models.loading import load_config
 from lrc.models.weights import BLOCK_BYTES, Spec, WeightFiles
 from lrc.runtime.errors import ModelError
+from lrc.runtime.translation import _
 
 # Layers whose `merge` needs their own tensors only.
 STREAMED = (Linear, Embedding)
@@ -171,8 +172,10 @@ class StreamingMerge:
         for names in differ:
             if len({id(untied[name]) for name in names}) == 1:
                 raise ModelError(
-                    f"{base}: {names[0]} and {names[1]} are one tensor, and the adapter changes one of them; "
-                    "this cannot be merged: answer with --adapter instead"
+                    _(
+                        "{base}: {names} and {names2} are one tensor, and the adapter changes one of them; this "
+                        "cannot be merged: answer with --adapter instead"
+                    ).format(base=base, names=names[0], names2=names[1])
                 )
 
     def _find_untied(self) -> Iterator[tuple[str, str]]:

@@ -25,6 +25,7 @@ from lrc.models.weights import INDEX, NAMED, SINGLE, Spec, WeightFiles
 from lrc.runtime.errors import MachineError, ModelError, first_line
 from lrc.runtime.memory import available_memory, size
 from lrc.runtime.progress import track
+from lrc.runtime.translation import _
 
 HEADROOM = 1.2  # of a model's size in float32: PEFT's delta of one layer, and what loading needs
 
@@ -88,7 +89,11 @@ def require_memory(weights: WeightFiles, what: str) -> None:
     """
     need, have = float32_bytes(weights), available_memory()
     if need > have:
-        raise MachineError(f"{what} needs {size(need)}, {size(have)} of memory are free; use a larger machine")
+        raise MachineError(
+            _("{what} needs {need}, {have} of memory are free; use a larger machine").format(
+                what=what, need=size(need), have=size(have)
+            )
+        )
 
 
 def float32_bytes(weights: WeightFiles) -> int:
@@ -114,7 +119,11 @@ def _save_merged(model: PreTrainedModel, adapter: Path, folder: Path) -> bool:
         merged.save_pretrained(folder)
     except (ValueError, RuntimeError, TypeError, KeyError, AttributeError, NotImplementedError) as error:
         reason = first_line(error)
-        raise ModelError(f"{adapter}: PEFT cannot merge it ({reason}); answer with --adapter instead") from error
+        raise ModelError(
+            _("{adapter}: PEFT cannot merge it ({reason}); answer with --adapter instead").format(
+                adapter=adapter, reason=reason
+            )
+        ) from error
     return untied
 
 
