@@ -17,7 +17,7 @@ from pathlib import Path
 from random import Random
 
 import torch
-from little_world import KINDS, words, write_passage
+from lrc.examples.little_world import KINDS, words, write_passage
 from tokenizers import AddedToken, Tokenizer, decoders, models
 from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast

@@ -175,7 +175,7 @@ def questions(seed: int, passages: int, *, held_out: bool, each: int = 3) -> lis
 
 def build_all() -> dict[str, bytes]:
     """The bytes of the two workbooks, by file name."""
-    from build_sample import LABELLED, build
+    from lrc.examples.build_sample import LABELLED, build
 
     made = {}
     for name, (seed, passages, held_out) in WORKBOOKS.items():

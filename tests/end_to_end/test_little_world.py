@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from lrc.examples import little_world
+
+from lrc.data.questions import Question
+from lrc.data.sources import read_questions
+from lrc.metrics.baselines import BASELINES
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "examples"))
-
-import little_world  # noqa: E402
-
-from lrc.data.questions import Question  # noqa: E402
-from lrc.data.sources import read_questions  # noqa: E402
-from lrc.metrics.baselines import BASELINES  # noqa: E402
 
 WORD = "(..)"
 GIVEN = [  # giver, taker, thing

@@ -74,7 +74,7 @@ def _target(command: list[str], log: Path, struck: str, delay: float) -> None:
     os.dup2(handle, 1)
     os.dup2(handle, 2)
     sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
-    way.call = lambda step: _forked(list(step), struck, delay)  # type: ignore[assignment]
+    way.call = lambda step, verb: _forked(list(step), struck, delay)
     cli.main(command)
 
 

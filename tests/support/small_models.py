@@ -159,6 +159,7 @@ WITHOUT_TREES = ("gpt-neo", "bloom")  # whose attention goes by the place in the
 # Their projections, embeddings and head, where these are not called as in a Llama.
 FUSED = ["query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"]
 NAMES = {
+    "mixtral": (PROJECTIONS[:4], "embed_tokens", "lm_head"),  # its experts are no linear layers
     "gpt2": (["c_attn", "c_proj", "c_fc"], "wte", "lm_head"),
     "gpt-neox": (FUSED, "embed_in", "lm_head"),
     "gpt-neo": (["q_proj", "k_proj", "v_proj", "out_proj", "c_fc", "c_proj"], "wte", "lm_head"),

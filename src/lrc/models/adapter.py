@@ -223,7 +223,7 @@ def match(model: PeftModel, tensors: dict[str, torch.Tensor], adapter: Path) -> 
                 )
             )
         if tensors[name].shape != known[name].shape:
-            have, want = tuple(tensors[name].shape), tuple(known[name].shape)
+            have, want = str(tuple(tensors[name].shape)), str(tuple(known[name].shape))
             raise ModelError(
                 _(
                     "{value}: {name} has shape {have}, expected {want}; use the base model that it was trained on"
