@@ -358,7 +358,9 @@ def test_interrupted_in_its_evaluation_it_goes_on_with_that(
     assert (output / WEIGHTS).stat().st_mtime_ns == before and digest(output) == digest(undisturbed)
     name = "validation_scores.jsonl"
     assert (output / name).read_text(encoding="utf-8") == (undisturbed / name).read_text(encoding="utf-8")
-    ended = [replace(run_of_one, versions={}) for run_of_one in map(read_run, (output, undisturbed)) if run_of_one]
+    ended = [
+        replace(run_of_one, versions={}, launch={}) for run_of_one in map(read_run, (output, undisturbed)) if run_of_one
+    ]
     assert len(ended) == 2 and ended[0] == ended[1]
     clock = ("runtime", "per_second", "peak_memory")
     histories = [
