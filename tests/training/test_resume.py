@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM
 
 from lrc.config.arguments import AdapterArguments, DataArguments, ModelArguments, TrainingArguments
 from lrc.config.run_record import Run, read_run
+from lrc.runtime.packages import versions
 from lrc.training.callbacks import History
 from lrc.training.resume import EVALUATION, MAY_CHANGE, differences, is_longer, nondeterminism
 from lrc.training.trainer import TreeTrainer
@@ -450,3 +451,15 @@ def test_the_length_may_grow_where_the_rate_is_constant() -> None:
 def test_a_gpu_keeps_every_bit_only_with_full_determinism(device: str, full: bool, told: bool) -> None:
     assert bool(nondeterminism(device, full)) is told
     assert not told or "full_determinism: true" in str(nondeterminism(device, full))
+
+
+def test_resumed_with_other_software_it_says_so(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    cut(folder, tmp_path / "a")
+    now = versions()
+    monkeypatch.setattr("lrc.training.run.versions", lambda: {**now, "peft": "99.0"})
+    capfd.readouterr()
+    assert run(folder, tmp_path / "a") == 0
+    told = capfd.readouterr().err
+    assert f"was made with peft {now['peft']}, now 99.0; the result may differ in its last bits" in told
