@@ -27,7 +27,7 @@ def doctor(*, as_json: bool = False) -> bool:
     Returns:
         Whether lrc can work here.
     """
-    problems = _problems()
+    problems = _check_packages()
     if find_spec("torch") is None:  # nothing more can be looked at
         problems = problems or ["torch: is not installed; run: pip install torch"]
         machine, choice = None, None
@@ -35,7 +35,7 @@ def doctor(*, as_json: bool = False) -> bool:
         say("looking at this machine and asking the Hub: some seconds")
         machine = look_at_machine()
         choice = choose(machine.device, machine.card_memory, machine.memory, machine.disk, is_fetched)
-        problems += _troubles(machine)
+        problems += _check_machine(machine)
     document = _document(machine, choice, problems)
     if as_json:
         print(json.dumps(document, ensure_ascii=False, indent=2))
@@ -46,7 +46,7 @@ def doctor(*, as_json: bool = False) -> bool:
     return not problems
 
 
-def _problems() -> list[str]:
+def _check_packages() -> list[str]:
     try:
         check_installed()
     except MachineError as error:
@@ -54,7 +54,7 @@ def _problems() -> list[str]:
     return []
 
 
-def _troubles(machine: Machine) -> list[str]:
+def _check_machine(machine: Machine) -> list[str]:
     if machine.device == "cpu" and unused_card():
         return [f"torch: {machine.torch} was built without CUDA, and there is an NVIDIA card; see {TORCH}"]
     return []

@@ -311,7 +311,7 @@ def _question(record: Record, parts: Parts | None, row: int | None) -> Question 
             raise ValueError(_("input has an empty {name}; fill it in").format(name=name))
     reading = read_answer(record.output.strip(), parts[2])
     if reading.number is None:
-        raise ValueError(_("output {fault}").format(fault=reading.fault))
+        raise ValueError(_("output {fault}").format(fault=reading.error))
     if not parts[2][reading.number - 1].strip():
         raise ValueError(
             _("output is {output}, and that option is empty; fill it in").format(output=_short(record.output))

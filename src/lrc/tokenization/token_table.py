@@ -179,7 +179,7 @@ def _survey(records: Iterable[Record], prompt: Prompt, path: Path, spool: TextIO
     Raises:
         DataError: one is not a record, or cannot be trained on.
     """
-    total, unanswered, foreign = 0, _Faulty(), _Faulty()
+    total, unanswered, foreign = 0, _RecordCounter(), _RecordCounter()
     for record in records:
         total += 1
         spool.write(f"{encode_record(record)}\n")
@@ -203,8 +203,8 @@ def _survey(records: Iterable[Record], prompt: Prompt, path: Path, spool: TextIO
     return total
 
 
-class _Faulty:
-    """How many records have a fault, and the id of the first."""
+class _RecordCounter:
+    """How many records were counted, and the id of the first."""
 
     count, first = 0, ""
 

@@ -54,7 +54,7 @@ def test_the_text_of_an_option(text: str, number: int) -> None:
 )
 def test_what_names_no_option_says_so(text: str, options: tuple[str, ...], said: str) -> None:
     reading = read_answer(text, options)
-    assert reading.number is None and said in reading.fault
+    assert reading.number is None and said in reading.error
 
 
 def read(tmp_path: Path, *rows: tuple[Any, str]) -> Workbook:

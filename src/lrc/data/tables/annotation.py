@@ -126,11 +126,11 @@ def _changes(book: Workbook) -> Iterator[Change]:
             question = questions.get(row.number)
             if question is None:
                 continue
-            repaired = {place for place, note in row.notes.items() if note.level == "repair" and place != WHOLE_ROW}
+            repaired = {place for place, one in row.findings.items() if one.level == "repair" and place != WHOLE_ROW}
             for column, text in _read(question, columns):
                 shown = row.cells[column] if column < len(row.cells) else ""
                 same = str(text) == shown and column not in repaired
-                if not same and (column != columns.id or shown or column in row.notes):
+                if not same and (column != columns.id or shown or column in row.findings):
                     yield Change(row.number, column, shown, text)
 
 

@@ -154,19 +154,19 @@ def _own_keys(file: YamlMapping, overrides: dict[str, Any]) -> Iterator[str]:
 
 def _specs(file: YamlMapping, search: dict[str, Any]) -> Iterator[str]:
     for key, spec in search.items():
-        fault = _range_fault(spec) if isinstance(spec, dict) else _list_fault(spec)
-        if fault:
-            yield f"{file.name}, search: {key} {fault}"
+        problem = _check_range(spec) if isinstance(spec, dict) else _check_list(spec)
+        if problem:
+            yield f"{file.name}, search: {key} {problem}"
 
 
-def _list_fault(spec: Any) -> str | None:
+def _check_list(spec: Any) -> str | None:
     if not isinstance(spec, list) or not spec:
         return f"is {shown(spec)}, expected a list of values, or {{low: …, high: …}}"
     doubled = [value for i, value in enumerate(spec) if value in spec[:i]]
     return f"lists {shown(doubled[0])} twice; keep one" if doubled else None
 
 
-def _range_fault(spec: dict[str, Any]) -> str | None:
+def _check_range(spec: dict[str, Any]) -> str | None:
     unknown = [key for key in spec if key not in SPEC_KEYS]
     if unknown:
         return f"has an unknown key {unknown[0]!r}; {_nearest(unknown[0], SPEC_KEYS)}"
