@@ -55,8 +55,8 @@ def test_what_is_no_submission_is_refused(tmp_path: Path, content: str | bytes, 
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(DataError) as caught:
         read_submission(path)
-    assert len(caught.value.findings) == len(lines)
-    assert all(said.startswith(line) for said, line in zip(caught.value.findings, lines, strict=True))
+    assert len(caught.value.lines()) == len(lines)
+    assert all(said.startswith(line) for said, line in zip(caught.value.lines(), lines, strict=True))
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
@@ -97,8 +97,8 @@ def test_answers_are_paired_by_id(tmp_path: Path, content: str) -> None:
 def test_ids_that_do_not_tell_are_refused(given: list[str], ids: list[str], findings: list[str]) -> None:
     with pytest.raises(DataError) as refused:
         paired([(name, 1) for name in given], ids, "a.csv", "q.xlsx")
-    assert len(refused.value.findings) == len(findings)
-    assert all(line.startswith(begins) for line, begins in zip(refused.value.findings, findings, strict=True))
+    assert len(refused.value.lines()) == len(findings)
+    assert all(line.startswith(begins) for line, begins in zip(refused.value.lines(), findings, strict=True))
 
 
 def test_equal_columns_are_paired_by_position_whatever_repeats() -> None:

@@ -215,7 +215,7 @@ def test_the_real_test_workbook(tmp_path: Path) -> None:
 def test_the_real_workbook(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(DataError, match=r"AI\.xlsx, row 1901: 選項2 is empty") as caught:
         convert(SHARED / "AI.xlsx", output_dir=tmp_path / "out")
-    assert len(caught.value.findings) == 1
+    assert len(caught.value.lines()) == 1
     convert(SHARED / "AI.xlsx", output_dir=tmp_path / "out", on_error="skip")
     assert "validate 78.7% of its questions on passages that it trains on" in capsys.readouterr().out
     train, validation = (read_records(tmp_path / "out" / f"AI_{side}.json") for side in ("train", "validation"))

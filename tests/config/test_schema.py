@@ -141,7 +141,7 @@ def test_a_synonym_is_no_key_and_stands_for_one() -> None:
 def test_an_unknown_key_gets_the_one_that_is_meant(key: str, meant: str) -> None:
     with pytest.raises(RecipeError) as refused:
         check_recipe(None, [*(f"--{name}={value}" for name, value in BASE.items()), f"--{key}", "3"])
-    assert refused.value.findings == (f"command line: unknown key {key!r}; did you mean {meant!r}?",)
+    assert refused.value.lines() == (f"command line: unknown key {key!r}; did you mean {meant!r}?",)
 
 
 LIGHT = """

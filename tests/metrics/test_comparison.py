@@ -83,7 +83,7 @@ def test_other_questions_are_refused_with_their_place_and_a_cure() -> None:
     first, second = make(12, 4, 5, 0.5), make(14, 4, 5, 0.5)[1:]
     with pytest.raises(DataError) as refused:
         compare(NAMES, SOURCES, first, second)
-    assert refused.value.findings == (
+    assert refused.value.lines() == (
         "a/scores.jsonl: 1 of its 12 questions are not in b/scores.jsonl, question 0 (row 2); evaluate both models on "
         "one file with lrc evaluate --scores, and compare these with --data",
         "b/scores.jsonl: 2 of its 13 questions are not in a/scores.jsonl, 2 questions, the first question 12 (row 14); "

@@ -178,7 +178,7 @@ def test_an_error_is_one_line_in_chinese(tmp_path: Path) -> None:
     with pytest.raises(DataError) as refused:
         read_workbook(tmp_path / "nix.xlsx")
     assert refused.value.lines(CHINESE) == ("nix.xlsx：找不到檔案；請檢查檔名",)
-    assert refused.value.lines("en") == refused.value.findings
+    assert refused.value.lines("en") == refused.value.lines()
     many = [Finding("error", "empty-option", "a.xlsx", _("is empty; fill it in"), n) for n in range(2, 100)]
     assert (
         list(format_findings(many, CHINESE))[-1]

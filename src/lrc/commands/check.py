@@ -25,7 +25,7 @@ from lrc.runtime.findings import WORDS, Finding, count_kinds, format_findings, w
 from lrc.runtime.finished_outputs import key_of_files, refuse_other_output, write_once
 from lrc.runtime.outputs import refuse_file
 from lrc.runtime.system import command_line
-from lrc.runtime.translation import _, localized, without_file, without_place
+from lrc.runtime.translation import _, localized
 
 FILE_KINDS = {"workbook": _("workbook"), "json": _("json"), "recipe": _("recipe")}
 
@@ -150,22 +150,12 @@ def _check(path: Path, sheet: str | None, columns: Mapping[str, str] | None) -> 
             return _check_json(path, columns)
         return _check_table(read_workbook(path, sheet, columns), kind)
     except LrcError as error:
-        return Checked(path, kind, tuple(_place(one, path) for one in error.found))
+        return Checked(path, kind, tuple(_name_file(one, path) for one in error.findings))
 
 
-def _place(finding: Finding, path: Path) -> Finding:
-    """An error with its file's name, where its line begins with that."""
-    if finding.file:
-        return finding
-    text = finding.text.removeprefix("recipe: ")
-    for name in (str(path), path.name):
-        if finding.text.startswith(f"{name}: "):
-            return replace(finding, file=path.name, text=without_place(finding.text), kind="structure")
-        if text.startswith((f"{name}: ", f"{name}, ")):
-            return replace(
-                finding, file=path.name, text=without_file(finding.text, text[len(name) + 2 :]), kind="structure"
-            )
-    return replace(finding, kind="structure")
+def _name_file(finding: Finding, path: Path) -> Finding:
+    """The same with the name of its file where it has the path."""
+    return replace(finding, file=path.name) if finding.file == str(path) else finding
 
 
 def _check_table(book: Workbook, kind: str) -> Checked:
@@ -186,7 +176,7 @@ def _beyond_rows(book: Workbook) -> tuple[Finding, ...]:
     try:
         plan_parts(book, groups, Plan(validation_fraction=0.2, folds=None, seed=42))
     except LrcError as error:
-        found += tuple(replace(_place(one, book.path), kind="no-split") for one in error.found)
+        found += tuple(replace(one, kind="no-split") for one in error.findings)
     return found
 
 

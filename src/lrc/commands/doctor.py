@@ -50,7 +50,7 @@ def _check_packages() -> list[str]:
     try:
         check_installed()
     except MachineError as error:
-        return list(error.findings)
+        return list(error.lines("en"))
     return []
 
 

@@ -227,5 +227,5 @@ def _build(classes: Sequence[type], values: dict[str, Any], name: str) -> tuple[
             warnings.simplefilter("ignore", FutureWarning)
             built: tuple[Any, ...] = TrlParser(classes).parse_dict(values)
     except (ValueError, TypeError, KeyError, RuntimeError, ImportError, OSError, AssertionError) as error:
-        raise RecipeError(_("{name}: {reason}").format(name=name, reason=error)) from error
+        raise RecipeError(_("{file}: {reason}").format(file=name, reason=error)) from error
     return built

@@ -74,8 +74,8 @@ def _refuse_impossible(source: Workbook, groups: Groups, plan: Plan) -> None:
     if not source.labelled:
         if plan.folds:
             raise DataError(
-                _("{name}: has no answers to make {folds} folds for; leave out --folds").format(
-                    name=name, folds=plan.folds
+                _("{file}: has no answers to make {folds} folds for; leave out --folds").format(
+                    file=name, folds=plan.folds
                 )
             )
         return
@@ -84,12 +84,12 @@ def _refuse_impossible(source: Workbook, groups: Groups, plan: Plan) -> None:
     )
     if plan.validation_fraction and groups.n_clusters < 2:
         raise DataError(
-            _("{name}: {count}, too few to split; use --validation-fraction 0").format(name=name, count=count)
+            _("{file}: {count}, too few to split; use --validation-fraction 0").format(file=name, count=count)
         )
     if plan.folds and groups.n_clusters < plan.folds:
         raise DataError(
-            _("{name}: {count}, too few for {folds} folds; use fewer --folds").format(
-                name=name, count=count, folds=plan.folds
+            _("{file}: {count}, too few for {folds} folds; use fewer --folds").format(
+                file=name, count=count, folds=plan.folds
             )
         )
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, TextIO
 from unicodedata import east_asian_width
 
-from lrc.runtime.translation import _, localized
+from lrc.runtime.translation import Message, _, localized, split_place
 
 Level = Literal["error", "warning", "note", "repair"]
 # What is printed before each; the worst come last, where they are seen.
@@ -82,7 +82,6 @@ KINDS = {
     "percent-format": _("percentages read as shown"),
     "percent-lost": _("percent signs lost"),
     "placeholder": _("placeholder"),
-    "refused": _("refused"),
     "repeated-header": _("repeated header"),
     "rounded-id": _("ids with lost digits"),
     "stored-number": _("stored number"),
@@ -126,6 +125,19 @@ class Finding:
     row: int | None = None  # the workbook's row number, the header being row 1
     column: str | None = None  # the header of the column
     options: tuple[int, ...] = ()  # the numbers of the options that it is about, from 1, where it has no column
+    place: str = ""  # in a file that has no rows: `record 3`, `line 7`
+
+    @classmethod
+    def of_line(cls, line: str, level: Level = "error", kind: str = "structure") -> Finding:
+        """The finding that a line tells: its file and its place are those that the message was filled in with."""
+        if (placed := split_place(line)) is None:
+            return cls(level, kind, "", line)
+        return cls(level, kind, placed.file, placed.text, placed.row, place=placed.place)
+
+    def with_renamed(self, old: str, new: str) -> Finding:
+        """The same of another file: `old` replaced wherever it is named."""
+        text = self.text.with_renamed(old, new) if isinstance(self.text, Message) else self.text.replace(old, new)
+        return replace(self, file=self.file.replace(old, new), text=text)
 
     def __str__(self) -> str:
         """The line that a person reads: `AI.xlsx, row 17: 正確答案 is 5, expected 1 to 4; correct it`."""
@@ -138,6 +150,8 @@ class Finding:
     def _sentence(self) -> str:
         if not self.file:
             return self.text
+        if self.place:
+            return _("{file}, {place}: {text}").format(file=self.file, place=self.place, text=self.text)
         if self.row is None:
             return _("{file}: {text}").format(file=self.file, text=self.text)
         return _("{file}, row {row}: {text}").format(file=self.file, row=self.row, text=self.text)

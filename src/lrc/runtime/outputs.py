@@ -173,7 +173,7 @@ def _explain_during(path: Path, part: Path) -> Iterator[None]:
     try:
         yield
     except OutputError as error:  # of a file in a folder
-        raise OutputError(*(finding.replace(str(part), str(path)) for finding in error.findings)) from error
+        raise OutputError(*(one.with_renamed(str(part), str(path)) for one in error.findings)) from error
     except OSError as error:
         place = str(error.filename or path).replace(str(part), str(path))
         raise OutputError(

@@ -53,7 +53,7 @@ def preflight_or_exit(words: Sequence[str]) -> None:
         if not several_processes() or is_first():
             preflight(*split(words))
     except LrcError as error:
-        print(*error.findings, sep="\n", file=sys.stderr, flush=True)
+        print(*error.lines(), sep="\n", file=sys.stderr, flush=True)
         sys.exit(1)
 
 

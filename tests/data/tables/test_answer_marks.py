@@ -115,7 +115,7 @@ def write(path: Path, counted: list[Any]) -> Path:
 def test_answers_that_count_from_zero_are_refused_as_a_whole(tmp_path: Path, name: str) -> None:
     with pytest.raises(DataError, match="count[s]? from 0; add 1 to every answer") as caught:
         read_questions(write(tmp_path / name, ZERO))
-    (line,) = caught.value.findings
+    (line,) = caught.value.lines()
     assert line.startswith(f"{name}, row ") and ("4 in none" in line or "none has 4" in line)
     book = read_questions(write(tmp_path / name, [*ZERO, 4]))  # a last option shows that it counts from 1
     assert len(book.errors) == 1 and len(book.questions) == 6

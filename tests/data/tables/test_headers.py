@@ -19,7 +19,7 @@ def find(headers: Sequence[str], others: tuple[str, ...] = ()) -> Columns:
 def refusal(headers: Sequence[str], others: tuple[str, ...] = ()) -> list[str]:
     with pytest.raises(DataError) as refused:
         find(headers, others)
-    return list(refused.value.findings)
+    return list(refused.value.lines())
 
 
 @pytest.mark.parametrize(

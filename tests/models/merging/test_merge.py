@@ -349,7 +349,7 @@ def test_a_fault_is_one_line_and_leaves_nothing(fault: str, tmp_path: Path) -> N
     harm(base, adapter)
     with pytest.raises(LrcError, match=message) as refused:
         merge(adapter, tmp_path / "merged")
-    assert len(refused.value.findings) == 1
+    assert len(refused.value.lines()) == 1
     assert not [path for path in tmp_path.iterdir() if path.name not in ("adapter", "base")]
 
 
@@ -367,7 +367,7 @@ def test_a_base_that_is_offline_is_one_line(tmp_path: Path, monkeypatch: pytest.
     adapter = save_adapter(tmp_path / "adapter", base)
     with pytest.raises(ModelError, match="not among the models fetched before") as refused:
         merge(adapter, tmp_path / "merged", base_model="nobody/nothing")
-    assert len(refused.value.findings) == 1
+    assert len(refused.value.lines()) == 1
 
 
 def test_outputs_are_not_overwritten_and_inputs_never(tmp_path: Path) -> None:
@@ -455,7 +455,7 @@ def test_a_merged_model_that_says_something_else_is_refused(
     )
     with pytest.raises(ModelError, match="its logits differ by up to .* where rounding explains") as refused:
         merge(adapter, tmp_path / "merged")
-    assert len(refused.value.findings) == 1 and str(refused.value).startswith(str(tmp_path / "merged"))
+    assert len(refused.value.lines()) == 1 and str(refused.value).startswith(str(tmp_path / "merged"))
     assert not (tmp_path / "merged").exists()
 
 
@@ -514,7 +514,7 @@ def test_an_adapter_that_is_more_than_a_change_of_layers_is_refused(reason: str,
     path.write_text(json.dumps({**given, **settings, "of_tomorrow_and_unset": None}))
     with pytest.raises(ModelError, match=message) as refused:
         merge(adapter, tmp_path / "merged")
-    assert len(refused.value.findings) == 1 and not (tmp_path / "merged").exists()
+    assert len(refused.value.lines()) == 1 and not (tmp_path / "merged").exists()
     if "layer_replication" not in settings:  # repeated layers answer as well as others
         with pytest.raises(ModelError, match=message):
             load_scorer(str(base), ScoringOptions((adapter,), template="plain", answer_style="digit"))

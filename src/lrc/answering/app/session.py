@@ -191,6 +191,6 @@ def _fill_in(
     try:
         content, lost = fill_in(path, records, scores)
     except LrcError as error:
-        return None, [replace(one, level="warning") for one in error.found]
+        return None, [replace(one, level="warning") for one in error.findings]
     copy.write_bytes(content)
     return copy, lost

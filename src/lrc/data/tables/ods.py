@@ -96,7 +96,7 @@ class _Reader:
     """Collects the rows of one sheet."""
 
     def __init__(self, path: Path, sheet: str) -> None:
-        self.where, self.sheet = f"{path.name}: sheet {sheet}", sheet
+        self.file, self.sheet = path.name, sheet
         self.rows: list[TableRow] = []
         self.merged: dict[int, list[tuple[int, int, int]]] = {}
         self.hidden_columns: set[int] = set()
@@ -200,9 +200,9 @@ class _Reader:
         self.count, self.size = self.count + cells, self.size + size
         if self.count > MAX_CELLS or self.size > MAX_TEXT:
             raise DataError(
-                _("{where} spans too many cells; clear those far from the table, or save it as .csv").format(
-                    where=self.where
-                )
+                _(
+                    "{file}: sheet {sheet} spans too many cells; clear those far from the table, or save it as .csv"
+                ).format(file=self.file, sheet=self.sheet)
             )
 
 

@@ -18,6 +18,7 @@ from lrc.config.field_types import shown
 from lrc.config.recipe import REQUIRED, find_recipe, read_recipe, resolve, takes_whole_numbers_only
 from lrc.config.yaml_reader import YamlMapping, read_mapping
 from lrc.runtime.errors import RecipeError
+from lrc.runtime.findings import Finding
 
 # What each key takes, and whether it has to be there.
 KEYS = {
@@ -200,7 +201,7 @@ def _check(file: YamlMapping, places: dict[str, str], search: dict[str, Range | 
     places = {**places, **dict.fromkeys(search, f"{file.name}, search")}
     first = {key: values[0] for key, values in candidates.items()}
     tried = [first, *({**first, key: value} for key, values in candidates.items() for value in values[1:])]
-    findings: dict[str, None] = {}
+    findings: dict[str | Finding, None] = {}
     for values in tried:
         try:
             built = resolve(_Layers(file.name, {**file.values, **values}, {}, places))
