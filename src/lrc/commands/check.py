@@ -135,8 +135,14 @@ def _copy(one: Checked, asked: Mapping[str, Any], output: Path, fix: bool, force
     yield from format_findings(lost)
     if not new:
         return
-    what = f"{changed:,} cells changed" if fix else f"{len(one.findings):,} findings"
-    yield f"wrote {output}: {what}; its last sheet lists them"
+    count = changed if fix else len(one.findings)
+    if fix:
+        text = _("wrote {output}: {count:,} cells changed; its last sheet lists them")
+        text = _("wrote {output}: one cell changed; its last sheet names it") if count == 1 else text
+    else:
+        text = _("wrote {output}: {count:,} findings; its last sheet lists them")
+        text = _("wrote {output}: one finding; its last sheet has it") if count == 1 else text
+    yield localized(text.format(output=output, count=count))
 
 
 def _check(path: Path, sheet: str | None, columns: Mapping[str, str] | None) -> Checked:
