@@ -249,7 +249,7 @@ def sweep(file: Path, accelerate_config: str | None, trials: int | None) -> None
 @click.option("--verify/--no-verify", default=True, help="Compare logits with those of base + adapter afterwards.")
 @force
 def merge(**options: Any) -> None:
-    """Merge an adapter into its unquantised base: an ordinary model folder, verified."""
+    """Merge an adapter into its unquantized base: an ordinary model folder, verified."""
     from lrc.answering.options import check_adapter
     from lrc.runtime.finished_outputs import refuse_other_output
 

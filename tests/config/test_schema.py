@@ -14,7 +14,7 @@ from trl import TrlParser
 
 from lrc.config import schema
 from lrc.config.arguments import CLASSES
-from lrc.config.field_types import BOUNDS, find_fault
+from lrc.config.field_types import BOUNDS, find_error
 from lrc.config.overrides import parse_overrides
 from lrc.config.recipe import check_recipe, load_recipe
 from lrc.config.rules import broken_rules
@@ -37,8 +37,8 @@ def test_a_key_takes_what_its_dataclass_takes(name: str) -> None:
     (cls,) = [cls for cls in CLASSES if name in {field.name for field in cls.__dataclass_fields__.values()}]
     field, key = cls.__dataclass_fields__[name], shipped_schema()[name]
     for value in VALUES:
-        told = find_fault(value, get_type_hints(cls)[name], field.metadata.get("choices"), BOUNDS.get(name, key.bounds))
-        assert key.find_fault(value) == told
+        told = find_error(value, get_type_hints(cls)[name], field.metadata.get("choices"), BOUNDS.get(name, key.bounds))
+        assert key.find_error(value) == told
 
 
 @pytest.fixture(scope="module")

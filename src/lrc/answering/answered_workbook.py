@@ -117,7 +117,7 @@ def fill_in(
             copy.write(row, first + n_options + 1, why)
             for column in (first, first + n_options + 1):
                 copy.mark(row, column, "warning")
-    _summarise(copy, words, records, scores, reasons, first)
+    _summarize(copy, words, records, scores, reasons, first)
     content = copy.to_bytes()
     return content, copy.left_out(content)
 
@@ -146,7 +146,7 @@ def _write_header(copy: WorkbookCopy, book: Workbook, words: _Words, first: int,
         copy.sheet.column_dimensions[letters(column - 1)].width = 30 if name == words.look else 15
 
 
-def _summarise(
+def _summarize(
     copy: WorkbookCopy,
     words: _Words,
     records: Sequence[Record],

@@ -77,7 +77,7 @@ class Scorer:
         normalisation: what an option's log-likelihood is divided by, in text style: its `character`s or its `token`s;
             `sum` divides by nothing.
         temperature: what log-probabilities are divided by before they become probabilities; it changes no prediction.
-        with_answers: also score what each record teaches to write, in the same trees; see `Prompt.imitated`.
+        with_answers: also score `Prompt.supervised_sequences` of each record, in the same trees.
 
     Raises:
         RecipeError: several votes where the prompt does not list the options.
@@ -157,7 +157,7 @@ class Scorer:
 
     def _chunk(self, records: Sequence[Record], advance: Advance = _silent) -> list[OptionScores]:
         question_orders = [[OptionOrder.of(r, order, self.prompt) for order in self._orders(r)] for r in records]
-        answers = [self.prompt.imitated(r) for r in records] if self.with_answers else []
+        answers = [self.prompt.supervised_sequences(r) for r in records] if self.with_answers else []
         right = [sequence for some in answers for sequence in some]
         options = [
             sequence
@@ -235,26 +235,26 @@ class OptionOrder:
     """One order of one question's options, and a sequence for each option that can be chosen.
 
     Args:
-        denials: where options are judged, a sequence for each of them that says that it is not right.
+        negations: where options are judged, a sequence for each of them that says that it is not right.
     """
 
     order: tuple[int, ...]
     question: Question
     candidates: list[TokenSequence]
-    denials: list[TokenSequence]
+    negations: list[TokenSequence]
 
     @classmethod
     def of(cls, record: Record, order: tuple[int, ...], prompt: Prompt) -> OptionOrder:
         """Ask `record` with its options in `order`."""
         moved = record if order == tuple(range(len(order))) else reordered(record, order)
         candidates = prompt.candidates(moved)
-        denials = [prompt.denied(one) for one in candidates] if prompt.answer_style == "judge" else []
-        return cls(order, question_of(moved), candidates, denials)
+        negations = [prompt.negate(one) for one in candidates] if prompt.answer_style == "judge" else []
+        return cls(order, question_of(moved), candidates, negations)
 
     @property
     def sequences(self) -> list[TokenSequence]:
         """All that has to be scored."""
-        return self.candidates + self.denials
+        return self.candidates + self.negations
 
     def likelihoods(self, log_probs: NDArray[np.float64]) -> NDArray[np.float64]:
         """What each option that can be chosen is chosen by, of the log-probabilities of `sequences`.
@@ -262,7 +262,7 @@ class OptionOrder:
         Returns:
             The log-likelihood of its completion; where options are judged, the log-odds of its being right.
         """
-        if not self.denials:
+        if not self.negations:
             return log_probs
         right, wrong = np.split(log_probs, 2)
         return right - wrong

@@ -21,7 +21,7 @@ from lrc.data.sources import read_records
 from lrc.models.tiny import make_base
 from lrc.runtime.errors import LrcError
 from lrc.runtime.outputs import refuse_existing
-from lrc.runtime.progress import say
+from lrc.runtime.progress import notify
 from lrc.runtime.system import command_line
 from lrc.runtime.threads import share_cores
 
@@ -87,7 +87,7 @@ def _run(*words: str | Path) -> None:
 
 
 def _call(command: Sequence[str | Path], shown: str) -> None:
-    say(f"\n$ {shown}")
+    notify(f"\n$ {shown}")
     environment = dict(os.environ)
     share_cores(environment)  # accelerate would give a CPU process one thread
     status = subprocess.run([str(word) for word in command], check=False, env=environment).returncode

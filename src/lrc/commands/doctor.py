@@ -15,7 +15,7 @@ from lrc.runtime.hub_connection import is_fetched
 from lrc.runtime.machine import Machine, look_at_machine, unused_card
 from lrc.runtime.memory import size
 from lrc.runtime.packages import PACKAGES, check_installed, installed_version, tested_versions
-from lrc.runtime.progress import say
+from lrc.runtime.progress import notify
 
 FILES = "TRAIN.xlsx TEST.xlsx"
 TORCH = "https://pytorch.org/get-started/locally/"
@@ -32,7 +32,7 @@ def doctor(*, as_json: bool = False) -> bool:
         problems = problems or ["torch: is not installed; run: pip install torch"]
         machine, choice = None, None
     else:
-        say("looking at this machine and asking the Hub: some seconds")
+        notify("looking at this machine and asking the Hub: some seconds")
         machine = look_at_machine()
         choice = choose(machine.device, machine.card_memory, machine.memory, machine.disk, is_fetched)
         problems += _check_machine(machine)
@@ -42,7 +42,7 @@ def doctor(*, as_json: bool = False) -> bool:
     else:
         print(*_lines(document, machine), sep="\n")
         for problem in problems:
-            say(problem)
+            notify(problem)
     return not problems
 
 

@@ -33,7 +33,7 @@ from lrc.runtime.finished_outputs import (
 )
 from lrc.runtime.outputs import new_file, refuse_existing, refuse_file
 from lrc.runtime.processes import lock_together, processes
-from lrc.runtime.progress import say
+from lrc.runtime.progress import notify
 from lrc.runtime.translation import _
 from lrc.tokenization.prompt import question_of
 
@@ -102,7 +102,7 @@ def _evaluate(
         if not force and is_finished(output, asked, partial.key):
             if processes().is_main_process:
                 _print(json.loads(output.read_text(encoding="utf-8")), as_json=as_json)
-                say(f"{output}: {DONE}")
+                notify(f"{output}: {DONE}")
                 remove_partial_scores(output)  # which a kill may have left
             return
         refuse_existing(output, force=force)

@@ -14,7 +14,7 @@ from lrc.runtime.devices import device_type
 from lrc.runtime.errors import MachineError
 from lrc.runtime.hub_connection import is_fetched
 from lrc.runtime.machine import Machine, look_at_machine, unused_card
-from lrc.runtime.progress import say
+from lrc.runtime.progress import notify
 
 TORCH = "https://pytorch.org/get-started/locally/"
 # The reference workbook: questions, and their unique tokens in packed rows.
@@ -35,7 +35,7 @@ def gpu_check(*, device: str | None = None, as_json: bool = False) -> bool:
     """
     probe = Probe(torch.device(_device(device)))
     if not probe.gpu:
-        say("gpu-check: on a CPU all of it runs in toy sizes, to show that it works")
+        notify("gpu-check: on a CPU all of it runs in toy sizes, to show that it works")
     results = []
     for result in run_checks(probe):
         results.append(result)
@@ -49,7 +49,7 @@ def gpu_check(*, device: str | None = None, as_json: bool = False) -> bool:
     else:
         print(*_advice(recipe), sep="\n")
     for result in wrong:
-        say(f"gpu-check: {result.name}: {result.found}; {result.cure}")
+        notify(f"gpu-check: {result.name}: {result.found}; {result.cure}")
     return not wrong
 
 

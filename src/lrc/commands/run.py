@@ -16,7 +16,7 @@ from lrc.runtime.hub_connection import is_fetched
 from lrc.runtime.locks import left_behind, locked, remove
 from lrc.runtime.machine import look_at_machine
 from lrc.runtime.outputs import new_file
-from lrc.runtime.progress import say
+from lrc.runtime.progress import notify
 from lrc.runtime.steps import call
 from lrc.runtime.system import command_line
 from lrc.runtime.translation import _
@@ -120,7 +120,7 @@ def run(
         given = read_given(find_recipe(taken), way.training)
         _remember(way)
         if way.embedded:
-            say(f"run: {CANNOT_READ}")
+            notify(f"run: {CANNOT_READ}")
         status = _go(way, given)
     if not status:
         _summary(way)
@@ -157,7 +157,7 @@ def _recipe(folder: Path) -> str:
     """The recipe that was taken before, or suits this machine."""
     if before := _read(folder):
         return str(before["recipe"])
-    say("run: looking at this machine for a recipe that suits it; --recipe names another")
+    notify("run: looking at this machine for a recipe that suits it; --recipe names another")
     machine = look_at_machine()
     choice = choose(machine.device, machine.card_memory, machine.memory, machine.disk, is_fetched)
     if choice is None or not (machine.hub or is_fetched(choice.base)):
@@ -184,13 +184,13 @@ def _go(way: Way, given: dict[str, Any]) -> int:
     steps = list(_steps(way, given))
     for number, words in enumerate(steps, start=1):
         shown = command_line(words if words[0] == "python" else ["lrc", *words])
-        say(f"\n[{number}/{len(steps)}] $ {shown}")
+        notify(f"\n[{number}/{len(steps)}] $ {shown}")
         status = call(words, "run")
         if words[0] == "check" and way.on_error == "skip" and status == 1:
             continue  # what it found is left out by convert
         if status:
             cure = SKIP if words[0] == "check" and status == 1 else "the same command goes on from there"
-            say(f"run: step {number} of {len(steps)} ended with status {status}; {cure}")
+            notify(f"run: step {number} of {len(steps)} ended with status {status}; {cure}")
             return status
         if words[0] == "convert" and not way.data("train").is_file():
             raise DataError(

@@ -35,11 +35,11 @@ def wilson(right: float, n: float) -> tuple[float, float]:
     """
     z = Z
     share, squared = right / n, z * z
-    centre = share + squared / (2 * n)
+    center = share + squared / (2 * n)
     reach = z * sqrt(share * (1 - share) / n + squared / (4 * n * n))
     scale = 1 + squared / n
     # The bounds of none and of all right are 0 and 1 exactly; rounding must not put the share outside.
-    return min(max(0.0, (centre - reach) / scale), share), max(min(1.0, (centre + reach) / scale), share)
+    return min(max(0.0, (center - reach) / scale), share), max(min(1.0, (center + reach) / scale), share)
 
 
 def student(freedom: int) -> float:

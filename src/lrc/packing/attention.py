@@ -128,7 +128,7 @@ def choose_form(tokens: int, device: str, flexible: Callable[[], bool]) -> str:
     return "flex" if flexible() else "block"
 
 
-def least_spared(device: torch.device) -> int | None:
+def min_spared_pairs(device: torch.device) -> int | None:
     """How many pairs of query and key a cut of a row has to spare; None on a CPU, see `PackedRow.blocks`."""
     return MIN_SPARED_GPU if device.type == "cuda" else None
 

@@ -10,7 +10,7 @@ from transformers import BitsAndBytesConfig
 
 from lrc.config.accelerate_config import Topology
 from lrc.packing.tree import PackedRow
-from lrc.preview.memory_plan import Footprint, Planner, bytes_on_device
+from lrc.preview.memory_plan import MemoryPlan, Planner, bytes_on_device
 from lrc.preview.meta_model import ModelSpec
 
 EIGHT_BIT = "adamw_8bit"
@@ -37,14 +37,14 @@ Way = Callable[[Setting], Iterator[Setting]]
 
 
 @dataclass(frozen=True)
-class Remedy:
+class Suggestion:
     """Changes that make a run fit, and what it then holds."""
 
     changes: tuple[str, ...]
-    footprint: Footprint
+    plan: MemoryPlan
 
 
-def suggest_changes(setting: Setting, capacity: int, planner: Planner) -> Remedy | None:
+def suggest_changes(setting: Setting, capacity: int, planner: Planner) -> Suggestion | None:
     """Try changes from the cheapest on: each by itself, then one on top of the other.
 
     Args:
@@ -67,19 +67,19 @@ def suggest_changes(setting: Setting, capacity: int, planner: Planner) -> Remedy
     return None
 
 
-def plan_of(setting: Setting, planner: Planner) -> Footprint:
+def plan_of(setting: Setting, planner: Planner) -> MemoryPlan:
     """The memory plan of a setting."""
     return planner.plan(setting.build, setting.row_of(setting.row_tokens), setting.topology, setting.optim)
 
 
-def _first(candidates: Iterable[Setting], capacity: int, planner: Planner) -> Remedy | None:
-    """The first setting that fits, as a remedy; what does not fit without a row is not planned with one."""
+def _first(candidates: Iterable[Setting], capacity: int, planner: Planner) -> Suggestion | None:
+    """The first setting that fits, as a suggestion; what does not fit without a row is not planned with one."""
     for candidate in candidates:
         if planner.without_row(candidate.build, candidate.topology, candidate.optim).total > capacity:
             continue
-        footprint = plan_of(candidate, planner)
-        if footprint.total <= capacity:
-            return Remedy(candidate.changes, footprint)
+        plan = plan_of(candidate, planner)
+        if plan.total <= capacity:
+            return Suggestion(candidate.changes, plan)
     return None
 
 

@@ -27,7 +27,7 @@ def best_point(curve: Curve) -> Point | None:
     return max(curve, key=lambda point: (point.value, -point.step), default=None)
 
 
-def summarise(run_dir: Path, base: str) -> tuple[Rows, list[str]]:
+def summarize(run_dir: Path, base: str) -> tuple[Rows, list[str]]:
     """Sum up a run.
 
     Args:
@@ -81,7 +81,7 @@ def untrained_figures(curves: Curves) -> dict[str, float]:
 
 def print_summary(run_dir: Path, base: str) -> None:
     """Print the summary on stdout: a table in a terminal, plain lines in a pipe."""
-    rows, commands = summarise(run_dir, base)
+    rows, commands = summarize(run_dir, base)
     if sys.stdout.isatty():
         _table(rows, commands)
         return

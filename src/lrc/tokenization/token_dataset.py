@@ -22,7 +22,7 @@ from lrc.runtime.progress import Advance, track
 from lrc.tokenization.max_length import Fitting, LengthPolicy, LengthReport
 from lrc.tokenization.prompt import Prompt
 from lrc.tokenization.token_cache import cached, entry_name, tokenizer_digest
-from lrc.tokenization.token_table import Numbering, StoredRecords, hold_table, make_table, read_tokens, write_tokens
+from lrc.tokenization.token_table import Numbering, StoredRecords, make_table, read_tokens, wrap_table, write_tokens
 
 Item = TypeVar("Item")
 
@@ -167,7 +167,7 @@ def tokenize(records: Sequence[Record], prompt: Prompt, *, stage: str) -> Datase
     """Tokenize a few records that are in memory already: a row a record, see `token_table.SCHEMA`."""
     with track(stage, len(records)) as advance:
         rows = [(record, prompt.sequence(record)) for record in _count(records, advance)]
-    return hold_table(Numbering()(make_table(rows)))
+    return wrap_table(Numbering()(make_table(rows)))
 
 
 def _count(items: Iterable[Item], advance: Advance) -> Iterator[Item]:

@@ -73,7 +73,7 @@ def open_table(path: Path) -> Dataset:
     return Dataset.from_file(str(path))
 
 
-def hold_table(table: pa.Table) -> Dataset:
+def wrap_table(table: pa.Table) -> Dataset:
     """The same in memory, for tables of a few records."""
     return Dataset(InMemoryTable(table))
 

@@ -88,7 +88,7 @@ class Validation:
         likelihood = float(sequence_scores(model, others, device, row_tokens).sum())
         advance(len(others))
         likelihood += sum(score.answer_log_prob or 0.0 for score in scores)
-        sequences = others + [sequence for record in asked for sequence in self.prompt.imitated(record)]
+        sequences = others + [sequence for record in asked for sequence in self.prompt.supervised_sequences(record)]
         return EvalShard(
             -likelihood,
             sum(len(sequence.tokens) - sequence.prompt_length for sequence in sequences),

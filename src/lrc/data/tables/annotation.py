@@ -70,7 +70,7 @@ def annotate(
     for change in changes:
         copy.write(change.row, change.column + 1, change.after)
         copy.mark(change.row, change.column + 1, "changed", f"changed by lrc; it was: {change.before or '(empty)'}")
-    _summarise(copy, findings, changes, places)
+    _summarize(copy, findings, changes, places)
     content = copy.to_bytes()
     return content, copy.left_out(content), len(changes)
 
@@ -145,7 +145,7 @@ def _read(question: Question, columns: Columns) -> Iterator[tuple[int, str | int
         yield columns.answer, question.answer
 
 
-def _summarise(copy: WorkbookCopy, findings: Sequence[Finding], changes: Sequence[Change], places: _Places) -> None:
+def _summarize(copy: WorkbookCopy, findings: Sequence[Finding], changes: Sequence[Change], places: _Places) -> None:
     """A sheet with a line for each finding and each change, with links to their cells."""
     from openpyxl.styles import Font, PatternFill
     from openpyxl.worksheet.hyperlink import Hyperlink

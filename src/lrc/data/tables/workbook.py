@@ -14,7 +14,7 @@ from pathlib import Path
 
 from lrc.data.questions import MIN_OPTIONS, Question
 from lrc.data.repeated import find_conflicts
-from lrc.data.tables.anomalies import suspect, suspect_ids
+from lrc.data.tables.anomalies import find_anomalies, find_id_anomalies
 from lrc.data.tables.answer_marks import FROM_ZERO, CountedFromZeroError, Reading, read_answers
 from lrc.data.tables.csv_file import open_csv
 from lrc.data.tables.headers import Columns
@@ -124,13 +124,13 @@ def _judge(table: Table, draft: Draft, path: Path, *, choose: bool) -> Workbook:
     if table.other_sheets and choose:
         _account_for_sheets(table, draft, labelled=labelled)
     rows_read = len(draft.rows)
-    draft.findings += suspect_ids(
+    draft.findings += find_id_anomalies(
         ((row.number, row.id) for row in draft.rows), draft.file, draft.header(draft.columns.id)
     )
     _drop_empty_options(draft)
     _drop_blank_ends(draft)
     questions = _read_labelled(draft) if labelled else _read_unlabelled(draft)
-    draft.findings += suspect(questions, draft.file)
+    draft.findings += find_anomalies(questions, draft.file)
     draft.findings.sort(key=lambda finding: finding.row or 0)
     found = tuple(draft.findings)
     return Workbook(path, table.sheet, labelled, tuple(questions), found, rows_read, draft.columns, draft.header_row)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lrc.runtime.errors import MachineError, OutputError
 from lrc.runtime.packages import install_extra
-from lrc.training.sweep.leaderboard import Standing
+from lrc.training.sweep.leaderboard import LeaderboardEntry
 from lrc.training.sweep.sweep_file import Range, Sweep
 from lrc.training.sweep.trial import SweepTrial, TrialResult
 
@@ -101,7 +101,7 @@ def next_trial(study: Study, plan: Sweep, more: bool) -> Trial | None:
     return None
 
 
-def record_trial(study: Study, trial: Trial, standing: Standing) -> None:
+def record_trial(study: Study, trial: Trial, standing: LeaderboardEntry) -> None:
     """Keep how a trial ended."""
     from optuna.trial import TrialState
 
@@ -113,13 +113,13 @@ def record_trial(study: Study, trial: Trial, standing: Standing) -> None:
         study.tell(trial, standing.result.accuracy)
 
 
-def ended(study: Study, plan: Sweep) -> list[Standing]:
+def ended(study: Study, plan: Sweep) -> list[LeaderboardEntry]:
     """The trials with a result and those that failed; not what was drawn and never trained."""
     found = []
     for trial in study.get_trials(deepcopy=False):
         result, reason = trial.user_attrs.get("result"), trial.user_attrs.get("reason")
         if trial.state.is_finished() and (result or reason):
-            found.append(Standing(trial_of(trial, plan), TrialResult(**result) if result else None, reason))
+            found.append(LeaderboardEntry(trial_of(trial, plan), TrialResult(**result) if result else None, reason))
     return found
 
 
