@@ -182,7 +182,7 @@ def _yaml(value: Any) -> str:
 
 def build_schema() -> str:
     """The text of src/lrc/config/recipe_schema.json: a line a key."""
-    found = schema.describe(arguments.CLASSES)
+    found = schema.describe_schema(arguments.CLASSES)
     lines = [f"{json.dumps(key)}: {json.dumps(entry, ensure_ascii=False)}" for key, entry in found["keys"].items()]
     keys = ",\n  ".join(lines)
     return f'{{"versions": {json.dumps(found["versions"])},\n "keys": {{\n  {keys}}}}}\n'

@@ -18,7 +18,7 @@ from lrc.config.field_types import BOUNDS, find_error
 from lrc.config.overrides import parse_overrides
 from lrc.config.recipe import check_recipe, load_recipe
 from lrc.config.rules import broken_rules
-from lrc.config.schema import describe, installed_schema, shipped_schema
+from lrc.config.schema import describe_schema, installed_schema, shipped_schema
 from lrc.config.synonyms import ELSEWHERE, GONE, SYNONYMS
 from lrc.runtime.errors import RecipeError
 
@@ -29,7 +29,7 @@ VALUES: list[Any] = [None, True, 0, 1, -1, 0.5, 2.5, "", "steps", "no", "cosine"
 
 def test_the_shipped_schema_is_that_of_the_installed_packages() -> None:
     shipped = json.loads(Path(schema.__file__).with_name(schema.FILE).read_text(encoding="utf-8"))
-    assert shipped == json.loads(json.dumps(describe(CLASSES))), "run docs/build_recipes.py"
+    assert shipped == json.loads(json.dumps(describe_schema(CLASSES))), "run docs/build_recipes.py"
 
 
 @pytest.mark.parametrize("name", sorted(shipped_schema()))

@@ -8,7 +8,7 @@ from copy import copy as copy_of
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lrc.answering.certainty import Scores, certainty, doubts
+from lrc.answering.certainty import HasProbabilities, certainty, doubts
 from lrc.data.alpaca import Record
 from lrc.data.tables.table import letters
 from lrc.data.tables.workbook import Workbook, read_workbook
@@ -80,7 +80,7 @@ def check_output(output: Path, data: Path) -> None:
 def fill_in(
     data: Path,
     records: Sequence[Record],
-    scores: Sequence[Scores],
+    scores: Sequence[HasProbabilities],
     *,
     sheet: str | None = None,
     columns: Mapping[str, str] | None = None,
@@ -150,7 +150,7 @@ def _summarize(
     copy: WorkbookCopy,
     words: _Words,
     records: Sequence[Record],
-    scores: Sequence[Scores],
+    scores: Sequence[HasProbabilities],
     reasons: Mapping[int, str],
     column: int,
 ) -> None:
@@ -173,7 +173,7 @@ def _summarize(
 
 
 def _lines(
-    words: _Words, records: Sequence[Record], scores: Sequence[Scores], reasons: Mapping[int, str]
+    words: _Words, records: Sequence[Record], scores: Sequence[HasProbabilities], reasons: Mapping[int, str]
 ) -> Iterator[tuple[str | int | float, ...]]:
     for number in range(1, max((len(score.probabilities) for score in scores), default=0) + 1):
         yield words.answers.format(number), sum(score.prediction == number for score in scores)

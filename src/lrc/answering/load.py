@@ -18,7 +18,7 @@ from lrc.models.adapter import read_adapter_config, refuse_incomplete_adapter
 from lrc.models.answering_model import format_of, load_for_answering
 from lrc.models.fingerprint import CONFIG, find_base, read_json, verify_base
 from lrc.models.loading import check_vocabulary, load_config, load_tokenizer
-from lrc.models.placement import fit
+from lrc.models.placement import place_model
 from lrc.models.quantization import quantization_config
 from lrc.models.stored_quantization import StoredQuantization
 from lrc.models.weights import ADAPTER_WEIGHTS
@@ -113,7 +113,7 @@ def _place(
         return bits, None
     dtype = bits.bnb_4bit_compute_dtype if bits is not None and bits.load_in_4bit else None
     dtype = dtype or getattr(torch, format_of(config, device, options.dtype))
-    found = fit(config, dtype, bits, may_quantize=bits is None and options.load_in_4bit is None)
+    found = place_model(config, dtype, bits, may_quantize=bits is None and options.load_in_4bit is None)
     if found.said:
         notify(f"{model}: {found.said}")
     return (quantization_config({}, device, load_in_4bit=True) if found.four_bits else bits), found.device_map

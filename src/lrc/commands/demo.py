@@ -95,7 +95,7 @@ def _call(command: Sequence[str | Path], shown: str) -> None:
         raise LrcError(f"demo: `{shown}` ended with exit status {status}; see its message above")
 
 
-def verdict(accuracy: float) -> str:
+def describe_accuracy(accuracy: float) -> str:
     """What the accuracy on the trained questions shows; it never claims what did not happen."""
     if accuracy < BY_HEART:
         return (
@@ -116,7 +116,7 @@ def _summary(folder: Path, before: dict[str, Any], after: dict[str, Any]) -> Non
     print("\naccuracy             before    after")
     for name in SETS:
         print(f"{name:<20} {before[name]['accuracy']:.4f}    {after[name]['accuracy']:.4f}   n = {after[name]['n']}")
-    print(f"{verdict(after['trained questions']['accuracy'])}\n")
+    print(f"{describe_accuracy(after['trained questions']['accuracy'])}\n")
     for what, name in {
         "adapter": "adapter",
         "merged model": "merged",

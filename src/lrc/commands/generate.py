@@ -10,7 +10,7 @@ from typing import Any
 
 from lrc.answering.answer import answer, facts, read_questions_to_answer, write_scores
 from lrc.answering.answered_workbook import check_output, fill_in, is_workbook
-from lrc.answering.certainty import describe
+from lrc.answering.certainty import describe_certainty
 from lrc.answering.load import load_scorer
 from lrc.answering.options import ScoringOptions
 from lrc.answering.partial_scores import PartialScores, remove_partial_scores
@@ -93,4 +93,4 @@ def _generate(
     if options.votes > 1:
         share = sum(score.consistent for score in found) / len(found)
         notify(f"consistency: {share:.4f} of the questions get the same answer under all option orders")
-    print(f"{output}: {len(found)} answers", *describe(ids, found), sep="\n")
+    print(f"{output}: {len(found)} answers", *describe_certainty(ids, found), sep="\n")

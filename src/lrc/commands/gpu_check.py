@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from lrc.config.recipe_choice import PARAMETERS, choose
+from lrc.config.recipe_choice import PARAMETERS, choose_recipe
 from lrc.preview.gpu_checks import CheckResult, Probe, run_checks
 from lrc.runtime.devices import device_type
 from lrc.runtime.errors import MachineError
@@ -72,7 +72,7 @@ def _line(result: CheckResult) -> str:
 def _recipe(probe: Probe, machine: Machine) -> dict[str, Any] | None:
     """What suits this machine, and the minutes of an epoch at the rate that was reached."""
     device, memory = probe.device.type, machine.card_memory if probe.gpu else 0
-    choice = choose(device, memory, machine.memory, machine.disk, is_fetched)
+    choice = choose_recipe(device, memory, machine.memory, machine.disk, is_fetched)
     if choice is None:
         return None
     minutes = None

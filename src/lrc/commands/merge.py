@@ -28,7 +28,7 @@ from lrc.models.weights import WeightFiles
 from lrc.runtime.disk import convert_disk_errors
 from lrc.runtime.errors import MachineError, ModelError, OutputError, RecipeError
 from lrc.runtime.finished_outputs import DONE, content_of, is_finished, key_of, refuse_other_output, remember
-from lrc.runtime.memory import available_memory, size
+from lrc.runtime.memory import available_memory, format_size
 from lrc.runtime.outputs import checksum, new_folder, refuse_existing
 from lrc.runtime.packages import versions_of
 from lrc.runtime.progress import notify
@@ -161,7 +161,7 @@ def _require_disk(output_dir: Path, weights: WeightFiles, dtype: torch.dtype | N
     if need > have:
         raise MachineError(
             _("{output_dir}: needs {need}, {have} are free; make room on that disk").format(
-                output_dir=output_dir, need=size(need), have=size(have)
+                output_dir=output_dir, need=format_size(need), have=format_size(have)
             )
         )
 
@@ -216,7 +216,7 @@ def _tokenizer_folder(adapter: Path, base: Path) -> Path:
 def _verify(folder: Path, output_dir: Path, base: Path, adapter: Path, weights: WeightFiles) -> str:
     need, have = float32_bytes(weights), available_memory()
     if need > have:
-        return f"logits not compared: that needs {size(need)}, {size(have)} of memory are free"
+        return f"logits not compared: that needs {format_size(need)}, {format_size(have)} of memory are free"
     if weights.nbytes > LONG:
         notify("comparing the logits of the merged model with those of base + adapter")
     return str(compare_logits(folder, base, adapter, _tokenizer_folder(adapter, base), output_dir))

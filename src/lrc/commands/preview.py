@@ -25,7 +25,7 @@ from lrc.preview.render import Memory, Preview, Tokens, document, print_preview
 from lrc.preview.suggestions import Setting, plan_of, suggest_changes
 from lrc.preview.throughput import tokens_a_second
 from lrc.preview.token_view import view_tokens
-from lrc.preview.workload import measure, supposed_row
+from lrc.preview.workload import measure_workload, supposed_row
 from lrc.runtime.cards import ASSUMED, Card, read_gpu
 from lrc.runtime.devices import device_type
 from lrc.runtime.errors import ModelError, RecipeError
@@ -159,7 +159,7 @@ def _tokens(recipe: Recipe, topology: Topology, row_tokens: int, count: int, *, 
     )
     corpus = join([read(Path(file)) for file in data.train_files], data.train_shares)
     draw = SequenceSource.of(corpus, prompt, data, args.seed)
-    work = measure(corpus, draw, recipe, world_size=topology.processes, row_tokens=row_tokens, share=share)
+    work = measure_workload(corpus, draw, recipe, world_size=topology.processes, row_tokens=row_tokens, share=share)
     judged = data.answer_style == "judge"  # then each verdict is shown, whether it is supervised or compared
     drawn = (
         (record, one)

@@ -10,7 +10,7 @@ from typing import Any
 
 from lrc.config.accelerate_config import find_accelerate_config
 from lrc.config.recipe import find_recipe, read_given
-from lrc.config.recipe_choice import EMBEDDED, choose
+from lrc.config.recipe_choice import EMBEDDED, choose_recipe
 from lrc.runtime.errors import DataError, OutputError
 from lrc.runtime.hub_connection import is_fetched
 from lrc.runtime.locks import left_behind, locked, remove
@@ -31,7 +31,7 @@ EMBEDDED_STEPS = "400"  # a workbook of any size takes minutes with them
 
 
 @dataclass(frozen=True)
-class Way:
+class RunOptions:
     """What is run on what, and where everything goes."""
 
     train: Path
@@ -114,7 +114,7 @@ def run(
         for part in left_behind(output_dir, RECORD):  # by a process that was killed
             remove(part)
         taken = recipe or _recipe(output_dir)
-        way = Way(
+        way = RunOptions(
             train, test, output_dir, taken, tuple(overrides), accelerate_config, validation_fraction, on_error, columns
         )
         given = read_given(find_recipe(taken), way.training)
@@ -159,7 +159,7 @@ def _recipe(folder: Path) -> str:
         return str(before["recipe"])
     notify("run: looking at this machine for a recipe that suits it; --recipe names another")
     machine = look_at_machine()
-    choice = choose(machine.device, machine.card_memory, machine.memory, machine.disk, is_fetched)
+    choice = choose_recipe(machine.device, machine.card_memory, machine.memory, machine.disk, is_fetched)
     if choice is None or not (machine.hub or is_fetched(choice.base)):
         return EMBEDDED
     return choice.recipe
@@ -173,14 +173,14 @@ def _read(folder: Path) -> dict[str, Any] | None:
         return None
 
 
-def _remember(way: Way) -> None:
+def _remember(way: RunOptions) -> None:
     record = {"train": str(way.train), "test": str(way.test), "recipe": way.recipe}
     if _read(way.folder) != record:
         with new_file(way.folder / RECORD, force=True) as file:
             file.write_text(json.dumps(record, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
-def _go(way: Way, given: dict[str, Any]) -> int:
+def _go(way: RunOptions, given: dict[str, Any]) -> int:
     steps = list(_steps(way, given))
     for number, words in enumerate(steps, start=1):
         shown = command_line(words if words[0] == "python" else ["lrc", *words])
@@ -201,7 +201,7 @@ def _go(way: Way, given: dict[str, Any]) -> int:
     return 0
 
 
-def _steps(way: Way, given: dict[str, Any]) -> Iterator[list[str]]:
+def _steps(way: RunOptions, given: dict[str, Any]) -> Iterator[list[str]]:
     """The words of each step's command."""
     columns = ["--columns", way.columns] if way.columns else []
     folder, adapter = way.folder, str(way.folder / "adapter")
@@ -222,7 +222,7 @@ def _steps(way: Way, given: dict[str, Any]) -> Iterator[list[str]]:
     yield ["report", adapter, "--output", str(folder / "report.html")]
 
 
-def _summary(way: Way) -> None:
+def _summary(way: RunOptions) -> None:
     figures = json.loads((way.folder / "evaluation.json").read_text(encoding="utf-8"))
     print(f"\n{figures['verdict']}")
     if way.embedded:

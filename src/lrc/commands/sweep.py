@@ -15,14 +15,22 @@ from typing import TYPE_CHECKING, Any
 from lrc.config.accelerate_config import find_accelerate_config
 from lrc.config.run_record import read_run
 from lrc.runtime.errors import DataError, LrcError, OutputError
-from lrc.runtime.locks import locked, parts
+from lrc.runtime.locks import list_parts, locked
 from lrc.runtime.outputs import checksum
 from lrc.runtime.progress import notify, track
 from lrc.runtime.signals import Request, deferred
 from lrc.runtime.translation import _
 from lrc.training.sweep import leaderboard as entries
 from lrc.training.sweep.leaderboard import RESULTS_FILE, LeaderboardEntry
-from lrc.training.sweep.study import STUDY_FILE, ended, next_trial, open_study, record_trial, require_optuna, trial_of
+from lrc.training.sweep.study import (
+    STUDY_FILE,
+    ended_trials,
+    next_trial,
+    open_study,
+    record_trial,
+    require_optuna,
+    trial_of,
+)
 from lrc.training.sweep.sweep_file import Sweep, read_sweep
 from lrc.training.sweep.trial import SweepTrial
 
@@ -72,7 +80,7 @@ def _folder(path: Path) -> Iterator[None]:
     """
     if path.exists() and not path.is_dir():
         raise OutputError(_("{path}: is not a folder; choose another output_dir").format(path=path))
-    strangers = set(path.iterdir()) - set(parts(path, RESULTS_FILE)) if path.is_dir() else set()
+    strangers = set(path.iterdir()) - set(list_parts(path, RESULTS_FILE)) if path.is_dir() else set()
     if strangers and not (path / STUDY_FILE).is_file():
         raise OutputError(
             _("{path}: holds something that is not an lrc sweep; choose another output_dir").format(path=path)
@@ -109,14 +117,14 @@ def _identity(plan: Sweep) -> dict[str, Any]:
 def _train_all(study: Study, plan: Sweep, config: str | None, request: Request) -> list[LeaderboardEntry]:
     """Train what is missing; what has ended by then."""
     goal = plan.trials if plan.size is None else min(plan.trials, plan.size)
-    found = ended(study, plan)
+    found = ended_trials(study, plan)
     with track("sweep", goal, "trials", before=min(len(found), goal)) as advance:
         while not request.signal and (trial := next_trial(study, plan, len(found) < goal)) is not None:
             entry = _train_one(trial_of(trial, plan), plan, config, request)
             if request.signal and entry.result is None:
                 break
             record_trial(study, trial, entry)
-            found = ended(study, plan)
+            found = ended_trials(study, plan)
             entries.write(plan.output_dir / RESULTS_FILE, study.user_attrs["sweep"], found)
             advance()
     return found

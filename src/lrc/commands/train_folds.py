@@ -13,7 +13,7 @@ from lrc.config.recipe import find_recipe, read_given
 from lrc.config.rules import train_files
 from lrc.config.run_record import read_run
 from lrc.metrics.predictions import Outcome, write_outcomes
-from lrc.metrics.verdict import judge, size, spell
+from lrc.metrics.verdict import describe_size, judge, spell
 from lrc.runtime.errors import RecipeError, no_file
 from lrc.runtime.launch_variables import refuse_leftovers
 from lrc.runtime.locks import left_behind, locked, remove
@@ -118,7 +118,8 @@ def _conclude(folds: Folds, outcomes: Sequence[Outcome], model: str, *, peft: bo
     with new_file(folds.folder / FIGURES_FILE, force=True) as file:
         file.write_text(json.dumps(figures, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
     print(f"out of fold: {verdict}")
-    print(f"{spell(verdict.figures)}, {size(verdict.figures)}: each question answered by the run that held it out")
+    size = describe_size(verdict.figures)
+    print(f"{spell(verdict.figures)}, {size}: each question answered by the run that held it out")
     print(f"{'scores':<10}{folds.folder / SCORES_FILE}\n{'figures':<10}{folds.folder / FIGURES_FILE}")
     if peft:
         adapters = " ".join(f"--adapter {shlex.quote(str(folds.output_dir(fold)))}" for fold in range(folds.count))

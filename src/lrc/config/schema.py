@@ -69,7 +69,7 @@ def installed_schema() -> Schema:
         return shipped_schema()
     from lrc.config.arguments import CLASSES
 
-    return {name: _read(name, entry) for name, entry in describe(CLASSES)["keys"].items()}
+    return {name: _read(name, entry) for name, entry in describe_schema(CLASSES)["keys"].items()}
 
 
 @cache
@@ -78,7 +78,7 @@ def is_exact() -> bool:
     return _versions() == _document()["versions"]
 
 
-def describe(classes: Sequence[type]) -> dict[str, Any]:
+def describe_schema(classes: Sequence[type]) -> dict[str, Any]:
     """What `recipe_schema.json` holds: versions, and type, choices and default of every field of the dataclasses."""
     keys: dict[str, Any] = {}
     for cls in classes:

@@ -133,7 +133,7 @@ def accuracy_by(
     return {group: accuracy(*zip(*members[group], strict=True)) for group in sorted(members)}
 
 
-def paired(
+def compare_paired(
     first: Sequence[int], second: Sequence[int], answers: Sequence[int], passages: Sequence[Hashable]
 ) -> dict[str, float]:
     """Whether two sets of predictions differ in accuracy.
@@ -198,7 +198,7 @@ def confusion(predictions: Sequence[int], answers: Sequence[int]) -> list[list[i
 
 
 def mcnemar(first: Sequence[int], second: Sequence[int], answers: Sequence[int]) -> Mapping[str, float]:
-    """Whether two sets of predictions of independent questions differ (McNemar 1947, exact, two-sided); see `paired`.
+    """Whether two sets of predictions of independent questions differ (McNemar 1947, exact, two-sided).
 
     Of the questions that one set alone has right, each set has half if neither is better: a binomial test.
 

@@ -95,7 +95,7 @@ def out_of_fold(scores: Sequence[Scores], answers: Sequence[int], folds: Sequenc
     return found, pools
 
 
-def choose(log_probs: Scores) -> list[int]:
+def predict(log_probs: Scores) -> list[int]:
     """The number of the option with the highest score, the first of several."""
     return [int(number) + 1 for number in log_probs.argmax(axis=1)]
 

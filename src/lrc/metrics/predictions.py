@@ -113,7 +113,7 @@ def read_outcomes(path: Path) -> list[Outcome]:
     return outcomes
 
 
-def read_answers(source: Path, data: Path | None, questions: Sequence[Question] = ()) -> list[Outcome]:
+def read_predictions(source: Path, data: Path | None, questions: Sequence[Question] = ()) -> list[Outcome]:
     """Read what a model made of labelled questions: of a run's folder, its file of outcomes, or a file of scores.
 
     Args:

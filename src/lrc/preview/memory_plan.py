@@ -96,7 +96,7 @@ def gib(nbytes: int) -> str:
     return f"{nbytes / GIB:.2f} GiB" if nbytes >= GIB // 10 else f"{nbytes / 1024**2:.1f} MiB"
 
 
-def parts(plan: MemoryPlan) -> dict[str, int]:
+def parts_by_name(plan: MemoryPlan) -> dict[str, int]:
     """The parts by name, in the order in which they are shown."""
     return {part.name: getattr(plan, part.name) for part in fields(plan)}
 

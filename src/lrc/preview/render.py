@@ -13,7 +13,7 @@ from rich.table import Table
 from lrc.config.accelerate_config import Topology
 from lrc.config.recipe import Recipe
 from lrc.models.loading import tokenizer_backend
-from lrc.preview.memory_plan import MemoryPlan, gib, parts
+from lrc.preview.memory_plan import MemoryPlan, gib, parts_by_name
 from lrc.preview.precision import Precision
 from lrc.preview.suggestions import Suggestion
 from lrc.preview.token_view import TokenView
@@ -108,7 +108,7 @@ def _tokens(tokens: Tokens, args: Any) -> dict[str, Any]:
 def _memory(memory: Memory) -> dict[str, Any]:
     suggestion = memory.suggestion
     return {
-        "parts": parts(memory.plan),
+        "parts": parts_by_name(memory.plan),
         "total": memory.plan.total,
         "capacity": memory.capacity,
         "fits": memory.fits,
@@ -136,7 +136,7 @@ def print_preview(seen: Preview) -> None:
         console.print(MALLOC if seen.topology.device == "cpu" else COMPUTED)
         if seen.card:
             console.print(_speed(seen))
-        console.print(verdict(seen.memory))
+        console.print(describe_fit(seen.memory))
 
 
 def _lines(seen: Preview) -> Iterator[str]:
@@ -193,7 +193,7 @@ def _heading(specimen: TokenView) -> str:
 def _plan(memory: Memory, topology: Topology) -> Table:
     table = Table(f"memory of each {topology.device}", title_justify="left")
     table.add_column("", justify="right")
-    for name, nbytes in parts(memory.plan).items():
+    for name, nbytes in parts_by_name(memory.plan).items():
         table.add_row(name, gib(nbytes))
     table.add_section()
     table.add_row("in all", gib(memory.plan.total))
@@ -222,7 +222,7 @@ def _speed(seen: Preview) -> str:
     return f"{text}; assumes the share of the card's matrix rate that an H100 reached"
 
 
-def verdict(memory: Memory) -> str:
+def describe_fit(memory: Memory) -> str:
     """Whether the plan fits, and the cheapest change that would make it fit."""
     total = gib(memory.plan.total)
     if memory.capacity is None:

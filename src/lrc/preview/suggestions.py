@@ -33,7 +33,7 @@ class Setting:
         return replace(self, changes=(*self.changes, change), **fields)  # type: ignore[arg-type]
 
 
-Way = Callable[[Setting], Iterator[Setting]]
+Change = Callable[[Setting], Iterator[Setting]]
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,11 @@ def suggest_changes(setting: Setting, capacity: int, planner: Planner) -> Sugges
     Returns:
         None where nothing helps.
     """
-    for way in WAYS:
+    for way in CHANGES:
         if found := _first(way(setting), capacity, planner):
             return found
     together = setting
-    for way in WAYS:
+    for way in CHANGES:
         tried: list[Setting] = []
         for candidate in way(together):
             tried.append(candidate)
@@ -135,7 +135,7 @@ def _smaller_base(setting: Setting) -> Iterator[Setting]:
             yield setting.changed(f"a smaller base: {layers} such layers rather than {depth}", build=small)
 
 
-WAYS: tuple[Way, ...] = (
+CHANGES: tuple[Change, ...] = (
     _checkpointing,
     _smaller_rows,
     _eight_bit_optimizer,

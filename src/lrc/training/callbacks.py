@@ -20,7 +20,7 @@ from lrc.config.run_record import METRICS_FILE
 from lrc.models.fingerprint import TOKENIZER_FILES
 from lrc.runtime.disk import convert_disk_errors
 from lrc.runtime.errors import MachineError
-from lrc.runtime.memory import size
+from lrc.runtime.memory import format_size
 from lrc.runtime.outputs import new_file
 from lrc.runtime.progress import Advance, notify, track
 from lrc.runtime.signals import Request
@@ -144,7 +144,9 @@ class Space(TrainerCallback):
                 _(
                     "{folder}: {count} checkpoints of {one} and the adapter need {need}, {free} is free; "
                     "free some, set save_total_limit, or raise save_steps"
-                ).format(folder=folder, count=count, one=size(one), need=size(need), free=size(free))
+                ).format(
+                    folder=folder, count=count, one=format_size(one), need=format_size(need), free=format_size(free)
+                )
             )
 
 

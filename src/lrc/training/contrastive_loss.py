@@ -58,7 +58,7 @@ class Option(TokenSequence):
     negated: bool = False
 
 
-Placed = tuple[int, Option]  # a sequence, counted from 0 within its row
+PlacedOption = tuple[int, Option]  # a sequence, counted from 0 within its row
 
 
 def options_of(
@@ -180,14 +180,14 @@ def _target(one: Option) -> float:
     return float(one.right) if one.target is None else one.target
 
 
-def _group_by_question(options: Iterable[Placed]) -> list[list[Placed]]:
+def _group_by_question(options: Iterable[PlacedOption]) -> list[list[PlacedOption]]:
     """The options of each question, by number."""
-    found: dict[tuple[int, int], list[Placed]] = {}
+    found: dict[tuple[int, int], list[PlacedOption]] = {}
     for place, one in options:
         found.setdefault(one.question_key, []).append((place, one))
     return [sorted(placed, key=lambda option: option[1].number) for placed in found.values()]
 
 
-def _pad(questions: list[list[Placed]], most: int, value: Callable[[int, Option], float]) -> NDArray[Any]:
+def _pad(questions: list[list[PlacedOption]], most: int, value: Callable[[int, Option], float]) -> NDArray[Any]:
     """(questions, most) a value an option; where a question has fewer options, that of its first."""
     return np.array([[value(*one) for one in some + some[:1] * (most - len(some))] for some in questions])

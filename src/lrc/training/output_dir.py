@@ -10,7 +10,7 @@ from typing import Any
 
 from lrc.config.run_record import RUN_FILE, Run, read_run
 from lrc.runtime.errors import OutputError, RecipeError
-from lrc.runtime.locks import left_behind, parts, remove
+from lrc.runtime.locks import left_behind, list_parts, remove
 from lrc.runtime.outputs import checksum, flush, new_file
 from lrc.runtime.progress import notify
 from lrc.runtime.translation import _
@@ -272,7 +272,7 @@ def refuse_sources_in(folder: Path, sources: Sequence[Path]) -> None:
 
 def _others(path: Path) -> list[Path]:
     """What is in a folder besides this run's lock, and those of runs that were killed as they began."""
-    return sorted(set(path.iterdir()) - set(parts(path, RUN_FILE))) if path.is_dir() else []
+    return sorted(set(path.iterdir()) - set(list_parts(path, RUN_FILE))) if path.is_dir() else []
 
 
 def _tidy(path: Path) -> None:

@@ -19,7 +19,7 @@ from lrc.config.arguments import AdapterArguments
 from lrc.config.recipe import Recipe, load_recipe
 from lrc.config.run_record import FILES, METRICS_FILE, NORMALISATIONS, NOT_RECORDED, RUN_FILE, Run, train_roles
 from lrc.config.trackers import close_trackers
-from lrc.data.pseudo_labels import label
+from lrc.data.pseudo_labels import assign_labels
 from lrc.data.score_files import read_scores
 from lrc.data.soft_labels import SoftLabels
 from lrc.metrics.predictions import OUTCOMES_FILE, Outcome, write_outcomes
@@ -42,7 +42,7 @@ from lrc.runtime.translation import _
 from lrc.tokenization.max_length import LengthPolicy
 from lrc.tokenization.prompt import Prompt
 from lrc.tokenization.token_cache import tokenizer_digest
-from lrc.tokenization.token_dataset import Corpus, Portion, fit, join, read_corpus, tokenize
+from lrc.tokenization.token_dataset import Corpus, Portion, fit_records, join, read_corpus, tokenize
 from lrc.training.callbacks import History, Patience, Space, Stopping, early_stopping_step, epoch_at, keep_training
 from lrc.training.checkpoint import find_damage
 from lrc.training.contrastive_loss import Objective
@@ -50,7 +50,7 @@ from lrc.training.dataloader import Sampling, SequenceSource
 from lrc.training.launch_record import record_launch
 from lrc.training.optimizer import LoraPlus
 from lrc.training.output_dir import OutputDir, refuse_sources_in, refuse_taken
-from lrc.training.preflight import split
+from lrc.training.preflight import split_config_flag
 from lrc.training.resume import changed_versions, nondeterminism, run_of
 from lrc.training.trainer import Packing, TreeTrainer
 from lrc.training.validation import AUTO, FittedScoring, Validation
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     warnings.simplefilter("ignore", FutureWarning)  # of what upstream will rename
     try:
         with exit_on_error("lower lora_r or max_length, or quantize the base model"):
-            path, overrides = split(words)
+            path, overrides = split_config_flag(words)
             with rendezvous():  # which the training arguments bring about as they are built
                 recipe = load_recipe(path, overrides)
             train(recipe)
@@ -298,8 +298,10 @@ def _read_pseudo_labelled(recipe: Recipe, prompt: Prompt) -> Corpus:
     data, args = recipe.data, recipe.training
     assert data.pseudo_labels and data.pseudo_label_file  # as the rules want it
     path = Path(data.pseudo_label_file)
-    records = label(path, Path(data.pseudo_labels), data.pseudo_label_threshold)
-    found = fit(records, prompt, LengthPolicy(args.max_length, data.on_too_long), stage="pseudo-labelled questions")
+    records = assign_labels(path, Path(data.pseudo_labels), data.pseudo_label_threshold)
+    found = fit_records(
+        records, prompt, LengthPolicy(args.max_length, data.on_too_long), stage="pseudo-labelled questions"
+    )
     if args.process_index == 0:
         sure = f"{len(records):,} questions with a probability of {data.pseudo_label_threshold:g} or more"
         notify(

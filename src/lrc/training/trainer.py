@@ -37,7 +37,7 @@ from lrc.training.base_trainer import DurableTrainer
 from lrc.training.contrastive_loss import Objective, OptionContrast
 from lrc.training.dataloader import SampleKey, Sampling, StepBatch, StepLoader, StepSampler
 from lrc.training.neftune import Noise
-from lrc.training.optimizer import LoraPlus, create_loraplus, refused
+from lrc.training.optimizer import LoraPlus, create_loraplus, explain_refusal
 from lrc.training.throughput import ThroughputCallback
 from lrc.training.validation import InLockstep, Validation, combine
 
@@ -49,7 +49,7 @@ class Packing:
     Args:
         trees: false gives every sequence a row of its own.
         row_tokens: the token budget of a row; None takes what suits the device.
-        attention: see `attention.FORMS`.
+        attention: see `attention.choose_attention`.
     """
 
     trees: bool = True
@@ -269,7 +269,7 @@ class TreeTrainer(DurableTrainer):
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """Upstream's optimizer; with `loraplus`, B learns faster than A."""
-        with refused("optim"):
+        with explain_refusal("optim"):
             if self.loraplus is None or getattr(self, "optimizer", None) is not None:
                 return super().create_optimizer(model)
             self.optimizer = create_loraplus(self, self.loraplus)
@@ -277,7 +277,7 @@ class TreeTrainer(DurableTrainer):
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """Upstream's scheduler."""
-        with refused("lr_scheduler_type"):
+        with explain_refusal("lr_scheduler_type"):
             return super().create_scheduler(num_training_steps, optimizer)
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:

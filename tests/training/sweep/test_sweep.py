@@ -21,7 +21,7 @@ from lrc.config.recipe import load_recipe
 from lrc.data.questions import Question
 from lrc.metrics.accuracy import wilson
 from lrc.metrics.predictions import Outcome, write_outcomes
-from lrc.training.sweep.leaderboard import LeaderboardEntry, compare, print_leaderboard, ranked
+from lrc.training.sweep.leaderboard import LeaderboardEntry, compare_best, print_leaderboard, rank
 from lrc.training.sweep.sweep_file import read_sweep
 from lrc.training.sweep.trial import SweepTrial, TrialResult
 
@@ -271,9 +271,9 @@ def test_the_best_is_compared_with_the_second(
 ) -> None:
     worse, better = entry(tmp_path, 1, others), entry(tmp_path, 2, [1] * 15 + [3] * 5)
     failed = LeaderboardEntry(SweepTrial(0, {"lora_r": 0}, tmp_path), None, "out of memory")
-    found = ranked([failed, worse, better])
+    found = rank([failed, worse, better])
     assert [one.trial.number for one in found] == [2, 1, 0]
-    test = compare(found)
+    test = compare_best(found)
     assert test is not None and (test["best"], test["second"]) == (2, 1)
     print_leaderboard(found, "some/base")
     out = capsys.readouterr().out
@@ -289,7 +289,7 @@ def test_trials_are_ranked_by_what_they_left_and_not_by_what_they_passed(
         line = {"step": 5, "eval_accuracy": logged, "eval_ci_low": 0.1, "eval_ci_high": 0.95, "eval_loss": 1.0}
         (tmp_path / f"trial-{number}" / "metrics.jsonl").write_text(json.dumps(line) + "\n")
     trials = [SweepTrial(number, {"lora_r": number}, tmp_path) for number in range(2)]
-    found = ranked([LeaderboardEntry(trial, trial.result()) for trial in trials])
+    found = rank([LeaderboardEntry(trial, trial.result()) for trial in trials])
     assert [(one.trial.number, one.result.accuracy) for one in found if one.result] == [(1, 0.75), (0, 0.5)]
     assert found[0].result is not None and (found[0].result.ci_low, found[0].result.ci_high) == wilson(3, 4)
     print_leaderboard(found, "some/base")

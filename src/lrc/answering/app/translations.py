@@ -97,7 +97,7 @@ def spell_baseline(language: Language, name: str) -> str:
     return localized(BASELINES.get(name, name), language)
 
 
-def preferred(accept_language: str | None) -> Language:
+def choose_language(accept_language: str | None) -> Language:
     """The language of the page for a browser that sends this Accept-Language header.
 
     Its first choice decides, and is Chinese only under a name that gradio knows too: the labels are gradio's to choose,

@@ -26,7 +26,7 @@ from lrc.data.tables.unread_columns import ANSWERS_NAME, find_lost, name_unread
 from lrc.data.tables.xlsb import open_binary
 from lrc.data.tables.xlsx import open_sheet
 from lrc.runtime.errors import DataError, no_file
-from lrc.runtime.findings import Finding, shortened
+from lrc.runtime.findings import Finding, limit_findings
 from lrc.runtime.translation import _, first_clause
 
 # .xls is refused by what it is.
@@ -365,7 +365,7 @@ def _refuse_ids(draft: Draft) -> None:
             )
         )
     if findings:
-        raise DataError(*shortened(findings))
+        raise DataError(*limit_findings(findings))
 
 
 def _find_errors(draft: Draft, row: QuestionRow) -> Iterator[tuple[int, CellFinding]]:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lrc.metrics.accuracy import CONFIDENCE, paired, passages_of
+from lrc.metrics.accuracy import CONFIDENCE, compare_paired, passages_of
 from lrc.metrics.predictions import OUTCOMES_FILE, read_outcomes
 from lrc.reporting.summary import duration
 from lrc.runtime.errors import DataError
@@ -28,7 +28,7 @@ class LeaderboardEntry:
     reason: str | None = None
 
 
-def ranked(entries: Sequence[LeaderboardEntry]) -> list[LeaderboardEntry]:
+def rank(entries: Sequence[LeaderboardEntry]) -> list[LeaderboardEntry]:
     """Best accuracy first; of equal ones the lower loss, then the earlier trial; failed ones last."""
 
     def order(entry: LeaderboardEntry) -> tuple[float, float, int]:
@@ -41,13 +41,13 @@ def ranked(entries: Sequence[LeaderboardEntry]) -> list[LeaderboardEntry]:
     return sorted(entries, key=order)
 
 
-def compare(entries: Sequence[LeaderboardEntry]) -> dict[str, Any] | None:
+def compare_best(entries: Sequence[LeaderboardEntry]) -> dict[str, Any] | None:
     """The paired test of the two best on the questions that both answered; None where there are no two such trials.
 
     Their answers are those of what each training left, the last or the best of its steps.
 
     Args:
-        entries: as `ranked` gives them.
+        entries: as `rank` gives them.
     """
     pair = [entry.trial for entry in entries if entry.result][:2]
     if len(pair) < 2:
@@ -60,14 +60,14 @@ def compare(entries: Sequence[LeaderboardEntry]) -> dict[str, Any] | None:
         return None
     first, second = ([outcome.prediction for outcome in some] for some in (one, two))
     passages = passages_of(outcome.question for outcome in one)
-    test = paired(first, second, [outcome.answer for outcome in one], passages)
+    test = compare_paired(first, second, [outcome.answer for outcome in one], passages)
     numbers = {"best": pair[0].number, "second": pair[1].number, "n": len(one)}
     return {**numbers, **test}
 
 
 def write(path: Path, sweep: dict[str, Any], entries: Sequence[LeaderboardEntry]) -> None:
     """Write all of it as JSON, best trial first."""
-    best_first = ranked(entries)
+    best_first = rank(entries)
     trials = [
         {
             "trial": entry.trial.number,
@@ -77,7 +77,7 @@ def write(path: Path, sweep: dict[str, Any], entries: Sequence[LeaderboardEntry]
         }
         for entry in best_first
     ]
-    document = {"sweep": sweep, "trials": trials, "paired": compare(best_first)}
+    document = {"sweep": sweep, "trials": trials, "paired": compare_best(best_first)}
     with new_file(path, force=True) as file:
         file.write_text(json.dumps(document, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
@@ -88,7 +88,7 @@ def print_leaderboard(entries: Sequence[LeaderboardEntry], base: str) -> None:
     Args:
         base: the base model of the trials.
     """
-    best_first = ranked(entries)
+    best_first = rank(entries)
     _print_table(best_first)
     print(*_conclude(best_first, base), sep="\n")
 
@@ -145,7 +145,7 @@ def _conclude(entries: Sequence[LeaderboardEntry], base: str) -> list[str]:
 
 
 def _verdict(entries: Sequence[LeaderboardEntry]) -> str:
-    name, test = f"trial {entries[0].trial.number} is best", compare(entries)
+    name, test = f"trial {entries[0].trial.number} is best", compare_best(entries)
     if test is None:
         return f"{name}; no other trial has answered the same questions"
     evidence = (

@@ -90,7 +90,7 @@ def next_trial(study: Study, plan: Sweep, more: bool) -> Trial | None:
         if frozen.params.keys() == plan.search.keys():
             return optuna.trial.Trial(study, frozen._trial_id)
         study.tell(frozen.number, state=TrialState.FAIL)  # killed before it had all of its values
-    tried = [standing.trial.values for standing in ended(study, plan)]
+    tried = [standing.trial.values for standing in ended_trials(study, plan)]
     for _ in range(_DRAWS if more else 0):
         # A seed for each, so that a sweep which was cut off draws what it would have drawn.
         study.sampler = optuna.samplers.TPESampler(seed=plan.seed + len(study.get_trials(deepcopy=False)))
@@ -113,7 +113,7 @@ def record_trial(study: Study, trial: Trial, standing: LeaderboardEntry) -> None
         study.tell(trial, standing.result.accuracy)
 
 
-def ended(study: Study, plan: Sweep) -> list[LeaderboardEntry]:
+def ended_trials(study: Study, plan: Sweep) -> list[LeaderboardEntry]:
     """The trials with a result and those that failed; not what was drawn and never trained."""
     found = []
     for trial in study.get_trials(deepcopy=False):
