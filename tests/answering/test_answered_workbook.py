@@ -19,7 +19,7 @@ from workbooks import TEST, test_row, write_csv, write_xlsx
 
 from lrc.answering import partial_scores
 from lrc.answering.certainty import describe_certainty, doubts
-from lrc.answering.scoring import OptionScores
+from lrc.metrics.option_scores import OptionScores
 
 
 @pytest.fixture(scope="module")

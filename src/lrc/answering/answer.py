@@ -13,9 +13,10 @@ from accelerate.utils import gather_object
 
 from lrc.answering.options import ScoringOptions, runs_of
 from lrc.answering.partial_scores import PartialScores
-from lrc.answering.scoring import OptionScores, Scorer, chunks
+from lrc.answering.scoring import Scorer, chunks
 from lrc.data.alpaca import Record
 from lrc.data.sources import DataFile
+from lrc.metrics.option_scores import OptionScores
 from lrc.models.fingerprint import fingerprint_base
 from lrc.models.loading import positions
 from lrc.runtime.errors import DataError, ModelError

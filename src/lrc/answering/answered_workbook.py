@@ -8,11 +8,12 @@ from copy import copy as copy_of
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lrc.answering.certainty import HasProbabilities, certainty, doubts
+from lrc.answering.certainty import certainty, doubts
 from lrc.data.alpaca import Record
 from lrc.data.tables.table import letters
 from lrc.data.tables.workbook import Workbook, read_workbook
 from lrc.data.tables.xlsx_copy import COPIED, WorkbookCopy, check_copy, set_value
+from lrc.metrics.option_scores import OptionScores
 from lrc.runtime.errors import DataError
 from lrc.runtime.findings import Finding
 from lrc.runtime.translation import _
@@ -80,7 +81,7 @@ def check_output(output: Path, data: Path) -> None:
 def fill_in(
     data: Path,
     records: Sequence[Record],
-    scores: Sequence[HasProbabilities],
+    scores: Sequence[OptionScores],
     *,
     sheet: str | None = None,
     columns: Mapping[str, str] | None = None,
@@ -150,7 +151,7 @@ def _summarize(
     copy: WorkbookCopy,
     words: _Words,
     records: Sequence[Record],
-    scores: Sequence[HasProbabilities],
+    scores: Sequence[OptionScores],
     reasons: Mapping[int, str],
     column: int,
 ) -> None:
@@ -173,7 +174,7 @@ def _summarize(
 
 
 def _lines(
-    words: _Words, records: Sequence[Record], scores: Sequence[HasProbabilities], reasons: Mapping[int, str]
+    words: _Words, records: Sequence[Record], scores: Sequence[OptionScores], reasons: Mapping[int, str]
 ) -> Iterator[tuple[str | int | float, ...]]:
     for number in range(1, max((len(score.probabilities) for score in scores), default=0) + 1):
         yield words.answers.format(number), sum(score.prediction == number for score in scores)

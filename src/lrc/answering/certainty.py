@@ -4,43 +4,32 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Protocol
 
+from lrc.metrics.option_scores import OptionScores
 from lrc.runtime.findings import wrap_line
 
 UNCERTAIN = 0.4  # the chosen option's probability; among four, 0.25 is a guess
 LISTED = 20
 
 
-class HasProbabilities(Protocol):
-    """What is needed of an answer, see `scoring.OptionScores`."""
-
-    @property
-    def probabilities(self) -> tuple[float, ...]: ...
-    @property
-    def prediction(self) -> int: ...
-    @property
-    def consistent(self) -> bool: ...
-
-
-def certainty(score: HasProbabilities) -> float:
+def certainty(score: OptionScores) -> float:
     """The probability of the chosen option."""
     return score.probabilities[score.prediction - 1]
 
 
-def least_certain(scores: Sequence[HasProbabilities], count: int = LISTED) -> list[int]:
+def least_certain(scores: Sequence[OptionScores], count: int = LISTED) -> list[int]:
     """The places of the least certain answers, the worst first."""
     return sorted(range(len(scores)), key=lambda place: (certainty(scores[place]), place))[:count]
 
 
-def doubts(scores: Sequence[HasProbabilities]) -> dict[int, str]:
+def doubts(scores: Sequence[OptionScores]) -> dict[int, str]:
     """Why a person should look at an answer, by place: `uncertain`, `order` or `among the least certain`."""
     found = dict.fromkeys(least_certain(scores), "least certain")
     found |= {place: "order" for place, score in enumerate(scores) if not score.consistent}
     return found | {place: "uncertain" for place, score in enumerate(scores) if certainty(score) < UNCERTAIN}
 
 
-def describe_certainty(ids: Sequence[str], scores: Sequence[HasProbabilities]) -> Iterator[str]:
+def describe_certainty(ids: Sequence[str], scores: Sequence[OptionScores]) -> Iterator[str]:
     """The lines that a person is told of answers: how often each option, how many are uncertain, and which."""
     counts = Counter(score.prediction for score in scores)
     positions = ", ".join(f"option {number}: {counts[number]:,}" for number in range(1, max(counts, default=0) + 1))

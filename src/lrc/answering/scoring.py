@@ -7,7 +7,7 @@ options; a question's scores do not depend on what is packed with it.
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from lrc.data.alpaca import Record, with_question
 from lrc.data.questions import Question, option_orders
+from lrc.metrics.option_scores import OptionScores, option_lengths, probabilities_at
 from lrc.models.loading import positions
 from lrc.packing.log_probs import row_budget, sequence_scores
 from lrc.packing.tree import TokenSequence
@@ -31,37 +32,6 @@ TEMPLATE_TOKENS = 512  # more than any template, its instruction and the numbers
 
 def _silent(done: int = 1) -> None:
     """Show no progress."""
-
-
-@dataclass(frozen=True)
-class OptionScores:
-    """What a model makes of one question."""
-
-    log_probs: tuple[float, ...]  # of each option, in the question's own order; -inf where it cannot be chosen
-    probabilities: tuple[float, ...]
-    prediction: int  # 1 to the number of options
-    consistent: bool  # whether every order of the options gave the same answer, of all adapters together
-    answer_log_prob: float | None = None  # of the right completion and its end, where it was asked for
-    # Log-likelihood of each option's tokens, or log-odds of its being right, the mean of all votes; -inf as above.
-    likelihoods: tuple[float, ...] = ()
-    tokens: tuple[int, ...] = ()  # how many each option's completion has
-    characters: tuple[int, ...] = ()  # likewise
-
-    def normalised(self, normalisation: str) -> OptionScores:
-        """The same of one order of the options, had its scores been divided otherwise; see `Scorer`."""
-        scores = np.array(self.likelihoods) / lengths(normalisation, self.tokens, self.characters)
-        log_probs = scores - np.logaddexp.reduce(scores)
-        return replace(
-            self,
-            log_probs=tuple(log_probs.tolist()),
-            probabilities=_probabilities(log_probs, 1.0),
-            prediction=int(log_probs.argmax()) + 1,
-            consistent=True,
-        )
-
-    def calibrated(self, temperature: float) -> OptionScores:
-        """The same with the probabilities of a temperature; see `Scorer`."""
-        return replace(self, probabilities=_probabilities(np.array(self.log_probs), temperature))
 
 
 @dataclass(frozen=True)
@@ -189,13 +159,13 @@ class Scorer:
         """Put the votes on one question together, each (options,) log-likelihoods; one adapter's come in a row."""
         tokens, characters = question_orders[0].tokens, question_orders[0].characters
         likelihoods = np.stack(votes)
-        scores = likelihoods / lengths(self.prompt.normalisation(self.normalisation), tokens, characters)
+        scores = likelihoods / option_lengths(self.prompt.normalisation(self.normalisation), tokens, characters)
         log_probs = scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)
         by_order = log_probs.reshape(-1, len(question_orders), len(tokens)).mean(axis=0)  # over adapters
         mean = log_probs.mean(axis=0)
         return OptionScores(
             log_probs=tuple(mean.tolist()),
-            probabilities=_probabilities(mean, self.temperature),
+            probabilities=probabilities_at(mean, self.temperature),
             prediction=int(mean.argmax()) + 1,  # of equal options the first
             consistent=len(set(by_order.argmax(axis=1).tolist())) == 1,
             answer_log_prob=answer,
@@ -286,14 +256,3 @@ class OptionOrder:
         result = np.full(len(self.order), other)
         result[[self.order[number - 1] for number in self.question.choosable]] = values
         return result
-
-
-def lengths(normalisation: str, tokens: Sequence[int], characters: Sequence[int]) -> NDArray[np.float64]:
-    """What the options' log-likelihoods are divided by, so that a long option is not punished for its length."""
-    counted = {"character": characters, "token": tokens, "sum": [1] * len(tokens)}
-    return np.array(counted[normalisation], dtype=float)
-
-
-def _probabilities(log_probs: NDArray[np.float64], temperature: float) -> tuple[float, ...]:
-    tempered = log_probs / temperature
-    return tuple(np.exp(tempered - np.logaddexp.reduce(tempered)).tolist())

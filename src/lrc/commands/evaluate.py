@@ -15,10 +15,11 @@ from lrc.answering.answer import answer, facts, read_questions_to_answer, score_
 from lrc.answering.load import load_scorer
 from lrc.answering.options import ScoringOptions
 from lrc.answering.partial_scores import PartialScores, remove_partial_scores
-from lrc.answering.scoring import OptionScores, Scorer
+from lrc.answering.scoring import Scorer
 from lrc.data.alpaca import Record, with_question
 from lrc.metrics.accuracy import Figures, accuracy, accuracy_by, compare_paired, confusion, mcnemar, passages_of
 from lrc.metrics.calibration import at_bound, calibration
+from lrc.metrics.option_scores import OptionScores
 from lrc.metrics.verdict import describe_size, judge
 from lrc.runtime.errors import DataError
 from lrc.runtime.findings import wrap_line

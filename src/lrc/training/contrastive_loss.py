@@ -18,8 +18,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lrc.answering.scoring import OptionOrder, lengths
+from lrc.answering.scoring import OptionOrder
 from lrc.data.alpaca import Record
+from lrc.metrics.option_scores import option_lengths
 from lrc.packing.tree import Ints, PackedRow, TokenSequence
 from lrc.tokenization.prompt import Prompt, question_of
 
@@ -81,7 +82,7 @@ def options_of(
     numbers = order.question.choosable
     if question_of(record).answer not in numbers or len(numbers) < 2:
         return []
-    divisors = lengths(prompt.normalisation(normalisation), order.tokens, order.characters)
+    divisors = option_lengths(prompt.normalisation(normalisation), order.tokens, order.characters)
     options = [
         Option(
             *(

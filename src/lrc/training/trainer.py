@@ -22,10 +22,10 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback
 from transformers.trainer_utils import EvalLoopOutput
 
-from lrc.answering.scoring import OptionScores
 from lrc.config.accelerate_config import use_small_buckets
 from lrc.config.run_record import METRICS_FILE
 from lrc.data.questions import Question
+from lrc.metrics.option_scores import OptionScores
 from lrc.metrics.training_log import read_curves
 from lrc.models.master_weights import to_float32
 from lrc.packing.attention import choose_attention, why_no_trees
