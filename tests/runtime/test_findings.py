@@ -22,8 +22,7 @@ from lrc.config.yaml_reader import read_mapping
 from lrc.data.alpaca import dump_records, to_record
 from lrc.data.sources import read_records
 from lrc.runtime.errors import DataError, RecipeError
-from lrc.runtime.findings import ERRORS_SHOWN, Finding, format_findings, wrapped
-from lrc.runtime.translation import placeholders
+from lrc.runtime.findings import ERRORS_SHOWN, Finding, format_findings, wrap_line
 
 BLANK = Finding("error", "empty-option", "a.xlsx", "選項2 is empty", 9, "選項2")
 
@@ -69,7 +68,7 @@ def test_every_message_that_begins_with_its_place_does_so_in_chinese() -> None:
             n_placed += 1
             place, colon, text = str(message.string).partition("：")
             assert colon and text, message.id
-            assert sorted(placeholders(place)) == sorted(placeholders(found[1])), message.id
+            assert sorted(re.findall(r"\{\w+\}", place)) == sorted(re.findall(r"\{\w+\}", found[1])), message.id
     assert n_placed > 100
 
 
@@ -177,11 +176,11 @@ class Terminal(io.StringIO):
 def test_a_terminal_gets_lines_of_its_width_broken_between_words(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
     line = "warning: AI.xlsx, row 17: 文章與第 9 列幾乎相同，全部保留，且會分到同一邊；see the rows 19, 20 and 21 " * 3
-    found = wrapped(line, stream=Terminal())
+    found = wrap_line(line, stream=Terminal())
     # Of rich, which counts columns in its own way.
     assert max(map(cell_len, found)) <= columns < cell_len(line)
     assert "".join("".join(found).split()) == "".join(line.split())
     words = {word for word in line.split() if word.isascii()}
     assert words <= {word for piece in found for word in piece.split()}  # none is cut
     assert not any(piece.lstrip()[0] in "，；、。" for piece in found)
-    assert wrapped(line, stream=io.StringIO()) == [line]  # a file or a pipe
+    assert wrap_line(line, stream=io.StringIO()) == [line]  # a file or a pipe

@@ -8,11 +8,12 @@ from copy import copy as copy_of
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lrc.answering.certainty import Scores, certainty, doubts
+from lrc.answering.certainty import certainty, doubts
 from lrc.data.alpaca import Record
 from lrc.data.tables.table import letters
 from lrc.data.tables.workbook import Workbook, read_workbook
 from lrc.data.tables.xlsx_copy import COPIED, WorkbookCopy, check_copy, embolden, set_value
+from lrc.metrics.option_scores import OptionScores
 from lrc.runtime.errors import DataError
 from lrc.runtime.findings import Finding
 from lrc.runtime.translation import _
@@ -83,7 +84,7 @@ def check_output(output: Path, data: Path) -> None:
 def fill_in(
     data: Path,
     records: Sequence[Record],
-    scores: Sequence[Scores],
+    scores: Sequence[OptionScores],
     *,
     sheet: str | None = None,
     columns: Mapping[str, str] | None = None,
@@ -120,7 +121,7 @@ def fill_in(
             copy.write(row, first + n_options + 1, why)
             for column in (first, first + n_options + 1):
                 copy.mark(row, column, "warning")
-    _summarise(copy, words, records, scores, reasons, first)
+    _summarize(copy, words, records, scores, reasons, first)
     content = copy.to_bytes()
     return content, copy.left_out(content)
 
@@ -149,11 +150,11 @@ def _write_header(copy: WorkbookCopy, book: Workbook, words: _Words, first: int,
         copy.sheet.column_dimensions[letters(column - 1)].width = 30 if name == words.look else 15
 
 
-def _summarise(
+def _summarize(
     copy: WorkbookCopy,
     words: _Words,
     records: Sequence[Record],
-    scores: Sequence[Scores],
+    scores: Sequence[OptionScores],
     reasons: Mapping[int, str],
     column: int,
 ) -> None:
@@ -176,7 +177,7 @@ def _summarise(
 
 
 def _lines(
-    words: _Words, records: Sequence[Record], scores: Sequence[Scores], reasons: Mapping[int, str]
+    words: _Words, records: Sequence[Record], scores: Sequence[OptionScores], reasons: Mapping[int, str]
 ) -> Iterator[tuple[str | int | float, ...]]:
     for number in range(1, max((len(score.probabilities) for score in scores), default=0) + 1):
         yield words.answers.format(number), sum(score.prediction == number for score in scores)

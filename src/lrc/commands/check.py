@@ -21,7 +21,7 @@ from lrc.data.tables.annotation import annotate as annotate_copy
 from lrc.data.tables.workbook import Workbook, read_workbook
 from lrc.data.tables.xlsx_copy import check_copy
 from lrc.runtime.errors import LrcError
-from lrc.runtime.findings import WORDS, Finding, count_kinds, format_findings, wrapped
+from lrc.runtime.findings import WORDS, Finding, count_kinds, format_findings, wrap_line
 from lrc.runtime.finished_outputs import key_of_files, refuse_other_output, write_once
 from lrc.runtime.outputs import refuse_file
 from lrc.runtime.system import command_line
@@ -109,7 +109,7 @@ def check(
         if sys.stdout.isatty() and level != previous:
             print()
         previous = level
-        print(*wrapped(line), sep="\n")
+        print(*wrap_line(line), sep="\n")
     if sys.stdout.isatty():
         print()
     for line in _next(checked):  # a command is never broken: it is there to be copied

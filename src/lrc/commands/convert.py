@@ -17,7 +17,7 @@ from lrc.data.repeated import find_duplicates
 from lrc.data.sources import read_questions
 from lrc.data.tables.workbook import Workbook
 from lrc.runtime.errors import DataError, OutputError
-from lrc.runtime.findings import print_findings, shortened, with_cure
+from lrc.runtime.findings import add_cure, limit_findings, print_findings
 from lrc.runtime.outputs import new_folder
 from lrc.runtime.progress import Advance, track
 from lrc.runtime.translation import _
@@ -79,10 +79,10 @@ def _read(file: Path, sheet: str | None, columns: Mapping[str, str] | None, *, s
         advance()
     if source.errors and not skip:
         print_findings(source.remarks)
-        raise DataError(*with_cure(source.errors, _("leave the row out with --on-error skip")))
+        raise DataError(*add_cure(source.errors, _("leave the row out with --on-error skip")))
     if not source.questions:
         raise DataError(
-            *shortened(source.errors),
+            *limit_findings(source.errors),
             _("{name}: no valid rows are left; correct the rows above").format(name=file.name),
         )
     return source

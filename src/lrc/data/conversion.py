@@ -16,7 +16,7 @@ from lrc.data.questions import Question
 from lrc.data.splits import expected_leak
 from lrc.data.tables.workbook import Workbook
 from lrc.runtime.errors import DataError
-from lrc.runtime.findings import Finding, count_kinds, format_findings, shortened
+from lrc.runtime.findings import Finding, count_kinds, format_findings, limit_findings
 from lrc.runtime.outputs import checksum
 from lrc.runtime.translation import _, localized
 
@@ -159,7 +159,9 @@ class ConversionReport:
         read, good = source.rows_read, len(source.questions)
         yield localized(text.format(file=source.path.name, sheet=source.sheet, rows=read, questions=good))
         yield from format_findings(finding for finding in self.findings if finding.level != "error")
-        yield from (localized(_("skipped: {line}").format(line=finding.line())) for finding in shortened(source.errors))
+        yield from (
+            localized(_("skipped: {line}").format(line=finding.line())) for finding in limit_findings(source.errors)
+        )
         groups = self.groups
         text = _("passages: {passages:,}; {clusters:,} after merging near-duplicates")
         yield localized(text.format(passages=groups.n_passages, clusters=groups.n_clusters))

@@ -15,7 +15,7 @@ from lrc.data.tables.headers import role_of
 from lrc.data.tables.table import NO_FINDINGS, Table, TableRow
 from lrc.data.tables.workbook import Workbook, read_table
 from lrc.runtime.errors import DataError
-from lrc.runtime.findings import print_findings, with_cure
+from lrc.runtime.findings import add_cure, print_findings
 from lrc.runtime.translation import _
 
 
@@ -89,5 +89,5 @@ def _text(cell: Any) -> str:
 def _good(source: Workbook) -> tuple[Question, ...]:
     print_findings(source.remarks)
     if source.errors:
-        raise DataError(*with_cure(source.errors, _("drop the row")))
+        raise DataError(*add_cure(source.errors, _("drop the row")))
     return source.questions

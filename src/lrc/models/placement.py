@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-from lrc.runtime.memory import size
+from lrc.runtime.memory import format_size
 
 # Of what a GPU has free; the rest is for activations.
 ROOM = 0.9
@@ -40,7 +40,9 @@ class Placement:
     said: str = ""
 
 
-def fit(config: Any, dtype: torch.dtype, quantization: BitsAndBytesConfig | None, *, may_quantize: bool) -> Placement:
+def place_model(
+    config: Any, dtype: torch.dtype, quantization: BitsAndBytesConfig | None, *, may_quantize: bool
+) -> Placement:
     """Find room on the GPUs of this machine.
 
     Args:
@@ -52,17 +54,20 @@ def fit(config: Any, dtype: torch.dtype, quantization: BitsAndBytesConfig | None
     """
     free = [torch.cuda.mem_get_info(index)[0] for index in range(torch.cuda.device_count())]
     bits = 16 if quantization is None else 4 if quantization.load_in_4bit else 8
-    whole = list(parts(config, dtype, bits))
-    needed, has = sum(part.nbytes for part in whole), f"{size(free[0])} free"
+    whole = list(list_parts(config, dtype, bits))
+    needed, has = sum(part.nbytes for part in whole), f"{format_size(free[0])} free"
     if needed <= ROOM * free[0]:
         return Placement()
     if len(free) > 1 and (found := spread(whole, free)):
-        said = f"its weights take {size(needed)}, and one GPU has {has}: they are divided over {_count(found)} GPUs"
+        said = (
+            f"its weights take {format_size(needed)}, and one GPU has {has}: they are divided over {_count(found)} GPUs"
+        )
         return Placement(device_map=found, said=said)
     if not may_quantize:
         return Placement()
-    small = list(parts(config, dtype, 4))
-    said = f"its weights take {size(needed)}, and cuda has {has}; loading in 4 bits (--no-load-in-4bit turns this off)"
+    small = list(list_parts(config, dtype, 4))
+    turned_off = "--no-load-in-4bit turns this off"
+    said = f"its weights take {format_size(needed)}, and cuda has {has}; loading in 4 bits ({turned_off})"
     alone = sum(part.nbytes for part in small) <= ROOM * free[0]
     return Placement(True, None if alone else spread(small, free), said)
 
@@ -93,7 +98,7 @@ def spread(whole: Sequence[ModelPart], free: Sequence[int]) -> dict[str, int] | 
     return places if room[0] >= 0 else None
 
 
-def parts(config: Any, dtype: torch.dtype, bits: int) -> Iterator[ModelPart]:
+def list_parts(config: Any, dtype: torch.dtype, bits: int) -> Iterator[ModelPart]:
     """The modules that are placed as a whole, with the bytes of their weights.
 
     Args:

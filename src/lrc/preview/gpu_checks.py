@@ -24,7 +24,7 @@ from lrc.packing.last_layer import prune_last_layer
 from lrc.packing.log_probs import sequence_scores, target_log_probs
 from lrc.packing.tree import PackedRow, TokenSequence, pack
 from lrc.preview.memory_plan import Planner, gib
-from lrc.preview.meta_model import ModelSpec, held
+from lrc.preview.meta_model import ModelSpec, count_static_memory
 from lrc.preview.throughput import operations_a_token
 from lrc.runtime.cards import Card, card_of
 from lrc.runtime.devices import supported
@@ -215,7 +215,7 @@ def check_training(probe: Probe) -> str:
             f"the loss goes {', '.join(f'{loss:.3g}' for loss in losses)}: it has to fall",
             "update the driver and torch, and try fp16: false, bf16: false",
         )
-    rate, operations = len(row) / taken, operations_a_token(spec, held(spec)) or 0
+    rate, operations = len(row) / taken, operations_a_token(spec, count_static_memory(spec)) or 0
     probe.reached = rate * operations / 1e12
     measured = f"{rate:,.0f} unique tokens a second in {spec.depth} layers, {probe.reached:.3g} TFLOP/s"
     if probe.gpu:

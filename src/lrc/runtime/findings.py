@@ -179,7 +179,7 @@ def format_findings(findings: Iterable[Finding], language: str | None = None) ->
     for level, word in WORDS.items():
         found = [group for (other, _file, _kind), group in groups.items() if other == level]
         if level == "error":
-            lines = [error.line(language) for error in shortened([error for group in found for error in group])]
+            lines = [error.line(language) for error in limit_findings([error for group in found for error in group])]
         else:
             lines = [_line(group, language) for group in found]
         yield from (localized(_("{level}: {line}").format(level=word, line=line), language) for line in lines)
@@ -188,11 +188,11 @@ def format_findings(findings: Iterable[Finding], language: str | None = None) ->
 def print_findings(findings: Iterable[Finding]) -> None:
     """Print findings on stderr."""
     for line in format_findings(findings):
-        for piece in wrapped(line, stream=sys.stderr):
+        for piece in wrap_line(line, stream=sys.stderr):
             print(piece, file=sys.stderr, flush=True)
 
 
-def wrapped(line: str, indent: int = 4, stream: TextIO | None = None) -> list[str]:
+def wrap_line(line: str, indent: int = 4, stream: TextIO | None = None) -> list[str]:
     """A line as lines of the terminal's width, broken between words; as it is where the output is no terminal.
 
     Chinese has no spaces: it may be broken between any two characters, but not before a punctuation mark.
@@ -215,7 +215,7 @@ def columns_of(text: str) -> int:
     return sum(2 if east_asian_width(character) in "WF" else 1 for character in text)
 
 
-def shortened(errors: Sequence[Finding]) -> list[Finding]:
+def limit_findings(errors: Sequence[Finding]) -> list[Finding]:
     """The first errors of each kind, in their order, and one more for the others of a kind."""
     seen: Counter[tuple[str, str]] = Counter()
     kept: list[Finding] = []
@@ -236,13 +236,13 @@ def _more(kind: str, count: int) -> str:
     return text.format(count=count, kind=spell_kind(kind))
 
 
-def with_cure(errors: Sequence[Finding], cure: str) -> list[Finding]:
+def add_cure(errors: Sequence[Finding], cure: str) -> list[Finding]:
     """The first errors of each kind, each that has a cure with one more: `fill it in, or leave the row out with …`."""
     cured = [
         replace(error, text=_("{text}, or {cure}").format(text=error.text, cure=cure)) if "; " in error.text else error
         for error in errors
     ]
-    return shortened(cured)
+    return limit_findings(cured)
 
 
 def _line(group: Sequence[Finding], language: str | None) -> str:

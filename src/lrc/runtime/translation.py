@@ -10,7 +10,7 @@ import gettext
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import as_file, files
 from numbers import Number
@@ -78,7 +78,7 @@ def first_clause(text: str) -> str:
     return Message(shown, text.msgid, text.values, "clause") if isinstance(text, Message) else shown
 
 
-class Placed(NamedTuple):
+class PlacedMessage(NamedTuple):
     """A message whose first words say where something is, taken apart: `{file}, record {number}: {reason}`."""
 
     file: str
@@ -87,7 +87,7 @@ class Placed(NamedTuple):
     text: str  # what is there
 
 
-def split_place(message: str) -> Placed | None:
+def split_place(message: str) -> PlacedMessage | None:
     """Take the place off a message; None where the message does not begin with one, or is a text without parts.
 
     The place is a file, and what follows it up to the colon: `{file}: …`, `{path}, row {row}: …`. What it is filled in
@@ -104,7 +104,7 @@ def split_place(message: str) -> Placed | None:
     elif place:
         place = Message(_fill(place, message.values, None), message.msgid, message.values, "place")
     text = Message(_fill(message.msgid[found.end() :], message.values, None), message.msgid, message.values, "text")
-    return Placed(str(file), place, row, text)
+    return PlacedMessage(str(file), place, row, text)
 
 
 def language() -> str:
@@ -139,11 +139,6 @@ def localized(text: str, to: str | None = None) -> str:
 def alternatives(words: Sequence[str], joint: Message) -> str:
     """Words in one: `joint` has a place for all but the last, `words`, and one for it, `last`."""
     return words[0] if len(words) == 1 else joint.format(words=tuple(words[:-1]), last=words[-1])
-
-
-def placeholders(text: str) -> Iterator[str]:
-    """The names of a message's placeholders, in order."""
-    return (name for _text, name, _spec, _conversion in Formatter().parse(text) if name is not None)
 
 
 def _fill(text: str, values: Mapping[str, Any], to: str | None) -> str:

@@ -20,7 +20,7 @@ from lrc.metrics.predictions import OUTCOMES_FILE, Outcome, read_outcomes
 from lrc.runtime.errors import DataError, OutputError
 from lrc.runtime.locks import remove
 from lrc.runtime.outputs import checksum, new_file
-from lrc.runtime.progress import say
+from lrc.runtime.progress import notify
 from lrc.runtime.translation import _
 
 FOLDS_FILE = "folds.json"
@@ -164,9 +164,9 @@ class Folds:
         for place, fold in zip(places, deal(clusters, answers, self.count, self.seed), strict=True):
             held_out[place] = fold
         sizes = ", ".join(f"{held_out.count(fold):,}" for fold in range(self.count))
-        say(f"{self.source}: split by passage into {self.count} folds of {sizes} questions")
+        notify(f"{self.source}: split by passage into {self.count} folds of {sizes} questions")
         if alone := len(records) - len(places):
-            say(f"{self.source}: {alone:,} records are not questions; every fold trains on them")
+            notify(f"{self.source}: {alone:,} records are not questions; every fold trains on them")
         return held_out
 
     def _dump(self, path: Path, records: Sequence[Record]) -> None:

@@ -10,7 +10,7 @@ import pytest
 import workbooks
 
 from lrc.data.sources import read_questions
-from lrc.data.tables.answer_marks import read_answer, read_answers, understand
+from lrc.data.tables.answer_marks import parse_answer, read_answer, read_answers
 from lrc.data.tables.workbook import Workbook, read_workbook
 from lrc.runtime.errors import DataError
 
@@ -29,7 +29,7 @@ def test_understood(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "3.5", "3%", "-3", "選項", "IX", "TRUE", "1000", "3,", "²", "3、4", "AB", "A/B"])
 def test_not_understood(text: str) -> None:
-    assert understand(text) is None
+    assert parse_answer(text) is None
     assert read_answer(text, OPTIONS).number is None
 
 

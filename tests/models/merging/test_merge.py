@@ -253,7 +253,7 @@ def _cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
 
 
-def _quantise(base: Path) -> None:
+def _quantize(base: Path) -> None:
     config = json.loads((base / "config.json").read_text())
     config["quantization_config"] = {"quant_method": "gptq", "bits": 4}
     (base / "config.json").write_text(json.dumps(config))
@@ -315,9 +315,9 @@ FAULTS: dict[str, tuple[Any, str]] = {
         lambda base, adapter: _cut(base / "config.json"),
         "config.json: not a JSON object",
     ),
-    "quantised base": (
-        lambda base, adapter: _quantise(base),
-        "is quantised on disk .gptq, 4 bits., .*; pass the unquantised",
+    "quantized base": (
+        lambda base, adapter: _quantize(base),
+        "is quantized on disk .gptq, 4 bits., .*; pass the unquantized",
     ),
     "base that brings code": (lambda base, adapter: _want_code(base), "base: its model comes with code"),
     "tensor missing": (lambda base, adapter: _drop_a_tensor(adapter), "the adapter lacks base_model"),
@@ -531,14 +531,14 @@ def test_a_tokenizer_with_more_tokens_than_the_base_has_rows_is_refused(tmp_path
     assert not (tmp_path / "merged").exists()
 
 
-def test_an_adapter_of_a_four_bit_base_merges_into_the_unquantised_one(tmp_path: Path) -> None:
+def test_an_adapter_of_a_four_bit_base_merges_into_the_unquantized_one(tmp_path: Path) -> None:
     base = save_base(tmp_path / "base", hidden_size=64)
-    quantised = AutoModelForCausalLM.from_pretrained(
+    quantized = AutoModelForCausalLM.from_pretrained(
         base,
         quantization_config=BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4"),
         dtype=torch.float32,
     )
-    assert quantised.model.layers[0].self_attn.q_proj.weight.dtype == torch.uint8
-    adapter = save_adapter(tmp_path / "adapter", base, model=quantised)
+    assert quantized.model.layers[0].self_attn.q_proj.weight.dtype == torch.uint8
+    adapter = save_adapter(tmp_path / "adapter", base, model=quantized)
     merge(adapter, tmp_path / "merged")
     assert difference(base, adapter, tmp_path / "merged") <= 2e-6

@@ -79,7 +79,7 @@ def annotate(
         copy.write(change.row, change.column + 1, change.after)
         told = _("changed by lrc; it was: {before}").format(before=change.before or _("(empty)"))
         copy.mark(change.row, change.column + 1, "changed", localized(told))
-    _summarise(copy, findings, changes, places)
+    _summarize(copy, findings, changes, places)
     content = copy.to_bytes()
     return content, copy.left_out(content), len(changes)
 
@@ -154,7 +154,7 @@ def _read(question: Question, columns: Columns) -> Iterator[tuple[int, str | int
         yield columns.answer, question.answer
 
 
-def _summarise(copy: WorkbookCopy, findings: Sequence[Finding], changes: Sequence[Change], places: _Places) -> None:
+def _summarize(copy: WorkbookCopy, findings: Sequence[Finding], changes: Sequence[Change], places: _Places) -> None:
     """A sheet with a line for each finding and each change, with links to their cells."""
     from openpyxl.styles import Alignment, PatternFill
 

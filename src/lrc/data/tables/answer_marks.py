@@ -60,7 +60,7 @@ class CountedFromZeroError(Exception):
 
 
 @lru_cache(maxsize=4096)
-def understand(text: str) -> Mark | None:
+def parse_answer(text: str) -> Mark | None:
     """The option's place that an answer names.
 
     Understood are `3`, `3.0`, `(C)`, `③`, `丙`, `三`, `選項3`, `第三個`, `答案：3` and the like, in any width.
@@ -116,7 +116,7 @@ class Habits:
 
     def observe(self, text: str, options: Options) -> None:
         """Learn from an answer that can be read in one way only."""
-        mark = understand(text)
+        mark = parse_answer(text)
         if mark is not None:
             within = 1 <= mark.number <= _count(options)
             if text not in options and within:
@@ -126,7 +126,7 @@ class Habits:
 
 
 def _read(text: str, options: Options, habits: Habits) -> Reading:
-    mark = understand(text)
+    mark = parse_answer(text)
     if mark is None:
         return _read_text(text, options, habits)
     within = 1 <= mark.number <= _count(options)
@@ -173,7 +173,7 @@ def _read_text(text: str, options: Options, habits: Habits) -> Reading:
         return Reading(None, _("is {text}, the text of {same}; give the number").format(text=_short(text), same=same))
     for number, option in enumerate(options, start=1):
         bare = _bare(option)
-        if bare and plain.endswith(bare) and (mark := understand(plain.removesuffix(bare))):
+        if bare and plain.endswith(bare) and (mark := parse_answer(plain.removesuffix(bare))):
             if mark.number == number:
                 return Reading(number)
             error = _("is {text}, but that text is 選項{number}; give the number alone")
@@ -184,7 +184,7 @@ def _read_text(text: str, options: Options, habits: Habits) -> Reading:
 def _refuse_counting_from_zero(texts: Sequence[str], questions: Sequence[Options], habits: Habits) -> None:
     zeros, last, count = [], 0, 0
     for place, (text, options) in enumerate(zip(texts, questions, strict=True)):
-        mark = understand(text)
+        mark = parse_answer(text)
         if mark is None or mark.form != "number":
             continue
         count += mark.number == _count(options)
@@ -201,7 +201,7 @@ def _count(options: Options) -> int:
 
 
 def _beyond(text: str, options: Options) -> str:
-    count, mark = _count(options), understand(text)
+    count, mark = _count(options), parse_answer(text)
     if count == 1:
         error = _("is {text}, and there is only one option; fill in the others")
     elif mark is None:

@@ -15,7 +15,7 @@ from zipfile import ZipFile
 from lrc.data.tables.cell_text import show_number
 from lrc.data.tables.headers import LOOKED_AT
 from lrc.data.tables.table import NO_FINDINGS, WHOLE_ROW, CellFinding, Table, TableRow
-from lrc.data.tables.xlsx import MAX_CELLS, MAX_TEXT, Merged, choose
+from lrc.data.tables.xlsx import MAX_CELLS, MAX_TEXT, Merged, choose_sheet
 from lrc.data.tables.xlsx_package import open_package, parse
 from lrc.runtime.errors import DataError
 from lrc.runtime.translation import _
@@ -42,7 +42,7 @@ def open_document(path: Path, sheet: str | None) -> Iterator[Table]:
         _refuse_encrypted(path, package)
         names = _Names()
         parse(package, CONTENT, names.start)
-        name, others, findings = choose(path, names.hidden, sheet)
+        name, others, findings = choose_sheet(path, names.hidden, sheet)
         reader = _Reader(path, name)
         parse(package, CONTENT, reader.start, reader.text, end=reader.end)
     yield Table(path.name, name, others, reader.marked(), findings, frozenset(reader.hidden_columns))

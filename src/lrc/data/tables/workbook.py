@@ -14,7 +14,7 @@ from pathlib import Path
 
 from lrc.data.questions import MIN_OPTIONS, Question
 from lrc.data.repeated import find_conflicts
-from lrc.data.tables.anomalies import suspect, suspect_ids
+from lrc.data.tables.anomalies import find_anomalies, find_id_anomalies
 from lrc.data.tables.answer_marks import FROM_ZERO, CountedFromZeroError, Reading, read_answers
 from lrc.data.tables.csv_file import open_csv
 from lrc.data.tables.headers import Columns
@@ -26,7 +26,7 @@ from lrc.data.tables.unread_columns import ANSWERS_NAME, find_lost, name_unread
 from lrc.data.tables.xlsb import open_binary
 from lrc.data.tables.xlsx import open_sheet
 from lrc.runtime.errors import DataError, no_file
-from lrc.runtime.findings import Finding, shortened
+from lrc.runtime.findings import Finding, limit_findings
 from lrc.runtime.translation import _, first_clause
 
 # .xls is refused by what it is.
@@ -124,13 +124,13 @@ def _judge(table: Table, draft: Draft, path: Path, *, choose: bool) -> Workbook:
     if table.other_sheets and choose:
         _account_for_sheets(table, draft, labelled=labelled)
     rows_read = len(draft.rows)
-    draft.findings += suspect_ids(
+    draft.findings += find_id_anomalies(
         ((row.number, row.id) for row in draft.rows), draft.file, draft.header(draft.columns.id)
     )
     _drop_empty_options(draft)
     _drop_blank_ends(draft)
     questions = _read_labelled(draft) if labelled else _read_unlabelled(draft)
-    draft.findings += suspect(questions, draft.file)
+    draft.findings += find_anomalies(questions, draft.file)
     draft.findings.sort(key=lambda finding: finding.row or 0)
     found = tuple(draft.findings)
     return Workbook(path, table.sheet, labelled, tuple(questions), found, rows_read, draft.columns, draft.header_row)
@@ -365,7 +365,7 @@ def _refuse_ids(draft: Draft) -> None:
             )
         )
     if findings:
-        raise DataError(*shortened(findings))
+        raise DataError(*limit_findings(findings))
 
 
 def _find_errors(draft: Draft, row: QuestionRow) -> Iterator[tuple[int, CellFinding]]:

@@ -11,7 +11,7 @@ from zipfile import ZipFile
 
 from lrc.data.tables.cell_text import Value, show_value
 from lrc.data.tables.table import NO_FINDINGS, CellFinding, Table, TableRow
-from lrc.data.tables.xlsx import choose, from_a1, open_values, refuse_size
+from lrc.data.tables.xlsx import choose_sheet, from_a1, open_values, refuse_size
 from lrc.data.tables.xlsx_package import open_package
 from lrc.runtime.errors import DataError
 from lrc.runtime.translation import _
@@ -42,7 +42,7 @@ def open_binary(path: Path, sheet: str | None) -> Iterator[Table]:
         raise DataError(
             _("{file}: cannot be read ({reason}); save it as .xlsx").format(file=path.name, reason=error)
         ) from error
-    name, others, findings = choose(path, hidden, sheet)
+    name, others, findings = choose_sheet(path, hidden, sheet)
     with open_values(path, name) as values:
         width = (values.end or (0, -1))[1] + 1
         rows = (_row(number, row) for number, row in enumerate(from_a1(path.name, values, width), start=1))

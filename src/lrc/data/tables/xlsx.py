@@ -44,7 +44,7 @@ def open_sheet(path: Path, sheet: str | None) -> Iterator[Table]:
     """
     with open_package(path) as package:
         sheets = find_sheets(package)
-        name, others, findings = choose(path, {one: found.hidden for one, found in sheets.items()}, sheet)
+        name, others, findings = choose_sheet(path, {one: found.hidden for one, found in sheets.items()}, sheet)
         marks = scan(package, sheets[name].part)
         refuse_size(path, name, *marks.last, marks.text_size)
         epoch = EPOCH_1904 if uses_1904(package) else EPOCH
@@ -92,7 +92,7 @@ def from_a1(file: str, values: CalamineSheet, width: int) -> Iterator[list[Value
         raise DataError(Finding("error", "number-too-large", file, text, number + 1)) from error
 
 
-def choose(
+def choose_sheet(
     path: Path, sheets: Mapping[str, bool], wanted: str | None
 ) -> tuple[str, tuple[str, ...], tuple[Finding, ...]]:
     """Choose a sheet, the first visible one by default.
