@@ -11,6 +11,7 @@ that looked like many others in vain is left in peace.
 from __future__ import annotations
 
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,7 +19,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from lrc.data.containment import find_parts
+from lrc.data.containment import CONTAINMENT, find_parts
 from lrc.data.shingles import BLOCK, GRAM, Hashes, Integers, distinct_grams, hash_grams
 from lrc.runtime.progress import track
 
@@ -33,6 +34,8 @@ REACH = 32  # how many later passages of one band a passage is compared with
 MAX_CROWD = 20_000  # passages that are all compared with each other
 PATIENCE = 8  # comparisons in vain after which a passage of a larger crowd does not seek others any more
 COMMON = 64  # passages of a crowd from which on a 5-gram that they share is a bit of each, not a list
+# What decides that passages stay together, as a manifest tells it: where it is another, so is the split.
+CLUSTERING = {"jaccard": THRESHOLD, "containment": CONTAINMENT}
 
 
 def canonical(text: str) -> str:
@@ -70,6 +73,12 @@ class Groups:
     def n_clusters(self) -> int:
         """How many clusters they make."""
         return max(self.clusters, default=-1) + 1
+
+    @property
+    def largest(self) -> int:
+        """How many passages the largest cluster has."""
+        members = Counter(cluster for _, cluster in set(zip(self.passages, self.clusters, strict=True)))
+        return max(members.values(), default=0)
 
 
 def group_passages(passages: Iterable[str]) -> Groups:
