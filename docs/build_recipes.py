@@ -19,7 +19,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import yaml
 
 from lrc.config import arguments, json_schema, rules, schema
-from lrc.config.field_types import BOUNDS, expected
+from lrc.config.field_types import BOUNDS, describe_type
 from lrc.config.recipe import REQUIRED, SECRETS
 from lrc.config.synonyms import GONE
 
@@ -133,7 +133,7 @@ def _takes(field: Field[Any], hint: Any) -> str:
     named = [f"`{choice}`" for arm in arms if get_origin(arm) is Literal for choice in get_args(arm)]
     # Upstream's enumerations and odd classes have no words of their own; their names are text.
     unworded = str | None if type(None) in arms else str
-    takes = ", ".join(named) if named and str not in arms else expected(hint if _worded(arms) else unworded)
+    takes = ", ".join(named) if named and str not in arms else describe_type(hint if _worded(arms) else unworded)
     bounds = BOUNDS.get(field.name)
     return takes if bounds is None else takes.replace("number", f"number {bounds}", 1)
 
@@ -184,7 +184,7 @@ def _yaml(value: Any) -> str:
 
 def build_schema() -> str:
     """The text of src/lrc/config/recipe_schema.json: a line a key."""
-    found = schema.describe(arguments.CLASSES)
+    found = schema.describe_schema(arguments.CLASSES)
     lines = [f"{json.dumps(key)}: {json.dumps(entry, ensure_ascii=False)}" for key, entry in found["keys"].items()]
     keys = ",\n  ".join(lines)
     return f'{{"versions": {json.dumps(found["versions"])},\n "keys": {{\n  {keys}}}}}\n'

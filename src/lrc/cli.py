@@ -250,7 +250,7 @@ def sweep(file: Path, accelerate_config: str | None, trials: int | None) -> None
 @click.option("--verify/--no-verify", default=True, help="Compare logits with those of base + adapter afterwards.")
 @force
 def merge(**options: Any) -> None:
-    """Merge an adapter and its unquantised base into an ordinary model folder, and verify the result."""
+    """Merge an adapter and its unquantized base into an ordinary model folder, and verify the result."""
     from lrc.answering.options import check_adapter
     from lrc.runtime.finished_outputs import refuse_other_output
 

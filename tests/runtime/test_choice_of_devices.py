@@ -12,8 +12,11 @@ from transformers import BitsAndBytesConfig, LlamaConfig
 
 from lrc.commands import train
 from lrc.models.answering_model import load_for_answering
-from lrc.models.placement import ROOM, fit, parts, spread
+from lrc.models.placement import ROOM, list_parts, place_model, spread
+from lrc.models.quantization import quantization_config
 from lrc.packing.log_probs import sequence_scores
+from lrc.runtime.errors import MachineError
+from lrc.runtime.memory import format_size
 
 MIB = 1024**2
 
@@ -44,10 +47,10 @@ NEEDED = 2 * (6 * LAYER + 2 * TABLE + 13 * 256)  # bytes in 16 bits
 
 
 def test_what_is_needed_is_counted() -> None:
-    found = list(parts(CONFIG, torch.bfloat16, 16))
+    found = list(list_parts(CONFIG, torch.bfloat16, 16))
     assert sum(part.nbytes for part in found) == NEEDED
     assert [part.name for part in found if part.is_layer] == [f"model.layers.{k}" for k in range(6)]
-    four = sum(part.nbytes for part in parts(CONFIG, torch.bfloat16, 4))
+    four = sum(part.nbytes for part in list_parts(CONFIG, torch.bfloat16, 4))
     assert four == pytest.approx(0.5625 * 6 * LAYER + 4 * TABLE + 26 * 256, rel=1e-6)
 
 
@@ -62,6 +65,10 @@ def test_what_is_needed_is_counted() -> None:
         ((0.5, 0.5, 0.5), False, {0, 1, 2}, "divided over 3 GPUs"),
         ((0.45, 0.3), True, None, "loading in 4 bits"),
         ((0.3, 0.3), True, {0, 1}, "loading in 4 bits"),
+        ((0.2, 0.9, 0.2), False, {0, 1, 2}, "divided over 3 GPUs"),
+        ((0.1, 0.9, 0.4), False, {1, 2}, "divided over 2 GPUs"),
+        ((0.2, 0.45), True, None, "loading in 4 bits"),
+        ((0.01, 0.0), True, None, "loading in 4 bits"),
     ],
 )
 def test_a_model_that_does_not_fit_is_divided_or_asked_in_4_bits(
@@ -72,29 +79,89 @@ def test_a_model_that_does_not_fit_is_divided_or_asked_in_4_bits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     cards(monkeypatch, *(int(NEEDED * share) for share in shares))
-    found = fit(CONFIG, torch.bfloat16, None, may_quantize=True)
+    found = place_model(CONFIG, torch.bfloat16, None, may_quantize=True)
     assert (found.four_bits, found.device_map and set(found.device_map.values())) == (four_bits, places)
     assert told in found.said and bool(told) == bool(found.said)
 
 
+@pytest.mark.parametrize("free", [(0.2, 5.0), (0.0, 1.2, 1.3), (0.5, 0.5, 1.2)])
+def test_a_gpu_that_holds_the_whole_is_taken_where_the_first_does_not(
+    free: tuple[float, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cards(monkeypatch, *(int(NEEDED * share) for share in free))
+    found = place_model(CONFIG, torch.bfloat16, None, may_quantize=True)
+    assert (found.four_bits, found.device_map, found.first) == (False, None, free.index(max(free)))
+    assert f"GPU 0 has {format_size(int(NEEDED * free[0]))} free: GPU {found.first} is used" in found.said
+
+
 def test_what_was_asked_for_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     cards(monkeypatch, NEEDED // 2)
-    assert not fit(CONFIG, torch.bfloat16, None, may_quantize=False).four_bits
+    assert not place_model(CONFIG, torch.bfloat16, None, may_quantize=False).four_bits
     nf4 = BitsAndBytesConfig(load_in_4bit=True)
-    assert fit(CONFIG, torch.bfloat16, nf4, may_quantize=False).said == ""
+    assert place_model(CONFIG, torch.bfloat16, nf4, may_quantize=False).said == ""
 
 
 def test_no_card_gets_more_than_it_has_room_for() -> None:
-    whole = list(parts(CONFIG, torch.bfloat16, 16))
-    size = {part.name: part.nbytes for part in whole}
+    whole = list(list_parts(CONFIG, torch.bfloat16, 16))
+    takes = {part.name: part.nbytes for part in whole}
     free = [NEEDED // 2, NEEDED // 3, NEEDED // 3]
     found = spread(whole, free)
-    assert found is not None and found.keys() == size.keys()
+    assert found is not None and found.keys() == takes.keys()
     for card, has in enumerate(free):
-        assert sum(size[name] for name, place in found.items() if place == card) <= ROOM * has
+        assert sum(takes[name] for name, place in found.items() if place == card) <= ROOM * has
     order = [found[f"model.layers.{k}"] for k in range(6)]
     assert order[:-1] == sorted(order[:-1]) and order[-1] == 0
     assert spread(whole, [NEEDED // 2, NEEDED // 4]) is None
+
+
+def test_a_small_first_card_gets_layers_only() -> None:
+    whole = list(list_parts(CONFIG, torch.bfloat16, 16))
+    takes = {part.name: part.nbytes for part in whole}
+    free = [int(NEEDED * 0.4), int(NEEDED * 0.95)]
+    found = spread(whole, free, roomiest=1)
+    assert found is not None and found.keys() == takes.keys() and set(found.values()) == {0, 1}
+    for card, has in enumerate(free):
+        assert sum(takes[name] for name, place in found.items() if place == card) <= ROOM * has
+    order = [found[f"model.layers.{k}"] for k in range(6)]
+    assert order[:-1] == sorted(order[:-1], reverse=True) and order[-1] == 1
+    assert found["lm_head"] == found["model.embed_tokens"] == 1
+
+
+@pytest.mark.parametrize(
+    ("capability", "family", "recipe", "asked", "computed"),
+    [
+        ((7, 5), "llama", {"dtype": "bfloat16"}, None, "float16"),
+        ((7, 5), "llama", {}, None, "float16"),
+        ((7, 5), "gemma3_text", {"dtype": "bfloat16"}, None, "float32"),
+        ((7, 5), "gemma3_text", {}, None, "float32"),
+        ((7, 5), "gemma2", {"dtype": "float16"}, None, "float32"),
+        ((7, 5), "llama", {"dtype": "bfloat16"}, "float32", "float32"),
+        ((8, 0), "gemma3_text", {"dtype": "float16"}, None, "bfloat16"),
+        ((8, 0), "llama", {"dtype": "float16"}, None, "float16"),
+        ((8, 0), "llama", {"dtype": "auto"}, "auto", "bfloat16"),
+        ((9, 0), "llama", {"dtype": "bfloat16"}, "float16", "float16"),
+    ],
+)
+def test_4_bit_weights_are_computed_with_in_a_format_of_the_device_and_the_family(
+    capability: tuple[int, int],
+    family: str,
+    recipe: dict[str, str],
+    asked: str | None,
+    computed: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation=True: capability >= (8, 0))
+    found = quantization_config(recipe, torch.device("cuda"), load_in_4bit=True, family=family, dtype=asked)
+    assert found is not None and found.bnb_4bit_compute_dtype == getattr(torch, computed)
+
+
+def test_4_bit_weights_are_computed_with_in_no_format_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation=True: including_emulation)
+    for family, dtype in (("llama", "bfloat16"), ("gemma3_text", "float16")):
+        with pytest.raises(MachineError, match=f"--dtype: {dtype}, but .*; give float32"):
+            quantization_config({}, torch.device("cuda"), load_in_4bit=True, family=family, dtype=dtype)
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen3", "gemma3", "mistral"])
@@ -104,7 +171,7 @@ def test_a_divided_model_answers_as_a_whole_one(family: str, tmp_path: Path) -> 
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(tmp_path)
-    whole = list(parts(config, torch.float32, 16))
+    whole = list(list_parts(config, torch.float32, 16))
     needed = sum(part.nbytes for part in whole)
     found = spread(whole, [int(needed / ROOM * 0.8), needed])
     assert found is not None and set(found.values()) == {0, 1}

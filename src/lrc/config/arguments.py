@@ -273,8 +273,8 @@ class TrainingArguments(SFTConfig):
         # So that a tracker resumes the run when the run itself resumes.
         self.run_name = self.run_name or Path(self.output_dir or ".").resolve().name
         super().__post_init__()
-        if fault := why_not_reported(self.report_to or []):
-            raise ValueError(fault)
+        if reason := why_not_reported(self.report_to or []):
+            raise ValueError(reason)
 
 
 # Whose fields are a recipe's keys.
