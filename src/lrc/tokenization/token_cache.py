@@ -106,7 +106,7 @@ def cached(name: str, make: Callable[[Path], None], *, first: bool = True) -> Pa
             if held:
                 continue
             if first and not said:
-                say("waiting for another run, which is tokenizing the same data")
+                say(_("waiting for another run, which is tokenizing the same data"))
                 said = True
         time.sleep(WAIT)
 
