@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import shutil
+import sys
 import tempfile
 
+import browser
 import fork_server
+import psutil
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -16,8 +20,22 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A busy machine adds no lines about how long imports take to those that tests compare.
 os.environ.setdefault("LRC_SECONDS_UNTOLD", "600")
 os.environ["LRC_LANG"] = "en"  # whose messages the tests quote
+# Each of hundreds of processes, and each worker, would compile lrc and the tests again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+# Until all that is imported is put aside, which `pytest_collection_finish` does.
+gc.disable()
+# Every file that lrc keeps is awaited from the disk, tens for each small training; memory has it at once.
+MEMORY, ENOUGH = "/dev/shm", 8 << 30
+if (
+    sys.platform == "linux"
+    and os.access(MEMORY, os.W_OK)
+    and not os.statvfs(MEMORY).f_flag & os.ST_NOEXEC  # some tests start programs that they wrote
+    and min(shutil.disk_usage(MEMORY).free, psutil.virtual_memory().available) > ENOUGH
+):
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", MEMORY)
 # Tokens of one test session, shared with the processes that it starts, and gone with it.
-os.environ["HF_DATASETS_CACHE"] = tempfile.mkdtemp(prefix="lrc-tokens-")
+os.environ["HF_DATASETS_CACHE"] = tempfile.mkdtemp(prefix="lrc-tokens-", dir=os.environ.get("PYTEST_DEBUG_TEMPROOT"))
 atexit.register(shutil.rmtree, os.environ["HF_DATASETS_CACHE"], ignore_errors=True)
 # How fast a busy machine makes an example, or computes with it, says nothing about lrc.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -25,7 +43,10 @@ settings.load_profile("busy")
 
 
 # By what a module imports it is seen that it starts processes, trains, or computes with a model.
-SLOW = ("subprocess", "Command", "fork_server", "multiprocessing", "sft", "run", "make_run", "torch", "save_base")
+SLOW = (
+    *("subprocess", "Command", "fork_server", "Forked", "multiprocessing", "chromium"),
+    *("sft", "run", "make_run", "torch", "save_base"),
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -42,7 +63,15 @@ def pytest_configure(config: pytest.Config) -> None:
         fork_server.begin()
 
 
+def pytest_collection_finish() -> None:
+    """Spare each collection of garbage the look at half a million objects of the imports: half of a small training."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """End it."""
+    """End it, and the browsers."""
+    browser.quit_browsers()
     if not hasattr(config, "workerinput"):
         fork_server.end()

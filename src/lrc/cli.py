@@ -23,31 +23,33 @@ from lrc.runtime.launch_variables import check_launch, forget_launch
 from lrc.runtime.packages import check_installed
 from lrc.runtime.signals import ending_with
 from lrc.runtime.threads import wait_asleep
+from lrc.runtime.translation import _
 
 # Verbs whose work the processes of a launch share; all others are one process, whoever started it.
 SHARED = ("generate", "evaluate")
 
 
 # What is safe where a verb is interrupted, and how to go on; of the others nothing was written.
-SAFE = {
-    "convert": "nothing half-written has a file's name; run the same command again",
-    "evaluate": "with --output the scores so far are kept beside it, and the same command goes on from there",
-    "generate": "the scores so far are kept beside the output, and the same command goes on from there",
-    "merge": "nothing half-written stays; run the same command again",
-    "publish": "what was not finished is not seen on the Hub; run the same command again",
-    "sweep": "finished trials are kept, and the same command goes on from there",
-    "train": "checkpoints are kept, and the same command goes on from the last one",
-    "demo": "begin again with --force",
+SAFE: dict[str, str] = {
+    "convert": _("nothing half-written has a file's name; run the same command again"),
+    "evaluate": _("with --output the scores so far are kept beside it, and the same command goes on from there"),
+    "generate": _("the scores so far are kept beside the output, and the same command goes on from there"),
+    "merge": _("nothing half-written stays; run the same command again"),
+    "publish": _("what was not finished is not seen on the Hub; run the same command again"),
+    "sweep": _("finished trials are kept, and the same command goes on from there"),
+    "train": _("checkpoints are kept, and the same command goes on from the last one"),
+    "demo": _("begin again with --force"),
     "run": "",  # it says so itself, and so does the page
     "app": "",
 }
-WRITES_NOTHING = "run the same command again"
+WRITES_NOTHING = _("run the same command again")
+INTERRUPTED, TERMINATED = _("lrc: interrupted"), _("lrc: terminated")
 
 
 @contextmanager
 def importing() -> Iterator[None]:
     """Import what takes seconds: it is told, and a signal ends it at once, without what an import makes of it."""
-    with ending_with(f"nothing was begun; {WRITES_NOTHING}"), progress.waiting(progress.IMPORTS):
+    with ending_with(_("nothing was begun; run the same command again")), progress.waiting(progress.IMPORTS):
         yield
 
 
@@ -75,8 +77,7 @@ class OneFile(Verb):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse, with a cure for the file too many, whatever else is missing."""
-        _, too_many, _ = self.make_parser(ctx).parse_args(list(args))
-        if too_many:
+        if self.make_parser(ctx).parse_args(list(args))[1]:
             cure = (
                 "run it once for each; a workbook without answers needs none, `lrc generate --data` reads it as it is"
             )
@@ -601,7 +602,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         if is_first():
-            print(_describe_end("interrupted", verb), file=sys.stderr)
+            progress.notify(_describe_end(INTERRUPTED, verb))
         sys.exit(130)
 
 
@@ -617,10 +618,11 @@ def _show(error: click.ClickException) -> None:
 
 def _terminate(verb: str, signum: int, frame: FrameType | None) -> None:
     if not several_processes():  # their launcher ends them all where one has failed, and that one has said why
-        print(_describe_end("terminated", verb), file=sys.stderr)
+        progress.notify(_describe_end(TERMINATED, verb))
     sys.exit(128 + signum)
 
 
 def _describe_end(how: str, verb: str) -> str:
     """The last line of a verb that a signal has ended."""
-    return f"lrc: {how}; {safe}" if (safe := SAFE.get(verb, WRITES_NOTHING)) else f"lrc: {how}"
+    safe = SAFE.get(verb, WRITES_NOTHING)
+    return _("{how}; {safe}").format(how=how, safe=safe) if safe else how

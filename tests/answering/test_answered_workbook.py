@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from openpyxl import load_workbook
-from openpyxl.styles import Font
+from openpyxl.styles import Alignment, Border, Font, Side
 from openpyxl.worksheet.worksheet import Worksheet
 from python_calamine import CalamineWorkbook
 from small_models import save_base, save_tokenizer
@@ -32,6 +32,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def decorate(sheet: Worksheet) -> None:
     sheet.column_dimensions["B"].width = 61.5
     sheet["A1"].font = sheet["C1"].font = Font(bold=True)
+    sheet["C2"].border, sheet["C2"].alignment = Border(bottom=Side("thin")), Alignment(vertical="top")
+    sheet.auto_filter.ref = "A1:G30"
     sheet["XFD1"].font = Font(bold=True)  # a format where no cell is in use
     sheet.parent.create_sheet("說明")["A1"] = "=1+1"
 
@@ -82,6 +84,9 @@ def test_the_copy_has_what_the_csv_and_the_scores_have(base: Path, asked: Path, 
     sheet = load_workbook(tmp_path / "a.xlsx").worksheets[0]
     assert sheet.column_dimensions["B"].width == 61.5 and sheet["A1"].font.b and sheet["H1"].font.b
     assert sheet["I2"].number_format == "0.0%" and sheet["A2"].data_type == "s" and sheet["A2"].value == "007"
+    for new in ("H2", "I2", "M2"):  # they look like the question beside them
+        assert (sheet[new].border.bottom.style, sheet[new].alignment.vertical) == ("thin", "top")
+    assert sheet["H3"].border.bottom.style is None and sheet.auto_filter.ref == "A1:M30"
     assert load_workbook(tmp_path / "a.xlsx")["說明"]["A1"].value == "=1+1"
     summary = values(tmp_path / "a.xlsx", "lrc 摘要")
     assert [line[1] for line in summary[:4]] == [sum(number == n for _, number in answers) for n in (1, 2, 3, 4)]

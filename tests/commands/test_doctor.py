@@ -13,6 +13,8 @@ import psutil
 import pytest
 import torch
 from hub_server import serve
+from huggingface_hub import constants
+from small_runs import lrc as run_lrc
 
 import lrc
 from lrc.commands import doctor as command
@@ -66,11 +68,15 @@ def test_this_machine_is_as_others_see_it() -> None:
     assert document["next"].startswith("lrc run " if document["recipe"] else "lrc demo")
 
 
-def test_without_the_hub_nothing_that_cannot_be_had_is_named(tmp_path: Path) -> None:
-    done = ask("--json", HF_HUB_OFFLINE="1", HF_HUB_CACHE=str(tmp_path))
-    document = json.loads(done.stdout)
-    assert (done.returncode, document["recipe"], document["next"]) == (0, None, "lrc demo")
-    assert document["machine"]["hub"] is None
+def test_without_the_hub_nothing_that_cannot_be_had_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    assert run_lrc("doctor", "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["recipe"], document["next"]) == (None, "lrc demo")
+    assert document["machine"]["hub"] is None and document["machine"]["cache"] == str(tmp_path)
 
 
 def test_a_card_of_12_gb(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -104,11 +110,14 @@ def test_torch_without_cuda_beside_a_card_is_a_problem(
     assert "was built without CUDA" in printed.err and printed.out.splitlines()[-1].endswith("lrc doctor")
 
 
-def test_an_old_package_does_not_keep_it_from_looking(tmp_path: Path) -> None:
+def test_an_old_package_does_not_keep_it_from_looking(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "transformers-4.57.3.dist-info"
     folder.mkdir()
     (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: transformers\nVersion: 4.57.3\n")
-    path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
-    done = ask(PYTHONPATH=path, HF_HUB_OFFLINE="1")
-    assert done.returncode == 1 and "transformers  4.57.3  (tested with " in done.stdout
-    assert "transformers: 4.57.3 is installed, lrc needs " in done.stderr
+    monkeypatch.syspath_prepend(tmp_path)
+    assert run_lrc("doctor") == 1
+    told = capsys.readouterr()
+    assert "transformers  4.57.3  (tested with " in told.out
+    assert "transformers: 4.57.3 is installed, lrc needs " in told.err

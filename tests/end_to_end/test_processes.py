@@ -8,13 +8,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import fork_server
 import pytest
 import yaml
+from fork_server import Forked
 from processes import Command  # of tests/faults
 from safetensors.torch import load_file, save_file
 from small_runs import make_run, pairs, write_questions
@@ -276,12 +278,14 @@ def test_of_what_is_refused_one_line_is_said(
     assert not (tmp_path / "output").exists() and not (tmp_path / "scores.jsonl").exists()
 
 
-def family(process: int) -> Iterator[int]:
-    """The processes that a process has started, and theirs."""
-    for task in Path(f"/proc/{process}/task").glob("*/children"):
-        for word in task.read_text().split():
-            yield int(word)
-            yield from family(int(word))
+def writers(log: Path) -> list[int]:
+    """The processes whose stderr is this file."""
+    found = []
+    for handle in Path("/proc").glob("[0-9]*/fd/2"):
+        with suppress(OSError):  # it has ended, or is not ours
+            if handle.readlink() == log:
+                found.append(int(handle.parts[2]))
+    return found
 
 
 def rank(process: int) -> str | None:
@@ -307,26 +311,27 @@ def until(moment: Callable[[], bool]) -> None:
 @pytest.mark.parametrize("seen_late", [False, True])
 def test_one_that_is_killed_ends_all_with_a_line(folder: Path, tmp_path: Path, seen_late: bool) -> None:
     # A collective's thread aborts the others for the loss of it, sometimes before the launcher looks.
+    log = tmp_path / "log"
     words = ["train", folder / "recipe.yaml", "--accelerate-config", CPU_2, "--output_dir", tmp_path / "a"]
-    command = [sys.executable, "-m", "lrc", *map(str, words), "--max_steps", "100000", *batch(2)]
-    with (tmp_path / "log").open("w") as log:
-        launcher = subprocess.Popen(command, stdout=log, stderr=log)
+    launcher = Forked(["-m", "lrc", *map(str, words), "--max_steps", "100000", *batch(2)], log, {})
     started: list[int] = []
     try:
-        until(lambda: (tmp_path / "a" / METRICS_FILE).exists() or launcher.poll() is not None)
-        started = list(family(launcher.pid))
+        until(lambda: (tmp_path / "a" / METRICS_FILE).exists() or not launcher.is_alive())
+        started = writers(log)
         first, second = (next(process for process in started if rank(process) == one) for one in "01")
         if seen_late:
-            launcher.send_signal(signal.SIGSTOP)
+            os.kill(launcher.pid, signal.SIGSTOP)
         os.kill(second, signal.SIGKILL)
         if seen_late:
             os.kill(first, signal.SIGABRT)
             until(lambda: not is_running(first) and not is_running(second))
-            launcher.send_signal(signal.SIGCONT)
-        assert launcher.wait(PATIENCE) == 128 + signal.SIGKILL
+            os.kill(launcher.pid, signal.SIGCONT)
+        launcher.join(PATIENCE)
+        assert launcher.exitcode == 128 + signal.SIGKILL
     finally:
-        launcher.kill()
-    told = (tmp_path / "log").read_text(encoding="utf-8")
+        if launcher.is_alive():
+            os.kill(launcher.pid, signal.SIGKILL)
+    told = log.read_text(encoding="utf-8")
     assert "Traceback" not in told
     (line,) = [line for line in told.splitlines() if line.startswith("launch: ")]
     assert line.startswith("launch: process 1 of the run was ended by SIGKILL") and "run again" in line

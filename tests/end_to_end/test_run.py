@@ -4,24 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
-import multiprocessing
-import os
 import re
 import signal
-import sys
-import time
 from pathlib import Path
 
 import pytest
+from fork_server import Forked
 from small_runs import lrc
 
-from lrc import cli, sft
-from lrc.commands import run as way
-from lrc.config.recipe import find_recipe
-
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["lrc.sft", "lrc.cli", "lrc.commands.run", "lrc.commands.convert", "lrc.generate"])
 EXAMPLES = Path(__file__).parents[2] / "examples"
+SUPPORT = str(Path(__file__).parents[1] / "support")
 FILES = [EXAMPLES / "sample.xlsx", EXAMPLES / "sample_test.xlsx"]
 STEPS = ["check", "convert", "python", "train", "evaluate", "generate", "report"]
 SHORT = ["--max_steps", "8", "--save_strategy", "steps", "--save_steps", "2"]
@@ -32,56 +24,10 @@ def words(output: Path, *more: str | Path) -> list[str]:
     return ["run", *map(str, FILES), "--output-dir", str(output), *map(str, more), *SHORT]
 
 
-def _step(step: list[str]) -> None:
-    """What the command of a step does, without the seconds of its imports."""
-    if step[0] == "python":
-        from lrc.models.tiny import main
-
-        main(step[3:])
-    elif step[0] == "train":
-        os.environ["OMP_NUM_THREADS"] = "1"
-        sft.main(["--config", str(find_recipe(step[1])), *step[2:]])
-    else:
-        cli.main(step)
-
-
-def _forked(step: list[str], struck: str, delay: float) -> int:
-    """A step as a fork of this process; the one that is struck is killed, and so is this process."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    child = os.fork()
-    if child == 0:
-        status = 0
-        try:
-            _step(step)
-        except SystemExit as end:
-            status = end.code if isinstance(end.code, int) else 0
-        except BaseException as error:
-            print(repr(error), file=sys.stderr)
-            status = 99
-        sys.stdout.flush()
-        os._exit(status)
-    if step[0] == struck:
-        time.sleep(delay)
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        os.kill(os.getpid(), signal.SIGKILL)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
-def _target(command: list[str], log: Path, struck: str, delay: float) -> None:
-    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(handle, 1)
-    os.dup2(handle, 2)
-    sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
-    way.call = lambda step, verb: _forked(list(step), struck, delay)
-    cli.main(command)
-
-
 def go(command: list[str], log: Path, struck: str = "", delay: float = 0.0) -> tuple[int, str]:
     """Run it in a process of its own; its exit status and what it wrote."""
-    process = CONTEXT.Process(target=_target, args=(command, log, struck, delay))
-    process.start()
+    program = f"import sys; sys.path.insert(0, {SUPPORT!r}); import struck_run; struck_run.main"
+    process = Forked(["-c", f"{program}({command!r}, {struck!r}, {delay!r})"], log, {})
     process.join(PATIENCE)
     assert process.exitcode is not None, log.read_text("utf-8")
     return process.exitcode, log.read_text(encoding="utf-8", errors="replace")

@@ -13,6 +13,7 @@ from lrc.data.questions import Question
 from lrc.metrics.comparison import compare_answers
 from lrc.metrics.predictions import Outcome
 from lrc.runtime.errors import DataError
+from lrc.runtime.translation import CHINESE, localized
 
 SOURCES = (Path("a/scores.jsonl"), Path("b/scores.jsonl"))
 NAMES = ("a", "b")
@@ -71,15 +72,15 @@ def test_swapping_the_two_says_the_same() -> None:
         compare_answers(NAMES, SOURCES, first, second),
         compare_answers(NAMES[::-1], SOURCES[::-1], second, first),
     )
-    assert one.english == other.english and one.chinese == other.chinese
-    assert one.english.startswith("a is ") and "more than chance" in one.english
+    assert one.text == other.text and localized(one.text, CHINESE) == localized(other.text, CHINESE)
+    assert one.text.startswith("a is ") and "more than chance" in one.text
 
 
 @pytest.mark.parametrize("right", [1.0, 0.0])
 def test_equal_models_are_told_to_be_equal(right: float) -> None:
     outcomes = make(12, 4, 5, right)
     found = compare_answers(NAMES, SOURCES, outcomes, outcomes)
-    assert found.english == "a and b have as many questions right." and found.test["p_value"] == 1
+    assert found.text == "a and b have as many questions right." and found.test["p_value"] == 1
 
 
 def test_other_questions_are_refused_with_their_place_and_a_cure() -> None:

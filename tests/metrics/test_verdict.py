@@ -15,6 +15,7 @@ from lrc.metrics.baselines import BASELINES
 from lrc.metrics.predictions import OUTCOMES_FILE, Outcome, write_outcomes
 from lrc.metrics.verdict import Verdict, judge
 from lrc.reporting.summary import summarize, validation_figures
+from lrc.runtime.translation import CHINESE, localized
 
 OPTIONS = ("甲", "乙", "丙", "丁")
 
@@ -55,16 +56,16 @@ def test_kind_is_that_of_a_sign_test_against_the_best_baseline(count: int, right
     assert found.kind == expected
     assert found.headline.startswith(f"{100 * right / count:.1f} % (")
     points = 100 * abs(ours - theirs) / count
-    assert not points or f"{points:.1f} points {'above' if ours > theirs else 'below'}" in found.english
-    assert not points or f"{points:.1f} 個百分點" in found.chinese
+    assert not points or f"{points:.1f} points {'above' if ours > theirs else 'below'}" in found.text
+    assert not points or f"{points:.1f} 個百分點" in localized(found.text, CHINESE)
 
 
 def test_every_kind_says_what_it_means_and_what_is_next() -> None:
     texts = [verdict_of(answered(count, right)) for count, right in ((200, 150), (8, 4), (40, 3))]
     assert {one.kind for one in texts} == {"above", "perhaps above", "not above"}
     for one in texts:
-        assert re.fullmatch(r".*\(.*\).*\. [A-Z].*\. Next: .*\.", one.english)
-        assert re.fullmatch(r".*（.*）.*。.*。下一步：.*。", one.chinese)
+        assert re.fullmatch(r".*\(.*\).*\. [A-Z].*\. Next: .*\.", one.text)
+        assert re.fullmatch(r".*（.*）.*。.*。下一步：.*。", localized(one.text, CHINESE))
     assert len({one.meaning for one in texts}) == len({one.next for one in texts}) == 3
 
 
@@ -75,8 +76,13 @@ def test_summary_record_and_page_say_it_in_the_same_words(count: int, right: int
     write_outcomes(folder / OUTCOMES_FILE, outcomes, force=True)
     found = verdict_of(outcomes)
     rows, _ = summarize(folder, "base")
-    assert dict(rows)["verdict"] == validation_figures(outcomes)["verdict"] == found.english
+    assert dict(rows)["verdict"] == validation_figures(outcomes)["verdict"] == found.text
     report(folder)
     page = (folder / "report.html").read_text(encoding="utf-8")
-    for part in (found.headline, found.meaning, found.next, found.chinese_headline, found.chinese_next):
+    for part in (
+        found.headline,
+        found.meaning,
+        found.next,
+        *(localized(one, CHINESE) for one in (found.headline, found.next)),
+    ):
         assert part in page

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +12,7 @@ from hub_server import TOKEN, Hub, serve
 from huggingface_hub import DatasetCard, ModelCard
 from safetensors.torch import load_file
 from small_models import save_adapter, save_base
+from small_runs import lrc
 
 from lrc.commands.convert import convert
 from lrc.commands.merge import merge
@@ -188,27 +186,14 @@ def test_offline_connects_to_nothing(trained: Path, hub: Hub, monkeypatch: pytes
     assert not hub.calls
 
 
-def test_the_command_publishes_and_prints_the_address(trained: Path, hub: Hub) -> None:
-    environment = {
-        **os.environ,
-        "HF_ENDPOINT": hub.address,
-        "HF_HUB_DISABLE_XET": "1",
-        "HF_HUB_OFFLINE": "0",
-        "HF_TOKEN": TOKEN,
-    }
-    command = [
-        sys.executable,
-        "-m",
-        "lrc",
-        "publish",
-        "--adapter",
-        str(trained),
-        "--repo-id",
-        "someone/adapter",
-    ]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
-    assert (done.returncode, done.stdout) == (0, f"{hub.address}/someone/adapter\n")
-    assert set(hub.files) == EXPECTED and TOKEN not in done.stdout + done.stderr
+def test_the_command_publishes_and_prints_the_address(
+    trained: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.address)  # as HF_ENDPOINT sets it
+    assert lrc("publish", "--adapter", trained, "--repo-id", "someone/adapter") == 0
+    told = capfd.readouterr()
+    assert told.out == f"{hub.address}/someone/adapter\n"
+    assert set(hub.files) == EXPECTED and TOKEN not in told.out + told.err
 
 
 def test_a_dry_run_shows_card_and_files_and_sends_nothing(

@@ -13,6 +13,10 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
+from small_runs import lrc
+
+from lrc.runtime import hub_connection
 
 # Two looks for a base that only the Hub has, as a verb takes them, without torch.
 PROGRAM = """
@@ -82,13 +86,21 @@ def test_a_hub_that_answers_is_asked_for_the_model(refusing: tuple[str, list[str
     assert [path for path in refusing[1] if path == "/"] == ["/"] and any("some/base" in path for path in refusing[1])
 
 
-def test_a_verb_says_so_in_two_lines(tmp_path: Path) -> None:
+def test_a_verb_says_so_in_two_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     adapter = tmp_path / "adapter"
     adapter.mkdir()
     (adapter / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "some/base"}')
-    words = ["merge", "--adapter", adapter, "--output-dir", tmp_path / "m"]
-    variables = environment("http://127.0.0.1:9", tmp_path)
-    done = subprocess.run([sys.executable, "-m", "lrc", *words], env=variables, capture_output=True, text=True)
-    offline, refusal = done.stderr.splitlines()
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")  # which the verb changes, as it does the client's settings
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    hub_connection._probe.cache_clear()
+    try:
+        assert lrc("merge", "--adapter", adapter, "--output-dir", tmp_path / "m") == 1
+    finally:
+        hub_connection._probe.cache_clear()
+    offline, refusal = capfd.readouterr().err.splitlines()
     assert offline.startswith("http://127.0.0.1:9: does not answer; ") and refusal.startswith("some/base: ")
-    assert done.returncode == 1
+    assert constants.HF_HUB_OFFLINE

@@ -51,10 +51,11 @@ def answer(scorer: Scorer, records: Sequence[Record], partial: PartialScores | N
     records, shortened = scorer.fitted(records)
     if shortened and state.is_main_process:
         limit = positions(scorer.model.config)
-        notify(f"{len(shortened)} passages shortened to fit the model's {limit} positions: {', '.join(shortened)}")
+        text = _("{count} passages shortened to fit the model's {limit} positions: {ids}")
+        notify(text.format(count=len(shortened), limit=limit, ids=tuple(shortened)))
     share = state.process_index, state.num_processes
     known = {} if partial is None else partial.start()
-    with track("answer", sum(map(len, chunks(records)[share[0] :: share[1]])), before=len(known)) as advance:
+    with track(_("answer"), sum(map(len, chunks(records)[share[0] :: share[1]])), before=len(known)) as advance:
         mine = _share(scorer, records, share, known, partial, advance)
     every = gather_object([mine]) if state.num_processes > 1 else [mine]
     scores = {place: score for part in every for place, score in part.items()}

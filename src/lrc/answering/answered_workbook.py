@@ -54,7 +54,7 @@ _TAIWANESE = _Words(
     "請人工檢查",
     {"uncertain": "{:.0%}，幾乎是猜的", "order": "{:.0%}，選項順序會影響答案", "least certain": "{:.0%}，請確認"},
     "lrc 摘要",
-    "選了選項{}",
+    "選擇選項{}的題數",
     "列",
     "該選項的機率",
 )
@@ -109,9 +109,11 @@ def fill_in(
     first = _last_column(copy.sheet) + 1
     n_options = max((len(score.probabilities) for score in scores), default=0)
     _write_header(copy, book, words, first, n_options)
+    _widen_filter(copy.sheet, book.header_row, first + n_options + 1)
     reasons = doubts(scores)
     for place, (record, score) in enumerate(zip(records, scores, strict=True)):
         row = _row(record)
+        _dress(copy, row, first, n_options + 2, book)
         copy.write(row, first, score.prediction)
         for number, probability in enumerate(score.probabilities, start=1):
             copy.write(row, first + number, probability)
@@ -136,6 +138,29 @@ def _last_column(sheet: Worksheet) -> int:
     """The last column with a value: formats alone may reach to the end of the sheet."""
     cells = (cell for row in sheet.iter_rows() for cell in row if cell.value is not None)
     return max((cell.column or 1 for cell in cells), default=0)
+
+
+def _dress(copy: WorkbookCopy, row: int, first: int, count: int, book: Workbook) -> None:
+    """Give a row's new cells the border, the font and the height of text of the question beside them."""
+    from openpyxl.styles import Alignment
+
+    like: Any = copy.sheet.cell(row, book.columns.question + 1 if book.columns else 1)
+    for column in range(first, first + count):
+        cell: Any = copy.sheet.cell(row, column)
+        cell.font, cell.border = copy_of(like.font), copy_of(like.border)
+        last = column == first + count - 1
+        cell.alignment = Alignment(None if last else "center", like.alignment.vertical, wrap_text=last)
+
+
+def _widen_filter(sheet: Worksheet, header_row: int, last: int) -> None:
+    """Have the arrows above the table's columns also stand above the new ones."""
+    from openpyxl.utils import range_boundaries
+
+    if not sheet.auto_filter.ref:
+        return
+    left, top, _right, bottom = range_boundaries(sheet.auto_filter.ref)
+    if top == header_row:
+        sheet.auto_filter.ref = f"{letters((left or 1) - 1)}{top}:{letters(last - 1)}{bottom}"
 
 
 def _write_header(copy: WorkbookCopy, book: Workbook, words: _Words, first: int, n_options: int) -> None:

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from lrc.metrics.option_scores import OptionScores
-from lrc.runtime.findings import wrap_line
+from lrc.runtime.findings import pad, wrap_line
+from lrc.runtime.translation import _, localized
 
 UNCERTAIN = 0.4  # the chosen option's probability; among four, 0.25 is a guess
 LISTED = 20
@@ -32,12 +33,25 @@ def doubts(scores: Sequence[OptionScores]) -> dict[int, str]:
 def describe_certainty(ids: Sequence[str], scores: Sequence[OptionScores]) -> Iterator[str]:
     """The lines that a person is told of answers: how often each option, how many are uncertain, and which."""
     counts = Counter(score.prediction for score in scores)
-    positions = ", ".join(f"option {number}: {counts[number]:,}" for number in range(1, max(counts, default=0) + 1))
-    yield f"  by position   {positions}"
+    option = _("option {number}: {count:,}")
+    positions = tuple(option.format(number=n, count=counts[n]) for n in range(1, max(counts, default=0) + 1))
     few = sum(certainty(score) < UNCERTAIN for score in scores)
-    yield f"  uncertain     {few:,} of {len(scores):,} have a probability below {UNCERTAIN:.0%}"
-    if differ := sum(not score.consistent for score in scores):
-        yield f"  by order      {differ:,} would be answered otherwise in another order of the options"
-    places = least_certain(scores)
-    listed = ", ".join(f"{ids[place]} ({certainty(scores[place]):.0%})" for place in places)
-    yield from wrap_line(f"  look first at {listed}", 16)
+    differ = sum(not score.consistent for score in scores)
+    listed = tuple(f"{ids[place]} ({certainty(scores[place]):.0%})" for place in least_certain(scores))
+    lines = [
+        (_("by position"), _("{list}").format(list=positions)),
+        (
+            _("uncertain"),
+            _("{few:,} of {count:,} have a probability below {limit:.0%}").format(
+                few=few, count=len(scores), limit=UNCERTAIN
+            ),
+        ),
+        (
+            _("by order"),
+            _("{count:,} would be answered otherwise in another order of the options").format(count=differ),
+        ),
+        (_("look first at"), _("{list}").format(list=listed)),
+    ]
+    for name, said in lines:
+        if differ or name != "by order":
+            yield from wrap_line(f"  {pad(localized(name), 14)}{localized(said)}", 16)

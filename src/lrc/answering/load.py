@@ -116,7 +116,7 @@ def _place(
     dtype = dtype or getattr(torch, format_of(config, device, options.dtype))
     found = place_model(config, dtype, bits, may_quantize=bits is None and options.load_in_4bit is None)
     if found.said:
-        notify(f"{model}: {found.said}")
+        notify(_("{model}: {found}").format(model=model, found=found.said))
     torch.cuda.set_device(found.first)  # which `cuda` means from here on
     return (_configure(model, {}, device, options, True) if found.four_bits else bits), found.device_map
 
@@ -144,9 +144,10 @@ def _refuse_unfit_adapters(model: str, adapters: Sequence[Path]) -> None:
         run = read_run(adapter)
         if quantized and not (run and "quantized" in (run.base or {})):
             if processes().is_main_process:
-                notify(
-                    f"{model}: is quantized on the disk, so whether {adapter} was trained on its original is not known"
+                text = _(
+                    "{model}: is quantized on the disk, so whether {adapter} was trained on its original is not known"
                 )
+                notify(text.format(model=model, adapter=adapter))
             continue
         if run and run.base:
             verify_base(run.base, base, "--model")
@@ -177,14 +178,19 @@ def _doubts(runs: Sequence[Run], fitted: Sequence[float], temperature: float, vo
     """Why the probabilities, though not the answers, deserve less belief."""
     for run, used in zip(runs, fitted, strict=True):
         if used != run.temperature:
-            yield (
-                f"temperature {run.temperature:.4g} was fitted with template {run.template}, answer_style "
-                f"{run.answer_style}, score_normalisation {run.score_normalisation}, and is not used with others"
+            yield _(
+                "temperature {temperature:.4g} was fitted with template {template}, answer_style {style}, "
+                "score_normalisation {normalisation}, and is not used with others"
+            ).format(
+                temperature=run.temperature,
+                template=run.template,
+                style=run.answer_style,
+                normalisation=run.score_normalisation,
             )
     if temperature != 1 and (votes > 1 or len(runs) > 1):
-        yield (
-            f"temperature {temperature:.4g} was fitted with one vote of one adapter and is used with {votes} of "
-            f"{len(runs)}: answers stay as they are, probabilities are less exact"
-        )
+        yield _(
+            "temperature {temperature:.4g} was fitted with one vote of one adapter and is used with {votes} of "
+            "{adapters}: answers stay as they are, probabilities are less exact"
+        ).format(temperature=temperature, votes=votes, adapters=len(runs))
     if bound := at_bound(temperature):
-        yield f"temperature {temperature:.4g}: {bound}"
+        yield _("temperature {temperature:.4g}: {bound}").format(temperature=temperature, bound=bound)

@@ -12,7 +12,7 @@ from lrc.answering.options import ScoringOptions, check_options, runs_of
 from lrc.runtime.errors import MachineError
 from lrc.runtime.packages import install_extra
 from lrc.runtime.progress import notify
-from lrc.runtime.translation import _
+from lrc.runtime.translation import _, localized
 
 LOOPBACK = ("127.", "::1", "localhost")
 SECONDS_TO_END = 2  # for open connections, which a browser keeps
@@ -52,8 +52,9 @@ def app(model: str, *, options: ScoringOptions, host: str = "127.0.0.1", port: i
         trial = Trial(scorer, runs[0] if len(runs) == 1 else None)
         site = make_site(trial, [_name(model), *(_name(str(path)) for path in options.adapters)], Path(folder))
         if not host.startswith(LOOPBACK):
-            notify(f"app: everyone who can reach this machine at {host} can use the model")
-        print(f"open {_address(host, listener)} in a browser; Ctrl+C ends it", flush=True)
+            notify(_("app: everyone who can reach this machine at {host} can use the model").format(host=host))
+        text = _("open {address} in a browser; Ctrl+C ends it")
+        print(localized(text.format(address=_address(host, listener))), flush=True)
         config = uvicorn.Config(site, log_level="warning", timeout_graceful_shutdown=SECONDS_TO_END)
         uvicorn.Server(config).run(sockets=[listener])
 

@@ -14,10 +14,10 @@ from lrc.metrics.comparison import Comparison, Pair, compare_answers
 from lrc.metrics.predictions import OUTCOMES_FILE, holds_questions, read_predictions
 from lrc.metrics.verdict import describe_size, spell
 from lrc.runtime.errors import DataError
-from lrc.runtime.findings import wrap_line
+from lrc.runtime.findings import columns_of, pad, wrap_line
 from lrc.runtime.finished_outputs import key_of_files, refuse_other_output, write_once
 from lrc.runtime.outputs import refuse_file
-from lrc.runtime.translation import _
+from lrc.runtime.translation import _, localized
 
 SHOWN = 10  # questions of a group, in the terminal; the page has more
 
@@ -56,7 +56,8 @@ def compare_models(
     written = output is not None and _write(output, asked, found, force=force)
     print(*([json.dumps(_figures(found), ensure_ascii=False, indent=2)] if as_json else _lines(found)), sep="\n")
     if written:
-        print(f"wrote {output}", file=sys.stderr if as_json else sys.stdout)
+        told = localized(_("wrote {output}").format(output=output))
+        print(told, file=sys.stderr if as_json else sys.stdout)
 
 
 def _write(output: Path, asked: Mapping[str, Path | None], found: Comparison, *, force: bool) -> bool:
@@ -105,7 +106,7 @@ def _figures(found: Comparison) -> dict[str, Any]:
         "both_right": found.both_right,
         "both_wrong": len(found.both_wrong),
         "same_choice": found.same_choice,
-        "verdict": found.english,
+        "verdict": found.text,
         "questions": [
             {
                 "id": one.question.id,
@@ -121,47 +122,56 @@ def _figures(found: Comparison) -> dict[str, Any]:
 
 def _lines(found: Comparison) -> list[str]:
     test, n = found.test, len(found.pairs)
-    width = max(20, *map(len, found.names)) + 2
-    lines = [*wrap_line(found.english), "", "Accuracy"]
-    for name, one in zip(found.names, found.figures, strict=True):
-        lines.append(f"{name:<{width}}{spell(one)}, {describe_size(one)}")
-    bounds = f"{100 * test['ci_low']:+.1f} to {100 * test['ci_high']:+.1f}"
-    lines += [
-        f"{'difference':<{width}}{100 * test['difference']:+.1f} points ({bounds})",
-        "",
-        "Questions",
-        f"{'both right':<{width}}{found.both_right:,}",
-        f"{'only the first':<{width}}{len(found.first_only):,}",
-        f"{'only the second':<{width}}{len(found.second_only):,}",
-        f"{'both wrong':<{width}}{len(found.both_wrong):,}",
-        f"{'same answer':<{width}}{found.same_choice:,} of {n:,}",
-        "",
-        "Tests",
-        f"{'by passage':<{width}}p = {test['p_value']:.2g} (permutation)",
-        f"{'by question':<{width}}p = {test['p_value_mcnemar']:.2g} (McNemar, as if questions were independent)",
-    ]
-    groups = (
-        (f"Only {found.names[0]} is right", found.first_only),
-        (f"Only {found.names[1]} is right", found.second_only),
-    )
-    for title, pairs in groups:
+    width = max(20, *map(columns_of, found.names)) + 2
+    bounds = {"low": 100 * test["ci_low"], "high": 100 * test["ci_high"]}
+    points = _("{points:+.1f} points ({low:+.1f} to {high:+.1f})").format(points=100 * test["difference"], **bounds)
+    by_question = _("p = {p:.2g} (McNemar, as if questions were independent)").format(p=test["p_value_mcnemar"])
+    groups: dict[str, list[tuple[str, str]]] = {
+        _("Accuracy"): [
+            *(
+                (name, _("{share}, {size}").format(share=spell(one), size=describe_size(one)))
+                for name, one in zip(found.names, found.figures, strict=True)
+            ),
+            (_("difference"), points),
+        ],
+        _("Questions"): [
+            (_("both right"), f"{found.both_right:,}"),
+            (_("only the first"), f"{len(found.first_only):,}"),
+            (_("only the second"), f"{len(found.second_only):,}"),
+            (_("both wrong"), f"{len(found.both_wrong):,}"),
+            (_("same answer"), _("{count:,} of {n:,}").format(count=found.same_choice, n=n)),
+        ],
+        _("Tests"): [
+            (_("by passage"), _("p = {p:.2g} (permutation)").format(p=test["p_value"])),
+            (_("by question"), by_question),
+        ],
+    }
+    lines = wrap_line(localized(found.text))
+    for title, rows in groups.items():
+        lines += ["", localized(title), *(f"{pad(localized(name), width)}{localized(text)}" for name, text in rows)]
+    for name, pairs in zip(found.names, (found.first_only, found.second_only), strict=True):
         if pairs:
+            title = localized(_("Only {name} is right").format(name=name))
             lines += ["", title, *_side_by_side(pairs, found.names)]
     return lines
 
 
 def _side_by_side(pairs: Sequence[Pair], names: tuple[str, str]) -> Iterator[str]:
     """A line a question, the right answer and both models' with their probabilities: the surest mistakes first."""
-    width = max(len("id"), *(len(one.question.id) for one, _ in pairs[:SHOWN])) + 2
-    column = max(8, *map(len, names)) + 2
-    yield f"{'id':<{width}}right  {names[0]:<{column}}{names[1]:<{column}}question".rstrip()
+    head = [localized(word) for word in (_("id"), _("right"), _("question"))]
+    width = max(columns_of(head[0]), *(columns_of(one.question.id) for one, _other in pairs[:SHOWN])) + 2
+    column = max(8, *map(columns_of, names)) + 2
+    sides = "".join(pad(name, column) for name in names)
+    yield f"{pad(head[0], width)}{pad(head[1], 7)}{sides}{head[2]}".rstrip()
     room = shutil.get_terminal_size().columns - width - 7 - 2 * column
     for one, two in pairs[:SHOWN]:
         chosen = [f"{side.prediction} ({side.confidence:.0%})" for side in (one, two)]
         asked = _cut(" ".join(one.question.question.split()), room)
-        yield f"{one.question.id:<{width}}{one.answer:<7}{chosen[0]:<{column}}{chosen[1]:<{column}}{asked}".rstrip()
+        sides = "".join(pad(side, column) for side in chosen)
+        yield f"{pad(one.question.id, width)}{one.answer:<7}{sides}{asked}".rstrip()
     if len(pairs) > SHOWN:
-        yield f"and {len(pairs) - SHOWN:,} more; --output page.html shows them with their passages"
+        text = _("and {count:,} more; --output page.html shows them with their passages")
+        yield localized(text.format(count=len(pairs) - SHOWN))
 
 
 def _cut(text: str, columns: int) -> str:

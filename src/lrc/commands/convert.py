@@ -20,7 +20,7 @@ from lrc.runtime.errors import DataError, OutputError
 from lrc.runtime.findings import add_cure, limit_findings, print_findings
 from lrc.runtime.outputs import new_folder
 from lrc.runtime.progress import Advance, track
-from lrc.runtime.translation import _
+from lrc.runtime.translation import _, localized
 
 
 def convert(
@@ -66,7 +66,8 @@ def convert(
     account = ConversionReport(source, findings, groups, plan, parts)
     facts = account.facts() | {"layout": layout}
     if not force and is_finished(output_dir, file.stem, [part.name for part in parts], facts):
-        print(f"{output_dir}: {file.name} is already converted with the same flags; nothing to do")
+        text = _("{folder}: {file} is already converted with the same flags; nothing to do")
+        print(localized(text.format(folder=output_dir, file=file.name)))
         return
     _refuse_outputs(file, output_dir, parts, force=force)
     _write(account, layout, facts, output_dir, force=force)
@@ -74,7 +75,7 @@ def convert(
 
 
 def _read(file: Path, sheet: str | None, columns: Mapping[str, str] | None, *, skip: bool) -> Workbook:
-    with track("reading", 1, "file") as advance:
+    with track(_("reading"), 1, "file") as advance:
         source = read_questions(file, sheet, columns)
         advance()
     if source.errors and not skip:
@@ -98,7 +99,7 @@ def _write(account: ConversionReport, layout: Layout, facts: dict[str, Any], fol
     """Write all files. A folder that does not exist yet appears with all of them in it."""
     questions, stem = account.source.questions, account.source.path.stem
     total = sum(counts.total() for counts in account.answers.values())
-    with track("writing", total) as advance:
+    with track(_("writing"), total) as advance:
         texts = {part.name: _text(part.of(questions), layout, advance) for part in account.parts}
         if folder.exists() or folder.is_symlink():
             write_set(folder, stem, texts, facts, force=force)

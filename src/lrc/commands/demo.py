@@ -20,12 +20,14 @@ from lrc.config.recipe import find_recipe
 from lrc.data.sources import read_records
 from lrc.models.tiny import make_base
 from lrc.runtime.errors import LrcError
+from lrc.runtime.findings import pad
 from lrc.runtime.outputs import refuse_existing
 from lrc.runtime.progress import notify
 from lrc.runtime.system import command_line
 from lrc.runtime.threads import share_cores
+from lrc.runtime.translation import _, localized
 
-SETS = {"trained questions": "sample_train.json", "held-out questions": "sample_validation.json"}
+SETS: dict[str, str] = {_("trained questions"): "sample_train.json", _("held-out questions"): "sample_validation.json"}
 BY_HEART = 0.9  # of the trained questions
 
 
@@ -92,17 +94,18 @@ def _call(command: Sequence[str | Path], shown: str) -> None:
     share_cores(environment)  # accelerate would give a CPU process one thread
     status = subprocess.run([str(word) for word in command], check=False, env=environment).returncode
     if status:
-        raise LrcError(f"demo: `{shown}` ended with exit status {status}; see its message above")
+        text = _("demo: `{command}` ended with exit status {status}; see its message above")
+        raise LrcError(text.format(command=shown, status=status))
 
 
 def describe_accuracy(accuracy: float) -> str:
     """What the accuracy on the trained questions shows; it never claims what did not happen."""
     if accuracy < BY_HEART:
-        return (
+        return _(
             "The training questions were not memorised, as they should have been: please report this, with\n"
             "your processor and the versions in adapter/lrc_run.json. The files below are complete all the same."
         )
-    return (
+    return _(
         "This shows that training works: a tiny random model memorised its training questions.\n"
         "It cannot read, so on held-out questions it guesses. For real accuracy, use a real base model."
     )
@@ -113,14 +116,16 @@ def _join(words: Sequence[str | Path]) -> str:
 
 
 def _summary(folder: Path, before: dict[str, Any], after: dict[str, Any]) -> None:
-    print("\naccuracy             before    after")
+    head = [localized(word) for word in (_("accuracy"), _("before"), _("after"))]
+    print(f"\n{pad(head[0], 21)}{pad(head[1], 10)}{head[2]}")
     for name in SETS:
-        print(f"{name:<20} {before[name]['accuracy']:.4f}    {after[name]['accuracy']:.4f}   n = {after[name]['n']}")
-    print(f"{describe_accuracy(after['trained questions']['accuracy'])}\n")
-    for what, name in {
-        "adapter": "adapter",
-        "merged model": "merged",
-        "answers": "answer.csv",
-        "report": "report.html",
+        shares = f"{before[name]['accuracy']:.4f}    {after[name]['accuracy']:.4f}   n = {after[name]['n']}"
+        print(f"{pad(localized(name), 21)}{shares}")
+    print(f"{localized(describe_accuracy(after['trained questions']['accuracy']))}\n")
+    for what, place in {
+        _("adapter"): "adapter",
+        _("merged model"): "merged",
+        _("answers"): "answer.csv",
+        _("report"): "report.html",
     }.items():
-        print(f"{what:<13} {folder / name}")
+        print(f"{pad(localized(what), 14)}{folder / place}")

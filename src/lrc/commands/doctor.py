@@ -16,6 +16,7 @@ from lrc.runtime.machine import Machine, look_at_machine, unused_card
 from lrc.runtime.memory import format_size
 from lrc.runtime.packages import PACKAGES, check_installed, installed_version, tested_versions
 from lrc.runtime.progress import notify
+from lrc.runtime.translation import _
 
 FILES = "TRAIN.xlsx TEST.xlsx"
 TORCH = "https://pytorch.org/get-started/locally/"
@@ -32,7 +33,7 @@ def doctor(*, as_json: bool = False) -> bool:
         problems = problems or ["torch: is not installed; run: pip install torch"]
         machine, choice = None, None
     else:
-        notify("looking at this machine and asking the Hub: some seconds")
+        notify(_("looking at this machine and asking the Hub: some seconds"))
         machine = look_at_machine()
         choice = choose_recipe(machine.device, machine.card_memory, machine.memory, machine.disk, is_fetched)
         problems += _check_machine(machine)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,9 +20,9 @@ from lrc.data.alpaca import Record, with_question
 from lrc.metrics.accuracy import Figures, accuracy, accuracy_by, compare_paired, confusion, mcnemar, passages_of
 from lrc.metrics.calibration import at_bound, calibration
 from lrc.metrics.option_scores import OptionScores
-from lrc.metrics.verdict import describe_size, judge
+from lrc.metrics.verdict import NAMES, Verdict, describe_size, judge
 from lrc.runtime.errors import DataError
-from lrc.runtime.findings import wrap_line
+from lrc.runtime.findings import pad, wrap_line
 from lrc.runtime.finished_outputs import (
     DONE,
     is_finished,
@@ -35,12 +35,14 @@ from lrc.runtime.finished_outputs import (
 from lrc.runtime.outputs import new_file, refuse_existing, refuse_file
 from lrc.runtime.processes import lock_together, processes
 from lrc.runtime.progress import notify
-from lrc.runtime.translation import _
+from lrc.runtime.translation import Message, _, localized
 from lrc.tokenization.prompt import question_of
 
 # Flags that change the figures or what the scores are of, besides those of `facts`.
 FLAGS = ("passage_blind", "sheet", "columns")
 LENGTHS = (150, 300, 450)  # characters of a passage, where one length group ends and the next begins
+
+Line = tuple[str, str]  # of the printed figures: a name and a value
 
 
 def evaluate_model(
@@ -103,7 +105,7 @@ def _evaluate(
         if not force and is_finished(output, asked, partial.key):
             if processes().is_main_process:
                 _print(json.loads(output.read_text(encoding="utf-8")), as_json=as_json)
-                notify(f"{output}: {DONE}")
+                notify(DONE.format(output=output))
                 remove_partial_scores(output)  # which a kill may have left
             return
         refuse_existing(output, force=force)
@@ -190,7 +192,7 @@ def measure(records: Sequence[Record], predictions: Sequence[int], answers: Sequ
     by_length = accuracy_by(groups, predictions, answers, passages)
     return {
         **verdict.figures,
-        "verdict": str(verdict),
+        "verdict": verdict.text,
         "by_position": accuracy_by(answers, predictions, answers, passages),
         "by_length": {_group(k): figures for k, figures in by_length.items()},
         "confusion": confusion(predictions, answers),
@@ -261,57 +263,75 @@ def _print(figures: dict[str, Any], *, as_json: bool) -> None:
 
 def _table(figures: dict[str, Any]) -> list[str]:
     """The verdict, then the figures in groups, each under its heading."""
-    head = [f"questions             {describe_size(figures)}", f"accuracy              {_share(figures)}"]
+    head: list[Line] = [(_("questions"), describe_size(figures)), (_("accuracy"), _share(figures))]
     if "second" in figures:
-        head += [f"second                {_share(figures['second'])}", *_difference(figures["paired"])]
+        head += [(_("second"), _share(figures["second"])), *_difference(figures["paired"])]
     if "passage_blind" in figures:
         blind = figures["passage_blind"]
-        head += [f"without the passage   {_share(blind)}", *_difference(blind["paired"])]
+        head += [(_("without the passage"), _share(blind)), *_difference(blind["paired"])]
     belief = _belief(figures["probabilities"]) if "probabilities" in figures else []
     if "consistency" in figures:
-        belief.append(f"consistency           {figures['consistency']:.4f}")
-    groups = {
-        "Baselines, which read nothing": [f"{name:<22}{_share(part)}" for name, part in figures["baselines"].items()],
-        "By position of the right answer": _shares(figures["by_position"], "answer {}"),
-        "How often each option was chosen": _confusion(figures["confusion"]),
-        "By length of the passage": _shares(figures["by_length"], "{} characters"),
-        "Probabilities": belief,
+        belief.append((_("consistency"), f"{figures['consistency']:.4f}"))
+    named: list[Line] = [(NAMES.get(name, name), _share(part)) for name, part in figures["baselines"].items()]
+    groups: dict[str, list[Line]] = {
+        _("Baselines, which read nothing"): named,
+        _("By position of the right answer"): _shares(figures["by_position"], _("answer {key}")),
+        _("How often each option was chosen"): _confusion(figures["confusion"]),
+        _("By length of the passage"): _shares(figures["by_length"], _("{key} characters")),
+        _("Probabilities"): belief,
     }
-    grouped = [line for name, lines in groups.items() if lines for line in ("", name, *lines)]
-    return [*wrap_line(figures["verdict"]), "", *head, *grouped]
+    grouped = [line for name, lines in groups.items() if lines for line in ("", localized(name), *_spell(lines))]
+    verdict = Verdict.from_figures(figures, figures["baselines"], figures["best_baseline"]["paired"])
+    return [*wrap_line(localized(verdict.text)), "", *_spell(head), *grouped]
 
 
-def _shares(parts: Mapping[Any, Figures], name: str) -> list[str]:
-    return [f"{name.format(key):<22}{_share(part)}  n = {part['n']:.0f}" for key, part in parts.items()]
+def _spell(lines: Sequence[Line]) -> Iterator[str]:
+    return (f"{pad(localized(name), 22)}{localized(value)}" for name, value in lines)
 
 
-def _confusion(table: Sequence[Sequence[int]]) -> list[str]:
+def _shares(parts: Mapping[Any, Figures], name: Message) -> list[Line]:
+    text = _("{share}  n = {n:.0f}")
+    return [(name.format(key=key), text.format(share=_share(part), n=part["n"])) for key, part in parts.items()]
+
+
+def _confusion(table: Sequence[Sequence[int]]) -> list[Line]:
     """A line a right answer that occurs: how often it was answered with each option."""
     width = max(len(str(count)) for row in table for count in row)
     shown = {k: "  ".join(f"{count:>{width}}" for count in row) for k, row in enumerate(table, start=1) if any(row)}
-    return [f"{f'where {k} is right':<22}{counts}" for k, counts in shown.items()]
+    return [(_("where {k} is right").format(k=k), counts) for k, counts in shown.items()]
 
 
-def _difference(pair: Mapping[str, float]) -> list[str]:
+def _difference(pair: Mapping[str, float]) -> list[Line]:
     return [
-        f"only one is right     {pair['first_only']} (first) and {pair['second_only']} (second), "
-        f"McNemar's exact test p = {pair['p_value_mcnemar']:.4f}",
-        f"difference            {pair['difference']:+.4f} ({pair['ci_low']:+.4f} to {pair['ci_high']:+.4f}), "
-        f"permuted by passage p = {pair['p_value']:.4f}",
+        (
+            _("only one is right"),
+            _("{first_only} (first) and {second_only} (second), McNemar's exact test p = {p_value_mcnemar:.4f}").format(
+                **pair
+            ),
+        ),
+        (
+            _("difference"),
+            _("{difference:+.4f} ({ci_low:+.4f} to {ci_high:+.4f}), permuted by passage p = {p_value:.4f}").format(
+                **pair
+            ),
+        ),
     ]
 
 
-def _belief(figures: Mapping[str, float]) -> list[str]:
+def _belief(figures: Mapping[str, float]) -> list[Line]:
     """How far the probabilities can be believed, with the temperature that validation chose and without."""
-    lines = []
-    for key, name in (("log_loss", "log loss"), ("calibration_error", "calibration error")):
-        fitted = f", {figures[f'{key}_at_1']:.4f} at 1" if figures["temperature"] != 1 else ""
-        lines.append(f"{name:<22}{figures[key]:.4f} at temperature {figures['temperature']:.4g}{fitted}")
-    if bound := at_bound(figures["temperature"]):
-        lines.append(f"temperature {figures['temperature']:<10.4g}{bound}")
+    lines: list[Line] = []
+    temperature = figures["temperature"]
+    for key, name in (("log_loss", _("log loss")), ("calibration_error", _("calibration error"))):
+        text = _("{value:.4f} at temperature {temperature:.4g}")
+        if temperature != 1:
+            text = _("{value:.4f} at temperature {temperature:.4g}, {at_1:.4f} at 1")
+        at_1 = figures.get(f"{key}_at_1", 0.0)
+        lines.append((name, text.format(value=figures[key], temperature=temperature, at_1=at_1)))
+    if bound := at_bound(temperature):
+        lines.append((_("temperature {temperature:.4g}").format(temperature=temperature), bound))
     return lines
 
 
-def _share(figures: Figures) -> str:
-    low, high = figures["ci_low"], figures["ci_high"]
-    return f"{figures['accuracy']:.4f}  ({low:.4f} to {high:.4f})"
+def _share(figures: Figures) -> Message:
+    return _("{accuracy:.4f}  ({ci_low:.4f} to {ci_high:.4f})").format(**figures)

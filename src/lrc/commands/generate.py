@@ -21,6 +21,7 @@ from lrc.runtime.finished_outputs import DONE, is_finished, refuse_other_output,
 from lrc.runtime.outputs import new_file, refuse_existing, refuse_file
 from lrc.runtime.processes import lock_together, processes
 from lrc.runtime.progress import notify
+from lrc.runtime.translation import _, localized
 
 
 def generate(
@@ -70,7 +71,7 @@ def _generate(
     if not force and is_finished(output, asked, partial.key):
         if state.is_main_process:
             remove_partial_scores(output)  # which a kill may have left
-            print(f"{output}: {DONE}")
+            print(localized(DONE.format(output=output)))
         return
     refuse_existing(output, force=force)
     if scores is not None:
@@ -92,5 +93,7 @@ def _generate(
     remove_partial_scores(output)
     if options.votes > 1:
         share = sum(score.consistent for score in found) / len(found)
-        notify(f"consistency: {share:.4f} of the questions get the same answer under all option orders")
-    print(f"{output}: {len(found)} answers", *describe_certainty(ids, found), sep="\n")
+        text = _("consistency: {share:.4f} of the questions get the same answer under all option orders")
+        notify(text.format(share=share))
+    told = localized(_("{output}: {count} answers").format(output=output, count=len(found)))
+    print(told, *describe_certainty(ids, found), sep="\n")

@@ -15,6 +15,7 @@ from lrc.runtime.errors import MachineError
 from lrc.runtime.hub_connection import is_fetched
 from lrc.runtime.machine import Machine, look_at_machine, unused_card
 from lrc.runtime.progress import notify
+from lrc.runtime.translation import _
 
 TORCH = "https://pytorch.org/get-started/locally/"
 # The reference workbook: questions, and their unique tokens in packed rows.
@@ -35,7 +36,7 @@ def gpu_check(*, device: str | None = None, as_json: bool = False) -> bool:
     """
     probe = Probe(torch.device(_device(device)))
     if not probe.gpu:
-        notify("gpu-check: on a CPU all of it runs in toy sizes, to show that it works")
+        notify(_("gpu-check: on a CPU all of it runs in toy sizes, to show that it works"))
     results = []
     for result in run_checks(probe):
         results.append(result)
@@ -49,7 +50,8 @@ def gpu_check(*, device: str | None = None, as_json: bool = False) -> bool:
     else:
         print(*_advice(recipe), sep="\n")
     for result in wrong:
-        notify(f"gpu-check: {result.name}: {result.found}; {result.cure}")
+        text = _("gpu-check: {name}: {found}; {cure}")
+        notify(text.format(name=result.name, found=result.found, cure=result.cure))
     return not wrong
 
 
@@ -59,10 +61,9 @@ def _device(asked: str | None) -> str:
     if (found := device_type()) == "cuda":
         return found
     if unused_card():
-        raise MachineError(
-            f"torch: {torch.__version__} was built without CUDA, and there is an NVIDIA card; see {TORCH}"
-        )
-    raise MachineError("gpu-check: torch sees no CUDA GPU here; --device cpu runs the same in toy sizes")
+        text = _("torch: {version} was built without CUDA, and there is an NVIDIA card; see {page}")
+        raise MachineError(text.format(version=torch.__version__, page=TORCH))
+    raise MachineError(_("gpu-check: torch sees no CUDA GPU here; --device cpu runs the same in toy sizes"))
 
 
 def _line(result: CheckResult) -> str:

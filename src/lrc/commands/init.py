@@ -12,6 +12,7 @@ from lrc.runtime.errors import OutputError
 from lrc.runtime.outputs import is_file_of, new_file
 from lrc.runtime.packages import constraints_file
 from lrc.runtime.system import command_line
+from lrc.runtime.translation import _, localized
 
 # What of each folder is for the user.
 FOLDERS = {"recipes": ("*/*.yaml",), "accelerate_configs": ("*.yaml",), "examples": ("*.xlsx", "sweep.yaml")}
@@ -36,14 +37,15 @@ def init(folder: Path, *, force: bool = False) -> None:
     missing = {path: content for path, content in copies.items() if force or not is_file_of(path, content)}
     existing = [path for path in missing if os.path.lexists(path)]
     if existing and not force:
-        cure = "choose another folder, or overwrite it with --force"
-        raise OutputError(*(f"{path}: already exists; {cure}" for path in existing))
+        text = _("{path}: already exists; choose another folder, or overwrite it with --force")
+        raise OutputError(*(text.format(path=path) for path in existing))
     with ExitStack() as stack:  # every copy is complete under its temporary name before the first is renamed
         for path, content in missing.items():
             stack.enter_context(new_file(path, force=force)).write_bytes(content)
-    told = {path: f"wrote {path}" if path in missing else f"{path}: is there already, unchanged" for path in copies}
-    print(*told.values(), sep="\n")
-    print(f"next: {_next(folder)}")
+    wrote, there = _("wrote {output}"), _("{output}: is there already, unchanged")
+    told = [(wrote if path in missing else there).format(output=path) for path in copies]
+    print(*map(localized, told), sep="\n")
+    print(localized(_("next: {line}").format(line=_next(folder))))
 
 
 def shipped() -> dict[str, bytes]:
@@ -63,5 +65,5 @@ def shipped() -> dict[str, bytes]:
 
 def _next(folder: Path) -> str:
     change = "" if folder == Path() else f"cd {command_line([str(folder)])} && "
-    which = "`lrc doctor` says which recipe suits this machine"
-    return f"{which}; edit {SUGGESTED} or another, then: {change}lrc train {SUGGESTED}"
+    text = _("`lrc doctor` says which recipe suits this machine; edit {recipe} or another, then: {command}")
+    return text.format(recipe=SUGGESTED, command=f"{change}lrc train {SUGGESTED}")

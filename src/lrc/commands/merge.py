@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from pathlib import Path
 
 import torch
@@ -32,7 +31,7 @@ from lrc.runtime.memory import available_memory, format_size
 from lrc.runtime.outputs import checksum, new_folder, refuse_existing
 from lrc.runtime.packages import versions_of
 from lrc.runtime.progress import notify
-from lrc.runtime.translation import _
+from lrc.runtime.translation import _, localized, message_of
 from lrc.tokenization.prompt import Prompt
 from lrc.tokenization.serving import MODELFILE, differs, write_for_servers
 
@@ -71,7 +70,7 @@ def merge(
     _verify_base(adapter, base)
     key = _key(adapter, base, dtype)
     if not force and is_finished(output_dir, asked, key):
-        print(f"{output_dir}: {DONE}")
+        print(localized(DONE.format(output=output_dir)))
         return
     refuse_existing(output_dir, force=force)
     target = getattr(torch, dtype) if dtype else None
@@ -81,11 +80,12 @@ def merge(
         changed = _write_weights(adapter, base, weights, folder, target)
         _copy_companions(adapter, base, folder)
         _write_for_servers(adapter, folder)
-        comparison = "logits not compared (--no-verify)"
+        comparison: str = _("logits not compared (--no-verify)")
         if verify:
             comparison = _verify(folder, output_dir, base, adapter, weights)
         remember(output_dir, asked, key, content_of(folder))
-    print(f"{output_dir}: merged, {changed} tensors changed; every tensor was read back and is finite; {comparison}")
+    text = _("{folder}: merged, {changed} tensors changed; every tensor was read back and is finite; {comparison}")
+    print(localized(text.format(folder=output_dir, changed=changed, comparison=comparison)))
 
 
 def _key(adapter: Path, base: Path, dtype: str | None) -> str:
@@ -143,15 +143,14 @@ def _verify_base(adapter: Path, base: Path) -> None:
     if run and run.base:
         verify_base(run.base, base)
         if quantized := run.base.get("quantized"):
-            notify(
-                f"{adapter}: was trained on {run.base.get('name')} ({quantized['method']}), and is merged into the "
-                "model that this was made from; answers may differ where rounding decided"
+            text = _(
+                "{adapter}: was trained on {base} ({method}), and is merged into the model that this was made from; "
+                "answers may differ where rounding decided"
             )
+            notify(text.format(adapter=adapter, base=run.base.get("name"), method=quantized["method"]))
     else:
-        print(
-            f"{adapter}: does not say which base it was trained on; only the shapes can be checked",
-            file=sys.stderr,
-        )
+        text = _("{adapter}: does not say which base it was trained on; only the shapes can be checked")
+        notify(text.format(adapter=adapter))
 
 
 def _require_disk(output_dir: Path, weights: WeightFiles, dtype: torch.dtype | None) -> None:
@@ -170,7 +169,8 @@ def _write_weights(adapter: Path, base: Path, weights: WeightFiles, folder: Path
     try:
         return write_streamed(StreamingMerge(adapter, base, weights), base, folder, dtype)
     except NotStreamed as reason:
-        print(f"{adapter}: {reason}; PEFT merges it with the whole model in memory", file=sys.stderr)
+        text = _("{adapter}: {reason}; PEFT merges it with the whole model in memory")
+        notify(text.format(adapter=adapter, reason=message_of(reason)))
         for file in folder.iterdir():
             file.unlink()
         return write_whole(adapter, base, folder, dtype)
@@ -193,19 +193,30 @@ def _write_for_servers(adapter: Path, folder: Path) -> None:
     """Have other programs ask the merged model as lrc does, where the run says how that is."""
     run = read_run(folder)
     if run is None or not any((folder / name).is_file() for name in VOCABULARIES):
-        missing = "how it was trained to be asked" if run is None else "which tokenizer it has"
-        notify(f"{adapter}: does not say {missing}; the merged model gets no {MODELFILE}, and its chat template stays")
+        text = _(
+            "{adapter}: does not say which tokenizer it has; the merged model gets no {file}, and its chat template "
+            "stays"
+        )
+        if run is None:
+            text = _(
+                "{adapter}: does not say how it was trained to be asked; the merged model gets no {file}, and its chat "
+                "template stays"
+            )
+        notify(text.format(adapter=adapter, file=MODELFILE))
         return
     try:
         prompt = Prompt(load_tokenizer(str(folder)), run.template, run.answer_style, run.list_options, run.chat_date)
         write_for_servers(folder, prompt, run)
     except RecipeError as error:
-        notify(f"{adapter}: {error}; the merged model gets no {MODELFILE}, and its chat template stays")
+        text = _("{adapter}: {reason}; the merged model gets no {file}, and its chat template stays")
+        notify(text.format(adapter=adapter, reason=message_of(error), file=MODELFILE))
         return
     if differs(load_tokenizer(str(folder)), prompt):
         notify(
-            "chat template: by itself it makes another prompt than lrc, perhaps with today's date, or with tokens for "
-            "what is text to lrc; have other programs complete lrc's own tokens (docs/serving.md)"
+            _(
+                "chat template: by itself it makes another prompt than lrc, perhaps with today's date, or with tokens "
+                "for what is text to lrc; have other programs complete lrc's own tokens (docs/serving.md)"
+            )
         )
 
 
@@ -216,7 +227,8 @@ def _tokenizer_folder(adapter: Path, base: Path) -> Path:
 def _verify(folder: Path, output_dir: Path, base: Path, adapter: Path, weights: WeightFiles) -> str:
     need, have = float32_bytes(weights), available_memory()
     if need > have:
-        return f"logits not compared: that needs {format_size(need)}, {format_size(have)} of memory are free"
+        text = _("logits not compared: that needs {need}, {have} of memory are free")
+        return text.format(need=format_size(need), have=format_size(have))
     if weights.nbytes > LONG:
-        notify("comparing the logits of the merged model with those of base + adapter")
+        notify(_("comparing the logits of the merged model with those of base + adapter"))
     return str(compare_logits(folder, base, adapter, _tokenizer_folder(adapter, base), output_dir))

@@ -31,7 +31,7 @@ from lrc.runtime.devices import device_type
 from lrc.runtime.errors import ModelError, RecipeError
 from lrc.runtime.memory import available_memory, read_memory
 from lrc.runtime.progress import notify, track
-from lrc.runtime.translation import _
+from lrc.runtime.translation import _, message_of
 from lrc.tokenization.max_length import LengthPolicy
 from lrc.tokenization.prompt import Prompt
 from lrc.tokenization.token_dataset import join, read_corpus
@@ -109,7 +109,7 @@ def _config(recipe: Recipe) -> Any:
     try:
         return load_config(name, recipe.model.model_revision)
     except ModelError as error:
-        notify(f"{error}; no memory plan without it")
+        notify(_("{reason}; no memory plan without it").format(reason=message_of(error)))
         return None
 
 
@@ -140,12 +140,12 @@ def _capability(topology: Topology, card: Card | None) -> tuple[int, int]:
 def _tokens(recipe: Recipe, topology: Topology, row_tokens: int, count: int, *, share: bool) -> Tokens | None:
     data, args = recipe.data, recipe.training
     if missing := [file for file in data.train_files if not Path(file).exists()]:
-        notify(f"{missing[0]}: no such file; no token figures without it: `lrc convert` writes it")
+        notify(_("{file}: no such file; no token figures without it: `lrc convert` writes it").format(file=missing[0]))
         return None
     try:
         tokenizer = load_tokenizer(recipe.model.model_name_or_path, recipe.model.model_revision)
     except ModelError as error:
-        notify(f"{error}; no token figures without it")
+        notify(_("{reason}; no token figures without it").format(reason=message_of(error)))
         return None
     prompt = Prompt(tokenizer, data.template, data.answer_style, data.list_options)
     for note in prompt.notes:
@@ -154,7 +154,7 @@ def _tokens(recipe: Recipe, topology: Topology, row_tokens: int, count: int, *, 
         read_corpus,
         prompt=prompt,
         lengths=LengthPolicy(args.max_length, data.on_too_long),
-        stage="training questions",
+        stage=_("training questions"),
         processes=args.dataset_num_proc,
     )
     corpus = join([read(Path(file)) for file in data.train_files], data.train_shares)
@@ -183,7 +183,7 @@ def _memory(
     setting = Setting(build, topology, optim, row_tokens, row_of)
     if capacity is None and topology.device == "cpu":
         capacity = available_memory() // topology.processes
-    with track("memory plan", 1, "plans") as advance:
+    with track(_("memory plan"), 1, "plans") as advance:
         plan, model = plan_of(setting, planner), planner.model(build)
         advance()
     suggestion = None

@@ -8,6 +8,7 @@ from lrc.reporting.dataset_card import dataset_card
 from lrc.reporting.hub import publish_dataset_card, publish_folder, staged
 from lrc.reporting.model_card import CARD
 from lrc.runtime.memory import format_size
+from lrc.runtime.translation import _, localized
 
 
 def publish(folder: Path, *, repo_id: str, private: bool = False, dry_run: bool = False) -> None:
@@ -27,7 +28,9 @@ def publish(folder: Path, *, repo_id: str, private: bool = False, dry_run: bool 
         with staged(folder, repo_id) as stage:
             files = sorted(stage.iterdir())
             print((stage / CARD).read_text(encoding="utf-8"))
-            print(f"{len(files)} files would go to {repo_id}{' (private)' if private else ''}:")
+            text = _("{count} files would go to {repo_id}:")
+            text = _("{count} files would go to {repo_id} (private):") if private else text
+            print(localized(text.format(count=len(files), repo_id=repo_id)))
             for file in files:
                 print(f"{format_size(file.stat().st_size):>10}  {file.name}")
     else:
@@ -46,8 +49,8 @@ def publish_dataset(manifest: Path, *, repo_id: str, private: bool = False, dry_
         OutputError: the Hub refuses, or cannot be reached.
     """
     if dry_run:
-        print(
-            f"{dataset_card(manifest, repo_id)}\n1 file would go to {repo_id}{' (private)' if private else ''}: {CARD}"
-        )
+        text = _("1 file would go to {repo_id}: {file}")
+        text = _("1 file would go to {repo_id} (private): {file}") if private else text
+        print(dataset_card(manifest, repo_id), localized(text.format(repo_id=repo_id, file=CARD)), sep="\n")
     else:
         print(publish_dataset_card(manifest, repo_id, private))

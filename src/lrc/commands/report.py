@@ -15,7 +15,7 @@ from lrc.reporting.page import Answers, render_report
 from lrc.runtime.errors import DataError
 from lrc.runtime.finished_outputs import DONE, content_of, is_finished, key_of_files, refuse_other_output, remember
 from lrc.runtime.outputs import checksum, new_file, refuse_existing
-from lrc.runtime.translation import _
+from lrc.runtime.translation import _, localized
 
 
 def report(
@@ -65,7 +65,7 @@ def report(
     files = [scores, data, *compare_with, train_scores, train_data]
     key = _key(run_dir, [file for file in files if file])
     if not force and is_finished(output, asked, key):
-        print(f"{output}: {DONE}")
+        print(localized(DONE.format(output=output)))
         return
     refuse_existing(output, force=force)
     page = render_report(run_dir.resolve().name, run, curves, answers)
@@ -73,7 +73,7 @@ def report(
         # Half a surrogate pair, which JSON can hold, becomes a question mark.
         temporary.write_text(page, encoding="utf-8", errors="replace", newline="\n")
         remember(output, asked, key, content_of(temporary))
-    print(f"wrote {output}")
+    print(localized(_("wrote {output}").format(output=output)))
 
 
 def _read_answers(

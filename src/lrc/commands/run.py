@@ -11,7 +11,9 @@ from typing import Any
 from lrc.config.accelerate_config import find_accelerate_config
 from lrc.config.recipe import find_recipe, read_given
 from lrc.config.recipe_choice import EMBEDDED, choose_recipe
+from lrc.metrics.verdict import Verdict
 from lrc.runtime.errors import DataError, OutputError
+from lrc.runtime.findings import pad
 from lrc.runtime.hub_connection import is_fetched
 from lrc.runtime.locks import left_behind, locked, remove
 from lrc.runtime.machine import look_at_machine
@@ -19,14 +21,13 @@ from lrc.runtime.outputs import new_file
 from lrc.runtime.progress import notify
 from lrc.runtime.steps import call
 from lrc.runtime.system import command_line
-from lrc.runtime.translation import _
+from lrc.runtime.translation import _, localized
 
 RECORD = "lrc_way.json"  # which recipe was taken for which files: the same when the command goes on
-CANNOT_READ = (
-    "a tiny base with random weights, made on the spot, takes the place of a real one: it shows that every step works "
-    "here; it cannot read, and its answers are guesses. `lrc doctor` says what a real one needs"
+CANNOT_READ = _(
+    "run: a tiny base with random weights, made on the spot, takes the place of a real one: it shows that every step "
+    "works here; it cannot read, and its answers are guesses. `lrc doctor` says what a real one needs"
 )
-SKIP = "correct what it found, or leave such rows out: the same command with --on-error skip"
 EMBEDDED_STEPS = "400"  # a workbook of any size takes minutes with them
 
 
@@ -120,7 +121,7 @@ def run(
         given = read_given(find_recipe(taken), way.training)
         _remember(way)
         if way.embedded:
-            notify(f"run: {CANNOT_READ}")
+            notify(CANNOT_READ)
         status = _go(way, given)
     if not status:
         _summary(way)
@@ -145,7 +146,7 @@ def _refuse_folder(folder: Path, train: Path, test: Path, recipe: str | None) ->
             )
         )
     if recipe not in (None, before["recipe"]):
-        cure = "leave --recipe out to go on, or choose another --output-dir"
+        cure = _("leave --recipe out to go on, or choose another --output-dir")
         raise OutputError(
             _("{folder}: was begun with the recipe {before}; {cure}").format(
                 folder=folder, before=before["recipe"], cure=cure
@@ -157,7 +158,7 @@ def _recipe(folder: Path) -> str:
     """The recipe that was taken before, or suits this machine."""
     if before := _read(folder):
         return str(before["recipe"])
-    notify("run: looking at this machine for a recipe that suits it; --recipe names another")
+    notify(_("run: looking at this machine for a recipe that suits it; --recipe names another"))
     machine = look_at_machine()
     choice = choose_recipe(machine.device, machine.card_memory, machine.memory, machine.disk, is_fetched)
     if choice is None or not (machine.hub or is_fetched(choice.base)):
@@ -189,8 +190,13 @@ def _go(way: RunOptions, given: dict[str, Any]) -> int:
         if words[0] == "check" and way.on_error == "skip" and status == 1:
             continue  # what it found is left out by convert
         if status:
-            cure = SKIP if words[0] == "check" and status == 1 else "the same command goes on from there"
-            notify(f"run: step {number} of {len(steps)} ended with status {status}; {cure}")
+            text = _("run: step {number} of {steps} ended with status {status}; the same command goes on from there")
+            if words[0] == "check" and status == 1:
+                text = _(
+                    "run: step {number} of {steps} ended with status {status}; correct what it found, or leave such "
+                    "rows out: the same command with --on-error skip"
+                )
+            notify(text.format(number=number, steps=len(steps), status=status))
             return status
         if words[0] == "convert" and not way.data("train").is_file():
             raise DataError(
@@ -224,8 +230,9 @@ def _steps(way: RunOptions, given: dict[str, Any]) -> Iterator[list[str]]:
 
 def _summary(way: RunOptions) -> None:
     figures = json.loads((way.folder / "evaluation.json").read_text(encoding="utf-8"))
-    print(f"\n{figures['verdict']}")
+    verdict = Verdict.from_figures(figures, figures["baselines"], figures["best_baseline"]["paired"])
+    print(f"\n{localized(verdict.text)}")
     if way.embedded:
-        print("The base was made on the spot and cannot read: these answers are guesses.")
-    for what, name in {"answers": "answer.csv", "adapter": "adapter", "report": "report.html"}.items():
-        print(f"{what:<10}{way.folder / name}")
+        print(localized(_("The base was made on the spot and cannot read: these answers are guesses.")))
+    for what, name in {_("answers"): "answer.csv", _("adapter"): "adapter", _("report"): "report.html"}.items():
+        print(f"{pad(localized(what), 10)}{way.folder / name}")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lrc.config.json_schema import schema_line, schema_text
 from lrc.runtime.outputs import is_file_of, new_file
+from lrc.runtime.translation import _, localized
 
 
 def schema(*, output: Path | None = None, force: bool = False) -> None:
@@ -25,4 +26,5 @@ def schema(*, output: Path | None = None, force: bool = False) -> None:
     if force or not is_file_of(output, content):
         with new_file(output, force=force) as file:
             file.write_bytes(content)
-    print(f"wrote {output}; a recipe names it in its first line: {schema_line(output.name)}", end="")
+    text = _("wrote {output}; a recipe names it in its first line: {line}")
+    print(localized(text.format(output=output, line=schema_line(output.name))), end="")

@@ -60,7 +60,8 @@ def sweep(path: Path, *, accelerate_config: str | None = None, trials: int | Non
         found = _train_all(study, plan, accelerate_config, request)
         entries.write(plan.output_dir / RESULTS_FILE, identity, found)
     if request.signal:
-        notify(f"{plan.output_dir}: stopped with {len(found)} of {plan.trials} trials; run again to resume from there")
+        text = _("{folder}: stopped with {count} of {trials} trials; run again to resume from there")
+        notify(text.format(folder=plan.output_dir, count=len(found), trials=plan.trials))
         sys.exit(128 + request.signal)
     entries.print_leaderboard(found, str(plan.fixed["model_name_or_path"]))
     if not any(entry.result for entry in found):
@@ -118,7 +119,7 @@ def _train_all(study: Study, plan: Sweep, config: str | None, request: Request) 
     """Train what is missing; what has ended by then."""
     goal = plan.trials if plan.size is None else min(plan.trials, plan.size)
     found = ended_trials(study, plan)
-    with track("sweep", goal, "trials", before=min(len(found), goal)) as advance:
+    with track(_("sweep"), goal, "trials", before=min(len(found), goal)) as advance:
         while not request.signal and (trial := next_trial(study, plan, len(found) < goal)) is not None:
             entry = _train_one(trial_of(trial, plan), plan, config, request)
             if request.signal and entry.result is None:
@@ -132,7 +133,7 @@ def _train_all(study: Study, plan: Sweep, config: str | None, request: Request) 
 
 def _train_one(trial: SweepTrial, plan: Sweep, config: str | None, request: Request) -> LeaderboardEntry:
     values = ", ".join(f"{key} {value}" for key, value in trial.values.items())
-    notify(f"trial {trial.number}: {values}; see {trial.log}")
+    notify(_("trial {number}: {values}; see {log}").format(number=trial.number, values=values, log=trial.log))
     trial.write_recipe(plan.fixed)
     try:
         reason = trial.train(config, request)
@@ -140,9 +141,11 @@ def _train_one(trial: SweepTrial, plan: Sweep, config: str | None, request: Requ
     except DataError as error:
         reason, result = str(error), None
     if reason:
-        notify(f"trial {trial.number}: failed: {reason}")
+        notify(_("trial {number}: failed: {reason}").format(number=trial.number, reason=reason))
     elif result:
-        notify(f"trial {trial.number}: accuracy {result.accuracy:.4f} ({result.ci_low:.4f} to {result.ci_high:.4f})")
+        text = _("trial {number}: accuracy {accuracy:.4f} ({low:.4f} to {high:.4f})")
+        bounds = {"low": result.ci_low, "high": result.ci_high}
+        notify(text.format(number=trial.number, accuracy=result.accuracy, **bounds))
     return LeaderboardEntry(trial, result, reason)
 
 

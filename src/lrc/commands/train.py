@@ -105,7 +105,7 @@ def _watch(launch: Any, args: Any) -> int:
     except ChildFailedError as error:
         return _status(error)
     except SignalException as error:
-        notify(f"launch: ended by {signal.Signals(error.sigval).name}")
+        notify(_("launch: ended by {signal}").format(signal=signal.Signals(error.sigval).name))
         return 128 + int(error.sigval)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
@@ -122,11 +122,16 @@ def _status(error: Any) -> int:
     struck = [(rank, number) for rank, number in killed if number != signal.SIGTERM]
     if struck:
         rank, number = min(struck, key=lambda one: (one[1] == signal.SIGABRT, one[0]))
-        cause = " (the system does this when memory runs out)" if number == signal.SIGKILL else ""
-        notify(
-            f"launch: process {rank} of the run was ended by {signal.Signals(number).name}{cause}; "
-            "the others were stopped; run again to resume from the last checkpoint"
+        text = _(
+            "launch: process {rank} of the run was ended by {signal}; the others were stopped; run again to resume "
+            "from the last checkpoint"
         )
+        if number == signal.SIGKILL:
+            text = _(
+                "launch: process {rank} of the run was ended by {signal} (the system does this when memory runs out); "
+                "the others were stopped; run again to resume from the last checkpoint"
+            )
+        notify(text.format(rank=rank, signal=signal.Signals(number).name))
         return 128 + number
     code: int = error.get_first_failure()[1].exitcode
     return code if code > 0 else 128 - code

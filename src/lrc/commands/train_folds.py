@@ -15,11 +15,13 @@ from lrc.config.run_record import read_run
 from lrc.metrics.predictions import Outcome, write_outcomes
 from lrc.metrics.verdict import describe_size, judge, spell
 from lrc.runtime.errors import RecipeError, no_file
+from lrc.runtime.findings import pad
 from lrc.runtime.launch_variables import refuse_leftovers
 from lrc.runtime.locks import left_behind, locked, remove
 from lrc.runtime.outputs import new_file
 from lrc.runtime.progress import notify
 from lrc.runtime.steps import call
+from lrc.runtime.translation import _, localized
 from lrc.training.folds import FIGURES_FILE, FOLDS_FILE, SCORES_FILE, Folds
 from lrc.training.preflight import preflight
 
@@ -65,7 +67,8 @@ def train_folds(recipe: str, accelerate_config: str | None, overrides: Sequence[
             preflight(path, one)
         for fold, one in enumerate(words):
             if not over and (found := read_run(folds.output_dir(fold))) is not None and found.finished:
-                notify(f"fold {fold + 1} of {count}: {folds.output_dir(fold)} is finished")
+                text = _("fold {fold} of {count}: {folder} is finished")
+                notify(text.format(fold=fold + 1, count=count, folder=folds.output_dir(fold)))
             elif status := _train(fold, folds, ["train", recipe, *_launch(accelerate_config), *one]):
                 return status
         outcomes = folds.outcomes()
@@ -89,7 +92,8 @@ def _folds(given: Mapping[str, Any], count: int) -> Folds:
     if findings:
         raise RecipeError(*findings)
     if given.get("validation_file"):
-        notify(f"--folds: {given['validation_file']} is not used; each run is evaluated on the fold that it holds out")
+        text = _("--folds: {file} is not used; each run is evaluated on the fold that it holds out")
+        notify(text.format(file=given["validation_file"]))
     return Folds(Path(given["output_dir"]).expanduser(), Path(files[0]), count, given.get("seed", 42))
 
 
@@ -103,11 +107,12 @@ def _launch(accelerate_config: str | None) -> list[str]:
 
 def _train(fold: int, folds: Folds, words: list[str]) -> int:
     """Train a fold's run, and give its exit status."""
-    which = f"fold {fold + 1} of {folds.count}"
-    notify(f"\n{which}: $ lrc {shlex.join(words)}")
+    which = {"fold": fold + 1, "count": folds.count}
+    notify(_("\nfold {fold} of {count}: $ {command}").format(**which, command=f"lrc {shlex.join(words)}"))
     status = call(words, "train")
     if status:
-        notify(f"{which}: ended with status {status}; the same command goes on from there")
+        text = _("fold {fold} of {count}: ended with status {status}; the same command goes on from there")
+        notify(text.format(**which, status=status))
     return status
 
 
@@ -117,11 +122,13 @@ def _conclude(folds: Folds, outcomes: Sequence[Outcome], model: str, *, peft: bo
     figures = {"verdict": str(verdict), **verdict.figures, "folds": folds.count}
     with new_file(folds.folder / FIGURES_FILE, force=True) as file:
         file.write_text(json.dumps(figures, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-    print(f"out of fold: {verdict}")
-    size = describe_size(verdict.figures)
-    print(f"{spell(verdict.figures)}, {size}: each question answered by the run that held it out")
-    print(f"{'scores':<10}{folds.folder / SCORES_FILE}\n{'figures':<10}{folds.folder / FIGURES_FILE}")
+    share = _("{share}, {size}: each question answered by the run that held it out")
+    print(localized(_("out of fold: {verdict}").format(verdict=verdict.text)))
+    print(localized(share.format(share=spell(verdict.figures), size=describe_size(verdict.figures))))
+    for what, name in {_("scores"): SCORES_FILE, _("figures"): FIGURES_FILE}.items():
+        print(f"{pad(localized(what), 10)}{folds.folder / name}")
     if peft:
         adapters = " ".join(f"--adapter {shlex.quote(str(folds.output_dir(fold)))}" for fold in range(folds.count))
         asked = f"lrc generate --model {shlex.quote(model)} {adapters}"
-        print(f"all adapters together: {asked} --data TEST --output answer.csv")
+        command = f"{asked} --data TEST --output answer.csv"
+        print(localized(_("all adapters together: {command}").format(command=command)))

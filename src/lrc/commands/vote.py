@@ -20,9 +20,10 @@ from lrc.metrics.accuracy import CONFIDENCE, Figures, accuracy, compare_paired, 
 from lrc.metrics.opinion_pool import Pool, Scores, equal_pool, fit_pool, out_of_fold, predict
 from lrc.metrics.verdict import describe_size, judge, spell
 from lrc.runtime.errors import DataError
+from lrc.runtime.findings import columns_of, pad
 from lrc.runtime.finished_outputs import key_of_files, refuse_other_output, write_once
 from lrc.runtime.outputs import refuse_file
-from lrc.runtime.translation import _
+from lrc.runtime.translation import Message, _, localized
 
 FOLDS, SEED = 5, 42
 
@@ -64,7 +65,7 @@ def vote(
     tests = _read_tests(test_scores, files)
     names = _names(files)
     answers = [question.answer or 0 for question in questions]
-    found, _ = out_of_fold(models, answers, _folds(questions))
+    found = out_of_fold(models, answers, _folds(questions))[0]
     pool = fit_pool(models, answers)
     figures = _measure(questions, answers, names, models, found, pool)
     ids, pooled = [question.id for question in questions], found
@@ -81,7 +82,7 @@ def vote(
         new = write_once(output, asked, key, lambda path: path.write_bytes(content), force=force)
     print(*([json.dumps(figures, ensure_ascii=False, indent=2)] if as_json else _table(figures)), sep="\n")
     if new and not as_json:
-        print(f"{output}: {len(ids)} answers")
+        print(localized(_("{output}: {count} answers").format(output=output, count=len(ids))))
 
 
 def _names(files: Sequence[Path]) -> list[str]:
@@ -172,32 +173,35 @@ def _measure(
     }
 
 
-def _verdict(figures: Figures, best: str, test: dict[str, float]) -> str:
+def _verdict(figures: Figures, best: str, test: dict[str, float]) -> Message:
     points = 100 * test["difference"]
-    if points <= 0:
-        how = f"{-points:.1f} points below" if points else "as"
-        return f"{spell(figures)}, {how} {best} alone: the vote gains nothing here"
-    chance = "" if test["p_value"] < 1 - CONFIDENCE else f", which may be chance (p = {test['p_value']:.2g})"
-    return f"{spell(figures)}, {points:.1f} points above {best} alone{chance}"
+    text = _("{share}, {points:.1f} points above {best} alone, which may be chance (p = {p:.2g})")
+    if test["p_value"] < 1 - CONFIDENCE:
+        text = _("{share}, {points:.1f} points above {best} alone")
+    if points < 0:
+        text = _("{share}, {points:.1f} points below {best} alone: the vote gains nothing here")
+    if points == 0:
+        text = _("{share}, as {best} alone: the vote gains nothing here")
+    return text.format(share=spell(figures), points=abs(points), best=best, p=test["p_value"])
 
 
 def _table(figures: dict[str, Any]) -> list[str]:
     test, best = figures["best_single"]["paired"], figures["best_single"]["name"]
-    width = max(20, *(len(name) for name in figures["models"])) + 2
-    rows = {"vote, out of fold": figures, "equal weights": figures["equal_weights"], **figures["models"]}
-    lines = [figures["verdict"]]
-    for name, one in rows.items():
-        fitted = f", weight {one['weight']:.3f}, temperature {one['temperature']:.4g}" if "weight" in one else ""
-        lines.append(f"{name:<{width}}{one['accuracy']:.4f}  ({one['ci_low']:.4f} to {one['ci_high']:.4f}){fitted}")
-    lines += [
-        f"{'questions':<{width}}{describe_size(figures)}",
-        f"{'only one is right':<{width}}{test['first_only']} (the vote) and {test['second_only']} ({best})",
-        f"{'difference':<{width}}{test['difference']:+.4f} ({test['ci_low']:+.4f} to {test['ci_high']:+.4f}), "
-        f"permuted by passage p = {test['p_value']:.4f}",
-        f"{'sharpness':<{width}}{figures['sharpness']:.4g}",
-        f"{'against baselines':<{width}}{figures['baseline']}",
+    width = max(20, *(columns_of(name) for name in figures["models"])) + 2
+    rows = {_("vote, out of fold"): figures, _("equal weights"): figures["equal_weights"], **figures["models"]}
+    share = _("{accuracy:.4f}  ({ci_low:.4f} to {ci_high:.4f})")
+    fitted = _("{accuracy:.4f}  ({ci_low:.4f} to {ci_high:.4f}), weight {weight:.3f}, temperature {temperature:.4g}")
+    only = _("{first_only} (the vote) and {second_only} ({best})")
+    difference = _("{difference:+.4f} ({ci_low:+.4f} to {ci_high:+.4f}), permuted by passage p = {p_value:.4f}")
+    lines: list[tuple[str, str]] = [
+        *((name, (fitted if "weight" in one else share).format(**one)) for name, one in rows.items()),
+        (_("questions"), describe_size(figures)),
+        (_("only one is right"), only.format(**test, best=best)),
+        (_("difference"), difference.format(**test)),
+        (_("sharpness"), f"{figures['sharpness']:.4g}"),
+        (_("against baselines"), figures["baseline"]),
     ]
-    return lines
+    return [localized(figures["verdict"]), *(f"{pad(localized(name), width)}{localized(text)}" for name, text in lines)]
 
 
 def _write_scores(path: Path, *, ids: Sequence[str], log_probs: Scores) -> None:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from lrc.data.shingles import Hashes, Integers, distinct_grams
 from lrc.runtime.progress import track
+from lrc.runtime.translation import _
 
 CONTAINMENT = 0.3  # of a passage's 5-grams
 MIN_SHARED = 16  # 5-grams
@@ -59,7 +60,7 @@ class _Index:
         self._sizes = np.zeros(len(texts), dtype=np.int64)  # for each text, how many 5-grams it has, common ones apart
         self._count = 0
         count = 1 + sum(map(len, texts)) // PART
-        with track("indexing", count, "parts of the text") as advance:
+        with track(_("indexing the passages"), count, "parts") as advance:
             parts = []
             for part in range(count):
                 parts.append(self._add(*distinct_grams(texts, part, count)))
@@ -97,7 +98,7 @@ class _Index:
         probes = np.cumsum(np.diff(self._starts)[self._grams])
         begins = np.flatnonzero(_changes(self._owners))
         starts = begins[_changes(probes[begins] // PROBES)].tolist()
-        with track("looking for parts of passages", len(starts), "batches") as advance:
+        with track(_("looking for parts of passages"), len(starts), "batches") as advance:
             for start, end in pairwise([*starts, len(probes)]):
                 yield slice(start, end)
                 advance()

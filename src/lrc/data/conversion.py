@@ -179,12 +179,9 @@ class ConversionReport:
             )
             yield localized(text.format(leak=self.leak))
         for name, counts in self.answers.items():
-            yield f"wrote {folder / name}: {counts.total():,} questions{_positions(counts)}"
-        yield f"wrote {folder / (source.path.stem + SUFFIX)}"
-
-
-def _positions(counts: Counter[int | None]) -> str:
-    last = max((answer for answer in counts if answer is not None), default=0)
-    if not last:
-        return ""
-    return f" (by answer: {', '.join(f'{counts[answer]:,}' for answer in range(1, last + 1))})"
+            last = max((answer for answer in counts if answer is not None), default=0)
+            text = _("wrote {file}: {count:,} questions (by answer: {positions})")
+            text = text if last else _("wrote {file}: {count:,} questions")
+            positions = tuple(f"{counts[answer]:,}" for answer in range(1, last + 1))
+            yield localized(text.format(file=folder / name, count=counts.total(), positions=positions))
+        yield localized(_("wrote {output}").format(output=folder / (source.path.stem + SUFFIX)))

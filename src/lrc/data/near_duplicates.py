@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from lrc.data.containment import CONTAINMENT, find_parts
 from lrc.data.shingles import BLOCK, GRAM, Hashes, Integers, distinct_grams, hash_grams
 from lrc.runtime.progress import track
+from lrc.runtime.translation import _
 
 Pair = tuple[int, int]
 
@@ -177,7 +178,7 @@ def _all_pairs(texts: list[str], crowd: Integers) -> list[Pair]:
     lists = _RareLists(owners, grams, (counts > 1) & (counts <= COMMON))
     ends = np.searchsorted(sizes, sizes / THRESHOLD + 1)
     pairs: list[Pair] = []
-    with track("comparing boilerplate", len(crowd), "passages") as advance:
+    with track(_("comparing boilerplate"), len(crowd), "passages") as advance:
         for place, end in enumerate(ends.tolist()):
             others = slice(place + 1, end)
             shared = np.bitwise_count(bits[others] & bits[place]).sum(axis=1, dtype=np.int64)
@@ -222,7 +223,7 @@ class _RareLists:
 
 def _candidates(signatures: Hashes) -> Iterator[tuple[Integers, Integers]]:
     """Pairs of texts that agree in a band, its nearest neighbours first; the smaller number on the left."""
-    with track("matching", BANDS, "bands") as advance:
+    with track(_("matching"), BANDS, "bands") as advance:
         for band in range(BANDS):
             yield from _band_candidates(signatures, band)
             advance()
@@ -258,7 +259,7 @@ def _signatures(texts: list[str]) -> Hashes:
     generator = np.random.Generator(np.random.PCG64(0))
     factors = generator.integers(2**63, size=BANDS * BAND_HASHES, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
     signatures = np.empty((len(texts), len(factors)), dtype=np.uint64)
-    with track("comparing", len(texts), "passages") as advance:
+    with track(_("comparing"), len(texts), "passages") as advance:
         for start in range(0, len(texts), BLOCK):
             block = texts[start : start + BLOCK]
             hashes, firsts = hash_grams(block)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrc.metrics.accuracy import accuracy
+from lrc.runtime.translation import Message, _
 
 N_BINS = 10
 SHARPNESS = (1e-3, 1e3)  # of 1 / temperature: beyond these, probabilities are equal or all in one option
@@ -102,7 +103,7 @@ def fit_temperature(log_probs: Sequence[Sequence[float]], answers: Sequence[int]
     table = _table(gaps)
     means = np.array([gap.mean() for gap in gaps])
     low, high = np.log(SHARPNESS)
-    for _ in range(HALVINGS):
+    for _halving in range(HALVINGS):
         middle = (low + high) / 2
         # The loss is convex in 1 / temperature, so the sign of its slope says on which side the least is.
         slope = _slopes(table, float(np.exp(middle))).sum() - share * means.sum()
@@ -110,13 +111,13 @@ def fit_temperature(log_probs: Sequence[Sequence[float]], answers: Sequence[int]
     return float(np.exp(-(low + high) / 2))
 
 
-def at_bound(temperature: float) -> str | None:
+def at_bound(temperature: float) -> Message | None:
     """What a temperature at an end of the fit's range means, in words; None for one that was found between them."""
     coldest, hottest = (1 / sharpness for sharpness in reversed(SHARPNESS))
     if temperature > hottest * 0.99:
-        return "the limit of the search: uniform probabilities, the scores say nothing about which option is right"
+        return _("the limit of the search: uniform probabilities, the scores say nothing about which option is right")
     if temperature < coldest * 1.01:
-        return "the limit of the search: all probability on one option, which was right in every question"
+        return _("the limit of the search: all probability on one option, which was right in every question")
     return None
 
 
@@ -173,7 +174,7 @@ def _slopes(table: NDArray[np.float64], sharpness: float) -> NDArray[np.float64]
 
 
 def _bin(low: float, high: float, members: Sequence[tuple[float, bool, Hashable]]) -> Bin:
-    n, hits = len(members), [int(hit) for _, hit, _ in members]
-    figures = accuracy(hits, [1] * n, [passage for *_, passage in members])
-    mean = sum(confidence for confidence, *_ in members) / n
+    n, hits = len(members), [int(hit) for _confidence, hit, _passage in members]
+    figures = accuracy(hits, [1] * n, [passage for *_others, passage in members])
+    mean = sum(confidence for confidence, *_others in members) / n
     return Bin(low, high, n, mean, figures["accuracy"], figures["ci_low"], figures["ci_high"])

@@ -10,6 +10,7 @@ from pathlib import Path
 from lrc.metrics.accuracy import CONFIDENCE, Figures, accuracy, compare_paired, passages_of
 from lrc.metrics.predictions import Outcome
 from lrc.runtime.errors import DataError
+from lrc.runtime.translation import Message, _
 
 Pair = tuple[Outcome, Outcome]  # of one question
 
@@ -35,35 +36,24 @@ class Comparison:
         return None if difference == 0 else int(difference < 0)
 
     @property
-    def english(self) -> str:
+    def text(self) -> Message:
         """What the comparison comes to: how large the difference is, and whether it may be chance."""
-        if self.ahead is None:
-            return f"{self.names[0]} and {self.names[1]} have as many questions right."
-        better, worse, points, low, high, chance = self._difference
-        difference = f"{better} is {points} points better than {worse} (95 % interval {low} to {high}, p = {chance})"
-        if self.certain:
-            return f"{difference}: more than chance."
-        return f"{difference}: this may be chance. More questions would tell."
-
-    @property
-    def chinese(self) -> str:
-        """The same in Chinese."""
-        if self.ahead is None:
-            return f"{self.names[0]} 與 {self.names[1]} 答對的題數相同。"
-        better, worse, points, low, high, chance = self._difference
-        difference = f"{better} 比 {worse} 高 {points} 個百分點（95% 信賴區間 {low} 至 {high}，p = {chance}）"
-        return (
-            f"{difference}：差異超出巧合。" if self.certain else f"{difference}：可能只是巧合，需要更多題目才能判斷。"
-        )
-
-    @property
-    def _difference(self) -> tuple[str, str, str, str, str, str]:
-        """Better, worse, by how many points, between which two, and p."""
         ahead, sign = self.ahead or 0, -1 if self.ahead else 1
+        better, worse = self.names[ahead], self.names[1 - ahead]
+        if self.ahead is None:
+            return _("{better} and {worse} have as many questions right.").format(better=better, worse=worse)
+        text = _(
+            "{better} is {points:.1f} points better than {worse} (interval of 95 %: {low:.1f} to {high:.1f}, "
+            "p = {p:.2g}): this may be chance. More questions would tell."
+        )
+        if self.certain:
+            text = _(
+                "{better} is {points:.1f} points better than {worse} (interval of 95 %: {low:.1f} to {high:.1f}, "
+                "p = {p:.2g}): more than chance."
+            )
         low, high = sorted(100 * sign * self.test[bound] for bound in ("ci_low", "ci_high"))
-        points = f"{100 * abs(self.test['difference']):.1f}"
-        chance = f"{self.test['p_value']:.2g}"
-        return self.names[ahead], self.names[1 - ahead], points, f"{low:.1f}", f"{high:.1f}", chance
+        points, p_value = 100 * abs(self.test["difference"]), self.test["p_value"]
+        return text.format(better=better, worse=worse, points=points, low=low, high=high, p=p_value)
 
     @property
     def first_only(self) -> list[Pair]:
@@ -107,8 +97,8 @@ def compare_answers(
         DataError: they were not asked the same questions, or these have other right answers.
     """
     pairs = _pair(sources, first, second)
-    answers = [one.answer for one, _ in pairs]
-    passages = passages_of(one.question for one, _ in pairs)
+    answers = [one.answer for one, _other in pairs]
+    passages = passages_of(one.question for one, _other in pairs)
     ones, twos = ([pair[side].prediction for pair in pairs] for side in (0, 1))
     return Comparison(
         names,
@@ -121,7 +111,8 @@ def compare_answers(
 def _pair(sources: tuple[Path, Path], first: Sequence[Outcome], second: Sequence[Outcome]) -> list[Pair]:
     """Each answer of the first with that of the second to the same question, whatever the order of the two."""
     if not first or not second:
-        raise DataError(f"{sources[0] if not first else sources[1]}: holds no answers; evaluate the model again")
+        source = sources[0] if not first else sources[1]
+        raise DataError(_("{source}: holds no answers; evaluate the model again").format(source=source))
     waiting: dict[Hashable, list[Outcome]] = defaultdict(list)
     for outcome in reversed(second):
         waiting[_identify(outcome)].append(outcome)
@@ -138,9 +129,8 @@ def _pair(sources: tuple[Path, Path], first: Sequence[Outcome], second: Sequence
     other = [one for one, two in pairs if one.answer != two.answer]
     if other:
         where = _places(other)
-        raise DataError(
-            f"{sources[1]}: has another right answer than {sources[0]} to {where}; evaluate both on the same file"
-        )
+        text = _("{second}: has another right answer than {first} to {where}; evaluate both on the same file")
+        raise DataError(text.format(second=sources[1], first=sources[0], where=where))
     return pairs
 
 
@@ -152,12 +142,17 @@ def _identify(outcome: Outcome) -> Hashable:
 def _differ(source: Path, other: Path, lacking: Sequence[Outcome], count: int) -> list[str]:
     if not lacking:
         return []
-    cure = "evaluate both models on one file with lrc evaluate --scores, and compare these with --data"
-    return [f"{source}: {len(lacking):,} of its {count:,} questions are not in {other}, {_places(lacking)}; {cure}"]
+    text = _(
+        "{source}: {lacking:,} of its {count:,} questions are not in {other}, {places}; evaluate both models on one "
+        "file with lrc evaluate --scores, and compare these with --data"
+    )
+    return [text.format(source=source, lacking=len(lacking), count=count, other=other, places=_places(lacking))]
 
 
-def _places(outcomes: Sequence[Outcome]) -> str:
+def _places(outcomes: Sequence[Outcome]) -> Message:
     question = outcomes[0].question
-    row = "" if question.row is None else f" (row {question.row})"
-    named = f"question {question.id}{row}"
-    return named if len(outcomes) == 1 else f"{len(outcomes):,} questions, the first {named}"
+    named = _("question {id}") if question.row is None else _("question {id} (row {row})")
+    named = named.format(id=question.id, row=question.row)
+    if len(outcomes) == 1:
+        return named
+    return _("{count:,} questions, the first {named}").format(count=len(outcomes), named=named)

@@ -11,6 +11,7 @@ from typing import Any
 
 from lrc.runtime.errors import DataError
 from lrc.runtime.progress import notify
+from lrc.runtime.translation import _
 
 INTERVAL = {"eval_accuracy": ("eval_ci_low", "eval_ci_high")}
 SERIES = ("loss", "eval_loss", "eval_accuracy", "learning_rate")
@@ -77,14 +78,15 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: byte {error.start} is not UTF-8; restore the file, or remove it") from error
+        broken = _("{path}: byte {place} is not UTF-8; restore the file, or remove it")
+        raise DataError(broken.format(path=path, place=error.start)) from error
     findings, kept = [], []
     for number, text in enumerate(lines, start=1):
         try:
             kept.append(_check(json.loads(text)))
         except (ValueError, RecursionError) as error:
             if number == len(lines) and not text.endswith("\n"):
-                notify(f"{path}, line {number}: cut short; left out")
+                notify(_("{path}, line {number}: cut short; left out").format(path=path, number=number))
             else:
                 findings.append(f"{path}, line {number}: {error}; remove the line, or restore the file")
     if findings:

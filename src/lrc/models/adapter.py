@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import fields
@@ -21,6 +20,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from lrc.models.loading import load_config
 from lrc.models.weights import ADAPTER_BIN, ADAPTER_CONFIG, ADAPTER_WEIGHTS, unpickle_tensors
 from lrc.runtime.errors import ModelError
+from lrc.runtime.progress import notify
 from lrc.runtime.translation import _
 
 ADAPTER_NAME = "default"
@@ -108,10 +108,8 @@ def read_adapter_weights(adapter: Path) -> dict[str, torch.Tensor]:
                 adapter=adapter, adapter_weights=ADAPTER_WEIGHTS
             )
         )
-    print(
-        f"{adapter / ADAPTER_BIN}: no safetensors; reading it with torch's weights-only unpickler",
-        file=sys.stderr,
-    )
+    text = _("{file}: no safetensors; reading it with torch's weights-only unpickler")
+    notify(text.format(file=adapter / ADAPTER_BIN))
     return unpickle_tensors(adapter / ADAPTER_BIN)
 
 

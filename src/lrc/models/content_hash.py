@@ -20,6 +20,7 @@ from huggingface_hub.constants import HF_HOME
 from lrc.models.weights import WeightFiles, as_bytes
 from lrc.runtime.locks import cache_lock
 from lrc.runtime.progress import Advance, track
+from lrc.runtime.translation import _
 
 SHOWN = 2 << 30  # bytes from which on the user is shown how far it is
 UNSETTLED = 2.0  # seconds in which a file may change again and keep its times
@@ -53,7 +54,7 @@ def _file_sums(weights: WeightFiles, file: str, advance: Advance | None) -> dict
 
 
 def _progress(nbytes: int) -> AbstractContextManager[Advance | None]:
-    return track("read the base model", nbytes >> 20, "MiB") if nbytes > SHOWN else nullcontext()
+    return track(_("read the base model"), nbytes >> 20, "MiB") if nbytes > SHOWN else nullcontext()
 
 
 def _tensor_sum(weights: WeightFiles, name: str, advance: Advance | None) -> str:

@@ -214,7 +214,7 @@ def _tokenizer_sum(folder: Path) -> str | None:
 def _fetch(name: str, revision: str | None, flag: str) -> Path:
     files = [CONFIG, "generation_config.json", *TOKENIZER_FILES]
     try:
-        with waiting(f"fetching {name}"):
+        with waiting(_("fetching {name}").format(name=name)):
             folder = snapshot_download(name, revision=revision, allow_patterns=[*files, "model*.safetensors", INDEX])
             if not any(Path(folder).glob("model*.safetensors")):
                 folder = snapshot_download(name, revision=revision, allow_patterns=["pytorch_model*.bin", BIN_INDEX])

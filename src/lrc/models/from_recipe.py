@@ -91,7 +91,8 @@ def clamp_max_length(recipe: Recipe, config: Any) -> None:
         return
     if args.max_length is not None and args.process_index == 0:
         base = recipe.model.model_name_or_path
-        notify(f"max_length: lowered from {args.max_length} to {limit}, the positions of {base}")
+        text = _("max_length: lowered from {max_length} to {limit}, the positions of {base}")
+        notify(text.format(max_length=args.max_length, limit=limit, base=base))
     args.max_length = limit
 
 

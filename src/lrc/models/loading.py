@@ -198,7 +198,7 @@ def loading_errors(name: str, what: str) -> Any:
     silence_bars()
     go_offline_if_alone(name)
     try:
-        with waiting(f"loading the {what} {name}"):
+        with waiting(_("loading the {what} {name}").format(what=what, name=name)):
             yield
     except (HFValidationError, LocalEntryNotFoundError, OSError) as error:
         if "Repo id must" in str(error):  # what no folder is was taken for a name on the Hub, and is none

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import pickle
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -19,6 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from lrc.runtime.errors import ModelError
+from lrc.runtime.progress import notify
 from lrc.runtime.translation import _
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
@@ -187,8 +187,8 @@ def _read_weight_file(folder: Path) -> str | None:
 
 @cache
 def _announce_unpickling(folder: Path) -> None:
-    line = f"{folder}: has no safetensors, only .bin files; reading them with torch's weights-only unpickler"
-    print(line, file=sys.stderr)
+    text = _("{folder}: has no safetensors, only .bin files; reading them with torch's weights-only unpickler")
+    notify(text.format(folder=folder))
 
 
 def _read_index(folder: Path, index: str) -> dict[str, dict[str, Spec]]:

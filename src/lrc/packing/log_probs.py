@@ -16,11 +16,13 @@ from lrc.packing.lm_head import Picks, log_probs_of, picking
 from lrc.packing.tree import PackedRow, TokenSequence, pack
 from lrc.runtime.errors import MachineError
 from lrc.runtime.progress import notify
+from lrc.runtime.translation import _
 
 # What a row of a forward pass may hold: the longer, the more is shared. Training keeps every layer's activations of a
 # row for the backward pass, which on a CPU is what its memory goes to.
 ROW_TOKENS = 4096
 ROW_TOKENS_TRAINING_CPU = 768
+RETRYING = _("{place}: out of memory with rows of {row_tokens} tokens; retrying with {fewer}")
 
 
 def row_budget(device: torch.device, row_tokens: int | None, *, training: bool = False) -> int:
@@ -101,9 +103,8 @@ def sequence_scores(
         return totals
     except torch.OutOfMemoryError:
         if row_tokens <= max(len(sequence.inputs) for sequence in sequences):
-            raise MachineError(
-                f"{device}: its memory is too small for one question; use a smaller or a quantized model"
-            ) from None
+            text = _("{place}: its memory is too small for one question; use a smaller or a quantized model")
+            raise MachineError(text.format(place=device)) from None
     # Behind the handler: in it, the traceback would hold on to the memory of the forward that failed.
-    notify(f"{device}: out of memory with rows of {row_tokens} tokens; retrying with {row_tokens // 2}")
+    notify(RETRYING.format(place=device, row_tokens=row_tokens, fewer=row_tokens // 2))
     return sequence_scores(model, sequences, device, row_tokens // 2, see)

@@ -26,6 +26,7 @@ from lrc.packing.tree import PackedRow
 from lrc.preview.meta_device import MetaKernels, PeakMemoryTracker, quantized_bytes, stand_in
 from lrc.runtime.cards import AMPERE
 from lrc.runtime.errors import ModelError
+from lrc.runtime.translation import _
 
 META = torch.device("meta")
 # Every layer adds as much as the one before: two depths show how much, and the rest is on their line.
@@ -98,9 +99,9 @@ def count_static_memory(build: ModelSpec) -> StaticMemory:
             layer = name.partition(".layers.")[2].partition(".")[0]
             layers[layer] = layers.get(layer, 0) + nbytes
     return StaticMemory(
-        weights=sum(nbytes for _, p, nbytes in named if not p.requires_grad),
-        adapter=sum(nbytes for _, p, nbytes in named if p.requires_grad),
-        trained=sum(p.numel() for _, p, _ in named if p.requires_grad),
+        weights=sum(nbytes for _name, p, nbytes in named if not p.requires_grad),
+        adapter=sum(nbytes for _name, p, nbytes in named if p.requires_grad),
+        trained=sum(p.numel() for _name, p, _nbytes in named if p.requires_grad),
         parameters=parameters,
         largest_layer=max(layers.values(), default=0),
     )
@@ -184,7 +185,7 @@ def _add_adapter(model: Any, build: ModelSpec) -> Any:
             warnings.simplefilter("ignore")
             return get_peft_model(model, copy.deepcopy(build.adapter))
     except ValueError as error:
-        raise ModelError(f"adapter: {error}") from error
+        raise ModelError(_("adapter: {reason}").format(reason=error)) from error
 
 
 def _is_quantized(module: Any) -> bool:

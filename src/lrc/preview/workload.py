@@ -12,6 +12,7 @@ import numpy as np
 from lrc.config.recipe import Recipe
 from lrc.packing.tree import PackedRow, TokenSequence, pack
 from lrc.runtime.progress import track
+from lrc.runtime.translation import _
 from lrc.tokenization.token_dataset import Corpus
 from lrc.training.dataloader import Sampling, SequenceSource, StepBatch, StepLoader, StepSampler
 
@@ -63,7 +64,7 @@ def measure_workload(
     rows = separate = unique = supervised = 0
     lengths: list[int] = []
     largest: StepBatch | None = None
-    with track("packing", count, "steps") as advance:
+    with track(_("packing"), count, "steps") as advance:
         for batch in islice(loader, count):
             sizes = [len(row) for row in batch.rows]
             rows, unique, supervised = rows + len(sizes), unique + sum(sizes), supervised + batch.supervised_count

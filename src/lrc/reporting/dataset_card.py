@@ -15,6 +15,7 @@ from lrc.data.manifest import SUFFIX
 from lrc.reporting.scrub import scrub
 from lrc.runtime.errors import DataError
 from lrc.runtime.findings import spell_kind
+from lrc.runtime.translation import _
 
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 # What a manifest of `lrc convert` holds, with the type of each; nothing else of it gets onto the card.
@@ -64,19 +65,23 @@ def dataset_card(manifest: Path, repo_id: str) -> DatasetCard:
 
 
 def _read(manifest: Path) -> dict[str, Any]:
-    cure = f"give the file *{SUFFIX} that `lrc convert` wrote"
+    cure = _("give the file *{suffix} that `lrc convert` wrote").format(suffix=SUFFIX)
     try:
         found = json.loads(manifest.read_text(encoding="utf-8"))
     except OSError as error:
-        raise DataError(f"{manifest}: {error.strerror or error}; {cure}") from error
+        reason = error.strerror or error
+        raise DataError(_("{path}: {reason}; {cure}").format(path=manifest, reason=reason, cure=cure)) from error
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{manifest}: not JSON ({error}); {cure}") from error
+        text = _("{path}: not JSON ({reason}); {cure}")
+        raise DataError(text.format(path=manifest, reason=error, cure=cure)) from error
     wrong = [key for key, kind in WANTED.items() if not isinstance(found, dict) or not isinstance(found.get(key), kind)]
     if wrong or not {"name", "sha256"} <= found["source"].keys():
-        raise DataError(f"{manifest}: not a manifest, {(wrong or ['source'])[0]} is missing; {cure}")
+        text = _("{path}: not a manifest, {key} is missing; {cure}")
+        raise DataError(text.format(path=manifest, key=(wrong or ["source"])[0], cure=cure))
     counts = ("questions", "skipped", "repaired", "warned")
     if any(type(value) is not int for key in counts for value in found[key].values()):
-        raise DataError(f"{manifest}: not a manifest, its counts are not all whole numbers; {cure}")
+        text = _("{path}: not a manifest, its counts are not all whole numbers; {cure}")
+        raise DataError(text.format(path=manifest, cure=cure))
     named: dict[str, Any] = scrub({key: found[key] for key in WANTED})
     # Earlier versions kept near-duplicates together only, and said nothing of it.
     return named | {"parts_joined": "clustering" in found}

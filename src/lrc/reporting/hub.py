@@ -30,6 +30,7 @@ from lrc.reporting.model_card import CARD, adapter_settings, base_name, model_ca
 from lrc.reporting.scrub import refuse_leaks, scrub
 from lrc.runtime.errors import ModelError, OutputError, first_line
 from lrc.runtime.progress import notify
+from lrc.runtime.translation import _
 
 # Secrets are removed from these: values under a secret's key, and what looks like a secret.
 BY_KEY = (ADAPTER_CONFIG, RUN_FILE)
@@ -38,10 +39,11 @@ BY_VALUE = (CONFIG, "generation_config.json", "tokenizer_config.json", "special_
 CLEANED = (*BY_KEY, *BY_VALUE)
 TEXTS = (".json", ".jinja", ".txt", ".md")  # by their ending, the files that are searched before they go up
 REASONS = {
-    401: "the Hub rejected the token, or there is none; run `hf auth login`",
-    403: "the token has no write access there; use one that has, or another name",
-    404: "the Hub does not know it; check the name and the token",
+    401: _("the Hub rejected the token, or there is none; run `hf auth login`"),
+    403: _("the token has no write access there; use one that has, or another name"),
+    404: _("the Hub does not know it; check the name and the token"),
 }
+PUBLIC = _("{repo_id}: is public; make it private there, or choose another name")
 
 
 @contextmanager
@@ -108,7 +110,7 @@ def publish_folder(folder: Path, repo_id: str, private: bool, endpoint: str | No
     with staged(folder, repo_id) as stage, _explain_failures(repo_id, api.endpoint):
         url = api.create_repo(repo_id, private=private or None, exist_ok=True)
         if private and not api.repo_info(url.repo_id).private:
-            raise OutputError(f"{repo_id}: is public; make it private there, or choose another name")
+            raise OutputError(PUBLIC.format(repo_id=repo_id))
         # One commit, so that an interrupted upload changes nothing (`upload_folder` makes several).
         operations = [CommitOperationAdd(file.name, file) for file in sorted(stage.iterdir())]
         api.create_commit(url.repo_id, operations, commit_message="Publish with lrc")
@@ -134,7 +136,7 @@ def publish_dataset_card(manifest: Path, repo_id: str, private: bool, endpoint: 
     with _explain_failures(repo_id, api.endpoint):
         url = api.create_repo(repo_id, private=private or None, exist_ok=True, repo_type="dataset")
         if private and not api.repo_info(url.repo_id, repo_type="dataset").private:
-            raise OutputError(f"{repo_id}: is public; make it private there, or choose another name")
+            raise OutputError(PUBLIC.format(repo_id=repo_id))
         operation = CommitOperationAdd(CARD, card.encode())
         api.create_commit(url.repo_id, [operation], commit_message="Publish with lrc", repo_type="dataset")
     return str(url)
@@ -144,19 +146,22 @@ def _check_name(repo_id: str) -> None:
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
-        raise OutputError(f"{repo_id}: not a name on the Hub ({_clean_line(error)}); write USER/NAME") from error
+        text = _("{repo_id}: not a name on the Hub ({reason}); write USER/NAME")
+        raise OutputError(text.format(repo_id=repo_id, reason=_clean_line(error))) from error
 
 
 def _weight_files(folder: Path) -> list[str]:
     if _is_adapter(folder):
         if not (folder / ADAPTER_WEIGHTS).is_file():
-            raise ModelError(f"{folder}: no {ADAPTER_WEIGHTS}; only safetensors are published")
+            text = _("{folder}: no {file}; only safetensors are published")
+            raise ModelError(text.format(folder=folder, file=ADAPTER_WEIGHTS))
         return [ADAPTER_WEIGHTS]
     if not (folder / CONFIG).is_file():
-        raise ModelError(f"{folder}: no {ADAPTER_CONFIG} and no {CONFIG}; name an adapter or a merged model")
+        text = _("{folder}: no {adapter_config} and no {config}; name an adapter or a merged model")
+        raise ModelError(text.format(folder=folder, adapter_config=ADAPTER_CONFIG, config=CONFIG))
     weights = WeightFiles(folder)
     if any(not file.endswith(".safetensors") for file in weights.files):
-        raise ModelError(f"{folder}: has .bin weights; only safetensors are published")
+        raise ModelError(_("{folder}: has .bin weights; only safetensors are published").format(folder=folder))
     return [*weights.files, *([INDEX] if weights.sharded else [])]
 
 
@@ -188,8 +193,8 @@ def _clean(folder: Path, name: str) -> str:
     found = asdict(run) if run and name == RUN_FILE else read_json(folder / name)
     settings = scrub(found, by="key" if name in BY_KEY else "value")
     if gone := list(_left_out(found, settings)):
-        notify(f"{name}: left out {', '.join(gone)}, which looks like a secret")
-    base, _ = base_name(run, adapter_settings(folder))
+        notify(_("{file}: left out {keys}, which looks like a secret").format(file=name, keys=tuple(gone)))
+    base = base_name(run, adapter_settings(folder))[0]
     if base and name == ADAPTER_CONFIG:
         settings["base_model_name_or_path"] = base
     elif base and name == RUN_FILE and "model_name_or_path" in settings.get("recipe", {}):
@@ -219,20 +224,24 @@ def _explain_failures(repo_id: str, endpoint: str) -> Iterator[None]:
     try:
         yield
     except OfflineModeIsEnabled as error:
-        raise OutputError(f"{repo_id}: HF_HUB_OFFLINE is set; unset it to publish") from error
+        text = _("{repo_id}: HF_HUB_OFFLINE is set; unset it to publish")
+        raise OutputError(text.format(repo_id=repo_id)) from error
     except (HTTPError, OSError, ValueError, RuntimeError) as error:
-        raise OutputError(f"{repo_id}: {_reason(error, endpoint)}") from error
+        text = _("{repo_id}: {reason}")
+        raise OutputError(text.format(repo_id=repo_id, reason=_reason(error, endpoint))) from error
 
 
 def _reason(error: BaseException, endpoint: str) -> str:
     if isinstance(error, HfHubHTTPError):
         status = error.response.status_code
-        return REASONS.get(status, f"the Hub answered {status} ({_clean_line(error)}); try again later")
+        text = REASONS.get(status, _("the Hub answered {status} ({reason}); try again later"))
+        return text.format(status=status, reason=_clean_line(error))
     if isinstance(error, HTTPError):
-        return f"the connection to {endpoint} failed ({_clean_line(error)}); repeat the command to resume"
+        text = _("the connection to {endpoint} failed ({reason}); repeat the command to resume")
+        return text.format(endpoint=endpoint, reason=_clean_line(error))
     if isinstance(error, RuntimeError) and error.__cause__ is not None:  # one file of several
         return _reason(error.__cause__, endpoint)
-    return f"the upload failed ({_clean_line(error)}); repeat the command to resume"
+    return _("the upload failed ({reason}); repeat the command to resume").format(reason=_clean_line(error))
 
 
 def _clean_line(error: BaseException) -> str:

@@ -15,8 +15,10 @@ from lrc.config.run_record import METRICS_FILE
 from lrc.metrics.accuracy import Figures
 from lrc.metrics.predictions import OUTCOMES_FILE, Outcome, read_outcomes
 from lrc.metrics.training_log import Curve, Curves, Point, read_curves
-from lrc.metrics.verdict import describe_size, judge
+from lrc.metrics.verdict import NAMES, describe_size, judge
+from lrc.runtime.findings import pad
 from lrc.runtime.system import command_line
+from lrc.runtime.translation import Message, _, localized
 
 ADAPTER = "adapter_config.json"
 Rows = list[tuple[str, str]]
@@ -85,14 +87,14 @@ def print_summary(run_dir: Path, base: str) -> None:
     if sys.stdout.isatty():
         _table(rows, commands)
         return
-    for name, text in [*rows, *(("next", command) for command in commands)]:
-        print(f"{name:<13} {text}")
+    for name, text in [*rows, *((_("next"), command) for command in commands)]:
+        print(f"{pad(localized(name), 13)} {localized(text)}")
 
 
 def share(figures: Figures) -> str:
     """An accuracy as people read it: `0.7500 (0.6700 to 0.8200), n = 120`; see `verdict.describe_size`."""
-    low, high = figures["ci_low"], figures["ci_high"]
-    return f"{figures['accuracy']:.4f} ({low:.4f} to {high:.4f}), {describe_size(figures)}"
+    text = _("{accuracy:.4f} ({ci_low:.4f} to {ci_high:.4f}), {size}")
+    return text.format(**figures, size=describe_size(figures))
 
 
 def duration(seconds: float) -> str:
@@ -110,39 +112,40 @@ def _answers(curves: Curves, outcomes: list[Outcome]) -> Iterator[tuple[str, str
     if not outcomes:
         return
     verdict = judge([outcome.question for outcome in outcomes], [outcome.prediction for outcome in outcomes])
-    yield "verdict", str(verdict)
-    yield "accuracy", share(verdict.figures)
-    yield "baseline", f"{share(verdict.baselines[verdict.best])}: {verdict.best}, the best one without a model"
+    best_share, best_name = share(verdict.baselines[verdict.best]), NAMES.get(verdict.best, verdict.best)
+    yield _("verdict"), verdict.text
+    yield _("accuracy"), share(verdict.figures)
+    yield _("baseline"), _("{share}: {name}, the best one without a model").format(share=best_share, name=best_name)
     best = best_point(curves["eval_accuracy"])
     if best is not None and len(curves["eval_accuracy"]) > 1:
-        yield "best step", f"{best.step} of {curves.last_step}, with accuracy {best.value:.4f}"
+        text = _("{step} of {last}, with accuracy {accuracy:.4f}")
+        yield _("best step"), text.format(step=best.step, last=curves.last_step, accuracy=best.value)
 
 
 def _losses(curves: Curves) -> Iterator[tuple[str, str]]:
-    losses = [f"{curve[-1].value:.4g} {of}" for curve, of in _last(curves) if curve]
+    losses = tuple(text.format(loss=curve[-1].value) for curve, text in _last(curves) if curve)
     if losses:
-        yield "loss", ", ".join(losses)
+        yield _("loss"), _("{list}").format(list=losses)
 
 
-def _last(curves: Curves) -> list[tuple[Curve, str]]:
-    return [(curves["loss"], "in training"), (curves["eval_loss"], "in validation")]
+def _last(curves: Curves) -> list[tuple[Curve, Message]]:
+    return [(curves["loss"], _("{loss:.4g} in training")), (curves["eval_loss"], _("{loss:.4g} in validation"))]
 
 
 def _speed(curves: Curves) -> Iterator[tuple[str, str]]:
     totals = curves.totals
     if "train_runtime" in totals:
-        yield "time", duration(totals["train_runtime"])
+        yield _("time"), duration(totals["train_runtime"])
     if "train_tokens_per_second" in totals:
         questions, tokens = totals["train_questions_per_second"], totals["train_tokens_per_second"]
-        yield "speed", f"{questions:,.2f} questions/s, {tokens:,.0f} tokens/s, without evaluation and checkpoints"
+        text = _("{questions:,.2f} questions/s, {tokens:,.0f} tokens/s, without evaluation and checkpoints")
+        yield _("speed"), text.format(questions=questions, tokens=tokens)
     unique = totals.get("train_unique_token_share")
     if unique:
-        yield (
-            "sharing",
-            f"computed {unique:.1%} of the tokens ({1 / unique:.2f}x fewer than unpacked)",
-        )
+        text = _("computed {share:.1%} of the tokens ({times:.2f}x fewer than unpacked)")
+        yield _("sharing"), text.format(share=unique, times=1 / unique)
     if "peak_memory_mb" in totals:
-        yield "peak memory", f"{totals['peak_memory_mb']:,.0f} MB"
+        yield _("peak memory"), f"{totals['peak_memory_mb']:,.0f} MB"
 
 
 def _next(run_dir: Path, base: str) -> list[str]:
@@ -166,7 +169,7 @@ def _table(rows: Rows, commands: list[str]) -> None:
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for name, text in rows:
-        table.add_row(name, Text(text))
+        table.add_row(localized(name), Text(localized(text)))
     console = Console()
     console.print(table)
     for command in commands:  # outside of the table, to be copied

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from base64 import b64encode
+from functools import partial
 from importlib.resources import files as packaged
 from math import isnan
 from typing import Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
+
+from lrc.runtime.translation import CHINESE, localized
 
 
 def render_page(template: str, **facts: Any) -> str:
@@ -26,7 +29,7 @@ def render_page(template: str, **facts: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": _percent, "number": _number}
+    environment.filters |= {"percent": _percent, "number": _number, "chinese": partial(localized, to=CHINESE)}
     script = read_asset("report.js")
     shipped = {
         # Not escaped: these two ship with lrc.

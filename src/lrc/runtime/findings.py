@@ -216,6 +216,11 @@ def columns_of(text: str) -> int:
     return sum(2 if east_asian_width(character) in "WF" else 1 for character in text)
 
 
+def pad(text: str, columns: int) -> str:
+    """A text with spaces behind it, so that it takes `columns` of a terminal, or more where it is longer."""
+    return text + " " * (columns - columns_of(text))
+
+
 def limit_findings(errors: Sequence[Finding]) -> list[Finding]:
     """The first errors of each kind, in their order, and one more for the others of a kind."""
     seen: Counter[tuple[str, str]] = Counter()

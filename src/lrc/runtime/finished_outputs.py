@@ -19,8 +19,9 @@ from lrc.runtime.errors import LrcError
 from lrc.runtime.outputs import checksum, new_file, refuse_existing
 from lrc.runtime.packages import versions_of
 from lrc.runtime.progress import notify
+from lrc.runtime.translation import _
 
-DONE = "already exists, made by the same command from the same input; nothing to do"
+DONE = _("{output}: already exists, made by the same command from the same input; nothing to do")
 
 
 def records_folder() -> Path:
@@ -89,7 +90,7 @@ def write_once(
         OutputError: the output exists, `force` is false, and it is another's; or the file system refuses.
     """
     if not force and is_finished(output, asked, key):
-        notify(f"{output}: {DONE}")
+        notify(DONE.format(output=output))
         return False
     with new_file(output, force=force) as temporary:
         write(temporary)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lrc.runtime.exit_status import is_first
 from lrc.runtime.progress import notify
+from lrc.runtime.translation import _
 
 PATIENCE = 5.0  # seconds
 
@@ -56,7 +57,8 @@ def _probe() -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"
     constants.HF_HUB_OFFLINE = True
     if is_first():
-        notify(f"{constants.ENDPOINT}: does not answer; continuing offline, with what was downloaded before")
+        text = _("{address}: does not answer; continuing offline, with what was downloaded before")
+        notify(text.format(address=constants.ENDPOINT))
 
 
 def _answers(address: str) -> bool:

@@ -10,15 +10,32 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import TextIOWrapper
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from lrc.runtime.exit_status import is_first
+from lrc.runtime.translation import Message, _, localized
 
 SECONDS_BETWEEN_LINES = 5.0
 # What takes less is not told; tests, whose machine may be busy, wait for longer.
 SECONDS_UNTOLD = float(os.environ.get("LRC_SECONDS_UNTOLD", "2"))
 SECONDS_BETWEEN_WAITS = 30.0
-IMPORTS = "loading PyTorch and transformers"
+IMPORTS = _("loading PyTorch and transformers")
+Unit = Literal[
+    "questions", "passages", "steps", "trials", "tensors", "MiB", "bands", "parts", "batches", "plans", "file"
+]
+AMOUNTS: dict[Unit, Message] = {
+    "questions": _("{count}/{total} questions"),
+    "passages": _("{count}/{total} passages"),
+    "steps": _("{count}/{total} steps"),
+    "trials": _("{count}/{total} trials"),
+    "tensors": _("{count}/{total} tensors"),
+    "MiB": _("{count}/{total} MiB"),
+    "bands": _("{count}/{total} bands"),
+    "parts": _("{count}/{total} parts"),
+    "batches": _("{count}/{total} batches"),
+    "plans": _("{count}/{total} plans"),
+    "file": _("{count}/{total} file"),
+}
 # Set by `lrc --quiet` for the processes that a verb starts.
 QUIET = "LRC_QUIET"
 REPLACEMENT = "lrc.replace"  # how what a console cannot show is written
@@ -63,8 +80,8 @@ def _replace(error: UnicodeError) -> tuple[str, int]:
 
 
 def notify(line: str) -> None:
-    """Print a line on stderr: something that they should know and that is not an error."""
-    print(line, file=sys.stderr, flush=True)
+    """Print a line on stderr, in the user's language: something that they should know and that is not an error."""
+    print(localized(line), file=sys.stderr, flush=True)
 
 
 def is_quiet() -> bool:
@@ -94,18 +111,18 @@ def _tell_waiting(what: str, ended: threading.Event) -> None:
     start = time.monotonic()
     if ended.wait(SECONDS_UNTOLD):
         return
-    notify(f"{what} …")
+    notify(_("{what} …").format(what=what))
     while not ended.wait(SECONDS_BETWEEN_WAITS):
-        notify(f"{what}: {time.monotonic() - start:.0f} s so far")
+        notify(_("{what}: {seconds:.0f} s so far").format(what=what, seconds=time.monotonic() - start))
 
 
 @contextmanager
-def track(stage: str, total: int, unit: str = "questions", *, before: int = 0) -> Iterator[Advance]:
+def track(stage: str, total: int, unit: Unit = "questions", *, before: int = 0) -> Iterator[Advance]:
     """Show how far `stage` is while the block runs.
 
     Args:
         stage: what is being done, in one or two words.
-        total: how many `unit` there are.
+        total: how many of the unit there are.
         before: how many of them an earlier run did, which say nothing about the rate.
     """
     if _quiet:
@@ -116,16 +133,20 @@ def track(stage: str, total: int, unit: str = "questions", *, before: int = 0) -
         yield from _lines(stage, total, unit, before)
 
 
-def _bar(stage: str, total: int, unit: str, before: int) -> Iterator[Advance]:
+def _bar(stage: str, total: int, unit: Unit, before: int) -> Iterator[Advance]:
+    def amount(done: int) -> str:
+        return localized(AMOUNTS[unit].format(count=done, total=total))
+
     with _bars() as bar:
-        task = bar.add_task(stage, total=total, completed=before, unit=unit, rate="")
+        task = bar.add_task(localized(stage), total=total, completed=before, amount=amount(before), rate="")
         start = time.monotonic()
         count = 0
 
         def advance(done: int = 1) -> None:
             nonlocal count
             count += done
-            bar.update(task, advance=done, rate=f"{count / max(time.monotonic() - start, 1e-6):.1f}/s")
+            rate = f"{count / max(time.monotonic() - start, 1e-6):.1f}/s"
+            bar.update(task, advance=done, amount=amount(before + count), rate=rate)
 
         yield advance
         if len(bar.task_ids) > 1:  # within another stage, whose bar goes on
@@ -137,7 +158,7 @@ def _bars() -> Iterator[Any]:
     """The bars on the terminal; a stage within another adds its own, since older versions of rich show one set only."""
     global _shown
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     if _shown is not None:
         yield _shown
@@ -145,8 +166,7 @@ def _bars() -> Iterator[Any]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[unit]}"),
+        TextColumn("{task.fields[amount]}"),
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
     )
@@ -157,14 +177,18 @@ def _bars() -> Iterator[Any]:
             _shown = None
 
 
-def _lines(stage: str, total: int, unit: str, before: int) -> Iterator[Advance]:
+def _lines(stage: str, total: int, unit: Unit, before: int) -> Iterator[Advance]:
     start = last = time.monotonic()
     count = before
 
     def line(now: float) -> None:
         rate = (count - before) / max(now - start, 1e-6)
-        left = f", {(total - count) / rate:.0f} s left" if before < count < total else ""
-        print(f"{stage}: {count}/{total} {unit}, {rate:.1f}/s{left}", file=sys.stderr, flush=True)
+        known = before < count < total
+        text = (
+            _("{stage}: {amount}, {rate:.1f}/s, {left:.0f} s left") if known else _("{stage}: {amount}, {rate:.1f}/s")
+        )
+        left = (total - count) / rate if known else 0
+        notify(text.format(stage=stage, amount=AMOUNTS[unit].format(count=count, total=total), rate=rate, left=left))
 
     def advance(done: int = 1) -> None:
         nonlocal count, last

@@ -68,8 +68,10 @@ def _tell(done: threading.Event) -> None:
             continue
         reported, at = missing, now
         place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
-        who = "process 0" if missing is None else f"{missing} of {size} processes"
-        notify(f"waiting for {who} at {place}; if no other was started, stop this one and unset WORLD_SIZE and RANK")
+        who = _("process 0") if missing is None else _("{missing} of {size} processes")
+        who = who.format(missing=missing, size=size)
+        text = _("waiting for {who} at {place}; if no other was started, stop this one and unset WORLD_SIZE and RANK")
+        notify(text.format(who=who, place=place))
 
 
 def _store(size: int) -> Any:

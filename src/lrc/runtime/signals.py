@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 from lrc.runtime.exit_status import is_first, several_processes
+from lrc.runtime.translation import localized
 
 NAMES = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
@@ -101,7 +102,7 @@ def _make_ending(line: str) -> Callable[[int, FrameType | None], None]:
 def _write(line: str) -> None:
     # No buffered writing in a handler: it may have interrupted a write.
     if line and is_first():
-        os.write(2, f"{line}\n".encode())
+        os.write(2, f"{localized(line)}\n".encode())
 
 
 def _end(number: int, frame: FrameType | None) -> None:

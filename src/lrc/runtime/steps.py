@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from lrc.runtime.progress import notify
+from lrc.runtime.translation import _
 
 
 def call(words: Sequence[str], verb: str) -> int:
@@ -26,6 +27,6 @@ def call(words: Sequence[str], verb: str) -> int:
         if isinstance(signalled, SystemExit):  # an interrupt has come from the terminal, to the step as well
             process.terminate()
         process.wait()
-        notify(f"{verb}: stopped; what is done stays, and the same command goes on from there")
+        notify(_("{verb}: stopped; what is done stays, and the same command goes on from there").format(verb=verb))
         raise
     return status if status >= 0 else 128 - status

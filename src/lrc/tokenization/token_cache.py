@@ -106,7 +106,7 @@ def cached(name: str, make: Callable[[Path], None], *, first: bool = True) -> Pa
             if held:
                 continue
             if first and not said:
-                notify("waiting for another run, which is tokenizing the same data")
+                notify(_("waiting for another run, which is tokenizing the same data"))
                 said = True
         time.sleep(WAIT)
 

@@ -120,7 +120,10 @@ def write_tokens(folder: Path, file: DataFile, fitting: RecordFitter, stage: str
         DataError: see `token_dataset.read_corpus`.
     """
     spool = folder / RECORDS_FILE
-    with track(f"reading {file.path.name}", 1, "file") as advance, spool.open("w", encoding="utf-8") as kept_records:
+    with (
+        track(_("reading {file}").format(file=file.path.name), 1, "file") as advance,
+        spool.open("w", encoding="utf-8") as kept_records,
+    ):
         records = file.records()
         total = _survey(records, fitting.prompt, file.path, kept_records)
         advance()

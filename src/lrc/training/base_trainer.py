@@ -31,6 +31,7 @@ from trl import SFTTrainer
 from lrc.config.run_record import RUN_FILE, Run
 from lrc.models.master_weights import declare_format, in_format
 from lrc.models.pissa import Pissa
+from lrc.packing.log_probs import RETRYING
 from lrc.runtime.disk import convert_disk_errors
 from lrc.runtime.errors import MachineError, RecipeError
 from lrc.runtime.outputs import open_to_all
@@ -129,7 +130,7 @@ class DurableTrainer(SFTTrainer):
                     "{place}: its memory is too small for one question; lower max_length, or quantize the base model"
                 ).format(place=place)
             )
-        notify(f"{place}: out of memory with rows of {self.row_tokens} tokens; retrying with {self.row_tokens // 2}")
+        notify(RETRYING.format(place=place, row_tokens=self.row_tokens, fewer=self.row_tokens // 2))
         self.row_tokens //= 2
         self._halved = True
 

@@ -43,7 +43,7 @@ class History(TrainerCallback):
         if not state.is_world_process_zero:
             return
         _keep_until(_file(args), state.global_step)
-        self._advance = self._stack.enter_context(track("train", state.max_steps, "steps", before=state.global_step))
+        self._advance = self._stack.enter_context(track(_("train"), state.max_steps, "steps", before=state.global_step))
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Count a step."""
@@ -68,7 +68,8 @@ class History(TrainerCallback):
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
         entry = {key: logs[key] for key in ("loss", "eval_loss", "eval_accuracy", "learning_rate") if key in logs}
         if entry:
-            notify(f"step {state.global_step}: " + ", ".join(f"{key} {value:.4g}" for key, value in entry.items()))
+            values = tuple(f"{key} {value:.4g}" for key, value in entry.items())
+            notify(_("step {step}: {values}").format(step=state.global_step, values=values))
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -216,7 +217,8 @@ class Patience(EarlyStoppingCallback):
         super().on_evaluate(args, state, control, metrics, **kwargs)
         count = self.early_stopping_patience_counter
         if control.should_training_stop and state.is_world_process_zero:
-            notify(f"step {state.global_step}: {count} evaluations in a row without improvement; stopping early")
+            text = _("step {step}: {count} evaluations in a row without improvement; stopping early")
+            notify(text.format(step=state.global_step, count=count))
 
 
 def early_stopping_step(checkpoint: Path) -> int | None:

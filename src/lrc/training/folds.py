@@ -165,9 +165,11 @@ class Folds:
         for place, fold in zip(places, deal(clusters, answers, self.count, self.seed), strict=True):
             held_out[place] = fold
         sizes = ", ".join(f"{held_out.count(fold):,}" for fold in range(self.count))
-        notify(f"{self.source}: split by passage into {self.count} folds of {sizes} questions")
+        text = _("{file}: split by passage into {count} folds of {sizes} questions")
+        notify(text.format(file=self.source, count=self.count, sizes=sizes))
         if alone := len(records) - len(places):
-            notify(f"{self.source}: {alone:,} records are not questions; every fold trains on them")
+            text = _("{file}: {count:,} records are not questions; every fold trains on them")
+            notify(text.format(file=self.source, count=alone))
         return held_out
 
     def _dump(self, path: Path, records: Sequence[Record]) -> None:

@@ -38,7 +38,7 @@ from lrc.runtime.processes import lock_together
 from lrc.runtime.progress import escape_unencodable, notify, silence
 from lrc.runtime.rendezvous import rendezvous
 from lrc.runtime.signals import deferred, ending_with
-from lrc.runtime.translation import _
+from lrc.runtime.translation import _, alternatives
 from lrc.tokenization.max_length import LengthPolicy
 from lrc.tokenization.prompt import Prompt
 from lrc.tokenization.token_cache import tokenizer_digest
@@ -56,6 +56,10 @@ from lrc.training.trainer import Packing, TreeTrainer
 from lrc.training.validation import AUTO, FittedScoring, Validation
 
 SCRIPT_SAMPLE = 1000  # questions that tell the script
+
+
+SHORTENED = _("{file}: {count} passages shortened to fit max_length {max_length}: {ids}")
+LEFT_OUT = _("{file}: {count} questions left out to fit max_length {max_length}: {ids}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -90,7 +94,7 @@ def train(recipe: Recipe) -> None:
         silence()
     name, revision, remote_code = base.model_name_or_path, base.model_revision, args.trust_remote_code
     if remote_code and args.process_index == 0:
-        notify(f"trust_remote_code: code that comes with {name} runs on this machine")
+        notify(_("trust_remote_code: code that comes with {name} runs on this machine").format(name=name))
     tokenizer = load_tokenizer(name, revision, trust_remote_code=remote_code)
     prompt = Prompt(tokenizer, data.template, data.answer_style, data.list_options)
     if args.process_index == 0:
@@ -102,12 +106,13 @@ def train(recipe: Recipe) -> None:
     check_size(tokenizer, data.expected_vocab_size)
     _refuse_broken(args.resume_from_checkpoint)
     refuse_taken(output, overwrite=data.overwrite_output_dir)
-    files = [_read(file, recipe, prompt, "training questions") for file in data.train_files]
+    files = [_read(file, recipe, prompt, _("training questions")) for file in data.train_files]
     if data.pseudo_labels:
         files.append(_read_pseudo_labelled(recipe, prompt))
-    validation = _read(data.validation_file, recipe, prompt, "validation questions")
+    validation = _read(data.validation_file, recipe, prompt, _("validation questions"))
     if args.process_index == 0 and data.validation_file and validation.sha256 in [one.sha256 for one in files]:
-        notify(f"{data.validation_file}: is the training data, so its accuracy says nothing about new questions")
+        text = _("{file}: is the training data, so its accuracy says nothing about new questions")
+        notify(text.format(file=data.validation_file))
     # Trackers print, and stdout is for the result alone.
     with lock_together(output / RUN_FILE, output), redirect_stdout(sys.stderr):
         _train(recipe, prompt, files, validation)
@@ -121,7 +126,9 @@ def _train(recipe: Recipe, prompt: Prompt, files: Sequence[Corpus], validation: 
     folder = _folder(recipe, prompt, files, training.portions, validation)
     pushed, args.push_to_hub = args.push_to_hub, False  # upstream would send what lrc keeps back
     if folder.finished:
-        notify(f"{folder.path}: this run has already finished; {'publishing it' if pushed else 'nothing to do'}")
+        text = _("{folder}: this run has already finished; nothing to do")
+        text = _("{folder}: this run has already finished; publishing it") if pushed else text
+        notify(text.format(folder=folder.path))
     else:
         with folder.discard_if_refused(first=args.process_index == 0):
             _train_in(folder, recipe, prompt, training, validation)
@@ -158,7 +165,7 @@ def _train_in(folder: OutputDir, recipe: Recipe, prompt: Prompt, training: Corpu
         trainer.start_with_pissa(recipe.adapter.pissa, checkpoint or (str(folder.path) if folder.trained else None))
     if _is_left_to_evaluate(folder, trainer):
         if args.process_index == 0:
-            notify(f"{folder.path}: already trained; continuing with the evaluation")
+            notify(_("{folder}: already trained; continuing with the evaluation").format(folder=folder.path))
         trainer.add_callback(History())
         step = folder.run.step
         trainer.load_trained(folder.path, step, epoch_at(folder.path, step))
@@ -169,15 +176,14 @@ def _train_in(folder: OutputDir, recipe: Recipe, prompt: Prompt, training: Corpu
         trainer.load_best_checkpoint()
         folder.keep(trainer)
         trainer.round_as_saved()
-    with ending_with(f"the {_what(recipe)} is safe in {folder.path}; the same command finishes the evaluation"):
+    text = _("the model is safe in {folder}; the same command finishes the evaluation")
+    if recipe.model.use_peft:
+        text = _("the adapter is safe in {folder}; the same command finishes the evaluation")
+    with ending_with(text.format(folder=folder.path)):
         decided = _conclude(trainer, prompt, data.score_normalisation, folder.path)
         close_trackers(trainer)
         inputs = [record.input for record in training.records[:SCRIPT_SAMPLE]]
         folder.finish(trainer, **decided, launch=record_launch(recipe, inputs))
-
-
-def _what(recipe: Recipe) -> str:
-    return "adapter" if recipe.model.use_peft else "model"
 
 
 def _is_left_to_evaluate(folder: OutputDir, trainer: TreeTrainer) -> bool:
@@ -196,8 +202,9 @@ def _run(trainer: TreeTrainer, recipe: Recipe, folder: OutputDir, checkpoint: st
         trainer.add_callback(Patience(args.early_stopping_patience, args.early_stopping_threshold))
         if checkpoint and (ended := early_stopping_step(Path(checkpoint))):
             args.max_steps = ended  # it was killed after its last step, before it was finished
-    again = "; a second one ends at once" if args.world_size == 1 else ""
-    line = f"stopping after this step, with a checkpoint{again}"
+    line = _("stopping after this step, with a checkpoint")
+    if args.world_size == 1:
+        line = _("stopping after this step, with a checkpoint; a second one ends at once")
     with deferred(insist=args.world_size == 1, line=line) as request:
         stopping = Stopping(request)
         for callback in (Space(), History(), stopping):
@@ -205,7 +212,8 @@ def _run(trainer: TreeTrainer, recipe: Recipe, folder: OutputDir, checkpoint: st
         trainer.train(resume_from_checkpoint=checkpoint)
     if stopping.signal:
         if args.process_index == 0:
-            notify(f"{folder.path}: stopped after step {trainer.state.global_step}; run again to resume from there")
+            text = _("{folder}: stopped after step {step}; run again to resume from there")
+            notify(text.format(folder=folder.path, step=trainer.state.global_step))
         sys.exit(128 + stopping.signal)
 
 
@@ -229,7 +237,8 @@ def _validation(recipe: Recipe, prompt: Prompt, corpus: Corpus) -> Validation | 
     found = Validation(corpus.records, prompt, data.score_normalisation, data.eval_questions)
     if len(found.sampled) < len(corpus.records) and recipe.training.process_index == 0:
         asked, every = len(found.sampled), len(corpus.records)
-        notify(f"{data.validation_file}: evaluating on {asked:,} of its {every:,} questions, at the end on all")
+        text = _("{file}: evaluating on {asked:,} of its {every:,} questions, at the end on all")
+        notify(text.format(file=data.validation_file, asked=asked, every=every))
     return found
 
 
@@ -286,10 +295,11 @@ def _read(file: str | None, recipe: Recipe, prompt: Prompt, stage: str) -> Corpu
     )
     if args.process_index == 0:
         if corpus.reused:
-            notify(f"{file}: {corpus.count} questions, tokenized by an earlier run")
-        for what, ids in (("passages shortened", corpus.shortened), ("questions left out", corpus.skipped)):
+            text = _("{file}: {count} questions, tokenized by an earlier run")
+            notify(text.format(file=file, count=corpus.count))
+        for text, ids in ((SHORTENED, corpus.shortened), (LEFT_OUT, corpus.skipped)):
             if ids:
-                notify(f"{file}: {len(ids)} {what} to fit max_length {max_length}: {', '.join(ids)}")
+                notify(text.format(file=file, count=len(ids), max_length=max_length, ids=tuple(ids)))
     return corpus
 
 
@@ -299,17 +309,19 @@ def _read_pseudo_labelled(recipe: Recipe, prompt: Prompt) -> Corpus:
     assert data.pseudo_labels and data.pseudo_label_file  # as the rules want it
     path = Path(data.pseudo_label_file)
     records = assign_labels(path, Path(data.pseudo_labels), data.pseudo_label_threshold)
-    found = fit_records(
-        records, prompt, LengthPolicy(args.max_length, data.on_too_long), stage="pseudo-labelled questions"
-    )
+    stage = _("pseudo-labelled questions")
+    found = fit_records(records, prompt, LengthPolicy(args.max_length, data.on_too_long), stage=stage)
     if args.process_index == 0:
-        sure = f"{len(records):,} questions with a probability of {data.pseudo_label_threshold:g} or more"
-        notify(
-            f"{path}: pseudo-labels of {data.pseudo_labels}: {sure} are trained on; accuracy on this file means little"
+        text = _(
+            "{file}: pseudo-labels of {labels}: {count:,} questions with a probability of {threshold:g} or more are "
+            "trained on; accuracy on this file means little"
         )
+        threshold = data.pseudo_label_threshold
+        notify(text.format(file=path, labels=data.pseudo_labels, count=len(records), threshold=threshold))
         if found.skipped:
-            notify(f"{path}: {len(found.skipped)} questions left out to fit max_length: {', '.join(found.skipped)}")
-    tokens = tokenize(found.records, prompt, stage="pseudo-labelled questions")
+            ids = tuple(found.skipped)
+            notify(LEFT_OUT.format(file=path, count=len(ids), max_length=args.max_length, ids=ids))
+    tokens = tokenize(found.records, prompt, stage=stage)
     return replace(found, dataset=tokens, sha256=checksum(path))
 
 
@@ -324,8 +336,9 @@ def _folder(
     corpora = dict(zip(files, [*training, validation], strict=True))
     drawn = {role: portion.drawn for role, portion in zip(files, portions, strict=False)}
     if drawn and args.process_index == 0:
-        parts = [f"{count:,} of {corpora[role].count:,} of {files[role]}" for role, count in drawn.items()]
-        notify(f"train_file: an epoch has {' and '.join(parts)}")
+        part = _("{count:,} of {every:,} of {file}")
+        parts = [part.format(count=n, every=corpora[role].count, file=files[role]) for role, n in drawn.items()]
+        notify(_("train_file: an epoch has {parts}").format(parts=alternatives(parts, _("{words} and {last}"))))
     named = {"soft_labels": data.soft_labels, "pseudo_labels": data.pseudo_labels}
     labels = {role: _identity(Path(file)) for role, file in named.items() if file}
     run = Run(
@@ -380,9 +393,10 @@ def _checkpoint(recipe: Recipe, folder: OutputDir) -> str | None:
     chosen = [folder.checkpoint(named, best=best) if args.process_index == 0 else None]
     found: str | None = broadcast_object_list(chosen)[0]
     if found and args.process_index == 0 and not folder.trained:
-        notify(f"resuming from {found}")
+        notify(_("resuming from {checkpoint}").format(checkpoint=found))
         if changed := changed_versions(run_of(Path(found)) or folder.run, folder.run):
-            notify(f"{found}: was made with {changed}; the result may differ in its last bits")
+            text = _("{checkpoint}: was made with {changed}; the result may differ in its last bits")
+            notify(text.format(checkpoint=found, changed=changed))
         elif note := nondeterminism(args.device.type, bool(args.full_determinism)):
-            notify(f"{found}: {note}")
+            notify(_("{checkpoint}: {note}").format(checkpoint=found, note=note))
     return found

@@ -33,6 +33,7 @@ from lrc.packing.last_layer import prune_last_layer
 from lrc.packing.log_probs import row_budget, target_log_probs
 from lrc.packing.tree import PackedRow, TokenSequence
 from lrc.runtime.progress import notify, track
+from lrc.runtime.translation import _
 from lrc.training.base_trainer import DurableTrainer
 from lrc.training.contrastive_loss import Objective, OptionContrast
 from lrc.training.dataloader import SampleKey, Sampling, StepBatch, StepLoader, StepSampler
@@ -121,7 +122,7 @@ class TreeTrainer(DurableTrainer):
         reason = why_no_trees(self.model) if packing.trees else "tree_packing is false"
         self.share = reason is None
         if reason and self.is_world_process_zero():
-            notify(f"each question is a row of its own: {reason}")
+            notify(_("each question is a row of its own: {reason}").format(reason=reason))
         if reason and objective.option_contrast:
             raise ValueError(f"option_contrast compares the options in one packed row, but {reason}; set it to 0")
         choose_attention(self.model, packing.attention, self.args.device)
@@ -232,7 +233,7 @@ class TreeTrainer(DurableTrainer):
         asked = np.arange(len(validation.records)) if self._all_asked else np.array(validation.sampled)
         places = np.array_split(asked, self.args.world_size)[self.args.process_index]
         pace = InLockstep(self.model, self._everywhere) if self.lockstep else contextlib.nullcontext()
-        with self.compute_loss_context_manager(), track("evaluate", len(places)) as advance, pace:
+        with self.compute_loss_context_manager(), track(_("evaluate"), len(places)) as advance, pace:
             budget = self._evaluation_row_tokens
             mine = validation.evaluate(places.tolist(), self.model, self.args.device, budget, advance)
         tallies = gather_object([mine])

@@ -177,7 +177,7 @@ def test_a_workbook_becomes_the_csv_of_generate(address: str, generated: Path, t
         wait(lambda: find(browser, "#download"))
         click(browser, "#download")
         wait(lambda: list(tmp_path.glob("*.csv")))
-        listed = texts(browser, "#told .answers tbody td:nth-of-type(1)")
+        listed = texts(browser, "#told .answers tbody td:nth-of-type(2)")
         click(browser, "#download_workbook")
         wait(lambda: list(tmp_path.glob("*.xlsx")))
     (csv,) = tmp_path.glob("*.csv")

@@ -13,6 +13,7 @@ from lrc.answering.app.session import Answered, Trial
 from lrc.answering.app.translations import Language, spell_baseline, translate
 from lrc.config.run_record import Run
 from lrc.runtime.findings import format_findings
+from lrc.runtime.translation import localized
 
 TAGS: dict[Language, str] = {"en": "en", "zh_TW": "zh-Hant"}
 MAX_FINDINGS = 20  # shown; a workbook may have one for every row
@@ -69,6 +70,6 @@ def _first(language: Language, lines: Sequence[str]) -> list[str]:
 @cache
 def _macros() -> Any:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["percent"] = lambda share: f"{share:.1%}"
+    environment.filters |= {"percent": lambda share: f"{share:.1%}", "localized": localized}
     text = packaged(__package__).joinpath("fragments.html").read_text(encoding="utf-8")
     return environment.from_string(text).module

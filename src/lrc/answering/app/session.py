@@ -116,7 +116,7 @@ class Trial:
         findings: list[Finding] = []
         records = read_questions_to_answer(path, report=findings.extend)
         answered = 0
-        with track("answer", len(records)) as count:
+        with track(_("answer"), len(records)) as count:
 
             def both(done: int = 1) -> None:
                 nonlocal answered

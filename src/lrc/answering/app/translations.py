@@ -72,7 +72,6 @@ WORDS: dict[str, str] = {
     "id": _("ID"),
     "chosen_option": _("Chosen answer"),
     "probability": _("Probability"),
-    "note": _("Note"),
     "is_guess": _("practically a guess"),
     "told": _("Found in the file"),
     "refused": _("Not answered"),

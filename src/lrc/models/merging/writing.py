@@ -159,7 +159,7 @@ def _write_files(
     sharded: bool,
 ) -> None:
     files = {_safetensors_name(file) if sharded else SINGLE: specs for file, specs in files.items() if specs}
-    with track("merge", sum(len(specs) for specs in files.values()), "tensors") as advance:
+    with track(_("merge"), sum(len(specs) for specs in files.values()), "tensors") as advance:
         for file, specs in files.items():
             with SafetensorsWriter(folder / file, specs) as shard:
                 for name in specs:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lrc.runtime.errors import MachineError, OutputError
 from lrc.runtime.packages import install_extra
+from lrc.runtime.translation import _
 from lrc.training.sweep.leaderboard import LeaderboardEntry
 from lrc.training.sweep.sweep_file import Range, Sweep
 from lrc.training.sweep.trial import SweepTrial, TrialResult
@@ -32,7 +33,8 @@ def require_optuna() -> None:
     try:
         import optuna
     except ImportError as error:
-        raise MachineError(f"sweep: optuna is not installed; {install_extra('sweep')}") from error
+        text = _("sweep: optuna is not installed; {install_extra}")
+        raise MachineError(text.format(install_extra=install_extra("sweep"))) from error
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # what it would tell of each trial is told here
 
 
@@ -53,8 +55,8 @@ def open_study(plan: Sweep, identity: dict[str, Any]) -> Study:
     # Through JSON, as the study keeps it: a list is a list.
     wanted, kept = json.loads(json.dumps(identity)), study.user_attrs.get("sweep")
     if kept not in (None, wanted):
-        changed = ", ".join(_find_changes(kept, wanted))
-        raise OutputError(f"{plan.output_dir}: holds another sweep ({changed}); choose another output_dir")
+        text = _("{folder}: holds another sweep ({changed}); choose another output_dir")
+        raise OutputError(text.format(folder=plan.output_dir, changed=tuple(_find_changes(kept, wanted))))
     study.set_user_attr("sweep", wanted)
     if plan.size is not None and plan.size <= plan.trials:
         for values in plan.combinations():
@@ -91,7 +93,7 @@ def next_trial(study: Study, plan: Sweep, more: bool) -> Trial | None:
             return optuna.trial.Trial(study, frozen._trial_id)
         study.tell(frozen.number, state=TrialState.FAIL)  # killed before it had all of its values
     tried = [standing.trial.values for standing in ended_trials(study, plan)]
-    for _ in range(_DRAWS if more else 0):
+    for _draw in range(_DRAWS if more else 0):
         # A seed for each, so that a sweep which was cut off draws what it would have drawn.
         study.sampler = optuna.samplers.TPESampler(seed=plan.seed + len(study.get_trials(deepcopy=False)))
         trial = study.ask(_distributions(plan))

@@ -23,6 +23,7 @@ from lrc.runtime.outputs import new_file
 from lrc.runtime.progress import notify
 from lrc.runtime.signals import Request
 from lrc.runtime.system import WINDOWS
+from lrc.runtime.translation import _
 
 _PAUSE = 0.2  # seconds
 
@@ -96,7 +97,8 @@ class SweepTrial:
         curves, outcomes = read_curves(self.folder / METRICS_FILE), read_outcomes(self.folder / OUTCOMES_FILE)
         best = best_point(curves["eval_accuracy"])
         if best is None or isnan(best.value) or not outcomes:
-            raise DataError(f"{self.folder}: has no accuracy; its validation_file holds no question")
+            text = _("{folder}: has no accuracy; its validation_file holds no question")
+            raise DataError(text.format(folder=self.folder))
         passages = passages_of(one.question for one in outcomes)
         left = accuracy([one.prediction for one in outcomes], [one.answer for one in outcomes], passages)
         return TrialResult(
@@ -119,7 +121,8 @@ class SweepTrial:
             if not LOCKS or lock(log.fileno()) is not False:
                 return True
             if not said:
-                notify(f"{self.folder}: a training started earlier is still running; waiting for it to finish")
+                text = _("{folder}: a training started earlier is still running; waiting for it to finish")
+                notify(text.format(folder=self.folder))
             said = True
             time.sleep(_PAUSE)
         return False
