@@ -312,12 +312,12 @@ def _print_table(checked: Sequence[Checked]) -> None:
     for one in checked:
         questions = "" if one.rows is None else _("{good:,} of {rows:,}").format(good=one.questions, rows=one.rows)
         accepted = localized(_("yes") if one.accepted else _("no"))
-        table.add_row(one.file, one.shown_kind, accepted, localized(questions), _found(one.findings))
+        table.add_row(one.file, one.shown_kind, accepted, localized(questions), _count_levels(one.findings))
     # A pipe has no width: rich would take 80 columns and cut the words.
     Console(width=None if sys.stdout.isatty() else 120).print(table)
 
 
-def _found(findings: Iterable[Finding]) -> str:
+def _count_levels(findings: Iterable[Finding]) -> str:
     """How many findings of each level there are, the worst first: `2 errors, 1 repair`."""
     levels = Counter(finding.level for finding in findings)
     found = [

@@ -41,8 +41,8 @@ def init(folder: Path, *, force: bool = False) -> None:
     with ExitStack() as stack:  # every copy is complete under its temporary name before the first is renamed
         for path, content in missing.items():
             stack.enter_context(new_file(path, force=force)).write_bytes(content)
-    told = {path: f"wrote {path}" if path in missing else f"{path}: is there already, unchanged" for path in copies}
-    print(*told.values(), sep="\n")
+    lines = {path: f"wrote {path}" if path in missing else f"{path}: is there already, unchanged" for path in copies}
+    print(*lines.values(), sep="\n")
     print(f"next: {_next(folder)}")
 
 

@@ -177,8 +177,8 @@ def _verdict(figures: Figures, best: str, test: dict[str, float]) -> str:
     if points <= 0:
         how = f"{-points:.1f} points below" if points else "as"
         return f"{spell(figures)}, {how} {best} alone: the vote gains nothing here"
-    chance = "" if test["p_value"] < 1 - CONFIDENCE else f", which may be chance (p = {test['p_value']:.2g})"
-    return f"{spell(figures)}, {points:.1f} points above {best} alone{chance}"
+    caveat = "" if test["p_value"] < 1 - CONFIDENCE else f", which may be chance (p = {test['p_value']:.2g})"
+    return f"{spell(figures)}, {points:.1f} points above {best} alone{caveat}"
 
 
 def _table(figures: dict[str, Any]) -> list[str]:
@@ -205,6 +205,6 @@ def _write_scores(path: Path, *, ids: Sequence[str], log_probs: Scores) -> None:
     with path.open("w", encoding="utf-8") as file:
         for name, line, number in zip(ids, log_probs, predict(log_probs), strict=True):
             scores = [float(one) if np.isfinite(one) else None for one in line]
-            chances = np.exp(line).tolist()
-            found = {"id": name, "scores": scores, "probabilities": chances, "prediction": number}
+            probabilities = np.exp(line).tolist()
+            found = {"id": name, "scores": scores, "probabilities": probabilities, "prediction": number}
             file.write(json.dumps(found, ensure_ascii=False) + "\n")

@@ -39,8 +39,8 @@ class Comparison:
         """What the comparison comes to: how large the difference is, and whether it may be chance."""
         if self.ahead is None:
             return f"{self.names[0]} and {self.names[1]} have as many questions right."
-        better, worse, points, low, high, chance = self._difference
-        difference = f"{better} is {points} points better than {worse} (95 % interval {low} to {high}, p = {chance})"
+        better, worse, points, low, high, p_value = self._difference
+        difference = f"{better} is {points} points better than {worse} (95 % interval {low} to {high}, p = {p_value})"
         if self.certain:
             return f"{difference}: more than chance."
         return f"{difference}: this may be chance. More questions would tell."
@@ -50,8 +50,8 @@ class Comparison:
         """The same in Chinese."""
         if self.ahead is None:
             return f"{self.names[0]} 與 {self.names[1]} 答對的題數相同。"
-        better, worse, points, low, high, chance = self._difference
-        difference = f"{better} 比 {worse} 高 {points} 個百分點（95% 信賴區間 {low} 至 {high}，p = {chance}）"
+        better, worse, points, low, high, p_value = self._difference
+        difference = f"{better} 比 {worse} 高 {points} 個百分點（95% 信賴區間 {low} 至 {high}，p = {p_value}）"
         return (
             f"{difference}：差異超出巧合。" if self.certain else f"{difference}：可能只是巧合，需要更多題目才能判斷。"
         )
@@ -62,8 +62,8 @@ class Comparison:
         ahead, sign = self.ahead or 0, -1 if self.ahead else 1
         low, high = sorted(100 * sign * self.test[bound] for bound in ("ci_low", "ci_high"))
         points = f"{100 * abs(self.test['difference']):.1f}"
-        chance = f"{self.test['p_value']:.2g}"
-        return self.names[ahead], self.names[1 - ahead], points, f"{low:.1f}", f"{high:.1f}", chance
+        p_value = f"{self.test['p_value']:.2g}"
+        return self.names[ahead], self.names[1 - ahead], points, f"{low:.1f}", f"{high:.1f}", p_value
 
     @property
     def first_only(self) -> list[Pair]:
@@ -133,11 +133,14 @@ def _pair(sources: tuple[Path, Path], first: Sequence[Outcome], second: Sequence
             lacking.append(outcome)
     left = {id(outcome) for others in waiting.values() for outcome in others}
     more = [outcome for outcome in second if id(outcome) in left]
-    if findings := [*_differ(*sources, lacking, len(first)), *_differ(*sources[::-1], more, len(second))]:
+    if findings := [
+        *_report_missing(*sources, lacking, len(first)),
+        *_report_missing(*sources[::-1], more, len(second)),
+    ]:
         raise DataError(*findings)
     other = [one for one, two in pairs if one.answer != two.answer]
     if other:
-        where = _places(other)
+        where = _name_questions(other)
         raise DataError(
             f"{sources[1]}: has another right answer than {sources[0]} to {where}; evaluate both on the same file"
         )
@@ -149,14 +152,16 @@ def _identify(outcome: Outcome) -> Hashable:
     return question.passage, question.question, question.options
 
 
-def _differ(source: Path, other: Path, lacking: Sequence[Outcome], count: int) -> list[str]:
+def _report_missing(source: Path, other: Path, lacking: Sequence[Outcome], count: int) -> list[str]:
     if not lacking:
         return []
     cure = "evaluate both models on one file with lrc evaluate --scores, and compare these with --data"
-    return [f"{source}: {len(lacking):,} of its {count:,} questions are not in {other}, {_places(lacking)}; {cure}"]
+    return [
+        f"{source}: {len(lacking):,} of its {count:,} questions are not in {other}, {_name_questions(lacking)}; {cure}"
+    ]
 
 
-def _places(outcomes: Sequence[Outcome]) -> str:
+def _name_questions(outcomes: Sequence[Outcome]) -> str:
     question = outcomes[0].question
     row = "" if question.row is None else f" (row {question.row})"
     named = f"question {question.id}{row}"

@@ -109,8 +109,8 @@ class Verdict:
         if points <= 0:
             how = f"{-points:.1f} points below" if points else "as"
             return f"{spell(self.figures)}, {how} the best baseline ({self.best}): no evidence of learning"
-        chance = "" if self.certain else f", which may be chance (p = {self.test['p_value']:.2g})"
-        return f"{spell(self.figures)}, {points:.1f} points above the best baseline ({self.best}){chance}"
+        caveat = "" if self.certain else f", which may be chance (p = {self.test['p_value']:.2g})"
+        return f"{spell(self.figures)}, {points:.1f} points above the best baseline ({self.best}){caveat}"
 
     @property
     def chinese_headline(self) -> str:
@@ -119,8 +119,8 @@ class Verdict:
         if points <= 0:
             how = f"比最佳基準（{name}）低 {-points:.1f} 個百分點" if points else f"與最佳基準（{name}）相同"
             return f"{spell(self.figures)}，{how}：看不出學到了什麼"
-        chance = "" if self.certain else f"，但可能只是巧合（p = {self.test['p_value']:.2g}）"
-        return f"{spell(self.figures)}，比最佳基準（{name}）高 {points:.1f} 個百分點{chance}"
+        caveat = "" if self.certain else f"，但可能只是巧合（p = {self.test['p_value']:.2g}）"
+        return f"{spell(self.figures)}，比最佳基準（{name}）高 {points:.1f} 個百分點{caveat}"
 
 
 def judge(questions: Sequence[Question], predictions: Sequence[int]) -> Verdict:

@@ -33,11 +33,11 @@ class ModelPart:
 
 @dataclass(frozen=True)
 class Placement:
-    """How a model is loaded, and what is to be said about it."""
+    """How a model is loaded, and what the user has to know about it."""
 
     four_bits: bool = False
     device_map: dict[str, int] | None = None
-    said: str = ""
+    notice: str = ""
 
 
 def place_model(
@@ -59,17 +59,17 @@ def place_model(
     if needed <= ROOM * free[0]:
         return Placement()
     if len(free) > 1 and (found := spread(whole, free)):
-        said = (
+        notice = (
             f"its weights take {format_size(needed)}, and one GPU has {has}: they are divided over {_count(found)} GPUs"
         )
-        return Placement(device_map=found, said=said)
+        return Placement(device_map=found, notice=notice)
     if not may_quantize:
         return Placement()
     small = list(list_parts(config, dtype, 4))
     turned_off = "--no-load-in-4bit turns this off"
-    said = f"its weights take {format_size(needed)}, and cuda has {has}; loading in 4 bits ({turned_off})"
+    notice = f"its weights take {format_size(needed)}, and cuda has {has}; loading in 4 bits ({turned_off})"
     alone = sum(part.nbytes for part in small) <= ROOM * free[0]
-    return Placement(True, None if alone else spread(small, free), said)
+    return Placement(True, None if alone else spread(small, free), notice)
 
 
 def spread(whole: Sequence[ModelPart], free: Sequence[int]) -> dict[str, int] | None:
