@@ -12,7 +12,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from lrc.data.conversion import Plan, plan_parts
+from lrc.data.conversion import SplitPlan, plan_parts
 from lrc.data.near_duplicates import group_passages
 from lrc.data.questions import Question
 from lrc.data.repeated import find_duplicates, question_key
@@ -174,7 +174,7 @@ def _beyond_rows(book: Workbook) -> tuple[Finding, ...]:
     if book.errors:
         return found
     try:
-        plan_parts(book, groups, Plan(validation_fraction=0.2, folds=None, seed=42))
+        plan_parts(book, groups, SplitPlan(validation_fraction=0.2, folds=None, seed=42))
     except LrcError as error:
         found += tuple(replace(one, kind="no-split") for one in error.findings)
     return found
