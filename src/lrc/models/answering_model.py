@@ -46,7 +46,7 @@ def load_for_answering(
         MachineError: the format that is asked for is not there.
     """
     config = load_config(name)
-    computed: torch.dtype = getattr(torch, format_of(config, device, dtype))
+    computed: torch.dtype = getattr(torch, choose_dtype(config, device, dtype))
     if quantization is not None and quantization.load_in_4bit:
         computed = quantization.bnb_4bit_compute_dtype
     # Straight to a GPU, so that the host's memory never holds the whole.
@@ -72,7 +72,7 @@ def load_for_answering(
     return (model if quantized or places else model.to(device)).eval(), names
 
 
-def format_of(config: Any, device: torch.device, asked: str | None = None) -> str:
+def choose_dtype(config: Any, device: torch.device, asked: str | None = None) -> str:
     """In which format a model is asked; see `devices.answering_dtype`.
 
     Raises:
