@@ -37,7 +37,7 @@ def main(passages: int, pairs: int, strangers: tuple[float, ...], notices: int, 
     for index in strangers:
         texts = write_passages(random.Random(seed), passages, pairs, index, notices)
         start = time.perf_counter()
-        clusters = group_passages(texts).clusters
+        clusters = group_passages(texts).near_duplicates
         seconds = time.perf_counter() - start
         true = brute_force(texts)
         found = sum(clusters[left] == clusters[right] for left, right in true)
