@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--template", default="plain")
     parser.add_argument("--answer-style", default="digit")
     flags = parser.parse_args()
-    from lrc.answering.answer import load_scorer
+    from lrc.answering.load import load_scorer
     from lrc.answering.options import ScoringOptions
     from lrc.data.alpaca import to_record
 

@@ -355,7 +355,7 @@ def _attend(stage: Stage, form: str, row: Any, *, heads: tuple[int, int], width:
 
     from transformers import LlamaConfig
 
-    from lrc.packing.attention import TILE, _sdpa, least_spared, tile_mask, tree_mask
+    from lrc.packing.attention import TILE, _sdpa, min_spared_pairs, tile_mask, tree_mask
 
     config = LlamaConfig(attn_implementation="sdpa")
     row = row.padded(TILE) if form == "flex" else row  # roots of one token would be a block each
@@ -372,7 +372,7 @@ def _attend(stage: Stage, form: str, row: Any, *, heads: tuple[int, int], width:
     elif form != "causal":
         ends, positions = (torch.from_numpy(a).to(device) for a in (row.subtree_end, row.position_ids))
         mask = tree_mask(ends, positions, config, dtype)
-    blocks = row.blocks(least_spared(device)) if form == "block" else None
+    blocks = row.blocks(min_spared_pairs(device)) if form == "block" else None
 
     def run() -> Any:
         output, _ = _sdpa(module, query, key, value, mask, tree_blocks=blocks, scaling=width**-0.5)

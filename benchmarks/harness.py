@@ -61,7 +61,7 @@ def harness(model: str, scorer: Any, records: list[Any], mine: list[Any]) -> lis
     from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
 
-    from lrc.answering.scoring import lengths
+    from lrc.metrics.option_scores import option_lengths
 
     prompt = scorer.prompt
     judge = HFLM(model, tokenizer=prompt.tokenizer, dtype="float32", device=str(scorer.device), max_length=4096)
@@ -80,7 +80,8 @@ def harness(model: str, scorer: Any, records: list[Any], mine: list[Any]) -> lis
         likelihoods = [next(found)[0] for _ in pairs]
         normalisation = "sum" if prompt.answer_style == "digit" else scorer.normalisation
         scores = [
-            a / b for a, b in zip(likelihoods, lengths(normalisation, score.tokens, score.characters), strict=True)
+            a / b
+            for a, b in zip(likelihoods, option_lengths(normalisation, score.tokens, score.characters), strict=True)
         ]
         chosen.append((max(range(len(scores)), key=scores.__getitem__) + 1, likelihoods))
     return chosen

@@ -48,7 +48,7 @@ class Size:
 
 
 SIZES = {
-    # The constant of a CPU, footprint.OVERHEAD_CPU, was taken from these …
+    # The constant of a CPU, memory_plan.OVERHEAD_CPU, was taken from these …
     "seen": [
         Size(256, 4, 8000),
         Size(512, 8, 32000),

@@ -68,7 +68,7 @@ def make_side(name: str, records: list[Any], flags: argparse.Namespace) -> Side:
         peft_config=_lora(),
         processing_class=tokenizer,
         train_dataset=dataset,
-        source=SequenceSource(dataset, records, prompt, 1, 0, compared, imitated=contrast < 1),
+        source=SequenceSource(dataset, records, prompt, 1, 0, compared, supervised=contrast < 1),
         validation=None,
         packing=Packing(row_tokens=flags.row_tokens),
         objective=Objective(contrast),

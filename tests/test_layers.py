@@ -34,11 +34,11 @@ def room(parts: tuple[str, ...]) -> str:
 
 
 def imported(tree: ast.Module) -> set[str]:
-    """The rooms of lrc that are imported anywhere, but for a type checker or in a script only."""
+    """The rooms of lrc that are imported anywhere but in a script only; what is for a type checker counts."""
     skipped = {
         id(node)
         for top in ast.walk(tree)
-        if isinstance(top, ast.If) and ast.unparse(top.test) in ("__name__ == '__main__'", "TYPE_CHECKING")
+        if isinstance(top, ast.If) and ast.unparse(top.test) == "__name__ == '__main__'"
         for node in ast.walk(top)
     }
     found = set()

@@ -18,8 +18,8 @@ from small_runs import lrc
 from workbooks import TEST, test_row, write_csv, write_xlsx
 
 from lrc.answering import partial_scores
-from lrc.answering.certainty import describe, doubts
-from lrc.answering.scoring import OptionScores
+from lrc.answering.certainty import describe_certainty, doubts
+from lrc.metrics.option_scores import OptionScores
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +138,7 @@ def scores(*probabilities: float, consistent: bool = True) -> OptionScores:
 
 def test_what_a_person_is_told() -> None:
     some = [scores(0.97, 0.01, 0.01, 0.01)] * 30 + [scores(0.1, 0.39, 0.3, 0.21), scores(0.2, 0.8, consistent=False)]
-    lines = [*describe([str(number) for number in range(32)], some)]
+    lines = [*describe_certainty([str(number) for number in range(32)], some)]
     assert lines[0].split() == ["by", "position", "option", "1:", "30,", "option", "2:", "2"]
     assert "1 of 32" in lines[1] and "40%" in lines[1]
     assert lines[2].split()[:3] == ["by", "order", "1"]

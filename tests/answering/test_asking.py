@@ -19,7 +19,7 @@ from lrc.commands.merge import merge
 from lrc.config.run_record import NORMALISATIONS, read_run
 from lrc.data.alpaca import dump_records, to_record
 from lrc.data.questions import Question
-from lrc.metrics.accuracy import mcnemar, paired, passages_of
+from lrc.metrics.accuracy import compare_paired, mcnemar, passages_of
 from lrc.metrics.calibration import fit_temperature, log_loss
 from lrc.metrics.predictions import read_outcomes
 
@@ -172,7 +172,7 @@ def test_the_same_model_without_the_passage(folder: Path, chosen: Path, tmp_path
     assert found["accuracy"] == sum(a == b for a, b in zip(asked, answers, strict=True)) / len(answers)
     read = [json.loads(line)["prediction"] for line in (tmp_path / "scores.jsonl").read_text("utf-8").splitlines()]
     assert found["mcnemar"] == mcnemar(read, asked, answers)
-    assert found["paired"] == paired(read, asked, answers, passages_of(QUESTIONS))
+    assert found["paired"] == compare_paired(read, asked, answers, passages_of(QUESTIONS))
 
 
 def test_an_adapter_is_answered_in_the_bits_that_it_was_trained_in(folder: Path, tmp_path: Path) -> None:

@@ -144,7 +144,7 @@ def test_loss_and_gradients_are_those_of_separate_options(
 ) -> None:
     asked, prompt = records(), Prompt(tokenizer, "plain", "judge")
     contrasted = "character" if part else None
-    draw = SequenceSource(tokenize(asked, prompt, stage="t"), asked, prompt, 1, 0, contrasted, imitated=part < 1)
+    draw = SequenceSource(tokenize(asked, prompt, stage="t"), asked, prompt, 1, 0, contrasted, supervised=part < 1)
     trainer = tree_trainer(
         adapted(make_model(family, **BYTES)),
         [prompt.sequence(record) for record in asked],
@@ -161,7 +161,7 @@ def test_loss_and_gradients_are_those_of_separate_options(
 
 def test_the_options_of_a_question_are_never_parted(tokenizer: Any) -> None:
     asked, prompt = records(), Prompt(tokenizer, "plain", "judge")
-    draw = SequenceSource(tokenize(asked, prompt, stage="t"), asked, prompt, 1, 0, "character", imitated=False)
+    draw = SequenceSource(tokenize(asked, prompt, stage="t"), asked, prompt, 1, 0, "character", supervised=False)
     sequences = [one for place in range(len(asked)) for one in draw((place, 0))]
     assert all(isinstance(one, Option) for one in sequences)
     rows = pack(sequences, 1)
@@ -228,7 +228,7 @@ def test_a_verdict_follows_what_a_conversation_has_before_its_answers(tokenizer:
         while right[shared] == wrong[shared]:
             shared += 1
         assert one.tokens.tolist() == [*prompt, *right[: shared + 1]]
-        assert asked.denied(one).tokens.tolist() == [*prompt, *wrong[: shared + 1]]
+        assert asked.negate(one).tokens.tolist() == [*prompt, *wrong[: shared + 1]]
 
 
 def test_only_what_differs_between_the_verdicts_is_scored(tokenizer: Any) -> None:

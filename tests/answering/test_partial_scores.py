@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lrc.answering.partial_scores import PartialScores, remove_partial_scores
-from lrc.answering.scoring import OptionScores
+from lrc.metrics.option_scores import OptionScores
 
 SCORES = {
     place: OptionScores((-0.1 * place, -1 / 3, float("-inf")), (0.7, 0.3, 0.0), 1, place % 2 == 0) for place in range(5)

@@ -17,9 +17,10 @@ from small_models import FAMILIES, OTHERS, adapted, make_family, make_model, sav
 from transformers import AutoTokenizer
 from transformers.utils.logging import enable_progress_bar
 
-from lrc.answering.scoring import OptionScores, Scorer
+from lrc.answering.scoring import Scorer
 from lrc.data.alpaca import Record, to_record
 from lrc.data.questions import Question, option_orders
+from lrc.metrics.option_scores import OptionScores
 from lrc.models.loading import load_base
 from lrc.packing.last_layer import prune_last_layer
 from lrc.packing.log_probs import row_budget

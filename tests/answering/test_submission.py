@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lrc.answering.submission import paired, read_submission, write_submission
+from lrc.answering.submission import match_answers, read_submission, write_submission
 from lrc.runtime.errors import DataError, OutputError
 
 
@@ -55,8 +55,8 @@ def test_what_is_no_submission_is_refused(tmp_path: Path, content: str | bytes, 
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(DataError) as caught:
         read_submission(path)
-    assert len(caught.value.findings) == len(lines)
-    assert all(said.startswith(line) for said, line in zip(caught.value.findings, lines, strict=True))
+    assert len(caught.value.lines()) == len(lines)
+    assert all(said.startswith(line) for said, line in zip(caught.value.lines(), lines, strict=True))
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ ANSWERS = [4, 3, 2, 1]
 def test_answers_are_paired_by_id(tmp_path: Path, content: str) -> None:
     path = tmp_path / "answer.csv"
     path.write_bytes(content.encode())
-    assert paired(read_submission(path), IDS, "answer.csv", "q.xlsx") == ANSWERS
+    assert match_answers(read_submission(path), IDS, "answer.csv", "q.xlsx") == ANSWERS
 
 
 @pytest.mark.parametrize(
@@ -96,12 +96,15 @@ def test_answers_are_paired_by_id(tmp_path: Path, content: str) -> None:
 )
 def test_ids_that_do_not_tell_are_refused(given: list[str], ids: list[str], findings: list[str]) -> None:
     with pytest.raises(DataError) as refused:
-        paired([(name, 1) for name in given], ids, "a.csv", "q.xlsx")
-    assert len(refused.value.findings) == len(findings)
-    assert all(line.startswith(begins) for line, begins in zip(refused.value.findings, findings, strict=True))
+        match_answers([(name, 1) for name in given], ids, "a.csv", "q.xlsx")
+    assert len(refused.value.lines()) == len(findings)
+    assert all(line.startswith(begins) for line, begins in zip(refused.value.lines(), findings, strict=True))
 
 
 def test_equal_columns_are_paired_by_position_whatever_repeats() -> None:
-    assert paired([("1", 1), ("1", 2), ("1.0", 3)], ["1", "1", "1.0"], "a.csv", "q.xlsx") == [1, 2, 3]
-    assert paired([("1.0", 1), ("1", 2)], ["1", "1.0"], "a.csv", "q.xlsx") == [2, 1]  # two ids, which say who is who
-    assert paired([("7.0", 1), ("7.0", 2)], ["7", "7"], "a.csv", "q.xlsx") == [1, 2]
+    assert match_answers([("1", 1), ("1", 2), ("1.0", 3)], ["1", "1", "1.0"], "a.csv", "q.xlsx") == [1, 2, 3]
+    assert match_answers([("1.0", 1), ("1", 2)], ["1", "1.0"], "a.csv", "q.xlsx") == [
+        2,
+        1,
+    ]  # two ids, which say who is who
+    assert match_answers([("7.0", 1), ("7.0", 2)], ["7", "7"], "a.csv", "q.xlsx") == [1, 2]

@@ -15,7 +15,7 @@ import pytest
 import lrc
 from lrc.cli import SAFE, cli, main
 from lrc.config.arguments import DataArguments
-from lrc.runtime.findings import wrapped
+from lrc.runtime.findings import wrap_line
 
 HEADER = "ID,文章,問題,選項1,選項2,選項3,選項4,正確答案\n"
 
@@ -251,10 +251,10 @@ def test_the_list_of_commands_cuts_no_sentence(capsys: pytest.CaptureFixture[str
 
 def test_lines_wrap_at_words_in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     line = "warning: AI.xlsx: percent signs lost, 69 times (rows 129, 198); the first: 選項2 is 0.364"
-    assert wrapped(line) == [line]  # in a pipe
+    assert wrap_line(line) == [line]  # in a pipe
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", "48")
-    pieces = wrapped(line)
+    pieces = wrap_line(line)
     assert len(pieces) > 1 and all(len(piece) <= 48 for piece in pieces)
     assert " ".join(" ".join(pieces).split()) == line
 

@@ -124,7 +124,7 @@ def test_other_files_are_refused_in_one_line(
         (tmp_path / name).write_text(content)
     with pytest.raises(DataError, match=message) as refused:
         call(runs[0], tmp_path / name)
-    assert len(refused.value.findings) == 1
+    assert len(refused.value.lines()) == 1
 
 
 def test_data_that_is_not_needed_and_a_run_given_twice_are_refused(runs: tuple[Path, Path], tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from small_runs import lrc
 
 from lrc.commands import gpu_check as command
 from lrc.preview import gpu_checks
-from lrc.preview.gpu_checks import CHECKS, Fault, Probe, check_device, check_products
+from lrc.preview.gpu_checks import CHECKS, CheckFailedError, Probe, check_device, check_products
 
 CPU = Probe(torch.device("cpu"))
 
@@ -142,7 +142,7 @@ def test_kernels_that_serve(capability: tuple[int, int], built: tuple[str, ...],
 def test_kernels_that_are_missing(
     capability: tuple[int, int], built: tuple[str, ...], mocked: Callable[..., Probe]
 ) -> None:
-    with pytest.raises(Fault, match="no kernels for compute capability") as refused:
+    with pytest.raises(CheckFailedError, match="no kernels for compute capability") as refused:
         check_device(mocked("Tesla P100-PCIE-16GB", capability, *built))
     assert "previous-versions" in refused.value.cure
 
@@ -155,5 +155,5 @@ def test_a_card_that_is_slower_than_it_is_sold(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(Probe, "seconds", lambda self, run, times: 2 * 4096**3 / 40e12)
     assert "float16 40 TFLOP/s" in check_products(probe) and "62% of the 65" in check_products(probe)
     monkeypatch.setattr(Probe, "seconds", lambda self, run, times: 2 * 4096**3 / 8e12)
-    with pytest.raises(Fault, match="12% of the 65"):
+    with pytest.raises(CheckFailedError, match="12% of the 65"):
         check_products(probe)

@@ -70,8 +70,8 @@ def test_existing_files_are_a_finding_each_and_nothing_is_written(tmp_path: Path
         path.write_text("mine", encoding="utf-8")
     with pytest.raises(OutputError) as refused:
         init(tmp_path)
-    assert sorted(line.partition(": ")[0] for line in refused.value.findings) == sorted(map(str, kept))
-    assert all("--force" in line for line in refused.value.findings)
+    assert sorted(line.partition(": ")[0] for line in refused.value.lines()) == sorted(map(str, kept))
+    assert all("--force" in line for line in refused.value.lines())
     assert written(tmp_path) == sorted(path.relative_to(tmp_path) for path in kept)
     assert kept[0].read_text(encoding="utf-8") == "mine"
     init(tmp_path, force=True)

@@ -39,7 +39,7 @@ def test_a_value_is_accepted_where_lrc_accepts_it(name: str) -> None:
     for value in VALUES:
         if value == "" or (name in BASE and value is None):
             continue  # whether a text may be empty, or a key missing, is a rule of its own
-        assert accepts({**BASE, name: value}) == (shipped_schema()[name].find_fault(value) is None), (name, value)
+        assert accepts({**BASE, name: value}) == (shipped_schema()[name].find_error(value) is None), (name, value)
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("recipes/*/*.yaml")), ids=lambda path: path.parent.name)

@@ -28,7 +28,7 @@ def load(path: Path, text: str = "", *overrides: str) -> Recipe:
 def refusal(path: Path, text: str = "", *overrides: str) -> tuple[str, ...]:
     with pytest.raises(RecipeError) as refused:
         load(path, text, *overrides)
-    return refused.value.findings
+    return refused.value.lines()
 
 
 def test_keys_reach_their_dataclasses(path: Path) -> None:
@@ -98,7 +98,7 @@ def test_a_blank_name_is_a_missing_one(path: Path, value: str) -> None:
     path.write_text(text)
     with pytest.raises(RecipeError) as refused:
         load_recipe(path)
-    assert refused.value.findings == ("qlora.yaml, line 3: output_dir is missing; give the folder for the adapter",)
+    assert refused.value.lines() == ("qlora.yaml, line 3: output_dir is missing; give the folder for the adapter",)
 
 
 def test_a_text_stands_for_a_list_of_one(path: Path) -> None:
@@ -220,7 +220,7 @@ def test_a_wrong_override_is_refused(path: Path, words: tuple[str, ...], line: s
 def test_what_a_run_cannot_do_without_is_asked_for() -> None:
     with pytest.raises(RecipeError) as refused:
         load_recipe(None, ["--train_file", "a.json"])
-    assert [line.split()[2] for line in refused.value.findings] == ["model_name_or_path", "output_dir"]
+    assert [line.split()[2] for line in refused.value.lines()] == ["model_name_or_path", "output_dir"]
 
 
 @pytest.mark.parametrize(
@@ -267,7 +267,7 @@ def test_a_name_that_does_not_exist_gets_the_nearest(tmp_path: Path) -> None:
 def test_a_name_that_stands_for_several_gets_each_with_its_card(name: str) -> None:
     with pytest.raises(RecipeError) as refused:
         find_recipe(name)
-    (line,) = refused.value.findings
+    (line,) = refused.value.lines()
     assert "'qwen3-8b/lora' (LoRA of Qwen3-8B-Base on one NVIDIA GPU of 24 GB)" in line
     assert "'qwen3-8b/qlora' (QLoRA of Qwen3-8B-Base on one NVIDIA GPU of 12 GB with" in line
 

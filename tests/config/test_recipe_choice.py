@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lrc.config.recipe_choice import BY_CARD, GIB, PARAMETERS, choice_of, choose
+from lrc.config.recipe_choice import BY_CARD, GIB, PARAMETERS, choice_of, choose_recipe
 
 ROOT = Path(__file__).parents[2]
 # Of each base's published configuration: words, width, layers, width of the MLP, heads, of them with keys, their width,
@@ -72,18 +72,18 @@ def test_the_page_names_the_same_recipe_for_a_card() -> None:
     ],
 )
 def test_a_card_gets_the_largest_that_it_holds(device: str, card: float, expected: str) -> None:
-    choice = choose(device, round(card * GIB), 32 * GIB, EVERYTHING)
+    choice = choose_recipe(device, round(card * GIB), 32 * GIB, EVERYTHING)
     assert choice is not None and choice.recipe == expected
 
 
 def test_what_the_disk_cannot_take_is_not_chosen_unless_it_is_there() -> None:
     card = 24 * GIB
-    smaller = choose("cuda", card, 32 * GIB, 20 * 10**9)
+    smaller = choose_recipe("cuda", card, 32 * GIB, 20 * 10**9)
     assert smaller is not None and smaller.recipe == "qwen3-8b/qlora" and smaller.download < 20 * 10**9
-    there = choose("cuda", card, 32 * GIB, 20 * 10**9, lambda base: base == "Qwen/Qwen3-14B-Base")
+    there = choose_recipe("cuda", card, 32 * GIB, 20 * 10**9, lambda base: base == "Qwen/Qwen3-14B-Base")
     assert there is not None and there.recipe == "qwen3-14b/qlora"
-    assert choose("cuda", card, 32 * GIB, 10**8) is None
+    assert choose_recipe("cuda", card, 32 * GIB, 10**8) is None
 
 
 def test_a_small_machine_gets_none() -> None:
-    assert choose("cpu", 0, 2 * GIB, EVERYTHING) is None
+    assert choose_recipe("cpu", 0, 2 * GIB, EVERYTHING) is None

@@ -14,11 +14,11 @@ from trl import TrlParser
 
 from lrc.config import schema
 from lrc.config.arguments import CLASSES
-from lrc.config.field_types import BOUNDS, find_fault
+from lrc.config.field_types import BOUNDS, find_error
 from lrc.config.overrides import parse_overrides
 from lrc.config.recipe import check_recipe, load_recipe
 from lrc.config.rules import broken_rules
-from lrc.config.schema import describe, installed_schema, shipped_schema
+from lrc.config.schema import describe_schema, installed_schema, shipped_schema
 from lrc.config.synonyms import ELSEWHERE, GONE, SYNONYMS
 from lrc.runtime.errors import RecipeError
 
@@ -29,7 +29,7 @@ VALUES: list[Any] = [None, True, 0, 1, -1, 0.5, 2.5, "", "steps", "no", "cosine"
 
 def test_the_shipped_schema_is_that_of_the_installed_packages() -> None:
     shipped = json.loads(Path(schema.__file__).with_name(schema.FILE).read_text(encoding="utf-8"))
-    assert shipped == json.loads(json.dumps(describe(CLASSES))), "run docs/build_recipes.py"
+    assert shipped == json.loads(json.dumps(describe_schema(CLASSES))), "run docs/build_recipes.py"
 
 
 @pytest.mark.parametrize("name", sorted(shipped_schema()))
@@ -37,8 +37,8 @@ def test_a_key_takes_what_its_dataclass_takes(name: str) -> None:
     (cls,) = [cls for cls in CLASSES if name in {field.name for field in cls.__dataclass_fields__.values()}]
     field, key = cls.__dataclass_fields__[name], shipped_schema()[name]
     for value in VALUES:
-        told = find_fault(value, get_type_hints(cls)[name], field.metadata.get("choices"), BOUNDS.get(name, key.bounds))
-        assert key.find_fault(value) == told
+        told = find_error(value, get_type_hints(cls)[name], field.metadata.get("choices"), BOUNDS.get(name, key.bounds))
+        assert key.find_error(value) == told
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +141,7 @@ def test_a_synonym_is_no_key_and_stands_for_one() -> None:
 def test_an_unknown_key_gets_the_one_that_is_meant(key: str, meant: str) -> None:
     with pytest.raises(RecipeError) as refused:
         check_recipe(None, [*(f"--{name}={value}" for name, value in BASE.items()), f"--{key}", "3"])
-    assert refused.value.findings == (f"command line: unknown key {key!r}; did you mean {meant!r}?",)
+    assert refused.value.lines() == (f"command line: unknown key {key!r}; did you mean {meant!r}?",)
 
 
 LIGHT = """

@@ -20,7 +20,7 @@ def recipe(tmp_path: Path) -> Path:
 def refusal(path: Path) -> str:
     with pytest.raises(RecipeError) as refused:
         read_mapping(path)
-    (line,) = refused.value.findings
+    (line,) = refused.value.lines()
     return line
 
 

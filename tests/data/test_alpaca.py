@@ -105,7 +105,7 @@ def test_what_is_stored_of_records_from_elsewhere_comes_back(body: str, output: 
 def test_a_record_without_an_output_among_others_is_refused(output: Any) -> None:
     with pytest.raises(DataError) as caught:
         load(FOREIGN, FOREIGN | {"output": output}, FOREIGN)
-    assert caught.value.findings == (
+    assert caught.value.lines() == (
         "a.json, record 2: output is empty, and other records have one; fill it in, or remove the record",
     )
 
@@ -145,10 +145,10 @@ def test_answers_that_count_from_zero_are_refused_as_a_whole() -> None:
     zero, one, two = (FOREIGN | {"output": number} for number in ("0", "1", "2"))
     with pytest.raises(DataError) as caught:
         load(zero, one, zero)
-    assert len(caught.value.findings) == 3 and "output is 0 in 2 record(s)" in caught.value.findings[-1]
+    assert len(caught.value.lines()) == 3 and "output is 0 in 2 record(s)" in caught.value.lines()[-1]
     with pytest.raises(DataError) as caught:
         load(zero, one, two)
-    assert caught.value.findings == ("a.json, record 1: output is 0, expected 1 to 2; correct it",)
+    assert caught.value.lines() == ("a.json, record 1: output is 0, expected 1 to 2; correct it",)
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_fields_without_anything_in_them_are_no_matter() -> None:
 def test_every_bad_record_is_named() -> None:
     with pytest.raises(DataError) as caught:
         load(1, FOREIGN, 2)
-    assert [line.split(":")[0] for line in caught.value.findings] == ["a.json, record 1", "a.json, record 3"]
+    assert [line.split(":")[0] for line in caught.value.lines()] == ["a.json, record 1", "a.json, record 3"]
 
 
 def test_ids_to_answer_must_differ() -> None:

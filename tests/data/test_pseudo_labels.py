@@ -10,7 +10,7 @@ from random import Random
 import pytest
 from small_runs import lrc, make_run, pairs, run, write_questions
 
-from lrc.data.pseudo_labels import label
+from lrc.data.pseudo_labels import assign_labels
 from lrc.data.questions import Question
 from lrc.data.soft_labels import SoftLabels
 from lrc.runtime.errors import DataError
@@ -38,7 +38,7 @@ def test_only_the_questions_that_are_sure_get_their_best_option(tmp_path: Path) 
         if exp(line[best]) / whole >= 0.8:
             expected[question.id] = best + 1
     assert 3 < len(expected) < 37
-    found = label(data, path, 0.8)
+    found = assign_labels(data, path, 0.8)
     assert {one.id: one.question.answer for one in found if one.question} == expected
     assert {one.id: one.output for one in found} == {name: str(number) for name, number in expected.items()}
 
@@ -50,7 +50,7 @@ def test_the_soft_labels_of_the_training_file_leave_a_pseudo_label_as_it_is(tmp_
     labels = SoftLabels.read(scores, [data], 1.0, 1.0)
     pseudo = write_questions(tmp_path / "p.json", unanswered(2))
     sure = write_scores(tmp_path / "q.jsonl", ["u0", "u1"], [[0.0, 9.0, 0.0, 0.0]] * 2)
-    assert labels.target(label(pseudo, sure, 0.9)[0]) == (0.0, 1.0, 0.0, 0.0)
+    assert labels.target(assign_labels(pseudo, sure, 0.9)[0]) == (0.0, 1.0, 0.0, 0.0)
 
 
 KEYS = {"template": "plain", "answer_style": "judge", "lora_r": 8, "learning_rate": 0.02, "lora_dropout": 0.0}
@@ -86,12 +86,12 @@ def test_what_cannot_be_labelled_is_refused(tmp_path: Path) -> None:
     answered = write_questions(tmp_path / "a.json", pairs(2))
     sure = write_scores(tmp_path / "s.jsonl", ["0", "1"], [[0.0, 9.0, 0.0, 0.0]] * 2)
     with pytest.raises(DataError, match="2 questions have an answer, first 0; pseudo-labels are for those"):
-        label(answered, sure, 0.9)
+        assign_labels(answered, sure, 0.9)
     data = write_questions(tmp_path / "u.json", unanswered(2, name=""))
     with pytest.raises(DataError, match=r"no question has an option of probability 1 or more, the highest has 1\.000"):
-        label(data, sure, 1.0)
+        assign_labels(data, sure, 1.0)
     with pytest.raises(DataError, match="has no scores of 2 questions"):
-        label(write_questions(tmp_path / "v.json", unanswered(2, name="x")), sure, 0.9)
+        assign_labels(write_questions(tmp_path / "v.json", unanswered(2, name="x")), sure, 0.9)
 
 
 @pytest.mark.parametrize(

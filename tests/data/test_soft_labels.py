@@ -53,7 +53,7 @@ def test_the_loss_is_the_cross_entropy_with_the_mixture(style: str, orders: int,
     labels, records = SoftLabels.read(scores, [data], 0.7, 2.0), [to_record(question) for question in QUESTIONS]
     prompt = Prompt(Bytes(), "plain", style, True if orders > 1 else None)
     dataset = tokenize(records, prompt, stage="t")
-    draw = SequenceSource(dataset, records, prompt, orders, 5, "sum", imitated=False, soft_labels=labels)
+    draw = SequenceSource(dataset, records, prompt, orders, 5, "sum", supervised=False, soft_labels=labels)
     sequences = [one for place in range(6) for one in draw((place, 0))]
     (row,) = pack(sequences, 100_000)
     contrast = OptionContrast.of(row, sequences)
@@ -69,7 +69,7 @@ def test_the_loss_is_the_cross_entropy_with_the_mixture(style: str, orders: int,
         for i, one in own:
             text = next(t for t in "甲乙丙丁" if ends_with(one, t, style))
             total = sum(log_probs[row.owners == i].tolist())
-            score[text] = score.get(text, 0.0) + (-total if one.denied else total)
+            score[text] = score.get(text, 0.0) + (-total if one.negated else total)
         whole = log(sum(exp(value / 0.5) for value in score.values()))
         targets = wanted(question_key[0], 0.7, 2.0)
         expected -= sum(targets["甲乙丙丁".index(text)] * (value / 0.5 - whole) for text, value in score.items())

@@ -38,7 +38,7 @@ def test_bad_rows_are_refused_with_their_places(tmp_path: Path) -> None:
     path = workbooks.write_xlsx(tmp_path / "a.xlsx", rows)
     with pytest.raises(DataError) as caught:
         read_records(path)
-    assert [line.split(":")[0] for line in caught.value.findings] == ["a.xlsx, row 2", "a.xlsx, row 4"]
+    assert [line.split(":")[0] for line in caught.value.lines()] == ["a.xlsx, row 2", "a.xlsx, row 4"]
     C3[0][1][0]["answer"] = "丙"
     with pytest.raises(DataError, match=r"c3\.json, row 1: id 7-1"):
         read_records(write(tmp_path / "c3.json", C3))

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import fork_server
 
-from lrc.commands.demo import verdict
+from lrc.commands.demo import describe_accuracy
 
 
 def test_it_claims_that_the_questions_are_known_by_heart_only_where_they_are() -> None:
-    assert "memorised its" in verdict(1.0) and "not memorised" not in verdict(1.0)
-    assert verdict(0.25).startswith("The training questions were not memorised")
+    assert "memorised its" in describe_accuracy(1.0) and "not memorised" not in describe_accuracy(1.0)
+    assert describe_accuracy(0.25).startswith("The training questions were not memorised")
 
 
 def test_making_a_base_in_a_pipe_tells_nothing(tmp_path: Path) -> None:

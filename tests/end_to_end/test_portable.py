@@ -177,7 +177,7 @@ def test_an_output_that_another_program_has_open_is_a_line(tmp_path: Path, monke
         file.write_text("new", encoding="utf-8")
         monkeypatch.setattr(os, "replace", refuse)
     monkeypatch.undo()
-    (line,) = refused.value.findings
+    (line,) = refused.value.lines()
     assert line.startswith(f"{tmp_path / 'answer.csv'}: ") and "close it there" in line
     assert [path.read_text("utf-8") for path in tmp_path.iterdir()] == ["mine"]
 

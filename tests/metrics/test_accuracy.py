@@ -14,10 +14,10 @@ from lrc.data.questions import Question
 from lrc.metrics.accuracy import (
     accuracy,
     accuracy_by,
+    compare_paired,
     confusion,
     effective_size,
     mcnemar,
-    paired,
     passages_of,
     student,
     wilson,
@@ -135,13 +135,13 @@ def test_the_paired_test_swaps_whole_passages(seed: int) -> None:
     answers, passages = [1] * 30, [i // 3 for i in range(30)]
     first, second = ([random.choice((1, 1, 1, 2)) for _ in range(30)] for _ in range(2))
     ahead = [(a == 1) - (b == 1) for a, b in zip(first, second, strict=True)]
-    found = paired(first, second, answers, passages)
+    found = compare_paired(first, second, answers, passages)
     assert found["p_value"] == pytest.approx(enumerated(ahead, passages), abs=1e-12)
     assert found["difference"] == pytest.approx(sum(ahead) / 30)
     reach = 2.262 * sqrt(10 / 9) * miller([float(one) for one in ahead], passages)  # t with 9 degrees of freedom
     assert found["ci_high"] - found["difference"] == pytest.approx(reach, rel=1e-3)
     assert found["difference"] - found["ci_low"] == pytest.approx(reach, rel=1e-3)
-    swapped = paired(second, first, answers, passages)
+    swapped = compare_paired(second, first, answers, passages)
     assert swapped["p_value"] == pytest.approx(found["p_value"]) and swapped["ci_low"] == pytest.approx(
         -found["ci_high"]
     )
@@ -150,13 +150,13 @@ def test_the_paired_test_swaps_whole_passages(seed: int) -> None:
 @given(st.lists(st.tuples(st.sampled_from((1, 2)), st.sampled_from((1, 2))), min_size=2, max_size=60))
 def test_of_questions_with_a_passage_each_it_is_mcnemars(pairs: list[tuple[int, int]]) -> None:
     first, second = zip(*pairs, strict=True)
-    found = paired(first, second, [1] * len(pairs), range(len(pairs)))
+    found = compare_paired(first, second, [1] * len(pairs), range(len(pairs)))
     assert found["p_value"] == pytest.approx(mcnemar(first, second, [1] * len(pairs))["p_value"], abs=1e-12)
     assert found["p_value"] == pytest.approx(found["p_value_mcnemar"], abs=1e-12)
 
 
 def test_one_passage_alone_tells_two_sets_apart_by_nothing() -> None:
-    found = paired([1] * 20, [2] * 20, [1] * 20, "a" * 20)
+    found = compare_paired([1] * 20, [2] * 20, [1] * 20, "a" * 20)
     assert found["p_value"] == 1 and found["p_value_mcnemar"] < 1e-5
     assert (found["ci_low"], found["ci_high"]) == (0, 1)
 

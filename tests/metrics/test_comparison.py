@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lrc.data.questions import Question
-from lrc.metrics.comparison import compare
+from lrc.metrics.comparison import compare_answers
 from lrc.metrics.predictions import Outcome
 from lrc.runtime.errors import DataError
 
@@ -32,7 +32,7 @@ def make(count: int, passages: int, seed: int, right: float) -> list[Outcome]:
 @pytest.mark.parametrize("seed", range(4))
 def test_test_and_interval_are_those_of_all_swaps_of_whole_passages(seed: int) -> None:
     first, second = make(30, 9, seed, 0.8), make(30, 9, seed + 100, 0.5)
-    found = compare(NAMES, SOURCES, first, second)
+    found = compare_answers(NAMES, SOURCES, first, second)
     ahead = np.array([one.right * 1.0 - two.right for one, two in zip(first, second, strict=True)])
     sums = np.array([ahead[np.arange(30) % 9 == passage].sum() for passage in range(9)])
     # Every passage's answers could have been either model's: 2 to the power of 9 equally likely worlds.
@@ -48,7 +48,7 @@ def test_test_and_interval_are_those_of_all_swaps_of_whole_passages(seed: int) -
 
 def test_questions_are_told_apart_by_who_has_them_right() -> None:
     first, second = make(60, 20, 1, 0.7), make(60, 20, 2, 0.6)
-    found = compare(NAMES, SOURCES, first, second)
+    found = compare_answers(NAMES, SOURCES, first, second)
     by_hand = {(one.right, two.right): 0 for one, two in itertools.product(first, second)}
     for one, two in zip(first, second, strict=True):
         by_hand[one.right, two.right] += 1
@@ -62,12 +62,15 @@ def test_questions_are_told_apart_by_who_has_them_right() -> None:
 def test_order_of_the_questions_does_not_matter() -> None:
     first, second = make(40, 8, 3, 0.8), make(40, 8, 4, 0.5)
     mixed = random.Random(0).sample(second, len(second))
-    assert compare(NAMES, SOURCES, first, mixed).test == compare(NAMES, SOURCES, first, second).test
+    assert compare_answers(NAMES, SOURCES, first, mixed).test == compare_answers(NAMES, SOURCES, first, second).test
 
 
 def test_swapping_the_two_says_the_same() -> None:
     first, second = make(40, 8, 3, 0.9), make(40, 8, 4, 0.4)
-    one, other = compare(NAMES, SOURCES, first, second), compare(NAMES[::-1], SOURCES[::-1], second, first)
+    one, other = (
+        compare_answers(NAMES, SOURCES, first, second),
+        compare_answers(NAMES[::-1], SOURCES[::-1], second, first),
+    )
     assert one.english == other.english and one.chinese == other.chinese
     assert one.english.startswith("a is ") and "more than chance" in one.english
 
@@ -75,15 +78,15 @@ def test_swapping_the_two_says_the_same() -> None:
 @pytest.mark.parametrize("right", [1.0, 0.0])
 def test_equal_models_are_told_to_be_equal(right: float) -> None:
     outcomes = make(12, 4, 5, right)
-    found = compare(NAMES, SOURCES, outcomes, outcomes)
+    found = compare_answers(NAMES, SOURCES, outcomes, outcomes)
     assert found.english == "a and b have as many questions right." and found.test["p_value"] == 1
 
 
 def test_other_questions_are_refused_with_their_place_and_a_cure() -> None:
     first, second = make(12, 4, 5, 0.5), make(14, 4, 5, 0.5)[1:]
     with pytest.raises(DataError) as refused:
-        compare(NAMES, SOURCES, first, second)
-    assert refused.value.findings == (
+        compare_answers(NAMES, SOURCES, first, second)
+    assert refused.value.lines() == (
         "a/scores.jsonl: 1 of its 12 questions are not in b/scores.jsonl, question 0 (row 2); evaluate both models on "
         "one file with lrc evaluate --scores, and compare these with --data",
         "b/scores.jsonl: 2 of its 13 questions are not in a/scores.jsonl, 2 questions, the first question 12 (row 14); "
@@ -98,9 +101,9 @@ def test_other_right_answers_are_refused() -> None:
     assert question.answer != 2
     second = [*first[:3], Outcome(changed, (0.2, 0.3, 0.5), 1), first[4]]
     with pytest.raises(DataError, match=r"b/scores.jsonl: has another right answer than a/.* to question 3 \(row 5\)"):
-        compare(NAMES, SOURCES, first, second)
+        compare_answers(NAMES, SOURCES, first, second)
 
 
 def test_nothing_to_compare_is_refused() -> None:
     with pytest.raises(DataError, match=r"b/scores.jsonl: holds no answers"):
-        compare(NAMES, SOURCES, make(3, 3, 1, 0.5), [])
+        compare_answers(NAMES, SOURCES, make(3, 3, 1, 0.5), [])

@@ -14,7 +14,7 @@ from lrc.data.questions import Question
 from lrc.metrics.baselines import BASELINES
 from lrc.metrics.predictions import OUTCOMES_FILE, Outcome, write_outcomes
 from lrc.metrics.verdict import Verdict, judge
-from lrc.reporting.summary import summarise, validation_figures
+from lrc.reporting.summary import summarize, validation_figures
 
 OPTIONS = ("甲", "乙", "丙", "丁")
 
@@ -74,7 +74,7 @@ def test_summary_record_and_page_say_it_in_the_same_words(count: int, right: int
     folder = make_run(tmp_path / "run")
     write_outcomes(folder / OUTCOMES_FILE, outcomes, force=True)
     found = verdict_of(outcomes)
-    rows, _ = summarise(folder, "base")
+    rows, _ = summarize(folder, "base")
     assert dict(rows)["verdict"] == validation_figures(outcomes)["verdict"] == found.english
     report(folder)
     page = (folder / "report.html").read_text(encoding="utf-8")

@@ -59,7 +59,7 @@ def test_who_wrote_the_configuration_does_not_matter(tmp_path: Path) -> None:
     (base / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 0.5}))
     with pytest.raises(ModelError, match="not the config of") as refused:
         verify_base(recorded, base)
-    assert len(refused.value.findings) == 1
+    assert len(refused.value.lines()) == 1
 
 
 def test_each_part_that_differs_is_a_finding(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_each_part_that_differs_is_a_finding(tmp_path: Path) -> None:
     (base / "tokenizer.json").write_text("{}")
     with pytest.raises(ModelError) as refused:
         verify_base(recorded, base)
-    assert ["weights" in refused.value.findings[0], "tokenizer" in refused.value.findings[1]] == [True, True]
+    assert ["weights" in refused.value.lines()[0], "tokenizer" in refused.value.lines()[1]] == [True, True]
 
 
 def change_one_weight(base: Path, step: float = 1e-3) -> None:
@@ -90,7 +90,7 @@ def test_one_weight_of_another_value_is_another_base(tmp_path: Path) -> None:
         ModelError, match="not the weights of the base model that the adapter was trained on"
     ) as refused:
         verify_base(recorded, base)
-    assert len(refused.value.findings) == 1
+    assert len(refused.value.lines()) == 1
 
 
 def test_an_older_run_has_no_checksum_of_the_whole(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Bases that are quantised on the disk train and answer as they are, and merge into what they were made from."""
+"""Bases that are quantized on the disk train and answer as they are, and merge into what they were made from."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     vectors = {name: 1.0 + torch.rand(value.shape) / 2 for name, value in weights.items() if value.ndim == 1}
     save_file({**weights, **vectors}, where / "base/model.safetensors", {"format": "pt"})  # norms as trained ones are
     config = BitsAndBytesConfig(**NF4)
-    quantised = AutoModelForCausalLM.from_pretrained(
+    quantized = AutoModelForCausalLM.from_pretrained(
         where / "base", dtype=torch.bfloat16, quantization_config=config, device_map={"": "cpu"}
     )
-    quantised.save_pretrained(where / "nf4")
+    quantized.save_pretrained(where / "nf4")
     AutoTokenizer.from_pretrained(where / "base").save_pretrained(where / "nf4")
     assert run(where, where / "a", "--model_name_or_path", str(where / "nf4"), "--dtype", "float32") == 0
     return where
 
 
-def test_it_trains_the_adapter_of_a_base_that_is_quantised_as_it_is_loaded(folder: Path, tmp_path: Path) -> None:
+def test_it_trains_the_adapter_of_a_base_that_is_quantized_as_it_is_loaded(folder: Path, tmp_path: Path) -> None:
     words = ["--dtype", "bfloat16", "--load_in_4bit", "--bnb_4bit_quant_type", "nf4"]
     assert run(folder, tmp_path / "loaded", *words) == 0
     stored = ["--model_name_or_path", str(folder / "nf4"), "--dtype", "bfloat16"]
@@ -87,15 +87,15 @@ def test_another_model_of_its_shapes_is_not_its_original(
     assert "not the model of which nf4 was made" in capsys.readouterr().err
     assert lrc(*words) == 1
     told = capsys.readouterr().err
-    assert "nf4: is quantised on disk (bitsandbytes, 4 bits)" in told and "--base-model" in told
+    assert "nf4: is quantized on disk (bitsandbytes, 4 bits)" in told and "--base-model" in told
     assert not (tmp_path / "merged").exists()
 
 
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["--load_in_8bit"], "nf4: its weights are quantised already (bitsandbytes, 4 bits), and load_in_8bit asks"),
-        (["--use_peft", "false"], "nf4 is quantised on the disk (bitsandbytes, 4 bits), and use_peft is false"),
+        (["--load_in_8bit"], "nf4: its weights are quantized already (bitsandbytes, 4 bits), and load_in_8bit asks"),
+        (["--use_peft", "false"], "nf4 is quantized on the disk (bitsandbytes, 4 bits), and use_peft is false"),
     ],
 )
 def test_what_it_cannot_do_is_refused(
@@ -122,4 +122,4 @@ def test_a_method_whose_package_is_missing_is_told_with_the_cure(
     (base / "config.json").write_text(json.dumps(config))
     assert run(folder, tmp_path / "a", "--model_name_or_path", str(base)) == 1
     (told,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith(str(base))]
-    assert f"quantised ({method}, 4 bits)" in told and f"pip install {package}" in told and "load_in_4bit" in told
+    assert f"quantized ({method}, 4 bits)" in told and f"pip install {package}" in told and "load_in_4bit" in told

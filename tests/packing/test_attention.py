@@ -10,7 +10,7 @@ import pytest
 import torch
 from oracle import log_likelihood
 from small_models import FAMILIES, SIZES, WINDOW, make_model
-from token_trees import VOCABULARY, questions, sequence
+from token_trees import VOCABULARY, questions, seen, sequence
 from torch.nn.attention.flex_attention import create_block_mask
 from transformers import (
     BloomConfig,
@@ -117,11 +117,11 @@ def test_a_window_counts_positions_along_the_path(family: str, kinds: int | None
     near = mask if kinds is None else mask["sliding_attention"]
     if kinds:
         assert mask.keys() == {"full_attention", "sliding_attention"}
-        assert (mask["full_attention"][0, 0].numpy() == row.visible()).all()
+        assert (mask["full_attention"][0, 0].numpy() == seen(row)).all()
     for place, line in enumerate(near[0, 0].numpy()):
         last = int(row.position_ids[place])
         assert row.position_ids[line].tolist() == list(range(max(0, last - WINDOW + 1), last + 1))
-        assert not (line & ~row.visible()[place]).any()
+        assert not (line & ~seen(row)[place]).any()
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from token_trees import questions, sequence
+from token_trees import questions, seen, sequence
 
 from lrc.packing.tree import PackedRow, TokenSequence, common_prefix, pack
 
@@ -27,7 +27,7 @@ FAMILIES = st.lists(FAMILY, min_size=1, max_size=4).map(lambda families: [s for 
 
 def paths(row: PackedRow) -> list[tuple[int, list[int], list[int], list[tuple[int, int]]]]:
     """Of each sequence of a row: its place, the tokens and positions that its last source sees, and its targets."""
-    visible, found = row.visible(), []
+    visible, found = seen(row), []
     for owner in dict.fromkeys(row.owners.tolist()):
         mine = np.flatnonzero(row.owners == owner)
         sources = row.heads[row.sources[mine]]
@@ -55,7 +55,7 @@ def assert_separate(rows: list[PackedRow], sequences: list[TokenSequence]) -> No
 def assert_causal(rows: list[PackedRow]) -> None:
     """A token sees, of each position up to its own, exactly one token: its path and nothing beside it."""
     for row in rows:
-        for place, line in enumerate(row.visible()):
+        for place, line in enumerate(seen(row)):
             assert row.position_ids[line].tolist() == list(range(row.position_ids[place] + 1))
             assert line[place] and not line[place + 1 :].any()
 
@@ -94,7 +94,7 @@ def test_without_sharing_a_row_is_one_sequence(sequences: list[TokenSequence], r
     rows = pack(sequences, row_tokens, share=False)
     assert_separate(rows, sequences)
     assert [row.input_ids.tolist() for row in rows] == [s.tokens[:-1].tolist() for s in sequences]
-    assert all((np.tri(len(row), dtype=bool) == row.visible()).all() for row in rows)
+    assert all((np.tri(len(row), dtype=bool) == seen(row)).all() for row in rows)
 
 
 def assert_blocks(row: PackedRow) -> None:
@@ -110,7 +110,7 @@ def assert_blocks(row: PackedRow) -> None:
         for stretch in spans[-1]:
             reach[span, stretch] = True
         start = span.stop
-    assert not (row.visible() & ~reach).any()
+    assert not (seen(row) & ~reach).any()
 
 
 @given(st.one_of(st.lists(DRAWN, min_size=1, max_size=12), FAMILIES), st.sampled_from([0, 1, 30, 10_000]))
@@ -152,7 +152,7 @@ def test_a_single_sequence() -> None:
     (row,) = pack([sequence([5, 6, 7], [8, 2])], 100)
     assert row.input_ids.tolist() == [5, 6, 7, 8]
     assert row.position_ids.tolist() == [0, 1, 2, 3]
-    assert (row.visible() == np.tri(4, dtype=bool)).all()
+    assert (seen(row) == np.tri(4, dtype=bool)).all()
     assert row.heads[row.sources].tolist() == [2, 3] and row.targets.tolist() == [8, 2]
 
 

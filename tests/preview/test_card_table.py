@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 
 from lrc.config.recipe import find_recipe
-from lrc.config.recipe_choice import BY_CARD, PARAMETERS, choose
+from lrc.config.recipe_choice import BY_CARD, PARAMETERS, choose_recipe
 from lrc.config.yaml_reader import read_mapping
 from lrc.runtime.cards import read_gpu
 
@@ -98,7 +98,7 @@ def test_doctor_chooses_a_recipe_that_is_in_the_table(lines: dict[tuple[str, str
     """On every card of the table: the recipe that is chosen by its memory is one that was computed for it."""
     for name in {card for _, card in lines}:
         card, _ = read_gpu(name)
-        choice = choose("cuda", card.memory, 64 * 1024**3, 500 * 1024**3)
+        choice = choose_recipe("cuda", card.memory, 64 * 1024**3, 500 * 1024**3)
         assert choice is not None and (choice.recipe, name) in lines, name
     assert {recipe for _, recipe in BY_CARD} - {"qwen3-0.6b/lora"} <= {recipe for recipe, _ in lines}
 

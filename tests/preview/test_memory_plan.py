@@ -15,7 +15,7 @@ from lrc.config.accelerate_config import ZERO_BUCKET, Topology, read_topology, u
 from lrc.packing.last_layer import prune_last_layer
 from lrc.packing.log_probs import target_log_probs
 from lrc.preview.memory_plan import GIB, OVERHEAD, Planner, bytes_on_device
-from lrc.preview.meta_model import ModelSpec, held, peak_of_row, why_not_shared
+from lrc.preview.meta_model import ModelSpec, count_static_memory, peak_of_row, why_not_shared
 from lrc.preview.suggestions import Setting, suggest_changes
 from lrc.preview.workload import supposed_row
 from lrc.runtime.errors import ModelError, RecipeError
@@ -76,7 +76,7 @@ def test_the_reference_run_fits_on_12_gb() -> None:
 def test_weights_by_quantization(quantization: BitsAndBytesConfig | None, each: float) -> None:
     build = ModelSpec(llama(intermediate_size=128), torch.float32, lora(), quantization)
     projections, others = 4 * 7 * 128**2, 2 * 1000 * 128 + 9 * 128
-    assert held(build).weights == pytest.approx(projections * each + 4 * others, abs=64)
+    assert count_static_memory(build).weights == pytest.approx(projections * each + 4 * others, abs=64)
 
 
 def test_without_an_adapter_all_is_trained_and_in_the_optimizer() -> None:
@@ -165,11 +165,11 @@ def test_the_cheapest_change_comes_first_and_does_fit() -> None:
     again = replace(setting, build=replace(deep, checkpointing=True))
     total = planner.plan(again.build, supposed_row(800), ONE, "adamw_torch").total
     second = suggest_changes(again, total - 1000, planner)
-    assert second is not None and second.changes == ("row_tokens: 400",) and second.footprint.total < total
+    assert second is not None and second.changes == ("row_tokens: 400",) and second.plan.total < total
     base = planner.model(deep).weights
     capacity = OVERHEAD + base
     several = suggest_changes(setting, capacity, planner)
-    assert several is not None and several.footprint.total <= capacity
+    assert several is not None and several.plan.total <= capacity
     assert suggest_changes(setting, OVERHEAD, planner) is None
 
 
@@ -222,7 +222,7 @@ def test_what_is_no_size(text: str) -> None:
 
 def test_an_adapter_that_does_not_fit_is_refused() -> None:
     with pytest.raises(ModelError, match="no_such_proj"):
-        held(replace(SMALL, adapter=lora(target_modules=["no_such_proj"])))
+        count_static_memory(replace(SMALL, adapter=lora(target_modules=["no_such_proj"])))
 
 
 def test_why_rows_are_no_trees() -> None:

@@ -225,7 +225,7 @@ def test_cards_that_cannot_be(
 ) -> None:
     with pytest.raises(LrcError) as refused:
         preview(str(folder / "recipe.yaml"), config, [], gpu=gpu)
-    assert fault in refused.value.findings[-1] and capsys.readouterr().out == ""
+    assert fault in refused.value.lines()[-1] and capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize(
@@ -247,5 +247,5 @@ def test_what_is_wrong_is_said_in_lines(
 ) -> None:
     with pytest.raises(LrcError) as refused:
         preview(str(folder / "recipe.yaml"), None, overrides, gpu_memory=gpu_memory)
-    assert fault in refused.value.findings[-1]
+    assert fault in refused.value.lines()[-1]
     assert capsys.readouterr().out == ""

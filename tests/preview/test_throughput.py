@@ -12,7 +12,7 @@ from transformers import BitsAndBytesConfig, LlamaConfig, MixtralConfig
 
 from lrc.config.accelerate_config import Topology
 from lrc.preview.memory_plan import GIB, Planner
-from lrc.preview.meta_model import ModelSpec, held
+from lrc.preview.meta_model import ModelSpec, count_static_memory
 from lrc.preview.throughput import operations_a_token, tokens_a_second
 from lrc.preview.workload import supposed_row
 from lrc.runtime.cards import read_gpu
@@ -74,7 +74,7 @@ def test_the_plan_of_what_was_measured(build: ModelSpec, tokens: int, measured: 
     ],
 )
 def test_speeds_that_were_measured_are_not_exceeded(build: ModelSpec, rows: int, measured: float) -> None:
-    found = tokens_a_second(build, held(build), H100, ONE, rows)
+    found = tokens_a_second(build, count_static_memory(build), H100, ONE, rows)
     assert found is not None and 0.6 * measured < found < 1.03 * measured
 
 
@@ -82,7 +82,7 @@ def test_operations_by_hand() -> None:
     build = spec("7B")
     weights = 32 * (4 * 4096**2 + 3 * 4096 * 11008)
     norms = 65 * 4096
-    model = held(build)
+    model = count_static_memory(build)
     assert operations_a_token(build, model) == 4 * (weights + norms)
     assert operations_a_token(replace(build, checkpointing=True), model) == 6 * (weights + norms)
     assert operations_a_token(replace(build, adapter=None), model) == 6 * (weights + norms)
@@ -94,7 +94,7 @@ def test_operations_by_hand() -> None:
 
 def test_nothing_is_claimed_where_nothing_is_known() -> None:
     build = spec("1.3B")
-    model = held(build)
+    model = count_static_memory(build)
     assert tokens_a_second(replace(build, dtype=torch.float32, autocast=None), model, T4, ONE, 4096) is None
     assert tokens_a_second(build, model, T4, replace(ONE, shards_weights=True), 4096) is None
     mixture = MixtralConfig(vocab_size=100, hidden_size=32, intermediate_size=64, num_hidden_layers=1)

@@ -136,7 +136,7 @@ def test_a_refusal_is_one_line_and_can_be_repeated(
     hub.refuse = {path: status}
     with pytest.raises(OutputError, match=message) as refused:
         publish_folder(trained, "someone/adapter", private=False, endpoint=hub.address)
-    assert len(refused.value.findings) == 1 and TOKEN not in str(refused.value)
+    assert len(refused.value.lines()) == 1 and TOKEN not in str(refused.value)
     assert not hub.files
     hub.refuse = {}
     publish_folder(trained, "someone/adapter", private=False, endpoint=hub.address)
@@ -171,7 +171,7 @@ def test_a_server_that_is_not_there_is_one_line(trained: Path, hub: Hub) -> None
         address = gone.address
     with pytest.raises(OutputError, match="the connection to .* failed") as refused:
         publish_folder(trained, "someone/adapter", private=False, endpoint=address)
-    assert len(refused.value.findings) == 1
+    assert len(refused.value.lines()) == 1
 
 
 def test_private_is_not_promised_of_a_public_repository(trained: Path, hub: Hub) -> None:

@@ -118,7 +118,7 @@ def test_it_shows_the_prompt_the_command_the_hardware_and_the_day(trained: Path,
     asked = Prompt(
         load_tokenizer(str(trained)), recorded["template"], recorded["answer_style"], recorded["list_options"]
     )
-    sequence = asked.imitated(record)[0]
+    sequence = asked.supervised_sequences(record)[0]
     whole = asked.tokenizer.decode([int(token) for token in sequence.tokens])
     squeezed = "".join(prompt.split())
     # Without the answer: of a verdict only the tokens up to the first that differs are trained, half a character maybe.

@@ -63,7 +63,7 @@ def test_names_that_drivers_give(driver: str, name: str | None) -> None:
 def test_names_that_mean_no_card(text: str, told: str) -> None:
     with pytest.raises(RecipeError) as refused:
         read_gpu(text)
-    assert told in refused.value.findings[0] and "\n" not in refused.value.findings[0]
+    assert told in refused.value.lines()[0] and "\n" not in refused.value.lines()[0]
 
 
 def test_each_name_means_its_own_card() -> None:

@@ -12,11 +12,11 @@ from transformers import BitsAndBytesConfig, LlamaConfig
 
 from lrc.commands import train
 from lrc.models.answering_model import load_for_answering
-from lrc.models.placement import ROOM, fit, parts, spread
+from lrc.models.placement import ROOM, list_parts, place_model, spread
 from lrc.models.quantization import quantization_config
 from lrc.packing.log_probs import sequence_scores
 from lrc.runtime.errors import MachineError
-from lrc.runtime.memory import size
+from lrc.runtime.memory import format_size
 
 MIB = 1024**2
 
@@ -47,10 +47,10 @@ NEEDED = 2 * (6 * LAYER + 2 * TABLE + 13 * 256)  # bytes in 16 bits
 
 
 def test_what_is_needed_is_counted() -> None:
-    found = list(parts(CONFIG, torch.bfloat16, 16))
+    found = list(list_parts(CONFIG, torch.bfloat16, 16))
     assert sum(part.nbytes for part in found) == NEEDED
     assert [part.name for part in found if part.is_layer] == [f"model.layers.{k}" for k in range(6)]
-    four = sum(part.nbytes for part in parts(CONFIG, torch.bfloat16, 4))
+    four = sum(part.nbytes for part in list_parts(CONFIG, torch.bfloat16, 4))
     assert four == pytest.approx(0.5625 * 6 * LAYER + 4 * TABLE + 26 * 256, rel=1e-6)
 
 
@@ -79,7 +79,7 @@ def test_a_model_that_does_not_fit_is_divided_or_asked_in_4_bits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     cards(monkeypatch, *(int(NEEDED * share) for share in shares))
-    found = fit(CONFIG, torch.bfloat16, None, may_quantize=True)
+    found = place_model(CONFIG, torch.bfloat16, None, may_quantize=True)
     assert (found.four_bits, found.device_map and set(found.device_map.values())) == (four_bits, places)
     assert told in found.said and bool(told) == bool(found.said)
 
@@ -89,20 +89,20 @@ def test_a_gpu_that_holds_the_whole_is_taken_where_the_first_does_not(
     free: tuple[float, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cards(monkeypatch, *(int(NEEDED * share) for share in free))
-    found = fit(CONFIG, torch.bfloat16, None, may_quantize=True)
+    found = place_model(CONFIG, torch.bfloat16, None, may_quantize=True)
     assert (found.four_bits, found.device_map, found.first) == (False, None, free.index(max(free)))
-    assert f"GPU 0 has {size(int(NEEDED * free[0]))} free: GPU {found.first} is used" in found.said
+    assert f"GPU 0 has {format_size(int(NEEDED * free[0]))} free: GPU {found.first} is used" in found.said
 
 
 def test_what_was_asked_for_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     cards(monkeypatch, NEEDED // 2)
-    assert not fit(CONFIG, torch.bfloat16, None, may_quantize=False).four_bits
+    assert not place_model(CONFIG, torch.bfloat16, None, may_quantize=False).four_bits
     nf4 = BitsAndBytesConfig(load_in_4bit=True)
-    assert fit(CONFIG, torch.bfloat16, nf4, may_quantize=False).said == ""
+    assert place_model(CONFIG, torch.bfloat16, nf4, may_quantize=False).said == ""
 
 
 def test_no_card_gets_more_than_it_has_room_for() -> None:
-    whole = list(parts(CONFIG, torch.bfloat16, 16))
+    whole = list(list_parts(CONFIG, torch.bfloat16, 16))
     takes = {part.name: part.nbytes for part in whole}
     free = [NEEDED // 2, NEEDED // 3, NEEDED // 3]
     found = spread(whole, free)
@@ -115,7 +115,7 @@ def test_no_card_gets_more_than_it_has_room_for() -> None:
 
 
 def test_a_small_first_card_gets_layers_only() -> None:
-    whole = list(parts(CONFIG, torch.bfloat16, 16))
+    whole = list(list_parts(CONFIG, torch.bfloat16, 16))
     takes = {part.name: part.nbytes for part in whole}
     free = [int(NEEDED * 0.4), int(NEEDED * 0.95)]
     found = spread(whole, free, roomiest=1)
@@ -171,7 +171,7 @@ def test_a_divided_model_answers_as_a_whole_one(family: str, tmp_path: Path) -> 
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(tmp_path)
-    whole = list(parts(config, torch.float32, 16))
+    whole = list(list_parts(config, torch.float32, 16))
     needed = sum(part.nbytes for part in whole)
     found = spread(whole, [int(needed / ROOM * 0.8), needed])
     assert found is not None and set(found.values()) == {0, 1}

@@ -5,29 +5,71 @@ from __future__ import annotations
 import copy
 import io
 import json
+import re
+from importlib.resources import files
+from io import BytesIO
 from pathlib import Path
 
 import pytest
+from babel.messages.pofile import read_po
 from click.testing import CliRunner
 from questions import ask
 from rich.cells import cell_len
 from workbooks import LABELLED, TEST, row, test_row, write_xlsx
 
 from lrc.cli import cli
+from lrc.config.yaml_reader import read_mapping
 from lrc.data.alpaca import dump_records, to_record
 from lrc.data.sources import read_records
-from lrc.runtime.errors import DataError
-from lrc.runtime.findings import ERRORS_SHOWN, Finding, format_findings, wrapped
+from lrc.runtime.errors import DataError, RecipeError
+from lrc.runtime.findings import ERRORS_SHOWN, Finding, format_findings, wrap_line
 
 BLANK = Finding("error", "empty-option", "a.xlsx", "選項2 is empty", 9, "選項2")
 
 
 def test_an_error_carries_findings_or_lines() -> None:
     error = DataError(BLANK, "b.json: two\nlines")
-    assert error.findings == ("a.xlsx, row 9: 選項2 is empty", "b.json: two lines")
-    assert error.found[0] is BLANK and error.found[1].file == "" and str(error) == "\n".join(error.findings)
+    assert error.lines("en") == ("a.xlsx, row 9: 選項2 is empty", "b.json: two lines")
+    assert error.findings[0] is BLANK and error.findings[1].file == ""
+    assert str(error) == "\n".join(error.lines("en"))
     again = copy.copy(error)  # made again as where a worker sends it
-    assert again.found == error.found and type(again) is DataError
+    assert again.findings == error.findings and type(again) is DataError
+
+
+def test_a_line_that_names_its_place_is_a_finding_of_that_place(tmp_path: Path) -> None:
+    """A line in English or Chinese is the same whether it was told as a whole or in its parts."""
+    records = tmp_path / "a.json"
+    records.write_text('[{"instruction": "", "input": "x", "output": "1"}, 7]', encoding="utf-8")
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("lora_r: 8\nlora_r: 9\n", encoding="utf-8")
+    with pytest.raises(DataError) as bad_record:
+        read_records(records)
+    with pytest.raises(RecipeError) as bad_recipe:
+        read_mapping(recipe)
+    with pytest.raises(DataError) as no_file:
+        read_records(tmp_path / "none.csv")
+    (record,), (key,), (file,) = (one.value.findings for one in (bad_record, bad_recipe, no_file))
+    assert (record.file, record.place, record.text.startswith("is 7, ")) == ("a.json", "record 2", True)
+    assert (key.file, key.place) == ("r.yaml", "line 2")
+    assert (file.file, file.place, file.row) == ("none.csv", "", None)
+    assert record.line("en").startswith("a.json, record 2: is 7, ")
+    assert record.line("zh_TW").startswith("a.json，記錄 2：是 7")
+    assert key.line("zh_TW").startswith("r.yaml，第 2 行：lora_r ")
+    assert file.line("zh_TW").startswith("none.csv：")
+
+
+def test_every_message_that_begins_with_its_place_does_so_in_chinese() -> None:
+    """What is taken off at the colon in English is what is taken off at the colon in Chinese."""
+    catalogue = files("lrc") / "locale" / "zh_TW" / "LC_MESSAGES" / "lrc.po"
+    placed = re.compile(r"(\{(?:file|path|place|where|package)\}(?:, [^{}:]+\{\w+\})?): ")
+    n_placed = 0
+    for message in read_po(BytesIO(catalogue.read_bytes()), locale="zh_TW"):
+        if found := placed.match(str(message.id)):
+            n_placed += 1
+            place, colon, text = str(message.string).partition("：")
+            assert colon and text, message.id
+            assert sorted(re.findall(r"\{\w+\}", place)) == sorted(re.findall(r"\{\w+\}", found[1])), message.id
+    assert n_placed > 100
 
 
 def test_a_line_a_kind_and_the_errors_last() -> None:
@@ -82,7 +124,7 @@ def test_a_refusal_tells_the_rest_as_well(tmp_path: Path, capsys: pytest.Capture
     path = write_xlsx(tmp_path / "a.xlsx", [[*row(1, 選項2=None), "x"], [*row(2), ""]], [*LABELLED, "備註"])
     with pytest.raises(DataError) as refused:
         read_records(path)
-    assert refused.value.findings == (
+    assert refused.value.lines() == (
         "a.xlsx, row 2: 選項2 is empty; fill it in, or leave the row out by converting the file first (lrc convert)",
     )
     assert capsys.readouterr().err == "note: a.xlsx: columns not read: 備註\n"
@@ -134,11 +176,11 @@ class Terminal(io.StringIO):
 def test_a_terminal_gets_lines_of_its_width_broken_between_words(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
     line = "warning: AI.xlsx, row 17: 文章與第 9 列幾乎相同，全部保留，且會分到同一邊；see the rows 19, 20 and 21 " * 3
-    found = wrapped(line, stream=Terminal())
+    found = wrap_line(line, stream=Terminal())
     # Of rich, which counts columns in its own way.
     assert max(map(cell_len, found)) <= columns < cell_len(line)
     assert "".join("".join(found).split()) == "".join(line.split())
     words = {word for word in line.split() if word.isascii()}
     assert words <= {word for piece in found for word in piece.split()}  # none is cut
     assert not any(piece.lstrip()[0] in "，；、。" for piece in found)
-    assert wrapped(line, stream=io.StringIO()) == [line]  # a file or a pipe
+    assert wrap_line(line, stream=io.StringIO()) == [line]  # a file or a pipe

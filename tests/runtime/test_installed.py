@@ -87,10 +87,10 @@ def test_where_many_are_missing_one_command_for_all_is_named(monkeypatch: pytest
     monkeypatch.setattr(packages, "installed_version", lambda name: None if name in missing else real(name))
     with pytest.raises(MachineError) as refused:
         packages.check_installed()
-    *each, together = refused.value.findings
+    *each, together = refused.value.lines()
     assert {line.partition(":")[0] for line in each} == missing
     assert together.endswith(f"pip install --upgrade {lrc.DISTRIBUTION}")
     missing.remove("torch")
     with pytest.raises(MachineError) as refused:
         packages.check_installed()
-    assert len(refused.value.findings) == 2
+    assert len(refused.value.lines()) == 2

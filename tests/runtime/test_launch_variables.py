@@ -34,7 +34,7 @@ def put(**variables: str) -> None:
 def refusal() -> str:
     with pytest.raises(MachineError) as refused:
         check_launch()
-    (line,) = refused.value.findings
+    (line,) = refused.value.lines()
     return line
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
-from lrc.packing.tree import TokenSequence
+from lrc.packing.tree import PackedRow, TokenSequence
 
 VOCABULARY = 96
 
@@ -37,3 +38,9 @@ def questions(n_passages: int = 4, *, seed: int = 1) -> tuple[list[TokenSequence
     sequences[1] = sequences[-1]  # the same question twice
     sequences[2] = sequence(asked[: answered - 3].tolist(), tokens(1, 2))  # a prompt that another goes on from
     return sequences, passages
+
+
+def seen(row: PackedRow) -> NDArray[np.bool_]:
+    """(L, L) whether the token of the line sees the token of the column: itself, and what is before it on its path."""
+    index = np.arange(len(row))
+    return (index[None, :] <= index[:, None]) & (index[:, None] < row.subtree_end[None, :])

@@ -183,7 +183,7 @@ def test_a_template_that_does_not(tokenizer: Any, name: str) -> None:
     template, fault = REFUSED[name]
     with pytest.raises(RecipeError, match=f"^chat template: .*{fault}.*; choose template alpaca or plain") as refused:
         Prompt(with_template(tokenizer, template), "chat", "digit")
-    assert len(refused.value.findings) == 1
+    assert len(refused.value.lines()) == 1
 
 
 def test_a_template_is_proved_once_and_each_prompt_looked_at(tokenizer: Any) -> None:

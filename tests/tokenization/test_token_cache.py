@@ -300,7 +300,7 @@ def test_mistakes_in_the_data_are_told_before_the_work_begins(
     reading.path.write_text(text.replace('"row": 300', '"row": "x"').replace('"row": 301', '"row": "y"'), "utf-8")
     with pytest.raises(DataError) as caught:
         reading()
-    assert [line.split(":")[0] for line in caught.value.findings] == ["a.json, record 299", "a.json, record 300"]
+    assert [line.split(":")[0] for line in caught.value.lines()] == ["a.json, record 299", "a.json, record 300"]
     assert "tokenize" not in capsys.readouterr().err
 
 
@@ -326,7 +326,7 @@ def test_a_cache_that_cannot_be_written_is_said_in_a_line(reading: Reading, cach
     cache.parent.write_text("a file where the folder should be")
     with pytest.raises(OutputError, match="HF_DATASETS_CACHE") as caught:
         reading()
-    assert len(caught.value.findings) == 1
+    assert len(caught.value.lines()) == 1
 
 
 def started(work: Callable[[], Any]) -> Any:
@@ -381,7 +381,7 @@ def in_processes(works: list[Callable[[], Any]]) -> list[Any]:
         try:
             queue.put((place, works[place]()))
         except LrcError as error:
-            queue.put((place, error.findings))
+            queue.put((place, error.lines()))
 
     processes = [started(lambda place=place: run(place)) for place in range(len(works))]
     found = dict(queue.get(timeout=60) for _ in works)

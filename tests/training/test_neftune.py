@@ -10,7 +10,7 @@ import pytest
 import torch
 from one_step import config, tree_step, tree_trainer
 from small_models import adapted, make_model
-from token_trees import questions
+from token_trees import questions, seen
 
 from lrc.packing.tree import pack
 from lrc.training.neftune import Noise, sample_lengths
@@ -25,7 +25,7 @@ def test_lengths_are_those_of_the_longest_sample_through_a_token(share: bool) ->
         wanted = np.zeros(len(row), dtype=int)
         for owner in set(row.owners.tolist()):
             last = max(row.heads[row.sources[row.owners == owner]])
-            on_path = row.visible()[last]
+            on_path = seen(row)[last]
             assert len(sequences[owner].inputs) == on_path.sum()
             wanted[on_path] = np.maximum(wanted[on_path], len(sequences[owner].tokens))
         assert sample_lengths(row).tolist() == wanted.tolist()

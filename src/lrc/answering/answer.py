@@ -13,9 +13,10 @@ from accelerate.utils import gather_object
 
 from lrc.answering.options import ScoringOptions, runs_of
 from lrc.answering.partial_scores import PartialScores
-from lrc.answering.scoring import OptionScores, Scorer, chunks
+from lrc.answering.scoring import Scorer, chunks
 from lrc.data.alpaca import Record
 from lrc.data.sources import DataFile
+from lrc.metrics.option_scores import OptionScores
 from lrc.models.fingerprint import fingerprint_base
 from lrc.models.loading import positions
 from lrc.runtime.errors import DataError, ModelError
@@ -24,7 +25,7 @@ from lrc.runtime.findings import Finding, print_findings
 from lrc.runtime.outputs import checksum, new_file
 from lrc.runtime.packages import versions_of
 from lrc.runtime.processes import processes
-from lrc.runtime.progress import Advance, say, silence, track
+from lrc.runtime.progress import Advance, notify, silence, track
 from lrc.runtime.translation import _
 from lrc.tokenization.prompt import question_of
 
@@ -50,7 +51,7 @@ def answer(scorer: Scorer, records: Sequence[Record], partial: PartialScores | N
     records, shortened = scorer.fitted(records)
     if shortened and state.is_main_process:
         limit = positions(scorer.model.config)
-        say(f"{len(shortened)} passages shortened to fit the model's {limit} positions: {', '.join(shortened)}")
+        notify(f"{len(shortened)} passages shortened to fit the model's {limit} positions: {', '.join(shortened)}")
     share = state.process_index, state.num_processes
     known = {} if partial is None else partial.start()
     with track("answer", sum(map(len, chunks(records)[share[0] :: share[1]])), before=len(known)) as advance:

@@ -18,13 +18,13 @@ from lrc.models.adapter import read_adapter_config, refuse_incomplete_adapter
 from lrc.models.answering_model import format_of, load_for_answering
 from lrc.models.fingerprint import CONFIG, find_base, read_json, verify_base
 from lrc.models.loading import check_vocabulary, load_config, load_tokenizer
-from lrc.models.placement import fit
+from lrc.models.placement import place_model
 from lrc.models.quantization import quantization_config
 from lrc.models.stored_quantization import StoredQuantization
 from lrc.models.weights import ADAPTER_WEIGHTS
 from lrc.runtime.errors import ModelError, RecipeError
 from lrc.runtime.processes import processes
-from lrc.runtime.progress import say
+from lrc.runtime.progress import notify
 from lrc.runtime.translation import _
 from lrc.tokenization.prompt import Prompt
 
@@ -47,7 +47,7 @@ def load_scorer(model: str, options: ScoringOptions) -> Scorer:
     prompt = Prompt(tokenizer, template, style, listed, run.chat_date)
     if processes().is_main_process:
         for note in prompt.notes:
-            say(note)
+            notify(note)
     if prompt.answer_style != "text" and options.score_normalisation is not None:
         raise RecipeError(
             _(
@@ -80,7 +80,7 @@ def load_scorer(model: str, options: ScoringOptions) -> Scorer:
 
 
 def _quantization_of(model: str, run: Run, options: ScoringOptions, device: torch.device) -> BitsAndBytesConfig | None:
-    """How the model is quantized as it is loaded; not at all where its files are quantised already.
+    """How the model is quantized as it is loaded; not at all where its files are quantized already.
 
     Raises:
         ModelError: the flag asks for what the files do not hold.
@@ -93,7 +93,7 @@ def _quantization_of(model: str, run: Run, options: ScoringOptions, device: torc
     if options.load_in_4bit is not None and options.load_in_4bit != (stored.bits == 4):
         flag = "--load-in-4bit" if options.load_in_4bit else "--no-load-in-4bit"
         raise ModelError(
-            _("{model}: its weights are quantised on the disk ({stored}); leave {flag} out").format(
+            _("{model}: its weights are quantized on the disk ({stored}); leave {flag} out").format(
                 model=model, stored=stored, flag=flag
             )
         )
@@ -114,9 +114,9 @@ def _place(
         return bits, None
     dtype = bits.bnb_4bit_compute_dtype if bits is not None and bits.load_in_4bit else None
     dtype = dtype or getattr(torch, format_of(config, device, options.dtype))
-    found = fit(config, dtype, bits, may_quantize=bits is None and options.load_in_4bit is None)
+    found = place_model(config, dtype, bits, may_quantize=bits is None and options.load_in_4bit is None)
     if found.said:
-        say(f"{model}: {found.said}")
+        notify(f"{model}: {found.said}")
     torch.cuda.set_device(found.first)  # which `cuda` means from here on
     return (_configure(model, {}, device, options, True) if found.four_bits else bits), found.device_map
 
@@ -144,7 +144,9 @@ def _refuse_unfit_adapters(model: str, adapters: Sequence[Path]) -> None:
         run = read_run(adapter)
         if quantized and not (run and "quantized" in (run.base or {})):
             if processes().is_main_process:
-                say(f"{model}: is quantised on the disk, so whether {adapter} was trained on its original is not known")
+                notify(
+                    f"{model}: is quantized on the disk, so whether {adapter} was trained on its original is not known"
+                )
             continue
         if run and run.base:
             verify_base(run.base, base, "--model")
@@ -167,7 +169,7 @@ def _temperature(runs: Sequence[Run], asked: tuple[Any, ...], votes: int) -> flo
     temperature = harmonic_mean(fitted)
     if processes().is_main_process:
         for line in _doubts(runs, fitted, temperature, votes):
-            say(line)
+            notify(line)
     return temperature
 
 

@@ -47,8 +47,8 @@ def check_options(model: str, options: ScoringOptions) -> None:
         ModelError: a finding for each.
     """
     findings = [
-        *_faults_of_model(model),
-        *(line for adapter in options.adapters for line in _faults_of_adapter(adapter)),
+        *_check_model(model),
+        *(line for adapter in options.adapters for line in _check_adapter(adapter)),
     ]
     if options.average_weights and len(options.adapters) < 2:
         findings.append(
@@ -65,7 +65,7 @@ def check_adapter(folder: Path) -> None:
     Raises:
         ModelError: it does not.
     """
-    if findings := _faults_of_adapter(folder, _("name the folder of a trained adapter")):
+    if findings := _check_adapter(folder, _("name the folder of a trained adapter")):
         raise ModelError(*findings)
 
 
@@ -90,7 +90,7 @@ def runs_of(model: str, options: ScoringOptions) -> list[Run]:
     return [Run(options.template, options.answer_style, lists_options(options.answer_style, options.template))]
 
 
-def _faults_of_model(model: str) -> list[str]:
+def _check_model(model: str) -> list[str]:
     folder = Path(model).expanduser()
     if not folder.is_dir():
         return _explain_missing(model, folder, CONFIG)
@@ -108,7 +108,7 @@ def _faults_of_model(model: str) -> list[str]:
     return [_("{model}: no {name}; name a folder that holds a model").format(model=model, name=CONFIG)]
 
 
-def _faults_of_adapter(adapter: Path, model_cure: str = "") -> list[str]:
+def _check_adapter(adapter: Path, model_cure: str = "") -> list[str]:
     if not adapter.is_dir():
         cure = _nearest(adapter, ADAPTER) or _("name the folder of a trained adapter")
         return [_("{adapter}: no such folder; {cure}").format(adapter=adapter, cure=cure)]

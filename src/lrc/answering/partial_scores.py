@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lrc.answering.scoring import OptionScores
+from lrc.metrics.option_scores import OptionScores
 from lrc.runtime.errors import OutputError
 from lrc.runtime.finished_outputs import side_file
 from lrc.runtime.locks import left_behind, remove

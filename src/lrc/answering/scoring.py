@@ -7,7 +7,7 @@ options; a question's scores do not depend on what is packed with it.
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from lrc.data.alpaca import Record, with_question
 from lrc.data.questions import Question, option_orders
+from lrc.metrics.option_scores import OptionScores, option_lengths, probabilities_at
 from lrc.models.loading import positions
 from lrc.packing.log_probs import row_budget, sequence_scores
 from lrc.packing.tree import TokenSequence
@@ -34,37 +35,6 @@ def _silent(done: int = 1) -> None:
 
 
 @dataclass(frozen=True)
-class OptionScores:
-    """What a model makes of one question."""
-
-    log_probs: tuple[float, ...]  # of each option, in the question's own order; -inf where it cannot be chosen
-    probabilities: tuple[float, ...]
-    prediction: int  # 1 to the number of options
-    consistent: bool  # whether every order of the options gave the same answer, of all adapters together
-    answer_log_prob: float | None = None  # of the right completion and its end, where it was asked for
-    # Log-likelihood of each option's tokens, or log-odds of its being right, the mean of all votes; -inf as above.
-    likelihoods: tuple[float, ...] = ()
-    tokens: tuple[int, ...] = ()  # how many each option's completion has
-    characters: tuple[int, ...] = ()  # likewise
-
-    def normalised(self, normalisation: str) -> OptionScores:
-        """The same of one order of the options, had its scores been divided otherwise; see `Scorer`."""
-        scores = np.array(self.likelihoods) / lengths(normalisation, self.tokens, self.characters)
-        log_probs = scores - np.logaddexp.reduce(scores)
-        return replace(
-            self,
-            log_probs=tuple(log_probs.tolist()),
-            probabilities=_probabilities(log_probs, 1.0),
-            prediction=int(log_probs.argmax()) + 1,
-            consistent=True,
-        )
-
-    def calibrated(self, temperature: float) -> OptionScores:
-        """The same with the probabilities of a temperature; see `Scorer`."""
-        return replace(self, probabilities=_probabilities(np.array(self.log_probs), temperature))
-
-
-@dataclass(frozen=True)
 class Scorer:
     """Scores the options of questions with one model; call it with records.
 
@@ -77,7 +47,7 @@ class Scorer:
         normalisation: what an option's log-likelihood is divided by, in text style: its `character`s or its `token`s;
             `sum` divides by nothing.
         temperature: what log-probabilities are divided by before they become probabilities; it changes no prediction.
-        with_answers: also score what each record teaches to write, in the same trees; see `Prompt.imitated`.
+        with_answers: also score `Prompt.supervised_sequences` of each record, in the same trees.
 
     Raises:
         RecipeError: several votes where the prompt does not list the options.
@@ -157,7 +127,7 @@ class Scorer:
 
     def _chunk(self, records: Sequence[Record], advance: Advance = _silent) -> list[OptionScores]:
         question_orders = [[OptionOrder.of(r, order, self.prompt) for order in self._orders(r)] for r in records]
-        answers = [self.prompt.imitated(r) for r in records] if self.with_answers else []
+        answers = [self.prompt.supervised_sequences(r) for r in records] if self.with_answers else []
         right = [sequence for some in answers for sequence in some]
         options = [
             sequence
@@ -189,13 +159,13 @@ class Scorer:
         """Put the votes on one question together, each (options,) log-likelihoods; one adapter's come in a row."""
         tokens, characters = question_orders[0].tokens, question_orders[0].characters
         likelihoods = np.stack(votes)
-        scores = likelihoods / lengths(self.prompt.normalisation(self.normalisation), tokens, characters)
+        scores = likelihoods / option_lengths(self.prompt.normalisation(self.normalisation), tokens, characters)
         log_probs = scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)
         by_order = log_probs.reshape(-1, len(question_orders), len(tokens)).mean(axis=0)  # over adapters
         mean = log_probs.mean(axis=0)
         return OptionScores(
             log_probs=tuple(mean.tolist()),
-            probabilities=_probabilities(mean, self.temperature),
+            probabilities=probabilities_at(mean, self.temperature),
             prediction=int(mean.argmax()) + 1,  # of equal options the first
             consistent=len(set(by_order.argmax(axis=1).tolist())) == 1,
             answer_log_prob=answer,
@@ -235,26 +205,26 @@ class OptionOrder:
     """One order of one question's options, and a sequence for each option that can be chosen.
 
     Args:
-        denials: where options are judged, a sequence for each of them that says that it is not right.
+        negations: where options are judged, a sequence for each of them that says that it is not right.
     """
 
     order: tuple[int, ...]
     question: Question
     candidates: list[TokenSequence]
-    denials: list[TokenSequence]
+    negations: list[TokenSequence]
 
     @classmethod
     def of(cls, record: Record, order: tuple[int, ...], prompt: Prompt) -> OptionOrder:
         """Ask `record` with its options in `order`."""
         moved = record if order == tuple(range(len(order))) else reordered(record, order)
         candidates = prompt.candidates(moved)
-        denials = [prompt.denied(one) for one in candidates] if prompt.answer_style == "judge" else []
-        return cls(order, question_of(moved), candidates, denials)
+        negations = [prompt.negate(one) for one in candidates] if prompt.answer_style == "judge" else []
+        return cls(order, question_of(moved), candidates, negations)
 
     @property
     def sequences(self) -> list[TokenSequence]:
         """All that has to be scored."""
-        return self.candidates + self.denials
+        return self.candidates + self.negations
 
     def likelihoods(self, log_probs: NDArray[np.float64]) -> NDArray[np.float64]:
         """What each option that can be chosen is chosen by, of the log-probabilities of `sequences`.
@@ -262,7 +232,7 @@ class OptionOrder:
         Returns:
             The log-likelihood of its completion; where options are judged, the log-odds of its being right.
         """
-        if not self.denials:
+        if not self.negations:
             return log_probs
         right, wrong = np.split(log_probs, 2)
         return right - wrong
@@ -286,14 +256,3 @@ class OptionOrder:
         result = np.full(len(self.order), other)
         result[[self.order[number - 1] for number in self.question.choosable]] = values
         return result
-
-
-def lengths(normalisation: str, tokens: Sequence[int], characters: Sequence[int]) -> NDArray[np.float64]:
-    """What the options' log-likelihoods are divided by, so that a long option is not punished for its length."""
-    counted = {"character": characters, "token": tokens, "sum": [1] * len(tokens)}
-    return np.array(counted[normalisation], dtype=float)
-
-
-def _probabilities(log_probs: NDArray[np.float64], temperature: float) -> tuple[float, ...]:
-    tempered = log_probs / temperature
-    return tuple(np.exp(tempered - np.logaddexp.reduce(tempered)).tolist())

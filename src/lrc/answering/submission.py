@@ -73,7 +73,7 @@ def read_submission(path: Path) -> list[tuple[str, int]]:
     return [(line[0], int(_whole(line[1]))) for _, line in lines]
 
 
-def paired(pairs: Sequence[tuple[str, int]], ids: Sequence[str], file: str, data: str) -> list[int]:
+def match_answers(pairs: Sequence[tuple[str, int]], ids: Sequence[str], file: str, data: str) -> list[int]:
     """The answers of a submission in the order of a file's questions.
 
     They are paired by position where the two have the same ids in the same order, else by id.

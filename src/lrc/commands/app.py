@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from lrc.answering.options import ScoringOptions, check_options, runs_of
 from lrc.runtime.errors import MachineError
 from lrc.runtime.packages import install_extra
-from lrc.runtime.progress import say
+from lrc.runtime.progress import notify
 from lrc.runtime.translation import _
 
 LOOPBACK = ("127.", "::1", "localhost")
@@ -52,7 +52,7 @@ def app(model: str, *, options: ScoringOptions, host: str = "127.0.0.1", port: i
         trial = Trial(scorer, runs[0] if len(runs) == 1 else None)
         site = make_site(trial, [_name(model), *(_name(str(path)) for path in options.adapters)], Path(folder))
         if not host.startswith(LOOPBACK):
-            say(f"app: everyone who can reach this machine at {host} can use the model")
+            notify(f"app: everyone who can reach this machine at {host} can use the model")
         print(f"open {_address(host, listener)} in a browser; Ctrl+C ends it", flush=True)
         config = uvicorn.Config(site, log_level="warning", timeout_graceful_shutdown=SECONDS_TO_END)
         uvicorn.Server(config).run(sockets=[listener])

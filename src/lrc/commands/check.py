@@ -21,11 +21,11 @@ from lrc.data.tables.annotation import annotate as annotate_copy
 from lrc.data.tables.workbook import Workbook, read_workbook
 from lrc.data.tables.xlsx_copy import check_copy
 from lrc.runtime.errors import LrcError
-from lrc.runtime.findings import WORDS, Finding, count_kinds, format_findings, wrapped
+from lrc.runtime.findings import WORDS, Finding, count_kinds, format_findings, wrap_line
 from lrc.runtime.finished_outputs import key_of_files, refuse_other_output, write_once
 from lrc.runtime.outputs import refuse_file
 from lrc.runtime.system import command_line
-from lrc.runtime.translation import _, localized, without_file, without_place
+from lrc.runtime.translation import _, localized
 
 FILE_KINDS = {"workbook": _("workbook"), "json": _("json"), "recipe": _("recipe")}
 
@@ -109,7 +109,7 @@ def check(
         if sys.stdout.isatty() and level != previous:
             print()
         previous = level
-        print(*wrapped(line), sep="\n")
+        print(*wrap_line(line), sep="\n")
     if sys.stdout.isatty():
         print()
     for line in _next(checked):  # a command is never broken: it is there to be copied
@@ -135,8 +135,14 @@ def _copy(one: Checked, asked: Mapping[str, Any], output: Path, fix: bool, force
     yield from format_findings(lost)
     if not new:
         return
-    what = f"{changed:,} cells changed" if fix else f"{len(one.findings):,} findings"
-    yield f"wrote {output}: {what}; its last sheet lists them"
+    count = changed if fix else len(one.findings)
+    if fix:
+        text = _("wrote {output}: {count:,} cells changed; its last sheet lists them")
+        text = _("wrote {output}: one cell changed; its last sheet names it") if count == 1 else text
+    else:
+        text = _("wrote {output}: {count:,} findings; its last sheet lists them")
+        text = _("wrote {output}: one finding; its last sheet has it") if count == 1 else text
+    yield localized(text.format(output=output, count=count))
 
 
 def _check(path: Path, sheet: str | None, columns: Mapping[str, str] | None) -> Checked:
@@ -150,22 +156,12 @@ def _check(path: Path, sheet: str | None, columns: Mapping[str, str] | None) -> 
             return _check_json(path, columns)
         return _check_table(read_workbook(path, sheet, columns), kind)
     except LrcError as error:
-        return Checked(path, kind, tuple(_place(one, path) for one in error.found))
+        return Checked(path, kind, tuple(_name_file(one, path) for one in error.findings))
 
 
-def _place(finding: Finding, path: Path) -> Finding:
-    """An error with its file's name, where its line begins with that."""
-    if finding.file:
-        return finding
-    text = finding.text.removeprefix("recipe: ")
-    for name in (str(path), path.name):
-        if finding.text.startswith(f"{name}: "):
-            return replace(finding, file=path.name, text=without_place(finding.text), kind="structure")
-        if text.startswith((f"{name}: ", f"{name}, ")):
-            return replace(
-                finding, file=path.name, text=without_file(finding.text, text[len(name) + 2 :]), kind="structure"
-            )
-    return replace(finding, kind="structure")
+def _name_file(finding: Finding, path: Path) -> Finding:
+    """The same with the name of its file where it has the path."""
+    return replace(finding, file=path.name) if finding.file == str(path) else finding
 
 
 def _check_table(book: Workbook, kind: str) -> Checked:
@@ -186,7 +182,7 @@ def _beyond_rows(book: Workbook) -> tuple[Finding, ...]:
     try:
         plan_parts(book, groups, Plan(validation_fraction=0.2, folds=None, seed=42))
     except LrcError as error:
-        found += tuple(replace(_place(one, book.path), kind="no-split") for one in error.found)
+        found += tuple(replace(one, kind="no-split") for one in error.findings)
     return found
 
 
@@ -215,18 +211,19 @@ class Shared:
     second: Checked
     passages: int  # the same but for white space
     nearly: int  # of the second that are nearly the same as one of the first, those included
+    partly: int  # of the second that are kept on one side with one of the first, those included
     questions: int
 
     @property
     def line(self) -> str:
         """The line to print."""
-        text = _("{first} and {second} share no passages, not even near-duplicates")
-        if self.nearly:
+        text = _("{first} and {second} share no passages, not even near-duplicates or parts of one another")
+        if self.partly:
             text = _(
-                "{first} and {second}: identical passages: {passages:,}; with near-duplicates: {nearly:,}; identical "
-                "questions: {questions:,}"
+                "{first} and {second}: identical passages: {passages:,}; with near-duplicates: {nearly:,}; with parts "
+                "of one another: {partly:,}; identical questions: {questions:,}"
             )
-        same = {"passages": self.passages, "nearly": self.nearly, "questions": self.questions}
+        same = {"passages": self.passages, "nearly": self.nearly, "partly": self.partly, "questions": self.questions}
         return localized(text.format(first=self.first.file, second=self.second.file, **same))
 
 
@@ -237,22 +234,29 @@ def _find_shared(first: Checked, second: Checked) -> Shared | None:
     groups = group_passages(question.passage for question in (*first.asked, *second.asked))
     n_first = len(first.asked)
     passages = set(groups.passages[:n_first]) & set(groups.passages[n_first:])
-    clusters = set(groups.clusters[:n_first])
-    pairs = zip(groups.passages[n_first:], groups.clusters[n_first:], strict=True)
-    nearly = {passage for passage, cluster in pairs if cluster in clusters}
+    nearly, partly = (
+        _count_in_both(groups.passages, clusters, n_first) for clusters in (groups.near_duplicates, groups.clusters)
+    )
     questions = set(map(question_key, first.asked)) & set(map(question_key, second.asked))
-    return Shared(first, second, len(passages), len(nearly), len(questions))
+    return Shared(first, second, len(passages), nearly, partly, len(questions))
+
+
+def _count_in_both(passages: Sequence[int], clusters: Sequence[int], n_first: int) -> int:
+    """How many passages of the questions from `n_first` on are in a cluster with one before."""
+    before = set(clusters[:n_first])
+    pairs = zip(passages[n_first:], clusters[n_first:], strict=True)
+    return len({passage for passage, cluster in pairs if cluster in before})
 
 
 def _overlaps(one: Checked, shared: Iterable[Shared]) -> Iterator[Finding]:
     """Warn, at the file without answers, of passages that a file with answers has too."""
     for both in shared:
         other = both.second if both.first is one else both.first
-        if one in (both.first, both.second) and one.labelled is False and other.labelled and both.nearly:
-            text = _("shares {count:,} passage with {file}; do not train on the test set")
-            if both.nearly > 1:
-                text = _("shares {count:,} passages with {file}; do not train on the test set")
-            text = text.format(count=both.nearly, file=other.file)
+        if one in (both.first, both.second) and one.labelled is False and other.labelled and both.partly:
+            text = _("shares {count:,} passage, or a part of it, with {file}; do not train on the test set")
+            if both.partly > 1:
+                text = _("shares {count:,} passages, or parts of them, with {file}; do not train on the test set")
+            text = text.format(count=both.partly, file=other.file)
             yield Finding("warning", "train-test-overlap", one.file, text)
 
 
@@ -304,6 +308,7 @@ def _document(checked: Sequence[Checked], shared: Sequence[Shared]) -> dict[str,
             "files": [both.first.file, both.second.file],
             "passages": both.passages,
             "nearly_the_same": both.nearly,
+            "parts_of_one_another": both.partly,
             "questions": both.questions,
         }
         for both in shared

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from lrc.data.sources import read_labelled, refuse_pipe
-from lrc.metrics.comparison import Comparison, Pair, compare
-from lrc.metrics.predictions import OUTCOMES_FILE, holds_questions, read_answers
-from lrc.metrics.verdict import size, spell
+from lrc.metrics.comparison import Comparison, Pair, compare_answers
+from lrc.metrics.predictions import OUTCOMES_FILE, holds_questions, read_predictions
+from lrc.metrics.verdict import describe_size, spell
 from lrc.runtime.errors import DataError
-from lrc.runtime.findings import wrapped
+from lrc.runtime.findings import wrap_line
 from lrc.runtime.finished_outputs import key_of_files, refuse_other_output, write_once
 from lrc.runtime.outputs import refuse_file
 from lrc.runtime.translation import _
@@ -51,8 +51,8 @@ def compare_models(
         _refuse_useless(data, first, second)
     questions = read_labelled(data) if data is not None else []
     sources = (first, second)
-    answers = [read_answers(source, data, questions) for source in sources]
-    found = compare(_names(first, second), sources, answers[0], answers[1])
+    answers = [read_predictions(source, data, questions) for source in sources]
+    found = compare_answers(_names(first, second), sources, answers[0], answers[1])
     written = output is not None and _write(output, asked, found, force=force)
     print(*([json.dumps(_figures(found), ensure_ascii=False, indent=2)] if as_json else _lines(found)), sep="\n")
     if written:
@@ -61,10 +61,10 @@ def compare_models(
 
 def _write(output: Path, asked: Mapping[str, Path | None], found: Comparison, *, force: bool) -> bool:
     """Write the page; whether it was not there yet."""
-    from lrc.reporting.compare_page import render
+    from lrc.reporting.compare_page import render_comparison
 
     def write(path: Path) -> None:
-        path.write_text(render(found), encoding="utf-8", errors="replace", newline="\n")
+        path.write_text(render_comparison(found), encoding="utf-8", errors="replace", newline="\n")
 
     key = key_of_files(_answers_of(source) for source in asked.values() if source)
     return write_once(output, asked, key, write, force=force)
@@ -122,9 +122,9 @@ def _figures(found: Comparison) -> dict[str, Any]:
 def _lines(found: Comparison) -> list[str]:
     test, n = found.test, len(found.pairs)
     width = max(20, *map(len, found.names)) + 2
-    lines = [*wrapped(found.english), "", "Accuracy"]
+    lines = [*wrap_line(found.english), "", "Accuracy"]
     for name, one in zip(found.names, found.figures, strict=True):
-        lines.append(f"{name:<{width}}{spell(one)}, {size(one)}")
+        lines.append(f"{name:<{width}}{spell(one)}, {describe_size(one)}")
     bounds = f"{100 * test['ci_low']:+.1f} to {100 * test['ci_high']:+.1f}"
     lines += [
         f"{'difference':<{width}}{100 * test['difference']:+.1f} points ({bounds})",

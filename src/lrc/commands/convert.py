@@ -11,13 +11,13 @@ from lrc.data.alpaca import dump_records, to_record
 from lrc.data.conversion import ConversionReport, Part, Plan, clashes, plan_parts
 from lrc.data.input_layouts import Layout
 from lrc.data.manifest import SUFFIX, is_finished, refuse_other, refuse_set, write_set
-from lrc.data.near_duplicates import group_passages
+from lrc.data.near_duplicates import CLUSTERING, group_passages
 from lrc.data.questions import Question
 from lrc.data.repeated import find_duplicates
 from lrc.data.sources import read_questions
 from lrc.data.tables.workbook import Workbook
 from lrc.runtime.errors import DataError, OutputError
-from lrc.runtime.findings import print_findings, shortened, with_cure
+from lrc.runtime.findings import add_cure, limit_findings, print_findings
 from lrc.runtime.outputs import new_folder
 from lrc.runtime.progress import Advance, track
 from lrc.runtime.translation import _
@@ -58,7 +58,7 @@ def convert(
     file, output_dir = Path(file), Path(output_dir)
     plan = Plan(validation_fraction, folds, seed)
     if not force:
-        refuse_other(output_dir, file, layout, asdict(plan))
+        refuse_other(output_dir, file, layout, asdict(plan), CLUSTERING)
     source = _read(file, sheet, columns, skip=on_error == "skip")
     groups = group_passages(question.passage for question in source.questions)
     parts = plan_parts(source, groups, plan)
@@ -79,10 +79,10 @@ def _read(file: Path, sheet: str | None, columns: Mapping[str, str] | None, *, s
         advance()
     if source.errors and not skip:
         print_findings(source.remarks)
-        raise DataError(*with_cure(source.errors, _("leave the row out with --on-error skip")))
+        raise DataError(*add_cure(source.errors, _("leave the row out with --on-error skip")))
     if not source.questions:
         raise DataError(
-            *shortened(source.errors),
+            *limit_findings(source.errors),
             _("{name}: no valid rows are left; correct the rows above").format(name=file.name),
         )
     return source

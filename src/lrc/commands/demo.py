@@ -21,7 +21,7 @@ from lrc.data.sources import read_records
 from lrc.models.tiny import make_base
 from lrc.runtime.errors import LrcError
 from lrc.runtime.outputs import refuse_existing
-from lrc.runtime.progress import say
+from lrc.runtime.progress import notify
 from lrc.runtime.system import command_line
 from lrc.runtime.threads import share_cores
 
@@ -87,7 +87,7 @@ def _run(*words: str | Path) -> None:
 
 
 def _call(command: Sequence[str | Path], shown: str) -> None:
-    say(f"\n$ {shown}")
+    notify(f"\n$ {shown}")
     environment = dict(os.environ)
     share_cores(environment)  # accelerate would give a CPU process one thread
     status = subprocess.run([str(word) for word in command], check=False, env=environment).returncode
@@ -95,7 +95,7 @@ def _call(command: Sequence[str | Path], shown: str) -> None:
         raise LrcError(f"demo: `{shown}` ended with exit status {status}; see its message above")
 
 
-def verdict(accuracy: float) -> str:
+def describe_accuracy(accuracy: float) -> str:
     """What the accuracy on the trained questions shows; it never claims what did not happen."""
     if accuracy < BY_HEART:
         return (
@@ -116,7 +116,7 @@ def _summary(folder: Path, before: dict[str, Any], after: dict[str, Any]) -> Non
     print("\naccuracy             before    after")
     for name in SETS:
         print(f"{name:<20} {before[name]['accuracy']:.4f}    {after[name]['accuracy']:.4f}   n = {after[name]['n']}")
-    print(f"{verdict(after['trained questions']['accuracy'])}\n")
+    print(f"{describe_accuracy(after['trained questions']['accuracy'])}\n")
     for what, name in {
         "adapter": "adapter",
         "merged model": "merged",

@@ -9,13 +9,13 @@ from importlib.util import find_spec
 from typing import Any
 
 import lrc
-from lrc.config.recipe_choice import Choice, choose
+from lrc.config.recipe_choice import Choice, choose_recipe
 from lrc.runtime.errors import MachineError
 from lrc.runtime.hub_connection import is_fetched
 from lrc.runtime.machine import Machine, look_at_machine, unused_card
-from lrc.runtime.memory import size
+from lrc.runtime.memory import format_size
 from lrc.runtime.packages import PACKAGES, check_installed, installed_version, tested_versions
-from lrc.runtime.progress import say
+from lrc.runtime.progress import notify
 
 FILES = "TRAIN.xlsx TEST.xlsx"
 TORCH = "https://pytorch.org/get-started/locally/"
@@ -27,34 +27,34 @@ def doctor(*, as_json: bool = False) -> bool:
     Returns:
         Whether lrc can work here.
     """
-    problems = _problems()
+    problems = _check_packages()
     if find_spec("torch") is None:  # nothing more can be looked at
         problems = problems or ["torch: is not installed; run: pip install torch"]
         machine, choice = None, None
     else:
-        say("looking at this machine and asking the Hub: some seconds")
+        notify("looking at this machine and asking the Hub: some seconds")
         machine = look_at_machine()
-        choice = choose(machine.device, machine.card_memory, machine.memory, machine.disk, is_fetched)
-        problems += _troubles(machine)
+        choice = choose_recipe(machine.device, machine.card_memory, machine.memory, machine.disk, is_fetched)
+        problems += _check_machine(machine)
     document = _document(machine, choice, problems)
     if as_json:
         print(json.dumps(document, ensure_ascii=False, indent=2))
     else:
         print(*_lines(document, machine), sep="\n")
         for problem in problems:
-            say(problem)
+            notify(problem)
     return not problems
 
 
-def _problems() -> list[str]:
+def _check_packages() -> list[str]:
     try:
         check_installed()
     except MachineError as error:
-        return list(error.findings)
+        return list(error.lines("en"))
     return []
 
 
-def _troubles(machine: Machine) -> list[str]:
+def _check_machine(machine: Machine) -> list[str]:
     if machine.device == "cpu" and unused_card():
         return [f"torch: {machine.torch} was built without CUDA, and there is an NVIDIA card; see {TORCH}"]
     return []
@@ -93,7 +93,9 @@ def _lines(document: dict[str, Any], machine: Machine | None) -> Iterator[str]:
         yield f"{name:<14}{found['installed'] or 'not installed'}{tested}"
     if choice := document["recipe"]:
         yield f"recipe        {choice['recipe']}, base {choice['base']}"
-        amount = f"about {size(choice['download'])}, computed" if choice["download"] else "nothing, the base is here"
+        amount = (
+            f"about {format_size(choice['download'])}, computed" if choice["download"] else "nothing, the base is here"
+        )
         yield f"download      {amount}"
     elif machine is not None:
         yield _without_recipe(machine)
@@ -105,10 +107,10 @@ def _lines(document: dict[str, Any], machine: Machine | None) -> Iterator[str]:
 def _about(machine: Machine) -> Iterator[str]:
     yield f"system        {machine.system}; Python {machine.python}"
     count = f"{len(machine.cards)} × " if len(machine.cards) > 1 else ""
-    card = f"{count}{machine.cards[0]}, {size(machine.card_memory)}" if machine.cards else "no GPU"
+    card = f"{count}{machine.cards[0]}, {format_size(machine.card_memory)}" if machine.cards else "no GPU"
     yield f"device        {machine.device}: {card}; computes in {machine.dtype}"
-    yield f"memory        {size(machine.memory)} free, {machine.cores} cores"
-    yield f"disk          {size(machine.disk)} free at {machine.cache}"
+    yield f"memory        {format_size(machine.memory)} free, {machine.cores} cores"
+    yield f"disk          {format_size(machine.disk)} free at {machine.cache}"
     answer = {True: "answers", False: "does not answer", None: "not asked: HF_HUB_OFFLINE is set"}[machine.hub]
     yield f"Hub           {answer}"
 

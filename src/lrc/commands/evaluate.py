@@ -15,13 +15,14 @@ from lrc.answering.answer import answer, facts, read_questions_to_answer, score_
 from lrc.answering.load import load_scorer
 from lrc.answering.options import ScoringOptions
 from lrc.answering.partial_scores import PartialScores, remove_partial_scores
-from lrc.answering.scoring import OptionScores, Scorer
+from lrc.answering.scoring import Scorer
 from lrc.data.alpaca import Record, with_question
-from lrc.metrics.accuracy import Figures, accuracy, accuracy_by, confusion, mcnemar, paired, passages_of
+from lrc.metrics.accuracy import Figures, accuracy, accuracy_by, compare_paired, confusion, mcnemar, passages_of
 from lrc.metrics.calibration import at_bound, calibration
-from lrc.metrics.verdict import judge, size
+from lrc.metrics.option_scores import OptionScores
+from lrc.metrics.verdict import describe_size, judge
 from lrc.runtime.errors import DataError
-from lrc.runtime.findings import wrapped
+from lrc.runtime.findings import wrap_line
 from lrc.runtime.finished_outputs import (
     DONE,
     is_finished,
@@ -33,7 +34,7 @@ from lrc.runtime.finished_outputs import (
 )
 from lrc.runtime.outputs import new_file, refuse_existing, refuse_file
 from lrc.runtime.processes import lock_together, processes
-from lrc.runtime.progress import say
+from lrc.runtime.progress import notify
 from lrc.runtime.translation import _
 from lrc.tokenization.prompt import question_of
 
@@ -102,7 +103,7 @@ def _evaluate(
         if not force and is_finished(output, asked, partial.key):
             if processes().is_main_process:
                 _print(json.loads(output.read_text(encoding="utf-8")), as_json=as_json)
-                say(f"{output}: {DONE}")
+                notify(f"{output}: {DONE}")
                 remove_partial_scores(output)  # which a kill may have left
             return
         refuse_existing(output, force=force)
@@ -202,7 +203,10 @@ def _compare(
     first: Sequence[int], second: Sequence[int], answers: Sequence[int], passages: Sequence[str]
 ) -> dict[str, dict[str, float]]:
     """The paired test by passage, and McNemar's, which takes questions as independent."""
-    return {"paired": paired(first, second, answers, passages), "mcnemar": dict(mcnemar(first, second, answers))}
+    return {
+        "paired": compare_paired(first, second, answers, passages),
+        "mcnemar": dict(mcnemar(first, second, answers)),
+    }
 
 
 def _read_labelled(data: Path, sheet: str | None, columns: Mapping[str, str] | None) -> tuple[list[Record], list[int]]:
@@ -225,7 +229,7 @@ def _without_passage(record: Record) -> Record:
 def _read_predictions(file: Path, records: Sequence[Record], data: Path) -> list[int]:
     """The predictions of a submission, a question each."""
     ids = [record.id for record in records]
-    answers = submission.paired(submission.read_submission(file), ids, str(file), str(data))
+    answers = submission.match_answers(submission.read_submission(file), ids, str(file), str(data))
     limits = [len(question_of(record).options) for record in records]
     for name, number, limit in zip(ids, answers, limits, strict=True):
         if number > limit:
@@ -257,7 +261,7 @@ def _print(figures: dict[str, Any], *, as_json: bool) -> None:
 
 def _table(figures: dict[str, Any]) -> list[str]:
     """The verdict, then the figures in groups, each under its heading."""
-    head = [f"questions             {size(figures)}", f"accuracy              {_share(figures)}"]
+    head = [f"questions             {describe_size(figures)}", f"accuracy              {_share(figures)}"]
     if "second" in figures:
         head += [f"second                {_share(figures['second'])}", *_difference(figures["paired"])]
     if "passage_blind" in figures:
@@ -274,7 +278,7 @@ def _table(figures: dict[str, Any]) -> list[str]:
         "Probabilities": belief,
     }
     grouped = [line for name, lines in groups.items() if lines for line in ("", name, *lines)]
-    return [*wrapped(figures["verdict"]), "", *head, *grouped]
+    return [*wrap_line(figures["verdict"]), "", *head, *grouped]
 
 
 def _shares(parts: Mapping[Any, Figures], name: str) -> list[str]:

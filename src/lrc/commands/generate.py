@@ -10,7 +10,7 @@ from typing import Any
 
 from lrc.answering.answer import answer, facts, read_questions_to_answer, write_scores
 from lrc.answering.answered_workbook import check_output, fill_in, is_workbook
-from lrc.answering.certainty import describe
+from lrc.answering.certainty import describe_certainty
 from lrc.answering.load import load_scorer
 from lrc.answering.options import ScoringOptions
 from lrc.answering.partial_scores import PartialScores, remove_partial_scores
@@ -20,7 +20,7 @@ from lrc.runtime.findings import print_findings
 from lrc.runtime.finished_outputs import DONE, is_finished, refuse_other_output, remember
 from lrc.runtime.outputs import new_file, refuse_existing, refuse_file
 from lrc.runtime.processes import lock_together, processes
-from lrc.runtime.progress import say
+from lrc.runtime.progress import notify
 
 
 def generate(
@@ -92,5 +92,5 @@ def _generate(
     remove_partial_scores(output)
     if options.votes > 1:
         share = sum(score.consistent for score in found) / len(found)
-        say(f"consistency: {share:.4f} of the questions get the same answer under all option orders")
-    print(f"{output}: {len(found)} answers", *describe(ids, found), sep="\n")
+        notify(f"consistency: {share:.4f} of the questions get the same answer under all option orders")
+    print(f"{output}: {len(found)} answers", *describe_certainty(ids, found), sep="\n")

@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 
-from lrc.config.recipe_choice import PARAMETERS, choose
+from lrc.config.recipe_choice import PARAMETERS, choose_recipe
 from lrc.preview.gpu_checks import CheckResult, Probe, run_checks
 from lrc.runtime.devices import device_type
 from lrc.runtime.errors import MachineError
 from lrc.runtime.hub_connection import is_fetched
 from lrc.runtime.machine import Machine, look_at_machine, unused_card
-from lrc.runtime.progress import say
+from lrc.runtime.progress import notify
 
 TORCH = "https://pytorch.org/get-started/locally/"
 # The reference workbook: questions, and their unique tokens in packed rows.
@@ -35,7 +35,7 @@ def gpu_check(*, device: str | None = None, as_json: bool = False) -> bool:
     """
     probe = Probe(torch.device(_device(device)))
     if not probe.gpu:
-        say("gpu-check: on a CPU all of it runs in toy sizes, to show that it works")
+        notify("gpu-check: on a CPU all of it runs in toy sizes, to show that it works")
     results = []
     for result in run_checks(probe):
         results.append(result)
@@ -49,7 +49,7 @@ def gpu_check(*, device: str | None = None, as_json: bool = False) -> bool:
     else:
         print(*_advice(recipe), sep="\n")
     for result in wrong:
-        say(f"gpu-check: {result.name}: {result.found}; {result.cure}")
+        notify(f"gpu-check: {result.name}: {result.found}; {result.cure}")
     return not wrong
 
 
@@ -72,7 +72,7 @@ def _line(result: CheckResult) -> str:
 def _recipe(probe: Probe, machine: Machine) -> dict[str, Any] | None:
     """What suits this machine, and the minutes of an epoch at the rate that was reached."""
     device, memory = probe.device.type, machine.card_memory if probe.gpu else 0
-    choice = choose(device, memory, machine.memory, machine.disk, is_fetched)
+    choice = choose_recipe(device, memory, machine.memory, machine.disk, is_fetched)
     if choice is None:
         return None
     minutes = None

@@ -28,10 +28,10 @@ from lrc.models.weights import WeightFiles
 from lrc.runtime.disk import convert_disk_errors
 from lrc.runtime.errors import MachineError, ModelError, OutputError, RecipeError
 from lrc.runtime.finished_outputs import DONE, content_of, is_finished, key_of, refuse_other_output, remember
-from lrc.runtime.memory import available_memory, size
+from lrc.runtime.memory import available_memory, format_size
 from lrc.runtime.outputs import checksum, new_folder, refuse_existing
 from lrc.runtime.packages import versions_of
-from lrc.runtime.progress import say
+from lrc.runtime.progress import notify
 from lrc.runtime.translation import _
 from lrc.tokenization.prompt import Prompt
 from lrc.tokenization.serving import MODELFILE, differs, write_for_servers
@@ -49,7 +49,7 @@ def merge(
     verify: bool = True,
     force: bool = False,
 ) -> None:
-    """Merge an adapter into its unquantised base.
+    """Merge an adapter into its unquantized base.
 
     Args:
         adapter: the adapter's folder.
@@ -114,8 +114,8 @@ def _base_of(adapter: Path, base_model: str | None) -> Path:
     if stored is not None:
         raise ModelError(
             _(
-                "{name}: is quantised on disk ({stored}), and a merged model would keep its rounding; "
-                "pass the unquantised model that it was made from as --base-model"
+                "{name}: is quantized on disk ({stored}), and a merged model would keep its rounding; "
+                "pass the unquantized model that it was made from as --base-model"
             ).format(name=name, stored=stored)
         )
     return base
@@ -143,7 +143,7 @@ def _verify_base(adapter: Path, base: Path) -> None:
     if run and run.base:
         verify_base(run.base, base)
         if quantized := run.base.get("quantized"):
-            say(
+            notify(
                 f"{adapter}: was trained on {run.base.get('name')} ({quantized['method']}), and is merged into the "
                 "model that this was made from; answers may differ where rounding decided"
             )
@@ -161,7 +161,7 @@ def _require_disk(output_dir: Path, weights: WeightFiles, dtype: torch.dtype | N
     if need > have:
         raise MachineError(
             _("{output_dir}: needs {need}, {have} are free; make room on that disk").format(
-                output_dir=output_dir, need=size(need), have=size(have)
+                output_dir=output_dir, need=format_size(need), have=format_size(have)
             )
         )
 
@@ -194,16 +194,16 @@ def _write_for_servers(adapter: Path, folder: Path) -> None:
     run = read_run(folder)
     if run is None or not any((folder / name).is_file() for name in VOCABULARIES):
         missing = "how it was trained to be asked" if run is None else "which tokenizer it has"
-        say(f"{adapter}: does not say {missing}; the merged model gets no {MODELFILE}, and its chat template stays")
+        notify(f"{adapter}: does not say {missing}; the merged model gets no {MODELFILE}, and its chat template stays")
         return
     try:
         prompt = Prompt(load_tokenizer(str(folder)), run.template, run.answer_style, run.list_options, run.chat_date)
         write_for_servers(folder, prompt, run)
     except RecipeError as error:
-        say(f"{adapter}: {error}; the merged model gets no {MODELFILE}, and its chat template stays")
+        notify(f"{adapter}: {error}; the merged model gets no {MODELFILE}, and its chat template stays")
         return
     if differs(load_tokenizer(str(folder)), prompt):
-        say(
+        notify(
             "chat template: by itself it makes another prompt than lrc, perhaps with today's date, or with tokens for "
             "what is text to lrc; have other programs complete lrc's own tokens (docs/serving.md)"
         )
@@ -216,7 +216,7 @@ def _tokenizer_folder(adapter: Path, base: Path) -> Path:
 def _verify(folder: Path, output_dir: Path, base: Path, adapter: Path, weights: WeightFiles) -> str:
     need, have = float32_bytes(weights), available_memory()
     if need > have:
-        return f"logits not compared: that needs {size(need)}, {size(have)} of memory are free"
+        return f"logits not compared: that needs {format_size(need)}, {format_size(have)} of memory are free"
     if weights.nbytes > LONG:
-        say("comparing the logits of the merged model with those of base + adapter")
+        notify("comparing the logits of the merged model with those of base + adapter")
     return str(compare_logits(folder, base, adapter, _tokenizer_folder(adapter, base), output_dir))

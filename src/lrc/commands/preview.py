@@ -26,12 +26,12 @@ from lrc.preview.render import Memory, Preview, Tokens, document, print_preview
 from lrc.preview.suggestions import Setting, plan_of, suggest_changes
 from lrc.preview.throughput import tokens_a_second
 from lrc.preview.token_view import view_tokens
-from lrc.preview.workload import measure, supposed_row
+from lrc.preview.workload import measure_workload, supposed_row
 from lrc.runtime.cards import ASSUMED, Card, read_gpu
 from lrc.runtime.devices import device_type
 from lrc.runtime.errors import ModelError, RecipeError
 from lrc.runtime.memory import available_memory, read_memory
-from lrc.runtime.progress import say, track
+from lrc.runtime.progress import notify, track
 from lrc.runtime.translation import _
 from lrc.tokenization.max_length import LengthPolicy
 from lrc.tokenization.prompt import Prompt
@@ -110,7 +110,7 @@ def _config(recipe: Recipe) -> Any:
     try:
         return load_config(name, recipe.model.model_revision)
     except ModelError as error:
-        say(f"{error}; no memory plan without it")
+        notify(f"{error}; no memory plan without it")
         return None
 
 
@@ -143,16 +143,16 @@ def _capability(topology: Topology, card: Card | None) -> tuple[int, int]:
 def _tokens(recipe: Recipe, topology: Topology, row_tokens: int, count: int, *, share: bool) -> Tokens | None:
     data, args = recipe.data, recipe.training
     if missing := [file for file in data.train_files if not Path(file).exists()]:
-        say(f"{missing[0]}: no such file; no token figures without it: `lrc convert` writes it")
+        notify(f"{missing[0]}: no such file; no token figures without it: `lrc convert` writes it")
         return None
     try:
         tokenizer = load_tokenizer(recipe.model.model_name_or_path, recipe.model.model_revision)
     except ModelError as error:
-        say(f"{error}; no token figures without it")
+        notify(f"{error}; no token figures without it")
         return None
     prompt = Prompt(tokenizer, data.template, data.answer_style, data.list_options)
     for note in prompt.notes:
-        say(note)
+        notify(note)
     read = partial(
         read_corpus,
         prompt=prompt,
@@ -162,12 +162,12 @@ def _tokens(recipe: Recipe, topology: Topology, row_tokens: int, count: int, *, 
     )
     corpus = join([read(Path(file)) for file in data.train_files], data.train_shares)
     draw = SequenceSource.of(corpus, prompt, data, args.seed)
-    work = measure(corpus, draw, recipe, world_size=topology.processes, row_tokens=row_tokens, share=share)
-    judged = data.answer_style == "judge"  # then each verdict is shown, whether it is imitated or compared
+    work = measure_workload(corpus, draw, recipe, world_size=topology.processes, row_tokens=row_tokens, share=share)
+    judged = data.answer_style == "judge"  # then each verdict is shown, whether it is supervised or compared
     drawn = (
         (record, one)
         for place, record in enumerate(islice(corpus.records, count))
-        for one in (prompt.imitated(record) if judged else draw((place, 0))[:1])
+        for one in (prompt.supervised_sequences(record) if judged else draw((place, 0))[:1])
     )
     return Tokens(prompt, corpus, view_tokens(prompt, drawn), work)
 
@@ -187,9 +187,9 @@ def _memory(
     if capacity is None and topology.device == "cpu":
         capacity = available_memory() // topology.processes
     with track("memory plan", 1, "plans") as advance:
-        footprint, model = plan_of(setting, planner), planner.model(build)
+        plan, model = plan_of(setting, planner), planner.model(build)
         advance()
-    remedy = None
-    if capacity is not None and footprint.total > capacity:
-        remedy = suggest_changes(setting, capacity, planner)
-    return Memory(footprint, capacity, model.parameters, model.trained, remedy)
+    suggestion = None
+    if capacity is not None and plan.total > capacity:
+        suggestion = suggest_changes(setting, capacity, planner)
+    return Memory(plan, capacity, model.parameters, model.trained, suggestion)

@@ -7,7 +7,7 @@ from pathlib import Path
 from lrc.reporting.dataset_card import dataset_card
 from lrc.reporting.hub import publish_dataset_card, publish_folder, staged
 from lrc.reporting.model_card import CARD
-from lrc.runtime.memory import size
+from lrc.runtime.memory import format_size
 
 
 def publish(folder: Path, *, repo_id: str, private: bool = False, dry_run: bool = False) -> None:
@@ -29,7 +29,7 @@ def publish(folder: Path, *, repo_id: str, private: bool = False, dry_run: bool 
             print((stage / CARD).read_text(encoding="utf-8"))
             print(f"{len(files)} files would go to {repo_id}{' (private)' if private else ''}:")
             for file in files:
-                print(f"{size(file.stat().st_size):>10}  {file.name}")
+                print(f"{format_size(file.stat().st_size):>10}  {file.name}")
     else:
         print(publish_folder(folder, repo_id, private))
 

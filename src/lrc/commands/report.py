@@ -8,10 +8,10 @@ from pathlib import Path
 from lrc.answering.options import CONFIG
 from lrc.config.run_record import METRICS_FILE, RUN_FILE, Run, read_run
 from lrc.data.sources import read_labelled
-from lrc.metrics.comparison import compare
-from lrc.metrics.predictions import OUTCOMES_FILE, Outcome, read_answers, read_outcomes
+from lrc.metrics.comparison import compare_answers
+from lrc.metrics.predictions import OUTCOMES_FILE, Outcome, read_outcomes, read_predictions
 from lrc.metrics.training_log import read_curves
-from lrc.reporting.page import Answers, render
+from lrc.reporting.page import Answers, render_report
 from lrc.runtime.errors import DataError
 from lrc.runtime.finished_outputs import DONE, content_of, is_finished, key_of_files, refuse_other_output, remember
 from lrc.runtime.outputs import checksum, new_file, refuse_existing
@@ -68,7 +68,7 @@ def report(
         print(f"{output}: {DONE}")
         return
     refuse_existing(output, force=force)
-    page = render(run_dir.resolve().name, run, curves, answers)
+    page = render_report(run_dir.resolve().name, run, curves, answers)
     with new_file(output, force=force) as temporary:
         # Half a surrogate pair, which JSON can hold, becomes a question mark.
         temporary.write_text(page, encoding="utf-8", errors="replace", newline="\n")
@@ -86,7 +86,7 @@ def _read_answers(
 ) -> Answers:
     """The run's answers with those beside them, all of the same questions in the same order."""
     questions = read_labelled(data) if data else []
-    own = read_answers(scores, data, questions) if scores else read_outcomes(run_dir / OUTCOMES_FILE)
+    own = read_predictions(scores, data, questions) if scores else read_outcomes(run_dir / OUTCOMES_FILE)
     source = scores or run_dir / OUTCOMES_FILE
     if compare_with and not own:
         raise DataError(
@@ -96,12 +96,12 @@ def _read_answers(
         )
     others: dict[str, list[Outcome]] = {}
     for other in compare_with:
-        theirs = read_answers(other, data, questions)
-        pairs = compare((run_dir.name, other.stem), (source, other), own, theirs).pairs
+        theirs = read_predictions(other, data, questions)
+        pairs = compare_answers((run_dir.name, other.stem), (source, other), own, theirs).pairs
         others[_name(other, others)] = [second for _, second in pairs]
     training = []
     if train_scores and train_data:
-        training = read_answers(train_scores, train_data, read_labelled(train_data))
+        training = read_predictions(train_scores, train_data, read_labelled(train_data))
     named = data if scores and data else None
     return Answers(own, others, training, named.name if named else "", checksum(named) if named else "")
 

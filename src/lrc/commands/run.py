@@ -10,13 +10,13 @@ from typing import Any
 
 from lrc.config.accelerate_config import find_accelerate_config
 from lrc.config.recipe import find_recipe, read_given
-from lrc.config.recipe_choice import EMBEDDED, choose
+from lrc.config.recipe_choice import EMBEDDED, choose_recipe
 from lrc.runtime.errors import DataError, OutputError
 from lrc.runtime.hub_connection import is_fetched
 from lrc.runtime.locks import left_behind, locked, remove
 from lrc.runtime.machine import look_at_machine
 from lrc.runtime.outputs import new_file
-from lrc.runtime.progress import say
+from lrc.runtime.progress import notify
 from lrc.runtime.steps import call
 from lrc.runtime.system import command_line
 from lrc.runtime.translation import _
@@ -31,7 +31,7 @@ EMBEDDED_STEPS = "400"  # a workbook of any size takes minutes with them
 
 
 @dataclass(frozen=True)
-class Way:
+class RunOptions:
     """What is run on what, and where everything goes."""
 
     train: Path
@@ -114,13 +114,13 @@ def run(
         for part in left_behind(output_dir, RECORD):  # by a process that was killed
             remove(part)
         taken = recipe or _recipe(output_dir)
-        way = Way(
+        way = RunOptions(
             train, test, output_dir, taken, tuple(overrides), accelerate_config, validation_fraction, on_error, columns
         )
         given = read_given(find_recipe(taken), way.training)
         _remember(way)
         if way.embedded:
-            say(f"run: {CANNOT_READ}")
+            notify(f"run: {CANNOT_READ}")
         status = _go(way, given)
     if not status:
         _summary(way)
@@ -157,9 +157,9 @@ def _recipe(folder: Path) -> str:
     """The recipe that was taken before, or suits this machine."""
     if before := _read(folder):
         return str(before["recipe"])
-    say("run: looking at this machine for a recipe that suits it; --recipe names another")
+    notify("run: looking at this machine for a recipe that suits it; --recipe names another")
     machine = look_at_machine()
-    choice = choose(machine.device, machine.card_memory, machine.memory, machine.disk, is_fetched)
+    choice = choose_recipe(machine.device, machine.card_memory, machine.memory, machine.disk, is_fetched)
     if choice is None or not (machine.hub or is_fetched(choice.base)):
         return EMBEDDED
     return choice.recipe
@@ -173,24 +173,24 @@ def _read(folder: Path) -> dict[str, Any] | None:
         return None
 
 
-def _remember(way: Way) -> None:
+def _remember(way: RunOptions) -> None:
     record = {"train": str(way.train), "test": str(way.test), "recipe": way.recipe}
     if _read(way.folder) != record:
         with new_file(way.folder / RECORD, force=True) as file:
             file.write_text(json.dumps(record, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
-def _go(way: Way, given: dict[str, Any]) -> int:
+def _go(way: RunOptions, given: dict[str, Any]) -> int:
     steps = list(_steps(way, given))
     for number, words in enumerate(steps, start=1):
         shown = command_line(words if words[0] == "python" else ["lrc", *words])
-        say(f"\n[{number}/{len(steps)}] $ {shown}")
+        notify(f"\n[{number}/{len(steps)}] $ {shown}")
         status = call(words, "run")
         if words[0] == "check" and way.on_error == "skip" and status == 1:
             continue  # what it found is left out by convert
         if status:
             cure = SKIP if words[0] == "check" and status == 1 else "the same command goes on from there"
-            say(f"run: step {number} of {len(steps)} ended with status {status}; {cure}")
+            notify(f"run: step {number} of {len(steps)} ended with status {status}; {cure}")
             return status
         if words[0] == "convert" and not way.data("train").is_file():
             raise DataError(
@@ -201,7 +201,7 @@ def _go(way: Way, given: dict[str, Any]) -> int:
     return 0
 
 
-def _steps(way: Way, given: dict[str, Any]) -> Iterator[list[str]]:
+def _steps(way: RunOptions, given: dict[str, Any]) -> Iterator[list[str]]:
     """The words of each step's command."""
     columns = ["--columns", way.columns] if way.columns else []
     folder, adapter = way.folder, str(way.folder / "adapter")
@@ -222,7 +222,7 @@ def _steps(way: Way, given: dict[str, Any]) -> Iterator[list[str]]:
     yield ["report", adapter, "--output", str(folder / "report.html")]
 
 
-def _summary(way: Way) -> None:
+def _summary(way: RunOptions) -> None:
     figures = json.loads((way.folder / "evaluation.json").read_text(encoding="utf-8"))
     print(f"\n{figures['verdict']}")
     if way.embedded:

@@ -15,14 +15,22 @@ from typing import TYPE_CHECKING, Any
 from lrc.config.accelerate_config import find_accelerate_config
 from lrc.config.run_record import read_run
 from lrc.runtime.errors import DataError, LrcError, OutputError
-from lrc.runtime.locks import locked, parts
+from lrc.runtime.locks import list_parts, locked
 from lrc.runtime.outputs import checksum
-from lrc.runtime.progress import say, track
+from lrc.runtime.progress import notify, track
 from lrc.runtime.signals import Request, deferred
 from lrc.runtime.translation import _
-from lrc.training.sweep import leaderboard as standings
-from lrc.training.sweep.leaderboard import RESULTS_FILE, Standing
-from lrc.training.sweep.study import STUDY_FILE, ended, next_trial, open_study, record_trial, require_optuna, trial_of
+from lrc.training.sweep import leaderboard as entries
+from lrc.training.sweep.leaderboard import RESULTS_FILE, LeaderboardEntry
+from lrc.training.sweep.study import (
+    STUDY_FILE,
+    ended_trials,
+    next_trial,
+    open_study,
+    record_trial,
+    require_optuna,
+    trial_of,
+)
 from lrc.training.sweep.sweep_file import Sweep, read_sweep
 from lrc.training.sweep.trial import SweepTrial
 
@@ -50,12 +58,12 @@ def sweep(path: Path, *, accelerate_config: str | None = None, trials: int | Non
     with _folder(plan.output_dir), deferred(line="stopping: the trial in hand saves a checkpoint first") as request:
         study = open_study(plan, identity)
         found = _train_all(study, plan, accelerate_config, request)
-        standings.write(plan.output_dir / RESULTS_FILE, identity, found)
+        entries.write(plan.output_dir / RESULTS_FILE, identity, found)
     if request.signal:
-        say(f"{plan.output_dir}: stopped with {len(found)} of {plan.trials} trials; run again to resume from there")
+        notify(f"{plan.output_dir}: stopped with {len(found)} of {plan.trials} trials; run again to resume from there")
         sys.exit(128 + request.signal)
-    standings.print_leaderboard(found, str(plan.fixed["model_name_or_path"]))
-    if not any(standing.result for standing in found):
+    entries.print_leaderboard(found, str(plan.fixed["model_name_or_path"]))
+    if not any(entry.result for entry in found):
         raise LrcError(
             _("{output_dir}: every trial failed; see the reasons above, and sweep into another folder").format(
                 output_dir=plan.output_dir
@@ -72,7 +80,7 @@ def _folder(path: Path) -> Iterator[None]:
     """
     if path.exists() and not path.is_dir():
         raise OutputError(_("{path}: is not a folder; choose another output_dir").format(path=path))
-    strangers = set(path.iterdir()) - set(parts(path, RESULTS_FILE)) if path.is_dir() else set()
+    strangers = set(path.iterdir()) - set(list_parts(path, RESULTS_FILE)) if path.is_dir() else set()
     if strangers and not (path / STUDY_FILE).is_file():
         raise OutputError(
             _("{path}: holds something that is not an lrc sweep; choose another output_dir").format(path=path)
@@ -106,25 +114,25 @@ def _identity(plan: Sweep) -> dict[str, Any]:
     return {"recipe": plan.fixed, "search": plan.written, "seed": plan.seed, "data": data}
 
 
-def _train_all(study: Study, plan: Sweep, config: str | None, request: Request) -> list[Standing]:
+def _train_all(study: Study, plan: Sweep, config: str | None, request: Request) -> list[LeaderboardEntry]:
     """Train what is missing; what has ended by then."""
     goal = plan.trials if plan.size is None else min(plan.trials, plan.size)
-    found = ended(study, plan)
+    found = ended_trials(study, plan)
     with track("sweep", goal, "trials", before=min(len(found), goal)) as advance:
         while not request.signal and (trial := next_trial(study, plan, len(found) < goal)) is not None:
-            standing = _train_one(trial_of(trial, plan), plan, config, request)
-            if request.signal and standing.result is None:
+            entry = _train_one(trial_of(trial, plan), plan, config, request)
+            if request.signal and entry.result is None:
                 break
-            record_trial(study, trial, standing)
-            found = ended(study, plan)
-            standings.write(plan.output_dir / RESULTS_FILE, study.user_attrs["sweep"], found)
+            record_trial(study, trial, entry)
+            found = ended_trials(study, plan)
+            entries.write(plan.output_dir / RESULTS_FILE, study.user_attrs["sweep"], found)
             advance()
     return found
 
 
-def _train_one(trial: SweepTrial, plan: Sweep, config: str | None, request: Request) -> Standing:
+def _train_one(trial: SweepTrial, plan: Sweep, config: str | None, request: Request) -> LeaderboardEntry:
     values = ", ".join(f"{key} {value}" for key, value in trial.values.items())
-    say(f"trial {trial.number}: {values}; see {trial.log}")
+    notify(f"trial {trial.number}: {values}; see {trial.log}")
     trial.write_recipe(plan.fixed)
     try:
         reason = trial.train(config, request)
@@ -132,10 +140,10 @@ def _train_one(trial: SweepTrial, plan: Sweep, config: str | None, request: Requ
     except DataError as error:
         reason, result = str(error), None
     if reason:
-        say(f"trial {trial.number}: failed: {reason}")
+        notify(f"trial {trial.number}: failed: {reason}")
     elif result:
-        say(f"trial {trial.number}: accuracy {result.accuracy:.4f} ({result.ci_low:.4f} to {result.ci_high:.4f})")
-    return Standing(trial, result, reason)
+        notify(f"trial {trial.number}: accuracy {result.accuracy:.4f} ({result.ci_low:.4f} to {result.ci_high:.4f})")
+    return LeaderboardEntry(trial, result, reason)
 
 
 def _is_finished(trial: SweepTrial, request: Request) -> bool:

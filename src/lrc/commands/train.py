@@ -14,7 +14,7 @@ from lrc.config.accelerate_config import default_accelerate_config, find_acceler
 from lrc.config.recipe import find_recipe
 from lrc.runtime.errors import MachineError
 from lrc.runtime.launch_variables import refuse_leftovers
-from lrc.runtime.progress import IMPORTS, say, waiting
+from lrc.runtime.progress import IMPORTS, notify, waiting
 from lrc.runtime.signals import deferred
 from lrc.runtime.system import WINDOWS, command_line
 from lrc.runtime.threads import share_cores
@@ -47,7 +47,7 @@ def train(recipe: str, accelerate_config: str | None, overrides: Sequence[str]) 
         config = named or find_accelerate_config(default_accelerate_config())
     launch = ["--config_file", str(config), *_all_devices(accelerate_config)]
     words = [*launch, "-m", "lrc.sft", "--config", str(path), *overrides]
-    say(f"accelerate launch {command_line(words)}")
+    notify(f"accelerate launch {command_line(words)}")
     return _launch(words)
 
 
@@ -105,7 +105,7 @@ def _watch(launch: Any, args: Any) -> int:
     except ChildFailedError as error:
         return _status(error)
     except SignalException as error:
-        say(f"launch: ended by {signal.Signals(error.sigval).name}")
+        notify(f"launch: ended by {signal.Signals(error.sigval).name}")
         return 128 + int(error.sigval)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
@@ -123,7 +123,7 @@ def _status(error: Any) -> int:
     if struck:
         rank, number = min(struck, key=lambda one: (one[1] == signal.SIGABRT, one[0]))
         cause = " (the system does this when memory runs out)" if number == signal.SIGKILL else ""
-        say(
+        notify(
             f"launch: process {rank} of the run was ended by {signal.Signals(number).name}{cause}; "
             "the others were stopped; run again to resume from the last checkpoint"
         )

@@ -13,12 +13,12 @@ from lrc.config.recipe import find_recipe, read_given
 from lrc.config.rules import train_files
 from lrc.config.run_record import read_run
 from lrc.metrics.predictions import Outcome, write_outcomes
-from lrc.metrics.verdict import judge, size, spell
+from lrc.metrics.verdict import describe_size, judge, spell
 from lrc.runtime.errors import RecipeError, no_file
 from lrc.runtime.launch_variables import refuse_leftovers
 from lrc.runtime.locks import left_behind, locked, remove
 from lrc.runtime.outputs import new_file
-from lrc.runtime.progress import say
+from lrc.runtime.progress import notify
 from lrc.runtime.steps import call
 from lrc.training.folds import FIGURES_FILE, FOLDS_FILE, SCORES_FILE, Folds
 from lrc.training.preflight import preflight
@@ -65,7 +65,7 @@ def train_folds(recipe: str, accelerate_config: str | None, overrides: Sequence[
             preflight(path, one)
         for fold, one in enumerate(words):
             if not over and (found := read_run(folds.output_dir(fold))) is not None and found.finished:
-                say(f"fold {fold + 1} of {count}: {folds.output_dir(fold)} is finished")
+                notify(f"fold {fold + 1} of {count}: {folds.output_dir(fold)} is finished")
             elif status := _train(fold, folds, ["train", recipe, *_launch(accelerate_config), *one]):
                 return status
         outcomes = folds.outcomes()
@@ -89,7 +89,7 @@ def _folds(given: Mapping[str, Any], count: int) -> Folds:
     if findings:
         raise RecipeError(*findings)
     if given.get("validation_file"):
-        say(f"--folds: {given['validation_file']} is not used; each run is evaluated on the fold that it holds out")
+        notify(f"--folds: {given['validation_file']} is not used; each run is evaluated on the fold that it holds out")
     return Folds(Path(given["output_dir"]).expanduser(), Path(files[0]), count, given.get("seed", 42))
 
 
@@ -104,10 +104,10 @@ def _launch(accelerate_config: str | None) -> list[str]:
 def _train(fold: int, folds: Folds, words: list[str]) -> int:
     """Train a fold's run, and give its exit status."""
     which = f"fold {fold + 1} of {folds.count}"
-    say(f"\n{which}: $ lrc {shlex.join(words)}")
+    notify(f"\n{which}: $ lrc {shlex.join(words)}")
     status = call(words, "train")
     if status:
-        say(f"{which}: ended with status {status}; the same command goes on from there")
+        notify(f"{which}: ended with status {status}; the same command goes on from there")
     return status
 
 
@@ -118,7 +118,8 @@ def _conclude(folds: Folds, outcomes: Sequence[Outcome], model: str, *, peft: bo
     with new_file(folds.folder / FIGURES_FILE, force=True) as file:
         file.write_text(json.dumps(figures, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
     print(f"out of fold: {verdict}")
-    print(f"{spell(verdict.figures)}, {size(verdict.figures)}: each question answered by the run that held it out")
+    size = describe_size(verdict.figures)
+    print(f"{spell(verdict.figures)}, {size}: each question answered by the run that held it out")
     print(f"{'scores':<10}{folds.folder / SCORES_FILE}\n{'figures':<10}{folds.folder / FIGURES_FILE}")
     if peft:
         adapters = " ".join(f"--adapter {shlex.quote(str(folds.output_dir(fold)))}" for fold in range(folds.count))

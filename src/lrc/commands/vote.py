@@ -13,12 +13,12 @@ import numpy as np
 from lrc.answering.submission import submission
 from lrc.data.near_duplicates import group_passages
 from lrc.data.questions import Question
-from lrc.data.score_files import ScoredQuestion, match, read_scores
+from lrc.data.score_files import ScoredQuestion, match_scores, read_scores
 from lrc.data.sources import read_labelled
 from lrc.data.splits import folds
-from lrc.metrics.accuracy import CONFIDENCE, Figures, accuracy, paired, passages_of
-from lrc.metrics.opinion_pool import Pool, Scores, choose, equal_pool, fit_pool, out_of_fold
-from lrc.metrics.verdict import judge, size, spell
+from lrc.metrics.accuracy import CONFIDENCE, Figures, accuracy, compare_paired, passages_of
+from lrc.metrics.opinion_pool import Pool, Scores, equal_pool, fit_pool, out_of_fold, predict
+from lrc.metrics.verdict import describe_size, judge, spell
 from lrc.runtime.errors import DataError
 from lrc.runtime.finished_outputs import key_of_files, refuse_other_output, write_once
 from lrc.runtime.outputs import refuse_file
@@ -60,7 +60,7 @@ def vote(
         refuse_other_output(written, asked, force=force)
         refuse_file(written, data, *files, *test_scores, *filter(None, others), force=True)
     questions = read_labelled(data)
-    models = [match(file, read_scores(file), questions, data) for file in files]
+    models = [match_scores(file, read_scores(file), questions, data) for file in files]
     tests = _read_tests(test_scores, files)
     names = _names(files)
     answers = [question.answer or 0 for question in questions]
@@ -77,7 +77,7 @@ def vote(
     if scores is not None:
         write_once(scores, asked, key, partial(_write_scores, ids=ids, log_probs=pooled), force=force)
     if output is not None:
-        content = submission(ids, choose(pooled))
+        content = submission(ids, predict(pooled))
         new = write_once(output, asked, key, lambda path: path.write_bytes(content), force=force)
     print(*([json.dumps(figures, ensure_ascii=False, indent=2)] if as_json else _table(figures)), sep="\n")
     if new and not as_json:
@@ -150,13 +150,13 @@ def _measure(
     pool: Pool,
 ) -> dict[str, Any]:
     """All figures: of the pool out of fold, of each model alone, and of the pool against the best of them."""
-    passages, voted = passages_of(questions), choose(found)
-    alone = {name: choose(model) for name, model in zip(names, models, strict=True)}
+    passages, voted = passages_of(questions), predict(found)
+    alone = {name: predict(model) for name, model in zip(names, models, strict=True)}
     singles = {name: accuracy(chosen, answers, passages) for name, chosen in alone.items()}
     best = max(singles, key=lambda name: singles[name]["accuracy"])
-    test = paired(voted, alone[best], answers, passages)
+    test = compare_paired(voted, alone[best], answers, passages)
     figures = accuracy(voted, answers, passages)
-    plain = choose(equal_pool(models, answers).log_probs(models))
+    plain = predict(equal_pool(models, answers).log_probs(models))
     fitted = zip(names, pool.weights, pool.temperatures, strict=True)
     return {
         **figures,
@@ -190,7 +190,7 @@ def _table(figures: dict[str, Any]) -> list[str]:
         fitted = f", weight {one['weight']:.3f}, temperature {one['temperature']:.4g}" if "weight" in one else ""
         lines.append(f"{name:<{width}}{one['accuracy']:.4f}  ({one['ci_low']:.4f} to {one['ci_high']:.4f}){fitted}")
     lines += [
-        f"{'questions':<{width}}{size(figures)}",
+        f"{'questions':<{width}}{describe_size(figures)}",
         f"{'only one is right':<{width}}{test['first_only']} (the vote) and {test['second_only']} ({best})",
         f"{'difference':<{width}}{test['difference']:+.4f} ({test['ci_low']:+.4f} to {test['ci_high']:+.4f}), "
         f"permuted by passage p = {test['p_value']:.4f}",
@@ -203,7 +203,7 @@ def _table(figures: dict[str, Any]) -> list[str]:
 def _write_scores(path: Path, *, ids: Sequence[str], log_probs: Scores) -> None:
     """Write what `lrc generate --scores` writes, of the pool."""
     with path.open("w", encoding="utf-8") as file:
-        for name, line, number in zip(ids, log_probs, choose(log_probs), strict=True):
+        for name, line, number in zip(ids, log_probs, predict(log_probs), strict=True):
             scores = [float(one) if np.isfinite(one) else None for one in line]
             chances = np.exp(line).tolist()
             found = {"id": name, "scores": scores, "probabilities": chances, "prediction": number}

@@ -24,7 +24,7 @@ class Bounds:
     above: float | None = None
     below: float | None = None
 
-    def passed(self, value: float) -> str | None:
+    def find_error(self, value: float) -> str | None:
         """What is expected of a number that is out of bounds; None where it is not."""
         if self.least is not None and value < self.least:
             return _("{least} or more").format(least=self.least)
@@ -84,7 +84,7 @@ BOUNDS = {
 }
 
 
-def find_fault(value: Any, hint: Any, choices: Sequence[Any] | None = None, bounds: Bounds = ANY) -> str | None:
+def find_error(value: Any, hint: Any, choices: Sequence[Any] | None = None, bounds: Bounds = ANY) -> str | None:
     """Say what is wrong with a value, as in `is 4.5, expected a whole number`; None where nothing is.
 
     Args:
@@ -95,16 +95,16 @@ def find_fault(value: Any, hint: Any, choices: Sequence[Any] | None = None, boun
     """
     allowed = list(choices) if choices else _names(hint)
     if value is not None and allowed and value not in allowed and not _holds_more(hint, choices):
-        return _wrong(value, _join_words(allowed))
+        return _expect(value, _join_words(allowed))
     if isinstance(value, str) and "\0" in value:
         return _("holds a nul character; write the text without it")
     if type(value) is int and abs(value) >= LARGEST:
-        return _wrong(value, _("a number below {largest}").format(largest=LARGEST))
+        return _expect(value, _("a number below {largest}").format(largest=LARGEST))
     if not fits(value, hint):
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        return _wrong(value, expected(hint), quoted=number and expected(hint).startswith("text"))
-    passed = bounds.passed(value) if fits(value, float) else None
-    return _wrong(value, passed) if passed else None
+        return _expect(value, describe_type(hint), quoted=number and describe_type(hint).startswith("text"))
+    limit = bounds.find_error(value) if fits(value, float) else None
+    return _expect(value, limit) if limit else None
 
 
 def fits(value: Any, hint: Any) -> bool:
@@ -123,7 +123,7 @@ def fits(value: Any, hint: Any) -> bool:
     return _is_a(value, hint)
 
 
-def expected(hint: Any) -> str:
+def describe_type(hint: Any) -> str:
     """What a field takes, in words: `a whole number or nothing`."""
     arms = [arm for arm in _arms(hint) if not (arm is str and _enumerations(hint))]  # whose values are all its text
     words = [NAMES.get(arm) or NAMES.get(get_origin(arm)) or _name_list(arm) for arm in arms if arm is not type(None)]
@@ -141,7 +141,7 @@ def takes_text(hint: Any) -> bool:
     return str in _arms(hint)
 
 
-def shown(value: Any) -> str:
+def format_value(value: Any) -> str:
     """A value the way YAML writes it, cut where it is long."""
     text = "empty" if value is None else json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 60 else f"{text[:60]}…"
@@ -177,11 +177,11 @@ def _holds_more(hint: Any, choices: Sequence[Any] | None) -> bool:
     return not choices and str in arms and any(get_origin(arm) is Literal for arm in arms)
 
 
-def _wrong(value: Any, words: str, *, quoted: bool = False) -> str:
+def _expect(value: Any, words: str, *, quoted: bool = False) -> str:
     text = _("is {value}, expected {expected}")
     if quoted:
         text = _("is {value}, expected {expected}; put it in quotes")
-    return text.format(value=shown(value), expected=words)
+    return text.format(value=format_value(value), expected=words)
 
 
 def _name_list(arm: Any) -> str:

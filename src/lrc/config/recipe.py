@@ -196,11 +196,11 @@ def _findings(values: dict[str, Any], known: Schema, place: Callable[[str], str]
     unknown: list[str] = [
         strange.format(place=place(key), key=repr(key), cure=cure(key, known)) for key in values if key not in known
     ]
-    faults = {key: known[key].find_fault(value) for key, value in values.items() if key in known}
+    errors = {key: known[key].find_error(value) for key, value in values.items() if key in known}
     blank = [key for key in NAMES if values.get(key) is not None and _is_blank(values[key])]
-    faults |= dict.fromkeys(blank, _("is empty; give one, or remove it"))
+    errors |= dict.fromkeys(blank, _("is empty; give one, or remove it"))
     wrong = _("{place}: {key} {text}")
-    return unknown + [wrong.format(place=place(key), key=key, text=text) for key, text in faults.items() if text]
+    return unknown + [wrong.format(place=place(key), key=key, text=text) for key, text in errors.items() if text]
 
 
 def _without(values: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
@@ -227,5 +227,5 @@ def _build(classes: Sequence[type], values: dict[str, Any], name: str) -> tuple[
             warnings.simplefilter("ignore", FutureWarning)
             built: tuple[Any, ...] = TrlParser(classes).parse_dict(values)
     except (ValueError, TypeError, KeyError, RuntimeError, ImportError, OSError, AssertionError) as error:
-        raise RecipeError(_("{name}: {reason}").format(name=name, reason=error)) from error
+        raise RecipeError(_("{file}: {reason}").format(file=name, reason=error)) from error
     return built

@@ -72,7 +72,7 @@ def choice_of(recipe: str) -> Choice:
     return Choice(recipe, base, round(PARAMETERS[recipe] * 1e9 * BYTES_A_PARAMETER))
 
 
-def choose(
+def choose_recipe(
     device: str, card: int, memory: int, free_disk: int, is_fetched: Callable[[str], bool] = lambda base: False
 ) -> Choice | None:
     """The largest recipe for a machine; None where not even the smallest fits.

@@ -17,7 +17,7 @@ from importlib.resources import files
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from lrc.config.field_types import ANY, BOUNDS, Bounds, find_fault
+from lrc.config.field_types import ANY, BOUNDS, Bounds, find_error
 
 FILE = "recipe_schema.json"
 PACKAGES = ("transformers", "trl")  # whose dataclasses lrc's derive from
@@ -48,9 +48,9 @@ class Key:
     default: Any = None
     alone: bool = False
 
-    def find_fault(self, value: Any) -> str | None:
+    def find_error(self, value: Any) -> str | None:
         """What is wrong with a value, as in `is 4.5, expected a whole number`; None where nothing is."""
-        return find_fault(value, self.hint, self.choices, self.bounds)
+        return find_error(value, self.hint, self.choices, self.bounds)
 
 
 Schema = Mapping[str, Key]
@@ -69,7 +69,7 @@ def installed_schema() -> Schema:
         return shipped_schema()
     from lrc.config.arguments import CLASSES
 
-    return {name: _read(name, entry) for name, entry in describe(CLASSES)["keys"].items()}
+    return {name: _read(name, entry) for name, entry in describe_schema(CLASSES)["keys"].items()}
 
 
 @cache
@@ -78,7 +78,7 @@ def is_exact() -> bool:
     return _versions() == _document()["versions"]
 
 
-def describe(classes: Sequence[type]) -> dict[str, Any]:
+def describe_schema(classes: Sequence[type]) -> dict[str, Any]:
     """What `recipe_schema.json` holds: versions, and type, choices and default of every field of the dataclasses."""
     keys: dict[str, Any] = {}
     for cls in classes:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from lrc.data.input_layouts import Layout, Parts, parse_input, write_input
+from lrc.data.input_layouts import Layout, QuestionParts, parse_input, write_input
 from lrc.data.questions import MAX_OPTIONS, MIN_OPTIONS, Question
 from lrc.data.tables.answer_marks import FROM_ZERO, read_answer
 from lrc.data.tables.cell_text import show_number
@@ -286,7 +286,7 @@ def _agrees(record: Record, question: Question) -> bool:
     return record.input in (write_input(question, "lines"), write_input(question, "reference"))
 
 
-def _parts(item: dict[str, Any]) -> Parts:
+def _parts(item: dict[str, Any]) -> QuestionParts:
     options = item["options"]
     if not isinstance(options, list) or not all(isinstance(option, str) for option in options):
         raise ValueError(_("options is {options}, expected a list of texts").format(options=_short(options)))
@@ -295,7 +295,7 @@ def _parts(item: dict[str, Any]) -> Parts:
     return _text(item, "passage") or "", _text(item, "question") or "", tuple(options)
 
 
-def _question(record: Record, parts: Parts | None, row: int | None) -> Question | None:
+def _question(record: Record, parts: QuestionParts | None, row: int | None) -> Question | None:
     """The record's question; None where it has no parts.
 
     Raises:
@@ -311,7 +311,7 @@ def _question(record: Record, parts: Parts | None, row: int | None) -> Question 
             raise ValueError(_("input has an empty {name}; fill it in").format(name=name))
     reading = read_answer(record.output.strip(), parts[2])
     if reading.number is None:
-        raise ValueError(_("output {fault}").format(fault=reading.fault))
+        raise ValueError(_("output {fault}").format(fault=reading.error))
     if not parts[2][reading.number - 1].strip():
         raise ValueError(
             _("output is {output}, and that option is empty; fill it in").format(output=_short(record.output))

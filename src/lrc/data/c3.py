@@ -59,11 +59,11 @@ def read_c3(content: list[Any], path: Path) -> Workbook:
             questions.append(_question(one))
             answers.append(_answer(one.item) if labelled else "")
         except ValueError as error:
-            findings.append(_fault(path, one.id, one.row, message_of(error)))
+            findings.append(_make_error(path, one.id, one.row, message_of(error)))
             del questions[len(answers) :]
     if labelled:
-        questions, faults = _add_answers(questions, answers, path)
-        findings += faults
+        questions, errors = _add_answers(questions, answers, path)
+        findings += errors
     elif findings:
         raise DataError(*findings)
     found, left = take_off([question.options for question in questions], [question.question for question in questions])
@@ -75,7 +75,7 @@ def read_c3(content: list[Any], path: Path) -> Workbook:
     return Workbook(path, None, labelled, tuple(questions), tuple(findings), len(asked))
 
 
-def _fault(path: Path, name: str, row: int, text: str) -> Finding:
+def _make_error(path: Path, name: str, row: int, text: str) -> Finding:
     return Finding(
         "error", "c3-question", path.name, _("id {name} {text}; {skip}").format(name=name, text=text, skip=_SKIP), row
     )
@@ -109,7 +109,7 @@ def _add_answers(questions: list[Question], answers: list[str], path: Path) -> t
     for question, text, reading in zip(questions, answers, readings, strict=True):
         if reading.number is None:
             shown = _("has the answer 「{text}」, which is not one of its choices").format(text=text[:20])
-            findings.append(_fault(path, question.id, question.row or 0, shown))
+            findings.append(_make_error(path, question.id, question.row or 0, shown))
             continue
         answered.append(replace(question, answer=reading.number))
         if question.options[reading.number - 1] != text:

@@ -11,12 +11,12 @@ from typing import Any
 import lrc
 from lrc.data import splits
 from lrc.data.manifest import SUFFIX
-from lrc.data.near_duplicates import Groups
+from lrc.data.near_duplicates import CLUSTERING, Groups
 from lrc.data.questions import Question
 from lrc.data.splits import expected_leak
 from lrc.data.tables.workbook import Workbook
 from lrc.runtime.errors import DataError
-from lrc.runtime.findings import Finding, count_kinds, format_findings, shortened
+from lrc.runtime.findings import Finding, count_kinds, format_findings, limit_findings
 from lrc.runtime.outputs import checksum
 from lrc.runtime.translation import _, localized
 
@@ -74,22 +74,21 @@ def _refuse_impossible(source: Workbook, groups: Groups, plan: Plan) -> None:
     if not source.labelled:
         if plan.folds:
             raise DataError(
-                _("{name}: has no answers to make {folds} folds for; leave out --folds").format(
-                    name=name, folds=plan.folds
+                _("{file}: has no answers to make {folds} folds for; leave out --folds").format(
+                    file=name, folds=plan.folds
                 )
             )
         return
-    count = _("{questions:,} questions have {passages:,} passages (near-duplicates are one)").format(
-        questions=len(source.questions), passages=groups.n_clusters
-    )
+    text = _("{questions:,} questions have {passages:,} passages (near-duplicates and parts of one another are one)")
+    count = text.format(questions=len(source.questions), passages=groups.n_clusters)
     if plan.validation_fraction and groups.n_clusters < 2:
         raise DataError(
-            _("{name}: {count}, too few to split; use --validation-fraction 0").format(name=name, count=count)
+            _("{file}: {count}, too few to split; use --validation-fraction 0").format(file=name, count=count)
         )
     if plan.folds and groups.n_clusters < plan.folds:
         raise DataError(
-            _("{name}: {count}, too few for {folds} folds; use fewer --folds").format(
-                name=name, count=count, folds=plan.folds
+            _("{file}: {count}, too few for {folds} folds; use fewer --folds").format(
+                file=name, count=count, folds=plan.folds
             )
         )
 
@@ -144,6 +143,8 @@ class ConversionReport:
             "noted": count_kinds(self.findings, "note"),
             "passages": self.groups.n_passages,
             "clusters": self.groups.n_clusters,
+            "largest_cluster": self.groups.largest,
+            "clustering": CLUSTERING,
             "split": {"seed": plan.seed, "validation_fraction": plan.validation_fraction, "folds": plan.folds}
             if source.labelled
             else None,
@@ -159,10 +160,18 @@ class ConversionReport:
         read, good = source.rows_read, len(source.questions)
         yield localized(text.format(file=source.path.name, sheet=source.sheet, rows=read, questions=good))
         yield from format_findings(finding for finding in self.findings if finding.level != "error")
-        yield from (localized(_("skipped: {line}").format(line=finding.line())) for finding in shortened(source.errors))
+        yield from (
+            localized(_("skipped: {line}").format(line=finding.line())) for finding in limit_findings(source.errors)
+        )
         groups = self.groups
-        text = _("passages: {passages:,}; {clusters:,} after merging near-duplicates")
-        yield localized(text.format(passages=groups.n_passages, clusters=groups.n_clusters))
+        text = _("passages: {passages:,}; {clusters:,} after joining near-duplicates and parts of one another")
+        if groups.largest > 1:
+            text = _(
+                "passages: {passages:,}; {clusters:,} after joining near-duplicates and parts of one another, at most "
+                "{largest:,} in one"
+            )
+        found = {"passages": groups.n_passages, "clusters": groups.n_clusters, "largest": groups.largest}
+        yield localized(text.format(**found))
         if self.leak:
             text = _(
                 "split: a random split of rows would validate {leak:.1%} of its questions on passages that it "

@@ -12,10 +12,10 @@ from lrc.data import sources
 from lrc.data.questions import Question
 from lrc.data.tables.cell_text import show_value
 from lrc.data.tables.headers import role_of
-from lrc.data.tables.table import NO_NOTES, Table, TableRow
+from lrc.data.tables.table import NO_FINDINGS, Table, TableRow
 from lrc.data.tables.workbook import Workbook, read_table
 from lrc.runtime.errors import DataError
-from lrc.runtime.findings import print_findings, with_cure
+from lrc.runtime.findings import add_cure, print_findings
 from lrc.runtime.translation import _
 
 
@@ -73,9 +73,9 @@ def to_questions(frame: pd.DataFrame) -> list[Question]:
 
 
 def _rows(frame: pd.DataFrame) -> Iterator[TableRow]:
-    yield TableRow(0, [str(name) for name in frame.columns], NO_NOTES)
+    yield TableRow(0, [str(name) for name in frame.columns], NO_FINDINGS)
     for number, cells in enumerate(frame.itertuples(index=False, name=None), start=1):
-        yield TableRow(number, [_text(cell) for cell in cells], NO_NOTES)
+        yield TableRow(number, [_text(cell) for cell in cells], NO_FINDINGS)
 
 
 def _text(cell: Any) -> str:
@@ -89,5 +89,5 @@ def _text(cell: Any) -> str:
 def _good(source: Workbook) -> tuple[Question, ...]:
     print_findings(source.remarks)
     if source.errors:
-        raise DataError(*with_cure(source.errors, _("drop the row")))
+        raise DataError(*add_cure(source.errors, _("drop the row")))
     return source.questions

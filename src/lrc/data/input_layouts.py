@@ -8,7 +8,7 @@ from typing import Literal
 from lrc.data.questions import MAX_OPTIONS, MIN_OPTIONS, Question
 
 Layout = Literal["lines", "reference"]
-Parts = tuple[str, str, tuple[str, ...]]  # passage, question, options
+QuestionParts = tuple[str, str, tuple[str, ...]]  # passage, question, options
 
 # What str.splitlines() breaks at: no reader of a record should see a line break inside a question or an
 # option.
@@ -39,7 +39,7 @@ def write_unlisted(question: Question) -> str:
     return f"{question.passage}\n問題：{one_line(question.question)}"
 
 
-def parse_input(text: str) -> Parts | None:
+def parse_input(text: str) -> QuestionParts | None:
     """Read passage, question and options out of an input in either layout.
 
     Returns:
@@ -53,7 +53,7 @@ def one_line(text: str) -> str:
     return _LINE_BREAKS.sub(" ", text)
 
 
-def _parse_lines(text: str) -> Parts | None:
+def _parse_lines(text: str) -> QuestionParts | None:
     """Read the `lines` layout from its end, where question and options have a line each."""
     lines = text.split("\n")
     options: list[str] = []
@@ -69,7 +69,7 @@ def _parse_lines(text: str) -> Parts | None:
     return parts if write_input(Question("", *parts), "lines") == text else None
 
 
-def _parse_reference(text: str) -> Parts | None:
+def _parse_reference(text: str) -> QuestionParts | None:
     """Read the `reference` layout where its marks can stand one after the other in a single way."""
     first, last = _first_places(text), _last_places(text)
     if first is None or first != last or not text.endswith("\n"):

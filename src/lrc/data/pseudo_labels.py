@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 
 from lrc.data.alpaca import Record, with_question
-from lrc.data.score_files import match, read_scores
+from lrc.data.score_files import match_scores, read_scores
 from lrc.data.sources import read_records
 from lrc.runtime.errors import DataError
 from lrc.runtime.translation import _
 
 
-def label(path: Path, scores: Path, threshold: float) -> list[Record]:
+def assign_labels(path: Path, scores: Path, threshold: float) -> list[Record]:
     """The questions of a file whose best option has at least such a probability, with that option as their answer.
 
     Args:
@@ -46,7 +46,7 @@ def label(path: Path, scores: Path, threshold: float) -> list[Record]:
                 "that have none, so give it as a train_file instead"
             ).format(path=path, count=len(answered), answered=answered[0])
         )
-    matrix = match(scores, read_scores(scores), questions, path)
+    matrix = match_scores(scores, read_scores(scores), questions, path)
     chances = np.exp(matrix - np.logaddexp.reduce(matrix, axis=1, keepdims=True))
     sure = [
         with_question(record, replace(question, answer=int(line.argmax()) + 1))

@@ -63,7 +63,9 @@ def read_scores(path: Path) -> list[ScoredQuestion]:
     return [scored for _, scored in sorted(found, key=lambda one: one[0])]
 
 
-def match(path: Path, scored: Sequence[ScoredQuestion], questions: Sequence[Question], data: Path) -> NDArray[Any]:
+def match_scores(
+    path: Path, scored: Sequence[ScoredQuestion], questions: Sequence[Question], data: Path
+) -> NDArray[Any]:
     """The scores of the file's questions, in the order of `questions`.
 
     They are matched by id where the file names each question once, else by place, where the ids are the same in order.
@@ -106,7 +108,7 @@ def match(path: Path, scored: Sequence[ScoredQuestion], questions: Sequence[Ques
 def align(
     path: Path, scored: Sequence[ScoredQuestion], questions: Sequence[Question], data: Path
 ) -> Sequence[ScoredQuestion]:
-    """The lines of a file in the order of `questions`; see `match`.
+    """The lines of a file in the order of `questions`; see `match_scores`.
 
     Raises:
         DataError: the two are not about the same questions.

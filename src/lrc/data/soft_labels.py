@@ -15,12 +15,12 @@ import numpy as np
 
 from lrc.data.alpaca import Record
 from lrc.data.questions import Question
-from lrc.data.score_files import match, read_scores
+from lrc.data.score_files import match_scores, read_scores
 from lrc.data.sources import read_records
 from lrc.runtime.errors import DataError
 from lrc.runtime.translation import _
 
-Key = tuple[str, int | None, str, tuple[str, ...]]
+QuestionKey = tuple[str, int | None, str, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class SoftLabels:
         weight: their part of the target, 0 to 1; the rest is the right option's.
     """
 
-    probabilities: dict[Key, tuple[float, ...]]
+    probabilities: dict[QuestionKey, tuple[float, ...]]
     weight: float
 
     @classmethod
@@ -53,7 +53,7 @@ class SoftLabels:
             raise DataError(
                 _("{data}: has no questions with options, which soft_labels are for; remove them").format(data=data[0])
             )
-        scores = match(path, read_scores(path), questions, data[0]) / temperature
+        scores = match_scores(path, read_scores(path), questions, data[0]) / temperature
         chances = np.exp(scores - np.logaddexp.reduce(scores, axis=1, keepdims=True))
         pairs = zip(questions, chances.tolist(), strict=True)
         return cls({_key(question): tuple(line[: len(question.options)]) for question, line in pairs}, weight)
@@ -70,6 +70,6 @@ class SoftLabels:
         return tuple(mixed)
 
 
-def _key(question: Question) -> Key:
+def _key(question: Question) -> QuestionKey:
     """What a question is found by; a passage may have been shortened since."""
     return question.id, question.row, question.question, question.options

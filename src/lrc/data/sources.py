@@ -16,7 +16,7 @@ from lrc.data.tables.json_array import read_array
 from lrc.data.tables.workbook import Workbook, read_workbook
 from lrc.runtime.errors import DataError, no_file
 from lrc.runtime.exit_status import is_first
-from lrc.runtime.findings import Finding, print_findings, with_cure
+from lrc.runtime.findings import Finding, add_cure, print_findings
 from lrc.runtime.outputs import checksum
 from lrc.runtime.translation import _
 
@@ -219,7 +219,7 @@ class _TableRecords:
             if is_first():
                 print_findings(source.remarks)
             cure = _("leave the row out by converting the file first (lrc convert)")
-            raise DataError(*with_cure(source.errors, cure))
+            raise DataError(*add_cure(source.errors, cure))
         self.findings = list(source.remarks)
         self._records = [to_record(question) for question in source.questions]
         if not source.labelled:

@@ -35,11 +35,11 @@ def wilson(right: float, n: float) -> tuple[float, float]:
     """
     z = Z
     share, squared = right / n, z * z
-    centre = share + squared / (2 * n)
+    center = share + squared / (2 * n)
     reach = z * sqrt(share * (1 - share) / n + squared / (4 * n * n))
     scale = 1 + squared / n
     # The bounds of none and of all right are 0 and 1 exactly; rounding must not put the share outside.
-    return min(max(0.0, (centre - reach) / scale), share), max(min(1.0, (centre + reach) / scale), share)
+    return min(max(0.0, (center - reach) / scale), share), max(min(1.0, (center + reach) / scale), share)
 
 
 def student(freedom: int) -> float:
@@ -133,7 +133,7 @@ def accuracy_by(
     return {group: accuracy(*zip(*members[group], strict=True)) for group in sorted(members)}
 
 
-def paired(
+def compare_paired(
     first: Sequence[int], second: Sequence[int], answers: Sequence[int], passages: Sequence[Hashable]
 ) -> dict[str, float]:
     """Whether two sets of predictions differ in accuracy.
@@ -198,7 +198,7 @@ def confusion(predictions: Sequence[int], answers: Sequence[int]) -> list[list[i
 
 
 def mcnemar(first: Sequence[int], second: Sequence[int], answers: Sequence[int]) -> Mapping[str, float]:
-    """Whether two sets of predictions of independent questions differ (McNemar 1947, exact, two-sided); see `paired`.
+    """Whether two sets of predictions of independent questions differ (McNemar 1947, exact, two-sided).
 
     Of the questions that one set alone has right, each set has half if neither is better: a binomial test.
 

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lrc.metrics.accuracy import CONFIDENCE, Figures, accuracy, paired, passages_of
+from lrc.metrics.accuracy import CONFIDENCE, Figures, accuracy, compare_paired, passages_of
 from lrc.metrics.predictions import Outcome
 from lrc.runtime.errors import DataError
 
@@ -21,7 +21,7 @@ class Comparison:
     names: tuple[str, str]
     pairs: tuple[Pair, ...]  # in the order of the first
     figures: tuple[Figures, Figures]  # see `accuracy.accuracy`
-    test: dict[str, float]  # of the first against the second, see `accuracy.paired`
+    test: dict[str, float]  # of the first against the second, see `accuracy.compare_paired`
 
     @property
     def certain(self) -> bool:
@@ -94,7 +94,7 @@ class Comparison:
         return sum(first.prediction == second.prediction for first, second in self.pairs)
 
 
-def compare(
+def compare_answers(
     names: tuple[str, str], sources: tuple[Path, Path], first: Sequence[Outcome], second: Sequence[Outcome]
 ) -> Comparison:
     """Compare two models, question by question.
@@ -114,7 +114,7 @@ def compare(
         names,
         tuple(pairs),
         (accuracy(ones, answers, passages), accuracy(twos, answers, passages)),
-        paired(ones, twos, answers, passages),
+        compare_paired(ones, twos, answers, passages),
     )
 
 

@@ -61,7 +61,7 @@ def fit_pool(scores: Sequence[Scores], answers: Sequence[int]) -> Pool:
     right[np.arange(len(answers)), np.array(answers) - 1] = 1.0
     share = 1 / (len(answers) + 1)
     wanted = (1 - share) * right + share * choosable / choosable.sum(axis=1, keepdims=True)
-    strengths = _minimise(values, choosable, wanted)
+    strengths = _minimize(values, choosable, wanted)
     total = strengths.sum()
     if not total:
         return Pool(temperatures, (1 / len(scores),) * len(scores), 0.0)
@@ -95,12 +95,12 @@ def out_of_fold(scores: Sequence[Scores], answers: Sequence[int], folds: Sequenc
     return found, pools
 
 
-def choose(log_probs: Scores) -> list[int]:
+def predict(log_probs: Scores) -> list[int]:
     """The number of the option with the highest score, the first of several."""
     return [int(number) + 1 for number in log_probs.argmax(axis=1)]
 
 
-def _minimise(values: NDArray[np.float64], choosable: NDArray[np.bool_], wanted: Scores) -> NDArray[np.float64]:
+def _minimize(values: NDArray[np.float64], choosable: NDArray[np.bool_], wanted: Scores) -> NDArray[np.float64]:
     """The strengths, at least 0, with the least cross entropy; one after the other by Newton's steps, until none moves.
 
     Args:

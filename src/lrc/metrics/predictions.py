@@ -11,16 +11,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import exp, inf, isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lrc.data.questions import Question
 from lrc.data.score_files import ScoredQuestion, align, read_scores
+from lrc.metrics.option_scores import OptionScores
 from lrc.runtime.errors import DataError, no_file
 from lrc.runtime.outputs import new_file
 from lrc.runtime.translation import _
-
-if TYPE_CHECKING:
-    from lrc.answering.scoring import OptionScores  # imports torch
 
 OUTCOMES_FILE = "validation_scores.jsonl"
 
@@ -113,7 +111,7 @@ def read_outcomes(path: Path) -> list[Outcome]:
     return outcomes
 
 
-def read_answers(source: Path, data: Path | None, questions: Sequence[Question] = ()) -> list[Outcome]:
+def read_predictions(source: Path, data: Path | None, questions: Sequence[Question] = ()) -> list[Outcome]:
     """Read what a model made of labelled questions: of a run's folder, its file of outcomes, or a file of scores.
 
     Args:

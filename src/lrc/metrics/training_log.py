@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lrc.runtime.errors import DataError
-from lrc.runtime.progress import say
+from lrc.runtime.progress import notify
 
 INTERVAL = {"eval_accuracy": ("eval_ci_low", "eval_ci_high")}
 SERIES = ("loss", "eval_loss", "eval_accuracy", "learning_rate")
@@ -84,7 +84,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
             kept.append(_check(json.loads(text)))
         except (ValueError, RecursionError) as error:
             if number == len(lines) and not text.endswith("\n"):
-                say(f"{path}, line {number}: cut short; left out")
+                notify(f"{path}, line {number}: cut short; left out")
             else:
                 findings.append(f"{path}, line {number}: {error}; remove the line, or restore the file")
     if findings:

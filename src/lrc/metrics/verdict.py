@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lrc.data.questions import Question
-from lrc.metrics.accuracy import CONFIDENCE, Figures, accuracy, paired, passages_of
+from lrc.metrics.accuracy import CONFIDENCE, Figures, accuracy, compare_paired, passages_of
 from lrc.metrics.baselines import BASELINES
 
 # Of the baselines in `baselines.BASELINES`.
@@ -50,7 +50,7 @@ class Verdict:
 
     figures: Figures  # of the predictions, see `accuracy.accuracy`
     baselines: dict[str, Figures]  # likewise, by name; the best first
-    test: dict[str, float]  # of the predictions against the best baseline, see `accuracy.paired`
+    test: dict[str, float]  # of the predictions against the best baseline, see `accuracy.compare_paired`
 
     @property
     def best(self) -> str:
@@ -136,7 +136,7 @@ def judge(questions: Sequence[Question], predictions: Sequence[int]) -> Verdict:
     chosen = {name: predict(questions) for name, predict in BASELINES.items()}
     found = {name: accuracy(numbers, answers, passages) for name, numbers in chosen.items()}
     found = dict(sorted(found.items(), key=lambda item: -item[1]["accuracy"]))
-    test = paired(predictions, chosen[next(iter(found))], answers, passages)
+    test = compare_paired(predictions, chosen[next(iter(found))], answers, passages)
     return Verdict(accuracy(predictions, answers, passages), found, test)
 
 
@@ -146,7 +146,7 @@ def spell(figures: Figures) -> str:
     return f"{value} % ({low}–{high})"
 
 
-def size(figures: Figures) -> str:
+def describe_size(figures: Figures) -> str:
     """How many questions an accuracy is of: `n = 1000 in 483 passages, as good as 720 independent ones`."""
     n, passages, effective = figures["n"], figures["passages"], figures["n_effective"]
     text = f"n = {n:.0f}"

@@ -181,7 +181,7 @@ def refuse_incomplete_adapter(adapter: Path, base: Path) -> None:
     if why_not_by_layer(settings) is None:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(load_config(str(base)), trust_remote_code=False)
-        match(empty_adapter(model, settings, adapter), read_adapter_weights(adapter), adapter)
+        match_weights(empty_adapter(model, settings, adapter), read_adapter_weights(adapter), adapter)
 
 
 def empty_adapter(model: PreTrainedModel, settings: PeftConfig, adapter: Path) -> PeftModel:
@@ -202,7 +202,7 @@ def empty_adapter(model: PreTrainedModel, settings: PeftConfig, adapter: Path) -
         ) from error
 
 
-def match(model: PeftModel, tensors: dict[str, torch.Tensor], adapter: Path) -> dict[int, torch.Tensor]:
+def match_weights(model: PeftModel, tensors: dict[str, torch.Tensor], adapter: Path) -> dict[int, torch.Tensor]:
     """Find the parameter of each of an adapter's tensors.
 
     Returns:

@@ -111,7 +111,7 @@ def _describe_quantization(folder: Path) -> dict[str, Any]:
 def verify_base(recorded: dict[str, Any], folder: Path, flag: str = "--base-model") -> None:
     """Compare a base model with what an adapter's run recorded; what was not recorded is not compared.
 
-    Of a base that was quantised on the disk, the model that it was made from is taken, too; what rounding left as it
+    Of a base that was quantized on the disk, the model that it was made from is taken, too; what rounding left as it
     is, norms and biases, has to be the same.
 
     Args:

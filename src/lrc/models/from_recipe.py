@@ -20,7 +20,7 @@ from lrc.models.loading import load_base, load_config, positions, stored_dtype
 from lrc.models.stored_quantization import CURE, StoredQuantization
 from lrc.runtime.devices import SWITCHES, instead, why_not
 from lrc.runtime.errors import RecipeError
-from lrc.runtime.progress import say
+from lrc.runtime.progress import notify
 from lrc.runtime.translation import _
 
 
@@ -54,7 +54,7 @@ def quantization_of(recipe: Recipe) -> BitsAndBytesConfig | None:
 
 
 def _read_stored(recipe: Recipe) -> StoredQuantization | None:
-    """How the base is quantised on the disk."""
+    """How the base is quantized on the disk."""
     base = recipe.model
     return StoredQuantization.of(
         load_config(base.model_name_or_path, base.model_revision, trust_remote_code=recipe.training.trust_remote_code)
@@ -62,12 +62,12 @@ def _read_stored(recipe: Recipe) -> StoredQuantization | None:
 
 
 def _refuse_stored(recipe: Recipe, stored: StoredQuantization) -> None:
-    """Refuse what cannot be done with weights that are quantised on the disk.
+    """Refuse what cannot be done with weights that are quantized on the disk.
 
     Raises:
         RecipeError: all weights were to be trained, or the launch divides them.
     """
-    place = f"{recipe.path or 'command line'}: {recipe.model.model_name_or_path} is quantised on the disk ({stored})"
+    place = f"{recipe.path or 'command line'}: {recipe.model.model_name_or_path} is quantized on the disk ({stored})"
     if not recipe.model.use_peft:
         raise RecipeError(
             _("{place}, and use_peft is false; its weights cannot be trained, only an adapter on them").format(
@@ -93,7 +93,7 @@ def clamp_max_length(recipe: Recipe, config: Any) -> None:
         return
     if args.max_length is not None and args.process_index == 0:
         base = recipe.model.model_name_or_path
-        say(f"max_length: lowered from {args.max_length} to {limit}, the positions of {base}")
+        notify(f"max_length: lowered from {args.max_length} to {limit}, the positions of {base}")
     args.max_length = limit
 
 

@@ -83,7 +83,7 @@ def load_base(
         quantization: None loads it as it is on the disk, as does one that the weights have there already.
 
     Raises:
-        ModelError: there is no such model, its files cannot be read, or they are quantised otherwise.
+        ModelError: there is no such model, its files cannot be read, or they are quantized otherwise.
     """
     config = load_config(name, revision, trust_remote_code=trust_remote_code)
     stored = StoredQuantization.of(config)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-from lrc.runtime.memory import size
+from lrc.runtime.memory import format_size
 
 # Of what a GPU has free; the rest is for activations.
 ROOM = 0.9
@@ -42,7 +42,9 @@ class Placement:
     said: str = ""
 
 
-def fit(config: Any, dtype: torch.dtype, quantization: BitsAndBytesConfig | None, *, may_quantize: bool) -> Placement:
+def place_model(
+    config: Any, dtype: torch.dtype, quantization: BitsAndBytesConfig | None, *, may_quantize: bool
+) -> Placement:
     """Find room on the GPUs of this machine.
 
     Args:
@@ -55,20 +57,22 @@ def fit(config: Any, dtype: torch.dtype, quantization: BitsAndBytesConfig | None
     free = [torch.cuda.mem_get_info(index)[0] for index in range(torch.cuda.device_count())]
     roomiest = max(range(len(free)), key=free.__getitem__)  # the first of those that have the same
     bits = 16 if quantization is None else 4 if quantization.load_in_4bit else 8
-    whole = list(parts(config, dtype, bits))
+    whole = list(list_parts(config, dtype, bits))
     needed = sum(part.nbytes for part in whole)
     if needed <= ROOM * free[0]:
         return Placement()
     here = "the GPU" if len(free) == 1 else "GPU 0"
-    lacks = f"its weights take {size(needed)}, and {here} has {size(free[0])} free"
+    lacks = f"its weights take {format_size(needed)}, and {here} has {format_size(free[0])} free"
     if needed <= ROOM * free[roomiest]:
-        return Placement(first=roomiest, said=f"{lacks}: GPU {roomiest} is used, with {size(free[roomiest])} free")
+        return Placement(
+            first=roomiest, said=f"{lacks}: GPU {roomiest} is used, with {format_size(free[roomiest])} free"
+        )
     if found := spread(whole, free, roomiest):
         said = f"{lacks}: they are divided over {len(set(found.values()))} GPUs"
         return Placement(device_map=found, first=roomiest, said=said)
     if not may_quantize:
         return Placement(first=roomiest)
-    small = list(parts(config, dtype, 4))
+    small = list(list_parts(config, dtype, 4))
     alone = sum(part.nbytes for part in small) <= ROOM * free[roomiest]
     return Placement(
         True,
@@ -107,7 +111,7 @@ def spread(whole: Sequence[ModelPart], free: Sequence[int], roomiest: int = 0) -
     return places
 
 
-def parts(config: Any, dtype: torch.dtype, bits: int) -> Iterator[ModelPart]:
+def list_parts(config: Any, dtype: torch.dtype, bits: int) -> Iterator[ModelPart]:
     """The modules that are placed as a whole, with the bytes of their weights.
 
     Args:

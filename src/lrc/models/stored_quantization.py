@@ -1,8 +1,8 @@
-"""Bases that are quantised on the disk: bitsandbytes' 4-bit and 8-bit repositories, GPTQ, AWQ and the like.
+"""Bases that are quantized on the disk: bitsandbytes' 4-bit and 8-bit repositories, GPTQ, AWQ and the like.
 
 Their weights are loaded as they lie there. What a recipe or a flag asks for beside that either says the same or is
 refused; and an adapter that was trained on such a base is merged into the 16-bit model that the base was made from,
-which is recognised by the tensors that quantisation leaves alone.
+which is recognised by the tensors that quantization leaves alone.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CURE = "or name the 16-bit model that it was made from, with load_in_4bit: true"
 
 @dataclass(frozen=True)
 class StoredQuantization:
-    """How a base's weights are quantised on the disk.
+    """How a base's weights are quantized on the disk.
 
     Args:
         method: `bitsandbytes`, `gptq`, `awq` …, as its config.json says.
@@ -66,22 +66,22 @@ class StoredQuantization:
         if missing:
             raise ModelError(
                 _(
-                    "{name}: its weights are quantised ({self}), which takes {missing}; pip install {missing2}, {cure}"
+                    "{name}: its weights are quantized ({self}), which takes {missing}; pip install {missing2}, {cure}"
                 ).format(name=name, self=self, missing=" and ".join(missing), missing2=" ".join(missing), cure=CURE)
             )
 
     def agree(self, name: str, load_in_4bit: bool, load_in_8bit: bool) -> None:
-        """Refuse a quantisation other than that of the files.
+        """Refuse a quantization other than that of the files.
 
         Raises:
-            ModelError: the weights would have to be quantised twice.
+            ModelError: the weights would have to be quantized twice.
         """
         for asked, bits in ((load_in_4bit, 4), (load_in_8bit, 8)):
             if asked and (self.method, self.bits) != ("bitsandbytes", bits):
                 raise ModelError(
                     _(
-                        "{name}: its weights are quantised already ({self}), and load_in_{bits}bit asks for "
-                        "another quantisation; leave it out, {replace}"
+                        "{name}: its weights are quantized already ({self}), and load_in_{bits}bit asks for "
+                        "another quantization; leave it out, {replace}"
                     ).format(
                         name=name, self=self, bits=bits, replace=CURE.replace("load_in_4bit", f"load_in_{bits}bit")
                     )
@@ -97,17 +97,17 @@ def compute_in(model: Any, dtype: torch.dtype) -> None:
 
 
 def vectors_sum(weights: WeightFiles, dtype: str | None = None) -> dict[str, Any]:
-    """What recognises a quantised base's original: its norms and biases, which quantisation leaves as they are.
+    """What recognises a quantized base's original: its norms and biases, which quantization leaves as they are.
 
     Args:
-        weights: of the quantised base, or of what may be its original.
+        weights: of the quantized base, or of what may be its original.
         dtype: the format to compare in; None takes that of the files.
 
     Returns:
         `dtype`, and `vectors_sha256` of names and values of all tensors of one dimension.
     """
     names = weights.specs.keys()
-    # The scales of a quantised weight are called after it.
+    # The scales of a quantized weight are called after it.
     vectors = {
         name: spec
         for name, spec in sorted(weights.specs.items())

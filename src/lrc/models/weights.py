@@ -236,7 +236,7 @@ def _safetensors_specs(path: Path) -> dict[str, Spec]:
         }
     except KeyError as error:
         raise ModelError(
-            _("{path}: dtype {reason} is unknown; use the unquantised model").format(path=path, reason=error)
+            _("{path}: dtype {reason} is unknown; use the unquantized model").format(path=path, reason=error)
         ) from error
     except (SafetensorError, ValueError) as error:
         raise ModelError(

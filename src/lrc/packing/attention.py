@@ -26,7 +26,6 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from lrc.packing.equivalence import mismatch
 from lrc.packing.tree import Block, Ints, PackedRow
 
-FORMS = ("auto", "flex", "block", "dense")
 TILE = 128  # FlexAttention's
 # On a GPU a kernel's start costs more than what a short row's mask leaves to spare.
 DENSE_BELOW_GPU = 1536
@@ -93,7 +92,7 @@ def choose_attention(model: Any, asked: str, device: torch.device) -> None:
     """Have `model` attend as asked; `auto` chooses by device and row.
 
     Args:
-        asked: one of `FORMS`.
+        asked: auto, flex, block or dense.
 
     Raises:
         ValueError: FlexAttention is asked for, and the model or the device has none.
@@ -104,7 +103,7 @@ def choose_attention(model: Any, asked: str, device: torch.device) -> None:
 
 
 def attend_by(model: Any, form: str) -> None:
-    """Have `model` attend in one of `FORMS`, whether the device can or not."""
+    """Have `model` attend in a form (auto, flex, block or dense), whether the device can or not."""
     setattr(_causal(model), _FORM, form)
 
 
@@ -128,7 +127,7 @@ def choose_form(tokens: int, device: str, flexible: Callable[[], bool]) -> str:
     return "flex" if flexible() else "block"
 
 
-def least_spared(device: torch.device) -> int | None:
+def min_spared_pairs(device: torch.device) -> int | None:
     """How many pairs of query and key a cut of a row has to spare; None on a CPU, see `PackedRow.blocks`."""
     return MIN_SPARED_GPU if device.type == "cuda" else None
 

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lrc.packing.attention import TILE, attention_form, head_mask, least_spared, tile_mask, tree_mask, why_no_trees
+from lrc.packing.attention import TILE, attention_form, head_mask, min_spared_pairs, tile_mask, tree_mask, why_no_trees
 from lrc.packing.last_layer import is_pruned, takes_picks
 from lrc.packing.lm_head import Picks, log_probs_of, picking
 from lrc.packing.tree import PackedRow, TokenSequence, pack
 from lrc.runtime.errors import MachineError
-from lrc.runtime.progress import say
+from lrc.runtime.progress import notify
 
 # What a row of a forward pass may hold: the longer, the more is shared. Training keeps every layer's activations of a
 # row for the backward pass, which on a CPU is what its memory goes to.
@@ -54,7 +54,7 @@ def target_log_probs(model: Any, row: PackedRow, device: torch.device) -> torch.
     if is_pruned(inner):  # a family that hands what it is given down to its layers
         at_heads = {"tree_heads": heads, "tree_seen": head_mask(row, inner.config, device, inner.dtype)}
         if form == "block":
-            at_heads["tree_blocks"] = row.blocks(least_spared(device))
+            at_heads["tree_blocks"] = row.blocks(min_spared_pairs(device))
     if _balances(inner):  # by a loss that does not support tree masks
         at_heads["output_router_logits"] = False
     picks, asked = (
@@ -105,5 +105,5 @@ def sequence_scores(
                 f"{device}: its memory is too small for one question; use a smaller or a quantized model"
             ) from None
     # Behind the handler: in it, the traceback would hold on to the memory of the forward that failed.
-    say(f"{device}: out of memory with rows of {row_tokens} tokens; retrying with {row_tokens // 2}")
+    notify(f"{device}: out of memory with rows of {row_tokens} tokens; retrying with {row_tokens // 2}")
     return sequence_scores(model, sequences, device, row_tokens // 2, see)

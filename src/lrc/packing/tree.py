@@ -129,11 +129,6 @@ class PackedRow:
             child = children[-1][1]
         return chain, children
 
-    def visible(self) -> NDArray[np.bool_]:
-        """(L, L) whether the token of the line sees the token of the column."""
-        index = np.arange(len(self))
-        return (index[None, :] <= index[:, None]) & (index[:, None] < self.subtree_end[None, :])
-
 
 def pack(sequences: Sequence[TokenSequence], row_tokens: int, *, share: bool = True) -> list[PackedRow]:
     """Merge sequences into trees and fill rows with them, best fit first.

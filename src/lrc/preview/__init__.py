@@ -2,5 +2,6 @@
 
 May import `training` and the rooms below it.
 
-Public: `measure` of `workload`, `Planner` of `memory_plan`, `suggest_changes` of `suggestions`, `Preview` of `render`.
+Public: `measure_workload` of `workload`, `Planner` of `memory_plan`, `suggest_changes` of `suggestions`, `Preview` of
+`render`.
 """

@@ -1,7 +1,7 @@
 """Whether a GPU computes what lrc asks of it, and how fast: small models with random weights, made on the device.
 
-Each check is a function that returns what it found in some words, or raises `Fault` with what is wrong and the cure.
-On a CPU all of them run in toy sizes.
+Each check is a function that returns what it found in some words, or raises `CheckFailedError` with what is
+wrong and the cure. On a CPU all of them run in toy sizes.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ from lrc.packing.last_layer import prune_last_layer
 from lrc.packing.log_probs import sequence_scores, target_log_probs
 from lrc.packing.tree import PackedRow, TokenSequence, pack
 from lrc.preview.memory_plan import Planner, gib
-from lrc.preview.meta_model import ModelSpec, held
+from lrc.preview.meta_model import ModelSpec, count_static_memory
 from lrc.preview.throughput import operations_a_token
 from lrc.runtime.cards import Card, card_of
 from lrc.runtime.devices import supported
+from lrc.runtime.errors import first_line
 
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 # Relative errors that sums in another order make: of float32, and of 16 bits through two layers.
@@ -36,7 +37,7 @@ EXACT, ROUNDED = 1e-4, 5e-2
 PRODUCT = 2e-2
 
 
-class Fault(Exception):
+class CheckFailedError(Exception):
     """What is wrong.
 
     Args:
@@ -98,7 +99,7 @@ def check_device(probe: Probe) -> str:
         return f"{probe.device.type}, {torch.get_num_threads()} threads; torch {torch.__version__}"
     found = torch.cuda.get_device_properties(probe.device)
     if not _serves(torch.cuda.get_arch_list(), 10 * found.major + found.minor):
-        raise Fault(
+        raise CheckFailedError(
             f"torch {torch.__version__} has no kernels for compute capability {found.major}.{found.minor}",
             "install a build for an older CUDA: https://pytorch.org/get-started/previous-versions/",
         )
@@ -125,7 +126,7 @@ def check_memory(probe: Probe) -> str:
     free, total = torch.cuda.mem_get_info(probe.device)
     measured = f"{gib(free)} free of {gib(total)}"
     if free < 0.8 * total:
-        raise Fault(f"only {measured}", "another process holds the rest: end it (nvidia-smi lists them)")
+        raise CheckFailedError(f"only {measured}", "another process holds the rest: end it (nvidia-smi lists them)")
     return measured
 
 
@@ -143,7 +144,7 @@ def check_products(probe: Probe) -> str:
         return measured
     share = probe.rates[probe.half] / card.rate
     if share < 0.3:
-        raise Fault(
+        raise CheckFailedError(
             f"{measured}: {share:.0%} of the {card.rate:g} that its maker states",
             "look for another process, heat, or a power limit with nvidia-smi",
         )
@@ -159,7 +160,7 @@ def check_trees(probe: Probe, form: str) -> str:
         error = _tree_error(probe, form, getattr(torch, dtype))
         if not error <= (EXACT if dtype == "float32" else ROUNDED):
             other = "block" if form != "block" else "dense"
-            raise Fault(
+            raise CheckFailedError(
                 f"in {dtype} loss or gradients differ by {error:.1e} from those of separate samples",
                 f"set attention: {other} in the recipe, and report this",
             )
@@ -174,7 +175,7 @@ def check_four_bits(probe: Probe) -> str:
         from bitsandbytes.functional import dequantize_4bit, quantize_4bit
         from bitsandbytes.nn import Linear4bit, Params4bit
     except Exception as cause:  # it looks for CUDA's libraries as it is imported
-        raise Fault(f"bitsandbytes cannot be imported ({_line(cause)})", cure) from cause
+        raise CheckFailedError(f"bitsandbytes cannot be imported ({first_line(cause)})", cure) from cause
     dtype = getattr(torch, probe.half)
     wide = torch.randn(512, 256, device=probe.device, dtype=dtype) * 0.02
     layer = Linear4bit(256, 512, bias=False, compute_dtype=dtype, quant_type="nf4")
@@ -183,7 +184,7 @@ def check_four_bits(probe: Probe) -> str:
     exact = states.float() @ dequantize_4bit(*quantize_4bit(wide, quant_type="nf4")).float().T
     error = _relative(layer(states).float(), exact)
     if not error <= PRODUCT:
-        raise Fault(f"its products differ by {error:.1e} from those of the dequantized weights", cure)
+        raise CheckFailedError(f"its products differ by {error:.1e} from those of the dequantized weights", cure)
     probe.four_bits = True
     return f"bitsandbytes NF4, relative error {error:.0e}"
 
@@ -210,11 +211,11 @@ def check_training(probe: Probe) -> str:
 
     taken = probe.seconds(step)
     if not np.isfinite(losses).all() or losses[-1] >= losses[0]:
-        raise Fault(
+        raise CheckFailedError(
             f"the loss goes {', '.join(f'{loss:.3g}' for loss in losses)}: it has to fall",
             "update the driver and torch, and try fp16: false, bf16: false",
         )
-    rate, operations = len(row) / taken, operations_a_token(spec, held(spec)) or 0
+    rate, operations = len(row) / taken, operations_a_token(spec, count_static_memory(spec)) or 0
     probe.reached = rate * operations / 1e12
     measured = f"{rate:,.0f} unique tokens a second in {spec.depth} layers, {probe.reached:.3g} TFLOP/s"
     if probe.gpu:
@@ -233,12 +234,12 @@ def check_cards(probe: Probe) -> str:
     for other in range(1, torch.cuda.device_count()):
         there = sent.to(f"cuda:{other}")
         if not torch.equal(there.cpu(), sent.cpu()) or not torch.equal(there.to(probe.device), sent):
-            raise Fault(
+            raise CheckFailedError(
                 f"what is sent from card 0 to card {other} arrives changed",
                 "set NCCL_P2P_DISABLE=1, and switch IOMMU off in the firmware",
             )
     if not torch.distributed.is_nccl_available():
-        raise Fault("torch was built without NCCL", "train on one card: --accelerate-config single_gpu")
+        raise CheckFailedError("torch was built without NCCL", "train on one card: --accelerate-config single_gpu")
     return f"{torch.cuda.device_count()} cards reach each other"
 
 
@@ -265,19 +266,15 @@ class CheckResult:
 
 
 def run_checks(probe: Probe) -> Iterator[CheckResult]:
-    """Run all checks, one after the other; what an unforeseen error says is a fault like any other."""
+    """Run all checks, one after the other; what an unforeseen error says is a failure like any other."""
     for name, check in CHECKS.items():
         try:
             yield CheckResult(name, check(probe))
-        except Fault as fault:
-            yield CheckResult(name, fault.what, fault.cure)
+        except CheckFailedError as failure:
+            yield CheckResult(name, failure.what, failure.cure)
         except Exception as error:
             cure = "attention: block in the recipe does without it" if name.endswith("flex") else "report this"
-            yield CheckResult(name, f"{type(error).__name__}: {_line(error)}", cure)
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [""])[0][:200]
+            yield CheckResult(name, f"{type(error).__name__}: {first_line(error)}", cure)
 
 
 def _relative(found: torch.Tensor, exact: torch.Tensor) -> float:
@@ -401,7 +398,7 @@ def _plan(probe: Probe, spec: ModelSpec, row: PackedRow, peak: int) -> str:
     plan = Planner().plan(spec, row, Topology("single_gpu", device=probe.device.type), "adamw_torch")
     planned = plan.total - plan.overhead
     if peak > 1.15 * planned:
-        raise Fault(
+        raise CheckFailedError(
             f"it took {gib(peak)}, and {gib(planned)} were planned",
             "leave a sixth of the card free in what `lrc preview` plans, and report this",
         )

@@ -13,7 +13,7 @@ from typing import Any
 
 from lrc.config.accelerate_config import ZERO_BUCKET, Topology
 from lrc.packing.tree import PackedRow
-from lrc.preview.meta_model import ModelSpec, StaticMemory, form_of, held, peak_of_row
+from lrc.preview.meta_model import ModelSpec, StaticMemory, count_static_memory, form_of, peak_of_row
 from lrc.training.optimizer import optimizer_bytes
 
 GIB = 1024**3
@@ -25,7 +25,7 @@ OVERHEAD_CPU = 20 * 10**6
 
 
 @dataclass(frozen=True)
-class Footprint:
+class MemoryPlan:
     """What one device holds at the peak of training, in bytes."""
 
     weights: int  # frozen
@@ -48,7 +48,7 @@ class Planner:
 
     counted: dict[Any, Any] = field(default_factory=dict)
 
-    def plan(self, build: ModelSpec, row: PackedRow, topology: Topology, optim: str) -> Footprint:
+    def plan(self, build: ModelSpec, row: PackedRow, topology: Topology, optim: str) -> MemoryPlan:
         """The memory plan of one device.
 
         Args:
@@ -64,10 +64,10 @@ class Planner:
         activations, logits = self.counted[key]
         return replace(self.without_row(build, topology, optim), activations=activations, logits=logits)
 
-    def without_row(self, build: ModelSpec, topology: Topology, optim: str) -> Footprint:
+    def without_row(self, build: ModelSpec, topology: Topology, optim: str) -> MemoryPlan:
         """The same with nothing in the row, which is known much sooner."""
         model = self.model(build)
-        return Footprint(
+        return MemoryPlan(
             weights=_weights(model, topology),
             adapter=_divide(model.adapter, topology, topology.shards_weights),
             gradients=_gradients(model, topology, half=build.autocast is not None),
@@ -81,7 +81,7 @@ class Planner:
         """What the model holds between steps, on one device alone."""
         key = _key(build)
         if key not in self.counted:
-            self.counted[key] = held(build)
+            self.counted[key] = count_static_memory(build)
         found: StaticMemory = self.counted[key]
         return found
 
@@ -96,9 +96,9 @@ def gib(nbytes: int) -> str:
     return f"{nbytes / GIB:.2f} GiB" if nbytes >= GIB // 10 else f"{nbytes / 1024**2:.1f} MiB"
 
 
-def parts(footprint: Footprint) -> dict[str, int]:
+def parts_by_name(plan: MemoryPlan) -> dict[str, int]:
     """The parts by name, in the order in which they are shown."""
-    return {part.name: getattr(footprint, part.name) for part in fields(footprint)}
+    return {part.name: getattr(plan, part.name) for part in fields(plan)}
 
 
 def _weights(model: StaticMemory, topology: Topology) -> int:

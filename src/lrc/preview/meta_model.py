@@ -79,7 +79,7 @@ def why_not_shared(build: ModelSpec) -> str | None:
     return why_no_trees(_causal(build.of_depth(min(build.depth, PERIOD))))
 
 
-def held(build: ModelSpec) -> StaticMemory:
+def count_static_memory(build: ModelSpec) -> StaticMemory:
     """Count what the model holds.
 
     Raises:

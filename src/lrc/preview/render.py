@@ -13,9 +13,9 @@ from rich.table import Table
 from lrc.config.accelerate_config import Topology
 from lrc.config.recipe import Recipe
 from lrc.models.loading import tokenizer_backend
-from lrc.preview.memory_plan import Footprint, gib, parts
+from lrc.preview.memory_plan import MemoryPlan, gib, parts_by_name
 from lrc.preview.precision import Precision
-from lrc.preview.suggestions import Remedy
+from lrc.preview.suggestions import Suggestion
 from lrc.preview.token_view import TokenView
 from lrc.preview.workload import Workload, learning_rates
 from lrc.runtime.cards import Card
@@ -37,16 +37,16 @@ class Tokens:
 class Memory:
     """The memory plan of a device."""
 
-    footprint: Footprint
+    plan: MemoryPlan
     capacity: int | None  # bytes; None where nobody knows
     parameters: int
     trained: int
-    remedy: Remedy | None
+    suggestion: Suggestion | None
 
     @property
     def fits(self) -> bool | None:
         """Whether it fits; None where nobody knows the device's memory."""
-        return None if self.capacity is None else self.footprint.total <= self.capacity
+        return None if self.capacity is None else self.plan.total <= self.capacity
 
 
 @dataclass(frozen=True)
@@ -106,15 +106,15 @@ def _tokens(tokens: Tokens, args: Any) -> dict[str, Any]:
 
 
 def _memory(memory: Memory) -> dict[str, Any]:
-    remedy = memory.remedy
+    suggestion = memory.suggestion
     return {
-        "parts": parts(memory.footprint),
-        "total": memory.footprint.total,
+        "parts": parts_by_name(memory.plan),
+        "total": memory.plan.total,
         "capacity": memory.capacity,
         "fits": memory.fits,
         "parameters": memory.parameters,
         "trained": memory.trained,
-        "cure": remedy and {"changes": list(remedy.changes), "total": remedy.footprint.total},
+        "cure": suggestion and {"changes": list(suggestion.changes), "total": suggestion.plan.total},
     }
 
 
@@ -136,7 +136,7 @@ def print_preview(seen: Preview) -> None:
         console.print(MALLOC if seen.topology.device == "cpu" else COMPUTED)
         if seen.card:
             console.print(_speed(seen))
-        console.print(verdict(seen.memory))
+        console.print(describe_fit(seen.memory))
 
 
 def _lines(seen: Preview) -> Iterator[str]:
@@ -193,10 +193,10 @@ def _heading(specimen: TokenView) -> str:
 def _plan(memory: Memory, topology: Topology) -> Table:
     table = Table(f"memory of each {topology.device}", title_justify="left")
     table.add_column("", justify="right")
-    for name, nbytes in parts(memory.footprint).items():
+    for name, nbytes in parts_by_name(memory.plan).items():
         table.add_row(name, gib(nbytes))
     table.add_section()
-    table.add_row("in all", gib(memory.footprint.total))
+    table.add_row("in all", gib(memory.plan.total))
     return table
 
 
@@ -222,18 +222,18 @@ def _speed(seen: Preview) -> str:
     return f"{text}; assumes the share of the card's matrix rate that an H100 reached"
 
 
-def verdict(memory: Memory) -> str:
+def describe_fit(memory: Memory) -> str:
     """Whether the plan fits, and the cheapest change that would make it fit."""
-    total = gib(memory.footprint.total)
+    total = gib(memory.plan.total)
     if memory.capacity is None:
         return f"needs {total} a device; add --gpu T4 or --gpu-memory 12GB to see whether it fits"
     capacity = gib(memory.capacity)
     if memory.fits:
         return f"fits: {total} of {capacity}"
     text = f"does not fit: {total} of {capacity}"
-    if memory.remedy is None:
+    if memory.suggestion is None:
         return f"{text}; no single recipe change was found that would make it fit"
-    return f"{text}; with {', '.join(memory.remedy.changes)} it takes {gib(memory.remedy.footprint.total)}"
+    return f"{text}; with {', '.join(memory.suggestion.changes)} it takes {gib(memory.suggestion.plan.total)}"
 
 
 def _name(dtype: Any) -> str | None:

@@ -10,7 +10,7 @@ from transformers import BitsAndBytesConfig
 
 from lrc.config.accelerate_config import Topology
 from lrc.packing.tree import PackedRow
-from lrc.preview.memory_plan import Footprint, Planner, bytes_on_device
+from lrc.preview.memory_plan import MemoryPlan, Planner, bytes_on_device
 from lrc.preview.meta_model import ModelSpec
 
 EIGHT_BIT = "adamw_8bit"
@@ -33,18 +33,18 @@ class Setting:
         return replace(self, changes=(*self.changes, change), **fields)  # type: ignore[arg-type]
 
 
-Way = Callable[[Setting], Iterator[Setting]]
+Change = Callable[[Setting], Iterator[Setting]]
 
 
 @dataclass(frozen=True)
-class Remedy:
+class Suggestion:
     """Changes that make a run fit, and what it then holds."""
 
     changes: tuple[str, ...]
-    footprint: Footprint
+    plan: MemoryPlan
 
 
-def suggest_changes(setting: Setting, capacity: int, planner: Planner) -> Remedy | None:
+def suggest_changes(setting: Setting, capacity: int, planner: Planner) -> Suggestion | None:
     """Try changes from the cheapest on: each by itself, then one on top of the other.
 
     Args:
@@ -53,11 +53,11 @@ def suggest_changes(setting: Setting, capacity: int, planner: Planner) -> Remedy
     Returns:
         None where nothing helps.
     """
-    for way in WAYS:
+    for way in CHANGES:
         if found := _first(way(setting), capacity, planner):
             return found
     together = setting
-    for way in WAYS:
+    for way in CHANGES:
         tried: list[Setting] = []
         for candidate in way(together):
             tried.append(candidate)
@@ -67,19 +67,19 @@ def suggest_changes(setting: Setting, capacity: int, planner: Planner) -> Remedy
     return None
 
 
-def plan_of(setting: Setting, planner: Planner) -> Footprint:
+def plan_of(setting: Setting, planner: Planner) -> MemoryPlan:
     """The memory plan of a setting."""
     return planner.plan(setting.build, setting.row_of(setting.row_tokens), setting.topology, setting.optim)
 
 
-def _first(candidates: Iterable[Setting], capacity: int, planner: Planner) -> Remedy | None:
-    """The first setting that fits, as a remedy; what does not fit without a row is not planned with one."""
+def _first(candidates: Iterable[Setting], capacity: int, planner: Planner) -> Suggestion | None:
+    """The first setting that fits, as a suggestion; what does not fit without a row is not planned with one."""
     for candidate in candidates:
         if planner.without_row(candidate.build, candidate.topology, candidate.optim).total > capacity:
             continue
-        footprint = plan_of(candidate, planner)
-        if footprint.total <= capacity:
-            return Remedy(candidate.changes, footprint)
+        plan = plan_of(candidate, planner)
+        if plan.total <= capacity:
+            return Suggestion(candidate.changes, plan)
     return None
 
 
@@ -135,7 +135,7 @@ def _smaller_base(setting: Setting) -> Iterator[Setting]:
             yield setting.changed(f"a smaller base: {layers} such layers rather than {depth}", build=small)
 
 
-WAYS: tuple[Way, ...] = (
+CHANGES: tuple[Change, ...] = (
     _checkpointing,
     _smaller_rows,
     _eight_bit_optimizer,

@@ -43,7 +43,7 @@ class Workload:
         return self.separate_tokens / max(self.unique_tokens, 1)
 
 
-def measure(
+def measure_workload(
     corpus: Corpus, draw: SequenceSource, recipe: Recipe, *, world_size: int, row_tokens: int, share: bool
 ) -> Workload:
     """Draw and pack an epoch.

@@ -2,5 +2,6 @@
 
 May import `models`, `tokenization`, `metrics` and the rooms below them.
 
-Public: `print_summary` of `summary`, `render` of `page`, `write_card` of `model_card`, `publish_folder` of `hub`.
+Public: `print_summary` of `summary`, `render_report` of `page`, `write_card` of `model_card`, `publish_folder` of
+`hub`.
 """

@@ -26,7 +26,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 LINK = "{http://www.w3.org/1999/xlink}href"
 # Matplotlib takes no CSS: these stand in for what the page defines.
 INK, GRID, FIRST, SECOND = "#010101", "#020202", "#030303", "#040404"
-COLOURS = {INK: "currentColor", GRID: "var(--grid)", FIRST: "var(--first)", SECOND: "var(--second)"}
+COLORS = {INK: "currentColor", GRID: "var(--grid)", FIRST: "var(--first)", SECOND: "var(--second)"}
 SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.size": 13,
@@ -49,7 +49,7 @@ SETTINGS: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Line:
-    """One curve of a chart. The first is solid and the second dashed: colour is never the only difference."""
+    """One curve of a chart. The first is solid and the second dashed: color is never the only difference."""
 
     curve: Curve
     marked: bool = False  # a mark a value, for values that are few
@@ -72,8 +72,8 @@ def over_steps(
         logarithmic: whether equal factors take equal room; values that are not above 0 are left out.
     """
     with _chart(name) as (axes, svg):
-        for line, colour, dash in zip(lines, (FIRST, SECOND), ("-", "--"), strict=False):
-            _draw(axes, line, colour, dash)
+        for line, color, dash in zip(lines, (FIRST, SECOND), ("-", "--"), strict=False):
+            _draw(axes, line, color, dash)
         for level in (levels or {}).values():
             axes.axhline(level, color=INK, linestyle=":", linewidth=1.5)
         axes.locator_params(axis="x", integer=True, nbins=6)
@@ -113,7 +113,7 @@ def reliability_diagram(name: str, bins: Sequence[Bin]) -> str:
     return svg()
 
 
-def _draw(axes: Axes, line: Line, colour: str, dash: str) -> None:
+def _draw(axes: Axes, line: Line, color: str, dash: str) -> None:
     steps = [point.step for point in line.curve]
     if len(steps) == 1 and not isnan(line.curve[0].low):  # a band needs two values
         (point,) = line.curve
@@ -121,10 +121,10 @@ def _draw(axes: Axes, line: Line, colour: str, dash: str) -> None:
         return
     if not all(isnan(point.low) for point in line.curve):
         low, high = [point.low for point in line.curve], [point.high for point in line.curve]
-        axes.fill_between(steps, low, high, color=colour, alpha=0.18, linewidth=0)
+        axes.fill_between(steps, low, high, color=color, alpha=0.18, linewidth=0)
     # A line needs two values; one alone shows as its mark.
     marker = "o" if line.marked or len(steps) == 1 else ""
-    axes.plot(steps, [point.value for point in line.curve], color=colour, linestyle=dash, marker=marker)
+    axes.plot(steps, [point.value for point in line.curve], color=color, linestyle=dash, marker=marker)
 
 
 def _whiskers(axes: Axes, places: Sequence[float], values: Sequence[tuple[float, float, float]], mark: str) -> None:
@@ -190,5 +190,5 @@ def _tidy(element: ElementTree.Element, names: set[str]) -> None:
     if LINK in attributes:
         attributes["href"] = attributes.pop(LINK)
     if "style" in attributes:
-        style = re.sub(r"#0[1-4]0[1-4]0[1-4]", lambda found: COLOURS[found[0]], attributes["style"])
+        style = re.sub(r"#0[1-4]0[1-4]0[1-4]", lambda found: COLORS[found[0]], attributes["style"])
         attributes["style"] = re.sub(r"font-family:[^;]*;? ?", "", style)

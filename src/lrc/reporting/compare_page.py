@@ -23,7 +23,7 @@ class Group:
     pairs: Sequence[Pair]
 
 
-def render(found: Comparison) -> str:
+def render_comparison(found: Comparison) -> str:
     """The page as HTML, whole."""
     surest = _both("The surest mistakes come first.", "錯得最有把握的題目排在前面。")
     lowest = _both(

@@ -29,7 +29,7 @@ from lrc.reporting.dataset_card import dataset_card
 from lrc.reporting.model_card import CARD, adapter_settings, base_name, model_card
 from lrc.reporting.scrub import refuse_leaks, scrub
 from lrc.runtime.errors import ModelError, OutputError, first_line
-from lrc.runtime.progress import say
+from lrc.runtime.progress import notify
 
 # Secrets are removed from these: values under a secret's key, and what looks like a secret.
 BY_KEY = (ADAPTER_CONFIG, RUN_FILE)
@@ -188,7 +188,7 @@ def _clean(folder: Path, name: str) -> str:
     found = asdict(run) if run and name == RUN_FILE else read_json(folder / name)
     settings = scrub(found, by="key" if name in BY_KEY else "value")
     if gone := list(_left_out(found, settings)):
-        say(f"{name}: left out {', '.join(gone)}, which looks like a secret")
+        notify(f"{name}: left out {', '.join(gone)}, which looks like a secret")
     base, _ = base_name(run, adapter_settings(folder))
     if base and name == ADAPTER_CONFIG:
         settings["base_model_name_or_path"] = base

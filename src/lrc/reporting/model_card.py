@@ -18,7 +18,7 @@ from lrc.config.run_record import Run, read_run
 from lrc.data.alpaca import to_record
 from lrc.data.questions import Question
 from lrc.metrics.predictions import OUTCOMES_FILE, read_outcomes
-from lrc.metrics.verdict import size
+from lrc.metrics.verdict import describe_size
 from lrc.models.fingerprint import TOKENIZER_FILES, read_json
 from lrc.models.loading import load_tokenizer, tokenizer_backend
 from lrc.models.weights import ADAPTER_CONFIG
@@ -84,7 +84,7 @@ def model_card(folder: Path, repo_id: str, run: Run | None = None, prompt: Promp
     code = _sample(repo_id, base or "BASE_MODEL", run, prompt, adapter=bool(adapter))
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
     environment.globals["fence"] = _fence
-    environment.filters |= {"cell": _cell, "size": size, "share": lambda value: f"{value:.4f}"}
+    environment.filters |= {"cell": _cell, "size": describe_size, "share": lambda value: f"{value:.4f}"}
     published = "/" in repo_id
     place, of = "model" if published else shlex.quote(repo_id), shlex.quote(base or "BASE_MODEL")
     text = environment.from_string(packaged(__package__).joinpath("card.md").read_text(encoding="utf-8")).render(

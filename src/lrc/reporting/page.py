@@ -47,7 +47,7 @@ class Mistake:
     guess: bool
 
 
-def render(name: str, run: Run, curves: Curves, answered: Answers) -> str:
+def render_report(name: str, run: Run, curves: Curves, answered: Answers) -> str:
     """The page as HTML, whole.
 
     Args:

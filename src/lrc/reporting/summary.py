@@ -15,7 +15,7 @@ from lrc.config.run_record import METRICS_FILE
 from lrc.metrics.accuracy import Figures
 from lrc.metrics.predictions import OUTCOMES_FILE, Outcome, read_outcomes
 from lrc.metrics.training_log import Curve, Curves, Point, read_curves
-from lrc.metrics.verdict import judge, size
+from lrc.metrics.verdict import describe_size, judge
 from lrc.runtime.system import command_line
 
 ADAPTER = "adapter_config.json"
@@ -27,7 +27,7 @@ def best_point(curve: Curve) -> Point | None:
     return max(curve, key=lambda point: (point.value, -point.step), default=None)
 
 
-def summarise(run_dir: Path, base: str) -> tuple[Rows, list[str]]:
+def summarize(run_dir: Path, base: str) -> tuple[Rows, list[str]]:
     """Sum up a run.
 
     Args:
@@ -81,7 +81,7 @@ def untrained_figures(curves: Curves) -> dict[str, float]:
 
 def print_summary(run_dir: Path, base: str) -> None:
     """Print the summary on stdout: a table in a terminal, plain lines in a pipe."""
-    rows, commands = summarise(run_dir, base)
+    rows, commands = summarize(run_dir, base)
     if sys.stdout.isatty():
         _table(rows, commands)
         return
@@ -90,9 +90,9 @@ def print_summary(run_dir: Path, base: str) -> None:
 
 
 def share(figures: Figures) -> str:
-    """An accuracy as people read it: `0.7500 (0.6700 to 0.8200), n = 120`; see `verdict.size`."""
+    """An accuracy as people read it: `0.7500 (0.6700 to 0.8200), n = 120`; see `verdict.describe_size`."""
     low, high = figures["ci_low"], figures["ci_high"]
-    return f"{figures['accuracy']:.4f} ({low:.4f} to {high:.4f}), {size(figures)}"
+    return f"{figures['accuracy']:.4f} ({low:.4f} to {high:.4f}), {describe_size(figures)}"
 
 
 def duration(seconds: float) -> str:

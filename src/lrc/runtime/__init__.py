@@ -3,5 +3,5 @@
 May import nothing of lrc but this room. Only `processes` imports torch (through accelerate).
 
 Public: `LrcError` of `errors` and its subclasses, `Finding` and `print_findings` of `findings`, `new_file` and
-`new_folder` of `outputs`, `say` and `track` of `progress`.
+`new_folder` of `outputs`, `notify` and `track` of `progress`.
 """

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lrc.runtime.errors import MachineError
-from lrc.runtime.memory import size
+from lrc.runtime.memory import format_size
 from lrc.runtime.translation import _
 
 # Writers in Rust raise a plain Exception whose text ends in the operating system's number.
@@ -43,7 +43,7 @@ def convert_disk_errors(path: Path, stage: Path | None = None) -> Iterator[None]
                 "{path}: {reason} after {written}; free some space and run again, what was complete before is kept"
             )
         raise MachineError(
-            text.format(path=path, reason=reason, written=size(_size_of(stage)) if stage else "")
+            text.format(path=path, reason=reason, written=format_size(_size_of(stage)) if stage else "")
         ) from error
 
 

@@ -23,26 +23,22 @@ class LrcError(Exception):
     """Something in the user's input, recipe, model or machine is wrong.
 
     Args:
-        *findings: each a `Finding`, or its line; a command prints every one of them on stderr.
+        *findings: each a `Finding`, or its line, which becomes one; a command prints every one of them on stderr.
 
     Attributes:
-        found: the findings; one that was given as a line has no file and no row.
-        findings: their lines.
+        findings: what is wrong, each with its file and its place where its line names them.
     """
 
     def __init__(self, *findings: str | Finding) -> None:
-        self.found = tuple(
-            one if isinstance(one, Finding) else Finding("error", "refused", "", one) for one in findings
-        )
-        self.findings = tuple(map(str, self.found))
+        self.findings = tuple(one if isinstance(one, Finding) else Finding.of_line(one) for one in findings)
         super().__init__(*findings)  # what it is made of again where another process sends it
 
     def __str__(self) -> str:
-        return "\n".join(self.findings)
+        return "\n".join(self.lines("en"))
 
     def lines(self, language: str | None = None) -> tuple[str, ...]:
         """The lines in a language, that of the process by default; see `translation`."""
-        return tuple(one.line(language) for one in self.found)
+        return tuple(one.line(language) for one in self.findings)
 
 
 def no_file(path: Path) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, TextIO
 from unicodedata import east_asian_width
 
-from lrc.runtime.translation import _, localized
+from lrc.runtime.translation import Message, _, localized, split_place
 
 Level = Literal["error", "warning", "note", "repair"]
 # What is printed before each; the worst come last, where they are seen.
@@ -79,10 +79,10 @@ KINDS = {
     "number-too-large": _("number too large to be shown as hours"),
     "options-from-zero": _("options from zero"),
     "other-sheets": _("sheets not read"),
+    "partial-passage": _("passages that are parts of one another"),
     "percent-format": _("percentages read as shown"),
     "percent-lost": _("percent signs lost"),
     "placeholder": _("placeholder"),
-    "refused": _("refused"),
     "repeated-header": _("repeated header"),
     "rounded-id": _("ids with lost digits"),
     "stored-number": _("stored number"),
@@ -126,6 +126,19 @@ class Finding:
     row: int | None = None  # the workbook's row number, the header being row 1
     column: str | None = None  # the header of the column
     options: tuple[int, ...] = ()  # the numbers of the options that it is about, from 1, where it has no column
+    place: str = ""  # in a file that has no rows: `record 3`, `line 7`
+
+    @classmethod
+    def of_line(cls, line: str, level: Level = "error", kind: str = "structure") -> Finding:
+        """The finding that a line tells: its file and its place are those that the message was filled in with."""
+        if (placed := split_place(line)) is None:
+            return cls(level, kind, "", line)
+        return cls(level, kind, placed.file, placed.text, placed.row, place=placed.place)
+
+    def with_renamed(self, old: str, new: str) -> Finding:
+        """The same of another file: `old` replaced wherever it is named."""
+        text = self.text.with_renamed(old, new) if isinstance(self.text, Message) else self.text.replace(old, new)
+        return replace(self, file=self.file.replace(old, new), text=text)
 
     def __str__(self) -> str:
         """The line that a person reads: `AI.xlsx, row 17: 正確答案 is 5, expected 1 to 4; correct it`."""
@@ -138,6 +151,8 @@ class Finding:
     def _sentence(self) -> str:
         if not self.file:
             return self.text
+        if self.place:
+            return _("{file}, {place}: {text}").format(file=self.file, place=self.place, text=self.text)
         if self.row is None:
             return _("{file}: {text}").format(file=self.file, text=self.text)
         return _("{file}, row {row}: {text}").format(file=self.file, row=self.row, text=self.text)
@@ -165,7 +180,7 @@ def format_findings(findings: Iterable[Finding], language: str | None = None) ->
     for level, word in WORDS.items():
         found = [group for (other, _file, _kind), group in groups.items() if other == level]
         if level == "error":
-            lines = [error.line(language) for error in shortened([error for group in found for error in group])]
+            lines = [error.line(language) for error in limit_findings([error for group in found for error in group])]
         else:
             lines = [_line(group, language) for group in found]
         yield from (localized(_("{level}: {line}").format(level=word, line=line), language) for line in lines)
@@ -174,11 +189,11 @@ def format_findings(findings: Iterable[Finding], language: str | None = None) ->
 def print_findings(findings: Iterable[Finding]) -> None:
     """Print findings on stderr."""
     for line in format_findings(findings):
-        for piece in wrapped(line, stream=sys.stderr):
+        for piece in wrap_line(line, stream=sys.stderr):
             print(piece, file=sys.stderr, flush=True)
 
 
-def wrapped(line: str, indent: int = 4, stream: TextIO | None = None) -> list[str]:
+def wrap_line(line: str, indent: int = 4, stream: TextIO | None = None) -> list[str]:
     """A line as lines of the terminal's width, broken between words; as it is where the output is no terminal.
 
     Chinese has no spaces: it may be broken between any two characters, but not before a punctuation mark.
@@ -201,7 +216,7 @@ def columns_of(text: str) -> int:
     return sum(2 if east_asian_width(character) in "WF" else 1 for character in text)
 
 
-def shortened(errors: Sequence[Finding]) -> list[Finding]:
+def limit_findings(errors: Sequence[Finding]) -> list[Finding]:
     """The first errors of each kind, in their order, and one more for the others of a kind."""
     seen: Counter[tuple[str, str]] = Counter()
     kept: list[Finding] = []
@@ -222,13 +237,13 @@ def _more(kind: str, count: int) -> str:
     return text.format(count=count, kind=spell_kind(kind))
 
 
-def with_cure(errors: Sequence[Finding], cure: str) -> list[Finding]:
+def add_cure(errors: Sequence[Finding], cure: str) -> list[Finding]:
     """The first errors of each kind, each that has a cure with one more: `fill it in, or leave the row out with …`."""
     cured = [
         replace(error, text=_("{text}, or {cure}").format(text=error.text, cure=cure)) if "; " in error.text else error
         for error in errors
     ]
-    return shortened(cured)
+    return limit_findings(cured)
 
 
 def _line(group: Sequence[Finding], language: str | None) -> str:

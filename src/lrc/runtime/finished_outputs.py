@@ -18,7 +18,7 @@ from typing import Any
 from lrc.runtime.errors import LrcError
 from lrc.runtime.outputs import checksum, new_file, refuse_existing
 from lrc.runtime.packages import versions_of
-from lrc.runtime.progress import say
+from lrc.runtime.progress import notify
 
 DONE = "already exists, made by the same command from the same input; nothing to do"
 
@@ -89,7 +89,7 @@ def write_once(
         OutputError: the output exists, `force` is false, and it is another's; or the file system refuses.
     """
     if not force and is_finished(output, asked, key):
-        say(f"{output}: {DONE}")
+        notify(f"{output}: {DONE}")
         return False
     with new_file(output, force=force) as temporary:
         write(temporary)

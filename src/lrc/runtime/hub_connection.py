@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from lrc.runtime.exit_status import is_first
-from lrc.runtime.progress import say
+from lrc.runtime.progress import notify
 
 PATIENCE = 5.0  # seconds
 
@@ -56,7 +56,7 @@ def _probe() -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"
     constants.HF_HUB_OFFLINE = True
     if is_first():
-        say(f"{constants.ENDPOINT}: does not answer; continuing offline, with what was downloaded before")
+        notify(f"{constants.ENDPOINT}: does not answer; continuing offline, with what was downloaded before")
 
 
 def _answers(address: str) -> bool:

@@ -100,7 +100,7 @@ def left_behind(folder: Path, name: str | None = None) -> list[Path]:
         return [part for part, pid in _parts(folder, name) if _is_held(part, pid) is False]
 
 
-def parts(folder: Path, name: str) -> list[Path]:
+def list_parts(folder: Path, name: str) -> list[Path]:
     """The parts of `name` in a folder, held or not."""
     return [part for part, _ in _parts(folder, name)]
 

@@ -52,7 +52,7 @@ def look_at_machine() -> Machine:
     device = device_type()
     cards, memory = _cards(device)
     formats = (dtype for dtype in ("bfloat16", "float16") if supported(dtype, device))
-    cache = cache_folder()
+    cache = hub_cache_folder()
     return Machine(
         system=f"{platform.system()} {platform.release()}, {platform.machine()}",
         python=platform.python_version(),
@@ -94,7 +94,7 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def cache_folder() -> Path:
+def hub_cache_folder() -> Path:
     """Where huggingface_hub puts what it downloads."""
     from huggingface_hub import constants
 

@@ -62,10 +62,10 @@ def out_of_memory(error: BaseException) -> str | None:
         return "out of memory"
     found = re.search(r"CPUAllocator: can't allocate memory: you tried to allocate (\d+) bytes", str(error))
     if found:
-        return f"out of memory: {size(int(found[1]))} were requested at once"
+        return f"out of memory: {format_size(int(found[1]))} were requested at once"
     return "out of memory" if "out of memory" in str(error) else None
 
 
-def size(nbytes: int) -> str:
+def format_size(nbytes: int) -> str:
     """A number of bytes for people, in units of 1000: `1.3 GB`, `512.0 kB`."""
     return decimal(nbytes)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lrc.runtime.errors import OutputError
 from lrc.runtime.locks import left_behind, locked, refuse_locked, remove
-from lrc.runtime.memory import size
+from lrc.runtime.memory import format_size
 from lrc.runtime.system import WINDOWS
 from lrc.runtime.translation import _
 
@@ -173,12 +173,12 @@ def _explain_during(path: Path, part: Path) -> Iterator[None]:
     try:
         yield
     except OutputError as error:  # of a file in a folder
-        raise OutputError(*(finding.replace(str(part), str(path)) for finding in error.findings)) from error
+        raise OutputError(*(one.with_renamed(str(part), str(path)) for one in error.findings)) from error
     except OSError as error:
         place = str(error.filename or path).replace(str(part), str(path))
         raise OutputError(
             _("{place}: {reason} after {part}; nothing was written to {path}").format(
-                place=place, reason=_reason(error), part=size(_count_bytes(part)), path=path
+                place=place, reason=_reason(error), part=format_size(_count_bytes(part)), path=path
             )
         ) from error
 

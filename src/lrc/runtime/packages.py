@@ -52,7 +52,7 @@ def check_installed_or_exit() -> None:
         check_installed()
     except MachineError as error:
         if os.environ.get("LOCAL_RANK", "0") == "0":  # the processes of a machine share what is installed
-            print(*error.findings, sep="\n", file=sys.stderr)
+            print(*error.lines(), sep="\n", file=sys.stderr)
         sys.exit(1)
 
 

@@ -62,7 +62,7 @@ def _replace(error: UnicodeError) -> tuple[str, int]:
     ), error.end
 
 
-def say(line: str) -> None:
+def notify(line: str) -> None:
     """Print a line on stderr: something that they should know and that is not an error."""
     print(line, file=sys.stderr, flush=True)
 
@@ -94,9 +94,9 @@ def _tell_waiting(what: str, ended: threading.Event) -> None:
     start = time.monotonic()
     if ended.wait(SECONDS_UNTOLD):
         return
-    say(f"{what} …")
+    notify(f"{what} …")
     while not ended.wait(SECONDS_BETWEEN_WAITS):
-        say(f"{what}: {time.monotonic() - start:.0f} s so far")
+        notify(f"{what}: {time.monotonic() - start:.0f} s so far")
 
 
 @contextmanager

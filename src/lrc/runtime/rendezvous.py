@@ -17,7 +17,7 @@ from typing import Any
 
 from lrc.runtime.errors import MachineError
 from lrc.runtime.exit_status import is_first, several_processes
-from lrc.runtime.progress import say
+from lrc.runtime.progress import notify
 from lrc.runtime.signals import NAMES
 from lrc.runtime.translation import _
 
@@ -69,7 +69,7 @@ def _tell(done: threading.Event) -> None:
         reported, at = missing, now
         place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         who = "process 0" if missing is None else f"{missing} of {size} processes"
-        say(f"waiting for {who} at {place}; if no other was started, stop this one and unset WORLD_SIZE and RANK")
+        notify(f"waiting for {who} at {place}; if no other was started, stop this one and unset WORLD_SIZE and RANK")
 
 
 def _store(size: int) -> Any:

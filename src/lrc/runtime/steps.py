@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from lrc.runtime.progress import say
+from lrc.runtime.progress import notify
 
 
 def call(words: Sequence[str], verb: str) -> int:
@@ -26,6 +26,6 @@ def call(words: Sequence[str], verb: str) -> int:
         if isinstance(signalled, SystemExit):  # an interrupt has come from the terminal, to the step as well
             process.terminate()
         process.wait()
-        say(f"{verb}: stopped; what is done stays, and the same command goes on from there")
+        notify(f"{verb}: stopped; what is done stays, and the same command goes on from there")
         raise
     return status if status >= 0 else 128 - status

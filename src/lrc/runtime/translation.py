@@ -10,17 +10,20 @@ import gettext
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import as_file, files
 from numbers import Number
 from string import Formatter
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 VARIABLES = ("LRC_LANG", "LC_ALL", "LC_MESSAGES", "LANG")  # the first that says something decides
 ENGLISH: Final = "en"
 CHINESE: Final = "zh_TW"
 DOMAIN = "lrc"
+_FILE = r"\{(?P<file>file|path|place|where|package)\}"
+_PLACE = re.compile(_FILE + r"(?:, (?P<place>row \{(?P<row>rows?)\}|[^{}:]+\{\w+\}))?: ")
+_PLACE_ALONE = re.compile(_FILE + r", (?P<place>[^{}:]+\{\w+\})")
 
 
 class Message(str):
@@ -32,7 +35,7 @@ class Message(str):
     __slots__ = ("cut", "msgid", "values")
     msgid: str
     values: Mapping[str, Any]
-    cut: str  # which part of the sentence is meant, where it is not all of it: `clause`, `rest` or `file`, see below
+    cut: str  # which part of the sentence is meant, where it is not all of it: `clause`, `place` or `text`, see below
 
     def __new__(cls, text: str, msgid: str = "", values: Mapping[str, Any] | None = None, cut: str = "") -> Message:
         made = super().__new__(cls, text)
@@ -52,6 +55,11 @@ class Message(str):
         values = {**self.values, **plain}
         return Message(_fill(self.msgid, values, None), self.msgid, values)
 
+    def with_renamed(self, old: str, new: str) -> Message:
+        """The same of another file: `old` replaced wherever a value names it."""
+        values = {name: _rename(one, old, new) for name, one in self.values.items()}
+        return Message(self.replace(old, new), self.msgid, values, self.cut)
+
 
 def _(text: str) -> Message:
     """Mark a whole sentence for translation; placeholders have names, and `format` fills them in."""
@@ -70,10 +78,33 @@ def first_clause(text: str) -> str:
     return Message(shown, text.msgid, text.values, "clause") if isinstance(text, Message) else shown
 
 
-def without_place(text: str) -> str:
-    """What a message says after the place at its beginning, which a colon follows."""
-    shown = text.partition(": ")[2]
-    return Message(shown, text.msgid, text.values, "rest") if isinstance(text, Message) else shown
+class PlacedMessage(NamedTuple):
+    """A message whose first words say where something is, taken apart: `{file}, record {number}: {reason}`."""
+
+    file: str
+    place: str  # in the file: `record 3`; empty where it is the file as a whole
+    row: int | None  # where the place is a row of a table, which `place` is not then
+    text: str  # what is there
+
+
+def split_place(message: str) -> PlacedMessage | None:
+    """Take the place off a message; None where the message does not begin with one, or is a text without parts.
+
+    The place is a file, and what follows it up to the colon: `{file}: …`, `{path}, row {row}: …`. What it is filled in
+    with may itself be such a place, without a colon.
+    """
+    if not isinstance(message, Message) or not (found := _PLACE.match(message.msgid)):
+        return None
+    file, place, row = message.values[found["file"]], found["place"] or "", None
+    if isinstance(file, Message) and (inner := _PLACE_ALONE.fullmatch(file.msgid)):
+        place = Message(_fill(inner["place"], file.values, None), file.msgid, file.values, "place")
+        file = file.values[inner["file"]]
+    elif found["row"]:
+        place, row = "", message.values[found["row"]]
+    elif place:
+        place = Message(_fill(place, message.values, None), message.msgid, message.values, "place")
+    text = Message(_fill(message.msgid[found.end() :], message.values, None), message.msgid, message.values, "text")
+    return PlacedMessage(str(file), place, row, text)
 
 
 def language() -> str:
@@ -93,30 +124,21 @@ def localized(text: str, to: str | None = None) -> str:
         return text
     if to == ENGLISH:
         return str(text)
-    filled = _fill(_catalogue(to).gettext(text.msgid), text.values, to)
+    translated = _catalogue(to).gettext(text.msgid)
+    place, _colon, rest = translated.partition("：")
     match text.cut:
         case "clause":
-            return filled.partition("；")[0]
-        case "rest":
-            return filled.partition("：")[2]
-        case "file":
-            return re.split("[，：]", filled, maxsplit=1)[-1]
-    return filled
-
-
-def without_file(text: str, shown: str) -> str:
-    """What a message says after the name of the file at its beginning; `shown` is that in English."""
-    return Message(shown, text.msgid, text.values, "file") if isinstance(text, Message) else shown
+            return _fill(translated, text.values, to).partition("；")[0]
+        case "place":
+            return _fill(place.partition("，")[2], text.values, to)
+        case "text":
+            return _fill(rest, text.values, to)
+    return _fill(translated, text.values, to)
 
 
 def alternatives(words: Sequence[str], joint: Message) -> str:
     """Words in one: `joint` has a place for all but the last, `words`, and one for it, `last`."""
     return words[0] if len(words) == 1 else joint.format(words=tuple(words[:-1]), last=words[-1])
-
-
-def placeholders(text: str) -> Iterator[str]:
-    """The names of a message's placeholders, in order."""
-    return (name for _text, name, _spec, _conversion in Formatter().parse(text) if name is not None)
 
 
 def _fill(text: str, values: Mapping[str, Any], to: str | None) -> str:
@@ -130,6 +152,12 @@ def _fill(text: str, values: Mapping[str, Any], to: str | None) -> str:
             continue
         pieces.append(_shown(values[name], spec or "", to))
     return "".join(pieces)
+
+
+def _rename(value: Any, old: str, new: str) -> Any:
+    if isinstance(value, Message):
+        return value.with_renamed(old, new)
+    return value.replace(old, new) if isinstance(value, str) else value
 
 
 def _shown(value: Any, spec: str, to: str | None) -> str:

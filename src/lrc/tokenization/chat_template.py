@@ -61,10 +61,10 @@ class Chat:
         self.tokenizer = copy(tokenizer)  # so that the tokenizer is saved as it came
         self.tokenizer.chat_control_tokens = control
         self.parts = False  # whether the content of a turn is a list of parts rather than a text
-        if fault := self._fault():
+        if problem := self._check_template():
             self.parts = True
-            if self._fault():
-                raise RecipeError(_("chat template: {fault}; {cure}").format(fault=fault, cure=CURE))
+            if self._check_template():
+                raise RecipeError(_("chat template: {fault}; {cure}").format(fault=problem, cure=CURE))
 
     def prompt(self, text: str) -> list[int]:
         """The ids of a conversation that begins with a user's text, up to where the answer begins.
@@ -124,7 +124,7 @@ class Chat:
             notes.append(f"chat template: prints a date, which is {self.today} in training and answering alike")
         return notes
 
-    def _fault(self) -> str | None:
+    def _check_template(self) -> str | None:
         """What is wrong with the template, in words; None where nothing is."""
         try:
             renderings = {self.text(PROBE) for _ in range(RENDERINGS)}
@@ -136,11 +136,11 @@ class Chat:
             opened, closed = _thoughts(tail)
             if len(opened) > len(closed):
                 return f"opens a thinking block ({opened[-1]}) where the answer belongs, with thinking off"
-            return self._fault_of_the_turn()
+            return self._check_turn()
         except Exception as error:  # a template may raise anything
             return _explain(error)
 
-    def _fault_of_the_turn(self) -> str | None:
+    def _check_turn(self) -> str | None:
         turn = self._turn()
         if turn is None:
             ignored = self._apply(PROBE, add_generation_prompt=False, tokenize=False) == self.text(PROBE)

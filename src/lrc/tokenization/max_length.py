@@ -19,15 +19,15 @@ from lrc.runtime.findings import Finding
 from lrc.runtime.translation import _
 from lrc.tokenization.prompt import Prompt
 
-Outcome = Literal["fits", "shortened", "skipped", "refused"]
+LengthOutcome = Literal["fits", "shortened", "skipped", "refused"]
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FittedRecord:
     """What became of a record."""
 
     record: Record  # as it fits, perhaps with a shorter passage; else as it was
-    outcome: Outcome
+    outcome: LengthOutcome
     sequence: TokenSequence  # what is trained; of no use where the record is skipped or refused
 
     @property
@@ -50,13 +50,13 @@ class LengthPolicy:
 
 
 @dataclass(frozen=True)
-class Fitting:
+class RecordFitter:
     """Makes records fit."""
 
     prompt: Prompt
     lengths: LengthPolicy
 
-    def __call__(self, record: Record) -> Fitted:
+    def __call__(self, record: Record) -> FittedRecord:
         """Make a record fit, with whichever option it is asked.
 
         Raises:
@@ -65,13 +65,13 @@ class Fitting:
         sequence, length = self.prompt.measured(record)
         policy = self.lengths
         if policy.max_length is None or length <= policy.max_length:
-            return Fitted(record, "fits", sequence)
+            return FittedRecord(record, "fits", sequence)
         if policy.on_too_long == "skip":
-            return Fitted(record, "skipped", sequence)
+            return FittedRecord(record, "skipped", sequence)
         shorter = self._shorten(record) if policy.on_too_long == "shorten" else None
         if shorter is None:
-            return Fitted(record, "refused", sequence)
-        return Fitted(shorter, "shortened", self.prompt.sequence(shorter))
+            return FittedRecord(record, "refused", sequence)
+        return FittedRecord(shorter, "shortened", self.prompt.sequence(shorter))
 
     def _shorten(self, record: Record) -> Record | None:
         if record.question is None:
@@ -91,7 +91,7 @@ class LengthReport:
     refused: list[str] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
 
-    def add(self, fitted: Iterable[Fitted]) -> None:
+    def add(self, fitted: Iterable[FittedRecord]) -> None:
         """Note what became of some records."""
         for one in fitted:
             if one.outcome != "fits":

@@ -113,7 +113,7 @@ class Prompt:
             return self._build_verdict(record, _answer_of(record))
         return self._build_trained(record, self.prompt(record))
 
-    def imitated(self, record: Record) -> list[TokenSequence]:
+    def supervised_sequences(self, record: Record) -> list[TokenSequence]:
         """All that a labelled record teaches to write: `sequence`, or the verdict on each option that can be chosen.
 
         Raises:
@@ -123,7 +123,7 @@ class Prompt:
             return [self.sequence(record)]
         question, answer = question_of(record), _answer_of(record)
         pairs = zip(question.choosable, self.candidates(record), strict=True)
-        return [one if number == answer else self.denied(one) for number, one in pairs]
+        return [one if number == answer else self.negate(one) for number, one in pairs]
 
     def candidates(self, record: Record) -> list[TokenSequence]:
         """The prompt with each option that can be chosen, in the order of `Question.choosable`, without an end token.
@@ -139,7 +139,7 @@ class Prompt:
         prompt = self.prompt(record)
         return [self._join(prompt, completion) for completion in self._completions(question)]
 
-    def denied(self, candidate: TokenSequence) -> TokenSequence:
+    def negate(self, candidate: TokenSequence) -> TokenSequence:
         """A candidate of judge style with the other verdict: the option is not right."""
         return replace(candidate, tokens=np.append(candidate.inputs, self.verdicts[1][-1]))
 

@@ -32,7 +32,7 @@ SETTINGS = {
 }
 
 
-class Parts(NamedTuple):
+class PromptFrame(NamedTuple):
     """A prompt around what a user sends: `before`, the system message, `between`, the user's message, `after`."""
 
     before: str
@@ -166,16 +166,18 @@ def differs(tokenizer: Any, prompt: Prompt) -> bool:
     return list(ids) != prompt.prompt(record, judged)
 
 
-def _parts(prompt: Prompt) -> Parts:
+def _parts(prompt: Prompt) -> PromptFrame:
     if prompt.chat is not None:
         before, _, after = prompt.chat.text(MARK).partition(MARK)
-        return Parts(before.removeprefix(prompt.tokenizer.bos_token or "") if prompt.bos else before, "", "", after)
+        return PromptFrame(
+            before.removeprefix(prompt.tokenizer.bos_token or "") if prompt.bos else before, "", "", after
+        )
     head, _, after = TEMPLATES[prompt.template].replace(CONTENT, "{input}").partition("{input}")
     system = DEFAULT_SYSTEM.get(prompt.template, "")
     before, _, between = head.partition(system) if system else (head, "", "")
     record = to_record(Question("1", "", "", ("", ""), 1))
     judged = 1 if prompt.answer_style == "judge" else None
-    return Parts(before, system.replace("{instruction}", prompt.texts(record, judged)[0]), between, after)
+    return PromptFrame(before, system.replace("{instruction}", prompt.texts(record, judged)[0]), between, after)
 
 
 def _quoted(text: str) -> str:

@@ -25,7 +25,7 @@ import lrc
 from lrc.runtime.errors import OutputError
 from lrc.runtime.locks import cache_lock
 from lrc.runtime.outputs import new_folder
-from lrc.runtime.progress import say
+from lrc.runtime.progress import notify
 from lrc.runtime.translation import _
 
 SEAL = "seal.json"
@@ -106,7 +106,7 @@ def cached(name: str, make: Callable[[Path], None], *, first: bool = True) -> Pa
             if held:
                 continue
             if first and not said:
-                say("waiting for another run, which is tokenizing the same data")
+                notify("waiting for another run, which is tokenizing the same data")
                 said = True
         time.sleep(WAIT)
 

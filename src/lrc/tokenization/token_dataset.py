@@ -19,10 +19,10 @@ from lrc.data.sources import DataFile
 from lrc.runtime.exit_status import is_first
 from lrc.runtime.findings import print_findings
 from lrc.runtime.progress import Advance, track
-from lrc.tokenization.max_length import Fitting, LengthPolicy, LengthReport
+from lrc.tokenization.max_length import LengthPolicy, LengthReport, RecordFitter
 from lrc.tokenization.prompt import Prompt
 from lrc.tokenization.token_cache import cached, entry_name, tokenizer_digest
-from lrc.tokenization.token_table import Numbering, StoredRecords, hold_table, make_table, read_tokens, write_tokens
+from lrc.tokenization.token_table import Numbering, StoredRecords, make_table, read_tokens, wrap_table, write_tokens
 
 Item = TypeVar("Item")
 
@@ -111,7 +111,7 @@ def read_corpus(
 
     def make(folder: Path) -> None:
         made.append(folder)
-        write_tokens(folder, file, Fitting(prompt, lengths), stage, processes)
+        write_tokens(folder, file, RecordFitter(prompt, lengths), stage, processes)
         file.refuse_changed()
 
     entry = cached(name, make, first=first)
@@ -152,10 +152,10 @@ def join(corpora: Sequence[Corpus], shares: Sequence[float] | None) -> Corpus:
     )
 
 
-def fit(records: Sequence[Record], prompt: Prompt, lengths: LengthPolicy, *, stage: str) -> Corpus:
+def fit_records(records: Sequence[Record], prompt: Prompt, lengths: LengthPolicy, *, stage: str) -> Corpus:
     """The same for a few records that are in memory already; see `read_corpus`."""
     with track(stage, len(records)) as advance:
-        fitted = list(_count(map(Fitting(prompt, lengths), records), advance))
+        fitted = list(_count(map(RecordFitter(prompt, lengths), records), advance))
     account = LengthReport()
     account.add(fitted)
     kept = [one.record for one in fitted if one.kept]
@@ -167,7 +167,7 @@ def tokenize(records: Sequence[Record], prompt: Prompt, *, stage: str) -> Datase
     """Tokenize a few records that are in memory already: a row a record, see `token_table.SCHEMA`."""
     with track(stage, len(records)) as advance:
         rows = [(record, prompt.sequence(record)) for record in _count(records, advance)]
-    return hold_table(Numbering()(make_table(rows)))
+    return wrap_table(Numbering()(make_table(rows)))
 
 
 def _count(items: Iterable[Item], advance: Advance) -> Iterator[Item]:

@@ -28,7 +28,7 @@ from lrc.runtime.process_pool import in_order
 from lrc.runtime.progress import track
 from lrc.runtime.system import usable_cores
 from lrc.runtime.translation import _
-from lrc.tokenization.max_length import Fitting, LengthReport
+from lrc.tokenization.max_length import LengthReport, RecordFitter
 from lrc.tokenization.prompt import Prompt
 
 SCHEMA = pa.schema(
@@ -73,7 +73,7 @@ def open_table(path: Path) -> Dataset:
     return Dataset.from_file(str(path))
 
 
-def hold_table(table: pa.Table) -> Dataset:
+def wrap_table(table: pa.Table) -> Dataset:
     """The same in memory, for tables of a few records."""
     return Dataset(InMemoryTable(table))
 
@@ -108,7 +108,7 @@ ALONE = 4000
 MAX_PROCESSES = 8  # one process reads the file, and can feed no more
 
 
-def write_tokens(folder: Path, file: DataFile, fitting: Fitting, stage: str, processes: int | None) -> None:
+def write_tokens(folder: Path, file: DataFile, fitting: RecordFitter, stage: str, processes: int | None) -> None:
     """Tokenize a file of labelled records, which is read once.
 
     Args:
@@ -160,7 +160,7 @@ class _Done(NamedTuple):
     asked: int  # how many records were in it
 
 
-def _fit(fitting: Fitting, lines: list[str]) -> _Done:
+def _fit(fitting: RecordFitter, lines: list[str]) -> _Done:
     """A worker's part."""
     fitted, report = [fitting(decode_record(line)) for line in lines], LengthReport()
     report.add(fitted)
@@ -179,7 +179,7 @@ def _survey(records: Iterable[Record], prompt: Prompt, path: Path, spool: TextIO
     Raises:
         DataError: one is not a record, or cannot be trained on.
     """
-    total, unanswered, foreign = 0, _Faulty(), _Faulty()
+    total, unanswered, foreign = 0, _RecordCounter(), _RecordCounter()
     for record in records:
         total += 1
         spool.write(f"{encode_record(record)}\n")
@@ -203,8 +203,8 @@ def _survey(records: Iterable[Record], prompt: Prompt, path: Path, spool: TextIO
     return total
 
 
-class _Faulty:
-    """How many records have a fault, and the id of the first."""
+class _RecordCounter:
+    """How many records were counted, and the id of the first."""
 
     count, first = 0, ""
 

@@ -34,7 +34,7 @@ from lrc.models.pissa import Pissa
 from lrc.runtime.disk import convert_disk_errors
 from lrc.runtime.errors import MachineError, RecipeError
 from lrc.runtime.outputs import open_to_all
-from lrc.runtime.progress import say
+from lrc.runtime.progress import notify
 from lrc.runtime.translation import _
 from lrc.training.checkpoint import STAGE, close_stage, find_damage, open_stage, rotate, seal
 from lrc.training.dataloader import StepBatch
@@ -129,7 +129,7 @@ class DurableTrainer(SFTTrainer):
                     "{place}: its memory is too small for one question; lower max_length, or quantize the base model"
                 ).format(place=place)
             )
-        say(f"{place}: out of memory with rows of {self.row_tokens} tokens; retrying with {self.row_tokens // 2}")
+        notify(f"{place}: out of memory with rows of {self.row_tokens} tokens; retrying with {self.row_tokens // 2}")
         self.row_tokens //= 2
         self._halved = True
 

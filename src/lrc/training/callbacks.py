@@ -20,9 +20,9 @@ from lrc.config.run_record import METRICS_FILE
 from lrc.models.fingerprint import TOKENIZER_FILES
 from lrc.runtime.disk import convert_disk_errors
 from lrc.runtime.errors import MachineError
-from lrc.runtime.memory import size
+from lrc.runtime.memory import format_size
 from lrc.runtime.outputs import new_file
-from lrc.runtime.progress import Advance, say, track
+from lrc.runtime.progress import Advance, notify, track
 from lrc.runtime.signals import Request
 from lrc.runtime.translation import _
 from lrc.training.checkpoint import checkpoints
@@ -68,7 +68,7 @@ class History(TrainerCallback):
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
         entry = {key: logs[key] for key in ("loss", "eval_loss", "eval_accuracy", "learning_rate") if key in logs}
         if entry:
-            say(f"step {state.global_step}: " + ", ".join(f"{key} {value:.4g}" for key, value in entry.items()))
+            notify(f"step {state.global_step}: " + ", ".join(f"{key} {value:.4g}" for key, value in entry.items()))
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -144,7 +144,9 @@ class Space(TrainerCallback):
                 _(
                     "{folder}: {count} checkpoints of {one} and the adapter need {need}, {free} is free; "
                     "free some, set save_total_limit, or raise save_steps"
-                ).format(folder=folder, count=count, one=size(one), need=size(need), free=size(free))
+                ).format(
+                    folder=folder, count=count, one=format_size(one), need=format_size(need), free=format_size(free)
+                )
             )
 
 
@@ -214,10 +216,10 @@ class Patience(EarlyStoppingCallback):
         super().on_evaluate(args, state, control, metrics, **kwargs)
         count = self.early_stopping_patience_counter
         if control.should_training_stop and state.is_world_process_zero:
-            say(f"step {state.global_step}: {count} evaluations in a row without improvement; stopping early")
+            notify(f"step {state.global_step}: {count} evaluations in a row without improvement; stopping early")
 
 
-def ended_at(checkpoint: Path) -> int | None:
+def early_stopping_step(checkpoint: Path) -> int | None:
     """The step after which early stopping had ended the training, by the checkpoint of that step; None elsewhere."""
     state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
     saved: Any = state.stateful_callbacks.get(Patience.__name__)

@@ -18,8 +18,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lrc.answering.scoring import OptionOrder, lengths
+from lrc.answering.scoring import OptionOrder
 from lrc.data.alpaca import Record
+from lrc.metrics.option_scores import option_lengths
 from lrc.packing.tree import Ints, PackedRow, TokenSequence
 from lrc.tokenization.prompt import Prompt, question_of
 
@@ -39,7 +40,7 @@ class Objective:
 
 @dataclass(frozen=True)
 class Option(TokenSequence):
-    """An option of a question, to be compared with the others and not to be imitated.
+    """An option of a question, to be compared with the others and not to be supervised.
 
     Args:
         question_key: the same for the options of one question, and for no others of a step.
@@ -47,18 +48,18 @@ class Option(TokenSequence):
         right: whether it is the right one.
         number: of the option in its question.
         target: its part in what is learnt; the parts of a question's options sum to 1.
-        denied: whether the sequence says that the option is not right; see `Prompt.denied`.
+        negated: whether the sequence says that the option is not right; see `Prompt.negate`.
     """
 
     question_key: tuple[int, int]
     length: float
     right: bool
     number: int = 0
-    target: float | None = None  # 1 for the right one where nothing is said
-    denied: bool = False
+    target: float | None = None  # 1 for the right one where nothing is affirmed
+    negated: bool = False
 
 
-Placed = tuple[int, Option]  # a sequence, counted from 0 within its row
+PlacedOption = tuple[int, Option]  # a sequence, counted from 0 within its row
 
 
 def options_of(
@@ -81,7 +82,7 @@ def options_of(
     numbers = order.question.choosable
     if question_of(record).answer not in numbers or len(numbers) < 2:
         return []
-    divisors = lengths(prompt.normalisation(normalisation), order.tokens, order.characters)
+    divisors = option_lengths(prompt.normalisation(normalisation), order.tokens, order.characters)
     options = [
         Option(
             *(
@@ -97,8 +98,8 @@ def options_of(
         )
         for number, one in zip(numbers, order.candidates, strict=True)
     ]
-    denials = zip(options, order.denials, strict=False)  # there are none where options are not judged
-    return options + [replace(one, tokens=denial.tokens, denied=True) for one, denial in denials]
+    negations = zip(options, order.negations, strict=False)  # there are none where options are not judged
+    return options + [replace(one, tokens=negation.tokens, negated=True) for one, negation in negations]
 
 
 def contrast_count(sequences: Sequence[TokenSequence]) -> int:
@@ -112,18 +113,18 @@ class OptionContrast:
 
     Args:
         owners: (T,) the sequence that each target belongs to, counted from 0 within the row.
-        imitated: (I,) the targets that belong to no option.
+        supervised: (I,) the targets that belong to no option.
         options: (Q, K) sequences, counted likewise; a question that has fewer than K options repeats its first.
-        denials: (Q, K) those that say of them that they are not right; None where options are not judged.
+        negations: (Q, K) those that say of them that they are not right; None where options are not judged.
         lengths: (Q, K) what their log-likelihoods are divided by.
         wanted: (Q, K) what is learnt of each, a question's sum is 1.
         absent: (Q, K) whether the place is such a repetition.
     """
 
     owners: Ints
-    imitated: Ints
+    supervised: Ints
     options: Ints
-    denials: Ints | None
+    negations: Ints | None
     lengths: NDArray[np.float32]
     wanted: NDArray[np.float32]
     absent: NDArray[np.bool_]
@@ -139,17 +140,17 @@ class OptionContrast:
         options = [(place, one) for place, one in packed if isinstance(one, Option)]
         if not options:
             return None
-        said = _group_by_question((place, one) for place, one in options if not one.denied)
-        denied = _group_by_question((place, one) for place, one in options if one.denied)
-        most = max(map(len, said))
-        absent = np.array([[k >= len(question) for k in range(most)] for question in said])
+        affirmed = _group_by_question((place, one) for place, one in options if not one.negated)
+        negated = _group_by_question((place, one) for place, one in options if one.negated)
+        most = max(map(len, affirmed))
+        absent = np.array([[k >= len(question) for k in range(most)] for question in affirmed])
         return cls(
             owners,
             np.flatnonzero([not isinstance(sequences[number], Option) for number in row.owners.tolist()]),
-            _pad(said, most, lambda place, _: place),
-            _pad(denied, most, lambda place, _: place) if denied else None,
-            _pad(said, most, lambda _, one: one.length).astype(np.float32),
-            np.where(absent, 0.0, _pad(said, most, lambda _, one: _target(one))).astype(np.float32),
+            _pad(affirmed, most, lambda place, _: place),
+            _pad(negated, most, lambda place, _: place) if negated else None,
+            _pad(affirmed, most, lambda _, one: one.length).astype(np.float32),
+            np.where(absent, 0.0, _pad(affirmed, most, lambda _, one: _target(one))).astype(np.float32),
             absent,
         )
 
@@ -165,29 +166,29 @@ class OptionContrast:
 
         sums = log_probs.new_zeros(len(self.owners)).index_add(0, put(self.owners), log_probs)
         scores = sums[put(self.options)]
-        if self.denials is not None:
-            scores = scores - sums[put(self.denials)]
+        if self.negations is not None:
+            scores = scores - sums[put(self.negations)]
         scores = scores / (put(self.lengths) * temperature)
         all_of_them = scores.masked_fill(put(self.absent), -torch.inf).logsumexp(1)
         return (all_of_them - (put(self.wanted) * scores).sum(1)).sum()
 
-    def imitation(self, log_probs: torch.Tensor) -> torch.Tensor:
+    def supervised_log_probs(self, log_probs: torch.Tensor) -> torch.Tensor:
         """The log-probabilities of the targets that belong to no option."""
-        return log_probs[torch.from_numpy(self.imitated).to(log_probs.device, non_blocking=True)]
+        return log_probs[torch.from_numpy(self.supervised).to(log_probs.device, non_blocking=True)]
 
 
 def _target(one: Option) -> float:
     return float(one.right) if one.target is None else one.target
 
 
-def _group_by_question(options: Iterable[Placed]) -> list[list[Placed]]:
+def _group_by_question(options: Iterable[PlacedOption]) -> list[list[PlacedOption]]:
     """The options of each question, by number."""
-    found: dict[tuple[int, int], list[Placed]] = {}
+    found: dict[tuple[int, int], list[PlacedOption]] = {}
     for place, one in options:
         found.setdefault(one.question_key, []).append((place, one))
     return [sorted(placed, key=lambda option: option[1].number) for placed in found.values()]
 
 
-def _pad(questions: list[list[Placed]], most: int, value: Callable[[int, Option], float]) -> NDArray[Any]:
+def _pad(questions: list[list[PlacedOption]], most: int, value: Callable[[int, Option], float]) -> NDArray[Any]:
     """(questions, most) a value an option; where a question has fewer options, that of its first."""
     return np.array([[value(*one) for one in some + some[:1] * (most - len(some))] for some in questions])

@@ -40,8 +40,8 @@ class StepBatch:
     @property
     def target_count(self) -> int:
         """How many tokens there are to imitate."""
-        imitated = [one for one in self.sequences if not isinstance(one, Option)]
-        return 0 if self.idle else sum(len(one.tokens) - one.prompt_length for one in imitated)
+        supervised = [one for one in self.sequences if not isinstance(one, Option)]
+        return 0 if self.idle else sum(len(one.tokens) - one.prompt_length for one in supervised)
 
     @property
     def supervised_count(self) -> int:
@@ -169,7 +169,7 @@ class StepLoader(DataLoader):
 
     Args:
         source: gives the sequences of one question in one epoch: for each option order that is trained what is
-            imitated, and then the options that are compared.
+            supervised, and then the options that are compared.
     """
 
     def __init__(
@@ -224,7 +224,7 @@ class SequenceSource:
         option_orders: how many orders of each question are trained.
         contrasted: by what the scores of options are normalised that are compared (see `contrastive_loss`); None
             compares none.
-        imitated: whether the right answer is learnt to be written, too; a question without options to compare is
+        supervised: whether the right answer is learnt to be written, too; a question without options to compare is
             drawn as if it were.
         soft_labels: soft targets of the comparison; None is the right option alone.
     """
@@ -235,7 +235,7 @@ class SequenceSource:
     option_orders: int
     seed: int
     contrasted: str | None = None
-    imitated: bool = True
+    supervised: bool = True
     soft_labels: SoftLabels | None = None
 
     @classmethod
@@ -247,7 +247,7 @@ class SequenceSource:
         return cls(corpus.dataset, corpus.records, prompt, data.option_orders, seed, *how)
 
     def __call__(self, key: SampleKey) -> list[TokenSequence]:
-        """The sequences of question `key[0]` in epoch `key[1]`; what is imitated comes before what is compared."""
+        """The sequences of question `key[0]` in epoch `key[1]`; what is supervised comes before what is compared."""
         place, epoch = key
         judged = self.prompt.answer_style == "judge"
         if not (judged or self.contrasted or self.option_orders > 1):
@@ -259,10 +259,10 @@ class SequenceSource:
         for number, (one, order) in enumerate(zip(asked, orders, strict=True)):
             if self.contrasted:
                 options += options_of(one, self.prompt, self.contrasted, (place, number), self._targets(record, order))
-        if options and not self.imitated:
+        if options and not self.supervised:
             return options
         if judged or orders != [None]:
-            return [sequence for one in asked for sequence in self.prompt.imitated(one)] + options
+            return [sequence for one in asked for sequence in self.prompt.supervised_sequences(one)] + options
         return [self._load(place), *options]
 
     def _orders(self, record: Record, random: np.random.Generator) -> list[tuple[int, ...] | None]:

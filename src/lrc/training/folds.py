@@ -13,18 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from lrc.data.alpaca import Record, dump_records
-from lrc.data.near_duplicates import group_passages
+from lrc.data.near_duplicates import CLUSTERING, group_passages
 from lrc.data.sources import read_records
 from lrc.data.splits import folds as deal
 from lrc.metrics.predictions import OUTCOMES_FILE, Outcome, read_outcomes
 from lrc.runtime.errors import DataError, OutputError
 from lrc.runtime.locks import remove
 from lrc.runtime.outputs import checksum, new_file
-from lrc.runtime.progress import say
+from lrc.runtime.progress import notify
 from lrc.runtime.translation import _
 
 FOLDS_FILE = "folds.json"
 SCORES_FILE, FIGURES_FILE = "out_of_fold_scores.jsonl", "out_of_fold.json"
+_NAMES = {"clustering": _("version of lrc, which kept other passages together")}
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Folds:
     def identity(self) -> dict[str, Any]:
         """What makes them these folds and no others."""
         source = {"name": self.source.name, "sha256": checksum(self.source)}
-        return {"train_file": source, "folds": self.count, "seed": self.seed}
+        return {"train_file": source, "folds": self.count, "seed": self.seed, "clustering": CLUSTERING}
 
     def refuse_other(self, *, overwrite: bool) -> None:
         """Refuse a folder that holds other folds, or something else.
@@ -79,7 +80,7 @@ class Folds:
             return
         cure = "choose another output_dir, or set overwrite_output_dir: true"
         if found is not None:
-            changed = [key for key, value in self.identity().items() if found.get(key) != value]
+            changed = [_NAMES.get(key, key) for key, value in self.identity().items() if found.get(key) != value]
             raise OutputError(
                 _("{folder}: holds other folds (another {changed}); {cure}").format(
                     folder=self.folder, changed=", ".join(changed), cure=cure
@@ -155,8 +156,8 @@ class Folds:
         if len(set(clusters)) < self.count:
             raise DataError(
                 _(
-                    "{source}: {count:,} passages (near-duplicates are one), too few for {count2} folds; use "
-                    "fewer --folds"
+                    "{source}: {count:,} passages (near-duplicates and parts of one another are one), too few "
+                    "for {count2} folds; use fewer --folds"
                 ).format(source=self.source, count=len(set(clusters)), count2=self.count)
             )
         answers = [question.answer for question in questions if question is not None]
@@ -164,9 +165,9 @@ class Folds:
         for place, fold in zip(places, deal(clusters, answers, self.count, self.seed), strict=True):
             held_out[place] = fold
         sizes = ", ".join(f"{held_out.count(fold):,}" for fold in range(self.count))
-        say(f"{self.source}: split by passage into {self.count} folds of {sizes} questions")
+        notify(f"{self.source}: split by passage into {self.count} folds of {sizes} questions")
         if alone := len(records) - len(places):
-            say(f"{self.source}: {alone:,} records are not questions; every fold trains on them")
+            notify(f"{self.source}: {alone:,} records are not questions; every fold trains on them")
         return held_out
 
     def _dump(self, path: Path, records: Sequence[Record]) -> None:

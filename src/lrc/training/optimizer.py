@@ -72,7 +72,7 @@ def create_loraplus(trainer: Any, rates: LoraPlus) -> torch.optim.Optimizer:
 
 
 @contextlib.contextmanager
-def refused(key: str) -> Iterator[None]:
+def explain_refusal(key: str) -> Iterator[None]:
     """Turn what upstream says only when it makes something into a line.
 
     Args:

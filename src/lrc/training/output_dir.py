@@ -10,9 +10,9 @@ from typing import Any
 
 from lrc.config.run_record import RUN_FILE, Run, read_run
 from lrc.runtime.errors import OutputError, RecipeError
-from lrc.runtime.locks import left_behind, parts, remove
+from lrc.runtime.locks import left_behind, list_parts, remove
 from lrc.runtime.outputs import checksum, flush, new_file
-from lrc.runtime.progress import say
+from lrc.runtime.progress import notify
 from lrc.runtime.translation import _
 from lrc.training.checkpoint import MANIFEST, STAGE, adopt, best_step, close_stage, find_damage, newest, open_stage
 from lrc.training.resume import Difference, differences, is_longer, run_of
@@ -77,7 +77,7 @@ class OutputDir:
             RecipeError, OutputError: it is one of another run, of a finished one, or the best one so far is missing.
         """
         close_stage(self.path)
-        found = newest(self.path, say)
+        found = newest(self.path, notify)
         if named is not None and Path(named).resolve().parent == self.path.resolve():
             found = Path(named)
         elif named is not None and found is None:
@@ -272,7 +272,7 @@ def refuse_sources_in(folder: Path, sources: Sequence[Path]) -> None:
 
 def _others(path: Path) -> list[Path]:
     """What is in a folder besides this run's lock, and those of runs that were killed as they began."""
-    return sorted(set(path.iterdir()) - set(parts(path, RUN_FILE))) if path.is_dir() else []
+    return sorted(set(path.iterdir()) - set(list_parts(path, RUN_FILE))) if path.is_dir() else []
 
 
 def _tidy(path: Path) -> None:

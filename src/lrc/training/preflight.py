@@ -51,13 +51,13 @@ def preflight_or_exit(words: Sequence[str]) -> None:
     try:
         check_launch()
         if not several_processes() or is_first():
-            preflight(*split(words))
+            preflight(*split_config_flag(words))
     except LrcError as error:
-        print(*error.findings, sep="\n", file=sys.stderr, flush=True)
+        print(*error.lines(), sep="\n", file=sys.stderr, flush=True)
         sys.exit(1)
 
 
-def split(words: Sequence[str]) -> tuple[Path | None, list[str]]:
+def split_config_flag(words: Sequence[str]) -> tuple[Path | None, list[str]]:
     """Take `--config RECIPE` out of a command line."""
     words = list(words)
     for i, word in enumerate(words):

@@ -19,7 +19,7 @@ from lrc.config.arguments import AdapterArguments
 from lrc.config.recipe import Recipe, load_recipe
 from lrc.config.run_record import FILES, METRICS_FILE, NORMALISATIONS, NOT_RECORDED, RUN_FILE, Run, train_roles
 from lrc.config.trackers import close_trackers
-from lrc.data.pseudo_labels import label
+from lrc.data.pseudo_labels import assign_labels
 from lrc.data.score_files import read_scores
 from lrc.data.soft_labels import SoftLabels
 from lrc.metrics.predictions import OUTCOMES_FILE, Outcome, write_outcomes
@@ -35,22 +35,22 @@ from lrc.runtime.exit_status import exit_on_error
 from lrc.runtime.outputs import checksum
 from lrc.runtime.packages import versions
 from lrc.runtime.processes import lock_together
-from lrc.runtime.progress import escape_unencodable, say, silence
+from lrc.runtime.progress import escape_unencodable, notify, silence
 from lrc.runtime.rendezvous import rendezvous
 from lrc.runtime.signals import deferred, ending_with
 from lrc.runtime.translation import _
 from lrc.tokenization.max_length import LengthPolicy
 from lrc.tokenization.prompt import Prompt
 from lrc.tokenization.token_cache import tokenizer_digest
-from lrc.tokenization.token_dataset import Corpus, Portion, fit, join, read_corpus, tokenize
-from lrc.training.callbacks import History, Patience, Space, Stopping, ended_at, epoch_at, keep_training
+from lrc.tokenization.token_dataset import Corpus, Portion, fit_records, join, read_corpus, tokenize
+from lrc.training.callbacks import History, Patience, Space, Stopping, early_stopping_step, epoch_at, keep_training
 from lrc.training.checkpoint import find_damage
 from lrc.training.contrastive_loss import Objective
 from lrc.training.dataloader import Sampling, SequenceSource
 from lrc.training.launch_record import record_launch
 from lrc.training.optimizer import LoraPlus
 from lrc.training.output_dir import OutputDir, refuse_sources_in, refuse_taken
-from lrc.training.preflight import split
+from lrc.training.preflight import split_config_flag
 from lrc.training.resume import changed_versions, nondeterminism, run_of
 from lrc.training.trainer import Packing, TreeTrainer
 from lrc.training.validation import AUTO, FittedScoring, Validation
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     warnings.simplefilter("ignore", FutureWarning)  # of what upstream will rename
     try:
         with exit_on_error("lower lora_r or max_length, or quantize the base model"):
-            path, overrides = split(words)
+            path, overrides = split_config_flag(words)
             with rendezvous():  # which the training arguments bring about as they are built
                 recipe = load_recipe(path, overrides)
             train(recipe)
@@ -90,12 +90,12 @@ def train(recipe: Recipe) -> None:
         silence()
     name, revision, remote_code = base.model_name_or_path, base.model_revision, args.trust_remote_code
     if remote_code and args.process_index == 0:
-        say(f"trust_remote_code: code that comes with {name} runs on this machine")
+        notify(f"trust_remote_code: code that comes with {name} runs on this machine")
     tokenizer = load_tokenizer(name, revision, trust_remote_code=remote_code)
     prompt = Prompt(tokenizer, data.template, data.answer_style, data.list_options)
     if args.process_index == 0:
         for note in (*recipe.notices, *prompt.notes):
-            say(note)
+            notify(note)
     clamp_max_length(recipe, load_config(name, revision, trust_remote_code=remote_code))
     output = Path(args.output_dir)
     # Before the data is read, which may take long, and before anything is said.
@@ -107,7 +107,7 @@ def train(recipe: Recipe) -> None:
         files.append(_read_pseudo_labelled(recipe, prompt))
     validation = _read(data.validation_file, recipe, prompt, "validation questions")
     if args.process_index == 0 and data.validation_file and validation.sha256 in [one.sha256 for one in files]:
-        say(f"{data.validation_file}: is the training data, so its accuracy says nothing about new questions")
+        notify(f"{data.validation_file}: is the training data, so its accuracy says nothing about new questions")
     # Trackers print, and stdout is for the result alone.
     with lock_together(output / RUN_FILE, output), redirect_stdout(sys.stderr):
         _train(recipe, prompt, files, validation)
@@ -121,12 +121,12 @@ def _train(recipe: Recipe, prompt: Prompt, files: Sequence[Corpus], validation: 
     folder = _folder(recipe, prompt, files, training.portions, validation)
     pushed, args.push_to_hub = args.push_to_hub, False  # upstream would send what lrc keeps back
     if folder.finished:
-        say(f"{folder.path}: this run has already finished; {'publishing it' if pushed else 'nothing to do'}")
+        notify(f"{folder.path}: this run has already finished; {'publishing it' if pushed else 'nothing to do'}")
     else:
         with folder.discard_if_refused(first=args.process_index == 0):
             _train_in(folder, recipe, prompt, training, validation)
     if pushed and args.process_index == 0:
-        say(publish_folder(folder.path, args.hub_model_id, bool(args.hub_private_repo)))
+        notify(publish_folder(folder.path, args.hub_model_id, bool(args.hub_private_repo)))
 
 
 def _train_in(folder: OutputDir, recipe: Recipe, prompt: Prompt, training: Corpus, validation: Corpus) -> None:
@@ -158,7 +158,7 @@ def _train_in(folder: OutputDir, recipe: Recipe, prompt: Prompt, training: Corpu
         trainer.start_with_pissa(recipe.adapter.pissa, checkpoint or (str(folder.path) if folder.trained else None))
     if _is_left_to_evaluate(folder, trainer):
         if args.process_index == 0:
-            say(f"{folder.path}: already trained; continuing with the evaluation")
+            notify(f"{folder.path}: already trained; continuing with the evaluation")
         trainer.add_callback(History())
         step = folder.run.step
         trainer.load_trained(folder.path, step, epoch_at(folder.path, step))
@@ -194,7 +194,7 @@ def _run(trainer: TreeTrainer, recipe: Recipe, folder: OutputDir, checkpoint: st
     args = recipe.training
     if args.early_stopping_patience is not None:
         trainer.add_callback(Patience(args.early_stopping_patience, args.early_stopping_threshold))
-        if checkpoint and (ended := ended_at(Path(checkpoint))):
+        if checkpoint and (ended := early_stopping_step(Path(checkpoint))):
             args.max_steps = ended  # it was killed after its last step, before it was finished
     again = "; a second one ends at once" if args.world_size == 1 else ""
     line = f"stopping after this step, with a checkpoint{again}"
@@ -205,7 +205,7 @@ def _run(trainer: TreeTrainer, recipe: Recipe, folder: OutputDir, checkpoint: st
         trainer.train(resume_from_checkpoint=checkpoint)
     if stopping.signal:
         if args.process_index == 0:
-            say(f"{folder.path}: stopped after step {trainer.state.global_step}; run again to resume from there")
+            notify(f"{folder.path}: stopped after step {trainer.state.global_step}; run again to resume from there")
         sys.exit(128 + stopping.signal)
 
 
@@ -229,7 +229,7 @@ def _validation(recipe: Recipe, prompt: Prompt, corpus: Corpus) -> Validation | 
     found = Validation(corpus.records, prompt, data.score_normalisation, data.eval_questions)
     if len(found.sampled) < len(corpus.records) and recipe.training.process_index == 0:
         asked, every = len(found.sampled), len(corpus.records)
-        say(f"{data.validation_file}: evaluating on {asked:,} of its {every:,} questions, at the end on all")
+        notify(f"{data.validation_file}: evaluating on {asked:,} of its {every:,} questions, at the end on all")
     return found
 
 
@@ -242,7 +242,7 @@ def _conclude(trainer: TreeTrainer, prompt: Prompt, normalisation: str, folder: 
     trainer.log(found.metrics)
     outcomes = [Outcome.of(question, score) for question, score in found.scores]
     if trainer.is_world_process_zero():
-        say(str(found))
+        notify(str(found))
         write_outcomes(folder / OUTCOMES_FILE, outcomes, force=True)
     return {
         "score_normalisation": found.score_normalisation,
@@ -286,10 +286,10 @@ def _read(file: str | None, recipe: Recipe, prompt: Prompt, stage: str) -> Corpu
     )
     if args.process_index == 0:
         if corpus.reused:
-            say(f"{file}: {corpus.count} questions, tokenized by an earlier run")
+            notify(f"{file}: {corpus.count} questions, tokenized by an earlier run")
         for what, ids in (("passages shortened", corpus.shortened), ("questions left out", corpus.skipped)):
             if ids:
-                say(f"{file}: {len(ids)} {what} to fit max_length {max_length}: {', '.join(ids)}")
+                notify(f"{file}: {len(ids)} {what} to fit max_length {max_length}: {', '.join(ids)}")
     return corpus
 
 
@@ -298,13 +298,17 @@ def _read_pseudo_labelled(recipe: Recipe, prompt: Prompt) -> Corpus:
     data, args = recipe.data, recipe.training
     assert data.pseudo_labels and data.pseudo_label_file  # as the rules want it
     path = Path(data.pseudo_label_file)
-    records = label(path, Path(data.pseudo_labels), data.pseudo_label_threshold)
-    found = fit(records, prompt, LengthPolicy(args.max_length, data.on_too_long), stage="pseudo-labelled questions")
+    records = assign_labels(path, Path(data.pseudo_labels), data.pseudo_label_threshold)
+    found = fit_records(
+        records, prompt, LengthPolicy(args.max_length, data.on_too_long), stage="pseudo-labelled questions"
+    )
     if args.process_index == 0:
         sure = f"{len(records):,} questions with a probability of {data.pseudo_label_threshold:g} or more"
-        say(f"{path}: pseudo-labels of {data.pseudo_labels}: {sure} are trained on; accuracy on this file means little")
+        notify(
+            f"{path}: pseudo-labels of {data.pseudo_labels}: {sure} are trained on; accuracy on this file means little"
+        )
         if found.skipped:
-            say(f"{path}: {len(found.skipped)} questions left out to fit max_length: {', '.join(found.skipped)}")
+            notify(f"{path}: {len(found.skipped)} questions left out to fit max_length: {', '.join(found.skipped)}")
     tokens = tokenize(found.records, prompt, stage="pseudo-labelled questions")
     return replace(found, dataset=tokens, sha256=checksum(path))
 
@@ -321,7 +325,7 @@ def _folder(
     drawn = {role: portion.drawn for role, portion in zip(files, portions, strict=False)}
     if drawn and args.process_index == 0:
         parts = [f"{count:,} of {corpora[role].count:,} of {files[role]}" for role, count in drawn.items()]
-        say(f"train_file: an epoch has {' and '.join(parts)}")
+        notify(f"train_file: an epoch has {' and '.join(parts)}")
     named = {"soft_labels": data.soft_labels, "pseudo_labels": data.pseudo_labels}
     labels = {role: _identity(Path(file)) for role, file in named.items() if file}
     run = Run(
@@ -376,9 +380,9 @@ def _checkpoint(recipe: Recipe, folder: OutputDir) -> str | None:
     chosen = [folder.checkpoint(named, best=best) if args.process_index == 0 else None]
     found: str | None = broadcast_object_list(chosen)[0]
     if found and args.process_index == 0 and not folder.trained:
-        say(f"resuming from {found}")
+        notify(f"resuming from {found}")
         if changed := changed_versions(run_of(Path(found)) or folder.run, folder.run):
-            say(f"{found}: was made with {changed}; the result may differ in its last bits")
+            notify(f"{found}: was made with {changed}; the result may differ in its last bits")
         elif note := nondeterminism(args.device.type, bool(args.full_determinism)):
-            say(f"{found}: {note}")
+            notify(f"{found}: {note}")
     return found

@@ -22,22 +22,22 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback
 from transformers.trainer_utils import EvalLoopOutput
 
-from lrc.answering.scoring import OptionScores
 from lrc.config.accelerate_config import use_small_buckets
 from lrc.config.run_record import METRICS_FILE
 from lrc.data.questions import Question
+from lrc.metrics.option_scores import OptionScores
 from lrc.metrics.training_log import read_curves
 from lrc.models.master_weights import to_float32
 from lrc.packing.attention import choose_attention, why_no_trees
 from lrc.packing.last_layer import prune_last_layer
 from lrc.packing.log_probs import row_budget, target_log_probs
 from lrc.packing.tree import PackedRow, TokenSequence
-from lrc.runtime.progress import say, track
+from lrc.runtime.progress import notify, track
 from lrc.training.base_trainer import DurableTrainer
 from lrc.training.contrastive_loss import Objective, OptionContrast
 from lrc.training.dataloader import SampleKey, Sampling, StepBatch, StepLoader, StepSampler
 from lrc.training.neftune import Noise
-from lrc.training.optimizer import LoraPlus, create_loraplus, refused
+from lrc.training.optimizer import LoraPlus, create_loraplus, explain_refusal
 from lrc.training.throughput import ThroughputCallback
 from lrc.training.validation import InLockstep, Validation, combine
 
@@ -49,7 +49,7 @@ class Packing:
     Args:
         trees: false gives every sequence a row of its own.
         row_tokens: the token budget of a row; None takes what suits the device.
-        attention: see `attention.FORMS`.
+        attention: see `attention.choose_attention`.
     """
 
     trees: bool = True
@@ -62,7 +62,7 @@ class TreeTrainer(DurableTrainer):
 
     Args:
         train_dataset: columns `tokens`, `prompt_length` and `passage`, a row a question.
-        source: gives the sequences of one question in one epoch: what is imitated and, where the objective has a
+        source: gives the sequences of one question in one epoch: what is supervised and, where the objective has a
             contrast, the options that are compared.
         validation: the questions of evaluation; None evaluates nothing.
         sampling: which questions meet in a step.
@@ -121,13 +121,13 @@ class TreeTrainer(DurableTrainer):
         reason = why_no_trees(self.model) if packing.trees else "tree_packing is false"
         self.share = reason is None
         if reason and self.is_world_process_zero():
-            say(f"each question is a row of its own: {reason}")
+            notify(f"each question is a row of its own: {reason}")
         if reason and objective.option_contrast:
             raise ValueError(f"option_contrast compares the options in one packed row, but {reason}; set it to 0")
         choose_attention(self.model, packing.attention, self.args.device)
         whole = prune_last_layer(self.model)
         if whole and self.is_world_process_zero():
-            say(whole)
+            notify(whole)
         self.row_tokens = row_budget(self.args.device, packing.row_tokens, training=True)
         self._evaluation_row_tokens = row_budget(self.args.device, packing.row_tokens)
         self.evaluated: dict[int, list[tuple[Question, OptionScores]]] = {}  # what was found, by the step of it
@@ -157,7 +157,7 @@ class TreeTrainer(DurableTrainer):
     ) -> torch.Tensor:
         """Forward and backward of one step, row by row; gradients are exchanged with the last row only."""
         total = torch.zeros((), device=self.args.device)
-        rows = self._equalise(inputs.rows)
+        rows = self._equalize(inputs.rows)
         for i, row in enumerate(rows):
             last = i == len(rows) - 1
             self.accelerator.gradient_state._set_sync_gradients(last)
@@ -195,8 +195,8 @@ class TreeTrainer(DurableTrainer):
         if self.noise is not None:
             self.noise.set_row(inputs, self.args.device)
         log_probs = target_log_probs(model, inputs, self.args.device)
-        imitated = log_probs if contrast is None else contrast.imitation(log_probs)
-        loss = -imitated.sum() / (len(inputs.targets) if num_items_in_batch is None else num_items_in_batch)
+        supervised = log_probs if contrast is None else contrast.supervised_log_probs(log_probs)
+        loss = -supervised.sum() / (len(inputs.targets) if num_items_in_batch is None else num_items_in_batch)
         part = self.objective.option_contrast
         if part:
             loss = loss * (1.0 - part)
@@ -269,7 +269,7 @@ class TreeTrainer(DurableTrainer):
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """Upstream's optimizer; with `loraplus`, B learns faster than A."""
-        with refused("optim"):
+        with explain_refusal("optim"):
             if self.loraplus is None or getattr(self, "optimizer", None) is not None:
                 return super().create_optimizer(model)
             self.optimizer = create_loraplus(self, self.loraplus)
@@ -277,7 +277,7 @@ class TreeTrainer(DurableTrainer):
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """Upstream's scheduler."""
-        with refused("lr_scheduler_type"):
+        with explain_refusal("lr_scheduler_type"):
             return super().create_scheduler(num_training_steps, optimizer)
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
@@ -303,7 +303,7 @@ class TreeTrainer(DurableTrainer):
         deepspeed = self.accelerator.distributed_type == DistributedType.DEEPSPEED
         self.accelerator.backward(loss, **({"scale_wrt_gas": False} if deepspeed else {}))
 
-    def _equalise(self, rows: list[PackedRow]) -> list[PackedRow]:
+    def _equalize(self, rows: list[PackedRow]) -> list[PackedRow]:
         """Repeat a row until this process has as many as every other one, where each forward is a collective."""
         return rows + rows[-1:] * max(self._step_rows - len(rows), 0)
 

@@ -10,12 +10,13 @@ from typing import Any
 
 import torch
 
-from lrc.answering.scoring import OptionScores, Scorer
+from lrc.answering.scoring import Scorer
 from lrc.config.run_record import NORMALISATIONS
 from lrc.data.alpaca import Record
 from lrc.data.questions import Question
 from lrc.metrics.accuracy import accuracy, passages_of
 from lrc.metrics.calibration import at_bound, fit_temperature
+from lrc.metrics.option_scores import OptionScores
 from lrc.packing.log_probs import sequence_scores
 from lrc.runtime.progress import Advance
 from lrc.tokenization.prompt import Prompt, question_of
@@ -88,7 +89,7 @@ class Validation:
         likelihood = float(sequence_scores(model, others, device, row_tokens).sum())
         advance(len(others))
         likelihood += sum(score.answer_log_prob or 0.0 for score in scores)
-        sequences = others + [sequence for record in asked for sequence in self.prompt.imitated(record)]
+        sequences = others + [sequence for record in asked for sequence in self.prompt.supervised_sequences(record)]
         return EvalShard(
             -likelihood,
             sum(len(sequence.tokens) - sequence.prompt_length for sequence in sequences),

@@ -50,4 +50,4 @@ def test_what_lrc_itself_asks(count: int) -> None:
 def test_what_is_no_question_is_a_line(text: str) -> None:
     with pytest.raises(DataError, match="^pasted text: ") as refused:
         split_question(text)
-    assert len(refused.value.findings) == 1
+    assert len(refused.value.lines()) == 1

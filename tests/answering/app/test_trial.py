@@ -48,4 +48,4 @@ def test_what_is_typed_is_cleaned_as_a_cell_is() -> None:
 def test_a_text_that_is_too_long_is_a_line() -> None:
     with pytest.raises(DataError) as refused:
         make_question("長" * (MAX_CHARACTERS + 1), "問題", ["甲", "乙"])
-    assert refused.value.findings == ("Passage (文章): has 20,001 characters, expected up to 20,000; shorten it",)
+    assert refused.value.lines() == ("Passage (文章): has 20,001 characters, expected up to 20,000; shorten it",)

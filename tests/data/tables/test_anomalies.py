@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from lrc.data.questions import Question
-from lrc.data.tables.anomalies import suspect
+from lrc.data.tables.anomalies import find_anomalies
 
 
 def kinds(passage: str, options: tuple[str, ...], question: str = "何者正確？") -> list[str]:
     asked = Question("1", passage, question, options, answer=1, row=2)
-    return [finding.kind for finding in suspect([asked], "a.xlsx")]
+    return [finding.kind for finding in find_anomalies([asked], "a.xlsx")]
 
 
 def test_twice() -> None:
@@ -59,6 +59,6 @@ def test_long_decimals() -> None:
 
 
 def test_place_of_a_finding() -> None:
-    (finding,) = suspect([Question("1", "文", "問", ("甲", "乙", "乙"), 1, row=304)], "AI.xlsx")
+    (finding,) = find_anomalies([Question("1", "文", "問", ("甲", "乙", "乙"), 1, row=304)], "AI.xlsx")
     assert finding.level == "warning"
     assert str(finding) == "AI.xlsx, row 304: 選項2 and 選項3 are the same text; change one of them"

@@ -10,7 +10,7 @@ import pytest
 import workbooks
 
 from lrc.data.sources import read_questions
-from lrc.data.tables.answer_marks import read_answer, read_answers, understand
+from lrc.data.tables.answer_marks import parse_answer, read_answer, read_answers
 from lrc.data.tables.workbook import Workbook, read_workbook
 from lrc.runtime.errors import DataError
 
@@ -29,7 +29,7 @@ def test_understood(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "3.5", "3%", "-3", "選項", "IX", "TRUE", "1000", "3,", "²", "3、4", "AB", "A/B"])
 def test_not_understood(text: str) -> None:
-    assert understand(text) is None
+    assert parse_answer(text) is None
     assert read_answer(text, OPTIONS).number is None
 
 
@@ -54,7 +54,7 @@ def test_the_text_of_an_option(text: str, number: int) -> None:
 )
 def test_what_names_no_option_says_so(text: str, options: tuple[str, ...], said: str) -> None:
     reading = read_answer(text, options)
-    assert reading.number is None and said in reading.fault
+    assert reading.number is None and said in reading.error
 
 
 def read(tmp_path: Path, *rows: tuple[Any, str]) -> Workbook:
@@ -115,7 +115,7 @@ def write(path: Path, counted: list[Any]) -> Path:
 def test_answers_that_count_from_zero_are_refused_as_a_whole(tmp_path: Path, name: str) -> None:
     with pytest.raises(DataError, match="count[s]? from 0; add 1 to every answer") as caught:
         read_questions(write(tmp_path / name, ZERO))
-    (line,) = caught.value.findings
+    (line,) = caught.value.lines()
     assert line.startswith(f"{name}, row ") and ("4 in none" in line or "none has 4" in line)
     book = read_questions(write(tmp_path / name, [*ZERO, 4]))  # a last option shows that it counts from 1
     assert len(book.errors) == 1 and len(book.questions) == 6

@@ -7,19 +7,19 @@ from collections.abc import Sequence
 import pytest
 
 from lrc.data.tables.headers import Columns, find_header
-from lrc.data.tables.table import NO_NOTES, Table, TableRow
+from lrc.data.tables.table import NO_FINDINGS, Table, TableRow
 from lrc.runtime.errors import DataError
 
 
 def find(headers: Sequence[str], others: tuple[str, ...] = ()) -> Columns:
     table = Table("a.xlsx", "表", others, iter(()))
-    return find_header(table, [TableRow(1, list(headers), NO_NOTES)]).columns
+    return find_header(table, [TableRow(1, list(headers), NO_FINDINGS)]).columns
 
 
 def refusal(headers: Sequence[str], others: tuple[str, ...] = ()) -> list[str]:
     with pytest.raises(DataError) as refused:
         find(headers, others)
-    return list(refused.value.findings)
+    return list(refused.value.lines())
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def test_errors_are_those_of_the_standard_library(tmp_path: Path, content: bytes
         json.loads(content.decode())
     with pytest.raises(DataError) as caught:
         list(read_array(write(tmp_path / "a.json", content)))
-    assert caught.value.findings == (f"a.json: not JSON ({wanted.value}); convert or export it again",)
+    assert caught.value.lines() == (f"a.json: not JSON ({wanted.value}); convert or export it again",)
 
 
 @pytest.mark.usefixtures("window")

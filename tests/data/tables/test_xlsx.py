@@ -25,7 +25,7 @@ SHEET = "xl/worksheets/sheet1.xml"
 def refusal(path: Path, sheet: str | None = None) -> str:
     with pytest.raises(DataError) as refused:
         read_workbook(path, sheet)
-    assert len(refused.value.findings) == 1
+    assert len(refused.value.lines()) == 1
     return str(refused.value)
 
 

@@ -253,7 +253,7 @@ def _cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
 
 
-def _quantise(base: Path) -> None:
+def _quantize(base: Path) -> None:
     config = json.loads((base / "config.json").read_text())
     config["quantization_config"] = {"quant_method": "gptq", "bits": 4}
     (base / "config.json").write_text(json.dumps(config))
@@ -315,9 +315,9 @@ FAULTS: dict[str, tuple[Any, str]] = {
         lambda base, adapter: _cut(base / "config.json"),
         "config.json: not a JSON object",
     ),
-    "quantised base": (
-        lambda base, adapter: _quantise(base),
-        "is quantised on disk .gptq, 4 bits., .*; pass the unquantised",
+    "quantized base": (
+        lambda base, adapter: _quantize(base),
+        "is quantized on disk .gptq, 4 bits., .*; pass the unquantized",
     ),
     "base that brings code": (lambda base, adapter: _want_code(base), "base: its model comes with code"),
     "tensor missing": (lambda base, adapter: _drop_a_tensor(adapter), "the adapter lacks base_model"),
@@ -349,7 +349,7 @@ def test_a_fault_is_one_line_and_leaves_nothing(fault: str, tmp_path: Path) -> N
     harm(base, adapter)
     with pytest.raises(LrcError, match=message) as refused:
         merge(adapter, tmp_path / "merged")
-    assert len(refused.value.findings) == 1
+    assert len(refused.value.lines()) == 1
     assert not [path for path in tmp_path.iterdir() if path.name not in ("adapter", "base")]
 
 
@@ -367,7 +367,7 @@ def test_a_base_that_is_offline_is_one_line(tmp_path: Path, monkeypatch: pytest.
     adapter = save_adapter(tmp_path / "adapter", base)
     with pytest.raises(ModelError, match="not among the models fetched before") as refused:
         merge(adapter, tmp_path / "merged", base_model="nobody/nothing")
-    assert len(refused.value.findings) == 1
+    assert len(refused.value.lines()) == 1
 
 
 def test_outputs_are_not_overwritten_and_inputs_never(tmp_path: Path) -> None:
@@ -455,7 +455,7 @@ def test_a_merged_model_that_says_something_else_is_refused(
     )
     with pytest.raises(ModelError, match="its logits differ by up to .* where rounding explains") as refused:
         merge(adapter, tmp_path / "merged")
-    assert len(refused.value.findings) == 1 and str(refused.value).startswith(str(tmp_path / "merged"))
+    assert len(refused.value.lines()) == 1 and str(refused.value).startswith(str(tmp_path / "merged"))
     assert not (tmp_path / "merged").exists()
 
 
@@ -514,7 +514,7 @@ def test_an_adapter_that_is_more_than_a_change_of_layers_is_refused(reason: str,
     path.write_text(json.dumps({**given, **settings, "of_tomorrow_and_unset": None}))
     with pytest.raises(ModelError, match=message) as refused:
         merge(adapter, tmp_path / "merged")
-    assert len(refused.value.findings) == 1 and not (tmp_path / "merged").exists()
+    assert len(refused.value.lines()) == 1 and not (tmp_path / "merged").exists()
     if "layer_replication" not in settings:  # repeated layers answer as well as others
         with pytest.raises(ModelError, match=message):
             load_scorer(str(base), ScoringOptions((adapter,), template="plain", answer_style="digit"))
@@ -531,14 +531,14 @@ def test_a_tokenizer_with_more_tokens_than_the_base_has_rows_is_refused(tmp_path
     assert not (tmp_path / "merged").exists()
 
 
-def test_an_adapter_of_a_four_bit_base_merges_into_the_unquantised_one(tmp_path: Path) -> None:
+def test_an_adapter_of_a_four_bit_base_merges_into_the_unquantized_one(tmp_path: Path) -> None:
     base = save_base(tmp_path / "base", hidden_size=64)
-    quantised = AutoModelForCausalLM.from_pretrained(
+    quantized = AutoModelForCausalLM.from_pretrained(
         base,
         quantization_config=BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4"),
         dtype=torch.float32,
     )
-    assert quantised.model.layers[0].self_attn.q_proj.weight.dtype == torch.uint8
-    adapter = save_adapter(tmp_path / "adapter", base, model=quantised)
+    assert quantized.model.layers[0].self_attn.q_proj.weight.dtype == torch.uint8
+    adapter = save_adapter(tmp_path / "adapter", base, model=quantized)
     merge(adapter, tmp_path / "merged")
     assert difference(base, adapter, tmp_path / "merged") <= 2e-6

@@ -21,7 +21,7 @@ from lrc.config.recipe import load_recipe
 from lrc.data.questions import Question
 from lrc.metrics.accuracy import wilson
 from lrc.metrics.predictions import Outcome, write_outcomes
-from lrc.training.sweep.leaderboard import Standing, compare, print_leaderboard, ranked
+from lrc.training.sweep.leaderboard import LeaderboardEntry, compare_best, print_leaderboard, rank
 from lrc.training.sweep.sweep_file import read_sweep
 from lrc.training.sweep.trial import SweepTrial, TrialResult
 
@@ -246,7 +246,7 @@ def test_what_can_be_counted_is_counted(folder: Path, tmp_path: Path) -> None:
     assert read_sweep(written(folder, tmp_path / "a", search=search)).size is None
 
 
-def standing(root: Path, number: int, predictions: list[int]) -> Standing:
+def entry(root: Path, number: int, predictions: list[int]) -> LeaderboardEntry:
     """A trial that answered questions, all of which 1 is the answer of."""
     trial, n = SweepTrial(number, {"lora_r": number}, root), len(predictions)
     trial.folder.mkdir()
@@ -256,7 +256,7 @@ def standing(root: Path, number: int, predictions: list[int]) -> Standing:
     write_outcomes(trial.folder / "validation_scores.jsonl", found)
     right = predictions.count(1)
     low, high = wilson(right, n)
-    return Standing(trial, TrialResult(right / n, low, high, n, 5, 10, 0.5, right / n, 3.0))
+    return LeaderboardEntry(trial, TrialResult(right / n, low, high, n, 5, 10, 0.5, right / n, 3.0))
 
 
 @pytest.mark.parametrize(
@@ -269,11 +269,11 @@ def standing(root: Path, number: int, predictions: list[int]) -> Standing:
 def test_the_best_is_compared_with_the_second(
     tmp_path: Path, others: list[int], told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    worse, better = standing(tmp_path, 1, others), standing(tmp_path, 2, [1] * 15 + [3] * 5)
-    failed = Standing(SweepTrial(0, {"lora_r": 0}, tmp_path), None, "out of memory")
-    found = ranked([failed, worse, better])
+    worse, better = entry(tmp_path, 1, others), entry(tmp_path, 2, [1] * 15 + [3] * 5)
+    failed = LeaderboardEntry(SweepTrial(0, {"lora_r": 0}, tmp_path), None, "out of memory")
+    found = rank([failed, worse, better])
     assert [one.trial.number for one in found] == [2, 1, 0]
-    test = compare(found)
+    test = compare_best(found)
     assert test is not None and (test["best"], test["second"]) == (2, 1)
     print_leaderboard(found, "some/base")
     out = capsys.readouterr().out
@@ -285,11 +285,11 @@ def test_trials_are_ranked_by_what_they_left_and_not_by_what_they_passed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for number, (right, logged) in enumerate([(2, 0.9), (3, 0.5)]):
-        standing(tmp_path, number, [1] * right + [2] * (4 - right))
+        entry(tmp_path, number, [1] * right + [2] * (4 - right))
         line = {"step": 5, "eval_accuracy": logged, "eval_ci_low": 0.1, "eval_ci_high": 0.95, "eval_loss": 1.0}
         (tmp_path / f"trial-{number}" / "metrics.jsonl").write_text(json.dumps(line) + "\n")
     trials = [SweepTrial(number, {"lora_r": number}, tmp_path) for number in range(2)]
-    found = ranked([Standing(trial, trial.result()) for trial in trials])
+    found = rank([LeaderboardEntry(trial, trial.result()) for trial in trials])
     assert [(one.trial.number, one.result.accuracy) for one in found if one.result] == [(1, 0.75), (0, 0.5)]
     assert found[0].result is not None and (found[0].result.ci_low, found[0].result.ci_high) == wilson(3, 4)
     print_leaderboard(found, "some/base")

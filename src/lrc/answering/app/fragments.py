@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from lrc.answering.app.session import Answered, Trial
-from lrc.answering.app.translations import Language, say, spell_baseline
+from lrc.answering.app.translations import Language, spell_baseline, translate
 from lrc.config.run_record import Run
 from lrc.runtime.findings import format_findings
 
@@ -22,7 +22,7 @@ MAX_ANSWERS = 20  # likewise; the download has all
 def fragment(name: str, language: Language, **values: Any) -> str:
     """One of the macros of `fragments.html`, rendered."""
     macro = getattr(_macros(), name)
-    return str(macro(partial(say, language), TAGS[language], **values))
+    return str(macro(partial(translate, language), TAGS[language], **values))
 
 
 def findings(language: Language, lines: Sequence[str]) -> str:
@@ -40,16 +40,16 @@ def header(language: Language, names: Sequence[str], trial: Trial) -> str:
 
 def _about(language: Language, run: Run | None) -> Iterator[str]:
     """Sentences that say what the model does, what it learnt from, and how often it was right."""
-    yield say(language, "intro")
+    yield translate(language, "intro")
     trained = (run.data.get("train_file") or {}).get("questions") if run else None
-    yield say(language, "trained", n=trained) if trained else say(language, "untrained")
+    yield translate(language, "trained", n=trained) if trained else translate(language, "untrained")
     found = run.validation if run else {}
     if not found.get("n"):
-        yield say(language, "not_validated")
+        yield translate(language, "not_validated")
         return
     baseline = spell_baseline(language, str(found["baseline"]))
     shares = {"accuracy": found["accuracy"], "baseline_accuracy": found["baseline_accuracy"]}
-    yield say(language, "validated", n=int(found["n"]), baseline=baseline, **shares)
+    yield translate(language, "validated", n=int(found["n"]), baseline=baseline, **shares)
 
 
 def summary(language: Language, answered: Answered) -> str:
@@ -63,7 +63,7 @@ def summary(language: Language, answered: Answered) -> str:
 
 def _first(language: Language, lines: Sequence[str]) -> list[str]:
     more = len(lines) - MAX_FINDINGS
-    return [*lines[:MAX_FINDINGS], *([say(language, "more", n=more)] if more > 0 else [])]
+    return [*lines[:MAX_FINDINGS], *([translate(language, "more", n=more)] if more > 0 else [])]
 
 
 @cache

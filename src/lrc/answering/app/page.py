@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from lrc.answering.app.fragments import findings, fragment, header, summary
 from lrc.answering.app.pasting import split_question
 from lrc.answering.app.session import Trial, make_question
-from lrc.answering.app.translations import PREFIX, Language, preferred, say, translations
+from lrc.answering.app.translations import PREFIX, Language, choose_language, translate, translations
 from lrc.data.questions import MAX_OPTIONS, Question, option_orders
 from lrc.data.tables.workbook import SUFFIXES, read_workbook
 from lrc.metrics.calibration import is_guess
@@ -236,7 +236,7 @@ def _file_asker(trial: Trial, folder: Path) -> Callable[..., tuple[Any, ...]]:
         language = _language(request)
 
         def advance(done: int, total: int) -> None:
-            progress(done / max(total, 1), desc=say(language, "progress", done=done, total=total))
+            progress(done / max(total, 1), desc=translate(language, "progress", done=done, total=total))
 
         if file is None:
             nothing = _("file: none was given; choose a workbook first")
@@ -258,7 +258,7 @@ _PROGRESS = gr.Progress()
 
 
 def _language(request: gr.Request) -> Language:
-    return preferred(request.headers.get("accept-language"))
+    return choose_language(request.headers.get("accept-language"))
 
 
 def _lines(error: Exception, language: Language) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ _INSTRUCTION = re.compile(r"^\s*請根據以下輸入回答.*$", re.MULTILINE)
 _ANSWER = re.compile(r"^\s*(?:正確答案|答案|answer)\s*[:：].*$", re.IGNORECASE | re.MULTILINE)
 
 
-class Parts(NamedTuple):
+class PastedQuestion(NamedTuple):
     """A question's parts, cleaned."""
 
     passage: str
@@ -33,7 +33,7 @@ class Parts(NamedTuple):
     options: tuple[str, ...]
 
 
-def split_question(text: str) -> Parts:
+def split_question(text: str) -> PastedQuestion:
     """Part a text: options begin with marks such as 1:, (A) or ①; the question is named, or the line before them.
 
     An answer that is pasted along is left out.
@@ -50,7 +50,7 @@ def split_question(text: str) -> Parts:
     passage, question = _split_head(text[: marks[0][0]].strip())
     if not passage or not question:
         raise DataError(_("pasted text: no passage and question before the options; put each on a line of its own"))
-    return Parts(passage, question, options)
+    return PastedQuestion(passage, question, options)
 
 
 def _marks(text: str) -> list[tuple[int, int]]:

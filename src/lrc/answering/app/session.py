@@ -10,13 +10,14 @@ from pathlib import Path
 from lrc.answering.answer import read_questions_to_answer
 from lrc.answering.answered_workbook import fill_in, is_workbook
 from lrc.answering.app.translations import WORDS
-from lrc.answering.scoring import OptionScores, Scorer
+from lrc.answering.scoring import Scorer
 from lrc.answering.submission import write_submission
 from lrc.config.run_record import Run
 from lrc.data.alpaca import Record, to_record
 from lrc.data.questions import MAX_OPTIONS, MIN_OPTIONS, Question, option_orders
 from lrc.data.tables.cleaning import clean
 from lrc.metrics.calibration import is_guess
+from lrc.metrics.option_scores import OptionScores
 from lrc.metrics.verdict import Verdict, judge
 from lrc.runtime.errors import DataError, LrcError
 from lrc.runtime.findings import Finding
@@ -191,6 +192,6 @@ def _fill_in(
     try:
         content, lost = fill_in(path, records, scores)
     except LrcError as error:
-        return None, [replace(one, level="warning") for one in error.found]
+        return None, [replace(one, level="warning") for one in error.findings]
     copy.write_bytes(content)
     return copy, lost

@@ -86,7 +86,7 @@ BASELINES: dict[str, str] = {
 }
 
 
-def say(language: Language, key: str, **values: object) -> str:
+def translate(language: Language, key: str, **values: object) -> str:
     """One text, with its values filled in."""
     text = WORDS[key]
     return localized(text.format(**values), language)
@@ -97,7 +97,7 @@ def spell_baseline(language: Language, name: str) -> str:
     return localized(BASELINES.get(name, name), language)
 
 
-def preferred(accept_language: str | None) -> Language:
+def choose_language(accept_language: str | None) -> Language:
     """The language of the page for a browser that sends this Accept-Language header.
 
     Its first choice decides, and is Chinese only under a name that gradio knows too: the labels are gradio's to choose,
@@ -109,10 +109,10 @@ def preferred(accept_language: str | None) -> Language:
 
 def translations() -> dict[str, dict[str, str]]:
     """Every label by locale, as `gr.I18n` takes them; the options have a key each."""
-    return {"en": _spelt("en")} | dict.fromkeys(BROWSERS, _spelt(CATALOGUE))
+    return {"en": _spell_labels("en")} | dict.fromkeys(BROWSERS, _spell_labels(CATALOGUE))
 
 
-def _spelt(language: Language) -> dict[str, str]:
+def _spell_labels(language: Language) -> dict[str, str]:
     labels = {f"{PREFIX}{key}": localized(text, language) for key, text in WORDS.items()}
-    options = {f"{PREFIX}option{n}": say(language, "option", n=n) for n in range(1, MAX_OPTIONS + 1)}
+    options = {f"{PREFIX}option{n}": translate(language, "option", n=n) for n in range(1, MAX_OPTIONS + 1)}
     return labels | options

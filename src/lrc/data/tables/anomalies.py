@@ -31,7 +31,7 @@ _NOTHING_LINE = re.compile(rf"^(?:{_NOTHING.pattern})$", re.I | re.MULTILINE)
 Suspicion = tuple[str, str, list[int]]  # kind, text, and the numbers of the options
 
 
-def suspect(questions: Iterable[Question], file: str) -> list[Finding]:
+def find_anomalies(questions: Iterable[Question], file: str) -> list[Finding]:
     """Look at each question for itself.
 
     Kinds: `ambiguous-answer` (the right option's text appears twice),
@@ -48,7 +48,7 @@ def suspect(questions: Iterable[Question], file: str) -> list[Finding]:
     ]
 
 
-def suspect_ids(ids: Iterable[tuple[int, str]], file: str, header: str) -> list[Finding]:
+def find_id_anomalies(ids: Iterable[tuple[int, str]], file: str, header: str) -> list[Finding]:
     """Look at all ids together: a spreadsheet or a data frame may have made numbers of them.
 
     Kinds: `decimal-id` (they all end in `.0`), `exponent-id` (1.23457E+17) and `rounded-id` (they are all zeros beyond

@@ -38,10 +38,10 @@ class Mark(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """What an answer means; `number` is None where it cannot be told, and `fault` says why."""
+    """What an answer means; `number` is None where it cannot be told, and `error` says why."""
 
     number: int | None
-    fault: str = ""  # follows the column's name
+    error: str = ""  # follows the column's name
     doubt: str = ""  # likewise, where it was read in one of two ways
 
 
@@ -60,7 +60,7 @@ class CountedFromZeroError(Exception):
 
 
 @lru_cache(maxsize=4096)
-def understand(text: str) -> Mark | None:
+def parse_answer(text: str) -> Mark | None:
     """The option's place that an answer names.
 
     Understood are `3`, `3.0`, `(C)`, `③`, `丙`, `三`, `選項3`, `第三個`, `答案：3` and the like, in any width.
@@ -116,7 +116,7 @@ class Habits:
 
     def observe(self, text: str, options: Options) -> None:
         """Learn from an answer that can be read in one way only."""
-        mark = understand(text)
+        mark = parse_answer(text)
         if mark is not None:
             within = 1 <= mark.number <= _count(options)
             if text not in options and within:
@@ -126,18 +126,18 @@ class Habits:
 
 
 def _read(text: str, options: Options, habits: Habits) -> Reading:
-    mark = understand(text)
+    mark = parse_answer(text)
     if mark is None:
         return _read_text(text, options, habits)
     within = 1 <= mark.number <= _count(options)
     numbers, own = own_places(options) or (False, ())
     place = own.index(mark.number) + 1 if mark.number in own else mark.number
     if place != mark.number and numbers == (mark.form == "number"):
-        fault = _(
+        error = _(
             "is {text}, the mark before 選項{place} and not its place; take the marks off the options, or give the "
             "option's text"
         )
-        return Reading(None, fault.format(text=text, place=place))
+        return Reading(None, error.format(text=text, place=place))
     if text not in options:
         return Reading(mark.number) if within else Reading(None, _beyond(text, options))
     place = options.index(text) + 1
@@ -153,10 +153,10 @@ def _read(text: str, options: Options, habits: Habits) -> Reading:
             "is {text}, a number and the text of 選項{place}; read as the number: write 選項{place} if it is the text"
         )
         return Reading(mark.number, doubt=doubt.format(text=text, place=place))
-    fault = _("is {text}, which may be a place or the text of 選項{place}; write 選項{place}")
+    error = _("is {text}, which may be a place or the text of 選項{place}; write 選項{place}")
     if within:
-        fault = _("is {text}, which may be a place or the text of 選項{place}; write 選項{number} or 選項{place}")
-    return Reading(None, fault.format(text=text, place=place, number=mark.number))
+        error = _("is {text}, which may be a place or the text of 選項{place}; write 選項{number} or 選項{place}")
+    return Reading(None, error.format(text=text, place=place, number=mark.number))
 
 
 def _read_text(text: str, options: Options, habits: Habits) -> Reading:
@@ -173,18 +173,18 @@ def _read_text(text: str, options: Options, habits: Habits) -> Reading:
         return Reading(None, _("is {text}, the text of {same}; give the number").format(text=_short(text), same=same))
     for number, option in enumerate(options, start=1):
         bare = _bare(option)
-        if bare and plain.endswith(bare) and (mark := understand(plain.removesuffix(bare))):
+        if bare and plain.endswith(bare) and (mark := parse_answer(plain.removesuffix(bare))):
             if mark.number == number:
                 return Reading(number)
-            fault = _("is {text}, but that text is 選項{number}; give the number alone")
-            return Reading(None, fault.format(text=_short(text), number=number))
+            error = _("is {text}, but that text is 選項{number}; give the number alone")
+            return Reading(None, error.format(text=_short(text), number=number))
     return Reading(None, _beyond(text, options))
 
 
 def _refuse_counting_from_zero(texts: Sequence[str], questions: Sequence[Options], habits: Habits) -> None:
     zeros, last, count = [], 0, 0
     for place, (text, options) in enumerate(zip(texts, questions, strict=True)):
-        mark = understand(text)
+        mark = parse_answer(text)
         if mark is None or mark.form != "number":
             continue
         count += mark.number == _count(options)
@@ -201,16 +201,16 @@ def _count(options: Options) -> int:
 
 
 def _beyond(text: str, options: Options) -> str:
-    count, mark = _count(options), understand(text)
+    count, mark = _count(options), parse_answer(text)
     if count == 1:
-        fault = _("is {text}, and there is only one option; fill in the others")
+        error = _("is {text}, and there is only one option; fill in the others")
     elif mark is None:
-        fault = _("is {text}, expected 1 to {count}, a letter, or the text of one option; correct it")
+        error = _("is {text}, expected 1 to {count}, a letter, or the text of one option; correct it")
     elif mark.number > count:
-        fault = _("is {text}, expected 1 to {count}; correct it, or add the option that is missing")
+        error = _("is {text}, expected 1 to {count}; correct it, or add the option that is missing")
     else:
-        fault = _("is {text}, expected 1 to {count}; correct it")
-    return fault.format(text=_short(text), count=count)
+        error = _("is {text}, expected 1 to {count}; correct it")
+    return error.format(text=_short(text), count=count)
 
 
 def _plain(text: str) -> str:

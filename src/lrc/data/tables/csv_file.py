@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TextIO
 
 from lrc.data.tables.headers import LOOKED_AT, role_of
-from lrc.data.tables.table import WHOLE_ROW, Note, Table, TableRow
+from lrc.data.tables.table import WHOLE_ROW, CellFinding, Table, TableRow
 from lrc.runtime.errors import DataError
 from lrc.runtime.findings import Finding
 from lrc.runtime.translation import _
@@ -135,8 +135,10 @@ def _rows(path: Path, file: TextIO, delimiter: str) -> Iterator[TableRow]:
         # strict: a stray quote is an error, where lax reading would glue cells together
         for number, cells in enumerate(csv.reader(lines, strict=True, delimiter=delimiter), start=1):
             width = max(width, len(cells)) if number <= LOOKED_AT and _roles(cells) else width or len(cells)
-            notes = _as_text(cells)
-            yield TableRow(number, cells, notes if len(cells) <= width else notes | _beyond(cells, width, delimiter))
+            findings = _as_text(cells)
+            yield TableRow(
+                number, cells, findings if len(cells) <= width else findings | _beyond(cells, width, delimiter)
+            )
     except csv.Error as error:
         cure = _("put quotes around the cell and double those in it")
         raise DataError(
@@ -144,28 +146,28 @@ def _rows(path: Path, file: TextIO, delimiter: str) -> Iterator[TableRow]:
         ) from error
 
 
-def _as_text(cells: list[str]) -> dict[int, Note]:
+def _as_text(cells: list[str]) -> dict[int, CellFinding]:
     """Take ="001", which keeps a spreadsheet from making a number of it, as the text 001."""
-    notes = {}
+    findings = {}
     for column, cell in enumerate(cells):
         if cell.startswith('="') and cell.endswith('"') and len(cell) > 2 and '"' not in cell[2:-1]:
             cells[column] = cell[2:-1]
-            notes[column] = Note(
+            findings[column] = CellFinding(
                 "repair",
                 "text-formula",
                 _("is {cell}; read as the text {cells}").format(cell=cell, cells=cells[column]),
             )
-    return notes
+    return findings
 
 
-def _beyond(cells: list[str], width: int, delimiter: str) -> dict[int, Note]:
+def _beyond(cells: list[str], width: int, delimiter: str) -> dict[int, CellFinding]:
     if not any(cell.strip() for cell in cells[width:]):
         return {}
     sign = _DELIMITERS.get(delimiter, f"{delimiter}s").removesuffix("s")
     text = _("{count} cells under {width} headers; put quotes around a cell that has a {sign} in it").format(
         count=len(cells), width=width, sign=sign
     )
-    return {WHOLE_ROW: Note("trouble", "too-many-cells", text)}
+    return {WHOLE_ROW: CellFinding("error", "too-many-cells", text)}
 
 
 def _lines(path: Path, file: TextIO) -> Iterator[str]:

@@ -108,8 +108,8 @@ def find_header(table: Table, rows: Sequence[TableRow], named: Mapping[str, str]
                 file=table.file, table=_elsewhere(table)
             )
         )
-    if faults := list(_faults(table, best, named)):
-        raise DataError(*faults)
+    if errors := list(_find_errors(table, best, named)):
+        raise DataError(*errors)
     above = [row for row in rows[: best.first] if any(map(str.strip, row.cells))]
     findings = []
     if above:
@@ -267,17 +267,17 @@ def _option(found: re.Match[str]) -> str | None:
     return f"選項{number or int(sign)}"
 
 
-def _faults(table: Table, found: _Candidate, named: Mapping[str, str]) -> Iterator[Finding]:
+def _find_errors(table: Table, found: _Candidate, named: Mapping[str, str]) -> Iterator[Finding]:
     """What keeps a header from being one."""
 
-    def fault(kind: str, text: str) -> Finding:
+    def error(kind: str, text: str) -> Finding:
         return Finding("error", kind, table.file, text, found.row.number or None)  # keys of JSON are in no row
 
     headers = found.headers
     shown = ", ".join(header[:20] for header in headers[:12] if header) or _("empty cells")
     for role, header in named.items():
         if role not in found.places:
-            yield fault(
+            yield error(
                 "no-column",
                 _("no column {header} for {role}, only {shown}; correct --columns").format(
                     header=header, role=role, shown=shown
@@ -285,7 +285,7 @@ def _faults(table: Table, found: _Candidate, named: Mapping[str, str]) -> Iterat
             )
     if not found.likeness and found.row.number:
         need = "文章, 問題, 選項1, 選項2"
-        yield fault(
+        yield error(
             "no-header",
             _("is not a header with {need} …, and neither is any row below: {shown}; add one{table}").format(
                 need=need, shown=shown, table=_elsewhere(table)
@@ -297,7 +297,7 @@ def _faults(table: Table, found: _Candidate, named: Mapping[str, str]) -> Iterat
             both = alternatives([headers[place] for place in doubled], _("{words} and {last}"))
             choice = _(", or choose with --columns {role}={header}").format(role=role, header=headers[doubled[0]])
             cure = choice if len({normal(headers[place]) for place in doubled}) > 1 else ""
-            yield fault(
+            yield error(
                 "doubled-column",
                 _("{both} are both {role}; keep one of them{cure}").format(both=both, role=role, cure=cure),
             )
@@ -306,10 +306,10 @@ def _faults(table: Table, found: _Candidate, named: Mapping[str, str]) -> Iterat
         text = _("options {numbers} to {numbers2} count from 0; call them 1 to {numbers3}").format(
             numbers=numbers[0], numbers2=numbers[-1], numbers3=numbers[-1] + 1
         )
-        yield fault("options-from-zero", text)
+        yield error("options-from-zero", text)
         numbers = []
     elif numbers and numbers[-1] > MAX_OPTIONS:
-        yield fault(
+        yield error(
             "too-many-options",
             _("options {numbers} to {numbers2}, expected 1 to {max_options}; remove the others").format(
                 numbers=numbers[0], numbers2=numbers[-1], max_options=MAX_OPTIONS
@@ -323,11 +323,11 @@ def _faults(table: Table, found: _Candidate, named: Mapping[str, str]) -> Iterat
         text = _("{together} is one column for all options; give each a column of its own: 選項1, 選項2 …").format(
             together=together
         )
-        yield fault("no-column", text)
+        yield error("no-column", text)
         wanted = [role for role in wanted if not role.startswith("選項")]
     for role in wanted:
         if role in nearest:
-            yield fault(
+            yield error(
                 "no-column",
                 _("no column {role}; is it {nearest}? Then give --columns {role}={nearest}").format(
                     role=role, nearest=nearest[role]
@@ -335,7 +335,7 @@ def _faults(table: Table, found: _Candidate, named: Mapping[str, str]) -> Iterat
             )
         else:
             cure = _("name it with --columns, or correct the header")
-            yield fault(
+            yield error(
                 "no-column",
                 _("no column {role}, only {shown}; {cure}{table}").format(
                     role=role, shown=shown, cure=cure, table=_elsewhere(table)

@@ -18,7 +18,7 @@ from lrc.data.questions import MAX_OPTIONS
 from lrc.data.tables.cell_text import show_value
 from lrc.data.tables.csv_file import MAX_LINE
 from lrc.data.tables.json_array import DoubledKeyError, read_array, unique_keys
-from lrc.data.tables.table import Note, Table, TableRow
+from lrc.data.tables.table import CellFinding, Table, TableRow
 from lrc.runtime.errors import DataError
 from lrc.runtime.translation import _
 
@@ -54,13 +54,13 @@ def _rows(path: Path, headers: list[str]) -> Iterator[TableRow]:
     places = {header: place for place, header in enumerate(headers)}
     yield TableRow(0, headers, {})
     for number, item in _objects(path):
-        cells, notes = [""] * len(headers), {}
+        cells, findings = [""] * len(headers), {}
         for key, value in item.items():
             for header, one in _spread(key, value).items():
-                cells[places[header]], trouble = _text(one)
-                if trouble:
-                    notes[places[header]] = Note("trouble", "json-value", trouble)
-        yield TableRow(number, cells, notes)
+                cells[places[header]], error = _text(one)
+                if error:
+                    findings[places[header]] = CellFinding("error", "json-value", error)
+        yield TableRow(number, cells, findings)
 
 
 def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -27,9 +27,7 @@ _TOKEN = re.compile(
 _ELAPSED = re.compile(r"\[(h+|m+|s+)\]", re.IGNORECASE)
 _CONDITION = re.compile(r"\[(<=|>=|<>|<|>|=)\s*(-?[0-9.]+)\]")
 _LOCALE = re.compile(r"\[\$([^\]-]*)(?:-([0-9A-Fa-f]+|[A-Za-z-]+[^\]]*))?\]")
-_COLOUR = re.compile(
-    r"\[(?:black|blue|cyan|green|magenta|red|white|yellow|colou?r\s*\d+|[黑藍綠青紅洋白黃]色?)\]", re.I
-)
+_COLOR = re.compile(r"\[(?:black|blue|cyan|green|magenta|red|white|yellow|colou?r\s*\d+|[黑藍綠青紅洋白黃]色?)\]", re.I)
 # A letter by itself means something in another language: bbbb is the year of a Buddhist calendar.
 _FOREIGN = re.compile("[bcfijklnopqrtuvwxz]", re.I | re.ASCII)
 _NOON = ("AM/PM", "A/P", "上午/下午")
@@ -166,14 +164,14 @@ def _add(section: Section, token: str) -> None:
     elif found := _LOCALE.fullmatch(token):
         if found[1]:
             section.tokens.append(f'"{found[1]}"')
-        _localise(section, found[2] or "")
+        _localize(section, found[2] or "")
     elif found := re.fullmatch(r"\[DBNum([1-3])\]", token, re.I):
         section.chinese_digits = int(found[1])
-    elif not _COLOUR.fullmatch(token):
+    elif not _COLOR.fullmatch(token):
         section.exact = False
 
 
-def _localise(section: Section, name: str) -> None:
+def _localize(section: Section, name: str) -> None:
     if re.fullmatch("[0-9A-Fa-f]+", name):
         number = int(name, 16)
         section.locale, section.calendar = number & 0xFFFF, number >> 16 & 0xFF

@@ -14,8 +14,8 @@ from zipfile import ZipFile
 
 from lrc.data.tables.cell_text import show_number
 from lrc.data.tables.headers import LOOKED_AT
-from lrc.data.tables.table import NO_NOTES, WHOLE_ROW, Note, Table, TableRow
-from lrc.data.tables.xlsx import MAX_CELLS, MAX_TEXT, Merged, choose
+from lrc.data.tables.table import NO_FINDINGS, WHOLE_ROW, CellFinding, Table, TableRow
+from lrc.data.tables.xlsx import MAX_CELLS, MAX_TEXT, Merged, choose_sheet
 from lrc.data.tables.xlsx_package import open_package, parse
 from lrc.runtime.errors import DataError
 from lrc.runtime.translation import _
@@ -42,7 +42,7 @@ def open_document(path: Path, sheet: str | None) -> Iterator[Table]:
         _refuse_encrypted(path, package)
         names = _Names()
         parse(package, CONTENT, names.start)
-        name, others, findings = choose(path, names.hidden, sheet)
+        name, others, findings = choose_sheet(path, names.hidden, sheet)
         reader = _Reader(path, name)
         parse(package, CONTENT, reader.start, reader.text, end=reader.end)
     yield Table(path.name, name, others, reader.marked(), findings, frozenset(reader.hidden_columns))
@@ -96,7 +96,7 @@ class _Reader:
     """Collects the rows of one sheet."""
 
     def __init__(self, path: Path, sheet: str) -> None:
-        self.where, self.sheet = f"{path.name}: sheet {sheet}", sheet
+        self.file, self.sheet = path.name, sheet
         self.rows: list[TableRow] = []
         self.merged: dict[int, list[tuple[int, int, int]]] = {}
         self.hidden_columns: set[int] = set()
@@ -104,7 +104,7 @@ class _Reader:
         self.number, self.column, self.size, self.count = 1, 0, 0, 0
         self.row: Attributes = {}
         self.cells: dict[int, str] = {}
-        self.notes: dict[int, Note] = {}
+        self.findings: dict[int, CellFinding] = {}
         self.cell: _Cell | None = None
 
     def start(self, name: str, attributes: Attributes) -> None:
@@ -156,8 +156,8 @@ class _Reader:
         for place, row in enumerate(self.rows):
             if place < LOOKED_AT:
                 row.cells.extend([""] * (width - len(row.cells)))
-            notes = {**merged(row.number, row.cells), **row.notes} if self.merged else row.notes
-            yield row._replace(notes=notes or NO_NOTES)
+            findings = {**merged(row.number, row.cells), **row.findings} if self.merged else row.findings
+            yield row._replace(findings=findings or NO_FINDINGS)
 
     def _column(self, given: Attributes) -> None:
         count = _read_repeat(given, "number-columns-repeated", _MAX_COLUMNS)
@@ -167,12 +167,12 @@ class _Reader:
 
     def _add(self, cell: _Cell) -> None:
         count = _read_repeat(cell.attributes, "number-columns-repeated", _MAX_COLUMNS)
-        text, note = cell.shown, _note(cell)
-        if text or note:
+        text, finding = cell.shown, _examine(cell)
+        if text or finding:
             self._count(count, len(text) * count)
             self.cells |= dict.fromkeys(range(self.column, self.column + count), text)
-            if note:
-                self.notes[self.column] = note
+            if finding:
+                self.findings[self.column] = finding
         rows = _read_repeat(cell.attributes, "number-rows-spanned", _MAX_ROWS)
         columns = _read_repeat(cell.attributes, "number-columns-spanned", _MAX_COLUMNS)
         if rows > 1 or columns > 1:
@@ -185,38 +185,40 @@ class _Reader:
         if self.cells:
             for empty in range(self.rows[-1].number + 1 if self.rows else 1, self.number):
                 self._count(1, 0)
-                self.rows.append(TableRow(empty, [], NO_NOTES))
+                self.rows.append(TableRow(empty, [], NO_FINDINGS))
             width = max(self.cells) + 1
             if self.row.get("visibility") in _HIDDEN:
-                self.notes[WHOLE_ROW] = Note("warning", "hidden-row", _("is a hidden row; it was read"))
+                self.findings[WHOLE_ROW] = CellFinding("warning", "hidden-row", _("is a hidden row; it was read"))
             for number in range(self.number, self.number + count):
                 self._count(width, sum(map(len, self.cells.values())))
                 cells = [self.cells.get(column, "") for column in range(width)]
-                self.rows.append(TableRow(number, cells, dict(self.notes)))
+                self.rows.append(TableRow(number, cells, dict(self.findings)))
         self.number += count
-        self.cells, self.notes = {}, {}
+        self.cells, self.findings = {}, {}
 
     def _count(self, cells: int, size: int) -> None:
         self.count, self.size = self.count + cells, self.size + size
         if self.count > MAX_CELLS or self.size > MAX_TEXT:
             raise DataError(
-                _("{where} spans too many cells; clear those far from the table, or save it as .csv").format(
-                    where=self.where
-                )
+                _(
+                    "{file}: sheet {sheet} spans too many cells; clear those far from the table, or save it as .csv"
+                ).format(file=self.file, sheet=self.sheet)
             )
 
 
-def _note(cell: _Cell) -> Note | None:
+def _examine(cell: _Cell) -> CellFinding | None:
     kind = cell.attributes.get("value-type", "")
     if "error" in cell.attributes.get("value-types", kind):
-        return Note("trouble", "error-cell", _("is an error value; put the text itself into the cell"))
+        return CellFinding("error", "error-cell", _("is an error value; put the text itself into the cell"))
     if "formula" in cell.attributes:
-        return Note("repair", "formula", _("is a formula; its stored value {shown} was read").format(shown=cell.shown))
+        return CellFinding(
+            "repair", "formula", _("is a formula; its stored value {shown} was read").format(shown=cell.shown)
+        )
     if kind in ("date", "time"):
         text = _("is a date or a time; read as shown, {shown}: type it as text if that is wrong").format(
             shown=cell.shown
         )
-        return Note("warning", "date-cell", text)
+        return CellFinding("warning", "date-cell", text)
     return None
 
 

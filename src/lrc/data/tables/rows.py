@@ -11,7 +11,7 @@ from typing import NamedTuple
 from lrc.data.tables.cleaning import clean, is_clean
 from lrc.data.tables.enumeration import LEFT, TAKEN_OFF, take_off
 from lrc.data.tables.headers import LOOKED_AT, Columns, find_header, repeats
-from lrc.data.tables.table import WHOLE_ROW, Note, Table, TableRow
+from lrc.data.tables.table import WHOLE_ROW, CellFinding, Table, TableRow
 from lrc.runtime.errors import DataError
 from lrc.runtime.findings import Finding, Level
 from lrc.runtime.translation import _, first_clause
@@ -55,8 +55,8 @@ _LONGEST_FOOTER = 60  # characters; a passage is longer
 _ANSWER = re.compile(r"[\s(（\[【]*(?:[選选][項项])?\s*[1-8１-８A-Ha-hＡ-Ｈ甲乙丙丁①-⑧](?:\.0)?[\s)）\]】.]*")
 
 
-class Row(NamedTuple):
-    """One row's text, cleaned; empty where a cell is empty or in trouble."""
+class QuestionRow(NamedTuple):
+    """One row's text, cleaned; empty where a cell is empty or has an error."""
 
     number: int
     id: str
@@ -96,9 +96,9 @@ class Draft:
     file: str
     columns: Columns
     header_row: int
-    rows: list[Row] = field(default_factory=list)
+    rows: list[QuestionRow] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)  # repairs and warnings
-    troubles: dict[int, dict[int, Note]] = field(default_factory=dict)  # by row, by column
+    cell_errors: dict[int, dict[int, CellFinding]] = field(default_factory=dict)  # by row, by column
     unread: dict[int, Unread] = field(default_factory=dict)  # by column
     dated: set[int] = field(default_factory=set)  # the rows whose answer is shown as a date
 
@@ -161,7 +161,7 @@ def _skip_empty(rows: Iterator[TableRow], draft: Draft) -> Iterator[TableRow]:
     empty: list[int] = []
     width = len(draft.columns.headers)
     for row in rows:
-        if not any(map(str.strip, row.cells)) and all(note.kind == "merged-cell" for note in row.notes.values()):
+        if not any(map(str.strip, row.cells)) and all(one.kind == "merged-cell" for one in row.findings.values()):
             empty.append(row.number)
             continue
         for number in empty:
@@ -177,16 +177,16 @@ def _drop_footer(draft: Draft) -> None:
     """Take off the rows at the end that ask nothing and do not look like a question that was begun."""
     while draft.rows and _is_footer(draft.rows[-1]):
         row = draft.rows.pop()
-        draft.troubles.pop(row.number, None)
+        draft.cell_errors.pop(row.number, None)
         text = _first_text(row)[:20] or _("a row outside the columns")
         draft.find("note", "footer-row", _("「{text}」 is below the questions; skipped").format(text=text), row.number)
 
 
-def _first_text(row: Row) -> str:
+def _first_text(row: QuestionRow) -> str:
     return row.id or row.passage or row.question or next(filter(None, row.options), "")
 
 
-def _is_footer(row: Row) -> bool:
+def _is_footer(row: QuestionRow) -> bool:
     n_options = sum(map(bool, row.options))
     begun = bool(row.passage and row.question and (n_options or row.id)) or (
         n_options > 1 and not (row.id or row.passage)
@@ -202,14 +202,14 @@ def _is_footer(row: Row) -> bool:
 
 
 class _RowReader:
-    """Makes a `Row` of a table's row, and tells the draft what it found."""
+    """Makes a `QuestionRow` of a table's row, and tells the draft what it found."""
 
     def __init__(self, draft: Draft) -> None:
         columns = draft.columns
         self.draft, self.columns, self.width = draft, columns, len(columns.headers)
         self.used = columns.used
         self.filling = {columns.passage, *columns.options, columns.id}  # a merged cell of these is as good as copies
-        self.above: Row | None = None
+        self.above: QuestionRow | None = None
         self.passages: dict[str, str] = {}
         self.texts = {
             (column, kind): _("{column} {text}").format(column=columns.headers[column], text=text)
@@ -217,12 +217,12 @@ class _RowReader:
             for kind, text in _REPAIRED.items()
         }
 
-    def __call__(self, row: TableRow) -> Row:
+    def __call__(self, row: TableRow) -> QuestionRow:
         cells = row.cells
         if len(cells) < self.width:
             cells = cells + [""] * (self.width - len(cells))
-        if row.notes:
-            cells = self._note(row, cells)
+        if row.findings:
+            cells = self._apply_findings(row, cells)
         texts = [cells[column] for column in self.used]
         if not is_clean(texts):
             texts = [self._text(row.number, column, cells[column]) for column in self.used]
@@ -237,8 +237,7 @@ class _RowReader:
             text = _("is {passage}, which names a passage and is none; put the passage itself there").format(
                 passage=passage
             )
-            note = Note("trouble", "named-passage", text)
-            self.draft.troubles.setdefault(row.number, {})[self.columns.passage] = note
+            self._refuse(row.number, self.columns.passage, CellFinding("error", "named-passage", text))
             passage = ""
         if len(question) <= _LONGEST_DITTO and _DITTO.fullmatch(question):
             question = self._take_from_above(
@@ -247,19 +246,17 @@ class _RowReader:
         self._look(cells, options, answer)
         # The questions about one passage share its text in memory.
         passage = self.passages.setdefault(passage, passage)
-        self.above = Row(row.number, name, passage, question, options, answer)
+        self.above = QuestionRow(row.number, name, passage, question, options, answer)
         return self.above
 
     def _take_from_above(self, number: int, column: int, ditto: str, text: str) -> str:
         """The passage, or the question, of the row above, which a row says it has as well."""
         name = "passage" if column == self.columns.passage else "question"
         if self.above is None or not text:
-            fault = _("is {ditto}, but there is no passage above it; put the passage itself there")
+            error = _("is {ditto}, but there is no passage above it; put the passage itself there")
             if name == "question":
-                fault = _("is {ditto}, but there is no question above it; put the question itself there")
-            self.draft.troubles.setdefault(number, {})[column] = Note(
-                "trouble", f"ditto-{name}", fault.format(ditto=ditto)
-            )
+                error = _("is {ditto}, but there is no question above it; put the question itself there")
+            self._refuse(number, column, CellFinding("error", f"ditto-{name}", error.format(ditto=ditto)))
             return ""
         told = _("is {ditto}; the passage of row {row} was taken")
         if name == "question":
@@ -275,24 +272,27 @@ class _RowReader:
                 if not answer:
                     unread.look(text, options)
 
-    def _note(self, row: TableRow, cells: list[str]) -> list[str]:
+    def _apply_findings(self, row: TableRow, cells: list[str]) -> list[str]:
         cells = list(cells)
-        for column, note in row.notes.items():
+        for column, found in row.findings.items():
             if column not in self.used and column != WHOLE_ROW:
                 continue
-            if note.shown and column in self.filling:
-                cells[column] = note.shown
-                text = _("{clause}; its text was taken").format(clause=first_clause(note.text))
+            if found.shown and column in self.filling:
+                cells[column] = found.shown
+                text = _("{clause}; its text was taken").format(clause=first_clause(found.text))
                 self.draft.find("repair", "merged-cell", text, row.number, column)
-            elif note.level == "trouble":
-                self.draft.troubles.setdefault(row.number, {})[column] = note
+            elif found.level == "error":
+                self._refuse(row.number, column, found)
                 if column != WHOLE_ROW:
                     cells[column] = ""
             else:
-                self.draft.find(note.level, note.kind, note.text, row.number, column)
-                if note.kind == "date-cell" and column == self.columns.answer:
+                self.draft.find(found.level, found.kind, found.text, row.number, column)
+                if found.kind == "date-cell" and column == self.columns.answer:
                     self.draft.dated.add(row.number)
         return cells
+
+    def _refuse(self, number: int, column: int, error: CellFinding) -> None:
+        self.draft.cell_errors.setdefault(number, {})[column] = error
 
     def _text(self, number: int, column: int, cell: str) -> str:
         text, repairs = clean(cell)

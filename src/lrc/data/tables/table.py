@@ -8,13 +8,13 @@ from typing import Literal, NamedTuple
 
 from lrc.runtime.findings import Finding
 
-WHOLE_ROW = -1  # the column of a note about a row as a whole
+WHOLE_ROW = -1  # the column of a finding about a row as a whole
 
 
-class Note(NamedTuple):
-    """What is special about one cell: a `trouble` leaves it without a text that can be used."""
+class CellFinding(NamedTuple):
+    """What was found in one cell, before its header is known: an `error` leaves it without a text that can be used."""
 
-    level: Literal["trouble", "warning", "repair"]
+    level: Literal["error", "warning", "repair"]
     kind: str
     text: str  # follows the column's name, or stands alone for a whole row
     shown: str = ""  # what the cell shows all the same: the text of those that it is merged with
@@ -25,10 +25,10 @@ class TableRow(NamedTuple):
 
     number: int  # as the spreadsheet counts, the first row being 1
     cells: list[str]
-    notes: Mapping[int, Note]  # by column, from 0
+    findings: Mapping[int, CellFinding]  # by column, from 0
 
 
-NO_NOTES: Mapping[int, Note] = {}
+NO_FINDINGS: Mapping[int, CellFinding] = {}
 
 
 @dataclass(frozen=True)

@@ -14,22 +14,21 @@ from pathlib import Path
 
 from lrc.data.questions import MIN_OPTIONS, Question
 from lrc.data.repeated import find_conflicts
-from lrc.data.tables.anomalies import suspect, suspect_ids
+from lrc.data.tables.anomalies import find_anomalies, find_id_anomalies
 from lrc.data.tables.answer_marks import FROM_ZERO, CountedFromZeroError, Reading, read_answers
 from lrc.data.tables.csv_file import open_csv
 from lrc.data.tables.headers import Columns
 from lrc.data.tables.json_objects import open_objects
 from lrc.data.tables.ods import open_document
-from lrc.data.tables.rows import Draft, Row, read_rows
-from lrc.data.tables.table import WHOLE_ROW, Table
+from lrc.data.tables.rows import Draft, QuestionRow, read_rows
+from lrc.data.tables.table import WHOLE_ROW, CellFinding, Table
 from lrc.data.tables.unread_columns import ANSWERS_NAME, find_lost, name_unread
 from lrc.data.tables.xlsb import open_binary
 from lrc.data.tables.xlsx import open_sheet
 from lrc.runtime.errors import DataError, no_file
-from lrc.runtime.findings import Finding, shortened
+from lrc.runtime.findings import Finding, limit_findings
 from lrc.runtime.translation import _, first_clause
 
-Fault = tuple[int, str, str]  # column, kind, and the text that follows the column's name
 # .xls is refused by what it is.
 _SHEETS = {".xlsx": open_sheet, ".xlsm": open_sheet, ".xls": open_sheet, ".ods": open_document, ".xlsb": open_binary}
 _TEXTS, _OBJECTS = (".csv", ".tsv", ".txt"), (".jsonl", ".json")
@@ -119,19 +118,19 @@ def _judge(table: Table, draft: Draft, path: Path, *, choose: bool) -> Workbook:
     """
     answer = draft.columns.answer
     labelled = answer is not None and any(
-        row.answer or answer in draft.troubles.get(row.number, ()) for row in draft.rows
+        row.answer or answer in draft.cell_errors.get(row.number, ()) for row in draft.rows
     )
     _account_for_unread(draft, labelled=labelled)
     if table.other_sheets and choose:
         _account_for_sheets(table, draft, labelled=labelled)
     rows_read = len(draft.rows)
-    draft.findings += suspect_ids(
+    draft.findings += find_id_anomalies(
         ((row.number, row.id) for row in draft.rows), draft.file, draft.header(draft.columns.id)
     )
     _drop_empty_options(draft)
     _drop_blank_ends(draft)
     questions = _read_labelled(draft) if labelled else _read_unlabelled(draft)
-    draft.findings += suspect(questions, draft.file)
+    draft.findings += find_anomalies(questions, draft.file)
     draft.findings.sort(key=lambda finding: finding.row or 0)
     found = tuple(draft.findings)
     return Workbook(path, table.sheet, labelled, tuple(questions), found, rows_read, draft.columns, draft.header_row)
@@ -193,9 +192,9 @@ def _account_for_sheets(table: Table, draft: Draft, *, labelled: bool) -> None:
 def _drop_empty_options(draft: Draft) -> None:
     """Options at the end that are empty in every row do not count as options."""
     columns = draft.columns.options
-    troubled = {column for notes in draft.troubles.values() for column in notes}
+    with_errors = {column for errors in draft.cell_errors.values() for column in errors}
     kept = len(columns)
-    while kept > MIN_OPTIONS and columns[kept - 1] not in troubled:
+    while kept > MIN_OPTIONS and columns[kept - 1] not in with_errors:
         if any(row.options[kept - 1] for row in draft.rows):
             break
         kept -= 1
@@ -212,9 +211,9 @@ def _drop_blank_ends(draft: Draft) -> None:
     for place, row in enumerate(draft.rows):
         if row.options[-1]:
             continue
-        troubled = draft.troubles.get(row.number, {})
+        with_errors = draft.cell_errors.get(row.number, {})
         kept = len(row.options)
-        while kept > MIN_OPTIONS and not row.options[kept - 1] and columns[kept - 1] not in troubled:
+        while kept > MIN_OPTIONS and not row.options[kept - 1] and columns[kept - 1] not in with_errors:
             kept -= 1
         if kept < len(row.options) and row.options[kept - 1]:
             draft.find(
@@ -227,7 +226,7 @@ def _drop_blank_ends(draft: Draft) -> None:
             draft.rows[place] = row._replace(options=row.options[:kept])
 
 
-def _consume(rows: list[Row]) -> Iterator[Row]:
+def _consume(rows: list[QuestionRow]) -> Iterator[QuestionRow]:
     """Each row in order, and gone afterwards: its memory is free for its question."""
     rows.reverse()
     while rows:
@@ -241,14 +240,14 @@ def _read_labelled(draft: Draft) -> list[Question]:
     readings.reverse()
     for row in _consume(draft.rows):
         reading = readings.pop()
-        faults = [*_faults(draft, row), *_answer_faults(draft, row, reading)]
+        errors = [*_find_errors(draft, row), *_find_answer_errors(draft, row, reading)]
         if text := _only_text(draft, row):
             text = _("has only 「{text}」; fill in the rest, or delete the row").format(text=text[:20])
-            faults = [(WHOLE_ROW, "no-question", text)]
-        for column, kind, text in faults:
-            draft.find("error", kind, text, row.number, column)
+            errors = [(WHOLE_ROW, CellFinding("error", "no-question", text))]
+        for column, error in errors:
+            draft.find("error", error.kind, error.text, row.number, column)
         answer = reading.number
-        if faults or answer is None:
+        if errors or answer is None:
             continue
         if reading.doubt:
             draft.find("warning", "number-or-text", reading.doubt, row.number, draft.columns.answer)
@@ -270,20 +269,20 @@ def _read_labelled(draft: Draft) -> list[Question]:
     return [question for question in questions if question.row not in bad]
 
 
-def _warn_of_lost_id(draft: Draft, row: Row) -> None:
+def _warn_of_lost_id(draft: Draft, row: QuestionRow) -> None:
     """An ID that cannot be read makes no labelled row bad."""
     column = draft.columns.id
-    if column is not None and (note := draft.troubles.get(row.number, {}).get(column)):
-        text = _("{clause}; the number of the row was taken").format(clause=first_clause(note.text))
-        draft.find("warning", note.kind, text, row.number, column)
+    if column is not None and (error := draft.cell_errors.get(row.number, {}).get(column)):
+        text = _("{clause}; the number of the row was taken").format(clause=first_clause(error.text))
+        draft.find("warning", error.kind, text, row.number, column)
 
 
-def _only_text(draft: Draft, row: Row) -> str:
+def _only_text(draft: Draft, row: QuestionRow) -> str:
     """The text of a row that is but a line between the questions: a heading, the number of a page."""
-    troubles = draft.troubles.get(row.number, {}).values()
+    errors = draft.cell_errors.get(row.number, {}).values()
     texts = [text for text in (row.id, row.passage, row.question, *row.options, row.answer) if text]
     alone = len(texts) == 1 or not row.asks
-    merged = all(note.kind == "merged-cell" for note in troubles)
+    merged = all(error.kind == "merged-cell" for error in errors)
     return (row.passage or texts[0]) if texts and alone and merged and draft.header_row else ""
 
 
@@ -318,15 +317,15 @@ def _read_unlabelled(draft: Draft) -> list[Question]:
     _refuse_ids(draft)
     questions = []
     for row in _consume(draft.rows):
-        for column, kind, text in _faults(draft, row):
+        for column, error in _find_errors(draft, row):
             if column == WHOLE_ROW:
-                raise DataError(Finding("error", kind, draft.file, text, row.number))
+                raise DataError(Finding("error", error.kind, draft.file, error.text, row.number))
             option = column in draft.columns.options
             cure = _("it is never chosen") if option else _("it is answered without")
             draft.find(
                 "warning",
-                kind,
-                _("{text}; {cure}").format(text=first_clause(text), cure=cure),
+                error.kind,
+                _("{text}; {cure}").format(text=first_clause(error.text), cure=cure),
                 row.number,
                 column,
             )
@@ -347,9 +346,8 @@ def _refuse_ids(draft: Draft) -> None:
         )
     header, first, findings = draft.header(column), dict[str, int](), list[Finding]()
     for row in draft.rows:
-        trouble = draft.troubles.get(row.number, {}).get(column)
-        if trouble:
-            text = trouble.text
+        if error := draft.cell_errors.get(row.number, {}).get(column):
+            text = error.text
         elif not row.id:
             text = _("is empty; a test workbook needs an ID in every row")
         elif first.setdefault(row.id, row.number) != row.number:
@@ -367,16 +365,16 @@ def _refuse_ids(draft: Draft) -> None:
             )
         )
     if findings:
-        raise DataError(*shortened(findings))
+        raise DataError(*limit_findings(findings))
 
 
-def _faults(draft: Draft, row: Row) -> Iterator[Fault]:
-    """What is wrong with the text of a row."""
-    troubles = draft.troubles.get(row.number, {})
-    if not troubles and row.passage and row.question and all(row.options):
+def _find_errors(draft: Draft, row: QuestionRow) -> Iterator[tuple[int, CellFinding]]:
+    """What is wrong with the text of a row, by column."""
+    errors = draft.cell_errors.get(row.number, {})
+    if not errors and row.passage and row.question and all(row.options):
         return
-    if WHOLE_ROW in troubles:
-        yield WHOLE_ROW, troubles[WHOLE_ROW].kind, troubles[WHOLE_ROW].text
+    if WHOLE_ROW in errors:
+        yield WHOLE_ROW, errors[WHOLE_ROW]
     columns = draft.columns
     cells = (
         (columns.passage, "empty-passage", row.passage),
@@ -384,25 +382,25 @@ def _faults(draft: Draft, row: Row) -> Iterator[Fault]:
         *((column, "empty-option", text) for column, text in zip(columns.options, row.options, strict=False)),
     )
     for column, kind, text in cells:
-        if column in troubles:
-            yield column, troubles[column].kind, troubles[column].text
+        if column in errors:
+            yield column, errors[column]
         elif not text:
-            yield column, kind, _EMPTY
+            yield column, CellFinding("error", kind, _EMPTY)
 
 
-def _answer_faults(draft: Draft, row: Row, reading: Reading) -> Iterator[Fault]:
-    """What is wrong with the answer of a labelled row."""
+def _find_answer_errors(draft: Draft, row: QuestionRow, reading: Reading) -> Iterator[tuple[int, CellFinding]]:
+    """What is wrong with the answer of a labelled row, by column."""
     column = draft.columns.answer
     if column is None or reading.number is not None:
         return
-    if trouble := draft.troubles.get(row.number, {}).get(column):
-        yield column, trouble.kind, trouble.text
+    if error := draft.cell_errors.get(row.number, {}).get(column):
+        yield column, error
     elif not row.answer:
-        yield column, "empty-answer", _EMPTY
+        yield column, CellFinding("error", "empty-answer", _EMPTY)
     elif row.number in draft.dated:
         text = _(
             "is a date, {answer}; give its cell the format General, or type the number of the right option as text"
         )
-        yield column, "impossible-answer", text.format(answer=row.answer)
+        yield column, CellFinding("error", "impossible-answer", text.format(answer=row.answer))
     else:
-        yield column, "impossible-answer", reading.fault
+        yield column, CellFinding("error", "impossible-answer", reading.error)

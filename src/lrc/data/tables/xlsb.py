@@ -10,8 +10,8 @@ from typing import BinaryIO, cast
 from zipfile import ZipFile
 
 from lrc.data.tables.cell_text import Value, show_value
-from lrc.data.tables.table import NO_NOTES, Note, Table, TableRow
-from lrc.data.tables.xlsx import choose, from_a1, open_values, refuse_size
+from lrc.data.tables.table import NO_FINDINGS, CellFinding, Table, TableRow
+from lrc.data.tables.xlsx import choose_sheet, from_a1, open_values, refuse_size
 from lrc.data.tables.xlsx_package import open_package
 from lrc.runtime.errors import DataError
 from lrc.runtime.translation import _
@@ -42,7 +42,7 @@ def open_binary(path: Path, sheet: str | None) -> Iterator[Table]:
         raise DataError(
             _("{file}: cannot be read ({reason}); save it as .xlsx").format(file=path.name, reason=error)
         ) from error
-    name, others, findings = choose(path, hidden, sheet)
+    name, others, findings = choose_sheet(path, hidden, sheet)
     with open_values(path, name) as values:
         width = (values.end or (0, -1))[1] + 1
         rows = (_row(number, row) for number, row in enumerate(from_a1(path.name, values, width), start=1))
@@ -50,19 +50,19 @@ def open_binary(path: Path, sheet: str | None) -> Iterator[Table]:
 
 
 def _row(number: int, values: list[Value]) -> TableRow:
-    notes = {column: note for column, value in enumerate(values) if (note := _note(value))}
-    return TableRow(number, list(map(show_value, values)), notes or NO_NOTES)
+    findings = {column: finding for column, value in enumerate(values) if (finding := _examine(value))}
+    return TableRow(number, list(map(show_value, values)), findings or NO_FINDINGS)
 
 
-def _note(value: Value) -> Note | None:
+def _examine(value: Value) -> CellFinding | None:
     if isinstance(value, date | time | timedelta):
-        return Note(
+        return CellFinding(
             "warning",
             "date-cell",
             _("is a date or a time, read as {show}; {save}").format(show=show_value(value), save=_SAVE),
         )
     if isinstance(value, float) and not value.is_integer():
-        return Note(
+        return CellFinding(
             "warning",
             "stored-number",
             _("is a number, read as stored, {show}; {save}").format(show=show_value(value), save=_SAVE),

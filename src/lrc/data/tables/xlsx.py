@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from lrc.data.tables.bookparts import find_sheets, uses_1904
 from lrc.data.tables.cell_text import EPOCH, EPOCH_1904, Value, kind_of, show_cell, show_number, show_value
 from lrc.data.tables.number_formats import SYSTEM, Shown
-from lrc.data.tables.table import NO_NOTES, WHOLE_ROW, Note, Table, TableRow, letters
+from lrc.data.tables.table import NO_FINDINGS, WHOLE_ROW, CellFinding, Table, TableRow, letters
 from lrc.data.tables.xlsx_package import open_package
 from lrc.data.tables.xlsx_scan import Marks, Place, scan
 from lrc.runtime.errors import DataError
@@ -44,7 +44,7 @@ def open_sheet(path: Path, sheet: str | None) -> Iterator[Table]:
     """
     with open_package(path) as package:
         sheets = find_sheets(package)
-        name, others, findings = choose(path, {one: found.hidden for one, found in sheets.items()}, sheet)
+        name, others, findings = choose_sheet(path, {one: found.hidden for one, found in sheets.items()}, sheet)
         marks = scan(package, sheets[name].part)
         refuse_size(path, name, *marks.last, marks.text_size)
         epoch = EPOCH_1904 if uses_1904(package) else EPOCH
@@ -92,7 +92,7 @@ def from_a1(file: str, values: CalamineSheet, width: int) -> Iterator[list[Value
         raise DataError(Finding("error", "number-too-large", file, text, number + 1)) from error
 
 
-def choose(
+def choose_sheet(
     path: Path, sheets: Mapping[str, bool], wanted: str | None
 ) -> tuple[str, tuple[str, ...], tuple[Finding, ...]]:
     """Choose a sheet, the first visible one by default.
@@ -151,50 +151,52 @@ def _rows(values: Iterator[list[Value]], marks: Marks, epoch: datetime) -> Itera
             places = [(number, column) for column in range(len(row))]
             formatted = [show_cell(one, marks.formats.get(at), epoch) for at, one in zip(places, row, strict=True)]
             cells = [one.text for one in formatted]
-            found = map(_note, repeat(marks), places, row, formatted)
-            notes = {column: note for column, note in enumerate(found) if note}
+            found = map(_examine, repeat(marks), places, row, formatted)
+            findings = {column: finding for column, finding in enumerate(found) if finding}
         else:
-            cells, notes = [value if type(value) is str else show_value(value) for value in row], {}
+            cells, findings = [value if type(value) is str else show_value(value) for value in row], {}
         numbers = [value for value in row if type(value) is float]
         if numbers and (max(numbers) >= _ROUNDED or min(numbers) <= -_ROUNDED):
-            worse = {column: note for column, note in notes.items() if note.level != "repair"}
-            notes = notes | _long_numbers(row, cells) | worse
+            worse = {column: finding for column, finding in findings.items() if finding.level != "repair"}
+            findings = findings | _long_numbers(row, cells) | worse
         if merged:
-            notes |= merged(number, cells)
+            findings |= merged(number, cells)
         if number in marks.hidden_rows and any(cells):
-            notes[WHOLE_ROW] = Note("warning", "hidden-row", _("is a hidden row; it was read"))
-        yield TableRow(number, cells, notes or NO_NOTES)
+            findings[WHOLE_ROW] = CellFinding("warning", "hidden-row", _("is a hidden row; it was read"))
+        yield TableRow(number, cells, findings or NO_FINDINGS)
 
 
-def _long_numbers(row: list[Value], cells: list[str]) -> dict[int, Note]:
+def _long_numbers(row: list[Value], cells: list[str]) -> dict[int, CellFinding]:
     """Numbers of which a spreadsheet has lost the last digits: an id, most often."""
     text = _(
         "is {shown}, a number beyond the 15 digits that a spreadsheet keeps; its last digits may be lost: "
         "type it as text"
     )
     return {
-        column: Note("warning", "long-number", text.format(shown=shown))
+        column: CellFinding("warning", "long-number", text.format(shown=shown))
         for column, (value, shown) in enumerate(zip(row, cells, strict=True))
         if type(value) is float and abs(value) >= _ROUNDED
     }
 
 
-def _note(marks: Marks, place: Place, value: Value, formatted: Shown) -> Note | None:
+def _examine(marks: Marks, place: Place, value: Value, formatted: Shown) -> CellFinding | None:
     shown = formatted.text
     if place in marks.errors:
-        return Note("trouble", "error-cell", _("is an error value; put the text itself into the cell"))
+        return CellFinding("error", "error-cell", _("is an error value; put the text itself into the cell"))
     if place in marks.struck and value != "":
         text = _("has text that is struck through and was read: {shown}; delete it if it is not meant").format(
             shown=shown[:20]
         )
-        return Note("warning", "struck-text", text)
+        return CellFinding("warning", "struck-text", text)
     if place in marks.formulas:
         if value == "":
             text = _(
                 "is a formula without a stored value; open the workbook in a spreadsheet and save it, or type the value"
             )
-            return Note("trouble", "formula-without-value", text)
-        return Note("repair", "formula", _("is a formula; its stored value {shown} was read").format(shown=shown))
+            return CellFinding("error", "formula-without-value", text)
+        return CellFinding(
+            "repair", "formula", _("is a formula; its stored value {shown} was read").format(shown=shown)
+        )
     code = marks.formats.get(place)
     if code is None or value == "":
         return None
@@ -204,20 +206,20 @@ def _note(marks: Marks, place: Place, value: Value, formatted: Shown) -> Note | 
         text = _(
             "has the format {code}, which cannot be shown exactly; read as {shown}: type it as text if that is wrong"
         ).format(code=code, shown=shown)
-        return Note("warning", "format-not-exact", text)
+        return CellFinding("warning", "format-not-exact", text)
     if isinstance(value, str):
         text = _("is a text shown as {shown}; read as shown").format(shown=shown)
-        return None if shown == value else Note("repair", "text-format", text)
+        return None if shown == value else CellFinding("repair", "text-format", text)
     if kind == "date":
         text = _(
             "is a date or a time; its format {code} may show otherwise than {shown}: type it as text if that is wrong"
         )
         if formatted.exact:
             text = _("is a date or a time; read as shown, {shown}: type it as text if that is wrong")
-        return Note("warning", "date-cell", text.format(code=code, shown=shown))
+        return CellFinding("warning", "date-cell", text.format(code=code, shown=shown))
     if isinstance(value, int | float) and shown == show_number(value):
         return None
-    return Note(
+    return CellFinding(
         "repair",
         f"{kind}-format",
         _("is a number shown as {shown}; read as shown").format(shown=shown),
@@ -230,9 +232,9 @@ class Merged:
     def __init__(self, columns: dict[int, list[tuple[int, int, int]]]) -> None:
         self.columns, self.shown = columns, dict[tuple[int, int], str]()
 
-    def __call__(self, number: int, cells: list[str]) -> dict[int, Note]:
+    def __call__(self, number: int, cells: list[str]) -> dict[int, CellFinding]:
         """Empty the cells of a row that are merged with cells above; returns what to report of them."""
-        notes = {}
+        findings = {}
         for column, ranges in self.columns.items():
             place = bisect_right(ranges, (number, MAX_CELLS, 0)) - 1
             if place < 0 or ranges[place][1] < number or column >= len(cells):
@@ -244,8 +246,8 @@ class Merged:
             cells[column] = ""  # what is left under a merged cell is not shown
             if left < column:
                 text = _("is merged with column {letters}; unmerge and fill in each").format(letters=letters(left))
-                notes[column] = Note("trouble", "merged-cell", text)
+                findings[column] = CellFinding("error", "merged-cell", text)
             else:
                 text = _("is merged with the cells from row {top} on; unmerge and fill in each").format(top=top)
-                notes[column] = Note("trouble", "merged-cell", text, self.shown.get((top, left), ""))
-        return notes
+                findings[column] = CellFinding("error", "merged-cell", text, self.shown.get((top, left), ""))
+        return findings

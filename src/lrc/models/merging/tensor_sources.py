@@ -31,7 +31,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from lrc.models.adapter import (
     ADAPTER_NAME,
     empty_adapter,
-    match,
+    match_weights,
     read_adapter_config,
     read_adapter_weights,
     why_not_by_layer,
@@ -90,7 +90,7 @@ class StreamingMerge:
         before = dict(model.named_parameters(remove_duplicate=False))
         self._names = _names(before)
         peft_model = empty_adapter(model, settings, adapter)
-        self._saved = match(peft_model, read_adapter_weights(adapter), adapter)
+        self._saved = match_weights(peft_model, read_adapter_weights(adapter), adapter)
         _refuse_layers(peft_model)
         self._final = dict(_walk_parameters(peft_model.get_base_model(), ""))
         self._alive = (peft_model, before)  # an id names a parameter only as long as the parameter lives

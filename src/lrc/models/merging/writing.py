@@ -23,7 +23,7 @@ from lrc.models.merging.safetensors_writer import SafetensorsWriter
 from lrc.models.merging.tensor_sources import StreamingMerge
 from lrc.models.weights import INDEX, NAMED, SINGLE, Spec, WeightFiles
 from lrc.runtime.errors import MachineError, ModelError, first_line
-from lrc.runtime.memory import available_memory, size
+from lrc.runtime.memory import available_memory, format_size
 from lrc.runtime.progress import track
 from lrc.runtime.translation import _
 
@@ -91,7 +91,7 @@ def require_memory(weights: WeightFiles, what: str) -> None:
     if need > have:
         raise MachineError(
             _("{what} needs {need}, {have} of memory are free; use a larger machine").format(
-                what=what, need=size(need), have=size(have)
+                what=what, need=format_size(need), have=format_size(have)
             )
         )
 

@@ -2,5 +2,6 @@
 
 May import `training` and what that may import. Optuna is imported by `study` only.
 
-Public: `read_sweep` of `sweep_file`, `open_study` of `study`, `SweepTrial` of `trial`, `Standing` of `leaderboard`.
+Public: `read_sweep` of `sweep_file`, `open_study` of `study`, `SweepTrial` of `trial`,
+`LeaderboardEntry` of `leaderboard`.
 """

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lrc.metrics.accuracy import CONFIDENCE, paired, passages_of
+from lrc.metrics.accuracy import CONFIDENCE, compare_paired, passages_of
 from lrc.metrics.predictions import OUTCOMES_FILE, read_outcomes
 from lrc.reporting.summary import duration
 from lrc.runtime.errors import DataError
@@ -20,7 +20,7 @@ RESULTS_FILE = "sweep.json"
 
 
 @dataclass(frozen=True)
-class Standing:
+class LeaderboardEntry:
     """A trial that has ended: with a result, or with the reason why there is none."""
 
     trial: SweepTrial
@@ -28,28 +28,28 @@ class Standing:
     reason: str | None = None
 
 
-def ranked(standings: Sequence[Standing]) -> list[Standing]:
+def rank(entries: Sequence[LeaderboardEntry]) -> list[LeaderboardEntry]:
     """Best accuracy first; of equal ones the lower loss, then the earlier trial; failed ones last."""
 
-    def order(standing: Standing) -> tuple[float, float, int]:
-        result = standing.result
+    def order(entry: LeaderboardEntry) -> tuple[float, float, int]:
+        result = entry.result
         if result is None:
-            return (1.0, 0.0, standing.trial.number)
+            return (1.0, 0.0, entry.trial.number)
         loss = float("inf") if result.eval_loss is None else result.eval_loss
-        return (-result.accuracy, loss, standing.trial.number)
+        return (-result.accuracy, loss, entry.trial.number)
 
-    return sorted(standings, key=order)
+    return sorted(entries, key=order)
 
 
-def compare(standings: Sequence[Standing]) -> dict[str, Any] | None:
+def compare_best(entries: Sequence[LeaderboardEntry]) -> dict[str, Any] | None:
     """The paired test of the two best on the questions that both answered; None where there are no two such trials.
 
     Their answers are those of what each training left, the last or the best of its steps.
 
     Args:
-        standings: as `ranked` gives them.
+        entries: as `rank` gives them.
     """
-    pair = [standing.trial for standing in standings if standing.result][:2]
+    pair = [entry.trial for entry in entries if entry.result][:2]
     if len(pair) < 2:
         return None
     try:
@@ -60,48 +60,48 @@ def compare(standings: Sequence[Standing]) -> dict[str, Any] | None:
         return None
     first, second = ([outcome.prediction for outcome in some] for some in (one, two))
     passages = passages_of(outcome.question for outcome in one)
-    test = paired(first, second, [outcome.answer for outcome in one], passages)
+    test = compare_paired(first, second, [outcome.answer for outcome in one], passages)
     numbers = {"best": pair[0].number, "second": pair[1].number, "n": len(one)}
     return {**numbers, **test}
 
 
-def write(path: Path, sweep: dict[str, Any], standings: Sequence[Standing]) -> None:
+def write(path: Path, sweep: dict[str, Any], entries: Sequence[LeaderboardEntry]) -> None:
     """Write all of it as JSON, best trial first."""
-    found = ranked(standings)
+    best_first = rank(entries)
     trials = [
         {
-            "trial": standing.trial.number,
-            "folder": str(standing.trial.folder),
-            "values": standing.trial.values,
-            **(asdict(standing.result) if standing.result else {"failed": standing.reason}),
+            "trial": entry.trial.number,
+            "folder": str(entry.trial.folder),
+            "values": entry.trial.values,
+            **(asdict(entry.result) if entry.result else {"failed": entry.reason}),
         }
-        for standing in found
+        for entry in best_first
     ]
-    document = {"sweep": sweep, "trials": trials, "paired": compare(found)}
+    document = {"sweep": sweep, "trials": trials, "paired": compare_best(best_first)}
     with new_file(path, force=True) as file:
         file.write_text(json.dumps(document, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
-def print_leaderboard(standings: Sequence[Standing], base: str) -> None:
+def print_leaderboard(entries: Sequence[LeaderboardEntry], base: str) -> None:
     """Print the table, best first, and what to make of it, on stdout.
 
     Args:
         base: the base model of the trials.
     """
-    found = ranked(standings)
-    _print_table(found)
-    print(*_conclusions(found, base), sep="\n")
+    best_first = rank(entries)
+    _print_table(best_first)
+    print(*_conclude(best_first, base), sep="\n")
 
 
-def _print_table(standings: Sequence[Standing]) -> None:
+def _print_table(entries: Sequence[LeaderboardEntry]) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("trial", "accuracy", "95% interval", "best step", "time", *standings[0].trial.values)
-    for standing in standings:
-        values = [_short(value) for value in standing.trial.values.values()]
-        table.add_row(*(Text(cell) for cell in (str(standing.trial.number), *_cells(standing.result), *values)))
+    table = Table("trial", "accuracy", "95% interval", "best step", "time", *entries[0].trial.values)
+    for entry in entries:
+        values = [_short(value) for value in entry.trial.values.values()]
+        table.add_row(*(Text(cell) for cell in (str(entry.trial.number), *_cells(entry.result), *values)))
     # A pipe has no width: rich would take 80 columns and cut the words.
     Console(width=None if sys.stdout.isatty() else 200).print(table)
 
@@ -120,19 +120,19 @@ def _short(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _conclusions(standings: Sequence[Standing], base: str) -> list[str]:
-    lines = [f"trial {one.trial.number} failed: {one.reason}" for one in standings if one.result is None]
-    best = standings[0]
+def _conclude(entries: Sequence[LeaderboardEntry], base: str) -> list[str]:
+    lines = [f"trial {one.trial.number} failed: {one.reason}" for one in entries if one.result is None]
+    best = entries[0]
     if best.result is None:
         return lines
-    lines.append(_verdict(standings))
-    results = sum(standing.result is not None for standing in standings)
+    lines.append(_verdict(entries))
+    results = sum(entry.result is not None for entry in entries)
     if results > 1:
         lines.append(
             f"the best of {results} on the same questions is partly luck: run `lrc evaluate` on questions that "
             "chose no trial to see its real accuracy"
         )
-    for one in standings:
+    for one in entries:
         if one.result and one.result.best_accuracy > best.result.accuracy:
             lines.append(
                 f"trial {one.trial.number} had {one.result.best_accuracy:.4f} at step {one.result.step}, and left "
@@ -144,8 +144,8 @@ def _conclusions(standings: Sequence[Standing], base: str) -> list[str]:
     return lines
 
 
-def _verdict(standings: Sequence[Standing]) -> str:
-    name, test = f"trial {standings[0].trial.number} is best", compare(standings)
+def _verdict(entries: Sequence[LeaderboardEntry]) -> str:
+    name, test = f"trial {entries[0].trial.number} is best", compare_best(entries)
     if test is None:
         return f"{name}; no other trial has answered the same questions"
     evidence = (

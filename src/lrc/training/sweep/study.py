@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lrc.runtime.errors import MachineError, OutputError
 from lrc.runtime.packages import install_extra
-from lrc.training.sweep.leaderboard import Standing
+from lrc.training.sweep.leaderboard import LeaderboardEntry
 from lrc.training.sweep.sweep_file import Range, Sweep
 from lrc.training.sweep.trial import SweepTrial, TrialResult
 
@@ -90,7 +90,7 @@ def next_trial(study: Study, plan: Sweep, more: bool) -> Trial | None:
         if frozen.params.keys() == plan.search.keys():
             return optuna.trial.Trial(study, frozen._trial_id)
         study.tell(frozen.number, state=TrialState.FAIL)  # killed before it had all of its values
-    tried = [standing.trial.values for standing in ended(study, plan)]
+    tried = [standing.trial.values for standing in ended_trials(study, plan)]
     for _ in range(_DRAWS if more else 0):
         # A seed for each, so that a sweep which was cut off draws what it would have drawn.
         study.sampler = optuna.samplers.TPESampler(seed=plan.seed + len(study.get_trials(deepcopy=False)))
@@ -101,7 +101,7 @@ def next_trial(study: Study, plan: Sweep, more: bool) -> Trial | None:
     return None
 
 
-def record_trial(study: Study, trial: Trial, standing: Standing) -> None:
+def record_trial(study: Study, trial: Trial, standing: LeaderboardEntry) -> None:
     """Keep how a trial ended."""
     from optuna.trial import TrialState
 
@@ -113,13 +113,13 @@ def record_trial(study: Study, trial: Trial, standing: Standing) -> None:
         study.tell(trial, standing.result.accuracy)
 
 
-def ended(study: Study, plan: Sweep) -> list[Standing]:
+def ended_trials(study: Study, plan: Sweep) -> list[LeaderboardEntry]:
     """The trials with a result and those that failed; not what was drawn and never trained."""
     found = []
     for trial in study.get_trials(deepcopy=False):
         result, reason = trial.user_attrs.get("result"), trial.user_attrs.get("reason")
         if trial.state.is_finished() and (result or reason):
-            found.append(Standing(trial_of(trial, plan), TrialResult(**result) if result else None, reason))
+            found.append(LeaderboardEntry(trial_of(trial, plan), TrialResult(**result) if result else None, reason))
     return found
 
 

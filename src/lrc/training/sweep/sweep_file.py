@@ -14,10 +14,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from lrc.config.field_types import shown
+from lrc.config.field_types import format_value
 from lrc.config.recipe import REQUIRED, find_recipe, read_recipe, resolve, takes_whole_numbers_only
 from lrc.config.yaml_reader import YamlMapping, read_mapping
 from lrc.runtime.errors import RecipeError
+from lrc.runtime.findings import Finding
 
 # What each key takes, and whether it has to be there.
 KEYS = {
@@ -133,7 +134,7 @@ def _structure(file: YamlMapping) -> Iterator[str]:
         if key not in KEYS:
             yield f"{file.place(key)}: unknown key {key!r}; {_nearest(key, KEYS)}"
         elif type(value) is not KEYS[key][0] or KEYS[key][1] and not value or _less(key, value):
-            yield f"{file.place(key)}: {key} is {shown(value)}, expected {KEYS[key][2]}"
+            yield f"{file.place(key)}: {key} is {format_value(value)}, expected {KEYS[key][2]}"
     for key, (_, needed, what) in KEYS.items():
         if needed and key not in file.values:
             yield f"{file.name}: {key} is missing; give {what}"
@@ -154,19 +155,19 @@ def _own_keys(file: YamlMapping, overrides: dict[str, Any]) -> Iterator[str]:
 
 def _specs(file: YamlMapping, search: dict[str, Any]) -> Iterator[str]:
     for key, spec in search.items():
-        fault = _range_fault(spec) if isinstance(spec, dict) else _list_fault(spec)
-        if fault:
-            yield f"{file.name}, search: {key} {fault}"
+        problem = _check_range(spec) if isinstance(spec, dict) else _check_list(spec)
+        if problem:
+            yield f"{file.name}, search: {key} {problem}"
 
 
-def _list_fault(spec: Any) -> str | None:
+def _check_list(spec: Any) -> str | None:
     if not isinstance(spec, list) or not spec:
-        return f"is {shown(spec)}, expected a list of values, or {{low: …, high: …}}"
+        return f"is {format_value(spec)}, expected a list of values, or {{low: …, high: …}}"
     doubled = [value for i, value in enumerate(spec) if value in spec[:i]]
-    return f"lists {shown(doubled[0])} twice; keep one" if doubled else None
+    return f"lists {format_value(doubled[0])} twice; keep one" if doubled else None
 
 
-def _range_fault(spec: dict[str, Any]) -> str | None:
+def _check_range(spec: dict[str, Any]) -> str | None:
     unknown = [key for key in spec if key not in SPEC_KEYS]
     if unknown:
         return f"has an unknown key {unknown[0]!r}; {_nearest(unknown[0], SPEC_KEYS)}"
@@ -175,14 +176,14 @@ def _range_fault(spec: dict[str, Any]) -> str | None:
     step: Any = spec.get("step", 1)
     for key, value in {"low": low, "high": high, "step": step}.items():
         if type(value) not in (int, float) or not math.isfinite(value):
-            return f"has {shown(value)} as {key}, expected a number"
+            return f"has {format_value(value)} as {key}, expected a number"
     if not low < high:
-        return f"has {shown(spec['low'])} as low, expected less than high, {shown(spec['high'])}"
+        return f"has {format_value(spec['low'])} as low, expected less than high, {format_value(spec['high'])}"
     if type(spec.get("log", False)) is not bool:
-        return f"has {shown(spec['log'])} as log, expected true or false"
+        return f"has {format_value(spec['log'])} as log, expected true or false"
     if spec.get("log") and (low <= 0 or "step" in spec):
         return "has log: true, which needs low above 0 and excludes step"
-    return f"has {shown(spec['step'])} as step, expected more than 0" if step <= 0 else None
+    return f"has {format_value(spec['step'])} as step, expected more than 0" if step <= 0 else None
 
 
 def _spec(key: str, spec: Any) -> Range | Choices:
@@ -200,7 +201,7 @@ def _check(file: YamlMapping, places: dict[str, str], search: dict[str, Range | 
     places = {**places, **dict.fromkeys(search, f"{file.name}, search")}
     first = {key: values[0] for key, values in candidates.items()}
     tried = [first, *({**first, key: value} for key, values in candidates.items() for value in values[1:])]
-    findings: dict[str, None] = {}
+    findings: dict[str | Finding, None] = {}
     for values in tried:
         try:
             built = resolve(_Layers(file.name, {**file.values, **values}, {}, places))

@@ -20,7 +20,7 @@ from lrc.reporting.summary import best_point
 from lrc.runtime.errors import DataError
 from lrc.runtime.locks import LOCKS, lock
 from lrc.runtime.outputs import new_file
-from lrc.runtime.progress import say
+from lrc.runtime.progress import notify
 from lrc.runtime.signals import Request
 from lrc.runtime.system import WINDOWS
 
@@ -119,7 +119,7 @@ class SweepTrial:
             if not LOCKS or lock(log.fileno()) is not False:
                 return True
             if not said:
-                say(f"{self.folder}: a training started earlier is still running; waiting for it to finish")
+                notify(f"{self.folder}: a training started earlier is still running; waiting for it to finish")
             said = True
             time.sleep(_PAUSE)
         return False
