@@ -215,5 +215,5 @@ def _with_dtype(recipe: Recipe, *, tell: bool = False) -> Any:
         reason = why_not(own, device, family)
         settled.dtype = instead(own, device, family) if reason else own
         if reason and tell:
-            say(f"dtype: auto is {own} for this base, but {reason}; {settled.dtype} is used")
+            notify(f"dtype: auto is {own} for this base, but {reason}; {settled.dtype} is used")
     return settled
