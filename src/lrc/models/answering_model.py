@@ -12,7 +12,7 @@ from peft import PeftModel
 from transformers import BitsAndBytesConfig
 
 from lrc.models.adapter import average_adapters
-from lrc.models.loading import load_base, load_config, loading_errors
+from lrc.models.loading import load_base, load_config, loading_errors, stored_dtype
 from lrc.models.stored_quantization import StoredQuantization
 from lrc.models.weights import ADAPTER_BIN, ADAPTER_WEIGHTS, unpickle_tensors
 from lrc.packing.attention import attend_by
@@ -78,6 +78,5 @@ def choose_dtype(config: Any, device: torch.device, asked: str | None = None) ->
     Raises:
         MachineError: the format that is asked for is not there.
     """
-    text = config.get_text_config()
-    stored = str(getattr(text, "dtype", None) or config.dtype or "float32").removeprefix("torch.")
-    return answering_dtype(stored, device.type, text.model_type, asked)[0]
+    stored = stored_dtype(config) or "float32"
+    return answering_dtype(stored, device.type, config.get_text_config().model_type, asked)[0]
