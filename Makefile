@@ -58,8 +58,7 @@ test-fast: install
 faults: install
 	LRC_FAULTS=long $(BIN)/python -m pytest tests/faults
 
-# Every accelerate config on simulated GPUs, minutes. DeepSpeed's run where it is installed:
-# DS_BUILD_OPS=0 .venv/bin/python -m pip install deepspeed
+# Every accelerate config on simulated GPUs, minutes. DeepSpeed's run where it is installed; docs/scaling.md says how.
 launches: install
 	LRC_LAUNCHES=all $(BIN)/python -m pytest tests/end_to_end/test_launches.py
 

@@ -1,8 +1,8 @@
 """Every launch config trains what one process trains, on simulated GPUs: losses, adapters, best checkpoints, resume.
 
 The default is two launches of FSDP2, a minute together. `make launches` runs all configs: with LRC_LAUNCHES=all in the
-environment, and DeepSpeed's where it is installed (`DS_BUILD_OPS=0 pip install deepspeed`). What processes without a
-divided model do is also in `test_processes.py`, without simulation.
+environment, and DeepSpeed's where it is installed, as docs/scaling.md says. What processes without a divided model do
+is also in `test_processes.py`, without simulation.
 """
 
 from __future__ import annotations

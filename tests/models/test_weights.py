@@ -17,7 +17,7 @@ from transformers import LlamaForCausalLM
 
 from lrc.commands.merge import merge
 from lrc.models.merging.safetensors_writer import SafetensorsWriter
-from lrc.models.weights import Spec, WeightFiles
+from lrc.models.weights import TensorSpec, WeightFiles
 from lrc.runtime.errors import MachineError, ModelError
 
 TENSORS = {
@@ -31,8 +31,8 @@ TENSORS = {
 }
 
 
-def specs() -> dict[str, Spec]:
-    return {name: Spec(tensor.dtype, tuple(tensor.shape)) for name, tensor in TENSORS.items()}
+def specs() -> dict[str, TensorSpec]:
+    return {name: TensorSpec(tensor.dtype, tuple(tensor.shape)) for name, tensor in TENSORS.items()}
 
 
 def test_what_the_library_wrote_is_read(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_what_reads_back_otherwise_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_what_is_not_finite_is_refused(value: float, tmp_path: Path) -> None:
     with (
-        SafetensorsWriter(tmp_path / "x", {"x": Spec(torch.float32, (2,))}) as shard,
+        SafetensorsWriter(tmp_path / "x", {"x": TensorSpec(torch.float32, (2,))}) as shard,
         pytest.raises(ModelError, match="x: holds NaN or infinity in float32"),
     ):
         shard.write("x", [torch.tensor([1.0, value])])

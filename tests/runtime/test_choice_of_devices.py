@@ -81,7 +81,7 @@ def test_a_model_that_does_not_fit_is_divided_or_asked_in_4_bits(
     cards(monkeypatch, *(int(NEEDED * share) for share in shares))
     found = place_model(CONFIG, torch.bfloat16, None, may_quantize=True)
     assert (found.four_bits, found.device_map and set(found.device_map.values())) == (four_bits, places)
-    assert told in found.said and bool(told) == bool(found.said)
+    assert told in found.notice and bool(told) == bool(found.notice)
 
 
 @pytest.mark.parametrize("free", [(0.2, 5.0), (0.0, 1.2, 1.3), (0.5, 0.5, 1.2)])
@@ -98,7 +98,7 @@ def test_what_was_asked_for_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     cards(monkeypatch, NEEDED // 2)
     assert not place_model(CONFIG, torch.bfloat16, None, may_quantize=False).four_bits
     nf4 = BitsAndBytesConfig(load_in_4bit=True)
-    assert place_model(CONFIG, torch.bfloat16, nf4, may_quantize=False).said == ""
+    assert place_model(CONFIG, torch.bfloat16, nf4, may_quantize=False).notice == ""
 
 
 def test_no_card_gets_more_than_it_has_room_for() -> None:

@@ -56,7 +56,7 @@ def answer(scorer: Scorer, records: Sequence[Record], partial: PartialScores | N
     share = state.process_index, state.num_processes
     known = {} if partial is None else partial.start()
     with track(_("answer"), sum(map(len, chunks(records)[share[0] :: share[1]])), before=len(known)) as advance:
-        mine = _share(scorer, records, share, known, partial, advance)
+        mine = _score_share(scorer, records, share, known, partial, advance)
     every = gather_object([mine]) if state.num_processes > 1 else [mine]
     scores = {place: score for part in every for place, score in part.items()}
     return [scores[place] for place in range(len(records))]
@@ -77,7 +77,7 @@ def _refuse_not_numbers(records: Sequence[Record], scores: Mapping[int, OptionSc
             )
 
 
-def _share(
+def _score_share(
     scorer: Scorer,
     records: Sequence[Record],
     share: tuple[int, int],

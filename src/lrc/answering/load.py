@@ -15,7 +15,7 @@ from lrc.answering.scoring import Scorer
 from lrc.config.run_record import SCORED_AS_THEY_ARE, Run, read_run
 from lrc.metrics.calibration import at_bound
 from lrc.models.adapter import read_adapter_config, refuse_incomplete_adapter
-from lrc.models.answering_model import format_of, load_for_answering
+from lrc.models.answering_model import choose_dtype, load_for_answering
 from lrc.models.fingerprint import CONFIG, find_base, read_json, verify_base
 from lrc.models.loading import check_vocabulary, load_config, load_tokenizer
 from lrc.models.placement import place_model
@@ -113,10 +113,10 @@ def _place(
     if processes().num_processes > 1 and torch.cuda.device_count() > 1:
         return bits, None
     dtype = bits.bnb_4bit_compute_dtype if bits is not None and bits.load_in_4bit else None
-    dtype = dtype or getattr(torch, format_of(config, device, options.dtype))
+    dtype = dtype or getattr(torch, choose_dtype(config, device, options.dtype))
     found = place_model(config, dtype, bits, may_quantize=bits is None and options.load_in_4bit is None)
-    if found.said:
-        notify(_("{model}: {found}").format(model=model, found=found.said))
+    if found.notice:
+        notify(_("{model}: {found}").format(model=model, found=found.notice))
     torch.cuda.set_device(found.first)  # which `cuda` means from here on
     return (_configure(model, {}, device, options, True) if found.four_bits else bits), found.device_map
 

@@ -92,7 +92,7 @@ def match_answers(pairs: Sequence[tuple[str, int]], ids: Sequence[str], file: st
         given, ids = [_whole(name) for name in given], [_whole(name) for name in ids]
     if given == list(ids):
         return [number for _, number in pairs]
-    if findings := [*_twice(given, file), *_twice(ids, data), *_unlike(given, ids, file, data)]:
+    if findings := [*_twice(given, file), *_twice(ids, data), *_describe_mismatch(given, ids, file, data)]:
         raise DataError(*findings)
     answers = {name: number for name, (_, number) in zip(given, pairs, strict=True)}
     return [answers[name] for name in ids]
@@ -109,7 +109,7 @@ def _twice(ids: Sequence[str], place: str) -> list[str]:
     return [text.format(place=place, ids=_list_ids(again))]
 
 
-def _unlike(given: Sequence[str], ids: Sequence[str], file: str, data: str) -> list[str]:
+def _describe_mismatch(given: Sequence[str], ids: Sequence[str], file: str, data: str) -> list[str]:
     lines, known, answered = list[str](), set(ids), set(given)
     if missing := [name for name in ids if name not in answered]:
         lines.append(

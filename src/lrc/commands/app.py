@@ -46,11 +46,11 @@ def app(model: str, *, options: ScoringOptions, host: str = "127.0.0.1", port: i
         import uvicorn
 
         from lrc.answering.app.page import make_site
-        from lrc.answering.app.session import Trial
+        from lrc.answering.app.session import AppSession
 
         runs = runs_of(model, options)
-        trial = Trial(scorer, runs[0] if len(runs) == 1 else None)
-        site = make_site(trial, [_name(model), *(_name(str(path)) for path in options.adapters)], Path(folder))
+        session = AppSession(scorer, runs[0] if len(runs) == 1 else None)
+        site = make_site(session, [_name(model), *(_name(str(path)) for path in options.adapters)], Path(folder))
         if not host.startswith(LOOPBACK):
             notify(_("app: everyone who can reach this machine at {host} can use the model").format(host=host))
         text = _("open {address} in a browser; Ctrl+C ends it")

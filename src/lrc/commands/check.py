@@ -12,7 +12,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from lrc.data.conversion import Plan, plan_parts
+from lrc.data.conversion import SplitPlan, plan_parts
 from lrc.data.near_duplicates import group_passages
 from lrc.data.questions import Question
 from lrc.data.repeated import find_duplicates, question_key
@@ -180,7 +180,7 @@ def _beyond_rows(book: Workbook) -> tuple[Finding, ...]:
     if book.errors:
         return found
     try:
-        plan_parts(book, groups, Plan(validation_fraction=0.2, folds=None, seed=42))
+        plan_parts(book, groups, SplitPlan(validation_fraction=0.2, folds=None, seed=42))
     except LrcError as error:
         found += tuple(replace(one, kind="no-split") for one in error.findings)
     return found
@@ -327,12 +327,12 @@ def _print_table(checked: Sequence[Checked]) -> None:
     for one in checked:
         questions = "" if one.rows is None else _("{good:,} of {rows:,}").format(good=one.questions, rows=one.rows)
         accepted = localized(_("yes") if one.accepted else _("no"))
-        table.add_row(one.file, one.shown_kind, accepted, localized(questions), _found(one.findings))
+        table.add_row(one.file, one.shown_kind, accepted, localized(questions), _count_levels(one.findings))
     # A pipe has no width: rich would take 80 columns and cut the words.
     Console(width=None if sys.stdout.isatty() else 120).print(table)
 
 
-def _found(findings: Iterable[Finding]) -> str:
+def _count_levels(findings: Iterable[Finding]) -> str:
     """How many findings of each level there are, the worst first: `2 errors, 1 repair`."""
     levels = Counter(finding.level for finding in findings)
     found = [

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lrc.data.alpaca import dump_records, to_record
-from lrc.data.conversion import ConversionReport, Part, Plan, clashes, plan_parts
+from lrc.data.conversion import ConversionReport, Part, SplitPlan, clashes, plan_parts
 from lrc.data.input_layouts import Layout
 from lrc.data.manifest import SUFFIX, is_finished, refuse_other, refuse_set, write_set
 from lrc.data.near_duplicates import CLUSTERING, group_passages
@@ -56,7 +56,7 @@ def convert(
         OutputError: a file exists, or cannot be written.
     """
     file, output_dir = Path(file), Path(output_dir)
-    plan = Plan(validation_fraction, folds, seed)
+    plan = SplitPlan(validation_fraction, folds, seed)
     if not force:
         refuse_other(output_dir, file, layout, asdict(plan), CLUSTERING)
     source = _read(file, sheet, columns, skip=on_error == "skip")

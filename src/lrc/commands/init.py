@@ -43,8 +43,8 @@ def init(folder: Path, *, force: bool = False) -> None:
         for path, content in missing.items():
             stack.enter_context(new_file(path, force=force)).write_bytes(content)
     wrote, there = _("wrote {output}"), _("{output}: is there already, unchanged")
-    told = [(wrote if path in missing else there).format(output=path) for path in copies]
-    print(*map(localized, told), sep="\n")
+    lines = [(wrote if path in missing else there).format(output=path) for path in copies]
+    print(*map(localized, lines), sep="\n")
     print(localized(_("next: {line}").format(line=_next(folder))))
 
 

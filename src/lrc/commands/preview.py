@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from copy import copy
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -114,7 +115,9 @@ def _config(recipe: Recipe) -> Any:
 
 
 def _build(recipe: Recipe, config: Any, precision: Precision, topology: Topology, card: Card | None) -> ModelSpec:
-    quantization = get_quantization_config(recipe.model) or quantization_on_disk(config)
+    model = copy(recipe.model)
+    model.dtype = None  # which may be `auto`; what it comes to is in `precision`
+    quantization = get_quantization_config(model) or quantization_on_disk(config)
     if quantization is not None and quantization.load_in_4bit:
         quantization.bnb_4bit_compute_dtype = precision.weights
     return ModelSpec(

@@ -209,6 +209,6 @@ def _write_scores(path: Path, *, ids: Sequence[str], log_probs: Scores) -> None:
     with path.open("w", encoding="utf-8") as file:
         for name, line, number in zip(ids, log_probs, predict(log_probs), strict=True):
             scores = [float(one) if np.isfinite(one) else None for one in line]
-            chances = np.exp(line).tolist()
-            found = {"id": name, "scores": scores, "probabilities": chances, "prediction": number}
+            probabilities = np.exp(line).tolist()
+            found = {"id": name, "scores": scores, "probabilities": probabilities, "prediction": number}
             file.write(json.dumps(found, ensure_ascii=False) + "\n")

@@ -15,7 +15,7 @@ from typing import Any
 from lrc.data.questions import MAX_OPTIONS, MIN_OPTIONS, Question
 from lrc.data.tables.answer_marks import FROM_ZERO, CountedFromZeroError, read_answers
 from lrc.data.tables.cleaning import clean
-from lrc.data.tables.enumeration import LEFT, TAKEN_OFF, take_off
+from lrc.data.tables.enumeration import LEFT, TAKEN_OFF, remove_enumerations
 from lrc.data.tables.workbook import Workbook
 from lrc.runtime.errors import DataError
 from lrc.runtime.findings import Finding, Level
@@ -66,7 +66,9 @@ def read_c3(content: list[Any], path: Path) -> Workbook:
         findings += errors
     elif findings:
         raise DataError(*findings)
-    found, left = take_off([question.options for question in questions], [question.question for question in questions])
+    found, left = remove_enumerations(
+        [question.options for question in questions], [question.question for question in questions]
+    )
     for place, bare in found.items():
         questions[place] = replace(questions[place], options=bare)
     findings += [_make_finding("repair", "enumeration", path, questions[place], TAKEN_OFF) for place in found]

@@ -22,7 +22,7 @@ from lrc.runtime.translation import _, localized
 
 
 @dataclass(frozen=True)
-class Plan:
+class SplitPlan:
     """How labelled questions are to be split."""
 
     validation_fraction: float  # 0 makes one file of all
@@ -47,7 +47,7 @@ class Part:
         return (question for question, side in pairs if (side == self.side) != self.others)
 
 
-def plan_parts(source: Workbook, groups: Groups, plan: Plan) -> list[Part]:
+def plan_parts(source: Workbook, groups: Groups, plan: SplitPlan) -> list[Part]:
     """Split the questions of a workbook into files.
 
     Raises:
@@ -69,7 +69,7 @@ def plan_parts(source: Workbook, groups: Groups, plan: Plan) -> list[Part]:
     return parts
 
 
-def _refuse_impossible(source: Workbook, groups: Groups, plan: Plan) -> None:
+def _refuse_impossible(source: Workbook, groups: Groups, plan: SplitPlan) -> None:
     name = source.path.name
     if not source.labelled:
         if plan.folds:
@@ -111,7 +111,7 @@ class ConversionReport:
     source: Workbook
     findings: Sequence[Finding]  # those of the source, and what was found since
     groups: Groups
-    plan: Plan
+    plan: SplitPlan
     parts: Sequence[Part]
 
     @property

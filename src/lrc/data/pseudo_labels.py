@@ -47,10 +47,10 @@ def assign_labels(path: Path, scores: Path, threshold: float) -> list[Record]:
             ).format(path=path, count=len(answered), answered=answered[0])
         )
     matrix = match_scores(scores, read_scores(scores), questions, path)
-    chances = np.exp(matrix - np.logaddexp.reduce(matrix, axis=1, keepdims=True))
+    probabilities = np.exp(matrix - np.logaddexp.reduce(matrix, axis=1, keepdims=True))
     sure = [
         with_question(record, replace(question, answer=int(line.argmax()) + 1))
-        for record, question, line in zip(records, questions, chances, strict=True)
+        for record, question, line in zip(records, questions, probabilities, strict=True)
         if line.max() >= threshold
     ]
     if not sure:
@@ -58,6 +58,6 @@ def assign_labels(path: Path, scores: Path, threshold: float) -> list[Record]:
             _(
                 "{scores}: no question has an option of probability {threshold:g} or more, the highest "
                 "has {max:.3f}; lower pseudo_label_threshold"
-            ).format(scores=scores, threshold=threshold, max=chances.max())
+            ).format(scores=scores, threshold=threshold, max=probabilities.max())
         )
     return sure

@@ -145,9 +145,9 @@ def _read(line: Any, number: int) -> tuple[int, ScoredQuestion]:
         raise ValueError(_("is not a JSON object"))
     if "scores" in line:
         name = line.get("id")
-        chances, prediction = tuple(line.get("probabilities", ())), line.get("prediction")
+        probabilities, prediction = tuple(line.get("probabilities", ())), line.get("prediction")
         return number, ScoredQuestion(
-            None if name is None else str(name), _numbers(line["scores"]), chances, prediction
+            None if name is None else str(name), _numbers(line["scores"]), probabilities, prediction
         )
     responses = line.get("filtered_resps", line.get("resps"))
     if not isinstance(responses, list):

@@ -54,18 +54,18 @@ class SoftLabels:
                 _("{data}: has no questions with options, which soft_labels are for; remove them").format(data=data[0])
             )
         scores = match_scores(path, read_scores(path), questions, data[0]) / temperature
-        chances = np.exp(scores - np.logaddexp.reduce(scores, axis=1, keepdims=True))
-        pairs = zip(questions, chances.tolist(), strict=True)
+        probabilities = np.exp(scores - np.logaddexp.reduce(scores, axis=1, keepdims=True))
+        pairs = zip(questions, probabilities.tolist(), strict=True)
         return cls({_key(question): tuple(line[: len(question.options)]) for question, line in pairs}, weight)
 
     def target(self, record: Record) -> tuple[float, ...]:
         """What the contrast learns of a labelled record: a probability an option, in its own order; their sum is 1."""
         question = record.question
         assert question is not None and question.answer is not None  # others are not compared
-        chances = self.probabilities.get(_key(question))
-        if chances is None:  # of a question that pseudo-labels answer: the training files' all have theirs
+        probabilities = self.probabilities.get(_key(question))
+        if probabilities is None:  # of a question that pseudo-labels answer: the training files' all have theirs
             return tuple(float(number == question.answer) for number in range(1, len(question.options) + 1))
-        mixed = [self.weight * chance for chance in chances]
+        mixed = [self.weight * one for one in probabilities]
         mixed[question.answer - 1] += 1 - self.weight
         return tuple(mixed)
 

@@ -180,12 +180,14 @@ def _sums(values: Sequence[float], passages: Sequence[Hashable]) -> list[float]:
 def _permutation_p_value(sums: Sequence[int]) -> float:
     """How probable a sum as far from 0 is, or farther, where each of `sums` has either sign with probability 1/2."""
     most = sum(map(abs, sums))
-    chances = np.zeros(2 * most + 1)  # of each sum from -most to most
-    chances[most] = 1.0
+    probabilities = np.zeros(2 * most + 1)  # of each sum from -most to most
+    probabilities[most] = 1.0
     for one in filter(None, map(abs, sums)):
-        chances = (np.roll(chances, one) + np.roll(chances, -one)) / 2  # which never gets to the ends before the last
+        probabilities = (
+            np.roll(probabilities, one) + np.roll(probabilities, -one)
+        ) / 2  # which never gets to the ends before the last
     far = np.abs(np.arange(-most, most + 1)) >= abs(sum(sums))
-    return min(1.0, float(chances[far].sum()))
+    return min(1.0, float(probabilities[far].sum()))
 
 
 def confusion(predictions: Sequence[int], answers: Sequence[int]) -> list[list[int]]:

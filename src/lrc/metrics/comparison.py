@@ -124,11 +124,14 @@ def _pair(sources: tuple[Path, Path], first: Sequence[Outcome], second: Sequence
             lacking.append(outcome)
     left = {id(outcome) for others in waiting.values() for outcome in others}
     more = [outcome for outcome in second if id(outcome) in left]
-    if findings := [*_differ(*sources, lacking, len(first)), *_differ(*sources[::-1], more, len(second))]:
+    if findings := [
+        *_report_missing(*sources, lacking, len(first)),
+        *_report_missing(*sources[::-1], more, len(second)),
+    ]:
         raise DataError(*findings)
     other = [one for one, two in pairs if one.answer != two.answer]
     if other:
-        where = _places(other)
+        where = _name_questions(other)
         text = _("{second}: has another right answer than {first} to {where}; evaluate both on the same file")
         raise DataError(text.format(second=sources[1], first=sources[0], where=where))
     return pairs
@@ -139,17 +142,17 @@ def _identify(outcome: Outcome) -> Hashable:
     return question.passage, question.question, question.options
 
 
-def _differ(source: Path, other: Path, lacking: Sequence[Outcome], count: int) -> list[str]:
+def _report_missing(source: Path, other: Path, lacking: Sequence[Outcome], count: int) -> list[str]:
     if not lacking:
         return []
     text = _(
         "{source}: {lacking:,} of its {count:,} questions are not in {other}, {places}; evaluate both models on one "
         "file with lrc evaluate --scores, and compare these with --data"
     )
-    return [text.format(source=source, lacking=len(lacking), count=count, other=other, places=_places(lacking))]
+    return [text.format(source=source, lacking=len(lacking), count=count, other=other, places=_name_questions(lacking))]
 
 
-def _places(outcomes: Sequence[Outcome]) -> Message:
+def _name_questions(outcomes: Sequence[Outcome]) -> Message:
     question = outcomes[0].question
     named = _("question {id}") if question.row is None else _("question {id} (row {row})")
     named = named.format(id=question.id, row=question.row)

@@ -112,10 +112,10 @@ def _minimize(values: NDArray[np.float64], choosable: NDArray[np.bool_], wanted:
     for _ in range(SWEEPS):
         before = loss
         for k, own in enumerate(values):
-            chances = np.exp(_pool(strengths, values, choosable))
-            mean = (chances * own).sum(axis=1)
+            probabilities = np.exp(_pool(strengths, values, choosable))
+            mean = (probabilities * own).sum(axis=1)
             slope = float((mean - (wanted * own).sum(axis=1)).sum())
-            bend = float(((chances * own**2).sum(axis=1) - mean**2).sum())
+            bend = float(((probabilities * own**2).sum(axis=1) - mean**2).sum())
             step = slope / bend if bend > 0 else 0.0
             while abs(step) > PRECISION:
                 moved = strengths.copy()

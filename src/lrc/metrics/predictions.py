@@ -193,10 +193,10 @@ def _outcome(one: ScoredQuestion, question: Question) -> Outcome:
     scores = tuple(score if place in question.choosable else -inf for place, score in enumerate(one.scores, start=1))
     if not any(map(isfinite, scores)):
         raise ValueError("has no score of an option that can be chosen")
-    chances = [exp(score - max(scores)) for score in scores]
-    likely = one.probabilities or tuple(chance / sum(chances) for chance in chances)
+    weights = [exp(score - max(scores)) for score in scores]
+    probabilities = one.probabilities or tuple(weight / sum(weights) for weight in weights)
     prediction = scores.index(max(scores)) + 1 if one.prediction is None else one.prediction
-    return Outcome(question, likely, prediction, tuple(score if isfinite(score) else None for score in scores))
+    return Outcome(question, probabilities, prediction, tuple(score if isfinite(score) else None for score in scores))
 
 
 def _to_object(outcome: Outcome) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from peft import PeftModel
 from transformers import BitsAndBytesConfig
 
 from lrc.models.adapter import average_adapters
-from lrc.models.loading import load_base, load_config, loading_errors
+from lrc.models.loading import load_base, load_config, loading_errors, stored_dtype
 from lrc.models.stored_quantization import StoredQuantization
 from lrc.models.weights import ADAPTER_BIN, ADAPTER_WEIGHTS, unpickle_tensors
 from lrc.packing.attention import attend_by
@@ -46,7 +46,7 @@ def load_for_answering(
         MachineError: the format that is asked for is not there.
     """
     config = load_config(name)
-    computed: torch.dtype = getattr(torch, format_of(config, device, dtype))
+    computed: torch.dtype = getattr(torch, choose_dtype(config, device, dtype))
     if quantization is not None and quantization.load_in_4bit:
         computed = quantization.bnb_4bit_compute_dtype
     # Straight to a GPU, so that the host's memory never holds the whole.
@@ -72,12 +72,11 @@ def load_for_answering(
     return (model if quantized or places else model.to(device)).eval(), names
 
 
-def format_of(config: Any, device: torch.device, asked: str | None = None) -> str:
+def choose_dtype(config: Any, device: torch.device, asked: str | None = None) -> str:
     """In which format a model is asked; see `devices.answering_dtype`.
 
     Raises:
         MachineError: the format that is asked for is not there.
     """
-    text = config.get_text_config()
-    stored = str(getattr(text, "dtype", None) or config.dtype or "float32").removeprefix("torch.")
-    return answering_dtype(stored, device.type, text.model_type, asked)[0]
+    stored = stored_dtype(config) or "float32"
+    return answering_dtype(stored, device.type, config.get_text_config().model_type, asked)[0]

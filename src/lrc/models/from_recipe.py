@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Sequence
+from copy import copy
 from difflib import get_close_matches
 from typing import Any
 
@@ -15,8 +16,9 @@ from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from trl.trainer.utils import get_peft_config, get_quantization_config
 
 from lrc.config.recipe import Recipe
-from lrc.models.loading import load_base, load_config, positions
+from lrc.models.loading import load_base, load_config, positions, stored_dtype
 from lrc.models.stored_quantization import CURE, StoredQuantization
+from lrc.runtime.devices import SWITCHES, instead, why_not
 from lrc.runtime.errors import RecipeError
 from lrc.runtime.progress import notify
 from lrc.runtime.translation import _
@@ -33,7 +35,7 @@ def quantization_of(recipe: Recipe) -> BitsAndBytesConfig | None:
         RecipeError: the recipe stores them in another format, and the launch divides them.
         ModelError: the base's own format is needed, and there is no such base.
     """
-    quantization = get_quantization_config(recipe.model)
+    quantization = get_quantization_config(_with_dtype(recipe))
     stored = _read_stored(recipe)
     if stored is not None:
         _refuse_stored(recipe, stored)
@@ -107,7 +109,7 @@ def load_base_model(recipe: Recipe) -> Any:
     quantization = quantization_of(recipe)
     return load_base(
         model.model_name_or_path,
-        dtype=model.dtype or "auto",
+        dtype=_with_dtype(recipe, tell=args.process_index == 0).dtype or "auto",
         revision=model.model_revision,
         quantization=quantization,
         attn_implementation=model.attn_implementation,
@@ -186,12 +188,33 @@ def _divides_weights(recipe: Recipe) -> bool:
 
 def _find_compute_dtype(recipe: Recipe) -> str:
     """The format of the mixed precision, or else of the weights."""
-    args, model = recipe.training, recipe.model
+    args = recipe.training
     if args.bf16 or args.fp16:
         return "bfloat16" if args.bf16 else "float16"
+    dtype = _with_dtype(recipe).dtype
+    return "float32" if dtype in (None, "auto") else str(dtype)
+
+
+def _with_dtype(recipe: Recipe, *, tell: bool = False) -> Any:
+    """The recipe's model with a format in the place of `dtype: auto`: that of the base, or what this device has for it.
+
+    It stays `auto` where the base's configuration names none; for 4-bit weights that is None, float32.
+
+    Args:
+        tell: say so where it is another one.
+    """
+    model = recipe.model
     if model.dtype not in (None, "auto"):
-        return str(model.dtype)
+        return model
     config = load_config(
         model.model_name_or_path, model.model_revision, trust_remote_code=recipe.training.trust_remote_code
     )
-    return str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")
+    own, family = stored_dtype(config) or "", config.get_text_config().model_type
+    device, settled = recipe.training.device.type, copy(model)
+    settled.dtype = None if model.load_in_4bit else "auto"
+    if own in ("float32", *SWITCHES.values()):
+        reason = why_not(own, device, family)
+        settled.dtype = instead(own, device, family) if reason else own
+        if reason and tell:
+            notify(f"dtype: auto is {own} for this base, but {reason}; {settled.dtype} is used")
+    return settled

@@ -111,6 +111,12 @@ def load_base(
     return model
 
 
+def stored_dtype(config: Any) -> str | None:
+    """The format of a model's weights on the disk, `bfloat16` …; None where its configuration does not say."""
+    dtype = getattr(config.get_text_config(), "dtype", None) or getattr(config, "dtype", None)
+    return str(dtype).removeprefix("torch.") if dtype else None
+
+
 def check_size(tokenizer: Any, expected: int | None) -> None:
     """Refuse a tokenizer of another size than a recipe's `expected_vocab_size`.
 

@@ -29,7 +29,7 @@ def to_float32(model: Any) -> torch.dtype | None:
     return computed
 
 
-def in_format(state: dict[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:
+def cast_state_dict(state: dict[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:
     """A model's weights in the format of its base; what shares memory still shares it."""
     made: dict[tuple[int, torch.Size], torch.Tensor] = {}
     for tensor in state.values():
@@ -39,7 +39,7 @@ def in_format(state: dict[str, torch.Tensor], dtype: torch.dtype) -> dict[str, t
     return {name: made[tensor.data_ptr(), tensor.shape] for name, tensor in state.items()}
 
 
-def declare_format(config: Path, dtype: torch.dtype) -> None:
+def write_dtype(config: Path, dtype: torch.dtype) -> None:
     """Have a model's config.json say the format of its weights."""
     settings = json.loads(config.read_text(encoding="utf-8"))
     settings["dtype"] = str(dtype).removeprefix("torch.")

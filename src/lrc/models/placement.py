@@ -34,12 +34,12 @@ class ModelPart:
 
 @dataclass(frozen=True)
 class Placement:
-    """How a model is loaded, and what is to be said about it."""
+    """How a model is loaded, and what the user has to know about it."""
 
     four_bits: bool = False
     device_map: dict[str, int] | None = None
     first: int = 0  # the GPU that the questions go to
-    said: str = ""
+    notice: str = ""
 
 
 def place_model(
@@ -65,11 +65,11 @@ def place_model(
     lacks = f"its weights take {format_size(needed)}, and {here} has {format_size(free[0])} free"
     if needed <= ROOM * free[roomiest]:
         return Placement(
-            first=roomiest, said=f"{lacks}: GPU {roomiest} is used, with {format_size(free[roomiest])} free"
+            first=roomiest, notice=f"{lacks}: GPU {roomiest} is used, with {format_size(free[roomiest])} free"
         )
     if found := spread(whole, free, roomiest):
-        said = f"{lacks}: they are divided over {len(set(found.values()))} GPUs"
-        return Placement(device_map=found, first=roomiest, said=said)
+        notice = f"{lacks}: they are divided over {len(set(found.values()))} GPUs"
+        return Placement(device_map=found, first=roomiest, notice=notice)
     if not may_quantize:
         return Placement(first=roomiest)
     small = list(list_parts(config, dtype, 4))

@@ -46,7 +46,7 @@ DTYPES = {
 
 
 @dataclass(frozen=True)
-class Spec:
+class TensorSpec:
     """What a checkpoint's header says of one tensor."""
 
     dtype: torch.dtype
@@ -80,7 +80,7 @@ class WeightFiles:
         self._unpickled: tuple[str, dict[str, torch.Tensor]] | None = None
 
     @cached_property
-    def specs(self) -> dict[str, Spec]:
+    def specs(self) -> dict[str, TensorSpec]:
         """Every tensor's spec by name."""
         return {name: spec for specs in self.files.values() for name, spec in specs.items()}
 
@@ -146,7 +146,7 @@ def unpickle_tensors(path: Path) -> dict[str, torch.Tensor]:
     return state
 
 
-def _files(folder: Path) -> tuple[bool, dict[str, dict[str, Spec]]]:
+def _files(folder: Path) -> tuple[bool, dict[str, dict[str, TensorSpec]]]:
     # The order in which transformers looks for them (modeling_utils._get_resolved_checkpoint_files).
     if named := _read_weight_file(folder):
         if named.endswith(".index.json"):
@@ -191,7 +191,7 @@ def _announce_unpickling(folder: Path) -> None:
     notify(text.format(folder=folder))
 
 
-def _read_index(folder: Path, index: str) -> dict[str, dict[str, Spec]]:
+def _read_index(folder: Path, index: str) -> dict[str, dict[str, TensorSpec]]:
     try:
         weight_map: dict[str, str] = json.loads((folder / index).read_text(encoding="utf-8"))["weight_map"]
         names = sorted(set(weight_map.values()))
@@ -221,7 +221,7 @@ def _read_index(folder: Path, index: str) -> dict[str, dict[str, Spec]]:
     return files
 
 
-def _safetensors_specs(path: Path) -> dict[str, Spec]:
+def _safetensors_specs(path: Path) -> dict[str, TensorSpec]:
     try:
         with safe_open(path, framework="pt"):  # the library checks the header against the file's length
             pass
@@ -231,7 +231,7 @@ def _safetensors_specs(path: Path) -> dict[str, Spec]:
         header.pop("__metadata__", None)
         entries = sorted(header.items(), key=lambda item: item[1]["data_offsets"][0])
         return {
-            name: Spec(DTYPES[entry["dtype"]], tuple(entry["shape"]), 8 + length + entry["data_offsets"][0])
+            name: TensorSpec(DTYPES[entry["dtype"]], tuple(entry["shape"]), 8 + length + entry["data_offsets"][0])
             for name, entry in entries
         }
     except KeyError as error:
@@ -244,8 +244,8 @@ def _safetensors_specs(path: Path) -> dict[str, Spec]:
         ) from error
 
 
-def _bin_specs(path: Path) -> dict[str, Spec]:
-    return {name: Spec(tensor.dtype, tuple(tensor.shape)) for name, tensor in unpickle_tensors(path).items()}
+def _bin_specs(path: Path) -> dict[str, TensorSpec]:
+    return {name: TensorSpec(tensor.dtype, tuple(tensor.shape)) for name, tensor in unpickle_tensors(path).items()}
 
 
 def as_bytes(tensor: torch.Tensor) -> torch.Tensor:

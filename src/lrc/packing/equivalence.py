@@ -45,7 +45,7 @@ def mismatch(model: Any, tree_mask: Mask) -> str | None:
 
 def _try(model: Any, tree_mask: Mask) -> str | None:
     try:
-        small = _shrunk(type(model), model.config)
+        small = _shrink_model(type(model), model.config)
     except Exception as error:  # whatever a class that nobody has seen makes of a small configuration
         return f"no small model of its kind could be built to test it ({first_line(error, 100)})"
     try:
@@ -92,7 +92,7 @@ def _logits(model: Any, tokens: torch.Tensor, **seen: Any) -> torch.Tensor:
     return model(input_ids=tokens[None], use_cache=False, **seen).logits[0]
 
 
-def _shrunk(cls: type, config: Any) -> Any:
+def _shrink_model(cls: type, config: Any) -> Any:
     """A model with random weights and small sizes."""
     small = copy.deepcopy(config)
     if small._attn_implementation not in ("sdpa", "eager"):

@@ -129,7 +129,7 @@ class MetaKernels(TorchFunctionMode):
             return _Grouped.apply(*args[:2])
         if func is nn.functional.linear and self.autocast:
             return func(*self._cast(args), **kwargs)
-        if func is nn.functional.dropout and self.device != "cpu" and _drops(args, kwargs):
+        if func is nn.functional.dropout and self.device != "cpu" and _is_active_dropout(args, kwargs):
             return _Dropout.apply(args[0])
         return func(*args, **kwargs)
 
@@ -146,13 +146,13 @@ class MetaKernels(TorchFunctionMode):
         return [tensor if tensor is None else tensor.to(self.autocast) for tensor in tensors]
 
 
-def _drops(args: Any, kwargs: Any) -> bool:
+def _is_active_dropout(args: Any, kwargs: Any) -> bool:
     names = ("input", "p", "training")
     given = {**dict(zip(names, args, strict=False)), **kwargs}
     return bool(given.get("training", True)) and given.get("p", 0.5) > 0
 
 
-def stand_in(module: Any) -> None:
+def run_on_meta(module: Any) -> None:
     """Let a quantized linear layer on the meta device be run."""
     shape, eight = (module.out_features, module.in_features), type(module).__name__ == "Linear8bitLt"
 

@@ -23,7 +23,7 @@ from lrc.packing.attention import attend_by, choose_form, why_no_tiles, why_no_t
 from lrc.packing.last_layer import prune_last_layer
 from lrc.packing.log_probs import target_log_probs
 from lrc.packing.tree import PackedRow
-from lrc.preview.meta_device import MetaKernels, PeakMemoryTracker, quantized_bytes, stand_in
+from lrc.preview.meta_device import MetaKernels, PeakMemoryTracker, quantized_bytes, run_on_meta
 from lrc.runtime.cards import AMPERE
 from lrc.runtime.errors import ModelError
 from lrc.runtime.translation import _
@@ -170,7 +170,7 @@ def _causal(build: ModelSpec) -> Any:
             model = replace_with_bnb_linear(model, modules_to_not_convert=kept, quantization_config=build.quantization)
     for module in model.modules():
         if _is_quantized(module):
-            stand_in(module)
+            run_on_meta(module)
     model.requires_grad_(build.adapter is None)
     return model
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from lrc.config.recipe import Recipe
+from lrc.models.loading import stored_dtype
 from lrc.runtime.cards import Card
 from lrc.runtime.devices import SWITCHES, family_of, instead, why_not
 
@@ -42,7 +43,7 @@ def choose_precision(recipe: Recipe, config: Any, device: str, card: Card | None
 
     # On this machine the recipe is settled already; what it asked for is in `given`.
     asked = str(recipe.given.get("dtype") or recipe.model.dtype or "auto")
-    weights = settle("dtype", _own(config) if asked == "auto" else asked)
+    weights = settle("dtype", (config and stored_dtype(config)) or "float32" if asked == "auto" else asked)
     if not reasons:
         reasons.append(f"dtype: {weights}" + (", as the base has it" if asked == "auto" else ""))
     autocast = None
@@ -62,8 +63,3 @@ def _notes(recipe: Recipe, device: str, card: Card | None, weights: str, autocas
         yield f"assumed: a {device} device, whatever this machine has"
     if recipe.model.use_peft:
         yield "adapter: float32, so that small updates are not rounded away"
-
-
-def _own(config: Any) -> str:
-    dtype = getattr(config, "dtype", None)
-    return str(dtype or "float32").removeprefix("torch.")

@@ -100,14 +100,14 @@ def waiting(what: str) -> Iterator[None]:
     """
     ended = threading.Event()
     if not _quiet and is_first():
-        threading.Thread(target=_tell_waiting, args=(what, ended), daemon=True).start()
+        threading.Thread(target=_notify_waiting, args=(what, ended), daemon=True).start()
     try:
         yield
     finally:
         ended.set()
 
 
-def _tell_waiting(what: str, ended: threading.Event) -> None:
+def _notify_waiting(what: str, ended: threading.Event) -> None:
     start = time.monotonic()
     if ended.wait(SECONDS_UNTOLD):
         return

@@ -68,8 +68,8 @@ def _(text: str) -> Message:
 
 def message_of(error: BaseException) -> str:
     """What an error says, as the message that it was made of where it was made of one."""
-    said = error.args[0] if error.args else ""
-    return said if isinstance(said, Message) else str(error)
+    message = error.args[0] if error.args else ""
+    return message if isinstance(message, Message) else str(error)
 
 
 def first_clause(text: str) -> str:
@@ -109,12 +109,12 @@ def split_place(message: str) -> PlacedMessage | None:
 
 def language() -> str:
     """The language of this process: what `LRC_LANG` or the locale says, English where lrc does not have it."""
-    said = next((value for name in VARIABLES if (value := os.environ.get(name))), "")
-    if not said and sys.platform == "win32":
+    locale_name = next((value for name in VARIABLES if (value := os.environ.get(name))), "")
+    if not locale_name and sys.platform == "win32":
         import locale
 
-        said = locale.getlocale()[0] or ""
-    return CHINESE if said.casefold().startswith(("zh", "chinese")) else ENGLISH
+        locale_name = locale.getlocale()[0] or ""
+    return CHINESE if locale_name.casefold().startswith(("zh", "chinese")) else ENGLISH
 
 
 def localized(text: str, to: str | None = None) -> str:
@@ -150,7 +150,7 @@ def _fill(text: str, values: Mapping[str, Any], to: str | None) -> str:
         if name not in values:
             pieces.append(f"{{{name}{':' if spec else ''}{spec}}}")
             continue
-        pieces.append(_shown(values[name], spec or "", to))
+        pieces.append(_format_value(values[name], spec or "", to))
     return "".join(pieces)
 
 
@@ -160,9 +160,9 @@ def _rename(value: Any, old: str, new: str) -> Any:
     return value.replace(old, new) if isinstance(value, str) else value
 
 
-def _shown(value: Any, spec: str, to: str | None) -> str:
+def _format_value(value: Any, spec: str, to: str | None) -> str:
     if isinstance(value, tuple):
-        return ("、" if to == CHINESE else ", ").join(_shown(one, spec, to) for one in value)
+        return ("、" if to == CHINESE else ", ").join(_format_value(one, spec, to) for one in value)
     return localized(value, to) if to and isinstance(value, Message) else format(value, spec)
 
 

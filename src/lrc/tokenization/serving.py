@@ -54,11 +54,11 @@ def write_for_servers(folder: Path, prompt: Prompt, run: Run) -> None:
     texts = {CHAT_TEMPLATE: chat_template(prompt), MODELFILE: modelfile(prompt, run)}
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
-    _change(folder / TOKENIZER_CONFIG, lambda settings: settings.pop("chat_template", None))
-    _change(folder / GENERATION_CONFIG, lambda settings: _end_with(settings, prompt.end))
+    _edit_json(folder / TOKENIZER_CONFIG, lambda settings: settings.pop("chat_template", None))
+    _edit_json(folder / GENERATION_CONFIG, lambda settings: _end_with(settings, prompt.end))
 
 
-def _change(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+def _edit_json(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     """Change a JSON file where it is there; its bytes stay where nothing differs."""
     if not path.is_file():
         return
@@ -105,18 +105,18 @@ def chat_template(prompt: Prompt) -> str:
             )
             + own
         )
-    parts = _parts(prompt)
+    parts = _split_prompt(prompt)
     # By these comments a tokenizer that does not mark its control tokens still tells lrc which they are.
     control = "".join(f"{{#- {name} -#}}" for name in prompt.control if "#}" not in name)
     bos = "{{- bos_token -}}" if prompt.bos else ""
     return (
         f"{control}{bos}"
-        f"{{%- set said = namespace(system={_quoted(parts.system)}) -%}}"
+        f"{{%- set said = namespace(system={_quote(parts.system)}) -%}}"
         "{%- for message in messages -%}"
         "{%- if message['role'] == 'system' -%}{%- set said.system = message['content'] -%}"
         "{%- elif message['role'] == 'user' -%}"
-        f"{{{{- {_quoted(parts.before)} + said.system + {_quoted(parts.between)} }}}}"
-        f"{{{{- message['content'] + {_quoted(parts.after)} -}}}}"
+        f"{{{{- {_quote(parts.before)} + said.system + {_quote(parts.between)} }}}}"
+        f"{{{{- message['content'] + {_quote(parts.after)} -}}}}"
         "{%- else -%}{{- message['content'] + eos_token -}}{%- endif -%}"
         "{%- endfor -%}"
     )
@@ -127,9 +127,11 @@ def modelfile(prompt: Prompt, run: Run) -> str:
 
     Ollama itself puts the BOS there.
     """
-    parts = _parts(prompt)
+    parts = _split_prompt(prompt)
     system = "{{ .System }}" if parts.system else ""
-    template = f"{_go(parts.before)}{system}{_go(parts.between)}{{{{ .Prompt }}}}{_go(parts.after)}"
+    template = (
+        f"{_escape_go(parts.before)}{system}{_escape_go(parts.between)}{{{{ .Prompt }}}}{_escape_go(parts.after)}"
+    )
     lines = [
         "# For Ollama, in this folder: ollama create NAME -f Modelfile",
         "# After a conversion to GGUF write the file's name behind FROM.",
@@ -166,7 +168,7 @@ def differs(tokenizer: Any, prompt: Prompt) -> bool:
     return list(ids) != prompt.prompt(record, judged)
 
 
-def _parts(prompt: Prompt) -> PromptFrame:
+def _split_prompt(prompt: Prompt) -> PromptFrame:
     if prompt.chat is not None:
         before, _, after = prompt.chat.text(MARK).partition(MARK)
         return PromptFrame(
@@ -180,11 +182,11 @@ def _parts(prompt: Prompt) -> PromptFrame:
     return PromptFrame(before, system.replace("{instruction}", prompt.texts(record, judged)[0]), between, after)
 
 
-def _quoted(text: str) -> str:
+def _quote(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def _go(text: str) -> str:
+def _escape_go(text: str) -> str:
     """Text as it is in a Go template, and between the three quotation marks of a Modelfile.
 
     Raises:

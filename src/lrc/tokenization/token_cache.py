@@ -92,7 +92,7 @@ def cached(name: str, make: Callable[[Path], None], *, first: bool = True) -> Pa
     """
     entry, began = cache_folder() / name, time.monotonic()
     damaged: int | None = None  # when the seal was written that does not agree
-    said = False
+    notified = False
     while True:
         sealed = _read_seal_time(entry)
         if sealed is not None and sealed != damaged:
@@ -105,9 +105,9 @@ def cached(name: str, make: Callable[[Path], None], *, first: bool = True) -> Pa
                     _make(entry, make)
             if held:
                 continue
-            if first and not said:
+            if first and not notified:
                 notify(_("waiting for another run, which is tokenizing the same data"))
-                said = True
+                notified = True
         time.sleep(WAIT)
 
 

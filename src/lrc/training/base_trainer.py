@@ -29,7 +29,7 @@ from transformers.utils import logging
 from trl import SFTTrainer
 
 from lrc.config.run_record import RUN_FILE, Run
-from lrc.models.master_weights import declare_format, in_format
+from lrc.models.master_weights import cast_state_dict, write_dtype
 from lrc.models.pissa import Pissa
 from lrc.packing.log_probs import RETRYING
 from lrc.runtime.disk import convert_disk_errors
@@ -202,10 +202,10 @@ class DurableTrainer(SFTTrainer):
                     setattr(config, name, sorted(found))  # PEFT would write the set in the order of the hash seed
         rounded = self.computed_in if not self._staging and not hasattr(self.model, "peft_config") else None
         if rounded is not None:  # a checkpoint keeps every bit, for the run that is resumed
-            state_dict = in_format(state_dict or self.model.state_dict(), rounded)
+            state_dict = cast_state_dict(state_dict or self.model.state_dict(), rounded)
         super()._save(output_dir, state_dict)
         if rounded is not None and output_dir is not None and self.args.should_save:
-            declare_format(Path(output_dir) / "config.json", rounded)
+            write_dtype(Path(output_dir) / "config.json", rounded)
         if output_dir is not None and self.args.should_save:
             if self.pissa is not None:
                 self.pissa.convert(Path(output_dir))

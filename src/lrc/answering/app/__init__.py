@@ -2,5 +2,5 @@
 
 May import `answering` and what that may import. Gradio is imported by `page` only.
 
-Public: `Trial` of `session`, `make_site` of `page`.
+Public: `AppSession` of `session`, `make_site` of `page`.
 """

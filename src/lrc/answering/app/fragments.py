@@ -9,7 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from lrc.answering.app.session import Answered, Trial
+from lrc.answering.app.session import Answered, AppSession
 from lrc.answering.app.translations import Language, spell_baseline, translate
 from lrc.config.run_record import Run
 from lrc.runtime.findings import format_findings
@@ -31,11 +31,11 @@ def findings(language: Language, lines: Sequence[str]) -> str:
     return fragment("findings", language, lines=_first(language, lines))
 
 
-def header(language: Language, names: Sequence[str], trial: Trial) -> str:
+def header(language: Language, names: Sequence[str], session: AppSession) -> str:
     """What the model is, for a visitor."""
-    prompt = trial.scorer.prompt
-    asked = {"template": prompt.template, "style": prompt.answer_style, "votes": trial.scorer.votes}
-    text = (" " if language == "en" else "").join(_about(language, trial.run))
+    prompt = session.scorer.prompt
+    asked = {"template": prompt.template, "style": prompt.answer_style, "votes": session.scorer.votes}
+    text = (" " if language == "en" else "").join(_about(language, session.run))
     return fragment("header", language, names=names, text=text, asked=asked)
 
 

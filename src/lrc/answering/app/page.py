@@ -14,7 +14,7 @@ from fastapi import FastAPI
 
 from lrc.answering.app.fragments import findings, fragment, header, summary
 from lrc.answering.app.pasting import split_question
-from lrc.answering.app.session import Trial, make_question
+from lrc.answering.app.session import AppSession, make_question
 from lrc.answering.app.translations import PREFIX, Language, choose_language, translate, translations
 from lrc.data.questions import MAX_OPTIONS, Question, option_orders
 from lrc.data.tables.workbook import SUFFIXES, read_workbook
@@ -59,14 +59,14 @@ SHOW_ANSWER = "() => document.getElementById('answer').scrollIntoView({block: 'n
 _words = gr.I18n(**translations())
 
 
-def make_site(trial: Trial, names: list[str], folder: Path) -> FastAPI:
+def make_site(session: AppSession, names: list[str], folder: Path) -> FastAPI:
     """The page as a web application.
 
     Args:
         names: of the model and its adapters, as shown.
         folder: where answers to uploaded files go.
     """
-    page = _page(trial, names, folder)
+    page = _page(session, names, folder)
     page.queue(max_size=MAX_WAITING)
     theme = gr.themes.Default(primary_hue="blue", neutral_hue="slate", font=FONTS, font_mono=["ui-monospace"])
     theme.set(**CONTRAST)
@@ -88,17 +88,17 @@ def make_site(trial: Trial, names: list[str], folder: Path) -> FastAPI:
         )
 
 
-def _page(trial: Trial, names: list[str], folder: Path) -> gr.Blocks:
+def _page(session: AppSession, names: list[str], folder: Path) -> gr.Blocks:
     with gr.Blocks(title=f"{names[0]} – lrc", analytics_enabled=False, fill_width=False) as page:
         top = gr.HTML(padding=False)
         with gr.Tab(label("one")):
-            waiting = _one_question(trial)
+            waiting = _one_question(session)
         with gr.Tab(label("many")):
-            _many_questions(trial, folder)
+            _many_questions(session, folder)
 
         def greet(request: gr.Request) -> tuple[str, str]:
             language = _language(request)
-            return header(language, names, trial), fragment("waiting", language)
+            return header(language, names, session), fragment("waiting", language)
 
         page.load(greet, None, [top, waiting], api_visibility="private", show_progress="hidden")
     return page
@@ -109,7 +109,7 @@ def label(key: str) -> Any:
     return _words(f"{PREFIX}{key}")
 
 
-def _one_question(trial: Trial) -> gr.HTML:
+def _one_question(session: AppSession) -> gr.HTML:
     """The tab for one question; returns the place of its answer."""
     passage, question, *options = boxes = _boxes()
     _examples(boxes)
@@ -131,7 +131,7 @@ def _one_question(trial: Trial) -> gr.HTML:
     fill.click(_paste, [whole, shown], filled, api_visibility="private", show_progress="hidden")
     gr.on([box.change for box in boxes], None, None, answer, js=FORGET, api_visibility="private")
     asking = [button.click, passage.submit, question.submit, *(option.submit for option in options)]
-    gr.on(asking, _asker(trial), boxes, answer, **ONE_AT_A_TIME).then(None, js=SHOW_ANSWER)
+    gr.on(asking, _asker(session), boxes, answer, **ONE_AT_A_TIME).then(None, js=SHOW_ANSWER)
     return answer
 
 
@@ -152,7 +152,7 @@ def _boxes() -> list[gr.Textbox]:
     return [passage, question, *options]
 
 
-def _many_questions(trial: Trial, folder: Path) -> None:
+def _many_questions(session: AppSession, folder: Path) -> None:
     file = gr.File(label=label("file"), file_types=[*SUFFIXES, ".json"], elem_id="file", height=160)
     button = gr.Button(label("ask_all"), variant="primary", elem_id="ask-all")
     told = gr.HTML(elem_id="told", padding=False)
@@ -161,7 +161,7 @@ def _many_questions(trial: Trial, folder: Path) -> None:
             gr.DownloadButton(label(name), visible=False, elem_id=name) for name in ("download", "download_workbook")
         ]
     shown = [told, *downloads]
-    button.click(_file_asker(trial, folder), file, shown, show_progress_on=told, **ONE_AT_A_TIME)
+    button.click(_file_asker(session, folder), file, shown, show_progress_on=told, **ONE_AT_A_TIME)
     file.change(lambda: ("", *_no_downloads()), None, shown, api_visibility="private")
 
 
@@ -208,21 +208,21 @@ def _paste(request: gr.Request, text: str, shown: int) -> list[Any]:
     return ["", shown, gr.Button(visible=shown < MAX_OPTIONS), parts.passage, parts.question, *boxes]
 
 
-def _asker(trial: Trial) -> Callable[..., str]:
+def _asker(session: AppSession) -> Callable[..., str]:
     def ask(request: gr.Request, passage: str, question: str, *options: str) -> str:
         language = _language(request)
         try:
             asked = make_question(passage, question, options)
-            scores, orders = trial.ask(asked)
+            scores, orders = session.ask(asked)
         except (LrcError, OSError, RuntimeError, MemoryError) as error:
             return findings(language, _lines(error, language))
-        listed = trial.scorer.prompt.list_options
+        listed = session.scorer.prompt.list_options
         return fragment(
             "answer",
             language,
             question=asked,
             scores=scores,
-            votes=len(option_orders(asked, trial.scorer.votes)),
+            votes=len(option_orders(asked, session.scorer.votes)),
             orders=orders,
             fixed=listed,
             guess=is_guess(scores.probabilities, len(asked.choosable)),
@@ -231,7 +231,7 @@ def _asker(trial: Trial) -> Callable[..., str]:
     return ask
 
 
-def _file_asker(trial: Trial, folder: Path) -> Callable[..., tuple[Any, ...]]:
+def _file_asker(session: AppSession, folder: Path) -> Callable[..., tuple[Any, ...]]:
     def ask(file: str | None, request: gr.Request, progress: gr.Progress = _PROGRESS) -> tuple[Any, ...]:
         language = _language(request)
 
@@ -242,7 +242,7 @@ def _file_asker(trial: Trial, folder: Path) -> Callable[..., tuple[Any, ...]]:
             nothing = _("file: none was given; choose a workbook first")
             return findings(language, [localized(nothing, language)]), *_no_downloads()
         try:
-            answered = trial.answer_file(Path(file), Path(mkdtemp(dir=folder)), advance)
+            answered = session.answer_file(Path(file), Path(mkdtemp(dir=folder)), advance)
         except (LrcError, OSError, RuntimeError, MemoryError) as error:
             return findings(language, _lines(error, language)), *_no_downloads()
         made = [

@@ -76,7 +76,7 @@ class Answered:
 
 
 @dataclass(frozen=True)
-class Trial:
+class AppSession:
     """A model that is tried out.
 
     Args:

@@ -161,9 +161,9 @@ def _read(text: str, options: Options, habits: Habits) -> Reading:
 
 def _read_text(text: str, options: Options, habits: Habits) -> Reading:
     """The option whose text the answer is, alone or behind its own mark."""
-    plain = _bare(text)
+    plain = _simplify(text)
     answers = {plain, _LEAD.sub("", plain, count=1)}
-    places = [number for number, option in enumerate(options, start=1) if option and _bare(option) in answers]
+    places = [number for number, option in enumerate(options, start=1) if option and _simplify(option) in answers]
     exact = [number for number in places if options[number - 1] == text]
     places = exact or places
     if len(places) == 1 or places and habits.by_text:
@@ -172,7 +172,7 @@ def _read_text(text: str, options: Options, habits: Habits) -> Reading:
         same = alternatives([f"選項{number}" for number in places], _("{words} and {last}"))
         return Reading(None, _("is {text}, the text of {same}; give the number").format(text=_short(text), same=same))
     for number, option in enumerate(options, start=1):
-        bare = _bare(option)
+        bare = _simplify(option)
         if bare and plain.endswith(bare) and (mark := parse_answer(plain.removesuffix(bare))):
             if mark.number == number:
                 return Reading(number)
@@ -224,7 +224,7 @@ def _digit(sign: str) -> str:
     return str(unicodedata.digit(sign)) if not sign.isascii() and sign.isdigit() else sign
 
 
-def _bare(text: str) -> str:
+def _simplify(text: str) -> str:
     """The text without white space, case, width and a full stop at its end."""
     return "".join(_plain(text).split()).rstrip("。.;")
 

@@ -32,7 +32,7 @@ _NUMBER = re.compile(rf"{_OPEN}?[1-8]{_STOP[:-1]}\]】〕][\d(（、,，和與�
 _AND = r"\s*[)）]?\s*(?:[和與与及或跟、,，&]|and\b|or\b)?\s*[(（]?\s*"
 
 
-def take_off(
+def remove_enumerations(
     options: Sequence[tuple[str, ...]], questions: Sequence[str]
 ) -> tuple[dict[int, tuple[str, ...]], list[int]]:
     """The questions of a file whose options carry an enumeration.
@@ -67,7 +67,7 @@ def without_enumeration(options: Sequence[str], question: str = "") -> Options |
     for place, option in enumerate(options):
         shown = option.translate(_HALF_WIDTH)
         found = _MARKED.match(shown) if option else None
-        if option and (found is None or _NUMBER.match(shown) or not (signs := _series(found, place))):
+        if option and (found is None or _NUMBER.match(shown) or not (signs := _match_series(found, place))):
             return None
         series |= {signs} if option else set()
         bare.append(option[found.end() :] if found else option)
@@ -97,7 +97,7 @@ def own_places(options: Sequence[str]) -> tuple[bool, tuple[int, ...]] | None:
     return None if places == tuple(range(1, len(places) + 1)) else (numbers, places)
 
 
-def _series(found: re.Match[str], place: int) -> str:
+def _match_series(found: re.Match[str], place: int) -> str:
     """The series that a mark is of, if it is its sign for this place."""
     sign = next(group for group in found.groups() if group)
     return next((signs for signs in (*_SERIES, *_CLOSED) if signs[place] == sign), "")

@@ -113,16 +113,16 @@ def find_header(table: Table, rows: Sequence[TableRow], named: Mapping[str, str]
     above = [row for row in rows[: best.first] if any(map(str.strip, row.cells))]
     findings = []
     if above:
-        text = next(cell.strip() for cell in above[0].cells if cell.strip())
-        told = _("「{text}{value}」 is above the header in row {number}; skipped").format(
-            text=text[:20], value="…" * (len(text) > 20), number=best.row.number
+        title = next(cell.strip() for cell in above[0].cells if cell.strip())
+        text = _("「{text}{value}」 is above the header in row {number}; skipped").format(
+            text=title[:20], value="…" * (len(title) > 20), number=best.row.number
         )
-        findings.append(Finding("note", "title-row", table.file, told, above[0].number))
+        findings.append(Finding("note", "title-row", table.file, text, above[0].number))
     if best.used - best.first > 1:
-        told = _("the header spans rows {number} and {number2}; both were read as one").format(
+        text = _("the header spans rows {number} and {number2}; both were read as one").format(
             number=rows[best.first].number, number2=best.row.number
         )
-        findings.append(Finding("note", "two-row-header", table.file, told))
+        findings.append(Finding("note", "two-row-header", table.file, text))
     return Header(best.columns(named), best.row.number, best.used, tuple(findings))
 
 

@@ -67,7 +67,7 @@ class _Names:
 
     def start(self, name: str, attributes: Attributes) -> None:
         """An element begins."""
-        given = _bare(attributes)
+        given = _strip_prefixes(attributes)
         if name == "style":
             self.style = given.get("name", "")
         elif name == "table-properties" and given.get("display") == "false":
@@ -112,7 +112,7 @@ class _Reader:
         self.aside += name in _ASIDE
         if self.aside:
             return
-        given = _bare(attributes)
+        given = _strip_prefixes(attributes)
         if name == "table":
             self.inside += bool(self.inside) or given.get("name") == self.sheet
         if self.inside != 1:  # a table in a cell is none of the sheet's
@@ -222,7 +222,7 @@ def _examine(cell: _Cell) -> CellFinding | None:
     return None
 
 
-def _bare(attributes: Attributes) -> Attributes:
+def _strip_prefixes(attributes: Attributes) -> Attributes:
     """Attributes without prefixes. Two are called value-type, one of which knows errors: both are kept."""
     bare = {key.rpartition(":")[2]: value for key, value in attributes.items()}
     if "value-type" in bare:

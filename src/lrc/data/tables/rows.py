@@ -9,7 +9,7 @@ from itertools import chain, islice
 from typing import NamedTuple
 
 from lrc.data.tables.cleaning import clean, is_clean
-from lrc.data.tables.enumeration import LEFT, TAKEN_OFF, take_off
+from lrc.data.tables.enumeration import LEFT, TAKEN_OFF, remove_enumerations
 from lrc.data.tables.headers import LOOKED_AT, Columns, find_header, repeats
 from lrc.data.tables.table import WHOLE_ROW, CellFinding, Table, TableRow
 from lrc.runtime.errors import DataError
@@ -109,8 +109,8 @@ class Draft:
     def find(self, level: Level, kind: str, text: str, row: int | None = None, column: int | None = None) -> None:
         """Add a finding; `text` follows the name of its column."""
         header = self.header(column)
-        told = _("{column} {text}").format(column=header, text=text) if header else text
-        self.findings.append(Finding(level, kind, self.file, told, row, header or None))
+        text = _("{column} {text}").format(column=header, text=text) if header else text
+        self.findings.append(Finding(level, kind, self.file, text, row, header or None))
 
 
 def read_rows(table: Table, named: Mapping[str, str] | None = None) -> Draft:
@@ -148,7 +148,7 @@ def read_rows(table: Table, named: Mapping[str, str] | None = None) -> Draft:
 
 def _take_off_enumeration(draft: Draft) -> None:
     rows = draft.rows
-    found, left = take_off([row.options for row in rows], [row.question for row in rows])
+    found, left = remove_enumerations([row.options for row in rows], [row.question for row in rows])
     for place, bare in found.items():
         draft.find("repair", "enumeration", TAKEN_OFF, rows[place].number)
         rows[place] = rows[place]._replace(options=bare)
@@ -157,7 +157,7 @@ def _take_off_enumeration(draft: Draft) -> None:
 
 
 def _skip_empty(rows: Iterator[TableRow], draft: Draft) -> Iterator[TableRow]:
-    """The rows with anything in them; empty ones between them are told, those after the last are nothing."""
+    """The rows with anything in them; empty ones between them are findings, those after the last are not."""
     empty: list[int] = []
     width = len(draft.columns.headers)
     for row in rows:
@@ -258,10 +258,10 @@ class _RowReader:
                 error = _("is {ditto}, but there is no question above it; put the question itself there")
             self._refuse(number, column, CellFinding("error", f"ditto-{name}", error.format(ditto=ditto)))
             return ""
-        told = _("is {ditto}; the passage of row {row} was taken")
+        warning = _("is {ditto}; the passage of row {row} was taken")
         if name == "question":
-            told = _("is {ditto}; the question of row {row} was taken")
-        self.draft.find("warning", f"ditto-{name}", told.format(ditto=ditto, row=self.above.number), number, column)
+            warning = _("is {ditto}; the question of row {row} was taken")
+        self.draft.find("warning", f"ditto-{name}", warning.format(ditto=ditto, row=self.above.number), number, column)
         return text
 
     def _look(self, cells: list[str], options: tuple[str, ...], answer: str) -> None:

@@ -54,11 +54,13 @@ def find_lost(draft: Draft, *, labelled: bool) -> Iterator[Finding]:
     for column, one in draft.unread.items():
         if one.filled:
             header = draft.columns.header(column)
-            for level, kind, text in _lost(column, header, draft.columns, one, len(draft.rows), labelled=labelled):
+            for level, kind, text in _find_lost_in(
+                column, header, draft.columns, one, len(draft.rows), labelled=labelled
+            ):
                 yield Finding(level, kind, draft.file, text, draft.header_row or None, header)
 
 
-def _lost(
+def _find_lost_in(
     column: int, header: str, columns: Columns, one: Unread, n_rows: int, *, labelled: bool
 ) -> Iterator[tuple[Level, str, str]]:
     name = normal(columns.headers[column])

@@ -12,7 +12,7 @@ from typing import IO
 
 import torch
 
-from lrc.models.weights import BLOCK_BYTES, DTYPES, Spec, as_bytes
+from lrc.models.weights import BLOCK_BYTES, DTYPES, TensorSpec, as_bytes
 from lrc.runtime.errors import MachineError, ModelError
 from lrc.runtime.translation import _
 
@@ -27,7 +27,7 @@ class SafetensorsWriter:
         specs: dtype and shape of each tensor; `start` is ignored.
     """
 
-    def __init__(self, path: Path, specs: dict[str, Spec]) -> None:
+    def __init__(self, path: Path, specs: dict[str, TensorSpec]) -> None:
         self.path = path
         self._specs = specs
         self._pending = list(specs)
@@ -74,7 +74,7 @@ class SafetensorsWriter:
             data = data[self._out.write(data[:BLOCK_BYTES]) :]
 
 
-def _header(specs: dict[str, Spec]) -> bytes:
+def _header(specs: dict[str, TensorSpec]) -> bytes:
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}  # without it transformers refuses the file
     end = 0
     for name, spec in specs.items():

@@ -37,7 +37,7 @@ from lrc.models.adapter import (
     why_not_by_layer,
 )
 from lrc.models.loading import load_config
-from lrc.models.weights import BLOCK_BYTES, Spec, WeightFiles
+from lrc.models.weights import BLOCK_BYTES, TensorSpec, WeightFiles
 from lrc.runtime.errors import ModelError
 from lrc.runtime.translation import _
 
@@ -99,7 +99,7 @@ class StreamingMerge:
         self._refuse_inseparable(model, base)
         self._added = dict(self._find_untied())
 
-    def specs(self, dtype: torch.dtype | None) -> dict[str, dict[str, Spec]]:
+    def specs(self, dtype: torch.dtype | None) -> dict[str, dict[str, TensorSpec]]:
         """For each weight file the tensors to write: the base's files and order, then what is no longer tied.
 
         Args:
@@ -249,7 +249,7 @@ def _walk_parameters(module: nn.Module, prefix: str) -> Iterator[tuple[str, Made
         yield from _walk_parameters(child, f"{prefix}{name}.")
 
 
-def _cast(spec: Spec, dtype: torch.dtype | None) -> Spec:
+def _cast(spec: TensorSpec, dtype: torch.dtype | None) -> TensorSpec:
     return replace(spec, dtype=dtype) if dtype and spec.dtype.is_floating_point else spec
 
 

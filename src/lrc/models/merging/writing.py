@@ -21,7 +21,7 @@ from lrc.models.fingerprint import CONFIG, read_json
 from lrc.models.loading import load_base
 from lrc.models.merging.safetensors_writer import SafetensorsWriter
 from lrc.models.merging.tensor_sources import StreamingMerge
-from lrc.models.weights import INDEX, NAMED, SINGLE, Spec, WeightFiles
+from lrc.models.weights import INDEX, NAMED, SINGLE, TensorSpec, WeightFiles
 from lrc.runtime.errors import MachineError, ModelError, first_line
 from lrc.runtime.memory import available_memory, format_size
 from lrc.runtime.progress import track
@@ -139,9 +139,11 @@ def _separate(model: PeftModel) -> None:
                 setattr(module, name, nn.Parameter(parameter.detach().clone(), requires_grad=False))
 
 
-def _place_like(weights: WeightFiles, computed: WeightFiles, dtype: torch.dtype | None) -> dict[str, dict[str, Spec]]:
+def _place_like(
+    weights: WeightFiles, computed: WeightFiles, dtype: torch.dtype | None
+) -> dict[str, dict[str, TensorSpec]]:
     """Files and dtypes of the base for the tensors that were computed; new ones go where the base ends."""
-    files: dict[str, dict[str, Spec]] = {file: {} for file in weights.files}
+    files: dict[str, dict[str, TensorSpec]] = {file: {} for file in weights.files}
     home = {name: file for file, specs in weights.files.items() for name in specs}
     for name, spec in computed.specs.items():
         own = weights.specs[name].dtype if name in weights.specs else main_dtype(weights)
@@ -153,7 +155,7 @@ def _place_like(weights: WeightFiles, computed: WeightFiles, dtype: torch.dtype 
 
 def _write_files(
     folder: Path,
-    files: dict[str, dict[str, Spec]],
+    files: dict[str, dict[str, TensorSpec]],
     blocks: Callable[[str], Iterable[torch.Tensor]],
     *,
     sharded: bool,
@@ -180,7 +182,7 @@ def _safetensors_name(file: str) -> str:
     return f"model{file.removeprefix('pytorch_model')[:-4]}.safetensors"
 
 
-def _write_index(folder: Path, files: dict[str, dict[str, Spec]]) -> None:
+def _write_index(folder: Path, files: dict[str, dict[str, TensorSpec]]) -> None:
     total = sum(spec.nbytes for specs in files.values() for spec in specs.values())
     weight_map = {name: file for file, specs in files.items() for name in specs}
     index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}

@@ -48,7 +48,7 @@ class SweepTrial:
 
     @property
     def log(self) -> Path:
-        """What its process said."""
+        """What its process printed."""
         return self.root / f"trial-{self.number}.log"
 
     def write_recipe(self, fixed: dict[str, Any]) -> None:
@@ -85,8 +85,8 @@ class SweepTrial:
         if status == 0 or request.signal:
             return None
         lines = self.log.read_bytes()[start:].decode(errors="replace").split("\n")
-        said = [line.strip() for line in lines if line.strip()]
-        return said[-1] if status > 0 and said else f"its process ended with status {status}"
+        printed = [line.strip() for line in lines if line.strip()]
+        return printed[-1] if status > 0 and printed else f"its process ended with status {status}"
 
     def result(self) -> TrialResult:
         """What came of its training.
@@ -115,15 +115,15 @@ class SweepTrial:
 
     def _take_log(self, log: IO[bytes], request: Request) -> bool:
         """Take the log for this process, once one that a killed sweep left behind has ended."""
-        said = False
+        notified = False
         while not request.signal:
             # Without locks, or where a child inherits none, nobody can tell.
             if not LOCKS or lock(log.fileno()) is not False:
                 return True
-            if not said:
+            if not notified:
                 text = _("{folder}: a training started earlier is still running; waiting for it to finish")
                 notify(text.format(folder=self.folder))
-            said = True
+            notified = True
             time.sleep(_PAUSE)
         return False
 

@@ -6,7 +6,7 @@ import pytest
 from questions import ask
 from small_models import save_base
 
-from lrc.answering.app.session import MAX_CHARACTERS, Trial, make_question
+from lrc.answering.app.session import MAX_CHARACTERS, AppSession, make_question
 from lrc.answering.load import load_scorer
 from lrc.answering.options import ScoringOptions
 from lrc.data.alpaca import to_record
@@ -20,12 +20,12 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.mark.parametrize("votes", [1, 3])
 def test_each_order_is_what_the_reordered_question_scores(base: str, votes: int) -> None:
-    trial = Trial(load_scorer(base, ScoringOptions(template="plain", answer_style="digit", votes=votes)))
+    session = AppSession(load_scorer(base, ScoringOptions(template="plain", answer_style="digit", votes=votes)))
     question = ask()
-    scores, orders = trial.ask(question)
-    assert scores.probabilities == pytest.approx(trial.scorer([to_record(question)])[0].probabilities, rel=1e-4)
+    scores, orders = session.ask(question)
+    assert scores.probabilities == pytest.approx(session.scorer([to_record(question)])[0].probabilities, rel=1e-4)
     assert [one.shown for one in orders] == ["1 2 3 4", "2 3 4 1", "3 4 1 2", "4 1 2 3"]
-    single = Trial(load_scorer(base, ScoringOptions(template="plain", answer_style="digit")))
+    single = AppSession(load_scorer(base, ScoringOptions(template="plain", answer_style="digit")))
     for one in orders:
         moved = single.scorer([to_record(question.reordered(one.order))])[0]
         assert [one.probabilities[place] for place in one.order] == pytest.approx(moved.probabilities, rel=1e-4)
@@ -33,9 +33,9 @@ def test_each_order_is_what_the_reordered_question_scores(base: str, votes: int)
 
 
 def test_where_the_order_cannot_matter_there_are_no_orders(base: str) -> None:
-    listed = Trial(load_scorer(base, ScoringOptions(template="plain", answer_style="digit")))
+    listed = AppSession(load_scorer(base, ScoringOptions(template="plain", answer_style="digit")))
     assert listed.ask(ask(options=("甲", "乙", "丙", "以上皆是")))[1] == []
-    unlisted = Trial(load_scorer(base, ScoringOptions(template="plain", answer_style="text")))
+    unlisted = AppSession(load_scorer(base, ScoringOptions(template="plain", answer_style="text")))
     scores, orders = unlisted.ask(ask())
     assert orders == [] and sum(scores.probabilities) == pytest.approx(1)
 
