@@ -48,22 +48,23 @@ INTRODUCTION = """\
 
 # Every key of a recipe
 
-A recipe is one YAML mapping: a key, a colon, a plain value. [`recipes/`](../recipes) has those that lrc ships, and
-`lrc init` copies them to where you can edit them. Any key can be given on the command line instead, where it wins:
+A recipe is a YAML file of keys and plain values that describes one training. [`recipes/`](../recipes) has those that
+lrc ships; `lrc init` writes copies for you to edit. Any key can also be given on the command line, which overrides the
+file:
 
 ```text
 lrc train my.yaml --learning_rate 2.0e-4 --lora_target_modules q_proj v_proj --fp16 false
 ```
 
-- The file is read strictly. An unknown key is refused with the nearest known one; so are a duplicate key, a
-  value of another type, YAML tags and aliases, and whatever looks like an access token. `2e-4` is a number here, and
-  `no` and `yes` are text: booleans are `true` and `false`.
-- `lrc check my.yaml` reads a recipe without training; `lrc preview my.yaml` shows what it would train.
-- The path of a file is taken from where the command runs.
+- The file is read strictly. An unknown key is refused, and the nearest known one suggested. Duplicate keys, values of
+  the wrong type, YAML tags and aliases, and anything that looks like an access token are refused as well. `2e-4` is a
+  number here; `no` and `yes` are text, since booleans are `true` and `false`.
+- `lrc check my.yaml` checks a recipe without training; `lrc preview my.yaml` shows what it would train.
+- Relative paths start at the folder in which the command runs.
 - Three keys are required: {required}.
-- Keys that lrc did not invent have the names that TRL, transformers and PEFT give them.
+- Keys that also exist in TRL, transformers or PEFT have the same names here.
 
-“nothing” is an empty value (`null`).
+In the tables, "nothing" means an empty value (`null`).
 """
 
 
@@ -167,12 +168,13 @@ def _refused() -> str:
     lines += [f"| `train_sampling_strategy` | {strategies} |", ""]
     lines += ["An access token does not belong in a recipe: " + ", ".join(f"`{key}`" for key in SECRETS) + " are"]
     lines += ["refused. Log in with `hf auth login`, or set `HF_TOKEN`.", ""]
-    lines += ["Keys of older recipes are refused with what to write instead:", "", "| key | instead |", "|---|---|"]
+    lines += ["Keys of older recipes are refused, with what to write instead:", "", "| key | instead |", "|---|---|"]
     return "\n".join([*lines, *(f"| `{key}` | {cure} |" for key, cure in GONE.items()), ""])
 
 
 def _idle(keys: list[Key]) -> str:
-    lines = [f"## {IDLE}", "", "These are read, checked and then change nothing:", "", "| key | because |", "|---|---|"]
+    lines = [f"## {IDLE}", "", "These keys are accepted and checked, but change nothing:", ""]
+    lines += ["| key | because |", "|---|---|"]
     return "\n".join([*lines, *(f"| `{key.name}` | {key.meaning} |" for key in keys), ""])
 
 

@@ -105,7 +105,7 @@ class Verbs(click.Group):
 @click.version_option(lrc.__version__, prog_name="lrc")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 def cli(quiet: bool) -> None:
-    """LoRA for reading comprehension: workbook, training, adapter, answers, submission."""
+    """LoRA for reading comprehension: from a workbook to an adapter, its answers, and a submission."""
     if quiet:
         progress.silence()
         os.environ[progress.QUIET] = "1"
@@ -119,7 +119,7 @@ def cli(quiet: bool) -> None:
 @table
 @force
 def check(files: tuple[Path, ...], **options: Any) -> None:
-    """Validate workbooks, JSON files and recipes; exit 1 where convert or train would refuse them."""
+    """Validate workbooks, JSON files and recipes; exit 1 if convert or train would refuse them."""
     if len(files) > 1 and (options["annotate"] or options["fix"]):
         raise click.UsageError("--annotate and --fix take one workbook; run it once for each")
     from lrc.commands.check import check
@@ -136,7 +136,7 @@ def check(files: tuple[Path, ...], **options: Any) -> None:
     type=click.Choice(["lines", "reference"]),
     default="lines",
     show_default=True,
-    help="Whether the parts of a question have lines of their own, or run together as in the reference run.",
+    help="Put each part of a question on a line of its own, or run them together as in the reference run.",
 )
 @click.option(
     "--validation-fraction",
@@ -165,7 +165,7 @@ def convert(file: Path, **options: Any) -> None:
 @cli.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
 @click.argument("recipe", type=TEXT)
 @click.option("--accelerate-config", type=TEXT, help="A launch config: a file, or the name of one that lrc ships.")
-@click.option("--folds", type=click.IntRange(min=2), help="Deal train_file into K folds by passage; a run for each.")
+@click.option("--folds", type=click.IntRange(min=2), help="Split train_file into K folds by passage; a run each.")
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
 def train(recipe: str, accelerate_config: str | None, folds: int | None, overrides: tuple[str, ...]) -> None:
     """Train an adapter: run `accelerate launch -m lrc.sft` with RECIPE.
@@ -190,15 +190,16 @@ def train(recipe: str, accelerate_config: str | None, folds: int | None, overrid
 @cli.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
 @click.argument("recipe", type=TEXT)
 @click.option("-n", "count", type=click.IntRange(min=0), default=3, show_default=True, help="Questions to show.")
-@click.option("--gpu", type=TEXT, help="The card that is meant, such as T4, T4x2 or 'RTX 4090'; it need not be here.")
-@click.option("--gpu-memory", type=TEXT, help="Memory of each GPU, such as 12GB; this machine need not have one.")
+@click.option("--gpu", type=TEXT, help="Compute for this card, such as T4, T4x2 or 'RTX 4090'.")
+@click.option("--gpu-memory", type=TEXT, help="Compute for GPUs with this much memory, such as 12GB.")
 @click.option("--accelerate-config", type=TEXT, help="A launch config: a file, or the name of one that lrc ships.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
 def preview(recipe: str, accelerate_config: str | None, overrides: tuple[str, ...], **options: Any) -> None:
     """Show what RECIPE would train, without training: tokens, lengths, steps and memory.
 
-    RECIPE and the keys that override it are those of `lrc train`. Only the base's configuration is loaded, no weights.
+    RECIPE and the keys that override it are as in `lrc train`. Only the base's configuration and tokenizer are loaded,
+    no weights.
     """
     from lrc.config.recipe import find_recipe, read_given
     from lrc.runtime.cards import read_gpu
@@ -216,10 +217,10 @@ def preview(recipe: str, accelerate_config: str | None, overrides: tuple[str, ..
 
 
 @cli.command("gpu-check")
-@click.option("--device", type=click.Choice(["cuda", "cpu"]), help="cpu runs all of it in toy sizes.")
-@click.option("--json", "as_json", is_flag=True, help="Print what is found as JSON.")
+@click.option("--device", type=click.Choice(["cuda", "cpu"]), help="cpu runs all checks in toy sizes.")
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 def gpu_check(**options: Any) -> None:
-    """Try in two minutes what works on this GPU, how fast, and which recipe fits; exit 1 where something is wrong."""
+    """Test in two minutes what works on this GPU, how fast it is, and which recipe fits; exit 1 if something fails."""
     from lrc.commands.gpu_check import gpu_check
 
     sys.exit(0 if gpu_check(**options) else 1)
@@ -228,9 +229,9 @@ def gpu_check(**options: Any) -> None:
 @cli.command()
 @click.argument("file", type=FILE)
 @click.option("--accelerate-config", type=TEXT, help="A launch config: a file, or the name of one that lrc ships.")
-@click.option("--trials", type=click.IntRange(min=1), help="How many trials in all.  [default: the file's number]")
+@click.option("--trials", type=click.IntRange(min=1), help="Total number of trials.  [default: the file's number]")
 def sweep(file: Path, accelerate_config: str | None, trials: int | None) -> None:
-    """Search keys of a recipe: train it several times and compare.
+    """Search for better settings: train a recipe with several values of its keys, and compare.
 
     FILE is a YAML file that names the recipe, the keys to search and an output_dir; examples/sweep.yaml shows one.
     Run the same command again to resume a sweep that was stopped.
@@ -249,7 +250,7 @@ def sweep(file: Path, accelerate_config: str | None, trials: int | None) -> None
 @click.option("--verify/--no-verify", default=True, help="Compare logits with those of base + adapter afterwards.")
 @force
 def merge(**options: Any) -> None:
-    """Merge an adapter into its unquantized base: an ordinary model folder, verified."""
+    """Merge an adapter and its unquantized base into an ordinary model folder, and verify the result."""
     from lrc.answering.options import check_adapter
     from lrc.runtime.finished_outputs import refuse_other_output
 
@@ -266,9 +267,9 @@ def merge(**options: Any) -> None:
 @click.option("--model", type=TEXT, required=True, help="A base or merged model: a folder, or a name on the Hub.")
 @click.option("--data", required=True, type=FILE, help="A workbook, a CSV, JSON lines or Alpaca JSON.")
 @click.option(
-    "--output", required=True, type=FILE, help="The CSV to write, or an .xlsx: a copy of the workbook, filled in."
+    "--output", required=True, type=FILE, help="The CSV to write, or an .xlsx: a copy of the workbook with the answers."
 )
-@click.option("--scores", type=FILE, help="Write every option's score, JSON lines.")
+@click.option("--scores", type=FILE, help="Write the score of every option, as JSON lines.")
 @table
 @answering
 @force
@@ -282,7 +283,7 @@ def generate(
     force: bool,
     **asked: Any,
 ) -> None:
-    """Answer every question of a file: a CSV with the header ID,Answer, or the workbook filled in."""
+    """Answer every question of a file, as a CSV with the header ID,Answer or in a copy of the workbook."""
     from lrc.answering.answered_workbook import check_output
     from lrc.answering.options import ScoringOptions, check_options
     from lrc.runtime.finished_outputs import refuse_other_output
@@ -300,10 +301,12 @@ def generate(
 
 @cli.command()
 @click.option("--model", type=TEXT, help="A base or merged model: a folder, or a name on the Hub.")
-@click.option("--predictions", type=FILE, multiple=True, help="A CSV to score instead; two of them are compared.")
+@click.option(
+    "--predictions", type=FILE, multiple=True, help="A CSV of answers to score instead; give two to compare them."
+)
 @click.option("--data", required=True, type=FILE, help="A labelled workbook, CSV, JSON lines or Alpaca JSON.")
 @click.option("--output", type=FILE, help="Write the metrics as JSON.")
-@click.option("--scores", type=FILE, help="Write every option's score, JSON lines.")
+@click.option("--scores", type=FILE, help="Write the score of every option, as JSON lines.")
 @click.option("--passage-blind", is_flag=True, help="Also ask the model without the passage, for comparison.")
 @click.option("--json", "as_json", is_flag=True, help="Print the metrics as JSON.")
 @table
@@ -324,7 +327,7 @@ def evaluate(
     force: bool,
     **asked: Any,
 ) -> None:
-    """Accuracy with its 95% interval, of a model or of existing predictions."""
+    """Measure the accuracy, with its 95% interval, of a model or of existing predictions."""
     if bool(model) == bool(predictions):
         raise click.UsageError("give either --model or --predictions")
     if len(predictions) > 2:
@@ -372,15 +375,15 @@ def evaluate(
 @cli.command()
 @click.argument("first", type=FILE)
 @click.argument("second", type=FILE)
-@click.option("--data", type=FILE, help="The labelled questions, where files of scores are compared.")
+@click.option("--data", type=FILE, help="The labelled questions; needed to compare files of scores.")
 @click.option("--output", type=FILE, help="Write a page with both answers to every question, side by side.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures and both answers to each question as JSON.")
 @force
 def compare(first: Path, second: Path, **options: Any) -> None:
-    """Compare two models on the same questions: how much better one is, whether by chance, and where.
+    """Compare two models on the same questions: how much better one is, whether that could be chance, and where.
 
-    FIRST and SECOND are folders of runs with a validation file, or files of `lrc evaluate --scores`. The test is paired
-    and takes the questions of a passage together.
+    FIRST and SECOND are folders of runs with a validation file, or files from `lrc evaluate --scores`. The test is
+    paired, and treats the questions of a passage as one cluster.
     """
     from lrc.commands.compare import compare_models
 
@@ -389,7 +392,7 @@ def compare(first: Path, second: Path, **options: Any) -> None:
 
 @cli.command(cls=Pooling)
 @click.argument("files", metavar="SCORES...", nargs=-1, required=True, type=FILE)
-@click.option("--data", type=FILE, required=True, help="The labelled questions that the scores are of.")
+@click.option("--data", type=FILE, required=True, help="The labelled questions that SCORES belong to.")
 @click.option(
     "--test-scores",
     type=FILE,
@@ -403,8 +406,9 @@ def compare(first: Path, second: Path, **options: Any) -> None:
 def vote(files: tuple[Path, ...], data: Path, **options: Any) -> None:
     """Combine several models' scores into one answer, with weights fitted on labelled questions.
 
-    SCORES are files of `lrc generate --scores` or `lrc evaluate --scores`, or samples of lm-evaluation-harness, one for
-    each model. Without --test-scores, the labelled questions are answered, each by weights fitted on other passages.
+    SCORES are files from `lrc generate --scores` or `lrc evaluate --scores`, or samples of lm-evaluation-harness, one
+    for each model. Without --test-scores, the labelled questions are answered, each with weights fitted on other
+    passages.
     """
     from lrc.commands.vote import vote
 
@@ -415,13 +419,13 @@ def vote(files: tuple[Path, ...], data: Path, **options: Any) -> None:
 @click.option("--adapter", type=FILE, help="The folder of the adapter.")
 @click.option("--merged", type=FILE, help="The folder of a merged model instead.")
 @click.option(
-    "--dataset", type=FILE, help="A *_manifest.json of `lrc convert`: publish a card with its counts, and no row."
+    "--dataset", type=FILE, help="A *_manifest.json of `lrc convert`: publish a card with its counts, but no rows."
 )
 @click.option("--repo-id", type=TEXT, required=True, help="USER/NAME on the Hub.")
 @click.option("--private", is_flag=True, help="Make the repository private.")
 @click.option("--dry-run", is_flag=True, help="Show the card and the list of files; send nothing.")
 def publish(adapter: Path | None, merged: Path | None, dataset: Path | None, **options: Any) -> None:
-    """Publish an adapter, with its model card, on the Hub."""
+    """Publish an adapter or a merged model, with its model card, on the Hugging Face Hub."""
     if [adapter, merged, dataset].count(None) != 2:
         raise click.UsageError("give one of --adapter, --merged and --dataset")
     with importing():
@@ -437,19 +441,19 @@ def publish(adapter: Path | None, merged: Path | None, dataset: Path | None, **o
 @cli.command(cls=Reporting)
 @click.argument("run_dir", type=FILE)
 @click.option("--output", type=FILE, help="The page to write.  [default: RUN_DIR/report.html]")
-@click.option("--scores", type=FILE, help="The run's answers to --data, of `lrc evaluate --scores`.")
-@click.option("--data", type=FILE, help="The labelled questions that --scores is of.")
+@click.option("--scores", type=FILE, help="The run's answers to --data, from `lrc evaluate --scores`.")
+@click.option("--data", type=FILE, help="The labelled questions that --scores belongs to.")
 @click.option(
     "--compare-with",
     type=FILE,
     multiple=True,
-    help="What other models, such as the untrained base, made of the same questions: files of scores, or runs.",
+    help="Other models to show next to it, such as the untrained base: scores of the same questions, or runs.",
 )
-@click.option("--train-scores", type=FILE, help="The run's answers to --train-data, for the accuracy in training.")
+@click.option("--train-scores", type=FILE, help="The run's answers to --train-data, for the accuracy on them.")
 @click.option("--train-data", type=FILE, help="Labelled questions that the run was trained on.")
 @force
 def report(run_dir: Path, **options: Any) -> None:
-    """Show a run as one HTML page that works offline: verdict, mistakes, curves, recipe and data."""
+    """Write one HTML page about a run, which works offline: verdict, mistakes, curves, recipe and data."""
     for scores, data in (("scores", "data"), ("train_scores", "train_data")):
         if options[scores] and not options[data]:
             flag = scores.replace("_", "-")
@@ -476,7 +480,7 @@ def report(run_dir: Path, **options: Any) -> None:
 )
 @answering
 def app(model: str, host: str, port: int, **asked: Any) -> None:
-    """Try a model in the browser: a question, its options' probabilities, a workbook."""
+    """Try a model in the browser, on single questions or on a workbook."""
     from lrc.answering.options import ScoringOptions
 
     with importing():
@@ -489,7 +493,7 @@ def app(model: str, host: str, port: int, **asked: Any) -> None:
 @click.argument("folder", type=FILE, default=Path())
 @force
 def init(folder: Path, force: bool) -> None:
-    """Write editable copies of the shipped recipes, accelerate configs and samples into FOLDER, by default here."""
+    """Write editable copies of the shipped recipes, accelerate configs and samples into FOLDER (default: this one)."""
     from lrc.commands.init import init
 
     init(folder, force=force)
@@ -498,7 +502,9 @@ def init(folder: Path, force: bool) -> None:
 @cli.command(cls=Verb, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
 @click.argument("train", metavar="TRAIN", type=FILE)
 @click.argument("test", metavar="TEST", type=FILE)
-@click.option("--recipe", type=TEXT, help="A YAML file, or a shipped one's name.  [default: what suits this machine]")
+@click.option(
+    "--recipe", type=TEXT, help="A YAML file, or the name of a shipped one.  [default: what suits this machine]"
+)
 @click.option("--output-dir", required=True, type=FILE, help="Where everything goes.")
 @click.option("--accelerate-config", type=TEXT, help="A launch config: a file, or the name of one that lrc ships.")
 @click.option(
@@ -515,13 +521,13 @@ def init(folder: Path, force: bool) -> None:
     show_default=True,
     help="What to do with a file that has bad rows: refuse it, or leave them out and count them.",
 )
-@click.option("--columns", type=TEXT, help="What columns are, as in `lrc convert`.")
+@click.option("--columns", type=TEXT, help="Which column is which, as in `lrc convert`.")
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
 def run(train: Path, test: Path, overrides: tuple[str, ...], **options: Any) -> None:
-    """Go the whole way: check, convert, train, evaluate, answer and report, each as the command that it is.
+    """Do everything: check, convert, train, evaluate, answer and report; print each step as a command.
 
-    TRAIN has questions with answers, TEST those to answer. The same command goes on where it was stopped. Keys of the
-    recipe can be overridden: --key value.
+    TRAIN has the questions with answers, TEST those to answer. If it is stopped, the same command continues from there.
+    Any key of the recipe can be overridden: --key value.
     """
     from lrc.commands.run import run
 
@@ -529,9 +535,9 @@ def run(train: Path, test: Path, overrides: tuple[str, ...], **options: Any) -> 
 
 
 @cli.command(cls=click.Command)  # it says itself what is not installed
-@click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def doctor(as_json: bool) -> None:
-    """Look at this machine: the recipe for it, what would be downloaded, the next command."""
+    """Look at this machine: which recipe suits it, what would be downloaded, and what to run next."""
     from lrc.commands.doctor import doctor
 
     sys.exit(0 if doctor(as_json=as_json) else 1)
@@ -541,7 +547,7 @@ def doctor(as_json: bool) -> None:
 @click.option("--output", type=FILE, help="The file to write.  [default: print it]")
 @force
 def schema(output: Path | None, force: bool) -> None:
-    """Print the JSON Schema of recipes, by which an editor completes and checks them."""
+    """Print the JSON Schema of recipes, which lets an editor complete and check them."""
     from lrc.commands.schema import schema
 
     schema(output=output, force=force)

@@ -192,7 +192,21 @@ def test_an_adapter_is_answered_in_the_bits_that_it_was_trained_in(folder: Path,
     merged = load_scorer(str(tmp_path / "merged"), ScoringOptions()).model
     assert type(merged.model.layers[0].mlp.up_proj) is torch.nn.Linear
     wide = load_scorer(base, ScoringOptions((), 1, "plain", "text", load_in_4bit=True)).model
-    assert type(wide.model.layers[0].mlp.up_proj).__name__ == "Linear4bit"
+    linear = wide.model.layers[0].mlp.up_proj
+    assert (type(linear).__name__, linear.compute_dtype) == ("Linear4bit", torch.float32)
+
+
+def test_the_format_that_is_asked_for_counts_in_4_bits_too(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+    base = str(folder / "base")
+    asked = ScoringOptions((), 1, "plain", "text", load_in_4bit=True, dtype="bfloat16")
+    model = load_scorer(base, asked).model
+    assert model.model.layers[0].mlp.up_proj.compute_dtype == model.model.embed_tokens.weight.dtype == torch.bfloat16
+    words = ["--data", folder / "t_train.json", "--template", "plain", "--answer-style", "text"]
+    assert lrc("evaluate", "--model", base, *words, "--load-in-4bit", "--dtype", "float16") == 1
+    assert "--dtype: float16, but this machine does not support float16 (cpu)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -57,8 +57,25 @@ def test_shared_passages(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     unlabelled = write_xlsx(tmp_path / "t.xlsx", [test_row(2, 文章=TWO[1][1] + " "), test_row(3, 文章="溪口")], TEST)
     assert check([labelled, unlabelled])
     told = lines(capsys)
-    assert any("t.xlsx: shares 1 passage with a.xlsx" in line for line in told)
-    assert "a.xlsx and t.xlsx: identical passages: 1; with near-duplicates: 1; identical questions: 1" in told
+    assert any("t.xlsx: shares 1 passage, or a part of it, with a.xlsx" in line for line in told)
+    found = "identical passages: 1; with near-duplicates: 1; with parts of one another: 1; identical questions: 1"
+    assert f"a.xlsx and t.xlsx: {found}" in told
+
+
+def test_a_passage_of_the_test_that_is_part_of_one_of_training_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    long = "".join(chr(0x4E00 + place) for place in range(300))
+    labelled = write_xlsx(tmp_path / "a.xlsx", [*TWO, row(9, 文章=long)])
+    excerpt = "　".join(long[100:160])
+    unlabelled = write_xlsx(tmp_path / "t.xlsx", [test_row(2, 文章=excerpt), test_row(3, 文章="溪口")], TEST)
+    assert check([labelled, unlabelled])
+    told = " ".join(lines(capsys))
+    assert "a.xlsx and t.xlsx: identical passages: 0; with near-duplicates: 0; with parts of one another: 1; " in told
+    assert "t.xlsx: shares 1 passage, or a part of it, with a.xlsx; do not train on the test set" in told
+    assert check([labelled, unlabelled], as_json=True)
+    (shared,) = json.loads(capsys.readouterr().out)["shared"]
+    assert (shared["passages"], shared["nearly_the_same"], shared["parts_of_one_another"]) == (0, 0, 1)
 
 
 def test_json_for_machines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -62,6 +62,40 @@ def test_train_and_validation_are_the_whole_and_share_no_passage(tmp_path: Path)
     assert all(record.question and record.output == str(record.question.answer) for record in train)
 
 
+def test_excerpts_stay_with_their_passages(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    generator = random.Random(1)
+    texts = ["".join(chr(generator.randrange(0x4E00, 0x5E00)) for _ in range(200)) for _ in range(25)]
+    texts += [f"節錄：{text[100:160]}……" for text in texts]
+    rows = [workbooks.row(place + 1, 文章=text, 正確答案=place % 4 + 1) for place, text in enumerate(texts)]
+    source = workbooks.write_xlsx(tmp_path / "a.xlsx", rows)
+    convert(source, output_dir=tmp_path / "out", folds=5)
+    told = capsys.readouterr().out
+    assert "passages: 50; 25 after joining near-duplicates and parts of one another, at most 2 in one" in told
+    assert "passages that are parts of one another, 25 times" in told
+    for name in ("a_validation.json", *(f"a_fold{k}_validation.json" for k in range(5))):
+        held_out = {texts.index(r.question.passage) for r in read_records(tmp_path / "out" / name) if r.question}
+        assert {(place + 25) % 50 for place in held_out} == held_out
+    account = manifest(tmp_path / "out")
+    assert (account["passages"], account["clusters"], account["largest_cluster"]) == (50, 25, 2)
+    assert account["warned"]["partial-passage"] == 25
+
+
+def test_the_split_of_an_earlier_version_is_not_taken_for_this_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = labelled(tmp_path)
+    convert(source, output_dir=tmp_path / "out")
+    account = manifest(tmp_path / "out")
+    del account["clustering"]  # as lrc wrote it when an excerpt could stand on the other side
+    (tmp_path / "out" / "a_manifest.json").write_text(json.dumps(account), encoding="utf-8")
+    with monkeypatch.context() as patch:
+        patch.setattr("lrc.commands.convert.read_questions", lambda *_: pytest.fail("it was read"))
+        with pytest.raises(OutputError, match=r"a\.xlsx was converted by another version of lrc, which kept other"):
+            convert(source, output_dir=tmp_path / "out")
+    convert(source, output_dir=tmp_path / "out", force=True)
+    convert(source, output_dir=tmp_path / "out")  # nothing to do
+
+
 def test_without_a_fraction_and_without_answers_there_is_one_file(tmp_path: Path) -> None:
     source = labelled(tmp_path)
     convert(source, output_dir=tmp_path / "all", validation_fraction=0)

@@ -8,7 +8,8 @@ from itertools import combinations
 
 import pytest
 
-from lrc.data.near_duplicates import GRAM, THRESHOLD, canonical, group_passages, jaccard
+from lrc.data.near_duplicates import THRESHOLD, canonical, group_passages, jaccard
+from lrc.data.shingles import GRAM
 
 CHARACTERS = [chr(0x4E00 + i) for i in range(800)]
 
@@ -36,7 +37,7 @@ def by_definition(texts: list[str]) -> set[frozenset[int]]:
 
 def found(texts: list[str]) -> set[frozenset[int]]:
     clusters: dict[int, set[int]] = {}
-    for place, cluster in enumerate(group_passages(texts).clusters):
+    for place, cluster in enumerate(group_passages(texts).near_duplicates):
         clusters.setdefault(cluster, set()).add(place)
     return {frozenset(cluster) for cluster in clusters.values()}
 
@@ -66,7 +67,7 @@ def test_clusters_are_transitive() -> None:
 def test_the_same_but_for_space_width_and_case_is_one_passage() -> None:
     groups = group_passages(["ＡＢ　文章", "ab文 章\n", "別的", "ab文章"])
     assert groups.passages == [0, 0, 1, 0]
-    assert groups.clusters == [0, 0, 1, 0]
+    assert groups.near_duplicates == groups.clusters == [0, 0, 1, 0]
 
 
 def test_short_and_empty_texts_are_passages_too() -> None:

@@ -37,6 +37,18 @@ def test_near_duplicate_passages_are_named_once() -> None:
     assert "row 4;" in findings[0].text
 
 
+def test_passages_that_are_parts_of_one_another_are_named_once() -> None:
+    findings = find(
+        ask(2, passage=LONG), ask(3, passage=LONG + "。"), ask(4, passage=LONG[50:90]), ask(5, passage=LONG[50:90])
+    )
+    assert [(finding.level, finding.kind, finding.row) for finding in findings] == [
+        ("warning", "near-duplicate-passage", 2),
+        ("warning", "partial-passage", 2),
+    ]
+    assert "row 3;" in findings[0].text
+    assert findings[1].text.startswith("文章 and that of row 4 are parts of one another; ")
+
+
 def test_another_question_or_option_is_no_duplicate() -> None:
     base = {"passage": "文章", "question": "問？", "options": ("甲", "乙")}
     assert not find(ask(2, **base), ask(3, **base | {"question": "答？"}), ask(4, **base | {"options": ("甲", "丙")}))

@@ -40,6 +40,8 @@ DOCS = ROOT / "docs"
 README, TUTORIAL = ROOT / "README.md", DOCS / "tutorial.md"
 CHINESE = ROOT / "README.zh-TW.md"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md"), *ROOT.glob("examples/**/*.md")])
+# Pages that are there in Chinese, too, by their English ones.
+TRANSLATED = [page.with_name(page.name.replace(".zh-TW", "")) for page in PAGES if ".zh-TW" in page.name]
 ELSEWHERE = re.compile(r"#.*\b(GPU|Hub)\b")
 FENCED = re.compile(r"^```.*?^```", flags=re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -125,6 +127,30 @@ def test_the_readme_shows_the_sizes_that_doctor_says() -> None:
             assert float(gigabytes) == pytest.approx(choice_of(recipe).download / 1e9, abs=0.06), recipe
 
 
+@pytest.mark.parametrize("page", [README, CHINESE], ids=lambda page: page.name)
+def test_the_readme_shows_the_hours_that_are_computed_for_each_card(page: Path) -> None:
+    """Minutes an epoch, as results.md has them by card, times the epochs of the recipe."""
+    results = (DOCS / "results.md").read_text(encoding="utf-8")
+    minutes = {
+        (recipe, card): int(found.replace(",", ""))
+        for recipe, card, found in re.findall(
+            r"^\| `([\w./-]+)` \| ([^|]+?) \| [\d.]+ of [\d.]+ \| [\d,]+ \| ([\d,]+) \|", results, flags=re.MULTILINE
+        )
+    }
+    rows = re.findall(
+        r"^\| [^|]+ \| `([\w./-]+)` \|(?: [\d.]+ GB \|){2} ([^|]+?) \|", page.read_text("utf-8"), flags=re.MULTILINE
+    )
+    shown = [
+        (recipe, card, hours)
+        for recipe, cell in rows
+        for card, hours in re.findall(r"([A-Z][\w ]*?)[:：] ?([\d.]+)", cell)
+    ]
+    assert len(shown) == 12 and {recipe for recipe, *_ in shown} >= {recipe for _, recipe in BY_CARD[:-1]}
+    for recipe, card, hours in shown:
+        epochs = yaml.safe_load((ROOT / "recipes" / f"{recipe}.yaml").read_text(encoding="utf-8"))["num_train_epochs"]
+        assert float(hours) == pytest.approx(minutes[recipe, card] * epochs / 60, abs=0.051), (recipe, card)
+
+
 def test_every_command_of_the_tutorial_runs(clone: Path) -> None:
     for line in runnable(TUTORIAL):
         # What the page trains for a minute is trained for a few steps here.
@@ -133,7 +159,7 @@ def test_every_command_of_the_tutorial_runs(clone: Path) -> None:
 
 
 @pytest.mark.parametrize("chosen", [commands, runnable])
-@pytest.mark.parametrize("page", [README, TUTORIAL], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", TRANSLATED, ids=lambda page: page.name)
 def test_the_chinese_page_has_the_same_commands(page: Path, chosen: Callable[[Path], list[str]]) -> None:
     chinese = page.with_suffix(".zh-TW.md")
     assert [without_comment(line) for line in chosen(chinese)] == [without_comment(line) for line in chosen(page)]
@@ -151,14 +177,50 @@ def outline(page: Path) -> list[str]:
     return kinds
 
 
-@pytest.mark.parametrize("page", [README, TUTORIAL], ids=lambda page: page.name)
+def targets(page: Path) -> set[str]:
+    """The pages and places that a page links to, whatever their language; headings are called otherwise in each."""
+    links = LINK.findall(page.read_text(encoding="utf-8"))
+    return {link.partition("#")[0].replace(".zh-TW", "") for link in links} - {""}
+
+
+@pytest.mark.parametrize("page", TRANSLATED, ids=lambda page: page.name)
 def test_the_chinese_page_has_the_same_parts(page: Path) -> None:
     chinese = page.with_suffix(".zh-TW.md")
     assert outline(chinese) == outline(page)
     for found in (lines, inline):
         assert [line.words for line in found(chinese)] == [line.words for line in found(page)]
-    links = [{link.replace(".zh-TW", "") for link in LINK.findall(one.read_text("utf-8"))} for one in (page, chinese)]
-    assert {link for link in links[0] ^ links[1] if not link.startswith("#")} <= {page.name}
+    assert targets(chinese) == targets(page)
+
+
+@pytest.mark.parametrize("page", TRANSLATED, ids=lambda page: page.name)
+def test_a_page_in_two_languages_is_found_in_both(page: Path) -> None:
+    chinese = page.with_suffix(".zh-TW.md")
+    heads = [one.read_text(encoding="utf-8").split("\n\n")[1] for one in (page, chinese)]
+    assert heads == [f"[繁體中文]({chinese.name})", f"[English]({page.name})"]
+    index = DOCS / "README.md"
+    shown = os.path.relpath(chinese, index.parent)
+    assert f"]({os.path.relpath(page, index.parent)}) ([繁體中文]({shown}))" in index.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("page", TRANSLATED, ids=lambda page: page.name)
+def test_a_chinese_page_leads_to_chinese_pages(page: Path) -> None:
+    chinese = page.with_suffix(".zh-TW.md")
+    for link in LINK.findall(chinese.read_text(encoding="utf-8")):
+        english = (chinese.parent / link.partition("#")[0]).resolve()
+        assert english == page or english not in TRANSLATED, link
+
+
+# Words of China for which Taiwan has others.
+WORDS_OF_CHINA = (
+    "數據 文件 默認 運行 顯存 質量 內存 硬盤 軟件 硬件 程序 代碼 網絡 信息 視頻 屏幕 服務器 鼠標 加載 保存 優化 "
+    "命令行 進程 線程 緩存 端口 打印 調用 字符"
+)
+
+
+@pytest.mark.parametrize("page", TRANSLATED, ids=lambda page: page.name)
+def test_a_chinese_page_is_written_as_in_taiwan(page: Path) -> None:
+    text = page.with_suffix(".zh-TW.md").read_text(encoding="utf-8")
+    assert [word for word in WORDS_OF_CHINA.split() if word in text] == []
 
 
 @pytest.mark.parametrize("page", [README, CHINESE], ids=lambda page: page.name)

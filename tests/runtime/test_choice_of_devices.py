@@ -13,7 +13,10 @@ from transformers import BitsAndBytesConfig, LlamaConfig
 from lrc.commands import train
 from lrc.models.answering_model import load_for_answering
 from lrc.models.placement import ROOM, list_parts, place_model, spread
+from lrc.models.quantization import quantization_config
 from lrc.packing.log_probs import sequence_scores
+from lrc.runtime.errors import MachineError
+from lrc.runtime.memory import format_size
 
 MIB = 1024**2
 
@@ -62,6 +65,10 @@ def test_what_is_needed_is_counted() -> None:
         ((0.5, 0.5, 0.5), False, {0, 1, 2}, "divided over 3 GPUs"),
         ((0.45, 0.3), True, None, "loading in 4 bits"),
         ((0.3, 0.3), True, {0, 1}, "loading in 4 bits"),
+        ((0.2, 0.9, 0.2), False, {0, 1, 2}, "divided over 3 GPUs"),
+        ((0.1, 0.9, 0.4), False, {1, 2}, "divided over 2 GPUs"),
+        ((0.2, 0.45), True, None, "loading in 4 bits"),
+        ((0.01, 0.0), True, None, "loading in 4 bits"),
     ],
 )
 def test_a_model_that_does_not_fit_is_divided_or_asked_in_4_bits(
@@ -77,6 +84,16 @@ def test_a_model_that_does_not_fit_is_divided_or_asked_in_4_bits(
     assert told in found.notice and bool(told) == bool(found.notice)
 
 
+@pytest.mark.parametrize("free", [(0.2, 5.0), (0.0, 1.2, 1.3), (0.5, 0.5, 1.2)])
+def test_a_gpu_that_holds_the_whole_is_taken_where_the_first_does_not(
+    free: tuple[float, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cards(monkeypatch, *(int(NEEDED * share) for share in free))
+    found = place_model(CONFIG, torch.bfloat16, None, may_quantize=True)
+    assert (found.four_bits, found.device_map, found.first) == (False, None, free.index(max(free)))
+    assert f"GPU 0 has {format_size(int(NEEDED * free[0]))} free: GPU {found.first} is used" in found.notice
+
+
 def test_what_was_asked_for_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     cards(monkeypatch, NEEDED // 2)
     assert not place_model(CONFIG, torch.bfloat16, None, may_quantize=False).four_bits
@@ -86,15 +103,65 @@ def test_what_was_asked_for_stays(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_no_card_gets_more_than_it_has_room_for() -> None:
     whole = list(list_parts(CONFIG, torch.bfloat16, 16))
-    size = {part.name: part.nbytes for part in whole}
+    takes = {part.name: part.nbytes for part in whole}
     free = [NEEDED // 2, NEEDED // 3, NEEDED // 3]
     found = spread(whole, free)
-    assert found is not None and found.keys() == size.keys()
+    assert found is not None and found.keys() == takes.keys()
     for card, has in enumerate(free):
-        assert sum(size[name] for name, place in found.items() if place == card) <= ROOM * has
+        assert sum(takes[name] for name, place in found.items() if place == card) <= ROOM * has
     order = [found[f"model.layers.{k}"] for k in range(6)]
     assert order[:-1] == sorted(order[:-1]) and order[-1] == 0
     assert spread(whole, [NEEDED // 2, NEEDED // 4]) is None
+
+
+def test_a_small_first_card_gets_layers_only() -> None:
+    whole = list(list_parts(CONFIG, torch.bfloat16, 16))
+    takes = {part.name: part.nbytes for part in whole}
+    free = [int(NEEDED * 0.4), int(NEEDED * 0.95)]
+    found = spread(whole, free, roomiest=1)
+    assert found is not None and found.keys() == takes.keys() and set(found.values()) == {0, 1}
+    for card, has in enumerate(free):
+        assert sum(takes[name] for name, place in found.items() if place == card) <= ROOM * has
+    order = [found[f"model.layers.{k}"] for k in range(6)]
+    assert order[:-1] == sorted(order[:-1], reverse=True) and order[-1] == 1
+    assert found["lm_head"] == found["model.embed_tokens"] == 1
+
+
+@pytest.mark.parametrize(
+    ("capability", "family", "recipe", "asked", "computed"),
+    [
+        ((7, 5), "llama", {"dtype": "bfloat16"}, None, "float16"),
+        ((7, 5), "llama", {}, None, "float16"),
+        ((7, 5), "gemma3_text", {"dtype": "bfloat16"}, None, "float32"),
+        ((7, 5), "gemma3_text", {}, None, "float32"),
+        ((7, 5), "gemma2", {"dtype": "float16"}, None, "float32"),
+        ((7, 5), "llama", {"dtype": "bfloat16"}, "float32", "float32"),
+        ((8, 0), "gemma3_text", {"dtype": "float16"}, None, "bfloat16"),
+        ((8, 0), "llama", {"dtype": "float16"}, None, "float16"),
+        ((8, 0), "llama", {"dtype": "auto"}, "auto", "bfloat16"),
+        ((9, 0), "llama", {"dtype": "bfloat16"}, "float16", "float16"),
+    ],
+)
+def test_4_bit_weights_are_computed_with_in_a_format_of_the_device_and_the_family(
+    capability: tuple[int, int],
+    family: str,
+    recipe: dict[str, str],
+    asked: str | None,
+    computed: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation=True: capability >= (8, 0))
+    found = quantization_config(recipe, torch.device("cuda"), load_in_4bit=True, family=family, dtype=asked)
+    assert found is not None and found.bnb_4bit_compute_dtype == getattr(torch, computed)
+
+
+def test_4_bit_weights_are_computed_with_in_no_format_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation=True: including_emulation)
+    for family, dtype in (("llama", "bfloat16"), ("gemma3_text", "float16")):
+        with pytest.raises(MachineError, match=f"--dtype: {dtype}, but .*; give float32"):
+            quantization_config({}, torch.device("cuda"), load_in_4bit=True, family=family, dtype=dtype)
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen3", "gemma3", "mistral"])

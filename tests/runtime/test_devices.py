@@ -60,7 +60,7 @@ def base(folder: Path, family: str) -> str:
     [
         ("llama", {"bf16": True, "dtype": "bfloat16"}, (False, True, "float16")),
         ("qwen3", {"fp16": True, "dtype": "float16"}, (None, True, "float16")),
-        ("gemma3_text", {"bf16": True, "dtype": "bfloat16"}, (False, False, "float32")),
+        ("gemma3_text", {"bf16": True, "dtype": "bfloat16"}, (False, None, "float32")),
         ("gemma3_text", {"fp16": True, "dtype": "float16"}, (None, False, "float32")),
         ("llama", {"dtype": "float32"}, (None, None, "float32")),
     ],
@@ -73,6 +73,43 @@ def test_a_turing_gpu_computes_in_float16(
     changed = {key for key, value in asked.items() if found[key] != value}
     assert {line.partition(":")[0] for line in notices} == changed
     assert all(line.endswith(f"; {settled[2]} is used") for line in notices)
+
+
+@pytest.fixture
+def _ampere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.accelerator.current_accelerator", lambda check_available=False: torch.device("cuda"))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation=True: True)
+
+
+@pytest.mark.usefixtures("_ampere")
+@pytest.mark.parametrize("family", ["gemma2", "gemma3_text", "t5gemma"])
+def test_what_overflows_float16_is_mixed_with_bfloat16_where_there_are_units(family: str, tmp_path: Path) -> None:
+    asked = {"fp16": True, "dtype": "float16", "model_name_or_path": base(tmp_path, family)}
+    found, notices = dtypes.apply_device_support(asked)
+    assert (found["fp16"], found["bf16"], found["dtype"]) == (False, True, "bfloat16")
+    assert all(line.endswith(f"{family} overflows float16; bfloat16 is used") for line in notices) and len(notices) == 2
+
+
+@pytest.mark.usefixtures("_ampere")
+@pytest.mark.parametrize(
+    ("processes", "capabilities", "settled"),
+    [
+        ("1", [(8, 0), (7, 5)], "bfloat16"),
+        ("2", [(8, 0), (7, 5)], "float16"),
+        ("2", [(8, 0), (9, 0)], "bfloat16"),
+    ],
+)
+def test_gpus_of_several_kinds_compute_in_what_all_of_a_launch_have(
+    processes: str, capabilities: list[tuple[int, int]], settled: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", processes)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: len(capabilities))
+    monkeypatch.setattr("torch.cuda.get_device_capability", capabilities.__getitem__)
+    asked = {"bf16": True, "dtype": "bfloat16", "model_name_or_path": base(tmp_path, "llama")}
+    found, _notices = dtypes.apply_device_support(asked)
+    assert (found["bf16"], found.get("fp16", False)) == (settled == "bfloat16", settled == "float16")
+    assert found["dtype"] == settled
 
 
 @pytest.mark.usefixtures("_turing")

@@ -129,6 +129,11 @@ def test_other_folds_are_not_overwritten_unless_asked(
     fewer = [("2" if word == str(FOLDS) else word) for word in words]
     assert lrc(*fewer) == 1 and not trained
     assert "another folds" in capsys.readouterr().err
+    before = json.loads((tmp_path / "out/folds.json").read_text(encoding="utf-8"))
+    del before["clustering"]  # as lrc wrote it when an excerpt could stand in another fold than its passage
+    (tmp_path / "out/folds.json").write_text(json.dumps(before), encoding="utf-8")
+    assert lrc(*words) == 1 and not trained
+    assert "holds other folds (another version of lrc, which kept other passages together)" in capsys.readouterr().err
     assert lrc(*fewer, "--overwrite_output_dir") == 0
     assert len(trained) == 2 and not (tmp_path / "out/fold2").exists()
     assert read(tmp_path / "out/out_of_fold.json")["folds"] == 2
@@ -158,5 +163,7 @@ def test_more_folds_than_passages_are_refused(
     words = [("8" if word == str(FOLDS) else word) for word in made(tmp_path)]
     assert lrc(*words) == 1
     told = capsys.readouterr().err
-    assert "7 passages (near-duplicates are one), too few for 8 folds; use fewer --folds" in told
+    assert (
+        "7 passages (near-duplicates and parts of one another are one), too few for 8 folds; use fewer --folds" in told
+    )
     assert not trained

@@ -12,7 +12,7 @@ from lrc.answering.certainty import certainty, doubts
 from lrc.data.alpaca import Record
 from lrc.data.tables.table import letters
 from lrc.data.tables.workbook import Workbook, read_workbook
-from lrc.data.tables.xlsx_copy import COPIED, WorkbookCopy, check_copy, set_value
+from lrc.data.tables.xlsx_copy import COPIED, WorkbookCopy, check_copy, embolden, set_value
 from lrc.metrics.option_scores import OptionScores
 from lrc.runtime.errors import DataError
 from lrc.runtime.findings import Finding
@@ -34,6 +34,7 @@ class _Words(NamedTuple):
     summary: str
     answers: str
     row: str
+    certainty: str
 
 
 # The name of the summary is none that could be a sheet of answers to an unlabelled workbook.
@@ -45,6 +46,7 @@ _ENGLISH = _Words(
     "lrc summary",
     "chosen: option {}",
     "row",
+    "its probability",
 )
 _TAIWANESE = _Words(
     "預測答案",
@@ -54,6 +56,7 @@ _TAIWANESE = _Words(
     "lrc 摘要",
     "選了選項{}",
     "列",
+    "該選項的機率",
 )
 
 
@@ -156,21 +159,21 @@ def _summarize(
     column: int,
 ) -> None:
     """A sheet with how often each option was chosen, and the answers to look at, the least certain first."""
-    from openpyxl.styles import Font
-    from openpyxl.worksheet.hyperlink import Hyperlink
+    from openpyxl.styles import Alignment
 
-    sheet = copy.add_sheet(words.summary)
-    title = copy.sheet.title.replace("'", "''")
+    sheet = copy.add_sheet(words.summary, (24, 8, 18, 18, 40))
     for number, line in enumerate(_lines(words, records, scores, reasons), start=1):
         for place, value in enumerate(line, start=1):
             set_value(sheet.cell(number, place), value)
         if len(line) == 5 and isinstance(line[1], int):
-            link = sheet.cell(number, 2)
-            link.hyperlink = Hyperlink(ref=link.coordinate, location=f"'{title}'!{letters(column - 1)}{line[1]}")
-            link.font = Font(underline="single", color="0563C1")
+            copy.link(sheet.cell(number, 2), f"{letters(column - 1)}{line[1]}")
+            sheet.cell(number, 3).alignment = Alignment(horizontal="center")
             sheet.cell(number, 4).number_format = "0.0%"
-    for place, width in enumerate((24, 8, 18, 18, 40)):
-        sheet.column_dimensions[letters(place)].width = width
+            sheet.cell(number, 4).alignment = Alignment(horizontal="center")
+        elif len(line) == 5:
+            for place in range(1, 6):
+                embolden(sheet.cell(number, place))
+                sheet.cell(number, place).alignment = Alignment(horizontal="center" if 1 < place < 5 else None)
 
 
 def _lines(
@@ -180,7 +183,7 @@ def _lines(
         yield words.answers.format(number), sum(score.prediction == number for score in scores)
     yield words.look, len(reasons)
     yield ()
-    yield "ID", words.row, words.answer, "", words.look
+    yield "ID", words.row, words.answer, words.certainty, words.look
     for place in sorted(reasons, key=lambda place: (certainty(scores[place]), place)):
         score = scores[place]
         why = words.reasons[reasons[place]].format(certainty(score))

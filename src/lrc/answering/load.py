@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import harmonic_mean
 from typing import Any
@@ -88,7 +88,8 @@ def _quantization_of(model: str, run: Run, options: ScoringOptions, device: torc
     stored = StoredQuantization.of(read_json(find_base(model, flag="--model") / CONFIG))
     if stored is None:
         # A merged model is on the disk as it is meant to be asked, whatever its adapter was trained on.
-        return quantization_config(run.recipe if options.adapters else {}, device, options.load_in_4bit)
+        recipe = run.recipe if options.adapters else {}
+        return _configure(model, recipe, device, options, options.load_in_4bit)
     if options.load_in_4bit is not None and options.load_in_4bit != (stored.bits == 4):
         flag = "--load-in-4bit" if options.load_in_4bit else "--no-load-in-4bit"
         raise ModelError(
@@ -116,7 +117,15 @@ def _place(
     found = place_model(config, dtype, bits, may_quantize=bits is None and options.load_in_4bit is None)
     if found.notice:
         notify(f"{model}: {found.notice}")
-    return (quantization_config({}, device, load_in_4bit=True) if found.four_bits else bits), found.device_map
+    torch.cuda.set_device(found.first)  # which `cuda` means from here on
+    return (_configure(model, {}, device, options, True) if found.four_bits else bits), found.device_map
+
+
+def _configure(
+    model: str, recipe: Mapping[str, Any], device: torch.device, options: ScoringOptions, load_in_4bit: bool | None
+) -> BitsAndBytesConfig | None:
+    family = load_config(model).get_text_config().model_type
+    return quantization_config(recipe, device, load_in_4bit, family=family, dtype=options.dtype)
 
 
 def _refuse_unfit_adapters(model: str, adapters: Sequence[Path]) -> None:

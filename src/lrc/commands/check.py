@@ -135,8 +135,14 @@ def _copy(one: Checked, asked: Mapping[str, Any], output: Path, fix: bool, force
     yield from format_findings(lost)
     if not new:
         return
-    what = f"{changed:,} cells changed" if fix else f"{len(one.findings):,} findings"
-    yield f"wrote {output}: {what}; its last sheet lists them"
+    count = changed if fix else len(one.findings)
+    if fix:
+        text = _("wrote {output}: {count:,} cells changed; its last sheet lists them")
+        text = _("wrote {output}: one cell changed; its last sheet names it") if count == 1 else text
+    else:
+        text = _("wrote {output}: {count:,} findings; its last sheet lists them")
+        text = _("wrote {output}: one finding; its last sheet has it") if count == 1 else text
+    yield localized(text.format(output=output, count=count))
 
 
 def _check(path: Path, sheet: str | None, columns: Mapping[str, str] | None) -> Checked:
@@ -205,18 +211,19 @@ class Shared:
     second: Checked
     passages: int  # the same but for white space
     nearly: int  # of the second that are nearly the same as one of the first, those included
+    partly: int  # of the second that are kept on one side with one of the first, those included
     questions: int
 
     @property
     def line(self) -> str:
         """The line to print."""
-        text = _("{first} and {second} share no passages, not even near-duplicates")
-        if self.nearly:
+        text = _("{first} and {second} share no passages, not even near-duplicates or parts of one another")
+        if self.partly:
             text = _(
-                "{first} and {second}: identical passages: {passages:,}; with near-duplicates: {nearly:,}; identical "
-                "questions: {questions:,}"
+                "{first} and {second}: identical passages: {passages:,}; with near-duplicates: {nearly:,}; with parts "
+                "of one another: {partly:,}; identical questions: {questions:,}"
             )
-        same = {"passages": self.passages, "nearly": self.nearly, "questions": self.questions}
+        same = {"passages": self.passages, "nearly": self.nearly, "partly": self.partly, "questions": self.questions}
         return localized(text.format(first=self.first.file, second=self.second.file, **same))
 
 
@@ -227,22 +234,29 @@ def _find_shared(first: Checked, second: Checked) -> Shared | None:
     groups = group_passages(question.passage for question in (*first.asked, *second.asked))
     n_first = len(first.asked)
     passages = set(groups.passages[:n_first]) & set(groups.passages[n_first:])
-    clusters = set(groups.clusters[:n_first])
-    pairs = zip(groups.passages[n_first:], groups.clusters[n_first:], strict=True)
-    nearly = {passage for passage, cluster in pairs if cluster in clusters}
+    nearly, partly = (
+        _count_in_both(groups.passages, clusters, n_first) for clusters in (groups.near_duplicates, groups.clusters)
+    )
     questions = set(map(question_key, first.asked)) & set(map(question_key, second.asked))
-    return Shared(first, second, len(passages), len(nearly), len(questions))
+    return Shared(first, second, len(passages), nearly, partly, len(questions))
+
+
+def _count_in_both(passages: Sequence[int], clusters: Sequence[int], n_first: int) -> int:
+    """How many passages of the questions from `n_first` on are in a cluster with one before."""
+    before = set(clusters[:n_first])
+    pairs = zip(passages[n_first:], clusters[n_first:], strict=True)
+    return len({passage for passage, cluster in pairs if cluster in before})
 
 
 def _overlaps(one: Checked, shared: Iterable[Shared]) -> Iterator[Finding]:
     """Warn, at the file without answers, of passages that a file with answers has too."""
     for both in shared:
         other = both.second if both.first is one else both.first
-        if one in (both.first, both.second) and one.labelled is False and other.labelled and both.nearly:
-            text = _("shares {count:,} passage with {file}; do not train on the test set")
-            if both.nearly > 1:
-                text = _("shares {count:,} passages with {file}; do not train on the test set")
-            text = text.format(count=both.nearly, file=other.file)
+        if one in (both.first, both.second) and one.labelled is False and other.labelled and both.partly:
+            text = _("shares {count:,} passage, or a part of it, with {file}; do not train on the test set")
+            if both.partly > 1:
+                text = _("shares {count:,} passages, or parts of them, with {file}; do not train on the test set")
+            text = text.format(count=both.partly, file=other.file)
             yield Finding("warning", "train-test-overlap", one.file, text)
 
 
@@ -294,6 +308,7 @@ def _document(checked: Sequence[Checked], shared: Sequence[Shared]) -> dict[str,
             "files": [both.first.file, both.second.file],
             "passages": both.passages,
             "nearly_the_same": both.nearly,
+            "parts_of_one_another": both.partly,
             "questions": both.questions,
         }
         for both in shared

@@ -11,7 +11,7 @@ from lrc.data.alpaca import dump_records, to_record
 from lrc.data.conversion import ConversionReport, Part, SplitPlan, clashes, plan_parts
 from lrc.data.input_layouts import Layout
 from lrc.data.manifest import SUFFIX, is_finished, refuse_other, refuse_set, write_set
-from lrc.data.near_duplicates import group_passages
+from lrc.data.near_duplicates import CLUSTERING, group_passages
 from lrc.data.questions import Question
 from lrc.data.repeated import find_duplicates
 from lrc.data.sources import read_questions
@@ -58,7 +58,7 @@ def convert(
     file, output_dir = Path(file), Path(output_dir)
     plan = SplitPlan(validation_fraction, folds, seed)
     if not force:
-        refuse_other(output_dir, file, layout, asdict(plan))
+        refuse_other(output_dir, file, layout, asdict(plan), CLUSTERING)
     source = _read(file, sheet, columns, skip=on_error == "skip")
     groups = group_passages(question.passage for question in source.questions)
     parts = plan_parts(source, groups, plan)

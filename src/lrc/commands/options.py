@@ -60,7 +60,7 @@ class ColumnNames(click.ParamType):
 
 
 FILE, TEXT = NonEmptyPath(path_type=Path), NonEmptyText()
-force = click.option("--force", is_flag=True, help="Overwrite an output that exists.")
+force = click.option("--force", is_flag=True, help="Overwrite an existing output.")
 
 
 def table(command: Any) -> Any:
@@ -100,7 +100,7 @@ def answering(command: Any) -> Any:
             type=click.IntRange(min=1),
             default=1,
             show_default=True,
-            help="Option orders to average.",
+            help="Ask in this many orders of the options, and average.",
         ),
         click.option(
             "--adapter",
@@ -112,7 +112,7 @@ def answering(command: Any) -> Any:
         click.option(
             "--average-weights",
             is_flag=True,
-            help="Average the weights of several LoRA adapters into one, which is asked once.",
+            help="Average the weights of several LoRA adapters, instead of their answers.",
         ),
     ):
         command = option(command)

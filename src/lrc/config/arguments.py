@@ -27,25 +27,25 @@ class DataArguments:
 
     train_file: list[str] | str = field(
         metadata={
-            "help": "The JSON to train on, as `lrc convert` writes it; or several files of questions, of any kind that "
-            "lrc reads."
+            "help": "The questions to train on: the JSON file that `lrc convert` writes, or a list of files of any "
+            "kind that lrc reads."
         }
     )
     train_shares: list[float] | None = field(
         default=None,
         metadata={
-            "help": "With several train_file, the share of each in an epoch, which is as long as possible without "
-            "repeating a question; by default an epoch has all questions of all files."
+            "help": "With several files in train_file, the share of each in an epoch. The epoch is as long as it can "
+            "be without repeating a question. By default it has all questions of all files."
         },
     )
     validation_file: str | None = field(
-        default=None, metadata={"help": "The JSON to evaluate on during training; none by default."}
+        default=None, metadata={"help": "The JSON file to evaluate on during training. Default: none."}
     )
     eval_questions: int | None = field(
         default=None,
         metadata={
-            "help": "How many validation questions to evaluate on during training (whole passages, the same ones each "
-            "time); the evaluation at the end has all of them. Default: all."
+            "help": "How many validation questions to evaluate on during training: whole passages, the same ones each "
+            "time. The evaluation at the end uses all questions. Default: all."
         },
     )
     template: Literal["chinese-alpaca-2", "alpaca", "chat", "plain"] = field(
@@ -55,8 +55,8 @@ class DataArguments:
     answer_style: Literal["digit", "text", "judge"] = field(
         default="digit",
         metadata={
-            "help": "Answer with the number of an option, with its text, or judge each option by itself: a prompt an "
-            "option that asks whether it is right, 是 or 否."
+            "help": "How the model answers: with the number of an option (digit), with its text (text), or with 是 or "
+            "否 to a prompt for each option that asks whether it is right (judge)."
         },
     )
     score_normalisation: Literal["character", "token", "sum", "auto"] = field(
@@ -77,7 +77,7 @@ class DataArguments:
         metadata={"help": "A question longer than max_length: shorten its passage, refuse to train, or skip it."},
     )
     option_orders: int = field(
-        default=1, metadata={"help": "Number of rotations of its options to train each question in."}
+        default=1, metadata={"help": "In how many orders of its options (rotations) each question is trained."}
     )
     option_contrast: float | None = field(
         default=None,
@@ -112,22 +112,22 @@ class DataArguments:
     pseudo_labels: str | None = field(
         default=None,
         metadata={
-            "help": "Models' scores of the questions of pseudo_label_file, as `lrc vote` and `lrc generate` write them "
-            "with --scores: those questions are trained on with the answer that the models are sure of."
+            "help": "Scores of the questions in pseudo_label_file, as `lrc vote` and `lrc generate` write them with "
+            "--scores. Questions with a sufficiently certain answer are added to the training data."
         },
     )
     pseudo_label_file: str | None = field(
         default=None,
-        metadata={"help": "Questions without answers, a test workbook say, for pseudo_labels."},
+        metadata={"help": "The questions without answers that pseudo_labels belong to, such as a test workbook."},
     )
     pseudo_label_threshold: float = field(
         default=0.9,
-        metadata={"help": "Least probability of the best option, 0 to 1, of a question that pseudo_labels label."},
+        metadata={"help": "The probability, 0 to 1, that the best option needs for a question to be added."},
     )
     group_passages: bool = field(
         default=True,
         metadata={
-            "help": "Sample the questions of a passage together, so that a step computes it once; false samples singly."
+            "help": "Draw the questions of a passage together, so that a step computes it once; false: one by one."
         },
     )
     tree_packing: bool = field(
@@ -146,10 +146,10 @@ class DataArguments:
     )
     fold: int | None = field(
         default=None,
-        metadata={"help": "Train on this fold, from 0: _train.json is read as _fold{k}_train.json."},
+        metadata={"help": "Train on this fold, counted from 0: NAME_fold{k}_train.json is read for NAME_train.json."},
     )
     expected_vocab_size: int | None = field(
-        default=None, metadata={"help": "Refuse a tokenizer of another size; no check by default."}
+        default=None, metadata={"help": "Refuse a tokenizer of any other size. Default: no check."}
     )
     overwrite_output_dir: bool = field(
         default=False, metadata={"help": "Start over in an output_dir that holds another run."}
@@ -188,25 +188,25 @@ class AdapterArguments:
 
     init_lora_weights: str | None = field(
         default=None,
-        metadata={"help": "gaussian, orthogonal, pissa, or pissa_niter_16, which starts faster; by default B is zero."},
+        metadata={"help": "gaussian, orthogonal, pissa, or pissa_niter_16, which starts faster. Default: B is zero."},
     )
     rank_pattern: dict[str, Any] | str | None = field(
         default=None,
-        metadata={"help": "Ranks that differ from lora_r, by a pattern of module names."},
+        metadata={"help": "Ranks that differ from lora_r, by patterns of module names."},
     )
     alpha_pattern: dict[str, Any] | str | None = field(
         default=None,
-        metadata={"help": "Alphas that differ from lora_alpha, by a pattern of module names."},
+        metadata={"help": "Alphas that differ from lora_alpha, by patterns of module names."},
     )
     loraplus_lr_ratio: float | None = field(
         default=None, metadata={"help": "LoRA+: ratio of the learning rate of B to that of A."}
     )
     loraplus_lr_embedding: float | None = field(
         default=None,
-        metadata={"help": "LoRA+: the learning rate of LoRA on embeddings; learning_rate by default."},
+        metadata={"help": "LoRA+: the learning rate of LoRA on embeddings. Default: learning_rate."},
     )
     ensure_weight_tying: bool = field(
-        default=False, metadata={"help": "Keep tied embeddings tied where lora_modules_to_save names them."}
+        default=False, metadata={"help": "Keep tied embeddings tied if lora_modules_to_save names them."}
     )
 
     def __post_init__(self) -> None:
@@ -247,7 +247,7 @@ class TrainingArguments(SFTConfig):
     # accelerate joins several CPU processes into one run only where the training arguments say so.
     use_cpu: bool = field(
         default_factory=lambda: device_type() == "cpu",
-        metadata={"help": "Train on the CPU. Default: only where there is no accelerator."},
+        metadata={"help": "Train on the CPU. Default: only if there is no accelerator."},
     )
     completion_only_loss: bool | None = field(default=True, metadata={"help": "Compute the loss on the answer only."})
     project: str = field(default="lrc", metadata={"help": "The Trackio project of the run."})
@@ -262,7 +262,7 @@ class TrainingArguments(SFTConfig):
         },
     )
     early_stopping_threshold: float = field(
-        default=0.0, metadata={"help": "The improvement that early_stopping_patience takes for one has to exceed this."}
+        default=0.0, metadata={"help": "Only an improvement larger than this counts for early_stopping_patience."}
     )
 
     def __post_init__(self) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import lrc
 from lrc.data import splits
 from lrc.data.manifest import SUFFIX
-from lrc.data.near_duplicates import Groups
+from lrc.data.near_duplicates import CLUSTERING, Groups
 from lrc.data.questions import Question
 from lrc.data.splits import expected_leak
 from lrc.data.tables.workbook import Workbook
@@ -79,9 +79,8 @@ def _refuse_impossible(source: Workbook, groups: Groups, plan: SplitPlan) -> Non
                 )
             )
         return
-    count = _("{questions:,} questions have {passages:,} passages (near-duplicates are one)").format(
-        questions=len(source.questions), passages=groups.n_clusters
-    )
+    text = _("{questions:,} questions have {passages:,} passages (near-duplicates and parts of one another are one)")
+    count = text.format(questions=len(source.questions), passages=groups.n_clusters)
     if plan.validation_fraction and groups.n_clusters < 2:
         raise DataError(
             _("{file}: {count}, too few to split; use --validation-fraction 0").format(file=name, count=count)
@@ -144,6 +143,8 @@ class ConversionReport:
             "noted": count_kinds(self.findings, "note"),
             "passages": self.groups.n_passages,
             "clusters": self.groups.n_clusters,
+            "largest_cluster": self.groups.largest,
+            "clustering": CLUSTERING,
             "split": {"seed": plan.seed, "validation_fraction": plan.validation_fraction, "folds": plan.folds}
             if source.labelled
             else None,
@@ -163,8 +164,14 @@ class ConversionReport:
             localized(_("skipped: {line}").format(line=finding.line())) for finding in limit_findings(source.errors)
         )
         groups = self.groups
-        text = _("passages: {passages:,}; {clusters:,} after merging near-duplicates")
-        yield localized(text.format(passages=groups.n_passages, clusters=groups.n_clusters))
+        text = _("passages: {passages:,}; {clusters:,} after joining near-duplicates and parts of one another")
+        if groups.largest > 1:
+            text = _(
+                "passages: {passages:,}; {clusters:,} after joining near-duplicates and parts of one another, at most "
+                "{largest:,} in one"
+            )
+        found = {"passages": groups.n_passages, "clusters": groups.n_clusters, "largest": groups.largest}
+        yield localized(text.format(**found))
         if self.leak:
             text = _(
                 "split: a random split of rows would validate {leak:.1%} of its questions on passages that it "

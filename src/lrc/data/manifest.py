@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lrc.runtime.errors import DataError
+from lrc.runtime.errors import DataError, OutputError
 from lrc.runtime.outputs import checksum, flush, new_file, refuse_existing
 from lrc.runtime.translation import _
 
@@ -76,11 +76,14 @@ def is_finished(folder: Path, stem: str, names: Iterable[str], facts: Mapping[st
         return False
 
 
-def refuse_other(folder: Path, source: Path, layout: str, split: Mapping[str, Any]) -> None:
-    """Refuse, before the work, if another file, or the same with other flags, was converted there.
+def refuse_other(
+    folder: Path, source: Path, layout: str, split: Mapping[str, Any], clustering: Mapping[str, Any]
+) -> None:
+    """Refuse, before the work, if another file was converted there, or the same otherwise.
 
     Args:
         split: the flags of the split, as a manifest of labelled data tells them.
+        clustering: what decides that passages stay together, as a manifest tells it.
 
     Raises:
         OutputError: a manifest tells so.
@@ -89,10 +92,18 @@ def refuse_other(folder: Path, source: Path, layout: str, split: Mapping[str, An
         document = json.loads((folder / f"{source.stem}{SUFFIX}").read_bytes())
         found, names = (document["source"]["sha256"], document["layout"]), list(document["files"])
         same = found == (checksum(source), layout) and document["split"] in (None, split)
+        clustered = document.get("clustering")
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return  # none of lrc's: what it is is told later
     if not same:
         refuse_set(folder, [*names, f"{source.stem}{SUFFIX}"], force=False)
+    if same and clustered != clustering:
+        raise OutputError(
+            _(
+                "{folder}: {file} was converted by another version of lrc, which kept other passages together, so its "
+                "split is another; choose another --output-dir, or convert anew with --force"
+            ).format(folder=folder, file=source.name)
+        )
 
 
 def refuse_set(folder: Path, names: Iterable[str], *, force: bool) -> None:

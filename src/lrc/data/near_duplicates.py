@@ -11,6 +11,7 @@ that looked like many others in vain is left in peace.
 from __future__ import annotations
 
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,13 +19,12 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from lrc.data.containment import CONTAINMENT, find_parts
+from lrc.data.shingles import BLOCK, GRAM, Hashes, Integers, distinct_grams, hash_grams
 from lrc.runtime.progress import track
 
-Integers = NDArray[np.int64]
-Hashes = NDArray[np.uint64]
 Pair = tuple[int, int]
 
-GRAM = 5
 THRESHOLD = 0.7
 # 20 bands of 2 hashes find a pair of index 0.7 with probability 1 - (1 - 0.7²)^20 = 0.999999.
 BANDS, BAND_HASHES = 20, 2
@@ -34,7 +34,8 @@ REACH = 32  # how many later passages of one band a passage is compared with
 MAX_CROWD = 20_000  # passages that are all compared with each other
 PATIENCE = 8  # comparisons in vain after which a passage of a larger crowd does not seek others any more
 COMMON = 64  # passages of a crowd from which on a 5-gram that they share is a bit of each, not a list
-BLOCK = 2048  # passages whose 5-grams are held in memory at a time
+# What decides that passages stay together, as a manifest tells it: where it is another, so is the split.
+CLUSTERING = {"jaccard": THRESHOLD, "containment": CONTAINMENT}
 
 
 def canonical(text: str) -> str:
@@ -60,7 +61,8 @@ class Groups:
     """The passages of a list of questions, numbered from 0 in the order in which they first appear."""
 
     passages: list[int]  # for each question its passage; those that are canonically the same have one number
-    clusters: list[int]  # for each question its passage's cluster of near-duplicates
+    near_duplicates: list[int]  # for each question its passage's cluster of near-duplicates
+    clusters: list[int]  # for each question its passage's cluster, parts of one another joined
 
     @property
     def n_passages(self) -> int:
@@ -72,9 +74,15 @@ class Groups:
         """How many clusters they make."""
         return max(self.clusters, default=-1) + 1
 
+    @property
+    def largest(self) -> int:
+        """How many passages the largest cluster has."""
+        members = Counter(cluster for _, cluster in set(zip(self.passages, self.clusters, strict=True)))
+        return max(members.values(), default=0)
+
 
 def group_passages(passages: Iterable[str]) -> Groups:
-    """Find the passages that are the same or nearly the same.
+    """Find the passages that are the same, nearly the same or parts of one another.
 
     Args:
         passages: one for each question; equal ones are looked at once.
@@ -83,19 +91,30 @@ def group_passages(passages: Iterable[str]) -> Groups:
     rows = [raw.setdefault(passage, len(raw)) for passage in passages]
     places: dict[str, int] = {}
     numbers = [places.setdefault(canonical(passage), len(places)) for passage in raw]
-    clusters = _cluster(list(places))
-    return Groups([numbers[row] for row in rows], [clusters[numbers[row]] for row in rows])
+    texts = list(places)
+    labels = _near_duplicates(texts)
+    near_duplicates = _number(labels)
+    _join(labels, find_parts(texts, labels))
+    clusters = _number(labels)
+    found = [numbers[row] for row in rows]
+    return Groups(found, [near_duplicates[place] for place in found], [clusters[place] for place in found])
 
 
-def _cluster(texts: list[str]) -> list[int]:
-    """Number the clusters of distinct canonical texts."""
+def _number(labels: Integers) -> list[int]:
+    """Number the clusters from 0 in the order in which they first appear."""
+    numbers: list[int] = np.unique(labels, return_inverse=True)[1].tolist()
+    return numbers
+
+
+def _near_duplicates(texts: list[str]) -> Integers:
+    """The clusters of distinct canonical texts that are near-duplicates: for each the first text of its cluster."""
     signatures = _signatures(texts)
     labels = np.arange(len(texts))
     crowd = _crowd(signatures)
     exact = len(crowd) <= MAX_CROWD
     crowded = np.isin(labels, crowd)
     if exact:
-        _join(labels, _all_pairs(texts, crowd))
+        _join(labels, np.array(_all_pairs(texts, crowd), dtype=np.int64).reshape(-1, 2))
     in_vain = np.zeros(len(texts), dtype=np.int64)
     compared: set[int] = set()
     for left, right in _candidates(signatures):
@@ -107,9 +126,8 @@ def _cluster(texts: list[str]) -> list[int]:
         pairs = zip(left[alike].tolist(), right[alike].tolist(), strict=True)
         found, lost = _compare(texts, pairs, compared)
         np.add.at(in_vain, np.array(lost, dtype=np.int64).ravel(), 1)
-        _join(labels, found)
-    numbers: list[int] = np.unique(labels, return_inverse=True)[1].tolist()
-    return numbers
+        _join(labels, np.array(found, dtype=np.int64).reshape(-1, 2))
+    return labels
 
 
 def _compare(texts: list[str], pairs: Iterable[Pair], compared: set[int]) -> tuple[list[Pair], list[Pair]]:
@@ -148,7 +166,8 @@ def _all_pairs(texts: list[str], crowd: Integers) -> list[Pair]:
     """
     if not len(crowd):
         return []
-    owners, grams, sizes = _distinct_grams([texts[place] for place in crowd])
+    owners, hashes = distinct_grams([texts[place] for place in crowd])
+    grams, sizes = np.unique(hashes, return_inverse=True)[1], np.bincount(owners)
     # By size, so that those large enough for an index of 0.7 stand in one slice behind each.
     order = np.argsort(sizes, kind="stable")
     crowd, sizes = crowd[order], sizes[order]
@@ -167,22 +186,6 @@ def _all_pairs(texts: list[str], crowd: Integers) -> list[Pair]:
             pairs += [(int(crowd[place]), int(crowd[place + 1 + other])) for other in alike]
             advance()
     return pairs
-
-
-def _distinct_grams(texts: list[str]) -> tuple[Integers, Integers, Integers]:
-    """Each text's different 5-grams: the number of the text, that of the gram, and how many each text has."""
-    pairs = []
-    for start in range(0, len(texts), BLOCK):
-        block = texts[start : start + BLOCK]
-        hashes, firsts = _gram_hashes(block)
-        owners = np.repeat(np.arange(len(block)) + start, np.diff(np.append(firsts, len(hashes))))
-        order = np.lexsort((hashes, owners))
-        owners, hashes = owners[order], hashes[order]
-        first = np.concatenate(([True], (hashes[1:] != hashes[:-1]) | (owners[1:] != owners[:-1])))
-        pairs.append((owners[first], hashes[first]))
-    owners = np.concatenate([one for one, _ in pairs])
-    grams = np.unique(np.concatenate([one for _, one in pairs]), return_inverse=True)[1]
-    return owners, grams, np.bincount(owners, minlength=len(texts))
 
 
 def _common_bits(owners: Integers, grams: Integers, common: NDArray[np.bool_], count: int) -> Hashes:
@@ -240,11 +243,9 @@ def _band_candidates(signatures: Hashes, band: int) -> Iterator[tuple[Integers, 
         yield np.minimum(one, other), np.maximum(one, other)
 
 
-def _join(labels: Integers, pairs: list[Pair]) -> None:
-    """Give both sides of every pair the smaller label of their two clusters, in place."""
-    if not pairs:
-        return
-    left, right = np.array(pairs).T
+def _join(labels: Integers, pairs: Integers) -> None:
+    """Give both sides of every pair, a row of two, the smaller label of their two clusters, in place."""
+    left, right = pairs.T
     while (labels[left] != labels[right]).any():
         low, high = np.minimum(labels[left], labels[right]), np.maximum(labels[left], labels[right])
         np.minimum.at(labels, high, low)
@@ -260,25 +261,11 @@ def _signatures(texts: list[str]) -> Hashes:
     with track("comparing", len(texts), "passages") as advance:
         for start in range(0, len(texts), BLOCK):
             block = texts[start : start + BLOCK]
-            hashes, firsts = _gram_hashes(block)
+            hashes, firsts = hash_grams(block)
             for column, factor in enumerate(factors):
                 signatures[start : start + len(block), column] = np.minimum.reduceat(hashes * factor, firsts)
             advance(len(block))
     return signatures
-
-
-def _gram_hashes(texts: list[str]) -> tuple[Hashes, Integers]:
-    """A 64-bit hash of every 5-gram of the texts, one after the other, and where each text's hashes begin."""
-    padded = [text.ljust(GRAM, "\0") for text in texts]
-    counts = np.array([len(text) - GRAM + 1 for text in padded])
-    ends = np.cumsum(counts + GRAM - 1)
-    codes = np.frombuffer("".join(padded).encode("utf-32-le", "surrogatepass"), dtype="<u4").astype(np.uint64)
-    hashes = np.zeros(len(codes) - GRAM + 1, dtype=np.uint64)
-    for place in range(GRAM):
-        hashes = (hashes ^ codes[place : place + len(hashes)]) * np.uint64(0x9E3779B97F4A7C15)
-        hashes ^= hashes >> np.uint64(29)
-    crossing = np.subtract.outer(ends[:-1], np.arange(1, GRAM)).ravel()
-    return np.delete(hashes, crossing), np.concatenate(([0], np.cumsum(counts)[:-1]))
 
 
 @lru_cache(maxsize=1024)

@@ -1,4 +1,4 @@
-"""Questions that stand in a file more than once, and passages that nearly do.
+"""Questions that stand in a file more than once, and passages that nearly do, or in part.
 
 Repeats are warnings. The same question with different answers is an error: some copies must be wrong, and nothing tells
 which.
@@ -29,15 +29,16 @@ def question_key(question: Question) -> tuple[str, tuple[str, tuple[str, ...]]]:
 
 
 def find_duplicates(questions: Sequence[Question], groups: Groups, file: str) -> list[Finding]:
-    """Find repeated questions and near-duplicate passages, one finding for all the rows that belong together.
+    """Find repeated questions, near-duplicate passages and parts of one another.
 
-    Kinds: `duplicate-question` (see `question_key`) and `near-duplicate-passage`.
+    There is one finding for all the rows that belong together. Kinds: `duplicate-question` (see `question_key`),
+    `near-duplicate-passage` and `partial-passage`.
 
     Args:
         groups: the passages of `questions`.
         file: the name of the file that they are from.
     """
-    return [*_questions(questions, groups, file), *_passages(questions, groups, file)]
+    return [found for search in (_questions, _near_duplicates, _parts) for found in search(questions, groups, file)]
 
 
 def _questions(questions: Sequence[Question], groups: Groups, file: str) -> Iterator[Finding]:
@@ -60,17 +61,28 @@ def _questions(questions: Sequence[Question], groups: Groups, file: str) -> Iter
             yield Finding("warning", "duplicate-question", file, text, first.row)
 
 
-def _passages(questions: Sequence[Question], groups: Groups, file: str) -> Iterator[Finding]:
-    firsts: dict[int, dict[int, Question]] = {}  # by cluster, the first question of each passage
-    for question, passage, cluster in zip(questions, groups.passages, groups.clusters, strict=True):
-        firsts.setdefault(cluster, {}).setdefault(passage, question)
-    for members in firsts.values():
-        first, *others = members.values()
-        if others:
-            text = _("文章 is nearly the same in {others}; all are kept, on one side of a split").format(
-                others=_rows(others)
-            )
-            yield Finding("warning", "near-duplicate-passage", file, text, first.row, "文章")
+def _near_duplicates(questions: Sequence[Question], groups: Groups, file: str) -> Iterator[Finding]:
+    for first, *others in _firsts(questions, groups.passages, groups.near_duplicates):
+        text = _("文章 is nearly the same in {others}; all are kept, on one side of a split").format(
+            others=_rows(others)
+        )
+        yield Finding("warning", "near-duplicate-passage", file, text, first.row, "文章")
+
+
+def _parts(questions: Sequence[Question], groups: Groups, file: str) -> Iterator[Finding]:
+    for first, *others in _firsts(questions, groups.near_duplicates, groups.clusters):
+        text = _("文章 and that of {others} are parts of one another; all are kept, on one side of a split").format(
+            others=_rows(others)
+        )
+        yield Finding("warning", "partial-passage", file, text, first.row, "文章")
+
+
+def _firsts(questions: Sequence[Question], inner: Sequence[int], outer: Sequence[int]) -> Iterator[list[Question]]:
+    """For each outer group with several inner ones, the first question of each of these."""
+    firsts: dict[int, dict[int, Question]] = {}
+    for question, within, cluster in zip(questions, inner, outer, strict=True):
+        firsts.setdefault(cluster, {}).setdefault(within, question)
+    return (list(members.values()) for members in firsts.values() if len(members) > 1)
 
 
 def _key(question: Question) -> tuple[str, tuple[str, ...]]:

@@ -1,7 +1,8 @@
 """Where a model's weights go that is to be asked: on one GPU, in 4 bits if need be, or over all GPUs of the machine.
 
-Everything but the decoder layers stays on the first GPU, and so does the last layer, which runs at the few positions
-whose logits are needed: what it takes and gives are then where the questions are.
+One GPU is taken where it has room: the first, or else the one that has most. Of a model that is divided, everything but
+the decoder layers goes to the latter, and so does the last layer, which runs at the few positions whose logits are
+needed: what it takes and gives are then where the questions are.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class Placement:
 
     four_bits: bool = False
     device_map: dict[str, int] | None = None
+    first: int = 0  # the GPU that the questions go to
     notice: str = ""
 
 
@@ -53,49 +55,60 @@ def place_model(
         What was asked for, where nothing helps: then loading says what is lacking.
     """
     free = [torch.cuda.mem_get_info(index)[0] for index in range(torch.cuda.device_count())]
+    roomiest = max(range(len(free)), key=free.__getitem__)  # the first of those that have the same
     bits = 16 if quantization is None else 4 if quantization.load_in_4bit else 8
     whole = list(list_parts(config, dtype, bits))
-    needed, has = sum(part.nbytes for part in whole), f"{format_size(free[0])} free"
+    needed = sum(part.nbytes for part in whole)
     if needed <= ROOM * free[0]:
         return Placement()
-    if len(free) > 1 and (found := spread(whole, free)):
-        notice = (
-            f"its weights take {format_size(needed)}, and one GPU has {has}: they are divided over {_count(found)} GPUs"
+    here = "the GPU" if len(free) == 1 else "GPU 0"
+    lacks = f"its weights take {format_size(needed)}, and {here} has {format_size(free[0])} free"
+    if needed <= ROOM * free[roomiest]:
+        return Placement(
+            first=roomiest, notice=f"{lacks}: GPU {roomiest} is used, with {format_size(free[roomiest])} free"
         )
-        return Placement(device_map=found, notice=notice)
+    if found := spread(whole, free, roomiest):
+        notice = f"{lacks}: they are divided over {len(set(found.values()))} GPUs"
+        return Placement(device_map=found, first=roomiest, notice=notice)
     if not may_quantize:
-        return Placement()
+        return Placement(first=roomiest)
     small = list(list_parts(config, dtype, 4))
-    turned_off = "--no-load-in-4bit turns this off"
-    notice = f"its weights take {format_size(needed)}, and cuda has {has}; loading in 4 bits ({turned_off})"
-    alone = sum(part.nbytes for part in small) <= ROOM * free[0]
-    return Placement(True, None if alone else spread(small, free), notice)
+    alone = sum(part.nbytes for part in small) <= ROOM * free[roomiest]
+    return Placement(
+        True,
+        None if alone else spread(small, free, roomiest),
+        roomiest,
+        f"{lacks}; loading in 4 bits (--no-load-in-4bit turns this off)",
+    )
 
 
-def spread(whole: Sequence[ModelPart], free: Sequence[int]) -> dict[str, int] | None:
+def spread(whole: Sequence[ModelPart], free: Sequence[int], roomiest: int = 0) -> dict[str, int] | None:
     """Divide a model over GPUs, neighbouring layers together; None where there is no room for it.
 
     Args:
         whole: its parts, layers in their order.
         free: bytes of each GPU.
+        roomiest: the GPU that everything but the layers goes to, and the first and the last of these.
 
     Returns:
         The number of the GPU of each part.
     """
     layers = [part for part in whole if part.is_layer]
-    first = [part for part in whole if not part.is_layer] + layers[-1:]
+    fixed = [part for part in whole if not part.is_layer] + layers[-1:]
     room = [ROOM * nbytes for nbytes in free]
-    room[0] -= sum(part.nbytes for part in first)
-    places = dict.fromkeys((part.name for part in first), 0)
-    gpu = 0
+    room[roomiest] -= sum(part.nbytes for part in fixed)
+    if room[roomiest] < 0:
+        return None
+    places = dict.fromkeys((part.name for part in fixed), roomiest)
+    order = [roomiest, *(gpu for gpu in range(len(free)) if gpu != roomiest)]
     for layer in layers[:-1]:
-        while gpu < len(room) and room[gpu] < layer.nbytes:
-            gpu += 1
-        if gpu == len(room) or room[0] < 0:
+        while order and room[order[0]] < layer.nbytes:
+            del order[0]
+        if not order:
             return None
-        room[gpu] -= layer.nbytes
-        places[layer.name] = gpu
-    return places if room[0] >= 0 else None
+        room[order[0]] -= layer.nbytes
+        places[layer.name] = order[0]
+    return places
 
 
 def list_parts(config: Any, dtype: torch.dtype, bits: int) -> Iterator[ModelPart]:
@@ -135,7 +148,3 @@ def _nbytes(module: Any, bits: int, counted: set[int]) -> int:
             quantized = bits in each and isinstance(owner, torch.nn.Linear) and parameter.dim() == 2
             total += parameter.numel() * each[bits] if quantized else parameter.nbytes
     return int(total)
-
-
-def _count(device_map: dict[str, int]) -> int:
-    return len(set(device_map.values()))

@@ -9,11 +9,16 @@ import torch
 from transformers import BitsAndBytesConfig
 
 from lrc.models.stored_quantization import StoredQuantization
-from lrc.runtime.devices import supported
+from lrc.runtime.devices import answering_dtype, why_not
 
 
 def quantization_config(
-    recipe: Mapping[str, Any], device: torch.device, load_in_4bit: bool | None = None
+    recipe: Mapping[str, Any],
+    device: torch.device,
+    load_in_4bit: bool | None = None,
+    *,
+    family: str,
+    dtype: str | None = None,
 ) -> BitsAndBytesConfig | None:
     """How to quantize the base under an adapter.
 
@@ -21,15 +26,20 @@ def quantization_config(
         recipe: the keys of the adapter's recipe, as `lrc_run.json` holds them; none for a model by itself.
         load_in_4bit: what is asked for instead; None follows the recipe. True on a base that was trained otherwise
             takes NF4, bitsandbytes' choice for weights.
+        family: the base's `model_type`.
+        dtype: in which format 4-bit weights are computed with; None or `auto` takes that of training.
 
     Returns:
         None where the base is loaded as it is on the disk.
+
+    Raises:
+        MachineError: the format that is asked for is not there.
     """
     four, eight = bool(recipe.get("load_in_4bit")), bool(recipe.get("load_in_8bit"))
     if four if load_in_4bit is None else load_in_4bit:
         return BitsAndBytesConfig(
             load_in_4bit=True,
-            bnb_4bit_compute_dtype=_compute_dtype(recipe, device),
+            bnb_4bit_compute_dtype=_compute_dtype(recipe, device, family, dtype),
             bnb_4bit_quant_type=recipe.get("bnb_4bit_quant_type", "nf4"),
             bnb_4bit_use_double_quant=bool(recipe.get("use_bnb_nested_quant")),
         )
@@ -45,11 +55,15 @@ def quantization_on_disk(config: Any) -> BitsAndBytesConfig | None:
     return BitsAndBytesConfig.from_dict(dict(given if isinstance(given, Mapping) else given.to_dict()))
 
 
-def _compute_dtype(recipe: Mapping[str, Any], device: torch.device) -> torch.dtype:
-    """That of training where this device has it, else one that it has."""
-    asked = recipe.get("dtype")
-    for name in (asked if asked != "auto" else None, "bfloat16", "float16"):
-        if name is not None and device.type != "cpu" and supported(str(name), device.type):
+def _compute_dtype(recipe: Mapping[str, Any], device: torch.device, family: str, asked: str | None) -> torch.dtype:
+    """What is asked for; else the format of training where this device has it, or one that it has."""
+    if asked not in (None, "auto"):
+        asked, _why = answering_dtype("float32", device.type, family, asked)
+        found: torch.dtype = getattr(torch, asked)
+        return found
+    trained = recipe.get("dtype")
+    for name in (trained if trained != "auto" else None, "bfloat16", "float16"):
+        if name is not None and device.type != "cpu" and why_not(str(name), device.type, family) is None:
             dtype: torch.dtype = getattr(torch, str(name))
             return dtype
     return torch.float32  # on a CPU the only one that is not many times slower

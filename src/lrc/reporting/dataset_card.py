@@ -78,4 +78,5 @@ def _read(manifest: Path) -> dict[str, Any]:
     if any(type(value) is not int for key in counts for value in found[key].values()):
         raise DataError(f"{manifest}: not a manifest, its counts are not all whole numbers; {cure}")
     named: dict[str, Any] = scrub({key: found[key] for key in WANTED})
-    return named
+    # Earlier versions kept near-duplicates together only, and said nothing of it.
+    return named | {"parts_joined": "clustering" in found}

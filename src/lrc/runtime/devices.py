@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lrc.runtime.cards import Card
+from lrc.runtime.cards import AMPERE, Card
 from lrc.runtime.errors import MachineError
 from lrc.runtime.translation import _
 
@@ -51,7 +51,7 @@ def apply_device_support(values: Mapping[str, Any]) -> DeviceSupport:
         if values.get(key) and (reason := why_not(dtype, device, family)):
             taken = instead(dtype, device, family)
             settled[key] = False
-            settled["fp16"] = taken == "float16"
+            settled.update({other: True for other, format in SWITCHES.items() if format == taken})
             notices.append(f"{key}: {reason}; {taken} is used")
     dtype = str(values.get("dtype"))
     if dtype in SWITCHES.values() and (reason := why_not(dtype, device, family)):
@@ -178,5 +178,14 @@ def _accelerator_has_bfloat16() -> bool:
 
     if torch.cuda.is_available():
         # transformers counts a card that only emulates bfloat16.
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.cuda.is_bf16_supported(including_emulation=False) and _others_have_bfloat16()
     return bool(is_torch_bf16_gpu_available())
+
+
+def _others_have_bfloat16() -> bool:
+    """Whether every GPU that processes of one launch share has it: all of them compute in one format."""
+    import torch
+
+    if torch.version.hip or os.environ.get("WORLD_SIZE", "1") == "1":
+        return True
+    return all(torch.cuda.get_device_capability(index) >= AMPERE for index in range(torch.cuda.device_count()))

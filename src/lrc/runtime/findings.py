@@ -79,6 +79,7 @@ KINDS = {
     "number-too-large": _("number too large to be shown as hours"),
     "options-from-zero": _("options from zero"),
     "other-sheets": _("sheets not read"),
+    "partial-passage": _("passages that are parts of one another"),
     "percent-format": _("percentages read as shown"),
     "percent-lost": _("percent signs lost"),
     "placeholder": _("placeholder"),

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lrc.data.alpaca import Record, dump_records
-from lrc.data.near_duplicates import group_passages
+from lrc.data.near_duplicates import CLUSTERING, group_passages
 from lrc.data.sources import read_records
 from lrc.data.splits import folds as deal
 from lrc.metrics.predictions import OUTCOMES_FILE, Outcome, read_outcomes
@@ -25,6 +25,7 @@ from lrc.runtime.translation import _
 
 FOLDS_FILE = "folds.json"
 SCORES_FILE, FIGURES_FILE = "out_of_fold_scores.jsonl", "out_of_fold.json"
+_NAMES = {"clustering": _("version of lrc, which kept other passages together")}
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Folds:
     def identity(self) -> dict[str, Any]:
         """What makes them these folds and no others."""
         source = {"name": self.source.name, "sha256": checksum(self.source)}
-        return {"train_file": source, "folds": self.count, "seed": self.seed}
+        return {"train_file": source, "folds": self.count, "seed": self.seed, "clustering": CLUSTERING}
 
     def refuse_other(self, *, overwrite: bool) -> None:
         """Refuse a folder that holds other folds, or something else.
@@ -79,7 +80,7 @@ class Folds:
             return
         cure = "choose another output_dir, or set overwrite_output_dir: true"
         if found is not None:
-            changed = [key for key, value in self.identity().items() if found.get(key) != value]
+            changed = [_NAMES.get(key, key) for key, value in self.identity().items() if found.get(key) != value]
             raise OutputError(
                 _("{folder}: holds other folds (another {changed}); {cure}").format(
                     folder=self.folder, changed=", ".join(changed), cure=cure
@@ -155,8 +156,8 @@ class Folds:
         if len(set(clusters)) < self.count:
             raise DataError(
                 _(
-                    "{source}: {count:,} passages (near-duplicates are one), too few for {count2} folds; use "
-                    "fewer --folds"
+                    "{source}: {count:,} passages (near-duplicates and parts of one another are one), too few "
+                    "for {count2} folds; use fewer --folds"
                 ).format(source=self.source, count=len(set(clusters)), count2=self.count)
             )
         answers = [question.answer for question in questions if question is not None]

@@ -11,7 +11,8 @@ from openpyxl import load_workbook
 from openpyxl.cell.rich_text import CellRichText, TextBlock
 from openpyxl.cell.text import InlineFont
 from openpyxl.comments import Comment
-from openpyxl.styles import Font, PatternFill
+from openpyxl.formatting.rule import FormulaRule
+from openpyxl.styles import Color, Font, PatternFill
 from openpyxl.worksheet.worksheet import Worksheet
 from python_calamine import CalamineWorkbook
 from small_runs import lrc
@@ -206,3 +207,43 @@ def test_a_copy_that_cannot_be_is_refused(
     assert told in printed.err + printed.out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "a.xlsx"]
     assert (tmp_path / "a.xlsx").read_bytes() == before
+
+
+def test_marks_are_seen_on_a_dark_title_and_above_conditional_formats(tmp_path: Path) -> None:
+    def colour(sheet: Worksheet) -> None:
+        sheet.insert_rows(1)
+        sheet["A1"] = "閱讀測驗"
+        sheet["A1"].font, sheet["A1"].fill = Font(color="FFFFFF", size=18), PatternFill("solid", fgColor="1F4E78")
+        sheet["E3"].font = Font(color=Color(theme=0))
+        sheet["E4"].font = Font(color="FF0000", name="標楷體")
+        banded = FormulaRule(["MOD(ROW(),2)=1"], fill=PatternFill("solid", bgColor="F2F2F2"))
+        sheet.conditional_formatting.add("A2:H9", banded)
+
+    rows = [row(1, 選項2=" 釣魚"), row(2, 文章=OTHER, 選項2=" 釣魚"), row(3, 正確答案=9)]
+    path = write_xlsx(tmp_path / "a.xlsx", rows, change=colour)
+    assert lrc("check", path, "--annotate", tmp_path / "o.xlsx") == 1
+    sheet = load_workbook(tmp_path / "o.xlsx").worksheets[0]
+    fonts = [sheet[place].font for place in ("A1", "E3", "E4")]
+    assert [font.color.rgb for font in fonts] == ["00000000", "00000000", "00FF0000"]
+    assert (fonts[0].size, fonts[2].name) == (18, "標楷體")
+    # What comes first in the file and has the smaller number wins, in every spreadsheet.
+    *ours, banded = sheet.conditional_formatting
+    assert [str(one.sqref) for one in ours] == ["E3 E4", "H5"] and str(banded.sqref) == "A2:H9"
+    assert [one.rules[0].priority for one in (*ours, banded)] == [1, 2, 3]
+    assert [one.rules[0].dxf.fill.bgColor.rgb for one in ours] == ["00DDEBF7", "00FFC7CE"]
+
+
+def test_comments_and_summary_are_in_the_readers_language(
+    book: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LRC_LANG", "zh_TW")
+    assert lrc("check", book, "--annotate", tmp_path / "o.xlsx", "--fix", tmp_path / "f.xlsx") == 1
+    assert f"已寫入 {tmp_path / 'o.xlsx'}：" in capsys.readouterr().out
+    sheet = load_workbook(tmp_path / "o.xlsx").worksheets[0]
+    assert sheet["E7"].comment.text == "錯誤：「選項2」是空白；請填寫"
+    assert values(tmp_path / "o.xlsx")["lrc check"][7][:4] == ["錯誤", 7, "選項2", "空白選項"]
+    fixed = load_workbook(tmp_path / "f.xlsx").worksheets[0]
+    assert fixed["E2"].comment.text == "lrc 已更正；原本是：  釣魚 "
+    changed = [line for line in values(tmp_path / "f.xlsx")["lrc check"] if line[0] == "已更正" and line[3]]
+    assert changed[0][1:] == [2, "選項2", "頭尾的空白", "「選項2」頭尾有空白；已移除"]
+    assert ["已更正", 5, "文章", "儲存格的讀法不同"] in [line[:4] for line in changed]

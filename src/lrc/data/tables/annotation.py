@@ -12,11 +12,14 @@ from lrc.data.tables.headers import LOOKED_AT, Columns, normal, role_of
 from lrc.data.tables.table import WHOLE_ROW, letters
 from lrc.data.tables.workbook import Workbook
 from lrc.data.tables.xlsx import open_sheet
-from lrc.data.tables.xlsx_copy import FILLS, WorkbookCopy, set_value
+from lrc.data.tables.xlsx_copy import FILLS, WorkbookCopy, embolden, set_value
 from lrc.runtime.findings import WORDS, Finding, Level, spell_kind
+from lrc.runtime.translation import _, localized
 
 SUMMARY = "lrc check"
-_WIDTHS = (10, 8, 14, 26, 100)
+SHOWN = 100  # characters of a cell in the summary
+_CHANGED = _("changed")
+_WIDTHS = (10, 8, 14, 32, 90)
 
 
 class Change(NamedTuple):
@@ -26,6 +29,7 @@ class Change(NamedTuple):
     column: int  # from 0
     before: str  # as the sheet shows it
     after: str | int
+    reason: Finding | None = None  # the repair; None where the cell says it another way, such as 同上
 
 
 class _Line(NamedTuple):
@@ -58,18 +62,23 @@ def annotate(
     """
     copy = WorkbookCopy(path, book.sheet if book else sheet)
     places = _Places(copy, book)
-    changes = list(_changes(book)) if fix and book else []
+    changes: list[Change] = []
     if fix and book:
         good = {question.row for question in book.questions}
-        findings = [finding for finding in findings if finding.level != "repair" or finding.row not in good]
+        done = [one for one in findings if one.level == "repair" and one.row in good]
+        findings = [one for one in findings if one not in done]
+        reasons = {place: one for one in done for place in places.of(one)}
+        changes = [change._replace(reason=reasons.get((change.row, change.column))) for change in _changes(book)]
     # The worst last: its colour is the one that stays.
     order = list(WORDS)
     for finding in sorted(findings, key=lambda one: order.index(one.level)):
         for row, column in places.of(finding):
-            copy.mark(row, column + 1, finding.level, f"{WORDS[finding.level]}: {' '.join(finding.text.split())}")
+            line = _("{level}: {line}").format(level=WORDS[finding.level], line=finding.text)
+            copy.mark(row, column + 1, finding.level, " ".join(localized(line).split()))
     for change in changes:
         copy.write(change.row, change.column + 1, change.after)
-        copy.mark(change.row, change.column + 1, "changed", f"changed by lrc; it was: {change.before or '(empty)'}")
+        told = _("changed by lrc; it was: {before}").format(before=change.before or _("(empty)"))
+        copy.mark(change.row, change.column + 1, "changed", localized(told))
     _summarize(copy, findings, changes, places)
     content = copy.to_bytes()
     return content, copy.left_out(content), len(changes)
@@ -147,30 +156,28 @@ def _read(question: Question, columns: Columns) -> Iterator[tuple[int, str | int
 
 def _summarize(copy: WorkbookCopy, findings: Sequence[Finding], changes: Sequence[Change], places: _Places) -> None:
     """A sheet with a line for each finding and each change, with links to their cells."""
-    from openpyxl.styles import Font, PatternFill
-    from openpyxl.worksheet.hyperlink import Hyperlink
+    from openpyxl.styles import Alignment, PatternFill
 
-    sheet = copy.add_sheet(SUMMARY)
-    title = copy.sheet.title.replace("'", "''")
-    head = [*_head(copy, findings, changes), ("level", "row", "column", "kind", "finding")]
+    sheet = copy.add_sheet(SUMMARY, _WIDTHS)
+    titles = (_("level"), _("row"), _("column"), _("kind"), _("finding"))
+    head = [*_head(copy, findings, changes), tuple(map(localized, titles))]
     top = len(head)
     for number, values in enumerate(head, start=1):
         for column, value in enumerate(values, start=1):
             set_value(sheet.cell(number, column), value)
             if number in (1, top):
-                sheet.cell(number, column).font = Font(bold=True)
+                embolden(sheet.cell(number, column))
+        sheet.cell(number, 2).alignment = Alignment(horizontal="center")
     for number, line in enumerate(_table(findings, changes, places), start=top + 1):
-        word = line.fill if line.fill == "changed" else WORDS[line.fill]
+        word = localized(_CHANGED if line.fill == "changed" else WORDS[line.fill])
         for place, value in enumerate((word, *line[1:5]), start=1):
             set_value(sheet.cell(number, place), value)
+            sheet.cell(number, place).alignment = Alignment(vertical="top", wrap_text=place > 2)
         sheet.cell(number, 1).fill = PatternFill("solid", fgColor=FILLS[line.fill])
         if line.cell:
-            cell = sheet.cell(number, 2)
-            cell.hyperlink = Hyperlink(ref=cell.coordinate, location=f"'{title}'!{line.cell}")
-            cell.font = Font(underline="single", color="0563C1")
-    for column, width in enumerate(_WIDTHS):
-        sheet.column_dimensions[letters(column)].width = width
+            copy.link(sheet.cell(number, 2), line.cell)
     sheet.freeze_panes = f"A{top + 1}"
+    sheet.print_title_rows = f"{top}:{top}"
     sheet.auto_filter.ref = f"A{top}:E{max(top, sheet.max_row)}"
 
 
@@ -178,14 +185,16 @@ def _head(
     copy: WorkbookCopy, findings: Iterable[Finding], changes: Sequence[Change]
 ) -> Iterator[tuple[str | int, ...]]:
     levels = Counter(finding.level for finding in findings)
-    yield (f"lrc check: {copy.path.name}, sheet {copy.sheet.title}",)
-    yield ("errors", levels["error"], "a row with one is refused, or left out with --on-error skip")
-    yield ("warnings", levels["warning"], "may be a mistake; the row is used as it is")
-    if changes:
-        yield ("changed", len(changes), "cells changed by lrc; the comment says what was there")
-    else:
-        yield ("repaired", levels["repair"], "read as if it were right; --fix writes it so")
-    yield ("notes", levels["note"], "what was passed over")
+    yield (localized(_("lrc check: {file}, sheet {sheet}").format(file=copy.path.name, sheet=copy.sheet.title)),)
+    lines = [
+        (_("errors"), levels["error"], _("a row with one is refused, or left out with --on-error skip")),
+        (_("warnings"), levels["warning"], _("may be a mistake; the row is used as it is")),
+        (_CHANGED, len(changes), _("cells changed by lrc; the comment says what was there"))
+        if changes
+        else (WORDS["repair"], levels["repair"], _("read as if it were right; --fix writes it so")),
+        (_("notes"), levels["note"], _("what was passed over")),
+    ]
+    yield from ((localized(name), count, localized(meaning)) for name, count, meaning in lines)
     yield ()
 
 
@@ -196,13 +205,19 @@ def _table(findings: Sequence[Finding], changes: Sequence[Change], places: _Plac
             if finding.level == level:
                 row, column = next(places.of(finding), (0, 0))
                 link = f"{letters(column)}{row}" if row else ""
-                text = " ".join(finding.text.split())
-                yield _Line(level, finding.row or "", finding.column or "", spell_kind(finding.kind), text, link)
+                kind, text = localized(spell_kind(finding.kind)), " ".join(localized(finding.text).split())
+                yield _Line(level, finding.row or "", finding.column or "", kind, text, link)
     for change in changes:
         header = places.columns.header(change.column) if places.columns else ""
-        text = f"{_short(change.before)} → {_short(str(change.after))}"
-        yield _Line("changed", change.row, header, "changed", text, f"{letters(change.column)}{change.row}")
+        kind = localized(spell_kind(change.reason.kind) if change.reason else _("cell read another way"))
+        text = " ".join(localized(change.reason.text).split()) if change.reason else _difference(change)
+        yield _Line("changed", change.row, header, kind, text, f"{letters(change.column)}{change.row}")
+
+
+def _difference(change: Change) -> str:
+    before = _short(change.before) if change.before else localized(_("(empty)"))
+    return f"{before} → {_short(str(change.after))}"
 
 
 def _short(text: str) -> str:
-    return f"「{text[:200]}{'…' * (len(text) > 200)}」"
+    return f"「{text[:SHOWN]}{'…' * (len(text) > SHOWN)}」"

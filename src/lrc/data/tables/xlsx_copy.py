@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from io import BytesIO
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from xml.sax.saxutils import escape
 from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile, ZipInfo
 
+from lrc.data.tables.table import letters
 from lrc.data.tables.xlsx_package import find_part, open_package
 from lrc.runtime.errors import DataError, OutputError
 from lrc.runtime.findings import Finding, Level
@@ -88,6 +89,7 @@ class WorkbookCopy:
         visible = (one for one in self.book.worksheets if one.sheet_state == "visible")
         self.sheet: Worksheet = self.book[sheet] if sheet else next(visible, self.book.worksheets[0])
         self._merged: dict[tuple[int, int], Any] | None = None
+        self._marked: dict[str, str] = {}  # the colour of each marked cell
 
     def _load(self) -> Any:
         from openpyxl import load_workbook
@@ -151,12 +153,35 @@ class WorkbookCopy:
             found = next(one for one in self.sheet.merged_cells.ranges if cell.coordinate in one)
             cell = self.sheet.cell(found.min_row, found.min_col)
         cell.fill = PatternFill("solid", fgColor=FILLS[fill])
+        self._marked[cell.coordinate] = FILLS[fill]
+        if not _is_dark(cell.font.color):  # it would not be read on a pale fill
+            cell.font = _restyled(cell.font, color="000000")
         if text:
             _comment(cell, text)
 
-    def add_sheet(self, title: str) -> Worksheet:
-        """A new sheet after all others; the one that is shown first stays that."""
-        return self.book.create_sheet(title)  # openpyxl numbers a title that is taken
+    def add_sheet(self, title: str, widths: Sequence[float]) -> Worksheet:
+        """A new sheet after all others, which prints on pages as wide as it; the one that is shown first stays that.
+
+        Args:
+            widths: of its columns, in characters.
+        """
+        sheet = self.book.create_sheet(title)  # openpyxl numbers a title that is taken
+        for column, width in enumerate(widths):
+            sheet.column_dimensions[letters(column)].width = width
+        sheet.page_setup.orientation = "landscape"
+        sheet.page_setup.fitToHeight = 0
+        sheet.sheet_properties.pageSetUpPr.fitToPage = True
+        return sheet
+
+    def link(self, cell: Any, place: str) -> None:
+        """Have a cell of an added sheet lead to a place, such as `B7`, of the sheet that is written into."""
+        from openpyxl.styles import Alignment
+        from openpyxl.worksheet.hyperlink import Hyperlink
+
+        title = self.sheet.title.replace("'", "''")
+        cell.hyperlink = Hyperlink(ref=cell.coordinate, location=f"'{title}'!{place}")
+        cell.font = _restyled(cell.font, underline="single", color="0563C1")
+        cell.alignment = Alignment(horizontal="center", vertical="top")
 
     def to_bytes(self) -> bytes:
         """The workbook as a file holds it; see `left_out` for what is missing."""
@@ -164,9 +189,34 @@ class WorkbookCopy:
 
         if not self.dated:  # openpyxl would take this moment
             self.book.properties.created = self.book.properties.modified = datetime(1980, 1, 1)
+        self._show_marks()
         packed = BytesIO()
         ExcelWriter(self.book, ZipFile(packed, "w", ZIP_DEFLATED)).save()
         return _repack(packed, self._formula_values())
+
+    def _show_marks(self) -> None:
+        """Put the marks above the sheet's conditional formats, which would cover them."""
+        from openpyxl.formatting.formatting import ConditionalFormattingList
+        from openpyxl.formatting.rule import FormulaRule
+        from openpyxl.styles import PatternFill
+
+        formats = list(self.sheet.conditional_formatting)
+        covered: dict[str, list[str]] = {}
+        for place, fill in self._marked.items():
+            if any(place in one for one in formats):
+                covered.setdefault(fill, []).append(place)
+        if not covered:
+            return
+        # Excel goes by the priority of rules, others by their order.
+        self.sheet.conditional_formatting = ConditionalFormattingList()
+        for fill, places in covered.items():
+            rule = FormulaRule(["TRUE"], fill=PatternFill("solid", bgColor=fill), stopIfTrue=True)
+            self.sheet.conditional_formatting.add(" ".join(places), rule)
+        for one in formats:
+            for rule in one.rules:
+                rule.priority += len(covered)
+                self.sheet.conditional_formatting.add(one, rule)
+        self._marked.clear()
 
     def _formula_values(self) -> dict[str, dict[str, Any]]:
         """What the original's formulas came to, by the copy's part and by cell; openpyxl writes them without."""
@@ -217,6 +267,34 @@ def set_value(cell: Cell | MergedCell, value: str | int | float) -> None:
     cell.data_type = "s"
     if value.startswith(("=", "+", "-", "@", "#", "'")):
         cell.quotePrefix = True  # so that it stays one when a person edits it
+
+
+def embolden(cell: Cell | MergedCell) -> None:
+    """Make a cell's text bold, in the workbook's own font."""
+    cell.font = _restyled(cell.font, bold=True)
+
+
+def _restyled(font: Any, **changes: Any) -> Any:
+    from openpyxl.styles import Font
+
+    kept = ("name", "size", "bold", "italic", "strike", "underline", "vertAlign", "color", "charset", "family")
+    return Font(**({name: getattr(font, name) for name in kept} | changes))
+
+
+def _is_dark(color: Any) -> bool:
+    """Whether letters of a colour can be read on a pale fill."""
+    from openpyxl.styles.colors import COLOR_INDEX
+
+    if color is None or color.type == "auto":
+        return True
+    if color.type == "theme":
+        return color.theme in (1, 3)  # the dark colours of a text; the others may be any
+    if color.type == "indexed":
+        rgb = COLOR_INDEX[color.indexed] if color.indexed < len(COLOR_INDEX) else "00000000"
+    else:
+        rgb = color.rgb
+    red, green, blue = (part / 255 for part in bytes.fromhex(rgb[-6:]))
+    return 0.2126 * red**2.2 + 0.7152 * green**2.2 + 0.0722 * blue**2.2 < 0.25  # a person's red stays
 
 
 def writable(text: str) -> str:
