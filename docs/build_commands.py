@@ -19,11 +19,12 @@ INTRODUCTION = """\
 
 # Every command
 
-`lrc COMMAND --help` shows the same in the terminal. In the order of the work: {order}.
+`lrc COMMAND --help` shows the same in the terminal. The commands, in the order in which you need them: {order}.
 
-Exit status: 0 done; 1 something in the input, the recipe, the model or the machine is wrong, a line a finding; 2 wrong
-usage; 130 after Ctrl-C, 143 after SIGTERM. Progress and findings go to stderr, results to stdout; `lrc --quiet COMMAND`
-shows no progress. An existing output is never overwritten without `--force`, and appears whole or not at all.
+The exit status is 0 if all is done; 1 if something is wrong with the input, the recipe, the model or the machine, with
+one line for each finding; 2 if the command line is wrong; 130 after Ctrl-C, and 143 after SIGTERM. Progress and
+findings go to stderr, results to stdout; `lrc --quiet COMMAND` shows no progress. An existing output is never
+overwritten without `--force`, and an output appears complete or not at all.
 """
 ORDER = (
     *("doctor", "gpu-check", "run", "check", "convert", "preview", "train", "sweep", "evaluate", "compare", "generate"),

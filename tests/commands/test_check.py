@@ -39,7 +39,7 @@ def test_a_line_a_kind_and_one_an_error_with_the_errors_last(
         "warning: a.csv, row 43: 文章 is 同上; the passage of row 42 was taken",
         "error: a.csv, row 42: 選項2 is empty; fill it in",
         "next: correct the 1 bad row of a.csv, or skip it: "
-        f"lrc convert {tmp_path / 'a.csv'} --output-dir a --on-error skip",
+        f"lrc convert {tmp_path / 'a.csv'} --output-dir data --on-error skip",
     ]
 
 

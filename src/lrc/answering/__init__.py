@@ -2,6 +2,6 @@
 
 May import `models`, `tokenization`, `metrics` and the rooms below them.
 
-Public: `ScoringOptions` of `options`, `load_scorer` of `load`, `answer` of `answer`, `Scorer` and `OptionScores` of
-`scoring`, `write_submission` of `submission`.
+Public: `ScoringOptions` of `options`, `load_scorer` of `load`, `answer` of `answer`, `Scorer` of `scoring`,
+`write_submission` of `submission`.
 """

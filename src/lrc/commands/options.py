@@ -67,7 +67,7 @@ def table(command: Any) -> Any:
     """The flags that say how a table is read, for all verbs that read one."""
     for option in (
         click.option(
-            "--columns", type=ColumnNames(), help="Which column is which, for headers that lrc does not recognise."
+            "--columns", type=ColumnNames(), help="Which column is which, for headers that lrc does not recognize."
         ),
         click.option("--sheet", type=TEXT, help="The sheet to read.  [default: the first visible one]"),
     ):
@@ -92,7 +92,7 @@ def answering(command: Any) -> Any:
         click.option(
             "--score-normalisation",
             type=click.Choice(NORMALISATIONS),
-            help="How an option's log-likelihood is normalised. Default: as trained.",
+            help="How an option's log-likelihood is normalized. Default: as trained.",
         ),
         click.option("--row-tokens", type=click.IntRange(min=1), help="Token budget of a packed row."),
         click.option(
