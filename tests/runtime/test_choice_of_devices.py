@@ -91,7 +91,7 @@ def test_a_gpu_that_holds_the_whole_is_taken_where_the_first_does_not(
     cards(monkeypatch, *(int(NEEDED * share) for share in free))
     found = place_model(CONFIG, torch.bfloat16, None, may_quantize=True)
     assert (found.four_bits, found.device_map, found.first) == (False, None, free.index(max(free)))
-    assert f"GPU 0 has {format_size(int(NEEDED * free[0]))} free: GPU {found.first} is used" in found.said
+    assert f"GPU 0 has {format_size(int(NEEDED * free[0]))} free: GPU {found.first} is used" in found.notice
 
 
 def test_what_was_asked_for_stays(monkeypatch: pytest.MonkeyPatch) -> None:
