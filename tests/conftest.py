@@ -61,6 +61,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: of a module that starts processes, trains, or computes with a model")
     if not hasattr(config, "workerinput"):
         fork_server.begin()
+        if config.getoption("numprocesses", None):
+            gc.enable()  # the workers collect the tests, this process none
 
 
 def pytest_collection_finish() -> None:
