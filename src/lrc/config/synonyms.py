@@ -13,7 +13,7 @@ GONE = {
     "warmup_ratio": _("write warmup_steps: a value below 1 is a ratio"),
     "max_seq_length": _("it is now max_length"),
     "torch_dtype": _("it is now dtype"),
-    "bnb_4bit_compute_dtype": _("4-bit weights are computed with in dtype; remove it"),
+    "bnb_4bit_compute_dtype": _("4-bit weights are computed in the format of dtype; remove it"),
     "bnb_4bit_use_double_quant": _("it is use_bnb_nested_quant"),
     "tokenizer_name": _("the base model's own tokenizer is used; remove it"),
     "tokenizer_name_or_path": _("the base model's own tokenizer is used; remove it"),

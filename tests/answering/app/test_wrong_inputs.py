@@ -32,6 +32,7 @@ TYPED: dict[str, tuple[str, str, Sequence[str]]] = {
     "one option": ("文", "誰？", ("甲",)),
     "one option, the last": ("文", "誰？", ("", "", "", "", "", "", "", "甲")),
     "white space for options": ("文", "誰？", (" ", "\n", "　", "甲")),
+    "an option twice": ("文", "誰？", ("甲", "乙", "甲 ")),
     "a passage too long": (LONG, "誰？", FOUR),
     "a question too long": ("文", LONG, FOUR),
     "an option too long": ("文", "誰？", ("甲", LONG)),
@@ -47,6 +48,7 @@ PASTED = {
     "options alone": "1: 貓\n2: 狗",
     "question and options alone": "誰在睡覺？\n1: 貓\n2: 狗",
     "options that do not begin": "文。\n誰？\n(B) 貓\n(C) 狗",
+    "nine options": "文。\n誰？\n" + "\n".join(f"{number}: 貓{number}" for number in range(1, 10)),
     "mixed marks": "文。\n誰？\n(A) 貓\n② 狗",
     "numbers in a text": "氣溫 1.5 度，2.5 公里。\n多遠？",
     "HTML": "<script>alert(1)</script>",
@@ -74,6 +76,9 @@ def files(folder: Path) -> Iterator[Path]:
     yield put("object.json", b'{"a": 1}')
     yield put("broken.json", b'[{"instruction": ')
     yield put("lines.jsonl", b"not json\n")
+    yield put("picture.png", b"\x89PNG\r\n\x1a\n")
+    yield put("report.docx", b"PK\x03\x04")
+    yield put("old.xls", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + b"\0" * 512)
     yield put("picture.txt", b"\x89PNG\r\n\x1a\n")
     yield write_xlsx(folder / "same_ids.xlsx", [test_row(1), test_row(1)], TEST)
     yield write_xlsx(folder / "no_ids.xlsx", [[None, *test_row(1)[1:]]], TEST)

@@ -17,7 +17,7 @@ from lrc.answering.app.pasting import split_question
 from lrc.answering.app.session import AppSession, make_question
 from lrc.answering.app.translations import PREFIX, Language, choose_language, translate, translations
 from lrc.data.questions import MAX_OPTIONS, Question, option_orders
-from lrc.data.tables.workbook import SUFFIXES, read_workbook
+from lrc.data.tables.workbook import read_workbook
 from lrc.metrics.calibration import is_guess
 from lrc.runtime.errors import LrcError
 from lrc.runtime.translation import _, localized
@@ -153,7 +153,8 @@ def _boxes() -> list[gr.Textbox]:
 
 
 def _many_questions(session: AppSession, folder: Path) -> None:
-    file = gr.File(label=label("file"), file_types=[*SUFFIXES, ".json"], elem_id="file", height=160)
+    # Not gradio's `file_types`: it would refuse other files in English only.
+    file = gr.File(label=label("file"), elem_id="file", height=160)
     button = gr.Button(label("ask_all"), variant="primary", elem_id="ask-all")
     told = gr.HTML(elem_id="told", padding=False)
     with gr.Row():

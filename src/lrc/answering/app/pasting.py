@@ -11,12 +11,13 @@ from lrc.data.tables.cleaning import clean
 from lrc.runtime.errors import DataError
 from lrc.runtime.translation import _
 
-_SERIES = ("12345678", "ABCDEFGH", "①②③④⑤⑥⑦⑧", "甲乙丙丁戊己庚辛", "一二三四五六七八")
-_SIGN = "[1-8A-H甲乙丙丁戊己庚辛一二三四五六七八]"
+# One more than `MAX_OPTIONS`, so that an option too many is not taken for a part of the last.
+_SERIES = ("123456789", "ABCDEFGHI", "①②③④⑤⑥⑦⑧⑨", "甲乙丙丁戊己庚辛壬", "一二三四五六七八九")
+_SIGN = "[1-9A-I甲乙丙丁戊己庚辛壬一二三四五六七八九]"
 # (A) 【1】 at any place; 1: A. 甲、 and 選項1 where a line begins or after white space; ① anywhere.
 _MARK = re.compile(
     rf"[(\[【]\s*({_SIGN})\s*[)\]】][.、:]?|(?:(?<=\s)|^)(?:選項|选项|option\s*)?({_SIGN})\s*(?:[)、:]|\.(?!\d))"
-    r"|(?:(?<=\s)|^)(?:選項|选项)([1-8])(?=\s)|([①-⑧])",
+    r"|(?:(?<=\s)|^)(?:選項|选项)([1-9])(?=\s)|([①-⑨])",
     flags=re.MULTILINE | re.IGNORECASE,
 )
 _PASSAGE = re.compile(r"^\s*(?:文章|短文|課文|passage)\s*[:：]\s*", re.IGNORECASE)
@@ -39,11 +40,13 @@ def split_question(text: str) -> PastedQuestion:
     An answer that is pasted along is left out.
 
     Raises:
-        DataError: there are no options, or nothing before them that could be passage and question.
+        DataError: there are no options or too many, or nothing before them that could be passage and question.
     """
     text = _ANSWER.sub("", _INSTRUCTION.sub("", clean(text)[0])).strip()
     marks = _marks(text)
-    if not MIN_OPTIONS <= len(marks) <= MAX_OPTIONS:
+    if len(marks) > MAX_OPTIONS:
+        raise DataError(_("pasted text: more than {most} options; leave some out").format(most=MAX_OPTIONS))
+    if len(marks) < MIN_OPTIONS:
         raise DataError(_("pasted text: no options found; begin each on a line of its own with 1:, (A) or ①"))
     ends = [*(start for start, _end in marks[1:]), len(text)]
     options = tuple(" ".join(text[end:stop].split()) for (_start, end), stop in zip(marks, ends, strict=True))

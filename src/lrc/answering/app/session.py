@@ -137,7 +137,7 @@ def make_question(passage: str, question: str, options: Sequence[str]) -> Questi
     """A question of what somebody typed, cleaned as a workbook's cells are; blank options at the end are none.
 
     Raises:
-        DataError: one finding for each text that is missing or too long.
+        DataError: one finding for each text that is missing, too long, or twice among the options.
     """
     passage, question, *options = (clean(text or "")[0] for text in (passage, question, *options))
     needed = {WORDS["passage"]: passage, WORDS["question"]: question}
@@ -158,6 +158,11 @@ def make_question(passage: str, question: str, options: Sequence[str]) -> Questi
     if filled < MIN_OPTIONS:
         text = _("{field}: {filled} with text, expected {least} to {most}; fill in more")
         lines.append(text.format(field=WORDS["options"], filled=filled, least=MIN_OPTIONS, most=MAX_OPTIONS))
+    filled_in = [(number, option) for number, option in enumerate(options, start=1) if option]
+    twice = [(options.index(option) + 1, number) for number, option in filled_in if option in options[: number - 1]]
+    if twice:
+        same = _("{field}: {first} and {second} have the same text; change one")
+        lines.append(same.format(field=WORDS["options"], first=twice[0][0], second=twice[0][1]))
     if lines:
         raise DataError(*lines)
     return Question("1", passage, question, tuple(options))

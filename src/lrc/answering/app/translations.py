@@ -62,6 +62,7 @@ WORDS: dict[str, str] = {
     "fixed": _("Only one order was used: an option refers to the positions of others."),
     # a file's answers
     "answered": _("{n:,} questions answered"),
+    "answered_one": _("One question answered"),
     "guesses": _("{guesses:,} of {n:,} answers are practically a guess."),
     "no_guess": _("No answer is practically a guess."),
     "counts": _("Answers by option"),
