@@ -20,7 +20,7 @@ from random import Random
 
 import torch
 from lrc.examples.outings import NAMES, TOPICS, write_passage
-from tokenizers import AddedToken, Tokenizer, decoders, models
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -37,9 +37,11 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     verbs = [word for topic in TOPICS for word in (topic.done, f"沒有{topic.verb}", f"想{topic.verb}", topic.state)]
     words = [*NAMES, *(word for topic in TOPICS for word in topic.choices), *verbs, *PHRASES, *CHARACTERS]
     tokens = [*SPECIAL, *(f"<0x{byte:02X}>" for byte in range(256)), *dict.fromkeys(words)]
-    # The fewest tokens have the highest score, so that the longest words are taken.
-    model = models.Unigram([(token, -1.0) for token in tokens], unk_id=2, byte_fallback=True)
-    backend = Tokenizer(model)
+    vocabulary = {token: number for number, token in enumerate(tokens)}
+    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[], ignore_merges=True, byte_fallback=True))
+    # Pieces are the longest words and single characters: no text is ever a control token.
+    longest = sorted(words, key=lambda word: (-len(word), word))
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex("|".join([*longest, r"[\s\S]"])), "isolated")
     backend.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
     backend.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL])
     return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
