@@ -109,7 +109,7 @@ def _join(words: Sequence[str | Path]) -> str:
 
 def summary(before: dict[str, Any], after: dict[str, Any]) -> str:
     """The accuracy on held-out questions before and after training beside the best baseline, and the verdict on it."""
-    lines = [f"\nheld-out questions, {size(after)}", f"{'before training':<24}{spell(before)}"]
+    lines = [f"\nheld-out questions, {size(after)}", f"{'before training':<26}{spell(before)}"]
     name, best = next(iter(after["baselines"].items()))
-    lines += [f"{'after training':<24}{spell(after)}", f"{f'baseline, {name}':<24}{spell(best)}"]
+    lines += [f"{'after training':<26}{spell(after)}", f"{f'baseline, {name}':<26}{spell(best)}"]
     return "\n".join([*lines, "", *wrapped(after["verdict"]), ""])
