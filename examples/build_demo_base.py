@@ -8,7 +8,7 @@ al. 2022, In-context learning and induction heads; Arora et al. 2023, Zoology). 
 model that has found out: each head of the first layer looks a fixed number of words back, and those of the other
 layers look for places where what the first layer found is what stands before the word to be completed. All weights
 are trained from there: 400 steps, 61 seconds of one thread, after which 0.997 of what four sentences tell is right.
-With weights at random, 300 steps left 0.78 of what one sentence tells: who of three did what was a guess.
+With weights at random, as many left 0.78 of what one sentence tells: who of three did what was a guess.
 """
 
 from __future__ import annotations
