@@ -4,10 +4,10 @@ A passage tells in four sentences who gave what to whom, who went where instead 
 whom, and who did which of two things. All options of a question stand in the passage, and sentences of one kind are
 worded in ways that turn the order round, so that counting common characters does not find the answer.
 
-Names, things and places are pairs of two characters. One pair in four is kept for held-out passages: neither what the
-base is trained on nor what an adapter is trained on has any of them.
+Names, things and places are pairs of two characters. One pair in four is kept for held-out passages: what an adapter is
+trained on has none of them.
 
-`python examples/little_world.py` writes the two workbooks, `python examples/build_demo_base.py` trains the base.
+`python examples/little_world.py` writes the two workbooks.
 """
 
 from __future__ import annotations

@@ -574,7 +574,7 @@ def completion(shell: str) -> None:
 @click.option("--output-dir", type=FILE, default=Path("demo"), show_default=True, help="Where everything goes.")
 @force
 def demo(output_dir: Path, force: bool) -> None:
-    """Run the whole pipeline on the sample workbook with a tiny model of random weights."""
+    """Run the whole pipeline on stories made for it, with a small base that lrc ships."""
     from lrc.runtime.outputs import refuse_existing
 
     refuse_existing(output_dir, force=force)

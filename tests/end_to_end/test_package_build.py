@@ -30,6 +30,7 @@ SHIPPED = [
     *sorted(path.relative_to(ROOT) for path in (ROOT / "examples").glob("*.xlsx")),
     *sorted(path.relative_to(ROOT) for path in (ROOT / "examples/space").glob("*.*")),
     *sorted(path.relative_to(ROOT) for path in (ROOT / "examples/little_world").glob("*.*")),
+    *sorted(path.relative_to(ROOT) for path in (ROOT / "examples/demo_base").glob("*.*")),
     *sorted(
         path.relative_to(ROOT)
         for path in (ROOT / "src/lrc").rglob("*")
@@ -131,6 +132,8 @@ def test_the_wheel_holds_what_is_read_at_run_time(dist: Path) -> None:
         "lrc/recipes/tiny/lora.yaml",
         "lrc/accelerate_configs/cpu_2.yaml",
         "lrc/examples/sample.xlsx",
+        "lrc/examples/outings.py",
+        "lrc/examples/demo_base/model.safetensors",
         "lrc/config/recipe_schema.json",
         "lrc/config/recipe_meanings.json",
         "lrc/reporting/card.md",

@@ -92,6 +92,12 @@ def test_students_quantiles_are_the_printed_ones(freedom: int, printed: float) -
     assert student(freedom) == pytest.approx(printed, rel=2e-3)
 
 
+@pytest.mark.parametrize(("n", "together"), [(49, 4), (93, 4), (163, 3)])
+def test_the_interval_of_all_right_ends_at_all_right(n: int, together: int) -> None:
+    found = accuracy([1] * n, [1] * n, [number // together for number in range(n)])
+    assert found["accuracy"] == found["ci_high"] == 1.0
+
+
 def test_where_nothing_tells_how_alike_a_passages_questions_are_they_count_as_one() -> None:
     assert effective_size([True] * 12, [i // 3 for i in range(12)]) == 4
     assert effective_size([True, False, True], "aaa") == 1

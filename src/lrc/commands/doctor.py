@@ -119,7 +119,7 @@ def _about(machine: Machine) -> Iterator[str]:
 def _without_recipe(machine: Machine) -> str:
     if not machine.hub:
         return (
-            "recipe        none: no base was fetched before and the Hub cannot be reached; the demo makes a tiny base "
-            "of its own, which cannot read"
+            "recipe        none: no base was fetched before and the Hub cannot be reached; the demo has a small base "
+            "of its own, for its own stories"
         )
-    return "recipe        none: too little memory or disk for the smallest base; the demo makes a tiny one of its own"
+    return "recipe        none: too little memory or disk for the smallest base; the demo has a small one of its own"

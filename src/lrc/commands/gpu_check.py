@@ -86,7 +86,7 @@ def _recipe(probe: Probe, machine: Machine) -> dict[str, Any] | None:
 
 def _advice(recipe: dict[str, Any] | None) -> Iterator[str]:
     if recipe is None:
-        yield "recipe            none: too little memory or disk for the smallest base; lrc demo makes a tiny one"
+        yield "recipe            none: too little memory or disk for the smallest base; lrc demo has a small one"
         return
     minutes = recipe["minutes_an_epoch"]
     took = "" if minutes is None else f": {minutes:,.0f} minutes an epoch of {QUESTIONS:,} questions, computed"

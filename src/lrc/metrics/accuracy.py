@@ -107,7 +107,7 @@ def accuracy(predictions: Sequence[int], answers: Sequence[int], passages: Seque
     rights = [given == wanted for given, wanted in zip(predictions, answers, strict=True)]
     n, right = len(rights), sum(rights)
     effective = effective_size(rights, passages)
-    low, high = wilson(right * effective / n, effective)
+    low, high = wilson(right / n * effective, effective)  # exactly all of them where all are right
     return {
         "accuracy": right / n,
         "n": n,
