@@ -37,7 +37,8 @@ ENGLISH_PARTS = {
 TEXT_OF = {"Finding": slice(3, 4), "find": slice(2, 3), "Note": slice(2, 3), "track": slice(1)}
 COMMAND = re.compile(r"\$ \{shown\}|accelerate launch \{")  # a line that shows one, which is no sentence
 # All whose texts a person reads: errors, and what is said on the terminal.
-ERRORS = {"LrcError", *(kind.__name__ for kind in LrcError.__subclasses__()), "say", "waiting", "ending_with"}
+ENDINGS = ("say", "waiting", "ending_with", "end_at_once")
+ERRORS = {"LrcError", *(kind.__name__ for kind in LrcError.__subclasses__()), *ENDINGS}
 
 
 def calls(path: Path) -> Iterator[ast.Call]:
@@ -105,6 +106,7 @@ def raw_texts(path: Path) -> list[str]:
         if name == "say" and path.parent.name == "app":  # which takes a key of its own translations
             continue
         texts = call.args if name in ERRORS else call.args[TEXT_OF[name]] if name in TEXT_OF else []
+        texts = [*texts, *(word.value for word in call.keywords if word.arg == "line")]  # said at a signal
         found += [
             f"{call.lineno} {ast.unparse(text)}"
             for text in texts
