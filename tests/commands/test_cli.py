@@ -175,7 +175,7 @@ def test_an_unknown_key_of_a_recipe_is_1_and_a_line(tmp_path: Path, capsys: pyte
     recipe.write_text("model_name_or_path: b\ntrain_file: t\noutput_dir: o\nlora_rnak: 8\n", encoding="utf-8")
     assert status("check", recipe) == 1
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "lora_rnak" in line]
-    assert "qlora.yaml: line 4" in line and "did you mean 'lora_r'?" in line
+    assert "qlora.yaml, line 4" in line and "did you mean 'lora_r'?" in line
 
 
 def test_convert_and_evaluate_end_with_0(labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -214,7 +214,7 @@ def test_another_flag_and_another_input_are_refused(
     before = contents(tmp_path)
     assert lrc(*words, *flags) == 1
     assert "already exists" in capsys.readouterr().err and contents(tmp_path) == before
-    changed = next(path for path in tmp_path.rglob("*") if path.is_file())
+    changed = max(path for path in tmp_path.rglob("*") if path.is_file())
     changed.write_bytes(changed.read_bytes() + b"\n")
     assert lrc(*words) == 1
     assert "already exists" in capsys.readouterr().err

@@ -14,10 +14,13 @@ from string import Formatter
 
 import pytest
 from click.testing import CliRunner
+from questions import ask
 from workbooks import LABELLED, row, write_xlsx
 
 import lrc
 from lrc.cli import cli
+from lrc.data.near_duplicates import group_passages
+from lrc.data.repeated import find_duplicates
 from lrc.data.tables.workbook import read_workbook
 from lrc.runtime.errors import DataError, LrcError
 from lrc.runtime.findings import KINDS, Finding, format_findings
@@ -34,7 +37,8 @@ ENGLISH_PARTS = {
 TEXT_OF = {"Finding": slice(3, 4), "find": slice(2, 3), "Note": slice(2, 3), "track": slice(1)}
 COMMAND = re.compile(r"\$ \{shown\}|accelerate launch \{")  # a line that shows one, which is no sentence
 # All whose texts a person reads: errors, and what is said on the terminal.
-ERRORS = {"LrcError", *(kind.__name__ for kind in LrcError.__subclasses__()), "say", "waiting", "ending_with"}
+ENDINGS = ("say", "waiting", "ending_with", "end_at_once")
+ERRORS = {"LrcError", *(kind.__name__ for kind in LrcError.__subclasses__()), *ENDINGS}
 
 
 def calls(path: Path) -> Iterator[ast.Call]:
@@ -102,6 +106,7 @@ def raw_texts(path: Path) -> list[str]:
         if name == "say" and path.parent.name == "app":  # which takes a key of its own translations
             continue
         texts = call.args if name in ERRORS else call.args[TEXT_OF[name]] if name in TEXT_OF else []
+        texts = [*texts, *(word.value for word in call.keywords if word.arg == "line")]  # said at a signal
         found += [
             f"{call.lineno} {ast.unparse(text)}"
             for text in texts
@@ -180,4 +185,35 @@ def test_an_error_is_one_line_in_chinese(tmp_path: Path) -> None:
     assert (
         list(format_findings(many, CHINESE))[-1]
         == "錯誤：a.xlsx：還有 48 個「空白選項」；執行 lrc check --json 可列出全部"
+    )
+
+
+def test_a_place_is_in_the_language_of_its_line() -> None:
+    missing = _("{path}: no such file; did you mean {near}?").format(path="a.json", near="'b.json'")
+    unknown = _("{place}: unknown key {key}; {cure}").format(place=_("command line"), key="'x'", cure=_("remove it"))
+    assert LrcError(missing, unknown).lines(CHINESE) == (
+        "a.json：找不到檔案；是不是 'b.json'？",
+        "命令列：不認得的鍵 'x'；請移除",
+    )
+    assert LrcError(unknown).lines("en") == ("command line: unknown key 'x'; remove it",)
+
+
+def test_a_semicolon_in_a_value_ends_no_clause() -> None:
+    text = _("is {text}, but that text is 選項{number}; give the number alone").format(text="雨；風; 雪", number=2)
+    assert first_clause(text) == "is 雨；風; 雪, but that text is 選項2"
+    assert localized(first_clause(text), CHINESE) == "是 雨；風; 雪，但那段文字是選項2"
+    whole = _("{text}; {cure}").format(text="x", cure="y")
+    assert first_clause(whole) == "x" and localized(first_clause(whole), CHINESE) == "x"
+
+
+def test_rows_and_headers_are_listed_as_chinese_lists_them(tmp_path: Path) -> None:
+    passage = "".join(chr(0x4E00 + place) for place in range(200))
+    asked = [ask(2, passage=passage), ask(3, passage=passage[20:80]), ask(4, passage=passage[100:160])]
+    (found,) = find_duplicates(asked, group_passages(one.passage for one in asked), "a.xlsx")
+    assert found.line(CHINESE) == "a.xlsx，第 2 列：「文章」與第 3、4 列的文章部分內容重疊；全部保留，並分在同一邊"
+    other = write_xlsx(tmp_path / "b.xlsx", [["1", "2"]], ["甲", "乙"])
+    with pytest.raises(DataError) as refused:
+        read_workbook(other)
+    assert refused.value.lines(CHINESE) == (
+        "b.xlsx，第 1 列：不是含有文章、問題、選項1、選項2 … 的標題列，下面各列也不是：甲、乙；請加上標題列",
     )

@@ -55,7 +55,7 @@ def sweep(path: Path, *, accelerate_config: str | None = None, trials: int | Non
     if accelerate_config:
         find_accelerate_config(accelerate_config)
     identity = _identity(plan)
-    with _folder(plan.output_dir), deferred(line="stopping: the trial in hand saves a checkpoint first") as request:
+    with _folder(plan.output_dir), deferred(line=_("stopping: the trial in hand saves a checkpoint first")) as request:
         study = open_study(plan, identity)
         found = _train_all(study, plan, accelerate_config, request)
         entries.write(plan.output_dir / RESULTS_FILE, identity, found)

@@ -27,10 +27,10 @@ from lrc.training.preflight import preflight
 
 # What would make the runs something else than folds of one file, and what to do instead.
 REFUSED = {
-    "fold": "--folds makes the folds itself; remove it",
-    "resume_from_checkpoint": "each fold goes on from its own checkpoint; remove it",
-    "push_to_hub": "several adapters would get one name; publish those that you want by lrc publish",
-    "soft_labels": "they belong to the whole file and are no use to a fold; remove them",
+    "fold": _("--folds makes the folds itself; remove it"),
+    "resume_from_checkpoint": _("each fold goes on from its own checkpoint; remove it"),
+    "push_to_hub": _("several adapters would get one name; publish those that you want by lrc publish"),
+    "soft_labels": _("they belong to the whole file and are no use to a fold; remove them"),
 }
 
 
@@ -83,10 +83,12 @@ def _folds(given: Mapping[str, Any], count: int) -> Folds:
     Raises:
         RecipeError: a key does not go together with folds.
     """
-    findings = [f"--folds: {key} is given; {cure}" for key, cure in REFUSED.items() if _is_set(given.get(key))]
+    refused = _("--folds: {key} is given; {cure}")
+    findings = [refused.format(key=key, cure=cure) for key, cure in REFUSED.items() if _is_set(given.get(key))]
     files = train_files(given["train_file"])
     if len(files) > 1:
-        findings.append(f"--folds: train_file has {len(files)} files; give one, which is dealt into folds")
+        text = _("--folds: train_file has {count} files; give one, which is dealt into folds")
+        findings.append(text.format(count=len(files)))
     elif not Path(files[0]).is_file():
         findings.append(no_file(Path(files[0])))
     if findings:

@@ -94,7 +94,7 @@ def _without_space(text: str) -> str:
 
 
 def _rows(questions: Sequence[Question]) -> str:
-    shown, more = ", ".join(str(question.row) for question in questions[:_ROWS_SHOWN]), len(questions) - _ROWS_SHOWN
+    shown, more = tuple(str(question.row) for question in questions[:_ROWS_SHOWN]), len(questions) - _ROWS_SHOWN
     if more > 0:
         return _("rows {rows} and {more:,} more").format(rows=shown, more=more)
     return _("row {rows}").format(rows=shown) if len(questions) == 1 else _("rows {rows}").format(rows=shown)

@@ -18,7 +18,7 @@ from lrc.data.score_files import ScoredQuestion, align, read_scores
 from lrc.metrics.option_scores import OptionScores
 from lrc.runtime.errors import DataError, no_file
 from lrc.runtime.outputs import new_file
-from lrc.runtime.translation import _
+from lrc.runtime.translation import _, message_of
 
 OUTCOMES_FILE = "validation_scores.jsonl"
 
@@ -39,7 +39,7 @@ class Outcome:
     def __post_init__(self) -> None:
         size = len(self.question.options)
         if self.question.answer is None:
-            raise ValueError("answer is missing")
+            raise ValueError(_("answer is missing"))
         if len(self.probabilities) != size or not all(0 <= one <= 1 for one in self.probabilities):
             raise ValueError(f"probabilities are {list(self.probabilities)}, expected {size} from 0 to 1")
         if not 1 <= self.prediction <= size:
@@ -104,8 +104,10 @@ def read_outcomes(path: Path) -> list[Outcome]:
             if text:
                 outcomes.append(_from_object(json.loads(text)))
         except (ValueError, TypeError, KeyError, RecursionError) as error:
-            what = f"{error.args[0]} is missing" if isinstance(error, KeyError) else error
-            findings.append(f"{path}, line {number}: {what}; train again, or remove the file")
+            missing = isinstance(error, KeyError)
+            what = _("{name} is missing").format(name=error.args[0]) if missing else message_of(error)
+            text = _("{path}, line {number}: {what}; train again, or remove the file")
+            findings.append(text.format(path=path, number=number, what=what))
     if findings:
         raise DataError(*findings)
     return outcomes
@@ -126,7 +128,7 @@ def read_predictions(source: Path, data: Path | None, questions: Sequence[Questi
     if not path.is_file():
         if not source.is_dir():
             raise DataError(no_file(source))
-        cure = "give a file of `lrc evaluate --scores` and its --data, or train with a validation_file"
+        cure = _("give a file of `lrc evaluate --scores` and its --data, or train with a validation_file")
         raise DataError(
             _("{source}: holds no {outcomes_file}; {cure}").format(
                 source=source, outcomes_file=OUTCOMES_FILE, cure=cure
@@ -137,7 +139,7 @@ def read_predictions(source: Path, data: Path | None, questions: Sequence[Questi
             _("{path}: holds no probabilities; compare such files with lrc evaluate --predictions").format(path=path)
         )
     if _holds_figures(path):
-        cure = "give the file that `lrc evaluate --scores` wrote with it"
+        cure = _("give the file that `lrc evaluate --scores` wrote with it")
         raise DataError(
             _("{path}: holds an evaluation's figures and not its answers; {cure}").format(path=path, cure=cure)
         )
@@ -176,7 +178,8 @@ def _outcomes(path: Path, scored: Sequence[ScoredQuestion], questions: Sequence[
         try:
             outcomes.append(_outcome(one, question))
         except (ValueError, TypeError) as error:
-            findings.append(f"{path}: question {question.id}: {error}; score {data.name} again")
+            text = _("{path}: question {id}: {reason}; score {data} again")
+            findings.append(text.format(path=path, id=question.id, reason=message_of(error), data=data.name))
     if findings:
         raise DataError(*findings)
     return outcomes
@@ -192,7 +195,7 @@ def _outcome(one: ScoredQuestion, question: Question) -> Outcome:
         raise ValueError(f"has {len(one.scores)} scores, expected one for each of its {len(question.options)} options")
     scores = tuple(score if place in question.choosable else -inf for place, score in enumerate(one.scores, start=1))
     if not any(map(isfinite, scores)):
-        raise ValueError("has no score of an option that can be chosen")
+        raise ValueError(_("has no score of an option that can be chosen"))
     weights = [exp(score - max(scores)) for score in scores]
     probabilities = one.probabilities or tuple(weight / sum(weights) for weight in weights)
     prediction = scores.index(max(scores)) + 1 if one.prediction is None else one.prediction
@@ -221,12 +224,12 @@ def _from_object(line: Any) -> Outcome:
         ValueError, TypeError, KeyError: it is none.
     """
     if not isinstance(line, dict):
-        raise ValueError("is not a JSON object")
+        raise ValueError(_("is not a JSON object"))
     name, passage, asked, options = (line[key] for key in ("id", "passage", "question", "options"))
     if not isinstance(options, list) or not all(isinstance(text, str) for text in (name, passage, asked, *options)):
-        raise ValueError("id, passage, question and options are not all texts")
+        raise ValueError(_("id, passage, question and options are not all texts"))
     row = line.get("row")
     if type(line["answer"]) is not int or type(line["prediction"]) is not int or type(row) not in (int, type(None)):
-        raise ValueError("answer, prediction and row are not all whole numbers")
+        raise ValueError(_("answer, prediction and row are not all whole numbers"))
     question = Question(name, passage, asked, tuple(options), line["answer"], row)
     return Outcome(question, tuple(line["probabilities"]), line["prediction"], tuple(line.get("scores", ())))

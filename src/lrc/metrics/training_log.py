@@ -11,7 +11,7 @@ from typing import Any
 
 from lrc.runtime.errors import DataError
 from lrc.runtime.progress import notify
-from lrc.runtime.translation import _
+from lrc.runtime.translation import _, message_of
 
 INTERVAL = {"eval_accuracy": ("eval_ci_low", "eval_ci_high")}
 SERIES = ("loss", "eval_loss", "eval_accuracy", "learning_rate")
@@ -88,7 +88,8 @@ def _lines(path: Path) -> list[dict[str, Any]]:
             if number == len(lines) and not text.endswith("\n"):
                 notify(_("{path}, line {number}: cut short; left out").format(path=path, number=number))
             else:
-                findings.append(f"{path}, line {number}: {error}; remove the line, or restore the file")
+                broken = _("{path}, line {number}: {reason}; remove the line, or restore the file")
+                findings.append(broken.format(path=path, number=number, reason=message_of(error)))
     if findings:
         raise DataError(*findings)
     return kept
@@ -96,7 +97,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 def _check(line: Any) -> dict[str, Any]:
     if not isinstance(line, dict) or type(line.get("step")) is not int or line["step"] < 0:
-        raise ValueError("is not an object with a step")
+        raise ValueError(_("is not an object with a step"))
     wrong = [name for name in NUMBERS if name in line and type(line[name]) not in (int, float)]
     if wrong:
         raise ValueError(f"{wrong[0]} is {json.dumps(line[wrong[0]], ensure_ascii=False)[:40]}, expected a number")

@@ -64,7 +64,7 @@ def _refuse_unknown(given: dict[str, Any], settings: PeftConfig, path: Path) -> 
             _(
                 "{path}: {unknown}, which the installed PEFT {version} does not know; install the "
                 "release that made the adapter (pip install -U peft)"
-            ).format(path=path, unknown=", ".join(unknown), version=version("peft"))
+            ).format(path=path, unknown=tuple(unknown), version=version("peft"))
         )
 
 

@@ -138,8 +138,10 @@ def verify_base(recorded: dict[str, Any], folder: Path, flag: str = "--base-mode
     if parts:
         raise ModelError(
             *(
-                f"{folder}: not the {part} of the base model that the adapter was trained on ({origin}); "
-                f"pass that one as {flag}"
+                _(
+                    "{folder}: not the {part} of the base model that the adapter was trained on ({origin}); "
+                    "pass that one as {flag}"
+                ).format(folder=folder, part=part, origin=origin, flag=flag)
                 for part in parts
             )
         )

@@ -15,7 +15,7 @@ from transformers import BitsAndBytesConfig
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from trl.trainer.utils import get_peft_config, get_quantization_config
 
-from lrc.config.recipe import Recipe
+from lrc.config.recipe import COMMAND_LINE, Recipe
 from lrc.models.loading import load_base, load_config, positions, stored_dtype
 from lrc.models.stored_quantization import CURE, StoredQuantization
 from lrc.runtime.devices import SWITCHES, instead, why_not
@@ -144,7 +144,7 @@ def check_modules(recipe: Recipe, model: Any) -> None:
     """
     if not recipe.model.use_peft:
         return
-    known = [name for name, _ in model.named_modules() if name]
+    known = [name for name, _module in model.named_modules() if name]
     targets, extra = recipe.model.lora_target_modules, recipe.adapter
     strangers = [
         *_strangers("lora_target_modules", targets if isinstance(targets, list) else (), known, _is_target),
@@ -153,7 +153,8 @@ def check_modules(recipe: Recipe, model: Any) -> None:
         *_strangers("alpha_pattern", list(extra.alpha_pattern or ()), known, _is_like),
     ]
     if strangers:
-        raise RecipeError(*(f"{recipe.path.name if recipe.path else 'command line'}: {line}" for line in strangers))
+        place = recipe.path.name if recipe.path else COMMAND_LINE
+        raise RecipeError(*(_("{place}: {text}").format(place=place, text=line) for line in strangers))
 
 
 def _strangers(key: str, names: Sequence[str], known: Sequence[str], means: Callable[[str, str], Any]) -> list[str]:
@@ -161,8 +162,9 @@ def _strangers(key: str, names: Sequence[str], known: Sequence[str], means: Call
     for name in names:
         if name != "all-linear" and not any(means(module, name) for module in known):
             near = get_close_matches(name, {module.rpartition(".")[2] for module in known}, n=1)
-            cure = f"did you mean {near[0]!r}?" if near else "remove it"
-            found.append(f"{key} has {name!r}, but the base model has no such module; {cure}")
+            cure = _("did you mean {near}?").format(near=repr(near[0])) if near else _("remove it")
+            text = _("{key} has {name}, but the base model has no such module; {cure}")
+            found.append(text.format(key=key, name=repr(name), cure=cure))
     return found
 
 

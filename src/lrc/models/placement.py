@@ -16,6 +16,7 @@ import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from lrc.runtime.memory import format_size
+from lrc.runtime.translation import _
 
 # Of what a GPU has free; the rest is for activations.
 ROOM = 0.9
@@ -61,14 +62,17 @@ def place_model(
     needed = sum(part.nbytes for part in whole)
     if needed <= ROOM * free[0]:
         return Placement()
-    here = "the GPU" if len(free) == 1 else "GPU 0"
-    lacks = f"its weights take {format_size(needed)}, and {here} has {format_size(free[0])} free"
+    sizes = {"needed": format_size(needed), "free": format_size(free[0])}
+    lacks = _("its weights take {needed}, and the GPU has {free} free").format(**sizes)
+    if len(free) > 1:
+        lacks = _("its weights take {needed}, and GPU 0 has {free} free").format(**sizes)
     if needed <= ROOM * free[roomiest]:
-        return Placement(
-            first=roomiest, notice=f"{lacks}: GPU {roomiest} is used, with {format_size(free[roomiest])} free"
-        )
+        text = _("{lacks}: GPU {roomiest} is used, with {free} free")
+        notice = text.format(lacks=lacks, roomiest=roomiest, free=format_size(free[roomiest]))
+        return Placement(first=roomiest, notice=notice)
     if found := spread(whole, free, roomiest):
-        notice = f"{lacks}: they are divided over {len(set(found.values()))} GPUs"
+        text = _("{lacks}: they are divided over {count} GPUs")
+        notice = text.format(lacks=lacks, count=len(set(found.values())))
         return Placement(device_map=found, first=roomiest, notice=notice)
     if not may_quantize:
         return Placement(first=roomiest)
@@ -78,7 +82,7 @@ def place_model(
         True,
         None if alone else spread(small, free, roomiest),
         roomiest,
-        f"{lacks}; loading in 4 bits (--no-load-in-4bit turns this off)",
+        _("{lacks}; loading in 4 bits (--no-load-in-4bit turns this off)").format(lacks=lacks),
     )
 
 

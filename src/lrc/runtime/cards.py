@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass
 
 from lrc.runtime.errors import RecipeError
-from lrc.runtime.translation import _
+from lrc.runtime.translation import _, alternatives
 
 GIB = 1024**3
 # Where bfloat16 and FlexAttention begin.
@@ -132,9 +132,10 @@ def _plain(name: str) -> str:
 def _unknown(name: str) -> RecipeError:
     near = [card.name for card in CARDS if _plain(name) and _plain(card.name).startswith(_plain(name))]
     near = near or difflib.get_close_matches(name, [card.name for card in CARDS], 3)
-    known = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(card.name for card in CARDS)}."
+    text = _("--gpu: {name} is not in the table of cards; it has {known}. For others give --gpu-memory 16GB")
+    if near:
+        text = _("--gpu: {name} is not in the table of cards; did you mean {near}? For others give --gpu-memory 16GB")
+    known = tuple(card.name for card in CARDS)
     return RecipeError(
-        _("--gpu: {name} is not in the table of cards; {known} For others give --gpu-memory 16GB").format(
-            name=repr(name), known=known
-        )
+        text.format(name=repr(name), near=alternatives(near or known, _("{words} or {last}")), known=known)
     )

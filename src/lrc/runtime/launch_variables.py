@@ -122,7 +122,7 @@ def _check_accelerate() -> None:
             _(
                 "ACCELERATE_MIXED_PRECISION: is {precision} in the environment, expected {precisions}; "
                 "unset ACCELERATE_MIXED_PRECISION"
-            ).format(precision=precision, precisions=", ".join(PRECISIONS))
+            ).format(precision=precision, precisions=tuple(PRECISIONS))
         )
     if os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() in TRUE and find_spec("deepspeed") is None:
         raise MachineError(

@@ -18,8 +18,8 @@ from typing import Any
 from lrc.runtime.errors import MachineError
 from lrc.runtime.exit_status import is_first, several_processes
 from lrc.runtime.progress import notify
-from lrc.runtime.signals import NAMES
-from lrc.runtime.translation import _
+from lrc.runtime.signals import LAST_WORDS
+from lrc.runtime.translation import _, localized
 
 SILENCE = 5.0  # seconds of waiting before the first line
 PAUSE = 0.5
@@ -105,7 +105,7 @@ def _listen_to_signals() -> Iterator[None]:
         signal.signal(signal.SIGTERM, lambda number, frame: None)
     threading.Thread(target=_end_at_signal, args=(ours,), daemon=True).start()
     # The other thread takes them then: torch would print a page about a connection that was interrupted.
-    masked = signal.pthread_sigmask(signal.SIG_BLOCK, NAMES) if hasattr(signal, "pthread_sigmask") else None
+    masked = signal.pthread_sigmask(signal.SIG_BLOCK, LAST_WORDS) if hasattr(signal, "pthread_sigmask") else None
     try:
         yield
     finally:
@@ -120,7 +120,7 @@ def _listen_to_signals() -> Iterator[None]:
 def _end_at_signal(ours: socket.socket) -> None:
     with ours:
         while number := ours.recv(1):
-            if number[0] in set(NAMES):
+            if number[0] in set(LAST_WORDS):
                 if is_first():
-                    os.write(2, f"lrc: {NAMES[signal.Signals(number[0])]}\n".encode())
+                    os.write(2, f"{localized(LAST_WORDS[signal.Signals(number[0])])}\n".encode())
                 os._exit(128 + number[0])

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from types import FrameType
 
 from lrc.runtime.exit_status import is_first, several_processes
-from lrc.runtime.translation import localized
+from lrc.runtime.translation import _, localized
 
-NAMES = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+LAST_WORDS = {signal.SIGINT: _("lrc: interrupted"), signal.SIGTERM: _("lrc: terminated")}
 
 
 @dataclass
@@ -35,7 +35,7 @@ def end_at_once(line: str = "") -> None:
     Args:
         line: what is said before: what is safe, and how to go on.
     """
-    for number in NAMES:
+    for number in LAST_WORDS:
         signal.signal(number, _make_ending(line))
 
 
@@ -83,7 +83,7 @@ def _handle_with(handler: Callable[[int, FrameType | None], None]) -> Iterator[N
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, handler) for number in NAMES}
+    before = {number: signal.signal(number, handler) for number in LAST_WORDS}
     try:
         yield
     finally:
@@ -107,5 +107,5 @@ def _write(line: str) -> None:
 
 def _end(number: int, frame: FrameType | None) -> None:
     if not several_processes():  # their launcher ends them all where one has failed, and that one has said why
-        os.write(2, f"lrc: {NAMES[signal.Signals(number)]}\n".encode())
+        os.write(2, f"{localized(LAST_WORDS[signal.Signals(number)])}\n".encode())
     os._exit(128 + number)

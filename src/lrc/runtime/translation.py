@@ -74,8 +74,12 @@ def message_of(error: BaseException) -> str:
 
 def first_clause(text: str) -> str:
     """What a message says before its semicolon, which the cure follows."""
-    shown = text.partition(";")[0]
-    return Message(shown, text.msgid, text.values, "clause") if isinstance(text, Message) else shown
+    if not isinstance(text, Message):
+        return text.partition(";")[0]
+    # A semicolon in what was filled in ends no clause, unless it is the clause that was filled in.
+    clause, semicolon, _cure = text.msgid.partition(";")
+    filled = _fill(clause, text.values, None)
+    return Message(filled if semicolon else filled.partition(";")[0], text.msgid, text.values, "clause")
 
 
 class PlacedMessage(NamedTuple):
@@ -104,7 +108,7 @@ def split_place(message: str) -> PlacedMessage | None:
     elif place:
         place = Message(_fill(place, message.values, None), message.msgid, message.values, "place")
     text = Message(_fill(message.msgid[found.end() :], message.values, None), message.msgid, message.values, "text")
-    return PlacedMessage(str(file), place, row, text)
+    return PlacedMessage(file if isinstance(file, Message) else str(file), place, row, text)
 
 
 def language() -> str:
@@ -128,7 +132,9 @@ def localized(text: str, to: str | None = None) -> str:
     place, _colon, rest = translated.partition("：")
     match text.cut:
         case "clause":
-            return _fill(translated, text.values, to).partition("；")[0]
+            clause, semicolon, _cure = translated.partition("；")
+            filled = _fill(clause, text.values, to)
+            return filled if semicolon else filled.partition("；")[0]
         case "place":
             return _fill(place.partition("，")[2], text.values, to)
         case "text":

@@ -70,13 +70,13 @@ class Prompt:
         if template not in TEMPLATES:
             raise RecipeError(
                 _("template is {template}, expected one of {templates}").format(
-                    template=repr(template), templates=", ".join(TEMPLATES)
+                    template=repr(template), templates=tuple(TEMPLATES)
                 )
             )
         if answer_style not in STYLES:
             raise RecipeError(
                 _("answer_style is {answer_style}, expected one of {styles}").format(
-                    answer_style=repr(answer_style), styles=", ".join(STYLES)
+                    answer_style=repr(answer_style), styles=tuple(STYLES)
                 )
             )
         self.list_options = lists_options(answer_style, template) if list_options is None else list_options

@@ -337,7 +337,7 @@ class DurableTrainer(SFTTrainer):
             MachineError: it is not.
         """
         if not self._everywhere(bool(finite)):
-            ids = ", ".join(gather_object(self.step_ids()))
+            ids = tuple(gather_object(self.step_ids()))
             raise MachineError(
                 _(
                     "step {value}: its {what} is not finite, questions {ids}; lower learning_rate, or look "

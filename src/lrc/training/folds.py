@@ -164,7 +164,7 @@ class Folds:
         held_out: list[int | None] = [None] * len(records)
         for place, fold in zip(places, deal(clusters, answers, self.count, self.seed), strict=True):
             held_out[place] = fold
-        sizes = ", ".join(f"{held_out.count(fold):,}" for fold in range(self.count))
+        sizes = tuple(f"{held_out.count(fold):,}" for fold in range(self.count))
         text = _("{file}: split by passage into {count} folds of {sizes} questions")
         notify(text.format(file=self.source, count=self.count, sizes=sizes))
         if alone := len(records) - len(places):

@@ -90,8 +90,10 @@ def _require_file(path: Path, writer: str) -> None:
     if not path.parent.is_dir():
         raise DataError(_("{path}: no such file; `{writer}` writes it").format(path=path, writer=writer))
     near = get_close_matches(path.name, [other.name for other in path.parent.iterdir()], n=1)
-    cure = f"did you mean {str(path.with_name(near[0]))!r}?" if near else f"`{writer}` writes it"
-    raise DataError(_("{path}: no such file; {cure}").format(path=path, cure=cure))
+    if near:
+        text = _("{path}: no such file; did you mean {near}?")
+        raise DataError(text.format(path=path, near=repr(str(path.with_name(near[0])))))
+    raise DataError(_("{path}: no such file; `{writer}` writes it").format(path=path, writer=writer))
 
 
 def _refuse_another_run(given: Mapping[str, Any], files: Mapping[str, Path]) -> None:

@@ -16,7 +16,7 @@ from accelerate.utils import broadcast_object_list
 from transformers import set_seed
 
 from lrc.config.arguments import AdapterArguments
-from lrc.config.recipe import Recipe, load_recipe
+from lrc.config.recipe import COMMAND_LINE, Recipe, load_recipe
 from lrc.config.run_record import FILES, METRICS_FILE, NORMALISATIONS, NOT_RECORDED, RUN_FILE, Run, train_roles
 from lrc.config.trackers import close_trackers
 from lrc.data.pseudo_labels import assign_labels
@@ -158,7 +158,7 @@ def _train_in(folder: OutputDir, recipe: Recipe, prompt: Prompt, training: Corpu
             loraplus=_loraplus(recipe.adapter),
         )
     except ValueError as error:  # TRL's and PEFT's words about keys that do not go together, or with the model
-        raise RecipeError(_("{path}: {reason}").format(path=recipe.path or "command line", reason=error)) from error
+        raise RecipeError(_("{path}: {reason}").format(path=recipe.path or COMMAND_LINE, reason=error)) from error
     trainer.run = folder.run
     trainer.write_card = partial(write_card, name=folder.path.resolve().name, run=folder.run, prompt=prompt)
     if recipe.adapter.pissa and recipe.model.use_peft:

@@ -274,7 +274,7 @@ def _find_errors(table: Table, found: _Candidate, named: Mapping[str, str]) -> I
         return Finding("error", kind, table.file, text, found.row.number or None)  # keys of JSON are in no row
 
     headers = found.headers
-    shown = ", ".join(header[:20] for header in headers[:12] if header) or _("empty cells")
+    shown = tuple(header[:20] for header in headers[:12] if header) or _("empty cells")
     for role, header in named.items():
         if role not in found.places:
             yield error(
@@ -284,7 +284,7 @@ def _find_errors(table: Table, found: _Candidate, named: Mapping[str, str]) -> I
                 ),
             )
     if not found.likeness and found.row.number:
-        need = "文章, 問題, 選項1, 選項2"
+        need = ("文章", "問題", "選項1", "選項2")
         yield error(
             "no-header",
             _("is not a header with {need} …, and neither is any row below: {shown}; add one{table}").format(
@@ -373,5 +373,6 @@ def _likeness(role: str, header: str) -> float:
 
 
 def _elsewhere(table: Table) -> str:
-    others = ", ".join(table.other_sheets)
-    return _(", or choose another sheet with --sheet: {sheets}").format(sheets=others) if others else ""
+    if not table.other_sheets:
+        return ""
+    return _(", or choose another sheet with --sheet: {sheets}").format(sheets=tuple(table.other_sheets))

@@ -141,7 +141,7 @@ def read_rows(table: Table, named: Mapping[str, str] | None = None) -> Draft:
                 "{file}: no rows below the header in row {row}; add the questions, or choose another sheet with "
                 "--sheet: {sheets}"
             )
-        raise DataError(text.format(file=table.file, row=header.row, sheets=", ".join(table.other_sheets)))
+        raise DataError(text.format(file=table.file, row=header.row, sheets=tuple(table.other_sheets)))
     _take_off_enumeration(draft)
     return draft
 

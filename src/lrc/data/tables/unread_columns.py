@@ -41,7 +41,7 @@ def name_unread(draft: Draft) -> Iterator[Finding]:
             "note",
             "unread-columns",
             draft.file,
-            text.format(names=", ".join(names[:_TOLD]), more=more),
+            text.format(names=tuple(names[:_TOLD]), more=more),
         )
 
 

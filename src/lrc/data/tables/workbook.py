@@ -143,7 +143,7 @@ def _open(path: Path, sheet: str | None) -> AbstractContextManager[Table]:
     if suffix not in (*_TEXTS, *_OBJECTS):
         raise DataError(
             _("{file}: not a workbook; expected a file named {names}, or JSON named .json").format(
-                file=path.name, names=", ".join(SUFFIXES)
+                file=path.name, names=tuple(SUFFIXES)
             )
         )
     if sheet is not None:
@@ -181,7 +181,7 @@ def _account_for_sheets(table: Table, draft: Draft, *, labelled: bool) -> None:
                 "column 正確答案, or give --sheet {sheet} to have it read without"
             ).format(file=table.file, sheet=table.sheet, other=other)
         )
-    others = ", ".join(table.other_sheets)
+    others = tuple(table.other_sheets)
     draft.find(
         "warning",
         "other-sheets",
