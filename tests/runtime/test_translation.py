@@ -217,3 +217,24 @@ def test_rows_and_headers_are_listed_as_chinese_lists_them(tmp_path: Path) -> No
     assert refused.value.lines(CHINESE) == (
         "b.xlsx，第 1 列：不是含有文章、問題、選項1、選項2 … 的標題列，下面各列也不是：甲、乙；請加上標題列",
     )
+
+
+# Modules that print tables, logs and usage errors, which are English.
+ENGLISH_LINES = {
+    *("cli.py", "commands/doctor.py", "packing/attention.py", "preview/gpu_checks.py", "preview/render.py"),
+    *("runtime/packages.py", "training/sweep/leaderboard.py", "training/sweep/trial.py", "training/validation.py"),
+}
+
+
+def test_no_line_with_a_cure_is_made_past_the_catalogue() -> None:
+    """What is yielded, or collected first, is said as well: a sentence, a semicolon and the cure."""
+    raw = {
+        str(path.relative_to(SOURCE)): [
+            ast.unparse(node)
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.JoinedStr)
+            and re.search("; [a-z]", "".join(str(part.value) for part in node.values if isinstance(part, ast.Constant)))
+        ]
+        for path in SOURCE.rglob("*.py")
+    }
+    assert {module: lines for module, lines in raw.items() if lines and module not in ENGLISH_LINES} == {}

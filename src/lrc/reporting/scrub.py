@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from lrc.runtime.errors import OutputError
 from lrc.runtime.secrets import SECRET
+from lrc.runtime.translation import _
 
 By = Literal["key", "value"]
 
@@ -63,10 +64,9 @@ def refuse_leaks(files: Iterable[Path], private: tuple[str, ...] = ()) -> None:
     for file in files:
         text = file.read_text(encoding="utf-8", errors="replace")
         if SECRET.search(text):
-            findings.append(f"{file.name}: holds what looks like a token; remove it, then publish")
-        findings += [
-            f"{file.name}: holds the local path {path}; remove it, then publish" for path in private if path in text
-        ]
+            findings.append(_("{file}: holds what looks like a token; remove it, then publish").format(file=file.name))
+        local = _("{file}: holds the local path {path}; remove it, then publish")
+        findings += [local.format(file=file.name, path=path) for path in private if path in text]
     if findings:
         raise OutputError(*findings)
 

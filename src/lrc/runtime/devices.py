@@ -72,7 +72,8 @@ def _settle_launch(values: Mapping[str, Any]) -> list[str]:
     if asked in ("no", wanted):
         return []
     os.environ[MIXED_PRECISION] = wanted
-    return [f"launch: its mixed_precision {asked} is not used; the recipe's bf16 and fp16 decide: {wanted}"]
+    text = _("launch: its mixed_precision {asked} is not used; the recipe's bf16 and fp16 decide: {wanted}")
+    return [text.format(asked=asked, wanted=wanted)]
 
 
 def why_not(dtype: str, device: str, family: str, card: Card | None = None) -> str | None:

@@ -110,8 +110,8 @@ class LengthReport:
             DataError: a record does not fit, and may not or cannot be shortened; or none is left.
         """
         if self.refused:
-            cure = f"longer than max_length {max_length}; raise it, or set on_too_long: skip"
-            raise DataError(*(f"record {name}: {cure}" for name in self.refused))
+            text = _("record {name}: longer than max_length {max_length}; raise it, or set on_too_long: skip")
+            raise DataError(*(text.format(name=name, max_length=max_length) for name in self.refused))
         if not kept:
             raise DataError(_("no record fits max_length {max_length}; raise it").format(max_length=max_length))
 

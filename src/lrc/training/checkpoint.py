@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lrc.runtime.outputs import checksum, flush
+from lrc.runtime.translation import _
 
 STAGE = ".staged"  # what is being written, inside the folder of the run
 MANIFEST = "checkpoint_manifest.json"
@@ -82,7 +83,8 @@ def newest(folder: Path, report: Callable[[str], None]) -> Path | None:
             return checkpoint
         aside = _free_name(checkpoint)
         checkpoint.rename(aside)
-        report(f"{checkpoint}: {reason}; moved to {aside.name}, resuming from the checkpoint before")
+        text = _("{checkpoint}: {reason}; moved to {aside}, resuming from the checkpoint before")
+        report(text.format(checkpoint=checkpoint, reason=reason, aside=aside.name))
     return None
 
 

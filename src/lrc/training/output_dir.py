@@ -86,7 +86,8 @@ class OutputDir:
         if found is None:
             return None
         if changed := self._differences_of(found):
-            raise OutputError(*(f"{found}: belongs to another run, whose {one.fact}; move it away" for one in changed))
+            text = _("{found}: belongs to another run, whose {fact}; move it away")
+            raise OutputError(*(text.format(found=found, fact=one.fact) for one in changed))
         if best:
             self._best_of(found, self.path)
         return str(found)

@@ -38,7 +38,7 @@ from lrc.runtime.processes import lock_together
 from lrc.runtime.progress import escape_unencodable, notify, silence
 from lrc.runtime.rendezvous import rendezvous
 from lrc.runtime.signals import deferred, ending_with
-from lrc.runtime.translation import _, alternatives
+from lrc.runtime.translation import _, alternatives, message_of
 from lrc.tokenization.max_length import LengthPolicy
 from lrc.tokenization.prompt import Prompt
 from lrc.tokenization.token_cache import tokenizer_digest
@@ -158,7 +158,9 @@ def _train_in(folder: OutputDir, recipe: Recipe, prompt: Prompt, training: Corpu
             loraplus=_loraplus(recipe.adapter),
         )
     except ValueError as error:  # TRL's and PEFT's words about keys that do not go together, or with the model
-        raise RecipeError(_("{path}: {reason}").format(path=recipe.path or COMMAND_LINE, reason=error)) from error
+        raise RecipeError(
+            _("{path}: {reason}").format(path=recipe.path or COMMAND_LINE, reason=message_of(error))
+        ) from error
     trainer.run = folder.run
     trainer.write_card = partial(write_card, name=folder.path.resolve().name, run=folder.run, prompt=prompt)
     if recipe.adapter.pissa and recipe.model.use_peft:

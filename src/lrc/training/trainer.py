@@ -124,7 +124,8 @@ class TreeTrainer(DurableTrainer):
         if reason and self.is_world_process_zero():
             notify(_("each question is a row of its own: {reason}").format(reason=reason))
         if reason and objective.option_contrast:
-            raise ValueError(f"option_contrast compares the options in one packed row, but {reason}; set it to 0")
+            text = _("option_contrast compares the options in one packed row, but {reason}; set it to 0")
+            raise ValueError(text.format(reason=reason))
         choose_attention(self.model, packing.attention, self.args.device)
         whole = prune_last_layer(self.model)
         if whole and self.is_world_process_zero():

@@ -92,8 +92,9 @@ def _header(specs: dict[str, TensorSpec]) -> bytes:
 def _explain_not_finite(name: str, block: torch.Tensor, dtype: torch.dtype) -> str:
     kind = str(dtype).removeprefix("torch.")
     if bool(_comparable(block).isfinite().all()):
-        return f"{name}: too large for {kind}; merge with --dtype bfloat16 or float32"
-    return f"{name}: holds NaN or infinity in {kind}; the base model or the adapter is broken"
+        return _("{name}: too large for {kind}; merge with --dtype bfloat16 or float32").format(name=name, kind=kind)
+    text = _("{name}: holds NaN or infinity in {kind}; the base model or the adapter is broken")
+    return text.format(name=name, kind=kind)
 
 
 def _comparable(tensor: torch.Tensor) -> torch.Tensor:

@@ -19,15 +19,20 @@ from lrc.config.recipe import REQUIRED, find_recipe, read_recipe, resolve, takes
 from lrc.config.yaml_reader import YamlMapping, read_mapping
 from lrc.runtime.errors import RecipeError
 from lrc.runtime.findings import Finding
+from lrc.runtime.translation import _
 
 # What each key takes, and whether it has to be there.
 KEYS = {
-    "recipe": (str, True, "a recipe's file, or the name of a shipped one"),
-    "trials": (int, True, "a whole number, 1 or more"),
-    "output_dir": (str, True, "a folder"),
-    "search": (dict, True, "a mapping of a recipe's keys, each with a list of values or {low: …, high: …}"),
-    "seed": (int, False, "a whole number, 0 or more"),
-    "overrides": (dict, False, "a mapping of a recipe's keys"),
+    "recipe": (str, True, _("a recipe's file, or the name of a shipped one")),
+    "trials": (int, True, _("a whole number, 1 or more")),
+    "output_dir": (str, True, _("a folder")),
+    "search": (
+        dict,
+        True,
+        _("a mapping of a recipe's keys, each with a list of values or {{low: …, high: …}}").format(),
+    ),
+    "seed": (int, False, _("a whole number, 0 or more")),
+    "overrides": (dict, False, _("a mapping of a recipe's keys")),
 }
 LEAST = {"trials": 1, "seed": 0}
 SPEC_KEYS = ("low", "high", "log", "step")
@@ -125,19 +130,21 @@ def read_sweep(path: Path, trials: int | None = None) -> Sweep:
 
 def _structure(file: YamlMapping) -> Iterator[str]:
     if not KEYS.keys() & file.values.keys() - {"seed", "output_dir"} and file.values.keys() & set(REQUIRED):
-        yield (
-            f"{file.name}: is a recipe, not a sweep; write a file with `recipe: {file.name}`, trials, search and "
-            "output_dir, as examples/sweep.yaml has them"
-        )
+        yield _(
+            "{file}: is a recipe, not a sweep; write a file with `recipe: {file}`, trials, search and output_dir, as "
+            "examples/sweep.yaml has them"
+        ).format(file=file.name)
         return
     for key, value in file.values.items():
         if key not in KEYS:
-            yield f"{file.place(key)}: unknown key {key!r}; {_nearest(key, KEYS)}"
+            text = _("{place}: unknown key {key}; {cure}")
+            yield text.format(place=file.place(key), key=repr(key), cure=_nearest(key, KEYS))
         elif type(value) is not KEYS[key][0] or KEYS[key][1] and not value or _less(key, value):
-            yield f"{file.place(key)}: {key} is {format_value(value)}, expected {KEYS[key][2]}"
-    for key, (_, needed, what) in KEYS.items():
+            text = _("{place}: {key} is {value}, expected {what}")
+            yield text.format(place=file.place(key), key=key, value=format_value(value), what=KEYS[key][2])
+    for key, (_type, needed, what) in KEYS.items():
         if needed and key not in file.values:
-            yield f"{file.name}: {key} is missing; give {what}"
+            yield _("{place}: {key} is missing; give {what}").format(place=file.name, key=key, what=what)
 
 
 def _less(key: str, value: Any) -> bool:
@@ -148,42 +155,46 @@ def _own_keys(file: YamlMapping, overrides: dict[str, Any]) -> Iterator[str]:
     for part, keys in (("search", file.values["search"]), ("overrides", overrides)):
         for key in OWN:
             if key in keys:
-                yield f"{file.name}, {part}: {key} is set by the sweep itself; remove it"
+                text = _("{file}, {part}: {key} is set by the sweep itself; remove it")
+                yield text.format(file=file.name, part=part, key=key)
     for key in file.values["search"].keys() & overrides.keys():
-        yield f"{file.name}: {key} is in both search and overrides; keep one"
+        yield _("{file}: {key} is in both search and overrides; keep one").format(file=file.name, key=key)
 
 
 def _specs(file: YamlMapping, search: dict[str, Any]) -> Iterator[str]:
     for key, spec in search.items():
         problem = _check_range(spec) if isinstance(spec, dict) else _check_list(spec)
         if problem:
-            yield f"{file.name}, search: {key} {problem}"
+            yield _("{file}, search: {key} {problem}").format(file=file.name, key=key, problem=problem)
 
 
 def _check_list(spec: Any) -> str | None:
     if not isinstance(spec, list) or not spec:
-        return f"is {format_value(spec)}, expected a list of values, or {{low: …, high: …}}"
+        text = _("is {value}, expected a list of values, or {{low: …, high: …}}")
+        return text.format(value=format_value(spec))
     doubled = [value for i, value in enumerate(spec) if value in spec[:i]]
-    return f"lists {format_value(doubled[0])} twice; keep one" if doubled else None
+    return _("lists {value} twice; keep one").format(value=format_value(doubled[0])) if doubled else None
 
 
 def _check_range(spec: dict[str, Any]) -> str | None:
     unknown = [key for key in spec if key not in SPEC_KEYS]
     if unknown:
-        return f"has an unknown key {unknown[0]!r}; {_nearest(unknown[0], SPEC_KEYS)}"
+        text = _("has an unknown key {key}; {cure}")
+        return text.format(key=repr(unknown[0]), cure=_nearest(unknown[0], SPEC_KEYS))
     low: Any = spec.get("low")
     high: Any = spec.get("high")
     step: Any = spec.get("step", 1)
     for key, value in {"low": low, "high": high, "step": step}.items():
         if type(value) not in (int, float) or not math.isfinite(value):
-            return f"has {format_value(value)} as {key}, expected a number"
+            return _("has {value} as {key}, expected a number").format(value=format_value(value), key=key)
     if not low < high:
-        return f"has {format_value(spec['low'])} as low, expected less than high, {format_value(spec['high'])}"
+        text = _("has {low} as low, expected less than high, {high}")
+        return text.format(low=format_value(spec["low"]), high=format_value(spec["high"]))
     if type(spec.get("log", False)) is not bool:
-        return f"has {format_value(spec['log'])} as log, expected true or false"
+        return _("has {value} as log, expected true or false").format(value=format_value(spec["log"]))
     if spec.get("log") and (low <= 0 or "step" in spec):
-        return "has log: true, which needs low above 0 and excludes step"
-    return f"has {format_value(spec['step'])} as step, expected more than 0" if step <= 0 else None
+        return _("has log: true, which needs low above 0 and excludes step")
+    return _("has {value} as step, expected more than 0").format(value=format_value(step)) if step <= 0 else None
 
 
 def _spec(key: str, spec: Any) -> Range | Choices:
@@ -216,11 +227,15 @@ def _check(file: YamlMapping, places: dict[str, str], search: dict[str, Range | 
 
 def _refuse_settings(validation_file: str | None, push_to_hub: bool, name: str) -> Iterator[str]:
     if validation_file is None:
-        yield f"{name}: the recipe has no validation_file, by which trials are compared; give one in overrides"
+        text = _("{file}: the recipe has no validation_file, by which trials are compared; give one in overrides")
+        yield text.format(file=name)
     if push_to_hub:
-        yield f"{name}: push_to_hub is true, and every trial would be uploaded; publish the best with `lrc publish`"
+        text = _("{file}: push_to_hub is true, and every trial would be uploaded; publish the best with `lrc publish`")
+        yield text.format(file=name)
 
 
 def _nearest(key: str, known: Sequence[str] | dict[str, Any]) -> str:
     near = get_close_matches(key, list(known), n=1)
-    return f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+    if near:
+        return _("did you mean {near}?").format(near=repr(near[0]))
+    return _("known are {names}").format(names=tuple(known))
