@@ -84,7 +84,9 @@ def _folds(given: Mapping[str, Any], count: int) -> Folds:
         RecipeError: a key does not go together with folds.
     """
     refused = _("--folds: {key} is given; {cure}")
-    findings = [refused.format(key=key, cure=cure) for key, cure in REFUSED.items() if _is_set(given.get(key))]
+    findings: list[str] = [
+        refused.format(key=key, cure=cure) for key, cure in REFUSED.items() if _is_set(given.get(key))
+    ]
     files = train_files(given["train_file"])
     if len(files) > 1:
         text = _("--folds: train_file has {count} files; give one, which is dealt into folds")

@@ -158,7 +158,7 @@ def check_modules(recipe: Recipe, model: Any) -> None:
 
 
 def _strangers(key: str, names: Sequence[str], known: Sequence[str], means: Callable[[str, str], Any]) -> list[str]:
-    found = []
+    found: list[str] = []
     for name in names:
         if name != "all-linear" and not any(means(module, name) for module in known):
             near = get_close_matches(name, {module.rpartition(".")[2] for module in known}, n=1)
