@@ -88,9 +88,9 @@ def test_other_questions_are_refused_with_their_place_and_a_cure() -> None:
     with pytest.raises(DataError) as refused:
         compare_answers(NAMES, SOURCES, first, second)
     assert refused.value.lines() == (
-        "a/scores.jsonl: 1 of its 12 questions are not in b/scores.jsonl, question 0 (row 2); evaluate both models on "
-        "one file with lrc evaluate --scores, and compare these with --data",
-        "b/scores.jsonl: 2 of its 13 questions are not in a/scores.jsonl, 2 questions, the first question 12 (row 14); "
+        "a/scores.jsonl: 1 of its 12 questions are not in b/scores.jsonl, first question 0 (row 2); "
+        "evaluate both models on one file with lrc evaluate --scores, and compare these with --data",
+        "b/scores.jsonl: 2 of its 13 questions are not in a/scores.jsonl, first question 12 (row 14); "
         "evaluate both models on one file with lrc evaluate --scores, and compare these with --data",
     )
 

@@ -21,6 +21,7 @@ import lrc
 from lrc.cli import cli
 from lrc.data.near_duplicates import group_passages
 from lrc.data.repeated import find_duplicates
+from lrc.data.score_files import read_scores
 from lrc.data.tables.workbook import read_workbook
 from lrc.runtime.errors import DataError, LrcError
 from lrc.runtime.findings import KINDS, Finding, format_findings
@@ -238,3 +239,11 @@ def test_no_line_with_a_cure_is_made_past_the_catalogue() -> None:
         for path in SOURCE.rglob("*.py")
     }
     assert {module: lines for module, lines in raw.items() if lines and module not in ENGLISH_LINES} == {}
+
+
+def test_what_the_system_says_is_told_in_the_readers_language(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as refused:
+        read_scores(tmp_path / "none.jsonl")
+    path = tmp_path / "none.jsonl"
+    assert refused.value.lines(CHINESE) == (f"{path}：找不到檔案或資料夾；請檢查檔名與權限",)
+    assert refused.value.lines("en") == (f"{path}: No such file or directory; check its name and permissions",)

@@ -34,7 +34,8 @@ def describe_certainty(ids: Sequence[str], scores: Sequence[OptionScores]) -> It
     """The lines that a person is told of answers: how often each option, how many are uncertain, and which."""
     counts = Counter(score.prediction for score in scores)
     option = _("option {number}: {count:,}")
-    positions = tuple(option.format(number=n, count=counts[n]) for n in range(1, max(counts, default=0) + 1))
+    last = max((len(score.probabilities) for score in scores), default=0)  # one that was never chosen is told, too
+    positions = tuple(option.format(number=n, count=counts[n]) for n in range(1, last + 1))
     few = sum(certainty(score) < UNCERTAIN for score in scores)
     differ = sum(not score.consistent for score in scores)
     listed = tuple(f"{ids[place]} ({certainty(scores[place]):.0%})" for place in least_certain(scores))

@@ -10,7 +10,7 @@ from io import StringIO
 from pathlib import Path
 
 from lrc.data.questions import MAX_OPTIONS
-from lrc.runtime.errors import DataError
+from lrc.runtime.errors import DataError, describe_os_error
 from lrc.runtime.outputs import new_file
 from lrc.runtime.translation import _
 
@@ -63,7 +63,9 @@ def read_submission(path: Path) -> list[tuple[str, int]]:
         ) from error
     except OSError as error:
         raise DataError(
-            _("{file}: {reason}; check its name and permissions").format(file=path.name, reason=error.strerror or error)
+            _("{file}: {reason}; check its name and permissions").format(
+                file=path.name, reason=describe_os_error(error)
+            )
         ) from error
     if [name.strip().lower() for name in header] != [name.lower() for name in HEADER]:
         raise DataError(

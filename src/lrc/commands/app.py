@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from lrc.answering.options import ScoringOptions, check_options, runs_of
-from lrc.runtime.errors import MachineError
+from lrc.runtime.errors import MachineError, describe_os_error
 from lrc.runtime.packages import install_extra
 from lrc.runtime.progress import notify
 from lrc.runtime.translation import _, localized
@@ -67,7 +67,7 @@ def _listener(host: str, port: int) -> socket.socket:
     except OSError as error:
         raise MachineError(
             _("app: {host} port {port}: {reason}; choose another --host or --port").format(
-                host=host, port=port, reason=error.strerror or error
+                host=host, port=port, reason=describe_os_error(error)
             )
         ) from error
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from lrc.config.accelerate_config import find_accelerate_config
 from lrc.config.run_record import read_run
-from lrc.runtime.errors import DataError, LrcError, OutputError
+from lrc.runtime.errors import DataError, LrcError, OutputError, describe_os_error
 from lrc.runtime.locks import list_parts, locked
 from lrc.runtime.outputs import checksum
 from lrc.runtime.progress import notify, track
@@ -92,7 +92,7 @@ def _folder(path: Path) -> Iterator[None]:
             yield
     except OSError as error:
         raise OutputError(
-            _("{filename}: {reason}").format(filename=error.filename or path, reason=error.strerror or error)
+            _("{filename}: {reason}").format(filename=error.filename or path, reason=describe_os_error(error))
         ) from error
 
 
@@ -109,7 +109,7 @@ def _identity(plan: Sweep) -> dict[str, Any]:
             except OSError as error:
                 raise DataError(
                     _("{filename}: {reason}; give the {role} another name").format(
-                        filename=error.filename or named, reason=error.strerror or error, role=role
+                        filename=error.filename or named, reason=describe_os_error(error), role=role
                     )
                 ) from error
     return {"recipe": plan.fixed, "search": plan.written, "seed": plan.seed, "data": data}

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from lrc.runtime.errors import RecipeError
+from lrc.runtime.errors import RecipeError, describe_os_error
 from lrc.runtime.secrets import SECRET
 from lrc.runtime.translation import _
 
@@ -131,7 +131,7 @@ def _text(path: Path) -> str:
             content = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise RecipeError(
-            _("{path}: {reason}; give a YAML file").format(path=path, reason=error.strerror or error)
+            _("{path}: {reason}; give a YAML file").format(path=path, reason=describe_os_error(error))
         ) from error
     if len(content) > MAX_BYTES:
         raise RecipeError(

@@ -178,8 +178,9 @@ class ConversionReport:
                 "trains on; this split has none"
             )
             yield localized(text.format(leak=self.leak))
+        parts = self.answers.values()  # which all tell the same answers, those that a part has none of included
+        last = max((answer for counts in parts for answer in counts if answer is not None), default=0)
         for name, counts in self.answers.items():
-            last = max((answer for answer in counts if answer is not None), default=0)
             text = _("wrote {file}: {count:,} questions (by answer: {positions})")
             text = text if last else _("wrote {file}: {count:,} questions")
             positions = tuple(f"{counts[answer]:,}" for answer in range(1, last + 1))

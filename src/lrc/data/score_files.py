@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrc.data.questions import MAX_OPTIONS, MIN_OPTIONS, Question
-from lrc.runtime.errors import DataError
+from lrc.runtime.errors import DataError, describe_os_error
 from lrc.runtime.translation import _, message_of
 
 
@@ -45,7 +45,7 @@ def read_scores(path: Path) -> list[ScoredQuestion]:
         ) from error
     except OSError as error:
         raise DataError(
-            _("{path}: {reason}; check its name and permissions").format(path=path, reason=error.strerror or error)
+            _("{path}: {reason}; check its name and permissions").format(path=path, reason=describe_os_error(error))
         ) from error
     found: list[tuple[int, ScoredQuestion]] = []
     findings = []

@@ -14,7 +14,7 @@ from lrc.data.manifest import refuse_incomplete
 from lrc.data.questions import Question
 from lrc.data.tables.json_array import read_array
 from lrc.data.tables.workbook import Workbook, read_workbook
-from lrc.runtime.errors import DataError, no_file
+from lrc.runtime.errors import DataError, describe_os_error, no_file
 from lrc.runtime.exit_status import is_first
 from lrc.runtime.findings import Finding, add_cure, print_findings
 from lrc.runtime.outputs import checksum
@@ -154,7 +154,7 @@ class DataFile:
     def _unreadable(self, error: OSError) -> DataError:
         return DataError(
             _("{file}: {reason}; check its name and permissions").format(
-                file=self.path.name, reason=error.strerror or error
+                file=self.path.name, reason=describe_os_error(error)
             )
         )
 

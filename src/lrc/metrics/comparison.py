@@ -146,16 +146,21 @@ def _report_missing(source: Path, other: Path, lacking: Sequence[Outcome], count
     if not lacking:
         return []
     text = _(
-        "{source}: {lacking:,} of its {count:,} questions are not in {other}, {places}; evaluate both models on one "
-        "file with lrc evaluate --scores, and compare these with --data"
+        "{source}: {lacking:,} of its {count:,} questions are not in {other}, first {named}; evaluate both models on "
+        "one file with lrc evaluate --scores, and compare these with --data"
     )
-    return [text.format(source=source, lacking=len(lacking), count=count, other=other, places=_name_questions(lacking))]
+    named = _name_question(lacking[0])
+    return [text.format(source=source, lacking=len(lacking), count=count, other=other, named=named)]
+
+
+def _name_question(outcome: Outcome) -> Message:
+    question = outcome.question
+    named = _("question {id}") if question.row is None else _("question {id} (row {row})")
+    return named.format(id=question.id, row=question.row)
 
 
 def _name_questions(outcomes: Sequence[Outcome]) -> Message:
-    question = outcomes[0].question
-    named = _("question {id}") if question.row is None else _("question {id} (row {row})")
-    named = named.format(id=question.id, row=question.row)
+    named = _name_question(outcomes[0])
     if len(outcomes) == 1:
         return named
     return _("{count:,} questions, the first {named}").format(count=len(outcomes), named=named)

@@ -12,11 +12,28 @@ A finding is one line that gives the place, the value and the cure:
 Wrong usage of the command line is click's ``UsageError``, exit status 2.
 """
 
+from __future__ import annotations
+
 from difflib import get_close_matches
 from pathlib import Path
 
 from lrc.runtime.findings import Finding
 from lrc.runtime.translation import _
+
+# What an operating system says most often of a file, a folder or a port.
+_OS_ERRORS: dict[str, str] = {
+    str(text): text
+    for text in (
+        _("Address already in use"),
+        _("File exists"),
+        _("Is a directory"),
+        _("No space left on device"),
+        _("No such file or directory"),
+        _("Not a directory"),
+        _("Permission denied"),
+        _("Read-only file system"),
+    )
+}
 
 
 class LrcError(Exception):
@@ -74,6 +91,12 @@ class OutputError(LrcError):
 
 class MachineError(LrcError):
     """The machine lacks memory, disk, a device or a process that the run needs."""
+
+
+def describe_os_error(error: OSError) -> str:
+    """What the operating system says of a file, as a message where it is a frequent one."""
+    reason = str(error.strerror or error)
+    return _OS_ERRORS.get(reason, reason)
 
 
 def first_line(error: BaseException, length: int = 200) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lrc.runtime.errors import OutputError
+from lrc.runtime.errors import OutputError, describe_os_error
 from lrc.runtime.locks import left_behind, locked, refuse_locked, remove
 from lrc.runtime.memory import format_size
 from lrc.runtime.system import WINDOWS
@@ -184,10 +184,10 @@ def _explain_during(path: Path, part: Path) -> Iterator[None]:
 
 
 def _reason(error: OSError) -> str:
-    reason = str(error.strerror or error)
+    reason = describe_os_error(error)
     # Excel holds a file that it shows, and Windows then renames nothing to its name.
     held = WINDOWS and isinstance(error, PermissionError)
-    return f"{reason} (is it open in another program? close it there)" if held else reason
+    return _("{reason} (is it open in another program? close it there)").format(reason=reason) if held else reason
 
 
 def _count_bytes(part: Path) -> int:

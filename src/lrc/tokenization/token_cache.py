@@ -22,7 +22,7 @@ import datasets
 import xxhash
 
 import lrc
-from lrc.runtime.errors import OutputError
+from lrc.runtime.errors import OutputError, describe_os_error
 from lrc.runtime.locks import cache_lock
 from lrc.runtime.outputs import new_folder
 from lrc.runtime.progress import notify
@@ -141,7 +141,7 @@ def _lock(entry: Path) -> Iterator[bool]:
 
 
 def _refusal(entry: Path, error: OSError) -> OutputError:
-    place, reason = error.filename or entry.parent, error.strerror or error
+    place, reason = error.filename or entry.parent, describe_os_error(error)
     return OutputError(
         _("{place}: {reason}; set HF_DATASETS_CACHE to a folder of yours").format(place=place, reason=reason)
     )

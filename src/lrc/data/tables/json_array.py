@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from lrc.runtime.errors import DataError
+from lrc.runtime.errors import DataError, describe_os_error
 from lrc.runtime.translation import _
 
 CHUNK = 1 << 20  # bytes read at a time; an element that needs more gets twice as many each time
@@ -72,7 +72,9 @@ def read_array(path: Path) -> Iterator[Any]:
         ) from error
     except OSError as error:
         raise DataError(
-            _("{file}: {reason}; check its name and permissions").format(file=path.name, reason=error.strerror or error)
+            _("{file}: {reason}; check its name and permissions").format(
+                file=path.name, reason=describe_os_error(error)
+            )
         ) from error
 
 
