@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+from openpyxl import load_workbook
 from workbooks import TEST, row, test_row, write_csv, write_xlsx
 
 from lrc.cli import main
@@ -41,6 +43,24 @@ def test_a_line_a_kind_and_one_an_error_with_the_errors_last(
         "next: correct the 1 bad row of a.csv, or skip it: "
         f"lrc convert {tmp_path / 'a.csv'} --output-dir data --on-error skip",
     ]
+
+
+def test_the_next_command_reads_the_same_sheet_and_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, other = write_xlsx(tmp_path / "a.xlsx", TWO), tmp_path / "b.xlsx"
+    book = load_workbook(path)
+    book.worksheets[0].title = "題 目"
+    book.worksheets[0]["B1"] = "短文"
+    book.create_sheet("封面", 0)
+    book.save(other)
+    flags = ["--sheet", "題 目", "--columns", "文章=短文"]
+    with pytest.raises(SystemExit) as ended:
+        main(["check", str(other), *flags])
+    assert ended.value.code == 0
+    words = shlex.split(lines(capsys)[-1].removeprefix("next: lrc "))
+    assert words == ["convert", str(other), *flags, "--output-dir", "data"]
+    words[-1] = str(tmp_path / "data")
+    main(words)
+    assert (tmp_path / "data" / "b_train.json").is_file()
 
 
 def test_structure_is_a_finding(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -112,7 +112,7 @@ def check(
         print(*wrap_line(line), sep="\n")
     if sys.stdout.isatty():
         print()
-    for line in _next(checked):  # a command is never broken: it is there to be copied
+    for line in _next(checked, sheet, columns or {}):  # a command is never broken: it is there to be copied
         print(localized(_("next: {line}").format(line=line)))
     return all(one.accepted for one in checked)
 
@@ -260,11 +260,13 @@ def _overlaps(one: Checked, shared: Iterable[Shared]) -> Iterator[Finding]:
             yield Finding("warning", "train-test-overlap", one.file, text)
 
 
-def _next(checked: Iterable[Checked]) -> Iterator[str]:
-    """The next command, for each file that has one."""
+def _next(checked: Iterable[Checked], sheet: str | None, columns: Mapping[str, str]) -> Iterator[str]:
+    """The next command, for each file that has one; it reads a workbook's sheet and columns as this one did."""
+    table = ["--sheet", sheet] if sheet else []
+    table += ["--columns", ",".join(f"{role}={header}" for role, header in columns.items())] if columns else []
     for one in checked:
         errors = [finding for finding in one.findings if finding.level == "error"]
-        file = command_line([str(one.path)])
+        file = command_line([str(one.path), *(table if one.kind == "workbook" else ())])
         convert = f"lrc convert {file} --output-dir data"  # where the shipped recipes read AI_train.json
         if one.kind == "recipe":
             if not errors:
