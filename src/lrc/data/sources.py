@@ -202,7 +202,7 @@ def refuse_pipe(path: Path) -> None:
     if not path.exists():
         raise DataError(no_file(path))
     if path.is_dir():
-        raise DataError(_("{file}: is a folder; give a file in it").format(file=path.name))
+        raise DataError(_("{file}: is a folder; give a file in it").format(file=path.name or path))
     if not path.is_file():
         raise DataError(
             _("{file}: is a pipe or a device, and a file is read more than once; save it as a file").format(
