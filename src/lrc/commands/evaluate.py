@@ -274,7 +274,7 @@ def _table(figures: dict[str, Any]) -> list[str]:
         belief.append((_("consistency"), f"{figures['consistency']:.4f}"))
     named: list[Line] = [(NAMES.get(name, name), _share(part)) for name, part in figures["baselines"].items()]
     groups: dict[str, list[Line]] = {
-        _("Baselines, which read nothing"): named,
+        _("Baselines without a model"): named,
         _("By position of the right answer"): _shares(figures["by_position"], _("answer {key}")),
         _("How often each option was chosen"): _confusion(figures["confusion"]),
         _("By length of the passage"): _shares(figures["by_length"], _("{key} characters")),

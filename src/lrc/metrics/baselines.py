@@ -1,4 +1,4 @@
-"""Baselines that read nothing: an accuracy means little unless it is well above these.
+"""Baselines without a model, which compare characters at most: an accuracy means little unless it is well above these.
 
 On a workbook whose right options are often word for word in the passage they reach two thirds.
 """

@@ -124,6 +124,8 @@ def test_what_is_fixed_reads_as_the_original_does_and_needs_no_repair(book: Path
     assert changed == {"E2": "釣魚", "H3": 3, "D4": "=1+1", "B5": sheet["B4"].value}
     assert sheet["D4"].data_type == "s" and sheet["F4"].data_type == "s"
     assert "it was:   釣魚" in sheet["E2"].comment.text
+    told = "warning: 問題 had white space at its ends; not changed in this copy, because its row has an error"
+    assert sheet["C7"].comment.text == told and values(copy)["Sheet"][6][2] == values(book)["Sheet"][6][2]
     with zipfile.ZipFile(copy) as package:
         assert b"<f>1+1" not in package.read("xl/worksheets/sheet1.xml")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -14,7 +15,7 @@ from lrc.data.tables.workbook import Workbook
 from lrc.data.tables.xlsx import open_sheet
 from lrc.data.tables.xlsx_copy import FILLS, WorkbookCopy, embolden, set_value
 from lrc.runtime.findings import WORDS, Finding, Level, spell_kind
-from lrc.runtime.translation import _, localized
+from lrc.runtime.translation import _, first_clause, localized
 
 SUMMARY = "lrc check"
 SHOWN = 100  # characters of a cell in the summary
@@ -66,7 +67,7 @@ def annotate(
     if fix and book:
         good = {question.row for question in book.questions}
         done = [one for one in findings if one.level == "repair" and one.row in good]
-        findings = [one for one in findings if one not in done]
+        findings = [one if one.row in good else _unrepaired(one) for one in findings if one not in done]
         reasons = {place: one for one in done for place in places.of(one)}
         changes = [change._replace(reason=reasons.get((change.row, change.column))) for change in _changes(book)]
     # The worst last: its colour is the one that stays.
@@ -82,6 +83,14 @@ def annotate(
     _summarize(copy, findings, changes, places)
     content = copy.to_bytes()
     return content, copy.left_out(content), len(changes)
+
+
+def _unrepaired(finding: Finding) -> Finding:
+    """A repair that the copy does not hold, as its row has an error; any other finding as it is."""
+    if finding.level != "repair" or finding.row is None:
+        return finding
+    text = _("{found}; not changed in this copy, because its row has an error")
+    return replace(finding, level="warning", text=text.format(found=first_clause(finding.text)))
 
 
 class _Places:
