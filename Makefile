@@ -77,8 +77,8 @@ BABEL := $(BIN)/python -m babel.messages.frontend --quiet
 messages: install
 	mkdir -p build
 	$(BABEL) extract --no-default-keywords --keyword _ --add-location file --output build/lrc.pot src/lrc
-	$(BABEL) update --domain lrc --no-fuzzy-matching --ignore-obsolete --input-file build/lrc.pot --output-dir src/lrc/locale
-	$(BABEL) compile --domain lrc --directory src/lrc/locale
+	$(BABEL) update --domain lrc --no-fuzzy-matching --ignore-obsolete --input-file build/lrc.pot --output-dir src/lrc/runtime/locale
+	$(BABEL) compile --domain lrc --directory src/lrc/runtime/locale
 
 lint: install
 	$(BIN)/ruff check .

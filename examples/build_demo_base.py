@@ -9,6 +9,7 @@ model that has found out: each head of the first layer looks a fixed number of w
 layers look for places where what the first layer found is what stands before the word to be completed. All weights
 are trained from there: 400 steps, 61 seconds of one thread, after which 0.997 of what four sentences tell is right.
 With weights at random, as many left 0.78 of what one sentence tells: who of three did what was a guess.
+On the same processor it makes the shipped files again to the byte.
 """
 
 from __future__ import annotations

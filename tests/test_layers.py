@@ -149,7 +149,7 @@ def test_what_a_room_calls_public_is_in_it(path: Path) -> None:
 
 
 def test_the_top_is_seen_at_a_glance() -> None:
-    names = {path.name for path in SOURCE.iterdir() if not path.name.startswith("__")} - {"py.typed", "locale"}
+    names = {path.name for path in SOURCE.iterdir() if not path.name.startswith("__")} - {"py.typed"}
     assert len(names) <= 16, sorted(names)
 
 

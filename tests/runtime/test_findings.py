@@ -60,7 +60,7 @@ def test_a_line_that_names_its_place_is_a_finding_of_that_place(tmp_path: Path) 
 
 def test_every_message_that_begins_with_its_place_does_so_in_chinese() -> None:
     """What is taken off at the colon in English is what is taken off at the colon in Chinese."""
-    catalogue = files("lrc") / "locale" / "zh_TW" / "LC_MESSAGES" / "lrc.po"
+    catalogue = files("lrc.runtime") / "locale" / "zh_TW" / "LC_MESSAGES" / "lrc.po"
     placed = re.compile(r"(\{(?:file|path|place|where|package)\}(?:, [^{}:]+\{\w+\})?): ")
     n_placed = 0
     for message in read_po(BytesIO(catalogue.read_bytes()), locale="zh_TW"):

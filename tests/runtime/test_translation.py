@@ -28,7 +28,7 @@ from lrc.runtime.findings import KINDS, Finding, format_findings
 from lrc.runtime.translation import CHINESE, VARIABLES, Message, _, first_clause, language, localized
 
 SOURCE = Path(lrc.__file__).parent
-CATALOGUE = SOURCE / "locale" / CHINESE / "LC_MESSAGES" / "lrc.po"
+CATALOGUE = SOURCE / "runtime" / "locale" / CHINESE / "LC_MESSAGES" / "lrc.po"
 # Modules whose words for a recipe's keys, or for a launch, are put into errors that are translated, and are English.
 ENGLISH_PARTS = {
     "runtime/launch_variables.py",

@@ -1,4 +1,4 @@
-"""Messages in the user's language: English in the source, the others in gettext's catalogues under `lrc/locale`.
+"""Messages in the user's language: English in the source, the others in gettext's catalogues under `runtime/locale`.
 
 A message is English wherever a program reads it (`--json`, logs, tests), and is translated only where a person does:
 `localized` on the terminal, by `LRC_LANG` or the locale; `localized(text, language)` on a page, by its reader's.
@@ -174,5 +174,5 @@ def _format_value(value: Any, spec: str, to: str | None) -> str:
 
 @cache
 def _catalogue(to: str) -> gettext.NullTranslations:
-    with as_file(files("lrc") / "locale") as folder:
+    with as_file(files("lrc.runtime") / "locale") as folder:
         return gettext.translation(DOMAIN, folder, [to], fallback=True)
