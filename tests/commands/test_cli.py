@@ -193,7 +193,7 @@ def test_convert_and_evaluate_end_with_0(labelled: Path, tmp_path: Path, capsys:
     lines = lines[next(place for place, line in enumerate(lines) if line.startswith("50.0 %")) :]
     assert "baseline" in lines[0]  # the verdict, after what convert says
     headings = [line for line, above in zip(lines[1:], lines, strict=False) if not above]
-    assert [heading.split()[0] for heading in headings] == ["questions", "Baselines,", "By", "How", "By"]
+    assert [heading.split()[0] for heading in headings] == ["questions", "Baselines", "By", "How", "By"]
     assert any(line.startswith("accuracy  ") for line in lines)
     # Which answers the two questions have is the fixture's; both were answered with 2.
     assert [line.split()[4:] for line in lines if line.startswith("where ")] == [["0", "1"], ["0", "1"]]
