@@ -17,7 +17,7 @@ from small_runs import make_run, pairs, run
 
 from lrc import sft
 from lrc.config.run_record import read_run
-from lrc.training.callbacks import History
+from lrc.training.callbacks import MetricsCallback
 
 ROOT = Path(__file__).parents[2]
 QUESTIONS = pairs(12)
@@ -131,12 +131,12 @@ def test_a_run_that_was_cut_off_goes_on(folder: Path, tmp_path: Path, monkeypatc
     saving = ["--save_strategy", "steps", "--save_steps", "1", "--lora_dropout", "0.1"]
     assert run(folder, tmp_path / "whole", *saving) == 0
 
-    def cut(self: History, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def cut(self: MetricsCallback, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step == 3:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(History, "on_step_end", cut)
+        patch.setattr(MetricsCallback, "on_step_end", cut)
         assert run(folder, tmp_path / "cut", *saving) == 130
     assert not (tmp_path / "cut/adapter_model.safetensors").exists()
     with (tmp_path / "cut/metrics.jsonl").open("a", encoding="utf-8") as file:

@@ -20,7 +20,7 @@ from lrc.models.loading import load_base
 from lrc.models.pissa import Pissa
 from lrc.packing.log_probs import sequence_scores
 from lrc.runtime.errors import RecipeError
-from lrc.training.callbacks import History
+from lrc.training.callbacks import MetricsCallback
 from lrc.training.trainer import TreeTrainer
 
 
@@ -123,12 +123,12 @@ def test_a_run_that_was_cut_off_goes_on_exactly(
 ) -> None:
     assert run(folder, tmp_path / "whole") == 0
 
-    def cut(self: History, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def cut(self: MetricsCallback, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step == 3:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(History, "on_step_end", cut)
+        patch.setattr(MetricsCallback, "on_step_end", cut)
         assert run(folder, tmp_path / "cut") == 130
     assert run(folder, tmp_path / "cut") == 0
     whole, resumed = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("whole", "cut"))

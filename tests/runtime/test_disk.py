@@ -16,7 +16,7 @@ from token_trees import questions
 
 from lrc.runtime.disk import convert_disk_errors, disk_failure
 from lrc.runtime.errors import MachineError
-from lrc.training.callbacks import Space
+from lrc.training.callbacks import DiskSpaceCallback
 
 Usage = namedtuple("Usage", "total used free")
 SEQUENCES, PASSAGES = questions()
@@ -36,7 +36,7 @@ def need(folder: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> int:
     def begins(free: int) -> bool:
         monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, free))
         try:
-            Space().on_train_begin(trainer.args, trainer.state, trainer.control, model=trainer.model)
+            DiskSpaceCallback().on_train_begin(trainer.args, trainer.state, trainer.control, model=trainer.model)
         except MachineError:
             return False
         return True
@@ -73,7 +73,7 @@ def test_the_limit_bounds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_what_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     args = config(tmp_path, max_steps=4, save_strategy="steps", save_steps=1)
     trainer = tree_trainer(adapted(make_model("llama")), SEQUENCES, PASSAGES, args)
-    trainer.add_callback(Space())
+    trainer.add_callback(DiskSpaceCallback())
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, 2000))
     with pytest.raises(MachineError, match=f"^{tmp_path}: 4 checkpoints of .* need .* kB, 2.0 kB is free; free some"):
         trainer.train()

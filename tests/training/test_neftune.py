@@ -1,4 +1,4 @@
-"""Noise on the embeddings: of each sample's own strength in a packed row, and while training only."""
+"""NeftuneNoise on the embeddings: of each sample's own strength in a packed row, and while training only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from small_models import adapted, make_model
 from token_trees import questions, seen
 
 from lrc.packing.tree import pack
-from lrc.training.neftune import Noise, sample_lengths
+from lrc.training.neftune import NeftuneNoise, sample_lengths
 
 ALPHA = 5.0
 
@@ -36,7 +36,7 @@ def test_each_token_gets_the_noise_of_its_sample() -> None:
     (row,) = pack(sequences, 4096)
     embed, ids = model.get_input_embeddings(), torch.from_numpy(row.input_ids)[None]
     plain = embed(ids)
-    noise = Noise(model, ALPHA)
+    noise = NeftuneNoise(model, ALPHA)
     noise.set_row(row, torch.device("cpu"))
     drawn = torch.stack([(embed(ids) - plain)[0] for _ in range(50)]).detach()
     reach = ALPHA / torch.from_numpy(sample_lengths(row) * plain.shape[-1]).sqrt()

@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM
 from lrc.config.arguments import AdapterArguments, DataArguments, ModelArguments, TrainingArguments
 from lrc.config.run_record import Run, read_run
 from lrc.runtime.packages import versions
-from lrc.training.callbacks import History
+from lrc.training.callbacks import MetricsCallback
 from lrc.training.resume import EVALUATION, MAY_CHANGE, differences, is_longer, nondeterminism
 from lrc.training.trainer import TreeTrainer
 
@@ -76,12 +76,12 @@ def _make_best(patch: pytest.MonkeyPatch, step: int) -> None:
 def cut(folder: Path, output: Path, *overrides: str, step: int = 4) -> None:
     """Run until a step, of which no checkpoint is saved any more."""
 
-    def killed(self: History, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def killed(self: MetricsCallback, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step == step:
             raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(History, "on_step_end", killed)
+        patch.setattr(MetricsCallback, "on_step_end", killed)
         assert run(folder, output, *overrides) == 130
 
 
@@ -295,13 +295,13 @@ def test_the_best_that_goes_while_the_run_trains_is_missed(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "a"
-    end = History.on_train_end
+    end = MetricsCallback.on_train_end
 
-    def gone(self: History, *args: Any, **kwargs: Any) -> None:
+    def gone(self: MetricsCallback, *args: Any, **kwargs: Any) -> None:
         end(self, *args, **kwargs)
         shutil.rmtree(output / f"checkpoint-{BEST}")
 
-    monkeypatch.setattr(History, "on_train_end", gone)
+    monkeypatch.setattr(MetricsCallback, "on_train_end", gone)
     assert run(folder, output) == 1
     assert "so there is no best checkpoint for load_best_model_at_end" in capsys.readouterr().err.splitlines()[-1]
     assert not (output / WEIGHTS).exists()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from small_runs import make_run, pairs, run
 
-from lrc.training.callbacks import History
+from lrc.training.callbacks import MetricsCallback
 from lrc.training.output_dir import OutputDir
 
 KEYS = {
@@ -47,12 +47,12 @@ def test_two_evaluations_that_are_no_better_end_the_run(tmp_path: Path, capsys: 
 def test_the_count_goes_on_where_a_run_was_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, output = made(tmp_path), tmp_path / "run"
 
-    def killed(self: History, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def killed(self: MetricsCallback, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step == 3:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(History, "on_step_end", killed)
+        patched.setattr(MetricsCallback, "on_step_end", killed)
         assert run(folder, output) == 130
     assert steps_evaluated(output) == [1, 2]
     assert run(folder, output) == 0

@@ -126,8 +126,8 @@ def peak_of_row(build: ModelSpec, row: PackedRow) -> tuple[int, int]:
 
 def _run(build: ModelSpec, row: PackedRow) -> tuple[int, int]:
     model = _add_adapter(_causal(build), build)
-    computed_in = to_float32(model)
-    autocast = build.autocast or computed_in
+    compute_dtype = to_float32(model)
+    autocast = build.autocast or compute_dtype
     prune_last_layer(model)
     attend_by(model, form_of(build, len(row)))
     why_no_trees(model)  # tries a small model, once: not among the stand-ins, which would make it wrong, nor counted

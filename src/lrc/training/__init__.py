@@ -1,4 +1,4 @@
-"""A training run: the trainer on token trees, its batches, losses, checkpoints and validation, and its output folder.
+"""A training run: the trainer for token trees, with its batches, losses, checkpoints, validation and output folder.
 
 May import `answering`, `reporting` and the rooms below them.
 

@@ -1,7 +1,7 @@
-"""The trainer's part in losing nothing: whole checkpoints, finite numbers, steps that fit, and none too many.
+"""An SFTTrainer that loses no work: atomic checkpoints, a stop at the first NaN, smaller rows when memory runs out.
 
 Upstream methods that this class and `trainer.TreeTrainer` override, tested with transformers 5.23 and TRL 1.16. Those
-with an underscore are private there: read their code again before another version is allowed in setup.cfg.
+with an underscore are private there: read their code again before allowing another version in setup.cfg.
 
 - a step: `training_step`, `compute_loss`, `compute_loss_context_manager`, `_get_grad_norm`, `_get_num_items_in_batch`,
   `_track_num_input_tokens`, `floating_point_ops`
@@ -10,7 +10,7 @@ with an underscore are private there: read their code again before another versi
 - evaluation and logs: `evaluation_loop`, `log`, `_maybe_log_save_evaluate`, `_determine_best_metric`
 - checkpoints and models: `_save_checkpoint`, `_save`, `save_model`, `_get_output_dir`, `_load_from_checkpoint`,
   `_load_best_model`, `create_model_card`
-- nothing leaves the machine unasked: `_send_telemetry`
+- telemetry, which is off: `_send_telemetry`
 """
 
 from __future__ import annotations
@@ -41,34 +41,37 @@ from lrc.training.checkpoint import STAGE, close_stage, find_damage, open_stage,
 from lrc.training.dataloader import StepBatch
 
 ARGUMENTS_FILE = "training_args.bin"  # a pickle that nothing needs
-# Steps in a row that overflow float16. A gradient scaler begins at 2^16 and halves with each, so that past 16 it scales
-# nothing up any more.
+# Consecutive steps that overflow float16. The gradient scaler starts at 2^16 and halves after each, so that after 16 of
+# them it no longer scales up at all.
 OVERFLOWS = 30
 
 
 class DurableTrainer(SFTTrainer):
-    """An SFTTrainer whose checkpoints appear whole or not at all, and that stops before a number is lost.
+    """An SFTTrainer whose checkpoints are written completely or not at all, and which stops at the first NaN or inf.
 
-    A subclass has a token budget of a row, `row_tokens`, says with `share` whether a row may hold several sequences,
-    and runs the step.
+    A subclass implements `run_step` and `step_ids`, and sets `row_tokens` and `share`.
     """
 
-    row_tokens: int
-    share: bool
-    computed_in: torch.dtype | None = None  # the format of the base, where modules of it are trained, in float32
-    write_card: Callable[..., None] | None = None  # puts a model card into a folder that was saved
-    pissa: Pissa | None = None  # the start of an adapter that is saved as another one than it is trained
-    run: Run | None = None  # which run it is, for its checkpoints to say
-    _loss: torch.Tensor  # of the step in hand
-    _halved = False  # whether the memory ran out under the budget that the loader packs for
-    _staging = False
-    _overflows = 0  # steps in a row that the gradient scaler skipped
+    row_tokens: int  # token budget of a packed row
+    share: bool  # whether a row may hold several sequences
+    compute_dtype: torch.dtype | None = None  # dtype of the base, if weights of it are trained (in float32)
+    write_card: Callable[..., None] | None = None  # writes a model card into a folder of saved weights
+    pissa: Pissa | None = None  # converts between the adapter that is trained and the one that is saved
+    run: Run | None = None  # recorded in each checkpoint
+    _loss: torch.Tensor  # of the current step
+    _halved = False  # whether row_tokens is smaller now than the dataloader assumes
+    _staging = False  # whether a checkpoint is being written
+    _overflows = 0  # consecutive steps that the gradient scaler skipped
 
     def start_with_pissa(self, method: str, checkpoint: str | None) -> None:
-        """Have the adapter start with PiSSA, or as it did in the run that is resumed.
+        """Initialize the adapter with PiSSA, or as in the run that is resumed.
+
+        Args:
+            method: the recipe's `init_lora_weights`, such as `pissa_niter_16`.
+            checkpoint: the folder to resume from; None for a new run.
 
         Raises:
-            RecipeError: the model or the launch does not permit it, or the checkpoint is of another kind of run.
+            RecipeError: the model or the launch does not allow it, or the checkpoint was not trained with it.
         """
         if self.is_fsdp_enabled or is_deepspeed_zero3_enabled():
             raise RecipeError(
@@ -81,20 +84,25 @@ class DurableTrainer(SFTTrainer):
     def run_step(
         self, model: torch.nn.Module, inputs: StepBatch, num_items_in_batch: torch.Tensor | int | None
     ) -> torch.Tensor:
-        """Forward and backward of one step."""
+        """Run forward and backward of one step.
+
+        Returns:
+            The step's loss of this process: a detached scalar.
+        """
         raise NotImplementedError
 
     def step_ids(self) -> list[str]:
-        """The ids of this process's questions of the step in hand."""
+        """The ids of the questions that this process has in the current step."""
         raise NotImplementedError
 
     def training_step(
         self, model: torch.nn.Module, inputs: StepBatch, num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
-        """Run a step; with fewer tokens a row where the device's memory does not hold it.
+        """Run a step. When memory runs out, halve `row_tokens` and run it again with the same random numbers.
 
         Raises:
-            MachineError: it does not hold one question, or there are other processes that would wait for this one.
+            MachineError: the memory does not suffice for a single question, or there are several processes, of which
+                the others could not follow.
         """
         model.train()
         while True:
@@ -107,13 +115,13 @@ class DurableTrainer(SFTTrainer):
             except RuntimeError as error:
                 if not isinstance(error, torch.OutOfMemoryError) and not should_reduce_batch_size(error):
                     raise
-            # Outside of the handler, whose traceback keeps the tensors of the failed step alive.
+            # Outside the handler, whose traceback keeps the tensors of the failed step alive.
             self._halve(inputs)
             model.zero_grad()
             _restore_random_state(random, self.args.device)
 
     def _halve(self, batch: StepBatch) -> None:
-        """Halve the token budget of a row after the memory ran out."""
+        """Halve the token budget of a row after running out of memory."""
         clear_device_cache(garbage_collection=True)
         place = f"{self.args.device}, step {self.state.global_step + 1}"
         # DeepSpeed holds on to the gradients of the backward that failed.
@@ -135,18 +143,18 @@ class DurableTrainer(SFTTrainer):
         self._halved = True
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Save the model, provided that every trained weight is finite.
+        """Save the model and its card.
 
         Raises:
-            MachineError: one is not.
+            MachineError: a trained weight is not finite.
         """
         self._refuse_non_finite_weights()
         super().save_model(output_dir, _internal_call)
         if self.write_card and self.is_world_process_zero():
-            self.write_card(Path(output_dir or self.args.output_dir))  # PEFT has left a template there
+            self.write_card(Path(output_dir or self.args.output_dir))  # replaces PEFT's template
 
     def _refuse_non_finite_weights(self) -> None:
-        trained = [_here(parameter) for parameter in self.model.parameters() if parameter.requires_grad]
+        trained = [_local_part(parameter) for parameter in self.model.parameters() if parameter.requires_grad]
         if not self._everywhere(all(bool(parameter.isfinite().all()) for parameter in trained)):
             raise MachineError(
                 _(
@@ -156,13 +164,13 @@ class DurableTrainer(SFTTrainer):
             )
 
     def _send_telemetry(self) -> None:
-        """Tell nobody: upstream would send the kind of run, model and machine to the Hub as the trainer is built."""
+        """Send nothing: upstream would tell the Hub the kind of run, model and machine when the trainer is built."""
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """Write no card at every checkpoint: publishing writes one."""
+        """Write no card: upstream would add one to every checkpoint; `save_model` writes lrc's own."""
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Save a checkpoint in the stage, then give it its name."""
+        """Write a checkpoint into the staging folder, then rename it."""
         self._refuse_non_finite_weights()
         folder = Path(self.args.output_dir)
         target = folder / f"checkpoint-{self.state.global_step}"
@@ -175,7 +183,7 @@ class DurableTrainer(SFTTrainer):
             with convert_disk_errors(target, staged):
                 super()._save_checkpoint(model, trial)
                 self.accelerator.wait_for_everyone()
-                self._name_best()  # upstream takes the stage for its place
+                self._name_best()  # upstream has recorded a path in the staging folder
                 if self.is_world_process_zero():
                     self.state.save_to_json(str(staged / TRAINER_STATE_NAME))
                     if self.run is not None:
@@ -199,13 +207,14 @@ class DurableTrainer(SFTTrainer):
         for config in getattr(self.model, "peft_config", {}).values():
             for name in ("target_modules", "exclude_modules"):
                 if isinstance(found := getattr(config, name, None), set):
-                    setattr(config, name, sorted(found))  # PEFT would write the set in the order of the hash seed
-        rounded = self.computed_in if not self._staging and not hasattr(self.model, "peft_config") else None
-        if rounded is not None:  # a checkpoint keeps every bit, for the run that is resumed
-            state_dict = cast_state_dict(state_dict or self.model.state_dict(), rounded)
+                    setattr(config, name, sorted(found))  # PEFT would write a set in the order of the hash seed
+        # The result gets the dtype of the base; a checkpoint stays in float32, so that resuming is exact.
+        dtype = self.compute_dtype if not self._staging and not hasattr(self.model, "peft_config") else None
+        if dtype is not None:
+            state_dict = cast_state_dict(state_dict or self.model.state_dict(), dtype)
         super()._save(output_dir, state_dict)
-        if rounded is not None and output_dir is not None and self.args.should_save:
-            write_dtype(Path(output_dir) / "config.json", rounded)
+        if dtype is not None and output_dir is not None and self.args.should_save:
+            write_dtype(Path(output_dir) / "config.json", dtype)
         if output_dir is not None and self.args.should_save:
             if self.pissa is not None:
                 self.pissa.convert(Path(output_dir))
@@ -220,10 +229,10 @@ class DurableTrainer(SFTTrainer):
             self.pissa.load(self.model, Path(resume_from_checkpoint))
 
     def load_best_checkpoint(self) -> None:
-        """Take the weights of the best checkpoint, where `load_best_model_at_end` says so, in every process.
+        """Load the weights of the best checkpoint if `load_best_model_at_end` is set; all processes call this.
 
         Raises:
-            MachineError: there is none, or it is missing or damaged; the weights of the last step do not replace it.
+            MachineError: there is none, or it is missing or damaged. The last step's weights are no substitute.
         """
         if not self.args.load_best_model_at_end:
             return
@@ -250,52 +259,54 @@ class DurableTrainer(SFTTrainer):
         self.state.global_step, self.state.epoch = step, (epochs or [self.state.epoch])[-1]
 
     def load_trained(self, folder: Path, step: int, epoch: float | None) -> None:
-        """Take the weights that an earlier process trained to the end and put into the folder of the run.
+        """Load the final weights that an earlier process saved to the run's folder before it ended.
 
         Args:
-            step, epoch: after which they were saved.
+            folder: the run's `output_dir`.
+            step: the global step after which they were saved.
+            epoch: the epoch at that step, if known.
         """
         if self.pissa is None and hasattr(self.model, "peft_config"):
-            # Upstream's way would take the checkpoints next to it for more adapters.
+            # Upstream's _load_from_checkpoint would take the checkpoints next to it for more adapters.
             self.model.load_adapter(str(folder), self.model.active_adapters[0], is_trainable=True)
         else:
             self._load_from_checkpoint(str(folder))
         self.state.global_step, self.state.epoch = step, epoch
 
     def round_as_saved(self) -> bool:
-        """Take the weights as they were saved: a model that was trained whole is saved in the format of its base.
+        """Round the trained weights as `save_model` did: a fully fine-tuned model is saved in the dtype of its base.
 
         Returns:
-            Whether they are others now, so that what was found with them has to be found again.
+            Whether there was something to round, so that earlier evaluations no longer hold.
         """
-        if self.computed_in is None or hasattr(self.model, "peft_config"):
+        if self.compute_dtype is None or hasattr(self.model, "peft_config"):
             return False
         with torch.no_grad():
-            for part in (_here(parameter) for parameter in self.model.parameters() if parameter.requires_grad):
-                part.copy_(part.to(self.computed_in))
+            for part in (_local_part(parameter) for parameter in self.model.parameters() if parameter.requires_grad):
+                part.copy_(part.to(self.compute_dtype))
         return True
 
     def _load_best_model(self) -> None:
-        """Nothing: upstream would also where a signal ended the training; see `load_best_checkpoint`."""
+        """Do nothing: upstream would load it even after a signal stopped the training; see `load_best_checkpoint`."""
 
     def _name_best(self) -> None:
-        """Say where the best checkpoint is, by its step: wherever the run's folder lies now, in every process."""
+        """Set the path of the best checkpoint from its step, since the run's folder may have been moved."""
         step = self.state.best_global_step
         place = Path(self.args.output_dir) / f"checkpoint-{step}"
         saved = step == self.state.global_step or place.is_dir() or self.args.load_best_model_at_end
         self.state.best_model_checkpoint = str(place) if step is not None and saved else None
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
-        """Save whatever is the best so far, where the best is to be the result."""
+        """With `load_best_model_at_end`, save a checkpoint whenever a step is the best so far."""
         best = bool(super()._determine_best_metric(metrics, trial))
         if best and self.args.load_best_model_at_end:
             self.control.should_save = True
         return best
 
     def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
-        """Take the state of a checkpoint, but the steps between logs, evaluations and checkpoints as they are now."""
+        """Restore a checkpoint's state, with logging, evaluation and save intervals as they are in the recipe now."""
         verbosity = logging.get_verbosity()
-        logging.set_verbosity_error()  # of both, upstream warns as if something were wrong
+        logging.set_verbosity_error()  # upstream warns that the intervals differ
         try:
             start: tuple[int, int] = super()._init_training_state(*args, **kwargs)
         finally:
@@ -305,7 +316,7 @@ class DurableTrainer(SFTTrainer):
         return start
 
     def _finalize_training(self, *args: Any, **kwargs: Any) -> Any:
-        """End the training; upstream would remove the newest checkpoint where `save_total_limit` is 1."""
+        """Skip upstream's clean-up at the end: with `save_total_limit` 1 it would remove the newest checkpoint."""
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         try:
             return super()._finalize_training(*args, **kwargs)
@@ -313,25 +324,25 @@ class DurableTrainer(SFTTrainer):
             self.args.save_total_limit = limit
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
-        """Run no step after the last: upstream counts only after it, also when a finished run is resumed."""
+        """Run no step beyond `max_steps`: upstream looks only after a step, even when a finished run is resumed."""
         if self.state.global_step >= self.state.max_steps:
             self.control.should_training_stop = True
             return
         super()._run_epoch(*args, **kwargs)
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
-        """Look at loss and gradient before the optimizer makes weights of them."""
+        """Stop before the optimizer step if loss or gradient is not finite."""
         self._refuse_endless_overflow()
         norm = super()._get_grad_norm(model, grad_norm)
         finite = self._loss.isfinite()
-        # In fp16 a gradient scaler tries high scales, and skips the steps that overflow under them.
+        # In fp16, gradients that overflow are part of the gradient scaler's search for a scale.
         if norm is not None and self.accelerator.mixed_precision != "fp16":
             finite = finite & torch.as_tensor(norm, device=finite.device).isfinite()
         self._require_finite(finite, "gradient" if self._loss.isfinite() else "loss")
         return norm
 
     def _require_finite(self, finite: torch.Tensor, what: str) -> None:
-        """Stop where something of the step in hand is not finite in any process.
+        """Stop all processes if `what` of the current step, loss or gradient, is not finite in one of them.
 
         Raises:
             MachineError: it is not.
@@ -346,7 +357,11 @@ class DurableTrainer(SFTTrainer):
             )
 
     def _refuse_endless_overflow(self) -> None:
-        """Stop where steps are skipped for their overflow and nothing is learnt, whatever the scale of the gradient."""
+        """Stop after `OVERFLOWS` skipped steps in a row: nothing is learned any more.
+
+        Raises:
+            MachineError: that many steps were skipped.
+        """
         skipped = self.accelerator.mixed_precision == "fp16" and self.accelerator.optimizer_step_was_skipped
         self._overflows = self._overflows + 1 if skipped else 0
         if self._overflows >= OVERFLOWS:
@@ -357,21 +372,21 @@ class DurableTrainer(SFTTrainer):
                 ).format(global_step=self.state.global_step, overflows=OVERFLOWS)
             )
 
-    def _everywhere(self, fine: bool) -> bool:
-        """Whether all processes are fine."""
+    def _everywhere(self, holds: bool) -> bool:
+        """Whether something holds in every process; a collective."""
         if self.args.world_size == 1:
-            return fine
-        return bool(gather(torch.tensor([fine], device=self.args.device)).all())
+            return holds
+        return bool(gather(torch.tensor([holds], device=self.args.device)).all())
 
 
-def _here(parameter: torch.nn.Parameter) -> torch.Tensor:
-    """What of a parameter is on this process: ZeRO-3 and FSDP divide it."""
+def _local_part(parameter: torch.nn.Parameter) -> torch.Tensor:
+    """The shard of a parameter that this process has under ZeRO-3 or FSDP; otherwise all of it."""
     part: torch.Tensor = getattr(parameter, "ds_tensor", parameter)
     return part.to_local() if hasattr(part, "to_local") else part
 
 
 def _random_state(device: torch.device) -> list[torch.Tensor]:
-    """The state of the generators that dropout draws from."""
+    """The states of the generators that dropout draws from."""
     return [generator.get_rng_state() for generator in _generators(device)]
 
 

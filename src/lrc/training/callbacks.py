@@ -1,4 +1,4 @@
-"""The callbacks of a run: its `metrics.jsonl` and progress, room on the disk, and what ends it before its last step."""
+"""Callbacks: `metrics.jsonl` and progress, the check for disk space, stopping on a signal, and early stopping."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from lrc.training.checkpoint import checkpoints
 from lrc.training.optimizer import optimizer_bytes
 
 
-class History(TrainerCallback):
-    """Writes every logged line to `metrics.jsonl` and shows steps and the figures that people wait for."""
+class MetricsCallback(TrainerCallback):
+    """Writes all logs to `metrics.jsonl`, and shows the progress, the loss and the accuracy."""
 
     def __init__(self) -> None:
         self._stack = ExitStack()
@@ -39,14 +39,14 @@ class History(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Start the progress, and take back the lines of steps that will be done again."""
+        """Start the progress bar, and remove the lines of steps that will be done again."""
         if not state.is_world_process_zero:
             return
         _keep_until(_file(args), state.global_step)
         self._advance = self._stack.enter_context(track(_("train"), state.max_steps, "steps", before=state.global_step))
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Count a step."""
+        """Advance the progress bar."""
         if self._advance:
             self._advance()
 
@@ -58,7 +58,7 @@ class History(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Keep a line, and say the loss or the accuracy."""
+        """Append a line to the file, and print loss and accuracy."""
         if not state.is_world_process_zero or logs is None:
             return
         line = {"step": state.global_step, **logs}
@@ -74,19 +74,19 @@ class History(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """End the progress."""
+        """Close the progress bar."""
         self._stack.close()
 
 
 def keep_training(folder: Path) -> None:
-    """Keep the lines of a training that has ended; what was concluded from its evaluation will be again."""
+    """Keep the lines of a finished training, except the calibration at its end, which will be logged again."""
     path = folder / METRICS_FILE
     if path.is_file():
         _keep(path, lambda entry: "eval_temperature" not in entry)
 
 
 def epoch_at(folder: Path, step: int) -> float | None:
-    """The epoch in which a step was logged; None where it was not."""
+    """The (fractional) epoch that was logged with a step; None if the step was not logged."""
     path = folder / METRICS_FILE
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     epochs = [entry.get("epoch") for entry in map(_read, lines) if entry.get("step") == step]
@@ -94,7 +94,7 @@ def epoch_at(folder: Path, step: int) -> float | None:
 
 
 def _read(line: str) -> dict[str, Any]:
-    """A line's object; an empty one where a kill has cut it short."""
+    """The object of a line; an empty one if a kill cut the line short."""
     try:
         entry = json.loads(line)
     except ValueError:
@@ -107,30 +107,30 @@ def _file(args: TrainingArguments) -> Path:
 
 
 def _keep_until(path: Path, step: int) -> None:
-    """Keep the lines of the steps that the checkpoint knows, but for the summaries, which will be written again."""
+    """Keep the lines up to the checkpoint's step, except the summaries at the end, which will be written again."""
     if path.is_file():
         again = {"train_runtime", "eval_temperature"}
         _keep(path, lambda entry: entry.get("step", 0) <= step > 0 and not again & entry.keys())
 
 
 def _keep(path: Path, wanted: Callable[[dict[str, Any]], bool]) -> None:
-    """Keep the lines that are wanted; one cut short by a kill goes, too."""
+    """Rewrite the file with the wanted lines only; a line that a kill cut short is dropped, too."""
     lines = path.read_text(encoding="utf-8").splitlines()
     kept = [line for line in lines if (entry := _read(line)) and wanted(entry)]
     with new_file(path, force=True) as file:
         file.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 
 
-class Space(TrainerCallback):
-    """Refuses a run before its first step where the disk cannot hold its checkpoints and its adapter."""
+class DiskSpaceCallback(TrainerCallback):
+    """Refuses a run before its first step if the disk is too small for its checkpoints and the result."""
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
     ) -> None:
-        """Compare need and space.
+        """Compare the space needed with the space free.
 
         Raises:
-            MachineError: there is too little.
+            MachineError: too little is free.
         """
         folder = Path(args.output_dir or ".")
         tokenizer = _tokenizer_bytes(kwargs.get("processing_class"))
@@ -152,7 +152,7 @@ class Space(TrainerCallback):
 
 
 def _checkpoints_to_come(args: TrainingArguments, state: TrainerState, existing: int) -> int:
-    """How many more checkpoints there will be at once; one more than the limit while the next is written."""
+    """How many more checkpoints will exist at once; one more than `save_total_limit` while the next is written."""
     if args.save_strategy == SaveStrategy.NO:
         return 0
     interval = state.save_steps if args.save_strategy == SaveStrategy.STEPS else state.max_steps / args.num_train_epochs
@@ -165,19 +165,19 @@ def _tokenizer_bytes(tokenizer: Any) -> int:
     return sum((folder / name).stat().st_size for name in TOKENIZER_FILES if (folder / name).is_file())
 
 
-class Stopping(TrainerCallback):
-    """Stops training once `request` has a signal, in all processes after the same step.
+class StopOnSignalCallback(TrainerCallback):
+    """Stops the training once `request` has a signal, in all processes after the same step.
 
-    The checkpoint is saved where the epoch loop ends, after what the step itself would have logged, evaluated and
-    saved, so that the resumed run misses none of it.
+    The checkpoint is saved after the epoch loop, when whatever was due after the step has been logged, evaluated and
+    saved, so that the resumed run misses nothing.
     """
 
     def __init__(self, request: Request) -> None:
         self.request = request
-        self.signal = 0  # what all processes agreed on
+        self.signal = 0  # the number that all processes agreed on; 0 is none
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Ask every process whether it has been signalled."""
+        """Ask all processes whether one has received a signal."""
         self.signal = self.request.signal
         if args.world_size > 1:
             # Signals reach the processes at different moments; all have to stop after the same step.
@@ -188,7 +188,7 @@ class Stopping(TrainerCallback):
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Save; what belongs to an epoch's end is done where this is one."""
+        """Save a checkpoint; log and evaluate only if the epoch is really over."""
         if not self.signal:
             return
         if state.epoch is None or state.epoch % 1:
@@ -197,12 +197,15 @@ class Stopping(TrainerCallback):
 
 
 class Patience(EarlyStoppingCallback):
-    """Upstream's early stopping, which counts on where a run was stopped, and says that it ends one."""
+    """Upstream's early stopping, which keeps its count when a run is resumed, and says when it stops one.
+
+    Checkpoints hold the count under the name of this class.
+    """
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Take up the count that the checkpoint has."""
+        """Restore the count from the checkpoint."""
         super().on_train_begin(args, state, control, **kwargs)
         saved: Any = state.stateful_callbacks.get(type(self).__name__)
         if saved:
@@ -211,7 +214,7 @@ class Patience(EarlyStoppingCallback):
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: Any, **kwargs: Any
     ) -> None:
-        """Count an evaluation, but for those after the training."""
+        """Count an evaluation, unless it comes after the training."""
         if control.should_training_stop or state.global_step >= state.max_steps:
             return
         super().on_evaluate(args, state, control, metrics, **kwargs)
@@ -222,7 +225,7 @@ class Patience(EarlyStoppingCallback):
 
 
 def early_stopping_step(checkpoint: Path) -> int | None:
-    """The step after which early stopping had ended the training, by the checkpoint of that step; None elsewhere."""
+    """The step of a checkpoint if early stopping ended the training there; otherwise None."""
     state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
     saved: Any = state.stateful_callbacks.get(Patience.__name__)
     if not saved or saved["attributes"]["early_stopping_patience_counter"] < saved["args"]["early_stopping_patience"]:

@@ -1,7 +1,7 @@
-"""Checkpoints that are whole or not there: staged, listed in a manifest, flushed to the disk, then renamed.
+"""Checkpoints that are complete or absent: staged, listed in a manifest, flushed to the disk, then renamed.
 
-A checkpoint counts when every file that its manifest lists has the size and the checksum listed. What a kill leaves
-behind is either in the stage, which is emptied, or a checkpoint that is whole.
+A checkpoint is whole if every file that its manifest lists has the size and the SHA-256 given there. Whatever a kill
+leaves behind is either in the staging folder, which is emptied, or a whole checkpoint.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from pathlib import Path
 from lrc.runtime.outputs import checksum, flush
 from lrc.runtime.translation import _
 
-STAGE = ".staged"  # what is being written, inside the folder of the run
+STAGE = ".staged"  # the staging folder, inside the folder of the run
 MANIFEST = "checkpoint_manifest.json"
 STATE = "trainer_state.json"  # transformers' own
 _NAME = re.compile(r"checkpoint-(\d+)")
 
 
 def open_stage(folder: Path) -> Path:
-    """Give the stage of a run's folder, empty."""
+    """Create an empty staging folder in a run's folder, and return it."""
     close_stage(folder)
     stage = folder / STAGE
     stage.mkdir(parents=True)
@@ -30,19 +30,19 @@ def open_stage(folder: Path) -> Path:
 
 
 def close_stage(folder: Path) -> None:
-    """Remove the stage with whatever is on it."""
+    """Remove the staging folder and whatever is in it."""
     shutil.rmtree(folder / STAGE, ignore_errors=True)
 
 
 def seal(staged: Path, target: Path) -> None:
-    """Make a checkpoint of what was staged: manifest, flush, then its name.
+    """Turn a staged folder into a checkpoint: write the manifest, flush everything, then rename.
 
     Args:
-        staged: a folder in the stage, everything in it written.
-        target: `checkpoint-N`; one that is there already is replaced.
+        staged: a folder in the staging folder, completely written.
+        target: `checkpoint-N`; an existing one is replaced.
 
     Raises:
-        OSError: the file system refuses; `target` is as it was.
+        OSError: the file system refuses.
     """
     files = _files(staged)
     listed = {str(file.relative_to(staged)): {"size": file.stat().st_size, "sha256": checksum(file)} for file in files}
@@ -57,7 +57,7 @@ def seal(staged: Path, target: Path) -> None:
 
 
 def find_damage(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint, in a few words; None where it is whole."""
+    """What is wrong with a checkpoint, in a few words; None if it is whole."""
     try:
         listed = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))["files"]
         for name, facts in listed.items():
@@ -72,10 +72,10 @@ def find_damage(checkpoint: Path) -> str | None:
 
 
 def newest(folder: Path, report: Callable[[str], None]) -> Path | None:
-    """The newest checkpoint that is whole; newer ones that are not get another name.
+    """The newest whole checkpoint; damaged ones that are newer are renamed. None if there is none.
 
     Args:
-        report: hears a line about each checkpoint that was set aside.
+        report: is called with a line for each checkpoint that was renamed.
     """
     for checkpoint in reversed(checkpoints(folder)):
         reason = find_damage(checkpoint)
@@ -89,7 +89,7 @@ def newest(folder: Path, report: Callable[[str], None]) -> Path | None:
 
 
 def adopt(source: Path, folder: Path) -> Path:
-    """Copy a checkpoint of another folder into a run's; it appears there whole or not at all.
+    """Copy a checkpoint into another run's folder, completely or not at all, and return its new path.
 
     Raises:
         OSError: the file system refuses.
@@ -104,24 +104,24 @@ def adopt(source: Path, folder: Path) -> Path:
 
 
 def rotate(folder: Path, limit: int | None, best: str | None) -> None:
-    """Remove the oldest checkpoints until `limit` are left; the newest and the best stay.
+    """Remove the oldest checkpoints until `limit` are left; the newest and the best are kept in any case.
 
     Args:
         limit: None or 0 keeps all.
-        best: the best one so far; its name alone counts, since a run's folder may be moved or be spelt otherwise.
+        best: path of the best one so far; only its name is compared, since a run's folder may have been moved.
     """
     found = checkpoints(folder)
     spared = Path(best).name if best else None
     doomed = [checkpoint for checkpoint in found[:-1] if checkpoint.name != spared]
     for checkpoint in doomed[: max(len(found) - limit, 0) if limit else 0]:
-        # Under its own name only whole: a removal that is cut short leaves its rest in the stage.
+        # Renamed first, so that a removal that is cut short leaves its remains in the staging folder.
         aside = folder / STAGE / checkpoint.name
         aside.parent.mkdir(exist_ok=True)
         shutil.rmtree(checkpoint.rename(aside), ignore_errors=True)
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """The folders named `checkpoint-N`, by N."""
+    """The folders named `checkpoint-N`, in ascending order of N."""
     if not folder.is_dir():
         return []
     named = [(int(found[1]), path) for path in folder.iterdir() if (found := _NAME.fullmatch(path.name))]
@@ -129,7 +129,7 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def best_step(checkpoint: Path) -> int | None:
-    """The step whose evaluation was the best until a checkpoint; None where there was none."""
+    """The step with the best evaluation up to a checkpoint; None if nothing was evaluated."""
     state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
     found: int | None = state.get("best_global_step")
     return found

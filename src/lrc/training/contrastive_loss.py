@@ -1,11 +1,11 @@
-"""The contrast between the options of a question: the model learns to choose the right one, in addition to writing it.
+"""A loss over the options of a question: the model learns to choose the right one, in addition to writing it.
 
-Answering takes the option with the highest score. So that is what is trained: a question's loss is the cross entropy of
-its right option among all of its options, whose logits are their scores, log-likelihoods divided by length, over a
-temperature. With temperature 1 it is the length-normalised loss of T-Few (Liu et al. 2022, section 3.3). Where options
-are judged, a score is the log-odds of the option's being right, log p(是) - log p(否), and the loss is ListNet's with
-its top-one probability (Cao et al. 2007). In a packed tree the options are branches behind what they have in common,
-which is computed once for all.
+Answering takes the option with the highest score, so this is what is trained: the loss of a question is the cross
+entropy of its right option among all of its options, whose logits are their scores (log-likelihoods divided by length)
+over a temperature. With temperature 1 it is the length-normalized loss of T-Few (Liu et al. 2022, section 3.3). In
+judge style a score is the log-odds of the option's being right, log p(是) - log p(否), and the loss is ListNet's
+with its top-one probability (Cao et al. 2007). In a packed tree the options are branches of their common prefix, which
+is computed once for all of them.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Objective:
     """What is trained: to write the right answer, to choose it among the options, or both.
 
     Args:
-        option_contrast: the part of the loss that is the contrast between the options, 0 to 1.
-        contrast_temperature: what their scores are divided by.
+        option_contrast: the weight of the loss over the options, 0 to 1; the rest is the cross entropy of the answer.
+        contrast_temperature: what the scores of the options are divided by.
     """
 
     option_contrast: float = 0.0
@@ -40,26 +40,27 @@ class Objective:
 
 @dataclass(frozen=True)
 class Option(TokenSequence):
-    """An option of a question, to be compared with the others and not to be supervised.
+    """An option of a question, which is compared with the others and whose tokens are not supervised.
 
     Args:
         question_key: the same for the options of one question, and for no others of a step.
         length: what its log-likelihood is divided by.
         right: whether it is the right one.
-        number: of the option in its question.
-        target: its part in what is learnt; the parts of a question's options sum to 1.
-        negated: whether the sequence says that the option is not right; see `Prompt.negate`.
+        number: of the option in its question, from 1.
+        target: its target probability, which over the options of a question sums to 1; None is 1 for the right option
+            and 0 for the others.
+        negated: whether the sequence says that the option is wrong; see `Prompt.negate`.
     """
 
     question_key: tuple[int, int]
     length: float
     right: bool
     number: int = 0
-    target: float | None = None  # 1 for the right one where nothing is affirmed
+    target: float | None = None
     negated: bool = False
 
 
-PlacedOption = tuple[int, Option]  # a sequence, counted from 0 within its row
+PlacedOption = tuple[int, Option]  # the index of the option's sequence within its row, and the option
 
 
 def options_of(
@@ -69,12 +70,12 @@ def options_of(
     question_key: tuple[int, int],
     targets: Sequence[float] | None = None,
 ) -> list[Option]:
-    """The options of a labelled record as answering scores them; none where there is nothing to choose.
+    """The options of a labelled record as answering scores them; empty if the record has fewer than two.
 
     Args:
         normalisation: of scores, as `Scorer` takes it.
-        question_key: what tells them from the options of other prompts.
-        targets: of each option of the record, see `Option`.
+        question_key: see `Option`.
+        targets: the target probability of each option of the record; None is 1 for the right one.
     """
     if record.question is None:
         return []
@@ -98,27 +99,27 @@ def options_of(
         )
         for number, one in zip(numbers, order.candidates, strict=True)
     ]
-    negations = zip(options, order.negations, strict=False)  # there are none where options are not judged
+    negations = zip(options, order.negations, strict=False)  # there are none unless in judge style
     return options + [replace(one, tokens=negation.tokens, negated=True) for one, negation in negations]
 
 
 def contrast_count(sequences: Sequence[TokenSequence]) -> int:
-    """How many questions have their options among the sequences."""
+    """The number of questions whose options are among the sequences."""
     return len({one.question_key for one in sequences if isinstance(one, Option)})
 
 
 @dataclass(frozen=True)
 class OptionContrast:
-    """The options of a row's questions; T targets, Q questions of at most K options.
+    """The options of a row's questions as index arrays; T targets, Q questions with at most K options each.
 
     Args:
-        owners: (T,) the sequence that each target belongs to, counted from 0 within the row.
-        supervised: (I,) the targets that belong to no option.
-        options: (Q, K) sequences, counted likewise; a question that has fewer than K options repeats its first.
-        negations: (Q, K) those that say of them that they are not right; None where options are not judged.
-        lengths: (Q, K) what their log-likelihoods are divided by.
-        wanted: (Q, K) what is learnt of each, a question's sum is 1.
-        absent: (Q, K) whether the place is such a repetition.
+        owners: (T,) the sequence of each target, counted from 0 within the row.
+        supervised: (S,) the targets that belong to no option.
+        options: (Q, K) the sequence of each option, counted likewise; padded with the question's first option.
+        negations: (Q, K) the sequences that call these options wrong; None unless in judge style.
+        lengths: (Q, K) what the options' log-likelihoods are divided by.
+        wanted: (Q, K) target probabilities; each row sums to 1.
+        absent: (Q, K) true where there is padding.
     """
 
     owners: Ints
@@ -131,9 +132,9 @@ class OptionContrast:
 
     @classmethod
     def of(cls, row: PackedRow, sequences: Sequence[TokenSequence]) -> OptionContrast | None:
-        """The contrast of a row that was packed from `sequences`; None where it has none.
+        """The options in a row that was packed from `sequences`; None if it has none.
 
-        The options of one question are in one row: `tree.pack` keeps what follows one stem together.
+        All options of a question are in the same row: `tree.pack` keeps sequences with a common stem together.
         """
         places, owners = np.unique(row.owners, return_inverse=True)
         packed = [(place, sequences[number]) for place, number in enumerate(places.tolist())]
@@ -155,10 +156,14 @@ class OptionContrast:
         )
 
     def loss(self, log_probs: torch.Tensor, temperature: float) -> torch.Tensor:
-        """The cross entropy of what is wanted of the options, in nats, summed over the questions.
+        """The cross entropy of the target probabilities, in nats, summed over the row's questions.
 
         Args:
-            log_probs: (T,) of the row's targets.
+            log_probs: (T,) the log-probabilities of the row's targets.
+            temperature: what scores are divided by.
+
+        Returns:
+            A scalar.
         """
 
         def put(array: np.ndarray) -> torch.Tensor:
@@ -173,7 +178,7 @@ class OptionContrast:
         return (all_of_them - (put(self.wanted) * scores).sum(1)).sum()
 
     def supervised_log_probs(self, log_probs: torch.Tensor) -> torch.Tensor:
-        """The log-probabilities of the targets that belong to no option."""
+        """(S,) the log-probabilities of the targets that belong to no option."""
         return log_probs[torch.from_numpy(self.supervised).to(log_probs.device, non_blocking=True)]
 
 
@@ -182,7 +187,7 @@ def _target(one: Option) -> float:
 
 
 def _group_by_question(options: Iterable[PlacedOption]) -> list[list[PlacedOption]]:
-    """The options of each question, by number."""
+    """The options of each question, sorted by number."""
     found: dict[tuple[int, int], list[PlacedOption]] = {}
     for place, one in options:
         found.setdefault(one.question_key, []).append((place, one))
@@ -190,5 +195,5 @@ def _group_by_question(options: Iterable[PlacedOption]) -> list[list[PlacedOptio
 
 
 def _pad(questions: list[list[PlacedOption]], most: int, value: Callable[[int, Option], float]) -> NDArray[Any]:
-    """(questions, most) a value an option; where a question has fewer options, that of its first."""
+    """(questions, most) a value for each option, padded with that of the question's first option."""
     return np.array([[value(*one) for one in some + some[:1] * (most - len(some))] for some in questions])

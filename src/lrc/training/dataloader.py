@@ -1,8 +1,8 @@
-"""Which questions make an optimizer step, and their rows.
+"""Which questions make up an optimizer step, and how they are packed into rows.
 
 A batch is one process's share of one optimizer step, counted in questions: `per_device_train_batch_size` times
-`gradient_accumulation_steps` of them, whatever rows they fill. Passages are drawn whole, so that the questions of one
-passage meet in one step; where a passage straddles two steps its tokens are computed in both.
+`gradient_accumulation_steps`, however many rows they fill. All questions of a passage are drawn one after the other, so
+that they share its tokens; if a passage straddles two steps, its tokens are computed in both.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from lrc.tokenization.prompt import Prompt, reordered
 from lrc.tokenization.token_dataset import Corpus, Portion
 from lrc.training.contrastive_loss import Option, contrast_count, options_of
 
-SampleKey = tuple[int, int]  # a question's place in the data, and the epoch that draws it
+SampleKey = tuple[int, int]  # a question's index in the data, and the epoch
 
 
 @dataclass(frozen=True)
@@ -34,23 +34,23 @@ class StepBatch:
 
     sequences: list[TokenSequence]
     rows: list[PackedRow]
-    idle: bool = False  # the process has no question of this step; its one row counts for nothing
-    questions: int = 0  # how many there are; a question has a sequence for each order of its options
+    idle: bool = False  # there was no question left for this process; its one row has no weight in the loss
+    questions: int = 0  # a question has a sequence for each order of its options
 
     @property
     def target_count(self) -> int:
-        """How many tokens there are to imitate."""
+        """The number of supervised tokens: those of completions that are not compared options."""
         supervised = [one for one in self.sequences if not isinstance(one, Option)]
         return 0 if self.idle else sum(len(one.tokens) - one.prompt_length for one in supervised)
 
     @property
     def supervised_count(self) -> int:
-        """How many tokens are learnt from: those to imitate, or where there are none those that are compared."""
+        """The number of supervised tokens; if there are none, that of the tokens of compared options."""
         return self.target_count or sum(len(one.tokens) - one.prompt_length for one in self.sequences)
 
     @property
     def contrast_count(self) -> int:
-        """How many questions there are whose options are compared."""
+        """The number of questions whose options are compared."""
         return 0 if self.idle else contrast_count(self.sequences)
 
     def repacked(self, row_tokens: int, *, share: bool = True) -> StepBatch:
@@ -60,11 +60,11 @@ class StepBatch:
 
 @dataclass(frozen=True)
 class Sampling:
-    """From what the questions of a step are drawn.
+    """How the questions of a step are drawn.
 
     Args:
-        group_passages: false draws question by question, so that those of a passage rarely meet in a step.
-        portions: of the files that the questions are of; without them an epoch has every question.
+        group_passages: whether the questions of a passage are drawn one after the other.
+        portions: how many questions an epoch has from each training file; empty is all of them.
     """
 
     group_passages: bool = True
@@ -72,17 +72,19 @@ class Sampling:
 
 
 class StepSampler(Sampler[list[SampleKey]]):
-    """Draw the questions of every optimizer step for one process; all processes draw the same epoch.
+    """A batch sampler that draws the questions of each optimizer step for one process.
+
+    All processes shuffle alike, and each takes its part of every step.
 
     Args:
-        passages: (questions,) a number a passage, the same for the questions of one passage.
-        step_questions: questions a process and step.
+        passages: (questions,) the passage of each question, as a number.
+        step_questions: questions for each process in a step.
         rank: this process.
         world_size: the number of processes.
-        seed: of the order of passages and of questions within a passage; None keeps the order of the data.
+        seed: for the order of passages, and of questions within a passage; None keeps the order of the data.
         drop_last: leave out a last step that is not full.
-        portions: of the files that the questions are of; without them an epoch has every question. Where one has only a
-            part of its file, the next epoch goes on with the rest.
+        portions: how many questions an epoch has from each training file, in the order of the data; empty is all of
+            them. If an epoch has only a part of a file, the next one goes on with the rest.
     """
 
     def __init__(
@@ -111,7 +113,7 @@ class StepSampler(Sampler[list[SampleKey]]):
         world_size: int,
         sampling: Sampling,
     ) -> StepSampler:
-        """The sampler that training arguments ask for: their seed, order and last step."""
+        """Build the sampler with the seed, the order and `dataloader_drop_last` of the training arguments."""
         seed = args.seed if args.data_seed is None else args.data_seed
         return cls(
             passages if sampling.group_passages else range(len(passages)),
@@ -124,7 +126,7 @@ class StepSampler(Sampler[list[SampleKey]]):
         )
 
     def set_epoch(self, epoch: int) -> None:
-        """Make the next iteration that of `epoch`."""
+        """Set the epoch that the next iteration draws."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -135,7 +137,7 @@ class StepSampler(Sampler[list[SampleKey]]):
         order, total = self._order(), self.step_questions * self.world_size
         for step in range(len(self)):
             questions = order[step * total : (step + 1) * total]
-            # A last step that is not full is dealt out evenly; a process left without a question takes part idly.
+            # A last step that is not full is split evenly; a process without a question gets an idle batch.
             share = np.array_split(questions, self.world_size)[self.rank]
             yield [(int(question), self.epoch) for question in share]
 
@@ -144,12 +146,12 @@ class StepSampler(Sampler[list[SampleKey]]):
         return places if self.seed is None else self._shuffle(places, self.epoch)
 
     def _drawn(self) -> np.ndarray:
-        """The places of the questions that the epoch has."""
+        """The indices of the questions in this epoch."""
         parts, first = [], 0
         for number, (size, drawn) in enumerate(self.portions):
             own = np.arange(first, first + size)
             first += size
-            # A file is gone through again and again, each time in another order; an epoch takes the next of it.
+            # A file is passed through again and again, in a new order each time; each epoch takes the next `drawn`.
             start = self.epoch * drawn
             turns = range(start // size, -(-(start + drawn) // size)) if drawn < size else ()
             passes = [own if self.seed is None else self._shuffle(own, number, turn) for turn in turns]
@@ -157,7 +159,7 @@ class StepSampler(Sampler[list[SampleKey]]):
         return np.concatenate(parts)
 
     def _shuffle(self, places: np.ndarray, *seed: int) -> np.ndarray:
-        """The places with passages in a random order, and the questions of each in one."""
+        """Shuffle passages, and the questions within each passage."""
         random = np.random.default_rng([self.seed or 0, *seed])
         _, passage = np.unique(self.passages[places], return_inverse=True)
         drawn = random.permutation(passage.max(initial=-1) + 1)
@@ -165,11 +167,14 @@ class StepSampler(Sampler[list[SampleKey]]):
 
 
 class StepLoader(DataLoader):
-    """Loads `StepBatch`es.
+    """A DataLoader of `StepBatch`es.
 
     Args:
-        source: gives the sequences of one question in one epoch: for each option order that is trained what is
-            supervised, and then the options that are compared.
+        source: returns the sequences of one question in one epoch; see `SequenceSource`.
+        sampler: draws the questions of each step.
+        row_tokens: token budget of a row.
+        share: whether a row may hold several sequences.
+        num_workers: the number of worker processes.
     """
 
     def __init__(
@@ -190,7 +195,7 @@ class StepLoader(DataLoader):
         )
 
     def set_epoch(self, epoch: int) -> None:
-        """Make the next iteration that of `epoch`."""
+        """Set the epoch that the next iteration draws."""
         self.steps.set_epoch(epoch)
 
     def collate(self, questions: list[list[TokenSequence]]) -> StepBatch:
@@ -218,15 +223,17 @@ class SampleDataset(TorchDataset):
 
 @dataclass(frozen=True)
 class SequenceSource:
-    """The sequences of a question in an epoch: as tokenized, or in several orders of its options, drawn anew.
+    """Returns the sequences of a question in an epoch: as tokenized, or in several random orders of its options.
 
     Args:
-        option_orders: how many orders of each question are trained.
-        contrasted: by what the scores of options are normalised that are compared (see `contrastive_loss`); None
-            compares none.
-        supervised: whether the right answer is learnt to be written, too; a question without options to compare is
-            drawn as if it were.
-        soft_labels: soft targets of the comparison; None is the right option alone.
+        dataset: columns `tokens` and `prompt_length`, one row for each question.
+        records: the same questions as records.
+        prompt: renders those that are not used as tokenized.
+        option_orders: in how many orders of its options each question is trained in an epoch.
+        seed: for these orders.
+        contrasted: how the scores of compared options are normalised (see `contrastive_loss`); None compares none.
+        supervised: whether to train on the answer, too; questions without options to compare always are.
+        soft_labels: target probabilities of the options; None is 1 for the right one.
     """
 
     dataset: Dataset
@@ -242,12 +249,12 @@ class SequenceSource:
     def of(
         cls, corpus: Corpus, prompt: Prompt, data: Any, seed: int, soft_labels: SoftLabels | None = None
     ) -> SequenceSource:
-        """The drawing that a recipe's `DataArguments` ask for."""
+        """Build the source that a recipe's `DataArguments` ask for."""
         how = data.contrasted, data.option_contrast < 1, soft_labels
         return cls(corpus.dataset, corpus.records, prompt, data.option_orders, seed, *how)
 
     def __call__(self, key: SampleKey) -> list[TokenSequence]:
-        """The sequences of question `key[0]` in epoch `key[1]`; what is supervised comes before what is compared."""
+        """The sequences of question `key[0]` in epoch `key[1]`: the supervised ones, then the compared options."""
         place, epoch = key
         judged = self.prompt.answer_style == "judge"
         if not (judged or self.contrasted or self.option_orders > 1):
@@ -266,17 +273,17 @@ class SequenceSource:
         return [self._load(place), *options]
 
     def _orders(self, record: Record, random: np.random.Generator) -> list[tuple[int, ...] | None]:
-        """The orders of a question's options that are trained; None is its own."""
+        """The orders in which a question's options are trained; None is that of the record."""
         question = record.question
         if question is None or self.option_orders == 1:
             return [None]
         first = tuple(range(len(question.options)))
-        if len(option_orders(question, 2)) > 1:  # rotations of a random order balance the places
+        if len(option_orders(question, 2)) > 1:  # rotations of a random order put each option at each place
             first = tuple(random.permutation(len(question.options)).tolist())
         return [tuple(first[k] for k in order) for order in option_orders(question, self.option_orders)]
 
     def _targets(self, record: Record, order: tuple[int, ...] | None) -> tuple[float, ...] | None:
-        """What the comparison learns of each option, in the order that is trained."""
+        """The target probability of each option, in the given order."""
         if self.soft_labels is None or record.question is None:
             return None
         own = self.soft_labels.target(record)

@@ -1,7 +1,7 @@
-"""Cross-validation: a file of questions dealt into folds by passage, each of which is held out by a run of its own.
+"""Cross-validation: a file of questions is split by passage into folds, and each fold is held out by a run of its own.
 
-The folder of the folds holds `folds.json`, the data of each fold and the run folder of each fold; when all are trained,
-also what each question got from the model that did not train on its passage.
+The folder holds `folds.json`, the data of each fold and its run; when all are trained, also the out-of-fold scores:
+those of each question from the model that was not trained on its passage.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class Folds:
     Args:
         folder: the `output_dir` of the recipe.
         source: the training file.
-        count: of the folds.
-        seed: of the way they are dealt.
+        count: the number of folds.
+        seed: for the split.
     """
 
     folder: Path
@@ -57,21 +57,21 @@ class Folds:
         return self.folder / f"fold{fold}"
 
     def overrides(self, fold: int) -> list[str]:
-        """The keys of a fold's run, to come after all others."""
+        """The command-line keys of a fold's run, which override all others."""
         paths = {"train_file": self.train_file(fold), "validation_file": self.validation_file(fold)}
         paths["output_dir"] = self.output_dir(fold)
         return [word for key, path in paths.items() for word in (f"--{key}", str(path))]
 
     def identity(self) -> dict[str, Any]:
-        """What makes them these folds and no others."""
+        """What distinguishes these folds from others, as it is kept in `folds.json`."""
         source = {"name": self.source.name, "sha256": checksum(self.source)}
         return {"train_file": source, "folds": self.count, "seed": self.seed, "clustering": CLUSTERING}
 
     def refuse_other(self, *, overwrite: bool) -> None:
-        """Refuse a folder that holds other folds, or something else.
+        """Refuse a folder that holds other folds, or anything else.
 
         Raises:
-            OutputError: it does, and `overwrite` is false; or it is a file.
+            OutputError: it does, and `overwrite` is false; or it is not a folder.
         """
         if self.folder.exists() and not self.folder.is_dir():
             raise OutputError(_("{folder}: is not a folder; choose another output_dir").format(folder=self.folder))
@@ -94,7 +94,7 @@ class Folds:
             )
 
     def write(self) -> None:
-        """Deal the questions, and write the data of each fold; nothing where the same is there.
+        """Split the questions, and write the data of each fold; do nothing if the same folds are there.
 
         Raises:
             DataError: the file cannot be read, has questions without an answer, or too few passages.
@@ -115,10 +115,10 @@ class Folds:
             file.write_text(json.dumps(self.identity(), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
     def outcomes(self) -> list[Outcome]:
-        """What every question got from the model of the fold that held it out.
+        """The out-of-fold outcome of every question, fold by fold.
 
         Raises:
-            DataError: a fold has not answered its questions.
+            DataError: a fold's run has left no outcomes.
         """
         found: list[Outcome] = []
         for fold in range(self.count):
@@ -133,7 +133,7 @@ class Folds:
         return found
 
     def _remove_others(self) -> None:
-        """Remove the folds that were dealt otherwise, which are to be overwritten."""
+        """Remove other folds that are to be overwritten."""
         if (found := self._read()) is None or found == self.identity():
             return
         (self.folder / FOLDS_FILE).unlink()
@@ -142,7 +142,7 @@ class Folds:
                 remove(old)
 
     def _deal(self, records: Sequence[Record]) -> list[int | None]:
-        """The fold that holds out each record; None of one without a question, which all folds train on."""
+        """The fold that holds out each record; None for a record that is not a question, on which all folds train."""
         places = [place for place, record in enumerate(records) if record.question is not None]
         questions = [records[place].question for place in places]
         unanswered = [question.id for question in questions if question is not None and question.answer is None]

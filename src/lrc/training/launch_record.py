@@ -1,6 +1,6 @@
-"""What a run notes of how it was started: the command, the hardware, the day, and the workbook behind its data.
+"""What a run records about its start: the command, the hardware, the date, and the workbook behind its data.
 
-Nothing that was trained depends on these, so they say nothing about whether two runs are the same.
+The weights do not depend on any of it, so it plays no part in whether a run may be resumed.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from lrc.runtime.machine import describe_hardware
 
 
 def record_launch(recipe: Recipe, passages: Iterable[str]) -> dict[str, Any]:
-    """Look at what a run was started with, and on.
+    """Collect what a run was started with, and on what.
 
     Args:
-        passages: of the questions that it trained or was asked about.
+        passages: some of those that it was trained on.
 
     Returns:
-        `command`, without folders and secrets; `hardware`; `date`, of the run's end, in UTC; `script`, `Hant` or
-        `Hans`; and `workbooks`, the name and the SHA-256 of what each data file was converted from, by the role of the
-        file; the last two as far as they are known.
+        `command`, without folders and secrets; `hardware`; `date`, in UTC, on which the run ended; `script`, `Hant` or
+        `Hans`, if it can be told; and `workbooks`: for each data file that was converted from one, by the file's role,
+        the workbook's name and SHA-256.
     """
     args, data = recipe.training, recipe.data
     read = {"train_file": data.train_files[0], "validation_file": data.validation_file}
@@ -43,7 +43,7 @@ def record_launch(recipe: Recipe, passages: Iterable[str]) -> dict[str, Any]:
 
 
 def _words(recipe: Recipe) -> Iterator[str]:
-    """`lrc train`, the recipe, and the keys that it does not have so itself."""
+    """The words of `lrc train RECIPE --key value …`, with the keys that differ from the recipe file."""
     yield from ("lrc", "train")
     if recipe.path is not None:
         yield _name(recipe.path)
@@ -54,7 +54,7 @@ def _words(recipe: Recipe) -> Iterator[str]:
 
 
 def _name(path: Path) -> str:
-    """A recipe as the command line has it: the name of one that ships, else its file's."""
+    """How the command line names a recipe: a shipped one without folder and suffix, any other by its file name."""
     shipped = Path(str(files("lrc.recipes"))).resolve()
     real = path.resolve()
     return real.relative_to(shipped).with_suffix("").as_posix() if real.is_relative_to(shipped) else path.name

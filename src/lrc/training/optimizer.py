@@ -1,4 +1,4 @@
-"""Optimizers: LoRA+, what each keeps of a weight, and what upstream says of keys that it does not take."""
+"""Optimizers: LoRA+, the size of optimizer states, and upstream's errors about `optim` as errors of the recipe."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from peft.optimizers import create_loraplus_optimizer
 from lrc.runtime.errors import RecipeError
 from lrc.runtime.translation import _
 
-# How many numbers an optimizer keeps of each trained one; the first name that is part of `optim` counts. The rows and
-# columns of Adafactor are next to nothing, LOMO keeps nothing, AdEMAMix has a third moment.
+# How many values an optimizer keeps for each trained weight; the first name that `optim` contains counts. Adafactor's
+# rows and columns are negligible, LOMO keeps nothing, AdEMAMix has a third moment.
 MOMENTS = {
     "adafactor": 0,
     "schedule_free_sgd": 1,
@@ -25,15 +25,15 @@ MOMENTS = {
     "adagrad": 1,
     "ademamix": 3,
 }
-ADAM = 2  # moments, which every other one has
+ADAM = 2  # moments, as in all others
 
 
 def optimizer_bytes(optim: str, element_size: int = 4) -> int:
-    """What an optimizer keeps of each trained number, in bytes: on the device, and in a checkpoint.
+    """The bytes of optimizer state for each trained weight, on the device and in a checkpoint.
 
     Args:
-        optim: its name in a recipe; states of 8 bits and fewer count as a byte.
-        element_size: bytes of the number itself, in whose dtype torch's optimizers keep theirs.
+        optim: the optimizer's name in a recipe; states of 8 or 4 bits count as one byte.
+        element_size: bytes of the weight itself, whose dtype torch's optimizers use for their states.
     """
     moments = next((count for name, count in MOMENTS.items() if name in optim), ADAM)
     return moments * (1 if "8bit" in optim or "4bit" in optim else element_size)
@@ -41,12 +41,12 @@ def optimizer_bytes(optim: str, element_size: int = 4) -> int:
 
 @dataclass(frozen=True)
 class LoraPlus:
-    """LoRA+ (Hayou et al. 2024): B learns faster than A.
+    """LoRA+ (Hayou et al. 2024): matrix B has a higher learning rate than A.
 
     Args:
-        lr_ratio: the learning rate of B over that of A.
+        lr_ratio: the learning rate of B divided by that of A.
         lr_embedding: the learning rate of both matrices of LoRA on embeddings; None takes that of A, as without LoRA+.
-            PEFT's own default is 1e-6, whatever the recipe's rate is.
+            PEFT's own default is 1e-6, whatever the recipe's learning rate is.
     """
 
     lr_ratio: float
@@ -54,17 +54,18 @@ class LoraPlus:
 
 
 def create_loraplus(trainer: Any, rates: LoraPlus) -> torch.optim.Optimizer:
-    """The trainer's optimizer with LoRA+.
+    """Create the optimizer of the trainer's `optim`, with the learning rates of LoRA+.
 
     Args:
         trainer: a transformers Trainer of a PEFT model.
+        rates: the learning rates.
     """
     embedding = rates.lr_embedding
     kind, settings = trainer.get_optimizer_cls_and_kwargs(trainer.args, trainer.model)
     settings |= {
         "loraplus_lr_ratio": rates.lr_ratio,
         "loraplus_lr_embedding": trainer.args.learning_rate if embedding is None else embedding,
-        # PEFT sets it group by group, and passes over the optimizer's own.
+        # PEFT sets it for each parameter group, and ignores the optimizer's own.
         "loraplus_weight_decay": trainer.args.weight_decay,
     }
     made: torch.optim.Optimizer = create_loraplus_optimizer(trainer.model, kind, **settings)
@@ -73,13 +74,13 @@ def create_loraplus(trainer: Any, rates: LoraPlus) -> torch.optim.Optimizer:
 
 @contextlib.contextmanager
 def explain_refusal(key: str) -> Iterator[None]:
-    """Turn what upstream says only when it makes something into a line.
+    """Turn an error that upstream raises in the block into one that names a key of the recipe.
 
     Args:
-        key: of the recipe that asked for it; others may have settings for it.
+        key: the recipe's key that asked for what is created in the block.
 
     Raises:
-        RecipeError: the block ended in one of upstream's errors.
+        RecipeError: upstream raised an error about values or missing packages.
     """
     try:
         yield

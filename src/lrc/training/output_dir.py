@@ -1,4 +1,4 @@
-"""The output folder of a run: whose it is, where the run resumes, and what is in it at the end."""
+"""The output folder of a run: which run it belongs to, where that resumes, and how the result gets there."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lrc.config.run_record import RUN_FILE, Run, read_run
+from lrc.runtime.disk import convert_disk_errors
 from lrc.runtime.errors import OutputError, RecipeError
 from lrc.runtime.locks import left_behind, list_parts, remove
 from lrc.runtime.outputs import checksum, flush, new_file
@@ -29,7 +30,12 @@ class OutputDir:
 
     @classmethod
     def open(cls, path: Path, run: Run, *, overwrite: bool) -> OutputDir:
-        """Take `path` for `run`: new, or where the same run stopped.
+        """Open `path` for `run`: a new folder, or one in which the same run stopped.
+
+        Args:
+            path: the `output_dir`, which is created if need be.
+            run: what is about to be trained.
+            overwrite: remove whatever else is there.
 
         Raises:
             OutputError: another run, or something else, is in it and `overwrite` is false.
@@ -37,7 +43,7 @@ class OutputDir:
         found = read_run(path)
         if found is not None and not (changed := differences(found, run)):
             _tidy(path)
-            # Weights that somebody has removed are trained again.
+            # If somebody has removed the weights, they are trained again.
             there = any((path / name).is_file() for name in WEIGHTS)
             finished, step = found.finished and there, found.step if there else 0
             return cls(path, replace(run, finished=finished, origin=found.origin, step=step))
@@ -55,26 +61,28 @@ class OutputDir:
 
     @property
     def finished(self) -> bool:
-        """Whether the run in the folder came to its end."""
+        """Whether the run in the folder is finished, evaluation included."""
         return self.run.finished
 
     @property
     def trained(self) -> bool:
-        """Whether the trained weights are in the folder, and no more than evaluating them is left."""
+        """Whether the final weights are in the folder, so that only their evaluation may be missing."""
         return self.run.step > 0 and any((self.path / name).is_file() for name in WEIGHTS)
 
     def checkpoint(self, named: str | None, *, best: bool) -> str | None:
-        """Where the run resumes, once what a kill left behind is out of the way; for one process.
+        """Find the checkpoint to resume from, and clear away what a kill left behind; only one process calls this.
 
         Args:
-            named: the checkpoint that the recipe says; one of another folder counts until there is one in this.
-            best: whether the best checkpoint becomes the result, so that it has to be there.
+            named: the recipe's `resume_from_checkpoint`. One in another folder is used only while this folder has none
+                of its own.
+            best: whether the best checkpoint becomes the result, so that it has to exist.
 
         Returns:
-            The checkpoint that is named, else the newest one that is whole; None where there is none.
+            The path of the named checkpoint, otherwise of the newest whole one; None if there is none.
 
         Raises:
-            RecipeError, OutputError: it is one of another run, of a finished one, or the best one so far is missing.
+            RecipeError: the named checkpoint belongs to another run, or to a finished one.
+            OutputError: a checkpoint in the folder belongs to another run, or the best one so far is missing.
         """
         close_stage(self.path)
         found = newest(self.path, notify)
@@ -93,16 +101,14 @@ class OutputDir:
         return str(found)
 
     def keep(self, trainer: Any) -> None:
-        """Put the trained weights and the tokenizer into the folder; from then on nothing of the training can be lost.
+        """Save the trained weights and the tokenizer in the folder, completely or not at all; all processes call this.
 
         Args:
-            trainer: whose `save_model` writes them; all processes take part in it.
+            trainer: a `TreeTrainer`.
 
         Raises:
             MachineError: the disk is full.
         """
-        from lrc.runtime.disk import convert_disk_errors  # which brings transformers; `preflight` does without
-
         first = trainer.is_world_process_zero()
         staged = (open_stage(self.path) if first else self.path / STAGE) / "final"
         try:
@@ -118,10 +124,11 @@ class OutputDir:
         trainer.accelerator.wait_for_everyone()
 
     def finish(self, trainer: Any, **decided: Any) -> None:
-        """Mark the run as finished, in the first process.
+        """Record that the run is finished, and write its model card; all processes call this.
 
         Args:
-            decided: fields of the run that are known only now.
+            trainer: a `TreeTrainer`.
+            decided: fields of `Run` that are known only now.
 
         Raises:
             OutputError: the disk is full.
@@ -134,7 +141,7 @@ class OutputDir:
         trainer.accelerator.wait_for_everyone()
 
     def _refuse_other(self, named: Path) -> None:
-        """Refuse to resume from a checkpoint of another folder unless it is of this run.
+        """Refuse to resume from a checkpoint in another folder unless it is of the same run.
 
         Raises:
             RecipeError: it is not, or that run is finished.
@@ -159,12 +166,12 @@ class OutputDir:
             )
 
     def _differences_of(self, checkpoint: Path) -> list[Difference]:
-        """What makes a checkpoint one of another run; one that says nothing is of the run whose folder it is in."""
+        """How the run of a checkpoint differs from this one; a checkpoint without a run file belongs to this run."""
         origin = run_of(checkpoint) or self.run
         return [] if is_longer(origin, self.run) else differences(origin, self.run)
 
     def _begin_at(self, named: Path, *, best: bool) -> str:
-        """Go on from a checkpoint of another folder, and record which it was."""
+        """Start from a checkpoint in another folder, and record which one it was."""
         if best and (source := self._best_of(named, named.resolve().parent)):
             adopt(source, self.path)
         real = named.resolve()
@@ -174,10 +181,10 @@ class OutputDir:
         return str(named)
 
     def _best_of(self, checkpoint: Path, folder: Path) -> Path | None:
-        """The best checkpoint until another one; None where nothing was evaluated.
+        """The best checkpoint up to `checkpoint`, in `folder`; None if nothing had been evaluated.
 
         Raises:
-            OutputError: it is missing, damaged, or one of another run.
+            OutputError: it is missing, damaged, or belongs to another run.
         """
         step = best_step(checkpoint)
         if step is None:
@@ -197,12 +204,12 @@ class OutputDir:
 
     @contextmanager
     def discard_if_refused(self, *, first: bool) -> Iterator[None]:
-        """Where the block ends in an error before there is more in the folder than the run file, leave the folder.
+        """If the block raises while the folder has only the run file, remove that, so that the folder is free again.
 
-        Corrected, the recipe is another run, for which the folder is free then.
+        A corrected recipe is another run, which would otherwise be refused.
 
         Args:
-            first: whether this is the process that decides about the folder.
+            first: whether this is the first process, which owns the folder.
         """
         try:
             yield
@@ -212,7 +219,7 @@ class OutputDir:
             raise
 
     def _publish(self, staged: Path) -> None:
-        """Give the files their names; where the weights are, everything is."""
+        """Move the files into place, the weights last: if they are there, so is everything else."""
         files = sorted(staged.iterdir(), key=lambda file: (file.name in WEIGHTS, file.name))
         for file in files:
             flush(file)
@@ -226,10 +233,10 @@ class OutputDir:
 
 
 def refuse_taken(path: Path, *, overwrite: bool) -> None:
-    """Refuse an `output_dir` that no run can have, whichever it is.
+    """Refuse an `output_dir` that cannot be used, whatever the run.
 
     Raises:
-        OutputError: it is or is in a file, or holds something that is not a run and `overwrite` is false.
+        OutputError: it or a parent is a file, or it holds something that is not a run and `overwrite` is false.
     """
     there = next(place for place in (path, *path.absolute().parents) if place.exists())
     if not there.is_dir():
@@ -251,13 +258,13 @@ def _refusal(path: Path, what: str) -> OutputError:
 
 
 def another_run(path: Path, changed: Sequence[Difference]) -> OutputError:
-    """What is said of an `output_dir` with another run in it, a line for each difference."""
+    """The error for an `output_dir` with another run in it, with a line for each difference."""
     cure = "choose another output_dir, or set overwrite_output_dir: true"
     return OutputError(*(f"{path}: holds another run ({one.fact}); {one.cure} to resume it, {cure}" for one in changed))
 
 
 def refuse_sources_in(folder: Path, sources: Sequence[Path]) -> None:
-    """Refuse to empty a folder that holds what the run reads.
+    """Refuse to overwrite a folder that holds a file which the run reads.
 
     Raises:
         OutputError: it does.
@@ -272,7 +279,7 @@ def refuse_sources_in(folder: Path, sources: Sequence[Path]) -> None:
 
 
 def _others(path: Path) -> list[Path]:
-    """What is in a folder besides this run's lock, and those of runs that were killed as they began."""
+    """What is in a folder, except the locks of this run and of runs that were killed while starting."""
     return sorted(set(path.iterdir()) - set(list_parts(path, RUN_FILE))) if path.is_dir() else []
 
 

@@ -1,7 +1,7 @@
-"""What can be refused before the seconds in which torch and transformers are imported.
+"""Checks that need no torch, so that mistakes are reported before the seconds that its import takes.
 
-A recipe's keys and values, data that is missing, an `output_dir` that holds something else: all of it is looked at
-again by the run itself, which knows more.
+They cover a recipe's keys and values, missing data, and an `output_dir` that holds something else. The run itself
+checks all this again, and knows more.
 """
 
 from __future__ import annotations
@@ -28,7 +28,11 @@ from lrc.training.resume import differences
 
 
 def preflight(recipe: Path | None, overrides: Sequence[str] = ()) -> None:
-    """Look at all of a run that can be looked at without torch.
+    """Check whatever can be checked of a run without torch.
+
+    Args:
+        recipe: the recipe's file; None if all keys are in `overrides`.
+        overrides: `--key value` words, as on the command line.
 
     Raises:
         LrcError: something prevents the run.
@@ -43,9 +47,9 @@ def preflight(recipe: Path | None, overrides: Sequence[str] = ()) -> None:
 
 
 def preflight_or_exit(words: Sequence[str]) -> None:
-    """The same for the words of `python -m lrc.sft`, whose process may be one of several: the first looks for all.
+    """Check the arguments of `python -m lrc.sft`; of several processes, only the first does.
 
-    What is wrong goes to stderr, and the status is 1.
+    Errors are printed on stderr, and the process exits with status 1.
     """
     escape_unencodable()
     try:
@@ -58,7 +62,11 @@ def preflight_or_exit(words: Sequence[str]) -> None:
 
 
 def split_config_flag(words: Sequence[str]) -> tuple[Path | None, list[str]]:
-    """Take `--config RECIPE` out of a command line."""
+    """Split a command line into the recipe of `--config RECIPE` (None without it) and all other words.
+
+    Raises:
+        RecipeError: nothing follows `--config`.
+    """
     words = list(words)
     for i, word in enumerate(words):
         if word.startswith("--config="):
@@ -75,7 +83,7 @@ def _recipe_file(name: str = "") -> Path:
 
 
 def _data_files(given: Mapping[str, Any]) -> dict[str, Path]:
-    """The files that would be read, by what a run calls them."""
+    """The files that the run would read, by their roles in the run file."""
     named, fold = train_roles(train_files(given["train_file"])), given.get("fold")
     named |= {"validation_file": given["validation_file"]} if given.get("validation_file") else {}
     if fold is not None:
@@ -107,7 +115,7 @@ def _refuse_another_run(given: Mapping[str, Any], files: Mapping[str, Path]) -> 
 
 
 def _plan_run(found: Run, given: Mapping[str, Any], files: Mapping[str, Path]) -> Run:
-    """The run that would be trained; what is not known yet, as the number of processes, is as in the run found."""
+    """The run that would be trained; what is not known yet, such as the number of processes, is copied from `found`."""
     values = {key: known.default for key, known in shipped_schema().items()} | dict(given)
     listed = values["list_options"]
     data = {

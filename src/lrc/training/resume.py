@@ -1,7 +1,7 @@
-"""Which run may resume from which checkpoint: the same one, whatever it is called and wherever its folder lies.
+"""Which run may resume from which checkpoint: the same run, whatever its name and wherever its folder is.
 
-Two runs are the same where all is equal that their weights are computed from: the base and the data by their content,
-the prompt, the tokenizer, the number of processes, and every key of the recipe that `MAY_CHANGE` does not list.
+Two runs are the same if everything is equal from which their weights are computed: the base and the data by their
+contents, the prompt, the tokenizer, the number of processes, and all keys of the recipe except those in `MAY_CHANGE`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Any
 from lrc.config.run_record import Run, read_run
 from lrc.config.schema import shipped_schema
 
-# What another value of these keys changes is not the weights; docs/reliability.md has the same table.
+# Keys whose values do not affect the weights; docs/reliability.md has the same table.
 MAY_CHANGE: dict[str, tuple[str, ...]] = {
     "where things are": (
         *("output_dir", "overwrite_output_dir", "resume_from_checkpoint"),
-        # By their content they are compared all the same.
+        # Their contents are compared all the same.
         *("model_name_or_path", "model_revision", "train_file", "validation_file", "soft_labels", "fold"),
         *("pseudo_labels", "pseudo_label_file"),
     ),
@@ -32,7 +32,7 @@ MAY_CHANGE: dict[str, tuple[str, ...]] = {
     "publishing": (
         *("push_to_hub", "hub_private_repo", "hub_model_id", "hub_strategy", "hub_always_push", "hub_revision"),
     ),
-    # With dropout, other rows draw other masks, and another device rounds otherwise: no longer the same to the bit.
+    # Not bit for bit, though: other rows draw other dropout masks, and another device rounds differently.
     "speed and memory": (
         *(
             "use_cpu",
@@ -48,7 +48,7 @@ MAY_CHANGE: dict[str, tuple[str, ...]] = {
     ),
     "checks": ("expected_vocab_size",),
 }
-# Of evaluation, unless it decides which weights are the result, or when the training ends.
+# Keys of evaluation: they may change, too, unless it decides which weights are the result, or when the training ends.
 EVALUATION = (
     "eval_strategy",
     "eval_questions",
@@ -58,39 +58,40 @@ EVALUATION = (
     "per_device_eval_batch_size",
 )
 DECIDED_BY_EVALUATION = ("load_best_model_at_end", "early_stopping_patience")
-# A longer run is the same one until where the shorter ended, where the learning rate does not depend on the length.
+# If the learning rate does not depend on the length, a longer run takes the same steps as a shorter one until its end.
 LENGTH = ("max_steps", "num_train_epochs")
 
 PROCESSES = "world_size"
-WHOLE = "contents_sha256"  # of a base's tensors; runs of older releases lack it
-# These three are separate fields of the run, as resolved.
+WHOLE = "contents_sha256"  # of all of a base's tensors; runs of older releases lack it
+# Separate fields of the run, which hold what `auto` and defaults were resolved to.
 _PROMPT = ("template", "answer_style", "list_options")
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Something that two runs have otherwise."""
+    """One respect in which two runs differ."""
 
     what: str
     then: str
     now: str
-    cure: str  # an imperative
+    cure: str  # in the imperative
 
     def __str__(self) -> str:
-        """What it is, and what to do about it."""
+        """The difference, and how to undo it."""
         return f"{self.fact}; {self.cure}"
 
     @property
     def fact(self) -> str:
-        """What it is."""
+        """The difference alone."""
         return f"{self.what} was {self.then} and is {self.now} now"
 
 
 def nondeterminism(device: str, full_determinism: bool) -> str | None:
-    """Why a run that goes on may end with other last bits than one that was never stopped; None where it does not.
+    """Why a resumed run may differ in its last bits from one that was never stopped; None if it does not.
 
     Args:
-        device: `cpu`, `cuda` …; a CPU adds up in one order, a GPU's fast kernels in any.
+        device: `cpu`, `cuda` …; on a CPU the order of sums is fixed, in the fast kernels of a GPU it is not.
+        full_determinism: the recipe's key of that name.
     """
     if device == "cpu" or full_determinism:
         return None
@@ -100,12 +101,12 @@ def nondeterminism(device: str, full_determinism: bool) -> str | None:
 
 
 def differences(then: Run, now: Run) -> list[Difference]:
-    """What makes another run of `now` than `then` was; empty where one may resume the other."""
+    """How two runs differ; empty if `now` may resume `then`."""
     return [*_compare_recipes(then, now), *_compare_contents(then, now)]
 
 
 def is_longer(then: Run, now: Run) -> bool:
-    """Whether `now` is the run that `then` was and goes on beyond its end, by the same steps until there."""
+    """Whether `now` is the same run as `then`, but longer, with the same steps until the end of `then`."""
     found = {difference.what for difference in differences(then, now)}
     if not found or not found <= set(LENGTH):
         return False
@@ -117,12 +118,12 @@ def is_longer(then: Run, now: Run) -> bool:
 
 
 def run_of(checkpoint: Path) -> Run | None:
-    """The run that a checkpoint is of, by the run file in it or next to it; None where there is none."""
+    """The run that a checkpoint belongs to, from the run file in it or next to it; None if there is none."""
     return next(filter(None, map(read_run, (checkpoint, checkpoint.resolve().parent))), None)
 
 
 def changed_versions(then: Run, now: Run) -> str:
-    """What software is another than it was, as `torch 2.12, now 2.13`; empty where all is as it was."""
+    """Which packages have changed, such as `torch 2.12, now 2.13`; empty if none has."""
     both = sorted(then.versions.keys() & now.versions.keys())
     changed = [name for name in both if then.versions[name] != now.versions[name]]
     return ", ".join(f"{name} {then.versions[name]}, now {now.versions[name]}" for name in changed)
@@ -154,9 +155,9 @@ def _compare_contents(then: Run, now: Run) -> Iterator[Difference]:
     if then.versions.get("transformers") == now.versions.get("transformers"):  # which writes it in its own way
         pairs.append(("tokenizer", then.tokenizer, now.tokenizer))
     for what, before, after in pairs:
-        # What either of the two did not record, or could not, is not compared.
+        # Only what both runs have recorded can be compared.
         known = [key for key in before.keys() & after.keys() if key.endswith("sha256") and before[key] and after[key]]
-        if WHOLE in known:  # covers what `weights_sha256` takes samples of
+        if WHOLE in known:  # weights_sha256 covers only samples of the same weights
             known = [key for key in known if key != "weights_sha256"]
         for key in sorted(known):
             if before[key] != after[key]:
@@ -182,6 +183,6 @@ def _show(value: Any) -> str:
 
 
 def _value_of(run: Run, key: str) -> Any:
-    """A recipe's value as JSON has it; what was not given has its default."""
+    """The recipe's value of a key, or its default."""
     schema = shipped_schema()
     return run.recipe.get(key, schema[key].default if key in schema else None)

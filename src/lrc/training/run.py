@@ -43,7 +43,15 @@ from lrc.tokenization.max_length import LengthPolicy
 from lrc.tokenization.prompt import Prompt
 from lrc.tokenization.token_cache import tokenizer_digest
 from lrc.tokenization.token_dataset import Corpus, Portion, fit_records, join, read_corpus, tokenize
-from lrc.training.callbacks import History, Patience, Space, Stopping, early_stopping_step, epoch_at, keep_training
+from lrc.training.callbacks import (
+    DiskSpaceCallback,
+    MetricsCallback,
+    Patience,
+    StopOnSignalCallback,
+    early_stopping_step,
+    epoch_at,
+    keep_training,
+)
 from lrc.training.checkpoint import find_damage
 from lrc.training.contrastive_loss import Objective
 from lrc.training.dataloader import Sampling, SequenceSource
@@ -55,26 +63,24 @@ from lrc.training.resume import changed_versions, nondeterminism, run_of
 from lrc.training.trainer import Packing, TreeTrainer
 from lrc.training.validation import AUTO, FittedScoring, Validation
 
-SCRIPT_SAMPLE = 1000  # questions that tell the script
-
-
+SCRIPT_SAMPLE = 1000  # records by which Traditional and Simplified Chinese are told apart
 SHORTENED = _("{file}: {count} passages shortened to fit max_length {max_length}: {ids}")
 LEFT_OUT = _("{file}: {count} questions left out to fit max_length {max_length}: {ids}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run `--config RECIPE [--key value …]`; exit 1 with a line a finding where something is refused.
+    """Run `--config RECIPE [--key value …]`; on an error, print a line for each finding and exit with status 1.
 
     Args:
-        arguments: by default those of this process.
+        arguments: the command line; by default that of this process.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     escape_unencodable()
-    warnings.simplefilter("ignore", FutureWarning)  # of what upstream will rename
+    warnings.simplefilter("ignore", FutureWarning)  # about upstream's own deprecations
     try:
         with exit_on_error("lower lora_r or max_length, or quantize the base model"):
             path, overrides = split_config_flag(words)
-            with rendezvous():  # which the training arguments bring about as they are built
+            with rendezvous():  # the processes meet when the training arguments are built
                 recipe = load_recipe(path, overrides)
             train(recipe)
     except KeyboardInterrupt:
@@ -82,11 +88,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def train(recipe: Recipe) -> None:
-    """Run a recipe from its data to an adapter in its `output_dir`.
+    """Train a recipe, from its data to an adapter in its `output_dir`.
 
     Raises:
-        LrcError: anything in the recipe, the data, the model or the machine that prevents the run.
-        SystemExit: a signal stopped it, after the step in hand and a checkpoint; 128 + the signal's number.
+        LrcError: something in the recipe, the data, the model or the machine prevents the run.
+        SystemExit: a signal stopped it after the current step and a checkpoint; the status is 128 + the signal's
+            number.
     """
     data, args, base = recipe.data, recipe.training, recipe.model
     check_processes(args.world_size)
@@ -102,7 +109,7 @@ def train(recipe: Recipe) -> None:
             notify(note)
     clamp_max_length(recipe, load_config(name, revision, trust_remote_code=remote_code))
     output = Path(args.output_dir)
-    # Before the data is read, which may take long, and before anything is said.
+    # Before the data is read, which may take long.
     check_size(tokenizer, data.expected_vocab_size)
     _refuse_broken(args.resume_from_checkpoint)
     refuse_taken(output, overwrite=data.overwrite_output_dir)
@@ -121,10 +128,10 @@ def train(recipe: Recipe) -> None:
 
 
 def _train(recipe: Recipe, prompt: Prompt, files: Sequence[Corpus], validation: Corpus) -> None:
-    """Train into the recipe's `output_dir`, which no other run writes to meanwhile."""
+    """Train into the recipe's `output_dir`, whose lock this process holds, and publish the result if asked to."""
     args, training = recipe.training, join(files, recipe.data.train_shares)
     folder = _folder(recipe, prompt, files, training.portions, validation)
-    pushed, args.push_to_hub = args.push_to_hub, False  # upstream would send what lrc keeps back
+    pushed, args.push_to_hub = args.push_to_hub, False  # upstream would upload files that lrc keeps private
     if folder.finished:
         text = _("{folder}: this run has already finished; nothing to do")
         text = _("{folder}: this run has already finished; publishing it") if pushed else text
@@ -157,7 +164,7 @@ def _train_in(folder: OutputDir, recipe: Recipe, prompt: Prompt, training: Corpu
             objective=Objective(data.option_contrast or 0.0, data.contrast_temperature or 1.0),
             loraplus=_loraplus(recipe.adapter),
         )
-    except ValueError as error:  # TRL's and PEFT's words about keys that do not go together, or with the model
+    except ValueError as error:  # from TRL or PEFT, about keys that do not fit together, or do not fit the model
         raise RecipeError(
             _("{path}: {reason}").format(path=recipe.path or COMMAND_LINE, reason=message_of(error))
         ) from error
@@ -168,7 +175,7 @@ def _train_in(folder: OutputDir, recipe: Recipe, prompt: Prompt, training: Corpu
     if _is_left_to_evaluate(folder, trainer):
         if args.process_index == 0:
             notify(_("{folder}: already trained; continuing with the evaluation").format(folder=folder.path))
-        trainer.add_callback(History())
+        trainer.add_callback(MetricsCallback())
         step = folder.run.step
         trainer.load_trained(folder.path, step, epoch_at(folder.path, step))
         if args.process_index == 0:
@@ -189,27 +196,27 @@ def _train_in(folder: OutputDir, recipe: Recipe, prompt: Prompt, training: Corpu
 
 
 def _is_left_to_evaluate(folder: OutputDir, trainer: TreeTrainer) -> bool:
-    """Whether the training is done and its weights can be taken from the folder; divided ones come of a checkpoint."""
+    """Whether only evaluation is missing, and the weights can be loaded from the folder (sharded ones cannot)."""
     return folder.trained and not trainer.lockstep
 
 
 def _run(trainer: TreeTrainer, recipe: Recipe, folder: OutputDir, checkpoint: str | None) -> None:
-    """Train, to the end or until a signal stops it.
+    """Train to the end, or until a signal stops it.
 
     Raises:
-        SystemExit: a signal did, after the step in hand and a checkpoint.
+        SystemExit: a signal stopped it, after the current step and a checkpoint.
     """
     args = recipe.training
     if args.early_stopping_patience is not None:
         trainer.add_callback(Patience(args.early_stopping_patience, args.early_stopping_threshold))
         if checkpoint and (ended := early_stopping_step(Path(checkpoint))):
-            args.max_steps = ended  # it was killed after its last step, before it was finished
+            args.max_steps = ended  # the run was killed after early stopping, before it was finished
     line = _("stopping after this step, with a checkpoint")
     if args.world_size == 1:
         line = _("stopping after this step, with a checkpoint; a second one ends at once")
     with deferred(insist=args.world_size == 1, line=line) as request:
-        stopping = Stopping(request)
-        for callback in (Space(), History(), stopping):
+        stopping = StopOnSignalCallback(request)
+        for callback in (DiskSpaceCallback(), MetricsCallback(), stopping):
             trainer.add_callback(callback)
         trainer.train(resume_from_checkpoint=checkpoint)
     if stopping.signal:
@@ -245,7 +252,11 @@ def _validation(recipe: Recipe, prompt: Prompt, corpus: Corpus) -> Validation | 
 
 
 def _conclude(trainer: TreeTrainer, prompt: Prompt, normalisation: str, folder: Path) -> dict[str, Any]:
-    """Ask the trained model the validation questions, keep its answers, and say what they decide for later verbs."""
+    """Evaluate the trained model and write its outcomes.
+
+    Returns:
+        The fields of `Run` that this decides: normalisation, temperature, and the validation figures.
+    """
     scores = trainer.final_scores()
     if not scores:
         return {} if normalisation == AUTO else {"score_normalisation": normalisation}
@@ -263,13 +274,16 @@ def _conclude(trainer: TreeTrainer, prompt: Prompt, normalisation: str, folder: 
 
 
 def check_processes(world_size: int) -> None:
-    """Refuse a launch that asked for more processes than really train together.
+    """Refuse a launch that asked for more processes than actually train together.
+
+    Args:
+        world_size: the number of processes according to accelerate.
 
     Raises:
-        MachineError: the launcher's environment and accelerate disagree.
+        MachineError: the launcher's environment asks for another number.
     """
     asked = os.environ.get("WORLD_SIZE")
-    # accelerate's one-process launcher sets MASTER_ADDR when it was asked for several, and starts one all the same.
+    # When asked for several processes, accelerate's one-process launcher sets MASTER_ADDR, and starts one all the same.
     alone = asked is None and "MASTER_ADDR" in os.environ and "ACCELERATE_MIXED_PRECISION" in os.environ
     if alone or (asked is not None and int(asked) != world_size):
         raise MachineError(
@@ -282,7 +296,7 @@ def check_processes(world_size: int) -> None:
 
 
 def _read(file: str | None, recipe: Recipe, prompt: Prompt, stage: str) -> Corpus:
-    """Read a file of the recipe, and say what was shortened or left out of it."""
+    """Read a data file of the recipe, and report what was shortened or left out; an empty corpus without a file."""
     if file is None:
         return Corpus([], [], [])
     data, args = recipe.data, recipe.training
@@ -306,9 +320,9 @@ def _read(file: str | None, recipe: Recipe, prompt: Prompt, stage: str) -> Corpu
 
 
 def _read_pseudo_labelled(recipe: Recipe, prompt: Prompt) -> Corpus:
-    """The questions that the recipe's pseudo-labels answer, and a line about how many they are."""
+    """Read the recipe's pseudo-labelled questions, and report how many there are."""
     data, args = recipe.data, recipe.training
-    assert data.pseudo_labels and data.pseudo_label_file  # as the rules want it
+    assert data.pseudo_labels and data.pseudo_label_file  # checked by config/rules.py
     path = Path(data.pseudo_label_file)
     records = assign_labels(path, Path(data.pseudo_labels), data.pseudo_label_threshold)
     stage = _("pseudo-labelled questions")
@@ -330,7 +344,7 @@ def _read_pseudo_labelled(recipe: Recipe, prompt: Prompt) -> Corpus:
 def _folder(
     recipe: Recipe, prompt: Prompt, training: Sequence[Corpus], portions: Sequence[Portion], validation: Corpus
 ) -> OutputDir:
-    """Take the recipe's `output_dir`; the first process decides, the others find its decision there."""
+    """Open the recipe's `output_dir`: the first process decides about it, the others follow."""
     data, args, base = recipe.data, recipe.training, recipe.model
     labelled = {"pseudo_label_file": data.pseudo_label_file} if data.pseudo_labels else {}
     roles = {**train_roles(data.train_files), **labelled}
@@ -365,14 +379,14 @@ def _folder(
     if data.overwrite_output_dir:
         sources = [*files.values(), data.soft_labels, data.pseudo_labels, recipe.path, base.model_name_or_path, "."]
         refuse_sources_in(Path(args.output_dir), [Path(source) for source in sources if source])
-    # Machines may share a disk or have one each: the very first process, then the first of each machine, then the rest.
+    # Machines may or may not share a disk: first the main process, then the first of each machine, then the rest.
     with args.main_process_first(local=False), args.main_process_first(local=True):
         overwrite = data.overwrite_output_dir and args.process_index == 0
         return OutputDir.open(Path(args.output_dir), run, overwrite=overwrite)
 
 
 def _identity(scores: Path) -> dict[str, Any]:
-    """What a run notes of a file of scores."""
+    """What a run records about a file of scores."""
     questions = len(read_scores(scores))
     return {"name": scores.name, "sha256": checksum(scores), "questions": questions}
 
@@ -388,7 +402,7 @@ def _refuse_broken(named: str | None) -> None:
 
 
 def _checkpoint(recipe: Recipe, folder: OutputDir) -> str | None:
-    """Where the run resumes: the first process looks and tells the others."""
+    """The checkpoint to resume from: the first process looks for it and tells the others."""
     args = recipe.training
     named = None if args.resume_from_checkpoint in (None, "auto") else str(args.resume_from_checkpoint)
     best = args.load_best_model_at_end and not folder.trained

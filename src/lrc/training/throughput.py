@@ -1,8 +1,8 @@
-"""How fast a run trains, how much of its tokens is shared, and the memory that it takes; told with every logged line.
+"""Throughput, the share of unique tokens, and peak memory, which are added to the trainer's logs.
 
-Tokens are counted as they are computed: those of packed rows, in which a shared prefix is there once (unique tokens).
-The same sequences by themselves would have the total of their own tokens; the share of unique tokens is unique / total.
-Time is that of steps with their loading, without evaluation and checkpoints between them.
+Unique tokens are those that are computed: the tokens of packed rows, which have a shared prefix once. Total tokens are
+those of the same sequences without packing; the share of unique tokens is unique / total. Time includes the loading of
+data, but neither evaluations nor checkpoints.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MEGABYTE = 1_000_000
 
 @dataclass
 class Work:
-    """What was trained, and in what time."""
+    """What was trained, and in how many seconds."""
 
     questions: int = 0
     unique_tokens: int = 0
@@ -31,14 +31,14 @@ class Work:
     seconds: float = 0.0
 
     def add(self, other: Work) -> None:
-        """Count the other's work as done here after this."""
+        """Add the other's counts and seconds to these."""
         mine, others = astuple(self), astuple(other)
         self.questions, self.unique_tokens, self.total_tokens, self.seconds = (
             one + more for one, more in zip(mine, others, strict=True)
         )
 
     def figures(self, prefix: str = "") -> dict[str, float]:
-        """Questions and unique tokens a second, and the share of unique tokens; nothing before the first step."""
+        """Questions and unique tokens per second, and the share of unique tokens; empty before the first step."""
         if not self.seconds or not self.total_tokens:
             return {}
         return {
@@ -49,55 +49,60 @@ class Work:
 
 
 class ThroughputCallback(TrainerCallback):
-    """Counts the steps of this process, and adds up those of all."""
+    """Counts the work of this process, and adds up that of all processes for the logs."""
 
     def __init__(self) -> None:
-        self._lately, self._whole = Work(), Work()  # since the last line, of this process; until then, of all
+        self._recent = Work()  # of this process, since the last line of the log
+        self._whole = Work()  # of all processes, until that line
         self._since = time.monotonic()
 
     def count(self, batch: StepBatch) -> None:
-        """Count the tokens of a step."""
+        """Count the questions and tokens of a step."""
         if not batch.idle:
-            self._lately.questions += batch.questions
-            self._lately.unique_tokens += sum(len(row) for row in batch.rows)
-            self._lately.total_tokens += sum(len(sequence.inputs) for sequence in batch.sequences)
+            self._recent.questions += batch.questions
+            self._recent.unique_tokens += sum(len(row) for row in batch.rows)
+            self._recent.total_tokens += sum(len(sequence.inputs) for sequence in batch.sequences)
 
     def metrics(self, logs: dict[str, Any], device: torch.device) -> dict[str, float]:
-        """The figures to add to a line of the log; all processes ask together.
+        """The figures to add to a line of the log; a collective.
+
+        Args:
+            logs: the line so far.
+            device: the accelerator of this process.
 
         Returns:
-            `questions_per_second`, `tokens_per_second` and `unique_token_share` since the last such line, over all
-            processes, beside a loss; with the prefix `train_` those of the whole training, beside its summary; and
-            `peak_memory_mb` (MB of a million bytes): the most that any process took so far, of its device where that
-            keeps count, otherwise of the machine's memory. Nothing beside an evaluation.
+            For a line with a loss, `questions_per_second`, `tokens_per_second` and `unique_token_share` of all
+            processes since the last such line; for the summary, those of the whole training, with the prefix `train_`.
+            In both cases also `peak_memory_mb` (a million bytes): the most that any process has taken, on the
+            accelerator if it keeps count, otherwise in main memory. For an evaluation, nothing.
         """
         if not {"loss", "train_runtime"} & logs.keys():
             return {}
-        every = gather_object([(self._lately, peak_device_memory(device))])
-        lately = Work()
+        every = gather_object([(self._recent, peak_device_memory(device))])
+        total = Work()
         for work, _ in every:
-            lately.add(work)
-        lately.seconds = max(work.seconds for work, _ in every)
-        self._whole.add(lately)
-        self._lately = Work()
-        figures = lately.figures() if "loss" in logs else self._whole.figures("train_")
+            total.add(work)
+        total.seconds = max(work.seconds for work, _ in every)
+        self._whole.add(total)
+        self._recent = Work()
+        figures = total.figures() if "loss" in logs else self._whole.figures("train_")
         return {**figures, "peak_memory_mb": round(max(peak for _, peak in every) / MEGABYTE, 1)}
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Count the time since the last step, or since what came between the two."""
+        """Add the time since the last step, evaluation or checkpoint."""
         now = time.monotonic()
-        self._lately.seconds += now - self._since
+        self._recent.seconds += now - self._since
         self._since = now
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Begin to count the time."""
+        """Restart the clock."""
         self._since = time.monotonic()
 
     on_evaluate = on_save = on_train_begin
 
 
 def peak_device_memory(device: torch.device) -> int:
-    """The most bytes taken so far: of an accelerator where it keeps count, otherwise of the machine's memory."""
+    """The most bytes taken so far: on the accelerator if it keeps count, otherwise in main memory."""
     if device.type == "cpu":
         return peak_memory()
     count = getattr(torch.get_device_module(device), "max_memory_allocated", None)

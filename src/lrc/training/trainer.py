@@ -1,9 +1,9 @@
 """The SFTTrainer subclass that trains on packed trees.
 
 One optimizer step is one batch of questions (`dataloader.StepBatch`), run row by row. Its loss is the sum over
-supervised tokens divided by their number over the whole step and all processes, so that loss and gradients are those of
+supervised tokens divided by their number in the whole step and all processes, so that loss and gradients are those of
 separate samples with the same batch size and accumulation, whatever rows the questions fill. With `option_contrast`, a
-part of the loss is the mean of the step's contrast (`contrastive_loss`) instead.
+part of the loss is the mean over the step's questions of the loss over options (`contrastive_loss`).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from lrc.runtime.translation import _
 from lrc.training.base_trainer import DurableTrainer
 from lrc.training.contrastive_loss import Objective, OptionContrast
 from lrc.training.dataloader import SampleKey, Sampling, StepBatch, StepLoader, StepSampler
-from lrc.training.neftune import Noise
+from lrc.training.neftune import NeftuneNoise
 from lrc.training.optimizer import LoraPlus, create_loraplus, explain_refusal
 from lrc.training.throughput import ThroughputCallback
 from lrc.training.validation import InLockstep, Validation, combine
@@ -45,12 +45,12 @@ from lrc.training.validation import InLockstep, Validation, combine
 
 @dataclass(frozen=True)
 class Packing:
-    """How sequences fill rows, and how a row is attended to.
+    """How sequences are packed into rows, and how attention over a row is computed.
 
     Args:
         trees: false gives every sequence a row of its own.
-        row_tokens: the token budget of a row; None takes what suits the device.
-        attention: see `attention.choose_attention`.
+        row_tokens: token budget of a row; None chooses one for the device.
+        attention: auto, flex, block or dense; see `attention.choose_attention`.
     """
 
     trees: bool = True
@@ -59,19 +59,21 @@ class Packing:
 
 
 class TreeTrainer(DurableTrainer):
-    """Trains on packed trees; see the module.
+    """An SFTTrainer for packed trees; see the module's docstring.
 
     Args:
-        train_dataset: columns `tokens`, `prompt_length` and `passage`, a row a question.
-        source: gives the sequences of one question in one epoch: what is supervised and, where the objective has a
-            contrast, the options that are compared.
-        validation: the questions of evaluation; None evaluates nothing.
-        sampling: which questions meet in a step.
-        packing: how their sequences fill rows.
-        objective: what the loss is made of.
-        loraplus: learning rates of LoRA+; None has A and B learn alike.
+        args: an SFTConfig, which is changed: accumulation becomes part of the batch size.
+        train_dataset: columns `id` and `passage`, one row for each question.
+        source: returns the sequences of one question in one epoch: the supervised ones, then the compared options.
+        validation: the questions to evaluate on; None evaluates nothing.
+        sampling: how the questions of a step are drawn.
+        packing: how their sequences are packed.
+        objective: what the loss consists of.
+        loraplus: learning rates of LoRA+; None is plain LoRA.
+        kwargs: further arguments of SFTTrainer.
 
-    The remaining arguments are SFTTrainer's.
+    Raises:
+        ValueError: the model cannot be packed, and the objective needs packing; or `attention` is not available.
     """
 
     # `compute_loss` normalises by the tokens of the whole step.
@@ -92,22 +94,22 @@ class TreeTrainer(DurableTrainer):
     ) -> None:
         self.source, self.validation = source, validation
         self.sampling, self.objective, self.loraplus = sampling, objective, loraplus
-        # Rows take the place of micro-batches: to the upstream loop a step is one batch of all its questions.
+        # Rows replace micro-batches: for the upstream loop, a step is one batch with all of its questions.
         args.per_device_train_batch_size *= args.gradient_accumulation_steps
         args.gradient_accumulation_steps = 1
         args.dataset_kwargs = {**(args.dataset_kwargs or {}), "skip_prepare_dataset": True}
         args.router_aux_loss_coef = 0.0  # upstream would have a mixture of experts balance tokens, not trees
-        args.disable_tqdm = True  # `callbacks.History` shows the progress
-        args.logging_nan_inf_filter = False  # which would put an earlier loss in the place of one that is not finite
+        args.disable_tqdm = True  # `callbacks.MetricsCallback` shows the progress
+        args.logging_nan_inf_filter = False  # would log an earlier loss in place of NaN
         if args.ddp_broadcast_buffers is None:
-            # Processes may have unequal numbers of rows, and a broadcast in each forward would wait for all.
+            # A broadcast in each forward would hang: processes may have different numbers of rows.
             args.ddp_broadcast_buffers = False
         if args.ddp_find_unused_parameters is None:
             args.ddp_find_unused_parameters = False
         super().__init__(
             args=args,
             train_dataset=train_dataset,
-            eval_dataset=train_dataset if validation else None,  # stands in: `evaluation_loop` has its own
+            eval_dataset=train_dataset if validation else None,  # not read: `evaluation_loop` has its own questions
             data_collator=lambda batch: batch,
             **kwargs,
         )
@@ -116,9 +118,9 @@ class TreeTrainer(DurableTrainer):
         self.remove_callback(PrinterCallback)
         self.throughput = ThroughputCallback()
         self.add_callback(self.throughput)
-        self.computed_in = to_float32(self.model)
-        self.neftune_noise_alpha = None  # upstream's hook takes a row for one sample
-        self.noise = Noise(self.model, args.neftune_noise_alpha) if args.neftune_noise_alpha else None
+        self.compute_dtype = to_float32(self.model)
+        self.neftune_noise_alpha = None  # upstream's hook would take a row for one sample
+        self.noise = NeftuneNoise(self.model, args.neftune_noise_alpha) if args.neftune_noise_alpha else None
         reason = why_no_trees(self.model) if packing.trees else "tree_packing is false"
         self.share = reason is None
         if reason and self.is_world_process_zero():
@@ -127,19 +129,19 @@ class TreeTrainer(DurableTrainer):
             text = _("option_contrast compares the options in one packed row, but {reason}; set it to 0")
             raise ValueError(text.format(reason=reason))
         choose_attention(self.model, packing.attention, self.args.device)
-        whole = prune_last_layer(self.model)
-        if whole and self.is_world_process_zero():
-            notify(whole)
+        not_pruned = prune_last_layer(self.model)
+        if not_pruned and self.is_world_process_zero():
+            notify(not_pruned)
         self.row_tokens = row_budget(self.args.device, packing.row_tokens, training=True)
         self._evaluation_row_tokens = row_budget(self.args.device, packing.row_tokens)
-        self.evaluated: dict[int, list[tuple[Question, OptionScores]]] = {}  # what was found, by the step of it
-        self._all_asked = False  # once all is trained
-        self._step_rows = 0
-        self._step_contrasts: torch.Tensor | int = 1
+        self.evaluated: dict[int, list[tuple[Question, OptionScores]]] = {}  # the results of evaluation, by step
+        self._evaluates_all = False  # rather than the sample; set after the training
+        self._step_rows = 0  # the most rows that a process has in this step
+        self._step_contrasts: torch.Tensor | int = 1  # questions with compared options in this step
         self._weights = sum(parameter.numel() for parameter in self.model.parameters())
 
     def get_train_dataloader(self) -> DataLoader:
-        """The steps of this process; dealt out here and not by accelerate, which would count rows."""
+        """The batches of this process. They are not sharded by accelerate, which knows nothing of questions."""
         args, size = self.args, self.args.per_device_train_batch_size
         passages = self.train_dataset["passage"][:]
         sampler = StepSampler.of(args, passages, size, args.process_index, args.world_size, self.sampling)
@@ -148,16 +150,16 @@ class TreeTrainer(DurableTrainer):
         )
 
     def compute_loss_context_manager(self) -> contextlib.ExitStack:
-        """Upstream's, with mixed precision also where a base in 16 bits has modules that are trained whole."""
+        """Upstream's context, and autocast to the dtype of a 16-bit base whose trained weights are in float32."""
         stack = super().compute_loss_context_manager()
-        if self.computed_in is not None and self.accelerator.mixed_precision == "no":
-            stack.enter_context(torch.autocast(self.args.device.type, dtype=self.computed_in))
+        if self.compute_dtype is not None and self.accelerator.mixed_precision == "no":
+            stack.enter_context(torch.autocast(self.args.device.type, dtype=self.compute_dtype))
         return stack
 
     def run_step(
         self, model: torch.nn.Module, inputs: StepBatch, num_items_in_batch: torch.Tensor | int | None
     ) -> torch.Tensor:
-        """Forward and backward of one step, row by row; gradients are exchanged with the last row only."""
+        """Run forward and backward of one step, row by row; gradients are synchronized with the last row only."""
         total = torch.zeros((), device=self.args.device)
         rows = self._equalize(inputs.rows)
         for i, row in enumerate(rows):
@@ -170,14 +172,14 @@ class TreeTrainer(DurableTrainer):
                     if inputs.idle or i >= len(inputs.rows):
                         loss = loss * 0.0
                 total += loss.detach()
-                if last and self.is_deepspeed_enabled:  # whose last backward updates the weights, too
+                if last and self.is_deepspeed_enabled:  # its last backward updates the weights, too
                     self._require_finite(total.isfinite(), "loss")
                 self._backward(loss)
         self.throughput.count(inputs)
         return total
 
     def step_ids(self) -> list[str]:
-        """The ids of this process's questions of the step in hand."""
+        """The ids of the questions that this process has in the current step."""
         steps: StepSampler = self.callback_handler.train_dataloader.steps
         draws = list(steps)[self.state.global_step % len(steps)]
         return [str(identifier) for identifier in self.train_dataset.select([place for place, _ in draws])["id"]]
@@ -190,9 +192,19 @@ class TreeTrainer(DurableTrainer):
         num_items_in_batch: torch.Tensor | int | None = None,
         contrast: OptionContrast | None = None,
     ) -> Any:
-        """The negative log-likelihood of a row's targets, summed and divided by the targets of the whole step.
+        """One row's part of the loss of its step.
 
-        With `contrast`, likewise their losses, divided by the contrast of the whole step; see the class for the parts.
+        Args:
+            model: the model, as it was wrapped for training.
+            inputs: the row.
+            return_outputs: return (loss, (T,) log-probabilities of the row's targets).
+            num_items_in_batch: the number of supervised tokens in the step; None normalizes by those of the row.
+            contrast: the row's options to compare, if any.
+
+        Returns:
+            A scalar: the negative log-likelihood of supervised tokens over their number in the step, weighted with
+            1 - `option_contrast`, plus the loss over options divided by their questions in the step, weighted with
+            `option_contrast`.
         """
         if self.noise is not None:
             self.noise.set_row(inputs, self.args.device)
@@ -206,13 +218,13 @@ class TreeTrainer(DurableTrainer):
             compared = contrast.loss(log_probs, self.objective.contrast_temperature) / self._step_contrasts
             loss = loss + part * compared
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
-            loss = loss * self.accelerator.num_processes  # which DDP divides by again
+            loss = loss * self.accelerator.num_processes  # DDP will average over processes
         return (loss, log_probs) if return_outputs else loss
 
     def log(self, logs: dict[str, Any], start_time: float | None = None) -> None:
-        """Tell callbacks and trackers what upstream logs, and how fast the training is."""
+        """Log what upstream does, with throughput and peak memory."""
         for name in ("train_samples_per_second", "train_steps_per_second"):
-            logs.pop(name, None)  # which count evaluations and checkpoints, too
+            logs.pop(name, None)  # their time includes evaluations and checkpoints
         logs.update(self.throughput.metrics(logs, self.args.device))
         super().log(logs, start_time)
 
@@ -228,10 +240,10 @@ class TreeTrainer(DurableTrainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
-        """Loss and answer accuracy on the validation questions, in one pass of the scorer that answers later."""
+        """Compute loss and accuracy on the validation questions, in one pass of the scorer that `lrc generate` uses."""
         validation = self._validation
         self.model.eval()
-        asked = np.arange(len(validation.records)) if self._all_asked else np.array(validation.sampled)
+        asked = np.arange(len(validation.records)) if self._evaluates_all else np.array(validation.sampled)
         places = np.array_split(asked, self.args.world_size)[self.args.process_index]
         pace = InLockstep(self.model, self._everywhere) if self.lockstep else contextlib.nullcontext()
         with self.compute_loss_context_manager(), track(_("evaluate"), len(places)) as advance, pace:
@@ -245,16 +257,16 @@ class TreeTrainer(DurableTrainer):
         return EvalLoopOutput(None, None, metrics, num_samples=len(asked))
 
     def final_scores(self) -> list[tuple[Question, OptionScores]]:
-        """All validation questions as the trained model answers them; evaluated unless that was done at its step.
+        """The trained model's scores of all validation questions; empty without validation.
 
-        What the log of the run has already is not logged again.
+        They are evaluated unless this was done at the last step, and logged unless the log has that step already.
         """
         step = self.state.global_step
         if self.validation is None:
             return []
         if len(self.validation.sampled) < len(self.validation.records):
-            self._all_asked = True
-            self.evaluate()  # what the log has is of the sample
+            self._evaluates_all = True
+            self.evaluate()  # the log has the figures of the sample
         elif step not in self.evaluated:
             known = read_curves(Path(self.args.output_dir) / METRICS_FILE)["eval_loss"]
             if any(point.step == step for point in known):
@@ -264,13 +276,17 @@ class TreeTrainer(DurableTrainer):
         return self.evaluated[step]
 
     def round_as_saved(self) -> bool:
-        """Likewise, and forget what was evaluated before."""
+        """Round as the base class does, and forget earlier evaluations."""
         if rounded := super().round_as_saved():
             self.evaluated.clear()
         return rounded
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """Upstream's optimizer; with `loraplus`, B learns faster than A."""
+        """Create upstream's optimizer, or that of LoRA+.
+
+        Raises:
+            RecipeError: `optim` or its arguments are wrong, or need a package that is missing.
+        """
         with explain_refusal("optim"):
             if self.loraplus is None or getattr(self, "optimizer", None) is not None:
                 return super().create_optimizer(model)
@@ -278,21 +294,25 @@ class TreeTrainer(DurableTrainer):
             return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        """Upstream's scheduler."""
+        """Create upstream's scheduler.
+
+        Raises:
+            RecipeError: `lr_scheduler_type` or its arguments are wrong.
+        """
         with explain_refusal("lr_scheduler_type"):
             return super().create_scheduler(num_training_steps, optimizer)
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
-        """Log, evaluate and save what is due, but evaluate a step once: upstream does at its end and at its epoch's."""
+        """Do what is due, but evaluate a step only once: upstream may do so after the step and after its epoch."""
         if self.state.global_step in self.evaluated:
             self.control.should_evaluate = False
         elif self.args.load_best_model_at_end and self.state.global_step >= self.state.max_steps:
-            self.control.should_evaluate = self.validation is not None  # the last may be the best
+            self.control.should_evaluate = self.validation is not None  # the last step may be the best
         super()._maybe_log_save_evaluate(*args, **kwargs)
 
     @property
     def lockstep(self) -> bool:
-        """Whether a forward or a backward is a collective of all processes, so that they must run equally many."""
+        """Whether forward and backward are collectives, so that all processes must run equally many."""
         return self.is_fsdp_enabled or self.is_deepspeed_enabled
 
     @property
@@ -306,11 +326,11 @@ class TreeTrainer(DurableTrainer):
         self.accelerator.backward(loss, **({"scale_wrt_gas": False} if deepspeed else {}))
 
     def _equalize(self, rows: list[PackedRow]) -> list[PackedRow]:
-        """Repeat a row until this process has as many as every other one, where each forward is a collective."""
+        """Repeat the last row until this process has as many as any other, if forwards are collectives."""
         return rows + rows[-1:] * max(self._step_rows - len(rows), 0)
 
     def _get_num_items_in_batch(self, batch_samples: list[StepBatch], device: torch.device) -> torch.Tensor:
-        """The supervised tokens of a step, over all processes."""
+        """A scalar, at least 1: the step's supervised tokens, summed over processes if averaged across devices."""
         (batch,) = batch_samples
         counts = torch.tensor([batch.target_count, len(batch.rows), batch.contrast_count], device=device)
         self._step_contrasts = counts[2].clamp(min=1)
@@ -321,11 +341,11 @@ class TreeTrainer(DurableTrainer):
             if self.args.average_tokens_across_devices:
                 self._step_contrasts = every[:, 2].sum().clamp(min=1)
                 return every[:, 0].sum().clamp(min=1)
-        # There is nothing to imitate where the contrast is all of the loss, or where a process is idle.
+        # There may be none: if `option_contrast` is 1, or the process is idle.
         return counts[0].clamp(min=1)
 
     def floating_point_ops(self, inputs: StepBatch) -> float:
-        """Six operations a weight and token, forward and backward (Kaplan et al. 2020, section 2.1)."""
+        """Six operations per weight and token, forward and backward (Kaplan et al. 2020, section 2.1)."""
         return 6.0 * self._weights * sum(len(row) for row in inputs.rows)
 
     def _track_num_input_tokens(self, inputs: StepBatch) -> None:

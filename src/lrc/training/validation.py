@@ -1,4 +1,4 @@
-"""What is evaluated while a run trains, the loss on the answers and which options are chosen, and what that decides."""
+"""Evaluation during training: the loss of the answers and the accuracy, and the scoring that is chosen by them."""
 
 from __future__ import annotations
 
@@ -21,29 +21,31 @@ from lrc.packing.log_probs import sequence_scores
 from lrc.runtime.progress import Advance
 from lrc.tokenization.prompt import Prompt, question_of
 
-AUTO = "auto"  # the normalisation that the validation questions choose
+AUTO = "auto"  # take the normalisation with the best accuracy on the validation questions
 
 
 @dataclass(frozen=True)
 class EvalShard:
-    """What a process found on its questions."""
+    """One process's part of an evaluation."""
 
-    loss_sum: float  # negative log-likelihood of the answers
-    tokens: int  # supervised ones
-    scores: list[tuple[Question, OptionScores]]  # of each record that is a question
+    loss_sum: float  # negative log-likelihood of the answers, in nats
+    tokens: int  # supervised tokens
+    scores: list[tuple[Question, OptionScores]]  # of the records that are questions
 
     @property
     def answered(self) -> list[tuple[Question, int]]:
-        """Each question that has an answer, and the prediction."""
+        """The questions that have an answer, each with its prediction."""
         return [(question, score.prediction) for question, score in self.scores if question.answer]
 
 
 @dataclass(frozen=True)
 class Validation:
-    """Questions with answers, and how they are asked.
+    """The validation questions, and how they are scored.
 
     Args:
-        normalisation: see `Scorer`; with `auto` it is by the character until all is trained.
+        records: the questions.
+        prompt: renders them.
+        normalisation: see `Scorer`; `auto` is by character during training, and chosen after it.
         sample: how many questions are evaluated during training; None is all.
     """
 
@@ -54,7 +56,7 @@ class Validation:
 
     @cached_property
     def sampled(self) -> list[int]:
-        """The places of the questions that are asked while it trains: whole passages, the same in every run."""
+        """The indices of the questions that are evaluated during training: whole passages, the same in every run."""
         if self.sample is None or self.sample >= len(self.records):
             return list(range(len(self.records)))
         passages: dict[str, list[int]] = {}
@@ -76,8 +78,16 @@ class Validation:
         row_tokens: int,
         advance: Advance = lambda done=1: None,
     ) -> EvalShard:
-        """Score the questions at `places`, loss and options in one pass over their unique tokens."""
-        if not places:  # the other processes may wait for this one's part in a forward
+        """Score the questions at `places`, answers and options in one pass.
+
+        Args:
+            places: indices into `records`.
+            model: a causal language model in eval mode.
+            device: where its inputs go.
+            row_tokens: token budget of a row.
+            advance: is called with the number of questions done.
+        """
+        if not places:  # a forward may be a collective, in which every process has to take part
             self.evaluate(range(len(self.records))[:1], model, device, row_tokens)
             return EvalShard(0.0, 0, [])
         records = [self.records[place] for place in places]
@@ -98,7 +108,12 @@ class Validation:
 
 
 def combine(tallies: Sequence[EvalShard], prefix: str) -> dict[str, float]:
-    """The metrics of all processes together: the mean loss a supervised token, and accuracy with its interval."""
+    """The metrics of all processes together: the mean loss per supervised token, and accuracy with its interval.
+
+    Args:
+        tallies: the parts of all processes.
+        prefix: of the names of the metrics, such as `eval`.
+    """
     tokens = max(sum(tally.tokens for tally in tallies), 1)
     metrics = {f"{prefix}_loss": sum(tally.loss_sum for tally in tallies) / tokens}
     pairs = [pair for tally in tallies for pair in tally.answered]
@@ -110,13 +125,14 @@ def combine(tallies: Sequence[EvalShard], prefix: str) -> dict[str, float]:
 
 
 class InLockstep:
-    """While the block runs, every forward of the model is one of all processes, as divided weights need it.
+    """In the block, all processes run equally many forwards, which sharded weights (FSDP, ZeRO-3) require.
 
-    Before each of its forwards a process tells the others that it has one; when it has no more, it repeats its last one
-    for as long as another still has some.
+    Before each forward, a process tells the others that it has one. When it has no more, it repeats its last one for as
+    long as another process still has some.
 
     Args:
-        everywhere: whether something holds in every process; a collective.
+        model: the model whose forwards are counted.
+        everywhere: a collective that returns whether its argument is true in every process.
     """
 
     def __init__(self, model: Any, everywhere: Callable[[bool], bool]) -> None:
@@ -143,24 +159,25 @@ class InLockstep:
 
 @dataclass(frozen=True)
 class FittedScoring:
-    """What the validation questions decide about a trained model, for every later verb to obey."""
+    """The normalisation and the temperature that suit a trained model, which later commands use."""
 
-    scores: list[tuple[Question, OptionScores]]  # as those verbs will give them
+    scores: list[tuple[Question, OptionScores]]  # normalised and calibrated accordingly
     score_normalisation: str
     temperature: float
-    accuracies: dict[str, float]  # by normalisation, of the same scores; none where digits are scored
+    accuracies: dict[str, float]  # of each normalisation; empty unless texts are scored
 
     @classmethod
     def of(cls, scores: Sequence[tuple[Question, OptionScores]], prompt: Prompt, normalisation: str) -> FittedScoring:
-        """Choose how the scores of texts are normalised, where that is `auto`, and fit the temperature.
+        """Choose the normalisation, if the recipe leaves it open, and fit the temperature.
 
         Args:
-            scores: of the trained model on questions that were not trained on, in one order of their options.
-            normalisation: what the recipe says.
+            scores: of the trained model on the validation questions, in one order of their options.
+            prompt: with which they were scored.
+            normalisation: the recipe's `score_normalisation`.
         """
         by_name = {name: _normalise(scores, name) for name in NORMALISATIONS} if prompt.answer_style == "text" else {}
         accuracies = {name: _accuracy(some) for name, some in by_name.items() if scores}
-        # Of equal ones `max` takes the first: the character.
+        # If several are best, `max` takes the first: by character.
         best = max(accuracies, key=accuracies.__getitem__, default=NORMALISATIONS[0])
         chosen = best if normalisation == AUTO else normalisation
         found = by_name.get(chosen, list(scores))
@@ -171,12 +188,12 @@ class FittedScoring:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """What to log of it."""
+        """The metrics to log."""
         accuracies = {f"eval_accuracy_{name}": value for name, value in self.accuracies.items()}
         return {**accuracies, "eval_temperature": self.temperature}
 
     def __str__(self) -> str:
-        """One line about it."""
+        """One line to print."""
         shares = ", ".join(f"{value:.4f} by {name}" for name, value in self.accuracies.items())
         accuracy = f"accuracy {shares}; scored by {self.score_normalisation}; " if shares else ""
         bound = at_bound(self.temperature)

@@ -1,4 +1,4 @@
-"""A sweep: an Optuna study whose trials are training runs of one recipe with other keys.
+"""A sweep: an Optuna study whose trials train one recipe with different values of some of its keys.
 
 May import `training` and what that may import. Optuna is imported by `study` only.
 

@@ -1,4 +1,4 @@
-"""How the trials of a sweep compare: a table, `sweep.json`, and whether the best is more than luck."""
+"""The ranking of a sweep's trials: a table, `sweep.json`, and a test of whether the best one is best by chance."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RESULTS_FILE = "sweep.json"
 
 @dataclass(frozen=True)
 class LeaderboardEntry:
-    """A trial that has ended: with a result, or with the reason why there is none."""
+    """A trial that has ended, with its result or the reason why it failed."""
 
     trial: SweepTrial
     result: TrialResult | None
@@ -29,7 +29,7 @@ class LeaderboardEntry:
 
 
 def rank(entries: Sequence[LeaderboardEntry]) -> list[LeaderboardEntry]:
-    """Best accuracy first; of equal ones the lower loss, then the earlier trial; failed ones last."""
+    """Sort by accuracy, best first; then by lower loss, then by number. Failed trials come last."""
 
     def order(entry: LeaderboardEntry) -> tuple[float, float, int]:
         result = entry.result
@@ -42,12 +42,14 @@ def rank(entries: Sequence[LeaderboardEntry]) -> list[LeaderboardEntry]:
 
 
 def compare_best(entries: Sequence[LeaderboardEntry]) -> dict[str, Any] | None:
-    """The paired test of the two best on the questions that both answered; None where there are no two such trials.
-
-    Their answers are those of what each training left, the last or the best of its steps.
+    """Test the two best trials against each other on the same questions, with the models that they saved.
 
     Args:
-        entries: as `rank` gives them.
+        entries: sorted by `rank`.
+
+    Returns:
+        The numbers of the trials (`best`, `second`), `n` questions, and what `metrics.accuracy.compare_paired` returns;
+        None if there are no two trials with answers to the same questions.
     """
     pair = [entry.trial for entry in entries if entry.result][:2]
     if len(pair) < 2:
@@ -66,7 +68,13 @@ def compare_best(entries: Sequence[LeaderboardEntry]) -> dict[str, Any] | None:
 
 
 def write(path: Path, sweep: dict[str, Any], entries: Sequence[LeaderboardEntry]) -> None:
-    """Write all of it as JSON, best trial first."""
+    """Write `sweep.json`: the sweep, its trials, best first, and the test of the two best.
+
+    Args:
+        path: where to write it.
+        sweep: what the sweep is.
+        entries: the trials, in any order.
+    """
     best_first = rank(entries)
     trials = [
         {
@@ -83,9 +91,10 @@ def write(path: Path, sweep: dict[str, Any], entries: Sequence[LeaderboardEntry]
 
 
 def print_leaderboard(entries: Sequence[LeaderboardEntry], base: str) -> None:
-    """Print the table, best first, and what to make of it, on stdout.
+    """Print the table, best trial first, and conclusions, on stdout.
 
     Args:
+        entries: the trials, in any order; at least one.
         base: the base model of the trials.
     """
     best_first = rank(entries)
@@ -102,7 +111,7 @@ def _print_table(entries: Sequence[LeaderboardEntry]) -> None:
     for entry in entries:
         values = [_short(value) for value in entry.trial.values.values()]
         table.add_row(*(Text(cell) for cell in (str(entry.trial.number), *_cells(entry.result), *values)))
-    # A pipe has no width: rich would take 80 columns and cut the words.
+    # A pipe has no width: rich would take 80 columns and wrap the cells.
     Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 

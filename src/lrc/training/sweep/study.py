@@ -1,4 +1,4 @@
-"""The study behind a sweep: Optuna draws the trials and keeps them in a file of the sweep's folder."""
+"""The Optuna study behind a sweep: it draws the trials, and is kept in a file in the sweep's folder."""
 
 from __future__ import annotations
 
@@ -21,28 +21,32 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 STUDY_FILE = "study.jsonl"
-_DRAWS = 100  # of a trial that was not there before
+_DRAWS = 100  # attempts to draw values that no trial has had
 
 
 def require_optuna() -> None:
-    """See that Optuna is there.
+    """Import Optuna.
 
     Raises:
-        MachineError: it is not.
+        MachineError: it is not installed.
     """
     try:
         import optuna
     except ImportError as error:
         text = _("sweep: optuna is not installed; {install_extra}")
         raise MachineError(text.format(install_extra=install_extra("sweep"))) from error
-    optuna.logging.set_verbosity(optuna.logging.ERROR)  # what it would tell of each trial is told here
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # lrc reports on the trials itself
 
 
 def open_study(plan: Sweep, identity: dict[str, Any]) -> Study:
-    """The study in the sweep's folder, begun where there is none.
+    """Open the study in the sweep's folder, or create it. If all combinations are to be tried, enqueue them.
+
+    Args:
+        plan: the sweep.
+        identity: what must not change for a sweep to be continued.
 
     Raises:
-        OutputError: it is another sweep's.
+        OutputError: the study in the folder belongs to another sweep.
     """
     import optuna
     from optuna.storages import JournalStorage
@@ -52,7 +56,7 @@ def open_study(plan: Sweep, identity: dict[str, Any]) -> Study:
     _mend(path)
     storage = JournalStorage(JournalFileBackend(str(path)))
     study = optuna.create_study(storage=storage, study_name="sweep", direction="maximize", load_if_exists=True)
-    # Through JSON, as the study keeps it: a list is a list.
+    # Through JSON, as in the study, so that tuples compare equal to lists.
     wanted, kept = json.loads(json.dumps(identity)), study.user_attrs.get("sweep")
     if kept not in (None, wanted):
         text = _("{folder}: holds another sweep ({changed}); choose another output_dir")
@@ -65,7 +69,7 @@ def open_study(plan: Sweep, identity: dict[str, Any]) -> Study:
 
 
 def _mend(path: Path) -> None:
-    """Take back what a kill left of the study's last line, and its lock: this process holds the lock of the folder."""
+    """Remove an incomplete last line of the study and Optuna's lock, which a kill left: the folder's lock is held."""
     path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
     if path.is_file():
         whole = path.read_bytes().rpartition(b"\n")
@@ -84,17 +88,17 @@ def _find_changes(kept: dict[str, Any], wanted: dict[str, Any]) -> Iterator[str]
 
 
 def next_trial(study: Study, plan: Sweep, more: bool) -> Trial | None:
-    """A trial that was cut off, or else, where `more` are wanted, a new one."""
+    """The next trial: one that was interrupted, otherwise a new one if `more` is true; None if there is none."""
     import optuna
     from optuna.trial import TrialState
 
     for frozen in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         if frozen.params.keys() == plan.search.keys():
             return optuna.trial.Trial(study, frozen._trial_id)
-        study.tell(frozen.number, state=TrialState.FAIL)  # killed before it had all of its values
-    tried = [standing.trial.values for standing in ended_trials(study, plan)]
+        study.tell(frozen.number, state=TrialState.FAIL)  # killed while its values were drawn
+    tried = [entry.trial.values for entry in ended_trials(study, plan)]
     for _draw in range(_DRAWS if more else 0):
-        # A seed for each, so that a sweep which was cut off draws what it would have drawn.
+        # Seeded anew for each trial, so that an interrupted sweep draws what it would have drawn.
         study.sampler = optuna.samplers.TPESampler(seed=plan.seed + len(study.get_trials(deepcopy=False)))
         trial = study.ask(_distributions(plan))
         if _decode(plan, trial.params) not in tried:
@@ -103,20 +107,20 @@ def next_trial(study: Study, plan: Sweep, more: bool) -> Trial | None:
     return None
 
 
-def record_trial(study: Study, trial: Trial, standing: LeaderboardEntry) -> None:
-    """Keep how a trial ended."""
+def record_trial(study: Study, trial: Trial, entry: LeaderboardEntry) -> None:
+    """Record in the study how a trial ended."""
     from optuna.trial import TrialState
 
-    if standing.result is None:
-        trial.set_user_attr("reason", standing.reason)
+    if entry.result is None:
+        trial.set_user_attr("reason", entry.reason)
         study.tell(trial, state=TrialState.FAIL)
     else:
-        trial.set_user_attr("result", asdict(standing.result))
-        study.tell(trial, standing.result.accuracy)
+        trial.set_user_attr("result", asdict(entry.result))
+        study.tell(trial, entry.result.accuracy)
 
 
 def ended_trials(study: Study, plan: Sweep) -> list[LeaderboardEntry]:
-    """The trials with a result and those that failed; not what was drawn and never trained."""
+    """The trials that have a result or failed in training; not those that were drawn and never trained."""
     found = []
     for trial in study.get_trials(deepcopy=False):
         result, reason = trial.user_attrs.get("result"), trial.user_attrs.get("reason")
@@ -126,7 +130,7 @@ def ended_trials(study: Study, plan: Sweep) -> list[LeaderboardEntry]:
 
 
 def trial_of(trial: Trial | FrozenTrial, plan: Sweep) -> SweepTrial:
-    """The trial as it is trained."""
+    """The trial that an Optuna trial stands for."""
     return SweepTrial(trial.number, _decode(plan, trial.params), plan.output_dir)
 
 
@@ -145,12 +149,12 @@ def _distributions(plan: Sweep) -> dict[str, BaseDistribution]:
 
 
 def _encode(plan: Sweep, key: str, value: Any) -> Any:
-    """A value as Optuna keeps it: of a list, as JSON, since a choice may itself be a list."""
+    """A value as Optuna keeps it: choices as JSON, since Optuna takes only scalars and a choice may be a list."""
     return value if isinstance(plan.search[key], Range) else json.dumps(value, ensure_ascii=False)
 
 
 def _decode(plan: Sweep, params: dict[str, Any]) -> dict[str, Any]:
-    """The values of a trial in the order of the file."""
+    """A trial's values, in the order of the sweep file."""
     return {
         key: params[key] if isinstance(spec, Range) else json.loads(params[key]) for key, spec in plan.search.items()
     }

@@ -1,7 +1,7 @@
-"""SWEEP.yaml: which recipe is trained several times, which of its keys are searched, and where it all goes.
+"""Reads SWEEP.yaml: which recipe is trained, which of its keys are searched, and where the output goes.
 
-Read as strictly as a recipe, and checked to the end before anything is trained: every value that a trial may get has
-passed the checks of a recipe.
+It is read as strictly as a recipe. Before anything is trained, each choice and the ends of each range have passed the
+checks of a recipe.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from lrc.runtime.errors import RecipeError
 from lrc.runtime.findings import Finding
 from lrc.runtime.translation import _
 
-# What each key takes, and whether it has to be there.
+# Of each key: its type, whether it is required, and a description of its values.
 KEYS = {
     "recipe": (str, True, _("a recipe's file, or the name of a shipped one")),
     "trials": (int, True, _("a whole number, 1 or more")),
@@ -36,7 +36,7 @@ KEYS = {
 }
 LEAST = {"trials": 1, "seed": 0}
 SPEC_KEYS = ("low", "high", "log", "step")
-# What a sweep gives each trial itself.
+# Keys of a recipe that the sweep sets for each trial.
 OWN = ("output_dir", "overwrite_output_dir", "resume_from_checkpoint", "run_name")
 
 
@@ -46,20 +46,20 @@ class Range:
 
     low: float
     high: float
-    log: bool = False  # drawn evenly on a logarithmic scale
-    step: float | None = None  # None: every whole number, or any number
-    whole: bool = False
+    log: bool = False  # sampled uniformly on a logarithmic scale
+    step: float | None = None  # None is 1 for whole numbers; otherwise the range is continuous
+    whole: bool = False  # whole numbers only
 
     @property
     def size(self) -> int | None:
-        """How many numbers there are; None for any number between two."""
+        """How many numbers there are; None if the range is continuous."""
         if self.step is None and not self.whole:
             return None
         return math.floor((self.high - self.low) / (self.step or 1) + 1e-9) + 1
 
     @property
     def values(self) -> list[float]:
-        """The numbers, where they can be counted."""
+        """The numbers, if the range is not continuous; otherwise empty."""
         step = self.step or 1
         return [self.low + i * step for i in range(self.size or 0)]
 
@@ -69,31 +69,31 @@ Choices = tuple[Any, ...]
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep as its file has it."""
+    """A sweep, as described by its file."""
 
     path: Path
     trials: int
     output_dir: Path
     seed: int
-    fixed: dict[str, Any]  # the recipe with the overrides in it
+    fixed: dict[str, Any]  # the recipe's keys, with `overrides` applied
     search: dict[str, Range | Choices]
-    written: dict[str, Any]  # what `search` is in the file
+    written: dict[str, Any]  # `search` as it is in the file
 
     @property
     def size(self) -> int | None:
-        """How many different trials there are; None where they cannot be counted."""
+        """How many different trials there can be; None if a range is continuous."""
         sizes = [spec.size if isinstance(spec, Range) else len(spec) for spec in self.search.values()]
         return None if None in sizes else math.prod(size for size in sizes if size)
 
     def combinations(self) -> Iterator[dict[str, Any]]:
-        """Every trial's values, where they can be counted."""
+        """The values of all possible trials; only if `size` is not None."""
         every = [spec.values if isinstance(spec, Range) else spec for spec in self.search.values()]
         return (dict(zip(self.search, values, strict=True)) for values in product(*every))
 
 
 @dataclass(frozen=True)
 class _Layers(YamlMapping):
-    """A recipe's keys from several places."""
+    """A recipe's keys, each with the place where it is written."""
 
     places: dict[str, str]
 
@@ -102,13 +102,14 @@ class _Layers(YamlMapping):
 
 
 def read_sweep(path: Path, trials: int | None = None) -> Sweep:
-    """Read a SWEEP.yaml and check every value that it may give to a recipe.
+    """Read a SWEEP.yaml, and check its values as those of a recipe.
 
     Args:
-        trials: instead of the file's number.
+        path: the file.
+        trials: replaces the number of trials in the file.
 
     Raises:
-        RecipeError: whatever is wrong, a line each.
+        RecipeError: something is wrong, with one line for each.
     """
     file = read_mapping(path)
     findings = [*_structure(file)]
@@ -204,7 +205,7 @@ def _spec(key: str, spec: Any) -> Range | Choices:
 
 
 def _check(file: YamlMapping, places: dict[str, str], search: dict[str, Range | Choices]) -> None:
-    """Have the recipe's own checks look at each value of each key, the others being at their first."""
+    """Run a recipe's checks on each choice, and on the ends of each range, with all other keys at their first value."""
     candidates = {
         key: (spec.low, spec.high, *([spec.low + spec.step] if spec.step else [])) if isinstance(spec, Range) else spec
         for key, spec in search.items()

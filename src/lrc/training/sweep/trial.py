@@ -1,4 +1,4 @@
-"""One trial of a sweep: its recipe, the process that trains it, and what came of it."""
+"""One trial of a sweep: its recipe, the process that trains it, and its result."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ _PAUSE = 0.2  # seconds
 
 @dataclass(frozen=True)
 class SweepTrial:
-    """A trial, and where it is."""
+    """A trial and its files."""
 
     number: int
-    values: dict[str, Any]  # of the keys that are searched
+    values: dict[str, Any]  # of the searched keys
     root: Path  # the sweep's folder
 
     @property
@@ -43,40 +43,41 @@ class SweepTrial:
 
     @property
     def recipe(self) -> Path:
-        """Its recipe, with which `lrc train` does the same."""
+        """The trial's recipe; `lrc train` with it repeats the trial."""
         return self.root / f"trial-{self.number}.yaml"
 
     @property
     def log(self) -> Path:
-        """What its process printed."""
+        """The output of the trial's process."""
         return self.root / f"trial-{self.number}.log"
 
     def write_recipe(self, fixed: dict[str, Any]) -> None:
-        """Write its recipe.
+        """Write the trial's recipe.
 
         Args:
-            fixed: the keys that all trials have.
+            fixed: the keys that all trials have in common.
         """
         name = f"{self.root.resolve().name}-{self.folder.name}"
         values = {**fixed, **self.values, "output_dir": str(self.folder), "run_name": name}
         lines = [f"# Trial {self.number} of a sweep; alone: lrc train {self.recipe}"]
-        # JSON is YAML, and says of every value what it is.
+        # JSON is YAML, and leaves no doubt about the type of a value.
         lines += [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
         with new_file(self.recipe, force=True) as file:
             file.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
     def train(self, accelerate_config: str | None, request: Request) -> str | None:
-        """Train it by `lrc train`, to the end or from where it stopped.
+        """Run `lrc train`, which resumes if the trial was interrupted.
 
         Args:
-            request: a signal that it brings is passed on, after which the training saves a checkpoint and ends.
+            accelerate_config: the launch configuration; None is that of `lrc train`.
+            request: a signal that arrives is passed on; the training then saves a checkpoint and ends.
 
         Returns:
-            Why it failed, in a line; None where it did not, or where a signal was passed on.
+            Why it failed, in one line; None if it succeeded, or if a signal was passed on.
         """
         command = [sys.executable, "-m", "lrc", "train", str(self.recipe)]
         command += ["--accelerate-config", accelerate_config] if accelerate_config else []
-        # The log's lock is the process's as well: it ends with the last of the two.
+        # The child inherits the lock of the log, which is released when both processes have ended.
         with self.log.open("ab") as log:
             if not self._take_log(log, request):
                 return None
@@ -89,7 +90,7 @@ class SweepTrial:
         return printed[-1] if status > 0 and printed else f"its process ended with status {status}"
 
     def result(self) -> TrialResult:
-        """What came of its training.
+        """Read the result of the training from its folder.
 
         Raises:
             DataError: it left no accuracy, or its files are damaged.
@@ -114,10 +115,10 @@ class SweepTrial:
         )
 
     def _take_log(self, log: IO[bytes], request: Request) -> bool:
-        """Take the log for this process, once one that a killed sweep left behind has ended."""
+        """Lock the log, after waiting for a training that a killed sweep left running; false if a signal arrived."""
         notified = False
         while not request.signal:
-            # Without locks, or where a child inherits none, nobody can tell.
+            # Without locks that a child inherits, it cannot be told whether one is running.
             if not LOCKS or lock(log.fileno()) is not False:
                 return True
             if not notified:
@@ -130,21 +131,25 @@ class SweepTrial:
 
 @dataclass(frozen=True)
 class TrialResult:
-    """What came of a trial that ended well; accuracies are those on the validation questions."""
+    """The result of a trial, on the validation questions."""
 
-    accuracy: float  # of what the training left in its folder, as `lrc generate` will answer
-    ci_low: float
+    accuracy: float  # of the saved model, as `lrc generate` will answer
+    ci_low: float  # 95% confidence interval
     ci_high: float
     n: int  # questions
-    step: int  # of the best accuracy while it trained
-    steps: int
+    step: int  # with the best accuracy during training
+    steps: int  # of the whole training
     eval_loss: float | None  # the last one
     best_accuracy: float  # at `step`, before the normalisation of scores was chosen
-    seconds: float | None  # since it last began
+    seconds: float | None  # of training, since the trial was last started or resumed
 
 
 def _run(command: Sequence[str], log: IO[bytes], request: Request) -> int:
-    """Run a process that writes to `log`; in a group of its own, so that a signal reaches it once, from here."""
+    """Run a process with its output in `log`, in a process group of its own, so that it gets signals only from here.
+
+    Returns:
+        Its exit status.
+    """
     alone: dict[str, Any] = {"process_group": 0} if not WINDOWS else {}
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, **alone)
     passed_on = False
@@ -152,7 +157,7 @@ def _run(command: Sequence[str], log: IO[bytes], request: Request) -> int:
         try:
             return process.wait(_PAUSE)
         except subprocess.TimeoutExpired:
-            # Windows knows no group to leave: an interrupt has reached the process already, and a signal kills there.
+            # On Windows an interrupt has reached the process already, and any signal sent would kill it.
             if request.signal and not passed_on and not WINDOWS:
                 process.send_signal(request.signal)
                 passed_on = True
