@@ -1,11 +1,12 @@
-"""What the tokens of a packed row attend to: the mask, and attention that leaves out most of what no token sees.
+"""Attention in a packed row: the mask, and implementations that skip most of what is masked.
 
-This is the one place that decides what a token may attend to. There are three ways to compute it, all equal:
+This is the only place that decides what a token attends to. There are three implementations with the same result, up to
+rounding:
 
-- `dense`: a mask says what counts, and the whole square of the row is computed all the same;
-- `block`: attention stretch by stretch of the tree, over the keys of the path that leads there (`attend_by_block`), so
-  that the cost grows with the row's length and not with its square;
-- `flex`: FlexAttention over the tiles of 128 by 128 that hold something to see (`tile_mask`), one kernel a layer.
+- `dense`: the whole square of the row is computed, and then masked;
+- `block`: block by block of the tree, over the keys on the block's path from the root (`attend_by_block`), so that the
+  cost does not grow with the square of the row's length;
+- `flex`: FlexAttention over the tiles of 128 by 128 that are not fully masked (`tile_mask`), one kernel per layer.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ from lrc.packing.equivalence import mismatch
 from lrc.packing.tree import Block, Ints, PackedRow
 
 TILE = 128  # FlexAttention's
-# On a GPU a kernel's start costs more than what a short row's mask leaves to spare.
+# On a GPU, launching more kernels costs more time than skipping the masked part of a short row saves.
 DENSE_BELOW_GPU = 1536
 MIN_SPARED_GPU = 200_000
-# Datacenter chips have the shared memory for wide heads' tiles; others of the same generation have not.
+# Compute capabilities whose shared memory holds the tiles of wide heads: the datacenter GPUs of each generation.
 WIDE_HEADS = {(8, 0), (9, 0), (10, 0), (10, 3)}
 _FORM = "_lrc_attention"
 TREE_IMPLEMENTATIONS = ("sdpa", "eager")
@@ -39,9 +40,9 @@ LAYERS = {"full_attention", "sliding_attention"}
 
 
 def why_no_trees(model: Any) -> str | None:
-    """Why `model` cannot be given packed trees; None where it can.
+    """Why `model` cannot run packed trees; None if it can.
 
-    A tree needs attention that takes a 4-D mask, and positions that come from `position_ids` alone.
+    A tree needs attention that takes a 4-D mask, and positions that depend on `position_ids` alone.
     """
     config = model.config.get_text_config()
     implementation = config._attn_implementation
@@ -57,13 +58,13 @@ def why_no_trees(model: Any) -> str | None:
         return f"{config.model_type} computes positions itself (ALiBi)"
     if "position_ids" not in inspect.signature(base.forward).parameters:
         return f"{config.model_type} does not read position_ids"
-    if wrong := mismatch(base, tree_mask):  # what the configuration does not say
+    if wrong := mismatch(base, tree_mask):  # which the configuration does not tell
         return f"{config.model_type}: {wrong}"
     return None
 
 
 def why_no_flex(model: Any, device: torch.device) -> str | None:
-    """Why `model` cannot attend by FlexAttention on `device`; None where it can."""
+    """Why `model` cannot use FlexAttention on `device`; None if it can."""
     if device.type != "cuda":
         return f"it has no backward pass on {device.type} devices"
     if reason := why_no_tiles(model.config.get_text_config(), torch.cuda.get_device_capability(device)):
@@ -72,10 +73,11 @@ def why_no_flex(model: Any, device: torch.device) -> str | None:
 
 
 def why_no_tiles(config: Any, capability: tuple[int, int]) -> str | None:
-    """Why a model cannot attend by FlexAttention on GPUs of a compute capability; None where it can.
+    """Why a model cannot use FlexAttention on GPUs of a compute capability; None if it can.
 
     Args:
-        config: of the model, or of its text part.
+        config: the configuration of the model, or of its text part.
+        capability: (major, minor), as `torch.cuda.get_device_capability` has it.
     """
     if config._attn_implementation != "sdpa":
         return f"attn_implementation is {config._attn_implementation}"
@@ -89,13 +91,15 @@ def why_no_tiles(config: Any, capability: tuple[int, int]) -> str | None:
 
 
 def choose_attention(model: Any, asked: str, device: torch.device) -> None:
-    """Have `model` attend as asked; `auto` chooses by device and row.
+    """Set the attention implementation of `model`.
 
     Args:
-        asked: auto, flex, block or dense.
+        model: a PEFT or transformers model.
+        asked: flex, block or dense; auto chooses by device and length of the row.
+        device: where it will run.
 
     Raises:
-        ValueError: FlexAttention is asked for, and the model or the device has none.
+        ValueError: FlexAttention is asked for, and the model or the device does not support it.
     """
     if asked == "flex" and (reason := why_no_flex(model, device)):
         raise ValueError(f"attention is flex, but {reason}; set it to auto")
@@ -103,22 +107,23 @@ def choose_attention(model: Any, asked: str, device: torch.device) -> None:
 
 
 def attend_by(model: Any, form: str) -> None:
-    """Have `model` attend in a form (auto, flex, block or dense), whether the device can or not."""
+    """Set the attention implementation (auto, flex, block or dense) without a check of the device."""
     setattr(_causal(model), _FORM, form)
 
 
 def attention_form(model: Any, device: torch.device, tokens: int) -> str:
-    """How a row of so many tokens is attended to: `flex`, `block` or `dense`."""
+    """The implementation for a row of `tokens` tokens: `flex`, `block` or `dense`."""
     asked: str = getattr(_causal(model), _FORM, "auto")
     return choose_form(tokens, device.type, lambda: why_no_flex(model, device) is None) if asked == "auto" else asked
 
 
 def choose_form(tokens: int, device: str, flexible: Callable[[], bool]) -> str:
-    """What `auto` chooses for a row.
+    """The implementation that `auto` chooses for a row: `flex`, `block` or `dense`.
 
     Args:
+        tokens: the length of the row.
         device: `cpu`, `cuda` …
-        flexible: whether FlexAttention can be had.
+        flexible: returns whether FlexAttention is supported; called only if it matters.
     """
     if device != "cuda":
         return "block"
@@ -128,15 +133,15 @@ def choose_form(tokens: int, device: str, flexible: Callable[[], bool]) -> str:
 
 
 def min_spared_pairs(device: torch.device) -> int | None:
-    """How many pairs of query and key a cut of a row has to spare; None on a CPU, see `PackedRow.blocks`."""
+    """The least number of query-key pairs that a cut of a row must save; None on a CPU, see `PackedRow.blocks`."""
     return MIN_SPARED_GPU if device.type == "cuda" else None
 
 
 def head_mask(row: PackedRow, config: Any, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
-    """The mask of the last layer, whose queries are the positions where the head runs.
+    """The mask of the last layer, in which only the positions whose logits are needed are queries.
 
     Returns:
-        (1, 1, H, L), as `tree_mask` has it.
+        (1, 1, H, L), boolean or additive as that of `tree_mask`.
     """
     config = config.get_text_config()
     ends, positions, heads = (
@@ -147,21 +152,21 @@ def head_mask(row: PackedRow, config: Any, device: torch.device, dtype: torch.dt
     seen = (index[None, :] <= heads[:, None]) & (heads[:, None] < ends[None, :])
     if (window := _window(config, config.num_hidden_layers - 1)) is not None:
         seen &= positions[heads][:, None] - positions[None, :] < window
-    return _form(seen, config, dtype)
+    return _to_mask(seen, config, dtype)
 
 
 def tile_mask(row: PackedRow, config: Any, device: torch.device) -> BlockMask | dict[str, BlockMask]:
     """FlexAttention's mask of a row whose length is a multiple of `TILE`; see `tree.PackedRow.padded`.
 
-    What a tile of queries sees of a tile of keys follows from the least and the greatest `subtree_end` of the keys, and
-    with a window from those of the positions: the square of the row is never made.
+    Whether a tile is masked fully, partly or not at all follows from the least and the greatest `subtree_end` of its
+    keys, and with a sliding window from those of the positions. The L × L mask is never materialized.
 
     Returns:
-        One mask; one for each kind of layer where the model has both.
+        One mask; if the model has layers with and without a window, a dictionary with one for each type of layer.
     """
     config = config.get_text_config()
     window = getattr(config, "sliding_window", None)
-    with torch.inference_mode(mode=False):  # what is made in it could not be used by a training step
+    with torch.inference_mode(mode=False):  # a training step could not use a mask made in inference mode
         if window is None:
             return _tiles(row, None, device)
         if not getattr(config, "layer_types", None):
@@ -189,7 +194,7 @@ def _tiles(row: PackedRow, window: int | None, device: torch.device) -> BlockMas
 
 
 def _list_tiles(tiles: NDArray[np.bool_]) -> tuple[torch.Tensor, torch.Tensor]:
-    """How many tiles of keys each tile of queries has, and which, first of all."""
+    """`kv_num_blocks` and `kv_indices` of a `BlockMask`: for each query tile, how many key tiles it has, and which."""
     counts, order = tiles.sum(1).astype(np.int32), np.argsort(~tiles, axis=1, kind="stable").astype(np.int32)
     return torch.from_numpy(counts)[None, None], torch.from_numpy(order)[None, None]
 
@@ -205,31 +210,32 @@ def _sees(subtree_end: Ints, position_ids: Ints, window: int | None, device: tor
 def tree_mask(
     subtree_end: torch.Tensor, position_ids: torch.Tensor, config: Any, dtype: torch.dtype
 ) -> torch.Tensor | dict[str, torch.Tensor]:
-    """The mask of one packed row, built on the row's device.
+    """The mask of one packed row, on the device of its arguments.
 
-    A sliding window counts positions along a root-to-leaf path, not places in the row: transformers would leave the
-    window out without a word when it is given a 4-D mask.
+    A sliding window is measured in positions along a root-to-leaf path, not in places of the row. It has to be part of
+    the mask, because transformers silently ignores the window if it is given a 4-D mask.
 
     Args:
         subtree_end: (L,) see `tree.PackedRow`.
         position_ids: (L,) see `tree.PackedRow`.
         config: the model's configuration.
-        dtype: the dtype of the hidden states, for eager attention, which adds its mask.
+        dtype: the dtype of the hidden states; eager attention adds its mask to the scores in it.
 
     Returns:
-        (1, 1, L, L), boolean for sdpa and additive for eager; one for each kind of layer where the model has both.
+        (1, 1, L, L), boolean (true is visible) for sdpa and additive for eager; if the model has layers with and
+        without a window, a dictionary with one for each type of layer.
     """
     config = config.get_text_config()
     index = torch.arange(len(subtree_end), device=subtree_end.device)
     seen = (index[None, :] <= index[:, None]) & (index[:, None] < subtree_end[None, :])
     window = getattr(config, "sliding_window", None)
     if window is None:
-        return _form(seen, config, dtype)
+        return _to_mask(seen, config, dtype)
     near = seen & (position_ids[:, None] - position_ids[None, :] < window)
     kinds = getattr(config, "layer_types", None)
     if not kinds:
-        return _form(near, config, dtype)
-    return {"full_attention": _form(seen, config, dtype), "sliding_attention": _form(near, config, dtype)}
+        return _to_mask(near, config, dtype)
+    return {"full_attention": _to_mask(seen, config, dtype), "sliding_attention": _to_mask(near, config, dtype)}
 
 
 def attend_by_block(
@@ -241,25 +247,27 @@ def attend_by_block(
     blocks: Sequence[Block],
     **kwargs: Any,
 ) -> torch.Tensor:
-    """Attention of every block over itself and the blocks above it, the only ones that it can see.
+    """Attention of each block over itself and its ancestors, the only blocks whose keys it can see.
 
     Args:
         module: the attention layer.
-        query: (1, heads, L, width); or (1, heads, H, width), of the tokens where the head runs.
-        key, value: (1, heads or fewer, L, width).
+        query: (1, attention heads, L, width), or with H in place of L if only the tokens in `PackedRow.heads` are
+            queries.
+        key: (1, key heads, L, width).
+        value: as `key`.
         mask: (1, 1, L or H, L), true where a query sees a key.
         blocks: see `tree.PackedRow.blocks`.
-        kwargs: those of the model's call: dropout, scaling.
+        kwargs: for sdpa: dropout, scaling.
 
     Returns:
-        (1, L or H, heads, width)
+        (1, L or H, attention heads, width)
     """
     keys = [block.size for block in blocks]
     queries = keys if query.shape[2] == key.shape[2] else [block.heads for block in blocks]
-    # `split` has one backward for all its parts, where slices would each fill a gradient of the whole row.
+    # `split` has one backward for all parts; each slice would allocate a gradient of the whole row.
     parts = zip(blocks, query.split(queries, 2), key.split(keys, 2), value.split(keys, 2), strict=True)
     columns, rows = torch.arange(key.shape[2], device=mask.device).split(keys), mask.split(queries, 2)
-    paths: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []  # all that a block sees: keys, values, places
+    paths: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []  # of each block: its keys, values and columns
     attended = []
     for (block, asking, *own), places, lines in zip(parts, columns, rows, strict=True):
         path = (*own, places)
@@ -283,7 +291,7 @@ def _sdpa(
     tree_seen: torch.Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """transformers' sdpa, which takes the blocks of a row where the model hands them down, or a mask of tiles."""
+    """transformers' sdpa; by block if the model passes the row's blocks, FlexAttention if the mask is a `BlockMask`."""
     if isinstance(attention_mask, BlockMask):
         query, key, value = _cast(query, key, value)
         return flex_attention_forward(module, query, key, value, attention_mask, **kwargs)[0], None
@@ -293,15 +301,15 @@ def _sdpa(
     return attend_by_block(module, query, key, value, attention_mask, tree_blocks, **kwargs), None
 
 
-# Under its own name, so that a model needs no setting for it and is saved as it was.
+# In place of "sdpa", so that models need no other setting, and are saved with the one that they had.
 AttentionInterface.register("sdpa", _sdpa)
-# cuDNN would be the first choice on Hopper and Blackwell, and with a mask it plans anew for every shape, half a second
-# each, and has given gradients that are NaN.
+# torch prefers cuDNN on Hopper and Blackwell. With a mask, it makes a plan for every shape, which takes half a second
+# each, and it has returned NaN gradients.
 torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 def _cast(*states: torch.Tensor) -> list[torch.Tensor]:
-    """What autocast does for other attention: FlexAttention takes three of one format."""
+    """Cast to one dtype, as autocast does for sdpa: FlexAttention needs query, key and value in the same one."""
     kind = states[0].device.type
     casts = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
     dtype = torch.get_autocast_dtype(kind) if casts else states[-1].dtype
@@ -317,13 +325,13 @@ def _head_width(config: Any) -> int:
 
 
 def _window(config: Any, layer: int) -> int | None:
-    """How far back a layer's queries see; None for any distance."""
+    """A layer's sliding window, in positions; None if it has none."""
     kinds = getattr(config, "layer_types", None)
     window: int | None = getattr(config, "sliding_window", None)
     return window if not kinds or kinds[layer] == "sliding_attention" else None
 
 
-def _form(seen: torch.Tensor, config: Any, dtype: torch.dtype) -> torch.Tensor:
+def _to_mask(seen: torch.Tensor, config: Any, dtype: torch.dtype) -> torch.Tensor:
     if config._attn_implementation == "eager":
         seen = torch.zeros_like(seen, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)
     return seen[None, None]

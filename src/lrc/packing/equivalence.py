@@ -1,9 +1,9 @@
-"""Does a packed tree give what separate sequences give? Tried on a model of the same class that is small.
+"""Tests on a small model of the same class whether a packed tree gives the same logits as separate sequences.
 
-What a configuration declares of attention (windows, kinds of layer, positions) is looked at in `attention`. What it
-does not declare shows here alone: windows that a layer cuts for itself by places in the row, biases by distance, states
-that run through the row. The small model has the configuration of the real one in all but its sizes, and among the
-sizes are those of windows, so that a few dozen tokens are more than one of them holds.
+What a configuration declares about attention (windows, types of layer, positions) is checked in `attention`. The rest
+shows only when the model runs: windows that a layer applies itself by place in the row, biases by distance, recurrent
+states. The small model has the configuration of the real one except for its sizes. These include windows, so that a few
+dozen tokens exceed them.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from lrc.packing.tree import TokenSequence, pack
 from lrc.runtime.errors import first_line
@@ -24,17 +25,20 @@ from lrc.runtime.errors import first_line
 Mask = Callable[[torch.Tensor, torch.Tensor, Any, torch.dtype], Any]
 
 SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4, "vocab_size": 64}
-POSITIONS, LAYERS, SMALL, LARGE = 64, 4, 8, 16  # a head's width is SMALL, too: some sizes have to agree with it
-TOLERANCE = 1e-3  # of the largest logit; float32 gives 1e-6, another attention 1e-1
+POSITIONS, LAYERS = 64, 4
+SMALL, LARGE = 8, 16  # sizes of LARGE and more become SMALL, which is also the head width: some must agree with it
+TOLERANCE = 1e-3  # relative to the largest logit; rounding in float32 gives 1e-6, wrong attention 1e-1
 _known: dict[tuple[str, str], str | None] = {}
 
 
 def mismatch(model: Any, tree_mask: Mask) -> str | None:
-    """How a packed tree goes wrong in models of this class and configuration; None where it does not.
+    """What goes wrong with packed trees in models of this class and configuration; None if nothing does.
+
+    The result is remembered for each class and configuration.
 
     Args:
         model: a causal language model; its weights are not used.
-        tree_mask: see `attention.tree_mask`.
+        tree_mask: `attention.tree_mask`.
     """
     key = f"{type(model).__module__}.{type(model).__qualname__}", model.config.to_json_string(use_diff=False)
     if key not in _known:
@@ -46,19 +50,21 @@ def mismatch(model: Any, tree_mask: Mask) -> str | None:
 def _try(model: Any, tree_mask: Mask) -> str | None:
     try:
         small = _shrink_model(type(model), model.config)
-    except Exception as error:  # whatever a class that nobody has seen makes of a small configuration
+    except Exception as error:  # an unknown class may raise anything
         return f"no small model of its kind could be built to test it ({first_line(error, 100)})"
     try:
-        apart = _apart(small, tree_mask)
+        difference = _max_difference(small, tree_mask)
     except Exception as error:
         return f"a packed row cannot be run ({first_line(error, 100)})"
-    if not apart <= TOLERANCE:
-        return f"tokens of a packed row attend, or are placed, differently than in their own sequence ({apart:.0e})"
+    if not difference <= TOLERANCE:
+        return (
+            f"tokens of a packed row attend, or are placed, differently than in their own sequence ({difference:.0e})"
+        )
     return None
 
 
-def _apart(model: Any, tree_mask: Mask) -> float:
-    """The largest difference of a logit between a packed row and separate sequences, by the largest logit."""
+def _max_difference(model: Any, tree_mask: Mask) -> float:
+    """The largest difference of a logit between a packed row and separate sequences, over the largest logit."""
     sequences = _sequences()
     (row,) = pack(sequences, 10_000)
     positions = torch.from_numpy(row.position_ids)
@@ -76,7 +82,10 @@ def _apart(model: Any, tree_mask: Mask) -> float:
 def _sequences() -> list[TokenSequence]:
     """Two trees with forks at two depths, each path longer than a small window."""
     random = np.random.default_rng(0)
-    draw = lambda count: random.integers(3, SIZES["vocab_size"], count)  # noqa: E731
+
+    def draw(count: int) -> NDArray[np.int64]:
+        return random.integers(3, SIZES["vocab_size"], count)
+
     made = []
     for _ in range(2):
         root = draw(9)
@@ -88,7 +97,7 @@ def _sequences() -> list[TokenSequence]:
 
 def _logits(model: Any, tokens: torch.Tensor, **seen: Any) -> torch.Tensor:
     if "output_router_logits" in inspect.signature(model.forward).parameters:
-        seen["output_router_logits"] = False  # a loss that does not support tree masks
+        seen["output_router_logits"] = False  # the router loss does not support tree masks
     return model(input_ids=tokens[None], use_cache=False, **seen).logits[0]
 
 
@@ -96,14 +105,14 @@ def _shrink_model(cls: type, config: Any) -> Any:
     """A model with random weights and small sizes."""
     small = copy.deepcopy(config)
     if small._attn_implementation not in ("sdpa", "eager"):
-        small._attn_implementation = "sdpa"  # kernels for a GPU are not what is tried here
+        small._attn_implementation = "sdpa"  # GPU kernels are not tested here
     for part in _parts(small):
         _shrink_sizes(part)
     large = [(part, name, getattr(part, name)) for part in _parts(small) for name in _large(part)]
     for part, name, before in large:
         setattr(part, name, _small(before))
     made = _try_to_make(cls, small)
-    for part, name, before in large:  # one of them may have to be what it was, such as a number of experts
+    for part, name, before in large:  # one of them may have to stay as it was, such as a number of experts
         if made is None:
             setattr(part, name, before)
             made = _try_to_make(cls, small)
@@ -112,7 +121,7 @@ def _shrink_model(cls: type, config: Any) -> Any:
 
 
 def _one_by_one(cls: type, config: Any, large: list[tuple[Any, str, Any]]) -> Any:
-    """The same with those small that can be small by themselves."""
+    """A small model in which each size is reduced only if the model still runs."""
     for part, name, before in large:
         setattr(part, name, before)
     for part, name, before in large:
@@ -125,12 +134,16 @@ def _one_by_one(cls: type, config: Any, large: list[tuple[Any, str, Any]]) -> An
 def _try_to_make(cls: type, config: Any) -> Any:
     try:
         return _make_model(cls, config)
-    except Exception:  # whatever a class that nobody has seen makes of these sizes
+    except Exception:  # an unknown class may raise anything
         return None
 
 
 def _make_model(cls: type, config: Any) -> Any:
-    """A model that runs a sequence, with weights large enough for attention to matter."""
+    """A model with weights large enough for attention to matter.
+
+    Raises:
+        Exception: it cannot be built, or does not run a sequence with finite logits.
+    """
     model = cls(copy.deepcopy(config)).float().eval()
     for parameter in model.parameters():
         if parameter.ndim > 1:
@@ -141,7 +154,7 @@ def _make_model(cls: type, config: Any) -> Any:
 
 
 def _parts(config: Any) -> Iterator[Any]:
-    """A configuration and those in it."""
+    """A configuration and its sub-configurations."""
     yield config
     for name in getattr(config, "sub_configs", {}):
         if (part := getattr(config, name, None)) is not None:
@@ -172,7 +185,7 @@ def _shrink_sizes(config: Any) -> None:
 
 
 def _large(config: Any) -> list[str]:
-    """Names of what else is a size, a window's among them."""
+    """The names of all other sizes, such as a window's."""
     known = {*SIZES, "head_dim", "max_position_embeddings", "num_hidden_layers", "num_key_value_heads"}
     known |= {config.attribute_map.get(name, name) for name in known}
     return [
@@ -183,7 +196,7 @@ def _large(config: Any) -> list[str]:
 
 
 def _small(value: Any) -> Any:
-    """A size, or one for each layer, made small; anything else as it is."""
+    """A reduced size, or list of sizes; any other value as it is."""
     if isinstance(value, list):
         return [_small(one) for one in value]
     return SMALL if type(value) is int and value >= LARGE else value
@@ -191,7 +204,7 @@ def _small(value: Any) -> Any:
 
 @contextmanager
 def _isolate() -> Iterator[None]:
-    """Leave random numbers, devices and mixed precision of the caller as they are."""
+    """Run the block on the CPU in float32, without effect on the caller's random numbers."""
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]), torch.no_grad(), torch.device("cpu"):
         warnings.simplefilter("ignore")
         with torch.autocast("cpu", enabled=False):

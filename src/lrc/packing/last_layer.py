@@ -1,7 +1,7 @@
-"""The last decoder layer, run for the positions whose logits are needed only.
+"""Runs the last decoder layer only for the positions whose logits are needed.
 
-Every position's keys and values are needed in the last layer, but queries, output projection and feed-forward part only
-where the head runs. With one digit and EOS a question that saves nearly a whole layer.
+The last layer needs keys and values of all positions, but queries, output projection and MLP only where the LM head
+runs. If an answer is one digit and EOS, this saves nearly a whole layer.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from lrc.packing.attention import why_no_trees
 from lrc.packing.lm_head import split_head
 from lrc.packing.tree import Block
 
-# Families whose layer is the one below; others run their last layer whole.
+# Families whose decoder layer is what `_forward` computes; others run their last layer at all positions.
 FAMILIES = ("llama", "qwen2", "qwen3", "mistral", "gemma3_text")
 _MARK = "_lrc_needs_heads"
 _SPLIT = "_lrc_head_in_pieces"
 
 
 def prune_last_layer(model: Any) -> str | None:
-    """Make `model` take `tree_heads`, a tensor of positions, and give logits for these alone.
+    """Make `model` take `tree_heads`, a tensor of H positions, and return logits for these only.
 
     Returns:
-        Why not, where the last layer stays whole.
+        None; or, if the model's family is not supported, a line that says so.
     """
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model
     kind = causal.config.get_text_config().model_type
@@ -48,7 +48,7 @@ def is_pruned(model: Any) -> bool:
 
 
 def takes_picks(model: Any) -> bool:
-    """Whether the output layer of `model` gives the log-probabilities that `lm_head.picking` asks for."""
+    """Whether the LM head of `model` returns log-probabilities inside `lm_head.picking`."""
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model
     return getattr(causal, _SPLIT, False)
 
@@ -63,13 +63,13 @@ def _forward(
     tree_blocks: Sequence[Block] | None = None,
     **kwargs: Any,
 ) -> torch.Tensor:
-    """A decoder layer's forward: (1, L, hidden) in, (1, H, hidden) out; `tree_seen` is (1, 1, H, L)."""
-    # From the GPU of the layer before it, where a model is divided over several.
+    """A decoder layer's forward: (1, L, hidden) in, (1, H, hidden) out; the mask `tree_seen` is (1, 1, H, L)."""
+    # The layer before it may be on another GPU.
     hidden_states = hidden_states.to(tree_heads.device)
     normed = layer.input_layernorm(hidden_states)
     attended = _attend(layer.self_attn, normed, tree_seen, position_embeddings, tree_heads, tree_blocks)
     hidden = hidden_states[:, tree_heads]
-    if hasattr(layer, "pre_feedforward_layernorm"):  # Gemma norms what it adds, too
+    if hasattr(layer, "pre_feedforward_layernorm"):  # Gemma also normalizes before it adds to the residual
         hidden = hidden + layer.post_attention_layernorm(attended)
         return hidden + layer.post_feedforward_layernorm(layer.mlp(layer.pre_feedforward_layernorm(hidden)))
     hidden = hidden + attended

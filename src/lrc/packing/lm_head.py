@@ -1,10 +1,10 @@
-"""The output layer in pieces: log-probabilities of targets without the logits of all positions at once.
+"""The LM head in pieces: log-probabilities of targets without the logits of all positions in memory at once.
 
-In text style a row has hundreds of positions whose logits are needed, and a vocabulary of 262,144 makes a gigabyte of a
-thousand of them, several times over with what the softmax's backward keeps. Here the positions go through the layer
-some at a time, and what a piece needed in the forward is computed again in the backward, as in gradient checkpointing.
+In text style a row has hundreds of positions whose logits are needed. With a vocabulary of 262,144, a thousand of them
+take a gigabyte in float32, several times over with what softmax keeps for its backward. Here the positions pass through
+the head in pieces, which are recomputed in the backward, as in gradient checkpointing.
 
-The layer is called as a module still: FSDP and ZeRO-3 gather its weight around it, forward and backward.
+The head is still called as a module, so that FSDP and ZeRO-3 gather its weight in forward and backward.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from torch.utils.checkpoint import checkpoint
 
 from lrc.packing.tree import PackedRow
 
-# The float32 logits of a piece: enough rows for a matrix product, and little compared with a model.
+# Bytes of a piece's float32 logits: enough rows for an efficient matrix product, and little compared with a model.
 PIECE_BYTES = 2**27
 _PICKS = "_lrc_picks"
 
 
 @dataclass(frozen=True)
 class Picks:
-    """What is wanted of the logits of H positions: T of them, in the order of `PackedRow.targets`."""
+    """Which of the (H, vocabulary) logits of a row are wanted: T of them, in the order of `PackedRow.targets`."""
 
-    sources: torch.Tensor  # (T,)
-    targets: torch.Tensor  # (T,)
-    order: torch.Tensor  # (T,) places among the targets, by ascending source
-    inverse: torch.Tensor  # (T,)
-    sorted_sources: np.ndarray  # (T,) on the host, where pieces are cut
+    sources: torch.Tensor  # (T,) int64, the row among the H positions
+    targets: torch.Tensor  # (T,) int64, the token
+    order: torch.Tensor  # (T,) int64, the permutation that sorts `sources`
+    inverse: torch.Tensor  # (T,) int64, the inverse of `order`
+    sorted_sources: np.ndarray  # (T,) int64, on the host, for cutting pieces
 
     @classmethod
     def of(cls, row: PackedRow, device: torch.device) -> Picks:
-        """Those of a row."""
+        """The picks for all targets of a row."""
         order = np.argsort(row.sources, kind="stable")
 
         def put(array: np.ndarray) -> torch.Tensor:
@@ -49,16 +49,25 @@ class Picks:
 
 
 def log_probs_of(logits: torch.Tensor, sources: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """(T,) natural logarithms in float32, of (H, vocabulary) logits."""
+    """Log-probabilities (natural logarithm, float32) of targets.
+
+    Args:
+        logits: (H, vocabulary).
+        sources: (T,) the row of `logits` for each target.
+        targets: (T,) tokens.
+
+    Returns:
+        (T,)
+    """
     logits = logits.float()
     return logits[sources, targets] - logits.logsumexp(-1)[sources]
 
 
 def split_head(causal: Any) -> bool:
-    """Have the output layer of `causal` answer `Picks` where `picking` sets them; false where it cannot.
+    """Make the LM head of `causal` work in pieces inside `picking`; false if it cannot.
 
     Args:
-        causal: a model of a family whose logits are what its output layer gives.
+        causal: a causal language model whose logits are the output of its LM head.
     """
     if getattr(causal.config.get_text_config(), "final_logit_softcapping", None):
         return False
@@ -69,7 +78,7 @@ def split_head(causal: Any) -> bool:
 
 @contextmanager
 def picking(causal: Any, picks: Picks) -> Iterator[None]:
-    """Have the model's forward give (1, T) log-probabilities in the place of logits."""
+    """In the block, the `logits` of the model's output are (1, T) log-probabilities of the picks."""
     setattr(causal.lm_head, _PICKS, picks)
     try:
         yield

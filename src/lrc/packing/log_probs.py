@@ -1,4 +1,4 @@
-"""Packed rows → log-probabilities of their targets. Training, evaluation and answering all run this."""
+"""Packed rows → log-probabilities of their targets, for training, evaluation and answering alike."""
 
 from __future__ import annotations
 
@@ -18,20 +18,25 @@ from lrc.runtime.errors import MachineError
 from lrc.runtime.progress import notify
 from lrc.runtime.translation import _
 
-# What a row of a forward pass may hold: the longer, the more is shared. Training keeps every layer's activations of a
-# row for the backward pass, which on a CPU is what its memory goes to.
+# Default token budgets of a row: the longer a row, the more is shared. Training keeps the activations of all layers for
+# the backward pass, and on a CPU they take most of the memory.
 ROW_TOKENS = 4096
 ROW_TOKENS_TRAINING_CPU = 768
 RETRYING = _("{place}: out of memory with rows of {row_tokens} tokens; retrying with {fewer}")
 
 
 def row_budget(device: torch.device, row_tokens: int | None, *, training: bool = False) -> int:
-    """The token budget of a row: the one asked for, or what suits the device and the work."""
+    """The token budget of a row: `row_tokens`, or if that is None a default for the device."""
     return row_tokens or (ROW_TOKENS_TRAINING_CPU if training and device.type == "cpu" else ROW_TOKENS)
 
 
 def target_log_probs(model: Any, row: PackedRow, device: torch.device) -> torch.Tensor:
-    """Run one row and read the log-probability of each of its targets; the head runs at their sources only.
+    """Run one row and return the log-probability of each of its targets; the LM head runs at their sources only.
+
+    Args:
+        model: a causal language model, as it is or wrapped by DDP, FSDP or DeepSpeed.
+        row: the row.
+        device: where the model's inputs go.
 
     Returns:
         (T,) float32, natural logarithm, in the order of `row.targets`.
@@ -42,7 +47,7 @@ def target_log_probs(model: Any, row: PackedRow, device: torch.device) -> torch.
 
     inner = getattr(model, "module", model)
     heads = put(row.heads)
-    seen: dict[str, Any] = {}  # a row that is one sequence has the mask and the positions of any text
+    seen: dict[str, Any] = {}  # a model that takes no trees gets one sequence, with its ordinary mask and positions
     form = attention_form(inner, device, len(row))
     if why_no_trees(inner) is None:
         row = row.padded(TILE) if form == "flex" else row
@@ -53,25 +58,23 @@ def target_log_probs(model: Any, row: PackedRow, device: torch.device) -> torch.
         else:
             seen["attention_mask"] = tree_mask(put(row.subtree_end), positions, inner.config, inner.dtype)
     at_heads: dict[str, Any] = {"logits_to_keep": heads}
-    if is_pruned(inner):  # a family that hands what it is given down to its layers
+    if is_pruned(inner):  # these families pass further arguments on to their layers
         at_heads = {"tree_heads": heads, "tree_seen": head_mask(row, inner.config, device, inner.dtype)}
         if form == "block":
             at_heads["tree_blocks"] = row.blocks(min_spared_pairs(device))
-    if _balances(inner):  # by a loss that does not support tree masks
+    if _has_router_loss(inner):  # which does not support tree masks
         at_heads["output_router_logits"] = False
-    picks, asked = (
-        Picks.of(row, device),
-        {"input_ids": put(row.input_ids)[None], "use_cache": False, **seen, **at_heads},
-    )
+    picks = Picks.of(row, device)
+    inputs = {"input_ids": put(row.input_ids)[None], "use_cache": False, **seen, **at_heads}
     if not takes_picks(inner):
-        return log_probs_of(model(**asked).logits[0], picks.sources, picks.targets)
+        return log_probs_of(model(**inputs).logits[0], picks.sources, picks.targets)
     with picking(inner.get_base_model() if hasattr(inner, "get_base_model") else inner, picks):
-        log_probs: torch.Tensor = model(**asked).logits[0]
+        log_probs: torch.Tensor = model(**inputs).logits[0]
     return log_probs.float()
 
 
-def _balances(model: Any) -> bool:
-    """Whether the model is a mixture of experts that can compute how evenly its tokens went to them."""
+def _has_router_loss(model: Any) -> bool:
+    """Whether the model is a mixture of experts with a load-balancing loss."""
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model
     return "output_router_logits" in inspect.signature(causal.forward).parameters
 
@@ -83,15 +86,22 @@ def sequence_scores(
     row_tokens: int,
     see: Callable[[int], object] = int,
 ) -> NDArray[np.float64]:
-    """The sum of the log-probabilities of each sequence's completion.
+    """The sum of the log-probabilities of each sequence's completion tokens.
 
-    Where a row does not fit into the device's memory, all begins again with half the budget.
+    If memory runs out, everything starts again with half the token budget.
 
     Args:
-        see: called after each row with the number of sequences in it.
+        model: a causal language model in eval mode.
+        sequences: any number, in any order.
+        device: where the model's inputs go.
+        row_tokens: token budget of a row.
+        see: is called after each row with the number of sequences in it.
 
     Returns:
         (len(sequences),) natural logarithms.
+
+    Raises:
+        MachineError: memory does not suffice for the longest sequence.
     """
     totals = np.zeros(len(sequences))
     share = why_no_trees(model) is None
@@ -105,6 +115,6 @@ def sequence_scores(
         if row_tokens <= max(len(sequence.inputs) for sequence in sequences):
             text = _("{place}: its memory is too small for one question; use a smaller or a quantized model")
             raise MachineError(text.format(place=device)) from None
-    # Behind the handler: in it, the traceback would hold on to the memory of the forward that failed.
+    # Outside the handler, whose traceback keeps the tensors of the failed forward alive.
     notify(RETRYING.format(place=device, row_tokens=row_tokens, fewer=row_tokens // 2))
     return sequence_scores(model, sequences, device, row_tokens // 2, see)

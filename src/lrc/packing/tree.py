@@ -5,9 +5,9 @@ the position that it has in its own sequence and sees its ancestors and itself, 
 comparison: token k is seen by token q where ``k <= q < subtree_end[k]``. The tokens of every root-to-leaf path, their
 positions and what they see are thus exactly those of the separate sequence, and so are losses and gradients.
 
-A completion's last token predicts nothing and is left out. What is predicted is kept as pairs of (source position,
-target token) and not as a label a position: one position may have several targets, so that the options of a question
-or equal prompts with unequal answers need no copies of anything.
+A completion's last token predicts nothing and is left out. Predictions are kept as pairs of (source position, target
+token) rather than one label per position: a position may have several targets, so that the options of a question, or
+equal prompts with different answers, share all of their tokens up to there.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
-# Sequences that share this many tokens beyond what all share are kept in one row where it holds them: less is chance
-# (two passages that begin alike), more is a common passage.
+# Sequences that share more than this many tokens beyond the prefix of all are kept in one row if it has room for them:
+# they have a passage in common, while fewer shared tokens are chance.
 MIN_SHARED = 8
-# A subtree is cut at its first fork where that spares this many pairs of a query and a key that it does not see.
+# On a CPU, a subtree is cut at its first fork if that saves at least this many masked query-key pairs.
 MIN_SPARED = 16384
 
 
@@ -34,8 +34,10 @@ class TokenSequence:
     Args:
         tokens: (length,) the ids of prompt and completion.
         prompt_length: how many of them are the prompt; 1 to length - 1.
-        stem_length: how many of them it has in common with the sequences that belong into its row, which is the whole
-            prompt where nothing is said.
+        stem_length: sequences that share this many first tokens have to be in the same row; None is the whole prompt.
+
+    Raises:
+        ValueError: `prompt_length` is out of range.
     """
 
     tokens: Ints
@@ -48,27 +50,27 @@ class TokenSequence:
 
     @property
     def inputs(self) -> Ints:
-        """(length - 1,) every token that predicts another."""
+        """(length - 1,) all tokens but the last, which predicts nothing."""
         return self.tokens[:-1]
 
     @property
     def stem(self) -> int:
-        """Sequences that have at least so many first tokens in common with this one are in its row."""
+        """`stem_length`, or its default."""
         return self.prompt_length if self.stem_length is None else self.stem_length
 
 
 @dataclass(frozen=True)
 class Block:
-    """A stretch of a row: the tokens between two forks of the tree, or a whole subtree that is not worth cutting."""
+    """Consecutive tokens of a row: those between two forks of the tree, or a subtree that is not worth cutting."""
 
     size: int  # tokens
-    heads: int  # how many of them are among `PackedRow.heads`
-    parent: int | None  # the block, counted from 0, whose tokens all of this one's see; likewise its parent's
+    heads: int  # how many of them are in `PackedRow.heads`
+    parent: int | None  # index of the block whose tokens all tokens of this one see, as they do its ancestors'
 
 
 @dataclass(frozen=True)
 class PackedRow:
-    """One packed row of a forward pass; L tokens, H positions where the head runs, T predicted tokens."""
+    """One packed row of a forward pass; L tokens, H positions where the LM head runs, T predicted tokens."""
 
     input_ids: Ints  # (L,)
     position_ids: Ints  # (L,) the position in the token's own sequence
@@ -82,7 +84,7 @@ class PackedRow:
         return len(self.input_ids)
 
     def padded(self, multiple: int) -> PackedRow:
-        """The row with one-token roots behind it, whose logits nobody asks for, up to a multiple of tokens."""
+        """The row, padded to a multiple of so many tokens with one-token trees that predict nothing."""
         total = len(self)
         more = np.arange(total, -(-total // multiple) * multiple)
         return replace(
@@ -93,10 +95,10 @@ class PackedRow:
         )
 
     def blocks(self, least: int | None = None) -> list[Block]:
-        """The row cut into stretches of tokens, in order: a token sees its own stretch and those above it, at most.
+        """Cut the row into blocks, in order, such that a token sees nothing outside its own block and its ancestors.
 
         Args:
-            least: how many pairs of query and key a cut has to spare; None takes what suits a CPU.
+            least: the least number of query-key pairs that a cut must save; None takes the default for a CPU.
         """
         least = MIN_SPARED if least is None else least
         blocks: list[Block] = []
@@ -120,7 +122,7 @@ class PackedRow:
         return blocks
 
     def _fork(self, start: int, end: int) -> tuple[int, list[tuple[int, int]]]:
-        """How many tokens lie before the first fork of a subtree, and where the subtrees of that fork lie."""
+        """The number of tokens before the first fork of a subtree, and the (start, end) of each subtree there."""
         inner = np.flatnonzero(self.subtree_end[start:end] < end)
         chain = int(inner[0]) if len(inner) else end - start
         children, child = [], start + chain
@@ -131,13 +133,13 @@ class PackedRow:
 
 
 def pack(sequences: Sequence[TokenSequence], row_tokens: int, *, share: bool = True) -> list[PackedRow]:
-    """Merge sequences into trees and fill rows with them, best fit first.
+    """Merge sequences into trees, and fill rows with them by best-fit decreasing.
 
     Args:
-        sequences: any number, in any order; `PackedRow.owners` refers to their places.
-        row_tokens: the most tokens a row may have; a stem (`TokenSequence.stem`) that is longer with all that follows
-            it gets a row of its own, so that all that follows one stem is in one row.
-        share: false gives every sequence a row of its own, for models that cannot take a tree.
+        sequences: any number, in any order; `PackedRow.owners` has their indices.
+        row_tokens: the most tokens that a row may have. Sequences with a common stem (`TokenSequence.stem`) are kept
+            together even if they exceed it; then they get a row of their own.
+        share: false gives every sequence a row of its own, for models that cannot run trees.
     """
     if not sequences:
         return []
@@ -153,19 +155,19 @@ def pack(sequences: Sequence[TokenSequence], row_tokens: int, *, share: bool = T
 
 
 def common_prefix(a: Ints, b: Ints) -> int:
-    """How many tokens `a` and `b` have in common from their beginning."""
+    """The length of the common prefix of `a` and `b`."""
     length = min(len(a), len(b))
     differ = np.flatnonzero(a[:length] != b[:length])
     return int(differ[0]) if len(differ) else length
 
 
 def _bundles(ordered: Sequence[TokenSequence], shared: list[int], trunk: int, room: int) -> list[tuple[int, list[int]]]:
-    """Cut the sorted sequences into (tokens beyond the trunk, places) that are placed together."""
+    """Divide the sorted sequences into bundles that go into the same row: (tokens beyond the trunk, indices)."""
     bundles: list[tuple[int, list[int]]] = []
     for place, (sequence, prefix) in enumerate(zip(ordered, shared, strict=True)):
         length = len(sequence.inputs)
         fits = bundles and prefix > trunk + MIN_SHARED and bundles[-1][0] + length - prefix <= room
-        # What follows one stem is never parted, even where it is over the budget.
+        # Sequences with a common stem stay together, even over budget.
         if fits or place and prefix >= min(sequence.stem, ordered[place - 1].stem):
             size, members = bundles[-1]
             bundles[-1] = (size + length - prefix, [*members, place])
@@ -175,7 +177,7 @@ def _bundles(ordered: Sequence[TokenSequence], shared: list[int], trunk: int, ro
 
 
 def _fill(bundles: list[tuple[int, list[int]]], room: int) -> list[list[int]]:
-    """Best-fit decreasing: every bundle goes where it leaves the least room; gives the sorted places of each row."""
+    """Best-fit decreasing: each bundle goes where it leaves the least room. Returns the sorted indices of each row."""
     rows: list[list[int]] = []
     free: list[tuple[int, int]] = []  # (room left, row), sorted
     for size, members in sorted(bundles, key=lambda bundle: (-bundle[0], bundle[1])):
@@ -191,13 +193,13 @@ def _fill(bundles: list[tuple[int, list[int]]], room: int) -> list[list[int]]:
 
 
 def _prefixes(row: list[int], shared: list[int]) -> list[int]:
-    """What each sequence of a row shares with the one before it: the least of all that stood between them."""
+    """How many tokens each sequence of a row shares with the one before: the minimum over those between them."""
     gaps = zip(row, row[1:], strict=False)
     return [0] + [min(shared[before + 1 : place + 1]) for before, place in gaps]
 
 
 def _lay_out(row: Sequence[tuple[int, TokenSequence]], prefixes: list[int]) -> PackedRow:
-    """Lay sorted sequences out depth first; `prefixes` says how much each shares with the one before."""
+    """Lay out sorted sequences depth first; `prefixes` is how many tokens each shares with the one before."""
     sizes = [len(sequence.inputs) - prefix for (_, sequence), prefix in zip(row, prefixes, strict=True)]
     total = sum(sizes)
     ids, positions, ends = (
@@ -205,7 +207,7 @@ def _lay_out(row: Sequence[tuple[int, TokenSequence]], prefixes: list[int]) -> P
         np.empty(total, np.int64),
         np.full(total, total, np.int64),
     )
-    path = np.empty(0, np.int64)  # where in the row each token of the current sequence stands
+    path = np.empty(0, np.int64)  # the place in the row of each token of the current sequence
     sources, targets, owners = [], [], []
     start = 0
     for (owner, sequence), prefix, size in zip(row, prefixes, sizes, strict=True):
