@@ -1,4 +1,4 @@
-"""An adapter's files, and its place in a base model that has no memory yet."""
+"""Reads an adapter's files, and matches its tensors with the parameters of its base on the meta device."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from lrc.runtime.translation import _
 
 ADAPTER_NAME = "default"
 AVERAGE = "average"
-# These initialisations take their start out of the base's weights, so that the base itself has to be loaded.
+# Initialisations that change the base's weights, so that PEFT has to load the base itself.
 LOADS_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga", "eva", "mica")
 
 
@@ -33,7 +33,7 @@ def read_adapter_config(adapter: Path) -> PeftConfig:
     """Read `adapter_config.json`.
 
     Raises:
-        ModelError: it is missing, not a PEFT configuration, or of an adapter that lrc cannot run rightly.
+        ModelError: it is missing, is not a PEFT configuration, or describes an adapter that lrc does not support.
     """
     path = adapter / ADAPTER_CONFIG
     if not path.is_file():
@@ -45,7 +45,7 @@ def read_adapter_config(adapter: Path) -> PeftConfig:
     try:
         given = json.loads(path.read_text(encoding="utf-8"))
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of keys that it does not know: they are told below
+            warnings.simplefilter("ignore")  # about unknown keys, which are refused below
             settings = PeftConfig.from_pretrained(str(adapter))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ModelError(
@@ -57,7 +57,7 @@ def read_adapter_config(adapter: Path) -> PeftConfig:
 
 
 def _refuse_unknown(given: dict[str, Any], settings: PeftConfig, path: Path) -> None:
-    """Refuse keys that the installed PEFT would leave out; one that is null, false or empty asks for nothing."""
+    """Refuse keys that the installed PEFT would ignore, unless they are null, false or empty."""
     known = {field.name for field in fields(settings)}
     if unknown := [f"{key} is {value!r}" for key, value in given.items() if value and key not in known]:
         raise ModelError(
@@ -69,9 +69,9 @@ def _refuse_unknown(given: dict[str, Any], settings: PeftConfig, path: Path) -> 
 
 
 def _refuse_beyond_layers(settings: PeftConfig, path: Path) -> None:
-    """Refuse adapters that do more than change what a layer computes of a token.
+    """Refuse adapters that do more than change what a layer computes for each token.
 
-    Their effect depends on the sequence as a whole, which is none in a packed tree, and is not in any weight.
+    Their effect depends on the whole sequence, of which a packed tree has none, and cannot be merged into weights.
     """
     if settings.is_prompt_learning:
         what = f"peft_type is {PeftType(settings.peft_type).value}, which puts tokens before the prompt"
@@ -114,7 +114,7 @@ def read_adapter_weights(adapter: Path) -> dict[str, torch.Tensor]:
 
 
 def why_not_by_layer(settings: PeftConfig) -> str | None:
-    """Why PEFT alone knows what an adapter's tensors are and do; None for LoRA whose layers each have their own."""
+    """Why lrc cannot handle an adapter layer by layer and needs PEFT; None for LoRA without tensors across layers."""
     if settings.peft_type != PeftType.LORA:
         return f"its method is {PeftType(settings.peft_type).value}"
     start = settings.init_lora_weights
@@ -127,19 +127,21 @@ def why_not_by_layer(settings: PeftConfig) -> str | None:
 
 
 def average_adapters(model: PeftModel, names: Sequence[str], folders: Sequence[Path]) -> str:
-    """Put one adapter in the place of several: its change of each weight is the mean of theirs, s·B·A.
+    """Replace several adapters by one whose update s·B·A of each weight is the mean of theirs.
 
-    The factors are not averaged, whose product would be another; they are joined, so the rank is the sum of the ranks.
+    The factors are concatenated, not averaged (the product of means is not the mean of products), so the rank of the
+    new adapter is the sum of their ranks.
 
     Args:
-        names: of the adapters in the model.
-        folders: where each is from.
+        model: a PEFT model with the adapters.
+        names: their names in the model.
+        folders: where each was loaded from, for messages.
 
     Returns:
         The name of the new adapter.
 
     Raises:
-        ModelError: one of them is not plain LoRA, whose changes can be added.
+        ModelError: one of them is not plain LoRA, whose updates can be added.
     """
     for name, folder in zip(names, folders, strict=True):
         if why := _why_not_added(model.peft_config[name]):
@@ -151,7 +153,7 @@ def average_adapters(model: PeftModel, names: Sequence[str], folders: Sequence[P
     model.add_weighted_adapter(list(names), [1 / len(names)] * len(names), AVERAGE, combination_type="cat")
     model.set_adapter(AVERAGE)
     for module in model.modules():
-        # PEFT puts each one's scaling into A, and would scale once more by what the first one's configuration says.
+        # PEFT has multiplied A by each one's scaling, and would scale again by that of the first configuration.
         if isinstance(module, LoraLayer) and AVERAGE in module.scaling:
             module.scaling[AVERAGE] = 1.0
     for name in names:
@@ -160,7 +162,7 @@ def average_adapters(model: PeftModel, names: Sequence[str], folders: Sequence[P
 
 
 def _why_not_added(settings: PeftConfig) -> str | None:
-    """Why an adapter is more than changes that can be added; None where it is not."""
+    """Why the update of an adapter cannot be added to that of others; None if it can."""
     if why := why_not_by_layer(settings):
         return why
     for key in ("use_dora", "modules_to_save", "lora_bias", "layer_replication"):
@@ -170,10 +172,12 @@ def _why_not_added(settings: PeftConfig) -> str | None:
 
 
 def refuse_incomplete_adapter(adapter: Path, base: Path) -> None:
-    """Refuse an adapter that lacks tensors, or has some that its base has no place for; the base is not loaded.
+    """Refuse an adapter that lacks tensors, or has some that do not fit its base; the base is not loaded.
+
+    PEFT would load it all the same, and it would answer badly.
 
     Raises:
-        ModelError: it would answer all the same, badly.
+        ModelError: the adapter is incomplete, or does not fit.
     """
     settings = read_adapter_config(adapter)
     if why_not_by_layer(settings) is None:
@@ -183,14 +187,14 @@ def refuse_incomplete_adapter(adapter: Path, base: Path) -> None:
 
 
 def empty_adapter(model: PreTrainedModel, settings: PeftConfig, adapter: Path) -> PeftModel:
-    """Put the adapter's modules, without their weights, into a model.
+    """Add the adapter's modules, on the meta device, to a model.
 
     Raises:
         ModelError: the model has no such modules.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # PEFT warns of ties that are followed here parameter by parameter
+            warnings.simplefilter("ignore")  # PEFT warns about tied weights, which are handled by parameter here
             return get_peft_model(model, settings, low_cpu_mem_usage=True, autocast_adapter_dtype=False)
     except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError) as error:
         raise ModelError(
@@ -201,13 +205,13 @@ def empty_adapter(model: PreTrainedModel, settings: PeftConfig, adapter: Path) -
 
 
 def match_weights(model: PeftModel, tensors: dict[str, torch.Tensor], adapter: Path) -> dict[int, torch.Tensor]:
-    """Find the parameter of each of an adapter's tensors.
+    """Find the parameter for each of an adapter's tensors.
 
     Returns:
-        the tensors by the `id` of their parameter.
+        The tensors by the `id` of their parameter.
 
     Raises:
-        ModelError: a tensor is missing, has no place, or has another shape.
+        ModelError: a tensor is missing, has no parameter, or has another shape.
     """
     state = model.state_dict(keep_vars=True)
     expected = get_peft_model_state_dict(model, state_dict=state, save_embedding_layers=False)

@@ -1,4 +1,4 @@
-"""A model as it is asked: in the format of its device, where it fits, with its adapters on it."""
+"""Loads a model for answering: in a dtype of its device, on the devices where it fits, with its adapters."""
 
 from __future__ import annotations
 
@@ -30,26 +30,29 @@ def load_for_answering(
     *,
     average: bool = False,
 ) -> tuple[Any, list[str]]:
-    """Load a model with any number of adapters at once.
+    """Load a model with any number of adapters.
 
     Args:
-        quantization: of the model; None loads it as it is on the disk.
+        name: the base model: a folder, or a name on the Hub.
+        adapters: folders.
+        device: where the model goes.
+        quantization: how to quantize the model; None loads it as it is on the disk.
         dtype: see `devices.answering_dtype`.
-        places: where its parts go, see `placement`; None puts all of it on `device`.
-        average: whether one adapter takes the place of all, whose change of each weight is the mean of theirs.
+        places: a device map, see `placement`; None puts the whole model on `device`.
+        average: replace the adapters by one whose update of each weight is the mean of theirs.
 
     Returns:
-        The model on `device`, in evaluation mode, and the names of its adapters, to be set active one at a time.
+        The model, in evaluation mode, and the names of its adapters, to be set active one at a time.
 
     Raises:
         ModelError: the model or an adapter cannot be read, or they do not fit each other.
-        MachineError: the format that is asked for is not there.
+        MachineError: the device does not support the dtype.
     """
     config = load_config(name)
     computed: torch.dtype = getattr(torch, choose_dtype(config, device, dtype))
     if quantization is not None and quantization.load_in_4bit:
         computed = quantization.bnb_4bit_compute_dtype
-    # Straight to a GPU, so that the host's memory never holds the whole.
+    # Straight to a GPU, so that main memory never holds the whole model.
     quantized = quantization is not None or StoredQuantization.of(config) is not None
     device_map = places or ({"": device} if quantized or device.type == "cuda" else None)
     model = load_base(name, dtype=computed, quantization=quantization, device_map=device_map)
@@ -60,7 +63,7 @@ def load_for_answering(
         if not (path / ADAPTER_WEIGHTS).is_file() and (path / ADAPTER_BIN).is_file():
             unpickle_tensors(path / ADAPTER_BIN)  # PEFT's refusal advises to switch the check off
         with loading_errors(str(path), "adapter"), warnings.catch_warnings():
-            # PEFT's advice about merging, which `merged` and `graft` follow.
+            # PEFT's advice about merging, which `lrc.models.merging` follows.
             warnings.filterwarnings("ignore", "Model has `tie_word_embeddings=True`")
             if isinstance(model, PeftModel):
                 model.load_adapter(str(path), adapter)
@@ -73,10 +76,15 @@ def load_for_answering(
 
 
 def choose_dtype(config: Any, device: torch.device, asked: str | None = None) -> str:
-    """In which format a model is asked; see `devices.answering_dtype`.
+    """The dtype in which a model answers, such as `bfloat16`; see `devices.answering_dtype`.
+
+    Args:
+        config: the model's configuration.
+        device: where it runs.
+        asked: the dtype that the user asks for; None or `auto` takes that of the files if the device supports it.
 
     Raises:
-        MachineError: the format that is asked for is not there.
+        MachineError: the device does not support the dtype that is asked for.
     """
     stored = stored_dtype(config) or "float32"
     return answering_dtype(stored, device.type, config.get_text_config().model_type, asked)[0]

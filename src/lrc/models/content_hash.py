@@ -1,8 +1,7 @@
-"""The SHA-256 of all weights of a model folder, computed once and kept for as long as its files stay as they are.
+"""The SHA-256 of all weights of a model folder, which is cached until a file changes.
 
-What is kept is in `lrc-checksums` next to the cache of Hugging Face's datasets, `HF_DATASETS_CACHE`, and may be
-removed at any time. A weight file is taken to be as it was when its place, size, inode and times are: the time of the
-last change of an inode cannot be set back by a program, as that of its content can.
+The cache is the folder `lrc-checksums` in `HF_DATASETS_CACHE`, and may be removed at any time. A file counts as
+unchanged if its path, size, inode, mtime and ctime are the same; programs can set back mtime, but not ctime.
 """
 
 from __future__ import annotations
@@ -22,14 +21,14 @@ from lrc.runtime.locks import cache_lock
 from lrc.runtime.progress import Advance, track
 from lrc.runtime.translation import _
 
-SHOWN = 2 << 30  # bytes from which on the user is shown how far it is
-UNSETTLED = 2.0  # seconds in which a file may change again and keep its times
+SHOWN = 2 << 30  # show progress from this many bytes
+UNSETTLED = 2.0  # seconds within which a file may change again without a change of its times
 
 
 def contents_sum(weights: WeightFiles) -> str:
-    """The SHA-256 over every byte of every tensor, with names, dtypes and shapes.
+    """The SHA-256 over every byte of every tensor, with names, dtypes and shapes, in hexadecimal.
 
-    It does not depend on how the tensors are spread over files, nor on the files' format.
+    It depends neither on how the tensors are distributed over files, nor on the files' format.
     """
     total = hashlib.sha256()
     with _progress(weights.nbytes) as advance:
@@ -85,7 +84,7 @@ def _recall(entry: Path, state: list[int]) -> dict[str, str] | None:
 
 
 def _keep(entry: Path, state: list[int], sums: dict[str, str]) -> None:
-    """Keep sums, whole or not at all; a cache that cannot be written costs time and nothing else."""
+    """Cache the sums of a file; a cache that cannot be written only costs time."""
     with suppress(OSError):
         temporary = entry.with_name(f".{entry.name}.{os.getpid()}")
         temporary.write_text(json.dumps({"state": state, "tensors": sums}), encoding="utf-8")
@@ -94,7 +93,7 @@ def _keep(entry: Path, state: list[int], sums: dict[str, str]) -> None:
 
 @contextmanager
 def _alone(entry: Path) -> Iterator[None]:
-    """Let one process of a machine read a file, and the others wait for what it finds; where that can be locked."""
+    """If locks are supported, let one process on a machine read a file while the others wait for its result."""
     with ExitStack() as held:
         with suppress(OSError):
             held.enter_context(cache_lock(entry.with_suffix(".lock"), wait=True))

@@ -1,7 +1,7 @@
-"""Which base model an adapter was trained on: where it is, and how it is recognised again.
+"""Finds a base model, and identifies it by fingerprints of its files.
 
-An adapter fits every base of the same shapes and is right on one. So training records fingerprints of the
-base next to the adapter, and merging compares them.
+An adapter can be loaded on every base of the same shapes, but is correct on one only. So training records fingerprints
+of the base next to the adapter, and merging and answering compare them.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ SAMPLES, SAMPLE_BYTES = 16, 64
 
 
 def find_base(name: str, revision: str | None = None, flag: str = "--base-model") -> Path:
-    """The folder of a base model: as named, or as the Hub's client keeps it, fetched where it can be.
+    """The folder of a base model: `name` itself, or the Hub client's cache, into which it is downloaded if need be.
 
     Args:
         name: a folder, or a name on the Hub.
         revision: a branch, tag or commit on the Hub.
-        flag: of the command line, or the recipe's key, with which the base is named.
+        flag: the flag or the recipe's key by which the base was named, for messages.
 
     Raises:
-        ModelError: it is neither, or cannot be had.
+        ModelError: there is no such folder, it holds no model, or the model cannot be downloaded.
     """
     folder = Path(name).expanduser()
     if not folder.is_dir():
@@ -69,10 +69,10 @@ def find_base(name: str, revision: str | None = None, flag: str = "--base-model"
 def fingerprint_base(name: str, revision: str | None = None, flag: str = "--base-model") -> dict[str, Any]:
     """What to record of a base model.
 
-    `contents_sha256` covers every tensor whole; see `contents`. `weights_sha256`, which is all that older runs have,
-    covers 16 pieces of 64 bytes at equal distances of each: an edit of a few numbers may not show. Neither depends
-    on how the tensors are spread over files, nor on the files' format.
-    `config_sha256` leaves out who wrote the file; `tokenizer_sha256` covers the vocabulary alone.
+    `contents_sha256` covers all of every tensor; see `content_hash`. `weights_sha256`, which is all that older runs
+    have, covers 16 evenly spaced samples of 64 bytes of each: it may miss a change of a few values. Neither depends on
+    how the tensors are distributed over files, nor on the files' format. `config_sha256` leaves out the keys in
+    `VOLATILE`; `tokenizer_sha256` covers the vocabulary only.
 
     Args:
         name: a folder, or a name on the Hub.
@@ -80,9 +80,9 @@ def fingerprint_base(name: str, revision: str | None = None, flag: str = "--base
         flag: see `find_base`.
 
     Returns:
-        name (a folder's last part alone), revision (on the Hub the commit), config_sha256, weights_sha256,
-        contents_sha256, tokenizer_sha256 (None where the folder has no tokenizer); `quantized`, where the weights are
-        so on the disk, with what recognises their original.
+        name (of a folder, the last part of its path), revision (on the Hub, the commit), config_sha256, weights_sha256,
+        contents_sha256, and tokenizer_sha256 (None if the folder has no tokenizer). If the weights are quantized on the
+        disk, also `quantized`: how, and what identifies the model that they were made from.
 
     Raises:
         ModelError: there is no such model, or its files are damaged.
@@ -111,14 +111,16 @@ def _describe_quantization(folder: Path) -> dict[str, Any]:
 def verify_base(recorded: dict[str, Any], folder: Path, flag: str = "--base-model") -> None:
     """Compare a base model with what an adapter's run recorded; what was not recorded is not compared.
 
-    Of a base that was quantized on the disk, the model that it was made from is taken, too; what rounding left as it
-    is, norms and biases, has to be the same.
+    If the recorded base was quantized on the disk, the model that it was made from is accepted, too: its norms and
+    biases, which quantization leaves unchanged, have to be the same.
 
     Args:
-        flag: of the command line, with which the base is named.
+        recorded: what `fingerprint_base` returned.
+        folder: the base model.
+        flag: the flag by which the base was named, for messages.
 
     Raises:
-        ModelError: a finding for each of configuration, weights and tokenizer that differs.
+        ModelError: configuration, weights or tokenizer differ, with a finding for each.
     """
     if "quantized" in recorded and StoredQuantization.of(read_json(folder / CONFIG)) is None:
         _verify_original(recorded, folder, flag)
@@ -174,7 +176,7 @@ def _config_sum(path: Path) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object of a model's folder.
+    """Read a JSON object from a model's folder.
 
     Raises:
         ModelError: the file holds something else.
@@ -208,7 +210,7 @@ def _weights_sum(weights: WeightFiles) -> str:
 
 
 def _tokenizer_sum(folder: Path) -> str | None:
-    # Later files only repeat an earlier one's vocabulary, and a cache may hold fewer of them.
+    # Later files only repeat the vocabulary of earlier ones, and a cache may lack them.
     path = next((folder / name for name in VOCABULARIES if (folder / name).is_file()), None)
     return hashlib.sha256(path.read_bytes()).hexdigest() if path else None
 

@@ -1,4 +1,4 @@
-"""What a recipe trains: its base model, and the configuration of the adapter on it."""
+"""Builds what a recipe trains: the base model, and the configuration of its adapter."""
 
 from __future__ import annotations
 
@@ -25,15 +25,16 @@ from lrc.runtime.translation import _
 
 
 def quantization_of(recipe: Recipe) -> BitsAndBytesConfig | None:
-    """How the recipe quantizes the base; None where it does not.
+    """How the recipe quantizes the base; None if it does not.
 
-    Where a launch divides the weights among the processes, 4-bit ones are stored in the format that the run computes
-    in. FSDP leaves other ones whole on every device, and would cast what is stored in another floating format to that
-    of the mixed precision, bits that are not numbers; ZeRO-3 divides what has the format of the other weights.
+    If FSDP or ZeRO-3 shards the weights, `bnb_4bit_quant_storage` is set to the dtype in which the run computes: FSDP
+    does not shard uint8 tensors, and would cast packed weights in another floating-point dtype to that of mixed
+    precision, which destroys them; ZeRO-3 shards tensors that have the dtype of the other weights.
 
     Raises:
-        RecipeError: the recipe stores them in another format, and the launch divides them.
-        ModelError: the base's own format is needed, and there is no such base.
+        RecipeError: the recipe asks for another storage dtype, and the weights are sharded; or the base is quantized on
+            the disk, and the recipe cannot train it.
+        ModelError: there is no such base.
     """
     quantization = get_quantization_config(_with_dtype(recipe))
     stored = _read_stored(recipe)
@@ -54,7 +55,7 @@ def quantization_of(recipe: Recipe) -> BitsAndBytesConfig | None:
 
 
 def _read_stored(recipe: Recipe) -> StoredQuantization | None:
-    """How the base is quantized on the disk."""
+    """How the base is quantized on the disk; None if it is not."""
     base = recipe.model
     return StoredQuantization.of(
         load_config(base.model_name_or_path, base.model_revision, trust_remote_code=recipe.training.trust_remote_code)
@@ -65,7 +66,7 @@ def _refuse_stored(recipe: Recipe, stored: StoredQuantization) -> None:
     """Refuse what cannot be done with weights that are quantized on the disk.
 
     Raises:
-        RecipeError: all weights were to be trained, or the launch divides them.
+        RecipeError: the recipe is full fine-tuning, or the launch shards the weights.
     """
     place = f"{recipe.path or 'command line'}: {recipe.model.model_name_or_path} is quantized on the disk ({stored})"
     if not recipe.model.use_peft:
@@ -83,9 +84,10 @@ def _refuse_stored(recipe: Recipe, stored: StoredQuantization) -> None:
 
 
 def clamp_max_length(recipe: Recipe, config: Any) -> None:
-    """Lower the recipe's `max_length` to the positions that its base has; none at all becomes their number.
+    """Lower the recipe's `max_length` to the number of positions that its base has; None becomes that number.
 
     Args:
+        recipe: is changed.
         config: the base's configuration.
     """
     limit, args = positions(config), recipe.training
@@ -99,7 +101,7 @@ def clamp_max_length(recipe: Recipe, config: Any) -> None:
 
 
 def load_base_model(recipe: Recipe) -> Any:
-    """Load the base model, quantized where the recipe says so.
+    """Load the base model, quantized if the recipe says so.
 
     Raises:
         RecipeError: see `quantization_of`.
@@ -113,16 +115,16 @@ def load_base_model(recipe: Recipe) -> Any:
         revision=model.model_revision,
         quantization=quantization,
         attn_implementation=model.attn_implementation,
-        # Straight to its device, so that the host never holds the whole; the trainer moves any other.
+        # Straight to its device, so that main memory never holds the whole model; otherwise the trainer moves it.
         device_map={"": args.device} if _is_placed_at_once(recipe, quantization or _read_stored(recipe)) else None,
         trust_remote_code=args.trust_remote_code,
     )
 
 
 def build_lora_config(recipe: Recipe) -> LoraConfig | None:
-    """The adapter's configuration; None where all weights are trained.
+    """The adapter's configuration; None for full fine-tuning.
 
-    PiSSA is not in it: `pissa.Pissa` makes it of an ordinary adapter, once that is in the model.
+    It does not contain PiSSA, which `pissa.Pissa` applies to an ordinary adapter in the model.
     """
     config = get_peft_config(recipe.model)
     if config is None:
@@ -137,10 +139,10 @@ def build_lora_config(recipe: Recipe) -> LoraConfig | None:
 
 
 def check_modules(recipe: Recipe, model: Any) -> None:
-    """Refuse names of modules that the base does not have; PEFT passes over them where another name is one.
+    """Refuse names of modules that the base does not have: PEFT ignores them as long as one name is right.
 
     Raises:
-        RecipeError: a line for every name.
+        RecipeError: with a line for each such name.
     """
     if not recipe.model.use_peft:
         return
@@ -177,7 +179,7 @@ def _is_like(module: str, pattern: str) -> bool:
 
 
 def _is_placed_at_once(recipe: Recipe, quantization: BitsAndBytesConfig | StoredQuantization | None) -> bool:
-    """Whether the base is put on its device as it is loaded: where it is quantized, or whole on each GPU."""
+    """Whether the base is loaded straight onto its device: if it is quantized, or goes to a GPU unsharded."""
     if is_deepspeed_zero3_enabled():
         return False
     return quantization is not None or (recipe.training.device.type == "cuda" and not _divides_weights(recipe))
@@ -189,7 +191,7 @@ def _divides_weights(recipe: Recipe) -> bool:
 
 
 def _find_compute_dtype(recipe: Recipe) -> str:
-    """The format of the mixed precision, or else of the weights."""
+    """The dtype of mixed precision, otherwise of the weights."""
     args = recipe.training
     if args.bf16 or args.fp16:
         return "bfloat16" if args.bf16 else "float16"
@@ -198,12 +200,13 @@ def _find_compute_dtype(recipe: Recipe) -> str:
 
 
 def _with_dtype(recipe: Recipe, *, tell: bool = False) -> Any:
-    """The recipe's model with a format in the place of `dtype: auto`: that of the base, or what this device has for it.
+    """The recipe's model arguments with `dtype: auto` resolved: to that of the base, or a substitute for this device.
 
-    It stays `auto` where the base's configuration names none; for 4-bit weights that is None, float32.
+    If the base's configuration has no dtype, it stays `auto`, or for 4-bit weights becomes None, which is float32.
 
     Args:
-        tell: say so where it is another one.
+        recipe: is not changed.
+        tell: report a substitution.
     """
     model = recipe.model
     if model.dtype not in (None, "auto"):

@@ -1,4 +1,4 @@
-"""Tokenizer, base model, quantization and adapters, loaded one way for every verb."""
+"""Loads configurations, tokenizers and base models, in the same way for all commands."""
 
 from __future__ import annotations
 
@@ -30,13 +30,15 @@ from lrc.runtime.translation import _
 
 
 def load_tokenizer(name: str, revision: str = "main", *, trust_remote_code: bool = False) -> Any:
-    """Load a tokenizer that gives the ids the base model was trained with.
+    """Load a tokenizer that gives the ids with which the base model was trained.
 
-    transformers rebuilds `LlamaTokenizer` as a BPE of its own, which breaks ties between pieces of equal score unlike
-    sentencepiece does; where a folder has a sentencepiece model and no `tokenizer.json`, sentencepiece itself is used.
+    transformers converts a `LlamaTokenizer` to BPE, which breaks ties between pieces of equal score differently than
+    sentencepiece. So if a folder has a sentencepiece model and no `tokenizer.json`, sentencepiece itself is used.
 
     Args:
-        name: a folder or a name on the Hub.
+        name: a folder, or a name on the Hub.
+        revision: a branch, tag or commit on the Hub.
+        trust_remote_code: run code that comes with the tokenizer.
 
     Raises:
         ModelError: there is no tokenizer at `name`.
@@ -47,7 +49,7 @@ def load_tokenizer(name: str, revision: str = "main", *, trust_remote_code: bool
 
 
 def tokenizer_backend(tokenizer: Any) -> str:
-    """`sentencepiece` or `tokenizers`, whichever makes the ids."""
+    """The library that makes the ids: `sentencepiece` or `tokenizers`."""
     return "sentencepiece" if isinstance(tokenizer, SentencePieceBackend) else "tokenizers"
 
 
@@ -62,7 +64,7 @@ def load_config(name: str, revision: str = "main", *, trust_remote_code: bool = 
 
 
 def positions(config: Any) -> int | None:
-    """How many tokens of a sequence a model has positions for; None where its configuration does not say."""
+    """A model's `max_position_embeddings`; None if its configuration has none."""
     found: int | None = getattr(config.get_text_config(), "max_position_embeddings", None)
     return found
 
@@ -77,13 +79,20 @@ def load_base(
     device_map: Any = None,
     trust_remote_code: bool = False,
 ) -> Any:
-    """Load a causal language model; safetensors first, and nothing but tensors out of a pickle.
+    """Load a causal language model, preferably from safetensors; `.bin` files only by the weights-only unpickler.
 
     Args:
-        quantization: None loads it as it is on the disk, as does one that the weights have there already.
+        name: a folder, or a name on the Hub.
+        dtype: of the weights, or if they are quantized, of the computation.
+        revision: a branch, tag or commit on the Hub.
+        quantization: how to quantize the weights; None loads them as they are on the disk, which is also done if they
+            are quantized in this way already.
+        attn_implementation: as in transformers.
+        device_map: as in transformers.
+        trust_remote_code: run code that comes with the model.
 
     Raises:
-        ModelError: there is no such model, its files cannot be read, or they are quantized otherwise.
+        ModelError: there is no such model, its files cannot be read, or they are quantized in another way.
     """
     config = load_config(name, revision, trust_remote_code=trust_remote_code)
     stored = StoredQuantization.of(config)
@@ -93,7 +102,7 @@ def load_base(
         if quantization is not None:
             stored.agree(name, bool(quantization.load_in_4bit), bool(quantization.load_in_8bit))
     elif quantization is not None:
-        given["quantization_config"] = quantization  # a key that is None would hide what the files say
+        given["quantization_config"] = quantization  # passing None would override that of the files
     with loading_errors(name, "model"):
         model = AutoModelForCausalLM.from_pretrained(
             name,
@@ -112,16 +121,16 @@ def load_base(
 
 
 def stored_dtype(config: Any) -> str | None:
-    """The format of a model's weights on the disk, `bfloat16` …; None where its configuration does not say."""
+    """The dtype of a model's weights on the disk, such as `bfloat16`; None if its configuration does not say."""
     dtype = getattr(config.get_text_config(), "dtype", None) or getattr(config, "dtype", None)
     return str(dtype).removeprefix("torch.") if dtype else None
 
 
 def check_size(tokenizer: Any, expected: int | None) -> None:
-    """Refuse a tokenizer of another size than a recipe's `expected_vocab_size`.
+    """Refuse a tokenizer whose size is not the recipe's `expected_vocab_size`.
 
     Raises:
-        ModelError: it has another.
+        ModelError: the sizes differ.
     """
     if expected is not None and len(tokenizer) != expected:
         raise ModelError(
@@ -133,21 +142,21 @@ def check_size(tokenizer: Any, expected: int | None) -> None:
 
 
 def check_vocabulary(tokenizer: Any, model: Any) -> None:
-    """Refuse a tokenizer whose ids the model's embeddings do not have; nothing is ever resized.
+    """Refuse a tokenizer with ids beyond the model's embeddings, which lrc never resizes.
 
     Raises:
-        ModelError: more ids than rows.
+        ModelError: there are more ids than rows.
     """
     weight = model.get_input_embeddings().weight
-    # ZeRO-3 divides it, and leaves an empty tensor.
+    # Under ZeRO-3 the tensor itself is empty.
     check_tokens(tokenizer, getattr(weight, "ds_shape", weight.shape)[0])
 
 
 def check_tokens(tokenizer: Any, rows: int) -> None:
-    """The same, of embeddings of so many rows.
+    """Refuse a tokenizer with ids beyond embeddings of `rows` rows.
 
     Raises:
-        ModelError: more ids than rows.
+        ModelError: there are more ids than rows.
     """
     size = max(len(tokenizer), max(tokenizer.get_vocab().values()) + 1)
     if size > rows:
@@ -160,9 +169,9 @@ def check_tokens(tokenizer: Any, rows: int) -> None:
 
 
 def _keep_trainable(model: Any) -> None:
-    """Keep bitsandbytes from repacking 4-bit weights in the first evaluation on a CPU with bfloat16 units.
+    """Keep bitsandbytes from repacking 4-bit weights in the first evaluation on a CPU with AVX-512 bfloat16.
 
-    What it repacks has no backward: training would continue with wrong gradients, silently.
+    Repacked weights have no backward: training would silently continue with wrong gradients.
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
@@ -189,7 +198,7 @@ def _needs_sentencepiece(name: str, revision: str) -> bool:
 
 
 def silence_bars() -> None:
-    """Keep transformers' own bars out of what lrc says; those of downloads, which take longest, stay."""
+    """Turn off transformers' progress bars, except those of downloads."""
     wanted = not (are_progress_bars_disabled() or is_quiet())
     disable_progress_bar()  # the Hub's as well
     if wanted:
@@ -198,7 +207,15 @@ def silence_bars() -> None:
 
 @contextmanager
 def loading_errors(name: str, what: str) -> Any:
-    """Turn the many ways in which loading fails into one line."""
+    """Turn the many ways in which loading in the block fails into one line.
+
+    Args:
+        name: what is loaded: a folder, or a name on the Hub.
+        what: its kind: model, tokenizer or adapter.
+
+    Raises:
+        ModelError: it cannot be loaded.
+    """
     if not name:
         raise ModelError(_("no {what} was named; give model_name_or_path").format(what=what))
     silence_bars()
@@ -207,7 +224,7 @@ def loading_errors(name: str, what: str) -> Any:
         with waiting(_("loading the {what} {name}").format(what=what, name=name)):
             yield
     except (HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        if "Repo id must" in str(error):  # what no folder is was taken for a name on the Hub, and is none
+        if "Repo id must" in str(error):  # neither a folder nor a valid name on the Hub
             raise ModelError(
                 _("{name}: no such folder; give one that holds a model, or a name on the Hub").format(name=name)
             ) from error
@@ -229,7 +246,7 @@ def loading_errors(name: str, what: str) -> Any:
             ) from error
         raise _explain_failure(name, what, error) from error
     except Exception as error:
-        if type(error) is not Exception:  # which is what tokenizers raises
+        if type(error) is not Exception:  # tokenizers raises the bare class
             raise
         raise _explain_failure(name, what, error) from error
 

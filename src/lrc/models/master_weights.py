@@ -1,4 +1,4 @@
-"""Every trained weight in float32, whatever the base is in: in bfloat16 an update below 0.4 % of a weight is lost."""
+"""Master weights: trained weights are kept in float32, since bfloat16 loses updates below 0.4 % of a weight."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ import torch
 
 
 def to_float32(model: Any) -> torch.dtype | None:
-    """Turn all trained weights to float32.
+    """Convert all trained weights to float32, in place.
 
-    PEFT casts around its own layers. Modules that are trained whole stand between layers of the base's format, and need
-    mixed precision.
+    PEFT casts the inputs of its own layers. Other trained modules stand between layers in the dtype of the base, and
+    need autocast.
 
     Returns:
-        the format that such modules had, in which the model computes; None where there are none.
+        The dtype for autocast, which such modules had before; None if there are none.
     """
-    computed = None
+    dtype = None
     for name, parameter in model.named_parameters():
         if hasattr(parameter, "ds_id"):
-            continue  # ZeRO-3 divides it already, and keeps float32 of its own
+            continue  # sharded by ZeRO-3, which has float32 master weights of its own
         if parameter.requires_grad and parameter.is_floating_point() and parameter.itemsize < 4:
             if ".lora_" not in name:
-                computed = parameter.dtype
+                dtype = parameter.dtype
             parameter.data = parameter.data.float()
-    return computed
+    return dtype
 
 
 def cast_state_dict(state: dict[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """A model's weights in the format of its base; what shares memory still shares it."""
+    """A model's floating-point weights cast to a dtype; tensors that share memory still do."""
     made: dict[tuple[int, torch.Size], torch.Tensor] = {}
     for tensor in state.values():
         key = tensor.data_ptr(), tensor.shape
@@ -40,7 +40,7 @@ def cast_state_dict(state: dict[str, torch.Tensor], dtype: torch.dtype) -> dict[
 
 
 def write_dtype(config: Path, dtype: torch.dtype) -> None:
-    """Have a model's config.json say the format of its weights."""
+    """Set the `dtype` of a model's config.json."""
     settings = json.loads(config.read_text(encoding="utf-8"))
     settings["dtype"] = str(dtype).removeprefix("torch.")
     config.write_text(json.dumps(settings, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,9 +1,9 @@
-"""PiSSA (Meng et al. 2024): an adapter that starts as the principal components of the base, which keeps the rest.
+"""PiSSA (Meng et al. 2024): the adapter starts as the principal components of the base, which keeps the residual.
 
-PEFT computes the start. The base is changed in memory only: what is saved, checkpoints included, is an ordinary LoRA
-of twice the rank on the base as it was, BA - B₀A₀ = [B, -B₀][A; A₀]. So it is merged and answered with like any other,
-and its two halves are all that a resumed run needs: the start is read from them and never computed again, because
-another machine may find other components.
+PEFT computes the decomposition. The base is changed in memory only: what is saved, checkpoints included, is an ordinary
+LoRA of twice the rank on the original base, BA - B₀A₀ = [B, -B₀][A; A₀]. So merging and answering treat it like any
+other, and its two halves are all that a resumed run needs: A₀ and B₀ are read from them and never computed again,
+because another machine may find other components.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ Tensors = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Pissa:
-    """The start of a run with PiSSA: A₀ and B₀ of every layer, by the names that they have in an adapter's file."""
+    """The initial adapter of a run with PiSSA: A₀ and B₀ of every layer, by their names in an adapter's file."""
 
     start: Tensors
 
     @classmethod
     def begin(cls, model: Any, method: str, checkpoint: Path | None = None) -> Pissa:
-        """Turn the ordinary adapter in a model into one that starts with PiSSA, and its base into what is left.
+        """Initialize the adapter in a model with PiSSA, and subtract it from the base.
 
         Args:
-            model: a PEFT model that has not been trained.
-            method: `pissa`, or `pissa_niter_16` for a fast approximation with as many iterations.
-            checkpoint: of the run that is resumed; what was trained is not loaded from it.
+            model: a PEFT model with a new LoRA adapter; it is changed.
+            method: `pissa`, or `pissa_niter_N` for fast SVD with N iterations.
+            checkpoint: the folder of a resumed run, from which A₀ and B₀ are read; `load` reads the trained weights.
 
         Raises:
-            RecipeError: a layer has no such start, or the checkpoint is of another kind of run.
+            RecipeError: a layer cannot be initialized so, or the checkpoint was not trained with PiSSA.
         """
         saved = load_file(checkpoint / ADAPTER_WEIGHTS) if checkpoint else None
         start: Tensors = {}
@@ -61,7 +61,7 @@ class Pissa:
         return cls(start)
 
     def convert(self, folder: Path) -> None:
-        """Make an ordinary LoRA of the adapter that PEFT saved in a folder."""
+        """Convert the adapter that PEFT saved in a folder to an ordinary LoRA on the original base."""
         saved = load_file(folder / ADAPTER_WEIGHTS)
         converted = {name: self._double(name, tensor).contiguous() for name, tensor in saved.items()}
         save_file(converted, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
@@ -70,14 +70,14 @@ class Pissa:
         path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
     def load(self, model: Any, folder: Path) -> None:
-        """Put what was trained until a checkpoint of this run into the model."""
+        """Load the trained adapter from a converted one, such as that of a checkpoint of this run."""
         saved = load_file(folder / ADAPTER_WEIGHTS)
         halves = {name: _halves(name, tensor)[0] if name in self.start else tensor for name, tensor in saved.items()}
         set_peft_model_state_dict(model, halves, adapter_name=ADAPTER_NAME)
 
     def _double(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
         if name not in self.start:
-            return tensor  # of a module that is trained whole
+            return tensor  # of modules_to_save
         start = self.start[name].to(tensor.dtype)
         return torch.cat([tensor, start]) if ".lora_A." in name else torch.cat([tensor, -start], dim=1)
 
@@ -111,7 +111,7 @@ def _matrices(name: str, layer: LoraLayer) -> Tensors:
 
 
 def _put(layer: Linear, name: str, saved: Tensors, place: str) -> None:
-    """Put the start that a checkpoint has into a layer."""
+    """Set A and B of a layer to A₀ and B₀ from a checkpoint."""
     for key, matrix in _matrices(name, layer).items():
         halves = _halves(key, saved[key]) if key in saved else ()
         if not halves or halves[1].shape != matrix.shape:
@@ -124,7 +124,7 @@ def _put(layer: Linear, name: str, saved: Tensors, place: str) -> None:
 
 
 def _halves(name: str, tensor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """What was trained and what it started as, from a matrix of a converted adapter."""
+    """The trained matrix and its initial value, from a matrix of a converted adapter."""
     if ".lora_A." in name:
         trained, start = tensor.tensor_split(2)
         return trained.clone(), start.clone()
@@ -133,7 +133,7 @@ def _halves(name: str, tensor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor
 
 
 def _double_ranks(settings: dict[str, Any]) -> dict[str, Any]:
-    """An adapter's configuration with twice the rank and the same factor before BA."""
+    """An adapter's configuration with twice the rank, and the same scaling of BA."""
     factor = settings["lora_alpha"] / sqrt(settings["r"]) if settings.get("use_rslora") else None
     alpha = 2 * settings["lora_alpha"] if factor is None else factor * 2 * settings["r"]
     patterns = {

@@ -1,8 +1,8 @@
-"""Where a model's weights go that is to be asked: on one GPU, in 4 bits if need be, or over all GPUs of the machine.
+"""Decides where the weights of a model for answering go: on one GPU, over all GPUs of the machine, or in 4 bits.
 
-One GPU is taken where it has room: the first, or else the one that has most. Of a model that is divided, everything but
-the decoder layers goes to the latter, and so does the last layer, which runs at the few positions whose logits are
-needed: what it takes and gives are then where the questions are.
+One GPU is used if it has room: the first, or else the one with the most free memory. If a model is spread over several,
+everything but the decoder layers goes to the latter, where the questions are; so does the last decoder layer, which
+runs only at the positions whose logits are needed.
 """
 
 from __future__ import annotations
@@ -18,10 +18,8 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from lrc.runtime.memory import format_size
 from lrc.runtime.translation import _
 
-# Of what a GPU has free; the rest is for activations.
-ROOM = 0.9
-# NF4 with a float32 scale for 64 weights, bytes a weight.
-FOUR_BITS = 0.5 + 4 / 64
+ROOM = 0.9  # of a GPU's free memory is used for weights; the rest is for activations
+FOUR_BITS = 0.5 + 4 / 64  # bytes per weight of NF4, with a float32 scale for each 64 weights
 
 
 @dataclass(frozen=True)
@@ -29,34 +27,36 @@ class ModelPart:
     """A module that is placed as a whole."""
 
     name: str
-    nbytes: int
-    is_layer: bool
+    nbytes: int  # of its weights
+    is_layer: bool  # whether it is a decoder layer
 
 
 @dataclass(frozen=True)
 class Placement:
-    """How a model is loaded, and what the user has to know about it."""
+    """How a model is loaded."""
 
     four_bits: bool = False
-    device_map: dict[str, int] | None = None
-    first: int = 0  # the GPU that the questions go to
-    notice: str = ""
+    device_map: dict[str, int] | None = None  # None puts it on GPU `first`
+    first: int = 0  # the GPU to which the questions go
+    notice: str = ""  # what to tell the user
 
 
 def place_model(
     config: Any, dtype: torch.dtype, quantization: BitsAndBytesConfig | None, *, may_quantize: bool
 ) -> Placement:
-    """Find room on the GPUs of this machine.
+    """Find room on the CUDA GPUs of this machine.
 
     Args:
-        dtype: of what is not quantized.
-        may_quantize: whether 4 bits may be taken where the weights do not fit otherwise.
+        config: the model's configuration.
+        dtype: of weights that are not quantized.
+        quantization: what was asked for.
+        may_quantize: whether 4 bits may be used if the weights do not fit otherwise.
 
     Returns:
-        What was asked for, where nothing helps: then loading says what is lacking.
+        The placement; one GPU and no change if the model fits nowhere: loading will then report the lack of memory.
     """
     free = [torch.cuda.mem_get_info(index)[0] for index in range(torch.cuda.device_count())]
-    roomiest = max(range(len(free)), key=free.__getitem__)  # the first of those that have the same
+    roomiest = max(range(len(free)), key=free.__getitem__)  # on a tie, the first
     bits = 16 if quantization is None else 4 if quantization.load_in_4bit else 8
     whole = list(list_parts(config, dtype, bits))
     needed = sum(part.nbytes for part in whole)
@@ -87,15 +87,15 @@ def place_model(
 
 
 def spread(whole: Sequence[ModelPart], free: Sequence[int], roomiest: int = 0) -> dict[str, int] | None:
-    """Divide a model over GPUs, neighbouring layers together; None where there is no room for it.
+    """Spread a model over GPUs, neighbouring layers together.
 
     Args:
-        whole: its parts, layers in their order.
-        free: bytes of each GPU.
-        roomiest: the GPU that everything but the layers goes to, and the first and the last of these.
+        whole: its parts, with decoder layers in order.
+        free: bytes of free memory of each GPU.
+        roomiest: the GPU for everything but the layers, for the last layer, and for as many of the first as fit.
 
     Returns:
-        The number of the GPU of each part.
+        The GPU of each part, by name; None if there is no room.
     """
     layers = [part for part in whole if part.is_layer]
     fixed = [part for part in whole if not part.is_layer] + layers[-1:]
@@ -119,7 +119,9 @@ def list_parts(config: Any, dtype: torch.dtype, bits: int) -> Iterator[ModelPart
     """The modules that are placed as a whole, with the bytes of their weights.
 
     Args:
-        bits: 4 or 8 where the decoder's linear layers are quantized by bitsandbytes; 16 else.
+        config: the model's configuration.
+        dtype: of weights that are not quantized.
+        bits: 4 or 8 if bitsandbytes quantizes the linear layers of the decoder; otherwise 16.
     """
     with warnings.catch_warnings(), torch.device("meta"):
         warnings.simplefilter("ignore")
@@ -141,7 +143,7 @@ def list_parts(config: Any, dtype: torch.dtype, bits: int) -> Iterator[ModelPart
 
 
 def _nbytes(module: Any, bits: int, counted: set[int]) -> int:
-    """The bytes of a module's weights; of those that others have too, where they were met first."""
+    """The bytes of a module's weights, without those in `counted`, to which they are added."""
     each = {4: FOUR_BITS, 8: 1.0}
     total = 0.0
     for owner in module.modules():

@@ -1,4 +1,4 @@
-"""In how many bits a model is loaded to be asked: an adapter knows what its base was quantized to."""
+"""How a model is quantized for answering: by default as its base was when the adapter was trained."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ def quantization_config(
     family: str,
     dtype: str | None = None,
 ) -> BitsAndBytesConfig | None:
-    """How to quantize the base under an adapter.
+    """How to quantize the base of an adapter.
 
     Args:
-        recipe: the keys of the adapter's recipe, as `lrc_run.json` holds them; none for a model by itself.
-        load_in_4bit: what is asked for instead; None follows the recipe. True on a base that was trained otherwise
-            takes NF4, bitsandbytes' choice for weights.
+        recipe: the keys of the adapter's recipe, as in `lrc_run.json`; empty for a model without adapter.
+        device: where the model runs.
+        load_in_4bit: overrides the recipe; None follows it. True is NF4 unless the recipe has another type.
         family: the base's `model_type`.
-        dtype: in which format 4-bit weights are computed with; None or `auto` takes that of training.
+        dtype: the compute dtype of 4-bit weights; None or `auto` takes that of the training.
 
     Returns:
-        None where the base is loaded as it is on the disk.
+        None if the base is loaded as it is on the disk.
 
     Raises:
-        MachineError: the format that is asked for is not there.
+        MachineError: the device does not support the dtype.
     """
     four, eight = bool(recipe.get("load_in_4bit")), bool(recipe.get("load_in_8bit"))
     if four if load_in_4bit is None else load_in_4bit:
@@ -47,7 +47,7 @@ def quantization_config(
 
 
 def quantization_on_disk(config: Any) -> BitsAndBytesConfig | None:
-    """What bitsandbytes has made of a base's files; None for others, and where they are as they were trained."""
+    """How bitsandbytes has quantized a base's files; None if it has not."""
     stored = StoredQuantization.of(config)
     if stored is None or stored.method != "bitsandbytes":
         return None
@@ -56,7 +56,7 @@ def quantization_on_disk(config: Any) -> BitsAndBytesConfig | None:
 
 
 def _compute_dtype(recipe: Mapping[str, Any], device: torch.device, family: str, asked: str | None) -> torch.dtype:
-    """What is asked for; else the format of training where this device has it, or one that it has."""
+    """The dtype asked for; otherwise that of the training if the device supports it, or one that it does support."""
     if asked not in (None, "auto"):
         asked, _why = answering_dtype("float32", device.type, family, asked)
         found: torch.dtype = getattr(torch, asked)
@@ -66,4 +66,4 @@ def _compute_dtype(recipe: Mapping[str, Any], device: torch.device, family: str,
         if name is not None and device.type != "cpu" and why_not(str(name), device.type, family) is None:
             dtype: torch.dtype = getattr(torch, str(name))
             return dtype
-    return torch.float32  # on a CPU the only one that is not many times slower
+    return torch.float32  # on a CPU, all others are many times slower

@@ -1,8 +1,8 @@
 """Bases that are quantized on the disk: bitsandbytes' 4-bit and 8-bit repositories, GPTQ, AWQ and the like.
 
-Their weights are loaded as they lie there. What a recipe or a flag asks for beside that either says the same or is
-refused; and an adapter that was trained on such a base is merged into the 16-bit model that the base was made from,
-which is recognised by the tensors that quantization leaves alone.
+Their weights are loaded as they are. A recipe or a flag that asks for another quantization is refused. An adapter that
+was trained on such a base is merged into the 16-bit model that the base was made from, which is identified by the
+tensors that quantization leaves unchanged.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lrc.models.weights import WeightFiles
 from lrc.runtime.errors import ModelError
 from lrc.runtime.translation import _
 
-# What transformers needs for a method beside what lrc brings.
+# The packages that transformers needs for a method, and that lrc does not install.
 NEEDED = {"gptq": ("gptqmodel", "optimum"), "awq": ("gptqmodel",), "compressed-tensors": ("compressed_tensors",)}
 CURE = "or name the 16-bit model that it was made from, with load_in_4bit: true"
 
@@ -29,9 +29,9 @@ class StoredQuantization:
     """How a base's weights are quantized on the disk.
 
     Args:
-        method: `bitsandbytes`, `gptq`, `awq` …, as its config.json says.
-        bits: a weight; None where the configuration does not say.
-        storage: the format that 4-bit weights of bitsandbytes lie in.
+        method: `bitsandbytes`, `gptq`, `awq` …, as in its config.json.
+        bits: per weight; None if the configuration does not say.
+        storage: the dtype of the tensors that hold bitsandbytes' 4-bit weights.
     """
 
     method: str
@@ -40,7 +40,7 @@ class StoredQuantization:
 
     @classmethod
     def of(cls, config: Mapping[str, Any] | Any) -> StoredQuantization | None:
-        """What a configuration, or the object of a config.json, says; None where the weights are as trained."""
+        """Read it from a configuration or the object of a config.json; None if the weights are not quantized."""
         given = config.get("quantization_config") if isinstance(config, Mapping) else None
         if not isinstance(config, Mapping):
             given = getattr(config, "quantization_config", None)
@@ -57,7 +57,7 @@ class StoredQuantization:
         return f"{self.method}, {self.bits} bits" if self.bits else self.method
 
     def require(self, name: str) -> None:
-        """Refuse a method whose package is not installed, before transformers says so in other words.
+        """Refuse a method whose packages are not installed.
 
         Raises:
             ModelError: one is missing.
@@ -89,7 +89,7 @@ class StoredQuantization:
 
 
 def compute_in(model: Any, dtype: torch.dtype) -> None:
-    """Have the 4-bit layers of a loaded model compute in a format of this machine, whatever their files say."""
+    """Set the compute dtype of a loaded model's 4-bit layers, whatever its files say."""
     for module in model.modules():
         if hasattr(module, "quant_state") and hasattr(module, "compute_dtype"):
             module.compute_dtype = dtype
@@ -97,17 +97,17 @@ def compute_in(model: Any, dtype: torch.dtype) -> None:
 
 
 def vectors_sum(weights: WeightFiles, dtype: str | None = None) -> dict[str, Any]:
-    """What recognises a quantized base's original: its norms and biases, which quantization leaves as they are.
+    """A fingerprint of a model's norms and biases, which quantization leaves unchanged.
 
     Args:
-        weights: of the quantized base, or of what may be its original.
-        dtype: the format to compare in; None takes that of the files.
+        weights: of a quantized base, or of what may be its original.
+        dtype: the dtype to which values are cast before hashing; None takes that of the files.
 
     Returns:
-        `dtype`, and `vectors_sha256` of names and values of all tensors of one dimension.
+        `dtype`, and `vectors_sha256` over names and values of all one-dimensional tensors.
     """
     names = weights.specs.keys()
-    # The scales of a quantized weight are called after it.
+    # The scales of a quantized weight are named after it.
     vectors = {
         name: spec
         for name, spec in sorted(weights.specs.items())
@@ -126,5 +126,5 @@ def vectors_sum(weights: WeightFiles, dtype: str | None = None) -> dict[str, Any
 def _belongs_to_weight(name: str, names: Any) -> bool:
     parts = name.split(".")
     owners = {".".join(parts[:end]) for end in range(1, len(parts))}
-    # GPTQ and AWQ keep no `weight`, but scales beside packed integers.
+    # GPTQ and AWQ have no `weight`, but scales beside packed integers in `qweight`.
     return bool(owners & set(names)) or f"{'.'.join(parts[:-1])}.qweight" in names

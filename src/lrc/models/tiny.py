@@ -1,4 +1,4 @@
-"""A tiny Llama-shaped base made on the spot: a byte-level tokenizer trained on given texts, seeded random weights."""
+"""Makes a tiny Llama with random weights and a byte-level tokenizer that is trained on given texts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lrc.models.loading import silence_bars
 from lrc.runtime.outputs import new_folder
 
 VOCABULARY = 1024
-# Llama's own embeddings are drawn at 0.02; at that scale frozen layers above them hardly tell two tokens apart.
+# Llama initializes embeddings with 0.02; at that scale, frozen layers above them hardly tell tokens apart.
 EMBEDDING_STD = 0.5
 
 
@@ -38,8 +38,13 @@ def make_base(folder: Path, texts: Iterable[str], *, seed: int = 0, force: bool 
     """Write a tiny base model with its tokenizer.
 
     Args:
+        folder: where it goes.
         texts: what the tokenizer is trained on.
-        seed: of the weights.
+        seed: for the weights.
+        force: replace what is in the folder.
+
+    Raises:
+        OutputError: the folder exists, and `force` is false.
     """
     tokenizer = make_tokenizer(texts)
     config = LlamaConfig(
@@ -64,7 +69,7 @@ def make_base(folder: Path, texts: Iterable[str], *, seed: int = 0, force: bool 
 
 
 def main(words: Sequence[str]) -> None:
-    """Make a base for who has no other, `python -m lrc.models.tiny DATA.json FOLDER`: it can learn, and cannot read."""
+    """Run `python -m lrc.models.tiny DATA.json FOLDER`: make a base that can be trained, but knows nothing."""
     data, folder = map(Path, words)
     make_base(folder, [record.input for record in read_records(data)])
 

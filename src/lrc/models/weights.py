@@ -1,7 +1,7 @@
-"""The weights of a model folder, read a piece at a time.
+"""Reads the weights of a model folder piece by piece.
 
-Safetensors are read by their own offsets (plain reads, never a map of the file, so that what was read once
-does not stay resident) and `.bin` files through torch's weights-only unpickler alone.
+Safetensors files are read at their offsets, without memory mapping, so that what was read does not stay in memory.
+`.bin` files are read with torch's weights-only unpickler.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 ADAPTER_BIN = "adapter_model.bin"
 BIN_INDEX, BIN_SINGLE = "pytorch_model.bin.index.json", "pytorch_model.bin"
-NAMED = "transformers_weights"  # the key of config.json that may name the weights
-BLOCK_BYTES = 4 << 20  # how much of a tensor is in memory at a time when it is only copied
+NAMED = "transformers_weights"  # the key of config.json that may name the weight file
+BLOCK_BYTES = 4 << 20  # how much of a tensor is in memory at once when it is only copied
 
 # The dtype codes of the safetensors format: https://github.com/huggingface/safetensors#format
 DTYPES = {
@@ -47,7 +47,7 @@ DTYPES = {
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """What a checkpoint's header says of one tensor."""
+    """A tensor's dtype, shape and place, from the header of its file."""
 
     dtype: torch.dtype
     shape: tuple[int, ...]
@@ -60,14 +60,14 @@ class TensorSpec:
 
 
 class WeightFiles:
-    """The weights of a model folder, as transformers would load it; headers are read at once, tensors when asked for.
+    """The weight files that transformers would load from a model folder; headers are read at once, tensors on demand.
 
     Args:
-        folder: holds `model.safetensors` or its index; else `pytorch_model.bin` or its index.
+        folder: has `model.safetensors` or its index, or else `pytorch_model.bin` or its index.
 
     Attributes:
-        files: for each weight file, in order of their names, its tensors, in the file's order.
-        sharded: whether the folder has an index.
+        files: the weight files, sorted by name, each with its tensors in the order of the file.
+        sharded: whether the weights have an index.
 
     Raises:
         ModelError: there are no weights, a file is damaged, or a pickle holds more than tensors.
@@ -81,7 +81,7 @@ class WeightFiles:
 
     @cached_property
     def specs(self) -> dict[str, TensorSpec]:
-        """Every tensor's spec by name."""
+        """The specs of all tensors, by name."""
         return {name: spec for specs in self.files.values() for name, spec in specs.items()}
 
     @property
@@ -98,7 +98,7 @@ class WeightFiles:
         with (self.folder / file).open("rb", buffering=0) as handle:
             handle.seek(self.specs[name].start + start)
             read, rest = 1, memoryview(data)
-            while read and rest:  # Linux reads 2 GiB at once at most, and other systems less
+            while read and rest:  # Linux reads at most 2 GiB at once, and other systems less
                 rest = rest[(read := handle.readinto(rest) or 0) :]
             if rest:
                 raise ModelError(
@@ -121,16 +121,16 @@ class WeightFiles:
 
     def _load_bin(self, file: str) -> dict[str, torch.Tensor]:
         if self._unpickled is None or self._unpickled[0] != file:
-            self._unpickled = None  # let the last file go before the next one comes
+            self._unpickled = None  # free the last file before reading the next one
             self._unpickled = file, unpickle_tensors(self.folder / file)
         return self._unpickled[1]
 
 
 def unpickle_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """Read a `.bin` file with torch's weights-only unpickler, mapped where its format allows.
+    """Read a `.bin` file with torch's weights-only unpickler, memory-mapped if its format allows.
 
     Raises:
-        ModelError: it is damaged, or holds anything but tensors by name.
+        ModelError: it is damaged, or is anything but a dictionary of tensors.
     """
     try:
         try:
@@ -169,11 +169,11 @@ def _files(folder: Path) -> tuple[bool, dict[str, dict[str, TensorSpec]]]:
 
 
 def _read_weight_file(folder: Path) -> str | None:
-    """The weight file or index that config.json names, where it names one."""
+    """The weight file or index that config.json names; None if it names none."""
     try:
         named = json.loads((folder / "config.json").read_text(encoding="utf-8")).get(NAMED)
     except (OSError, ValueError, AttributeError, RecursionError):
-        return None  # whoever needs the configuration says what is wrong with it
+        return None  # a damaged configuration is reported where it is needed
     if named is None:
         return None
     if not isinstance(named, str) or Path(named).name != named or not (folder / named).is_file():
@@ -249,5 +249,5 @@ def _bin_specs(path: Path) -> dict[str, TensorSpec]:
 
 
 def as_bytes(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor's contiguous data, row by row: uint8, flat."""
+    """A tensor's data in row-major order: uint8, flat."""
     return tensor.contiguous().reshape(-1).view(torch.uint8)

@@ -1,6 +1,7 @@
-"""Base + adapter → the weights of an ordinary model, tensor by tensor, without loading the base.
+"""Merges an adapter into its base, tensor by tensor, without loading the base.
 
 May import `models` and what that may import.
 
-Public: `StreamingMerge` of `tensor_sources`, and the writers of `writing`.
+Public: `StreamingMerge` of `tensor_sources`, `write_streamed` and `write_whole` of `writing`, `compare_logits` of
+`logit_check`.
 """

@@ -1,4 +1,4 @@
-"""Does a merged model say what its base and adapter say? Logits of both on a few texts."""
+"""Checks on a few texts that a merged model gives the same logits as base and adapter."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ PROBES = (
     "根據紀錄，2019 年的平均氣溫是 23.6 度，比前一年高 0.4 度。",
     "The library closes at nine; 龘靐齉 are rare characters. 🙂",
 )
-# Rounding every weight once more moves a logit as far as rounding did in merging, so that many times as far is no
-# rounding any more; and in float32 sums taken in another order move it by up to that part of the largest logit.
+# Rounding all weights once more moves logits about as far as the rounding in the merge did; a difference of more than
+# TIMES as much is an error. In float32, another order of summation moves them by up to FLOOR of the largest logit.
 TIMES, FLOOR = 8.0, 1e-4
-RANDOM_TOKENS = 48  # of the probe of a model without a tokenizer
+PROBE_TOKENS = 48  # the length of the probe if there is no tokenizer
 
 
 @dataclass(frozen=True)
 class LogitDifference:
     """How far the logits of a merged model are from those of base and adapter."""
 
-    texts: int
-    difference: float  # the largest
-    largest: float  # logit
-    rounding: float  # how far logits move when every weight is rounded once more in the merged model's dtypes
+    texts: int  # how many were compared
+    difference: float  # the largest absolute difference of a logit
+    largest: float  # the largest absolute logit
+    rounding: float  # the largest change of a logit when all weights are rounded once more to the merged model's dtype
 
     def __str__(self) -> str:
         return (
@@ -54,8 +54,8 @@ def compare_logits(merged: Path, base: Path, adapter: Path, tokenizer: Path, nam
         merged: the merged model's folder.
         base: the base model's folder.
         adapter: the adapter's folder.
-        tokenizer: a folder that holds the tokenizer, or none.
-        name: what the merged model will be called.
+        tokenizer: a folder with a tokenizer; if it has none, evenly spaced token ids are compared.
+        name: the final path of the merged model, for messages.
 
     Raises:
         ModelError: a folder cannot be loaded, or the models differ by more than rounding.
@@ -64,7 +64,7 @@ def compare_logits(merged: Path, base: Path, adapter: Path, tokenizer: Path, nam
     probes = _probes(load_config(str(base)), tokenizer)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the merge has said what there is to say about this adapter
+            warnings.simplefilter("ignore")  # the merge has reported on this adapter already
             adapted = PeftModel.from_pretrained(load_base(str(base), dtype=torch.float32), str(adapter))
         expected = _logits(adapted, probes)
         del adapted  # one model in memory at a time
@@ -75,9 +75,9 @@ def compare_logits(merged: Path, base: Path, adapter: Path, tokenizer: Path, nam
     except MemoryError as error:
         raise MachineError(_("comparing the logits ran out of memory; merge with --no-verify")) from error
     largest = max(float(logits.abs().max()) for logits in expected)
-    compared = LogitDifference(len(probes), _apart(expected, found), largest, _apart(found, moved))
+    compared = LogitDifference(len(probes), _max_difference(expected, found), largest, _max_difference(found, moved))
     allowed = max(TIMES * compared.rounding, FLOOR * compared.largest)
-    if not compared.difference <= allowed:  # NaN is not, either
+    if not compared.difference <= allowed:  # also true of NaN
         raise ModelError(
             _(
                 "{name}: its logits differ by up to {difference:.3g} from those of base and adapter, "
@@ -88,18 +88,18 @@ def compare_logits(merged: Path, base: Path, adapter: Path, tokenizer: Path, nam
 
 
 def _probes(config: Any, tokenizer: Path) -> list[torch.Tensor]:
-    """The tokens of the texts, as many as the model has positions for; (1, length) each."""
+    """The tokens of the texts, (1, length) each, cut to the positions that the model has."""
     rows = config.get_text_config().vocab_size
     if any((tokenizer / name).is_file() for name in VOCABULARIES):
         encode = load_tokenizer(str(tokenizer))
         probes = [torch.tensor([encode(text)["input_ids"]]) for text in PROBES]
     else:
-        probes = [torch.linspace(0, rows - 1, RANDOM_TOKENS).long()[None]]
+        probes = [torch.linspace(0, rows - 1, PROBE_TOKENS).long()[None]]
     return [ids[:, : positions(config)] for ids in probes]
 
 
 def _round_again(model: nn.Module, dtype: torch.dtype) -> None:
-    """Move every weight by up to half a step of the dtype, at random, as rounding to it does."""
+    """Change every weight at random by up to half the relative precision of the dtype, as rounding to it does."""
     generator = torch.Generator().manual_seed(0)
     half = torch.finfo(dtype).eps / 2 if dtype.is_floating_point else 0.0
     with torch.no_grad():
@@ -113,5 +113,5 @@ def _logits(model: nn.Module, probes: list[torch.Tensor]) -> list[torch.Tensor]:
         return [model.eval()(input_ids=ids).logits.float() for ids in probes]
 
 
-def _apart(some: list[torch.Tensor], others: list[torch.Tensor]) -> float:
+def _max_difference(some: list[torch.Tensor], others: list[torch.Tensor]) -> float:
     return max(float((a - b).abs().max()) for a, b in zip(some, others, strict=True))

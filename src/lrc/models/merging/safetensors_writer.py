@@ -1,6 +1,6 @@
-"""One safetensors file, written tensor by tensor and read back as it goes.
+"""Writes a safetensors file tensor by tensor, and verifies it by reading back.
 
-The file is never whole in memory, which `safetensors.torch.save_file` asks for.
+Unlike `safetensors.torch.save_file`, this never needs the whole file in memory.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ CODES = {dtype: code for code, dtype in DTYPES.items()}
 
 
 class SafetensorsWriter:
-    """One safetensors file, written tensor by tensor in the order of `specs`, every byte read back.
+    """A safetensors file to be written, as a context manager; every byte is read back and compared.
 
     Args:
         path: the file to write.
-        specs: dtype and shape of each tensor; `start` is ignored.
+        specs: dtype and shape of each tensor, in the order in which they will be written; `start` is ignored.
     """
 
     def __init__(self, path: Path, specs: dict[str, TensorSpec]) -> None:
@@ -43,7 +43,11 @@ class SafetensorsWriter:
         self._back.close()
 
     def write(self, name: str, blocks: Iterable[torch.Tensor]) -> None:
-        """Write the next tensor of `specs`, given flat and in pieces; cast each piece to its dtype.
+        """Write the next tensor of `specs`.
+
+        Args:
+            name: the tensor's name, the next in `specs`.
+            blocks: its values, flat and in pieces, in any dtype; they are cast to that of its spec.
 
         Raises:
             ModelError: a value is NaN or infinite in the tensor's dtype.

@@ -1,14 +1,13 @@
-"""What every tensor of a merged model is made of, found without loading the base model.
+"""Finds the source of every tensor of a merged model, and merges it, without loading the base model.
 
-The base is built without memory (torch's meta device), PEFT puts the adapter's modules into it, and each
-parameter of the merged model is traced to its origin: the base's file, the adapter's file, or a base tensor that a
-LoRA layer changes. Such a layer is then given its own tensors alone, in float32, and PEFT's own `merge` computes the
-result. So every method that PEFT merges layer by layer (LoRA, rsLoRA, DoRA, rank and alpha patterns) gives PEFT's
-figures, one tensor at a time.
+The base is built on torch's meta device, PEFT adds the adapter's modules, and each parameter of the merged model is
+traced to its source: the base's file, the adapter's file, or a base tensor that a LoRA layer changes. Such a layer is
+then loaded with its own tensors only, in float32, and PEFT's `merge` computes the result. So every method that PEFT
+merges layer by layer (LoRA, rsLoRA, DoRA, rank and alpha patterns) gives the same values as with PEFT.
 
-An adapter changes what one module computes, and not what other modules make of a tensor that they share with it: LoRA
-on tied embeddings leaves the head as it was. So modules whose adapters differ get tensors of their own, and the merged
-model is not tied. PEFT's `merge_and_unload` changes the shared tensor, which gives another model.
+An adapter changes what one module computes, not other modules that share its weight: LoRA on tied embeddings leaves the
+LM head as it was. So tied modules that the adapter makes different get tensors of their own, and the merged model is
+not tied. PEFT's `merge_and_unload` would change the shared tensor, which gives another model.
 """
 
 from __future__ import annotations
@@ -41,30 +40,30 @@ from lrc.models.weights import BLOCK_BYTES, TensorSpec, WeightFiles
 from lrc.runtime.errors import ModelError
 from lrc.runtime.translation import _
 
-# Layers whose `merge` needs their own tensors only.
+# LoRA layers whose `merge` needs no tensors but their own.
 STREAMED = (Linear, Embedding)
 
 
 class NotStreamed(Exception):
-    """This adapter cannot be merged tensor by tensor; the message says why."""
+    """The adapter cannot be merged tensor by tensor; the message says why."""
 
 
 @dataclass(frozen=True)
 class Made:
-    """What a merged parameter is made of: a parameter of the adapted model, and the layer that changes it."""
+    """The source of a merged parameter."""
 
-    parameter: nn.Parameter
-    layer: LoraLayer | None
-    attribute: str  # of the layer's base layer
+    parameter: nn.Parameter  # of the model with the adapter, on the meta device
+    layer: LoraLayer | None  # which changes it
+    attribute: str  # its name in the layer's base layer
 
     @property
     def key(self) -> tuple[int, int | None]:
-        """Equal for parameters that hold the same numbers."""
+        """Equal for merged parameters with the same values."""
         return id(self.parameter), id(self.layer) if self.layer is not None else None
 
 
 class StreamingMerge:
-    """An adapter on a base model, ready to be merged tensor by tensor.
+    """The merge of an adapter into a base model, tensor by tensor.
 
     Args:
         adapter: the adapter's folder.
@@ -72,10 +71,11 @@ class StreamingMerge:
         weights: the base's weights.
 
     Attributes:
-        untied: the base's configuration ties tensors that differ in the merged model.
+        untied: whether the base's configuration ties tensors that differ in the merged model.
 
     Raises:
-        ModelError: the adapter is damaged, does not fit the base, or separates what the base cannot hold apart.
+        ModelError: the adapter is damaged, does not fit the base, or makes tied tensors different that this kind of
+            model cannot untie.
         NotStreamed: PEFT has to merge it, with the whole model in memory.
     """
 
@@ -93,17 +93,17 @@ class StreamingMerge:
         self._saved = match_weights(peft_model, read_adapter_weights(adapter), adapter)
         _refuse_layers(peft_model)
         self._final = dict(_walk_parameters(peft_model.get_base_model(), ""))
-        self._alive = (peft_model, before)  # an id names a parameter only as long as the parameter lives
+        self._alive = (peft_model, before)  # ids are valid only as long as the parameters exist
         shared = [names for names in self._names.values() if len(names) > 1]
         self.untied = ties and (not shared or any(map(self._differ, shared)))
         self._refuse_inseparable(model, base)
         self._added = dict(self._find_untied())
 
     def specs(self, dtype: torch.dtype | None) -> dict[str, dict[str, TensorSpec]]:
-        """For each weight file the tensors to write: the base's files and order, then what is no longer tied.
+        """The tensors to write to each weight file: those of the base in their order, then the untied ones.
 
         Args:
-            dtype: for every floating-point tensor; None keeps each base tensor's own.
+            dtype: of all floating-point tensors; None keeps that of each base tensor.
         """
         files = {}
         for file, specs in self.weights.files.items():
@@ -117,7 +117,7 @@ class StreamingMerge:
         return len({made.key for made in self._final.values() if made.layer or id(made.parameter) in self._saved})
 
     def blocks(self, name: str) -> Iterator[torch.Tensor]:
-        """The merged tensor of a name in the files: flat pieces, in the dtype it was computed in."""
+        """A merged tensor, by its name in the files: flat pieces, in the dtype in which it was computed."""
         made = self._final.get(self._in_model.get(name, name))
         if made is None:
             yield from self.weights.blocks(name)
@@ -129,7 +129,7 @@ class StreamingMerge:
             yield from self.weights.blocks(self._file_name(made.parameter))
 
     def _merge_layer(self, layer: LoraLayer, attribute: str, value: torch.Tensor) -> torch.Tensor:
-        working = copy.deepcopy(layer)  # of no size: the parameters have no memory yet
+        working = copy.deepcopy(layer)  # takes no memory, on the meta device
         state = layer.state_dict(keep_vars=True)
         tensors = {
             name: value if name == f"base_layer.{attribute}" else self._origin(parameter)
@@ -148,7 +148,7 @@ class StreamingMerge:
         saved = self._saved.get(id(parameter))
         if saved is None:
             return self.weights.read(self._file_name(parameter)).float()
-        return saved.to(torch.float32, copy=True)  # PEFT merges in place, and others may share it
+        return saved.to(torch.float32, copy=True)  # PEFT merges in place, and the tensor may be shared
 
     def _file_name(self, parameter: nn.Parameter) -> str:
         names = self._names[id(parameter)]
@@ -161,7 +161,7 @@ class StreamingMerge:
         return len({self._final[name].key for name in names}) > 1
 
     def _refuse_inseparable(self, model: PreTrainedModel, base: Path) -> None:
-        """Refuse modules that have to differ and that no configuration of the model separates."""
+        """Refuse tied modules that have to differ, but that `tie_word_embeddings: false` does not untie."""
         differ = [names for names in self._names.values() if len(names) > 1 and self._differ(names)]
         if not differ:
             return
@@ -179,7 +179,7 @@ class StreamingMerge:
                 )
 
     def _find_untied(self) -> Iterator[tuple[str, str]]:
-        """The names that the base's files lack, because they are tied, and the merged files need."""
+        """Tensors that the merged files need and the base's lack, being tied there; each with its twin in the files."""
         twins = {name: names for names in self._names.values() for name in names}
         for name, made in self._final.items():
             if name in self._in_file:
@@ -192,12 +192,12 @@ class StreamingMerge:
 
 
 def _empty_model(base: Path, weights: WeightFiles) -> tuple[PreTrainedModel, bool]:
-    """The base model without memory, and whether its configuration ties embeddings."""
+    """The base model on the meta device, and whether its configuration ties embeddings."""
     config = load_config(str(base))
     ties = bool(getattr(config, "tie_word_embeddings", False))
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-        # transformers does not tie embeddings that a checkpoint holds twice with different values.
+        # transformers does not tie embeddings that are stored twice, with different values.
         for names in _names(dict(model.named_parameters(remove_duplicate=False))).values():
             present = [name for name in names if name in weights.specs]
             if any(not _equal(weights, present[0], other) for other in present[1:]):
@@ -219,7 +219,7 @@ def _names(parameters: dict[str, nn.Parameter]) -> dict[int, list[str]]:
 
 
 def _model_names(model: PreTrainedModel, weights: WeightFiles) -> dict[str, str]:
-    """The files' names by the model's: files of a bare decoder leave the prefix out."""
+    """From names in the model to names in the files, which lack the prefix if they are those of a bare decoder."""
     known, prefix = set(model.state_dict()), model.base_model_prefix
     return {
         name if name in known or f"{prefix}.{name}" not in known else f"{prefix}.{name}": name for name in weights.specs

@@ -1,4 +1,4 @@
-"""The weights of a merged model, written into a folder: tensor by tensor, or by PEFT in one piece."""
+"""Writes the weights of a merged model into a folder: tensor by tensor, or merged by PEFT as a whole."""
 
 from __future__ import annotations
 
@@ -27,44 +27,44 @@ from lrc.runtime.memory import available_memory, format_size
 from lrc.runtime.progress import track
 from lrc.runtime.translation import _
 
-HEADROOM = 1.2  # of a model's size in float32: PEFT's delta of one layer, and what loading needs
+HEADROOM = 1.2  # times the model's size in float32: for PEFT's delta of one layer, and for loading
 
 
-def write_streamed(graft: StreamingMerge, base: Path, folder: Path, dtype: torch.dtype | None) -> int:
-    """Write weights, index and config.json of a merged model, one tensor in memory at a time.
+def write_streamed(merge: StreamingMerge, base: Path, folder: Path, dtype: torch.dtype | None) -> int:
+    """Write weights, index and config.json of a merged model, with one tensor in memory at a time.
 
     Args:
-        graft: the adapter on the base.
+        merge: the merge.
         base: the base model's folder.
         folder: where the files go.
-        dtype: of the floating-point tensors; None keeps each base tensor's own.
+        dtype: of the floating-point tensors; None keeps that of each base tensor.
 
     Returns:
-        the number of tensors that the adapter changed.
+        The number of tensors that the adapter changed.
 
     Raises:
         ModelError: a merged value is NaN or infinite.
         MachineError: what was read back differs from what was written.
     """
-    _write_files(folder, graft.specs(dtype), graft.blocks, sharded=graft.weights.sharded)
-    _write_config(base, folder, dtype, untied=graft.untied)
-    return graft.changed
+    _write_files(folder, merge.specs(dtype), merge.blocks, sharded=merge.weights.sharded)
+    _write_config(base, folder, dtype, untied=merge.untied)
+    return merge.changed
 
 
 def write_whole(adapter: Path, base: Path, folder: Path, dtype: torch.dtype | None) -> int:
-    """Have PEFT merge with the model in memory, in float32, then write it as the base is written.
+    """Have PEFT merge with the model in memory, in float32, then write it in the files and dtypes of the base.
 
-    transformers writes the model as it computed it, beside the output and for a while; that gives each tensor the name
-    that it has in the base's files, whatever the model calls it in memory, and so the dtype and the file.
+    transformers first saves the merged model in a temporary folder beside the output. This maps the names of tensors in
+    memory to those in the base's files, by which their file and dtype are found.
 
     Args:
         adapter: the adapter's folder.
         base: the base model's folder.
         folder: where the files go.
-        dtype: of the floating-point tensors; None keeps each base tensor's own.
+        dtype: of the floating-point tensors; None keeps that of each base tensor.
 
     Returns:
-        the number of tensors that were written.
+        The number of tensors that were written.
 
     Raises:
         ModelError: the adapter does not fit, cannot be merged, or a merged value is NaN or infinite.
@@ -82,10 +82,14 @@ def write_whole(adapter: Path, base: Path, folder: Path, dtype: torch.dtype | No
 
 
 def require_memory(weights: WeightFiles, what: str) -> None:
-    """Refuse what would not fit: the model in float32 and some more.
+    """Refuse to load a model in float32 if memory is too small.
+
+    Args:
+        weights: of the model.
+        what: what the memory is needed for, for the message.
 
     Raises:
-        MachineError: less memory is available.
+        MachineError: too little is available.
     """
     need, have = float32_bytes(weights), available_memory()
     if need > have:
@@ -97,12 +101,12 @@ def require_memory(weights: WeightFiles, what: str) -> None:
 
 
 def float32_bytes(weights: WeightFiles) -> int:
-    """The memory that a model needs in float32, with headroom."""
+    """The bytes of memory that a model needs in float32, with headroom."""
     return int(HEADROOM * sum(spec.nbytes // spec.dtype.itemsize * 4 for spec in weights.specs.values()))
 
 
 def _save_merged(model: PreTrainedModel, adapter: Path, folder: Path) -> bool:
-    """Have PEFT merge and transformers save; whether tensors that were tied differ afterwards."""
+    """Have PEFT merge and transformers save; return whether tied tensors differ afterwards."""
     tied = model.get_expanded_tied_weights_keys(all_submodels=True).items()
     try:
         with warnings.catch_warnings():
@@ -128,7 +132,7 @@ def _save_merged(model: PreTrainedModel, adapter: Path, folder: Path) -> bool:
 
 
 def _separate(model: PeftModel) -> None:
-    """Give every layer that an adapter changes tensors of its own, so that merging changes no other one."""
+    """Give each layer with an adapter tensors of its own, so that merging does not change layers tied to it."""
     users = Counter(id(p) for module in model.modules() for p in module.parameters(recurse=False))
     for layer in model.modules():
         if not isinstance(layer, BaseTunerLayer):
@@ -142,7 +146,7 @@ def _separate(model: PeftModel) -> None:
 def _place_like(
     weights: WeightFiles, computed: WeightFiles, dtype: torch.dtype | None
 ) -> dict[str, dict[str, TensorSpec]]:
-    """Files and dtypes of the base for the tensors that were computed; new ones go where the base ends."""
+    """Distribute merged tensors over files, with dtypes, as in the base; new ones go into its last file."""
     files: dict[str, dict[str, TensorSpec]] = {file: {} for file in weights.files}
     home = {name: file for file, specs in weights.files.items() for name in specs}
     for name, spec in computed.specs.items():
