@@ -1,7 +1,7 @@
-"""Asking a model: the scores of a question's options, the answer that they make, and the submission file.
+"""Answering questions with a model: the scores of options, the answers that follow, and the files with them.
 
 May import `models`, `tokenization`, `metrics` and the rooms below them.
 
 Public: `ScoringOptions` of `options`, `load_scorer` of `load`, `answer` of `answer`, `Scorer` of `scoring`,
-`write_submission` of `submission`.
+`submission` of `submission`.
 """

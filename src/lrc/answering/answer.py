@@ -1,4 +1,4 @@
-"""What generate and evaluate share: questions from any file, their scores by all processes, and the file of scores."""
+"""What generate and evaluate share: reading questions, scoring them in all processes, and writing scores."""
 
 from __future__ import annotations
 
@@ -31,19 +31,23 @@ from lrc.tokenization.prompt import question_of
 
 
 def answer(scorer: Scorer, records: Sequence[Record], partial: PartialScores | None = None) -> list[OptionScores]:
-    """Score every record, the processes of a launch sharing the work; all of them get all scores, in order.
+    """Score all records; the processes of a launch share the work, and each returns all scores.
 
-    A passage that is too long for the model is shortened, and a line names the question.
+    Passages that are too long for the model are shortened, and reported.
 
-    The scores are those of one process, to the last bit: whole chunks are shared out, and a chunk is computed alike
-    wherever that happens.
+    The scores do not depend on the number of processes, not even in the last bit, because whole chunks are distributed.
 
     Args:
-        partial: where this process's scores are kept until the output is there.
+        scorer: the model.
+        records: questions with options.
+        partial: where this process keeps its scores until the output is written.
+
+    Returns:
+        The scores, in the order of `records`.
 
     Raises:
-        DataError: a question is too long without its passage.
-        ModelError: a score is not a number.
+        DataError: a question is too long even without its passage.
+        ModelError: a score is NaN.
     """
     state = processes()
     if not state.is_main_process:
@@ -63,10 +67,10 @@ def answer(scorer: Scorer, records: Sequence[Record], partial: PartialScores | N
 
 
 def _refuse_not_numbers(records: Sequence[Record], scores: Mapping[int, OptionScores]) -> None:
-    """Refuse scores that choose nothing.
+    """Refuse scores by which no option can be chosen.
 
     Raises:
-        ModelError: a score is not a number.
+        ModelError: a score is NaN.
     """
     for place, score in scores.items():
         if any(math.isnan(value) for value in score.log_probs):
@@ -85,13 +89,13 @@ def _score_share(
     partial: PartialScores | None,
     advance: Advance,
 ) -> dict[int, OptionScores]:
-    """This process's scores, by place in `records`, added to those that are known; see `Scorer.parts`."""
+    """Score this process's share, and return it by index in `records`, together with what is known already."""
     for part in scorer.parts(records, known.keys(), share):
         try:
             _refuse_not_numbers(records, part)
         except ModelError:
             if partial is not None:
-                partial.path.unlink()  # to go on from there would come to the same
+                partial.path.unlink()  # resuming from it would fail again
             raise
         if partial is not None:
             partial.append(part)
@@ -101,7 +105,7 @@ def _score_share(
 
 
 def facts(model: str, options: ScoringOptions, data: Path) -> list[Any]:
-    """Everything that scores depend on: model, adapters, questions, flags, the launch and the software.
+    """Everything that scores depend on: model, adapters, questions, flags, the launch and the software, for a key.
 
     Raises:
         ModelError: there is no such model, or nothing says how it was trained.
@@ -123,12 +127,13 @@ def read_questions_to_answer(
     *,
     report: Callable[[Iterable[Finding]], None] = print_findings,
 ) -> list[Record]:
-    """Read records that can be answered, and tell what was found in their file.
+    """Read records that can be answered, and report the findings about their file.
 
     Args:
+        path: a workbook or a JSON file.
         sheet: the sheet of a workbook; the first visible one by default.
         columns: see `sources.DataFile`.
-        report: what is done with the findings; by default they are printed on stderr.
+        report: is called with the findings; by default they are printed on stderr.
 
     Raises:
         DataError: the file cannot be read, or a record is not a question with options.
@@ -145,14 +150,21 @@ def read_questions_to_answer(
 
 
 def write_scores(path: Path, records: Sequence[Record], scores: Sequence[OptionScores], *, force: bool) -> None:
-    """Write a JSON line a question; an option that cannot be chosen has no score."""
+    """Write one JSON line for each question; see `score_lines`.
+
+    Raises:
+        OutputError: `path` exists and `force` is false, or the file system refuses.
+    """
     with new_file(path, force=force) as temporary, temporary.open("w", encoding="utf-8") as file:
         for line in score_lines(records, scores):
             file.write(line)
 
 
 def score_lines(records: Sequence[Record], scores: Sequence[OptionScores]) -> Iterator[str]:
-    """What `write_scores` writes."""
+    """The lines of a score file: id, row, scores (log-probabilities), probabilities and prediction of each question.
+
+    The score of an option that cannot be chosen is null.
+    """
     for record, score in zip(records, scores, strict=True):
         line = {
             "id": record.id,

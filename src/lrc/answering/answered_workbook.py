@@ -1,4 +1,4 @@
-"""Answers in a copy of the workbook that asked: answer, probabilities, and what a person should look at."""
+"""Writes answers into a copy of the workbook: the answer, probabilities, and which ones to check by hand."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _CHINESE = re.compile("[\u4e00-\u9fff]")
 
 
 class _Words(NamedTuple):
-    """What the columns are called. None of the names is one that lrc reads as an answer or an option."""
+    """The texts in the workbook. lrc reads none of the column names as that of an answer or an option."""
 
     answer: str
     probability: str
@@ -37,7 +37,7 @@ class _Words(NamedTuple):
     certainty: str
 
 
-# The name of the summary is none that could be a sheet of answers to an unlabelled workbook.
+# lrc must not take the sheet of this name for a sheet of answers to an unlabelled workbook.
 _ENGLISH = _Words(
     "predicted answer",
     "probability of option {}",
@@ -61,15 +61,15 @@ _TAIWANESE = _Words(
 
 
 def is_workbook(output: Path) -> bool:
-    """Whether answers go into a workbook, by the name of their file."""
+    """Whether answers go into a workbook, by the suffix of the output."""
     return output.suffix.lower() in COPIED
 
 
 def check_output(output: Path, data: Path) -> None:
-    """Refuse, before anything is loaded, a workbook of answers that is no copy of one of questions.
+    """Refuse an output whose format does not fit, before anything is loaded.
 
     Raises:
-        LrcError: the questions are in another format.
+        LrcError: the output is a workbook that cannot be a copy of the questions' file.
     """
     if is_workbook(output):
         check_copy(data, output, "--output")
@@ -89,17 +89,20 @@ def fill_in(
     sheet: str | None = None,
     columns: Mapping[str, str] | None = None,
 ) -> tuple[bytes, list[Finding]]:
-    """Copy a workbook and add columns beside its questions.
+    """Copy a workbook, with columns for answers and probabilities, and a summary sheet.
 
     Args:
-        data: the workbook that `records` are from, read with `sheet` and `columns`.
-        scores: a record each.
+        data: the workbook from which `records` were read, with `sheet` and `columns`.
+        records: its questions.
+        scores: of each record.
+        sheet: see `read_workbook`.
+        columns: see `read_workbook`.
 
     Returns:
-        The copy, and what of the original is not in it.
+        The bytes of the copy, and a finding for each part of the original that is lost in it.
 
     Raises:
-        DataError: the workbook cannot be copied, or has changed since.
+        DataError: the workbook cannot be copied, or has changed since it was read.
     """
     book = read_workbook(data, sheet, columns)
     if [question.row for question in book.questions] != [_row(record) for record in records]:
@@ -113,7 +116,7 @@ def fill_in(
     reasons = doubts(scores)
     for place, (record, score) in enumerate(zip(records, scores, strict=True)):
         row = _row(record)
-        _dress(copy, row, first, n_options + 2, book)
+        _format_cells(copy, row, first, n_options + 2, book)
         copy.write(row, first, score.prediction)
         for number, probability in enumerate(score.probabilities, start=1):
             copy.write(row, first + number, probability)
@@ -135,13 +138,13 @@ def _row(record: Record) -> int:
 
 
 def _last_column(sheet: Worksheet) -> int:
-    """The last column with a value: formats alone may reach to the end of the sheet."""
+    """The last column with a value, as formatted cells may reach to the end of the sheet."""
     cells = (cell for row in sheet.iter_rows() for cell in row if cell.value is not None)
     return max((cell.column or 1 for cell in cells), default=0)
 
 
-def _dress(copy: WorkbookCopy, row: int, first: int, count: int, book: Workbook) -> None:
-    """Give a row's new cells the border, the font and the height of text of the question beside them."""
+def _format_cells(copy: WorkbookCopy, row: int, first: int, count: int, book: Workbook) -> None:
+    """Give a row's new cells the font, the border and the vertical alignment of its question."""
     from openpyxl.styles import Alignment
 
     like: Any = copy.sheet.cell(row, book.columns.question + 1 if book.columns else 1)
@@ -153,7 +156,7 @@ def _dress(copy: WorkbookCopy, row: int, first: int, count: int, book: Workbook)
 
 
 def _widen_filter(sheet: Worksheet, header_row: int, last: int) -> None:
-    """Have the arrows above the table's columns also stand above the new ones."""
+    """Extend the table's filter to the new columns."""
     from openpyxl.utils import range_boundaries
 
     if not sheet.auto_filter.ref:
@@ -183,7 +186,7 @@ def _summarize(
     reasons: Mapping[int, str],
     column: int,
 ) -> None:
-    """A sheet with how often each option was chosen, and the answers to look at, the least certain first."""
+    """Add a sheet with the number of answers by option, and the answers to check, the least certain first."""
     from openpyxl.styles import Alignment
 
     sheet = copy.add_sheet(words.summary, (24, 8, 18, 18, 40))

@@ -1,4 +1,4 @@
-"""A model that answers frames and questions: what `lrc generate` does, for a notebook."""
+"""`lrc generate` for a notebook: a model that answers data frames and questions."""
 
 from __future__ import annotations
 
@@ -43,11 +43,12 @@ class Answerer:
             questions: a frame as `frames.to_questions` takes it, or questions.
 
         Returns:
-            The frame with its index, and the columns `prediction`, the number of the chosen option, and `probability_1`
-            and so on, NA where a question has no such option; an empty row of the frame has no prediction.
+            A copy of the frame with its index, and the columns `prediction` (Int64, the number of the chosen option)
+            and `probability_1`, `probability_2` … (Float64, NA for an option that the question does not have). An empty
+            row of the frame has NA in all of them.
 
         Raises:
-            DataError: rows are bad, or a question is too long without its passage.
+            DataError: a row is invalid, or a question is too long even without its passage.
         """
         if isinstance(questions, pd.DataFrame):
             frame, asked = questions.copy(), to_questions(questions)

@@ -1,4 +1,4 @@
-"""How certain answers are, and which of them a person should look at."""
+"""How certain answers are, and which of them a person should check."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from lrc.metrics.option_scores import OptionScores
 from lrc.runtime.findings import pad, wrap_line
 from lrc.runtime.translation import _, localized
 
-UNCERTAIN = 0.4  # the chosen option's probability; among four, 0.25 is a guess
-LISTED = 20
+UNCERTAIN = 0.4  # a lower probability of the chosen option is uncertain; with four options, 0.25 is a guess
+LISTED = 20  # answers
 
 
 def certainty(score: OptionScores) -> float:
@@ -19,22 +19,26 @@ def certainty(score: OptionScores) -> float:
 
 
 def least_certain(scores: Sequence[OptionScores], count: int = LISTED) -> list[int]:
-    """The places of the least certain answers, the worst first."""
+    """The indices of the least certain answers, in ascending order of certainty."""
     return sorted(range(len(scores)), key=lambda place: (certainty(scores[place]), place))[:count]
 
 
 def doubts(scores: Sequence[OptionScores]) -> dict[int, str]:
-    """Why a person should look at an answer, by place: `uncertain`, `order` or `among the least certain`."""
+    """Why a person should check an answer, by its index in `scores`.
+
+    The reason is `uncertain`, below `UNCERTAIN`; otherwise `order`, if it depends on the order of options; otherwise
+    `least certain`, for the `LISTED` least certain ones.
+    """
     found = dict.fromkeys(least_certain(scores), "least certain")
     found |= {place: "order" for place, score in enumerate(scores) if not score.consistent}
     return found | {place: "uncertain" for place, score in enumerate(scores) if certainty(score) < UNCERTAIN}
 
 
 def describe_certainty(ids: Sequence[str], scores: Sequence[OptionScores]) -> Iterator[str]:
-    """The lines that a person is told of answers: how often each option, how many are uncertain, and which."""
+    """Lines to print about answers: how often each option was chosen, and which answers to check."""
     counts = Counter(score.prediction for score in scores)
     option = _("option {number}: {count:,}")
-    last = max((len(score.probabilities) for score in scores), default=0)  # one that was never chosen is told, too
+    last = max((len(score.probabilities) for score in scores), default=0)  # options that were never chosen count, too
     positions = tuple(option.format(number=n, count=counts[n]) for n in range(1, last + 1))
     few = sum(certainty(score) < UNCERTAIN for score in scores)
     differ = sum(not score.consistent for score in scores)

@@ -1,4 +1,4 @@
-"""A model and its adapters → a scorer that asks as they were trained to be asked, by what their folders say."""
+"""Loads a model and its adapters as a `Scorer`, with the prompt of their training, which their folders record."""
 
 from __future__ import annotations
 
@@ -30,11 +30,16 @@ from lrc.tokenization.prompt import Prompt
 
 
 def load_scorer(model: str, options: ScoringOptions) -> Scorer:
-    """Load a model with its adapters, with the prompt that it was trained with.
+    """Load a model with its adapters, and the prompt of its training.
+
+    Args:
+        model: a base or merged model: a folder, or a name on the Hub.
+        options: adapters, and what is to differ from the training.
 
     Raises:
         ModelError: it cannot be loaded, or nothing says how it was trained.
-        RecipeError: what is asked for does not go together.
+        MachineError: the device does not support `options.dtype`.
+        RecipeError: options do not fit together, or do not fit the prompt.
     """
     runs = runs_of(model, options)
     _refuse_unfit_adapters(model, options.adapters)
@@ -80,14 +85,14 @@ def load_scorer(model: str, options: ScoringOptions) -> Scorer:
 
 
 def _quantization_of(model: str, run: Run, options: ScoringOptions, device: torch.device) -> BitsAndBytesConfig | None:
-    """How the model is quantized as it is loaded; not at all where its files are quantized already.
+    """How to quantize the model when it is loaded; None if its files are quantized already.
 
     Raises:
-        ModelError: the flag asks for what the files do not hold.
+        ModelError: the flag contradicts the files.
     """
     stored = StoredQuantization.of(read_json(find_base(model, flag="--model") / CONFIG))
     if stored is None:
-        # A merged model is on the disk as it is meant to be asked, whatever its adapter was trained on.
+        # A merged model is loaded as it is on the disk, whatever its adapter was trained on.
         recipe = run.recipe if options.adapters else {}
         return _configure(model, recipe, device, options, options.load_in_4bit)
     if options.load_in_4bit is not None and options.load_in_4bit != (stored.bits == 4):
@@ -103,9 +108,9 @@ def _quantization_of(model: str, run: Run, options: ScoringOptions, device: torc
 def _place(
     model: str, options: ScoringOptions, device: torch.device, bits: BitsAndBytesConfig | None
 ) -> tuple[BitsAndBytesConfig | None, dict[str, int] | None]:
-    """In how many bits a model is loaded, and where, so that it fits the GPUs of this machine.
+    """The quantization and the device map with which a model fits the GPUs of this machine.
 
-    Where several processes ask it, each has a GPU to itself and takes no other.
+    If there are several processes, each uses only its own GPU.
     """
     config = load_config(model)
     if device.type != "cuda" or StoredQuantization.of(config) is not None:
@@ -117,7 +122,7 @@ def _place(
     found = place_model(config, dtype, bits, may_quantize=bits is None and options.load_in_4bit is None)
     if found.notice:
         notify(_("{model}: {found}").format(model=model, found=found.notice))
-    torch.cuda.set_device(found.first)  # which `cuda` means from here on
+    torch.cuda.set_device(found.first)  # from here on, `cuda` means this GPU
     return (_configure(model, {}, device, options, True) if found.four_bits else bits), found.device_map
 
 
@@ -129,10 +134,10 @@ def _configure(
 
 
 def _refuse_unfit_adapters(model: str, adapters: Sequence[Path]) -> None:
-    """Refuse a model that an adapter was not trained on, and an adapter that is not whole: both would answer, badly.
+    """Refuse a model on which an adapter was not trained, and an incomplete adapter: they would answer, but badly.
 
     Raises:
-        ModelError: the model is another one than an adapter's run recorded, or tensors are missing or too many.
+        ModelError: the model is not the one that an adapter's run recorded, or the adapter's tensors do not fit it.
     """
     if not adapters:
         return
@@ -156,11 +161,14 @@ def _refuse_unfit_adapters(model: str, adapters: Sequence[Path]) -> None:
 
 
 def _temperature(runs: Sequence[Run], asked: tuple[Any, ...], votes: int) -> float:
-    """The temperature of the models together: the harmonic mean, as if each had divided its own log-probabilities.
+    """The temperature for the average of several adapters: the harmonic mean of theirs.
+
+    This is as if the log-probabilities of each were divided by its own temperature.
 
     Args:
-        asked: template, style, list and normalisation in use; where a run was fitted with others its temperature says
-            nothing and counts as 1.
+        runs: of the adapters.
+        asked: the template, answer style, listing of options and normalisation in use. A temperature that was fitted
+            with others does not apply, and counts as 1.
         votes: how many are averaged; each temperature was fitted with one.
     """
     fitted = [
@@ -175,7 +183,7 @@ def _temperature(runs: Sequence[Run], asked: tuple[Any, ...], votes: int) -> flo
 
 
 def _doubts(runs: Sequence[Run], fitted: Sequence[float], temperature: float, votes: int) -> Iterator[str]:
-    """Why the probabilities, though not the answers, deserve less belief."""
+    """Lines that say why probabilities, though not answers, are less reliable."""
     for run, used in zip(runs, fitted, strict=True):
         if used != run.temperature:
             yield _(

@@ -1,4 +1,4 @@
-"""How a model is prompted, and what can be refused before a model is loaded."""
+"""The options of answering, and checks of them before a model is loaded."""
 
 from __future__ import annotations
 
@@ -17,15 +17,19 @@ CONFIG, ADAPTER = "config.json", "adapter_config.json"
 
 @dataclass(frozen=True)
 class ScoringOptions:
-    """How a model is prompted; None takes what its run file says.
+    """How questions are answered; None takes what the run file of the model says.
 
     Args:
-        adapters: adapters on top of the model, to be averaged over.
-        average_weights: average the adapters' weights into one, rather than what each of them says.
-        votes: over how many option orders the scores are averaged.
+        adapters: folders of adapters, whose scores are averaged.
+        votes: over how many orders of the options scores are averaged.
+        template: see `Prompt`.
+        answer_style: see `Prompt`.
+        list_options: see `Prompt`.
+        row_tokens: token budget of a packed row; None takes a default for the device.
         score_normalisation: see `Scorer`.
         load_in_4bit: quantize the model to 4 bits; see `quantization.quantization_config`.
-        dtype: in which format it computes; see `devices.answering_dtype`.
+        dtype: in which the model computes; see `devices.answering_dtype`.
+        average_weights: average the weights of the adapters instead of their scores.
     """
 
     adapters: tuple[Path, ...] = ()
@@ -41,10 +45,10 @@ class ScoringOptions:
 
 
 def check_options(model: str, options: ScoringOptions) -> None:
-    """Refuse folders that are not there or hold something else, and a model without a record of its prompt.
+    """Refuse folders that do not exist or hold something else, and a model without a record of its prompt.
 
     Raises:
-        ModelError: a finding for each.
+        ModelError: with a finding for each.
     """
     findings = [
         *_check_model(model),
@@ -60,7 +64,7 @@ def check_options(model: str, options: ScoringOptions) -> None:
 
 
 def check_adapter(folder: Path) -> None:
-    """Refuse a folder that is not there or holds no adapter.
+    """Refuse a folder that does not exist or holds no adapter.
 
     Raises:
         ModelError: it does not.
@@ -70,12 +74,12 @@ def check_adapter(folder: Path) -> None:
 
 
 def runs_of(model: str, options: ScoringOptions) -> list[Run]:
-    """How the model was trained: what its adapters say, else the merged model, else the flags alone.
+    """The runs in which the model was trained: those of its adapters, else of the merged model, else by the options.
 
-    The first of several adapters says how all are asked.
+    With several adapters, the prompt of the first is used for all.
 
     Raises:
-        ModelError: nothing says it.
+        ModelError: there is no run file, and the options do not say how to prompt the model.
     """
     folders = [*options.adapters, Path(model)]
     found = [run for run in map(read_run, options.adapters) if run]
@@ -123,14 +127,14 @@ def _check_adapter(adapter: Path, model_cure: str = "") -> list[str]:
 
 
 def _explain_missing(name: str, folder: Path, holds: str) -> list[str]:
-    """The error for a model that is not a folder; nothing where it may be one on the Hub."""
+    """The error for a model that is not a folder; empty if it may be a name on the Hub."""
     if folder.exists():
         return [_("{name}: is a file; name the folder that it is in, {parent}").format(name=name, parent=folder.parent)]
     near = _nearest(folder, holds)
     if name.count("/") == 1 and not name.startswith((".", "~", "/")) and "\\" not in name:
         if _is_fetched(name) or not (folder.parent.is_dir() or _offline()):
             return []
-    elif "/" not in name and _is_fetched(name):  # one of the Hub's oldest, which have no owner
+    elif "/" not in name and _is_fetched(name):  # the Hub's oldest models have no owner in their names
         return []
     cure = near or _("give a folder that holds a model, or OWNER/NAME for one on the Hub")
     text = _("{name}: no such folder; {cure}")
@@ -140,13 +144,13 @@ def _explain_missing(name: str, folder: Path, holds: str) -> list[str]:
 
 
 def _nearest(folder: Path, holds: str) -> str | None:
-    """The folder with the most similar name that holds such a file, as a question."""
+    """A "did you mean" with the folder of the most similar name that has a file called `holds`; None without one."""
     near = _most_similar(folder, lambda place: (place / holds).is_file())
     return _("did you mean {near}?").format(near=near) if near else None
 
 
 def _most_similar(folder: Path, fits: Callable[[Path], bool]) -> Path | None:
-    """A folder that is there and fits, with the most similar name; so is the one that it is in."""
+    """An existing folder that fits, with the most similar name; its parents may be misspelt, too."""
     parent = folder.parent if folder.parent.is_dir() else _most_similar(folder.parent, Path.is_dir)
     try:
         names = [place.name for place in parent.iterdir() if fits(place)] if parent else []
@@ -175,7 +179,7 @@ def _offline() -> bool:
 
 
 def _base_of(adapter: Path) -> str:
-    """The base that an adapter's configuration names, where it is there to be named."""
+    """The base that an adapter's configuration names; `BASE` if it cannot be found."""
     try:
         name = json.loads((adapter / ADAPTER).read_text(encoding="utf-8")).get("base_model_name_or_path")
     except (OSError, ValueError, AttributeError, RecursionError):

@@ -1,4 +1,4 @@
-"""Scores kept on disk during answering, so that a kill costs one chunk of questions and not the run."""
+"""Keeps scores on disk while answering, so that a kill costs one chunk of questions and not the run."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from lrc.runtime.translation import _
 
 @dataclass(frozen=True)
 class PartialScores:
-    """The scores of an answering run that is not done: a line with its key, then a JSON line a question.
+    """The scores of an unfinished answering run: a line with its key, then a JSON line for each question.
 
     Args:
-        path: next to the output.
-        key: what the scores depend on; the scores of a file with another key are not used.
+        path: a hidden file next to the output.
+        key: a hash of everything that the scores depend on; a file with another key is ignored.
     """
 
     path: Path
@@ -32,25 +32,26 @@ class PartialScores:
 
     @classmethod
     def for_output(cls, output: Path, facts: Iterable[Any], process: int = 0) -> PartialScores:
-        """The side file of an output.
+        """The partial scores for an output.
 
         Args:
-            facts: everything that the scores depend on, as JSON has it.
-            process: each process of a launch has a file of its own.
+            output: the file that the answers will go into.
+            facts: everything that the scores depend on, as JSON values.
+            process: the index of this process; each process of a launch has a file of its own.
         """
         key = hashlib.sha256(json.dumps(list(facts), sort_keys=True, default=str).encode()).hexdigest()
         return cls(side_file(output, process), key)
 
     @property
     def exists(self) -> bool:
-        """Whether this very run was begun before."""
+        """Whether the same run was started before."""
         return self._lines()[:1] == [self._head]
 
     def start(self) -> dict[int, OptionScores]:
-        """Take what an earlier start of this run knows, and make the file ready for more.
+        """Read what the same run has scored before, and prepare the file for more.
 
         Returns:
-            The scores by place in this process's questions; a line that was cut short is left out.
+            The scores by index in the run's questions; a line that was cut short is left out.
 
         Raises:
             OutputError: the file system refuses.
@@ -67,10 +68,10 @@ class PartialScores:
         return known
 
     def append(self, scores: Mapping[int, OptionScores]) -> None:
-        """Add a chunk, so that it is there after a kill.
+        """Append the scores of a chunk.
 
         Raises:
-            OutputError: the file system refuses; the lines before stay.
+            OutputError: the file system refuses; earlier lines remain.
         """
         try:
             with self.path.open("a", encoding="utf-8") as file:
@@ -94,7 +95,7 @@ class PartialScores:
 
 
 def remove_partial_scores(output: Path) -> None:
-    """Remove the side files of all processes, this launch's and killed ones', once the output is there."""
+    """Remove the partial scores of all processes, killed ones included, once the output is written."""
     name = re.compile(rf"\.{re.escape(output.name)}\.partial(\.\d+)?\.jsonl")
     for path in output.parent.iterdir():
         if name.fullmatch(path.name):

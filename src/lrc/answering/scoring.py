@@ -1,7 +1,7 @@
 """Records → scores of their options, many questions at a time in packed trees.
 
-The branches of a tree are the options of a question, the questions of a passage and, with votes, the orders of the
-options; a question's scores do not depend on what is packed with it.
+The branches of a tree are the options of a question, the questions of a passage and, with votes, the orders of options.
+A question's scores do not depend on what is packed with it, up to rounding.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from lrc.tokenization.max_length import shorten
 from lrc.tokenization.prompt import Prompt, question_of, reordered
 
 RECORDS_AT_A_TIME = 128
-TEMPLATE_TOKENS = 512  # more than any template, its instruction and the numbers of the options have
+TEMPLATE_TOKENS = 512  # more than any template has, with its instruction and the numbers of options
 
 
 def _silent(done: int = 1) -> None:
@@ -39,18 +39,19 @@ class Scorer:
     """Scores the options of questions with one model; call it with records.
 
     Args:
-        model: in evaluation mode.
-        prompt: how the model was trained to be asked.
-        row_tokens: the token budget of a packed row; None takes what suits the device.
-        votes: over how many option orders the scores are averaged.
-        adapters: names of adapters to average over; none leaves the model as it is.
-        normalisation: what an option's log-likelihood is divided by, in text style: its `character`s or its `token`s;
-            `sum` divides by nothing.
-        temperature: what log-probabilities are divided by before they become probabilities; it changes no prediction.
+        model: a causal language model, in evaluation mode.
+        prompt: how the model was trained to be prompted.
+        device: where the model's inputs go.
+        row_tokens: token budget of a packed row; None takes a default for the device.
+        votes: over how many orders of the options scores are averaged.
+        adapters: the names of adapters to average over; empty uses the model as it is.
+        normalisation: what an option's log-likelihood is divided by in text style: the number of its `character`s or
+            `token`s; `sum` does not divide.
+        temperature: what log-probabilities are divided by to get probabilities; it changes no prediction.
         with_answers: also score `Prompt.supervised_sequences` of each record, in the same trees.
 
     Raises:
-        RecipeError: several votes where the prompt does not list the options.
+        RecipeError: `votes` is more than 1, and the prompt does not list the options.
     """
 
     model: Any
@@ -80,10 +81,13 @@ class Scorer:
         return [scores[i] for i in range(len(records))]
 
     def fitted(self, records: Sequence[Record]) -> tuple[list[Record], list[str]]:
-        """The records as the model can take them, and the ids of those whose passages were shortened for it.
+        """Shorten passages so that records fit the model's positions.
+
+        Returns:
+            The records, and the ids of those that were shortened.
 
         Raises:
-            DataError: a question and its options alone have more tokens than the model has positions.
+            DataError: a question does not fit even without its passage.
         """
         limit = positions(self.model.config)
         fitted = [record if limit is None else self._fit(record, limit) for record in records]
@@ -95,7 +99,7 @@ class Scorer:
             return max(len(sequence.tokens) for sequence in asked) <= limit
 
         question = question_of(record)
-        # A token has at least one byte: what surely fits is not tokenized twice.
+        # A token has at least one byte, so that short texts fit and need not be tokenized here.
         surely = sum(len(text.encode()) for text in (question.passage, question.question, *question.options))
         if surely + TEMPLATE_TOKENS <= limit or fits(question):
             return record
@@ -112,14 +116,15 @@ class Scorer:
     def parts(
         self, records: Sequence[Record], known: Container[int] = (), share: tuple[int, int] = (0, 1)
     ) -> Iterator[dict[int, OptionScores]]:
-        """Score chunk by chunk; the chunks are the same whatever is known already, and for any number of processes.
+        """Score chunk by chunk; the chunks depend neither on what is known, nor on the number of processes.
 
         Args:
-            known: places in `records`; a chunk is skipped where it has no other.
-            share: the number of this process and how many there are; each takes every so many-th chunk.
+            records: questions with options.
+            known: indices in `records`; a chunk that has no others is skipped.
+            share: the index of this process and the number of processes, among which the chunks are distributed.
 
-        Returns:
-            The scores of each chunk by place in `records`.
+        Yields:
+            The scores of each chunk, by index in `records`.
         """
         for chunk in chunks(records)[share[0] :: share[1]]:
             if not all(i in known for i in chunk):
@@ -150,13 +155,19 @@ class Scorer:
         see(0)
         parts = np.split(written, np.cumsum([len(some) for some in answers])[:-1]) if answers else []
         counted = [float(part.sum()) for part in parts] if answers else [None] * len(records)
-        with np.errstate(invalid="ignore"):  # scores that are no numbers are refused by name, by who asked for them
+        with np.errstate(invalid="ignore"):  # the caller refuses NaN
             return [self._combine(*one) for one in zip(question_orders, question_votes, counted, strict=True)]
 
     def _combine(
         self, question_orders: Sequence[OptionOrder], votes: Sequence[NDArray[np.float64]], answer: float | None
     ) -> OptionScores:
-        """Put the votes on one question together, each (options,) log-likelihoods; one adapter's come in a row."""
+        """Average the votes on one question.
+
+        Args:
+            question_orders: the orders of its options.
+            votes: (options,) log-likelihoods for each adapter and order, orders varying faster.
+            answer: the log-likelihood of the right answer, if known.
+        """
         tokens, characters = question_orders[0].tokens, question_orders[0].characters
         likelihoods = np.stack(votes)
         scores = likelihoods / option_lengths(self.prompt.normalisation(self.normalisation), tokens, characters)
@@ -166,7 +177,7 @@ class Scorer:
         return OptionScores(
             log_probs=tuple(mean.tolist()),
             probabilities=probabilities_at(mean, self.temperature),
-            prediction=int(mean.argmax()) + 1,  # of equal options the first
+            prediction=int(mean.argmax()) + 1,  # on a tie, the first
             consistent=len(set(by_order.argmax(axis=1).tolist())) == 1,
             answer_log_prob=answer,
             likelihoods=tuple(likelihoods.mean(axis=0).tolist()),
@@ -179,7 +190,7 @@ class Scorer:
 
 
 def _count_by_sequences(questions: int, sequences: int, advance: Advance) -> Callable[[int], None]:
-    """Tell the progress of so many questions by their sequences; 0 of these stands for all that are left."""
+    """A callback that turns numbers of finished sequences into numbers of questions; 0 means that all are finished."""
     done = shown = 0
 
     def count_sequences(count: int) -> None:
@@ -194,7 +205,7 @@ def _count_by_sequences(questions: int, sequences: int, advance: Advance) -> Cal
 
 
 def chunks(records: Sequence[Record]) -> list[list[int]]:
-    """The places in `records` that are scored in one call; those of one passage together, wherever they stand."""
+    """Divide the indices of `records` into chunks that are scored together, sorted so that passages stay together."""
     first = {record.question.passage: place for place, record in reversed(list(enumerate(records))) if record.question}
     order = sorted(range(len(records)), key=lambda i: (first[question_of(records[i]).passage], i))
     return [order[start : start + RECORDS_AT_A_TIME] for start in range(0, len(order), RECORDS_AT_A_TIME)]
@@ -202,10 +213,13 @@ def chunks(records: Sequence[Record]) -> list[list[int]]:
 
 @dataclass(frozen=True)
 class OptionOrder:
-    """One order of one question's options, and a sequence for each option that can be chosen.
+    """One order of one question's options, and the sequences that are scored for it.
 
     Args:
-        negations: where options are judged, a sequence for each of them that says that it is not right.
+        order: the options' indices in the record, in the order in which they are listed.
+        question: with its options in this order.
+        candidates: a sequence for each option that can be chosen.
+        negations: in judge style, for each of these a sequence that calls it wrong; otherwise empty.
     """
 
     order: tuple[int, ...]
@@ -215,7 +229,7 @@ class OptionOrder:
 
     @classmethod
     def of(cls, record: Record, order: tuple[int, ...], prompt: Prompt) -> OptionOrder:
-        """Ask `record` with its options in `order`."""
+        """Build the sequences of `record` with its options in `order`."""
         moved = record if order == tuple(range(len(order))) else reordered(record, order)
         candidates = prompt.candidates(moved)
         negations = [prompt.negate(one) for one in candidates] if prompt.answer_style == "judge" else []
@@ -223,14 +237,17 @@ class OptionOrder:
 
     @property
     def sequences(self) -> list[TokenSequence]:
-        """All that has to be scored."""
+        """All sequences to score."""
         return self.candidates + self.negations
 
     def likelihoods(self, log_probs: NDArray[np.float64]) -> NDArray[np.float64]:
-        """What each option that can be chosen is chosen by, of the log-probabilities of `sequences`.
+        """The log-likelihood of each option that can be chosen.
+
+        Args:
+            log_probs: (sequences,) the log-likelihoods of `sequences`.
 
         Returns:
-            The log-likelihood of its completion; where options are judged, the log-odds of its being right.
+            (candidates,) log-likelihoods; in judge style, the log-odds of the option's being right.
         """
         if not self.negations:
             return log_probs
@@ -239,20 +256,20 @@ class OptionOrder:
 
     @property
     def tokens(self) -> tuple[int, ...]:
-        """The number of tokens of each option's completion, in the question's own order; 1 where it has none."""
+        """The number of tokens of each option's completion, in the record's order; 1 if it cannot be chosen."""
         counts = self.in_own_order([len(one.tokens) - one.prompt_length for one in self.candidates], 1)
         return tuple(int(count) for count in counts)
 
     @property
     def characters(self) -> tuple[int, ...]:
-        """The number of characters of each option, in the question's own order; 1 for a blank one."""
+        """The number of characters of each option, in the record's order; 1 for a blank one."""
         texts = [self.question.options[number - 1] for number in self.question.choosable]
         return tuple(int(count) for count in self.in_own_order([max(len(text), 1) for text in texts], 1))
 
     def in_own_order(
         self, values: Sequence[float] | NDArray[np.float64], other: float = -np.inf
     ) -> NDArray[np.float64]:
-        """One value an option, in the question's own order, from one a sequence; `other` where it cannot be chosen."""
+        """(options,) values of candidates, moved to the record's order; options that cannot be chosen get `other`."""
         result = np.full(len(self.order), other)
         result[[self.order[number - 1] for number in self.question.choosable]] = values
         return result

@@ -1,4 +1,4 @@
-"""The submission: a CSV with the header `ID,Answer`, a line a question."""
+"""The submission: a CSV file with the header `ID,Answer`, and one line for each question."""
 
 from __future__ import annotations
 
@@ -15,14 +15,11 @@ from lrc.runtime.outputs import new_file
 from lrc.runtime.translation import _
 
 HEADER = ["ID", "Answer"]
-_WHOLE = re.compile(r"([+-]?\d+)\.0+")  # how a table program writes a whole number once a column has a gap
+_WHOLE = re.compile(r"([+-]?\d+)\.0+")  # how pandas writes whole numbers if their column has a gap
 
 
 def write_submission(path: Path, ids: Sequence[str], answers: Sequence[int], *, force: bool = False) -> None:
-    """Write answers, in the order given.
-
-    Ids stay as they are, even those that a spreadsheet would take for a formula: they are how the lines are
-    matched.
+    """Write a submission file; see `submission`.
 
     Raises:
         OutputError: `path` exists and `force` is false, or the file system refuses.
@@ -32,7 +29,14 @@ def write_submission(path: Path, ids: Sequence[str], answers: Sequence[int], *, 
 
 
 def submission(ids: Sequence[str], answers: Sequence[int]) -> bytes:
-    """What such a file holds."""
+    """The bytes of a submission file, with answers in the order given.
+
+    Ids are not escaped, even if a spreadsheet would take them for a formula: lines are matched by them.
+
+    Args:
+        ids: of the questions.
+        answers: the number of the chosen option, from 1.
+    """
     text = StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(HEADER)
@@ -41,13 +45,15 @@ def submission(ids: Sequence[str], answers: Sequence[int]) -> bytes:
 
 
 def read_submission(path: Path) -> list[tuple[str, int]]:
-    """Read a submission, UTF-8 with or without a byte-order mark; `id,answer` is a header, and `1.0` is 1.
+    """Read a submission in UTF-8, with or without a byte-order mark.
+
+    The header may also be in lower case, and `1.0` is read as 1.
 
     Returns:
         The id and the answer of each line, in order.
 
     Raises:
-        DataError: the file cannot be read, has another header, or has lines that are not answers, one finding
+        DataError: the file cannot be read, has another header, or has lines that are not answers, with a finding for
             each.
     """
     try:
@@ -76,21 +82,21 @@ def read_submission(path: Path) -> list[tuple[str, int]]:
 
 
 def match_answers(pairs: Sequence[tuple[str, int]], ids: Sequence[str], file: str, data: str) -> list[int]:
-    """The answers of a submission in the order of a file's questions.
+    """The answers of a submission, in the order of a file's questions.
 
-    They are paired by position where the two have the same ids in the same order, else by id.
+    They are matched by position if both have the same ids in the same order, otherwise by id.
 
     Args:
         pairs: from `read_submission`.
         ids: of the questions.
-        file: what the submission is called.
-        data: what the file of questions is called.
+        file: the name of the submission, for messages.
+        data: the name of the file of questions, for messages.
 
     Raises:
-        DataError: an id has no line, or a line no question, or an id that would pair them is repeated.
+        DataError: a question has no line, a line has no question, or ids needed for matching are repeated.
     """
     given = [name for name, _ in pairs]
-    if given != list(ids) and not set(given) <= set(ids):  # 1.0 is 1 where that makes them meet
+    if given != list(ids) and not set(given) <= set(ids):  # perhaps one of them has 1.0 for 1
         given, ids = [_whole(name) for name in given], [_whole(name) for name in ids]
     if given == list(ids):
         return [number for _, number in pairs]

@@ -1,4 +1,4 @@
-"""Answers → the HTML that the page of `lrc app` shows; whatever came from a user is escaped."""
+"""Renders answers as HTML for the page of `lrc app`; all values are escaped."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ MAX_ANSWERS = 20  # likewise; the download has all
 
 
 def fragment(name: str, language: Language, **values: Any) -> str:
-    """One of the macros of `fragments.html`, rendered."""
+    """Render one of the macros of `fragments.html`."""
     macro = getattr(_macros(), name)
     return str(macro(partial(translate, language), TAGS[language], **values))
 
 
 def findings(language: Language, lines: Sequence[str]) -> str:
-    """What prevents an answer, a line each; only the first of very many."""
+    """The lines that say why there is no answer; at most `MAX_FINDINGS`."""
     return fragment("findings", language, lines=_first(language, lines))
 
 
 def header(language: Language, names: Sequence[str], session: AppSession) -> str:
-    """What the model is, for a visitor."""
+    """The description of the model for a visitor."""
     prompt = session.scorer.prompt
     asked = {"template": prompt.template, "style": prompt.answer_style, "votes": session.scorer.votes}
     text = (" " if language == "en" else "").join(_about(language, session.run))
@@ -40,7 +40,7 @@ def header(language: Language, names: Sequence[str], session: AppSession) -> str
 
 
 def _about(language: Language, run: Run | None) -> Iterator[str]:
-    """Sentences that say what the model does, what it learnt from, and how often it was right."""
+    """Sentences that say what the model does, what it was trained on, and how accurate it was."""
     yield translate(language, "intro")
     trained = (run.data.get("train_file") or {}).get("questions") if run else None
     yield translate(language, "trained", n=trained) if trained else translate(language, "untrained")
@@ -54,7 +54,7 @@ def _about(language: Language, run: Run | None) -> Iterator[str]:
 
 
 def summary(language: Language, answered: Answered) -> str:
-    """A file's answers: how many, how good where that is known, the first of them, and what was found in the file."""
+    """A file's answers: their number, accuracy if known, the first of them, and the findings about the file."""
     verdict = answered.verdict
     baseline = spell_baseline(language, verdict.best) if verdict else ""
     lines = _first(language, list(format_findings(answered.findings, language)))

@@ -1,4 +1,4 @@
-"""The Gradio page of `lrc app`: its parts, and what happens when they are used."""
+"""The Gradio page of `lrc app`: its components and their event handlers."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from lrc.metrics.calibration import is_guess
 from lrc.runtime.errors import LrcError
 from lrc.runtime.translation import _, localized
 
-OPTIONS_SHOWN = 4  # at first; as many as the reference's workbooks have
+OPTIONS_SHOWN = 4  # at first
 EXAMPLES = 5
 MAX_UPLOAD = "100mb"
 MAX_WAITING = 64  # requests
-# Fonts of the reader's own machine: the page loads nothing from elsewhere.
+# Fonts of the visitor's machine: the page loads nothing from elsewhere.
 FONTS = ["system-ui", "Noto Sans TC", "PingFang TC", "Microsoft JhengHei", "sans-serif"]
-# WCAG 2.2: 4.5 for text (1.4.3), 3 for what shows a control (1.4.11). Gradio's own shades have less.
+# WCAG 2.2 requires a contrast of 4.5 for text (1.4.3) and of 3 for controls (1.4.11). Gradio's colors have less.
 CONTRAST = {
     "button_primary_background_fill": "*primary_600",
     "button_primary_background_fill_hover": "*primary_700",
@@ -49,22 +49,23 @@ CONTRAST = {
     "body_text_color_subdued": "*neutral_600",
     "body_text_color_subdued_dark": "*neutral_300",
 }
-# One model serves all readers, one question at a time.
+# One model serves all visitors, one request at a time.
 ONE_AT_A_TIME: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "model", "api_visibility": "private"}
-# What was said of another question than the one that now stands there is gone.
+# JavaScript that clears the answer when the question is edited.
 FORGET = "() => ''"
-# On a phone the answer is below all boxes.
+# JavaScript that scrolls to the answer, which on a phone is below all boxes.
 SHOW_ANSWER = "() => document.getElementById('answer').scrollIntoView({block: 'nearest'})"
 
 _words = gr.I18n(**translations())
 
 
 def make_site(session: AppSession, names: list[str], folder: Path) -> FastAPI:
-    """The page as a web application.
+    """Build the page as a web application.
 
     Args:
+        session: the model.
         names: of the model and its adapters, as shown.
-        folder: where answers to uploaded files go.
+        folder: where the answers to uploaded files go.
     """
     page = _page(session, names, folder)
     page.queue(max_size=MAX_WAITING)
@@ -105,12 +106,12 @@ def _page(session: AppSession, names: list[str], folder: Path) -> gr.Blocks:
 
 
 def label(key: str) -> Any:
-    """A label that the browser puts into its reader's language."""
+    """A label that gradio shows in the language of the browser."""
     return _words(f"{PREFIX}{key}")
 
 
 def _one_question(session: AppSession) -> gr.HTML:
-    """The tab for one question; returns the place of its answer."""
+    """Build the tab for one question, and return the component for its answer."""
     passage, question, *options = boxes = _boxes()
     _examples(boxes)
     with gr.Accordion(label("paste"), open=False, elem_id="paste"):
@@ -136,7 +137,7 @@ def _one_question(session: AppSession) -> gr.HTML:
 
 
 def _boxes() -> list[gr.Textbox]:
-    """The boxes for passage, question and options, which are put on the page below the examples that fill them."""
+    """The boxes for passage, question and options, not yet rendered: the examples, which fill them, are above them."""
     passage = gr.Textbox(label=label("passage"), lines=7, max_lines=14, elem_id="passage", render=False)
     question = gr.Textbox(label=label("question"), max_lines=4, elem_id="question", render=False)
     options = [
@@ -153,7 +154,7 @@ def _boxes() -> list[gr.Textbox]:
 
 
 def _many_questions(session: AppSession, folder: Path) -> None:
-    # Not gradio's `file_types`: it would refuse other files in English only.
+    # Without gradio's `file_types`, which would refuse other files in English only.
     file = gr.File(label=label("file"), elem_id="file", height=160)
     button = gr.Button(label("ask_all"), variant="primary", elem_id="ask-all")
     told = gr.HTML(elem_id="told", padding=False)
@@ -197,7 +198,7 @@ def _one_more(shown: int) -> list[Any]:
 
 
 def _paste(request: gr.Request, text: str, shown: int) -> list[Any]:
-    """Fill the boxes with the parts of a pasted question, or say why not."""
+    """Fill the boxes with the parts of a pasted question, or show why it cannot be split."""
     try:
         parts = split_question(text or "")
     except LrcError as error:
@@ -263,7 +264,7 @@ def _language(request: gr.Request) -> Language:
 
 
 def _lines(error: Exception, language: Language) -> tuple[str, ...]:
-    """An error as findings; of an unforeseen one the first line."""
+    """An error's findings; the first line of one that is not an LrcError."""
     if isinstance(error, LrcError):
         return error.lines(language)
     reason = str(error).partition("\n")[0] or type(error).__name__

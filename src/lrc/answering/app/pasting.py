@@ -1,4 +1,4 @@
-"""A question that somebody pastes in one piece → passage, question and options."""
+"""Splits a question that was pasted as one text into passage, question and options."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from lrc.data.tables.cleaning import clean
 from lrc.runtime.errors import DataError
 from lrc.runtime.translation import _
 
-# One more than `MAX_OPTIONS`, so that an option too many is not taken for a part of the last.
+# One more than `MAX_OPTIONS`, so that a surplus option is not taken for a part of the last one.
 _SERIES = ("123456789", "ABCDEFGHI", "①②③④⑤⑥⑦⑧⑨", "甲乙丙丁戊己庚辛壬", "一二三四五六七八九")
 _SIGN = "[1-9A-I甲乙丙丁戊己庚辛壬一二三四五六七八九]"
-# (A) 【1】 at any place; 1: A. 甲、 and 選項1 where a line begins or after white space; ① anywhere.
+# (A), 【1】 and ① anywhere; 1:, A., 甲、 and 選項1 at the beginning of a line or after white space.
 _MARK = re.compile(
     rf"[(\[【]\s*({_SIGN})\s*[)\]】][.、:]?|(?:(?<=\s)|^)(?:選項|选项|option\s*)?({_SIGN})\s*(?:[)、:]|\.(?!\d))"
     r"|(?:(?<=\s)|^)(?:選項|选项)([1-9])(?=\s)|([①-⑨])",
@@ -35,9 +35,9 @@ class PastedQuestion(NamedTuple):
 
 
 def split_question(text: str) -> PastedQuestion:
-    """Part a text: options begin with marks such as 1:, (A) or ①; the question is named, or the line before them.
+    """Split a text. Options start with marks such as 1:, (A) or ①; the question is labelled, or the line before them.
 
-    An answer that is pasted along is left out.
+    The right answer is left out if it was pasted, too.
 
     Raises:
         DataError: there are no options or too many, or nothing before them that could be passage and question.
@@ -57,7 +57,7 @@ def split_question(text: str) -> PastedQuestion:
 
 
 def _marks(text: str) -> list[tuple[int, int]]:
-    """Where the marks of the last list of options stand, from its first to its last."""
+    """The (start, end) of each mark of the last list of options in a text."""
     plain = "".join(unicodedata.normalize("NFKC", sign) if sign not in _SERIES[2] else sign for sign in text)
     if len(plain) != len(text):
         plain = text  # places would shift
@@ -73,13 +73,13 @@ def _marks(text: str) -> list[tuple[int, int]]:
 
 
 def _place(match: re.Match[str]) -> tuple[int, int]:
-    """Which series a mark belongs to, and its place there."""
+    """The index of the series that a mark belongs to, and its index there."""
     sign = next(filter(None, match.groups())).upper()
     return next((number, signs.index(sign)) for number, signs in enumerate(_SERIES) if sign in signs)
 
 
 def _split_head(head: str) -> tuple[str, str]:
-    """Passage and question: by the question's name, else its last line."""
+    """Split into passage and question: at the label of the question, or else before the last line."""
     named = list(_QUESTION.finditer(head))
     if named:
         passage, question = head[: named[-1].start()], head[named[-1].end() :]

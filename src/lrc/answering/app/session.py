@@ -1,4 +1,4 @@
-"""Trying a model: one question with the effect of its options' order, or a whole file of them."""
+"""What the page does with a model: answer one question in all orders of its options, or a whole file."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MAX_CHARACTERS = 20_000  # of a text on the page; a workbook has no such limit
 
 @dataclass(frozen=True)
 class InOrder:
-    """What a model makes of a question whose options are listed in one order."""
+    """A model's answer to a question with its options listed in one order."""
 
     order: tuple[int, ...]  # see `Question.reordered`
     probabilities: tuple[float, ...]  # of each option, in the question's own order
@@ -38,20 +38,20 @@ class InOrder:
 
     @property
     def shown(self) -> str:
-        """The options' own numbers in the order in which they are listed."""
+        """The options' numbers, in the order in which they are listed."""
         return " ".join(str(place + 1) for place in self.order)
 
 
 @dataclass(frozen=True)
 class OneAnswer:
-    """An answer of a file, as it is listed."""
+    """One answer of a file, as the page lists it."""
 
     id: str
     question: str
-    number: int
+    number: int  # of the chosen option
     option: str  # its text
     probability: float
-    guess: bool  # whether it is practically one
+    guess: bool  # whether the answer is practically a guess
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,10 @@ class Answered:
     """A file's answers."""
 
     answers: tuple[OneAnswer, ...]
-    verdict: Verdict | None  # None where the file has no answers
+    verdict: Verdict | None  # None if the file does not have all right answers
     csv: Path
-    workbook: Path | None  # the file with the answers in it; None where it is no .xlsx workbook
-    findings: tuple[Finding, ...] = ()  # what was found in the file
+    workbook: Path | None  # the copy with the answers in it; None if the file is not an .xlsx workbook
+    findings: tuple[Finding, ...] = ()  # about the file
 
     @property
     def counts(self) -> dict[int, int]:
@@ -71,16 +71,17 @@ class Answered:
 
     @property
     def guesses(self) -> int:
-        """How many answers are practically a guess."""
+        """The number of answers that are practically a guess."""
         return sum(one.guess for one in self.answers)
 
 
 @dataclass(frozen=True)
 class AppSession:
-    """A model that is tried out.
+    """A model on the page.
 
     Args:
-        run: how it was trained, where one run says it.
+        scorer: the model.
+        run: how it was trained, if there is one run that says so.
     """
 
     scorer: Scorer
@@ -90,8 +91,8 @@ class AppSession:
         """Answer one question as `lrc generate` would, and with its options in every cyclic order.
 
         Returns:
-            The scores, and one `InOrder` for each order; none where the order cannot matter: the prompt lists no
-            options, or only one order makes sense.
+            The scores, and one `InOrder` for each order; none if the prompt lists no options, or only one order is
+            possible.
         """
         (record,), _ = self.scorer.fitted([to_record(question)])
         orders = option_orders(question, len(question.options)) if self.scorer.prompt.list_options else []
@@ -99,19 +100,20 @@ class AppSession:
             return self.scorer([record])[0], []
         once = replace(self.scorer, votes=1)
         found = once([reordered(record, order) for order in orders])
-        # The first order is the question's own, so with one vote this is what generate scores.
+        # The first order is that of the question, so with one vote its scores are those of generate.
         scores = found[0] if self.scorer.votes == 1 else self.scorer([record])[0]
         return scores, [_restore_order(order, one) for order, one in zip(orders, found, strict=True)]
 
     def answer_file(self, path: Path, folder: Path, advance: Callable[[int, int], None]) -> Answered:
-        """Write the submission of a file's questions, the CSV that `lrc generate` writes, and its workbook.
+        """Answer a file's questions, and write the CSV and the workbook that `lrc generate` would.
 
         Args:
-            folder: where they go.
-            advance: called with the number of questions that are done, and of all.
+            path: the file of questions.
+            folder: where the outputs go.
+            advance: is called with the number of finished questions, and of all.
 
         Raises:
-            DataError: the file cannot be read or answered; nothing is written then.
+            DataError: the file cannot be read or answered; then nothing is written.
         """
         findings: list[Finding] = []
         records = read_questions_to_answer(path, report=findings.extend)
@@ -134,10 +136,10 @@ class AppSession:
 
 
 def make_question(passage: str, question: str, options: Sequence[str]) -> Question:
-    """A question of what somebody typed, cleaned as a workbook's cells are; blank options at the end are none.
+    """Make a question of what somebody typed; texts are cleaned like a workbook's cells, blank last options dropped.
 
     Raises:
-        DataError: one finding for each text that is missing, too long, or twice among the options.
+        DataError: a text is missing or too long, or two options are the same, with a finding for each.
     """
     passage, question, *options = (clean(text or "")[0] for text in (passage, question, *options))
     needed = {WORDS["passage"]: passage, WORDS["question"]: question}
@@ -190,7 +192,7 @@ def _verdict(records: Sequence[Record], scores: Sequence[OptionScores]) -> Verdi
 def _fill_in(
     path: Path, folder: Path, records: Sequence[Record], scores: Sequence[OptionScores]
 ) -> tuple[Path | None, list[Finding]]:
-    """The answers in a copy of a workbook; a copy that cannot be made is a finding, since the CSV is there."""
+    """Write the answers into a copy of the workbook; if that fails, return findings, since there is the CSV."""
     if not is_workbook(path):
         return None, []
     copy = folder / f"{path.stem}_answers{path.suffix.lower()}"

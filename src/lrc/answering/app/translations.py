@@ -1,4 +1,4 @@
-"""What the page of `lrc app` says, in English and in Traditional Chinese; the Chinese is in lrc's catalogue."""
+"""The texts of the page of `lrc app`, in English and in Traditional Chinese; the Chinese is in lrc's catalogue."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from lrc.runtime.translation import CHINESE as CATALOGUE
 from lrc.runtime.translation import _, localized
 
 Language = Literal["en", "zh_TW"]
-BROWSERS = ("zh-TW", "zh-CN")  # the names of Chinese that gradio knows
-PREFIX = "lrc_"  # of the keys that gradio gets, which has words of its own under some of these names
+BROWSERS = ("zh-TW", "zh-CN")  # the names under which gradio knows Chinese
+PREFIX = "lrc_"  # of the keys that are given to gradio, which has texts of its own under some of these names
 
 WORDS: dict[str, str] = {
     # the model
@@ -87,28 +87,28 @@ BASELINES: dict[str, str] = {
 
 
 def translate(language: Language, key: str, **values: object) -> str:
-    """One text, with its values filled in."""
+    """A text in a language, with its values filled in."""
     text = WORDS[key]
     return localized(text.format(**values), language)
 
 
 def spell_baseline(language: Language, name: str) -> str:
-    """A baseline in words that a visitor understands."""
+    """A baseline's description for visitors."""
     return localized(BASELINES.get(name, name), language)
 
 
 def choose_language(accept_language: str | None) -> Language:
     """The language of the page for a browser that sends this Accept-Language header.
 
-    Its first choice decides, and is Chinese only under a name that gradio knows too: the labels are gradio's to choose,
-    and page and labels must not differ.
+    The first language in it decides. It counts as Chinese only under a name that gradio knows, too: gradio chooses the
+    language of labels, and it must be that of the page.
     """
     first = (accept_language or "").split(",")[0].partition(";")[0].strip()
     return CATALOGUE if first in BROWSERS else "en"
 
 
 def translations() -> dict[str, dict[str, str]]:
-    """Every label by locale, as `gr.I18n` takes them; the options have a key each."""
+    """All labels by locale, as `gr.I18n` takes them; each option has a key of its own."""
     return {"en": _spell_labels("en")} | dict.fromkeys(BROWSERS, _spell_labels(CATALOGUE))
 
 
