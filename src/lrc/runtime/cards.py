@@ -1,9 +1,9 @@
-"""The one table of GPUs that lrc knows by name: memory, compute capability, formats and matrix rate.
+"""The table of GPUs that lrc knows by name: memory, compute capability and throughput.
 
-Memory is what torch reports as a card's capacity, which is less than it is sold with; where reports differ (with the
-driver, and with error correction on or off), the least of them is taken. The rate is that of dense products of 16-bit
-numbers that are added up in float32, as torch computes them, by the maker's sheet; where the sheet states the rate for
-sparse matrices, half of it; "computed" is 512 operations a clock for each multiprocessor of the consumer chips.
+Memory is the capacity that torch reports, which is less than the nominal one; if reports differ (with the driver, or
+with ECC on and off), the least is taken. The rate is the peak of dense 16-bit matrix products with float32
+accumulation, as torch computes them, from the vendor's datasheet; if that states it for sparse matrices, half of it.
+"computed" is 512 operations per clock for each multiprocessor of the consumer chips.
 """
 
 from __future__ import annotations
@@ -16,20 +16,19 @@ from lrc.runtime.errors import RecipeError
 from lrc.runtime.translation import _, alternatives
 
 GIB = 1024**3
-# Where bfloat16 and FlexAttention begin.
-AMPERE = (8, 0)
+AMPERE = (8, 0)  # the first compute capability with bfloat16, and with FlexAttention
 
 
 @dataclass(frozen=True)
 class Card:
-    """One GPU of a kind.
+    """A model of GPU.
 
     Args:
         name: as people write it.
-        sold: gigabytes that it is sold with.
+        sold: nominal memory in GB.
         usable: GiB that torch reports.
         capability: CUDA's compute capability.
-        rate: TFLOP/s of dense 16-bit products with sums in float32.
+        rate: peak TFLOP/s of dense 16-bit products with float32 accumulation.
         source: of the rate.
     """
 
@@ -42,7 +41,7 @@ class Card:
 
     @property
     def memory(self) -> int:
-        """Bytes."""
+        """Usable memory in bytes."""
         return int(self.usable * GIB)
 
     def supports(self, dtype: str) -> bool:
@@ -51,7 +50,7 @@ class Card:
 
     @property
     def about(self) -> str:
-        """What decides formats and memory, in a line."""
+        """Memory, compute capability and 16-bit formats, in a line."""
         units = "bfloat16" if self.supports("bfloat16") else "float16, no bfloat16"
         return f"{self.usable:.2f} GiB, compute capability {'.'.join(map(str, self.capability))}, {units}"
 
@@ -81,17 +80,17 @@ CARDS = (
     Card("H100", 80, 79.14, (9, 0), 989.4, "NVIDIA H100 datasheet, SXM"),
     Card("H200", 141, 139.8, (9, 0), 989.4, "NVIDIA H200 datasheet"),
 )
-# A GPU of which only the memory is known, or not even that: taken to be a current one.
+# Stands for a GPU of which nothing is known, except perhaps the memory.
 ASSUMED = Card("a GPU", 0, 0.0, AMPERE, 0.0, "none")
 SEVERAL = [r"(?P<count>\d+)\s*[x×*]\s*(?P<name>.+)", r"(?P<name>.+?)\s*[x×*]\s*(?P<count>\d+)"]
 MOST = 64
 
 
 def read_gpu(text: str) -> tuple[Card, int]:
-    """The card that a name means, and how many of them: `T4`, `T4x2`, `2×T4`, `RTX 4090`, `a100-80gb`.
+    """Parse a GPU and its count: `T4`, `T4x2`, `2×T4`, `RTX 4090`, `a100-80gb`.
 
     Raises:
-        RecipeError: no card, or several, have that name; or it is no number of cards.
+        RecipeError: no card, or several, have that name; or the count is out of range.
     """
     if card := card_of(text):
         return card, 1
@@ -109,10 +108,10 @@ def read_gpu(text: str) -> tuple[Card, int]:
 
 
 def card_of(name: str) -> Card | None:
-    """The card of that name, as people write it or as its driver does; None where the table has none, or several."""
+    """The card of a name, as people or its driver write it; None if no card, or several, match."""
     wanted = _plain(name)
     cards = [card for card in CARDS if wanted in _names(card)]
-    if not cards:  # a driver adds the socket and the kind of memory
+    if not cards:  # drivers add the socket and the type of memory
         wanted = re.sub(r"sxm\d?|pcie|hbm\d\w?", "", wanted)
         cards = [card for card in CARDS if wanted in _names(card)]
     return cards[0] if len(cards) == 1 else None

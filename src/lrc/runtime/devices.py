@@ -1,9 +1,9 @@
-"""The one place that decides number formats, for training and for answering, and says why.
+"""Chooses the dtype for training and for answering by the hardware, and says why.
 
-bfloat16 is computed where there are units for it: GPUs from compute capability 8.0 on, CPUs with AVX-512 BF16 or AMX. A
-GPU without them (Turing: T4, RTX 20) computes in float16, with a gradient scaler in training, eight times as fast as in
-float32; but families whose activations overflow float16 stay in float32. A CPU without them computes in float32.
-What is trained is float32 everywhere.
+bfloat16 is used if the hardware has units for it: GPUs from compute capability 8.0 on, CPUs with AVX-512 BF16 or AMX.
+A GPU without them (Turing: T4, RTX 20) computes in float16, with a gradient scaler in training, eight times as fast as
+in float32; but model families whose activations overflow float16 stay in float32. A CPU without them computes in
+float32. Trained weights are float32 everywhere.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ from lrc.runtime.cards import AMPERE, Card
 from lrc.runtime.errors import MachineError
 from lrc.runtime.translation import _
 
-# Keys of a recipe that ask for a format by being true, and that format.
+# Boolean keys of a recipe, and the dtype that they ask for.
 SWITCHES = {"bf16": "bfloat16", "fp16": "float16"}
 MIXED_PRECISION = "ACCELERATE_MIXED_PRECISION"  # what `accelerate launch` asks for
-# Families whose activations are beyond 65,504, the most that float16 holds; their model_type begins so.
+# Prefixes of the model_type of families whose activations exceed 65,504, the largest float16.
 OVERFLOWING = ("gemma2", "gemma3", "gemma3n", "t5gemma")
 
 
 class DeviceSupport(NamedTuple):
-    """A recipe's keys and values as this machine can compute them."""
+    """A recipe's keys and values, adapted to this machine."""
 
     values: dict[str, Any]
-    notices: tuple[str, ...]  # a line for each format that is replaced
+    notices: tuple[str, ...]  # a line for each dtype that was replaced
 
 
 def apply_device_support(values: Mapping[str, Any]) -> DeviceSupport:
-    """Replace what this machine cannot do by what it can, and have `use_cpu` say where the run takes place.
+    """Replace dtypes that this machine does not support, and set `use_cpu`.
 
-    It has to happen before `SFTConfig` is built, which raises on what it cannot do.
+    This has to happen before `SFTConfig` is built, which raises on unsupported values.
 
     Args:
         values: keys and values of a recipe.
 
     Returns:
-        The same, with `use_cpu` added, and with other formats in the place of those that are missing here.
+        A changed copy, and notices.
     """
     settled, notices = dict(values), []
     device = device_type(use_cpu=bool(values.get("use_cpu")))
@@ -62,10 +62,10 @@ def apply_device_support(values: Mapping[str, Any]) -> DeviceSupport:
 
 
 def _settle_launch(values: Mapping[str, Any]) -> list[str]:
-    """Have the recipe decide on mixed precision: upstream takes the launch's where the recipe asks for none.
+    """Let the recipe decide on mixed precision: without it, upstream would use that of the launch.
 
     Returns:
-        A notice where the launch asks for something else.
+        A notice if the launch asks for something else.
     """
     wanted = next((key for key in SWITCHES if values.get(key)), "no")
     asked = os.environ.get(MIXED_PRECISION, "no").lower()
@@ -77,12 +77,13 @@ def _settle_launch(values: Mapping[str, Any]) -> list[str]:
 
 
 def why_not(dtype: str, device: str, family: str, card: Card | None = None) -> str | None:
-    """Why a model is not to be computed in `dtype` on a device; None where it can be.
+    """Why a model should not compute in `dtype` on a device; None if it can.
 
     Args:
+        dtype: `float32`, `float16` or `bfloat16`.
         device: see `device_type`.
-        family: the `model_type` of the model's configuration; empty where it is not known.
-        card: the GPU that is meant, where it is not the one of this machine.
+        family: the `model_type` of the model's configuration; empty if it is not known.
+        card: the GPU, if it is not that of this machine.
     """
     if card is not None:
         if not card.supports(dtype):
@@ -95,24 +96,26 @@ def why_not(dtype: str, device: str, family: str, card: Card | None = None) -> s
 
 
 def instead(dtype: str, device: str, family: str, card: Card | None = None) -> str:
-    """What is taken in the place of a 16-bit format that `why_not` refuses."""
+    """The dtype that replaces a 16-bit one which `why_not` refuses; arguments as there."""
     other = "float16" if dtype == "bfloat16" else "bfloat16"
     return "float32" if device == "cpu" or why_not(other, device, family, card) else other
 
 
 def answering_dtype(stored: str, device: str, family: str, asked: str | None = None) -> tuple[str, str]:
-    """In which format a model is asked, and why.
+    """In which dtype a model answers, and why.
 
     Args:
-        stored: the format of its weights on the disk.
-        asked: `float32`, `float16` or `bfloat16`; None or `auto` takes what the device computes fast and the weights
-            were stored in.
+        stored: the dtype of its weights on the disk.
+        device: see `device_type`.
+        family: the model's `model_type`.
+        asked: `float32`, `float16` or `bfloat16`; None or `auto` takes that of the weights if the device computes it
+            fast.
 
     Returns:
-        The format, and the reason in some words.
+        The dtype, and the reason in a few words.
 
     Raises:
-        MachineError: the format that is asked for is not there.
+        MachineError: the device does not support the dtype that is asked for.
     """
     if asked not in (None, "auto"):
         if reason := why_not(str(asked), device, family):
@@ -130,7 +133,7 @@ def answering_dtype(stored: str, device: str, family: str, asked: str | None = N
 
 
 def family_of(name: str) -> str:
-    """The `model_type` of the model in a folder; of a name on the Hub what it tells, or nothing."""
+    """The `model_type` of the model in a folder; for a name on the Hub, one of `OVERFLOWING` by the name, or empty."""
     try:
         found = json.loads((Path(name) / "config.json").read_text(encoding="utf-8"))
         return str(found.get("model_type", "")) if isinstance(found, dict) else ""
@@ -140,10 +143,10 @@ def family_of(name: str) -> str:
 
 
 def device_type(*, use_cpu: bool = False) -> str:
-    """`cpu`, `cuda`, `xpu`, `mps` …: where a run takes place.
+    """The type of device on which a run computes: `cpu`, `cuda`, `xpu`, `mps` …
 
     Args:
-        use_cpu: stay on the CPU. `accelerate launch --cpu` asks for the same by an environment variable.
+        use_cpu: stay on the CPU; `accelerate launch --cpu` asks for the same by an environment variable.
     """
     import torch
 
@@ -166,9 +169,9 @@ def supported(dtype: str, device: str) -> bool:
     if device != "cpu":
         return dtype == "float16" or _accelerator_has_bfloat16()
     if dtype == "float16":
-        # torch computes float16 on x86 one number at a time, whatever the processor has.
+        # torch does not vectorize float16 on x86, whatever the processor supports.
         return False
-    # The query is younger than the oldest torch that lrc takes.
+    # The oldest torch that lrc supports does not have this query.
     has: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return any(has.get(unit) for unit in ("avx512_bf16", "amx_bf16", "bf16"))
 
@@ -178,13 +181,13 @@ def _accelerator_has_bfloat16() -> bool:
     from transformers.utils import is_torch_bf16_gpu_available
 
     if torch.cuda.is_available():
-        # transformers counts a card that only emulates bfloat16.
+        # transformers' own check accepts GPUs that only emulate bfloat16.
         return torch.cuda.is_bf16_supported(including_emulation=False) and _others_have_bfloat16()
     return bool(is_torch_bf16_gpu_available())
 
 
 def _others_have_bfloat16() -> bool:
-    """Whether every GPU that processes of one launch share has it: all of them compute in one format."""
+    """Whether all GPUs of this machine have bfloat16, as all processes of a launch compute in the same dtype."""
     import torch
 
     if torch.version.hip or os.environ.get("WORLD_SIZE", "1") == "1":

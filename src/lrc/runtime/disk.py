@@ -1,4 +1,4 @@
-"""Disk space: what a run will need is compared with what is free, and a full disk is reported in one line."""
+"""Turns errors about a full or failing disk, which libraries raise in many ways, into one line."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from lrc.runtime.errors import MachineError
 from lrc.runtime.memory import format_size
 from lrc.runtime.translation import _
 
-# Writers in Rust raise a plain Exception whose text ends in the operating system's number.
+# Libraries in Rust raise a plain Exception whose text ends with the errno.
 _OS_ERROR = re.compile(r"os error (\d+)")
-# What a file system says when it takes no more; another number may be about a file that is read.
+# Errors of writing; others may be about a file that is read.
 _REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 _TORCH_WRITER = re.compile(r"PytorchStreamWriter|inline_container")
 
 
 @contextmanager
 def convert_disk_errors(path: Path, stage: Path | None = None) -> Iterator[None]:
-    """Make one line of whatever a library raises when it cannot write.
+    """Turn whatever a library raises in the block when it cannot write into one line.
 
     Args:
-        path: what is being written, for people.
-        stage: the folder that holds what of it was written so far.
+        path: what is being written, for the message.
+        stage: the folder in which it is being written, whose size is reported.
 
     Raises:
         MachineError: the file system refused.
     """
     try:
         yield
-    except Exception as error:  # tokenizers raise nothing narrower
+    except Exception as error:  # tokenizers raises the bare class
         reason = disk_failure(error)
         if reason is None:
             raise
@@ -48,7 +48,7 @@ def convert_disk_errors(path: Path, stage: Path | None = None) -> Iterator[None]
 
 
 def disk_failure(error: Exception) -> str | None:
-    """What the file system said, where that is what an exception is about."""
+    """The file system's error message, if an exception is about writing; otherwise None."""
     if isinstance(error, OSError):
         return error.strerror if error.errno in _REFUSALS else None
     if found := _OS_ERROR.search(str(error)):

@@ -1,4 +1,4 @@
-"""Everything that lrc refuses, in one tree.
+"""The exceptions of lrc, in one tree.
 
     LrcError                what the user can put right; its findings are printed one a line, exit status 1
     ├── DataError           a workbook, a JSON file or a CSV is not what it should be
@@ -20,7 +20,7 @@ from pathlib import Path
 from lrc.runtime.findings import Finding
 from lrc.runtime.translation import _
 
-# What an operating system says most often of a file, a folder or a port.
+# Frequent error messages of operating systems, for translation.
 _OS_ERRORS: dict[str, str] = {
     str(text): text
     for text in (
@@ -40,26 +40,26 @@ class LrcError(Exception):
     """Something in the user's input, recipe, model or machine is wrong.
 
     Args:
-        *findings: each a `Finding`, or its line, which becomes one; a command prints every one of them on stderr.
+        *findings: `Finding`s, or lines, which become findings; a command prints each on stderr.
 
     Attributes:
-        findings: what is wrong, each with its file and its place where its line names them.
+        findings: what is wrong, each with its file and place if the line names them.
     """
 
     def __init__(self, *findings: str | Finding) -> None:
         self.findings = tuple(one if isinstance(one, Finding) else Finding.of_line(one) for one in findings)
-        super().__init__(*findings)  # what it is made of again where another process sends it
+        super().__init__(*findings)  # pickle passes these to the constructor again
 
     def __str__(self) -> str:
         return "\n".join(self.lines("en"))
 
     def lines(self, language: str | None = None) -> tuple[str, ...]:
-        """The lines in a language, that of the process by default; see `translation`."""
+        """The lines of the findings, in a language, by default that of the process; see `translation`."""
         return tuple(one.line(language) for one in self.findings)
 
 
 def no_file(path: Path) -> str:
-    """The line for a file that is not there, with the one in its folder whose name is nearest."""
+    """The line for a file that does not exist, with the most similar name in its folder."""
     try:
         names = [one.name for one in path.parent.iterdir()]
     except OSError:
@@ -94,11 +94,11 @@ class MachineError(LrcError):
 
 
 def describe_os_error(error: OSError) -> str:
-    """What the operating system says of a file, as a message where it is a frequent one."""
+    """The operating system's reason for an error; as a translatable message if it is a frequent one."""
     reason = str(error.strerror or error)
     return _OS_ERRORS.get(reason, reason)
 
 
 def first_line(error: BaseException, length: int = 200) -> str:
-    """What a library's error says, cut to one line of at most `length` characters; its type where it says nothing."""
+    """The first line of a library's error, at most `length` characters; the name of its class if it has no text."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:length]

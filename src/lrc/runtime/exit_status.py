@@ -1,4 +1,4 @@
-"""How an error ends a process: as lines on stderr, said once for all the processes of a launch, with the status 1."""
+"""Ends a process on an error, with lines on stderr, only once for all processes of a launch, and exit status 1."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from typing import Any, NoReturn
 from lrc.runtime.errors import LrcError
 from lrc.runtime.memory import out_of_memory
 
-PATIENCE = timedelta(seconds=20)  # for the launcher's store, which is there before any process is
+PATIENCE = timedelta(seconds=20)  # for connecting to the launcher's store, which exists before any process
 
 
 @contextmanager
 def exit_on_error(cure: str) -> Iterator[None]:
-    """End the process where the block fails by something that can be put right, or by the loss of another process.
+    """End the process with a message if the block raises an error that a user can fix, or if another process ended.
 
     Args:
-        cure: of too little memory.
+        cure: what to do if memory runs out.
 
     Raises:
-        SystemExit: it did; the lines are on stderr.
+        SystemExit: there was such an error; it has been printed on stderr.
     """
     try:
         yield
@@ -56,18 +56,18 @@ def _end(*lines: str) -> NoReturn:
 
 
 def _speaks_for_all() -> bool:
-    """Whether this process of several is the first that fails: the others fail alike, or by the loss of it."""
+    """Whether this is the first of the processes to fail; the others fail for the same reason, or because of it."""
     try:
         store = _store()
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        # Without a store the very first process speaks: what stops it stops most often all.
+        # Without a store, the first process reports: most errors occur in all of them.
         return is_first() if store is None else store.add(f"lrc/refused/{attempt}", 1) == 1
-    except (RuntimeError, ValueError, KeyError):  # whoever had the store has ended, and has said why
+    except (RuntimeError, ValueError, KeyError):  # the process with the store has ended, and has reported
         return is_first()
 
 
 def _store() -> Any:
-    """What the processes share: the launcher's store, joined or not, or their own once they have joined."""
+    """The store that the processes share: the launcher's, or torch's default store once they have joined."""
     import torch.distributed as dist
 
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":

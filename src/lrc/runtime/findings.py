@@ -1,4 +1,4 @@
-"""What was found in a file: errors, warnings, notes and repairs, each with its place, and the one way to tell them."""
+"""Findings: errors, warnings, notes and repairs, each with its place in a file, and how they are printed."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from unicodedata import east_asian_width
 from lrc.runtime.translation import Message, _, localized, split_place
 
 Level = Literal["error", "warning", "note", "repair"]
-# What is printed before each; the worst come last, where they are seen.
+# The word printed before each; the worst come last, where they are noticed.
 WORDS: dict[Level, str] = {
     "repair": _("repaired"),
     "note": _("note"),
     "warning": _("warning"),
     "error": _("error"),
 }
-# The kinds in words.
+# Descriptions of kinds.
 KINDS = {
     "ambiguous-answer": _("the right option appears twice"),
     "answer": _("answer written otherwise"),
@@ -104,7 +104,7 @@ KINDS = {
     "white-space": _("white space at the ends"),
     "zero-width": _("zero-width characters"),
 }
-# What a line is made of that cannot be broken: a Chinese character or a word, with the marks and the space behind it.
+# Pieces of a line that are not broken: a Chinese character or a word, with punctuation and space after it.
 _WIDE, _CLOSING = "\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef", "，。；：？！、）」』》】…"
 _PIECES = re.compile(rf"\s+|[{_WIDE}][{_CLOSING}]*\s*|[^\s{_WIDE}]+[{_CLOSING}]*\s*")
 ROWS_SHOWN = 5  # of a kind, which may have thousands
@@ -113,39 +113,40 @@ ERRORS_SHOWN = 50  # of a kind
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing found.
+    """One finding.
 
     `kind` is a short stable name to count by, such as `empty-option`; `text` gives the value and the cure. An error
-    leaves a row or a file out, a warning may be a mistake, a note tells what was skipped, a repair is done.
+    excludes a row or a file, a warning is about a possible mistake, a note says what was skipped, and a repair has been
+    made.
     """
 
     level: Level
     kind: str
-    file: str  # empty where `text` names the place itself
+    file: str  # empty if `text` names the place itself
     text: str
     row: int | None = None  # the workbook's row number, the header being row 1
     column: str | None = None  # the header of the column
-    options: tuple[int, ...] = ()  # the numbers of the options that it is about, from 1, where it has no column
-    place: str = ""  # in a file that has no rows: `record 3`, `line 7`
+    options: tuple[int, ...] = ()  # the numbers, from 1, of the options that it is about, if it has no column
+    place: str = ""  # in a file without rows: `record 3`, `line 7`
 
     @classmethod
     def of_line(cls, line: str, level: Level = "error", kind: str = "structure") -> Finding:
-        """The finding that a line tells: its file and its place are those that the message was filled in with."""
+        """Make a finding of a line; file and place are taken from the values of a `Message`."""
         if (placed := split_place(line)) is None:
             return cls(level, kind, "", line)
         return cls(level, kind, placed.file, placed.text, placed.row, place=placed.place)
 
     def with_renamed(self, old: str, new: str) -> Finding:
-        """The same of another file: `old` replaced wherever it is named."""
+        """A copy with `old` replaced by `new` in file and text."""
         text = self.text.with_renamed(old, new) if isinstance(self.text, Message) else self.text.replace(old, new)
         return replace(self, file=self.file.replace(old, new), text=text)
 
     def __str__(self) -> str:
-        """The line that a person reads: `AI.xlsx, row 17: 正確答案 is 5, expected 1 to 4; correct it`."""
+        """The line to print, in English: `AI.xlsx, row 17: 正確答案 is 5, expected 1 to 4; correct it`."""
         return self.line("en")
 
     def line(self, language: str | None = None) -> str:
-        """The same in a language, that of the process by default; see `translation`."""
+        """The line to print in a language, by default that of the process; see `translation`."""
         return " ".join(localized(self._sentence(), language).splitlines())
 
     def _sentence(self) -> str:
@@ -159,20 +160,21 @@ class Finding:
 
 
 def spell_kind(kind: str) -> str:
-    """A kind in words: `percent-lost` is `percent signs lost`."""
+    """The description of a kind: `percent-lost` is `percent signs lost`."""
     return KINDS.get(kind, kind.replace("-", " "))
 
 
 def count_kinds(findings: Iterable[Finding], level: Level) -> dict[str, int]:
-    """How many findings of `level` there are of each kind, by kind."""
+    """The number of findings of `level` of each kind, sorted by kind."""
     return dict(sorted(Counter(finding.kind for finding in findings if finding.level == level).items()))
 
 
 def format_findings(findings: Iterable[Finding], language: str | None = None) -> Iterator[str]:
-    """The lines that tell findings: one a kind with its rows, and one an error; the errors come last.
+    """The lines to print for findings: one for each kind, with its rows; one for each error. Errors come last.
 
     Args:
-        language: of the lines, that of the process by default; see `translation`.
+        findings: any number, in any order.
+        language: of the lines, by default that of the process; see `translation`.
     """
     groups: dict[tuple[Level, str, str], list[Finding]] = {}
     for finding in findings:
@@ -194,9 +196,14 @@ def print_findings(findings: Iterable[Finding]) -> None:
 
 
 def wrap_line(line: str, indent: int = 4, stream: TextIO | None = None) -> list[str]:
-    """A line as lines of the terminal's width, broken between words; as it is where the output is no terminal.
+    """Wrap a line to the width of the terminal; if the output is not a terminal, return it as it is.
 
-    Chinese has no spaces: it may be broken between any two characters, but not before a punctuation mark.
+    Chinese, which has no spaces, is broken between any two characters, but not before a punctuation mark.
+
+    Args:
+        line: the line.
+        indent: spaces before all lines but the first.
+        stream: the output; stdout by default.
     """
     if not (stream or sys.stdout).isatty():
         return [line]
@@ -212,17 +219,17 @@ def wrap_line(line: str, indent: int = 4, stream: TextIO | None = None) -> list[
 
 
 def columns_of(text: str) -> int:
-    """How many columns of a terminal a text takes: a Chinese character has two."""
+    """The number of terminal columns that a text takes; a Chinese character takes two."""
     return sum(2 if east_asian_width(character) in "WF" else 1 for character in text)
 
 
 def pad(text: str, columns: int) -> str:
-    """A text with spaces behind it, so that it takes `columns` of a terminal, or more where it is longer."""
+    """Pad a text with spaces to a width in terminal columns; a longer one stays as it is."""
     return text + " " * (columns - columns_of(text))
 
 
 def limit_findings(errors: Sequence[Finding]) -> list[Finding]:
-    """The first errors of each kind, in their order, and one more for the others of a kind."""
+    """The first `ERRORS_SHOWN` errors of each kind and file, and one more that counts the rest."""
     seen: Counter[tuple[str, str]] = Counter()
     kept: list[Finding] = []
     for error in errors:
@@ -243,7 +250,7 @@ def _more(kind: str, count: int) -> str:
 
 
 def add_cure(errors: Sequence[Finding], cure: str) -> list[Finding]:
-    """The first errors of each kind, each that has a cure with one more: `fill it in, or leave the row out with …`."""
+    """Add another cure to errors that have one: `fill it in, or leave the row out with …`; see `limit_findings`."""
     cured = [
         replace(error, text=_("{text}, or {cure}").format(text=error.text, cure=cure)) if "; " in error.text else error
         for error in errors

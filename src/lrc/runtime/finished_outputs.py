@@ -1,8 +1,8 @@
-"""Which command made an output: so that the same command, run again, finds it done rather than in its way.
+"""Records which command made an output, so that the same command, run again, has nothing to do instead of refusing.
 
-A CSV and a model folder have no room for that, so the record is kept where tokens are, under the cache of Hugging
-Face's datasets. Where it is lost the output is refused as any other. Knows no torch: most outputs that stand in the way
-are told before it is imported.
+A CSV and a model folder have no room for such a record, so it is kept in the folder `lrc-finished` of the cache of
+Hugging Face's datasets. If it is lost, the output is refused like any other. Does not import torch, so that existing
+outputs are reported before torch is imported.
 """
 
 from __future__ import annotations
@@ -25,25 +25,27 @@ DONE = _("{output}: already exists, made by the same command from the same input
 
 
 def records_folder() -> Path:
-    """The folder that holds all records; one may be removed at any time."""
+    """The folder of all records, which may be removed at any time."""
     home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
     return Path(os.environ.get("HF_DATASETS_CACHE") or Path(home, "datasets")).expanduser() / "lrc-finished"
 
 
 def side_file(output: Path, process: int = 0) -> Path:
-    """Where a process keeps what it has of an output that takes long, until that is there."""
+    """The file in which a process keeps partial results until a long-running output is written."""
     return output.with_name(f".{output.name}.partial{f'.{process}' if process else ''}.jsonl")
 
 
 def refuse_other_output(output: Path, asked: Mapping[str, Any], *, force: bool, beside: Path | None = None) -> None:
-    """Refuse an output that exists, unless a command with the same words has made it.
+    """Refuse an output that exists, unless a command with the same arguments has made it.
 
     Args:
-        asked: the words of this command.
-        beside: a second file that it writes, which is likewise refused, unless the output has been begun.
+        output: what the command writes.
+        asked: the arguments of this command.
+        force: whether outputs may be overwritten; then nothing is refused.
+        beside: a second file that it writes, which is refused likewise unless the output has been started.
 
     Raises:
-        OutputError: one of them exists, `force` is false, and it is another's.
+        OutputError: one of them exists, `force` is false, and another command made it.
     """
     if not force and (_read(output) or {}).get("asked") != _plain(asked):
         refuse_existing(output, force=False)
@@ -52,21 +54,26 @@ def refuse_other_output(output: Path, asked: Mapping[str, Any], *, force: bool, 
 
 
 def is_finished(output: Path, asked: Mapping[str, Any], key: str) -> bool:
-    """Whether the output is there, untouched since the same command wrote it.
+    """Whether the output exists, unchanged since the same command wrote it.
 
     Args:
-        key: of all that its content depends on, see `key_of`.
+        output: what the command writes.
+        asked: the arguments of this command.
+        key: a hash of everything that the content depends on, see `key_of`.
     """
     found = _read(output)
     return found is not None and found["asked"] == _plain(asked) and found["key"] == key
 
 
 def remember(output: Path, asked: Mapping[str, Any], key: str, content: Any, *others: Path) -> None:
-    """Record an output just before it gets its name; without a cache to write to nothing is recorded.
+    """Record an output just before it is renamed into place; if the cache cannot be written, nothing is recorded.
 
     Args:
+        output: what the command writes.
+        asked: the arguments of this command.
+        key: a hash of everything that the content depends on, see `key_of`.
         content: see `content_of`.
-        others: files that were written with it.
+        others: further files that were written with it.
     """
     record = {"output": str(output.resolve()), "asked": _plain(asked), "key": key, "content": content}
     record["others"] = {str(other.resolve()): checksum(other) for other in others}
@@ -77,17 +84,20 @@ def remember(output: Path, asked: Mapping[str, Any], key: str, content: Any, *ot
 def write_once(
     output: Path, asked: Mapping[str, Any], key: str, write: Callable[[Path], object], *, force: bool = False
 ) -> bool:
-    """Write a file, unless the same command has made it of the same input; then that is said.
+    """Write a file, unless the same command has already made it from the same input; then say so.
 
     Args:
-        key: of all that its content depends on, see `key_of`.
+        output: the file.
+        asked: the arguments of this command.
+        key: a hash of everything that the content depends on, see `key_of`.
         write: writes to the path that it is given.
+        force: overwrite whatever is there.
 
     Returns:
         Whether it was written now.
 
     Raises:
-        OutputError: the output exists, `force` is false, and it is another's; or the file system refuses.
+        OutputError: the output exists, `force` is false, and another command made it; or the file system refuses.
     """
     if not force and is_finished(output, asked, key):
         notify(DONE.format(output=output))
@@ -99,7 +109,7 @@ def write_once(
 
 
 def content_of(path: Path) -> Any:
-    """A file's checksum; of a folder's files, which may be large, size and time of change."""
+    """A file's checksum; for a folder, whose files may be large, their sizes and modification times."""
     if not path.is_dir():
         return checksum(path)
     files = (file for file in sorted(path.rglob("*")) if file.is_file())
@@ -107,17 +117,17 @@ def content_of(path: Path) -> Any:
 
 
 def key_of(facts: Any) -> str:
-    """One word for everything that an output depends on, as JSON can hold it."""
+    """A hash of everything that an output depends on, given as JSON values."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def key_of_files(files: Iterable[Path]) -> str:
-    """Of what lrc alone makes of some files: their content and its own version."""
+    """The key of an output that depends only on some files and the version of lrc."""
     return key_of([{str(file): checksum(file) for file in files if file.is_file()}, versions_of("lrc")])
 
 
 def _read(output: Path) -> dict[str, Any] | None:
-    """The record of an output that is as it was recorded."""
+    """The record of an output; None if there is none, or the output has changed since."""
     try:
         record: dict[str, Any] = json.loads(_record(output).read_text(encoding="utf-8"))
         same = record["output"] == str(output.resolve()) and record["content"] == content_of(output)

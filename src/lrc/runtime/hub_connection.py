@@ -1,4 +1,4 @@
-"""Does the Hub answer? Asked once, since its client would try again and again for each file of a model."""
+"""Checks once whether the Hub is reachable; its client would retry again and again for each file of a model."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ PATIENCE = 5.0  # seconds
 
 
 def go_offline_if_alone(name: str) -> None:
-    """Where a model is looked for on the Hub and the Hub does not answer, stay offline from here on.
+    """Switch to offline mode if a model is on the Hub, and the Hub does not answer.
 
-    This process and those that it starts then use what was downloaded before.
+    This process and its children then use what was downloaded before.
 
     Args:
         name: a folder, or a name on the Hub.
@@ -28,14 +28,14 @@ def go_offline_if_alone(name: str) -> None:
 
 
 def hub_answers() -> bool | None:
-    """Whether the Hub answers; None where HF_HUB_OFFLINE says that it is not to be asked."""
+    """Whether the Hub answers; None if HF_HUB_OFFLINE is set."""
     from huggingface_hub import constants
 
     return None if constants.HF_HUB_OFFLINE else _answers(constants.ENDPOINT)
 
 
 def is_fetched(name: str) -> bool:
-    """Whether a model's weights are in the cache already, or `name` is a folder that holds a model."""
+    """Whether a model's weights are in the Hub's cache already, or `name` is a folder with a model."""
     if Path(name).expanduser().is_dir():
         return (Path(name).expanduser() / "config.json").is_file()
     from huggingface_hub import try_to_load_from_cache
@@ -62,17 +62,17 @@ def _probe() -> None:
 
 
 def _answers(address: str) -> bool:
-    """Whether anything answers there, be it with an error; through a proxy where one is set."""
+    """Whether anything answers at an address, even with an error; through a proxy if one is set."""
     answered = threading.Event()
     thread = threading.Thread(target=_ask, args=(address, answered), daemon=True)
     thread.start()
-    thread.join(PATIENCE)  # looking up a name knows no timeout
+    thread.join(PATIENCE)  # a DNS lookup has no timeout
     return answered.is_set()
 
 
 def _ask(address: str, answered: threading.Event) -> None:
     from huggingface_hub.utils import get_session
 
-    with suppress(Exception):  # whatever the client's library raises, nobody answered
+    with suppress(Exception):  # whatever the HTTP library raises means that nobody answered
         get_session().head(address, timeout=PATIENCE)
         answered.set()

@@ -1,7 +1,7 @@
-"""The environment variables by which a launcher tells a process of a run its place: read, checked, and forgotten.
+"""Checks the environment variables by which a launcher tells a process its rank, and removes those left over.
 
-They outlive a launch where a shell or a job script has exported them. A single process then takes itself for one of
-several, and would wait for the others for ever.
+If a shell or a job script has exported them, they outlive their launch. A single process would then take itself for one
+of several, and wait for the others forever.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from lrc.runtime.errors import MachineError
 from lrc.runtime.translation import _
 
-# How many processes there are, and which one this is, in the order in which accelerate looks.
+# The number of processes, and the rank of this one, in the order in which accelerate looks.
 SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE", "WORLD_SIZE")
 RANKS = ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK", "RANK")
 LOCAL_RANKS = ("MPI_LOCALRANKID", "OMPI_COMM_WORLD_LOCAL_RANK", "MV2_COMM_WORLD_LOCAL_RANK", "LOCAL_RANK")
@@ -20,7 +20,7 @@ LOCAL_SIZES = ("MPI_LOCALNRANKS", "OMPI_COMM_WORLD_LOCAL_SIZE", "MV2_COMM_WORLD_
 ADDRESS = ("MASTER_ADDR", "MASTER_PORT")
 ELASTIC = ("GROUP_RANK", "GROUP_WORLD_SIZE", "ROLE_RANK", "ROLE_WORLD_SIZE", "TORCHELASTIC_USE_AGENT_STORE")
 PLACES = (*SIZES, *RANKS, *LOCAL_RANKS, *LOCAL_SIZES)
-# What asks for an engine that divides a run among processes.
+# Variables that ask for an engine of distributed training.
 ENGINES = ("ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_FSDP", "ACCELERATE_USE_MEGATRON_LM", "ACCELERATE_USE_SAGEMAKER")
 TRUE, FALSE = ("1", "true", "yes", "y", "t", "on"), ("0", "false", "no", "n", "f", "off", "")
 PRECISIONS = ("no", "fp16", "bf16", "fp8")
@@ -28,7 +28,7 @@ CURE = "left over from another launch? {cure}, or start the processes with `acce
 
 
 def forget_launch() -> None:
-    """Take the launch out of the environment: for what is one process whoever started it."""
+    """Remove the launch from the environment, for commands that run in one process however they are started."""
     for name in (*PLACES, *ADDRESS, *ELASTIC, *ENGINES):
         os.environ.pop(name, None)
 
@@ -37,7 +37,7 @@ def refuse_leftovers() -> None:
     """Refuse to launch from within a launch, or from a shell in which one has left its variables.
 
     Raises:
-        MachineError: a variable says that this is one of several processes, or of an engine's.
+        MachineError: a variable says that this is one of several processes, or asks for an engine.
     """
     several = [name for name in SIZES if os.environ.get(name, "1") != "1"]
     placed = [name for name in (*RANKS, *LOCAL_RANKS) if os.environ.get(name, "0") not in ("0", "-1")]
@@ -58,7 +58,7 @@ def refuse_leftovers() -> None:
 def check_launch() -> None:
     """Check a launcher's environment variables, before anything waits for processes that never come.
 
-    MPI's variables become torch's; those of one process alone are forgotten.
+    MPI's variables are translated to torch's; those of a single process are removed.
 
     Raises:
         MachineError: the variables contradict each other, or one is missing.
@@ -66,7 +66,7 @@ def check_launch() -> None:
     try:
         _check()
     except MachineError:
-        forget_launch()  # so that this process, which is alone, is the one to say so
+        forget_launch()  # this process is alone, and has to report the error
         raise
 
 

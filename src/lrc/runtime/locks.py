@@ -1,9 +1,9 @@
-"""One writer at a time: while a process writes an output it holds a locked part next to the output's place.
+"""One writer at a time: while a process writes an output, it holds a lock on a part file next to it.
 
-A part is a hidden file or folder, `.NAME.PID-RANDOM.part`. Its lock is the operating system's and ends with the
-process, however that ends: a part without a lock was left behind and may go, one with a lock is being written.
-Where a file system has no locks nothing is refused, and nothing that was left behind is removed. Windows locks no
-folder and renames nothing that is open, so there the process that the name tells of is looked for instead.
+A part is a hidden file or folder, `.NAME.PID-RANDOM.part`. The operating system releases its lock when the process
+ends, however it ends: a part with a lock is being written, one without was left behind and may be removed. If the file
+system has no locks, nothing is refused, and nothing that was left behind is removed. Windows can neither lock a folder
+nor rename an open file, so there it is checked whether the process in the part's name is alive.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore", UserWarning)  # of locks that this system lacks, see LOCKS
+    warnings.simplefilter("ignore", UserWarning)  # about missing support for locks, see LOCKS
     from filelock import FileLock, SoftFileLock, Timeout, lock_descriptor
 
 from lrc.runtime.errors import OutputError
@@ -27,17 +27,17 @@ from lrc.runtime.system import WINDOWS
 from lrc.runtime.translation import _
 
 _PATIENCE, _PAUSE = 1.0, 0.01  # seconds
-# Whether this system locks files and folders, and lets go of their names meanwhile.
+# Whether this system can lock files and folders, and rename them while they are locked.
 LOCKS = not WINDOWS and FileLock is not SoftFileLock
-_SLACK = 2.0  # seconds by which two clocks of a system may differ
+_SLACK = 2.0  # seconds by which the clocks of processes and files may differ
 _PART = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)-[0-9a-f]{8}\.part", re.DOTALL)
 
 
 @contextmanager
 def locked(path: Path, *, folder: bool = False, output: Path | None = None) -> Iterator[Path]:
-    """Give a part of `path`, empty and locked; what is still there of it when the block ends is removed.
+    """Yield an empty, locked part for `path`; if it still exists when the block ends, it is removed.
 
-    Locks of one process do not block each other.
+    Locks of the same process do not block each other.
 
     Args:
         path: the output; the folder that it is in exists.
@@ -48,7 +48,7 @@ def locked(path: Path, *, folder: bool = False, output: Path | None = None) -> I
         OutputError: another process holds the lock of `path`.
         OSError: the file system refuses.
     """
-    # Drawn before anything is made, so that a signal leaves nothing behind.
+    # Named before anything is created, so that a signal leaves nothing behind.
     part = path.parent / f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part"
     handle = None
     try:
@@ -69,15 +69,15 @@ def locked(path: Path, *, folder: bool = False, output: Path | None = None) -> I
 
 
 def refuse_locked(folder: Path, name: str | None, output: Path) -> None:
-    """Refuse where another process holds a part.
+    """Refuse if another process is writing an output.
 
     Args:
-        folder: where to look.
-        name: of the output that the part is of; None looks for any.
+        folder: where to look for parts.
+        name: of the output; None is any.
         output: what to name in the refusal.
 
     Raises:
-        OutputError: one does.
+        OutputError: another process holds a part.
     """
     for part, pid in _parts(folder, name):
         if pid != os.getpid() and _is_held(part, pid):
@@ -92,7 +92,8 @@ def left_behind(folder: Path, name: str | None = None) -> list[Path]:
     """The parts in a folder that no process holds.
 
     Args:
-        name: of the output that they are parts of; None takes all.
+        folder: where to look.
+        name: of the output; None is any.
     """
     if not folder.is_dir():
         return []
@@ -106,7 +107,7 @@ def list_parts(folder: Path, name: str) -> list[Path]:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, or a folder with all in it; a link goes, and what it points to stays."""
+    """Remove a file, a folder with everything in it, or a link (but not what it points to)."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -124,14 +125,14 @@ def _parts(folder: Path, name: str | None) -> list[tuple[Path, int]]:
 
 
 def _is_held(part: Path, pid: int) -> bool | None:
-    """Whether a process holds a part; None where that is unknown."""
+    """Whether a process holds a part; None if that cannot be told."""
     if not LOCKS:
         return _is_alive(part, pid)
     try:
-        # Not every file system locks a file that is open for reading only.
+        # Some file systems do not lock files that are open for reading only.
         handle = os.open(part, os.O_RDONLY if part.is_dir() else os.O_RDWR)
     except OSError:
-        return None  # it may have got its name just now
+        return None  # it may just have been renamed
     try:
         locked = lock(handle)
         return None if locked is None else not locked
@@ -140,7 +141,7 @@ def _is_held(part: Path, pid: int) -> bool | None:
 
 
 def _is_alive(part: Path, pid: int) -> bool | None:
-    """Whether the process that made a part is alive; a later one with its number began after the part was written."""
+    """Whether the process that made a part is alive; another one with the same id would have started after that."""
     import psutil
 
     try:
@@ -153,10 +154,10 @@ def _is_alive(part: Path, pid: int) -> bool | None:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Keep other processes from making or judging parts in a folder for a moment.
+    """Keep other processes from creating or checking parts in a folder, for at most `_PATIENCE`.
 
-    Not for ever: the folder may be locked by what started this process, as `flock FOLDER lrc …` does. In a part of this
-    process nobody else makes any, and its lock, which is held, would be waited for in vain.
+    The wait is limited because the folder may be locked by what started this process, such as `flock FOLDER lrc …`. A
+    folder that is itself a part of this process is locked by it already, and needs no further lock.
     """
     part = _PART.fullmatch(folder.name)
     if not LOCKS or part and int(part["pid"]) == os.getpid():
@@ -173,7 +174,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def lock(handle: int) -> bool | None:
-    """Lock an open file or folder; false where another has it locked, None where the file system has no locks."""
+    """Lock an open file or folder; false if another process has locked it, None if the file system has no locks."""
     try:
         return lock_descriptor(handle, blocking=False)
     except OSError:
@@ -182,19 +183,19 @@ def lock(handle: int) -> bool | None:
 
 @contextmanager
 def cache_lock(path: Path, *, wait: bool) -> Iterator[bool]:
-    """Hold the lock of an entry of a cache while the block runs; the system lets go of a dead process's.
+    """Hold the lock of a cache entry while the block runs; the system releases it if the process dies.
 
-    Where the file system has no locks nobody waits for anybody.
+    If the file system has no locks, nobody waits.
 
     Args:
-        path: of the lock's own file, which stays; its folder is made.
+        path: the lock's own file, which is not removed; its folder is created.
         wait: whether to wait for a process that holds it.
 
     Yields:
-        False where another holds it, and `wait` is false.
+        False if another process holds it, and `wait` is false.
 
     Raises:
-        OSError: the folder or the file cannot be made.
+        OSError: the folder or the file cannot be created.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     held = FileLock(path, timeout=-1 if wait else 0)
@@ -208,4 +209,4 @@ def cache_lock(path: Path, *, wait: bool) -> Iterator[bool]:
     try:
         yield alone
     finally:
-        held.release()  # where it is held
+        held.release()  # does nothing if it is not held

@@ -1,4 +1,4 @@
-"""What this machine is: system, Python, torch and its device, memory, disk, and whether the Hub answers."""
+"""Describes this machine: system, Python, torch and its device, memory, disk, and whether the Hub answers."""
 
 from __future__ import annotations
 
@@ -17,18 +17,21 @@ from lrc.runtime.system import usable_cores
 
 @dataclass(frozen=True)
 class Machine:
-    """A machine as lrc sees it. Sizes are bytes.
+    """A machine as lrc sees it; sizes are in bytes.
 
     Args:
-        system: of the operating system, its version and the processor.
+        system: operating system, its version, and the architecture.
+        python: its version.
         torch: its version.
         device: `cpu`, `cuda`, `mps` …
-        cards: the names of its accelerators.
-        card_memory: of the smallest of them; 0 without one.
-        dtype: the format that is computed fast: bfloat16, float16 or float32.
-        memory: free.
-        disk: free where downloads go, which is `cache`.
-        hub: whether the Hub answers; None where it was not asked, because of HF_HUB_OFFLINE.
+        cards: the names of the accelerators.
+        card_memory: of the smallest accelerator; 0 without one.
+        dtype: the smallest dtype that the hardware computes fast: bfloat16, float16 or float32.
+        cores: that this process may use.
+        memory: available main memory.
+        disk: free space in `cache`.
+        cache: the folder to which models are downloaded.
+        hub: whether the Hub answers; None if HF_HUB_OFFLINE is set.
     """
 
     system: str
@@ -46,7 +49,7 @@ class Machine:
 
 
 def look_at_machine() -> Machine:
-    """Look. Takes seconds: torch is imported, and the Hub has five to answer."""
+    """Describe this machine; takes seconds to import torch, and up to five for the Hub to answer."""
     import torch
 
     device = device_type()
@@ -70,11 +73,11 @@ def look_at_machine() -> Machine:
 
 
 def describe_hardware(device: str, processes: int) -> str:
-    """What computes, in words: `2 x NVIDIA H100`, or `CPU (Intel Xeon Platinum 8481C), 4 cores, 2 processes`.
+    """The hardware in words: `2 x NVIDIA H100`, or `CPU (Intel Xeon Platinum 8481C), 4 cores, 2 processes`.
 
     Args:
         device: see `devices.device_type`.
-        processes: how many train together.
+        processes: the number of processes that train together.
     """
     names, _ = _cards(device)
     if not names:
@@ -87,7 +90,7 @@ def describe_hardware(device: str, processes: int) -> str:
 
 
 def _processor() -> str:
-    """The processor's name; its architecture where the system does not say."""
+    """The processor's name; its architecture if the system does not give one."""
     with suppress(OSError, StopIteration):
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
         return next(line for line in lines if line.startswith("model name")).partition(":")[2].strip()
@@ -102,13 +105,13 @@ def hub_cache_folder() -> Path:
 
 
 def free_disk(folder: Path) -> int:
-    """The bytes that are free where `folder` is, or would be made."""
+    """The free bytes on the disk where `folder` is, or would be created."""
     there = next((place for place in (folder, *folder.parents) if place.is_dir()), Path())
     return shutil.disk_usage(there).free
 
 
 def unused_card() -> bool:
-    """Whether the system has an NVIDIA card and torch, as it was built, cannot use any."""
+    """Whether the system has an NVIDIA GPU, but this build of torch has no CUDA."""
     import torch
 
     return sys.platform != "darwin" and torch.version.cuda is None and shutil.which("nvidia-smi") is not None

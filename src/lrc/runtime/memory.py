@@ -1,4 +1,4 @@
-"""How much memory is there for a model that has to be held whole, and how much was taken."""
+"""Memory: how much is available, how much was taken, and sizes in words."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
 
 
 def available_memory() -> int:
-    """The bytes that can be taken without swapping, as the operating system estimates them."""
+    """The bytes that can be allocated without swapping, as estimated by the operating system."""
     import psutil
 
     return int(psutil.virtual_memory().available)
@@ -24,12 +24,12 @@ def available_memory() -> int:
 
 def peak_memory() -> int:
     """The most bytes that this process has had in memory so far."""
-    # Linux's getrusage would count what ran in this process before it became this program (`execve`).
+    # On Linux, getrusage would include what ran in this process before `execve`.
     if STATUS.is_file() and (found := re.search(r"VmHWM:\s+(\d+) kB", STATUS.read_text(encoding="utf-8"))):
         return int(found.group(1)) * 1024
     try:
         import resource
-    except ImportError:  # Windows counts it itself
+    except ImportError:  # on Windows
         import psutil
 
         usage = psutil.Process().memory_info()
@@ -39,9 +39,9 @@ def peak_memory() -> int:
 
 
 def read_memory(text: str) -> int:
-    """A device's memory, `12GB`, `12GiB` or `12000MB`, in bytes.
+    """Parse a GPU's memory, such as `12GB`, `12GiB` or `12000MB`, into bytes.
 
-    A card's GB are 1024³ bytes: one sold with 12 GB has 12,288 MiB.
+    A GB is 1024³ bytes here: a GPU sold with 12 GB has 12,288 MiB.
 
     Raises:
         RecipeError: it is not a memory size.
@@ -57,7 +57,7 @@ def read_memory(text: str) -> int:
 
 
 def out_of_memory(error: BaseException) -> str | None:
-    """What is lacking, where an exception is about memory; None where it is about something else."""
+    """A message if an exception is about a lack of memory; otherwise None."""
     if isinstance(error, MemoryError):
         return "out of memory"
     found = re.search(r"CPUAllocator: can't allocate memory: you tried to allocate (\d+) bytes", str(error))
@@ -67,5 +67,5 @@ def out_of_memory(error: BaseException) -> str | None:
 
 
 def format_size(nbytes: int) -> str:
-    """A number of bytes for people, in units of 1000: `1.3 GB`, `512.0 kB`."""
+    """A number of bytes in words, in units of powers of 1000: `1.3 GB`, `512.0 kB`."""
     return decimal(nbytes)

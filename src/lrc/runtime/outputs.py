@@ -1,4 +1,4 @@
-"""Outputs that appear whole or not at all, and never in the place of something that was there before."""
+"""Atomic outputs: they appear complete or not at all, and replace nothing unless asked to."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from lrc.runtime.memory import format_size
 from lrc.runtime.system import WINDOWS
 from lrc.runtime.translation import _
 
-_REPLACED = ".replaced"  # in a part: what was at the output's place before
+_REPLACED = ".replaced"  # inside a part: the folder that is being replaced
 
 
 def refuse_existing(path: Path, *, force: bool) -> None:
-    """Refuse if `path` exists, as a file, a folder with something in it, or a link of any kind.
+    """Refuse if `path` exists, as a file, a folder that is not empty, or a link.
 
     Raises:
         OutputError: it exists and `force` is false.
@@ -32,7 +32,7 @@ def refuse_existing(path: Path, *, force: bool) -> None:
 
 
 def is_file_of(path: Path, content: bytes) -> bool:
-    """Whether a file, no link, is there with this content."""
+    """Whether `path` is a file, not a link, with this content."""
     try:
         return not path.is_symlink() and path.read_bytes() == content
     except OSError:
@@ -40,10 +40,12 @@ def is_file_of(path: Path, content: bytes) -> bool:
 
 
 def refuse_file(path: Path, *sources: Path, force: bool) -> None:
-    """Refuse if a file cannot be written to `path`, or may not: before the work, not after it.
+    """Refuse if a file cannot or may not be written to `path`; to be called before the work, not after it.
 
     Args:
-        sources: what the same command reads or writes otherwise; `force` does not give these away.
+        path: the output.
+        sources: other files that the same command reads or writes, which may never be overwritten.
+        force: whether an existing file may be overwritten.
 
     Raises:
         OutputError: it exists and `force` is false, is a folder, or is one of the sources.
@@ -57,9 +59,9 @@ def refuse_file(path: Path, *sources: Path, force: bool) -> None:
 
 @contextmanager
 def new_file(path: Path, *, force: bool = False) -> Iterator[Path]:
-    """Give a temporary name next to `path`; flush it and rename it to `path` when the block ends well.
+    """Yield a temporary file next to `path`; when the block succeeds, flush it and rename it to `path`.
 
-    A link at `path` is replaced, never written through. What killed processes left of it goes then, too.
+    A link at `path` is replaced, not followed. What killed processes left of the file is removed afterwards.
 
     Raises:
         OutputError: `path` exists and `force` is false, another process is writing it, or the file system refuses.
@@ -67,13 +69,13 @@ def new_file(path: Path, *, force: bool = False) -> Iterator[Path]:
     refuse_existing(path, force=force)
     with _explain_before(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Removed last: the manifest of a set that was not finished lists what may be replaced.
+        # To be removed last: the manifest of an unfinished set lists which files may be replaced.
         stale = left_behind(path.parent, path.name)
         with locked(path) as temporary, _explain_during(path, temporary):
             yield temporary
             open_to_all(temporary)
             flush(temporary)
-            refuse_existing(path, force=force)  # it may have come meanwhile
+            refuse_existing(path, force=force)  # it may have appeared meanwhile
             temporary.replace(path)
             flush(path.parent)
         for part in stale:
@@ -82,9 +84,9 @@ def new_file(path: Path, *, force: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def new_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
-    """Give a temporary folder next to `path`; flush it and rename it to `path` when the block ends well.
+    """Yield a temporary folder next to `path`; when the block succeeds, flush it and rename it to `path`.
 
-    What killed processes left of it goes first, since that may be as large as what is to be written.
+    What killed processes left of it is removed first, since it may be as large as what is to be written.
 
     Raises:
         OutputError: `path` exists with something in it and `force` is false, another process is writing it or in it,
@@ -105,15 +107,15 @@ def new_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
                 flush(file)
             refuse_existing(path, force=force)
             if WINDOWS:
-                gc.collect()  # what was read from it to be checked, and is still mapped, would keep its name
+                gc.collect()  # memory-mapped files in it would prevent renaming
             _take_place(temporary, path)
             flush(path.parent)
 
 
 def flush(path: Path) -> None:
-    """Have the operating system put a file's bytes, or a folder's names, on the disk."""
+    """Flush a file's content, or a folder's entries, to the disk (fsync)."""
     if WINDOWS and path.is_dir():
-        return  # Windows opens none
+        return  # Windows cannot open folders
     handle = os.open(path, os.O_RDWR if WINDOWS else os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -122,7 +124,7 @@ def flush(path: Path) -> None:
 
 
 def _take_place(temporary: Path, path: Path) -> None:
-    """Rename a folder to `path`; what is there makes room in one move, and is back if that fails."""
+    """Rename a folder to `path`; what is there is moved aside, and moved back if the renaming fails."""
     if not os.path.lexists(path):
         temporary.replace(path)
         return
@@ -137,14 +139,14 @@ def _take_place(temporary: Path, path: Path) -> None:
 
 
 def _put_back(stale: list[Path], path: Path) -> None:
-    """Undo a replacement that a kill cut in two."""
+    """Undo a replacement that a kill interrupted."""
     for part in stale:
         if (part / _REPLACED).exists() and not os.path.lexists(path):
             (part / _REPLACED).rename(path)
 
 
 def open_to_all(file: Path) -> None:
-    """Give a file the mode that the user's new files have; some libraries write what their owner alone may read."""
+    """Give a file the default mode of new files; some libraries write files that only their owner may read."""
     file.chmod(0o666 & ~_umask())
 
 
@@ -156,7 +158,7 @@ def _umask() -> int:
 
 @contextmanager
 def _explain_before(path: Path) -> Iterator[None]:
-    """Turn what the file system says before there is a part into one line."""
+    """Turn the file system's errors before anything is written into one line."""
     try:
         yield
     except OSError as error:
@@ -169,7 +171,7 @@ def _explain_before(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _explain_during(path: Path, part: Path) -> Iterator[None]:
-    """The same, with the output's own names, and how much of it there was."""
+    """Turn the file system's errors while writing into one line, with the final name and the size so far."""
     try:
         yield
     except OutputError as error:  # of a file in a folder
@@ -185,7 +187,7 @@ def _explain_during(path: Path, part: Path) -> Iterator[None]:
 
 def _reason(error: OSError) -> str:
     reason = describe_os_error(error)
-    # Excel holds a file that it shows, and Windows then renames nothing to its name.
+    # On Windows, nothing can replace a file that is open in Excel.
     held = WINDOWS and isinstance(error, PermissionError)
     return _("{reason} (is it open in another program? close it there)").format(reason=reason) if held else reason
 
@@ -196,6 +198,6 @@ def _count_bytes(part: Path) -> int:
 
 
 def checksum(path: Path) -> str:
-    """The sha256 of a file's bytes, in hexadecimal."""
+    """The SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

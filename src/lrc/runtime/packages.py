@@ -1,7 +1,7 @@
-"""Versions of packages: are those that lrc needs installed, and which code, lrc's commit included, made a run?
+"""Versions of packages: checks those that lrc needs, and records those (and lrc's commit) that a run uses.
 
-The first is asked before any is imported: what an older one lacks would show as an ImportError from the middle of it,
-or as a wrong result.
+The check comes before any import: an older package would otherwise show as an ImportError from its middle, or as a
+wrong result.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from lrc.runtime.errors import MachineError
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
-SEVERAL = 2  # findings, beyond which one command for all of them is named
+SEVERAL = 2  # with more findings than this, one command for all of them is added
 
 
 def check_installed() -> None:
-    """Compare what is installed with the ranges of `setup.cfg`; extras are left to the verbs that need them.
+    """Compare installed packages with the ranges in `setup.cfg`; extras are left to the commands that need them.
 
     Raises:
-        MachineError: a package is missing or outside its range; a finding each.
+        MachineError: packages are missing or outside their range, with a finding for each.
     """
     from packaging.requirements import Requirement  # `lrc --help` does without
 
@@ -47,7 +47,7 @@ def check_installed() -> None:
 
 
 def check_installed_or_exit() -> None:
-    """The same at the top of a module that runs as a script: what is wrong goes to stderr, and the status is 1."""
+    """Check at the top of a module that runs as a script: print errors on stderr and exit with status 1."""
     try:
         check_installed()
     except MachineError as error:
@@ -57,19 +57,19 @@ def check_installed_or_exit() -> None:
 
 
 def install_extra(name: str) -> str:
-    """The command that installs what an extra of lrc needs."""
+    """The command that installs an extra of lrc."""
     return f"pip install '{lrc.DISTRIBUTION}[{name}]'"
 
 
 def constraints_file() -> Path:
-    """constraints.txt, the versions that lrc is tested with: inside an installed lrc, or at the top of a clone."""
+    """The path of constraints.txt, with the tested versions: in an installed lrc, or at the top of a clone."""
     package = Path(lrc.__file__).parent
     inside = package / "constraints.txt"
     return inside if inside.is_file() else package.parents[1] / "constraints.txt"
 
 
 def tested_versions() -> dict[str, str]:
-    """The tested versions of all packages, by the name that pip knows them by."""
+    """The tested versions of all packages, by their names in pip."""
     lines = constraints_file().read_text(encoding="utf-8").splitlines()
     pairs = (line.split("==") for line in lines if "==" in line and not line.startswith("#"))
     return {name: found for name, found in pairs}
@@ -83,7 +83,7 @@ def _ranges() -> list[str]:
 
 
 def installed_version(name: str) -> str | None:
-    """The version of a package; None where it is not installed."""
+    """The version of a package; None if it is not installed."""
     try:
         return version(name)
     except PackageNotFoundError:
@@ -91,12 +91,12 @@ def installed_version(name: str) -> str | None:
 
 
 def _fits(found: str, needed: Requirement) -> bool:
-    """Whether a version is in the range; one built before its release counts as the release."""
+    """Whether a version is in the range; a pre-release counts as the release."""
     from packaging.version import InvalidVersion, Version
 
     try:
         return needed.specifier.contains(Version(found).base_version)
-    except InvalidVersion:  # somebody's own build, who will know
+    except InvalidVersion:  # a custom build
         return True
 
 
@@ -105,18 +105,18 @@ COMMIT = "lrc commit"
 
 
 def versions() -> dict[str, str]:
-    """The versions of the packages that decide what a run gives, and lrc's commit where it is known."""
+    """The versions of the packages that affect the result of a run, and lrc's commit if it is known."""
     commit = _commit_of(Path(lrc.__file__).parents[2]) or _commit_installed()
     return versions_of(*PACKAGES) | ({COMMIT: commit} if commit else {})
 
 
 def versions_of(*names: str) -> dict[str, str]:
-    """The installed versions of packages; `lrc` is named as it is imported, whatever its distribution is called."""
+    """The installed versions of packages, by their names in pip; `lrc` stands for its distribution."""
     return {name: version(lrc.DISTRIBUTION if name == "lrc" else name) for name in names}
 
 
 def _commit_of(folder: Path) -> str | None:
-    """What is checked out in a clone, with `+changes` where its files are others; None where it is not a clone."""
+    """The commit that is checked out in a clone, with `+changes` if src/ is modified; None if it is not a clone."""
     if not (folder / ".git").exists():
         return None
     try:
@@ -132,7 +132,7 @@ def _commit_of(folder: Path) -> str | None:
 
 
 def _commit_installed() -> str | None:
-    """What `pip install git+https://…` noted, as PEP 610 has it."""
+    """The commit that `pip install git+https://…` recorded (PEP 610); None without one."""
     try:
         noted = json.loads(distribution(lrc.DISTRIBUTION).read_text("direct_url.json") or "{}")
     except (PackageNotFoundError, ValueError):

@@ -1,4 +1,4 @@
-"""A function over many items in several processes: in order, and with few items in memory at a time."""
+"""Maps a function over many items in several processes, in order, with few items in memory at once."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ from lrc.runtime.translation import _
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-_work: Callable[[Any], Any]  # what a worker does, given to it once
+_work: Callable[[Any], Any]  # the function, set once in each worker
 
 
 def in_order(work: Callable[[Item], Result], items: Iterable[Item], processes: int) -> Iterator[Result]:
     """The results of `work` for each item, in the order of the items.
 
     Args:
-        work: must not touch a device; what it raises is raised here.
-        processes: 1 works in this process.
+        work: must not use a device; what it raises is raised here.
+        items: its arguments.
+        processes: the number of workers; with 1, this process does the work.
 
     Raises:
         MachineError: a worker was killed.
@@ -34,9 +35,9 @@ def in_order(work: Callable[[Item], Result], items: Iterable[Item], processes: i
     if processes == 1:
         yield from map(work, items)
         return
-    # Set before the fork: a tokenizer in Rust would warn that it gives its own threads up.
+    # Set before the fork: otherwise tokenizers warns that it disables its own threads.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # Forked workers start at once and have the tokenizer already; where forking is not safe they are started anew.
+    # Forked workers start at once, and have the tokenizer already; on other systems forking is not safe.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     with ProcessPoolExecutor(processes, context, _begin, (work,)) as pool:
         waiting: deque[Future[Result]] = deque()
@@ -56,7 +57,7 @@ def in_order(work: Callable[[Item], Result], items: Iterable[Item], processes: i
 
 
 def _begin(work: Callable[[Any], Any]) -> None:
-    """Make a worker that dies with its parent, and leaves signals to it."""
+    """Initialize a worker, which ends with its parent, and leaves SIGINT to it."""
     global _work
     _work = work
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -65,7 +66,7 @@ def _begin(work: Callable[[Any], Any]) -> None:
 
 
 def _end_with_parent() -> None:
-    # A parent that is killed tells nobody, and its workers would wait for work for ever.
+    # Without this, the workers of a killed parent would wait for work forever.
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

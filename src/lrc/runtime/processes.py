@@ -1,4 +1,4 @@
-"""The processes of a launch, and what the first of them decides for all."""
+"""The processes of a launch: joining them, and a lock that the first one holds for all."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from lrc.runtime.locks import locked
 from lrc.runtime.rendezvous import rendezvous
 from lrc.runtime.translation import _
 
-# How long a process waits for the others: those with less to answer for those with more. One that died is noticed at
-# once, by its closed connection or by the launcher.
+# How long processes wait for each other, since some have more to do. A dead process is noticed at once, by its closed
+# connection or by the launcher.
 PATIENCE = timedelta(days=7)
 
 
 def processes() -> PartialState:
-    """The processes of this launch, joined.
+    """Join the processes of this launch, and return accelerate's state.
 
-    accelerate joins several on the CPU only where it is told that they are to stay there; without it each of them
-    would be alone and do everything.
+    accelerate joins processes on the CPU only if it is told to stay there; otherwise each would be alone, and do
+    everything.
     """
     with rendezvous():
         return PartialState(cpu=device_type() == "cpu", timeout=PATIENCE)
@@ -33,14 +33,15 @@ def processes() -> PartialState:
 
 @contextmanager
 def lock_together(path: Path, output: Path | None = None) -> Iterator[None]:
-    """Lock an output while the block runs; the folder that it goes into is made.
+    """Lock an output while the block runs, and create the folder that it goes into; all processes call this.
 
     Args:
+        path: what to lock.
         output: what to name in a refusal; `path` by default.
 
     Raises:
-        OutputError: another process is writing it, or the file system refuses; in the first process of a launch.
-        SystemExit: the same, in the others, which have nothing to add.
+        OutputError: in the first process: another launch is writing the output, or the file system refuses.
+        SystemExit: in the other processes, for the same reasons.
     """
     refusal: LrcError | None = None
     with ExitStack() as stack:
@@ -64,7 +65,7 @@ def lock_together(path: Path, output: Path | None = None) -> Iterator[None]:
 
 @contextmanager
 def _parents_of(path: Path) -> Iterator[None]:
-    """Make the folders above `path`; those that are empty in the end go again."""
+    """Create the parents of `path`; those that are empty when the block ends are removed again."""
     missing = [parent for parent in path.parents if not parent.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     try:

@@ -1,4 +1,4 @@
-"""Progress of long work on stderr: a bar with rate and time left in a terminal, now and then a line in a pipe."""
+"""Notices and progress on stderr: a bar with rate and time left in a terminal, occasional lines in a pipe."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lrc.runtime.exit_status import is_first
 from lrc.runtime.translation import Message, _, localized
 
 SECONDS_BETWEEN_LINES = 5.0
-# What takes less is not told; tests, whose machine may be busy, wait for longer.
+# Shorter waits are not reported; tests, which may run on a busy machine, set a longer time.
 SECONDS_UNTOLD = float(os.environ.get("LRC_SECONDS_UNTOLD", "2"))
 SECONDS_BETWEEN_WAITS = 30.0
 IMPORTS = _("loading PyTorch and transformers")
@@ -36,9 +36,9 @@ AMOUNTS: dict[Unit, Message] = {
     "plans": _("{count}/{total} plans"),
     "file": _("{count}/{total} file"),
 }
-# Set by `lrc --quiet` for the processes that a verb starts.
+# Set by `lrc --quiet` for the processes that a command starts.
 QUIET = "LRC_QUIET"
-REPLACEMENT = "lrc.replace"  # how what a console cannot show is written
+REPLACEMENT = "lrc.replace"  # the error handler for characters that a console cannot show
 LETTERS = {
     **{"⟦": "[[", "⟧": "]]", "⏎": "\\n", "⇥": "\\t", "␣": "_"},
     **{"…": "...", "–": "-", "−": "-", "×": "x", "→": "->", "“": '"', "”": '"', "≥": ">=", "≤": "<=", "·": "*"},
@@ -60,9 +60,9 @@ def silence() -> None:
 
 
 def escape_unencodable() -> None:
-    """Have a terminal that knows no Chinese, or not all of it, get escapes rather than an exception.
+    """Make stdout and stderr escape characters that their encoding lacks, instead of raising.
 
-    lrc's own signs become letters that every encoding has.
+    lrc's own symbols are replaced by ASCII look-alikes.
     """
     codecs.register_error(REPLACEMENT, _replace)
     for stream in (sys.stdout, sys.stderr):
@@ -80,23 +80,23 @@ def _replace(error: UnicodeError) -> tuple[str, int]:
 
 
 def notify(line: str) -> None:
-    """Print a line on stderr, in the user's language: something that they should know and that is not an error."""
+    """Print a notice on stderr, in the user's language."""
     print(localized(line), file=sys.stderr, flush=True)
 
 
 def is_quiet() -> bool:
-    """Whether no progress is to be shown."""
+    """Whether progress is turned off."""
     return _quiet
 
 
 @contextmanager
 def waiting(what: str) -> Iterator[None]:
-    """Say that `what` is going on where the block takes seconds, and cannot say itself how far it is.
+    """Report `what` if the block takes more than a few seconds, and has no progress of its own.
 
-    Of the processes of a launch the first speaks.
+    In a launch of several processes, only the first reports.
 
     Args:
-        what: in words that a line begins with, as `loading the model a`.
+        what: the beginning of a line, such as `loading the model a`.
     """
     ended = threading.Event()
     if not _quiet and is_first():
@@ -118,12 +118,16 @@ def _notify_waiting(what: str, ended: threading.Event) -> None:
 
 @contextmanager
 def track(stage: str, total: int, unit: Unit = "questions", *, before: int = 0) -> Iterator[Advance]:
-    """Show how far `stage` is while the block runs.
+    """Show the progress of `stage` while the block runs.
 
     Args:
         stage: what is being done, in one or two words.
-        total: how many of the unit there are.
-        before: how many of them an earlier run did, which say nothing about the rate.
+        total: the number of units.
+        unit: what is counted.
+        before: how many an earlier run has done, which do not count for the rate.
+
+    Yields:
+        A function to call with the number of units done since the last call.
     """
     if _quiet:
         yield lambda done=1: None
@@ -149,13 +153,13 @@ def _bar(stage: str, total: int, unit: Unit, before: int) -> Iterator[Advance]:
             bar.update(task, advance=done, amount=amount(before + count), rate=rate)
 
         yield advance
-        if len(bar.task_ids) > 1:  # within another stage, whose bar goes on
+        if len(bar.task_ids) > 1:  # nested in another stage
             bar.remove_task(task)
 
 
 @contextmanager
 def _bars() -> Iterator[Any]:
-    """The bars on the terminal; a stage within another adds its own, since older versions of rich show one set only."""
+    """The progress display; nested stages share it, since older versions of rich allow only one at a time."""
     global _shown
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -199,5 +203,5 @@ def _lines(stage: str, total: int, unit: Unit, before: int) -> Iterator[Advance]
             line(now)
 
     yield advance
-    if (end := time.monotonic()) - start >= SECONDS_BETWEEN_LINES:  # nobody waited for less
+    if (end := time.monotonic()) - start >= SECONDS_BETWEEN_LINES:
         line(end)

@@ -1,6 +1,6 @@
-"""Where the processes of a launch meet: who is still missing is printed, and a signal ends the wait.
+"""The rendezvous of a launch's processes: reports which are missing, and lets signals end the wait.
 
-torch waits for the others in a C++ call, in which Python's handlers of signals do not run.
+torch waits for the others in a C++ call, during which Python's signal handlers do not run.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from lrc.runtime.signals import LAST_WORDS
 from lrc.runtime.translation import _, localized
 
 SILENCE = 5.0  # seconds of waiting before the first line
-PAUSE = 0.5
-BETWEEN_LINES = 60.0
+PAUSE = 0.5  # seconds between checks
+BETWEEN_LINES = 60.0  # seconds
 
 
 @contextmanager
 def rendezvous() -> Iterator[None]:
-    """Tell how many processes are missing while the block joins them, and let SIGINT and SIGTERM end it.
+    """While the block joins the processes, report how many are missing, and let SIGINT and SIGTERM end it.
 
     Raises:
-        MachineError: the port at which they are to meet is taken.
+        MachineError: MASTER_PORT is in use.
     """
     import torch.distributed as dist
 
@@ -39,7 +39,7 @@ def rendezvous() -> Iterator[None]:
         yield
         return
     done = threading.Event()
-    threading.Thread(target=_tell, args=(done,), daemon=True).start()
+    threading.Thread(target=_report_missing, args=(done,), daemon=True).start()
     try:
         with _listen_to_signals():
             yield
@@ -54,8 +54,8 @@ def rendezvous() -> Iterator[None]:
         done.set()
 
 
-def _tell(done: threading.Event) -> None:
-    """Say who is missing, once that takes a while, and whenever it changes."""
+def _report_missing(done: threading.Event) -> None:
+    """Report which processes are missing, after a while and whenever that changes."""
     size, start, reported, at = int(os.environ["WORLD_SIZE"]), time.monotonic(), None, 0.0
     store: Any = None
     while not done.wait(PAUSE):
@@ -75,7 +75,7 @@ def _tell(done: threading.Event) -> None:
 
 
 def _store(size: int) -> Any:
-    """What the processes count themselves in, counted in; None while nobody answers."""
+    """The store in which processes are counted, this one included; None while it does not answer."""
     import torch.distributed as dist
 
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
@@ -93,7 +93,7 @@ def _key() -> str:
 
 @contextmanager
 def _listen_to_signals() -> Iterator[None]:
-    """Have a thread end the process at a signal that Python has noted and cannot handle yet."""
+    """Let a thread end the process at a signal, which the main thread cannot handle while it is in C++."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -104,7 +104,7 @@ def _listen_to_signals() -> Iterator[None]:
     if handler is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, lambda number, frame: None)
     threading.Thread(target=_end_at_signal, args=(ours,), daemon=True).start()
-    # The other thread takes them then: torch would print a page about a connection that was interrupted.
+    # Masked in this thread, so that another one takes them: torch would print a page about an interrupted connection.
     masked = signal.pthread_sigmask(signal.SIG_BLOCK, LAST_WORDS) if hasattr(signal, "pthread_sigmask") else None
     try:
         yield

@@ -1,4 +1,4 @@
-"""What access tokens, keys and passwords look like: the one list by which recipes and published files are searched."""
+"""The pattern of access tokens, keys and passwords, for which recipes and published files are searched."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SECRET = re.compile(
     r")"
     r"|-----BEGIN [A-Z ]*PRIVATE KEY"
     r"|://[^\s/:@\"']+:[^\s/@\"']+@"  # a password in an address
-    # Older keys of Weights & Biases and AWS look like any checksum; what is before them decides.
+    # Older keys of Weights & Biases and AWS look like a checksum; they are recognized by what precedes them.
     r"|(?i:(?:wandb|api|access)\w*key[\"']?\s*[:=]\s*[\"']?[\w/+]{40}(?![\w/+]))",
     re.ASCII,
 )

@@ -1,6 +1,6 @@
-"""SIGINT and SIGTERM: end at once, or, while something is worth finishing first, when that is done.
+"""SIGINT and SIGTERM: they end the process at once, or after work that is worth finishing first.
 
-Knows no torch: the handlers have to be there before the imports that take seconds.
+Does not import torch: handlers have to be installed before imports that take seconds.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ LAST_WORDS = {signal.SIGINT: _("lrc: interrupted"), signal.SIGTERM: _("lrc: term
 
 @dataclass
 class Request:
-    """The wish to stop, once a signal has brought it."""
+    """A request to stop, by a signal."""
 
-    signal: int = 0  # the signal's number; 0 while there was none
+    signal: int = 0  # the signal's number; 0 as long as none has arrived
 
 
 def end_at_once(line: str = "") -> None:
-    """From here on a signal ends the process with a line and the status 128 + its number.
+    """From here on, a signal ends the process with a line, and the status 128 + its number.
 
-    Every output appears whole or not at all, so that there is nothing to clean up; and an exception would come out
-    of whatever import or C call is running.
+    It does not raise: since outputs are atomic there is nothing to clean up, and an exception would surface in whatever
+    import or C call is running.
 
     Args:
-        line: what is said before: what is safe, and how to go on.
+        line: printed before: what is safe, and how to resume.
     """
     for number in LAST_WORDS:
         signal.signal(number, _make_ending(line))
@@ -41,12 +41,11 @@ def end_at_once(line: str = "") -> None:
 
 @contextmanager
 def ending_with(line: str) -> Iterator[None]:
-    """While the block runs, a signal or a `KeyboardInterrupt` that ends the process says `line` before.
+    """In the block, print `line` before a signal or a `KeyboardInterrupt` ends the process.
 
     Args:
-        line: what is already safe, and how to resume.
+        line: what is safe, and how to resume.
     """
-
     try:
         with _handle_with(_make_ending(line)):
             yield
@@ -57,12 +56,12 @@ def ending_with(line: str) -> Iterator[None]:
 
 @contextmanager
 def deferred(*, insist: bool = True, line: str = "") -> Iterator[Request]:
-    """While the block runs a signal is only noted.
+    """In the block, the first signal is only recorded in the `Request`.
 
     Args:
-        line: what is said at once at the first signal: what is finished before the end.
-        insist: whether a second signal ends the process at once. A launcher of several processes passes on what
-            the terminal has sent to all of them already, so there it means nothing.
+        insist: whether a second signal ends the process at once. With several processes it should not: their launcher
+            passes on the signal that the terminal has already sent to all of them.
+        line: printed at the first signal: what will be finished first.
     """
     request = Request()
 
@@ -79,7 +78,7 @@ def deferred(*, insist: bool = True, line: str = "") -> Iterator[Request]:
 
 @contextmanager
 def _handle_with(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Have a handler take both signals while the block runs; only the main thread can."""
+    """Install a handler for both signals in the block; outside the main thread, do nothing."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -100,12 +99,12 @@ def _make_ending(line: str) -> Callable[[int, FrameType | None], None]:
 
 
 def _write(line: str) -> None:
-    # No buffered writing in a handler: it may have interrupted a write.
+    # Not through a buffer, since the handler may have interrupted a write to it.
     if line and is_first():
         os.write(2, f"{localized(line)}\n".encode())
 
 
 def _end(number: int, frame: FrameType | None) -> None:
-    if not several_processes():  # their launcher ends them all where one has failed, and that one has said why
+    if not several_processes():  # their launcher ends all when one has failed, and that one has reported
         os.write(2, f"{localized(LAST_WORDS[signal.Signals(number)])}\n".encode())
     os._exit(128 + number)

@@ -1,9 +1,9 @@
-"""How many threads compute on a CPU, and how they wait for each other: the one place that settles both.
+"""The number of OpenMP threads, and how they wait for each other.
 
-By default a thread of libgomp (what torch computes with) that has nothing to do counts to 300,000 before it sleeps. On
-a busy machine it counts where another thread, which it waits for, could have computed, and everything becomes many
-times slower. So threads sleep at once here. How many there are never follows from what else runs: sums would be
-added up in another order, and the same run would not give the same bits twice.
+By default, an idle thread of libgomp, which torch uses, spins 300,000 times before it sleeps. On a busy machine it
+takes the core from the very thread for which it waits, and everything becomes many times slower. So threads sleep at
+once here. Their number never depends on the load: sums would be taken in another order, and a run would not be
+reproducible to the bit.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ NUMBER, WAITING = "OMP_NUM_THREADS", "OMP_WAIT_POLICY"
 
 
 def wait_asleep(environment: MutableMapping[str, str]) -> None:
-    """Have OpenMP's threads sleep while they wait, where the user has not said otherwise; before torch is imported."""
+    """Make OpenMP's threads sleep while they wait, unless the user has set it; to be called before importing torch."""
     environment.setdefault(WAITING, "PASSIVE")
 
 
 def share_cores(environment: MutableMapping[str, str], processes: int = 1) -> None:
-    """Give each of so many processes its part of the cores, where the user has not said otherwise.
+    """Give each process its share of the cores, unless the user has set OMP_NUM_THREADS.
 
     Args:
-        environment: that the processes get.
+        environment: the environment of the processes, which is changed.
+        processes: the number of processes.
     """
     environment[NUMBER] = os.environ.get(NUMBER, str(max(usable_cores() // max(processes, 1), 1)))
     wait_asleep(environment)

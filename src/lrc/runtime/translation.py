@@ -1,7 +1,8 @@
-"""Messages in the user's language: English in the source, the others in gettext's catalogues under `runtime/locale`.
+"""Messages in the user's language: English in the source, others in gettext's catalogues under `runtime/locale`.
 
-A message is English wherever a program reads it (`--json`, logs, tests), and is translated only where a person does:
-`localized` on the terminal, by `LRC_LANG` or the locale; `localized(text, language)` on a page, by its reader's.
+A message is English wherever a program reads it (`--json`, logs, tests), and is translated only for people: with
+`localized(text)` on the terminal, by `LRC_LANG` or the locale; with `localized(text, language)` on a page, for its
+reader.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from numbers import Number
 from string import Formatter
 from typing import Any, Final, NamedTuple
 
-VARIABLES = ("LRC_LANG", "LC_ALL", "LC_MESSAGES", "LANG")  # the first that says something decides
+VARIABLES = ("LRC_LANG", "LC_ALL", "LC_MESSAGES", "LANG")  # the first that is set decides
 ENGLISH: Final = "en"
 CHINESE: Final = "zh_TW"
 DOMAIN = "lrc"
@@ -27,15 +28,15 @@ _PLACE_ALONE = re.compile(_FILE + r", (?P<place>[^{}:]+\{\w+\})")
 
 
 class Message(str):
-    """A text in English that knows which message it is, and what was filled in.
+    """A text in English that keeps its message id and the values that were filled in.
 
-    As a string it is the English text; `localized` gives another language's.
+    As a string it is the English text; `localized` returns it in another language.
     """
 
     __slots__ = ("cut", "msgid", "values")
     msgid: str
     values: Mapping[str, Any]
-    cut: str  # which part of the sentence is meant, where it is not all of it: `clause`, `place` or `text`, see below
+    cut: str  # which part of the message it is: `clause`, `place` or `text` (see below); empty is the whole message
 
     def __new__(cls, text: str, msgid: str = "", values: Mapping[str, Any] | None = None, cut: str = "") -> Message:
         made = super().__new__(cls, text)
@@ -46,17 +47,17 @@ class Message(str):
         return Message, (str(self), self.msgid, dict(self.values), self.cut)
 
     def format(self, /, *_unused: object, **values: object) -> Message:
-        """Fill in placeholders by name; those that are not given stay, to be filled in later.
+        """Fill in placeholders by name; those that are not given stay, and may be filled in later.
 
-        A tuple fills in a list: `a, b`, in Chinese `甲、乙`.
+        A tuple becomes a list: `a, b`, in Chinese `甲、乙`.
         """
-        # Errors go from process to process: what is filled in stays only where it can be sent, and cannot change.
+        # Errors are sent between processes, so only immutable values that can be pickled are kept as they are.
         plain = {name: one if isinstance(one, str | Number | tuple) else str(one) for name, one in values.items()}
         values = {**self.values, **plain}
         return Message(_fill(self.msgid, values, None), self.msgid, values)
 
     def with_renamed(self, old: str, new: str) -> Message:
-        """The same of another file: `old` replaced wherever a value names it."""
+        """A copy with `old` replaced by `new` in the text and the values."""
         values = {name: _rename(one, old, new) for name, one in self.values.items()}
         return Message(self.replace(old, new), self.msgid, values, self.cut)
 
@@ -67,35 +68,35 @@ def _(text: str) -> Message:
 
 
 def message_of(error: BaseException) -> str:
-    """What an error says, as the message that it was made of where it was made of one."""
+    """An error's text; as a `Message` if the error was raised with one."""
     message = error.args[0] if error.args else ""
     return message if isinstance(message, Message) else str(error)
 
 
 def first_clause(text: str) -> str:
-    """What a message says before its semicolon, which the cure follows."""
+    """The part of a message before its semicolon, after which comes the cure."""
     if not isinstance(text, Message):
         return text.partition(";")[0]
-    # A semicolon in what was filled in ends no clause, unless it is the clause that was filled in.
+    # A semicolon in a value does not count, unless the message itself has none.
     clause, semicolon, _cure = text.msgid.partition(";")
     filled = _fill(clause, text.values, None)
     return Message(filled if semicolon else filled.partition(";")[0], text.msgid, text.values, "clause")
 
 
 class PlacedMessage(NamedTuple):
-    """A message whose first words say where something is, taken apart: `{file}, record {number}: {reason}`."""
+    """The parts of a message that begins with a place: `{file}, record {number}: {reason}`."""
 
     file: str
-    place: str  # in the file: `record 3`; empty where it is the file as a whole
-    row: int | None  # where the place is a row of a table, which `place` is not then
-    text: str  # what is there
+    place: str  # in the file: `record 3`; empty for the whole file, or if there is a row
+    row: int | None  # the row of a table
+    text: str  # what is wrong there
 
 
 def split_place(message: str) -> PlacedMessage | None:
-    """Take the place off a message; None where the message does not begin with one, or is a text without parts.
+    """Split the place from the rest of a message; None if it does not begin with one, or is not a `Message`.
 
-    The place is a file, and what follows it up to the colon: `{file}: …`, `{path}, row {row}: …`. What it is filled in
-    with may itself be such a place, without a colon.
+    The place is a file and what follows it up to the colon: `{file}: …`, `{path}, row {row}: …`. The value of the file
+    may itself be such a place, without a colon.
     """
     if not isinstance(message, Message) or not (found := _PLACE.match(message.msgid)):
         return None
@@ -112,7 +113,7 @@ def split_place(message: str) -> PlacedMessage | None:
 
 
 def language() -> str:
-    """The language of this process: what `LRC_LANG` or the locale says, English where lrc does not have it."""
+    """The language of this process, by `LRC_LANG` or the locale; English if lrc does not have it."""
     locale_name = next((value for name in VARIABLES if (value := os.environ.get(name))), "")
     if not locale_name and sys.platform == "win32":
         import locale
@@ -122,7 +123,7 @@ def language() -> str:
 
 
 def localized(text: str, to: str | None = None) -> str:
-    """A message in a language, that of the process by default; any other text as it is."""
+    """A message in a language, by default that of the process; a text that is not a `Message` as it is."""
     to = to or language()
     if not isinstance(text, Message):
         return text
@@ -143,7 +144,7 @@ def localized(text: str, to: str | None = None) -> str:
 
 
 def alternatives(words: Sequence[str], joint: Message) -> str:
-    """Words in one: `joint` has a place for all but the last, `words`, and one for it, `last`."""
+    """Join words with `joint`, which has placeholders for all but the last (`words`) and for the last (`last`)."""
     return words[0] if len(words) == 1 else joint.format(words=tuple(words[:-1]), last=words[-1])
 
 
