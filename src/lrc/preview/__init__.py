@@ -1,4 +1,4 @@
-"""What a run would compute and hold, without training: tokens, rows, steps, and memory measured on the meta device.
+"""Predicts a run without training: its tokens, rows and steps, and its memory, measured on the meta device.
 
 May import `training` and the rooms below it.
 

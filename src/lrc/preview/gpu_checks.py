@@ -1,7 +1,7 @@
-"""Whether a GPU computes what lrc asks of it, and how fast: small models with random weights, made on the device.
+"""Checks whether a GPU computes correctly what lrc needs, and how fast, with small random models on the device.
 
-Each check is a function that returns what it found in some words, or raises `CheckFailedError` with what is
-wrong and the cure. On a CPU all of them run in toy sizes.
+Each check is a function that returns its findings in a few words, or raises `CheckFailedError` with what is wrong and
+the cure. On a CPU, all of them run in toy sizes.
 """
 
 from __future__ import annotations
@@ -31,17 +31,16 @@ from lrc.runtime.devices import supported
 from lrc.runtime.errors import first_line
 
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-# Relative errors that sums in another order make: of float32, and of 16 bits through two layers.
+# Tolerances of relative errors from another order of summation: in float32, and in 16 bits through two layers.
 EXACT, ROUNDED = 1e-4, 5e-2
-# What a recipe in 4 bits adds up in float32 after 4-bit products in 16 bits.
-PRODUCT = 2e-2
+PRODUCT = 2e-2  # likewise, of a product with 4-bit weights that is computed in 16 bits
 
 
 class CheckFailedError(Exception):
-    """What is wrong.
+    """A check has failed.
 
     Args:
-        what: in some words.
+        what: what is wrong, in a few words.
         cure: what the user can do.
     """
 
@@ -52,36 +51,36 @@ class CheckFailedError(Exception):
 
 @dataclass
 class Probe:
-    """The device that is looked at, and what was learnt of it."""
+    """The device under test, and what earlier checks have found about it."""
 
     device: torch.device
-    rates: dict[str, float] = field(default_factory=dict)  # TFLOP/s by format
-    four_bits: bool = False  # whether they can be had
-    reached: float | None = None  # TFLOP/s of an optimizer step
+    rates: dict[str, float] = field(default_factory=dict)  # TFLOP/s by dtype
+    four_bits: bool = False  # whether bitsandbytes' NF4 works
+    reached: float | None = None  # TFLOP/s in an optimizer step
 
     @property
     def gpu(self) -> bool:
-        """Whether sizes are real ones."""
+        """Whether it is a CUDA GPU, on which checks run in realistic sizes."""
         return self.device.type == "cuda"
 
     @property
     def half(self) -> str:
-        """The format that is computed fast."""
+        """The 16-bit dtype that the device computes fast; float32 if there is none."""
         formats = (dtype for dtype in ("bfloat16", "float16") if supported(dtype, self.device.type))
         return next(formats, "float32")
 
     @property
     def card(self) -> Card | None:
-        """The table's entry."""
+        """The device's entry in the table of cards; None if it is not there."""
         return card_of(torch.cuda.get_device_name(self.device)) if self.gpu else None
 
     def wait(self) -> None:
-        """Wait until the device has done what it was given."""
+        """Wait until the device has finished its work."""
         if self.gpu:
             torch.cuda.synchronize(self.device)
 
     def seconds(self, run: Callable[[], Any], times: int = 3) -> float:
-        """The median time of a run, after one that does not count."""
+        """The median time of a run in seconds, after a warm-up."""
         run()
         taken = []
         for _ in range(times):
@@ -94,7 +93,7 @@ class Probe:
 
 
 def check_device(probe: Probe) -> str:
-    """Its name, its capability, and whether this torch has kernels for it."""
+    """The device's name and compute capability, and whether this build of torch has kernels for it."""
     if not probe.gpu:
         return f"{probe.device.type}, {torch.get_num_threads()} threads; torch {torch.__version__}"
     found = torch.cuda.get_device_properties(probe.device)
@@ -118,7 +117,7 @@ def _serves(built: list[str], own: int) -> bool:
 
 
 def check_memory(probe: Probe) -> str:
-    """How much of it is free."""
+    """How much memory is free."""
     if not probe.gpu:
         import psutil
 
@@ -131,7 +130,7 @@ def check_memory(probe: Probe) -> str:
 
 
 def check_products(probe: Probe) -> str:
-    """The rate of matrix products in each format that has units, beside what the maker states."""
+    """The rate of matrix products in each supported dtype, compared with the vendor's figure."""
     for dtype in ("bfloat16", "float16", "float32"):
         if not supported(dtype, probe.device.type):
             continue
@@ -152,7 +151,7 @@ def check_products(probe: Probe) -> str:
 
 
 def check_trees(probe: Probe, form: str) -> str:
-    """Loss and gradients of a packed tree in float32 and in 16 bits, against each sample by itself."""
+    """Loss and gradients of a packed tree, in float32 and in 16 bits, against those of separate samples."""
     if form == "flex" and (reason := why_no_flex(_small(probe), probe.device)):
         return f"not here: {reason}"
     measured = []
@@ -169,12 +168,12 @@ def check_trees(probe: Probe, form: str) -> str:
 
 
 def check_four_bits(probe: Probe) -> str:
-    """A product with NF4 weights, against the same weights made wide again."""
+    """A product with NF4 weights, against one with the dequantized weights."""
     cure = "pip install -U bitsandbytes; `python -m bitsandbytes` says what it lacks"
     try:
         from bitsandbytes.functional import dequantize_4bit, quantize_4bit
         from bitsandbytes.nn import Linear4bit, Params4bit
-    except Exception as cause:  # it looks for CUDA's libraries as it is imported
+    except Exception as cause:  # the import looks for CUDA's libraries, and may raise anything
         raise CheckFailedError(f"bitsandbytes cannot be imported ({first_line(cause)})", cure) from cause
     dtype = getattr(torch, probe.half)
     wide = torch.randn(512, 256, device=probe.device, dtype=dtype) * 0.02
@@ -190,7 +189,7 @@ def check_four_bits(probe: Probe) -> str:
 
 
 def check_training(probe: Probe) -> str:
-    """Optimizer steps on layers of 7B's shape, in 4 bits where they can be had: speed, and memory against the plan."""
+    """Optimizer steps on layers of a 7B model, in 4 bits if possible: speed, and memory compared with the plan."""
     spec, row, sequences = _spec(probe), _row(probe), _sequences(probe)
     if probe.gpu:
         torch.cuda.empty_cache()
@@ -227,7 +226,7 @@ def check_training(probe: Probe) -> str:
 
 
 def check_cards(probe: Probe) -> str:
-    """What goes from one card to another arrives as it was."""
+    """Whether data arrives unchanged when it is copied from one GPU to another."""
     if not probe.gpu or torch.cuda.device_count() < 2:
         return "one device"
     sent = torch.arange(2**20, device=probe.device)
@@ -258,7 +257,7 @@ CHECKS: dict[str, Callable[[Probe], str]] = {
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What a check found; `cure` is empty where nothing is wrong."""
+    """What a check found; `cure` is empty if nothing is wrong."""
 
     name: str
     found: str
@@ -266,7 +265,7 @@ class CheckResult:
 
 
 def run_checks(probe: Probe) -> Iterator[CheckResult]:
-    """Run all checks, one after the other; what an unforeseen error says is a failure like any other."""
+    """Run all checks in order; an unexpected exception counts as a failure."""
     for name, check in CHECKS.items():
         try:
             yield CheckResult(name, check(probe))
@@ -282,7 +281,7 @@ def _relative(found: torch.Tensor, exact: torch.Tensor) -> float:
 
 
 def _sequences(probe: Probe, count: int = 24) -> list[TokenSequence]:
-    """Questions of passages, three a passage, with lengths like the reference workbook's; toy ones on a CPU."""
+    """Random sequences, three to a passage, with lengths like those of AI.xlsx; much shorter ones on a CPU."""
     random = np.random.default_rng(0)
     scale = 1 if probe.gpu else 8
     found = []
@@ -309,7 +308,7 @@ def _small(probe: Probe) -> Any:
 
 
 def _tree_error(probe: Probe, form: str, dtype: torch.dtype) -> float:
-    """The largest relative error of the losses and of a gradient: separate samples, in float32, are the truth."""
+    """The largest relative error of the loss and of any gradient, compared with separate samples in float32."""
     model, sequences = _small(probe).to(probe.device), _sequences(probe, 9)
     exact = _separate(copy.deepcopy(model), sequences, probe.device)
     prune_last_layer(model)
@@ -338,7 +337,7 @@ def _separate(model: Any, sequences: list[TokenSequence], device: torch.device) 
 
 
 def _spec(probe: Probe) -> ModelSpec:
-    """Four layers of Llama 7B's shape under an adapter, checkpointed, as `meta_model` plans them."""
+    """The spec of four layers of Llama 7B with an adapter and gradient checkpointing; a toy model on a CPU."""
     from peft import LoraConfig
 
     shape = {"hidden_size": 4096, "intermediate_size": 11008, "num_attention_heads": 32, "num_hidden_layers": 4}
@@ -356,7 +355,7 @@ def _spec(probe: Probe) -> ModelSpec:
 
 
 def _build_model(probe: Probe, spec: ModelSpec) -> Any:
-    """The model that a spec plans, with random weights that are made on the device, layer by layer."""
+    """Build the model of a spec with random weights, layer by layer on the device."""
     from peft import get_peft_model
     from transformers.integrations import replace_with_bnb_linear
 
@@ -394,7 +393,11 @@ def _make_parameter(probe: Probe, module: Any, parameter: Any, spec: ModelSpec) 
 
 
 def _plan(probe: Probe, spec: ModelSpec, row: PackedRow, peak: int) -> str:
-    """The memory that was taken beside the plan of it."""
+    """The peak memory next to the planned one.
+
+    Raises:
+        CheckFailedError: the peak is much larger.
+    """
     plan = Planner().plan(spec, row, Topology("single_gpu", device=probe.device.type), "adamw_torch")
     planned = plan.total - plan.overhead
     if peak > 1.15 * planned:

@@ -1,9 +1,8 @@
-"""The memory plan of a run: what each device holds, part by part, and whether that fits.
+"""The memory plan of a run: what each device holds at the peak, part by part.
 
-Weights and adapter are those of the model's configuration, built on the meta device; activations and logits are what
-one row's forward and backward hold there at their peak (`lrc.preview.meta_model`); the rest is arithmetic on them. What
-depends on an accelerator's libraries alone, `OVERHEAD`, is one number for all; how DeepSpeed and FSDP divide things is
-an assumption.
+Weights and adapter are counted on a model that is built on the meta device from its configuration; activations and
+logits are the peak of one row's forward and backward there (`lrc.preview.meta_model`); the rest is arithmetic. What an
+accelerator's libraries take, `OVERHEAD`, is one number for all; how DeepSpeed and FSDP shard is an assumption.
 """
 
 from __future__ import annotations
@@ -17,10 +16,10 @@ from lrc.preview.meta_model import ModelSpec, StaticMemory, count_static_memory,
 from lrc.training.optimizer import optimizer_bytes
 
 GIB = 1024**3
-# What torch's allocator holds beyond what is allocated at the peak, 0.91 GiB on an H100 (docs/results.md), and a third
-# of a GiB for the context of CUDA, which is not measured.
+# What torch's allocator reserves beyond the allocated peak, 0.91 GiB on an H100 (docs/results.md), and a third of a GiB
+# for the CUDA context, which is not measured.
 OVERHEAD = GIB * 5 // 4
-# On a CPU: threads, generated kernels and what is imported late. Measured by benchmarks/memory.py.
+# On a CPU: threads, generated kernels and late imports. Measured by benchmarks/memory.py.
 OVERHEAD_CPU = 20 * 10**6
 
 
@@ -28,10 +27,10 @@ OVERHEAD_CPU = 20 * 10**6
 class MemoryPlan:
     """What one device holds at the peak of training, in bytes."""
 
-    weights: int  # frozen
-    adapter: int  # trained: the adapter, or all weights where there is none
+    weights: int  # frozen ones
+    adapter: int  # trained weights: the adapter, or all weights in full fine-tuning
     gradients: int
-    optimizer: int
+    optimizer: int  # its states
     activations: int
     logits: int  # at the moment of the peak
     overhead: int
@@ -44,7 +43,7 @@ class MemoryPlan:
 
 @dataclass
 class Planner:
-    """Makes memory plans, and remembers what was counted for them."""
+    """Makes memory plans, and caches what was counted for them."""
 
     counted: dict[Any, Any] = field(default_factory=dict)
 
@@ -52,8 +51,10 @@ class Planner:
         """The memory plan of one device.
 
         Args:
-            row: the largest of the rows that are run.
-            optim: the optimizer's name, as recipes have it.
+            build: the model.
+            row: the largest row of the run.
+            topology: the launch.
+            optim: the optimizer's name in a recipe.
 
         Raises:
             ModelError: the adapter does not fit the model.
@@ -65,7 +66,7 @@ class Planner:
         return replace(self.without_row(build, topology, optim), activations=activations, logits=logits)
 
     def without_row(self, build: ModelSpec, topology: Topology, optim: str) -> MemoryPlan:
-        """The same with nothing in the row, which is known much sooner."""
+        """The plan without activations and logits, which is much faster to make."""
         model = self.model(build)
         return MemoryPlan(
             weights=_weights(model, topology),
@@ -78,7 +79,7 @@ class Planner:
         )
 
     def model(self, build: ModelSpec) -> StaticMemory:
-        """What the model holds between steps, on one device alone."""
+        """What the model holds between steps, unsharded."""
         key = _key(build)
         if key not in self.counted:
             self.counted[key] = count_static_memory(build)
@@ -87,24 +88,24 @@ class Planner:
 
 
 def bytes_on_device(optim: str, element_size: int = 4) -> int:
-    """`optimizer_bytes`, but for paged states, which leave the device when it is full."""
+    """`optimizer_bytes` on the device: 0 for paged states, which are moved away when the device is full."""
     return 0 if "paged" in optim else optimizer_bytes(optim, element_size)
 
 
 def gib(nbytes: int) -> str:
-    """Bytes for people, in units of 1024: `11.3 GiB`."""
+    """A number of bytes in words, in GiB or MiB: `11.30 GiB`."""
     return f"{nbytes / GIB:.2f} GiB" if nbytes >= GIB // 10 else f"{nbytes / 1024**2:.1f} MiB"
 
 
 def parts_by_name(plan: MemoryPlan) -> dict[str, int]:
-    """The parts by name, in the order in which they are shown."""
+    """The parts in bytes, by name, in the order in which they are shown."""
     return {part.name: getattr(plan, part.name) for part in fields(plan)}
 
 
 def _weights(model: StaticMemory, topology: Topology) -> int:
     if not topology.shards_weights:
         return model.weights
-    # Layers are gathered as they are needed: one at work and the next on its way.
+    # Layers are gathered when they are needed: one that computes, and the next one, which is prefetched.
     working = min(2 * model.largest_layer, model.weights)
     if topology.offloads_weights:
         return working
@@ -113,9 +114,9 @@ def _weights(model: StaticMemory, topology: Topology) -> int:
 
 def _gradients(model: StaticMemory, topology: Topology, *, half: bool) -> int:
     own = 0 if topology.offloads_weights else _divide(model.adapter, topology, topology.shards_gradients)
-    if topology.kind.startswith("ZeRO"):  # a bucket is filled while the one before it travels
+    if topology.kind.startswith("ZeRO"):  # one bucket is filled while the one before it is reduced
         return own + 2 * ZERO_BUCKET * (2 if half else 4)
-    # DDP exchanges gradients in buckets of its own, as large as they are.
+    # DDP reduces gradients in buckets of its own, which together are as large as the gradients.
     return own + (model.adapter if topology.kind == "DDP" else 0)
 
 
@@ -125,7 +126,7 @@ def _optimizer(model: StaticMemory, topology: Topology, optim: str, *, half: boo
     element = model.adapter // max(model.trained, 1)
     each = bytes_on_device(optim, element)
     if half and topology.kind.startswith("ZeRO"):
-        each += 4  # its float32 copies
+        each += 4  # float32 master weights
     return _divide(model.trained * each, topology, topology.shards_optimizer)
 
 

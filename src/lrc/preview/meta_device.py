@@ -1,8 +1,8 @@
-"""What stands on the meta device for kernels that it lacks: they make and keep the tensors that the real ones do.
+"""Stand-ins for kernels that the meta device lacks: they allocate and save the same tensors as the real ones.
 
-The meta device knows no fused attention, no fused dropout, no autocast and no quantized weights, and a mixture's
-products in bfloat16 alone. Without stand-ins a computation there would hold the square of a row for every head, or
-weights that a quantized model never has, or fail.
+The meta device has no fused attention, no fused dropout, no autocast and no quantized weights, and grouped products of
+a mixture of experts only in bfloat16. Without stand-ins, a computation there would hold a row's square for every
+attention head, or weights that a quantized model never has, or fail.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from lrc.packing import attention
 FOUR_BIT_BLOCK = 64  # weights that share a scale: bitsandbytes' blocksize
 NESTED_BLOCK = 256  # scales that share a scale of their own under double quantization
 
-# The name changed with torch 2.10; on the meta device it takes bfloat16 alone.
+# The name changed with torch 2.10; on the meta device it supports only bfloat16.
 GROUPED = [getattr(nn.functional, "grouped_mm", None), getattr(torch, "_grouped_mm", None)]
 
 
 class _Attention(torch.autograd.Function):
-    """Fused attention: keeps its inputs, its output, a sum a query (float32) and the mask as an additive one."""
+    """Fused attention: saves its inputs, its output, a float32 log-sum per query, and the mask in additive form."""
 
     @staticmethod
     def forward(ctx: Any, query: Any, key: Any, value: Any, mask: Any) -> Any:
@@ -46,7 +46,7 @@ class _Attention(torch.autograd.Function):
 
 
 class _Grouped(torch.autograd.Function):
-    """A mixture's product of each token with its expert's weights: keeps both."""
+    """The grouped product of a mixture of experts: saves its inputs."""
 
     @staticmethod
     def forward(ctx: Any, states: Any, weights: Any) -> Any:
@@ -60,7 +60,7 @@ class _Grouped(torch.autograd.Function):
 
 
 class _Dropout(torch.autograd.Function):
-    """An accelerator's dropout: keeps a byte an element."""
+    """An accelerator's dropout: saves one byte per element."""
 
     @staticmethod
     def forward(ctx: Any, states: Any) -> Any:
@@ -73,7 +73,7 @@ class _Dropout(torch.autograd.Function):
 
 
 class _Quantized(torch.autograd.Function):
-    """bitsandbytes' product: the weight is widened for as long as the product takes, forward and backward."""
+    """bitsandbytes' product: the weight is dequantized during the product, in forward and backward."""
 
     @staticmethod
     def forward(ctx: Any, states: Any, shape: Any, keeps_input: bool) -> Any:
@@ -94,11 +94,11 @@ class _Quantized(torch.autograd.Function):
 
 
 class MetaKernels(TorchFunctionMode):
-    """Puts the stand-ins in the place of torch's functions, and casts as autocast does.
+    """Replaces torch's functions by the stand-ins, and casts as autocast does.
 
     Args:
-        device: the type of the device that is meant, such as `cpu` or `cuda`.
-        autocast: the dtype of mixed precision; None computes as the weights are.
+        device: the type of the simulated device, such as `cpu` or `cuda`.
+        autocast: the dtype of mixed precision; None does not cast.
     """
 
     def __init__(self, device: str, autocast: torch.dtype | None) -> None:
@@ -106,10 +106,10 @@ class MetaKernels(TorchFunctionMode):
         self.device, self.autocast = device, autocast
 
     def __enter__(self) -> Any:
-        # PEFT leaves casting to autocast where it sees it.
+        # PEFT does not cast if autocast is enabled.
         self._before = torch.is_autocast_enabled(self.device)
         self._flex = attention.flex_attention_forward
-        attention.flex_attention_forward = self._attend_by_tiles  # which no mode of torch sees
+        attention.flex_attention_forward = self._attend_by_tiles  # not visible to a TorchFunctionMode
         torch.set_autocast_enabled(self.device, self.autocast is not None)
         return super().__enter__()
 
@@ -136,7 +136,7 @@ class MetaKernels(TorchFunctionMode):
     def _attend_by_tiles(
         self, module: Any, query: Any, key: Any, value: Any, mask: Any, **kwargs: Any
     ) -> tuple[Any, None]:
-        """FlexAttention, which keeps no mask of the row's square."""
+        """FlexAttention, which saves no L × L mask."""
         states = self._cast((query, key, value))
         return _Attention.apply(*states, None).transpose(1, 2).contiguous(), None
 
@@ -153,11 +153,11 @@ def _is_active_dropout(args: Any, kwargs: Any) -> bool:
 
 
 def run_on_meta(module: Any) -> None:
-    """Let a quantized linear layer on the meta device be run."""
+    """Give a quantized linear layer on the meta device a forward."""
     shape, eight = (module.out_features, module.in_features), type(module).__name__ == "Linear8bitLt"
 
     def forward(states: torch.Tensor) -> torch.Tensor:
-        # 4-bit layers compute in a dtype of their own, 8-bit ones in float16; both give back what they were given.
+        # 4-bit layers compute in a dtype of their own, 8-bit ones in float16; both return the dtype of their input.
         inner = torch.float16 if eight else module.compute_dtype or states.dtype
         product: torch.Tensor = _Quantized.apply(states.to(inner), shape, eight)
         return product.to(states.dtype)
@@ -166,34 +166,35 @@ def run_on_meta(module: Any) -> None:
 
 
 def quantized_bytes(module: Any, *, nested: bool) -> int:
-    """The bytes of a quantized layer's weight and its scales.
+    """The bytes of a quantized layer's weight, with its scales.
 
     Args:
-        nested: whether the scales of 4-bit weights are quantized, too.
+        module: bitsandbytes' Linear4bit or Linear8bitLt.
+        nested: whether the scales of 4-bit weights are quantized, too (double quantization).
     """
     count: int = module.out_features * module.in_features
     if type(module).__name__ == "Linear8bitLt":
-        return count + 4 * module.out_features  # a scale a line
+        return count + 4 * module.out_features  # one scale per row
     scales = -(-count // FOUR_BIT_BLOCK)
     return -(-count // 2) + (scales + 4 * -(-scales // NESTED_BLOCK) if nested else 4 * scales)
 
 
 class PeakMemoryTracker(TorchDispatchMode):
-    """Counts the bytes of every storage that an operation makes, until nothing refers to it any more.
+    """Counts the bytes of every storage that an operation allocates, until it is freed.
 
-    Autograd's saved tensors, recomputed ones and gradients on their way are storages like any other, so that the peak
-    is the one that forward and backward really have, but for what a kernel takes and gives back inside.
+    Autograd's saved tensors, recomputed ones and intermediate gradients are storages like any other, so that the peak
+    is that of forward and backward, except for workspaces inside of kernels.
 
     Args:
-        known: tensors that are there before, and are counted elsewhere.
-        logits_width: the last dimension of logits, which are counted apart.
+        known: existing tensors, which are counted elsewhere.
+        logits_width: the last dimension of logits, which are counted separately.
     """
 
     def __init__(self, known: Iterable[torch.Tensor], logits_width: int) -> None:
         super().__init__()
         self.logits_width = logits_width
         self.live: Counter[str] = Counter()  # bytes now, by kind: activations and logits
-        self.peak: Counter[str] = Counter()  # likewise at the moment when the sum was largest
+        self.peak: Counter[str] = Counter()  # likewise, when their sum was largest
         self._seen: weakref.WeakSet[Any] = weakref.WeakSet(tensor.untyped_storage() for tensor in known)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

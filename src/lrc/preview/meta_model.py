@@ -1,7 +1,7 @@
-"""A model without its weights: its configuration on the meta device, quantized and adapted as a run would have it.
+"""Builds a run's model on the meta device, quantized and with its adapter, and measures its memory there.
 
-What it holds is counted, and one row is run forward and backward to see what that would hold. So every architecture
-that transformers has is counted by its own code, and the adapter by PEFT's.
+Its weights are counted, and one row is run forward and backward to measure activations. So any architecture of
+transformers is measured with its own code, and the adapter with PEFT's.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ from lrc.runtime.errors import ModelError
 from lrc.runtime.translation import _
 
 META = torch.device("meta")
-# Every layer adds as much as the one before: two depths show how much, and the rest is on their line.
+# Every layer adds the same: two depths are measured, and other ones extrapolated from them.
 DEPTHS = (3, 5)
-PERIOD = 8  # layers in which every kind that alternates has had its turn
+PERIOD = 8  # enough layers to have all types of layers that alternate
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """All that decides what a model holds."""
+    """Everything on which a model's memory depends, besides the row."""
 
     config: Any  # transformers' configuration of the base
-    dtype: torch.dtype  # of what is not quantized
-    adapter: Any = None  # PEFT's configuration; None trains every weight
+    dtype: torch.dtype  # of weights that are not quantized
+    adapter: Any = None  # PEFT's configuration; None is full fine-tuning
     quantization: BitsAndBytesConfig | None = None
     attention: str | None = None  # attn_implementation
-    checkpointing: bool = False
+    checkpointing: bool = False  # gradient checkpointing
     autocast: torch.dtype | None = None  # mixed precision
-    device: str = "cpu"  # the type of the device that is meant
-    form: str = "auto"  # how rows are attended to: `attention` of a recipe
-    capability: tuple[int, int] = AMPERE  # of the GPU that is meant
+    device: str = "cpu"  # the type of the simulated device
+    form: str = "auto"  # a recipe's `attention`
+    capability: tuple[int, int] = AMPERE  # compute capability of the simulated GPU
 
     @property
     def depth(self) -> int:
@@ -55,7 +55,7 @@ class ModelSpec:
         return int(self.config.get_text_config().num_hidden_layers)
 
     def of_depth(self, layers: int) -> ModelSpec:
-        """The same with another number of layers."""
+        """A copy with another number of layers."""
         config = copy.deepcopy(self.config)
         text = config.get_text_config()
         text.num_hidden_layers = layers
@@ -66,22 +66,22 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class StaticMemory:
-    """What a model holds between steps, in bytes; counts are of numbers."""
+    """What a model holds between steps."""
 
-    weights: int  # frozen ones
-    adapter: int  # trained ones: the adapter, or every weight where there is none
-    trained: int  # how many numbers are trained
-    parameters: int  # of the base
-    largest_layer: int  # bytes of the frozen weights of one decoder layer
+    weights: int  # bytes of frozen weights
+    adapter: int  # bytes of trained weights: the adapter, or all weights in full fine-tuning
+    trained: int  # the number of trained weights
+    parameters: int  # the number of the base's weights
+    largest_layer: int  # bytes of the frozen weights of the largest decoder layer
 
 
 def why_not_shared(build: ModelSpec) -> str | None:
-    """Why rows of this model cannot be trees; None where they can."""
+    """Why this model cannot run packed trees; None if it can."""
     return why_no_trees(_causal(build.of_depth(min(build.depth, PERIOD))))
 
 
 def count_static_memory(build: ModelSpec) -> StaticMemory:
-    """Count what the model holds.
+    """Count the model's weights.
 
     Raises:
         ModelError: the adapter does not fit the model.
@@ -108,10 +108,10 @@ def count_static_memory(build: ModelSpec) -> StaticMemory:
 
 
 def peak_of_row(build: ModelSpec, row: PackedRow) -> tuple[int, int]:
-    """What forward and backward of a row hold at their peak beyond weights, gradients and optimizer state.
+    """The peak memory of a row's forward and backward, beyond weights, gradients of weights and optimizer states.
 
     Returns:
-        bytes of activations, and bytes of logits at the same moment.
+        Bytes of activations, and bytes of logits at the same moment.
 
     Raises:
         ModelError: the adapter does not fit the model.
@@ -130,28 +130,27 @@ def _run(build: ModelSpec, row: PackedRow) -> tuple[int, int]:
     autocast = build.autocast or compute_dtype
     prune_last_layer(model)
     attend_by(model, form_of(build, len(row)))
-    why_no_trees(model)  # tries a small model, once: not among the stand-ins, which would make it wrong, nor counted
+    why_no_trees(model)  # runs a small model once, which has to happen outside of the stand-ins and the tracker
     model.train()
     if build.checkpointing:
-        # A backward pass leaves the mode; what it computes again needs the stand-ins as well.
+        # Autograd's backward runs outside the mode; recomputation needs the stand-ins, too.
         again = lambda: (nullcontext(), MetaKernels(build.device, autocast))  # noqa: E731
         model.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": again})
         if build.adapter is not None:
             model.enable_input_require_grads()
     for parameter in model.parameters():
         if parameter.requires_grad:
-            parameter.grad = torch.zeros_like(parameter)  # it is there from the first row on
+            parameter.grad = torch.zeros_like(parameter)  # gradients exist after the first row
     known = [*model.parameters(), *model.buffers()]
     known += [parameter.grad for parameter in known if parameter.grad is not None]
-    # Collected now and not in between: what circular references keep alive would be counted.
-    gc.collect()
-    with PeakMemoryTracker(known, _vocabulary(build)) as ledger, MetaKernels(build.device, autocast):
+    gc.collect()  # now, so that garbage in reference cycles is not collected in between
+    with PeakMemoryTracker(known, _vocabulary(build)) as tracker, MetaKernels(build.device, autocast):
         (-target_log_probs(model, row, META).sum()).backward()
-    return ledger.peak["activations"], ledger.peak["logits"]
+    return tracker.peak["activations"], tracker.peak["logits"]
 
 
 def form_of(build: ModelSpec, tokens: int) -> str:
-    """How a row of so many tokens is attended to on the device that is meant."""
+    """The attention implementation for a row of `tokens` tokens on the simulated device."""
     if build.form != "auto":
         return build.form
     config = build.config.get_text_config()
@@ -159,7 +158,7 @@ def form_of(build: ModelSpec, tokens: int) -> str:
 
 
 def _causal(build: ModelSpec) -> Any:
-    """The base on the meta device; its quantized layers are bitsandbytes' own, without their bits."""
+    """The base on the meta device, with bitsandbytes' own layers if it is quantized."""
     with warnings.catch_warnings(), META:
         warnings.simplefilter("ignore")
         model = AutoModelForCausalLM.from_config(

@@ -1,4 +1,4 @@
-"""The number formats of a run, and why they are so: on this machine, or on a GPU that is only meant."""
+"""The dtypes of a run, and the reasons for them: on this machine, or on a simulated GPU."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from lrc.runtime.devices import SWITCHES, family_of, instead, why_not
 
 @dataclass(frozen=True)
 class Precision:
-    """The formats that a run computes in."""
+    """The dtypes of a run."""
 
-    weights: torch.dtype  # of the base, as far as it is not quantized
+    weights: torch.dtype  # of the base's weights that are not quantized
     autocast: torch.dtype | None  # mixed precision
     reasons: tuple[str, ...]
 
 
 def choose_precision(recipe: Recipe, config: Any, device: str, card: Card | None = None) -> Precision:
-    """Choose the formats, as `devices.apply_device_support` does for a training.
+    """Choose the dtypes as `devices.apply_device_support` does for a training.
 
     Args:
-        config: the base's configuration, which says what `dtype: auto` is; None where there is none.
-        device: the type of the device that is meant.
-        card: the GPU that is meant, where it is not the one of this machine.
+        recipe: the recipe.
+        config: the base's configuration, which decides about `dtype: auto`; None if it is not available.
+        device: the type of device of the run.
+        card: the GPU, if it is not that of this machine.
     """
     family = config.get_text_config().model_type if config else family_of(recipe.model.model_name_or_path or "")
     reasons: list[str] = []
@@ -41,7 +42,7 @@ def choose_precision(recipe: Recipe, config: Any, device: str, card: Card | None
         reasons.append(f"{key}: {dtype} is asked for, but {reason}: {taken}")
         return taken
 
-    # On this machine the recipe is settled already; what it asked for is in `given`.
+    # The recipe has been adapted to this machine already; `given` has what was asked for.
     asked = str(recipe.given.get("dtype") or recipe.model.dtype or "auto")
     weights = settle("dtype", (config and stored_dtype(config)) or "float32" if asked == "auto" else asked)
     if not reasons:

@@ -1,4 +1,4 @@
-"""What `lrc preview` has found, as lines and tables for people and as JSON for machines."""
+"""Renders the results of `lrc preview`: as lines and a table, or as JSON."""
 
 from __future__ import annotations
 
@@ -25,47 +25,47 @@ from lrc.tokenization.token_dataset import Corpus
 
 @dataclass(frozen=True)
 class Tokens:
-    """What is known of the data."""
+    """The results about the data."""
 
     prompt: Prompt
     corpus: Corpus
-    shown: list[TokenView]
+    shown: list[TokenView]  # examples
     work: Workload
 
 
 @dataclass(frozen=True)
 class Memory:
-    """The memory plan of a device."""
+    """The results about the memory of a device."""
 
     plan: MemoryPlan
-    capacity: int | None  # bytes; None where nobody knows
-    parameters: int
-    trained: int
-    suggestion: Suggestion | None
+    capacity: int | None  # of the device, in bytes; None if it is not known
+    parameters: int  # the number of the base's weights
+    trained: int  # the number of trained weights
+    suggestion: Suggestion | None  # if the plan does not fit
 
     @property
     def fits(self) -> bool | None:
-        """Whether it fits; None where nobody knows the device's memory."""
+        """Whether the plan fits; None if the capacity is not known."""
         return None if self.capacity is None else self.plan.total <= self.capacity
 
 
 @dataclass(frozen=True)
 class Preview:
-    """All that is shown."""
+    """All results."""
 
     recipe: Recipe
     topology: Topology
     precision: Precision
     row_tokens: int
     not_shared: str | None  # why rows are not trees
-    tokens: Tokens | None
-    memory: Memory | None
-    card: Card | None = None  # that is meant, where it was named
-    speed: float | None = None  # unique tokens a second on it, computed
+    tokens: Tokens | None  # None without data or tokenizer
+    memory: Memory | None  # None without the base's configuration
+    card: Card | None = None  # the simulated GPU, if one was named
+    speed: float | None = None  # unique tokens per second on it, computed
 
 
 def document(seen: Preview) -> dict[str, Any]:
-    """All of it for JSON; sizes in bytes."""
+    """The results as a JSON object; sizes are in bytes."""
     args, given = seen.recipe.training, seen.recipe.data
     found: dict[str, Any] = {
         "recipe": str(seen.recipe.path) if seen.recipe.path else None,
@@ -119,9 +119,9 @@ def _memory(memory: Memory) -> dict[str, Any]:
 
 
 def print_preview(seen: Preview) -> None:
-    """Print it: in colours in a terminal, else as plain lines with ⟦…⟧ around what is supervised."""
+    """Print the results: in colours in a terminal, else as plain lines with ⟦…⟧ around supervised tokens."""
     terminal = sys.stdout.isatty()
-    # A pipe has no width: rich would take 80 columns and cut the words.
+    # A pipe has no width: rich would take 80 columns and wrap the cells.
     console = Console(width=None if terminal else 120, highlight=False, markup=False, soft_wrap=not terminal)
     for line in _lines(seen):
         console.print(line)
@@ -200,7 +200,7 @@ def _plan(memory: Memory, topology: Topology) -> Table:
     return table
 
 
-# Torch asks for aligned memory, for which glibc seldom takes what was freed; see benchmarks/memory.py.
+# Torch allocates aligned memory, for which glibc rarely reuses what was freed; see benchmarks/memory.py.
 MALLOC = (
     "this is allocated memory; glibc's malloc may use several hundred MB more, jemalloc hardly any: "
     "LD_PRELOAD=libjemalloc.so.2"
@@ -223,7 +223,7 @@ def _speed(seen: Preview) -> str:
 
 
 def describe_fit(memory: Memory) -> str:
-    """Whether the plan fits, and the cheapest change that would make it fit."""
+    """A line that says whether the plan fits, and which change would make it fit."""
     total = gib(memory.plan.total)
     if memory.capacity is None:
         return f"needs {total} a device; add --gpu T4 or --gpu-memory 12GB to see whether it fits"

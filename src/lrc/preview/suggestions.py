@@ -1,4 +1,4 @@
-"""The cheapest change of a recipe that makes a run fit: each is tried by making its memory plan."""
+"""Finds the cheapest change of a recipe with which a run fits, by making memory plans for several."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ PROCESSES = (2, 4, 8)
 
 @dataclass(frozen=True)
 class Setting:
-    """What decides the memory of a run."""
+    """Everything on which the memory of a run depends."""
 
     build: ModelSpec
     topology: Topology
     optim: str
     row_tokens: int
-    row_of: Callable[[int], PackedRow]  # the largest row under a token budget
-    changes: tuple[str, ...] = ()  # that were made, as a recipe writes them
+    row_of: Callable[[int], PackedRow]  # returns the largest row for a token budget
+    changes: tuple[str, ...] = ()  # the changes made so far, as lines of a recipe
 
     def changed(self, change: str, **fields: object) -> Setting:
-        """The same with another value somewhere."""
+        """A copy with other values for some fields, and one more line in `changes`."""
         return replace(self, changes=(*self.changes, change), **fields)  # type: ignore[arg-type]
 
 
@@ -38,20 +38,22 @@ Change = Callable[[Setting], Iterator[Setting]]
 
 @dataclass(frozen=True)
 class Suggestion:
-    """Changes that make a run fit, and what it then holds."""
+    """Changes with which a run fits, and its memory plan then."""
 
     changes: tuple[str, ...]
     plan: MemoryPlan
 
 
 def suggest_changes(setting: Setting, capacity: int, planner: Planner) -> Suggestion | None:
-    """Try changes from the cheapest on: each by itself, then one on top of the other.
+    """Try changes, the cheapest first: each by itself, then all of them cumulatively.
 
     Args:
+        setting: of a run that does not fit.
         capacity: bytes of a device.
+        planner: makes the plans.
 
     Returns:
-        None where nothing helps.
+        The first that fits; None if none does.
     """
     for way in CHANGES:
         if found := _first(way(setting), capacity, planner):
@@ -73,7 +75,7 @@ def plan_of(setting: Setting, planner: Planner) -> MemoryPlan:
 
 
 def _first(candidates: Iterable[Setting], capacity: int, planner: Planner) -> Suggestion | None:
-    """The first setting that fits, as a suggestion; what does not fit without a row is not planned with one."""
+    """The first setting that fits, as a suggestion; those that do not fit even without a row are not planned."""
     for candidate in candidates:
         if planner.without_row(candidate.build, candidate.topology, candidate.optim).total > capacity:
             continue
@@ -97,7 +99,7 @@ def _smaller_rows(setting: Setting) -> Iterator[Setting]:
         if shorter < length:
             yield setting.changed(f"row_tokens: {budget}", row_tokens=budget)
         elif budget < length:
-            return  # one question is longer already
+            return  # a single question is longer than the budget
         length = shorter
 
 

@@ -1,4 +1,4 @@
-"""Questions as the model sees them: token by token, with what is supervised set apart."""
+"""Shows questions as the model sees them: token by token, with supervised tokens highlighted."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from lrc.models.loading import tokenizer_backend
 from lrc.packing.tree import TokenSequence
 from lrc.tokenization.prompt import Prompt
 
-BROKEN = "\ufffd"  # what decoding gives for a part of a character
+BROKEN = "\ufffd"  # to which an incomplete character is decoded
 SUPERVISED, PLAIN, OTHER = "bold black on green", "default on grey15", "default on grey30"
-# What would not show, and its sign.
+# Visible symbols for white space.
 SIGNS = str.maketrans({"\n": "⏎", "\t": "⇥", " ": "␣"})
 
 
@@ -25,18 +25,18 @@ class TokenView:
 
     id: str
     row: int | None  # in the workbook
-    ids: tuple[int, ...]
-    pieces: tuple[str, ...]
+    ids: tuple[int, ...]  # of the tokens
+    pieces: tuple[str, ...]  # the text of each token
     prompt_length: int
-    merges: bool  # whether prompt and completion, tokenized in one piece, would be other tokens
+    merges: bool  # whether prompt and completion would get other tokens if tokenized as one text
 
     @property
     def mask(self) -> list[int]:
-        """1 where a token is supervised."""
+        """1 for each supervised token, 0 for the others."""
         return [int(place >= self.prompt_length) for place in range(len(self.ids))]
 
     def text(self) -> Text:
-        """The tokens in colours: the prompt's in turn, the supervised ones apart; without colours ⟦…⟧ marks these."""
+        """The tokens in colours: two alternating ones for the prompt, another one for supervised tokens."""
         text = Text()
         for place, piece in enumerate(self.pieces):
             supervised = place >= self.prompt_length
@@ -44,16 +44,17 @@ class TokenView:
         return text
 
     def plain(self) -> str:
-        """The same without colours: a bar between tokens, and ⟦…⟧ around a supervised one."""
+        """The tokens without colours: a bar between tokens, and ⟦…⟧ around each supervised one."""
         shown = [piece.translate(SIGNS) for piece in self.pieces]
         return "|".join(f"⟦{s}⟧" if place >= self.prompt_length else s for place, s in enumerate(shown))
 
 
 def view_tokens(prompt: Prompt, drawn: Iterable[tuple[Record, TokenSequence]]) -> list[TokenView]:
-    """Show records with the sequences that are trained on.
+    """Make views of records.
 
     Args:
-        drawn: each record with the sequence that was drawn of it.
+        prompt: with which they are tokenized.
+        drawn: records, each with a sequence that is trained.
     """
     return [
         TokenView(
@@ -69,7 +70,7 @@ def view_tokens(prompt: Prompt, drawn: Iterable[tuple[Record, TokenSequence]]) -
 
 
 def pieces(tokenizer: Any, ids: Sequence[int]) -> list[str]:
-    """The text of each token; a character of several tokens is shown at the last of them, and … at the others."""
+    """The text of each token; a character of several tokens is shown at the last of them, with … at the others."""
     if tokenizer_backend(tokenizer) == "sentencepiece":
         return [str(piece) for piece in tokenizer.convert_ids_to_tokens(list(ids))]
     shown: list[str] = []

@@ -1,4 +1,4 @@
-"""What a run computes: its tokens, rows and steps, counted by drawing and packing them as training does."""
+"""The workload of a run: its tokens, rows and steps, counted by drawing and packing questions as training does."""
 
 from __future__ import annotations
 
@@ -17,42 +17,44 @@ from lrc.tokenization.token_dataset import Corpus
 from lrc.training.dataloader import Sampling, SequenceSource, StepBatch, StepLoader, StepSampler
 
 PERCENTILES = (0, 25, 50, 75, 90, 95, 99, 100)
-# Questions that are packed; of more, so many stand for all.
-PACKED = 50_000
+PACKED = 50_000  # questions that are packed; of a larger file, the first so many are extrapolated
 
 
 @dataclass(frozen=True)
 class Workload:
-    """One epoch of one process, and the steps of all epochs."""
+    """The work of one process in one epoch, and the steps of the run."""
 
-    questions: int
-    step_questions: int  # of all processes together
+    questions: int  # in the training data
+    step_questions: int  # questions in a step, of all processes together
     steps_per_epoch: int
-    steps: int
-    rows_per_epoch: int  # a process
-    separate_tokens: int  # likewise; as if every question stood by itself
-    unique_tokens: int  # that are computed
+    steps: int  # of the whole run
+    rows_per_epoch: int  # of one process, as are all that follow
+    separate_tokens: int  # without packing
+    unique_tokens: int  # with packing
     supervised_tokens: int
     lengths: dict[int, int]  # percentile → tokens of a sequence
-    longest_row: int
-    exact: bool  # false where the first questions drawn stand for all
-    row_of: Callable[[int], PackedRow]  # the largest row under a token budget
+    longest_row: int  # tokens
+    exact: bool  # whether the whole epoch was packed, and nothing extrapolated
+    row_of: Callable[[int], PackedRow]  # returns the largest row for a token budget
 
     @property
     def sharing(self) -> float:
-        """How many times the tokens that are computed would be computed without sharing."""
+        """How many times as many tokens would be computed without packing."""
         return self.separate_tokens / max(self.unique_tokens, 1)
 
 
 def measure_workload(
     corpus: Corpus, draw: SequenceSource, recipe: Recipe, *, world_size: int, row_tokens: int, share: bool
 ) -> Workload:
-    """Draw and pack an epoch.
+    """Draw and pack an epoch, or the first `PACKED` questions of it.
 
     Args:
+        corpus: the training data.
+        draw: returns the sequences of a question.
+        recipe: the recipe.
         world_size: the number of processes.
-        row_tokens: the token budget of a row.
-        share: whether a row may hold a tree of several sequences.
+        row_tokens: token budget of a row.
+        share: whether a row may hold several sequences.
     """
     args = recipe.training
     step_questions = args.per_device_train_batch_size * args.gradient_accumulation_steps
@@ -94,7 +96,7 @@ def measure_workload(
 
 
 def supposed_row(tokens: int) -> PackedRow:
-    """A full row where there are no questions to make one of: eight branches behind a common prompt."""
+    """A made-up row of about `tokens` tokens, used without data: eight branches after a common prefix."""
     prefix = np.arange(min(48, max(tokens // 8, 1)))
     size = max((tokens - len(prefix)) // 8, 3)
     branches = [1000 * (k + 1) + np.arange(size) for k in range(8)]
@@ -103,7 +105,12 @@ def supposed_row(tokens: int) -> PackedRow:
 
 
 def learning_rates(args: Any, steps: int) -> dict[int, float]:
-    """The learning rate at the first step, after the warmup, half-way and at the end, as transformers schedules it."""
+    """The learning rate at the first step, after the warmup, half-way and at the last step, by step.
+
+    Args:
+        args: the SFTConfig.
+        steps: the number of steps of the run.
+    """
     import torch
     from transformers import get_scheduler
 
@@ -111,6 +118,6 @@ def learning_rates(args: Any, steps: int) -> dict[int, float]:
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=args.learning_rate)
     kind, settings = args.lr_scheduler_type, args.lr_scheduler_kwargs
     schedule = get_scheduler(kind, optimizer, warmup, steps, settings or None)
-    rates = getattr(schedule, "lr_lambdas", None)  # others follow what evaluation says
+    rates = getattr(schedule, "lr_lambdas", None)  # without it, the schedule depends on evaluations
     places = sorted({1, min(warmup + 1, steps), max(steps // 2, 1), steps})
     return {step: args.learning_rate * (rates[0](step - 1) if rates else 1.0) for step in places}
