@@ -1,4 +1,4 @@
-"""What is shown and published about a run: summary, charts, the HTML page, the model card, the upload to the Hub.
+"""Presents and publishes a run: the summary, charts, HTML pages, cards, and the upload to the Hub.
 
 May import `models`, `tokenization`, `metrics` and the rooms below them.
 

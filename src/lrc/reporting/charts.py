@@ -1,6 +1,6 @@
-"""Charts as inline SVG whose colours are the page's, so that they follow its light or dark theme.
+"""Charts as inline SVG in the colours of the page, so that they follow its light or dark theme.
 
-Matplotlib draws; words stay outside, in the page, so that a chart needs no translation.
+Matplotlib draws them without words, which are in the page, so that charts need no translation.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 WIDTH, HEIGHT = 4.6, 3.0  # inches of 72 units; a unit is about a pixel of a phone and of a wide screen
 SVG = "{http://www.w3.org/2000/svg}"
 LINK = "{http://www.w3.org/1999/xlink}href"
-# Matplotlib takes no CSS: these stand in for what the page defines.
+# Matplotlib knows no CSS variables: these colours are placeholders for those of the page.
 INK, GRID, FIRST, SECOND = "#010101", "#020202", "#030303", "#040404"
 COLORS = {INK: "currentColor", GRID: "var(--grid)", FIRST: "var(--first)", SECOND: "var(--second)"}
 SETTINGS: dict[Any, Any] = {
@@ -49,10 +49,10 @@ SETTINGS: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Line:
-    """One curve of a chart. The first is solid and the second dashed: color is never the only difference."""
+    """One curve of a chart. The first is solid and the second dashed, so that colour is not the only difference."""
 
     curve: Curve
-    marked: bool = False  # a mark a value, for values that are few
+    marked: bool = False  # draw a marker for each value
 
 
 def over_steps(
@@ -63,13 +63,17 @@ def over_steps(
     shares: bool = False,
     logarithmic: bool = False,
 ) -> str:
-    """Curves over training steps, with the band of their intervals where they have one.
+    """Draw curves over training steps, with a band for their intervals.
 
     Args:
-        name: tells the SVG's ids from those of other charts of a page.
-        levels: values to compare with, as horizontal lines.
-        shares: whether the values are shares, to be shown as percentages from 0 to 100.
-        logarithmic: whether equal factors take equal room; values that are not above 0 are left out.
+        name: distinguishes the SVG's ids from those of other charts on the page.
+        lines: one or two curves.
+        levels: reference values, drawn as horizontal lines.
+        shares: whether values are fractions, to be shown as percentages from 0 to 100.
+        logarithmic: use a logarithmic scale; values that are not positive are left out.
+
+    Returns:
+        An SVG element.
     """
     with _chart(name) as (axes, svg):
         for line, color, dash in zip(lines, (FIRST, SECOND), ("-", "--"), strict=False):
@@ -87,7 +91,7 @@ def over_steps(
 
 
 def by_group(name: str, groups: Mapping[str, Figures]) -> str:
-    """The accuracy of groups of questions, with intervals."""
+    """Draw the accuracy of groups of questions, with intervals, as bars; returns an SVG element."""
     with _chart(name) as (axes, svg):
         values = [part["accuracy"] for part in groups.values()]
         places = range(len(values))
@@ -101,7 +105,7 @@ def by_group(name: str, groups: Mapping[str, Figures]) -> str:
 
 
 def reliability_diagram(name: str, bins: Sequence[Bin]) -> str:
-    """Accuracy over confidence; on the diagonal the probabilities can be believed."""
+    """Draw accuracy over confidence, with the diagonal of perfect calibration; returns an SVG element."""
     with _chart(name) as (axes, svg):
         axes.plot([0, 1], [0, 1], color=INK, linestyle=":", linewidth=1.5)
         _whiskers(
@@ -115,14 +119,14 @@ def reliability_diagram(name: str, bins: Sequence[Bin]) -> str:
 
 def _draw(axes: Axes, line: Line, color: str, dash: str) -> None:
     steps = [point.step for point in line.curve]
-    if len(steps) == 1 and not isnan(line.curve[0].low):  # a band needs two values
+    if len(steps) == 1 and not isnan(line.curve[0].low):  # a band needs at least two values
         (point,) = line.curve
         _whiskers(axes, steps, [(point.value, point.low, point.high)], "o")
         return
     if not all(isnan(point.low) for point in line.curve):
         low, high = [point.low for point in line.curve], [point.high for point in line.curve]
         axes.fill_between(steps, low, high, color=color, alpha=0.18, linewidth=0)
-    # A line needs two values; one alone shows as its mark.
+    # A line needs at least two values; a single one is shown by a marker.
     marker = "o" if line.marked or len(steps) == 1 else ""
     axes.plot(steps, [point.value for point in line.curve], color=color, linestyle=dash, marker=marker)
 
@@ -130,15 +134,15 @@ def _draw(axes: Axes, line: Line, color: str, dash: str) -> None:
 def _whiskers(axes: Axes, places: Sequence[float], values: Sequence[tuple[float, float, float]], mark: str) -> None:
     reach = [[value - low for value, low, _ in values], [high - value for value, _, high in values]]
     heights = [value for value, _, _ in values]
-    # Marks on the edge, such as none or all right, are drawn whole.
+    # Not clipped, so that markers at 0 and 100 percent are drawn whole.
     axes.errorbar(places, heights, yerr=reach, fmt=mark, color=FIRST, elinewidth=1.8, capsize=5, clip_on=False)
 
 
 def _make_logarithmic(axes: Axes, values: Sequence[float]) -> None:
-    """Scale the values by their logarithms, with labels at plain numbers even where they span less than a decade."""
+    """Use a logarithmic scale, with labels at round numbers even if the values span less than a decade."""
     from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-    shown = [value for value in values if value > 0]  # nan is not
+    shown = [value for value in values if value > 0]  # false for NaN
     if not shown:
         return
     axes.set_yscale("log", nonpositive="mask")
@@ -155,7 +159,7 @@ def _percent(axes: Axes) -> None:
 
 @contextmanager
 def _chart(name: str) -> Iterator[tuple[Axes, Callable[[], str]]]:
-    """Give axes to draw on, and what makes the SVG of them once the block has ended."""
+    """Yield axes to draw on, and a function that returns their SVG when the block has ended."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -167,7 +171,7 @@ def _chart(name: str) -> Iterator[tuple[Axes, Callable[[], str]]]:
 
 
 def _for_page(drawing: str) -> str:
-    """Turn matplotlib's file into an element of a page: its colours, no fixed size, no id that is not used."""
+    """Turn matplotlib's file into an element of a page: with its colours, without fixed size and unused ids."""
     ElementTree.register_namespace("", SVG.strip("{}"))
     root = ElementTree.fromstring(drawing)
     for parent in list(root.iter()):

@@ -10,21 +10,21 @@ from markupsafe import Markup
 from lrc.metrics.comparison import Comparison, Pair
 from lrc.reporting.templates import render_page
 
-FIRST, MOST = 10, 200  # questions of a group that are shown at once, and in all
+FIRST, MOST = 10, 200  # questions of a group that are visible at first, and in all
 
 
 @dataclass(frozen=True)
 class Group:
-    """Questions that the two answered alike in one respect."""
+    """A group of questions on the page, such as those that only the first model answered correctly."""
 
     id: str
     title: Markup
     order: Markup  # a sentence about the order of the pairs
-    pairs: Sequence[Pair]
+    pairs: Sequence[Pair]  # of both models' answers
 
 
 def render_comparison(found: Comparison) -> str:
-    """The page as HTML, whole."""
+    """Render the page as a complete HTML file."""
     surest = _both("The surest mistakes come first.", "錯得最有把握的題目排在前面。")
     lowest = _both(
         "Those whose right answer both think the least likely come first.",
@@ -40,7 +40,7 @@ def render_comparison(found: Comparison) -> str:
 
 
 def _both(english: str, chinese: str) -> Markup:
-    """A text in both languages, of which the page shows one."""
+    """A text in both languages; the page shows one of them."""
     return Markup('<span class="en" lang="en">{}</span><span class="zh" lang="zh-Hant">{}</span>').format(
         english, chinese
     )

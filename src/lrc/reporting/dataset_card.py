@@ -1,4 +1,4 @@
-"""The card of a data set: where it came from, counts and checksums, and never a row."""
+"""The card of a dataset: its source, counts and checksums, but no rows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lrc.runtime.findings import spell_kind
 from lrc.runtime.translation import _
 
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
-# What a manifest of `lrc convert` holds, with the type of each; nothing else of it gets onto the card.
+# The keys of a manifest of `lrc convert` that the card may use, and their types.
 WANTED: dict[str, type] = {
     "source": dict,
     "files": dict,
@@ -35,17 +35,17 @@ WANTED: dict[str, type] = {
 
 
 def dataset_card(manifest: Path, repo_id: str) -> DatasetCard:
-    """Write the card of what `lrc convert` wrote.
+    """Make the card of a dataset that `lrc convert` wrote.
 
     Args:
-        manifest: its `*_manifest.json`, of which counts, names and checksums are taken.
+        manifest: its `*_manifest.json`, from which counts, names and checksums are taken.
         repo_id: the name that it will have on the Hub.
 
     Returns:
-        a card that huggingface_hub has parsed.
+        The card, parsed by huggingface_hub.
 
     Raises:
-        DataError: the file is no manifest.
+        DataError: the file is not a manifest.
     """
     facts = _read(manifest)
     count = facts["rows_read"] - len(facts["skipped_rows"])
@@ -83,5 +83,5 @@ def _read(manifest: Path) -> dict[str, Any]:
         text = _("{path}: not a manifest, its counts are not all whole numbers; {cure}")
         raise DataError(text.format(path=manifest, cure=cure))
     named: dict[str, Any] = scrub({key: found[key] for key in WANTED})
-    # Earlier versions kept near-duplicates together only, and said nothing of it.
+    # Earlier versions kept only near-duplicates together, and have no such key.
     return named | {"parts_joined": "clustering" in found}

@@ -1,4 +1,4 @@
-"""From a folder to the Hub: what goes up, cleaned, and the upload; for publishing and for training."""
+"""Uploads a model's folder to the Hub, after selecting and cleaning its files."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ from lrc.runtime.errors import ModelError, OutputError, first_line
 from lrc.runtime.progress import notify
 from lrc.runtime.translation import _
 
-# Secrets are removed from these: values under a secret's key, and what looks like a secret.
+# From these files, values are removed if their key names a secret, or if they look like one.
 BY_KEY = (ADAPTER_CONFIG, RUN_FILE)
-# Cleaned of what looks like a secret: to a key such as `bos_token` belongs what the model cannot do without.
+# From these, only if they look like one: the model needs values of keys such as `bos_token`.
 BY_VALUE = (CONFIG, "generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 CLEANED = (*BY_KEY, *BY_VALUE)
-TEXTS = (".json", ".jinja", ".txt", ".md")  # by their ending, the files that are searched before they go up
+TEXTS = (".json", ".jinja", ".txt", ".md")  # suffixes of the files that are searched for secrets before the upload
 REASONS = {
     401: _("the Hub rejected the token, or there is none; run `hf auth login`"),
     403: _("the token has no write access there; use one that has, or another name"),
@@ -48,18 +48,18 @@ PUBLIC = _("{repo_id}: is public; make it private there, or choose another name"
 
 @contextmanager
 def staged(folder: Path, repo_id: str) -> Iterator[Path]:
-    """Give a folder with exactly what would go up; it is gone when the block ends.
+    """Yield a temporary folder with exactly the files that would be uploaded.
 
-    That is weights in safetensors, configuration, tokenizer, `lrc_run.json` without local paths and secrets,
-    and the model card: an allow-list, so that data, optimizer state, pickles and checkpoints stay behind.
+    These are weights in safetensors, configuration, tokenizer, `lrc_run.json` without local paths and secrets, and the
+    model card. It is an allow-list, so that data, optimizer states, pickles and checkpoints are never uploaded.
 
     Args:
-        folder: an adapter's or a merged model's.
+        folder: of an adapter or a merged model.
         repo_id: USER/NAME on the Hub.
 
     Raises:
         ModelError: the folder does not hold a model, or it is damaged.
-        OutputError: the name is none, or a file would give away a token or a local path.
+        OutputError: the name is invalid, or a file would reveal a token or a local path.
     """
     _check_name(repo_id)
     names = [*_weight_files(folder), *CLEANED, *(n for n in TOKENIZER_FILES if n not in CLEANED)]
@@ -76,12 +76,12 @@ def staged(folder: Path, repo_id: str) -> Iterator[Path]:
         texts = [file for file in sorted(stage.iterdir()) if file.suffix in TEXTS]
         vocabularies = [file for file in texts if file.name in VOCABULARIES]
         refuse_leaks([file for file in texts if file not in vocabularies], _private_paths(folder))
-        refuse_leaks(vocabularies)  # in which `/root` is a word
+        refuse_leaks(vocabularies)  # without paths: `/root` may be a token
         yield stage
 
 
 def _put(file: Path, place: Path) -> None:
-    """Have a file, which may be large, in another place as well; Windows links only for those who may."""
+    """Link a file, which may be large, to another place; copy it if links are not permitted, as often on Windows."""
     try:
         place.symlink_to(file.resolve())
     except OSError:
@@ -89,18 +89,18 @@ def _put(file: Path, place: Path) -> None:
 
 
 def publish_folder(folder: Path, repo_id: str, private: bool, endpoint: str | None = None) -> str:
-    """Upload an adapter or a merged model with its card; the token comes from huggingface_hub's own places.
+    """Upload an adapter or a merged model with its card; huggingface_hub finds the token.
 
-    Repeating it is harmless: what the Hub has already is not sent again.
+    It can be repeated: files that the Hub has already are not sent again.
 
     Args:
-        folder: an adapter's or a merged model's.
-        repo_id: USER/NAME on the Hub; made where it does not exist.
-        private: make the repository private; one that exists and is public is refused.
-        endpoint: another address of the Hub than huggingface_hub's own.
+        folder: of an adapter or a merged model.
+        repo_id: USER/NAME on the Hub; the repository is created if it does not exist.
+        private: create a private repository; an existing public one is refused.
+        endpoint: the address of the Hub; None is huggingface_hub's default.
 
     Returns:
-        the address of the repository.
+        The address of the repository.
 
     Raises:
         ModelError: the folder does not hold a model.
@@ -111,25 +111,25 @@ def publish_folder(folder: Path, repo_id: str, private: bool, endpoint: str | No
         url = api.create_repo(repo_id, private=private or None, exist_ok=True)
         if private and not api.repo_info(url.repo_id).private:
             raise OutputError(PUBLIC.format(repo_id=repo_id))
-        # One commit, so that an interrupted upload changes nothing (`upload_folder` makes several).
+        # A single commit, so that an interrupted upload changes nothing; `upload_folder` may make several.
         operations = [CommitOperationAdd(file.name, file) for file in sorted(stage.iterdir())]
         api.create_commit(url.repo_id, operations, commit_message="Publish with lrc")
     return str(url)
 
 
 def publish_dataset_card(manifest: Path, repo_id: str, private: bool, endpoint: str | None = None) -> str:
-    """Upload the card of a data set, and nothing else; see `dataset_card.dataset_card`.
+    """Upload the card of a dataset, and nothing else; see `dataset_card.dataset_card`.
 
     Args:
-        manifest: what `lrc convert` wrote beside the data.
+        manifest: the `*_manifest.json` that `lrc convert` wrote.
         repo_id, private, endpoint: see `publish_folder`.
 
     Returns:
-        the address of the repository.
+        The address of the repository.
 
     Raises:
-        DataError: it is no manifest.
-        OutputError: the Hub refuses, cannot be reached, or the name is none.
+        DataError: the file is not a manifest.
+        OutputError: the Hub refuses, cannot be reached, or the name is invalid.
     """
     _check_name(repo_id)
     api, card = HfApi(endpoint=endpoint), str(dataset_card(manifest, repo_id))
@@ -166,7 +166,7 @@ def _weight_files(folder: Path) -> list[str]:
 
 
 def _refuse_tokens(folder: Path) -> None:
-    """Refuse a tokenizer that has more tokens than its model has rows, where that model is at hand."""
+    """Refuse a tokenizer with ids beyond the embeddings of its model, if that is on this machine."""
     name = str(adapter_settings(folder).get("base_model_name_or_path") or "") if _is_adapter(folder) else str(folder)
     config: Any = Path(name) / CONFIG
     if not config.is_file():
@@ -179,7 +179,7 @@ def _refuse_tokens(folder: Path) -> None:
     try:
         tokenizer, model = load_tokenizer(str(folder)), load_config(str(Path(config).parent))
         rows = model.get_text_config().vocab_size
-    except (ModelError, AttributeError):  # it comes with code of its own, or is of a kind that has no such number
+    except (ModelError, AttributeError):  # it needs remote code, or its configuration has no vocab_size
         return
     check_tokens(tokenizer, rows)
 
@@ -203,7 +203,7 @@ def _clean(folder: Path, name: str) -> str:
 
 
 def _left_out(before: Any, after: Any, key: str = "") -> Iterator[str]:
-    """The keys of what was taken out of a JSON value."""
+    """The keys of the values that were removed from a JSON value."""
     if isinstance(before, dict):
         for name, part in before.items():
             place = f"{key}.{name}" if key else name
@@ -220,7 +220,7 @@ def _private_paths(folder: Path) -> tuple[str, ...]:
 
 @contextmanager
 def _explain_failures(repo_id: str, endpoint: str) -> Iterator[None]:
-    """Turn what an upload can meet into one line; the token is in none of them."""
+    """Turn the errors of an upload in the block into one line, which never contains the token."""
     try:
         yield
     except OfflineModeIsEnabled as error:
@@ -239,11 +239,11 @@ def _reason(error: BaseException, endpoint: str) -> str:
     if isinstance(error, HTTPError):
         text = _("the connection to {endpoint} failed ({reason}); repeat the command to resume")
         return text.format(endpoint=endpoint, reason=_clean_line(error))
-    if isinstance(error, RuntimeError) and error.__cause__ is not None:  # one file of several
+    if isinstance(error, RuntimeError) and error.__cause__ is not None:  # raised for one of several files
         return _reason(error.__cause__, endpoint)
     return _("the upload failed ({reason}); repeat the command to resume").format(reason=_clean_line(error))
 
 
 def _clean_line(error: BaseException) -> str:
-    """What the Hub's error says, without the number of the request."""
+    """The first line of the Hub's error, without the request id."""
     return re.sub(r"\s*\(Request ID:.*", "", first_line(error))

@@ -1,4 +1,4 @@
-"""The model card: what was trained on what, how well it answers, and how to use it."""
+"""The model card: what was trained on what, how accurate it is, and how to use it."""
 
 from __future__ import annotations
 
@@ -32,33 +32,32 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 HUB = "https://huggingface.co"
 TAGS = ["lrc", "lora", "sft", "trl", "multiple-choice", "reading-comprehension"]
 SAMPLE = Question("1", "小明買了三枝筆和一本書。", "小明買了幾枝筆？", ("一枝", "兩枝", "三枝", "四枝"))
-_PARTS = Question("1", "\ue001", "\ue002", ("\ue003", "\ue004"))  # whose places in a prompt are seen
+_PARTS = Question("1", "\ue001", "\ue002", ("\ue003", "\ue004"))  # placeholders that can be found in a prompt
 
 
 def write_card(folder: Path, name: str, run: Run, prompt: Prompt | None = None) -> None:
-    """Put a card into the folder of an adapter, in place of PEFT's template.
+    """Write a card into the folder of a model, in place of PEFT's template.
 
     Args:
-        folder: holds the adapter.
-        name: what it is called.
-        run: that trained it, with what is known of it by now.
-        prompt: how it is asked; None reads it from the folder.
+        folder: of the model.
+        name: of the model.
+        run: that trained it, as far as it is known by now.
+        prompt: of the training; None reads it from the folder.
     """
     (folder / CARD).write_text(str(model_card(folder, name, run, prompt)), encoding="utf-8")
 
 
 def model_card(folder: Path, repo_id: str, run: Run | None = None, prompt: Prompt | None = None) -> ModelCard:
-    """Write the card of an adapter or a merged model.
+    """Make the card of an adapter or a merged model.
 
     Args:
-        folder: holds the model, and what training left in it.
-        repo_id: the name it will have on the Hub, or that of its folder.
+        folder: of the model, with the files that training left in it.
+        repo_id: its name on the Hub, or that of its folder.
         run: that trained it; None reads it from the folder.
-        prompt: likewise.
+        prompt: of the training; None reads it from the folder.
 
     Returns:
-        a card that huggingface_hub has parsed; its `model-index` holds the accuracy on the validation questions, if
-        any.
+        The card, parsed by huggingface_hub; its `model-index` has the accuracy on the validation questions, if any.
 
     Raises:
         ModelError: the folder's files cannot be read.
@@ -118,10 +117,10 @@ def adapter_settings(folder: Path) -> dict[str, Any]:
 
 
 def base_name(run: Run | None, adapter: dict[str, Any]) -> tuple[str | None, bool]:
-    """The base model's name without any local path, and whether the Hub knows it."""
+    """The base model's name without any local path, and whether it is a name on the Hub."""
     recorded = run.base if run else {}
     if name := recorded.get("name"):
-        # Of a folder its last part is recorded, and the revision that the recipe names; of the Hub always a commit.
+        # For a folder, its last part and the recipe's revision are recorded; for a model on the Hub, always a commit.
         return str(name), "/" in name or COMMIT.fullmatch(str(recorded.get("revision"))) is not None
     name = adapter.get("base_model_name_or_path")
     return (scrub(name, "name_or_path"), not is_local(name)) if name else (None, False)
@@ -133,7 +132,7 @@ def _hub_datasets(run: Run | None) -> list[str] | None:
 
 
 def _results(folder: Path, run: Run | None) -> dict[str, Any] | None:
-    """The figures of the validation questions that were scored, as `lrc generate` will answer; None without any."""
+    """The figures on the validation questions; None without any."""
     if run is None:
         return None
     figures = _figures(folder, run)
@@ -146,7 +145,7 @@ def _results(folder: Path, run: Run | None) -> dict[str, Any] | None:
 
 
 def _figures(folder: Path, run: Run) -> dict[str, Any]:
-    """The figures that the run recorded; an older release's, whose intervals are not by passage, from the answers."""
+    """The figures that the run recorded; older releases' intervals are not by passage, so these are computed again."""
     if "verdict" in run.validation:
         return run.validation
     return validation_figures(read_outcomes(folder / OUTCOMES_FILE)) or run.validation
@@ -155,7 +154,7 @@ def _figures(folder: Path, run: Run) -> dict[str, Any]:
 def _eval_result(results: dict[str, Any]) -> EvalResult:
     low, high = round(results["ci_low"], 4), round(results["ci_high"], 4)
     baseline = {"baseline": results["baseline"], "baseline_accuracy": round(results["baseline_accuracy"], 4)}
-    # A checksum is no revision: the file is in no repository.
+    # Not as a revision, since the file is in no repository.
     checksum = {"sha256": results["sha256"]} if results["sha256"] else {}
     return EvalResult(
         task_type="multiple-choice",
@@ -189,9 +188,9 @@ def _cell(value: Any) -> str:
 
 
 def _sample(repo_id: str, base: str, run: Run | None, prompt: Prompt | None, *, adapter: bool) -> str:
-    """Python that scores the options of a question with transformers alone, by the very ids that training used.
+    """Python code that scores the options of a question with transformers only, with the token ids of training.
 
-    Empty where nothing says how the model is asked, or where the tokenizer alone does not give those ids.
+    Empty if the prompt of the training is not known, or the tokenizer by itself does not give those ids.
     """
     if run is None or prompt is None or (ids := _ids_expression(prompt)) is None:
         return ""
@@ -221,7 +220,7 @@ def _sample(repo_id: str, base: str, run: Run | None, prompt: Prompt | None, *, 
 
 
 def _write_judging(prompt: Prompt, ids: str) -> list[str]:
-    """Python for the log-odds of each option's being right, each in a prompt of its own."""
+    """Python code for the log-odds of each option's being right, each in a prompt of its own."""
     (*start, right), wrong = prompt.verdicts[0], prompt.verdicts[1][-1]
     tail = f" + {start}" if start else ""
     return [
@@ -240,7 +239,7 @@ def _write_judging(prompt: Prompt, ids: str) -> list[str]:
 
 
 def _write_scoring(prompt: Prompt, ids: str, normalisation: str) -> list[str]:
-    """Python for the log-likelihood of each option after one prompt."""
+    """Python code for the log-likelihood of each option after the same prompt."""
     digit = prompt.answer_style == "digit"
     divisor = "" if digit else {"character": " / len(answer)", "token": " / len(tail)"}.get(normalisation, "")
     answer = f'f"{prompt.lead}{{answer}}"' if prompt.lead else "answer"
@@ -270,39 +269,39 @@ _ENCODED = {
 
 
 def _prompt(folder: Path, run: Run | None) -> Prompt | None:
-    """How the model is asked, of what lies in its folder; None where that does not say."""
+    """The prompt of the training, from the files of the folder; None if it has no run file or no tokenizer."""
     if run is None or not any((folder / name).is_file() for name in TOKENIZER_FILES):
         return None
     try:
         return Prompt(load_tokenizer(str(folder)), run.template, run.answer_style, run.list_options, run.chat_date)
-    except LrcError:  # it cannot be asked by lrc either, which says why
+    except LrcError:  # lrc cannot use the model either, and will say why
         return None
 
 
 def _render(prompt: Prompt) -> str:
-    """What the model reads, for a question that was made up for this; the answer that it is trained to write last."""
+    """The text of a sample question as the model sees it, followed by the answer that it learns to write."""
     record = to_record(replace(SAMPLE, answer=3))
     judged = _choose_judged(prompt)
     text = prompt.text(record, judged)
     if judged is not None:
-        return f"{text}{prompt.lead}{VERDICTS[1]}"  # the option that is shown is the first
+        return f"{text}{prompt.lead}{VERDICTS[1]}"  # it is about the first option, which is wrong
     answer = "3" if prompt.answer_style == "digit" else SAMPLE.options[2]
     return f"{text}{prompt.lead}{answer}"
 
 
 def _fence(text: str) -> str:
-    """A code fence that the text does not end."""
+    """A code fence that does not occur in the text."""
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     return "`" * max(3, longest + 1)
 
 
 def _choose_judged(prompt: Prompt) -> int | None:
-    """The option that the prompt is shown with, where it is about one."""
+    """In judge style, the option about which the prompt asks; otherwise None."""
     return 1 if prompt.answer_style == "judge" else None
 
 
 def _pattern(prompt: Prompt) -> str:
-    """The prompt as the text of an f-string."""
+    """The prompt as the content of an f-string."""
     text = prompt.text(to_record(_PARTS), _choose_judged(prompt)).replace("{", "{{").replace("}", "}}")
     parts = {"1: \ue003\n2: \ue004": "{listed}", "\ue001": "{passage}", "\ue002": "{question}", "\ue003": "{option}"}
     for part, name in parts.items():
@@ -311,12 +310,12 @@ def _pattern(prompt: Prompt) -> str:
 
 
 def _splits(prompt: Prompt) -> bool:
-    """Whether control tokens in the text are text: in a chat, the template has written them."""
+    """Whether control tokens in the text count as plain text; in a chat template they do not."""
     return prompt.template != "chat"
 
 
 def _ids_expression(prompt: Prompt) -> str | None:
-    """Python for the ids of a prompt, with a place for its text; None where it does not give those of training."""
+    """Python code for the ids of a prompt, with `{}` for its text; None if it does not give those of the training."""
     record, judged, tokenizer = to_record(SAMPLE), _choose_judged(prompt), prompt.tokenizer
     splits = {"split_special_tokens": True} if _splits(prompt) else {}
     found = tokenizer(prompt.text(record, judged), add_special_tokens=False, **splits)["input_ids"]

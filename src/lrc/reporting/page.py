@@ -1,11 +1,10 @@
-"""The page about a run, for people who would rather look than read logs: verdict, mistakes, charts, recipe."""
+"""The HTML page about a run: verdict, mistakes, charts, recipe and data."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import inf, isnan
 from typing import Any
 
 from markupsafe import Markup
@@ -15,43 +14,47 @@ from lrc.metrics.accuracy import Figures, accuracy, accuracy_by, confusion, pass
 from lrc.metrics.baselines import BASELINES
 from lrc.metrics.calibration import at_bound, calibration_error, is_guess, reliability
 from lrc.metrics.predictions import Outcome
-from lrc.metrics.training_log import Curve, Curves, Point
+from lrc.metrics.training_log import Curve, Curves
 from lrc.metrics.verdict import Verdict, judge
 from lrc.reporting.charts import Line, by_group, over_steps, reliability_diagram
 from lrc.reporting.scrub import scrub
+from lrc.reporting.summary import best_point
 from lrc.reporting.templates import render_page
 
-MISTAKES, FIRST_MISTAKES = 200, 10  # on the page, hardest first; those that are seen at once
-TABLE_ROWS = 200  # of a curve's table
+MISTAKES, FIRST_MISTAKES = 200, 10  # on the page, the hardest first; and those that are visible at first
+TABLE_ROWS = 200  # about the most rows in the table of a curve
 LENGTH_GROUPS = 4
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model, and others beside it, made of labelled questions."""
+    """The answers of a model, and of others, to labelled questions."""
 
     outcomes: Sequence[Outcome]
-    others: Mapping[str, Sequence[Outcome]] = field(default_factory=dict)  # of the same questions in the same order
-    training: Sequence[Outcome] = ()  # of questions that were trained on
-    file: str = ""  # the name of the file of the questions; empty for the run's own
+    others: Mapping[str, Sequence[Outcome]] = field(default_factory=dict)  # of other models, to the same questions
+    training: Sequence[Outcome] = ()  # to questions of the training data
+    file: str = ""  # the name of the file of the questions; empty for the run's own validation questions
     sha256: str = ""  # of that file
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """A wrong answer, and who else was wrong."""
+    """A wrong answer, and which models and baselines were wrong, too."""
 
     outcome: Outcome
-    right_share: float  # the mean probability of the right answer: this model's, the others', the best baseline's
-    also_wrong: tuple[str, ...]  # of the others, and of the baselines that read the passage
-    guess: bool
+    right_share: float  # the mean probability of the right answer over this model, the others and the best baseline
+    also_wrong: tuple[str, ...]  # names of other models and of baselines
+    guess: bool  # whether the answer is practically a guess
 
 
 def render_report(name: str, run: Run, curves: Curves, answered: Answers) -> str:
-    """The page as HTML, whole.
+    """Render the page as a complete HTML file.
 
     Args:
-        name: what the run is called.
+        name: of the run.
+        run: the run file.
+        curves: the run's logs.
+        answered: the answers of the run, and of others.
     """
     answers = _answers(answered)
     return render_page(
@@ -74,7 +77,7 @@ def render_report(name: str, run: Run, curves: Curves, answered: Answers) -> str
 
 
 def _facts(run: Run, curves: Curves) -> dict[str, Any]:
-    """What the run was made of and on, as far as that is known; by the name of a text in the template."""
+    """Facts about the run, as far as they are known, by the name of a text in the template."""
     launch, peak = scrub(run.launch), curves.totals.get("peak_memory_mb")
     trained = [part for role, part in run.data.items() if role.startswith("train_file")]
     found = {
@@ -90,21 +93,21 @@ def _facts(run: Run, curves: Curves) -> dict[str, Any]:
 
 
 def _workbooks(run: Run) -> list[dict[str, str]]:
-    """What the data files were converted from, each once."""
+    """The workbooks from which the data files were converted, without repetitions."""
     books = run.launch.get("workbooks", {})
     found = [scrub(book) for book in (books.values() if isinstance(books, dict) else ()) if isinstance(book, dict)]
     return [book for place, book in enumerate(found) if book not in found[:place] and {"name", "sha256"} <= book.keys()]
 
 
 def _was_trained_on(run: Run, answered: Answers) -> bool:
-    """Whether the questions that were answered are those of a file that was trained on."""
+    """Whether the answered questions are those of a training file."""
     own = answered.sha256 or run.data.get("validation_file", {}).get("sha256")
     sums = [part.get("sha256") for role, part in run.data.items() if role.startswith("train_file")]
     return own is not None and own in sums
 
 
 def _recipe(run: Run) -> dict[str, str]:
-    """The recipe by key, as a YAML file would have it, without secrets and local folders."""
+    """The recipe by key, with values as in YAML, without secrets and local folders."""
     style = {"template": run.template, "answer_style": run.answer_style, "list_options": run.list_options}
     recipe = scrub({**style, **run.recipe})
     if "model_name_or_path" in recipe and run.base.get("name"):
@@ -114,7 +117,7 @@ def _recipe(run: Run) -> dict[str, str]:
 
 
 def _training(curves: Curves, baselines: Mapping[str, Figures]) -> dict[str, Any]:
-    """Charts and tables of what was logged; empty where nothing was."""
+    """Charts and tables of the logs; empty if nothing was logged."""
     loss, validation, rate = curves["loss"], curves["eval_loss"], curves["learning_rate"]
     scored = curves["eval_accuracy"]
     best = dict(list(baselines.items())[:1])
@@ -131,13 +134,13 @@ def _training(curves: Curves, baselines: Mapping[str, Figures]) -> dict[str, Any
         "rate_chart": _svg(over_steps("rate", [Line(rate)])) if rate else "",
         "rate_rows": _thin(rate),
         "best_baseline": best,
-        "best_point": _top(scored),
-        "peak_rate": _top(rate),
+        "best_point": best_point(scored),
+        "peak_rate": best_point(rate),
     }
 
 
 def _answers(answered: Answers) -> dict[str, Any]:
-    """Figures and charts about the answers to labelled questions; None and empty without outcomes."""
+    """Figures and charts about the answers; None and empty without outcomes."""
     outcomes, training = answered.outcomes, answered.training
     shown = {"first_mistakes": FIRST_MISTAKES, "training_accuracy": _accuracy(training) if training else None}
     if not outcomes:
@@ -167,7 +170,7 @@ def _answers(answered: Answers) -> dict[str, Any]:
 
 
 def _mistakes(answered: Answers, verdict: Verdict) -> list[Mistake]:
-    """The wrong answers, hardest first: those whose right answer got the least from all that tried."""
+    """The wrong answers, the hardest first: those whose right answer has the lowest mean probability."""
     outcomes = answered.outcomes
     questions = [one.question for one in outcomes]
     chosen = {name: BASELINES[name](questions) for name in verdict.baselines}
@@ -191,10 +194,10 @@ def _accuracy(outcomes: Sequence[Outcome]) -> Figures:
 
 
 def _by_length(outcomes: Sequence[Outcome]) -> dict[str, Figures]:
-    """The accuracy of about equally many questions each, from the shortest passages to the longest."""
+    """The accuracy by length of the passage, in groups of about equally many questions."""
     lengths = [len(one.question.passage) for one in outcomes]
     ordered = sorted(lengths)
-    # Passages of one length stay together, so a group may come out larger, or not at all.
+    # Passages of the same length stay together, so groups may be larger, or empty.
     starts = sorted({ordered[len(ordered) * k // LENGTH_GROUPS] for k in range(LENGTH_GROUPS)})
     groups = [sum(length >= start for start in starts) for length in lengths]
     passages = passages_of(one.question for one in outcomes)
@@ -208,12 +211,8 @@ def _by_step(first: Curve, second: Curve) -> list[tuple[int, float | None, float
     return [(step, ones.get(step), twos.get(step)) for step in sorted(ones | twos)]
 
 
-def _top(curve: Curve) -> Point | None:
-    return max(curve, key=lambda point: -inf if isnan(point.value) else point.value, default=None)
-
-
 def _thin(rows: Sequence[Any]) -> list[Any]:
-    """At most about TABLE_ROWS of the rows, evenly, the last among them."""
+    """Evenly spaced rows, about `TABLE_ROWS` at most, which include the last one."""
     step = -(-len(rows) // TABLE_ROWS) or 1
     return list(rows[::-1][::step][::-1])
 

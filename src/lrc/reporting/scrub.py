@@ -1,4 +1,4 @@
-"""What must not leave the machine: local paths and secrets, taken out of what is published."""
+"""Removes local paths and secrets from what is published."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from lrc.runtime.translation import _
 
 By = Literal["key", "value"]
 
-# The same keys where a value is nothing else, under a key that promises no checksum.
+# Values that consist only of what may be a key of W&B or AWS, unless their own key says that it is a checksum.
 _BARE_KEY = re.compile(r"[0-9a-f]{40}|(?=.*[a-z])(?=.*[A-Z])(?=.*\d)[A-Za-z0-9/+]{40}")
 _CHECKSUM = re.compile(r"revision|commit|version|sha\d*|hash|digest")
 SECRET_KEY = re.compile(r"(^|_)(token|secret|password|passwd|api_key|access_key|auth)$", re.IGNORECASE)
-# In the settings of tokenizers and models, `bos_token` and its like are not secrets, and these are.
+# In the settings of tokenizers and models, `bos_token` and the like are not secrets, but these are.
 ACCESS_KEY = re.compile(
     r"(^|_)(secret|password|passwd|api_key|access_key|auth|(access|api|auth|hf|hub|private|secret)_token)$",
     re.IGNORECASE,
 )
-PATH_KEY = re.compile(r"(^|_)(dir|file|folder|files|path)$")  # model_name_or_path, too
+PATH_KEY = re.compile(r"(^|_)(dir|file|folder|files|path)$")  # includes model_name_or_path
 ABSOLUTE = re.compile(r"^(~?(/[^/\n]+){2,}/?|[A-Za-z]:[\\/].+)$")
 
 
@@ -33,13 +33,13 @@ def is_local(name: str) -> bool:
 
 
 def scrub(value: Any, key: str = "", by: By = "key") -> Any:
-    """Copy a JSON value without its secrets; of a local path only the last part is kept.
+    """Copy a JSON value without secrets, and with only the last part of local paths.
 
     Args:
         value: any JSON value.
-        key: the key that it is the value of.
-        by: `key` removes every value under the key of a secret, for recipes and adapters; `value` what looks like
-            a secret, for tokenizers and models, whose `bos_token` is none.
+        key: the key under which it stands.
+        by: `key`, for recipes and adapters, removes all values whose key names a secret; `value`, for tokenizers and
+            models, keeps those of keys such as `bos_token`. Both remove what looks like a secret.
     """
     if isinstance(value, dict):
         return {name: scrub(part, name, by) for name, part in value.items() if not _is_secret(name, part, by)}
@@ -51,14 +51,14 @@ def scrub(value: Any, key: str = "", by: By = "key") -> Any:
 
 
 def refuse_leaks(files: Iterable[Path], private: tuple[str, ...] = ()) -> None:
-    """Look through text files for what `scrub` cannot know.
+    """Search text files for secrets and private paths.
 
     Args:
         files: the files that would be published.
-        private: paths that must not be in them.
+        private: paths that must not occur in them.
 
     Raises:
-        OutputError: a finding for each file that holds one of them or a secret.
+        OutputError: a secret or a path was found, with a finding for each.
     """
     findings = []
     for file in files:
@@ -82,5 +82,5 @@ def _is_secret(key: str, value: Any, by: By) -> bool:
 def _is_path(value: str, key: str, by: By) -> bool:
     if key.endswith("name_or_path"):
         return is_local(value)
-    # Anywhere else in a tokenizer, text that looks like a path is a token.
+    # In a tokenizer's files, any other text that looks like a path may be a token.
     return bool(PATH_KEY.search(key) or (by == "key" and ABSOLUTE.match(value)))

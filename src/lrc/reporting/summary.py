@@ -1,13 +1,13 @@
-"""What a finished run comes to: its answers, its speed, where it is, and what can be done next.
+"""The summary of a finished run: accuracy, speed, where the result is, and the next commands.
 
-Everything is read from the run's folder, so that a run which is finished already tells the same again.
+Everything is read from the run's folder, so that a run that had already finished prints the same.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from math import isnan
+from math import inf, isnan
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +25,19 @@ Rows = list[tuple[str, str]]
 
 
 def best_point(curve: Curve) -> Point | None:
-    """The evaluation with the highest accuracy, the first of several; None where nothing was evaluated."""
-    return max(curve, key=lambda point: (point.value, -point.step), default=None)
+    """The point with the highest value, NaN being the lowest; on a tie, the first. None for an empty curve."""
+    return max(curve, key=lambda point: -inf if isnan(point.value) else point.value, default=None)
 
 
 def summarize(run_dir: Path, base: str) -> tuple[Rows, list[str]]:
-    """Sum up a run.
+    """Summarize a run.
 
     Args:
         run_dir: the `output_dir` of a finished training.
-        base: the model that it was trained on.
+        base: the base model, as the next command names it.
 
     Returns:
-        What is told by its name, in order; and the commands that come next.
+        Rows of names and texts, in order; and the next commands.
 
     Raises:
         DataError: a file of the run is damaged.
@@ -50,11 +50,11 @@ def summarize(run_dir: Path, base: str) -> tuple[Rows, list[str]]:
 
 
 def validation_figures(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """How well a model answered its validation questions, as far as they were scored, with the best baseline.
+    """The accuracy on the validation questions, and the best baseline's.
 
     Returns:
-        the figures of `accuracy.accuracy`, `baseline` (its name), `baseline_accuracy` and `verdict` (the sentence);
-        empty without outcomes.
+        The figures of `metrics.accuracy.accuracy`, `baseline` (its name), `baseline_accuracy` and `verdict` (a
+        sentence); empty without outcomes.
     """
     if not outcomes:
         return {}
@@ -69,10 +69,10 @@ def validation_figures(outcomes: Sequence[Outcome]) -> dict[str, Any]:
 
 
 def untrained_figures(curves: Curves) -> dict[str, float]:
-    """What the base had right before its first step, where that was evaluated (`eval_on_start`).
+    """The accuracy before the first step, if it was evaluated (`eval_on_start`).
 
     Returns:
-        `untrained_accuracy`, and the bounds of its interval; empty where nothing is known.
+        `untrained_accuracy`, and the bounds of its interval; empty if it is not known.
     """
     first = next((point for point in curves["eval_accuracy"] if point.step == 0), None)
     if first is None or isnan(first.value):
@@ -92,13 +92,13 @@ def print_summary(run_dir: Path, base: str) -> None:
 
 
 def share(figures: Figures) -> str:
-    """An accuracy as people read it: `0.7500 (0.6700 to 0.8200), n = 120`; see `verdict.describe_size`."""
+    """An accuracy in words: `0.7500 (0.6700 to 0.8200), n = 120`; see `verdict.describe_size`."""
     text = _("{accuracy:.4f} ({ci_low:.4f} to {ci_high:.4f}), {size}")
     return text.format(**figures, size=describe_size(figures))
 
 
 def duration(seconds: float) -> str:
-    """A time as people read it: `1 h 05 min`, `3 min 20 s`, `12.3 s`."""
+    """A time in words: `1 h 05 min`, `3 min 20 s`, `12.3 s`."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, left = divmod(round(seconds), 60)
@@ -172,5 +172,5 @@ def _table(rows: Rows, commands: list[str]) -> None:
         table.add_row(localized(name), Text(localized(text)))
     console = Console()
     console.print(table)
-    for command in commands:  # outside of the table, to be copied
+    for command in commands:  # outside the table, so that they can be copied
         console.print(Text(f"$ {command}"), soft_wrap=True)

@@ -1,4 +1,4 @@
-"""How a page becomes one HTML file that needs nothing else: its template, style and script, and both languages."""
+"""Renders a page as one self-contained HTML file: template, style, script, and both languages."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from lrc.runtime.translation import CHINESE, localized
 
 
 def render_page(template: str, **facts: Any) -> str:
-    """A page as HTML, whole.
+    """Render a page as a complete HTML file.
 
     Args:
-        template: the file of it, beside this module.
-        facts: what it shows, by the names that it uses.
+        template: the template's file, next to this module.
+        facts: the variables of the template.
     """
     environment = Environment(
         loader=FunctionLoader(read_asset),
@@ -32,17 +32,17 @@ def render_page(template: str, **facts: Any) -> str:
     environment.filters |= {"percent": _percent, "number": _number, "chinese": partial(localized, to=CHINESE)}
     script = read_asset("report.js")
     shipped = {
-        # Not escaped: these two ship with lrc.
+        # Not escaped, since both ship with lrc.
         "style": Markup(read_asset("report.css")),
         "script": Markup(script),
-        # The page runs this script and no other, whatever a passage may hold.
+        # The page's content security policy allows only this script, whatever a passage contains.
         "script_hash": b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     }
     return environment.get_template(template).render(**shipped, **facts).strip() + "\n"
 
 
 def read_asset(name: str) -> str:
-    """A file that ships beside this module."""
+    """Read a text file that ships next to this module."""
     return packaged(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
@@ -51,7 +51,7 @@ def _percent(value: float) -> str:
 
 
 def _number(value: float | None) -> str:
-    """A logged number: what was not logged is empty, and what was not finite says so."""
+    """A logged number; empty if it was not logged."""
     if value is None:
         return ""
     return "NaN" if isnan(value) else f"{value:.4g}"
