@@ -30,7 +30,7 @@ _PLACES = {
     "to_questions": "lrc.data.frames",
 }
 
-# On a CPU it warns, as it is imported, of optional kernels that nobody asked for.
+# On a CPU, its import warns about optional kernels.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 

@@ -1,4 +1,4 @@
-"""The command line: flags in, one verb called, errors out as lines. Imports only the verb that was chosen."""
+"""The command line: parses flags, calls one command, and prints errors. It imports only the command that is run."""
 
 from __future__ import annotations
 
@@ -25,11 +25,9 @@ from lrc.runtime.signals import ending_with
 from lrc.runtime.threads import wait_asleep
 from lrc.runtime.translation import _
 
-# Verbs whose work the processes of a launch share; all others are one process, whoever started it.
+# Commands whose work the processes of a launch share; all others run in one process, however they are started.
 SHARED = ("generate", "evaluate")
-
-
-# What is safe where a verb is interrupted, and how to go on; of the others nothing was written.
+# What is printed when a command is interrupted: what is safe, and how to resume. All others write nothing.
 SAFE: dict[str, str] = {
     "convert": _("nothing half-written has a file's name; run the same command again"),
     "evaluate": _("with --output the scores so far are kept beside it, and the same command goes on from there"),
@@ -39,7 +37,7 @@ SAFE: dict[str, str] = {
     "sweep": _("finished trials are kept, and the same command goes on from there"),
     "train": _("checkpoints are kept, and the same command goes on from the last one"),
     "demo": _("begin again with --force"),
-    "run": "",  # it says so itself, and so does the page
+    "run": "",  # these two print it themselves
     "app": "",
 }
 WRITES_NOTHING = _("run the same command again")
@@ -48,16 +46,16 @@ INTERRUPTED, TERMINATED = _("lrc: interrupted"), _("lrc: terminated")
 
 @contextmanager
 def importing() -> Iterator[None]:
-    """Import what takes seconds: it is told, and a signal ends it at once, without what an import makes of it."""
+    """In the block, imports take seconds: report that, and let a signal end the process at once, without traceback."""
     with ending_with(_("nothing was begun; run the same command again")), progress.waiting(progress.IMPORTS):
         yield
 
 
 class Verb(click.Command):
-    """A command that runs only where what it needs is installed; its help does without."""
+    """A command that checks the installed packages before it runs, but not for its help."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Look, then run."""
+        """Check, then run."""
         check_installed()
         if self.name in SHARED:
             check_launch()
@@ -65,18 +63,18 @@ class Verb(click.Command):
 
 
 class Pooling(TakesSeveral, Verb):
-    """`vote`, which takes several files in two places."""
+    """`vote`, whose repeatable flag takes several values at once."""
 
 
 class Reporting(TakesSeveral, Verb):
-    """`report`, which takes several other models."""
+    """`report`, whose repeatable flag takes several values at once."""
 
 
 class OneFile(Verb):
-    """A command that takes one file, and says so where it gets several."""
+    """A command that takes one file, and explains what to do with several."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse, with a cure for the file too many, whatever else is missing."""
+        """Parse, and refuse further files first, whatever else is wrong."""
         if self.make_parser(ctx).parse_args(list(args))[1]:
             cure = (
                 "run it once for each; a workbook without answers needs none, `lrc generate --data` reads it as it is"
@@ -91,7 +89,7 @@ class Verbs(click.Group):
     command_class = Verb
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the commands with the whole first sentence of each, which click would cut."""
+        """List the commands with their whole first paragraph, which click would truncate."""
         commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
         rows = [
             (name, " ".join((command.help or "").split("\n\n")[0].split()))
@@ -210,7 +208,7 @@ def preview(recipe: str, accelerate_config: str | None, overrides: tuple[str, ..
         read_gpu(options["gpu"])
     if options["gpu_memory"]:
         read_memory(options["gpu_memory"])
-    read_given(find_recipe(recipe), overrides)  # what is wrong with it is said before torch is imported
+    read_given(find_recipe(recipe), overrides)  # reports mistakes before torch is imported
     with importing():
         from lrc.commands.preview import preview
 
@@ -592,7 +590,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     signal.signal(signal.SIGTERM, partial(_terminate, verb))
     wait_asleep(os.environ)
     progress.escape_unencodable()
-    warnings.simplefilter("ignore", FutureWarning)  # of what upstream will rename
+    warnings.simplefilter("ignore", FutureWarning)  # about upstream's own deprecations
     try:
         with exit_on_error("close other programs, or use a smaller model or adapter"):
             cli.main(args=words, prog_name="lrc", standalone_mode=False)
@@ -607,7 +605,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _show(error: click.ClickException) -> None:
-    """Say what is wrong with the command line, in one line; `lrc` alone shows its help."""
+    """Print a usage error in one line; `lrc` without a command shows its help."""
     context = getattr(error, "ctx", None)
     if context is None or isinstance(error, click.exceptions.NoArgsIsHelpError):
         error.show()
@@ -617,12 +615,12 @@ def _show(error: click.ClickException) -> None:
 
 
 def _terminate(verb: str, signum: int, frame: FrameType | None) -> None:
-    if not several_processes():  # their launcher ends them all where one has failed, and that one has said why
+    if not several_processes():  # their launcher ends all when one has failed, and that one has reported
         progress.notify(_describe_end(TERMINATED, verb))
     sys.exit(128 + signum)
 
 
 def _describe_end(how: str, verb: str) -> str:
-    """The last line of a verb that a signal has ended."""
+    """The last line of a command that a signal has ended."""
     safe = SAFE.get(verb, WRITES_NOTHING)
     return _("{how}; {safe}").format(how=how, safe=safe) if safe else how

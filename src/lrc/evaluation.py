@@ -7,7 +7,7 @@ import sys
 from lrc.runtime.packages import check_installed_or_exit
 
 if __name__ == "__main__":
-    check_installed_or_exit()  # before the imports, which an old package would end in a traceback
+    check_installed_or_exit()  # before the imports, which would end in a traceback with an old package
     from lrc.cli import main
 
     main(["evaluate", *sys.argv[1:]])

@@ -13,7 +13,7 @@ from lrc.runtime.threads import wait_asleep
 from lrc.runtime.translation import _
 
 if __name__ == "__main__":
-    # First of all: the imports take seconds, a signal would end them in a traceback, and so would an old package.
+    # Before the imports, which take seconds: a signal, or an old package, would end them in a traceback.
     end_at_once(_("no step was trained; checkpoints of before stay, and the same command goes on from there"))
     wait_asleep(os.environ)
     check_installed_or_exit()

@@ -1,4 +1,4 @@
-"""The commands of `lrc`, a module each: what `lrc convert`, `lrc train`, … do once their flags are parsed.
+"""The commands of `lrc`, one module each: what `lrc convert`, `lrc train` and so on do once flags are parsed.
 
 May import every room, but one command never imports another; `options` holds what several of them share.
 

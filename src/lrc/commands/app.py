@@ -1,4 +1,4 @@
-"""`lrc app`: a page in the browser to try a model with, served by this machine and nobody else."""
+"""`lrc app`: serves a page on which a model can be tried in the browser."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lrc.runtime.translation import _, localized
 
 LOOPBACK = ("127.", "::1", "localhost")
 SECONDS_TO_END = 2  # for open connections, which a browser keeps
-# Nothing is reported to anyone; read by gradio as it is imported.
+# Turns telemetry off; gradio reads these variables when it is imported.
 SILENT = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
 
 
@@ -25,12 +25,12 @@ def app(model: str, *, options: ScoringOptions, host: str = "127.0.0.1", port: i
 
     Args:
         model: a base or merged model: a folder, or a name on the Hub.
-        options: how it is asked.
-        host: the address to listen at.
-        port: The port to listen on; 0 picks a free one.
+        options: adapters, and how questions are answered.
+        host: the address to listen on.
+        port: the port to listen on; 0 picks a free one.
 
     Raises:
-        LrcError: gradio is missing, the address cannot be taken, or the model cannot be loaded.
+        LrcError: gradio is missing, the address is in use, or the model cannot be loaded.
     """
     if find_spec("gradio") is None:
         raise MachineError(
@@ -40,7 +40,7 @@ def app(model: str, *, options: ScoringOptions, host: str = "127.0.0.1", port: i
         check_options(model, options)
         from lrc.answering.load import load_scorer
 
-        # What readers upload and download is kept in this folder, and gone with it.
+        # Uploads and downloads are kept in this folder, which is removed at the end.
         os.environ |= SILENT | {"GRADIO_TEMP_DIR": folder}
         scorer = load_scorer(model, options)
         import uvicorn
@@ -60,7 +60,7 @@ def app(model: str, *, options: ScoringOptions, host: str = "127.0.0.1", port: i
 
 
 def _listener(host: str, port: int) -> socket.socket:
-    """Take the address before the model is loaded, which may take minutes."""
+    """Open the socket before the model is loaded, which may take minutes."""
     try:
         family, *_rest, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address[:2], family=family)
@@ -78,5 +78,5 @@ def _address(host: str, listener: socket.socket) -> str:
 
 
 def _name(model: str) -> str:
-    """What the page calls a model: a folder's own name, not where it is, or the name on the Hub."""
+    """A model's name on the page: the last part of a folder's path, or the name on the Hub."""
     return Path(model).resolve().name if Path(model).is_dir() else model

@@ -1,4 +1,4 @@
-"""`lrc check`: everything that is found in workbooks, JSON files and recipes, without writing anything."""
+"""`lrc check`: reports everything that is found in workbooks, JSON files and recipes, and writes annotated copies."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class Checked:
     path: Path
     kind: str  # workbook, json or recipe
     findings: tuple[Finding, ...] = ()
-    rows: int | None = None  # read; None in a recipe and in a file that cannot be read
-    questions: int | None = None  # of them good
-    labelled: bool | None = None
+    rows: int | None = None  # the number of rows; None for a recipe, or if the file cannot be read
+    questions: int | None = None  # the number of valid questions in them
+    labelled: bool | None = None  # whether they have answers; None for a recipe, or if the file cannot be read
     asked: tuple[Question, ...] = ()
     book: Workbook | None = None  # of a table that can be read
 
@@ -50,12 +50,12 @@ class Checked:
 
     @property
     def accepted(self) -> bool:
-        """Whether convert, or train, accepts the file as it is."""
+        """Whether `lrc convert` or `lrc train` accepts the file as it is."""
         return all(finding.level != "error" for finding in self.findings)
 
     @property
     def shown_kind(self) -> str:
-        """The kind with what its answers make it: `labelled workbook`, `test json`, `recipe`."""
+        """The kind, and whether there are answers: `labelled workbook`, `test json`, `recipe`."""
         kind = localized(FILE_KINDS[self.kind])
         if self.labelled is None:
             return kind
@@ -72,19 +72,19 @@ def check(
     fix: Path | None = None,
     force: bool = False,
 ) -> bool:
-    """Print what is found in `files` on stdout: a line a kind and one an error, a table, and the next command; or JSON.
+    """Print what is found in `files` on stdout: a table, lines of findings, and the next commands; or JSON.
 
     Args:
         files: workbooks (.xlsx, .csv, .jsonl), Alpaca, C3 or other JSON (.json) and recipes (.yaml, .yml).
-        sheet: the sheet to read of the workbooks.
+        sheet: the sheet to read in workbooks.
         columns: see `sources.DataFile`.
         as_json: print one JSON object instead.
-        annotate: where to write a copy of the one workbook with its findings in it, see `annotation.annotate`.
-        fix: likewise, with what is repaired written into it.
-        force: overwrite these two.
+        annotate: where to write a copy of the (only) workbook with its findings in it, see `annotation.annotate`.
+        fix: where to write a copy with the repairs in it.
+        force: overwrite existing copies.
 
     Returns:
-        Whether every file is accepted as it is.
+        Whether all files are accepted as they are.
 
     Raises:
         LrcError: a copy cannot be made, or exists.
@@ -112,13 +112,13 @@ def check(
         print(*wrap_line(line), sep="\n")
     if sys.stdout.isatty():
         print()
-    for line in _next(checked, sheet, columns or {}):  # a command is never broken: it is there to be copied
+    for line in _next(checked, sheet, columns or {}):  # commands are not wrapped, so that they can be copied
         print(localized(_("next: {line}").format(line=line)))
     return all(one.accepted for one in checked)
 
 
 def _check_copies(files: Sequence[Path], outputs: Mapping[str, Path], asked: Mapping[str, Any], *, force: bool) -> None:
-    """Refuse, before the work, a copy that cannot be written."""
+    """Refuse copies that cannot be written, before anything is read."""
     for flag, path in outputs.items():
         check_copy(files[0], path, flag)
         refuse_other_output(path, asked, force=force)
@@ -126,11 +126,11 @@ def _check_copies(files: Sequence[Path], outputs: Mapping[str, Path], asked: Map
 
 
 def _copy(one: Checked, asked: Mapping[str, Any], output: Path, fix: bool, force: bool) -> Iterator[str]:
-    """Write a copy with the findings in it; gives the lines that tell so."""
+    """Write a copy with the findings or repairs in it, and yield lines that report it."""
     if not one.path.is_file():
         return
     content, lost, changed = annotate_copy(one.path, asked["sheet"], one.book, one.findings, fix=fix)
-    # What is found in one file may be about another.
+    # The key covers all files, since findings in one may be about another.
     new = write_once(output, asked, key_of_files(asked["files"]), lambda path: path.write_bytes(content), force=force)
     yield from format_findings(lost)
     if not new:
@@ -160,7 +160,7 @@ def _check(path: Path, sheet: str | None, columns: Mapping[str, str] | None) -> 
 
 
 def _name_file(finding: Finding, path: Path) -> Finding:
-    """The same with the name of its file where it has the path."""
+    """Replace the path of a finding's file by its name."""
     return replace(finding, file=path.name) if finding.file == str(path) else finding
 
 
@@ -171,7 +171,7 @@ def _check_table(book: Workbook, kind: str) -> Checked:
 
 
 def _beyond_rows(book: Workbook) -> tuple[Finding, ...]:
-    """What shows only when all rows are seen together: repetitions, and a split that convert could not make."""
+    """Findings about all rows together: duplicates, and that `lrc convert` could not split them."""
     name = book.path.name
     if not book.questions:
         return (Finding("error", "no-good-rows", name, _("no valid rows are left; correct the rows above")),)
@@ -209,10 +209,10 @@ class Shared:
 
     first: Checked
     second: Checked
-    passages: int  # the same but for white space
-    nearly: int  # of the second that are nearly the same as one of the first, those included
-    partly: int  # of the second that are kept on one side with one of the first, those included
-    questions: int
+    passages: int  # identical passages, except for white space
+    nearly: int  # passages of the second file with a near-duplicate in the first; includes identical ones
+    partly: int  # passages of the second file that a split keeps together with one of the first; includes `nearly`
+    questions: int  # identical questions
 
     @property
     def line(self) -> str:
@@ -228,7 +228,7 @@ class Shared:
 
 
 def _find_shared(first: Checked, second: Checked) -> Shared | None:
-    """Compare the questions of two files, where both have some."""
+    """Compare the questions of two files; None if one has none."""
     if not first.asked or not second.asked or first.path == second.path:
         return None
     groups = group_passages(question.passage for question in (*first.asked, *second.asked))
@@ -242,14 +242,14 @@ def _find_shared(first: Checked, second: Checked) -> Shared | None:
 
 
 def _count_in_both(passages: Sequence[int], clusters: Sequence[int], n_first: int) -> int:
-    """How many passages of the questions from `n_first` on are in a cluster with one before."""
+    """How many passages of the questions from `n_first` on are in a cluster with one of those before."""
     before = set(clusters[:n_first])
     pairs = zip(passages[n_first:], clusters[n_first:], strict=True)
     return len({passage for passage, cluster in pairs if cluster in before})
 
 
 def _overlaps(one: Checked, shared: Iterable[Shared]) -> Iterator[Finding]:
-    """Warn, at the file without answers, of passages that a file with answers has too."""
+    """Warn, for a file without answers, about passages that it shares with a file with answers."""
     for both in shared:
         other = both.second if both.first is one else both.first
         if one in (both.first, both.second) and one.labelled is False and other.labelled and both.partly:
@@ -261,7 +261,7 @@ def _overlaps(one: Checked, shared: Iterable[Shared]) -> Iterator[Finding]:
 
 
 def _next(checked: Iterable[Checked], sheet: str | None, columns: Mapping[str, str]) -> Iterator[str]:
-    """The next command, for each file that has one; it reads a workbook's sheet and columns as this one did."""
+    """The next command for each file, with the same sheet and columns."""
     table = ["--sheet", sheet] if sheet else []
     table += ["--columns", ",".join(f"{role}={header}" for role, header in columns.items())] if columns else []
     for one in checked:
@@ -324,18 +324,18 @@ def _print_table(checked: Sequence[Checked]) -> None:
 
     table = Table()
     for heading in map(localized, (_("file"), _("kind"), _("accepted"), _("questions"), _("found"))):
-        # A name may be longer than the terminal is wide; all else wraps between words.
+        # A name may be wider than the terminal; everything else wraps between words.
         table.add_column(heading, overflow="fold", min_width=len(heading))
     for one in checked:
         questions = "" if one.rows is None else _("{good:,} of {rows:,}").format(good=one.questions, rows=one.rows)
         accepted = localized(_("yes") if one.accepted else _("no"))
         table.add_row(one.file, one.shown_kind, accepted, localized(questions), _count_levels(one.findings))
-    # A pipe has no width: rich would take 80 columns and cut the words.
+    # A pipe has no width: rich would take 80 columns and wrap the cells.
     Console(width=None if sys.stdout.isatty() else 120).print(table)
 
 
 def _count_levels(findings: Iterable[Finding]) -> str:
-    """How many findings of each level there are, the worst first: `2 errors, 1 repair`."""
+    """The number of findings of each level, the worst first: `2 errors, 1 repair`."""
     levels = Counter(finding.level for finding in findings)
     found = [
         (_("{count:,} {level}") if levels[level] == 1 else _("{count:,} {level}s")).format(

@@ -1,4 +1,4 @@
-"""`lrc compare`: two models on the same questions, as text and as a page."""
+"""`lrc compare`: compares two models on the same questions, as text and as a page."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lrc.runtime.finished_outputs import key_of_files, refuse_other_output, writ
 from lrc.runtime.outputs import refuse_file
 from lrc.runtime.translation import _, localized
 
-SHOWN = 10  # questions of a group, in the terminal; the page has more
+SHOWN = 10  # questions of a group in the terminal; the page has more
 
 
 def compare_models(
@@ -36,9 +36,10 @@ def compare_models(
     Args:
         first: a run's folder, or a file of `lrc evaluate --scores`.
         second: likewise.
-        data: the labelled questions that files of scores are of.
-        output: the page.
-        as_json: print the figures as JSON rather than as lines.
+        data: the labelled questions to which files of scores belong.
+        output: the page; None writes none.
+        as_json: print the figures as JSON.
+        force: overwrite an existing page.
 
     Raises:
         LrcError: the two were not asked the same questions, or a file cannot be used.
@@ -61,7 +62,7 @@ def compare_models(
 
 
 def _write(output: Path, asked: Mapping[str, Path | None], found: Comparison, *, force: bool) -> bool:
-    """Write the page; whether it was not there yet."""
+    """Write the page; false if the same command had already written it."""
     from lrc.reporting.compare_page import render_comparison
 
     def write(path: Path) -> None:
@@ -72,12 +73,12 @@ def _write(output: Path, asked: Mapping[str, Path | None], found: Comparison, *,
 
 
 def _answers_of(source: Path) -> Path:
-    """The file that holds a run's answers, or is given as such."""
+    """The file with the answers: that in a run's folder, or the source itself."""
     return source / OUTCOMES_FILE if source.is_dir() else source
 
 
 def _refuse_useless(data: Path, *sources: Path) -> None:
-    """Refuse --data where both sides say themselves what they were asked."""
+    """Refuse --data if both sides contain their questions."""
     refuse_pipe(data)
     if all(holds_questions(_answers_of(source)) for source in sources):
         raise DataError(
@@ -86,7 +87,7 @@ def _refuse_useless(data: Path, *sources: Path) -> None:
 
 
 def _names(first: Path, second: Path) -> tuple[str, str]:
-    """What to call the two: the name of folder or file, with as many folders before it as tell them apart."""
+    """Names for the two: the last parts of their paths, as many as distinguish them."""
     parts = [
         (path.resolve().parent if path.name == OUTCOMES_FILE else path.resolve()).with_suffix("").parts
         for path in (first, second)
@@ -157,7 +158,7 @@ def _lines(found: Comparison) -> list[str]:
 
 
 def _side_by_side(pairs: Sequence[Pair], names: tuple[str, str]) -> Iterator[str]:
-    """A line a question, the right answer and both models' with their probabilities: the surest mistakes first."""
+    """A line for each question, with the right answer, and both models' answers with their probabilities."""
     head = [localized(word) for word in (_("id"), _("right"), _("question"))]
     width = max(columns_of(head[0]), *(columns_of(one.question.id) for one, _other in pairs[:SHOWN])) + 2
     column = max(8, *map(columns_of, names)) + 2
@@ -175,7 +176,7 @@ def _side_by_side(pairs: Sequence[Pair], names: tuple[str, str]) -> Iterator[str
 
 
 def _cut(text: str, columns: int) -> str:
-    """As much of a text as a terminal shows in `columns`, in which a Chinese character takes two."""
+    """Truncate a text to a number of terminal columns, of which a Chinese character takes two."""
     from rich.cells import cell_len, set_cell_size
 
     if not sys.stdout.isatty() or cell_len(text) <= columns:

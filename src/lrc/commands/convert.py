@@ -1,4 +1,4 @@
-"""`lrc convert`: a workbook → Alpaca JSON, split by passage, with every row accounted for."""
+"""`lrc convert`: turns a workbook into Alpaca JSON, split by passage, with every row accounted for."""
 
 from __future__ import annotations
 
@@ -36,18 +36,19 @@ def convert(
     on_error: str = "refuse",
     force: bool = False,
 ) -> None:
-    """Convert a workbook, a CSV or JSON with questions, and print what was done.
+    """Convert a workbook, a CSV or JSON with questions, and print a report.
 
     Args:
-        file: what to convert. Without answers it becomes `<stem>.json`; with answers `<stem>_train.json` and
-            `<stem>_validation.json`. `<stem>_manifest.json` next to them tells how they were made.
-        output_dir: the folder for them.
+        file: what to convert. Without answers it becomes `<stem>.json`, with answers `<stem>_train.json` and
+            `<stem>_validation.json`. `<stem>_manifest.json` describes how they were made.
+        output_dir: the folder for these files.
         sheet: the sheet to read; the first visible one by default.
         columns: see `sources.DataFile`.
-        layout: of the records' input.
+        layout: of the `input` of records.
         validation_fraction: the share of questions to validate on; 0 writes `<stem>.json` with all of them.
-        folds: write `<stem>_fold{k}_train.json` and `<stem>_fold{k}_validation.json` for so many folds, too.
-        seed: of the split and the folds.
+        folds: the number of folds for which `<stem>_fold{k}_train.json` and `<stem>_fold{k}_validation.json` are
+            written, too.
+        seed: for the split and the folds.
         on_error: `refuse` a file with bad rows, or `skip` them.
         force: overwrite files that exist.
 
@@ -96,7 +97,7 @@ def _refuse_outputs(file: Path, folder: Path, parts: Sequence[Part], *, force: b
 
 
 def _write(account: ConversionReport, layout: Layout, facts: dict[str, Any], folder: Path, *, force: bool) -> None:
-    """Write all files. A folder that does not exist yet appears with all of them in it."""
+    """Write all files; if the folder does not exist yet, it appears with all of them in it."""
     questions, stem = account.source.questions, account.source.path.stem
     total = sum(counts.total() for counts in account.answers.values())
     with track(_("writing"), total) as advance:
@@ -109,7 +110,7 @@ def _write(account: ConversionReport, layout: Layout, facts: dict[str, Any], fol
 
 
 def _text(questions: Iterator[Question], layout: Layout, advance: Advance) -> Iterator[str]:
-    """The pieces of a file's text, counted as they are taken."""
+    """The pieces of a file's text; progress advances with each question."""
 
     def counted() -> Iterator[Question]:
         for question in questions:

@@ -1,7 +1,7 @@
-"""The whole way on stories made for it: what `make demo` runs.
+"""`lrc demo`: runs the whole pipeline on made-up stories.
 
-The base is a small one that lrc ships. It was trained on such stories by examples/build_demo_base.py, and has never
-seen a question: what an adapter has to teach it is to answer.
+It uses a small base that lrc ships. That was trained on such stories by examples/build_demo_base.py, and has never seen
+a question: answering is what the adapter has to teach it.
 """
 
 from __future__ import annotations
@@ -33,10 +33,11 @@ ASKED = ("--template", "plain", "--answer-style", "text", "--score-normalisation
 
 
 def demo(folder: Path, *, force: bool = False) -> None:
-    """Run convert, training, merge, generate and evaluate, each as the command that a user would give.
+    """Run convert, training, merge, generate, evaluate and report, each as the command that a user would give.
 
     Args:
         folder: where everything goes.
+        force: overwrite what is there.
 
     Raises:
         LrcError: a command fails, or `folder` has something in it and `force` is false.
@@ -110,7 +111,7 @@ def _join(words: Sequence[str | Path]) -> str:
 
 
 def describe_gain(before: dict[str, Any], after: dict[str, Any]) -> str:
-    """The accuracy on held-out questions before and after training next to the best baseline, and the verdict on it."""
+    """The accuracy on held-out questions before and after training and that of the best baseline, with a verdict."""
     verdict = Verdict.from_figures(after, after["baselines"], after["best_baseline"]["paired"])
     name, best = next(iter(after["baselines"].items()))
     shares = {

@@ -1,4 +1,4 @@
-"""`lrc doctor`: what this machine is, the recipe for it, what would be downloaded, and the next command."""
+"""`lrc doctor`: describes this machine, the recipe that suits it, what would be downloaded, and the next command."""
 
 from __future__ import annotations
 
@@ -23,13 +23,16 @@ TORCH = "https://pytorch.org/get-started/locally/"
 
 
 def doctor(*, as_json: bool = False) -> bool:
-    """Print what was found on stdout; what keeps lrc from working goes to stderr, a line each.
+    """Print a description on stdout, and on stderr a line for each problem that keeps lrc from working.
+
+    Args:
+        as_json: print one JSON object instead of lines.
 
     Returns:
         Whether lrc can work here.
     """
     problems = _check_packages()
-    if find_spec("torch") is None:  # nothing more can be looked at
+    if find_spec("torch") is None:  # without it, nothing else can be found out
         problems = problems or ["torch: is not installed; run: pip install torch"]
         machine, choice = None, None
     else:

@@ -1,4 +1,4 @@
-"""`lrc evaluate`: accuracy of a model or of predictions."""
+"""`lrc evaluate`: measures the accuracy of a model, or of predictions."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ from lrc.runtime.progress import notify
 from lrc.runtime.translation import Message, _, localized
 from lrc.tokenization.prompt import question_of
 
-# Flags that change the figures or what the scores are of, besides those of `facts`.
+# Flags on which the figures depend, besides those in `facts`.
 FLAGS = ("passage_blind", "sheet", "columns")
-LENGTHS = (150, 300, 450)  # characters of a passage, where one length group ends and the next begins
+LENGTHS = (150, 300, 450)  # characters of a passage, at which the next group of lengths begins
 
 Line = tuple[str, str]  # of the printed figures: a name and a value
 
@@ -58,16 +58,20 @@ def evaluate_model(
     as_json: bool = False,
     force: bool = False,
 ) -> None:
-    """Answer labelled questions and print how many answers are right.
+    """Answer labelled questions, and print the accuracy.
 
     Args:
-        output: where to write the figures; scores are kept in a hidden file beside it until it is there, so that the
-            same call goes on after a kill. Where the same call wrote it, its figures are printed again.
+        model: a base or merged model: a folder, or a name on the Hub.
+        data: the labelled questions.
+        options: adapters, and how questions are answered.
+        output: where to write the figures. Scores are kept in a hidden file next to it until it is written, so that the
+            same call resumes after a kill. If the same call has already written it, its figures are printed again.
         scores: where to write every option's score, as JSON lines.
-        passage_blind: also ask without the passage, to see how much of the accuracy is reading.
+        passage_blind: also answer without the passage, to see how much of the accuracy is due to reading.
         sheet: the sheet of a workbook; the first visible one by default.
         columns: see `sources.DataFile`.
-        as_json: print the figures as JSON rather than as lines.
+        as_json: print the figures as JSON.
+        force: overwrite existing outputs.
 
     Raises:
         LrcError: the model, the data or an output cannot be used.
@@ -76,7 +80,7 @@ def evaluate_model(
         refuse_file(output, data, force=True)  # whether they may be overwritten turns out below
     if scores is not None:
         refuse_file(scores, data, *filter(None, [output]), force=True)
-    # The words of the command, as `lrc.cli` has them.
+    # The arguments of the command, with the same names as in `lrc.cli`.
     asked = {"model": model, "data": data, "scores": scores, "passage_blind": passage_blind, "sheet": sheet}
     asked |= {"columns": columns, **asdict(options)}
     for written in filter(None, [output or scores]):
@@ -106,10 +110,10 @@ def _evaluate(
             if processes().is_main_process:
                 _print(json.loads(output.read_text(encoding="utf-8")), as_json=as_json)
                 notify(DONE.format(output=output))
-                remove_partial_scores(output)  # which a kill may have left
+                remove_partial_scores(output)  # a kill may have left them
             return
         refuse_existing(output, force=force)
-    over = force or (partial is not None and partial.exists)  # then the scores, where they are there, are this run's
+    over = force or (partial is not None and partial.exists)  # existing scores are then those of this run
     if scores is not None and output is not None:
         refuse_existing(scores, force=over)
     scorer = load_scorer(asked["model"], options)
@@ -140,7 +144,7 @@ def _figures(
     found: Sequence[OptionScores],
     blind: Sequence[OptionScores],
 ) -> dict[str, Any]:
-    """All figures about a model's scores; `blind` are those without the passage, or none."""
+    """All figures about a model's scores; `blind` are the scores without the passage, or empty."""
     predictions = [score.prediction for score in found]
     figures = measure(records, predictions, answers)
     passages = passages_of(map(question_of, records))
@@ -162,7 +166,16 @@ def evaluate_predictions(
     as_json: bool = False,
     force: bool = False,
 ) -> None:
-    """Print how many answers of one or two submissions are right, and whether the two differ.
+    """Print the accuracy of one or two submissions, and whether the two differ.
+
+    Args:
+        files: the submissions.
+        data: the labelled questions.
+        output: where to write the figures.
+        sheet: the sheet of a workbook; the first visible one by default.
+        columns: see `sources.DataFile`.
+        as_json: print the figures as JSON.
+        force: overwrite an existing output.
 
     Raises:
         LrcError: the files are not about the same questions, or the output exists.
@@ -185,7 +198,16 @@ def evaluate_predictions(
 
 
 def measure(records: Sequence[Record], predictions: Sequence[int], answers: Sequence[int]) -> dict[str, Any]:
-    """All figures about one set of predictions; the lexical baselines on the same questions are included."""
+    """All figures about a set of predictions, including the baselines on the same questions.
+
+    Args:
+        records: the questions.
+        predictions: the number of the chosen option of each, from 1.
+        answers: the number of the right option of each, from 1.
+
+    Returns:
+        Figures as JSON values, which `lrc evaluate --output` writes.
+    """
     questions = [question_of(record) for record in records]
     groups = [sum(len(question.passage) >= length for length in LENGTHS) for question in questions]
     verdict, passages = judge(questions, predictions), passages_of(questions)
@@ -204,7 +226,7 @@ def measure(records: Sequence[Record], predictions: Sequence[int], answers: Sequ
 def _compare(
     first: Sequence[int], second: Sequence[int], answers: Sequence[int], passages: Sequence[str]
 ) -> dict[str, dict[str, float]]:
-    """The paired test by passage, and McNemar's, which takes questions as independent."""
+    """The paired test by passage, and McNemar's test, which assumes that questions are independent."""
     return {
         "paired": compare_paired(first, second, answers, passages),
         "mcnemar": dict(mcnemar(first, second, answers)),
@@ -229,7 +251,7 @@ def _without_passage(record: Record) -> Record:
 
 
 def _read_predictions(file: Path, records: Sequence[Record], data: Path) -> list[int]:
-    """The predictions of a submission, a question each."""
+    """The predictions of a submission, in the order of the records."""
     ids = [record.id for record in records]
     answers = submission.match_answers(submission.read_submission(file), ids, str(file), str(data))
     limits = [len(question_of(record).options) for record in records]
@@ -262,7 +284,7 @@ def _print(figures: dict[str, Any], *, as_json: bool) -> None:
 
 
 def _table(figures: dict[str, Any]) -> list[str]:
-    """The verdict, then the figures in groups, each under its heading."""
+    """The verdict, then groups of figures with headings."""
     head: list[Line] = [(_("questions"), describe_size(figures)), (_("accuracy"), _share(figures))]
     if "second" in figures:
         head += [(_("second"), _share(figures["second"])), *_difference(figures["paired"])]
@@ -295,7 +317,7 @@ def _shares(parts: Mapping[Any, Figures], name: Message) -> list[Line]:
 
 
 def _confusion(table: Sequence[Sequence[int]]) -> list[Line]:
-    """A line a right answer that occurs: how often it was answered with each option."""
+    """For each right answer that occurs, how often each option was chosen."""
     width = max(len(str(count)) for row in table for count in row)
     shown = {k: "  ".join(f"{count:>{width}}" for count in row) for k, row in enumerate(table, start=1) if any(row)}
     return [(_("where {k} is right").format(k=k), counts) for k, counts in shown.items()]
@@ -319,7 +341,7 @@ def _difference(pair: Mapping[str, float]) -> list[Line]:
 
 
 def _belief(figures: Mapping[str, float]) -> list[Line]:
-    """How far the probabilities can be believed, with the temperature that validation chose and without."""
+    """How well the probabilities are calibrated, with the fitted temperature and with 1."""
     lines: list[Line] = []
     temperature = figures["temperature"]
     for key, name in (("log_loss", _("log loss")), ("calibration_error", _("calibration error"))):

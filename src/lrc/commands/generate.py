@@ -1,4 +1,4 @@
-"""`lrc generate`: answer every question of a file."""
+"""`lrc generate`: answers every question of a file."""
 
 from __future__ import annotations
 
@@ -35,25 +35,28 @@ def generate(
     columns: Mapping[str, str] | None = None,
     force: bool = False,
 ) -> None:
-    """Write the submission of a workbook's or a JSON file's questions, a line a question, in the file's order.
-
-    An output named .xlsx is a copy of the workbook with answers and probabilities next to the questions.
+    """Answer the questions of a file, and write the submission, in the order of the file.
 
     Scores are kept in a hidden file next to the output until that is written: the same call resumes after a kill.
 
     Args:
+        model: a base or merged model: a folder, or a name on the Hub.
+        data: a workbook or a JSON file.
+        output: a CSV, or an .xlsx: a copy of the workbook with answers and probabilities next to the questions.
+        options: adapters, and how questions are answered.
         scores: where to write every option's score, as JSON lines.
         sheet: the sheet of a workbook; the first visible one by default.
         columns: see `sources.DataFile`.
+        force: overwrite existing outputs.
 
     Raises:
         LrcError: the model, the data or the output cannot be used; nothing is written then.
     """
     check_output(output, data)
-    refuse_file(output, data, force=True)  # whether they may be overwritten turns out below
+    refuse_file(output, data, force=True)  # whether it may be overwritten is checked below
     if scores is not None:
         refuse_file(scores, data, output, force=True)
-    # The words of the command, as `lrc.cli` has them.
+    # The arguments of the command, with the same names as in `lrc.cli`.
     asked = {"model": model, "data": data, "scores": scores, "sheet": sheet, "columns": columns, **asdict(options)}
     refuse_other_output(output, asked, force=force)
     records = read_questions_to_answer(data, sheet, columns)
@@ -67,10 +70,10 @@ def _generate(
     model, data, scores = asked["model"], asked["data"], asked["scores"]
     state, read = processes(), [asked["sheet"], asked["columns"]]
     partial = PartialScores.for_output(output, [facts(model, options, data), str(scores), *read], state.process_index)
-    begun = partial.exists  # then these scores, where they are there, are this run's
+    begun = partial.exists  # existing scores are then those of this run
     if not force and is_finished(output, asked, partial.key):
         if state.is_main_process:
-            remove_partial_scores(output)  # which a kill may have left
+            remove_partial_scores(output)  # a kill may have left them
             print(localized(DONE.format(output=output)))
         return
     refuse_existing(output, force=force)

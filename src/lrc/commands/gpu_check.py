@@ -1,4 +1,4 @@
-"""`lrc gpu-check`: what this GPU does with lrc in two minutes: what works, how fast, and which recipe fits."""
+"""`lrc gpu-check`: tests in two minutes what works on this GPU, how fast it is, and which recipe fits."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ from lrc.runtime.progress import notify
 from lrc.runtime.translation import _
 
 TORCH = "https://pytorch.org/get-started/locally/"
-# The reference workbook: questions, and their unique tokens in packed rows.
+# AI.xlsx: questions, and their unique tokens in packed rows.
 QUESTIONS, TOKENS = 13_549, 1_900_000
 
 
 def gpu_check(*, device: str | None = None, as_json: bool = False) -> bool:
-    """Print a table on stdout; what is wrong goes to stderr, a line each with its cure.
+    """Print a table on stdout, and on stderr a line for each failed check, with its cure.
 
     Args:
-        device: `cuda` or `cpu`; None takes the GPU.
+        device: `cuda` or `cpu`; None is the GPU.
+        as_json: print one JSON object instead of the table.
 
     Returns:
-        Whether nothing is wrong.
+        Whether all checks have passed.
 
     Raises:
         MachineError: there is no GPU.
@@ -71,7 +72,7 @@ def _line(result: CheckResult) -> str:
 
 
 def _recipe(probe: Probe, machine: Machine) -> dict[str, Any] | None:
-    """What suits this machine, and the minutes of an epoch at the rate that was reached."""
+    """The recipe that suits this machine, and the computed minutes of an epoch at the measured rate."""
     device, memory = probe.device.type, machine.card_memory if probe.gpu else 0
     choice = choose_recipe(device, memory, machine.memory, machine.disk, is_fetched)
     if choice is None:
@@ -79,7 +80,7 @@ def _recipe(probe: Probe, machine: Machine) -> dict[str, Any] | None:
     minutes = None
     if probe.gpu and probe.reached:
         cards = torch.cuda.device_count()
-        # Gradient checkpointing: 6 operations a weight and token.
+        # With gradient checkpointing, 6 operations per weight and token.
         minutes = 6 * PARAMETERS[choice.recipe] * 1e9 * TOKENS / (probe.reached * 1e12 * cards) / 60
     return {"recipe": choice.recipe, "base": choice.base, "minutes_an_epoch": minutes}
 

@@ -1,4 +1,4 @@
-"""`lrc init`: editable copies of what lrc ships: recipes, their schema, launch configs, samples, versions."""
+"""`lrc init`: writes editable copies of what lrc ships: recipes and their schema, launch configs, samples, versions."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from lrc.runtime.packages import constraints_file
 from lrc.runtime.system import command_line
 from lrc.runtime.translation import _, localized
 
-# What of each folder is for the user.
+# The files of each folder that are copied.
 FOLDERS = {"recipes": ("*/*.yaml",), "accelerate_configs": ("*.yaml",), "examples": ("*.xlsx", "sweep.yaml")}
 SCHEMA = "recipe.schema.json"
 SUGGESTED = "recipes/qwen3-8b/qlora.yaml"
 
 
 def init(folder: Path, *, force: bool = False) -> None:
-    """Copy the shipped recipes, accelerate configs and samples into `folder`, and print what comes next.
+    """Copy the shipped recipes, accelerate configs and samples into `folder`, and print the next command.
 
-    The folders have the names that the recipes' headers use, so the commands there work from `folder` unchanged.
+    The folders have the names in the recipes' headers, so that the commands there work in `folder` unchanged.
 
     Args:
-        folder: where `recipes/`, `accelerate_configs/`, `examples/` and constraints.txt go; it is made.
+        folder: where `recipes/`, `accelerate_configs/`, `examples/`, the schema and constraints.txt go; it is created.
         force: overwrite files that exist.
 
     Raises:
-        OutputError: a file exists, one finding each, or cannot be written; nothing is written then.
+        OutputError: files exist, with a finding for each, or one cannot be written; then nothing is written.
     """
     copies = {folder / name: text for name, text in shipped().items()}
-    # A copy that is as shipped is in nobody's way: a killed init goes on.
+    # Copies that are as shipped are left alone, so that a killed init can be continued.
     missing = {path: content for path, content in copies.items() if force or not is_file_of(path, content)}
     existing = [path for path in missing if os.path.lexists(path)]
     if existing and not force:
@@ -49,9 +49,9 @@ def init(folder: Path, *, force: bool = False) -> None:
 
 
 def shipped() -> dict[str, bytes]:
-    """The bytes of the shipped files by their place in the user's folder, sorted within each folder.
+    """The contents of the files to write, by their relative paths.
 
-    A recipe's first line names the schema, for editors.
+    The first line of each recipe names the schema, for editors.
     """
     copies = {constraints_file().name: constraints_file().read_bytes(), SCHEMA: schema_text().encode()}
     for name, patterns in FOLDERS.items():

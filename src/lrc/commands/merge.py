@@ -1,4 +1,4 @@
-"""`lrc merge`: base + adapter → an ordinary model folder, verified."""
+"""`lrc merge`: merges an adapter and its base into an ordinary model folder, and verifies it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from lrc.tokenization.prompt import Prompt
 from lrc.tokenization.serving import MODELFILE, differs, write_for_servers
 
 GENERATION_CONFIG = "generation_config.json"
-LONG = 1 << 30  # bytes of a model that takes a while to load
+LONG = 1 << 30  # bytes from which loading a model takes a while
 
 
 def merge(
@@ -52,11 +52,11 @@ def merge(
 
     Args:
         adapter: the adapter's folder.
-        output_dir: the merged model's folder; it appears whole or not at all.
-        base_model: a folder or a name on the Hub; by default what the adapter's configuration names.
-        dtype: `float32`, `float16` or `bfloat16`; by default the base's.
-        verify: compare logits with those of base and adapter, where memory allows, and keep nothing that differs by
-            more than rounding.
+        output_dir: the merged model's folder, which appears complete or not at all.
+        base_model: a folder, or a name on the Hub; by default the one in the adapter's configuration.
+        dtype: `float32`, `float16` or `bfloat16`; by default that of the base.
+        verify: compare logits with those of base and adapter, if there is enough memory, and refuse a model that
+            differs by more than rounding.
         force: overwrite an output that exists.
 
     Raises:
@@ -89,7 +89,7 @@ def merge(
 
 
 def _key(adapter: Path, base: Path, dtype: str | None) -> str:
-    """Of all that a merged model depends on."""
+    """The key of everything on which a merged model depends."""
     sums = {file.name: checksum(file) for file in sorted(adapter.iterdir()) if file.is_file()}
     software = list(versions_of("lrc", "torch", "transformers", "peft").values())
     return key_of([sums, fingerprint_base(str(base)), dtype, software])
@@ -133,7 +133,7 @@ def _refuse_inputs_as_output(output_dir: Path, adapter: Path, base: Path) -> Non
 
 
 def _refuse_tokens(adapter: Path, base: Path) -> None:
-    """Refuse a tokenizer of the adapter whose tokens the base has no rows for: the merged model would have neither."""
+    """Refuse an adapter's tokenizer with ids beyond the embeddings of the base: the merged model would get both."""
     if _tokenizer_folder(adapter, base) == adapter:
         check_tokens(load_tokenizer(str(adapter)), load_config(str(base)).get_text_config().vocab_size)
 
@@ -185,12 +185,12 @@ def _copy_companions(adapter: Path, base: Path, folder: Path) -> None:
         for name in names:
             if (source / name).is_file():
                 shutil.copyfile(source / name, folder / name)
-    if run := read_run(adapter):  # of a checkpoint it may lie in the run's folder
+    if run := read_run(adapter):  # for a checkpoint, it may be in the run's folder
         run.write(folder / RUN_FILE)
 
 
 def _write_for_servers(adapter: Path, folder: Path) -> None:
-    """Have other programs ask the merged model as lrc does, where the run says how that is."""
+    """Write a chat template and a Modelfile with which other programs use lrc's prompt, if the run records it."""
     run = read_run(folder)
     if run is None or not any((folder / name).is_file() for name in VOCABULARIES):
         text = _(

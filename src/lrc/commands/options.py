@@ -1,4 +1,4 @@
-"""What the flags of several verbs have in common: their types, and the flags that say how a model is prompted."""
+"""Flags that several commands share, and the types of their values."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from lrc.data.tables.headers import ROLES, role_of
 
 
 class NonEmptyPath(click.Path):
-    """A file or a folder; an empty name, which a path takes for the folder that the command runs in, is none."""
+    """A file or a folder, but not an empty name, which `Path` would take for the current folder."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Refuse what is empty."""
+        """Refuse an empty name."""
         if not os.fspath(value).strip():
             self.fail("is empty; give a path", param, ctx)
         return super().convert(value, param, ctx)
@@ -28,19 +28,19 @@ class NonEmptyText(click.types.StringParamType):
     """A text that is not empty."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Refuse what is empty."""
+        """Refuse an empty text."""
         if not str(value).strip():
             self.fail("is empty; give a name", param, ctx)
         return super().convert(value, param, ctx)
 
 
 class ColumnNames(click.ParamType):
-    """What a table's columns are, as `文章=短文,問題=題目`: a header each, which may have a comma of its own."""
+    """The headers of a table's columns, as `文章=短文,問題=題目`; a header may contain commas."""
 
     name = "文章=HEADER,…"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, str]:
-        """Make a dictionary of headers by what the columns are."""
+        """Make a dictionary of headers, by the roles of their columns."""
         columns: dict[str, str] = {}
         last = ""
         for piece in str(value).split(","):
@@ -64,7 +64,7 @@ force = click.option("--force", is_flag=True, help="Overwrite an existing output
 
 
 def table(command: Any) -> Any:
-    """The flags that say how a table is read, for all verbs that read one."""
+    """The flags for reading a table."""
     for option in (
         click.option(
             "--columns", type=ColumnNames(), help="Which column is which, for headers that lrc does not recognize."
@@ -76,7 +76,7 @@ def table(command: Any) -> Any:
 
 
 def answering(command: Any) -> Any:
-    """The flags that say how a model is prompted, for generate and evaluate."""
+    """The flags for answering, for generate, evaluate and app."""
     for option in (
         click.option("--list-options/--no-list-options", default=None, help="Default: as trained."),
         click.option("--answer-style", type=click.Choice(STYLES), help="Default: as trained."),
@@ -120,10 +120,10 @@ def answering(command: Any) -> Any:
 
 
 class TakesSeveral(click.Command):
-    """A command whose flags that may be repeated also take several values at once: up to the next flag."""
+    """A command whose repeatable flags also take several values at once, up to the next flag."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Write the flag again before each of its values."""
+        """Repeat the flag before each of its values."""
         several = {name for flag in self.params if getattr(flag, "multiple", False) for name in flag.opts}
         spread: list[str] = []
         current = ""
@@ -137,10 +137,11 @@ class TakesSeveral(click.Command):
 
 
 def given(ctx: click.Context, *, besides: Container[str]) -> list[str]:
-    """The flags given on the command line, as its help spells them.
+    """The flags given on the command line, as the help spells them.
 
     Args:
-        besides: names of parameters that are not looked at; a flag that is added later is.
+        ctx: of the command.
+        besides: names of parameters to ignore.
     """
     return [
         "/".join([*flag.opts, *flag.secondary_opts])

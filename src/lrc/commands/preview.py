@@ -1,4 +1,4 @@
-"""`lrc preview RECIPE`: the tokens, the rows, the steps and the memory of what would be trained, without training."""
+"""`lrc preview RECIPE`: shows the tokens, rows, steps and memory of a training without running it."""
 
 from __future__ import annotations
 
@@ -51,19 +51,19 @@ def preview(
 ) -> None:
     """Show what a recipe would train.
 
-    What is missing, the base's configuration or the data, is said in a line, and the rest is shown.
+    If the data, the tokenizer or the base's configuration is missing, a line says so, and the rest is shown.
 
     Args:
-        recipe: a YAML file or the name of a shipped one.
-        accelerate_config: likewise; None takes what suits the machine.
+        recipe: a YAML file, or the name of a shipped one.
+        accelerate_config: likewise; None takes one that suits the machine.
         overrides: `--key value` for any key of the recipe.
         count: how many questions are shown token by token.
-        gpu: a card of `runtime.cards` and how many of them, such as `T4x2`, also where this machine has none.
-        gpu_memory: the memory of each GPU, such as `12GB`, likewise; it goes before what the card has.
+        gpu: a GPU in `runtime.cards` and its count, such as `T4x2`; this machine need not have it.
+        gpu_memory: the memory of each GPU, such as `12GB`, which overrides that of `gpu`.
         as_json: print one JSON object instead.
 
     Raises:
-        LrcError: the recipe, its data or its base cannot be used; or too little is there to show anything.
+        LrcError: the recipe, its data or its base cannot be used, or too much is missing to show anything.
     """
     meant, gpus = read_gpu(gpu) if gpu else (None, None)
     capacity = read_memory(gpu_memory) if gpu_memory else meant.memory if meant else None
@@ -116,7 +116,7 @@ def _config(recipe: Recipe) -> Any:
 
 def _build(recipe: Recipe, config: Any, precision: Precision, topology: Topology, card: Card | None) -> ModelSpec:
     model = copy(recipe.model)
-    model.dtype = None  # which may be `auto`; what it comes to is in `precision`
+    model.dtype = None  # it may be `auto`; `precision` has the actual one
     quantization = get_quantization_config(model) or quantization_on_disk(config)
     if quantization is not None and quantization.load_in_4bit:
         quantization.bnb_4bit_compute_dtype = precision.weights
@@ -163,7 +163,7 @@ def _tokens(recipe: Recipe, topology: Topology, row_tokens: int, count: int, *, 
     corpus = join([read(Path(file)) for file in data.train_files], data.train_shares)
     draw = SequenceSource.of(corpus, prompt, data, args.seed)
     work = measure_workload(corpus, draw, recipe, world_size=topology.processes, row_tokens=row_tokens, share=share)
-    judged = data.answer_style == "judge"  # then each verdict is shown, whether it is supervised or compared
+    judged = data.answer_style == "judge"  # all verdicts are shown, whether they are supervised or compared
     drawn = (
         (record, one)
         for place, record in enumerate(islice(corpus.records, count))

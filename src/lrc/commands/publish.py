@@ -1,4 +1,4 @@
-"""The verb: an adapter or a merged model → the Hub, with its card; of a data set the card alone."""
+"""`lrc publish`: uploads an adapter or a merged model with its card to the Hub, or the card of a dataset."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def publish(folder: Path, *, repo_id: str, private: bool = False, dry_run: bool 
     """Publish an adapter or a merged model.
 
     Args:
-        folder: the adapter's or the merged model's.
+        folder: of the adapter or the merged model.
         repo_id: USER/NAME on the Hub.
         private: make the repository private.
-        dry_run: print the model card and the list of files, and connect to nothing.
+        dry_run: print the model card and the list of files, and send nothing.
 
     Raises:
         ModelError: the folder does not hold a model.
@@ -38,14 +38,16 @@ def publish(folder: Path, *, repo_id: str, private: bool = False, dry_run: bool 
 
 
 def publish_dataset(manifest: Path, *, repo_id: str, private: bool = False, dry_run: bool = False) -> None:
-    """Publish the card of a data set: its counts and checksums, and no row of it.
+    """Publish the card of a dataset, with counts and checksums, but without any row.
 
     Args:
         manifest: the `*_manifest.json` that `lrc convert` wrote.
-        repo_id, private, dry_run: see `publish`.
+        repo_id: see `publish`.
+        private: see `publish`.
+        dry_run: print the card, and send nothing.
 
     Raises:
-        DataError: it is no manifest.
+        DataError: the file is not a manifest.
         OutputError: the Hub refuses, or cannot be reached.
     """
     if dry_run:

@@ -1,4 +1,4 @@
-"""`lrc report`: one HTML page about a run."""
+"""`lrc report`: writes one HTML page about a run."""
 
 from __future__ import annotations
 
@@ -29,22 +29,23 @@ def report(
     train_data: Path | None = None,
     force: bool = False,
 ) -> None:
-    """Write a page about the run in `run_dir`, and print where it is.
+    """Write a page about the run in `run_dir`, and print its path.
 
     Curves come from `metrics.jsonl`, everything about answers from `validation_scores.jsonl` or `scores`; what is
-    missing is left out of the page. The page needs no network, and holds passages of the questions.
+    missing is left out. The page works offline, and contains passages of the questions.
 
     Args:
         run_dir: the `output_dir` of a training, finished or not.
         output: the page; None writes `report.html` into `run_dir`.
-        scores: the run's answers to other questions than its own validation's, as `lrc evaluate --scores` writes them.
-        data: the labelled questions that `scores` and `compare_with` are of.
-        compare_with: what other models made of the same questions: files of scores, or folders of runs.
-        train_scores: the run's answers to questions that it was trained on.
+        scores: the run's answers to other questions than its validation questions, from `lrc evaluate --scores`.
+        data: the labelled questions to which `scores` and `compare_with` belong.
+        compare_with: other models' answers to the same questions: files of scores, or folders of runs.
+        train_scores: the run's answers to questions on which it was trained.
         train_data: these questions.
+        force: overwrite an existing page.
 
     Raises:
-        LrcError: no run is in `run_dir`, its files are damaged, the answers are of other questions, or the output
+        LrcError: `run_dir` holds no run, its files are damaged, the answers are to other questions, or the output
             exists.
     """
     output = output or run_dir / "report.html"
@@ -70,7 +71,7 @@ def report(
     refuse_existing(output, force=force)
     page = render_report(run_dir.resolve().name, run, curves, answers)
     with new_file(output, force=force) as temporary:
-        # Half a surrogate pair, which JSON can hold, becomes a question mark.
+        # Lone surrogates, which are possible in JSON, become question marks.
         temporary.write_text(page, encoding="utf-8", errors="replace", newline="\n")
         remember(output, asked, key, content_of(temporary))
     print(localized(_("wrote {output}").format(output=output)))
@@ -84,7 +85,7 @@ def _read_answers(
     train_scores: Path | None,
     train_data: Path | None,
 ) -> Answers:
-    """The run's answers with those beside them, all of the same questions in the same order."""
+    """The answers of the run and of other models, to the same questions in the same order."""
     questions = read_labelled(data) if data else []
     own = read_predictions(scores, data, questions) if scores else read_outcomes(run_dir / OUTCOMES_FILE)
     source = scores or run_dir / OUTCOMES_FILE
@@ -107,13 +108,13 @@ def _read_answers(
 
 
 def _name(path: Path, taken: Container[str]) -> str:
-    """What to call a model beside the run: its folder or file, with the folder before it where that is taken."""
+    """A name for another model: its folder or file, preceded by the parent folder if that is taken."""
     name = path.resolve().name if path.is_dir() else path.stem
     return f"{path.resolve().parent.name}/{name}" if name in taken else name
 
 
 def _key(run_dir: Path, files: Sequence[Path]) -> str:
-    """Of all that the page depends on."""
+    """The key of everything on which the page depends."""
     own = (run_dir / name for name in (RUN_FILE, METRICS_FILE, OUTCOMES_FILE))
     given = (file / OUTCOMES_FILE if file.is_dir() else file for file in files)
     return key_of_files([*own, *given])

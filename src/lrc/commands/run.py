@@ -1,4 +1,4 @@
-"""`lrc run`: from a workbook with answers and one without to a CSV, a step a command, resumable at each of them."""
+"""`lrc run`: from a workbook with answers and one without to a CSV; each step is a command, and can be resumed."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from lrc.runtime.steps import call
 from lrc.runtime.system import command_line
 from lrc.runtime.translation import _, localized
 
-RECORD = "lrc_way.json"  # which recipe was taken for which files: the same when the command goes on
+RECORD = "lrc_way.json"  # the recipe and the files of this folder, for resuming
 CANNOT_READ = _(
     "run: a tiny base with random weights, made on the spot, takes the place of a real one: it shows that every step "
     "works here; it cannot read, and its answers are guesses. `lrc doctor` says what a real one needs"
 )
-EMBEDDED_STEPS = "400"  # a workbook of any size takes minutes with them
+EMBEDDED_STEPS = "400"  # which take minutes, whatever the size of the workbook
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What is run on what, and where everything goes."""
+    """The arguments of `run`, with the recipe that was chosen."""
 
     train: Path
     test: Path
@@ -47,21 +47,21 @@ class RunOptions:
 
     @property
     def embedded(self) -> bool:
-        """Whether the base is made on the spot."""
+        """Whether a tiny base is made on the spot."""
         return self.recipe == EMBEDDED and "--model_name_or_path" not in self.keys
 
     @property
     def keys(self) -> set[str]:
-        """The keys that are overridden on the command line."""
+        """The keys that are overridden on the command line, with their dashes."""
         return {word.partition("=")[0] for word in self.overrides}
 
     def data(self, part: str) -> Path:
-        """A file that convert writes."""
+        """A file that `lrc convert` writes: the part is `train` or `validation`."""
         return self.folder / "data" / f"{self.train.stem}_{part}.json"
 
     @property
     def training(self) -> list[str]:
-        """The keys that training gets besides the recipe."""
+        """The command-line keys that `lrc train` gets besides the recipe."""
         paths = {"train_file": self.data("train"), "validation_file": self.data("validation")}
         paths["output_dir"] = self.folder / "adapter"
         if self.embedded:
@@ -84,21 +84,25 @@ def run(
     on_error: str = "refuse",
     columns: str | None = None,
 ) -> int:
-    """Run every step that is not done yet.
+    """Run all steps; those that are already done have nothing to do.
 
     Args:
         train: questions with answers.
         test: questions to answer.
-        output_dir: gets `data/`, `adapter/`, `evaluation.json`, `answer.csv`, `scores.jsonl` and `report.html`.
-        recipe: a YAML file or the name of a shipped one; None takes what suits this machine, and on going on what was
-            taken first.
+        output_dir: for `data/`, `adapter/`, `evaluation.json`, `answer.csv`, `scores.jsonl` and `report.html`.
+        recipe: a YAML file, or the name of a shipped one; None takes the one that was used before, or else one that
+            suits this machine.
         overrides: `--key value` for any key of the recipe.
+        accelerate_config: see `lrc train`.
+        validation_fraction: see `lrc convert`.
+        on_error: see `lrc convert`.
+        columns: see `lrc convert`, as on its command line.
 
     Returns:
         0, or the exit status of the step that failed.
 
     Raises:
-        LrcError: something is wrong that shows before the first step.
+        LrcError: something is found to be wrong before the first step.
     """
     for file in (train, test):
         if not file.is_file():
@@ -112,24 +116,24 @@ def run(
     _refuse_folder(output_dir, train, test, recipe)
     output_dir.mkdir(parents=True, exist_ok=True)
     with locked(output_dir / RECORD, output=output_dir):
-        for part in left_behind(output_dir, RECORD):  # by a process that was killed
+        for part in left_behind(output_dir, RECORD):  # by killed processes
             remove(part)
         taken = recipe or _recipe(output_dir)
-        way = RunOptions(
+        options = RunOptions(
             train, test, output_dir, taken, tuple(overrides), accelerate_config, validation_fraction, on_error, columns
         )
-        given = read_given(find_recipe(taken), way.training)
-        _remember(way)
-        if way.embedded:
+        given = read_given(find_recipe(taken), options.training)
+        _remember(options)
+        if options.embedded:
             notify(CANNOT_READ)
-        status = _go(way, given)
+        status = _go(options, given)
     if not status:
-        _summary(way)
+        _summary(options)
     return status
 
 
 def _refuse_folder(folder: Path, train: Path, test: Path, recipe: str | None) -> None:
-    """Refuse a folder that holds something else, or the way of other files or of another recipe."""
+    """Refuse a folder that holds something else, or that was started with other files or another recipe."""
     before = _read(folder)
     if before is None:
         if folder.is_file() or (folder.is_dir() and any(path.name[0] != "." for path in folder.iterdir())):
@@ -155,7 +159,7 @@ def _refuse_folder(folder: Path, train: Path, test: Path, recipe: str | None) ->
 
 
 def _recipe(folder: Path) -> str:
-    """The recipe that was taken before, or suits this machine."""
+    """The recipe that was used before, or else one that suits this machine."""
     if before := _read(folder):
         return str(before["recipe"])
     notify(_("run: looking at this machine for a recipe that suits it; --recipe names another"))
@@ -174,21 +178,21 @@ def _read(folder: Path) -> dict[str, Any] | None:
         return None
 
 
-def _remember(way: RunOptions) -> None:
-    record = {"train": str(way.train), "test": str(way.test), "recipe": way.recipe}
-    if _read(way.folder) != record:
-        with new_file(way.folder / RECORD, force=True) as file:
+def _remember(options: RunOptions) -> None:
+    record = {"train": str(options.train), "test": str(options.test), "recipe": options.recipe}
+    if _read(options.folder) != record:
+        with new_file(options.folder / RECORD, force=True) as file:
             file.write_text(json.dumps(record, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
-def _go(way: RunOptions, given: dict[str, Any]) -> int:
-    steps = list(_steps(way, given))
+def _go(options: RunOptions, given: dict[str, Any]) -> int:
+    steps = list(_steps(options, given))
     for number, words in enumerate(steps, start=1):
         shown = command_line(words if words[0] == "python" else ["lrc", *words])
         notify(f"\n[{number}/{len(steps)}] $ {shown}")
         status = call(words, "run")
-        if words[0] == "check" and way.on_error == "skip" and status == 1:
-            continue  # what it found is left out by convert
+        if words[0] == "check" and options.on_error == "skip" and status == 1:
+            continue  # convert leaves out what it found
         if status:
             text = _("run: step {number} of {steps} ended with status {status}; the same command goes on from there")
             if words[0] == "check" and status == 1:
@@ -198,41 +202,41 @@ def _go(way: RunOptions, given: dict[str, Any]) -> int:
                 )
             notify(text.format(number=number, steps=len(steps), status=status))
             return status
-        if words[0] == "convert" and not way.data("train").is_file():
+        if words[0] == "convert" and not options.data("train").is_file():
             raise DataError(
                 _("{train}: has no answers to learn from; give the workbook with 正確答案 first").format(
-                    train=way.train
+                    train=options.train
                 )
             )
     return 0
 
 
-def _steps(way: RunOptions, given: dict[str, Any]) -> Iterator[list[str]]:
-    """The words of each step's command."""
-    columns = ["--columns", way.columns] if way.columns else []
-    folder, adapter = way.folder, str(way.folder / "adapter")
-    yield ["check", str(way.train), str(way.test), *columns]
-    split = ["--validation-fraction", str(way.validation_fraction), "--on-error", way.on_error]
-    yield ["convert", str(way.train), "--output-dir", str(folder / "data"), *split, *columns]
-    if way.embedded and not (folder / "base").is_dir():
-        yield ["python", "-m", "lrc.models.tiny", str(way.data("train")), str(folder / "base")]
-    launch = ["--accelerate-config", way.accelerate_config] if way.accelerate_config else []
-    yield ["train", way.recipe, *launch, *way.training]
-    # Base and adapter: merged they would take the base's whole memory, and answer alike.
+def _steps(options: RunOptions, given: dict[str, Any]) -> Iterator[list[str]]:
+    """The arguments of each step's command."""
+    columns = ["--columns", options.columns] if options.columns else []
+    folder, adapter = options.folder, str(options.folder / "adapter")
+    yield ["check", str(options.train), str(options.test), *columns]
+    split = ["--validation-fraction", str(options.validation_fraction), "--on-error", options.on_error]
+    yield ["convert", str(options.train), "--output-dir", str(folder / "data"), *split, *columns]
+    if options.embedded and not (folder / "base").is_dir():
+        yield ["python", "-m", "lrc.models.tiny", str(options.data("train")), str(folder / "base")]
+    launch = ["--accelerate-config", options.accelerate_config] if options.accelerate_config else []
+    yield ["train", options.recipe, *launch, *options.training]
+    # Not merged, which would take as much disk as the base, and answer alike.
     peft = given.get("use_peft", True)
     asked = ["--model", str(given["model_name_or_path"]), "--adapter", adapter] if peft else ["--model", adapter]
     figures = ["--output", str(folder / "evaluation.json")]
-    yield ["evaluate", *asked, "--data", str(way.data("validation")), *figures]
+    yield ["evaluate", *asked, "--data", str(options.data("validation")), *figures]
     outputs = ["--output", str(folder / "answer.csv"), "--scores", str(folder / "scores.jsonl")]
-    yield ["generate", *asked, "--data", str(way.test), *outputs, *columns]
+    yield ["generate", *asked, "--data", str(options.test), *outputs, *columns]
     yield ["report", adapter, "--output", str(folder / "report.html")]
 
 
-def _summary(way: RunOptions) -> None:
-    figures = json.loads((way.folder / "evaluation.json").read_text(encoding="utf-8"))
+def _summary(options: RunOptions) -> None:
+    figures = json.loads((options.folder / "evaluation.json").read_text(encoding="utf-8"))
     verdict = Verdict.from_figures(figures, figures["baselines"], figures["best_baseline"]["paired"])
     print(f"\n{localized(verdict.text)}")
-    if way.embedded:
+    if options.embedded:
         print(localized(_("The base was made on the spot and cannot read: these answers are guesses.")))
     for what, name in {_("answers"): "answer.csv", _("adapter"): "adapter", _("report"): "report.html"}.items():
-        print(f"{pad(localized(what), 10)}{way.folder / name}")
+        print(f"{pad(localized(what), 10)}{options.folder / name}")

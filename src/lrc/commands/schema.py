@@ -1,4 +1,4 @@
-"""`lrc schema`: the JSON Schema of recipes, for an editor."""
+"""`lrc schema`: prints the JSON Schema of recipes, for editors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def schema(*, output: Path | None = None, force: bool = False) -> None:
         force: overwrite a file that exists.
 
     Raises:
-        OutputError: the file exists with something else in it and `force` is false, or cannot be written.
+        OutputError: the file exists with another content and `force` is false, or cannot be written.
     """
     if output is None:
         print(schema_text(), end="")

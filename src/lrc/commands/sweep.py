@@ -1,7 +1,7 @@
 """`lrc sweep SWEEP.yaml`: an Optuna study over the keys of a recipe, each trial a training of its own.
 
-The study is a file of the sweep's folder, so that the same command resumes it: trials that ended stay, and one
-that was interrupted resumes from its last checkpoint.
+The study is kept in a file in the sweep's folder, so that the same command resumes it: finished trials are kept, and an
+interrupted one resumes from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -39,16 +39,17 @@ if TYPE_CHECKING:
 
 
 def sweep(path: Path, *, accelerate_config: str | None = None, trials: int | None = None) -> None:
-    """Train the trials that are not there yet; then print all of them, best first.
+    """Train the missing trials, then print all of them, best first.
 
     Args:
         path: the SWEEP.yaml.
-        accelerate_config: of every trial; None takes what suits this machine.
-        trials: how many there are to be in all; None takes the file's number.
+        accelerate_config: for all trials; None takes one that suits this machine.
+        trials: the total number of trials; None takes that of the file.
 
     Raises:
         LrcError: the file, the folder or the machine cannot be used, or every trial failed.
-        SystemExit: a signal stopped it, after the trial in hand has saved a checkpoint; 128 + the signal's number.
+        SystemExit: a signal stopped it, after the current trial has saved a checkpoint; the status is 128 + the
+            signal's number.
     """
     require_optuna()
     plan = read_sweep(path, trials)
@@ -74,10 +75,10 @@ def sweep(path: Path, *, accelerate_config: str | None = None, trials: int | Non
 
 @contextmanager
 def _folder(path: Path) -> Iterator[None]:
-    """Take the sweep's folder; no other process sweeps into it meanwhile.
+    """Create the sweep's folder, and lock it in the block.
 
     Raises:
-        OutputError: something else is in it, or another process is at work there.
+        OutputError: something else is in it, or another process is using it.
     """
     if path.exists() and not path.is_dir():
         raise OutputError(_("{path}: is not a folder; choose another output_dir").format(path=path))
@@ -97,9 +98,9 @@ def _folder(path: Path) -> Iterator[None]:
 
 
 def _identity(plan: Sweep) -> dict[str, Any]:
-    """What makes it this sweep and no other; the number of trials does not."""
+    """What must not change for a sweep to be continued; the number of trials may."""
     data = {}
-    folded = "fold" in {**plan.fixed, **plan.search}  # the files are other ones then, which each run checks itself
+    folded = "fold" in {**plan.fixed, **plan.search}  # then other files are read, which each run checks itself
     for role in ("train_file", "validation_file"):
         if role in plan.fixed and role not in plan.search and not folded:
             try:
@@ -116,7 +117,7 @@ def _identity(plan: Sweep) -> dict[str, Any]:
 
 
 def _train_all(study: Study, plan: Sweep, config: str | None, request: Request) -> list[LeaderboardEntry]:
-    """Train what is missing; what has ended by then."""
+    """Train the missing trials, and return all that have ended."""
     goal = plan.trials if plan.size is None else min(plan.trials, plan.size)
     found = ended_trials(study, plan)
     with track(_("sweep"), goal, "trials", before=min(len(found), goal)) as advance:
@@ -150,7 +151,7 @@ def _train_one(trial: SweepTrial, plan: Sweep, config: str | None, request: Requ
 
 
 def _is_finished(trial: SweepTrial, request: Request) -> bool:
-    """Whether a trial came to its end: one that a signal reached may have done so just before."""
+    """Whether a trial is finished; after a signal, it may have finished just before."""
     if not request.signal:
         return True
     run = read_run(trial.folder)

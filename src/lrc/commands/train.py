@@ -1,4 +1,4 @@
-"""`lrc train RECIPE`: what `accelerate launch … -m lrc.sft` does, with the run's own exit status and no traceback."""
+"""`lrc train RECIPE`: runs `accelerate launch … -m lrc.sft`, but with the run's exit status and without tracebacks."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from lrc.training.preflight import preflight
 def train(recipe: str, accelerate_config: str | None, overrides: Sequence[str]) -> int:
     """Launch a training run and wait for it.
 
-    One process takes the place of this one, so that signals and the exit status are its own; several are watched by
-    torch's elastic agent, as `accelerate launch` has it.
+    A run of one process replaces this one (exec), so that it gets signals itself, and its exit status is that of the
+    command. Several processes are watched by torch's elastic agent, as with `accelerate launch`.
 
     Args:
-        recipe: a YAML file or the name of a shipped one.
-        accelerate_config: likewise; None takes what suits this machine.
+        recipe: a YAML file, or the name of a shipped one.
+        accelerate_config: likewise; None takes one that suits this machine.
         overrides: `--key value` for any key of the recipe.
 
     Returns:
         The exit status of the run.
 
     Raises:
-        LrcError: there is no such recipe or config, or the machine cannot start it.
+        LrcError: there is no such recipe or config, or the run cannot be started on this machine.
     """
     refuse_leftovers()
     path = find_recipe(recipe)
@@ -52,7 +52,7 @@ def train(recipe: str, accelerate_config: str | None, overrides: Sequence[str]) 
 
 
 def _all_devices(accelerate_config: str | None) -> list[str]:
-    """A process for each device of this machine, where nobody named a config: the shipped one has two."""
+    """Without a named config, start a process for each device of this machine; the shipped config has two."""
     if accelerate_config or default_accelerate_config() != "multi_gpu":
         return []
     import torch
@@ -65,7 +65,7 @@ def _launch(words: Sequence[str]) -> int:
         from accelerate.commands import launch
         from accelerate.utils.launch import prepare_simple_launcher_cmd_env
 
-    logging.getLogger("accelerate.commands.launch").setLevel(logging.ERROR)  # of defaults that it took
+    logging.getLogger("accelerate.commands.launch").setLevel(logging.ERROR)  # no warnings about defaults
     args, _config, _precision = launch._validate_launch_command(launch.launch_command_parser().parse_args(list(words)))
     if (args.num_machines or 1) > 1 and not args.main_process_ip:
         raise MachineError(
@@ -78,8 +78,8 @@ def _launch(words: Sequence[str]) -> int:
         command, environment = prepare_simple_launcher_cmd_env(args)
         share_cores(environment)
         sys.stdout.flush()
-        if WINDOWS:  # where a program cannot take another's place
-            with deferred(insist=False):  # the terminal interrupts the run as well, which saves a checkpoint first
+        if WINDOWS:  # which has no exec
+            with deferred(insist=False):  # the terminal also interrupts the run, which saves a checkpoint first
                 return subprocess.run(command, env=environment).returncode
         os.execvpe(command[0], command, environment)
     if WINDOWS:
@@ -94,11 +94,11 @@ def _launch(words: Sequence[str]) -> int:
 
 
 def _watch(launch: Any, args: Any) -> int:
-    """Run several processes; the status is that of the first that failed, or of one that was killed."""
+    """Run several processes, and return the exit status of the first that failed or was killed."""
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    # The processes have said what was wrong; the agent's own account of it is a page of tracebacks.
+    # The processes report errors themselves; the agent would print a page of tracebacks.
     logging.disable(logging.ERROR)
     try:
         launch.launch_command(args)
@@ -115,9 +115,9 @@ def _watch(launch: Any, args: Any) -> int:
 
 
 def _status(error: Any) -> int:
-    """The exit status of a launch of which a process failed; one that was killed could not say so itself."""
-    # The agent ends the others by SIGTERM, and they may have noticed the loss before the agent did: by an error of
-    # their own, or by SIGABRT where a collective's thread saw it. So what is none of these comes first.
+    """The exit status of a launch in which a process failed; one that was killed is reported here."""
+    # The agent ends the others with SIGTERM. They may have noticed the loss before: then they end with an error of
+    # their own, or with SIGABRT from the thread of a collective. So any other signal is the cause.
     killed = [(rank, -failure.exitcode) for rank, failure in error.failures.items() if failure.exitcode < 0]
     struck = [(rank, number) for rank, number in killed if number != signal.SIGTERM]
     if struck:

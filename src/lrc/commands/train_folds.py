@@ -1,4 +1,4 @@
-"""`lrc train RECIPE --folds K`: a run for each fold, and the accuracy of all of them on what each held out."""
+"""`lrc train RECIPE --folds K`: trains a run for each fold, and measures the out-of-fold accuracy."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from lrc.runtime.translation import _, localized
 from lrc.training.folds import FIGURES_FILE, FOLDS_FILE, SCORES_FILE, Folds
 from lrc.training.preflight import preflight
 
-# What would make the runs something else than folds of one file, and what to do instead.
+# Keys of a recipe that do not go together with folds, and what to do instead.
 REFUSED = {
     "fold": _("--folds makes the folds itself; remove it"),
     "resume_from_checkpoint": _("each fold goes on from its own checkpoint; remove it"),
@@ -35,19 +35,19 @@ REFUSED = {
 
 
 def train_folds(recipe: str, accelerate_config: str | None, overrides: Sequence[str], count: int) -> int:
-    """Train a run for each fold that is not finished yet; then say how all did on what each held out.
+    """Train a run for each fold that is not finished yet, then print the out-of-fold accuracy.
 
     Args:
-        recipe: a YAML file or the name of a shipped one, whose `output_dir` gets the folds.
-        accelerate_config: of every run; None takes what suits this machine.
+        recipe: a YAML file, or the name of a shipped one; its `output_dir` is the folder of the folds.
+        accelerate_config: for all runs; None takes one that suits this machine.
         overrides: `--key value` for any key of the recipe.
-        count: of the folds.
+        count: the number of folds.
 
     Returns:
         0, or the exit status of the run that failed.
 
     Raises:
-        LrcError: something is wrong that shows before the first run.
+        LrcError: something is found to be wrong before the first run.
     """
     refuse_leftovers()
     path = find_recipe(recipe)
@@ -59,7 +59,7 @@ def train_folds(recipe: str, accelerate_config: str | None, overrides: Sequence[
     folds.refuse_other(overwrite=over)
     folds.folder.mkdir(parents=True, exist_ok=True)
     with locked(folds.folder / FOLDS_FILE, output=folds.folder):
-        for part in left_behind(folds.folder, FOLDS_FILE):  # by a process that was killed
+        for part in left_behind(folds.folder, FOLDS_FILE):  # by killed processes
             remove(part)
         folds.write()
         words = [[*overrides, *folds.overrides(fold)] for fold in range(count)]
@@ -110,7 +110,7 @@ def _launch(accelerate_config: str | None) -> list[str]:
 
 
 def _train(fold: int, folds: Folds, words: list[str]) -> int:
-    """Train a fold's run, and give its exit status."""
+    """Train a fold's run, and return its exit status."""
     which = {"fold": fold + 1, "count": folds.count}
     notify(_("\nfold {fold} of {count}: $ {command}").format(**which, command=f"lrc {shlex.join(words)}"))
     status = call(words, "train")
@@ -121,7 +121,7 @@ def _train(fold: int, folds: Folds, words: list[str]) -> int:
 
 
 def _conclude(folds: Folds, outcomes: Sequence[Outcome], model: str, *, peft: bool) -> None:
-    """Write and print the accuracy out of fold."""
+    """Write and print the out-of-fold accuracy."""
     verdict = judge([one.question for one in outcomes], [one.prediction for one in outcomes])
     figures = {"verdict": str(verdict), **verdict.figures, "folds": folds.count}
     with new_file(folds.folder / FIGURES_FILE, force=True) as file:

@@ -1,4 +1,4 @@
-"""`lrc vote`: the scores of several models → one answer a question, with weights fitted on labelled questions."""
+"""`lrc vote`: combines the scores of several models into one answer, with weights fitted on labelled questions."""
 
 from __future__ import annotations
 
@@ -38,19 +38,20 @@ def vote(
     as_json: bool = False,
     force: bool = False,
 ) -> None:
-    """Pool the scores of several models, print how right the pool is, and write its answers.
+    """Pool the scores of several models, print the accuracy of the pool, and write its answers.
 
-    Temperatures and weights are fitted on labelled questions; each of these is answered by a pool that was fitted on
-    other passages, so that the accuracy is that of questions that chose nothing.
+    Temperatures and weights are fitted on labelled questions. Each of these is answered by a pool that was fitted on
+    other passages, so that the accuracy is out of fold.
 
     Args:
-        files: a file of scores of the labelled questions for each model.
+        files: for each model, its scores of the labelled questions.
         data: the labelled questions.
         test_scores: the models' scores of the questions to answer, in the order of `files`; by default the labelled
-            ones are answered.
+            questions are answered.
         output: the submission.
         scores: where to write the pool's log-probabilities and probabilities, as JSON lines.
-        as_json: print the figures as JSON rather than as lines.
+        as_json: print the figures as JSON.
+        force: overwrite existing outputs.
 
     Raises:
         LrcError: the files do not match, or an output cannot be written.
@@ -86,7 +87,7 @@ def vote(
 
 
 def _names(files: Sequence[Path]) -> list[str]:
-    """What to call each model: its file's name, with as many folders before it as tell it from the others."""
+    """Names for the models: the last parts of their files' paths, as many as distinguish them."""
     for depth in range(1, max(len(file.parts) for file in files) + 1):
         names = ["/".join(file.parts[-depth:]) for file in files]
         if len(set(names)) == len(names):
@@ -95,10 +96,10 @@ def _names(files: Sequence[Path]) -> list[str]:
 
 
 def _read_tests(files: Sequence[Path], models: Sequence[Path]) -> list[list[ScoredQuestion]]:
-    """The test scores of each model, of the same questions in the same order.
+    """Read the test scores of each model, for the same questions in the same order.
 
     Raises:
-        DataError: there are not as many files as models, or they are not about the same questions.
+        DataError: the number of files is not that of models, or they are not about the same questions.
     """
     if not files:
         return []
@@ -150,7 +151,7 @@ def _measure(
     found: Scores,
     pool: Pool,
 ) -> dict[str, Any]:
-    """All figures: of the pool out of fold, of each model alone, and of the pool against the best of them."""
+    """All figures: of the pool out of fold, of each model alone, and of the pool compared with the best model."""
     passages, voted = passages_of(questions), predict(found)
     alone = {name: predict(model) for name, model in zip(names, models, strict=True)}
     singles = {name: accuracy(chosen, answers, passages) for name, chosen in alone.items()}
@@ -205,7 +206,7 @@ def _table(figures: dict[str, Any]) -> list[str]:
 
 
 def _write_scores(path: Path, *, ids: Sequence[str], log_probs: Scores) -> None:
-    """Write what `lrc generate --scores` writes, of the pool."""
+    """Write the pool's scores in the format of `lrc generate --scores`."""
     with path.open("w", encoding="utf-8") as file:
         for name, line, number in zip(ids, log_probs, predict(log_probs), strict=True):
             scores = [float(one) if np.isfinite(one) else None for one in line]
