@@ -137,6 +137,19 @@ def test_a_room_may_import_only_rooms_below_it_by_its_docstring_too(path: Path) 
 
 
 @pytest.mark.parametrize("path", ROOMS, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_a_room_imports_nothing_that_its_docstring_does_not_name(path: Path) -> None:
+    said = ast.get_docstring(ast.parse((path / "__init__.py").read_text(encoding="utf-8"))) or ""
+    grant = said.split("\n\n")[1].split(". ")[0].replace("\n", " ")
+    own = path.relative_to(SOURCE).parts[0]
+    granted = set(re.findall(r"`(\w+)`", grant)) | {own}
+    if re.search("rooms? below|every room|what that may import", grant):
+        granted |= {room for room in FLOOR if FLOOR[room] < FLOOR[own]}
+    modules = (file for file in path.glob("*.py") if file.name != "__init__.py")
+    found = set().union(*(imported(ast.parse(file.read_text(encoding="utf-8"))) for file in modules))
+    assert found <= granted
+
+
+@pytest.mark.parametrize("path", ROOMS, ids=lambda path: str(path.relative_to(SOURCE)))
 def test_what_a_room_calls_public_is_in_it(path: Path) -> None:
     """ "`a` and `b` of `module`": each name is defined at the top of that module."""
     said = ast.get_docstring(ast.parse((path / "__init__.py").read_text(encoding="utf-8"))) or ""

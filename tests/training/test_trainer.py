@@ -127,6 +127,16 @@ def test_nf4(attention: str, tmp_path: Path) -> None:
     assert_same(tree_step(trainer), wanted)
 
 
+def test_operations_are_counted_alike_whether_or_not_weights_are_quantized(tmp_path: Path) -> None:
+    wide = adapted(make_model("llama", hidden_size=64, intermediate_size=128))
+    models = [wide, quantized(tmp_path / "base")]
+    trainers = [tree_trainer(model, SEQUENCES, PASSAGES, config(tmp_path)) for model in models]
+    (batch, *_) = trainers[0].get_train_dataloader()
+    weights = sum(p.numel() for name, p in wide.named_parameters() if "embed_tokens" not in name)
+    expected = 6 * weights * sum(len(row) for row in batch.rows)
+    assert [trainer.floating_point_ops(batch) for trainer in trainers] == [expected, expected]
+
+
 def test_nf4_after_an_evaluation(tmp_path: Path) -> None:
     evaluated = quantized(tmp_path / "base").eval()
     with torch.inference_mode():

@@ -2,6 +2,6 @@
 
 May import `answering`, `reporting` and the rooms below them.
 
-Public: `main` and `train` of `run`, `preflight` of `preflight`, `TreeTrainer` and `Packing` of `trainer`, `Sampling` of
-`dataloader`, `Objective` of `contrastive_loss`, `LoraPlus` of `optimizer`.
+Public: `main` and `train` of `run`, `preflight` of `preflight`, `TreeTrainer` of `trainer`, `SequenceSource`,
+`StepLoader` and `StepSampler` of `dataloader`, `Folds` of `folds`, `optimizer_bytes` of `optimizer`.
 """

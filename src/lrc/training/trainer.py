@@ -138,7 +138,8 @@ class TreeTrainer(DurableTrainer):
         self._evaluates_all = False  # rather than the sample; set after the training
         self._step_rows = 0  # the most rows that a process has in this step
         self._step_contrasts: torch.Tensor | int = 1  # questions with compared options in this step
-        self._weights = sum(parameter.numel() for parameter in self.model.parameters())
+        # As upstream counts them: of 4-bit weights, two or more are packed into one value.
+        self._weights = self.model.num_parameters(exclude_embeddings=True)
 
     def get_train_dataloader(self) -> DataLoader:
         """The batches of this process. They are not sharded by accelerate, which knows nothing of questions."""
@@ -345,7 +346,7 @@ class TreeTrainer(DurableTrainer):
         return counts[0].clamp(min=1)
 
     def floating_point_ops(self, inputs: StepBatch) -> float:
-        """Six operations per weight and token, forward and backward (Kaplan et al. 2020, section 2.1)."""
+        """Six operations per weight (without embeddings) and token (Kaplan et al. 2020, section 2.1)."""
         return 6.0 * self._weights * sum(len(row) for row in inputs.rows)
 
     def _track_num_input_tokens(self, inputs: StepBatch) -> None:
