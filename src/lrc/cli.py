@@ -21,7 +21,7 @@ from lrc.runtime import progress
 from lrc.runtime.exit_status import exit_on_error, is_first, several_processes
 from lrc.runtime.launch_variables import check_launch, forget_launch
 from lrc.runtime.packages import check_installed
-from lrc.runtime.signals import ending_with
+from lrc.runtime.signals import LAST_WORDS, ending_with
 from lrc.runtime.threads import wait_asleep
 from lrc.runtime.translation import _
 
@@ -41,7 +41,6 @@ SAFE: dict[str, str] = {
     "app": "",
 }
 WRITES_NOTHING = _("run the same command again")
-INTERRUPTED, TERMINATED = _("lrc: interrupted"), _("lrc: terminated")
 
 
 @contextmanager
@@ -62,12 +61,8 @@ class Verb(click.Command):
         return super().invoke(ctx)
 
 
-class Pooling(TakesSeveral, Verb):
-    """`vote`, whose repeatable flag takes several values at once."""
-
-
-class Reporting(TakesSeveral, Verb):
-    """`report`, whose repeatable flag takes several values at once."""
+class Several(TakesSeveral, Verb):
+    """A command whose repeatable flags take several values at once."""
 
 
 class OneFile(Verb):
@@ -389,7 +384,7 @@ def compare(first: Path, second: Path, **options: Any) -> None:
     compare_models(first, second, **options)
 
 
-@cli.command(cls=Pooling)
+@cli.command(cls=Several)
 @click.argument("files", metavar="SCORES...", nargs=-1, required=True, type=FILE)
 @click.option("--data", type=FILE, required=True, help="The labelled questions that SCORES belong to.")
 @click.option(
@@ -437,7 +432,7 @@ def publish(adapter: Path | None, merged: Path | None, dataset: Path | None, **o
     publish(adapter or merged or Path(), **options)
 
 
-@cli.command(cls=Reporting)
+@cli.command(cls=Several)
 @click.argument("run_dir", type=FILE)
 @click.option("--output", type=FILE, help="The page to write.  [default: RUN_DIR/report.html]")
 @click.option("--scores", type=FILE, help="The run's answers to --data, from `lrc evaluate --scores`.")
@@ -600,7 +595,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         if is_first():
-            progress.notify(_describe_end(INTERRUPTED, verb))
+            progress.notify(_describe_end(LAST_WORDS[signal.SIGINT], verb))
         sys.exit(130)
 
 
@@ -616,7 +611,7 @@ def _show(error: click.ClickException) -> None:
 
 def _terminate(verb: str, signum: int, frame: FrameType | None) -> None:
     if not several_processes():  # their launcher ends all when one has failed, and that one has reported
-        progress.notify(_describe_end(TERMINATED, verb))
+        progress.notify(_describe_end(LAST_WORDS[signal.SIGTERM], verb))
     sys.exit(128 + signum)
 
 

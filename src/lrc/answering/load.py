@@ -44,12 +44,7 @@ def load_scorer(model: str, options: ScoringOptions) -> Scorer:
     runs = runs_of(model, options)
     _refuse_unfit_adapters(model, options.adapters)
     run = runs[0]
-    has_tokenizer = bool(options.adapters) and (options.adapters[0] / "tokenizer_config.json").is_file()
-    tokenizer = load_tokenizer(str(options.adapters[0]) if has_tokenizer else model)
-    same_style = options.answer_style in (None, run.answer_style)
-    listed = run.list_options if options.list_options is None and same_style else options.list_options
-    template, style = options.template or run.template, options.answer_style or run.answer_style
-    prompt = Prompt(tokenizer, template, style, listed, run.chat_date)
+    prompt = _load_prompt(model, run, options)
     if processes().is_main_process:
         for note in prompt.notes:
             notify(note)
@@ -71,7 +66,7 @@ def load_scorer(model: str, options: ScoringOptions) -> Scorer:
     loaded, names = load_for_answering(
         model, options.adapters, device, bits, options.dtype, places, average=options.average_weights
     )
-    check_vocabulary(tokenizer, loaded)
+    check_vocabulary(prompt.tokenizer, loaded)
     return Scorer(
         loaded,
         prompt,
@@ -82,6 +77,16 @@ def load_scorer(model: str, options: ScoringOptions) -> Scorer:
         normalisation=normalisation,
         temperature=_temperature(runs, asked, options.votes),
     )
+
+
+def _load_prompt(model: str, run: Run, options: ScoringOptions) -> Prompt:
+    """The prompt of the run, except for what the options change; the tokenizer is the adapter's if it has one."""
+    has_tokenizer = bool(options.adapters) and (options.adapters[0] / "tokenizer_config.json").is_file()
+    tokenizer = load_tokenizer(str(options.adapters[0]) if has_tokenizer else model)
+    same_style = options.answer_style in (None, run.answer_style)
+    listed = run.list_options if options.list_options is None and same_style else options.list_options
+    template, style = options.template or run.template, options.answer_style or run.answer_style
+    return Prompt(tokenizer, template, style, listed, run.chat_date)
 
 
 def _quantization_of(model: str, run: Run, options: ScoringOptions, device: torch.device) -> BitsAndBytesConfig | None:

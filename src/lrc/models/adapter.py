@@ -25,7 +25,7 @@ from lrc.runtime.translation import _
 
 ADAPTER_NAME = "default"
 AVERAGE = "average"
-# Initialisations that change the base's weights, so that PEFT has to load the base itself.
+# Initialisations that use the base's weights, and may change them, so that PEFT needs the base itself.
 LOADS_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga", "eva", "mica")
 
 

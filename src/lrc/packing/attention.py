@@ -47,7 +47,7 @@ def why_no_trees(model: Any) -> str | None:
     config = model.config.get_text_config()
     implementation = config._attn_implementation
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = without_adapter(model)
     if implementation not in TREE_IMPLEMENTATIONS:
         return f"attention {implementation} does not support tree masks"
     if getattr(base, "_is_stateful", False) or kinds - LAYERS:
@@ -108,12 +108,12 @@ def choose_attention(model: Any, asked: str, device: torch.device) -> None:
 
 def attend_by(model: Any, form: str) -> None:
     """Set the attention implementation (auto, flex, block or dense) without a check of the device."""
-    setattr(_causal(model), _FORM, form)
+    setattr(without_adapter(model), _FORM, form)
 
 
 def attention_form(model: Any, device: torch.device, tokens: int) -> str:
     """The implementation for a row of `tokens` tokens: `flex`, `block` or `dense`."""
-    asked: str = getattr(_causal(model), _FORM, "auto")
+    asked: str = getattr(without_adapter(model), _FORM, "auto")
     return choose_form(tokens, device.type, lambda: why_no_flex(model, device) is None) if asked == "auto" else asked
 
 
@@ -316,7 +316,8 @@ def _cast(*states: torch.Tensor) -> list[torch.Tensor]:
     return [state.to(dtype) for state in states]
 
 
-def _causal(model: Any) -> Any:
+def without_adapter(model: Any) -> Any:
+    """The transformers model inside a PEFT model; any other model as it is."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from lrc.packing.attention import why_no_trees
+from lrc.packing.attention import why_no_trees, without_adapter
 from lrc.packing.lm_head import split_head
 from lrc.packing.tree import Block
 
@@ -30,7 +30,7 @@ def prune_last_layer(model: Any) -> str | None:
     Returns:
         None; or, if the model's family is not supported, a line that says so.
     """
-    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+    causal = without_adapter(model)
     kind = causal.config.get_text_config().model_type
     if kind not in FAMILIES or causal.config.model_type != kind or why_no_trees(model):
         return f"the last layer of {causal.config.model_type} is computed at every position"
@@ -43,14 +43,12 @@ def prune_last_layer(model: Any) -> str | None:
 
 def is_pruned(model: Any) -> bool:
     """Whether `prune_last_layer` took effect on `model`."""
-    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return getattr(causal, _MARK, False)
+    return getattr(without_adapter(model), _MARK, False)
 
 
 def takes_picks(model: Any) -> bool:
     """Whether the LM head of `model` returns log-probabilities inside `lm_head.picking`."""
-    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return getattr(causal, _SPLIT, False)
+    return getattr(without_adapter(model), _SPLIT, False)
 
 
 def _forward(

@@ -10,7 +10,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lrc.packing.attention import TILE, attention_form, head_mask, min_spared_pairs, tile_mask, tree_mask, why_no_trees
+from lrc.packing.attention import (
+    TILE,
+    attention_form,
+    head_mask,
+    min_spared_pairs,
+    tile_mask,
+    tree_mask,
+    why_no_trees,
+    without_adapter,
+)
 from lrc.packing.last_layer import is_pruned, takes_picks
 from lrc.packing.lm_head import Picks, log_probs_of, picking
 from lrc.packing.tree import PackedRow, TokenSequence, pack
@@ -68,15 +77,14 @@ def target_log_probs(model: Any, row: PackedRow, device: torch.device) -> torch.
     inputs = {"input_ids": put(row.input_ids)[None], "use_cache": False, **seen, **at_heads}
     if not takes_picks(inner):
         return log_probs_of(model(**inputs).logits[0], picks.sources, picks.targets)
-    with picking(inner.get_base_model() if hasattr(inner, "get_base_model") else inner, picks):
+    with picking(without_adapter(inner), picks):
         log_probs: torch.Tensor = model(**inputs).logits[0]
     return log_probs.float()
 
 
 def _has_router_loss(model: Any) -> bool:
     """Whether the model is a mixture of experts with a load-balancing loss."""
-    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return "output_router_logits" in inspect.signature(causal.forward).parameters
+    return "output_router_logits" in inspect.signature(without_adapter(model).forward).parameters
 
 
 def sequence_scores(

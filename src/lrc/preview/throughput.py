@@ -13,8 +13,8 @@ from lrc.config.accelerate_config import Topology
 from lrc.preview.meta_model import ModelSpec, StaticMemory
 from lrc.runtime.cards import Card
 
-# The measured share of the peak rate by tokens of a row: Llama 7B in NF4 without checkpointing at 1,280, in bfloat16 at
-# 4,096. Between them it is interpolated.
+# The least measured share of the peak rate by tokens of a row: Llama 7B in NF4 without checkpointing at 1,280, in
+# bfloat16 at 4,096. Between them it is interpolated.
 ROWS, SHARES = (1280, 4096), (0.12, 0.26)
 
 

@@ -22,7 +22,7 @@ from lrc.metrics.verdict import describe_size
 from lrc.models.fingerprint import TOKENIZER_FILES, read_json
 from lrc.models.loading import load_tokenizer, tokenizer_backend
 from lrc.models.weights import ADAPTER_CONFIG
-from lrc.reporting.scrub import is_local, scrub
+from lrc.reporting.scrub import is_local, scrub, scrub_recipe
 from lrc.reporting.summary import validation_figures
 from lrc.runtime.errors import LrcError
 from lrc.tokenization.prompt import VERDICTS, Prompt
@@ -98,7 +98,7 @@ def model_card(folder: Path, repo_id: str, run: Run | None = None, prompt: Promp
         rendered=_render(prompt) if run and prompt else "",
         results=results,
         run=run,
-        recipe=_recipe(run) if run else {},
+        recipe=scrub_recipe(run) if run else {},
         published=published,
         flags=f"--model {of} --adapter {place}" if adapter else f"--model {place}",
         code=code,
@@ -172,15 +172,6 @@ def _kind(adapter: dict[str, Any]) -> str:
     if not adapter:
         return "A model"
     return "A LoRA adapter" + (f" of rank {adapter['r']}" if adapter.get("r") else "")
-
-
-def _recipe(run: Run) -> dict[str, Any]:
-    """The recipe by key, without secrets and local folders."""
-    style = {"template": run.template, "answer_style": run.answer_style, "list_options": run.list_options}
-    recipe = {**style, **scrub(run.recipe)}
-    if "model_name_or_path" in recipe and run.base.get("name"):
-        recipe["model_name_or_path"] = run.base["name"]
-    return dict(sorted(recipe.items()))
 
 
 def _cell(value: Any) -> str:

@@ -17,7 +17,7 @@ from lrc.metrics.predictions import Outcome
 from lrc.metrics.training_log import Curve, Curves
 from lrc.metrics.verdict import Verdict, judge
 from lrc.reporting.charts import Line, by_group, over_steps, reliability_diagram
-from lrc.reporting.scrub import scrub
+from lrc.reporting.scrub import scrub, scrub_recipe
 from lrc.reporting.summary import best_point
 from lrc.reporting.templates import render_page
 
@@ -62,7 +62,7 @@ def render_report(name: str, run: Run, curves: Curves, answered: Answers) -> str
         name=name,
         run=run,
         curves=curves,
-        recipe=_recipe(run),
+        recipe={key: one if isinstance(one, str) else json.dumps(one) for key, one in scrub_recipe(run).items()},
         temperature=run.temperature,
         temperature_bound=at_bound(run.temperature),
         data=[part | {"role": role, "name": scrub(part.get("name", ""), "file")} for role, part in run.data.items()],
@@ -104,16 +104,6 @@ def _was_trained_on(run: Run, answered: Answers) -> bool:
     own = answered.sha256 or run.data.get("validation_file", {}).get("sha256")
     sums = [part.get("sha256") for role, part in run.data.items() if role.startswith("train_file")]
     return own is not None and own in sums
-
-
-def _recipe(run: Run) -> dict[str, str]:
-    """The recipe by key, with values as in YAML, without secrets and local folders."""
-    style = {"template": run.template, "answer_style": run.answer_style, "list_options": run.list_options}
-    recipe = scrub({**style, **run.recipe})
-    if "model_name_or_path" in recipe and run.base.get("name"):
-        recipe["model_name_or_path"] = run.base["name"]
-    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in recipe.items()}
-    return dict(sorted(texts.items()))
 
 
 def _training(curves: Curves, baselines: Mapping[str, Figures]) -> dict[str, Any]:

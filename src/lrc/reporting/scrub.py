@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal
 
+from lrc.config.run_record import Run
 from lrc.runtime.errors import OutputError
 from lrc.runtime.secrets import SECRET
 from lrc.runtime.translation import _
@@ -48,6 +49,15 @@ def scrub(value: Any, key: str = "", by: By = "key") -> Any:
     if isinstance(value, str) and _is_path(value, key, by):
         return (PureWindowsPath if "\\" in value else PurePosixPath)(value).name
     return value
+
+
+def scrub_recipe(run: Run) -> dict[str, Any]:
+    """A run's recipe and prompt, sorted by key, without secrets and local paths; the base by its recorded name."""
+    style = {"template": run.template, "answer_style": run.answer_style, "list_options": run.list_options}
+    recipe: dict[str, Any] = scrub({**style, **run.recipe})
+    if "model_name_or_path" in recipe and run.base.get("name"):
+        recipe["model_name_or_path"] = run.base["name"]
+    return dict(sorted(recipe.items()))
 
 
 def refuse_leaks(files: Iterable[Path], private: tuple[str, ...] = ()) -> None:

@@ -278,7 +278,7 @@ class SequenceSource:
         if question is None or self.option_orders == 1:
             return [None]
         first = tuple(range(len(question.options)))
-        if len(option_orders(question, 2)) > 1:  # rotations of a random order put each option at each place
+        if len(option_orders(question, 2)) > 1:  # rotations of a random order balance the places of options
             first = tuple(random.permutation(len(question.options)).tolist())
         return [tuple(first[k] for k in order) for order in option_orders(question, self.option_orders)]
 

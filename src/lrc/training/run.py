@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import replace
 from functools import partial
@@ -144,30 +144,11 @@ def _train(recipe: Recipe, prompt: Prompt, files: Sequence[Corpus], validation: 
 
 
 def _train_in(folder: OutputDir, recipe: Recipe, prompt: Prompt, training: Corpus, validation: Corpus) -> None:
-    data, args, tokenizer = recipe.data, recipe.training, prompt.tokenizer
+    """Train unless only the evaluation is missing, evaluate, and record that the run is finished."""
+    args = recipe.training
     checkpoint = _checkpoint(recipe, folder)
     set_seed(args.seed)
-    model = load_base_model(recipe)
-    check_vocabulary(tokenizer, model)
-    check_modules(recipe, model)
-    try:
-        trainer = TreeTrainer(
-            model=model,
-            args=args,
-            peft_config=build_lora_config(recipe),
-            processing_class=tokenizer,
-            train_dataset=training.dataset,
-            source=SequenceSource.of(training, prompt, data, args.seed, _soft_labels(recipe)),
-            validation=_validation(recipe, prompt, validation),
-            sampling=Sampling(data.group_passages, training.portions),
-            packing=Packing(data.tree_packing, data.row_tokens, data.attention),
-            objective=Objective(data.option_contrast or 0.0, data.contrast_temperature or 1.0),
-            loraplus=_loraplus(recipe.adapter),
-        )
-    except ValueError as error:  # from TRL or PEFT, about keys that do not fit together, or do not fit the model
-        raise RecipeError(
-            _("{path}: {reason}").format(path=recipe.path or COMMAND_LINE, reason=message_of(error))
-        ) from error
+    trainer = _build_trainer(recipe, prompt, training, validation)
     trainer.run = folder.run
     trainer.write_card = partial(write_card, name=folder.path.resolve().name, run=folder.run, prompt=prompt)
     if recipe.adapter.pissa and recipe.model.use_peft:
@@ -189,10 +170,36 @@ def _train_in(folder: OutputDir, recipe: Recipe, prompt: Prompt, training: Corpu
     if recipe.model.use_peft:
         text = _("the adapter is safe in {folder}; the same command finishes the evaluation")
     with ending_with(text.format(folder=folder.path)):
-        decided = _conclude(trainer, prompt, data.score_normalisation, folder.path)
+        decided = _conclude(trainer, prompt, recipe.data.score_normalisation, folder.path)
         close_trackers(trainer)
         inputs = [record.input for record in training.records[:SCRIPT_SAMPLE]]
         folder.finish(trainer, **decided, launch=record_launch(recipe, inputs))
+
+
+def _build_trainer(recipe: Recipe, prompt: Prompt, training: Corpus, validation: Corpus) -> TreeTrainer:
+    """Load the base model, and build its trainer."""
+    data, args = recipe.data, recipe.training
+    model = load_base_model(recipe)
+    check_vocabulary(prompt.tokenizer, model)
+    check_modules(recipe, model)
+    try:
+        return TreeTrainer(
+            model=model,
+            args=args,
+            peft_config=build_lora_config(recipe),
+            processing_class=prompt.tokenizer,
+            train_dataset=training.dataset,
+            source=SequenceSource.of(training, prompt, data, args.seed, _soft_labels(recipe)),
+            validation=_validation(recipe, prompt, validation),
+            sampling=Sampling(data.group_passages, training.portions),
+            packing=Packing(data.tree_packing, data.row_tokens, data.attention),
+            objective=Objective(data.option_contrast or 0.0, data.contrast_temperature or 1.0),
+            loraplus=_loraplus(recipe.adapter),
+        )
+    except ValueError as error:  # from TRL or PEFT, about keys that do not fit together, or do not fit the model
+        raise RecipeError(
+            _("{path}: {reason}").format(path=recipe.path or COMMAND_LINE, reason=message_of(error))
+        ) from error
 
 
 def _is_left_to_evaluate(folder: OutputDir, trainer: TreeTrainer) -> bool:
@@ -345,7 +352,7 @@ def _folder(
     recipe: Recipe, prompt: Prompt, training: Sequence[Corpus], portions: Sequence[Portion], validation: Corpus
 ) -> OutputDir:
     """Open the recipe's `output_dir`: the first process decides about it, the others follow."""
-    data, args, base = recipe.data, recipe.training, recipe.model
+    data, args = recipe.data, recipe.training
     labelled = {"pseudo_label_file": data.pseudo_label_file} if data.pseudo_labels else {}
     roles = {**train_roles(data.train_files), **labelled}
     files: dict[str, str | None] = {**roles, "validation_file": data.validation_file}
@@ -355,37 +362,56 @@ def _folder(
         part = _("{count:,} of {every:,} of {file}")
         parts = [part.format(count=n, every=corpora[role].count, file=files[role]) for role, n in drawn.items()]
         notify(_("train_file: an epoch has {parts}").format(parts=alternatives(parts, _("{words} and {last}"))))
-    named = {"soft_labels": data.soft_labels, "pseudo_labels": data.pseudo_labels}
-    labels = {role: _identity(Path(file)) for role, file in named.items() if file}
-    run = Run(
-        template=data.template,
-        answer_style=data.answer_style,
-        list_options=prompt.list_options,
-        chat_date=prompt.today,
-        recipe={key: value for key, value in recipe.given.items() if key not in {*NOT_RECORDED, *FILES}}
-        | {"world_size": args.world_size},
-        data={
-            role: {"name": Path(file).name, "sha256": corpora[role].sha256, "questions": corpora[role].count}
-            | ({"drawn": drawn[role]} if role in drawn else {})  # in an epoch
-            for role, file in files.items()
-            if file
-        }
-        | labels,
-        base=fingerprint_base(base.model_name_or_path, base.model_revision, "model_name_or_path"),
-        tokenizer={"sha256": tokenizer_digest(prompt.tokenizer)},
-        versions=versions(),
-        score_normalisation=NORMALISATIONS[0] if data.score_normalisation == AUTO else data.score_normalisation,
-    )
+    run = _describe_run(recipe, prompt, files, corpora, drawn)
     if data.overwrite_output_dir:
-        sources = [*files.values(), data.soft_labels, data.pseudo_labels, recipe.path, base.model_name_or_path, "."]
-        refuse_sources_in(Path(args.output_dir), [Path(source) for source in sources if source])
+        sources = [*files.values(), data.soft_labels, data.pseudo_labels, recipe.path, recipe.model.model_name_or_path]
+        refuse_sources_in(Path(args.output_dir), [Path(source) for source in (*sources, ".") if source])
     # Machines may or may not share a disk: first the main process, then the first of each machine, then the rest.
     with args.main_process_first(local=False), args.main_process_first(local=True):
         overwrite = data.overwrite_output_dir and args.process_index == 0
         return OutputDir.open(Path(args.output_dir), run, overwrite=overwrite)
 
 
-def _identity(scores: Path) -> dict[str, Any]:
+def _describe_run(
+    recipe: Recipe,
+    prompt: Prompt,
+    files: Mapping[str, str | None],
+    corpora: Mapping[str, Corpus],
+    drawn: Mapping[str, int],
+) -> Run:
+    """What is recorded of a run: the recipe, and the data, base and software by contents and version.
+
+    Args:
+        recipe: the recipe.
+        prompt: of the training.
+        files: the data files, by role.
+        corpora: what was read from them, by role.
+        drawn: for files of which an epoch has only a part, the number of questions in it.
+    """
+    data, base = recipe.data, recipe.model
+    labels = {"soft_labels": data.soft_labels, "pseudo_labels": data.pseudo_labels}
+    return Run(
+        template=data.template,
+        answer_style=data.answer_style,
+        list_options=prompt.list_options,
+        chat_date=prompt.today,
+        recipe={key: value for key, value in recipe.given.items() if key not in {*NOT_RECORDED, *FILES}}
+        | {"world_size": recipe.training.world_size},
+        data={
+            role: {"name": Path(file).name, "sha256": corpora[role].sha256, "questions": corpora[role].count}
+            | ({"drawn": drawn[role]} if role in drawn else {})
+            for role, file in files.items()
+            if file
+        }
+        | {role: _describe_scores(Path(file)) for role, file in labels.items() if file},
+        base=fingerprint_base(base.model_name_or_path, base.model_revision, "model_name_or_path"),
+        tokenizer={"sha256": tokenizer_digest(prompt.tokenizer)},
+        versions=versions(),
+        score_normalisation=NORMALISATIONS[0] if data.score_normalisation == AUTO else data.score_normalisation,
+    )
+
+
+def _describe_scores(scores: Path) -> dict[str, Any]:
     """What a run records about a file of scores."""
     questions = len(read_scores(scores))
     return {"name": scores.name, "sha256": checksum(scores), "questions": questions}

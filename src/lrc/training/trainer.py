@@ -94,18 +94,7 @@ class TreeTrainer(DurableTrainer):
     ) -> None:
         self.source, self.validation = source, validation
         self.sampling, self.objective, self.loraplus = sampling, objective, loraplus
-        # Rows replace micro-batches: for the upstream loop, a step is one batch with all of its questions.
-        args.per_device_train_batch_size *= args.gradient_accumulation_steps
-        args.gradient_accumulation_steps = 1
-        args.dataset_kwargs = {**(args.dataset_kwargs or {}), "skip_prepare_dataset": True}
-        args.router_aux_loss_coef = 0.0  # upstream would have a mixture of experts balance tokens, not trees
-        args.disable_tqdm = True  # `callbacks.MetricsCallback` shows the progress
-        args.logging_nan_inf_filter = False  # would log an earlier loss in place of NaN
-        if args.ddp_broadcast_buffers is None:
-            # A broadcast in each forward would hang: processes may have different numbers of rows.
-            args.ddp_broadcast_buffers = False
-        if args.ddp_find_unused_parameters is None:
-            args.ddp_find_unused_parameters = False
+        _adapt(args)
         super().__init__(
             args=args,
             train_dataset=train_dataset,
@@ -353,3 +342,19 @@ class TreeTrainer(DurableTrainer):
         if self.args.include_num_input_tokens_seen != "no":
             mine = torch.tensor(0 if inputs.idle else sum(len(row) for row in inputs.rows), device=self.args.device)
             self.state.num_input_tokens_seen += int(self.accelerator.gather(mine).sum())
+
+
+def _adapt(args: Any) -> None:
+    """Change an SFTConfig to what this trainer needs."""
+    # Rows replace micro-batches: for the upstream loop, a step is one batch with all of its questions.
+    args.per_device_train_batch_size *= args.gradient_accumulation_steps
+    args.gradient_accumulation_steps = 1
+    args.dataset_kwargs = {**(args.dataset_kwargs or {}), "skip_prepare_dataset": True}
+    args.router_aux_loss_coef = 0.0  # upstream would have a mixture of experts balance tokens, not trees
+    args.disable_tqdm = True  # `callbacks.MetricsCallback` shows the progress
+    args.logging_nan_inf_filter = False  # would log an earlier loss in place of NaN
+    if args.ddp_broadcast_buffers is None:
+        # A broadcast in each forward would hang: processes may have different numbers of rows.
+        args.ddp_broadcast_buffers = False
+    if args.ddp_find_unused_parameters is None:
+        args.ddp_find_unused_parameters = False

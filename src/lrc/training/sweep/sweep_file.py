@@ -140,7 +140,7 @@ def _structure(file: YamlMapping) -> Iterator[str]:
         if key not in KEYS:
             text = _("{place}: unknown key {key}; {cure}")
             yield text.format(place=file.place(key), key=repr(key), cure=_nearest(key, KEYS))
-        elif type(value) is not KEYS[key][0] or KEYS[key][1] and not value or _less(key, value):
+        elif type(value) is not KEYS[key][0] or KEYS[key][1] and not value or _is_too_small(key, value):
             text = _("{place}: {key} is {value}, expected {what}")
             yield text.format(place=file.place(key), key=key, value=format_value(value), what=KEYS[key][2])
     for key, (_type, needed, what) in KEYS.items():
@@ -148,7 +148,7 @@ def _structure(file: YamlMapping) -> Iterator[str]:
             yield _("{place}: {key} is missing; give {what}").format(place=file.name, key=key, what=what)
 
 
-def _less(key: str, value: Any) -> bool:
+def _is_too_small(key: str, value: Any) -> bool:
     return key in LEAST and value < LEAST[key]
 
 
