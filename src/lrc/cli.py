@@ -21,7 +21,7 @@ from lrc.runtime import progress
 from lrc.runtime.exit_status import exit_on_error, is_first, several_processes
 from lrc.runtime.launch_variables import check_launch, forget_launch
 from lrc.runtime.packages import check_installed
-from lrc.runtime.signals import LAST_WORDS, ending_with
+from lrc.runtime.signals import ending_with
 from lrc.runtime.threads import wait_asleep
 from lrc.runtime.translation import _
 
@@ -37,10 +37,11 @@ SAFE: dict[str, str] = {
     "sweep": _("finished trials are kept, and the same command goes on from there"),
     "train": _("checkpoints are kept, and the same command goes on from the last one"),
     "demo": _("begin again with --force"),
-    "run": "",  # these two print it themselves
+    "run": "",  # it says so itself, and so does the page
     "app": "",
 }
 WRITES_NOTHING = _("run the same command again")
+INTERRUPTED, TERMINATED = _("lrc: interrupted"), _("lrc: terminated")
 
 
 @contextmanager
@@ -595,7 +596,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         if is_first():
-            progress.notify(_describe_end(LAST_WORDS[signal.SIGINT], verb))
+            progress.notify(_describe_end(INTERRUPTED, verb))
         sys.exit(130)
 
 
@@ -610,8 +611,8 @@ def _show(error: click.ClickException) -> None:
 
 
 def _terminate(verb: str, signum: int, frame: FrameType | None) -> None:
-    if not several_processes():  # their launcher ends all when one has failed, and that one has reported
-        progress.notify(_describe_end(LAST_WORDS[signal.SIGTERM], verb))
+    if not several_processes():  # their launcher ends them all where one has failed, and that one has said why
+        progress.notify(_describe_end(TERMINATED, verb))
     sys.exit(128 + signum)
 
 

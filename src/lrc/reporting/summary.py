@@ -37,7 +37,7 @@ def summarize(run_dir: Path, base: str) -> tuple[Rows, list[str]]:
         base: the base model, as the next command names it.
 
     Returns:
-        Rows of names and texts, in order; and the next commands.
+        What is told by its name, in order; and the commands that come next.
 
     Raises:
         DataError: a file of the run is damaged.

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from lrc.runtime.errors import LrcError
 from lrc.runtime.memory import out_of_memory
 
-PATIENCE = timedelta(seconds=20)  # for connecting to the launcher's store, which exists before any process
+PATIENCE = timedelta(seconds=20)  # for the launcher's store, which is there before any process is
 
 
 @contextmanager

@@ -56,12 +56,12 @@ def ending_with(line: str) -> Iterator[None]:
 
 @contextmanager
 def deferred(*, insist: bool = True, line: str = "") -> Iterator[Request]:
-    """In the block, the first signal is only recorded in the `Request`.
+    """While the block runs a signal is only noted.
 
     Args:
-        insist: whether a second signal ends the process at once. With several processes it should not: their launcher
-            passes on the signal that the terminal has already sent to all of them.
-        line: printed at the first signal: what will be finished first.
+        line: what is said at once at the first signal: what is finished before the end.
+        insist: whether a second signal ends the process at once. A launcher of several processes passes on what
+            the terminal has sent to all of them already, so there it means nothing.
     """
     request = Request()
 
@@ -105,6 +105,6 @@ def _write(line: str) -> None:
 
 
 def _end(number: int, frame: FrameType | None) -> None:
-    if not several_processes():  # their launcher ends all when one has failed, and that one has reported
+    if not several_processes():  # their launcher ends them all where one has failed, and that one has said why
         os.write(2, f"{localized(LAST_WORDS[signal.Signals(number)])}\n".encode())
     os._exit(128 + number)

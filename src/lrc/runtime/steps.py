@@ -1,4 +1,4 @@
-"""Runs the steps of a command that consists of other commands, each as a process of its own."""
+"""The steps of a verb that runs others: each is a process of its own, with the words that a user would give."""
 
 from __future__ import annotations
 
@@ -12,14 +12,11 @@ from lrc.runtime.translation import _
 
 
 def call(words: Sequence[str], verb: str) -> int:
-    """Run a step in a process of its own, which a signal to this one also ends.
+    """Run a step's command as a process of its own, and give its exit status; a signal to this one ends it, too.
 
     Args:
-        words: the arguments of `lrc`, or `python` and its arguments.
-        verb: the command whose step it is, for the line that is printed when it is stopped.
-
-    Returns:
-        The exit status; 128 + the signal's number if a signal ended the step.
+        words: those of `lrc`, or `python` and what follows it.
+        verb: whose step it is, for the line that is said when it is stopped.
     """
     own = [sys.executable, *words[1:]] if words[0] == "python" else [sys.executable, "-m", "lrc", *words]
     sys.stdout.flush()
@@ -27,7 +24,7 @@ def call(words: Sequence[str], verb: str) -> int:
     try:
         status = process.wait()
     except (KeyboardInterrupt, SystemExit) as signalled:
-        if isinstance(signalled, SystemExit):  # the terminal sends an interrupt to the step as well
+        if isinstance(signalled, SystemExit):  # an interrupt has come from the terminal, to the step as well
             process.terminate()
         process.wait()
         notify(_("{verb}: stopped; what is done stays, and the same command goes on from there").format(verb=verb))
