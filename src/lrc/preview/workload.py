@@ -17,7 +17,7 @@ from lrc.tokenization.token_dataset import Corpus
 from lrc.training.dataloader import Sampling, SequenceSource, StepBatch, StepLoader, StepSampler
 
 PERCENTILES = (0, 25, 50, 75, 90, 95, 99, 100)
-PACKED = 50_000  # questions that are packed; of a larger file, the first so many are extrapolated
+PACKED = 50_000  # questions that are packed; the rest of a larger epoch is extrapolated
 
 
 @dataclass(frozen=True)
