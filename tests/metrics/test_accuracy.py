@@ -87,7 +87,10 @@ def test_the_effective_size_is_that_of_the_published_standard_error(seed: int, t
     assert found <= n and (found < 0.9 * n or not together)
 
 
-@pytest.mark.parametrize(("freedom", "printed"), [(3, 3.182), (5, 2.571), (11, 2.201), (30, 2.042), (120, 1.980)])
+@pytest.mark.parametrize(
+    ("freedom", "printed"),
+    [(1, 12.706), (2, 4.303), (3, 3.182), (5, 2.571), (11, 2.201), (30, 2.042), (120, 1.980)],
+)
 def test_students_quantiles_are_the_printed_ones(freedom: int, printed: float) -> None:
     assert student(freedom) == pytest.approx(printed, rel=2e-3)
 

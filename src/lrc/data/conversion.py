@@ -122,8 +122,8 @@ class ConversionReport:
 
     @property
     def leak(self) -> float:
-        """The share of validation questions that a random split of rows would leak; 0 without a split."""
-        if not self.source.labelled:
+        """The share of validation questions that a random split of rows would leak; 0 without a validation split."""
+        if not self.source.labelled or not self.plan.validation_fraction:
             return 0.0
         return expected_leak(self.groups.passages, self.plan.validation_fraction)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from math import comb, sqrt
+from math import comb, pi, sqrt, tan
 from statistics import NormalDist
 
 import numpy as np
@@ -43,11 +43,15 @@ def wilson(right: float, n: float) -> tuple[float, float]:
 
 
 def student(freedom: int) -> float:
-    """The quantile of Student's t of the 95% interval, by its expansion (Abramowitz and Stegun 1964, 26.7.5).
+    """The quantile of Student's t for the 95% interval (Abramowitz and Stegun 1964, expansion 26.7.5).
 
     Args:
-        freedom: degrees of freedom; from 3 on the error is below 0.2 %.
+        freedom: degrees of freedom, 1 or more. For 1 and 2 the quantile is exact, for more its error is below 0.2%.
     """
+    if freedom == 1:
+        return tan(pi * CONFIDENCE / 2)
+    if freedom == 2:
+        return CONFIDENCE * sqrt(2 / (1 - CONFIDENCE**2))
     z = Z
     terms = (
         (z**3 + z) / 4,
