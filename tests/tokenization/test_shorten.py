@@ -1,4 +1,4 @@
-"""A passage that is too long loses its farthest sentences, and nothing else."""
+"""A passage that is too long loses its farthest split_sentences, and nothing else."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lrc.data.questions import Question
-from lrc.tokenization.max_length import bigrams, sentences, shorten
+from lrc.tokenization.max_length import bigrams, shorten, split_sentences
 
 FAR = "天氣很好。"
 NEAR = "小明在台北的圖書館工作。"
@@ -24,11 +24,11 @@ def at_most(length: int) -> object:
 
 @given(st.text(alphabet="甲乙。！？；\n」a ", max_size=40))
 def test_sentences_join_to_the_passage(passage: str) -> None:
-    assert "".join(sentences(passage)) == passage
+    assert "".join(split_sentences(passage)) == passage
 
 
 def test_sentences_keep_closing_marks() -> None:
-    assert sentences("他說：「好！」她走了。\n沒有句號") == ["他說：「好！」", "她走了。\n", "沒有句號"]
+    assert split_sentences("他說：「好！」她走了。\n沒有句號") == ["他說：「好！」", "她走了。\n", "沒有句號"]
 
 
 def test_bigrams_pass_over_white_space() -> None:

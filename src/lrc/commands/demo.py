@@ -111,7 +111,7 @@ def _join(words: Sequence[str | Path]) -> str:
 
 def describe_gain(before: dict[str, Any], after: dict[str, Any]) -> str:
     """The accuracy on held-out questions before and after training next to the best baseline, and the verdict on it."""
-    verdict = Verdict.from_figures(after, after["baselines"], after["best_baseline"]["paired"])
+    verdict = Verdict(after, after["baselines"], after["best_baseline"]["paired"])
     name, best = next(iter(after["baselines"].items()))
     shares = {
         _("before training"): before,

@@ -15,7 +15,7 @@ from typing import Any
 from lrc.data.questions import MAX_OPTIONS, MIN_OPTIONS, Question
 from lrc.data.tables.answer_marks import FROM_ZERO, CountedFromZeroError, read_answers
 from lrc.data.tables.cleaning import clean
-from lrc.data.tables.enumeration import LEFT, TAKEN_OFF, remove_enumerations
+from lrc.data.tables.enumeration import LEFT, REMOVED, remove_enumerations
 from lrc.data.tables.workbook import Workbook
 from lrc.runtime.errors import DataError
 from lrc.runtime.findings import Finding, Level
@@ -73,7 +73,7 @@ def read_c3(content: list[Any], path: Path) -> Workbook:
     )
     for place, bare in found.items():
         questions[place] = replace(questions[place], options=bare)
-    findings += [_make_finding("repair", "enumeration", path, questions[place], TAKEN_OFF) for place in found]
+    findings += [_make_finding("repair", "enumeration", path, questions[place], REMOVED) for place in found]
     findings += [_make_finding("warning", "enumeration", path, questions[place], LEFT) for place in left]
     findings += _warn_of_ambiguous_answers(questions, path)
     return Workbook(path, None, labelled, tuple(questions), tuple(findings), len(entries))

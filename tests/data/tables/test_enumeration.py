@@ -9,7 +9,7 @@ import pytest
 import workbooks
 
 from lrc.data.alpaca import to_record
-from lrc.data.tables.enumeration import without_enumeration
+from lrc.data.tables.enumeration import strip_enumeration
 from lrc.data.tables.workbook import read_workbook
 
 OPTIONS = ("選項1", "選項2", "選項3", "選項4")
@@ -36,13 +36,13 @@ OPTIONS = ("選項1", "選項2", "選項3", "選項4")
     ],
 )
 def test_an_enumeration_is_taken_off(options: str) -> None:
-    assert without_enumeration(options.split()) == ("學校", "圖書館", "公園", "車站")
+    assert strip_enumeration(options.split()) == ("學校", "圖書館", "公園", "車站")
 
 
 def test_white_space_and_numbers_behind_a_letter_are_no_matter() -> None:
-    assert without_enumeration(["A. 1", "B. 2.5"]) == ("1", "2.5")
-    assert without_enumeration(["A．①②", "B．①", "C．I", "D．CCTV"]) == ("①②", "①", "I", "CCTV")
-    assert without_enumeration(["A．甲", "B．乙", ""]) == ("甲", "乙", "")
+    assert strip_enumeration(["A. 1", "B. 2.5"]) == ("1", "2.5")
+    assert strip_enumeration(["A．①②", "B．①", "C．I", "D．CCTV"]) == ("①②", "①", "I", "CCTV")
+    assert strip_enumeration(["A．甲", "B．乙", ""]) == ("甲", "乙", "")
 
 
 @pytest.mark.parametrize(
@@ -72,15 +72,15 @@ def test_white_space_and_numbers_behind_a_letter_are_no_matter() -> None:
     ],
 )
 def test_what_may_be_text_stays(options: str) -> None:
-    assert without_enumeration(options.split()) is None
+    assert strip_enumeration(options.split()) is None
 
 
 def test_a_mark_that_the_question_speaks_of_stays() -> None:
     options = ["A．學校", "B．圖書館", "C．公園", "D．車站"]
-    assert without_enumeration(options, "小明去了A和B，下一站是哪裡？") is None
-    assert without_enumeration(options, "以上皆是的地方，小明去了哪裡？") == ("學校", "圖書館", "公園", "車站")
+    assert strip_enumeration(options, "小明去了A和B，下一站是哪裡？") is None
+    assert strip_enumeration(options, "以上皆是的地方，小明去了哪裡？") == ("學校", "圖書館", "公園", "車站")
     english = ["A. A dog ran.", "B. A cat slept.", "C. Both of them.", "D. None of the above"]
-    assert without_enumeration(english, "What happened?") == tuple(option[3:] for option in english)
+    assert strip_enumeration(english, "What happened?") == tuple(option[3:] for option in english)
 
 
 def test_a_row_among_many_without_marks_keeps_them_and_is_named(tmp_path: Path) -> None:
