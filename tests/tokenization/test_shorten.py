@@ -31,12 +31,12 @@ def test_sentences_keep_closing_marks() -> None:
     assert split_sentences("他說：「好！」她走了。\n沒有句號") == ["他說：「好！」", "她走了。\n", "沒有句號"]
 
 
-def test_bigrams_pass_over_white_space() -> None:
+def test_bigrams_skip_white_space() -> None:
     assert bigrams("台 北\n市") == {"台北", "北市"}
     assert bigrams("台") == bigrams("") == set()
 
 
-def test_the_sentence_that_the_question_is_about_stays() -> None:
+def test_the_sentence_that_the_question_is_about_is_kept() -> None:
     short = shorten(question(FAR * 3 + NEAR + FAR * 3), at_most(len(NEAR)))
     assert short is not None and short.passage == NEAR
 

@@ -19,7 +19,7 @@ from lrc.runtime.translation import _
 _ROWS_SHOWN = 5
 
 
-def question_key(question: Question) -> tuple[str, tuple[str, tuple[str, ...]]]:
+def duplicate_key(question: Question) -> tuple[str, tuple[str, tuple[str, ...]]]:
     """The key that is equal for two copies of a question.
 
     Passages are compared in their canonical form (`near_duplicates.canonical`); the question and its options without
@@ -38,7 +38,7 @@ def find_duplicates(questions: Sequence[Question], groups: Groups, file: str) ->
 
     Returns:
         A warning for each set of rows that belong together, of the kinds `duplicate-question` (equal in
-        `question_key`), `near-duplicate-passage` and `partial-passage`.
+        `duplicate_key`), `near-duplicate-passage` and `partial-passage`.
     """
     return [
         *_find_repeated_questions(questions, groups, file),
@@ -48,7 +48,7 @@ def find_duplicates(questions: Sequence[Question], groups: Groups, file: str) ->
 
 
 def _find_repeated_questions(questions: Sequence[Question], groups: Groups, file: str) -> Iterator[Finding]:
-    # As `question_key`, with the number of the passage for its text. Hashes first, since the keys of a million rows
+    # As `duplicate_key`, with the number of the passage for its text. Hashes first, since the keys of a million rows
     # would take too much memory.
     hashes = np.fromiter(
         (hash((passage, _short_key(question))) for passage, question in zip(groups.passages, questions, strict=True)),
@@ -92,7 +92,7 @@ def _pick_firsts(questions: Sequence[Question], inner: Sequence[int], outer: Seq
 
 
 def _short_key(question: Question) -> tuple[str, tuple[str, ...]]:
-    """The part of `question_key` that does not depend on the passage."""
+    """The part of `duplicate_key` that does not depend on the passage."""
     return _strip_spaces(question.question), tuple(sorted(map(_strip_spaces, question.options)))
 
 
@@ -110,7 +110,7 @@ def _list_rows(questions: Sequence[Question]) -> str:
 def find_conflicts(questions: Sequence[Question], file: str, header: str) -> list[Finding]:
     """Find labelled questions whose copies have another answer.
 
-    Two questions are copies if their `question_key` is equal. They conflict if the text of the right option differs.
+    Two questions are copies if their `duplicate_key` is equal. They conflict if the text of the right option differs.
 
     Args:
         questions: all have an answer.
@@ -144,7 +144,7 @@ def _group_copies(questions: Sequence[Question]) -> Iterable[list[Question]]:
     # By question and options first: they are short, and few rows then need their passage compared.
     for candidates in _group_equal([hash(_short_key(question)) for question in questions]):
         members = [questions[place] for place in candidates]
-        for group in _group_equal(list(map(question_key, members))):
+        for group in _group_equal(list(map(duplicate_key, members))):
             yield [members[place] for place in group]
 
 
