@@ -331,7 +331,7 @@ def evaluate(
     if predictions and flags:
         raise click.UsageError(f"--predictions runs no model; give --model, or leave out {', '.join(flags)}")
     from lrc.answering.options import ScoringOptions, check_options
-    from lrc.data.sources import refuse_pipe
+    from lrc.data.sources import require_file
     from lrc.runtime.finished_outputs import refuse_other_output
 
     # Before the seconds in which torch is imported.
@@ -341,7 +341,7 @@ def evaluate(
     for path in filter(None, [output or scores]):
         refuse_other_output(path, words, force=force, beside=scores if output else None)
     for path in (*predictions, data):
-        refuse_pipe(path)
+        require_file(path)
     options = ScoringOptions(**asked)
     if model:
         check_options(model, options)

@@ -96,10 +96,14 @@ def test_the_split_of_an_earlier_version_is_not_taken_for_this_one(
     convert(source, output_dir=tmp_path / "out")  # nothing to do
 
 
-def test_without_a_fraction_and_without_answers_there_is_one_file(tmp_path: Path) -> None:
+def test_without_a_fraction_and_without_answers_there_is_one_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     source = labelled(tmp_path)
     convert(source, output_dir=tmp_path / "all", validation_fraction=0)
     assert names(tmp_path / "all") == ["a.json", "a_manifest.json"]
+    assert "split" not in capsys.readouterr().out  # nothing was split, so there is nothing to compare with
+    assert manifest(tmp_path / "all")["random_rows_would_leak"] == 0
     rows = [workbooks.test_row(1), workbooks.test_row(2, 選項4=None)]
     test = workbooks.write_xlsx(tmp_path / "b.xlsx", rows, workbooks.TEST)
     convert(test, output_dir=tmp_path / "test")

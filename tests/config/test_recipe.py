@@ -217,7 +217,7 @@ def test_a_wrong_override_is_refused(path: Path, words: tuple[str, ...], line: s
     assert refusal(path, "", *words) == (line,)
 
 
-def test_what_a_run_cannot_do_without_is_asked_for() -> None:
+def test_required_keys_are_asked_for() -> None:
     with pytest.raises(RecipeError) as refused:
         load_recipe(None, ["--train_file", "a.json"])
     assert [line.split()[2] for line in refused.value.lines()] == ["model_name_or_path", "output_dir"]
@@ -236,7 +236,7 @@ def test_a_secret_key_is_refused_whatever_it_holds(path: Path) -> None:
     assert line.startswith("qlora.yaml, line 4: hub_token") and "swordfish" not in line
 
 
-def test_a_broken_file_is_refused_before_anything_heavy_is_imported(path: Path) -> None:
+def test_an_invalid_file_is_refused_before_heavy_imports(path: Path) -> None:
     path.write_text("a: [1\n")
     code = (
         "import sys\nfrom pathlib import Path\nfrom lrc.config.recipe import load_recipe\n"
@@ -264,7 +264,7 @@ def test_a_name_that_does_not_exist_gets_the_nearest(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["qwen3-8b", "recipes/qwen3-8b", "Qwen3-8B/", "recipes/qwen3-8b/"])
-def test_a_name_that_stands_for_several_gets_each_with_its_card(name: str) -> None:
+def test_a_name_that_matches_several_gets_each_with_its_card(name: str) -> None:
     with pytest.raises(RecipeError) as refused:
         find_recipe(name)
     (line,) = refused.value.lines()
@@ -272,7 +272,7 @@ def test_a_name_that_stands_for_several_gets_each_with_its_card(name: str) -> No
     assert "'qwen3-8b/qlora' (QLoRA of Qwen3-8B-Base on one NVIDIA GPU of 12 GB with" in line
 
 
-def test_a_name_that_stands_for_many_gets_their_names() -> None:
+def test_a_name_that_matches_many_gets_their_names() -> None:
     with pytest.raises(RecipeError, match="one of .*qwen3-4b/lora") as refused:
         find_recipe("qwen3")
     assert "tiny" not in str(refused.value) and "(" not in str(refused.value)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lrc.config.recipe_choice import BY_CARD, GIB, PARAMETERS, choice_of, choose_recipe
+from lrc.config.recipe_choice import BY_CARD, GIB, PARAMETERS, choose_recipe, describe_recipe
 
 ROOT = Path(__file__).parents[2]
 # Of each base's published configuration: words, width, layers, width of the MLP, heads, of them with keys, their width,
@@ -46,7 +46,7 @@ def test_the_parameters_are_those_of_the_published_shapes(recipe: str) -> None:
 def test_every_shipped_recipe_has_its_size() -> None:
     shipped = {path.relative_to(ROOT / "recipes").with_suffix("").as_posix() for path in ROOT.glob("recipes/*/*.yaml")}
     assert shipped - {"tiny/lora", "outings/lora"} == PARAMETERS.keys()
-    assert choice_of("qwen3-8b/qlora").base == "Qwen/Qwen3-8B-Base"
+    assert describe_recipe("qwen3-8b/qlora").base == "Qwen/Qwen3-8B-Base"
 
 
 def test_the_page_names_the_same_recipe_for_a_card() -> None:

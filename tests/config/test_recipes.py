@@ -112,7 +112,7 @@ def test_accelerate_would_launch_it(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_its_header_says_what_it_is(path: Path) -> None:
+def test_the_header_of_an_accelerate_config_describes_it(path: Path) -> None:
     header = "".join(line for line in path.read_text(encoding="utf-8").splitlines(True) if line.startswith("#"))
     given = yaml.safe_load(path.read_text(encoding="utf-8"))
     assert header

@@ -76,7 +76,7 @@ def _parsed(words: list[str], name: str) -> Any:
         return RecipeError
 
 
-def test_a_key_is_denied_as_upstream_has_it() -> None:
+def test_a_boolean_key_is_negated_as_upstream_does() -> None:
     given, unknown = parse_overrides(["--no_use_peft", "--no-tree-packing", "--no_bf16", "x"], shipped_schema())
     assert (given, unknown) == ({"use_peft": False, "tree_packing": False}, ["no_bf16"])
 
@@ -122,7 +122,7 @@ def test_rules_refuse_what_upstream_refuses_and_nothing_else() -> None:
     assert outcomes == {True, False}
 
 
-def test_a_synonym_is_no_key_and_stands_for_one() -> None:
+def test_a_synonym_is_not_a_key_and_belongs_to_one() -> None:
     keys = set(shipped_schema())
     synonyms = [word for words in SYNONYMS.values() for word in words.split()]
     assert set(SYNONYMS) <= keys and len(synonyms) == len(set(synonyms))

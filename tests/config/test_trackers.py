@@ -166,7 +166,7 @@ def test_trackio_gets_it_all_and_tensorboard_too(folder: Path, tmp_path: Path) -
         ("swanlab", "report_to is swanlab, which is not installed; pip install swanlab, or write none"),
     ],
 )
-def test_a_tracker_that_is_not_there_is_a_line(
+def test_a_tracker_that_is_not_installed_is_reported_in_a_line(
     folder: Path, tmp_path: Path, tracker: str, line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as end:

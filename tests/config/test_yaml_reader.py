@@ -79,7 +79,7 @@ def test_a_token_is_refused_and_never_repeated(recipe: Path, text: str) -> None:
     assert line.startswith("qlora.yaml") and "HF_TOKEN" in line and TOKEN[3:] not in line
 
 
-def test_a_file_that_is_no_text_is_refused(recipe: Path) -> None:
+def test_a_file_that_is_not_text_is_refused(recipe: Path) -> None:
     recipe.write_bytes(b"a: \xa4\xa4\xa4\xe5")
     assert refusal(recipe) == "qlora.yaml: is not UTF-8 text; save it as UTF-8"
     recipe.write_bytes(b"#" * 2_000_000)

@@ -84,7 +84,7 @@ def test_answers_are_read_as_in_a_workbook(output: Any) -> None:
 
 
 @pytest.mark.parametrize("output", ["", None, " "])
-def test_an_empty_output_is_none(output: Any) -> None:
+def test_an_empty_output_counts_as_missing(output: Any) -> None:
     (record,) = load(FOREIGN | {"output": output})
     assert record.output is None and record.question == Question("1", "文章", "問？", ("甲", "乙"))
 
@@ -111,7 +111,7 @@ def test_a_record_without_an_output_among_others_is_refused(output: Any) -> None
 
 
 @pytest.mark.parametrize("name", ["Output", "label", "target", "response", "completion", "標準答案", "gold_answer"])
-def test_an_output_by_another_name_is_no_test_file(name: str) -> None:
+def test_an_output_under_another_name_is_refused(name: str) -> None:
     item = {"instruction": INSTRUCTION, "input": FOREIGN["input"], name: "2"}
     with pytest.raises(DataError, match=f'record 1: {name} is "2", and there is no output; name it output'):
         load(item)
@@ -128,7 +128,7 @@ def test_every_field_that_is_dropped_is_named_and_counted() -> None:
     ]
 
 
-def test_what_is_no_question_stays_prompt_and_completion() -> None:
+def test_a_record_without_a_question_is_kept_as_prompt_and_completion() -> None:
     notes = RecordNotes()
     items = [FOREIGN | {"input": "請摘要", "output": "摘要", "source": "自編"}] * 2
     record, _ = load_records(items, "a.json", notes)
@@ -187,13 +187,13 @@ def test_answers_that_count_from_zero_are_refused_as_a_whole() -> None:
         (FOREIGN | {"input": "\ud800"}, "an unpaired surrogate at character 1"),
     ],
 )
-def test_what_is_no_record_is_refused(item: Any, said: str) -> None:
+def test_objects_that_are_not_records_are_refused(item: Any, said: str) -> None:
     with pytest.raises(DataError, match=r"^a\.json, record 1: ") as caught:
         load(item)
     assert said in str(caught.value)
 
 
-def test_fields_without_anything_in_them_are_no_matter() -> None:
+def test_empty_fields_make_no_difference() -> None:
     (record,) = load(FOREIGN | {"system": "", "history": [], "tools": None})
     assert record.question is not None
 

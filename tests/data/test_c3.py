@@ -56,14 +56,14 @@ def test_a_bad_question_is_an_error_at_its_place(changes: dict[str, Any], said: 
     assert error.row == 3 and "id 1-1" in str(error) and said in str(error)
 
 
-def test_letters_before_the_choices_are_taken_off() -> None:
+def test_letters_before_the_choices_are_removed() -> None:
     book = read_c3([entry(choice=["A．甲", "B．乙"], answer="B．乙"), ENTRY], PATH)
     assert book.questions[0].options == ("甲", "乙") and book.questions[0].answer == 2
     (found,) = book.findings
     assert (found.level, found.kind, found.row) == ("repair", "enumeration", 1)
 
 
-def test_without_answers_it_is_a_test_file_and_refuses_what_it_cannot_ask() -> None:
+def test_a_file_without_answers_refuses_bad_questions() -> None:
     bare = entry()
     del bare[1][0]["answer"]
     book = read_c3([bare], PATH)
@@ -73,7 +73,7 @@ def test_without_answers_it_is_a_test_file_and_refuses_what_it_cannot_ask() -> N
         read_c3([bare], PATH)
 
 
-def test_a_right_choice_that_stands_twice_warns() -> None:
+def test_a_duplicate_right_choice_warns() -> None:
     (warning,) = read_c3([entry(choice=["甲", "乙", "乙"])], PATH).findings
     assert (warning.level, warning.row) == ("warning", 1)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lrc.data.near_duplicates import group_passages
 from lrc.data.questions import Question
-from lrc.data.repeated import find_conflicts, find_duplicates, question_key
+from lrc.data.repeated import duplicate_key, find_conflicts, find_duplicates
 
 
 def ask(row: int, options: str, answer: int, passage: str = "文 章") -> Question:
@@ -15,7 +15,7 @@ def rows(*questions: Question) -> list[int | None]:
     return [finding.row for finding in find_conflicts(questions, "a.xlsx", "正確答案")]
 
 
-def test_order_of_options_is_no_difference() -> None:
+def test_the_order_of_options_makes_no_difference() -> None:
     assert rows(ask(2, "甲乙", 1), ask(3, "乙甲", 2)) == []
     assert rows(ask(2, "甲乙", 1), ask(3, "乙甲", 1)) == [2, 3]
 
@@ -44,9 +44,9 @@ def test_the_same_question_is_the_same_for_conflicts_and_for_repeats() -> None:
     assert kinds == ["duplicate-question"]
 
 
-def test_width_and_case_of_a_passage_are_no_difference_to_either() -> None:
+def test_width_and_case_of_a_passage_make_no_difference_to_either() -> None:
     pair = [ask(2, "甲乙", 1, "ＡＩ 的 passage"), ask(3, "甲乙", 2, "AI的Passage")]
     assert rows(*pair) == [2, 3]
     groups = group_passages(question.passage for question in pair)
     assert [finding.kind for finding in find_duplicates(pair, groups, "a.xlsx")] == ["duplicate-question"]
-    assert len(set(map(question_key, pair))) == 1
+    assert len(set(map(duplicate_key, pair))) == 1

@@ -145,7 +145,7 @@ def test_text_in_more_than_sixteen_passages_is_boilerplate(hosts: int, clusters:
 
 
 @pytest.mark.parametrize(("length", "clusters"), [(19, 2), (20, 1)])
-def test_a_run_of_twenty_characters_is_the_least(length: int, clusters: int) -> None:
+def test_a_shared_run_must_have_twenty_characters(length: int, clusters: int) -> None:
     generator = random.Random(5)
     phrase = write(generator, length)
     assert group_passages([phrase, write(generator, 100) + phrase + write(generator, 100)]).n_clusters == clusters

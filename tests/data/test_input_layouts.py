@@ -25,7 +25,7 @@ def test_reference_to_the_byte() -> None:
 
 
 @pytest.mark.parametrize("layout", ["lines", "reference"])
-def test_glued_numbers_are_read_apart(layout: Layout) -> None:
+def test_options_that_are_numbers_are_parsed(layout: Layout) -> None:
     question = ask(options=("26", "27", "28", "29"))
     parts = question.passage, question.question, question.options
     assert parse_input(write_input(question, layout)) == parts
@@ -51,7 +51,7 @@ def test_lines_has_any_number_of_options(count: int) -> None:
         "文章問題:比1: 2如何？1: 甲2: 乙3: 丙4: 丁\n",  # which of the two begins the options?
     ],
 )
-def test_what_is_no_layout_or_either_of_two_readings_is_not_parsed(text: str) -> None:
+def test_text_without_a_layout_or_with_two_readings_is_not_parsed(text: str) -> None:
     assert parse_input(text) is None
 
 

@@ -123,7 +123,7 @@ def test_a_file_changed_since_is_refused_and_kept(tmp_path: Path) -> None:
     refuse_incomplete(tmp_path / NAMES[0])
 
 
-def test_a_file_from_elsewhere_is_no_concern(tmp_path: Path) -> None:
+def test_a_file_without_a_manifest_is_accepted(tmp_path: Path) -> None:
     path = tmp_path / "other.json"
     path.write_text("[]")
     write_set(tmp_path, "a", TEXTS, {})
@@ -136,7 +136,7 @@ def test_a_file_from_elsewhere_is_no_concern(tmp_path: Path) -> None:
     refuse_incomplete(path)
 
 
-def test_the_users_file_that_a_killed_writer_was_to_replace_stays_theirs(tmp_path: Path) -> None:
+def test_a_file_that_a_killed_writer_was_to_replace_is_kept(tmp_path: Path) -> None:
     (tmp_path / NAMES[0]).write_text("mine")
     kill_between_the_renames(tmp_path, 0, force=True)
     refuse_incomplete(tmp_path / NAMES[0])
@@ -145,7 +145,7 @@ def test_the_users_file_that_a_killed_writer_was_to_replace_stays_theirs(tmp_pat
     assert (tmp_path / NAMES[0]).read_text() == "mine"
 
 
-def test_source_of_a_file_is_told_while_it_is_as_the_manifest_lists_it(tmp_path: Path) -> None:
+def test_the_source_of_a_file_is_known_while_its_checksum_matches(tmp_path: Path) -> None:
     source = {"name": "AI.xlsx", "sha256": "ab" * 32, "sheet": "一"}
     write_set(tmp_path, "a", TEXTS, {"source": source})
     write_set(tmp_path, "b", {"b_train.json": ["[]"]}, {})  # says nothing of a source

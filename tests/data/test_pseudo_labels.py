@@ -26,7 +26,7 @@ def write_scores(path: Path, ids: list[str], scores: list[list[float]]) -> Path:
     return path
 
 
-def test_only_the_questions_that_are_sure_get_their_best_option(tmp_path: Path) -> None:
+def test_only_questions_above_the_threshold_get_their_best_option(tmp_path: Path) -> None:
     random, questions = Random(1), unanswered(40)
     scores = [[random.uniform(-6, 0) for _ in range(4)] for _ in questions]
     data = write_questions(tmp_path / "t.json", questions)
@@ -56,7 +56,7 @@ def test_the_soft_labels_of_the_training_file_leave_a_pseudo_label_as_it_is(tmp_
 KEYS = {"template": "plain", "answer_style": "judge", "lora_r": 8, "learning_rate": 0.02, "lora_dropout": 0.0}
 
 
-def test_a_run_learns_them_and_names_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_trains_on_pseudo_labels_and_records_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     asked = unanswered(8)
     # What is told of the test is learnt: 3 of every question but the last two, of which nobody is sure.
     write_questions(tmp_path / "test.json", asked)

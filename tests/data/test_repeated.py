@@ -49,6 +49,6 @@ def test_passages_that_are_parts_of_one_another_are_named_once() -> None:
     assert findings[1].text.startswith("文章 and that of row 4 are parts of one another; ")
 
 
-def test_another_question_or_option_is_no_duplicate() -> None:
+def test_another_question_or_option_is_not_a_duplicate() -> None:
     base = {"passage": "文章", "question": "問？", "options": ("甲", "乙")}
     assert not find(ask(2, **base), ask(3, **base | {"question": "答？"}), ask(4, **base | {"options": ("甲", "丙")}))

@@ -19,5 +19,5 @@ from lrc.data.questions import script_of
         (["請根據以下輸入回答選擇題，並說明理由。" * 9, "请"], "Hant"),  # one quotation of the other
     ],
 )
-def test_script_is_that_of_nearly_all_characters_that_have_one(texts: list[str], script: str | None) -> None:
+def test_the_script_is_that_of_nearly_all_distinctive_characters(texts: list[str], script: str | None) -> None:
     assert script_of(texts) == script

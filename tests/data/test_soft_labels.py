@@ -85,7 +85,7 @@ def ends_with(one: Option, text: str, style: str) -> bool:
 TEXT = {"template": "plain", "answer_style": "judge", "lora_r": 8, "learning_rate": 0.02, "lora_dropout": 0.0}
 
 
-def test_a_run_learns_what_the_scores_say_and_names_them(tmp_path: Path) -> None:
+def test_a_run_learns_soft_labels_and_records_them(tmp_path: Path) -> None:
     train = pairs(8)
     folder = make_run(tmp_path, train, train, **TEXT, num_train_epochs=12, use_cpu=True, save_strategy="no")
     scores = tmp_path / "scores.jsonl"  # which say 4 of every question

@@ -39,7 +39,7 @@ def test_a_split_keeps_clusters_whole_and_the_share_within_the_largest(
 
 
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=80), st.integers(2, 6), st.integers(0, 5))
-def test_folds_keep_clusters_whole_and_are_of_a_size(clusters: list[int], count: int, seed: int) -> None:
+def test_folds_keep_clusters_whole_and_are_of_equal_size(clusters: list[int], count: int, seed: int) -> None:
     if len(set(clusters)) < count:
         return
     parts = folds(clusters, [1] * len(clusters), count, seed)

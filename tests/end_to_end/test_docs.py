@@ -26,7 +26,7 @@ from lrc.cli import cli
 from lrc.commands.evaluate import measure
 from lrc.config import run_record as run
 from lrc.config.arguments import DataArguments
-from lrc.config.recipe_choice import BY_CARD, choice_of
+from lrc.config.recipe_choice import BY_CARD, describe_recipe
 from lrc.config.schema import shipped_schema
 from lrc.config.synonyms import cure
 from lrc.data.alpaca import to_record
@@ -124,7 +124,7 @@ def test_the_readme_shows_the_sizes_that_doctor_says() -> None:
         rows = re.findall(r"^\| [^|]+ \| `([\w./-]+)` \| ([\d.]+) GB \|", page.read_text("utf-8"), flags=re.MULTILINE)
         assert {recipe for _, recipe in BY_CARD} - {"qwen3-0.6b/lora"} <= {recipe for recipe, _ in rows}
         for recipe, gigabytes in rows:
-            assert float(gigabytes) == pytest.approx(choice_of(recipe).download / 1e9, abs=0.06), recipe
+            assert float(gigabytes) == pytest.approx(describe_recipe(recipe).download / 1e9, abs=0.06), recipe
 
 
 @pytest.mark.parametrize("page", [README, CHINESE], ids=lambda page: page.name)

@@ -87,7 +87,10 @@ def test_the_effective_size_is_that_of_the_published_standard_error(seed: int, t
     assert found <= n and (found < 0.9 * n or not together)
 
 
-@pytest.mark.parametrize(("freedom", "printed"), [(3, 3.182), (5, 2.571), (11, 2.201), (30, 2.042), (120, 1.980)])
+@pytest.mark.parametrize(
+    ("freedom", "printed"),
+    [(1, 12.706), (2, 4.303), (3, 3.182), (5, 2.571), (11, 2.201), (30, 2.042), (120, 1.980)],
+)
 def test_students_quantiles_are_the_printed_ones(freedom: int, printed: float) -> None:
     assert student(freedom) == pytest.approx(printed, rel=2e-3)
 
@@ -98,13 +101,13 @@ def test_the_interval_of_all_right_ends_at_all_right(n: int, together: int) -> N
     assert found["accuracy"] == found["ci_high"] == 1.0
 
 
-def test_where_nothing_tells_how_alike_a_passages_questions_are_they_count_as_one() -> None:
+def test_questions_of_a_passage_count_as_one_where_their_correlation_is_unknown() -> None:
     assert effective_size([True] * 12, [i // 3 for i in range(12)]) == 4
     assert effective_size([True, False, True], "aaa") == 1
     assert effective_size([True, False, True], "abc") == 3
 
 
-def test_copies_of_every_question_tell_nothing_more() -> None:
+def test_copies_of_every_question_add_no_information() -> None:
     rights, passages = drawn(3, 0.0, sizes=(1,))
     alone = accuracy(rights, [1] * 40, passages)
     doubled = accuracy(rights * 3, [1] * 120, passages * 3)
@@ -161,7 +164,7 @@ def test_of_questions_with_a_passage_each_it_is_mcnemars(pairs: list[tuple[int, 
     assert found["p_value"] == pytest.approx(found["p_value_mcnemar"], abs=1e-12)
 
 
-def test_one_passage_alone_tells_two_sets_apart_by_nothing() -> None:
+def test_one_passage_is_no_evidence_of_a_difference() -> None:
     found = compare_paired([1] * 20, [2] * 20, [1] * 20, "a" * 20)
     assert found["p_value"] == 1 and found["p_value_mcnemar"] < 1e-5
     assert (found["ci_low"], found["ci_high"]) == (0, 1)
@@ -180,6 +183,6 @@ def test_mcnemar_is_the_exact_binomial_test() -> None:
     assert figures == {"first_only": 9, "second_only": 1, "p_value": pytest.approx(22 / 1024)}
 
 
-def test_mcnemar_of_equal_sets_says_nothing() -> None:
+def test_mcnemar_of_equal_sets_has_p_value_one() -> None:
     assert mcnemar([1, 2], [1, 2], [1, 1])["p_value"] == 1
     assert mcnemar([1, 2], [2, 1], [1, 1])["p_value"] == 1

@@ -25,7 +25,7 @@ def test_longest() -> None:
     assert longest([ask(options=("甲", "甲乙丙", "甲乙", "丙丁戊"))]) == [2]
 
 
-def test_overlap_finds_the_option_that_stands_in_the_passage() -> None:
+def test_overlap_finds_the_option_that_is_in_the_passage() -> None:
     question = ask(passage="小明昨天在公園裡放風箏", options=("小華釣魚", "在公園裡放風箏", "公園", "小明"))
     assert overlap([question]) == [2]
 

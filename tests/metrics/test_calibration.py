@@ -37,7 +37,7 @@ def drawn(count: int, sharpness: float) -> tuple[list[list[float]], list[int]]:
 
 
 @pytest.mark.parametrize("sharpness", [0.05, 1.0, 8.0])
-def test_the_temperature_undoes_what_made_the_probabilities_wrong(sharpness: float) -> None:
+def test_the_temperature_undoes_the_scaling_of_the_scores(sharpness: float) -> None:
     log_probs, answers = drawn(4000, sharpness)
     temperature = fit_temperature(log_probs, answers)
     assert temperature == pytest.approx(sharpness, rel=0.1)
@@ -57,7 +57,7 @@ def test_log_loss_by_hand() -> None:
     assert confidences(log_probs, 0.5) == pytest.approx([0.25 / 0.375, 1])
 
 
-def test_a_few_questions_that_are_all_right_make_no_certainty() -> None:
+def test_a_few_right_answers_do_not_make_the_model_certain() -> None:
     log_probs = [[math.log(0.4), *[math.log(0.2)] * 3]] * 10
     temperature = fit_temperature(log_probs, [1] * 10)
     assert 0.9 < confidences(log_probs, temperature)[0] < 0.97
@@ -66,7 +66,7 @@ def test_a_few_questions_that_are_all_right_make_no_certainty() -> None:
     assert confidences(log_probs, wrong)[0] == pytest.approx(0.25, abs=0.001)
 
 
-def test_a_temperature_at_the_end_of_the_range_says_what_it_means() -> None:
+def test_a_temperature_at_the_end_of_the_range_is_explained() -> None:
     wrong = fit_temperature([[5.0, 0.0, 0.0, 0.0]] * 50, [2] * 50)
     assert confidences([[5.0, 0.0, 0.0, 0.0]], wrong)[0] == pytest.approx(0.25, abs=0.01)
     assert "uniform probabilities" in (at_bound(wrong) or "")

@@ -47,7 +47,7 @@ def test_test_and_interval_are_those_of_all_swaps_of_whole_passages(seed: int) -
     assert found.test["ci_high"] - found.test["difference"] == pytest.approx(reach, rel=2e-3)
 
 
-def test_questions_are_told_apart_by_who_has_them_right() -> None:
+def test_questions_are_grouped_by_who_has_them_right() -> None:
     first, second = make(60, 20, 1, 0.7), make(60, 20, 2, 0.6)
     found = compare_answers(NAMES, SOURCES, first, second)
     by_hand = {(one.right, two.right): 0 for one, two in itertools.product(first, second)}
@@ -66,7 +66,7 @@ def test_order_of_the_questions_does_not_matter() -> None:
     assert compare_answers(NAMES, SOURCES, first, mixed).test == compare_answers(NAMES, SOURCES, first, second).test
 
 
-def test_swapping_the_two_says_the_same() -> None:
+def test_swapping_the_two_gives_the_same_result() -> None:
     first, second = make(40, 8, 3, 0.9), make(40, 8, 4, 0.4)
     one, other = (
         compare_answers(NAMES, SOURCES, first, second),
@@ -77,7 +77,7 @@ def test_swapping_the_two_says_the_same() -> None:
 
 
 @pytest.mark.parametrize("right", [1.0, 0.0])
-def test_equal_models_are_told_to_be_equal(right: float) -> None:
+def test_equal_models_are_reported_as_equal(right: float) -> None:
     outcomes = make(12, 4, 5, right)
     found = compare_answers(NAMES, SOURCES, outcomes, outcomes)
     assert found.text == "a and b have as many questions right." and found.test["p_value"] == 1

@@ -37,7 +37,7 @@ def test_run_that_logged_nothing_has_no_curves(tmp_path: Path) -> None:
     assert curves.last_step == 0 and not curves["loss"]
 
 
-def test_line_cut_by_a_kill_is_left_out_and_told(metrics: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_line_cut_by_a_kill_is_skipped_with_a_notice(metrics: Path, capsys: pytest.CaptureFixture[str]) -> None:
     metrics.write_text(LINES + '{"step": 40, "lo')
     assert read_curves(metrics).last_step == 20
     assert "metrics.jsonl, line 5: cut short; left out" in capsys.readouterr().err

@@ -60,7 +60,7 @@ def test_kind_is_that_of_a_sign_test_against_the_best_baseline(count: int, right
     assert not points or f"{points:.1f} 個百分點" in localized(found.text, CHINESE)
 
 
-def test_every_kind_says_what_it_means_and_what_is_next() -> None:
+def test_every_kind_of_verdict_has_a_meaning_and_a_next_step() -> None:
     texts = [verdict_of(answered(count, right)) for count, right in ((200, 150), (8, 4), (40, 3))]
     assert {one.kind for one in texts} == {"above", "perhaps above", "not above"}
     for one in texts:
@@ -70,7 +70,7 @@ def test_every_kind_says_what_it_means_and_what_is_next() -> None:
 
 
 @pytest.mark.parametrize(("count", "right"), [(200, 150), (8, 4), (40, 3)])
-def test_summary_record_and_page_say_it_in_the_same_words(count: int, right: int, tmp_path: Path) -> None:
+def test_summary_record_and_page_use_the_same_words(count: int, right: int, tmp_path: Path) -> None:
     outcomes = answered(count, right)
     folder = make_run(tmp_path / "run")
     write_outcomes(folder / OUTCOMES_FILE, outcomes, force=True)

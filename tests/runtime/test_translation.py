@@ -22,9 +22,10 @@ from lrc.cli import cli
 from lrc.data.near_duplicates import group_passages
 from lrc.data.repeated import find_duplicates
 from lrc.data.score_files import read_scores
+from lrc.data.tables.cell_text import kind_of
 from lrc.data.tables.workbook import read_workbook
 from lrc.runtime.errors import DataError, LrcError
-from lrc.runtime.findings import KINDS, Finding, format_findings
+from lrc.runtime.findings import KINDS, WORDS, Finding, format_findings
 from lrc.runtime.translation import CHINESE, VARIABLES, Message, _, first_clause, language, localized
 
 SOURCE = Path(lrc.__file__).parent
@@ -127,10 +128,16 @@ def test_each_kind_of_finding_has_words() -> None:
     used = set()
     for path in [*SOURCE.rglob("data/**/*.py"), SOURCE / "commands" / "check.py"]:
         for call in calls(path):
-            place = {"Finding": 1, "find": 1, "Note": 1}.get(name_of(call))
-            if place is not None and len(call.args) > 2 and isinstance(kind := call.args[place], ast.Constant):
-                used.add(str(kind.value))
-    assert len(used) > 20 and used - KINDS.keys() == set()
+            place = {"Finding": 1, "find": 1, "CellFinding": 1, "error": 0}.get(name_of(call))
+            if place is not None and len(call.args) > 1 and isinstance(kind := call.args[place], ast.Constant):
+                used.update([kind.value] if isinstance(kind.value, str) else [])
+        # A generator yields a finding's level and kind, or its kind first.
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Yield) and isinstance(node.value, ast.Tuple):
+                texts = [one.value for one in node.value.elts[:2] if isinstance(one, ast.Constant)]
+                used.update(text for text in texts if isinstance(text, str) and text not in WORDS)
+    used |= {f"{kind_of(code)}-format" for code in ("0.0", "000", "0%", "General頁")}
+    assert len(used) > 60 and used - KINDS.keys() == set()
 
 
 @pytest.mark.parametrize("said", ["zh_TW", "zh_TW.UTF-8", "zh-TW", "zh_HK.UTF-8"])

@@ -153,7 +153,7 @@ def with_template(tokenizer: Any, template: str) -> Any:
 
 
 @pytest.mark.parametrize("name", ACCEPTED)
-def test_a_template_that_does_what_it_should(tokenizer: Any, name: str) -> None:
+def test_suitable_templates(tokenizer: Any, name: str) -> None:
     template, wanted, end = ACCEPTED[name]
     made = with_template(tokenizer, template)
     prompt = Prompt(made, "chat", "digit")
@@ -179,14 +179,14 @@ def test_a_template_that_does_what_it_should(tokenizer: Any, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_template_that_does_not(tokenizer: Any, name: str) -> None:
+def test_unsuitable_templates_are_refused(tokenizer: Any, name: str) -> None:
     template, fault = REFUSED[name]
     with pytest.raises(RecipeError, match=f"^chat template: .*{fault}.*; choose template alpaca or plain") as refused:
         Prompt(with_template(tokenizer, template), "chat", "digit")
     assert len(refused.value.lines()) == 1
 
 
-def test_a_template_is_proved_once_and_each_prompt_looked_at(tokenizer: Any) -> None:
+def test_a_template_is_checked_once_and_each_prompt_again(tokenizer: Any) -> None:
     cuts_thoughts = chatml("m['content'].split('</think>')[-1]")
     prompt = Prompt(with_template(tokenizer, cuts_thoughts), "chat", "digit")
     prompt.prompt(RECORD)
@@ -232,7 +232,7 @@ def test_tokens_are_cached_by_the_date(tokenizer: Any, tmp_path: Path) -> None:
     assert [reused("2024-07-26"), reused("2024-07-26"), reused("2025-01-01")] == [False, True, False]
 
 
-def test_what_was_decided_is_told(tokenizer: Any) -> None:
+def test_decisions_about_the_template_are_reported(tokenizer: Any) -> None:
     assert "thinking is switched off" in Chat(with_template(tokenizer, QWEN3), []).notes[0]
     assert Chat(with_template(tokenizer, PARTS), []).notes == ["chat template: takes the content of a turn in parts"]
     assert Chat(with_template(tokenizer, chatml()), []).notes == []
@@ -248,7 +248,7 @@ def test_control_tokens_in_parts_stay_text(tokenizer: Any) -> None:
     assert mine == [i for i in prompt.prompt(RECORD) if i in special]
 
 
-def test_the_tokenizer_is_left_as_it_came(tokenizer: Any) -> None:
+def test_the_tokenizer_is_not_changed(tokenizer: Any) -> None:
     made = with_template(tokenizer, QWEN3)
     Prompt(made, "chat", "digit")
     assert made.chat_control_tokens is None and made.chat_template == QWEN3

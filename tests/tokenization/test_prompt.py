@@ -144,7 +144,7 @@ def test_control_tokens_that_are_not_marked_as_special_stay_text(tokenizer: Any,
 
 
 @pytest.mark.parametrize("style", ["digit", "text"])
-def test_candidates_are_the_options_behind_the_very_prompt(tokenizer: Any, style: str) -> None:
+def test_candidates_are_the_options_after_the_same_prompt(tokenizer: Any, style: str) -> None:
     prompt = Prompt(tokenizer, "chinese-alpaca-2", style)
     record = to_record(QUESTION)
     answers = [text_of(tokenizer, s.tokens[s.prompt_length :]) for s in prompt.candidates(record)]
@@ -168,7 +168,7 @@ def test_reordering_moves_options_and_answer(tokenizer: Any) -> None:
     assert "1: 貓\n2: 魚\n3: 鳥\n4: 狗" in text and text.endswith("1</s>")
 
 
-def test_a_pad_token_that_is_eos_harms_nothing(tokenizer: Any) -> None:
+def test_a_pad_token_equal_to_eos_is_harmless(tokenizer: Any) -> None:
     assert tokenizer.pad_token_id == tokenizer.eos_token_id == 257
     sequence = Prompt(tokenizer, "alpaca", "digit").sequence(to_record(QUESTION))
     assert sequence.tokens[-1] == 257 and len(sequence.tokens) - sequence.prompt_length == 2

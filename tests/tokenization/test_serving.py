@@ -93,7 +93,7 @@ def go(template: str, values: dict[str, str]) -> str:
 
 
 @pytest.mark.parametrize(("template", "own", "style"), WAYS)
-def test_other_programs_ask_a_merged_model_as_lrc_does(
+def test_other_programs_prompt_a_merged_model_as_lrc_does(
     wide: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], template: str, own: str, style: str
 ) -> None:
     adapter = make_adapter(wide, tmp_path / "adapter", template, own, style)
@@ -130,7 +130,9 @@ def _text(content: Any) -> str:
     return content if isinstance(content, str) else "".join(part["text"] for part in content)
 
 
-def test_a_template_that_prints_today_is_told(wide: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_template_that_prints_the_date_is_reported(
+    wide: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     OWN["granite"] = GRANITE
     adapter = make_adapter(wide, tmp_path / "adapter", "chat", "granite", "digit")
     merge(adapter, tmp_path / "merged", base_model=str(wide), verify=False)

@@ -23,7 +23,7 @@ def drawn(sampler: StepSampler, epoch: int) -> list[int]:
 
 
 @pytest.mark.parametrize("seed", [None, 3])
-def test_an_epoch_has_the_parts_and_goes_on_where_the_last_one_ended(seed: int | None) -> None:
+def test_an_epoch_has_the_shares_and_continues_where_the_last_one_ended(seed: int | None) -> None:
     passages = [place // 3 for place in range(30 + 12)]
     sampler = StepSampler(passages, 4, seed=seed, portions=(Portion(30, 8), Portion(12, 12)))
     epochs = [drawn(sampler, epoch) for epoch in range(5)]
@@ -47,7 +47,7 @@ def test_an_epoch_has_the_parts_and_goes_on_where_the_last_one_ended(seed: int |
         assert len(halved) <= 2 * len(epochs)
 
 
-def test_one_file_is_drawn_as_ever() -> None:
+def test_a_single_file_is_drawn_as_without_shares() -> None:
     passages = [place // 3 for place in range(30)]
     plain, said = StepSampler(passages, 4, seed=3), StepSampler(passages, 4, seed=3, portions=(Portion(30, 30),))
     assert drawn(plain, 2) == drawn(said, 2)
@@ -57,7 +57,7 @@ def test_one_file_is_drawn_as_ever() -> None:
     assert drawn(plain, 2) == sorted(range(30), key=lambda place: (order[place // 3], ties[place]))
 
 
-def test_each_file_has_its_account(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_file_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = make_run(tmp_path, pairs(12, name="a"), **SIZES)
     long = "長" * 600
     other = write_questions(tmp_path / "other.json", pairs(8, name="b")[:7])

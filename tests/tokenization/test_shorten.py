@@ -1,4 +1,4 @@
-"""A passage that is too long loses its farthest sentences, and nothing else."""
+"""A passage that is too long loses its farthest split_sentences, and nothing else."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lrc.data.questions import Question
-from lrc.tokenization.max_length import bigrams, sentences, shorten
+from lrc.tokenization.max_length import bigrams, shorten, split_sentences
 
 FAR = "天氣很好。"
 NEAR = "小明在台北的圖書館工作。"
@@ -24,19 +24,19 @@ def at_most(length: int) -> object:
 
 @given(st.text(alphabet="甲乙。！？；\n」a ", max_size=40))
 def test_sentences_join_to_the_passage(passage: str) -> None:
-    assert "".join(sentences(passage)) == passage
+    assert "".join(split_sentences(passage)) == passage
 
 
 def test_sentences_keep_closing_marks() -> None:
-    assert sentences("他說：「好！」她走了。\n沒有句號") == ["他說：「好！」", "她走了。\n", "沒有句號"]
+    assert split_sentences("他說：「好！」她走了。\n沒有句號") == ["他說：「好！」", "她走了。\n", "沒有句號"]
 
 
-def test_bigrams_pass_over_white_space() -> None:
+def test_bigrams_skip_white_space() -> None:
     assert bigrams("台 北\n市") == {"台北", "北市"}
     assert bigrams("台") == bigrams("") == set()
 
 
-def test_the_sentence_that_the_question_is_about_stays() -> None:
+def test_the_sentence_that_the_question_is_about_is_kept() -> None:
     short = shorten(question(FAR * 3 + NEAR + FAR * 3), at_most(len(NEAR)))
     assert short is not None and short.passage == NEAR
 

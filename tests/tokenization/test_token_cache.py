@@ -110,7 +110,7 @@ def entries(cache: Path) -> list[Path]:
     return sorted(path for path in cache.iterdir() if path.is_dir())
 
 
-def test_a_second_run_reuses_what_the_first_has_made(reading: Reading, cache: Path) -> None:
+def test_a_second_run_reuses_the_tokens_of_the_first(reading: Reading, cache: Path) -> None:
     first, second = reading(), reading()
     assert (first.reused, second.reused) == (False, True)
     assert content(first) == content(second)
@@ -121,7 +121,7 @@ def test_a_second_run_reuses_what_the_first_has_made(reading: Reading, cache: Pa
     assert replace(reading, path=Path(copy))().reused
 
 
-def test_what_was_found_in_the_file_is_told_each_time(
+def test_findings_about_the_file_are_printed_each_time(
     reading: Reading, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = workbooks.write_xlsx(tmp_path / "a.xlsx", [[*workbooks.row(1), "x"], [*workbooks.row(2), ""]], HEADERS)
@@ -165,7 +165,7 @@ def test_several_processes_make_the_same(reading: Reading, cache: Path) -> None:
     ],
     ids=str,
 )
-def test_what_is_asked_otherwise_is_tokenized_anew(reading: Reading, change: dict[str, Any]) -> None:
+def test_another_prompt_is_tokenized_anew(reading: Reading, change: dict[str, Any]) -> None:
     before = content(reading())
     other = replace(reading, **change)
     made = other()
@@ -229,7 +229,7 @@ def test_source_that_decides_tokens_tokenizes_anew(reading: Reading, source: Pat
 
 
 @pytest.mark.parametrize("module", ["reporting/page.py", "cli.py", "training/trainer.py", "packing/attention.py"])
-def test_other_source_leaves_the_tokens_of_before(source: Path, module: str) -> None:
+def test_a_change_to_other_source_keeps_the_tokens(source: Path, module: str) -> None:
     before = tokencache.entry_name({})
     edit(source / module)
     assert tokencache.entry_name({}) == before
@@ -293,9 +293,7 @@ def test_what_is_refused_leaves_nothing(reading: Reading, cache: Path, change: d
         assert not entries(cache)
 
 
-def test_mistakes_in_the_data_are_told_before_the_work_begins(
-    reading: Reading, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_mistakes_in_the_data_are_found_before_tokenizing(reading: Reading, capsys: pytest.CaptureFixture[str]) -> None:
     text = reading.path.read_text(encoding="utf-8")
     reading.path.write_text(text.replace('"row": 300', '"row": "x"').replace('"row": 301', '"row": "y"'), "utf-8")
     with pytest.raises(DataError) as caught:
@@ -322,7 +320,7 @@ def test_an_incomplete_file_is_refused_also_when_it_was_tokenized(reading: Readi
         reading()
 
 
-def test_a_cache_that_cannot_be_written_is_said_in_a_line(reading: Reading, cache: Path) -> None:
+def test_a_cache_that_cannot_be_written_is_reported_in_a_line(reading: Reading, cache: Path) -> None:
     cache.parent.write_text("a file where the folder should be")
     with pytest.raises(OutputError, match="HF_DATASETS_CACHE") as caught:
         reading()
@@ -408,7 +406,7 @@ def test_the_other_processes_wait_for_the_first(reading: Reading) -> None:
     assert in_processes([lambda: reading(first=False).reused, first]) == [True, False]
 
 
-def test_where_no_first_process_comes_another_does_the_work(reading: Reading, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_first_process_another_does_the_work(reading: Reading, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tokencache, "GRACE", 0.3)
     assert not reading(first=False).reused
 
@@ -478,7 +476,7 @@ def test_two_processes_of_a_run_read_one_entry(recipe: list[str], tmp_path: Path
     assert (tmp_path / "out/adapter_model.safetensors").is_file()
 
 
-def test_what_was_found_in_records_is_told_again(reading: Reading, capsys: pytest.CaptureFixture[str]) -> None:
+def test_findings_about_records_are_printed_again(reading: Reading, capsys: pytest.CaptureFixture[str]) -> None:
     items = [
         {**item, "output": "選項1", "level": "易"} for item in json.loads(reading.path.read_text(encoding="utf-8"))
     ]

@@ -76,7 +76,7 @@ def test_skipping_names_what_is_left_out(prompt: Prompt, tmp_path: Path) -> None
         ([to_record(SHORT)], 50, "skip", "no record fits max_length 50"),
     ],
 )
-def test_what_cannot_be_made_to_fit_is_refused(
+def test_records_that_cannot_fit_are_refused(
     prompt: Prompt, records: list[Record], limit: int, on_too_long: str, fault: str, tmp_path: Path
 ) -> None:
     with pytest.raises(DataError, match=fault):
@@ -138,7 +138,7 @@ def test_orders_are_drawn_anew_each_epoch_and_by_seed(prompt: Prompt) -> None:
 
 
 @pytest.mark.parametrize("option", ["以上皆是", "1和2", "1、2皆正確", "(1)及(2)都對", "A、B均非"])
-def test_options_that_speak_of_places_keep_their_order(prompt: Prompt, option: str) -> None:
+def test_options_that_refer_to_positions_keep_their_order(prompt: Prompt, option: str) -> None:
     all_of_them = to_record(Question("1", NEAR, "問", ("甲", "乙", option), 3))
     records: list[Any] = [all_of_them, FOREIGN]
     draw = drawing(prompt, records, 3)

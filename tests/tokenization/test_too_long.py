@@ -58,7 +58,7 @@ def test_answering_leaves_out_what_is_farthest_from_the_question(
     assert more["scores"] == pytest.approx(long["scores"]) and long["scores"] != short["scores"]
 
 
-def test_what_is_too_long_without_its_passage_is_a_line(
+def test_a_question_that_is_too_long_without_its_passage_is_refused(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = write_questions(tmp_path / "q.json", [Question("q9", KEPT, "什麼？" * 40, LONG.options, 1)])

@@ -15,8 +15,8 @@ from typing import Any
 from lrc.data.conversion import SplitPlan, plan_parts
 from lrc.data.near_duplicates import group_passages
 from lrc.data.questions import Question
-from lrc.data.repeated import find_duplicates, question_key
-from lrc.data.sources import DataFile, refuse_pipe
+from lrc.data.repeated import duplicate_key, find_duplicates
+from lrc.data.sources import DataFile, require_file
 from lrc.data.tables.annotation import annotate as annotate_copy
 from lrc.data.tables.workbook import Workbook, read_workbook
 from lrc.data.tables.xlsx_copy import check_copy
@@ -151,7 +151,7 @@ def _check(path: Path, sheet: str | None, columns: Mapping[str, str] | None) -> 
     try:
         if kind == "recipe":
             return _check_recipe(path)
-        refuse_pipe(path)
+        require_file(path)
         if kind == "json":
             return _check_json(path, columns)
         return _check_table(read_workbook(path, sheet, columns), kind)
@@ -237,7 +237,7 @@ def _find_shared(first: Checked, second: Checked) -> Shared | None:
     nearly, partly = (
         _count_in_both(groups.passages, clusters, n_first) for clusters in (groups.near_duplicates, groups.clusters)
     )
-    questions = set(map(question_key, first.asked)) & set(map(question_key, second.asked))
+    questions = set(map(duplicate_key, first.asked)) & set(map(duplicate_key, second.asked))
     return Shared(first, second, len(passages), nearly, partly, len(questions))
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lrc.data.sources import read_labelled, refuse_pipe
+from lrc.data.sources import read_labelled, require_file
 from lrc.metrics.comparison import Comparison, Pair, compare_answers
 from lrc.metrics.predictions import OUTCOMES_FILE, holds_questions, read_predictions
 from lrc.metrics.verdict import describe_size, spell
@@ -79,7 +79,7 @@ def _answers_of(source: Path) -> Path:
 
 def _refuse_useless(data: Path, *sources: Path) -> None:
     """Refuse --data if both sides contain their questions."""
-    refuse_pipe(data)
+    require_file(data)
     if all(holds_questions(_answers_of(source)) for source in sources):
         raise DataError(
             _("{data}: is not needed, since both sides hold their questions; leave out --data").format(data=data)

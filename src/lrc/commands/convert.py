@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lrc.data.alpaca import dump_records, to_record
-from lrc.data.conversion import ConversionReport, Part, SplitPlan, clashes, plan_parts
+from lrc.data.conversion import ConversionReport, Part, SplitPlan, find_clashes, plan_parts
 from lrc.data.input_layouts import Layout
 from lrc.data.manifest import SUFFIX, is_finished, refuse_other, refuse_set, write_set
 from lrc.data.near_duplicates import CLUSTERING, group_passages
@@ -91,7 +91,7 @@ def _read(file: Path, sheet: str | None, columns: Mapping[str, str] | None, *, s
 
 
 def _refuse_outputs(file: Path, folder: Path, parts: Sequence[Part], *, force: bool) -> None:
-    for path in clashes(parts, folder, file):
+    for path in find_clashes(parts, folder, file):
         raise OutputError(_("{path}: is the file to convert; choose another --output-dir").format(path=path))
     refuse_set(folder, [*(part.name for part in parts), file.stem + SUFFIX], force=force)
 

@@ -112,7 +112,7 @@ def _join(words: Sequence[str | Path]) -> str:
 
 def describe_gain(before: dict[str, Any], after: dict[str, Any]) -> str:
     """The accuracy on held-out questions before and after training and that of the best baseline, with a verdict."""
-    verdict = Verdict.from_figures(after, after["baselines"], after["best_baseline"]["paired"])
+    verdict = Verdict(after, after["baselines"], after["best_baseline"]["paired"])
     name, best = next(iter(after["baselines"].items()))
     shares = {
         _("before training"): before,

@@ -303,7 +303,7 @@ def _table(figures: dict[str, Any]) -> list[str]:
         _("Probabilities"): belief,
     }
     grouped = [line for name, lines in groups.items() if lines for line in ("", localized(name), *_spell(lines))]
-    verdict = Verdict.from_figures(figures, figures["baselines"], figures["best_baseline"]["paired"])
+    verdict = Verdict(figures, figures["baselines"], figures["best_baseline"]["paired"])
     return [*wrap_line(localized(verdict.text)), "", *_spell(head), *grouped]
 
 

@@ -234,7 +234,7 @@ def _steps(options: RunOptions, given: dict[str, Any]) -> Iterator[list[str]]:
 
 def _summary(options: RunOptions) -> None:
     figures = json.loads((options.folder / "evaluation.json").read_text(encoding="utf-8"))
-    verdict = Verdict.from_figures(figures, figures["baselines"], figures["best_baseline"]["paired"])
+    verdict = Verdict(figures, figures["baselines"], figures["best_baseline"]["paired"])
     print(f"\n{localized(verdict.text)}")
     if options.embedded:
         print(localized(_("The base was made on the spot and cannot read: these answers are guesses.")))

@@ -1,4 +1,4 @@
-"""What an accelerate config makes of a machine: how many processes, on what, and what they divide among themselves."""
+"""Reads accelerate configs: how many processes a launch has, on which devices, and what they shard."""
 
 from __future__ import annotations
 
@@ -10,37 +10,37 @@ from lrc.config.shipped import find_shipped
 from lrc.runtime.errors import RecipeError
 from lrc.runtime.translation import _
 
-# Numbers in a bucket of gradients under ZeRO. DeepSpeed's own, 5e8, takes 0.9 to 1.9 GiB of a GPU whatever is trained;
-# this is more than the adapters of most recipes have weights.
+# The number of elements in a bucket of gradients under ZeRO. DeepSpeed's default, 5e8, takes 0.9 to 1.9 GiB of a GPU,
+# however little is trained; this is still more than the weights of most recipes' adapters.
 ZERO_BUCKET = 2**25
 
 
 @dataclass(frozen=True)
 class Topology:
-    """The processes of a run, a device each."""
+    """The processes of a run, each with a device of its own."""
 
     name: str  # of the accelerate config
     kind: str = "one process"  # or DDP, ZeRO-2, ZeRO-3, FSDP …
     processes: int = 1
-    device: str = "cpu"  # the type
+    device: str = "cpu"  # a device type, such as cuda
     shards_optimizer: bool = False
     shards_gradients: bool = False
     shards_weights: bool = False
-    offloads_optimizer: bool = False  # to the memory of the host
-    offloads_weights: bool = False
+    offloads_optimizer: bool = False  # to the memory of the host or to NVMe
+    offloads_weights: bool = False  # likewise
 
 
 def find_accelerate_config(name: str) -> Path:
-    """The accelerate config of that name: a YAML file, or one that lrc ships, such as `cpu_2`.
+    """Find an accelerate config: a YAML file, or one that lrc ships, such as `cpu_2`.
 
     Raises:
-        RecipeError: there is none.
+        RecipeError: there is none of that name.
     """
     return find_shipped(name, _("accelerate config"), "accelerate_configs")
 
 
 def default_accelerate_config() -> str:
-    """The shipped accelerate config for the devices of this machine."""
+    """The name of the shipped accelerate config for the devices of this machine."""
     import torch
 
     count = torch.accelerator.device_count() if torch.accelerator.is_available() else 0
@@ -48,10 +48,10 @@ def default_accelerate_config() -> str:
 
 
 def use_small_buckets(deepspeed: dict[str, Any]) -> None:
-    """Have ZeRO exchange gradients in buckets of `ZERO_BUCKET`, where a config file of its own says nothing.
+    """Set ZeRO's bucket sizes to `ZERO_BUCKET`, unless the configuration has them.
 
     Args:
-        deepspeed: DeepSpeed's configuration, as accelerate has made it.
+        deepspeed: DeepSpeed's configuration as accelerate made it; is changed in place.
     """
     zero = deepspeed.get("zero_optimization")
     if isinstance(zero, dict) and int(zero.get("stage", 0)) >= 1:
@@ -63,16 +63,16 @@ def read_topology(name: str | None, *, device: str, gpu_assumed: bool, gpus: int
     """Read an accelerate config.
 
     Args:
-        name: a YAML file or the name of a shipped one; None takes what suits the device.
-        device: the type that this machine has.
-        gpu_assumed: there is meant to be a GPU, whatever this machine has.
-        gpus: how many GPUs are meant; None takes what the config says; 1 does where a config is named.
+        name: a YAML file, or the name of a shipped one; None chooses one for the devices.
+        device: the device type of this machine.
+        gpu_assumed: whether to plan for a GPU, even if this machine has none.
+        gpus: the number of GPUs to plan for. With None, and with 1 if there is a `name`, the config decides.
 
     Raises:
         RecipeError: there is no such config, or accelerate cannot read it.
     """
     on_gpu = gpu_assumed or device != "cpu"
-    path = find_accelerate_config(name or _choose(device, gpu_assumed, gpus))
+    path = find_accelerate_config(name or _choose_config(device, gpu_assumed, gpus))
     config = _load(path)
     processes = gpus if gpus and gpus > 1 else max(int(config.num_processes or 1), 1)
     kind = getattr(config.distributed_type, "value", str(config.distributed_type))
@@ -81,11 +81,11 @@ def read_topology(name: str | None, *, device: str, gpu_assumed: bool, gpus: int
     if kind == "DEEPSPEED":
         return _read_deepspeed(path.stem, processes, where, config.deepspeed_config)
     if kind == "FSDP":
-        return _fsdp(path.stem, processes, where, config.fsdp_config)
+        return _read_fsdp(path.stem, processes, where, config.fsdp_config)
     return Topology(path.stem, "DDP" if processes > 1 else "one process", processes, where)
 
 
-def _choose(device: str, gpu_assumed: bool, gpus: int | None) -> str:
+def _choose_config(device: str, gpu_assumed: bool, gpus: int | None) -> str:
     """The name of the shipped config for these devices."""
     if gpus:
         return "single_gpu" if gpus == 1 else "multi_gpu"
@@ -113,13 +113,13 @@ def _read_deepspeed(name: str, processes: int, device: str, settings: dict[str, 
         shards_optimizer=stage >= 1,
         shards_gradients=stage >= 2,
         shards_weights=stage >= 3,
-        offloads_optimizer=_is_elsewhere(settings.get("offload_optimizer_device")),
-        offloads_weights=stage >= 3 and _is_elsewhere(settings.get("offload_param_device")),
+        offloads_optimizer=_is_offloaded(settings.get("offload_optimizer_device")),
+        offloads_weights=stage >= 3 and _is_offloaded(settings.get("offload_param_device")),
     )
 
 
-def _fsdp(name: str, processes: int, device: str, settings: dict[str, Any]) -> Topology:
-    # Version 1 has strategies, by name or number; version 2 only whether weights are divided again after the forward.
+def _read_fsdp(name: str, processes: int, device: str, settings: dict[str, Any]) -> Topology:
+    # FSDP 1 has a sharding strategy, by name or number; FSDP 2 only says whether to reshard after the forward pass.
     strategy = str(settings.get("fsdp_sharding_strategy") or settings.get("fsdp_reshard_after_forward", True)).upper()
     offloads = str(settings.get("fsdp_offload_params", False)).lower() == "true"
     sharded = strategy not in ("NO_SHARD", "3")
@@ -137,5 +137,5 @@ def _fsdp(name: str, processes: int, device: str, settings: dict[str, Any]) -> T
     )
 
 
-def _is_elsewhere(device: Any) -> bool:
+def _is_offloaded(device: Any) -> bool:
     return str(device or "none").lower() in ("cpu", "nvme")

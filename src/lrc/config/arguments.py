@@ -1,7 +1,7 @@
-"""The keys of a recipe: lrc's own, and those of TRL, transformers and PEFT with defaults that suit this work.
+"""The keys of a recipe, as dataclasses: lrc's own, and those of TRL, transformers and PEFT with suitable defaults.
 
-Importing this takes seconds (TRL, transformers and PEFT come with it), so `recipe` does it as late as it can, and looks
-at what `schema` knows of the keys before. Which values go together is in `rules`.
+Importing this module takes seconds, since it imports TRL, transformers and PEFT. So `recipe` first checks the keys
+against `schema`, and imports this module last. Rules on which values go together are in `rules`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from trl import ModelConfig, SFTConfig
 
-from lrc.config.rules import PISSA, fold_file, pattern, target_modules, train_files
+from lrc.config.rules import PISSA, fold_file, parse_pattern, parse_target_modules, train_files
 from lrc.config.run_record import lists_options
 from lrc.config.trackers import why_not_reported
 from lrc.runtime.devices import device_type
@@ -176,7 +176,7 @@ class DataArguments:
 
     @property
     def contrasted(self) -> str | None:
-        """By what the scores of options are normalised that training compares; None where it compares none."""
+        """The normalisation of the options' scores in the contrast; None if there is no contrast."""
         if not self.option_contrast:
             return None
         return "character" if self.score_normalisation == "auto" else self.score_normalisation
@@ -210,12 +210,12 @@ class AdapterArguments:
     )
 
     def __post_init__(self) -> None:
-        self.rank_pattern = pattern("rank_pattern", self.rank_pattern)
-        self.alpha_pattern = pattern("alpha_pattern", self.alpha_pattern)
+        self.rank_pattern = parse_pattern("rank_pattern", self.rank_pattern)
+        self.alpha_pattern = parse_pattern("alpha_pattern", self.alpha_pattern)
 
     @property
     def pissa(self) -> str | None:
-        """The way to PiSSA's start; None for another one."""
+        """The value of `init_lora_weights` if it is one of PiSSA's; otherwise None."""
         asked = self.init_lora_weights or ""
         return asked if PISSA.fullmatch(asked) else None
 
@@ -228,15 +228,15 @@ class ModelArguments(ModelConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.lora_target_modules = target_modules(vars(self)["lora_target_modules"])
+        self.lora_target_modules = parse_target_modules(vars(self)["lora_target_modules"])
 
 
 @dataclass
 class TrainingArguments(SFTConfig):
-    """TRL's `SFTConfig` with defaults that suit this work; upstream's are slower, or wrong here.
+    """TRL's `SFTConfig`, with other defaults where upstream's are slower or wrong for this task.
 
     Raises:
-        ValueError: a key that would do nothing here.
+        ValueError: a tracker in `report_to` is unknown or not installed, or upstream refuses a value.
     """
 
     bf16: bool | None = field(default=False, metadata={"help": "Mixed precision in bfloat16."})
@@ -244,7 +244,7 @@ class TrainingArguments(SFTConfig):
         default=False,
         metadata={"help": "Recompute activations to save memory, in 1.1 to 1.4 times the time."},
     )
-    # accelerate joins several CPU processes into one run only where the training arguments say so.
+    # accelerate joins several CPU processes into one run only if the training arguments say so.
     use_cpu: bool = field(
         default_factory=lambda: device_type() == "cpu",
         metadata={"help": "Train on the CPU. Default: only if there is no accelerator."},
@@ -266,16 +266,16 @@ class TrainingArguments(SFTConfig):
     )
 
     def __post_init__(self) -> None:
-        # Unset, it would be what the base declares.
+        # None would take the value from the base's config.
         self.router_aux_loss_coef = vars(self)["router_aux_loss_coef"] or 0.0
         if self.early_stopping_patience is not None:
             self.metric_for_best_model = vars(self)["metric_for_best_model"] or "accuracy"
-        # So that a tracker resumes the run when the run itself resumes.
+        # So that a resumed run continues in the tracker under the same name.
         self.run_name = self.run_name or Path(self.output_dir or ".").resolve().name
         super().__post_init__()
         if reason := why_not_reported(self.report_to or []):
             raise ValueError(reason)
 
 
-# Whose fields are a recipe's keys.
+# The classes whose fields are the keys of a recipe.
 CLASSES = (DataArguments, TrainingArguments, ModelArguments, AdapterArguments)

@@ -1,4 +1,4 @@
-"""Whether a value given in a recipe is of its field's type and within its bounds, and what to say where it is not."""
+"""Checks a value of a recipe against the type and the bounds of its field, and words the error."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from lrc.runtime.translation import _
 
-LARGEST = 2**63  # what neither a tensor's size nor a counter can be
+LARGEST = 2**63  # one more than a tensor's size or a counter can be
 NAMES = {bool: _("true or false"), int: _("a whole number"), float: _("a number"), str: _("text"), dict: _("a mapping")}
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """Between what numbers a value may be."""
+    """The bounds of a number."""
 
     least: float | None = None
     above: float | None = None
     below: float | None = None
 
     def find_error(self, value: float) -> str | None:
-        """What is expected of a number that is out of bounds; None where it is not."""
+        """What is expected of a number that is out of bounds; None if it is within them."""
         if self.least is not None and value < self.least:
             return _("{least} or more").format(least=self.least)
         if self.above is not None and value <= self.above:
@@ -35,13 +35,13 @@ class Bounds:
         return None
 
     def __str__(self) -> str:
-        """In words, as in `from 0 and below 1`."""
+        """The bounds in words, such as `from 0 and below 1`."""
         words = {"from": self.least, "above": self.above, "below": self.below}
         return " and ".join(f"{word} {number}" for word, number in words.items() if number is not None)
 
 
 ANY = Bounds()
-# Where upstream checks late or not at all.
+# For keys that upstream checks late or not at all.
 BOUNDS = {
     "per_device_train_batch_size": Bounds(1),
     "per_device_eval_batch_size": Bounds(1),
@@ -85,13 +85,16 @@ BOUNDS = {
 
 
 def find_error(value: Any, hint: Any, choices: Sequence[Any] | None = None, bounds: Bounds = ANY) -> str | None:
-    """Say what is wrong with a value, as in `is 4.5, expected a whole number`; None where nothing is.
+    """Find what is wrong with a value.
 
     Args:
-        value: as the YAML or the command line has it.
-        hint: the field's type hint.
-        choices: the values allowed, where the hint does not say.
-        bounds: of the numbers allowed.
+        value: from the YAML file or the command line.
+        hint: the type hint of the field.
+        choices: the allowed values, if the hint does not list them.
+        bounds: of an allowed number.
+
+    Returns:
+        An error such as `is 4.5, expected a whole number`; None if the value is valid.
     """
     allowed = list(choices) if choices else _names(hint)
     if value is not None and allowed and value not in allowed and not _holds_more(hint, choices):
@@ -108,7 +111,7 @@ def find_error(value: Any, hint: Any, choices: Sequence[Any] | None = None, boun
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether `value` is of the type `hint`; a whole number is a number, a truth value or infinity is not."""
+    """Whether a value is of a type; an int is also a float, but neither a bool nor infinity is a number."""
     origin, arguments = get_origin(hint), get_args(hint)
     if hint is Any:
         return True
@@ -124,30 +127,32 @@ def fits(value: Any, hint: Any) -> bool:
 
 
 def describe_type(hint: Any) -> str:
-    """What a field takes, in words: `a whole number or nothing`."""
-    arms = [arm for arm in _arms(hint) if not (arm is str and _enumerations(hint))]  # whose values are all its text
+    """A type in words, such as `a whole number or nothing`."""
+    # Upstream has `SomeEnum | str`, whose only texts are the values of the enumeration.
+    arms = [arm for arm in _arms(hint) if not (arm is str and _enumerations(hint))]
     words = [NAMES.get(arm) or NAMES.get(get_origin(arm)) or _name_list(arm) for arm in arms if arm is not type(None)]
     known = list(dict.fromkeys([*_names(hint), *(word for word in words if word)]))
     return _join_words(known + ([_("nothing")] if type(None) in arms else []))
 
 
 def takes_list(hint: Any) -> bool:
-    """Whether a list is among the types of a field."""
+    """Whether a field takes a list."""
     return any(get_origin(arm) is list for arm in _arms(hint))
 
 
 def takes_text(hint: Any) -> bool:
-    """Whether a single text is among the types of a field."""
+    """Whether a field takes a single text."""
     return str in _arms(hint)
 
 
 def format_value(value: Any) -> str:
-    """A value the way YAML writes it, cut where it is long."""
+    """A value as YAML writes it, abridged to 60 characters."""
     text = "empty" if value is None else json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 60 else f"{text[:60]}…"
 
 
 def _arms(hint: Any) -> list[Any]:
+    """The members of a union; a type by itself."""
     return list(get_args(hint)) if get_origin(hint) in (Union, UnionType) else [hint]
 
 
@@ -162,7 +167,7 @@ def _is_a(value: Any, hint: Any) -> bool:
 
 
 def _names(hint: Any) -> list[Any]:
-    """The values of enumerations and literals among the types of a field; upstream has `SomeEnum | str`."""
+    """The values of the literals and enumerations among the types of a field."""
     literals = [choice for arm in _arms(hint) if get_origin(arm) is Literal for choice in get_args(arm)]
     return literals + [member.value for enumeration in _enumerations(hint) for member in enumeration]
 
@@ -172,7 +177,7 @@ def _enumerations(hint: Any) -> list[type[Enum]]:
 
 
 def _holds_more(hint: Any, choices: Sequence[Any] | None) -> bool:
-    """Whether any text is accepted in addition to the named values, as in `str | Literal[False] | None`."""
+    """Whether a field takes any text in addition to the literals, as in `str | Literal[False] | None`."""
     arms = get_args(hint) if get_origin(hint) in (Union, UnionType) else ()
     return not choices and str in arms and any(get_origin(arm) is Literal for arm in arms)
 

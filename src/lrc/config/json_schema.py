@@ -1,4 +1,4 @@
-"""The JSON Schema of a recipe, by which an editor completes keys, shows what they mean and underlines mistakes."""
+"""Makes the JSON Schema of recipes, with which an editor completes keys, explains them and underlines mistakes."""
 
 from __future__ import annotations
 
@@ -21,37 +21,37 @@ WORDS = {"least": "minimum", "above": "exclusiveMinimum", "below": "exclusiveMax
 
 
 def json_schema() -> dict[str, Any]:
-    """The schema: a property for each key that a recipe may have, and no other keys.
+    """The JSON Schema, with a property for each key of a recipe; other keys are not allowed.
 
-    What depends on two keys or on the machine is not in it; `lrc check recipe.yaml` looks at that, too.
+    It does not cover rules about several keys or about the machine; `lrc check recipe.yaml` does.
     """
     keys = {name: key for name, key in shipped_schema().items() if name not in SECRETS}
     return {
         "$schema": DIALECT,
         "title": "A recipe of lrc",
         "type": "object",
-        "properties": {name: property_of(name, key) for name, key in keys.items()},
+        "properties": {name: _describe_key(name, key) for name, key in keys.items()},
         "required": list(REQUIRED),
         "additionalProperties": False,
     }
 
 
 def schema_text() -> str:
-    """The schema as a file has it."""
+    """The JSON Schema as the text of a file."""
     return json.dumps(json_schema(), ensure_ascii=False, indent=1) + "\n"
 
 
 def schema_line(place: str) -> str:
-    """The first line of a recipe for editors.
+    """The first line of a recipe, which tells editors where the schema is.
 
     Args:
-        place: of the schema, from the recipe's folder.
+        place: the path of the schema, relative to the folder of the recipe.
     """
     return f"# yaml-language-server: $schema={place}\n"
 
 
-def property_of(name: str, key: Key) -> dict[str, Any]:
-    """What the schema says of one key."""
+def _describe_key(name: str, key: Key) -> dict[str, Any]:
+    """The property of one key."""
     entry: dict[str, Any] = {"description": meaning} if (meaning := _meanings().get(name)) else {}
     if name in UNSUPPORTED:
         return entry | {"description": "lrc supports no other value.", "const": UNSUPPORTED[name]}
@@ -59,37 +59,38 @@ def property_of(name: str, key: Key) -> dict[str, Any]:
         return entry | {"enum": list(SAMPLING), "default": key.default}
     if key.default is not None:
         entry["default"] = key.default
-    return entry | _describe_types(key) | _bounds(key.bounds)
+    return entry | _describe_types(key) | _describe_bounds(key.bounds)
 
 
 def _describe_types(key: Key) -> dict[str, Any]:
     arms = list(get_args(key.hint)) if get_origin(key.hint) is Union else [key.hint]
     named = any(isinstance(arm, type) and issubclass(arm, Enum) for arm in arms)
-    if named:  # upstream has `SomeEnum | str`, whose text may be one of the names only
+    if named:  # upstream has `SomeEnum | str`, whose only texts are the values of the enumeration
         arms = [arm for arm in arms if arm is not str]
     if key.choices:
-        entries = [{"enum": list(key.choices)}, *(_type(arm) for arm in arms if arm is not str)]
+        entries = [{"enum": list(key.choices)}, *(_describe_type(arm) for arm in arms if arm is not str)]
     else:
-        entries = [_type(arm) for arm in arms if arm is not Unwritable]
+        entries = [_describe_type(arm) for arm in arms if arm is not Unwritable]
     return entries[0] if len(entries) == 1 else {"anyOf": entries}
 
 
-def _type(hint: Any) -> dict[str, Any]:
-    """A type as JSON Schema has it."""
+def _describe_type(hint: Any) -> dict[str, Any]:
+    """A type in JSON Schema."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Literal:
         return {"enum": list(arguments)}
     if isinstance(hint, type) and issubclass(hint, Enum):
         return {"enum": [member.value for member in hint]}
     if origin is list:
-        return {"type": "array", "items": _type(arguments[0])}
+        return {"type": "array", "items": _describe_type(arguments[0])}
     if origin is dict:
-        return {"type": "object"} | ({} if arguments[1] is Any else {"additionalProperties": _type(arguments[1])})
+        values = {} if arguments[1] is Any else {"additionalProperties": _describe_type(arguments[1])}
+        return {"type": "object"} | values
     return {} if hint is Any else {"type": NAMES[hint]}
 
 
-def _bounds(bounds: Bounds) -> dict[str, float]:
-    """JSON Schema's words for bounds; they concern numbers alone."""
+def _describe_bounds(bounds: Bounds) -> dict[str, float]:
+    """Bounds in JSON Schema; they apply to numbers only."""
     found = {word: getattr(bounds, name) for name, word in WORDS.items()}
     return {word: number for word, number in found.items() if number is not None}
 

@@ -1,4 +1,4 @@
-"""Keys of a recipe given on the command line, `--key value`, taken the way transformers' parser takes them."""
+"""Parses the keys of a recipe on the command line, `--key value`, as transformers' `HfArgumentParser` does."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ TRUTHS |= {"no": False, "false": False, "f": False, "n": False, "0": False}
 
 
 def parse_overrides(overrides: Sequence[str], schema: Schema) -> tuple[dict[str, Any], list[str]]:
-    """Read `--key value`, `--key=value`, `--key a b c` for a list, and `--key` alone for a boolean.
+    """Parse `--key value`, `--key=value`, `--key a b c` for a list, and `--key` by itself for a boolean.
 
     Args:
         overrides: the words of the command line.
-        schema: the keys.
+        schema: the keys of a recipe.
 
     Returns:
-        The values by key, a text where it cannot be turned into the field's type; and the unknown keys.
+        The values by key, as text if they cannot be converted to the type of the field; and the unknown keys.
 
     Raises:
         RecipeError: a key without a value, or a value without a key.
     """
     parser = _Parser(allow_abbrev=False, add_help=False, argument_default=SUPPRESS)
     for name, key in schema.items():
-        _add(parser, name, key)
+        _add_key(parser, name, key)
     namespace, rest = parser.parse_known_args(list(overrides))
     values = vars(namespace)
     for name in values:
         hint = schema[name].hint
-        # As upstream's, a text is a list of one where both are taken.
+        # As in upstream's parser, a single word is a text if the field takes both.
         if takes_text(hint) and takes_list(hint):
             values[name] = values[name][0] if len(values[name]) == 1 else values[name]
-        # As in the file; argparse knows no null of a text.
+        # As in the file; argparse would keep the text "null".
         if values[name] == "null" and fits(None, hint):
             values[name] = None
     unknown = [word[2:].partition("=")[0] for word in rest if word.startswith("--") and len(word) > 2]
@@ -51,51 +51,51 @@ def parse_overrides(overrides: Sequence[str], schema: Schema) -> tuple[dict[str,
 
 
 class _Parser(ArgumentParser):
-    """Holds only what is given, and never exits."""
+    """Raises an error instead of exiting."""
 
     def error(self, message: str) -> NoReturn:
         raise RecipeError(re.sub(r"^argument (--\w+)\S*: ", r"\1: ", message))
 
 
-def _add(parser: ArgumentParser, name: str, key: Key) -> None:
+def _add_key(parser: ArgumentParser, name: str, key: Key) -> None:
     flags = [f"--{name}", f"--{name.replace('_', '-')}"][: 1 + ("_" in name)]
     arms = _arms(key.hint)
     words: dict[str, Any] = {"nargs": "+"} if takes_list(key.hint) else {}
     if key.alone:
         words = {"nargs": "?", "const": True}
-    parser.add_argument(*flags, dest=name, type=_conversion(arms), **words)
+    parser.add_argument(*flags, dest=name, type=_make_converter(arms), **words)
     if bool in arms and key.default is True:
         negated = (f"--no_{name}", f"--no-{name.replace('_', '-')}")
         parser.add_argument(*dict.fromkeys(negated), dest=name, action="store_false")
 
 
-def _conversion(arms: Sequence[Any]) -> Callable[[str], Any]:
-    """How a word of the command line is converted; what no type of the field takes stays the word that it is."""
+def _make_converter(arms: Sequence[Any]) -> Callable[[str], Any]:
+    """The function that converts a word of the command line; a word that no type of the field takes is kept."""
     if bool in arms:
         return lambda word: TRUTHS.get(word.lower(), word)
     number = next((arm for arm in (int, float) if arm in arms), None)
     if number and str not in arms:
-        return lambda word: _number(number, word)
-    if named := {str(value): value for arm in arms for value in _values(arm)}:
+        return lambda word: _convert_number(number, word)
+    if named := {str(value): value for arm in arms for value in _list_values(arm)}:
         return lambda word: named.get(word, word)
     return str
 
 
-def _number(kind: type, word: str) -> Any:
+def _convert_number(kind: type, word: str) -> Any:
     try:
         return kind(word)
     except ValueError:
         return word
 
 
-def _values(arm: Any) -> Sequence[Any]:
+def _list_values(arm: Any) -> Sequence[Any]:
     if isinstance(arm, type) and issubclass(arm, Enum):
         return [member.value for member in arm]
-    # A `false` among texts is written as a text, and is one.
+    # In a union with text, `false` on the command line is a text.
     return [value for value in get_args(arm) if isinstance(value, str)] if get_origin(arm) is Literal else ()
 
 
 def _arms(hint: Any) -> tuple[Any, ...]:
-    """The types of a field, None for nothing, and for a list those of its items."""
+    """The types of a field: for a list those of its items, and None for NoneType."""
     arms = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     return tuple(None if arm is type(None) else get_args(arm)[0] if get_origin(arm) is list else arm for arm in arms)

@@ -1,4 +1,4 @@
-"""Recipes: one run's YAML and the keys that override it, read strictly, then built by TRL's parser."""
+"""Reads recipes, the YAML of a run and the keys that override it: checked strictly, then built by TRL's parser."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ REQUIRED = {
     "train_file": _("the JSON that `lrc convert` wrote"),
     "output_dir": _("the folder for the adapter"),
 }
-# Texts that name something: an empty one would be taken for the folder that the command runs in, or for nothing.
+# Keys whose text must not be empty: it would be taken for the current folder, or ignored.
 NAMES = (
     "validation_file",
     "soft_labels",
@@ -38,46 +38,46 @@ NAMES = (
 )
 COMMAND_LINE = _("command line")
 SECRETS = ("hub_token", "push_to_hub_token", "hf_token", "token", "use_auth_token")
-# What is read by other verbs, and taken for a recipe by mistake.
+# Files of data, which other commands read, and which may be given as a recipe by mistake.
 TABLES = (".xlsx", ".xlsm", ".xls", ".xlsb", ".ods", ".csv", ".tsv", ".jsonl")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe as resolved."""
+    """A recipe with its overrides, checked and built."""
 
-    path: Path | None
+    path: Path | None  # None if all keys are from the command line
     data: DataArguments
     training: TrainingArguments
     model: ModelArguments
     adapter: AdapterArguments
     given: dict[str, Any]  # the keys in the file and on the command line, as given there
-    notices: tuple[str, ...] = ()  # what this machine lacks, and what is used in its place; to be shown to the user
+    notices: tuple[str, ...] = ()  # to be shown: what this machine does not support, and what is used instead
 
 
 def load_recipe(path: Path | None, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe.
+    """Read, check and build a recipe.
 
-    A number format that this machine lacks becomes another one, with a notice.
+    A number format that this machine does not support is replaced by another one, with a notice.
 
     Args:
-        path: the YAML file; None where the command line has every key.
+        path: the YAML file; None if all keys are on the command line.
         overrides: `--key value`, `--key=value`, `--key` for a boolean, `--key a b c` for a list.
 
     Raises:
-        RecipeError: whatever is wrong in the file or the overrides, a line each.
+        RecipeError: something is wrong in the file or the overrides; one finding for each error.
     """
     return resolve(read_recipe(path), overrides, path)
 
 
 def check_recipe(path: Path | None, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Look for what is wrong in a recipe, as `load_recipe` does, without importing torch where that is not needed.
+    """Check a recipe as `load_recipe` does, but import torch only if a key or the installed versions require it.
 
     Returns:
         The keys in the file and on the command line.
 
     Raises:
-        RecipeError: whatever is wrong, a line each.
+        RecipeError: something is wrong; one finding for each error.
     """
     given = read_given(path, overrides)
     judged = [key for key in JUDGED_UPSTREAM if given.get(key) not in (None, "none", [], ["none"])]
@@ -85,19 +85,24 @@ def check_recipe(path: Path | None, overrides: Sequence[str] = ()) -> dict[str, 
 
 
 def read_given(path: Path | None, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Read the keys of file and command line, check them without torch, and leave the rest to upstream.
+    """Read the keys of the file and the command line, and check what can be checked without upstream's classes.
+
+    Torch is imported only if the shipped schema is not that of the installed versions and finds an error.
+
+    Returns:
+        The keys in the file and on the command line.
 
     Raises:
-        RecipeError: whatever is wrong, a line each.
+        RecipeError: something is wrong; one finding for each error.
     """
     return _merge_given(read_recipe(path), overrides)
 
 
 def read_recipe(path: Path | None) -> YamlMapping:
-    """Read a recipe's YAML, and check none of its keys.
+    """Read the YAML of a recipe without checking its keys.
 
     Raises:
-        RecipeError: it is not a mapping; data, where it is taken for a recipe.
+        RecipeError: the file is not a YAML mapping, or is data.
     """
     if path is None:
         return YamlMapping(COMMAND_LINE, {}, {})
@@ -119,13 +124,13 @@ def _is_data(path: Path) -> bool:
 
 
 def resolve(file: YamlMapping, overrides: Sequence[str] = (), path: Path | None = None) -> Recipe:
-    """Check and build what a recipe's YAML and the overriding keys say together, as `load_recipe` does.
+    """Check and build a recipe whose YAML is read already; see `load_recipe`.
 
     Raises:
-        RecipeError: whatever is wrong, a line each.
+        RecipeError: something is wrong; one finding for each error.
     """
     given = _merge_given(file, overrides)
-    # From here on it takes seconds: TRL brings transformers and PEFT with it.
+    # Imported late: TRL, transformers and PEFT take seconds.
     from lrc.config.arguments import CLASSES
 
     support = apply_device_support(given)
@@ -134,7 +139,7 @@ def resolve(file: YamlMapping, overrides: Sequence[str] = (), path: Path | None 
 
 
 def _merge_given(file: YamlMapping, overrides: Sequence[str]) -> dict[str, Any]:
-    """The keys and values of file and command line together, once nothing is wrong with them."""
+    """Merge and check the keys of the file and the command line."""
     for word in overrides:
         refuse_tokens(COMMAND_LINE, word)
     _refuse_secrets(file, overrides)
@@ -151,9 +156,9 @@ def _check_given(file: YamlMapping, overrides: Sequence[str], known: Schema) -> 
     from_file = {key: _as_list(value, known[key].hint) if key in known else value for key, value in file.values.items()}
     given = {**from_file, **overriding}
     missing = [key for key in REQUIRED if _is_blank(given.get(key))]
-    findings = _findings(_without(from_file, missing), known, file.place)
-    on_command_line = {**_without(overriding, missing), **dict.fromkeys(strangers)}
-    findings += _findings(on_command_line, known, lambda key: COMMAND_LINE)
+    findings = _find_errors(_drop(from_file, missing), known, file.place)
+    on_command_line = {**_drop(overriding, missing), **dict.fromkeys(strangers)}
+    findings += _find_errors(on_command_line, known, lambda key: COMMAND_LINE)
     places = {key: COMMAND_LINE if key in overriding else file.place(key) for key in missing}
     findings += [
         _("{place}: {key} is missing; give {what}").format(place=place, key=key, what=REQUIRED[key])
@@ -168,16 +173,16 @@ def _check_given(file: YamlMapping, overrides: Sequence[str], known: Schema) -> 
 
 
 def takes_whole_numbers_only(key: str) -> bool:
-    """Whether a recipe's key takes whole numbers and no others; false for a key that is none of a recipe's."""
+    """Whether a key takes whole numbers but no other numbers; false for an unknown key."""
     known = installed_schema().get(key)
     return known is not None and fits(1, known.hint) and not fits(0.5, known.hint)
 
 
 def find_recipe(name: str) -> Path:
-    """The recipe of that name: a YAML file, or one that lrc ships, such as `tiny/lora`.
+    """Find a recipe: a YAML file, or one that lrc ships, such as `tiny/lora`.
 
     Raises:
-        RecipeError: there is none.
+        RecipeError: there is none of that name.
     """
     return find_shipped(name, _("recipe"), "recipes")
 
@@ -191,7 +196,7 @@ def _refuse_secrets(file: YamlMapping, overrides: Sequence[str]) -> None:
         raise RecipeError(*findings)
 
 
-def _findings(values: dict[str, Any], known: Schema, place: Callable[[str], str]) -> list[str]:
+def _find_errors(values: dict[str, Any], known: Schema, place: Callable[[str], str]) -> list[str]:
     strange = _("{place}: unknown key {key}; {cure}")
     unknown: list[str] = [
         strange.format(place=place(key), key=repr(key), cure=cure(key, known)) for key in values if key not in known
@@ -203,7 +208,7 @@ def _findings(values: dict[str, Any], known: Schema, place: Callable[[str], str]
     return unknown + [wrong.format(place=place(key), key=key, text=text) for key, text in errors.items() if text]
 
 
-def _without(values: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+def _drop(values: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key not in keys}
 
 
@@ -214,7 +219,7 @@ def _is_blank(value: Any) -> bool:
 
 
 def _as_list(value: Any, hint: Any) -> Any:
-    """A text where a list is wanted, such as `all-linear`, stands for a list of it, as upstream has it."""
+    """Put a text, such as `all-linear`, into a list if the key takes only lists, as upstream does."""
     return [value] if isinstance(value, str) and takes_list(hint) and not takes_text(hint) else value
 
 
@@ -223,7 +228,7 @@ def _build(classes: Sequence[type], values: dict[str, Any], name: str) -> tuple[
 
     try:
         with warnings.catch_warnings():
-            # transformers announces new names for keys that TRL still has under the old ones.
+            # transformers warns of renamed keys that TRL still has under their old names.
             warnings.simplefilter("ignore", FutureWarning)
             built: tuple[Any, ...] = TrlParser(classes).parse_dict(values)
     except (ValueError, TypeError, KeyError, RuntimeError, ImportError, OSError, AssertionError) as error:

@@ -1,4 +1,4 @@
-"""Which shipped recipe suits a machine: the largest base that its card holds and its disk takes."""
+"""Chooses a shipped recipe for a machine: the largest base that fits its GPU and its disk."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from lrc.config.recipe import find_recipe
 from lrc.config.yaml_reader import read_mapping
 
 GIB = 1024**3
-SOLD_AS = 0.9  # of the gigabytes that a card is sold by, at least so many GiB are there for programs
-BYTES_A_PARAMETER = 2  # on the Hub, where these bases are stored in 16 bits
-EMBEDDED = "tiny/lora"  # its base is made on the spot
+SOLD_AS = 0.9  # the least usable GiB per gigabyte that a GPU is sold with
+BYTES_PER_PARAMETER = 2  # on the Hub, where these bases are stored in 16 bits
+EMBEDDED = "tiny/lora"  # its base is generated and not downloaded
 
-# Parameters of each recipe's base, in billions, as its publisher states them.
+# The parameters of each recipe's base, in billions, as its publisher states them.
 PARAMETERS = {
     "breeze-7b/qlora": 7.49,
     "chinese-alpaca-2-1.3b/qlora": 1.26,
@@ -38,7 +38,7 @@ PARAMETERS = {
     "qwen3-32b/lora": 32.8,
     "qwen3-32b/qlora": 32.8,
 }
-# The card that a recipe is for, in the gigabytes that it is sold by, the largest first; 4 bits need CUDA.
+# The GPU memory that a recipe needs, in the gigabytes that a card is sold with, largest first; 4 bits need CUDA.
 BY_CARD = [
     (80, "qwen3-32b/lora"),
     (48, "qwen3-32b/qlora"),
@@ -48,17 +48,17 @@ BY_CARD = [
     (6, "qwen3-0.6b/lora"),
 ]
 WITHOUT_CARD = "qwen2.5-0.5b/lora"
-MEMORY_WITHOUT_CARD = 8 * GIB  # for WITHOUT_CARD: weights are 1 GB, its activations and what malloc keeps the most
+MEMORY_WITHOUT_CARD = 8 * GIB  # for WITHOUT_CARD: 1 GB of weights; activations and memory that malloc keeps are more
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A shipped recipe, and what its base asks of the disk.
+    """A shipped recipe and its download.
 
     Args:
         recipe: its name.
-        base: the base's name on the Hub.
-        download: bytes, computed from the number of parameters.
+        base: the name of its base on the Hub.
+        download: the size of the base in bytes, computed from its number of parameters.
     """
 
     recipe: str
@@ -66,29 +66,32 @@ class Choice:
     download: int
 
 
-def choice_of(recipe: str) -> Choice:
-    """What a shipped recipe asks for."""
+def describe_recipe(recipe: str) -> Choice:
+    """The base and the download of a shipped recipe."""
     base = str(read_mapping(find_recipe(recipe)).values["model_name_or_path"])
-    return Choice(recipe, base, round(PARAMETERS[recipe] * 1e9 * BYTES_A_PARAMETER))
+    return Choice(recipe, base, round(PARAMETERS[recipe] * 1e9 * BYTES_PER_PARAMETER))
 
 
 def choose_recipe(
     device: str, card: int, memory: int, free_disk: int, is_fetched: Callable[[str], bool] = lambda base: False
 ) -> Choice | None:
-    """The largest recipe for a machine; None where not even the smallest fits.
+    """Choose the largest recipe for a machine.
 
     Args:
-        device: `cpu`, `cuda`, `mps` …
-        card: bytes of the accelerator's memory; 0 without one.
-        memory: bytes that are free in the machine's own.
-        free_disk: bytes where downloads go.
-        is_fetched: whether a base lies there already.
+        device: the device type: `cpu`, `cuda`, `mps` …
+        card: the accelerator's memory in bytes; 0 if there is none.
+        memory: the free memory of the machine in bytes.
+        free_disk: the free space for downloads in bytes.
+        is_fetched: whether a base is downloaded already.
+
+    Returns:
+        None if not even the smallest recipe fits.
     """
     for gigabytes, recipe in BY_CARD if device != "cpu" else []:
-        choice = choice_of(recipe)
+        choice = describe_recipe(recipe)
         room = is_fetched(choice.base) or choice.download < free_disk
         if card >= gigabytes * SOLD_AS * GIB and room and (device == "cuda" or not recipe.endswith("/qlora")):
             return choice
-    smallest = choice_of(WITHOUT_CARD)
+    smallest = describe_recipe(WITHOUT_CARD)
     fits = memory >= MEMORY_WITHOUT_CARD and (is_fetched(smallest.base) or smallest.download < free_disk)
     return smallest if fits else None

@@ -1,7 +1,7 @@
-"""Which values of a recipe's keys go together. Knows no torch, so that a recipe is refused before the imports.
+"""Rules on which values of a recipe go together. Does not import torch, so that a recipe is refused before that.
 
-lrc's own rules, and those of `TrainingArguments.__post_init__` that depend on a recipe alone; what depends on the
-machine, or on another file, upstream decides as a recipe is built (`JUDGED_UPSTREAM`).
+These are lrc's own rules, and those of transformers' `TrainingArguments.__post_init__` that depend on the recipe alone.
+Those that depend on the machine or on other files are left to upstream (`JUDGED_UPSTREAM`).
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any
 from lrc.config.run_record import SCORED_AS_THEY_ARE, lists_options
 from lrc.runtime.translation import _, message_of
 
-# The first two leave the base as it is. PiSSA changes it, so what is saved is converted for the base as it was
-# (pissa.py); upstream's others would need a base of their own to be merged into.
+# The first two do not change the base. PiSSA does, so its adapter is converted for the original base when it is saved
+# (pissa.py). Upstream's other initialisations would have to be merged into a changed base.
 INIT_LORA_WEIGHTS = ("gaussian", "orthogonal", "pissa")
 PISSA = re.compile(r"pissa(_niter_[1-9]\d{0,3})?")
-# Upstream's keys that lrc does not support, most of them because of packed trees, and the one value each may have.
+# Upstream's keys that lrc does not support, most of them because of packed trees, with the only value each may have.
 UNSUPPORTED: dict[str, Any] = {
     "packing": False,
     "eval_packing": None,
@@ -28,19 +28,19 @@ UNSUPPORTED: dict[str, Any] = {
     "use_liger_kernel": False,
     "label_smoothing_factor": 0.0,
     "router_aux_loss_coef": 0.0,
-    # Evaluation is done in the number formats that the model is trained in, and without a cache.
+    # Evaluation uses the number formats of training, and no cache.
     "bf16_full_eval": False,
     "fp16_full_eval": False,
     "use_cache": False,
     "loss_type": "nll",
     "completion_only_loss": True,
-    # Questions are tokenized with the base's own tokenizer, and the template decides how an answer ends.
+    # The base's own tokenizer is used, and the template decides how an answer ends.
     "eos_token": None,
     "chat_template_path": None,
 }
 SAMPLING = ("random", "sequential")
 METRICS = ("loss", "accuracy", "ci_low", "ci_high")  # of an evaluation, see `validation.combine`
-# Keys whose values upstream alone can judge, with the machine or a file at hand.
+# Keys whose values only upstream can check, since they depend on the machine or on a file.
 JUDGED_UPSTREAM = (
     *("tf32", "torch_compile", "torch_compile_backend", "torch_compile_mode", "deepspeed", "fsdp", "fsdp_config"),
     *("accelerator_config", "parallelism_config", "debug", "pad_to_multiple_of", "report_to"),
@@ -51,40 +51,48 @@ MAPPINGS = (
     *("model_init_kwargs", "dataset_kwargs"),
 )
 
-Values = Mapping[str, Any]  # every key of a recipe, with its default where it is not given
+Values = Mapping[str, Any]  # every key of a recipe, with its default if it is not given
 
 
 def broken_rules(values: Values) -> list[str]:
-    """What does not go together, a line each.
+    """Find the values that do not go together.
 
     Args:
-        values: each fits its key by itself.
+        values: each is of the type and within the bounds of its key.
+
+    Returns:
+        One message for each broken rule, without the place.
     """
     rules: tuple[Callable[[Values], Iterator[str]], ...] = (
-        _answering,
-        _contrast,
-        _files,
-        _adapter,
-        _precision,
-        _unsupported_values,
-        _length,
-        _strategies,
-        _early_stopping,
-        _mappings,
+        _check_answering,
+        _check_contrast,
+        _check_files,
+        _check_adapter,
+        _check_precision,
+        _check_unsupported,
+        _check_steps,
+        _check_strategies,
+        _check_early_stopping,
+        _check_mappings,
     )
     return [line for rule in rules for line in rule(values)]
 
 
 def train_files(given: Sequence[str] | str) -> list[str]:
-    """The files of `train_file`, in order."""
+    """The files of the key `train_file`, in order."""
     return [given] if isinstance(given, str) else list(given)
 
 
 def fold_file(file: str, fold: int, part: str) -> str:
-    """The file of a fold that belongs to `…_train.json` or `…_validation.json`.
+    """The file of a fold: `NAME_fold3_train.json` for `NAME_train.json`.
+
+    Args:
+        file: ends in `_train.json` or `_validation.json`.
+        fold: its number, from 0.
+        part: `train` or `validation`.
 
     Raises:
-        ValueError: the name has no such ending.
+        ValueError: `file` does not have that ending.
     """
     ending, folded = f"_{part}.json", f"_fold{fold}_{part}.json"
     if not file.endswith(ending):
@@ -96,11 +104,15 @@ def fold_file(file: str, fold: int, part: str) -> str:
     return file if file.endswith(folded) else file.removesuffix(ending) + folded
 
 
-def pattern(key: str, value: dict[str, Any] | str | None) -> dict[str, Any] | None:
-    """Numbers by module name; on the command line a mapping is written as JSON, as for upstream's keys.
+def parse_pattern(key: str, value: dict[str, Any] | str | None) -> dict[str, Any] | None:
+    """Parse `rank_pattern` or `alpha_pattern`: positive whole numbers by module name.
+
+    Args:
+        key: which of the two, for errors.
+        value: a mapping, or its JSON on the command line, as for upstream's keys.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not such a mapping, or a name is not a valid regular expression.
     """
     try:
         found = json.loads(value) if isinstance(value, str) else value
@@ -118,8 +130,10 @@ def pattern(key: str, value: dict[str, Any] | str | None) -> dict[str, Any] | No
     return found or None
 
 
-def target_modules(value: Any) -> Any:
-    """`lora_target_modules` as PEFT takes it: upstream takes a list of one for its member, a text for a pattern.
+def parse_target_modules(value: Any) -> Any:
+    """Convert `lora_target_modules` to what PEFT takes: a list of names, or a text that is a regular expression.
+
+    A list with one item is treated as that item, as upstream does; the name of a module becomes a list.
 
     Raises:
         ValueError: the text is not a valid regular expression.
@@ -151,7 +165,7 @@ def _catch(check: Callable[[], Any]) -> Iterator[str]:
         yield message_of(error)
 
 
-def _answering(values: Values) -> Iterator[str]:
+def _check_answering(values: Values) -> Iterator[str]:
     style, listed = values["answer_style"], values["list_options"]
     if listed is None:
         listed = lists_options(style, values["template"])
@@ -177,7 +191,7 @@ def _answering(values: Values) -> Iterator[str]:
         yield _("eval_questions is given, but validation_file is not; give one")
 
 
-def _contrast(values: Values) -> Iterator[str]:
+def _check_contrast(values: Values) -> Iterator[str]:
     style, part = values["answer_style"], values["option_contrast"]
     if part is None:
         part = 1.0 if style == "judge" else 0.0
@@ -191,7 +205,7 @@ def _contrast(values: Values) -> Iterator[str]:
         yield _("soft_label_weight is {value}, expected 0 to 1").format(value=values["soft_label_weight"])
 
 
-def _files(values: Values) -> Iterator[str]:
+def _check_files(values: Values) -> Iterator[str]:
     files, shares = train_files(values["train_file"]), values["train_shares"]
     if repeated := next((file for file in files if files.count(file) > 1), None):
         yield _("train_file names {repeated} twice; name it once").format(repeated=repeated)
@@ -215,22 +229,22 @@ def _files(values: Values) -> Iterator[str]:
             yield from _catch(lambda file=file, part=part: fold_file(file, values["fold"], part))  # type: ignore[misc]
 
 
-def _adapter(values: Values) -> Iterator[str]:
+def _check_adapter(values: Values) -> Iterator[str]:
     start = values["init_lora_weights"]
     if start not in (None, *INIT_LORA_WEIGHTS) and not PISSA.fullmatch(start):
         yield _("init_lora_weights is {start}, expected {names_of_starts} or pissa_niter_16").format(
             start=start, names_of_starts=tuple(INIT_LORA_WEIGHTS)
         )
     for key in ("rank_pattern", "alpha_pattern"):
-        yield from _catch(lambda key=key: pattern(key, values[key]))  # type: ignore[misc]
-    yield from _catch(lambda: target_modules(values["lora_target_modules"]))
+        yield from _catch(lambda key=key: parse_pattern(key, values[key]))  # type: ignore[misc]
+    yield from _catch(lambda: parse_target_modules(values["lora_target_modules"]))
     if values["lora_task_type"] != "CAUSAL_LM":
         yield _("lora_task_type is {value}, expected CAUSAL_LM; remove it").format(value=values["lora_task_type"])
     if str(start).startswith("pissa"):
-        yield from _pissa(values)
+        yield from _check_pissa(values)
 
 
-def _pissa(values: Values) -> Iterator[str]:
+def _check_pissa(values: Values) -> Iterator[str]:
     start = values["init_lora_weights"]
     for key in ("load_in_4bit", "load_in_8bit"):
         if values[key]:
@@ -247,16 +261,16 @@ def _pissa(values: Values) -> Iterator[str]:
         ).format(start=start)
 
 
-def _precision(values: Values) -> Iterator[str]:
+def _check_precision(values: Values) -> Iterator[str]:
     if values["fp16"] and values["bf16"]:
         yield _("fp16 and bf16 are both true; keep one")
     if values["load_in_4bit"] and values["load_in_8bit"]:
         yield _("load_in_4bit and load_in_8bit are both true; keep one")
 
 
-def _unsupported_values(values: Values) -> Iterator[str]:
+def _check_unsupported(values: Values) -> Iterator[str]:
     for key, value in UNSUPPORTED.items():
-        # Unset, the balance of experts would be what the base declares.
+        # None is replaced by 0 in `TrainingArguments`.
         found = values[key] or 0.0 if key == "router_aux_loss_coef" else values[key]
         if found != value:
             yield _("{key} is {value}, which lrc does not support; remove it").format(key=key, value=values[key])
@@ -274,7 +288,7 @@ def _unsupported_values(values: Values) -> Iterator[str]:
         yield _("dataloader_prefetch_factor needs data loader processes; set dataloader_num_workers, or remove it")
 
 
-def _length(values: Values) -> Iterator[str]:
+def _check_steps(values: Values) -> Iterator[str]:
     if values["max_steps"] == 0:
         yield _("max_steps is 0, which trains nothing; give more, or -1 for all of num_train_epochs")
     warmup = values["warmup_steps"]
@@ -282,15 +296,15 @@ def _length(values: Values) -> Iterator[str]:
         yield _("warmup_steps is {warmup}, expected whole steps, or a fraction of all below 1").format(warmup=warmup)
 
 
-def _strategies(values: Values) -> Iterator[str]:
-    """When a run logs, evaluates and saves."""
+def _check_strategies(values: Values) -> Iterator[str]:
+    """Check when a run logs, evaluates and saves."""
     best = values["metric_for_best_model"]
     if best and best.removeprefix("eval_") not in METRICS:
         yield _("metric_for_best_model is {best}, expected {first_metrics} or {last_metric}").format(
             best=best, first_metrics=tuple(METRICS[:-1]), last_metric=METRICS[-1]
         )
     for event in ("logging", "eval", "save"):
-        count = _steps(values, event)
+        count = _interval(values, event)
         if values[f"{event}_strategy"] == "steps" and count > 1 and count % 1:
             yield _("{event}_steps is {count}, expected whole steps, or a fraction of all below 1").format(
                 event=event, count=count
@@ -300,10 +314,10 @@ def _strategies(values: Values) -> Iterator[str]:
             value=values["lr_scheduler_type"]
         )
     if values["load_best_model_at_end"] and values["save_strategy"] != "best":
-        yield from _best_model(values)
+        yield from _check_best_model(values)
 
 
-def _best_model(values: Values) -> Iterator[str]:
+def _check_best_model(values: Values) -> Iterator[str]:
     evaluation, save = values["eval_strategy"], values["save_strategy"]
     if evaluation != save:
         yield (
@@ -315,7 +329,7 @@ def _best_model(values: Values) -> Iterator[str]:
         return
     if evaluation != "steps":
         return
-    every, saved = _steps(values, "eval"), values["save_steps"]
+    every, saved = _interval(values, "eval"), values["save_steps"]
     parts = every < 1, saved < 1
     # In millionths, since 0.3 is not a multiple of 0.1 in floating point.
     multiple = saved * 1_000_000 % (every * 1_000_000) == 0 if all(parts) else saved % every == 0
@@ -328,13 +342,13 @@ def _best_model(values: Values) -> Iterator[str]:
         )
 
 
-def _steps(values: Values, event: str) -> float:
-    """Between what steps something happens; evaluations happen as often as log lines where nobody says."""
+def _interval(values: Values, event: str) -> float:
+    """The number of steps between two events; evaluations are as frequent as log lines by default."""
     found: float = values[f"{event}_steps"] or values["logging_steps"]
     return found
 
 
-def _early_stopping(values: Values) -> Iterator[str]:
+def _check_early_stopping(values: Values) -> Iterator[str]:
     if values["early_stopping_patience"] is None:
         if values["early_stopping_threshold"]:
             yield _("early_stopping_threshold needs early_stopping_patience; set that as well")
@@ -342,7 +356,7 @@ def _early_stopping(values: Values) -> Iterator[str]:
         yield _("early_stopping_patience counts evaluations, but eval_strategy is no; set it to steps or epoch")
 
 
-def _mappings(values: Values) -> Iterator[str]:
+def _check_mappings(values: Values) -> Iterator[str]:
     for key in MAPPINGS:
         text = values[key]
         if isinstance(text, str):

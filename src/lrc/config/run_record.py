@@ -1,7 +1,7 @@
-"""What a folder knows about the run that made it: `lrc_run.json`, next to an adapter and in a merged model.
+"""The record of a run, `lrc_run.json`, which is next to an adapter and in a merged model.
 
-The file holds the recipe as resolved, the versions, the data (counts and checksums, never a row), and the
-fingerprints of base and tokenizer, so that every later verb asks the model the way it was trained.
+It has the recipe, the versions, the data (counts and checksums, but no text), and the fingerprints of base and
+tokenizer, so that every later command prompts the model as it was trained.
 """
 
 from __future__ import annotations
@@ -17,35 +17,35 @@ from lrc.runtime.errors import ModelError
 from lrc.runtime.translation import _
 
 RUN_FILE = "lrc_run.json"
-METRICS_FILE = "metrics.jsonl"  # what training logged, a line a time
-# How a model can be asked; prompt.py says what each of them is.
+METRICS_FILE = "metrics.jsonl"  # what training logged, one line per entry
+# How a model can be prompted; see prompt.py.
 TEMPLATE_NAMES = ("chinese-alpaca-2", "alpaca", "chat", "plain")
 STYLES = ("digit", "text", "judge")
-SCORED_AS_THEY_ARE = {"digit": "digits", "judge": "verdicts"}  # only texts differ in length
-NORMALISATIONS = ("character", "token", "sum")  # what an option's text is scored by; scoring.py divides
+SCORED_AS_THEY_ARE = {"digit": "digits", "judge": "verdicts"}  # only texts differ in length and are normalised
+NORMALISATIONS = ("character", "token", "sum")  # see `option_scores.option_lengths`
 _CHECKPOINT = re.compile(r"checkpoint-\d+")
-# Keys that say nothing about what was trained; `resume.MAY_CHANGE` says which others may differ in one run.
+# Keys that do not affect what is trained. `resume.MAY_CHANGE` has the others that may differ when a run is resumed.
 NOT_RECORDED = (
     *("output_dir", "overwrite_output_dir", "resume_from_checkpoint"),
     *("attention", "row_tokens", "dataset_num_proc", "report_to", "run_name", "project"),
 )
-# What a run holds the checksums of instead of the names.
+# Keys whose files a run records by checksum instead of by name.
 FILES = ("train_file", "validation_file", "soft_labels", "pseudo_labels", "pseudo_label_file")
 
 
 def train_roles(files: Sequence[str]) -> dict[str, str]:
-    """What a run calls the files that it trains on: the first by the key's name alone."""
+    """The training files by their role in a run: `train_file`, `train_file 2` and so on."""
     return {f"train_file {number}" if number > 1 else "train_file": file for number, file in enumerate(files, start=1)}
 
 
 def lists_options(answer_style: str, template: str) -> bool:
-    """Whether the prompt lists the options where nobody says: not where each is judged, or its text follows plain."""
+    """Whether the prompt lists the options by default: always, except for `judge`, and for `text` with `plain`."""
     return answer_style != "judge" and (answer_style, template) != ("text", "plain")
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training run, as later verbs need it."""
+    """One training run, as later commands need it."""
 
     template: str
     answer_style: str
@@ -53,31 +53,35 @@ class Run:
     recipe: dict[str, Any] = field(default_factory=dict)  # every key that the recipe or the command line gave
     data: dict[str, Any] = field(default_factory=dict)  # file name, sha256 and number of questions by role
     base: dict[str, Any] = field(default_factory=dict)  # name, revision and fingerprints, see fingerprint.py
-    tokenizer: dict[str, Any] = field(default_factory=dict)  # the sha256 of all that it saves of itself
-    versions: dict[str, str] = field(default_factory=dict)
-    origin: dict[str, Any] = field(default_factory=dict)  # the checkpoint of another folder that it went on from
+    tokenizer: dict[str, Any] = field(default_factory=dict)  # see `token_cache.tokenizer_digest`
+    versions: dict[str, str] = field(default_factory=dict)  # of packages
+    origin: dict[str, Any] = field(default_factory=dict)  # the checkpoint of another folder that it was resumed from
     finished: bool = False
-    step: int = 0  # after which the weights in the folder were saved; 0 until there are any
-    # What the validation questions decided once training was done.
+    step: int = 0  # the step at which the weights in the folder were saved; 0 before the first time
+    # Chosen on the validation questions after training.
     score_normalisation: str = "character"
     temperature: float = 1.0
     validation: dict[str, Any] = field(default_factory=dict)  # accuracy on them, see summary.validation_figures
     launch: dict[str, Any] = field(default_factory=dict)  # of a finished run, see training/launch_record.py
-    chat_date: str = ""  # what a chat template prints for today; empty where it is none or the run is an older one's
+    chat_date: str = ""  # the date that a chat template prints; empty for other templates and in older runs
 
     def write(self, path: Path) -> None:
-        """Write the run to a file, with sorted keys, so that equal runs give equal bytes."""
+        """Write the run to a file; keys are sorted, so that equal runs give equal bytes."""
         text = json.dumps(asdict(self), ensure_ascii=False, indent=2, sort_keys=True)
         path.write_text(text + "\n", encoding="utf-8")
 
 
-_LIKE = Run("", "", True)  # every field of a run file has the type that it has here
+_EXAMPLE = Run("", "", True)  # has the type of every field
 
 
 def read_run(folder: Path) -> Run | None:
-    """Read the `lrc_run.json` of an adapter or a merged model; None where there is none.
+    """Read the `lrc_run.json` of an adapter or a merged model.
 
-    Of a checkpoint its run's folder may have it, and knows more once the run is finished.
+    For a checkpoint, the one in the folder of its run is preferred if it is of the same run, since it has the results
+    of a finished run.
+
+    Returns:
+        None if there is no such file.
 
     Raises:
         ModelError: the file is there and cannot be read.
@@ -86,7 +90,7 @@ def read_run(folder: Path) -> Run | None:
     whole = _read(real.parent / RUN_FILE) if _CHECKPOINT.fullmatch(real.name) else None
     if whole is None or (own and (own.recipe, own.data, own.base) != (whole.recipe, whole.data, whole.base)):
         return own
-    # A temperature is fitted to the answers of the weights that the run ended with.
+    # The temperature was fitted to the final weights, and is not valid for those of other checkpoints.
     return whole if real.name == f"checkpoint-{whole.step}" else replace(whole, temperature=1.0)
 
 
@@ -95,7 +99,7 @@ def _read(path: Path) -> Run | None:
         return None
     try:
         run = Run(**json.loads(path.read_text(encoding="utf-8")))
-        for name, like in asdict(_LIKE).items():
+        for name, like in asdict(_EXAMPLE).items():
             found = getattr(run, name)
             if not isinstance(found, (int, float) if isinstance(like, float) else type(like)):
                 raise ValueError(f"{name} is a {type(found).__name__}")

@@ -1,8 +1,8 @@
-"""What each key of a recipe takes, known without the seconds that TRL, transformers and PEFT need to be imported.
+"""The type, the choices and the default of each key of a recipe, without importing TRL, transformers and PEFT.
 
-`recipe_schema.json` is written by docs/build_recipes.py from the dataclasses of `lrc.config.arguments`, and says with
-which versions of transformers and TRL. Where others are installed it is a first guess: what it finds fault with is
-looked at again with the installed dataclasses.
+docs/build_recipes.py writes `recipe_schema.json` from the dataclasses of `lrc.config.arguments`, with the versions of
+transformers and TRL. If other versions are installed, it is only an approximation: a recipe that it refuses is checked
+again with the installed dataclasses.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from lrc.config.field_types import ANY, BOUNDS, Bounds, find_error
 
 FILE = "recipe_schema.json"
-PACKAGES = ("transformers", "trl")  # whose dataclasses lrc's derive from
-# JSON's word for each plain type.
+PACKAGES = ("transformers", "trl")  # lrc's dataclasses derive from theirs
+# The name of each plain type in the file.
 WORDS: dict[Any, str] = {bool: "bool", int: "int", float: "float", str: "str", type(None): "null", Any: "any"}
 PLAIN = {word: hint for hint, word in WORDS.items()}
 
 
 class Unwritable:
-    """Stands for a class of upstream's that no YAML can write."""
+    """Takes the place of an upstream class whose values cannot be written in YAML."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,11 @@ class Key:
     """One key of a recipe.
 
     Args:
-        hint: the type of its field; an enumeration of upstream's is rebuilt from its values.
-        choices: the values allowed, where the type does not say.
-        bounds: of the numbers allowed.
-        default: as JSON has it; None also where the machine decides.
-        alone: whether it may be on the command line without a value, and is true then.
+        hint: the type of the field; upstream's enumerations are rebuilt from their values.
+        choices: the allowed values, if the type does not list them.
+        bounds: of an allowed number.
+        default: as in JSON; None also if the default depends on the machine.
+        alone: whether the key may be on the command line without a value, which means true.
     """
 
     hint: Any
@@ -49,7 +49,7 @@ class Key:
     alone: bool = False
 
     def find_error(self, value: Any) -> str | None:
-        """What is wrong with a value, as in `is 4.5, expected a whole number`; None where nothing is."""
+        """What is wrong with a value, such as `is 4.5, expected a whole number`; None if it is valid."""
         return find_error(value, self.hint, self.choices, self.bounds)
 
 
@@ -58,13 +58,13 @@ Schema = Mapping[str, Key]
 
 @cache
 def shipped_schema() -> Schema:
-    """The keys as they were when lrc was released."""
+    """The keys with the versions of upstream that lrc was released with."""
     return {name: _read(name, entry) for name, entry in _document()["keys"].items()}
 
 
 @cache
 def installed_schema() -> Schema:
-    """The keys as the installed packages have them; imports torch where lrc was released with others."""
+    """The keys with the installed versions; imports torch if lrc was released with other versions."""
     if is_exact():
         return shipped_schema()
     from lrc.config.arguments import CLASSES
@@ -74,12 +74,12 @@ def installed_schema() -> Schema:
 
 @cache
 def is_exact() -> bool:
-    """Whether the installed packages are those that the shipped schema was made with."""
+    """Whether the shipped schema was made with the installed versions."""
     return _versions() == _document()["versions"]
 
 
 def describe_schema(classes: Sequence[type]) -> dict[str, Any]:
-    """What `recipe_schema.json` holds: versions, and type, choices and default of every field of the dataclasses."""
+    """The content of `recipe_schema.json`: the versions, and type, choices and default of each field of the classes."""
     keys: dict[str, Any] = {}
     for cls in classes:
         hints = get_type_hints(cls)
@@ -111,14 +111,14 @@ def _entry(field: Field[Any], hint: Any) -> dict[str, Any]:
         default = getattr(field.default, "value", field.default)
         if default is not None:
             entry["default"] = default
-    # As transformers' parser has it: every boolean but one whose default is nothing, and what asks for it.
+    # As in transformers' parser: booleans, except those whose default is None, and fields with `const`.
     if bool in arms and not (type(None) in arms and field.default is None) or field.metadata.get("const") is True:
         entry["alone"] = True
     return entry
 
 
 def _encode_type(arm: Any) -> Any:
-    """A type as JSON has it: a word, or an object for what holds values or other types."""
+    """A type in JSON: a word, or an object if it has values or other types inside."""
     if arm in WORDS:
         return WORDS[arm]
     origin, arguments = get_origin(arm), get_args(arm)

@@ -1,8 +1,8 @@
-"""Files that lrc ships, recipes and accelerate configs, found by their names or by what resembles one."""
+"""Finds the recipes and accelerate configs that lrc ships by name, and suggests similar names."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
@@ -10,31 +10,32 @@ from pathlib import Path
 from lrc.runtime.errors import RecipeError
 from lrc.runtime.translation import _, alternatives
 
-MOST_DESCRIBED = 4  # files that a name may stand for, each told with what it is for
-FEW = 12  # files, of which all are told so where a name is like none of them
+MOST_DESCRIBED = 4  # similar files up to which each is listed with a description
+FEW = 12  # shipped files up to which all are listed with a description if none is similar
 
 
 def find_shipped(name: str, kind: str, folder: str) -> Path:
-    """The YAML file of that name, or the shipped one that the name stands for.
+    """Find a YAML file by its path, or a shipped one by its name.
 
     Args:
-        kind: what to call it in a message.
-        folder: the data package that ships such files, beside `lrc`'s rooms.
+        name: a path, or the name of a shipped file, with or without folder and suffix.
+        kind: what to call such a file in messages.
+        folder: the subpackage of `lrc` with the shipped files.
 
     Raises:
-        RecipeError: there is none; the nearest are named.
+        RecipeError: there is none; the message suggests similar ones.
     """
     if Path(name).is_file():
         return Path(name)
     root = Path(str(files(f"lrc.{folder}")))
     shipped = {file.relative_to(root).with_suffix("").as_posix(): file for file in sorted(root.rglob("*.yaml"))}
-    # The paths in the documentation hold in a clone only; the names in them hold wherever lrc is installed.
+    # The documentation has paths that exist only in a clone; the names in them work wherever lrc is installed.
     short = name.replace("\\", "/").removeprefix(f"{folder}/").removesuffix(".yaml").rstrip("/")
     if short in shipped:
         return shipped[short]
-    near = _alike(short, shipped)
+    near = _find_similar(short, shipped)
     if not near and len(shipped) <= FEW:
-        described = tuple(f"{one} ({_about(file)})" for one, file in shipped.items())
+        described = tuple(f"{one} ({_describe(file)})" for one, file in shipped.items())
         raise RecipeError(
             _("{name}: no such {kind}; give a YAML file, or one of {described}").format(
                 name=name, kind=kind, described=described
@@ -46,7 +47,7 @@ def find_shipped(name: str, kind: str, folder: str) -> Path:
                 name=name, kind=kind, names=tuple(near or shipped)
             )
         )
-    named = [repr(one) if len(near) == 1 else f"{one!r} ({_about(shipped[one])})" for one in near]
+    named = [repr(one) if len(near) == 1 else f"{one!r} ({_describe(shipped[one])})" for one in near]
     raise RecipeError(
         _("{name}: no such {kind}; did you mean {named}?").format(
             name=name, kind=kind, named=alternatives(named, _("{words} or {last}"))
@@ -54,8 +55,8 @@ def find_shipped(name: str, kind: str, folder: str) -> Path:
     )
 
 
-def _alike(name: str, shipped: Sequence[str] | dict[str, Path]) -> list[str]:
-    """The shipped ones that a name stands for in part, else the one that it resembles."""
+def _find_similar(name: str, shipped: Collection[str]) -> list[str]:
+    """The shipped names that contain the words of a name, else the one most similar to it."""
     words = name.lower().replace("_", "-")
     parts = {one: one.lower().replace("_", "-").replace("/", "-").split("-") for one in shipped}
     whole = [one for one in shipped if one.startswith(f"{name.lower()}/")]
@@ -63,13 +64,13 @@ def _alike(name: str, shipped: Sequence[str] | dict[str, Path]) -> list[str]:
     holding = [
         one for one, split in parts.items() if all(any(part.startswith(word) for part in split) for word in asked)
     ]
-    # The plainest first: one GPU before several.
+    # The simplest first: one GPU before several.
     holding.sort(key=lambda one: ("multi" in one, len(parts[one])))
     return whole or holding or get_close_matches(name, list(shipped), n=1)
 
 
-def _about(path: Path) -> str:
-    """The first sentence of a shipped file, which says what it is for."""
+def _describe(path: Path) -> str:
+    """The first sentence of the comment at the top of a shipped file."""
     first = path.read_text(encoding="utf-8").partition("\n\n")[0].replace("\n# ", " ").removeprefix("# ")
     for end in (". ", ": ", "; ", ", made"):
         first = first.partition(end)[0]

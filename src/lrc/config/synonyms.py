@@ -1,4 +1,4 @@
-"""What to write for a key of a recipe that lrc does not know: what it is called here, or what became of it."""
+"""Suggests what to write instead of an unknown key of a recipe: its name here, or what has replaced it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from difflib import get_close_matches
 
 from lrc.runtime.translation import _
 
-# Keys that older recipes have, and what became of them upstream.
+# Keys of older recipes, and what has replaced them upstream.
 GONE = {
     "env": _("set environment variables where the run is started"),
     "warmup_ratio": _("write warmup_steps: a value below 1 is a ratio"),
@@ -25,7 +25,7 @@ GONE = {
     "target_modules": _("it is lora_target_modules"),
     "modules_to_save": _("it is lora_modules_to_save"),
 }
-# Flags of lrc's other verbs, and keys of which upstream has no counterpart.
+# Flags of other commands of lrc, and keys of other trainers that are not keys here.
 ELSEWHERE = {
     "force": _("to train into a folder that holds another run, set overwrite_output_dir"),
     "votes": _("it is a flag of `lrc generate` and `lrc evaluate`"),
@@ -40,7 +40,7 @@ ELSEWHERE = {
     "train_on_prompt": _("the answer alone is learnt; remove it"),
     "val_set_size": _("`lrc convert --validation-fraction` splits the data; give the file as validation_file"),
 }
-# What the same thing is called in other libraries, in papers and for short.
+# Names of the keys in other libraries and in papers, and abbreviations.
 SYNONYMS = {
     "num_train_epochs": "epoch epochs num_epochs n_epochs max_epochs train_epochs",
     "max_steps": "steps num_steps total_steps max_train_steps iterations",
@@ -94,10 +94,11 @@ _NAMED = {synonym: key for key, synonyms in SYNONYMS.items() for synonym in syno
 
 
 def cure(key: str, known: Iterable[str]) -> str:
-    """What to do about a key that is not known, as in `did you mean 'lora_r'?`.
+    """What to do about an unknown key, such as `did you mean 'lora_r'?`.
 
     Args:
-        known: the keys that there are.
+        key: as written.
+        known: the keys of a recipe.
     """
     plain = key.lower().replace("-", "_")
     if plain in GONE or plain in ELSEWHERE:
@@ -107,7 +108,7 @@ def cure(key: str, known: Iterable[str]) -> str:
 
 
 def nearest(key: str, known: Iterable[str]) -> str | None:
-    """The known key that a key resembles: letters first, then one whose words it consists of."""
+    """The known key most similar to an unknown one: by spelling, then by common words."""
     names = list(known)
     if near := get_close_matches(key, [*names, *_NAMED], n=1, cutoff=0.75):
         return _NAMED.get(near[0], near[0]) if near[0] not in names else near[0]

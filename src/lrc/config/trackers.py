@@ -1,4 +1,4 @@
-"""Where a run's figures go besides its folder: trackers that transformers knows, named by `report_to`."""
+"""Checks and closes the experiment trackers of `report_to`, which transformers supports."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ EXTRAS = ("trackio",)
 
 
 def why_not_reported(report_to: Sequence[str]) -> str | None:
-    """What is wrong with `report_to`, and the cure; None where every tracker in it is installed.
+    """What is wrong with `report_to`, and the cure; None if every tracker in it is installed.
 
     Args:
-        report_to: names of trackers; none at all is fine.
+        report_to: the names of trackers; may be empty.
     """
     if "none" in report_to and len(report_to) > 1:
         text = _("report_to is {names}; remove none, or everything else")
@@ -41,7 +41,7 @@ def why_not_reported(report_to: Sequence[str]) -> str | None:
 
 
 def close_trackers(trainer: Any) -> None:
-    """End what the trackers opened again for lines that came after training: the last evaluation's."""
+    """End the tracker runs that were reopened to log the final evaluation, after training had ended them."""
     for callback in trainer.callback_handler.callbacks:
         if isinstance(callback, TensorBoardCallback | TrackioCallback):
             callback.on_train_end(trainer.args, trainer.state, trainer.control, model=trainer.model)

@@ -1,6 +1,6 @@
-"""A recipe's YAML, read strictly: one mapping of plain values, each key once, each value what it looks like.
+"""Reads YAML strictly: one mapping of plain values, without anchors and tags, with each key once.
 
-Scalars follow the YAML 1.2 core schema, not PyYAML's 1.1: `2e-4` is a number; `yes` and `1:30` are text.
+Scalars follow the core schema of YAML 1.2, not PyYAML's 1.1: `2e-4` is a number; `yes` and `1:30` are text.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ class YamlMapping:
     lines: dict[str, int]
 
     def place(self, key: str) -> str:
-        """The place of `key`: `qlora.yaml, line 7`."""
+        """The place of a key, such as `qlora.yaml, line 7`; the file alone for one that it does not have."""
         if key not in self.lines:
             return self.name
         return _("{file}, line {line}").format(file=self.name, line=self.lines[key])
 
 
 def read_mapping(path: Path) -> YamlMapping:
-    """Read a YAML file that holds one mapping.
+    """Read a YAML file with one mapping.
 
     Raises:
-        RecipeError: the file is missing or is not such a mapping; it has a tag, an alias or a doubled key; or
-            it holds something shaped like an access token, which is not repeated in the message.
+        RecipeError: the file is missing, too large, or not such a mapping; it has a tag, an anchor, an alias or a
+            duplicate key; or it has something that looks like an access token, which the message does not repeat.
     """
-    text = _text(path)
+    text = _read_text(path)
     refuse_tokens(path.name, text)
     try:
         loader = _StrictLoader(text)
@@ -66,7 +66,11 @@ def read_mapping(path: Path) -> YamlMapping:
 
 
 def refuse_tokens(place: str, text: str) -> None:
-    """Refuse text that holds something shaped like an access token, without repeating it.
+    """Refuse text with something that looks like an access token; the message does not repeat it.
+
+    Args:
+        place: where the text is from, for the message.
+        text: of a file, or a word of the command line.
 
     Raises:
         RecipeError: there is one.
@@ -82,7 +86,7 @@ def refuse_tokens(place: str, text: str) -> None:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """SafeLoader without tags, anchors, aliases, merges and doubled keys; scalars as in YAML 1.2."""
+    """SafeLoader that refuses tags, anchors, aliases, merges and duplicate keys; scalars as in YAML 1.2."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
 
@@ -123,7 +127,7 @@ for _tag, _pattern, _first in (
     _StrictLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_pattern})$"), _starts)
 
 
-def _text(path: Path) -> str:
+def _read_text(path: Path) -> str:
     try:
         if path.exists() and not path.is_file() and not path.is_dir():
             raise RecipeError(_("{path}: is a pipe or a device; save it as a file").format(path=path))
@@ -144,7 +148,7 @@ def _text(path: Path) -> str:
 
 
 def _add_cure(problem: str) -> str:
-    """PyYAML's words about what is no YAML, with what to do about it."""
+    """Add a cure to an error message of PyYAML."""
     if "; " in problem:
         return problem
     cures = {

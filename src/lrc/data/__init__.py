@@ -1,4 +1,4 @@
-"""Questions and the files that hold them: spreadsheets, CSV and JSON → `Question` ⇄ Alpaca record, splits, conversion.
+"""Questions and the files that hold them: spreadsheets, CSV and JSON → `Question` ⇄ Alpaca record; splits; conversion.
 
 May import `runtime`. Knows no torch and no tokenizer.
 

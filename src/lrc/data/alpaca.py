@@ -1,4 +1,4 @@
-"""Question ⇄ Alpaca record, and the JSON files that hold records."""
+"""Alpaca records: made from questions, and read from and written to JSON."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from lrc.runtime.translation import _, message_of
 INSTRUCTION = "請根據以下輸入回答選擇題，並以數字回答:\n"
 _ENCODER = json.JSONEncoder(ensure_ascii=False)
 _READ = frozenset({"id", "instruction", "input", "output", "passage", "question", "options", "row"})
-# What other trainers put into the prompt, or train on: to leave it out would train something else than is written.
+# Fields that other trainers put into the prompt or train on: without them, the model would learn something else.
 _TRAINED_ON = re.compile(
     ".*(?:system|history|conversation|message|chosen|rejected).*|prompt|query|images?|videos?|audios?|tools|kto_tag",
     re.I,
 )
-# What an output may be called elsewhere.
+# Names that other datasets give to the output.
 _ANSWERS = re.compile(
     "answer|答|解|正[確确]|^output|label|target|response|completion|solution|gold|correct|result", re.I
 )
@@ -33,30 +33,34 @@ _ANSWERS = re.compile(
 
 @dataclass(frozen=True)
 class Record:
-    """One object of an Alpaca JSON file.
+    """One object of an Alpaca JSON file: the text that a model sees and writes.
 
-    `question` holds the parts; it is None where a record from elsewhere cannot be parsed into a question,
-    which still trains as prompt and completion.
+    `question` has the parts of `input`. It is None if a record from elsewhere cannot be parsed into a question; such a
+    record can be trained on as prompt and completion, but cannot be scored.
     """
 
     id: str
     instruction: str
     input: str
-    output: str | None  # None in a test file
+    output: str | None  # the number of the right option, where there is a question; None in a test file
     question: Question | None
 
 
 @dataclass
 class RecordNotes:
-    """What was found in the records of a file apart from errors, counted: each with the number of the first record."""
+    """What to report about the records of a file apart from errors; records are numbered from 1."""
 
-    unread: dict[str, list[int]] = field(default_factory=dict)  # by field: how many records, and the first
-    answers: list[tuple[int, str]] = field(default_factory=list)  # outputs read as numbers, each with its record
-    foreign: list[int] = field(default_factory=list)  # records that are not questions
-    count: int = 0
+    unread: dict[str, list[int]] = field(default_factory=dict)  # by field: the number of records, and the first record
+    answers: list[tuple[int, str]] = field(default_factory=list)  # the record of each output that was read as a number
+    foreign: list[int] = field(default_factory=list)  # the records that could not be parsed into questions
+    count: int = 0  # of all records
 
     def findings(self, file: str) -> Iterator[Finding]:
-        """A finding for each kind."""
+        """Make one finding for each kind of note.
+
+        Args:
+            file: the name of the file.
+        """
         if self.unread:
             place = _("{name} (in {count:,} of {total:,} records, first in record {first})")
             fields = [
@@ -82,16 +86,22 @@ class RecordNotes:
             yield Finding("warning", "no-question", file, text.format(number=self.foreign[0], more=more))
 
     def note(self, item: dict[str, Any], record: Record, number: int) -> None:
-        """Note what to report of one record."""
+        """Note what to report about one record.
+
+        Args:
+            item: the JSON object.
+            record: what it was read as.
+            number: its position in the file, from 1.
+        """
         self.count += 1
         for name in (name for name in item if name not in _READ):
             self.unread.setdefault(name, [0, number])[0] += 1
-        written = _text(item, "output")
+        written = _read_text(item, "output")
         if record.question is None:
             self.foreign.append(number)
         elif written is not None and record.output is not None and written.strip() != record.output:
             self.answers.append(
-                (number, _("{written} as {output}").format(written=_short(written), output=record.output))
+                (number, _("{written} as {output}").format(written=_abridge(written), output=record.output))
             )
 
 
@@ -99,7 +109,8 @@ def to_record(question: Question, layout: Layout = "lines") -> Record:
     """Write a question as an Alpaca record.
 
     Args:
-        layout: `lines` puts question and options on a line each; `reference` is what the reference run's
+        question: with or without an answer.
+        layout: `lines` puts the question and each option on a line of its own; `reference` is what the reference run's
             converter wrote, for people who continue from its data or adapters.
     """
     output = None if question.answer is None else str(question.answer)
@@ -107,20 +118,24 @@ def to_record(question: Question, layout: Layout = "lines") -> Record:
 
 
 def layout_of(record: Record) -> Layout:
-    """The layout of a record's input; `lines` where it has no question."""
+    """The layout of a record's input; `lines` if it has no question."""
     if record.question is None or record.input != write_input(record.question, "reference"):
         return "lines"
     return "reference"
 
 
 def with_question(record: Record, question: Question) -> Record:
-    """The record with another question in its layout: a shorter passage, or options in another order."""
+    """Replace a record's question, such as by one with a shorter passage or reordered options; the layout is kept."""
     output = None if question.answer is None else str(question.answer)
     return replace(record, input=write_input(question, layout_of(record)), output=output, question=question)
 
 
 def dump_records(records: Iterable[Record]) -> Iterator[str]:
-    """The text of a JSON array of records, piece by piece, a record a line."""
+    """Encode records as a JSON array with one record per line.
+
+    Yields:
+        The pieces of the text.
+    """
     separator = "[\n"
     for record in records:
         yield separator + encode_record(record)
@@ -129,24 +144,25 @@ def dump_records(records: Iterable[Record]) -> Iterator[str]:
 
 
 def load_records(objects: Iterable[Any], file: str, notes: RecordNotes | None = None) -> Iterator[Record]:
-    """Make records of the objects of a JSON array.
+    """Make records from the elements of a JSON array.
 
-    An object needs an `input`; an `id` that is missing is the object's number, from 1. An `output` is read as an answer
-    in a workbook is, and becomes the number of the right option; an empty one is none.
+    An object must have an `input`. A missing `id` becomes the object's position, from 1. An `output` is read like an
+    answer in a workbook and becomes the number of the right option; an empty `output` counts as missing.
 
     Args:
-        objects: what the JSON array holds.
-        file: its name, for errors.
-        notes: where to count what was found apart from errors.
+        objects: the elements of the array.
+        file: the name of the file, for errors.
+        notes: takes what is to be reported apart from errors.
 
     Yields:
-        A record an object, up to the first object that is none: the rest is then only looked at.
+        A record for each object, up to the first error; the objects after it are only checked.
 
     Raises:
-        DataError: at the end, one finding for every object that is not a record, or has no output where others do.
+        DataError: at the end, with a finding for each object that is not a record, or has no output while others have
+            one.
     """
-    findings, zeros, from_one = [], 0, False
-    blank, labelled = list[int](), False  # records without an output, and whether any has one
+    findings, zeros, from_one = [], 0, False  # from_one: whether an answer is the number of a last option
+    blank, labelled = list[int](), False  # the records without an output, and whether any has one
     for number, item in enumerate(objects, start=1):
         try:
             record = _from_object(item, number)
@@ -183,12 +199,12 @@ def load_records(objects: Iterable[Any], file: str, notes: RecordNotes | None = 
 
 
 def encode_record(record: Record) -> str:
-    """A record as the text of a JSON object."""
+    """Encode a record as a JSON object on one line."""
     return _ENCODER.encode(_to_object(record))
 
 
 def decode_record(text: str) -> Record:
-    """The record of a text that `encode_record` made, which is as it was then: nothing is checked again."""
+    """Decode what `encode_record` wrote; nothing is checked again."""
     item = json.loads(text)
     name, output = item["id"], item.get("output")
     question = None
@@ -200,14 +216,14 @@ def decode_record(text: str) -> Record:
 
 
 def check_test_ids(ids: Iterable[str], file: str) -> None:
-    """Refuse records to be answered of which two share an id: the submission could not tell them apart.
+    """Refuse unanswered records that share an id: a submission could not tell them apart.
 
     Args:
-        ids: of all records, in their order.
-        file: where they are from, for errors.
+        ids: the id of each record, in order.
+        file: the name of their file, for errors.
 
     Raises:
-        DataError: one finding for every record whose id came before.
+        DataError: one finding for each record whose id another one had before.
     """
     first: dict[str, int] = {}
     findings = [
@@ -233,29 +249,29 @@ def _to_object(record: Record) -> dict[str, Any]:
 
 
 def _from_object(item: Any, number: int) -> Record:
-    """Make a record of a JSON object.
+    """Make a record from an element of the array.
 
     Raises:
-        ValueError: it is none; the message is the finding without its place.
+        ValueError: it is not a record; the message is the text of the finding, without its place.
     """
     if not isinstance(item, dict):
         raise ValueError(
-            _("is {item}, expected an object with instruction, input and output").format(item=_short(item))
+            _("is {item}, expected an object with instruction, input and output").format(item=_abridge(item))
         )
     if "instruction" not in item and "input" not in item:
         raise ValueError(_("has neither instruction nor input; this is not an Alpaca record"))
     _refuse_unread(item)
-    texts = {key: _text(item, key) for key in ("instruction", "input", "output")}
+    texts = {key: _read_text(item, key) for key in ("instruction", "input", "output")}
     body, output = texts["input"] or "", texts["output"] if (texts["output"] or "").strip() else None
     if not body.strip():
         raise ValueError(_("input is empty; write passage, question and options there"))
-    name = str(number) if item.get("id") is None else _text(item, "id") or ""
+    name = str(number) if item.get("id") is None else _read_text(item, "id") or ""
     record = Record(name, texts["instruction"] or "", body, output, None)
-    parts, row = _parts(item) if item.get("options") is not None else None, item.get("row")
-    if type(row) not in (int, type(None)):  # true is an int, too
-        raise ValueError(_("row is {row}, expected a whole number").format(row=_short(row)))
-    question = _question(record, parts, row)
-    if parts is not None and (question is None or not _agrees(record, question)):
+    parts, row = _read_parts(item) if item.get("options") is not None else None, item.get("row")
+    if type(row) not in (int, type(None)):  # isinstance would take true for a number
+        raise ValueError(_("row is {row}, expected a whole number").format(row=_abridge(row)))
+    question = _make_question(record, parts, row)
+    if parts and (question is None or body not in (write_input(question, "lines"), write_input(question, "reference"))):
         raise ValueError(
             _("input does not agree with passage, question and options; change both alike, or remove those three")
         )
@@ -265,7 +281,7 @@ def _from_object(item: Any, number: int) -> Record:
 
 
 def _refuse_unread(item: dict[str, Any]) -> None:
-    """Refuse fields that would have changed what is trained, and answers under another name."""
+    """Refuse fields that other trainers would train on, and answers under another name than `output`."""
     for name, value in item.items():
         if name in _READ or value in (None, "", [], {}):
             continue
@@ -274,32 +290,28 @@ def _refuse_unread(item: dict[str, Any]) -> None:
                 _(
                     "{name} is {value}, and only instruction, input and output are trained on; write it into "
                     "instruction, or remove it"
-                ).format(name=name, value=_short(value))
+                ).format(name=name, value=_abridge(value))
             )
         if _ANSWERS.search(name) and item.get("output") in (None, ""):
             raise ValueError(
-                _("{name} is {value}, and there is no output; name it output").format(name=name, value=_short(value))
+                _("{name} is {value}, and there is no output; name it output").format(name=name, value=_abridge(value))
             )
 
 
-def _agrees(record: Record, question: Question) -> bool:
-    return record.input in (write_input(question, "lines"), write_input(question, "reference"))
-
-
-def _parts(item: dict[str, Any]) -> QuestionParts:
+def _read_parts(item: dict[str, Any]) -> QuestionParts:
     options = item["options"]
     if not isinstance(options, list) or not all(isinstance(option, str) for option in options):
-        raise ValueError(_("options is {options}, expected a list of texts").format(options=_short(options)))
+        raise ValueError(_("options is {options}, expected a list of texts").format(options=_abridge(options)))
     for option in options:
         _refuse_surrogates("options", option)
-    return _text(item, "passage") or "", _text(item, "question") or "", tuple(options)
+    return _read_text(item, "passage") or "", _read_text(item, "question") or "", tuple(options)
 
 
-def _question(record: Record, parts: QuestionParts | None, row: int | None) -> Question | None:
-    """The record's question; None where it has no parts.
+def _make_question(record: Record, parts: QuestionParts | None, row: int | None) -> Question | None:
+    """Make a record's question from its parts, else from its `input`; None if that cannot be parsed.
 
     Raises:
-        ValueError: it has no answer that is one of its options, or is none that could be trained on.
+        ValueError: the output is not one of the options, or a labelled question has an empty passage or question.
     """
     parts = parts or parse_input(record.input)
     if parts is None or not MIN_OPTIONS <= len(parts[2]) <= MAX_OPTIONS:
@@ -314,26 +326,31 @@ def _question(record: Record, parts: QuestionParts | None, row: int | None) -> Q
         raise ValueError(_("output {fault}").format(fault=reading.error))
     if not parts[2][reading.number - 1].strip():
         raise ValueError(
-            _("output is {output}, and that option is empty; fill it in").format(output=_short(record.output))
+            _("output is {output}, and that option is empty; fill it in").format(output=_abridge(record.output))
         )
     return Question(record.id, *parts, reading.number, row)
 
 
-def _text(item: dict[str, Any], key: str) -> str | None:
+def _read_text(item: dict[str, Any], key: str) -> str | None:
+    """The text of a field, also of one that is a whole number.
+
+    Raises:
+        ValueError: it is of another type, or no tokenizer or file would accept it.
+    """
     value = item.get(key)
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if isinstance(value, float) and math.isfinite(value) and value.is_integer():
         return show_number(value)
     if not isinstance(value, str | None):
-        raise ValueError(_("{key} is {value}, expected a text").format(key=key, value=_short(value)))
+        raise ValueError(_("{key} is {value}, expected a text").format(key=key, value=_abridge(value)))
     if value is not None:
         _refuse_surrogates(key, value)
     return value
 
 
 def _refuse_surrogates(key: str, text: str) -> None:
-    """An unpaired surrogate is not a character: no tokenizer and no file accepts it."""
+    """Refuse an unpaired surrogate, which is not a character: no tokenizer or file accepts it."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -342,6 +359,6 @@ def _refuse_surrogates(key: str, text: str) -> None:
         ) from error
 
 
-def _short(value: object) -> str:
+def _abridge(value: object) -> str:
     text = _ENCODER.encode(value)
     return text if len(text) <= 40 else f"{text[:40]}…"

@@ -1,8 +1,8 @@
-"""The public C3 format → questions.
+"""Reads questions from JSON in the format of the public C3 dataset.
 
 C3 (Sun et al. 2020, "Investigating Prior Knowledge for Challenging Chinese Machine Reading Comprehension") is
 a JSON array of `[[passage lines], [{"question", "choice", "answer"}, …], id]`, where `answer` is the text of
-the right choice; its number or letter is read too.
+the right choice. Its number or letter is understood, too.
 """
 
 from __future__ import annotations
@@ -15,52 +15,54 @@ from typing import Any
 from lrc.data.questions import MAX_OPTIONS, MIN_OPTIONS, Question
 from lrc.data.tables.answer_marks import FROM_ZERO, CountedFromZeroError, read_answers
 from lrc.data.tables.cleaning import clean
-from lrc.data.tables.enumeration import LEFT, TAKEN_OFF, remove_enumerations
+from lrc.data.tables.enumeration import LEFT, REMOVED, remove_enumerations
 from lrc.data.tables.workbook import Workbook
 from lrc.runtime.errors import DataError
 from lrc.runtime.findings import Finding, Level
 from lrc.runtime.translation import _, message_of
 
-_SKIP = _("correct it")
+_CURE = _("correct it")
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """One question as the file has it, and where."""
+class _Entry:
+    """One question as the file has it."""
 
-    passage: Any
-    item: Any
+    passage: list[Any]  # its lines
+    item: Any  # the object with question, choices and answer, not checked yet
     id: str
     row: int
 
 
 def read_c3(content: list[Any], path: Path) -> Workbook:
-    """Read the questions of a C3 file. Their count through it, from 1, is used as the row number.
-
-    A question's id is the passage's id and its number there, such as `7-66-1`. Text is cleaned as in a
-    workbook.
+    """Read the questions of a C3 file; text is cleaned as in a workbook.
 
     Args:
-        content: what the JSON file holds.
-        path: where it is from.
+        content: the JSON array.
+        path: the file that it is from, for findings.
+
+    Returns:
+        The good questions, and a finding for each bad one. The id of a question is that of its passage and its number
+        there, from 1, such as `7-66-1`; its `row` is its number in the file.
 
     Raises:
-        DataError: an entry has another form, or there are no questions.
+        DataError: an entry has another form, there are no questions, the answers count from 0, or a question of a file
+            without answers is bad.
     """
-    asked = list(_read_entries(content, path.name))
-    if not asked:
+    entries = list(_read_entries(content, path.name))
+    if not entries:
         raise DataError(_("{file}: no questions in it; expected C3 JSON with at least one").format(file=path.name))
-    labelled = any(isinstance(one.item, dict) and one.item.get("answer") not in (None, "") for one in asked)
+    labelled = any(isinstance(one.item, dict) and one.item.get("answer") not in (None, "") for one in entries)
     questions: list[Question] = []
     answers: list[str] = []
     findings: list[Finding] = []
-    for one in asked:
+    for entry in entries:
         try:
-            questions.append(_question(one))
-            answers.append(_answer(one.item) if labelled else "")
+            questions.append(_make_question(entry))
+            answers.append(_read_answer(entry.item) if labelled else "")
         except ValueError as error:
-            findings.append(_make_error(path, one.id, one.row, message_of(error)))
-            del questions[len(answers) :]
+            findings.append(_make_error(path, entry.id, entry.row, message_of(error)))
+            del questions[len(answers) :]  # the question is good, its answer is not
     if labelled:
         questions, errors = _add_answers(questions, answers, path)
         findings += errors
@@ -71,15 +73,15 @@ def read_c3(content: list[Any], path: Path) -> Workbook:
     )
     for place, bare in found.items():
         questions[place] = replace(questions[place], options=bare)
-    findings += [_make_finding("repair", "enumeration", path, questions[place], TAKEN_OFF) for place in found]
+    findings += [_make_finding("repair", "enumeration", path, questions[place], REMOVED) for place in found]
     findings += [_make_finding("warning", "enumeration", path, questions[place], LEFT) for place in left]
-    findings += _twice(questions, path)
-    return Workbook(path, None, labelled, tuple(questions), tuple(findings), len(asked))
+    findings += _warn_of_ambiguous_answers(questions, path)
+    return Workbook(path, None, labelled, tuple(questions), tuple(findings), len(entries))
 
 
 def _make_error(path: Path, name: str, row: int, text: str) -> Finding:
     return Finding(
-        "error", "c3-question", path.name, _("id {name} {text}; {skip}").format(name=name, text=text, skip=_SKIP), row
+        "error", "c3-question", path.name, _("id {name} {text}; {skip}").format(name=name, text=text, skip=_CURE), row
     )
 
 
@@ -88,7 +90,11 @@ def _make_finding(level: Level, kind: str, path: Path, question: Question, text:
 
 
 def _add_answers(questions: list[Question], answers: list[str], path: Path) -> tuple[list[Question], list[Finding]]:
-    """The questions with their answers, as far as these can be understood, and what was found."""
+    """The questions with an answer that is understood, and findings about the others and about repairs.
+
+    Raises:
+        DataError: the answers count from 0.
+    """
     try:
         readings = read_answers(answers, [question.options for question in questions], by_text=True)
     except CountedFromZeroError as error:
@@ -122,14 +128,14 @@ def _add_answers(questions: list[Question], answers: list[str], path: Path) -> t
     return answered, findings
 
 
-def _read_entries(content: list[Any], file: str) -> Iterator[_Asked]:
+def _read_entries(content: list[Any], file: str) -> Iterator[_Entry]:
     row = 0
     for number, entry in enumerate(content, start=1):
         match entry:
             case [list() as lines, list() as items, str() | int() as name]:
                 for place, item in enumerate(items, start=1):
                     row += 1
-                    yield _Asked(lines, item, f"{name}-{place}", row)
+                    yield _Entry(lines, item, f"{name}-{place}", row)
             case _:
                 raise DataError(
                     _("{file}, entry {number}: is not [[passage lines], [questions], id] as in C3").format(
@@ -138,17 +144,17 @@ def _read_entries(content: list[Any], file: str) -> Iterator[_Asked]:
                 )
 
 
-def _question(asked: _Asked) -> Question:
-    """Make the question.
+def _make_question(entry: _Entry) -> Question:
+    """Make a question without its answer.
 
     Raises:
-        ValueError: it cannot be one; the message goes after its id.
+        ValueError: the entry is not a question; the message follows its id.
     """
-    if not isinstance(asked.item, dict):
+    if not isinstance(entry.item, dict):
         raise ValueError(_("is not an object with question, choice and answer"))
-    passage = "\n".join(_clean(line, "passage") for line in asked.passage)
-    question = _clean(asked.item.get("question"), "question")
-    choices = asked.item.get("choice")
+    passage = "\n".join(_clean(line, "passage") for line in entry.passage)
+    question = _clean(entry.item.get("question"), "question")
+    choices = entry.item.get("choice")
     if not isinstance(choices, list) or not MIN_OPTIONS <= len(choices) <= MAX_OPTIONS:
         raise ValueError(
             _("does not have {min_options} to {max_options} choices").format(
@@ -158,10 +164,10 @@ def _question(asked: _Asked) -> Question:
     options = tuple(_clean(choice, "choice") for choice in choices)
     if not passage.strip() or not question or not all(options):
         raise ValueError(_("has an empty passage, question or choice"))
-    return Question(asked.id, passage, question, options, None, asked.row)
+    return Question(entry.id, passage, question, options, None, entry.row)
 
 
-def _answer(item: dict[str, Any]) -> str:
+def _read_answer(item: dict[str, Any]) -> str:
     answer = item.get("answer")
     return str(answer) if type(answer) is int else _clean(answer, "answer")
 
@@ -176,8 +182,8 @@ def _clean(value: Any, name: str) -> str:
     return clean(value)[0]
 
 
-def _twice(questions: list[Question], path: Path) -> Iterator[Finding]:
-    """Warn where the right choice's text appears twice: C3 does not say which of the two it means."""
+def _warn_of_ambiguous_answers(questions: list[Question], path: Path) -> Iterator[Finding]:
+    """Warn if the text of the right choice appears twice, since C3 does not tell which of the two is meant."""
     for question in questions:
         if question.answer and question.options.count(question.options[question.answer - 1]) > 1:
             text = _("has its right choice twice; the first counts as right")

@@ -1,4 +1,4 @@
-"""What a conversion makes: the files, their names and questions, and the report for its manifest and the terminal."""
+"""What `lrc convert` writes: which questions go into which file, and the report for the manifest and the terminal."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ from lrc.runtime.translation import _, localized
 
 @dataclass(frozen=True)
 class SplitPlan:
-    """How labelled questions are to be split."""
+    """How labelled questions are split."""
 
-    validation_fraction: float  # 0 makes one file of all
-    folds: int | None
+    validation_fraction: float  # of the questions; 0 writes all of them into one file
+    folds: int | None  # how many cross-validation folds to write in addition; None writes none
     seed: int
 
 
 @dataclass(frozen=True)
 class Part:
-    """One file: the questions of one side of a split, or of all its other sides."""
+    """One file to write: the questions of one side of a split, or those of all its other sides."""
 
-    name: str
-    sides: Sequence[int] | None = None  # the side of every question; None takes all questions
+    name: str  # of the file
+    sides: Sequence[int] | None = None  # the side of each question, such as its fold; None takes all questions
     side: int = 0
-    others: bool = False
+    others: bool = False  # whether the file takes all sides but `side`
 
     def of(self, questions: Sequence[Question]) -> Iterator[Question]:
-        """The part's questions, in their order."""
+        """Select the file's questions, in their order."""
         if self.sides is None:
             return iter(questions)
         pairs = zip(questions, self.sides, strict=True)
@@ -48,10 +48,19 @@ class Part:
 
 
 def plan_parts(source: Workbook, groups: Groups, plan: SplitPlan) -> list[Part]:
-    """Split the questions of a workbook into files.
+    """Decide which files a workbook is converted into, and which questions go into each.
+
+    Args:
+        source: the workbook that was read.
+        groups: the passages of its questions; a cluster is never divided.
+        plan: how to split; without answers nothing is split.
+
+    Returns:
+        `<stem>.json`, or with a split `<stem>_train.json` and `<stem>_validation.json`; then, with folds,
+        `<stem>_fold<k>_train.json` and `<stem>_fold<k>_validation.json` for each fold.
 
     Raises:
-        DataError: there are too few passages to split, or no answers to make folds for.
+        DataError: there are too few passages to split, or folds are asked for and there are no answers.
     """
     stem = source.path.stem
     _refuse_impossible(source, groups, plan)
@@ -62,10 +71,10 @@ def plan_parts(source: Workbook, groups: Groups, plan: SplitPlan) -> list[Part]:
     parts = [Part(f"{stem}.json")]
     if plan.validation_fraction:
         sides = splits.split(groups.clusters, answers, plan.validation_fraction, plan.seed)
-        parts = _both(stem, sides, 1)
+        parts = _pair_parts(stem, sides, 1)
     if plan.folds:
         sides = splits.folds(groups.clusters, answers, plan.folds, plan.seed)
-        parts += [part for k in range(plan.folds) for part in _both(f"{stem}_fold{k}", sides, k)]
+        parts += [part for k in range(plan.folds) for part in _pair_parts(f"{stem}_fold{k}", sides, k)]
     return parts
 
 
@@ -93,42 +102,43 @@ def _refuse_impossible(source: Workbook, groups: Groups, plan: SplitPlan) -> Non
         )
 
 
-def _both(stem: str, sides: Sequence[int], side: int) -> list[Part]:
+def _pair_parts(stem: str, sides: Sequence[int], side: int) -> list[Part]:
+    """The training and the validation file where the questions of `side` are validated on."""
     train = Part(f"{stem}_train.json", sides, side, others=True)
     return [train, Part(f"{stem}_validation.json", sides, side)]
 
 
-def clashes(parts: Sequence[Part], folder: Path, file: Path) -> list[Path]:
-    """Those of the files to write that are `file` itself."""
+def find_clashes(parts: Sequence[Part], folder: Path, file: Path) -> list[Path]:
+    """The paths to write in `folder` that are the source `file` itself."""
     paths = [folder / part.name for part in parts]
     return [path for path in paths if path.exists() and path.samefile(file)]
 
 
 @dataclass(frozen=True)
 class ConversionReport:
-    """What a conversion read and made of it."""
+    """What a conversion read, and what it writes."""
 
     source: Workbook
-    findings: Sequence[Finding]  # those of the source, and what was found since
+    findings: Sequence[Finding]  # those of the source, and repeated questions and passages
     groups: Groups
     plan: SplitPlan
     parts: Sequence[Part]
 
     @property
     def answers(self) -> dict[str, Counter[int | None]]:
-        """How many questions have each answer, by file."""
+        """The number of questions with each answer, by file name."""
         questions = self.source.questions
         return {part.name: Counter(question.answer for question in part.of(questions)) for part in self.parts}
 
     @property
     def leak(self) -> float:
-        """The share of validation questions that a random split of rows would leak; 0 without a split."""
-        if not self.source.labelled:
+        """The share of validation questions that a random split of rows would leak; 0 without a validation split."""
+        if not self.source.labelled or not self.plan.validation_fraction:
             return 0.0
         return expected_leak(self.groups.passages, self.plan.validation_fraction)
 
     def facts(self) -> dict[str, Any]:
-        """What the manifest says; the same for the same input, on any machine."""
+        """The content of the manifest; the same input gives the same content on any machine."""
         source, plan = self.source, self.plan
         return {
             "lrc": lrc.__version__,
@@ -152,7 +162,7 @@ class ConversionReport:
         }
 
     def lines(self, folder: Path) -> Iterator[str]:
-        """The lines to print about the files in `folder`."""
+        """The lines to print once the files are in `folder`."""
         source = self.source
         text = _("{file}: {rows:,} rows read, {questions:,} questions")
         if source.sheet:
@@ -178,9 +188,10 @@ class ConversionReport:
                 "trains on; this split has none"
             )
             yield localized(text.format(leak=self.leak))
-        parts = self.answers.values()  # which all tell the same answers, those that a part has none of included
-        last = max((answer for counts in parts for answer in counts if answer is not None), default=0)
-        for name, counts in self.answers.items():
+        answers = self.answers
+        # Every file lists the same positions, including those that none of its answers has.
+        last = max((answer for counts in answers.values() for answer in counts if answer is not None), default=0)
+        for name, counts in answers.items():
             text = _("wrote {file}: {count:,} questions (by answer: {positions})")
             text = text if last else _("wrote {file}: {count:,} questions")
             positions = tuple(f"{counts[answer]:,}" for answer in range(1, last + 1))

@@ -1,4 +1,4 @@
-"""Questions ⇄ pandas frames, read by the same rules as a workbook."""
+"""Questions ⇄ pandas data frames. A frame is read by the same rules as a workbook."""
 
 from __future__ import annotations
 
@@ -22,24 +22,27 @@ from lrc.runtime.translation import _
 def read_questions(
     path: str | Path, *, sheet: str | None = None, columns: Mapping[str, str] | None = None
 ) -> pd.DataFrame:
-    """Read a workbook, a CSV, JSON lines or JSON with questions into a frame; see `to_frame`.
+    """Read the questions of a workbook, a CSV file, JSON lines or JSON into a data frame; see `to_frame`.
 
-    What was found beside errors is printed on stderr.
+    Warnings, notes and repairs are printed on stderr.
 
     Args:
+        path: any file that `lrc convert` takes.
         sheet: the sheet of a workbook; the first visible one by default.
-        columns: headers by what they are, where lrc does not know them: `{"文章": "短文"}`.
+        columns: the header of a column by its role, for headers that lrc does not know: `{"文章": "短文"}`.
 
     Raises:
-        DataError: the file cannot be read, or rows are bad; each is a finding.
+        DataError: the file cannot be read, or has bad rows; one finding for each.
     """
-    return to_frame(_good(sources.read_questions(Path(path), sheet, columns)))
+    return to_frame(_require_valid(sources.read_questions(Path(path), sheet, columns)))
 
 
 def to_frame(questions: Iterable[Question]) -> pd.DataFrame:
-    """A row a question: `id`, `row`, `passage`, `question`, `option_1` …, and `answer`, NA where there is none.
+    """Make a data frame with one row per question.
 
-    An option that a question does not have is an empty text.
+    Returns:
+        The columns `id`, `row` (Int64), `passage`, `question`, `option_1` to the largest number of options, and
+        `answer` (Int64, from 1). `row` and `answer` may be NA; an option that a question does not have is "".
     """
     held = list(questions)
     n_options = max((len(question.options) for question in held), default=2)
@@ -59,34 +62,34 @@ def to_frame(questions: Iterable[Question]) -> pd.DataFrame:
 
 
 def to_questions(frame: pd.DataFrame) -> list[Question]:
-    """Make questions of a frame whose columns are called as a workbook's: 文章 or passage, 選項1 or option_1 ….
+    """Make questions from a data frame whose columns have a workbook's headers: 文章 or passage, 選項1 or option_1 ….
 
-    A missing value is an empty cell; a frame without ids has its index for them. `row` is the place in the frame, from
-    1. What was found beside errors is printed on stderr.
+    A missing value counts as an empty cell. Without a column of ids, the index is used. The `row` of a question is its
+    position in the frame, from 1. Warnings, notes and repairs are printed on stderr.
 
     Raises:
-        DataError: a column is missing, or rows are bad; each is a finding.
+        DataError: a column is missing, or there are bad rows; one finding for each.
     """
     if not any(role_of(str(name)) == "ID" for name in frame.columns):
         frame = frame.assign(ID=frame.index.map(str))
-    return list(_good(read_table(Table("frame", None, (), _rows(frame)))))
+    return list(_require_valid(read_table(Table("frame", None, (), _iter_rows(frame)))))
 
 
-def _rows(frame: pd.DataFrame) -> Iterator[TableRow]:
+def _iter_rows(frame: pd.DataFrame) -> Iterator[TableRow]:
     yield TableRow(0, [str(name) for name in frame.columns], NO_FINDINGS)
     for number, cells in enumerate(frame.itertuples(index=False, name=None), start=1):
-        yield TableRow(number, [_text(cell) for cell in cells], NO_FINDINGS)
+        yield TableRow(number, [_show_cell(cell) for cell in cells], NO_FINDINGS)
 
 
-def _text(cell: Any) -> str:
-    """A value as a sheet would show it; numpy's are Python's first."""
+def _show_cell(cell: Any) -> str:
+    """The text that a spreadsheet would show for a value; numpy scalars are converted first."""
     if cell is None or (pd.api.types.is_scalar(cell) and pd.isna(cell)):
         return ""
     cell = cell.item() if hasattr(cell, "item") else cell
     return cell if isinstance(cell, str) else show_value(cell) if isinstance(cell, int | float) else str(cell)
 
 
-def _good(source: Workbook) -> tuple[Question, ...]:
+def _require_valid(source: Workbook) -> tuple[Question, ...]:
     print_findings(source.remarks)
     if source.errors:
         raise DataError(*add_cure(source.errors, _("drop the row")))

@@ -1,4 +1,4 @@
-"""The text of an Alpaca record's input: its two layouts, written and read back."""
+"""The `input` text of an Alpaca record: writes its two layouts and parses them back."""
 
 from __future__ import annotations
 
@@ -10,51 +10,51 @@ from lrc.data.questions import MAX_OPTIONS, MIN_OPTIONS, Question
 Layout = Literal["lines", "reference"]
 QuestionParts = tuple[str, str, tuple[str, ...]]  # passage, question, options
 
-# What str.splitlines() breaks at: no reader of a record should see a line break inside a question or an
-# option.
+# All that str.splitlines() breaks at, so that no program sees a line break inside a question or an option.
 _LINE_BREAKS = re.compile("\r\n|[\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
 _NUMBERED = re.compile(rf"([1-{MAX_OPTIONS}]): (.*)", re.DOTALL)
-# The reference layout is parsed with four options only, which all of the reference run's workbooks have.
+# The reference layout is parsed with exactly four options, as in all of the reference run's workbooks.
 _MARKS = ("問題:", "1: ", "2: ", "3: ", "4: ")
 _ONE_MORE = "5: "
 
 
 def write_input(question: Question, layout: Layout) -> str:
-    """Write passage, question and options in one text.
+    """Write passage, question and options as one text.
 
     Args:
-        layout: `lines` gives question and options a line each; `reference` is, byte for byte, what the
+        question: the question; a line break in it or in an option becomes a space in the layout `lines`.
+        layout: `lines` puts the question and each option on a line of its own; `reference` is, byte for byte, what the
             reference run's converter wrote.
     """
     options = list(enumerate(question.options, start=1))
     if layout == "reference":
-        glued = "".join(f"{number}: {option}" for number, option in options)
-        return f"{question.passage}問題:{question.question}{glued}\n"
+        joined = "".join(f"{number}: {option}" for number, option in options)
+        return f"{question.passage}問題:{question.question}{joined}\n"
     lines = (f"{number}: {one_line(option)}" for number, option in options)
     return "\n".join((write_unlisted(question), *lines))
 
 
 def write_unlisted(question: Question) -> str:
-    """Write passage and question as `lines` does, without the options."""
+    """Write passage and question in the layout `lines`, without the options."""
     return f"{question.passage}\n問題：{one_line(question.question)}"
 
 
 def parse_input(text: str) -> QuestionParts | None:
-    """Read passage, question and options out of an input in either layout.
+    """Parse passage, question and options from an `input` in either layout.
 
     Returns:
-        None where the text has neither layout, or could be read in more than one way.
+        None if the text has neither layout, or can be split in more than one way.
     """
     return _parse_lines(text) or _parse_reference(text)
 
 
 def one_line(text: str) -> str:
-    """The text with every line break in it turned into a space."""
+    """Replace every line break by a space."""
     return _LINE_BREAKS.sub(" ", text)
 
 
 def _parse_lines(text: str) -> QuestionParts | None:
-    """Read the `lines` layout from its end, where question and options have a line each."""
+    """Parse the layout `lines` from its end, where the question and the options have a line each."""
     lines = text.split("\n")
     options: list[str] = []
     while len(lines) > 2 and (numbered := _NUMBERED.fullmatch(lines[-1])):
@@ -70,8 +70,8 @@ def _parse_lines(text: str) -> QuestionParts | None:
 
 
 def _parse_reference(text: str) -> QuestionParts | None:
-    """Read the `reference` layout where its marks can stand one after the other in a single way."""
-    first, last = _first_places(text), _last_places(text)
+    """Parse the layout `reference`, if its markers can only be matched in one way."""
+    first, last = _find_marks_forwards(text), _find_marks_backwards(text)
     if first is None or first != last or not text.endswith("\n"):
         return None
     starts = [0, *(place + len(mark) for place, mark in zip(first, _MARKS, strict=True))]
@@ -79,8 +79,8 @@ def _parse_reference(text: str) -> QuestionParts | None:
     return None if _ONE_MORE in options[-1] else (passage, question, tuple(options))
 
 
-def _first_places(text: str) -> list[int] | None:
-    """Where each mark stands, as early as it can after the one before; None where one is missing."""
+def _find_marks_forwards(text: str) -> list[int] | None:
+    """The offset of each marker, the earliest one after the marker before it; None if one is missing."""
     places, start = [], 0
     for mark in _MARKS:
         place = text.find(mark, start)
@@ -91,8 +91,8 @@ def _first_places(text: str) -> list[int] | None:
     return places
 
 
-def _last_places(text: str) -> list[int] | None:
-    """Where each mark stands, as late as it can before the one after; None where one is missing."""
+def _find_marks_backwards(text: str) -> list[int] | None:
+    """The offset of each marker, the latest one before the marker after it; None if one is missing."""
     places, end = [], len(text)
     for mark in reversed(_MARKS):
         place = text.rfind(mark, 0, end)

@@ -1,9 +1,8 @@
-"""The file next to the data: where it came from, what was done to it, and the checksum of every file that
-belongs to it.
+"""The manifest of converted data: its source, how it was converted, and the checksum of each file.
 
-A manifest is written in full under a temporary name, its draft, before any file of its set gets its own name,
-and gets its own name last. A set that a killed convert left behind so has a draft that lists it, and no
-manifest that agrees.
+The manifest and its files are a set. A manifest is written in full under a temporary name, its draft, before any file
+of the set is renamed to its final name, and is itself renamed last. So if convert is killed between the renames, the
+files are listed in a draft but in no manifest.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from lrc.runtime.outputs import checksum, flush, new_file, refuse_existing
 from lrc.runtime.translation import _
 
 SUFFIX = "_manifest.json"
-_DRAFT_SUFFIX = ".part"  # what lrc.runtime.locks appends to a name while the file is written
+_DRAFT_SUFFIX = ".part"  # which lrc.runtime.locks appends to a name while the file is written
 
 
 def write_set(
@@ -35,10 +34,11 @@ def write_set(
     """Write files and their manifest, `<stem>_manifest.json`: all of them or none.
 
     Args:
-        folder: where to; it is made where it is missing.
+        folder: where to write; created if it is missing.
+        stem: the first part of the manifest's name.
         texts: the pieces of each file's text, by file name.
-        facts: what else the manifest says.
-        force: replace files that exist; those that a killed convert left behind are replaced anyway.
+        facts: the content of the manifest, apart from `files` with the checksums.
+        force: replace existing files; those that a killed convert left behind are replaced in any case.
 
     Raises:
         OutputError: a file exists, or the file system refuses.
@@ -46,22 +46,24 @@ def write_set(
     names = (*texts, f"{stem}{SUFFIX}")
     refuse_set(folder, names, force=force)
     with ExitStack() as stack:
-        # They get their names in reverse order: the manifest, entered first, comes last.
+        # The files are renamed in reverse order: the manifest, which is entered first, is the last one.
         draft = stack.enter_context(new_file(folder / names[-1], force=True))
         parts = {name: stack.enter_context(new_file(folder / name, force=True)) for name in texts}
-        hashes = {name: _write(parts[name], text) for name, text in texts.items()}
+        hashes = {name: _write_hashed(parts[name], text) for name, text in texts.items()}
         document = {**facts, "files": {name: {"sha256": sha256} for name, sha256 in hashes.items()}}
         draft.write_text(json.dumps(document, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-        # Flushed here already, so that renames alone are left for the moment in which the set is incomplete.
+        # Flushed here, so that nothing but renames happens while the set is incomplete.
         for part in (*parts.values(), draft):
             flush(part)
 
 
 def is_finished(folder: Path, stem: str, names: Iterable[str], facts: Mapping[str, Any]) -> bool:
-    """Whether a set is there already, whole, and made of the same: then there is nothing to write.
+    """Whether the set exists already, complete and with the same facts, so that there is nothing to write.
 
     Args:
-        names: of all files but the manifest.
+        folder: where the set would be written.
+        stem: as for `write_set`.
+        names: of all files except the manifest.
         facts: as for `write_set`.
     """
     try:
@@ -79,14 +81,17 @@ def is_finished(folder: Path, stem: str, names: Iterable[str], facts: Mapping[st
 def refuse_other(
     folder: Path, source: Path, layout: str, split: Mapping[str, Any], clustering: Mapping[str, Any]
 ) -> None:
-    """Refuse, before the work, if another file was converted there, or the same otherwise.
+    """Refuse a folder whose manifest is of another source or other flags, before the source is read.
 
     Args:
-        split: the flags of the split, as a manifest of labelled data tells them.
-        clustering: what decides that passages stay together, as a manifest tells it.
+        folder: where the data is to be written.
+        source: the file to convert.
+        layout: of the records, as in the manifest.
+        split: the flags of the split, as in the manifest of labelled data.
+        clustering: the thresholds by which passages are kept together, as in the manifest.
 
     Raises:
-        OutputError: a manifest tells so.
+        OutputError: the folder holds such a manifest.
     """
     try:
         document = json.loads((folder / f"{source.stem}{SUFFIX}").read_bytes())
@@ -94,7 +99,7 @@ def refuse_other(
         same = found == (checksum(source), layout) and document["split"] in (None, split)
         clustered = document.get("clustering")
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return  # none of lrc's: what it is is told later
+        return  # not a manifest of lrc; `refuse_set` says so later
     if not same:
         refuse_set(folder, [*names, f"{source.stem}{SUFFIX}"], force=False)
     if same and clustered != clustering:
@@ -107,10 +112,10 @@ def refuse_other(
 
 
 def refuse_set(folder: Path, names: Iterable[str], *, force: bool) -> None:
-    """Refuse if a file of a set exists that a killed convert did not leave behind.
+    """Refuse to overwrite a file of the set, unless a killed convert left it behind.
 
     Raises:
-        OutputError: it exists and `force` is false.
+        OutputError: one exists and `force` is false.
     """
     for name in names:
         path = folder / name
@@ -118,13 +123,14 @@ def refuse_set(folder: Path, names: Iterable[str], *, force: bool) -> None:
 
 
 def refuse_incomplete(path: Path, own: Callable[[], str] | None = None) -> None:
-    """Refuse a file that is part of a set and not as its manifest lists it. Files that none lists are fine.
+    """Refuse a file whose checksum is not the one in its manifest. A file without a manifest is accepted.
 
     Args:
-        own: gives the file's checksum, where it may be known already.
+        path: the file.
+        own: returns the file's checksum; by default it is computed.
 
     Raises:
-        DataError: a killed convert left it behind, or it was changed since.
+        DataError: a killed convert left the file behind, or it was changed since.
     """
     own = own or partial(checksum, path)
     hashes = _find_checksums(path, path.parent.glob(f"*{SUFFIX}"))
@@ -143,7 +149,11 @@ def refuse_incomplete(path: Path, own: Callable[[], str] | None = None) -> None:
 
 
 def source_of(path: Path) -> dict[str, str] | None:
-    """What a file was converted from, `name` and `sha256`; None where no manifest beside it says so of its content."""
+    """Find what a file was converted from.
+
+    Returns:
+        `name` and `sha256` of the source; None if no manifest next to the file lists its current content.
+    """
     own = checksum(path)
     for manifest, listed in _find_checksums(path, path.parent.glob(f"*{SUFFIX}")).items():
         source = json.loads(manifest.read_bytes()).get("source")
@@ -153,7 +163,7 @@ def source_of(path: Path) -> dict[str, str] | None:
 
 
 def _is_left_behind(path: Path, own: Callable[[], str]) -> bool:
-    """Whether a draft lists the file as it is, and no manifest does."""
+    """Whether a draft lists the file's checksum, and no manifest does."""
     drafts = _find_checksums(path, path.parent.glob(f".*{SUFFIX}.*{_DRAFT_SUFFIX}"))
     if not drafts or (sha256 := own()) not in drafts.values():
         return False
@@ -161,7 +171,7 @@ def _is_left_behind(path: Path, own: Callable[[], str]) -> bool:
 
 
 def _find_checksums(path: Path, manifests: Iterable[Path]) -> dict[Path, str]:
-    """The checksum that each manifest lists for the file; those that list none are left out."""
+    """The checksum of the file in each of the manifests that list it."""
     found: dict[Path, str] = {}
     if not path.is_file():
         return found
@@ -169,13 +179,13 @@ def _find_checksums(path: Path, manifests: Iterable[Path]) -> dict[Path, str]:
         try:
             found[manifest] = str(json.loads(manifest.read_bytes())["files"][path.name]["sha256"])
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
-            # Not for this file, not of lrc, or a draft that was not finished.
+            # It does not list this file, is not a manifest of lrc, or is an unfinished draft.
             continue
     return found
 
 
-def _write(path: Path, pieces: Iterable[str]) -> str:
-    """Write a text, and give its sha256."""
+def _write_hashed(path: Path, pieces: Iterable[str]) -> str:
+    """Write a text, and return its SHA-256."""
     digest = hashlib.sha256()
     with path.open("wb") as file:
         for piece in pieces:

@@ -1,11 +1,11 @@
-"""Near-duplicate passages, which are so alike that train and validation must not have one each.
+"""Groups near-duplicate passages, which must not be divided between training and validation.
 
-Two passages are near-duplicates where their sets of character 5-grams have a Jaccard index of 0.7 or more;
-clusters are transitive. Candidates come from MinHash signatures (Broder 1997) cut into bands; the exact index
-of the two sets decides. Passages of a band that very many share, such as those with the same boilerplate, are a
-crowd: they are all compared with each other, exactly, by the bits of their common 5-grams and the lists of their rare
-ones. Beyond MAX_CROWD passages that would take too long: then each is compared with the nearest of its bands, and one
-that looked like many others in vain is left in peace.
+Two passages are near-duplicates if their sets of character 5-grams have a Jaccard index of 0.7 or more; clusters are
+transitive. Candidate pairs come from MinHash signatures (Broder 1997) cut into bands (locality-sensitive hashing); the
+exact index decides. If very many passages share a band, such as those with the same boilerplate, they are a crowd: all
+pairs of the crowd are compared exactly, by bit sets of common 5-grams and posting lists of rare ones. With more than
+MAX_CROWD passages that would take too long: then each is compared with its nearest neighbours in each band, but not
+with another one if both have had PATIENCE comparisons without a match.
 """
 
 from __future__ import annotations
@@ -26,32 +26,27 @@ from lrc.runtime.translation import _
 
 Pair = tuple[int, int]
 
-THRESHOLD = 0.7
+THRESHOLD = 0.7  # Jaccard index
 # 20 bands of 2 hashes find a pair of index 0.7 with probability 1 - (1 - 0.7²)^20 = 0.999999.
 BANDS, BAND_HASHES = 20, 2
-# Of the 40 hashes, a pair of index 0.7 shares fewer than 15 once in 10⁵ times: no need to look at it.
+# A pair of index 0.7 shares fewer than 15 of the 40 hashes with probability 5 × 10⁻⁶: it is not compared then.
 MIN_SHARED = 15
-REACH = 32  # how many later passages of one band a passage is compared with
-MAX_CROWD = 20_000  # passages that are all compared with each other
-PATIENCE = 8  # comparisons in vain after which a passage of a larger crowd does not seek others any more
-COMMON = 64  # passages of a crowd from which on a 5-gram that they share is a bit of each, not a list
-# What decides that passages stay together, as a manifest tells it: where it is another, so is the split.
+REACH = 32  # how many of the passages after it in a band a passage is compared with
+MAX_CROWD = 20_000  # passages of which all pairs are compared
+PATIENCE = 8  # comparisons without a match after which two passages of a larger crowd are not compared
+COMMON = 64  # passages of a crowd above which a 5-gram that they share is kept as bits, not as a list
+# The thresholds, for the manifest: a split made with others is another split.
 CLUSTERING = {"jaccard": THRESHOLD, "containment": CONTAINMENT}
 
 
 def canonical(text: str) -> str:
-    """The text that decides whether two passages are the same: without white space, case and width."""
-    made = "".join(unicodedata.normalize("NFKC", text).casefold().split())
-    return text if made == text else made  # a million passages need not be in memory twice
+    """Normalise a passage for comparison: NFKC, case-folded, and without white space."""
+    normalised = "".join(unicodedata.normalize("NFKC", text).casefold().split())
+    return text if normalised == text else normalised  # a million passages need not be in memory twice
 
 
 def jaccard(left: str, right: str) -> float:
-    """The Jaccard index of the two texts' sets of character 5-grams; a shorter text is one gram.
-
-    Args:
-        left: a canonical text.
-        right: another one.
-    """
+    """The Jaccard index of the sets of character 5-grams of two canonical texts; a shorter text is one gram."""
     a, b = _grams(left), _grams(right)
     shared = len(a & b)
     return shared / (len(a) + len(b) - shared)
@@ -59,41 +54,41 @@ def jaccard(left: str, right: str) -> float:
 
 @dataclass(frozen=True)
 class Groups:
-    """The passages of a list of questions, numbered from 0 in the order in which they first appear."""
+    """How the questions of a list group by passage; groups are numbered from 0 in the order of their first question."""
 
-    passages: list[int]  # for each question its passage; those that are canonically the same have one number
-    near_duplicates: list[int]  # for each question its passage's cluster of near-duplicates
-    clusters: list[int]  # for each question its passage's cluster, parts of one another joined
+    passages: list[int]  # the passage of each question; passages with the same canonical text have one number
+    near_duplicates: list[int]  # the cluster of near-duplicates that the passage of each question belongs to
+    clusters: list[int]  # the same with clusters joined that are parts of one another; a split keeps these whole
 
     @property
     def n_passages(self) -> int:
-        """How many different passages there are."""
+        """The number of different passages."""
         return max(self.passages, default=-1) + 1
 
     @property
     def n_clusters(self) -> int:
-        """How many clusters they make."""
+        """The number of clusters."""
         return max(self.clusters, default=-1) + 1
 
     @property
     def largest(self) -> int:
-        """How many passages the largest cluster has."""
+        """The number of passages in the largest cluster."""
         members = Counter(cluster for _, cluster in set(zip(self.passages, self.clusters, strict=True)))
         return max(members.values(), default=0)
 
 
 def group_passages(passages: Iterable[str]) -> Groups:
-    """Find the passages that are the same, nearly the same or parts of one another.
+    """Group questions whose passages are the same, near-duplicates or parts of one another.
 
     Args:
-        passages: one for each question; equal ones are looked at once.
+        passages: the passage of each question.
     """
     raw: dict[str, int] = {}
     rows = [raw.setdefault(passage, len(raw)) for passage in passages]
     places: dict[str, int] = {}
     numbers = [places.setdefault(canonical(passage), len(places)) for passage in raw]
     texts = list(places)
-    labels = _near_duplicates(texts)
+    labels = _cluster_near_duplicates(texts)
     near_duplicates = _number(labels)
     _join(labels, find_parts(texts, labels))
     clusters = _number(labels)
@@ -107,22 +102,22 @@ def _number(labels: Integers) -> list[int]:
     return numbers
 
 
-def _near_duplicates(texts: list[str]) -> Integers:
-    """The clusters of distinct canonical texts that are near-duplicates: for each the first text of its cluster."""
-    signatures = _signatures(texts)
+def _cluster_near_duplicates(texts: list[str]) -> Integers:
+    """Cluster distinct canonical texts; returns (texts,) the index of the first text of each text's cluster."""
+    signatures = _sign(texts)
     labels = np.arange(len(texts))
-    crowd = _crowd(signatures)
+    crowd = _find_crowd(signatures)
     exact = len(crowd) <= MAX_CROWD
     crowded = np.isin(labels, crowd)
     if exact:
-        _join(labels, np.array(_all_pairs(texts, crowd), dtype=np.int64).reshape(-1, 2))
-    in_vain = np.zeros(len(texts), dtype=np.int64)
+        _join(labels, np.array(_compare_all(texts, crowd), dtype=np.int64).reshape(-1, 2))
+    in_vain = np.zeros(len(texts), dtype=np.int64)  # comparisons of each text without a match
     compared: set[int] = set()
     for left, right in _candidates(signatures):
         both = crowded[left] & crowded[right]
         settled = both if exact else both & (np.minimum(in_vain[left], in_vain[right]) >= PATIENCE)
-        worth = (labels[left] != labels[right]) & ~settled
-        left, right = left[worth], right[worth]
+        undecided = (labels[left] != labels[right]) & ~settled
+        left, right = left[undecided], right[undecided]
         alike = (signatures[left] == signatures[right]).sum(axis=1) >= MIN_SHARED
         pairs = zip(left[alike].tolist(), right[alike].tolist(), strict=True)
         found, lost = _compare(texts, pairs, compared)
@@ -132,9 +127,9 @@ def _near_duplicates(texts: list[str]) -> Integers:
 
 
 def _compare(texts: list[str], pairs: Iterable[Pair], compared: set[int]) -> tuple[list[Pair], list[Pair]]:
-    """Tell the pairs that are near-duplicates from those that are not, which are noted in `compared`."""
+    """Divide pairs into near-duplicates and others, which are added to `compared` and are not compared again."""
     found, lost = [], []
-    # One by one in the order of a band, so that the grams of the last pairs are still at hand.
+    # In the order of the band, so that the 5-grams of recent texts are still in the cache of `_grams`.
     for left, right in pairs:
         key = left * len(texts) + right
         if key in compared:
@@ -147,8 +142,8 @@ def _compare(texts: list[str], pairs: Iterable[Pair], compared: set[int]) -> tup
     return found, lost
 
 
-def _crowd(signatures: Hashes) -> Integers:
-    """The texts that share a band with more others than they are compared with there."""
+def _find_crowd(signatures: Hashes) -> Integers:
+    """The texts that share a band with more than REACH others."""
     crowded = np.zeros(len(signatures), dtype=bool)
     for band in range(BANDS):
         columns = signatures[:, band * BAND_HASHES : (band + 1) * BAND_HASHES]
@@ -159,22 +154,22 @@ def _crowd(signatures: Hashes) -> Integers:
     return np.flatnonzero(crowded)
 
 
-def _all_pairs(texts: list[str], crowd: Integers) -> list[Pair]:
-    """All pairs of near-duplicates of a crowd, by the exact index.
+def _compare_all(texts: list[str], crowd: Integers) -> list[Pair]:
+    """Find all near-duplicates in a crowd, by the exact index of all pairs.
 
-    The 5-grams that two texts share are counted in two parts: common ones are bits, and rare ones lead from a text to
-    the few others that have them.
+    The 5-grams that two texts share are counted in two parts: the common ones by bit sets, the rare ones by posting
+    lists.
     """
     if not len(crowd):
         return []
     owners, hashes = distinct_grams([texts[place] for place in crowd])
     grams, sizes = np.unique(hashes, return_inverse=True)[1], np.bincount(owners)
-    # By size, so that those large enough for an index of 0.7 stand in one slice behind each.
+    # Sorted by size, so that the texts that are not too large for an index of 0.7 are one slice behind each text.
     order = np.argsort(sizes, kind="stable")
     crowd, sizes = crowd[order], sizes[order]
     owners = np.argsort(order)[owners]
     counts = np.bincount(grams)
-    bits = _common_bits(owners, grams, counts > COMMON, len(crowd))
+    bits = _pack_bits(owners, grams, counts > COMMON, len(crowd))
     lists = _RareLists(owners, grams, (counts > 1) & (counts <= COMMON))
     ends = np.searchsorted(sizes, sizes / THRESHOLD + 1)
     pairs: list[Pair] = []
@@ -189,8 +184,8 @@ def _all_pairs(texts: list[str], crowd: Integers) -> list[Pair]:
     return pairs
 
 
-def _common_bits(owners: Integers, grams: Integers, common: NDArray[np.bool_], count: int) -> Hashes:
-    """A row of 64-bit words for each text, with a bit for each common gram."""
+def _pack_bits(owners: Integers, grams: Integers, common: NDArray[np.bool_], count: int) -> Hashes:
+    """(count, words) the bit set of the common 5-grams of each text."""
     numbers = np.cumsum(common) - 1
     bits = np.zeros((count, max(1, -(-int(common.sum()) // 64))), dtype=np.uint64)
     kept = common[grams]
@@ -200,7 +195,7 @@ def _common_bits(owners: Integers, grams: Integers, common: NDArray[np.bool_], c
 
 
 class _RareLists:
-    """For each rare gram the texts that have it, and for each text its rare grams."""
+    """The posting list of each rare 5-gram, and the rare 5-grams of each text."""
 
     def __init__(self, owners: Integers, grams: Integers, rare: NDArray[np.bool_]) -> None:
         kept = rare[grams]
@@ -212,7 +207,7 @@ class _RareLists:
         self.grams, self.ends = grams[order], np.cumsum(np.bincount(owners))
 
     def sharers(self, place: int) -> Integers:
-        """The texts that share a rare gram with the one at `place`, once for each gram; itself among them."""
+        """The texts that share a rare 5-gram with the text `place`, itself included; once for each shared 5-gram."""
         if place >= len(self.ends):
             return self.members[:0]
         grams = self.grams[self.ends[place - 1] if place else 0 : self.ends[place]]
@@ -222,7 +217,7 @@ class _RareLists:
 
 
 def _candidates(signatures: Hashes) -> Iterator[tuple[Integers, Integers]]:
-    """Pairs of texts that agree in a band, its nearest neighbours first; the smaller number on the left."""
+    """Pairs of texts that agree in a band, nearest neighbours first: arrays of the smaller and of the larger index."""
     with track(_("matching"), BANDS, "bands") as advance:
         for band in range(BANDS):
             yield from _band_candidates(signatures, band)
@@ -232,7 +227,7 @@ def _candidates(signatures: Hashes) -> Iterator[tuple[Integers, Integers]]:
 def _band_candidates(signatures: Hashes, band: int) -> Iterator[tuple[Integers, Integers]]:
     """Pairs of texts that agree in one band."""
     columns = signatures[:, band * BAND_HASHES : (band + 1) * BAND_HASHES]
-    # Within a band the first hash of the next one orders the texts, so that the most alike stand side by side.
+    # Equal bands are ordered by the first hash of the next band, so that the most similar texts are neighbours.
     following = signatures[:, (band + 1) % BANDS * BAND_HASHES]
     order = np.lexsort((following, *columns.T))
     columns = columns[order]
@@ -245,7 +240,12 @@ def _band_candidates(signatures: Hashes, band: int) -> Iterator[tuple[Integers, 
 
 
 def _join(labels: Integers, pairs: Integers) -> None:
-    """Give both sides of every pair, a row of two, the smaller label of their two clusters, in place."""
+    """Merge the clusters of each pair in place: both get the smaller label.
+
+    Args:
+        labels: (texts,) the cluster of each text, named by its first text.
+        pairs: (pairs, 2) labels or indices of texts.
+    """
     left, right = pairs.T
     while (labels[left] != labels[right]).any():
         low, high = np.minimum(labels[left], labels[right]), np.maximum(labels[left], labels[right])
@@ -254,8 +254,8 @@ def _join(labels: Integers, pairs: Integers) -> None:
             labels[:] = labels[labels]
 
 
-def _signatures(texts: list[str]) -> Hashes:
-    """The MinHash signature of each text: the smallest value of each of 40 hashes over its 5-grams."""
+def _sign(texts: list[str]) -> Hashes:
+    """(texts, 40) the MinHash signatures: the minimum of each of 40 hashes over the 5-grams of a text."""
     generator = np.random.Generator(np.random.PCG64(0))
     factors = generator.integers(2**63, size=BANDS * BAND_HASHES, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
     signatures = np.empty((len(texts), len(factors)), dtype=np.uint64)

@@ -1,7 +1,6 @@
-"""Pseudo-labels: questions without an answer that are trained on with the answer that models are sure of.
+"""Pseudo-labels: unanswered questions to train on, with the answers that models are confident about.
 
-They are what `pseudo_labels` in a recipe asks for, and nothing else makes them: an accuracy on a file that was trained
-on so says less than it seems.
+Only the recipe key `pseudo_labels` makes them. Beware: accuracy on a file that was trained on in this way is biased.
 """
 
 from __future__ import annotations
@@ -19,16 +18,20 @@ from lrc.runtime.translation import _
 
 
 def assign_labels(path: Path, scores: Path, threshold: float) -> list[Record]:
-    """The questions of a file whose best option has at least such a probability, with that option as their answer.
+    """Select the questions whose best option is probable enough, and make that option their answer.
 
     Args:
-        path: the questions, a workbook or what else can be answered.
-        scores: of all of them, as `lrc vote --scores` and `lrc generate --scores` write them; their softmax is the
-            probability.
-        threshold: 0 to 1.
+        path: the questions: a workbook, or another file that can be answered.
+        scores: the scores of all of them, as `lrc vote --scores` and `lrc generate --scores` write them; the softmax of
+            a question's scores is its probabilities.
+        threshold: the least probability of the best option, 0 to 1.
+
+    Returns:
+        The labelled records of the selected questions.
 
     Raises:
-        DataError: the two are not about the same questions, the questions have answers already, or none is sure enough.
+        DataError: the two files are not about the same questions, a question has an answer already, or no option is
+            probable enough.
     """
     records = read_records(path)
     questions = [record.question for record in records if record.question is not None]
@@ -48,16 +51,16 @@ def assign_labels(path: Path, scores: Path, threshold: float) -> list[Record]:
         )
     matrix = match_scores(scores, read_scores(scores), questions, path)
     probabilities = np.exp(matrix - np.logaddexp.reduce(matrix, axis=1, keepdims=True))
-    sure = [
+    labelled = [
         with_question(record, replace(question, answer=int(line.argmax()) + 1))
         for record, question, line in zip(records, questions, probabilities, strict=True)
         if line.max() >= threshold
     ]
-    if not sure:
+    if not labelled:
         raise DataError(
             _(
                 "{scores}: no question has an option of probability {threshold:g} or more, the highest "
                 "has {max:.3f}; lower pseudo_label_threshold"
             ).format(scores=scores, threshold=threshold, max=probabilities.max())
         )
-    return sure
+    return labelled

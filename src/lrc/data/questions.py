@@ -1,4 +1,4 @@
-"""The domain: a multiple-choice question about a passage. Knows no file format and no torch."""
+"""The domain object: a multiple-choice question about a passage. Knows no file format and no torch."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ MIN_OPTIONS, MAX_OPTIONS = 2, 8
 
 @dataclass(frozen=True)
 class Question:
-    """One question of a workbook.
+    """One multiple-choice question.
 
-    An empty string among `options` marks an option that the workbook leaves blank; it is never chosen.
+    An empty string in `options` is an option that the workbook leaves blank; it is never chosen.
 
     Raises:
-        ValueError: fewer than 2 or more than 8 options, or an answer that is not one of the options.
+        ValueError: there are fewer than 2 or more than 8 options, or the answer is not the number of one.
     """
 
     id: str
@@ -25,7 +25,7 @@ class Question:
     question: str
     options: tuple[str, ...]
     answer: int | None = None  # 1 to len(options); None in a test workbook
-    row: int | None = None  # the workbook's row number: ids may repeat
+    row: int | None = None  # the row number in the workbook, since ids may repeat
 
     def __post_init__(self) -> None:
         if not MIN_OPTIONS <= len(self.options) <= MAX_OPTIONS:
@@ -35,14 +35,17 @@ class Question:
 
     @property
     def choosable(self) -> tuple[int, ...]:
-        """The numbers of the options that have text, from 1; the first alone where none has."""
+        """The numbers of the options that have text, from 1; only 1 if none has."""
         return tuple(i for i, option in enumerate(self.options, start=1) if option) or (1,)
 
     def reordered(self, order: tuple[int, ...]) -> Question:
-        """The same question with its options in another order.
+        """The same question with its options in another order; the answer follows its option.
 
         Args:
-            order: for each new place, the old place of its option, both from 0: `(1, 2, 3, 0)` puts option 2 first.
+            order: for each new position the old position of its option, from 0: `(1, 2, 3, 0)` puts option 2 first.
+
+        Raises:
+            ValueError: `order` is not a permutation of the positions.
         """
         if sorted(order) != list(range(len(self.options))):
             raise ValueError(f"order is {order}, expected each of 0 to {len(self.options) - 1} once")
@@ -51,15 +54,15 @@ class Question:
 
 
 def cyclic_orders(n_options: int, count: int) -> list[tuple[int, ...]]:
-    """The first `count` rotations of `n_options` places, the identity first.
+    """The first `count` rotations of `n_options` positions, at most all of them, the identity first.
 
-    In `n_options` rotations every option is in every place once, so an average over them has no favourite place.
+    Over all rotations each option is in each position once, so an average over them has no position bias.
     """
     count = min(count, n_options)
     return [tuple((place + shift) % n_options for place in range(n_options)) for shift in range(count)]
 
 
-# 以上皆是, 選項1和2, A與B, (1)、(3), 1、2皆正確: an option that speaks of the places of others.
+# 以上皆是, 選項1和2, A與B, (1)、(3), 1、2皆正確: an option that refers to others by their positions.
 _REFERS = re.compile(
     r"以上|上述|皆是|皆非|[選选][項项]\s*[0-9０-９一二三四A-HＡ-Ｈ]"
     r"|^[\s(（]*[1-8１-８A-HＡ-Ｈ①-⑧][)）]?(\s*[和與与及跟、,，]\s*[(（]?[1-8１-８A-HＡ-Ｈ①-⑧][)）]?)+\s*"
@@ -68,10 +71,10 @@ _REFERS = re.compile(
 
 
 def option_orders(question: Question, count: int) -> list[tuple[int, ...]]:
-    """Up to `count` orders to ask a question in, the one it has first; see `Question.reordered`.
+    """Up to `count` orders of the options in which to ask a question, its own first; see `Question.reordered`.
 
-    A question with an option that speaks of the places of the others keeps its order, and so has only one;
-    so does one whose options are all blank.
+    A question keeps its own order if one of its options refers to others by position (以上皆是, A和B), or if all of its
+    options are blank.
     """
     if any(_REFERS.search(option) for option in question.options) or not any(question.options):
         count = 1
@@ -79,24 +82,25 @@ def option_orders(question: Question, count: int) -> list[tuple[int, ...]]:
 
 
 def script_of(texts: Iterable[str]) -> str | None:
-    """The script of Chinese texts, `Hant` or `Hans`: whose own characters stand nine times as often, or more.
+    """The script of Chinese texts: `Hant` (traditional) or `Hans` (simplified).
 
-    Big5 has the traditional characters and GB 2312 the simplified ones; those of both say nothing.
+    A character counts as traditional if only Big5 encodes it, and as simplified if only GB 2312 does.
 
     Returns:
-        None where the texts hold no such character, or mix the two.
+        The script with at least nine times as many characters as the other; None if neither has, or no text has such a
+        character.
     """
     counts = Counter(character for text in texts for character in text if "\u4e00" <= character <= "\u9fff")
     found = {"Hant": 0, "Hans": 0}
     for character, count in counts.items():
-        traditional, simplified = (_is_in(character, codec) for codec in ("big5", "gb2312"))
+        traditional, simplified = (_is_encodable(character, codec) for codec in ("big5", "gb2312"))
         if traditional != simplified:
             found["Hant" if traditional else "Hans"] += count
     most, other = sorted(found.values(), reverse=True)
     return max(found, key=lambda script: found[script]) if most and most >= 9 * other else None
 
 
-def _is_in(character: str, codec: str) -> bool:
+def _is_encodable(character: str, codec: str) -> bool:
     try:
         character.encode(codec)
     except UnicodeEncodeError:

@@ -1,7 +1,7 @@
-"""Files of option scores: what `lrc generate --scores` writes, and the samples of lm-evaluation-harness.
+"""Reads files of option scores: those of `lrc generate --scores`, and the samples of lm-evaluation-harness.
 
-Both are JSON lines with a line a question. lrc's have `scores`, log-probabilities; the harness's have `filtered_resps`
-or `resps`, the log-likelihood of each choice (`--log_samples`, a multiple-choice task), and the record itself in `doc`.
+Both are JSON lines with one line per question. lrc's have `scores`, log-probabilities. The harness's (`--log_samples`,
+a multiple-choice task) have the log-likelihood of each choice in `filtered_resps` or `resps`, and the record in `doc`.
 """
 
 from __future__ import annotations
@@ -23,19 +23,22 @@ from lrc.runtime.translation import _, message_of
 
 @dataclass(frozen=True)
 class ScoredQuestion:
-    """One line: a score an option, natural logarithms; -inf where an option cannot be chosen."""
+    """The scores of one question, from one line."""
 
-    id: str | None  # None where the line names none
-    scores: tuple[float, ...]
-    probabilities: tuple[float, ...] = ()  # of each option; empty where the line has none
-    prediction: int | None = None  # likewise
+    id: str | None  # None if the line has none
+    scores: tuple[float, ...]  # of each option, natural logarithms; -inf for an option that cannot be chosen
+    probabilities: tuple[float, ...] = ()  # of each option; empty if the line has none
+    prediction: int | None = None  # the number of an option, from 1; None if the line has none
 
 
 def read_scores(path: Path) -> list[ScoredQuestion]:
-    """Read a file of scores, in its order; the harness's lines in the order of their `doc_id`.
+    """Read a file of scores.
+
+    Returns:
+        The questions in the order of the lines; the harness's in the order of their `doc_id`.
 
     Raises:
-        DataError: the file cannot be read, or a finding for every line that has no scores.
+        DataError: the file cannot be read or is empty, or a line has no scores; one finding for each such line.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
@@ -52,7 +55,7 @@ def read_scores(path: Path) -> list[ScoredQuestion]:
     for number, text in enumerate(lines, start=1):
         try:
             if text.strip():
-                found.append(_read(json.loads(text), number))
+                found.append(_parse_line(json.loads(text), number))
         except (ValueError, TypeError, RecursionError) as error:
             text = _("{path}, line {number}: {reason}; give what `lrc generate --scores` writes")
             findings.append(text.format(path=path, number=number, reason=message_of(error)))
@@ -66,19 +69,19 @@ def read_scores(path: Path) -> list[ScoredQuestion]:
 def match_scores(
     path: Path, scored: Sequence[ScoredQuestion], questions: Sequence[Question], data: Path
 ) -> NDArray[Any]:
-    """The scores of the file's questions, in the order of `questions`.
-
-    They are matched by id where the file names each question once, else by place, where the ids are the same in order.
+    """Arrange the scores of a file in the order of `questions`; see `align`.
 
     Args:
-        path: of the scores, for errors.
-        data: of the questions, likewise.
+        path: the file of scores, for errors.
+        scored: what it holds.
+        questions: the questions that are scored.
+        data: their file, for errors.
 
     Returns:
-        (questions, most options) float64; -inf where there is no such option, or it has no text.
+        (questions, largest number of options) float64; -inf where there is no such option, or it has no text.
 
     Raises:
-        DataError: the two are not about the same questions, or options have no score.
+        DataError: the two files are not about the same questions, or an option has no score.
     """
     placed = align(path, scored, questions, data)
     width = max(len(question.options) for question in questions)
@@ -108,10 +111,19 @@ def match_scores(
 def align(
     path: Path, scored: Sequence[ScoredQuestion], questions: Sequence[Question], data: Path
 ) -> Sequence[ScoredQuestion]:
-    """The lines of a file in the order of `questions`; see `match_scores`.
+    """Put the lines of a file into the order of `questions`.
+
+    They stay in their order if their ids are those of the questions in order, or if none has an id and their number is
+    right. Otherwise they are matched by id, which must not repeat.
+
+    Args:
+        path: the file of scores, for errors.
+        scored: what it holds.
+        questions: the questions that are scored.
+        data: their file, for errors.
 
     Raises:
-        DataError: the two are not about the same questions.
+        DataError: the two files are not about the same questions, or ids repeat.
     """
     ids, wanted = [one.id for one in scored], [question.id for question in questions]
     if len(ids) == len(wanted) and (ids == wanted or set(ids) == {None}):
@@ -139,15 +151,19 @@ def align(
     return [by_id[name] for name in wanted]
 
 
-def _read(line: Any, number: int) -> tuple[int, ScoredQuestion]:
-    """The place of a line's question in the file, and its scores."""
+def _parse_line(line: Any, number: int) -> tuple[int, ScoredQuestion]:
+    """The position of a line's question in the file, and its scores.
+
+    Raises:
+        ValueError, TypeError: it has none.
+    """
     if not isinstance(line, dict):
         raise ValueError(_("is not a JSON object"))
     if "scores" in line:
         name = line.get("id")
         probabilities, prediction = tuple(line.get("probabilities", ())), line.get("prediction")
         return number, ScoredQuestion(
-            None if name is None else str(name), _numbers(line["scores"]), probabilities, prediction
+            None if name is None else str(name), _parse_scores(line["scores"]), probabilities, prediction
         )
     responses = line.get("filtered_resps", line.get("resps"))
     if not isinstance(responses, list):
@@ -156,17 +172,17 @@ def _read(line: Any, number: int) -> tuple[int, ScoredQuestion]:
     name = document.get("id") if isinstance(document, dict) else None
     if type(place) is not int:
         raise ValueError(_("doc_id is {place}, expected a whole number").format(place=repr(place)))
-    return place, ScoredQuestion(None if name is None else str(name), _numbers(list(map(_first, responses))))
+    return place, ScoredQuestion(None if name is None else str(name), _parse_scores(list(map(_unwrap, responses))))
 
 
-def _first(response: Any) -> Any:
-    """The log-likelihood of one choice: the harness puts it first in one list or two, and may have made it a text."""
+def _unwrap(response: Any) -> Any:
+    """The log-likelihood of one choice: the first element of a list or of two nested ones, perhaps as text."""
     while isinstance(response, list) and response:
         response = response[0]
     return float(response) if isinstance(response, str) else response
 
 
-def _numbers(scores: Any) -> tuple[float, ...]:
+def _parse_scores(scores: Any) -> tuple[float, ...]:
     if not isinstance(scores, list) or not MIN_OPTIONS <= len(scores) <= MAX_OPTIONS:
         raise ValueError(
             _("its scores are not a list of {min_options} to {max_options}").format(

@@ -1,4 +1,4 @@
-"""The shingles of texts, by which near-duplicates and parts of one another are found: their character 5-grams."""
+"""Hashes of a text's shingles, its character 5-grams: what the searches for near-duplicates and for parts compare."""
 
 from __future__ import annotations
 
@@ -8,14 +8,18 @@ from numpy.typing import NDArray
 Integers = NDArray[np.int64]
 Hashes = NDArray[np.uint64]
 
-GRAM = 5
-BLOCK = 2048  # passages whose 5-grams are held in memory at a time; a number below it takes 11 bits
+GRAM = 5  # characters
+BLOCK = 2048  # texts whose 5-grams are in memory at a time; 2¹¹, since `_hash_block` keeps 53 bits of a hash
 
 
 def hash_grams(texts: list[str]) -> tuple[Hashes, Integers]:
-    """A 64-bit hash of every 5-gram of the texts, one after the other, and where each text's hashes begin.
+    """Hash every 5-gram of the texts to 64 bits.
 
-    A shorter text is one gram.
+    Args:
+        texts: not empty; a text of fewer than 5 characters is one gram.
+
+    Returns:
+        (grams,) the hashes of all texts, one after the other; and (texts,) the offset of each text's first hash.
     """
     padded = [text.ljust(GRAM, "\0") for text in texts]
     counts = np.array([len(text) - GRAM + 1 for text in padded])
@@ -30,23 +34,28 @@ def hash_grams(texts: list[str]) -> tuple[Hashes, Integers]:
 
 
 def distinct_grams(texts: list[str], part: int = 0, parts: int = 1) -> tuple[Integers, Hashes]:
-    """Each text's different 5-grams: the number of the text, in order, and a 53-bit hash of the gram.
+    """Find the distinct 5-grams of each text.
 
     Args:
-        part: which of `parts` shares of all grams to give, from 0; a gram's hash decides on its share.
+        texts: not empty.
+        part: which part of the 5-grams to return, from 0; the hash of a 5-gram decides to which part it belongs.
+        parts: the number of parts.
+
+    Returns:
+        (grams,) the index of the text, ascending; and (grams,) a 53-bit hash of the 5-gram, ascending within a text.
     """
-    found = [_distinct_of_block(texts[start : start + BLOCK], part, parts) for start in range(0, len(texts), BLOCK)]
+    found = [_hash_block(texts[start : start + BLOCK], part, parts) for start in range(0, len(texts), BLOCK)]
     owners = [start * BLOCK + owner for start, (owner, _) in enumerate(found)]
     return np.concatenate(owners), np.concatenate([grams for _, grams in found])
 
 
-def _distinct_of_block(texts: list[str], part: int, parts: int) -> tuple[Integers, Hashes]:
+def _hash_block(texts: list[str], part: int, parts: int) -> tuple[Integers, Hashes]:
     hashes, firsts = hash_grams(texts)
     owners = np.repeat(np.arange(len(texts), dtype=np.uint64), np.diff(np.append(firsts, len(hashes))))
     if parts > 1:
         chosen = hashes % np.uint64(parts) == part
         hashes, owners = hashes[chosen], owners[chosen]
-    # One number for both is sorted many times as fast as two.
+    # Text and hash in one number: that sorts many times as fast as two arrays.
     both = owners << np.uint64(53) | hashes >> np.uint64(11)
     both.sort()
     both = both[np.append(True, both[1:] != both[:-1])[: len(both)]]

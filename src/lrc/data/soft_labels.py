@@ -1,8 +1,7 @@
-"""Soft labels: what other models make of the training questions, as a part of what the contrast of options learns.
+"""Soft labels: the probabilities that other models give the options, as part of the target of the option contrast.
 
-A question's target is a mixture of its right option and of the probabilities that a file of scores gives its options,
-as in distillation (Hinton et al. 2015, arXiv 1503.02531): a vote of several models, or a larger one, teaches a small
-one.
+The target of a question is a mixture of its right option and of the probabilities in a file of scores, as in
+distillation (Hinton et al. 2015, arXiv 1503.02531): a vote of several models, or a larger model, teaches a small one.
 """
 
 from __future__ import annotations
@@ -25,11 +24,11 @@ QuestionKey = tuple[str, int | None, str, tuple[str, ...]]
 
 @dataclass(frozen=True)
 class SoftLabels:
-    """The probabilities of each training question's options.
+    """The soft labels of the training questions.
 
     Args:
-        probabilities: by question; 0 where an option cannot be chosen.
-        weight: their part of the target, 0 to 1; the rest is the right option's.
+        probabilities: of each option, by question (see `_key`); 0 for an option that cannot be chosen.
+        weight: the share of the soft labels in the target, 0 to 1; the right option has the rest.
     """
 
     probabilities: dict[QuestionKey, tuple[float, ...]]
@@ -40,12 +39,14 @@ class SoftLabels:
         """Read the scores of all questions of the training files.
 
         Args:
-            path: the scores, as `lrc generate --scores` writes them.
-            data: the training questions, whose scores follow each other as the files do.
-            temperature: what the scores are divided by before they become probabilities.
+            path: one file with the scores of all files in `data`, as `lrc generate --scores` writes them.
+            data: the training files.
+            weight: see the class.
+            temperature: of the softmax that turns scores into probabilities.
 
         Raises:
-            DataError: the two are not about the same questions, or the scores cannot be read.
+            DataError: the training files have no questions with options, the scores are not of the same questions, or
+                they cannot be read.
         """
         records = [record for file in data for record in read_records(file)]
         questions = [record.question for record in records if record.question is not None]
@@ -59,11 +60,11 @@ class SoftLabels:
         return cls({_key(question): tuple(line[: len(question.options)]) for question, line in pairs}, weight)
 
     def target(self, record: Record) -> tuple[float, ...]:
-        """What the contrast learns of a labelled record: a probability an option, in its own order; their sum is 1."""
+        """The target distribution over the options of a labelled record, in the order of its options."""
         question = record.question
-        assert question is not None and question.answer is not None  # others are not compared
+        assert question is not None and question.answer is not None  # other records have no contrast
         probabilities = self.probabilities.get(_key(question))
-        if probabilities is None:  # of a question that pseudo-labels answer: the training files' all have theirs
+        if probabilities is None:  # a pseudo-labelled question; those of the training files all have soft labels
             return tuple(float(number == question.answer) for number in range(1, len(question.options) + 1))
         mixed = [self.weight * one for one in probabilities]
         mixed[question.answer - 1] += 1 - self.weight
@@ -71,5 +72,5 @@ class SoftLabels:
 
 
 def _key(question: Question) -> QuestionKey:
-    """What a question is found by; a passage may have been shortened since."""
+    """What identifies a question; not its passage, which may have been shortened."""
     return question.id, question.row, question.question, question.options

@@ -1,4 +1,4 @@
-"""Any file with questions → questions or records: workbook, CSV, JSON lines or JSON."""
+"""Opens any file with questions (a workbook, CSV, JSON lines or JSON) as questions or as records."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from lrc.runtime.outputs import checksum
 from lrc.runtime.translation import _
 
 _ALPACA = {"instruction", "input", "output"}
-_CHATS = ("messages", "conversations", "prompt", "chosen")  # what other trainers call their records
+_CHATS = ("messages", "conversations", "prompt", "chosen")  # keys of the conversational datasets of other trainers
 
 
 class Records(Protocol):
     """The records of a file, in its order.
 
     Attributes:
-        findings: what was found in the file apart from errors; all of it once the records were read to their end.
+        findings: the warnings, notes and repairs; complete once all records have been iterated over.
     """
 
     findings: list[Finding]
@@ -37,26 +37,27 @@ class Records(Protocol):
 
 
 class DataFile:
-    """A file with questions. What it holds is seen at its first element, and it is hashed at most once.
+    """A file with questions: its kind is told by its name and first JSON element, and it is hashed at most once.
 
     Args:
-        path: a workbook, a CSV, JSON lines, Alpaca JSON, a JSON array of a table's objects, or C3 JSON.
+        path: a workbook, a CSV file, JSON lines, Alpaca JSON, a JSON array with an object for each row, or C3 JSON.
         sheet: the sheet of a workbook; the first visible one by default.
-        columns: headers by what they are, where lrc does not know them: `{"文章": "短文"}`.
+        columns: the header of a column by its role, for headers that lrc does not know: `{"文章": "短文"}`.
 
     Raises:
-        DataError: there is no such file, or it can be read only once. The methods raise it where it cannot be read.
+        DataError: there is no such file, or it is a folder, a pipe or a device. All methods raise it if the file cannot
+            be read.
     """
 
     def __init__(self, path: Path, sheet: str | None = None, columns: Mapping[str, str] | None = None) -> None:
-        refuse_pipe(path)
+        require_file(path)
         self.path, self.sheet, self.columns = path, sheet, columns
-        self._found = self._state()
-        self._elements: Iterator[Any] | None = None  # of a JSON array, while none but the first was read
+        self._initial_state = self._read_state()
+        self._elements: Iterator[Any] | None = None  # of a JSON array that was opened for its first element only
 
     @cached_property
     def sha256(self) -> str:
-        """The SHA-256 of its content."""
+        """The SHA-256 of the content, in hexadecimal digits."""
         try:
             return checksum(self.path)
         except OSError as error:
@@ -64,7 +65,11 @@ class DataFile:
 
     @cached_property
     def kind(self) -> Literal["alpaca", "c3", "table"]:
-        """Alpaca JSON, C3 JSON, or anything else with a row a question."""
+        """`alpaca` (JSON), `c3` (JSON), or `table`: anything else, with a row for each question.
+
+        Raises:
+            DataError: a JSON file is empty, holds the conversations of another trainer, or was opened with a sheet.
+        """
         if self.path.suffix.lower() != ".json":
             return "table"
         if self.sheet is not None:
@@ -89,10 +94,10 @@ class DataFile:
         raise DataError(_("{file}: an empty JSON array; expected records or questions").format(file=self.path.name))
 
     def questions(self) -> Workbook:
-        """The questions, as `lrc convert` takes them: anything but Alpaca JSON.
+        """Read the questions, for `lrc convert`; bad rows are among the findings of the result.
 
         Raises:
-            DataError: the file holds none; bad rows are findings.
+            DataError: the file is Alpaca JSON, which is converted already, or is no table of questions.
         """
         if self.kind == "alpaca":
             raise DataError(
@@ -105,11 +110,11 @@ class DataFile:
         return read_workbook(self.path, self.sheet, self.columns)
 
     def records(self) -> Records:
-        """The records, as they are trained on or answered. Those of Alpaca JSON are never in memory as a whole.
+        """Read the records to train on or to answer. Those of Alpaca JSON are streamed, and can be iterated over once.
 
         Raises:
-            DataError: the file cannot be read, has bad rows, was left incomplete by a convert, or holds questions
-                to answer of which two share an id. What is wrong with Alpaca JSON shows as it is read to its end.
+            DataError: the file cannot be read, has bad rows, was left incomplete by a killed convert, or holds
+                unanswered questions of which two share an id. Errors in Alpaca JSON are raised during the iteration.
         """
         if self.kind == "alpaca":
             if self.columns:
@@ -121,30 +126,30 @@ class DataFile:
         return _TableRecords(self.questions())
 
     def refuse_incomplete(self) -> None:
-        """Refuse JSON that is part of what a killed convert wrote, or that was changed since.
+        """Refuse a JSON file that a killed convert left behind, or that was changed after it was converted.
 
         Raises:
-            DataError: it is.
+            DataError: it is such a file.
         """
         if self.path.suffix.lower() == ".json":
             refuse_incomplete(self.path, lambda: self.sha256)
 
     def refuse_changed(self) -> None:
-        """Refuse a file that was changed since this was made.
+        """Refuse a file that was changed after this object was created.
 
         Raises:
-            DataError: its size or the time of its last change is another.
+            DataError: its size or modification time differs.
         """
-        if self._state() != self._found:
+        if self._read_state() != self._initial_state:
             raise DataError(_("{path}: was changed while it was read; run again").format(path=self.path))
 
     def _read_elements(self) -> Iterator[Any]:
-        """The elements of the JSON array, in the file that was opened to see what it holds."""
+        """The elements of the JSON array, going on with the stream that `kind` opened."""
         elements, self._elements = self._elements, None
         return read_array(self.path) if elements is None else elements
 
-    def _state(self) -> tuple[int, int]:
-        """Size and time of change, of which one changes when the file does."""
+    def _read_state(self) -> tuple[int, int]:
+        """The size in bytes and the modification time in nanoseconds."""
         try:
             found = self.path.stat()
         except OSError as error:
@@ -160,12 +165,12 @@ class DataFile:
 
 
 def read_questions(path: Path, sheet: str | None = None, columns: Mapping[str, str] | None = None) -> Workbook:
-    """Read what `lrc convert` converts; see `DataFile.questions`."""
+    """Read the questions of a file that is not converted yet; see `DataFile.questions`."""
     return DataFile(path, sheet, columns).questions()
 
 
 def read_records(path: Path, sheet: str | None = None, columns: Mapping[str, str] | None = None) -> list[Record]:
-    """Read what is trained on or answered, all at once, and tell on stderr what was found; see `DataFile.records`."""
+    """Read all records of a file into memory, and print its findings on stderr; see `DataFile.records`."""
     records = DataFile(path, sheet, columns).records()
     held = list(records)
     if is_first():
@@ -174,10 +179,10 @@ def read_records(path: Path, sheet: str | None = None, columns: Mapping[str, str
 
 
 def read_labelled(path: Path) -> list[Question]:
-    """Read labelled questions, of any file that `read_records` reads.
+    """Read the questions of a labelled file, of any kind that `read_records` reads.
 
     Raises:
-        DataError: the file cannot be read, holds no questions, or one without an answer.
+        DataError: the file cannot be read, holds no questions, or a record has no options or no answer.
     """
     questions = []
     for record in read_records(path):
@@ -193,11 +198,11 @@ def read_labelled(path: Path) -> list[Question]:
     return questions
 
 
-def refuse_pipe(path: Path) -> None:
-    """Refuse what is not there, and what can be read only once and may never begin or end.
+def require_file(path: Path) -> None:
+    """Refuse a path that is not a regular file: a pipe or a device can be read only once, and may never end.
 
     Raises:
-        DataError: the path is nothing, a folder, a pipe, a socket or a device.
+        DataError: the path does not exist, or is a folder, a pipe, a socket or a device.
     """
     if not path.exists():
         raise DataError(no_file(path))
@@ -212,7 +217,7 @@ def refuse_pipe(path: Path) -> None:
 
 
 class _TableRecords:
-    """The records of a table, which is held in memory."""
+    """The records of a table, all in memory."""
 
     def __init__(self, source: Workbook) -> None:
         if source.errors:
@@ -230,14 +235,14 @@ class _TableRecords:
 
 
 class _AlpacaRecords:
-    """The records of Alpaca JSON, read as they are asked for, once."""
+    """The records of Alpaca JSON, streamed; can be iterated over once."""
 
     def __init__(self, elements: Iterable[Any], name: str) -> None:
         self.findings: list[Finding] = []
         self._elements, self._name = elements, name
 
     def __iter__(self) -> Iterator[Record]:
-        unlabelled: list[str] | None = []  # ids, while no record has an output
+        unlabelled: list[str] | None = []  # their ids; None once a record has had an output
         notes = RecordNotes()
         for record in load_records(self._elements, self._name, notes):
             if record.output is not None:

@@ -1,7 +1,7 @@
-"""Seeded splits and folds that keep whole clusters of near-duplicate passages on one side.
+"""Seeded splits and folds that keep clusters of related passages whole.
 
-Nothing here depends on Python's hash seed or the machine: clusters are numbered by their first question and
-shuffled by `random.Random`, whose results Python keeps for a seed.
+The result does not depend on Python's hash seed or the machine: clusters are numbered in the order of their first
+question, and shuffled by `random.Random`, whose sequence for a seed is stable across Python versions.
 """
 
 from __future__ import annotations
@@ -10,23 +10,23 @@ from collections import Counter
 from collections.abc import Sequence
 from random import Random
 
-Sizes = Counter[int | None]  # questions by their answer
+Sizes = Counter[int | None]  # the number of questions with each answer
 
 
 def split(clusters: Sequence[int], answers: Sequence[int | None], fraction: float, seed: int) -> list[bool]:
-    """Choose the questions of the validation side.
+    """Choose the validation questions.
 
-    Their share is `fraction` within the size of the largest cluster, and their answers are balanced as far as
-    whole clusters allow.
+    Their number differs from `fraction` of all by at most the size of the largest cluster, and their answers are
+    balanced as far as whole clusters allow.
 
     Args:
         clusters: the cluster of each question, from `near_duplicates.group_passages`.
         answers: the answer of each question.
-        fraction: the share of questions to validate on, between 0 and 1.
-        seed: another seed, another split.
+        fraction: the share of validation questions, between 0 and 1.
+        seed: another seed gives another split.
 
     Returns:
-        For each question whether it is one of validation.
+        For each question whether it is a validation question.
 
     Raises:
         ValueError: there are fewer than two clusters.
@@ -35,7 +35,13 @@ def split(clusters: Sequence[int], answers: Sequence[int | None], fraction: floa
 
 
 def folds(clusters: Sequence[int], answers: Sequence[int | None], count: int, seed: int) -> list[int]:
-    """Choose the fold in which each question is validated on, from 0; see `split`.
+    """Choose the fold in which each question is a validation question; see `split`.
+
+    Args:
+        count: the number of folds.
+
+    Returns:
+        The fold of each question, from 0.
 
     Raises:
         ValueError: there are fewer clusters than folds.
@@ -44,14 +50,14 @@ def folds(clusters: Sequence[int], answers: Sequence[int | None], count: int, se
 
 
 def expected_leak(passages: Sequence[int], fraction: float) -> float:
-    """The share of validation questions whose passage is also trained on, if rows were split at random.
+    """The expected share of validation questions whose passage is also in training, if rows were split at random.
 
-    It is the expectation over all such splits: a question whose passage has m questions of n does not leak
-    when the other m - 1 are all drawn for validation, too (hypergeometric).
+    A question whose passage has m of the n questions does not leak if the other m - 1 are all drawn for validation,
+    too; the probability is hypergeometric.
 
     Args:
-        passages: the number of each question's passage.
-        fraction: the share of rows to validate on.
+        passages: the passage of each question, from `near_duplicates.group_passages`; not empty.
+        fraction: the share of validation questions, above 0.
     """
     n = len(passages)
     validation = round(fraction * n)
@@ -65,10 +71,10 @@ def expected_leak(passages: Sequence[int], fraction: float) -> float:
 
 
 def _divide(clusters: Sequence[int], answers: Sequence[int | None], shares: Sequence[float], seed: int) -> list[int]:
-    """Give each cluster to the part that it brings nearest to its share, large ones first.
+    """Assign each cluster, from large to small, to the part that it brings nearest to its share.
 
-    Those of one size come one after the other, in random order, so that a part has its share of each size: in a mixed
-    order a small part would be filled by small clusters before it lacks enough for a large one.
+    Clusters of the same size follow one another in random order, so that each part gets its share of each size.
+    Without the sorting, small clusters would fill a small part before it was far enough behind for a large one.
     """
     sizes: dict[int, Sizes] = {}
     for cluster, answer in zip(clusters, answers, strict=True):
@@ -85,7 +91,7 @@ def _divide(clusters: Sequence[int], answers: Sequence[int | None], shares: Sequ
 
 
 class _Parts:
-    """What each part has too much of, in all and by answer, while clusters are given out."""
+    """The surplus of each part over its share, in all and by answer, while clusters are assigned."""
 
     def __init__(self, shares: Sequence[float], largest: int) -> None:
         self._shares = shares
@@ -94,14 +100,18 @@ class _Parts:
         self._by_answer: list[dict[int | None, float]] = [{} for _ in shares]
 
     def place(self, size: Sizes) -> int:
-        """Give a cluster to a part, and tell which."""
+        """Assign a cluster to a part.
+
+        Returns:
+            The part, from 0.
+        """
         total = size.total()
         for share, part in zip(self._shares, self._by_answer, strict=True):
             for answer, count in size.items():
                 part[answer] = part.get(answer, 0.0) - share * count
         self._surplus = [have - share * total for have, share in zip(self._surplus, self._shares, strict=True)]
-        # A part may be ahead of its share by the largest cluster at most, so that the split's sizes are kept;
-        # the part that is most behind always may.
+        # No part may get ahead of its share by more than the largest cluster, which bounds the sizes of the split. The
+        # part that is farthest behind always remains open.
         open_parts = [i for i, have in enumerate(self._surplus) if have + total <= self._largest + 1e-6]
         chosen = min(open_parts, key=lambda part: (self._cost(part, size), part))
         self._surplus[chosen] += total
@@ -110,7 +120,7 @@ class _Parts:
         return chosen
 
     def _cost(self, part: int, size: Sizes) -> float:
-        """How much the squared surpluses of a part, over its share, grow if it gets the cluster."""
+        """By how much the squared surpluses of a part grow if it gets the cluster, divided by its share."""
         total = size.total()
         growth = total * (2 * self._surplus[part] + total)
         have = self._by_answer[part]
@@ -119,7 +129,7 @@ class _Parts:
 
 
 def _fill_empty(chosen: dict[int, int], sizes: dict[int, Sizes], n_parts: int) -> None:
-    """Give a part that got nothing, its share being so small, the smallest cluster of the fullest part."""
+    """Give a part that got nothing, because its share is so small, the smallest cluster of the fullest part."""
     for part in sorted(set(range(n_parts)) - set(chosen.values())):
         counts = Counter(chosen.values())
         rich = max(part for part, count in counts.items() if count == max(counts.values()))

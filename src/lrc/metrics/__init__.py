@@ -1,4 +1,4 @@
-"""Figures about answers: accuracy with its interval, baselines, calibration, pools of several models, training curves.
+"""Metrics of answers: accuracy and its interval, baselines, calibration, pools of several models, training curves.
 
 May import `data`, `config` and `runtime`. Knows no torch.
 

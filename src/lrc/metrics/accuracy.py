@@ -1,14 +1,14 @@
-"""Figures about predictions: accuracy with its interval, where mistakes are, and whether two sets differ.
+"""Accuracy with a confidence interval, confusion matrices, and tests of whether two sets of predictions differ.
 
-The questions of a passage are right or wrong together more often than chance would have it, so they are not independent
-questions: a passage's are one cluster in every interval and every test here (Miller 2024, arXiv 2411.00640).
+The answers to the questions of a passage are correlated, so these are not independent observations: they are one
+cluster in every interval and test here (Miller 2024, arXiv 2411.00640), except in McNemar's test.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from math import comb, sqrt
+from math import comb, pi, sqrt, tan
 from statistics import NormalDist
 
 import numpy as np
@@ -23,31 +23,36 @@ Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
 
 
 def passages_of(questions: Iterable[Question]) -> list[str]:
-    """What tells the clusters of questions apart: their passages, but for white space, case and width."""
+    """The cluster of each question: its passage in canonical form (see `near_duplicates.canonical`)."""
     return [canonical(question.passage) for question in questions]
 
 
 def wilson(right: float, n: float) -> tuple[float, float]:
-    """The 95% interval of a share (Wilson 1927, without continuity correction).
+    """The 95% confidence interval of a proportion (Wilson 1927, without continuity correction).
 
     Args:
-        right: how many of `n` are right; `n` is above 0. Neither has to be whole: see `effective_size`.
+        right: the number of successes; need not be whole, see `effective_size`.
+        n: the number of trials, above 0; likewise.
     """
     z = Z
     share, squared = right / n, z * z
     center = share + squared / (2 * n)
     reach = z * sqrt(share * (1 - share) / n + squared / (4 * n * n))
     scale = 1 + squared / n
-    # The bounds of none and of all right are 0 and 1 exactly; rounding must not put the share outside.
+    # The bounds are exactly 0 and 1 if none or all are right; rounding must not put the share outside the interval.
     return min(max(0.0, (center - reach) / scale), share), max(min(1.0, (center + reach) / scale), share)
 
 
 def student(freedom: int) -> float:
-    """The quantile of Student's t of the 95% interval, by its expansion (Abramowitz and Stegun 1964, 26.7.5).
+    """The quantile of Student's t for the 95% interval (Abramowitz and Stegun 1964, expansion 26.7.5).
 
     Args:
-        freedom: degrees of freedom; from 3 on the error is below 0.2 %.
+        freedom: degrees of freedom, 1 or more. For 1 and 2 the quantile is exact, for more its error is below 0.2%.
     """
+    if freedom == 1:
+        return tan(pi * CONFIDENCE / 2)
+    if freedom == 2:
+        return CONFIDENCE * sqrt(2 / (1 - CONFIDENCE**2))
     z = Z
     terms = (
         (z**3 + z) / 4,
@@ -59,19 +64,20 @@ def student(freedom: int) -> float:
 
 
 def effective_size(rights: Sequence[bool], passages: Sequence[Hashable]) -> float:
-    """How many independent questions tell as much about the accuracy as these do.
+    """The number of independent questions that would estimate the accuracy as precisely as these.
 
-    It is n over the design effect, the clustered variance of the mean (Miller 2024, equation 4, times G / (G - 1) for
-    G passages) over that of independent questions, corrected for few passages by the quotient of Student's quantiles
-    (Korn and Graubard 1998). Where every passage has one question it is n.
+    It is n over the design effect: the clustered variance of the mean (Miller 2024, equation 4, times G / (G - 1) for
+    G passages) over the variance for independent questions. It is corrected for few passages by the squared ratio of
+    Student's quantiles (Korn and Graubard 1998). If every passage has one question, it is n.
 
     Args:
-        rights: whether each question is right.
-        passages: what tells each question's passage from the others.
+        rights: whether each question is answered correctly; not empty.
+        passages: the cluster of each question, see `passages_of`.
 
     Returns:
-        From what it is if a passage's questions were all right or all wrong together, n² / Σ m² for passages of m
-        questions, to n; the former where nothing can be told: all are right, all are wrong, or one passage has all.
+        At most n. Before the correction, at least n² / Σ m² for passages of m questions, which is the value if the
+        answers within a passage were fully correlated. It is returned if the correlation cannot be estimated, since all
+        answers are right, all are wrong, or there is one passage.
     """
     n, sizes = len(rights), Counter(passages)
     least = n * n / sum(size * size for size in sizes.values())
@@ -89,16 +95,18 @@ def effective_size(rights: Sequence[bool], passages: Sequence[Hashable]) -> floa
 
 
 def accuracy(predictions: Sequence[int], answers: Sequence[int], passages: Sequence[Hashable]) -> Figures:
-    """The share of right answers, with its interval: Wilson's for the effective number of questions.
+    """The share of right answers, with Wilson's 95% interval for the effective number of questions.
 
     Args:
-        passages: see `effective_size`; `passages_of` gives them.
+        predictions: the number of the chosen option of each question.
+        answers: the number of the right option of each question.
+        passages: the cluster of each question, see `passages_of`.
 
     Returns:
-        `accuracy`, `n` (the number of questions), `passages` (of passages), `n_effective`, `ci_low` and `ci_high`.
+        `accuracy`, `n` (the number of questions), `passages` (their number), `n_effective`, `ci_low` and `ci_high`.
 
     Raises:
-        ValueError: there are no questions, or not as many predictions, answers and passages.
+        ValueError: there are no questions, or the arguments differ in length.
     """
     if not answers:
         raise ValueError("no questions to score")
@@ -121,11 +129,11 @@ def accuracy(predictions: Sequence[int], answers: Sequence[int], passages: Seque
 def accuracy_by(
     groups: Sequence[int], predictions: Sequence[int], answers: Sequence[int], passages: Sequence[Hashable]
 ) -> dict[int, Figures]:
-    """The accuracy within each group of questions, by group; with the answers as groups, by answer position.
+    """The accuracy within each group of questions, by group. With the answers as groups, it is by answer position.
 
     Args:
         groups: the group of each question.
-        passages: see `accuracy`.
+        predictions, answers, passages: see `accuracy`.
     """
     members: dict[int, list[tuple[int, int, Hashable]]] = {}
     for group, given, wanted, passage in zip(groups, predictions, answers, passages, strict=True):
@@ -136,19 +144,20 @@ def accuracy_by(
 def compare_paired(
     first: Sequence[int], second: Sequence[int], answers: Sequence[int], passages: Sequence[Hashable]
 ) -> dict[str, float]:
-    """Whether two sets of predictions differ in accuracy.
+    """Test whether two sets of predictions differ in accuracy.
 
-    The test is the permutation test that swaps the two sets passage by passage: if neither is better, either could have
-    given a passage's answers. Its distribution is computed in full. Where every passage has one question it is
-    McNemar's exact test, which takes questions as independent. The interval is the mean difference and Student's
-    quantile times its clustered standard error (Miller 2024, sections 2.2 and 4.2).
+    The test is an exact permutation test that swaps the two sets passage by passage: under the null hypothesis, either
+    set could have given the answers of a passage. If every passage has one question, it is McNemar's exact test, which
+    takes questions as independent. The interval is the mean difference plus or minus Student's quantile times its
+    clustered standard error (Miller 2024, sections 2.2 and 4.2).
 
     Args:
-        passages: see `accuracy`.
+        first, second: the predictions of the two.
+        answers, passages: see `accuracy`; not empty.
 
     Returns:
-        `first_only` and `second_only`, the numbers of questions that this one alone has right, `difference`, by how
-        much the first is more accurate, its bounds `ci_low` and `ci_high`, `p_value`, and `p_value_mcnemar`.
+        `first_only` and `second_only` (the numbers of questions that only one has right), `difference` (by how much the
+        first is more accurate, -1 to 1), its 95% interval `ci_low` and `ci_high`, `p_value`, and `p_value_mcnemar`.
     """
     alone = mcnemar(first, second, answers)
     ahead = [(one == wanted) - (two == wanted) for one, two, wanted in zip(first, second, answers, strict=True)]
@@ -170,7 +179,7 @@ def compare_paired(
 
 
 def _sums(values: Sequence[float], passages: Sequence[Hashable]) -> list[float]:
-    """The sum of the values of each passage's questions."""
+    """The sum of the values of the questions of each passage."""
     sums: dict[Hashable, float] = {}
     for value, passage in zip(values, passages, strict=True):
         sums[passage] = sums.get(passage, 0.0) + value
@@ -178,20 +187,19 @@ def _sums(values: Sequence[float], passages: Sequence[Hashable]) -> list[float]:
 
 
 def _permutation_p_value(sums: Sequence[int]) -> float:
-    """How probable a sum as far from 0 is, or farther, where each of `sums` has either sign with probability 1/2."""
+    """The probability of a total at least as far from 0, if each of `sums` has a random sign."""
     most = sum(map(abs, sums))
     probabilities = np.zeros(2 * most + 1)  # of each sum from -most to most
     probabilities[most] = 1.0
     for one in filter(None, map(abs, sums)):
-        probabilities = (
-            np.roll(probabilities, one) + np.roll(probabilities, -one)
-        ) / 2  # which never gets to the ends before the last
+        # No probability is rolled over the ends, which the sum of all reaches exactly.
+        probabilities = (np.roll(probabilities, one) + np.roll(probabilities, -one)) / 2
     far = np.abs(np.arange(-most, most + 1)) >= abs(sum(sums))
     return min(1.0, float(probabilities[far].sum()))
 
 
 def confusion(predictions: Sequence[int], answers: Sequence[int]) -> list[list[int]]:
-    """How often each answer (row, from 1) was predicted as each option (column, from 1)."""
+    """The confusion matrix: element [i][j] is how often option j + 1 was predicted and i + 1 was right."""
     size = max((*predictions, *answers), default=0)
     table = [[0] * size for _ in range(size)]
     for given, wanted in zip(predictions, answers, strict=True):
@@ -200,12 +208,13 @@ def confusion(predictions: Sequence[int], answers: Sequence[int]) -> list[list[i
 
 
 def mcnemar(first: Sequence[int], second: Sequence[int], answers: Sequence[int]) -> Mapping[str, float]:
-    """Whether two sets of predictions of independent questions differ (McNemar 1947, exact, two-sided).
+    """McNemar's test of two sets of predictions of independent questions (McNemar 1947; exact and two-sided).
 
-    Of the questions that one set alone has right, each set has half if neither is better: a binomial test.
+    It is a binomial test: under the null hypothesis, a question that only one set has right is as likely to be that of
+    either.
 
     Returns:
-        `first_only` and `second_only`, the numbers of questions that this one alone has right, and `p_value`.
+        `first_only` and `second_only`, the numbers of questions that only one set has right, and `p_value`.
     """
     rights = [(one == wanted, two == wanted) for one, two, wanted in zip(first, second, answers, strict=True)]
     first_only, second_only = rights.count((True, False)), rights.count((False, True))

@@ -1,7 +1,7 @@
-"""Whether a model's probabilities can be believed, and the temperature that makes them more believable.
+"""Calibration: how far a model's probabilities are from its accuracy, and temperature scaling.
 
-Reliability bins and the expected calibration error show how far confidence and accuracy are apart; dividing
-log-probabilities by one number, fitted on questions that were not trained on, brings them together (Guo et al. 2017).
+Reliability bins and the expected calibration error compare confidence with accuracy. Temperature scaling divides the
+log-probabilities by one number, fitted on questions that were not trained on (Guo et al. 2017).
 """
 
 from __future__ import annotations
@@ -16,61 +16,64 @@ from lrc.metrics.accuracy import accuracy
 from lrc.runtime.translation import Message, _
 
 N_BINS = 10
-SHARPNESS = (1e-3, 1e3)  # of 1 / temperature: beyond these, probabilities are equal or all in one option
-# The best option's probability over an even share, up to which an answer is practically a guess.
-GUESS = 1.1
-HALVINGS = 60  # of that range's logarithm, which is more than a float can tell apart
+SHARPNESS = (1e-3, 1e3)  # the range of 1 / temperature: beyond it, probabilities are uniform or all on one option
+GUESS = 1.1  # an answer whose probability is at most this times the uniform one is practically a guess
+HALVINGS = 60  # of the logarithmic range of the bisection: beyond the precision of a float
 
 
 @dataclass(frozen=True)
 class Bin:
-    """The questions whose chosen option has a probability from `low` to below `high` (the last bin: to 1)."""
+    """The questions whose chosen option has a probability in [low, high); the last bin includes 1."""
 
     low: float
     high: float
-    n: int
-    confidence: float  # mean probability of the chosen options
+    n: int  # questions
+    confidence: float  # the mean probability of the chosen options
     accuracy: float
-    ci_low: float
+    ci_low: float  # of the 95% interval of the accuracy
     ci_high: float
 
 
 def reliability(
     confidences: Sequence[float], right: Sequence[bool], passages: Sequence[Hashable], n_bins: int = N_BINS
 ) -> list[Bin]:
-    """Group questions by the probability of their chosen option; bins without a question are left out.
+    """Group questions by the probability of their chosen option.
 
     Args:
-        confidences: that probability, 0 to 1, of each question.
+        confidences: the probability of the chosen option of each question, 0 to 1.
         right: whether the chosen option is the right one.
         passages: see `accuracy.accuracy`.
-        n_bins: into how many bins of equal width 0 to 1 is cut.
+        n_bins: the number of bins of equal width.
+
+    Returns:
+        The bins that are not empty, in order.
     """
     members: dict[int, list[tuple[float, bool, Hashable]]] = {}
     for one in zip(confidences, right, passages, strict=True):
         members.setdefault(min(int(one[0] * n_bins), n_bins - 1), []).append(one)
-    return [_bin(place / n_bins, (place + 1) / n_bins, members[place]) for place in sorted(members)]
+    return [_make_bin(place / n_bins, (place + 1) / n_bins, members[place]) for place in sorted(members)]
 
 
 def calibration_error(bins: Sequence[Bin]) -> float:
-    """The expected calibration error (Naeini et al. 2015, Guo et al. 2017).
+    """The expected calibration error (Naeini et al. 2015, Guo et al. 2017), 0 to 1.
 
-    It is the distance of confidence and accuracy, averaged over the bins by their numbers of questions; 0 for none.
+    It is the mean of |confidence - accuracy| over the bins, weighted by their numbers of questions; 0 without any.
     """
     n = sum(one.n for one in bins)
     return sum(one.n * abs(one.confidence - one.accuracy) for one in bins) / max(n, 1)
 
 
 def log_loss(log_probs: Sequence[Sequence[float]], answers: Sequence[int], temperature: float = 1.0) -> float:
-    """The mean negative log-probability of the right options; questions whose answer has none are left out.
+    """The mean negative log-probability of the right options.
 
     Args:
-        log_probs: of each question's options, natural logarithms; -inf where one cannot be chosen.
-        answers: the number of each right option, from 1.
-        temperature: what the log-probabilities are divided by.
+        log_probs: of the options of each question, natural logarithms; -inf for an option that cannot be chosen.
+        answers: the number of the right option of each question, from 1. Questions whose right option has -inf are left
+            out.
+        temperature: divides the log-probabilities, which are then normalised.
 
     Returns:
-        nats; 0 where no question is left.
+        In nats; 0 if no question is left.
     """
     gaps = _gaps(log_probs, answers)
     losses = [float(np.logaddexp.reduce(gap / temperature)) for gap in gaps]
@@ -78,41 +81,45 @@ def log_loss(log_probs: Sequence[Sequence[float]], answers: Sequence[int], tempe
 
 
 def confidences(log_probs: Sequence[Sequence[float]], temperature: float = 1.0) -> list[float]:
-    """The probability of each question's most probable option."""
+    """The probability of the most probable option of each question.
+
+    Args:
+        log_probs, temperature: see `log_loss`.
+    """
     tempered = [np.array(line) / temperature for line in log_probs]
     return [float(np.exp(line.max() - np.logaddexp.reduce(line))) for line in tempered]
 
 
 def fit_temperature(log_probs: Sequence[Sequence[float]], answers: Sequence[int]) -> float:
-    """The temperature with the least log loss on questions that were not trained on.
+    """Fit the temperature with the least log loss, on questions that were not trained on.
 
-    As if one more question had been answered at random: without it, a few questions that are all right would make the
-    probabilities of any question 0 and 1 (the same cure as Platt's, 1999).
+    The targets are smoothed with the weight of one question whose answer is uniform over its options. Without that, a
+    few questions that are all right would make all probabilities 0 or 1 (a similar prior to Platt's, 1999).
 
     Args:
         log_probs: see `log_loss`.
         answers: see `log_loss`.
 
     Returns:
-        1 where there is nothing to learn from.
+        The temperature, within 1 / SHARPNESS; 1 if no question has options with different scores.
     """
     gaps = [gap for gap in _gaps(log_probs, answers) if gap.any()]
     if not gaps:
         return 1.0
-    share = 1 / (len(gaps) + 1)  # of each question, for the one more
-    table = _table(gaps)
+    share = 1 / (len(gaps) + 1)  # the weight of the uniform distribution in each target
+    table = _pad(gaps)
     means = np.array([gap.mean() for gap in gaps])
     low, high = np.log(SHARPNESS)
     for _halving in range(HALVINGS):
         middle = (low + high) / 2
-        # The loss is convex in 1 / temperature, so the sign of its slope says on which side the least is.
+        # The loss is convex in 1 / temperature, so the sign of its slope tells on which side the minimum is.
         slope = _slopes(table, float(np.exp(middle))).sum() - share * means.sum()
         low, high = (middle, high) if slope < 0 else (low, middle)
     return float(np.exp(-(low + high) / 2))
 
 
 def at_bound(temperature: float) -> Message | None:
-    """What a temperature at an end of the fit's range means, in words; None for one that was found between them."""
+    """Explain a temperature at an end of the range of `fit_temperature`; None for one within it."""
     coldest, hottest = (1 / sharpness for sharpness in reversed(SHARPNESS))
     if temperature > hottest * 0.99:
         return _("the limit of the search: uniform probabilities, the scores say nothing about which option is right")
@@ -122,23 +129,24 @@ def at_bound(temperature: float) -> Message | None:
 
 
 def is_guess(probabilities: Sequence[float], choices: int) -> bool:
-    """Whether the most probable of `choices` options has about an even share, so that choosing it is a guess."""
+    """Whether the most probable of `choices` options is hardly more probable than 1 / `choices`."""
     return choices > 1 and max(probabilities) <= GUESS / choices
 
 
 def calibration(
     log_probs: Sequence[Sequence[float]], answers: Sequence[int], passages: Sequence[Hashable], temperature: float
 ) -> dict[str, float]:
-    """How far the probabilities of answered questions can be believed.
+    """Measure how well the probabilities of labelled questions are calibrated.
 
     Args:
         log_probs: see `log_loss`.
         answers: see `log_loss`.
         passages: see `accuracy.accuracy`.
-        temperature: what an earlier run fitted.
+        temperature: fitted earlier, on other questions.
 
     Returns:
-        `temperature`, `log_loss` and `calibration_error`, and the last two as they are at temperature 1: `…_at_1`.
+        `temperature`; `log_loss` and `calibration_error` at this temperature; and both at temperature 1, with names
+        that end in `_at_1`.
     """
     right = [max(range(len(line)), key=line.__getitem__) + 1 == a for line, a in zip(log_probs, answers, strict=True)]
     figures = {"temperature": temperature}
@@ -151,13 +159,13 @@ def calibration(
 
 
 def _gaps(log_probs: Sequence[Sequence[float]], answers: Sequence[int]) -> list[NDArray[np.float64]]:
-    """How far each question's options that can be chosen lie above the right one."""
+    """The log-probabilities of the options that can be chosen minus that of the right option, for each question."""
     lines = [(np.array(line), answer - 1) for line, answer in zip(log_probs, answers, strict=True)]
     return [line[np.isfinite(line)] - line[place] for line, place in lines if np.isfinite(line[place])]
 
 
-def _table(gaps: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """(questions, options) the gaps, a line a question; -inf beyond its last option."""
+def _pad(gaps: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """(questions, options) the gaps of all questions, padded with -inf."""
     table = np.full((len(gaps), max(map(len, gaps))), -np.inf)
     for line, gap in zip(table, gaps, strict=True):
         line[: len(gap)] = gap
@@ -165,7 +173,7 @@ def _table(gaps: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
 
 
 def _slopes(table: NDArray[np.float64], sharpness: float) -> NDArray[np.float64]:
-    """(questions,) the derivatives of the losses by the sharpness: the gaps' means under the tempered probabilities."""
+    """(questions,) the derivatives of the losses with respect to 1 / temperature: the expected gaps."""
     scaled = table * sharpness
     weights = np.exp(scaled - scaled.max(axis=1, keepdims=True))
     weights /= weights.sum(axis=1, keepdims=True)
@@ -173,7 +181,7 @@ def _slopes(table: NDArray[np.float64], sharpness: float) -> NDArray[np.float64]
     return slopes
 
 
-def _bin(low: float, high: float, members: Sequence[tuple[float, bool, Hashable]]) -> Bin:
+def _make_bin(low: float, high: float, members: Sequence[tuple[float, bool, Hashable]]) -> Bin:
     n, hits = len(members), [int(hit) for _confidence, hit, _passage in members]
     figures = accuracy(hits, [1] * n, [passage for *_others, passage in members])
     mean = sum(confidence for confidence, *_others in members) / n

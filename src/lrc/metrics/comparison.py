@@ -1,4 +1,4 @@
-"""Two models on the same questions: how much better one is, and which questions one alone has right."""
+"""Compares two models on the same questions: how much better one is, and which questions only one has right."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ class Comparison:
     """The answers of two models to the same questions."""
 
     names: tuple[str, str]
-    pairs: tuple[Pair, ...]  # in the order of the first
+    pairs: tuple[Pair, ...]  # in the order of the first model's answers
     figures: tuple[Figures, Figures]  # see `accuracy.accuracy`
     test: dict[str, float]  # of the first against the second, see `accuracy.compare_paired`
 
     @property
     def certain(self) -> bool:
-        """Whether the difference is more than chance would have it."""
+        """Whether the difference is statistically significant: p < 0.05."""
         return self.test["p_value"] < 1 - CONFIDENCE
 
     @property
     def ahead(self) -> int | None:
-        """Which of the two has more right, 0 or 1; None where both have as many."""
+        """Which of the two has more right answers, 0 or 1; None if they have equally many."""
         difference = self.test["difference"]
         return None if difference == 0 else int(difference < 0)
 
     @property
     def text(self) -> Message:
-        """What the comparison comes to: how large the difference is, and whether it may be chance."""
+        """The result in words: how large the difference is, and whether it may be chance."""
         ahead, sign = self.ahead or 0, -1 if self.ahead else 1
         better, worse = self.names[ahead], self.names[1 - ahead]
         if self.ahead is None:
@@ -57,44 +57,45 @@ class Comparison:
 
     @property
     def first_only(self) -> list[Pair]:
-        """The questions that the first alone has right: those first where the second was the surest."""
+        """The questions that only the first has right, sorted by the confidence of the second, the highest first."""
         alone = [pair for pair in self.pairs if pair[0].right and not pair[1].right]
         return sorted(alone, key=lambda pair: -pair[1].confidence)
 
     @property
     def second_only(self) -> list[Pair]:
-        """Likewise of the second."""
+        """The questions that only the second has right, sorted by the confidence of the first, the highest first."""
         alone = [pair for pair in self.pairs if pair[1].right and not pair[0].right]
         return sorted(alone, key=lambda pair: -pair[0].confidence)
 
     @property
     def both_wrong(self) -> list[Pair]:
-        """The questions that neither has right: those first whose right option both thought the least likely."""
+        """The questions that neither has right, sorted by their probabilities of the right option, the lowest first."""
         wrong = [pair for pair in self.pairs if not (pair[0].right or pair[1].right)]
         return sorted(wrong, key=lambda pair: sum(one.answer_probability for one in pair))
 
     @property
     def both_right(self) -> int:
-        """How many questions both have right."""
+        """The number of questions that both have right."""
         return sum(first.right and second.right for first, second in self.pairs)
 
     @property
     def same_choice(self) -> int:
-        """How many questions both answer with the same option, right or wrong."""
+        """The number of questions that both answer with the same option, right or wrong."""
         return sum(first.prediction == second.prediction for first, second in self.pairs)
 
 
 def compare_answers(
     names: tuple[str, str], sources: tuple[Path, Path], first: Sequence[Outcome], second: Sequence[Outcome]
 ) -> Comparison:
-    """Compare two models, question by question.
+    """Compare the answers of two models question by question.
 
     Args:
-        names: what they are called.
-        sources: where their answers come from, for errors.
+        names: the names of the models.
+        sources: the files of their answers, for errors.
+        first, second: the answers of each, in any order.
 
     Raises:
-        DataError: they were not asked the same questions, or these have other right answers.
+        DataError: the answers are not to the same questions, or the right answers differ.
     """
     pairs = _pair(sources, first, second)
     answers = [one.answer for one, _other in pairs]
@@ -109,7 +110,7 @@ def compare_answers(
 
 
 def _pair(sources: tuple[Path, Path], first: Sequence[Outcome], second: Sequence[Outcome]) -> list[Pair]:
-    """Each answer of the first with that of the second to the same question, whatever the order of the two."""
+    """Pair the answers to the same question; questions may be in any order, and may repeat."""
     if not first or not second:
         source = sources[0] if not first else sources[1]
         raise DataError(_("{source}: holds no answers; evaluate the model again").format(source=source))

@@ -1,12 +1,12 @@
-"""Several models' scores → one answer: the logarithmic opinion pool (Genest and Zidek 1986), fitted to right answers.
+"""Combines the scores of several models in a logarithmic opinion pool (Genest and Zidek 1986), fitted to right answers.
 
-Each model's scores are divided by a temperature of its own and made log-probabilities; the pool's are proportional to
-their weighted sum:
+The scores of each model are divided by a temperature of its own and normalised to log-probabilities. The pool's are a
+weighted sum of these:
 
-    log p(option) = sum over models of weight × log softmax(scores / temperature) + constant
+    log p(option) = sharpness × Σ weight × log softmax(scores / temperature) + constant
 
-Weights are at least 0 and sum to 1, and the sum is multiplied by one more factor, the sharpness. All of it minimises
-the log loss on the labelled questions, which is convex in the weights times that factor.
+The sum is over models. The weights are at least 0 and sum to 1. The temperatures are fitted to each model by itself;
+weights and sharpness then minimise the log loss on the labelled questions, which is convex in weight × sharpness.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from numpy.typing import NDArray
 
 from lrc.metrics.calibration import fit_temperature
 
-Scores = NDArray[np.float64]  # (questions, options); -inf where one cannot be chosen
-SWEEPS, PRECISION = 500, 1e-10
+Scores = NDArray[np.float64]  # (questions, options); -inf for an option that cannot be chosen
+SWEEPS, PRECISION = 500, 1e-10  # of coordinate descent: at most so many sweeps, and the least relative gain of one
 
 
 @dataclass(frozen=True)
 class Pool:
-    """A fitted pool of models, in their order."""
+    """A fitted pool."""
 
-    temperatures: tuple[float, ...]
-    weights: tuple[float, ...]  # 0 to 1, of the log-probabilities; their sum is 1
-    sharpness: float  # what the weighted sum is multiplied with
+    temperatures: tuple[float, ...]  # of each model
+    weights: tuple[float, ...]  # of the log-probabilities of each model, 0 to 1; their sum is 1
+    sharpness: float  # multiplies the weighted sum
 
     def log_probs(self, scores: Sequence[Scores]) -> Scores:
-        """The pool's log-probabilities of every option.
+        """The log-probabilities of the options by the pool.
 
         Args:
-            scores: of each model, in the order of the weights.
+            scores: of each model, in the order in which they were fitted.
         """
         parts = _calibrate(scores, self.temperatures)
         total = np.where(np.isfinite(parts[0]), 0.0, -np.inf)
@@ -45,13 +45,11 @@ class Pool:
 
 
 def fit_pool(scores: Sequence[Scores], answers: Sequence[int]) -> Pool:
-    """Fit temperatures, weights and sharpness.
-
-    As if one more question had been answered at random, as in `calibration.fit_temperature`.
+    """Fit temperatures, weights and sharpness; targets are smoothed as in `calibration.fit_temperature`.
 
     Args:
-        scores: of each model.
-        answers: the number of each question's right option, from 1.
+        scores: of each model, on the same questions.
+        answers: the number of the right option of each question, from 1.
     """
     temperatures = tuple(fit_temperature(one.tolist(), answers) for one in scores)
     parts = _calibrate(scores, temperatures)
@@ -69,19 +67,20 @@ def fit_pool(scores: Sequence[Scores], answers: Sequence[int]) -> Pool:
 
 
 def equal_pool(scores: Sequence[Scores], answers: Sequence[int]) -> Pool:
-    """The same with equal weights and nothing sharpened: only the temperatures are fitted."""
+    """A pool with equal weights and sharpness 1, of which only the temperatures are fitted; see `fit_pool`."""
     temperatures = tuple(fit_temperature(one.tolist(), answers) for one in scores)
     return Pool(temperatures, (1 / len(scores),) * len(scores), 1.0)
 
 
 def out_of_fold(scores: Sequence[Scores], answers: Sequence[int], folds: Sequence[int]) -> tuple[Scores, list[Pool]]:
-    """The log-probabilities of every question by the pool that was fitted on the other folds.
+    """Cross-fit: compute the log-probabilities of each fold with a pool that is fitted on the other folds.
 
     Args:
+        scores, answers: see `fit_pool`.
         folds: the fold of each question.
 
     Returns:
-        (questions, options), and the pool of each fold.
+        (questions, options) log-probabilities, and the pool of each fold in ascending order.
     """
     found, pools = np.full_like(scores[0], -np.inf), []
     places = np.array(folds)
@@ -96,23 +95,27 @@ def out_of_fold(scores: Sequence[Scores], answers: Sequence[int], folds: Sequenc
 
 
 def predict(log_probs: Scores) -> list[int]:
-    """The number of the option with the highest score, the first of several."""
+    """The number of the most probable option of each question, the first of several."""
     return [int(number) + 1 for number in log_probs.argmax(axis=1)]
 
 
 def _minimize(values: NDArray[np.float64], choosable: NDArray[np.bool_], wanted: Scores) -> NDArray[np.float64]:
-    """The strengths, at least 0, with the least cross entropy; one after the other by Newton's steps, until none moves.
+    """Minimise the cross entropy by coordinate descent, with Newton steps that are halved until they improve it.
 
     Args:
-        values: (models, questions, options) log-probabilities.
-        wanted: (questions, options) the share of each option in the answer.
+        values: (models, questions, options) log-probabilities; 0 where an option cannot be chosen.
+        choosable: (questions, options) whether an option can be chosen.
+        wanted: (questions, options) the target distributions.
+
+    Returns:
+        (models,) the strengths, weight × sharpness, at least 0.
     """
     strengths = np.full(len(values), 1 / len(values))
     loss = _loss(strengths, values, choosable, wanted)
     for _ in range(SWEEPS):
         before = loss
         for k, own in enumerate(values):
-            probabilities = np.exp(_pool(strengths, values, choosable))
+            probabilities = np.exp(_combine(strengths, values, choosable))
             mean = (probabilities * own).sum(axis=1)
             slope = float((mean - (wanted * own).sum(axis=1)).sum())
             bend = float(((probabilities * own**2).sum(axis=1) - mean**2).sum())
@@ -129,14 +132,14 @@ def _minimize(values: NDArray[np.float64], choosable: NDArray[np.bool_], wanted:
     return strengths
 
 
-def _pool(strengths: NDArray[np.float64], values: NDArray[np.float64], choosable: NDArray[np.bool_]) -> Scores:
+def _combine(strengths: NDArray[np.float64], values: NDArray[np.float64], choosable: NDArray[np.bool_]) -> Scores:
     return _normalise(np.where(choosable, np.tensordot(strengths, values, 1), -np.inf))
 
 
 def _loss(
     strengths: NDArray[np.float64], values: NDArray[np.float64], choosable: NDArray[np.bool_], wanted: Scores
 ) -> float:
-    log_probs = _pool(strengths, values, choosable)
+    log_probs = _combine(strengths, values, choosable)
     return float(-(wanted * np.where(choosable, log_probs, 0.0)).sum())
 
 
@@ -145,5 +148,5 @@ def _calibrate(scores: Sequence[Scores], temperatures: Sequence[float]) -> list[
 
 
 def _normalise(scores: Scores) -> Scores:
-    """Log-probabilities: what is given less the logarithm of the sum over the options."""
+    """Log-softmax over the options."""
     return scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)

@@ -1,7 +1,7 @@
-"""What a model made of labelled questions: `validation_scores.jsonl` in a run's folder.
+"""A model's answers to labelled questions, as in the file `validation_scores.jsonl` in the folder of a run.
 
-A line a question: what `lrc evaluate --scores` writes, and the question itself with its right answer, so that a
-report can show it. The file holds passages: like the data it was made from, it is never published.
+A line has what `lrc evaluate --scores` writes, and the question with its right answer, so that a report can show it.
+Since the file has passages, it is never published, like the data that it was made from.
 """
 
 from __future__ import annotations
@@ -25,16 +25,17 @@ OUTCOMES_FILE = "validation_scores.jsonl"
 
 @dataclass(frozen=True)
 class Outcome:
-    """One labelled question, and what the model made of it.
+    """A labelled question, and a model's answer to it.
 
     Raises:
-        ValueError: there is not a probability for every option, or the prediction is none of them.
+        ValueError: the question has no answer, there is not a probability for every option, or the prediction is not
+            the number of an option.
     """
 
     question: Question
     probabilities: tuple[float, ...]  # of each option, 0 to 1
     prediction: int  # 1 to the number of options
-    scores: tuple[float | None, ...] = ()  # log-probabilities; None where an option cannot be chosen
+    scores: tuple[float | None, ...] = ()  # log-probabilities; None for an option that cannot be chosen
 
     def __post_init__(self) -> None:
         size = len(self.question.options)
@@ -47,14 +48,14 @@ class Outcome:
 
     @classmethod
     def of(cls, question: Question, scores: OptionScores) -> Outcome:
-        """Put a labelled question and a scorer's word on it together."""
+        """Make an outcome from a labelled question and its scores."""
         finite = tuple(value if isfinite(value) else None for value in scores.log_probs)
         return cls(question, scores.probabilities, scores.prediction, finite)
 
     @property
     def answer(self) -> int:
         """The number of the right option."""
-        assert self.question.answer is not None  # checked on the way in
+        assert self.question.answer is not None  # see __post_init__
         return self.question.answer
 
     @property
@@ -74,7 +75,7 @@ class Outcome:
 
 
 def write_outcomes(path: Path, outcomes: Iterable[Outcome], *, force: bool = False) -> None:
-    """Write a line a question.
+    """Write one JSON line per question.
 
     Raises:
         OutputError: `path` exists and `force` is false, or the file system refuses.
@@ -85,10 +86,13 @@ def write_outcomes(path: Path, outcomes: Iterable[Outcome], *, force: bool = Fal
 
 
 def read_outcomes(path: Path) -> list[Outcome]:
-    """Read what `write_outcomes` wrote; nothing where there is no file.
+    """Read what `write_outcomes` wrote.
+
+    Returns:
+        Nothing if there is no such file.
 
     Raises:
-        DataError: a finding for every line that is something else.
+        DataError: the file is not UTF-8, or has lines that are not outcomes; one finding for each of these.
     """
     if not path.is_file():
         return []
@@ -114,15 +118,15 @@ def read_outcomes(path: Path) -> list[Outcome]:
 
 
 def read_predictions(source: Path, data: Path | None, questions: Sequence[Question] = ()) -> list[Outcome]:
-    """Read what a model made of labelled questions: of a run's folder, its file of outcomes, or a file of scores.
+    """Read a model's answers to labelled questions.
 
     Args:
-        source: a run's folder, its `validation_scores.jsonl`, or what `lrc evaluate --scores` writes.
-        data: the file of the questions that a file of scores is of, which holds none itself.
-        questions: what `data` holds.
+        source: the folder of a run, its `validation_scores.jsonl`, or a file of `lrc evaluate --scores`.
+        data: the file with the questions, which a file of scores does not contain.
+        questions: the content of `data`.
 
     Raises:
-        DataError: there is no such file, it holds no answers, or they are not those of the questions.
+        DataError: there is no such file, it has no answers, or they are not answers to these questions.
     """
     path = source / OUTCOMES_FILE if source.is_dir() else source
     if not path.is_file():
@@ -150,11 +154,11 @@ def read_predictions(source: Path, data: Path | None, questions: Sequence[Questi
         raise DataError(
             _("{path}: holds scores and not the questions that they are of; name these with --data").format(path=path)
         )
-    return _outcomes(path, align(path, scored, questions, data), questions, data)
+    return _make_outcomes(path, align(path, scored, questions, data), questions, data)
 
 
 def holds_questions(path: Path) -> bool:
-    """Whether a file of answers says of what questions: a run's does, a file of scores does not."""
+    """Whether a file of answers contains the questions: that of a run does, a file of scores does not."""
     try:
         with path.open(encoding="utf-8-sig") as file:
             first = json.loads(file.readline())
@@ -172,11 +176,13 @@ def _holds_figures(path: Path) -> bool:
     return isinstance(whole, dict) and "accuracy" in whole
 
 
-def _outcomes(path: Path, scored: Sequence[ScoredQuestion], questions: Sequence[Question], data: Path) -> list[Outcome]:
+def _make_outcomes(
+    path: Path, scored: Sequence[ScoredQuestion], questions: Sequence[Question], data: Path
+) -> list[Outcome]:
     outcomes, findings = [], []
     for one, question in zip(scored, questions, strict=True):
         try:
-            outcomes.append(_outcome(one, question))
+            outcomes.append(_make_outcome(one, question))
         except (ValueError, TypeError) as error:
             text = _("{path}: question {id}: {reason}; score {data} again")
             findings.append(text.format(path=path, id=question.id, reason=message_of(error), data=data.name))
@@ -185,11 +191,11 @@ def _outcomes(path: Path, scored: Sequence[ScoredQuestion], questions: Sequence[
     return outcomes
 
 
-def _outcome(one: ScoredQuestion, question: Question) -> Outcome:
-    """One line with its question; what it does not say follows from its scores.
+def _make_outcome(one: ScoredQuestion, question: Question) -> Outcome:
+    """Make an outcome from scores; probabilities and prediction follow from these if the line has none.
 
     Raises:
-        ValueError, TypeError: it is not about such a question.
+        ValueError, TypeError: the scores are not of this question.
     """
     if len(one.scores) != len(question.options):
         raise ValueError(f"has {len(one.scores)} scores, expected one for each of its {len(question.options)} options")
@@ -218,10 +224,10 @@ def _to_object(outcome: Outcome) -> dict[str, Any]:
 
 
 def _from_object(line: Any) -> Outcome:
-    """Make an outcome of a line's object.
+    """Make an outcome from the object of a line.
 
     Raises:
-        ValueError, TypeError, KeyError: it is none.
+        ValueError, TypeError, KeyError: it is not an outcome.
     """
     if not isinstance(line, dict):
         raise ValueError(_("is not a JSON object"))

@@ -1,4 +1,4 @@
-"""The curves of a run, read from its `metrics.jsonl`."""
+"""Reads the training curves of a run from its `metrics.jsonl`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lrc.runtime.translation import _, message_of
 
 INTERVAL = {"eval_accuracy": ("eval_ci_low", "eval_ci_high")}
 SERIES = ("loss", "eval_loss", "eval_accuracy", "learning_rate")
-# Of the whole run: seconds, questions a second, and what throughput.py says.
+# Of the whole run: the time in seconds, questions per second, and the metrics of throughput.py.
 TOTALS = (
     *("train_runtime", "train_questions_per_second", "train_tokens_per_second"),
     *("train_unique_token_share", "peak_memory_mb"),
@@ -25,11 +25,11 @@ NUMBERS = (*SERIES, *TOTALS, *(name for bounds in INTERVAL.values() for name in 
 
 @dataclass(frozen=True)
 class Point:
-    """One logged value; nan where the run logged one that is not finite."""
+    """One logged value."""
 
     step: int
-    value: float
-    low: float = nan  # of the 95% interval, where the value has one
+    value: float  # nan if it was not finite
+    low: float = nan  # of the 95% interval; nan if the value has none
     high: float = nan
 
 
@@ -38,43 +38,46 @@ Curve = tuple[Point, ...]
 
 @dataclass(frozen=True)
 class Curves:
-    """What a run logged, by name of the metric; in the order of the steps."""
+    """The logged metrics of a run."""
 
-    series: Mapping[str, Curve]
-    totals: Mapping[str, float]  # of the whole run; none before its end
+    series: Mapping[str, Curve]  # by name of the metric, sorted by step
+    totals: Mapping[str, float]  # see TOTALS; empty before the end of the run
 
     def __getitem__(self, name: str) -> Curve:
-        """A curve of SERIES; empty where nothing was logged under the name."""
+        """The curve of a metric in SERIES; empty if it was not logged."""
         return self.series.get(name, ())
 
     @property
     def last_step(self) -> int:
-        """The last step with a value; 0 where nothing was logged."""
+        """The last step with a value; 0 if nothing was logged."""
         return max((points[-1].step for points in self.series.values()), default=0)
 
 
 def read_curves(path: Path) -> Curves:
-    """Read a `metrics.jsonl`; a run that has logged nothing yet has no curves.
+    """Read a `metrics.jsonl`.
 
-    A last line that a kill cut short is left out with a word about it.
+    A last line that is incomplete, since the run was killed, is skipped with a notice.
+
+    Returns:
+        No curves if there is no such file.
 
     Raises:
-        DataError: other lines are not what training writes; a finding for each.
+        DataError: the file is not UTF-8, or has other invalid lines; one finding for each of these.
     """
     if not path.is_file():
         return Curves({}, {})
     series: dict[str, dict[int, Point]] = {}
     totals: dict[str, float] = {}
-    for line in _lines(path):
+    for line in _read_lines(path):
         for name in SERIES:
             if name in line:
-                # A step that was evaluated twice, after a resume, counts with its later value.
-                series.setdefault(name, {})[line["step"]] = _point(name, line)
-        totals |= {name: _finite(line[name]) for name in TOTALS if name in line}
+                # The later value of a step that was evaluated again after a resume.
+                series.setdefault(name, {})[line["step"]] = _make_point(name, line)
+        totals |= {name: _to_finite(line[name]) for name in TOTALS if name in line}
     return Curves({name: tuple(points[step] for step in sorted(points)) for name, points in series.items()}, totals)
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
+def _read_lines(path: Path) -> list[dict[str, Any]]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     except UnicodeDecodeError as error:
@@ -83,7 +86,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     findings, kept = [], []
     for number, text in enumerate(lines, start=1):
         try:
-            kept.append(_check(json.loads(text)))
+            kept.append(_check_line(json.loads(text)))
         except (ValueError, RecursionError) as error:
             if number == len(lines) and not text.endswith("\n"):
                 notify(_("{path}, line {number}: cut short; left out").format(path=path, number=number))
@@ -95,7 +98,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     return kept
 
 
-def _check(line: Any) -> dict[str, Any]:
+def _check_line(line: Any) -> dict[str, Any]:
     if not isinstance(line, dict) or type(line.get("step")) is not int or line["step"] < 0:
         raise ValueError(_("is not an object with a step"))
     wrong = [name for name in NUMBERS if name in line and type(line[name]) not in (int, float)]
@@ -104,12 +107,12 @@ def _check(line: Any) -> dict[str, Any]:
     return line
 
 
-def _point(name: str, line: Mapping[str, Any]) -> Point:
-    bounds = (_finite(line.get(bound, nan)) for bound in INTERVAL.get(name, ()))
-    return Point(line["step"], _finite(line[name]), *bounds)
+def _make_point(name: str, line: Mapping[str, Any]) -> Point:
+    bounds = (_to_finite(line.get(bound, nan)) for bound in INTERVAL.get(name, ()))
+    return Point(line["step"], _to_finite(line[name]), *bounds)
 
 
-def _finite(value: float) -> float:
+def _to_finite(value: float) -> float:
     try:
         return float(value) if isfinite(value) else nan
     except OverflowError:  # a whole number beyond what a float holds

@@ -1,6 +1,6 @@
-"""What an accuracy comes to, in words: beside the best baseline on the same questions, what that means, what is next.
+"""Words an accuracy: compared with the best baseline on the same questions, what that means, and what to do next.
 
-Training, evaluation, report, card and app say it in these words.
+Training, evaluation, report, model card and app all use these words.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from lrc.metrics.accuracy import CONFIDENCE, Figures, accuracy, compare_paired, 
 from lrc.metrics.baselines import BASELINES
 from lrc.runtime.translation import Message, _
 
-# What the baselines in `baselines.BASELINES` are called.
+# The names of the baselines in `baselines.BASELINES`, for translation.
 NAMES = {
     "majority": _("majority"),
     "longest option": _("longest option"),
@@ -40,13 +40,8 @@ class Verdict:
     """An accuracy compared with the best baseline."""
 
     figures: Figures  # of the predictions, see `accuracy.accuracy`
-    baselines: dict[str, Figures]  # likewise, by name; the best first
-    test: dict[str, float]  # of the predictions against the best baseline, see `accuracy.compare_paired`
-
-    @classmethod
-    def from_figures(cls, figures: Figures, baselines: Mapping[str, Figures], test: Mapping[str, float]) -> Verdict:
-        """The verdict of figures that were written down; see the class."""
-        return cls(figures, dict(baselines), dict(test))
+    baselines: Mapping[str, Figures]  # likewise, by name; the best first
+    test: Mapping[str, float]  # of the predictions against the best baseline, see `accuracy.compare_paired`
 
     @property
     def best(self) -> str:
@@ -55,12 +50,12 @@ class Verdict:
 
     @property
     def certain(self) -> bool:
-        """Whether the difference is more than chance would have it."""
+        """Whether the difference is statistically significant: p < 0.05."""
         return self.test["p_value"] < 1 - CONFIDENCE
 
     @property
     def kind(self) -> Kind:
-        """Whether it is above the best baseline for certain, perhaps, or not at all."""
+        """Whether the accuracy is significantly above the best baseline, perhaps above it, or not above it."""
         if self.test["difference"] <= 0:
             return "not above"
         return "above" if self.certain else "perhaps above"
@@ -70,7 +65,7 @@ class Verdict:
 
     @property
     def text(self) -> Message:
-        """All of it: the accuracy beside the best baseline, what that means, and what to do next."""
+        """The accuracy compared with the best baseline, what that means, and what to do next."""
         text = _("{headline}. {meaning} {next}")
         return text.format(headline=self.headline, meaning=self.meaning, next=self.next)
 
@@ -86,7 +81,7 @@ class Verdict:
 
     @property
     def headline(self) -> Message:
-        """The accuracy with its interval, beside the best baseline."""
+        """The accuracy with its interval, compared with the best baseline."""
         points = 100 * self.test["difference"]
         text = _("{share}, {points:.1f} points above the best baseline ({name}), which may be chance (p = {p:.2g})")
         if self.certain:
@@ -103,10 +98,11 @@ def judge(questions: Sequence[Question], predictions: Sequence[int]) -> Verdict:
     """Compare predictions with the best baseline on the same questions.
 
     Args:
-        questions: all of which have an answer.
+        questions: all have an answer.
+        predictions: the number of the chosen option of each question.
 
     Raises:
-        ValueError: there are none.
+        ValueError: there are no questions.
     """
     answers, passages = [question.answer or 0 for question in questions], passages_of(questions)
     chosen = {name: predict(questions) for name, predict in BASELINES.items()}
@@ -117,13 +113,13 @@ def judge(questions: Sequence[Question], predictions: Sequence[int]) -> Verdict:
 
 
 def spell(figures: Figures) -> str:
-    """An accuracy with its interval, in per cent: `77.0 % (73.9–79.9)`."""
+    """An accuracy with its interval as percentages: `77.0 % (73.9–79.9)`."""
     value, low, high = (f"{100 * figures[key]:.1f}" for key in ("accuracy", "ci_low", "ci_high"))
     return f"{value} % ({low}–{high})"
 
 
 def describe_size(figures: Figures) -> Message:
-    """How many questions an accuracy is of: `n = 1000 in 483 passages, effective n = 720`."""
+    """The size of the sample behind an accuracy: `n = 1000 in 483 passages, effective n = 720`."""
     n, passages = figures["n"], figures["passages"]
     text = _("n = {n:.0f} in {passages:.0f} passages, effective n = {effective:.0f}")
     if passages == 1:

@@ -1,7 +1,7 @@
-"""The tokenizer's own chat template around a question, proved before anything is trained or asked with it.
+"""Applies the tokenizer's own chat template to a question, after checking that the template does what lrc needs.
 
-A template is a program that somebody else wrote: it may drop the text, change it, print today's date, open a thought
-before the answer, or raise. So a probe is rendered once, and every prompt is looked at again.
+A template is somebody else's program: it may drop or change the text, print today's date, open a thinking block before
+the answer, or raise. So it is checked with a probe text first, and each prompt is checked again.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from transformers.utils.chat_template_utils import _compile_jinja_template
 from lrc.runtime.errors import DataError, RecipeError
 from lrc.runtime.translation import _
 
-# What a template prints for today, so that training and answering read the same; Llama 3's templates have it, too.
+# The date that a template prints as today's, so that prompts are the same in training and answering. It is the default
+# in the templates of Llama 3.
 DATE = "2024-07-26"
 CURE = "choose template alpaca or plain, or a base whose tokenizer has another one"
-# What lrc asks with, in small, and signs that a template may take for its own; long, since some cut.
+# The texts that lrc's prompts consist of, and characters that a template may interpret; long, since some truncate.
 PROBE = (
     "請根據以下輸入回答:\n\n小明 Xiao-Ming said: \"a < b & c > d\", 'x'  {{ y }} {% z %} \\n #1.\n"
     + "「今天，（一）很長、很長；" * 40
@@ -29,48 +30,48 @@ PROBE = (
     + "\nEnd"
 )
 ANSWER = "丙 Answer 3"
-RENDERINGS = 16  # of the same: one that draws between two texts shows it but once in 32,768 times
+RENDERINGS = 16  # of the probe: a template that picks one of two texts at random is missed once in 32,768 checks
 _MARK = re.compile(r"[<\[◁][^\s<>\[\]◁▷]{1,40}[>\]▷]")
-# Around a thought, however it is written: <think>, <seed:think>, <|begin_of_thought|>, [THINK], ◁think▷ …
+# The marks of a thinking block: <think>, <seed:think>, <|begin_of_thought|>, [THINK], ◁think▷ …
 _THOUGHT = re.compile(r"(?<!no)(?<!no_)(?:think|thought|reason)(?!\w*off)", re.IGNORECASE)
 _END = re.compile(r"/|(?<![a-z])end(?![a-z])", re.IGNORECASE)
 _EMPTY_THOUGHT = re.compile(rf"({_MARK.pattern})\s*({_MARK.pattern})\s*$")
 
 
 class Turn(NamedTuple):
-    """What a conversation shows of an answer's place."""
+    """The text around an answer in a conversation."""
 
     lead: str  # white space between the prompt and the answer
     after: str  # what follows the answer
 
 
 class Chat:
-    """A chat template that keeps the user's text, leads up to the answer, and ends it by a token.
+    """A chat template that keeps the user's text, leads up to the answer, and ends the answer with a token.
 
     Args:
-        tokenizer: with a chat template.
-        control: control tokens that the tokenizer does not mark, which a user's text never becomes.
-        today: the date that the template prints, as in 2024-07-26.
+        tokenizer: has a chat template.
+        control: control tokens that the tokenizer does not mark as special; a user's text is never tokenized as one.
+        today: the date that the template prints, such as 2024-07-26.
 
     Raises:
-        RecipeError: it does not; the line says what it does.
+        RecipeError: the template does not do that; the message says what it does instead.
     """
 
     def __init__(self, tokenizer: Any, control: list[str], today: str = DATE) -> None:
         self.today = date.fromisoformat(today)
-        self.tokenizer = copy(tokenizer)  # so that the tokenizer is saved as it came
+        self.tokenizer = copy(tokenizer)  # so that the tokenizer itself is saved unchanged
         self.tokenizer.chat_control_tokens = control
-        self.parts = False  # whether the content of a turn is a list of parts rather than a text
+        self.parts = False  # whether the content of a turn is a list of parts instead of a text
         if problem := self._check_template():
             self.parts = True
             if self._check_template():
                 raise RecipeError(_("chat template: {fault}; {cure}").format(fault=problem, cure=CURE))
 
     def prompt(self, text: str) -> list[int]:
-        """The ids of a conversation that begins with a user's text, up to where the answer begins.
+        """Tokenize a conversation that begins with the user's text, up to where the answer begins.
 
         Raises:
-            DataError: the template raises on this text, or does not keep it whole.
+            DataError: the template raises an error for this text, or does not keep all of it.
         """
         try:
             shown = self.text(text)
@@ -88,22 +89,26 @@ class Chat:
         return ids
 
     def text(self, text: str, **settings: Any) -> str:
-        """The same as text."""
+        """Render the same conversation as text.
+
+        Args:
+            settings: variables of the template.
+        """
         return str(self._apply(text, add_generation_prompt=True, tokenize=False, **settings))
 
     def turn(self, text: str) -> Any:
-        """The content of a turn, as the template takes it."""
+        """The `content` of a message, in the form that the template takes."""
         return [{"type": "text", "text": text}] if self.parts else text
 
     @cached_property
     def end(self) -> int:
-        """The token that ends an answer."""
-        return self._ends()[self._end_name() or ""]
+        """The id of the token that ends an answer."""
+        return self._list_end_tokens()[self._find_end_token() or ""]
 
     @cached_property
     def lead(self) -> str:
-        """White space between prompt and answer, where a conversation's own ids have it there."""
-        turn = self._turn()
+        """The white space between prompt and answer, if the tokens of a conversation have it there."""
+        turn = self._find_turn()
         lead = turn.lead if turn else ""
         asked, answered = self._apply("問", add_generation_prompt=True), self._apply("問", "2")
         wanted = self.tokenizer(f"{lead}2", add_special_tokens=False)["input_ids"]
@@ -111,7 +116,7 @@ class Chat:
 
     @cached_property
     def notes(self) -> list[str]:
-        """What was decided for the template, a line each."""
+        """What was decided for the template, one line for each decision."""
         notes = []
         if self.text(PROBE, enable_thinking=True) != self.text(PROBE):
             notes.append(
@@ -119,13 +124,12 @@ class Chat:
             )
         if self.parts:
             notes.append("chat template: takes the content of a turn in parts")
-        elsewhen = self._render_on(date(2001, 2, 3))
-        if elsewhen != self.text(PROBE):
+        if self._render_on(date(2001, 2, 3)) != self.text(PROBE):
             notes.append(f"chat template: prints a date, which is {self.today} in training and answering alike")
         return notes
 
     def _check_template(self) -> str | None:
-        """What is wrong with the template, in words; None where nothing is."""
+        """What is wrong with the template, in words; None if nothing is."""
         try:
             renderings = {self.text(PROBE) for _ in range(RENDERINGS)}
             if len(renderings) > 1:
@@ -133,7 +137,7 @@ class Chat:
             if PROBE not in (prompt := renderings.pop()):
                 return "does not keep the text of a question whole: it drops, cuts or changes some of it"
             tail = prompt[prompt.rindex(PROBE) + len(PROBE) :]
-            opened, closed = _thoughts(tail)
+            opened, closed = _find_thought_marks(tail)
             if len(opened) > len(closed):
                 return f"opens a thinking block ({opened[-1]}) where the answer belongs, with thinking off"
             return self._check_turn()
@@ -141,7 +145,8 @@ class Chat:
             return _explain(error)
 
     def _check_turn(self) -> str | None:
-        turn = self._turn()
+        """What is wrong with how the template begins and ends an answer; None if nothing is."""
+        turn = self._find_turn()
         if turn is None:
             ignored = self._apply(PROBE, add_generation_prompt=False, tokenize=False) == self.text(PROBE)
             why = (
@@ -150,28 +155,29 @@ class Chat:
                 else "renders a prompt differently from the same turns in a conversation"
             )
             return f"{why}, so that prompt and answer are not the beginning of a conversation with that answer"
-        if (name := self._end_name()) is None:
+        if (name := self._find_end_token()) is None:
             shown = turn.after.strip()[:20]
             return f"ends a turn with {shown!r}, which is not a token" if shown else "ends a turn with nothing"
         if name not in self.tokenizer.all_special_tokens and not self._is_special(name):
             return f"ends a turn with {name}, which the tokenizer does not mark as special"
         return None
 
-    def _turn(self) -> Turn | None:
-        """Where the answer is in a conversation; None where that does not begin with the prompt."""
+    def _find_turn(self) -> Turn | None:
+        """Find the answer in a conversation; None if the conversation does not begin with the prompt."""
         prompt = self.text(PROBE)
-        turn = _after(prompt, self._apply(PROBE, ANSWER, tokenize=False))
-        if turn and not turn.after.strip():  # perhaps the next turn's first token ends this one
-            turn = _after(prompt, self._apply(PROBE, ANSWER, "再問", tokenize=False)) or turn
+        turn = _split_after(prompt, self._apply(PROBE, ANSWER, tokenize=False))
+        if turn and not turn.after.strip():  # perhaps the first token of the next turn ends this one
+            turn = _split_after(prompt, self._apply(PROBE, ANSWER, "再問", tokenize=False)) or turn
         return turn
 
-    def _end_name(self) -> str | None:
-        turn = self._turn()
+    def _find_end_token(self) -> str | None:
+        """The token that follows the answer; None if none does."""
+        turn = self._find_turn()
         after = turn.after.lstrip() if turn else ""
-        return max((name for name in self._ends() if after.startswith(name)), key=len, default=None)
+        return max((name for name in self._list_end_tokens() if after.startswith(name)), key=len, default=None)
 
-    def _ends(self) -> dict[str, int]:
-        """The added tokens and the special ones, by name."""
+    def _list_end_tokens(self) -> dict[str, int]:
+        """The ids of added and special tokens, by name."""
         tokenizer = self.tokenizer
         added = {str(token): number for number, token in tokenizer.added_tokens_decoder.items()}
         return {**dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True)), **added}
@@ -185,18 +191,18 @@ class Chat:
         return other.text(PROBE)
 
     def _apply(self, *turns: str, **settings: Any) -> Any:
-        """Render a conversation that a user begins."""
+        """Render a conversation in which the user has the first turn."""
         roles = ("user", "assistant")
         messages = [{"role": roles[i % 2], "content": self.turn(text)} for i, text in enumerate(turns)]
-        # What a template calls is not a setting, so it is changed where transformers keeps the compiled template.
+        # `strftime_now` is a function, not a variable: transformers keeps it with the compiled template.
         _compile_jinja_template(self.tokenizer.get_chat_template()).globals["strftime_now"] = self.today.strftime
         settings = {"enable_thinking": False, "date_string": self.today.strftime("%d %b %Y"), **settings}
         return self.tokenizer.apply_chat_template(messages, return_dict=False, **settings)
 
 
-def _after(prompt: str, conversation: str) -> Turn | None:
-    """What follows a prompt in a conversation, which may leave out an empty thought at the prompt's end."""
-    for start in dict.fromkeys((prompt, _without_empty_thought(prompt))):
+def _split_after(prompt: str, conversation: str) -> Turn | None:
+    """Find the answer after a prompt in a conversation, which may omit an empty thinking block at the prompt's end."""
+    for start in dict.fromkeys((prompt, _strip_empty_thought(prompt))):
         rest = conversation.removeprefix(start)
         lead = rest[: len(rest) - len(rest.lstrip())]
         if rest != conversation and rest.startswith(lead + ANSWER):
@@ -204,16 +210,16 @@ def _after(prompt: str, conversation: str) -> Turn | None:
     return None
 
 
-def _thoughts(text: str) -> tuple[list[str], list[str]]:
-    """The marks that open a thought, and those that close one."""
+def _find_thought_marks(text: str) -> tuple[list[str], list[str]]:
+    """The marks that open a thinking block, and those that close one."""
     marks = [mark for mark in _MARK.findall(text) if _THOUGHT.search(mark)]
     return [mark for mark in marks if not _END.search(mark)], [mark for mark in marks if _END.search(mark)]
 
 
-def _without_empty_thought(prompt: str) -> str:
-    """A prompt without the empty thought that it may end with."""
+def _strip_empty_thought(prompt: str) -> str:
+    """Remove the empty thinking block that a prompt may end with."""
     found = _EMPTY_THOUGHT.search(prompt)
-    opened, closed = _thoughts(found[0]) if found else ([], [])
+    opened, closed = _find_thought_marks(found[0]) if found else ([], [])
     return prompt[: found.start()] if found and opened and closed else prompt
 
 

@@ -1,7 +1,7 @@
-"""A record that is longer than the model takes: shortened, skipped or refused, and its tokens.
+"""Shortens, skips or refuses records that are longer than `max_length`.
 
-Of a passage that is shortened, those sentences are kept that share the most character bigrams with the question and its
-options, in their own order; question, options and answer are never touched.
+A shortened passage keeps, in their order, the sentences that share most character bigrams with the question and its
+options, relative to the square root of a sentence's length. Question, options and answer are never changed.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ LengthOutcome = Literal["fits", "shortened", "skipped", "refused"]
 
 @dataclass(frozen=True)
 class FittedRecord:
-    """What became of a record."""
+    """A record after the length policy was applied to it."""
 
-    record: Record  # as it fits, perhaps with a shorter passage; else as it was
+    record: Record  # with a shorter passage if it was shortened
     outcome: LengthOutcome
-    sequence: TokenSequence  # what is trained; of no use where the record is skipped or refused
+    sequence: TokenSequence  # to train on; too long if the record is skipped or refused
 
     @property
     def kept(self) -> bool:
-        """Whether it is trained."""
+        """Whether the record can be used."""
         return self.outcome in ("fits", "shortened")
 
 
 @dataclass(frozen=True)
 class LengthPolicy:
-    """What is done with a record that is too long.
+    """What to do with a record that is too long.
 
     Args:
-        max_length: tokens of prompt and completion; None sets no limit.
-        on_too_long: `shorten` the passage, `refuse`, or `skip` the question.
+        max_length: the largest number of tokens in prompt and completion; None sets no limit.
+        on_too_long: `shorten` the passage, `refuse` the record, or `skip` it.
     """
 
     max_length: int | None = None
@@ -51,13 +51,13 @@ class LengthPolicy:
 
 @dataclass(frozen=True)
 class RecordFitter:
-    """Makes records fit."""
+    """Applies a length policy to records."""
 
     prompt: Prompt
     lengths: LengthPolicy
 
     def __call__(self, record: Record) -> FittedRecord:
-        """Make a record fit, with whichever option it is asked.
+        """Apply the policy to the longest sequence of a record, over all of its options.
 
         Raises:
             DataError: the record has no answer, or the prompt needs parts that it does not have.
@@ -84,7 +84,7 @@ class RecordFitter:
 
 @dataclass(frozen=True)
 class LengthReport:
-    """What became of the records that were not left as they were: their ids; and what was found in their file."""
+    """The ids of the records of a file that did not fit, and the findings about the file."""
 
     shortened: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
@@ -92,22 +92,26 @@ class LengthReport:
     findings: list[Finding] = field(default_factory=list)
 
     def add(self, fitted: Iterable[FittedRecord]) -> None:
-        """Note what became of some records."""
+        """Add the records that did not fit."""
         for one in fitted:
             if one.outcome != "fits":
                 getattr(self, one.outcome).append(one.record.id)
 
     def extend(self, other: LengthReport) -> None:
-        """Append what was noted of the records after these."""
+        """Append the ids of a report on later records."""
         self.shortened.extend(other.shortened)
         self.skipped.extend(other.skipped)
         self.refused.extend(other.refused)
 
     def check(self, kept: int, max_length: int | None) -> None:
-        """Refuse what nobody could train on.
+        """Refuse data that cannot be used.
+
+        Args:
+            kept: the number of records that fit.
+            max_length: in tokens, for the message.
 
         Raises:
-            DataError: a record does not fit, and may not or cannot be shortened; or none is left.
+            DataError: a record was refused, or none is left.
         """
         if self.refused:
             text = _("record {name}: longer than max_length {max_length}; raise it, or set on_too_long: skip")
@@ -119,30 +123,31 @@ class LengthReport:
 _SENTENCE = re.compile(r"[^。！？!?；;\n]*[。！？!?；;\n]+[」』”’）)]*|[^。！？!?；;\n]+$")
 
 
-def sentences(passage: str) -> list[str]:
-    """Cut a passage behind its full stops, question marks, semicolons and line breaks; joined, they are the passage."""
+def split_sentences(passage: str) -> list[str]:
+    """Split a passage after full stops, exclamation and question marks, semicolons and line breaks; loses no text."""
     return _SENTENCE.findall(passage) or [passage]
 
 
 def bigrams(text: str) -> set[str]:
-    """The pairs of neighbouring characters, white space left out."""
+    """The set of character bigrams of a text, without white space."""
     text = "".join(text.split())
     return {text[i : i + 2] for i in range(len(text) - 1)}
 
 
 def shorten(question: Question, fits: Callable[[Question], bool]) -> Question | None:
-    """Leave out the sentences farthest from question and options until `fits` is content.
+    """Drop the sentences that are least related to question and options until `fits` returns true.
 
     Args:
-        fits: whether a question is short enough; true for fewer sentences wherever it is for more.
+        question: the question to shorten.
+        fits: whether a question is short enough; must be monotonic: true for fewer sentences if true for more.
 
     Returns:
-        The question with the longest passage that fits; None where not even an empty passage does.
+        The question with as many sentences as fit; None if not even an empty passage fits.
     """
-    pieces = sentences(question.passage)
+    pieces = split_sentences(question.passage)
     wanted = bigrams(question.question).union(*(bigrams(option) for option in question.options))
-    # Of two sentences as close as each other, the earlier one: passages put first what they are about.
-    ranked = sorted(range(len(pieces)), key=lambda i: (-_closeness(pieces[i], wanted), i))
+    # The earlier one of two sentences with the same score: passages tend to begin with what they are about.
+    ranked = sorted(range(len(pieces)), key=lambda i: (-_score_sentence(pieces[i], wanted), i))
 
     def keeping(count: int) -> Question:
         return replace(question, passage="".join(pieces[i] for i in sorted(ranked[:count])))
@@ -156,7 +161,7 @@ def shorten(question: Question, fits: Callable[[Question], bool]) -> Question | 
     return keeping(low)
 
 
-def _closeness(sentence: str, wanted: set[str]) -> float:
-    """Shared bigrams over the root of the sentence's own, so that length alone does not win."""
+def _score_sentence(sentence: str, wanted: set[str]) -> float:
+    """The number of shared bigrams over the square root of the sentence's own, so that length alone does not win."""
     own = bigrams(sentence)
     return len(own & wanted) / max(len(own), 1) ** 0.5

@@ -1,8 +1,8 @@
-"""Record → tokens: the one place where a prompt is made, for training, evaluation and answering alike.
+"""Record → tokens: the only place where prompts are made, for training, evaluation and answering.
 
-A prompt and its completion are tokenized apart and joined as ids, so that the boundary between them, and with it the
-mask, is a length and never a search. Text of the user's never becomes a control token: BOS and EOS are placed by id,
-and the control tokens of a chat template are those that the template wrote.
+Prompt and completion are tokenized separately and joined as ids, so that the boundary between them, and with it the
+loss mask, is a length and is never searched for. User text never becomes a control token: BOS and EOS are inserted by
+id, and the control tokens of a chat template are only those that the template itself writes.
 """
 
 from __future__ import annotations
@@ -33,30 +33,30 @@ TEMPLATES = {
         "### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:\n"
     ),
     "plain": "{input}",
-    "chat": "{instruction}\n{input}",  # the content of the user's turn; the tokenizer's own template goes around it
+    "chat": "{instruction}\n{input}",  # the content of the user's turn, inside the tokenizer's own template
 }
-AS_DIGIT = "，並以數字回答"  # what the other styles leave out of the instruction
-JUDGED, VERDICTS = "\n答案：{option}\n這個答案正確嗎？", ("是", "否")  # how each option is judged
-HOW_TO_JUDGE = "請回答是或否。"  # for bases that were taught to do as they are told; after a plain prompt it is 答：
-# How control tokens look that a tokenizer does not mark: <|fim_prefix|>, <tool_call>, </think>, [TOOL_CALLS].
+AS_DIGIT = "，並以數字回答"  # removed from the instruction in the other styles
+JUDGED, VERDICTS = "\n答案：{option}\n這個答案正確嗎？", ("是", "否")  # in style judge: the question about an option
+HOW_TO_JUDGE = "請回答是或否。"  # for instruction-tuned bases; in a plain prompt, 答： takes its place
+# Control tokens that a tokenizer may not mark as special: <|fim_prefix|>, <tool_call>, </think>, [TOOL_CALLS].
 _CONTROL = re.compile(r"<\|.*\|>|</?\w+_\w+>|</?think>|\[/?[A-Z_]+\]")
 
 
 class Prompt:
-    """Makes token sequences of records for one tokenizer, template and style of answer.
+    """Makes token sequences from records, for one tokenizer, template and answer style.
 
     Args:
         tokenizer: from `loading.load_tokenizer`.
         template: a name in `TEMPLATES`.
-        answer_style: `digit`, the completion is the option's number; `text`, it is the option's text; `judge`, each
-            option gets a prompt of its own that asks whether it is right, and the completion is 是 or 否.
-        list_options: whether the prompt lists the options; None does as `run_record.lists_options` says.
-        today: the date that a chat template prints; see `chat_template.Chat`.
+        answer_style: decides on the completion. `digit`: the number of an option; `text`: its text; `judge`: each
+            option has a prompt of its own that asks whether it is right, and the completion is 是 or 否.
+        list_options: whether the prompt lists the options; by default as `run_record.lists_options` says.
+        today: the date that a chat template prints, see `chat_template.Chat`; empty takes `chat_template.DATE`.
 
     Raises:
-        RecipeError: an unknown template or style, digits without a list of options, `chat` without a chat template or
-            with one that does not do what it should, or judging with a tokenizer that does not tell 是 from 否 by one
-            token.
+        RecipeError: the template or style is unknown; digits without a list of options; `chat` with a tokenizer that
+            has no suitable chat template; `judge` with a tokenizer in which 是 and 否 do not differ in a token; or the
+            tokenizer has no EOS token.
     """
 
     def __init__(
@@ -85,72 +85,77 @@ class Prompt:
         if template == "chat" and not tokenizer.chat_template:
             raise RecipeError(_("template is chat, but the tokenizer has no chat template; choose alpaca or plain"))
         self.tokenizer, self.template, self.answer_style = tokenizer, template, answer_style
-        self.bos = _bos(tokenizer)
+        self.bos = _find_bos(tokenizer)
         self.control = _find_unmarked_control(tokenizer)
         self.chat = Chat(tokenizer, self.control, today or DATE) if template == "chat" else None
-        self.end = self.chat.end if self.chat else _end(tokenizer)
-        self.lead = self.chat.lead if self.chat else ""  # between prompt and answer
+        self.end = self.chat.end if self.chat else _find_eos(tokenizer)
+        self.lead = self.chat.lead if self.chat else ""  # white space between prompt and answer
         self.digits = [self.encode(f"{self.lead}{number}") for number in range(1, MAX_OPTIONS + 1)]
-        self.verdicts = self._verdicts() if answer_style == "judge" else ([], [])
+        self.verdicts = self._encode_verdicts() if answer_style == "judge" else ([], [])
 
     @property
     def today(self) -> str:
-        """The date that a chat template prints; empty for the other templates."""
+        """The date that a chat template prints, such as 2024-07-26; empty for the other templates."""
         return self.chat.today.isoformat() if self.chat else ""
 
     @property
     def notes(self) -> list[str]:
-        """What was decided for the tokenizer's own template, a line each."""
+        """What was decided for the tokenizer's chat template, one line for each decision."""
         return self.chat.notes if self.chat else []
 
     def sequence(self, record: Record) -> TokenSequence:
-        """The prompt, the right answer and the end token: what is trained; where options are judged, the right one's.
+        """The sequence to train on: the prompt, the right answer and the end token.
+
+        In style judge: the prompt about the right option, and 是.
 
         Raises:
             DataError: the record has no answer.
         """
         if self.answer_style == "judge":
-            return self._build_verdict(record, _answer_of(record))
-        return self._build_trained(record, self.prompt(record))
+            return self._build_verdict(record, _require_answer(record))
+        return self._build_supervised(record, self.prompt(record))
 
     def supervised_sequences(self, record: Record) -> list[TokenSequence]:
-        """All that a labelled record teaches to write: `sequence`, or the verdict on each option that can be chosen.
+        """All sequences to train on: `sequence`, or in style judge the right verdict on each option that has text.
 
         Raises:
             DataError: the record has no answer.
         """
         if self.answer_style != "judge":
             return [self.sequence(record)]
-        question, answer = question_of(record), _answer_of(record)
+        question, answer = question_of(record), _require_answer(record)
         pairs = zip(question.choosable, self.candidates(record), strict=True)
         return [one if number == answer else self.negate(one) for number, one in pairs]
 
     def candidates(self, record: Record) -> list[TokenSequence]:
-        """The prompt with each option that can be chosen, in the order of `Question.choosable`, without an end token.
+        """The sequences to score: the prompt with each option that has text, without an end token.
 
-        Where options are judged, each has a prompt of its own, and is said to be right.
+        In style judge, each option has a prompt of its own, followed by 是. The order is that of `Question.choosable`.
 
         Raises:
             DataError: the record has no options.
         """
         question = question_of(record)
         if self.answer_style == "judge":
-            return _of_one_stem([self._build_verdict(record, number) for number in question.choosable])
+            return _share_stem([self._build_verdict(record, number) for number in question.choosable])
         prompt = self.prompt(record)
-        return [self._join(prompt, completion) for completion in self._completions(question)]
+        return [self._join(prompt, completion) for completion in self._encode_options(question)]
 
     def negate(self, candidate: TokenSequence) -> TokenSequence:
-        """A candidate of judge style with the other verdict: the option is not right."""
+        """Replace the verdict of a candidate in style judge by 否."""
         return replace(candidate, tokens=np.append(candidate.inputs, self.verdicts[1][-1]))
 
     def normalisation(self, asked: str) -> str:
-        """How the scores of options are normalised where `asked` was asked for: only texts differ in length."""
+        """The normalisation of scores: in style text the one that was asked for, otherwise `sum`, which is none."""
         return asked if self.answer_style == "text" else "sum"
 
     def measured(self, record: Record) -> tuple[TokenSequence, int]:
-        """What is trained, and the tokens of the longest sequence that the record is ever asked with.
+        """Make the sequence to train on, and measure the longest sequence with any option.
 
-        Tokenizes the prompt, by far the longest part, once for all of them.
+        Except in style judge, the prompt, by far the longest part, is tokenized only once.
+
+        Returns:
+            `sequence`, and a number of tokens.
 
         Raises:
             DataError: the record has no answer.
@@ -158,55 +163,62 @@ class Prompt:
         if self.answer_style == "judge":
             return self.sequence(record), max(len(one.tokens) for one in self.candidates(record))
         prompt = self.prompt(record)
-        trained = self._build_trained(record, prompt)
-        completions = [] if record.question is None else self._completions(record.question)
-        return trained, max(len(trained.tokens), *(len(prompt) + len(completion) for completion in completions), 0)
+        supervised = self._build_supervised(record, prompt)
+        completions = [] if record.question is None else self._encode_options(record.question)
+        return supervised, max(len(supervised.tokens), *(len(prompt) + len(one) for one in completions), 0)
 
     def prompt(self, record: Record, judged: int | None = None) -> list[int]:
-        """The ids up to where the answer begins, with exactly one BOS where the tokenizer has one.
+        """The ids up to where the answer begins, with exactly one BOS if the base was trained with one.
 
         Args:
-            judged: in judge style, the number of the option that is asked about.
+            judged: in style judge, the number of the option that the prompt asks about.
         """
-        text = self._content(record, judged)
+        text = self._fill_template(record, judged)
         if self.chat is None:
             return [*self.bos, *self.encode(text)]
         ids = self.chat.prompt(text)
         return ids if not self.bos or ids[:1] == self.bos else [*self.bos, *ids]
 
     def text(self, record: Record, judged: int | None = None) -> str:
-        """The same as text, without the BOS that the tokenizer adds."""
-        text = self._content(record, judged)
+        """The same prompt as text, without the BOS that the tokenizer adds."""
+        text = self._fill_template(record, judged)
         return text if self.chat is None else self.chat.text(text)
 
     def encode(self, text: str) -> list[int]:
-        """The ids of plain text: no token is added and none is read out of the text."""
+        """Tokenize plain text: no special token is added, and none is recognized in the text."""
         if any(token in text for token in self.control) and hasattr(self.tokenizer, "backend_tokenizer"):
             return _without_added_tokens(self.tokenizer.backend_tokenizer, text)
         ids: list[int] = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         return ids
 
     def boundary_merges(self, record: Record) -> bool:
-        """Whether tokenizing prompt and answer in one piece would give other ids than tokenizing them apart."""
+        """Whether tokenizing prompt and answer together gives other ids than tokenizing them separately."""
         judged = 1 if self.answer_style == "judge" else None
-        text, first = self._content(record, judged), question_of(record).options[0]
+        text, first = self._fill_template(record, judged), question_of(record).options[0]
         answer = {"digit": "1", "text": first, "judge": VERDICTS[0]}[self.answer_style]
         return self.template != "chat" and self.encode(text + answer) != self.encode(text) + self.encode(answer)
 
-    def _content(self, record: Record, judged: int | None = None) -> str:
-        """The text of a prompt; of a chat, that of the user's turn."""
+    def _fill_template(self, record: Record, judged: int | None = None) -> str:
+        """The text of the prompt; with `chat`, that of the user's turn."""
         instruction, body = self.texts(record, judged)
         return TEMPLATES[self.template].format_map({"instruction": instruction, "input": body})
 
     def texts(self, record: Record, judged: int | None) -> tuple[str, str]:
-        """Instruction and input, as template and style want them."""
+        """The instruction and the input, as template and style require them.
+
+        Args:
+            judged: see `prompt`.
+
+        Raises:
+            DataError: the record has no question, and template or style need its parts.
+        """
         plain = self.template == "plain"
         if self.answer_style == "digit" and not plain:
             return record.instruction, record.input
         question = question_of(record)
         body = write_input(question, "lines") if self.list_options else write_unlisted(question)
         if judged is not None:
-            # An option is blank here only where all are: its number stands for it.
+            # An option is blank here only if all are; then its number takes its place.
             body += JUDGED.format(option=one_line(question.options[judged - 1]) or judged)
             body += "答：" if plain else HOW_TO_JUDGE
         elif plain:
@@ -214,15 +226,15 @@ class Prompt:
         return ("", f"文章：{body}") if plain else (record.instruction.replace(AS_DIGIT, ""), body)
 
     def _build_verdict(self, record: Record, number: int) -> TokenSequence:
-        """An option in a prompt that asks whether it is right, and that it is."""
+        """The prompt that asks whether an option is right, followed by 是."""
         *start, verdict = self.verdicts[0]
         return self._join([*self.prompt(record, number), *start], [verdict])
 
-    def _verdicts(self) -> tuple[list[int], list[int]]:
-        """The ids of the two verdicts up to the first that differs; what is before it, a ▁ say, is asked, not scored.
+    def _encode_verdicts(self) -> tuple[list[int], list[int]]:
+        """The ids of the two verdicts up to the first that differs. Those before it, such as ▁, belong to the prompt.
 
         Raises:
-            RecipeError: there is none.
+            RecipeError: none differs.
         """
         right, wrong = (self.encode(self.lead + verdict) for verdict in VERDICTS)
         differ = common_prefix(np.array(right), np.array(wrong))
@@ -234,7 +246,7 @@ class Prompt:
             )
         return right[: differ + 1], wrong[: differ + 1]
 
-    def _build_trained(self, record: Record, prompt: list[int]) -> TokenSequence:
+    def _build_supervised(self, record: Record, prompt: list[int]) -> TokenSequence:
         answer = record.output
         if record.question is not None and self.answer_style == "text":
             number = record.question.answer
@@ -243,11 +255,11 @@ class Prompt:
             raise DataError(_("record {id}: has no answer to train on; give `output`").format(id=record.id))
         return self._join(prompt, [*self.encode(self.lead + answer), self.end])
 
-    def _completions(self, question: Question) -> list[list[int]]:
-        """The ids of each option that can be chosen, as they follow the prompt."""
+    def _encode_options(self, question: Question) -> list[list[int]]:
+        """The completion of each option that can be chosen."""
         if self.answer_style == "digit":
             return [self.digits[number - 1] for number in question.choosable]
-        # An option is blank here only where all are: its number stands for it.
+        # An option is blank here only if all are; then its number takes its place.
         texts = [question.options[number - 1] or str(number) for number in question.choosable]
         return [self.encode(self.lead + text) for text in texts]
 
@@ -255,7 +267,7 @@ class Prompt:
         return TokenSequence(np.array(prompt + completion, dtype=np.int64), len(prompt))
 
 
-def _answer_of(record: Record) -> int:
+def _require_answer(record: Record) -> int:
     """The number of the right option.
 
     Raises:
@@ -267,8 +279,8 @@ def _answer_of(record: Record) -> int:
     return answer
 
 
-def _of_one_stem(sequences: list[TokenSequence]) -> list[TokenSequence]:
-    """The same sequences, to be kept in one row."""
+def _share_stem(sequences: list[TokenSequence]) -> list[TokenSequence]:
+    """Set the length of the common prefix as the sequences' stem, so that they are packed into one row."""
     first = sequences[0].inputs
     stem = min(common_prefix(first, one.inputs) for one in sequences)
     return [replace(one, stem_length=stem) for one in sequences]
@@ -280,7 +292,7 @@ def reordered(record: Record, order: tuple[int, ...]) -> Record:
 
 
 def question_of(record: Record) -> Question:
-    """The record's question.
+    """The question of a record.
 
     Raises:
         DataError: the record could not be parsed into one.
@@ -294,14 +306,14 @@ def question_of(record: Record) -> Question:
     return record.question
 
 
-def _bos(tokenizer: Any) -> list[int]:
-    """The BOS that the base was trained with, as a list of one id or none."""
+def _find_bos(tokenizer: Any) -> list[int]:
+    """The BOS with which the base was trained: a list of one id, or empty."""
     from transformers import SentencePieceBackend
 
     bos = tokenizer.bos_token_id
     if bos is None:
         return []
-    # A sentencepiece-backed tokenizer adds no BOS by itself, whatever the base was trained with: Llama's had one.
+    # A sentencepiece tokenizer never adds BOS by itself, even if the base was trained with one, as Llama was.
     added = isinstance(tokenizer, SentencePieceBackend) or tokenizer("a")["input_ids"][:1] == [bos]
     return [bos] if added else []
 
@@ -309,7 +321,8 @@ def _bos(tokenizer: Any) -> list[int]:
 def _find_unmarked_control(tokenizer: Any) -> list[str]:
     """The control tokens that a tokenizer does not mark as special, such as Qwen's `<think>`.
 
-    Other added tokens are text to their base: Gemma's runs of line breaks, and its HTML tags.
+    They are the added tokens that occur in the chat template or look like control tokens. Other added tokens are text,
+    such as Gemma's runs of line breaks and its HTML tags.
     """
     written = f"{tokenizer.chat_template or ''}{tokenizer.chat_control_tokens or ''}"
     names = [str(token) for token in tokenizer.added_tokens_decoder.values() if not token.special]
@@ -317,7 +330,7 @@ def _find_unmarked_control(tokenizer: Any) -> list[str]:
 
 
 def _without_added_tokens(backend: Any, text: str) -> list[int]:
-    """The ids of a text by the tokenizers library's own steps, but for the one that looks for added tokens."""
+    """Tokenize with the steps of the tokenizers library, except for the one that recognizes added tokens."""
     normal = backend.normalizer.normalize_str(text) if backend.normalizer else text
     pieces = (
         [piece for piece, _ in backend.pre_tokenizer.pre_tokenize_str(normal)] if backend.pre_tokenizer else [normal]
@@ -325,8 +338,7 @@ def _without_added_tokens(backend: Any, text: str) -> list[int]:
     return [token.id for piece in pieces for token in backend.model.tokenize(piece)]
 
 
-def _end(tokenizer: Any) -> int:
-    """The token that ends an answer."""
+def _find_eos(tokenizer: Any) -> int:
     if tokenizer.eos_token_id is None:
         raise RecipeError(_("the tokenizer has no EOS token; an answer would have no end"))
     return int(tokenizer.eos_token_id)

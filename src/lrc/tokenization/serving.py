@@ -1,4 +1,4 @@
-"""What other programs need to ask a merged model as lrc asks it: a chat template, and a Modelfile for Ollama."""
+"""Lets other programs prompt a merged model as lrc does: writes a chat template, and a Modelfile for Ollama."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from lrc.tokenization.prompt import TEMPLATES, Prompt
 
 CHAT_TEMPLATE, MODELFILE = "chat_template.jinja", "Modelfile"
 TOKENIZER_CONFIG, GENERATION_CONFIG = "tokenizer_config.json", "generation_config.json"
-MARK = "\ue000lrc\ue000"  # stands for the user's message; of the private use area, so that no template holds it
-CONTENT = "{instruction}\n{input}"  # of the user's message, where the template has no other place for the instruction
+MARK = "\ue000lrc\ue000"  # takes the place of the user's message; private use characters, which no template contains
+CONTENT = "{instruction}\n{input}"  # of the user's message, in templates without a system message for the instruction
 DEFAULT_SYSTEM = {
     "chinese-alpaca-2": "You are a helpful assistant. 你是一个乐于助人的助手。",
     "alpaca": "{instruction}",
 }
-CONTEXT = 4096  # tokens, where the run does not say how long its questions were
-ANSWER_TOKENS = {"digit": 16, "judge": 16, "text": 256}  # at most; the end token comes long before
-# How lrc renders a chat template, as what the template itself sets where a server says nothing else.
+CONTEXT = 4096  # tokens, if the recipe has no max_length
+ANSWER_TOKENS = {"digit": 16, "judge": 16, "text": 256}  # an upper limit; the end token comes long before
+# The variables with which lrc renders a chat template, as defaults for the template itself.
 SETTINGS = {
     "enable_thinking": lambda prompt: "false",
     "date_string": lambda prompt: json.dumps(prompt.chat.today.strftime("%d %b %Y")),
@@ -33,33 +33,34 @@ SETTINGS = {
 
 
 class PromptFrame(NamedTuple):
-    """A prompt around what a user sends: `before`, the system message, `between`, the user's message, `after`."""
+    """The fixed parts of a prompt: `before`, system message, `between`, user's message, `after`."""
 
     before: str
-    system: str  # by default
+    system: str  # the default system message; empty if the template has none
     between: str
     after: str
 
 
 def write_for_servers(folder: Path, prompt: Prompt, run: Run) -> None:
-    """Put chat template, Modelfile and the end of an answer into a merged model's folder.
+    """Write chat template and Modelfile into a merged model's folder, and add the end token to its generation config.
 
     Args:
-        folder: with tokenizer and generation_config.json, where there is one.
-        prompt: of the folder's tokenizer, as the run asks.
+        folder: holds the tokenizer, and may hold a generation_config.json.
+        prompt: the prompt of the run, with the folder's tokenizer.
+        run: for the length of its questions.
 
     Raises:
-        RecipeError: the prompt cannot be written into a Modelfile; nothing is written then.
+        RecipeError: the prompt cannot be written into a Modelfile; then nothing is written.
     """
     texts = {CHAT_TEMPLATE: chat_template(prompt), MODELFILE: modelfile(prompt, run)}
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
     _edit_json(folder / TOKENIZER_CONFIG, lambda settings: settings.pop("chat_template", None))
-    _edit_json(folder / GENERATION_CONFIG, lambda settings: _end_with(settings, prompt.end))
+    _edit_json(folder / GENERATION_CONFIG, lambda settings: _add_eos(settings, prompt.end))
 
 
 def _edit_json(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
-    """Change a JSON file where it is there; its bytes stay where nothing differs."""
+    """Edit a JSON file, if it exists; it is only written if something changes."""
     if not path.is_file():
         return
     settings = json.loads(path.read_text(encoding="utf-8"))
@@ -69,8 +70,8 @@ def _edit_json(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
         path.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _end_with(settings: dict[str, Any], end: int) -> None:
-    """Have generation end where lrc's answers end, which a base may not do."""
+def _add_eos(settings: dict[str, Any], end: int) -> None:
+    """Add the token that ends lrc's answers to the EOS tokens, which a base may lack."""
     known = settings.get("eos_token_id")
     ends = known if isinstance(known, list) else [] if known is None else [known]
     if end not in ends:
@@ -81,7 +82,7 @@ def conversation(prompt: Prompt, record: Record, judged: int | None = None) -> l
     """The messages that `chat_template` renders as lrc's prompt.
 
     Args:
-        judged: in judge style, the number of the option that is asked about.
+        judged: in style judge, the number of the option that the prompt asks about.
     """
     instruction, body = prompt.texts(record, judged)
     if prompt.template == "alpaca":
@@ -91,9 +92,9 @@ def conversation(prompt: Prompt, record: Record, judged: int | None = None) -> l
 
 
 def chat_template(prompt: Prompt) -> str:
-    """A chat template (Jinja) that renders `conversation` as lrc's prompt, with the answer as the next turn.
+    """A Jinja chat template that renders `conversation` as lrc's prompt, with the answer as the assistant's turn.
 
-    Of a run with `template: chat` it is the tokenizer's own, with thinking off and the date of the run as defaults.
+    For `template: chat` it is the tokenizer's own, with thinking off and the date of the run as defaults.
     """
     if prompt.chat is not None:
         own: str = prompt.chat.tokenizer.get_chat_template()
@@ -106,7 +107,7 @@ def chat_template(prompt: Prompt) -> str:
             + own
         )
     parts = _split_prompt(prompt)
-    # By these comments a tokenizer that does not mark its control tokens still tells lrc which they are.
+    # A tokenizer may not mark its control tokens; `prompt` then finds them by these comments.
     control = "".join(f"{{#- {name} -#}}" for name in prompt.control if "#}" not in name)
     bos = "{{- bos_token -}}" if prompt.bos else ""
     return (
@@ -123,10 +124,7 @@ def chat_template(prompt: Prompt) -> str:
 
 
 def modelfile(prompt: Prompt, run: Run) -> str:
-    """A Modelfile for Ollama: the same prompt as a Go template, where an answer ends, and greedy decoding.
-
-    Ollama itself puts the BOS there.
-    """
+    """A Modelfile for Ollama: the prompt as a Go template, the stop token, and greedy decoding. Ollama adds the BOS."""
     parts = _split_prompt(prompt)
     system = "{{ .System }}" if parts.system else ""
     template = (
@@ -148,15 +146,15 @@ def modelfile(prompt: Prompt, run: Run) -> str:
 
 
 def end_token(prompt: Prompt) -> str:
-    """The token that ends an answer, as it is written."""
+    """The text of the token that ends an answer."""
     return str(prompt.tokenizer.convert_ids_to_tokens(prompt.end))
 
 
 def differs(tokenizer: Any, prompt: Prompt) -> bool:
-    """Whether a tokenizer with `chat_template` makes other ids of a question than lrc does."""
+    """Whether a tokenizer with the result of `chat_template` gives other ids for a question than lrc's prompt."""
     record = to_record(Question("1", "貓在睡覺。", "誰在睡？", ("狗", "貓", "魚", "鳥"), 2))
     judged = 1 if prompt.answer_style == "judge" else None
-    # Another text, so that it is compiled anew: lrc changes the date in the one that transformers keeps.
+    # Changed, so that it is compiled again: lrc has changed the date in the one that transformers keeps.
     other = copy(tokenizer)
     other.chat_template = f"{tokenizer.get_chat_template()}{{# #}}"
     try:
@@ -187,10 +185,10 @@ def _quote(text: str) -> str:
 
 
 def _escape_go(text: str) -> str:
-    """Text as it is in a Go template, and between the three quotation marks of a Modelfile.
+    """Escape text for a Go template between the triple quotes of a Modelfile.
 
     Raises:
-        RecipeError: it holds three quotation marks.
+        RecipeError: it contains triple quotes.
     """
     if '"""' in text:
         raise RecipeError(_('the prompt holds """, which a Modelfile cannot'))

@@ -1,8 +1,8 @@
-"""Where tokens are kept from run to run: a folder of files under a name that says what they were made of.
+"""The cache of tokenized files: each entry is a folder whose name is a hash of all that its content depends on.
 
-The folders are in `lrc` under the cache of Hugging Face's datasets, `HF_DATASETS_CACHE`, and may be removed at any
-time. One appears whole or not at all, and is made by one process at a time. Nothing here is a collective of the
-processes of a run, which would end after its timeout: they wait for the folder, however long the first one takes.
+The entries are in `lrc` under the cache of Hugging Face's datasets, `HF_DATASETS_CACHE`, and may be deleted at any
+time. An entry appears complete or not at all, and is made by one process at a time. The other processes of a run poll
+for the entry; they do not use a collective, which would time out if the first process took long.
 """
 
 from __future__ import annotations
@@ -28,38 +28,37 @@ from lrc.runtime.outputs import new_folder
 from lrc.runtime.progress import notify
 from lrc.runtime.translation import _
 
-SEAL = "seal.json"
-WAIT = 0.1  # seconds between two looks
-# Seconds after which a process that is not the first one of its machine does the work itself, where nobody does it.
+SEAL = "seal.json"  # the checksums of an entry's files
+WAIT = 0.1  # seconds between polls
+# Seconds after which a process that is not the first of its machine makes the entry itself, if nobody else does.
 GRACE = 10.0
-# The packages that ids may depend on, apart from lrc.
+# The packages, apart from lrc, that the ids may depend on.
 PACKAGES = ("datasets", "jinja2", "sentencepiece", "tokenizers", "transformers")
-# The modules and rooms of lrc that decide which tokens a file has, and how an entry is stored; an edit of one of them
-# makes the entries of before worthless, an edit of any other does not. tests/tokenization/test_token_cache.py compares
-# the list with what is imported.
+# The modules and rooms of lrc that decide which tokens a file has and how an entry is stored: an edit to one of them
+# invalidates all entries. tests/tokenization/test_token_cache.py compares the list with the imports.
 DECIDE_TOKENS = ("config/run_record.py", "data", "packing/tree.py", "runtime/findings.py", "tokenization")
 
 
 def cache_folder() -> Path:
-    """The folder that holds all entries."""
+    """The folder of all entries."""
     return Path(datasets.config.HF_DATASETS_CACHE) / "lrc"
 
 
 def entry_name(facts: Mapping[str, Any]) -> str:
-    """The name of what is made of `facts` by this version of lrc and of what it stands on.
+    """The name of an entry: a hash of `facts`, the source of lrc and the versions of `PACKAGES`.
 
     Args:
-        facts: everything else that the entry's content depends on, as JSON can hold it.
+        facts: everything else that the content depends on; must be serializable as JSON.
     """
     whole = {**facts, "lrc": _source_digest(), "versions": {name: version(name) for name in PACKAGES}}
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def tokenizer_digest(tokenizer: Any) -> str:
-    """The SHA-256 of all that a tokenizer saves of itself: vocabulary, merges, special tokens, chat template.
+    """The SHA-256 of all files that a tokenizer saves: vocabulary, merges, special tokens, chat template.
 
     Raises:
-        OutputError: the folder for temporary files cannot hold a copy of it.
+        OutputError: the tokenizer cannot be saved to the folder for temporary files.
     """
     digest = hashlib.sha256(type(tokenizer).__name__.encode())
     with TemporaryDirectory() as folder:
@@ -78,20 +77,20 @@ def tokenizer_digest(tokenizer: Any) -> str:
     return digest.hexdigest()
 
 
-def cached(name: str, make: Callable[[Path], None], *, first: bool = True) -> Path:
-    """The entry of that name, made where it is missing or damaged.
+def fetch(name: str, make: Callable[[Path], None], *, first: bool = True) -> Path:
+    """Return the folder of an entry, after making it if it is missing or damaged.
 
     Args:
-        name: see `entry_name`.
-        make: writes the entry's files into the folder that it is given.
-        first: whether this is the first process of its machine, which is the one that makes the entry.
+        name: from `entry_name`.
+        make: writes the files of the entry into a folder.
+        first: whether this is the first process of its machine; the others wait for it.
 
     Raises:
-        OutputError: it cannot be written.
-        LrcError: what `make` raises; there is no entry then.
+        OutputError: the entry cannot be written.
+        LrcError: what `make` raises; then there is no entry.
     """
     entry, began = cache_folder() / name, time.monotonic()
-    damaged: int | None = None  # when the seal was written that does not agree
+    damaged: int | None = None  # the modification time of a seal that does not match its files
     notified = False
     while True:
         sealed = _read_seal_time(entry)
@@ -112,16 +111,16 @@ def cached(name: str, make: Callable[[Path], None], *, first: bool = True) -> Pa
 
 
 def _make(entry: Path, make: Callable[[Path], None]) -> None:
-    """Make an entry; what a killed process left of this one or of another goes first."""
+    """Make an entry, after deleting the drafts of this and other entries that killed processes left."""
     for draft in entry.parent.glob(".*.part"):
         other = entry.with_name(draft.name.split(".")[1])
         with nullcontext(True) if other == entry else _lock(other) as held:
-            if held:  # otherwise somebody is at work on it
+            if held:  # otherwise another process is making it
                 shutil.rmtree(draft, ignore_errors=True)
     try:
         with new_folder(entry, force=True) as draft:
             make(draft)
-            sums = {file.name: _sum(file) for file in sorted(draft.iterdir())}
+            sums = {file.name: _hash_file(file) for file in sorted(draft.iterdir())}
             (draft / SEAL).write_text(json.dumps(sums), encoding="utf-8")
     except OutputError as error:
         raise OutputError(
@@ -131,24 +130,20 @@ def _make(entry: Path, make: Callable[[Path], None]) -> None:
 
 @contextmanager
 def _lock(entry: Path) -> Iterator[bool]:
-    """Lock an entry at once or not at all; gives whether that was done."""
+    """Try to lock an entry without waiting; yields whether it is locked."""
     with ExitStack() as held:
         try:
             locked = held.enter_context(cache_lock(entry.with_name(f"{entry.name}.lock"), wait=False))
         except OSError as error:
-            raise _refusal(entry, error) from error
+            place, reason = error.filename or entry.parent, describe_os_error(error)
+            raise OutputError(
+                _("{place}: {reason}; set HF_DATASETS_CACHE to a folder of yours").format(place=place, reason=reason)
+            ) from error
         yield locked
 
 
-def _refusal(entry: Path, error: OSError) -> OutputError:
-    place, reason = error.filename or entry.parent, describe_os_error(error)
-    return OutputError(
-        _("{place}: {reason}; set HF_DATASETS_CACHE to a folder of yours").format(place=place, reason=reason)
-    )
-
-
 def _read_seal_time(entry: Path) -> int | None:
-    """When an entry was sealed; None where there is none."""
+    """The modification time of an entry's seal in nanoseconds; None if there is no seal."""
     try:
         return (entry / SEAL).stat().st_mtime_ns
     except OSError:
@@ -159,13 +154,13 @@ def _is_whole(entry: Path) -> bool:
     """Whether every file of an entry is as it was sealed."""
     try:
         sums = json.loads((entry / SEAL).read_text(encoding="utf-8"))
-        return bool(sums) and all(_sum(entry / name) == wanted for name, wanted in sums.items())
+        return bool(sums) and all(_hash_file(entry / name) == wanted for name, wanted in sums.items())
     except (OSError, ValueError, AttributeError):
         return False
 
 
-def _sum(path: Path) -> str:
-    """A checksum against damage, at the speed of the disk."""
+def _hash_file(path: Path) -> str:
+    """A checksum that detects damage, at the speed of the disk; not a cryptographic one."""
     digest = xxhash.xxh3_128()
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):
@@ -174,10 +169,10 @@ def _sum(path: Path) -> str:
 
 
 def _source_digest() -> str:
-    """Version of lrc and source of `DECIDE_TOKENS`: in an installation that is worked on, only the source changes.
+    """A hash of lrc's version and of the source of `DECIDE_TOKENS`, which changes during development.
 
     Raises:
-        FileNotFoundError: what the list names has been moved.
+        FileNotFoundError: a file in the list has been moved.
     """
     digest, source = hashlib.sha256(lrc.__version__.encode()), Path(lrc.__file__).parent
     for name in DECIDE_TOKENS:

@@ -1,7 +1,7 @@
-"""Records → the token sequences that a run trains on, with what was shortened or left out counted and named.
+"""Files of records → the token sequences that a run trains on, and a report of what was shortened or skipped.
 
-A file's tokens are made once, by several processes, and kept in the cache (`lrc.tokenization.token_cache`) as an Arrow
-table that is memory-mapped: neither the records of a JSON file nor their tokens are ever in memory as a whole.
+A file is tokenized once, by several processes, into an Arrow table in the cache (`token_cache`). The table is
+memory-mapped: neither the records of a JSON file nor their tokens are ever in memory as a whole.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from lrc.runtime.findings import print_findings
 from lrc.runtime.progress import Advance, track
 from lrc.tokenization.max_length import LengthPolicy, LengthReport, RecordFitter
 from lrc.tokenization.prompt import Prompt
-from lrc.tokenization.token_cache import cached, entry_name, tokenizer_digest
+from lrc.tokenization.token_cache import entry_name, fetch, tokenizer_digest
 from lrc.tokenization.token_table import Numbering, StoredRecords, make_table, read_tokens, wrap_table, write_tokens
 
 Item = TypeVar("Item")
 
 
 class Portion(NamedTuple):
-    """A file's part of the data: its questions are consecutive, in the order of the files."""
+    """The questions of one of several files; they are consecutive, in the order of the files."""
 
-    size: int  # questions
-    drawn: int  # of them in an epoch, at most all
+    size: int  # the number of questions
+    drawn: int  # how many of them an epoch has, at most `size`
 
 
 @dataclass(frozen=True)
 class JoinedRecords(Sequence[Record]):
-    """The records of several corpora, one after the other; each is read when it is asked for."""
+    """The records of several corpora, concatenated; each is decoded on access."""
 
     parts: tuple[Sequence[Record], ...]
 
@@ -59,19 +59,19 @@ class JoinedRecords(Sequence[Record]):
 
 @dataclass(frozen=True)
 class Corpus:
-    """What is trained or evaluated."""
+    """The data to train or to evaluate on."""
 
-    records: Sequence[Record]  # as they fit, some with a shorter passage
-    shortened: list[str]  # ids
-    skipped: list[str]
-    dataset: Dataset | None = None  # their tokens, see `token_table.SCHEMA`; None where there is no file
-    sha256: str = ""  # of the file
-    reused: bool = False  # whether an earlier run had tokenized it
-    portions: tuple[Portion, ...] = ()  # of the files that it was joined of; none where it is of one
+    records: Sequence[Record]  # that fit, some with a shortened passage
+    shortened: list[str]  # the ids of these
+    skipped: list[str]  # the ids of the records that were too long
+    dataset: Dataset | None = None  # the tokens, see `token_table.SCHEMA`; None for records that are in memory
+    sha256: str = ""  # of the file; empty for several files and for records in memory
+    reused: bool = False  # whether an earlier run had tokenized the file
+    portions: tuple[Portion, ...] = ()  # for several files, the part of each; otherwise empty
 
     @property
     def count(self) -> int:
-        """How many records the file has."""
+        """The number of records before the length policy."""
         return len(self.records) + len(self.skipped)
 
 
@@ -84,12 +84,14 @@ def read_corpus(
     processes: int | None = None,
     first: bool = True,
 ) -> Corpus:
-    """Read labelled records that can be trained on, tokenized now or, where nothing has changed, by an earlier run.
+    """Read and tokenize a file of labelled records, or take the tokens of an earlier run from the cache.
 
     Args:
-        lengths: what is done with a record that is too long.
-        stage: what to call the work in the progress line.
-        processes: that tokenize; by default those that the machine has, and one for few records.
+        path: a file of any kind that `sources.DataFile` reads.
+        prompt: how records are tokenized.
+        lengths: what to do with a record that is too long.
+        stage: the name of the work in the progress line.
+        processes: how many processes tokenize; see `token_table.write_tokens`.
         first: whether this is the first process of its machine, which does the work while the others wait.
 
     Raises:
@@ -114,25 +116,26 @@ def read_corpus(
         write_tokens(folder, file, RecordFitter(prompt, lengths), stage, processes)
         file.refuse_changed()
 
-    entry = cached(name, make, first=first)
+    entry = fetch(name, make, first=first)
     dataset, report = read_tokens(entry)
     if is_first():
-        print_findings(
-            replace(one, file=path.name) for one in report.findings
-        )  # another name may have the same content
+        # The entry may have been made from a file of another name with the same content.
+        print_findings(replace(one, file=path.name) for one in report.findings)
     return Corpus(StoredRecords(dataset), report.shortened, report.skipped, dataset, file.sha256, reused=not made)
 
 
 def join(corpora: Sequence[Corpus], shares: Sequence[float] | None) -> Corpus:
-    """Put the corpora of several files together, each with its part of an epoch.
+    """Concatenate the corpora of several files.
 
     Args:
-        shares: the part of each, whose sum is 1; None has an epoch draw all of all.
+        corpora: each read from a file.
+        shares: the share of each file in an epoch; their sum is 1. An epoch is as long as it can be without repeating a
+            question. None takes all questions of all files.
     """
     if len(corpora) == 1:
         return corpora[0]
     sizes = [len(corpus.records) for corpus in corpora]
-    # As many as can be drawn of each without drawing a question twice.
+    # The longest epoch in which no question is drawn twice.
     longest = min(size / share for size, share in zip(sizes, shares, strict=True)) if shares else 0
     drawn = [
         min(max(round(longest * share), 1), size) for size, share in zip(sizes, shares or [0] * len(sizes), strict=True)
@@ -153,24 +156,24 @@ def join(corpora: Sequence[Corpus], shares: Sequence[float] | None) -> Corpus:
 
 
 def fit_records(records: Sequence[Record], prompt: Prompt, lengths: LengthPolicy, *, stage: str) -> Corpus:
-    """The same for a few records that are in memory already; see `read_corpus`."""
+    """Apply a length policy to a few records that are in memory; the corpus has no tokens. See `read_corpus`."""
     with track(stage, len(records)) as advance:
-        fitted = list(_count(map(RecordFitter(prompt, lengths), records), advance))
-    account = LengthReport()
-    account.add(fitted)
+        fitted = list(_advance_over(map(RecordFitter(prompt, lengths), records), advance))
+    report = LengthReport()
+    report.add(fitted)
     kept = [one.record for one in fitted if one.kept]
-    account.check(len(kept), lengths.max_length)
-    return Corpus(kept, account.shortened, account.skipped)
+    report.check(len(kept), lengths.max_length)
+    return Corpus(kept, report.shortened, report.skipped)
 
 
 def tokenize(records: Sequence[Record], prompt: Prompt, *, stage: str) -> Dataset:
-    """Tokenize a few records that are in memory already: a row a record, see `token_table.SCHEMA`."""
+    """Tokenize a few records that are in memory: one row per record, see `token_table.SCHEMA`."""
     with track(stage, len(records)) as advance:
-        rows = [(record, prompt.sequence(record)) for record in _count(records, advance)]
+        rows = [(record, prompt.sequence(record)) for record in _advance_over(records, advance)]
     return wrap_table(Numbering()(make_table(rows)))
 
 
-def _count(items: Iterable[Item], advance: Advance) -> Iterator[Item]:
+def _advance_over(items: Iterable[Item], advance: Advance) -> Iterator[Item]:
     for item in items:
         yield item
         advance()

@@ -1,6 +1,6 @@
-"""Records as an Arrow table: their tokens, and the records themselves, fetched one by one.
+"""An Arrow table of records and their tokens, from which single rows can be read.
 
-The table of a file is an entry of the token cache, written in bounded memory and by several processes.
+The table of a file is an entry of the token cache. It is written in bounded memory and by several processes.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from lrc.tokenization.prompt import Prompt
 
 SCHEMA = pa.schema(
     [
-        ("tokens", pa.list_(pa.int32())),  # of prompt and completion
-        ("prompt_length", pa.int32()),
-        ("passage", pa.int64()),  # a number, the same for equal passages
+        ("tokens", pa.list_(pa.int32())),  # the ids of prompt and completion
+        ("prompt_length", pa.int32()),  # tokens
+        ("passage", pa.int64()),  # the same number for equal passages
         ("id", pa.string()),
         ("record", pa.string()),  # see `alpaca.encode_record`
     ]
@@ -43,7 +43,7 @@ SCHEMA = pa.schema(
 
 
 def make_table(rows: Iterable[tuple[Record, TokenSequence]]) -> pa.Table:
-    """A table of `SCHEMA`, a row a record; `passage` is a hash, which `Numbering` makes a number of."""
+    """Make a table of `SCHEMA` with one row per record; its `passage` is a hash, for `Numbering` to replace."""
     columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
     for record, sequence in rows:
         columns["tokens"].append(sequence.tokens.astype(np.int32))
@@ -56,31 +56,26 @@ def make_table(rows: Iterable[tuple[Record, TokenSequence]]) -> pa.Table:
 
 @dataclass(frozen=True)
 class Numbering:
-    """Numbers passages in the order in which they come, over many tables."""
+    """Numbers passages in the order of their first record, across several tables."""
 
     numbers: dict[int, int] = field(default_factory=dict)
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """The table with numbers in the place of hashes."""
+        """Replace the hashes of a table by numbers."""
         hashes = table["passage"].to_pylist()
         numbers = [self.numbers.setdefault(value, len(self.numbers)) for value in hashes]
-        passages = pa.array(numbers, SCHEMA.field("passage").type)  # which has a type also where it is empty
+        passages = pa.array(numbers, SCHEMA.field("passage").type)  # an empty list has no type by itself
         return table.set_column(SCHEMA.get_field_index("passage"), SCHEMA.field("passage"), passages)
 
 
-def open_table(path: Path) -> Dataset:
-    """Memory-map a table that was written as an Arrow stream."""
-    return Dataset.from_file(str(path))
-
-
 def wrap_table(table: pa.Table) -> Dataset:
-    """The same in memory, for tables of a few records."""
+    """Make a dataset of a table that is in memory."""
     return Dataset(InMemoryTable(table))
 
 
 @dataclass(frozen=True)
 class StoredRecords(Sequence[Record]):
-    """The records of a table, each read when it is asked for."""
+    """The records of a table; each is decoded on access."""
 
     dataset: Dataset
 
@@ -101,20 +96,22 @@ def _hash(text: str) -> int:
 
 
 TOKENS_FILE, REPORT_FILE = "tokens.arrow", "length_report.json"
-RECORDS_FILE = "records.jsonl"  # while the tokens are made
+RECORDS_FILE = "records.jsonl"  # a temporary file, deleted after tokenizing
 BATCH = 256  # records that a worker gets at a time
-# Below so many records, starting workers takes longer than they save.
-ALONE = 4000
-MAX_PROCESSES = 8  # one process reads the file, and can feed no more
+ALONE = 4000  # records below which starting workers takes longer than they save
+MAX_PROCESSES = 8  # one process reads the file, and cannot keep more workers busy
 
 
 def write_tokens(folder: Path, file: DataFile, fitting: RecordFitter, stage: str, processes: int | None) -> None:
-    """Tokenize a file of labelled records, which is read once.
+    """Tokenize a file of labelled records into a table, and write a report of what was shortened and skipped.
 
     Args:
-        folder: where the table and the report of what was shortened and skipped go.
-        stage: what to call the work in the progress line.
-        processes: that tokenize; None takes those of the machine, and one for few records.
+        folder: where to write both.
+        file: the records; it is read once.
+        fitting: makes the records fit.
+        stage: the name of the work in the progress line.
+        processes: how many processes tokenize; by default one per usable core, up to MAX_PROCESSES, and one for fewer
+            than ALONE records.
 
     Raises:
         DataError: see `token_dataset.read_corpus`.
@@ -125,7 +122,7 @@ def write_tokens(folder: Path, file: DataFile, fitting: RecordFitter, stage: str
         spool.open("w", encoding="utf-8") as kept_records,
     ):
         records = file.records()
-        total = _survey(records, fitting.prompt, file.path, kept_records)
+        total = _check_records(records, fitting.prompt, file.path, kept_records)
         advance()
     report, number, kept = LengthReport(), Numbering(), 0
     with (
@@ -134,12 +131,12 @@ def write_tokens(folder: Path, file: DataFile, fitting: RecordFitter, stage: str
         pa.OSFile(str(folder / TOKENS_FILE), "wb") as output,
         pa.ipc.new_stream(output, SCHEMA) as stream,
     ):
-        for batch in in_order(partial(_fit, fitting), _batches(lines), processes or _processes(total)):
+        for batch in in_order(partial(_fit_batch, fitting), _iter_batches(lines), processes or _count_processes(total)):
             report.extend(batch.report)
             kept += len(batch.table)
             if not report.refused:
                 stream.write_table(number(batch.table))
-            advance(batch.asked)
+            advance(batch.size)
     spool.unlink()
     report.check(kept, fitting.lengths.max_length)
     report.findings.extend(records.findings)
@@ -149,35 +146,38 @@ def write_tokens(folder: Path, file: DataFile, fitting: RecordFitter, stage: str
 
 
 def read_tokens(folder: Path) -> tuple[Dataset, LengthReport]:
-    """The table, memory-mapped, and the report that `write_tokens` wrote."""
+    """Read what `write_tokens` wrote; the table is memory-mapped."""
     held = json.loads((folder / REPORT_FILE).read_text(encoding="utf-8"))
     report = LengthReport(**held | {"findings": [Finding(**one) for one in held.get("findings", ())]})
-    return open_table(folder / TOKENS_FILE), report
+    return Dataset.from_file(str(folder / TOKENS_FILE)), report
 
 
-class _Done(NamedTuple):
-    """What became of a batch of records."""
+class _FittedBatch(NamedTuple):
+    """A tokenized batch."""
 
-    table: pa.Table
+    table: pa.Table  # of the records that are kept
     report: LengthReport
-    asked: int  # how many records were in it
+    size: int  # the number of records before the length policy
 
 
-def _fit(fitting: RecordFitter, lines: list[str]) -> _Done:
-    """A worker's part."""
+def _fit_batch(fitting: RecordFitter, lines: list[str]) -> _FittedBatch:
+    """Fit and tokenize a batch, in a worker process."""
     fitted, report = [fitting(decode_record(line)) for line in lines], LengthReport()
     report.add(fitted)
-    return _Done(make_table((one.record, one.sequence) for one in fitted if one.kept), report, len(lines))
+    return _FittedBatch(make_table((one.record, one.sequence) for one in fitted if one.kept), report, len(lines))
 
 
-def _survey(records: Iterable[Record], prompt: Prompt, path: Path, spool: TextIO) -> int:
-    """Look at all records before one is tokenized: nothing is, of a file with mistakes.
+def _check_records(records: Iterable[Record], prompt: Prompt, path: Path, spool: TextIO) -> int:
+    """Check all records before any is tokenized.
 
     Args:
-        spool: takes each record, a line each, so that the file is not parsed again.
+        records: of the file.
+        prompt: decides whether records without a question can be used.
+        path: of the file, for errors.
+        spool: each record is written here on one line, so that the file is not parsed again.
 
     Returns:
-        How many records there are.
+        The number of records.
 
     Raises:
         DataError: one is not a record, or cannot be trained on.
@@ -207,7 +207,7 @@ def _survey(records: Iterable[Record], prompt: Prompt, path: Path, spool: TextIO
 
 
 class _RecordCounter:
-    """How many records were counted, and the id of the first."""
+    """Counts records, and keeps the id of the first."""
 
     count, first = 0, ""
 
@@ -216,13 +216,13 @@ class _RecordCounter:
         self.count += 1
 
 
-def _batches(lines: Iterable[str]) -> Iterator[list[str]]:
+def _iter_batches(lines: Iterable[str]) -> Iterator[list[str]]:
     remaining = iter(lines)
     while batch := list(islice(remaining, BATCH)):
         yield batch
 
 
-def _processes(total: int) -> int:
+def _count_processes(total: int) -> int:
     if total < ALONE:
         return 1
     return min(usable_cores(), MAX_PROCESSES)

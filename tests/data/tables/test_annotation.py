@@ -145,7 +145,7 @@ def test_runs_of_white_space_in_rich_text_stay(tmp_path: Path) -> None:
     assert values(tmp_path / "b.xlsx")["Sheet"][1][1] == "行政區域 包括北投。"
 
 
-def test_merged_cells_are_taken_apart_and_filled(tmp_path: Path) -> None:
+def test_merged_cells_are_unmerged_and_filled(tmp_path: Path) -> None:
     rows = [row(1), row(2, 文章=None), row(3, 文章=OTHER)]
     path = write_xlsx(tmp_path / "a.xlsx", rows, change=lambda sheet: sheet.merge_cells("B2:B3"))
     assert lrc("check", path, "--fix", tmp_path / "b.xlsx") == 0
@@ -193,7 +193,7 @@ def test_the_same_workbook_gives_the_same_bytes(book: Path, tmp_path: Path) -> N
         (["none.xlsx", "--annotate", "o.xlsx"], 1, "No such file"),
     ],
 )
-def test_a_copy_that_cannot_be_is_refused(
+def test_a_copy_that_cannot_be_made_is_refused(
     words: list[str],
     status: int,
     told: str,

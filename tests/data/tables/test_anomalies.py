@@ -48,7 +48,7 @@ def test_date_serials(passage: str, options: tuple[str, ...]) -> None:
         ("台灣", ("35873", "34774")),
     ],
 )
-def test_numbers_that_are_no_dates(passage: str, options: tuple[str, ...]) -> None:
+def test_numbers_that_are_not_dates(passage: str, options: tuple[str, ...]) -> None:
     assert kinds(passage, options) == []
 
 

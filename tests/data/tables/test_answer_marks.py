@@ -52,7 +52,7 @@ def test_the_text_of_an_option(text: str, number: int) -> None:
         ("3", ("學校", "公園", ""), "is 3, expected 1 to 2"),
     ],
 )
-def test_what_names_no_option_says_so(text: str, options: tuple[str, ...], said: str) -> None:
+def test_answers_that_name_no_option_are_explained(text: str, options: tuple[str, ...], said: str) -> None:
     reading = read_answer(text, options)
     assert reading.number is None and said in reading.error
 
@@ -127,7 +127,7 @@ def test_a_slip_among_many_zeros_does_not_hide_them(tmp_path: Path) -> None:
     assert len(read_questions(write(tmp_path / "b.csv", [1, 2, 3, 4] * 20 + [0])).errors) == 1
 
 
-def test_letters_beside_a_zero_do_not_hide_it(tmp_path: Path) -> None:
+def test_letters_among_the_answers_do_not_hide_a_zero(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"2 row\(s\), and 4 in none"):
         read_questions(write(tmp_path / "a.xlsx", [1, "0.0", "選項0", "D"]))
 

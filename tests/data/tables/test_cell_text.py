@@ -149,7 +149,7 @@ def test_number_formats(code: str, value: Value, text: str) -> None:
         (5, BUILT_IN[5], "NT$5"),  # or $5
     ],
 )
-def test_what_cannot_be_shown_exactly_says_so(value: Value, code: str, text: str) -> None:
+def test_what_cannot_be_shown_exactly_is_marked(value: Value, code: str, text: str) -> None:
     assert show_cell(value, code) == (text, False)
 
 

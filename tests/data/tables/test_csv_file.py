@@ -46,7 +46,7 @@ def test_other_encodings_are_read_and_named(tmp_path: Path, encoding: str, name:
     )
 
 
-def test_an_encoding_that_nothing_tells(tmp_path: Path) -> None:
+def test_an_unrecognised_encoding_is_refused(tmp_path: Path) -> None:
     path = written(tmp_path / "a.csv", "文章,問題\n".encode() + "中文".encode("cp950"))
     assert "a.csv, near line 2: byte 0xa4 is not UTF-8" in refusal(path)
 
@@ -63,7 +63,7 @@ def test_other_delimiters(tmp_path: Path, delimiter: str, said: str, encoding: s
 
 
 @pytest.mark.parametrize("first", ["sep=;", "SEP=;", '"sep=;"'])
-def test_a_line_that_says_what_parts_cells(tmp_path: Path, first: str) -> None:
+def test_a_first_line_may_state_the_delimiter(tmp_path: Path, first: str) -> None:
     header, cells = ";".join(LABELLED), ";".join(map(str, row(1)))
     book = read_workbook(written(tmp_path / "a.csv", f"{first}\r\n{header}\r\n{cells}\r\n"))
     # a spreadsheet takes the line as its own, and counts from the one below
@@ -93,7 +93,7 @@ def test_a_broken_byte(tmp_path: Path) -> None:
         ("", "not even a header"),
     ],
 )
-def test_files_that_are_no_csv(tmp_path: Path, text: str | bytes, message: str) -> None:
+def test_files_that_are_not_csv_are_refused(tmp_path: Path, text: str | bytes, message: str) -> None:
     assert message in refusal(written(tmp_path / "a.csv", text))
 
 

@@ -9,7 +9,7 @@ import pytest
 import workbooks
 
 from lrc.data.alpaca import to_record
-from lrc.data.tables.enumeration import without_enumeration
+from lrc.data.tables.enumeration import strip_enumeration
 from lrc.data.tables.workbook import read_workbook
 
 OPTIONS = ("選項1", "選項2", "選項3", "選項4")
@@ -35,14 +35,14 @@ OPTIONS = ("選項1", "選項2", "選項3", "選項4")
         "【A】學校 【B】圖書館 【C】公園 【D】車站",
     ],
 )
-def test_an_enumeration_is_taken_off(options: str) -> None:
-    assert without_enumeration(options.split()) == ("學校", "圖書館", "公園", "車站")
+def test_an_enumeration_is_removed(options: str) -> None:
+    assert strip_enumeration(options.split()) == ("學校", "圖書館", "公園", "車站")
 
 
-def test_white_space_and_numbers_behind_a_letter_are_no_matter() -> None:
-    assert without_enumeration(["A. 1", "B. 2.5"]) == ("1", "2.5")
-    assert without_enumeration(["A．①②", "B．①", "C．I", "D．CCTV"]) == ("①②", "①", "I", "CCTV")
-    assert without_enumeration(["A．甲", "B．乙", ""]) == ("甲", "乙", "")
+def test_white_space_and_numbers_after_a_letter_make_no_difference() -> None:
+    assert strip_enumeration(["A. 1", "B. 2.5"]) == ("1", "2.5")
+    assert strip_enumeration(["A．①②", "B．①", "C．I", "D．CCTV"]) == ("①②", "①", "I", "CCTV")
+    assert strip_enumeration(["A．甲", "B．乙", ""]) == ("甲", "乙", "")
 
 
 @pytest.mark.parametrize(
@@ -71,19 +71,19 @@ def test_white_space_and_numbers_behind_a_letter_are_no_matter() -> None:
         "A．型 B．型 C．型 D．型",
     ],
 )
-def test_what_may_be_text_stays(options: str) -> None:
-    assert without_enumeration(options.split()) is None
+def test_marks_that_may_be_text_are_kept(options: str) -> None:
+    assert strip_enumeration(options.split()) is None
 
 
-def test_a_mark_that_the_question_speaks_of_stays() -> None:
+def test_marks_that_the_question_refers_to_are_kept() -> None:
     options = ["A．學校", "B．圖書館", "C．公園", "D．車站"]
-    assert without_enumeration(options, "小明去了A和B，下一站是哪裡？") is None
-    assert without_enumeration(options, "以上皆是的地方，小明去了哪裡？") == ("學校", "圖書館", "公園", "車站")
+    assert strip_enumeration(options, "小明去了A和B，下一站是哪裡？") is None
+    assert strip_enumeration(options, "以上皆是的地方，小明去了哪裡？") == ("學校", "圖書館", "公園", "車站")
     english = ["A. A dog ran.", "B. A cat slept.", "C. Both of them.", "D. None of the above"]
-    assert without_enumeration(english, "What happened?") == tuple(option[3:] for option in english)
+    assert strip_enumeration(english, "What happened?") == tuple(option[3:] for option in english)
 
 
-def test_a_row_among_many_without_marks_keeps_them_and_is_named(tmp_path: Path) -> None:
+def test_marks_in_one_row_of_many_are_kept_and_reported(tmp_path: Path) -> None:
     lettered: dict[str, Any] = dict(zip(OPTIONS, ("A．學校", "B．圖書館", "C．公園", "D．車站"), strict=True))
     rows = [workbooks.row(number) for number in range(1, 200)]
     book = read_workbook(workbooks.write_csv(tmp_path / "a.csv", [*rows, workbooks.row(200, **lettered)]))
@@ -91,7 +91,7 @@ def test_a_row_among_many_without_marks_keeps_them_and_is_named(tmp_path: Path) 
     assert [(found.level, found.kind, found.row) for found in book.findings] == [("warning", "enumeration", 201)]
 
 
-def test_a_workbook_tells_of_it(tmp_path: Path) -> None:
+def test_a_workbook_reports_removed_enumerations(tmp_path: Path) -> None:
     lettered: dict[str, Any] = dict(zip(OPTIONS, ("A．學校", "B．圖書館", "C．公園", "D．車站"), strict=True))
     path = workbooks.write_xlsx(tmp_path / "a.xlsx", [workbooks.row(1, **lettered, 正確答案="B"), workbooks.row(2)])
     book = read_workbook(path)

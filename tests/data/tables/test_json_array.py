@@ -83,13 +83,13 @@ def test_other_encodings_are_refused_with_the_byte(tmp_path: Path) -> None:
         list(read_array(write(tmp_path / "a.json", content)))
 
 
-def test_depth_without_end_is_no_json(tmp_path: Path) -> None:
+def test_endless_nesting_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"^a\.json: not JSON"):
         list(read_array(write(tmp_path / "a.json", b"[" * 100_000)))
 
 
 @pytest.mark.parametrize("content", [b"{}", b'"text"', b"3", b"null"])
-def test_what_is_no_array_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_json_that_is_not_an_array_is_refused(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(DataError, match=r"^a\.json: not a JSON array"):
         list(read_array(write(tmp_path / "a.json", content)))
 
@@ -107,7 +107,7 @@ def test_elements_come_before_the_file_is_read(tmp_path: Path, monkeypatch: pyte
         next(elements)
 
 
-def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
+def test_a_duplicate_key_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text('[{"a": 1}, {"b": {"c": 1, "c": 2}}]', encoding="utf-8")
     with pytest.raises(DataError, match=r"^a\.json, element 2: key c appears twice"):

@@ -98,7 +98,7 @@ def test_half_a_surrogate_pair_is_a_bad_row(tmp_path: Path) -> None:
         (json.dumps({"context": "p", "question": "?", "options": list("abcdefghi")}).encode(), "no column 選項1"),
     ],
 )
-def test_what_is_no_such_file_is_refused(tmp_path: Path, text: bytes, told: str) -> None:
+def test_files_that_are_not_json_objects_are_refused(tmp_path: Path, text: bytes, told: str) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(text)
     with pytest.raises(DataError) as refused:
@@ -106,7 +106,7 @@ def test_what_is_no_such_file_is_refused(tmp_path: Path, text: bytes, told: str)
     assert told in str(refused.value)
 
 
-def test_blank_lines_and_a_byte_order_mark_are_nothing(tmp_path: Path) -> None:
+def test_blank_lines_and_a_byte_order_mark_are_ignored(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text(f"\n{json.dumps(item(1))}\n\n{json.dumps(item(2))}\n\n", encoding="utf-8-sig")
     assert [question.row for question in read_workbook(path).questions] == [2, 4]

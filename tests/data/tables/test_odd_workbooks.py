@@ -125,7 +125,7 @@ def test_a_header_over_two_rows(tmp_path: Path, upper: list[Any], lower: list[An
     assert told == ["note: a.xlsx: the header spans rows 1 and 2; both were read as one"]
 
 
-def test_a_header_that_stands_again_asks_nothing(tmp_path: Path) -> None:
+def test_a_repeated_header_is_skipped(tmp_path: Path) -> None:
     english = ["ID", "Passage", "Question", "Option 1", "Option 2", "Option 3", "Option 4", "Answer"]
     asked, told = read(write(tmp_path / "a.xlsx", [HEADER, english, ONE, HEADER, TWO]))
     assert asked == [below(ASKED_1, 1), below(ASKED_2, 2)]
@@ -150,7 +150,7 @@ FOOTERS = [
 
 @pytest.mark.parametrize("footer", FOOTERS)
 @pytest.mark.parametrize("labelled", [True, False])
-def test_a_footer_is_passed_over_and_said(tmp_path: Path, footer: list[list[Any]], labelled: bool) -> None:
+def test_a_footer_is_skipped_and_reported(tmp_path: Path, footer: list[list[Any]], labelled: bool) -> None:
     rows = [HEADER, ONE, TWO] if labelled else [HEADER[:7], ONE[:7], TWO[:7]]
     asked, told = read(write(tmp_path / "a.xlsx", [*rows, *footer]))
     assert asked == ([ASKED_1, ASKED_2] if labelled else [unlabelled(ASKED_1), unlabelled(ASKED_2)])
@@ -158,7 +158,7 @@ def test_a_footer_is_passed_over_and_said(tmp_path: Path, footer: list[list[Any]
 
 
 @pytest.mark.parametrize("row", [[3], ["Q-3"], [3, KITE], [None, KITE * 20], [3, KITE, "為什麼？"]])
-def test_a_question_that_was_begun_is_no_footer(tmp_path: Path, row: list[Any]) -> None:
+def test_an_incomplete_question_is_not_a_footer(tmp_path: Path, row: list[Any]) -> None:
     book = read_workbook(write(tmp_path / "a.xlsx", [HEADER, ONE, TWO, row]))
     assert {error.row for error in book.errors} == {4}
 
@@ -179,7 +179,7 @@ UNEVEN: list[tuple[list[Any], str, int]] = [
 
 
 @pytest.mark.parametrize(("cells", "options", "answer"), UNEVEN)
-def test_blanks_at_the_end_are_fewer_options(tmp_path: Path, cells: list[Any], options: str, answer: int) -> None:
+def test_trailing_blanks_mean_fewer_options(tmp_path: Path, cells: list[Any], options: str, answer: int) -> None:
     asked, told = read(write(tmp_path / "a.xlsx", [HEADER, ONE, [2, KITE, "對嗎？", *cells], TWO]))
     assert asked == [ASKED_1, (3, KITE, "對嗎？", options, answer), below(ASKED_2, 1)]
     assert f"warning: a.xlsx, row 3: has {len(options.split('/'))} options" in told[-1]
@@ -209,7 +209,7 @@ def test_a_gap_is_a_bad_row(tmp_path: Path, cells: list[Any], said: str) -> None
     assert any(f"row 3: {said}" in str(error) for error in book.errors)
 
 
-def test_a_merged_passage_is_that_of_all_its_rows(tmp_path: Path) -> None:
+def test_a_merged_passage_belongs_to_all_its_rows(tmp_path: Path) -> None:
     rows = [HEADER, ONE, [2, "下面的字看不見", "在哪裡？", "公園", "學校", "家", "店", 1], TWO]
     asked, told = read(write(tmp_path / "a.xlsx", rows, ["B2:B3"]))
     assert asked == [ASKED_1, (3, KITE, "在哪裡？", "公園/學校/家/店", 1), below(ASKED_2, 1)]
@@ -252,7 +252,7 @@ def test_ditto_is_the_passage_above(tmp_path: Path, ditto: str) -> None:
     assert [line.split(":")[1] for line in told] == [" a.xlsx, row 3", " a.xlsx, row 4"]
 
 
-def test_ditto_below_nothing_is_a_bad_row(tmp_path: Path) -> None:
+def test_ditto_without_a_row_above_is_a_bad_row(tmp_path: Path) -> None:
     book = read_workbook(write(tmp_path / "a.xlsx", [HEADER, [1, "同上", *ONE[2:]], TWO]))
     assert list(map(str, book.errors)) == [
         "a.xlsx, row 2: 文章 is 同上, but there is no passage above it; put the passage itself there"
@@ -260,7 +260,7 @@ def test_ditto_below_nothing_is_a_bad_row(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("named", ["同第一篇", "（見第3題）", "參考題組二", "文章A", "same as Q1", "See passage 2."])
-def test_the_name_of_a_passage_is_none(tmp_path: Path, named: str) -> None:
+def test_the_name_of_a_passage_is_not_a_passage(tmp_path: Path, named: str) -> None:
     path = write(tmp_path / "a.xlsx", [HEADER, ONE, [2, named, *TWO[2:]], TWO])
     book = read_workbook(path)
     assert [question.passage for question in book.questions] == [KITE, LIBRARY]
@@ -273,7 +273,7 @@ def test_the_name_of_a_passage_is_none(tmp_path: Path, named: str) -> None:
 
 
 @pytest.mark.parametrize("header", ["標答", "應選", "對的選項", "Right"])
-def test_cells_like_answers_below_a_name_like_theirs_are_refused(tmp_path: Path, header: str) -> None:
+def test_an_unread_column_with_the_header_and_cells_of_answers_is_refused(tmp_path: Path, header: str) -> None:
     path = write(tmp_path / "a.xlsx", [[*HEADER[:7], header], ONE, TWO])
     assert f"{header} is not read and may hold the answers" in refusal(path)
 
@@ -284,7 +284,7 @@ def test_a_question_at_the_end_that_begins_like_a_footer(tmp_path: Path) -> None
     assert [(error.row, error.kind) for error in book.errors] == [(4, "empty-passage")]
 
 
-def test_one_option_is_not_said_to_be_two(tmp_path: Path) -> None:
+def test_a_row_with_one_option_lacks_the_second(tmp_path: Path) -> None:
     book = read_workbook(write(tmp_path / "a.xlsx", [HEADER, ONE, [2, KITE, "誰？", "小明", None, None, None, 1]]))
     assert [str(error) for error in book.errors] == ["a.xlsx, row 3: 選項2 is empty; fill it in"]
     assert not any(finding.kind == "fewer-options" for finding in book.findings)
@@ -299,7 +299,7 @@ def test_one_option_is_not_said_to_be_two(tmp_path: Path) -> None:
         (["乙、甲車", "甲、乙車", "丙、丙車", "丁、丁車"], "甲"),
     ],
 )
-def test_an_answer_by_marks_that_are_not_in_their_places(tmp_path: Path, options: list[str], answer: Any) -> None:
+def test_answers_by_marks_that_are_out_of_order_are_refused(tmp_path: Path, options: list[str], answer: Any) -> None:
     path = write(tmp_path / "a.xlsx", [HEADER, [1, KITE, "哪一輛？", *options, answer], TWO])
     book = read_workbook(path)
     assert [question.row for question in book.questions] == [3]
@@ -311,7 +311,7 @@ def test_an_answer_by_marks_that_are_not_in_their_places(tmp_path: Path, options
 
 
 @pytest.mark.parametrize("nothing", ["-", "N/A", "nan", "／", "null"])
-def test_what_stands_for_nothing_is_named(tmp_path: Path, nothing: str) -> None:
+def test_placeholders_are_reported(tmp_path: Path, nothing: str) -> None:
     rows = [HEADER, ONE, [2, LIBRARY, "開館嗎？", "開", "不開", "不知道", nothing, 2]]
     told = read(write(tmp_path / "a.xlsx", rows))[1]
     assert told == [f"warning: a.xlsx, row 3: 選項4 is {nothing}; leave the cell empty if nothing is meant"]
@@ -319,7 +319,7 @@ def test_what_stands_for_nothing_is_named(tmp_path: Path, nothing: str) -> None:
     assert read(write(tmp_path / "b.xlsx", signs))[1] == []
 
 
-def test_a_last_option_that_says_none_is_one_and_two_are_fillers(tmp_path: Path) -> None:
+def test_a_last_option_none_is_an_option_but_two_are_placeholders(tmp_path: Path) -> None:
     one = [HEADER, ONE, [2, LIBRARY, "開館到幾點？", "五點", "六點", "七點", "無", 4]]
     asked, told = read(write(tmp_path / "a.xlsx", one))
     assert asked[1][3] == "五點/六點/七點/無" and told == []
@@ -367,7 +367,7 @@ def test_an_id_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     ]
 
 
-def test_rows_and_columns_without_any_size_are_hidden(tmp_path: Path) -> None:
+def test_rows_and_columns_of_size_zero_are_hidden(tmp_path: Path) -> None:
     def narrow(sheet: bytes) -> bytes:
         sheet = re.sub(rb"<cols>.*?</cols>", b"", sheet)
         columns = b'<cols><col min="3" max="3" width="0" customWidth="1"/></cols><sheetData>'
@@ -378,13 +378,13 @@ def test_rows_and_columns_without_any_size_are_hidden(tmp_path: Path) -> None:
     assert kinds == {("hidden-column", None, "問題"), ("hidden-row", 3, None)}
 
 
-def test_a_line_that_signs_the_table_is_a_footer(tmp_path: Path) -> None:
+def test_a_signature_below_the_table_is_a_footer(tmp_path: Path) -> None:
     rows = [HEADER, ONE, TWO, [None, None, "審題：林老師"]]
     asked, told = read(write(tmp_path / "a.xlsx", rows))
     assert len(asked) == 2 and told == ["note: a.xlsx, row 4: 「審題：林老師」 is below the questions; skipped"]
 
 
-def test_text_that_is_struck_through_is_named(tmp_path: Path) -> None:
+def test_struck_text_is_reported(tmp_path: Path) -> None:
     rich = CellRichText("小明在", TextBlock(InlineFont(strike=True), "學校"), "公園放風箏。")
     path = write(tmp_path / "a.xlsx", [HEADER, [1, rich, *ONE[2:]], TWO])
     asked, told = read(path)
@@ -403,7 +403,7 @@ ANSWERS = ["答案卷", "老師的答案", "解析", "詳解", "Key", "final ans
 
 
 @pytest.mark.parametrize("header", ANSWERS)
-def test_no_column_that_is_not_read_may_hold_the_answers(tmp_path: Path, header: str) -> None:
+def test_unread_columns_that_may_hold_the_answers_are_refused(tmp_path: Path, header: str) -> None:
     path = write(tmp_path / "a.xlsx", [[*HEADER[:7], header], ONE, TWO])
     assert refusal(path) == (
         f"a.xlsx, row 1: {''.join(header.split())} is not read and may hold the answers; "
@@ -412,27 +412,27 @@ def test_no_column_that_is_not_read_may_hold_the_answers(tmp_path: Path, header:
     assert read(path, columns={"正確答案": header})[0] == [ASKED_1, ASKED_2]
 
 
-def test_answers_are_looked_for_beside_an_empty_column_of_them(tmp_path: Path) -> None:
+def test_answers_in_an_unread_column_are_found_despite_an_empty_answer_column(tmp_path: Path) -> None:
     rows = [[*HEADER, "標準答案"], [*ONE[:7], None, 1], [*TWO[:7], None, 2]]
     assert "標準答案 is not read and may hold the answers" in refusal(write(tmp_path / "a.xlsx", rows))
 
 
 @pytest.mark.parametrize("header", ["備註", None])
-def test_a_column_with_the_texts_of_options_is_one_of_answers(tmp_path: Path, header: str | None) -> None:
+def test_an_unread_column_with_texts_of_options_is_refused(tmp_path: Path, header: str | None) -> None:
     rows = [[*HEADER[:7], header], [*ONE[:7], "小明"], [*TWO[:7], "週一"]]
     said = refusal(write(tmp_path / "a.xlsx", rows))
     assert f"{header or 'column H'} is not read, and its cells are the texts of options" in said
 
 
 @pytest.mark.parametrize("answers", [(1, 2), ("A", "B"), ("(1)", "(2)"), ("②", "①")])
-def test_a_column_without_a_header_that_has_answers(tmp_path: Path, answers: tuple[Any, Any]) -> None:
+def test_an_unread_column_of_answers_without_a_header(tmp_path: Path, answers: tuple[Any, Any]) -> None:
     path = write(tmp_path / "a.xlsx", [HEADER[:7], [*ONE[:7], answers[0]], [*TWO[:7], answers[1]]])
     assert "column H is not read and may hold the answers; give --columns 正確答案=column H" in refusal(path)
     if answers == (1, 2):
         assert read(path, columns={"正確答案": "column H"})[0] == [ASKED_1, ASKED_2]
 
 
-def test_a_column_with_numbers_of_options_is_suspected(tmp_path: Path) -> None:
+def test_an_unread_column_with_numbers_of_options_warns(tmp_path: Path) -> None:
     asked, told = read(write(tmp_path / "a.xlsx", [[*HEADER[:7], "代號"], ONE, TWO]))
     assert asked == [unlabelled(ASKED_1), unlabelled(ASKED_2)]
     assert any("代號 is not read and has 1, 2; if these are the answers" in line for line in told)
@@ -446,7 +446,7 @@ def test_a_column_with_numbers_of_options_is_suspected(tmp_path: Path) -> None:
         ("選項壬", "選項壬 looks like an option"),
     ],
 )
-def test_no_option_goes_unread(tmp_path: Path, header: str, said: str) -> None:
+def test_an_unread_option_is_refused(tmp_path: Path, header: str, said: str) -> None:
     rows = [
         [*HEADER[:3], "選項A", "選項B", "選項C", "選項D", header, "正確答案"],
         [*ONE[:7], "媽媽", 1],
@@ -459,7 +459,7 @@ def test_no_option_goes_unread(tmp_path: Path, header: str, said: str) -> None:
     ("header", "role"),
     [("文章2", "文章"), ("文章（下）", "文章"), ("短文二", "文章"), ("問題2", "問題"), ("passage 2", "文章")],
 )
-def test_no_part_of_a_text_goes_unread(tmp_path: Path, header: str, role: str) -> None:
+def test_an_unread_part_of_a_text_is_refused(tmp_path: Path, header: str, role: str) -> None:
     path = write(tmp_path / "a.xlsx", [[*HEADER, header], [*ONE, "後來風停了。"], TWO])
     said = refusal(path)
     assert f"looks like a part of {role} and is not read" in said
@@ -467,7 +467,7 @@ def test_no_part_of_a_text_goes_unread(tmp_path: Path, header: str, role: str) -
     assert read(path, columns={role: role})[0] == [ASKED_1, ASKED_2]
 
 
-def test_what_is_not_read_is_named(tmp_path: Path) -> None:
+def test_unread_columns_are_named(tmp_path: Path) -> None:
     rows = [[*HEADER, "文章出處", None, "難度", "空的"], [*ONE, "自編", "x", 3], TWO]
     asked, told = read(write(tmp_path / "a.xlsx", rows))
     assert asked == [ASKED_1, ASKED_2]
@@ -512,7 +512,7 @@ def test_no_header_at_all(tmp_path: Path) -> None:
     )
 
 
-def test_hidden_rows_and_columns_are_read_and_said(tmp_path: Path) -> None:
+def test_hidden_rows_and_columns_are_read_and_reported(tmp_path: Path) -> None:
     path = write(tmp_path / "a.xlsx", [HEADER, ONE, TWO], rows=[3], columns=["G"])
     asked, told = read(path)
     assert asked == [ASKED_1, ASKED_2]
@@ -523,7 +523,7 @@ def test_hidden_rows_and_columns_are_read_and_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("state", ["hidden", "veryHidden"])
-def test_a_hidden_first_sheet_is_passed_over(tmp_path: Path, state: str) -> None:
+def test_a_hidden_first_sheet_is_skipped(tmp_path: Path, state: str) -> None:
     book = Workbook()
     first = book.active
     assert isinstance(first, Worksheet)
@@ -540,7 +540,7 @@ def test_a_hidden_first_sheet_is_passed_over(tmp_path: Path, state: str) -> None
 
 
 @pytest.mark.parametrize("name", ["答案", "解答頁", "Answer key"])
-def test_answers_on_another_sheet_are_no_test_workbook(tmp_path: Path, name: str) -> None:
+def test_a_sheet_whose_answers_are_on_another_is_refused(tmp_path: Path, name: str) -> None:
     book = Workbook()
     sheet = book.active
     assert isinstance(sheet, Worksheet)

@@ -57,7 +57,7 @@ def findings(book: Workbook) -> list[str]:
     return [f"{finding.level}: {finding}" for finding in book.findings]
 
 
-def test_a_document_is_read_as_it_shows(tmp_path: Path) -> None:
+def test_a_document_is_read_as_shown(tmp_path: Path) -> None:
     rows = (
         row(*HEADER),
         row(
@@ -116,7 +116,7 @@ def test_hidden_merged_and_remarked_cells(tmp_path: Path) -> None:
     }
 
 
-def test_answers_without_a_header_are_no_test_workbook(tmp_path: Path) -> None:
+def test_answers_without_a_header_are_not_read_as_a_test_workbook(tmp_path: Path) -> None:
     questions = [row(*map(cell, ["1", "甲文。", "誰？", "小明", "小華", "1"]))]
     questions += [row(*map(cell, [str(n), f"第{n}文。", "誰？", "小明", "小華", str(n % 2 + 1)])) for n in range(2, 6)]
     head = row(*map(cell, ["ID", "文章", "問題", "選項1", "選項2"]))
@@ -136,14 +136,14 @@ def test_error_values_and_formulas(tmp_path: Path) -> None:
     ]
 
 
-def test_deleted_cells_that_are_tracked_are_none(tmp_path: Path) -> None:
+def test_tracked_deletions_are_not_read(tmp_path: Path) -> None:
     tracked = f"<table:tracked-changes><table:deletion>{cell('舊')}</table:deletion></table:tracked-changes>"
     book = read_workbook(ods(tmp_path / "a.ods", {"題": row(*HEADER) + ONE}, tracked))
     assert [question.row for question in book.questions] == [2]
 
 
 @pytest.mark.parametrize("repeated", ["rows", "columns"])
-def test_cells_that_stand_for_very_many_are_refused(tmp_path: Path, repeated: str) -> None:
+def test_cells_that_are_repeated_too_often_are_refused(tmp_path: Path, repeated: str) -> None:
     many = 'table:number-columns-repeated="16384"'
     far = f'<table:table-row table:number-rows-repeated="1048576">{cell("x", many)}</table:table-row>'
     if repeated == "columns":
@@ -152,7 +152,7 @@ def test_cells_that_stand_for_very_many_are_refused(tmp_path: Path, repeated: st
         read_workbook(ods(tmp_path / "a.ods", {"題": row(*HEADER) + ONE + far}))
 
 
-def test_a_workbook_that_is_no_document(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_document_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.ods", "w") as package:
         package.writestr("xl/workbook.xml", "<x/>")
     with pytest.raises(DataError, match=r"a\.ods: a zip file, but not an \.ods workbook"):

@@ -89,7 +89,7 @@ def test_answers_as_people_write_them_are_counted(tmp_path: Path) -> None:
     assert Counter(finding.kind for finding in book.findings) == {"answer": 4}
 
 
-def test_text_that_looks_like_nothing_is_text(tmp_path: Path) -> None:
+def test_text_that_looks_like_a_missing_value_is_kept(tmp_path: Path) -> None:
     rows = [row(1, 選項1="NA", 選項2="None", 選項3="null", 選項4="#N/A ")]
     for path in (write_xlsx(tmp_path / "a.xlsx", rows), write_csv(tmp_path / "a.csv", rows)):
         assert read_workbook(path).questions[0].options == ("NA", "None", "null", "#N/A")
@@ -112,7 +112,7 @@ def test_two_to_eight_options(tmp_path: Path) -> None:
     assert read_workbook(path).questions[0] == Question("2", "文", "問", tuple("甲乙丙丁戊己庚辛"), 8, 2)
 
 
-def test_empty_rows_between_are_told_and_those_at_the_end_are_not(tmp_path: Path) -> None:
+def test_empty_rows_are_reported_between_questions_but_not_at_the_end(tmp_path: Path) -> None:
     book = read_workbook(write_xlsx(tmp_path / "a.xlsx", [row(1), [None, " "], row(2), [" "]]))
     assert [question.row for question in book.questions] == [2, 4]
     assert kinds(book, "repair") == [("empty-row", 3, None)]
@@ -153,7 +153,7 @@ def test_an_empty_answer_column_makes_a_test_workbook(tmp_path: Path) -> None:
     ("name", "message"),
     [("missing.xlsx", "No such file"), ("a.docx", "not a workbook"), ("missing.csv", "No such file")],
 )
-def test_files_that_are_none(tmp_path: Path, name: str, message: str) -> None:
+def test_files_that_are_not_workbooks_are_refused(tmp_path: Path, name: str, message: str) -> None:
     assert message in refusal(tmp_path / name)
 
 

@@ -257,7 +257,7 @@ def test_other_formats(tmp_path: Path, content: bytes, message: str) -> None:
     assert message in refusal(tmp_path / "a.xlsx")
 
 
-def test_a_zip_that_is_no_workbook(tmp_path: Path) -> None:
+def test_a_zip_that_is_not_a_workbook(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.xlsx", "w") as package:
         package.writestr("word/document.xml", "<x/>")
     assert "not an .xlsx workbook" in refusal(tmp_path / "a.xlsx")
@@ -315,7 +315,7 @@ def test_a_long_string_in_every_cell(tmp_path: Path) -> None:
     assert "MB of text, more than 1,024" in refuse_apart(path)
 
 
-def test_references_that_no_grid_has(tmp_path: Path) -> None:
+def test_references_beyond_any_grid(tmp_path: Path) -> None:
     path = write_xlsx(tmp_path / "a.xlsx", [row(1)])
     far = b'<row r="' + b"9" * 5000 + b'"><c r="A' + b"9" * 5000 + b'"><v>1</v></c></row></sheetData>'
     replace_part(path, SHEET, lambda xml: xml.replace(b"</sheetData>", far))
@@ -323,7 +323,7 @@ def test_references_that_no_grid_has(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_a_part_that_stands_twice(tmp_path: Path) -> None:
+def test_a_duplicate_part(tmp_path: Path) -> None:
     path = write_xlsx(tmp_path / "a.xlsx", [row(1)])
     with zipfile.ZipFile(path, "a") as package:
         package.writestr(SHEET, "<x/>")

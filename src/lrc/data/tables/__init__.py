@@ -2,5 +2,5 @@
 
 May import `data` and `runtime`.
 
-Public: `read_workbook` and `Workbook` of `workbook`; every reader gives the `Table` of `table`.
+Public: `read_workbook` and `Workbook` of `workbook`. The reader of each format returns the `Table` of `table`.
 """

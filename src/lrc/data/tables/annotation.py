@@ -1,4 +1,4 @@
-"""Findings and repairs, written into a copy of the workbook that they are about."""
+"""Writes findings and repairs into a copy of the workbook that they are about (`lrc check --annotate` and `--fix`)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from lrc.data.questions import Question
-from lrc.data.tables.headers import LOOKED_AT, Columns, normal, role_of
+from lrc.data.tables.headers import LOOKED_AT, Columns, normalise_header, role_of
 from lrc.data.tables.table import WHOLE_ROW, letters
 from lrc.data.tables.workbook import Workbook
 from lrc.data.tables.xlsx import open_sheet
@@ -18,19 +18,19 @@ from lrc.runtime.findings import WORDS, Finding, Level, spell_kind
 from lrc.runtime.translation import _, first_clause, localized
 
 SUMMARY = "lrc check"
-SHOWN = 100  # characters of a cell in the summary
+SHOWN = 100  # characters of a cell's text in the summary
 _CHANGED = _("changed")
 _WIDTHS = (10, 8, 14, 32, 90)
 
 
 class Change(NamedTuple):
-    """A cell that a repair changes."""
+    """A cell whose content is replaced by what lrc reads."""
 
-    row: int
+    row: int  # from 1
     column: int  # from 0
     before: str  # as the sheet shows it
     after: str | int
-    reason: Finding | None = None  # the repair; None where the cell says it another way, such as 同上
+    reason: Finding | None = None  # the repair; None for a cell that is read differently without one, such as 同上
 
 
 class _Line(NamedTuple):
@@ -41,22 +41,24 @@ class _Line(NamedTuple):
     column: str
     kind: str
     text: str
-    cell: str  # to go to
+    cell: str  # that the line links to, such as `B7`; empty for none
 
 
 def annotate(
     path: Path, sheet: str | None, book: Workbook | None, findings: Sequence[Finding], *, fix: bool = False
 ) -> tuple[bytes, list[Finding], int]:
-    """Make a copy of a workbook in which every finding is a coloured cell with a comment, and a line of a summary.
+    """Copy a workbook, with a coloured cell and comment for each finding, and a sheet that lists the findings.
 
     Args:
+        path: an .xlsx or .xlsm file.
         sheet: the sheet that was read; None takes the first visible one.
-        book: what was read of it; None where it could not be read.
-        findings: all that was found.
-        fix: also write what lrc reads into the cells that show something else. A repair is then no finding any more.
+        book: what was read from it; None if it could not be read.
+        findings: all findings about it.
+        fix: also write what lrc reads into the cells that show something else. A repair of a good row is then listed as
+            a change, not as a finding.
 
     Returns:
-        The copy, what is to be said of it, and how many cells were changed.
+        The content of the copy, findings about what it lacks, and the number of changed cells.
 
     Raises:
         LrcError: the workbook cannot be copied.
@@ -67,10 +69,10 @@ def annotate(
     if fix and book:
         good = {question.row for question in book.questions}
         done = [one for one in findings if one.level == "repair" and one.row in good]
-        findings = [one if one.row in good else _unrepaired(one) for one in findings if one not in done]
+        findings = [one if one.row in good else _warn_if_not_repaired(one) for one in findings if one not in done]
         reasons = {place: one for one in done for place in places.of(one)}
-        changes = [change._replace(reason=reasons.get((change.row, change.column))) for change in _changes(book)]
-    # The worst last: its colour is the one that stays.
+        changes = [change._replace(reason=reasons.get((change.row, change.column))) for change in _find_changes(book)]
+    # The worst level last, so that its colour stays.
     order = list(WORDS)
     for finding in sorted(findings, key=lambda one: order.index(one.level)):
         for row, column in places.of(finding):
@@ -85,8 +87,8 @@ def annotate(
     return content, copy.left_out(content), len(changes)
 
 
-def _unrepaired(finding: Finding) -> Finding:
-    """A repair that the copy does not hold, as its row has an error; any other finding as it is."""
+def _warn_if_not_repaired(finding: Finding) -> Finding:
+    """Turn a repair that the copy lacks, because its row has an error, into a warning; keep any other finding."""
     if finding.level != "repair" or finding.row is None:
         return finding
     text = _("{found}; not changed in this copy, because its row has an error")
@@ -94,47 +96,47 @@ def _unrepaired(finding: Finding) -> Finding:
 
 
 class _Places:
-    """Where a finding stands in the sheet."""
+    """Finds the cells that a finding is about."""
 
     def __init__(self, copy: WorkbookCopy, book: Workbook | None) -> None:
         self.columns = book.columns if book else None
         self.header_row = book.header_row if book else 0
         self.by_name: dict[str, int] = {}
         if self.columns is None:
-            self._search(copy)
+            self._guess_headers(copy)
         else:
-            self._name(self.columns)
+            self._index_headers(self.columns)
         self.first = self.columns.id if self.columns and self.columns.id is not None else 0
 
-    def _name(self, columns: Columns) -> None:
+    def _index_headers(self, columns: Columns) -> None:
         for place, header in enumerate(columns.headers):
-            self.by_name.setdefault(normal(header), place)
-        for place in columns.used:  # before columns of the same name that are not read
-            self.by_name[normal(columns.headers[place])] = place
+            self.by_name.setdefault(normalise_header(header), place)
+        for place in columns.used:  # these go before unread columns of the same name
+            self.by_name[normalise_header(columns.headers[place])] = place
         for role, place in (("文章", columns.passage), ("問題", columns.question)):
             self.by_name.setdefault(role, place)
 
-    def _search(self, copy: WorkbookCopy) -> None:
-        """Of a table that could not be read: the headers are where most cells are names of columns."""
+    def _guess_headers(self, copy: WorkbookCopy) -> None:
+        """Take the row with the most known headers, of a table that could not be read."""
         rows = copy.sheet.iter_rows(max_row=LOOKED_AT)
         best = max(rows, key=lambda row: sum(role_of(str(cell.value or "")) is not None for cell in row), default=())
         for place, cell in enumerate(best):
-            self.by_name.setdefault(normal(str(cell.value or "")), place)
+            self.by_name.setdefault(normalise_header(str(cell.value or "")), place)
             self.header_row = cell.row or 0
 
     def of(self, finding: Finding) -> Iterator[tuple[int, int]]:
-        """The cells of a finding, as row from 1 and column from 0; none where it is about the file."""
+        """The cells of a finding, as row from 1 and column from 0; none if it is about the whole file."""
         row = finding.row or (self.header_row if finding.column else 0)
         if not row:
             return
         columns = [self.columns.options[number - 1] for number in finding.options] if self.columns else []
-        if finding.column and (place := self.by_name.get(normal(finding.column))) is not None:
+        if finding.column and (place := self.by_name.get(normalise_header(finding.column))) is not None:
             columns.append(place)
         yield from ((row, column) for column in columns or [self.first])
 
 
-def _changes(book: Workbook) -> Iterator[Change]:
-    """The cells that show something else than lrc reads, or that hold what no text is: formulas, percentages."""
+def _find_changes(book: Workbook) -> Iterator[Change]:
+    """The cells that show something else than lrc reads, or hold a formula or a formatted number."""
     columns = book.columns
     if columns is None:
         return
@@ -145,15 +147,15 @@ def _changes(book: Workbook) -> Iterator[Change]:
             if question is None:
                 continue
             repaired = {place for place, one in row.findings.items() if one.level == "repair" and place != WHOLE_ROW}
-            for column, text in _read(question, columns):
+            for column, text in _list_cells(question, columns):
                 shown = row.cells[column] if column < len(row.cells) else ""
                 same = str(text) == shown and column not in repaired
                 if not same and (column != columns.id or shown or column in row.findings):
                     yield Change(row.number, column, shown, text)
 
 
-def _read(question: Question, columns: Columns) -> Iterator[tuple[int, str | int]]:
-    """What lrc reads, by column."""
+def _list_cells(question: Question, columns: Columns) -> Iterator[tuple[int, str | int]]:
+    """What lrc read for a question: the column and the text."""
     if columns.id is not None:
         yield columns.id, question.id
     yield columns.passage, question.passage
@@ -164,12 +166,12 @@ def _read(question: Question, columns: Columns) -> Iterator[tuple[int, str | int
 
 
 def _summarize(copy: WorkbookCopy, findings: Sequence[Finding], changes: Sequence[Change], places: _Places) -> None:
-    """A sheet with a line for each finding and each change, with links to their cells."""
+    """Add a sheet with a line for each finding and each change, which links to its cell."""
     from openpyxl.styles import Alignment, PatternFill
 
     sheet = copy.add_sheet(SUMMARY, _WIDTHS)
     titles = (_("level"), _("row"), _("column"), _("kind"), _("finding"))
-    head = [*_head(copy, findings, changes), tuple(map(localized, titles))]
+    head = [*_count_levels(copy, findings, changes), tuple(map(localized, titles))]
     top = len(head)
     for number, values in enumerate(head, start=1):
         for column, value in enumerate(values, start=1):
@@ -177,7 +179,7 @@ def _summarize(copy: WorkbookCopy, findings: Sequence[Finding], changes: Sequenc
             if number in (1, top):
                 embolden(sheet.cell(number, column))
         sheet.cell(number, 2).alignment = Alignment(horizontal="center")
-    for number, line in enumerate(_table(findings, changes, places), start=top + 1):
+    for number, line in enumerate(_list_lines(findings, changes, places), start=top + 1):
         word = localized(_CHANGED if line.fill == "changed" else WORDS[line.fill])
         for place, value in enumerate((word, *line[1:5]), start=1):
             set_value(sheet.cell(number, place), value)
@@ -190,9 +192,10 @@ def _summarize(copy: WorkbookCopy, findings: Sequence[Finding], changes: Sequenc
     sheet.auto_filter.ref = f"A{top}:E{max(top, sheet.max_row)}"
 
 
-def _head(
+def _count_levels(
     copy: WorkbookCopy, findings: Iterable[Finding], changes: Sequence[Change]
 ) -> Iterator[tuple[str | int, ...]]:
+    """The rows above the list: a title, then the number of findings and the meaning of each level."""
     levels = Counter(finding.level for finding in findings)
     yield (localized(_("lrc check: {file}, sheet {sheet}").format(file=copy.path.name, sheet=copy.sheet.title)),)
     lines = [
@@ -207,8 +210,8 @@ def _head(
     yield ()
 
 
-def _table(findings: Sequence[Finding], changes: Sequence[Change], places: _Places) -> Iterator[_Line]:
-    """Level, row, column, kind, text and the cell to go to; the errors first."""
+def _list_lines(findings: Sequence[Finding], changes: Sequence[Change], places: _Places) -> Iterator[_Line]:
+    """The lines of the list: findings from the worst level on, then changes."""
     for level in reversed(WORDS):
         for finding in findings:
             if finding.level == level:
@@ -219,14 +222,14 @@ def _table(findings: Sequence[Finding], changes: Sequence[Change], places: _Plac
     for change in changes:
         header = places.columns.header(change.column) if places.columns else ""
         kind = localized(spell_kind(change.reason.kind) if change.reason else _("cell read another way"))
-        text = " ".join(localized(change.reason.text).split()) if change.reason else _difference(change)
+        text = " ".join(localized(change.reason.text).split()) if change.reason else _show_difference(change)
         yield _Line("changed", change.row, header, kind, text, f"{letters(change.column)}{change.row}")
 
 
-def _difference(change: Change) -> str:
-    before = _short(change.before) if change.before else localized(_("(empty)"))
-    return f"{before} → {_short(str(change.after))}"
+def _show_difference(change: Change) -> str:
+    before = _quote(change.before) if change.before else localized(_("(empty)"))
+    return f"{before} → {_quote(str(change.after))}"
 
 
-def _short(text: str) -> str:
+def _quote(text: str) -> str:
     return f"「{text[:SHOWN]}{'…' * (len(text) > SHOWN)}」"

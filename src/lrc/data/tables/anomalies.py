@@ -1,4 +1,4 @@
-"""Suspicions: what looks like an accident of the spreadsheet. They warn and keep the question."""
+"""Warns of texts that a spreadsheet or a data frame has probably damaged, such as 5/19 that became a number."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from lrc.runtime.translation import _, alternatives
 _NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 _NUMBER_LINE = re.compile(r"^[0-9][0-9.]*$", re.MULTILINE)
 _FIRST_SERIAL, _LAST_SERIAL = 20_000, 60_000  # 1954 to 2064, where the text writes the date out
-_FIRST_RECENT, _LAST_RECENT = 40_909, 47_482  # 2012 to 2029, where nothing but the number speaks for a date
+_FIRST_RECENT, _LAST_RECENT = 40_909, 47_482  # 2012 to 2029, where the number is the only evidence of a date
 _LONG = 10  # characters; nobody types 0.0006944444444444445
 _DAY = 24 * 60  # minutes
-_KEPT = 15  # digits of a number that a spreadsheet keeps
+_KEPT = 15  # significant digits that a spreadsheet keeps
 _EXPONENT = re.compile(r"[0-9](?:\.[0-9]+)?E\+[0-9]+", re.IGNORECASE)
 _LOST = _("a spreadsheet has rounded it; type it as text")
 
-# What people and data frames write into a cell that has nothing.
+# What people and data frames write into an empty cell.
 _NOTHING = re.compile(r"[\W_]{1,4}|n/?a|nan|null|none|nil|無|无|空白?|x", re.I)
 _NONE = ("無", "无")
 _NOTHING_LINE = re.compile(rf"^(?:{_NOTHING.pattern})$", re.I | re.MULTILINE)
@@ -32,31 +32,35 @@ Suspicion = tuple[str, str, list[int]]  # kind, text, and the numbers of the opt
 
 
 def find_anomalies(questions: Iterable[Question], file: str) -> list[Finding]:
-    """Look at each question for itself.
-
-    Kinds: `ambiguous-answer` (the right option's text appears twice),
-    `duplicate-option`, `percent-lost`, `date-serial`, `time-serial`, `fraction-lost` (a spreadsheet turned
-    36.4%, 5/19, 16:17 or 1/3 into a number), `long-decimal` and `placeholder` (N/A, nan or - where nothing is meant).
+    """Look for anomalies in each question.
 
     Args:
-        file: the name of the file that they are from.
+        questions: the good questions of a file.
+        file: the name of the file.
+
+    Returns:
+        Warnings of the kinds `ambiguous-answer` (the text of the right option appears twice), `duplicate-option`,
+        `percent-lost`, `date-serial`, `time-serial`, `fraction-lost` (a spreadsheet turned 36.4%, 5/19, 16:17 or 1/3
+        into a number), `long-decimal`, and `placeholder` (N/A, nan or - for an empty cell).
     """
     return [
         Finding("warning", kind, file, text, question.row, options=tuple(numbers))
         for question in questions
-        for kind, text, numbers in _suspicions(question)
+        for kind, text, numbers in _find_suspicions(question)
     ]
 
 
 def find_id_anomalies(ids: Iterable[tuple[int, str]], file: str, header: str) -> list[Finding]:
-    """Look at all ids together: a spreadsheet or a data frame may have made numbers of them.
-
-    Kinds: `decimal-id` (they all end in `.0`), `exponent-id` (1.23457E+17) and `rounded-id` (they are all zeros beyond
-    the 15 digits that a spreadsheet keeps).
+    """Look for ids that a spreadsheet or a data frame has turned into numbers.
 
     Args:
-        ids: of each row that has one, with the row's number.
-        header: the name of their column.
+        ids: the row number and the id of each row; an id may be empty.
+        file: the name of the file.
+        header: the header of the column.
+
+    Returns:
+        Warnings of the kinds `decimal-id` (all ids end in `.0`), `exponent-id` (1.23457E+17) and `rounded-id` (all
+        digits beyond the 15 that a spreadsheet keeps are zeros, in all long ids).
     """
     found = [(row, name) for row, name in ids if name]
     findings = []
@@ -91,20 +95,20 @@ def find_id_anomalies(ids: Iterable[tuple[int, str]], file: str, header: str) ->
     return findings
 
 
-def _suspicions(question: Question) -> Iterator[Suspicion]:
+def _find_suspicions(question: Question) -> Iterator[Suspicion]:
     options = question.options
-    # One look at all options is cheap, and tells of most questions that there is no more to look at.
+    # Cheap checks of all options together, which rule out most questions.
     joined = "\n".join(options)
     if len(set(options)) < len(options) or " " in joined or joined.count("\n") >= len(options):
-        yield from _twice(question)
+        yield from _find_duplicate_options(question)
     if _NOTHING_LINE.search(joined) or _NOTHING.fullmatch(question.passage) or _NOTHING.fullmatch(question.question):
-        yield from _placeholders(question)
+        yield from _find_placeholders(question)
     if _NUMBER_LINE.search(joined):
         numbers = {number: text for number, text in enumerate(options, start=1) if _NUMBER.fullmatch(text)}
-        yield from _numeric(question, numbers)
+        yield from _find_lost_formats(question, numbers)
 
 
-def _twice(question: Question) -> Iterator[Suspicion]:
+def _find_duplicate_options(question: Question) -> Iterator[Suspicion]:
     places: dict[str, list[int]] = {}
     for number, option in enumerate(question.options, start=1):
         if option:
@@ -125,7 +129,7 @@ def _twice(question: Question) -> Iterator[Suspicion]:
             yield "duplicate-option", _("{same} are the same text; change one of them").format(same=same), numbers
 
 
-def _placeholders(question: Question) -> Iterator[Suspicion]:
+def _find_placeholders(question: Question) -> Iterator[Suspicion]:
     cure = _("leave the cell empty if nothing is meant")
     for header, text in (("文章", question.passage), ("問題", question.question)):
         if text and len(text) > 1 and _NOTHING.fullmatch(text):
@@ -142,7 +146,12 @@ def _placeholders(question: Question) -> Iterator[Suspicion]:
         yield "placeholder", _("{column} is {value}; {cure}").format(column=column, value=left[0], cure=cure), [place]
 
 
-def _numeric(question: Question, numbers: dict[int, str]) -> Iterator[Suspicion]:
+def _find_lost_formats(question: Question, numbers: dict[int, str]) -> Iterator[Suspicion]:
+    """Percentages, fractions, times and dates among the options that were stored as plain numbers.
+
+    Args:
+        numbers: the options that are numbers, by option number.
+    """
     text = question.passage + "\n" + question.question
     values = {number: float(shown) for number, shown in numbers.items()}
     fractions = {number: value for number, value in values.items() if 0 < value < 1}
@@ -154,21 +163,22 @@ def _numeric(question: Question, numbers: dict[int, str]) -> Iterator[Suspicion]
             return
     for number, value in fractions.items():
         if len(numbers[number]) > _LONG:
-            yield _long_fraction(number, value)
+            yield _explain_fraction(number, value)
             return
     serials = {
         number: int(value)
         for number, value in values.items()
         if value.is_integer() and _FIRST_SERIAL <= value <= _LAST_SERIAL
     }
-    dated = _date_serial(serials, numbers, text)
+    dated = _find_date(serials, numbers, text)
     if dated is not None:
         day = EPOCH + timedelta(days=serials[dated])
         serial = _("選項{number} is {value}, as a date {day}; type it as text")
         yield "date-serial", serial.format(number=dated, value=numbers[dated], day=f"{day:%Y/%m/%d}"), [dated]
 
 
-def _long_fraction(number: int, value: float) -> Suspicion:
+def _explain_fraction(number: int, value: float) -> Suspicion:
+    """What a number between 0 and 1 with many digits was: a simple fraction, a time of day, or not known."""
     shown, was = _("選項{number} is {value}, which may have been {original}; type it as text"), show_number(value)
     simple = Fraction(value).limit_denominator(12)
     if abs(simple - Fraction(value)) < 1e-9:
@@ -180,17 +190,23 @@ def _long_fraction(number: int, value: float) -> Suspicion:
     return "long-decimal", text.format(number=number, value=was), [number]
 
 
-def _date_serial(serials: dict[int, int], numbers: dict[int, str], text: str) -> int | None:
-    """The first option that must be a date: the text writes that date out, or knows none of the numbers."""
+def _find_date(serials: dict[int, int], numbers: dict[int, str], text: str) -> int | None:
+    """The first option that is probably a date: the text contains that date, or none of the numbers.
+
+    Args:
+        serials: the options that may be the serial number of a date, by option number.
+        numbers: all options that are numbers.
+        text: passage and question.
+    """
     for number, serial in serials.items():
-        if numbers[number] not in text and _writes(text, EPOCH + timedelta(days=serial)):
+        if numbers[number] not in text and _contains_date(text, EPOCH + timedelta(days=serial)):
             return number
     if any(shown in text for shown in numbers.values() if len(shown) > 1):
         return None
     return next((number for number, serial in serials.items() if _FIRST_RECENT <= serial <= _LAST_RECENT), None)
 
 
-def _writes(text: str, day: datetime) -> bool:
+def _contains_date(text: str, day: datetime) -> bool:
     month = rf"(?<![0-9])0?{day.month}\s*[月/\-.]\s*0?{day.day}(?![0-9])"
     if re.search(month, text):
         return True

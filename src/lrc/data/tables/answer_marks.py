@@ -1,4 +1,4 @@
-"""What people write in the 正確答案 column: the right option's number, its letter or another mark, or its text."""
+"""Reads what people write in the column 正確答案: the number, letter or other mark of the right option, or its text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
-from lrc.data.tables.enumeration import own_places
+from lrc.data.tables.enumeration import marked_places
 from lrc.runtime.translation import _, alternatives
 
 Options = Sequence[str]
@@ -24,34 +24,34 @@ _MARK = re.compile(
 )
 _LEAD = re.compile(r"(?:正[確确])?(?:答案|解答)(?:[:=是為为])")
 FROM_ZERO = _("add 1 to every answer, or correct the 0 if the others count from 1")  # the cure of CountedFromZeroError
-_SLIPS = 0.1  # last options for each 0 up to which they are slips of someone who counts from 0
+_SLIPS = 0.1  # answers that are a last option's number per answer 0, up to which the file counts from 0
 _ROMAN = str.maketrans("ⅠⅡⅢⅣⅤⅥⅦⅧ", "12345678")
 # Powers and indices are not marks, though they become plain digits under NFKC.
 _RAISED = re.compile("[\xb2\xb3\xb9\u2070-\u209f]")
 
 
 class Mark(NamedTuple):
-    """A mark for the place of an option."""
+    """An answer that names an option by its position."""
 
-    form: Form
-    number: int  # from 1, where the writer counts so; it may be beyond the question's options
+    form: Form  # how it is written; roman and Chinese numerals and 甲乙丙丁 are `character`
+    number: int  # as written, from 1 by convention; may be 0, or beyond the question's options
 
 
 class Reading(NamedTuple):
-    """What an answer means; `number` is None where it cannot be told, and `error` says why."""
+    """What an answer means."""
 
-    number: int | None
-    error: str = ""  # follows the column's name
-    doubt: str = ""  # likewise, where it was read in one of two ways
+    number: int | None  # of the option, from 1; None if the answer is not understood
+    error: str = ""  # why it is not understood; follows the name of the column
+    doubt: str = ""  # a warning about an answer that can be read in two ways; likewise
 
 
 class CountedFromZeroError(Exception):
     """The answers of a file count from 0.
 
     Args:
-        places: of the answers that are 0, from 0.
-        last: the highest number that an answer could be.
-        count: how many answers are the number of a last option, against those that are 0.
+        places: the indices of the answers that are 0.
+        last: the largest number of a last option among their questions.
+        count: how many answers are the number of their question's last option.
     """
 
     def __init__(self, places: list[int], last: int, count: int) -> None:
@@ -61,14 +61,14 @@ class CountedFromZeroError(Exception):
 
 @lru_cache(maxsize=4096)
 def parse_answer(text: str) -> Mark | None:
-    """The option's place that an answer names.
+    """Parse an answer that names an option by its position.
 
-    Understood are `3`, `3.0`, `(C)`, `③`, `丙`, `三`, `選項3`, `第三個`, `答案：3` and the like, in any width.
+    Understood are `3`, `3.0`, `(C)`, `③`, `丙`, `三`, `選項3`, `第三個`, `答案：3` and the like, in full or half width.
 
     Returns:
-        None where the text is anything else.
+        None if the text is anything else.
     """
-    found = None if len(text) > 40 or _RAISED.search(text) else _MARK.fullmatch(_plain(text))
+    found = None if len(text) > 40 or _RAISED.search(text) else _MARK.fullmatch(_normalise(text))
     if found is None or found.lastgroup is None:
         return None
     sign = found[found.lastgroup]
@@ -83,23 +83,26 @@ def parse_answer(text: str) -> Mark | None:
 
 
 def read_answer(text: str, options: Options) -> Reading:
-    """Read one answer for itself, in a format that numbers the options; see `read_answers`."""
+    """Read a single answer, from a format in which answers are numbers; see `read_answers`."""
     return _read(text, options, Habits(places={"number"}))
 
 
 def read_answers(texts: Sequence[str], questions: Sequence[Options], *, by_text: bool = False) -> list[Reading]:
-    """Read the answers of a whole file, which show together how its writer answers.
+    """Read the answers of a whole file, which together show whether its author answers by number or by text.
 
-    An answer such as 3 among the options 2, 3, 4 and 5 may be a number or a text. It is what the writer's other answers
-    are; where they are both, it cannot be told.
+    An answer such as 3 among the options 2, 3, 4 and 5 may be a number or a text. It is read like the unambiguous
+    answers of the file; if those are of both sorts, it is an error.
 
     Args:
         texts: the answers as written, cleaned.
-        questions: the options of each.
-        by_text: whether an answer that may be both is a text where no other tells.
+        questions: the options of each question.
+        by_text: whether an ambiguous answer is a text if no unambiguous one is a number.
+
+    Returns:
+        One reading for each answer.
 
     Raises:
-        CountedFromZeroError: 0 is among the answers, and the number of a last option is not, or hardly ever.
+        CountedFromZeroError: some answers are 0, and hardly any is the number of a last option.
     """
     habits = Habits(by_text=by_text)
     for text, options in zip(texts, questions, strict=True):
@@ -109,16 +112,22 @@ def read_answers(texts: Sequence[str], questions: Sequence[Options], *, by_text:
 
 
 class Habits:
-    """How a writer answers: the forms that surely name places, and those that surely are texts."""
+    """How the author of a file answers.
+
+    Attributes:
+        places: the forms that are positions in unambiguous answers.
+        texts: the forms that are texts of options in unambiguous answers.
+        by_text: see `read_answers`.
+    """
 
     def __init__(self, *, places: Iterable[Form] = (), by_text: bool = False) -> None:
         self.places, self.texts, self.by_text = set(places), set[Form](), by_text
 
     def observe(self, text: str, options: Options) -> None:
-        """Learn from an answer that can be read in one way only."""
+        """Learn from an answer, if it can be read in one way only."""
         mark = parse_answer(text)
         if mark is not None:
-            within = 1 <= mark.number <= _count(options)
+            within = 1 <= mark.number <= _last_number(options)
             if text not in options and within:
                 self.places.add(mark.form)
             elif text in options and not within:
@@ -129,8 +138,8 @@ def _read(text: str, options: Options, habits: Habits) -> Reading:
     mark = parse_answer(text)
     if mark is None:
         return _read_text(text, options, habits)
-    within = 1 <= mark.number <= _count(options)
-    numbers, own = own_places(options) or (False, ())
+    within = 1 <= mark.number <= _last_number(options)
+    numbers, own = marked_places(options) or (False, ())
     place = own.index(mark.number) + 1 if mark.number in own else mark.number
     if place != mark.number and numbers == (mark.form == "number"):
         error = _(
@@ -139,16 +148,16 @@ def _read(text: str, options: Options, habits: Habits) -> Reading:
         )
         return Reading(None, error.format(text=text, place=place))
     if text not in options:
-        return Reading(mark.number) if within else Reading(None, _beyond(text, options))
+        return Reading(mark.number) if within else Reading(None, _explain(text, options))
     place = options.index(text) + 1
     if within and place == mark.number and options.count(text) == 1:
         return Reading(place)
-    counts, quotes = mark.form in habits.places, mark.form in habits.texts
-    if counts and not quotes:
-        return Reading(mark.number) if within else Reading(None, _beyond(text, options))
-    if quotes and not counts or habits.by_text and not counts:
+    is_place, is_text = mark.form in habits.places, mark.form in habits.texts
+    if is_place and not is_text:
+        return Reading(mark.number) if within else Reading(None, _explain(text, options))
+    if not is_place and (is_text or habits.by_text):
         return _read_text(text, options, habits)
-    if within and not quotes and mark.form == "number":
+    if within and not is_text and mark.form == "number":
         doubt = _(
             "is {text}, a number and the text of 選項{place}; read as the number: write 選項{place} if it is the text"
         )
@@ -160,7 +169,7 @@ def _read(text: str, options: Options, habits: Habits) -> Reading:
 
 
 def _read_text(text: str, options: Options, habits: Habits) -> Reading:
-    """The option whose text the answer is, alone or behind its own mark."""
+    """Find the option whose text the answer is, alone or after the option's own mark."""
     plain = _simplify(text)
     answers = {plain, _LEAD.sub("", plain, count=1)}
     places = [number for number, option in enumerate(options, start=1) if option and _simplify(option) in answers]
@@ -170,15 +179,15 @@ def _read_text(text: str, options: Options, habits: Habits) -> Reading:
         return Reading(places[0])
     if places:
         same = alternatives([f"選項{number}" for number in places], _("{words} and {last}"))
-        return Reading(None, _("is {text}, the text of {same}; give the number").format(text=_short(text), same=same))
+        return Reading(None, _("is {text}, the text of {same}; give the number").format(text=_abridge(text), same=same))
     for number, option in enumerate(options, start=1):
         bare = _simplify(option)
         if bare and plain.endswith(bare) and (mark := parse_answer(plain.removesuffix(bare))):
             if mark.number == number:
                 return Reading(number)
             error = _("is {text}, but that text is 選項{number}; give the number alone")
-            return Reading(None, error.format(text=_short(text), number=number))
-    return Reading(None, _beyond(text, options))
+            return Reading(None, error.format(text=_abridge(text), number=number))
+    return Reading(None, _explain(text, options))
 
 
 def _refuse_counting_from_zero(texts: Sequence[str], questions: Sequence[Options], habits: Habits) -> None:
@@ -187,21 +196,22 @@ def _refuse_counting_from_zero(texts: Sequence[str], questions: Sequence[Options
         mark = parse_answer(text)
         if mark is None or mark.form != "number":
             continue
-        count += mark.number == _count(options)
+        count += mark.number == _last_number(options)
         if mark.number == 0 and (text not in options or "number" in habits.places):
             zeros.append(place)
-            last = max(last, _count(options))
+            last = max(last, _last_number(options))
     if zeros and count <= len(zeros) * _SLIPS:
         raise CountedFromZeroError(zeros, last, count)
 
 
-def _count(options: Options) -> int:
+def _last_number(options: Options) -> int:
     """The number of the last option that has text."""
     return next((number for number in range(len(options), 0, -1) if options[number - 1]), len(options))
 
 
-def _beyond(text: str, options: Options) -> str:
-    count, mark = _count(options), parse_answer(text)
+def _explain(text: str, options: Options) -> str:
+    """Why an answer is none of the options."""
+    count, mark = _last_number(options), parse_answer(text)
     if count == 1:
         error = _("is {text}, and there is only one option; fill in the others")
     elif mark is None:
@@ -210,24 +220,20 @@ def _beyond(text: str, options: Options) -> str:
         error = _("is {text}, expected 1 to {count}; correct it, or add the option that is missing")
     else:
         error = _("is {text}, expected 1 to {count}; correct it")
-    return error.format(text=_short(text), count=count)
+    return error.format(text=_abridge(text), count=count)
 
 
-def _plain(text: str) -> str:
-    """Full-width, circled and bracketed signs as plain ones, in lower case."""
+def _normalise(text: str) -> str:
+    """The text in lower case, with plain characters for full-width, circled and bracketed ones."""
     normal = unicodedata.normalize("NFKC", text.strip().translate(_ROMAN)).lower()
-    return "".join(_digit(sign) for sign in normal)
-
-
-def _digit(sign: str) -> str:
-    """❷ and the like, which NFKC leaves, as a digit."""
-    return str(unicodedata.digit(sign)) if not sign.isascii() and sign.isdigit() else sign
+    # NFKC leaves ❷ and the like.
+    return "".join(str(unicodedata.digit(sign)) if not sign.isascii() and sign.isdigit() else sign for sign in normal)
 
 
 def _simplify(text: str) -> str:
-    """The text without white space, case, width and a full stop at its end."""
-    return "".join(_plain(text).split()).rstrip("。.;")
+    """The text normalised, without white space and without a full stop at its end."""
+    return "".join(_normalise(text).split()).rstrip("。.;")
 
 
-def _short(text: str) -> str:
+def _abridge(text: str) -> str:
     return text if len(text) <= 40 else f"{text[:40]}…"

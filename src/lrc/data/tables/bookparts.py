@@ -1,4 +1,4 @@
-"""What a workbook says apart from its cells: its sheets, its number formats, the first day of its dates."""
+"""Reads the parts of an .xlsx package other than the cells: the list of sheets, the styles, and the date system."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ RELATIONS, STYLES = "xl/_rels/workbook.xml.rels", "xl/styles.xml"
 
 
 class Sheet(NamedTuple):
-    """A sheet of a workbook."""
+    """A worksheet."""
 
-    part: str  # of the package
+    part: str  # its name in the package
     hidden: bool
 
 
 def find_sheets(package: ZipFile) -> dict[str, Sheet]:
-    """The sheets by name, in the workbook's order; chart sheets are left out."""
+    """The worksheets by name, in the workbook's order; chart sheets are left out."""
     targets: dict[str, str] = {}
     sheets: dict[str, Sheet] = {}
 
@@ -43,7 +43,7 @@ def find_sheets(package: ZipFile) -> dict[str, Sheet]:
 
 
 def number_formats(package: ZipFile) -> list[str]:
-    """The number format code of each cell style, by the style's index; `General` where it matters not."""
+    """The number format code of each cell style, by the index of the style; `General` for an unknown format."""
     codes: dict[str, str] = {str(number): code for number, code in BUILT_IN.items()}
     formats: list[str] = []
     section = ""
@@ -62,7 +62,7 @@ def number_formats(package: ZipFile) -> list[str]:
 
 
 def struck_styles(package: ZipFile) -> set[str]:
-    """The indexes of the cell styles whose font is struck through."""
+    """The indices of the cell styles whose font is struck through, as text."""
     fonts: list[bool] = []
     styles: set[str] = set()
     section, count = "", 0
@@ -86,7 +86,7 @@ def struck_styles(package: ZipFile) -> set[str]:
 
 
 def uses_1904(package: ZipFile) -> bool:
-    """Whether the workbook counts its days from 1904."""
+    """Whether day 0 of the workbook's dates is 1904-01-01."""
     found = False
 
     def properties(name: str, attributes: dict[str, str]) -> None:
@@ -98,5 +98,5 @@ def uses_1904(package: ZipFile) -> bool:
 
 
 def is_on(attributes: dict[str, str]) -> bool:
-    """Whether an element that switches something, such as `strike`, switches it on."""
+    """Whether an on/off element such as `strike` is on."""
     return attributes.get("val", "1") in ("1", "true")

@@ -1,4 +1,4 @@
-"""What a cell shows: the text that a reader of the sheet sees for a stored value and its number format.
+"""The text that a spreadsheet shows for a stored value and its number format.
 
 Number formats are described in ECMA-376 part 1, 18.8.30; the built-in numbers 27 to 36 and 50 to 58 are those
 of its zh-TW list. The currencies (5 to 8, 42, 44), and how the others of 37 to 43 show negative numbers, depend on the
@@ -72,16 +72,16 @@ BUILT_IN = {
     57: "[$-404]e/m/d",
     58: '[$-404]e"年"m"月"d"日"',
 }
-EPOCH, EPOCH_1904 = datetime(1899, 12, 30), datetime(1904, 1, 1)  # day 0 of the two date systems
+EPOCH, EPOCH_1904 = datetime(1899, 12, 30), datetime(1904, 1, 1)  # day 0 in the two date systems
 _PLAIN = {datetime: "yyyy/m/d h:mm", date: "yyyy/m/d", time: "h:mm", timedelta: "[h]:mm:ss"}
 
 
 @lru_cache(maxsize=512)
 def kind_of(code: str) -> str | None:
-    """What a number format does to the text: `date`, `percent`, `padded` (leading zeros), `number` or `text`.
+    """Classify a number format: `date`, `percent`, `padded` (with leading zeros), `number` or `text`.
 
     Returns:
-        None where it shows every value as it is.
+        None if the format shows every value as it is stored.
     """
     sections = parse_format(code)
     kinds = [section.kind for section in sections]
@@ -99,17 +99,17 @@ def kind_of(code: str) -> str | None:
 
 
 def show_value(value: Value, code: str | None = None, epoch: datetime = EPOCH) -> str:
-    """The text of a stored value; see `show_cell`."""
+    """The text that a sheet shows for a value; see `show_cell`."""
     return show_cell(value, code, epoch).text
 
 
 def show_cell(value: Value, code: str | None = None, epoch: datetime = EPOCH) -> Shown:
-    """The text of a stored value, and whether it is exactly what the sheet shows.
+    """The text that a sheet shows for a value, and whether it is exact.
 
     Args:
-        value: as calamine gives it.
-        code: the cell's number format, where `kind_of` says that it matters.
-        epoch: day 0 of the workbook's date system.
+        value: as calamine returns it.
+        code: the number format of the cell; None for one that shows values as they are stored (see `kind_of`).
+        epoch: day 0 in the date system of the workbook.
     """
     if isinstance(value, str):
         return Shown(value) if code is None else show_formatted(value, code, epoch)
@@ -123,16 +123,16 @@ def show_cell(value: Value, code: str | None = None, epoch: datetime = EPOCH) ->
 
 
 def show_number(value: float) -> str:
-    """The number as the sheet holds it, up to 15 digits, without exponent and without `.0`."""
+    """The number with up to 15 digits, without an exponent and without `.0`."""
     return plain_number(value) if math.isfinite(value) else str(value)
 
 
 def _serial(value: date | time | timedelta) -> float:
-    """The number of days since day 0, as the sheet counts them."""
+    """The serial number of a date or time: days since `EPOCH`."""
     if isinstance(value, timedelta):
         return value / timedelta(days=1)
     if isinstance(value, time):
         return (datetime.combine(EPOCH, value) - EPOCH) / timedelta(days=1)
     moment = value if isinstance(value, datetime) else datetime.combine(value, time())
     days = (moment - EPOCH) / timedelta(days=1)
-    return days - 1 if 1 < days <= 60 else days  # before the 29th of February 1900 that there was not
+    return days - 1 if 1 < days <= 60 else days  # spreadsheets count a 29th of February 1900, which did not exist

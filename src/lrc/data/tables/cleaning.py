@@ -1,7 +1,7 @@
-"""Cleaning of a cell's text: what no reader of the sheet can see goes, and no character becomes another.
+"""Cleans the text of a cell: removes what nobody can see in the sheet, and decodes escapes and HTML entities.
 
-There is no Unicode normalisation here: full-width digits, CJK compatibility characters and simplified script
-stay. White space inside a text (U+3000, no-break space, tab, line feed) stays too.
+There is no Unicode normalisation: full-width digits, CJK compatibility characters and simplified script are kept, and
+so is white space inside a text (U+3000, no-break space, tab, line feed).
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import re
 from collections.abc import Callable
 from html.entities import html5
 
-# One character class, which `re` scans fastest; `_` and `&` only announce an escape or an entity.
+# One character class, which `re` scans fastest; `_` and `&` may begin an escape or an entity.
 _SUSPECT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff&_]")
 _ESCAPE = re.compile(r"_x00([01][0-9A-Fa-f]|7[Ff]|[89][0-9A-Fa-f])_")
 _ENTITY = re.compile(r"&(?:#(\d{1,7})|#[xX]([0-9A-Fa-f]{1,6})|([A-Za-z][A-Za-z0-9]{1,31}));")
 _LINE_BREAK = re.compile("\r\n?|[\x0b\x0c\x85\u2028\u2029]")
 _CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f]")
-# A joiner between two pictures makes them one emoji, so only there it is text.
+# A zero-width joiner is kept between two pictographs only, where it makes one emoji of them.
 _PICTURE = "\u2190-\u2bff\ufe0f\U0001f000-\U0001faff"
 _INVISIBLE = re.compile(
     "[\xad\u061c\u180e\u200b\u200c\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff]"
@@ -25,17 +25,17 @@ _INVISIBLE = re.compile(
 
 
 def is_clean(texts: list[str]) -> bool:
-    """Whether `clean` would surely change none of the texts: one look at a whole row, which most rows pass."""
+    """A fast check of a whole row: true only if `clean` would change none of its texts."""
     return _SUSPECT.search("".join(texts)) is None and list(map(str.strip, texts)) == texts
 
 
 def clean(text: str) -> tuple[str, tuple[str, ...]]:
-    """Remove what is not text.
+    """Clean the text of a cell.
 
     Returns:
-        The text, and the kinds of repair in the order they were made: `escape` (`_x0000_`), `entity`
-        (`&mdash;`), `line-break` (U+2028, CR and the like become a line feed), `control`, `zero-width` and
-        `white-space` (at the ends).
+        The text, and the kinds of repair in the order in which they were made: `escape` (`_x0000_` is decoded),
+        `entity` (`&mdash;` is decoded), `line-break` (U+2028, CR and the like become a line feed), `control` and
+        `zero-width` (such characters are removed), and `white-space` (removed at the ends).
     """
     if _SUSPECT.search(text) is None:
         stripped = text.strip()
@@ -50,7 +50,7 @@ def clean(text: str) -> tuple[str, tuple[str, ...]]:
 
 
 def collapse(text: str) -> str:
-    """The text with every run of white space as one space: texts that differ in nothing else are the same."""
+    """Replace every run of white space by one space, to compare texts that differ in nothing else."""
     return " ".join(text.split())
 
 
@@ -58,23 +58,23 @@ def _unescape(text: str) -> str:
     return _ESCAPE.sub(lambda found: chr(int(found[1], 16)), text)
 
 
-def _without_entities(text: str) -> str:
-    return _ENTITY.sub(_character, text)
+def _decode_entities(text: str) -> str:
+    return _ENTITY.sub(_decode_entity, text)
 
 
-def _character(entity: re.Match[str]) -> str:
+def _decode_entity(entity: re.Match[str]) -> str:
     decimal, hexadecimal, name = entity.groups()
     if name:
         return html5.get(f"{name};", entity[0])
     code = int(decimal) if decimal else int(hexadecimal, 16)
-    # A surrogate or a number beyond Unicode stands for no character.
+    # A surrogate, or a number beyond Unicode, is not a character.
     return entity[0] if 0xD800 <= code <= 0xDFFF or code > 0x10FFFF else chr(code)
 
 
-# Escapes and entities first: what they stand for may itself have to go.
+# Escapes and entities first, since they may decode to characters that are removed.
 _REPAIRS: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("escape", _unescape),
-    ("entity", _without_entities),
+    ("entity", _decode_entities),
     ("line-break", lambda text: _LINE_BREAK.sub("\n", text)),
     ("control", lambda text: _CONTROL.sub("", text)),
     ("zero-width", lambda text: _INVISIBLE.sub("", text)),

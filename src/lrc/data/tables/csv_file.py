@@ -1,4 +1,4 @@
-"""The rows of a CSV file as spreadsheets write it: what parts its cells and how it is encoded is found."""
+"""Reads the rows of a CSV file as spreadsheets write it, and detects its delimiter and encoding."""
 
 from __future__ import annotations
 
@@ -27,16 +27,18 @@ _CHUNK = 1 << 20
 
 @contextmanager
 def open_csv(path: Path) -> Iterator[Table]:
-    """Open a CSV file in UTF-8 or UTF-16, or in Big5 or GB18030 where its header says so.
+    """Open a CSV file as a table.
 
-    Its cells are parted by commas, tabs, semicolons or bars.
+    The encoding is UTF-8, UTF-16, or else Big5 or GB18030 if the header can be read in it. The delimiter is a comma, a
+    tab, a semicolon or a bar, or what a first line such as `sep=;` says.
 
     Raises:
-        DataError: another encoding, NUL characters, or quotes that do not close. The rows raise it as they are read.
+        DataError: the encoding is another one; or, as the rows are read: a quote is not closed, a line is too long or
+            has a NUL character.
     """
-    encoding, name = _encoding(path)
+    encoding, name = _detect_encoding(path)
     with path.open(encoding=encoding, newline="") as file:
-        delimiter, stated = _delimiter(path, file)
+        delimiter, stated = _detect_delimiter(path, file)
         file.seek(0)
         if stated:
             file.readline()
@@ -52,14 +54,14 @@ def open_csv(path: Path) -> Iterator[Table]:
                 delimiter=_DELIMITERS.get(delimiter, delimiter)
             )
             findings.append(Finding("repair", "delimiter", path.name, text))
-        yield Table(path.name, None, (), _rows(path, file, delimiter), tuple(findings))
+        yield Table(path.name, None, (), _iter_rows(path, file, delimiter), tuple(findings))
 
 
-def _encoding(path: Path) -> tuple[str, str]:
-    """The codec that reads a file to its end, and its name where it is none of Unicode.
+def _detect_encoding(path: Path) -> tuple[str, str]:
+    """The codec that decodes the whole file, and the name of the encoding unless it is UTF-8 or UTF-16.
 
     Raises:
-        DataError: the file is a workbook, or in no encoding that is known.
+        DataError: the file is a workbook, or in none of the known encodings.
     """
     with path.open("rb") as file:
         head = file.read(4)
@@ -67,10 +69,10 @@ def _encoding(path: Path) -> tuple[str, str]:
             raise DataError(_("{file}: a workbook, not CSV; rename it to .xlsx").format(file=path.name))
         if head.startswith(_UTF16):
             return "utf-16", ""
-    if (wrong := _misfit(path, "utf-8")) is None:
+    if (wrong := _find_undecodable(path, "utf-8")) is None:
         return "utf-8-sig", ""
     for name, codec in _ENCODINGS.items():
-        if _misfit(path, codec) is None and _has_header(path, codec):
+        if _find_undecodable(path, codec) is None and _has_header(path, codec):
             return codec, name
     line, byte = wrong
     raise DataError(
@@ -80,8 +82,8 @@ def _encoding(path: Path) -> tuple[str, str]:
     )
 
 
-def _misfit(path: Path, codec: str) -> tuple[int, int] | None:
-    """The line, from 1, and the first byte that a codec cannot read; None where it reads all."""
+def _find_undecodable(path: Path, codec: str) -> tuple[int, int] | None:
+    """The line, from 1, and the value of the first byte that a codec cannot decode; None if it decodes all."""
     decoder, lines = codecs.getincrementaldecoder(codec)(), 1
     with path.open("rb") as file:
         while True:
@@ -95,50 +97,50 @@ def _misfit(path: Path, codec: str) -> tuple[int, int] | None:
 
 
 def _has_header(path: Path, codec: str) -> bool:
-    """Whether there is a header among the first lines, which tells two encodings apart that both can read a file."""
+    """Whether one of the first rows is a header, which tells the right codec from others that decode the file, too."""
     with path.open(encoding=codec, newline="") as file:
-        return any(_roles(row) for delimiter in _DELIMITERS for row in _first_rows(file, delimiter))
+        return any(_count_roles(row) for delimiter in _DELIMITERS for row in _read_first_rows(file, delimiter))
 
 
-def _delimiter(path: Path, file: TextIO) -> tuple[str, bool]:
-    """What parts the cells: what a line `sep=;` says, else what gives the best header; and whether a line says it."""
+def _detect_delimiter(path: Path, file: TextIO) -> tuple[str, bool]:
+    """The delimiter that a line `sep=;` states, else the one that gives the best header; and whether it is stated."""
     first = file.readline(MAX_LINE).strip().strip('"')
     if first.lower().startswith("sep=") and len(first) == 5:
         return first[4], True
     if path.suffix.lower() == ".tsv":
         return "\t", False
-    scores = {delimiter: max(map(_score, _first_rows(file, delimiter)), default=(0, 0)) for delimiter in _DELIMITERS}
+    scores = {
+        delimiter: max(((_count_roles(row), len(row)) for row in _read_first_rows(file, delimiter)), default=(0, 0))
+        for delimiter in _DELIMITERS
+    }
     return max(scores, key=lambda delimiter: scores[delimiter]), False
 
 
-def _first_rows(file: TextIO, delimiter: str) -> list[list[str]]:
+def _read_first_rows(file: TextIO, delimiter: str) -> list[list[str]]:
     file.seek(0)
     lines = (line.replace("\0", "") for line in iter(lambda: file.readline(MAX_LINE), ""))
     try:
         return list(islice(csv.reader(lines, delimiter=delimiter), LOOKED_AT))
-    except csv.Error:  # a quote that this delimiter puts in the wrong place
+    except csv.Error:  # with this delimiter a quote is in the wrong place
         return []
 
 
-def _score(row: Sequence[str]) -> tuple[int, int]:
-    return _roles(row), len(row)
-
-
-def _roles(row: Sequence[str]) -> int:
+def _count_roles(row: Sequence[str]) -> int:
+    """How many roles the cells of a row have if it is a header."""
     return len({role for cell in row if (role := role_of(cell))})
 
 
-def _rows(path: Path, file: TextIO, delimiter: str) -> Iterator[TableRow]:
+def _iter_rows(path: Path, file: TextIO, delimiter: str) -> Iterator[TableRow]:
     number, width = 0, 0
-    lines = _lines(path, file)
+    lines = _iter_lines(path, file)
     try:
-        # strict: a stray quote is an error, where lax reading would glue cells together
+        # strict: a stray quote is an error; otherwise, cells would be joined silently.
         for number, cells in enumerate(csv.reader(lines, strict=True, delimiter=delimiter), start=1):
-            width = max(width, len(cells)) if number <= LOOKED_AT and _roles(cells) else width or len(cells)
-            findings = _as_text(cells)
-            yield TableRow(
-                number, cells, findings if len(cells) <= width else findings | _beyond(cells, width, delimiter)
-            )
+            width = max(width, len(cells)) if number <= LOOKED_AT and _count_roles(cells) else width or len(cells)
+            findings = _unwrap_texts(cells)
+            if len(cells) > width:
+                findings |= _find_surplus(cells, width, delimiter)
+            yield TableRow(number, cells, findings)
     except csv.Error as error:
         cure = _("put quotes around the cell and double those in it")
         raise DataError(
@@ -146,8 +148,8 @@ def _rows(path: Path, file: TextIO, delimiter: str) -> Iterator[TableRow]:
         ) from error
 
 
-def _as_text(cells: list[str]) -> dict[int, CellFinding]:
-    """Take ="001", which keeps a spreadsheet from making a number of it, as the text 001."""
+def _unwrap_texts(cells: list[str]) -> dict[int, CellFinding]:
+    """Replace ="001", which keeps a spreadsheet from reading a number, by the text 001, in place."""
     findings = {}
     for column, cell in enumerate(cells):
         if cell.startswith('="') and cell.endswith('"') and len(cell) > 2 and '"' not in cell[2:-1]:
@@ -160,7 +162,8 @@ def _as_text(cells: list[str]) -> dict[int, CellFinding]:
     return findings
 
 
-def _beyond(cells: list[str], width: int, delimiter: str) -> dict[int, CellFinding]:
+def _find_surplus(cells: list[str], width: int, delimiter: str) -> dict[int, CellFinding]:
+    """The error that a row has text in more cells than the header."""
     if not any(cell.strip() for cell in cells[width:]):
         return {}
     sign = _DELIMITERS.get(delimiter, f"{delimiter}s").removesuffix("s")
@@ -170,7 +173,7 @@ def _beyond(cells: list[str], width: int, delimiter: str) -> dict[int, CellFindi
     return {WHOLE_ROW: CellFinding("error", "too-many-cells", text)}
 
 
-def _lines(path: Path, file: TextIO) -> Iterator[str]:
+def _iter_lines(path: Path, file: TextIO) -> Iterator[str]:
     number = 0
     while line := file.readline(MAX_LINE):
         number += 1

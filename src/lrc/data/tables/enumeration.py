@@ -1,8 +1,8 @@
-"""The letters or numbers that a source writes before its options: `A．學校`, `(B)圖書館`, `③公園`.
+"""Removes the letters or numbers that a source writes before its options: `A．學校`, `(B)圖書館`, `③公園`.
 
-The prompt numbers the options itself, and options may change places, so an enumeration would contradict it. It is taken
-off only where it is surely one: every option of the question has the mark of its own place, nothing speaks of a mark,
-and the file does so often enough for it to be its habit.
+The prompt numbers the options itself, and options may be reordered, so an enumeration would contradict it. It is
+removed only if it is certainly one: every option of the question begins with the mark of its own position, no text
+refers to a mark, and enough questions of the file have one.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from lrc.runtime.translation import _
 
 Options = tuple[str, ...]
 
-# What a finding tells of it.
-TAKEN_OFF = _("options began with their own letters or numbers; they were removed")
+# The texts of findings.
+REMOVED = _("options began with their own letters or numbers; they were removed")
 LEFT = _("options begin with their own letters or numbers, as hardly any others do here; they were left as text")
-HABIT = 0.01  # share of a file's questions from which on enumerating is its habit, and no accident
+HABIT = 0.01  # the least share of a file's questions with an enumeration; fewer are coincidences
 
 _SERIES = ("ABCDEFGH", "abcdefgh", "12345678", "一二三四五六七八", "甲乙丙丁戊己庚辛", "ⅠⅡⅢⅣⅤⅥⅦⅧ")
-_CLOSED = ("①②③④⑤⑥⑦⑧", "❶❷❸❹❺❻❼❽", "⑴⑵⑶⑷⑸⑹⑺⑻", "⒈⒉⒊⒋⒌⒍⒎⒏", "㈠㈡㈢㈣㈤㈥㈦㈧")  # marks by themselves
+_CLOSED = ("①②③④⑤⑥⑦⑧", "❶❷❸❹❺❻❼❽", "⑴⑵⑶⑷⑸⑹⑺⑻", "⒈⒉⒊⒋⒌⒍⒎⒏", "㈠㈡㈢㈣㈤㈥㈦㈧")  # marks without a full stop
 _HALF_WIDTH = str.maketrans("ＡＢＣＤＥＦＧＨａｂｃｄｅｆｇｈ１２３４５６７８", "ABCDEFGHabcdefgh12345678")
 _OPEN, _SHUT, _STOP = r"[(（\[【〔]", r"[)）\]】〕]", r"[.．、:：)）]"
 _MARKED = re.compile(
     rf"(?:(?:選項|选项)?(?:{_OPEN}([{''.join(_SERIES)}]){_SHUT}|([{''.join(_SERIES)}]){_STOP})"
     rf"|([{''.join(_CLOSED)}]){_STOP}?)\s*"
 )
-# A number is more often a part of the text: 1.5公里, 1:3, 1、2月, (1)和(2).
+# A number is often part of the text: 1.5公里, 1:3, 1、2月, (1)和(2).
 _NUMBER = re.compile(rf"{_OPEN}?[1-8]{_STOP[:-1]}\]】〕][\d(（、,，和與与及]")
 _AND = r"\s*[)）]?\s*(?:[和與与及或跟、,，&]|and\b|or\b)?\s*[(（]?\s*"
 
@@ -35,29 +35,30 @@ _AND = r"\s*[)）]?\s*(?:[和與与及或跟、,，&]|and\b|or\b)?\s*[(（]?\s*"
 def remove_enumerations(
     options: Sequence[tuple[str, ...]], questions: Sequence[str]
 ) -> tuple[dict[int, tuple[str, ...]], list[int]]:
-    """The questions of a file whose options carry an enumeration.
+    """Find the questions of a file whose options are enumerated.
 
     Args:
-        options: of each question.
-        questions: their texts.
+        options: the options of each question.
+        questions: the text of each question.
 
     Returns:
-        By place in the file, from 0, the options without it; and the places where it is left, as no habit of the file.
+        The options without their marks, by the index of the question; and the indices of the questions whose marks are
+        kept, because too few questions of the file have them.
     """
     found = {
         place: bare
         for place, (texts, question) in enumerate(zip(options, questions, strict=True))
-        if (bare := without_enumeration(texts, question))
+        if (bare := strip_enumeration(texts, question))
     }
     return (found, []) if len(found) >= HABIT * len(options) else ({}, list(found))
 
 
-def without_enumeration(options: Sequence[str], question: str = "") -> Options | None:
-    """The options without what enumerates them.
+def strip_enumeration(options: Sequence[str], question: str = "") -> Options | None:
+    """The options without their marks.
 
     Returns:
-        None where that is not sure: unless every option that has text begins with the mark of its own place, all of one
-        series, and has text of its own behind it, and neither an option nor the question speaks of a mark.
+        None unless every option that has text begins with the mark of its own position, all in one series, and has text
+        after the mark; no two options become equal; and neither an option nor the question refers to a mark.
     """
     # Nearly every question ends here.
     if not options[0] or not _MARKED.match(options[0].translate(_HALF_WIDTH)):
@@ -74,15 +75,15 @@ def without_enumeration(options: Sequence[str], question: str = "") -> Options |
     texts = [text for text in bare if text]
     if len(series) != 1 or len(texts) < sum(map(bool, options)) or len(set(texts)) < len(set(filter(None, options))):
         return None
-    return None if _speak_of_marks([*texts, question], series.pop(), len(options)) else tuple(bare)
+    return None if _refer_to_marks([*texts, question], series.pop(), len(options)) else tuple(bare)
 
 
-def own_places(options: Sequence[str]) -> tuple[bool, tuple[int, ...]] | None:
-    """Where the marks before the options put them, from 1, if that is not where they stand: 2, 1, 3, 4 for B. A. C. D.
+def marked_places(options: Sequence[str]) -> tuple[bool, tuple[int, ...]] | None:
+    """The positions that the marks before the options name, if these differ from where the options are.
 
     Returns:
-        Whether the marks are numbers, and the places; None unless every option has a mark, all of one series and none
-        twice.
+        Whether the marks are numbers, and the positions, from 1, such as 2, 1, 3, 4 for B. A. C. D.; None unless every
+        option has a mark, all in one series and none twice.
     """
     if not options[0] or not _MARKED.match(options[0].translate(_HALF_WIDTH)):
         return None
@@ -98,13 +99,13 @@ def own_places(options: Sequence[str]) -> tuple[bool, tuple[int, ...]] | None:
 
 
 def _match_series(found: re.Match[str], place: int) -> str:
-    """The series that a mark is of, if it is its sign for this place."""
+    """The series in which a mark is the sign for this position (from 0); empty if there is none."""
     sign = next(group for group in found.groups() if group)
     return next((signs for signs in (*_SERIES, *_CLOSED) if signs[place] == sign), "")
 
 
-def _speak_of_marks(texts: Sequence[str], signs: str, count: int) -> bool:
-    """Whether a text names an option by its mark: A和B都對, 甲乙皆是, ①③, 選項B."""
+def _refer_to_marks(texts: Sequence[str], signs: str, count: int) -> bool:
+    """Whether a text refers to an option by its mark: A和B都對, 甲乙皆是, ①③, 選項B."""
     sign = rf"[{signs[:count]}]"
     pattern = rf"{sign}(?:{_AND}{sign})+(?![0-9])|(?:[選选][項项]?|僅有?|只有|除了?)\s*[(（]?{sign}|[(（]{sign}[)）]"
     pattern += rf"|{sign}[項项]|^{sign}[)）]?\s*[皆都均對对錯错正]"

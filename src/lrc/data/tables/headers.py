@@ -1,4 +1,4 @@
-"""Which row is the header, and which column is which, read as people write them."""
+"""Finds the header row of a table, and the role of each column, by the names that people give them."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from lrc.runtime.findings import Finding
 from lrc.runtime.translation import _, alternatives
 
 ROLES = ("文章", "問題", *(f"選項{number}" for number in range(1, MAX_OPTIONS + 1)), "正確答案", "ID")
-LOOKED_AT = 20  # rows, among which the header is
+LOOKED_AT = 20  # the first rows, one of which is the header
 
-# By role: the names that lrc's own files have, then those that are known where none of these stands in the table.
+# By role: the preferred names, then names that count only if the table has none of the preferred ones.
 _NAMES = {
     "文章": (
         "文章 passage article context flores_passage",
@@ -47,7 +47,7 @@ _ROMAN = ("i", "ii", "iii", "iv", "v", "vi", "vii", "viii")
 _PLACE = rf"([0-9]{{1,3}}|[{''.join(_PLACES)}]|{'|'.join(reversed(_ROMAN))})"
 _OPTION_WORD = "(?:[選选][項项]|[選选]擇|答案[選选][項项]|option|choice|mcanswer)"
 _OPTION = re.compile(f"{_OPTION_WORD}第?{_PLACE}|第?{_PLACE}[個个]?[選选][項项]|opt{_PLACE}|[選选]{_PLACE}")
-# 1, A, 甲, 答案1: only where no column is an option by a plainer name.
+# 1, A, 甲, 答案1: only if no column has a plainer name of an option.
 _BARE_OPTION = re.compile(f"(?:答案|answer)?{_PLACE}")
 _ROW_OF_OPTIONS = re.compile(f"{_OPTION_WORD}s?")
 _BRACKETS = re.compile(r"[(（\[【〔「].*?[)）\]】〕」]")
@@ -55,24 +55,24 @@ _BRACKETS = re.compile(r"[(（\[【〔「].*?[)）\]】〕」]")
 
 @dataclass(frozen=True)
 class Columns:
-    """The places of the columns that lrc reads, from 0, and their headers as the table writes them."""
+    """The indices, from 0, of the columns that lrc reads."""
 
     id: int | None
     passage: int
     question: int
     options: tuple[int, ...]
     answer: int | None
-    headers: tuple[str, ...]
-    named: frozenset[int] = frozenset()  # those that the user named
+    headers: tuple[str, ...]  # of all columns, as the table has them but without white space
+    named: frozenset[int] = frozenset()  # the columns that the user named with --columns
 
     @property
     def used(self) -> tuple[int, ...]:
-        """All of them: passage, question, options, and answer and ID where the table has them."""
+        """The columns of passage, question and options, then those of answer and ID if the table has them."""
         more = (column for column in (self.answer, self.id) if column is not None)
         return (self.passage, self.question, *self.options, *more)
 
     def header(self, column: int) -> str:
-        """What a person calls the column."""
+        """The header of a column, or `column C` if it has none."""
         return self.headers[column] if self.headers[column] else f"column {letters(column)}"
 
 
@@ -81,25 +81,26 @@ class Header:
     """The header of a table."""
 
     columns: Columns
-    row: int  # its number; of the last of two
-    used: int  # how many of the first rows it and what stands above it take
+    row: int  # its row number; the last one of a header of two rows
+    used: int  # the number of rows up to and including it
     findings: tuple[Finding, ...]
 
 
 def find_header(table: Table, rows: Sequence[TableRow], named: Mapping[str, str] | None = None) -> Header:
-    """Find the header among the first rows: the first that has passage, question and options, alone or with the next.
+    """Find the header: the first row that names passage, question and options, by itself or together with the next row.
 
-    White space, punctuation, width of digits and script do not matter.
+    White space, punctuation, case and width are ignored; traditional and simplified names are known.
 
     Args:
-        rows: the first rows of the table, empty ones among them.
-        named: headers by role, which the user gives.
+        table: for its file name and sheets; its rows are not read.
+        rows: the first rows of the table, including empty ones.
+        named: the headers that the user gives, by role.
 
     Raises:
-        DataError: no row has all columns, or the one that has most has one twice, or its options are not numbered
-            from 1 without a gap.
+        DataError: no row has all columns; or the best one has a column twice, or options that are not numbered from 1
+            without a gap.
     """
-    named = {role: normal(header) for role, header in (named or {}).items()}
+    named = {role: normalise_header(header) for role, header in (named or {}).items()}
     candidates = list(_candidates(rows, named))
     best = _first_whole(candidates) or max(candidates, key=lambda one: one.likeness, default=None)
     if best is None:
@@ -127,7 +128,7 @@ def find_header(table: Table, rows: Sequence[TableRow], named: Mapping[str, str]
 
 
 def _first_whole(candidates: Sequence[_Candidate]) -> _Candidate | None:
-    """The first candidate that has all. A row above is a title, unless the two together have a column more."""
+    """The first complete candidate. The row above it is a title, unless the two together have more columns."""
     whole = [one for one in candidates if one.is_whole]
     for one in whole:
         if one.used - one.first == 1:
@@ -137,38 +138,39 @@ def _first_whole(candidates: Sequence[_Candidate]) -> _Candidate | None:
     return None
 
 
-def repeats(columns: Columns, cells: Sequence[str]) -> bool:
-    """Whether a row below the header is a header again, in another language perhaps: it asks nothing."""
+def is_repeated_header(columns: Columns, cells: Sequence[str]) -> bool:
+    """Whether a row below the header is a header again, perhaps in another language."""
     return role_of(cells[columns.question]) == "問題" and role_of(cells[columns.passage]) == "文章"
 
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A row, or two, read as a header."""
+    """One row or two, read as a header."""
 
-    first: int  # place of its first row
-    used: int
+    first: int  # the index of its first row
+    used: int  # one past the index of its last row
     row: TableRow  # its last row
     headers: tuple[str, ...]
-    places: dict[str, list[int]]
+    places: dict[str, list[int]]  # the columns of each role
 
     @property
     def numbers(self) -> list[int]:
-        """Of its options."""
+        """The numbers of its options, ascending."""
         return sorted(int(role.removeprefix("選項")) for role in self.places if role.startswith("選項"))
 
     @property
     def is_whole(self) -> bool:
-        """Whether it has all that is needed."""
+        """Whether it has passage, question and enough options."""
         return "文章" in self.places and "問題" in self.places and len(self.numbers) >= MIN_OPTIONS
 
     @property
     def likeness(self) -> int:
-        """How much it is like a header: one digit or letter is an option only beside plainer names."""
+        """The number of known columns; 0 if all of them are options, which may be single digits or letters."""
         plain = sum(not role.startswith("選項") for role in self.places)
         return plain and plain + len(self.numbers)
 
     def columns(self, named: Mapping[str, str]) -> Columns:
+        """Make the columns of a whole candidate that has each role once."""
         places = {role: found[0] for role, found in self.places.items()}
         options = tuple(places[f"選項{number}"] for number in self.numbers)
         answer, name = places.get("正確答案"), places.get("ID")
@@ -180,20 +182,22 @@ def _candidates(rows: Sequence[TableRow], named: Mapping[str, str]) -> Iterator[
     for place, row in enumerate(rows):
         if not any(map(str.strip, row.cells)):
             continue
-        yield _candidate(place, place + 1, row, row.cells, named)
+        yield _make_candidate(place, place + 1, row, row.cells, named)
         if row.number == 0:  # the keys of JSON objects
             return
         if place + 1 < len(rows):
             lower = rows[place + 1]
-            yield _candidate(place, place + 2, lower, _join(row.cells, lower.cells), named)
+            yield _make_candidate(place, place + 2, lower, _join_rows(row.cells, lower.cells), named)
 
 
-def _candidate(first: int, used: int, row: TableRow, headers: Sequence[str], named: Mapping[str, str]) -> _Candidate:
-    return _Candidate(first, used, row, tuple("".join(text.split()) for text in headers), _places(headers, named))
+def _make_candidate(
+    first: int, used: int, row: TableRow, headers: Sequence[str], named: Mapping[str, str]
+) -> _Candidate:
+    return _Candidate(first, used, row, tuple("".join(text.split()) for text in headers), _assign_roles(headers, named))
 
 
-def _join(upper: Sequence[str], lower: Sequence[str]) -> list[str]:
-    """Two rows as one header: 選項 over 1, 2, 3, 4 is 選項1 to 選項4."""
+def _join_rows(upper: Sequence[str], lower: Sequence[str]) -> list[str]:
+    """Join two rows to one header: 選項 above 1, 2, 3, 4 becomes 選項1 to 選項4."""
     headers: list[str] = []
     group = ""
     for place in range(max(len(upper), len(lower))):
@@ -207,12 +211,12 @@ def _join(upper: Sequence[str], lower: Sequence[str]) -> list[str]:
     return headers
 
 
-def _places(headers: Sequence[str], named: Mapping[str, str]) -> dict[str, list[int]]:
-    """Where each role's columns stand: those that the user names, else those of the plainest name."""
+def _assign_roles(headers: Sequence[str], named: Mapping[str, str]) -> dict[str, list[int]]:
+    """The columns of each role: those that the user names, else those with the most preferred name."""
     ranked: dict[str, dict[int, list[int]]] = {}
     for place, text in enumerate(headers):
         role, rank = _rank(text)
-        name = normal(text) or normal(f"column {letters(place)}")
+        name = normalise_header(text) or normalise_header(f"column {letters(place)}")
         by_user = next((role for role, header in named.items() if name == header), None)
         if by_user:
             ranked.setdefault(by_user, {}).setdefault(-1, []).append(place)
@@ -220,55 +224,56 @@ def _places(headers: Sequence[str], named: Mapping[str, str]) -> dict[str, list[
             ranked.setdefault(role, {}).setdefault(rank, []).append(place)
     if not any(role.startswith("選項") for role in ranked):  # else a column A may be anything
         for place, text in enumerate(headers):
-            if (found := _BARE_OPTION.fullmatch(normal(text))) and (role := _option(found)):
+            if (found := _BARE_OPTION.fullmatch(normalise_header(text))) and (role := _number_option(found)):
                 ranked.setdefault(role, {}).setdefault(0, []).append(place)
     return {role: found[min(found)] for role, found in ranked.items()}
 
 
 def role_of(header: str) -> str | None:
-    """What a header says that its column is; None where lrc does not know it."""
+    """The role of a header (文章, 問題, 選項1 …, 正確答案, ID); None if lrc does not know it."""
     return _rank(header)[0]
 
 
 @lru_cache(maxsize=4096)
 def _rank(header: str) -> tuple[str | None, int]:
-    """The role of a header, and how far from lrc's own name the header is."""
+    """The role of a header, and its rank: 0 is a preferred name, larger numbers are less certain ones."""
     if len(header) > 100:
         return None, 0
-    text = normal(header)
+    text = normalise_header(header)
     if found := _OPTION.fullmatch(text):
-        return _option(found), 0
+        return _number_option(found), 0
     if text in _KNOWN:
         return _KNOWN[text]
     # 文章（Passage）, 題目/Question, 正確答案(1-4)
-    parts = [part for part in re.split(r"[/／|\n]", _BRACKETS.sub("", header)) if normal(part)]
-    if parts and normal(parts[0]) != text:
+    parts = [part for part in re.split(r"[/／|\n]", _BRACKETS.sub("", header)) if normalise_header(part)]
+    if parts and normalise_header(parts[0]) != text:
         roles = {role_of(part) for part in parts}
         return (roles.pop() if len(roles) == 1 else None), 2
     return None, 0
 
 
-def normal(header: str) -> str:
-    """A header as it is compared. It is not learnt from, so normalising it loses nothing."""
+def normalise_header(header: str) -> str:
+    """Normalise a header for comparison: NFKC, case-folded, letters and digits only."""
     return "".join(filter(str.isalnum, unicodedata.normalize("NFKC", header).casefold()))
 
 
 _KNOWN = {
-    normal(name): (role, rank)
+    normalise_header(name): (role, rank)
     for role, names in _NAMES.items()
     for rank, row in enumerate(names)
     for name in row.split()
 }
 
 
-def _option(found: re.Match[str]) -> str | None:
+def _number_option(found: re.Match[str]) -> str | None:
+    """The role of a header such as 選項B: 選項2."""
     sign = next(filter(None, found.groups()))
     number = next((signs.index(sign) + 1 for signs in (*_PLACES, _ROMAN) if sign in signs), None)
     return f"選項{number or int(sign)}"
 
 
 def _find_errors(table: Table, found: _Candidate, named: Mapping[str, str]) -> Iterator[Finding]:
-    """What keeps a header from being one."""
+    """The errors of the best candidate."""
 
     def error(kind: str, text: str) -> Finding:
         return Finding("error", kind, table.file, text, found.row.number or None)  # keys of JSON are in no row
@@ -296,7 +301,7 @@ def _find_errors(table: Table, found: _Candidate, named: Mapping[str, str]) -> I
         if len(doubled) > 1:
             both = alternatives([headers[place] for place in doubled], _("{words} and {last}"))
             choice = _(", or choose with --columns {role}={header}").format(role=role, header=headers[doubled[0]])
-            cure = choice if len({normal(headers[place]) for place in doubled}) > 1 else ""
+            cure = choice if len({normalise_header(headers[place]) for place in doubled}) > 1 else ""
             yield error(
                 "doubled-column",
                 _("{both} are both {role}; keep one of them{cure}").format(both=both, role=role, cure=cure),
@@ -316,9 +321,9 @@ def _find_errors(table: Table, found: _Candidate, named: Mapping[str, str]) -> I
             ),
         )
         numbers = []
-    wanted = [role for role in ("文章", "問題", *_options_until(numbers)) if role not in (*found.places, *named)]
-    nearest = _nearest(wanted, found)
-    together = next((header for header in headers if _ROW_OF_OPTIONS.fullmatch(normal(header))), None)
+    wanted = [role for role in ("文章", "問題", *_name_options(numbers)) if role not in (*found.places, *named)]
+    nearest = _find_nearest(wanted, found)
+    together = next((header for header in headers if _ROW_OF_OPTIONS.fullmatch(normalise_header(header))), None)
     if not numbers and together and table.sheet:
         text = _("{together} is one column for all options; give each a column of its own: 選項1, 選項2 …").format(
             together=together
@@ -343,17 +348,18 @@ def _find_errors(table: Table, found: _Candidate, named: Mapping[str, str]) -> I
             )
 
 
-def _options_until(numbers: Sequence[int]) -> list[str]:
+def _name_options(numbers: Sequence[int]) -> list[str]:
+    """The roles of the options from 1 to the last number, at least two; none if there are too many."""
     last = max((MIN_OPTIONS, *numbers)) if not numbers or numbers[-1] <= MAX_OPTIONS else 0
     return [f"選項{number}" for number in range(1, last + 1)]
 
 
-def _nearest(wanted: Sequence[str], found: _Candidate) -> dict[str, str]:
-    """For roles without a column, the header without a role that is most like one of its names."""
+def _find_nearest(wanted: Sequence[str], found: _Candidate) -> dict[str, str]:
+    """For each role without a column, the unknown header that is most similar to one of its names, if there is one."""
     taken = {place for places in found.places.values() for place in places}
     free = [header for place, header in enumerate(found.headers) if header and place not in taken]
     scores = sorted(
-        ((_likeness(role, header), role, header) for role in wanted for header in free), key=lambda one: -one[0]
+        ((_rate_likeness(role, header), role, header) for role in wanted for header in free), key=lambda one: -one[0]
     )
     nearest: dict[str, str] = {}
     for score, role, header in scores:
@@ -362,12 +368,13 @@ def _nearest(wanted: Sequence[str], found: _Candidate) -> dict[str, str]:
     return nearest
 
 
-def _likeness(role: str, header: str) -> float:
-    text = normal(header)
+def _rate_likeness(role: str, header: str) -> float:
+    """How similar a header is to the names of a role, 0 to 1."""
+    text = normalise_header(header)
     if role.startswith("選項"):
         same = _ROW_OF_OPTIONS.search(text) or len(text) <= 4
         return 0.6 * bool(same and text.endswith(role.removeprefix("選項")))
-    names = [normal(name) for row in _NAMES[role] for name in row.split() if len(name) > 1]
+    names = [normalise_header(name) for row in _NAMES[role] for name in row.split() if len(name) > 1]
     inside = any(name in text for name in names if len(name) * 3 >= len(text))
     return max(0.7 * inside, *(SequenceMatcher(None, text, name).ratio() for name in names))
 

@@ -1,6 +1,6 @@
-"""The elements of a JSON array, one by one: a file of any size takes the memory of its largest element.
+"""Streams the elements of a JSON array: a file of any size takes about the memory of its largest element.
 
-The standard library's parser reads each element; this module only moves a window over the text.
+Each element is parsed by the standard library; this module only moves a window over the text.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any, BinaryIO
 from lrc.runtime.errors import DataError, describe_os_error
 from lrc.runtime.translation import _
 
-CHUNK = 1 << 20  # bytes read at a time; an element that needs more gets twice as many each time
+CHUNK = 1 << 20  # bytes to read at first; doubled each time an element needs more
 _WHITE = " \t\n\r"
-# An error this near to the end of the window may be a literal or an escape that the window cuts in two: `-Infinity`.
+# An error this close to the end of the window may come from a token that the window cuts in two, such as `-Infinity`.
 _CUT = 16
 
 
@@ -25,7 +25,7 @@ class DoubledKeyError(ValueError):
 
 
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The object of some pairs, as `object_pairs_hook` of the standard library's parser.
+    """Make an object of its pairs; an `object_pairs_hook` for the parser of the standard library.
 
     Raises:
         DoubledKeyError: a key appears twice.
@@ -44,7 +44,8 @@ def read_array(path: Path) -> Iterator[Any]:
         Each element, as soon as it is read.
 
     Raises:
-        DataError: the file is missing, has another encoding, or is not a JSON array; also when some of it was read.
+        DataError: the file is missing, has another encoding, is not a JSON array, or has an object with a key twice. It
+            may be raised after some elements.
     """
     count = 0
     try:
@@ -79,17 +80,17 @@ def read_array(path: Path) -> Iterator[Any]:
 
 
 class _NoArrayError(Exception):
-    """The file is JSON, and something else than an array."""
+    """The file is JSON, but not an array."""
 
 
 class _Window:
-    """The part of the text that is in memory, and where the next value begins in it."""
+    """The part of the text that is in memory, and the offset of the next value in it."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.text, self.place, self.ended = file, "", 0, False
         self._decoder = codecs.getincrementaldecoder("utf-8")()
         self._json = json.JSONDecoder(object_pairs_hook=unique_keys)
-        # What was let go of: bytes read, characters, line breaks, and characters since the last of these.
+        # Of the text before the window: bytes read, characters, line breaks, and characters since the last of these.
         self._bytes, self._chars, self._lines, self._column = 0, 0, 0, 0
         if (start := file.read(3)) != codecs.BOM_UTF8:
             file.seek(0)
@@ -97,7 +98,7 @@ class _Window:
             self._bytes = len(start)
 
     def sign(self) -> str:
-        """The next character that is not white space; empty at the end."""
+        """Skip white space, and return the next character; empty at the end of the file."""
         while True:
             while self.place < len(self.text) and self.text[self.place] in _WHITE:
                 self.place += 1
@@ -108,10 +109,10 @@ class _Window:
             self.more(CHUNK)
 
     def value(self) -> Any:
-        """The value that begins at the place, which moves behind it.
+        """Parse the next value and skip it.
 
         Raises:
-            ValueError: there is none, with the place in the file.
+            ValueError: there is none; the message has the position in the file.
         """
         size = CHUNK
         while True:
@@ -121,7 +122,7 @@ class _Window:
                 if self.ended or not (error.msg.startswith("Unterminated") or error.pos >= len(self.text) - _CUT):
                     raise self.error(error.msg, error.pos) from None
             else:
-                # A number that ends with the window may go on behind it.
+                # A number that ends with the window may continue after it.
                 if end < len(self.text) or self.ended:
                     self.place = end
                     return value
@@ -129,14 +130,18 @@ class _Window:
             size *= 2
 
     def error(self, what: str, place: int | None = None) -> ValueError:
-        """An error in the words of the standard library, with the place in the whole file."""
+        """An error in the words of the standard library, with the position in the whole file."""
         before = self.text[: self.place if place is None else place]
         lines = before.count("\n")
         column = len(before) - before.rfind("\n") if lines else self._column + len(before) + 1
         return ValueError(f"{what}: line {self._lines + lines + 1} column {column} (char {self._chars + len(before)})")
 
     def more(self, size: int) -> None:
-        """Let go of what was read, and read on."""
+        """Discard what was parsed, and read on.
+
+        Args:
+            size: the number of bytes.
+        """
         gone = self.text[: self.place]
         if lines := gone.count("\n"):
             self._lines, self._column = self._lines + lines, len(gone) - gone.rfind("\n") - 1

@@ -1,7 +1,7 @@
-"""The rows of JSON lines, or of a JSON array of objects, as public benchmarks have them: keys are the columns.
+"""Reads JSON lines, or a JSON array of objects, as a table whose columns are the keys, as many public datasets are.
 
-A list of choices (`options`, `choices`) takes a column for each of them, and an object with lists of questions, options
-and answers, as RACE has one for each passage, a row for each question.
+A list of choices (`options`, `choices`) becomes one column per choice. An object with lists of questions, options and
+answers, as in RACE, becomes one row per question.
 """
 
 from __future__ import annotations
@@ -22,58 +22,58 @@ from lrc.data.tables.table import CellFinding, Table, TableRow
 from lrc.runtime.errors import DataError
 from lrc.runtime.translation import _
 
-_LISTS = {"questions": "question", "options": "options", "answers": "answer"}  # of a passage, and of one question
+_LISTS = {"questions": "question", "options": "options", "answers": "answer"}  # key in a passage, and in a question
 CHOICES = ("options", "choices", "choice", "選項", "选项")
 
 
 @contextmanager
 def open_objects(path: Path) -> Iterator[Table]:
-    """Open JSON lines, or in a file named .json an array of objects.
+    """Open JSON lines, or an array of objects in a file named .json, as a table.
 
-    A row has the number of its line, or its place in the array from 1; each further question of an object counts as
-    one more. Row 0 is the header.
+    The number of a row is that of its line, or its position in the array from 1; each further question of an object
+    adds one. Row 0 is the header.
 
     Raises:
-        DataError: a line or an element is no JSON object, a line has more than MAX_LINE characters, or the file is
-            not UTF-8. The rows raise it, too, as they are read.
+        DataError: a line or an element is not a JSON object or has a key twice, a line has more than MAX_LINE
+            characters, or the file is not UTF-8.
     """
-    headers = _headers(path)
-    yield Table(path.name, None, (), _rows(path, headers))
+    headers = _collect_headers(path)
+    yield Table(path.name, None, (), _iter_rows(path, headers))
 
 
-def _headers(path: Path) -> list[str]:
-    """All keys in the order in which they first appear, choices as `option1` and so on."""
+def _collect_headers(path: Path) -> list[str]:
+    """All keys in the order in which they first appear; choices are `option1` and so on."""
     headers: dict[str, None] = {}
-    for _number, item in _objects(path):
+    for _number, item in _iter_questions(path):
         for key, value in item.items():
             headers |= dict.fromkeys(_spread(key, value))
     return list(headers)
 
 
-def _rows(path: Path, headers: list[str]) -> Iterator[TableRow]:
+def _iter_rows(path: Path, headers: list[str]) -> Iterator[TableRow]:
     places = {header: place for place, header in enumerate(headers)}
     yield TableRow(0, headers, {})
-    for number, item in _objects(path):
+    for number, item in _iter_questions(path):
         cells, findings = [""] * len(headers), {}
         for key, value in item.items():
             for header, one in _spread(key, value).items():
-                cells[places[header]], error = _text(one)
+                cells[places[header]], error = _show_json(one)
                 if error:
                     findings[places[header]] = CellFinding("error", "json-value", error)
         yield TableRow(number, cells, findings)
 
 
-def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Each question's object, and its row's number."""
+def _iter_questions(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The row number and the object of each question."""
     more = 0
-    for number, item in _elements(path) if path.suffix.lower() == ".json" else _lines(path):
-        questions = _apart(item)
+    for number, item in _iter_elements(path) if path.suffix.lower() == ".json" else _iter_lines(path):
+        questions = _split_passage(item)
         yield from enumerate(questions, start=number + more)
         more += len(questions) - 1
 
 
-def _apart(item: dict[str, Any]) -> list[dict[str, Any]]:
-    """The questions about a passage, if it has lists of them; what is missing in a list is missing in its question."""
+def _split_passage(item: dict[str, Any]) -> list[dict[str, Any]]:
+    """Split a passage with lists of questions into an object for each; a list that is too short leaves None."""
     if not isinstance(item.get("questions"), list):
         return [item]
     shared = {key: value for key, value in item.items() if key not in _LISTS}
@@ -84,7 +84,7 @@ def _apart(item: dict[str, Any]) -> list[dict[str, Any]]:
     return questions or [item]
 
 
-def _elements(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _iter_elements(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, item in enumerate(read_array(path), start=1):
         if not isinstance(item, dict):
             raise DataError(
@@ -95,7 +95,7 @@ def _elements(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield number, item
 
 
-def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _iter_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     number = 0
     try:
         with path.open(encoding="utf-8-sig") as file:
@@ -136,14 +136,14 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _spread(key: str, value: Any) -> dict[str, Any]:
-    """A key's columns and their values."""
+    """The columns of a key, and their values."""
     if key not in CHOICES or not isinstance(value, list) or len(value) > MAX_OPTIONS:
         return {key: value}
     return {f"option{number}": one for number, one in enumerate(value, start=1)}
 
 
-def _text(value: Any) -> tuple[str, str]:
-    """A value's text, and what is wrong with it."""
+def _show_json(value: Any) -> tuple[str, str]:
+    """The text of a JSON value, and what is wrong with it; one of the two is empty."""
     if value is None:
         return "", ""
     if not isinstance(value, str | int | float):

@@ -1,7 +1,7 @@
-"""Number formats: the text that a spreadsheet shows for a number, a date or a text under a format code.
+"""Renders a number, a date or a text under a number format code, as a spreadsheet shows it.
 
-The codes are described in ECMA-376 part 1, 18.8.31. What depends on the machine or on the width of the column is shown
-as near as can be, and said to be so.
+The codes are described in ECMA-376 part 1, 18.8.31. What depends on the machine or on the width of the column is
+approximated, and marked as not exact.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _ELAPSED = re.compile(r"\[(h+|m+|s+)\]", re.IGNORECASE)
 _CONDITION = re.compile(r"\[(<=|>=|<>|<|>|=)\s*(-?[0-9.]+)\]")
 _LOCALE = re.compile(r"\[\$([^\]-]*)(?:-([0-9A-Fa-f]+|[A-Za-z-]+[^\]]*))?\]")
 _COLOR = re.compile(r"\[(?:black|blue|cyan|green|magenta|red|white|yellow|colou?r\s*\d+|[黑藍綠青紅洋白黃]色?)\]", re.I)
-# A letter by itself means something in another language: bbbb is the year of a Buddhist calendar.
+# Letters without a meaning here have one in other languages: bbbb is the year of the Buddhist calendar.
 _FOREIGN = re.compile("[bcfijklnopqrtuvwxz]", re.I | re.ASCII)
 _NOON = ("AM/PM", "A/P", "上午/下午")
 _COMPARE: dict[str, Callable[[float, float], bool]] = {
@@ -42,15 +42,15 @@ _COMPARE: dict[str, Callable[[float, float], bool]] = {
 _TAIWAN = 0x404
 _CHINESE = (_TAIWAN, 0x804, 0xC04, 0x1004)
 _SIMPLIFIED = (0x804, 0x1004)
-# What of the text the zh-CN and zh-SG forms of [DBNum1] and [DBNum2] write otherwise.
+# The characters that [DBNum1] and [DBNum2] write differently for zh-CN and zh-SG.
 _TO_SIMPLIFIED = str.maketrans("貳參陸萬億", "贰叁陆万亿")
-SYSTEM = "[$-F400]"  # before what depends on the settings of the machine
+SYSTEM = "[$-F400]"  # marks a format that depends on the settings of the machine
 _ENGLISH_OR_NONE = (0, 0x409, 0x809)
 _WEEKDAYS = "一二三四五六日"
 _DIGITS = {1: "〇一二三四五六七八九", 2: "零壹貳參肆伍陸柒捌玖", 3: "０１２３４５６７８９"}
 _TENS = {1: ("", "十", "百", "千"), 2: ("", "拾", "佰", "仟"), 3: ("", "十", "百", "千")}
 _LONGEST = 255  # characters of a format code
-_PRECISE = Context(prec=1000)  # a stored value may be as large as 1.8e308
+_PRECISE = Context(prec=1000)  # digits; a stored value may be as large as 1.8e308
 
 
 class Shown(NamedTuple):
@@ -62,18 +62,18 @@ class Shown(NamedTuple):
 
 @dataclass
 class Section:
-    """One of the parts of a format code, which semicolons separate."""
+    """One of the parts of a format code that semicolons separate."""
 
     tokens: list[str] = field(default_factory=list)
-    condition: tuple[str, float] | None = None
-    locale: int = 0
-    calendar: int = 0
-    chinese_digits: int = 0  # of [DBNum1] to [DBNum3]
-    exact: bool = True
+    condition: tuple[str, float] | None = None  # operator and bound, as in [>=100]
+    locale: int = 0  # a Windows language id, such as 0x404
+    calendar: int = 0  # 4 is that of the Republic of China
+    chinese_digits: int = 0  # n of [DBNumn]; 0 for none
+    exact: bool = True  # whether the text does not depend on the machine or the column width
 
     @property
     def kind(self) -> Kind:
-        """What the section makes of a value."""
+        """What sort of text the section makes of a value."""
         bare = [token for token in self.tokens if token[0] not in '"\\_*']
         if any(_ELAPSED.fullmatch(token) or token[0].lower() in "ymdhsaeg" and _is_date(token) for token in bare):
             return "date"
@@ -88,12 +88,12 @@ class Section:
 
 
 def show_formatted(value: float | str, code: str, epoch: datetime) -> Shown:
-    """The text of a stored value under a number format.
+    """Render a stored value under a number format.
 
     Args:
         value: a number, the serial number of a date, or a text.
         code: the format code.
-        epoch: day 0 of the workbook's date system.
+        epoch: day 0 in the date system of the workbook.
     """
     if len(code) > _LONGEST:
         return Shown(value if isinstance(value, str) else plain_number(value), exact=False)
@@ -124,7 +124,7 @@ def show_formatted(value: float | str, code: str, epoch: datetime) -> Shown:
 
 
 def plain_number(value: float) -> str:
-    """A number without a format: what the sheet holds, up to its 15 digits, without exponent and without `.0`."""
+    """Render a number without a format: up to 15 digits, without an exponent and without `.0`."""
     if value == int(value) and abs(value) < 2**53:
         return str(int(value))
     text = repr(value)
@@ -135,24 +135,24 @@ def plain_number(value: float) -> str:
 
 @lru_cache(maxsize=512)
 def parse_format(code: str) -> tuple[Section, ...]:
-    """The sections of a format code, up to four."""
+    """Parse a format code into its sections, at most four."""
     sections = [Section()]
     for token in _TOKEN.findall(code):
         if token == ";":
             sections.append(Section())
         else:
-            _add(sections[-1], token)
+            _add_token(sections[-1], token)
     return tuple(sections[:4])
 
 
 def changes_text(code: str) -> bool:
-    """Whether a format shows some text, and not only numbers, otherwise than it is stored."""
+    """Whether a format changes how texts are shown, and not only numbers."""
     section = _text_section(parse_format(code))
     return section is not None and section.tokens != ["@"]
 
 
-def _add(section: Section, token: str) -> None:
-    """Add a token; what is not text itself becomes a property of the section."""
+def _add_token(section: Section, token: str) -> None:
+    """Add a token to a section; one in square brackets that is not shown becomes a property of it."""
     if not token.startswith("["):
         section.tokens.append(token)
         section.exact &= not token.startswith("*") or token[1:] in (" ", "")

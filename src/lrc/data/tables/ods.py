@@ -1,7 +1,7 @@
-"""The rows of a sheet of an OpenDocument spreadsheet (.ods), which holds the text that each cell shows.
+"""Reads a sheet of an OpenDocument spreadsheet (.ods), which stores the text that each cell shows.
 
-The format is OASIS OpenDocument 1.3, part 3, 9: rows and cells may stand for many (`number-columns-repeated`), so what
-is unfolded is counted while it is read.
+The format is OASIS OpenDocument 1.3, part 3, 9. One element may stand for many rows or cells
+(`number-columns-repeated`), so the cells are counted while they are expanded.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from lrc.runtime.translation import _
 
 CONTENT, _MANIFEST = "content.xml", "META-INF/manifest.xml"
 _CELLS = ("table-cell", "covered-table-cell")
-# Text in these is not the cell's own.
+# Elements whose text does not belong to a cell.
 _ASIDE = ("annotation", "tracked-changes", "shapes", "forms", "named-expressions")
 _SPACES = {"tab": "\t", "line-break": "\n"}
 _HIDDEN = ("collapse", "filter")
@@ -33,10 +33,11 @@ Attributes = dict[str, str]
 
 @contextmanager
 def open_document(path: Path, sheet: str | None) -> Iterator[Table]:
-    """Open one sheet, the first visible one by default.
+    """Open a sheet as a table, the first visible one by default.
 
     Raises:
-        DataError: see `xlsx_package.open_package`; no such sheet, an encrypted file, or a sheet with too many cells.
+        DataError: there is no such sheet, the file is encrypted, or the sheet has too many cells; see also
+            `xlsx_package.open_package`.
     """
     with open_package(path, CONTENT) as package:
         _refuse_encrypted(path, package)
@@ -58,7 +59,7 @@ def _refuse_encrypted(path: Path, package: ZipFile) -> None:
 
 
 class _Names:
-    """The sheets, and whether each is hidden by its style."""
+    """Collects the names of the sheets, and whether each is hidden by its style."""
 
     def __init__(self) -> None:
         self.hidden: dict[str, bool] = {}
@@ -66,7 +67,7 @@ class _Names:
         self.unseen: set[str] = set()
 
     def start(self, name: str, attributes: Attributes) -> None:
-        """An element begins."""
+        """Handle the start of an element."""
         given = _strip_prefixes(attributes)
         if name == "style":
             self.style = given.get("name", "")
@@ -85,7 +86,7 @@ class _Cell:
 
     @property
     def shown(self) -> str:
-        """Its text."""
+        """The text that the cell shows."""
         text = "\n".join(self.paragraphs)
         if text or "value" not in self.attributes:
             return text or self.attributes.get("string-value", "")
@@ -100,7 +101,7 @@ class _Reader:
         self.rows: list[TableRow] = []
         self.merged: dict[int, list[tuple[int, int, int]]] = {}
         self.hidden_columns: set[int] = set()
-        self.inside = self.aside = 0  # how many tables, and things aside, are open
+        self.inside = self.aside = 0  # how many tables, and elements of _ASIDE, are open
         self.number, self.column, self.size, self.count = 1, 0, 0, 0
         self.row: Attributes = {}
         self.cells: dict[int, str] = {}
@@ -108,17 +109,17 @@ class _Reader:
         self.cell: _Cell | None = None
 
     def start(self, name: str, attributes: Attributes) -> None:
-        """An element begins."""
+        """Handle the start of an element."""
         self.aside += name in _ASIDE
         if self.aside:
             return
         given = _strip_prefixes(attributes)
         if name == "table":
             self.inside += bool(self.inside) or given.get("name") == self.sheet
-        if self.inside != 1:  # a table in a cell is none of the sheet's
+        if self.inside != 1:  # a table inside a cell is not part of the sheet
             return
         if name == "table-column":
-            self._column(given)
+            self._add_column(given)
         elif name == "table-row":
             self.row, self.column = given, 0
         elif name in _CELLS:
@@ -131,27 +132,27 @@ class _Reader:
             self.text(" " * min(_read_repeat(given, "c", 1 << 15), 1 << 15))
 
     def text(self, piece: str) -> None:
-        """Text, of a cell's last paragraph if it is in one."""
+        """Handle text: add it to the last paragraph of the open cell, if there is one."""
         if self.cell and self.cell.paragraphs and not self.aside and self.inside == 1:
             self.cell.paragraphs[-1] += piece
 
     def end(self, name: str) -> None:
-        """An element ends."""
+        """Handle the end of an element."""
         if name in _ASIDE:
             self.aside -= 1
         elif not self.aside and self.inside:
             if name == "table":
                 self.inside -= 1
             elif self.inside == 1 and name in _CELLS and self.cell:
-                self._add(self.cell)
+                self._add_cell(self.cell)
                 self.cell = None
             elif self.inside == 1 and name == "table-row":
                 self._finish_row()
 
     def marked(self) -> Iterator[TableRow]:
-        """The rows, with what is to be said of merged cells."""
+        """The rows, with findings about merged cells."""
         merged = Merged(self.merged)
-        # A row ends with its last cell, a header with the last of all: a column without a name is a column, too.
+        # A row ends with its last cell, but a header must be as wide as the table: columns may have no name.
         width = max((len(row.cells) for row in self.rows), default=0)
         for place, row in enumerate(self.rows):
             if place < LOOKED_AT:
@@ -159,13 +160,13 @@ class _Reader:
             findings = {**merged(row.number, row.cells), **row.findings} if self.merged else row.findings
             yield row._replace(findings=findings or NO_FINDINGS)
 
-    def _column(self, given: Attributes) -> None:
+    def _add_column(self, given: Attributes) -> None:
         count = _read_repeat(given, "number-columns-repeated", _MAX_COLUMNS)
         if given.get("visibility") in _HIDDEN:
             self.hidden_columns.update(range(self.column, self.column + count))
         self.column += count
 
-    def _add(self, cell: _Cell) -> None:
+    def _add_cell(self, cell: _Cell) -> None:
         count = _read_repeat(cell.attributes, "number-columns-repeated", _MAX_COLUMNS)
         text, finding = cell.shown, _examine(cell)
         if text or finding:
@@ -223,7 +224,7 @@ def _examine(cell: _Cell) -> CellFinding | None:
 
 
 def _strip_prefixes(attributes: Attributes) -> Attributes:
-    """Attributes without prefixes. Two are called value-type, one of which knows errors: both are kept."""
+    """Strip the prefixes of attributes. Two are called value-type, only one of which tells errors: both are kept."""
     bare = {key.rpartition(":")[2]: value for key, value in attributes.items()}
     if "value-type" in bare:
         bare["value-types"] = " ".join(value for key, value in attributes.items() if key.endswith(":value-type"))

@@ -1,4 +1,4 @@
-"""Table → rows of cleaned text: what every later judgement of a workbook starts from."""
+"""Table → rows of cleaned text, with repairs and cell errors, before it is decided which rows are good."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from itertools import chain, islice
 from typing import NamedTuple
 
 from lrc.data.tables.cleaning import clean, is_clean
-from lrc.data.tables.enumeration import LEFT, TAKEN_OFF, remove_enumerations
-from lrc.data.tables.headers import LOOKED_AT, Columns, find_header, repeats
+from lrc.data.tables.enumeration import LEFT, REMOVED, remove_enumerations
+from lrc.data.tables.headers import LOOKED_AT, Columns, find_header, is_repeated_header
 from lrc.data.tables.table import WHOLE_ROW, CellFinding, Table, TableRow
 from lrc.runtime.errors import DataError
 from lrc.runtime.findings import Finding, Level
@@ -24,14 +24,14 @@ _REPAIRED = {
     "zero-width": _("had zero-width characters; they were removed"),
     "white-space": _("had white space at its ends; it was removed"),
 }
-# 同上, 同前一篇, 承上題, 見上文, 題組同上, 〃: the passage of the row above.
+# 同上, 同前一篇, 承上題, 見上文, 題組同上, 〃: the passage or the question of the row above.
 _DITTO = re.compile(
     r"[\s(（「\[【※]*(?:(?:文章|短文|題組|题组|本文|內容|内容)?[:：]?(?:[同如承仝接續续]|[請请]?[參参]?[見见]|參照|参照)"
     r"(?:上|前)(?:面|一)?(?:[題题文篇段列行格組组則则]|題組|题组|[的之]?文章|[的之]?短文)?|〃|″|〞|[\"＂”]{1,2}"
     r"|ditto|same as above|as above|see above|same (?:passage|text|article)(?: as above)?|↑)[\s)）」\]】。.]*",
     re.I,
 )
-# 同第一篇, 見第3題, 文章A: a passage that stands elsewhere, where it is not looked for.
+# 同第一篇, 見第3題, 文章A: a reference to a passage elsewhere, which is not resolved.
 _NAMED = re.compile(
     r"[\s(（「\[【※]*(?:(?:文章|短文|題組|题组)?[:：]?(?:[請请]?[同如承接續续見见詳详]|[請请]?[參参][見见考照閱阅]?)"
     r"(?:文章|短文|題組|题组|第|[0-9一二三四五六七八九十])[^。，,；;！？!?]*"
@@ -41,13 +41,13 @@ _NAMED = re.compile(
     re.I,
 )
 _LONGEST_DITTO = 16
-# What may follow a table: a sum, who made it, where it is from.
+# What may follow a table: a sum, its author, its source.
 _FOOTER = re.compile(
     r"\W*(?:合計|合计|總計|总计|小計|小计|共計|共计|總數|总数|平均|共\s*\d+|備註|备注|附註|註|说明|說明|製表|制表|命題|命题|出題"
     r"|出處|出处|資料來源|资料来源|以上|本頁|本页|完$|total|sum|average|count|notes?\b|source|end\b)",
     re.I,
 )
-# 審題：林老師, 更新日期：113/5/20; a question has a question mark.
+# 審題：林老師, 更新日期：113/5/20; a question would have a question mark.
 _SIGNED = re.compile(r"[^：:?？]{2,6}[：:][^?？]{1,20}")
 _LONGEST_FOOTER = 60  # characters; a passage is longer
 
@@ -56,9 +56,9 @@ _ANSWER = re.compile(r"[\s(（\[【]*(?:[選选][項项])?\s*[1-8１-８A-Ha-h�
 
 
 class QuestionRow(NamedTuple):
-    """One row's text, cleaned; empty where a cell is empty or has an error."""
+    """The cleaned text of a row by role; a text is empty if its cell is empty or has an error."""
 
-    number: int
+    number: int  # of the row, as in `TableRow`
     id: str
     passage: str
     question: str
@@ -67,21 +67,26 @@ class QuestionRow(NamedTuple):
 
     @property
     def asks(self) -> bool:
-        """Whether there is anything of a question in it."""
+        """Whether the row has a question, an option or an answer."""
         return bool(self.question or self.answer or any(self.options))
 
 
 @dataclass
 class Unread:
-    """A column that is not read, and what its cells look like."""
+    """Statistics of a column that is not read."""
 
-    filled: int = 0  # rows with something in it
-    options: int = 0  # of these without an answer, those where it is the text of an option
-    answers: int = 0  # and those where it could be the answer
-    different: set[str] = field(default_factory=set)
+    filled: int = 0  # rows in which it is not empty
+    options: int = 0  # rows without an answer in which it is the text of an option
+    answers: int = 0  # rows without an answer in which it could be the answer
+    different: set[str] = field(default_factory=set)  # the texts that could be answers
 
-    def look(self, text: str, options: Sequence[str]) -> None:
-        """Look at its cell in a row that has no answer."""
+    def count_unanswered(self, text: str, options: Sequence[str]) -> None:
+        """Count the column's cell in a row that has no answer.
+
+        Args:
+            text: of the cell.
+            options: of the row.
+        """
         if text in options:
             self.options += 1
         if _ANSWER.fullmatch(text):
@@ -98,16 +103,22 @@ class Draft:
     header_row: int
     rows: list[QuestionRow] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)  # repairs and warnings
-    cell_errors: dict[int, dict[int, CellFinding]] = field(default_factory=dict)  # by row, by column
+    cell_errors: dict[int, dict[int, CellFinding]] = field(default_factory=dict)  # by row number and column
     unread: dict[int, Unread] = field(default_factory=dict)  # by column
-    dated: set[int] = field(default_factory=set)  # the rows whose answer is shown as a date
+    dated: set[int] = field(default_factory=set)  # the numbers of rows whose answer is shown as a date
 
     def header(self, column: int | None) -> str:
-        """The header of a column, as written; empty for a row as a whole."""
+        """The header of a column; empty for a whole row."""
         return "" if column is None or column == WHOLE_ROW else self.columns.headers[column]
 
     def find(self, level: Level, kind: str, text: str, row: int | None = None, column: int | None = None) -> None:
-        """Add a finding; `text` follows the name of its column."""
+        """Add a finding.
+
+        Args:
+            text: follows the header of the column, if there is one.
+            row: the number of the row; None for the whole file.
+            column: from 0.
+        """
         header = self.header(column)
         text = _("{column} {text}").format(column=header, text=text) if header else text
         self.findings.append(Finding(level, kind, self.file, text, row, header or None))
@@ -117,10 +128,11 @@ def read_rows(table: Table, named: Mapping[str, str] | None = None) -> Draft:
     """Read a table to its end, and clean its text.
 
     Args:
-        named: headers by role, which the user gives.
+        table: is consumed.
+        named: the headers that the user gives, by role.
 
     Raises:
-        DataError: no header with the columns it takes, or no rows below it.
+        DataError: there is no header with all columns, or no row below it.
     """
     rows = iter(table.rows)
     first = list(islice(rows, LOOKED_AT))
@@ -142,22 +154,22 @@ def read_rows(table: Table, named: Mapping[str, str] | None = None) -> Draft:
                 "--sheet: {sheets}"
             )
         raise DataError(text.format(file=table.file, row=header.row, sheets=tuple(table.other_sheets)))
-    _take_off_enumeration(draft)
+    _remove_enumerations(draft)
     return draft
 
 
-def _take_off_enumeration(draft: Draft) -> None:
+def _remove_enumerations(draft: Draft) -> None:
     rows = draft.rows
     found, left = remove_enumerations([row.options for row in rows], [row.question for row in rows])
     for place, bare in found.items():
-        draft.find("repair", "enumeration", TAKEN_OFF, rows[place].number)
+        draft.find("repair", "enumeration", REMOVED, rows[place].number)
         rows[place] = rows[place]._replace(options=bare)
     for place in left:
         draft.find("warning", "enumeration", LEFT, rows[place].number)
 
 
 def _skip_empty(rows: Iterator[TableRow], draft: Draft) -> Iterator[TableRow]:
-    """The rows with anything in them; empty ones between them are findings, those after the last are not."""
+    """The rows that are not empty. Empty rows between them become findings, those after the last do not."""
     empty: list[int] = []
     width = len(draft.columns.headers)
     for row in rows:
@@ -167,14 +179,14 @@ def _skip_empty(rows: Iterator[TableRow], draft: Draft) -> Iterator[TableRow]:
         for number in empty:
             draft.find("repair", "empty-row", _("empty row; skipped"), number)
         empty.clear()
-        if len(row.cells) >= width and repeats(draft.columns, row.cells):
+        if len(row.cells) >= width and is_repeated_header(draft.columns, row.cells):
             draft.find("note", "repeated-header", _("is a header again; skipped"), row.number)
             continue
         yield row
 
 
 def _drop_footer(draft: Draft) -> None:
-    """Take off the rows at the end that ask nothing and do not look like a question that was begun."""
+    """Remove the rows at the end that are not questions, not even incomplete ones."""
     while draft.rows and _is_footer(draft.rows[-1]):
         row = draft.rows.pop()
         draft.cell_errors.pop(row.number, None)
@@ -202,13 +214,13 @@ def _is_footer(row: QuestionRow) -> bool:
 
 
 class _RowReader:
-    """Makes a `QuestionRow` of a table's row, and tells the draft what it found."""
+    """Makes a `QuestionRow` from a `TableRow`, and adds findings to the draft."""
 
     def __init__(self, draft: Draft) -> None:
         columns = draft.columns
         self.draft, self.columns, self.width = draft, columns, len(columns.headers)
         self.used = columns.used
-        self.filling = {columns.passage, *columns.options, columns.id}  # a merged cell of these is as good as copies
+        self.filling = {columns.passage, *columns.options, columns.id}  # where merged cells count as copies
         self.above: QuestionRow | None = None
         self.passages: dict[str, str] = {}
         self.texts = {
@@ -225,7 +237,7 @@ class _RowReader:
             cells = self._apply_findings(row, cells)
         texts = [cells[column] for column in self.used]
         if not is_clean(texts):
-            texts = [self._text(row.number, column, cells[column]) for column in self.used]
+            texts = [self._clean_cell(row.number, column, cells[column]) for column in self.used]
         passage, question, *rest = texts
         name = rest.pop() if self.columns.id is not None else ""
         answer = rest.pop() if self.columns.answer is not None else ""
@@ -243,14 +255,21 @@ class _RowReader:
             question = self._take_from_above(
                 row.number, self.columns.question, question, above.question if above else ""
             )
-        self._look(cells, options, answer)
-        # The questions about one passage share its text in memory.
+        self._count_unread(cells, options, answer)
+        # Questions about the same passage share one string in memory.
         passage = self.passages.setdefault(passage, passage)
         self.above = QuestionRow(row.number, name, passage, question, options, answer)
         return self.above
 
     def _take_from_above(self, number: int, column: int, ditto: str, text: str) -> str:
-        """The passage, or the question, of the row above, which a row says it has as well."""
+        """Replace 同上 and the like by the passage or the question of the row above.
+
+        Args:
+            number: of the row.
+            column: of the passage or of the question.
+            ditto: the text of the cell.
+            text: that of the row above; empty if it has none.
+        """
         name = "passage" if column == self.columns.passage else "question"
         if self.above is None or not text:
             error = _("is {ditto}, but there is no passage above it; put the passage itself there")
@@ -264,15 +283,15 @@ class _RowReader:
         self.draft.find("warning", f"ditto-{name}", warning.format(ditto=ditto, row=self.above.number), number, column)
         return text
 
-    def _look(self, cells: list[str], options: tuple[str, ...], answer: str) -> None:
-        """Look at the columns that are not read; closely where the row has no answer."""
+    def _count_unread(self, cells: list[str], options: tuple[str, ...], answer: str) -> None:
         for column, unread in self.draft.unread.items():
             if text := cells[column].strip():
                 unread.filled += 1
                 if not answer:
-                    unread.look(text, options)
+                    unread.count_unanswered(text, options)
 
     def _apply_findings(self, row: TableRow, cells: list[str]) -> list[str]:
+        """The cells, filled where merged cells count as copies and empty where a cell has an error."""
         cells = list(cells)
         for column, found in row.findings.items():
             if column not in self.used and column != WHOLE_ROW:
@@ -294,7 +313,7 @@ class _RowReader:
     def _refuse(self, number: int, column: int, error: CellFinding) -> None:
         self.draft.cell_errors.setdefault(number, {})[column] = error
 
-    def _text(self, number: int, column: int, cell: str) -> str:
+    def _clean_cell(self, number: int, column: int, cell: str) -> str:
         text, repairs = clean(cell)
         for kind in repairs:
             line, header = self.texts[column, kind], self.columns.headers[column]

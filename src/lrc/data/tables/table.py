@@ -1,4 +1,4 @@
-"""A table as it is in a file: numbered rows of shown text, and what is special about a cell."""
+"""The table that the reader of each format returns: numbered rows of text, and findings about cells."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ WHOLE_ROW = -1  # the column of a finding about a row as a whole
 
 
 class CellFinding(NamedTuple):
-    """What was found in one cell, before its header is known: an `error` leaves it without a text that can be used."""
+    """A finding about one cell, made before the header of its column is known."""
 
-    level: Literal["error", "warning", "repair"]
+    level: Literal["error", "warning", "repair"]  # the text of a cell with an error is not used
     kind: str
-    text: str  # follows the column's name, or stands alone for a whole row
-    shown: str = ""  # what the cell shows all the same: the text of those that it is merged with
+    text: str  # follows the name of the column; for a whole row it stands alone
+    shown: str = ""  # for a merged cell, the text of the first of the cells that are merged
 
 
 class TableRow(NamedTuple):
-    """One row; `cells` may be shorter than the header."""
+    """One row of a table, be it a title, a header, a question or empty."""
 
-    number: int  # as the spreadsheet counts, the first row being 1
-    cells: list[str]
+    number: int  # as in the spreadsheet, from 1; in JSON 0 is the row of keys
+    cells: list[str]  # the text that each cell shows; may be shorter than the header
     findings: Mapping[int, CellFinding]  # by column, from 0
 
 
@@ -33,18 +33,18 @@ NO_FINDINGS: Mapping[int, CellFinding] = {}
 
 @dataclass(frozen=True)
 class Table:
-    """A sheet of a workbook, or a CSV file."""
+    """A sheet of a workbook, a CSV file, or the objects of a JSON file."""
 
-    file: str
+    file: str  # its name
     sheet: str | None
-    other_sheets: tuple[str, ...]
-    rows: Iterator[TableRow]  # can be read once; empty rows are among them
-    findings: tuple[Finding, ...] = ()  # about the file as a whole
-    hidden: frozenset[int] = frozenset()  # columns
+    other_sheets: tuple[str, ...]  # the visible ones
+    rows: Iterator[TableRow]  # including empty rows; can be iterated over once
+    findings: tuple[Finding, ...] = ()  # about the whole file
+    hidden: frozenset[int] = frozenset()  # the hidden columns, from 0
 
 
 def letters(column: int) -> str:
-    """A column as a spreadsheet calls it: 0 is A, 26 is AA."""
+    """The name of a column in a spreadsheet: 0 is A, 26 is AA."""
     text = ""
     column += 1
     while column:

@@ -1,7 +1,7 @@
-"""The columns that are not read: they are named, and those that may hold answers or text are refused.
+"""Reports the columns that are not read, and refuses those that may hold answers, options or text.
 
-A workbook whose answers are in a column that lrc does not know would become a test workbook, and one whose fifth
-option or second passage is not known would be trained on without it.
+Otherwise, a workbook whose answers are in an unknown column would be read as a test workbook, and one with an unknown
+fifth option or second passage would be trained on without it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from lrc.data.tables.headers import Columns, normal
+from lrc.data.tables.headers import Columns, normalise_header
 from lrc.data.tables.rows import Draft, Unread
 from lrc.runtime.findings import Finding, Level
 from lrc.runtime.translation import _
@@ -17,7 +17,7 @@ from lrc.runtime.translation import _
 _ANSWERS = re.compile(
     "答案|解答|解析|[詳详]解|正解|正答|正[確确](?!率)|answer|^ans|^keys?$|correct|solution|^gold|^labels?$|explanation"
 )
-# Names that make answers of cells that look like such: 標答, 應選, 對的選項, Right, target.
+# Headers of columns that hold answers if their cells look like answers: 標答, 應選, 對的選項, Right, target.
 _LIKELY = re.compile("答|[選选]|[對对]|right|target|truth|result|結果|结果|choice|option")
 ANSWERS_NAME = re.compile("答|解答|詳解|answer|key|solution", re.I)  # of a sheet
 _SIGN = "(?:[0-9]{1,2}|[a-z]|[一二三四五六七八九十甲乙丙丁戊己庚辛壬癸上中下續续])"
@@ -27,29 +27,33 @@ _MORE_TEXT = re.compile(
     f"|(?P<question>問題|问题|題目|题目|題幹|题干|question){_SIGN}"
 )
 _MOST = 0.8  # of the rows
-_TOLD = 10  # headers in the note
+_SHOWN = 10  # headers in the note
 
 
 def name_unread(draft: Draft) -> Iterator[Finding]:
-    """The note that names the columns with anything in them that were not read."""
+    """The note that names the columns that are not empty and were not read, if there are any."""
     names = [draft.columns.header(column) for column, one in draft.unread.items() if one.filled]
     if names:
-        text, more = _("columns not read: {names}"), len(names) - _TOLD
+        text, more = _("columns not read: {names}"), len(names) - _SHOWN
         if more > 0:
             text = _("columns not read: {names} and {more} more")
         yield Finding(
             "note",
             "unread-columns",
             draft.file,
-            text.format(names=tuple(names[:_TOLD]), more=more),
+            text.format(names=tuple(names[:_SHOWN]), more=more),
         )
 
 
 def find_lost(draft: Draft, *, labelled: bool) -> Iterator[Finding]:
-    """What must not be skipped: answers of a workbook that would be read as a test workbook, options and text.
+    """Find the columns that must not be skipped.
 
     Args:
-        labelled: whether the workbook has answers.
+        draft: the table.
+        labelled: whether it has answers; if not, a column that may hold them is an error.
+
+    Yields:
+        Errors, and a warning for a column that may or may not hold the answers.
     """
     for column, one in draft.unread.items():
         if one.filled:
@@ -63,7 +67,7 @@ def find_lost(draft: Draft, *, labelled: bool) -> Iterator[Finding]:
 def _find_lost_in(
     column: int, header: str, columns: Columns, one: Unread, n_rows: int, *, labelled: bool
 ) -> Iterator[tuple[Level, str, str]]:
-    name = normal(columns.headers[column])
+    name = normalise_header(columns.headers[column])
     take = _("give --columns 正確答案={header}, or remove the column").format(header=header)
     seems = one.answers >= _MOST * max(one.filled, n_rows / 2) and 1 < len(one.different) <= 8
     if not labelled and (_ANSWERS.search(name) or (seems and (not name or _LIKELY.search(name)))):
@@ -112,7 +116,7 @@ def _next(columns: Columns) -> int:
 
 
 def _is_next_option(column: int, name: str, columns: Columns) -> bool:
-    """E beside 選項D."""
+    """Whether a column continues the options, such as E next to 選項D."""
     signs = [
         signs[len(columns.options)] for signs in ("123456789", "abcdefghi", "一二三四五六七八九", "甲乙丙丁戊己庚辛壬")
     ]

@@ -1,7 +1,7 @@
-"""Excel, CSV or JSON objects → questions, with every row accounted for.
+"""Reads questions from a spreadsheet, CSV or JSON objects, and accounts for every row.
 
-A row is good, or it is bad and says why. In a test workbook no row is ever left out: what would make a
-labelled row bad is a warning there, and only its ids can refuse it.
+A row of a labelled workbook is either good or has an error. In a test workbook no row is left out, since each needs an
+answer: an error in a cell is a warning there, and an error of a whole row refuses the file.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from lrc.runtime.errors import DataError, describe_os_error, no_file
 from lrc.runtime.findings import Finding, limit_findings
 from lrc.runtime.translation import _, first_clause
 
-# .xls is refused by what it is.
+# `open_sheet` refuses .xls, and says what to do.
 _SHEETS = {".xlsx": open_sheet, ".xlsm": open_sheet, ".xls": open_sheet, ".ods": open_document, ".xlsb": open_binary}
 _TEXTS, _OBJECTS = (".csv", ".tsv", ".txt"), (".jsonl", ".json")
 SUFFIXES = (".xlsx", ".xlsm", ".xlsb", ".ods", *_TEXTS, ".jsonl")
@@ -38,51 +38,48 @@ _EMPTY = _("is empty; fill it in")
 
 @dataclass(frozen=True)
 class Workbook:
-    """What a workbook, or another table of questions, holds.
-
-    `questions` are the good rows in order, or every row of a test workbook; `findings` are ordered by row.
-    """
+    """The questions of a workbook or of another table, and the findings about it."""
 
     path: Path
     sheet: str | None
-    labelled: bool
-    questions: tuple[Question, ...]
-    findings: tuple[Finding, ...]
+    labelled: bool  # whether a row has an answer; otherwise it is a test workbook
+    questions: tuple[Question, ...]  # the good rows in order; of a test workbook all rows
+    findings: tuple[Finding, ...]  # ordered by row
     rows_read: int
-    columns: Columns | None = None  # where the table's columns are; None in C3 JSON
-    header_row: int = 0  # its number; 0 where there is none
+    columns: Columns | None = None  # None for C3 JSON
+    header_row: int = 0  # its row number; 0 if there is none
 
     @property
     def errors(self) -> tuple[Finding, ...]:
-        """The findings that make a row bad."""
+        """The findings that made a row bad."""
         return tuple(finding for finding in self.findings if finding.level == "error")
 
     @property
     def remarks(self) -> tuple[Finding, ...]:
-        """The findings that leave every row as good as it was: warnings, notes and repairs."""
+        """All other findings: warnings, notes and repairs."""
         return tuple(finding for finding in self.findings if finding.level != "error")
 
 
 def read_workbook(path: Path, sheet: str | None = None, columns: Mapping[str, str] | None = None) -> Workbook:
-    """Read a workbook (.xlsx, .xlsb, .ods), a .csv or .tsv file, a .jsonl file, or a .json file with such objects.
+    """Read a workbook (.xlsx, .xlsm, .xlsb, .ods), a text file (.csv, .tsv, .txt) or JSON objects (.jsonl, .json).
 
     Args:
-        path: the file; the ending of its name tells what it is.
+        path: the file; its suffix decides on the format.
         sheet: the sheet to read; the first visible one by default.
-        columns: headers by what they are, where lrc does not know them: `{"文章": "短文"}`.
+        columns: the header of a column by its role, for headers that lrc does not know: `{"文章": "短文"}`.
 
     Raises:
-        DataError: the file is not a table of questions at all: missing, of another format or encoding, encrypted
-            or hostile, without the sheet, a column or any rows, with a column twice, or a test workbook with
-            ids that are missing or repeated.
+        DataError: the file as a whole cannot be read: it is missing, of another format or encoding, encrypted or
+            hostile; it has no such sheet, no rows, or a column not at all or twice; its answers count from 0, or are in
+            a column that is not read; or it is a test workbook with missing or repeated ids, or a row that is broken.
     """
-    with _without_collector():
+    with _pause_garbage_collector():
         return _read(path, sheet, columns or {})
 
 
 @contextmanager
-def _without_collector() -> Iterator[None]:
-    """Rows are many small objects and no cycles: to look for some among them takes a third of the time."""
+def _pause_garbage_collector() -> Iterator[None]:
+    """Rows are many small objects without reference cycles; searching them for cycles took a third of the time."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -116,21 +113,24 @@ def _judge(table: Table, draft: Draft, path: Path, *, choose: bool) -> Workbook:
     """Make questions of the rows that were read.
 
     Args:
-        choose: whether another sheet could have been read.
+        table: where they are from.
+        draft: the rows; is changed.
+        path: of the file.
+        choose: whether the sheet was chosen by default, so that others are named.
     """
     answer = draft.columns.answer
     labelled = answer is not None and any(
         row.answer or answer in draft.cell_errors.get(row.number, ()) for row in draft.rows
     )
-    _account_for_unread(draft, labelled=labelled)
+    _report_unread_columns(draft, labelled=labelled)
     if table.other_sheets and choose:
-        _account_for_sheets(table, draft, labelled=labelled)
+        _report_unread_sheets(table, draft, labelled=labelled)
     rows_read = len(draft.rows)
     draft.findings += find_id_anomalies(
         ((row.number, row.id) for row in draft.rows), draft.file, draft.header(draft.columns.id)
     )
     _drop_empty_options(draft)
-    _drop_blank_ends(draft)
+    _drop_trailing_blanks(draft)
     questions = _read_labelled(draft) if labelled else _read_unlabelled(draft)
     draft.findings += find_anomalies(questions, draft.file)
     draft.findings.sort(key=lambda finding: finding.row or 0)
@@ -157,7 +157,7 @@ def _open(path: Path, sheet: str | None) -> AbstractContextManager[Table]:
     return open_csv(path) if suffix in _TEXTS else open_objects(path)
 
 
-def _account_for_unread(draft: Draft, *, labelled: bool) -> None:
+def _report_unread_columns(draft: Draft, *, labelled: bool) -> None:
     """Name the columns that were not read.
 
     Raises:
@@ -169,11 +169,11 @@ def _account_for_unread(draft: Draft, *, labelled: bool) -> None:
     draft.findings += [*name_unread(draft), *lost]
 
 
-def _account_for_sheets(table: Table, draft: Draft, *, labelled: bool) -> None:
+def _report_unread_sheets(table: Table, draft: Draft, *, labelled: bool) -> None:
     """Name the sheets that were not read.
 
     Raises:
-        DataError: the workbook would be read as a test workbook, and one of them is called by answers.
+        DataError: the sheet has no answers, and the name of another one says that it has.
     """
     other = next((name for name in table.other_sheets if ANSWERS_NAME.search(name)), None)
     if other and not labelled:
@@ -192,7 +192,7 @@ def _account_for_sheets(table: Table, draft: Draft, *, labelled: bool) -> None:
 
 
 def _drop_empty_options(draft: Draft) -> None:
-    """Options at the end that are empty in every row do not count as options."""
+    """Remove the last columns of options that are empty in every row."""
     columns = draft.columns.options
     with_errors = {column for errors in draft.cell_errors.values() for column in errors}
     kept = len(columns)
@@ -207,8 +207,8 @@ def _drop_empty_options(draft: Draft) -> None:
     draft.rows = [row._replace(options=row.options[:kept]) for row in draft.rows]
 
 
-def _drop_blank_ends(draft: Draft) -> None:
-    """Blanks at the end of a row's options do not count as options: 對/錯 in a file with questions of four."""
+def _drop_trailing_blanks(draft: Draft) -> None:
+    """Remove blank options at the end of a row, such as after 對 and 錯 in a file whose other questions have four."""
     columns = draft.columns.options
     for place, row in enumerate(draft.rows):
         if row.options[-1]:
@@ -229,14 +229,14 @@ def _drop_blank_ends(draft: Draft) -> None:
 
 
 def _consume(rows: list[QuestionRow]) -> Iterator[QuestionRow]:
-    """Each row in order, and gone afterwards: its memory is free for its question."""
+    """Iterate over the rows and remove them from the list, so that their memory is free for the questions."""
     rows.reverse()
     while rows:
         yield rows.pop()
 
 
 def _read_labelled(draft: Draft) -> list[Question]:
-    """The good rows; the bad ones become findings."""
+    """Make questions of the good rows of a labelled workbook, and findings of the bad ones."""
     questions = []
     readings = _read_answers(draft)
     readings.reverse()
@@ -272,7 +272,7 @@ def _read_labelled(draft: Draft) -> list[Question]:
 
 
 def _warn_of_lost_id(draft: Draft, row: QuestionRow) -> None:
-    """An ID that cannot be read makes no labelled row bad."""
+    """Warn of an ID that cannot be read, which does not make a labelled row bad."""
     column = draft.columns.id
     if column is not None and (error := draft.cell_errors.get(row.number, {}).get(column)):
         text = _("{clause}; the number of the row was taken").format(clause=first_clause(error.text))
@@ -280,7 +280,7 @@ def _warn_of_lost_id(draft: Draft, row: QuestionRow) -> None:
 
 
 def _only_text(draft: Draft, row: QuestionRow) -> str:
-    """The text of a row that is but a line between the questions: a heading, the number of a page."""
+    """The text of a row that is not a question but a line between them, such as a heading; empty for other rows."""
     errors = draft.cell_errors.get(row.number, {}).values()
     texts = [text for text in (row.id, row.passage, row.question, *row.options, row.answer) if text]
     alone = len(texts) == 1 or not row.asks
@@ -289,10 +289,10 @@ def _only_text(draft: Draft, row: QuestionRow) -> str:
 
 
 def _read_answers(draft: Draft) -> list[Reading]:
-    """What each row's answer means.
+    """Read the answer of each row.
 
     Raises:
-        DataError: they count from 0: then all are wrong, and not only those that are 0.
+        DataError: the answers count from 0, so all of them are wrong and not only those that are 0.
     """
     try:
         return read_answers([row.answer for row in draft.rows], [row.options for row in draft.rows])
@@ -316,7 +316,12 @@ def _read_answers(draft: Draft) -> list[Reading]:
 
 
 def _read_unlabelled(draft: Draft) -> list[Question]:
-    _refuse_ids(draft)
+    """Make questions of all rows of a test workbook.
+
+    Raises:
+        DataError: an id is missing or repeated, or a row as a whole is broken.
+    """
+    _check_ids(draft)
     questions = []
     for row in _consume(draft.rows):
         for column, error in _find_errors(draft, row):
@@ -337,8 +342,8 @@ def _read_unlabelled(draft: Draft) -> list[Question]:
     return questions
 
 
-def _refuse_ids(draft: Draft) -> None:
-    """A test workbook's ids are how the submission tells its lines apart."""
+def _check_ids(draft: Draft) -> None:
+    """Require an id of its own for each row of a test workbook, since the submission refers to questions by id."""
     column = draft.columns.id
     if column is None:
         raise DataError(
@@ -371,7 +376,7 @@ def _refuse_ids(draft: Draft) -> None:
 
 
 def _find_errors(draft: Draft, row: QuestionRow) -> Iterator[tuple[int, CellFinding]]:
-    """What is wrong with the text of a row, by column."""
+    """The errors in the text of a row, each with its column."""
     errors = draft.cell_errors.get(row.number, {})
     if not errors and row.passage and row.question and all(row.options):
         return
@@ -391,7 +396,7 @@ def _find_errors(draft: Draft, row: QuestionRow) -> Iterator[tuple[int, CellFind
 
 
 def _find_answer_errors(draft: Draft, row: QuestionRow, reading: Reading) -> Iterator[tuple[int, CellFinding]]:
-    """What is wrong with the answer of a labelled row, by column."""
+    """The error in the answer of a labelled row, with its column, if there is one."""
     column = draft.columns.answer
     if column is None or reading.number is not None:
         return

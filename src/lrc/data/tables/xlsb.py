@@ -1,4 +1,4 @@
-"""The rows of a sheet of a binary workbook (.xlsb): values as stored, since number formats are not read."""
+"""Reads a sheet of a binary workbook (.xlsb). Number formats are not read, so values are shown as they are stored."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ _SAVE = _("save it as .xlsx to have it read as shown")
 
 @contextmanager
 def open_binary(path: Path, sheet: str | None) -> Iterator[Table]:
-    """Open one sheet, the first visible one by default.
+    """Open a sheet as a table, the first visible one by default.
 
     Raises:
-        DataError: see `xlsx_package.open_package`; no such sheet, or one that spans too many cells.
+        DataError: there is no such sheet, or it spans too many cells; see also `xlsx_package.open_package`.
     """
     from python_calamine import CalamineError, CalamineWorkbook, SheetVisibleEnum
 
     with open_package(path, WORKBOOK) as package:
         for part in package.namelist():
             if part.startswith(_SHEETS) and part.endswith(".bin"):
-                refuse_size(path, part, *_last(package, part))
+                refuse_size(path, part, *_find_last_cell(package, part))
     try:
         with CalamineWorkbook.from_path(path) as workbook:
             hidden = {one.name: one.visible != SheetVisibleEnum.Visible for one in workbook.sheets_metadata}
@@ -45,11 +45,11 @@ def open_binary(path: Path, sheet: str | None) -> Iterator[Table]:
     name, others, findings = choose_sheet(path, hidden, sheet)
     with open_values(path, name) as values:
         width = (values.end or (0, -1))[1] + 1
-        rows = (_row(number, row) for number, row in enumerate(from_a1(path.name, values, width), start=1))
+        rows = (_make_row(number, row) for number, row in enumerate(from_a1(path.name, values, width), start=1))
         yield Table(path.name, name, others, rows, findings)
 
 
-def _row(number: int, values: list[Value]) -> TableRow:
+def _make_row(number: int, values: list[Value]) -> TableRow:
     findings = {column: finding for column, value in enumerate(values) if (finding := _examine(value))}
     return TableRow(number, list(map(show_value, values)), findings or NO_FINDINGS)
 
@@ -70,12 +70,12 @@ def _examine(value: Value) -> CellFinding | None:
     return None
 
 
-def _last(package: ZipFile, part: str) -> tuple[int, int]:
-    """The last row in use, from 1, and the last column, from 0."""
+def _find_last_cell(package: ZipFile, part: str) -> tuple[int, int]:
+    """The last row in use, from 1, and the last column in use, from 0."""
     row = last_row = 0
     last_column = -1
     with package.open(part) as stream:
-        for record, size in _records(cast(BinaryIO, stream)):
+        for record, size in _iter_records(cast(BinaryIO, stream)):
             content = stream.read(size)
             number = int.from_bytes(content[:4], "little")
             if record == _ROW:
@@ -85,8 +85,8 @@ def _last(package: ZipFile, part: str) -> tuple[int, int]:
     return last_row, last_column
 
 
-def _records(stream: BinaryIO) -> Iterator[tuple[int, int]]:
-    """The number and the size of each record; its content is read by who asks."""
+def _iter_records(stream: BinaryIO) -> Iterator[tuple[int, int]]:
+    """The type and the size in bytes of each record; the caller reads its content from the stream."""
     while head := stream.read(1):
         record = head[0]
         if record & 0x80:

@@ -1,8 +1,7 @@
-"""The rows of one sheet as a reader of it sees them.
+"""Reads a sheet of an .xlsx workbook as a person sees it.
 
-calamine gives the values fast, but tells nothing of number formats, formulas and error values: one pass over
-the XML does. That pass measures the sheet as well, so that one that would not fit into memory is refused
-before calamine sees it.
+calamine returns the values fast, but not the number formats, formulas and errors; one pass over the XML finds these.
+The pass also measures the sheet, so that one that would not fit into memory is refused before calamine opens it.
 """
 
 from __future__ import annotations
@@ -28,19 +27,17 @@ from lrc.runtime.translation import _
 if TYPE_CHECKING:
     from python_calamine import CalamineSheet
 
-MAX_CELLS = 16_000_000  # of the rectangle from A1 to the last cell in use; calamine holds all of it
-
-_ROUNDED = 1e15  # a spreadsheet keeps 15 digits
-
-MAX_TEXT = 1 << 30  # bytes of text, once every cell has its own
+MAX_CELLS = 16_000_000  # in the rectangle from A1 to the last cell in use, all of which calamine keeps in memory
+MAX_TEXT = 1 << 30  # bytes of text, with shared strings counted once for each cell
+_ROUNDED = 1e15  # a spreadsheet keeps 15 significant digits
 
 
 @contextmanager
 def open_sheet(path: Path, sheet: str | None) -> Iterator[Table]:
-    """Open one sheet of an .xlsx workbook, the first visible one by default.
+    """Open a sheet as a table, the first visible one by default.
 
     Raises:
-        DataError: see `xlsx_package.open_package`; no such sheet, or one that spans too many cells.
+        DataError: there is no such sheet, or it spans too many cells; see also `xlsx_package.open_package`.
     """
     with open_package(path) as package:
         sheets = find_sheets(package)
@@ -51,12 +48,12 @@ def open_sheet(path: Path, sheet: str | None) -> Iterator[Table]:
     with open_values(path, name) as values:
         rows = from_a1(path.name, values, marks.last[1] + 1)
         hidden = frozenset(marks.hidden_columns)
-        yield Table(path.name, name, others, _rows(rows, marks, epoch), findings, hidden)
+        yield Table(path.name, name, others, _iter_rows(rows, marks, epoch), findings, hidden)
 
 
 @contextmanager
 def open_values(path: Path, sheet: str) -> Iterator[CalamineSheet]:
-    """Open the values of a sheet.
+    """Open the values of a sheet with calamine.
 
     Raises:
         DataError: calamine cannot read the workbook.
@@ -73,10 +70,15 @@ def open_values(path: Path, sheet: str) -> Iterator[CalamineSheet]:
 
 
 def from_a1(file: str, values: CalamineSheet, width: int) -> Iterator[list[Value]]:
-    """The rows from column A to the last in use: calamine trims columns without a value, errors included.
+    """Iterate over rows that begin in column A and have `width` cells: calamine trims columns without values.
+
+    Args:
+        file: its name, for errors.
+        values: the sheet.
+        width: the number of columns in use.
 
     Raises:
-        DataError: a cell has more days than a duration can have.
+        DataError: a duration has more days than Python's can have.
     """
     left = values.start[1] if values.start else 0
     before: list[Value] = [""] * left
@@ -98,10 +100,12 @@ def choose_sheet(
     """Choose a sheet, the first visible one by default.
 
     Args:
-        sheets: whether each is hidden, by name.
+        path: of the workbook, for errors.
+        sheets: by name, whether each sheet is hidden.
+        wanted: the name that the user gives.
 
     Returns:
-        Its name, those of the other visible ones, and what is to report of hidden ones.
+        The name of the sheet, the names of the other visible sheets, and findings about hidden ones.
 
     Raises:
         DataError: there is no sheet, or none of the wanted name.
@@ -144,7 +148,7 @@ def refuse_size(path: Path, sheet: str, rows: int, last_column: int, text_size: 
         raise DataError(text.format(file=path.name, sheet=sheet, size=text_size >> 20, limit=MAX_TEXT >> 20))
 
 
-def _rows(values: Iterator[list[Value]], marks: Marks, epoch: datetime) -> Iterator[TableRow]:
+def _iter_rows(values: Iterator[list[Value]], marks: Marks, epoch: datetime) -> Iterator[TableRow]:
     special, merged = marks.rows(), Merged(marks.merged_columns()) if marks.merged else None
     for number, row in enumerate(values, start=1):
         if number in special:
@@ -158,7 +162,7 @@ def _rows(values: Iterator[list[Value]], marks: Marks, epoch: datetime) -> Itera
         numbers = [value for value in row if type(value) is float]
         if numbers and (max(numbers) >= _ROUNDED or min(numbers) <= -_ROUNDED):
             worse = {column: finding for column, finding in findings.items() if finding.level != "repair"}
-            findings = findings | _long_numbers(row, cells) | worse
+            findings = findings | _find_long_numbers(row, cells) | worse
         if merged:
             findings |= merged(number, cells)
         if number in marks.hidden_rows and any(cells):
@@ -166,8 +170,8 @@ def _rows(values: Iterator[list[Value]], marks: Marks, epoch: datetime) -> Itera
         yield TableRow(number, cells, findings or NO_FINDINGS)
 
 
-def _long_numbers(row: list[Value], cells: list[str]) -> dict[int, CellFinding]:
-    """Numbers of which a spreadsheet has lost the last digits: an id, most often."""
+def _find_long_numbers(row: list[Value], cells: list[str]) -> dict[int, CellFinding]:
+    """Warnings of numbers that may have lost their last digits, most often ids."""
     text = _(
         "is {shown}, a number beyond the 15 digits that a spreadsheet keeps; its last digits may be lost: "
         "type it as text"
@@ -180,6 +184,7 @@ def _long_numbers(row: list[Value], cells: list[str]) -> dict[int, CellFinding]:
 
 
 def _examine(marks: Marks, place: Place, value: Value, formatted: Shown) -> CellFinding | None:
+    """The finding about a cell, the worst if there are several."""
     shown = formatted.text
     if place in marks.errors:
         return CellFinding("error", "error-cell", _("is an error value; put the text itself into the cell"))
@@ -227,13 +232,22 @@ def _examine(marks: Marks, place: Place, value: Value, formatted: Shown) -> Cell
 
 
 class Merged:
-    """What merged cells show: the text of the first of them."""
+    """Finds merged cells, which show the text of the first of them.
+
+    Args:
+        columns: the merged ranges in each column, sorted: first and last row, and first column; see
+            `Marks.merged_columns`.
+    """
 
     def __init__(self, columns: dict[int, list[tuple[int, int, int]]]) -> None:
         self.columns, self.shown = columns, dict[tuple[int, int], str]()
 
     def __call__(self, number: int, cells: list[str]) -> dict[int, CellFinding]:
-        """Empty the cells of a row that are merged with cells above; returns what to report of them."""
+        """Empty the cells of a row that are merged with cells above or to the left, in place.
+
+        Returns:
+            An error for each of them, by column. Rows must come in order.
+        """
         findings = {}
         for column, ranges in self.columns.items():
             place = bisect_right(ranges, (number, MAX_CELLS, 0)) - 1
@@ -243,7 +257,7 @@ class Merged:
             if (number, column) == (top, left):
                 self.shown[top, left] = cells[column]
                 continue
-            cells[column] = ""  # what is left under a merged cell is not shown
+            cells[column] = ""  # a value left under a merged cell is not shown
             if left < column:
                 text = _("is merged with column {letters}; unmerge and fill in each").format(letters=letters(left))
                 findings[column] = CellFinding("error", "merged-cell", text)

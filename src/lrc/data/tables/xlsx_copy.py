@@ -1,6 +1,6 @@
-"""A copy of a workbook to write into: formats, widths and other sheets stay as they are.
+"""A copy of a workbook to write into; formats, widths and other sheets are kept.
 
-openpyxl does the copying. What it does not know, such as shapes, is named; a text never becomes a formula; and the same
+openpyxl makes the copy. What it cannot copy, such as shapes, is reported; a text never becomes a formula; and the same
 workbook with the same changes gives the same bytes.
 """
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from openpyxl.worksheet.worksheet import Worksheet
 
 COPIED = (".xlsx", ".xlsm")
-MAX_XML = 128 << 20  # bytes; openpyxl takes some twenty times as much memory
+MAX_XML = 128 << 20  # bytes; openpyxl takes about twenty times as much memory
 MAX_CELL = 32_767  # characters that a cell can hold
 AUTHOR = "lrc"
 FILLS: dict[Level | Literal["changed"], str] = {
@@ -45,16 +45,21 @@ _BLANK = re.compile(rb"<t>(\s+)</t>")
 _FORMULA = re.compile(
     rb'(?P<cell><c r="(?P<name>[A-Z]+\d+)"[^>]*)>(?P<formula><f(?:[^>]*/>|[^>]*>[^<]*</f>))<v ?(?:/>|></v>)'
 )
-# Folders of a package whose parts openpyxl writes in its own way, or that a spreadsheet makes anew.
+# Folders of a package whose parts openpyxl writes itself, or that a spreadsheet recreates.
 _REWRITTEN = re.compile(r"_rels|docProps|xl|xl/(?:worksheets|theme|drawings|printerSettings|comments|_rels).*")
 
 
 def check_copy(source: Path, output: Path, flag: str) -> None:
-    """Refuse what cannot be copied, by its name alone.
+    """Refuse a file that cannot be copied, judging by its name.
+
+    Args:
+        source: the workbook.
+        output: the path of the copy.
+        flag: the flag that asks for a copy, for errors.
 
     Raises:
-        DataError: the source is no .xlsx or .xlsm workbook.
-        OutputError: the copy would have another format.
+        DataError: the source is not an .xlsx or .xlsm workbook.
+        OutputError: the copy has another suffix.
     """
     suffix = source.suffix.lower()
     if suffix not in COPIED:
@@ -72,19 +77,19 @@ def check_copy(source: Path, output: Path, flag: str) -> None:
 
 
 class WorkbookCopy:
-    """A workbook in memory, one sheet of which is written into.
+    """A workbook in memory, with one sheet to write into.
 
     Args:
         path: an .xlsx or .xlsm file.
-        sheet: the sheet; None takes the first visible one.
+        sheet: the sheet to write into; None takes the first visible one.
 
     Raises:
-        DataError: it cannot be read, or is too large for that.
+        DataError: the workbook cannot be read, or is too large.
     """
 
     def __init__(self, path: Path, sheet: str | None = None) -> None:
         self.path = path
-        self.notes: list[str] = []  # what openpyxl says of what it leaves out
+        self.notes: list[str] = []  # openpyxl's warnings about what it leaves out
         self.book = self._load()
         visible = (one for one in self.book.worksheets if one.sheet_state == "visible")
         self.sheet: Worksheet = self.book[sheet] if sheet else next(visible, self.book.worksheets[0])
@@ -118,10 +123,11 @@ class WorkbookCopy:
         return book
 
     def write(self, row: int, column: int, value: str | int | float) -> None:
-        """Write a value into a cell; a text stays a text, whatever it begins with.
+        """Write a value into a cell; a text stays a text, whatever it begins with. Merged cells are unmerged first.
 
         Args:
-            row, column: from 1. A cell that is merged with others is taken out of them first.
+            row, column: from 1.
+            value: "" leaves the cell as it is.
 
         Raises:
             OutputError: the text is longer than a cell can hold.
@@ -143,7 +149,9 @@ class WorkbookCopy:
         """Colour a cell, and add a line to its comment.
 
         Args:
-            row, column: from 1; of merged cells the first is marked.
+            row, column: from 1; of merged cells, the first is marked.
+            fill: decides on the colour, see `FILLS`.
+            text: the line; empty adds none.
         """
         from openpyxl.cell.cell import MergedCell
         from openpyxl.styles import PatternFill
@@ -157,15 +165,16 @@ class WorkbookCopy:
         if not _is_dark(cell.font.color):  # it would not be read on a pale fill
             cell.font = _restyled(cell.font, color="000000")
         if text:
-            _comment(cell, text)
+            _add_comment(cell, text)
 
     def add_sheet(self, title: str, widths: Sequence[float]) -> Worksheet:
-        """A new sheet after all others, which prints on pages as wide as it; the one that is shown first stays that.
+        """Add a sheet after all others, which is printed in landscape and one page wide. The active sheet stays active.
 
         Args:
+            title: its name; openpyxl adds a number if it is taken.
             widths: of its columns, in characters.
         """
-        sheet = self.book.create_sheet(title)  # openpyxl numbers a title that is taken
+        sheet = self.book.create_sheet(title)
         for column, width in enumerate(widths):
             sheet.column_dimensions[letters(column)].width = width
         sheet.page_setup.orientation = "landscape"
@@ -174,7 +183,7 @@ class WorkbookCopy:
         return sheet
 
     def link(self, cell: Any, place: str) -> None:
-        """Have a cell of an added sheet lead to a place, such as `B7`, of the sheet that is written into."""
+        """Link a cell of an added sheet to a cell of the sheet that is written into, such as `B7`."""
         from openpyxl.styles import Alignment
         from openpyxl.worksheet.hyperlink import Hyperlink
 
@@ -184,10 +193,10 @@ class WorkbookCopy:
         cell.alignment = Alignment(horizontal="center", vertical="top")
 
     def to_bytes(self) -> bytes:
-        """The workbook as a file holds it; see `left_out` for what is missing."""
+        """The content of the .xlsx file; see `left_out` for what it lacks."""
         from openpyxl.writer.excel import ExcelWriter
 
-        if not self.dated:  # openpyxl would take this moment
+        if not self.dated:  # openpyxl would write the current time
             self.book.properties.created = self.book.properties.modified = datetime(1980, 1, 1)
         self._show_marks()
         packed = BytesIO()
@@ -195,7 +204,7 @@ class WorkbookCopy:
         return _repack(packed, self._formula_values())
 
     def _show_marks(self) -> None:
-        """Put the marks above the sheet's conditional formats, which would cover them."""
+        """Give the marks priority over the sheet's conditional formats, which would hide them."""
         from openpyxl.formatting.formatting import ConditionalFormattingList
         from openpyxl.formatting.rule import FormulaRule
         from openpyxl.styles import PatternFill
@@ -207,7 +216,7 @@ class WorkbookCopy:
                 covered.setdefault(fill, []).append(place)
         if not covered:
             return
-        # Excel goes by the priority of rules, others by their order.
+        # Excel sorts rules by their priority, other programs by their order.
         self.sheet.conditional_formatting = ConditionalFormattingList()
         for fill, places in covered.items():
             rule = FormulaRule(["TRUE"], fill=PatternFill("solid", bgColor=fill), stopIfTrue=True)
@@ -219,7 +228,7 @@ class WorkbookCopy:
         self._marked.clear()
 
     def _formula_values(self) -> dict[str, dict[str, Any]]:
-        """What the original's formulas came to, by the copy's part and by cell; openpyxl writes them without."""
+        """The stored values of the original's formulas, by part of the copy and by cell; openpyxl omits them."""
         from openpyxl import load_workbook
 
         cells = {
@@ -238,9 +247,16 @@ class WorkbookCopy:
         }
 
     def left_out(self, copy: bytes) -> list[Finding]:
-        """What of the original is not in the copy: warnings, one for all of it."""
+        """Find what the copy lacks of the original.
+
+        Args:
+            copy: the content of the file, from `to_bytes`.
+
+        Returns:
+            One warning that lists it all; none if nothing is missing.
+        """
         with ZipFile(self.path) as before, ZipFile(BytesIO(copy)) as after:
-            old, new = _count(before), _count(after)
+            old, new = Counter(_list_features(before)), Counter(_list_features(after))
         lost = [f"{old[name] - new[name]} {name}" for name in old if old[name] > new[name]]
         if not lost and not self.notes:
             return []
@@ -249,7 +265,7 @@ class WorkbookCopy:
 
 
 def set_value(cell: Cell | MergedCell, value: str | int | float) -> None:
-    """Give a cell a value; what is a text stays one, even =1+1 and #N/A.
+    """Set the value of a cell; a text stays a text, even =1+1 and #N/A.
 
     Raises:
         OutputError: the text is longer than a cell can hold.
@@ -263,14 +279,14 @@ def set_value(cell: Cell | MergedCell, value: str | int | float) -> None:
                 coordinate=cell.coordinate, count=len(value), max_cell=MAX_CELL
             )
         )
-    cell.value = writable(value)
+    cell.value = make_writable(value)
     cell.data_type = "s"
     if value.startswith(("=", "+", "-", "@", "#", "'")):
-        cell.quotePrefix = True  # so that it stays one when a person edits it
+        cell.quotePrefix = True  # so that it stays a text when a person edits it
 
 
 def embolden(cell: Cell | MergedCell) -> None:
-    """Make a cell's text bold, in the workbook's own font."""
+    """Make the text of a cell bold; its font is kept."""
     cell.font = _restyled(cell.font, bold=True)
 
 
@@ -282,27 +298,28 @@ def _restyled(font: Any, **changes: Any) -> Any:
 
 
 def _is_dark(color: Any) -> bool:
-    """Whether letters of a colour can be read on a pale fill."""
+    """Whether text of this colour is readable on a pale fill."""
     from openpyxl.styles.colors import COLOR_INDEX
 
     if color is None or color.type == "auto":
         return True
     if color.type == "theme":
-        return color.theme in (1, 3)  # the dark colours of a text; the others may be any
+        return color.theme in (1, 3)  # the dark text colours; the others depend on the theme
     if color.type == "indexed":
         rgb = COLOR_INDEX[color.indexed] if color.indexed < len(COLOR_INDEX) else "00000000"
     else:
         rgb = color.rgb
     red, green, blue = (part / 255 for part in bytes.fromhex(rgb[-6:]))
-    return 0.2126 * red**2.2 + 0.7152 * green**2.2 + 0.0722 * blue**2.2 < 0.25  # a person's red stays
+    # Relative luminance (Rec. 709); the standard red is dark enough to be kept.
+    return 0.2126 * red**2.2 + 0.7152 * green**2.2 + 0.0722 * blue**2.2 < 0.25
 
 
-def writable(text: str) -> str:
-    """A text as XML can hold it: what it cannot becomes U+FFFD, and what only looks like an escape stays."""
+def make_writable(text: str) -> str:
+    """Make a text valid in XML: forbidden characters become U+FFFD, and text that looks like an escape is escaped."""
     return _LIKE_AN_ESCAPE.sub("_x005F_", _FORBIDDEN.sub("\ufffd", text))
 
 
-def _comment(cell: Any, text: str) -> None:
+def _add_comment(cell: Any, text: str) -> None:
     from openpyxl.comments import Comment
 
     text = _FORBIDDEN.sub("\ufffd", text)
@@ -317,9 +334,9 @@ def _formulas(sheet: Worksheet) -> list[str]:
 
 
 def _repack(packed: BytesIO, values: dict[str, dict[str, Any]]) -> bytes:
-    """The same package with what openpyxl forgets: white space of its own format, and what formulas come to.
+    """Add to a package what openpyxl omits: that white space is preserved in rich text, and the values of formulas.
 
-    The parts' times are left out, as spreadsheets do, so that the same content is the same bytes.
+    The parts have no modification times, as in spreadsheets' own files, so that equal content gives equal bytes.
     """
     plain = BytesIO()
     with ZipFile(packed) as before, ZipFile(plain, "w", ZIP_DEFLATED) as after:
@@ -327,12 +344,12 @@ def _repack(packed: BytesIO, values: dict[str, dict[str, Any]]) -> bytes:
             content = before.read(part)
             if part.filename.startswith("xl/worksheets/sheet"):
                 content = _BLANK.sub(rb'<t xml:space="preserve">\1</t>', content)
-                content = _with_values(content, values.get(part.filename, {}))
+                content = _insert_values(content, values.get(part.filename, {}))
             after.writestr(ZipInfo(part.filename), content, ZIP_DEFLATED)
     return plain.getvalue()
 
 
-def _with_values(content: bytes, values: dict[str, Any]) -> bytes:
+def _insert_values(content: bytes, values: dict[str, Any]) -> bytes:
     def fill(found: re.Match[bytes]) -> bytes:
         value = values.get(found["name"].decode())
         if value is None:
@@ -344,23 +361,19 @@ def _with_values(content: bytes, values: dict[str, Any]) -> bytes:
 
 
 def _encode_value(value: Any) -> tuple[bytes, bytes]:
-    """The type and the text of a formula's value, as a sheet stores them."""
+    """The type attribute and the text of a formula's value in the XML of a sheet."""
     from openpyxl.cell.cell import ERROR_CODES
     from openpyxl.utils.datetime import to_excel
 
     if isinstance(value, bool):
         return b' t="b"', b"%d" % value
     if isinstance(value, str):
-        return (b' t="e"' if value in ERROR_CODES else b' t="str"'), escape(writable(value)).encode()
+        return (b' t="e"' if value in ERROR_CODES else b' t="str"'), escape(make_writable(value)).encode()
     return b"", str(value if isinstance(value, int | float) else to_excel(value)).encode()
 
 
-def _count(package: ZipFile) -> Counter[str]:
-    """How much there is of what openpyxl may leave out."""
-    return Counter(_parts(package))
-
-
-def _parts(package: ZipFile) -> Iterator[str]:
+def _list_features(package: ZipFile) -> Iterator[str]:
+    """The names of the features in a package that openpyxl may leave out, one for each occurrence."""
     for name in package.namelist():
         folder = name.rpartition("/")[0]
         if name.endswith("vbaProject.bin"):

@@ -1,7 +1,7 @@
-"""An .xlsx file as the zip of XML parts that it is: unpacked within bounds, refused where it is hostile.
+"""Opens an .xlsx file as a zip of XML parts, within bounds; hostile files are refused.
 
-Every part that is read later goes through here first, so that no other reader meets a zip bomb, a document
-type declaration (entities are defined in one) or a damaged part.
+All sizes and XML prologs are checked here before any library reads the file, so that none meets a zip bomb or a
+document type declaration, which can define entities.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from lrc.runtime.errors import DataError
 from lrc.runtime.translation import _
 
 MAX_UNPACKED = 512 << 20  # bytes; 430,000 rows of the size of the reference's
-MAX_RATIO, RATIO_FROM = 100, 4 << 20  # a sheet shrinks to a tenth or so; small parts may shrink more
+MAX_RATIO, RATIO_FROM = 100, 4 << 20  # a sheet is compressed to about a tenth; small parts may be to less
 MAX_PARTS = 10_000
 WORKBOOK = "xl/workbook.xml"
 
@@ -33,13 +33,14 @@ _OLE = bytes.fromhex("D0CF11E0A1B11AE1")  # compound files: old .xls, and encryp
 
 @contextmanager
 def open_package(path: Path, main: str = WORKBOOK) -> Iterator[ZipFile]:
-    """Open a workbook whose sizes, kind and document types have been checked.
+    """Open a workbook after checking its format, its sizes, and that no part declares a document type.
 
     Args:
-        main: the part that makes it what its name says.
+        path: of the workbook.
+        main: the part that every workbook of its format has.
 
     Raises:
-        DataError: not such a workbook, encrypted, damaged, hostile, or too big once unpacked.
+        DataError: it is not such a workbook, or it is encrypted, damaged, hostile, or too large when unpacked.
     """
     with path.open("rb") as file:
         _refuse_other_formats(path, file)
@@ -53,7 +54,7 @@ def open_package(path: Path, main: str = WORKBOOK) -> Iterator[ZipFile]:
                     )
                 for part in package.namelist():
                     if part.lower().endswith((".xml", ".rels")):
-                        _read_prolog(package, part)
+                        _check_prolog(package, part)
                 yield package
         except (BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error) as error:
             raise DataError(
@@ -62,7 +63,7 @@ def open_package(path: Path, main: str = WORKBOOK) -> Iterator[ZipFile]:
 
 
 def find_part(package: ZipFile, name: str) -> str | None:
-    """The part of this name as the package spells it; writers do not agree on upper and lower case."""
+    """The name of a part as the package spells it, since programs differ in upper and lower case; None if missing."""
     return next((part for part in package.namelist() if part.lower() == name.lower()), None)
 
 
@@ -75,15 +76,17 @@ def parse(
     unit: bytes = b"",
     end: End | None = None,
 ) -> None:
-    """Stream one XML part, where there is one of this name, through a parser that knows no entities.
+    """Stream an XML part through expat; a part that does not exist is skipped.
 
     Args:
-        start: called for every element that begins.
+        package: from `open_package`.
+        name: of the part, in any case.
+        start: called for the start of each element.
         text: called for text, which may come in pieces.
-        plain: asked for every run of whole units whether it has dealt with their bytes already; if so, they are not
-            parsed, since a call for every element is slow. That they are well-formed is then for others to see.
+        plain: a fast path, as a call for each element is slow: called with the bytes of whole units, returns whether it
+            has handled them. If it has, no other handler is called for them.
         unit: the end tag of a unit.
-        end: called for every element that ends.
+        end: called for the end of each element.
 
     Raises:
         DataError: the part has a document type declaration or is not well-formed.
@@ -91,7 +94,7 @@ def parse(
     part = find_part(package, name)
     if part is None:
         return
-    parser = _parser(package, part)
+    parser = _make_parser(package, part)
     parser.buffer_text = True
     begin = None if start is None else _without_prefix(start)
     if end is not None:
@@ -99,7 +102,7 @@ def parse(
     ordinary, head = plain is not None, True
     try:
         for piece in _pieces(package, part, unit):
-            # What looks like a tag may be none from the first comment, CDATA section or cut unit on.
+            # After the first comment, CDATA section or cut unit, what looks like a tag may not be one.
             ordinary = ordinary and piece.endswith(unit) and not _has_markup(piece)
             skip = ordinary and plain is not None and plain(piece)
             if skip and not head:
@@ -118,12 +121,12 @@ def parse(
 
 
 def _has_markup(piece: bytes) -> bool:
-    """Whether there is a comment, a CDATA section, an instruction after the declaration, or UTF-16's zero bytes."""
+    """Whether there is a comment, a CDATA section, a processing instruction after the declaration, or UTF-16."""
     return b"<!" in piece or piece.find(b"<?", 4) >= 0 or b"\0" in piece
 
 
 def _pieces(package: ZipFile, part: str, unit: bytes) -> Iterator[bytes]:
-    """The part's bytes, cut where a unit ends as long as units are of a sane size."""
+    """The bytes of a part in pieces that end with a unit, unless a unit is larger than _MAX_UNIT."""
     rest = b""
     with package.open(part) as stream:
         while chunk := stream.read(_CHUNK):
@@ -138,22 +141,24 @@ def _pieces(package: ZipFile, part: str, unit: bytes) -> Iterator[bytes]:
 
 
 class _Root(Exception):
-    """The first element begins: no document type declaration can follow."""
+    """Raised at the first element, after which no document type declaration can follow."""
 
 
-def _read_prolog(package: ZipFile, part: str) -> None:
+def _check_prolog(package: ZipFile, part: str) -> None:
     def root(*_: object) -> None:
         raise _Root
 
-    parser = _parser(package, part)
+    parser = _make_parser(package, part)
     parser.StartElementHandler = root
-    # What is not XML at all does not matter here unless the part is read, and then `parse` tells.
+    # A part that is not XML only matters if it is read, and then `parse` refuses it.
     with suppress(_Root, expat.ExpatError), package.open(part) as stream:
         while chunk := stream.read(_CHUNK):
             parser.Parse(chunk)
 
 
-def _parser(package: ZipFile, part: str) -> expat.XMLParserType:
+def _make_parser(package: ZipFile, part: str) -> expat.XMLParserType:
+    """A parser that refuses document type declarations."""
+
     def refuse(*_declared: object) -> None:
         raise DataError(
             _(
@@ -196,7 +201,7 @@ def _refuse_bombs(path: Path, parts: list[ZipInfo]) -> None:
             )
         )
     if len({part.filename.lower() for part in parts}) < len(parts):
-        # Readers do not agree which of the two counts, so what was checked may not be what is read.
+        # Libraries differ in which of the two they read, so it may not be the one that was checked.
         raise DataError(_("{file}: has a part twice; save it again with a spreadsheet").format(file=path.name))
     for part in parts:
         if part.file_size > RATIO_FROM and part.file_size > MAX_RATIO * part.compress_size:

@@ -1,4 +1,4 @@
-"""One pass over a sheet's XML for what calamine does not tell: number formats, formulas, errors, merged cells, size."""
+"""Scans the XML of a sheet for what calamine does not return: formats, formulas, errors, merged cells and the size."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LONGEST = len("XFD1048576")
 _COLUMNS = 16_384
 _TRUE = ("1", "true")
 _ROW_END = b"</row>"
-_CELL = re.compile(rb'<c r="([A-Z]{1,3}[0-9]{1,7})"[^>]*(?<!/)>')  # one in use has something inside
+_CELL = re.compile(rb'<c r="([A-Z]{1,3}[0-9]{1,7})"[^>]*(?<!/)>')  # a cell with content
 _SHARED = re.compile(rb't="s"[^>]*><v>([0-9]{1,9})</v>')
 _UNUSUAL_CELL = re.compile(rb'<c[\s>/](?!r="[A-Z]{1,3}[0-9]{1,7}")')
 _UNUSUAL = (b"<f", b't="e"', b"<mergeCell", b" hidden=", b' ht="0', b' width="0', b":c ", b" =", b"strike")
@@ -27,24 +27,24 @@ _UNUSUAL_VALUE = re.compile(rb'=[^"]')
 
 @dataclass
 class Marks:
-    """What the XML says about a sheet apart from its values."""
+    """What the XML of a sheet says about its cells apart from their values."""
 
-    formats: dict[Place, str] = field(default_factory=dict)  # number formats that matter
+    formats: dict[Place, str] = field(default_factory=dict)  # the number formats that change what is shown
     formulas: set[Place] = field(default_factory=set)
     errors: set[Place] = field(default_factory=set)
     struck: set[Place] = field(default_factory=set)  # cells with text that is struck through
-    merged: list[tuple[Place, Place]] = field(default_factory=list)  # first and last cell, both included
-    hidden_rows: set[int] = field(default_factory=set)
-    hidden_columns: set[int] = field(default_factory=set)
-    last: Place = (0, -1)
-    text_size: int = 0  # of shared strings, once every cell has its own; between characters and bytes
+    merged: list[tuple[Place, Place]] = field(default_factory=list)  # the first and the last cell, inclusive
+    hidden_rows: set[int] = field(default_factory=set)  # from 1
+    hidden_columns: set[int] = field(default_factory=set)  # from 0
+    last: Place = (0, -1)  # the last row and the last column in use
+    text_size: int = 0  # of the shared strings, counted once for each cell; see `string_sizes` for the unit
 
     def rows(self) -> set[int]:
         """The rows with a format, a formula, an error or struck text."""
         return {row for row, _ in (*self.formats, *self.formulas, *self.errors, *self.struck)}
 
     def merged_columns(self) -> dict[int, list[tuple[int, int, int]]]:
-        """The merged ranges in each column in use, sorted: first and last row, and first column."""
+        """The merged ranges in each column in use, sorted: the first and the last row, and the first column."""
         columns: dict[int, list[tuple[int, int, int]]] = {}
         for (top, left), (bottom, right) in sorted(self.merged):
             for column in range(left, min(right, self.last[1]) + 1):
@@ -53,10 +53,14 @@ class Marks:
 
 
 def scan(package: ZipFile, part: str) -> Marks:
-    """Read a sheet's XML once for everything but its values.
+    """Scan the XML of a sheet.
+
+    Args:
+        package: from `open_package`.
+        part: the name of the sheet's part.
 
     Raises:
-        DataError: the sheet or another part that this needs is damaged or hostile.
+        DataError: the sheet, the styles or the shared strings are damaged or hostile.
     """
     special = {str(index): code for index, code in enumerate(number_formats(package)) if kind_of(code)}
     scanner = _Scanner(special, struck_styles(package), *string_sizes(package))
@@ -65,7 +69,7 @@ def scan(package: ZipFile, part: str) -> Marks:
 
 
 class _Scanner:
-    """Goes through a sheet in order: whole rows at once where nothing is special, else element by element."""
+    """Scans a sheet in order: whole rows at once if nothing in them is special, else element by element."""
 
     def __init__(self, special: dict[str, str], struck: set[str], sizes: list[int], struck_strings: set[int]) -> None:
         self.marks, self.special, self.sizes = Marks(), special, sizes
@@ -78,7 +82,7 @@ class _Scanner:
         self.unusual = (_UNUSUAL_CELL, _UNUSUAL_VALUE, *marked)
 
     def plain(self, rows: bytes) -> bool:
-        """Deal with whole rows in which no cell is special."""
+        """Handle whole rows at once; returns false if a cell in them is special."""
         if any(sign in rows for sign in _UNUSUAL) or any(sign.search(rows) for sign in self.unusual):
             return False
         shared = list(map(int, _SHARED.findall(rows)))
@@ -95,7 +99,7 @@ class _Scanner:
         return True
 
     def start(self, name: str, attributes: dict[str, str]) -> None:
-        """An element begins."""
+        """Handle the start of an element."""
         self.in_shared = False
         if name == "c":
             self.cell = attributes
@@ -123,7 +127,7 @@ class _Scanner:
                 self.marks.merged.append((_place(ends[0]), _place(ends[1])))
 
     def text(self, piece: str) -> None:
-        """Text; of a cell with a shared string it is the number of the string."""
+        """Handle text: in a cell with a shared string it is the index of the string."""
         if self.in_shared and piece.isdecimal() and len(piece) < 10 and int(piece) < len(self.sizes):
             self.marks.text_size += self.sizes[int(piece)]
             if int(piece) in self.struck_strings:
@@ -143,7 +147,7 @@ class _Scanner:
             self.marks.hidden_columns.update(range(int(first[:6]) - 1, min(int(last[:6]), _COLUMNS)))
 
     def _place(self) -> Place:
-        """Where the cell is; some writers do not tell, and mean the next one."""
+        """The position of the cell; a cell without a reference follows the one before it."""
         reference = self.cell.get("r", "")
         if not reference:
             return self.row, self.column - 1
@@ -156,7 +160,7 @@ class _Scanner:
 
 
 def _is_hidden(attributes: dict[str, str], size: str) -> bool:
-    """Whether a row or a column is hidden, or so low or so narrow that nothing of it is seen."""
+    """Whether a row or a column is hidden, or has the height or width 0."""
     return attributes.get("hidden") in _TRUE or re.fullmatch(r"0(?:\.0*)?", attributes.get(size, "")) is not None
 
 
@@ -175,10 +179,11 @@ STRINGS, _END = "xl/sharedStrings.xml", b"</si>"
 
 
 def string_sizes(package: ZipFile) -> tuple[list[int], set[int]]:
-    """For each shared string a number between its characters and its bytes with all their markup.
+    """Measure the shared strings.
 
     Returns:
-        The numbers, and the places of the strings of which a part is struck through.
+        The size of each, which is between its number of characters and its number of bytes with markup; and the indices
+        of the strings of which a part is struck through.
 
     Raises:
         DataError: the part is damaged or hostile.
