@@ -18,10 +18,11 @@ import click
 import lrc
 from lrc.commands.options import FILE, TEXT, TakesSeveral, answering, force, given, table
 from lrc.runtime import progress
-from lrc.runtime.exit_status import exit_on_error, is_first, several_processes
+from lrc.runtime.exit_status import exit_on_error, is_first, is_step, several_processes
 from lrc.runtime.launch_variables import check_launch, forget_launch
 from lrc.runtime.packages import check_installed
 from lrc.runtime.signals import ending_with
+from lrc.runtime.steps import end_with_caller
 from lrc.runtime.threads import wait_asleep
 from lrc.runtime.translation import _
 
@@ -39,8 +40,8 @@ SAFE: dict[str, str] = {
     "sweep": _("finished trials are kept, and the same command goes on from there"),
     "train": _("checkpoints are kept, and the same command goes on from the last one"),
     "demo": _("begin again with --force"),
-    "run": "",  # it says so itself, and so does the page
-    "app": "",
+    "run": _("what is done stays, and the same command goes on from there"),
+    "app": "",  # the page says it
 }
 WRITES_NOTHING = _("run the same command again")
 INTERRUPTED, TERMINATED = _("lrc: interrupted"), _("lrc: terminated")
@@ -590,6 +591,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if verb not in (*SHARED, "train"):
         forget_launch()
     signal.signal(signal.SIGTERM, partial(_terminate, verb))
+    if is_step():
+        signal.signal(signal.SIGINT, partial(_terminate, verb))  # click would end the line of the terminal
+        end_with_caller()
     wait_asleep(os.environ)
     progress.escape_unencodable()
     warnings.simplefilter("ignore", FutureWarning)  # of what upstream will rename
@@ -617,7 +621,8 @@ def _show(error: click.ClickException) -> None:
 
 
 def _terminate(verb: str, signum: int, frame: FrameType | None) -> None:
-    if not several_processes():  # their launcher ends them all where one has failed, and that one has said why
+    # A launcher of several ends them all where one has failed, and that one has said why.
+    if not several_processes() and not is_step():
         progress.notify(_describe_end(TERMINATED, verb))
     sys.exit(128 + signum)
 

@@ -22,6 +22,7 @@ from lrc.metrics.calibration import at_bound, calibration
 from lrc.metrics.option_scores import OptionScores
 from lrc.metrics.verdict import NAMES, Verdict, describe_size, judge
 from lrc.runtime.errors import DataError
+from lrc.runtime.exit_status import is_step
 from lrc.runtime.findings import pad, wrap_line
 from lrc.runtime.finished_outputs import (
     DONE,
@@ -282,7 +283,8 @@ def _table(figures: dict[str, Any]) -> list[str]:
     }
     grouped = [line for name, lines in groups.items() if lines for line in ("", localized(name), *_spell(lines))]
     verdict = Verdict.from_figures(figures, figures["baselines"], figures["best_baseline"]["paired"])
-    return [*wrap_line(localized(verdict.text)), "", *_spell(head), *grouped]
+    told = verdict.tell(None if is_step() else verdict.next)
+    return [*wrap_line(localized(told)), "", *_spell(head), *grouped]
 
 
 def _spell(lines: Sequence[Line]) -> Iterator[str]:
