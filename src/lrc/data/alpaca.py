@@ -113,6 +113,21 @@ def layout_of(record: Record) -> Layout:
     return "reference"
 
 
+def question_of(record: Record) -> Question:
+    """The record's question.
+
+    Raises:
+        DataError: the record could not be parsed into one.
+    """
+    if record.question is None:
+        raise DataError(
+            _(
+                "record {id}: its input cannot be read as passage, question and options; use the layout of lrc convert"
+            ).format(id=record.id)
+        )
+    return record.question
+
+
 def with_question(record: Record, question: Question) -> Record:
     """The record with another question in its layout: a shorter passage, or options in another order."""
     output = None if question.answer is None else str(question.answer)
