@@ -53,7 +53,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["evaluate", "--model", "runs/my-base", *ASKED, "--data", "q.csv"], "give a labelled file"),
         (["evaluate", "--model", "runs/my-base", *ASKED, "--data", "bad.csv"], "正確答案 is 9"),
         (["generate", "--model", "runs/my-base", *ASKED, "--data", "bad.csv", "--output", "new.csv"], "正確答案 is 9"),
-        (["generate", "--model", "runs/my-base", *ASKED, "--data", "twice.csv", "--output", "new.csv"], "give each row its own"),
+        (
+            ["generate", "--model", "runs/my-base", *ASKED, "--data", "twice.csv", "--output", "new.csv"],
+            "give each row its own",
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
