@@ -20,6 +20,7 @@ import torch
 
 from lrc.packing.tree import TokenSequence, pack
 from lrc.runtime.errors import first_line
+from lrc.runtime.translation import _
 
 Mask = Callable[[torch.Tensor, torch.Tensor, Any, torch.dtype], Any]
 
@@ -47,13 +48,16 @@ def _try(model: Any, tree_mask: Mask) -> str | None:
     try:
         small = _shrink_model(type(model), model.config)
     except Exception as error:  # whatever a class that nobody has seen makes of a small configuration
-        return f"no small model of its kind could be built to test it ({first_line(error, 100)})"
+        return _("no small model of its kind could be built to test it ({reason})").format(
+            reason=first_line(error, 100)
+        )
     try:
         apart = _apart(small, tree_mask)
     except Exception as error:
-        return f"a packed row cannot be run ({first_line(error, 100)})"
+        return _("a packed row cannot be run ({reason})").format(reason=first_line(error, 100))
     if not apart <= TOLERANCE:
-        return f"tokens of a packed row attend, or are placed, differently than in their own sequence ({apart:.0e})"
+        text = _("tokens of a packed row attend, or are placed, differently than in their own sequence ({apart:.0e})")
+        return text.format(apart=apart)
     return None
 
 
@@ -78,9 +82,9 @@ def _sequences() -> list[TokenSequence]:
     random = np.random.default_rng(0)
     draw = lambda count: random.integers(3, SIZES["vocab_size"], count)  # noqa: E731
     made = []
-    for _ in range(2):
+    for _root in range(2):
         root = draw(9)
-        for _ in range(2):
+        for _branch in range(2):
             stem = draw(7)
             made += [TokenSequence(np.concatenate([root, stem, draw(8)]), 17) for _ in range(2)]
     return made
