@@ -79,6 +79,7 @@ messages: install
 	$(BABEL) extract --no-default-keywords --keyword _ --add-location file --output build/lrc.pot src/lrc
 	$(BABEL) update --domain lrc --no-fuzzy-matching --ignore-obsolete --input-file build/lrc.pot --output-dir src/lrc/runtime/locale
 	$(BABEL) compile --domain lrc --directory src/lrc/runtime/locale
+	$(BABEL) compile --domain click --directory src/lrc/runtime/locale
 
 lint: install
 	$(BIN)/ruff check .

@@ -6,8 +6,7 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -18,12 +17,13 @@ import click
 import lrc
 from lrc.commands.options import FILE, TEXT, TakesSeveral, answering, force, given, table
 from lrc.runtime import progress
-from lrc.runtime.exit_status import exit_on_error, is_first, several_processes
+from lrc.runtime.exit_status import exit_on_error, is_first, is_step, several_processes
 from lrc.runtime.launch_variables import check_launch, forget_launch
 from lrc.runtime.packages import check_installed
-from lrc.runtime.signals import ending_with
+from lrc.runtime.progress import importing
+from lrc.runtime.steps import end_with_caller
 from lrc.runtime.threads import wait_asleep
-from lrc.runtime.translation import _
+from lrc.runtime.translation import _, localized, translate_library
 
 # Commands whose work the processes of a launch share; all others run in one process, however they are started.
 SHARED = ("generate", "evaluate")
@@ -37,18 +37,11 @@ SAFE: dict[str, str] = {
     "sweep": _("finished trials are kept, and the same command goes on from there"),
     "train": _("checkpoints are kept, and the same command goes on from the last one"),
     "demo": _("begin again with --force"),
-    "run": "",  # it says so itself, and so does the page
-    "app": "",
+    "run": _("what is done stays, and the same command goes on from there"),
+    "app": "",  # the page says it
 }
 WRITES_NOTHING = _("run the same command again")
 INTERRUPTED, TERMINATED = _("lrc: interrupted"), _("lrc: terminated")
-
-
-@contextmanager
-def importing() -> Iterator[None]:
-    """In the block, imports take seconds: report that, and let a signal end the process at once, without traceback."""
-    with ending_with(_("nothing was begun; run the same command again")), progress.waiting(progress.IMPORTS):
-        yield
 
 
 class Verb(click.Command):
@@ -72,10 +65,11 @@ class OneFile(Verb):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse, and refuse further files first, whatever else is wrong."""
         if self.make_parser(ctx).parse_args(list(args))[1]:
-            cure = (
-                "run it once for each; a workbook without answers needs none, `lrc generate --data` reads it as it is"
+            text = _(
+                "takes one file; run it once for each; a workbook without answers needs none, `lrc generate --data` "
+                "reads it as it is"
             )
-            raise click.UsageError(f"takes one file; {cure}", ctx)
+            raise click.UsageError(localized(text), ctx)
         return super().parse_args(ctx, args)
 
 
@@ -116,7 +110,7 @@ def cli(quiet: bool) -> None:
 def check(files: tuple[Path, ...], **options: Any) -> None:
     """Validate workbooks, JSON files and recipes; exit 1 if convert or train would refuse them."""
     if len(files) > 1 and (options["annotate"] or options["fix"]):
-        raise click.UsageError("--annotate and --fix take one workbook; run it once for each")
+        raise click.UsageError(localized(_("--annotate and --fix take one workbook; run it once for each")))
     from lrc.commands.check import check
 
     sys.exit(0 if check(files, **options) else 1)
@@ -288,8 +282,7 @@ def generate(
     refuse_other_output(output, words, force=force, beside=scores)
     options = ScoringOptions(**asked)
     check_options(model, options)
-    with importing():
-        from lrc.commands.generate import generate
+    from lrc.commands.generate import generate
 
     generate(model, data, output, options=options, scores=scores, sheet=sheet, columns=columns, force=force)
 
@@ -324,12 +317,13 @@ def evaluate(
 ) -> None:
     """Measure the accuracy, with its 95% interval, of a model or of existing predictions."""
     if bool(model) == bool(predictions):
-        raise click.UsageError("give either --model or --predictions")
+        raise click.UsageError(localized(_("give either --model or --predictions")))
     if len(predictions) > 2:
-        raise click.UsageError("at most two --predictions can be compared")
+        raise click.UsageError(localized(_("at most two --predictions can be compared")))
     flags = given(ctx, besides=("model", "predictions", "data", "output", "sheet", "columns", "as_json", "force"))
     if predictions and flags:
-        raise click.UsageError(f"--predictions runs no model; give --model, or leave out {', '.join(flags)}")
+        text = _("--predictions runs no model; give --model, or leave out {flags}")
+        raise click.UsageError(localized(text.format(flags=tuple(flags))))
     from lrc.answering.options import ScoringOptions, check_options
     from lrc.data.sources import require_file
     from lrc.runtime.finished_outputs import refuse_other_output
@@ -345,8 +339,7 @@ def evaluate(
     options = ScoringOptions(**asked)
     if model:
         check_options(model, options)
-    with importing():
-        from lrc.commands.evaluate import evaluate_model, evaluate_predictions
+    from lrc.commands.evaluate import evaluate_model, evaluate_predictions
 
     if model:
         evaluate_model(
@@ -422,7 +415,7 @@ def vote(files: tuple[Path, ...], data: Path, **options: Any) -> None:
 def publish(adapter: Path | None, merged: Path | None, dataset: Path | None, **options: Any) -> None:
     """Publish an adapter or a merged model, with its model card, on the Hugging Face Hub."""
     if [adapter, merged, dataset].count(None) != 2:
-        raise click.UsageError("give one of --adapter, --merged and --dataset")
+        raise click.UsageError(localized(_("give one of --adapter, --merged and --dataset")))
     with importing():
         from lrc.commands.publish import publish, publish_dataset
 
@@ -451,12 +444,12 @@ def report(run_dir: Path, **options: Any) -> None:
     """Write one HTML page about a run, which works offline: verdict, mistakes, curves, recipe and data."""
     for scores, data in (("scores", "data"), ("train_scores", "train_data")):
         if options[scores] and not options[data]:
-            flag = scores.replace("_", "-")
-            raise click.UsageError(f"--{flag} needs --{data.replace('_', '-')}, the questions that it is of")
+            text = _("--{flag} needs --{data}, the questions that it is of")
+            raise click.UsageError(localized(text.format(flag=scores.replace("_", "-"), data=data.replace("_", "-"))))
     if options["train_data"] and not options["train_scores"]:
-        raise click.UsageError("--train-data needs --train-scores")
+        raise click.UsageError(localized(_("--{flag} needs --{other}").format(flag="train-data", other="train-scores")))
     if options["data"] and not (options["scores"] or options["compare_with"]):
-        raise click.UsageError("--data needs --scores")
+        raise click.UsageError(localized(_("--{flag} needs --{other}").format(flag="data", other="scores")))
     with importing():
         from lrc.commands.report import report
 
@@ -584,8 +577,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if verb not in (*SHARED, "train"):
         forget_launch()
     signal.signal(signal.SIGTERM, partial(_terminate, verb))
+    if is_step():
+        signal.signal(signal.SIGINT, partial(_terminate, verb))  # click would end the line of the terminal
+        end_with_caller()
     wait_asleep(os.environ)
     progress.escape_unencodable()
+    translate_library("click")
     warnings.simplefilter("ignore", FutureWarning)  # about upstream's own deprecations
     try:
         with exit_on_error("close other programs, or use a smaller model or adapter"):
@@ -607,11 +604,12 @@ def _show(error: click.ClickException) -> None:
         error.show()
         return
     message = " ".join(line.strip() for line in error.format_message().splitlines())
-    print(f"Error: {message} (see {context.command_path} --help)", file=sys.stderr)
+    progress.notify(_("Error: {message} (see {command} --help)").format(message=message, command=context.command_path))
 
 
 def _terminate(verb: str, signum: int, frame: FrameType | None) -> None:
-    if not several_processes():  # their launcher ends them all where one has failed, and that one has said why
+    # A launcher of several ends them all where one has failed, and that one has said why.
+    if not several_processes() and not is_step():
         progress.notify(_describe_end(TERMINATED, verb))
     sys.exit(128 + signum)
 

@@ -9,12 +9,14 @@ from contextlib import ExitStack
 from lrc.runtime.packages import check_installed_or_exit
 from lrc.runtime.progress import IMPORTS, waiting
 from lrc.runtime.signals import end_at_once
+from lrc.runtime.steps import end_with_caller
 from lrc.runtime.threads import wait_asleep
 from lrc.runtime.translation import _
 
 if __name__ == "__main__":
     # Before the imports, which take seconds: a signal, or an old package, would end them in a traceback.
     end_at_once(_("no step was trained; checkpoints of before stay, and the same command goes on from there"))
+    end_with_caller()
     wait_asleep(os.environ)
     check_installed_or_exit()
     from lrc.training.preflight import preflight_or_exit

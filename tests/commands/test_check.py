@@ -63,6 +63,18 @@ def test_the_next_command_reads_the_same_sheet_and_columns(tmp_path: Path, capsy
     assert (tmp_path / "data" / "b_train.json").is_file()
 
 
+@pytest.mark.parametrize("cells", [{}, {"正確答案": 9}])
+def test_as_a_step_of_another_verb_it_names_no_next_command(
+    cells: dict[str, int], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_xlsx(tmp_path / "a.xlsx", [row(1), row(2, **cells), row(3)])
+    accepted, alone = check([path]), capsys.readouterr().out
+    monkeypatch.setenv("LRC_STEP", "1")
+    assert check([path]) is accepted
+    step = capsys.readouterr().out
+    assert alone.startswith(step) and alone.removeprefix(step).startswith("next: ")
+
+
 def test_structure_is_a_finding(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     doubled = write_xlsx(tmp_path / "t.xlsx", [test_row(1), test_row(1)], TEST)
     assert not check([tmp_path / "none.xlsx", doubled, write_xlsx(tmp_path / "a.xlsx", TWO)])

@@ -278,7 +278,7 @@ INTERRUPTED = {
     "completion bash": "run the same command again",
     "demo": "--force",
     "app --model m": "",
-    "run a.xlsx b.xlsx --output-dir c": "",  # says it after each step, see tests/end_to_end/test_run.py
+    "run a.xlsx b.xlsx --output-dir c": "what is done stays, and the same command goes on from there",
 }
 
 

@@ -46,6 +46,43 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("words", "line"),
     [
+        (["evaluate", "--predictions", "ids.csv", "--data", "right.csv"], "ids.csv: "),
+        (["evaluate", "--predictions", "high.csv", "--data", "right.csv"], "Answer is 3, expected 1 to 2"),
+        (["evaluate", "--predictions", "two.csv", "--data", "q.csv"], "give a labelled file"),
+        (["evaluate", "--predictions", "two.csv", "--data", "bad.csv"], "正確答案 is 9"),
+        (["evaluate", "--model", "runs/my-base", *ASKED, "--data", "q.csv"], "give a labelled file"),
+        (["evaluate", "--model", "runs/my-base", *ASKED, "--data", "bad.csv"], "正確答案 is 9"),
+        (["generate", "--model", "runs/my-base", *ASKED, "--data", "bad.csv", "--output", "new.csv"], "正確答案 is 9"),
+        (
+            ["generate", "--model", "runs/my-base", *ASKED, "--data", "twice.csv", "--output", "new.csv"],
+            "give each row its own",
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_is_wrong_with_questions_or_answers_is_said_without_torch(
+    folder: Path, words: list[str], line: str
+) -> None:
+    head = "ID,文章,問題,選項1,選項2,正確答案\n"
+    for name, content in {
+        "right.csv": f"{head}1,文,問,甲,乙,2\n2,文二,問,甲,乙,1\n",
+        "bad.csv": f"{head}1,文,問,甲,乙,9\n",
+        "twice.csv": "ID,文章,問題,選項1,選項2\n1,文,問,甲,乙\n1,文二,問,甲,乙\n",
+        "ids.csv": "ID,Answer\n1,2\n3,2\n",
+        "high.csv": "ID,Answer\n1,3\n2,2\n",
+        "two.csv": "ID,Answer\n1,2\n",
+    }.items():
+        (folder / name).write_text(content, encoding="utf-8")
+    told = subprocess.run(
+        [sys.executable, "-c", PROGRAM.format(words=words)], cwd=folder, capture_output=True, text=True
+    )
+    *_, said, imported = told.stderr.splitlines()
+    assert told.returncode == 1 and line in said and imported == "imported:", told.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
         (["--model", "nosuchfolder"], "nosuchfolder: no such folder"),
         (["--model", "merged-modle"], "did you mean merged-model?"),
         (["--model", "runs/mybase", *ASKED], "did you mean runs/my-base?"),

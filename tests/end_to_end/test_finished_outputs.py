@@ -253,7 +253,7 @@ def test_figures_that_are_there_are_printed_again_and_no_model_is_asked(
     words = evaluating(inputs, tmp_path / "figures.json")
     assert lrc(*words) == 0
     first = capsys.readouterr().out
-    monkeypatch.setattr("lrc.commands.evaluate.load_scorer", lambda *asked: pytest.fail("a model was loaded"))
+    monkeypatch.setattr("lrc.answering.load.load_scorer", lambda *asked: pytest.fail("a model was loaded"))
     assert lrc(*words) == 0
     assert capsys.readouterr().out == first
     assert lrc(*words, "--json") == 0

@@ -30,7 +30,8 @@ def words(verb: str, inputs: Path, adapter: Path, output: Path) -> list[str | Pa
 
 
 def refusal(output: Path, pid: int) -> str:
-    return f"{output}: process {pid} is writing it; wait for it to finish, or choose another name"
+    cure = f"wait for it to finish, stop it (kill {pid}), or choose another name"
+    return f"{output}: process {pid} is writing it; {cure}"
 
 
 @pytest.mark.fault("convert, merge, generate", "a second run into the same output: refused in one line with the pid")

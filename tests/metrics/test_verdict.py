@@ -69,6 +69,28 @@ def test_every_kind_of_verdict_has_a_meaning_and_a_next_step() -> None:
     assert len({one.meaning for one in texts}) == len({one.next for one in texts}) == 3
 
 
+@pytest.mark.parametrize(("right", "told"), [(199, True), (200, False)])
+def test_wrong_answers_are_to_be_read_only_where_there_are_some(right: int, told: bool) -> None:
+    found = verdict_of(answered(200, right))
+    assert found.kind == "above"
+    assert ("wrong answers" in found.text) == ("答錯" in localized(found.text, CHINESE)) == told
+    assert "lrc generate" in found.text
+    assert (found.next_to_report is not None) == told  # the report has them, and nothing else is left to do
+
+
+@pytest.mark.parametrize(("count", "right"), [(200, 150), (8, 4), (40, 3)])
+def test_a_step_of_another_verb_leaves_it_to_that_what_is_next(
+    count: int, right: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_run(tmp_path / "run")
+    write_outcomes(folder / OUTCOMES_FILE, answered(count, right), force=True)
+    alone, commands = summarize(folder, "base")
+    monkeypatch.setenv("LRC_STEP", "1")
+    rows, none = summarize(folder, "base")
+    assert "Next: " in dict(alone)["verdict"] and commands
+    assert dict(rows)["verdict"] == dict(alone)["verdict"].partition(" Next: ")[0] and none == []
+
+
 @pytest.mark.parametrize(("count", "right"), [(200, 150), (8, 4), (40, 3)])
 def test_summary_record_and_page_use_the_same_words(count: int, right: int, tmp_path: Path) -> None:
     outcomes = answered(count, right)

@@ -6,12 +6,16 @@ import ast
 import copy
 import gettext
 import json
+import os
 import pickle
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from string import Formatter
 
+import click
 import pytest
 from click.testing import CliRunner
 from questions import ask
@@ -254,3 +258,53 @@ def test_what_the_system_says_is_told_in_the_readers_language(tmp_path: Path) ->
     path = tmp_path / "none.jsonl"
     assert refused.value.lines(CHINESE) == (f"{path}：找不到檔案或資料夾；請檢查檔名與權限",)
     assert refused.value.lines("en") == (f"{path}: No such file or directory; check its name and permissions",)
+
+
+USAGE = [
+    ["trian"],
+    ["convert"],
+    ["convert", "a.xlsx", "b.xlsx", "--output-dir", "out"],
+    ["convert", "a.xlsx", "--output-dir", "out", "--layout", "columns"],
+    ["convert", "a.xlsx", "--output-dir", "out", "--seed", "x"],
+    ["merge", "--adaptor", "a"],
+    ["merge", "--adapter"],
+    ["merge", "--adapter", "a", "--output-dir", "b", "--force=1"],
+    ["generate", "--model", "m", "--data", "d", "--output", "o", "--votes", "0"],
+    ["generate", "--model", " ", "--data", "d", "--output", "o"],
+    ["check", "a.csv", "--columns", "文章"],
+    ["check", "a.csv", "b.csv", "--fix", "c.csv"],
+    ["evaluate", "--data", "d"],
+    ["evaluate", "--data", "d", "--predictions", "p", "--votes", "3"],
+    ["report", "a", "--data", "d"],
+    ["completion", "tcsh"],
+    ["doctor", "more"],
+]
+
+
+@pytest.mark.parametrize("words", USAGE, ids=" ".join)
+def test_wrong_usage_is_told_in_chinese(words: list[str], tmp_path: Path) -> None:
+    """In a process of its own: click takes its messages from the process's gettext."""
+    environment = {**os.environ, "LRC_LANG": "zh_TW"}
+    done = subprocess.run(
+        [sys.executable, "-m", "lrc", *words], capture_output=True, text=True, env=environment, cwd=tmp_path
+    )
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 2 and line.startswith("錯誤：")
+    # Only names are left of the English: flags, verbs, values and what is shown in capitals.
+    told = re.sub(r"'[^']*'|`[^`]*`|-*-[a-z-]+|\blrc [a-z-]+|[A-Z]+|（more）", "", line)
+    assert not re.search("[a-z]{3}", told), told
+
+
+def test_what_is_translated_of_click_is_what_click_says() -> None:
+    source = "".join(path.read_text(encoding="utf-8") for path in Path(click.__file__).parent.glob("*.py"))
+    said = {node.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant)}
+    with (CATALOGUE.parent / "click.mo").open("rb") as file:
+        compiled = gettext.GNUTranslations(file)
+    text = (CATALOGUE.parent / "click.po").read_text(encoding="utf-8")
+    known = [json.loads(quoted) for quoted in re.findall(r'^msgid (".+")$', text, flags=re.MULTILINE)][1:]
+    earlier = {"No such option: {name}", "{value!r} is not a valid boolean."}  # of 8.1
+    assert len(known) > 15 and set(known) - said <= earlier
+    for message in known:
+        plural = f"msgid {json.dumps(message)}\nmsgid_plural " in text
+        chinese = compiled.ngettext(message, message, 1) if plural else compiled.gettext(message)
+        assert chinese != message

@@ -24,7 +24,7 @@ def main(command: Sequence[str], struck: str, delay: float) -> None:
         struck: the step that is killed so many seconds after it began, and this process with it.
         delay: so many.
     """
-    way.call = lambda step, verb: _fork(list(step), struck, delay)
+    way.call = lambda step: _fork(list(step), struck, delay)
     cli.main(list(command))
 
 

@@ -55,6 +55,26 @@ CASES = {
         "r.yaml: train_file names {home}/AI_train.json twice; name it once",
     ),
     "shares": (["--train_shares", "0.5", "0.5"], "r.yaml: train_shares has 2 parts for 1 files of train_file"),
+    "no data at all": (
+        ["--train_file", "{home}/data/AI_train.json"],
+        "{home}/data/AI_train.json: no such file; name yours by --train_file, or make it: lrc convert AI.xlsx "
+        "--output-dir {home}/data\n",
+    ),
+    "no validation": (
+        ["--validation_file", "{home}/data/AI_validation.json"],
+        "{home}/data/AI_validation.json: no such file; name yours by --validation_file, or make it: lrc convert "
+        "AI.xlsx --output-dir {home}/data\n",
+    ),
+    "no fold": (
+        ["--train_file", "{home}/data/AI_train.json", "--fold", "2"],
+        "{home}/data/AI_fold2_train.json: no such file; name yours by --train_file, or make it: lrc convert AI.xlsx "
+        "--output-dir {home}/data --folds 5\n",
+    ),
+    "no whole file": (
+        ["--train_file", "{home}/my data/mine.json"],
+        "{home}/my data/mine.json: no such file; name yours by --train_file, or make it: lrc convert mine.xlsx "
+        "--output-dir '{home}/my data' --validation-fraction 0\n",
+    ),
     "no scores": (
         ["--answer_style", "judge", "--soft_labels", "{home}/s.jsonl"],
         "{home}/s.jsonl: no such file; `lrc generate --scores` writes it",

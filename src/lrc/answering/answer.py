@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,20 +14,16 @@ from accelerate.utils import gather_object
 from lrc.answering.options import ScoringOptions, runs_of
 from lrc.answering.partial_scores import PartialScores
 from lrc.answering.scoring import Scorer, chunks
-from lrc.data.alpaca import Record
-from lrc.data.sources import DataFile
+from lrc.data.alpaca import Record, question_of
 from lrc.metrics.option_scores import OptionScores
 from lrc.models.fingerprint import fingerprint_base
 from lrc.models.loading import positions
-from lrc.runtime.errors import DataError, ModelError
-from lrc.runtime.exit_status import is_first
-from lrc.runtime.findings import Finding, print_findings
+from lrc.runtime.errors import ModelError
 from lrc.runtime.outputs import checksum, new_file
 from lrc.runtime.packages import versions_of
 from lrc.runtime.processes import processes
 from lrc.runtime.progress import Advance, notify, silence, track
 from lrc.runtime.translation import _
-from lrc.tokenization.prompt import question_of
 
 
 def answer(scorer: Scorer, records: Sequence[Record], partial: PartialScores | None = None) -> list[OptionScores]:
@@ -118,35 +114,6 @@ def facts(model: str, options: ScoringOptions, data: Path) -> list[Any]:
     runs = [asdict(run) for run in runs_of(model, options)]
     base = fingerprint_base(model, flag="--model")
     return [base, sums, named, runs, state.num_processes, state.device.type, software]
-
-
-def read_questions_to_answer(
-    path: Path,
-    sheet: str | None = None,
-    columns: Mapping[str, str] | None = None,
-    *,
-    report: Callable[[Iterable[Finding]], None] = print_findings,
-) -> list[Record]:
-    """Read records that can be answered, and report the findings about their file.
-
-    Args:
-        path: a workbook or a JSON file.
-        sheet: the sheet of a workbook; the first visible one by default.
-        columns: see `sources.DataFile`.
-        report: is called with the findings; by default they are printed on stderr.
-
-    Raises:
-        DataError: the file cannot be read, or a record is not a question with options.
-    """
-    records = list(found := DataFile(path, sheet, columns).records())
-    if is_first():
-        report(found.findings)
-    for record in records:
-        try:
-            question_of(record)
-        except DataError as error:
-            raise DataError(_("{file}, {reason}").format(file=path.name, reason=error)) from error
-    return records
 
 
 def write_scores(path: Path, records: Sequence[Record], scores: Sequence[OptionScores], *, force: bool) -> None:

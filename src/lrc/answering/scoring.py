@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lrc.data.alpaca import Record, with_question
+from lrc.data.alpaca import Record, question_of, with_question
 from lrc.data.questions import Question, option_orders
 from lrc.metrics.option_scores import OptionScores, option_lengths, probabilities_at
 from lrc.models.loading import positions
@@ -24,7 +24,7 @@ from lrc.runtime.errors import DataError, RecipeError
 from lrc.runtime.progress import Advance
 from lrc.runtime.translation import _
 from lrc.tokenization.max_length import shorten
-from lrc.tokenization.prompt import Prompt, question_of, reordered
+from lrc.tokenization.prompt import Prompt, reordered
 
 RECORDS_AT_A_TIME = 128
 TEMPLATE_TOKENS = 512  # more than any template has, with its instruction and the numbers of options

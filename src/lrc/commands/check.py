@@ -21,6 +21,7 @@ from lrc.data.tables.annotation import annotate as annotate_copy
 from lrc.data.tables.workbook import Workbook, read_workbook
 from lrc.data.tables.xlsx_copy import check_copy
 from lrc.runtime.errors import LrcError
+from lrc.runtime.exit_status import is_step
 from lrc.runtime.findings import WORDS, Finding, count_kinds, format_findings, wrap_line
 from lrc.runtime.finished_outputs import key_of_files, refuse_other_output, write_once
 from lrc.runtime.outputs import refuse_file
@@ -110,6 +111,8 @@ def check(
             print()
         previous = level
         print(*wrap_line(line), sep="\n")
+    if is_step():  # what runs it goes on
+        return all(one.accepted for one in checked)
     if sys.stdout.isatty():
         print()
     for line in _next(checked, sheet, columns or {}):  # commands are not wrapped, so that they can be copied

@@ -7,25 +7,19 @@ a question: answering is what the adapter has to teach it.
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
-from collections.abc import Sequence
 from importlib import import_module
 from importlib.resources import files as packaged
 from pathlib import Path
 from typing import Any
 
-from lrc.config.accelerate_config import find_accelerate_config
-from lrc.config.recipe import find_recipe
 from lrc.metrics.verdict import NAMES, Verdict, describe_size, spell
 from lrc.runtime.errors import LrcError
 from lrc.runtime.findings import pad, wrap_line
 from lrc.runtime.outputs import new_folder, refuse_existing
 from lrc.runtime.progress import notify
+from lrc.runtime.steps import call
 from lrc.runtime.system import command_line
-from lrc.runtime.threads import share_cores
 from lrc.runtime.translation import _, localized
 
 RECIPE = "outings/lora"
@@ -76,14 +70,11 @@ def _copy_base(folder: Path) -> None:
 
 
 def _train(base: Path, data: Path, adapter: Path, *, force: bool) -> None:
-    config, recipe = find_accelerate_config("cpu"), find_recipe(RECIPE)
     where: list[str | Path] = ["--model_name_or_path", base, "--output_dir", adapter]
     where += ["--train_file", data / "outings_train.json"]
     where += ["--validation_file", data / "outings_validation.json"]
     where += ["--overwrite_output_dir"] if force else []
-    launch: list[str | Path] = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", config]
-    shown = f"accelerate launch --config_file {config} -m lrc.sft --config {recipe}"
-    _call([*launch, "-m", "lrc.sft", "--config", recipe, *where], f"{shown} {_join(where)}")
+    _run("train", RECIPE, "--accelerate-config", "cpu", *where)
 
 
 def _figures(model: Path, data: Path, output: Path, *flags: str) -> dict[str, Any]:
@@ -92,22 +83,14 @@ def _figures(model: Path, data: Path, output: Path, *flags: str) -> dict[str, An
     return figures
 
 
-def _run(*words: str | Path) -> None:
-    _call([sys.executable, "-m", "lrc", *words], f"lrc {_join(words)}")
-
-
-def _call(command: Sequence[str | Path], shown: str) -> None:
+def _run(*command: str | Path) -> None:
+    words = [str(word) for word in command]
+    shown = command_line(["lrc", *words])
     notify(f"\n$ {shown}")
-    environment = dict(os.environ)
-    share_cores(environment)  # accelerate would give a CPU process one thread
-    status = subprocess.run([str(word) for word in command], check=False, env=environment).returncode
+    status = call(words)
     if status:
         text = _("demo: `{command}` ended with exit status {status}; see its message above")
         raise LrcError(text.format(command=shown, status=status))
-
-
-def _join(words: Sequence[str | Path]) -> str:
-    return command_line([str(word) for word in words])
 
 
 def describe_gain(before: dict[str, Any], after: dict[str, Any]) -> str:
@@ -121,4 +104,4 @@ def describe_gain(before: dict[str, Any], after: dict[str, Any]) -> str:
     }
     lines = [localized(_("held-out questions, {size}").format(size=describe_size(after)))]
     lines += [f"{pad(localized(what), 26)}{spell(figures)}" for what, figures in shares.items()]
-    return "\n".join(["", *lines, "", *wrap_line(localized(verdict.text)), ""])
+    return "\n".join(["", *lines, "", *wrap_line(localized(verdict.tell(verdict.next_to_report))), ""])

@@ -11,6 +11,7 @@ from typing import Any
 import lrc
 from lrc.config.recipe_choice import Choice, choose_recipe
 from lrc.runtime.errors import MachineError
+from lrc.runtime.findings import name_line
 from lrc.runtime.hub_connection import is_fetched
 from lrc.runtime.machine import Machine, look_at_machine, unused_card
 from lrc.runtime.memory import format_size
@@ -33,7 +34,7 @@ def doctor(*, as_json: bool = False) -> bool:
     """
     problems = _check_packages()
     if find_spec("torch") is None:  # without it, nothing else can be found out
-        problems = problems or ["torch: is not installed; run: pip install torch"]
+        problems = problems or [_("torch: is not installed; run: pip install torch")]
         machine, choice = None, None
     else:
         notify(_("looking at this machine and asking the Hub: some seconds"))
@@ -54,13 +55,14 @@ def _check_packages() -> list[str]:
     try:
         check_installed()
     except MachineError as error:
-        return list(error.lines("en"))
+        return [finding.sentence for finding in error.findings]
     return []
 
 
 def _check_machine(machine: Machine) -> list[str]:
     if machine.device == "cpu" and unused_card():
-        return [f"torch: {machine.torch} was built without CUDA, and there is an NVIDIA card; see {TORCH}"]
+        text = _("torch: {version} was built without CUDA, and there is an NVIDIA card; see {page}")
+        return [text.format(version=machine.torch, page=TORCH)]
     return []
 
 
@@ -89,40 +91,52 @@ def _next(choice: Choice | None, *, reachable: bool) -> str:
 
 
 def _lines(document: dict[str, Any], machine: Machine | None) -> Iterator[str]:
+    return (name_line(name, text) for name, text in _facts(document, machine))
+
+
+def _facts(document: dict[str, Any], machine: Machine | None) -> Iterator[tuple[str, str]]:
     if machine is not None:
         yield from _about(machine)
     for name, found in document["packages"].items():
-        same = found["tested"] in (None, str(found["installed"]).partition("+")[0])  # torch: 2.13.0+cpu is 2.13.0
-        tested = "" if same else f"  (tested with {found['tested']})"
-        yield f"{name:<14}{found['installed'] or 'not installed'}{tested}"
+        yield name, _describe_package(found)
     if choice := document["recipe"]:
-        yield f"recipe        {choice['recipe']}, base {choice['base']}"
-        amount = (
-            f"about {format_size(choice['download'])}, computed" if choice["download"] else "nothing, the base is here"
-        )
-        yield f"download      {amount}"
+        yield _("recipe"), _("{recipe}, base {base}").format(recipe=choice["recipe"], base=choice["base"])
+        text = _("about {size}, computed") if choice["download"] else _("nothing, the base is here")
+        yield _("download"), text.format(size=format_size(choice["download"]))
     elif machine is not None:
-        yield _without_recipe(machine)
+        yield _("recipe"), _without_recipe(machine)
     if document["next"].startswith("lrc run") and machine is not None and machine.device == "cpu":
-        yield "note          without a GPU training takes hours; docs/results.md has measured ones"
-    yield f"next          {document['next']}"
+        yield _("note"), _("without a GPU training takes hours; docs/results.md has measured ones")
+    yield _("next"), document["next"]
 
 
-def _about(machine: Machine) -> Iterator[str]:
-    yield f"system        {machine.system}; Python {machine.python}"
-    count = f"{len(machine.cards)} × " if len(machine.cards) > 1 else ""
-    card = f"{count}{machine.cards[0]}, {format_size(machine.card_memory)}" if machine.cards else "no GPU"
-    yield f"device        {machine.device}: {card}; computes in {machine.dtype}"
-    yield f"memory        {format_size(machine.memory)} free, {machine.cores} cores"
-    yield f"disk          {format_size(machine.disk)} free at {machine.cache}"
-    answer = {True: "answers", False: "does not answer", None: "not asked: HF_HUB_OFFLINE is set"}[machine.hub]
-    yield f"Hub           {answer}"
+def _describe_package(found: dict[str, Any]) -> str:
+    if found["installed"] is None:
+        return _("not installed")
+    if found["tested"] in (None, str(found["installed"]).partition("+")[0]):  # torch: 2.13.0+cpu is 2.13.0
+        return str(found["installed"])
+    return _("{installed}  (tested with {tested})").format(**found)
+
+
+def _about(machine: Machine) -> Iterator[tuple[str, str]]:
+    yield _("system"), f"{machine.system}; Python {machine.python}"
+    text = _("{device}: no GPU; computes in {dtype}")
+    if machine.cards:
+        text = _("{device}: {card}, {memory}; computes in {dtype}")
+        text = _("{device}: {count} × {card}, {memory}; computes in {dtype}") if len(machine.cards) > 1 else text
+    card, memory = (machine.cards[0], format_size(machine.card_memory)) if machine.cards else ("", "")
+    known = {"device": machine.device, "dtype": machine.dtype}
+    yield _("device"), text.format(**known, count=len(machine.cards), card=card, memory=memory)
+    yield _("memory"), _("{size} free, {cores} cores").format(size=format_size(machine.memory), cores=machine.cores)
+    yield _("disk"), _("{size} free at {place}").format(size=format_size(machine.disk), place=machine.cache)
+    answers = {True: _("can be reached"), False: _("cannot be reached"), None: _("not asked: HF_HUB_OFFLINE is set")}
+    yield "Hub", answers[machine.hub]
 
 
 def _without_recipe(machine: Machine) -> str:
     if not machine.hub:
-        return (
-            "recipe        none: no base was fetched before and the Hub cannot be reached; the demo has a small base "
-            "of its own, for its own stories"
+        return _(
+            "none: no base was fetched before and the Hub cannot be reached; the demo has a small base of its own, for "
+            "its own stories"
         )
-    return "recipe        none: too little memory or disk for the smallest base; the demo has a small one of its own"
+    return _("none: too little memory or disk for the smallest base; the demo has a small one of its own")

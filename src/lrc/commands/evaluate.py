@@ -8,20 +8,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lrc.answering import submission
-from lrc.answering.answer import answer, facts, read_questions_to_answer, score_lines, write_scores
-from lrc.answering.load import load_scorer
 from lrc.answering.options import ScoringOptions
 from lrc.answering.partial_scores import PartialScores, remove_partial_scores
-from lrc.answering.scoring import Scorer
-from lrc.data.alpaca import Record, with_question
+from lrc.data.alpaca import Record, question_of, with_question
+from lrc.data.sources import read_questions_to_answer
 from lrc.metrics.accuracy import Figures, accuracy, accuracy_by, compare_paired, confusion, mcnemar, passages_of
 from lrc.metrics.calibration import at_bound, calibration
 from lrc.metrics.option_scores import OptionScores
 from lrc.metrics.verdict import NAMES, Verdict, describe_size, judge
 from lrc.runtime.errors import DataError
+from lrc.runtime.exit_status import is_step
 from lrc.runtime.findings import pad, wrap_line
 from lrc.runtime.finished_outputs import (
     DONE,
@@ -33,10 +32,11 @@ from lrc.runtime.finished_outputs import (
     write_once,
 )
 from lrc.runtime.outputs import new_file, refuse_existing, refuse_file
-from lrc.runtime.processes import lock_together, processes
-from lrc.runtime.progress import notify
+from lrc.runtime.progress import importing, notify
 from lrc.runtime.translation import Message, _, localized
-from lrc.tokenization.prompt import question_of
+
+if TYPE_CHECKING:
+    from lrc.answering.scoring import Scorer
 
 # Flags on which the figures depend, besides those in `facts`.
 FLAGS = ("passage_blind", "sheet", "columns")
@@ -86,6 +86,9 @@ def evaluate_model(
     for written in filter(None, [output or scores]):
         refuse_other_output(written, asked, force=force)
     records, answers = _read_labelled(data, sheet, columns)
+    with importing():  # what can be refused without it has been
+        from lrc.runtime.processes import lock_together
+
     with nullcontext() if output is None else lock_together(output):
         _evaluate(asked, output, records, answers, options, as_json=as_json, force=force)
 
@@ -100,6 +103,11 @@ def _evaluate(
     as_json: bool,
     force: bool,
 ) -> None:
+    with importing():
+        from lrc.answering.answer import answer, facts, score_lines, write_scores
+        from lrc.answering.load import load_scorer
+        from lrc.runtime.processes import processes
+
     scores, partial = asked["scores"], None
     words = []
     if output or scores:
@@ -304,7 +312,8 @@ def _table(figures: dict[str, Any]) -> list[str]:
     }
     grouped = [line for name, lines in groups.items() if lines for line in ("", localized(name), *_spell(lines))]
     verdict = Verdict(figures, figures["baselines"], figures["best_baseline"]["paired"])
-    return [*wrap_line(localized(verdict.text)), "", *_spell(head), *grouped]
+    told = verdict.tell(None if is_step() else verdict.next)
+    return [*wrap_line(localized(told)), "", *_spell(head), *grouped]
 
 
 def _spell(lines: Sequence[Line]) -> Iterator[str]:

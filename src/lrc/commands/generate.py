@@ -8,19 +8,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lrc.answering.answer import answer, facts, read_questions_to_answer, write_scores
 from lrc.answering.answered_workbook import check_output, fill_in, is_workbook
 from lrc.answering.certainty import describe_certainty
-from lrc.answering.load import load_scorer
 from lrc.answering.options import ScoringOptions
 from lrc.answering.partial_scores import PartialScores, remove_partial_scores
 from lrc.answering.submission import submission
 from lrc.data.alpaca import Record
+from lrc.data.sources import read_questions_to_answer
 from lrc.runtime.findings import print_findings
 from lrc.runtime.finished_outputs import DONE, is_finished, refuse_other_output, remember
 from lrc.runtime.outputs import new_file, refuse_existing, refuse_file
-from lrc.runtime.processes import lock_together, processes
-from lrc.runtime.progress import notify
+from lrc.runtime.progress import importing, notify
 from lrc.runtime.translation import _, localized
 
 
@@ -60,6 +58,9 @@ def generate(
     asked = {"model": model, "data": data, "scores": scores, "sheet": sheet, "columns": columns, **asdict(options)}
     refuse_other_output(output, asked, force=force)
     records = read_questions_to_answer(data, sheet, columns)
+    with importing():  # what can be refused without it has been
+        from lrc.runtime.processes import lock_together
+
     with lock_together(output):
         _generate(asked, output, records, options, force=force)
 
@@ -67,6 +68,11 @@ def generate(
 def _generate(
     asked: Mapping[str, Any], output: Path, records: Sequence[Record], options: ScoringOptions, *, force: bool
 ) -> None:
+    with importing():
+        from lrc.answering.answer import answer, facts, write_scores
+        from lrc.answering.load import load_scorer
+        from lrc.runtime.processes import processes
+
     model, data, scores = asked["model"], asked["data"], asked["scores"]
     state, read = processes(), [asked["sheet"], asked["columns"]]
     partial = PartialScores.for_output(output, [facts(model, options, data), str(scores), *read], state.process_index)

@@ -12,6 +12,7 @@ from click.core import ParameterSource
 
 from lrc.config.run_record import NORMALISATIONS, STYLES, TEMPLATE_NAMES
 from lrc.data.tables.headers import ROLES, role_of
+from lrc.runtime.translation import _, localized
 
 
 class NonEmptyPath(click.Path):
@@ -20,7 +21,7 @@ class NonEmptyPath(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Refuse an empty name."""
         if not os.fspath(value).strip():
-            self.fail("is empty; give a path", param, ctx)
+            self.fail(localized(_("is empty; give a path")), param, ctx)
         return super().convert(value, param, ctx)
 
 
@@ -30,7 +31,7 @@ class NonEmptyText(click.types.StringParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Refuse an empty text."""
         if not str(value).strip():
-            self.fail("is empty; give a name", param, ctx)
+            self.fail(localized(_("is empty; give a name")), param, ctx)
         return super().convert(value, param, ctx)
 
 
@@ -47,15 +48,16 @@ class ColumnNames(click.ParamType):
             role, is_one, header = piece.partition("=")
             known = role_of(role) if is_one else None
             if known and known in columns:
-                self.fail(f"names {known} twice", param, ctx)
+                self.fail(localized(_("names {column} twice").format(column=known)), param, ctx)
             if known:
                 columns[known], last = header, known
             elif last and not is_one:
                 columns[last] += f",{piece}"
             else:
-                self.fail(f"{piece!r} is not {', '.join(ROLES)} with = and a header", param, ctx)
+                text = _("{piece} is not {columns} with = and a header")
+                self.fail(localized(text.format(piece=repr(piece), columns=tuple(ROLES))), param, ctx)
         if empty := next((role for role, header in columns.items() if not header.strip()), None):
-            self.fail(f"{empty} has no header", param, ctx)
+            self.fail(localized(_("{column} has no header").format(column=empty)), param, ctx)
         return columns
 
 

@@ -86,7 +86,7 @@ def preview(
     row_tokens = row_budget(torch.device(topology.device), loaded.data.row_tokens, training=True)
     build = _build(loaded, config, precision, topology, card) if config else None
     reason = why_not_shared(build) if build and loaded.data.tree_packing else None
-    reason = reason if loaded.data.tree_packing else "tree_packing is false"
+    reason = reason if loaded.data.tree_packing else _("tree_packing is false")
     tokens = _tokens(loaded, topology, row_tokens, count, share=reason is None)
     if tokens is None and build is None:
         raise ModelError(

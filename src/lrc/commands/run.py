@@ -13,7 +13,7 @@ from lrc.config.recipe import find_recipe, read_given
 from lrc.config.recipe_choice import EMBEDDED, choose_recipe
 from lrc.metrics.verdict import Verdict
 from lrc.runtime.errors import DataError, OutputError
-from lrc.runtime.findings import pad
+from lrc.runtime.findings import pad, wrap_line
 from lrc.runtime.hub_connection import is_fetched
 from lrc.runtime.locks import left_behind, locked, remove
 from lrc.runtime.machine import look_at_machine
@@ -190,7 +190,7 @@ def _go(options: RunOptions, given: dict[str, Any]) -> int:
     for number, words in enumerate(steps, start=1):
         shown = command_line(words if words[0] == "python" else ["lrc", *words])
         notify(f"\n[{number}/{len(steps)}] $ {shown}")
-        status = call(words, "run")
+        status = call(words)
         if words[0] == "check" and options.on_error == "skip" and status == 1:
             continue  # convert leaves out what it found
         if status:
@@ -235,7 +235,7 @@ def _steps(options: RunOptions, given: dict[str, Any]) -> Iterator[list[str]]:
 def _summary(options: RunOptions) -> None:
     figures = json.loads((options.folder / "evaluation.json").read_text(encoding="utf-8"))
     verdict = Verdict(figures, figures["baselines"], figures["best_baseline"]["paired"])
-    print(f"\n{localized(verdict.text)}")
+    print("", *wrap_line(localized(verdict.tell(verdict.next_to_report))), sep="\n")
     if options.embedded:
         print(localized(_("The base was made on the spot and cannot read: these answers are guesses.")))
     for what, name in {_("answers"): "answer.csv", _("adapter"): "adapter", _("report"): "report.html"}.items():

@@ -15,7 +15,7 @@ from lrc.config.recipe import find_recipe
 from lrc.runtime.errors import MachineError
 from lrc.runtime.launch_variables import refuse_leftovers
 from lrc.runtime.progress import IMPORTS, notify, waiting
-from lrc.runtime.signals import deferred
+from lrc.runtime.signals import deferred, ending_with
 from lrc.runtime.system import WINDOWS, command_line
 from lrc.runtime.threads import share_cores
 from lrc.runtime.translation import _
@@ -39,16 +39,17 @@ def train(recipe: str, accelerate_config: str | None, overrides: Sequence[str]) 
     Raises:
         LrcError: there is no such recipe or config, or the run cannot be started on this machine.
     """
-    refuse_leftovers()
-    path = find_recipe(recipe)
-    named = find_accelerate_config(accelerate_config) if accelerate_config else None
-    preflight(path, overrides)
-    with waiting(IMPORTS):
-        config = named or find_accelerate_config(default_accelerate_config())
-    launch = ["--config_file", str(config), *_all_devices(accelerate_config)]
-    words = [*launch, "-m", "lrc.sft", "--config", str(path), *overrides]
-    notify(f"accelerate launch {command_line(words)}")
-    return _launch(words)
+    with ending_with(_("checkpoints are kept, and the same command goes on from the last one")):
+        refuse_leftovers()
+        path = find_recipe(recipe)
+        named = find_accelerate_config(accelerate_config) if accelerate_config else None
+        preflight(path, overrides)
+        with waiting(IMPORTS):
+            config = named or find_accelerate_config(default_accelerate_config())
+        launch = ["--config_file", str(config), *_all_devices(accelerate_config)]
+        words = [*launch, "-m", "lrc.sft", "--config", str(path), *overrides]
+        notify(f"accelerate launch {command_line(words)}")
+        return _launch(words)
 
 
 def _all_devices(accelerate_config: str | None) -> list[str]:

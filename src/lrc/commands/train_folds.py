@@ -113,7 +113,7 @@ def _train(fold: int, folds: Folds, words: list[str]) -> int:
     """Train a fold's run, and return its exit status."""
     which = {"fold": fold + 1, "count": folds.count}
     notify(_("\nfold {fold} of {count}: $ {command}").format(**which, command=f"lrc {shlex.join(words)}"))
-    status = call(words, "train")
+    status = call(words)
     if status:
         text = _("fold {fold} of {count}: ended with status {status}; the same command goes on from there")
         notify(text.format(**which, status=status))

@@ -124,6 +124,21 @@ def layout_of(record: Record) -> Layout:
     return "reference"
 
 
+def question_of(record: Record) -> Question:
+    """The question of a record.
+
+    Raises:
+        DataError: the record could not be parsed into one.
+    """
+    if record.question is None:
+        raise DataError(
+            _(
+                "record {id}: its input cannot be read as passage, question and options; use the layout of lrc convert"
+            ).format(id=record.id)
+        )
+    return record.question
+
+
 def with_question(record: Record, question: Question) -> Record:
     """Replace a record's question, such as by one with a shorter passage or reordered options; the layout is kept."""
     output = None if question.answer is None else str(question.answer)

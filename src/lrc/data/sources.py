@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from lrc.data.alpaca import Record, RecordNotes, check_test_ids, load_records, to_record
+from lrc.data.alpaca import Record, RecordNotes, check_test_ids, load_records, question_of, to_record
 from lrc.data.c3 import read_c3
 from lrc.data.manifest import refuse_incomplete
 from lrc.data.questions import Question
@@ -176,6 +176,35 @@ def read_records(path: Path, sheet: str | None = None, columns: Mapping[str, str
     if is_first():
         print_findings(records.findings)
     return held
+
+
+def read_questions_to_answer(
+    path: Path,
+    sheet: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    *,
+    report: Callable[[Iterable[Finding]], None] = print_findings,
+) -> list[Record]:
+    """Read records that can be answered, and report the findings about their file.
+
+    Args:
+        path: a workbook or a JSON file.
+        sheet: the sheet of a workbook; the first visible one by default.
+        columns: see `sources.DataFile`.
+        report: is called with the findings; by default they are printed on stderr.
+
+    Raises:
+        DataError: the file cannot be read, or a record is not a question with options.
+    """
+    records = list(found := DataFile(path, sheet, columns).records())
+    if is_first():
+        report(found.findings)
+    for record in records:
+        try:
+            question_of(record)
+        except DataError as error:
+            raise DataError(_("{file}, {reason}").format(file=path.name, reason=error)) from error
+    return records
 
 
 def read_labelled(path: Path) -> list[Question]:

@@ -29,10 +29,12 @@ MEANINGS: dict[Kind, Message] = {
     "not above": _("A method that only counts characters does as well or better."),
 }
 NEXT: dict[Kind, Message] = {
-    "above": _("Next: read its wrong answers (lrc report), then answer the test workbook (lrc generate)."),
+    "above": _("Next: answer the test workbook (lrc generate)."),
     "perhaps above": _("Next: evaluate it on more questions; if there are none, train on more or for longer."),
     "not above": _("Next: see whether the loss falls; train on more questions or for longer, or take a larger base."),
 }
+READ_MISTAKES = _("Next: read its wrong answers (lrc report), then answer the test workbook (lrc generate).")
+READ_REPORT = _("Next: read its wrong answers in the report.")
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,7 @@ class Verdict:
     @property
     def text(self) -> Message:
         """The accuracy compared with the best baseline, what that means, and what to do next."""
-        text = _("{headline}. {meaning} {next}")
-        return text.format(headline=self.headline, meaning=self.meaning, next=self.next)
+        return self.tell(self.next)
 
     @property
     def meaning(self) -> Message:
@@ -77,7 +78,24 @@ class Verdict:
     @property
     def next(self) -> Message:
         """What to do next."""
-        return NEXT[self.kind]
+        return READ_MISTAKES if self.kind == "above" and self.has_mistakes else NEXT[self.kind]
+
+    @property
+    def has_mistakes(self) -> bool:
+        """Whether an answer is wrong."""
+        return self.figures["accuracy"] < 1
+
+    @property
+    def next_to_report(self) -> Message | None:
+        """What to do next where a report has been written and the test is answered; None where that is all."""
+        if self.kind == "above":
+            return READ_REPORT if self.has_mistakes else None
+        return self.next
+
+    def tell(self, next_step: Message | None) -> Message:
+        """The accuracy beside the best baseline, what that means, and a next step, if any."""
+        text = _("{headline}. {meaning} {next}") if next_step else _("{headline}. {meaning}")
+        return text.format(headline=self.headline, meaning=self.meaning, next=next_step or "")
 
     @property
     def headline(self) -> Message:

@@ -221,5 +221,6 @@ def _with_dtype(recipe: Recipe, *, tell: bool = False) -> Any:
         reason = why_not(own, device, family)
         settled.dtype = instead(own, device, family) if reason else own
         if reason and tell:
-            notify(f"dtype: auto is {own} for this base, but {reason}; {settled.dtype} is used")
+            text = _("dtype: auto is {own} for this base, but {reason}; {taken} is used")
+            notify(text.format(own=own, reason=reason, taken=settled.dtype))
     return settled

@@ -26,6 +26,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from lrc.packing.equivalence import mismatch
 from lrc.packing.tree import Block, Ints, PackedRow
+from lrc.runtime.translation import _
 
 TILE = 128  # FlexAttention's
 # On a GPU, launching more kernels costs more time than skipping the masked part of a short row saves.
@@ -49,27 +50,27 @@ def why_no_trees(model: Any) -> str | None:
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     base = without_adapter(model)
     if implementation not in TREE_IMPLEMENTATIONS:
-        return f"attention {implementation} does not support tree masks"
+        return _("attention {implementation} does not support tree masks").format(implementation=implementation)
     if getattr(base, "_is_stateful", False) or kinds - LAYERS:
-        return f"{config.model_type} has layers that are not plain attention"
+        return _("{family} has layers that are not plain attention").format(family=config.model_type)
     if (getattr(config, "rope_parameters", None) or {}).get("rope_type") in LENGTH_DEPENDENT:
-        return f"{config.model_type}'s positions depend on the length of the whole row"
+        return _("{family}'s positions depend on the length of the whole row").format(family=config.model_type)
     if getattr(config, "alibi", False):
-        return f"{config.model_type} computes positions itself (ALiBi)"
+        return _("{family} computes positions itself (ALiBi)").format(family=config.model_type)
     if "position_ids" not in inspect.signature(base.forward).parameters:
-        return f"{config.model_type} does not read position_ids"
+        return _("{family} does not read position_ids").format(family=config.model_type)
     if wrong := mismatch(base, tree_mask):  # which the configuration does not tell
-        return f"{config.model_type}: {wrong}"
+        return _("{family}: {reason}").format(family=config.model_type, reason=wrong)
     return None
 
 
 def why_no_flex(model: Any, device: torch.device) -> str | None:
     """Why `model` cannot use FlexAttention on `device`; None if it can."""
     if device.type != "cuda":
-        return f"it has no backward pass on {device.type} devices"
+        return _("it has no backward pass on {device} devices").format(device=device.type)
     if reason := why_no_tiles(model.config.get_text_config(), torch.cuda.get_device_capability(device)):
         return reason
-    return "triton is not installed" if find_spec("triton") is None else None
+    return _("triton is not installed") if find_spec("triton") is None else None
 
 
 def why_no_tiles(config: Any, capability: tuple[int, int]) -> str | None:
@@ -80,13 +81,15 @@ def why_no_tiles(config: Any, capability: tuple[int, int]) -> str | None:
         capability: (major, minor), as `torch.cuda.get_device_capability` has it.
     """
     if config._attn_implementation != "sdpa":
-        return f"attn_implementation is {config._attn_implementation}"
+        return _("attn_implementation is {implementation}").format(implementation=config._attn_implementation)
     if getattr(config, "attention_dropout", 0.0):
-        return "the model has attention dropout"
+        return _("the model has attention dropout")
     if capability < (8, 0):
-        return f"the GPU has compute capability {capability[0]}.{capability[1]}, and it needs 8.0"
+        text = _("the GPU has compute capability {major}.{minor}, and it needs 8.0")
+        return text.format(major=capability[0], minor=capability[1])
     if _head_width(config) > TILE and capability not in WIDE_HEADS:
-        return f"heads of width {_head_width(config)} do not fit the GPU's shared memory"
+        text = _("heads of width {width} do not fit the GPU's shared memory")
+        return text.format(width=_head_width(config))
     return None
 
 
@@ -102,7 +105,7 @@ def choose_attention(model: Any, asked: str, device: torch.device) -> None:
         ValueError: FlexAttention is asked for, and the model or the device does not support it.
     """
     if asked == "flex" and (reason := why_no_flex(model, device)):
-        raise ValueError(f"attention is flex, but {reason}; set it to auto")
+        raise ValueError(_("attention is flex, but {reason}; set it to auto").format(reason=reason))
     attend_by(model, asked)
 
 

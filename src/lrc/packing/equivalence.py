@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from lrc.packing.tree import TokenSequence, pack
 from lrc.runtime.errors import first_line
+from lrc.runtime.translation import _
 
 Mask = Callable[[torch.Tensor, torch.Tensor, Any, torch.dtype], Any]
 
@@ -51,15 +52,18 @@ def _try(model: Any, tree_mask: Mask) -> str | None:
     try:
         small = _shrink_model(type(model), model.config)
     except Exception as error:  # an unknown class may raise anything
-        return f"no small model of its kind could be built to test it ({first_line(error, 100)})"
+        return _("no small model of its kind could be built to test it ({reason})").format(
+            reason=first_line(error, 100)
+        )
     try:
         difference = _max_difference(small, tree_mask)
     except Exception as error:
-        return f"a packed row cannot be run ({first_line(error, 100)})"
+        return _("a packed row cannot be run ({reason})").format(reason=first_line(error, 100))
     if not difference <= TOLERANCE:
-        return (
-            f"tokens of a packed row attend, or are placed, differently than in their own sequence ({difference:.0e})"
+        text = _(
+            "tokens of a packed row attend, or are placed, differently than in their own sequence ({difference:.0e})"
         )
+        return text.format(apart=difference)
     return None
 
 
@@ -87,9 +91,9 @@ def _sequences() -> list[TokenSequence]:
         return random.integers(3, SIZES["vocab_size"], count)
 
     made = []
-    for _ in range(2):
+    for _root in range(2):
         root = draw(9)
-        for _ in range(2):
+        for _branch in range(2):
             stem = draw(7)
             made += [TokenSequence(np.concatenate([root, stem, draw(8)]), 17) for _ in range(2)]
     return made

@@ -13,6 +13,7 @@ from typing import Any
 from lrc.config.accelerate_config import ZERO_BUCKET, Topology
 from lrc.packing.tree import PackedRow
 from lrc.preview.meta_model import ModelSpec, StaticMemory, count_static_memory, form_of, peak_of_row
+from lrc.runtime.translation import _
 from lrc.training.optimizer import optimizer_bytes
 
 GIB = 1024**3
@@ -95,6 +96,18 @@ def bytes_on_device(optim: str, element_size: int = 4) -> int:
 def gib(nbytes: int) -> str:
     """A number of bytes in words, in GiB or MiB: `11.30 GiB`."""
     return f"{nbytes / GIB:.2f} GiB" if nbytes >= GIB // 10 else f"{nbytes / 1024**2:.1f} MiB"
+
+
+# What people call them.
+PARTS: dict[str, str] = {
+    "weights": _("weights"),
+    "adapter": _("adapter"),
+    "gradients": _("gradients"),
+    "optimizer": _("optimizer"),
+    "activations": _("activations"),
+    "logits": _("logits"),
+    "overhead": _("overhead"),
+}
 
 
 def parts_by_name(plan: MemoryPlan) -> dict[str, int]:

@@ -12,6 +12,7 @@ from lrc.config.recipe import Recipe
 from lrc.models.loading import stored_dtype
 from lrc.runtime.cards import Card
 from lrc.runtime.devices import SWITCHES, family_of, instead, why_not
+from lrc.runtime.translation import _
 
 
 @dataclass(frozen=True)
@@ -39,28 +40,30 @@ def choose_precision(recipe: Recipe, config: Any, device: str, card: Card | None
         if dtype == "float32" or not (reason := why_not(dtype, device, family, card)):
             return dtype
         taken = instead(dtype, device, family, card)
-        reasons.append(f"{key}: {dtype} is asked for, but {reason}: {taken}")
+        text = _("{key}: {dtype} is asked for, but {reason}: {taken}")
+        reasons.append(text.format(key=key, dtype=dtype, reason=reason, taken=taken))
         return taken
 
     # The recipe has been adapted to this machine already; `given` has what was asked for.
     asked = str(recipe.given.get("dtype") or recipe.model.dtype or "auto")
     weights = settle("dtype", (config and stored_dtype(config)) or "float32" if asked == "auto" else asked)
     if not reasons:
-        reasons.append(f"dtype: {weights}" + (", as the base has it" if asked == "auto" else ""))
+        text = _("dtype: {dtype}, as the base has it") if asked == "auto" else _("dtype: {dtype}")
+        reasons.append(text.format(dtype=weights))
     autocast = None
     for switch in (key for key in SWITCHES if recipe.given.get(key)):
         taken = settle(switch, SWITCHES[switch])
         autocast = None if taken == "float32" else taken
         if taken == SWITCHES[switch]:
-            reasons.append(f"{switch}: mixed precision, {taken}")
+            reasons.append(_("{key}: mixed precision, {dtype}").format(key=switch, dtype=taken))
     reasons += _notes(recipe, device, card, weights, autocast)
     return Precision(getattr(torch, weights), getattr(torch, autocast) if autocast else None, tuple(reasons))
 
 
 def _notes(recipe: Recipe, device: str, card: Card | None, weights: str, autocast: str | None) -> Iterator[str]:
     if card is not None and not card.sold and "bfloat16" in (weights, autocast):
-        yield "bfloat16 needs an Ampere GPU or a newer one; on older ones float16 is used: --gpu T4 shows it"
+        yield _("bfloat16 needs an Ampere GPU or a newer one; on older ones float16 is used: --gpu T4 shows it")
     if card is not None and (autocast or weights != "float32"):
-        yield f"assumed: a {device} device, whatever this machine has"
+        yield _("assumed: a {device} device, whatever this machine has").format(device=device)
     if recipe.model.use_peft:
-        yield "adapter: float32, so that small updates are not rounded away"
+        yield _("adapter: float32, so that small updates are not rounded away")

@@ -13,12 +13,14 @@ from rich.table import Table
 from lrc.config.accelerate_config import Topology
 from lrc.config.recipe import Recipe
 from lrc.models.loading import tokenizer_backend
-from lrc.preview.memory_plan import MemoryPlan, gib, parts_by_name
+from lrc.preview.memory_plan import PARTS, MemoryPlan, gib, parts_by_name
 from lrc.preview.precision import Precision
 from lrc.preview.suggestions import Suggestion
 from lrc.preview.token_view import TokenView
 from lrc.preview.workload import Workload, learning_rates
 from lrc.runtime.cards import Card
+from lrc.runtime.findings import name_line
+from lrc.runtime.translation import _, localized
 from lrc.tokenization.prompt import Prompt
 from lrc.tokenization.token_dataset import Corpus
 
@@ -133,107 +135,151 @@ def print_preview(seen: Preview) -> None:
         console.print()
     if seen.memory:
         console.print(_plan(seen.memory, seen.topology))
-        console.print(MALLOC if seen.topology.device == "cpu" else COMPUTED)
+        console.print(localized(MALLOC if seen.topology.device == "cpu" else COMPUTED))
         if seen.card:
-            console.print(_speed(seen))
-        console.print(describe_fit(seen.memory))
+            console.print(localized(_speed(seen)))
+        console.print(localized(describe_fit(seen.memory)))
 
 
 def _lines(seen: Preview) -> Iterator[str]:
-    args, given, where = seen.recipe.training, seen.recipe.data, seen.topology
-    yield f"base          {seen.recipe.model.model_name_or_path}"
-    yield f"launch        {where.name}: {where.kind}, {where.processes} x {where.device}"
+    return (name_line(name, text) for name, text in _facts(seen))
+
+
+def _facts(seen: Preview) -> Iterator[tuple[str, str]]:
+    given, where = seen.recipe.data, seen.topology
+    yield _("base"), str(seen.recipe.model.model_name_or_path)
+    text = _("{name}: {kind}, {processes} x {device}")
+    yield _("launch"), text.format(name=where.name, kind=where.kind, processes=where.processes, device=where.device)
     if seen.card:
-        yield f"card          {seen.card.name}: {seen.card.about}"
-    yield from _list("dtypes", seen.precision.reasons)
-    options = "options listed" if given.list_options else "options not listed"
-    yield f"prompt        template {given.template}, answers as {given.answer_style}, {options}"
-    rows = f"at most {seen.row_tokens:,} tokens"
-    yield f"rows          {rows}" + (
-        f"; each question has a row of its own: {seen.not_shared}" if seen.not_shared else ""
-    )
-    if not seen.tokens:
-        return
-    tokens, work = seen.tokens, seen.tokens.work
-    about = "" if work.exact else "about "
-    yield f"tokenizer     {tokenizer_backend(tokens.prompt.tokenizer)}, {len(tokens.prompt.tokenizer):,} tokens"
-    merging = sum(specimen.merges for specimen in tokens.shown)
-    if merging:
-        yield (
-            f"boundary      in {merging} of {len(tokens.shown)} examples prompt and answer share a token; they are "
-            "tokenized separately, in training and in answering"
+        yield _("card"), _("{card}: {about}").format(card=seen.card.name, about=seen.card.about)
+    for place, reason in enumerate(seen.precision.reasons):
+        yield _("dtypes") if place == 0 else "", reason
+    text = _("template {template}, answers as {style}, options not listed")
+    if given.list_options:
+        text = _("template {template}, answers as {style}, options listed")
+    yield _("prompt"), text.format(template=given.template, style=given.answer_style)
+    text = _("at most {tokens:,} tokens")
+    if seen.not_shared:
+        text = _("at most {tokens:,} tokens; each question has a row of its own: {reason}")
+    yield _("rows"), text.format(tokens=seen.row_tokens, reason=seen.not_shared or "")
+    if seen.tokens:
+        yield from _about_tokens(seen, seen.tokens, seen.tokens.work)
+
+
+def _about_tokens(seen: Preview, tokens: Tokens, work: Workload) -> Iterator[tuple[str, str]]:
+    args, tokenizer = seen.recipe.training, tokens.prompt.tokenizer
+    text = _("{kind}, {size:,} tokens")
+    yield _("tokenizer"), text.format(kind=tokenizer_backend(tokenizer), size=len(tokenizer))
+    if merging := sum(specimen.merges for specimen in tokens.shown):
+        text = _(
+            "in {merging} of {shown} examples prompt and answer share a token; they are tokenized separately, in "
+            "training and in answering"
         )
-    yield f"questions     {work.questions:,}, {work.step_questions} a step"
-    for what, ids in (("shortened", tokens.corpus.shortened), ("left out", tokens.corpus.skipped)):
-        yield f"{what:<14}{len(ids):,} to fit max_length {args.max_length}" + (f": {', '.join(ids)}" if ids else "")
-    yield "lengths       " + ", ".join(f"p{p} {length:,}" for p, length in work.lengths.items()) + " tokens"
-    yield (
-        f"tokens        {about}{work.separate_tokens:,} an epoch unpacked, {work.unique_tokens:,} computed "
-        f"({work.sharing:.2f}x sharing), {work.supervised_tokens:,} supervised"
+        yield _("boundary"), text.format(merging=merging, shown=len(tokens.shown))
+    text = _("{questions:,}, {step} a step")
+    yield _("questions"), text.format(questions=work.questions, step=work.step_questions)
+    for what, ids in ((_("shortened"), tokens.corpus.shortened), (_("left out"), tokens.corpus.skipped)):
+        text = _("{count:,} to fit max_length {length}: {ids}") if ids else _("{count:,} to fit max_length {length}")
+        yield what, text.format(count=len(ids), length=args.max_length, ids=tuple(ids))
+    lengths = tuple(f"p{p} {length:,}" for p, length in work.lengths.items())
+    yield _("lengths"), _("{lengths} tokens").format(lengths=lengths)
+    text = _(
+        "about {separate:,} an epoch unpacked, {unique:,} computed ({sharing:.2f}x sharing), {supervised:,} supervised"
     )
-    a_process = " a process" if where.processes > 1 else ""
+    if work.exact:
+        text = _(
+            "{separate:,} an epoch unpacked, {unique:,} computed ({sharing:.2f}x sharing), {supervised:,} supervised"
+        )
     yield (
-        f"steps         {work.steps_per_epoch:,} an epoch, {work.steps:,} in all; {about}{work.rows_per_epoch:,} rows "
-        f"an epoch{a_process}, the longest {work.longest_row:,} tokens"
+        _("tokens"),
+        text.format(
+            separate=work.separate_tokens,
+            unique=work.unique_tokens,
+            sharing=work.sharing,
+            supervised=work.supervised_tokens,
+        ),
     )
-    rates = ", ".join(f"{rate:.2e} at step {step:,}" for step, rate in learning_rates(args, work.steps).items())
-    yield f"learning rate {getattr(args.lr_scheduler_type, 'value', args.lr_scheduler_type)}: {rates}"
-
-
-def _list(name: str, texts: tuple[str, ...]) -> Iterator[str]:
-    for place, text in enumerate(texts):
-        yield f"{name if place == 0 else '':<14}{text}"
+    rows = _("about {rows:,}") if not work.exact else _("{rows:,}")
+    text = _("{an_epoch:,} an epoch, {steps:,} in all; {rows} rows an epoch, the longest {longest:,} tokens")
+    if seen.topology.processes > 1:
+        text = _(
+            "{an_epoch:,} an epoch, {steps:,} in all; {rows} rows an epoch a process, the longest {longest:,} tokens"
+        )
+    yield (
+        _("steps"),
+        text.format(
+            an_epoch=work.steps_per_epoch,
+            steps=work.steps,
+            rows=rows.format(rows=work.rows_per_epoch),
+            longest=work.longest_row,
+        ),
+    )
+    text = _("{rate:.2e} at step {step:,}")
+    rates = tuple(text.format(rate=rate, step=step) for step, rate in learning_rates(args, work.steps).items())
+    kind = getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)
+    yield _("learning rate"), _("{kind}: {rates}").format(kind=kind, rates=rates)
 
 
 def _heading(specimen: TokenView) -> str:
-    row = f" (row {specimen.row})" if specimen.row is not None else ""
-    return f"id {specimen.id}{row}: {len(specimen.ids)} tokens, {sum(specimen.mask)} of them supervised"
+    text = _("id {id}: {tokens} tokens, {supervised} of them supervised")
+    if specimen.row is not None:
+        text = _("id {id} (row {row}): {tokens} tokens, {supervised} of them supervised")
+    known = {"id": specimen.id, "tokens": len(specimen.ids), "supervised": sum(specimen.mask)}
+    return localized(text.format(**known, row=specimen.row or 0))
 
 
 def _plan(memory: Memory, topology: Topology) -> Table:
-    table = Table(f"memory of each {topology.device}", title_justify="left")
+    table = Table(localized(_("memory of each {device}").format(device=topology.device)), title_justify="left")
     table.add_column("", justify="right")
     for name, nbytes in parts_by_name(memory.plan).items():
-        table.add_row(name, gib(nbytes))
+        table.add_row(localized(PARTS.get(name, name)), gib(nbytes))
     table.add_section()
-    table.add_row("in all", gib(memory.plan.total))
+    table.add_row(localized(_("in all")), gib(memory.plan.total))
     return table
 
 
 # Torch allocates aligned memory, for which glibc rarely reuses what was freed; see benchmarks/memory.py.
-MALLOC = (
+MALLOC = _(
     "this is allocated memory; glibc's malloc may use several hundred MB more, jemalloc hardly any: "
     "LD_PRELOAD=libjemalloc.so.2"
 )
 
 
-COMPUTED = "this is computed; on one GPU, an H100, it was compared with what was measured: docs/results.md"
+COMPUTED = _("this is computed; on one GPU, an H100, it was compared with what was measured: docs/results.md")
 
 
 def _speed(seen: Preview) -> str:
     if seen.speed is None:
-        return "speed: unknown, since no measurement covers this setting"
-    text = f"speed, computed: {seen.speed:,.0f} unique tokens a second"
-    if seen.tokens:
-        work = seen.tokens.work
-        hours = work.unique_tokens * seen.topology.processes / seen.speed / 3600
-        all_ = hours * work.steps / max(work.steps_per_epoch, 1)
-        text += f", {hours:,.1f} hours an epoch and {all_:,.1f} in all"
-    return f"{text}; assumes the share of the card's matrix rate that an H100 reached"
+        return _("speed: unknown, since no measurement covers this setting")
+    text = _(
+        "speed, computed: {speed:,.0f} unique tokens a second; assumes the share of the card's matrix rate that an "
+        "H100 reached"
+    )
+    if not seen.tokens:
+        return text.format(speed=seen.speed)
+    text = _(
+        "speed, computed: {speed:,.0f} unique tokens a second, {hours:,.1f} hours an epoch and {all:,.1f} in all; "
+        "assumes the share of the card's matrix rate that an H100 reached"
+    )
+    work = seen.tokens.work
+    hours = work.unique_tokens * seen.topology.processes / seen.speed / 3600
+    return text.format(speed=seen.speed, hours=hours, all=hours * work.steps / max(work.steps_per_epoch, 1))
 
 
 def describe_fit(memory: Memory) -> str:
     """A line that says whether the plan fits, and which change would make it fit."""
     total = gib(memory.plan.total)
     if memory.capacity is None:
-        return f"needs {total} a device; add --gpu T4 or --gpu-memory 12GB to see whether it fits"
-    capacity = gib(memory.capacity)
+        text = _("needs {total} a device; add --gpu T4 or --gpu-memory 12GB to see whether it fits")
+        return text.format(total=total)
+    sizes = {"total": total, "capacity": gib(memory.capacity)}
     if memory.fits:
-        return f"fits: {total} of {capacity}"
-    text = f"does not fit: {total} of {capacity}"
+        return _("fits: {total} of {capacity}").format(**sizes)
     if memory.suggestion is None:
-        return f"{text}; no single recipe change was found that would make it fit"
-    return f"{text}; with {', '.join(memory.suggestion.changes)} it takes {gib(memory.suggestion.plan.total)}"
+        text = _("does not fit: {total} of {capacity}; no single recipe change was found that would make it fit")
+        return text.format(**sizes)
+    text = _("does not fit: {total} of {capacity}; with {changes} it takes {smaller}")
+    return text.format(**sizes, changes=tuple(memory.suggestion.changes), smaller=gib(memory.suggestion.plan.total))
 
 
 def _name(dtype: Any) -> str | None:

@@ -12,6 +12,7 @@ from lrc.config.accelerate_config import Topology
 from lrc.packing.tree import PackedRow
 from lrc.preview.memory_plan import MemoryPlan, Planner, bytes_on_device
 from lrc.preview.meta_model import ModelSpec
+from lrc.runtime.translation import _
 
 EIGHT_BIT = "adamw_8bit"
 PROCESSES = (2, 4, 8)
@@ -124,7 +125,9 @@ def _more_devices(setting: Setting) -> Iterator[Setting]:
     for processes in PROCESSES:
         if processes > now.processes or not now.shards_weights and processes == now.processes:
             divided = Topology("fsdp", "FSDP", processes, now.device, True, True, True)
-            yield setting.changed(f"fsdp or deepspeed_zero3 on {processes} devices", topology=divided)
+            yield setting.changed(
+                _("fsdp or deepspeed_zero3 on {count} devices").format(count=processes), topology=divided
+            )
 
 
 def _smaller_base(setting: Setting) -> Iterator[Setting]:
@@ -134,7 +137,8 @@ def _smaller_base(setting: Setting) -> Iterator[Setting]:
         layers = depth * eighths // 8
         if 0 < layers < depth:
             small = setting.build.of_depth(layers)
-            yield setting.changed(f"a smaller base: {layers} such layers rather than {depth}", build=small)
+            text = _("a smaller base: {layers} such layers rather than {depth}")
+            yield setting.changed(text.format(layers=layers, depth=depth), build=small)
 
 
 CHANGES: tuple[Change, ...] = (

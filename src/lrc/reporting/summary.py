@@ -16,6 +16,7 @@ from lrc.metrics.accuracy import Figures
 from lrc.metrics.predictions import OUTCOMES_FILE, Outcome, read_outcomes
 from lrc.metrics.training_log import Curve, Curves, Point, read_curves
 from lrc.metrics.verdict import NAMES, describe_size, judge
+from lrc.runtime.exit_status import is_step
 from lrc.runtime.findings import pad
 from lrc.runtime.system import command_line
 from lrc.runtime.translation import Message, _, localized
@@ -37,7 +38,7 @@ def summarize(run_dir: Path, base: str) -> tuple[Rows, list[str]]:
         base: the base model, as the next command names it.
 
     Returns:
-        What is told by its name, in order; and the commands that come next.
+        What is told by its name, in order; and the commands that come next, if another verb does not run them.
 
     Raises:
         DataError: a file of the run is damaged.
@@ -45,7 +46,9 @@ def summarize(run_dir: Path, base: str) -> tuple[Rows, list[str]]:
     curves, outcomes = read_curves(run_dir / METRICS_FILE), read_outcomes(run_dir / OUTCOMES_FILE)
     adapter = (run_dir / ADAPTER).is_file()
     rows = [*_answers(curves, outcomes), *_losses(curves), *_speed(curves)]
-    rows.append(("adapter" if adapter else "model", str(run_dir)))
+    rows.append((_("adapter") if adapter else _("model"), str(run_dir)))
+    if is_step():
+        return rows, []
     return rows, _next(run_dir, base) if adapter else [_command("generate", "--model", run_dir, *_ANSWERED)]
 
 
@@ -113,7 +116,7 @@ def _answers(curves: Curves, outcomes: list[Outcome]) -> Iterator[tuple[str, str
         return
     verdict = judge([outcome.question for outcome in outcomes], [outcome.prediction for outcome in outcomes])
     best_share, best_name = share(verdict.baselines[verdict.best]), NAMES.get(verdict.best, verdict.best)
-    yield _("verdict"), verdict.text
+    yield _("verdict"), verdict.tell(None if is_step() else verdict.next)
     yield _("accuracy"), share(verdict.figures)
     yield _("baseline"), _("{share}: {name}, the best one without a model").format(share=best_share, name=best_name)
     best = best_point(curves["eval_accuracy"])

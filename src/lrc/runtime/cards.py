@@ -51,8 +51,10 @@ class Card:
     @property
     def about(self) -> str:
         """Memory, compute capability and 16-bit formats, in a line."""
-        units = "bfloat16" if self.supports("bfloat16") else "float16, no bfloat16"
-        return f"{self.usable:.2f} GiB, compute capability {'.'.join(map(str, self.capability))}, {units}"
+        text = _("{memory:.2f} GiB, compute capability {capability}, float16, no bfloat16")
+        if self.supports("bfloat16"):
+            text = _("{memory:.2f} GiB, compute capability {capability}, bfloat16")
+        return text.format(memory=self.usable, capability=".".join(map(str, self.capability)))
 
 
 TURING = "NVIDIA Turing architecture whitepaper"

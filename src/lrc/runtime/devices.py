@@ -43,7 +43,8 @@ def apply_device_support(values: Mapping[str, Any]) -> DeviceSupport:
     Returns:
         A changed copy, and notices.
     """
-    settled, notices = dict(values), []
+    settled = dict(values)
+    notices: list[str] = []
     device = device_type(use_cpu=bool(values.get("use_cpu")))
     settled["use_cpu"] = device == "cpu"
     family = family_of(str(values.get("model_name_or_path") or ""))
@@ -52,11 +53,12 @@ def apply_device_support(values: Mapping[str, Any]) -> DeviceSupport:
             taken = instead(dtype, device, family)
             settled[key] = False
             settled.update({other: True for other, format in SWITCHES.items() if format == taken})
-            notices.append(f"{key}: {reason}; {taken} is used")
+            notices.append(_("{key}: {reason}; {taken} is used").format(key=key, reason=reason, taken=taken))
     dtype = str(values.get("dtype"))
     if dtype in SWITCHES.values() and (reason := why_not(dtype, device, family)):
         settled["dtype"] = instead(dtype, device, family)
-        notices.append(f"dtype: {reason}; {settled['dtype']} is used")
+        text = _("{key}: {reason}; {taken} is used")
+        notices.append(text.format(key="dtype", reason=reason, taken=settled["dtype"]))
     notices.extend(_settle_launch(settled))
     return DeviceSupport(settled, tuple(notices))
 
@@ -87,11 +89,11 @@ def why_not(dtype: str, device: str, family: str, card: Card | None = None) -> s
     """
     if card is not None:
         if not card.supports(dtype):
-            return f"a {card.name} has no {dtype} units"
+            return _("a {card} has no {dtype} units").format(card=card.name, dtype=dtype)
     elif not supported(dtype, device):
-        return f"this machine does not support {dtype} ({device})"
+        return _("this machine does not support {dtype} ({device})").format(dtype=dtype, device=device)
     if dtype == "float16" and family.startswith(OVERFLOWING):
-        return f"{family} overflows float16"
+        return _("{family} overflows float16").format(family=family)
     return None
 
 
@@ -122,14 +124,15 @@ def answering_dtype(stored: str, device: str, family: str, asked: str | None = N
             raise MachineError(
                 _("--dtype: {asked}, but {reason}; give float32, or leave it out").format(asked=asked, reason=reason)
             )
-        return str(asked), "asked for"
+        return str(asked), _("asked for")
     if stored not in SWITCHES.values():
-        return "float32", "as the weights are"
+        return "float32", _("as the weights are")
     if device == "cpu":
         taken = "bfloat16" if supported("bfloat16", device) else "float32"
-        return taken, "the processor has units for it" if taken == "bfloat16" else "the processor has no other units"
+        why = _("the processor has units for it") if taken == "bfloat16" else _("the processor has no other units")
+        return taken, why
     reason = why_not(stored, device, family)
-    return (instead(stored, device, family), reason) if reason else (stored, "as the weights are")
+    return (instead(stored, device, family), reason) if reason else (stored, _("as the weights are"))
 
 
 def family_of(name: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 from lrc.runtime.errors import LrcError
 from lrc.runtime.memory import out_of_memory
 
+STEP = "LRC_STEP"  # in the environment of a process that another verb of lrc runs as a step, see `steps`
 PATIENCE = timedelta(seconds=20)  # for the launcher's store, which is there before any process is
 
 
@@ -47,6 +48,11 @@ def several_processes() -> bool:
 def is_first() -> bool:
     """Whether this is the only process of a launch, or the first of several."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def is_step() -> bool:
+    """Whether this process is a step of another verb, which says itself how it ended and what comes next."""
+    return bool(os.environ.get(STEP))
 
 
 def _end(*lines: str) -> NoReturn:

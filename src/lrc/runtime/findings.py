@@ -149,9 +149,11 @@ class Finding:
 
     def line(self, language: str | None = None) -> str:
         """The line to print in a language, by default that of the process; see `translation`."""
-        return " ".join(localized(self._sentence(), language).splitlines())
+        return " ".join(localized(self.sentence, language).splitlines())
 
-    def _sentence(self) -> str:
+    @property
+    def sentence(self) -> str:
+        """The same as a message, for a language that is chosen later."""
         if not self.file:
             return self.text
         if self.place:
@@ -228,6 +230,11 @@ def columns_of(text: str) -> int:
 def pad(text: str, columns: int) -> str:
     """Pad a text with spaces to a width in terminal columns; a longer one stays as it is."""
     return text + " " * (columns - columns_of(text))
+
+
+def name_line(name: str, text: str, columns: int = 14) -> str:
+    """A line of a list for people: a name, then a text that begins in the same column in all of them."""
+    return pad(localized(name), columns) + localized(text)
 
 
 def limit_findings(errors: Sequence[Finding]) -> list[Finding]:

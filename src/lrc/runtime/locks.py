@@ -82,9 +82,10 @@ def refuse_locked(folder: Path, name: str | None, output: Path) -> None:
     for part, pid in _parts(folder, name):
         if pid != os.getpid() and _is_held(part, pid):
             raise OutputError(
-                _("{output}: process {pid} is writing it; wait for it to finish, or choose another name").format(
-                    output=output, pid=pid
-                )
+                _(
+                    "{output}: process {pid} is writing it; wait for it to finish, stop it (kill {pid}), or choose "
+                    "another name"
+                ).format(output=output, pid=pid)
             )
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import lrc
 from lrc.runtime.errors import MachineError
+from lrc.runtime.translation import _
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -31,17 +32,20 @@ def check_installed() -> None:
     """
     from packaging.requirements import Requirement  # `lrc --help` does without
 
-    findings = []
+    findings: list[str] = []
     for needed in map(Requirement, _ranges()):
         if needed.marker is not None and not needed.marker.evaluate({"extra": ""}):
             continue
         found = installed_version(needed.name)
         if found is None or not _fits(found, needed):
-            is_there = "is not installed" if found is None else f"{found} is installed"
-            cure = f"pip install '{needed.name}{needed.specifier}'"
-            findings.append(f"{needed.name}: {is_there}, lrc needs {needed.specifier}; run: {cure}")
+            text = _("{package}: {version} is installed, lrc needs {range}; run: {command}")
+            if found is None:
+                text = _("{package}: is not installed, lrc needs {range}; run: {command}")
+            command = f"pip install '{needed.name}{needed.specifier}'"
+            findings.append(text.format(package=needed.name, version=found, range=needed.specifier, command=command))
     if len(findings) > SEVERAL:
-        findings.append(f"or all of them at once: pip install --upgrade {lrc.DISTRIBUTION}")
+        text = _("or all of them at once: pip install --upgrade {distribution}")
+        findings.append(text.format(distribution=lrc.DISTRIBUTION))
     if findings:
         raise MachineError(*findings)
 

@@ -13,6 +13,7 @@ from io import TextIOWrapper
 from typing import Any, Literal, Protocol
 
 from lrc.runtime.exit_status import is_first
+from lrc.runtime.signals import ending_with
 from lrc.runtime.translation import Message, _, localized
 
 SECONDS_BETWEEN_LINES = 5.0
@@ -105,6 +106,13 @@ def waiting(what: str) -> Iterator[None]:
         yield
     finally:
         ended.set()
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """In the block, imports take seconds: report that, and let a signal end the process at once, without traceback."""
+    with ending_with(_("nothing was begun; run the same command again")), waiting(IMPORTS):
+        yield
 
 
 def _notify_waiting(what: str, ended: threading.Event) -> None:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-from lrc.runtime.exit_status import is_first, several_processes
+from lrc.runtime.exit_status import is_first, is_step, several_processes
 from lrc.runtime.translation import _, localized
 
 LAST_WORDS = {signal.SIGINT: _("lrc: interrupted"), signal.SIGTERM: _("lrc: terminated")}
@@ -50,18 +50,19 @@ def ending_with(line: str) -> Iterator[None]:
         with _handle_with(_make_ending(line)):
             yield
     except KeyboardInterrupt:
-        _write(line)
+        _write_last(line)
         raise
 
 
 @contextmanager
-def deferred(*, insist: bool = True, line: str = "") -> Iterator[Request]:
+def deferred(*, insist: bool = True, line: str = "", then: Callable[[int], None] | None = None) -> Iterator[Request]:
     """While the block runs a signal is only noted.
 
     Args:
         line: what is said at once at the first signal: what is finished before the end.
         insist: whether a second signal ends the process at once. A launcher of several processes passes on what
             the terminal has sent to all of them already, so there it means nothing.
+        then: called at each signal that is noted, with its number.
     """
     request = Request()
 
@@ -71,6 +72,8 @@ def deferred(*, insist: bool = True, line: str = "") -> Iterator[Request]:
         if not request.signal:
             _write(line)
         request.signal = request.signal or number
+        if then is not None:
+            then(number)
 
     with _handle_with(note):
         yield request
@@ -92,10 +95,15 @@ def _handle_with(handler: Callable[[int, FrameType | None], None]) -> Iterator[N
 
 def _make_ending(line: str) -> Callable[[int, FrameType | None], None]:
     def end(number: int, frame: FrameType | None) -> None:
-        _write(line)
+        _write_last(line)
         _end(number, frame)
 
     return end
+
+
+def _write_last(line: str) -> None:
+    if not is_step():  # what runs it says how to go on
+        _write(line)
 
 
 def _write(line: str) -> None:
@@ -105,6 +113,7 @@ def _write(line: str) -> None:
 
 
 def _end(number: int, frame: FrameType | None) -> None:
-    if not several_processes():  # their launcher ends them all where one has failed, and that one has said why
+    # A launcher of several ends them all where one has failed, and that one has said why.
+    if not several_processes() and not is_step():
         os.write(2, f"{localized(LAST_WORDS[signal.Signals(number)])}\n".encode())
     os._exit(128 + number)

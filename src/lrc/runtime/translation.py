@@ -143,6 +143,18 @@ def localized(text: str, to: str | None = None) -> str:
     return _fill(translated, text.values, to)
 
 
+def translate_library(domain: str) -> None:
+    """Have a library that takes its messages from gettext say them in this process's language, as far as lrc has them.
+
+    Args:
+        domain: of the catalogue under `runtime/locale`. Only one library can have the process's domain.
+    """
+    if language() != ENGLISH:
+        gettext.bindtextdomain(domain, str(files("lrc.runtime") / "locale"))
+        gettext.textdomain(domain)
+        os.environ["LANGUAGE"] = language()  # which gettext looks at first
+
+
 def alternatives(words: Sequence[str], joint: Message) -> str:
     """Join words with `joint`, which has placeholders for all but the last (`words`) and for the last (`last`)."""
     return words[0] if len(words) == 1 else joint.format(words=tuple(words[:-1]), last=words[-1])

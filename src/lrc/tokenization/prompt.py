@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from lrc.config.run_record import STYLES, lists_options
-from lrc.data.alpaca import Record, with_question
+from lrc.data.alpaca import Record, question_of, with_question
 from lrc.data.input_layouts import one_line, write_input, write_unlisted
 from lrc.data.questions import MAX_OPTIONS, Question
 from lrc.packing.tree import TokenSequence, common_prefix
@@ -289,21 +289,6 @@ def _share_stem(sequences: list[TokenSequence]) -> list[TokenSequence]:
 def reordered(record: Record, order: tuple[int, ...]) -> Record:
     """The record with its options in another order; see `Question.reordered`."""
     return with_question(record, question_of(record).reordered(order))
-
-
-def question_of(record: Record) -> Question:
-    """The question of a record.
-
-    Raises:
-        DataError: the record could not be parsed into one.
-    """
-    if record.question is None:
-        raise DataError(
-            _(
-                "record {id}: its input cannot be read as passage, question and options; use the layout of lrc convert"
-            ).format(id=record.id)
-        )
-    return record.question
 
 
 def _find_bos(tokenizer: Any) -> list[int]:

@@ -19,10 +19,10 @@ import torch
 from numpy.typing import NDArray
 
 from lrc.answering.scoring import OptionOrder
-from lrc.data.alpaca import Record
+from lrc.data.alpaca import Record, question_of
 from lrc.metrics.option_scores import option_lengths
 from lrc.packing.tree import Ints, PackedRow, TokenSequence
-from lrc.tokenization.prompt import Prompt, question_of
+from lrc.tokenization.prompt import Prompt
 
 
 @dataclass(frozen=True)

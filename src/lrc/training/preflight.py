@@ -6,6 +6,7 @@ checks all this again, and knows more.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -22,9 +23,12 @@ from lrc.runtime.exit_status import is_first, several_processes
 from lrc.runtime.launch_variables import check_launch
 from lrc.runtime.outputs import checksum
 from lrc.runtime.progress import escape_unencodable
+from lrc.runtime.system import command_line
 from lrc.runtime.translation import _
 from lrc.training.output_dir import another_run, refuse_taken
 from lrc.training.resume import differences
+
+_CONVERTED = re.compile(r"(?P<stem>.+?)(_fold(?P<fold>\d+))?_(train|validation)")  # the names that convert gives
 
 
 def preflight(recipe: Path | None, overrides: Sequence[str] = ()) -> None:
@@ -42,7 +46,7 @@ def preflight(recipe: Path | None, overrides: Sequence[str] = ()) -> None:
     for role, file in files.items():
         if role == "pseudo_label_file" and not file.exists():
             raise DataError(no_file(file))
-        _require_file(file, "lrc generate --scores" if role in ("soft_labels", "pseudo_labels") else "lrc convert")
+        _require_file(file, role)
     _refuse_another_run(given, files)
 
 
@@ -92,16 +96,28 @@ def _data_files(given: Mapping[str, Any]) -> dict[str, Path]:
     return {role: Path(file) for role, file in named.items()}
 
 
-def _require_file(path: Path, writer: str) -> None:
+def _require_file(path: Path, role: str) -> None:
     if path.exists():
         return
-    if not path.parent.is_dir():
-        raise DataError(_("{path}: no such file; `{writer}` writes it").format(path=path, writer=writer))
-    near = get_close_matches(path.name, [other.name for other in path.parent.iterdir()], n=1)
-    if near:
+    names = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+    if near := get_close_matches(path.name, names, n=1):
         text = _("{path}: no such file; did you mean {near}?")
         raise DataError(text.format(path=path, near=repr(str(path.with_name(near[0])))))
-    raise DataError(_("{path}: no such file; `{writer}` writes it").format(path=path, writer=writer))
+    if role in ("soft_labels", "pseudo_labels"):
+        raise DataError(
+            _("{path}: no such file; `{writer}` writes it").format(path=path, writer="lrc generate --scores")
+        )
+    text = _("{path}: no such file; name yours by --{key}, or make it: {command}")
+    raise DataError(text.format(path=path, key=role.partition(" ")[0], command=_convert(path)))
+
+
+def _convert(path: Path) -> str:
+    """The command that makes a file of a workbook, whose name tells the workbook's."""
+    named = _CONVERTED.fullmatch(path.stem)
+    stem, fold = (named["stem"], named["fold"]) if named else (path.stem, None)
+    words = ["lrc", "convert", f"{stem}.xlsx", "--output-dir", str(path.parent)]
+    words += ["--folds", str(max(int(fold) + 1, 5))] if fold else []
+    return command_line(words if named else [*words, "--validation-fraction", "0"])
 
 
 def _refuse_another_run(given: Mapping[str, Any], files: Mapping[str, Path]) -> None:

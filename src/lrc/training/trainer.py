@@ -110,7 +110,7 @@ class TreeTrainer(DurableTrainer):
         self.compute_dtype = to_float32(self.model)
         self.neftune_noise_alpha = None  # upstream's hook would take a row for one sample
         self.noise = NeftuneNoise(self.model, args.neftune_noise_alpha) if args.neftune_noise_alpha else None
-        reason = why_no_trees(self.model) if packing.trees else "tree_packing is false"
+        reason = why_no_trees(self.model) if packing.trees else _("tree_packing is false")
         self.share = reason is None
         if reason and self.is_world_process_zero():
             notify(_("each question is a row of its own: {reason}").format(reason=reason))

@@ -12,14 +12,14 @@ import torch
 
 from lrc.answering.scoring import Scorer
 from lrc.config.run_record import NORMALISATIONS
-from lrc.data.alpaca import Record
+from lrc.data.alpaca import Record, question_of
 from lrc.data.questions import Question
 from lrc.metrics.accuracy import accuracy, passages_of
 from lrc.metrics.calibration import at_bound, fit_temperature
 from lrc.metrics.option_scores import OptionScores
 from lrc.packing.log_probs import sequence_scores
 from lrc.runtime.progress import Advance
-from lrc.tokenization.prompt import Prompt, question_of
+from lrc.tokenization.prompt import Prompt
 
 AUTO = "auto"  # take the normalisation with the best accuracy on the validation questions
 

@@ -7,14 +7,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lrc.answering.answer import read_questions_to_answer
 from lrc.answering.answered_workbook import fill_in, is_workbook
 from lrc.answering.app.translations import WORDS
 from lrc.answering.scoring import Scorer
 from lrc.answering.submission import write_submission
 from lrc.config.run_record import Run
-from lrc.data.alpaca import Record, to_record
+from lrc.data.alpaca import Record, question_of, to_record
 from lrc.data.questions import MAX_OPTIONS, MIN_OPTIONS, Question, option_orders
+from lrc.data.sources import read_questions_to_answer
 from lrc.data.tables.cleaning import clean
 from lrc.metrics.calibration import is_guess
 from lrc.metrics.option_scores import OptionScores
@@ -23,7 +23,7 @@ from lrc.runtime.errors import DataError, LrcError
 from lrc.runtime.findings import Finding
 from lrc.runtime.progress import track
 from lrc.runtime.translation import _
-from lrc.tokenization.prompt import question_of, reordered
+from lrc.tokenization.prompt import reordered
 
 MAX_CHARACTERS = 20_000  # of a text on the page; a workbook has no such limit
 
