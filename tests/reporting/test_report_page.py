@@ -165,3 +165,43 @@ def test_phone_page_fits_and_is_readable_in_both_themes(run_dir: Path, dark: boo
         assert (int(re.findall(r"\d+", paper)[0]) < 64) == dark
         ratios = browser.execute_script(CONTRAST)
     assert min(ratios.values()) >= 4.5, ratios  # WCAG 2.2, 1.4.3
+
+
+@pytest.mark.parametrize("width", [360, 390, 1440])
+@pytest.mark.parametrize("language", ["en-US", "zh-TW"])
+def test_no_table_of_a_chart_has_to_be_scrolled(tmp_path: Path, width: int, language: str) -> None:
+    folder = make_run(tmp_path / "run")
+    sure = (0.26, 0.37, 0.48, 0.59, 0.66, 0.77, 0.88, 1.0)  # ten groups of confidence, many questions in the last
+    answers = [outcome(row, row % 4 + 1, row % 4 + 1, sure[row % 8], passage="文" * row) for row in range(2, 1202)]
+    write_outcomes(folder / OUTCOMES_FILE, answers, force=True)
+    report(folder)
+    with chromium(size=(width, 844), language=language) as browser:
+        browser.get((folder / "report.html").as_uri())
+        browser.execute_script("for (const one of document.querySelectorAll('figure details')) one.open = true")
+        rooms = browser.execute_script(
+            "return [...document.querySelectorAll('figure .scroll')].map((e) => [e.scrollWidth, e.clientWidth])"
+        )
+    assert len(rooms) == 5 and all(table <= room for table, room in rooms), rooms
+
+
+def test_one_of_a_thing_is_not_many_and_thousands_are_parted(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run")
+    write_outcomes(
+        folder / OUTCOMES_FILE, [outcome(2, answer=1, prediction=2, confidence=0.26, passage="文")], force=True
+    )
+    report(folder)
+    one = (folder / "report.html").read_text(encoding="utf-8")
+    for text in (
+        "1 question in 1 passage.",
+        "1 of 1 answer is wrong.",
+        "1 answer whose option",
+        "Passage, 1 character",
+    ):
+        assert text in one.replace("</span>", "\n"), text
+    assert not re.search(r"(?<![\d.,])1 (?:questions|answers|passages|characters|steps)\b", one)
+    wrong = [outcome(row, answer=1, prediction=2, confidence=0.5, passage="文" * 1234) for row in range(2, 1013)]
+    write_outcomes(folder / OUTCOMES_FILE, wrong, force=True)
+    report(folder, force=True)
+    many = (folder / "report.html").read_text(encoding="utf-8")
+    assert "1,011 questions in 1 passage." in many and "共 1,011 題，1 篇文章。" in many
+    assert "1,011 of 1,011 answers are wrong." in many and "Passage, 1,234 characters" in many

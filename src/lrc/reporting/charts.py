@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from decimal import Decimal
 from math import isnan
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
@@ -84,7 +85,7 @@ def over_steps(
         if shares:
             _percent(axes)
         else:
-            axes.yaxis.set_major_formatter(lambda value, _: f"{value:.4g}")
+            axes.yaxis.set_major_formatter(lambda value, _: _plain(value))
         if logarithmic:
             _make_logarithmic(axes, [point.value for line in lines for point in line.curve])
     return svg()
@@ -149,7 +150,12 @@ def _make_logarithmic(axes: Axes, values: Sequence[float]) -> None:
     wide = max(shown) / min(shown) > 5
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if wide else MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
     axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.4g}")
+    axes.yaxis.set_major_formatter(lambda value, _: _plain(value))
+
+
+def _plain(value: float) -> str:
+    """A number with four digits that count, and without an exponent: labels of one axis are written alike."""
+    return format(Decimal(f"{value:.4g}"), "f")
 
 
 def _percent(axes: Axes) -> None:

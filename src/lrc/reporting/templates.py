@@ -29,7 +29,8 @@ def render_page(template: str, **facts: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": _percent, "number": _number, "chinese": partial(localized, to=CHINESE)}
+    environment.filters |= {"percent": _percent, "number": _number, "times": _times}
+    environment.filters["chinese"] = partial(localized, to=CHINESE)
     script = read_asset("report.js")
     shipped = {
         # Not escaped, since both ship with lrc.
@@ -48,6 +49,11 @@ def read_asset(name: str) -> str:
 
 def _percent(value: float) -> str:
     return "–" if isnan(value) else f"{value:.1%}"
+
+
+def _times(count: int, noun: str, plural: str = "") -> str:
+    """A count with its English noun, which takes an s for more than one, or has a plural of its own."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
 def _number(value: float | None) -> str:

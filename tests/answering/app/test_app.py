@@ -68,6 +68,21 @@ def wait(happened: Callable[[], Any]) -> Any:
     return found
 
 
+# Collects what changes its padding little by little.
+WATCH_PADDINGS = """
+window.paddings = [];
+document.addEventListener("transitionrun", (event) => {
+  if (event.propertyName.startsWith("padding") && event.target.querySelector(".lrc")) paddings.push(event.propertyName);
+});
+"""
+
+
+def wait_for_rest(browser: Any) -> None:
+    """Until nothing is on its way to another place, size or colour."""
+    moving = "return document.getAnimations().filter((one) => one instanceof CSSTransition).length"
+    wait(lambda: not browser.execute_script(moving))
+
+
 def find(browser: Any, selector: str) -> list[Any]:
     return list(browser.find_elements("css selector", selector))
 
@@ -209,14 +224,21 @@ def test_the_page_speaks_one_language_and_fits_a_phone(address: str, language: s
         assert texts(browser, "#ask") == [expected]
         waiting = {"作答": "答案會顯示在這裡。", "Answer": "The answer will be shown here."}[expected]
         assert texts(browser, ".waiting") == [waiting]
+        browser.execute_script(WATCH_PADDINGS)
         click(browser, "#examples button", 1)
         wait(lambda: find(browser, "#passage textarea")[0].get_attribute("value"))
         click(browser, "#ask")
         wait(lambda: find(browser, "#answer .bars"))
-        assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")
-        assert browser.execute_script(
-            "return ((e) => e.scrollWidth <= e.clientWidth)(document.querySelector('.scroll'))"
+        wait_for_rest(browser)
+        assert browser.execute_script("return innerWidth") == PHONE[0]
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= PHONE[0]
+        # Probabilities in their widest spelling, too, which a model that is always sure has.
+        browser.execute_script("for (const one of document.querySelectorAll('.scroll td')) one.textContent = '100.0%'")
+        table, room = browser.execute_script(
+            "return ((e) => [e.scrollWidth, e.clientWidth])(document.querySelector('.scroll'))"
         )
+        assert table <= room
+        assert browser.execute_script("return window.paddings") == []  # the answer has its width from the first frame
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
