@@ -13,6 +13,7 @@ from lrc.data.input_layouts import Layout, QuestionParts, parse_input, write_inp
 from lrc.data.questions import MAX_OPTIONS, MIN_OPTIONS, Question
 from lrc.data.tables.answer_marks import FROM_ZERO, read_answer
 from lrc.data.tables.cell_text import show_number
+from lrc.data.tables.cleaning import unpaired_surrogate
 from lrc.runtime.errors import DataError
 from lrc.runtime.findings import Finding
 from lrc.runtime.translation import _, message_of
@@ -365,13 +366,10 @@ def _read_text(item: dict[str, Any], key: str) -> str | None:
 
 
 def _refuse_surrogates(key: str, text: str) -> None:
-    """Refuse an unpaired surrogate, which is not a character: no tokenizer or file accepts it."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
+    if place := unpaired_surrogate(text):
         raise ValueError(
-            _("{key} has an unpaired surrogate at character {value}; correct it").format(key=key, value=error.start + 1)
-        ) from error
+            _("{key} has an unpaired surrogate at character {value}; correct it").format(key=key, value=place)
+        )
 
 
 def _abridge(value: object) -> str:

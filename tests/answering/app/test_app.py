@@ -75,6 +75,21 @@ document.addEventListener("transitionrun", (event) => {
   if (event.propertyName.startsWith("padding") && event.target.querySelector(".lrc")) paddings.push(event.propertyName);
 });
 """
+# Where the text of an element ends, in CSS pixels from the left.
+TEXT_END = (
+    "const r = document.createRange(); r.selectNodeContents(arguments[0]); return r.getBoundingClientRect().right"
+)
+ARROW_RIGHT, TAB = "\ue014", "\ue004"  # as WebDriver writes these keys
+# Collects what a screen reader is told.
+WATCH_ANNOUNCEMENTS = """
+window.announced = [];
+new MutationObserver((changes) => {
+  for (const { target } of changes) {
+    const told = (target.parentElement ?? target).closest("[aria-live], [role=status]") ?? target;
+    if (told.matches?.("[aria-live], [role=status]")) announced.push(told.textContent.trim());
+  }
+}).observe(document.body, { childList: true, subtree: true, characterData: true });
+"""
 
 
 def wait_for_rest(browser: Any) -> None:
@@ -193,6 +208,7 @@ def test_a_workbook_becomes_the_csv_of_generate(address: str, generated: Path, t
         click(browser, "#download")
         wait(lambda: list(tmp_path.glob("*.csv")))
         listed = texts(browser, "#told .answers tbody td:nth-of-type(2)")
+        counts = texts(browser, "#told .counts strong")
         click(browser, "#download_workbook")
         wait(lambda: list(tmp_path.glob("*.xlsx")))
     (csv,) = tmp_path.glob("*.csv")
@@ -202,6 +218,7 @@ def test_a_workbook_becomes_the_csv_of_generate(address: str, generated: Path, t
     assert len({line.split(b",")[1] for line in expected.splitlines()[1:]}) > 1, "a model that always says the same"
     answers = [line.split(",")[1] for line in expected.decode().splitlines()[1:]]
     assert [text.split()[0] for text in listed] == answers
+    assert counts == [str(answers.count(number)) for number in "1234"] and "0" in counts
     sheet = load_workbook(book).active
     columns = {cell.value: cell.column for cell in sheet[1]}
     filled = [sheet.cell(row, columns["預測答案"]).value for row in range(2, sheet.max_row + 1)]
@@ -224,6 +241,7 @@ def test_the_page_speaks_one_language_and_fits_a_phone(address: str, language: s
         assert texts(browser, "#ask") == [expected]
         waiting = {"作答": "答案會顯示在這裡。", "Answer": "The answer will be shown here."}[expected]
         assert texts(browser, ".waiting") == [waiting]
+        browser.execute_script(WATCH_ANNOUNCEMENTS)
         browser.execute_script(WATCH_PADDINGS)
         click(browser, "#examples button", 1)
         wait(lambda: find(browser, "#passage textarea")[0].get_attribute("value"))
@@ -239,6 +257,19 @@ def test_the_page_speaks_one_language_and_fits_a_phone(address: str, language: s
         )
         assert table <= room
         assert browser.execute_script("return window.paddings") == []  # the answer has its width from the first frame
+        done = {"作答": "已完成", "Answer": "Done"}[expected]
+        wait(lambda: done in browser.execute_script("return window.announced"))  # not the name of a text
+        first, second = find(browser, "button[role=tab]")
+        first.send_keys(ARROW_RIGHT)
+        (place,) = wait(lambda: find(browser, "#file button"))
+        wait(lambda: place.accessible_name.startswith({"作答": "拖放", "Answer": "Drop"}[expected]))
+        assert browser.switch_to.active_element == second
+        second.send_keys(TAB)
+        assert browser.switch_to.active_element == place
+        find(browser, "#file input[type=file]")[0].send_keys(str(SAMPLE))
+        (remove,) = wait(lambda: find(browser, "#file .icon-button"))
+        edge = browser.execute_script(TEXT_END, find(browser, "#file label")[0])
+        assert edge <= remove.rect["x"]
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])

@@ -37,6 +37,8 @@ TYPED: dict[str, tuple[str, str, Sequence[str]]] = {
     "a question too long": ("文", LONG, FOUR),
     "an option too long": ("文", "誰？", ("甲", LONG)),
     "all too long": (LONG, LONG, (LONG, LONG)),
+    "two options twice": ("文", "誰？", ("甲", "乙", "甲", "乙")),
+    "half a character in each text": ("文\ud83d", "誰\udc00？", ("甲\ud83d", "乙")),
     "more than the model has positions": ("文", "誰" * 9000, FOUR),
 }
 # What is pasted in one piece.
@@ -51,6 +53,9 @@ PASTED = {
     "nine options": "文。\n誰？\n" + "\n".join(f"{number}: 貓{number}" for number in range(1, 10)),
     "mixed marks": "文。\n誰？\n(A) 貓\n② 狗",
     "numbers in a text": "氣溫 1.5 度，2.5 公里。\n多遠？",
+    "half a character": "文\ud83d。\n誰？\n(A) 貓\n(B) 狗",
+    "sixty thousand marks": "1: " * 60_000,
+    "a hundred thousand empty lines": "文" + "\n" * 100_000 + "章",
     "HTML": "<script>alert(1)</script>",
 }
 
@@ -74,6 +79,7 @@ def files(folder: Path) -> Iterator[Path]:
     yield put("empty.json", b"")
     yield put("list.json", b"[]")
     yield put("object.json", b'{"a": 1}')
+    yield put("half_characters.json", b'[{"\\ud83d": "\\ud83d"}]')
     yield put("broken.json", b'[{"instruction": ')
     yield put("lines.jsonl", b"not json\n")
     yield put("picture.png", b"\x89PNG\r\n\x1a\n")
@@ -132,7 +138,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Page, Page
     folder = tmp_path_factory.mktemp("server")
     with serving(["-m", "lrc", "app", "--model", str(model), *ASKED, "--port", "0"], folder) as (_, address):
         yield Page(address, "en-US,en;q=0.9"), Page(address, "zh-TW,zh;q=0.9")
-        assert "Traceback" not in (folder / "server.txt").read_text()
+        raised = re.findall(r"^\S*(?:Error|Exception)\b.*", (folder / "server.txt").read_text(), flags=re.MULTILINE)
+        assert all("was not uploaded by a user" in line for line in raised), raised
 
 
 def lines(shown: str) -> list[str]:
@@ -172,4 +179,27 @@ def test_what_is_uploaded_wrongly(pages: tuple[Page, Page], tmp_path: Path) -> N
         shown = [page.call("ask-all", [page.upload(path)])[0] for page in pages]
         assert path.name in shown[0], (path.name, shown[0])
         check(*shown)
+        # A visitor cannot give a flag of the command line.
+        for flag in set(re.findall(r"--\w+", shown[0])):
+            assert any("for this page" in line for line in lines(shown[0]) if flag in line), (path.name, shown[0])
     check(*(page.call("ask-all", [None])[0] for page in pages))
+
+
+def test_every_fault_of_a_question_is_a_line(pages: tuple[Page, Page]) -> None:
+    def told(name: str) -> list[str]:
+        passage, question, options = TYPED[name]
+        return lines(pages[0].call("ask", [passage, question, *options, *[""] * (8 - len(options))])[0])
+
+    same = "Options (選項): {} and {} have the same text; change one"
+    assert told("two options twice") == [same.format(1, 3), same.format(2, 4)]
+    half = "{}: character {} is half of one (an unpaired surrogate); remove it, or type it again"
+    fields = {"Passage (文章)": 2, "Question (問題)": 2, "Option 1": 2}
+    assert told("half a character in each text") == [half.format(*one) for one in fields.items()]
+
+
+@pytest.mark.parametrize("name", ["ask", "ask-all"])
+def test_a_request_reads_no_file_of_the_server(pages: tuple[Page, Page], tmp_path: Path, name: str) -> None:
+    secret = write_xlsx(tmp_path / "secret.xlsx", [test_row(1), test_row(2)], TEST)
+    named = {"path": str(secret), "orig_name": "a.xlsx", "meta": {"_type": "gradio.FileData"}}
+    with pytest.raises(AssertionError, match="'success': False"):
+        pages[0].call(name, [named] if name == "ask-all" else [named, *[""] * 9])

@@ -17,13 +17,16 @@ from lrc.runtime.translation import localized
 
 TAGS: dict[Language, str] = {"en": "en", "zh_TW": "zh-Hant"}
 MAX_FINDINGS = 20  # shown; a workbook may have one for every row
+FLAGS = ("--sheet", "--columns")  # which lines of findings name, and a visitor cannot give
 MAX_ANSWERS = 20  # likewise; the download has all
 
 
 def fragment(name: str, language: Language, **values: Any) -> str:
     """Render one of the macros of `fragments.html`."""
     macro = getattr(_macros(), name)
-    return str(macro(partial(translate, language), TAGS[language], **values))
+    page = str(macro(partial(translate, language), TAGS[language], **values))
+    # Half a character (an unpaired surrogate), which a file may have in a name, cannot be sent.
+    return page.encode(errors="replace").decode()
 
 
 def findings(language: Language, lines: Sequence[str]) -> str:
@@ -64,7 +67,8 @@ def summary(language: Language, answered: Answered) -> str:
 
 def _first(language: Language, lines: Sequence[str]) -> list[str]:
     more = len(lines) - MAX_FINDINGS
-    return [*lines[:MAX_FINDINGS], *([translate(language, "more", n=more)] if more > 0 else [])]
+    shown = [*lines[:MAX_FINDINGS], *([translate(language, "more", n=more)] if more > 0 else [])]
+    return [*shown, *(translate(language, flag) for flag in FLAGS if any(flag in line for line in shown))]
 
 
 @cache

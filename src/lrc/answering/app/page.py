@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from importlib.resources import as_file
 from importlib.resources import files as packaged
@@ -19,7 +20,7 @@ from lrc.answering.app.translations import PREFIX, Language, choose_language, tr
 from lrc.data.questions import MAX_OPTIONS, Question, option_orders
 from lrc.data.tables.workbook import read_workbook
 from lrc.metrics.calibration import is_guess
-from lrc.runtime.errors import LrcError
+from lrc.runtime.errors import LrcError, first_line
 from lrc.runtime.translation import _, localized
 
 OPTIONS_SHOWN = 4  # at first
@@ -55,7 +56,7 @@ ONE_AT_A_TIME: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "mode
 FORGET = "() => ''"
 # JavaScript that scrolls to the answer, which on a phone is below all boxes.
 SHOW_ANSWER = "() => document.getElementById('answer').scrollIntoView({block: 'nearest'})"
-
+_log = logging.getLogger(__name__)
 _words = gr.I18n(**translations())
 
 
@@ -69,6 +70,8 @@ def make_site(session: AppSession, names: list[str], folder: Path) -> FastAPI:
     """
     page = _page(session, names, folder)
     page.queue(max_size=MAX_WAITING)
+    # Until it has launched, which a mounted page never does, gradio lets a request name any file of this machine.
+    page.has_launched = True
     theme = gr.themes.Default(primary_hue="blue", neutral_hue="slate", font=FONTS, font_mono=["ui-monospace"])
     theme.set(**CONTRAST)
     with as_file(packaged(__package__) / "app.css") as css:
@@ -82,6 +85,7 @@ def make_site(session: AppSession, names: list[str], folder: Path) -> FastAPI:
             footer_links=[],
             run_history=False,
             ssr_mode=False,
+            js=packaged(__package__).joinpath("app.js").read_text(encoding="utf-8"),
             pwa=False,
             show_error=False,
             max_file_size=MAX_UPLOAD,
@@ -216,7 +220,7 @@ def _asker(session: AppSession) -> Callable[..., str]:
         try:
             asked = make_question(passage, question, options)
             scores, orders = session.ask(asked)
-        except (LrcError, OSError, RuntimeError, MemoryError) as error:
+        except Exception as error:  # whatever it is, the visitor is told
             return findings(language, _lines(error, language))
         listed = session.scorer.prompt.list_options
         return fragment(
@@ -245,7 +249,7 @@ def _file_asker(session: AppSession, folder: Path) -> Callable[..., tuple[Any, .
             return findings(language, [localized(nothing, language)]), *_no_downloads()
         try:
             answered = session.answer_file(Path(file), Path(mkdtemp(dir=folder)), advance)
-        except (LrcError, OSError, RuntimeError, MemoryError) as error:
+        except Exception as error:  # whatever it is, the visitor is told
             return findings(language, _lines(error, language)), *_no_downloads()
         made = [
             gr.DownloadButton(value=path and str(path), visible=path is not None)
@@ -264,8 +268,9 @@ def _language(request: gr.Request) -> Language:
 
 
 def _lines(error: Exception, language: Language) -> tuple[str, ...]:
-    """An error's findings; the first line of one that is not an LrcError."""
+    """An error's findings; one that is not an LrcError is the fault of model, machine or program, and is logged."""
     if isinstance(error, LrcError):
         return error.lines(language)
-    reason = str(error).partition("\n")[0] or type(error).__name__
-    return (localized(_("model: {reason}; see where lrc app was started").format(reason=reason), language),)
+    _log.error("a request failed", exc_info=error)
+    text = _("model: {reason}; see where lrc app was started")
+    return (localized(text.format(reason=first_line(error)), language),)

@@ -7,7 +7,7 @@ import unicodedata
 from typing import NamedTuple
 
 from lrc.data.questions import MAX_OPTIONS, MIN_OPTIONS
-from lrc.data.tables.cleaning import clean
+from lrc.data.tables.cleaning import clean, unpaired_surrogate
 from lrc.runtime.errors import DataError
 from lrc.runtime.translation import _
 
@@ -21,9 +21,10 @@ _MARK = re.compile(
     flags=re.MULTILINE | re.IGNORECASE,
 )
 _PASSAGE = re.compile(r"^\s*(?:文章|短文|課文|passage)\s*[:：]\s*", re.IGNORECASE)
-_QUESTION = re.compile(r"^\s*(?:問題|问题|題目|题目|question)\s*[:：]\s*", re.IGNORECASE | re.MULTILINE)
-_INSTRUCTION = re.compile(r"^\s*請根據以下輸入回答.*$", re.MULTILINE)
-_ANSWER = re.compile(r"^\s*(?:正確答案|答案|answer)\s*[:：].*$", re.IGNORECASE | re.MULTILINE)
+# `^\s*` would read a run of empty lines again from each of them.
+_QUESTION = re.compile(r"^[^\S\n]*(?:問題|问题|題目|题目|question)\s*[:：]\s*", re.IGNORECASE | re.MULTILINE)
+_INSTRUCTION = re.compile(r"^[^\S\n]*請根據以下輸入回答.*$", re.MULTILINE)
+_ANSWER = re.compile(r"^[^\S\n]*(?:正確答案|答案|answer)\s*[:：].*$", re.IGNORECASE | re.MULTILINE)
 
 
 class PastedQuestion(NamedTuple):
@@ -40,8 +41,12 @@ def split_question(text: str) -> PastedQuestion:
     The right answer is left out if it was pasted, too.
 
     Raises:
-        DataError: there are no options or too many, or nothing before them that could be passage and question.
+        DataError: there are no options or too many, or nothing before them that could be passage and question, or a
+            character is only half of one.
     """
+    if place := unpaired_surrogate(text):
+        half = _("pasted text: character {place} is half of one (an unpaired surrogate); remove it, or paste it again")
+        raise DataError(half.format(place=place))
     text = _ANSWER.sub("", _INSTRUCTION.sub("", clean(text)[0])).strip()
     marks = _marks(text)
     if len(marks) > MAX_OPTIONS:
@@ -61,14 +66,13 @@ def _marks(text: str) -> list[tuple[int, int]]:
     plain = "".join(unicodedata.normalize("NFKC", sign) if sign not in _SERIES[2] else sign for sign in text)
     if len(plain) != len(text):
         plain = text  # places would shift
-    found = [(_place(match), match.start(), match.end()) for match in _MARK.finditer(plain)]
-    for first in reversed([place for place, one in enumerate(found) if one[0][1] == 0]):
-        series, row = found[first][0][0], [found[first]]
-        for one in found[first + 1 :]:
-            if one[0] == (series, len(row)):
-                row.append(one)
-        if len(row) >= MIN_OPTIONS:
-            return [(start, end) for _sign, start, end in row]
+    found = [(*_place(match), match.start(), match.end()) for match in _MARK.finditer(plain)]
+    # From the end, so that each mark finds what follows it: a text of many marks is not read again for each.
+    lists: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    for series, place, start, end in reversed(found):
+        lists[series, place] = [(start, end), *lists.get((series, place + 1), [])]
+        if place == 0 and len(lists[series, place]) >= MIN_OPTIONS:
+            return lists[series, place]
     return []
 
 

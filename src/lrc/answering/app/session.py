@@ -15,7 +15,7 @@ from lrc.config.run_record import Run
 from lrc.data.alpaca import Record, question_of, to_record
 from lrc.data.questions import MAX_OPTIONS, MIN_OPTIONS, Question, option_orders
 from lrc.data.sources import read_questions_to_answer
-from lrc.data.tables.cleaning import clean
+from lrc.data.tables.cleaning import clean, unpaired_surrogate
 from lrc.metrics.calibration import is_guess
 from lrc.metrics.option_scores import OptionScores
 from lrc.metrics.verdict import Verdict, judge
@@ -59,6 +59,7 @@ class Answered:
     """A file's answers."""
 
     answers: tuple[OneAnswer, ...]
+    n_options: int  # of the question with the most
     verdict: Verdict | None  # None if the file does not have all right answers
     csv: Path
     workbook: Path | None  # the copy with the answers in it; None if the file is not an .xlsx workbook
@@ -66,8 +67,9 @@ class Answered:
 
     @property
     def counts(self) -> dict[int, int]:
-        """How often each option was chosen, by its number."""
-        return dict(sorted(Counter(one.number for one in self.answers).items()))
+        """How often each option was chosen, by its number; 0 for one that never was."""
+        found = Counter(one.number for one in self.answers)
+        return {number: found[number] for number in range(1, self.n_options + 1)}
 
     @property
     def guesses(self) -> int:
@@ -132,14 +134,15 @@ class AppSession:
         write_submission(submission, [record.id for record in records], [score.prediction for score in scores])
         workbook, lost = _fill_in(path, folder, records, scores)
         answers = tuple(_one_answer(record, score) for record, score in zip(records, scores, strict=True))
-        return Answered(answers, _verdict(records, scores), submission, workbook, (*findings, *lost))
+        n_options = max((len(score.probabilities) for score in scores), default=0)
+        return Answered(answers, n_options, _verdict(records, scores), submission, workbook, (*findings, *lost))
 
 
 def make_question(passage: str, question: str, options: Sequence[str]) -> Question:
     """Make a question of what somebody typed; texts are cleaned like a workbook's cells, blank last options dropped.
 
     Raises:
-        DataError: a text is missing or too long, or two options are the same, with a finding for each.
+        DataError: a text is missing, too long or no text, or two options are the same, with a finding for each.
     """
     passage, question, *options = (clean(text or "")[0] for text in (passage, question, *options))
     needed = {WORDS["passage"]: passage, WORDS["question"]: question}
@@ -154,6 +157,13 @@ def make_question(passage: str, question: str, options: Sequence[str]) -> Questi
         for name, text in (needed | numbered).items()
         if len(text) > MAX_CHARACTERS
     ]
+    lines += [
+        _("{field}: character {place} is half of one (an unpaired surrogate); remove it, or type it again").format(
+            field=name, place=place
+        )
+        for name, text in (needed | numbered).items()
+        if (place := unpaired_surrogate(text))
+    ]
     while options and not options[-1]:
         options.pop()
     filled = sum(map(bool, options))
@@ -161,10 +171,12 @@ def make_question(passage: str, question: str, options: Sequence[str]) -> Questi
         text = _("{field}: {filled} with text, expected {least} to {most}; fill in more")
         lines.append(text.format(field=WORDS["options"], filled=filled, least=MIN_OPTIONS, most=MAX_OPTIONS))
     filled_in = [(number, option) for number, option in enumerate(options, start=1) if option]
-    twice = [(options.index(option) + 1, number) for number, option in filled_in if option in options[: number - 1]]
-    if twice:
-        same = _("{field}: {first} and {second} have the same text; change one")
-        lines.append(same.format(field=WORDS["options"], first=twice[0][0], second=twice[0][1]))
+    same = _("{field}: {first} and {second} have the same text; change one")
+    lines += [
+        same.format(field=WORDS["options"], first=options.index(option) + 1, second=number)
+        for number, option in filled_in
+        if option in options[: number - 1]
+    ]
     if lines:
         raise DataError(*lines)
     return Question("1", passage, question, tuple(options))

@@ -43,6 +43,7 @@ WORDS: dict[str, str] = {
     "waiting": _("The answer will be shown here."),
     "file": _("A workbook (.xlsx, .ods, .csv, .jsonl) or Alpaca JSON"),
     "ask_all": _("Answer every question"),
+    "complete": _("Done"),
     "progress": _("{done:,} of {total:,} questions"),
     "download": _("Download the answers as CSV"),
     "download_workbook": _("Download the workbook with the answers"),
@@ -76,6 +77,14 @@ WORDS: dict[str, str] = {
     "is_guess": _("practically a guess"),
     "told": _("Found in the file"),
     "refused": _("Not answered"),
+    "--sheet": _(
+        "--sheet is an option of lrc on the command line; for this page, unhide that sheet and move it to the front, "
+        "or save it as a file of its own"
+    ),
+    "--columns": _(
+        "--columns is an option of lrc on the command line; for this page, write the headers 文章, 問題, 選項1, 選項2 "
+        "and so on into the file"
+    ),
     "more": _("… and {n:,} more; `lrc check` shows all"),
 }
 BASELINES: dict[str, str] = {
@@ -115,4 +124,5 @@ def translations() -> dict[str, dict[str, str]]:
 def _spell_labels(language: Language) -> dict[str, str]:
     labels = {f"{PREFIX}{key}": localized(text, language) for key, text in WORDS.items()}
     options = {f"{PREFIX}option{n}": translate(language, "option", n=n) for n in range(1, MAX_OPTIONS + 1)}
-    return labels | options
+    # What gradio tells a screen reader when its work has ended; it has no text of its own under this name.
+    return labels | options | {"common.complete": labels[f"{PREFIX}complete"]}

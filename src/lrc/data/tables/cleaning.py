@@ -54,6 +54,15 @@ def collapse(text: str) -> str:
     return " ".join(text.split())
 
 
+def unpaired_surrogate(text: str) -> int | None:
+    """The place, from 1, of the first unpaired surrogate: half of a character, which no tokenizer or file accepts."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return error.start + 1
+    return None
+
+
 def _unescape(text: str) -> str:
     return _ESCAPE.sub(lambda found: chr(int(found[1], 16)), text)
 
