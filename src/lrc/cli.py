@@ -20,13 +20,15 @@ from lrc.commands.options import FILE, TEXT, TakesSeveral, answering, force, giv
 from lrc.runtime import progress
 from lrc.runtime.exit_status import exit_on_error, is_first, several_processes
 from lrc.runtime.launch_variables import check_launch, forget_launch
-from lrc.runtime.packages import check_installed
+from lrc.runtime.packages import FOR_MODELS, check_installed
 from lrc.runtime.signals import ending_with
 from lrc.runtime.threads import wait_asleep
 from lrc.runtime.translation import _
 
 # Verbs whose work the processes of a launch share; all others are one process, whoever started it.
 SHARED = ("generate", "evaluate")
+# Verbs that read and write files, which goes without PyTorch; a recipe in `check` is what needs it after all.
+WITHOUT_MODELS = ("check", "compare", "completion", "convert", "init", "schema", "vote")
 
 
 # What is safe where a verb is interrupted, and how to go on; of the others nothing was written.
@@ -58,10 +60,20 @@ class Verb(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Look, then run."""
+        if self.name in WITHOUT_MODELS:
+            return self._invoke_without_models(ctx)
         check_installed()
         if self.name in SHARED:
             check_launch()
         return super().invoke(ctx)
+
+    def _invoke_without_models(self, ctx: click.Context) -> Any:
+        check_installed(dispensable=FOR_MODELS)
+        try:
+            return super().invoke(ctx)
+        except ModuleNotFoundError:
+            check_installed()
+            raise
 
 
 class Pooling(TakesSeveral, Verb):

@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Collection
 from importlib.metadata import PackageNotFoundError, distribution, requires, version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,10 +22,15 @@ if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
 SEVERAL = 2  # findings, beyond which one command for all of them is named
+# What only models need: workbooks and files are read without.
+FOR_MODELS = frozenset({"torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes"})
 
 
-def check_installed() -> None:
+def check_installed(*, dispensable: Collection[str] = ()) -> None:
     """Compare what is installed with the ranges of `setup.cfg`; extras are left to the verbs that need them.
+
+    Args:
+        dispensable: packages that may be missing; where they are there, their versions have to fit all the same.
 
     Raises:
         MachineError: a package is missing or outside its range; a finding each.
@@ -36,6 +42,8 @@ def check_installed() -> None:
         if needed.marker is not None and not needed.marker.evaluate({"extra": ""}):
             continue
         found = installed_version(needed.name)
+        if found is None and needed.name in dispensable:
+            continue
         if found is None or not _fits(found, needed):
             is_there = "is not installed" if found is None else f"{found} is installed"
             cure = f"pip install '{needed.name}{needed.specifier}'"
