@@ -441,6 +441,10 @@ def publish(adapter: Path | None, merged: Path | None, dataset: Path | None, **o
     """Publish an adapter or a merged model, with its model card, on the Hugging Face Hub."""
     if [adapter, merged, dataset].count(None) != 2:
         raise click.UsageError("give one of --adapter, --merged and --dataset")
+    from lrc.answering.options import check_published
+
+    if folder := adapter or merged:
+        check_published(folder)  # before the seconds in which torch is imported
     with importing():
         from lrc.commands.publish import publish, publish_dataset
 

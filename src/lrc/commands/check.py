@@ -24,6 +24,7 @@ from lrc.runtime.errors import LrcError
 from lrc.runtime.findings import WORDS, Finding, count_kinds, format_findings, wrap_line
 from lrc.runtime.finished_outputs import key_of_files, refuse_other_output, write_once
 from lrc.runtime.outputs import refuse_file
+from lrc.runtime.steps import is_step
 from lrc.runtime.system import command_line
 from lrc.runtime.translation import _, localized
 
@@ -110,6 +111,8 @@ def check(
             print()
         previous = level
         print(*wrap_line(line), sep="\n")
+    if is_step():
+        return all(one.accepted for one in checked)
     if sys.stdout.isatty():
         print()
     for line in _next(checked, sheet, columns or {}):  # a command is never broken: it is there to be copied

@@ -17,6 +17,7 @@ from lrc.metrics.predictions import OUTCOMES_FILE, Outcome, read_outcomes
 from lrc.metrics.training_log import Curve, Curves, Point, read_curves
 from lrc.metrics.verdict import NAMES, describe_size, judge
 from lrc.runtime.findings import pad
+from lrc.runtime.steps import is_step
 from lrc.runtime.system import command_line
 from lrc.runtime.translation import Message, _, localized
 
@@ -84,6 +85,7 @@ def untrained_figures(curves: Curves) -> dict[str, float]:
 def print_summary(run_dir: Path, base: str) -> None:
     """Print the summary on stdout: a table in a terminal, plain lines in a pipe."""
     rows, commands = summarize(run_dir, base)
+    commands = [] if is_step() else commands
     if sys.stdout.isatty():
         _table(rows, commands)
         return

@@ -10,6 +10,13 @@ from collections.abc import Sequence
 from lrc.runtime.progress import notify
 from lrc.runtime.translation import _
 
+STEP = "LRC_STEP"  # set for a step: what comes next is its verb's to say
+
+
+def is_step() -> bool:
+    """Whether this process is a step of another verb."""
+    return os.environ.get(STEP) == "1"
+
 
 def call(words: Sequence[str], verb: str) -> int:
     """Run a step's command as a process of its own, and give its exit status; a signal to this one ends it, too.
@@ -20,7 +27,7 @@ def call(words: Sequence[str], verb: str) -> int:
     """
     own = [sys.executable, *words[1:]] if words[0] == "python" else [sys.executable, "-m", "lrc", *words]
     sys.stdout.flush()
-    process = subprocess.Popen(own, env=os.environ)
+    process = subprocess.Popen(own, env={**os.environ, STEP: "1"})
     try:
         status = process.wait()
     except (KeyboardInterrupt, SystemExit) as signalled:
