@@ -18,11 +18,12 @@ HERE = Path(__file__).parent
 # A bar's label, and how its row of results.md begins.
 BARS = {
     "best\nrule\nno model": "best baseline without a model",
-    "Gemma\n270M\nuntrained": "untrained, as texts",
-    "Gemma\n270M\ntrained": "contrast, 3,200 questions",
-    "Qwen\n0.5B\ntrained": "**Qwen2.5-Coder-0.5B, `judge`, 3,200 questions**",
+    "Gemma\n270M\nbefore": "untrained, as texts",
+    "Gemma\n270M\nafter": "contrast, 3,200 questions",
+    "Qwen\n0.5B\nafter": "**Qwen2.5-Coder-0.5B, `judge`, 3,200 questions**",
+    "Qwen\n1.5B\nafter": "**Qwen2.5-Coder-1.5B, `judge`, 992 questions**",
 }
-CHINESE = {"best": "最佳", "rule": "規則", "no model": "不用模型", "untrained": "未訓練", "trained": "訓練後"}
+CHINESE = {"best": "最佳", "rule": "規則", "no model": "不用模型", "before": "訓練前", "after": "訓練後"}
 TITLE = "Accuracy on 1,000 questions about passages that were not trained on"
 STYLE = """
 svg { color: #1f2328; --grid: #8c959f; --first: #0969da; --second: #9a6700; font-family: system-ui, sans-serif; }

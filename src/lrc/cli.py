@@ -19,7 +19,7 @@ from lrc.commands.options import FILE, TEXT, TakesSeveral, answering, force, giv
 from lrc.runtime import progress
 from lrc.runtime.exit_status import exit_on_error, is_first, is_step, several_processes
 from lrc.runtime.launch_variables import check_launch, forget_launch
-from lrc.runtime.packages import check_installed
+from lrc.runtime.packages import FOR_MODELS, check_installed
 from lrc.runtime.progress import importing
 from lrc.runtime.steps import end_with_caller
 from lrc.runtime.threads import wait_asleep
@@ -27,6 +27,8 @@ from lrc.runtime.translation import _, localized, translate_library
 
 # Commands whose work the processes of a launch share; all others run in one process, however they are started.
 SHARED = ("generate", "evaluate")
+# Commands that only read and write files, for which PyTorch is not needed, except to check a recipe.
+WITHOUT_MODELS = ("check", "compare", "completion", "convert", "init", "schema", "vote")
 # What is printed when a command is interrupted: what is safe, and how to resume. All others write nothing.
 SAFE: dict[str, str] = {
     "convert": _("nothing half-written has a file's name; run the same command again"),
@@ -49,10 +51,20 @@ class Verb(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Check, then run."""
+        if self.name in WITHOUT_MODELS:
+            return self._invoke_without_models(ctx)
         check_installed()
         if self.name in SHARED:
             check_launch()
         return super().invoke(ctx)
+
+    def _invoke_without_models(self, ctx: click.Context) -> Any:
+        check_installed(dispensable=FOR_MODELS)
+        try:
+            return super().invoke(ctx)
+        except ModuleNotFoundError:
+            check_installed()
+            raise
 
 
 class Several(TakesSeveral, Verb):
@@ -416,6 +428,10 @@ def publish(adapter: Path | None, merged: Path | None, dataset: Path | None, **o
     """Publish an adapter or a merged model, with its model card, on the Hugging Face Hub."""
     if [adapter, merged, dataset].count(None) != 2:
         raise click.UsageError(localized(_("give one of --adapter, --merged and --dataset")))
+    from lrc.answering.options import check_published
+
+    if folder := adapter or merged:
+        check_published(folder)  # before the seconds in which torch is imported
     with importing():
         from lrc.commands.publish import publish, publish_dataset
 

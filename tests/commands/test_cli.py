@@ -296,7 +296,7 @@ def test_a_signal_says_what_is_safe_and_what_goes_on(
         signal.raise_signal(number)
 
     monkeypatch.setattr(cli.commands[words.split()[0]], "callback", work)
-    monkeypatch.setattr("lrc.cli.check_installed", lambda: None)
+    monkeypatch.setattr("lrc.cli.check_installed", lambda **_: None)
     assert status(*words.split()) == 128 + number
     (line,) = filter(None, capsys.readouterr().err.splitlines())  # after Ctrl-C on the terminal, click ends its line
     how = "interrupted" if number == signal.SIGINT else "terminated"

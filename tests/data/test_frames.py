@@ -27,13 +27,17 @@ def test_importing_lrc_is_light() -> None:
         lrc.answerer_  # type: ignore[attr-defined]  # noqa: B018
 
 
-def test_a_workbook_becomes_a_frame_and_questions_again(tmp_path: Path) -> None:
+def test_a_workbook_becomes_a_frame_and_questions_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_xlsx(tmp_path / "a.xlsx", [row(7, 選項1=26, 選項4=None), row(8, 文章=f" {OTHER}", 正確答案="選項3")])
     frame = lrc.read_questions(path)
     assert list(frame) == ["id", "row", "passage", "question", "option_1", "option_2", "option_3", "option_4", "answer"]
     assert frame["id"].tolist() == ["7", "8"] and frame["row"].tolist() == [2, 3] and frame["answer"].tolist() == [1, 3]
     assert frame["option_1"][0] == "26" and frame["passage"][1] == OTHER
+    capsys.readouterr()
     questions = lrc.to_questions(frame)
+    assert "not read" not in capsys.readouterr().err  # not even of its own column `row`
+    lrc.to_questions(frame.assign(remark="a"))
+    assert "note: frame: columns not read: remark\n" in capsys.readouterr().err
     assert [(one.id, one.options, one.answer, one.row) for one in questions] == [
         ("7", ("26", "釣魚", "睡覺"), 1, 1),
         ("8", ("放風箏", "釣魚", "睡覺", "讀書"), 3, 2),

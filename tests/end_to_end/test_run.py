@@ -55,6 +55,7 @@ def test_the_whole_way_on_the_embedded_base(undisturbed: tuple[Path, str]) -> No
     output, told = undisturbed
     shown = re.findall(r"^\[(\d)/7\] \$ (?:lrc )?(\w+)", told, flags=re.MULTILINE)
     assert shown == [(str(number), step) for number, step in enumerate(STEPS, start=1)]
+    assert not re.search("^next[: ]", told, flags=re.MULTILINE)  # a step names no command of its own
     with (output / "answer.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 12 and all(row["Answer"] in "1234" for row in rows)

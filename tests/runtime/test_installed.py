@@ -94,3 +94,56 @@ def test_where_many_are_missing_one_command_for_all_is_named(monkeypatch: pytest
     with pytest.raises(MachineError) as refused:
         packages.check_installed()
     assert len(refused.value.lines()) == 2
+
+
+# As where PyTorch was never installed, in one process: neither the packages are there nor what is said of them.
+WITHOUT_MODELS = """
+import importlib.abc, importlib.metadata, sys
+from lrc.cli import main
+
+GONE = {"torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes"}
+
+class Gone(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in GONE:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Gone())
+real = importlib.metadata.Distribution.from_name
+
+def from_name(name):
+    if name in GONE:
+        raise importlib.metadata.PackageNotFoundError(name)
+    return real(name)
+
+importlib.metadata.Distribution.from_name = from_name
+
+def run(*words):
+    try:
+        main(list(words))
+    except SystemExit as ended:
+        return ended.code or 0
+    return 0
+
+assert run("init") == 0
+assert run("check", "examples/sample.xlsx", "examples/sample_test.xlsx") == 0
+assert run("convert", "examples/sample.xlsx", "--output-dir", "data") == 0
+assert run("check", "data/sample_train.json") == 0
+assert run("schema", "--output", "schema.json") == 0
+assert run("completion", "bash") == 0
+assert run("check", "recipes/tiny/lora.yaml") == 0
+print("what needs models", file=sys.stderr)
+assert run("train", "recipes/tiny/lora.yaml") == 1
+assert run("preview", "recipes/tiny/lora.yaml") == 1
+"""
+
+
+def test_workbooks_are_read_without_pytorch(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_MODELS], capture_output=True, text=True, env=os.environ, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    refusals = done.stderr.partition("what needs models\n")[2].splitlines()
+    assert len(refusals) == 2 * 7, done.stderr  # a line for each package, and one for all of them
+    assert "torch: is not installed" in " ".join(refusals) and "Traceback" not in done.stderr
+    assert (tmp_path / "data" / "sample_train.json").is_file() and (tmp_path / "schema.json").is_file()

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from lrc import cli, sft
 from lrc.commands import run as way
 from lrc.config.recipe import find_recipe
+from lrc.runtime.steps import STEP
 
 
 def main(command: Sequence[str], struck: str, delay: float) -> None:
@@ -33,6 +34,7 @@ def _fork(step: list[str], struck: str, delay: float) -> int:
     sys.stderr.flush()
     child = os.fork()
     if child == 0:
+        os.environ[STEP] = "1"
         status = 0
         try:
             _step(step)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import asdict
@@ -31,7 +32,10 @@ finally:
 
 
 @pytest.fixture
-def recipe(tmp_path: Path) -> Path:
+def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "config.json").write_text("{}")
     (tmp_path / "AI_train.json").write_text(json.dumps([{"instruction": "a", "input": "b", "output": "1"}]))
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "mine").write_text("mine")
@@ -84,6 +88,11 @@ CASES = {
         "r.yaml: score_normalisation is sum, but verdicts are scored as they are; remove it",
     ),
     "sample of nothing": (["--eval_questions", "9"], "r.yaml: eval_questions is given, but validation_file is not"),
+    "base": (["--model_name_or_path", "mm"], "mm: no such folder and none that was fetched before; did you mean m?"),
+    "base on the Hub": (
+        ["--model_name_or_path", "owner/name"],
+        "owner/name: no such folder and none that was fetched before; give a folder that holds a model",
+    ),
     "output": (["--output_dir", "{home}/other"], "{home}/other: holds something that is not an lrc run; "),
     "output file": (["--output_dir", "{home}/r.yaml"], "{home}/r.yaml: is not a folder; choose another output_dir"),
 }
@@ -96,7 +105,8 @@ def test_it_is_refused_in_a_line_before_torch(door: str, case: str, recipe: Path
     home = str(recipe.parent)
     program = PROGRAM.format(door=DOORS[door], heavy=HEAVY)
     command = [sys.executable, "-c", program, str(recipe), *(word.format(home=home) for word in words)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=recipe.parent)
+    offline = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": home}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=recipe.parent, env=offline)
     assert (done.returncode, done.stdout) == (1, "imported:\n"), done.stderr
     assert done.stderr.startswith(line.format(home=home)) and len(done.stderr.splitlines()) == 1
 

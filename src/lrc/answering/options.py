@@ -73,6 +73,30 @@ def check_adapter(folder: Path) -> None:
         raise ModelError(*findings)
 
 
+def check_published(folder: Path) -> None:
+    """Refuse a folder that holds neither an adapter nor a model.
+
+    Raises:
+        ModelError: it does not.
+    """
+    if not any((folder / name).is_file() for name in (ADAPTER, CONFIG)):
+        text = _("{folder}: no {adapter_config} and no {config}; name an adapter or a merged model")
+        raise ModelError(text.format(folder=folder, adapter_config=ADAPTER, config=CONFIG))
+
+
+def check_base(name: str) -> None:
+    """Refuse a base to train on that is neither a folder nor can be fetched; the rest shows when it is loaded.
+
+    Raises:
+        ModelError: it is not.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir() or not (_offline() or folder.exists() or name.count("/") != 1):
+        return  # whether the Hub has it, the Hub knows
+    if findings := _explain_missing(name, folder, CONFIG):
+        raise ModelError(*findings)
+
+
 def runs_of(model: str, options: ScoringOptions) -> list[Run]:
     """The runs in which the model was trained: those of its adapters, else of the merged model, else by the options.
 

@@ -87,6 +87,7 @@ def evaluate_model(
         refuse_other_output(written, asked, force=force)
     records, answers = _read_labelled(data, sheet, columns)
     with importing():  # what can be refused without it has been
+        import lrc.answering.load  # noqa: F401, which takes the seconds
         from lrc.runtime.processes import lock_together
 
     with nullcontext() if output is None else lock_together(output):
@@ -103,10 +104,9 @@ def _evaluate(
     as_json: bool,
     force: bool,
 ) -> None:
-    with importing():
-        from lrc.answering.answer import answer, facts, score_lines, write_scores
-        from lrc.answering.load import load_scorer
-        from lrc.runtime.processes import processes
+    from lrc.answering.answer import answer, facts, score_lines, write_scores
+    from lrc.answering.load import load_scorer
+    from lrc.runtime.processes import processes
 
     scores, partial = asked["scores"], None
     words = []

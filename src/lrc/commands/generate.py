@@ -59,6 +59,7 @@ def generate(
     refuse_other_output(output, asked, force=force)
     records = read_questions_to_answer(data, sheet, columns)
     with importing():  # what can be refused without it has been
+        import lrc.answering.load  # noqa: F401, which takes the seconds
         from lrc.runtime.processes import lock_together
 
     with lock_together(output):
@@ -68,10 +69,9 @@ def generate(
 def _generate(
     asked: Mapping[str, Any], output: Path, records: Sequence[Record], options: ScoringOptions, *, force: bool
 ) -> None:
-    with importing():
-        from lrc.answering.answer import answer, facts, write_scores
-        from lrc.answering.load import load_scorer
-        from lrc.runtime.processes import processes
+    from lrc.answering.answer import answer, facts, write_scores
+    from lrc.answering.load import load_scorer
+    from lrc.runtime.processes import processes
 
     model, data, scores = asked["model"], asked["data"], asked["scores"]
     state, read = processes(), [asked["sheet"], asked["columns"]]

@@ -54,6 +54,7 @@ class Key:
 
 
 Schema = Mapping[str, Key]
+MISSING_PACKAGE = "none"
 
 
 @cache
@@ -74,8 +75,9 @@ def installed_schema() -> Schema:
 
 @cache
 def is_exact() -> bool:
-    """Whether the shipped schema was made with the installed versions."""
-    return _versions() == _document()["versions"]
+    """Whether the shipped schema was made with the installed versions; packages that are not installed do not count."""
+    made_with = _document()["versions"]
+    return all(found in (made_with[name], MISSING_PACKAGE) for name, found in _versions().items())
 
 
 def describe_schema(classes: Sequence[type]) -> dict[str, Any]:
@@ -99,7 +101,7 @@ def _version(name: str) -> str:
     try:
         return version(name)
     except PackageNotFoundError:
-        return "none"
+        return MISSING_PACKAGE
 
 
 def _entry(field: Field[Any], hint: Any) -> dict[str, Any]:

@@ -72,7 +72,8 @@ def to_questions(frame: pd.DataFrame) -> list[Question]:
     """
     if not any(role_of(str(name)) == "ID" for name in frame.columns):
         frame = frame.assign(ID=frame.index.map(str))
-    return list(_require_valid(read_table(Table("frame", None, (), _iter_rows(frame)))))
+    own = [name for name in ("row",) if name in frame.columns and pd.api.types.is_integer_dtype(frame[name])]
+    return list(_require_valid(read_table(Table("frame", None, (), _iter_rows(frame.drop(columns=own))))))
 
 
 def _iter_rows(frame: pd.DataFrame) -> Iterator[TableRow]:

@@ -63,7 +63,7 @@ def _try(model: Any, tree_mask: Mask) -> str | None:
         text = _(
             "tokens of a packed row attend, or are placed, differently than in their own sequence ({difference:.0e})"
         )
-        return text.format(apart=difference)
+        return text.format(difference=difference)
     return None
 
 

@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Collection
 from importlib.metadata import PackageNotFoundError, distribution, requires, version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,10 +23,15 @@ if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
 SEVERAL = 2  # with more findings than this, one command for all of them is added
+# Needed for models only; workbooks and other files can be read without them.
+FOR_MODELS = frozenset({"torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes"})
 
 
-def check_installed() -> None:
+def check_installed(*, dispensable: Collection[str] = ()) -> None:
     """Compare installed packages with the ranges in `setup.cfg`; extras are left to the commands that need them.
+
+    Args:
+        dispensable: packages that may be missing; where they are there, their versions have to fit all the same.
 
     Raises:
         MachineError: packages are missing or outside their range, with a finding for each.
@@ -37,6 +43,8 @@ def check_installed() -> None:
         if needed.marker is not None and not needed.marker.evaluate({"extra": ""}):
             continue
         found = installed_version(needed.name)
+        if found is None and needed.name in dispensable:
+            continue
         if found is None or not _fits(found, needed):
             text = _("{package}: {version} is installed, lrc needs {range}; run: {command}")
             if found is None:

@@ -14,6 +14,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from lrc.answering.options import check_base
 from lrc.config.recipe import read_given
 from lrc.config.rules import fold_file, train_files
 from lrc.config.run_record import FILES, NOT_RECORDED, Run, lists_options, read_run, train_roles
@@ -48,6 +49,8 @@ def preflight(recipe: Path | None, overrides: Sequence[str] = ()) -> None:
             raise DataError(no_file(file))
         _require_file(file, role)
     _refuse_another_run(given, files)
+    if not given.get("model_revision"):  # what was fetched of another one is not looked for
+        check_base(given["model_name_or_path"])
 
 
 def preflight_or_exit(words: Sequence[str]) -> None:

@@ -271,7 +271,7 @@ def _conclude(trainer: TreeTrainer, prompt: Prompt, normalisation: str, folder: 
     trainer.log(found.metrics)
     outcomes = [Outcome.of(question, score) for question, score in found.scores]
     if trainer.is_world_process_zero():
-        notify(str(found))
+        notify(found.describe())
         write_outcomes(folder / OUTCOMES_FILE, outcomes, force=True)
     return {
         "score_normalisation": found.score_normalisation,

@@ -19,6 +19,7 @@ from lrc.metrics.calibration import at_bound, fit_temperature
 from lrc.metrics.option_scores import OptionScores
 from lrc.packing.log_probs import sequence_scores
 from lrc.runtime.progress import Advance
+from lrc.runtime.translation import Message, _
 from lrc.tokenization.prompt import Prompt
 
 AUTO = "auto"  # take the normalisation with the best accuracy on the validation questions
@@ -182,7 +183,7 @@ class FittedScoring:
         chosen = best if normalisation == AUTO else normalisation
         found = by_name.get(chosen, list(scores))
         answered = [(score.log_probs, question.answer) for question, score in found if question.answer]
-        temperature = fit_temperature([log_probs for log_probs, _ in answered], [answer for _, answer in answered])
+        temperature = fit_temperature([one[0] for one in answered], [one[1] for one in answered])
         calibrated = [(question, score.calibrated(temperature)) for question, score in found]
         return cls(calibrated, chosen, temperature, accuracies)
 
@@ -192,13 +193,20 @@ class FittedScoring:
         accuracies = {f"eval_accuracy_{name}": value for name, value in self.accuracies.items()}
         return {**accuracies, "eval_temperature": self.temperature}
 
-    def __str__(self) -> str:
-        """One line to print."""
-        shares = ", ".join(f"{value:.4f} by {name}" for name, value in self.accuracies.items())
-        accuracy = f"accuracy {shares}; scored by {self.score_normalisation}; " if shares else ""
-        bound = at_bound(self.temperature)
-        fitted = f" ({bound})" if bound else ", fitted with one vote of this model"
-        return f"validation: {accuracy}temperature {self.temperature:.4g}{fitted}"
+    def describe(self) -> Message:
+        """One line about it."""
+        shares = tuple(
+            _("{value:.4f} by {name}").format(value=value, name=name) for name, value in self.accuracies.items()
+        )
+        text = _("validation: temperature {temperature:.4g}; {fitted}")
+        if shares:
+            text = _(
+                "validation: accuracy {shares}; scored by {normalisation}; temperature {temperature:.4g}; {fitted}"
+            )
+        fitted = at_bound(self.temperature) or _("fitted with one vote of this model")
+        return text.format(
+            shares=shares, normalisation=self.score_normalisation, temperature=self.temperature, fitted=fitted
+        )
 
 
 def _normalise(scores: Sequence[tuple[Question, OptionScores]], name: str) -> list[tuple[Question, OptionScores]]:

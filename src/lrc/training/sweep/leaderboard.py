@@ -14,6 +14,7 @@ from lrc.metrics.predictions import OUTCOMES_FILE, read_outcomes
 from lrc.reporting.summary import duration
 from lrc.runtime.errors import DataError
 from lrc.runtime.outputs import new_file
+from lrc.runtime.translation import _, localized
 from lrc.training.sweep.trial import SweepTrial, TrialResult
 
 RESULTS_FILE = "sweep.json"
@@ -99,7 +100,7 @@ def print_leaderboard(entries: Sequence[LeaderboardEntry], base: str) -> None:
     """
     best_first = rank(entries)
     _print_table(best_first)
-    print(*_conclude(best_first, base), sep="\n")
+    print(*map(localized, _conclude(best_first, base)), sep="\n")
 
 
 def _print_table(entries: Sequence[LeaderboardEntry]) -> None:
@@ -107,7 +108,8 @@ def _print_table(entries: Sequence[LeaderboardEntry]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("trial", "accuracy", "95% interval", "best step", "time", *entries[0].trial.values)
+    names = (_("trial"), _("accuracy"), _("interval (95%)"), _("best step"), _("time"))
+    table = Table(*map(localized, names), *entries[0].trial.values)
     for entry in entries:
         values = [_short(value) for value in entry.trial.values.values()]
         table.add_row(*(Text(cell) for cell in (str(entry.trial.number), *_cells(entry.result), *values)))
@@ -117,10 +119,11 @@ def _print_table(entries: Sequence[LeaderboardEntry]) -> None:
 
 def _cells(result: TrialResult | None) -> tuple[str, str, str, str]:
     if result is None:
-        return "failed", "", "", ""
+        return localized(_("failed")), "", "", ""
     time = "" if result.seconds is None else duration(result.seconds)
-    interval = f"{result.ci_low:.4f} to {result.ci_high:.4f}"
-    return f"{result.accuracy:.4f}", interval, f"{result.step} of {result.steps}", time
+    interval = localized(_("{low:.4f} to {high:.4f}").format(low=result.ci_low, high=result.ci_high))
+    step = localized(_("{step} of {steps}").format(step=result.step, steps=result.steps))
+    return f"{result.accuracy:.4f}", interval, step, time
 
 
 def _short(value: Any) -> str:
@@ -130,39 +133,45 @@ def _short(value: Any) -> str:
 
 
 def _conclude(entries: Sequence[LeaderboardEntry], base: str) -> list[str]:
-    lines = [f"trial {one.trial.number} failed: {one.reason}" for one in entries if one.result is None]
+    text = _("trial {number} failed: {reason}")
+    lines: list[str] = [
+        text.format(number=one.trial.number, reason=one.reason or "") for one in entries if one.result is None
+    ]
     best = entries[0]
     if best.result is None:
         return lines
     lines.append(_verdict(entries))
     results = sum(entry.result is not None for entry in entries)
     if results > 1:
-        lines.append(
-            f"the best of {results} on the same questions is partly luck: run `lrc evaluate` on questions that "
-            "chose no trial to see its real accuracy"
+        text = _(
+            "the best of {count} on the same questions is partly luck: run `lrc evaluate` on questions that chose no "
+            "trial to see its real accuracy"
         )
-    for one in entries:
-        if one.result and one.result.best_accuracy > best.result.accuracy:
-            lines.append(
-                f"trial {one.trial.number} had {one.result.best_accuracy:.4f} at step {one.result.step}, and left "
-                f"{one.result.accuracy:.4f} (load_best_model_at_end: true keeps the best)"
-            )
-    lines.append(
-        f"next: lrc generate --model {base} --adapter {best.trial.folder} --data TEST.xlsx --output answer.csv"
+        lines.append(text.format(count=results))
+    text = _(
+        "trial {number} had {best:.4f} at step {step}, and left {left:.4f} "
+        "(load_best_model_at_end: true keeps the best)"
     )
-    return lines
+    for one in entries:
+        if (found := one.result) and found.best_accuracy > best.result.accuracy:
+            lines.append(
+                text.format(number=one.trial.number, best=found.best_accuracy, step=found.step, left=found.accuracy)
+            )
+    command = f"lrc generate --model {base} --adapter {best.trial.folder} --data TEST.xlsx --output answer.csv"
+    return [*lines, _("next: {line}").format(line=command)]
 
 
 def _verdict(entries: Sequence[LeaderboardEntry]) -> str:
-    name, test = f"trial {entries[0].trial.number} is best", compare_best(entries)
+    number, test = entries[0].trial.number, compare_best(entries)
     if test is None:
-        return f"{name}; no other trial has answered the same questions"
-    evidence = (
-        f"only one right {test['first_only']} to {test['second_only']} of {test['n']}, "
-        f"permuted by passage p = {test['p_value']:.4f}"
+        return _("trial {number} is best; no other trial has answered the same questions").format(number=number)
+    text = _(
+        "trial {number} is best, within the noise of trial {second}: only one right {first_only} to {second_only} of "
+        "{n}, permuted by passage p = {p_value:.4f}; evaluate on more questions to tell them apart"
     )
     if test["p_value"] < 1 - CONFIDENCE:
-        return f"{name}, beyond the noise of trial {test['second']}: {evidence}"
-    return (
-        f"{name}, within the noise of trial {test['second']}: {evidence}; evaluate on more questions to tell them apart"
-    )
+        text = _(
+            "trial {number} is best, beyond the noise of trial {second}: only one right {first_only} to {second_only} "
+            "of {n}, permuted by passage p = {p_value:.4f}"
+        )
+    return text.format(number=number, **test)

@@ -87,7 +87,9 @@ class SweepTrial:
             return None
         lines = self.log.read_bytes()[start:].decode(errors="replace").split("\n")
         printed = [line.strip() for line in lines if line.strip()]
-        return printed[-1] if status > 0 and printed else f"its process ended with status {status}"
+        return (
+            printed[-1] if status > 0 and printed else _("its process ended with status {status}").format(status=status)
+        )
 
     def result(self) -> TrialResult:
         """Read the result of the training from its folder.
