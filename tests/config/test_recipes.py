@@ -152,7 +152,8 @@ def test_several_machines_have_to_know_the_first(tmp_path: Path) -> None:
     files = {"train_file": tmp_path / "a.json", "validation_file": tmp_path / "b.json"}
     for file in files.values():
         file.write_text("[]")
-    given = [f"--{key}={value}" for key, value in {**files, "output_dir": tmp_path / "run"}.items()]
+    places = {**files, "model_name_or_path": tmp_path, "output_dir": tmp_path / "run"}
+    given = [f"--{key}={value}" for key, value in places.items()]
     with pytest.raises(MachineError, match="multi_node.yaml: main_process_ip is missing"):
         train("tiny/lora", "multi_node", given)
     words = ("--machine_rank", "1", "--main_process_ip", "10.0.0.1")

@@ -36,7 +36,7 @@ def python_of(cell: str) -> str:
     return re.sub(r"^!(.+)$", lambda line: f"shell(f'''{line[1]}''')", cell, flags=re.MULTILINE)
 
 
-def _step(words: list[str], verb: str) -> int:
+def _step(words: list[str]) -> int:
     if words[0] == "python":
         from lrc.models.tiny import main
 
