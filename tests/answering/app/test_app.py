@@ -197,6 +197,23 @@ def test_what_is_missing_is_a_line_each(address: str) -> None:
         wait(lambda: not find(browser, "#answer .findings"))
 
 
+def test_an_answer_on_its_way_is_dropped_when_the_question_changes(address: str) -> None:
+    slow = """for (const [n, box] of [...document.querySelectorAll("#passage,#question,[id^=option]")].entries()) {
+      const text = box.querySelector("textarea, input");
+      text.value = n + "文".repeat(19000);
+      text.dispatchEvent(new Event("input", { bubbles: true }));
+    }"""
+    with opened(address) as browser:
+        browser.execute_script(slow)
+        wait_for_rest(browser)
+        click(browser, "#ask")
+        type_in(browser, "question", "甲")
+        time.sleep(5)  # longer than it takes
+        assert texts(browser, "#answer .verdict") == []
+        click(browser, "#ask")  # it goes on
+        assert wait(lambda: texts(browser, "#answer .verdict")) == ["Not answered"]
+
+
 def test_a_workbook_becomes_the_csv_of_generate(address: str, generated: Path, tmp_path: Path) -> None:
     with opened(address) as browser:
         behaviour = {"behavior": "allow", "downloadPath": str(tmp_path)}

@@ -134,9 +134,12 @@ def _one_question(session: AppSession) -> gr.HTML:
     more.click(_one_more, shown, [shown, more, *options], api_visibility="private", show_progress="hidden")
     filled = [answer, shown, more, *boxes]
     fill.click(_paste, [whole, shown], filled, api_visibility="private", show_progress="hidden")
-    gr.on([box.change for box in boxes], None, None, answer, js=FORGET, api_visibility="private")
     asking = [button.click, passage.submit, question.submit, *(option.submit for option in options)]
-    gr.on(asking, _asker(session), boxes, answer, **ONE_AT_A_TIME).then(None, js=SHOW_ANSWER)
+    answering = gr.on(asking, _asker(session), boxes, answer, **ONE_AT_A_TIME)
+    answering.then(None, js=SHOW_ANSWER)
+    changes = [box.change for box in boxes]
+    # An answer on its way is to the question before the change.
+    gr.on(changes, None, None, answer, js=FORGET, cancels=[answering], api_visibility="private")
     return answer
 
 
