@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
 
 import browser
 import fork_server
@@ -77,3 +78,13 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     browser.quit_browsers()
     if not hasattr(config, "workerinput"):
         fork_server.end()
+
+
+@pytest.fixture(autouse=True)
+def same_language() -> Iterator[None]:
+    """A command that speaks Chinese sets LANGUAGE, and with another one no program is forked from the fork server."""
+    before = os.environ.get("LANGUAGE")
+    yield
+    os.environ.pop("LANGUAGE", None)
+    if before is not None:
+        os.environ["LANGUAGE"] = before
