@@ -114,6 +114,23 @@ def test_lines_fit_and_meanings_begin_in_one_column(chinese: dict[str, str], eng
             assert len(set(map(cell_len, begins))) == 1, section
 
 
+@pytest.mark.parametrize("language", ["en", CHINESE])
+def test_the_entrypoint_of_training_mixes_no_languages(language: str) -> None:
+    """It takes the keys of a recipe, and has no help of its own: it names that of `lrc train`."""
+    done = subprocess.run(
+        [sys.executable, "-m", "lrc.sft", "--help"],
+        capture_output=True,
+        encoding="utf-8",
+        env={**os.environ, "LRC_LANG": language, "PYTHONIOENCODING": "utf-8"},
+    )
+    lines = done.stderr.splitlines()
+    assert done.returncode == 1 and not done.stdout and "`lrc train --help`" in lines[0]
+    if language == CHINESE:
+        assert all(line.startswith("命令列：") and not ENGLISH.search(NO_PROSE.sub("", line)) for line in lines)
+    else:
+        assert all(line.startswith("command line: ") and line.isascii() for line in lines)
+
+
 def test_no_line_begins_with_punctuation_or_ends_with_an_open_bracket() -> None:
     text = "檔案裡有錯誤的列時：不接受整個檔案（refuse），或略過這些列並計數（skip）。  [預設：refuse]"
     for columns in range(14, 60):
