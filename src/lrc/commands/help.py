@@ -13,9 +13,10 @@ from gettext import gettext
 from typing import TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from lrc.runtime.findings import columns_of, pad, wrap
-from lrc.runtime.translation import Message, _, localized
+from lrc.runtime.translation import ENGLISH, Message, _, language, localized
 
 VERBATIM = "\b"  # click's mark at the beginning of a paragraph that is shown as it is
 AnyCommand = TypeVar("AnyCommand", bound=click.Command)
@@ -71,6 +72,14 @@ class TranslatedCommand(click.Command):
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the help of a translated copy."""
         super(TranslatedCommand, _translate_command(self)).format_help(ctx, formatter)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """What a shell offers, with the help of a translated copy beside it."""
+        return super(TranslatedCommand, _translate_command(self)).shell_complete(ctx, incomplete)
+
+    def get_short_help_str(self, limit: int = 45) -> str:
+        """The summary that a shell shows beside the name; click shortens it at a space, which Chinese has not."""
+        return super().get_short_help_str(limit) if language() == ENGLISH else summary(self)
 
 
 def split_paragraphs(text: str) -> list[str]:
