@@ -135,12 +135,15 @@ def test_no_line_begins_with_punctuation_or_ends_with_an_open_bracket() -> None:
     text = "檔案裡有錯誤的列時：不接受整個檔案（refuse），或略過這些列並計數（skip）。  [預設：refuse]"
     for columns in range(14, 60):
         lines = wrap(text, columns)
+        assert max(map(cell_len, lines)) <= columns
         assert squeeze("".join(lines)) == squeeze(text)
         assert all(line[0] not in "，。：）]" and line[-1] not in "（[" for line in lines), lines
 
 
-def test_a_remark_in_brackets_stays_in_one_line() -> None:
-    assert wrap("用來驗證的題目比例。  [預設：0.2; 0<=x<1]", 30) == ["用來驗證的題目比例。", "[預設：0.2; 0<=x<1]"]
+def test_a_remark_in_brackets_stays_in_one_line_if_it_fits() -> None:
+    text = "用來驗證的題目比例。  [預設：0.2; 0<=x<1]"
+    assert wrap(text, 30) == ["用來驗證的題目比例。", "[預設：0.2; 0<=x<1]"]
+    assert wrap(text, 14) == ["用來驗證的題目", "比例。  [預", "設：0.2;", "0<=x<1]"]
 
 
 def test_a_long_usage_goes_on_below_its_first_argument() -> None:

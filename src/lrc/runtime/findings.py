@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Literal, TextIO
 from unicodedata import east_asian_width
 
@@ -106,10 +107,11 @@ KINDS = {
     "white-space": _("white space at the ends"),
     "zero-width": _("zero-width characters"),
 }
-# Pieces of a line that are not broken: a Chinese character or a word, with brackets before and punctuation after it; a
-# short remark in square brackets.
+# Pieces of a line that are not broken: a Chinese character or a word, with brackets before and punctuation after it; if there
+# is room, also a short remark in square brackets.
 _WIDE, _OPENING, _CLOSING = "\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef", "（「『《【", "，。；：？！、）」』》】…"
-_PIECES = re.compile(rf"\s+|\[[^][]{{1,40}}\]|[{_OPENING}]*(?:[{_WIDE}]|[^\s{_WIDE}]+)[{_CLOSING}]*\s*")
+_PIECE = rf"\s+|[{_OPENING}]*(?:[{_WIDE}]|[^\s{_WIDE}]+)[{_CLOSING}]*\s*"
+_PIECES, _REMARKS = re.compile(_PIECE), re.compile(rf"\[[^][]{{1,40}}\]|{_PIECE}")
 ROWS_SHOWN = 5  # of a kind, which may have thousands
 ERRORS_SHOWN = 50  # of a kind
 
@@ -225,7 +227,8 @@ def wrap(line: str, columns: int, indent: int = 0) -> list[str]:
         indent: spaces before all lines but the first.
     """
     lines, current = [], ""
-    for piece in _PIECES.findall(line):
+    pieces = (_PIECES.findall(one) if columns_of(one) > columns - indent else [one] for one in _REMARKS.findall(line))
+    for piece in chain.from_iterable(pieces):
         if current.strip() and columns_of(current + piece.rstrip()) > columns:
             lines.append(current.rstrip())
             current = " " * indent + piece.lstrip()
