@@ -1,9 +1,11 @@
-"""Answering on a CPU in bfloat16 against float32: pace and equal answers, interleaved in one process.
+"""A CPU in bfloat16 against float32: pace of answering with equal answers, or of training, interleaved in one process.
 
     python benchmarks/formats.py BASE --data AI1000.xlsx [--questions 60] [--rounds 1] [--template plain]
+    python benchmarks/formats.py BASE --train --data AI.xlsx [--questions 24] [--answer-style judge]
 
 BASE is a folder with a real base model, small enough to be in memory in both formats; the questions are those of the
-workbook sorted by passage, so that they share it. Both sides are `lrc generate --dtype` without its files.
+workbook sorted by passage, so that they share it. Both sides are `lrc generate --dtype` without its files, or with
+`--train` an epoch of `lrc.sft` with `dtype` and `bf16`, LoRA rank 8 and eight questions a step.
 """
 
 from __future__ import annotations
@@ -13,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from bench import interleave, machine, report_ratio, report_speed, shared_questions
+from training import _arguments, _lora
 
 FORMATS = ("float32", "bfloat16")
+STEP = 8
 
 
 def main() -> None:
@@ -26,13 +30,20 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--template", default="plain")
     parser.add_argument("--answer-style", default="digit")
+    parser.add_argument("--train", action="store_true", help="train on the questions instead of answering them")
     flags = parser.parse_args()
-    from lrc.answering.load import load_scorer
-    from lrc.answering.options import ScoringOptions
     from lrc.data.alpaca import to_record
 
     questions = sorted(shared_questions(flags.data), key=lambda question: question.passage)[: flags.questions]
-    records = [to_record(question) for question in questions]
+    compare = compare_training if flags.train else compare_answers
+    compare(flags, [to_record(question) for question in questions])
+
+
+def compare_answers(flags: argparse.Namespace, records: list[Any]) -> None:
+    """Time the answers in both formats, and count the equal ones."""
+    from lrc.answering.load import load_scorer
+    from lrc.answering.options import ScoringOptions
+
     asking = {"template": flags.template, "answer_style": flags.answer_style}
     scorers = {name: load_scorer(str(flags.base), ScoringOptions(**asking, dtype=name)) for name in FORMATS}
     found: dict[str, Any] = {}
@@ -42,16 +53,64 @@ def main() -> None:
 
     seconds = interleave({name: lambda name=name: ask(name) for name in FORMATS}, flags.rounds, warm_up=False)
     tokens = sum(len(scorers["float32"].prompt.prompt(record)) for record in records)
+    report(seconds, len(records) * flags.rounds, tokens * flags.rounds, target=1.8)
+    same = [one.prediction == other.prediction for one, other in zip(*(found[name] for name in FORMATS), strict=True)]
+    print(f"equal answers: {sum(same)} of {len(same)}")
+    if all(record.output is not None for record in records):
+        right = {
+            name: sum(score.prediction == int(record.output) for score, record in zip(scores, records, strict=True))
+            for name, scores in found.items()
+        }
+        print(f"right: {right}")
+
+
+def compare_training(flags: argparse.Namespace, records: list[Any]) -> None:
+    """Time an epoch in both formats; the loss shows that both learn the same."""
+    trainers = {name: make_trainer(name, flags, records) for name in FORMATS}
+    seconds = interleave({name: trainer.train for name, trainer in trainers.items()}, flags.rounds, warm_up=False)
+    batches = trainers["float32"].get_train_dataloader()
+    tokens = sum(len(sequence.inputs) for batch in batches for sequence in batch.sequences)
+    report(seconds, len(records) * flags.rounds, tokens * flags.rounds, target=1.5)
+    for name, trainer in trainers.items():
+        print(f"{name}: loss {trainer.state.log_history[-1]['train_loss']:.4f}")
+
+
+def make_trainer(name: str, flags: argparse.Namespace, records: list[Any]) -> Any:
+    """The trainer of an epoch with the base in this format."""
+    import torch
+    from transformers import AutoModelForCausalLM, set_seed
+
+    from lrc.models.loading import load_tokenizer
+    from lrc.tokenization.prompt import Prompt
+    from lrc.tokenization.token_dataset import tokenize
+    from lrc.training.contrastive_loss import Objective
+    from lrc.training.dataloader import SequenceSource
+    from lrc.training.trainer import Packing, TreeTrainer
+
+    set_seed(0)
+    tokenizer = load_tokenizer(str(flags.base))
+    prompt = Prompt(tokenizer, flags.template, flags.answer_style)
+    dataset = tokenize(records, prompt, stage="tokenize")
+    judged = prompt.answer_style == "judge"
+    return TreeTrainer(
+        model=AutoModelForCausalLM.from_pretrained(flags.base, dtype=getattr(torch, name)),
+        args=_arguments(STEP, bf16=name == "bfloat16", gradient_checkpointing=False),
+        peft_config=_lora(),
+        processing_class=tokenizer,
+        train_dataset=dataset,
+        source=SequenceSource(dataset, records, prompt, 1, 0, "character" if judged else None, supervised=not judged),
+        validation=None,
+        packing=Packing(row_tokens=1536),
+        objective=Objective(1.0 if judged else 0.0),
+    )
+
+
+def report(seconds: dict[str, list[float]], questions: int, tokens: int, *, target: float) -> None:
+    """Print the pace of both formats and their ratio."""
     print(machine())
     for name, taken in seconds.items():
-        report_speed(name, taken, len(records) * flags.rounds, tokens * flags.rounds)
-    report_ratio("bfloat16 against float32", seconds["float32"], seconds["bfloat16"], target=(">=", 1.8))
-    same = [one.prediction == other.prediction for one, other in zip(*(found[name] for name in FORMATS), strict=True)]
-    right = {
-        name: sum(score.prediction == question.answer for score, question in zip(found[name], questions, strict=True))
-        for name in FORMATS
-    }
-    print(f"equal answers: {sum(same)} of {len(same)}; right: {right}")
+        report_speed(name, taken, questions, tokens)
+    report_ratio("bfloat16 against float32", seconds["float32"], seconds["bfloat16"], target=(">=", target))
 
 
 if __name__ == "__main__":
