@@ -107,8 +107,8 @@ KINDS = {
     "white-space": _("white space at the ends"),
     "zero-width": _("zero-width characters"),
 }
-# Pieces of a line that are not broken: a Chinese character or a word, with brackets before and punctuation after it, and
-# a short remark in square brackets where there is room.
+# Pieces of a line that are not broken: a Chinese character or a word, with brackets before and punctuation after it;
+# and a short remark in square brackets, where there is room.
 _WIDE, _OPENING, _CLOSING = "\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef", "（「『《【", "，。；：？！、）」』》】…"
 _PIECE = rf"\s+|[{_OPENING}]*(?:[{_WIDE}]|[^\s{_WIDE}]+)[{_CLOSING}]*\s*"
 _PIECES, _REMARKS = re.compile(_PIECE), re.compile(rf"\[[^][]{{1,40}}\]|{_PIECE}")
