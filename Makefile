@@ -76,7 +76,8 @@ golden: install
 BABEL := $(BIN)/python -m babel.messages.frontend --quiet
 messages: install
 	mkdir -p build
-	$(BABEL) extract --no-default-keywords --keyword _ --add-location file --output build/lrc.pot src/lrc
+	$(BABEL) extract --mapping-file babel.cfg --no-default-keywords --keyword _ --add-location file --output build/lrc.pot \
+		src/lrc accelerate_configs recipes
 	$(BABEL) update --domain lrc --no-fuzzy-matching --ignore-obsolete --input-file build/lrc.pot --output-dir src/lrc/runtime/locale
 	$(BABEL) compile --domain lrc --directory src/lrc/runtime/locale
 	$(BABEL) compile --domain click --directory src/lrc/runtime/locale

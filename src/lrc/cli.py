@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from functools import partial
+from gettext import gettext
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import click
 
 import lrc
+from lrc.commands.help import TranslatedCommand, summary
 from lrc.commands.options import FILE, TEXT, TakesSeveral, answering, force, given, table
 from lrc.runtime import progress
 from lrc.runtime.exit_status import exit_on_error, is_first, is_step, several_processes
@@ -46,7 +48,7 @@ WRITES_NOTHING = _("run the same command again")
 INTERRUPTED, TERMINATED = _("lrc: interrupted"), _("lrc: terminated")
 
 
-class Verb(click.Command):
+class Verb(TranslatedCommand):
     """A command that checks the installed packages before it runs, but not for its help."""
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -85,7 +87,7 @@ class OneFile(Verb):
         return super().parse_args(ctx, args)
 
 
-class Verbs(click.Group):
+class Verbs(TranslatedCommand, click.Group):
     """The commands of lrc."""
 
     command_class = Verb
@@ -93,17 +95,13 @@ class Verbs(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands with their whole first paragraph, which click would truncate."""
         commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
-        rows = [
-            (name, " ".join((command.help or "").split("\n\n")[0].split()))
-            for name, command in commands
-            if command is not None and not command.hidden
-        ]
-        with formatter.section("Commands"):
+        rows = [(name, summary(command)) for name, command in commands if command is not None and not command.hidden]
+        with formatter.section(gettext("Commands")):
             formatter.write_dl(rows)
 
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(lrc.__version__, prog_name="lrc")
+@click.version_option(lrc.__version__, prog_name="lrc", help="Show the version and exit.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 def cli(quiet: bool) -> None:
     """LoRA for reading comprehension: from a workbook to an adapter, its answers, and a submission."""
@@ -327,7 +325,7 @@ def evaluate(
     force: bool,
     **asked: Any,
 ) -> None:
-    """Measure the accuracy, with its 95% interval, of a model or of existing predictions."""
+    """Measure the accuracy of a model or of existing predictions, with its 95 percent interval."""
     if bool(model) == bool(predictions):
         raise click.UsageError(localized(_("give either --model or --predictions")))
     if len(predictions) > 2:
@@ -538,7 +536,7 @@ def run(train: Path, test: Path, overrides: tuple[str, ...], **options: Any) -> 
     sys.exit(run(train, test, overrides=overrides, **options))
 
 
-@cli.command(cls=click.Command)  # it says itself what is not installed
+@cli.command(cls=TranslatedCommand)  # it says itself what is not installed
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def doctor(as_json: bool) -> None:
     """Look at this machine: which recipe suits it, what would be downloaded, and what to run next."""
@@ -563,8 +561,9 @@ def completion(shell: str) -> None:
     """Print the completion script for a shell.
 
     \b
-    bash, zsh: eval "$(lrc completion bash)" in ~/.bashrc, likewise ~/.zshrc
-    fish:      lrc completion fish > ~/.config/fish/completions/lrc.fish
+    ~/.bashrc:  eval "$(lrc completion bash)"
+    ~/.zshrc:   eval "$(lrc completion zsh)"
+    fish:       lrc completion fish > ~/.config/fish/completions/lrc.fish
     """
     from click.shell_completion import get_completion_class
 

@@ -45,6 +45,20 @@ def test_bash_completes_flags_and_their_values(tmp_path: Path) -> None:
     assert complete(tmp_path, "lrc", "convert", "--on-error", "s") == ["skip"]
 
 
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("lrc conv", "convert\t把活頁簿轉成 Alpaca JSON，並依文章分割。"),
+        ("lrc convert --see", "--seed\t分割用的隨機種子。"),
+    ],
+)
+def test_fish_shows_what_it_offers_in_the_readers_language(words: str, offered: str) -> None:
+    asked = {"_LRC_COMPLETE": "fish_complete", "COMP_WORDS": words, "COMP_CWORD": words.split()[-1]}
+    environment = {**os.environ, **asked, "LRC_LANG": "zh_TW", "PYTHONIOENCODING": "utf-8"}
+    done = subprocess.run([sys.executable, "-m", "lrc"], env=environment, capture_output=True, encoding="utf-8")
+    assert done.stdout == f"plain,{offered}\n"
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_each_script_registers_lrc(shell: str) -> None:
     done = subprocess.run([sys.executable, "-m", "lrc", "completion", shell], capture_output=True, text=True)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from rich.cells import cell_len
 from small_runs import lrc
 
 from lrc.commands import gpu_check as command
 from lrc.preview import gpu_checks
-from lrc.preview.gpu_checks import CHECKS, CheckFailedError, Probe, check_device, check_products
+from lrc.preview.gpu_checks import CHECKS, CheckFailedError, CheckResult, Probe, check_device, check_products
+from lrc.runtime.translation import CHINESE, _
 
 CPU = Probe(torch.device("cpu"))
 
@@ -27,13 +30,51 @@ def only(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
     monkeypatch.setattr(gpu_checks, "CHECKS", {name: CHECKS[name] for name in names})
 
 
-def test_all_of_it_works_here(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture(scope="module")
+def results() -> list[CheckResult]:
+    return list(gpu_checks.run_checks(CPU))
+
+
+def test_all_of_it_works_here(
+    results: list[CheckResult], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "run_checks", lambda probe: iter(results))
     assert lrc("gpu-check", "--device", "cpu") == 0
     told = capsys.readouterr()
     lines = told.out.splitlines()
     assert [line[:18].strip() for line in lines[: len(CHECKS)]] == list(CHECKS)
     assert not [line for line in lines if "WRONG" in line] and "Traceback" not in told.err
     assert "tokens a second" in told.out and "TFLOP/s" in told.out and "as separate samples" in told.out
+
+
+def test_the_results_are_told_in_chinese_in_aligned_columns(
+    results: list[CheckResult], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = CheckResult(
+        _("memory"), _("only {free} free of {total}").format(free="1 GiB", total="8 GiB"), _("report this")
+    )
+    monkeypatch.setattr(command, "run_checks", lambda probe: iter([*results, wrong]))
+    monkeypatch.setenv("LRC_LANG", CHINESE)
+    assert lrc("gpu-check", "--device", "cpu") == 1
+    told = capsys.readouterr()
+    lines = told.out.splitlines()
+    assert not re.search("[a-z]{3,} [a-z]{3,} [a-z]{3,}", told.out.partition("lrc run")[0])
+    assert all(re.match(r"[^ ].* +(正常|異常)   \S", line) for line in lines[: len(results) + 1])
+    begins = {cell_len(re.split("正常|異常", line)[0]) for line in lines[: len(results) + 1]}
+    assert begins == {18} and "8 GiB 中只有 1 GiB 可用" in lines[len(results)]
+    assert "gpu-check：記憶體：8 GiB 中只有 1 GiB 可用；請回報這個問題" in told.err
+
+
+def test_json_is_the_same_in_every_language(
+    results: list[CheckResult], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "run_checks", lambda probe: iter(results))
+    said = []
+    for language in ("en", CHINESE):
+        monkeypatch.setenv("LRC_LANG", language)
+        assert lrc("gpu-check", "--device", "cpu", "--json") == 0
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1] and "relative error" in said[0]
 
 
 def test_json_has_the_same(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

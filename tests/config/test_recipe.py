@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from lrc.config.accelerate_config import find_accelerate_config
 from lrc.config.recipe import Recipe, find_recipe, load_recipe
 from lrc.runtime.errors import RecipeError
+from lrc.runtime.translation import CHINESE
 
 BASE = "model_name_or_path: base\ntrain_file: data/AI_train.json\noutput_dir: runs/one\n"
 
@@ -261,6 +263,15 @@ def test_a_name_that_does_not_exist_gets_the_nearest(tmp_path: Path) -> None:
         find_recipe("chinese-alpaca-2-7b/qlorra")
     with pytest.raises(RecipeError, match=r"no such accelerate config; .*one of cpu \(One .*\), cpu_2 \(Two "):
         find_accelerate_config("xyz")
+
+
+def test_what_ships_is_described_in_the_readers_language() -> None:
+    """Of the English only names are left."""
+    for name, find in {"xyz": find_accelerate_config, "zero": find_accelerate_config, "qwen3-8b": find_recipe}.items():
+        with pytest.raises(RecipeError) as refused:
+            find(name)
+        (line,) = refused.value.lines(CHINESE)
+        assert "（" in line and not re.search(r"[A-Za-z]+ [a-z]{2,} [a-z]{2,}", line), line
 
 
 @pytest.mark.parametrize("name", ["qwen3-8b", "recipes/qwen3-8b", "Qwen3-8B/", "recipes/qwen3-8b/"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import copy
 import gettext
+import inspect
 import json
 import os
 import pickle
@@ -23,6 +24,7 @@ from workbooks import LABELLED, row, write_xlsx
 
 import lrc
 from lrc.cli import cli
+from lrc.config.shipped import first_sentence
 from lrc.data.near_duplicates import group_passages
 from lrc.data.repeated import find_duplicates
 from lrc.data.score_files import read_scores
@@ -33,6 +35,7 @@ from lrc.runtime.findings import KINDS, WORDS, Finding, format_findings
 from lrc.runtime.translation import CHINESE, VARIABLES, Message, _, first_clause, language, localized
 
 SOURCE = Path(lrc.__file__).parent
+ROOT = Path(__file__).parents[2]
 CATALOGUE = SOURCE / "runtime" / "locale" / CHINESE / "LC_MESSAGES" / "lrc.po"
 # Modules whose words for a recipe's keys, or for a launch, are put into errors that are translated, and are English.
 ENGLISH_PARTS = {
@@ -44,7 +47,7 @@ TEXT_OF = {"Finding": slice(3, 4), "find": slice(2, 3), "Note": slice(2, 3), "tr
 COMMAND = re.compile(r"\$ \{shown\}|accelerate launch \{")  # a line that shows one, which is no sentence
 # All whose texts a person reads: errors, and what is said on the terminal.
 ENDINGS = ("say", "waiting", "ending_with", "end_at_once")
-ERRORS = {"LrcError", *(kind.__name__ for kind in LrcError.__subclasses__()), *ENDINGS}
+ERRORS = {"LrcError", *(kind.__name__ for kind in LrcError.__subclasses__()), "CheckFailedError", *ENDINGS}
 
 
 def calls(path: Path) -> Iterator[ast.Call]:
@@ -67,6 +70,23 @@ def marked() -> dict[str, str]:
     return found
 
 
+def help_texts() -> dict[str, str]:
+    """Every paragraph of the help of commands and options, and its command."""
+    found = {}
+    for name, command in {"": cli, **cli.commands}.items():
+        options = [one.help for one in command.params if isinstance(one, click.Option)]
+        paragraphs = [" ".join(inspect.cleandoc(one).splitlines()) for one in (command.help or "").split("\n\n")]
+        found |= {text: name for text in [*paragraphs, *options] if text and not text.startswith("\b")}
+    return found
+
+
+def descriptions() -> dict[str, str]:
+    """The description of every shipped recipe and accelerate config."""
+    files = [*ROOT.glob("recipes/*/*.yaml"), *ROOT.glob("accelerate_configs/*.yaml")]
+    assert len(files) > 30
+    return {first_sentence(path.read_text(encoding="utf-8")): str(path) for path in files}
+
+
 def catalogue() -> dict[str, str]:
     """The texts of lrc.po, read without the libraries that write it."""
     found: dict[str, list[str]] = {}
@@ -81,10 +101,10 @@ def catalogue() -> dict[str, str]:
 
 
 def test_no_message_is_missing_and_none_is_left_over() -> None:
-    texts = catalogue()
+    texts, said = catalogue(), marked() | help_texts() | descriptions()
     assert len(texts) > 150
-    assert {text: place for text, place in marked().items() if not texts.get(text)} == {}
-    assert texts.keys() - marked().keys() == set()
+    assert {text: place for text, place in said.items() if not texts.get(text)} == {}
+    assert texts.keys() - said.keys() == set()
 
 
 def placeholders(text: str) -> Iterator[str]:
@@ -231,8 +251,8 @@ def test_rows_and_headers_are_listed_as_chinese_lists_them(tmp_path: Path) -> No
     )
 
 
-# Modules that print logs, the results of tests of a device, or a comment in a file, which are English.
-ENGLISH_LINES = {"preview/gpu_checks.py", "training/sweep/trial.py", "training/validation.py"}
+# Modules that print logs, or a comment in a file, which are English.
+ENGLISH_LINES = {"training/sweep/trial.py", "training/validation.py"}
 
 
 def test_no_line_with_a_cure_is_made_past_the_catalogue() -> None:

@@ -12,14 +12,16 @@ from lrc.config.recipe_choice import PARAMETERS, choose_recipe
 from lrc.preview.gpu_checks import CheckResult, Probe, run_checks
 from lrc.runtime.devices import device_type
 from lrc.runtime.errors import MachineError
+from lrc.runtime.findings import name_line, pad
 from lrc.runtime.hub_connection import is_fetched
 from lrc.runtime.machine import Machine, look_at_machine, unused_card
 from lrc.runtime.progress import notify
-from lrc.runtime.translation import _
+from lrc.runtime.translation import _, localized
 
 TORCH = "https://pytorch.org/get-started/locally/"
 # AI.xlsx: questions, and their unique tokens in packed rows.
 QUESTIONS, TOKENS = 13_549, 1_900_000
+NAMES = 18  # columns of the terminal for the names of the checks
 
 
 def gpu_check(*, device: str | None = None, as_json: bool = False) -> bool:
@@ -68,7 +70,8 @@ def _device(asked: str | None) -> str:
 
 
 def _line(result: CheckResult) -> str:
-    return f"{result.name:<18}{'WRONG' if result.cure else 'works':<7}{result.found}"
+    outcome = _("WRONG") if result.cure else _("works")
+    return name_line(result.name, pad(localized(outcome), 7) + localized(result.found), NAMES)
 
 
 def _recipe(probe: Probe, machine: Machine) -> dict[str, Any] | None:
@@ -87,9 +90,14 @@ def _recipe(probe: Probe, machine: Machine) -> dict[str, Any] | None:
 
 def _advice(recipe: dict[str, Any] | None) -> Iterator[str]:
     if recipe is None:
-        yield "recipe            none: too little memory or disk for the smallest base; lrc demo has a small one"
+        text = _("none: too little memory or disk for the smallest base; the demo has a small one of its own")
+        yield name_line(_("recipe"), text, NAMES)
         return
-    minutes = recipe["minutes_an_epoch"]
-    took = "" if minutes is None else f": {minutes:,.0f} minutes an epoch of {QUESTIONS:,} questions, computed"
-    yield f"recipe            {recipe['recipe']}, base {recipe['base']}{took}"
-    yield f"next              lrc run TRAIN.xlsx TEST.xlsx --recipe {recipe['recipe']} --output-dir out"
+    text = _("{recipe}, base {base}")
+    if recipe["minutes_an_epoch"] is not None:
+        text = _("{recipe}, base {base}: {minutes:,.0f} minutes an epoch of {questions:,} questions, computed")
+    filled = text.format(
+        recipe=recipe["recipe"], base=recipe["base"], minutes=recipe["minutes_an_epoch"], questions=QUESTIONS
+    )
+    yield name_line(_("recipe"), filled, NAMES)
+    yield name_line(_("next"), f"lrc run TRAIN.xlsx TEST.xlsx --recipe {recipe['recipe']} --output-dir out", NAMES)

@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from lrc.runtime.errors import RecipeError
-from lrc.runtime.translation import _, alternatives
+from lrc.runtime.translation import Message, _, alternatives
 
 MOST_DESCRIBED = 4  # similar files up to which each is listed with a description
 FEW = 12  # shipped files up to which all are listed with a description if none is similar
@@ -35,7 +35,7 @@ def find_shipped(name: str, kind: str, folder: str) -> Path:
         return shipped[short]
     near = _find_similar(short, shipped)
     if not near and len(shipped) <= FEW:
-        described = tuple(f"{one} ({_describe(file)})" for one, file in shipped.items())
+        described = tuple(_name_with_description(one, file) for one, file in shipped.items())
         raise RecipeError(
             _("{name}: no such {kind}; give a YAML file, or one of {described}").format(
                 name=name, kind=kind, described=described
@@ -47,7 +47,7 @@ def find_shipped(name: str, kind: str, folder: str) -> Path:
                 name=name, kind=kind, names=tuple(near or shipped)
             )
         )
-    named = [repr(one) if len(near) == 1 else f"{one!r} ({_describe(shipped[one])})" for one in near]
+    named = [repr(one) if len(near) == 1 else _name_with_description(repr(one), shipped[one]) for one in near]
     raise RecipeError(
         _("{name}: no such {kind}; did you mean {named}?").format(
             name=name, kind=kind, named=alternatives(named, _("{words} or {last}"))
@@ -69,9 +69,14 @@ def _find_similar(name: str, shipped: Collection[str]) -> list[str]:
     return whole or holding or get_close_matches(name, list(shipped), n=1)
 
 
-def _describe(path: Path) -> str:
-    """The first sentence of the comment at the top of a shipped file."""
-    first = path.read_text(encoding="utf-8").partition("\n\n")[0].replace("\n# ", " ").removeprefix("# ")
+def _name_with_description(name: str, path: Path) -> str:
+    description = Message(first_sentence(path.read_text(encoding="utf-8")))
+    return _("{name} ({description})").format(name=name, description=description)
+
+
+def first_sentence(text: str) -> str:
+    """The first sentence of the comment at the top of a shipped file, which describes it; a message id."""
+    first = text.partition("\n\n")[0].replace("\n# ", " ").removeprefix("# ")
     for end in (". ", ": ", "; ", ", made"):
         first = first.partition(end)[0]
     return first.splitlines()[0].rstrip(".")

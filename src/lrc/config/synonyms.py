@@ -27,6 +27,7 @@ GONE = {
 }
 # Flags of other commands of lrc, and keys of other trainers that are not keys here.
 ELSEWHERE = {
+    "help": _("`lrc train --help` explains it, and docs/recipes.md lists the keys"),
     "force": _("to train into a folder that holds another run, set overwrite_output_dir"),
     "votes": _("it is a flag of `lrc generate` and `lrc evaluate`"),
     "gpu": _("it is a flag of `lrc preview`"),

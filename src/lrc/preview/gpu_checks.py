@@ -29,11 +29,13 @@ from lrc.preview.throughput import operations_a_token
 from lrc.runtime.cards import Card, card_of
 from lrc.runtime.devices import supported
 from lrc.runtime.errors import first_line
+from lrc.runtime.translation import _
 
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 # Tolerances of relative errors from another order of summation: in float32, and in 16 bits through two layers.
 EXACT, ROUNDED = 1e-4, 5e-2
 PRODUCT = 2e-2  # likewise, of a product with 4-bit weights that is computed in 16 bits
+OLDER = "https://pytorch.org/get-started/previous-versions/"
 
 
 class CheckFailedError(Exception):
@@ -83,7 +85,7 @@ class Probe:
         """The median time of a run in seconds, after a warm-up."""
         run()
         taken = []
-        for _ in range(times):
+        for _time in range(times):
             self.wait()
             begun = time.perf_counter()
             run()
@@ -95,16 +97,21 @@ class Probe:
 def check_device(probe: Probe) -> str:
     """The device's name and compute capability, and whether this build of torch has kernels for it."""
     if not probe.gpu:
-        return f"{probe.device.type}, {torch.get_num_threads()} threads; torch {torch.__version__}"
+        text = _("{device}, {threads} threads; torch {version}")
+        return text.format(device=probe.device.type, threads=torch.get_num_threads(), version=str(torch.__version__))
     found = torch.cuda.get_device_properties(probe.device)
     if not _serves(torch.cuda.get_arch_list(), 10 * found.major + found.minor):
+        text = _("torch {version} has no kernels for compute capability {major}.{minor}")
         raise CheckFailedError(
-            f"torch {torch.__version__} has no kernels for compute capability {found.major}.{found.minor}",
-            "install a build for an older CUDA: https://pytorch.org/get-started/previous-versions/",
+            text.format(version=str(torch.__version__), major=found.major, minor=found.minor),
+            _("install a build for an older CUDA: {page}").format(page=OLDER),
         )
-    count = f"{torch.cuda.device_count()} × " if torch.cuda.device_count() > 1 else ""
-    known = "" if probe.card else "; not in lrc's table of cards"
-    return f"{count}{found.name}, compute capability {found.major}.{found.minor}, CUDA {torch.version.cuda}{known}"
+    count = torch.cuda.device_count()
+    text = _("{cards}, compute capability {major}.{minor}, CUDA {version}")
+    if not probe.card:
+        text = _("{cards}, compute capability {major}.{minor}, CUDA {version}; not in lrc's table of cards")
+    cards = f"{count} × {found.name}" if count > 1 else found.name
+    return text.format(cards=cards, major=found.major, minor=found.minor, version=torch.version.cuda)
 
 
 def _serves(built: list[str], own: int) -> bool:
@@ -112,7 +119,7 @@ def _serves(built: list[str], own: int) -> bool:
 
     Kernels serve later chips of the same generation, and PTX (compute_…) is compiled for any later one.
     """
-    kinds = [(kind, int(re.sub(r"\D", "", number))) for kind, _, number in (name.partition("_") for name in built)]
+    kinds = [(kind, int(re.sub(r"\D", "", number))) for kind, number in (name.split("_", 1) for name in built)]
     return any(made <= own and (kind == "compute" or made // 10 == own // 10) for kind, made in kinds)
 
 
@@ -121,12 +128,14 @@ def check_memory(probe: Probe) -> str:
     if not probe.gpu:
         import psutil
 
-        return f"{gib(psutil.virtual_memory().available)} free"
+        return _("{free} free").format(free=gib(psutil.virtual_memory().available))
     free, total = torch.cuda.mem_get_info(probe.device)
-    measured = f"{gib(free)} free of {gib(total)}"
     if free < 0.8 * total:
-        raise CheckFailedError(f"only {measured}", "another process holds the rest: end it (nvidia-smi lists them)")
-    return measured
+        raise CheckFailedError(
+            _("only {free} free of {total}").format(free=gib(free), total=gib(total)),
+            _("another process holds the rest: end it (nvidia-smi lists them)"),
+        )
+    return _("{free} free of {total}").format(free=gib(free), total=gib(total))
 
 
 def check_products(probe: Probe) -> str:
@@ -137,44 +146,45 @@ def check_products(probe: Probe) -> str:
         size = 4096 if probe.gpu and dtype != "float32" else 2048 if probe.gpu else 256
         a, b = (torch.randn(size, size, device=probe.device, dtype=getattr(torch, dtype)) for _ in range(2))
         probe.rates[dtype] = 2 * size**3 / probe.seconds(lambda: a @ b, 5) / 1e12  # noqa: B023
-    measured = ", ".join(f"{dtype} {rate:.3g} TFLOP/s" for dtype, rate in probe.rates.items())
+    measured = tuple(f"{dtype} {rate:.3g} TFLOP/s" for dtype, rate in probe.rates.items())
     card = probe.card
     if card is None:
-        return measured
+        return _("{list}").format(list=measured)
     share = probe.rates[probe.half] / card.rate
+    text = _("{list}: {share:.0%} of the {rate:g} that its maker states")
+    found = text.format(list=measured, share=share, rate=card.rate)
     if share < 0.3:
-        raise CheckFailedError(
-            f"{measured}: {share:.0%} of the {card.rate:g} that its maker states",
-            "look for another process, heat, or a power limit with nvidia-smi",
-        )
-    return f"{measured}; {share:.0%} of the {card.rate:g} that its maker states"
+        raise CheckFailedError(found, _("look for another process, heat, or a power limit with nvidia-smi"))
+    return found
 
 
 def check_trees(probe: Probe, form: str) -> str:
     """Loss and gradients of a packed tree, in float32 and in 16 bits, against those of separate samples."""
     if form == "flex" and (reason := why_no_flex(_small(probe), probe.device)):
-        return f"not here: {reason}"
+        return _("not here: {reason}").format(reason=reason)
     measured = []
     for dtype in dict.fromkeys(["float32", probe.half]):
         error = _tree_error(probe, form, getattr(torch, dtype))
         if not error <= (EXACT if dtype == "float32" else ROUNDED):
             other = "block" if form != "block" else "dense"
+            text = _("in {dtype} loss or gradients differ by {error:.1e} from those of separate samples")
             raise CheckFailedError(
-                f"in {dtype} loss or gradients differ by {error:.1e} from those of separate samples",
-                f"set attention: {other} in the recipe, and report this",
+                text.format(dtype=dtype, error=error),
+                _("set attention: {other} in the recipe, and report this").format(other=other),
             )
         measured.append(f"{dtype} {error:.0e}")
-    return f"as separate samples, relative error {', '.join(measured)}"
+    return _("as separate samples, relative error {errors}").format(errors=tuple(measured))
 
 
 def check_four_bits(probe: Probe) -> str:
     """A product with NF4 weights, against one with the dequantized weights."""
-    cure = "pip install -U bitsandbytes; `python -m bitsandbytes` says what it lacks"
+    cure = _("pip install -U bitsandbytes; `python -m bitsandbytes` says what it lacks")
     try:
         from bitsandbytes.functional import dequantize_4bit, quantize_4bit
         from bitsandbytes.nn import Linear4bit, Params4bit
     except Exception as cause:  # the import looks for CUDA's libraries, and may raise anything
-        raise CheckFailedError(f"bitsandbytes cannot be imported ({first_line(cause)})", cure) from cause
+        text = _("bitsandbytes cannot be imported ({reason})").format(reason=first_line(cause))
+        raise CheckFailedError(text, cure) from cause
     dtype = getattr(torch, probe.half)
     wide = torch.randn(512, 256, device=probe.device, dtype=dtype) * 0.02
     layer = Linear4bit(256, 512, bias=False, compute_dtype=dtype, quant_type="nf4")
@@ -183,9 +193,10 @@ def check_four_bits(probe: Probe) -> str:
     exact = states.float() @ dequantize_4bit(*quantize_4bit(wide, quant_type="nf4")).float().T
     error = _relative(layer(states).float(), exact)
     if not error <= PRODUCT:
-        raise CheckFailedError(f"its products differ by {error:.1e} from those of the dequantized weights", cure)
+        text = _("its products differ by {error:.1e} from those of the dequantized weights").format(error=error)
+        raise CheckFailedError(text, cure)
     probe.four_bits = True
-    return f"bitsandbytes NF4, relative error {error:.0e}"
+    return _("bitsandbytes NF4, relative error {error:.0e}").format(error=error)
 
 
 def check_training(probe: Probe) -> str:
@@ -211,47 +222,57 @@ def check_training(probe: Probe) -> str:
     taken = probe.seconds(step)
     if not np.isfinite(losses).all() or losses[-1] >= losses[0]:
         raise CheckFailedError(
-            f"the loss goes {', '.join(f'{loss:.3g}' for loss in losses)}: it has to fall",
-            "update the driver and torch, and try fp16: false, bf16: false",
+            _("the loss goes {losses}: it has to fall").format(losses=tuple(f"{loss:.3g}" for loss in losses)),
+            _("update the driver and torch, and try fp16: false, bf16: false"),
         )
     rate, operations = len(row) / taken, operations_a_token(spec, count_static_memory(spec)) or 0
     probe.reached = rate * operations / 1e12
-    measured = f"{rate:,.0f} unique tokens a second in {spec.depth} layers, {probe.reached:.3g} TFLOP/s"
+    text = _(
+        "{rate:,.0f} unique tokens a second in {layers} layers, {reached:.3g} TFLOP/s; answering {answered:,.0f} "
+        "questions a second"
+    )
+    memory: dict[str, str] = {}
     if probe.gpu:
-        measured += f"; {_plan(probe, spec, row, torch.cuda.max_memory_allocated(probe.device) - before)}"
+        memory = _plan(probe, spec, row, torch.cuda.max_memory_allocated(probe.device) - before)
+        text = _(
+            "{rate:,.0f} unique tokens a second in {layers} layers, {reached:.3g} TFLOP/s; peak {peak}, planned "
+            "{planned}; answering {answered:,.0f} questions a second"
+        )
     model.eval()
-    questions = 4 * len(sequences)
     asked = probe.seconds(lambda: sequence_scores(model, sequences, probe.device, 4096), 1)
-    return f"{measured}; answering {questions / 4 / asked:,.0f} questions a second"
+    answered = len(sequences) / asked
+    return text.format(rate=rate, layers=spec.depth, reached=probe.reached, answered=answered, **memory)
 
 
 def check_cards(probe: Probe) -> str:
     """Whether data arrives unchanged when it is copied from one GPU to another."""
     if not probe.gpu or torch.cuda.device_count() < 2:
-        return "one device"
+        return _("one device")
     sent = torch.arange(2**20, device=probe.device)
     for other in range(1, torch.cuda.device_count()):
         there = sent.to(f"cuda:{other}")
         if not torch.equal(there.cpu(), sent.cpu()) or not torch.equal(there.to(probe.device), sent):
             raise CheckFailedError(
-                f"what is sent from card 0 to card {other} arrives changed",
-                "set NCCL_P2P_DISABLE=1, and switch IOMMU off in the firmware",
+                _("what is sent from card 0 to card {other} arrives changed").format(other=other),
+                _("set NCCL_P2P_DISABLE=1, and switch IOMMU off in the firmware"),
             )
     if not torch.distributed.is_nccl_available():
-        raise CheckFailedError("torch was built without NCCL", "train on one card: --accelerate-config single_gpu")
-    return f"{torch.cuda.device_count()} cards reach each other"
+        raise CheckFailedError(
+            _("torch was built without NCCL"), _("train on one card: --accelerate-config single_gpu")
+        )
+    return _("{count} cards reach each other").format(count=torch.cuda.device_count())
 
 
 CHECKS: dict[str, Callable[[Probe], str]] = {
-    "device": check_device,
-    "memory": check_memory,
-    "products": check_products,
-    "attention: dense": lambda probe: check_trees(probe, "dense"),
-    "attention: block": lambda probe: check_trees(probe, "block"),
-    "attention: flex": lambda probe: check_trees(probe, "flex"),
-    "4 bits": check_four_bits,
-    "training": check_training,
-    "several cards": check_cards,
+    _("device"): check_device,
+    _("memory"): check_memory,
+    _("products"): check_products,
+    _("attention: dense"): lambda probe: check_trees(probe, "dense"),
+    _("attention: block"): lambda probe: check_trees(probe, "block"),
+    _("attention: flex"): lambda probe: check_trees(probe, "flex"),
+    _("4 bits"): check_four_bits,
+    _("training"): check_training,
+    _("several cards"): check_cards,
 }
 
 
@@ -272,7 +293,7 @@ def run_checks(probe: Probe) -> Iterator[CheckResult]:
         except CheckFailedError as failure:
             yield CheckResult(name, failure.what, failure.cure)
         except Exception as error:
-            cure = "attention: block in the recipe does without it" if name.endswith("flex") else "report this"
+            cure = _("attention: block in the recipe does without it") if name.endswith("flex") else _("report this")
             yield CheckResult(name, f"{type(error).__name__}: {first_line(error)}", cure)
 
 
@@ -285,9 +306,9 @@ def _sequences(probe: Probe, count: int = 24) -> list[TokenSequence]:
     random = np.random.default_rng(0)
     scale = 1 if probe.gpu else 8
     found = []
-    for _ in range(count // 3):
+    for _passage in range(count // 3):
         passage = random.integers(5, 900, 400 // scale)
-        for _ in range(3):
+        for _question in range(3):
             tokens = np.concatenate([passage, random.integers(5, 900, int(random.integers(50, 110)) // scale + 2)])
             found.append(TokenSequence(tokens, len(tokens) - 2))
     return found
@@ -392,8 +413,8 @@ def _make_parameter(probe: Probe, module: Any, parameter: Any, spec: ModelSpec) 
     return torch.nn.Parameter(torch.ones_like(wide) if wide.dim() == 1 else wide)
 
 
-def _plan(probe: Probe, spec: ModelSpec, row: PackedRow, peak: int) -> str:
-    """The peak memory next to the planned one.
+def _plan(probe: Probe, spec: ModelSpec, row: PackedRow, peak: int) -> dict[str, str]:
+    """The peak memory and the planned one.
 
     Raises:
         CheckFailedError: the peak is much larger.
@@ -402,7 +423,7 @@ def _plan(probe: Probe, spec: ModelSpec, row: PackedRow, peak: int) -> str:
     planned = plan.total - plan.overhead
     if peak > 1.15 * planned:
         raise CheckFailedError(
-            f"it took {gib(peak)}, and {gib(planned)} were planned",
-            "leave a sixth of the card free in what `lrc preview` plans, and report this",
+            _("it took {peak}, and {planned} were planned").format(peak=gib(peak), planned=gib(planned)),
+            _("leave a sixth of the card free in what `lrc preview` plans, and report this"),
         )
-    return f"peak {gib(peak)}, planned {gib(planned)}"
+    return {"peak": gib(peak), "planned": gib(planned)}

@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Literal, TextIO
 from unicodedata import east_asian_width
 
@@ -106,9 +107,11 @@ KINDS = {
     "white-space": _("white space at the ends"),
     "zero-width": _("zero-width characters"),
 }
-# Pieces of a line that are not broken: a Chinese character or a word, with punctuation and space after it.
-_WIDE, _CLOSING = "\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef", "，。；：？！、）」』》】…"
-_PIECES = re.compile(rf"\s+|[{_WIDE}][{_CLOSING}]*\s*|[^\s{_WIDE}]+[{_CLOSING}]*\s*")
+# Pieces of a line that are not broken: a Chinese character or a word, with brackets before and punctuation after it;
+# and a short remark in square brackets, where there is room.
+_WIDE, _OPENING, _CLOSING = "\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef", "（「『《【", "，。；：？！、）」』》】…"
+_PIECE = rf"\s+|[{_OPENING}]*(?:[{_WIDE}]|[^\s{_WIDE}]+)[{_CLOSING}]*\s*"
+_PIECES, _REMARKS = re.compile(_PIECE), re.compile(rf"\[[^][]{{1,40}}\]|{_PIECE}")
 ROWS_SHOWN = 5  # of a kind, which may have thousands
 ERRORS_SHOWN = 50  # of a kind
 
@@ -202,8 +205,6 @@ def print_findings(findings: Iterable[Finding]) -> None:
 def wrap_line(line: str, indent: int = 4, stream: TextIO | None = None) -> list[str]:
     """Wrap a line to the width of the terminal; if the output is not a terminal, return it as it is.
 
-    Chinese, which has no spaces, is broken between any two characters, but not before a punctuation mark.
-
     Args:
         line: the line.
         indent: spaces before all lines but the first.
@@ -211,10 +212,24 @@ def wrap_line(line: str, indent: int = 4, stream: TextIO | None = None) -> list[
     """
     if not (stream or sys.stdout).isatty():
         return [line]
-    room = max(40, shutil.get_terminal_size().columns)
+    return wrap(line, max(40, shutil.get_terminal_size().columns), indent)
+
+
+def wrap(line: str, columns: int, indent: int = 0) -> list[str]:
+    """Wrap a line to a width in terminal columns.
+
+    Chinese, which has no spaces, is broken between any two characters, but not before a punctuation mark or after an
+    opening bracket.
+
+    Args:
+        line: the line.
+        columns: the width.
+        indent: spaces before all lines but the first.
+    """
     lines, current = [], ""
-    for piece in _PIECES.findall(line):
-        if current.strip() and columns_of(current + piece.rstrip()) > room:
+    pieces = (_PIECES.findall(one) if columns_of(one) > columns - indent else [one] for one in _REMARKS.findall(line))
+    for piece in chain.from_iterable(pieces):
+        if current.strip() and columns_of(current + piece.rstrip()) > columns:
             lines.append(current.rstrip())
             current = " " * indent + piece.lstrip()
         else:
