@@ -20,6 +20,7 @@ import yaml
 
 from lrc.config import arguments, json_schema, rules, schema
 from lrc.config.field_types import BOUNDS, describe_type
+from lrc.config.ignored_keys import IGNORED
 from lrc.config.recipe import REQUIRED, SECRETS
 from lrc.config.synonyms import GONE
 
@@ -88,7 +89,7 @@ def build() -> str:
     Raises:
         ValueError: `upstream_keys.yaml` lacks a key, or has one that there is not.
     """
-    groups = yaml.safe_load((HERE / "upstream_keys.yaml").read_text(encoding="utf-8"))
+    groups = _groups()
     tables = {OWN: [], **{title: [] for title in groups}}
     _require_all(groups)
     for field, hint, own in _keys():
@@ -100,6 +101,12 @@ def build() -> str:
     parts += [_table(title, keys) for title, keys in tables.items()]
     parts += [_refused(), _idle(idle)]
     return "\n".join(parts)
+
+
+def _groups() -> dict[str, dict[str, str]]:
+    """What upstream's keys do, by group; those without effect are named by lrc itself."""
+    groups = yaml.safe_load((HERE / "upstream_keys.yaml").read_text(encoding="utf-8"))
+    return {**groups, IDLE: {key: str(reason) for key, reason in IGNORED.items()}}
 
 
 def _keys() -> Iterator[tuple[Field[Any], Any, bool]]:
@@ -173,7 +180,7 @@ def _refused() -> str:
 
 
 def _idle(keys: list[Key]) -> str:
-    lines = [f"## {IDLE}", "", "These keys are accepted and checked, but change nothing:", ""]
+    lines = [f"## {IDLE}", "", "These keys are accepted and checked, but change nothing, and a line says so:", ""]
     lines += ["| key | because |", "|---|---|"]
     return "\n".join([*lines, *(f"| `{key.name}` | {key.meaning} |" for key in keys), ""])
 
@@ -192,7 +199,7 @@ def build_schema() -> str:
 
 def build_meanings() -> str:
     """The text of src/lrc/config/recipe_meanings.json: what an editor shows beside a key."""
-    groups = yaml.safe_load((HERE / "upstream_keys.yaml").read_text(encoding="utf-8"))
+    groups = _groups()
     placed = {field.name: _place(field, own, groups) for field, _, own in _keys()}
     meanings = {name: meaning for name, (title, meaning) in placed.items() if title}
     return json.dumps(meanings, ensure_ascii=False, indent=1) + "\n"

@@ -404,9 +404,9 @@ def compare(first: Path, second: Path, **options: Any) -> None:
 def vote(files: tuple[Path, ...], data: Path, **options: Any) -> None:
     """Combine several models' scores into one answer, with weights fitted on labelled questions.
 
-    SCORES are files from `lrc generate --scores` or `lrc evaluate --scores`, or samples of lm-evaluation-harness, one
-    for each model. Without --test-scores, the labelled questions are answered, each with weights fitted on other
-    passages.
+    SCORES are files from `lrc generate --scores` or `lrc evaluate --scores`, samples of lm-evaluation-harness, or
+    the folders of runs, whose validation questions --data has; one for each model. Without --test-scores, the
+    labelled questions are answered, each with weights fitted on other passages.
     """
     from lrc.commands.vote import vote
 

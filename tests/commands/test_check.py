@@ -151,3 +151,14 @@ def test_what_the_tutorial_quotes_is_what_is_printed(
     convert(Path("examples/sample.xlsx"), output_dir=tmp_path)
     printed = capsys.readouterr().out.replace(str(tmp_path), "tutorial/data").splitlines()
     assert converted.splitlines() == [line for line in printed if line in converted]
+
+
+def test_keys_of_a_recipe_without_effect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("model_name_or_path: m\ntrain_file: a_train.json\noutput_dir: o\nremove_unused_columns: false\n")
+    assert check([recipe])
+    told = capsys.readouterr().out
+    assert "warning: r.yaml: has no effect: remove_unused_columns (rows carry their own targets)" in told
+    assert f"next: lrc preview {recipe}" in told
+    recipe.write_text(recipe.read_text().replace("remove_unused_columns: false\n", ""))
+    assert check([recipe]) and "has no effect" not in capsys.readouterr().out

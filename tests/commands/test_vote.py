@@ -268,3 +268,20 @@ def test_ids_in_another_order_are_matched(files: list[Path], capsys: pytest.Capt
     before = figures_of(files, capsys=capsys)
     keep(files[2], read(files[2])[::-1])
     assert figures_of(files, capsys=capsys) == before
+
+
+def test_the_folder_of_a_run_stands_for_its_validation_scores(tmp_path: Path) -> None:
+    asked = questions(40)
+    data = write_questions(tmp_path / "data.json", asked)
+    told = []
+    for seed, name in enumerate(("one", "two")):
+        folder = tmp_path / name
+        folder.mkdir()
+        lines = model(asked, skill=1.0, sharpness=1.0, seed=seed)
+        told.append((folder, write_scores(folder / "validation_scores.jsonl", asked, lines)))
+    answers = []
+    for number, files in enumerate(zip(*told, strict=True)):
+        output = tmp_path / f"{number}.csv"
+        assert lrc("vote", *map(str, files), "--data", str(data), "--output", str(output)) == 0
+        answers.append(output.read_bytes())
+    assert answers[0] == answers[1] and answers[0].count(b"\n") == 41

@@ -195,6 +195,35 @@ def test_every_mistake_is_named_with_its_line(path: Path) -> None:
             "qlora.yaml: init_lora_weights is eva, expected gaussian, orthogonal, pissa or pissa_niter_16",
         ),
         (
+            "load_best_model_at_end: true\neval_strategy: steps\ngreater_is_better: true",
+            "qlora.yaml: greater_is_better is true, which takes the worst loss for the best; remove it, or name "
+            "another metric_for_best_model",
+        ),
+        (
+            "metric_for_best_model: eval_accuracy\ngreater_is_better: false",
+            "qlora.yaml: greater_is_better is false, which takes the worst accuracy for the best; remove it, or name "
+            "another metric_for_best_model",
+        ),
+        (
+            "packing: true",
+            "qlora.yaml: packing is true, which lrc does not support; remove it: tree_packing, which is on unless a "
+            "recipe says otherwise, packs questions by their passages",
+        ),
+        (
+            "completion_only_loss: false",
+            "qlora.yaml: completion_only_loss is false, which lrc does not support; remove it: the loss is always on "
+            "the answer alone",
+        ),
+        ("use_liger_kernel: true", "qlora.yaml: use_liger_kernel is true, which lrc does not support; remove it"),
+        *(
+            (
+                f"lora_target_modules: {given!r}",
+                f"qlora.yaml: lora_target_modules is {given!r}, which is one text; write a list, on the command line: "
+                "--lora_target_modules q_proj v_proj",
+            )
+            for given in ("q_proj,v_proj", "[q_proj, v_proj]")
+        ),
+        (
             "rank_pattern: {q_proj: x}",
             "qlora.yaml: rank_pattern is {'q_proj': 'x'}, expected whole numbers by module name, such as {q_proj: 8}",
         ),
@@ -329,3 +358,26 @@ def test_the_recipe_decides_on_mixed_precision_and_not_the_launch(
     assert recipe.training.mixed_precision == "no"
     (notice,) = recipe.notices
     assert notice.startswith(f"launch: its mixed_precision {asked.lower()} is not used")
+
+
+def test_best_is_what_the_metric_says(path: Path) -> None:
+    for text in ("greater_is_better: false", "metric_for_best_model: ci_low\ngreater_is_better: true"):
+        load(path, f"{text}\n")
+    assert load(path, "early_stopping_patience: 2\neval_strategy: steps\ngreater_is_better: true\n").given
+
+
+def test_keys_without_effect_are_named(path: Path) -> None:
+    text = "dataset_text_field: text\ndo_train: true\nlora_r: 4\nmodel_init_kwargs: {attn_implementation: eager}\n"
+    recipe = load(path, text, "--hub_strategy", "end")
+    (line,) = recipe.notices  # dataset_text_field is the default
+    assert line == (
+        "qlora.yaml: has no effect: do_train (lrc train always trains), model_init_kwargs (the keys under Base model "
+        "decide), hub_strategy (the result is sent once, at the end)"
+    )
+    assert not load(path, "lora_r: 4\n").notices
+
+
+def test_deepspeed_that_is_not_installed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lrc.config.rules.find_spec", lambda name: None)
+    (line,) = refusal(path, "deepspeed: zero3.json\n")
+    assert line.endswith("deepspeed is given, but the package is not installed; pip install deepspeed, or remove it")

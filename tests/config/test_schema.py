@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import random
 import subprocess
@@ -10,14 +11,17 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
-from trl import TrlParser
+from peft import LoraConfig
+from transformers import BitsAndBytesConfig
+from trl import ScriptArguments, TrlParser
 
-from lrc.config import schema
+from lrc.config import schema, synonyms
 from lrc.config.arguments import CLASSES
 from lrc.config.field_types import BOUNDS, find_error
+from lrc.config.ignored_keys import IGNORED
 from lrc.config.overrides import parse_overrides
-from lrc.config.recipe import check_recipe, load_recipe
-from lrc.config.rules import broken_rules
+from lrc.config.recipe import SECRETS, check_recipe, load_recipe
+from lrc.config.rules import UNSUPPORTED, broken_rules
 from lrc.config.schema import describe_schema, installed_schema, shipped_schema
 from lrc.config.synonyms import ELSEWHERE, GONE, SYNONYMS
 from lrc.runtime.errors import RecipeError
@@ -143,6 +147,49 @@ def test_an_unknown_key_gets_the_one_that_is_meant(key: str, meant: str) -> None
     with pytest.raises(RecipeError) as refused:
         check_recipe(None, [*(f"--{name}={value}" for name, value in BASE.items()), f"--{key}", "3"])
     assert refused.value.lines() == (f"command line: unknown key {key!r}; did you mean {meant!r}?",)
+
+
+@pytest.mark.parametrize(
+    ("key", "cure"),
+    {
+        # What is trained would be another thing if the nearest key were written instead.
+        **{"use_unsloth": "remove it", "max_completion_length": "remove it", "max_samples": "remove it"},
+        "lora_bias": "an adapter has no biases here; remove it",
+        "dataset_train_split": "the data is in the files of train_file and validation_file; remove it",
+        "adapter_name_or_path": "training starts with a new adapter; merge the old one into its base with `lrc merge`, "
+        "and train that",
+        "min_learning_rate": "give it in lr_scheduler_kwargs",
+        # The opposite of a key.
+        **{"disable_gradient_checkpointing": "write gradient_checkpointing: false", "no_bf16": "write bf16: false"},
+        # A key that is refused itself, or has no effect.
+        **{"use_liger": "remove it", "hf_hub_token": "log in with `hf auth login`, or set HF_TOKEN; remove it"},
+        "eval_batch_size": "evaluation fills rows up to a number of tokens; remove it",
+        # Misspelt names of such.
+        **{"warmup_ration": "write warmup_steps: a value below 1 is a ratio", "max_seq_lenght": "it is now max_length"},
+    }.items(),
+)
+def test_no_advice_changes_what_is_trained(key: str, cure: str) -> None:
+    with pytest.raises(RecipeError) as refused:
+        check_recipe(None, [*(f"--{name}={value}" for name, value in BASE.items()), f"--{key}", "3"])
+    assert refused.value.lines() == (f"command line: unknown key {key!r}; {cure}",)
+
+
+def test_no_key_of_upstream_is_cured_by_one_that_is_refused_or_idle() -> None:
+    keys, classes = shipped_schema(), (ScriptArguments, LoraConfig, BitsAndBytesConfig)
+    names = {name for cls in classes for name in inspect.signature(cls).parameters} - keys.keys()
+    cures = {name: synonyms.cure(name, keys) for name in names}
+    assert len(cures) > 40
+    useless = [f"did you mean {key!r}?" for key in (*IGNORED, *UNSUPPORTED, *SECRETS)]
+    assert not {name: cure for name, cure in cures.items() if cure in useless}
+
+
+@pytest.mark.parametrize("key", ["learning_rate", "gradient_accumulation_steps", "lora_target_modules", "max_length"])
+def test_a_misspelt_key_is_recognized(key: str) -> None:
+    """Any two neighbouring letters exchanged, or any letter left out."""
+    exchanged = [key[:i] + key[i + 1] + key[i] + key[i + 2 :] for i in range(len(key) - 1) if key[i] != key[i + 1]]
+    shortened = [key[:i] + key[i + 1 :] for i in range(1, len(key))]
+    for typo in {*exchanged, *shortened} - shipped_schema().keys():
+        assert synonyms.cure(typo, shipped_schema()) == f"did you mean {key!r}?", typo
 
 
 LIGHT = """

@@ -60,6 +60,66 @@ def test_bad_rows_and_columns_are_refused() -> None:
         lrc.to_questions(frame.drop(columns="passage"))
 
 
+FRAME = pd.DataFrame(
+    {
+        **{"passage": ["甲在家。", OTHER], "question": ["誰在家？", "何時？"]},
+        **{"option_1": ["甲", "早"], "option_2": ["乙", "晚"]},
+    }
+)
+
+
+def _refusal(questions: object) -> tuple[str, ...]:
+    with pytest.raises(lrc.LrcError) as refused:
+        lrc.to_questions(questions)  # type: ignore[arg-type]
+    return refused.value.lines()
+
+
+def test_what_is_wrong_with_a_frame_is_cured_in_python(tmp_path: Path) -> None:
+    renamed = "in place of --columns, rename the columns of the frame: frame.rename(columns=…)"
+    assert _refusal(FRAME.rename(columns={"question": "prompt"}))[-1] == renamed
+    by_index = "these ids are the index; add a column id, or use frame.reset_index(drop=True)"
+    twice = pd.concat([FRAME[:1], FRAME[1:].set_axis([0])])
+    assert _refusal(twice) == ("frame, row 2: ID is 0, which row 1 has too; give each row its own", by_index)
+    assert len(lrc.to_questions(twice.reset_index(drop=True))) == 2
+    assert by_index not in _refusal(FRAME.assign(id=[7, 7]))
+    assert _refusal(FRAME[:0]) == _refusal(pd.DataFrame()) == ("frame: has no rows; add the questions",)
+    (tmp_path / "a.csv").write_text("短文,問題,選項1,選項2,ID\n甲在家。,誰？,甲,乙,1\n", encoding="utf-8")
+    with pytest.raises(lrc.LrcError, match="`columns` of lrc.read_questions") as refused:
+        lrc.read_questions(tmp_path / "a.csv", columns={"文章": "長文"})
+    assert len(refused.value.lines()) == 2
+
+
+@pytest.mark.parametrize(
+    "stranger", [["甲"], {"甲": 1}, ("甲",), b"x", object(), np.array(["甲"])], ids=lambda x: type(x).__name__
+)
+def test_a_cell_that_no_spreadsheet_holds_is_refused(stranger: object) -> None:
+    cells = pd.Series([stranger, "早"], dtype=object)
+    kind = type(stranger).__name__
+    assert _refusal(FRAME.assign(option_1=cells)) == (
+        f"frame, row 1: option_1 is {kind}, which is neither text nor a number; give text",
+    )
+    assert (
+        len(lrc.to_questions(FRAME.assign(tags=pd.Series([stranger, "六月的一課"])))) == 2
+    )  # a column that is not read
+
+
+def test_dates_numbers_and_missing_values_are_shown_as_text() -> None:
+    held = FRAME.assign(option_1=pd.to_datetime(["2026-01-02", None]), option_2=[3.0, 4.5], option_3=[np.int64(5), 6])
+    first, second = lrc.to_questions(held)
+    assert first.options == ("2026-01-02 00:00:00", "3", "5") and second.options[1:] == ("4.5", "6")
+
+
+@pytest.mark.parametrize(
+    "questions", [[{"passage": "甲"}], "AI1000.xlsx", [1]], ids=["dictionaries", "path", "numbers"]
+)
+def test_what_is_neither_a_frame_nor_questions_is_refused(questions: object) -> None:
+    (line,) = _refusal(questions)
+    assert line.startswith("expected a pandas data frame, not ")
+    unloaded = object.__new__(lrc.Answerer)  # what it is given is looked at before the model is asked
+    with pytest.raises(lrc.LrcError, match=r"expected a data frame or lrc.Question objects, not (dict|str|int);"):
+        unloaded.answer(questions)  # type: ignore[arg-type]
+
+
 def test_the_documented_lines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

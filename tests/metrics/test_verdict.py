@@ -98,7 +98,9 @@ def test_summary_record_and_page_use_the_same_words(count: int, right: int, tmp_
     write_outcomes(folder / OUTCOMES_FILE, outcomes, force=True)
     found = verdict_of(outcomes)
     rows, _ = summarize(folder, "base")
-    assert dict(rows)["verdict"] == validation_figures(outcomes)["verdict"] == found.text
+    assert dict(rows)["verdict"] == found.text
+    recorded = validation_figures(outcomes)["verdict"]  # shown on the model card, whose readers trained nothing
+    assert found.text.startswith(f"{recorded} Next: ")
     report(folder)
     page = (folder / "report.html").read_text(encoding="utf-8")
     for part in (

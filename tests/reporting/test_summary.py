@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import nan
+from pathlib import Path
 
 import pytest
+from report_runs import make_run
 
+from lrc.config.run_record import read_run
 from lrc.metrics.training_log import Point
-from lrc.reporting.summary import best_point
+from lrc.reporting.summary import best_point, summarize
 
 
 @pytest.mark.parametrize(
@@ -22,3 +26,24 @@ def test_the_best_point_is_the_highest_number(values: list[float], best: int) ->
 
 def test_an_empty_curve_has_no_best_point() -> None:
     assert best_point(()) is None
+
+
+@pytest.mark.parametrize(
+    ("step", "recipe", "kept"),
+    [
+        (20, {}, "20 of 30, the best by loss"),
+        (20, {"metric_for_best_model": "eval_loss"}, "20 of 30, the best by loss"),
+        (20, {"early_stopping_patience": 2}, "20 of 30, the best by accuracy"),
+        (10, {"metric_for_best_model": "eval_ci_low"}, "10 of 30, the best by ci_low"),
+        (30, {}, None),
+    ],
+)
+def test_weights_of_another_step_than_the_last_are_named(
+    tmp_path: Path, step: int, recipe: dict[str, object], kept: str | None
+) -> None:
+    folder = make_run(tmp_path / "run")
+    run = read_run(folder)
+    assert run is not None
+    replace(run, step=step, recipe=run.recipe | recipe).write(folder / "lrc_run.json")
+    rows, _commands = summarize(folder, "base")
+    assert dict(rows).get("kept step") == kept

@@ -39,6 +39,8 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "AI_train.json").write_text(json.dumps([{"instruction": "a", "input": "b", "output": "1"}]))
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "mine").write_text("mine")
+    (tmp_path / "scored").mkdir()
+    (tmp_path / "scored" / "validation_scores.jsonl").write_text("")
     path = tmp_path / "r.yaml"
     lines = {"model_name_or_path": "m", "train_file": tmp_path / "AI_train.json", "output_dir": tmp_path / "run"}
     path.write_text("".join(f"{key}: {value}\n" for key, value in lines.items()))
@@ -63,6 +65,11 @@ CASES = {
         ["--train_file", "{home}/data/AI_train.json"],
         "{home}/data/AI_train.json: no such file; name yours by --train_file, or make it: lrc convert AI.xlsx "
         "--output-dir {home}/data\n",
+    ),
+    "a folder of data": (["--train_file", "{home}/other"], "{home}/other: is a folder; give a file in it\n"),
+    "a folder of scores": (
+        ["--soft_labels", "{home}/scored", "--answer_style", "text", "--option_contrast", "1"],
+        "{home}/scored: is a folder; give the scores in it: --soft_labels {home}/scored/validation_scores.jsonl\n",
     ),
     "no validation": (
         ["--validation_file", "{home}/data/AI_validation.json"],

@@ -19,6 +19,7 @@ from small_runs import lrc, make_run, pairs, run, write_questions
 from transformers import AutoModelForCausalLM
 
 from lrc.config.arguments import AdapterArguments, DataArguments, ModelArguments, TrainingArguments
+from lrc.config.ignored_keys import IGNORED
 from lrc.config.run_record import Run, read_run
 from lrc.runtime.packages import versions
 from lrc.training.callbacks import MetricsCallback
@@ -433,7 +434,14 @@ def test_what_may_change_is_documented_and_exists() -> None:
     keys = {key for group in MAY_CHANGE.values() for key in group}
     assert keys | set(EVALUATION) <= known
     text = (DOCS / "reliability.md").read_text(encoding="utf-8")
-    assert not [key for key in keys | set(EVALUATION) if f"`{key}`" not in text]
+    assert not [key for key in (keys | set(EVALUATION)) - set(IGNORED) if f"`{key}`" not in text]
+    assert "(recipes.md#without-effect)" in text
+
+
+def test_a_key_without_effect_may_be_removed() -> None:
+    then = Run("plain", "text", False, recipe={"remove_unused_columns": False, "pad_token": "<pad>", "lora_r": 4})
+    assert not differences(then, replace(then, recipe={"lora_r": 4}))
+    assert differences(then, replace(then, recipe={"lora_r": 8}))
 
 
 def test_the_length_may_grow_where_the_rate_is_constant() -> None:

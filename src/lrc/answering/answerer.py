@@ -14,6 +14,8 @@ from lrc.answering.options import ScoringOptions, check_options
 from lrc.data.alpaca import to_record
 from lrc.data.frames import to_frame, to_questions
 from lrc.data.questions import Question
+from lrc.runtime.errors import DataError
+from lrc.runtime.translation import _
 
 
 class Answerer:
@@ -48,13 +50,18 @@ class Answerer:
             row of the frame has NA in all of them.
 
         Raises:
-            DataError: a row is invalid, or a question is too long even without its passage.
+            DataError: a row is invalid, it is neither a frame nor questions, or a question is too long even without its
+                passage.
         """
         if isinstance(questions, pd.DataFrame):
             frame, asked = questions.copy(), to_questions(questions)
             places = [(question.row or 1) - 1 for question in asked]
         else:
-            frame, asked = to_frame(questions), list(questions)
+            asked = list(questions)
+            if strangers := [one for one in asked if not isinstance(one, Question)]:
+                text = _("expected a data frame or lrc.Question objects, not {kind}; lrc.read_questions reads a file")
+                raise DataError(text.format(kind=type(strangers[0]).__name__))
+            frame = to_frame(asked)
             places = list(range(len(asked)))
         scores = answer(self._scorer, [to_record(question) for question in asked])
         found = dict(zip(places, scores, strict=True))

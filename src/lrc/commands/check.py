@@ -200,10 +200,12 @@ def _check_json(path: Path, columns: Mapping[str, str] | None) -> Checked:
 
 
 def _check_recipe(path: Path) -> Checked:
-    from lrc.config.recipe import check_recipe
+    from lrc.config.recipe import check_recipe, find_ignored
 
     check_recipe(path)
-    return Checked(path, "recipe")
+    ignored = find_ignored(path)
+    findings = (Finding("warning", "key-without-effect", path.name, ignored),) if ignored else ()
+    return Checked(path, "recipe", findings)
 
 
 @dataclass(frozen=True)

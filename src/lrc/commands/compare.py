@@ -11,7 +11,7 @@ from typing import Any
 
 from lrc.data.sources import read_labelled, require_file
 from lrc.metrics.comparison import Comparison, Pair, compare_answers
-from lrc.metrics.predictions import OUTCOMES_FILE, holds_questions, read_predictions
+from lrc.metrics.predictions import OUTCOMES_FILE, answers_of, holds_questions, read_predictions
 from lrc.metrics.verdict import describe_size, spell
 from lrc.runtime.errors import DataError
 from lrc.runtime.findings import columns_of, pad, wrap_line
@@ -68,19 +68,14 @@ def _write(output: Path, asked: Mapping[str, Path | None], found: Comparison, *,
     def write(path: Path) -> None:
         path.write_text(render_comparison(found), encoding="utf-8", errors="replace", newline="\n")
 
-    key = key_of_files(_answers_of(source) for source in asked.values() if source)
+    key = key_of_files(answers_of(source) for source in asked.values() if source)
     return write_once(output, asked, key, write, force=force)
-
-
-def _answers_of(source: Path) -> Path:
-    """The file with the answers: that in a run's folder, or the source itself."""
-    return source / OUTCOMES_FILE if source.is_dir() else source
 
 
 def _refuse_useless(data: Path, *sources: Path) -> None:
     """Refuse --data if both sides contain their questions."""
     require_file(data)
-    if all(holds_questions(_answers_of(source)) for source in sources):
+    if all(holds_questions(answers_of(source)) for source in sources):
         raise DataError(
             _("{data}: is not needed, since both sides hold their questions; leave out --data").format(data=data)
         )

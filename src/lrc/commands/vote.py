@@ -18,6 +18,7 @@ from lrc.data.sources import read_labelled
 from lrc.data.splits import folds
 from lrc.metrics.accuracy import CONFIDENCE, Figures, accuracy, compare_paired, passages_of
 from lrc.metrics.opinion_pool import Pool, Scores, equal_pool, fit_pool, out_of_fold, predict
+from lrc.metrics.predictions import answers_of
 from lrc.metrics.verdict import describe_size, judge, spell
 from lrc.runtime.errors import DataError
 from lrc.runtime.findings import columns_of, pad
@@ -44,7 +45,7 @@ def vote(
     other passages, so that the accuracy is out of fold.
 
     Args:
-        files: for each model, its scores of the labelled questions.
+        files: for each model, its scores of the labelled questions, or the folder of its run.
         data: the labelled questions.
         test_scores: the models' scores of the questions to answer, in the order of `files`; by default the labelled
             questions are answered.
@@ -56,6 +57,7 @@ def vote(
     Raises:
         LrcError: the files do not match, or an output cannot be written.
     """
+    files, test_scores = list(map(answers_of, files)), list(map(answers_of, test_scores))
     asked = {"files": files, "data": data, "test_scores": test_scores, "output": output, "scores": scores}
     for written in filter(None, (output, scores)):
         others = [one for one in (output, scores) if one not in (None, written)]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lrc.config.field_types import fits, takes_list, takes_text
+from lrc.config.ignored_keys import describe_ignored
 from lrc.config.overrides import parse_overrides
 from lrc.config.rules import JUDGED_UPSTREAM, broken_rules
 from lrc.config.schema import Schema, installed_schema, is_exact, shipped_schema
@@ -52,7 +53,8 @@ class Recipe:
     model: ModelArguments
     adapter: AdapterArguments
     given: dict[str, Any]  # the keys in the file and on the command line, as given there
-    notices: tuple[str, ...] = ()  # to be shown: what this machine does not support, and what is used instead
+    # To be shown: keys without effect; and what this machine does not support, with what is used instead.
+    notices: tuple[str, ...] = ()
 
 
 def load_recipe(path: Path | None, overrides: Sequence[str] = ()) -> Recipe:
@@ -68,6 +70,19 @@ def load_recipe(path: Path | None, overrides: Sequence[str] = ()) -> Recipe:
         RecipeError: something is wrong in the file or the overrides; one finding for each error.
     """
     return resolve(read_recipe(path), overrides, path)
+
+
+def find_ignored(path: Path) -> str | None:
+    """What to say about the keys of a recipe that change nothing, without the place; imports no torch.
+
+    Raises:
+        RecipeError: the file is not a YAML mapping, or is data.
+    """
+    return _describe_ignored(read_recipe(path).values)
+
+
+def _describe_ignored(given: dict[str, Any]) -> str | None:
+    return describe_ignored(given, {key: known.default for key, known in shipped_schema().items()})
 
 
 def check_recipe(path: Path | None, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -135,7 +150,9 @@ def resolve(file: YamlMapping, overrides: Sequence[str] = (), path: Path | None 
 
     support = apply_device_support(given)
     data, training, model, adapter = _build(CLASSES, support.values, file.name)
-    return Recipe(path, data, training, model, adapter, given, support.notices)
+    ignored = _describe_ignored(given)
+    notices = (_("{place}: {text}").format(place=file.name, text=ignored),) if ignored else ()
+    return Recipe(path, data, training, model, adapter, given, notices + support.notices)
 
 
 def _merge_given(file: YamlMapping, overrides: Sequence[str]) -> dict[str, Any]:

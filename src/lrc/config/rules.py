@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 from lrc.config.run_record import SCORED_AS_THEY_ARE, lists_options
@@ -18,6 +19,8 @@ from lrc.runtime.translation import _, message_of
 # (pissa.py). Upstream's other initialisations would have to be merged into a changed base.
 INIT_LORA_WEIGHTS = ("gaussian", "orthogonal", "pissa")
 PISSA = re.compile(r"pissa(_niter_[1-9]\d{0,3})?")
+_PACKED = _("tree_packing, which is on unless a recipe says otherwise, packs questions by their passages")
+_ANSWER_ALONE = _("the loss is always on the answer alone")
 # Upstream's keys that lrc does not support, most of them because of packed trees, with the only value each may have.
 UNSUPPORTED: dict[str, Any] = {
     "packing": False,
@@ -37,6 +40,16 @@ UNSUPPORTED: dict[str, Any] = {
     # The base's own tokenizer is used, and the template decides how an answer ends.
     "eos_token": None,
     "chat_template_path": None,
+}
+# What lrc does instead; those that are not here have no counterpart.
+INSTEAD = {
+    "packing": _PACKED,
+    "eval_packing": _PACKED,
+    "padding_free": _PACKED,
+    "completion_only_loss": _ANSWER_ALONE,
+    "assistant_only_loss": _ANSWER_ALONE,
+    "eos_token": _("template decides how an answer ends"),
+    "chat_template_path": _("write template: chat for the tokenizer's own"),
 }
 SAMPLING = ("random", "sequential")
 METRICS = ("loss", "accuracy", "ci_low", "ci_high")  # of an evaluation, see `validation.combine`
@@ -74,6 +87,7 @@ def broken_rules(values: Values) -> list[str]:
         _check_strategies,
         _check_early_stopping,
         _check_mappings,
+        _check_packages,
     )
     return [line for rule in rules for line in rule(values)]
 
@@ -81,6 +95,16 @@ def broken_rules(values: Values) -> list[str]:
 def train_files(given: Sequence[str] | str) -> list[str]:
     """The files of the key `train_file`, in order."""
     return [given] if isinstance(given, str) else list(given)
+
+
+def best_metric(values: Values) -> str:
+    """What the best evaluation is the best by, such as `loss`.
+
+    Args:
+        values: the keys of a recipe; those that are missing have their defaults.
+    """
+    default = "loss" if values.get("early_stopping_patience") is None else "accuracy"
+    return str(values.get("metric_for_best_model") or default).removeprefix("eval_")
 
 
 def fold_file(file: str, fold: int, part: str) -> str:
@@ -136,13 +160,17 @@ def parse_target_modules(value: Any) -> Any:
     A list with one item is treated as that item, as upstream does; the name of a module becomes a list.
 
     Raises:
-        ValueError: the text is not a valid regular expression.
+        ValueError: the text is not a valid regular expression, or is several names in one text.
     """
     single = value[0] if isinstance(value, list) and len(value) == 1 else value
     if not isinstance(single, str):
         return value
     if single.isidentifier():
         return [single]
+    names = re.sub(r"[\[\]'\"\s]", "", single).split(",")
+    if len(names) > 1 and all(name.isidentifier() for name in names):  # no module's name has a comma
+        text = _("lora_target_modules is {text}, which is one text; write a list, on the command line: {words}")
+        raise ValueError(text.format(text=repr(single), words=" ".join(("--lora_target_modules", *names))))
     _require_pattern("lora_target_modules", single)
     return single
 
@@ -269,11 +297,15 @@ def _check_precision(values: Values) -> Iterator[str]:
 
 
 def _check_unsupported(values: Values) -> Iterator[str]:
-    for key, value in UNSUPPORTED.items():
+    for key, only in UNSUPPORTED.items():
         # None is replaced by 0 in `TrainingArguments`.
         found = values[key] or 0.0 if key == "router_aux_loss_coef" else values[key]
-        if found != value:
-            yield _("{key} is {value}, which lrc does not support; remove it").format(key=key, value=values[key])
+        if found != only:
+            text = _("{key} is {value}, which lrc does not support; remove it")
+            if key in INSTEAD:
+                text = _("{key} is {value}, which lrc does not support; remove it: {instead}")
+            value = str(found).lower() if isinstance(found, bool) else values[key]
+            yield text.format(key=key, value=value, instead=INSTEAD.get(key, ""))
     if values["train_sampling_strategy"] not in SAMPLING:
         yield (
             _("train_sampling_strategy is {value}, expected random or sequential; packed rows need no padding").format(
@@ -303,6 +335,7 @@ def _check_strategies(values: Values) -> Iterator[str]:
         yield _("metric_for_best_model is {best}, expected {first_metrics} or {last_metric}").format(
             best=best, first_metrics=tuple(METRICS[:-1]), last_metric=METRICS[-1]
         )
+    yield from _check_direction(values)
     for event in ("logging", "eval", "save"):
         count = _interval(values, event)
         if values[f"{event}_strategy"] == "steps" and count > 1 and count % 1:
@@ -315,6 +348,15 @@ def _check_strategies(values: Values) -> Iterator[str]:
         )
     if values["load_best_model_at_end"] and values["save_strategy"] != "best":
         yield from _check_best_model(values)
+
+
+def _check_direction(values: Values) -> Iterator[str]:
+    metric, greater = best_metric(values), values["greater_is_better"]
+    if metric in METRICS and greater not in (None, metric != "loss"):
+        yield _(
+            "greater_is_better is {greater}, which takes the worst {metric} for the best; remove it, or name another "
+            "metric_for_best_model"
+        ).format(greater=str(greater).lower(), metric=metric)
 
 
 def _check_best_model(values: Values) -> Iterator[str]:
@@ -366,3 +408,8 @@ def _check_mappings(values: Values) -> Iterator[str]:
                 fine = False
             if not fine:
                 yield _("{key} is {text}, expected a mapping, on the command line as JSON").format(key=key, text=text)
+
+
+def _check_packages(values: Values) -> Iterator[str]:
+    if values["deepspeed"] and find_spec("deepspeed") is None:
+        yield _("deepspeed is given, but the package is not installed; pip install deepspeed, or remove it")

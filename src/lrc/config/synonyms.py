@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
+from lrc.config.ignored_keys import IGNORED
+from lrc.config.rules import UNSUPPORTED
 from lrc.runtime.translation import _
 
+_NO_PADDING = _("packed rows need no padding; remove it")
+_TREES = _("it is tree_packing, which is on unless a recipe says otherwise; remove it")
+_ANSWER_ALONE = _("the answer alone is learnt; remove it")
+_SPLIT = _("`lrc convert --validation-fraction` splits the data; give the file as validation_file")
+_FILES = _("the data is in the files of train_file and validation_file; remove it")
+_NEW_ADAPTER = _("training starts with a new adapter; merge the old one into its base with `lrc merge`, and train that")
+_NO_BIAS = _("an adapter has no biases here; remove it")
+_PATTERN = _("lora_target_modules takes a regular expression")
+_SCHEDULE = _("give it in lr_scheduler_kwargs")
+_LOG_IN = _("log in with `hf auth login`, or set HF_TOKEN; remove it")
 # Keys of older recipes, and what has replaced them upstream.
 GONE = {
     "env": _("set environment variables where the run is started"),
@@ -20,7 +32,7 @@ GONE = {
     "save_safetensors": _("nothing else is saved; remove it"),
     "logging_dir": _("trackers have their own places; remove it"),
     "evaluation_strategy": _("it is now eval_strategy"),
-    "group_by_length": _("packed rows need no padding; remove it"),
+    "group_by_length": _NO_PADDING,
     "no_cuda": _("it is now use_cpu"),
     "target_modules": _("it is lora_target_modules"),
     "modules_to_save": _("it is lora_modules_to_save"),
@@ -37,9 +49,38 @@ ELSEWHERE = {
     "load_in_kbits": _("write load_in_4bit: true, or load_in_8bit: true"),
     "quantization": _("write load_in_4bit: true, or load_in_8bit: true"),
     "validation_fraction": _("it is a flag of `lrc convert`, which splits the data"),
-    "neat_packing": _("it is tree_packing, which is on unless a recipe says otherwise; remove it"),
-    "train_on_prompt": _("the answer alone is learnt; remove it"),
-    "val_set_size": _("`lrc convert --validation-fraction` splits the data; give the file as validation_file"),
+    "neat_packing": _TREES,
+    "sample_packing": _TREES,
+    "eval_sample_packing": _TREES,
+    "pad_to_sequence_len": _NO_PADDING,
+    "train_on_prompt": _ANSWER_ALONE,
+    "train_on_inputs": _ANSWER_ALONE,
+    "response_template": _ANSWER_ALONE,
+    "instruction_template": _ANSWER_ALONE,
+    "formatting_func": _("template and answer_style decide about the prompt; remove it"),
+    "val_set_size": _SPLIT,
+    "val_size": _SPLIT,
+    "validation_split_percentage": _SPLIT,
+    "dataset_config": _FILES,
+    "dataset_train_split": _FILES,
+    "dataset_test_split": _FILES,
+    "dataset_streaming": _FILES,
+    "streaming": _FILES,
+    "adapter_name_or_path": _NEW_ADAPTER,
+    "peft_path": _NEW_ADAPTER,
+    "lora_model_dir": _NEW_ADAPTER,
+    "bias": _NO_BIAS,
+    "lora_bias": _NO_BIAS,
+    "exclude_modules": _PATTERN,
+    "layers_to_transform": _PATTERN,
+    "layers_pattern": _PATTERN,
+    "min_lr": _SCHEDULE,
+    "min_learning_rate": _SCHEDULE,
+    "lr_end": _SCHEDULE,
+    "hf_hub_token": _LOG_IN,
+    "ms_hub_token": _LOG_IN,
+    "cache_dir": _("set HF_HOME where the run is started"),
+    "wandb_project": _("set WANDB_PROJECT where the run is started"),
 }
 # Names of the keys in other libraries and in papers, and abbreviations.
 SYNONYMS = {
@@ -48,6 +89,7 @@ SYNONYMS = {
     "learning_rate": "lr max_lr base_lr",
     "per_device_train_batch_size": "batch batch_size bs train_batch_size micro_batch_size per_gpu_train_batch_size",
     "per_device_eval_batch_size": "eval_batch_size val_batch_size per_gpu_eval_batch_size",
+    "bnb_4bit_quant_type": "quant_type quantization_type",
     "gradient_accumulation_steps": "grad_accum grad_accumulation gradient_accumulation accumulation accumulation_steps"
     " accumulate_grad_batches grad_acc_steps",
     "gradient_checkpointing": "checkpointing grad_checkpointing use_gradient_checkpointing",
@@ -59,8 +101,10 @@ SYNONYMS = {
     "max_length": "max_len max_seq_len seq_len seq_length sequence_len sequence_length cutoff_len block_size"
     " context_length model_max_length max_tokens",
     "model_name_or_path": "model base base_model model_name model_path model_id pretrained_model_name_or_path",
+    "model_revision": "revision",
     "train_file": "data dataset data_file data_path dataset_name training_file train_data train_dataset datasets"
-    " dataset_dir",
+    " dataset_dir dataset_mixture",
+    "train_shares": "interleave_probs",
     "validation_file": "eval_file val_file dev_file eval_dataset validation_data validation eval_data",
     "output_dir": "output out out_dir save_dir output_path",
     "lr_scheduler_type": "scheduler lr_scheduler scheduler_type lr_schedule schedule",
@@ -79,10 +123,11 @@ SYNONYMS = {
     "eval_steps": "val_steps evaluation_steps",
     "early_stopping_patience": "patience early_stopping",
     "loraplus_lr_ratio": "loraplus",
-    "init_lora_weights": "pissa init_lora init",
+    "init_lora_weights": "pissa pissa_init init_lora init",
     "overwrite_output_dir": "overwrite",
     "report_to": "logger tracker trackers log_with",
-    "use_peft": "peft lora use_lora",
+    "run_name": "wandb_name wandb_run_name experiment_name",
+    "use_peft": "peft lora use_lora adapter finetuning_type",
     "use_dora": "dora",
     "use_rslora": "rslora",
     "bf16": "bfloat16",
@@ -92,6 +137,9 @@ SYNONYMS = {
     "dataset_num_proc": "num_proc num_workers preprocessing_num_workers",
 }
 _NAMED = {synonym: key for key, synonyms in SYNONYMS.items() for synonym in synonyms.split()}
+_NEGATIONS = ("no_", "not_", "disable_", "without_")
+# 0.8 takes epcohs for epochs; below that, use_unsloth is taken for use_rslora and lora_bias for lora_r.
+_ALIKE = 0.8
 
 
 def cure(key: str, known: Iterable[str]) -> str:
@@ -101,20 +149,35 @@ def cure(key: str, known: Iterable[str]) -> str:
         key: as written.
         known: the keys of a recipe.
     """
-    plain = key.lower().replace("-", "_")
-    if plain in GONE or plain in ELSEWHERE:
-        return {**GONE, **ELSEWHERE}[plain]
-    near = _NAMED.get(plain) or nearest(plain, known)
-    return _("did you mean {near}?").format(near=repr(near)) if near else _("remove it")
+    names, plain = list(known), key.lower().replace("-", "_")
+    if told := _tell(plain, names):
+        return told
+    negated = next((plain.removeprefix(word) for word in _NEGATIONS if plain.startswith(word)), "")
+    if negated and (near := nearest(negated, names)) in names:
+        return _("write {key}: false").format(key=near)
+    near = nearest(plain, names)
+    return (_tell(near, names) if near else None) or _("remove it")
+
+
+def _tell(name: str, known: Sequence[str]) -> str | None:
+    """The cure for a name that is meant for sure: what is known of it, or the key that it stands for."""
+    if name in GONE or name in ELSEWHERE:
+        return {**GONE, **ELSEWHERE}[name]
+    meant = _NAMED.get(name, name)
+    if meant in IGNORED:
+        return _("{reason}; remove it").format(reason=IGNORED[meant])
+    return _("did you mean {near}?").format(near=repr(meant)) if meant in known and meant not in UNSUPPORTED else None
 
 
 def nearest(key: str, known: Iterable[str]) -> str | None:
-    """The known key most similar to an unknown one: by spelling, then by common words."""
-    names = list(known)
-    if near := get_close_matches(key, [*names, *_NAMED], n=1, cutoff=0.75):
-        return _NAMED.get(near[0], near[0]) if near[0] not in names else near[0]
+    """The name most similar to an unknown one, by spelling or by common words: a key, or a name that has a cure.
+
+    A name that is only somewhat alike is another one: advice to write it would change what is trained.
+    """
+    names = [*known]
+    spelt = {name.replace("_", ""): name for name in (*GONE, *ELSEWHERE, *_NAMED, *names)}
+    if near := get_close_matches(key.replace("_", ""), list(spelt), n=1, cutoff=_ALIKE):
+        return spelt[near[0]]
     words = set(key.split("_"))
-    holding = [name for name in names if words <= set(name.split("_"))]
-    if holding:
-        return min(holding, key=len)
-    return next(iter(get_close_matches(key, names, n=1)), None)
+    holding = [name for name in names if words <= set(name.split("_")) and name not in IGNORED]
+    return min(holding, key=len) if len(holding) == 1 or (holding and len(words) > 1) else None

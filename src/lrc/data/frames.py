@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import date, time, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +37,9 @@ def read_questions(
     Raises:
         DataError: the file cannot be read, or has bad rows; one finding for each.
     """
-    return to_frame(_require_valid(sources.read_questions(Path(path), sheet, columns)))
+    hints = {"--columns": _("what --columns is on the command line is `columns` of lrc.read_questions")}
+    with _adding_hints(hints):
+        return to_frame(_require_valid(sources.read_questions(Path(path), sheet, columns)))
 
 
 def to_frame(questions: Iterable[Question]) -> pd.DataFrame:
@@ -68,26 +73,64 @@ def to_questions(frame: pd.DataFrame) -> list[Question]:
     position in the frame, from 1. Warnings, notes and repairs are printed on stderr.
 
     Raises:
-        DataError: a column is missing, or there are bad rows; one finding for each.
+        DataError: it is no data frame, a column is missing, a cell is no text, number or date, or there are bad rows;
+            one finding for each.
     """
+    if not isinstance(frame, pd.DataFrame):
+        text = _("expected a pandas data frame, not {kind}; pandas.DataFrame makes one of dictionaries or lists")
+        raise DataError(text.format(kind=type(frame).__name__))
+    if not len(frame):
+        raise DataError(_("frame: has no rows; add the questions"))
+    hints = {"--columns": _("in place of --columns, rename the columns of the frame: frame.rename(columns=…)")}
     if not any(role_of(str(name)) == "ID" for name in frame.columns):
         frame = frame.assign(ID=frame.index.map(str))
+        hints["ID is"] = _("these ids are the index; add a column id, or use frame.reset_index(drop=True)")
     own = [name for name in ("row",) if name in frame.columns and pd.api.types.is_integer_dtype(frame[name])]
-    return list(_require_valid(read_table(Table("frame", None, (), _iter_rows(frame.drop(columns=own))))))
+    rows = list(_iter_rows(frame.drop(columns=own)))
+    with _adding_hints(hints):
+        return list(_require_valid(read_table(Table("frame", None, (), iter(rows)))))
 
 
 def _iter_rows(frame: pd.DataFrame) -> Iterator[TableRow]:
-    yield TableRow(0, [str(name) for name in frame.columns], NO_FINDINGS)
+    names = [str(name) for name in frame.columns]
+    yield TableRow(0, names, NO_FINDINGS)
+    strange: list[str] = []
+    text = _("frame, row {row}: {column} is {value}, which is neither text nor a number; give text")
     for number, cells in enumerate(frame.itertuples(index=False, name=None), start=1):
-        yield TableRow(number, [_show_cell(cell) for cell in cells], NO_FINDINGS)
+        shown = [_show_cell(cell) for cell in cells]
+        strange += [
+            text.format(row=number, column=name, value=type(cell).__name__)
+            for name, cell, one in zip(names, cells, shown, strict=True)
+            if one is None and role_of(name)
+        ]
+        yield TableRow(number, [one or "" for one in shown], NO_FINDINGS)
+    if strange:
+        raise DataError(*strange)
 
 
-def _show_cell(cell: Any) -> str:
-    """The text that a spreadsheet would show for a value; numpy scalars are converted first."""
+def _show_cell(cell: Any) -> str | None:
+    """The text that a spreadsheet would show for a value; None for what no spreadsheet holds, such as a list.
+
+    Numpy scalars are converted first.
+    """
     if cell is None or (pd.api.types.is_scalar(cell) and pd.isna(cell)):
         return ""
-    cell = cell.item() if hasattr(cell, "item") else cell
-    return cell if isinstance(cell, str) else show_value(cell) if isinstance(cell, int | float) else str(cell)
+    cell = cell.item() if hasattr(cell, "item") and pd.api.types.is_scalar(cell) else cell
+    if isinstance(cell, str):
+        return cell
+    if isinstance(cell, int | float):
+        return show_value(cell)
+    return str(cell) if isinstance(cell, date | time | timedelta | Decimal) else None
+
+
+@contextmanager
+def _adding_hints(hints: Mapping[str, str]) -> Iterator[None]:
+    """Add to errors what to do in Python, by a part of their lines in English."""
+    try:
+        yield
+    except DataError as error:
+        told = "\n".join(error.lines("en"))
+        raise DataError(*error.findings, *(hint for part, hint in hints.items() if part in told)) from None
 
 
 def _require_valid(source: Workbook) -> tuple[Question, ...]:

@@ -85,6 +85,11 @@ def write_outcomes(path: Path, outcomes: Iterable[Outcome], *, force: bool = Fal
             file.write(json.dumps(_to_object(outcome), ensure_ascii=False) + "\n")
 
 
+def answers_of(source: Path) -> Path:
+    """The file with the answers: that in a run's folder, or the source itself."""
+    return source / OUTCOMES_FILE if source.is_dir() else source
+
+
 def read_outcomes(path: Path) -> list[Outcome]:
     """Read what `write_outcomes` wrote.
 

@@ -11,7 +11,8 @@ from math import inf, isnan
 from pathlib import Path
 from typing import Any
 
-from lrc.config.run_record import METRICS_FILE
+from lrc.config.rules import best_metric
+from lrc.config.run_record import METRICS_FILE, read_run
 from lrc.metrics.accuracy import Figures
 from lrc.metrics.predictions import OUTCOMES_FILE, Outcome, read_outcomes
 from lrc.metrics.training_log import Curve, Curves, Point, read_curves
@@ -45,7 +46,7 @@ def summarize(run_dir: Path, base: str) -> tuple[Rows, list[str]]:
     """
     curves, outcomes = read_curves(run_dir / METRICS_FILE), read_outcomes(run_dir / OUTCOMES_FILE)
     adapter = (run_dir / ADAPTER).is_file()
-    rows = [*_answers(curves, outcomes), *_losses(curves), *_speed(curves)]
+    rows = [*_answers(curves, outcomes), *_kept(run_dir, curves), *_losses(curves), *_speed(curves)]
     rows.append((_("adapter") if adapter else _("model"), str(run_dir)))
     if is_step():
         return rows, []
@@ -67,7 +68,7 @@ def validation_figures(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         **verdict.figures,
         "baseline": verdict.best,
         "baseline_accuracy": baseline,
-        "verdict": str(verdict),
+        "verdict": str(verdict.tell(None)),  # a model card has it, whose readers trained nothing
     }
 
 
@@ -123,6 +124,14 @@ def _answers(curves: Curves, outcomes: list[Outcome]) -> Iterator[tuple[str, str
     if best is not None and len(curves["eval_accuracy"]) > 1:
         text = _("{step} of {last}, with accuracy {accuracy:.4f}")
         yield _("best step"), text.format(step=best.step, last=curves.last_step, accuracy=best.value)
+
+
+def _kept(run_dir: Path, curves: Curves) -> Iterator[tuple[str, str]]:
+    """The step whose weights are the result, if it is not the last one: the best by another metric, perhaps."""
+    run = read_run(run_dir)
+    if run is not None and run.step and run.step != curves.last_step:
+        text = _("{step} of {last}, the best by {metric}")
+        yield _("kept step"), text.format(step=run.step, last=curves.last_step, metric=best_metric(run.recipe))
 
 
 def _losses(curves: Curves) -> Iterator[tuple[str, str]]:

@@ -64,6 +64,7 @@ KINDS = {
     "hidden-sheets": _("hidden sheets"),
     "impossible-answer": _("impossible answer"),
     "json-value": _("json value"),
+    "key-without-effect": _("keys without effect"),
     "line-break": _("line break"),
     "long-decimal": _("numbers with many decimals"),
     "long-number": _("long number"),

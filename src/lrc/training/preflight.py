@@ -100,6 +100,8 @@ def _data_files(given: Mapping[str, Any]) -> dict[str, Path]:
 
 
 def _require_file(path: Path, role: str) -> None:
+    if path.is_dir():
+        raise DataError(_folder_for_file(path, role))
     if path.exists():
         return
     names = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
@@ -112,6 +114,16 @@ def _require_file(path: Path, role: str) -> None:
         )
     text = _("{path}: no such file; name yours by --{key}, or make it: {command}")
     raise DataError(text.format(path=path, key=role.partition(" ")[0], command=_convert(path)))
+
+
+def _folder_for_file(path: Path, role: str) -> str:
+    """What to say of a folder, such as that of a run, where a file is wanted."""
+    from lrc.metrics.predictions import answers_of  # numpy is not needed otherwise
+
+    if role in ("soft_labels", "pseudo_labels") and answers_of(path).is_file():
+        text = _("{path}: is a folder; give the scores in it: --{key} {file}")
+        return text.format(path=path, key=role, file=answers_of(path))
+    return _("{file}: is a folder; give a file in it").format(file=path)
 
 
 def _convert(path: Path) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lrc.config.ignored_keys import IGNORED
 from lrc.config.run_record import Run, read_run
 from lrc.config.schema import shipped_schema
 
@@ -47,6 +48,8 @@ MAY_CHANGE: dict[str, tuple[str, ...]] = {
         *("dataloader_prefetch_factor", "dataloader_multiprocessing_context", "ddp_bucket_cap_mb", "ddp_timeout"),
     ),
     "checks": ("expected_vocab_size",),
+    # Whoever reads so may remove them before the run goes on.
+    "without effect": tuple(IGNORED),
 }
 # Keys of evaluation: they may change, too, unless it decides which weights are the result, or when the training ends.
 EVALUATION = (

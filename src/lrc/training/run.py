@@ -135,7 +135,8 @@ def _train(recipe: Recipe, prompt: Prompt, files: Sequence[Corpus], validation: 
     if folder.finished:
         text = _("{folder}: this run has already finished; nothing to do")
         text = _("{folder}: this run has already finished; publishing it") if pushed else text
-        notify(text.format(folder=folder.path))
+        if args.process_index == 0:
+            notify(text.format(folder=folder.path))
     else:
         with folder.discard_if_refused(first=args.process_index == 0):
             _train_in(folder, recipe, prompt, training, validation)

@@ -150,7 +150,7 @@ def _conclude(entries: Sequence[LeaderboardEntry], base: str) -> list[str]:
         lines.append(text.format(count=results))
     text = _(
         "trial {number} had {best:.4f} at step {step}, and left {left:.4f} "
-        "(load_best_model_at_end: true keeps the best)"
+        "(load_best_model_at_end: true with metric_for_best_model: accuracy keeps the best)"
     )
     for one in entries:
         if (found := one.result) and found.best_accuracy > best.result.accuracy:

@@ -1,0 +1,60 @@
+"""Names the keys of a recipe that are taken for compatibility, but change nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lrc.runtime.translation import _
+
+# Upstream's keys without effect, and why they have none.
+IGNORED = {
+    "per_device_eval_batch_size": _("evaluation fills rows up to a number of tokens"),
+    "prediction_loss_only": _("evaluation has its own loop"),
+    "eval_do_concat_batches": _("evaluation has its own loop"),
+    "eval_use_gather_object": _("evaluation has its own loop"),
+    "eval_accumulation_steps": _("evaluation has its own loop"),
+    "include_for_metrics": _("evaluation has its own loop"),
+    "batch_eval_metrics": _("evaluation has its own loop"),
+    "label_names": _("rows carry their own targets"),
+    "remove_unused_columns": _("rows carry their own targets"),
+    "length_column_name": _("nothing is padded"),
+    "pad_to_multiple_of": _("nothing is padded"),
+    "pad_token": _("nothing is padded"),
+    "packing_strategy": _("token trees are packed instead"),
+    "truncation_mode": _("`on_too_long` decides; nothing is truncated"),
+    "dataset_text_field": _("the data is Alpaca records"),
+    "dataset_kwargs": _("the data is Alpaca records"),
+    "shuffle_dataset": _("`train_sampling_strategy` decides"),
+    "model_init_kwargs": _("the keys under Base model decide"),
+    "liger_kernel_config": _("`use_liger_kernel` is refused"),
+    "logging_nan_inf_filter": _("a loss that is not finite ends the run"),
+    "disable_tqdm": _("lrc shows its own progress"),
+    "dataloader_pin_memory": _("the process that uses the rows also packs them"),
+    "dataloader_persistent_workers": _("the process that uses the rows also packs them"),
+    "dataloader_prefetch_factor": _("the process that uses the rows also packs them"),
+    "dataloader_multiprocessing_context": _("the process that uses the rows also packs them"),
+    "dataloader_in_order": _("the process that uses the rows also packs them"),
+    "hub_strategy": _("the result is sent once, at the end"),
+    "hub_always_push": _("the result is sent once, at the end"),
+    "hub_revision": _("the result is sent once, at the end"),
+    "do_train": _("lrc train always trains"),
+    "do_eval": _("`validation_file` decides"),
+    "do_predict": _("`lrc generate` answers"),
+    "local_rank": _("the launcher decides"),
+}
+
+
+def describe_ignored(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> str | None:
+    """Name the keys that are given without effect, each with the reason; None if there are none.
+
+    Args:
+        given: the keys of a recipe.
+        defaults: of all keys. A value that is the default changes nothing anyway, and is not mentioned.
+    """
+    named = tuple(
+        _("{key} ({reason})").format(key=key, reason=IGNORED[key])
+        for key, value in given.items()
+        if key in IGNORED and value is not None and value != defaults.get(key)
+    )
+    return _("has no effect: {keys}").format(keys=named) if named else None
