@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import warnings
@@ -25,7 +26,7 @@ from lrc.runtime.packages import FOR_MODELS, check_installed
 from lrc.runtime.progress import importing
 from lrc.runtime.steps import end_with_caller
 from lrc.runtime.threads import wait_asleep
-from lrc.runtime.translation import _, localized, translate_library
+from lrc.runtime.translation import CHINESE, _, language, localized, translate_library
 
 # Commands whose work the processes of a launch share; all others run in one process, however they are started.
 SHARED = ("generate", "evaluate")
@@ -619,7 +620,14 @@ def _show(error: click.ClickException) -> None:
         error.show()
         return
     message = " ".join(line.strip() for line in error.format_message().splitlines())
+    message = _punctuate(message) if language() == CHINESE else message
     progress.notify(_("Error: {message} (see {command} --help)").format(message=message, command=context.command_path))
+
+
+def _punctuate(message: str) -> str:
+    """Full-width punctuation where click puts the parts of a message together itself."""
+    message = re.sub(r"\.$", "。", message.replace("', '", "'、'"))
+    return re.sub(r"(?<=[。，：；？）]) ", "", message)
 
 
 def _terminate(verb: str, signum: int, frame: FrameType | None) -> None:

@@ -190,7 +190,7 @@ def test_convert_and_evaluate_end_with_0(labelled: Path, tmp_path: Path, capsys:
     assert (figures["accuracy"], figures["n"]) == (0.5, 2)
     assert figures["ci_low"] < 0.5 < figures["ci_high"]
     lines = capsys.readouterr().out.splitlines()
-    lines = lines[next(place for place, line in enumerate(lines) if line.startswith("50.0 %")) :]
+    lines = lines[next(place for place, line in enumerate(lines) if line.startswith("50.0% ")) :]
     assert "baseline" in lines[0]  # the verdict, after what convert says
     headings = [line for line, above in zip(lines[1:], lines, strict=False) if not above]
     assert [heading.split()[0] for heading in headings] == ["questions", "Baselines", "By", "How", "By"]

@@ -66,13 +66,19 @@ def write_data(path: Path) -> Path:
 def test_two_runs_are_compared_as_text(runs: tuple[Path, Path]) -> None:
     text = call(*runs).stdout
     # Two of five and four of five; the passages of the two that differ are two, so p = 2 of 4 signs.
-    assert text.startswith("second is 40.0 points better than first (interval of 95 %: ")
+    assert text.startswith("second is 40.0 points better than first (interval of 95%: ")
     assert ", p = 0.5): this may be chance. More questions would tell.\n" in text
     assert "only the first        0\n" in text and "only the second       2\n" in text
     assert "both wrong            1\n" in text and "same answer           2 of 5\n" in text
     assert "Only second is right\n" in text and "Only first is right" not in text
     row = next(line for line in text.splitlines() if line.startswith("5 "))
     assert row.split()[:5] == ["5", "2", "1", "(70%)", "2"]
+
+
+def test_a_difference_of_zero_has_no_sign(runs: tuple[Path, Path]) -> None:
+    write_outcomes(runs[1] / OUTCOMES_FILE, OUTCOMES, force=True)
+    text = call(*runs).stdout
+    assert "difference            0.0 points (0.0 to 0.0)\n" in text
 
 
 def test_json_has_both_answers_to_every_question(runs: tuple[Path, Path]) -> None:

@@ -124,10 +124,10 @@ def test_the_summary_has_both_accuracies_the_best_baseline_and_the_verdict() -> 
     after["baselines"] = {"sliding window": before | {"accuracy": 0.31}, "majority": before}
     after["best_baseline"] = {"paired": {"difference": 0.59, "p_value": 1e-9}}
     lines = describe_gain(before, after).splitlines()
-    assert [line.split()[-3:] for line in lines[:5] if "%" in line] == [
-        ["25.0", "%", "(20.0–30.0)"],
-        ["90.0", "%", "(85.0–95.0)"],
-        ["31.0", "%", "(20.0–30.0)"],
+    assert [line.split()[-2:] for line in lines[:5] if "%" in line] == [
+        ["25.0%", "(20.0–30.0)"],
+        ["90.0%", "(85.0–95.0)"],
+        ["31.0%", "(20.0–30.0)"],
     ]
     assert "150" in lines[1] and lines[4].startswith("baseline, sliding window  ")
     assert "59.0 points above the best baseline (sliding window)" in "".join(lines[5:])

@@ -80,7 +80,7 @@ def test_swapping_the_two_gives_the_same_result() -> None:
 def test_equal_models_are_reported_as_equal(right: float) -> None:
     outcomes = make(12, 4, 5, right)
     found = compare_answers(NAMES, SOURCES, outcomes, outcomes)
-    assert found.text == "a and b have as many questions right." and found.test["p_value"] == 1
+    assert found.text == "a and b answer equally many questions right." and found.test["p_value"] == 1
 
 
 def test_other_questions_are_refused_with_their_place_and_a_cure() -> None:

@@ -11,9 +11,10 @@ from report_runs import make_run
 
 from lrc.commands.report import report
 from lrc.data.questions import Question
+from lrc.metrics.accuracy import compare_paired
 from lrc.metrics.baselines import BASELINES
 from lrc.metrics.predictions import OUTCOMES_FILE, Outcome, write_outcomes
-from lrc.metrics.verdict import Verdict, judge
+from lrc.metrics.verdict import Verdict, judge, verdict_of
 from lrc.reporting.summary import summarize, validation_figures
 from lrc.runtime.translation import CHINESE, localized
 
@@ -34,7 +35,7 @@ def answered(count: int, right: int) -> list[Outcome]:
     ]
 
 
-def verdict_of(outcomes: list[Outcome]) -> Verdict:
+def verdict_on(outcomes: list[Outcome]) -> Verdict:
     return judge([one.question for one in outcomes], [one.prediction for one in outcomes])
 
 
@@ -52,16 +53,16 @@ def test_kind_is_that_of_a_sign_test_against_the_best_baseline(count: int, right
     n, least = ours + theirs, min(ours, theirs)
     p_value = min(1.0, 2 * sum(comb(n, k) for k in range(least + 1)) / 2**n)
     expected = "not above" if ours <= theirs else "above" if p_value < 0.05 else "perhaps above"
-    found = verdict_of(outcomes)
+    found = verdict_on(outcomes)
     assert found.kind == expected
-    assert found.headline.startswith(f"{100 * right / count:.1f} % (")
+    assert found.headline.startswith(f"{100 * right / count:.1f}% (")
     points = 100 * abs(ours - theirs) / count
     assert not points or f"{points:.1f} points {'above' if ours > theirs else 'below'}" in found.text
     assert not points or f"{points:.1f} 個百分點" in localized(found.text, CHINESE)
 
 
 def test_every_kind_of_verdict_has_a_meaning_and_a_next_step() -> None:
-    texts = [verdict_of(answered(count, right)) for count, right in ((200, 150), (8, 4), (40, 3))]
+    texts = [verdict_on(answered(count, right)) for count, right in ((200, 150), (8, 4), (40, 3))]
     assert {one.kind for one in texts} == {"above", "perhaps above", "not above"}
     for one in texts:
         assert re.fullmatch(r".*\(.*\).*\. [A-Z].*\. Next: .*\.", one.text)
@@ -71,7 +72,7 @@ def test_every_kind_of_verdict_has_a_meaning_and_a_next_step() -> None:
 
 @pytest.mark.parametrize(("right", "told"), [(199, True), (200, False)])
 def test_wrong_answers_are_to_be_read_only_where_there_are_some(right: int, told: bool) -> None:
-    found = verdict_of(answered(200, right))
+    found = verdict_on(answered(200, right))
     assert found.kind == "above"
     assert ("wrong answers" in found.text) == ("答錯" in localized(found.text, CHINESE)) == told
     assert "lrc generate" in found.text
@@ -96,7 +97,7 @@ def test_summary_record_and_page_use_the_same_words(count: int, right: int, tmp_
     outcomes = answered(count, right)
     folder = make_run(tmp_path / "run")
     write_outcomes(folder / OUTCOMES_FILE, outcomes, force=True)
-    found = verdict_of(outcomes)
+    found = verdict_on(outcomes)
     rows, _ = summarize(folder, "base")
     assert dict(rows)["verdict"] == found.text
     recorded = validation_figures(outcomes)["verdict"]  # shown on the model card, whose readers trained nothing
@@ -110,3 +111,84 @@ def test_summary_record_and_page_use_the_same_words(count: int, right: int, tmp_
         *(localized(one, CHINESE) for one in (found.headline, found.next)),
     ):
         assert part in page
+
+
+THINGS = ("紅色氣球", "藍色書包", "綠色帽子", "黃色雨傘")
+
+
+def asked(passages: list[str], counted: list[bool]) -> list[Question]:
+    """Questions whose right answer alone stands in their passage, where counting characters is to find it."""
+    return [
+        Question(str(k), f"{name}說：{THINGS[k % 4] if easy else '不知道'}。", "有什麼？", THINGS, k % 4 + 1)
+        for k, (name, easy) in enumerate(zip(passages, counted, strict=True))
+    ]
+
+
+UNDECIDED = {
+    "the baseline knows all": ([f"第{k}篇" for k in range(40)], [True] * 40),
+    "the baseline knows all but five": ([f"第{k}篇" for k in range(40)], [True] * 35 + [False] * 5),
+    "two questions": (["第一篇", "第二篇"], [False] * 2),
+    "one passage": (["第一篇"] * 40, [False] * 40),
+}
+
+
+@pytest.mark.parametrize("case", UNDECIDED)
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_nothing_is_said_of_learning_where_no_answers_could_be_significantly_above_the_baseline(
+    case: str, share: float
+) -> None:
+    questions = asked(*UNDECIDED[case])
+    answers = [one.answer or 0 for one in questions]
+    passages = [one.passage for one in questions]
+    best = max(
+        (predict(questions) for predict in BASELINES.values()),
+        key=lambda numbers: sum(number == one for number, one in zip(numbers, answers, strict=True)),
+    )
+    perfect = compare_paired(answers, best, answers, passages)["p_value"]
+    assert perfect >= 0.05
+    right = round(share * len(questions))
+    found = judge(questions, [one if k < right else one % 4 + 1 for k, one in enumerate(answers)])
+    assert found.kind == "undecided" and found.least_p_value == pytest.approx(perfect)
+    assert "no evidence of learning" not in found.text and "loss" not in found.text and "train" not in found.text
+    chinese = localized(found.text, CHINESE)
+    assert "損失" not in chinese and "訓練" not in chinese and "看不出" not in chinese
+    assert "evaluate it on more passages" in found.text and "更多文章" in chinese
+
+
+def test_six_passages_that_the_baseline_errs_in_are_enough_for_a_verdict() -> None:
+    questions = asked([f"第{k}篇" for k in range(40)], [True] * 34 + [False] * 6)
+    missed = sum(
+        number != one.answer for number, one in zip(BASELINES["bigram overlap"](questions), questions, strict=True)
+    )
+    found = judge(questions, [one.answer or 0 for one in questions])
+    assert found.kind == ("above" if missed > 5 else "undecided")
+
+
+@pytest.mark.parametrize(("right", "told"), [(0, True), (4, True), (20, False)])
+def test_worse_than_a_guess_is_not_to_be_trained_for_longer(right: int, told: bool) -> None:
+    """Of 80 questions with four options that are right equally often, 20 are guessed."""
+    found = verdict_on(answered(80, right))
+    assert ("worse than a guess" in found.text) == ("亂猜" in localized(found.text, CHINESE)) == told
+    assert ("train on more" in found.text) == (not told)
+
+
+def test_all_right_is_not_told_to_train_for_longer() -> None:
+    """Beside a baseline with half of ten questions right, all right is only perhaps above."""
+    found = Verdict(
+        {"accuracy": 1.0, "ci_low": 0.7, "ci_high": 1.0}, {"majority": {}}, {"difference": 0.5, "p_value": 0.06}
+    )
+    assert found.kind == "perhaps above" and found.next == "Next: evaluate it on more questions."
+
+
+def test_figures_of_an_earlier_version_are_read_without_the_least_p_value() -> None:
+    paired = {"difference": 0.1, "p_value": 0.2}
+    old = {
+        "accuracy": 0.5,
+        "ci_low": 0.4,
+        "ci_high": 0.6,
+        "baselines": {"majority": {}},
+        "best_baseline": {"paired": paired},
+    }
+    assert verdict_of(old).kind == "perhaps above"
+    old["best_baseline"] = {"paired": paired, "least_p_value": 0.25}
+    assert verdict_of(old).kind == "undecided"

@@ -91,7 +91,7 @@ def test_the_numbers_are_those_of_the_questions_that_were_scored(trained: Path, 
         )
         low, high = figures["ci_low"], figures["ci_high"]
         assert f"| {low:.4f} to {high:.4f} |" in card.text
-        assert f"{right / 0.12:.1f} % (" in card.text.partition("## Results")[2]  # the verdict
+        assert f"{right / 0.12:.1f}% (" in card.text.partition("## Results")[2]  # the verdict
         assert "n = 12 in 6 passages" in card.text
         assert f"t_validation.json, 12 | {right / 12:.4f} |" in card.text
         assert "pip install lora-reading-comprehension\n" in card.text and "pip install lrc" not in card.text

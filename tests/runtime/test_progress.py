@@ -82,6 +82,21 @@ def test_a_bar_in_a_terminal_counts_what_was_done_before(
     assert rates and all(rate > 0 for rate in rates)
 
 
+@pytest.mark.parametrize("seconds", [0.0, 60.0])
+def test_only_a_long_stage_leaves_its_bar_in_a_terminal(
+    seconds: float, wait: Callable[[float], None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True, raising=False)
+    with track("comparing", 33, "passages") as advance:
+        wait(seconds)
+        advance(33)
+    *_, last = capsys.readouterr().err.rpartition("33/33 passages")
+    assert ("\x1b[1A\x1b[2K" in last) == (not seconds)  # up a line, and erase it
+    with track("comparing", 0, "batches"):
+        pass
+    assert capsys.readouterr().err == ""
+
+
 def told_while_waiting(seconds: float, capsys: pytest.CaptureFixture[str]) -> list[str]:
     with waiting("loading the model a"):
         time.sleep(seconds)

@@ -82,7 +82,7 @@ def test_every_question_is_held_out_once_with_its_whole_passage(
     figures = read(out / "out_of_fold.json")
     assert figures["accuracy"] == pytest.approx(share) and figures["n"] == len(answers) and figures["passages"] == 7
     told = capsys.readouterr().out
-    assert f"out of fold: {100 * share:.1f} %" in told and f"--adapter {out / 'fold2'}" in told
+    assert f"out of fold: {100 * share:.1f}%" in told and f"--adapter {out / 'fold2'}" in told
 
 
 def test_what_is_said_of_a_question_is_what_the_model_that_held_it_out_says(tmp_path: Path, trained: list[str]) -> None:

@@ -26,9 +26,14 @@ from lrc.runtime.findings import WORDS, Finding, count_kinds, format_findings, w
 from lrc.runtime.finished_outputs import key_of_files, refuse_other_output, write_once
 from lrc.runtime.outputs import refuse_file
 from lrc.runtime.system import command_line
-from lrc.runtime.translation import _, localized
+from lrc.runtime.translation import Message, _, localized
 
-FILE_KINDS = {"workbook": _("workbook"), "json": _("json"), "recipe": _("recipe")}
+# By whether there are answers; None if that is not known.
+FILE_KINDS: dict[str, dict[bool | None, Message]] = {
+    "workbook": {None: _("workbook"), True: _("labelled workbook"), False: _("test workbook")},
+    "json": {None: _("json"), True: _("labelled json"), False: _("test json")},
+    "recipe": {None: _("recipe")},
+}
 
 
 @dataclass(frozen=True)
@@ -57,10 +62,7 @@ class Checked:
     @property
     def shown_kind(self) -> str:
         """The kind, and whether there are answers: `labelled workbook`, `test json`, `recipe`."""
-        kind = localized(FILE_KINDS[self.kind])
-        if self.labelled is None:
-            return kind
-        return localized((_("labelled {kind}") if self.labelled else _("test {kind}")).format(kind=kind))
+        return localized(FILE_KINDS[self.kind][self.labelled])
 
 
 def check(

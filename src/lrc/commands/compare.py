@@ -116,11 +116,17 @@ def _figures(found: Comparison) -> dict[str, Any]:
     }
 
 
+def _spell_points(difference: float) -> str:
+    """A difference of two shares in percentage points, with a sign unless it is rounded to 0.0."""
+    shown = f"{100 * difference:+.1f}"
+    return shown.lstrip("+-") if float(shown) == 0 else shown
+
+
 def _lines(found: Comparison) -> list[str]:
     test, n = found.test, len(found.pairs)
     width = max(20, *map(columns_of, found.names)) + 2
-    bounds = {"low": 100 * test["ci_low"], "high": 100 * test["ci_high"]}
-    points = _("{points:+.1f} points ({low:+.1f} to {high:+.1f})").format(points=100 * test["difference"], **bounds)
+    points, low, high = (_spell_points(test[key]) for key in ("difference", "ci_low", "ci_high"))
+    points = _("{points} points ({low} to {high})").format(points=points, low=low, high=high)
     by_question = _("p = {p:.2g} (McNemar, as if questions were independent)").format(p=test["p_value_mcnemar"])
     groups: dict[str, list[tuple[str, str]]] = {
         _("Accuracy"): [

@@ -17,9 +17,11 @@ from lrc.data.repeated import find_duplicates
 from lrc.data.sources import read_questions
 from lrc.data.tables.workbook import Workbook
 from lrc.runtime.errors import DataError, OutputError
+from lrc.runtime.exit_status import is_step
 from lrc.runtime.findings import add_cure, limit_findings, print_findings
 from lrc.runtime.outputs import new_folder
 from lrc.runtime.progress import Advance, track
+from lrc.runtime.system import command_line
 from lrc.runtime.translation import _, localized
 
 
@@ -73,6 +75,17 @@ def convert(
     _refuse_outputs(file, output_dir, parts, force=force)
     _write(account, layout, facts, output_dir, force=force)
     print(*account.lines(output_dir), sep="\n")
+    if not is_step():
+        print(localized(_("next: {line}").format(line=_next(output_dir, source, parts))))
+
+
+def _next(folder: Path, source: Workbook, parts: Sequence[Part]) -> str:
+    """The next command: to train, or to answer the questions of a file without answers."""
+    files = [str(folder / part.name) for part in parts[:2]]  # before those of folds
+    if not source.labelled:
+        return f"{command_line(['lrc', 'generate', '--model', 'MODEL', '--data', files[0]])} --output answer.csv"
+    flags = [word for pair in zip(("--train_file", "--validation_file"), files, strict=False) for word in pair]
+    return command_line(["lrc", "train", "RECIPE", *flags])
 
 
 def _read(file: Path, sheet: str | None, columns: Mapping[str, str] | None, *, skip: bool) -> Workbook:

@@ -13,7 +13,7 @@ from importlib.resources import files as packaged
 from pathlib import Path
 from typing import Any
 
-from lrc.metrics.verdict import NAMES, Verdict, describe_size, spell
+from lrc.metrics.verdict import NAMES, describe_size, spell, verdict_of
 from lrc.runtime.errors import LrcError
 from lrc.runtime.findings import pad, wrap_line
 from lrc.runtime.outputs import new_folder, refuse_existing
@@ -95,7 +95,7 @@ def _run(*command: str | Path) -> None:
 
 def describe_gain(before: dict[str, Any], after: dict[str, Any]) -> str:
     """The accuracy on held-out questions before and after training and that of the best baseline, with a verdict."""
-    verdict = Verdict(after, after["baselines"], after["best_baseline"]["paired"])
+    verdict = verdict_of(after)
     name, best = next(iter(after["baselines"].items()))
     shares = {
         _("before training"): before,

@@ -18,7 +18,7 @@ from lrc.data.sources import read_questions_to_answer
 from lrc.metrics.accuracy import Figures, accuracy, accuracy_by, compare_paired, confusion, mcnemar, passages_of
 from lrc.metrics.calibration import at_bound, calibration
 from lrc.metrics.option_scores import OptionScores
-from lrc.metrics.verdict import NAMES, Verdict, describe_size, judge
+from lrc.metrics.verdict import NAMES, describe_size, judge, verdict_of
 from lrc.runtime.errors import DataError
 from lrc.runtime.exit_status import is_step
 from lrc.runtime.findings import pad, wrap_line
@@ -227,7 +227,7 @@ def measure(records: Sequence[Record], predictions: Sequence[int], answers: Sequ
         "by_length": {_group(k): figures for k, figures in by_length.items()},
         "confusion": confusion(predictions, answers),
         "baselines": verdict.baselines,
-        "best_baseline": {"name": verdict.best, "paired": verdict.test},
+        "best_baseline": {"name": verdict.best, "paired": verdict.test, "least_p_value": verdict.least_p_value},
     }
 
 
@@ -311,7 +311,7 @@ def _table(figures: dict[str, Any]) -> list[str]:
         _("Probabilities"): belief,
     }
     grouped = [line for name, lines in groups.items() if lines for line in ("", localized(name), *_spell(lines))]
-    verdict = Verdict(figures, figures["baselines"], figures["best_baseline"]["paired"])
+    verdict = verdict_of(figures)
     told = verdict.tell(None if is_step() else verdict.next)
     return [*wrap_line(localized(told)), "", *_spell(head), *grouped]
 

@@ -231,4 +231,4 @@ def _verify(folder: Path, output_dir: Path, base: Path, adapter: Path, weights: 
         return text.format(need=format_size(need), have=format_size(have))
     if weights.nbytes > LONG:
         notify(_("comparing the logits of the merged model with those of base + adapter"))
-    return str(compare_logits(folder, base, adapter, _tokenizer_folder(adapter, base), output_dir))
+    return compare_logits(folder, base, adapter, _tokenizer_folder(adapter, base), output_dir).text

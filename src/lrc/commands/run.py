@@ -11,7 +11,7 @@ from typing import Any
 from lrc.config.accelerate_config import find_accelerate_config
 from lrc.config.recipe import find_recipe, read_given
 from lrc.config.recipe_choice import EMBEDDED, choose_recipe
-from lrc.metrics.verdict import Verdict
+from lrc.metrics.verdict import verdict_of
 from lrc.runtime.errors import DataError, OutputError
 from lrc.runtime.findings import pad, wrap_line
 from lrc.runtime.hub_connection import is_fetched
@@ -234,7 +234,7 @@ def _steps(options: RunOptions, given: dict[str, Any]) -> Iterator[list[str]]:
 
 def _summary(options: RunOptions) -> None:
     figures = json.loads((options.folder / "evaluation.json").read_text(encoding="utf-8"))
-    verdict = Verdict(figures, figures["baselines"], figures["best_baseline"]["paired"])
+    verdict = verdict_of(figures)
     print("", *wrap_line(localized(verdict.tell(verdict.next_to_report))), sep="\n")
     if options.embedded:
         print(localized(_("The base was made on the spot and cannot read: these answers are guesses.")))

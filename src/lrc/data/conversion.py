@@ -193,7 +193,12 @@ class ConversionReport:
         last = max((answer for counts in answers.values() for answer in counts if answer is not None), default=0)
         for name, counts in answers.items():
             text = _("wrote {file}: {count:,} questions (by answer: {positions})")
-            text = text if last else _("wrote {file}: {count:,} questions")
+            if counts.total() == 1:
+                text = _("wrote {file}: one question (by answer: {positions})")
+            if not last:
+                text = (
+                    _("wrote {file}: one question") if counts.total() == 1 else _("wrote {file}: {count:,} questions")
+                )
             positions = tuple(f"{counts[answer]:,}" for answer in range(1, last + 1))
             yield localized(text.format(file=folder / name, count=counts.total(), positions=positions))
         yield localized(_("wrote {output}").format(output=folder / (source.path.stem + SUFFIX)))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from lrc.data.questions import Question
 from lrc.metrics.accuracy import CONFIDENCE, Figures, accuracy, compare_paired, passages_of
@@ -22,17 +22,27 @@ NAMES = {
     "sliding window": _("sliding window"),
 }
 
-Kind = Literal["above", "perhaps above", "not above"]
+Kind = Literal["above", "perhaps above", "not above", "undecided"]
 MEANINGS: dict[Kind, Message] = {
     "above": _("That is more than chance: it answers better than methods that only count characters."),
     "perhaps above": _("These questions are too few to tell it from a method that only counts characters."),
     "not above": _("A method that only counts characters does as well or better."),
+    "undecided": _(
+        "A method that only counts characters is wrong in so few of these passages that not even right answers to all "
+        "questions would be more than chance."
+    ),
 }
 NEXT: dict[Kind, Message] = {
     "above": _("Next: answer the test workbook (lrc generate)."),
     "perhaps above": _("Next: evaluate it on more questions; if there are none, train on more or for longer."),
     "not above": _("Next: see whether the loss falls; train on more questions or for longer, or take a larger base."),
+    "undecided": _("Next: evaluate it on more passages, with questions that counting characters does not answer."),
 }
+SUSPECT_NUMBERS = _(
+    "Next: read its wrong answers (lrc report): it is worse than a guess, as if options and answers were numbered "
+    "differently."
+)
+ASK_MORE = _("Next: evaluate it on more questions.")
 READ_MISTAKES = _("Next: read its wrong answers (lrc report), then answer the test workbook (lrc generate).")
 READ_REPORT = _("Next: read its wrong answers in the report.")
 
@@ -44,6 +54,7 @@ class Verdict:
     figures: Figures  # of the predictions, see `accuracy.accuracy`
     baselines: Mapping[str, Figures]  # likewise, by name; the best first
     test: Mapping[str, float]  # of the predictions against the best baseline, see `accuracy.compare_paired`
+    least_p_value: float = 0.0  # that of the same test if all answers were right
 
     @property
     def best(self) -> str:
@@ -57,7 +68,12 @@ class Verdict:
 
     @property
     def kind(self) -> Kind:
-        """Whether the accuracy is significantly above the best baseline, perhaps above it, or not above it."""
+        """Whether the accuracy is significantly above the best baseline, perhaps above it, or not above it.
+
+        It is undecided if no answers to these questions could be significantly above the best baseline.
+        """
+        if self.least_p_value >= 1 - CONFIDENCE:
+            return "undecided"
         if self.test["difference"] <= 0:
             return "not above"
         return "above" if self.certain else "perhaps above"
@@ -78,12 +94,21 @@ class Verdict:
     @property
     def next(self) -> Message:
         """What to do next."""
-        return READ_MISTAKES if self.kind == "above" and self.has_mistakes else NEXT[self.kind]
+        if self.kind == "above" and self.has_mistakes:
+            return READ_MISTAKES
+        if self.kind == "not above" and self.below_guessing:
+            return SUSPECT_NUMBERS
+        return ASK_MORE if self.kind == "perhaps above" and not self.has_mistakes else NEXT[self.kind]
 
     @property
     def has_mistakes(self) -> bool:
         """Whether an answer is wrong."""
         return self.figures["accuracy"] < 1
+
+    @property
+    def below_guessing(self) -> bool:
+        """Whether the accuracy is significantly below that of always choosing the most frequent answer."""
+        return "majority" in self.baselines and self.figures["ci_high"] < self.baselines["majority"]["accuracy"]
 
     @property
     def next_to_report(self) -> Message | None:
@@ -106,8 +131,12 @@ class Verdict:
             text = _("{share}, {points:.1f} points above the best baseline ({name})")
         if points < 0:
             text = _("{share}, {points:.1f} points below the best baseline ({name}): no evidence of learning")
+            if self.kind == "undecided":
+                text = _("{share}, {points:.1f} points below the best baseline ({name})")
         if points == 0:
-            text = _("{share}, as the best baseline ({name}): no evidence of learning")
+            text = _("{share}, the same as the best baseline ({name}): no evidence of learning")
+            if self.kind == "undecided":
+                text = _("{share}, the same as the best baseline ({name})")
         name, p_value = NAMES.get(self.best, self.best), self.test["p_value"]
         return text.format(share=spell(self.figures), points=abs(points), name=name, p=p_value)
 
@@ -126,14 +155,27 @@ def judge(questions: Sequence[Question], predictions: Sequence[int]) -> Verdict:
     chosen = {name: predict(questions) for name, predict in BASELINES.items()}
     found = {name: accuracy(numbers, answers, passages) for name, numbers in chosen.items()}
     found = dict(sorted(found.items(), key=lambda item: -item[1]["accuracy"]))
-    test = compare_paired(predictions, chosen[next(iter(found))], answers, passages)
-    return Verdict(accuracy(predictions, answers, passages), found, test)
+    best = chosen[next(iter(found))]
+    test = compare_paired(predictions, best, answers, passages)
+    return Verdict(accuracy(predictions, answers, passages), found, test, _least_p_value(best, answers, passages))
+
+
+def _least_p_value(best: Sequence[int], answers: Sequence[int], passages: Sequence[str]) -> float:
+    """The p-value of right answers to all questions against a baseline: all or no passages it errs in are swapped."""
+    wrong = {passage for one, answer, passage in zip(best, answers, passages, strict=True) if one != answer}
+    return min(1.0, 2.0 ** (1 - len(wrong)))
+
+
+def verdict_of(figures: Mapping[str, Any]) -> Verdict:
+    """The verdict on figures that `lrc evaluate --output` wrote, be it of an earlier version."""
+    best = figures["best_baseline"]
+    return Verdict(dict(figures), figures["baselines"], best["paired"], best.get("least_p_value", 0.0))
 
 
 def spell(figures: Figures) -> str:
-    """An accuracy with its interval as percentages: `77.0 % (73.9–79.9)`."""
+    """An accuracy with its interval as percentages: `77.0% (73.9–79.9)`."""
     value, low, high = (f"{100 * figures[key]:.1f}" for key in ("accuracy", "ci_low", "ci_high"))
-    return f"{value} % ({low}–{high})"
+    return f"{value}% ({low}–{high})"
 
 
 def describe_size(figures: Figures) -> Message:

@@ -149,7 +149,8 @@ def _facts(seen: Preview) -> Iterator[tuple[str, str]]:
     given, where = seen.recipe.data, seen.topology
     yield _("base"), str(seen.recipe.model.model_name_or_path)
     text = _("{name}: {kind}, {processes} x {device}")
-    yield _("launch"), text.format(name=where.name, kind=where.kind, processes=where.processes, device=where.device)
+    kind = _("one process") if where.kind == "one process" else where.kind
+    yield _("launch"), text.format(name=where.name, kind=kind, processes=where.processes, device=where.device)
     if seen.card:
         yield _("card"), _("{card}: {about}").format(card=seen.card.name, about=seen.card.about)
     for place, reason in enumerate(seen.precision.reasons):
@@ -229,7 +230,8 @@ def _heading(specimen: TokenView) -> str:
 
 
 def _plan(memory: Memory, topology: Topology) -> Table:
-    table = Table(localized(_("memory of each {device}").format(device=topology.device)), title_justify="left")
+    title = _("memory of each process") if topology.device == "cpu" else _("memory of each GPU")
+    table = Table(localized(title), title_justify="left")
     table.add_column("", justify="right")
     for name, nbytes in parts_by_name(memory.plan).items():
         table.add_row(localized(PARTS.get(name, name)), gib(nbytes))

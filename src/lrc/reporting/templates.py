@@ -12,6 +12,7 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
+from lrc.metrics.verdict import NAMES
 from lrc.runtime.translation import CHINESE, localized
 
 
@@ -30,6 +31,7 @@ def render_page(template: str, **facts: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"percent": _percent, "number": _number, "times": _times}
+    environment.globals["names_of_baselines"] = NAMES
     environment.filters["chinese"] = partial(localized, to=CHINESE)
     script = read_asset("report.js")
     shipped = {

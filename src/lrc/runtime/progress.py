@@ -146,6 +146,10 @@ def track(stage: str, total: int, unit: Unit = "questions", *, before: int = 0) 
 
 
 def _bar(stage: str, total: int, unit: Unit, before: int) -> Iterator[Advance]:
+    if not total:
+        yield lambda done=1: None
+        return
+
     def amount(done: int) -> str:
         return localized(AMOUNTS[unit].format(count=done, total=total))
 
@@ -157,7 +161,7 @@ def _bar(stage: str, total: int, unit: Unit, before: int) -> Iterator[Advance]:
         def advance(done: int = 1) -> None:
             nonlocal count
             count += done
-            rate = f"{count / max(time.monotonic() - start, 1e-6):.1f}/s"
+            rate = f"{count / max(time.monotonic() - start, 1e-6):,.1f}/s"
             bar.update(task, advance=done, amount=amount(before + count), rate=rate)
 
         yield advance
@@ -182,10 +186,13 @@ def _bars() -> Iterator[Any]:
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
     )
+    start = time.monotonic()
     with Progress(*columns, console=Console(stderr=True)) as _shown:
         try:
             yield _shown
         finally:
+            # As in a pipe, a short stage leaves nothing behind.
+            _shown.live.transient = time.monotonic() - start < SECONDS_BETWEEN_LINES
             _shown = None
 
 
@@ -197,7 +204,7 @@ def _lines(stage: str, total: int, unit: Unit, before: int) -> Iterator[Advance]
         rate = (count - before) / max(now - start, 1e-6)
         known = before < count < total
         text = (
-            _("{stage}: {amount}, {rate:.1f}/s, {left:.0f} s left") if known else _("{stage}: {amount}, {rate:.1f}/s")
+            _("{stage}: {amount}, {rate:,.1f}/s, {left:.0f} s left") if known else _("{stage}: {amount}, {rate:,.1f}/s")
         )
         left = (total - count) / rate if known else 0
         notify(text.format(stage=stage, amount=AMOUNTS[unit].format(count=count, total=total), rate=rate, left=left))

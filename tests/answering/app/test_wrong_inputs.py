@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import html
 import json
 import re
@@ -203,3 +204,32 @@ def test_a_request_reads_no_file_of_the_server(pages: tuple[Page, Page], tmp_pat
     named = {"path": str(secret), "orig_name": "a.xlsx", "meta": {"_type": "gradio.FileData"}}
     with pytest.raises(AssertionError, match="'success': False"):
         pages[0].call(name, [named] if name == "ask-all" else [named, *[""] * 9])
+
+
+def test_a_request_has_the_server_fetch_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gradio would download a web address that stands in place of an uploaded file, whatever the component."""
+    from gradio import processing_utils
+
+    from lrc.answering.app.page import make_site
+
+    fetched: list[str] = []
+
+    async def fetch(address: str, cache_dir: str) -> str:
+        fetched.append(address)
+        return str(write_xlsx(Path(cache_dir) / "a.xlsx", [test_row(1)], TEST))
+
+    monkeypatch.setattr(processing_utils, "async_ssrf_protected_download", fetch)
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    session: Any = None  # no handler runs
+    site = make_site(session, ["tiny"], tmp_path)
+    (blocks,) = [route.app.get_blocks() for route in site.routes if hasattr(getattr(route, "app", None), "get_blocks")]
+    named = {"path": "https://example.org/a.xlsx", "orig_name": "a.xlsx", "meta": {"_type": "gradio.FileData"}}
+    refused = 0
+    for function in blocks.fns.values():
+        for place in range(len(function.inputs)):
+            inputs = [named if place == other else None for other in range(len(function.inputs))]
+            try:
+                asyncio.run(blocks.preprocess_data(function, inputs, None))
+            except ValueError as error:
+                refused += "a web address in place of a file" in str(error)
+    assert not fetched and refused >= 10

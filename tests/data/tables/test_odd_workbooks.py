@@ -17,6 +17,7 @@ from workbooks import replace_part, write_xlsx
 
 from lrc.data.tables.workbook import read_workbook
 from lrc.runtime.errors import DataError
+from lrc.runtime.translation import CHINESE, localized
 
 Asked = tuple[int, str, str, str, int | None]  # row, passage, question, options with / between them, answer
 Sheet = dict[str, list[list[Any]]]
@@ -520,6 +521,27 @@ def test_hidden_rows_and_columns_are_read_and_reported(tmp_path: Path) -> None:
         "warning: a.xlsx: 選項4 is a hidden column; it was read",
         "warning: a.xlsx, row 3: is a hidden row; it was read",
     ]
+
+
+@pytest.mark.parametrize("state", ["hidden", "veryHidden"])
+@pytest.mark.parametrize("cover", [[], [["這是封面"]], [HEADER], [["文章", "問題"]]])
+def test_a_visible_sheet_without_questions_has_the_hidden_sheet_named(
+    tmp_path: Path, state: str, cover: list[list[str]]
+) -> None:
+    book = Workbook()
+    asked, front = book.active, book.create_sheet("封面", 0)
+    assert isinstance(asked, Worksheet)
+    asked.title = "題目"
+    for cells in (HEADER, ONE, TWO):
+        asked.append(cells)
+    for cells in cover:
+        front.append(cells)
+    asked.sheet_state, book.active = state, 0
+    book.save(path := tmp_path / "a.xlsx")
+    with pytest.raises(DataError, match=r"choose another sheet with --sheet: 題目 \(hidden\)") as caught:
+        read_workbook(path)
+    assert any("題目（隱藏）" in localized(one.text, CHINESE) for one in caught.value.findings)
+    assert len(read_workbook(path, "題目").questions) == 2
 
 
 @pytest.mark.parametrize("state", ["hidden", "veryHidden"])

@@ -57,6 +57,12 @@ def findings(book: Workbook) -> list[str]:
     return [f"{finding.level}: {finding}" for finding in book.findings]
 
 
+def test_an_empty_document_has_its_hidden_sheets_named(tmp_path: Path) -> None:
+    path = ods(tmp_path / "a.ods", {"封面": "", "頁": row("封面"), ".題目": row(*HEADER) + ONE})
+    with pytest.raises(DataError, match=r"choose another sheet with --sheet: 頁, 題目 \(hidden\)$"):
+        read_workbook(path)
+
+
 def test_a_document_is_read_as_shown(tmp_path: Path) -> None:
     rows = (
         row(*HEADER),

@@ -72,6 +72,8 @@ def make_site(session: AppSession, names: list[str], folder: Path) -> FastAPI:
     page.queue(max_size=MAX_WAITING)
     # Until it has launched, which a mounted page never does, gradio lets a request name any file of this machine.
     page.has_launched = True
+    for block in page.blocks.values():
+        _refuse_addresses(block)
     theme = gr.themes.Default(primary_hue="blue", neutral_hue="slate", font=FONTS, font_mono=["ui-monospace"])
     theme.set(**CONTRAST)
     with as_file(packaged(__package__) / "app.css") as css:
@@ -91,6 +93,19 @@ def make_site(session: AppSession, names: list[str], folder: Path) -> FastAPI:
             max_file_size=MAX_UPLOAD,
             app_kwargs={"openapi_url": None},
         )
+
+
+def _refuse_addresses(block: Any) -> None:
+    """Take no web address in place of an uploaded file: gradio, which has no setting for that, would download it."""
+    move = block.async_move_resource_to_block_cache
+
+    async def move_file(place: str | Path | None) -> str | None:
+        if str(place).startswith(("http://", "https://")):  # as gradio tells them
+            raise ValueError("a web address in place of a file")  # which no page sends
+        moved: str | None = await move(place)
+        return moved
+
+    block.async_move_resource_to_block_cache = move_file
 
 
 def _page(session: AppSession, names: list[str], folder: Path) -> gr.Blocks:

@@ -106,7 +106,7 @@ def find_header(table: Table, rows: Sequence[TableRow], named: Mapping[str, str]
     if best is None:
         raise DataError(
             _("{file}: no rows, not even a header; add the questions{table}").format(
-                file=table.file, table=_elsewhere(table)
+                file=table.file, table=table.elsewhere
             )
         )
     if errors := list(_find_errors(table, best, named)):
@@ -293,7 +293,7 @@ def _find_errors(table: Table, found: _Candidate, named: Mapping[str, str]) -> I
         yield error(
             "no-header",
             _("is not a header with {need} …, and neither is any row below: {shown}; add one{table}").format(
-                need=need, shown=shown, table=_elsewhere(table)
+                need=need, shown=shown, table=table.elsewhere
             ),
         )
         return
@@ -343,7 +343,7 @@ def _find_errors(table: Table, found: _Candidate, named: Mapping[str, str]) -> I
             yield error(
                 "no-column",
                 _("no column {role}, only {shown}; {cure}{table}").format(
-                    role=role, shown=shown, cure=cure, table=_elsewhere(table)
+                    role=role, shown=shown, cure=cure, table=table.elsewhere
                 ),
             )
 
@@ -377,9 +377,3 @@ def _rate_likeness(role: str, header: str) -> float:
     names = [normalise_header(name) for row in _NAMES[role] for name in row.split() if len(name) > 1]
     inside = any(name in text for name in names if len(name) * 3 >= len(text))
     return max(0.7 * inside, *(SequenceMatcher(None, text, name).ratio() for name in names))
-
-
-def _elsewhere(table: Table) -> str:
-    if not table.other_sheets:
-        return ""
-    return _(", or choose another sheet with --sheet: {sheets}").format(sheets=tuple(table.other_sheets))

@@ -43,10 +43,10 @@ def open_document(path: Path, sheet: str | None) -> Iterator[Table]:
         _refuse_encrypted(path, package)
         names = _Names()
         parse(package, CONTENT, names.start)
-        name, others, findings = choose_sheet(path, names.hidden, sheet)
+        name, others, unseen, findings = choose_sheet(path, names.hidden, sheet)
         reader = _Reader(path, name)
         parse(package, CONTENT, reader.start, reader.text, end=reader.end)
-    yield Table(path.name, name, others, reader.marked(), findings, frozenset(reader.hidden_columns))
+    yield Table(path.name, name, others, reader.marked(), findings, frozenset(reader.hidden_columns), unseen)
 
 
 def _refuse_encrypted(path: Path, package: ZipFile) -> None:

@@ -147,13 +147,8 @@ def read_rows(table: Table, named: Mapping[str, str] | None = None) -> Draft:
     if header.row:  # JSON has no header, and nothing below its objects
         _drop_footer(draft)
     if not draft.rows:
-        text = _("{file}: no rows below the header in row {row}; add the questions")
-        if table.other_sheets:
-            text = _(
-                "{file}: no rows below the header in row {row}; add the questions, or choose another sheet with "
-                "--sheet: {sheets}"
-            )
-        raise DataError(text.format(file=table.file, row=header.row, sheets=tuple(table.other_sheets)))
+        text = _("{file}: no rows below the header in row {row}; add the questions{table}")
+        raise DataError(text.format(file=table.file, row=header.row, table=table.elsewhere))
     _remove_enumerations(draft)
     return draft
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from lrc.runtime.findings import Finding
+from lrc.runtime.translation import Message, _
 
 WHOLE_ROW = -1  # the column of a finding about a row as a whole
 
@@ -41,6 +42,14 @@ class Table:
     rows: Iterator[TableRow]  # including empty rows; can be iterated over once
     findings: tuple[Finding, ...] = ()  # about the whole file
     hidden: frozenset[int] = frozenset()  # the hidden columns, from 0
+    hidden_sheets: tuple[str, ...] = ()  # the others that are hidden
+
+    @property
+    def elsewhere(self) -> Message | str:
+        """The end of a cure, which names the other sheets; empty if there are none."""
+        hidden = (_("{sheet} (hidden)").format(sheet=name) for name in self.hidden_sheets)
+        sheets = (*self.other_sheets, *hidden)
+        return _(", or choose another sheet with --sheet: {sheets}").format(sheets=sheets) if sheets else ""
 
 
 def letters(column: int) -> str:

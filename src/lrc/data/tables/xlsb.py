@@ -42,11 +42,11 @@ def open_binary(path: Path, sheet: str | None) -> Iterator[Table]:
         raise DataError(
             _("{file}: cannot be read ({reason}); save it as .xlsx").format(file=path.name, reason=error)
         ) from error
-    name, others, findings = choose_sheet(path, hidden, sheet)
+    name, others, unseen, findings = choose_sheet(path, hidden, sheet)
     with open_values(path, name) as values:
         width = (values.end or (0, -1))[1] + 1
         rows = (_make_row(number, row) for number, row in enumerate(from_a1(path.name, values, width), start=1))
-        yield Table(path.name, name, others, rows, findings)
+        yield Table(path.name, name, others, rows, findings, hidden_sheets=unseen)
 
 
 def _make_row(number: int, values: list[Value]) -> TableRow:

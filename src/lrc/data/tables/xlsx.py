@@ -41,14 +41,15 @@ def open_sheet(path: Path, sheet: str | None) -> Iterator[Table]:
     """
     with open_package(path) as package:
         sheets = find_sheets(package)
-        name, others, findings = choose_sheet(path, {one: found.hidden for one, found in sheets.items()}, sheet)
+        hidden_by_name = {one: found.hidden for one, found in sheets.items()}
+        name, others, unseen, findings = choose_sheet(path, hidden_by_name, sheet)
         marks = scan(package, sheets[name].part)
         refuse_size(path, name, *marks.last, marks.text_size)
         epoch = EPOCH_1904 if uses_1904(package) else EPOCH
     with open_values(path, name) as values:
         rows = from_a1(path.name, values, marks.last[1] + 1)
         hidden = frozenset(marks.hidden_columns)
-        yield Table(path.name, name, others, _iter_rows(rows, marks, epoch), findings, hidden)
+        yield Table(path.name, name, others, _iter_rows(rows, marks, epoch), findings, hidden, unseen)
 
 
 @contextmanager
@@ -96,7 +97,7 @@ def from_a1(file: str, values: CalamineSheet, width: int) -> Iterator[list[Value
 
 def choose_sheet(
     path: Path, sheets: Mapping[str, bool], wanted: str | None
-) -> tuple[str, tuple[str, ...], tuple[Finding, ...]]:
+) -> tuple[str, tuple[str, ...], tuple[str, ...], tuple[Finding, ...]]:
     """Choose a sheet, the first visible one by default.
 
     Args:
@@ -105,7 +106,8 @@ def choose_sheet(
         wanted: the name that the user gives.
 
     Returns:
-        The name of the sheet, the names of the other visible sheets, and findings about hidden ones.
+        The name of the sheet, the names of the other visible sheets and of the other hidden ones, and findings about
+        these.
 
     Raises:
         DataError: there is no sheet, or none of the wanted name.
@@ -117,16 +119,16 @@ def choose_sheet(
         raise DataError(text.format(file=path.name, wanted=wanted, sheets=tuple(sheets)))
     name = next((one for one, hidden in sheets.items() if not hidden), next(iter(sheets))) if wanted is None else wanted
     others = tuple(one for one, hidden in sheets.items() if one != name and not hidden)
-    unseen = [one for one, hidden in sheets.items() if one != name and hidden]
+    unseen = tuple(one for one, hidden in sheets.items() if one != name and hidden)
     findings = []
     if sheets[name]:
         findings.append(
             Finding("warning", "hidden-sheet", path.name, _("sheet {name} is hidden; it was read").format(name=name))
         )
     if unseen and wanted is None:
-        text = _("hidden sheets were skipped: {names}; choose with --sheet").format(names=tuple(unseen))
+        text = _("hidden sheets were skipped: {names}; choose with --sheet").format(names=unseen)
         findings.append(Finding("note", "hidden-sheets", path.name, text))
-    return name, others, tuple(findings)
+    return name, others, unseen, tuple(findings)
 
 
 def refuse_size(path: Path, sheet: str, rows: int, last_column: int, text_size: int = 0) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from lrc.models.loading import load_base, load_config, load_tokenizer, positions
 from lrc.models.merging.writing import main_dtype
 from lrc.models.weights import WeightFiles
 from lrc.runtime.errors import MachineError, ModelError
-from lrc.runtime.translation import _
+from lrc.runtime.translation import Message, _
 
 # Written for this check: prose, a question with options, digits, and rare characters.
 PROBES = (
@@ -40,11 +40,19 @@ class LogitDifference:
     largest: float  # the largest absolute logit
     rounding: float  # the largest change of a logit when all weights are rounded once more to the merged model's dtype
 
-    def __str__(self) -> str:
-        return (
-            f"largest difference of a logit from base + adapter on {self.texts} texts: {self.difference:.2e} "
-            f"(rounding: {self.rounding:.2e}, largest logit: {self.largest:.2f})"
+    @property
+    def text(self) -> Message:
+        """The difference beside what rounding alone would make."""
+        text = _(
+            "largest difference of a logit from base + adapter on {texts} texts: {difference:.2e} (rounding: "
+            "{rounding:.2e}, largest logit: {largest:.2f})"
         )
+        if self.texts == 1:
+            text = _(
+                "largest difference of a logit from base + adapter on one text: {difference:.2e} (rounding: "
+                "{rounding:.2e}, largest logit: {largest:.2f})"
+            )
+        return text.format(**asdict(self))
 
 
 def compare_logits(merged: Path, base: Path, adapter: Path, tokenizer: Path, name: Path) -> LogitDifference:
