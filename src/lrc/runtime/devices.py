@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -133,6 +133,11 @@ def answering_dtype(stored: str, device: str, family: str, asked: str | None = N
         return taken, why
     reason = why_not(stored, device, family)
     return (instead(stored, device, family), reason) if reason else (stored, _("as the weights are"))
+
+
+def common_dtype(dtypes: Collection[str]) -> str:
+    """The one of several dtypes that all the devices which have chosen them can compute in."""
+    return next(dtype for dtype in ("float32", "float16", "bfloat16") if dtype in dtypes)
 
 
 def family_of(name: str) -> str:
