@@ -151,7 +151,7 @@ def test_a_cpu_answers_in_bfloat16_where_it_has_units(
         ("unsloth/gemma-2-2b-it-bnb-4bit", "gemma2"),
         ("someone/Taiwan-Gemma-3-4b", "gemma3"),
         ("google/gemma-4-E4B-it", "gemma4"),
-        ("google/t5gemma-b-b-ul2", ""),
+        ("google/t5gemma-b-b-ul2", "t5gemma"),
         ("google/gemma-2b-it", ""),
         ("google/gemma-7b", ""),
         ("google/gemma-1.1-2b-it", ""),

@@ -26,7 +26,7 @@ MIXED_PRECISION = "ACCELERATE_MIXED_PRECISION"  # what `accelerate launch` asks 
 # Prefixes of the model_type of families whose activations exceed 65,504, the largest float16; of Gemma 4, reports vary.
 OVERFLOWING = ("gemma2", "gemma3", "gemma4", "t5gemma")
 # How they are called on the Hub: gemma-3-1b-it, and not gemma-2b, which is the first Gemma.
-_OVERFLOWING_NAMES = re.compile(r"(t5)?gemma-?([234])(?!\d|\.?\d*b)", re.IGNORECASE)
+_OVERFLOWING_NAMES = re.compile(r"(t5gemma)|gemma-?([234])(?!\d|\.?\d*b)", re.IGNORECASE)
 
 
 class DeviceSupport(NamedTuple):
