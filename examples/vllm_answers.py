@@ -12,6 +12,7 @@ that `lrc generate` gives, but for rounding. For adapters that were trained to a
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ from lrc.data.sources import read_records
 from lrc.models.loading import load_tokenizer
 from lrc.runtime.outputs import refuse_existing
 from lrc.tokenization.prompt import Prompt, question_of
+
+RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM takes for max_lora_rank
 
 
 @dataclass(frozen=True)
@@ -72,12 +75,19 @@ def requests(records: Sequence[Record], prompt: Prompt) -> Iterator[Request]:
         yield Request(record.id, list(map(int, stems.pop())), options)
 
 
+def max_rank(adapter: Path) -> int:
+    """The least limit that vLLM takes for the ranks of an adapter."""
+    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    rank = max(config["r"], *config.get("rank_pattern", {}).values(), 0)
+    return next(limit for limit in RANKS if limit >= rank)
+
+
 def ask(asked: Sequence[Request], model: str, adapter: Path | None, tensor_parallel: int = 1) -> list[int]:
     """The number of the most likely option of each."""
     from vllm import LLM, SamplingParams
     from vllm.lora.request import LoRARequest
 
-    lora: dict[str, Any] = {"enable_lora": True, "max_lora_rank": 64} if adapter else {}
+    lora: dict[str, Any] = {"enable_lora": True, "max_lora_rank": max_rank(adapter)} if adapter else {}
     engine = LLM(model=model, enable_prefix_caching=True, tensor_parallel_size=tensor_parallel, **lora)
     sampling = [SamplingParams(max_tokens=1, temperature=0.0, allowed_token_ids=list(one.options)) for one in asked]
     outputs = engine.generate(

@@ -40,6 +40,20 @@ def test_another_run_takes_nothing(facts: list[object], tmp_path: Path) -> None:
     assert not other.exists and other.start() == {}
 
 
+def test_scores_that_were_computed_otherwise_are_not_mixed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whether a model fits in 16 bits depends on what else is on the GPU, so a new start may compute in others."""
+    side = PartialScores.for_output(tmp_path / "answer.csv", ["model"])
+    assert side.start("bfloat16, 4 bits") == {} and capsys.readouterr().err == ""
+    side.append({place: SCORES[place] for place in (0, 3)})
+    assert side.start("bfloat16, 4 bits").keys() == {0, 3} and capsys.readouterr().err == ""
+    again = PartialScores.for_output(tmp_path / "answer.csv", ["model"])
+    assert again.exists and again.start("bfloat16") == {}
+    told = "2 questions were answered in bfloat16, 4 bits, and are answered again in bfloat16"
+    assert told in capsys.readouterr().err
+    again.append({1: SCORES[1]})
+    assert again.start("bfloat16") == {1: SCORES[1]}
+
+
 def test_a_line_cut_short_is_left_out(tmp_path: Path) -> None:
     side = begun(tmp_path / "answer.csv")
     side.path.write_bytes(side.path.read_bytes()[:-20])

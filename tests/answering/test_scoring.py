@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import sys
 import warnings
@@ -24,7 +25,7 @@ from lrc.metrics.option_scores import OptionScores
 from lrc.models.loading import load_base
 from lrc.packing.last_layer import prune_last_layer
 from lrc.packing.log_probs import row_budget
-from lrc.runtime.errors import DataError, RecipeError
+from lrc.runtime.errors import DataError, MachineError, RecipeError
 from lrc.tokenization.prompt import Prompt, reordered
 
 CPU = torch.device("cpu")
@@ -246,6 +247,27 @@ def test_votes_need_a_list_of_options(tokenizer: Any, model: Any) -> None:
 def test_a_record_without_options_is_named(tokenizer: Any, model: Any) -> None:
     with pytest.raises(DataError, match="record 9: its input cannot be read"):
         Scorer(model, Prompt(tokenizer, "plain", "digit"), CPU)([Record("9", "", "文", None, None)])
+
+
+@pytest.mark.parametrize("mark", ["ds_id", "to_local"])
+def test_a_row_of_sharded_weights_that_is_too_big_stops_the_run(
+    mark: str, tokenizer: Any, model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others are in the midst of the same forward: a second one here would meet their rest, and all would wait."""
+    from lrc.packing import log_probs as likelihood
+
+    calls: list[int] = []
+
+    def fail(model: Any, row: Any, device: torch.device) -> torch.Tensor:
+        calls.append(len(row))
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(likelihood, "target_log_probs", fail)
+    sharded = copy.deepcopy(model)  # as ZeRO-3 and FSDP mark their parameters
+    setattr(next(sharded.parameters()), mark, 1)
+    with pytest.raises(MachineError, match="^cpu: out of memory; set row_tokens below 4096 and run again$"):
+        Scorer(sharded, Prompt(tokenizer, "plain", "digit"), CPU)(records(12))
+    assert len(calls) == 1
 
 
 def test_a_row_that_is_too_big_for_the_memory_is_halved(

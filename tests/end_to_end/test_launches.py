@@ -200,9 +200,9 @@ def check_best(folder: Path, tmp_path: Path, how: Launch) -> None:
     assert_same_adapter(output / f"checkpoint-{step}" / WEIGHTS, output / WEIGHTS, apart=0.0)
 
 
-def check_out_of_memory(folder: Path, tmp_path: Path, how: Launch) -> None:
+def check_out_of_memory(folder: Path, tmp_path: Path, how: Launch, **failure: Any) -> None:
     """One line of the process that it happened to, an exit status for all, and nothing saved of the broken step."""
-    ended = train(folder, tmp_path / "a", how, fail_at=3)
+    ended = train(folder, tmp_path / "a", how, fail_at=3, **failure)
     assert all(status != 0 for status, _ in ended), ended
     told = [line for _, lines in ended for line in lines]
     assert not [line for line in told if "Traceback" in line or "AssertionError" in line], told
@@ -233,3 +233,10 @@ def test_every_process_ends_with_the_best_weights(how: Launch, folder: Path, tmp
 @pytest.mark.parametrize("how", [*WAYS, *cases(FSDP)])
 def test_a_full_memory_is_one_line(how: Launch, folder: Path, tmp_path: Path) -> None:
     check_out_of_memory(folder, tmp_path, how)
+
+
+@pytest.mark.parametrize("during", ["forward", "evaluation"])
+@pytest.mark.parametrize("how", cases(FSDP, QLORA) + cases(ZERO3, marks=[deepspeed]))
+def test_a_full_memory_between_layers_stops_all(how: Launch, during: str, folder: Path, tmp_path: Path) -> None:
+    """Sharded weights are gathered by all: one that tried again with shorter rows would hang, or get garbage."""
+    check_out_of_memory(folder, tmp_path, how, rank=1, during=during)

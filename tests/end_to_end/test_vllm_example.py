@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig
 from small_models import adapted, save_base
 from small_runs import lrc, pairs, write_questions
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -94,6 +95,16 @@ def test_the_ids_are_those_of_the_text(script: ModuleType, folder: Path) -> None
         assert {tokenizer.decode([token]): number for token, number in request.options.items()} == {
             str(number): number for number in (1, 2, 3, 4)
         }
+
+
+@pytest.mark.parametrize(
+    ("rank", "pattern", "limit"), [(4, {}, 8), (64, {}, 64), (65, {}, 128), (8, {"q_proj": 200, "v_proj": 4}, 256)]
+)
+def test_the_engine_makes_room_for_the_rank_of_the_adapter(
+    rank: int, pattern: dict[str, int], limit: int, script: ModuleType, tmp_path: Path
+) -> None:
+    LoraConfig(r=rank, rank_pattern=pattern).save_pretrained(tmp_path)
+    assert script.max_rank(tmp_path) == limit
 
 
 def test_the_answers_are_those_of_generate(

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from peft import get_peft_model
 from small_models import make_model
 from small_runs import lrc, make_run, pairs
 
-from lrc.config.recipe import load_recipe
-from lrc.models.from_recipe import load_base_model
+from lrc.config.recipe import Recipe, load_recipe
+from lrc.models.from_recipe import build_lora_config, check_formats, check_modules, load_base_model
+from lrc.runtime.errors import LrcError, MachineError
 
 
 @pytest.mark.parametrize(
@@ -48,3 +51,81 @@ def test_the_format_of_the_base_is_one_of_the_device(
 def test_preview_reads_4_bits_in_the_format_of_the_base(tmp_path: Path) -> None:
     folder = make_run(tmp_path, pairs(4), template="alpaca", answer_style="digit", dtype="auto", use_cpu=True)
     assert lrc("preview", folder / "recipe.yaml", "--load_in_4bit", "--output_dir", tmp_path / "a") == 0
+
+
+def recipe_of(folder: Path, *overrides: str, family: str = "llama", **keys: Any) -> Recipe:
+    """A recipe whose base is of a family."""
+    make_run(folder, pairs(4), template="alpaca", answer_style="digit", use_cpu=True, **keys)
+    make_model(family).save_pretrained(folder / "base")
+    return load_recipe(folder / "recipe.yaml", ["--output_dir", str(folder / "a"), *overrides])
+
+
+TIED = {"lora_modules_to_save": ["embed_tokens"], "ensure_weight_tying": True, "rank_pattern": {"q_proj": 2}}
+
+
+def test_peft_does_not_change_the_recipe_that_a_run_records(tmp_path: Path) -> None:
+    """PEFT adds the tied layer to the list; a run that was recorded with it could not be resumed."""
+    recipe = recipe_of(tmp_path, family="llama-tied", **TIED)
+    get_peft_model(load_base_model(recipe), build_lora_config(recipe))
+    assert recipe.given["lora_modules_to_save"] == recipe.model.lora_modules_to_save == ["embed_tokens"]
+
+
+@pytest.mark.parametrize("name", ["embed_tokens", "lm_head"])
+def test_fsdp_does_not_train_what_a_base_ties(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """accelerate ties the weights again while it divides the model, and stops at the layers that PEFT has wrapped."""
+    recipe = recipe_of(tmp_path, family="llama-tied", lora_modules_to_save=[name])
+    model, untied = load_base_model(recipe), make_model("llama")
+    check_modules(recipe, model)
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    check_modules(recipe, untied)
+    with pytest.raises(
+        LrcError, match=f"^recipe.yaml: lora_modules_to_save has {name}, which this base ties to another"
+    ):
+        check_modules(recipe, model)
+
+
+@pytest.mark.parametrize(
+    ("formats", "told"),
+    [
+        (
+            [("bfloat16", "bfloat16"), ("float16", "float16")],
+            "bfloat16, float16; set bf16: false, fp16: true, dtype: float16 in",
+        ),
+        (
+            [("float32", "bfloat16"), ("float32", "float32")],
+            "bfloat16, float32; set bf16: false, fp16: false, dtype: float32 in",
+        ),
+        ([("bfloat16", "float32"), ("float16", "float32")], "bfloat16, float16; set bf16: false, fp16: true in"),
+        ([("bfloat16", "bfloat16")] * 2, None),
+    ],
+)
+def test_all_processes_of_a_launch_compute_in_one_dtype(
+    formats: list[tuple[str, str]], told: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Machines of a launch may have GPUs of several generations, of which each process sees its own only."""
+    recipe = recipe_of(tmp_path)
+    config = make_model("llama").config
+    monkeypatch.setattr("lrc.models.from_recipe.gather_object", lambda own: formats)
+    check_formats(recipe, config)  # a process alone has nobody to differ from
+    monkeypatch.setattr(type(recipe.training), "world_size", 2)
+    if told is None:
+        check_formats(recipe, config)
+    else:
+        with pytest.raises(
+            MachineError, match=f"^launch: on their devices the processes would compute in {told} the r"
+        ):
+            check_formats(recipe, config)
+
+
+def test_a_family_that_its_name_does_not_tell_is_kept_from_float16(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A base on the Hub whose name says nothing is known by its configuration only, once that is there."""
+    recipe = recipe_of(tmp_path, family="gemma3")
+    monkeypatch.setattr("lrc.runtime.devices.supported", lambda dtype, device: dtype != "bfloat16")
+    check_formats(recipe, make_model("gemma3").config)
+    recipe.training.fp16 = True
+    check_formats(recipe, make_model("llama").config)
+    cure = "set bf16: false, fp16: false, dtype: float32 in the recipe"
+    with pytest.raises(MachineError, match=f"base: gemma3_text overflows float16; {cure}$"):
+        check_formats(recipe, make_model("gemma3").config)

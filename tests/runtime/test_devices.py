@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from transformers.utils import is_torch_bf16_gpu_available
 
 from lrc.runtime import devices as dtypes
 from lrc.runtime.errors import MachineError
@@ -140,6 +143,91 @@ def test_a_cpu_answers_in_bfloat16_where_it_has_units(
         dtypes.answering_dtype(stored, "cpu", "llama", "float16")
 
 
-def test_a_name_on_the_hub_tells_its_family() -> None:
-    assert dtypes.family_of("google/gemma-3-1b-it") == "gemma3"
-    assert dtypes.family_of("hfl/chinese-alpaca-2-7b") == ""
+@pytest.mark.parametrize(
+    ("name", "family"),
+    [
+        ("google/gemma-3-1b-it", "gemma3"),
+        ("google/gemma-3n-E2B-it", "gemma3"),
+        ("unsloth/gemma-2-2b-it-bnb-4bit", "gemma2"),
+        ("someone/Taiwan-Gemma-3-4b", "gemma3"),
+        ("google/gemma-4-E4B-it", "gemma4"),
+        ("google/t5gemma-b-b-ul2", "t5gemma"),
+        ("google/gemma-2b-it", ""),
+        ("google/gemma-7b", ""),
+        ("google/gemma-1.1-2b-it", ""),
+        ("google/recurrentgemma-2b", ""),
+        ("hfl/chinese-alpaca-2-7b", ""),
+    ],
+)
+def test_a_name_on_the_hub_tells_its_family(name: str, family: str) -> None:
+    assert dtypes.family_of(name) == family
+
+
+def test_a_base_that_was_fetched_tells_its_family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base(tmp_path, "gemma2")
+    fetched = {"someone/strange-name": str(tmp_path / "config.json")}
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda name, file: fetched.get(name))
+    assert dtypes.family_of("someone/strange-name") == "gemma2"
+    assert dtypes.family_of("someone/gemma-3-1b") == "gemma3"
+
+
+DEVICES = {
+    # What torch says of each: type, compute capability, whether it is ROCm, and whether units or system have bfloat16.
+    "sm_61": ("cuda", (6, 1), False, None),
+    "sm_70": ("cuda", (7, 0), False, None),
+    "sm_75": ("cuda", (7, 5), False, None),
+    "sm_80": ("cuda", (8, 0), False, None),
+    "sm_89": ("cuda", (8, 9), False, None),
+    "sm_90": ("cuda", (9, 0), False, None),
+    "rocm": ("cuda", (9, 4), True, None),
+    "xpu": ("xpu", None, False, True),
+    "old xpu": ("xpu", None, False, False),
+    "mps": ("mps", None, False, True),
+    "old mps": ("mps", None, False, False),
+}
+
+
+def be(name: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Have torch describe another device; its type."""
+    kind, capability, rocm, units = DEVICES[name]
+    monkeypatch.setattr("torch.accelerator.current_accelerator", lambda check_available=False: torch.device(kind))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: kind == "cuda")
+    monkeypatch.setattr("torch.version.hip", "6.4" if rocm else None)
+    monkeypatch.setattr("torch.cuda.current_device", lambda: 0)
+    properties = SimpleNamespace(major=capability and capability[0], has_bfloat16_conversions=units)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda device: properties)
+    monkeypatch.setattr("torch.xpu.is_available", lambda: kind == "xpu")
+    monkeypatch.setattr("torch.xpu.get_device_properties", lambda *device: properties)
+    imports = "transformers.utils.import_utils"
+    monkeypatch.setattr(f"{imports}.is_torch_xpu_available", lambda *_: kind == "xpu")
+    monkeypatch.setattr(f"{imports}.is_torch_mps_available", lambda *_: kind == "mps")
+    monkeypatch.setattr("torch.backends.mps.is_macos_or_newer", lambda *version: bool(units))
+    return kind
+
+
+@pytest.fixture
+def _nothing_cached() -> Iterator[None]:
+    is_torch_bf16_gpu_available.cache_clear()
+    yield
+    is_torch_bf16_gpu_available.cache_clear()
+
+
+@pytest.mark.usefixtures("_nothing_cached")
+@pytest.mark.parametrize("name", DEVICES)
+@pytest.mark.parametrize("family", ["llama", "gemma3_text"])
+def test_each_device_gets_a_dtype_that_it_computes_fast_in(
+    name: str, family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = be(name, monkeypatch)
+    old = name in ("sm_61", "sm_70", "sm_75", "old xpu", "old mps")
+    expected = "bfloat16" if not old else "float16" if family == "llama" else "float32"
+    asked = {"bf16": True, "dtype": "bfloat16", "model_name_or_path": base(tmp_path, family)}
+    found, notices = dtypes.apply_device_support(asked)
+    assert found["dtype"] == expected and found["use_cpu"] is False
+    assert (found["bf16"], bool(found.get("fp16"))) == (expected == "bfloat16", expected == "float16")
+    assert len(notices) == (2 if old else 0), notices
+    assert dtypes.answering_dtype("bfloat16", kind, family)[0] == expected
+    assert dtypes.answering_dtype("float32", kind, family)[0] == "float32"
+    if old:
+        with pytest.raises(MachineError, match="--dtype: bfloat16, but this machine does not support bfloat16"):
+            dtypes.answering_dtype("bfloat16", kind, family, "bfloat16")

@@ -72,12 +72,13 @@ def environment_of(config: str, processes: int) -> dict[str, str]:
     return {**added, "DS_ACCELERATOR": "cpu"}
 
 
-def be_gpus(fail_at: int | None = None, rank: int = 0) -> None:
+def be_gpus(fail_at: int | None = None, rank: int = 0, during: str = "backward") -> None:
     """Have this process take the CPU for a GPU.
 
     Args:
-        fail_at: the backward in which the memory runs out, from 1; None has enough of it.
+        fail_at: the time that the memory runs out, from 1; None has enough of it.
         rank: in which process.
+        during: `backward`, `forward` or `evaluation`.
     """
     import torch
     import transformers.training_args
@@ -105,7 +106,29 @@ def be_gpus(fail_at: int | None = None, rank: int = 0) -> None:
     lrc.runtime.devices.supported = lambda dtype, device: True
     transformers.training_args.is_torch_bf16_gpu_available = lambda *args, **kwargs: True
     if fail_at is not None and os.environ.get("RANK", "0") == str(rank):
-        _run_out_of_memory(fail_at)
+        if during == "backward":
+            _run_out_of_memory(fail_at)
+        else:
+            _run_out_of_memory_between_layers(fail_at, training=during == "forward")
+
+
+def _run_out_of_memory_between_layers(at: int, *, training: bool) -> None:
+    """Fail in the midst of a forward, when the other processes gather the next layer."""
+    import torch
+
+    calls, begun = 0, False  # before the first step, a small model is asked whether it takes trees
+
+    def fail(module: Any, _: Any) -> None:
+        nonlocal calls, begun
+        begun = begun or module.training
+        if not type(module).__name__.endswith("DecoderLayer") or module.self_attn.layer_idx != 1:
+            return
+        calls += begun and module.training == training
+        if calls == at:
+            calls += 1
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    torch.nn.modules.module.register_module_forward_pre_hook(fail)
 
 
 def _run_out_of_memory(at: int) -> None:

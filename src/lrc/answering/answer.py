@@ -54,7 +54,7 @@ def answer(scorer: Scorer, records: Sequence[Record], partial: PartialScores | N
         text = _("{count} passages shortened to fit the model's {limit} positions: {ids}")
         notify(text.format(count=len(shortened), limit=limit, ids=tuple(shortened)))
     share = state.process_index, state.num_processes
-    known = {} if partial is None else partial.start()
+    known = {} if partial is None else partial.start(scorer.computed)
     with track(_("answer"), sum(map(len, chunks(records)[share[0] :: share[1]])), before=len(known)) as advance:
         mine = _score_share(scorer, records, share, known, partial, advance)
     every = gather_object([mine]) if state.num_processes > 1 else [mine]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import harmonic_mean
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from transformers import BitsAndBytesConfig
 
 from lrc.answering.options import ScoringOptions, runs_of
@@ -18,10 +20,11 @@ from lrc.models.adapter import read_adapter_config, refuse_incomplete_adapter
 from lrc.models.answering_model import choose_dtype, load_for_answering
 from lrc.models.fingerprint import CONFIG, find_base, read_json, verify_base
 from lrc.models.loading import check_vocabulary, load_config, load_tokenizer
-from lrc.models.placement import place_model
+from lrc.models.placement import place_copies, place_model
 from lrc.models.quantization import quantization_config
 from lrc.models.stored_quantization import StoredQuantization
 from lrc.models.weights import ADAPTER_WEIGHTS
+from lrc.runtime.devices import common_dtype
 from lrc.runtime.errors import ModelError, RecipeError
 from lrc.runtime.processes import processes
 from lrc.runtime.progress import notify
@@ -61,7 +64,7 @@ def load_scorer(model: str, options: ScoringOptions) -> Scorer:
     normalisation = options.score_normalisation or run.score_normalisation
     asked = (prompt.template, prompt.answer_style, prompt.list_options, normalisation)
     device = processes().device
-    bits = _quantization_of(model, run, options, device)
+    options, bits = _agree_on_dtype(model, run, options, device)
     bits, places = _place(model, options, device, bits)
     loaded, names = load_for_answering(
         model, options.adapters, device, bits, options.dtype, places, average=options.average_weights
@@ -110,24 +113,54 @@ def _quantization_of(model: str, run: Run, options: ScoringOptions, device: torc
     return None
 
 
+def _agree_on_dtype(
+    model: str, run: Run, options: ScoringOptions, device: torch.device
+) -> tuple[ScoringOptions, BitsAndBytesConfig | None]:
+    """The options with a dtype that the devices of all processes compute in, and the quantization with it.
+
+    The options stay as they are if all devices choose alike.
+    """
+    bits = _quantization_of(model, run, options, device)
+    if processes().num_processes == 1:
+        return options, bits
+    chosen = gather_object([_computed_in(model, options, device, bits)])
+    if len(set(chosen)) == 1:
+        return options, bits
+    taken = common_dtype(chosen)
+    if processes().is_main_process:
+        text = _("launch: on their devices the processes would compute in {dtypes}; {taken} is used in all of them")
+        notify(text.format(dtypes=tuple(chosen), taken=taken))
+    agreed = replace(options, dtype=taken)
+    return agreed, _quantization_of(model, run, agreed, device)
+
+
+def _computed_in(model: str, options: ScoringOptions, device: torch.device, bits: BitsAndBytesConfig | None) -> str:
+    """The dtype in which this process would compute, such as `bfloat16`."""
+    if bits is not None and bits.load_in_4bit:
+        return str(bits.bnb_4bit_compute_dtype).removeprefix("torch.")
+    return choose_dtype(load_config(model), device, options.dtype)
+
+
 def _place(
     model: str, options: ScoringOptions, device: torch.device, bits: BitsAndBytesConfig | None
 ) -> tuple[BitsAndBytesConfig | None, dict[str, int] | None]:
     """The quantization and the device map with which a model fits the GPUs of this machine.
 
-    If there are several processes, each uses only its own GPU.
+    If there are several processes, each uses only its own GPU; if one of them needs 4 bits, all take them.
     """
     config = load_config(model)
     if device.type != "cuda" or StoredQuantization.of(config) is not None:
         return bits, None
-    if processes().num_processes > 1 and torch.cuda.device_count() > 1:
-        return bits, None
-    dtype = bits.bnb_4bit_compute_dtype if bits is not None and bits.load_in_4bit else None
-    dtype = dtype or getattr(torch, choose_dtype(config, device, options.dtype))
-    found = place_model(config, dtype, bits, may_quantize=bits is None and options.load_in_4bit is None)
-    if found.notice:
+    dtype = getattr(torch, _computed_in(model, options, device, bits))
+    state, may_quantize = processes(), bits is None and options.load_in_4bit is None
+    if state.num_processes > 1:
+        free = gather_object([torch.cuda.mem_get_info(device)[0]])
+        found = place_copies(config, dtype, bits, free, may_quantize=may_quantize)
+    else:
+        found = place_model(config, dtype, bits, may_quantize=may_quantize)
+        torch.cuda.set_device(found.first)  # from here on, `cuda` means this GPU
+    if found.notice and state.is_main_process:
         notify(_("{model}: {found}").format(model=model, found=found.notice))
-    torch.cuda.set_device(found.first)  # from here on, `cuda` means this GPU
     return (_configure(model, {}, device, options, True) if found.four_bits else bits), found.device_map
 
 

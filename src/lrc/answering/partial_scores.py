@@ -15,6 +15,7 @@ from lrc.runtime.errors import OutputError
 from lrc.runtime.finished_outputs import side_file
 from lrc.runtime.locks import left_behind, remove
 from lrc.runtime.outputs import new_file
+from lrc.runtime.progress import notify
 from lrc.runtime.translation import _
 
 
@@ -45,10 +46,14 @@ class PartialScores:
     @property
     def exists(self) -> bool:
         """Whether the same run was started before."""
-        return self._lines()[:1] == [self._head]
+        return self._head.get("key") == self.key
 
-    def start(self) -> dict[int, OptionScores]:
+    def start(self, computed: str = "") -> dict[int, OptionScores]:
         """Read what the same run has scored before, and prepare the file for more.
+
+        Args:
+            computed: how the model computes now, which depends on the device and its free memory. Scores that were
+                computed otherwise are not used, which is reported.
 
         Returns:
             The scores by index in the run's questions; a line that was cut short is left out.
@@ -57,14 +62,20 @@ class PartialScores:
             OutputError: the file system refuses.
         """
         known: dict[int, OptionScores] = {}
-        for line in self._lines()[1:] if self.exists else []:
+        before, lines = self._head.get("computed"), self._lines()[1:] if self.exists else []
+        if before != computed and lines:
+            text = _("{path}: {count} questions were answered in {before}, and are answered again in {computed}")
+            notify(text.format(path=self.path, count=len(lines), before=before, computed=computed))
+            lines = []
+        for line in lines:
             try:
                 place, fields = json.loads(line)
                 known[place] = _scores(fields)
             except (ValueError, TypeError, KeyError):
                 break
         with new_file(self.path, force=True) as temporary:
-            temporary.write_text(f"{self._head}\n{_encode(known)}", encoding="utf-8")
+            head = json.dumps({"key": self.key, "computed": computed})
+            temporary.write_text(f"{head}\n{_encode(known)}", encoding="utf-8")
         return known
 
     def append(self, scores: Mapping[int, OptionScores]) -> None:
@@ -84,8 +95,13 @@ class PartialScores:
             ) from error
 
     @property
-    def _head(self) -> str:
-        return json.dumps({"key": self.key})
+    def _head(self) -> dict[str, Any]:
+        """The object of the first line; empty if there is none."""
+        try:
+            found = json.loads(self._lines()[0])
+        except (IndexError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
 
     def _lines(self) -> list[str]:
         try:

@@ -72,6 +72,12 @@ class Scorer:
                 )
             )
 
+    @property
+    def computed(self) -> str:
+        """How the model computes: `bfloat16`, or `float16, 4 bits`."""
+        bits = next((n for n in (4, 8) if getattr(self.model, f"is_loaded_in_{n}bit", False)), None)
+        return str(self.model.dtype).removeprefix("torch.") + (f", {bits} bits" if bits else "")
+
     def __call__(self, records: Sequence[Record], advance: Advance = _silent) -> list[OptionScores]:
         """The scores of each record's options, in the order of `records`."""
         scores: dict[int, OptionScores] = {}

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Sequence
-from copy import copy
+from copy import copy, deepcopy
 from difflib import get_close_matches
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from peft import LoraConfig
 from transformers import BitsAndBytesConfig
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
@@ -18,8 +19,8 @@ from trl.trainer.utils import get_peft_config, get_quantization_config
 from lrc.config.recipe import COMMAND_LINE, Recipe
 from lrc.models.loading import load_base, load_config, positions, stored_dtype
 from lrc.models.stored_quantization import CURE, StoredQuantization
-from lrc.runtime.devices import SWITCHES, instead, why_not
-from lrc.runtime.errors import RecipeError
+from lrc.runtime.devices import FORMATS, SWITCHES, common_dtype, instead, why_not
+from lrc.runtime.errors import MachineError, RecipeError
 from lrc.runtime.progress import notify
 from lrc.runtime.translation import _
 
@@ -100,6 +101,44 @@ def clamp_max_length(recipe: Recipe, config: Any) -> None:
     args.max_length = limit
 
 
+def check_formats(recipe: Recipe, config: Any) -> None:
+    """Refuse formats of which only the base's configuration, or another process of the launch, shows that they fail.
+
+    Args:
+        recipe: adapted to the device of this process, and to the base as far as its name tells.
+        config: the base's configuration.
+
+    Raises:
+        MachineError: the base overflows float16, or the devices of the processes would compute in different formats.
+    """
+    args, family, device = recipe.training, config.get_text_config().model_type, recipe.training.device.type
+    if "float16" in (_mixed_precision(recipe), recipe.model.dtype) and (reason := why_not("float16", device, family)):
+        taken = instead("float16", device, family)
+        text = _("{base}: {reason}; set {cure} in the recipe")
+        cure = _settings(taken, dtype=taken)
+        raise MachineError(text.format(base=recipe.model.model_name_or_path, reason=reason, cure=cure))
+    if args.world_size == 1:
+        return
+    every = gather_object([(_mixed_precision(recipe), str(_with_dtype(recipe).dtype))])
+    if len(set(every)) > 1:
+        mixed, dtypes = ([one for one in some if one in FORMATS] for some in zip(*every, strict=True))
+        cure = _settings(common_dtype(mixed), dtype=common_dtype(dtypes) if len(set(dtypes)) > 1 else None)
+        text = _("launch: on their devices the processes would compute in {dtypes}; set {cure} in the recipe")
+        kinds = mixed if len(set(mixed)) > 1 else dtypes
+        raise MachineError(text.format(dtypes=tuple(kinds), cure=cure))
+
+
+def _mixed_precision(recipe: Recipe) -> str:
+    args = recipe.training
+    return "bfloat16" if args.bf16 else "float16" if args.fp16 else "float32"
+
+
+def _settings(mixed: str, dtype: str | None) -> str:
+    """The keys of a recipe for mixed precision in a dtype, and for weights in another."""
+    keys = {key: str(wanted == mixed).lower() for key, wanted in SWITCHES.items()} | ({"dtype": dtype} if dtype else {})
+    return ", ".join(f"{key}: {value}" for key, value in keys.items())
+
+
 def load_base_model(recipe: Recipe) -> Any:
     """Load the base model, quantized if the recipe says so.
 
@@ -135,7 +174,7 @@ def build_lora_config(recipe: Recipe) -> LoraConfig | None:
             setattr(config, key, getattr(extra, key))
     if extra.init_lora_weights is not None and extra.pissa is None:
         config.init_lora_weights = extra.init_lora_weights
-    return config
+    return deepcopy(config)  # PEFT extends lists, and these are the recipe's, which the run records
 
 
 def check_modules(recipe: Recipe, model: Any) -> None:
@@ -146,6 +185,7 @@ def check_modules(recipe: Recipe, model: Any) -> None:
     """
     if not recipe.model.use_peft:
         return
+    place = recipe.path.name if recipe.path else COMMAND_LINE
     known = [name for name, _module in model.named_modules() if name]
     targets, extra = recipe.model.lora_target_modules, recipe.adapter
     strangers = [
@@ -154,9 +194,24 @@ def check_modules(recipe: Recipe, model: Any) -> None:
         *_strangers("rank_pattern", list(extra.rank_pattern or ()), known, _is_like),
         *_strangers("alpha_pattern", list(extra.alpha_pattern or ()), known, _is_like),
     ]
+    if (tied := _tied_to_save(recipe, model)) and _uses_fsdp(recipe):
+        text = _(
+            "lora_modules_to_save has {name}, which this base ties to another layer, and FSDP cannot divide "
+            "what is tied and trained; launch with multi_gpu or deepspeed_zero3, or remove it"
+        )
+        strangers.append(text.format(name=tied))
     if strangers:
-        place = recipe.path.name if recipe.path else COMMAND_LINE
         raise RecipeError(*(_("{place}: {text}").format(place=place, text=line) for line in strangers))
+
+
+def _tied_to_save(recipe: Recipe, model: Any) -> str | None:
+    """The first in `lora_modules_to_save` that is embeddings or an LM head with shared weights; None if none is."""
+    if not model.config.get_text_config().tie_word_embeddings:
+        return None
+    tables = [model.get_input_embeddings(), model.get_output_embeddings()]
+    paths = [path for path, module in model.named_modules() if any(module is table for table in tables)]
+    names = recipe.model.lora_modules_to_save or ()
+    return next((name for name in names if any(path.endswith(name) for path in paths)), None)
 
 
 def _strangers(key: str, names: Sequence[str], known: Sequence[str], means: Callable[[str, str], Any]) -> list[str]:
@@ -186,15 +241,17 @@ def _is_placed_at_once(recipe: Recipe, quantization: BitsAndBytesConfig | Stored
 
 
 def _divides_weights(recipe: Recipe) -> bool:
-    by_launcher = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
-    return by_launcher or bool(recipe.training.fsdp) or is_deepspeed_zero3_enabled()
+    return _uses_fsdp(recipe) or is_deepspeed_zero3_enabled()
+
+
+def _uses_fsdp(recipe: Recipe) -> bool:
+    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true" or bool(recipe.training.fsdp)
 
 
 def _find_compute_dtype(recipe: Recipe) -> str:
     """The dtype of mixed precision, otherwise of the weights."""
-    args = recipe.training
-    if args.bf16 or args.fp16:
-        return "bfloat16" if args.bf16 else "float16"
+    if (mixed := _mixed_precision(recipe)) != "float32":
+        return mixed
     dtype = _with_dtype(recipe).dtype
     return "float32" if dtype in (None, "auto") else str(dtype)
 

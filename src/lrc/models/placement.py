@@ -3,6 +3,9 @@
 One GPU is used if it has room: the first, or else the one with the most free memory. If a model is spread over several,
 everything but the decoder layers goes to the latter, where the questions are; so does the last decoder layer, which
 runs only at the positions whose logits are needed.
+
+The processes of a launch have a copy each, on a GPU of their own. If one of the GPUs has no room for it, all copies are
+in 4 bits, so that a question gets the same answer in every process.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from lrc.runtime.translation import _
 
 ROOM = 0.9  # of a GPU's free memory is used for weights; the rest is for activations
 FOUR_BITS = 0.5 + 4 / 64  # bytes per weight of NF4, with a float32 scale for each 64 weights
+IN_FOUR_BITS = _("{lacks}; loading in 4 bits (--no-load-in-4bit turns this off)")
 
 
 @dataclass(frozen=True)
@@ -57,8 +61,7 @@ def place_model(
     """
     free = [torch.cuda.mem_get_info(index)[0] for index in range(torch.cuda.device_count())]
     roomiest = max(range(len(free)), key=free.__getitem__)  # on a tie, the first
-    bits = 16 if quantization is None else 4 if quantization.load_in_4bit else 8
-    whole = list(list_parts(config, dtype, bits))
+    whole = list(list_parts(config, dtype, _bits(quantization)))
     needed = sum(part.nbytes for part in whole)
     if needed <= ROOM * free[0]:
         return Placement()
@@ -82,8 +85,38 @@ def place_model(
         True,
         None if alone else spread(small, free, roomiest),
         roomiest,
-        _("{lacks}; loading in 4 bits (--no-load-in-4bit turns this off)").format(lacks=lacks),
+        IN_FOUR_BITS.format(lacks=lacks),
     )
+
+
+def place_copies(
+    config: Any,
+    dtype: torch.dtype,
+    quantization: BitsAndBytesConfig | None,
+    free: Sequence[int],
+    *,
+    may_quantize: bool,
+) -> Placement:
+    """Decide on 4 bits for all processes of a launch, each of which has a copy on its own GPU.
+
+    Args:
+        config: the model's configuration.
+        dtype: of weights that are not quantized.
+        quantization: what was asked for.
+        free: bytes of free memory of each process's GPU.
+        may_quantize: whether 4 bits may be used if a copy does not fit otherwise.
+    """
+    needed = sum(part.nbytes for part in list_parts(config, dtype, _bits(quantization)))
+    least = min(free)
+    if needed <= ROOM * least or not may_quantize:
+        return Placement()
+    text = _("its weights take {needed}, and the GPU of process {number} has {free} free")
+    lacks = text.format(needed=format_size(needed), number=free.index(least), free=format_size(least))
+    return Placement(True, notice=IN_FOUR_BITS.format(lacks=lacks))
+
+
+def _bits(quantization: BitsAndBytesConfig | None) -> int:
+    return 16 if quantization is None else 4 if quantization.load_in_4bit else 8
 
 
 def spread(whole: Sequence[ModelPart], free: Sequence[int], roomiest: int = 0) -> dict[str, int] | None:

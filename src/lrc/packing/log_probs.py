@@ -31,6 +31,7 @@ from lrc.runtime.translation import _
 # the backward pass, and on a CPU they take most of the memory.
 ROW_TOKENS = 4096
 ROW_TOKENS_TRAINING_CPU = 768
+LOWER_ROW_TOKENS = _("{place}: out of memory; set row_tokens below {row_tokens} and run again")
 RETRYING = _("{place}: out of memory with rows of {row_tokens} tokens; retrying with {fewer}")
 
 
@@ -87,6 +88,11 @@ def _has_router_loss(model: Any) -> bool:
     return "output_router_logits" in inspect.signature(without_adapter(model).forward).parameters
 
 
+def _is_sharded(model: Any) -> bool:
+    """Whether FSDP or ZeRO-3 shards weights of the model."""
+    return any(hasattr(parameter, "to_local") or hasattr(parameter, "ds_id") for parameter in model.parameters())
+
+
 def sequence_scores(
     model: Any,
     sequences: Sequence[TokenSequence],
@@ -96,7 +102,8 @@ def sequence_scores(
 ) -> NDArray[np.float64]:
     """The sum of the log-probabilities of each sequence's completion tokens.
 
-    If memory runs out, everything starts again with half the token budget.
+    If memory runs out, everything starts again with half the token budget, unless FSDP or ZeRO-3 shards the weights:
+    the other processes are in the midst of the same forward, which gathers them.
 
     Args:
         model: a causal language model in eval mode.
@@ -109,7 +116,7 @@ def sequence_scores(
         (len(sequences),) natural logarithms.
 
     Raises:
-        MachineError: memory does not suffice for the longest sequence.
+        MachineError: memory does not suffice for the longest sequence, or, if weights are sharded, for a row.
     """
     totals = np.zeros(len(sequences))
     share = why_no_trees(model) is None
@@ -120,6 +127,8 @@ def sequence_scores(
             see(len(np.unique(row.owners)))
         return totals
     except torch.OutOfMemoryError:
+        if _is_sharded(model):
+            raise MachineError(LOWER_ROW_TOKENS.format(place=device, row_tokens=row_tokens)) from None
         if row_tokens <= max(len(sequence.inputs) for sequence in sequences):
             text = _("{place}: its memory is too small for one question; use a smaller or a quantized model")
             raise MachineError(text.format(place=device)) from None

@@ -101,7 +101,7 @@ def read_gpu(text: str) -> tuple[Card, int]:
         raise _unknown(text)
     name, count = found[0]["name"], int(found[0]["count"])
     if not (card := card_of(name)):
-        raise _unknown(name)
+        raise _unknown(text)  # whole: RTX 5090 is no 5,090 cards called RT
     if not 1 <= count <= MOST:
         raise RecipeError(
             _("--gpu: {text} are {count} cards; give 1 to {most}").format(text=text, count=count, most=MOST)
@@ -130,9 +130,24 @@ def _plain(name: str) -> str:
     return "".join(words)
 
 
+def _nearest(name: str) -> list[str]:
+    """The cards of which `name` begins the name, or else those that have its number, or look alike."""
+    plain = {_plain(card.name): card.name for card in CARDS}
+    wanted = _plain(name)
+    if begun := [plain[one] for one in plain if wanted and one.startswith(wanted)]:
+        return begun
+    numbered = [card.name for card in CARDS if _numbers(name) & _numbers(card.name)]
+    alike = difflib.get_close_matches(wanted, plain, 3, cutoff=0.7)
+    return list(dict.fromkeys([*numbered, *(plain[one] for one in alike)]))[:3]
+
+
+def _numbers(name: str) -> set[str]:
+    """The numbers in a name, such as 3090, without its memory."""
+    return set(re.findall(r"\d{2,}(?!\d|\s*gb)", name.lower()))
+
+
 def _unknown(name: str) -> RecipeError:
-    near = [card.name for card in CARDS if _plain(name) and _plain(card.name).startswith(_plain(name))]
-    near = near or difflib.get_close_matches(name, [card.name for card in CARDS], 3)
+    near = _nearest(name)
     text = _("--gpu: {name} is not in the table of cards; it has {known}. For others give --gpu-memory 16GB")
     if near:
         text = _("--gpu: {name} is not in the table of cards; did you mean {near}? For others give --gpu-memory 16GB")

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,9 +21,12 @@ from lrc.runtime.translation import _
 
 # Boolean keys of a recipe, and the dtype that they ask for.
 SWITCHES = {"bf16": "bfloat16", "fp16": "float16"}
+FORMATS = ("float32", "float16", "bfloat16")  # from the one that all devices have to the one that the fewest have
 MIXED_PRECISION = "ACCELERATE_MIXED_PRECISION"  # what `accelerate launch` asks for
-# Prefixes of the model_type of families whose activations exceed 65,504, the largest float16.
-OVERFLOWING = ("gemma2", "gemma3", "gemma3n", "t5gemma")
+# Prefixes of the model_type of families whose activations exceed 65,504, the largest float16; of Gemma 4, reports vary.
+OVERFLOWING = ("gemma2", "gemma3", "gemma4", "t5gemma")
+# How they are called on the Hub: gemma-3-1b-it, and not gemma-2b, which is the first Gemma.
+_OVERFLOWING_NAMES = re.compile(r"(t5gemma)|gemma-?([234])(?!\d|\.?\d*b)", re.IGNORECASE)
 
 
 class DeviceSupport(NamedTuple):
@@ -135,14 +139,37 @@ def answering_dtype(stored: str, device: str, family: str, asked: str | None = N
     return (instead(stored, device, family), reason) if reason else (stored, _("as the weights are"))
 
 
+def common_dtype(dtypes: Collection[str]) -> str:
+    """The one of several dtypes that all the devices which have chosen them can compute in."""
+    return next((dtype for dtype in FORMATS if dtype in dtypes), "float32")
+
+
 def family_of(name: str) -> str:
-    """The `model_type` of the model in a folder; for a name on the Hub, one of `OVERFLOWING` by the name, or empty."""
+    """The `model_type` of a model in a folder or one that was fetched; otherwise one of `OVERFLOWING` by the name.
+
+    Returns:
+        Empty if neither tells.
+    """
     try:
-        found = json.loads((Path(name) / "config.json").read_text(encoding="utf-8"))
+        found = json.loads(_config_file(name).read_text(encoding="utf-8"))
         return str(found.get("model_type", "")) if isinstance(found, dict) else ""
     except (OSError, ValueError):
-        plain = name.rpartition("/")[2].lower().replace("-", "")
-        return next((family for family in OVERFLOWING if plain.startswith(family)), "")
+        named = _OVERFLOWING_NAMES.search(name.rpartition("/")[2])
+        return "" if named is None else "t5gemma" if named[1] else f"gemma{named[2]}"
+
+
+def _config_file(name: str) -> Path:
+    own = Path(name) / "config.json"
+    if own.is_file() or name.count("/") != 1:
+        return own
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        fetched = try_to_load_from_cache(name, "config.json")
+    except HFValidationError:
+        return own
+    return Path(fetched) if isinstance(fetched, str) else own
 
 
 def device_type(*, use_cpu: bool = False) -> str:
@@ -170,7 +197,7 @@ def supported(dtype: str, device: str) -> bool:
     if dtype == "float32":
         return True
     if device != "cpu":
-        return dtype == "float16" or _accelerator_has_bfloat16()
+        return dtype == "float16" or _accelerator_has_bfloat16(device)
     if dtype == "float16":
         # torch does not vectorize float16 on x86, whatever the processor supports.
         return False
@@ -179,13 +206,16 @@ def supported(dtype: str, device: str) -> bool:
     return any(has.get(unit) for unit in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
-def _accelerator_has_bfloat16() -> bool:
+def _accelerator_has_bfloat16(device: str) -> bool:
     import torch
+
+    # transformers' own check accepts GPUs that only emulate bfloat16.
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False) and _others_have_bfloat16()
+    if device == "xpu":
+        return bool(torch.xpu.is_bf16_supported(including_emulation=False))
     from transformers.utils import is_torch_bf16_gpu_available
 
-    if torch.cuda.is_available():
-        # transformers' own check accepts GPUs that only emulate bfloat16.
-        return torch.cuda.is_bf16_supported(including_emulation=False) and _others_have_bfloat16()
     return bool(is_torch_bf16_gpu_available())
 
 

@@ -31,7 +31,7 @@ from trl import SFTTrainer
 from lrc.config.run_record import RUN_FILE, Run
 from lrc.models.master_weights import cast_state_dict, write_dtype
 from lrc.models.pissa import Pissa
-from lrc.packing.log_probs import RETRYING
+from lrc.packing.log_probs import LOWER_ROW_TOKENS, RETRYING
 from lrc.runtime.disk import convert_disk_errors
 from lrc.runtime.errors import MachineError, RecipeError
 from lrc.runtime.outputs import open_to_all
@@ -126,11 +126,7 @@ class DurableTrainer(SFTTrainer):
         place = f"{self.args.device}, step {self.state.global_step + 1}"
         # DeepSpeed holds on to the gradients of the backward that failed.
         if self.args.world_size > 1 or self.is_deepspeed_enabled:
-            raise MachineError(
-                _("{place}: out of memory; set row_tokens below {row_tokens} and run again").format(
-                    place=place, row_tokens=self.row_tokens
-                )
-            )
+            raise MachineError(LOWER_ROW_TOKENS.format(place=place, row_tokens=self.row_tokens))
         longest = max(len(sequence.inputs) for sequence in batch.sequences)
         if not self.share or self.row_tokens <= longest:
             raise MachineError(

@@ -25,7 +25,13 @@ from lrc.data.soft_labels import SoftLabels
 from lrc.metrics.predictions import OUTCOMES_FILE, Outcome, write_outcomes
 from lrc.metrics.training_log import read_curves
 from lrc.models.fingerprint import fingerprint_base
-from lrc.models.from_recipe import build_lora_config, check_modules, clamp_max_length, load_base_model
+from lrc.models.from_recipe import (
+    build_lora_config,
+    check_formats,
+    check_modules,
+    clamp_max_length,
+    load_base_model,
+)
 from lrc.models.loading import check_size, check_vocabulary, load_config, load_tokenizer
 from lrc.reporting.hub import publish_folder
 from lrc.reporting.model_card import write_card
@@ -107,7 +113,9 @@ def train(recipe: Recipe) -> None:
     if args.process_index == 0:
         for note in (*recipe.notices, *prompt.notes):
             notify(note)
-    clamp_max_length(recipe, load_config(name, revision, trust_remote_code=remote_code))
+    config = load_config(name, revision, trust_remote_code=remote_code)
+    check_formats(recipe, config)
+    clamp_max_length(recipe, config)
     output = Path(args.output_dir)
     # Before the data is read, which may take long.
     check_size(tokenizer, data.expected_vocab_size)

@@ -1,0 +1,135 @@
+"""How the processes of a launch agree on bits and format before they answer, each on a GPU of its own.
+
+The processes take turns here, again and again until what they gather is what they give; their GPUs are told by mocks
+of torch's answers.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from contextlib import redirect_stderr
+from io import StringIO
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from small_models import save_base
+from transformers import AutoModelForCausalLM
+
+from lrc.answering import load
+from lrc.answering.options import ScoringOptions
+from lrc.runtime.memory import format_size
+
+AMPERE, TURING = (8, 0), (7, 5)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_base(tmp_path_factory.mktemp("launch") / "base", dtype=torch.bfloat16)
+
+
+def weights_of(base: Path) -> int:
+    model = AutoModelForCausalLM.from_pretrained(base)
+    return sum(parameter.numel() * 2 for parameter in model.parameters())
+
+
+def load_together(
+    base: Path,
+    free: Sequence[int],
+    monkeypatch: pytest.MonkeyPatch,
+    capabilities: Sequence[tuple[int, int]] = (AMPERE, AMPERE),
+    **options: Any,
+) -> list[tuple[str, bool, Any]]:
+    """What each process loads: the dtype that it computes in, whether in 4 bits, and the device map."""
+    count, rank = len(free), 0
+    given: list[list[Any]] = [[] for _ in free]  # what each process has given to be gathered, in turn
+    before: list[list[Any]] = given
+    loaded: list[Any] = [None] * count
+    model = AutoModelForCausalLM.from_pretrained(base)
+
+    def gather(own: list[Any]) -> list[Any]:
+        given[rank].append(own[0])
+        turn = len(given[rank]) - 1
+        return [some[turn] if len(some) > turn else own[0] for some in before]
+
+    def state() -> Any:
+        return SimpleNamespace(
+            device=torch.device("cuda", rank), num_processes=count, process_index=rank, is_main_process=rank == 0
+        )
+
+    def capture(name: str, adapters: Any, device: Any, bits: Any, dtype: str | None, places: Any, **_: Any) -> Any:
+        computed = load.choose_dtype(load.load_config(name), device, dtype)
+        if bits is not None:
+            computed = str(bits.bnb_4bit_compute_dtype).removeprefix("torch.")
+        loaded[rank] = (computed, bool(bits and bits.load_in_4bit), places)
+        return model, []
+
+    def has_bfloat16(including_emulation: bool = True) -> bool:
+        return including_emulation or capabilities[rank] >= AMPERE
+
+    monkeypatch.setattr(load, "processes", state)
+    monkeypatch.setattr(load, "gather_object", gather)
+    monkeypatch.setattr(load, "load_for_answering", capture)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)  # as on two machines, or with one visible to each
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", has_bfloat16)
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda index=None: capabilities[rank])
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda device=None: (free[rank], 1 << 40))
+    for last in (False, False, True):  # there are two turns, the second of which depends on the first
+        before, given = given, [[] for _ in free]
+        for number in range(count):
+            rank = number  # which the functions above read
+            told = StringIO()
+            with redirect_stderr(sys.stderr if last else told):
+                load.load_scorer(str(base), ScoringOptions(template="plain", answer_style="digit", **options))
+    assert given == before and {len(some) for some in given} == {2}
+    return loaded
+
+
+@pytest.mark.parametrize(
+    ("shares", "four_bits", "number"),
+    [((2.0, 2.0), False, None), ((2.0, 0.8), True, 1), ((0.9, 2.0), True, 0), ((0.5, 0.7, 0.3), True, 2)],
+)
+def test_one_card_without_room_has_all_answer_in_4_bits(
+    base: Path,
+    shares: Sequence[float],
+    four_bits: bool,
+    number: int | None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    needed = weights_of(base)
+    free = [int(needed * share) for share in shares]
+    found = load_together(base, free, monkeypatch, [AMPERE] * len(free))
+    assert found == [("bfloat16", four_bits, None)] * len(free)
+    told = [line for line in capsys.readouterr().err.splitlines() if "4 bits" in line]
+    if number is None:
+        assert not told
+    else:
+        card = f"the GPU of process {number} has {format_size(free[number])} free"
+        text = (
+            f"its weights take {format_size(needed)}, and {card}; loading in 4 bits (--no-load-in-4bit turns this off)"
+        )
+        assert told == [f"{base}: {text}"]
+
+
+def test_what_was_asked_for_stays(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = load_together(base, [1000, 1000], monkeypatch, load_in_4bit=False)
+    assert [four_bits for _, four_bits, _ in found] == [False, False]
+
+
+@pytest.mark.parametrize("four_bits", [None, True])
+@pytest.mark.parametrize("capabilities", [(AMPERE, TURING), (TURING, AMPERE)])
+def test_cards_of_two_generations_compute_in_what_both_have(
+    base: Path,
+    four_bits: bool | None,
+    capabilities: Sequence[tuple[int, int]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    found = load_together(base, [1 << 30, 1 << 30], monkeypatch, capabilities, load_in_4bit=four_bits)
+    assert found == [("float16", bool(four_bits), None)] * 2
+    assert "; float16 is used in all of them" in capsys.readouterr().err
