@@ -66,7 +66,7 @@ def write_data(path: Path) -> Path:
 def test_two_runs_are_compared_as_text(runs: tuple[Path, Path]) -> None:
     text = call(*runs).stdout
     # Two of five and four of five; the passages of the two that differ are two, so p = 2 of 4 signs.
-    assert text.startswith("second is 40.0 points better than first (interval of 95%: ")
+    assert text.startswith("second is 40.0 points better than first (95% CI ")
     assert ", p = 0.5): this may be chance. More questions would tell.\n" in text
     assert "only the first        0\n" in text and "only the second       2\n" in text
     assert "both wrong            1\n" in text and "same answer           2 of 5\n" in text

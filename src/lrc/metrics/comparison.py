@@ -43,12 +43,12 @@ class Comparison:
         if self.ahead is None:
             return _("{better} and {worse} answer equally many questions right.").format(better=better, worse=worse)
         text = _(
-            "{better} is {points:.1f} points better than {worse} (interval of 95%: {low:.1f} to {high:.1f}, "
+            "{better} is {points:.1f} points better than {worse} (95% CI {low:.1f} to {high:.1f}, "
             "p = {p:.2g}): this may be chance. More questions would tell."
         )
         if self.certain:
             text = _(
-                "{better} is {points:.1f} points better than {worse} (interval of 95%: {low:.1f} to {high:.1f}, "
+                "{better} is {points:.1f} points better than {worse} (95% CI {low:.1f} to {high:.1f}, "
                 "p = {p:.2g}): more than chance."
             )
         low, high = sorted(100 * sign * self.test[bound] for bound in ("ci_low", "ci_high"))
