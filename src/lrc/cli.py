@@ -595,7 +595,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     signal.signal(signal.SIGTERM, partial(_terminate, verb))
     if is_step():
         signal.signal(signal.SIGINT, partial(_terminate, verb))  # click would end the line of the terminal
-        end_with_caller()
+    end_with_caller()
     wait_asleep(os.environ)
     progress.escape_unencodable()
     translate_library("click")
