@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 from collections.abc import Sequence
 
 # There, a program cannot replace its process (exec), open files cannot be renamed, and folders cannot be opened.
 WINDOWS = os.name == "nt"
+_SPECIAL = re.compile(r"[^\w./:\\+-]")  # to cmd.exe or PowerShell, which redirect at > and split words at a comma
 
 
 def usable_cores() -> int:
@@ -18,4 +20,11 @@ def usable_cores() -> int:
 
 def command_line(words: Sequence[str]) -> str:
     """Quote words as a command that can be pasted into a terminal; cmd.exe does not know single quotes."""
-    return subprocess.list2cmdline(words) if WINDOWS else shlex.join(words)
+    return " ".join(map(_quote_for_windows, words)) if WINDOWS else shlex.join(words)
+
+
+def _quote_for_windows(word: str) -> str:
+    quoted = subprocess.list2cmdline([word])
+    if quoted.startswith('"') or not _SPECIAL.search(word):
+        return quoted
+    return '"' + re.sub(r"(\\+)$", r"\1\1", quoted) + '"'  # a backslash before the last quote would escape it
