@@ -6,7 +6,7 @@ import os
 import re
 import shlex
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 # There, a program cannot replace its process (exec), open files cannot be renamed, and folders cannot be opened.
 WINDOWS = os.name == "nt"
@@ -18,7 +18,7 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def command_line(words: Sequence[str]) -> str:
+def command_line(words: Iterable[str]) -> str:
     """Quote words as a command that can be pasted into a terminal; cmd.exe does not know single quotes."""
     return " ".join(map(_quote_for_windows, words)) if WINDOWS else shlex.join(words)
 
