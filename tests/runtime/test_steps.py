@@ -110,7 +110,7 @@ def test_the_processes_of_a_launch_end_where_their_launcher_was_killed(tmp_path:
 def test_a_signal_in_the_first_moments_of_a_step_ends_it(stop: int, moment: str, tmp_path: Path) -> None:
     """Before its process is there, in between, and while Python starts in it and imports what takes a second."""
     (tmp_path / "sitecustomize.py").write_text("import time\ntime.sleep(0.5)\n", encoding="utf-8")
-    step = f"import sys\nsys.path.pop(0)\n{WORK}from lrc import cli\ncli.main(['--version'])\nwork()"
+    step = f"{WORK}from lrc import cli\ncli.main(['--version'])\nwork()"
     code = f"""
 import os, threading
 from contextlib import contextmanager
@@ -168,3 +168,12 @@ def test_an_exit_status_is_passed_on() -> None:
     code = "import sys\nfrom lrc.runtime.steps import call\nsys.exit(call(['python', '-c', {step!r}]))"
     for step, status in {"import sys; sys.exit(3)": 3, "import os; os.kill(os.getpid(), 9)": 137, "": 0}.items():
         assert subprocess.run([sys.executable, "-c", code.format(step=step)]).returncode == status
+
+
+def test_a_file_of_the_working_folder_takes_no_modules_place(tmp_path: Path) -> None:
+    (tmp_path / "click.py").write_text("raise SystemExit('mine')", encoding="utf-8")
+    (tmp_path / "lrc").mkdir()
+    (tmp_path / "lrc" / "__init__.py").touch()
+    code = "import sys\nsys.path.pop(0)\nfrom lrc.runtime.steps import call\nsys.exit(call(['completion', 'fish']))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0 and "complete --no-files --command lrc" in done.stdout, done.stderr

@@ -17,7 +17,7 @@ from lrc.runtime.errors import MachineError
 from lrc.runtime.launch_variables import refuse_leftovers
 from lrc.runtime.progress import IMPORTS, notify, waiting
 from lrc.runtime.signals import LAST_WORDS, deferred, ending_with, held
-from lrc.runtime.system import WINDOWS, command_line
+from lrc.runtime.system import SAFE_PATH, WINDOWS, command_line
 from lrc.runtime.threads import share_cores
 from lrc.runtime.translation import _
 from lrc.training.preflight import preflight
@@ -79,6 +79,7 @@ def _launch(words: Sequence[str]) -> int:
     if not (args.multi_gpu or args.use_deepspeed or args.use_fsdp or args.tpu):
         command, environment = prepare_simple_launcher_cmd_env(args)
         share_cores(environment)
+        environment |= SAFE_PATH
         sys.stdout.flush()
         if WINDOWS:  # which has no exec
             with deferred(insist=False):  # the terminal also interrupts the run, which saves a checkpoint first
@@ -91,6 +92,7 @@ def _launch(words: Sequence[str]) -> int:
                 "--accelerate-config single_gpu"
             ).format(config_file=args.config_file)
         )
+    os.environ |= SAFE_PATH
     share_cores(os.environ, args.num_processes or 1)
     return _watch(launch, launch.launch_command_parser().parse_args(list(words)))
 

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 from lrc.runtime.exit_status import STEP
 from lrc.runtime.signals import deferred, held, release, waiting_signals
-from lrc.runtime.system import WINDOWS
+from lrc.runtime.system import SAFE_PATH, WINDOWS
 
 LAUNCHED = "TORCHELASTIC_RUN_ID"  # in the environment of processes whose parent is torch's launcher
 PAUSE = 1.0  # seconds between looks at the parent
@@ -67,10 +67,11 @@ def end_with_caller() -> None:
 
 def _start(command: Sequence[str]) -> subprocess.Popen[bytes]:
     if WINDOWS:  # where a process is given no single handle
-        return subprocess.Popen(command, env={**os.environ, STEP: "1"})
+        return subprocess.Popen(command, env={**os.environ, **SAFE_PATH, STEP: "1"})
     theirs, ours = os.pipe()  # ours stays open until this process ends, and no other has it
     try:
-        return subprocess.Popen(command, env={**os.environ, STEP: _name_pipe(theirs)}, pass_fds=(theirs,))
+        environment = {**os.environ, **SAFE_PATH, STEP: _name_pipe(theirs)}
+        return subprocess.Popen(command, env=environment, pass_fds=(theirs,))
     finally:
         os.close(theirs)
 

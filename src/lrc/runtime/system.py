@@ -10,6 +10,8 @@ from collections.abc import Iterable
 
 # There, a program cannot replace its process (exec), open files cannot be renamed, and folders cannot be opened.
 WINDOWS = os.name == "nt"
+# For the environment of `python -m`: a click.py, or a clone called lrc, in the working folder is not to be imported.
+SAFE_PATH = {"PYTHONSAFEPATH": "1"}
 _SPECIAL = re.compile(r"[^\w./:\\+-]")  # to cmd.exe or PowerShell, which redirect at > and split words at a comma
 
 
