@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import re
 import subprocess
+import sys
 from importlib.metadata import distribution, version
 from pathlib import Path
 
@@ -89,6 +90,13 @@ def test_the_tested_versions_are_those_of_the_constraints() -> None:
         for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
         if line.startswith("torch==")
     )
+
+
+def test_an_older_python_is_named_before_anything_is_built() -> None:
+    code = "import runpy, sys, setuptools\nsys.version_info = (3, 10, 13)\nrunpy.run_path('setup.py')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    line = "lora-reading-comprehension needs Python 3.11 or later, this is 3.10\n"
+    assert (done.returncode, done.stderr) == (1, line)
 
 
 def test_the_space_asks_for_what_lrc_takes() -> None:

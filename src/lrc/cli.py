@@ -201,6 +201,7 @@ def preview(recipe: str, accelerate_config: str | None, overrides: tuple[str, ..
     RECIPE and the keys that override it are as in `lrc train`. Only the base's configuration and tokenizer are loaded,
     no weights.
     """
+    from lrc.answering.options import check_base
     from lrc.config.recipe import find_recipe, read_given
     from lrc.runtime.cards import read_gpu
     from lrc.runtime.memory import read_memory
@@ -209,7 +210,9 @@ def preview(recipe: str, accelerate_config: str | None, overrides: tuple[str, ..
         read_gpu(options["gpu"])
     if options["gpu_memory"]:
         read_memory(options["gpu_memory"])
-    read_given(find_recipe(recipe), overrides)  # reports mistakes before torch is imported
+    known = read_given(find_recipe(recipe), overrides)  # reports mistakes before torch is imported
+    if not known.get("model_revision"):  # what was fetched of another one is not looked for
+        check_base(known["model_name_or_path"])
     with importing():
         from lrc.commands.preview import preview
 
@@ -595,7 +598,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     signal.signal(signal.SIGTERM, partial(_terminate, verb))
     if is_step():
         signal.signal(signal.SIGINT, partial(_terminate, verb))  # click would end the line of the terminal
-        end_with_caller()
+    end_with_caller()
     wait_asleep(os.environ)
     progress.escape_unencodable()
     translate_library("click")

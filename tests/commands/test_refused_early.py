@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -149,4 +151,35 @@ def test_what_is_not_there_is_told_without_torch(folder: Path, words: list[str],
     told = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True)
     said, imported = told.stderr.splitlines()
     assert told.returncode == 1 and line in said, told.stderr
+    assert imported == "imported:"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["preview", "tiny/lora", "--model_name_or_path"],
+        ["train", "tiny/lora", "--train_file", "a.json", "--validation_file", "a.json", "--model_name_or_path"],
+        ["generate", "--data", "q.csv", "--output", "new.csv", *ASKED, "--model"],
+        ["evaluate", "--data", "labelled.csv", *ASKED, "--model"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_base_that_cannot_be_fetched_is_told_without_torch(folder: Path, words: list[str]) -> None:
+    """Nobody answers at the Hub's address, as on a machine without a network that does not know it has none."""
+    (folder / "a.json").write_text("[]", encoding="utf-8")
+    (folder / "labelled.csv").write_text("ID,文章,問題,選項1,選項2,正確答案\n1,文,問,甲,乙,2\n", encoding="utf-8")
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        hub = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    environment = {**os.environ, "HF_ENDPOINT": hub, "HF_HUB_OFFLINE": "0"}
+    told = subprocess.run(
+        [sys.executable, "-c", PROGRAM.format(words=[*words, "owner/name"])],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
+    *asked, said, imported = told.stderr.splitlines()
+    assert asked == [f"{hub}: does not answer; continuing offline, with what was downloaded before"]
+    assert told.returncode == 1 and said.startswith("owner/name: no such folder and none that was fetched before; ")
     assert imported == "imported:"

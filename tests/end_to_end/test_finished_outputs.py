@@ -242,7 +242,7 @@ def test_a_base_that_has_changed_is_another_input(inputs: Path, tmp_path: Path) 
 def test_where_the_record_is_lost_an_output_is_as_any_other(inputs: Path, tmp_path: Path) -> None:
     words = generating(inputs, tmp_path / "a.csv")
     assert lrc(*words) == 0
-    for record in records_folder().iterdir():
+    for record in records_folder(Path("a")).iterdir():
         record.unlink()
     assert lrc(*words) == 1
 

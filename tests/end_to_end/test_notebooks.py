@@ -1,4 +1,4 @@
-"""The notebooks run from the first cell to the last, on the samples and the embedded base."""
+"""The notebooks run from the first cell to the last, on the samples and the embedded base, or say why they do not."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import shlex
 import shutil
 import sys
 import types
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import openpyxl
 import pytest
 from packaging.requirements import Requirement
 from small_runs import lrc
@@ -48,32 +48,87 @@ def _step(words: list[str]) -> int:
     return lrc(*words)
 
 
-@pytest.mark.parametrize("name", FOLDERS)
-def test_a_notebook_runs_to_its_end(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ran: list[str] = []
+@pytest.fixture
+def notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Notebook:
     monkeypatch.setattr(way, "call", _step)
-    for sample in ("sample.xlsx", "sample_test.xlsx"):
-        shutil.copy(ROOT / "examples" / sample, tmp_path)
     shown = types.ModuleType("IPython.display")
     shown.FileLink, shown.display = str, print  # type: ignore[attr-defined]
     ipython = types.ModuleType("IPython")
     ipython.version_info = (9, 0)  # type: ignore[attr-defined]  # matplotlib asks
     monkeypatch.setitem(sys.modules, "IPython", ipython)
     monkeypatch.setitem(sys.modules, "IPython.display", shown)
+    return Notebook(tmp_path)
 
-    def shell(line: str) -> None:
+
+class Notebook:
+    """Runs the cells of a notebook as IPython does, with `folder` in the place of its machine's."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.ran: list[str] = []
+        self.variables: dict[str, Any] = {"shell": self.shell}
+
+    def shell(self, line: str) -> None:
+        """A line with an exclamation mark, whose exit status is in a variable."""
         words = shlex.split(line)
-        ran.append(" ".join(words[:2]))
+        self.ran.append(" ".join(words[:2]))
         if words[0] == "pip":
             assert Requirement(words[-1]).name == package.DISTRIBUTION
             return
         more = ["--max_steps", "4"] if words[1] == "run" else []
-        assert lrc(*words[1:], *more) == 0
+        self.variables["_exit_code"] = lrc(*words[1:], *more)
 
-    variables: dict[str, Callable[[str], None] | Any] = {"shell": shell}
-    for cell in cells(name):
-        moved = cell.replace(FOLDERS[name], str(tmp_path)).replace("/kaggle/working", str(tmp_path))
-        exec(compile(python_of(moved), name, "exec"), variables)
-    assert ran == ["pip install", "lrc doctor", "lrc run"]
-    assert variables["TRAIN"].name == "sample.xlsx" and variables["TEST"].name == "sample_test.xlsx"
-    assert (tmp_path / "out" / "answer.csv").read_text(encoding="utf-8").startswith("ID,Answer\n")
+    def run_all(self, name: str) -> None:
+        """Run all cells."""
+        for cell in cells(name):
+            moved = cell.replace(FOLDERS[name], str(self.folder)).replace("/kaggle/working", str(self.folder))
+            exec(compile(python_of(moved), name, "exec"), self.variables)
+
+
+def put(book: str, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return Path(shutil.copy(ROOT / "examples" / book, path))
+
+
+NAMES = {
+    "kaggle": ("我的 資料集 (1)/訓練 題目.xlsx", "我的 資料集 (1)/測試's.xlsx"),
+    "colab": ("sample.xlsx", "sample_test.xlsx"),
+}
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_a_notebook_runs_to_its_end(name: str, notebook: Notebook) -> None:
+    train, test = (notebook.folder / book for book in NAMES[name])
+    put("sample.xlsx", train), put("sample_test.xlsx", test)
+    put("sample.xlsx", train.with_name(f"~${train.name}"))  # what Excel leaves beside a workbook that is open
+    notebook.run_all(name)
+    assert notebook.ran == ["pip install", "lrc doctor", "lrc run"]
+    assert (notebook.variables["TRAIN"], notebook.variables["TEST"]) == (train, test)
+    assert (notebook.folder / "out" / "answer.csv").read_text(encoding="utf-8").startswith("ID,Answer\n")
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_a_notebook_says_what_is_missing(name: str, notebook: Notebook) -> None:
+    put("sample.xlsx", notebook.folder / "sample.xlsx")
+    with pytest.raises(SystemExit, match=r"1 workbook\(s\) here; upload two"):
+        notebook.run_all(name)
+    assert notebook.ran == ["pip install"]
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_a_notebook_shows_no_answers_of_an_earlier_run(
+    name: str, notebook: Notebook, capsys: pytest.CaptureFixture[str]
+) -> None:
+    book = openpyxl.load_workbook(put("sample.xlsx", notebook.folder / "a.xlsx"))
+    headers = [cell.value for cell in book.active[1]]
+    book.active.cell(5, headers.index("正確答案") + 1).value = 9
+    book.save(notebook.folder / "a.xlsx")
+    openpyxl.load_workbook(put("sample_test.xlsx", notebook.folder / "b.xlsx")).save(notebook.folder / "b.xlsx")
+    (notebook.folder / "out").mkdir()
+    (notebook.folder / "out" / "answer.csv").write_text("ID,Answer\nearlier,1\n", encoding="utf-8")
+    record = {"train": str(notebook.folder / "a.xlsx"), "test": str(notebook.folder / "b.xlsx"), "recipe": "tiny/lora"}
+    (notebook.folder / "out" / way.RECORD).write_text(json.dumps(record), encoding="utf-8")
+    with pytest.raises(SystemExit, match="did not finish"):
+        notebook.run_all(name)
+    told = capsys.readouterr()
+    assert "a.xlsx, row 5: 正確答案 is 9" in told.out + told.err and "earlier" not in told.out

@@ -6,6 +6,7 @@ import ast
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from lrc.runtime import locks as claim
-from lrc.runtime import outputs, system
-from lrc.runtime.errors import OutputError
+from lrc.runtime import outputs, packages, system
+from lrc.runtime.errors import MachineError, OutputError
 from lrc.runtime.locks import left_behind, locked
 
 ROOT = Path(__file__).parents[2]
@@ -182,12 +183,30 @@ def test_an_output_that_another_program_has_open_is_a_line(tmp_path: Path, monke
     assert [path.read_text("utf-8") for path in tmp_path.iterdir()] == ["mine"]
 
 
-@pytest.mark.parametrize(
-    ("windows", "shown"), [(True, r'lrc check "my data\a.xlsx" b.xlsx'), (False, r"lrc check 'my data\a.xlsx' b.xlsx")]
-)
-def test_a_command_that_is_shown_can_be_pasted(windows: bool, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(system, "WINDOWS", windows)
-    assert system.command_line(["lrc", "check", r"my data\a.xlsx", "b.xlsx"]) == shown
+# What cmd.exe or PowerShell would take apart is in double quotes, which both know.
+PASTED = {
+    ("lrc", "check", r"my data\a.xlsx", "b.xlsx"): r'lrc check "my data\a.xlsx" b.xlsx',
+    ("lrc", "check", r"C:\資料\甲.xlsx", "--max_steps", "8"): r"lrc check C:\資料\甲.xlsx --max_steps 8",
+    ("pip", "install", "torch<3,>=2.9"): 'pip install "torch<3,>=2.9"',
+    ("pip", "install", "lora[app]"): 'pip install "lora[app]"',
+    ("lrc", "check", "R&D\\", "a;b(1).xlsx"): r'lrc check "R&D\\" "a;b(1).xlsx"',
+}
+
+
+@pytest.mark.parametrize("words", PASTED)
+def test_a_command_that_is_shown_can_be_pasted(words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert shlex.split(system.command_line(words)) == list(words)
+    monkeypatch.setattr(system, "WINDOWS", True)
+    assert system.command_line(words) == PASTED[words]
+
+
+def test_a_package_that_is_missing_has_a_command_for_this_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(system, "WINDOWS", True)
+    monkeypatch.setattr(packages, "installed_version", lambda name: None)
+    with pytest.raises(MachineError) as refused:
+        packages.check_installed()
+    told = [*refused.value.lines(), packages.install_extra("app")]
+    assert 'pip install "torch<3,>=2.9"' in "\n".join(told) and not [line for line in told if "'" in line]
 
 
 def without_encoding(source: str) -> list[int]:

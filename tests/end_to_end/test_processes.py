@@ -23,6 +23,7 @@ from small_runs import make_run, pairs, write_questions
 
 from lrc.answering.load import load_scorer
 from lrc.answering.options import ScoringOptions
+from lrc.commands import train as train_command
 from lrc.config.run_record import read_run
 from lrc.data.sources import read_records
 from lrc.metrics.predictions import OUTCOMES_FILE, read_outcomes
@@ -336,3 +337,25 @@ def test_one_that_is_killed_ends_all_with_a_line(folder: Path, tmp_path: Path, s
     (line,) = [line for line in told.splitlines() if line.startswith("launch: ")]
     assert line.startswith("launch: process 1 of the run was ended by SIGKILL") and "run again" in line
     until(lambda: not any(map(is_running, started)))
+
+
+def test_a_run_imports_nothing_from_the_working_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither one process, which the command becomes, nor those that its launcher starts."""
+    from accelerate.commands import launch
+
+    seen: list[str | None] = []
+
+    def become(command: list[str], environment: dict[str, str]) -> None:
+        seen.append(environment.get("PYTHONSAFEPATH"))
+        raise SystemExit(0)
+
+    monkeypatch.setattr(train_command, "preflight", lambda *_: None)
+    monkeypatch.setattr(train_command, "_replace_process", become)
+    monkeypatch.setattr(launch, "launch_command", lambda args: seen.append(os.environ.get("PYTHONSAFEPATH")))
+    for name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "PYTHONSAFEPATH"):
+        monkeypatch.setenv(name, "1")  # to be restored
+    monkeypatch.delenv("PYTHONSAFEPATH")
+    with pytest.raises(SystemExit):
+        train_command.train("tiny/lora", "cpu", [])
+    assert train_command.train("tiny/lora", "cpu_2", []) == 0
+    assert seen == ["1", "1"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 import signal
 from pathlib import Path
 
@@ -81,6 +82,26 @@ def test_a_way_that_is_done_does_nothing_again(undisturbed: tuple[Path, str], tm
     status, told = go(words(output), tmp_path / "log")
     assert status == 0 and told.count("nothing to do") == 5, told
     assert {path: path.stat().st_mtime_ns for path in output.rglob("*") if path.is_file()} == before
+
+
+def test_a_way_goes_on_in_another_session(
+    undisturbed: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on Kaggle: the folder is copied out and back, the cache is gone, and the last steps are not made yet."""
+    output = undisturbed[0]
+    shutil.copytree(output, tmp_path / "saved", copy_function=shutil.copyfile)
+    shutil.move(output, tmp_path / "original")
+    try:
+        shutil.copytree(tmp_path / "saved", output, copy_function=shutil.copyfile)
+        for lost in ("report.html", "answer.csv", "scores.jsonl"):
+            (output / lost).unlink()
+        for name in ("HF_HOME", "HF_DATASETS_CACHE"):
+            monkeypatch.setenv(name, str(tmp_path / "new"))
+        status, told = go(words(output), tmp_path / "log")
+        assert status == 0 and outcome(output) == outcome(tmp_path / "original"), told
+    finally:
+        shutil.rmtree(output)
+        shutil.move(tmp_path / "original", output)
 
 
 def test_what_is_another_way_is_refused_before_the_first_step(

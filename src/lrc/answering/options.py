@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lrc.config.run_record import Run, lists_options, read_run
 from lrc.runtime.errors import ModelError
+from lrc.runtime.hub_connection import go_offline_if_alone
 from lrc.runtime.translation import _
 
 CONFIG, ADAPTER = "config.json", "adapter_config.json"
@@ -91,8 +92,12 @@ def check_base(name: str) -> None:
         ModelError: it is not.
     """
     folder = Path(name).expanduser()
-    if folder.is_dir() or not (_offline() or folder.exists() or name.count("/") != 1):
-        return  # whether the Hub has it, the Hub knows
+    if folder.is_dir():
+        return
+    if not folder.exists() and name.count("/") == 1:
+        _ask_hub_for(name)
+        if not _offline():
+            return  # whether the Hub has it, the Hub knows
     if findings := _explain_missing(name, folder, CONFIG):
         raise ModelError(*findings)
 
@@ -156,6 +161,8 @@ def _explain_missing(name: str, folder: Path, holds: str) -> list[str]:
         return [_("{name}: is a file; name the folder that it is in, {parent}").format(name=name, parent=folder.parent)]
     near = _nearest(folder, holds)
     if name.count("/") == 1 and not name.startswith((".", "~", "/")) and "\\" not in name:
+        if not folder.parent.is_dir():
+            _ask_hub_for(name)
         if _is_fetched(name) or not (folder.parent.is_dir() or _offline()):
             return []
     elif "/" not in name and _is_fetched(name):  # the Hub's oldest models have no owner in their names
@@ -184,6 +191,12 @@ def _most_similar(folder: Path, fits: Callable[[Path], bool]) -> Path | None:
         name for name in names if name.lower().startswith(folder.name.lower())
     ]
     return parent / near[0] if parent and near else None
+
+
+def _ask_hub_for(name: str) -> None:
+    """Find out now whether a model can be fetched if it has to be; what loads it would ask seconds later."""
+    if not _is_fetched(name):
+        go_offline_if_alone(name)
 
 
 def _is_fetched(name: str) -> bool:

@@ -14,6 +14,7 @@ from lrc.config.recipe_choice import EMBEDDED, choose_recipe
 from lrc.metrics.verdict import verdict_of
 from lrc.runtime.errors import DataError, OutputError
 from lrc.runtime.findings import pad, wrap_line
+from lrc.runtime.finished_outputs import BESIDE
 from lrc.runtime.hub_connection import is_fetched
 from lrc.runtime.locks import left_behind, locked, remove
 from lrc.runtime.machine import look_at_machine
@@ -124,6 +125,7 @@ def run(
         )
         given = read_given(find_recipe(taken), options.training)
         _remember(options)
+        (output_dir / BESIDE).mkdir(exist_ok=True)
         if options.embedded:
             notify(CANNOT_READ)
         status = _go(options, given)

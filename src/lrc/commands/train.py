@@ -7,16 +7,17 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any, NoReturn
 
 from lrc.config.accelerate_config import default_accelerate_config, find_accelerate_config
 from lrc.config.recipe import find_recipe
 from lrc.runtime.errors import MachineError
 from lrc.runtime.launch_variables import refuse_leftovers
 from lrc.runtime.progress import IMPORTS, notify, waiting
-from lrc.runtime.signals import deferred, ending_with
-from lrc.runtime.system import WINDOWS, command_line
+from lrc.runtime.signals import LAST_WORDS, deferred, ending_with, held
+from lrc.runtime.system import SAFE_PATH, WINDOWS, command_line
 from lrc.runtime.threads import share_cores
 from lrc.runtime.translation import _
 from lrc.training.preflight import preflight
@@ -78,11 +79,12 @@ def _launch(words: Sequence[str]) -> int:
     if not (args.multi_gpu or args.use_deepspeed or args.use_fsdp or args.tpu):
         command, environment = prepare_simple_launcher_cmd_env(args)
         share_cores(environment)
+        environment |= SAFE_PATH
         sys.stdout.flush()
         if WINDOWS:  # which has no exec
             with deferred(insist=False):  # the terminal also interrupts the run, which saves a checkpoint first
                 return subprocess.run(command, env=environment).returncode
-        os.execvpe(command[0], command, environment)
+        _replace_process(command, environment)
     if WINDOWS:
         raise MachineError(
             _(
@@ -90,8 +92,17 @@ def _launch(words: Sequence[str]) -> int:
                 "--accelerate-config single_gpu"
             ).format(config_file=args.config_file)
         )
+    os.environ |= SAFE_PATH
     share_cores(os.environ, args.num_processes or 1)
     return _watch(launch, launch.launch_command_parser().parse_args(list(words)))
+
+
+def _replace_process(command: list[str], environment: Mapping[str, str]) -> NoReturn:
+    """Become the run; a signal in the meantime ends this process, or waits for the run, which releases it."""
+    for number in LAST_WORDS:  # a handler of this process would only note it, in whichever thread it came
+        signal.signal(number, signal.SIG_DFL)
+    with held() if command[0] == sys.executable else nullcontext():  # mpirun would not release it
+        os.execvpe(command[0], command, environment)
 
 
 def _watch(launch: Any, args: Any) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from lrc.runtime.locks import left_behind, locked, remove
 from lrc.runtime.outputs import new_file
 from lrc.runtime.progress import notify
 from lrc.runtime.steps import call
+from lrc.runtime.system import command_line
 from lrc.runtime.translation import _, localized
 from lrc.training.folds import FIGURES_FILE, FOLDS_FILE, SCORES_FILE, Folds
 from lrc.training.preflight import preflight
@@ -112,7 +112,7 @@ def _launch(accelerate_config: str | None) -> list[str]:
 def _train(fold: int, folds: Folds, words: list[str]) -> int:
     """Train a fold's run, and return its exit status."""
     which = {"fold": fold + 1, "count": folds.count}
-    notify(_("\nfold {fold} of {count}: $ {command}").format(**which, command=f"lrc {shlex.join(words)}"))
+    notify(_("\nfold {fold} of {count}: $ {command}").format(**which, command=f"lrc {command_line(words)}"))
     status = call(words)
     if status:
         text = _("fold {fold} of {count}: ended with status {status}; the same command goes on from there")
@@ -132,7 +132,7 @@ def _conclude(folds: Folds, outcomes: Sequence[Outcome], model: str, *, peft: bo
     for what, name in {_("scores"): SCORES_FILE, _("figures"): FIGURES_FILE}.items():
         print(f"{pad(localized(what), 10)}{folds.folder / name}")
     if peft:
-        adapters = " ".join(f"--adapter {shlex.quote(str(folds.output_dir(fold)))}" for fold in range(folds.count))
-        asked = f"lrc generate --model {shlex.quote(model)} {adapters}"
+        adapters = " ".join(f"--adapter {command_line([str(folds.output_dir(fold))])}" for fold in range(folds.count))
+        asked = f"lrc generate --model {command_line([model])} {adapters}"
         command = f"{asked} --data TEST --output answer.csv"
         print(localized(_("all adapters together: {command}").format(command=command)))

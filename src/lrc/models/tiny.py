@@ -6,6 +6,13 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from lrc.runtime.signals import end_at_once
+from lrc.runtime.steps import end_with_caller
+
+if __name__ == "__main__":  # before the imports, which take seconds
+    end_at_once()
+    end_with_caller()
+
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast

@@ -1,8 +1,9 @@
 """Records which command made an output, so that the same command, run again, has nothing to do instead of refusing.
 
 A CSV and a model folder have no room for such a record, so it is kept in the folder `lrc-finished` of the cache of
-Hugging Face's datasets. If it is lost, the output is refused like any other. Does not import torch, so that existing
-outputs are reported before torch is imported.
+Hugging Face's datasets. `lrc run`, whose folder can be moved to another machine, keeps it there, in `lrc_finished`. If
+it is lost, the output is refused like any other. Does not import torch, so that existing outputs are reported before
+torch is imported.
 """
 
 from __future__ import annotations
@@ -24,8 +25,14 @@ from lrc.runtime.translation import _
 DONE = _("{output}: already exists, made by the same command from the same input; nothing to do")
 
 
-def records_folder() -> Path:
-    """The folder of all records, which may be removed at any time."""
+BESIDE = "lrc_finished"  # a folder beside outputs, for their records where it exists
+
+
+def records_folder(output: Path) -> Path:
+    """The folder with the record of an output, which may be removed at any time."""
+    beside = output.resolve().parent / BESIDE
+    if beside.is_dir():
+        return beside
     home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
     return Path(os.environ.get("HF_DATASETS_CACHE") or Path(home, "datasets")).expanduser() / "lrc-finished"
 
@@ -139,7 +146,7 @@ def _read(output: Path) -> dict[str, Any] | None:
 
 def _record(output: Path) -> Path:
     name = hashlib.sha256(str(output.resolve()).encode()).hexdigest()[:32]
-    return records_folder() / f"{name}.json"
+    return records_folder(output) / f"{name}.json"
 
 
 def _plain(asked: Mapping[str, Any]) -> Any:

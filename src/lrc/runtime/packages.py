@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import lrc
 from lrc.runtime.errors import MachineError
+from lrc.runtime.system import command_line
 from lrc.runtime.translation import _
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def check_installed(*, dispensable: Collection[str] = ()) -> None:
             text = _("{package}: {version} is installed, lrc needs {range}; run: {command}")
             if found is None:
                 text = _("{package}: is not installed, lrc needs {range}; run: {command}")
-            command = f"pip install '{needed.name}{needed.specifier}'"
+            command = command_line(["pip", "install", f"{needed.name}{needed.specifier}"])
             findings.append(text.format(package=needed.name, version=found, range=needed.specifier, command=command))
     if len(findings) > SEVERAL:
         text = _("or all of them at once: pip install --upgrade {distribution}")
@@ -70,7 +71,7 @@ def check_installed_or_exit() -> None:
 
 def install_extra(name: str) -> str:
     """The command that installs an extra of lrc."""
-    return f"pip install '{lrc.DISTRIBUTION}[{name}]'"
+    return command_line(["pip", "install", f"{lrc.DISTRIBUTION}[{name}]"])
 
 
 def constraints_file() -> Path:

@@ -18,6 +18,8 @@ from lrc.runtime.translation import _, localized
 
 LAST_WORDS = {signal.SIGINT: _("lrc: interrupted"), signal.SIGTERM: _("lrc: terminated")}
 
+CAN_HOLD = hasattr(signal, "pthread_sigmask")
+
 
 @dataclass
 class Request:
@@ -37,6 +39,32 @@ def end_at_once(line: str = "") -> None:
     """
     for number in LAST_WORDS:
         signal.signal(number, _make_ending(line))
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """In the block, signals wait; to a process that is started there they wait until it calls `release`.
+
+    Until Python has started and lrc is imported, a signal would end that process in a traceback, or be lost in a
+    callback of an import. Windows cannot hold signals.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, LAST_WORDS) if CAN_HOLD else set()
+    try:
+        yield
+    finally:
+        if CAN_HOLD:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def waiting_signals() -> set[int]:
+    """Those that have arrived in a `held` block."""
+    return set(signal.sigpending()) & set(LAST_WORDS) if CAN_HOLD else set()
+
+
+def release() -> None:
+    """Take the signals that were held while this process started; its handlers are to be there before."""
+    if CAN_HOLD:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, LAST_WORDS)
 
 
 @contextmanager

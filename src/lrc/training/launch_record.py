@@ -5,7 +5,6 @@ The weights do not depend on any of it, so it plays no part in whether a run may
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from importlib.resources import files
@@ -17,6 +16,7 @@ from lrc.data.manifest import source_of
 from lrc.data.questions import script_of
 from lrc.reporting.scrub import scrub
 from lrc.runtime.machine import describe_hardware
+from lrc.runtime.system import command_line
 
 
 def record_launch(recipe: Recipe, passages: Iterable[str]) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def record_launch(recipe: Recipe, passages: Iterable[str]) -> dict[str, Any]:
     read = {"train_file": data.train_files[0], "validation_file": data.validation_file}
     sources = {role: source_of(Path(file)) for role, file in read.items() if file}
     return {
-        "command": shlex.join(_words(recipe)),
+        "command": command_line(_words(recipe)),
         "hardware": describe_hardware(args.device.type, args.world_size),
         "date": datetime.now(UTC).date().isoformat(),
         **({"script": script} if (script := script_of(passages)) else {}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -22,7 +23,7 @@ from lrc.runtime.locks import LOCKS, lock
 from lrc.runtime.outputs import new_file
 from lrc.runtime.progress import notify
 from lrc.runtime.signals import Request
-from lrc.runtime.system import WINDOWS
+from lrc.runtime.system import SAFE_PATH, WINDOWS
 from lrc.runtime.translation import _
 
 _PAUSE = 0.2  # seconds
@@ -153,7 +154,8 @@ def _run(command: Sequence[str], log: IO[bytes], request: Request) -> int:
         Its exit status.
     """
     alone: dict[str, Any] = {"process_group": 0} if not WINDOWS else {}
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, **alone)
+    output: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": subprocess.STDOUT}
+    process = subprocess.Popen(command, env={**os.environ, **SAFE_PATH}, **output, **alone)
     passed_on = False
     while True:
         try:
