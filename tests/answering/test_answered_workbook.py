@@ -129,6 +129,7 @@ def test_another_format_is_refused_before_the_model_is_looked_for(
         (table, "a.xlsx", "save this file as .xlsx"),
         (asked, "a.xlsm", "end in .xlsx"),
         (asked, "a.ods", "answers are written as .csv"),
+        (asked, "a.pdf", "answers are written as .csv"),
     ):
         assert lrc("generate", "--model", tmp_path / "none", "--data", data, "--output", tmp_path / output) == 1
         assert told in capsys.readouterr().err

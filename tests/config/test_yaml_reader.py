@@ -61,6 +61,10 @@ def test_each_key_knows_its_line(recipe: Path) -> None:
         ),
         ("a: 1\nb 2", "qlora.yaml, line 2: could not find expected ':'; write `key: value`"),
         (
+            'a: "C:\\models"',
+            "qlora.yaml, line 1: found unknown escape character 'm'; write single quotes, or / in place of \\",
+        ),
+        (
             "a: " + "[" * 3000 + "]" * 3000,
             "qlora.yaml: is nested too deeply, or holds a number that is too long",
         ),

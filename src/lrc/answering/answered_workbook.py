@@ -60,6 +60,10 @@ _TAIWANESE = _Words(
 )
 
 
+# Whoever names these does not expect a CSV in them.
+OTHER_FORMATS = (".xlsb", ".xls", ".ods", ".pdf", ".docx", ".json", ".jsonl", ".html", ".parquet")
+
+
 def is_workbook(output: Path) -> bool:
     """Whether answers go into a workbook, by the suffix of the output."""
     return output.suffix.lower() in COPIED
@@ -73,7 +77,7 @@ def check_output(output: Path, data: Path) -> None:
     """
     if is_workbook(output):
         check_copy(data, output, "--output")
-    elif output.suffix.lower() in (".xlsb", ".xls", ".ods"):
+    elif output.suffix.lower() in OTHER_FORMATS:
         raise DataError(
             _("{output}: answers are written as .csv, or as .xlsx into a copy of the questions; name it so").format(
                 output=output

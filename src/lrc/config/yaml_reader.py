@@ -155,6 +155,7 @@ def _add_cure(problem: str) -> str:
         "'\\t'": _("write spaces for the tab"),
         "another document": _("keep one"),
         "end of stream": _("close the quote"),
+        "escape character": _("write single quotes, or / in place of \\"),
     }
     cure = next((cure for sign, cure in cures.items() if sign in problem), _("write `key: value`"))
     return _("{text}; {cure}").format(text=problem, cure=cure)
