@@ -68,18 +68,22 @@ CARDS = (
     Card("V100 16GB", 16, 15.77, (7, 0), 112.0, "NVIDIA V100 datasheet, PCIe"),
     Card("V100 32GB", 32, 31.73, (7, 0), 112.0, "NVIDIA V100 datasheet, PCIe"),
     Card("RTX 3060", 12, 11.63, (8, 6), 25.5, "computed, 28 multiprocessors at 1.78 GHz"),
+    Card("RTX 3080", 10, 9.77, (8, 6), 59.5, "computed, 68 multiprocessors at 1.71 GHz"),
     Card("RTX 3090", 24, 23.52, (8, 6), 71.0, AMPERE_PAPER),
     Card("A10", 24, 22.03, (8, 6), 125.0, "NVIDIA A10 datasheet"),
     Card("A40", 48, 44.34, (8, 6), 149.7, "NVIDIA A40 datasheet"),
     Card("RTX A6000", 48, 47.38, (8, 6), 154.8, "NVIDIA RTX A6000 datasheet"),
     Card("A100 40GB", 40, 39.38, (8, 0), 312.0, "NVIDIA A100 datasheet"),
     Card("A100 80GB", 80, 79.14, (8, 0), 312.0, "NVIDIA A100 datasheet"),
+    Card("RTX 4060 Ti 16GB", 16, 15.55, (8, 9), 44.1, "computed, 34 multiprocessors at 2.535 GHz"),
     Card("RTX 4070", 12, 11.49, (8, 9), 58.3, "computed, 46 multiprocessors at 2.475 GHz"),
     Card("RTX 4090", 24, 23.52, (8, 9), 165.2, ADA),
     Card("L4", 24, 22.03, (8, 9), 121.0, "NVIDIA L4 datasheet"),
     Card("L40S", 48, 44.34, (8, 9), 362.0, "NVIDIA L40S datasheet"),
     Card("H100 PCIe", 80, 79.14, (9, 0), 756.0, "NVIDIA H100 datasheet"),
     Card("H100", 80, 79.14, (9, 0), 989.4, "NVIDIA H100 datasheet, SXM"),
+    Card("RTX 5080", 16, 15.47, (12, 0), 112.6, "computed, 84 multiprocessors at 2.617 GHz"),
+    Card("RTX 5090", 32, 31.36, (12, 0), 209.5, "computed, 170 multiprocessors at 2.407 GHz"),
     Card("H200", 141, 139.8, (9, 0), 989.4, "NVIDIA H200 datasheet"),
 )
 # Stands for a GPU of which nothing is known, except perhaps the memory.
@@ -101,7 +105,7 @@ def read_gpu(text: str) -> tuple[Card, int]:
         raise _unknown(text)
     name, count = found[0]["name"], int(found[0]["count"])
     if not (card := card_of(name)):
-        raise _unknown(text)  # whole: RTX 5090 is no 5,090 cards called RT
+        raise _unknown(text)  # whole: RTX 6090 is no 6,090 cards called RT
     if not 1 <= count <= MOST:
         raise RecipeError(
             _("--gpu: {text} are {count} cards; give 1 to {most}").format(text=text, count=count, most=MOST)
