@@ -35,7 +35,10 @@ MEANINGS: dict[Kind, Message] = {
 NEXT: dict[Kind, Message] = {
     "above": _("Next: answer the test workbook (lrc generate)."),
     "perhaps above": _("Next: evaluate it on more questions; if there are none, train on more or for longer."),
-    "not above": _("Next: see whether the loss falls; train on more questions or for longer, or take a larger base."),
+    "not above": _(
+        "Next: train it; if it has been trained, see whether the loss falls, train on more questions or for longer, or "
+        "take a larger base."
+    ),
     "undecided": _("Next: evaluate it on more passages, with questions that counting characters does not answer."),
 }
 SUSPECT_NUMBERS = _(
