@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from importlib import import_module
@@ -18,7 +19,7 @@ from small_runs import lrc, pairs, write_questions
 
 from lrc.answering.submission import write_submission
 from lrc.data.questions import Question
-from lrc.runtime.finished_outputs import records_folder, side_file
+from lrc.runtime.finished_outputs import BESIDE, records_folder, side_file
 
 SAMPLE = Path(__file__).parents[2] / "examples" / "sample.xlsx"
 Words = list[str | Path]
@@ -244,6 +245,24 @@ def test_where_the_record_is_lost_an_output_is_as_any_other(inputs: Path, tmp_pa
     assert lrc(*words) == 0
     for record in records_folder(Path("a")).iterdir():
         record.unlink()
+    assert lrc(*words) == 1
+
+
+def test_outputs_that_are_moved_with_their_records_are_done(
+    inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: Words = ["--data", inputs / "asked.json", "--template", "plain", "--answer-style", "digit"]
+    words = ["generate", "--model", inputs / "base", *asked, "--output", "out/a.csv", "--scores", "out/a.jsonl"]
+    (tmp_path / "here" / "out" / BESIDE).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    assert lrc(*words) == 0
+    shutil.copytree(tmp_path / "here", tmp_path / "there")
+    shutil.rmtree(tmp_path / "here")
+    monkeypatch.chdir(tmp_path / "there")
+    capsys.readouterr()
+    assert lrc(*words) == 0
+    assert "nothing to do" in capsys.readouterr().out
+    Path("out", "a.jsonl").write_text("", encoding="utf-8")
     assert lrc(*words) == 1
 
 

@@ -82,9 +82,10 @@ def remember(output: Path, asked: Mapping[str, Any], key: str, content: Any, *ot
         content: see `content_of`.
         others: further files that were written with it.
     """
-    record = {"output": str(output.resolve()), "asked": _plain(asked), "key": key, "content": content}
-    record["others"] = {str(other.resolve()): checksum(other) for other in others}
-    with suppress(OSError, LrcError), new_file(_record(output), force=True) as file:
+    folder = records_folder(output)
+    record = {"output": _name(output, folder), "asked": _plain(asked), "key": key, "content": content}
+    record["others"] = {_name(other, folder): checksum(other) for other in others}
+    with suppress(OSError, LrcError), new_file(_record(output, folder), force=True) as file:
         file.write_text(json.dumps(record, ensure_ascii=False), encoding="utf-8")
 
 
@@ -136,17 +137,26 @@ def key_of_files(files: Iterable[Path]) -> str:
 def _read(output: Path) -> dict[str, Any] | None:
     """The record of an output; None if there is none, or the output has changed since."""
     try:
-        record: dict[str, Any] = json.loads(_record(output).read_text(encoding="utf-8"))
-        same = record["output"] == str(output.resolve()) and record["content"] == content_of(output)
-        others = all(checksum(Path(other)) == wanted for other, wanted in record["others"].items())
+        folder = records_folder(output)
+        record: dict[str, Any] = json.loads(_record(output, folder).read_text(encoding="utf-8"))
+        same = record["output"] == _name(output, folder) and record["content"] == content_of(output)
+        others = all(checksum(folder.parent / other) == wanted for other, wanted in record["others"].items())
         return record if same and others and not output.is_symlink() else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
-def _record(output: Path) -> Path:
-    name = hashlib.sha256(str(output.resolve()).encode()).hexdigest()[:32]
-    return records_folder(output) / f"{name}.json"
+def _record(output: Path, folder: Path) -> Path:
+    name = hashlib.sha256(_name(output, folder).encode()).hexdigest()[:32]
+    return folder / f"{name}.json"
+
+
+def _name(path: Path, folder: Path) -> str:
+    """How a record names a file: as seen from outputs that may be moved together with their records, or in full."""
+    path = path.resolve()
+    if folder.name == BESIDE and path.is_relative_to(folder.parent):
+        return path.relative_to(folder.parent).as_posix()
+    return str(path)
 
 
 def _plain(asked: Mapping[str, Any]) -> Any:
