@@ -4,8 +4,8 @@
 file, with arguments, environment, folder and its three streams, to a server that has imported torch, transformers,
 TRL and the others, and not lrc; the server forks, and what it forks runs the command as Python would: lrc's own modules
 are imported anew, `__main__` is the command's, and so is `sys.executable`, so that what a launcher starts is forked,
-too. Signals are passed on and the exit status comes back. What the server cannot do alike, another flag of Python or a
-variable that is read at import, is left to the real Python.
+too. Signals are passed on, or wait where the caller lets them wait, and the exit status comes back. What the server
+cannot do alike, another flag of Python or a variable that is read at import, is left to the real Python.
 
 The server is started when it is first needed, serves all workers of pytest, and ends with the test session.
 """
@@ -39,9 +39,9 @@ PRELOADED = (
     *("click", "packaging.requirements", "peft.tuners.lora.bnb", "peft.utils.transformers_weight_conversion"),
     "transformers.models.llama.modeling_llama",
 )
-# What libraries read when they are imported; HF_DATASETS_CACHE is put right after the fork.
+# What Python and libraries read when they are imported; of these, what is put right after the fork.
 AT_IMPORT = ("HF_", "TRANSFORMERS_", "PYTHON", "LC_", "LANG", "LD_", "BNB_")
-PUT_RIGHT = ("HF_DATASETS_CACHE",)
+PUT_RIGHT = ("HF_DATASETS_CACHE", "PYTHONSAFEPATH")
 
 CLIENT = """\
 import json, os, signal, socket, sys
@@ -57,6 +57,7 @@ server = socket.socket(socket.AF_UNIX)
 server.connect(folder + "/socket")
 request = {"words": plain, "cwd": os.getcwd(), "environment": dict(os.environ), "group": os.getpgrp()}
 request["python"] = fixed["python"]
+request["blocked"] = [int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, ())]
 body = json.dumps(request).encode()
 socket.send_fds(server, [len(body).to_bytes(8, "big")], [0, 1, 2])
 server.sendall(body)
@@ -64,6 +65,7 @@ told = server.makefile("r")
 process = int(told.readline())
 for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2):
     signal.signal(number, lambda number, frame: os.kill(process, number))
+signal.pthread_sigmask(signal.SIG_SETMASK, ())
 status = int(told.readline())
 if status < 0:
     signal.signal(-status, signal.SIG_DFL) if -status != signal.SIGKILL else None
@@ -326,6 +328,7 @@ def _become(request: dict[str, Any]) -> None:
     for number, handle in enumerate(request["handles"]):
         os.dup2(handle, number)
         os.close(handle)
+    signal.pthread_sigmask(signal.SIG_SETMASK, request.get("blocked", ()))
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["environment"])
@@ -341,17 +344,19 @@ def _become(request: dict[str, Any]) -> None:
     kind, *words = request["words"]
     sys.modules["__main__"] = main = types.ModuleType("__main__")
     main.__builtins__ = __builtins__  # type: ignore[attr-defined]
+    folder = {"-m": str(Path.cwd()), "-c": ""}.get(kind, str(Path(kind).resolve().parent))
+    sys.path[:1] = [] if os.environ.get("PYTHONSAFEPATH") else [folder]
     if kind == "-m":
         name, *words = words
-        sys.argv, sys.path[0] = [name, *words], str(Path.cwd())
+        sys.argv = [name, *words]
         sys.modules.pop(name, None)
         runpy._run_module_as_main(name)  # type: ignore[attr-defined]
     elif kind == "-c":
         code, *words = words
-        sys.argv, sys.path[0] = ["-c", *words], ""
+        sys.argv = ["-c", *words]
         exec(compile(code, "<string>", "exec"), main.__dict__)
     else:
-        sys.argv, sys.path[0] = [kind, *words], str(Path(kind).resolve().parent)
+        sys.argv = [kind, *words]
         main.__file__ = kind
         exec(compile(Path(kind).read_bytes(), kind, "exec"), main.__dict__)
 
