@@ -90,8 +90,11 @@ def test_the_command_line_can_have_every_key() -> None:
 
 
 def test_null_on_the_command_line_is_null(path: Path) -> None:
-    recipe = load(path, "validation_file: a_validation.json\n", "--validation_file", "null", "--max_length", "null")
+    given = "validation_file: a_validation.json\nlora_target_modules: [q_proj]\n"
+    words = [word for key in ("validation_file", "max_length", "lora_target_modules") for word in (f"--{key}", "null")]
+    recipe = load(path, given, *words)
     assert (recipe.data.validation_file, recipe.training.max_length) == (None, None)
+    assert recipe.model.lora_target_modules is None
 
 
 @pytest.mark.parametrize("value", ["''", "'  '", ""])
@@ -166,7 +169,7 @@ def test_every_mistake_is_named_with_its_line(path: Path) -> None:
         ("bnb_4bit_quant_type: fp8", 'qlora.yaml, line 4: bnb_4bit_quant_type is "fp8", expected fp4 or nf4'),
         (
             "lora_target_modules: [4]",
-            "qlora.yaml, line 4: lora_target_modules is [4], expected a list of text or nothing",
+            "qlora.yaml, line 4: lora_target_modules is [4], expected a list of texts or nothing",
         ),
         (
             "warmup_ratio: 0.03",

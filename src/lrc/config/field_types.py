@@ -14,6 +14,7 @@ from lrc.runtime.translation import _
 
 LARGEST = 2**63  # one more than a tensor's size or a counter can be
 NAMES = {bool: _("true or false"), int: _("a whole number"), float: _("a number"), str: _("text"), dict: _("a mapping")}
+LISTS = {int: _("a list of whole numbers"), float: _("a list of numbers"), str: _("a list of texts")}
 
 
 @dataclass(frozen=True)
@@ -130,8 +131,9 @@ def describe_type(hint: Any) -> str:
     """A type in words, such as `a whole number or nothing`."""
     # Upstream has `SomeEnum | str`, whose only texts are the values of the enumeration.
     arms = [arm for arm in _arms(hint) if not (arm is str and _enumerations(hint))]
-    words = [NAMES.get(arm) or NAMES.get(get_origin(arm)) or _name_list(arm) for arm in arms if arm is not type(None)]
-    known = list(dict.fromkeys([*_names(hint), *(word for word in words if word)]))
+    one = [NAMES.get(arm) or NAMES.get(get_origin(arm)) for arm in arms]
+    several = [LISTS.get(get_args(arm)[0], _("a list of names")) for arm in arms if get_origin(arm) is list]
+    known = list(dict.fromkeys([*_names(hint), *(word for word in one if word), *several]))
     return _join_words(known + ([_("nothing")] if type(None) in arms else []))
 
 
@@ -187,12 +189,6 @@ def _expect(value: Any, words: str, *, quoted: bool = False) -> str:
     if quoted:
         text = _("is {value}, expected {expected}; put it in quotes")
     return text.format(value=format_value(value), expected=words)
-
-
-def _name_list(arm: Any) -> str:
-    if get_origin(arm) is not list:
-        return ""
-    return _("a list of {what}").format(what=NAMES.get(get_args(arm)[0], _("names")))
 
 
 def _join_words(words: Sequence[Any]) -> str:

@@ -42,7 +42,7 @@ def parse_overrides(overrides: Sequence[str], schema: Schema) -> tuple[dict[str,
         if takes_text(hint) and takes_list(hint):
             values[name] = values[name][0] if len(values[name]) == 1 else values[name]
         # As in the file; argparse would keep the text "null".
-        if values[name] == "null" and fits(None, hint):
+        if values[name] in ("null", ["null"]) and fits(None, hint):
             values[name] = None
     unknown = [word[2:].partition("=")[0] for word in rest if word.startswith("--") and len(word) > 2]
     if rest and not unknown:
