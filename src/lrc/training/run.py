@@ -25,6 +25,7 @@ from lrc.metrics.training_log import read_curves
 from lrc.models.fingerprint import fingerprint_base
 from lrc.models.from_recipe import (
     build_lora_config,
+    check_adapted,
     check_formats,
     check_modules,
     clamp_max_length,
@@ -189,23 +190,27 @@ def _build_trainer(recipe: Recipe, prompt: Prompt, training: Corpus, validation:
     check_vocabulary(prompt.tokenizer, model)
     check_modules(recipe, model)
     try:
-        return TreeTrainer(
-            model=model,
-            args=args,
-            peft_config=build_lora_config(recipe),
-            processing_class=prompt.tokenizer,
-            train_dataset=training.dataset,
-            source=SequenceSource.of(training, prompt, data, args.seed, _soft_labels(recipe)),
-            validation=_validation(recipe, prompt, validation),
-            sampling=Sampling(data.group_passages, training.portions),
-            packing=Packing(data.tree_packing, data.row_tokens, data.attention),
-            objective=Objective(data.option_contrast or 0.0, data.contrast_temperature or 1.0),
-            loraplus=_loraplus(recipe.adapter),
-        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=RuntimeWarning, module="peft")  # `check_adapted` refuses
+            trainer = TreeTrainer(
+                model=model,
+                args=args,
+                peft_config=build_lora_config(recipe),
+                processing_class=prompt.tokenizer,
+                train_dataset=training.dataset,
+                source=SequenceSource.of(training, prompt, data, args.seed, _soft_labels(recipe)),
+                validation=_validation(recipe, prompt, validation),
+                sampling=Sampling(data.group_passages, training.portions),
+                packing=Packing(data.tree_packing, data.row_tokens, data.attention),
+                objective=Objective(data.option_contrast or 0.0, data.contrast_temperature or 1.0),
+                loraplus=_loraplus(recipe.adapter),
+            )
     except ValueError as error:  # from TRL or PEFT, about keys that do not fit together, or do not fit the model
         raise RecipeError(
             _("{path}: {reason}").format(path=recipe.path or COMMAND_LINE, reason=message_of(error))
         ) from error
+    check_adapted(recipe, trainer.model)
+    return trainer
 
 
 def _is_left_to_evaluate(folder: OutputDir, trainer: TreeTrainer) -> bool:
