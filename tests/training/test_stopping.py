@@ -83,9 +83,11 @@ def test_an_interrupted_run_stops_where_a_whole_one_does(
     assert steps_evaluated(tmp_path / "cut") == steps_evaluated(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("moment", ["keep", "finish"])
 def test_a_run_that_was_killed_after_its_early_end_trains_no_further(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Its weights are in the last checkpoint only, or in its folder, too."""
     folder = made(tmp_path, learning_rate=1e-3, early_stopping_patience=1, early_stopping_threshold=1.0)
     assert run(folder, tmp_path / "whole") == 0
 
@@ -93,7 +95,7 @@ def test_a_run_that_was_killed_after_its_early_end_trains_no_further(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(OutputDir, "finish", killed)
+        patched.setattr(OutputDir, moment, killed)
         assert run(folder, tmp_path / "cut") == 130
     assert run(folder, tmp_path / "cut") == 0
     assert max(steps_evaluated(tmp_path / "cut")) == 2
