@@ -53,7 +53,7 @@ def quantization_of(recipe: Recipe) -> BitsAndBytesConfig | None:
             _(
                 "{path}: bnb_4bit_quant_storage is {asked}, expected {storage}, in which this run "
                 "computes, where FSDP or ZeRO-3 divides the weights; remove it"
-            ).format(path=recipe.path or "command line", asked=asked, storage=storage)
+            ).format(path=recipe.path or COMMAND_LINE, asked=asked, storage=storage)
         )
     quantization.bnb_4bit_quant_storage = getattr(torch, storage)
     return quantization
@@ -73,7 +73,7 @@ def _refuse_stored(recipe: Recipe, stored: StoredQuantization) -> None:
     Raises:
         RecipeError: the recipe is full fine-tuning, or the launch shards the weights.
     """
-    place = f"{recipe.path or 'command line'}: {recipe.model.model_name_or_path} is quantized on the disk ({stored})"
+    place = f"{recipe.path or COMMAND_LINE}: {recipe.model.model_name_or_path} is quantized on the disk ({stored})"
     if not recipe.model.use_peft:
         raise RecipeError(
             _("{place}, and use_peft is false; its weights cannot be trained, only an adapter on them").format(
