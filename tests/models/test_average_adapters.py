@@ -120,3 +120,14 @@ def test_an_adapter_that_changes_the_base_answers_alone(
 def test_one_adapter_is_no_average(base: Path, adapters: list[Path], tmp_path: Path) -> None:
     words = ("--model", base, "--adapter", adapters[0], "--average-weights", *ASKED)
     assert lrc("generate", *words, "--data", tmp_path / "none.json", "--output", tmp_path / "a.csv") == 1
+
+
+def test_an_adapter_counts_once(
+    base: Path, adapters: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    same = adapters[0].parent / "." / "x" / ".." / adapters[0].name
+    (adapters[0].parent / "x").mkdir()
+    named = [word for folder in (*adapters, same) for word in ("--adapter", folder)]
+    words = ("--model", base, *named, *ASKED, "--data", write_questions(tmp_path / "t.json", QUESTIONS))
+    assert lrc("generate", *words, "--output", tmp_path / "a.csv") == 1
+    assert f"{same}: is given twice, and would count twice; give each --adapter once" in capsys.readouterr().err
