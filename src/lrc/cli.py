@@ -18,7 +18,7 @@ import click
 
 import lrc
 from lrc.commands.help import TranslatedCommand, summary
-from lrc.commands.options import FILE, TEXT, TakesSeveral, answering, force, given, table
+from lrc.commands.options import FILE, TEXT, TakesSeveral, accelerate_config, answering, force, given, on_error, table
 from lrc.runtime import progress
 from lrc.runtime.exit_status import exit_on_error, is_first, is_step, several_processes
 from lrc.runtime.launch_variables import check_launch, forget_launch
@@ -147,13 +147,7 @@ def check(files: tuple[Path, ...], **options: Any) -> None:
 )
 @click.option("--folds", type=click.IntRange(min=2), help="Also write K cross-validation folds.")
 @click.option("--seed", type=int, default=42, show_default=True, help="The seed of the split.")
-@click.option(
-    "--on-error",
-    type=click.Choice(["refuse", "skip"]),
-    default="refuse",
-    show_default=True,
-    help="What to do with a file that has bad rows: refuse it, or leave them out and count them.",
-)
+@on_error
 @force
 def convert(file: Path, **options: Any) -> None:
     """Turn a workbook into Alpaca JSON, split by passage."""
@@ -164,7 +158,7 @@ def convert(file: Path, **options: Any) -> None:
 
 @cli.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
 @click.argument("recipe", type=TEXT)
-@click.option("--accelerate-config", type=TEXT, help="A launch config: a file, or the name of one that lrc ships.")
+@accelerate_config
 @click.option("--folds", type=click.IntRange(min=2), help="Split train_file into K folds by passage; a run each.")
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
 def train(recipe: str, accelerate_config: str | None, folds: int | None, overrides: tuple[str, ...]) -> None:
@@ -192,7 +186,7 @@ def train(recipe: str, accelerate_config: str | None, folds: int | None, overrid
 @click.option("-n", "count", type=click.IntRange(min=0), default=3, show_default=True, help="Questions to show.")
 @click.option("--gpu", type=TEXT, help="Compute for this card, such as T4, T4x2 or 'RTX 4090'.")
 @click.option("--gpu-memory", type=TEXT, help="Compute for GPUs with this much memory, such as 12GB.")
-@click.option("--accelerate-config", type=TEXT, help="A launch config: a file, or the name of one that lrc ships.")
+@accelerate_config
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
 def preview(recipe: str, accelerate_config: str | None, overrides: tuple[str, ...], **options: Any) -> None:
@@ -231,7 +225,7 @@ def gpu_check(**options: Any) -> None:
 
 @cli.command()
 @click.argument("file", type=FILE)
-@click.option("--accelerate-config", type=TEXT, help="A launch config: a file, or the name of one that lrc ships.")
+@accelerate_config
 @click.option("--trials", type=click.IntRange(min=1), help="Total number of trials.  [default: the file's number]")
 def sweep(file: Path, accelerate_config: str | None, trials: int | None) -> None:
     """Search for better settings: train a recipe with several values of its keys, and compare.
@@ -512,7 +506,7 @@ def init(folder: Path, force: bool) -> None:
     "--recipe", type=TEXT, help="A YAML file, or the name of a shipped one.  [default: what suits this machine]"
 )
 @click.option("--output-dir", required=True, type=FILE, help="Where everything goes.")
-@click.option("--accelerate-config", type=TEXT, help="A launch config: a file, or the name of one that lrc ships.")
+@accelerate_config
 @click.option(
     "--validation-fraction",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
@@ -520,13 +514,7 @@ def init(folder: Path, force: bool) -> None:
     show_default=True,
     help="The share of TRAIN to validate on.",
 )
-@click.option(
-    "--on-error",
-    type=click.Choice(["refuse", "skip"]),
-    default="refuse",
-    show_default=True,
-    help="What to do with a file that has bad rows: refuse it, or leave them out and count them.",
-)
+@on_error
 @click.option("--columns", type=TEXT, help="Which column is which, as in `lrc convert`.")
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
 def run(train: Path, test: Path, overrides: tuple[str, ...], **options: Any) -> None:

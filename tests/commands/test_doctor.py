@@ -104,7 +104,8 @@ def test_torch_without_cuda_beside_a_card_is_a_problem(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(command, "look_at_machine", lambda: replace(MACHINE, device="cpu", cards=(), card_memory=0))
-    monkeypatch.setattr(command, "unused_card", lambda: True)
+    monkeypatch.setattr("torch.version.cuda", None)
+    monkeypatch.setattr("lrc.runtime.machine.shutil.which", lambda name: f"/usr/bin/{name}")
     assert not command.doctor()
     printed = capsys.readouterr()
     assert "was built without CUDA" in printed.err and printed.out.splitlines()[-1].endswith("lrc doctor")

@@ -131,10 +131,11 @@ def test_without_a_gpu_it_says_how_to_try_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(command, "device_type", lambda: "cpu")
-    monkeypatch.setattr(command, "unused_card", lambda: False)
+    monkeypatch.setattr("torch.version.cuda", None)
+    monkeypatch.setattr("lrc.runtime.machine.shutil.which", lambda name: None)
     assert lrc("gpu-check") == 1
     assert "gpu-check: torch sees no CUDA GPU here; --device cpu runs" in capsys.readouterr().err
-    monkeypatch.setattr(command, "unused_card", lambda: True)
+    monkeypatch.setattr("lrc.runtime.machine.shutil.which", lambda name: f"/usr/bin/{name}")
     assert lrc("gpu-check") == 1
     assert "was built without CUDA, and there is an NVIDIA card; see https://" in capsys.readouterr().err
 

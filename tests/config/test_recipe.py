@@ -380,6 +380,29 @@ def test_keys_without_effect_are_named(path: Path) -> None:
     assert not load(path, "lora_r: 4\n").notices
 
 
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        (
+            "use_peft: false\nlora_r: 4\nloraplus_lr_ratio: 8\n",
+            "lora_r (use_peft is false), loraplus_lr_ratio (use_peft ",
+        ),
+        ("loraplus_lr_embedding: 0.1\n", "loraplus_lr_embedding (loraplus_lr_ratio is not given)"),
+        ("loraplus_lr_ratio: 8\nloraplus_lr_embedding: 0.1\n", None),
+        ("use_bnb_nested_quant: true\n", "use_bnb_nested_quant (load_in_4bit is false)"),
+        ("load_in_4bit: true\nuse_bnb_nested_quant: true\n", None),
+        ("answer_style: text\ncontrast_temperature: 0.1\n", "contrast_temperature (option_contrast is 0)"),
+        ("answer_style: text\noption_contrast: 0.5\ncontrast_temperature: 0.1\n", None),
+        ("answer_style: judge\ncontrast_temperature: 0.1\n", None),
+        ("soft_label_weight: 0.1\n", "soft_label_weight (soft_labels is not given)"),
+        ("pseudo_label_threshold: 0.1\n", "pseudo_label_threshold (pseudo_labels is not given)"),
+    ],
+)
+def test_keys_that_need_another_are_named_without_it(path: Path, text: str, named: str | None) -> None:
+    told = [line for line in load(path, text).notices if "has no effect" in line]
+    assert bool(told) == bool(named) and (named is None or f"qlora.yaml: has no effect: {named}" in told[0])
+
+
 def test_deepspeed_that_is_not_installed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lrc.config.rules.find_spec", lambda name: None)
     (line,) = refusal(path, "deepspeed: zero3.json\n")

@@ -77,6 +77,12 @@ def test_a_run_trains_on_pseudo_labels_and_records_them(tmp_path: Path, capsys: 
     card = (tmp_path / "a" / "README.md").read_text(encoding="utf-8")
     assert "**Pseudo-labels**: 6 questions of test.json" in card and "vote.jsonl, probability\n0.95 or more" in card
     assert run(folder, tmp_path / "a", *words, "--pseudo_label_threshold", "0.95") == 0  # the same run, finished
+    planned = ("--json", "-n", "0", *words, "--pseudo_label_threshold", "0.95", "--output_dir", tmp_path / "a")
+    capsys.readouterr()
+    assert lrc("preview", folder / "recipe.yaml", *planned) == 0
+    plan = json.loads(capsys.readouterr().out)["tokens"]
+    logged = [json.loads(line) for line in (tmp_path / "a" / "metrics.jsonl").read_text("utf-8").splitlines()]
+    assert plan["questions"] == 2 + 6 and plan["steps"] == max(line["step"] for line in logged)
     assert run(folder, tmp_path / "a", *words, "--pseudo_label_threshold", "0.5") == 1
     assert "pseudo_label_threshold was 0.95" in capsys.readouterr().err
     assert lrc("report", tmp_path / "a") == 0 and "vote.jsonl" in (tmp_path / "a" / "report.html").read_text("utf-8")

@@ -96,6 +96,38 @@ def test_what_is_more_than_a_sum_is_refused(
     assert not (tmp_path / "a.csv").exists()
 
 
+@pytest.mark.parametrize("start", ["pissa", "olora"])
+def test_an_adapter_that_changes_the_base_answers_alone(
+    base: Path, adapters: list[Path], tmp_path: Path, start: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = AutoModelForCausalLM.from_pretrained(base)
+    settings = LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["q_proj"], init_lora_weights=start)
+    get_peft_model(model, settings).save_pretrained(tmp_path / "d")
+    words = ("--data", write_questions(tmp_path / "t.json", QUESTIONS), "--model", base, *ASKED)
+    both = ("--adapter", tmp_path / "d", "--adapter", adapters[0])
+    for averaged in ([], ["--average-weights"]):
+        assert lrc("generate", *words, *both, *averaged, "--output", tmp_path / "a.csv") == 1
+        told = capsys.readouterr().err
+        assert f"{tmp_path / 'd'}: init_lora_weights is {start}, which changes the base, for the other adapters" in told
+    # Untrained, it is the base itself.
+    for name, adapter in (("alone", ("--adapter", tmp_path / "d")), ("base", ())):
+        outputs = ("--output", tmp_path / f"{name}.csv", "--scores", tmp_path / f"{name}.jsonl")
+        assert lrc("generate", *words, *adapter, *outputs) == 0
+    alone, untrained = (torch.tensor(scores(tmp_path / f"{name}.jsonl")) for name in ("alone", "base"))
+    assert torch.allclose(alone, untrained, atol=1e-4)
+
+
 def test_one_adapter_is_no_average(base: Path, adapters: list[Path], tmp_path: Path) -> None:
     words = ("--model", base, "--adapter", adapters[0], "--average-weights", *ASKED)
     assert lrc("generate", *words, "--data", tmp_path / "none.json", "--output", tmp_path / "a.csv") == 1
+
+
+def test_an_adapter_counts_once(
+    base: Path, adapters: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    same = adapters[0].parent / "." / "x" / ".." / adapters[0].name
+    (adapters[0].parent / "x").mkdir()
+    named = [word for folder in (*adapters, same) for word in ("--adapter", folder)]
+    words = ("--model", base, *named, *ASKED, "--data", write_questions(tmp_path / "t.json", QUESTIONS))
+    assert lrc("generate", *words, "--output", tmp_path / "a.csv") == 1
+    assert f"{same}: is given twice, and would count twice; give each --adapter once" in capsys.readouterr().err

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from small_models import make_model
 from small_runs import lrc, make_run, pairs
 
 from lrc.config.recipe import Recipe, load_recipe
-from lrc.models.from_recipe import build_lora_config, check_formats, check_modules, load_base_model
+from lrc.models.from_recipe import build_lora_config, check_adapted, check_formats, check_modules, load_base_model
 from lrc.runtime.errors import LrcError, MachineError
 
 
@@ -68,6 +70,40 @@ def test_peft_does_not_change_the_recipe_that_a_run_records(tmp_path: Path) -> N
     recipe = recipe_of(tmp_path, family="llama-tied", **TIED)
     get_peft_model(load_base_model(recipe), build_lora_config(recipe))
     assert recipe.given["lora_modules_to_save"] == recipe.model.lora_modules_to_save == ["embed_tokens"]
+
+
+NOT_TARGETED = "but lora_target_modules names no such layer; name it there, too, or remove it"
+NO_MODULE = "but the base model has no such module; remove it"
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({"rank_pattern": {"q_proj": 2, "k_proj": 2}}, f"rank_pattern has 'k_proj', {NOT_TARGETED}"),
+        ({"alpha_pattern": {"o_proj": 2}}, f"alpha_pattern has 'o_proj', {NOT_TARGETED}"),
+        ({"lora_target_parameters": ["mlp.experts.up"]}, f"lora_target_parameters has 'mlp.experts.up', {NO_MODULE}"),
+        (
+            {"lora_target_parameters": ["lm_head.weight"], "lora_target_modules": "none.+"},
+            f"lora_target_modules has 'none.+', {NO_MODULE}",
+        ),
+        ({"lora_target_parameters": ["lm_head.weight"]}, None),
+        ({"rank_pattern": {r"layers\.0\..*v_proj": 2}, "alpha_pattern": {"q_proj|v_proj": 2}}, None),
+    ],
+)
+def test_what_only_other_layers_have_is_refused(keys: dict[str, Any], told: str | None, tmp_path: Path) -> None:
+    """PEFT ignores it; here it is what it would have changed."""
+    recipe = recipe_of(tmp_path, **{"lora_target_modules": ["q_proj", "v_proj"], "lora_dropout": 0.0, **keys})
+    base = load_base_model(recipe)
+    check_modules(recipe, base)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model = get_peft_model(base, build_lora_config(recipe))
+    assert any("were ignored" in str(one.message) or "matched" in str(one.message) for one in caught) == bool(told)
+    if told is None:
+        check_adapted(recipe, model)
+        return
+    with pytest.raises(LrcError, match=f"^recipe.yaml: {re.escape(told)}"):
+        check_adapted(recipe, model)
 
 
 @pytest.mark.parametrize("name", ["embed_tokens", "lm_head"])

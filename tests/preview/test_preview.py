@@ -107,6 +107,27 @@ def test_the_page(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert word in out
 
 
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        (
+            ["--lr_scheduler_type", "cosine_with_min_lr"],
+            "lr_scheduler_type: One of min_lr or min_lr_rate should be set",
+        ),
+        (
+            ["--dataloader_drop_last", "--per_device_train_batch_size", "9"],
+            "dataloader_drop_last: leaves no step, with 12 questions in an epoch and 18 in a step; remove it, or lower",
+        ),
+    ],
+)
+def test_what_training_would_refuse(
+    folder: Path, keys: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(LrcError) as refused:
+        seen(folder, capsys, *keys)
+    assert str(refused.value).startswith(told) and not capsys.readouterr().out
+
+
 def test_what_is_shortened_and_left_out(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     whole = seen(folder, capsys)["tokens"]
     limit = whole["lengths"]["75"]

@@ -83,10 +83,15 @@ def test_every_question_is_held_out_once_with_its_whole_passage(
     assert figures["accuracy"] == pytest.approx(share) and figures["n"] == len(answers) and figures["passages"] == 7
     told = capsys.readouterr().out
     assert f"out of fold: {100 * share:.1f}%" in told and f"--adapter {out / 'fold2'}" in told
+    assert "chose by" not in told
 
 
-def test_what_is_said_of_a_question_is_what_the_model_that_held_it_out_says(tmp_path: Path, trained: list[str]) -> None:
-    assert lrc(*made(tmp_path, learning_rate=0.01)) == 0
+def test_what_is_said_of_a_question_is_what_the_model_that_held_it_out_says(
+    tmp_path: Path, trained: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    stopping = {"eval_strategy": "steps", "eval_steps": 1, "early_stopping_patience": 9}
+    assert lrc(*made(tmp_path, learning_rate=0.01, **stopping)) == 0
+    assert "early_stopping_patience: each run chose by the questions that it held out" in capsys.readouterr().out
     out, asked = tmp_path / "out", tmp_path / "asked.jsonl"
     data = out / "data" / "t_train_fold1_validation.json"
     model = ("--model", tmp_path / "base", "--adapter", out / "fold1")

@@ -48,6 +48,10 @@ def test_with_loraplus_b_moves_further_by_the_ratio_and_all_else_as_before(
     [
         ({"optim": "grokadamw"}, "optim: "),
         ({"lr_scheduler_type": "cosine", "lr_scheduler_kwargs": {"turns": 2}}, "lr_scheduler_type: "),
+        (
+            {"dataloader_drop_last": True, "per_device_train_batch_size": 99},
+            "dataloader_drop_last: leaves no step, with ",
+        ),
     ],
 )
 def test_what_upstream_does_not_take_is_a_line(tmp_path: Path, settings: dict[str, object], told: str) -> None:

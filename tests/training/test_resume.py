@@ -444,6 +444,16 @@ def test_a_key_without_effect_may_be_removed() -> None:
     assert differences(then, replace(then, recipe={"lora_r": 8}))
 
 
+@pytest.mark.parametrize("schedule", ["reduce_lr_on_plateau", "greedy"])
+def test_evaluations_that_set_the_learning_rate_may_not_change(schedule: str) -> None:
+    recipe = {"lr_scheduler_type": schedule, "eval_strategy": "steps", "eval_steps": 1}
+    then = Run("plain", "text", False, recipe=recipe)
+    now = replace(then, recipe=recipe | {"eval_steps": 4})
+    assert [one.what for one in differences(then, now)] == ["eval_steps"]
+    linear = {"lr_scheduler_type": "linear"}
+    assert not differences(replace(then, recipe=then.recipe | linear), replace(now, recipe=now.recipe | linear))
+
+
 def test_the_length_may_grow_where_the_rate_is_constant() -> None:
     def made(**recipe: Any) -> Run:
         return Run("plain", "text", False, recipe=recipe)

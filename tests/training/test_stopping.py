@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +60,34 @@ def test_the_count_goes_on_where_a_run_was_killed(tmp_path: Path, monkeypatch: p
     assert max(steps_evaluated(output)) == 3
 
 
-def test_a_run_that_was_killed_after_its_early_end_trains_no_further(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("how", ["a signal in a step that is evaluated", "a kill, and eval_on_start"])
+def test_an_interrupted_run_stops_where_a_whole_one_does(
+    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """An evaluation counts once, whether the run ends in its step or goes on from it."""
+    signalled = how.startswith("a signal")
+    folder = made(tmp_path, early_stopping_patience=3, eval_on_start=not signalled)
+    assert run(folder, tmp_path / "whole") == 0
+
+    def interrupted(self: MetricsCallback, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if signalled and state.global_step == 2:
+            signal.raise_signal(signal.SIGTERM)
+        elif not signalled and state.global_step == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(MetricsCallback, "on_step_end", interrupted)
+        assert run(folder, tmp_path / "cut") == (143 if signalled else 130)
+    assert max(steps_evaluated(tmp_path / "cut")) == 2
+    assert run(folder, tmp_path / "cut") == 0
+    assert steps_evaluated(tmp_path / "cut") == steps_evaluated(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("moment", ["keep", "finish"])
+def test_a_run_that_was_killed_after_its_early_end_trains_no_further(
+    moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its weights are in the last checkpoint only, or in its folder, too."""
     folder = made(tmp_path, learning_rate=1e-3, early_stopping_patience=1, early_stopping_threshold=1.0)
     assert run(folder, tmp_path / "whole") == 0
 
@@ -69,7 +95,7 @@ def test_a_run_that_was_killed_after_its_early_end_trains_no_further(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(OutputDir, "finish", killed)
+        patched.setattr(OutputDir, moment, killed)
         assert run(folder, tmp_path / "cut") == 130
     assert run(folder, tmp_path / "cut") == 0
     assert max(steps_evaluated(tmp_path / "cut")) == 2

@@ -16,7 +16,7 @@ from lrc.answering.options import ScoringOptions, runs_of
 from lrc.answering.scoring import Scorer
 from lrc.config.run_record import SCORED_AS_THEY_ARE, Run, read_run
 from lrc.metrics.calibration import at_bound
-from lrc.models.adapter import read_adapter_config, refuse_incomplete_adapter
+from lrc.models.adapter import refuse_changed_base, refuse_incomplete_adapter
 from lrc.models.answering_model import choose_dtype, load_for_answering
 from lrc.models.fingerprint import CONFIG, find_base, read_json, verify_base
 from lrc.models.loading import check_vocabulary, load_config, load_tokenizer
@@ -179,8 +179,7 @@ def _refuse_unfit_adapters(model: str, adapters: Sequence[Path]) -> None:
     """
     if not adapters:
         return
-    for adapter in adapters:
-        read_adapter_config(adapter)
+    refuse_changed_base(adapters)
     base = find_base(model, flag="--model")
     quantized = StoredQuantization.of(read_json(base / CONFIG)) is not None
     for adapter in adapters:

@@ -55,6 +55,11 @@ def check_options(model: str, options: ScoringOptions) -> None:
         *_check_model(model),
         *(line for adapter in options.adapters for line in _check_adapter(adapter)),
     ]
+    real = [adapter.resolve() for adapter in options.adapters]
+    if twice := next((adapter for place, adapter in enumerate(options.adapters) if real[place] in real[:place]), None):
+        findings.append(
+            _("{adapter}: is given twice, and would count twice; give each --adapter once").format(adapter=twice)
+        )
     if options.average_weights and len(options.adapters) < 2:
         findings.append(
             _("--average-weights: there is nothing to average; give --adapter several times, or leave it out")

@@ -13,14 +13,13 @@ from lrc.config.recipe_choice import Choice, choose_recipe
 from lrc.runtime.errors import MachineError
 from lrc.runtime.findings import name_line
 from lrc.runtime.hub_connection import is_fetched
-from lrc.runtime.machine import Machine, look_at_machine, unused_card
+from lrc.runtime.machine import Machine, look_at_machine, why_card_unused
 from lrc.runtime.memory import format_size
 from lrc.runtime.packages import PACKAGES, check_installed, installed_version, tested_versions
 from lrc.runtime.progress import notify
 from lrc.runtime.translation import _
 
 FILES = "TRAIN.xlsx TEST.xlsx"
-TORCH = "https://pytorch.org/get-started/locally/"
 
 
 def doctor(*, as_json: bool = False) -> bool:
@@ -60,10 +59,7 @@ def _check_packages() -> list[str]:
 
 
 def _check_machine(machine: Machine) -> list[str]:
-    if machine.device == "cpu" and unused_card():
-        text = _("torch: {version} was built without CUDA, and there is an NVIDIA card; see {page}")
-        return [text.format(version=machine.torch, page=TORCH)]
-    return []
+    return [line] if machine.device == "cpu" and (line := why_card_unused()) else []
 
 
 def _document(machine: Machine | None, choice: Choice | None, problems: list[str]) -> dict[str, Any]:

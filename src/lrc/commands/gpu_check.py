@@ -14,11 +14,10 @@ from lrc.runtime.devices import device_type
 from lrc.runtime.errors import MachineError
 from lrc.runtime.findings import name_line, pad
 from lrc.runtime.hub_connection import is_fetched
-from lrc.runtime.machine import Machine, look_at_machine, unused_card
+from lrc.runtime.machine import Machine, look_at_machine, why_card_unused
 from lrc.runtime.progress import notify
 from lrc.runtime.translation import _, localized
 
-TORCH = "https://pytorch.org/get-started/locally/"
 # AI.xlsx: questions, and their unique tokens in packed rows.
 QUESTIONS, TOKENS = 13_549, 1_900_000
 NAMES = 18  # columns of the terminal for the names of the checks
@@ -63,9 +62,8 @@ def _device(asked: str | None) -> str:
         return "cpu"
     if (found := device_type()) == "cuda":
         return found
-    if unused_card():
-        text = _("torch: {version} was built without CUDA, and there is an NVIDIA card; see {page}")
-        raise MachineError(text.format(version=torch.__version__, page=TORCH))
+    if line := why_card_unused():
+        raise MachineError(line)
     raise MachineError(_("gpu-check: torch sees no CUDA GPU here; --device cpu runs the same in toy sizes"))
 
 

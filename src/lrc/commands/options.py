@@ -63,6 +63,16 @@ class ColumnNames(click.ParamType):
 
 FILE, TEXT = NonEmptyPath(path_type=Path), NonEmptyText()
 force = click.option("--force", is_flag=True, help="Overwrite an existing output.")
+accelerate_config = click.option(
+    "--accelerate-config", type=TEXT, help="A launch config: a file, or the name of one that lrc ships."
+)
+on_error = click.option(
+    "--on-error",
+    type=click.Choice(["refuse", "skip"]),
+    default="refuse",
+    show_default=True,
+    help="What to do with a file that has bad rows: refuse it, or leave them out and count them.",
+)
 
 
 def table(command: Any) -> Any:

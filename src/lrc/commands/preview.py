@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from copy import copy
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,17 +25,17 @@ from lrc.preview.render import Memory, Preview, Tokens, document, print_preview
 from lrc.preview.suggestions import Setting, plan_of, suggest_changes
 from lrc.preview.throughput import tokens_a_second
 from lrc.preview.token_view import view_tokens
-from lrc.preview.workload import measure_workload, supposed_row
+from lrc.preview.workload import learning_rates, measure_workload, supposed_row
 from lrc.runtime.cards import ASSUMED, Card, read_gpu
 from lrc.runtime.devices import device_type
 from lrc.runtime.errors import ModelError, RecipeError
 from lrc.runtime.memory import available_memory, read_memory
 from lrc.runtime.progress import notify, track
 from lrc.runtime.translation import _, message_of
-from lrc.tokenization.max_length import LengthPolicy
 from lrc.tokenization.prompt import Prompt
-from lrc.tokenization.token_dataset import join, read_corpus
+from lrc.tokenization.token_dataset import join
 from lrc.training.dataloader import SequenceSource
+from lrc.training.training_data import read_training_files
 
 
 def preview(
@@ -153,14 +152,7 @@ def _tokens(recipe: Recipe, topology: Topology, row_tokens: int, count: int, *, 
     prompt = Prompt(tokenizer, data.template, data.answer_style, data.list_options)
     for note in prompt.notes:
         notify(note)
-    read = partial(
-        read_corpus,
-        prompt=prompt,
-        lengths=LengthPolicy(args.max_length, data.on_too_long),
-        stage=_("training questions"),
-        processes=args.dataset_num_proc,
-    )
-    corpus = join([read(Path(file)) for file in data.train_files], data.train_shares)
+    corpus = join(read_training_files(recipe, prompt), data.train_shares)
     draw = SequenceSource.of(corpus, prompt, data, args.seed)
     work = measure_workload(corpus, draw, recipe, world_size=topology.processes, row_tokens=row_tokens, share=share)
     judged = data.answer_style == "judge"  # all verdicts are shown, whether they are supervised or compared
@@ -169,7 +161,8 @@ def _tokens(recipe: Recipe, topology: Topology, row_tokens: int, count: int, *, 
         for place, record in enumerate(islice(corpus.records, count))
         for one in (prompt.supervised_sequences(record) if judged else draw((place, 0))[:1])
     )
-    return Tokens(prompt, corpus, view_tokens(prompt, drawn), work)
+    rates = learning_rates(args, work.steps)
+    return Tokens(prompt, corpus, view_tokens(prompt, drawn), work, rates)
 
 
 def _memory(

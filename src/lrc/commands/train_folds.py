@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,12 @@ REFUSED = {
     "resume_from_checkpoint": _("each fold goes on from its own checkpoint; remove it"),
     "push_to_hub": _("several adapters would get one name; publish those that you want by lrc publish"),
     "soft_labels": _("they belong to the whole file and are no use to a fold; remove them"),
+}
+# Keys with which the evaluations of a run decide about its result, and for which of their values.
+CHOOSING: dict[str, Callable[[Any], Any]] = {
+    "load_best_model_at_end": bool,
+    "early_stopping_patience": bool,
+    "score_normalisation": lambda value: value == "auto",
 }
 
 
@@ -73,7 +79,7 @@ def train_folds(recipe: str, accelerate_config: str | None, overrides: Sequence[
                 return status
         outcomes = folds.outcomes()
         write_outcomes(folds.folder / SCORES_FILE, outcomes, force=True)
-        _conclude(folds, outcomes, str(given["model_name_or_path"]), peft=bool(given.get("use_peft", True)))
+        _conclude(folds, outcomes, given)
     return 0
 
 
@@ -120,7 +126,7 @@ def _train(fold: int, folds: Folds, words: list[str]) -> int:
     return status
 
 
-def _conclude(folds: Folds, outcomes: Sequence[Outcome], model: str, *, peft: bool) -> None:
+def _conclude(folds: Folds, outcomes: Sequence[Outcome], given: Mapping[str, Any]) -> None:
     """Write and print the out-of-fold accuracy."""
     verdict = judge([one.question for one in outcomes], [one.prediction for one in outcomes])
     figures = {"verdict": str(verdict), **verdict.figures, "folds": folds.count}
@@ -129,9 +135,13 @@ def _conclude(folds: Folds, outcomes: Sequence[Outcome], model: str, *, peft: bo
     share = _("{share}, {size}: each question answered by the run that held it out")
     print(localized(_("out of fold: {verdict}").format(verdict=verdict.text)))
     print(localized(share.format(share=spell(verdict.figures), size=describe_size(verdict.figures))))
+    if choices := tuple(key for key, chooses in CHOOSING.items() if chooses(given.get(key))):
+        text = _("{keys}: each run chose by the questions that it held out, so that this accuracy is somewhat too high")
+        print(localized(text.format(keys=choices)))
     for what, name in {_("scores"): SCORES_FILE, _("figures"): FIGURES_FILE}.items():
         print(f"{pad(localized(what), 10)}{folds.folder / name}")
-    if peft:
+    if given.get("use_peft", True):
+        model = str(given["model_name_or_path"])
         adapters = " ".join(f"--adapter {command_line([str(folds.output_dir(fold))])}" for fold in range(folds.count))
         asked = f"lrc generate --model {command_line([model])} {adapters}"
         command = f"{asked} --data TEST --output answer.csv"

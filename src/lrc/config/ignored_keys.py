@@ -1,8 +1,9 @@
-"""Names the keys of a recipe that are taken for compatibility, but change nothing."""
+"""Names the keys of a recipe that change nothing: those taken for compatibility, and those that need another key."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from lrc.runtime.translation import _
@@ -45,6 +46,59 @@ IGNORED = {
 }
 
 
+@dataclass(frozen=True)
+class Dependence:
+    """Keys that change nothing by themselves.
+
+    Args:
+        keys: those keys.
+        met: whether other keys, given all values of the recipe, let them have an effect.
+        reason: why they have none otherwise.
+    """
+
+    keys: tuple[str, ...]
+    met: Callable[[Mapping[str, Any]], Any]
+    reason: str
+
+
+DEPENDENT = (
+    Dependence(
+        (
+            *("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "lora_target_parameters"),
+            *("lora_modules_to_save", "use_rslora", "use_dora", "init_lora_weights", "rank_pattern", "alpha_pattern"),
+            *("loraplus_lr_ratio", "loraplus_lr_embedding", "ensure_weight_tying"),
+        ),
+        lambda values: values["use_peft"],
+        _("use_peft is false"),
+    ),
+    Dependence(
+        ("loraplus_lr_embedding",),
+        lambda values: values["loraplus_lr_ratio"] is not None,
+        _("loraplus_lr_ratio is not given"),
+    ),
+    Dependence(
+        ("bnb_4bit_quant_type", "use_bnb_nested_quant", "bnb_4bit_quant_storage"),
+        lambda values: values["load_in_4bit"],
+        _("load_in_4bit is false"),
+    ),
+    Dependence(
+        ("contrast_temperature",),
+        lambda values: values["answer_style"] == "judge" if (part := values["option_contrast"]) is None else part,
+        _("option_contrast is 0"),
+    ),
+    Dependence(
+        ("soft_label_weight", "soft_label_temperature"),
+        lambda values: values["soft_labels"] is not None,
+        _("soft_labels is not given"),
+    ),
+    Dependence(
+        ("pseudo_label_threshold",),
+        lambda values: values["pseudo_labels"] is not None,
+        _("pseudo_labels is not given"),
+    ),
+)
+
+
 def describe_ignored(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> str | None:
     """Name the keys that are given without effect, each with the reason; None if there are none.
 
@@ -52,9 +106,11 @@ def describe_ignored(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> s
         given: the keys of a recipe.
         defaults: of all keys. A value that is the default changes nothing anyway, and is not mentioned.
     """
+    values = {**defaults, **given}
+    reasons = {key: one.reason for one in reversed(DEPENDENT) if not one.met(values) for key in one.keys} | IGNORED
     named = tuple(
-        _("{key} ({reason})").format(key=key, reason=IGNORED[key])
+        _("{key} ({reason})").format(key=key, reason=reasons[key])
         for key, value in given.items()
-        if key in IGNORED and value is not None and value != defaults.get(key)
+        if key in reasons and value is not None and value != defaults.get(key)
     )
     return _("has no effect: {keys}").format(keys=named) if named else None

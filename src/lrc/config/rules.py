@@ -53,6 +53,7 @@ INSTEAD = {
 }
 SAMPLING = ("random", "sequential")
 METRICS = ("loss", "accuracy", "ci_low", "ci_high")  # of an evaluation, see `validation.combine`
+SCHEDULES_BY_EVALUATION = ("reduce_lr_on_plateau", "greedy")  # values of `lr_scheduler_type`
 # Keys whose values only upstream can check, since they depend on the machine or on a file.
 JUDGED_UPSTREAM = (
     *("tf32", "torch_compile", "torch_compile_backend", "torch_compile_mode", "deepspeed", "fsdp", "fsdp_config"),
@@ -342,7 +343,7 @@ def _check_strategies(values: Values) -> Iterator[str]:
             yield _("{event}_steps is {count}, expected whole steps, or a fraction of all below 1").format(
                 event=event, count=count
             )
-    if values["lr_scheduler_type"] in ("reduce_lr_on_plateau", "greedy") and values["eval_strategy"] == "no":
+    if values["lr_scheduler_type"] in SCHEDULES_BY_EVALUATION and values["eval_strategy"] == "no":
         yield _("lr_scheduler_type is {value}, which needs evaluations; set eval_strategy").format(
             value=values["lr_scheduler_type"]
         )

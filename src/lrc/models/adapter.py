@@ -25,8 +25,11 @@ from lrc.runtime.translation import _
 
 ADAPTER_NAME = "default"
 AVERAGE = "average"
-# Initialisations that use the base's weights, and may change them, so that PEFT needs the base itself.
-LOADS_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga", "eva", "mica")
+# Initialisations that subtract their adapter from the base, or quantize the base, whenever PEFT loads the adapter.
+CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+# Initialisations that use the base's weights, so that PEFT needs the base itself.
+LOADS_BASE = (*CHANGES_BASE, "eva", "mica")
+RANDOM_START = "pissa_niter"  # its fast SVD draws random numbers
 
 
 def read_adapter_config(adapter: Path) -> PeftConfig:
@@ -53,7 +56,38 @@ def read_adapter_config(adapter: Path) -> PeftConfig:
         ) from error
     _refuse_unknown(given, settings, path)
     _refuse_beyond_layers(settings, path)
+    if (start := _start_of(settings)).startswith(RANDOM_START):
+        raise ModelError(
+            _(
+                "{path}: init_lora_weights is {start}, whose start is random and not in the file; where it was "
+                "trained, have PEFT convert it to plain LoRA (path_initial_model_for_weight_conversion)"
+            ).format(path=path, start=start)
+        )
     return settings
+
+
+def refuse_changed_base(adapters: Sequence[Path]) -> None:
+    """Refuse several adapters if one changes the base when it is loaded: the others were not trained on that.
+
+    Raises:
+        ModelError: one does, or its configuration cannot be read.
+    """
+    for adapter in adapters:
+        start = _start_of(read_adapter_config(adapter))
+        if len(adapters) > 1 and start.startswith(CHANGES_BASE):
+            raise ModelError(
+                _(
+                    "{adapter}: init_lora_weights is {start}, which changes the base, for the other adapters as well; "
+                    "answer with this one alone, or have PEFT convert it to plain LoRA "
+                    "(path_initial_model_for_weight_conversion)"
+                ).format(adapter=adapter, start=start)
+            )
+
+
+def _start_of(settings: PeftConfig) -> str:
+    """The `init_lora_weights` of an adapter in lower case; empty if that has no name."""
+    start = getattr(settings, "init_lora_weights", None)
+    return start.lower() if isinstance(start, str) else ""
 
 
 def _refuse_unknown(given: dict[str, Any], settings: PeftConfig, path: Path) -> None:
@@ -117,9 +151,8 @@ def why_not_by_layer(settings: PeftConfig) -> str | None:
     """Why lrc cannot handle an adapter layer by layer and needs PEFT; None for LoRA without tensors across layers."""
     if settings.peft_type != PeftType.LORA:
         return f"its method is {PeftType(settings.peft_type).value}"
-    start = settings.init_lora_weights
-    if isinstance(start, str) and start.lower().startswith(LOADS_BASE):
-        return f"init_lora_weights is {start}"
+    if _start_of(settings).startswith(LOADS_BASE):
+        return f"init_lora_weights is {settings.init_lora_weights}"
     for key in ("target_parameters", "trainable_token_indices", "ensure_weight_tying", "alora_invocation_tokens"):
         if getattr(settings, key, None):
             return f"it uses {key}"

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 from peft import LoraConfig
+from peft.tuners.lora.layer import ParamWrapper
+from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import BitsAndBytesConfig
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from trl.trainer.utils import get_peft_config, get_quantization_config
@@ -22,7 +24,9 @@ from lrc.models.stored_quantization import CURE, StoredQuantization
 from lrc.runtime.devices import FORMATS, SWITCHES, common_dtype, instead, why_not
 from lrc.runtime.errors import MachineError, RecipeError
 from lrc.runtime.progress import notify
-from lrc.runtime.translation import _
+from lrc.runtime.translation import Message, _
+
+NO_MODULE = _("{key} has {name}, but the base model has no such module; {cure}")
 
 
 def quantization_of(recipe: Recipe) -> BitsAndBytesConfig | None:
@@ -49,7 +53,7 @@ def quantization_of(recipe: Recipe) -> BitsAndBytesConfig | None:
             _(
                 "{path}: bnb_4bit_quant_storage is {asked}, expected {storage}, in which this run "
                 "computes, where FSDP or ZeRO-3 divides the weights; remove it"
-            ).format(path=recipe.path or "command line", asked=asked, storage=storage)
+            ).format(path=recipe.path or COMMAND_LINE, asked=asked, storage=storage)
         )
     quantization.bnb_4bit_quant_storage = getattr(torch, storage)
     return quantization
@@ -69,7 +73,7 @@ def _refuse_stored(recipe: Recipe, stored: StoredQuantization) -> None:
     Raises:
         RecipeError: the recipe is full fine-tuning, or the launch shards the weights.
     """
-    place = f"{recipe.path or 'command line'}: {recipe.model.model_name_or_path} is quantized on the disk ({stored})"
+    place = f"{recipe.path or COMMAND_LINE}: {recipe.model.model_name_or_path} is quantized on the disk ({stored})"
     if not recipe.model.use_peft:
         raise RecipeError(
             _("{place}, and use_peft is false; its weights cannot be trained, only an adapter on them").format(
@@ -185,14 +189,11 @@ def check_modules(recipe: Recipe, model: Any) -> None:
     """
     if not recipe.model.use_peft:
         return
-    place = recipe.path.name if recipe.path else COMMAND_LINE
     known = [name for name, _module in model.named_modules() if name]
-    targets, extra = recipe.model.lora_target_modules, recipe.adapter
+    targets = recipe.model.lora_target_modules
     strangers = [
         *_strangers("lora_target_modules", targets if isinstance(targets, list) else (), known, _is_target),
         *_strangers("lora_modules_to_save", recipe.model.lora_modules_to_save or (), known, str.endswith),
-        *_strangers("rank_pattern", list(extra.rank_pattern or ()), known, _is_like),
-        *_strangers("alpha_pattern", list(extra.alpha_pattern or ()), known, _is_like),
     ]
     if (tied := _tied_to_save(recipe, model)) and _uses_fsdp(recipe):
         text = _(
@@ -200,6 +201,48 @@ def check_modules(recipe: Recipe, model: Any) -> None:
             "what is tied and trained; launch with multi_gpu or deepspeed_zero3, or remove it"
         )
         strangers.append(text.format(name=tied))
+    _refuse(recipe, strangers)
+
+
+def check_adapted(recipe: Recipe, model: Any) -> None:
+    """Refuse patterns and parameters that no adapted layer has: PEFT would only warn, and ignore them.
+
+    Args:
+        recipe: the recipe.
+        model: with its adapter; in full fine-tuning there is nothing to check.
+
+    Raises:
+        RecipeError: with a line for each such name.
+    """
+    if not recipe.model.use_peft:
+        return
+    layers, parameters = _adapted(model.get_base_model())
+    base, extra, known = recipe.model, recipe.adapter, [*layers, *parameters]
+    pattern = _("{key} has {name}, but lora_target_modules names no such layer; name it there, too, or remove it")
+    targets = [base.lora_target_modules] if isinstance(base.lora_target_modules, str) and not layers else []
+    strangers = [
+        *_strangers("lora_target_modules", targets, known, _is_like),  # a regular expression
+        *_strangers("lora_target_parameters", base.lora_target_parameters or (), parameters, _is_target),
+        *_strangers("rank_pattern", list(extra.rank_pattern or ()), known, _is_like, pattern),
+        *_strangers("alpha_pattern", list(extra.alpha_pattern or ()), known, _is_like, pattern),
+    ]
+    _refuse(recipe, strangers)
+
+
+def _adapted(base: Any) -> tuple[list[str], list[str]]:
+    """The names of a model's layers that have an adapter, and of single parameters that have one."""
+    layers, parameters = [], []
+    for name, module in base.named_modules():
+        plain = name.replace(".base_layer", "")  # layers of several parameters are nested
+        if isinstance(module, ParamWrapper):
+            parameters.append(f"{plain}.{module.parameter_name}")
+        elif isinstance(module, BaseTunerLayer):
+            layers.append(plain)
+    return layers, parameters
+
+
+def _refuse(recipe: Recipe, strangers: Sequence[str]) -> None:
+    place = recipe.path.name if recipe.path else COMMAND_LINE
     if strangers:
         raise RecipeError(*(_("{place}: {text}").format(place=place, text=line) for line in strangers))
 
@@ -214,13 +257,19 @@ def _tied_to_save(recipe: Recipe, model: Any) -> str | None:
     return next((name for name in names if any(path.endswith(name) for path in paths)), None)
 
 
-def _strangers(key: str, names: Sequence[str], known: Sequence[str], means: Callable[[str, str], Any]) -> list[str]:
+def _strangers(
+    key: str,
+    names: Sequence[str],
+    known: Sequence[str],
+    means: Callable[[str, str], Any],
+    text: Message = NO_MODULE,
+) -> list[str]:
+    """A line for each of a key's names that none of the known ones is meant by."""
     found: list[str] = []
     for name in names:
         if name != "all-linear" and not any(means(module, name) for module in known):
             near = get_close_matches(name, {module.rpartition(".")[2] for module in known}, n=1)
             cure = _("did you mean {near}?").format(near=repr(near[0])) if near else _("remove it")
-            text = _("{key} has {name}, but the base model has no such module; {cure}")
             found.append(text.format(key=key, name=repr(name), cure=cure))
     return found
 

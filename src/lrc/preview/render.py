@@ -17,7 +17,7 @@ from lrc.preview.memory_plan import PARTS, MemoryPlan, gib, parts_by_name
 from lrc.preview.precision import Precision
 from lrc.preview.suggestions import Suggestion
 from lrc.preview.token_view import TokenView
-from lrc.preview.workload import Workload, learning_rates
+from lrc.preview.workload import Workload
 from lrc.runtime.cards import Card
 from lrc.runtime.findings import name_line
 from lrc.runtime.translation import _, localized
@@ -33,6 +33,7 @@ class Tokens:
     corpus: Corpus
     shown: list[TokenView]  # examples
     work: Workload
+    rates: dict[int, float]  # the learning rate at some steps
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def _tokens(tokens: Tokens, args: Any) -> dict[str, Any]:
         "skipped": tokens.corpus.skipped,
         "sharing": tokens.work.sharing,
         "max_length": args.max_length,
-        "learning_rates": learning_rates(args, tokens.work.steps),
+        "learning_rates": tokens.rates,
         "examples": [asdict(specimen) | {"mask": specimen.mask} for specimen in tokens.shown],
     }
 
@@ -216,7 +217,7 @@ def _about_tokens(seen: Preview, tokens: Tokens, work: Workload) -> Iterator[tup
         ),
     )
     text = _("{rate:.2e} at step {step:,}")
-    rates = tuple(text.format(rate=rate, step=step) for step, rate in learning_rates(args, work.steps).items())
+    rates = tuple(text.format(rate=rate, step=step) for step, rate in tokens.rates.items())
     kind = getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)
     yield _("learning rate"), _("{kind}: {rates}").format(kind=kind, rates=rates)
 

@@ -15,6 +15,7 @@ from lrc.runtime.progress import track
 from lrc.runtime.translation import _
 from lrc.tokenization.token_dataset import Corpus
 from lrc.training.dataloader import Sampling, SequenceSource, StepBatch, StepLoader, StepSampler
+from lrc.training.optimizer import explain_refusal
 
 PERCENTILES = (0, 25, 50, 75, 90, 95, 99, 100)
 PACKED = 50_000  # questions that are packed; the rest of a larger epoch is extrapolated
@@ -55,6 +56,9 @@ def measure_workload(
         world_size: the number of processes.
         row_tokens: token budget of a row.
         share: whether a row may hold several sequences.
+
+    Raises:
+        RecipeError: see `StepSampler.of`.
     """
     args = recipe.training
     step_questions = args.per_device_train_batch_size * args.gradient_accumulation_steps
@@ -75,8 +79,7 @@ def measure_workload(
             if largest is None or max(sizes) > max(map(len, largest.rows)):
                 largest = batch
             advance()
-    if largest is None:
-        raise ValueError("there is no step to measure")
+    assert largest is not None  # `StepSampler.of` refuses an epoch without a step
     heaviest, scale = largest, len(sampler) / count
     steps = args.max_steps if args.max_steps > 0 else int(np.ceil(args.num_train_epochs * len(sampler)))
     return Workload(
@@ -110,6 +113,9 @@ def learning_rates(args: Any, steps: int) -> dict[int, float]:
     Args:
         args: the SFTConfig.
         steps: the number of steps of the run.
+
+    Raises:
+        RecipeError: `lr_scheduler_type` or its arguments are wrong.
     """
     import torch
     from transformers import get_scheduler
@@ -117,7 +123,8 @@ def learning_rates(args: Any, steps: int) -> dict[int, float]:
     warmup = args.get_warmup_steps(steps)
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=args.learning_rate)
     kind, settings = args.lr_scheduler_type, args.lr_scheduler_kwargs
-    schedule = get_scheduler(kind, optimizer, warmup, steps, settings or None)
+    with explain_refusal("lr_scheduler_type"):
+        schedule = get_scheduler(kind, optimizer, warmup, steps, settings or None)
     rates = getattr(schedule, "lr_lambdas", None)  # without it, the schedule depends on evaluations
     places = sorted({1, min(warmup + 1, steps), max(steps // 2, 1), steps})
     return {step: args.learning_rate * (rates[0](step - 1) if rates else 1.0) for step in places}

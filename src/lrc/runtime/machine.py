@@ -13,6 +13,9 @@ from lrc.runtime.devices import device_type, supported
 from lrc.runtime.hub_connection import hub_answers
 from lrc.runtime.memory import available_memory
 from lrc.runtime.system import usable_cores
+from lrc.runtime.translation import _
+
+TORCH = "https://pytorch.org/get-started/locally/"
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ def describe_hardware(device: str, processes: int) -> str:
         device: see `devices.device_type`.
         processes: the number of processes that train together.
     """
-    names, _ = _cards(device)
+    names = _cards(device)[0]
     if not names:
         cores = usable_cores()
         several = f", {processes} processes" if processes > 1 else ""
@@ -110,11 +113,14 @@ def free_disk(folder: Path) -> int:
     return shutil.disk_usage(there).free
 
 
-def unused_card() -> bool:
-    """Whether the system has an NVIDIA GPU, but this build of torch has no CUDA."""
+def why_card_unused() -> str | None:
+    """The line for an NVIDIA GPU that this build of torch, without CUDA, cannot use; None if there is none."""
     import torch
 
-    return sys.platform != "darwin" and torch.version.cuda is None and shutil.which("nvidia-smi") is not None
+    if sys.platform == "darwin" or torch.version.cuda is not None or shutil.which("nvidia-smi") is None:
+        return None
+    text = _("torch: {version} was built without CUDA, and there is an NVIDIA card; see {page}")
+    return text.format(version=torch.__version__, page=TORCH)
 
 
 def _cards(device: str) -> tuple[tuple[str, ...], int]:

@@ -309,6 +309,8 @@ class DurableTrainer(SFTTrainer):
             logging.set_verbosity(verbosity)
         self.state.compute_steps(self.args, self.state.max_steps)
         self._name_best()
+        if self.state.global_step:  # upstream would evaluate it once more, and early stopping would count that
+            self.args.eval_on_start = False
         return start
 
     def _finalize_training(self, *args: Any, **kwargs: Any) -> Any:

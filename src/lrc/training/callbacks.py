@@ -202,6 +202,8 @@ class Patience(EarlyStoppingCallback):
     Checkpoints hold the count under the name of this class.
     """
 
+    _trained = False  # whether the training has ended
+
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
@@ -215,13 +217,20 @@ class Patience(EarlyStoppingCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: Any, **kwargs: Any
     ) -> None:
         """Count an evaluation, unless it comes after the training."""
-        if control.should_training_stop or state.global_step >= state.max_steps:
+        # After a signal, the evaluation that was due in this step counts, since a resumed run does not repeat it.
+        if self._trained or state.global_step >= state.max_steps:
             return
         super().on_evaluate(args, state, control, metrics, **kwargs)
         count = self.early_stopping_patience_counter
-        if control.should_training_stop and state.is_world_process_zero:
+        if count >= self.early_stopping_patience and state.is_world_process_zero:
             text = _("step {step}: {count} evaluations in a row without improvement; stopping early")
             notify(text.format(step=state.global_step, count=count))
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Count no evaluation from here on."""
+        self._trained = True
 
 
 def early_stopping_step(checkpoint: Path) -> int | None:

@@ -21,6 +21,8 @@ from lrc.data.alpaca import Record
 from lrc.data.questions import option_orders
 from lrc.data.soft_labels import SoftLabels
 from lrc.packing.tree import PackedRow, TokenSequence, pack
+from lrc.runtime.errors import RecipeError
+from lrc.runtime.translation import _
 from lrc.tokenization.prompt import Prompt, reordered
 from lrc.tokenization.token_dataset import Corpus, Portion
 from lrc.training.contrastive_loss import Option, contrast_count, options_of
@@ -113,9 +115,13 @@ class StepSampler(Sampler[list[SampleKey]]):
         world_size: int,
         sampling: Sampling,
     ) -> StepSampler:
-        """Build the sampler with the seed, the order and `dataloader_drop_last` of the training arguments."""
+        """Build the sampler with the seed, the order and `dataloader_drop_last` of the training arguments.
+
+        Raises:
+            RecipeError: `dataloader_drop_last` leaves no step.
+        """
         seed = args.seed if args.data_seed is None else args.data_seed
-        return cls(
+        made = cls(
             passages if sampling.group_passages else range(len(passages)),
             step_questions,
             rank=rank,
@@ -124,6 +130,14 @@ class StepSampler(Sampler[list[SampleKey]]):
             drop_last=args.dataloader_drop_last,
             portions=sampling.portions,
         )
+        if not len(made):
+            text = _(
+                "dataloader_drop_last: leaves no step, with {questions:,} questions in an epoch and {step:,} in a "
+                "step; remove it, or lower per_device_train_batch_size or gradient_accumulation_steps"
+            )
+            drawn = sum(portion.drawn for portion in made.portions)
+            raise RecipeError(text.format(questions=drawn, step=step_questions * world_size))
+        return made
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch that the next iteration draws."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lrc.config.ignored_keys import IGNORED
+from lrc.config.rules import SCHEDULES_BY_EVALUATION
 from lrc.config.run_record import Run, read_run
 from lrc.config.schema import shipped_schema
 
@@ -51,7 +52,8 @@ MAY_CHANGE: dict[str, tuple[str, ...]] = {
     # Whoever reads so may remove them before the run goes on.
     "without effect": tuple(IGNORED),
 }
-# Keys of evaluation: they may change, too, unless it decides which weights are the result, or when the training ends.
+# Keys of evaluation: they may change, too, unless it decides which weights are the result, when the training ends, or
+# the learning rate.
 EVALUATION = (
     "eval_strategy",
     "eval_questions",
@@ -137,7 +139,7 @@ def _compare_recipes(then: Run, now: Run) -> Iterator[Difference]:
         if getattr(then, key) != getattr(now, key):
             yield _difference(key, getattr(then, key), getattr(now, key), f"set {key}: {_show(getattr(then, key))}")
     free = {key for keys in MAY_CHANGE.values() for key in keys} | {*_PROMPT, PROCESSES}
-    if not any(_value_of(now, key) for key in DECIDED_BY_EVALUATION):
+    if not _is_decided_by_evaluation(now):
         free |= {*EVALUATION}
     for key in sorted((then.recipe.keys() | now.recipe.keys()) - free):
         before, after = _value_of(then, key), _value_of(now, key)
@@ -146,6 +148,11 @@ def _compare_recipes(then: Run, now: Run) -> Iterator[Difference]:
     before, after = then.recipe.get(PROCESSES, 1), now.recipe.get(PROCESSES, 1)
     if before != after:
         yield _difference("the number of processes", before, after, f"start it with {before}")
+
+
+def _is_decided_by_evaluation(run: Run) -> bool:
+    scheduled = _value_of(run, "lr_scheduler_type") in SCHEDULES_BY_EVALUATION
+    return scheduled or any(_value_of(run, key) for key in DECIDED_BY_EVALUATION)
 
 
 def _compare_contents(then: Run, now: Run) -> Iterator[Difference]:

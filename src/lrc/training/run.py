@@ -7,7 +7,6 @@ import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from lrc.config.arguments import AdapterArguments
 from lrc.config.recipe import COMMAND_LINE, Recipe, load_recipe
 from lrc.config.run_record import FILES, METRICS_FILE, NORMALISATIONS, NOT_RECORDED, RUN_FILE, Run, train_roles
 from lrc.config.trackers import close_trackers
-from lrc.data.pseudo_labels import assign_labels
 from lrc.data.score_files import read_scores
 from lrc.data.soft_labels import SoftLabels
 from lrc.metrics.predictions import OUTCOMES_FILE, Outcome, write_outcomes
@@ -27,6 +25,7 @@ from lrc.metrics.training_log import read_curves
 from lrc.models.fingerprint import fingerprint_base
 from lrc.models.from_recipe import (
     build_lora_config,
+    check_adapted,
     check_formats,
     check_modules,
     clamp_max_length,
@@ -45,10 +44,9 @@ from lrc.runtime.progress import escape_unencodable, notify, silence
 from lrc.runtime.rendezvous import rendezvous
 from lrc.runtime.signals import deferred, ending_with
 from lrc.runtime.translation import _, alternatives, message_of
-from lrc.tokenization.max_length import LengthPolicy
 from lrc.tokenization.prompt import Prompt
 from lrc.tokenization.token_cache import tokenizer_digest
-from lrc.tokenization.token_dataset import Corpus, Portion, fit_records, join, read_corpus, tokenize
+from lrc.tokenization.token_dataset import Corpus, Portion, join
 from lrc.training.callbacks import (
     DiskSpaceCallback,
     MetricsCallback,
@@ -67,6 +65,7 @@ from lrc.training.output_dir import OutputDir, refuse_sources_in, refuse_taken
 from lrc.training.preflight import split_config_flag
 from lrc.training.resume import changed_versions, nondeterminism, run_of
 from lrc.training.trainer import Packing, TreeTrainer
+from lrc.training.training_data import read_training_files, read_validation_file
 from lrc.training.validation import AUTO, FittedScoring, Validation
 
 SCRIPT_SAMPLE = 1000  # records by which Traditional and Simplified Chinese are told apart
@@ -121,10 +120,9 @@ def train(recipe: Recipe) -> None:
     check_size(tokenizer, data.expected_vocab_size)
     _refuse_broken(args.resume_from_checkpoint)
     refuse_taken(output, overwrite=data.overwrite_output_dir)
-    files = [_read(file, recipe, prompt, _("training questions")) for file in data.train_files]
-    if data.pseudo_labels:
-        files.append(_read_pseudo_labelled(recipe, prompt))
-    validation = _read(data.validation_file, recipe, prompt, _("validation questions"))
+    files, validation = read_training_files(recipe, prompt), read_validation_file(recipe, prompt)
+    if args.process_index == 0:
+        _report_data(recipe, files, validation)
     if args.process_index == 0 and data.validation_file and validation.sha256 in [one.sha256 for one in files]:
         text = _("{file}: is the training data, so its accuracy says nothing about new questions")
         notify(text.format(file=data.validation_file))
@@ -192,23 +190,27 @@ def _build_trainer(recipe: Recipe, prompt: Prompt, training: Corpus, validation:
     check_vocabulary(prompt.tokenizer, model)
     check_modules(recipe, model)
     try:
-        return TreeTrainer(
-            model=model,
-            args=args,
-            peft_config=build_lora_config(recipe),
-            processing_class=prompt.tokenizer,
-            train_dataset=training.dataset,
-            source=SequenceSource.of(training, prompt, data, args.seed, _soft_labels(recipe)),
-            validation=_validation(recipe, prompt, validation),
-            sampling=Sampling(data.group_passages, training.portions),
-            packing=Packing(data.tree_packing, data.row_tokens, data.attention),
-            objective=Objective(data.option_contrast or 0.0, data.contrast_temperature or 1.0),
-            loraplus=_loraplus(recipe.adapter),
-        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=RuntimeWarning, module="peft")  # `check_adapted` refuses
+            trainer = TreeTrainer(
+                model=model,
+                args=args,
+                peft_config=build_lora_config(recipe),
+                processing_class=prompt.tokenizer,
+                train_dataset=training.dataset,
+                source=SequenceSource.of(training, prompt, data, args.seed, _soft_labels(recipe)),
+                validation=_validation(recipe, prompt, validation),
+                sampling=Sampling(data.group_passages, training.portions),
+                packing=Packing(data.tree_packing, data.row_tokens, data.attention),
+                objective=Objective(data.option_contrast or 0.0, data.contrast_temperature or 1.0),
+                loraplus=_loraplus(recipe.adapter),
+            )
     except ValueError as error:  # from TRL or PEFT, about keys that do not fit together, or do not fit the model
         raise RecipeError(
             _("{path}: {reason}").format(path=recipe.path or COMMAND_LINE, reason=message_of(error))
         ) from error
+    check_adapted(recipe, trainer.model)
+    return trainer
 
 
 def _is_left_to_evaluate(folder: OutputDir, trainer: TreeTrainer) -> bool:
@@ -311,50 +313,17 @@ def check_processes(world_size: int) -> None:
         )
 
 
-def _read(file: str | None, recipe: Recipe, prompt: Prompt, stage: str) -> Corpus:
-    """Read a data file of the recipe, and report what was shortened or left out; an empty corpus without a file."""
-    if file is None:
-        return Corpus([], [], [])
-    data, args = recipe.data, recipe.training
-    max_length = args.max_length
-    corpus = read_corpus(
-        Path(file),
-        prompt,
-        LengthPolicy(max_length, data.on_too_long),
-        stage=stage,
-        processes=args.dataset_num_proc,
-        first=args.local_process_index == 0,
-    )
-    if args.process_index == 0:
+def _report_data(recipe: Recipe, files: Sequence[Corpus], validation: Corpus) -> None:
+    """Report which files were tokenized already, and what was shortened or left out."""
+    data, max_length = recipe.data, recipe.training.max_length
+    names = [*data.train_files, *filter(None, [data.pseudo_label_file, data.validation_file])]
+    for file, corpus in zip(names, [*files, validation], strict=False):
         if corpus.reused:
             text = _("{file}: {count} questions, tokenized by an earlier run")
             notify(text.format(file=file, count=corpus.count))
         for text, ids in ((SHORTENED, corpus.shortened), (LEFT_OUT, corpus.skipped)):
             if ids:
                 notify(text.format(file=file, count=len(ids), max_length=max_length, ids=tuple(ids)))
-    return corpus
-
-
-def _read_pseudo_labelled(recipe: Recipe, prompt: Prompt) -> Corpus:
-    """Read the recipe's pseudo-labelled questions, and report how many there are."""
-    data, args = recipe.data, recipe.training
-    assert data.pseudo_labels and data.pseudo_label_file  # checked by config/rules.py
-    path = Path(data.pseudo_label_file)
-    records = assign_labels(path, Path(data.pseudo_labels), data.pseudo_label_threshold)
-    stage = _("pseudo-labelled questions")
-    found = fit_records(records, prompt, LengthPolicy(args.max_length, data.on_too_long), stage=stage)
-    if args.process_index == 0:
-        text = _(
-            "{file}: pseudo-labels of {labels}: {count:,} questions with a probability of {threshold:g} or more are "
-            "trained on; accuracy on this file means little"
-        )
-        threshold = data.pseudo_label_threshold
-        notify(text.format(file=path, labels=data.pseudo_labels, count=len(records), threshold=threshold))
-        if found.skipped:
-            ids = tuple(found.skipped)
-            notify(LEFT_OUT.format(file=path, count=len(ids), max_length=args.max_length, ids=ids))
-    tokens = tokenize(found.records, prompt, stage=stage)
-    return replace(found, dataset=tokens, sha256=checksum(path))
 
 
 def _folder(

@@ -498,6 +498,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 4},
         "peft_type is PROMPT_TUNING, which puts tokens before the prompt",
     ),
+    "a random start": (
+        {"init_lora_weights": "pissa_niter_4"},
+        "init_lora_weights is pissa_niter_4, whose start is random",
+    ),
     "invoked by a token": ({"alora_invocation_tokens": [7, 8]}, "the adapter begins at a token"),
 }
 

@@ -1,0 +1,65 @@
+"""Reads the data of a run: the training files, the pseudo-labelled questions, and the validation file."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from lrc.config.recipe import Recipe
+from lrc.data.pseudo_labels import assign_labels
+from lrc.runtime.outputs import checksum
+from lrc.runtime.progress import notify
+from lrc.runtime.translation import _
+from lrc.tokenization.max_length import LengthPolicy
+from lrc.tokenization.prompt import Prompt
+from lrc.tokenization.token_dataset import Corpus, fit_records, read_corpus, tokenize
+
+
+def read_training_files(recipe: Recipe, prompt: Prompt) -> list[Corpus]:
+    """Read and tokenize what a recipe trains on: a corpus for each file of `train_file`, then the pseudo-labelled one.
+
+    Raises:
+        DataError: a file cannot be used; see `token_dataset.read_corpus` and `pseudo_labels.assign_labels`.
+    """
+    files = [_read(file, recipe, prompt, _("training questions")) for file in recipe.data.train_files]
+    return [*files, _read_pseudo_labelled(recipe, prompt)] if recipe.data.pseudo_labels else files
+
+
+def read_validation_file(recipe: Recipe, prompt: Prompt) -> Corpus:
+    """Read and tokenize the recipe's `validation_file`; an empty corpus without one."""
+    file = recipe.data.validation_file
+    return Corpus([], [], []) if file is None else _read(file, recipe, prompt, _("validation questions"))
+
+
+def _read(file: str, recipe: Recipe, prompt: Prompt, stage: str) -> Corpus:
+    return read_corpus(
+        Path(file),
+        prompt,
+        _lengths(recipe),
+        stage=stage,
+        processes=recipe.training.dataset_num_proc,
+        first=recipe.training.local_process_index == 0,
+    )
+
+
+def _read_pseudo_labelled(recipe: Recipe, prompt: Prompt) -> Corpus:
+    """Read the pseudo-labelled questions, and report how many there are."""
+    data = recipe.data
+    assert data.pseudo_labels and data.pseudo_label_file  # checked by config/rules.py
+    path = Path(data.pseudo_label_file)
+    records = assign_labels(path, Path(data.pseudo_labels), data.pseudo_label_threshold)
+    stage = _("pseudo-labelled questions")
+    found = fit_records(records, prompt, _lengths(recipe), stage=stage)
+    if recipe.training.process_index == 0:
+        text = _(
+            "{file}: pseudo-labels of {labels}: {count:,} questions with a probability of {threshold:g} or more are "
+            "trained on; accuracy on this file means little"
+        )
+        threshold = data.pseudo_label_threshold
+        notify(text.format(file=path, labels=data.pseudo_labels, count=len(records), threshold=threshold))
+    tokens = tokenize(found.records, prompt, stage=stage)
+    return replace(found, dataset=tokens, sha256=checksum(path))
+
+
+def _lengths(recipe: Recipe) -> LengthPolicy:
+    return LengthPolicy(recipe.training.max_length, recipe.data.on_too_long)
