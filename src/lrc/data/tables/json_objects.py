@@ -34,8 +34,8 @@ def open_objects(path: Path) -> Iterator[Table]:
     adds one. Row 0 is the header.
 
     Raises:
-        DataError: a line or an element is not a JSON object or has a key twice, a line has more than MAX_LINE
-            characters, or the file is not UTF-8.
+        DataError: a line or an element is not a JSON object, or has a key or its options twice; a line has more than
+            MAX_LINE characters; or the file is not UTF-8.
     """
     headers = _collect_headers(path)
     yield Table(path.name, None, (), _iter_rows(path, headers))
@@ -44,9 +44,14 @@ def open_objects(path: Path) -> Iterator[Table]:
 def _collect_headers(path: Path) -> list[str]:
     """All keys in the order in which they first appear; choices are `option1` and so on."""
     headers: dict[str, None] = {}
-    for _number, item in _iter_questions(path):
+    for number, item in _iter_questions(path):
+        sources: dict[str, str] = {}  # the key that each column of this question is from
         for key, value in item.items():
-            headers |= dict.fromkeys(_spread(key, value))
+            for header in _spread(key, value):
+                if (other := sources.setdefault(header, key)) != key:
+                    text = _("{file}, row {number}: {one} and {other} both hold options; keep one of them")
+                    raise DataError(text.format(file=path.name, number=number, one=other, other=key))
+        headers |= dict.fromkeys(sources)
     return list(headers)
 
 
