@@ -120,6 +120,42 @@ def test_what_is_neither_a_frame_nor_questions_is_refused(questions: object) -> 
         unloaded.answer(questions)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"validation_fraction": 20}, "validation_fraction is 20, expected 0 or more and less than 1, such as 0.2"),
+        ({"validation_fraction": 1.0}, "validation_fraction is 1.0, expected 0 or more"),
+        ({"validation_fraction": np.nan}, "validation_fraction is nan, expected 0 or more"),
+        ({"validation_fraction": "0.2"}, "validation_fraction is '0.2', expected 0 or more"),
+        ({"folds": 1}, "folds is 1, expected a whole number from 2"),
+        ({"folds": 2.0}, "folds is 2.0, expected a whole number from 2"),
+        ({"layout": "line"}, "layout is 'line', expected one of lines, reference"),
+        ({"on_error": "ignore"}, "on_error is 'ignore', expected one of refuse, skip"),
+    ],
+)
+def test_converting_in_python_takes_what_the_flags_take(given: dict[str, object], told: str, tmp_path: Path) -> None:
+    write_xlsx(tmp_path / "a.xlsx", [row(n, 文章=OTHER * n) for n in range(1, 4)])
+    with pytest.raises(lrc.LrcError, match=f"^{re.escape(told)}"):
+        lrc.convert(tmp_path / "a.xlsx", output_dir=tmp_path / "data", **given)  # type: ignore[arg-type]
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"votes": 0}, "votes is 0, expected a whole number from 1"),
+        ({"votes": True}, "votes is True, expected a whole number from 1"),
+        ({"row_tokens": -5}, "row_tokens is -5, expected a whole number from 1"),
+        ({"template": "llama"}, "template is 'llama', expected one of"),
+        ({"score_normalisation": "words"}, "score_normalisation is 'words', expected one of character, token, sum"),
+        ({"dtype": "float8"}, "dtype is 'float8', expected one of auto, float32"),
+    ],
+)
+def test_answering_in_python_takes_what_the_flags_take(given: dict[str, object], told: str) -> None:
+    with pytest.raises(lrc.LrcError, match=f"^{re.escape(told)}"):
+        lrc.Answerer("base", **given)
+
+
 def test_the_documented_lines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
