@@ -11,7 +11,7 @@ import pytest
 from small_runs import lrc, make_run, pairs, run, write_questions
 
 from lrc.config.run_record import RUN_FILE
-from lrc.tokenization.token_dataset import Portion
+from lrc.tokenization.token_dataset import JoinedRecords, Portion
 from lrc.training.dataloader import StepSampler
 
 SIZES = {"num_train_epochs": 2, "per_device_train_batch_size": 4, "use_cpu": True, "save_strategy": "no"}
@@ -55,6 +55,18 @@ def test_a_single_file_is_drawn_as_without_shares() -> None:
     order = random.permutation(10)
     ties = random.random(30)
     assert drawn(plain, 2) == sorted(range(30), key=lambda place: (order[place // 3], ties[place]))
+
+
+def test_records_of_several_files_are_one_sequence() -> None:
+    parts = (list("abc"), [], list("de"))
+    joined = JoinedRecords(parts)  # type: ignore[arg-type]
+    whole = list("abcde")
+    assert list(joined) == whole and joined[1:4] == whole[1:4]
+    for place in range(-5, 5):
+        assert joined[place] == whole[place]
+    for place in (5, -6):
+        with pytest.raises(IndexError):
+            joined[place]
 
 
 def test_each_file_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
