@@ -16,6 +16,7 @@ from typing import Any
 
 from lrc.data.questions import MAX_OPTIONS
 from lrc.data.tables.cell_text import show_value
+from lrc.data.tables.cleaning import unpaired_surrogate
 from lrc.data.tables.csv_file import MAX_LINE
 from lrc.data.tables.json_array import DoubledKeyError, read_array, unique_keys
 from lrc.data.tables.table import CellFinding, Table, TableRow
@@ -157,8 +158,4 @@ def _show_json(value: Any) -> tuple[str, str]:
     if isinstance(value, float) and not math.isfinite(value):
         return "", _("is {value}, which is not text; give the text itself").format(value=value)
     text = str(value) if type(value) is int else show_value(value)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return "", _("has an unpaired surrogate; correct it")
-    return text, ""
+    return ("", _("has an unpaired surrogate; correct it")) if unpaired_surrogate(text) else (text, "")
