@@ -140,6 +140,31 @@ def test_converting_in_python_takes_what_the_flags_take(given: dict[str, object]
     assert not (tmp_path / "data").exists()
 
 
+HEADERS = "ID,文章,短文,問題,選項1,選項2,正確答案"
+
+
+@pytest.mark.parametrize("role", ["文章", "passage", "Article"])
+def test_a_role_has_any_of_its_names(role: str, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(f"{HEADERS}\n1,這是文章。,這是短文。,問？,甲,乙,1\n", encoding="utf-8")
+    assert lrc.read_questions(tmp_path / "a.csv", columns={role: "短文"})["passage"].tolist() == ["這是短文。"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "told"),
+    [
+        ({"foo": "短文"}, "columns: role is 'foo', expected one of 文章, 問題, 選項1"),
+        ({"選項9": "短文"}, "columns: role is '選項9', expected one of"),
+        ({"文章": "短文", "passage": "文章"}, "columns: 文章 is named twice; keep one of the two"),
+        ({"文章": " "}, "columns: 文章 has no header; give the text above its column"),
+        ({"文章": 3}, "columns: 文章 has no header"),
+    ],
+)
+def test_columns_that_name_nothing_are_refused(columns: dict[str, str], told: str, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(f"{HEADERS}\n1,這是文章。,這是短文。,問？,甲,乙,1\n", encoding="utf-8")
+    with pytest.raises(lrc.LrcError, match=f"^{re.escape(told)}"):
+        lrc.read_questions(tmp_path / "a.csv", columns=columns)
+
+
 @pytest.mark.parametrize(
     ("given", "told"),
     [

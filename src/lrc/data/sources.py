@@ -12,6 +12,7 @@ from lrc.data.alpaca import Record, RecordNotes, check_test_ids, load_records, q
 from lrc.data.c3 import read_c3
 from lrc.data.manifest import refuse_incomplete
 from lrc.data.questions import Question
+from lrc.data.tables.headers import name_roles
 from lrc.data.tables.json_array import read_array
 from lrc.data.tables.workbook import Workbook, read_workbook
 from lrc.runtime.errors import DataError, describe_os_error, no_file
@@ -45,13 +46,13 @@ class DataFile:
         columns: the header of a column by its role, for headers that lrc does not know: `{"文章": "短文"}`.
 
     Raises:
-        DataError: there is no such file, or it is a folder, a pipe or a device. All methods raise it if the file cannot
-            be read.
+        DataError: there is no such file, or it is a folder, a pipe or a device; or `columns` names something that is
+            no role. All methods raise it if the file cannot be read.
     """
 
     def __init__(self, path: Path, sheet: str | None = None, columns: Mapping[str, str] | None = None) -> None:
         require_file(path)
-        self.path, self.sheet, self.columns = path, sheet, columns
+        self.path, self.sheet, self.columns = path, sheet, name_roles(columns or {})
         self._initial_state = self._read_state()
         self._elements: Iterator[Any] | None = None  # of a JSON array that was opened for its first element only
 
