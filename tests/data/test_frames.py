@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -138,6 +139,20 @@ def test_converting_in_python_takes_what_the_flags_take(given: dict[str, object]
     with pytest.raises(lrc.LrcError, match=f"^{re.escape(told)}"):
         lrc.convert(tmp_path / "a.xlsx", output_dir=tmp_path / "data", **given)  # type: ignore[arg-type]
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("parts", "told"),
+    [
+        (("文", "問", ("甲", 2)), "question 7: option 2 is 2, expected a text"),
+        (("文", None, ("甲", "乙")), "question 7: question is None, expected a text"),
+        (("文", "問", ("甲\ud800", "乙")), "question 7: option 1 has an unpaired surrogate at character 2; correct it"),
+    ],
+)
+def test_parts_of_a_question_that_are_not_text_are_refused(parts: tuple[Any, ...], told: str) -> None:
+    with pytest.raises(lrc.LrcError) as refused:
+        object.__new__(lrc.Answerer).answer([lrc.Question("7", *parts)])
+    assert refused.value.lines() == (told,)
 
 
 HEADERS = "ID,文章,短文,問題,選項1,選項2,正確答案"
