@@ -98,7 +98,8 @@ class DataFile:
         """Read the questions, for `lrc convert`; bad rows are among the findings of the result.
 
         Raises:
-            DataError: the file is Alpaca JSON, which is converted already, or is no table of questions.
+            DataError: the file is Alpaca JSON, which is converted already; it is no table of questions; or it is C3
+                JSON, and columns are named.
         """
         if self.kind == "alpaca":
             raise DataError(
@@ -107,6 +108,7 @@ class DataFile:
                 )
             )
         if self.kind == "c3":
+            self._refuse_columns("C3")
             return read_c3(list(self._read_elements()), self.path)
         return read_workbook(self.path, self.sheet, self.columns)
 
@@ -118,10 +120,7 @@ class DataFile:
                 unanswered questions of which two share an id. Errors in Alpaca JSON are raised during the iteration.
         """
         if self.kind == "alpaca":
-            if self.columns:
-                raise DataError(
-                    _("{file}: Alpaca JSON has no columns to name; leave out --columns").format(file=self.path.name)
-                )
+            self._refuse_columns("Alpaca")
             self.refuse_incomplete()
             return _AlpacaRecords(self._read_elements(), self.path.name)
         return _TableRecords(self.questions())
@@ -143,6 +142,11 @@ class DataFile:
         """
         if self._read_state() != self._initial_state:
             raise DataError(_("{path}: was changed while it was read; run again").format(path=self.path))
+
+    def _refuse_columns(self, kind: str) -> None:
+        if self.columns:
+            text = _("{file}: {kind} JSON has no columns to name; leave out --columns")
+            raise DataError(text.format(file=self.path.name, kind=kind))
 
     def _read_elements(self) -> Iterator[Any]:
         """The elements of the JSON array, going on with the stream that `kind` opened."""
