@@ -32,7 +32,7 @@ MARKS = 16  # more tokens than BOS, white space before text, and a digit or a ve
 SHORT = to_record(Question("1", "文", "問", ("甲", "乙")))
 
 
-def _silent(done: int = 1) -> None:
+def silent(done: int = 1) -> None:
     """Show no progress."""
 
 
@@ -80,7 +80,7 @@ class Scorer:
         bits = next((n for n in (4, 8) if getattr(self.model, f"is_loaded_in_{n}bit", False)), None)
         return str(self.model.dtype).removeprefix("torch.") + (f", {bits} bits" if bits else "")
 
-    def __call__(self, records: Sequence[Record], advance: Advance = _silent) -> list[OptionScores]:
+    def __call__(self, records: Sequence[Record], advance: Advance = silent) -> list[OptionScores]:
         """The scores of each record's options, in the order of `records`."""
         scores: dict[int, OptionScores] = {}
         for chunk in chunks(records):
@@ -149,7 +149,7 @@ class Scorer:
             if not all(i in known for i in chunk):
                 yield dict(zip(chunk, self._chunk([records[i] for i in chunk]), strict=True))
 
-    def _chunk(self, records: Sequence[Record], advance: Advance = _silent) -> list[OptionScores]:
+    def _chunk(self, records: Sequence[Record], advance: Advance = silent) -> list[OptionScores]:
         question_orders = [[OptionOrder.of(r, order, self.prompt) for order in self._orders(r)] for r in records]
         answers = [self.prompt.supervised_sequences(r) for r in records] if self.with_answers else []
         right = [sequence for some in answers for sequence in some]
