@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+from math import inf, log
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +140,8 @@ def test_another_format_is_refused_before_the_model_is_looked_for(
 
 def scores(*probabilities: float, consistent: bool = True) -> OptionScores:
     best = max(range(len(probabilities)), key=probabilities.__getitem__) + 1
-    return OptionScores((), probabilities, best, consistent)
+    log_probs = tuple(log(one) if one else -inf for one in probabilities)
+    return OptionScores(log_probs, probabilities, best, consistent)
 
 
 def test_what_a_person_is_told() -> None:
@@ -150,3 +152,21 @@ def test_what_a_person_is_told() -> None:
     assert lines[2].split()[:3] == ["by", "order", "1"]
     assert lines[3].startswith("  look first at 30 (39%), 31 (80%), 0 (97%)") and lines[3].count("%") == 20
     assert {place: why for place, why in doubts(some).items() if place >= 30} == {30: "uncertain", 31: "order"}
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "uncertain"),
+    [
+        ((0.39, 0.35, 0.26, 0.0), True),  # an option that has no text is none
+        ((0.39, 0.3, 0.2, 0.11), True),
+        ((0.41, 0.3, 0.2, 0.09), False),
+        ((0.59, 0.41), True),  # a guess has 0.5
+        ((0.61, 0.39), False),
+        ((0.0, 0.59, 0.0, 0.41), True),
+        ((0.35, *[0.65 / 7] * 7), False),  # a guess has 0.125
+        ((0.28, *[0.72 / 7] * 7), True),
+        ((1.0, 0.0), False),
+    ],
+)
+def test_what_is_uncertain_depends_on_the_number_of_options(probabilities: tuple[float, ...], uncertain: bool) -> None:
+    assert (doubts([scores(*probabilities)])[0] == "uncertain") == uncertain

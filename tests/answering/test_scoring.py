@@ -239,6 +239,23 @@ def test_progress_counts_every_question(tokenizer: Any, model: Any) -> None:
     assert Scorer(model, Prompt(tokenizer, "plain", "digit"), CPU)([]) == []
 
 
+@pytest.mark.parametrize(("template", "style"), [("alpaca", "digit"), ("alpaca", "judge"), ("chat", "text")])
+def test_whatever_is_long_about_a_prompt_it_fits_the_positions(tokenizer: Any, template: str, style: str) -> None:
+    """Not only the passage makes a prompt long: so do an instruction of one's own and the text of a chat template."""
+    wordy = copy.deepcopy(tokenizer)
+    turns = "{% for m in messages %}{{ m['content'] }}{{ eos_token if m['role'] == 'assistant' else '' }}{% endfor %}"
+    wordy.chat_template = f"{'You are patient. ' * 55}{turns}"
+    asked = to_record(Question("1", "天氣很好。" * 40, "問", ("甲", "乙丙"), 1))
+    if template != "chat":
+        asked = replace(asked, instruction="請仔細閱讀。" * 50)
+    model = make_model("llama", **BYTES).eval()
+    model.config.max_position_embeddings = 1400
+    prompt = Prompt(wordy, template, style)
+    (fitted,), shortened = Scorer(model, prompt, CPU).fitted([asked])
+    longest = max(len(sequence.tokens) for sequence in prompt.candidates(fitted))
+    assert shortened == ["1"] and 1350 < longest <= 1400
+
+
 def test_votes_need_a_list_of_options(tokenizer: Any, model: Any) -> None:
     with pytest.raises(RecipeError, match="--votes is 2, but this model's prompt lists no options"):
         Scorer(model, Prompt(tokenizer, "plain", "text"), CPU, votes=2)

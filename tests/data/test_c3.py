@@ -41,6 +41,7 @@ def test_each_question_of_a_passage_is_read() -> None:
     ("changes", "said"),
     [
         ({"answer": "丙"}, "has the answer 「丙」"),
+        ({"answer": "YES", "choice": ["Yes.", "yes"]}, "has the answer 「YES」"),  # which of the two?
         ({"answer": None}, "answer that is not text"),
         ({"choice": ["甲"]}, "2 to 8 choices"),
         ({"choice": ["甲", ""]}, "empty passage, question or choice"),

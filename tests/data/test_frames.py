@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -118,6 +119,81 @@ def test_what_is_neither_a_frame_nor_questions_is_refused(questions: object) -> 
     unloaded = object.__new__(lrc.Answerer)  # what it is given is looked at before the model is asked
     with pytest.raises(lrc.LrcError, match=r"expected a data frame or lrc.Question objects, not (dict|str|int);"):
         unloaded.answer(questions)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"validation_fraction": 20}, "validation_fraction is 20, expected 0 or more and less than 1, such as 0.2"),
+        ({"validation_fraction": 1.0}, "validation_fraction is 1.0, expected 0 or more"),
+        ({"validation_fraction": np.nan}, "validation_fraction is nan, expected 0 or more"),
+        ({"validation_fraction": "0.2"}, "validation_fraction is '0.2', expected 0 or more"),
+        ({"folds": 1}, "folds is 1, expected a whole number from 2"),
+        ({"folds": 2.0}, "folds is 2.0, expected a whole number from 2"),
+        ({"layout": "line"}, "layout is 'line', expected one of lines, reference"),
+        ({"on_error": "ignore"}, "on_error is 'ignore', expected one of refuse, skip"),
+    ],
+)
+def test_converting_in_python_takes_what_the_flags_take(given: dict[str, object], told: str, tmp_path: Path) -> None:
+    write_xlsx(tmp_path / "a.xlsx", [row(n, 文章=OTHER * n) for n in range(1, 4)])
+    with pytest.raises(lrc.LrcError, match=f"^{re.escape(told)}"):
+        lrc.convert(tmp_path / "a.xlsx", output_dir=tmp_path / "data", **given)  # type: ignore[arg-type]
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("parts", "told"),
+    [
+        (("文", "問", ("甲", 2)), "question 7: option 2 is 2, expected a text"),
+        (("文", None, ("甲", "乙")), "question 7: question is None, expected a text"),
+        (("文", "問", ("甲\ud800", "乙")), "question 7: option 1 has an unpaired surrogate at character 2; correct it"),
+    ],
+)
+def test_parts_of_a_question_that_are_not_text_are_refused(parts: tuple[Any, ...], told: str) -> None:
+    with pytest.raises(lrc.LrcError) as refused:
+        object.__new__(lrc.Answerer).answer([lrc.Question("7", *parts)])
+    assert refused.value.lines() == (told,)
+
+
+HEADERS = "ID,文章,短文,問題,選項1,選項2,正確答案"
+
+
+@pytest.mark.parametrize("role", ["文章", "passage", "Article"])
+def test_a_role_has_any_of_its_names(role: str, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(f"{HEADERS}\n1,這是文章。,這是短文。,問？,甲,乙,1\n", encoding="utf-8")
+    assert lrc.read_questions(tmp_path / "a.csv", columns={role: "短文"})["passage"].tolist() == ["這是短文。"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "told"),
+    [
+        ({"foo": "短文"}, "columns: role is 'foo', expected one of 文章, 問題, 選項1"),
+        ({"選項9": "短文"}, "columns: role is '選項9', expected one of"),
+        ({"文章": "短文", "passage": "文章"}, "columns: 文章 is named twice; keep one of the two"),
+        ({"文章": " "}, "columns: 文章 has no header; give the text above its column"),
+        ({"文章": 3}, "columns: 文章 has no header"),
+    ],
+)
+def test_columns_that_name_nothing_are_refused(columns: dict[str, str], told: str, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(f"{HEADERS}\n1,這是文章。,這是短文。,問？,甲,乙,1\n", encoding="utf-8")
+    with pytest.raises(lrc.LrcError, match=f"^{re.escape(told)}"):
+        lrc.read_questions(tmp_path / "a.csv", columns=columns)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"votes": 0}, "votes is 0, expected a whole number from 1"),
+        ({"votes": True}, "votes is True, expected a whole number from 1"),
+        ({"row_tokens": -5}, "row_tokens is -5, expected a whole number from 1"),
+        ({"template": "llama"}, "template is 'llama', expected one of"),
+        ({"score_normalisation": "words"}, "score_normalisation is 'words', expected one of character, token, sum"),
+        ({"dtype": "float8"}, "dtype is 'float8', expected one of auto, float32"),
+    ],
+)
+def test_answering_in_python_takes_what_the_flags_take(given: dict[str, object], told: str) -> None:
+    with pytest.raises(lrc.LrcError, match=f"^{re.escape(told)}"):
+        lrc.Answerer("base", **given)
 
 
 def test_the_documented_lines(

@@ -54,6 +54,12 @@ def test_ids_to_answer_must_differ_in_json_too(tmp_path: Path) -> None:
     assert len(read_records(path)) == 2
 
 
+def test_c3_has_no_columns_to_name(tmp_path: Path) -> None:
+    for read in (read_questions, read_records):
+        with pytest.raises(DataError, match=r"^c3\.json: C3 JSON has no columns to name; leave out --columns$"):
+            read(write(tmp_path / "c3.json", C3), columns={"文章": "passage"})
+
+
 def test_c3_without_answers_must_have_ids_apart(tmp_path: Path) -> None:
     bare = [[["文"], [{"question": "問", "choice": ["甲", "乙"]}], 7]] * 2
     with pytest.raises(DataError, match="record 2: id is 7-1"):

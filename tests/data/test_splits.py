@@ -6,6 +6,7 @@ import random
 import subprocess
 import sys
 from collections import Counter
+from itertools import combinations
 
 import pytest
 from hypothesis import given
@@ -79,6 +80,12 @@ def test_validation_has_its_share_of_clusters_of_every_size(fraction: float) -> 
         assert abs(places[size] - count / 5) <= 2
 
 
+def test_balanced_answers_do_not_cost_the_share() -> None:
+    """To have an answer of each kind, validation would take more than a cluster above its share here."""
+    answers: list[int | None] = [8, 2, 2, 5, 6, 6, 4, 5, 1, 2, 2, 2, 2, 2, 2, 4, 7, 4, 4, 6, 7]
+    assert abs(sum(split(range(21), answers, 0.1, seed=0)) - 2.1) <= 1
+
+
 def test_another_seed_is_another_split_and_the_same_seed_the_same() -> None:
     clusters, answers = sample(3)
     one, same, other = (split(clusters, answers, 0.2, seed) for seed in (1, 1, 2))
@@ -119,6 +126,16 @@ def test_expected_leak_is_the_mean_over_random_splits() -> None:
         trained = {passages[row] for row in rows[cut:]}
         rates.append(sum(passages[row] in trained for row in rows[:cut]) / cut)
     assert expected_leak(passages, 0.2) == pytest.approx(sum(rates) / len(rates), abs=0.005)
+
+
+def test_expected_leak_of_a_few_questions_is_that_of_all_splits() -> None:
+    passages = [0, 0, 0, 1, 1, 2]
+    for count in range(1, 6):
+        shares = []
+        for chosen in combinations(range(6), count):
+            trained = {passages[row] for row in range(6) if row not in chosen}
+            shares.append(sum(passages[row] in trained for row in chosen) / count)
+        assert expected_leak(passages, count / 6) == pytest.approx(sum(shares) / len(shares))
 
 
 def test_nothing_leaks_where_each_passage_has_one_question() -> None:

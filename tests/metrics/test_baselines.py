@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from math import log
 from pathlib import Path
+from random import Random
 
 import pytest
 from questions import ask
@@ -28,12 +30,37 @@ def test_longest() -> None:
 def test_overlap_finds_the_option_that_is_in_the_passage() -> None:
     question = ask(passage="小明昨天在公園裡放風箏", options=("小華釣魚", "在公園裡放風箏", "公園", "小明"))
     assert overlap([question]) == [2]
+    whole = ask(passage="小明昨天在公園裡放風箏", options=("放風箏", "公園", "在公園裡放風箏", "公園裡放風箏"))
+    assert overlap([whole]) == [3]  # all are in the passage; the longest says most
 
 
 def test_sliding_window_looks_near_the_question() -> None:
     passage = "小明去年種了一棵蘋果樹。" + "天" * 60 + "小華今年種了一棵芒果樹。"
     question = ask(passage=passage, question="小華今年種了什麼？", options=("蘋果樹", "芒果樹", "天", "不知道"))
     assert sliding_window([question]) == [2]
+
+
+def in_a_window(passage: str, asked: str, option: str) -> float:
+    """The score of Richardson et al. 2013, algorithm 1, as it is written there, with bigrams for words."""
+    words = [passage[i : i + 2] for i in range(len(passage) - 1)]
+    wanted = {text[i : i + 2] for text in (asked, option) for i in range(len(text) - 1)}
+    return max(
+        sum(log(1 + 1 / words.count(word)) for word in words[start : start + len(wanted)] if word in wanted)
+        for start in range(len(words))
+    )
+
+
+def test_sliding_window_is_the_published_one() -> None:
+    random = Random(0)
+    draw = lambda low, high: "".join(random.choices("甲乙丙丁", [4, 3, 2, 1], k=random.randint(low, high)))  # noqa: E731
+    chosen = []
+    for _ in range(60):
+        passage, asked, options = draw(20, 40), draw(2, 5), tuple(draw(2, 5) for _ in range(4))
+        scores = [in_a_window(passage, asked, option) for option in options]
+        (chosen_here,) = sliding_window([ask(passage=passage, question=asked, options=options)])
+        assert scores[chosen_here - 1] == pytest.approx(max(scores))
+        chosen.append(chosen_here)
+    assert len(set(chosen)) == 4
 
 
 @pytest.mark.parametrize("name", BASELINES)

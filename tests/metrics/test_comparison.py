@@ -60,6 +60,31 @@ def test_questions_are_grouped_by_who_has_them_right() -> None:
     assert sum(by_hand.values()) == 60
 
 
+def test_what_to_read_comes_sorted() -> None:
+    """Mistakes that a model was sure of come first."""
+    first, second = make(60, 20, 1, 0.6), make(60, 20, 2, 0.5)
+    draw = random.Random(3)
+
+    def doubtful(outcome: Outcome) -> Outcome:
+        shares = [draw.random() for _ in range(3)]
+        return Outcome(outcome.question, tuple(share / sum(shares) for share in shares), outcome.prediction)
+
+    found = compare_answers(NAMES, SOURCES, [*map(doubtful, first)], [*map(doubtful, second)])
+    for sure in (
+        [other.probabilities[other.prediction - 1] for _one, other in found.first_only],
+        [one.probabilities[one.prediction - 1] for one, _other in found.second_only],
+        [-sum(side.probabilities[side.answer - 1] for side in pair) for pair in found.both_wrong],
+    ):
+        assert len(sure) > 2 and sure == sorted(sure, reverse=True)
+
+
+def test_copies_of_a_question_are_paired_in_their_order() -> None:
+    question = Question("1", "文章", "問題", ("甲", "乙", "丙"), 1)
+    outcomes = [Outcome(question, (0.2, 0.3, 0.5), prediction) for prediction in (1, 2, 3)]
+    found = compare_answers(NAMES, SOURCES, outcomes, outcomes)
+    assert found.same_choice == 3 and not found.first_only and not found.second_only
+
+
 def test_order_of_the_questions_does_not_matter() -> None:
     first, second = make(40, 8, 3, 0.8), make(40, 8, 4, 0.5)
     mixed = random.Random(0).sample(second, len(second))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from report_runs import OUTCOMES
 
 from lrc.data.questions import Question
-from lrc.metrics.predictions import OUTCOMES_FILE, Outcome, read_outcomes, write_outcomes
+from lrc.metrics.predictions import OUTCOMES_FILE, Outcome, read_outcomes, read_predictions, write_outcomes
 from lrc.runtime.errors import DataError
 
 
@@ -40,3 +41,24 @@ def test_wrong_line_is_named(tmp_path: Path, change: dict[str, Any], finding: st
     path.write_text("\n".join([first, json.dumps(json.loads(others[0]) | change), *others]) + "\n")
     with pytest.raises(DataError, match=rf"{OUTCOMES_FILE}, line 2: .*{finding}.*; train again, or remove the file"):
         read_outcomes(path)
+
+
+@pytest.mark.parametrize("prediction", [2.0, "2", True, 2.5, 5, -1])
+def test_a_prediction_in_a_file_of_scores_is_the_number_of_an_option(tmp_path: Path, prediction: object) -> None:
+    asked = Question("7", "文", "問", ("甲", "乙", "丙", "丁"), answer=2)
+    path = tmp_path / "scores.jsonl"
+    path.write_text(json.dumps({"id": "7", "scores": [-1, -2, -3, -4], "prediction": prediction}) + "\n")
+    with pytest.raises(
+        DataError, match=rf"question 7: prediction is {prediction}, expected 1 to 4; score t.json again"
+    ):
+        read_predictions(path, tmp_path / "t.json", [asked])
+
+
+def test_an_option_without_text_is_not_chosen_whatever_its_score(tmp_path: Path) -> None:
+    asked = Question("7", "文", "問", ("", "乙", "丙", ""), answer=2)
+    path = tmp_path / "scores.jsonl"
+    path.write_text(json.dumps({"id": "7", "scores": [-0.1, -3, -2, None]}) + "\n")
+    (outcome,) = read_predictions(path, tmp_path / "t.json", [asked])
+    assert outcome.prediction == 3 and outcome.scores == (None, -3, -2, None)
+    odds = math.exp(-2 + 3)
+    assert outcome.probabilities == pytest.approx((0, 1 / (1 + odds), odds / (1 + odds), 0))

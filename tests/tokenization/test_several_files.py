@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from datasets import Dataset
 from small_runs import lrc, make_run, pairs, run, write_questions
 
 from lrc.config.run_record import RUN_FILE
-from lrc.tokenization.token_dataset import Portion
+from lrc.tokenization.token_dataset import Corpus, JoinedRecords, Portion, join
 from lrc.training.dataloader import StepSampler
 
 SIZES = {"num_train_epochs": 2, "per_device_train_batch_size": 4, "use_cpu": True, "save_strategy": "no"}
@@ -55,6 +56,35 @@ def test_a_single_file_is_drawn_as_without_shares() -> None:
     order = random.permutation(10)
     ties = random.random(30)
     assert drawn(plain, 2) == sorted(range(30), key=lambda place: (order[place // 3], ties[place]))
+
+
+def test_records_of_several_files_are_one_sequence() -> None:
+    parts = (list("abc"), [], list("de"))
+    joined = JoinedRecords(parts)  # type: ignore[arg-type]
+    whole = list("abcde")
+    assert list(joined) == whole and joined[1:4] == whole[1:4]
+    for place in range(-5, 5):
+        assert joined[place] == whole[place]
+    for place in (5, -6):
+        with pytest.raises(IndexError):
+            joined[place]
+
+
+def test_passages_and_shares_of_files_are_kept_apart() -> None:
+    """Numbers of passages begin anew in each file; the questions of two would otherwise be drawn as one's."""
+    sizes = (4, 6, 2)
+    passages = [[place // 2 for place in range(size)] for size in sizes]
+    corpora = [
+        Corpus(list(range(size)), [], [], Dataset.from_dict({"id": ["a"] * size, "passage": numbers}))  # type: ignore[arg-type]
+        for size, numbers in zip(sizes, passages, strict=True)
+    ]
+    joined = join(corpora, None)
+    assert joined.dataset is not None
+    assert joined.dataset["passage"][:] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
+    assert joined.portions == ((4, 4), (6, 6), (2, 2))
+    # As long as no question repeats: 4 of 4, then the others by their shares, of which each file has at least one.
+    assert join(corpora, [0.8, 0.19, 0.01]).portions == ((4, 4), (6, 1), (2, 1))
+    assert join(corpora, [0.2, 0.4, 0.4]).portions == ((4, 1), (6, 2), (2, 2))
 
 
 def test_each_file_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

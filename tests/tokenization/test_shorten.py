@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import combinations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,13 +23,21 @@ def at_most(length: int) -> object:
     return lambda asked: len(asked.passage) <= length
 
 
-@given(st.text(alphabet="甲乙。！？；\n」a ", max_size=40))
+@given(st.text(alphabet="甲乙。！？；\n」a .，", max_size=40))
 def test_sentences_join_to_the_passage(passage: str) -> None:
     assert "".join(split_sentences(passage)) == passage
 
 
 def test_sentences_keep_closing_marks() -> None:
     assert split_sentences("他說：「好！」她走了。\n沒有句號") == ["他說：「好！」", "她走了。\n", "沒有句號"]
+
+
+def test_english_sentences_end_with_a_full_stop_before_white_space() -> None:
+    assert split_sentences("It costs 3.5 dollars. He paid.\nShe left") == [
+        "It costs 3.5 dollars.",
+        " He paid.\n",
+        "She left",
+    ]
 
 
 def test_bigrams_skip_white_space() -> None:
@@ -62,6 +71,28 @@ def test_what_fits_stays_whole() -> None:
 def test_no_sentence_fits() -> None:
     short = shorten(question(NEAR), at_most(3))
     assert short is not None and short.passage == ""
+
+
+@pytest.mark.parametrize(
+    ("far", "near"),
+    [("天氣很好，", "小明在台北工作，"), ("天" * 40, "小明在台北的圖書館工作"), ("Fine days, ", "小明在台北, ")],
+    ids=["commas", "no mark at all", "English"],
+)
+def test_of_a_sentence_that_is_too_long_the_clauses_nearest_to_the_question_are_kept(far: str, near: str) -> None:
+    """A page that was pasted without a full stop is one sentence: without it, the question would have no passage."""
+    passage = f"{far * 30}{near}{far * 30}"
+    short = shorten(question(passage), at_most(100))
+    assert short is not None and len(short.passage) <= 100
+    assert near.strip("， ,") in short.passage
+    rest = iter(passage)
+    assert all(character in rest for character in short.passage), "it is in the order of the passage"
+    assert len(short.passage) > 50
+
+
+def test_short_sentences_remain_beside_one_that_is_too_long() -> None:
+    """The longest one shares most with the question, so that it alone would be kept, and does not fit."""
+    short = shorten(question(FAR + NEAR.rstrip("。") * 40 + "。" + FAR), at_most(60))
+    assert short is not None and NEAR.rstrip("。") in short.passage
 
 
 def test_not_even_an_empty_passage_fits() -> None:

@@ -23,7 +23,7 @@ from lrc.runtime.outputs import checksum, new_file
 from lrc.runtime.packages import versions_of
 from lrc.runtime.processes import processes
 from lrc.runtime.progress import Advance, notify, silence, track
-from lrc.runtime.translation import _
+from lrc.runtime.translation import Message, _
 
 
 def answer(scorer: Scorer, records: Sequence[Record], partial: PartialScores | None = None) -> list[OptionScores]:
@@ -50,9 +50,7 @@ def answer(scorer: Scorer, records: Sequence[Record], partial: PartialScores | N
         silence()
     records, shortened = scorer.fitted(records)
     if shortened and state.is_main_process:
-        limit = positions(scorer.model.config)
-        text = _("{count} passages shortened to fit the model's {limit} positions: {ids}")
-        notify(text.format(count=len(shortened), limit=limit, ids=tuple(shortened)))
+        notify(describe_shortened(scorer, shortened))
     share = state.process_index, state.num_processes
     known = {} if partial is None else partial.start(scorer.computed)
     with track(_("answer"), sum(map(len, chunks(records)[share[0] :: share[1]])), before=len(known)) as advance:
@@ -62,8 +60,18 @@ def answer(scorer: Scorer, records: Sequence[Record], partial: PartialScores | N
     return [scores[place] for place in range(len(records))]
 
 
-def _refuse_not_numbers(records: Sequence[Record], scores: Mapping[int, OptionScores]) -> None:
+def describe_shortened(scorer: Scorer, ids: Sequence[str]) -> Message:
+    """What was done to the questions that `Scorer.fitted` shortened."""
+    text = _("{count} passages shortened to fit the model's {limit} positions: {ids}")
+    return text.format(count=len(ids), limit=positions(scorer.model.config), ids=tuple(ids))
+
+
+def refuse_not_numbers(records: Sequence[Record], scores: Mapping[int, OptionScores]) -> None:
     """Refuse scores by which no option can be chosen.
+
+    Args:
+        records: questions.
+        scores: by index in `records`.
 
     Raises:
         ModelError: a score is NaN.
@@ -88,7 +96,7 @@ def _score_share(
     """Score this process's share, and return it by index in `records`, together with what is known already."""
     for part in scorer.parts(records, known.keys(), share):
         try:
-            _refuse_not_numbers(records, part)
+            refuse_not_numbers(records, part)
         except ModelError:
             if partial is not None:
                 partial.path.unlink()  # resuming from it would fail again

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from lrc.answering.options import ScoringOptions, check_options
 from lrc.data.alpaca import to_record
 from lrc.data.frames import to_frame, to_questions
 from lrc.data.questions import Question
+from lrc.data.tables.cleaning import unpaired_surrogate
 from lrc.runtime.errors import DataError
 from lrc.runtime.translation import _
 
@@ -50,8 +51,8 @@ class Answerer:
             row of the frame has NA in all of them.
 
         Raises:
-            DataError: a row is invalid, it is neither a frame nor questions, or a question is too long even without its
-                passage.
+            DataError: a row is invalid, it is neither a frame nor questions, a part of a question is not text, or a
+                question is too long even without its passage.
         """
         if isinstance(questions, pd.DataFrame):
             frame, asked = questions.copy(), to_questions(questions)
@@ -61,6 +62,8 @@ class Answerer:
             if strangers := [one for one in asked if not isinstance(one, Question)]:
                 text = _("expected a data frame or lrc.Question objects, not {kind}; lrc.read_questions reads a file")
                 raise DataError(text.format(kind=type(strangers[0]).__name__))
+            if faults := [fault for one in asked for fault in _find_faults(one)]:
+                raise DataError(*faults)
             frame = to_frame(asked)
             places = list(range(len(asked)))
         scores = answer(self._scorer, [to_record(question) for question in asked])
@@ -74,3 +77,16 @@ class Answerer:
             ]
             frame[f"probability_{number + 1}"] = pd.array(shares, dtype="Float64")
         return frame
+
+
+def _find_faults(question: Question) -> Iterator[str]:
+    """What no tokenizer takes: parts that are not text, such as a number, or have half of a character."""
+    parts = {"passage": question.passage, "question": question.question}
+    parts |= {f"option {number}": text for number, text in enumerate(question.options, start=1)}
+    for name, part in parts.items():
+        if not isinstance(part, str):
+            text = _("question {id}: {name} is {value}, expected a text")
+            yield text.format(id=question.id, name=name, value=repr(part))
+        elif place := unpaired_surrogate(part):
+            text = _("question {id}: {name} has an unpaired surrogate at character {place}; correct it")
+            yield text.format(id=question.id, name=name, place=place)

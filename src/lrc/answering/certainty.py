@@ -4,18 +4,28 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from math import isfinite
 
 from lrc.metrics.option_scores import OptionScores
 from lrc.runtime.findings import pad, wrap_line
 from lrc.runtime.translation import _, localized
 
-UNCERTAIN = 0.4  # a lower probability of the chosen option is uncertain; with four options, 0.25 is a guess
+UNCERTAIN = 0.4  # a lower probability of the chosen one of four options, with which a guess has 0.25, is uncertain
 LISTED = 20  # answers
 
 
 def certainty(score: OptionScores) -> float:
     """The probability of the chosen option."""
     return score.probabilities[score.prediction - 1]
+
+
+def is_uncertain(score: OptionScores) -> bool:
+    """Whether the chosen option is little more probable than a guess: below `UNCERTAIN` if there are four.
+
+    For other numbers of options, it is a probability as far between that of a guess and 1: 0.6 if there are two.
+    """
+    guess = 1 / sum(map(isfinite, score.log_probs))
+    return certainty(score) < guess + (UNCERTAIN - 1 / 4) / (1 - 1 / 4) * (1 - guess)
 
 
 def least_certain(scores: Sequence[OptionScores], count: int = LISTED) -> list[int]:
@@ -26,12 +36,12 @@ def least_certain(scores: Sequence[OptionScores], count: int = LISTED) -> list[i
 def doubts(scores: Sequence[OptionScores]) -> dict[int, str]:
     """Why a person should check an answer, by its index in `scores`.
 
-    The reason is `uncertain`, below `UNCERTAIN`; otherwise `order`, if it depends on the order of options; otherwise
+    The reason is `uncertain`, see `is_uncertain`; otherwise `order`, if it depends on the order of options; otherwise
     `least certain`, for the `LISTED` least certain ones.
     """
     found = dict.fromkeys(least_certain(scores), "least certain")
     found |= {place: "order" for place, score in enumerate(scores) if not score.consistent}
-    return found | {place: "uncertain" for place, score in enumerate(scores) if certainty(score) < UNCERTAIN}
+    return found | {place: "uncertain" for place, score in enumerate(scores) if is_uncertain(score)}
 
 
 def describe_certainty(ids: Sequence[str], scores: Sequence[OptionScores]) -> Iterator[str]:
@@ -40,14 +50,14 @@ def describe_certainty(ids: Sequence[str], scores: Sequence[OptionScores]) -> It
     option = _("option {number}: {count:,}")
     last = max((len(score.probabilities) for score in scores), default=0)  # options that were never chosen count, too
     positions = tuple(option.format(number=n, count=counts[n]) for n in range(1, last + 1))
-    few = sum(certainty(score) < UNCERTAIN for score in scores)
+    few = sum(map(is_uncertain, scores))
     differ = sum(not score.consistent for score in scores)
     listed = tuple(f"{ids[place]} ({certainty(scores[place]):.0%})" for place in least_certain(scores))
     lines = [
         (_("by position"), _("{list}").format(list=positions)),
         (
             _("uncertain"),
-            _("{few:,} of {count:,} have a probability below {limit:.0%}").format(
+            _("{few:,} of {count:,} are hardly more probable than a guess (below {limit:.0%} of four options)").format(
                 few=few, count=len(scores), limit=UNCERTAIN
             ),
         ),

@@ -8,12 +8,19 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
-from lrc.config.run_record import Run, lists_options, read_run
-from lrc.runtime.errors import ModelError
+from lrc.config.run_record import DTYPES, NORMALISATIONS, STYLES, TEMPLATE_NAMES, Run, lists_options, read_run
+from lrc.runtime.arguments import require_choice, require_count
+from lrc.runtime.errors import ModelError, RecipeError
 from lrc.runtime.hub_connection import go_offline_if_alone
 from lrc.runtime.translation import _
 
 CONFIG, ADAPTER = "config.json", "adapter_config.json"
+_CHOICES = {
+    "template": TEMPLATE_NAMES,
+    "answer_style": STYLES,
+    "score_normalisation": NORMALISATIONS,
+    "dtype": DTYPES,
+}
 
 
 @dataclass(frozen=True)
@@ -31,6 +38,9 @@ class ScoringOptions:
         load_in_4bit: quantize the model to 4 bits; see `quantization.quantization_config`.
         dtype: in which the model computes; see `devices.answering_dtype`.
         average_weights: average the weights of the adapters instead of their scores.
+
+    Raises:
+        RecipeError: a value is out of range.
     """
 
     adapters: tuple[Path, ...] = ()
@@ -43,6 +53,14 @@ class ScoringOptions:
     load_in_4bit: bool | None = None
     dtype: str | None = None
     average_weights: bool = False
+
+    def __post_init__(self) -> None:
+        require_count("votes", self.votes, 1, RecipeError)
+        if self.row_tokens is not None:
+            require_count("row_tokens", self.row_tokens, 1, RecipeError)
+        for name, choices in _CHOICES.items():
+            if (value := getattr(self, name)) is not None:
+                require_choice(name, value, choices, RecipeError)
 
 
 def check_options(model: str, options: ScoringOptions) -> None:

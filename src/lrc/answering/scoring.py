@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lrc.data.alpaca import Record, question_of, with_question
+from lrc.data.alpaca import Record, question_of, to_record, with_question
 from lrc.data.questions import Question, option_orders
 from lrc.metrics.option_scores import OptionScores, option_lengths, probabilities_at
 from lrc.models.loading import positions
@@ -27,10 +28,11 @@ from lrc.tokenization.max_length import shorten
 from lrc.tokenization.prompt import Prompt, reordered
 
 RECORDS_AT_A_TIME = 128
-TEMPLATE_TOKENS = 512  # more than any template has, with its instruction and the numbers of options
+MARKS = 16  # more tokens than BOS, white space before text, and a digit or a verdict have together
+SHORT = to_record(Question("1", "文", "問", ("甲", "乙")))
 
 
-def _silent(done: int = 1) -> None:
+def silent(done: int = 1) -> None:
     """Show no progress."""
 
 
@@ -78,7 +80,7 @@ class Scorer:
         bits = next((n for n in (4, 8) if getattr(self.model, f"is_loaded_in_{n}bit", False)), None)
         return str(self.model.dtype).removeprefix("torch.") + (f", {bits} bits" if bits else "")
 
-    def __call__(self, records: Sequence[Record], advance: Advance = _silent) -> list[OptionScores]:
+    def __call__(self, records: Sequence[Record], advance: Advance = silent) -> list[OptionScores]:
         """The scores of each record's options, in the order of `records`."""
         scores: dict[int, OptionScores] = {}
         for chunk in chunks(records):
@@ -106,8 +108,9 @@ class Scorer:
 
         question = question_of(record)
         # A token has at least one byte, so that short texts fit and need not be tokenized here.
-        surely = sum(len(text.encode()) for text in (question.passage, question.question, *question.options))
-        if surely + TEMPLATE_TOKENS <= limit or fits(question):
+        texts = (*self.prompt.texts(record, self._judged), *question.options)
+        surely = sum(len(text.encode()) for text in texts)
+        if surely + self._frame <= limit or fits(question):
             return record
         shorter = shorten(question, fits)
         if shorter is None:
@@ -118,6 +121,16 @@ class Scorer:
                 ).format(id=record.id, limit=limit)
             )
         return with_question(record, shorter)
+
+    @cached_property
+    def _frame(self) -> int:
+        """More tokens than the prompt has around instruction and input, with those of an answer that is no text."""
+        return len(self.prompt.text(SHORT, self._judged).encode()) + MARKS
+
+    @property
+    def _judged(self) -> int | None:
+        """The option that a prompt is measured with; see `Prompt.text`."""
+        return 1 if self.prompt.answer_style == "judge" else None
 
     def parts(
         self, records: Sequence[Record], known: Container[int] = (), share: tuple[int, int] = (0, 1)
@@ -136,7 +149,7 @@ class Scorer:
             if not all(i in known for i in chunk):
                 yield dict(zip(chunk, self._chunk([records[i] for i in chunk]), strict=True))
 
-    def _chunk(self, records: Sequence[Record], advance: Advance = _silent) -> list[OptionScores]:
+    def _chunk(self, records: Sequence[Record], advance: Advance = silent) -> list[OptionScores]:
         question_orders = [[OptionOrder.of(r, order, self.prompt) for order in self._orders(r)] for r in records]
         answers = [self.prompt.supervised_sequences(r) for r in records] if self.with_answers else []
         right = [sequence for some in answers for sequence in some]

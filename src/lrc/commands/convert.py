@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from lrc.data.alpaca import dump_records, to_record
 from lrc.data.conversion import ConversionReport, Part, SplitPlan, find_clashes, plan_parts
@@ -16,6 +16,7 @@ from lrc.data.questions import Question
 from lrc.data.repeated import find_duplicates
 from lrc.data.sources import read_questions
 from lrc.data.tables.workbook import Workbook
+from lrc.runtime.arguments import require_choice
 from lrc.runtime.errors import DataError, OutputError
 from lrc.runtime.exit_status import is_step
 from lrc.runtime.findings import add_cure, limit_findings, print_findings
@@ -55,11 +56,13 @@ def convert(
         force: overwrite files that exist.
 
     Raises:
-        DataError: the file cannot be read, has bad rows, or cannot be split so.
+        DataError: an argument is out of range; or the file cannot be read, has bad rows, or cannot be split so.
         OutputError: a file exists, or cannot be written.
     """
     file, output_dir = Path(file), Path(output_dir)
     plan = SplitPlan(validation_fraction, folds, seed)
+    require_choice("layout", layout, get_args(Layout), DataError)
+    require_choice("on_error", on_error, ("refuse", "skip"), DataError)
     if not force:
         refuse_other(output_dir, file, layout, asdict(plan), CLUSTERING)
     source = _read(file, sheet, columns, skip=on_error == "skip")

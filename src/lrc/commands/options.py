@@ -10,7 +10,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from lrc.config.run_record import NORMALISATIONS, STYLES, TEMPLATE_NAMES
+from lrc.config.run_record import DTYPES, NORMALISATIONS, STYLES, TEMPLATE_NAMES
 from lrc.data.tables.headers import ROLES, role_of
 from lrc.runtime.translation import _, localized
 
@@ -98,7 +98,7 @@ def answering(command: Any) -> Any:
         ),
         click.option(
             "--dtype",
-            type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+            type=click.Choice(DTYPES),
             help="Data type to compute in. Default: that of the stored weights, if the device supports it.",
         ),
         click.option(

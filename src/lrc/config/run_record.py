@@ -22,6 +22,7 @@ METRICS_FILE = "metrics.jsonl"  # what training logged, one line per entry
 TEMPLATE_NAMES = ("chinese-alpaca-2", "alpaca", "chat", "plain")
 STYLES = ("digit", "text", "judge")
 SCORED_AS_THEY_ARE = {"digit": "digits", "judge": "verdicts"}  # only texts differ in length and are normalised
+DTYPES = ("auto", "float32", "bfloat16", "float16")  # in which a model can be asked to answer
 NORMALISATIONS = ("character", "token", "sum")  # see `option_scores.option_lengths`
 _CHECKPOINT = re.compile(r"checkpoint-\d+")
 # Keys that do not affect what is trained. `resume.MAY_CHANGE` has the others that may differ when a run is resumed.

@@ -14,7 +14,7 @@ from typing import Any
 
 from lrc.data.questions import MAX_OPTIONS, MIN_OPTIONS, Question
 from lrc.data.tables.answer_marks import FROM_ZERO, CountedFromZeroError, read_answers
-from lrc.data.tables.cleaning import clean
+from lrc.data.tables.cleaning import clean, unpaired_surrogate
 from lrc.data.tables.enumeration import LEFT, REMOVED, remove_enumerations
 from lrc.data.tables.workbook import Workbook
 from lrc.runtime.errors import DataError
@@ -175,10 +175,8 @@ def _read_answer(item: dict[str, Any]) -> str:
 def _clean(value: Any, name: str) -> str:
     if not isinstance(value, str):
         raise ValueError(_("has a {name} that is not text").format(name=name))
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise ValueError(_("has an unpaired surrogate in its {name}").format(name=name)) from None
+    if unpaired_surrogate(value):
+        raise ValueError(_("has an unpaired surrogate in its {name}").format(name=name))
     return clean(value)[0]
 
 

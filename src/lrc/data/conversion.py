@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from lrc.data.near_duplicates import CLUSTERING, Groups
 from lrc.data.questions import Question
 from lrc.data.splits import expected_leak
 from lrc.data.tables.workbook import Workbook
+from lrc.runtime.arguments import require_count
 from lrc.runtime.errors import DataError
 from lrc.runtime.findings import Finding, count_kinds, format_findings, limit_findings
 from lrc.runtime.outputs import checksum
@@ -23,11 +25,23 @@ from lrc.runtime.translation import _, localized
 
 @dataclass(frozen=True)
 class SplitPlan:
-    """How labelled questions are split."""
+    """How labelled questions are split.
 
-    validation_fraction: float  # of the questions; 0 writes all of them into one file
-    folds: int | None  # how many cross-validation folds to write in addition; None writes none
+    Raises:
+        DataError: `validation_fraction` or `folds` is out of range.
+    """
+
+    validation_fraction: float  # of the questions, below 1; 0 writes all of them into one file
+    folds: int | None  # how many cross-validation folds to write in addition, 2 or more; None writes none
     seed: int
+
+    def __post_init__(self) -> None:
+        share = self.validation_fraction
+        if not isinstance(share, Real) or not 0 <= share < 1:
+            text = _("validation_fraction is {value}, expected 0 or more and less than 1, such as 0.2")
+            raise DataError(text.format(value=repr(share)))
+        if self.folds is not None:
+            require_count("folds", self.folds, 2, DataError)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from lrc.data.alpaca import Record, RecordNotes, check_test_ids, load_records, q
 from lrc.data.c3 import read_c3
 from lrc.data.manifest import refuse_incomplete
 from lrc.data.questions import Question
+from lrc.data.tables.headers import name_roles
 from lrc.data.tables.json_array import read_array
 from lrc.data.tables.workbook import Workbook, read_workbook
 from lrc.runtime.errors import DataError, describe_os_error, no_file
@@ -45,13 +46,13 @@ class DataFile:
         columns: the header of a column by its role, for headers that lrc does not know: `{"文章": "短文"}`.
 
     Raises:
-        DataError: there is no such file, or it is a folder, a pipe or a device. All methods raise it if the file cannot
-            be read.
+        DataError: there is no such file, or it is a folder, a pipe or a device; or `columns` names something that is
+            no role. All methods raise it if the file cannot be read.
     """
 
     def __init__(self, path: Path, sheet: str | None = None, columns: Mapping[str, str] | None = None) -> None:
         require_file(path)
-        self.path, self.sheet, self.columns = path, sheet, columns
+        self.path, self.sheet, self.columns = path, sheet, name_roles(columns or {})
         self._initial_state = self._read_state()
         self._elements: Iterator[Any] | None = None  # of a JSON array that was opened for its first element only
 
@@ -97,7 +98,8 @@ class DataFile:
         """Read the questions, for `lrc convert`; bad rows are among the findings of the result.
 
         Raises:
-            DataError: the file is Alpaca JSON, which is converted already, or is no table of questions.
+            DataError: the file is Alpaca JSON, which is converted already; it is no table of questions; or it is C3
+                JSON, and columns are named.
         """
         if self.kind == "alpaca":
             raise DataError(
@@ -106,6 +108,7 @@ class DataFile:
                 )
             )
         if self.kind == "c3":
+            self._refuse_columns("C3")
             return read_c3(list(self._read_elements()), self.path)
         return read_workbook(self.path, self.sheet, self.columns)
 
@@ -117,10 +120,7 @@ class DataFile:
                 unanswered questions of which two share an id. Errors in Alpaca JSON are raised during the iteration.
         """
         if self.kind == "alpaca":
-            if self.columns:
-                raise DataError(
-                    _("{file}: Alpaca JSON has no columns to name; leave out --columns").format(file=self.path.name)
-                )
+            self._refuse_columns("Alpaca")
             self.refuse_incomplete()
             return _AlpacaRecords(self._read_elements(), self.path.name)
         return _TableRecords(self.questions())
@@ -142,6 +142,11 @@ class DataFile:
         """
         if self._read_state() != self._initial_state:
             raise DataError(_("{path}: was changed while it was read; run again").format(path=self.path))
+
+    def _refuse_columns(self, kind: str) -> None:
+        if self.columns:
+            text = _("{file}: {kind} JSON has no columns to name; leave out --columns")
+            raise DataError(text.format(file=self.path.name, kind=kind))
 
     def _read_elements(self) -> Iterator[Any]:
         """The elements of the JSON array, going on with the stream that `kind` opened."""

@@ -43,7 +43,7 @@ class Outcome:
             raise ValueError(_("answer is missing"))
         if len(self.probabilities) != size or not all(0 <= one <= 1 for one in self.probabilities):
             raise ValueError(f"probabilities are {list(self.probabilities)}, expected {size} from 0 to 1")
-        if not 1 <= self.prediction <= size:
+        if type(self.prediction) is not int or not 1 <= self.prediction <= size:
             raise ValueError(f"prediction is {self.prediction}, expected 1 to {size}")
 
     @classmethod
@@ -133,7 +133,7 @@ def read_predictions(source: Path, data: Path | None, questions: Sequence[Questi
     Raises:
         DataError: there is no such file, it has no answers, or they are not answers to these questions.
     """
-    path = source / OUTCOMES_FILE if source.is_dir() else source
+    path = answers_of(source)
     if not path.is_file():
         if not source.is_dir():
             raise DataError(no_file(source))

@@ -89,6 +89,7 @@ KINDS = {
     "placeholder": _("placeholder"),
     "repeated-header": _("repeated header"),
     "rounded-id": _("ids with lost digits"),
+    "shortened-passage": _("passages shortened"),
     "stored-number": _("stored number"),
     "struck-text": _("struck text"),
     "structure": _("structure"),

@@ -1,7 +1,8 @@
 """Shortens, skips or refuses records that are longer than `max_length`.
 
 A shortened passage keeps, in their order, the sentences that share most character bigrams with the question and its
-options, relative to the square root of a sentence's length. Question, options and answer are never changed.
+options, relative to the square root of a sentence's length. If the first of these sentences does not fit, clauses take
+the place of sentences. Question, options and answer are never changed.
 """
 
 from __future__ import annotations
@@ -120,12 +121,19 @@ class LengthReport:
             raise DataError(_("no record fits max_length {max_length}; raise it").format(max_length=max_length))
 
 
-_SENTENCE = re.compile(r"[^。！？!?；;\n]*[。！？!?；;\n]+[」』”’）)]*|[^。！？!?；;\n]+$")
+_SENTENCE = re.compile(r".*?(?:[。！？!?；;\n]|\.(?=\s|$))[。！？!?；;\n]*[」』”’）)]*|.+", re.DOTALL)
+# Up to 40 characters, so that a text without any marks is divided, too: after a comma, else before white space.
+_CLAUSE = re.compile(r".{1,40}?[，,、：:]|.{1,40}(?=\s)|.{1,40}", re.DOTALL)
 
 
 def split_sentences(passage: str) -> list[str]:
     """Split a passage after full stops, exclamation and question marks, semicolons and line breaks; loses no text."""
-    return _SENTENCE.findall(passage) or [passage]
+    return _SENTENCE.findall(passage)
+
+
+def split_clauses(passage: str) -> list[str]:
+    """Split a passage after commas and colons, and at least every 40 characters; loses no text."""
+    return _CLAUSE.findall(passage)
 
 
 def bigrams(text: str) -> set[str]:
@@ -137,23 +145,30 @@ def bigrams(text: str) -> set[str]:
 def shorten(question: Question, fits: Callable[[Question], bool]) -> Question | None:
     """Drop the sentences that are least related to question and options until `fits` returns true.
 
+    If not even one sentence fits, such as one without a full stop, all is done by clauses.
+
     Args:
         question: the question to shorten.
         fits: whether a question is short enough; must be monotonic: true for fewer sentences if true for more.
 
     Returns:
-        The question with as many sentences as fit; None if not even an empty passage fits.
+        The question with as many sentences or clauses as fit; None if not even an empty passage fits.
     """
-    pieces = split_sentences(question.passage)
+    if not fits(replace(question, passage="")):
+        return None
+    shorter = _keep_nearest(question, split_sentences(question.passage), fits)
+    return shorter if shorter.passage else _keep_nearest(question, split_clauses(question.passage), fits)
+
+
+def _keep_nearest(question: Question, pieces: list[str], fits: Callable[[Question], bool]) -> Question:
+    """Keep as many pieces of the passage as fit, those that are most related to question and options, in order."""
     wanted = bigrams(question.question).union(*(bigrams(option) for option in question.options))
-    # The earlier one of two sentences with the same score: passages tend to begin with what they are about.
-    ranked = sorted(range(len(pieces)), key=lambda i: (-_score_sentence(pieces[i], wanted), i))
+    # The earlier one of two pieces with the same score: passages tend to begin with what they are about.
+    ranked = sorted(range(len(pieces)), key=lambda i: (-_score_piece(pieces[i], wanted), i))
 
     def keeping(count: int) -> Question:
         return replace(question, passage="".join(pieces[i] for i in sorted(ranked[:count])))
 
-    if not fits(keeping(0)):
-        return None
     low, high = 0, len(pieces)
     while low < high:
         middle = (low + high + 1) // 2
@@ -161,7 +176,7 @@ def shorten(question: Question, fits: Callable[[Question], bool]) -> Question | 
     return keeping(low)
 
 
-def _score_sentence(sentence: str, wanted: set[str]) -> float:
-    """The number of shared bigrams over the square root of the sentence's own, so that length alone does not win."""
-    own = bigrams(sentence)
+def _score_piece(piece: str, wanted: set[str]) -> float:
+    """The number of shared bigrams over the square root of the piece's own, so that length alone does not win."""
+    own = bigrams(piece)
     return len(own & wanted) / max(len(own), 1) ** 0.5

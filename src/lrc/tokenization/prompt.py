@@ -18,6 +18,7 @@ from lrc.data.alpaca import Record, question_of, with_question
 from lrc.data.input_layouts import one_line, write_input, write_unlisted
 from lrc.data.questions import MAX_OPTIONS, Question
 from lrc.packing.tree import TokenSequence, common_prefix
+from lrc.runtime.arguments import require_choice
 from lrc.runtime.errors import DataError, RecipeError
 from lrc.runtime.translation import _
 from lrc.tokenization.chat_template import DATE, Chat
@@ -67,18 +68,8 @@ class Prompt:
         list_options: bool | None = None,
         today: str = "",
     ) -> None:
-        if template not in TEMPLATES:
-            raise RecipeError(
-                _("template is {template}, expected one of {templates}").format(
-                    template=repr(template), templates=tuple(TEMPLATES)
-                )
-            )
-        if answer_style not in STYLES:
-            raise RecipeError(
-                _("answer_style is {answer_style}, expected one of {styles}").format(
-                    answer_style=repr(answer_style), styles=tuple(STYLES)
-                )
-            )
+        require_choice("template", template, tuple(TEMPLATES), RecipeError)
+        require_choice("answer_style", answer_style, STYLES, RecipeError)
         self.list_options = lists_options(answer_style, template) if list_options is None else list_options
         if answer_style == "digit" and not self.list_options:
             raise RecipeError(_("list_options is false, but a digit needs the list; set answer_style: text"))

@@ -50,11 +50,12 @@ class JoinedRecords(Sequence[Record]):
     def __getitem__(self, place: int | slice) -> Record | list[Record]:
         if isinstance(place, slice):
             return [self[i] for i in range(*place.indices(len(self)))]
+        place = range(len(self))[place]
         for part in self.parts:
             if place < len(part):
                 return part[place]
             place -= len(part)
-        raise IndexError(place)
+        raise AssertionError("beyond all parts")
 
 
 @dataclass(frozen=True)

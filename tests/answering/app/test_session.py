@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
+
 import pytest
 from questions import ask
 from small_models import save_base
+from workbooks import row, write_xlsx
 
 from lrc.answering.app.session import MAX_CHARACTERS, AppSession, make_question
 from lrc.answering.load import load_scorer
 from lrc.answering.options import ScoringOptions
 from lrc.data.alpaca import to_record
-from lrc.runtime.errors import DataError
+from lrc.runtime.errors import DataError, ModelError
 
 
 @pytest.fixture(scope="module")
@@ -49,3 +53,23 @@ def test_a_text_that_is_too_long_is_a_line() -> None:
     with pytest.raises(DataError) as refused:
         make_question("長" * (MAX_CHARACTERS + 1), "問題", ["甲", "乙"])
     assert refused.value.lines() == ("Passage (文章): has 20,001 characters, expected up to 20,000; shorten it",)
+
+
+def test_a_broken_model_does_not_answer(base: str, tmp_path: Path) -> None:
+    session = AppSession(load_scorer(base, ScoringOptions(template="plain", answer_style="digit")))
+    session.scorer.model.lm_head.weight.data.fill_(math.nan)
+    with pytest.raises(ModelError, match="question 1: its scores are not numbers; the model or the adapter is broken"):
+        session.ask(ask())
+    file = write_xlsx(tmp_path / "a.xlsx", [row(1), row(2)])
+    with pytest.raises(ModelError, match="question 1: its scores are not numbers"):
+        session.answer_file(file, tmp_path, lambda done, total: None)
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_passage_that_was_shortened_is_among_the_findings(base: str, tmp_path: Path) -> None:
+    session = AppSession(load_scorer(base, ScoringOptions(template="plain", answer_style="digit")))
+    session.scorer.model.config.max_position_embeddings = 300
+    file = write_xlsx(tmp_path / "a.xlsx", [row(1, 文章="天氣很好。" * 40), row(2, 文章="天氣很好。")])
+    answered = session.answer_file(file, tmp_path, lambda done, total: None)
+    told = [str(one) for one in answered.findings if one.kind == "shortened-passage"]
+    assert told == ["a.xlsx: 1 passages shortened to fit the model's 300 positions: 1"]

@@ -76,6 +76,15 @@ def test_a_tsv_may_have_commas(tmp_path: Path) -> None:
     assert book.questions[0].options[0] == "1,000,000" and not book.findings
 
 
+@pytest.mark.parametrize("end", [b"x", b"\x00\xd8"], ids=["half a unit", "half a pair"])
+@pytest.mark.parametrize("length", [1, 3000])
+def test_broken_utf_16_is_refused(tmp_path: Path, end: bytes, length: int) -> None:
+    path = write_csv(tmp_path / "a.csv", [row(n, 問題="什麼？" * length) for n in range(3)], encoding="utf-16")
+    path.write_bytes(path.read_bytes() + end)
+    assert refusal(path).startswith("a.csv, near line 5: byte 0x")
+    assert "is not UTF-16; save it as 'CSV UTF-8'" in refusal(path)
+
+
 def test_a_broken_byte(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "a.csv", [row(n) for n in range(3)])
     path.write_bytes(path.read_bytes() + b"\xff\n")

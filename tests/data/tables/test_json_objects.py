@@ -79,6 +79,17 @@ def test_bad_values_are_bad_rows(tmp_path: Path, bad: dict[str, Any], told: str)
     assert any(told in str(finding) for finding in book.errors), book.errors
 
 
+@pytest.mark.parametrize(
+    "more", [{"choices": ["A", "B", "C", "D"]}, {"option2": "養魚"}], ids=lambda more: next(iter(more))
+)
+def test_options_in_two_places_are_refused(tmp_path: Path, more: dict[str, Any]) -> None:
+    """One of them would replace the other without a word, and the answer may be about the one that is gone."""
+    (key,) = more
+    with pytest.raises(DataError) as refused:
+        read_workbook(lines(tmp_path / "a.jsonl", item(1), item(2, **more)))
+    assert str(refused.value) == f"a.jsonl, row 2: options and {key} both hold options; keep one of them"
+
+
 def test_half_a_surrogate_pair_is_a_bad_row(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps(item(1, question="\ud83d")) + "\n" + json.dumps(item(2)) + "\n", encoding="utf-8")

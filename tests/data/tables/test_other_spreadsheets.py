@@ -214,6 +214,13 @@ def test_a_binary_workbook(tmp_path: Path) -> None:
     ]
 
 
+def test_long_numbers_of_a_binary_workbook(tmp_path: Path) -> None:
+    book = read_workbook(xlsb(tmp_path / "a.xlsb", [HEADER, [12345678901234567.0, "文", "問", "甲", "乙", "丙", 2.0]]))
+    assert book.questions[0].id == "12345678901234568"  # the nearest one that a spreadsheet can hold
+    (told,) = findings(book)
+    assert told.startswith("warning: a.xlsb, row 2: ID is 12345678901234568, a number beyond the 15 digits")
+
+
 def test_a_binary_workbook_over_the_whole_grid_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="spans 1,000,001 rows and 16,001 columns"):
         read_workbook(xlsb(tmp_path / "a.xlsb", [HEADER], far=1_000_000))

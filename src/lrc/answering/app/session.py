@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from lrc.answering.answer import describe_shortened, refuse_not_numbers
 from lrc.answering.answered_workbook import fill_in, is_workbook
 from lrc.answering.app.translations import WORDS
-from lrc.answering.scoring import Scorer
+from lrc.answering.scoring import Scorer, silent
 from lrc.answering.submission import write_submission
 from lrc.config.run_record import Run
 from lrc.data.alpaca import Record, question_of, to_record
@@ -21,7 +22,7 @@ from lrc.metrics.option_scores import OptionScores
 from lrc.metrics.verdict import Verdict, judge
 from lrc.runtime.errors import DataError, LrcError
 from lrc.runtime.findings import Finding
-from lrc.runtime.progress import track
+from lrc.runtime.progress import Advance, track
 from lrc.runtime.translation import _
 from lrc.tokenization.prompt import reordered
 
@@ -95,15 +96,18 @@ class AppSession:
         Returns:
             The scores, and one `InOrder` for each order; none if the prompt lists no options, or only one order is
             possible.
+
+        Raises:
+            DataError: the question is too long even without its passage.
+            ModelError: a score is NaN.
         """
-        (record,), _ = self.scorer.fitted([to_record(question)])
+        (record,), _shortened = self.scorer.fitted([to_record(question)])
         orders = option_orders(question, len(question.options)) if self.scorer.prompt.list_options else []
         if len(orders) < 2:
-            return self.scorer([record])[0], []
-        once = replace(self.scorer, votes=1)
-        found = once([reordered(record, order) for order in orders])
+            return _score(self.scorer, [record])[0], []
+        found = _score(replace(self.scorer, votes=1), [reordered(record, order) for order in orders])
         # The first order is that of the question, so with one vote its scores are those of generate.
-        scores = found[0] if self.scorer.votes == 1 else self.scorer([record])[0]
+        scores = found[0] if self.scorer.votes == 1 else _score(self.scorer, [record])[0]
         return scores, [_restore_order(order, one) for order, one in zip(orders, found, strict=True)]
 
     def answer_file(self, path: Path, folder: Path, advance: Callable[[int, int], None]) -> Answered:
@@ -116,6 +120,7 @@ class AppSession:
 
         Raises:
             DataError: the file cannot be read or answered; then nothing is written.
+            ModelError: a score is NaN.
         """
         findings: list[Finding] = []
         records = read_questions_to_answer(path, report=findings.extend)
@@ -129,7 +134,11 @@ class AppSession:
                 advance(answered, len(records))
 
             advance(0, len(records))
-            scores = self.scorer(self.scorer.fitted(records)[0], both)
+            fitted, shortened = self.scorer.fitted(records)
+            scores = _score(self.scorer, fitted, both)
+        if shortened:
+            text = describe_shortened(self.scorer, shortened)
+            findings.append(Finding("warning", "shortened-passage", path.name, text))
         submission = folder / "answer.csv"
         write_submission(submission, [record.id for record in records], [score.prediction for score in scores])
         workbook, lost = _fill_in(path, folder, records, scores)
@@ -180,6 +189,12 @@ def make_question(passage: str, question: str, options: Sequence[str]) -> Questi
     if lines:
         raise DataError(*lines)
     return Question("1", passage, question, tuple(options))
+
+
+def _score(scorer: Scorer, records: Sequence[Record], advance: Advance = silent) -> list[OptionScores]:
+    scores = scorer(records, advance)
+    refuse_not_numbers(records, dict(enumerate(scores)))
+    return scores
 
 
 def _restore_order(order: tuple[int, ...], scores: OptionScores) -> InOrder:

@@ -175,7 +175,7 @@ def _read_text(text: str, options: Options, habits: Habits) -> Reading:
     places = [number for number, option in enumerate(options, start=1) if option and _simplify(option) in answers]
     exact = [number for number in places if options[number - 1] == text]
     places = exact or places
-    if len(places) == 1 or places and habits.by_text:
+    if len(places) == 1 or exact and habits.by_text:
         return Reading(places[0])
     if places:
         same = alternatives([f"選項{number}" for number in places], _("{words} and {last}"))

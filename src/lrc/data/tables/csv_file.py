@@ -67,17 +67,17 @@ def _detect_encoding(path: Path) -> tuple[str, str]:
         head = file.read(4)
         if head.startswith(_WORKBOOKS):
             raise DataError(_("{file}: a workbook, not CSV; rename it to .xlsx").format(file=path.name))
-        if head.startswith(_UTF16):
-            return "utf-16", ""
-    if (wrong := _find_undecodable(path, "utf-8")) is None:
-        return "utf-8-sig", ""
-    for name, codec in _ENCODINGS.items():
-        if _find_undecodable(path, codec) is None and _has_header(path, codec):
-            return codec, name
+    wide = head.startswith(_UTF16)
+    encoding, codec = ("UTF-16", "utf-16") if wide else ("UTF-8", "utf-8-sig")
+    if (wrong := _find_undecodable(path, codec)) is None:
+        return codec, ""
+    for name, other in _ENCODINGS.items():
+        if not wide and _find_undecodable(path, other) is None and _has_header(path, other):
+            return other, name
     line, byte = wrong
     raise DataError(
-        _("{file}, near line {line}: byte 0x{byte:02x} is not UTF-8; {save}").format(
-            file=path.name, line=line, byte=byte, save=_SAVE
+        _("{file}, near line {line}: byte 0x{byte:02x} is not {encoding}; {save}").format(
+            file=path.name, line=line, byte=byte, encoding=encoding, save=_SAVE
         )
     )
 

@@ -11,6 +11,7 @@ from functools import lru_cache
 
 from lrc.data.questions import MAX_OPTIONS, MIN_OPTIONS
 from lrc.data.tables.table import Table, TableRow, letters
+from lrc.runtime.arguments import require_choice
 from lrc.runtime.errors import DataError
 from lrc.runtime.findings import Finding
 from lrc.runtime.translation import _, alternatives
@@ -84,6 +85,27 @@ class Header:
     row: int  # its row number; the last one of a header of two rows
     used: int  # the number of rows up to and including it
     findings: tuple[Finding, ...]
+
+
+def name_roles(columns: Mapping[str, str]) -> dict[str, str]:
+    """The headers that the user gives, by role.
+
+    Args:
+        columns: the header of a column by any name of its role: 文章, passage …
+
+    Raises:
+        DataError: a role is not known or named twice, or a header is empty.
+    """
+    named: dict[str, str] = {}
+    for name, header in columns.items():
+        role = role_of(str(name))
+        require_choice(_("columns: role"), role if role in ROLES else name, ROLES, DataError)
+        if role in named:
+            raise DataError(_("columns: {role} is named twice; keep one of the two").format(role=role))
+        if not isinstance(header, str) or not header.strip():
+            raise DataError(_("columns: {role} has no header; give the text above its column").format(role=role))
+        named[str(role)] = header
+    return named
 
 
 def find_header(table: Table, rows: Sequence[TableRow], named: Mapping[str, str] | None = None) -> Header:

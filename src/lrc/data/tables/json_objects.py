@@ -16,6 +16,7 @@ from typing import Any
 
 from lrc.data.questions import MAX_OPTIONS
 from lrc.data.tables.cell_text import show_value
+from lrc.data.tables.cleaning import unpaired_surrogate
 from lrc.data.tables.csv_file import MAX_LINE
 from lrc.data.tables.json_array import DoubledKeyError, read_array, unique_keys
 from lrc.data.tables.table import CellFinding, Table, TableRow
@@ -34,8 +35,8 @@ def open_objects(path: Path) -> Iterator[Table]:
     adds one. Row 0 is the header.
 
     Raises:
-        DataError: a line or an element is not a JSON object or has a key twice, a line has more than MAX_LINE
-            characters, or the file is not UTF-8.
+        DataError: a line or an element is not a JSON object, or has a key or its options twice; a line has more than
+            MAX_LINE characters; or the file is not UTF-8.
     """
     headers = _collect_headers(path)
     yield Table(path.name, None, (), _iter_rows(path, headers))
@@ -44,9 +45,14 @@ def open_objects(path: Path) -> Iterator[Table]:
 def _collect_headers(path: Path) -> list[str]:
     """All keys in the order in which they first appear; choices are `option1` and so on."""
     headers: dict[str, None] = {}
-    for _number, item in _iter_questions(path):
+    for number, item in _iter_questions(path):
+        sources: dict[str, str] = {}  # the key that each column of this question is from
         for key, value in item.items():
-            headers |= dict.fromkeys(_spread(key, value))
+            for header in _spread(key, value):
+                if (other := sources.setdefault(header, key)) != key:
+                    text = _("{file}, row {number}: {one} and {other} both hold options; keep one of them")
+                    raise DataError(text.format(file=path.name, number=number, one=other, other=key))
+        headers |= dict.fromkeys(sources)
     return list(headers)
 
 
@@ -152,8 +158,4 @@ def _show_json(value: Any) -> tuple[str, str]:
     if isinstance(value, float) and not math.isfinite(value):
         return "", _("is {value}, which is not text; give the text itself").format(value=value)
     text = str(value) if type(value) is int else show_value(value)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return "", _("has an unpaired surrogate; correct it")
-    return text, ""
+    return ("", _("has an unpaired surrogate; correct it")) if unpaired_surrogate(text) else (text, "")

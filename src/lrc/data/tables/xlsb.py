@@ -11,7 +11,7 @@ from zipfile import ZipFile
 
 from lrc.data.tables.cell_text import Value, show_value
 from lrc.data.tables.table import NO_FINDINGS, CellFinding, Table, TableRow
-from lrc.data.tables.xlsx import choose_sheet, from_a1, open_values, refuse_size
+from lrc.data.tables.xlsx import LONG_NUMBER, ROUNDED, choose_sheet, from_a1, open_values, refuse_size
 from lrc.data.tables.xlsx_package import open_package
 from lrc.runtime.errors import DataError
 from lrc.runtime.translation import _
@@ -61,6 +61,8 @@ def _examine(value: Value) -> CellFinding | None:
             "date-cell",
             _("is a date or a time, read as {show}; {save}").format(show=show_value(value), save=_SAVE),
         )
+    if isinstance(value, float) and abs(value) >= ROUNDED:
+        return CellFinding("warning", "long-number", LONG_NUMBER.format(shown=show_value(value)))
     if isinstance(value, float) and not value.is_integer():
         return CellFinding(
             "warning",

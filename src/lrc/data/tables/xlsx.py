@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 
 MAX_CELLS = 16_000_000  # in the rectangle from A1 to the last cell in use, all of which calamine keeps in memory
 MAX_TEXT = 1 << 30  # bytes of text, with shared strings counted once for each cell
-_ROUNDED = 1e15  # a spreadsheet keeps 15 significant digits
+ROUNDED = 1e15  # a spreadsheet keeps 15 significant digits
+LONG_NUMBER = _(
+    "is {shown}, a number beyond the 15 digits that a spreadsheet keeps; its last digits may be lost: type it as text"
+)
 
 
 @contextmanager
@@ -162,7 +165,7 @@ def _iter_rows(values: Iterator[list[Value]], marks: Marks, epoch: datetime) -> 
         else:
             cells, findings = [value if type(value) is str else show_value(value) for value in row], {}
         numbers = [value for value in row if type(value) is float]
-        if numbers and (max(numbers) >= _ROUNDED or min(numbers) <= -_ROUNDED):
+        if numbers and (max(numbers) >= ROUNDED or min(numbers) <= -ROUNDED):
             worse = {column: finding for column, finding in findings.items() if finding.level != "repair"}
             findings = findings | _find_long_numbers(row, cells) | worse
         if merged:
@@ -174,14 +177,10 @@ def _iter_rows(values: Iterator[list[Value]], marks: Marks, epoch: datetime) -> 
 
 def _find_long_numbers(row: list[Value], cells: list[str]) -> dict[int, CellFinding]:
     """Warnings of numbers that may have lost their last digits, most often ids."""
-    text = _(
-        "is {shown}, a number beyond the 15 digits that a spreadsheet keeps; its last digits may be lost: "
-        "type it as text"
-    )
     return {
-        column: CellFinding("warning", "long-number", text.format(shown=shown))
+        column: CellFinding("warning", "long-number", LONG_NUMBER.format(shown=shown))
         for column, (value, shown) in enumerate(zip(row, cells, strict=True))
-        if type(value) is float and abs(value) >= _ROUNDED
+        if type(value) is float and abs(value) >= ROUNDED
     }
 
 
