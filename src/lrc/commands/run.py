@@ -19,7 +19,7 @@ from lrc.runtime.hub_connection import is_fetched
 from lrc.runtime.locks import left_behind, locked, remove
 from lrc.runtime.machine import look_at_machine
 from lrc.runtime.outputs import new_file
-from lrc.runtime.progress import notify
+from lrc.runtime.progress import notify, show_command
 from lrc.runtime.steps import call
 from lrc.runtime.system import command_line
 from lrc.runtime.translation import _, localized
@@ -191,7 +191,7 @@ def _go(options: RunOptions, given: dict[str, Any]) -> int:
     steps = list(_steps(options, given))
     for number, words in enumerate(steps, start=1):
         shown = command_line(words if words[0] == "python" else ["lrc", *words])
-        notify(f"\n[{number}/{len(steps)}] $ {shown}")
+        show_command(f"\n[{number}/{len(steps)}] $ {shown}")
         status = call(words)
         if words[0] == "check" and options.on_error == "skip" and status == 1:
             continue  # convert leaves out what it found

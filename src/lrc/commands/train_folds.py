@@ -18,7 +18,7 @@ from lrc.runtime.findings import pad
 from lrc.runtime.launch_variables import refuse_leftovers
 from lrc.runtime.locks import left_behind, locked, remove
 from lrc.runtime.outputs import new_file
-from lrc.runtime.progress import notify
+from lrc.runtime.progress import notify, show_command
 from lrc.runtime.steps import call
 from lrc.runtime.system import command_line
 from lrc.runtime.translation import _, localized
@@ -112,7 +112,7 @@ def _launch(accelerate_config: str | None) -> list[str]:
 def _train(fold: int, folds: Folds, words: list[str]) -> int:
     """Train a fold's run, and return its exit status."""
     which = {"fold": fold + 1, "count": folds.count}
-    notify(_("\nfold {fold} of {count}: $ {command}").format(**which, command=f"lrc {command_line(words)}"))
+    show_command(_("\nfold {fold} of {count}: $ {command}").format(**which, command=f"lrc {command_line(words)}"))
     status = call(words)
     if status:
         text = _("fold {fold} of {count}: ended with status {status}; the same command goes on from there")

@@ -17,6 +17,7 @@ from lrc.data.questions import Question
 from lrc.data.score_files import ScoredQuestion, align, read_scores
 from lrc.metrics.option_scores import OptionScores
 from lrc.runtime.errors import DataError, no_file
+from lrc.runtime.library_errors import describe_error
 from lrc.runtime.outputs import new_file
 from lrc.runtime.translation import _, message_of
 
@@ -114,7 +115,7 @@ def read_outcomes(path: Path) -> list[Outcome]:
                 outcomes.append(_from_object(json.loads(text)))
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             missing = isinstance(error, KeyError)
-            what = _("{name} is missing").format(name=error.args[0]) if missing else message_of(error)
+            what = _("{name} is missing").format(name=error.args[0]) if missing else describe_error(error)
             text = _("{path}, line {number}: {what}; train again, or remove the file")
             findings.append(text.format(path=path, number=number, what=what))
     if findings:

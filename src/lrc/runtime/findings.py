@@ -108,10 +108,10 @@ KINDS = {
     "white-space": _("white space at the ends"),
     "zero-width": _("zero-width characters"),
 }
-# Pieces of a line that are not broken: a Chinese character or a word, with brackets before and punctuation after it;
-# and a short remark in square brackets, where there is room.
+# Pieces of a line that are not broken: a command in backticks, to be copied; a Chinese character or a word, with
+# brackets before and punctuation after it; and a short remark in square brackets, where there is room.
 _WIDE, _OPENING, _CLOSING = "\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef", "（「『《【", "，。；：？！、）」』》】…"
-_PIECE = rf"\s+|[{_OPENING}]*(?:[{_WIDE}]|[^\s{_WIDE}]+)[{_CLOSING}]*\s*"
+_PIECE = rf"\s+|[{_OPENING}]*(?:[^\s`{_WIDE}]*`[^`]*`[^\s{_WIDE}]*|[{_WIDE}]|[^\s{_WIDE}]+)[{_CLOSING}]*\s*"
 _PIECES, _REMARKS = re.compile(_PIECE), re.compile(rf"\[[^][]{{1,40}}\]|{_PIECE}")
 ROWS_SHOWN = 5  # of a kind, which may have thousands
 ERRORS_SHOWN = 50  # of a kind
@@ -220,7 +220,7 @@ def wrap(line: str, columns: int, indent: int = 0) -> list[str]:
     """Wrap a line to a width in terminal columns.
 
     Chinese, which has no spaces, is broken between any two characters, but not before a punctuation mark or after an
-    opening bracket.
+    opening bracket. A command in backticks stays in one line, even if that is longer than the width.
 
     Args:
         line: the line.
