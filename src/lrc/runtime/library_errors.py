@@ -34,6 +34,7 @@ _SENTENCES = {
         # zip
         _("Bad magic number for central directory"),
         _("Bad magic number for file header"),
+        _("File contains no valid workbook part"),
         _("File is not a zip file"),
         _("Truncated file header"),
         # XML
