@@ -14,7 +14,7 @@ from lrc.config.run_record import read_run
 from lrc.metrics.predictions import Outcome, write_outcomes
 from lrc.metrics.verdict import describe_size, judge, spell
 from lrc.runtime.errors import RecipeError, no_file
-from lrc.runtime.findings import pad
+from lrc.runtime.findings import pad, print_lines
 from lrc.runtime.launch_variables import refuse_leftovers
 from lrc.runtime.locks import left_behind, locked, remove
 from lrc.runtime.outputs import new_file
@@ -127,8 +127,8 @@ def _conclude(folds: Folds, outcomes: Sequence[Outcome], model: str, *, peft: bo
     with new_file(folds.folder / FIGURES_FILE, force=True) as file:
         file.write_text(json.dumps(figures, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
     share = _("{share}, {size}: each question answered by the run that held it out")
-    print(localized(_("out of fold: {verdict}").format(verdict=verdict.text)))
-    print(localized(share.format(share=spell(verdict.figures), size=describe_size(verdict.figures))))
+    print_lines(_("out of fold: {verdict}").format(verdict=verdict.text))
+    print_lines(share.format(share=spell(verdict.figures), size=describe_size(verdict.figures)))
     for what, name in {_("scores"): SCORES_FILE, _("figures"): FIGURES_FILE}.items():
         print(f"{pad(localized(what), 10)}{folds.folder / name}")
     if peft:

@@ -123,6 +123,25 @@ def read_outcomes(path: Path) -> list[Outcome]:
     return outcomes
 
 
+def name_models(sources: Sequence[Path]) -> list[str]:
+    """Names for models: the last parts of their paths, as many as distinguish them.
+
+    Args:
+        sources: folders of runs, or files of scores.
+
+    Raises:
+        DataError: one is given twice.
+    """
+    whole = [source.resolve() for source in sources]
+    parts = [(path.parent if path.name == OUTCOMES_FILE else path).with_suffix("").parts for path in whole]
+    for depth in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(part[-depth:]) for part in parts]
+        if len(set(names)) == len(names):
+            return names
+    twice = next(source for place, source in enumerate(sources) if parts[place] in parts[:place])
+    raise DataError(_("{second}: is given twice; give another run or file of scores").format(second=twice))
+
+
 def read_predictions(source: Path, data: Path | None, questions: Sequence[Question] = ()) -> list[Outcome]:
     """Read a model's answers to labelled questions.
 
