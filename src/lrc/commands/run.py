@@ -130,7 +130,7 @@ def run(
             notify(CANNOT_READ)
         status = _go(options, given)
     if not status:
-        _summary(options, _model(options, given))
+        print_summary(options, given)
     return status
 
 
@@ -240,7 +240,13 @@ def _model(options: RunOptions, given: Mapping[str, Any]) -> list[str]:
     return ["--model", adapter]
 
 
-def _summary(options: RunOptions, asked: Sequence[str]) -> None:
+def print_summary(options: RunOptions, given: Mapping[str, Any]) -> None:
+    """Print the verdict on the finished run, its files, and the next command.
+
+    Args:
+        options: of the run.
+        given: the keys of its recipe.
+    """
     figures = json.loads((options.folder / "evaluation.json").read_text(encoding="utf-8"))
     verdict = verdict_of(figures)
     print_lines("", verdict.tell(verdict.next_to_report))
@@ -248,7 +254,7 @@ def _summary(options: RunOptions, asked: Sequence[str]) -> None:
         print_lines(_("The base was made on the spot and cannot read: these answers are guesses."))
     for what, name in {_("answers"): "answer.csv", _("adapter"): "adapter", _("report"): "report.html"}.items():
         print(f"{pad(localized(what), 10)}{options.folder / name}")
-    print_next(_next(options, asked, verdict))
+    print_next(_next(options, _model(options, given), verdict))
 
 
 def _next(options: RunOptions, asked: Sequence[str], verdict: Verdict) -> str:
