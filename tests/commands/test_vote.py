@@ -215,11 +215,11 @@ def test_it_says_what_the_vote_gains(files: list[Path], capsys: pytest.CaptureFi
     data = files[0].with_name("validation.json")
     assert lrc("vote", *files, "--data", data) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert "points above a.jsonl alone" in lines[0]
+    assert "points above a alone" in lines[0]
     assert any(line.startswith("vote, out of fold") for line in lines)
     assert any("permuted by passage p = " in line for line in lines)
     assert lrc("vote", files[0], "--data", data) == 0  # one model alone is the vote
-    assert "as a.jsonl alone: the vote gains nothing here" in capsys.readouterr().out.splitlines()[0]
+    assert "the same as a alone: the vote gains nothing here" in capsys.readouterr().out.splitlines()[0]
 
 
 @pytest.mark.parametrize(

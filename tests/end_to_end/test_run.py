@@ -13,6 +13,8 @@ import pytest
 from fork_server import Forked
 from small_runs import lrc
 
+from lrc.commands.run import RunOptions, print_summary
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SUPPORT = str(Path(__file__).parents[1] / "support")
 FILES = [EXAMPLES / "sample.xlsx", EXAMPLES / "sample_test.xlsx"]
@@ -52,11 +54,41 @@ def outcome(output: Path) -> dict[str, object]:
     }
 
 
+@pytest.mark.parametrize(
+    ("right", "best", "p_value", "following"),
+    [
+        (30, 20, 0.01, "lrc app --model a/base --adapter out/adapter"),
+        (22, 20, 0.4, "lrc evaluate --model a/base --adapter out/adapter --data MORE.xlsx"),
+        (20, 20, 1.0, "lrc run a.xlsx b.xlsx --recipe RECIPE --output-dir out-2"),
+    ],
+)
+def test_the_last_line_is_the_command_for_what_the_verdict_says(
+    right: int,
+    best: int,
+    p_value: float,
+    following: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    part = {"ci_low": 0.1, "ci_high": 0.9, "n": 40, "passages": 40, "n_effective": 40}
+    test = {"difference": (right - best) / 40, "p_value": p_value}
+    figures = {"accuracy": right / 40, **part, "baselines": {"majority": {"accuracy": best / 40, **part}}}
+    Path("out").mkdir()
+    Path("out/evaluation.json").write_text(json.dumps(figures | {"best_baseline": {"paired": test}}))
+    given = {"model_name_or_path": "a/base"}
+    options = RunOptions(Path("a.xlsx"), Path("b.xlsx"), Path("out"), "qwen3-8b/lora", (), None, 0.2, "refuse", None)
+    print_summary(options, given)
+    assert capsys.readouterr().out.splitlines()[-1] == f"next: {following}"
+
+
 def test_the_whole_way_on_the_embedded_base(undisturbed: tuple[Path, str]) -> None:
     output, told = undisturbed
     shown = re.findall(r"^\[(\d)/7\] \$ (?:lrc )?(\w+)", told, flags=re.MULTILINE)
     assert shown == [(str(number), step) for number, step in enumerate(STEPS, start=1)]
-    assert not re.search("^next[: ]", told, flags=re.MULTILINE)  # a step names no command of its own
+    # A step names no command of its own.
+    assert re.findall("^next[: ].*", told, flags=re.MULTILINE) == ["next: lrc doctor"] == told.splitlines()[-1:]
     with (output / "answer.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 12 and all(row["Answer"] in "1234" for row in rows)

@@ -219,7 +219,9 @@ def test_the_reference_run_fits(folder: Path, tmp_path: Path, capsys: pytest.Cap
     (tmp_path / "config.json").write_text(json.dumps(config))
     preview("chinese-alpaca-2-13b/qlora", None, ["--model_name_or_path", str(tmp_path)], gpu_memory="12GB")
     told = capsys.readouterr()
-    assert told.out.splitlines()[-1].startswith("fits: ") and told.out.splitlines()[-1].endswith("of 12.00 GiB")
+    first, *_others, last = told.out.splitlines()
+    assert first.startswith("fits: ") and first.endswith("of 12.00 GiB")
+    assert last == "next: lrc convert TRAIN.xlsx --output-dir data"
     assert "data/AI_train.json: no such file; no token figures without it" in told.err
 
 

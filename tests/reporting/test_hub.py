@@ -192,7 +192,8 @@ def test_the_command_publishes_and_prints_the_address(
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.address)  # as HF_ENDPOINT sets it
     assert lrc("publish", "--adapter", trained, "--repo-id", "someone/adapter") == 0
     told = capfd.readouterr()
-    assert told.out == f"{hub.address}/someone/adapter\n"
+    url = f"{hub.address}/someone/adapter"
+    assert told.out == f"published: {url}\nnext: hf download someone/adapter --local-dir adapter\n"
     assert set(hub.files) == EXPECTED and TOKEN not in told.out + told.err
 
 
@@ -203,7 +204,9 @@ def test_a_dry_run_shows_card_and_files_and_sends_nothing(
     shown = capsys.readouterr().out
     assert not hub.calls
     card, _, files = shown.partition("6 files would go to someone/adapter (private):\n")
-    assert {line.split()[-1] for line in files.splitlines()} == EXPECTED
+    *files, following = files.splitlines()
+    assert {line.split()[-1] for line in files} == EXPECTED
+    assert following == f"next: lrc publish --adapter {trained} --repo-id someone/adapter --private"
     assert ModelCard(card).data.library_name == "peft"
 
 
@@ -259,8 +262,8 @@ def test_a_token_that_hides_in_a_file_is_found(name: str, trained: Path, tmp_pat
 def test_what_is_no_model_or_no_name_is_refused(trained: Path, tmp_path: Path) -> None:
     for folder, name, message in (
         (tmp_path, "someone/x", "no adapter_config.json and no config.json"),
-        (trained, "some one/x", "not a name on the Hub"),
-        (trained, "a/b/c", "not a name on the Hub"),
+        (trained, "some one/x", "cannot be a name on the Hub"),
+        (trained, "a/b/c", "cannot be a name on the Hub"),
     ):
         with pytest.raises(LrcError, match=message), staged(folder, name):
             pass
@@ -317,7 +320,8 @@ def test_the_card_of_a_data_set_has_counts_and_checksums_and_no_row(
     card = DatasetCard(text).data
     assert card.language == "zh" and card.size_categories == ["n<1K"] and "multiple-choice" in card.task_categories
     publish_dataset(manifest, repo_id="someone/reading", dry_run=True)
-    assert capsys.readouterr().out.endswith(f"{text}\n1 file would go to someone/reading: README.md\n")
+    following = f"next: lrc publish --dataset {manifest} --repo-id someone/reading\n"
+    assert capsys.readouterr().out.endswith(f"{text}\n1 file would go to someone/reading: README.md\n{following}")
 
 
 @pytest.mark.parametrize("content", ["[]", "{}", "nonsense", '{"files": {}, "source": {}}'])

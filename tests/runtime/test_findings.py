@@ -6,6 +6,8 @@ import copy
 import io
 import json
 import re
+import sys
+from collections.abc import Callable
 from importlib.resources import files
 from io import BytesIO
 from pathlib import Path
@@ -22,7 +24,9 @@ from lrc.config.yaml_reader import read_mapping
 from lrc.data.alpaca import dump_records, to_record
 from lrc.data.sources import read_records
 from lrc.runtime.errors import DataError, RecipeError
+from lrc.runtime.exit_status import exit_on_error
 from lrc.runtime.findings import ERRORS_SHOWN, Finding, format_findings, wrap_line
+from lrc.runtime.progress import notify
 
 BLANK = Finding("error", "empty-option", "a.xlsx", "選項2 is empty", 9, "選項2")
 
@@ -184,3 +188,31 @@ def test_a_terminal_gets_lines_of_its_width_broken_between_words(columns: int, m
     assert words <= {word for piece in found for word in piece.split()}  # none is cut
     assert not any(piece.lstrip()[0] in "，；、。" for piece in found)
     assert wrap_line(line, stream=io.StringIO()) == [line]  # a file or a pipe
+
+
+@pytest.mark.parametrize(
+    "line", ["not found here (see `lrc train --help`), or ask", "找不到這個檔案；請用`lrc train --help`，或問"]
+)
+def test_a_command_is_not_broken(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    long = line.replace("--help", "--train_file a.json --validation_file b.json")
+    for text in (line, long):
+        found = wrap_line(text, stream=Terminal())
+        assert len(found) > 1 and sum("`lrc train" in piece and piece.count("`") == 2 for piece in found) == 1, found
+
+
+def fail(line: str) -> None:
+    with pytest.raises(SystemExit), exit_on_error(""):
+        raise DataError(line)
+
+
+@pytest.mark.parametrize("say", [notify, fail], ids=["notice", "error"])
+def test_notices_and_errors_are_wrapped_in_a_terminal(
+    say: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "50")
+    monkeypatch.setattr("sys.stderr", Terminal())
+    line = "AI.xlsx, row 17: 正確答案 is 5, expected 1 to 4; correct it, or leave the row out with --on-error skip"
+    say(line)
+    shown = sys.stderr.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert max(map(cell_len, shown)) <= 50 and " ".join(" ".join(shown).split()) == line

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from lrc.data.questions import MAX_OPTIONS
 from lrc.runtime.errors import DataError, describe_os_error
+from lrc.runtime.library_errors import describe_error
 from lrc.runtime.outputs import new_file
 from lrc.runtime.translation import _
 
@@ -64,7 +65,7 @@ def read_submission(path: Path) -> list[tuple[str, int]]:
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(
             _("{file}: not a CSV file in UTF-8 ({reason}); save it as CSV in UTF-8").format(
-                file=path.name, reason=error
+                file=path.name, reason=describe_error(error)
             )
         ) from error
     except OSError as error:

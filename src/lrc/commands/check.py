@@ -22,7 +22,7 @@ from lrc.data.tables.workbook import Workbook, read_workbook
 from lrc.data.tables.xlsx_copy import check_copy
 from lrc.runtime.errors import LrcError
 from lrc.runtime.exit_status import is_step
-from lrc.runtime.findings import WORDS, Finding, count_kinds, format_findings, wrap_line
+from lrc.runtime.findings import WORDS, Finding, count_kinds, format_findings, print_lines, print_next, wrap_line
 from lrc.runtime.finished_outputs import key_of_files, refuse_other_output, write_once
 from lrc.runtime.outputs import refuse_file
 from lrc.runtime.system import command_line
@@ -105,7 +105,7 @@ def check(
         return all(one.accepted for one in checked)
     _print_table(checked)
     for both in shared:
-        print(both.line)
+        print_lines(both.line)
     previous = ""
     for line in (*format_findings(finding for one in checked for finding in one.findings), *copies):
         level = re.split("[:：]", line, maxsplit=1)[0]
@@ -118,7 +118,7 @@ def check(
     if sys.stdout.isatty():
         print()
     for line in _next(checked, sheet, columns or {}):  # commands are not wrapped, so that they can be copied
-        print(localized(_("next: {line}").format(line=line)))
+        print_next(line)
     return all(one.accepted for one in checked)
 
 
@@ -231,7 +231,7 @@ class Shared:
                 "of one another: {partly:,}; identical questions: {questions:,}"
             )
         same = {"passages": self.passages, "nearly": self.nearly, "partly": self.partly, "questions": self.questions}
-        return localized(text.format(first=self.first.file, second=self.second.file, **same))
+        return text.format(first=self.first.file, second=self.second.file, **same)
 
 
 def _find_shared(first: Checked, second: Checked) -> Shared | None:

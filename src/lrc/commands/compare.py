@@ -11,12 +11,13 @@ from typing import Any
 
 from lrc.data.sources import read_labelled, require_file
 from lrc.metrics.comparison import Comparison, Pair, compare_answers
-from lrc.metrics.predictions import OUTCOMES_FILE, answers_of, holds_questions, read_predictions
+from lrc.metrics.predictions import answers_of, holds_questions, name_models, read_predictions
 from lrc.metrics.verdict import describe_size, spell
 from lrc.runtime.errors import DataError
-from lrc.runtime.findings import columns_of, pad, wrap_line
+from lrc.runtime.findings import columns_of, name_line, pad, print_next, wrap_line
 from lrc.runtime.finished_outputs import key_of_files, refuse_other_output, write_once
 from lrc.runtime.outputs import refuse_file
+from lrc.runtime.system import command_line
 from lrc.runtime.translation import _, localized
 
 SHOWN = 10  # questions of a group in the terminal; the page has more
@@ -52,13 +53,21 @@ def compare_models(
         _refuse_useless(data, first, second)
     questions = read_labelled(data) if data is not None else []
     sources = (first, second)
+    names = name_models(sources)
     answers = [read_predictions(source, data, questions) for source in sources]
-    found = compare_answers(_names(first, second), sources, answers[0], answers[1])
+    found = compare_answers((names[0], names[1]), sources, answers[0], answers[1])
     written = output is not None and _write(output, asked, found, force=force)
-    print(*([json.dumps(_figures(found), ensure_ascii=False, indent=2)] if as_json else _lines(found)), sep="\n")
+    if as_json:
+        print(json.dumps(_figures(found), ensure_ascii=False, indent=2))
+    else:
+        print(*_lines(found), sep="\n")
     if written:
         told = localized(_("wrote {output}").format(output=output))
         print(told, file=sys.stderr if as_json else sys.stdout)
+    if output is None and not as_json:
+        print()
+        flags = ["--data", str(data)] if data else []
+        print_next(command_line(["lrc", "compare", str(first), str(second), *flags, "--output", "compare.html"]))
 
 
 def _write(output: Path, asked: Mapping[str, Path | None], found: Comparison, *, force: bool) -> bool:
@@ -79,19 +88,6 @@ def _refuse_useless(data: Path, *sources: Path) -> None:
         raise DataError(
             _("{data}: is not needed, since both sides hold their questions; leave out --data").format(data=data)
         )
-
-
-def _names(first: Path, second: Path) -> tuple[str, str]:
-    """Names for the two: the last parts of their paths, as many as distinguish them."""
-    parts = [
-        (path.resolve().parent if path.name == OUTCOMES_FILE else path.resolve()).with_suffix("").parts
-        for path in (first, second)
-    ]
-    for depth in range(1, max(map(len, parts)) + 1):
-        one, two = ("/".join(part[-depth:]) for part in parts)
-        if one != two:
-            return one, two
-    raise DataError(_("{second}: is given twice; give another run or file of scores").format(second=second))
 
 
 def _figures(found: Comparison) -> dict[str, Any]:
@@ -124,7 +120,7 @@ def _spell_points(difference: float) -> str:
 
 def _lines(found: Comparison) -> list[str]:
     test, n = found.test, len(found.pairs)
-    width = max(20, *map(columns_of, found.names)) + 2
+    width = max(20, *(7 + columns_of(name) for name in found.names)) + 2
     points, low, high = (_spell_points(test[key]) for key in ("difference", "ci_low", "ci_high"))
     points = _("{points} points ({low} to {high})").format(points=points, low=low, high=high)
     by_question = _("p = {p:.2g} (McNemar, as if questions were independent)").format(p=test["p_value_mcnemar"])
@@ -138,8 +134,10 @@ def _lines(found: Comparison) -> list[str]:
         ],
         _("Questions"): [
             (_("both right"), f"{found.both_right:,}"),
-            (_("only the first"), f"{len(found.first_only):,}"),
-            (_("only the second"), f"{len(found.second_only):,}"),
+            *(
+                (_("only {name}").format(name=name), f"{len(pairs):,}")
+                for name, pairs in zip(found.names, (found.first_only, found.second_only), strict=True)
+            ),
             (_("both wrong"), f"{len(found.both_wrong):,}"),
             (_("same answer"), _("{count:,} of {n:,}").format(count=found.same_choice, n=n)),
         ],
@@ -150,7 +148,7 @@ def _lines(found: Comparison) -> list[str]:
     }
     lines = wrap_line(localized(found.text))
     for title, rows in groups.items():
-        lines += ["", localized(title), *(f"{pad(localized(name), width)}{localized(text)}" for name, text in rows)]
+        lines += ["", localized(title), *(name_line(name, text, width) for name, text in rows)]
     for name, pairs in zip(found.names, (found.first_only, found.second_only), strict=True):
         if pairs:
             title = localized(_("Only {name} is right").format(name=name))

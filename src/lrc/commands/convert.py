@@ -19,11 +19,11 @@ from lrc.data.tables.workbook import Workbook
 from lrc.runtime.arguments import require_choice
 from lrc.runtime.errors import DataError, OutputError
 from lrc.runtime.exit_status import is_step
-from lrc.runtime.findings import add_cure, limit_findings, print_findings
+from lrc.runtime.findings import add_cure, limit_findings, print_findings, print_lines, print_next
 from lrc.runtime.outputs import new_folder
 from lrc.runtime.progress import Advance, track
 from lrc.runtime.system import command_line
-from lrc.runtime.translation import _, localized
+from lrc.runtime.translation import _
 
 
 def convert(
@@ -73,13 +73,13 @@ def convert(
     facts = account.facts() | {"layout": layout}
     if not force and is_finished(output_dir, file.stem, [part.name for part in parts], facts):
         text = _("{folder}: {file} is already converted with the same flags; nothing to do")
-        print(localized(text.format(folder=output_dir, file=file.name)))
+        print_lines(text.format(folder=output_dir, file=file.name))
         return
     _refuse_outputs(file, output_dir, parts, force=force)
     _write(account, layout, facts, output_dir, force=force)
-    print(*account.lines(output_dir), sep="\n")
+    print_lines(*account.lines(output_dir))
     if not is_step():
-        print(localized(_("next: {line}").format(line=_next(output_dir, source, parts))))
+        print_next(_next(output_dir, source, parts))
 
 
 def _next(folder: Path, source: Workbook, parts: Sequence[Part]) -> str:

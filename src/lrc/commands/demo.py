@@ -17,7 +17,7 @@ from lrc.metrics.verdict import NAMES, describe_size, spell, verdict_of
 from lrc.runtime.errors import LrcError
 from lrc.runtime.findings import pad, wrap_line
 from lrc.runtime.outputs import new_folder, refuse_existing
-from lrc.runtime.progress import notify
+from lrc.runtime.progress import show_command
 from lrc.runtime.steps import call
 from lrc.runtime.system import command_line
 from lrc.runtime.translation import _, localized
@@ -86,7 +86,7 @@ def _figures(model: Path, data: Path, output: Path, *flags: str) -> dict[str, An
 def _run(*command: str | Path) -> None:
     words = [str(word) for word in command]
     shown = command_line(["lrc", *words])
-    notify(f"\n$ {shown}")
+    show_command(f"\n$ {shown}")
     status = call(words)
     if status:
         text = _("demo: `{command}` ended with exit status {status}; see its message above")

@@ -11,13 +11,13 @@ from typing import Any
 import lrc
 from lrc.config.recipe_choice import Choice, choose_recipe
 from lrc.runtime.errors import MachineError
-from lrc.runtime.findings import name_line
+from lrc.runtime.findings import name_line, pad
 from lrc.runtime.hub_connection import is_fetched
 from lrc.runtime.machine import Machine, look_at_machine, why_card_unused
 from lrc.runtime.memory import format_size
 from lrc.runtime.packages import PACKAGES, check_installed, installed_version, tested_versions
 from lrc.runtime.progress import notify
-from lrc.runtime.translation import _
+from lrc.runtime.translation import _, localized
 
 FILES = "TRAIN.xlsx TEST.xlsx"
 
@@ -87,7 +87,8 @@ def _next(choice: Choice | None, *, reachable: bool) -> str:
 
 
 def _lines(document: dict[str, Any], machine: Machine | None) -> Iterator[str]:
-    return (name_line(name, text) for name, text in _facts(document, machine))
+    yield from (name_line(name, text) for name, text in _facts(document, machine))
+    yield pad(localized(_("next")), 14) + document["next"]  # in one line, so that it can be copied
 
 
 def _facts(document: dict[str, Any], machine: Machine | None) -> Iterator[tuple[str, str]]:
@@ -103,7 +104,6 @@ def _facts(document: dict[str, Any], machine: Machine | None) -> Iterator[tuple[
         yield _("recipe"), _without_recipe(machine)
     if document["next"].startswith("lrc run") and machine is not None and machine.device == "cpu":
         yield _("note"), _("without a GPU training takes hours; docs/results.md has measured ones")
-    yield _("next"), document["next"]
 
 
 def _describe_package(found: dict[str, Any]) -> str:

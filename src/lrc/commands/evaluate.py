@@ -21,7 +21,7 @@ from lrc.metrics.option_scores import OptionScores
 from lrc.metrics.verdict import NAMES, describe_size, judge, verdict_of
 from lrc.runtime.errors import DataError
 from lrc.runtime.exit_status import is_step
-from lrc.runtime.findings import pad, wrap_line
+from lrc.runtime.findings import name_line, wrap_line
 from lrc.runtime.finished_outputs import (
     DONE,
     is_finished,
@@ -317,7 +317,7 @@ def _table(figures: dict[str, Any]) -> list[str]:
 
 
 def _spell(lines: Sequence[Line]) -> Iterator[str]:
-    return (f"{pad(localized(name), 22)}{localized(value)}" for name, value in lines)
+    return (name_line(name, value, 22) for name, value in lines)
 
 
 def _shares(parts: Mapping[Any, Figures], name: Message) -> list[Line]:

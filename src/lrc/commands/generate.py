@@ -15,11 +15,11 @@ from lrc.answering.partial_scores import PartialScores, remove_partial_scores
 from lrc.answering.submission import submission
 from lrc.data.alpaca import Record
 from lrc.data.sources import read_questions_to_answer
-from lrc.runtime.findings import print_findings
+from lrc.runtime.findings import print_findings, print_lines
 from lrc.runtime.finished_outputs import DONE, is_finished, refuse_other_output, remember
 from lrc.runtime.outputs import new_file, refuse_existing, refuse_file
 from lrc.runtime.progress import importing, notify
-from lrc.runtime.translation import _, localized
+from lrc.runtime.translation import _
 
 
 def generate(
@@ -80,7 +80,7 @@ def _generate(
     if not force and is_finished(output, asked, partial.key):
         if state.is_main_process:
             remove_partial_scores(output)  # a kill may have left them
-            print(localized(DONE.format(output=output)))
+            print_lines(DONE.format(output=output))
         return
     refuse_existing(output, force=force)
     if scores is not None:
@@ -104,5 +104,5 @@ def _generate(
         share = sum(score.consistent for score in found) / len(found)
         text = _("consistency: {share:.4f} of the questions get the same answer under all option orders")
         notify(text.format(share=share))
-    told = localized(_("{output}: {count} answers").format(output=output, count=len(found)))
-    print(told, *describe_certainty(ids, found), sep="\n")
+    print_lines(_("{output}: {count} answers").format(output=output, count=len(found)))
+    print(*describe_certainty(ids, found), sep="\n")

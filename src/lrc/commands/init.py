@@ -9,10 +9,11 @@ from pathlib import Path
 
 from lrc.config.json_schema import schema_line, schema_text
 from lrc.runtime.errors import OutputError
+from lrc.runtime.findings import print_lines, print_next
 from lrc.runtime.outputs import is_file_of, new_file
 from lrc.runtime.packages import constraints_file
 from lrc.runtime.system import command_line
-from lrc.runtime.translation import _, localized
+from lrc.runtime.translation import _
 
 # The files of each folder that are copied.
 FOLDERS = {"recipes": ("*/*.yaml",), "accelerate_configs": ("*.yaml",), "examples": ("*.xlsx", "sweep.yaml")}
@@ -44,8 +45,8 @@ def init(folder: Path, *, force: bool = False) -> None:
             stack.enter_context(new_file(path, force=force)).write_bytes(content)
     wrote, there = _("wrote {output}"), _("{output}: is there already, unchanged")
     lines = [(wrote if path in missing else there).format(output=path) for path in copies]
-    print(*map(localized, lines), sep="\n")
-    print(localized(_("next: {line}").format(line=_next(folder))))
+    print_lines(*lines)
+    print_next(_next(folder))
 
 
 def shipped() -> dict[str, bytes]:

@@ -26,12 +26,15 @@ from lrc.models.stored_quantization import StoredQuantization
 from lrc.models.weights import WeightFiles
 from lrc.runtime.disk import convert_disk_errors
 from lrc.runtime.errors import MachineError, ModelError, OutputError, RecipeError
+from lrc.runtime.exit_status import is_step
+from lrc.runtime.findings import print_lines, print_next
 from lrc.runtime.finished_outputs import DONE, content_of, is_finished, key_of, refuse_other_output, remember
 from lrc.runtime.memory import available_memory, format_size
 from lrc.runtime.outputs import checksum, new_folder, refuse_existing
 from lrc.runtime.packages import versions_of
 from lrc.runtime.progress import notify
-from lrc.runtime.translation import _, localized, message_of
+from lrc.runtime.system import command_line
+from lrc.runtime.translation import _, message_of
 from lrc.tokenization.prompt import Prompt
 from lrc.tokenization.serving import MODELFILE, differs, write_for_servers
 
@@ -70,7 +73,7 @@ def merge(
     _verify_base(adapter, base)
     key = _key(adapter, base, dtype)
     if not force and is_finished(output_dir, asked, key):
-        print(localized(DONE.format(output=output_dir)))
+        print_lines(DONE.format(output=output_dir))
         return
     refuse_existing(output_dir, force=force)
     target = getattr(torch, dtype) if dtype else None
@@ -85,7 +88,10 @@ def merge(
             comparison = _verify(folder, output_dir, base, adapter, weights)
         remember(output_dir, asked, key, content_of(folder))
     text = _("{folder}: merged, {changed} tensors changed; every tensor was read back and is finite; {comparison}")
-    print(localized(text.format(folder=output_dir, changed=changed, comparison=comparison)))
+    print_lines(text.format(folder=output_dir, changed=changed, comparison=comparison))
+    if not is_step():
+        words = ["lrc", "generate", "--model", str(output_dir), "--data", "TEST.xlsx", "--output", "answer.csv"]
+        print_next(command_line(words))
 
 
 def _key(adapter: Path, base: Path, dtype: str | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from copy import copy
 from itertools import islice
@@ -29,8 +30,10 @@ from lrc.preview.workload import learning_rates, measure_workload, supposed_row
 from lrc.runtime.cards import ASSUMED, Card, read_gpu
 from lrc.runtime.devices import device_type
 from lrc.runtime.errors import ModelError, RecipeError
+from lrc.runtime.findings import print_next
 from lrc.runtime.memory import available_memory, read_memory
 from lrc.runtime.progress import notify, track
+from lrc.runtime.system import command_line
 from lrc.runtime.translation import _, message_of
 from lrc.tokenization.prompt import Prompt
 from lrc.tokenization.token_dataset import join
@@ -102,6 +105,24 @@ def preview(
         print(json.dumps(document(seen), ensure_ascii=False, indent=2))
     else:
         print_preview(seen)
+        launch = ["--accelerate-config", accelerate_config] if accelerate_config else []
+        print_next(_next(seen, [recipe, *launch, *overrides]))
+
+
+def _next(seen: Preview, words: Sequence[str]) -> str:
+    """The next command: to train, with the change that makes it fit if it does not, or to get what is missing."""
+    if missing := [file for file in seen.recipe.data.train_files if not Path(file).exists()]:
+        return command_line(["lrc", "convert", "TRAIN.xlsx", "--output-dir", str(Path(missing[0]).parent)])
+    if seen.memory is None or seen.tokens is None:
+        return command_line(["hf", "download", str(seen.recipe.model.model_name_or_path)])
+    if seen.memory.fits is not False:
+        return command_line(["lrc", "train", *words])
+    changes = seen.memory.suggestion.changes if seen.memory.suggestion else ()
+    keys = [re.fullmatch(r"(\w+): (\S+)", change) for change in changes]  # others are about machine or base
+    if not keys or None in keys:
+        return "lrc doctor"
+    changed = [word for found in keys if found for word in (f"--{found[1]}", found[2])]
+    return command_line(["lrc", "train", *words, *changed])
 
 
 def _config(recipe: Recipe) -> Any:

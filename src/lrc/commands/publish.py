@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from lrc.reporting.dataset_card import dataset_card
-from lrc.reporting.hub import publish_dataset_card, publish_folder, staged
+from lrc.reporting.hub import is_adapter, publish_dataset_card, publish_folder, staged
 from lrc.reporting.model_card import CARD
+from lrc.runtime.findings import print_lines, print_next
 from lrc.runtime.memory import format_size
-from lrc.runtime.translation import _, localized
+from lrc.runtime.system import command_line
+from lrc.runtime.translation import _
 
 
 def publish(folder: Path, *, repo_id: str, private: bool = False, dry_run: bool = False) -> None:
@@ -30,11 +32,18 @@ def publish(folder: Path, *, repo_id: str, private: bool = False, dry_run: bool 
             print((stage / CARD).read_text(encoding="utf-8"))
             text = _("{count} files would go to {repo_id}:")
             text = _("{count} files would go to {repo_id} (private):") if private else text
-            print(localized(text.format(count=len(files), repo_id=repo_id)))
+            print_lines(text.format(count=len(files), repo_id=repo_id))
             for file in files:
                 print(f"{format_size(file.stat().st_size):>10}  {file.name}")
+        print_next(_command("--adapter" if is_adapter(folder) else "--merged", folder, repo_id, private))
     else:
-        print(publish_folder(folder, repo_id, private))
+        print_lines(_("published: {url}").format(url=publish_folder(folder, repo_id, private)))
+        print_next(command_line(["hf", "download", repo_id, "--local-dir", repo_id.rpartition("/")[2]]))
+
+
+def _command(flag: str, path: Path, repo_id: str, private: bool) -> str:
+    """The command that sends what a dry run has shown."""
+    return command_line(["lrc", "publish", flag, str(path), "--repo-id", repo_id, *["--private"] * private])
 
 
 def publish_dataset(manifest: Path, *, repo_id: str, private: bool = False, dry_run: bool = False) -> None:
@@ -53,6 +62,8 @@ def publish_dataset(manifest: Path, *, repo_id: str, private: bool = False, dry_
     if dry_run:
         text = _("1 file would go to {repo_id}: {file}")
         text = _("1 file would go to {repo_id} (private): {file}") if private else text
-        print(dataset_card(manifest, repo_id), localized(text.format(repo_id=repo_id, file=CARD)), sep="\n")
+        print(dataset_card(manifest, repo_id))
+        print_lines(text.format(repo_id=repo_id, file=CARD))
+        print_next(_command("--dataset", manifest, repo_id, private))
     else:
-        print(publish_dataset_card(manifest, repo_id, private))
+        print_lines(_("published: {url}").format(url=publish_dataset_card(manifest, repo_id, private)))

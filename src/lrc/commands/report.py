@@ -13,9 +13,10 @@ from lrc.metrics.predictions import OUTCOMES_FILE, Outcome, read_outcomes, read_
 from lrc.metrics.training_log import read_curves
 from lrc.reporting.page import Answers, render_report
 from lrc.runtime.errors import DataError
+from lrc.runtime.findings import print_lines
 from lrc.runtime.finished_outputs import DONE, content_of, is_finished, key_of_files, refuse_other_output, remember
 from lrc.runtime.outputs import checksum, new_file, refuse_existing
-from lrc.runtime.translation import _, localized
+from lrc.runtime.translation import _
 
 
 def report(
@@ -66,7 +67,7 @@ def report(
     files = [scores, data, *compare_with, train_scores, train_data]
     key = _key(run_dir, [file for file in files if file])
     if not force and is_finished(output, asked, key):
-        print(localized(DONE.format(output=output)))
+        print_lines(DONE.format(output=output))
         return
     refuse_existing(output, force=force)
     page = render_report(run_dir.resolve().name, run, curves, answers)
@@ -74,7 +75,7 @@ def report(
         # Lone surrogates, which are possible in JSON, become question marks.
         temporary.write_text(page, encoding="utf-8", errors="replace", newline="\n")
         remember(output, asked, key, content_of(temporary))
-    print(localized(_("wrote {output}").format(output=output)))
+    print_lines(_("wrote {output}").format(output=output))
 
 
 def _read_answers(

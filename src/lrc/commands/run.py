@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,15 +11,15 @@ from typing import Any
 from lrc.config.accelerate_config import find_accelerate_config
 from lrc.config.recipe import find_recipe, read_given
 from lrc.config.recipe_choice import EMBEDDED, choose_recipe
-from lrc.metrics.verdict import verdict_of
+from lrc.metrics.verdict import Verdict, verdict_of
 from lrc.runtime.errors import DataError, OutputError
-from lrc.runtime.findings import pad, wrap_line
+from lrc.runtime.findings import pad, print_lines, print_next
 from lrc.runtime.finished_outputs import BESIDE
 from lrc.runtime.hub_connection import is_fetched
 from lrc.runtime.locks import left_behind, locked, remove
 from lrc.runtime.machine import look_at_machine
 from lrc.runtime.outputs import new_file
-from lrc.runtime.progress import notify
+from lrc.runtime.progress import notify, show_command
 from lrc.runtime.steps import call
 from lrc.runtime.system import command_line
 from lrc.runtime.translation import _, localized
@@ -130,7 +130,7 @@ def run(
             notify(CANNOT_READ)
         status = _go(options, given)
     if not status:
-        _summary(options)
+        print_summary(options, given)
     return status
 
 
@@ -191,7 +191,7 @@ def _go(options: RunOptions, given: dict[str, Any]) -> int:
     steps = list(_steps(options, given))
     for number, words in enumerate(steps, start=1):
         shown = command_line(words if words[0] == "python" else ["lrc", *words])
-        notify(f"\n[{number}/{len(steps)}] $ {shown}")
+        show_command(f"\n[{number}/{len(steps)}] $ {shown}")
         status = call(words)
         if words[0] == "check" and options.on_error == "skip" and status == 1:
             continue  # convert leaves out what it found
@@ -224,9 +224,7 @@ def _steps(options: RunOptions, given: dict[str, Any]) -> Iterator[list[str]]:
         yield ["python", "-m", "lrc.models.tiny", str(options.data("train")), str(folder / "base")]
     launch = ["--accelerate-config", options.accelerate_config] if options.accelerate_config else []
     yield ["train", options.recipe, *launch, *options.training]
-    # Not merged, which would take as much disk as the base, and answer alike.
-    peft = given.get("use_peft", True)
-    asked = ["--model", str(given["model_name_or_path"]), "--adapter", adapter] if peft else ["--model", adapter]
+    asked = _model(options, given)
     figures = ["--output", str(folder / "evaluation.json")]
     yield ["evaluate", *asked, "--data", str(options.data("validation")), *figures]
     outputs = ["--output", str(folder / "answer.csv"), "--scores", str(folder / "scores.jsonl")]
@@ -234,11 +232,38 @@ def _steps(options: RunOptions, given: dict[str, Any]) -> Iterator[list[str]]:
     yield ["report", adapter, "--output", str(folder / "report.html")]
 
 
-def _summary(options: RunOptions) -> None:
+def _model(options: RunOptions, given: Mapping[str, Any]) -> list[str]:
+    """The flags that name the trained model, not merged: that would take as much disk as the base, and answer alike."""
+    adapter = str(options.folder / "adapter")
+    if given.get("use_peft", True):
+        return ["--model", str(given["model_name_or_path"]), "--adapter", adapter]
+    return ["--model", adapter]
+
+
+def print_summary(options: RunOptions, given: Mapping[str, Any]) -> None:
+    """Print the verdict on the finished run, its files, and the next command.
+
+    Args:
+        options: of the run.
+        given: the keys of its recipe.
+    """
     figures = json.loads((options.folder / "evaluation.json").read_text(encoding="utf-8"))
     verdict = verdict_of(figures)
-    print("", *wrap_line(localized(verdict.tell(verdict.next_to_report))), sep="\n")
+    print_lines("", verdict.tell(verdict.next_to_report))
     if options.embedded:
-        print(localized(_("The base was made on the spot and cannot read: these answers are guesses.")))
+        print_lines(_("The base was made on the spot and cannot read: these answers are guesses."))
     for what, name in {_("answers"): "answer.csv", _("adapter"): "adapter", _("report"): "report.html"}.items():
         print(f"{pad(localized(what), 10)}{options.folder / name}")
+    print_next(_next(options, _model(options, given), verdict))
+
+
+def _next(options: RunOptions, asked: Sequence[str], verdict: Verdict) -> str:
+    """The command for the next step that the verdict names."""
+    if options.embedded:
+        return "lrc doctor"
+    if verdict.kind == "not above":
+        files = [str(options.train), str(options.test)]
+        return command_line(["lrc", "run", *files, "--recipe", "RECIPE", "--output-dir", f"{options.folder}-2"])
+    if verdict.kind == "above":
+        return command_line(["lrc", "app", *asked])
+    return command_line(["lrc", "evaluate", *asked, "--data", "MORE.xlsx"])

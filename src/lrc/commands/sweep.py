@@ -21,7 +21,7 @@ from lrc.runtime.progress import notify, track
 from lrc.runtime.signals import Request, deferred
 from lrc.runtime.translation import _
 from lrc.training.sweep import leaderboard as entries
-from lrc.training.sweep.leaderboard import RESULTS_FILE, LeaderboardEntry
+from lrc.training.sweep.leaderboard import RESULTS_FILE, LeaderboardEntry, shorten
 from lrc.training.sweep.study import (
     STUDY_FILE,
     ended_trials,
@@ -133,7 +133,7 @@ def _train_all(study: Study, plan: Sweep, config: str | None, request: Request) 
 
 
 def _train_one(trial: SweepTrial, plan: Sweep, config: str | None, request: Request) -> LeaderboardEntry:
-    values = ", ".join(f"{key} {value}" for key, value in trial.values.items())
+    values = tuple(f"{key} {shorten(value)}" for key, value in trial.values.items())
     notify(_("trial {number}: {values}; see {log}").format(number=trial.number, values=values, log=trial.log))
     trial.write_recipe(plan.fixed)
     try:

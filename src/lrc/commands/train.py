@@ -15,7 +15,7 @@ from lrc.config.accelerate_config import default_accelerate_config, find_acceler
 from lrc.config.recipe import find_recipe
 from lrc.runtime.errors import MachineError
 from lrc.runtime.launch_variables import refuse_leftovers
-from lrc.runtime.progress import IMPORTS, notify, waiting
+from lrc.runtime.progress import IMPORTS, notify, show_command, waiting
 from lrc.runtime.signals import LAST_WORDS, deferred, ending_with, held
 from lrc.runtime.system import SAFE_PATH, WINDOWS, command_line
 from lrc.runtime.threads import share_cores
@@ -49,7 +49,7 @@ def train(recipe: str, accelerate_config: str | None, overrides: Sequence[str]) 
             config = named or find_accelerate_config(default_accelerate_config())
         launch = ["--config_file", str(config), *_all_devices(accelerate_config)]
         words = [*launch, "-m", "lrc.sft", "--config", str(path), *overrides]
-        notify(f"accelerate launch {command_line(words)}")
+        show_command(f"accelerate launch {command_line(words)}")
         return _launch(words)
 
 

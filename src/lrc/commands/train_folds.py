@@ -14,11 +14,11 @@ from lrc.config.run_record import read_run
 from lrc.metrics.predictions import Outcome, write_outcomes
 from lrc.metrics.verdict import describe_size, judge, spell
 from lrc.runtime.errors import RecipeError, no_file
-from lrc.runtime.findings import pad
+from lrc.runtime.findings import pad, print_lines
 from lrc.runtime.launch_variables import refuse_leftovers
 from lrc.runtime.locks import left_behind, locked, remove
 from lrc.runtime.outputs import new_file
-from lrc.runtime.progress import notify
+from lrc.runtime.progress import notify, show_command
 from lrc.runtime.steps import call
 from lrc.runtime.system import command_line
 from lrc.runtime.translation import _, localized
@@ -118,7 +118,7 @@ def _launch(accelerate_config: str | None) -> list[str]:
 def _train(fold: int, folds: Folds, words: list[str]) -> int:
     """Train a fold's run, and return its exit status."""
     which = {"fold": fold + 1, "count": folds.count}
-    notify(_("\nfold {fold} of {count}: $ {command}").format(**which, command=f"lrc {command_line(words)}"))
+    show_command(_("\nfold {fold} of {count}: $ {command}").format(**which, command=f"lrc {command_line(words)}"))
     status = call(words)
     if status:
         text = _("fold {fold} of {count}: ended with status {status}; the same command goes on from there")
@@ -133,11 +133,11 @@ def _conclude(folds: Folds, outcomes: Sequence[Outcome], given: Mapping[str, Any
     with new_file(folds.folder / FIGURES_FILE, force=True) as file:
         file.write_text(json.dumps(figures, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
     share = _("{share}, {size}: each question answered by the run that held it out")
-    print(localized(_("out of fold: {verdict}").format(verdict=verdict.text)))
-    print(localized(share.format(share=spell(verdict.figures), size=describe_size(verdict.figures))))
+    print_lines(_("out of fold: {verdict}").format(verdict=verdict.text))
+    print_lines(share.format(share=spell(verdict.figures), size=describe_size(verdict.figures)))
     if choices := tuple(key for key, chooses in CHOOSING.items() if chooses(given.get(key))):
         text = _("{keys}: each run chose by the questions that it held out, so that this accuracy is somewhat too high")
-        print(localized(text.format(keys=choices)))
+        print_lines(text.format(keys=choices))
     for what, name in {_("scores"): SCORES_FILE, _("figures"): FIGURES_FILE}.items():
         print(f"{pad(localized(what), 10)}{folds.folder / name}")
     if given.get("use_peft", True):

@@ -18,12 +18,13 @@ from lrc.data.sources import read_labelled
 from lrc.data.splits import folds
 from lrc.metrics.accuracy import CONFIDENCE, Figures, accuracy, compare_paired, passages_of
 from lrc.metrics.opinion_pool import Pool, Scores, equal_pool, fit_pool, out_of_fold, predict
-from lrc.metrics.predictions import answers_of
+from lrc.metrics.predictions import answers_of, name_models
 from lrc.metrics.verdict import describe_size, judge, spell
 from lrc.runtime.errors import DataError
-from lrc.runtime.findings import columns_of, pad
+from lrc.runtime.findings import columns_of, name_line, print_lines, print_next, wrap_line
 from lrc.runtime.finished_outputs import key_of_files, refuse_other_output, write_once
 from lrc.runtime.outputs import refuse_file
+from lrc.runtime.system import command_line
 from lrc.runtime.translation import Message, _, localized
 
 FOLDS, SEED = 5, 42
@@ -57,6 +58,7 @@ def vote(
     Raises:
         LrcError: the files do not match, or an output cannot be written.
     """
+    given = files
     files, test_scores = list(map(answers_of, files)), list(map(answers_of, test_scores))
     asked = {"files": files, "data": data, "test_scores": test_scores, "output": output, "scores": scores}
     for written in filter(None, (output, scores)):
@@ -66,7 +68,7 @@ def vote(
     questions = read_labelled(data)
     models = [match_scores(file, read_scores(file), questions, data) for file in files]
     tests = _read_tests(test_scores, files)
-    names = _names(files)
+    names = name_models(files)
     answers = [question.answer or 0 for question in questions]
     found = out_of_fold(models, answers, _folds(questions))[0]
     pool = fit_pool(models, answers)
@@ -83,18 +85,23 @@ def vote(
     if output is not None:
         content = submission(ids, predict(pooled))
         new = write_once(output, asked, key, lambda path: path.write_bytes(content), force=force)
-    print(*([json.dumps(figures, ensure_ascii=False, indent=2)] if as_json else _table(figures)), sep="\n")
-    if new and not as_json:
-        print(localized(_("{output}: {count} answers").format(output=output, count=len(ids))))
+    if as_json:
+        print(json.dumps(figures, ensure_ascii=False, indent=2))
+        return
+    print(*_table(figures), sep="\n")
+    if new:
+        print_lines(_("{output}: {count} answers").format(output=output, count=len(ids)))
+    if not tests:
+        print_next(_next(given, data, gains=figures["best_single"]["paired"]["difference"] > 0))
 
 
-def _names(files: Sequence[Path]) -> list[str]:
-    """Names for the models: the last parts of their files' paths, as many as distinguish them."""
-    for depth in range(1, max(len(file.parts) for file in files) + 1):
-        names = ["/".join(file.parts[-depth:]) for file in files]
-        if len(set(names)) == len(names):
-            return names
-    raise DataError(_("{files}: is given twice; give each model's scores once").format(files=files[0]))
+def _next(files: Sequence[Path], data: Path, *, gains: bool) -> str:
+    """The next command: to answer the test workbook with all models, or with one where the vote gains nothing."""
+    if not gains:
+        return "lrc generate --model MODEL --data TEST.xlsx --output answer.csv"
+    tests = [f"TEST_{number}.jsonl" for number in range(1, len(files) + 1)]
+    words = [*map(str, files), "--data", str(data), "--test-scores", *tests, "--output", "answer.csv"]
+    return command_line(["lrc", "vote", *words])
 
 
 def _read_tests(files: Sequence[Path], models: Sequence[Path]) -> list[list[ScoredQuestion]]:
@@ -184,7 +191,7 @@ def _verdict(figures: Figures, best: str, test: dict[str, float]) -> Message:
     if points < 0:
         text = _("{share}, {points:.1f} points below {best} alone: the vote gains nothing here")
     if points == 0:
-        text = _("{share}, as {best} alone: the vote gains nothing here")
+        text = _("{share}, the same as {best} alone: the vote gains nothing here")
     return text.format(share=spell(figures), points=abs(points), best=best, p=test["p_value"])
 
 
@@ -204,7 +211,7 @@ def _table(figures: dict[str, Any]) -> list[str]:
         (_("sharpness"), f"{figures['sharpness']:.4g}"),
         (_("against baselines"), figures["baseline"]),
     ]
-    return [localized(figures["verdict"]), *(f"{pad(localized(name), width)}{localized(text)}" for name, text in lines)]
+    return [*wrap_line(localized(figures["verdict"])), "", *(name_line(name, text, width) for name, text in lines)]
 
 
 def _write_scores(path: Path, *, ids: Sequence[str], log_probs: Scores) -> None:

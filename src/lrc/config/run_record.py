@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lrc.runtime.errors import ModelError
+from lrc.runtime.library_errors import describe_error
 from lrc.runtime.translation import _
 
 RUN_FILE = "lrc_run.json"
@@ -108,6 +109,6 @@ def _read(path: Path) -> Run | None:
     except (ValueError, TypeError, RecursionError) as error:
         raise ModelError(
             _("{path}: not a run file of lrc ({reason}); train again, or remove the file").format(
-                path=path, reason=error
+                path=path, reason=describe_error(error)
             )
         ) from error

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from lrc.runtime.errors import RecipeError, describe_os_error
+from lrc.runtime.library_errors import describe_error
 from lrc.runtime.secrets import SECRET
 from lrc.runtime.translation import _
 
@@ -58,7 +59,7 @@ def read_mapping(path: Path) -> YamlMapping:
             )
         ) from None
     except yaml.YAMLError as error:
-        raise RecipeError(_("{file}: {reason}").format(file=path.name, reason=error)) from None
+        raise RecipeError(_("{file}: {reason}").format(file=path.name, reason=describe_error(error))) from None
     except (RecursionError, ValueError):
         raise RecipeError(
             _("{file}: is nested too deeply, or holds a number that is too long").format(file=path.name)
@@ -158,7 +159,7 @@ def _add_cure(problem: str) -> str:
         "escape character": _("write single quotes, or / in place of \\"),
     }
     cure = next((cure for sign, cure in cures.items() if sign in problem), _("write `key: value`"))
-    return _("{text}; {cure}").format(text=problem, cure=cure)
+    return _("{text}; {cure}").format(text=describe_error(problem), cure=cure)
 
 
 def _place(file: str, mark: yaml.Mark | None) -> str:

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from lrc.data.questions import MAX_OPTIONS, MIN_OPTIONS, Question
 from lrc.runtime.errors import DataError, describe_os_error
-from lrc.runtime.translation import _, message_of
+from lrc.runtime.library_errors import describe_error
+from lrc.runtime.translation import _
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def read_scores(path: Path) -> list[ScoredQuestion]:
                 found.append(_parse_line(json.loads(text), number))
         except (ValueError, TypeError, RecursionError) as error:
             text = _("{path}, line {number}: {reason}; give what `lrc generate --scores` writes")
-            findings.append(text.format(path=path, number=number, reason=message_of(error)))
+            findings.append(text.format(path=path, number=number, reason=describe_error(error)))
     if findings:
         raise DataError(*findings)
     if not found:

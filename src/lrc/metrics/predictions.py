@@ -17,6 +17,7 @@ from lrc.data.questions import Question
 from lrc.data.score_files import ScoredQuestion, align, read_scores
 from lrc.metrics.option_scores import OptionScores
 from lrc.runtime.errors import DataError, no_file
+from lrc.runtime.library_errors import describe_error
 from lrc.runtime.outputs import new_file
 from lrc.runtime.translation import _, message_of
 
@@ -114,12 +115,31 @@ def read_outcomes(path: Path) -> list[Outcome]:
                 outcomes.append(_from_object(json.loads(text)))
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             missing = isinstance(error, KeyError)
-            what = _("{name} is missing").format(name=error.args[0]) if missing else message_of(error)
+            what = _("{name} is missing").format(name=error.args[0]) if missing else describe_error(error)
             text = _("{path}, line {number}: {what}; train again, or remove the file")
             findings.append(text.format(path=path, number=number, what=what))
     if findings:
         raise DataError(*findings)
     return outcomes
+
+
+def name_models(sources: Sequence[Path]) -> list[str]:
+    """Names for models: the last parts of their paths, as many as distinguish them.
+
+    Args:
+        sources: folders of runs, or files of scores.
+
+    Raises:
+        DataError: one is given twice.
+    """
+    whole = [source.resolve() for source in sources]
+    parts = [(path.parent if path.name == OUTCOMES_FILE else path).with_suffix("").parts for path in whole]
+    for depth in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(part[-depth:]) for part in parts]
+        if len(set(names)) == len(names):
+            return names
+    twice = next(source for place, source in enumerate(sources) if parts[place] in parts[:place])
+    raise DataError(_("{second}: is given twice; give another run or file of scores").format(second=twice))
 
 
 def read_predictions(source: Path, data: Path | None, questions: Sequence[Question] = ()) -> list[Outcome]:

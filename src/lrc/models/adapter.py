@@ -20,6 +20,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from lrc.models.loading import load_config
 from lrc.models.weights import ADAPTER_BIN, ADAPTER_CONFIG, ADAPTER_WEIGHTS, unpickle_tensors
 from lrc.runtime.errors import ModelError
+from lrc.runtime.library_errors import describe_error
 from lrc.runtime.progress import notify
 from lrc.runtime.translation import _
 
@@ -52,7 +53,7 @@ def read_adapter_config(adapter: Path) -> PeftConfig:
             settings = PeftConfig.from_pretrained(str(adapter))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ModelError(
-            _("{path}: not an adapter's configuration ({reason})").format(path=path, reason=error)
+            _("{path}: not an adapter's configuration ({reason})").format(path=path, reason=describe_error(error))
         ) from error
     _refuse_unknown(given, settings, path)
     _refuse_beyond_layers(settings, path)

@@ -19,6 +19,7 @@ from lrc.models.stored_quantization import StoredQuantization, vectors_sum
 from lrc.models.weights import BIN_INDEX, INDEX, WeightFiles
 from lrc.runtime.errors import ModelError, first_line
 from lrc.runtime.hub_connection import go_offline_if_alone
+from lrc.runtime.library_errors import describe_error
 from lrc.runtime.progress import waiting
 from lrc.runtime.translation import _
 
@@ -183,11 +184,9 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-        reason = "" if isinstance(value, dict) else f"it holds a {type(value).__name__}"
-    except RecursionError:
-        reason = "it is nested too deeply"
-    except ValueError as error:
-        reason = str(error)
+        reason = "" if isinstance(value, dict) else _("it holds a {kind}").format(kind=type(value).__name__)
+    except (ValueError, RecursionError) as error:
+        reason = describe_error(error)
     if reason:
         raise ModelError(
             _("{path}: not a JSON object ({reason}); download the file again").format(path=path, reason=reason)

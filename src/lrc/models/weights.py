@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from lrc.runtime.errors import ModelError
+from lrc.runtime.library_errors import describe_error
 from lrc.runtime.progress import notify
 from lrc.runtime.translation import _
 
@@ -240,7 +241,7 @@ def _safetensors_specs(path: Path) -> dict[str, TensorSpec]:
         ) from error
     except (SafetensorError, ValueError) as error:
         raise ModelError(
-            _("{path}: damaged ({reason}); download the file again").format(path=path, reason=error)
+            _("{path}: damaged ({reason}); download the file again").format(path=path, reason=describe_error(error))
         ) from error
 
 

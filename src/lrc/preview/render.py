@@ -19,7 +19,7 @@ from lrc.preview.suggestions import Suggestion
 from lrc.preview.token_view import TokenView
 from lrc.preview.workload import Workload
 from lrc.runtime.cards import Card
-from lrc.runtime.findings import name_line
+from lrc.runtime.findings import name_line, print_lines
 from lrc.runtime.translation import _, localized
 from lrc.tokenization.prompt import Prompt
 from lrc.tokenization.token_dataset import Corpus
@@ -122,7 +122,12 @@ def _memory(memory: Memory) -> dict[str, Any]:
 
 
 def print_preview(seen: Preview) -> None:
-    """Print the results: in colours in a terminal, else as plain lines with ⟦…⟧ around supervised tokens."""
+    """Print the results, first whether they fit: in colours in a terminal, else as plain lines with ⟦…⟧ around
+    supervised tokens.
+    """
+    if seen.memory:
+        print_lines(describe_fit(seen.memory), "")
+        sys.stdout.flush()
     terminal = sys.stdout.isatty()
     # A pipe has no width: rich would take 80 columns and wrap the cells.
     console = Console(width=None if terminal else 120, highlight=False, markup=False, soft_wrap=not terminal)
@@ -136,10 +141,9 @@ def print_preview(seen: Preview) -> None:
         console.print()
     if seen.memory:
         console.print(_plan(seen.memory, seen.topology))
-        console.print(localized(MALLOC if seen.topology.device == "cpu" else COMPUTED))
+        print_lines(MALLOC if seen.topology.device == "cpu" else COMPUTED)
         if seen.card:
-            console.print(localized(_speed(seen)))
-        console.print(localized(describe_fit(seen.memory)))
+            print_lines(_speed(seen))
 
 
 def _lines(seen: Preview) -> Iterator[str]:

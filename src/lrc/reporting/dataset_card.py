@@ -13,8 +13,9 @@ from jinja2 import Environment, StrictUndefined
 from lrc import DISTRIBUTION
 from lrc.data.manifest import SUFFIX
 from lrc.reporting.scrub import scrub
-from lrc.runtime.errors import DataError
+from lrc.runtime.errors import DataError, describe_os_error
 from lrc.runtime.findings import spell_kind
+from lrc.runtime.library_errors import describe_error
 from lrc.runtime.translation import _
 
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
@@ -69,11 +70,11 @@ def _read(manifest: Path) -> dict[str, Any]:
     try:
         found = json.loads(manifest.read_text(encoding="utf-8"))
     except OSError as error:
-        reason = error.strerror or error
+        reason = describe_os_error(error)
         raise DataError(_("{path}: {reason}; {cure}").format(path=manifest, reason=reason, cure=cure)) from error
     except (ValueError, RecursionError) as error:
         text = _("{path}: not JSON ({reason}); {cure}")
-        raise DataError(text.format(path=manifest, reason=error, cure=cure)) from error
+        raise DataError(text.format(path=manifest, reason=describe_error(error), cure=cure)) from error
     wrong = [key for key, kind in WANTED.items() if not isinstance(found, dict) or not isinstance(found.get(key), kind)]
     if wrong or not {"name", "sha256"} <= found["source"].keys():
         text = _("{path}: not a manifest, {key} is missing; {cure}")

@@ -64,6 +64,8 @@ def staged(folder: Path, repo_id: str) -> Iterator[Path]:
     _check_name(repo_id)
     names = [*_weight_files(folder), *CLEANED, *(n for n in TOKENIZER_FILES if n not in CLEANED)]
     _refuse_tokens(folder)
+    if is_adapter(folder):
+        _warn_of_local_base(folder)
     with TemporaryDirectory(prefix="lrc-publish-") as temporary:
         stage = Path(temporary)
         for name in dict.fromkeys(names):
@@ -78,6 +80,16 @@ def staged(folder: Path, repo_id: str) -> Iterator[Path]:
         refuse_leaks([file for file in texts if file not in vocabularies], _private_paths(folder))
         refuse_leaks(vocabularies)  # without paths: `/root` may be a token
         yield stage
+
+
+def _warn_of_local_base(folder: Path) -> None:
+    base, on_hub = base_name(read_run(folder), adapter_settings(folder))
+    if not on_hub:
+        text = _(
+            "{folder}: its base model, {base}, is a folder of this machine and no name on the Hub; nobody else can use "
+            "the adapter without it: publish the model that `lrc merge` makes, with --merged"
+        )
+        notify(text.format(folder=folder, base=base or "?"))
 
 
 def _put(file: Path, place: Path) -> None:
@@ -146,12 +158,12 @@ def _check_name(repo_id: str) -> None:
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
-        text = _("{repo_id}: not a name on the Hub ({reason}); write USER/NAME")
-        raise OutputError(text.format(repo_id=repo_id, reason=_clean_line(error))) from error
+        text = _("{repo_id}: cannot be a name on the Hub; write USER/NAME, of letters, digits, `-`, `_` and `.`")
+        raise OutputError(text.format(repo_id=repo_id)) from error
 
 
 def _weight_files(folder: Path) -> list[str]:
-    if _is_adapter(folder):
+    if is_adapter(folder):
         if not (folder / ADAPTER_WEIGHTS).is_file():
             text = _("{folder}: no {file}; only safetensors are published")
             raise ModelError(text.format(folder=folder, file=ADAPTER_WEIGHTS))
@@ -167,7 +179,7 @@ def _weight_files(folder: Path) -> list[str]:
 
 def _refuse_tokens(folder: Path) -> None:
     """Refuse a tokenizer with ids beyond the embeddings of its model, if that is on this machine."""
-    name = str(adapter_settings(folder).get("base_model_name_or_path") or "") if _is_adapter(folder) else str(folder)
+    name = str(adapter_settings(folder).get("base_model_name_or_path") or "") if is_adapter(folder) else str(folder)
     config: Any = Path(name) / CONFIG
     if not config.is_file():
         try:
@@ -184,7 +196,8 @@ def _refuse_tokens(folder: Path) -> None:
     check_tokens(tokenizer, rows)
 
 
-def _is_adapter(folder: Path) -> bool:
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder has an adapter rather than a whole model."""
     return (folder / ADAPTER_CONFIG).is_file()
 
 

@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Any, NoReturn
 
 from lrc.runtime.errors import LrcError
+from lrc.runtime.findings import wrap_line
 from lrc.runtime.memory import out_of_memory
 
 STEP = "LRC_STEP"  # in the environment of a process that another verb of lrc runs as a step, see `steps`
@@ -57,7 +58,8 @@ def is_step() -> bool:
 
 def _end(*lines: str) -> NoReturn:
     if not several_processes() or _speaks_for_all():
-        print(*lines, sep="\n", file=sys.stderr, flush=True)
+        wrapped = [piece for line in lines for piece in wrap_line(line, stream=sys.stderr)]
+        print(*wrapped, sep="\n", file=sys.stderr, flush=True)
     sys.exit(1)
 
 

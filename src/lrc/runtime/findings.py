@@ -109,10 +109,11 @@ KINDS = {
     "white-space": _("white space at the ends"),
     "zero-width": _("zero-width characters"),
 }
-# Pieces of a line that are not broken: a Chinese character or a word, with brackets before and punctuation after it;
-# and a short remark in square brackets, where there is room.
+# Pieces of a line that are not broken: an equation; a command in backticks, to be copied; a Chinese character or a
+# word, with brackets before and punctuation after it; and a short remark in square brackets, where there is room.
 _WIDE, _OPENING, _CLOSING = "\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef", "（「『《【", "，。；：？！、）」』》】…"
-_PIECE = rf"\s+|[{_OPENING}]*(?:[{_WIDE}]|[^\s{_WIDE}]+)[{_CLOSING}]*\s*"
+_WHOLE = rf"\(?\w+ = [^\s{_WIDE}]+|[^\s`{_WIDE}]*`[^`]*`[^\s{_WIDE}]*"
+_PIECE = rf"\s+|[{_OPENING}]*(?:{_WHOLE}|[{_WIDE}]|[^\s{_WIDE}]+)[{_CLOSING}]*\s*"
 _PIECES, _REMARKS = re.compile(_PIECE), re.compile(rf"\[[^][]{{1,40}}\]|{_PIECE}")
 ROWS_SHOWN = 5  # of a kind, which may have thousands
 ERRORS_SHOWN = 50  # of a kind
@@ -221,7 +222,7 @@ def wrap(line: str, columns: int, indent: int = 0) -> list[str]:
     """Wrap a line to a width in terminal columns.
 
     Chinese, which has no spaces, is broken between any two characters, but not before a punctuation mark or after an
-    opening bracket.
+    opening bracket. A command in backticks stays in one line, even if that is longer than the width.
 
     Args:
         line: the line.
@@ -250,8 +251,21 @@ def pad(text: str, columns: int) -> str:
 
 
 def name_line(name: str, text: str, columns: int = 14) -> str:
-    """A line of a list for people: a name, then a text that begins in the same column in all of them."""
-    return pad(localized(name), columns) + localized(text)
+    """A line of a list on stdout: a name, then a text that begins in the same column in all of them, also where the
+    terminal is too narrow for one line.
+    """
+    return "\n".join(wrap_line(pad(localized(name), columns) + localized(text), columns))
+
+
+def print_lines(*lines: str) -> None:
+    """Print lines for people on stdout, in the user's language, and wrapped to the width of a terminal."""
+    for line in lines:
+        print(*wrap_line(localized(line)), sep="\n")
+
+
+def print_next(command: str) -> None:
+    """Print the command to run next on stdout; it is not wrapped, so that it can be copied."""
+    print(localized(_("next: {line}").format(line=command)))
 
 
 def limit_findings(errors: Sequence[Finding]) -> list[Finding]:

@@ -13,6 +13,7 @@ from io import TextIOWrapper
 from typing import Any, Literal, Protocol
 
 from lrc.runtime.exit_status import is_first
+from lrc.runtime.findings import wrap_line
 from lrc.runtime.signals import ending_with
 from lrc.runtime.translation import Message, _, localized
 
@@ -81,7 +82,12 @@ def _replace(error: UnicodeError) -> tuple[str, int]:
 
 
 def notify(line: str) -> None:
-    """Print a notice on stderr, in the user's language."""
+    """Print a notice on stderr, in the user's language, and wrapped to the width of a terminal."""
+    print(*wrap_line(localized(line), stream=sys.stderr), sep="\n", file=sys.stderr, flush=True)
+
+
+def show_command(line: str) -> None:
+    """Print a line with a command on stderr; it is not wrapped, so that the command can be copied."""
     print(localized(line), file=sys.stderr, flush=True)
 
 

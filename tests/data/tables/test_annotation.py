@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +12,18 @@ import pytest
 from openpyxl import load_workbook
 from openpyxl.cell.rich_text import CellRichText, TextBlock
 from openpyxl.cell.text import InlineFont
+from openpyxl.chart import BarChart, Reference
 from openpyxl.comments import Comment
+from openpyxl.drawing.image import Image as Picture
 from openpyxl.formatting.rule import FormulaRule
 from openpyxl.styles import Color, Font, PatternFill
 from openpyxl.worksheet.worksheet import Worksheet
+from PIL import Image
 from python_calamine import CalamineWorkbook
 from small_runs import lrc
 from workbooks import TEST, replace_part, row, test_row, write_csv, write_xlsx
 
+from lrc.data.tables.annotation import annotate
 from lrc.data.tables.workbook import read_workbook
 from lrc.runtime.findings import count_kinds
 
@@ -168,11 +174,93 @@ def test_control_characters_and_long_texts_make_a_workbook_that_opens(tmp_path: 
     assert load_workbook(tmp_path / "f.xlsx").worksheets[0]["B2"].comment.text.endswith("甲��乙")
 
 
-def test_what_the_copy_lacks_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = write_xlsx(tmp_path / "a.xlsx", [row(1), row(2, 文章=OTHER)])
-    replace_part(path, "xl/workbook.xml", lambda old: old, **{"xl/threadedComments/threadedComment1.xml": b"<a/>"})
+X14 = 'xmlns:x14="http://schemas.microsoft.com/office/spreadsheetml/2009/9/main"'
+XM = 'xmlns:xm="http://schemas.microsoft.com/office/excel/2006/main"'
+# What Excel writes into a sheet, behind which element, and what the reader is told of it.
+OF_EXCEL = {
+    "ranges that may be edited on a protected sheet (2)": (
+        "</sheetData>",
+        '<protectedRanges><protectedRange sqref="A2" name="a"/><protectedRange sqref="B2" name="b"/></protectedRanges>',
+    ),
+    "error marks switched off (1)": (
+        '<pageMargins left="0.75" right="0.75" top="1" bottom="1" header="0.5" footer="0.5"/>',
+        '<ignoredErrors><ignoredError sqref="A2" numberStoredAsText="1"/></ignoredErrors>',
+    ),
+    "sparklines (1)": (
+        "",
+        f'<ext uri="{{05C60535-1F16-4fd2-B633-F4F36F0B64E0}}" {X14}><x14:sparklineGroups {XM}><x14:sparklineGroup>'
+        "<x14:sparklines><x14:sparkline><xm:f>Sheet!A1:B1</xm:f><xm:sqref>K2</xm:sqref></x14:sparkline>"
+        "</x14:sparklines></x14:sparklineGroup></x14:sparklineGroups></ext>",
+    ),
+    "drop-down lists of Excel 2010 and later (1)": (
+        "",
+        f'<ext uri="{{CCE6A557-97BC-4b89-ADB6-D9C93CAAB3DF}}" {X14}><x14:dataValidations count="1" {XM}>'
+        '<x14:dataValidation type="list"><x14:formula1><xm:f>Sheet!A1:A3</xm:f></x14:formula1><xm:sqref>H2</xm:sqref>'
+        "</x14:dataValidation></x14:dataValidations></ext>",
+    ),
+}
+PARTS = {
+    "threads of comments (1)": "xl/threadedComments/threadedComment1.xml",
+    "slicers (1)": "xl/slicers/slicer1.xml",
+    "data connections (1)": "xl/connections.xml",
+    "xl_of_the_future (1)": "xl_of_the_future/part1.xml",
+}
+
+
+def add_what_openpyxl_lacks(path: Path) -> Path:
+    def change(old: bytes) -> bytes:
+        text, extensions = old.decode().replace(" />", "/>"), ""
+        for place, piece in OF_EXCEL.values():
+            assert place in text
+            text, extensions = (text.replace(place, place + piece), extensions) if place else (text, extensions + piece)
+        return text.replace("</worksheet>", f"<extLst>{extensions}</extLst></worksheet>").encode()
+
+    return replace_part(path, "xl/worksheets/sheet1.xml", change, **dict.fromkeys(PARTS.values(), b"<a/>"))
+
+
+@pytest.mark.parametrize("language", ["en", "zh_TW"])
+def test_what_the_copy_lacks_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, language: str
+) -> None:
+    monkeypatch.setenv("LRC_LANG", language)
+    path = add_what_openpyxl_lacks(write_xlsx(tmp_path / "a.xlsx", [row(1), row(2, 文章=OTHER)]))
     assert lrc("check", path, "--annotate", tmp_path / "o.xlsx") == 0
-    assert "not in the copy: 1 threadedComments" in capsys.readouterr().out
+    (line,) = [
+        line for line in capsys.readouterr().out.splitlines() if "not in the copy" in line or "副本裡沒有" in line
+    ]
+    if language == "en":
+        named = line.partition("not in the copy: ")[2].partition(";")[0].split(", ")
+        assert sorted(named) == sorted([*OF_EXCEL, *PARTS])
+    else:
+        assert line.count("）") == len(OF_EXCEL) + len(PARTS)
+        assert not re.search("[a-z]{3}", re.sub("a.xlsx|Excel|xl_of_the_future", "", line)), line
+
+
+def test_nothing_is_named_where_all_of_it_is_in_the_copy(book: Path, tmp_path: Path) -> None:
+    def draw(sheet: Worksheet) -> None:
+        decorate(sheet)
+        sheet.oddHeader.center.text, sheet.auto_filter.ref = "測驗", "A1:H3"
+        sheet.protection.set_password("a")
+        chart = BarChart()
+        chart.add_data(Reference(sheet, min_col=1, min_row=1, max_row=3))
+        sheet.add_chart(chart, "L2")
+        pixels = BytesIO()
+        Image.new("RGB", (9, 9)).save(pixels, "PNG")
+        sheet.add_image(Picture(pixels), "L20")
+
+    path = write_xlsx(tmp_path / "a.xlsx", [row(1), row(2, 文章=OTHER)], change=draw)
+    content, lost, _changed = annotate(path, None, read_workbook(path), [], fix=False)
+    parts = set(zipfile.ZipFile(BytesIO(content)).namelist())
+    assert {"xl/media/image1.png", "xl/charts/chart1.xml"} <= parts and not lost
+
+
+def test_a_workbook_that_openpyxl_refuses_is_refused_with_a_cure(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_xlsx(tmp_path / "a.xlsx", [row(1), row(2, 文章=OTHER)])
+    replace_part(path, "[Content_Types].xml", lambda old: old.replace(b"sheet.main+xml", b"other+xml"))
+    assert lrc("check", path, "--annotate", tmp_path / "o.xlsx") == 1
+    assert capsys.readouterr().err.startswith("a.xlsx: cannot be copied (File contains no valid workbook part); save")
 
 
 def test_the_same_workbook_gives_the_same_bytes(book: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from lrc.data.tables import json_array as jsonarray
 from lrc.data.tables.json_array import read_array
 from lrc.data.tables.workbook import read_workbook
 from lrc.runtime.errors import DataError
+from lrc.runtime.library_errors import describe_error
 
 VALUES: list[Any] = [
     {"input": "文章\n「甲」" * 9, "options": ["甲", "\u2028"]},
@@ -73,7 +74,7 @@ def test_errors_are_those_of_the_standard_library(tmp_path: Path, content: bytes
         json.loads(content.decode())
     with pytest.raises(DataError) as caught:
         list(read_array(write(tmp_path / "a.json", content)))
-    assert caught.value.lines() == (f"a.json: not JSON ({wanted.value}); convert or export it again",)
+    assert caught.value.lines() == (f"a.json: not JSON ({describe_error(wanted.value)}); convert or export it again",)
 
 
 @pytest.mark.usefixtures("window")

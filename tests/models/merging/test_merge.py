@@ -435,11 +435,12 @@ def test_a_pickle_that_holds_more_is_refused(where: str, tmp_path: Path, monkeyp
     assert not (tmp_path / "ran").exists() and not (tmp_path / "merged").exists()
 
 
-def test_the_last_line_names_the_largest_difference(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_largest_difference_and_the_next_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     base = save_base(tmp_path / "base")
     adapter = save_adapter(tmp_path / "adapter", base)
     merge(adapter, tmp_path / "merged")
-    line = capfd.readouterr().out.splitlines()[-1]
+    line, following = capfd.readouterr().out.splitlines()[-2:]
+    assert following == f"next: lrc generate --model {tmp_path / 'merged'} --data TEST.xlsx --output answer.csv"
     assert 0 < float(line.split("on 4 texts: ")[1].split()[0]) < 1e-4
 
 

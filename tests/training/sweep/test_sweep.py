@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -106,8 +107,10 @@ def test_trials_are_trained_compared_and_added_to(
         (trial["accuracy"] for trial in found["trials"]), reverse=True
     )
     best = found["trials"][0]
-    assert f"trial {best['trial']} is best" in told.out and f"{best['accuracy']:.4f}" in told.out
-    assert f"{best['ci_low']:.4f} to {best['ci_high']:.4f}" in told.out
+    share = f"{100 * best['accuracy']:.1f}% ({100 * best['ci_low']:.1f}–{100 * best['ci_high']:.1f})"
+    assert told.out.startswith(f"the best is trial {best['trial']}: {share}, ") and told.out.count(share) >= 2
+    adapter = shlex.quote(best["folder"])
+    assert told.out.splitlines()[-1].endswith(f" --adapter {adapter} --data TEST.xlsx --output answer.csv")
     assert load_recipe(output / f"trial-{best['trial']}.yaml").given["lora_r"] == best["values"]["lora_r"]
 
     adapter = Path(best["folder"]) / "adapter_model.safetensors"
@@ -262,8 +265,14 @@ def entry(root: Path, number: int, predictions: list[int]) -> LeaderboardEntry:
 @pytest.mark.parametrize(
     ("others", "told"),
     [
-        ([1] * 12 + [2] * 8, "within the noise of trial 1: only one right 3 to 0 of 20"),
-        ([1] * 5 + [2] * 15, "beyond the noise of trial 1: only one right 10 to 0 of 20"),
+        (
+            [1] * 12 + [2] * 8,
+            "of 20 questions, 3 are right only in it, 0 only in the next, trial 1: that may be",
+        ),
+        (
+            [1] * 5 + [2] * 15,
+            "of 20 questions, 10 are right only in it, 0 only in the next, trial 1: that is",
+        ),
     ],
 )
 def test_the_best_is_compared_with_the_second(

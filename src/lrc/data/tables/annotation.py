@@ -218,9 +218,9 @@ def _list_lines(findings: Sequence[Finding], changes: Sequence[Change], places: 
                 row, column = next(places.of(finding), (0, 0))
                 link = f"{letters(column)}{row}" if row else ""
                 kind, text = localized(spell_kind(finding.kind)), " ".join(localized(finding.text).split())
-                yield _Line(level, finding.row or "", finding.column or "", kind, text, link)
+                yield _Line(level, finding.row or "", localized(finding.column or ""), kind, text, link)
     for change in changes:
-        header = places.columns.header(change.column) if places.columns else ""
+        header = localized(places.columns.header(change.column)) if places.columns else ""
         kind = localized(spell_kind(change.reason.kind) if change.reason else _("cell read another way"))
         text = " ".join(localized(change.reason.text).split()) if change.reason else _show_difference(change)
         yield _Line("changed", change.row, header, kind, text, f"{letters(change.column)}{change.row}")

@@ -14,6 +14,7 @@ from lrc.data.tables.headers import LOOKED_AT, role_of
 from lrc.data.tables.table import WHOLE_ROW, CellFinding, Table, TableRow
 from lrc.runtime.errors import DataError
 from lrc.runtime.findings import Finding
+from lrc.runtime.library_errors import describe_error
 from lrc.runtime.translation import _
 
 MAX_LINE = 1 << 20  # characters; a spreadsheet's cell holds 32,767
@@ -144,7 +145,13 @@ def _iter_rows(path: Path, file: TextIO, delimiter: str) -> Iterator[TableRow]:
     except csv.Error as error:
         cure = _("put quotes around the cell and double those in it")
         raise DataError(
-            Finding("error", "csv", path.name, _("{reason}; {cure}").format(reason=error, cure=cure), number + 1)
+            Finding(
+                "error",
+                "csv",
+                path.name,
+                _("{reason}; {cure}").format(reason=describe_error(error), cure=cure),
+                number + 1,
+            )
         ) from error
 
 

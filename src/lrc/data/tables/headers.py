@@ -14,7 +14,7 @@ from lrc.data.tables.table import Table, TableRow, letters
 from lrc.runtime.arguments import require_choice
 from lrc.runtime.errors import DataError
 from lrc.runtime.findings import Finding
-from lrc.runtime.translation import _, alternatives
+from lrc.runtime.translation import CHINESE, ENGLISH, Message, _, alternatives, localized
 
 ROLES = ("文章", "問題", *(f"選項{number}" for number in range(1, MAX_OPTIONS + 1)), "正確答案", "ID")
 LOOKED_AT = 20  # the first rows, one of which is the header
@@ -74,7 +74,7 @@ class Columns:
 
     def header(self, column: int) -> str:
         """The header of a column, or `column C` if it has none."""
-        return self.headers[column] if self.headers[column] else f"column {letters(column)}"
+        return self.headers[column] if self.headers[column] else _name_place(column)
 
 
 @dataclass(frozen=True)
@@ -238,8 +238,8 @@ def _assign_roles(headers: Sequence[str], named: Mapping[str, str]) -> dict[str,
     ranked: dict[str, dict[int, list[int]]] = {}
     for place, text in enumerate(headers):
         role, rank = _rank(text)
-        name = normalise_header(text) or normalise_header(f"column {letters(place)}")
-        by_user = next((role for role, header in named.items() if name == header), None)
+        names = [text] if normalise_header(text) else [localized(_name_place(place), to) for to in (ENGLISH, CHINESE)]
+        by_user = next((role for role, header in named.items() if header in map(normalise_header, names)), None)
         if by_user:
             ranked.setdefault(by_user, {}).setdefault(-1, []).append(place)
         elif role and role not in named:
@@ -249,6 +249,15 @@ def _assign_roles(headers: Sequence[str], named: Mapping[str, str]) -> dict[str,
             if (found := _BARE_OPTION.fullmatch(normalise_header(text))) and (role := _number_option(found)):
                 ranked.setdefault(role, {}).setdefault(0, []).append(place)
     return {role: found[min(found)] for role, found in ranked.items()}
+
+
+def _name_place(column: int) -> Message:
+    return _("column {letter}").format(letter=letters(column))
+
+
+def as_word(header: str) -> str:
+    """A header as a word of a command, for --columns, which compares letters and digits only."""
+    return re.sub(r"\W+", "_", header)
 
 
 def role_of(header: str) -> str | None:
@@ -322,7 +331,9 @@ def _find_errors(table: Table, found: _Candidate, named: Mapping[str, str]) -> I
     for role, doubled in found.places.items():
         if len(doubled) > 1:
             both = alternatives([headers[place] for place in doubled], _("{words} and {last}"))
-            choice = _(", or choose with --columns {role}={header}").format(role=role, header=headers[doubled[0]])
+            choice = _(", or choose with --columns {role}={header}").format(
+                role=role, header=as_word(headers[doubled[0]])
+            )
             cure = choice if len({normalise_header(headers[place]) for place in doubled}) > 1 else ""
             yield error(
                 "doubled-column",
@@ -356,8 +367,8 @@ def _find_errors(table: Table, found: _Candidate, named: Mapping[str, str]) -> I
         if role in nearest:
             yield error(
                 "no-column",
-                _("no column {role}; is it {nearest}? Then give --columns {role}={nearest}").format(
-                    role=role, nearest=nearest[role]
+                _("no column {role}; is it {nearest}? Then give --columns {role}={word}").format(
+                    role=role, nearest=nearest[role], word=as_word(nearest[role])
                 ),
             )
         else:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from lrc.runtime.errors import DataError, describe_os_error
+from lrc.runtime.library_errors import describe_error
 from lrc.runtime.translation import _
 
 CHUNK = 1 << 20  # bytes to read at first; doubled each time an element needs more
@@ -69,7 +70,9 @@ def read_array(path: Path) -> Iterator[Any]:
         ) from error
     except (ValueError, RecursionError) as error:
         raise DataError(
-            _("{file}: not JSON ({reason}); convert or export it again").format(file=path.name, reason=error)
+            _("{file}: not JSON ({reason}); convert or export it again").format(
+                file=path.name, reason=describe_error(error)
+            )
         ) from error
     except OSError as error:
         raise DataError(

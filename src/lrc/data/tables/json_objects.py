@@ -21,6 +21,7 @@ from lrc.data.tables.csv_file import MAX_LINE
 from lrc.data.tables.json_array import DoubledKeyError, read_array, unique_keys
 from lrc.data.tables.table import CellFinding, Table, TableRow
 from lrc.runtime.errors import DataError
+from lrc.runtime.library_errors import describe_error
 from lrc.runtime.translation import _
 
 _LISTS = {"questions": "question", "options": "options", "answers": "answer"}  # key in a passage, and in a question
@@ -136,7 +137,7 @@ def _iter_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     except (ValueError, RecursionError) as error:
         raise DataError(
             _("{file}, line {number}: not JSON ({reason}); write one object a line").format(
-                file=path.name, number=number, reason=error
+                file=path.name, number=number, reason=describe_error(error)
             )
         ) from error
 

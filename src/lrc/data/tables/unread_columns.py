@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from lrc.data.tables.headers import Columns, normalise_header
+from lrc.data.tables.headers import Columns, as_word, normalise_header
 from lrc.data.tables.rows import Draft, Unread
 from lrc.runtime.findings import Finding, Level
 from lrc.runtime.translation import _
@@ -68,7 +68,7 @@ def _find_lost_in(
     column: int, header: str, columns: Columns, one: Unread, n_rows: int, *, labelled: bool
 ) -> Iterator[tuple[Level, str, str]]:
     name = normalise_header(columns.headers[column])
-    take = _("give --columns 正確答案={header}, or remove the column").format(header=header)
+    take = _("give --columns 正確答案={header}, or remove the column").format(header=as_word(header))
     seems = one.answers >= _MOST * max(one.filled, n_rows / 2) and 1 < len(one.different) <= 8
     if not labelled and (_ANSWERS.search(name) or (seems and (not name or _LIKELY.search(name)))):
         yield (

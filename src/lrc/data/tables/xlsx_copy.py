@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from io import BytesIO
 from pathlib import Path
@@ -18,9 +17,11 @@ from xml.sax.saxutils import escape
 from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile, ZipInfo
 
 from lrc.data.tables.table import letters
+from lrc.data.tables.xlsx_features import count_features
 from lrc.data.tables.xlsx_package import find_part, open_package
 from lrc.runtime.errors import DataError, OutputError
 from lrc.runtime.findings import Finding, Level
+from lrc.runtime.library_errors import describe_error
 from lrc.runtime.translation import _
 
 if TYPE_CHECKING:
@@ -40,13 +41,10 @@ FILLS: dict[Level | Literal["changed"], str] = {
 }
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 _LIKE_AN_ESCAPE = re.compile("_(?=x[0-9A-Fa-f]{4}_)")
-_SHAPE = re.compile(rb"<(?:\w+:)?(?:sp|cxnSp)[ />]")
 _BLANK = re.compile(rb"<t>(\s+)</t>")
 _FORMULA = re.compile(
     rb'(?P<cell><c r="(?P<name>[A-Z]+\d+)"[^>]*)>(?P<formula><f(?:[^>]*/>|[^>]*>[^<]*</f>))<v ?(?:/>|></v>)'
 )
-# Folders of a package whose parts openpyxl writes itself, or that a spreadsheet recreates.
-_REWRITTEN = re.compile(r"_rels|docProps|xl|xl/(?:worksheets|theme|drawings|printerSettings|comments|_rels).*")
 
 
 def check_copy(source: Path, output: Path, flag: str) -> None:
@@ -89,7 +87,6 @@ class WorkbookCopy:
 
     def __init__(self, path: Path, sheet: str | None = None) -> None:
         self.path = path
-        self.notes: list[str] = []  # openpyxl's warnings about what it leaves out
         self.book = self._load()
         visible = (one for one in self.book.worksheets if one.sheet_state == "visible")
         self.sheet: Worksheet = self.book[sheet] if sheet else next(visible, self.book.worksheets[0])
@@ -109,17 +106,16 @@ class WorkbookCopy:
                 )
             )
         try:
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always")
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about what it leaves out, see `left_out`
                 book = load_workbook(self.path, rich_text=True, keep_vba=self.path.suffix.lower() == ".xlsm")
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError, BadZipFile) as error:
-            what = " ".join(str(error).split())[:200]
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError, BadZipFile, OSError) as error:
+            what = describe_error(" ".join(str(error).split())[:200])
             raise DataError(
                 _("{file}: cannot be copied ({what}); save it again with a spreadsheet").format(
                     file=self.path.name, what=what
                 )
             ) from error
-        self.notes += dict.fromkeys(str(one.message) for one in caught if issubclass(one.category, UserWarning))
         return book
 
     def write(self, row: int, column: int, value: str | int | float) -> None:
@@ -238,7 +234,7 @@ class WorkbookCopy:
         if not any(names for _, names in cells.values()):
             return {}
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # they were noted above
+            warnings.simplefilter("ignore")
             values = load_workbook(self.path, data_only=True)
         return {
             part: {name: values[title][name].value for name in names}
@@ -256,11 +252,11 @@ class WorkbookCopy:
             One warning that lists it all; none if nothing is missing.
         """
         with ZipFile(self.path) as before, ZipFile(BytesIO(copy)) as after:
-            old, new = Counter(_list_features(before)), Counter(_list_features(after))
-        lost = [f"{old[name] - new[name]} {name}" for name in old if old[name] > new[name]]
-        if not lost and not self.notes:
+            lost = count_features(before) - count_features(after)
+        if not lost:
             return []
-        text = _("not in the copy: {names}; the original has it").format(names="; ".join([*lost, *self.notes]))
+        names = tuple(_("{name} ({count:,})").format(name=name, count=count) for name, count in lost.items())
+        text = _("not in the copy: {names}; the original has it").format(names=names)
         return [Finding("warning", "not-copied", self.path.name, text)]
 
 
@@ -322,11 +318,11 @@ def make_writable(text: str) -> str:
 def _add_comment(cell: Any, text: str) -> None:
     from openpyxl.comments import Comment
 
-    text = _FORBIDDEN.sub("\ufffd", text)
+    text, author = _FORBIDDEN.sub("\ufffd", text), AUTHOR
     if cell.comment is not None:
-        text = f"{cell.comment.text}\n{text}"
+        text, author = f"{cell.comment.text}\n{text}", cell.comment.author or AUTHOR
     lines = sum(1 + len(line) // 40 for line in text.split("\n"))
-    cell.comment = Comment(text, AUTHOR, height=min(20 + 18 * lines, 400), width=320)
+    cell.comment = Comment(text, author, height=min(20 + 18 * lines, 400), width=320)
 
 
 def _formulas(sheet: Worksheet) -> list[str]:
@@ -370,17 +366,3 @@ def _encode_value(value: Any) -> tuple[bytes, bytes]:
     if isinstance(value, str):
         return (b' t="e"' if value in ERROR_CODES else b' t="str"'), escape(make_writable(value)).encode()
     return b"", str(value if isinstance(value, int | float) else to_excel(value)).encode()
-
-
-def _list_features(package: ZipFile) -> Iterator[str]:
-    """The names of the features in a package that openpyxl may leave out, one for each occurrence."""
-    for name in package.namelist():
-        folder = name.rpartition("/")[0]
-        if name.endswith("vbaProject.bin"):
-            yield "macros"
-        elif re.fullmatch(r"xl/drawings/drawing\d+\.xml", name):
-            yield from ["shapes"] * len(_SHAPE.findall(package.read(name)))
-        elif name == "xl/sharedStrings.xml":
-            yield from ["escaped _x…_"] * package.read(name).count(b"_x005F_")
-        elif "/_rels" not in name and folder and not _REWRITTEN.fullmatch(folder):
-            yield folder.removeprefix("xl/")

@@ -15,6 +15,7 @@ from xml.parsers import expat
 from zipfile import BadZipFile, ZipFile, ZipInfo
 
 from lrc.runtime.errors import DataError
+from lrc.runtime.library_errors import describe_error
 from lrc.runtime.translation import _
 
 MAX_UNPACKED = 512 << 20  # bytes; 430,000 rows of the size of the reference's
@@ -58,7 +59,9 @@ def open_package(path: Path, main: str = WORKBOOK) -> Iterator[ZipFile]:
                 yield package
         except (BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error) as error:
             raise DataError(
-                _("{file}: damaged ({reason}); save it again with a spreadsheet").format(file=path.name, reason=error)
+                _("{file}: damaged ({reason}); save it again with a spreadsheet").format(
+                    file=path.name, reason=describe_error(error)
+                )
             ) from error
 
 
@@ -115,7 +118,7 @@ def parse(
     except expat.ExpatError as error:
         raise DataError(
             _("{package}: {part} is damaged ({reason}); save it again").format(
-                package=_name(package), part=part, reason=error
+                package=_name(package), part=part, reason=describe_error(error)
             )
         ) from error
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from lrc.metrics.accuracy import CONFIDENCE, compare_paired, passages_of
-from lrc.metrics.predictions import OUTCOMES_FILE, read_outcomes
+from lrc.metrics.predictions import OUTCOMES_FILE, Outcome, read_outcomes
+from lrc.metrics.verdict import judge, spell
 from lrc.reporting.summary import duration
 from lrc.runtime.errors import DataError
+from lrc.runtime.findings import print_lines, print_next
 from lrc.runtime.outputs import new_file
+from lrc.runtime.system import command_line
 from lrc.runtime.translation import _, localized
 from lrc.training.sweep.trial import SweepTrial, TrialResult
 
@@ -55,10 +58,7 @@ def compare_best(entries: Sequence[LeaderboardEntry]) -> dict[str, Any] | None:
     pair = [entry.trial for entry in entries if entry.result][:2]
     if len(pair) < 2:
         return None
-    try:
-        one, two = (read_outcomes(trial.folder / OUTCOMES_FILE) for trial in pair)
-    except DataError:
-        return None
+    one, two = map(_read_answers, pair)
     if not one or [outcome.question for outcome in one] != [outcome.question for outcome in two]:
         return None
     first, second = ([outcome.prediction for outcome in some] for some in (one, two))
@@ -66,6 +66,14 @@ def compare_best(entries: Sequence[LeaderboardEntry]) -> dict[str, Any] | None:
     test = compare_paired(first, second, [outcome.answer for outcome in one], passages)
     numbers = {"best": pair[0].number, "second": pair[1].number, "n": len(one)}
     return {**numbers, **test}
+
+
+def _read_answers(trial: SweepTrial) -> list[Outcome]:
+    """The answers of the model that a trial left; none if they are no longer there."""
+    try:
+        return read_outcomes(trial.folder / OUTCOMES_FILE)
+    except DataError:
+        return []
 
 
 def write(path: Path, sweep: dict[str, Any], entries: Sequence[LeaderboardEntry]) -> None:
@@ -99,8 +107,25 @@ def print_leaderboard(entries: Sequence[LeaderboardEntry], base: str) -> None:
         base: the base model of the trials.
     """
     best_first = rank(entries)
+    if best_first[0].result:
+        print_lines(*_verdict(best_first), "")
     _print_table(best_first)
-    print(*map(localized, _conclude(best_first, base)), sep="\n")
+    print_lines(*_notes(best_first))
+    if best_first[0].result:
+        folder = str(best_first[0].trial.folder)
+        words = [
+            "lrc",
+            "generate",
+            "--model",
+            base,
+            "--adapter",
+            folder,
+            "--data",
+            "TEST.xlsx",
+            "--output",
+            "answer.csv",
+        ]
+        print_next(command_line(words))
 
 
 def _print_table(entries: Sequence[LeaderboardEntry]) -> None:
@@ -108,31 +133,34 @@ def _print_table(entries: Sequence[LeaderboardEntry]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    names = (_("trial"), _("accuracy"), _("interval (95%)"), _("best step"), _("time"))
-    table = Table(*map(localized, names), *entries[0].trial.values)
+    names = (_("trial"), _("accuracy, interval (95%)"), _("best step"), _("time"))
+    table = Table()
+    for name in (*map(localized, names), *entries[0].trial.values):
+        table.add_column(name, overflow="fold")  # in a narrow terminal, nothing is cut off
     for entry in entries:
-        values = [_short(value) for value in entry.trial.values.values()]
+        values = [shorten(value) for value in entry.trial.values.values()]
         table.add_row(*(Text(cell) for cell in (str(entry.trial.number), *_cells(entry.result), *values)))
     # A pipe has no width: rich would take 80 columns and wrap the cells.
     Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
-def _cells(result: TrialResult | None) -> tuple[str, str, str, str]:
+def _cells(result: TrialResult | None) -> tuple[str, str, str]:
     if result is None:
-        return localized(_("failed")), "", "", ""
+        return localized(_("failed")), "", ""
     time = "" if result.seconds is None else duration(result.seconds)
-    interval = localized(_("{low:.4f} to {high:.4f}").format(low=result.ci_low, high=result.ci_high))
+    share = spell({"accuracy": result.accuracy, "ci_low": result.ci_low, "ci_high": result.ci_high})
     step = localized(_("{step} of {steps}").format(step=result.step, steps=result.steps))
-    return f"{result.accuracy:.4f}", interval, step, time
+    return share, step, time
 
 
-def _short(value: Any) -> str:
+def shorten(value: Any) -> str:
+    """A value of a recipe's key, a number with three digits; `sweep.json` has all of them."""
     if isinstance(value, float):
         return f"{value:.3g}"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _conclude(entries: Sequence[LeaderboardEntry], base: str) -> list[str]:
+def _notes(entries: Sequence[LeaderboardEntry]) -> list[str]:
     text = _("trial {number} failed: {reason}")
     lines: list[str] = [
         text.format(number=one.trial.number, reason=one.reason or "") for one in entries if one.result is None
@@ -140,12 +168,11 @@ def _conclude(entries: Sequence[LeaderboardEntry], base: str) -> list[str]:
     best = entries[0]
     if best.result is None:
         return lines
-    lines.append(_verdict(entries))
     results = sum(entry.result is not None for entry in entries)
     if results > 1:
         text = _(
-            "the best of {count} on the same questions is partly luck: run `lrc evaluate` on questions that chose no "
-            "trial to see its real accuracy"
+            "the best of {count} on the same questions is partly luck: evaluate it on questions that chose no trial to "
+            "see its real accuracy"
         )
         lines.append(text.format(count=results))
     text = _(
@@ -157,21 +184,25 @@ def _conclude(entries: Sequence[LeaderboardEntry], base: str) -> list[str]:
             lines.append(
                 text.format(number=one.trial.number, best=found.best_accuracy, step=found.step, left=found.accuracy)
             )
-    command = f"lrc generate --model {base} --adapter {best.trial.folder} --data TEST.xlsx --output answer.csv"
-    return [*lines, _("next: {line}").format(line=command)]
+    return lines
 
 
-def _verdict(entries: Sequence[LeaderboardEntry]) -> str:
-    number, test = entries[0].trial.number, compare_best(entries)
-    if test is None:
-        return _("trial {number} is best; no other trial has answered the same questions").format(number=number)
+def _verdict(entries: Sequence[LeaderboardEntry]) -> Iterator[str]:
+    """How good the best trial is, as of any other model, and whether it is better than the next."""
+    best = entries[0].trial
+    if outcomes := _read_answers(best):
+        verdict = judge([one.question for one in outcomes], [one.prediction for one in outcomes])
+        yield _("the best is trial {number}: {verdict}").format(number=best.number, verdict=verdict.tell(None))
+    if (test := compare_best(entries)) is None:
+        yield _("no other trial has answered the same questions")
+        return
     text = _(
-        "trial {number} is best, within the noise of trial {second}: only one right {first_only} to {second_only} of "
-        "{n}, permuted by passage p = {p_value:.4f}; evaluate on more questions to tell them apart"
+        "of {n} questions, {first_only} are right only in it, {second_only} only in the next, trial {second}: that may "
+        "be chance (p = {p_value:.2g}); more questions would tell"
     )
     if test["p_value"] < 1 - CONFIDENCE:
         text = _(
-            "trial {number} is best, beyond the noise of trial {second}: only one right {first_only} to {second_only} "
-            "of {n}, permuted by passage p = {p_value:.4f}"
+            "of {n} questions, {first_only} are right only in it, {second_only} only in the next, trial {second}: that "
+            "is more than chance (p = {p_value:.2g})"
         )
-    return text.format(number=number, **test)
+    yield text.format(**test)
