@@ -11,12 +11,13 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 from simulated_gpus import launch
 from small_runs import make_run, pairs, run
@@ -191,11 +192,11 @@ def check_resume(folder: Path, tmp_path: Path, how: Launch) -> None:
 
 
 def check_best(folder: Path, tmp_path: Path, how: Launch) -> None:
-    """Asked for the highest loss, a run that learns has its first checkpoint as the best, and ends with its weights."""
-    output, best = tmp_path / "a", ["--load_best_model_at_end", "--metric_for_best_model", "loss"]
-    succeed(folder, output, how, *best, "--greater_is_better", "true", "--learning_rate", "0.3")
-    evaluated = dict(figures(output, "eval_loss"))
-    step = max(evaluated, key=evaluated.__getitem__)
+    """Where later checkpoints have no higher accuracy, the first one is the best, and the run ends with its weights."""
+    output, best = tmp_path / "a", ["--load_best_model_at_end", "--metric_for_best_model", "accuracy"]
+    succeed(folder, output, how, *best, "--learning_rate", "0.3")
+    evaluated = dict(figures(output, "eval_accuracy"))
+    step = max(evaluated, key=evaluated.__getitem__)  # the first of equals
     assert step < STEPS, evaluated
     assert_same_adapter(output / f"checkpoint-{step}" / WEIGHTS, output / WEIGHTS, apart=0.0)
 
@@ -223,6 +224,40 @@ def test_it_trains_what_one_process_trains(
     how: Launch, folder: Path, alone: Callable[[Launch], Path], tmp_path: Path
 ) -> None:
     check_training(folder, alone, tmp_path, how)
+
+
+def masters(checkpoint: Path) -> dict[str, torch.Tensor]:
+    """The float32 weights in the optimizer states of a checkpoint, put together by DeepSpeed's own converter."""
+    from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
+
+    found = get_fp32_state_dict_from_zero_checkpoint(str(checkpoint), exclude_frozen_parameters=True)
+    return {name.replace(".default", ""): tensor for name, tensor in found.items()}
+
+
+@pytest.mark.parametrize("how", cases(ZERO2, ZERO3, LOW_MEMORY, marks=[deepspeed]))
+def test_deepspeed_in_bfloat16_trains_and_saves_the_adapter_in_float32(
+    how: Launch, folder: Path, tmp_path: Path
+) -> None:
+    """DeepSpeed computes in bfloat16 copies. A step moves a weight by the learning rate at most, copies by far more."""
+    rate = 1e-5
+    how = replace(how, overrides=("--bf16", "--dtype", "bfloat16", "--learning_rate", str(rate)))
+    output = succeed(folder, tmp_path / "a", how)
+    whole = load_file(output / WEIGHTS)
+    for checkpoint in checkpoints(output):
+        saved, kept = load_file(checkpoint / WEIGHTS), masters(checkpoint)
+        assert saved.keys() == kept.keys() == whole.keys()
+        assert all(torch.equal(tensor, kept[name]) and tensor.dtype == torch.float32 for name, tensor in saved.items())
+    assert all(torch.equal(tensor, saved[name]) for name, tensor in whole.items())
+    assert sum(not torch.equal(tensor, tensor.bfloat16().float()) for tensor in whole.values()) == len(whole)
+
+    alone = succeed(folder, tmp_path / "alone", replace(how, config="single_gpu", processes=1))
+    for name, tensor in load_file(alone / WEIGHTS).items():
+        assert (whole[name] - tensor).abs().max() <= 2 * STEPS * rate, name
+    for (_, loss), (_, other) in zip(figures(alone, "loss"), figures(output, "loss"), strict=True):
+        assert loss == pytest.approx(other, rel=5e-3)
+    assert_same_adapter(output / WEIGHTS, resume(folder, output, tmp_path / "b", how) / WEIGHTS, apart=1e-7)
+    (tmp_path / "best").mkdir()
+    check_best(folder, tmp_path / "best", replace(how, overrides=how.overrides[:3]))
 
 
 @pytest.mark.parametrize("how", [*WAYS, *cases(FSDP)])
