@@ -29,6 +29,7 @@ from lrc.models.from_recipe import (
     build_lora_config,
     check_formats,
     check_modules,
+    check_stored,
     clamp_max_length,
     load_base_model,
 )
@@ -115,6 +116,7 @@ def train(recipe: Recipe) -> None:
             notify(note)
     config = load_config(name, revision, trust_remote_code=remote_code)
     check_formats(recipe, config)
+    check_stored(recipe)
     clamp_max_length(recipe, config)
     output = Path(args.output_dir)
     # Before the data is read, which may take long.
