@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 import torch
-from small_models import save_base
-from transformers import AutoModelForCausalLM
+from small_models import make_model, save_base
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lrc.answering import load
 from lrc.answering.options import ScoringOptions
@@ -133,3 +133,82 @@ def test_cards_of_two_generations_compute_in_what_both_have(
     found = load_together(base, [1 << 30, 1 << 30], monkeypatch, capabilities, load_in_4bit=four_bits)
     assert found == [("float16", bool(four_bits), None)] * 2
     assert "; float16 is used in all of them" in capsys.readouterr().err
+
+
+def load_alone(
+    base: Path,
+    free: Sequence[int],
+    capabilities: Sequence[tuple[int, int]],
+    monkeypatch: pytest.MonkeyPatch,
+    **options: Any,
+) -> tuple[str, bool, set[int]]:
+    """What one process loads on a machine with several GPUs: the dtype, whether in 4 bits, and on which GPUs."""
+    current, loaded, model = 0, [], AutoModelForCausalLM.from_pretrained(base)
+
+    def set_device(index: int) -> None:
+        nonlocal current
+        current = index
+
+    def capture(name: str, adapters: Any, device: Any, bits: Any, dtype: str | None, places: Any, **_: Any) -> Any:
+        computed = load.choose_dtype(load.load_config(name), device, dtype)
+        if bits is not None:
+            computed = str(bits.bnb_4bit_compute_dtype).removeprefix("torch.")
+        loaded.append((computed, bits is not None, set((places or {"": current}).values())))
+        return model, []
+
+    state = SimpleNamespace(device=torch.device("cuda"), num_processes=1, process_index=0, is_main_process=True)
+    monkeypatch.setattr(load, "processes", lambda: state)
+    monkeypatch.setattr(load, "load_for_answering", capture)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: len(free))
+    monkeypatch.setattr("torch.cuda.set_device", set_device)
+    monkeypatch.setattr(
+        "torch.cuda.is_bf16_supported", lambda including_emulation=True: capabilities[current] >= AMPERE
+    )
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda index=None: (free[current if index is None else index], 1))
+    load.load_scorer(str(base), ScoringOptions(template="plain", answer_style="digit", **options))
+    (found,) = loaded
+    return found
+
+
+@pytest.mark.parametrize(
+    ("shares", "capabilities", "four_bits", "expected"),
+    [
+        ((9.0, 9.0), (AMPERE, TURING), None, ("bfloat16", False, {0})),
+        ((0.1, 9.0), (AMPERE, TURING), None, ("float16", False, {1})),
+        ((0.1, 9.0), (TURING, AMPERE), None, ("bfloat16", False, {1})),
+        ((0.01, 9.0), (AMPERE, TURING), True, ("float16", True, {1})),
+        ((0.8, 0.9), (AMPERE, TURING), None, ("float16", False, {0, 1})),
+        ((0.9, 0.8), (AMPERE, TURING), None, ("float16", False, {0, 1})),
+        ((0.8, 0.9), (AMPERE, (8, 9)), None, ("bfloat16", False, {0, 1})),
+    ],
+)
+def test_the_card_that_is_used_decides_and_not_the_first(
+    base: Path,
+    shares: Sequence[float],
+    capabilities: Sequence[tuple[int, int]],
+    four_bits: bool | None,
+    expected: tuple[str, bool, set[int]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Another process may hold the first card; and a second one may be of another generation."""
+    free = [int(weights_of(base) * share) for share in shares]
+    assert load_alone(base, free, capabilities, monkeypatch, load_in_4bit=four_bits) == expected
+    mixed = len(expected[2]) > 1 and TURING in capabilities
+    assert ("float16 is used in all of them" in capsys.readouterr().err) == mixed
+
+
+def test_a_family_that_overflows_takes_the_room_of_float32(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a Turing card beside the first, Gemma 3 computes in float32 and takes twice as much: then in 4 bits."""
+    model = make_model("gemma3").bfloat16()
+    model.resize_token_embeddings(260)
+    model.save_pretrained(tmp_path / "gemma")
+    AutoTokenizer.from_pretrained(base).save_pretrained(tmp_path / "gemma")
+    needed = weights_of(tmp_path / "gemma")
+    for room, four_bits in ((3.0, False), (1.5, True)):
+        free = [needed // 10, int(needed * room)]
+        found = load_alone(tmp_path / "gemma", free, (AMPERE, TURING), monkeypatch)
+        assert found == ("float32", four_bits, {1})

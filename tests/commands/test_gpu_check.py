@@ -172,6 +172,26 @@ def test_kernels_that_serve(capability: tuple[int, int], built: tuple[str, ...],
     assert f"compute capability {capability[0]}.{capability[1]}" in told
 
 
+@pytest.mark.parametrize("capability", [(12, 0), (10, 3)])
+def test_a_card_that_is_newer_than_the_build_wants_a_newer_one(
+    capability: tuple[int, int], mocked: Callable[..., Probe]
+) -> None:
+    with pytest.raises(CheckFailedError) as raised:
+        check_device(mocked("RTX 5090", capability, "sm_80", "sm_90a"))
+    assert raised.value.cure.startswith("install a newer torch: https://")
+
+
+def test_an_amd_card_is_told_by_its_chip(mocked: Callable[..., Probe], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Builds for ROCm list chips, and not compute capabilities."""
+    monkeypatch.setattr("torch.version.hip", "7.1")
+    probe = mocked("AMD Instinct MI300X", (9, 4), "gfx90a", "gfx942")
+    monkeypatch.setattr(Properties, "gcnArchName", "gfx942:sramecc+:xnack-", raising=False)
+    assert check_device(probe) == "AMD Instinct MI300X, gfx942, ROCm 7.1"
+    monkeypatch.setattr(Properties, "gcnArchName", "gfx1030")
+    with pytest.raises(CheckFailedError, match="has no kernels for gfx1030"):
+        check_device(probe)
+
+
 @pytest.mark.parametrize(
     ("capability", "built"),
     [

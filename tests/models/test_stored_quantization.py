@@ -9,11 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 from oracle import difference
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from small_runs import lrc, make_run, pairs, run
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from lrc.config.run_record import read_run
+from lrc.models.loading import load_base
+from lrc.models.stored_quantization import StoredQuantization
+from lrc.runtime.errors import ModelError
 
 WEIGHTS = "adapter_model.safetensors"
 NF4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.bfloat16}
@@ -123,3 +127,133 @@ def test_a_method_whose_package_is_missing_is_told_with_the_cure(
     assert run(folder, tmp_path / "a", "--model_name_or_path", str(base)) == 1
     (told,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith(str(base))]
     assert f"quantized ({method}, 4 bits)" in told and f"pip install {package}" in told and "load_in_4bit" in told
+
+
+TILE = 128
+FP8 = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [TILE, TILE], "fmt": "e4m3"}
+
+
+def declare(base: Path, place: Path, settings: object, key: str = "quantization_config") -> Path:
+    """A copy of a base whose config.json declares that its weights are quantized."""
+    shutil.copytree(base, place)
+    config = json.loads((place / "config.json").read_text())
+    (place / "config.json").write_text(json.dumps({**config, key: settings}))
+    return place
+
+
+def save_fp8(base: Path, place: Path, *, scales: bool = True) -> tuple[Path, dict[str, torch.Tensor]]:
+    """A base in FP8, with a scale for each tile as DeepSeek's and Qwen3's repositories have it, and its weights."""
+    declare(base, place, FP8)
+    written, exact = {}, {}
+    for name, weight in load_file(base / "model.safetensors").items():
+        written[name] = exact[name] = weight.bfloat16()
+        if "_proj" not in name:
+            continue
+        rows, columns = (-(-size // TILE) for size in weight.shape)
+        scale = torch.ones(rows, columns)
+        for i in range(rows):
+            for j in range(columns):
+                scale[i, j] = weight[i * TILE : (i + 1) * TILE, j * TILE : (j + 1) * TILE].abs().max() / 448
+        wide = scale.repeat_interleave(TILE, 0).repeat_interleave(TILE, 1)[: weight.shape[0], : weight.shape[1]]
+        written[name] = (weight / wide).to(torch.float8_e4m3fn)
+        exact[name] = written[name].float() * wide
+        written |= {f"{name}_scale_inv": scale} if scales else {}
+    save_file(written, place / "model.safetensors", {"format": "pt"})
+    return place, exact
+
+
+def test_fp8_that_is_dequantized_is_told_and_has_one_dtype(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base, exact = save_fp8(folder / "base", tmp_path / "fp8")
+    assert run(folder, tmp_path / "a", "--model_name_or_path", str(base), "--dtype", "float32") == 0
+    line = f"{base}: its weights are quantized (fp8), and are dequantized here: in float32 they take "
+    assert [told.startswith(line) for told in capsys.readouterr().err.splitlines()].count(True) == 1
+    for dtype in (torch.float32, torch.bfloat16):
+        loaded = load_base(str(base), dtype=dtype).state_dict()
+        assert {weight.dtype for weight in loaded.values()} == {dtype}
+        for name, weight in exact.items():
+            torch.testing.assert_close(loaded[name].float(), weight.float(), rtol=2**-7, atol=0.0)
+    words = ["merge", "--adapter", tmp_path / "a", "--output-dir", tmp_path / "merged"]
+    assert lrc(*words, "--base-model", folder / "base") == 0
+
+
+def test_fp8_without_scales_is_refused(folder: Path, tmp_path: Path) -> None:
+    base, _ = save_fp8(folder / "base", tmp_path / "fp8", scales=False)
+    with pytest.raises(ModelError, match=r"quantized \(fp8\), and their scales are missing; download them again"):
+        load_base(str(base))
+
+
+def test_an_adapter_of_an_8_bit_base_merges_into_the_original(folder: Path, tmp_path: Path) -> None:
+    config = BitsAndBytesConfig(load_in_8bit=True)
+    quantized = AutoModelForCausalLM.from_pretrained(
+        folder / "base", dtype=torch.bfloat16, quantization_config=config, device_map={"": "cpu"}
+    )
+    quantized.save_pretrained(tmp_path / "int8")
+    AutoTokenizer.from_pretrained(folder / "base").save_pretrained(tmp_path / "int8")
+    with safe_open(tmp_path / "int8/model.safetensors", "pt") as file:
+        assert any(name.endswith(".SCB") for name in set(file.keys()))
+    assert run(folder, tmp_path / "a", "--model_name_or_path", str(tmp_path / "int8")) == 0
+    words = ["merge", "--adapter", tmp_path / "a", "--output-dir", tmp_path / "merged"]
+    assert lrc(*words, "--base-model", folder / "base") == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"quant_method": "modelopt", "quant_algo": "FP8"}, "(modelopt), which transformers"),
+        ({"bits": 4}, "(an unknown method, 4 bits), which transformers"),
+        ({"quant_method": "fbgemm_fp8"}, "(fbgemm_fp8), and cannot be loaded here ("),
+        ("awq", "'str' object"),
+        ([1], "'list' object"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["train", "generate", "merge", "preview"])
+def test_what_cannot_be_read_is_refused_in_a_line(
+    verb: str, settings: object, told: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a method that it does not know, transformers would read the packed numbers as if they were the weights."""
+    base, data = declare(folder / "base", tmp_path / "base", settings), ["--data", folder / "t_validation.json"]
+    recipe = [folder / "recipe.yaml", "--output_dir", tmp_path / "a", "--model_name_or_path", base]
+    status = {
+        "train": lambda: run(folder, tmp_path / "a", "--model_name_or_path", str(base)),
+        "generate": lambda: lrc("generate", "--model", base, *WITHOUT_RUN, *data, "--output", tmp_path / "a.csv"),
+        "merge": lambda: lrc("merge", "--adapter", folder / "a", "--base-model", base, "--output-dir", tmp_path / "m"),
+        "preview": lambda: lrc("preview", *recipe),
+    }[verb]()
+    lines = capsys.readouterr().err.splitlines()
+    if verb == "merge":
+        assert status == 1 and "quantized on disk" in lines[-1] and "--base-model" in lines[-1]
+    elif verb == "preview" and "here" in told:  # another machine may be able to
+        assert status == 0 and any("the plan counts them in float32, an upper bound" in line for line in lines)
+    else:
+        assert status == 1 and any(told in line for line in lines), lines
+    assert not [line for line in lines if "Traceback" in line]
+    assert not any((tmp_path / name).exists() for name in ("a", "a.csv", "m"))
+
+
+WITHOUT_RUN = ["--template", "alpaca", "--answer-style", "digit"]
+
+
+def test_a_preview_refuses_what_a_training_would(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = declare(folder / "base", tmp_path / "base", {"quant_method": "gptq", "bits": 4})
+    words = ["preview", folder / "recipe.yaml", "--output_dir", tmp_path / "a", "--model_name_or_path", base]
+    assert lrc(*words, "--load_in_4bit", "true") == 1
+    assert "its weights are quantized already (gptq, 4 bits), and load_in_4bit" in capsys.readouterr().err
+
+
+def test_the_text_part_of_a_configuration_may_declare_it() -> None:
+    nested = {"model_type": "gemma3", "text_config": {"quantization_config": {"quant_method": "gptq", "bits": 4}}}
+    assert str(StoredQuantization.of(nested)) == "gptq, 4 bits"
+    assert StoredQuantization.of({"text_config": {}}) is None and StoredQuantization.of({"text_config": None}) is None
+
+
+def test_weights_that_the_files_lack_are_not_made_up(folder: Path, tmp_path: Path) -> None:
+    base = shutil.copytree(folder / "base", tmp_path / "base")
+    weights = load_file(base / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, base / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match=r"lack 1 of the model's weights, such as model\.layers\.1\.mlp\.up_proj"):
+        load_base(str(base))

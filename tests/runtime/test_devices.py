@@ -12,6 +12,7 @@ import pytest
 import torch
 from transformers.utils import is_torch_bf16_gpu_available
 
+from lrc.packing.attention import why_no_flex
 from lrc.runtime import devices as dtypes
 from lrc.runtime.errors import MachineError
 
@@ -179,7 +180,14 @@ DEVICES = {
     "sm_80": ("cuda", (8, 0), False, None),
     "sm_89": ("cuda", (8, 9), False, None),
     "sm_90": ("cuda", (9, 0), False, None),
-    "rocm": ("cuda", (9, 4), True, None),
+    "sm_100": ("cuda", (10, 0), False, None),
+    "sm_120": ("cuda", (12, 0), False, None),
+    "gfx942": ("cuda", (9, 4), True, None),
+    "gfx90a": ("cuda", (9, 0), True, None),
+    "gfx1100": ("cuda", (11, 0), True, None),
+    "gfx1201": ("cuda", (12, 0), True, None),
+    "gfx1030": ("cuda", (10, 3), True, None),
+    "gfx906": ("cuda", (9, 0), True, None),
     "xpu": ("xpu", None, False, True),
     "old xpu": ("xpu", None, False, False),
     "mps": ("mps", None, False, True),
@@ -194,7 +202,9 @@ def be(name: str, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr("torch.cuda.is_available", lambda: kind == "cuda")
     monkeypatch.setattr("torch.version.hip", "6.4" if rocm else None)
     monkeypatch.setattr("torch.cuda.current_device", lambda: 0)
-    properties = SimpleNamespace(major=capability and capability[0], has_bfloat16_conversions=units)
+    properties = SimpleNamespace(
+        major=capability and capability[0], has_bfloat16_conversions=units, gcnArchName=f"{name}:sramecc+:xnack-"
+    )
     monkeypatch.setattr("torch.cuda.get_device_properties", lambda device: properties)
     monkeypatch.setattr("torch.xpu.is_available", lambda: kind == "xpu")
     monkeypatch.setattr("torch.xpu.get_device_properties", lambda *device: properties)
@@ -219,7 +229,7 @@ def test_each_device_gets_a_dtype_that_it_computes_fast_in(
     name: str, family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kind = be(name, monkeypatch)
-    old = name in ("sm_61", "sm_70", "sm_75", "old xpu", "old mps")
+    old = name in ("sm_61", "sm_70", "sm_75", "gfx1030", "gfx906", "old xpu", "old mps")
     expected = "bfloat16" if not old else "float16" if family == "llama" else "float32"
     asked = {"bf16": True, "dtype": "bfloat16", "model_name_or_path": base(tmp_path, family)}
     found, notices = dtypes.apply_device_support(asked)
@@ -231,3 +241,30 @@ def test_each_device_gets_a_dtype_that_it_computes_fast_in(
     if old:
         with pytest.raises(MachineError, match="--dtype: bfloat16, but this machine does not support bfloat16"):
             dtypes.answering_dtype("bfloat16", kind, family, "bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("chips", "settled"), [(("gfx942", "gfx942"), "bfloat16"), (("gfx1100", "gfx1030"), "float16")]
+)
+def test_a_launch_on_amd_cards_computes_in_what_all_have(
+    chips: tuple[str, str], settled: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    be(chips[0], monkeypatch)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda gpu: SimpleNamespace(gcnArchName=chips[gpu]))
+    asked = {"dtype": "bfloat16", "model_name_or_path": base(tmp_path, "llama")}
+    assert dtypes.apply_device_support(asked).values["dtype"] == settled
+
+
+@pytest.mark.parametrize(("rocm", "fits"), [(False, True), (True, False)])
+def test_wide_heads_do_not_take_a_capability_of_amd_for_an_h100(
+    rocm: bool, fits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An MI250 has capability 9.0 and 64 KiB of shared memory."""
+    monkeypatch.setattr("torch.version.hip", "6.4" if rocm else None)
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr("lrc.packing.attention.find_spec", lambda name: object())
+    config = SimpleNamespace(_attn_implementation="sdpa", attention_dropout=0.0, head_dim=256)
+    model = SimpleNamespace(config=SimpleNamespace(get_text_config=lambda: config))
+    assert (why_no_flex(model, torch.device("cuda")) is None) == fits

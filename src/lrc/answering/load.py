@@ -65,7 +65,7 @@ def load_scorer(model: str, options: ScoringOptions) -> Scorer:
     asked = (prompt.template, prompt.answer_style, prompt.list_options, normalisation)
     device = processes().device
     options, bits = _agree_on_dtype(model, run, options, device)
-    bits, places = _place(model, options, device, bits)
+    options, bits, places = _place(model, run, options, device, bits)
     loaded, names = load_for_answering(
         model, options.adapters, device, bits, options.dtype, places, average=options.average_weights
     )
@@ -142,26 +142,42 @@ def _computed_in(model: str, options: ScoringOptions, device: torch.device, bits
 
 
 def _place(
-    model: str, options: ScoringOptions, device: torch.device, bits: BitsAndBytesConfig | None
-) -> tuple[BitsAndBytesConfig | None, dict[str, int] | None]:
-    """The quantization and the device map with which a model fits the GPUs of this machine.
+    model: str, run: Run, options: ScoringOptions, device: torch.device, bits: BitsAndBytesConfig | None
+) -> tuple[ScoringOptions, BitsAndBytesConfig | None, dict[str, int] | None]:
+    """The options, the quantization and the device map with which a model fits the GPUs of this machine.
 
-    If there are several processes, each uses only its own GPU; if one of them needs 4 bits, all take them.
+    If there are several processes, each uses only its own GPU; if one of them needs 4 bits, all take them. One process
+    may use any GPUs, and its dtype is one that all of those compute in.
     """
     config = load_config(model)
     if device.type != "cuda" or StoredQuantization.of(config) is not None:
-        return bits, None
-    dtype = getattr(torch, _computed_in(model, options, device, bits))
+        return options, bits, None
     state, may_quantize = processes(), bits is None and options.load_in_4bit is None
+    assumed = _computed_in(model, options, device, bits)
     if state.num_processes > 1:
         free = gather_object([torch.cuda.mem_get_info(device)[0]])
-        found = place_copies(config, dtype, bits, free, may_quantize=may_quantize)
+        found = place_copies(config, getattr(torch, assumed), bits, free, may_quantize=may_quantize)
     else:
-        found = place_model(config, dtype, bits, may_quantize=may_quantize)
+        found = place_model(config, getattr(torch, assumed), bits, may_quantize=may_quantize)
+        chosen = [_computed_on(gpu, model, run, options, device) for gpu in found.gpus]
         torch.cuda.set_device(found.first)  # from here on, `cuda` means this GPU
+        if (taken := common_dtype(chosen)) != assumed:
+            if len(set(chosen)) > 1:
+                text = _("{model}: its GPUs would compute in {dtypes}; {taken} is used in all of them")
+                notify(text.format(model=model, dtypes=tuple(chosen), taken=taken))
+            options = replace(options, dtype=taken)
+            bits = _quantization_of(model, run, options, device)
+            if taken == "float32":  # which all GPUs compute in, and which takes twice as much
+                return _place(model, run, options, device, bits)
     if found.notice and state.is_main_process:
         notify(_("{model}: {found}").format(model=model, found=found.notice))
-    return (_configure(model, {}, device, options, True) if found.four_bits else bits), found.device_map
+    return options, (_configure(model, {}, device, options, True) if found.four_bits else bits), found.device_map
+
+
+def _computed_on(gpu: int, model: str, run: Run, options: ScoringOptions, device: torch.device) -> str:
+    """The dtype in which a model would compute on a GPU of this machine, which becomes the current one."""
+    torch.cuda.set_device(gpu)
+    return _computed_in(model, options, device, _quantization_of(model, run, options, device))
 
 
 def _configure(

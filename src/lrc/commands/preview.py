@@ -18,6 +18,7 @@ from lrc.config.recipe import Recipe, find_recipe, load_recipe
 from lrc.models.from_recipe import build_lora_config, clamp_max_length
 from lrc.models.loading import load_config, load_tokenizer
 from lrc.models.quantization import quantization_on_disk
+from lrc.models.stored_quantization import StoredQuantization
 from lrc.packing.log_probs import row_budget
 from lrc.preview.memory_plan import Planner
 from lrc.preview.meta_model import ModelSpec, why_not_shared
@@ -138,6 +139,14 @@ def _build(recipe: Recipe, config: Any, precision: Precision, topology: Topology
     model = copy(recipe.model)
     model.dtype = None  # it may be `auto`; `precision` has the actual one
     quantization = get_quantization_config(model) or quantization_on_disk(config)
+    if (stored := StoredQuantization.of(config)) is not None:
+        name = model.model_name_or_path
+        stored.refuse_unknown(name)
+        stored.agree(name, bool(model.load_in_4bit), bool(model.load_in_8bit))
+        if stored.method != "bitsandbytes":
+            text = _("{name}: its weights are quantized ({stored}); the plan counts them in {dtype}, an upper bound")
+            dtype = str(precision.weights).removeprefix("torch.")
+            notify(text.format(name=name, stored=stored, dtype=dtype))
     if quantization is not None and quantization.load_in_4bit:
         quantization.bnb_4bit_compute_dtype = precision.weights
     return ModelSpec(

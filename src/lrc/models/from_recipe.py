@@ -42,9 +42,7 @@ def quantization_of(recipe: Recipe) -> BitsAndBytesConfig | None:
         ModelError: there is no such base.
     """
     quantization = get_quantization_config(_with_dtype(recipe))
-    stored = _read_stored(recipe)
-    if stored is not None:
-        _refuse_stored(recipe, stored)
+    check_stored(recipe)
     if quantization is None or not quantization.load_in_4bit or not _divides_weights(recipe):
         return quantization
     storage, asked = _find_compute_dtype(recipe), recipe.model.bnb_4bit_quant_storage
@@ -67,12 +65,18 @@ def _read_stored(recipe: Recipe) -> StoredQuantization | None:
     )
 
 
-def _refuse_stored(recipe: Recipe, stored: StoredQuantization) -> None:
+def check_stored(recipe: Recipe) -> None:
     """Refuse what cannot be done with weights that are quantized on the disk.
 
     Raises:
         RecipeError: the recipe is full fine-tuning, or the launch shards the weights.
+        ModelError: the weights cannot be read here, or the recipe asks for another quantization.
     """
+    stored = _read_stored(recipe)
+    if stored is None:
+        return
+    stored.require(recipe.model.model_name_or_path)
+    stored.agree(recipe.model.model_name_or_path, recipe.model.load_in_4bit, recipe.model.load_in_8bit)
     place = f"{recipe.path or COMMAND_LINE}: {recipe.model.model_name_or_path} is quantized on the disk ({stored})"
     if not recipe.model.use_peft:
         raise RecipeError(

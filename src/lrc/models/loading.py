@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import warnings
+from collections.abc import Collection
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
@@ -22,8 +24,9 @@ from transformers import (
 from transformers.utils import cached_file
 from transformers.utils.logging import disable_progress_bar
 
-from lrc.models.stored_quantization import StoredQuantization, compute_in
+from lrc.models.stored_quantization import CURE, StoredQuantization, compute_in
 from lrc.runtime.errors import ModelError, first_line
+from lrc.runtime.exit_status import is_first
 from lrc.runtime.hub_connection import go_offline_if_alone
 from lrc.runtime.progress import is_quiet, waiting
 from lrc.runtime.translation import _
@@ -101,10 +104,14 @@ def load_base(
         stored.require(name)
         if quantization is not None:
             stored.agree(name, bool(quantization.load_in_4bit), bool(quantization.load_in_8bit))
+        if (how := stored.loading) is not None:
+            given["quantization_config"] = how
     elif quantization is not None:
         given["quantization_config"] = quantization  # passing None would override that of the files
-    with loading_errors(name, "model"):
-        model = AutoModelForCausalLM.from_pretrained(
+    with loading_errors(name, "model", stored), warnings.catch_warnings():
+        # That keys of StoredQuantization.loading are used together with the configuration of the files.
+        warnings.filterwarnings("ignore", "You passed `quantization_config`")
+        model, found = AutoModelForCausalLM.from_pretrained(
             name,
             dtype=dtype,
             revision=revision,
@@ -112,12 +119,32 @@ def load_base(
             device_map=device_map,
             trust_remote_code=trust_remote_code,
             weights_only=True,
+            output_loading_info=True,
             **given,
         )
-    if stored is not None and dtype != "auto":
-        compute_in(model, dtype if isinstance(dtype, torch.dtype) else getattr(torch, dtype))
+    _refuse_missing(name, found["missing_keys"])
+    if stored is not None:
+        wanted = stored_dtype(config) or "float32" if dtype == "auto" else dtype
+        computed: torch.dtype = wanted if isinstance(wanted, torch.dtype) else getattr(torch, wanted)
+        stored.finish_dequantized(name, model, computed, tell=is_first())
+        if dtype != "auto":
+            compute_in(model, computed)
     _keep_trainable(model)
     return model
+
+
+def _refuse_missing(name: str, missing: Collection[str]) -> None:
+    """Refuse weights that the model's files lack: transformers would make them up at random.
+
+    Raises:
+        ModelError: there are some.
+    """
+    if missing:
+        text = _(
+            "{name}: its files lack {count} of the model's weights, such as {first}; download them again, or name "
+            "another model"
+        )
+        raise ModelError(text.format(name=name, count=len(missing), first=min(missing)))
 
 
 def stored_dtype(config: Any) -> str | None:
@@ -206,12 +233,13 @@ def silence_bars() -> None:
 
 
 @contextmanager
-def loading_errors(name: str, what: str) -> Any:
+def loading_errors(name: str, what: str, stored: StoredQuantization | None = None) -> Any:
     """Turn the many ways in which loading in the block fails into one line.
 
     Args:
         name: what is loaded: a folder, or a name on the Hub.
         what: its kind: model, tokenizer or adapter.
+        stored: how its weights are quantized on the disk.
 
     Raises:
         ModelError: it cannot be loaded.
@@ -244,15 +272,21 @@ def loading_errors(name: str, what: str) -> Any:
                     "recipe has trust_remote_code: true; choose a base that transformers supports"
                 ).format(name=name, what=what)
             ) from error
-        raise _explain_failure(name, what, error) from error
+        raise _explain_failure(name, what, error, stored) from error
     except Exception as error:
         if type(error) is not Exception:  # tokenizers raises the bare class
             raise
         raise _explain_failure(name, what, error) from error
 
 
-def _explain_failure(name: str, what: str, error: Exception) -> ModelError:
+def _explain_failure(name: str, what: str, error: Exception, stored: StoredQuantization | None = None) -> ModelError:
     reason = first_line(error)
+    if stored is not None and stored.method != "bitsandbytes":
+        text = _(
+            "{name}: its weights are quantized ({stored}), and cannot be loaded here ({reason}); install what it asks "
+            "for, {cure}"
+        )
+        return ModelError(text.format(name=name, stored=stored, reason=reason, cure=CURE))
     return ModelError(
         _("{name}: its {what} cannot be loaded ({reason}); download its files again, or name another").format(
             name=name, what=what, reason=reason

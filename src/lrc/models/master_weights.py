@@ -1,8 +1,13 @@
-"""Master weights: trained weights are kept in float32, since bfloat16 loses updates below 0.4 % of a weight."""
+"""Master weights: trained weights are kept in float32, since bfloat16 loses updates below 0.4 % of a weight.
+
+DeepSpeed computes in 16-bit copies of the trained weights, and its optimizer has the float32 master weights. These are
+what is initialized and saved; the copies follow from them.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +32,63 @@ def to_float32(model: Any) -> torch.dtype | None:
                 dtype = parameter.dtype
             parameter.data = parameter.data.float()
     return dtype
+
+
+def use_float32_gradients(deepspeed: dict[str, Any]) -> None:
+    """Have DeepSpeed accumulate and average gradients in float32, unless the configuration says otherwise.
+
+    Its default is the dtype of mixed precision, in which the gradients of a step's rows would be added up.
+
+    Args:
+        deepspeed: DeepSpeed's configuration as accelerate made it; is changed in place.
+    """
+    deepspeed.setdefault("communication_data_type", "fp32")
+    deepspeed.setdefault("data_types", {}).setdefault("grad_accum_dtype", "fp32")
+
+
+def rounded_by(dtype: torch.dtype, model: Any) -> dict[str, torch.Tensor]:
+    """Copies, on the CPU, of the trained weights that a dtype would round, by all of their names."""
+    named = model.named_parameters(remove_duplicate=False)
+    trained = ((name, p.detach()) for name, p in named if p.requires_grad and p.dtype == torch.float32)
+    return {name: p.to("cpu", copy=True) for name, p in trained if not torch.equal(p, p.to(dtype).float())}
+
+
+def set_masters(model: Any, values: Mapping[str, torch.Tensor]) -> None:
+    """Set DeepSpeed's master weights, whose 16-bit copies the model has already; all processes call this.
+
+    Args:
+        model: a model that DeepSpeed trains.
+        values: float32 weights by the names of the model's parameters; others stay as they are.
+    """
+    from deepspeed.utils import safe_set_full_fp32_param
+
+    for name, parameter in _copies(model):
+        if name in values:
+            safe_set_full_fp32_param(parameter, values[name].to(parameter.device))
+
+
+def masters_of(model: Any) -> dict[str, torch.Tensor]:
+    """DeepSpeed's master weights of all trained weights that the model has in 16 bits; all processes call this.
+
+    Returns:
+        Whole float32 tensors on the CPU, by the names of the model's parameters. Tied weights are one tensor.
+    """
+    from deepspeed.utils import safe_get_full_fp32_param
+
+    found: dict[int, torch.Tensor | None] = {}
+    for _name, parameter in _copies(model):
+        if id(parameter) not in found:
+            master = safe_get_full_fp32_param(parameter)
+            found[id(parameter)] = None if master is None else master.detach().cpu()
+    named = {name: found[id(parameter)] for name, parameter in _copies(model)}
+    return {name: master for name, master in named.items() if master is not None}
+
+
+def _copies(model: Any) -> Iterator[tuple[str, torch.nn.Parameter]]:
+    """The trained parameters that are in 16 bits, by all of their names."""
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if parameter.requires_grad and parameter.is_floating_point() and parameter.itemsize < 4:
+            yield name, parameter
 
 
 def cast_state_dict(state: dict[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:

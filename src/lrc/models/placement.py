@@ -44,6 +44,11 @@ class Placement:
     first: int = 0  # the GPU to which the questions go
     notice: str = ""  # what to tell the user
 
+    @property
+    def gpus(self) -> list[int]:
+        """The GPUs that have a part of the model, in ascending order."""
+        return sorted({self.first, *(self.device_map or {}).values()})
+
 
 def place_model(
     config: Any, dtype: torch.dtype, quantization: BitsAndBytesConfig | None, *, may_quantize: bool

@@ -10,15 +10,21 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any
 
 import torch
+from transformers import CompressedTensorsConfig
+from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 
 from lrc.models.weights import WeightFiles
 from lrc.runtime.errors import ModelError
+from lrc.runtime.memory import format_size
+from lrc.runtime.progress import notify
 from lrc.runtime.translation import _
 
+UNKNOWN = "an unknown method"
 # The packages that transformers needs for a method, and that lrc does not install.
 NEEDED = {"gptq": ("gptqmodel", "optimum"), "awq": ("gptqmodel",), "compressed-tensors": ("compressed_tensors",)}
 CURE = "or name the 16-bit model that it was made from, with load_in_4bit: true"
@@ -41,13 +47,14 @@ class StoredQuantization:
     @classmethod
     def of(cls, config: Mapping[str, Any] | Any) -> StoredQuantization | None:
         """Read it from a configuration or the object of a config.json; None if the weights are not quantized."""
-        given = config.get("quantization_config") if isinstance(config, Mapping) else None
-        if not isinstance(config, Mapping):
-            given = getattr(config, "quantization_config", None)
+        given = _find_settings(config)
         if given is None:
             return None
-        found: Mapping[str, Any] = given if isinstance(given, Mapping) else given.to_dict()
-        method, bits = str(found.get("quant_method") or "an unknown method"), found.get("bits")
+        found: Mapping[str, Any] = given.to_dict() if hasattr(given, "to_dict") else given
+        if not isinstance(found, Mapping):
+            return cls(UNKNOWN)
+        method, bits = found.get("quant_method") or UNKNOWN, found.get("bits")
+        method = str(getattr(method, "value", method))  # transformers' own configurations have an enum
         if found.get("load_in_4bit") or found.get("load_in_8bit"):
             method, bits = "bitsandbytes", 4 if found.get("load_in_4bit") else 8
         storage = str(found.get("bnb_4bit_quant_storage") or "uint8")
@@ -56,12 +63,26 @@ class StoredQuantization:
     def __str__(self) -> str:
         return f"{self.method}, {self.bits} bits" if self.bits else self.method
 
-    def require(self, name: str) -> None:
-        """Refuse a method whose packages are not installed.
+    def refuse_unknown(self, name: str) -> None:
+        """Refuse a method that transformers does not read: it would take the weights for ordinary ones.
 
         Raises:
-            ModelError: one is missing.
+            ModelError: it does not.
         """
+        if self.method not in {"bitsandbytes", *AUTO_QUANTIZATION_CONFIG_MAPPING}:
+            text = _(
+                "{name}: its weights are quantized ({self}), which transformers {version} does not read; name the "
+                "16-bit model that it was made from"
+            )
+            raise ModelError(text.format(name=name, self=self, version=version("transformers")))
+
+    def require(self, name: str) -> None:
+        """Refuse a method that transformers does not read, or whose packages are not installed.
+
+        Raises:
+            ModelError: it does not, or one is missing.
+        """
+        self.refuse_unknown(name)
         missing = [package for package in NEEDED.get(self.method, ()) if find_spec(package) is None]
         if missing:
             raise ModelError(
@@ -69,6 +90,37 @@ class StoredQuantization:
                     "{name}: its weights are quantized ({self}), which takes {missing}; pip install {missing2}, {cure}"
                 ).format(name=name, self=self, missing=" and ".join(missing), missing2=" ".join(missing), cure=CURE)
             )
+
+    @property
+    def loading(self) -> Any:
+        """What transformers has to be given to load the weights; None takes its default."""
+        # Otherwise compressed-tensors decompresses them in the first forward, when PEFT has found no weights to adapt.
+        return CompressedTensorsConfig(dequantize=True) if self.method == "compressed-tensors" else None
+
+    def finish_dequantized(self, name: str, model: Any, dtype: torch.dtype, *, tell: bool) -> None:
+        """Give all weights of a model one dtype, if transformers has dequantized them, and say so.
+
+        Args:
+            name: the base's folder or name.
+            model: the loaded model; is changed.
+            dtype: of the weights.
+            tell: whether this process says so.
+
+        Raises:
+            ModelError: some weights have no scales, and are still in 8 bits.
+        """
+        if getattr(model, "is_quantized", False):
+            return
+        if any(parameter.itemsize < 2 for parameter in model.parameters()):
+            text = _("{name}: its weights are quantized ({self}), and their scales are missing; download them again")
+            raise ModelError(text.format(name=name, self=self))
+        model.to(dtype)
+        if tell:
+            size = format_size(sum(parameter.nbytes for parameter in model.parameters()))
+            text = _(
+                "{name}: its weights are quantized ({self}), and are dequantized here: in {dtype} they take {size}"
+            )
+            notify(text.format(name=name, self=self, dtype=str(dtype).removeprefix("torch."), size=size))
 
     def agree(self, name: str, load_in_4bit: bool, load_in_8bit: bool) -> None:
         """Refuse a quantization other than that of the files.
@@ -86,6 +138,16 @@ class StoredQuantization:
                         name=name, self=self, bits=bits, replace=CURE.replace("load_in_4bit", f"load_in_{bits}bit")
                     )
                 )
+
+
+def _find_settings(config: Mapping[str, Any] | Any) -> Any:
+    """The `quantization_config` of a configuration, or of its text part; None if there is none."""
+    if isinstance(config, Mapping):
+        text = config.get("text_config")
+        own = config.get("quantization_config")
+        return own if own is not None or not isinstance(text, Mapping) else text.get("quantization_config")
+    own = getattr(config, "quantization_config", None)
+    return own if own is not None else getattr(config.get_text_config(), "quantization_config", None)
 
 
 def compute_in(model: Any, dtype: torch.dtype) -> None:
@@ -124,7 +186,15 @@ def vectors_sum(weights: WeightFiles, dtype: str | None = None) -> dict[str, Any
 
 
 def _belongs_to_weight(name: str, names: Any) -> bool:
+    """Whether a tensor is a scale, or the like, of a quantized weight."""
     parts = name.split(".")
     owners = {".".join(parts[:end]) for end in range(1, len(parts))}
-    # GPTQ and AWQ have no `weight`, but scales beside packed integers in `qweight`.
-    return bool(owners & set(names)) or f"{'.'.join(parts[:-1])}.qweight" in names
+    if owners & set(names):  # bitsandbytes' 4 bits: `weight.absmax`
+        return True
+    layer, last = ".".join(parts[:-1]), parts[-1]
+    # GPTQ and AWQ have no `weight`, but scales, and at times a bias of zeros, beside packed integers in `qweight`.
+    if f"{layer}.qweight" in names:
+        return True
+    # 8 bits have `SCB`, FP8 `weight_scale_inv`, compressed-tensors `weight_scale` beside the weight.
+    beside = any(f"{layer}.{kind}" in names for kind in ("weight", "weight_packed"))
+    return beside and last not in ("weight", "bias")

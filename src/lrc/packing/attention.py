@@ -26,6 +26,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from lrc.packing.equivalence import mismatch
 from lrc.packing.tree import Block, Ints, PackedRow
+from lrc.runtime.devices import is_rocm
 from lrc.runtime.translation import _
 
 TILE = 128  # FlexAttention's
@@ -34,6 +35,7 @@ DENSE_BELOW_GPU = 1536
 MIN_SPARED_GPU = 200_000
 # Compute capabilities whose shared memory holds the tiles of wide heads: the datacenter GPUs of each generation.
 WIDE_HEADS = {(8, 0), (9, 0), (10, 0), (10, 3)}
+NARROW_HEADS = (8, 6)  # a capability that is not among them
 _FORM = "_lrc_attention"
 TREE_IMPLEMENTATIONS = ("sdpa", "eager")
 LENGTH_DEPENDENT = ("dynamic", "longrope")
@@ -68,7 +70,9 @@ def why_no_flex(model: Any, device: torch.device) -> str | None:
     """Why `model` cannot use FlexAttention on `device`; None if it can."""
     if device.type != "cuda":
         return _("it has no backward pass on {device} devices").format(device=device.type)
-    if reason := why_no_tiles(model.config.get_text_config(), torch.cuda.get_device_capability(device)):
+    capability = torch.cuda.get_device_capability(device)
+    # An MI250's is 9.0, as an H100's, but it has a third of the shared memory.
+    if reason := why_no_tiles(model.config.get_text_config(), NARROW_HEADS if is_rocm() else capability):
         return reason
     return _("triton is not installed") if find_spec("triton") is None else None
 

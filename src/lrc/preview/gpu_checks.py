@@ -27,7 +27,7 @@ from lrc.preview.memory_plan import Planner, gib
 from lrc.preview.meta_model import ModelSpec, count_static_memory
 from lrc.preview.throughput import operations_a_token
 from lrc.runtime.cards import Card, card_of
-from lrc.runtime.devices import supported
+from lrc.runtime.devices import is_rocm, supported
 from lrc.runtime.errors import first_line
 from lrc.runtime.translation import _
 
@@ -36,6 +36,7 @@ PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "
 EXACT, ROUNDED = 1e-4, 5e-2
 PRODUCT = 2e-2  # likewise, of a product with 4-bit weights that is computed in 16 bits
 OLDER = "https://pytorch.org/get-started/previous-versions/"
+NEWER = "https://pytorch.org/get-started/locally/"
 
 
 class CheckFailedError(Exception):
@@ -100,12 +101,15 @@ def check_device(probe: Probe) -> str:
         text = _("{device}, {threads} threads; torch {version}")
         return text.format(device=probe.device.type, threads=torch.get_num_threads(), version=str(torch.__version__))
     found = torch.cuda.get_device_properties(probe.device)
-    if not _serves(torch.cuda.get_arch_list(), 10 * found.major + found.minor):
+    built, own = torch.cuda.get_arch_list(), 10 * found.major + found.minor
+    if is_rocm():
+        return _check_amd(found, built)
+    if not _serves(built, own):
         text = _("torch {version} has no kernels for compute capability {major}.{minor}")
-        raise CheckFailedError(
-            text.format(version=str(torch.__version__), major=found.major, minor=found.minor),
-            _("install a build for an older CUDA: {page}").format(page=OLDER),
-        )
+        cure = _("install a build for an older CUDA: {page}").format(page=OLDER)
+        if own > max(number for _kind, number in _kernels(built)):
+            cure = _("install a newer torch: {page}").format(page=NEWER)
+        raise CheckFailedError(text.format(version=str(torch.__version__), major=found.major, minor=found.minor), cure)
     count = torch.cuda.device_count()
     text = _("{cards}, compute capability {major}.{minor}, CUDA {version}")
     if not probe.card:
@@ -119,8 +123,20 @@ def _serves(built: list[str], own: int) -> bool:
 
     Kernels serve later chips of the same generation, and PTX (compute_…) is compiled for any later one.
     """
-    kinds = [(kind, int(re.sub(r"\D", "", number))) for kind, number in (name.split("_", 1) for name in built)]
-    return any(made <= own and (kind == "compute" or made // 10 == own // 10) for kind, made in kinds)
+    return any(made <= own and (kind == "compute" or made // 10 == own // 10) for kind, made in _kernels(built))
+
+
+def _kernels(built: list[str]) -> list[tuple[str, int]]:
+    """Kinds and compute capabilities of a build's kernels: `sm_90a` is (sm, 90)."""
+    return [(kind, int(re.sub(r"\D", "", number))) for kind, number in (name.split("_", 1) for name in built)]
+
+
+def _check_amd(found: Any, built: list[str]) -> str:
+    chip = found.gcnArchName.partition(":")[0]
+    if chip not in [name.partition(":")[0] for name in built]:
+        text = _("torch {version} has no kernels for {chip}").format(version=str(torch.__version__), chip=chip)
+        raise CheckFailedError(text, _("install a build that has them: {page}").format(page=NEWER))
+    return _("{card}, {chip}, ROCm {version}").format(card=found.name, chip=chip, version=torch.version.hip)
 
 
 def check_memory(probe: Probe) -> str:

@@ -72,7 +72,7 @@ class Planner:
         return MemoryPlan(
             weights=_weights(model, topology),
             adapter=_divide(model.adapter, topology, topology.shards_weights),
-            gradients=_gradients(model, topology, half=build.autocast is not None),
+            gradients=_gradients(model, topology),
             optimizer=_optimizer(model, topology, optim, half=build.autocast is not None),
             activations=0,
             logits=0,
@@ -125,10 +125,11 @@ def _weights(model: StaticMemory, topology: Topology) -> int:
     return model.weights // topology.processes + (working if topology.processes > 1 else 0)
 
 
-def _gradients(model: StaticMemory, topology: Topology, *, half: bool) -> int:
+def _gradients(model: StaticMemory, topology: Topology) -> int:
     own = 0 if topology.offloads_weights else _divide(model.adapter, topology, topology.shards_gradients)
-    if topology.kind.startswith("ZeRO"):  # one bucket is filled while the one before it is reduced
-        return own + 2 * ZERO_BUCKET * (2 if half else 4)
+    if topology.kind.startswith("ZeRO"):
+        # One bucket is filled while the one before it is reduced; those in 16 bits are reduced in a copy in float32.
+        return own + 2 * ZERO_BUCKET * 4
     # DDP reduces gradients in buckets of its own, which together are as large as the gradients.
     return own + (model.adapter if topology.kind == "DDP" else 0)
 

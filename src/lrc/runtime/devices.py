@@ -211,7 +211,9 @@ def _accelerator_has_bfloat16(device: str) -> bool:
 
     # transformers' own check accepts GPUs that only emulate bfloat16.
     if device == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False) and _others_have_bfloat16()
+        # torch says so of every AMD GPU.
+        own = not is_rocm() or _amd_has_bfloat16(torch.cuda.current_device())
+        return own and torch.cuda.is_bf16_supported(including_emulation=False) and _others_have_bfloat16()
     if device == "xpu":
         return bool(torch.xpu.is_bf16_supported(including_emulation=False))
     from transformers.utils import is_torch_bf16_gpu_available
@@ -223,6 +225,27 @@ def _others_have_bfloat16() -> bool:
     """Whether all GPUs of this machine have bfloat16, as all processes of a launch compute in the same dtype."""
     import torch
 
-    if torch.version.hip or os.environ.get("WORLD_SIZE", "1") == "1":
+    if os.environ.get("WORLD_SIZE", "1") == "1":
         return True
-    return all(torch.cuda.get_device_capability(index) >= AMPERE for index in range(torch.cuda.device_count()))
+    gpus = range(torch.cuda.device_count())
+    if is_rocm():
+        return all(map(_amd_has_bfloat16, gpus))
+    return all(torch.cuda.get_device_capability(index) >= AMPERE for index in gpus)
+
+
+def is_rocm() -> bool:
+    """Whether this torch computes on AMD GPUs, whose devices it calls `cuda`, too."""
+    import torch
+
+    return bool(torch.version.hip)
+
+
+def _amd_has_bfloat16(index: int) -> bool:
+    """Whether an AMD GPU has matrix instructions for bfloat16: CDNA, RDNA 3 and later; Vega and RDNA 1 and 2 have none.
+
+    Their compute capability is no help: of RDNA 2 it is 10.3, as of an NVIDIA B300.
+    """
+    import torch
+
+    name = getattr(torch.cuda.get_device_properties(index), "gcnArchName", "").partition(":")[0]
+    return re.fullmatch(r"gfx(900|902|904|906|909|90c|10\w+)", name) is None

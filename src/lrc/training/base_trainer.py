@@ -6,7 +6,7 @@ with an underscore are private there: read their code again before allowing anot
 - a step: `training_step`, `compute_loss`, `compute_loss_context_manager`, `_get_grad_norm`, `_get_num_items_in_batch`,
   `_track_num_input_tokens`, `floating_point_ops`
 - an epoch: `get_train_dataloader`, `get_eval_dataloader`, `_run_epoch`, `_init_training_state`, `_finalize_training`
-- optimizer: `create_optimizer`, `create_scheduler`
+- optimizer: `create_optimizer`, `create_scheduler`, `_prepare_for_training`
 - evaluation and logs: `evaluation_loop`, `log`, `_maybe_log_save_evaluate`, `_determine_best_metric`
 - checkpoints and models: `_save_checkpoint`, `_save`, `save_model`, `_get_output_dir`, `_load_from_checkpoint`,
   `_load_best_model`, `create_model_card`
@@ -29,7 +29,7 @@ from transformers.utils import logging
 from trl import SFTTrainer
 
 from lrc.config.run_record import RUN_FILE, Run
-from lrc.models.master_weights import cast_state_dict, write_dtype
+from lrc.models.master_weights import cast_state_dict, masters_of, rounded_by, set_masters, write_dtype
 from lrc.models.pissa import Pissa
 from lrc.packing.log_probs import LOWER_ROW_TOKENS, RETRYING
 from lrc.runtime.disk import convert_disk_errors
@@ -44,6 +44,7 @@ ARGUMENTS_FILE = "training_args.bin"  # a pickle that nothing needs
 # Consecutive steps that overflow float16. The gradient scaler starts at 2^16 and halves after each, so that after 16 of
 # them it no longer scales up at all.
 OVERFLOWS = 30
+HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}  # by the name of mixed precision
 
 
 class DurableTrainer(SFTTrainer):
@@ -199,11 +200,27 @@ class DurableTrainer(SFTTrainer):
         folder: str = super()._get_output_dir(trial)
         return str(Path(folder) / STAGE) if self._staging else folder
 
+    def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: Any) -> Any:
+        """Wrap the model; under DeepSpeed, which copies it in 16 bits, begin with the initial weights in float32.
+
+        A checkpoint has master weights of its own.
+        """
+        half = HALVES.get(self.accelerator.mixed_precision) if self.is_deepspeed_enabled else None
+        if half is None or resume_from_checkpoint is not None:
+            return super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
+        initial = rounded_by(half, self.model)
+        prepared = super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
+        set_masters(self.model, initial)
+        return prepared
+
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         for config in getattr(self.model, "peft_config", {}).values():
             for name in ("target_modules", "exclude_modules"):
                 if isinstance(found := getattr(config, name, None), set):
                     setattr(config, name, sorted(found))  # PEFT would write a set in the order of the hash seed
+        if self.is_deepspeed_enabled:
+            masters = masters_of(self.model)  # a collective; only the first process has a state_dict under ZeRO-3
+            state_dict = None if state_dict is None else {**state_dict, **masters}
         # The result gets the dtype of the base; a checkpoint stays in float32, so that resuming is exact.
         dtype = self.compute_dtype if not self._staging and not hasattr(self.model, "peft_config") else None
         if dtype is not None:
@@ -246,7 +263,7 @@ class DurableTrainer(SFTTrainer):
                 ).format(best=best or self.args.output_dir, reason=reason or "is not whole")
             )
         assert best is not None
-        if self.pissa is None:
+        if self.pissa is None or self.is_deepspeed_enabled:  # whose own files have the weights as they were trained
             super()._load_best_model()
         else:
             self.pissa.load(self.model, Path(best))

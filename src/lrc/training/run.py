@@ -28,6 +28,7 @@ from lrc.models.from_recipe import (
     check_adapted,
     check_formats,
     check_modules,
+    check_stored,
     clamp_max_length,
     load_base_model,
 )
@@ -114,6 +115,7 @@ def train(recipe: Recipe) -> None:
             notify(note)
     config = load_config(name, revision, trust_remote_code=remote_code)
     check_formats(recipe, config)
+    check_stored(recipe)
     clamp_max_length(recipe, config)
     output = Path(args.output_dir)
     # Before the data is read, which may take long.

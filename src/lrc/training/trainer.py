@@ -27,7 +27,7 @@ from lrc.config.run_record import METRICS_FILE
 from lrc.data.questions import Question
 from lrc.metrics.option_scores import OptionScores
 from lrc.metrics.training_log import read_curves
-from lrc.models.master_weights import to_float32
+from lrc.models.master_weights import to_float32, use_float32_gradients
 from lrc.packing.attention import choose_attention, why_no_trees
 from lrc.packing.last_layer import prune_last_layer
 from lrc.packing.log_probs import row_budget, target_log_probs
@@ -103,7 +103,9 @@ class TreeTrainer(DurableTrainer):
             **kwargs,
         )
         if self.is_deepspeed_enabled:
-            use_small_buckets(self.accelerator.state.deepspeed_plugin.deepspeed_config)
+            configured = self.accelerator.state.deepspeed_plugin.deepspeed_config
+            use_small_buckets(configured)
+            use_float32_gradients(configured)
         self.remove_callback(PrinterCallback)
         self.throughput = ThroughputCallback()
         self.add_callback(self.throughput)
