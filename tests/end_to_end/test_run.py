@@ -13,6 +13,8 @@ import pytest
 from fork_server import Forked
 from small_runs import lrc
 
+from lrc.commands import run as way
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SUPPORT = str(Path(__file__).parents[1] / "support")
 FILES = [EXAMPLES / "sample.xlsx", EXAMPLES / "sample_test.xlsx"]
@@ -128,6 +130,28 @@ def test_workbooks_in_the_wrong_order_are_told_by_their_answers(tmp_path: Path) 
     command = ["run", str(FILES[1]), str(FILES[0]), "--output-dir", str(tmp_path / "out"), "--recipe", "tiny/lora"]
     status, told = go(command, tmp_path / "log")
     assert status == 1 and "give the workbook with 正確答案 first" in told.splitlines()[-1]
+
+
+@pytest.mark.parametrize("recipe", ["tiny\\lora", "tiny/lora.yaml", "mine/recipes/tiny/lora.yaml"])
+def test_the_embedded_base_is_made_however_its_recipe_is_named(
+    recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert lrc("init", "mine") == 0
+    called: list[list[str]] = []
+
+    def call(step: list[str]) -> int:
+        called.append(step)
+        return lrc(*step) if step[0] in ("check", "convert") else 3
+
+    monkeypatch.setattr(way, "call", call)
+    assert lrc("run", *FILES, "--output-dir", "out", "--recipe", recipe) == 3
+    assert called[-1] == [
+        "python",
+        "-m",
+        "lrc.models.tiny",
+        *(str(Path("out", name)) for name in ("data/sample_train.json", "base")),
+    ]
 
 
 def test_a_step_that_fails_gives_its_status_and_how_to_go_on(tmp_path: Path) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from lrc.config.accelerate_config import find_accelerate_config
-from lrc.config.recipe import find_recipe, read_given
+from lrc.config.recipe import find_recipe, read_given, read_recipe
 from lrc.config.recipe_choice import EMBEDDED, choose_recipe
 from lrc.metrics.verdict import verdict_of
 from lrc.runtime.errors import DataError, OutputError
@@ -46,10 +47,12 @@ class RunOptions:
     on_error: str
     columns: str | None
 
-    @property
+    @cached_property
     def embedded(self) -> bool:
-        """Whether a tiny base is made on the spot."""
-        return self.recipe == EMBEDDED and "--model_name_or_path" not in self.keys
+        """Whether a tiny base is made on the spot: the recipe is the shipped one, or a copy of it with its base."""
+        ours, theirs = (read_recipe(find_recipe(name)).values for name in (EMBEDDED, self.recipe))
+        base = "model_name_or_path"
+        return ours[base] == theirs.get(base) and f"--{base}" not in self.keys
 
     @property
     def keys(self) -> set[str]:
