@@ -118,7 +118,7 @@ def test_what_is_another_way_is_refused_before_the_first_step(
         tuple(words(tmp_path / "mine")): "did not begin it",
         (*words(tmp_path / "new"), "--recipe", "qwen3-9b/qlora"): "no such recipe",
         (*words(tmp_path / "new"), "--recipe", "tiny/lora", "--lora_rnak", "4"): "did you mean 'lora_r",
-        ("run", "missing.xlsx", str(FILES[1]), "--output-dir", str(tmp_path / "new")): "no such file",
+        ("run", str(EXAMPLES / "Sample.xlsx"), str(FILES[1]), "--output-dir", str(tmp_path / "new")): "did you mean",
     }.items():
         assert lrc(*command) == 1
         told = capsys.readouterr()

@@ -12,6 +12,7 @@ from typing import Any
 from lrc.config.accelerate_config import find_accelerate_config
 from lrc.config.recipe import find_recipe, read_given, read_recipe
 from lrc.config.recipe_choice import EMBEDDED, choose_recipe
+from lrc.data.sources import require_file
 from lrc.metrics.verdict import verdict_of
 from lrc.runtime.errors import DataError, OutputError
 from lrc.runtime.findings import pad, wrap_line
@@ -109,10 +110,7 @@ def run(
         LrcError: something is found to be wrong before the first step.
     """
     for file in (train, test):
-        if not file.is_file():
-            raise DataError(
-                _("{file}: no such file; give a workbook with answers, then one to answer").format(file=file)
-            )
+        require_file(file)
     if recipe is not None:
         find_recipe(recipe)
     if accelerate_config is not None:
