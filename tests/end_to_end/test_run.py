@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import shutil
 import signal
@@ -81,7 +82,8 @@ def test_killed_at_every_step_it_goes_on_to_the_same(undisturbed: tuple[Path, st
 def test_a_way_that_is_done_does_nothing_again(undisturbed: tuple[Path, str], tmp_path: Path) -> None:
     output = undisturbed[0]
     before = {path: path.stat().st_mtime_ns for path in output.rglob("*") if path.is_file()}
-    status, told = go(words(output), tmp_path / "log")
+    command = [os.path.relpath(word) if word in map(str, FILES) else word for word in words(output)]
+    status, told = go(command, tmp_path / "log")
     assert status == 0 and told.count("nothing to do") == 5, told
     assert {path: path.stat().st_mtime_ns for path in output.rglob("*") if path.is_file()} == before
 

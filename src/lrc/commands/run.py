@@ -116,6 +116,8 @@ def run(
     if accelerate_config is not None:
         find_accelerate_config(accelerate_config)
     _refuse_folder(output_dir, train, test, recipe)
+    if before := _read(output_dir):  # a command is the same one where its words are
+        train, test = Path(before["train"]), Path(before["test"])
     output_dir.mkdir(parents=True, exist_ok=True)
     with locked(output_dir / RECORD, output=output_dir):
         for part in left_behind(output_dir, RECORD):  # by killed processes
@@ -146,7 +148,7 @@ def _refuse_folder(folder: Path, train: Path, test: Path, recipe: str | None) ->
                 )
             )
         return
-    if (before["train"], before["test"]) != (str(train), str(test)):
+    if not (_is_same(train, before["train"]) and _is_same(test, before["test"])):
         raise OutputError(
             _("{folder}: belongs to {before} and {before2}; choose another --output-dir").format(
                 folder=folder, before=before["train"], before2=before["test"]
@@ -159,6 +161,11 @@ def _refuse_folder(folder: Path, train: Path, test: Path, recipe: str | None) ->
                 folder=folder, before=before["recipe"], cure=cure
             )
         )
+
+
+def _is_same(file: Path, before: str) -> bool:
+    """Whether a file is the one of before, perhaps by another path, such as an absolute one."""
+    return str(file) == before or Path(before).is_file() and file.samefile(before)
 
 
 def _recipe(folder: Path) -> str:
