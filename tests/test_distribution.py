@@ -76,7 +76,10 @@ def test_the_name_is_the_same_everywhere() -> None:
 def test_the_installed_distribution_gives_the_command_and_its_version() -> None:
     assert version(lrc.DISTRIBUTION) == lrc.__version__ == versions()["lrc"]
     (command,) = distribution(lrc.DISTRIBUTION).entry_points
-    assert (command.group, command.name, command.value) == ("console_scripts", "lrc", "lrc.cli:main")
+    assert (command.group, command.name) == ("console_scripts", "lrc")
+    program = Path(sys.executable).with_name("lrc")
+    told = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
+    assert told.strip() == f"lrc, version {lrc.__version__}"
 
 
 def test_an_extra_is_installed_by_the_name() -> None:

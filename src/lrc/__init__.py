@@ -4,11 +4,12 @@ For a notebook: `read_questions`, `to_questions`, `to_frame`, `convert`, `Answer
 imported when they are used, so that `import lrc` stays light.
 """
 
-import logging
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # that of typing, whose import takes time in which a signal ends in a traceback
 if TYPE_CHECKING:
+    from typing import Any
+
     from lrc.answering.answerer import Answerer as Answerer
     from lrc.commands.convert import convert as convert
     from lrc.data.frames import read_questions as read_questions
@@ -30,11 +31,8 @@ _PLACES = {
     "to_questions": "lrc.data.frames",
 }
 
-# On a CPU, its import warns about optional kernels.
-logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
-
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     if name not in _PLACES:
         raise AttributeError(f"module 'lrc' has no attribute {name!r}")
     return getattr(import_module(_PLACES[name]), name)

@@ -1,6 +1,15 @@
-"""`python -m lrc`, and `accelerate launch -m lrc`."""
+"""The command `lrc`, `python -m lrc`, and `accelerate launch -m lrc`."""
 
-from lrc.cli import main
+from lrc.runtime.startup_signals import hold_signals
+
+
+def main() -> None:
+    """Run the command line; a signal that comes while it is imported is taken by its handlers, afterwards."""
+    hold_signals()
+    from lrc.cli import main as run
+
+    run()
+
 
 if __name__ == "__main__":
     main()

@@ -583,15 +583,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     verb = next((word for word in words if not word.startswith("-")), "")
     if verb not in (*SHARED, "train"):
         forget_launch()
-    signal.signal(signal.SIGTERM, partial(_terminate, verb))
-    if is_step():
-        signal.signal(signal.SIGINT, partial(_terminate, verb))  # click would end the line of the terminal
-    end_with_caller()
-    wait_asleep(os.environ)
-    progress.escape_unencodable()
-    translate_library("click")
-    warnings.simplefilter("ignore", FutureWarning)  # about upstream's own deprecations
     try:
+        _prepare(verb)
         with exit_on_error("close other programs, or use a smaller model or adapter"):
             cli.main(args=words, prog_name="lrc", standalone_mode=False)
     except click.ClickException as error:
@@ -602,6 +595,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if is_first():
             progress.notify(_describe_end(INTERRUPTED, verb))
         sys.exit(130)
+
+
+def _prepare(verb: str) -> None:
+    """What every command needs of its process; signals that were held until here are taken."""
+    signal.signal(signal.SIGTERM, partial(_terminate, verb))
+    if is_step():
+        signal.signal(signal.SIGINT, partial(_terminate, verb))  # click would end the line of the terminal
+    end_with_caller()
+    wait_asleep(os.environ)
+    progress.escape_unencodable()
+    translate_library("click")
+    warnings.simplefilter("ignore", FutureWarning)  # about upstream's own deprecations
 
 
 def _show(error: click.ClickException) -> None:

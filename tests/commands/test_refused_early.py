@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from small_runs import lrc, make_run, pairs
 
 PROGRAM = """
 import sys
@@ -183,3 +184,28 @@ def test_a_base_that_cannot_be_fetched_is_told_without_torch(folder: Path, words
     assert asked == [f"{hub}: does not answer; continuing offline, with what was downloaded before"]
     assert told.returncode == 1 and said.startswith("owner/name: no such folder and none that was fetched before; ")
     assert imported == "imported:"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("num_processes: 2\n".encode("utf-16"), "is not UTF-8 text; save it as UTF-8"),  # as PowerShell writes it
+        (b"num_processes: [2\n", "line 2: "),
+        (b"- 2\n", "is not a mapping"),
+    ],
+)
+def test_an_accelerate_config_that_is_no_yaml(
+    content: bytes, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.yaml").write_bytes(content)
+    assert lrc("train", "tiny/lora", "--accelerate-config", tmp_path / "mine.yaml") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("mine.yaml") and said in line
+
+
+def test_an_accelerate_config_of_another_program(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run(tmp_path, pairs(4), template="plain", answer_style="digit", output_dir=str(tmp_path / "out"))
+    (tmp_path / "mine.yaml").write_text("num_processes: 1\nnum_procs: 2\n", encoding="utf-8")
+    assert lrc("train", run / "recipe.yaml", "--accelerate-config", tmp_path / "mine.yaml") == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "mine.yaml: accelerate cannot read it" in last and "distributed_type" in last

@@ -121,6 +121,9 @@ def test_the_wheel_holds_what_ships(dist: Path) -> None:
     assert not {f"lrc/{name}" for name in expected} - set(names)
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
     assert "lrc/constraints.txt" in names
+    (commands,) = (name for name in names if name.endswith(".dist-info/entry_points.txt"))
+    told = zipfile.ZipFile(only(dist, "lora_reading_comprehension-*.whl")).read(commands).decode()
+    assert "lrc = lrc.__main__:main" in told.splitlines()
     assert all(name.startswith(("lrc/", "lora_reading_comprehension-")) for name in names), (
         "a wheel with a top-level folder of another name"
     )

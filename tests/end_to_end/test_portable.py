@@ -3,55 +3,82 @@
 from __future__ import annotations
 
 import ast
-import json
+import io
 import os
 import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from small_runs import lrc
 
+from lrc.commands import run as way
+from lrc.runtime import errors, outputs, packages, system
 from lrc.runtime import locks as claim
-from lrc.runtime import outputs, packages, system
 from lrc.runtime.errors import MachineError, OutputError
 from lrc.runtime.locks import left_behind, locked
 
 ROOT = Path(__file__).parents[2]
 # In one process, which lacks from its first moment on what Windows lacks; each verb through its own door. `lrc train`
-# starts a second one like it.
+# starts a second one like it. The steps of `lrc run` are taken in the same process.
 PROGRAM = """
-import sys
+import json
+from pathlib import Path
 from lrc.models import tiny
 
 def run(*words):
     try:
         main(list(words))
     except SystemExit as ended:
-        if ended.code:
-            raise
+        return ended.code or 0
+    return 0
+
+def done(*words):
+    assert run(*words) == 0, words
+
+def step(words):
+    done(*words) if words[0] != "python" else tiny.main(words[3:])
+    return 0
 
 from lrc.cli import main
-run("init")
-run("convert", SAMPLE, "--output-dir", "data")
-run("check", "data/sample_train.json", "recipes/tiny/lora.yaml", SAMPLE)
-run("check", SAMPLE, "--annotate", "checked.xlsx")
-tiny.main(["data/sample_train.json", "base"])
-run("train", "recipes/tiny/lora.yaml", "--model_name_or_path", "base", "--train_file", "data/sample_train.json",
-    "--validation_file", "data/sample_validation.json", "--output_dir", "run", "--max_steps", "2", "--save_steps", "1",
-    "--save_strategy", "steps", "--eval_strategy", "no", "--load_best_model_at_end", "false")
-asked = ["--model", "base", "--adapter", "run", "--data", "data/sample_validation.json"]
-run("evaluate", *asked, "--output", "figures.json")
-run("generate", *asked, "--output", "answer.csv", "--scores", "scores.jsonl")
-run("generate", *asked[:4], "--data", SAMPLE, "--output", "answered.xlsx")
-run("merge", "--adapter", "run", "--base-model", "base", "--output-dir", "merged")
-run("merge", "--adapter", "run", "--base-model", "base", "--output-dir", "merged", "--force", "--no-verify")
-run("generate", "--model", "merged", "--data", "data/sample_validation.json", "--output", "merged.csv")
-run("report", "run")
-run("preview", "recipes/tiny/lora.yaml", "--model_name_or_path", "base", "--train_file",
-    "data/sample_train.json", "--validation_file", "data/sample_validation.json")
-run("publish", "--adapter", "run", "--repo-id", "you/name", "--dry-run")
+from lrc.commands import run as way
+way.call = step
+done("init")
+recipe = Path("recipes/tiny/lora.yaml")  # as Notepad saves it
+recipe.write_bytes(b"\\xef\\xbb\\xbf" + recipe.read_bytes().replace(b"\\n", b"\\r\\n"))
+done("check", "recipes/tiny/lora.yaml", SAMPLE)
+done("check", SAMPLE, "--annotate", "checked.xlsx")
+done("run", SAMPLE, TEST, "--recipe", "recipes/tiny/lora.yaml", "--output-dir", "out", "--max_steps", "2",
+    "--save_steps", "1", "--save_strategy", "steps", "--eval_strategy", "no", "--load_best_model_at_end", "false")
+validation = "out/data/sample_validation.json"
+asked = ["--model", "out/base", "--adapter", "out/adapter"]
+done("evaluate", *asked, "--data", validation, "--scores", "a.jsonl")
+done("evaluate", *asked, "--data", validation, "--scores", "b.jsonl", "--votes", "2")
+for scores in ("a.jsonl", "b.jsonl"):  # as a spreadsheet or an editor saves them
+    text = Path(scores).read_text(encoding="utf-8")
+    Path(scores).write_text(text, encoding="utf-8-sig", newline="\\r\\n")
+done("vote", "a.jsonl", "b.jsonl", "--data", validation, "--output", "vote.csv")
+done("compare", "a.jsonl", "b.jsonl", "--data", validation, "--output", "compare.html")
+done("evaluate", "--predictions", "vote.csv", "--data", validation)
+done("generate", *asked, "--data", SAMPLE, "--output", "answered.xlsx")
+done("merge", "--adapter", "out/adapter", "--output-dir", "merged")
+done("merge", "--adapter", "out/adapter", "--output-dir", "merged", "--force", "--no-verify")
+done("generate", "--model", "merged", "--data", TEST, "--output", "merged.csv")
+done("report", "out/adapter", "--output", "report.html")
+done("preview", "tiny/lora", "--model_name_or_path", "out/base", "--train_file",
+    "out/data/sample_train.json", "--validation_file", validation)
+done("publish", "--adapter", "out/adapter", "--repo-id", "you/name", "--dry-run")
+print("refused", flush=True)
+again = ["generate", "--model", "merged", "--data", TEST, "--output", "merged.csv", "--votes", "2", "--force"]
+with open("merged.csv") as held:
+    assert run(*again) == 1
+assert run(*again) == 0
+long = "/".join(["x" * 100] * 2)
+assert run("convert", SAMPLE, "--output-dir", long) == 1
+assert run("check", long + "/" + "y" * 60 + ".xlsx") == 1
 import like_windows
 assert not like_windows.MODULES & set(sys.modules)
 from lrc.runtime.memory import available_memory, peak_memory
@@ -60,7 +87,7 @@ assert available_memory() > 0 and peak_memory() > 0
 
 
 def test_the_whole_way_where_things_are_as_on_windows(tmp_path: Path) -> None:
-    sample, support = ROOT / "examples" / "sample.xlsx", ROOT / "tests" / "support"
+    support = ROOT / "tests" / "support"
     (tmp_path / "start").mkdir()
     (tmp_path / "start" / "sitecustomize.py").write_text("import like_windows\n", encoding="utf-8")
     environment = {
@@ -69,15 +96,17 @@ def test_the_whole_way_where_things_are_as_on_windows(tmp_path: Path) -> None:
         "PYTHONIOENCODING": "cp950",
         "PYTHONUTF8": "0",
     }
-    program = f"SAMPLE = {str(sample)!r}\n{PROGRAM}"
+    sample, test = (str(ROOT / "examples" / name) for name in ("sample.xlsx", "sample_test.xlsx"))
+    program = f"import sys\nSAMPLE, TEST = {sample!r}, {test!r}\n{PROGRAM}"
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, env=environment)
     told = (done.stdout + done.stderr).decode("cp950", errors="replace")
     assert done.returncode == 0, told[-3000:]
-    asked = json.loads((tmp_path / "data" / "sample_validation.json").read_text(encoding="utf-8"))
-    answers = (tmp_path / "answer.csv").read_text(encoding="utf-8").splitlines()
-    assert len(answers) == 1 + len(asked) and answers == (tmp_path / "merged.csv").read_text("utf-8").splitlines()
-    assert (tmp_path / "merged" / "config.json").is_file() and (tmp_path / "run" / "checkpoint-2").is_dir()
+    answers = (tmp_path / "out" / "answer.csv").read_text(encoding="utf-8").splitlines()
+    assert len(answers) == 13 and all(re.fullmatch("[^,]+,[1-4]", line) for line in answers[1:])
+    assert (tmp_path / "merged" / "config.json").is_file() and (tmp_path / "out/adapter/checkpoint-2").is_dir()
     assert not [path for path in tmp_path.rglob("*") if path.name.endswith(".part")]
+    refused = [line for line in told.splitlines() if "open in another program" in line or "Windows allows 259" in line]
+    assert [line.partition(":")[0].rpartition("/")[2] for line in refused], refused
 
 
 def test_what_takes_things_away_takes_them_away(tmp_path: Path) -> None:
@@ -168,11 +197,47 @@ def test_signs_that_a_console_lacks_are_letters(encoding: str, shown: str) -> No
     assert done.stdout.decode(encoding).strip() == shown
 
 
+# Verbs, with the file that another program has open among what they read.
+READ = {
+    "check": ("book.xlsx", ["check", "book.xlsx"]),
+    "convert": ("book.xlsx", ["convert", "book.xlsx", "--output-dir", "data"]),
+    "run": ("book.xlsx", ["run", "book.xlsx", "book.csv", "--output-dir", "out", "--recipe", "tiny/lora"]),
+    "evaluate": ("a.csv", ["evaluate", "--predictions", "a.csv", "--data", "book.csv"]),
+    "preview": ("mine.yaml", ["preview", "mine.yaml"]),
+}
+
+
+@pytest.mark.parametrize("verb", READ)
+def test_an_input_that_another_program_has_open_is_a_line(
+    verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    held, words = READ[verb]
+    monkeypatch.chdir(tmp_path)
+    book = "ID,文章,問題,選項1,選項2,選項3,選項4,正確答案\n1,甲,乙,丙,丁,戊,己,1\n"
+    for name in ("book.xlsx", "book.csv", "a.csv", "mine.yaml"):
+        (tmp_path / name).write_text(book, encoding="utf-8")
+    real = io.open
+
+    def refuse(file: Any, *rest: Any, **more: Any) -> Any:
+        if str(file).endswith(held):
+            raise PermissionError(13, "Permission denied", str(file))
+        return real(file, *rest, **more)
+
+    monkeypatch.setattr(errors, "WINDOWS", True)
+    monkeypatch.setattr(io, "open", refuse)
+    monkeypatch.setattr("builtins.open", refuse)
+    monkeypatch.setattr(way, "call", lambda words: lrc(*words))
+    assert lrc(*words) == 1
+    told = capfd.readouterr()
+    (line,) = (line for line in (told.out + told.err).splitlines() if held in line and "denied" in line)
+    assert "(is it open in another program? close it there)" in line and "Traceback" not in told.err
+
+
 def test_an_output_that_another_program_has_open_is_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*paths: object) -> None:
         raise PermissionError(13, "The process cannot access the file", *map(str, paths))
 
-    monkeypatch.setattr(outputs, "WINDOWS", True)
+    monkeypatch.setattr(errors, "WINDOWS", True)
     (tmp_path / "answer.csv").write_text("mine", encoding="utf-8")
     with pytest.raises(OutputError) as refused, outputs.new_file(tmp_path / "answer.csv", force=True) as file:
         file.write_text("new", encoding="utf-8")

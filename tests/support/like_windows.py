@@ -1,8 +1,8 @@
 """What Windows lacks, taken from this process; what it refuses, refused; `lrc.runtime.system.WINDOWS` is true.
 
-Modules and functions of POSIX are missing; an open or mapped file can neither be renamed, replaced nor removed, and no
-folder that holds one; a folder cannot be opened; names have no colon; links are not for everybody; text files have,
-unless they say otherwise, the encoding of a Taiwanese Windows and its line ends.
+Modules and functions of POSIX are missing; paths have at most 259 characters; an open or mapped file can neither be
+renamed, replaced nor removed, and no folder that holds one; a folder cannot be opened; names have no colon; links are
+not for everybody; text files have, unless they say otherwise, the encoding of a Taiwanese Windows and its line ends.
 
 A `sitecustomize.py` that says `import like_windows` does it to a whole tree of processes.
 """
@@ -36,6 +36,7 @@ FUNCTIONS = {
 }
 HANDLED = {signal.SIGINT, signal.SIGTERM, signal.SIGABRT, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV}
 CODE_PAGE = "cp950"
+MAX_PATH = 260  # with the zero at its end
 FORBIDDEN = re.compile(r'[<>:"|?*\x00-\x1f]|[ .]$')
 
 
@@ -68,14 +69,22 @@ def refusing_what_is_in_use(function: Callable[..., Any]) -> Callable[..., Any]:
     return refuse
 
 
+def check_length(path: Any) -> None:
+    """Refuse a path that is too long where long paths are not enabled, as they are not unless somebody enabled them."""
+    if isinstance(path, str | os.PathLike) and len(os.path.abspath(path)) >= MAX_PATH:  # noqa: PTH100
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(path))
+
+
 def check_name(path: Any) -> None:
     """Refuse a name that Windows has not."""
+    check_length(path)
     if isinstance(path, str | os.PathLike) and FORBIDDEN.search(Path(os.fspath(path)).name):
         raise OSError(errno.EINVAL, "The filename, directory name, or volume label syntax is incorrect", str(path))
 
 
 def open_as_text(file: Any, mode: str = "r", buffering: int = -1, encoding: Any = None, *rest: Any, **more: Any) -> Any:
     """`open` with the code page and the line ends of Windows where nothing else is asked for."""
+    check_length(file)
     written = any(letter in mode for letter in "wax+")
     if written:
         check_name(file)
@@ -90,6 +99,7 @@ def os_open(path: Any, flags: int, mode: int = 0o777, *, dir_fd: Any = None) -> 
     """`os.open`, which opens no folder there."""
     if dir_fd is None and Path(path).is_dir():
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
+    check_length(path)
     if flags & os.O_CREAT:
         check_name(path)
     return OS_OPEN(path, flags, mode, dir_fd=dir_fd)
@@ -98,6 +108,12 @@ def os_open(path: Any, flags: int, mode: int = 0o777, *, dir_fd: Any = None) -> 
 def no_link(source: Any, target: Any, *_: Any, **__: Any) -> None:
     """Links are not for everybody."""
     raise OSError(errno.EPERM, "A required privilege is not held by the client", str(source), None, str(target))
+
+
+def stat(path: Any, **options: Any) -> os.stat_result:
+    """`os.stat`, which finds nothing at the end of a long path."""
+    check_length(path)
+    return STAT(path, **options)
 
 
 def checked(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -129,7 +145,7 @@ def missing_for_lrc(module: types.ModuleType, names: list[str]) -> None:
     module.__getattr__ = find  # type: ignore[method-assign]
 
 
-OPEN, OS_OPEN, SIGNAL = io.open, os.open, signal.signal
+OPEN, OS_OPEN, SIGNAL, STAT = io.open, os.open, signal.signal, os.stat
 ASIDE = {name: sys.modules.pop(name) for name in MODULES if name in sys.modules}  # kept: others may hold them
 sys.meta_path.insert(0, Hidden())
 psutil.virtual_memory()
@@ -139,7 +155,7 @@ for name in ("rename", "replace", "unlink", "remove", "rmdir"):
     setattr(os, name, refusing_what_is_in_use(getattr(os, name)))
 os.mkdir = checked(os.mkdir)
 os.symlink = os.link = no_link
-os.open = os_open
+os.open, os.stat = os_open, stat  # type: ignore[assignment]
 shutil._use_fd_functions = False  # type: ignore[attr-defined]
 signal.signal = handle  # type: ignore[assignment]
 builtins.open = io.open = open_as_text  # type: ignore[assignment]

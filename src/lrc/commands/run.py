@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from lrc.config.accelerate_config import find_accelerate_config
-from lrc.config.recipe import find_recipe, read_given
+from lrc.config.recipe import find_recipe, read_given, read_recipe
 from lrc.config.recipe_choice import EMBEDDED, choose_recipe
+from lrc.data.sources import require_file
 from lrc.metrics.verdict import Verdict, verdict_of
 from lrc.runtime.errors import DataError, OutputError
 from lrc.runtime.findings import pad, print_lines, print_next
@@ -46,10 +48,12 @@ class RunOptions:
     on_error: str
     columns: str | None
 
-    @property
+    @cached_property
     def embedded(self) -> bool:
-        """Whether a tiny base is made on the spot."""
-        return self.recipe == EMBEDDED and "--model_name_or_path" not in self.keys
+        """Whether a tiny base is made on the spot: the recipe is the shipped one, or a copy of it with its base."""
+        ours, theirs = (read_recipe(find_recipe(name)).values for name in (EMBEDDED, self.recipe))
+        base = "model_name_or_path"
+        return ours[base] == theirs.get(base) and f"--{base}" not in self.keys
 
     @property
     def keys(self) -> set[str]:
@@ -106,15 +110,14 @@ def run(
         LrcError: something is found to be wrong before the first step.
     """
     for file in (train, test):
-        if not file.is_file():
-            raise DataError(
-                _("{file}: no such file; give a workbook with answers, then one to answer").format(file=file)
-            )
+        require_file(file)
     if recipe is not None:
         find_recipe(recipe)
     if accelerate_config is not None:
         find_accelerate_config(accelerate_config)
     _refuse_folder(output_dir, train, test, recipe)
+    if before := _read(output_dir):  # a command is the same one where its words are
+        train, test = Path(before["train"]), Path(before["test"])
     output_dir.mkdir(parents=True, exist_ok=True)
     with locked(output_dir / RECORD, output=output_dir):
         for part in left_behind(output_dir, RECORD):  # by killed processes
@@ -145,7 +148,7 @@ def _refuse_folder(folder: Path, train: Path, test: Path, recipe: str | None) ->
                 )
             )
         return
-    if (before["train"], before["test"]) != (str(train), str(test)):
+    if not (_is_same(train, before["train"]) and _is_same(test, before["test"])):
         raise OutputError(
             _("{folder}: belongs to {before} and {before2}; choose another --output-dir").format(
                 folder=folder, before=before["train"], before2=before["test"]
@@ -158,6 +161,11 @@ def _refuse_folder(folder: Path, train: Path, test: Path, recipe: str | None) ->
                 folder=folder, before=before["recipe"], cure=cure
             )
         )
+
+
+def _is_same(file: Path, before: str) -> bool:
+    """Whether a file is the one of before, perhaps by another path, such as an absolute one."""
+    return str(file) == before or Path(before).is_file() and file.samefile(before)
 
 
 def _recipe(folder: Path) -> str:

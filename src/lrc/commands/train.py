@@ -11,7 +11,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, NoReturn
 
-from lrc.config.accelerate_config import default_accelerate_config, find_accelerate_config
+from lrc.config.accelerate_config import (
+    default_accelerate_config,
+    find_accelerate_config,
+    load_accelerate_config,
+)
 from lrc.config.recipe import find_recipe
 from lrc.runtime.errors import MachineError
 from lrc.runtime.launch_variables import refuse_leftovers
@@ -47,6 +51,7 @@ def train(recipe: str, accelerate_config: str | None, overrides: Sequence[str]) 
         preflight(path, overrides)
         with waiting(IMPORTS):
             config = named or find_accelerate_config(default_accelerate_config())
+            load_accelerate_config(config)
         launch = ["--config_file", str(config), *_all_devices(accelerate_config)]
         words = [*launch, "-m", "lrc.sft", "--config", str(path), *overrides]
         show_command(f"accelerate launch {command_line(words)}")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lrc.config.shipped import find_shipped
+from lrc.config.yaml_reader import read_mapping
 from lrc.runtime.errors import RecipeError
 from lrc.runtime.translation import _
 
@@ -34,9 +35,11 @@ def find_accelerate_config(name: str) -> Path:
     """Find an accelerate config: a YAML file, or one that lrc ships, such as `cpu_2`.
 
     Raises:
-        RecipeError: there is none of that name.
+        RecipeError: there is none of that name, or it is not a YAML mapping.
     """
-    return find_shipped(name, _("accelerate config"), "accelerate_configs")
+    path = find_shipped(name, _("accelerate config"), "accelerate_configs")
+    read_mapping(path)  # accelerate would end in a traceback
+    return path
 
 
 def default_accelerate_config() -> str:
@@ -73,7 +76,7 @@ def read_topology(name: str | None, *, device: str, gpu_assumed: bool, gpus: int
     """
     on_gpu = gpu_assumed or device != "cpu"
     path = find_accelerate_config(name or _choose_config(device, gpu_assumed, gpus))
-    config = _load(path)
+    config = load_accelerate_config(path)
     processes = gpus if gpus and gpus > 1 else max(int(config.num_processes or 1), 1)
     kind = getattr(config.distributed_type, "value", str(config.distributed_type))
     on_gpu = not config.use_cpu and (on_gpu or kind in ("DEEPSPEED", "FSDP"))
@@ -92,7 +95,12 @@ def _choose_config(device: str, gpu_assumed: bool, gpus: int | None) -> str:
     return "single_gpu" if device == "cpu" and gpu_assumed else default_accelerate_config()
 
 
-def _load(path: Path) -> Any:
+def load_accelerate_config(path: Path) -> Any:
+    """Read an accelerate config with accelerate, which imports torch.
+
+    Raises:
+        RecipeError: accelerate cannot read it.
+    """
     from accelerate.commands.config.config_args import load_config_from_file
 
     try:

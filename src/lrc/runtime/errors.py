@@ -14,11 +14,15 @@ Wrong usage of the command line is click's ``UsageError``, exit status 2.
 
 from __future__ import annotations
 
+import os
 from difflib import get_close_matches
 from pathlib import Path
 
 from lrc.runtime.findings import Finding
+from lrc.runtime.system import WINDOWS
 from lrc.runtime.translation import _
+
+LONGEST_PATH = 259  # characters
 
 # Frequent error messages of operating systems, for translation.
 _OS_ERRORS: dict[str, str] = {
@@ -60,6 +64,12 @@ class LrcError(Exception):
 
 def no_file(path: Path) -> str:
     """The line for a file that does not exist, with the most similar name in its folder."""
+    if (length := _excess_length(path)) is not None:
+        text = _(
+            "{file}: the path has {length} characters; Windows allows {most} unless long paths are enabled; move it to "
+            "a folder with a shorter path"
+        )
+        return text.format(file=path.name, length=length, most=LONGEST_PATH)
     try:
         names = [one.name for one in path.parent.iterdir()]
     except OSError:
@@ -94,9 +104,24 @@ class MachineError(LrcError):
 
 
 def describe_os_error(error: OSError) -> str:
-    """The operating system's reason for an error; as a translatable message if it is a frequent one."""
+    """The operating system's reason for an error; as a translatable message if it is a frequent one.
+
+    Windows does not say that another program, such as Excel, has a file open, nor that a path is too long.
+    """
     reason = str(error.strerror or error)
-    return _OS_ERRORS.get(reason, reason)
+    reason = _OS_ERRORS.get(reason, reason)
+    if WINDOWS and isinstance(error, PermissionError):
+        return _("{reason} (is it open in another program? close it there)").format(reason=reason)
+    if (length := _excess_length(error.filename or "")) is not None:
+        text = _("{reason} (the path has {length} characters; Windows allows {most} unless long paths are enabled)")
+        return text.format(reason=reason, length=length, most=LONGEST_PATH)
+    return reason
+
+
+def _excess_length(path: str | Path) -> int | None:
+    """The length of a path that is too long for Windows."""
+    length = len(os.path.abspath(path)) if WINDOWS else 0  # noqa: PTH100 - of the name as it is, not of what it links to
+    return length if length > LONGEST_PATH else None
 
 
 def first_line(error: BaseException, length: int = 200) -> str:

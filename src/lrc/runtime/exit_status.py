@@ -9,9 +9,10 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, NoReturn
 
-from lrc.runtime.errors import LrcError
+from lrc.runtime.errors import LrcError, describe_os_error
 from lrc.runtime.findings import wrap_line
 from lrc.runtime.memory import out_of_memory
+from lrc.runtime.translation import _, localized
 
 STEP = "LRC_STEP"  # in the environment of a process that another verb of lrc runs as a step, see `steps`
 PATIENCE = timedelta(seconds=20)  # for the launcher's store, which is there before any process is
@@ -32,7 +33,8 @@ def exit_on_error(cure: str) -> Iterator[None]:
     except LrcError as error:
         _end(*error.lines())
     except OSError as error:
-        _end(f"{error.filename or 'lrc'}: {error.strerror or error}")
+        text = _("{filename}: {reason}").format(filename=error.filename or "lrc", reason=describe_os_error(error))
+        _end(localized(text))
     except (MemoryError, RuntimeError) as error:
         if lack := out_of_memory(error):
             _end(f"lrc: {lack}; {cure}")

@@ -164,7 +164,7 @@ def _explain_before(path: Path) -> Iterator[None]:
     except OSError as error:
         raise OutputError(
             _("{path}: {reason}; nothing was written to {path2}").format(
-                path=error.filename or path, reason=_reason(error), path2=path
+                path=error.filename or path, reason=describe_os_error(error), path2=path
             )
         ) from error
 
@@ -180,16 +180,9 @@ def _explain_during(path: Path, part: Path) -> Iterator[None]:
         place = str(error.filename or path).replace(str(part), str(path))
         raise OutputError(
             _("{place}: {reason} after {part}; nothing was written to {path}").format(
-                place=place, reason=_reason(error), part=format_size(_count_bytes(part)), path=path
+                place=place, reason=describe_os_error(error), part=format_size(_count_bytes(part)), path=path
             )
         ) from error
-
-
-def _reason(error: OSError) -> str:
-    reason = describe_os_error(error)
-    # On Windows, nothing can replace a file that is open in Excel.
-    held = WINDOWS and isinstance(error, PermissionError)
-    return _("{reason} (is it open in another program? close it there)").format(reason=reason) if held else reason
 
 
 def _count_bytes(part: Path) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import logging
 import os
 import sys
 import threading
@@ -47,6 +48,8 @@ LETTERS = {
 }
 _quiet = os.environ.get(QUIET) == "1"
 _shown: Any = None  # the bars on the terminal
+# On a CPU, its import warns about optional kernels.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 class Advance(Protocol):
