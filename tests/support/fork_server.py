@@ -262,24 +262,39 @@ class _Server:
         return self.folder.exists()
 
     def _take(self, client: socket.socket) -> dict[str, Any] | None:
-        head, handles, _, _ = socket.recv_fds(client, 8, 3)
-        if len(handles) != 3:
+        handles: list[int] = []
+        try:
+            request = self._read(client, handles)
+        except (OSError, EOFError):  # it was killed before it had asked
+            for handle in handles:
+                os.close(handle)
             client.close()
             return None
-        body = b""
-        while len(body) < int.from_bytes(head, "big"):
-            body += client.recv(65536)
-        request: dict[str, Any] = json.loads(body)
         process = os.fork()
         if process == 0:
             self._forget(client)
-            return {**request, "handles": list(handles)}
+            return {**request, "handles": handles}
         for handle in handles:
             os.close(handle)
-        client.sendall(f"{process}\n".encode())
+        with contextlib.suppress(OSError):  # it was killed; see `_left`
+            client.sendall(f"{process}\n".encode())
         self.processes[process] = client
         self.selector.register(client, selectors.EVENT_READ)
         return None
+
+    def _read(self, client: socket.socket, handles: list[int]) -> dict[str, Any]:
+        """Read a request, and add its three streams to `handles`."""
+        head, received, _, _ = socket.recv_fds(client, 8, 3)
+        handles.extend(received)
+        if len(handles) != 3:
+            raise EOFError
+        body = b""
+        while len(body) < int.from_bytes(head, "big"):
+            if not (part := client.recv(65536)):
+                raise EOFError
+            body += part
+        request: dict[str, Any] = json.loads(body)
+        return request
 
     def _forget(self, client: socket.socket) -> None:
         """In a forked process: close what is the server's."""
@@ -291,8 +306,9 @@ class _Server:
 
     def _left(self, client: Any) -> None:
         """A client was killed: so is what it stood for."""
-        if client.recv(64):
-            return
+        with contextlib.suppress(OSError):
+            if client.recv(64):
+                return
         for process, whose in self.processes.items():
             if whose is client:
                 with contextlib.suppress(OSError):
