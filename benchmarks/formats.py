@@ -1,19 +1,23 @@
 """A CPU in bfloat16 against float32: pace of answering with equal answers, or of training, interleaved in one process.
 
-    python benchmarks/formats.py BASE --data AI1000.xlsx [--questions 60] [--rounds 1] [--template plain]
+    python benchmarks/formats.py BASE --data AI1000.xlsx [--questions 60] [--rounds 1] [--template plain] [--gguf FILE]
     python benchmarks/formats.py BASE --train --data AI.xlsx [--questions 24] [--answer-style judge]
 
 BASE is a folder with a real base model, small enough to be in memory in both formats; the questions are those of the
 workbook sorted by passage, so that they share it. Both sides are `lrc generate --dtype` without its files, or with
-`--train` an epoch of `lrc.sft` with `dtype` and `bf16`, LoRA rank 8 and eight questions a step.
+`--train` an epoch of `lrc.sft` with `dtype` and `bf16`, LoRA rank 8 and eight questions a step. `--gguf` adds llama.cpp
+(`pip install llama-cpp-python`) with the same base as a GGUF file: digits only, and what a prompt shares with the one
+before is not computed again.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from bench import interleave, machine, report_ratio, report_speed, shared_questions
 from training import _arguments, _lora
 
@@ -30,6 +34,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--template", default="plain")
     parser.add_argument("--answer-style", default="digit")
+    parser.add_argument("--gguf", type=Path, help="the base for llama.cpp, which is asked as well")
     parser.add_argument("--train", action="store_true", help="train on the questions instead of answering them")
     flags = parser.parse_args()
     from lrc.data.alpaca import to_record
@@ -46,22 +51,63 @@ def compare_answers(flags: argparse.Namespace, records: list[Any]) -> None:
 
     asking = {"template": flags.template, "answer_style": flags.answer_style}
     scorers = {name: load_scorer(str(flags.base), ScoringOptions(**asking, dtype=name)) for name in FORMATS}
-    found: dict[str, Any] = {}
+    sides: dict[str, Callable[[list[Any]], list[int]]] = {
+        name: lambda records, scorer=scorer: [score.prediction for score in scorer(records)]
+        for name, scorer in scorers.items()
+    }
+    prompt = scorers["float32"].prompt
+    if flags.gguf:
+        sides["llama.cpp"] = LlamaCpp(flags.gguf, prompt)
+    found: dict[str, list[int]] = {}
 
     def ask(name: str) -> None:
-        found[name] = scorers[name](records)
+        found[name] = sides[name](records)
 
-    seconds = interleave({name: lambda name=name: ask(name) for name in FORMATS}, flags.rounds, warm_up=False)
-    tokens = sum(len(scorers["float32"].prompt.prompt(record)) for record in records)
+    seconds = interleave({name: lambda name=name: ask(name) for name in sides}, flags.rounds, warm_up=False)
+    tokens = sum(len(prompt.prompt(record)) for record in records)
     report(seconds, len(records) * flags.rounds, tokens * flags.rounds, target=1.8)
-    same = [one.prediction == other.prediction for one, other in zip(*(found[name] for name in FORMATS), strict=True)]
-    print(f"equal answers: {sum(same)} of {len(same)}")
-    if all(record.output is not None for record in records):
-        right = {
-            name: sum(score.prediction == int(record.output) for score, record in zip(scores, records, strict=True))
-            for name, scores in found.items()
-        }
-        print(f"right: {right}")
+    if flags.gguf:
+        report_ratio("bfloat16 against llama.cpp", seconds["llama.cpp"], seconds["bfloat16"], target=(">=", 2.5))
+    for name, answers in found.items():
+        same = sum(one == other for one, other in zip(answers, found["float32"], strict=True))
+        print(f"{name}: {same} of {len(records)} answers as in float32", end="")
+        if all(record.output is not None for record in records):
+            right = sum(one == int(record.output) for one, record in zip(answers, records, strict=True))
+            print(f", {right} right", end="")
+        print()
+
+
+class LlamaCpp:
+    """A GGUF that is asked for digits, with the prompts of lrc, one after the other.
+
+    Args:
+        path: of the GGUF file.
+        prompt: whose tokens it is given; in digit style.
+    """
+
+    def __init__(self, path: Path, prompt: Any) -> None:
+        from llama_cpp import Llama
+
+        self.prompt = prompt
+        self.model = Llama(str(path), n_ctx=2048, n_threads=1, n_threads_batch=1, verbose=False)
+        self.cached: list[int] = []  # the tokens whose keys and values llama.cpp holds
+
+    def __call__(self, records: list[Any]) -> list[int]:
+        """The number of the option with the most probable digit, for each question."""
+        return [self._answer(record) for record in records]
+
+    def _answer(self, record: Any) -> int:
+        import llama_cpp
+
+        from lrc.packing.tree import common_prefix
+
+        sequences = [one.tokens.tolist() for one in self.prompt.candidates(record)]
+        tokens, digits = sequences[0][:-1], [one[-1] for one in sequences]
+        self.model.n_tokens = common_prefix(np.array(tokens[:-1]), np.array(self.cached))
+        self.model.eval(tokens[self.model.n_tokens :])
+        self.cached = tokens
+        logits = llama_cpp.llama_get_logits(self.model.ctx)
+        return int(np.argmax([logits[digit] for digit in digits])) + 1
 
 
 def compare_training(flags: argparse.Namespace, records: list[Any]) -> None:
