@@ -81,10 +81,10 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(autouse=True)
-def same_language() -> Iterator[None]:
-    """A command that speaks Chinese sets LANGUAGE, and with another one no program is forked from the fork server."""
-    before = os.environ.get("LANGUAGE")
+def same_environment() -> Iterator[None]:
+    """Commands set variables that libraries read at import; with other ones, no program is forked from the server."""
+    before = fork_server.at_import(os.environ)
     yield
-    os.environ.pop("LANGUAGE", None)
-    if before is not None:
-        os.environ["LANGUAGE"] = before
+    for name in fork_server.at_import(os.environ).keys() - before.keys():
+        del os.environ[name]
+    os.environ.update(before)

@@ -140,6 +140,11 @@ class Forked:
         return line
 
 
+def at_import(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables that Python and libraries read when they are imported."""
+    return {name: value for name, value in environment.items() if name.startswith(AT_IMPORT)}
+
+
 def begin() -> None:
     """Give this test session, and the workers that it will start, a folder for a server."""
     folder = tempfile.mkdtemp(prefix="lrc-fork-")
@@ -190,7 +195,7 @@ def _write_programs(folder: Path) -> None:
     fixed = {
         "prefixes": AT_IMPORT,
         "except": PUT_RIGHT,
-        "set": {k: v for k, v in os.environ.items() if k.startswith(AT_IMPORT) and k not in PUT_RIGHT},
+        "set": {name: value for name, value in at_import(os.environ).items() if name not in PUT_RIGHT},
         "python": str(folder / "bin" / "python"),
     }
     (folder / "fixed.json").write_text(json.dumps(fixed))
