@@ -57,7 +57,7 @@ def describe_certainty(ids: Sequence[str], scores: Sequence[OptionScores]) -> It
         (_("by position"), _("{list}").format(list=positions)),
         (
             _("uncertain"),
-            _("{few:,} of {count:,} are hardly more probable than a guess (below {limit:.0%} of four options)").format(
+            _("{few:,} of {count:,} are hardly better than a guess (with four options, below {limit:.0%})").format(
                 few=few, count=len(scores), limit=UNCERTAIN
             ),
         ),
