@@ -26,6 +26,7 @@ from lrc.models.stored_quantization import StoredQuantization
 from lrc.models.weights import ADAPTER_WEIGHTS
 from lrc.runtime.devices import common_dtype
 from lrc.runtime.errors import ModelError, RecipeError
+from lrc.runtime.memory import keep_freed_memory
 from lrc.runtime.processes import processes
 from lrc.runtime.progress import notify
 from lrc.runtime.translation import _
@@ -70,6 +71,8 @@ def load_scorer(model: str, options: ScoringOptions) -> Scorer:
         model, options.adapters, device, bits, options.dtype, places, average=options.average_weights
     )
     check_vocabulary(prompt.tokenizer, loaded)
+    if device.type == "cpu":
+        keep_freed_memory()
     return Scorer(
         loaded,
         prompt,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ from lrc.runtime.errors import RecipeError
 from lrc.runtime.translation import _
 
 STATUS = Path("/proc/self/status")
+KEPT_BYTES = 2**29
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # from glibc's malloc.h
 UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
 
 
@@ -36,6 +39,21 @@ def peak_memory() -> int:
         return int(getattr(usage, "peak_wset", usage.rss))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def keep_freed_memory() -> None:
+    """Have glibc's malloc keep up to `KEPT_BYTES` of freed memory; nothing changes with other C libraries.
+
+    By default, it takes large blocks from the kernel one by one and returns each as soon as it is freed. A forward
+    without a backward allocates and frees tensors of the same sizes in every layer, so that the kernel would clear the
+    same memory again and again: for a model of 0.5B, this was a fifth of the time of answering.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    library = ctypes.CDLL(None)
+    if hasattr(library, "gnu_get_libc_version") and hasattr(library, "mallopt"):
+        library.mallopt(M_MMAP_MAX, 0)
+        library.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
 
 
 def read_memory(text: str) -> int:
