@@ -216,6 +216,14 @@ def test_a_model_that_was_asked_otherwise_is_refused(run_dir: Path, tmp_path: Pa
         report(run_dir, compare_with=[other])
 
 
+def test_other_models_whose_folders_are_called_alike_all_stand_on_the_page(run_dir: Path, tmp_path: Path) -> None:
+    for place in "xyz":
+        (tmp_path / place / "a").mkdir(parents=True)
+    report(run_dir, compare_with=[make_run(tmp_path / place / "a" / "run") for place in "xyz"])
+    text = (run_dir / "report.html").read_text(encoding="utf-8")
+    assert re.findall(r'<th scope="row">(./a/run)</th>', text) == ["x/a/run", "y/a/run", "z/a/run"]
+
+
 def test_command_hardware_day_and_workbook_are_told_without_folders(run_dir: Path) -> None:
     record = json.loads((run_dir / "lrc_run.json").read_text())
     record["launch"] = {

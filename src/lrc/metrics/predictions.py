@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import count
 from math import exp, inf, isfinite
 from pathlib import Path
 from typing import Any
@@ -127,19 +128,21 @@ def name_models(sources: Sequence[Path]) -> list[str]:
     """Names for models: the last parts of their paths, as many as distinguish them.
 
     Args:
-        sources: folders of runs, or files of scores.
+        sources: folders of runs, or files of scores, which are named without their suffix if that distinguishes them.
 
     Raises:
         DataError: one is given twice.
     """
     whole = [source.resolve() for source in sources]
-    parts = [(path.parent if path.name == OUTCOMES_FILE else path).with_suffix("").parts for path in whole]
-    for depth in range(1, max(map(len, parts)) + 1):
-        names = ["/".join(part[-depth:]) for part in parts]
-        if len(set(names)) == len(names):
-            return names
-    twice = next(source for place, source in enumerate(sources) if parts[place] in parts[:place])
-    raise DataError(_("{second}: is given twice; give another run or file of scores").format(second=twice))
+    places = [path.parent if path.name == OUTCOMES_FILE else path for path in whole]
+    for place, source in enumerate(sources):
+        if places[place] in places[:place]:
+            raise DataError(_("{second}: is given twice; give another run or file of scores").format(second=source))
+    # Of a folder such as qwen2.5-lora, what follows the point is not a suffix.
+    bare = [path.with_suffix("") if path.suffix in (".json", ".jsonl") else path for path in places]
+    parts = [path.parts for path in (bare if len(set(bare)) == len(bare) else places)]
+    names = (["/".join(part[-depth:]) for part in parts] for depth in count(1))
+    return next(found for found in names if len(set(found)) == len(found))
 
 
 def read_predictions(source: Path, data: Path | None, questions: Sequence[Question] = ()) -> list[Outcome]:
