@@ -158,6 +158,12 @@ def test_cells_that_are_repeated_too_often_are_refused(tmp_path: Path, repeated:
         read_workbook(ods(tmp_path / "a.ods", {"題": row(*HEADER) + ONE + far}))
 
 
+def test_a_value_that_is_no_number_is_refused(tmp_path: Path) -> None:
+    rows = row(*HEADER) + row("1", "文", "問", "甲", cell("", 'office:value-type="float" office:value="1,5"'), "丙", "1")
+    with pytest.raises(DataError, match=r"a.ods: content.xml is damaged \(.*1,5.*\); save it again"):
+        read_workbook(ods(tmp_path / "a.ods", {"題目": rows}))
+
+
 def test_a_file_that_is_not_a_document_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.ods", "w") as package:
         package.writestr("xl/workbook.xml", "<x/>")
