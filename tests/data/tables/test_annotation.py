@@ -116,6 +116,13 @@ def test_the_annotated_copy_has_a_comment_for_each_finding(book: Path, tmp_path:
     assert lines[0][:3] == ["error", 7, "選項2"]
 
 
+def test_an_empty_row_stays_in_the_repaired_copy_and_has_no_error(tmp_path: Path) -> None:
+    book = write_xlsx(tmp_path / "a.xlsx", [row(1), [None], [None], row(2)])
+    assert lrc("check", book, "--fix", tmp_path / "fixed.xlsx") == 1  # one passage, which cannot be split
+    lines = values(tmp_path / "fixed.xlsx")["lrc check"]
+    assert ["note", 3, "", "empty row", "the first of 2 empty rows; skipped"] in lines
+
+
 def test_what_is_fixed_reads_as_the_original_does_and_needs_no_repair(book: Path, tmp_path: Path) -> None:
     copy = tmp_path / "fixed.xlsx"
     assert lrc("check", book, "--fix", copy) == 1

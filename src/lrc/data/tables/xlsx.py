@@ -25,7 +25,7 @@ from lrc.runtime.findings import Finding
 from lrc.runtime.translation import _
 
 if TYPE_CHECKING:
-    from python_calamine import CalamineSheet
+    from python_calamine import CalamineSheet, CalamineWorkbook
 
 MAX_CELLS = 16_000_000  # in the rectangle from A1 to the last cell in use, all of which calamine keeps in memory
 MAX_TEXT = 1 << 30  # bytes of text, with shared strings counted once for each cell
@@ -62,12 +62,25 @@ def open_values(path: Path, sheet: str) -> Iterator[CalamineSheet]:
     Raises:
         DataError: calamine cannot read the workbook.
     """
+    with open_calamine(path) as workbook:
+        yield workbook.get_sheet_by_name(sheet)
+
+
+@contextmanager
+def open_calamine(path: Path) -> Iterator[CalamineWorkbook]:
+    """Open a workbook with calamine.
+
+    Raises:
+        DataError: calamine cannot read it, here or in the block.
+    """
     from python_calamine import CalamineError, CalamineWorkbook
 
     try:
         with CalamineWorkbook.from_path(path) as workbook:
-            yield workbook.get_sheet_by_name(sheet)
-    except CalamineError as error:
+            yield workbook
+    except BaseException as error:  # a panic of Rust is no Exception
+        if not isinstance(error, CalamineError | OSError) and type(error).__name__ != "PanicException":
+            raise
         raise DataError(
             _("{file}: cannot be read ({reason}); save it again as .xlsx").format(file=path.name, reason=error)
         ) from error
