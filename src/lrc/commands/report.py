@@ -123,11 +123,6 @@ def _run(run_dir: Path) -> Run:
                 run_dir=run_dir, run_file=RUN_FILE
             )
         )
-    parts = (run.recipe, run.data, run.base, run.versions, *(run.data.values() if isinstance(run.data, dict) else ()))
-    if not all(isinstance(part, dict) for part in parts):
-        raise DataError(
-            _("{value}: its recipe, data, base or versions is not a JSON object; train again").format(
-                value=run_dir / RUN_FILE
-            )
-        )
+    if not all(isinstance(part, dict) for part in run.data.values()):
+        raise DataError(_("{path}: its data are not JSON objects; train again").format(path=run_dir / RUN_FILE))
     return run

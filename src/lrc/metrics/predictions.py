@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from lrc.data.questions import Question
-from lrc.data.score_files import ScoredQuestion, align, read_scores
+from lrc.data.score_files import ScoredQuestion, align, parse_lines, read_scores
 from lrc.metrics.option_scores import OptionScores
 from lrc.runtime.errors import DataError, no_file
-from lrc.runtime.library_errors import describe_error
 from lrc.runtime.outputs import new_file
 from lrc.runtime.translation import _, message_of
 
@@ -103,25 +102,7 @@ def read_outcomes(path: Path) -> list[Outcome]:
     """
     if not path.is_file():
         return []
-    outcomes, findings = [], []
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            _("{path}: byte {start} is not UTF-8; train again, or remove the file").format(path=path, start=error.start)
-        ) from error
-    for number, text in enumerate(lines, start=1):
-        try:
-            if text:
-                outcomes.append(_from_object(json.loads(text)))
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
-            missing = isinstance(error, KeyError)
-            what = _("{name} is missing").format(name=error.args[0]) if missing else describe_error(error)
-            text = _("{path}, line {number}: {what}; train again, or remove the file")
-            findings.append(text.format(path=path, number=number, what=what))
-    if findings:
-        raise DataError(*findings)
-    return outcomes
+    return parse_lines(path, lambda line, _number: _from_object(line), _("train again, or remove the file"))
 
 
 def name_models(sources: Sequence[Path]) -> list[str]:
