@@ -213,13 +213,15 @@ def _examine(marks: Marks, place: Place, value: Value, formatted: Shown) -> Cell
                 "is a formula without a stored value; open the workbook in a spreadsheet and save it, or type the value"
             )
             return CellFinding("error", "formula-without-value", text)
-        return CellFinding(
-            "repair", "formula", _("is a formula; its stored value {shown} was read").format(shown=shown)
-        )
+        text = _("is a formula; its stored value {shown} was read").format(shown=shown)
+        return CellFinding("repair", "formula", text)
     code = marks.formats.get(place)
-    if code is None or value == "":
-        return None
-    kind = kind_of(code)
+    return None if code is None or value == "" else _examine_format(code, value, formatted)
+
+
+def _examine_format(code: str, value: Value, formatted: Shown) -> CellFinding | None:
+    """The finding about a cell whose number format changes what it shows."""
+    shown, kind = formatted.text, kind_of(code)
     if not formatted.exact and kind != "date":
         code = code.replace(SYSTEM, "")
         text = _(
@@ -238,11 +240,8 @@ def _examine(marks: Marks, place: Place, value: Value, formatted: Shown) -> Cell
         return CellFinding("warning", "date-cell", text.format(code=code, shown=shown))
     if isinstance(value, int | float) and shown == show_number(value):
         return None
-    return CellFinding(
-        "repair",
-        f"{kind}-format",
-        _("is a number shown as {shown}; read as shown").format(shown=shown),
-    )
+    text = _("is a number shown as {shown}; read as shown").format(shown=shown)
+    return CellFinding("repair", f"{kind}-format", text)
 
 
 class Merged:
