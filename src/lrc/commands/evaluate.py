@@ -83,7 +83,7 @@ def evaluate_model(
     # The arguments of the command, with the same names as in `lrc.cli`.
     asked = {"model": model, "data": data, "scores": scores, "passage_blind": passage_blind, "sheet": sheet}
     asked |= {"columns": columns, **asdict(options)}
-    for written in filter(None, [output or scores]):
+    if written := output or scores:
         refuse_other_output(written, asked, force=force)
     records, answers = _read_labelled(data, sheet, columns)
     with importing():  # what can be refused without it has been
