@@ -100,9 +100,9 @@ def _read(path: Path, sheet: str | None, columns: Mapping[str, str]) -> Workbook
     return _judge(table, draft, path, choose=sheet is None)
 
 
-def read_table(table: Table, columns: Mapping[str, str] | None = None) -> Workbook:
+def read_table(table: Table) -> Workbook:
     """Read a table that is in memory; see `read_workbook`."""
-    return _judge(table, read_rows(table, columns or {}), Path(table.file), choose=False)
+    return _judge(table, read_rows(table), Path(table.file), choose=False)
 
 
 def _judge(table: Table, draft: Draft, path: Path, *, choose: bool) -> Workbook:
