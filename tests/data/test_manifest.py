@@ -143,6 +143,11 @@ def test_a_file_that_a_killed_writer_was_to_replace_is_kept(tmp_path: Path) -> N
     with pytest.raises(OutputError):
         write_set(tmp_path, "a", TEXTS, {})
     assert (tmp_path / NAMES[0]).read_text() == "mine"
+    # Nor is a whole set given up because a killed writer has listed the same bytes again.
+    write_set(tmp_path, "a", TEXTS, {}, force=True)
+    kill_between_the_renames(tmp_path, 0, force=True)
+    with pytest.raises(OutputError):
+        refuse_set(tmp_path, NAMES, force=False)
 
 
 def test_the_source_of_a_file_is_known_while_its_checksum_matches(tmp_path: Path) -> None:
