@@ -340,8 +340,8 @@ def evaluate(
     words: dict[str, Any] = {"data": data, "sheet": sheet, "columns": columns}
     words |= {"model": model, "scores": scores, "passage_blind": passage_blind, **asked} if model else {}
     words |= {} if model else {"predictions": predictions}
-    for path in filter(None, [output or scores]):
-        refuse_other_output(path, words, force=force, beside=scores if output else None)
+    if written := output or scores:
+        refuse_other_output(written, words, force=force, beside=scores if output else None)
     for path in (*predictions, data):
         require_file(path)
     options = ScoringOptions(**asked)
@@ -585,7 +585,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         forget_launch()
     try:
         _prepare(verb)
-        with exit_on_error("close other programs, or use a smaller model or adapter"):
+        with exit_on_error(_("close other programs, or use a smaller model or adapter")):
             cli.main(args=words, prog_name="lrc", standalone_mode=False)
     except click.ClickException as error:
         if is_first():

@@ -63,6 +63,20 @@ def test_the_next_command_reads_the_same_sheet_and_columns(tmp_path: Path, capsy
     assert (tmp_path / "data" / "b_train.json").is_file()
 
 
+def test_the_next_command_takes_the_json_that_was_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    headers = ("id", "短文", "question", "option1", "option2", "option3", "option4", "answer")
+    table, records = tmp_path / "t.json", tmp_path / "A.JSON"
+    table.write_text(json.dumps([dict(zip(headers, one, strict=True)) for one in TWO]), encoding="utf-8")
+    flags = ["--columns", "文章=短文"]
+    assert check([table], columns={"文章": "短文"})
+    words = shlex.split(lines(capsys)[-1].removeprefix("next: lrc "))
+    assert words == ["convert", str(table), *flags, "--output-dir", "data"]
+    main([*words[:-1], str(tmp_path / "data"), "--validation-fraction", "0"])
+    (tmp_path / "data" / "t.json").rename(records)
+    assert check([records])
+    assert lines(capsys)[-1] == f"next: lrc train RECIPE --train_file {records}"
+
+
 @pytest.mark.parametrize("cells", [{}, {"正確答案": 9}])
 def test_as_a_step_of_another_verb_it_names_no_next_command(
     cells: dict[str, int], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

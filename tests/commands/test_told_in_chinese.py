@@ -11,7 +11,8 @@ import pytest
 from workbooks import row, write_xlsx
 
 from lrc.models.merging.logit_check import LogitDifference
-from lrc.runtime.translation import CHINESE, localized
+from lrc.runtime.exit_status import exit_on_error
+from lrc.runtime.translation import CHINESE, _, localized
 
 HAN = r"[\u4e00-\u9fff]"
 # A blank beside full-width punctuation, none between Chinese and Latin words, or half-width punctuation after Chinese.
@@ -59,3 +60,22 @@ def test_the_kinds_of_file_are_words_of_their_own(tmp_path: Path) -> None:
 def test_what_the_merge_compared_is_told_in_chinese() -> None:
     text = localized(LogitDifference(4, 5.3e-3, 13.4, 2e-2).text, CHINESE)
     assert "5.30e-03" in text and "13.40" in text and "largest" not in text and not WRONG.search(text)
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (MemoryError(), "lrc：記憶體不足；請關閉其他程式，或改用較小的模型或 adapter\n"),
+        (
+            RuntimeError("CPUAllocator: can't allocate memory: you tried to allocate 2000000000 bytes"),
+            "lrc：記憶體不足：一次要求了 2.0 GB；請關閉其他程式，或改用較小的模型或 adapter\n",
+        ),
+    ],
+)
+def test_a_lack_of_memory(
+    error: Exception, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LRC_LANG", CHINESE)
+    with pytest.raises(SystemExit), exit_on_error(_("close other programs, or use a smaller model or adapter")):
+        raise error
+    assert capsys.readouterr().err == line

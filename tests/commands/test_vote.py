@@ -260,6 +260,10 @@ def test_test_scores_have_to_be_of_one_file(
     short = keep(tmp_path / "short.jsonl", read(files[2])[:5])
     assert lrc("vote", *files, "--data", data, "--test-scores", *files[:2], short) == 1
     assert "has 5 questions" in capsys.readouterr().err
+    first, *others = read(files[2])
+    blank = keep(tmp_path / "blank.jsonl", [{**first, "scores": [None, *first["scores"][1:]]}, *others])
+    assert lrc("vote", *files, "--data", data, "--test-scores", *files[:2], blank) == 1
+    assert "blank.jsonl, question 1: differs from that of " in capsys.readouterr().err
     assert lrc("vote", files[0], files[0], "--data", data) == 1
     assert "is given twice" in capsys.readouterr().err
 

@@ -42,10 +42,10 @@ def test_each_question_of_a_passage_is_read() -> None:
     [
         ({"answer": "丙"}, "has the answer 「丙」"),
         ({"answer": "YES", "choice": ["Yes.", "yes"]}, "has the answer 「YES」"),  # which of the two?
-        ({"answer": None}, "answer that is not text"),
+        ({"answer": None}, "has no text as its answer"),
         ({"choice": ["甲"]}, "2 to 8 choices"),
         ({"choice": ["甲", ""]}, "empty passage, question or choice"),
-        ({"choice": ["甲", 2]}, "choice that is not text"),
+        ({"choice": ["甲", 2]}, "has no text as its choice"),
         ({"question": " "}, "empty passage, question or choice"),
         ({"question": "\ud800"}, "an unpaired surrogate in its question"),
     ],

@@ -15,7 +15,7 @@ import pytest
 
 from lrc.data.manifest import refuse_incomplete, refuse_set, source_of, write_set
 from lrc.runtime.errors import DataError, OutputError
-from lrc.runtime.outputs import checksum
+from lrc.runtime.outputs import checksum, new_file
 
 NAMES = ["a_train.json", "a_validation.json"]
 TEXTS = {"a_train.json": ["[1]", "\n"], "a_validation.json": ["[2]\n"]}
@@ -143,6 +143,11 @@ def test_a_file_that_a_killed_writer_was_to_replace_is_kept(tmp_path: Path) -> N
     with pytest.raises(OutputError):
         write_set(tmp_path, "a", TEXTS, {})
     assert (tmp_path / NAMES[0]).read_text() == "mine"
+    # Nor is a whole set given up because a killed writer has listed the same bytes again.
+    write_set(tmp_path, "a", TEXTS, {}, force=True)
+    kill_between_the_renames(tmp_path, 0, force=True)
+    with pytest.raises(OutputError):
+        refuse_set(tmp_path, NAMES, force=False)
 
 
 def test_the_source_of_a_file_is_known_while_its_checksum_matches(tmp_path: Path) -> None:
@@ -153,3 +158,11 @@ def test_the_source_of_a_file_is_known_while_its_checksum_matches(tmp_path: Path
     assert source_of(tmp_path / "b_train.json") is None
     (tmp_path / "a_train.json").write_text("[3]")
     assert source_of(tmp_path / "a_train.json") is None
+
+
+def test_a_file_that_appears_while_another_is_written_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    with pytest.raises(OutputError, match=r"a.csv: already exists"), new_file(path) as temporary:
+        temporary.write_text("ours")
+        path.write_text("theirs")
+    assert [(one.name, one.read_text()) for one in tmp_path.iterdir()] == [("a.csv", "theirs")]

@@ -43,6 +43,14 @@ def test_only_questions_above_the_threshold_get_their_best_option(tmp_path: Path
     assert {one.id: one.output for one in found} == {name: str(number) for name, number in expected.items()}
 
 
+def test_an_option_without_text_gets_no_probability_whatever_its_score(tmp_path: Path) -> None:
+    asked = [Question(name, f"{name} 的文章", "誰？", ("", "乙", "丙", "丁"), None) for name in "ab"]
+    data = write_questions(tmp_path / "t.json", asked)
+    scores = write_scores(tmp_path / "s.jsonl", ["a", "b"], [[9.0, 0.0, 2.0, 0.0], [9.0, 1.0, 1.0, 1.0]])
+    assert exp(2) / (exp(2) + 2) > 0.7  # of the three with text
+    assert [(one.id, one.output) for one in assign_labels(data, scores, 0.7)] == [("a", "3")]
+
+
 def test_the_soft_labels_of_the_training_file_leave_a_pseudo_label_as_it_is(tmp_path: Path) -> None:
     train = pairs(4)
     data = write_questions(tmp_path / "t.json", train)

@@ -16,6 +16,7 @@ from lrc.metrics.calibration import (
     log_loss,
     reliability,
 )
+from lrc.metrics.option_scores import OptionScores
 
 
 def test_calibration_by_hand() -> None:
@@ -89,3 +90,16 @@ def test_a_temperature_at_the_end_of_the_range_is_explained() -> None:
 )
 def test_what_is_practically_a_guess(probabilities: tuple[float, ...], choices: int, guess: bool) -> None:
     assert is_guess(probabilities, choices) is guess
+
+
+def test_a_higher_temperature_makes_probabilities_more_even() -> None:
+    scores = OptionScores((math.log(0.8), math.log(0.2)), (0.8, 0.2), 1, True)
+    assert scores.calibrated(2.0).probabilities == pytest.approx((2 / 3, 1 / 3))  # the square roots are as 2 to 1
+
+
+def test_a_normalisation_divides_by_the_length_of_each_option() -> None:
+    scores = OptionScores((), (), 0, True, likelihoods=(-6.0, -8.0), tokens=(2, 4), characters=(3, 2))
+    found = {name: scores.normalised(name).log_probs for name in ("sum", "token", "character")}
+    gaps = {name: one - other for name, (one, other) in found.items()}
+    assert gaps == pytest.approx({"sum": 2, "token": -1, "character": 2})
+    assert [scores.normalised(name).prediction for name in gaps] == [1, 2, 1]

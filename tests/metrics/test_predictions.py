@@ -11,7 +11,14 @@ import pytest
 from report_runs import OUTCOMES
 
 from lrc.data.questions import Question
-from lrc.metrics.predictions import OUTCOMES_FILE, Outcome, read_outcomes, read_predictions, write_outcomes
+from lrc.metrics.predictions import (
+    OUTCOMES_FILE,
+    Outcome,
+    name_models,
+    read_outcomes,
+    read_predictions,
+    write_outcomes,
+)
 from lrc.runtime.errors import DataError
 
 
@@ -62,3 +69,18 @@ def test_an_option_without_text_is_not_chosen_whatever_its_score(tmp_path: Path)
     assert outcome.prediction == 3 and outcome.scores == (None, -3, -2, None)
     odds = math.exp(-2 + 3)
     assert outcome.probabilities == pytest.approx((0, 1 / (1 + odds), odds / (1 + odds), 0))
+
+
+@pytest.mark.parametrize(
+    ("sources", "names"),
+    [
+        (["runs/qwen2.5-lora", "runs/qwen2.5-qlora"], ["qwen2.5-lora", "qwen2.5-qlora"]),
+        ([f"runs/a/{OUTCOMES_FILE}", "runs/b.jsonl"], ["a", "b"]),
+        (["x/a/s.jsonl", "y/a/s.jsonl", "z/b/s.jsonl"], ["x/a/s", "y/a/s", "z/b/s"]),
+        (["runs/a", "runs/a.jsonl"], ["a", "a.jsonl"]),
+    ],
+)
+def test_models_are_named_by_what_distinguishes_them(sources: list[str], names: list[str]) -> None:
+    assert name_models(list(map(Path, sources))) == names
+    with pytest.raises(DataError, match=f"{sources[0]}: is given twice"):
+        name_models(list(map(Path, [*sources, sources[0]])))

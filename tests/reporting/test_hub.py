@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hub_server import TOKEN, Hub, serve
@@ -21,6 +22,7 @@ from lrc.config.run_record import Run
 from lrc.data.questions import Question
 from lrc.metrics.predictions import Outcome, write_outcomes
 from lrc.models.fingerprint import fingerprint_base
+from lrc.reporting.dataset_card import dataset_card
 from lrc.reporting.hub import publish_dataset_card, publish_folder, staged
 from lrc.reporting.model_card import model_card
 from lrc.reporting.scrub import scrub
@@ -322,6 +324,28 @@ def test_the_card_of_a_data_set_has_counts_and_checksums_and_no_row(
     publish_dataset(manifest, repo_id="someone/reading", dry_run=True)
     following = f"next: lrc publish --dataset {manifest} --repo-id someone/reading\n"
     assert capsys.readouterr().out.endswith(f"{text}\n1 file would go to someone/reading: README.md\n{following}")
+
+
+def test_the_card_tells_every_split_and_one_of_questions_without_answers_tells_none(tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    make_manifest(tmp_path)
+    convert(table, output_dir=tmp_path / "folds", folds=2, validation_fraction=0.5, on_error="skip")
+    text = str(dataset_card(tmp_path / "folds" / "table_manifest.json", "someone/reading"))
+    assert "50% of the\nquestions validate, seed 42" in text and "into 2 folds, seed 42" in text
+    lines = [line.rpartition(",")[0] for line in table.read_text(encoding="utf-8").splitlines()[:-1]]
+    numbered = [f"{number or 'ID'},{line}" for number, line in enumerate(lines)]
+    (tmp_path / "test.csv").write_text("\n".join(numbered), encoding="utf-8")
+    convert(tmp_path / "test.csv", output_dir=tmp_path / "test")
+    text = str(dataset_card(tmp_path / "test" / "test_manifest.json", "someone/reading"))
+    assert "| test.json | 6 |" in text and "Split" not in text
+
+
+@pytest.mark.parametrize("damage", [{"files": {"a.json": {}}}, {"files": {"a.json": 1}}, {"split": {"seed": 1}}])
+def test_a_manifest_with_a_part_missing_is_refused(damage: dict[str, Any], tmp_path: Path) -> None:
+    manifest = make_manifest(tmp_path)
+    manifest.write_text(json.dumps(json.loads(manifest.read_bytes()) | damage))
+    with pytest.raises(DataError, match=r"table_manifest.json: not a manifest .*; give the file"):
+        dataset_card(manifest, "someone/reading")
 
 
 @pytest.mark.parametrize("content", ["[]", "{}", "nonsense", '{"files": {}, "source": {}}'])

@@ -131,7 +131,7 @@ def test_merged_model_is_refused(run_dir: Path, tmp_path: Path) -> None:
 def test_damaged_run_file_is_refused(run_dir: Path, damage: dict[str, Any]) -> None:
     path = run_dir / "lrc_run.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | damage))
-    with pytest.raises(LrcError, match=r"lrc_run.json: (its recipe, data|not a run file of lrc).*; train again"):
+    with pytest.raises(LrcError, match=r"lrc_run.json: (its data are|not a run file of lrc).*; train again"):
         report(run_dir)
 
 
@@ -214,6 +214,14 @@ def test_a_model_that_was_asked_otherwise_is_refused(run_dir: Path, tmp_path: Pa
     write_outcomes(other / OUTCOMES_FILE, OUTCOMES[:4], force=True)
     with pytest.raises(DataError, match="1 of its 5 questions are not in .*other"):
         report(run_dir, compare_with=[other])
+
+
+def test_other_models_whose_folders_are_called_alike_all_stand_on_the_page(run_dir: Path, tmp_path: Path) -> None:
+    for place in "xyz":
+        (tmp_path / place / "a").mkdir(parents=True)
+    report(run_dir, compare_with=[make_run(tmp_path / place / "a" / "run") for place in "xyz"])
+    text = (run_dir / "report.html").read_text(encoding="utf-8")
+    assert re.findall(r'<th scope="row">(./a/run)</th>', text) == ["x/a/run", "y/a/run", "z/a/run"]
 
 
 def test_command_hardware_day_and_workbook_are_told_without_folders(run_dir: Path) -> None:

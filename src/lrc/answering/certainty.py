@@ -28,9 +28,9 @@ def is_uncertain(score: OptionScores) -> bool:
     return certainty(score) < guess + (UNCERTAIN - 1 / 4) / (1 - 1 / 4) * (1 - guess)
 
 
-def least_certain(scores: Sequence[OptionScores], count: int = LISTED) -> list[int]:
-    """The indices of the least certain answers, in ascending order of certainty."""
-    return sorted(range(len(scores)), key=lambda place: (certainty(scores[place]), place))[:count]
+def least_certain(scores: Sequence[OptionScores]) -> list[int]:
+    """The indices of the `LISTED` least certain answers, in ascending order of certainty."""
+    return sorted(range(len(scores)), key=lambda place: (certainty(scores[place]), place))[:LISTED]
 
 
 def doubts(scores: Sequence[OptionScores]) -> dict[int, str]:

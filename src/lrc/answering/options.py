@@ -11,7 +11,7 @@ from pathlib import Path
 from lrc.config.run_record import DTYPES, NORMALISATIONS, STYLES, TEMPLATE_NAMES, Run, lists_options, read_run
 from lrc.runtime.arguments import require_choice, require_count
 from lrc.runtime.errors import ModelError, RecipeError
-from lrc.runtime.hub_connection import go_offline_if_alone
+from lrc.runtime.hub_connection import go_offline_if_alone, is_cached
 from lrc.runtime.translation import _
 
 CONFIG, ADAPTER = "config.json", "adapter_config.json"
@@ -186,9 +186,9 @@ def _explain_missing(name: str, folder: Path, holds: str) -> list[str]:
     if name.count("/") == 1 and not name.startswith((".", "~", "/")) and "\\" not in name:
         if not folder.parent.is_dir():
             _ask_hub_for(name)
-        if _is_fetched(name) or not (folder.parent.is_dir() or _offline()):
+        if is_cached(name, CONFIG) or not (folder.parent.is_dir() or _offline()):
             return []
-    elif "/" not in name and _is_fetched(name):  # the Hub's oldest models have no owner in their names
+    elif "/" not in name and is_cached(name, CONFIG):  # the Hub's oldest models have no owner in their names
         return []
     cure = near or _("give a folder that holds a model, or OWNER/NAME for one on the Hub")
     text = _("{name}: no such folder; {cure}")
@@ -218,18 +218,8 @@ def _most_similar(folder: Path, fits: Callable[[Path], bool]) -> Path | None:
 
 def _ask_hub_for(name: str) -> None:
     """Find out now whether a model can be fetched if it has to be; what loads it would ask seconds later."""
-    if not _is_fetched(name):
+    if not is_cached(name, CONFIG):
         go_offline_if_alone(name)
-
-
-def _is_fetched(name: str) -> bool:
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        return isinstance(try_to_load_from_cache(name, CONFIG), str)
-    except HFValidationError:
-        return False
 
 
 def _offline() -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -12,7 +11,7 @@ from typing import Any
 
 from lrc.metrics.option_scores import OptionScores
 from lrc.runtime.errors import OutputError
-from lrc.runtime.finished_outputs import side_file
+from lrc.runtime.finished_outputs import key_of, side_file
 from lrc.runtime.locks import left_behind, remove
 from lrc.runtime.outputs import new_file
 from lrc.runtime.progress import notify
@@ -40,8 +39,7 @@ class PartialScores:
             facts: everything that the scores depend on, as JSON values.
             process: the index of this process; each process of a launch has a file of its own.
         """
-        key = hashlib.sha256(json.dumps(list(facts), sort_keys=True, default=str).encode()).hexdigest()
-        return cls(side_file(output, process), key)
+        return cls(side_file(output, process), key_of(list(facts)))
 
     @property
     def exists(self) -> bool:

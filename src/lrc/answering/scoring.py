@@ -83,9 +83,8 @@ class Scorer:
     def __call__(self, records: Sequence[Record], advance: Advance = silent) -> list[OptionScores]:
         """The scores of each record's options, in the order of `records`."""
         scores: dict[int, OptionScores] = {}
-        for chunk in chunks(records):
-            found = self._chunk([records[i] for i in chunk], advance)
-            scores.update(zip(chunk, found, strict=True))
+        for part in self.parts(records, advance=advance):
+            scores |= part
         return [scores[i] for i in range(len(records))]
 
     def fitted(self, records: Sequence[Record]) -> tuple[list[Record], list[str]]:
@@ -133,7 +132,11 @@ class Scorer:
         return 1 if self.prompt.answer_style == "judge" else None
 
     def parts(
-        self, records: Sequence[Record], known: Container[int] = (), share: tuple[int, int] = (0, 1)
+        self,
+        records: Sequence[Record],
+        known: Container[int] = (),
+        share: tuple[int, int] = (0, 1),
+        advance: Advance = silent,
     ) -> Iterator[dict[int, OptionScores]]:
         """Score chunk by chunk; the chunks depend neither on what is known, nor on the number of processes.
 
@@ -141,15 +144,16 @@ class Scorer:
             records: questions with options.
             known: indices in `records`; a chunk that has no others is skipped.
             share: the index of this process and the number of processes, among which the chunks are distributed.
+            advance: called as questions are finished.
 
         Yields:
             The scores of each chunk, by index in `records`.
         """
         for chunk in chunks(records)[share[0] :: share[1]]:
             if not all(i in known for i in chunk):
-                yield dict(zip(chunk, self._chunk([records[i] for i in chunk]), strict=True))
+                yield dict(zip(chunk, self._chunk([records[i] for i in chunk], advance), strict=True))
 
-    def _chunk(self, records: Sequence[Record], advance: Advance = silent) -> list[OptionScores]:
+    def _chunk(self, records: Sequence[Record], advance: Advance) -> list[OptionScores]:
         question_orders = [[OptionOrder.of(r, order, self.prompt) for order in self._orders(r)] for r in records]
         answers = [self.prompt.supervised_sequences(r) for r in records] if self.with_answers else []
         right = [sequence for some in answers for sequence in some]

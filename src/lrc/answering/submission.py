@@ -10,7 +10,7 @@ from io import StringIO
 from pathlib import Path
 
 from lrc.data.questions import MAX_OPTIONS
-from lrc.runtime.errors import DataError, describe_os_error
+from lrc.runtime.errors import DataError, cannot_read
 from lrc.runtime.library_errors import describe_error
 from lrc.runtime.outputs import new_file
 from lrc.runtime.translation import _
@@ -69,11 +69,7 @@ def read_submission(path: Path) -> list[tuple[str, int]]:
             )
         ) from error
     except OSError as error:
-        raise DataError(
-            _("{file}: {reason}; check its name and permissions").format(
-                file=path.name, reason=describe_os_error(error)
-            )
-        ) from error
+        raise DataError(cannot_read(path.name, error)) from error
     if [name.strip().lower() for name in header] != [name.lower() for name in HEADER]:
         raise DataError(
             _("{file}: the header is {names}, expected ID,Answer").format(file=path.name, names=",".join(header)[:40])

@@ -269,11 +269,12 @@ def _overlaps(one: Checked, shared: Iterable[Shared]) -> Iterator[Finding]:
 
 def _next(checked: Iterable[Checked], sheet: str | None, columns: Mapping[str, str]) -> Iterator[str]:
     """The next command for each file, with the same sheet and columns."""
-    table = ["--sheet", sheet] if sheet else []
-    table += ["--columns", ",".join(f"{role}={header}" for role, header in columns.items())] if columns else []
+    chosen = ["--sheet", sheet] if sheet else []
+    named = ["--columns", ",".join(f"{role}={header}" for role, header in columns.items())] if columns else []
     for one in checked:
         errors = [finding for finding in one.findings if finding.level == "error"]
-        file = command_line([str(one.path), *(table if one.kind == "workbook" else ())])
+        flags = [*chosen, *named] if one.kind == "workbook" else named if one.book else []
+        file = command_line([str(one.path), *flags])
         convert = f"lrc convert {file} --output-dir data"  # where the shipped recipes read AI_train.json
         if one.kind == "recipe":
             if not errors:
@@ -289,7 +290,7 @@ def _next(checked: Iterable[Checked], sheet: str | None, columns: Mapping[str, s
             yield localized(_("correct {file}, then: {command}").format(file=one.file, command=f"lrc check {file}"))
         elif one.labelled is False:
             yield f"lrc generate --model MODEL --data {file} --output answer.csv"
-        elif one.kind == "json" and one.path.suffix == ".json" and one.labelled:
+        elif one.kind == "json" and one.book is None:
             yield f"lrc train RECIPE --train_file {file}"
         else:
             yield convert

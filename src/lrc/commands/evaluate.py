@@ -83,7 +83,7 @@ def evaluate_model(
     # The arguments of the command, with the same names as in `lrc.cli`.
     asked = {"model": model, "data": data, "scores": scores, "passage_blind": passage_blind, "sheet": sheet}
     asked |= {"columns": columns, **asdict(options)}
-    for written in filter(None, [output or scores]):
+    if written := output or scores:
         refuse_other_output(written, asked, force=force)
     records, answers = _read_labelled(data, sheet, columns)
     with importing():  # what can be refused without it has been
@@ -132,15 +132,16 @@ def _evaluate(
     if scores is not None and output is not None:
         write_scores(scores, records, found, force=over)
     elif scores is not None:
-        content = "".join(score_lines(records, found)).encode()
-        write_once(scores, asked, key_of(words), lambda path: path.write_bytes(content), force=force)
+        lines = "".join(score_lines(records, found)).encode()
+        write_once(scores, asked, key_of(words), lambda path: path.write_bytes(lines), force=force)
     figures = _figures(scorer, records, answers, found, blind)
     if options.votes > 1:
         figures["consistency"] = sum(score.consistent for score in found) / len(found)
     if output is not None and partial is not None:
-        figures_sum = hashlib.sha256(_document(figures).encode()).hexdigest()
-        remember(output, asked, partial.key, figures_sum, *filter(None, [scores]))
-        _write(output, figures, force=force)
+        content = _document(figures).encode()
+        remember(output, asked, partial.key, hashlib.sha256(content).hexdigest(), *filter(None, [scores]))
+        with new_file(output, force=force) as temporary:
+            temporary.write_bytes(content)
         remove_partial_scores(output)
     _print(figures, as_json=as_json)
 
@@ -280,11 +281,6 @@ def _group(k: int) -> str:
 
 def _document(figures: Mapping[str, Any]) -> str:
     return json.dumps(figures, ensure_ascii=False, indent=2) + "\n"
-
-
-def _write(output: Path, figures: Mapping[str, Any], *, force: bool) -> None:
-    with new_file(output, force=force) as temporary:
-        temporary.write_text(_document(figures), encoding="utf-8", newline="\n")
 
 
 def _print(figures: dict[str, Any], *, as_json: bool) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from lrc.answering.options import CONFIG
 from lrc.config.run_record import METRICS_FILE, RUN_FILE, Run, read_run
 from lrc.data.sources import read_labelled
 from lrc.metrics.comparison import compare_answers
-from lrc.metrics.predictions import OUTCOMES_FILE, Outcome, read_outcomes, read_predictions
+from lrc.metrics.predictions import OUTCOMES_FILE, Outcome, name_models, read_outcomes, read_predictions
 from lrc.metrics.training_log import read_curves
 from lrc.reporting.page import Answers, render_report
 from lrc.runtime.errors import DataError
@@ -97,21 +97,15 @@ def _read_answers(
             )
         )
     others: dict[str, list[Outcome]] = {}
-    for other in compare_with:
+    for name, other in zip(name_models(compare_with), compare_with, strict=True):
         theirs = read_predictions(other, data, questions)
-        pairs = compare_answers((run_dir.name, other.stem), (source, other), own, theirs).pairs
-        others[_name(other, others)] = [second for _, second in pairs]
+        pairs = compare_answers((run_dir.name, name), (source, other), own, theirs).pairs
+        others[name] = [second for _own, second in pairs]
     training = []
     if train_scores and train_data:
         training = read_predictions(train_scores, train_data, read_labelled(train_data))
     named = data if scores and data else None
     return Answers(own, others, training, named.name if named else "", checksum(named) if named else "")
-
-
-def _name(path: Path, taken: Container[str]) -> str:
-    """A name for another model: its folder or file, preceded by the parent folder if that is taken."""
-    name = path.resolve().name if path.is_dir() else path.stem
-    return f"{path.resolve().parent.name}/{name}" if name in taken else name
 
 
 def _key(run_dir: Path, files: Sequence[Path]) -> str:
@@ -129,11 +123,6 @@ def _run(run_dir: Path) -> Run:
                 run_dir=run_dir, run_file=RUN_FILE
             )
         )
-    parts = (run.recipe, run.data, run.base, run.versions, *(run.data.values() if isinstance(run.data, dict) else ()))
-    if not all(isinstance(part, dict) for part in parts):
-        raise DataError(
-            _("{value}: its recipe, data, base or versions is not a JSON object; train again").format(
-                value=run_dir / RUN_FILE
-            )
-        )
+    if not all(isinstance(part, dict) for part in run.data.values()):
+        raise DataError(_("{path}: its data are not JSON objects; train again").format(path=run_dir / RUN_FILE))
     return run

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from functools import partial
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,8 @@ def _read_tests(files: Sequence[Path], models: Sequence[Path]) -> list[list[Scor
     for file, test in zip(files, tests, strict=True):
         for number, (one, first) in enumerate(zip(test, tests[0], strict=False), start=1):
             named = None in (one.id, first.id) or one.id == first.id
-            if not named or len(one.scores) != len(first.scores):
+            # Nor may one model leave out an option that another one can choose.
+            if not named or list(map(isfinite, one.scores)) != list(map(isfinite, first.scores)):
                 raise DataError(
                     _(
                         "{file}, question {number}: differs from that of {files}; score the same file with each model"
@@ -139,9 +141,7 @@ def _read_tests(files: Sequence[Path], models: Sequence[Path]) -> list[list[Scor
 
 def _pad(tests: Sequence[Sequence[ScoredQuestion]]) -> list[Scores]:
     width = max(len(one.scores) for one in tests[0])
-    padded = [np.array([[*one.scores, *[-np.inf] * (width - len(one.scores))] for one in test]) for test in tests]
-    choosable = np.all(np.isfinite(padded), axis=0)
-    return [np.where(choosable, one, -np.inf) for one in padded]
+    return [np.array([[*one.scores, *[-np.inf] * (width - len(one.scores))] for one in test]) for test in tests]
 
 
 def _folds(questions: Sequence[Question]) -> list[int]:

@@ -174,7 +174,7 @@ def _read_answer(item: dict[str, Any]) -> str:
 
 def _clean(value: Any, name: str) -> str:
     if not isinstance(value, str):
-        raise ValueError(_("has a {name} that is not text").format(name=name))
+        raise ValueError(_("has no text as its {name}").format(name=name))
     if unpaired_surrogate(value):
         raise ValueError(_("has an unpaired surrogate in its {name}").format(name=name))
     return clean(value)[0]

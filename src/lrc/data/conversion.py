@@ -187,6 +187,17 @@ class ConversionReport:
         yield from (
             localized(_("skipped: {line}").format(line=finding.line())) for finding in limit_findings(source.errors)
         )
+        yield self._describe_passages()
+        if self.leak:
+            text = _(
+                "split: a random split of rows would validate {leak:.1%} of its questions on passages that it "
+                "trains on; this split has none"
+            )
+            yield localized(text.format(leak=self.leak))
+        yield from self._describe_files(folder)
+        yield localized(_("wrote {output}").format(output=folder / (source.path.stem + SUFFIX)))
+
+    def _describe_passages(self) -> str:
         groups = self.groups
         text = _("passages: {passages:,}; {clusters:,} after joining near-duplicates and parts of one another")
         if groups.largest > 1:
@@ -195,13 +206,9 @@ class ConversionReport:
                 "{largest:,} in one"
             )
         found = {"passages": groups.n_passages, "clusters": groups.n_clusters, "largest": groups.largest}
-        yield localized(text.format(**found))
-        if self.leak:
-            text = _(
-                "split: a random split of rows would validate {leak:.1%} of its questions on passages that it "
-                "trains on; this split has none"
-            )
-            yield localized(text.format(leak=self.leak))
+        return localized(text.format(**found))
+
+    def _describe_files(self, folder: Path) -> Iterator[str]:
         answers = self.answers
         # Every file lists the same positions, including those that none of its answers has.
         last = max((answer for counts in answers.values() for answer in counts if answer is not None), default=0)
@@ -215,4 +222,3 @@ class ConversionReport:
                 )
             positions = tuple(f"{counts[answer]:,}" for answer in range(1, last + 1))
             yield localized(text.format(file=folder / name, count=counts.total(), positions=positions))
-        yield localized(_("wrote {output}").format(output=folder / (source.path.stem + SUFFIX)))

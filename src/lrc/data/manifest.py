@@ -95,7 +95,7 @@ def refuse_other(
     """
     try:
         document = json.loads((folder / f"{source.stem}{SUFFIX}").read_bytes())
-        found, names = (document["source"]["sha256"], document["layout"]), list(document["files"])
+        found, names = (document["source"]["sha256"], document["layout"]), list(map(str, document["files"]))
         same = found == (checksum(source), layout) and document["split"] in (None, split)
         clustered = document.get("clustering")
     except (OSError, ValueError, KeyError, TypeError, RecursionError):

@@ -40,11 +40,16 @@ def find_duplicates(questions: Sequence[Question], groups: Groups, file: str) ->
         A warning for each set of rows that belong together, of the kinds `duplicate-question` (equal in
         `duplicate_key`), `near-duplicate-passage` and `partial-passage`.
     """
-    return [
-        *_find_repeated_questions(questions, groups, file),
-        *_find_near_duplicates(questions, groups, file),
-        *_find_partial_passages(questions, groups, file),
-    ]
+    nearly = _("文章 is nearly the same in {others}; all are kept, on one side of a split")
+    partly = _("文章 and that of {others} are parts of one another; all are kept, on one side of a split")
+    found = [*_find_repeated_questions(questions, groups, file)]
+    for kind, text, inner, outer in (
+        ("near-duplicate-passage", nearly, groups.passages, groups.near_duplicates),
+        ("partial-passage", partly, groups.near_duplicates, groups.clusters),
+    ):
+        for first, *others in _pick_firsts(questions, inner, outer):
+            found.append(Finding("warning", kind, file, text.format(others=_list_rows(others)), first.row, "文章"))
+    return found
 
 
 def _find_repeated_questions(questions: Sequence[Question], groups: Groups, file: str) -> Iterator[Finding]:
@@ -65,22 +70,6 @@ def _find_repeated_questions(questions: Sequence[Question], groups: Groups, file
                 others=_list_rows(others)
             )
             yield Finding("warning", "duplicate-question", file, text, first.row)
-
-
-def _find_near_duplicates(questions: Sequence[Question], groups: Groups, file: str) -> Iterator[Finding]:
-    for first, *others in _pick_firsts(questions, groups.passages, groups.near_duplicates):
-        text = _("文章 is nearly the same in {others}; all are kept, on one side of a split").format(
-            others=_list_rows(others)
-        )
-        yield Finding("warning", "near-duplicate-passage", file, text, first.row, "文章")
-
-
-def _find_partial_passages(questions: Sequence[Question], groups: Groups, file: str) -> Iterator[Finding]:
-    for first, *others in _pick_firsts(questions, groups.near_duplicates, groups.clusters):
-        text = _("文章 and that of {others} are parts of one another; all are kept, on one side of a split").format(
-            others=_list_rows(others)
-        )
-        yield Finding("warning", "partial-passage", file, text, first.row, "文章")
 
 
 def _pick_firsts(questions: Sequence[Question], inner: Sequence[int], outer: Sequence[int]) -> Iterator[list[Question]]:

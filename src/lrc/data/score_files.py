@@ -7,19 +7,21 @@ a multiple-choice task) have the log-likelihood of each choice in `filtered_resp
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lrc.data.questions import MAX_OPTIONS, MIN_OPTIONS, Question
-from lrc.runtime.errors import DataError, describe_os_error
+from lrc.runtime.errors import DataError, cannot_read
 from lrc.runtime.library_errors import describe_error
 from lrc.runtime.translation import _
+
+Parsed = TypeVar("Parsed")
 
 
 @dataclass(frozen=True)
@@ -41,30 +43,43 @@ def read_scores(path: Path) -> list[ScoredQuestion]:
     Raises:
         DataError: the file cannot be read or is empty, or a line has no scores; one finding for each such line.
     """
+    found = parse_lines(path, _parse_line, _("give what `lrc generate --scores` writes"))
+    if not found:
+        raise DataError(_("{path}: holds no scores; give what `lrc generate --scores` writes").format(path=path))
+    return [scored for _place, scored in sorted(found, key=lambda one: one[0])]
+
+
+def parse_lines(path: Path, parse: Callable[[Any, int], Parsed], cure: str) -> list[Parsed]:
+    """Parse the JSON lines of a file; empty lines are passed over.
+
+    Args:
+        path: the file.
+        parse: takes the value of a line, and its number; raises ValueError, TypeError or KeyError if that is wrong.
+        cure: what to do about wrong lines.
+
+    Raises:
+        DataError: the file cannot be read or is not UTF-8, or lines are wrong; one finding for each of these.
+    """
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
-        raise DataError(
-            _("{path}: byte {start} is not UTF-8; give a file of scores").format(path=path, start=error.start)
-        ) from error
+        text = _("{path}: byte {start} is not UTF-8; {cure}")
+        raise DataError(text.format(path=path, start=error.start, cure=cure)) from error
     except OSError as error:
-        raise DataError(
-            _("{path}: {reason}; check its name and permissions").format(path=path, reason=describe_os_error(error))
-        ) from error
-    found: list[tuple[int, ScoredQuestion]] = []
-    findings = []
-    for number, text in enumerate(lines, start=1):
+        raise DataError(cannot_read(path, error)) from error
+    parsed, findings = list[Parsed](), list[str]()
+    for number, line in enumerate(lines, start=1):
         try:
-            if text.strip():
-                found.append(_parse_line(json.loads(text), number))
-        except (ValueError, TypeError, RecursionError) as error:
-            text = _("{path}, line {number}: {reason}; give what `lrc generate --scores` writes")
-            findings.append(text.format(path=path, number=number, reason=describe_error(error)))
+            if line.strip():
+                parsed.append(parse(json.loads(line), number))
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            missing = isinstance(error, KeyError)
+            reason = _("{name} is missing").format(name=error.args[0]) if missing else describe_error(error)
+            text = _("{path}, line {number}: {reason}; {cure}")
+            findings.append(text.format(path=path, number=number, reason=reason, cure=cure))
     if findings:
         raise DataError(*findings)
-    if not found:
-        raise DataError(_("{path}: holds no scores; give what `lrc generate --scores` writes").format(path=path))
-    return [scored for _, scored in sorted(found, key=lambda one: one[0])]
+    return parsed
 
 
 def match_scores(

@@ -15,7 +15,7 @@ from lrc.data.questions import Question
 from lrc.data.tables.headers import name_roles
 from lrc.data.tables.json_array import read_array
 from lrc.data.tables.workbook import Workbook, read_workbook
-from lrc.runtime.errors import DataError, describe_os_error, no_file
+from lrc.runtime.errors import DataError, cannot_read, no_file
 from lrc.runtime.exit_status import is_first
 from lrc.runtime.findings import Finding, add_cure, print_findings
 from lrc.runtime.outputs import checksum
@@ -62,7 +62,7 @@ class DataFile:
         try:
             return checksum(self.path)
         except OSError as error:
-            raise self._unreadable(error) from error
+            raise DataError(cannot_read(self.path.name, error)) from error
 
     @cached_property
     def kind(self) -> Literal["alpaca", "c3", "table"]:
@@ -158,15 +158,8 @@ class DataFile:
         try:
             found = self.path.stat()
         except OSError as error:
-            raise self._unreadable(error) from error
+            raise DataError(cannot_read(self.path.name, error)) from error
         return found.st_size, found.st_mtime_ns
-
-    def _unreadable(self, error: OSError) -> DataError:
-        return DataError(
-            _("{file}: {reason}; check its name and permissions").format(
-                file=self.path.name, reason=describe_os_error(error)
-            )
-        )
 
 
 def read_questions(path: Path, sheet: str | None = None, columns: Mapping[str, str] | None = None) -> Workbook:

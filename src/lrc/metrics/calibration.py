@@ -34,24 +34,21 @@ class Bin:
     ci_high: float
 
 
-def reliability(
-    confidences: Sequence[float], right: Sequence[bool], passages: Sequence[Hashable], n_bins: int = N_BINS
-) -> list[Bin]:
-    """Group questions by the probability of their chosen option.
+def reliability(confidences: Sequence[float], right: Sequence[bool], passages: Sequence[Hashable]) -> list[Bin]:
+    """Group questions by the probability of their chosen option, in `N_BINS` bins of equal width.
 
     Args:
         confidences: the probability of the chosen option of each question, 0 to 1.
         right: whether the chosen option is the right one.
         passages: see `accuracy.accuracy`.
-        n_bins: the number of bins of equal width.
 
     Returns:
         The bins that are not empty, in order.
     """
     members: dict[int, list[tuple[float, bool, Hashable]]] = {}
     for one in zip(confidences, right, passages, strict=True):
-        members.setdefault(min(int(one[0] * n_bins), n_bins - 1), []).append(one)
-    return [_make_bin(place / n_bins, (place + 1) / n_bins, members[place]) for place in sorted(members)]
+        members.setdefault(min(int(one[0] * N_BINS), N_BINS - 1), []).append(one)
+    return [_make_bin(place / N_BINS, (place + 1) / N_BINS, members[place]) for place in sorted(members)]
 
 
 def calibration_error(bins: Sequence[Bin]) -> float:

@@ -9,15 +9,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import count
 from math import exp, inf, isfinite
 from pathlib import Path
 from typing import Any
 
 from lrc.data.questions import Question
-from lrc.data.score_files import ScoredQuestion, align, read_scores
+from lrc.data.score_files import ScoredQuestion, align, parse_lines, read_scores
 from lrc.metrics.option_scores import OptionScores
 from lrc.runtime.errors import DataError, no_file
-from lrc.runtime.library_errors import describe_error
 from lrc.runtime.outputs import new_file
 from lrc.runtime.translation import _, message_of
 
@@ -102,44 +102,28 @@ def read_outcomes(path: Path) -> list[Outcome]:
     """
     if not path.is_file():
         return []
-    outcomes, findings = [], []
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            _("{path}: byte {start} is not UTF-8; train again, or remove the file").format(path=path, start=error.start)
-        ) from error
-    for number, text in enumerate(lines, start=1):
-        try:
-            if text:
-                outcomes.append(_from_object(json.loads(text)))
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
-            missing = isinstance(error, KeyError)
-            what = _("{name} is missing").format(name=error.args[0]) if missing else describe_error(error)
-            text = _("{path}, line {number}: {what}; train again, or remove the file")
-            findings.append(text.format(path=path, number=number, what=what))
-    if findings:
-        raise DataError(*findings)
-    return outcomes
+    return parse_lines(path, lambda line, _number: _from_object(line), _("train again, or remove the file"))
 
 
 def name_models(sources: Sequence[Path]) -> list[str]:
     """Names for models: the last parts of their paths, as many as distinguish them.
 
     Args:
-        sources: folders of runs, or files of scores.
+        sources: folders of runs, or files of scores, which are named without their suffix if that distinguishes them.
 
     Raises:
         DataError: one is given twice.
     """
     whole = [source.resolve() for source in sources]
-    parts = [(path.parent if path.name == OUTCOMES_FILE else path).with_suffix("").parts for path in whole]
-    for depth in range(1, max(map(len, parts)) + 1):
-        names = ["/".join(part[-depth:]) for part in parts]
-        if len(set(names)) == len(names):
-            return names
-    twice = next(source for place, source in enumerate(sources) if parts[place] in parts[:place])
-    raise DataError(_("{second}: is given twice; give another run or file of scores").format(second=twice))
+    places = [path.parent if path.name == OUTCOMES_FILE else path for path in whole]
+    for place, source in enumerate(sources):
+        if places[place] in places[:place]:
+            raise DataError(_("{second}: is given twice; give another run or file of scores").format(second=source))
+    # Of a folder such as qwen2.5-lora, what follows the point is not a suffix.
+    bare = [path.with_suffix("") if path.suffix in (".json", ".jsonl") else path for path in places]
+    parts = [path.parts for path in (bare if len(set(bare)) == len(bare) else places)]
+    names = (["/".join(part[-depth:]) for part in parts] for depth in count(1))
+    return next(found for found in names if len(set(found)) == len(found))
 
 
 def read_predictions(source: Path, data: Path | None, questions: Sequence[Question] = ()) -> list[Outcome]:

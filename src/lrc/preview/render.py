@@ -189,6 +189,14 @@ def _about_tokens(seen: Preview, tokens: Tokens, work: Workload) -> Iterator[tup
         yield what, text.format(count=len(ids), length=args.max_length, ids=tuple(ids))
     lengths = tuple(f"p{p} {length:,}" for p, length in work.lengths.items())
     yield _("lengths"), _("{lengths} tokens").format(lengths=lengths)
+    yield from _about_work(work, seen.topology)
+    text = _("{rate:.2e} at step {step:,}")
+    rates = tuple(text.format(rate=rate, step=step) for step, rate in tokens.rates.items())
+    kind = getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)
+    yield _("learning rate"), _("{kind}: {rates}").format(kind=kind, rates=rates)
+
+
+def _about_work(work: Workload, topology: Topology) -> Iterator[tuple[str, str]]:
     text = _(
         "about {separate:,} an epoch unpacked, {unique:,} computed ({sharing:.2f}x sharing), {supervised:,} supervised"
     )
@@ -196,34 +204,16 @@ def _about_tokens(seen: Preview, tokens: Tokens, work: Workload) -> Iterator[tup
         text = _(
             "{separate:,} an epoch unpacked, {unique:,} computed ({sharing:.2f}x sharing), {supervised:,} supervised"
         )
-    yield (
-        _("tokens"),
-        text.format(
-            separate=work.separate_tokens,
-            unique=work.unique_tokens,
-            sharing=work.sharing,
-            supervised=work.supervised_tokens,
-        ),
-    )
+    counts = {"separate": work.separate_tokens, "unique": work.unique_tokens, "supervised": work.supervised_tokens}
+    yield _("tokens"), text.format(**counts, sharing=work.sharing)
     rows = _("about {rows:,}") if not work.exact else _("{rows:,}")
     text = _("{an_epoch:,} an epoch, {steps:,} in all; {rows} rows an epoch, the longest {longest:,} tokens")
-    if seen.topology.processes > 1:
+    if topology.processes > 1:
         text = _(
             "{an_epoch:,} an epoch, {steps:,} in all; {rows} rows an epoch a process, the longest {longest:,} tokens"
         )
-    yield (
-        _("steps"),
-        text.format(
-            an_epoch=work.steps_per_epoch,
-            steps=work.steps,
-            rows=rows.format(rows=work.rows_per_epoch),
-            longest=work.longest_row,
-        ),
-    )
-    text = _("{rate:.2e} at step {step:,}")
-    rates = tuple(text.format(rate=rate, step=step) for step, rate in tokens.rates.items())
-    kind = getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)
-    yield _("learning rate"), _("{kind}: {rates}").format(kind=kind, rates=rates)
+    steps = {"an_epoch": work.steps_per_epoch, "steps": work.steps, "longest": work.longest_row}
+    yield _("steps"), text.format(**steps, rows=rows.format(rows=work.rows_per_epoch))
 
 
 def _heading(specimen: TokenView) -> str:

@@ -35,14 +35,14 @@ SAMPLE = Question("1", "小明買了三枝筆和一本書。", "小明買了幾�
 _PARTS = Question("1", "\ue001", "\ue002", ("\ue003", "\ue004"))  # placeholders that can be found in a prompt
 
 
-def write_card(folder: Path, name: str, run: Run, prompt: Prompt | None = None) -> None:
+def write_card(folder: Path, name: str, run: Run, prompt: Prompt) -> None:
     """Write a card into the folder of a model, in place of PEFT's template.
 
     Args:
         folder: of the model.
         name: of the model.
         run: that trained it, as far as it is known by now.
-        prompt: of the training; None reads it from the folder.
+        prompt: of the training.
     """
     (folder / CARD).write_text(str(model_card(folder, name, run, prompt)), encoding="utf-8")
 

@@ -118,6 +118,16 @@ def describe_os_error(error: OSError) -> str:
     return reason
 
 
+def cannot_read(file: str | Path, error: OSError) -> str:
+    """The line for a file that the operating system does not let lrc read.
+
+    Args:
+        file: the file, as the line names it.
+        error: what was raised.
+    """
+    return _("{file}: {reason}; check its name and permissions").format(file=file, reason=describe_os_error(error))
+
+
 def _excess_length(path: str | Path) -> int | None:
     """The length of a path that is too long for Windows."""
     length = len(os.path.abspath(path)) if WINDOWS else 0  # noqa: PTH100 - of the name as it is, not of what it links to

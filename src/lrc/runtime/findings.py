@@ -138,11 +138,11 @@ class Finding:
     place: str = ""  # in a file without rows: `record 3`, `line 7`
 
     @classmethod
-    def of_line(cls, line: str, level: Level = "error", kind: str = "structure") -> Finding:
-        """Make a finding of a line; file and place are taken from the values of a `Message`."""
+    def of_line(cls, line: str) -> Finding:
+        """Make an error of a line; file and place are taken from the values of a `Message`."""
         if (placed := split_place(line)) is None:
-            return cls(level, kind, "", line)
-        return cls(level, kind, placed.file, placed.text, placed.row, place=placed.place)
+            return cls("error", "structure", "", line)
+        return cls("error", "structure", placed.file, placed.text, placed.row, place=placed.place)
 
     def with_renamed(self, old: str, new: str) -> Finding:
         """A copy with `old` replaced by `new` in file and text."""

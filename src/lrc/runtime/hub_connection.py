@@ -38,12 +38,17 @@ def is_fetched(name: str) -> bool:
     """Whether a model's weights are in the Hub's cache already, or `name` is a folder with a model."""
     if Path(name).expanduser().is_dir():
         return (Path(name).expanduser() / "config.json").is_file()
+    weights = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+    return any(is_cached(name, file) for file in weights)
+
+
+def is_cached(name: str, file: str) -> bool:
+    """Whether a file of a model is in the Hub's cache; false if `name` cannot be one on the Hub."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
-    weights = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
     try:
-        return any(isinstance(try_to_load_from_cache(name, file), str) for file in weights)
+        return isinstance(try_to_load_from_cache(name, file), str)
     except HFValidationError:
         return False
 

@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     escape_unencodable()
     warnings.simplefilter("ignore", FutureWarning)  # about upstream's own deprecations
     try:
-        with exit_on_error("lower lora_r or max_length, or quantize the base model"):
+        with exit_on_error(_("lower lora_r or max_length, or quantize the base model")):
             path, overrides = split_config_flag(words)
             with rendezvous():  # the processes meet when the training arguments are built
                 recipe = load_recipe(path, overrides)

@@ -25,6 +25,7 @@ from workbooks import TEST, replace_part, row, test_row, write_csv, write_xlsx
 
 from lrc.data.tables.annotation import annotate
 from lrc.data.tables.workbook import read_workbook
+from lrc.data.tables.xlsx_copy import WorkbookCopy
 from lrc.runtime.findings import count_kinds
 
 OTHER = "圖書館每週一休館，其餘各日開到晚上九點。"
@@ -116,6 +117,13 @@ def test_the_annotated_copy_has_a_comment_for_each_finding(book: Path, tmp_path:
     assert lines[0][:3] == ["error", 7, "選項2"]
 
 
+def test_an_empty_row_stays_in_the_repaired_copy_and_has_no_error(tmp_path: Path) -> None:
+    book = write_xlsx(tmp_path / "a.xlsx", [row(1), [None], [None], row(2)])
+    assert lrc("check", book, "--fix", tmp_path / "fixed.xlsx") == 1  # one passage, which cannot be split
+    lines = values(tmp_path / "fixed.xlsx")["lrc check"]
+    assert ["note", 3, "", "empty row", "the first of 2 empty rows; skipped"] in lines
+
+
 def test_what_is_fixed_reads_as_the_original_does_and_needs_no_repair(book: Path, tmp_path: Path) -> None:
     copy = tmp_path / "fixed.xlsx"
     assert lrc("check", book, "--fix", copy) == 1
@@ -172,6 +180,18 @@ def test_control_characters_and_long_texts_make_a_workbook_that_opens(tmp_path: 
     assert lrc("check", path, "--annotate", tmp_path / "o.xlsx", "--fix", tmp_path / "f.xlsx") == 0
     assert values(tmp_path / "f.xlsx")["Sheet"][1][1] == "甲乙"
     assert load_workbook(tmp_path / "f.xlsx").worksheets[0]["B2"].comment.text.endswith("甲��乙")
+
+
+def test_a_text_that_is_written_stays_that_text(tmp_path: Path) -> None:
+    like_formulas, others = ["=1+1", "+1", "-2", "@SUM(A1)", "#N/A", "'甲"], ["甲_x0041_乙", "_x000D_"]
+    copy, path = WorkbookCopy(write_xlsx(tmp_path / "a.xlsx", [row(1)])), tmp_path / "b.xlsx"
+    for number, text in enumerate([*like_formulas, *others], start=3):
+        copy.write(number, 1, text)
+    path.write_bytes(copy.to_bytes())
+    assert [line[0] for line in values(path)["Sheet"][2:]] == [*like_formulas, *others]
+    cells = [cell for (cell,) in load_workbook(path).worksheets[0].iter_rows(min_row=3, max_col=1)]
+    assert {cell.data_type for cell in cells} == {"s"}
+    assert [bool(cell.quotePrefix) for cell in cells] == [True] * 6 + [False] * 2  # also when a person edits it
 
 
 X14 = 'xmlns:x14="http://schemas.microsoft.com/office/spreadsheetml/2009/9/main"'

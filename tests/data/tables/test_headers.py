@@ -81,3 +81,9 @@ def test_options_out_of_range(number: int) -> None:
 
 def test_one_option_is_not_enough() -> None:
     assert "no column 選項2" in refusal(["文章", "問題", "選項1"])[0]
+
+
+def test_a_header_of_two_roles_has_neither() -> None:
+    columns = find(("文章", "問題/Question", "選項1", "選項2", "題目／答案"))
+    assert columns.question == 1 and columns.answer is None
+    assert "no column 問題; is it" in refusal(["文章", "題目／答案", "選項1", "選項2"])[0]

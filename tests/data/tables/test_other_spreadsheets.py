@@ -9,6 +9,7 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 import pytest
+from workbooks import replace_part
 
 from lrc.data.tables.workbook import Workbook, read_workbook
 from lrc.runtime.errors import DataError
@@ -92,7 +93,6 @@ def test_a_document_is_read_as_shown(tmp_path: Path) -> None:
     assert {(finding.kind, finding.row) for finding in book.findings} == {
         ("date-cell", 2),
         ("empty-row", 3),
-        ("empty-row", 4),
         ("duplicate-option", 5),
     }
 
@@ -158,6 +158,13 @@ def test_cells_that_are_repeated_too_often_are_refused(tmp_path: Path, repeated:
         read_workbook(ods(tmp_path / "a.ods", {"題": row(*HEADER) + ONE + far}))
 
 
+def test_a_value_that_is_no_number_is_refused(tmp_path: Path) -> None:
+    value = cell("", 'office:value-type="float" office:value="1,5"')
+    rows = row(*HEADER) + row("1", "文", "問", "甲", value, "丙", "1")
+    with pytest.raises(DataError, match=r"a.ods: content.xml is damaged \(.*1,5.*\); save it again"):
+        read_workbook(ods(tmp_path / "a.ods", {"題目": rows}))
+
+
 def test_a_file_that_is_not_a_document_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.ods", "w") as package:
         package.writestr("xl/workbook.xml", "<x/>")
@@ -219,6 +226,14 @@ def test_long_numbers_of_a_binary_workbook(tmp_path: Path) -> None:
     assert book.questions[0].id == "12345678901234568"  # the nearest one that a spreadsheet can hold
     (told,) = findings(book)
     assert told.startswith("warning: a.xlsb, row 2: ID is 12345678901234568, a number beyond the 15 digits")
+
+
+@pytest.mark.parametrize("place", [8, 16])  # where calamine raises an OSError, and where it panics
+def test_a_damaged_binary_workbook_is_refused(tmp_path: Path, place: int) -> None:
+    path = xlsb(tmp_path / "a.xlsb", [HEADER])
+    replace_part(path, "xl/workbook.bin", lambda whole: whole[:place] + b"\xff" * 4 + whole[place + 4 :])
+    with pytest.raises(DataError, match=r"a.xlsb: cannot be read \(.*\); save it again as .xlsx"):
+        read_workbook(path)
 
 
 def test_a_binary_workbook_over_the_whole_grid_is_refused(tmp_path: Path) -> None:

@@ -118,6 +118,14 @@ def test_empty_rows_are_reported_between_questions_but_not_at_the_end(tmp_path: 
     assert kinds(book, "repair") == [("empty-row", 3, None)]
 
 
+def test_a_gap_of_many_empty_rows_is_one_finding(tmp_path: Path) -> None:
+    rows = [row(1), [None], row(2), *[[None]] * 2000, row(3)]
+    book = read_workbook(write_csv(tmp_path / "a.csv", rows))
+    assert [question.row for question in book.questions] == [2, 4, 2005]
+    gaps = [str(one) for one in book.findings if one.kind == "empty-row"]
+    assert gaps == ["a.csv, row 3: empty row; skipped", "a.csv, row 5: the first of 2,000 empty rows; skipped"]
+
+
 def test_same_question_with_different_answers(tmp_path: Path) -> None:
     rows = [
         row(1),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -69,7 +69,8 @@ def annotate(
     if fix and book:
         good = {question.row for question in book.questions}
         done = [one for one in findings if one.level == "repair" and one.row in good]
-        findings = [one if one.row in good else _warn_if_not_repaired(one) for one in findings if one not in done]
+        bad = {one.row for one in findings if one.level == "error"}
+        findings = [one if one.row in good else _restate(one, bad) for one in findings if one not in done]
         reasons = {place: one for one in done for place in places.of(one)}
         changes = [change._replace(reason=reasons.get((change.row, change.column))) for change in _find_changes(book)]
     # The worst level last, so that its colour stays.
@@ -87,10 +88,12 @@ def annotate(
     return content, copy.left_out(content), len(changes)
 
 
-def _warn_if_not_repaired(finding: Finding) -> Finding:
-    """Turn a repair that the copy lacks, because its row has an error, into a warning; keep any other finding."""
+def _restate(finding: Finding, bad: Container[int | None]) -> Finding:
+    """Turn a repair that the copy lacks into a warning if its row has an error, or else into a note (an empty row)."""
     if finding.level != "repair" or finding.row is None:
         return finding
+    if finding.row not in bad:
+        return replace(finding, level="note")
     text = _("{found}; not changed in this copy, because its row has an error")
     return replace(finding, level="warning", text=text.format(found=first_clause(finding.text)))
 

@@ -64,34 +64,17 @@ def find_id_anomalies(ids: Iterable[tuple[int, str]], file: str, header: str) ->
     """
     found = [(row, name) for row, name in ids if name]
     findings = []
-    if found and all(name.endswith(".0") for _, name in found):
+    if found and all(name.endswith(".0") for _row, name in found):
         text = _("{header} ends in .0 in every row; remove it if the ids are whole numbers").format(header=header)
         findings.append(Finding("warning", "decimal-id", file, text, None, header))
     long = [(row, name) for row, name in found if name.isdecimal() and len(name) > _KEPT]
-    if len(long) > 1 and all(not name[_KEPT:].strip("0") for _, name in long):
-        findings += [
-            Finding(
-                "warning",
-                "rounded-id",
-                file,
-                _("{column} is {value}; {cure}").format(column=header, value=name, cure=_LOST),
-                row,
-                header,
-            )
-            for row, name in long
-        ]
-    findings += [
-        Finding(
-            "warning",
-            "exponent-id",
-            file,
-            _("{column} is {value}; {cure}").format(column=header, value=name, cure=_LOST),
-            row,
-            header,
-        )
-        for row, name in found
-        if _EXPONENT.fullmatch(name)
-    ]
+    rounded = long if len(long) > 1 and all(not name[_KEPT:].strip("0") for _row, name in long) else []
+    exponents = [(row, name) for row, name in found if _EXPONENT.fullmatch(name)]
+    text = _("{column} is {value}; {cure}")
+    for kind, lost in (("rounded-id", rounded), ("exponent-id", exponents)):
+        for row, name in lost:
+            told = text.format(column=header, value=name, cure=_LOST)
+            findings.append(Finding("warning", kind, file, told, row, header))
     return findings
 
 

@@ -42,10 +42,17 @@ def find_sheets(package: ZipFile) -> dict[str, Sheet]:
     return {name: Sheet(part, hidden) for name, (part, hidden) in found.items() if part is not None}
 
 
-def number_formats(package: ZipFile) -> list[str]:
-    """The number format code of each cell style, by the index of the style; `General` for an unknown format."""
+def read_styles(package: ZipFile) -> tuple[list[str], set[str]]:
+    """Read the cell styles.
+
+    Returns:
+        The number format code of each style, by its index; `General` for an unknown format. And the indices, as text,
+        of the styles whose font is struck through.
+    """
     codes: dict[str, str] = {str(number): code for number, code in BUILT_IN.items()}
     formats: list[str] = []
+    fonts: list[bool] = []  # whether each is struck through
+    struck: set[str] = set()
     section = ""
 
     def style(name: str, attributes: dict[str, str]) -> None:
@@ -54,23 +61,6 @@ def number_formats(package: ZipFile) -> list[str]:
             section = name
         elif name == "numFmt" and section == "numFmts":
             codes[attributes.get("numFmtId", "")] = attributes.get("formatCode", "")
-        elif name == "xf" and section == "cellXfs":
-            formats.append(codes.get(attributes.get("numFmtId", ""), "General"))
-
-    parse(package, STYLES, style)
-    return formats
-
-
-def struck_styles(package: ZipFile) -> set[str]:
-    """The indices of the cell styles whose font is struck through, as text."""
-    fonts: list[bool] = []
-    styles: set[str] = set()
-    section, count = "", 0
-
-    def style(name: str, attributes: dict[str, str]) -> None:
-        nonlocal section, count
-        if name in ("numFmts", "fonts", "cellStyleXfs", "cellXfs", "cellStyles", "dxfs"):
-            section = name
         elif name == "font" and section == "fonts":
             fonts.append(False)
         elif name == "strike" and section == "fonts" and fonts:
@@ -78,11 +68,11 @@ def struck_styles(package: ZipFile) -> set[str]:
         elif name == "xf" and section == "cellXfs":
             font = attributes.get("fontId", "")
             if font.isdecimal() and int(font[:6]) < len(fonts) and fonts[int(font[:6])]:
-                styles.add(str(count))
-            count += 1
+                struck.add(str(len(formats)))
+            formats.append(codes.get(attributes.get("numFmtId", ""), "General"))
 
     parse(package, STYLES, style)
-    return styles
+    return formats, struck
 
 
 def uses_1904(package: ZipFile) -> bool:

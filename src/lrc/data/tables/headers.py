@@ -52,6 +52,8 @@ _OPTION = re.compile(f"{_OPTION_WORD}第?{_PLACE}|第?{_PLACE}[個个]?[選选][
 _BARE_OPTION = re.compile(f"(?:答案|answer)?{_PLACE}")
 _ROW_OF_OPTIONS = re.compile(f"{_OPTION_WORD}s?")
 _BRACKETS = re.compile(r"[(（\[【〔「].*?[)）\]】〕」]")
+_CURE = _("name it with --columns, or correct the header")
+Error = tuple[str, Message]  # the kind and the text of a finding
 
 
 @dataclass(frozen=True)
@@ -305,80 +307,63 @@ def _number_option(found: re.Match[str]) -> str | None:
 
 def _find_errors(table: Table, found: _Candidate, named: Mapping[str, str]) -> Iterator[Finding]:
     """The errors of the best candidate."""
+    shown = tuple(header[:20] for header in found.headers[:12] if header) or _("empty cells")
+    errors = [*_find_named(found, named, shown)]
+    if not found.likeness and found.row.number:
+        text = _("is not a header with {need} …, and neither is any row below: {shown}; add one{table}")
+        need = ("文章", "問題", "選項1", "選項2")
+        errors.append(("no-header", text.format(need=need, shown=shown, table=table.elsewhere)))
+    else:
+        errors += [*_find_doubled(found), *_find_misnumbered(found), *_find_missing(table, found, named, shown)]
+    for kind, text in errors:
+        yield Finding("error", kind, table.file, text, found.row.number or None)  # keys of JSON are in no row
 
-    def error(kind: str, text: str) -> Finding:
-        return Finding("error", kind, table.file, text, found.row.number or None)  # keys of JSON are in no row
 
-    headers = found.headers
-    shown = tuple(header[:20] for header in headers[:12] if header) or _("empty cells")
+def _find_named(found: _Candidate, named: Mapping[str, str], shown: object) -> Iterator[Error]:
     for role, header in named.items():
         if role not in found.places:
-            yield error(
-                "no-column",
-                _("no column {header} for {role}, only {shown}; correct --columns").format(
-                    header=header, role=role, shown=shown
-                ),
-            )
-    if not found.likeness and found.row.number:
-        need = ("文章", "問題", "選項1", "選項2")
-        yield error(
-            "no-header",
-            _("is not a header with {need} …, and neither is any row below: {shown}; add one{table}").format(
-                need=need, shown=shown, table=table.elsewhere
-            ),
-        )
-        return
-    for role, doubled in found.places.items():
-        if len(doubled) > 1:
-            both = alternatives([headers[place] for place in doubled], _("{words} and {last}"))
-            choice = _(", or choose with --columns {role}={header}").format(
-                role=role, header=as_word(headers[doubled[0]])
-            )
-            cure = choice if len({normalise_header(headers[place]) for place in doubled}) > 1 else ""
-            yield error(
-                "doubled-column",
-                _("{both} are both {role}; keep one of them{cure}").format(both=both, role=role, cure=cure),
-            )
-    numbers = found.numbers
-    if numbers and numbers[0] < 1:
-        text = _("options {numbers} to {numbers2} count from 0; call them 1 to {numbers3}").format(
-            numbers=numbers[0], numbers2=numbers[-1], numbers3=numbers[-1] + 1
-        )
-        yield error("options-from-zero", text)
-        numbers = []
-    elif numbers and numbers[-1] > MAX_OPTIONS:
-        yield error(
-            "too-many-options",
-            _("options {numbers} to {numbers2}, expected 1 to {max_options}; remove the others").format(
-                numbers=numbers[0], numbers2=numbers[-1], max_options=MAX_OPTIONS
-            ),
-        )
-        numbers = []
+            text = _("no column {header} for {role}, only {shown}; correct --columns")
+            yield "no-column", text.format(header=header, role=role, shown=shown)
+
+
+def _find_doubled(found: _Candidate) -> Iterator[Error]:
+    for role, places in found.places.items():
+        headers = [found.headers[place] for place in places]
+        if len(headers) > 1:
+            both = alternatives(headers, _("{words} and {last}"))
+            choice = _(", or choose with --columns {role}={header}").format(role=role, header=as_word(headers[0]))
+            cure = choice if len(set(map(normalise_header, headers))) > 1 else ""
+            text = _("{both} are both {role}; keep one of them{cure}")
+            yield "doubled-column", text.format(both=both, role=role, cure=cure)
+
+
+def _find_misnumbered(found: _Candidate) -> Iterator[Error]:
+    first, last = min(found.numbers, default=1), max(found.numbers, default=1)
+    if first < 1:
+        text = _("options {numbers} to {numbers2} count from 0; call them 1 to {numbers3}")
+        yield "options-from-zero", text.format(numbers=first, numbers2=last, numbers3=last + 1)
+    elif last > MAX_OPTIONS:
+        text = _("options {numbers} to {numbers2}, expected 1 to {max_options}; remove the others")
+        yield "too-many-options", text.format(numbers=first, numbers2=last, max_options=MAX_OPTIONS)
+
+
+def _find_missing(table: Table, found: _Candidate, named: Mapping[str, str], shown: object) -> Iterator[Error]:
+    """The columns that are missing, each with the header that is most like it."""
+    numbers = [] if any(_find_misnumbered(found)) else found.numbers
     wanted = [role for role in ("文章", "問題", *_name_options(numbers)) if role not in (*found.places, *named)]
     nearest = _find_nearest(wanted, found)
-    together = next((header for header in headers if _ROW_OF_OPTIONS.fullmatch(normalise_header(header))), None)
+    together = next((header for header in found.headers if _ROW_OF_OPTIONS.fullmatch(normalise_header(header))), None)
     if not numbers and together and table.sheet:
-        text = _("{together} is one column for all options; give each a column of its own: 選項1, 選項2 …").format(
-            together=together
-        )
-        yield error("no-column", text)
+        text = _("{together} is one column for all options; give each a column of its own: 選項1, 選項2 …")
+        yield "no-column", text.format(together=together)
         wanted = [role for role in wanted if not role.startswith("選項")]
     for role in wanted:
+        text, cure = _("no column {role}, only {shown}; {cure}{table}"), _CURE
         if role in nearest:
-            yield error(
-                "no-column",
-                _("no column {role}; is it {nearest}? Then give --columns {role}={word}").format(
-                    role=role, nearest=nearest[role], word=as_word(nearest[role])
-                ),
-            )
-        else:
-            cure = _("name it with --columns, or correct the header")
-            yield error(
-                "no-column",
-                _("no column {role}, only {shown}; {cure}{table}").format(
-                    role=role, shown=shown, cure=cure, table=table.elsewhere
-                ),
-            )
+            text = _("no column {role}; is it {nearest}? Then give --columns {role}={word}")
+        near = nearest.get(role, "")
+        filled = {"role": role, "shown": shown, "cure": cure, "nearest": near, "word": as_word(near)}
+        yield "no-column", text.format(**filled, table=table.elsewhere)
 
 
 def _name_options(numbers: Sequence[int]) -> list[str]:

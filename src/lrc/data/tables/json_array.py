@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from lrc.runtime.errors import DataError, describe_os_error
+from lrc.runtime.errors import DataError, cannot_read
 from lrc.runtime.library_errors import describe_error
 from lrc.runtime.translation import _
 
@@ -75,11 +75,7 @@ def read_array(path: Path) -> Iterator[Any]:
             )
         ) from error
     except OSError as error:
-        raise DataError(
-            _("{file}: {reason}; check its name and permissions").format(
-                file=path.name, reason=describe_os_error(error)
-            )
-        ) from error
+        raise DataError(cannot_read(path.name, error)) from error
 
 
 class _NoArrayError(Exception):

@@ -94,11 +94,8 @@ def _split_passage(item: dict[str, Any]) -> list[dict[str, Any]]:
 def _iter_elements(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, item in enumerate(read_array(path), start=1):
         if not isinstance(item, dict):
-            raise DataError(
-                _("{file}, element {number}: is not a JSON object; write one object a question").format(
-                    file=path.name, number=number
-                )
-            )
+            text = _("{file}, element {number}: is not a JSON object; write one object a question")
+            raise DataError(text.format(file=path.name, number=number))
         yield number, item
 
 
@@ -109,37 +106,24 @@ def _iter_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             while line := file.readline(MAX_LINE):
                 number += 1
                 if len(line) == MAX_LINE:
-                    raise DataError(
-                        _("{file}, line {number}: longer than {max_line:,} characters; shorten it").format(
-                            file=path.name, number=number, max_line=MAX_LINE
-                        )
-                    )
+                    text = _("{file}, line {number}: longer than {max_line:,} characters; shorten it")
+                    raise DataError(text.format(file=path.name, number=number, max_line=MAX_LINE))
                 if not line.strip():
                     continue
                 item = json.loads(line, object_pairs_hook=unique_keys)
                 if not isinstance(item, dict):
-                    raise DataError(
-                        _("{file}, line {number}: is not a JSON object; write one object a line").format(
-                            file=path.name, number=number
-                        )
-                    )
+                    text = _("{file}, line {number}: is not a JSON object; write one object a line")
+                    raise DataError(text.format(file=path.name, number=number))
                 yield number, item
     except UnicodeDecodeError as error:
-        raise DataError(
-            _("{file}, near line {number}: not UTF-8; save the file as UTF-8").format(file=path.name, number=number + 1)
-        ) from error
+        text = _("{file}, near line {number}: not UTF-8; save the file as UTF-8")
+        raise DataError(text.format(file=path.name, number=number + 1)) from error
     except DoubledKeyError as error:
-        raise DataError(
-            _("{file}, line {number}: key {reason} appears twice; keep one of them").format(
-                file=path.name, number=number, reason=error
-            )
-        ) from error
+        text = _("{file}, line {number}: key {reason} appears twice; keep one of them")
+        raise DataError(text.format(file=path.name, number=number, reason=error)) from error
     except (ValueError, RecursionError) as error:
-        raise DataError(
-            _("{file}, line {number}: not JSON ({reason}); write one object a line").format(
-                file=path.name, number=number, reason=describe_error(error)
-            )
-        ) from error
+        text = _("{file}, line {number}: not JSON ({reason}); write one object a line")
+        raise DataError(text.format(file=path.name, number=number, reason=describe_error(error))) from error
 
 
 def _spread(key: str, value: Any) -> dict[str, Any]:

@@ -164,16 +164,17 @@ def _remove_enumerations(draft: Draft) -> None:
 
 
 def _skip_empty(rows: Iterator[TableRow], draft: Draft) -> Iterator[TableRow]:
-    """The rows that are not empty. Empty rows between them become findings, those after the last do not."""
-    empty: list[int] = []
+    """The rows that are not empty. Each gap between them becomes a finding, empty rows after the last do not."""
+    first = count = 0  # of the gap: its first row, and how many there are
     width = len(draft.columns.headers)
     for row in rows:
         if not any(map(str.strip, row.cells)) and all(one.kind == "merged-cell" for one in row.findings.values()):
-            empty.append(row.number)
+            first, count = first if count else row.number, count + 1
             continue
-        for number in empty:
-            draft.find("repair", "empty-row", _("empty row; skipped"), number)
-        empty.clear()
+        if count:
+            text = _("empty row; skipped") if count == 1 else _("the first of {count:,} empty rows; skipped")
+            draft.find("repair", "empty-row", text.format(count=count), first)
+            count = 0
         if len(row.cells) >= width and is_repeated_header(draft.columns, row.cells):
             draft.find("note", "repeated-header", _("is a header again; skipped"), row.number)
             continue

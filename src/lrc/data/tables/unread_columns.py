@@ -37,12 +37,7 @@ def name_unread(draft: Draft) -> Iterator[Finding]:
         text, more = _("columns not read: {names}"), len(names) - _SHOWN
         if more > 0:
             text = _("columns not read: {names} and {more} more")
-        yield Finding(
-            "note",
-            "unread-columns",
-            draft.file,
-            text.format(names=tuple(names[:_SHOWN]), more=more),
-        )
+        yield Finding("note", "unread-columns", draft.file, text.format(names=tuple(names[:_SHOWN]), more=more))
 
 
 def find_lost(draft: Draft, *, labelled: bool) -> Iterator[Finding]:
@@ -58,61 +53,40 @@ def find_lost(draft: Draft, *, labelled: bool) -> Iterator[Finding]:
     for column, one in draft.unread.items():
         if one.filled:
             header = draft.columns.header(column)
-            for level, kind, text in _find_lost_in(
-                column, header, draft.columns, one, len(draft.rows), labelled=labelled
-            ):
+            name = normalise_header(draft.columns.headers[column])
+            found = [] if labelled else [*_find_answers(name, header, one, len(draft.rows))]
+            found += _find_text(column, name, header, draft.columns)
+            for level, kind, text in found:
                 yield Finding(level, kind, draft.file, text, draft.header_row or None, header)
 
 
-def _find_lost_in(
-    column: int, header: str, columns: Columns, one: Unread, n_rows: int, *, labelled: bool
-) -> Iterator[tuple[Level, str, str]]:
-    name = normalise_header(columns.headers[column])
+def _find_answers(name: str, header: str, one: Unread, n_rows: int) -> Iterator[tuple[Level, str, str]]:
+    """What is wrong if a column holds the answers."""
     take = _("give --columns 正確答案={header}, or remove the column").format(header=as_word(header))
-    seems = one.answers >= _MOST * max(one.filled, n_rows / 2) and 1 < len(one.different) <= 8
-    if not labelled and (_ANSWERS.search(name) or (seems and (not name or _LIKELY.search(name)))):
-        yield (
-            "error",
-            "unread-answers",
-            _("{header} is not read and may hold the answers; {take}").format(header=header, take=take),
-        )
-    elif not labelled and one.options >= _MOST * max(one.filled, n_rows / 2):
-        yield (
-            "error",
-            "unread-answers",
-            _("{header} is not read, and its cells are the texts of options; {take}").format(header=header, take=take),
-        )
-    elif not labelled and seems:
+    most = _MOST * max(one.filled, n_rows / 2)
+    seems = one.answers >= most and 1 < len(one.different) <= 8
+    if _ANSWERS.search(name) or (seems and (not name or _LIKELY.search(name))):
+        text = _("{header} is not read and may hold the answers; {take}")
+        yield "error", "unread-answers", text.format(header=header, take=take)
+    elif one.options >= most:
+        text = _("{header} is not read, and its cells are the texts of options; {take}")
+        yield "error", "unread-answers", text.format(header=header, take=take)
+    elif seems:
+        text = _("{header} is not read and has {shown}; if these are the answers, {take}")
         shown = tuple(sorted(one.different)[:4])
-        yield (
-            "warning",
-            "unread-answers",
-            _("{header} is not read and has {shown}; if these are the answers, {take}").format(
-                header=header, shown=shown, take=take
-            ),
-        )
+        yield "warning", "unread-answers", text.format(header=header, shown=shown, take=take)
+
+
+def _find_text(column: int, name: str, header: str, columns: Columns) -> Iterator[tuple[Level, str, str]]:
+    """What is wrong if a column is an option, or a part of a passage or a question."""
     if _MORE_OPTIONS.fullmatch(name) or _is_next_option(column, name, columns):
-        yield (
-            "error",
-            "unread-option",
-            _("{header} looks like an option and is not read; call it 選項{next}, or remove it").format(
-                header=header, next=_next(columns)
-            ),
-        )
+        text = _("{header} looks like an option and is not read; call it 選項{next}, or remove it")
+        yield "error", "unread-option", text.format(header=header, next=len(columns.options) + 1)
     elif (found := _MORE_TEXT.fullmatch(name)) and not _is_named(found, columns):
         role = "文章" if found["passage"] else "問題"
         cure = _("put all of it into one column, or name that with --columns {role}=HEADER").format(role=role)
-        yield (
-            "error",
-            "unread-text",
-            _("{header} looks like a part of {role} and is not read; {cure}").format(
-                header=header, role=role, cure=cure
-            ),
-        )
-
-
-def _next(columns: Columns) -> int:
-    return len(columns.options) + 1
+        text = _("{header} looks like a part of {role} and is not read; {cure}")
+        yield "error", "unread-text", text.format(header=header, role=role, cure=cure)
 
 
 def _is_next_option(column: int, name: str, columns: Columns) -> bool:

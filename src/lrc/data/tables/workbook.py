@@ -25,7 +25,7 @@ from lrc.data.tables.table import WHOLE_ROW, CellFinding, Table
 from lrc.data.tables.unread_columns import ANSWERS_NAME, find_lost, name_unread
 from lrc.data.tables.xlsb import open_binary
 from lrc.data.tables.xlsx import open_sheet
-from lrc.runtime.errors import DataError, describe_os_error, no_file
+from lrc.runtime.errors import DataError, cannot_read, no_file
 from lrc.runtime.findings import Finding, limit_findings
 from lrc.runtime.translation import _, first_clause
 
@@ -96,17 +96,13 @@ def _read(path: Path, sheet: str | None, columns: Mapping[str, str]) -> Workbook
     except FileNotFoundError as error:
         raise DataError(no_file(path)) from error
     except OSError as error:
-        raise DataError(
-            _("{file}: {reason}; check its name and permissions").format(
-                file=path.name, reason=describe_os_error(error)
-            )
-        ) from error
+        raise DataError(cannot_read(path.name, error)) from error
     return _judge(table, draft, path, choose=sheet is None)
 
 
-def read_table(table: Table, columns: Mapping[str, str] | None = None) -> Workbook:
+def read_table(table: Table) -> Workbook:
     """Read a table that is in memory; see `read_workbook`."""
-    return _judge(table, read_rows(table, columns or {}), Path(table.file), choose=False)
+    return _judge(table, read_rows(table), Path(table.file), choose=False)
 
 
 def _judge(table: Table, draft: Draft, path: Path, *, choose: bool) -> Workbook:

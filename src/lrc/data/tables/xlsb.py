@@ -11,9 +11,8 @@ from zipfile import ZipFile
 
 from lrc.data.tables.cell_text import Value, show_value
 from lrc.data.tables.table import NO_FINDINGS, CellFinding, Table, TableRow
-from lrc.data.tables.xlsx import LONG_NUMBER, ROUNDED, choose_sheet, from_a1, open_values, refuse_size
+from lrc.data.tables.xlsx import LONG_NUMBER, ROUNDED, choose_sheet, from_a1, open_calamine, open_values, refuse_size
 from lrc.data.tables.xlsx_package import open_package
-from lrc.runtime.errors import DataError
 from lrc.runtime.translation import _
 
 WORKBOOK = "xl/workbook.bin"
@@ -29,19 +28,14 @@ def open_binary(path: Path, sheet: str | None) -> Iterator[Table]:
     Raises:
         DataError: there is no such sheet, or it spans too many cells; see also `xlsx_package.open_package`.
     """
-    from python_calamine import CalamineError, CalamineWorkbook, SheetVisibleEnum
+    from python_calamine import SheetVisibleEnum
 
     with open_package(path, WORKBOOK) as package:
         for part in package.namelist():
             if part.startswith(_SHEETS) and part.endswith(".bin"):
                 refuse_size(path, part, *_find_last_cell(package, part))
-    try:
-        with CalamineWorkbook.from_path(path) as workbook:
-            hidden = {one.name: one.visible != SheetVisibleEnum.Visible for one in workbook.sheets_metadata}
-    except CalamineError as error:
-        raise DataError(
-            _("{file}: cannot be read ({reason}); save it as .xlsx").format(file=path.name, reason=error)
-        ) from error
+    with open_calamine(path) as workbook:
+        hidden = {one.name: one.visible != SheetVisibleEnum.Visible for one in workbook.sheets_metadata}
     name, others, unseen, findings = choose_sheet(path, hidden, sheet)
     with open_values(path, name) as values:
         width = (values.end or (0, -1))[1] + 1

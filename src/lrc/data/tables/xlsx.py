@@ -25,7 +25,7 @@ from lrc.runtime.findings import Finding
 from lrc.runtime.translation import _
 
 if TYPE_CHECKING:
-    from python_calamine import CalamineSheet
+    from python_calamine import CalamineSheet, CalamineWorkbook
 
 MAX_CELLS = 16_000_000  # in the rectangle from A1 to the last cell in use, all of which calamine keeps in memory
 MAX_TEXT = 1 << 30  # bytes of text, with shared strings counted once for each cell
@@ -62,12 +62,25 @@ def open_values(path: Path, sheet: str) -> Iterator[CalamineSheet]:
     Raises:
         DataError: calamine cannot read the workbook.
     """
+    with open_calamine(path) as workbook:
+        yield workbook.get_sheet_by_name(sheet)
+
+
+@contextmanager
+def open_calamine(path: Path) -> Iterator[CalamineWorkbook]:
+    """Open a workbook with calamine.
+
+    Raises:
+        DataError: calamine cannot read it, here or in the block.
+    """
     from python_calamine import CalamineError, CalamineWorkbook
 
     try:
         with CalamineWorkbook.from_path(path) as workbook:
-            yield workbook.get_sheet_by_name(sheet)
-    except CalamineError as error:
+            yield workbook
+    except BaseException as error:  # a panic of Rust is no Exception
+        if not isinstance(error, CalamineError | OSError) and type(error).__name__ != "PanicException":
+            raise
         raise DataError(
             _("{file}: cannot be read ({reason}); save it again as .xlsx").format(file=path.name, reason=error)
         ) from error
@@ -200,13 +213,15 @@ def _examine(marks: Marks, place: Place, value: Value, formatted: Shown) -> Cell
                 "is a formula without a stored value; open the workbook in a spreadsheet and save it, or type the value"
             )
             return CellFinding("error", "formula-without-value", text)
-        return CellFinding(
-            "repair", "formula", _("is a formula; its stored value {shown} was read").format(shown=shown)
-        )
+        text = _("is a formula; its stored value {shown} was read").format(shown=shown)
+        return CellFinding("repair", "formula", text)
     code = marks.formats.get(place)
-    if code is None or value == "":
-        return None
-    kind = kind_of(code)
+    return None if code is None or value == "" else _examine_format(code, value, formatted)
+
+
+def _examine_format(code: str, value: Value, formatted: Shown) -> CellFinding | None:
+    """The finding about a cell whose number format changes what it shows."""
+    shown, kind = formatted.text, kind_of(code)
     if not formatted.exact and kind != "date":
         code = code.replace(SYSTEM, "")
         text = _(
@@ -225,11 +240,8 @@ def _examine(marks: Marks, place: Place, value: Value, formatted: Shown) -> Cell
         return CellFinding("warning", "date-cell", text.format(code=code, shown=shown))
     if isinstance(value, int | float) and shown == show_number(value):
         return None
-    return CellFinding(
-        "repair",
-        f"{kind}-format",
-        _("is a number shown as {shown}; read as shown").format(shown=shown),
-    )
+    text = _("is a number shown as {shown}; read as shown").format(shown=shown)
+    return CellFinding("repair", f"{kind}-format", text)
 
 
 class Merged:

@@ -87,13 +87,11 @@ class WorkbookCopy:
 
     def __init__(self, path: Path, sheet: str | None = None) -> None:
         self.path = path
-        self.book = self._load()
-        visible = (one for one in self.book.worksheets if one.sheet_state == "visible")
-        self.sheet: Worksheet = self.book[sheet] if sheet else next(visible, self.book.worksheets[0])
+        self.book, self.sheet = self._load(sheet)
         self._merged: dict[tuple[int, int], Any] | None = None
         self._marked: dict[str, str] = {}  # the colour of each marked cell
 
-    def _load(self) -> Any:
+    def _load(self, sheet: str | None) -> tuple[Any, Worksheet]:
         from openpyxl import load_workbook
 
         with open_package(self.path) as package:
@@ -109,6 +107,8 @@ class WorkbookCopy:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # about what it leaves out, see `left_out`
                 book = load_workbook(self.path, rich_text=True, keep_vba=self.path.suffix.lower() == ".xlsm")
+            visible = (one for one in book.worksheets if one.sheet_state == "visible")
+            return book, book[sheet] if sheet else next(visible, book.worksheets[0])
         except (ValueError, KeyError, TypeError, IndexError, AttributeError, BadZipFile, OSError) as error:
             what = describe_error(" ".join(str(error).split())[:200])
             raise DataError(
@@ -116,7 +116,6 @@ class WorkbookCopy:
                     file=self.path.name, what=what
                 )
             ) from error
-        return book
 
     def write(self, row: int, column: int, value: str | int | float) -> None:
         """Write a value into a cell; a text stays a text, whatever it begins with. Merged cells are unmerged first.

@@ -115,7 +115,7 @@ def parse(
             parser.Parse(piece)
             head = False
         parser.Parse(b"", True)
-    except expat.ExpatError as error:
+    except (expat.ExpatError, ValueError) as error:  # the latter of a handler, about a value
         raise DataError(
             _("{package}: {part} is damaged ({reason}); save it again").format(
                 package=_name(package), part=part, reason=describe_error(error)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from string import ascii_uppercase, digits
 from zipfile import ZipFile
 
-from lrc.data.tables.bookparts import is_on, number_formats, struck_styles
+from lrc.data.tables.bookparts import is_on, read_styles
 from lrc.data.tables.cell_text import kind_of
 from lrc.data.tables.xlsx_package import parse
 
@@ -62,8 +62,9 @@ def scan(package: ZipFile, part: str) -> Marks:
     Raises:
         DataError: the sheet, the styles or the shared strings are damaged or hostile.
     """
-    special = {str(index): code for index, code in enumerate(number_formats(package)) if kind_of(code)}
-    scanner = _Scanner(special, struck_styles(package), *string_sizes(package))
+    formats, struck = read_styles(package)
+    special = {str(index): code for index, code in enumerate(formats) if kind_of(code)}
+    scanner = _Scanner(special, struck, *string_sizes(package))
     parse(package, part, scanner.start, scanner.text, scanner.plain, _ROW_END)
     return scanner.marks
 
