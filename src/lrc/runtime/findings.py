@@ -79,6 +79,7 @@ KINDS = {
     "no-column": _("no column"),
     "no-good-rows": _("no good rows"),
     "no-header": _("no header"),
+    "no-ids": _("no ids"),
     "no-options": _("no options"),
     "no-question": _("no question"),
     "not-copied": _("not copied"),
