@@ -22,8 +22,21 @@ from lrc.runtime.translation import _
 
 CONTENT, _MANIFEST = "content.xml", "META-INF/manifest.xml"
 _CELLS = ("table-cell", "covered-table-cell")
-# Elements whose text does not belong to a cell.
-_ASIDE = ("annotation", "tracked-changes", "shapes", "forms", "named-expressions")
+# Elements whose text does not belong to a cell: comments, readings (ruby), and shapes, which lie over it.
+_SHAPES = (
+    "frame",
+    "custom-shape",
+    "rect",
+    "ellipse",
+    "circle",
+    "line",
+    "polyline",
+    "path",
+    "connector",
+    "caption",
+    "g",
+)
+_ASIDE = ("annotation", "tracked-changes", "shapes", "forms", "named-expressions", "ruby-text", "note", *_SHAPES)
 _SPACES = {"tab": "\t", "line-break": "\n"}
 _HIDDEN = ("collapse", "filter")
 _MAX_ROWS, _MAX_COLUMNS = 1 << 20, 1 << 14
@@ -173,7 +186,7 @@ class _Reader:
             self._count(count, len(text) * count)
             self.cells |= dict.fromkeys(range(self.column, self.column + count), text)
             if finding:
-                self.findings[self.column] = finding
+                self.findings |= dict.fromkeys(range(self.column, self.column + count), finding)
         rows = _read_repeat(cell.attributes, "number-rows-spanned", _MAX_ROWS)
         columns = _read_repeat(cell.attributes, "number-columns-spanned", _MAX_COLUMNS)
         if rows > 1 or columns > 1:
