@@ -176,3 +176,14 @@ def test_keys_of_a_recipe_without_effect(tmp_path: Path, capsys: pytest.CaptureF
     assert f"next: lrc preview {recipe}" in told
     recipe.write_text(recipe.read_text().replace("remove_unused_columns: false\n", ""))
     assert check([recipe]) and "has no effect" not in capsys.readouterr().out
+
+
+def test_records_are_examined_as_rows_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    same = {"instruction": "請回答", "input": "小明放風箏。\n問題：誰？\n1: 小明\n2: 小華", "output": "1"}
+    twice = {**same, "input": "小明放風箏。\n問題：誰放？\n1: 小明\n2: 小明"}
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([same, twice, {**same, "output": "2"}], ensure_ascii=False), encoding="utf-8")
+    assert check([path])
+    told = capsys.readouterr().out
+    assert "warning: a.json, record 2: 選項1 and 選項2 are the same text, and the answer is 1" in told
+    assert "warning: a.json: same question, other answer, 2 times; the first: output gives 「小明」, but row 3" in told

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from math import exp, log
 from pathlib import Path
 from random import Random
@@ -239,6 +240,15 @@ def test_it_says_what_the_vote_gains(files: list[Path], capsys: pytest.CaptureFi
         (lambda lines: [{**lines[0], "scores": [float("nan")] * 2}, *lines[1:]], "line 1: its scores are not finite"),
         (lambda lines: [{"id": "q0"}, *lines[1:]], "line 1: has neither scores nor filtered_resps"),
         (lambda lines: [], "holds no scores"),
+        (lambda lines: [{**lines[0], "passage": "別的"}, *lines[1:]], "question q0, whose passage is another"),
+        (lambda lines: [{**lines[0], "options": ["乙", "甲"]}, *lines[1:]], "question q0, whose options is another"),
+        (
+            lambda lines: [
+                {"doc_id": n, "doc": {"question": f"問{n + 1}"}, "resps": [[[s, False]] for s in line["scores"]]}
+                for n, line in enumerate(lines)
+            ],
+            "150 of its questions are not those of validation.json, first question q0, whose question is another",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(
@@ -264,8 +274,30 @@ def test_test_scores_have_to_be_of_one_file(
     blank = keep(tmp_path / "blank.jsonl", [{**first, "scores": [None, *first["scores"][1:]]}, *others])
     assert lrc("vote", *files, "--data", data, "--test-scores", *files[:2], blank) == 1
     assert "blank.jsonl, question 1: differs from that of " in capsys.readouterr().err
+    assert lrc("vote", *files, "--data", data, "--test-scores", *files[:2], files[1]) == 1
+    assert "b.jsonl: is given twice" in capsys.readouterr().err
     assert lrc("vote", files[0], files[0], "--data", data) == 1
     assert "is given twice" in capsys.readouterr().err
+
+
+def test_where_ids_repeat_the_rows_tell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    twice = [replace(one, id="1", row=place) for place, one in enumerate(questions(150), start=2)]
+    data = write_questions(tmp_path / "validation.json", twice)
+    scores = write_scores(tmp_path / "a.jsonl", twice, model(twice, 1.5, 5.0, 2))
+    noise = write_scores(tmp_path / "b.jsonl", twice, model(twice, 0.0, 1.0, 4))
+    for shift, status in ((0, 0), (1, 1)):
+        keep(noise, [{**line, "row": place + shift} for place, line in enumerate(read(noise), start=2)])
+        assert lrc("vote", scores, noise, "--data", data) == status
+    assert "whose row is another" in capsys.readouterr().err
+
+
+def test_lines_without_ids_are_reported(files: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+    keep(files[2], [{"scores": line["scores"]} for line in read(files[2])])
+    asked = ["vote", *files[1:], "--data", files[0].with_name("validation.json"), "--json"]
+    assert lrc(*asked, "--test-scores", files[2], files[1]) == 0
+    told = capsys.readouterr().err
+    assert "c.jsonl: its lines have no ids; they were taken in the order of validation.json" in told
+    assert "c.jsonl: its lines have no ids; the answers are numbered in their order" in told
 
 
 def test_ids_in_another_order_are_matched(files: list[Path], capsys: pytest.CaptureFixture[str]) -> None:

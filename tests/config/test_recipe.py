@@ -227,6 +227,10 @@ def test_every_mistake_is_named_with_its_line(path: Path) -> None:
             for given in ("q_proj,v_proj", "[q_proj, v_proj]")
         ),
         (
+            "lora_target_modules: []",
+            "qlora.yaml: lora_target_modules is empty; name layers, or remove it for those of the architecture",
+        ),
+        (
             "rank_pattern: {q_proj: x}",
             "qlora.yaml: rank_pattern is {'q_proj': 'x'}, expected whole numbers by module name, such as {q_proj: 8}",
         ),

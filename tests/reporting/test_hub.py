@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hub_server import TOKEN, Hub, serve
 from huggingface_hub import DatasetCard, ModelCard
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from small_models import save_adapter, save_base
 from small_runs import lrc
 
@@ -285,6 +285,11 @@ def test_what_is_no_model_or_no_name_is_refused(trained: Path, tmp_path: Path) -
         ),
         ({"model_name_or_path": "/data/models/base"}, {"model_name_or_path": "base"}),
         ({"nested": [{"cache_dir": "~/x/y"}]}, {"nested": [{"cache_dir": "y"}]}),
+        ({"deepspeed": "../王小明/ds.json"}, {"deepspeed": "ds.json"}),
+        ({"run_name": "at /home/wang/x, ~/a/b"}, {"run_name": "at x, b"}),
+        ({"run_name": "file:///home/wang/x/y"}, {"run_name": "y"}),
+        ({"run_name": r"\\srv\share\ds.json"}, {"run_name": "ds.json"}),
+        ({"run_name": "https://a.org/b/c", "lora_target_modules": [r".*\.(q|v)_proj"]},) * 2,
         ({"hub_token": "anything", "row_tokens": 5, "eos_token": None}, {"row_tokens": 5, "eos_token": None}),
         ({"note": TOKEN, "list": [TOKEN, 1]}, {"list": [1]}),
         (
@@ -295,6 +300,31 @@ def test_what_is_no_model_or_no_name_is_refused(trained: Path, tmp_path: Path) -
 )
 def test_scrubbing(before: object, after: object) -> None:
     assert scrub(before) == after
+
+
+@pytest.mark.parametrize(
+    ("metadata", "said"),
+    [
+        ({"format": "pt", "dataset": "AI.xlsx"}, "has a note on its tensors, which is published, too: dataset"),
+        ({"format": "pt", "dataset": "{home}/AI.xlsx"}, "adapter_model.safetensors: holds the local path"),
+        ({"format": "pt", "notes": TOKEN}, "adapter_model.safetensors: holds what looks like a token"),
+    ],
+)
+def test_what_is_written_beside_the_tensors_is_searched(
+    metadata: dict[str, str], said: str, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = trained / "adapter_model.safetensors"
+    texts = {key: text.replace("{home}", str(trained.resolve().parent)) for key, text in metadata.items()}
+    save_file(load_file(file), file, metadata=texts)
+    status = lrc("publish", "--adapter", trained, "--repo-id", "me/x", "--dry-run")
+    assert status == int("holds" in said) and said in capsys.readouterr().err
+
+
+def test_damaged_weights_are_not_published(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (trained / "adapter_model.safetensors").write_bytes(b"what is no tensor")
+    assert lrc("publish", "--adapter", trained, "--repo-id", "me/x", "--dry-run") == 1
+    told = capsys.readouterr().err
+    assert "adapter_model.safetensors: damaged (" in told and "Traceback" not in told
 
 
 def make_manifest(folder: Path) -> Path:

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from lrc.config.run_record import RUN_FILE, Run
-from lrc.runtime.errors import LrcError
+from lrc.runtime.errors import LrcError, OutputError
 from lrc.runtime.outputs import checksum
+from lrc.training.output_dir import refuse_sources_in
 from lrc.training.preflight import preflight
 
 HEAVY = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
@@ -58,6 +59,10 @@ CASES = {
     ),
     "a file twice": (
         ["--train_file", "{home}/AI_train.json", "{home}/AI_train.json"],
+        "r.yaml: train_file names {home}/AI_train.json twice; name it once",
+    ),
+    "a file twice, by another path": (
+        ["--train_file", "{home}/AI_train.json", "{home}/other/../AI_train.json"],
         "r.yaml: train_file names {home}/AI_train.json twice; name it once",
     ),
     "shares": (["--train_shares", "0.5", "0.5"], "r.yaml: train_shares has 2 parts for 1 files of train_file"),
@@ -198,3 +203,16 @@ def test_every_verb_refuses_before_torch(words: str, code: int, line: str, recip
     done = subprocess.run(command, capture_output=True, text=True, cwd=recipe.parent)
     assert (done.returncode, done.stdout.splitlines()[-1]) == (code, "imported:"), done.stderr
     assert done.stderr.startswith(line) and len(done.stderr.splitlines()) == (code > 0)
+
+
+def test_overwriting_removes_neither_home_nor_other_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine, runs = tmp_path / "home" / "mine", tmp_path / "runs"
+    for folder in (mine, runs / "a", runs / "b" / "checkpoint-3"):
+        folder.mkdir(parents=True)
+    for place in (runs / "a", runs / "b", runs / "b" / "checkpoint-3"):
+        (place / "lrc_run.json").write_text("{}")
+    monkeypatch.setenv("HOME", str(mine))
+    for folder, held in ((tmp_path / "home", mine), (runs, runs / "a"), (mine, mine)):
+        with pytest.raises(OutputError, match=f"holds {held}, which overwrite_output_dir would remove"):
+            refuse_sources_in(folder, [])
+    refuse_sources_in(runs / "b", [])

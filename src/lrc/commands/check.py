@@ -12,12 +12,14 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from lrc.data.alpaca import Record
 from lrc.data.conversion import SplitPlan, plan_parts
 from lrc.data.near_duplicates import group_passages
 from lrc.data.questions import Question
-from lrc.data.repeated import duplicate_key, find_duplicates
+from lrc.data.repeated import duplicate_key, find_conflicts, find_duplicates
 from lrc.data.sources import DataFile, require_file
 from lrc.data.tables.annotation import annotate as annotate_copy
+from lrc.data.tables.anomalies import find_anomalies
 from lrc.data.tables.workbook import Workbook, read_workbook
 from lrc.data.tables.xlsx_copy import check_copy
 from lrc.runtime.errors import LrcError
@@ -198,7 +200,17 @@ def _check_json(path: Path, columns: Mapping[str, str] | None) -> Checked:
     records = list(source := file.records())
     questions = tuple(record.question for record in records if record.question is not None)
     labelled = any(record.output is not None for record in records)
-    return Checked(path, "json", tuple(source.findings), len(records), len(questions), labelled, questions)
+    found = (*source.findings, *_examine_records(records, path.name))
+    return Checked(path, "json", found, len(records), len(questions), labelled, questions)
+
+
+def _examine_records(records: Sequence[Record], name: str) -> Iterator[Finding]:
+    """Warn of what is suspicious in the records, as in the rows of a table; it does not prevent training."""
+    asked = [replace(one.question, row=number) for number, one in enumerate(records, start=1) if one.question]
+    answered = [question for question in asked if question.answer is not None]
+    for finding in (*find_anomalies(asked, name), *find_conflicts(answered, name, "output")):
+        place = _("record {number}").format(number=finding.row)
+        yield replace(finding, level="warning", row=None, place=place)
 
 
 def _check_recipe(path: Path) -> Checked:

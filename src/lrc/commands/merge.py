@@ -136,6 +136,11 @@ def _refuse_inputs_as_output(output_dir: Path, adapter: Path, base: Path) -> Non
                     output_dir=output_dir, name=source.name
                 )
             )
+    models = [file.parent for name in (CONFIG, RUN_FILE) for file in sorted(output.glob(f"*/{name}"))]
+    for other in (Path.cwd(), Path.home(), *models):
+        if other.resolve().is_relative_to(output):
+            text = _("{output_dir}: holds {other}, which would be removed with it; choose another name")
+            raise OutputError(text.format(output_dir=output_dir, other=other))
 
 
 def _refuse_tokens(adapter: Path, base: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from math import isfinite
 from pathlib import Path
@@ -22,7 +22,7 @@ from lrc.metrics.opinion_pool import Pool, Scores, equal_pool, fit_pool, out_of_
 from lrc.metrics.predictions import answers_of, name_models
 from lrc.metrics.verdict import describe_size, judge, spell
 from lrc.runtime.errors import DataError
-from lrc.runtime.findings import columns_of, name_line, print_lines, print_next, wrap_line
+from lrc.runtime.findings import Finding, columns_of, name_line, print_findings, print_lines, print_next, wrap_line
 from lrc.runtime.finished_outputs import key_of_files, refuse_other_output, write_once
 from lrc.runtime.outputs import refuse_file
 from lrc.runtime.system import command_line
@@ -119,12 +119,17 @@ def _read_tests(files: Sequence[Path], models: Sequence[Path]) -> list[list[Scor
                 count=len(files), count2=len(models)
             )
         )
+    name_models(files)  # refuses a file that is given twice
     tests = [read_scores(file) for file in files]
+    if any(one.id is None for one in tests[0]):
+        text = _("its lines have no ids; the answers are numbered in their order")
+        print_findings([Finding("warning", "no-ids", files[0].name, text)])
     for file, test in zip(files, tests, strict=True):
         for number, (one, first) in enumerate(zip(test, tests[0], strict=False), start=1):
             named = None in (one.id, first.id) or one.id == first.id
             # Nor may one model leave out an option that another one can choose.
-            if not named or list(map(isfinite, one.scores)) != list(map(isfinite, first.scores)):
+            same = list(map(isfinite, one.scores)) == list(map(isfinite, first.scores))
+            if not named or not same or _differs(one.about, first.about):
                 raise DataError(
                     _(
                         "{file}, question {number}: differs from that of {files}; score the same file with each model"
@@ -137,6 +142,11 @@ def _read_tests(files: Sequence[Path], models: Sequence[Path]) -> list[list[Scor
                 )
             )
     return tests
+
+
+def _differs(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two lines say different things of their question."""
+    return any(one[part] != other[part] for part in one.keys() & other.keys())
 
 
 def _pad(tests: Sequence[Sequence[ScoredQuestion]]) -> list[Scores]:

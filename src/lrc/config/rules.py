@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from lrc.config.run_record import SCORED_AS_THEY_ARE, lists_options
@@ -161,8 +162,10 @@ def parse_target_modules(value: Any) -> Any:
     A list with one item is treated as that item, as upstream does; the name of a module becomes a list.
 
     Raises:
-        ValueError: the text is not a valid regular expression, or is several names in one text.
+        ValueError: the list is empty, or the text is not a valid regular expression, or is several names in one text.
     """
+    if value == []:
+        raise ValueError(_("lora_target_modules is empty; name layers, or remove it for those of the architecture"))
     single = value[0] if isinstance(value, list) and len(value) == 1 else value
     if not isinstance(single, str):
         return value
@@ -236,7 +239,8 @@ def _check_contrast(values: Values) -> Iterator[str]:
 
 def _check_files(values: Values) -> Iterator[str]:
     files, shares = train_files(values["train_file"]), values["train_shares"]
-    if repeated := next((file for file in files if files.count(file) > 1), None):
+    real = [Path(file).expanduser().resolve() for file in files]  # ./a.json and links are no other files
+    if repeated := next((file for file, path in zip(files, real, strict=True) if real.count(path) > 1), None):
         yield _("train_file names {repeated} twice; name it once").format(repeated=repeated)
     if shares is not None and values["pseudo_labels"] is not None:
         yield _("train_shares and pseudo_labels exclude each other: an epoch has every pseudo-labelled one; remove one")

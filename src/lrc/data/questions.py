@@ -62,12 +62,23 @@ def cyclic_orders(n_options: int, count: int) -> list[tuple[int, ...]]:
     return [tuple((place + shift) % n_options for place in range(n_options)) for shift in range(count)]
 
 
-# 以上皆是, 選項1和2, A與B, (1)、(3), 1、2皆正確: an option that refers to others by their positions.
+_SIGN = "[1-8A-H①-⑧甲乙丙丁一二三四]"
+_ONE = rf"[(（]?\s*{_SIGN}\s*[)）]?"
+_AND = r"\s*(?:[和與与及跟或、,，&+]|(?:and|or|nor)\b)\s*"
+_RIGHT = r"\s*(?:[皆都均]|[兩两二三][者項项]|正[確确]|[對对錯错]|(?:are|is)\b|[.。]?\s*$)"
+# An option that refers to others by their positions; it is searched in the text in half width.
 _REFERS = re.compile(
-    r"以上|上述|皆是|皆非|[選选][項项]\s*[0-9０-９一二三四A-HＡ-Ｈ]"
-    r"|^[\s(（]*[1-8１-８A-HＡ-Ｈ①-⑧][)）]?(\s*[和與与及跟、,，]\s*[(（]?[1-8１-８A-HＡ-Ｈ①-⑧][)）]?)+\s*"
-    r"(?:[皆都均]|[兩两二三][者項项]|正[確确]|[對对錯错]|$)"
+    r"以上|上述|皆是|皆非|\b(?:of the|the) above\b"
+    rf"|(?:[选選][項项]|\b(?:option|choice)s?\b)\s*(?:[0-9]|{_ONE})|第\s*{_SIGN}\s*[個个]?[選选][項项]"
+    r"|前(?:[兩两二三述][項项者]|面[兩两二三]?[項项])"
+    rf"|^\s*第{_SIGN}[項项](?:{_AND}第{_SIGN}[項项])*{_RIGHT}"
+    rf"|^\s*(?:(?:both|either|neither|only)\s+)?{_ONE}(?:{_AND}{_ONE})+{_RIGHT}"  # A與B, (1)、(3)皆對
+    r"|^\s*(?-i:(?=[A-H①-⑧甲乙丙丁]{2})(?:A?B?C?D?E?F?G?H?|①?②?③?④?⑤?⑥?⑦?⑧?|甲?乙?丙?丁?))" + _RIGHT + "|"
+    rf"^\s*(?:[(（]{_SIGN}[)）]){{2,}}{_RIGHT}"
+    rf"|(?:只有|[僅仅]有?|除了?|\bonly)\s*{_ONE}(?:\s*以?之?外|{_RIGHT})|^\s*{_ONE}\s*[以之]外",
+    re.IGNORECASE,
 )
+HALF_WIDTH = str.maketrans({0xFF01 + place: 0x21 + place for place in range(94)})
 
 
 def option_orders(question: Question, count: int) -> list[tuple[int, ...]]:
@@ -76,7 +87,7 @@ def option_orders(question: Question, count: int) -> list[tuple[int, ...]]:
     A question keeps its own order if one of its options refers to others by position (以上皆是, A和B), or if all of its
     options are blank.
     """
-    if any(_REFERS.search(option) for option in question.options) or not any(question.options):
+    if any(_REFERS.search(option.translate(HALF_WIDTH)) for option in question.options) or not any(question.options):
         count = 1
     return cyclic_orders(len(question.options), count)
 

@@ -7,8 +7,8 @@ a multiple-choice task) have the log-likelihood of each choice in `filtered_resp
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,8 +18,12 @@ from numpy.typing import NDArray
 
 from lrc.data.questions import MAX_OPTIONS, MIN_OPTIONS, Question
 from lrc.runtime.errors import DataError, cannot_read
+from lrc.runtime.exit_status import is_first
+from lrc.runtime.findings import Finding, print_findings
 from lrc.runtime.library_errors import describe_error
 from lrc.runtime.translation import _
+
+_ABOUT = ("passage", "question", "options", "row")  # the parts of a question that a line or its `doc` may hold
 
 Parsed = TypeVar("Parsed")
 
@@ -32,6 +36,7 @@ class ScoredQuestion:
     scores: tuple[float, ...]  # of each option, natural logarithms; -inf for an option that cannot be chosen
     probabilities: tuple[float, ...] = ()  # of each option; empty if the line has none
     prediction: int | None = None  # the number of an option, from 1; None if the line has none
+    about: Mapping[str, Any] = field(default_factory=dict)  # what the line says of its question, see _ABOUT
 
 
 def read_scores(path: Path) -> list[ScoredQuestion]:
@@ -130,7 +135,8 @@ def align(
     """Put the lines of a file into the order of `questions`.
 
     They stay in their order if their ids are those of the questions in order, or if none has an id and their number is
-    right. Otherwise they are matched by id, which must not repeat.
+    right, which is reported. Otherwise they are matched by id, which must not repeat. What the lines say of their
+    questions must agree with these.
 
     Args:
         path: the file of scores, for errors.
@@ -141,6 +147,44 @@ def align(
     Raises:
         DataError: the two files are not about the same questions, or ids repeat.
     """
+    placed = _place(path, scored, questions, data)
+    pairs = list(zip(placed, questions, strict=True))
+    repeat = len({question.id for question in questions}) < len(questions)  # only then the row has to tell
+    if other := [(question, part) for one, question in pairs if (part := _differs(one.about, question, repeat))]:
+        (question, part), count = other[0], len(other)
+        text = _(
+            "{path}: {count:,} of its questions are not those of {data}, first question {id}, whose {part} is another; "
+            "score {data} with that model"
+        )
+        raise DataError(text.format(path=path, count=count, data=data.name, id=question.id, part=part))
+    if is_first() and any(one.id is None and not one.about for one, _question in pairs):
+        text = _("its lines have no ids; they were taken in the order of {data}").format(data=data.name)
+        print_findings([Finding("warning", "no-ids", path.name, text)])
+    return placed
+
+
+def _differs(about: Mapping[str, Any], question: Question, by_row: bool) -> str:
+    """The first part in which a line's question differs from a question, but for white space; empty if none does."""
+    for part, said in about.items():
+        own = getattr(question, part)
+        if part == "row":
+            same = own is None or own == said or not by_row
+        elif part == "options":
+            same = list(map(_strip, own)) == list(map(_strip, said))
+        else:
+            same = _strip(own) == _strip(said)
+        if not same:
+            return part
+    return ""
+
+
+def _strip(text: str) -> str:
+    return "".join(text.split())
+
+
+def _place(
+    path: Path, scored: Sequence[ScoredQuestion], questions: Sequence[Question], data: Path
+) -> Sequence[ScoredQuestion]:
     ids, wanted = [one.id for one in scored], [question.id for question in questions]
     if len(ids) == len(wanted) and (ids == wanted or set(ids) == {None}):
         return scored
@@ -178,9 +222,8 @@ def _parse_line(line: Any, number: int) -> tuple[int, ScoredQuestion]:
     if "scores" in line:
         name = line.get("id")
         probabilities, prediction = tuple(line.get("probabilities", ())), line.get("prediction")
-        return number, ScoredQuestion(
-            None if name is None else str(name), _parse_scores(line["scores"]), probabilities, prediction
-        )
+        name = None if name is None else str(name)
+        return number, ScoredQuestion(name, _parse_scores(line["scores"]), probabilities, prediction, _read_about(line))
     responses = line.get("filtered_resps", line.get("resps"))
     if not isinstance(responses, list):
         raise ValueError(_("has neither scores nor filtered_resps"))
@@ -188,7 +231,18 @@ def _parse_line(line: Any, number: int) -> tuple[int, ScoredQuestion]:
     name = document.get("id") if isinstance(document, dict) else None
     if type(place) is not int:
         raise ValueError(_("doc_id is {place}, expected a whole number").format(place=repr(place)))
-    return place, ScoredQuestion(None if name is None else str(name), _parse_scores(list(map(_unwrap, responses))))
+    about = _read_about(document) if isinstance(document, dict) else {}
+    scores = _parse_scores(list(map(_unwrap, responses)))
+    return place, ScoredQuestion(None if name is None else str(name), scores, about=about)
+
+
+def _read_about(line: Mapping[str, Any]) -> dict[str, Any]:
+    """What a line or a document says of its question; values of other types have another meaning."""
+    kinds = {"passage": str, "question": str, "options": list, "row": int}
+    found = {part: line[part] for part in _ABOUT if type(line.get(part)) is kinds[part]}
+    if not all(isinstance(text, str) for text in found.get("options", ())):
+        del found["options"]
+    return found
 
 
 def _unwrap(response: Any) -> Any:

@@ -20,6 +20,7 @@ from huggingface_hub.errors import (
     OfflineModeIsEnabled,
 )
 from huggingface_hub.utils import validate_repo_id
+from safetensors import SafetensorError, safe_open
 
 from lrc.config.run_record import RUN_FILE, read_run
 from lrc.models.fingerprint import CONFIG, TOKENIZER_FILES, VOCABULARIES, read_json
@@ -27,8 +28,9 @@ from lrc.models.loading import check_tokens, load_config, load_tokenizer
 from lrc.models.weights import ADAPTER_CONFIG, ADAPTER_WEIGHTS, INDEX, WeightFiles
 from lrc.reporting.dataset_card import dataset_card
 from lrc.reporting.model_card import CARD, adapter_settings, base_name, model_card
-from lrc.reporting.scrub import refuse_leaks, scrub
+from lrc.reporting.scrub import refuse_leaks, refuse_leaks_in, scrub
 from lrc.runtime.errors import ModelError, OutputError, first_line
+from lrc.runtime.library_errors import describe_error
 from lrc.runtime.progress import notify
 from lrc.runtime.translation import _
 
@@ -38,6 +40,7 @@ BY_KEY = (ADAPTER_CONFIG, RUN_FILE)
 BY_VALUE = (CONFIG, "generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 CLEANED = (*BY_KEY, *BY_VALUE)
 TEXTS = (".json", ".jinja", ".txt", ".md")  # suffixes of the files that are searched for secrets before the upload
+_USUAL_METADATA = ("format", "total_size", "total_parameters")
 REASONS = {
     401: _("the Hub rejected the token, or there is none; run `hf auth login`"),
     403: _("the token has no write access there; use one that has, or another name"),
@@ -77,9 +80,32 @@ def staged(folder: Path, repo_id: str) -> Iterator[Path]:
         (stage / CARD).write_text(str(model_card(folder, repo_id)), encoding="utf-8")
         texts = [file for file in sorted(stage.iterdir()) if file.suffix in TEXTS]
         vocabularies = [file for file in texts if file.name in VOCABULARIES]
-        refuse_leaks([file for file in texts if file not in vocabularies], _private_paths(folder))
-        refuse_leaks(vocabularies)  # without paths: `/root` may be a token
+        paths = _private_paths(folder)
+        refuse_leaks([file for file in texts if file not in vocabularies], paths)
+        refuse_leaks(vocabularies, tuple(one for one in paths if len(Path(one).parts) > 2))  # `/root` may be a token
+        for file in stage.glob("*.safetensors"):
+            _check_metadata(file, paths)
         yield stage
+
+
+def _check_metadata(file: Path, private: tuple[str, ...]) -> None:
+    """Search what is written beside the tensors of a file, and name it; safetensors and PEFT write only the format.
+
+    Raises:
+        OutputError: it holds a secret or a private path.
+        ModelError: it is damaged.
+    """
+    try:
+        with safe_open(file, "np") as tensors:
+            metadata = {key: text for key, text in (tensors.metadata() or {}).items() if key not in _USUAL_METADATA}
+    except (SafetensorError, ValueError) as error:
+        text = _("{path}: damaged ({reason}); download the file again")
+        raise ModelError(text.format(path=file.name, reason=describe_error(error))) from error
+    if not metadata:
+        return
+    refuse_leaks_in(file.name, "\n".join(metadata.values()), private)
+    text = _("{file}: has a note on its tensors, which is published, too: {keys}")
+    notify(text.format(file=file.name, keys=tuple(metadata)))
 
 
 def _warn_of_local_base(folder: Path) -> None:

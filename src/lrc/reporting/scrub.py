@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal
 
@@ -26,6 +26,11 @@ ACCESS_KEY = re.compile(
 PATH_KEY = re.compile(r"(^|_)(dir|file|folder|files|path)$")  # includes model_name_or_path
 ABSOLUTE = re.compile(r"^(~?(/[^/\n]+){2,}/?|[A-Za-z]:[\\/].+)$")
 
+# A path inside a text: of two parts or more, relative with a leading dot, of Windows, of a server, or a file's URL.
+_PART = r"[^\s\"'<>|,;]+"
+_PATH = rf"(?:~|\.\.?)?(?:/[^\s/\"'<>|,;]+){{2,}}/?|\.\.?/{_PART}|[A-Za-z]:[\\/]{_PART}|\\\\\w+\\{_PART}"
+_EMBEDDED = re.compile(rf"(?<![\w.~/\\:])(?:file:(?://)?)?(?:{_PATH})")
+
 
 def is_local(name: str) -> bool:
     """Whether the name of a model is a path of this machine rather than a name on the Hub."""
@@ -47,8 +52,14 @@ def scrub(value: Any, key: str = "", by: By = "key") -> Any:
     if isinstance(value, list):
         return [scrub(part, key, by) for part in value if not _is_secret("", part, by)]
     if isinstance(value, str) and _is_path(value, key, by):
-        return (PureWindowsPath if "\\" in value else PurePosixPath)(value).name
+        return _last_part(value)
+    if isinstance(value, str) and by == "key":
+        return _EMBEDDED.sub(lambda found: _last_part(found[0]), value)
     return value
+
+
+def _last_part(path: str) -> str:
+    return (PureWindowsPath if "\\" in path else PurePosixPath)(path).name
 
 
 def scrub_recipe(run: Run) -> dict[str, Any]:
@@ -70,15 +81,30 @@ def refuse_leaks(files: Iterable[Path], private: tuple[str, ...] = ()) -> None:
     Raises:
         OutputError: a secret or a path was found, with a finding for each.
     """
-    findings = []
-    for file in files:
-        text = file.read_text(encoding="utf-8", errors="replace")
-        if SECRET.search(text):
-            findings.append(_("{file}: holds what looks like a token; remove it, then publish").format(file=file.name))
-        local = _("{file}: holds the local path {path}; remove it, then publish")
-        findings += [local.format(file=file.name, path=path) for path in private if path in text]
+    findings = [
+        finding
+        for file in files
+        for finding in _find_leaks(file.name, file.read_text(encoding="utf-8", errors="replace"), private)
+    ]
     if findings:
         raise OutputError(*findings)
+
+
+def refuse_leaks_in(name: str, text: str, private: tuple[str, ...]) -> None:
+    """Search a text of the file `name`; see `refuse_leaks`.
+
+    Raises:
+        OutputError: a secret or a path was found.
+    """
+    if findings := list(_find_leaks(name, text, private)):
+        raise OutputError(*findings)
+
+
+def _find_leaks(name: str, text: str, private: tuple[str, ...]) -> Iterator[str]:
+    if SECRET.search(text):
+        yield _("{file}: holds what looks like a token; remove it, then publish").format(file=name)
+    local = _("{file}: holds the local path {path}; remove it, then publish")
+    yield from (local.format(file=name, path=path) for path in private if path in text)
 
 
 def _is_secret(key: str, value: Any, by: By) -> bool:

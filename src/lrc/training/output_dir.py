@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from lrc.runtime.translation import _
 from lrc.training.checkpoint import MANIFEST, STAGE, adopt, best_step, close_stage, find_damage, newest, open_stage
 from lrc.training.resume import Difference, differences, is_longer, run_of
 
+_CHECKPOINT = re.compile(r"checkpoint-\d+")
 WEIGHTS = ("adapter_model.safetensors", "model.safetensors", "model.safetensors.index.json")
 
 
@@ -264,12 +266,13 @@ def another_run(path: Path, changed: Sequence[Difference]) -> OutputError:
 
 
 def refuse_sources_in(folder: Path, sources: Sequence[Path]) -> None:
-    """Refuse to overwrite a folder that holds a file which the run reads.
+    """Refuse to overwrite a folder that holds a file which the run reads, the user's home, or other runs.
 
     Raises:
         OutputError: it does.
     """
-    for source in sources:
+    runs = [file.parent for file in sorted(folder.glob(f"*/{RUN_FILE}")) if not _CHECKPOINT.fullmatch(file.parent.name)]
+    for source in (*sources, Path.home(), *runs):
         if source.exists() and source.resolve().is_relative_to(folder.resolve()):
             raise OutputError(
                 _(

@@ -104,7 +104,7 @@ def test_the_annotated_copy_has_a_comment_for_each_finding(book: Path, tmp_path:
         for cell in line
         if cell.comment and "查過了" not in cell.comment.text
     }
-    assert told.keys() == {"B2", "E2", "B3", "H3", "D4", "B5", "D6", "E7", "C7"}
+    assert told.keys() == {"B2", "E2", "B3", "H3", "D4", "F4", "B5", "D6", "E7", "C7"}
     assert told["E2"] == ("repaired: 選項2 had white space at its ends; it was removed", "DDEBF7")
     assert told["E7"] == ("error: 選項2 is empty; fill it in", "FFC7CE")
     assert told["D6"][0].startswith("warning: 選項1 is 0.364") and told["D6"][1] == "FFEB9C"

@@ -58,6 +58,25 @@ def test_long_decimals() -> None:
     assert kinds("文", ("0.123456789012", "1")) == ["long-decimal"]
 
 
+@pytest.mark.parametrize(
+    ("option", "kind"),
+    [
+        ("丙\ufffd", "lost-character"),
+        ("丙\ue000", "lost-character"),
+        ("丙\U000f0001", "lost-character"),
+        ("8.86912E+11", "exponent"),
+        ("長" * 32_767, "cut-off"),
+        ("𠮷" * 16_383, "cut-off"),
+        ("ＡＢ，Ｃ", "duplicate-option"),
+        ("AB,\u3000C", ""),
+        ("葛\U000e0100", ""),
+        ("E+11", ""),
+    ],
+)
+def test_what_a_spreadsheet_or_a_code_page_has_lost(option: str, kind: str) -> None:
+    assert kinds("文", ("甲", "AB,C", option)) == [kind] * bool(kind)
+
+
 def test_place_of_a_finding() -> None:
     (finding,) = find_anomalies([Question("1", "文", "問", ("甲", "乙", "乙"), 1, row=304)], "AI.xlsx")
     assert finding.level == "warning"

@@ -134,3 +134,22 @@ def test_letters_among_the_answers_do_not_hide_a_zero(tmp_path: Path) -> None:
 
 def test_options_of_digits_may_be_answered_with_zero(tmp_path: Path) -> None:
     assert answers(read(tmp_path, (0, "0 5 6 7"), (6, "0 5 6 7"))) == [1, 3]
+
+
+@pytest.mark.parametrize(
+    ("options", "answers", "read"),
+    [
+        ("２/３/４/５", "3 2", [3, 2]),  # no other answer tells: read as positions, with a warning
+        ("２/３/４/５", "3 5", [2, 4]),  # 5 is a text only
+        ("2.0/3.0/4.0/5.0", "3 5", [2, 4]),
+        ("Ｄ/Ｃ/Ｂ/Ａ", "B A", []),
+        ("丁/丙/乙/甲", "乙。 甲", []),
+        ("２/３/４/５", "選項3 1", [3, 1]),
+    ],
+)
+def test_an_answer_may_be_the_text_of_an_option_in_another_width(options: str, answers: str, read: list[int]) -> None:
+    texts = answers.split()
+    found = read_answers(texts, [options.split("/")] * len(texts))
+    assert [one.number for one in found if one.number] == read
+    assert all(one.error for one in found) or read
+    assert any(one.doubt for one in found) == (answers == "3 2")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lrc.data.tables.cleaning import clean, collapse
+from lrc.data.tables.cleaning import clean, collapse, is_clean
 
 
 @pytest.mark.parametrize(
@@ -53,3 +53,10 @@ def test_result_has_no_white_space_at_its_ends(text: str) -> None:
 
 def test_collapse() -> None:
     assert collapse(" 小\u3000\n明 ") == "小 明"
+
+
+@pytest.mark.parametrize("text", ["\u3164", "\u2800 \u2800", "\ufe0f", "\u200b\u034f", "\U000e0100"])
+def test_a_text_that_shows_nothing_is_empty(text: str) -> None:
+    assert clean(text) == ("", ("zero-width",)) and not is_clean([text])
+    assert clean(f"葛{text}城")[0][0] == "葛" and clean(f"葛{text}城")[0][-1] == "城"
+    assert clean("葛\U000e0100") == ("葛\U000e0100", ())

@@ -131,3 +131,36 @@ def test_an_id_that_a_formula_keeps_from_becoming_a_number(tmp_path: Path) -> No
     book = read_workbook(path)
     assert [question.id for question in book.questions] == ["007"]
     assert [str(one) for one in book.findings] == ['a.csv, row 2: ID is ="007"; read as the text 007']
+
+
+ENGLISH = "id,passage,question,option1,option2,answer"
+CHINESE_TEXT = "小明在公園裡放風箏，他的同學都來看了。", "什麼時候放的？", "上午的時候", "下午"
+SIMPLIFIED = "小明在公园里放风筝，他的同学都来看了。", "什么时候放的？", "上午的时候", "下午"
+JAPANESE = "毎年十月になると鳥は北から飛んで来る。", "正しいものはどれですか。", "泥の上で休む", "日の出を待つ"
+KOREAN = "매년 시월에 저어새는 북쪽에서 날아온다.", "옳은 것은 무엇인가?", "갯벌에서 쉰다", "해돋이를 본다"
+QUOTED = "It’s raining – “really” hard.", "What’s true?", "It’s a", "It’s b"
+
+
+@pytest.mark.parametrize(
+    ("texts", "codec", "said"),
+    [
+        (CHINESE_TEXT, "cp950", "is encoded as Big5"),
+        (SIMPLIFIED, "gb18030", "is encoded as GB18030"),
+        (JAPANESE, "cp932", "is not UTF-8"),
+        (JAPANESE, "euc_jp", "is not UTF-8"),
+        (KOREAN, "euc_kr", "is not UTF-8"),
+        (QUOTED, "cp1252", "is not UTF-8"),
+    ],
+)
+def test_a_code_page_is_told_by_the_text_where_the_header_is_english(
+    tmp_path: Path, texts: tuple[str, ...], codec: str, said: str
+) -> None:
+    content = "\n".join([ENGLISH, *(",".join([str(number), *texts, "1"]) for number in range(1, 4))])
+    path = written(tmp_path / "a.csv", content.encode(codec))
+    if "not" in said:
+        assert said in refusal(path)
+        return
+    book = read_workbook(path)
+    asked = book.questions[0]
+    assert (asked.passage, asked.question, *asked.options) == texts
+    assert said in str(book.findings[0])

@@ -584,3 +584,51 @@ def test_a_test_row_without_options_is_kept(tmp_path: Path) -> None:
     asked, told = read(write(tmp_path / "a.xlsx", rows))
     assert asked[1] == (3, KITE, "哪個？", "///", None)
     assert any("row 3: all options are empty; its answer will be 1" in line for line in told)
+
+
+def test_a_heading_is_not_the_passage_above(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.xlsx", [HEADER, ONE, [None, "二、說明文"], [2, "同上", *TWO[2:]]])
+    asked, lines = read(path)
+    assert asked == [ASKED_1]
+    assert any("row 4: 文章 is 同上, but there is no passage above it" in line for line in lines)
+
+
+@pytest.mark.parametrize("passage", ["接續上一題文章", "本題文章與前一題相同", "（續前頁文章）", "同樣看上面那篇"])
+def test_a_remark_about_another_passage_is_warned_of(tmp_path: Path, passage: str) -> None:
+    _, lines = read(write(tmp_path / "a.xlsx", [HEADER, ONE, [2, passage, *TWO[2:]]]))
+    assert [line for line in lines if line.startswith(f"warning: a.xlsx, row 3: 文章 is {passage}; if that means")]
+
+
+@pytest.mark.parametrize("passage", ["同學們上山看日出。", "他看上前頭的衣服，很喜歡。", LIBRARY])
+def test_short_passages_are_not_remarks(tmp_path: Path, passage: str) -> None:
+    assert read(write(tmp_path / "a.xlsx", [HEADER, [1, passage, *ONE[2:]]]))[1] == []
+
+
+def test_ditto_in_an_option_is_named(tmp_path: Path) -> None:
+    asked, lines = read(write(tmp_path / "a.xlsx", [HEADER, ONE, [*TWO[:3], "同上", "〃", *TWO[5:]]]))
+    assert asked[1][3] == "同上/〃/週二/週三"
+    told = [line.partition(", which is not replaced")[0] for line in lines]
+    assert told == ["warning: a.xlsx, row 3: 選項1 is 同上", "warning: a.xlsx, row 3: 選項2 is 〃"]
+
+
+@pytest.mark.parametrize(
+    ("header", "notes"),
+    [
+        ("答案(學生)", ["note: a.xlsx, row 1: 答案(學生) was read as 正確答案"]),
+        ("答案（1-4）", []),
+        ("答案 (Answer)", []),
+    ],
+)
+def test_a_header_with_a_remark_is_named(tmp_path: Path, header: str, notes: list[str]) -> None:
+    asked, lines = read(write(tmp_path / "a.xlsx", [[*HEADER[:-1], header], ONE]))
+    assert (asked, lines) == ([ASKED_1], notes)
+
+
+@pytest.mark.parametrize("value", ["#N/A", "#NAME?", "#REF!", "Err:502", "####"])
+def test_error_values_that_are_text(tmp_path: Path, value: str) -> None:
+    rows = [HEADER, [1, value, *ONE[2:]], [*TWO[:3], value, *TWO[4:]]]
+    (tmp_path / "a.csv").write_text("\n".join(",".join(map(str, line)) for line in rows), encoding="utf-8")
+    asked, lines = read(tmp_path / "a.csv")
+    assert asked == [(3, LIBRARY, "哪天休館？", f"{value}/週一/週二/週三", 2)]
+    assert lines[0].startswith("error: a.csv, row 2: 文章 is an error value")
+    assert lines[1].startswith(f"warning: a.csv, row 3: 選項1 is {value}, which looks like an error value")

@@ -15,7 +15,9 @@ from lrc.data.tables.workbook import Workbook, read_workbook
 from lrc.runtime.errors import DataError
 
 HEADER = ["ID", "文章", "問題", "選項1", "選項2", "選項3", "正確答案"]
-NAMESPACES = " ".join(f'xmlns:{name}="urn:{name}"' for name in ("office", "table", "text", "style", "calcext", "xlink"))
+NAMESPACES = " ".join(
+    f'xmlns:{name}="urn:{name}"' for name in ("office", "table", "text", "style", "calcext", "xlink", "draw")
+)
 
 
 def ods(path: Path, sheets: dict[str, str], head: str = "") -> Path:
@@ -95,6 +97,19 @@ def test_a_document_is_read_as_shown(tmp_path: Path) -> None:
         ("empty-row", 3),
         ("duplicate-option", 5),
     }
+
+
+def test_only_the_cells_own_text_is_read(tmp_path: Path) -> None:
+    shape = "<draw:frame><draw:text-box><text:p>圖</text:p></draw:text-box></draw:frame>"
+    shape += "<draw:rect><text:p>框</text:p></draw:rect>"
+    ruby = "<text:ruby><text:ruby-base>高知</text:ruby-base><text:ruby-text>コウチ</text:ruby-text></text:ruby>"
+    failed = cell("#N/A", 'office:value-type="string" calcext:value-type="error" table:number-columns-repeated="2"')
+    own = f"<table:table-cell>{shape}<text:p>在{ruby}</text:p></table:table-cell>"
+    rows = (row(*HEADER), row("1", "小明放風箏。", "哪裡？", own, "臺北", "花蓮", "1"))
+    rows = (*rows, row("2", "小明放風箏。", "誰？", failed, "老師", "3"))
+    book = read_workbook(ods(tmp_path / "a.ods", {"題": "".join(rows)}))
+    assert [question.options for question in book.questions] == [("在高知", "臺北", "花蓮")]
+    assert [(error.kind, error.column) for error in book.errors] == [("error-cell", "選項1"), ("error-cell", "選項2")]
 
 
 def test_hidden_merged_and_remarked_cells(tmp_path: Path) -> None:

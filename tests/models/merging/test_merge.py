@@ -380,6 +380,11 @@ def test_outputs_are_not_overwritten_and_inputs_never(tmp_path: Path) -> None:
     for inputs in (base, adapter, tmp_path):
         with pytest.raises(OutputError, match="would replace"):
             merge(adapter, inputs, force=True)
+    (tmp_path / "models/other").mkdir(parents=True)
+    (tmp_path / "models/other/config.json").write_text("{}")
+    for others in (tmp_path / "models", Path.cwd()):
+        with pytest.raises(OutputError, match="which would be removed with it"):
+            merge(adapter, others, force=True)
     merge(adapter, tmp_path / "merged", force=True)
     assert not (tmp_path / "merged/mine.txt").exists()
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from fractions import Fraction
 
-from lrc.data.questions import Question
+from lrc.data.questions import HALF_WIDTH, Question
 from lrc.data.tables.cell_text import EPOCH, show_number
 from lrc.data.tables.cleaning import collapse
 from lrc.runtime.findings import Finding
@@ -28,6 +28,11 @@ _NOTHING = re.compile(r"[\W_]{1,4}|n/?a|nan|null|none|nil|無|无|空白?|x", re
 _NONE = ("無", "无")
 _NOTHING_LINE = re.compile(rf"^(?:{_NOTHING.pattern})$", re.I | re.MULTILINE)
 
+_WIDE = re.compile("[ \t\xa0\u3000\uff01-\uff5e]")
+# U+FFFD and pictures for what was lost, and private characters (造字), which only some fonts and no model knows.
+_LOST_CHARACTER = re.compile("[\ufffc\ufffd\ue000-\uf8ff\U000f0000-\U0010fffd]")
+_FULL_CELL = range(32_760, 32_768)  # UTF-16 units; a cell holds 32,767, of which some may be white space at the end
+
 Suspicion = tuple[str, str, list[int]]  # kind, text, and the numbers of the options
 
 
@@ -41,7 +46,8 @@ def find_anomalies(questions: Iterable[Question], file: str) -> list[Finding]:
     Returns:
         Warnings of the kinds `ambiguous-answer` (the text of the right option appears twice), `duplicate-option`,
         `percent-lost`, `date-serial`, `time-serial`, `fraction-lost` (a spreadsheet turned 36.4%, 5/19, 16:17 or 1/3
-        into a number), `long-decimal`, and `placeholder` (N/A, nan or - for an empty cell).
+        into a number), `long-decimal`, `exponent`, `lost-character`, `cut-off` (a text that fills its cell), and
+        `placeholder` (N/A, nan or - for an empty cell).
     """
     return [
         Finding("warning", kind, file, text, question.row, options=tuple(numbers))
@@ -82,10 +88,11 @@ def _find_suspicions(question: Question) -> Iterator[Suspicion]:
     options = question.options
     # Cheap checks of all options together, which rule out most questions.
     joined = "\n".join(options)
-    if len(set(options)) < len(options) or " " in joined or joined.count("\n") >= len(options):
+    if len(set(options)) < len(options) or _WIDE.search(joined) or joined.count("\n") >= len(options):
         yield from _find_duplicate_options(question)
     if _NOTHING_LINE.search(joined) or _NOTHING.fullmatch(question.passage) or _NOTHING.fullmatch(question.question):
         yield from _find_placeholders(question)
+    yield from _find_losses(question)
     if _NUMBER_LINE.search(joined):
         numbers = {number: text for number, text in enumerate(options, start=1) if _NUMBER.fullmatch(text)}
         yield from _find_lost_formats(question, numbers)
@@ -95,7 +102,7 @@ def _find_duplicate_options(question: Question) -> Iterator[Suspicion]:
     places: dict[str, list[int]] = {}
     for number, option in enumerate(question.options, start=1):
         if option:
-            places.setdefault(collapse(option), []).append(number)
+            places.setdefault(collapse(option.translate(HALF_WIDTH)), []).append(number)
     for numbers in places.values():
         if len(numbers) < 2:
             continue
@@ -127,6 +134,21 @@ def _find_placeholders(question: Question) -> Iterator[Suspicion]:
         place = question.options.index(left[0]) + 1
         column = f"選項{place}"
         yield "placeholder", _("{column} is {value}; {cure}").format(column=column, value=left[0], cure=cure), [place]
+
+
+def _find_losses(question: Question) -> Iterator[Suspicion]:
+    """Texts of which a part is lost: characters, digits, or the end."""
+    options = [(f"選項{number}", text) for number, text in enumerate(question.options, start=1)]
+    for place, (header, text) in enumerate((("文章", question.passage), ("問題", question.question), *options)):
+        numbers = [place - 1] if place > 1 else []
+        if found := _LOST_CHARACTER.findall(text):
+            lost = _("{column} has {count:,} character(s) that nobody can read, such as U+{code:04X}; type them again")
+            yield "lost-character", lost.format(column=header, count=len(found), code=ord(found[0])), numbers
+        if len(text) > 16_000 and len(text.encode("utf-16-le")) // 2 in _FULL_CELL:
+            lost = _("{column} is as long as a cell can be; compare its end with the original, which may be cut off")
+            yield "cut-off", lost.format(column=header), numbers
+        if numbers and _EXPONENT.fullmatch(text):
+            yield "exponent", _("{column} is {value}; {cure}").format(column=header, value=text, cure=_LOST), numbers
 
 
 def _find_lost_formats(question: Question, numbers: dict[int, str]) -> Iterator[Suspicion]:

@@ -25,6 +25,7 @@ _MARK = re.compile(
 _LEAD = re.compile(r"(?:正[確确])?(?:答案|解答)(?:[:=是為为])")
 FROM_ZERO = _("add 1 to every answer, or correct the 0 if the others count from 1")  # the cure of CountedFromZeroError
 _SLIPS = 0.1  # answers that are a last option's number per answer 0, up to which the file counts from 0
+_WHOLE = re.compile(r"^([0-9]+)\.0+$")
 _ROMAN = str.maketrans("ⅠⅡⅢⅣⅤⅥⅦⅧ", "12345678")
 # Powers and indices are not marks, though they become plain digits under NFKC.
 _RAISED = re.compile("[\xb2\xb3\xb9\u2070-\u209f]")
@@ -128,9 +129,9 @@ class Habits:
         mark = parse_answer(text)
         if mark is not None:
             within = 1 <= mark.number <= _last_number(options)
-            if text not in options and within:
+            if within and not _find_text(text, options):
                 self.places.add(mark.form)
-            elif text in options and not within:
+            elif not within and _find_text(text, options):
                 self.texts.add(mark.form)
 
 
@@ -147,10 +148,11 @@ def _read(text: str, options: Options, habits: Habits) -> Reading:
             "option's text"
         )
         return Reading(None, error.format(text=text, place=place))
-    if text not in options:
+    texts = _find_text(text, options)
+    if not texts:
         return Reading(mark.number) if within else Reading(None, _explain(text, options))
-    place = options.index(text) + 1
-    if within and place == mark.number and options.count(text) == 1:
+    place = texts[0]
+    if within and texts == [mark.number]:
         return Reading(place)
     is_place, is_text = mark.form in habits.places, mark.form in habits.texts
     if is_place and not is_text:
@@ -170,9 +172,9 @@ def _read(text: str, options: Options, habits: Habits) -> Reading:
 
 def _read_text(text: str, options: Options, habits: Habits) -> Reading:
     """Find the option whose text the answer is, alone or after the option's own mark."""
-    plain = _simplify(text)
+    plain = _as_number(text)
     answers = {plain, _LEAD.sub("", plain, count=1)}
-    places = [number for number, option in enumerate(options, start=1) if option and _simplify(option) in answers]
+    places = [number for number, option in enumerate(options, start=1) if option and _as_number(option) in answers]
     exact = [number for number in places if options[number - 1] == text]
     places = exact or places
     if len(places) == 1 or exact and habits.by_text:
@@ -190,6 +192,19 @@ def _read_text(text: str, options: Options, habits: Habits) -> Reading:
     return Reading(None, _explain(text, options))
 
 
+def _find_text(text: str, options: Options) -> list[int]:
+    """The numbers of the options whose text a short answer is: exactly, or else but for width, white space and `.0`."""
+    if exact := [number for number, option in enumerate(options, start=1) if option == text]:
+        return exact
+    short = [(number, option) for number, option in enumerate(options, start=1) if 0 < len(option) <= len(text) + 4]
+    return [number for number, option in short if _as_number(option) == _as_number(text)]
+
+
+def _as_number(text: str) -> str:
+    """The text simplified; ３．０ and 3.0 are 3."""
+    return _WHOLE.sub(r"\1", _simplify(text))
+
+
 def _refuse_counting_from_zero(texts: Sequence[str], questions: Sequence[Options], habits: Habits) -> None:
     zeros, last, count = [], 0, 0
     for place, (text, options) in enumerate(zip(texts, questions, strict=True)):
@@ -197,7 +212,7 @@ def _refuse_counting_from_zero(texts: Sequence[str], questions: Sequence[Options
         if mark is None or mark.form != "number":
             continue
         count += mark.number == _last_number(options)
-        if mark.number == 0 and (text not in options or "number" in habits.places):
+        if mark.number == 0 and (not _find_text(text, options) or "number" in habits.places):
             zeros.append(place)
             last = max(last, _last_number(options))
     if zeros and count <= len(zeros) * _SLIPS:

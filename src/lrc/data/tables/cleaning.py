@@ -10,8 +10,13 @@ import re
 from collections.abc import Callable
 from html.entities import html5
 
+# Fillers and variation selectors, which show nothing where they are alone.
+_UNSEEN = "\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0000-\U000e0fff"
 # One character class, which `re` scans fastest; `_` and `&` may begin an escape or an entity.
-_SUSPECT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff&_]")
+_SUSPECT = re.compile(
+    f"[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff&_{_UNSEEN}]"
+)
+_BLANK = re.compile(rf"[\s{_UNSEEN}]+")
 _ESCAPE = re.compile(r"_x00([01][0-9A-Fa-f]|7[Ff]|[89][0-9A-Fa-f])_")
 _ENTITY = re.compile(r"&(?:#(\d{1,7})|#[xX]([0-9A-Fa-f]{1,6})|([A-Za-z][A-Za-z0-9]{1,31}));")
 _LINE_BREAK = re.compile("\r\n?|[\x0b\x0c\x85\u2028\u2029]")
@@ -35,7 +40,8 @@ def clean(text: str) -> tuple[str, tuple[str, ...]]:
     Returns:
         The text, and the kinds of repair in the order in which they were made: `escape` (`_x0000_` is decoded),
         `entity` (`&mdash;` is decoded), `line-break` (U+2028, CR and the like become a line feed), `control` and
-        `zero-width` (such characters are removed), and `white-space` (removed at the ends).
+        `zero-width` (such characters are removed, and a text that shows nothing at all), and `white-space` (removed at
+        the ends).
     """
     if _SUSPECT.search(text) is None:
         stripped = text.strip()
@@ -67,6 +73,11 @@ def _unescape(text: str) -> str:
     return _ESCAPE.sub(lambda found: chr(int(found[1], 16)), text)
 
 
+def _remove_invisible(text: str) -> str:
+    text = _INVISIBLE.sub("", text)
+    return "" if _BLANK.fullmatch(text) else text
+
+
 def _decode_entities(text: str) -> str:
     return _ENTITY.sub(_decode_entity, text)
 
@@ -86,6 +97,6 @@ _REPAIRS: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("entity", _decode_entities),
     ("line-break", lambda text: _LINE_BREAK.sub("\n", text)),
     ("control", lambda text: _CONTROL.sub("", text)),
-    ("zero-width", lambda text: _INVISIBLE.sub("", text)),
+    ("zero-width", _remove_invisible),
     ("white-space", str.strip),
 )

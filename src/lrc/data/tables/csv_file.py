@@ -24,14 +24,21 @@ _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _ENCODINGS = {"Big5": "cp950", "GB18030": "gb18030"}  # what spreadsheets of the region write
 _DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 _CHUNK = 1 << 20
+# The most frequent characters of Chinese: text that was decoded wrongly has next to none of them.
+_FREQUENT = frozenset(
+    "的一是不了在人有我他這这個个們们中來来上大為为和國国地到以說说時时要就出會会可也你對对生能而子那得於于著着下自之年過过發发"
+    "後后作用道行所然家種种事成方多經经麼么去法學学如都同現现當当沒没動动面起看定天分還还進进好小部其些主樣样理心她本前開开但因"
+    "只從从想實实何者哪什誰谁列"
+)
+_LEAST = 0.1  # share of these among the characters that are not ASCII; a third or more in Chinese text
 
 
 @contextmanager
 def open_csv(path: Path) -> Iterator[Table]:
     """Open a CSV file as a table.
 
-    The encoding is UTF-8, UTF-16, or else Big5 or GB18030 if the header can be read in it. The delimiter is a comma, a
-    tab, a semicolon or a bar, or what a first line such as `sep=;` says.
+    The encoding is UTF-8, UTF-16, or else Big5 or GB18030 if the header or the text is Chinese in it. The delimiter is
+    a comma, a tab, a semicolon or a bar, or what a first line such as `sep=;` says.
 
     Raises:
         DataError: the encoding is another one; or, as the rows are read: a quote is not closed, a line is too long or
@@ -72,9 +79,10 @@ def _detect_encoding(path: Path) -> tuple[str, str]:
     encoding, codec = ("UTF-16", "utf-16") if wide else ("UTF-8", "utf-8-sig")
     if (wrong := _find_undecodable(path, codec)) is None:
         return codec, ""
-    for name, other in _ENCODINGS.items():
-        if not wide and _find_undecodable(path, other) is None and _has_header(path, other):
-            return other, name
+    likely = {} if wide else {name: _rate_chinese(path, other) for name, other in _ENCODINGS.items()}
+    if any(likely.values()):
+        name = max(likely, key=lambda name: likely[name])
+        return _ENCODINGS[name], name
     line, byte = wrong
     raise DataError(
         _("{file}, near line {line}: byte 0x{byte:02x} is not {encoding}; {save}").format(
@@ -97,10 +105,23 @@ def _find_undecodable(path: Path, codec: str) -> tuple[int, int] | None:
                 return None
 
 
-def _has_header(path: Path, codec: str) -> bool:
-    """Whether one of the first rows is a header, which tells the right codec from others that decode the file, too."""
+def _rate_chinese(path: Path, codec: str) -> float:
+    """How likely it is that a codec is the right one, since others may decode a file as well.
+
+    Returns:
+        1 if it gives a Chinese header; else the share of frequent characters among those that are not ASCII; 0 if it
+        cannot decode the file, or that share is too small.
+    """
+    if _find_undecodable(path, codec) is not None:
+        return 0
     with path.open(encoding=codec, newline="") as file:
-        return any(_count_roles(row) for delimiter in _DELIMITERS for row in _read_first_rows(file, delimiter))
+        first = [row for delimiter in _DELIMITERS for row in _read_first_rows(file, delimiter)]
+        if any(role_of(cell) and not cell.isascii() for row in first for cell in row):
+            return 1
+        file.seek(0)
+        signs = [sign for sign in file.read(_CHUNK) if not sign.isascii()]
+    share = sum(sign in _FREQUENT for sign in signs) / max(len(signs), 1)
+    return share if share >= _LEAST else 0
 
 
 def _detect_delimiter(path: Path, file: TextIO) -> tuple[str, bool]:

@@ -55,6 +55,9 @@ _BRACKETS = re.compile(r"[(（\[【〔「].*?[)）\]】〕」]")
 _CURE = _("name it with --columns, or correct the header")
 Error = tuple[str, Message]  # the kind and the text of a finding
 
+# Remarks in brackets that say what is to be filled in: (1-4), (A~D), (必填), (單選).
+_HARMLESS = re.compile(f"[0-9a-h甲乙丙丁]{{1,8}}|必填|必要|單選|单选|單選題|單一選擇|required|{_OPTION_WORD}?{_PLACE}")
+
 
 @dataclass(frozen=True)
 class Columns:
@@ -148,7 +151,22 @@ def find_header(table: Table, rows: Sequence[TableRow], named: Mapping[str, str]
             number=rows[best.first].number, number2=best.row.number
         )
         findings.append(Finding("note", "two-row-header", table.file, text))
-    return Header(best.columns(named), best.row.number, best.used, tuple(findings))
+    columns = best.columns(named)
+    findings += _report_remarks(table, best, columns)
+    return Header(columns, best.row.number, best.used, tuple(findings))
+
+
+def _report_remarks(table: Table, found: _Candidate, columns: Columns) -> Iterator[Finding]:
+    """Notes on headers with a remark in brackets that may change their meaning, such as 答案(學生)."""
+    for role, places in found.places.items():
+        header = columns.headers[places[0]]
+        remarks = [normalise_header(text) for text in _BRACKETS.findall(header)]
+        known = {role, role_of(_BRACKETS.sub("", header))}
+        if places[0] not in columns.named and any(
+            text and role_of(text) not in known and not _HARMLESS.fullmatch(text) for text in remarks
+        ):
+            text = _("{header} was read as {role}").format(header=header, role=role)
+            yield Finding("note", "remark-in-header", table.file, text, found.row.number or None, header)
 
 
 def _first_whole(candidates: Sequence[_Candidate]) -> _Candidate | None:

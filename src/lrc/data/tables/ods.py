@@ -14,7 +14,7 @@ from zipfile import ZipFile
 
 from lrc.data.tables.cell_text import show_number
 from lrc.data.tables.headers import LOOKED_AT
-from lrc.data.tables.table import NO_FINDINGS, WHOLE_ROW, CellFinding, Table, TableRow
+from lrc.data.tables.table import ERROR_VALUE, NO_FINDINGS, WHOLE_ROW, CellFinding, Table, TableRow
 from lrc.data.tables.xlsx import MAX_CELLS, MAX_TEXT, Merged, choose_sheet
 from lrc.data.tables.xlsx_package import open_package, parse
 from lrc.runtime.errors import DataError
@@ -22,8 +22,21 @@ from lrc.runtime.translation import _
 
 CONTENT, _MANIFEST = "content.xml", "META-INF/manifest.xml"
 _CELLS = ("table-cell", "covered-table-cell")
-# Elements whose text does not belong to a cell.
-_ASIDE = ("annotation", "tracked-changes", "shapes", "forms", "named-expressions")
+# Elements whose text does not belong to a cell: comments, readings (ruby), and shapes, which lie over it.
+_SHAPES = (
+    "frame",
+    "custom-shape",
+    "rect",
+    "ellipse",
+    "circle",
+    "line",
+    "polyline",
+    "path",
+    "connector",
+    "caption",
+    "g",
+)
+_ASIDE = ("annotation", "tracked-changes", "shapes", "forms", "named-expressions", "ruby-text", "note", *_SHAPES)
 _SPACES = {"tab": "\t", "line-break": "\n"}
 _HIDDEN = ("collapse", "filter")
 _MAX_ROWS, _MAX_COLUMNS = 1 << 20, 1 << 14
@@ -173,7 +186,7 @@ class _Reader:
             self._count(count, len(text) * count)
             self.cells |= dict.fromkeys(range(self.column, self.column + count), text)
             if finding:
-                self.findings[self.column] = finding
+                self.findings |= dict.fromkeys(range(self.column, self.column + count), finding)
         rows = _read_repeat(cell.attributes, "number-rows-spanned", _MAX_ROWS)
         columns = _read_repeat(cell.attributes, "number-columns-spanned", _MAX_COLUMNS)
         if rows > 1 or columns > 1:
@@ -210,7 +223,7 @@ class _Reader:
 def _examine(cell: _Cell) -> CellFinding | None:
     kind = cell.attributes.get("value-type", "")
     if "error" in cell.attributes.get("value-types", kind):
-        return CellFinding("error", "error-cell", _("is an error value; put the text itself into the cell"))
+        return CellFinding("error", "error-cell", ERROR_VALUE)
     if "formula" in cell.attributes:
         return CellFinding(
             "repair", "formula", _("is a formula; its stored value {shown} was read").format(shown=cell.shown)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from lrc.data.tables.cleaning import clean, is_clean
 from lrc.data.tables.enumeration import LEFT, REMOVED, remove_enumerations
 from lrc.data.tables.headers import LOOKED_AT, Columns, find_header, is_repeated_header
-from lrc.data.tables.table import WHOLE_ROW, CellFinding, Table, TableRow
+from lrc.data.tables.table import ERROR_VALUE, WHOLE_ROW, CellFinding, Table, TableRow
 from lrc.runtime.errors import DataError
 from lrc.runtime.findings import Finding, Level
 from lrc.runtime.translation import _, first_clause
@@ -41,6 +41,18 @@ _NAMED = re.compile(
     re.I,
 )
 _LONGEST_DITTO = 16
+# 接續上一題文章, 本題文章與前一題相同: the same among other words, as short as a remark.
+_REMARK = re.compile(
+    r"[^。，,；;！？!?]*(?:[同如承接續续見见參参看]|一[樣样致])[^。，,；;！？!?]*[上前][面一述]?[那這]?[題题篇文則则頁页列行欄栏格組组][^。，,；;！？!?]*"
+    r"|[^。，,；;！？!?]*[上前][面一述]?[那這]?[題题篇則则頁页列行欄栏格組组][^。，,；;！？!?]*(?:同|一[樣样致])[^。，,；;！？!?]*"
+)
+_LONGEST_REMARK = 24
+_DITTO_OPTION = re.compile(r"[\s(（]*(?:同[上前]|〃|″|〞|ditto|same as above)[\s)）.。]*", re.I)
+# The error values of spreadsheets, which are plain text in CSV and where values were pasted.
+_ERROR_VALUE = re.compile(
+    r"#(?:N/A|NAME\?|REF!|VALUE!|DIV/0!|NUM!|NULL!|SPILL!|CALC!|FIELD!|BLOCKED!|CONNECT!|UNKNOWN!|GETTING_DATA|BUSY!)"
+    r"|#{3,}|#ERROR!|Err:\d{3}"
+)
 # What may follow a table: a sum, its author, its source.
 _FOOTER = re.compile(
     r"\W*(?:合計|合计|總計|总计|小計|小计|共計|共计|總數|总数|平均|共\s*\d+|備註|备注|附註|註|说明|說明|製表|制表|命題|命题|出題"
@@ -234,28 +246,54 @@ class _RowReader:
         texts = [cells[column] for column in self.used]
         if not is_clean(texts):
             texts = [self._clean_cell(row.number, column, cells[column]) for column in self.used]
+        self._examine_error_values(row.number, texts)
         passage, question, *rest = texts
         name = rest.pop() if self.columns.id is not None else ""
         answer = rest.pop() if self.columns.answer is not None else ""
         options = tuple(rest)
-        above = self.above
-        if len(passage) <= _LONGEST_DITTO and _DITTO.fullmatch(passage):
-            passage = self._take_from_above(row.number, self.columns.passage, passage, above.passage if above else "")
-        elif len(passage) <= _LONGEST_DITTO and _NAMED.fullmatch(passage):
-            text = _("is {passage}, which names a passage and is none; put the passage itself there").format(
-                passage=passage
-            )
-            self._refuse(row.number, self.columns.passage, CellFinding("error", "named-passage", text))
-            passage = ""
-        if len(question) <= _LONGEST_DITTO and _DITTO.fullmatch(question):
-            question = self._take_from_above(
-                row.number, self.columns.question, question, above.question if above else ""
-            )
+        passage, question = self._resolve(row.number, passage, question)
+        self._warn_of_ditto_options(row.number, options)
         self._count_unread(cells, options, answer)
         # Questions about the same passage share one string in memory.
         passage = self.passages.setdefault(passage, passage)
         self.above = QuestionRow(row.number, name, passage, question, options, answer)
         return self.above
+
+    def _examine_error_values(self, number: int, texts: list[str]) -> None:
+        """Empty the texts that are error values, in place, apart from options, which may be about them."""
+        for place, (column, text) in enumerate(zip(self.used, texts, strict=True)):
+            if text[:1] not in ("#", "E") or not _ERROR_VALUE.fullmatch(text):
+                continue
+            if column in self.columns.options:
+                warning = _("is {text}, which looks like an error value and was read as text").format(text=text)
+                self.draft.find("warning", "error-text", warning, number, column)
+            else:
+                self._refuse(number, column, CellFinding("error", "error-cell", ERROR_VALUE))
+                texts[place] = ""
+
+    def _resolve(self, number: int, passage: str, question: str) -> tuple[str, str]:
+        """The passage and the question of a row, from the row above where they say 同上."""
+        above, columns = self.above, self.columns
+        if len(passage) <= _LONGEST_DITTO and _DITTO.fullmatch(passage):
+            passage = self._take_from_above(number, columns.passage, passage, above.passage if above else "")
+        elif len(passage) <= _LONGEST_DITTO and _NAMED.fullmatch(passage):
+            text = _("is {passage}, which names a passage and is none; put the passage itself there").format(
+                passage=passage
+            )
+            self._refuse(number, columns.passage, CellFinding("error", "named-passage", text))
+            passage = ""
+        elif len(passage) <= _LONGEST_REMARK and _REMARK.fullmatch(passage):
+            text = _("is {passage}; if that means another passage, put it there").format(passage=passage)
+            self.draft.find("warning", "passage-remark", text, number, columns.passage)
+        if len(question) <= _LONGEST_DITTO and _DITTO.fullmatch(question):
+            question = self._take_from_above(number, columns.question, question, above.question if above else "")
+        return passage, question
+
+    def _warn_of_ditto_options(self, number: int, options: tuple[str, ...]) -> None:
+        for column, option in zip(self.columns.options, options, strict=True):
+            if len(option) <= _LONGEST_DITTO and _DITTO_OPTION.fullmatch(option):
+                text = _("is {ditto}, which is not replaced by the text above; write it out").format(ditto=option)
+                self.draft.find("warning", "ditto-option", text, number, column)
 
     def _take_from_above(self, number: int, column: int, ditto: str, text: str) -> str:
         """Replace 同上 and the like by the passage or the question of the row above.
@@ -267,7 +305,8 @@ class _RowReader:
             text: that of the row above; empty if it has none.
         """
         name = "passage" if column == self.columns.passage else "question"
-        if self.above is None or not text:
+        heading = self.above is not None and not self.above.asks  # 二、說明文 is a title, not a passage
+        if self.above is None or heading or not text:
             error = _("is {ditto}, but there is no passage above it; put the passage itself there")
             if name == "question":
                 error = _("is {ditto}, but there is no question above it; put the question itself there")

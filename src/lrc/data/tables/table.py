@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 from lrc.runtime.findings import Finding
 from lrc.runtime.translation import Message, _
 
+ERROR_VALUE = _("is an error value; put the text itself into the cell")
 WHOLE_ROW = -1  # the column of a finding about a row as a whole
 
 

@@ -15,7 +15,7 @@ from lrc.runtime.findings import Finding, Level
 from lrc.runtime.translation import _
 
 _ANSWERS = re.compile(
-    "答案|解答|解析|[詳详]解|正解|正答|正[確确](?!率)|answer|^ans|^keys?$|correct|solution|^gold|^labels?$|explanation"
+    "答案|解答|解析|[詳详]解|正(?:解|答|[確确])(?!率)|answer|^ans|^keys?$|correct|solution|^gold|^labels?$|explanation"
 )
 # Headers of columns that hold answers if their cells look like answers: 標答, 應選, 對的選項, Right, target.
 _LIKELY = re.compile("答|[選选]|[對对]|right|target|truth|result|結果|结果|choice|option")
