@@ -21,7 +21,10 @@ from lrc.runtime.packages import versions
 ROOT = Path(__file__).parents[1]
 STRANGER = re.compile(
     r"""\binstall(?:\s+-{1,2}[\w-]+)*\s+['"]?lrc\b(?![\w/.-])"""
-    r"""|['"]lrc\["""
+    r"""|\b(?:pip3?|uv|pipx|poetry|pdm|conda|mamba)\s+(?:\w+\s+)?(?:install|download|wheel|add|run)\b"""
+    r"""(?:[ \t]+[^\s`|;&]+)*?[ \t]+['"]?lrc\b(?![\w/.-])"""
+    r"""|\buvx\s+lrc\b"""
+    r"""|['"]lrc(?:\[|[=<>~!]=)"""
     r"""|^lrc\s*(\[|[=<>~!]=|$)""",
     re.MULTILINE,
 )
@@ -44,13 +47,30 @@ def texts() -> list[Path]:
 
 @pytest.mark.parametrize(
     "text",
-    ["pip install lrc", "pip install -U lrc", "pip install 'lrc[app]'", "lrc[app]\n", "uv pip install lrc", "lrc>=1"],
+    [
+        "pip install lrc",
+        "pip install -U lrc",
+        "pip install 'lrc[app]'",
+        "lrc[app]\n",
+        "uv pip install lrc",
+        "lrc>=1",
+        "pip install torch lrc",
+        "pip3 download --dest wheels lrc",
+        "pip wheel -w wheels 'lrc'",
+        "uv add lrc",
+        "uv tool run lrc",
+        "uvx lrc doctor",
+        'dependencies = ["lrc>=0.1"]',
+    ],
 )
 def test_the_pattern_finds_the_stranger(text: str) -> None:
     assert STRANGER.search(text)
 
 
-@pytest.mark.parametrize("text", ["pip install lora-reading-comprehension", "lrc train x", "install ./lrc-1.whl"])
+@pytest.mark.parametrize(
+    "text",
+    ["pip install lora-reading-comprehension", "lrc train x", "install ./lrc-1.whl", "pip install . && lrc doctor"],
+)
 def test_the_pattern_leaves_the_rest_alone(text: str) -> None:
     assert not STRANGER.search(text)
 

@@ -12,6 +12,7 @@ import pytest
 from lrc.commands.init import init
 from lrc.config.accelerate_config import find_accelerate_config
 from lrc.config.recipe import find_recipe, load_recipe
+from lrc.runtime import system
 from lrc.runtime.errors import OutputError
 
 ROOT = Path(__file__).parents[2]
@@ -53,6 +54,16 @@ def test_the_copies_are_editable_and_what_lrc_finds_there(tmp_path: Path, monkey
     assert load_recipe(find_recipe(str(recipe))).given["lora_r"] == 5
     config = find_accelerate_config("accelerate_configs/cpu.yaml")
     assert config.samefile(tmp_path / "accelerate_configs/cpu.yaml")
+
+
+def test_on_windows_the_next_command_needs_no_shell_that_joins_two(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(system, "WINDOWS", True)
+    monkeypatch.chdir(tmp_path)
+    init(Path("my runs"))
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert line.endswith('then, in "my runs": lrc train recipes/qwen3-8b/qlora.yaml') and "&" not in line
 
 
 def test_the_next_command_names_a_recipe_that_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,11 +8,11 @@ from importlib.resources import files as packaged
 from pathlib import Path
 
 from lrc.config.json_schema import schema_line, schema_text
+from lrc.runtime import system
 from lrc.runtime.errors import OutputError
 from lrc.runtime.findings import print_lines, print_next
 from lrc.runtime.outputs import is_file_of, new_file
 from lrc.runtime.packages import constraints_file
-from lrc.runtime.system import command_line
 from lrc.runtime.translation import _
 
 # The files of each folder that are copied.
@@ -65,6 +65,13 @@ def shipped() -> dict[str, bytes]:
 
 
 def _next(folder: Path) -> str:
-    change = "" if folder == Path() else f"cd {command_line([str(folder)])} && "
+    train, place = f"lrc train {SUGGESTED}", system.command_line([str(folder)])
     text = _("`lrc doctor` says which recipe suits this machine; edit {recipe} or another, then: {command}")
-    return text.format(recipe=SUGGESTED, command=f"{change}lrc train {SUGGESTED}")
+    if folder == Path():
+        return text.format(recipe=SUGGESTED, command=train)
+    if system.WINDOWS:  # whose PowerShell does not know &&
+        text = _(
+            "`lrc doctor` says which recipe suits this machine; edit {recipe} or another, then, in {place}: {command}"
+        )
+        return text.format(recipe=SUGGESTED, place=place, command=train)
+    return text.format(recipe=SUGGESTED, command=f"cd {place} && {train}")

@@ -11,7 +11,7 @@ from typing import Any
 
 from lrc.config.accelerate_config import find_accelerate_config
 from lrc.config.recipe import find_recipe, read_given, read_recipe
-from lrc.config.recipe_choice import EMBEDDED, choose_recipe
+from lrc.config.recipe_choice import EMBEDDED, WITHOUT_CARD, choose_recipe
 from lrc.data.sources import require_file
 from lrc.metrics.verdict import Verdict, verdict_of
 from lrc.runtime.errors import DataError, OutputError
@@ -31,6 +31,7 @@ CANNOT_READ = _(
     "run: a tiny base with random weights, made on the spot, takes the place of a real one: it shows that every step "
     "works here; it cannot read, and its answers are guesses. `lrc doctor` says what a real one needs"
 )
+BASE = "model_name_or_path"
 EMBEDDED_STEPS = "400"  # which take minutes, whatever the size of the workbook
 
 
@@ -52,13 +53,12 @@ class RunOptions:
     def embedded(self) -> bool:
         """Whether a tiny base is made on the spot: the recipe is the shipped one, or a copy of it with its base."""
         ours, theirs = (read_recipe(find_recipe(name)).values for name in (EMBEDDED, self.recipe))
-        base = "model_name_or_path"
-        return ours[base] == theirs.get(base) and f"--{base}" not in self.keys
+        return ours[BASE] == theirs.get(BASE) and f"--{BASE}" not in self.keys
 
     @property
     def keys(self) -> set[str]:
         """The keys that are overridden on the command line, with their dashes."""
-        return {word.partition("=")[0] for word in self.overrides}
+        return _keys(self.overrides)
 
     def data(self, part: str) -> Path:
         """A file that `lrc convert` writes: the part is `train` or `validation`."""
@@ -70,7 +70,7 @@ class RunOptions:
         paths = {"train_file": self.data("train"), "validation_file": self.data("validation")}
         paths["output_dir"] = self.folder / "adapter"
         if self.embedded:
-            paths["model_name_or_path"] = self.folder / "base"
+            paths[BASE] = self.folder / "base"
         words = [word for key, path in paths.items() for word in (f"--{key}", str(path))]
         if self.embedded and "--max_steps" not in self.keys:
             words += ["--max_steps", EMBEDDED_STEPS]
@@ -122,7 +122,7 @@ def run(
     with locked(output_dir / RECORD, output=output_dir):
         for part in left_behind(output_dir, RECORD):  # by killed processes
             remove(part)
-        taken = recipe or _recipe(output_dir)
+        taken = recipe or _recipe(output_dir, overrides)
         options = RunOptions(
             train, test, output_dir, taken, tuple(overrides), accelerate_config, validation_fraction, on_error, columns
         )
@@ -168,15 +168,21 @@ def _is_same(file: Path, before: str) -> bool:
     return str(file) == before or Path(before).is_file() and file.samefile(before)
 
 
-def _recipe(folder: Path) -> str:
-    """The recipe that was used before, or else one that suits this machine."""
+def _keys(overrides: Sequence[str]) -> set[str]:
+    return {word.partition("=")[0] for word in overrides}
+
+
+def _recipe(folder: Path, overrides: Sequence[str]) -> str:
+    """The recipe that was used before, or else one that suits this machine; with a base of one's own, offline too."""
     if before := _read(folder):
         return str(before["recipe"])
     notify(_("run: looking at this machine for a recipe that suits it; --recipe names another"))
     machine = look_at_machine()
-    choice = choose_recipe(machine.device, machine.card_memory, machine.memory, machine.disk, is_fetched)
-    if choice is None or not (machine.hub or is_fetched(choice.base)):
-        return EMBEDDED
+    own = f"--{BASE}" in _keys(overrides)
+    there = (lambda base: True) if own else is_fetched
+    choice = choose_recipe(machine.device, machine.card_memory, machine.memory, machine.disk, there)
+    if choice is None or not (machine.hub or there(choice.base)):
+        return WITHOUT_CARD if own else EMBEDDED
     return choice.recipe
 
 
