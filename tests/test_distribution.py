@@ -84,6 +84,21 @@ def test_no_text_installs_the_stranger() -> None:
     assert not found
 
 
+# What the commands of the README and the tutorial write, and workbooks of every kind that is read.
+USERS = """TRAIN.xlsx 我的資料/題目.xlsb a.xls a.ods a.xlsm a.tsv a.jsonl data/AI_train.json out/answer.csv runs/a/lrc_run.json
+    tutorial/data/sample_train.json tutorial/adapter/adapter_config.json mine/sample_validation.json mine/sample_manifest.json
+    mine/AI_fold2_train.json mine/adapter_model.safetensors merged/config.json recipe.schema.json demo/base/config.json"""
+
+
+def test_git_leaves_out_what_users_bring_and_make() -> None:
+    texts()  # skips where there is no clone
+    git = ["git", "-c", "core.quotePath=false"]
+    asked = [*git, "check-ignore", "--no-index", *USERS.split()]
+    assert subprocess.run(asked, cwd=ROOT, capture_output=True, text=True).stdout.split() == USERS.split()
+    ours = [*git, "ls-files", "--cached", "--ignored", "--exclude-standard"]
+    assert subprocess.run(ours, cwd=ROOT, capture_output=True, text=True).stdout == ""
+
+
 def test_the_name_is_the_same_everywhere() -> None:
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg", encoding="utf-8")

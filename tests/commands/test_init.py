@@ -74,6 +74,19 @@ def test_the_next_command_names_a_recipe_that_is_there(tmp_path: Path, capsys: p
     assert (tmp_path / "my runs" / words[5]).is_file()
 
 
+def test_in_a_clone_everything_is_there_but_the_schema(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Who installed lrc from a clone calls `lrc init` there, as the README says."""
+    for name in SHIPPED:
+        if name != SCHEMA:
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    init(tmp_path)
+    assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("wrote")] == [
+        f"wrote {tmp_path / SCHEMA}"
+    ]
+    assert all((tmp_path / name).read_bytes() == (ROOT / name).read_bytes() for name in SHIPPED if name != SCHEMA)
+
+
 def test_existing_files_are_a_finding_each_and_nothing_is_written(tmp_path: Path) -> None:
     kept = [tmp_path / SHIPPED[0], tmp_path / SHIPPED[-1]]
     for path in kept:

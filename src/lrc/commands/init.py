@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from contextlib import ExitStack
 from importlib.resources import files as packaged
 from pathlib import Path
@@ -34,8 +35,8 @@ def init(folder: Path, *, force: bool = False) -> None:
         OutputError: files exist, with a finding for each, or one cannot be written; then nothing is written.
     """
     copies = {folder / name: text for name, text in shipped().items()}
-    # Copies that are as shipped are left alone, so that a killed init can be continued.
-    missing = {path: content for path, content in copies.items() if force or not is_file_of(path, content)}
+    # Files that are as shipped are left alone, so that a killed init can be continued, and one in a clone is.
+    missing = {path: content for path, content in copies.items() if force or not _is_there(path, content)}
     existing = [path for path in missing if os.path.lexists(path)]
     if existing and not force:
         text = _("{path}: already exists; choose another folder, or overwrite it with --force")
@@ -62,6 +63,11 @@ def shipped() -> dict[str, bytes]:
             head = schema_line(f"{'../' * len(place.parts)}{SCHEMA}") if name == "recipes" else ""
             copies[f"{name}/{place.as_posix()}"] = head.encode() + file.read_bytes()
     return copies
+
+
+def _is_there(path: Path, content: bytes) -> bool:
+    """Whether a file is as shipped: a recipe with the line for editors or, in a clone, without it."""
+    return is_file_of(path, content) or is_file_of(path, re.sub(rb"\A# yaml-language-server: .*\n", b"", content))
 
 
 def _next(folder: Path) -> str:
