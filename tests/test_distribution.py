@@ -85,9 +85,10 @@ def test_no_text_installs_the_stranger() -> None:
 
 
 # What the commands of the README and the tutorial write, and workbooks of every kind that is read.
-USERS = """TRAIN.xlsx 我的資料/題目.xlsb a.xls a.ods a.xlsm a.tsv a.jsonl data/AI_train.json out/answer.csv runs/a/lrc_run.json
-    tutorial/data/sample_train.json tutorial/adapter/adapter_config.json mine/sample_validation.json mine/sample_manifest.json
-    mine/AI_fold2_train.json mine/adapter_model.safetensors merged/config.json recipe.schema.json demo/base/config.json"""
+USERS = """TRAIN.xlsx 我的資料/題目.xlsb a.xls a.ods a.xlsm a.tsv a.jsonl data/AI_train.json out/answer.csv
+    runs/a/lrc_run.json tutorial/data/sample_train.json tutorial/adapter/adapter_config.json mine/AI_fold2_train.json
+    mine/sample_validation.json mine/sample_manifest.json mine/adapter_model.safetensors merged/config.json
+    recipe.schema.json demo/base/config.json"""
 
 
 def test_git_leaves_out_what_users_bring_and_make() -> None:
