@@ -132,7 +132,7 @@ def _about(machine: Machine) -> Iterator[tuple[str, str]]:
 def _without_recipe(machine: Machine) -> str:
     if not machine.hub:
         return _(
-            "none: no base was fetched before and the Hub cannot be reached; the demo has a small base of its own, for "
-            "its own stories"
+            "none: no base was fetched before and the Hub cannot be reached; name a folder that holds one: `lrc run … "
+            "--model_name_or_path FOLDER`; the demo has a small base of its own, for its own stories"
         )
     return _("none: too little memory or disk for the smallest base; the demo has a small one of its own")
