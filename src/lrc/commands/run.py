@@ -9,10 +9,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from lrc.commands.options import ColumnNames
 from lrc.config.accelerate_config import find_accelerate_config
 from lrc.config.recipe import find_recipe, read_given, read_recipe
 from lrc.config.recipe_choice import EMBEDDED, WITHOUT_CARD, choose_recipe
-from lrc.data.sources import require_file
+from lrc.data.sources import read_questions_to_answer, require_file
 from lrc.metrics.verdict import Verdict, verdict_of
 from lrc.runtime.errors import DataError, OutputError
 from lrc.runtime.findings import pad, print_lines, print_next
@@ -24,7 +25,7 @@ from lrc.runtime.outputs import new_file
 from lrc.runtime.progress import notify, show_command
 from lrc.runtime.steps import call
 from lrc.runtime.system import command_line
-from lrc.runtime.translation import _, localized
+from lrc.runtime.translation import Message, _, localized
 
 RECORD = "lrc_way.json"  # the recipe and the files of this folder, for resuming
 CANNOT_READ = _(
@@ -207,16 +208,11 @@ def _go(options: RunOptions, given: dict[str, Any]) -> int:
         shown = command_line(words if words[0] == "python" else ["lrc", *words])
         show_command(f"\n[{number}/{len(steps)}] $ {shown}")
         status = call(words)
-        if words[0] == "check" and options.on_error == "skip" and status == 1:
+        if (words[0], status, options.on_error) == ("check", 1, "skip") and _can_be_answered(options):
             continue  # convert leaves out what it found
         if status:
-            text = _("run: step {number} of {steps} ended with status {status}; the same command goes on from there")
-            if words[0] == "check" and status == 1:
-                text = _(
-                    "run: step {number} of {steps} ended with status {status}; correct what it found, or leave such "
-                    "rows out: the same command with --on-error skip"
-                )
-            notify(text.format(number=number, steps=len(steps), status=status))
+            known = {"number": number, "steps": len(steps), "test": options.test, "train": options.train}
+            notify(_how_to_go_on(options, words[0], status).format(status=status, **known))
             return status
         if words[0] == "convert" and not options.data("train").is_file():
             raise DataError(
@@ -225,6 +221,31 @@ def _go(options: RunOptions, given: dict[str, Any]) -> int:
                 )
             )
     return 0
+
+
+def _how_to_go_on(options: RunOptions, verb: str, status: int) -> Message:
+    """What to do after a step that failed."""
+    if (verb, status) != ("check", 1):
+        return _("run: step {number} of {steps} ended with status {status}; the same command goes on from there")
+    if not _can_be_answered(options):
+        return _(
+            "run: {test} has to be corrected first, since all of its questions are answered; --on-error skip "
+            "leaves out rows of {train} only"
+        )
+    return _(
+        "run: step {number} of {steps} ended with status {status}; correct what it found, or leave such "
+        "rows out: the same command with --on-error skip"
+    )
+
+
+def _can_be_answered(options: RunOptions) -> bool:
+    """Whether `lrc generate`, hours later, would take TEST; what is wrong with it was printed by `lrc check`."""
+    columns = ColumnNames().convert(options.columns, None, None) if options.columns else None
+    try:
+        read_questions_to_answer(options.test, columns=columns, report=lambda findings: None)
+    except DataError:
+        return False
+    return True
 
 
 def _steps(options: RunOptions, given: dict[str, Any]) -> Iterator[list[str]]:
