@@ -21,7 +21,10 @@ from lrc.runtime.packages import versions
 ROOT = Path(__file__).parents[1]
 STRANGER = re.compile(
     r"""\binstall(?:\s+-{1,2}[\w-]+)*\s+['"]?lrc\b(?![\w/.-])"""
-    r"""|['"]lrc\["""
+    r"""|\b(?:pip3?|uv|pipx|poetry|pdm|conda|mamba)\s+(?:\w+\s+)?(?:install|download|wheel|add|run)\b"""
+    r"""(?:[ \t]+[^\s`|;&]+)*?[ \t]+['"]?lrc\b(?![\w/.-])"""
+    r"""|\buvx\s+lrc\b"""
+    r"""|['"]lrc(?:\[|[=<>~!]=)"""
     r"""|^lrc\s*(\[|[=<>~!]=|$)""",
     re.MULTILINE,
 )
@@ -44,13 +47,30 @@ def texts() -> list[Path]:
 
 @pytest.mark.parametrize(
     "text",
-    ["pip install lrc", "pip install -U lrc", "pip install 'lrc[app]'", "lrc[app]\n", "uv pip install lrc", "lrc>=1"],
+    [
+        "pip install lrc",
+        "pip install -U lrc",
+        "pip install 'lrc[app]'",
+        "lrc[app]\n",
+        "uv pip install lrc",
+        "lrc>=1",
+        "pip install torch lrc",
+        "pip3 download --dest wheels lrc",
+        "pip wheel -w wheels 'lrc'",
+        "uv add lrc",
+        "uv tool run lrc",
+        "uvx lrc doctor",
+        'dependencies = ["lrc>=0.1"]',
+    ],
 )
 def test_the_pattern_finds_the_stranger(text: str) -> None:
     assert STRANGER.search(text)
 
 
-@pytest.mark.parametrize("text", ["pip install lora-reading-comprehension", "lrc train x", "install ./lrc-1.whl"])
+@pytest.mark.parametrize(
+    "text",
+    ["pip install lora-reading-comprehension", "lrc train x", "install ./lrc-1.whl", "pip install . && lrc doctor"],
+)
 def test_the_pattern_leaves_the_rest_alone(text: str) -> None:
     assert not STRANGER.search(text)
 
@@ -62,6 +82,22 @@ def test_no_text_installs_the_stranger() -> None:
         if (match := STRANGER.search(path.read_text(encoding="utf-8", errors="replace")))
     }
     assert not found
+
+
+# What the commands of the README and the tutorial write, and workbooks of every kind that is read.
+USERS = """TRAIN.xlsx 我的資料/題目.xlsb a.xls a.ods a.xlsm a.tsv a.jsonl data/AI_train.json out/answer.csv
+    runs/a/lrc_run.json tutorial/data/sample_train.json tutorial/adapter/adapter_config.json mine/AI_fold2_train.json
+    mine/sample_validation.json mine/sample_manifest.json mine/adapter_model.safetensors merged/config.json
+    recipe.schema.json demo/base/config.json"""
+
+
+def test_git_leaves_out_what_users_bring_and_make() -> None:
+    texts()  # skips where there is no clone
+    git = ["git", "-c", "core.quotePath=false"]
+    asked = [*git, "check-ignore", "--no-index", *USERS.split()]
+    assert subprocess.run(asked, cwd=ROOT, capture_output=True, text=True).stdout.split() == USERS.split()
+    ours = [*git, "ls-files", "--cached", "--ignored", "--exclude-standard"]
+    assert subprocess.run(ours, cwd=ROOT, capture_output=True, text=True).stdout == ""
 
 
 def test_the_name_is_the_same_everywhere() -> None:

@@ -88,6 +88,24 @@ class OneFile(Verb):
         return super().parse_args(ctx, args)
 
 
+class TakesKeys(Verb):
+    """A command whose last words are keys of a recipe; one in the place of an argument is refused."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse, and refuse such a key."""
+        rest = super().parse_args(ctx, args)
+        arguments = [one for one in self.params if isinstance(one, click.Argument) and one.nargs == 1]
+        for argument in arguments:
+            if (word := str(ctx.params.get(argument.name or ""))).startswith("-") and not ctx.resilient_parsing:
+                names = [one.make_metavar(ctx) for one in arguments]
+                usage = " ".join(["lrc", str(ctx.info_name), *names, "--key value"])
+                text = _("{word}: is in the place of {argument}; keys of the recipe go last: {usage}")
+                raise click.UsageError(
+                    localized(text.format(word=word, argument=names[arguments.index(argument)], usage=usage)), ctx
+                )
+        return rest
+
+
 class Verbs(TranslatedCommand, click.Group):
     """The commands of lrc."""
 
@@ -156,7 +174,7 @@ def convert(file: Path, **options: Any) -> None:
     convert(file, **options)
 
 
-@cli.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+@cli.command(cls=TakesKeys, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
 @click.argument("recipe", type=TEXT)
 @accelerate_config
 @click.option("--folds", type=click.IntRange(min=2), help="Split train_file into K folds by passage; a run each.")
@@ -181,7 +199,7 @@ def train(recipe: str, accelerate_config: str | None, folds: int | None, overrid
     sys.exit(train(recipe, accelerate_config, overrides))
 
 
-@cli.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+@cli.command(cls=TakesKeys, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
 @click.argument("recipe", type=TEXT)
 @click.option("-n", "count", type=click.IntRange(min=0), default=3, show_default=True, help="Questions to show.")
 @click.option("--gpu", type=TEXT, help="Compute for this card, such as T4, T4x2 or 'RTX 4090'.")
@@ -499,7 +517,7 @@ def init(folder: Path, force: bool) -> None:
     init(folder, force=force)
 
 
-@cli.command(cls=Verb, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+@cli.command(cls=TakesKeys, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
 @click.argument("train", metavar="TRAIN", type=FILE)
 @click.argument("test", metavar="TEST", type=FILE)
 @click.option(

@@ -97,7 +97,8 @@ def test_without_a_card_it_says_that_training_takes_hours(
 
 def test_a_hub_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     text = told(replace(MACHINE, hub=False), monkeypatch, capsys)
-    assert "cannot be reached" in text and text.splitlines()[-1].split() == ["next", "lrc", "demo"]
+    assert "cannot be reached; name a folder that holds one" in text
+    assert text.splitlines()[-1].split() == ["next", "lrc", "demo"]
 
 
 def test_torch_without_cuda_beside_a_card_is_a_problem(

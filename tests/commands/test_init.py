@@ -12,6 +12,7 @@ import pytest
 from lrc.commands.init import init
 from lrc.config.accelerate_config import find_accelerate_config
 from lrc.config.recipe import find_recipe, load_recipe
+from lrc.runtime import system
 from lrc.runtime.errors import OutputError
 
 ROOT = Path(__file__).parents[2]
@@ -55,12 +56,35 @@ def test_the_copies_are_editable_and_what_lrc_finds_there(tmp_path: Path, monkey
     assert config.samefile(tmp_path / "accelerate_configs/cpu.yaml")
 
 
+def test_on_windows_the_next_command_needs_no_shell_that_joins_two(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(system, "WINDOWS", True)
+    monkeypatch.chdir(tmp_path)
+    init(Path("my runs"))
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert line.endswith('then, in "my runs": lrc train recipes/qwen3-8b/qlora.yaml') and "&" not in line
+
+
 def test_the_next_command_names_a_recipe_that_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     init(tmp_path / "my runs")
     line = capsys.readouterr().out.splitlines()[-1]
     words = shlex.split(line.partition("then: ")[2])
     assert words[:3] == ["cd", str(tmp_path / "my runs"), "&&"] and words[3:5] == ["lrc", "train"]
     assert (tmp_path / "my runs" / words[5]).is_file()
+
+
+def test_in_a_clone_everything_is_there_but_the_schema(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Who installed lrc from a clone calls `lrc init` there, as the README says."""
+    for name in SHIPPED:
+        if name != SCHEMA:
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    init(tmp_path)
+    assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("wrote")] == [
+        f"wrote {tmp_path / SCHEMA}"
+    ]
+    assert all((tmp_path / name).read_bytes() == (ROOT / name).read_bytes() for name in SHIPPED if name != SCHEMA)
 
 
 def test_existing_files_are_a_finding_each_and_nothing_is_written(tmp_path: Path) -> None:

@@ -171,9 +171,12 @@ def test_a_notebook_installs_the_wheels_that_were_uploaded(notebook: Notebook) -
     wheel.touch()
     notebook.run("kaggle", slice(1))
     assert notebook.installed == [str(wheel)]
-    (wheel.parent / "trl-1.16.0-py3-none-any.whl").touch()
+    other = notebook.folder / "another dataset" / "trl-1.16.0-py3-none-any.whl"
+    other.parent.mkdir()
+    other.touch()
     notebook.run("kaggle", slice(1))
-    assert notebook.installed == ["--no-index", "--find-links", str(wheel.parent), str(wheel)]
+    found = [word for place in (other.parent, wheel.parent) for word in ("--find-links", str(place))]
+    assert notebook.installed == ["--no-index", *found, str(wheel)]
 
 
 def test_a_notebook_ends_where_pip_did_not_install(notebook: Notebook) -> None:

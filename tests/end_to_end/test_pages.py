@@ -81,7 +81,7 @@ def check_python(words: Sequence[str]) -> None:
 def check_install(words: Sequence[str]) -> None:
     words = words[1:] if words[0] == "pip" else words
     if words[0] != "install":
-        assert words[0] in ("check", "uninstall", "venv", "download", "show")
+        assert words[0] in ("check", "uninstall", "venv", "wheel", "show")
         return
     skipped = {
         place + 1

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from report_runs import make_run
 from small_runs import lrc
 
 from lrc.commands import run as way
+from lrc.config.run_record import METRICS_FILE
 from lrc.runtime import errors, outputs, packages, system
 from lrc.runtime import locks as claim
 from lrc.runtime.errors import MachineError, OutputError
@@ -246,6 +248,28 @@ def test_an_output_that_another_program_has_open_is_a_line(tmp_path: Path, monke
     (line,) = refused.value.lines()
     assert line.startswith(f"{tmp_path / 'answer.csv'}: ") and "close it there" in line
     assert [path.read_text("utf-8") for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_two_names_of_one_file_are_one_where_case_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file system that ignores case finds a file by both names, as this one does by those of a hard link."""
+    monkeypatch.chdir(tmp_path)
+    for name, other in {"book.xlsx": "Book.XLSX", "été.csv": "ÉTÉ.csv"}.items():
+        Path(name).write_text("mine", encoding="utf-8")
+        os.link(name, other)
+        assert outputs.is_same(Path(name), Path(other)) and outputs.is_in(Path(other), Path())
+        with pytest.raises(OutputError, match="is named twice"):
+            outputs.refuse_file(Path(other), Path(name), force=True)
+    assert outputs.is_same(Path("neu/甲.csv"), Path("NEU/甲.CSV"))  # neither is there yet
+    assert outputs.is_same(Path("caf\u00e9.csv"), Path("cafe\u0301.csv"))
+    Path("other.xlsx").write_text("mine", encoding="utf-8")
+    assert not outputs.is_same(Path("other.xlsx"), Path("OTHER.xlsx"))  # only one of them is there: case counts
+    run = make_run(tmp_path / "run")
+    before = (run / METRICS_FILE).read_bytes()
+    os.link(run / METRICS_FILE, run / METRICS_FILE.upper())
+    assert lrc("report", run, "--output", run / METRICS_FILE.upper(), "--force") == 1
+    assert "is named twice" in capsys.readouterr().err and (run / METRICS_FILE).read_bytes() == before
 
 
 # What cmd.exe or PowerShell would take apart is in double quotes, which both know.

@@ -8,7 +8,9 @@ import os
 import re
 import shutil
 import signal
+import types
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fork_server import Forked
@@ -16,6 +18,7 @@ from small_runs import lrc
 
 from lrc.commands import run as way
 from lrc.commands.run import RunOptions, print_summary
+from lrc.config.recipe_choice import WITHOUT_CARD
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SUPPORT = str(Path(__file__).parents[1] / "support")
@@ -185,6 +188,63 @@ def test_the_embedded_base_is_made_however_its_recipe_is_named(
         "lrc.models.tiny",
         *(str(Path("out", name)) for name in ("data/sample_train.json", "base")),
     ]
+
+
+@pytest.mark.parametrize(
+    ("header", "rows", "status"),
+    [
+        ("ID,文章,選項1,選項2", "1,甲,丙,丁", 1),  # no question
+        ("ID,文章,問題,選項1,選項2", "1,甲,乙,丙,丁\n1,甲,戊,丙,丁", 1),  # an id twice
+        (
+            "ID,短文,問題,選項1,選項2",
+            "1,甲,乙,丙,丁\n2,甲,,丙,丁",
+            3,
+        ),  # a column that is named, a question that is empty
+    ],
+)
+def test_a_test_that_cannot_be_answered_ends_it_before_hours_of_training_even_where_rows_are_skipped(
+    header: str,
+    rows: str,
+    status: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    train = [
+        "ID,短文,問題,選項1,選項2,正確答案",
+        *(f"{number},{number}甲,乙,丙,丁,1" for number in range(9)),
+        "9,癸,乙,丙,丁,7",
+    ]
+    Path("train.csv").write_text("\n".join(train), encoding="utf-8")
+    Path("test.csv").write_text(f"{header}\n{rows}\n", encoding="utf-8")
+    if "短文" not in header:
+        Path("train.csv").write_text("\n".join(train).replace("短文", "文章"), encoding="utf-8")
+    monkeypatch.setattr(way, "call", lambda step: lrc(*step) if step[0] in ("check", "convert") else 3)
+    more = ["--columns", "文章=短文"] if "短文" in header else []
+    skip = ["--recipe", "tiny/lora", "--on-error", "skip", "--output-dir", "out", *more]
+    assert lrc("run", "train.csv", "test.csv", *skip) == status
+    assert ("test.csv has to be corrected first" in capsys.readouterr().err) == (status == 1)
+
+
+@pytest.mark.parametrize(
+    ("machine", "recipe"),
+    [
+        ({"device": "cuda", "card_memory": 16 * 2**30}, "qwen3-8b/qlora"),
+        ({}, WITHOUT_CARD),
+        ({"memory": 0}, WITHOUT_CARD),
+    ],
+)
+def test_a_base_of_ones_own_is_trained_with_a_recipe_for_the_machine_without_the_hub_as_well(
+    machine: dict[str, Any], recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on Kaggle with internet off: the base is a dataset."""
+    about = {"device": "cpu", "card_memory": 0, "memory": 64 * 2**30, "disk": 2**20, "hub": False}
+    monkeypatch.setattr(way, "look_at_machine", lambda: types.SimpleNamespace(**(about | machine)))
+    called: list[list[str]] = []
+    monkeypatch.setattr(way, "call", lambda step: called.append(step) or (3 if step[0] == "train" else lrc(*step)))
+    assert lrc("run", *FILES, "--output-dir", tmp_path / "out", "--model_name_or_path=mine/base") == 3
+    assert called[-1][:2] == ["train", recipe] and called[-1][-1] == "--model_name_or_path=mine/base"
 
 
 def test_a_step_that_fails_gives_its_status_and_how_to_go_on(tmp_path: Path) -> None:

@@ -189,6 +189,17 @@ def test_each_of_several_files_is_compared(recipe: Path) -> None:
         ("generate --model m --data AI_train.json --output there", 1, "there: already exists; choose another name"),
         ("evaluate --model m --data AI_train.json --output there", 1, "there: already exists; choose another name"),
         ("merge --adapter a --output-dir other", 1, "other: already exists; choose another name"),
+        (
+            "train --config a.yaml",
+            2,
+            "Error: --config: is in the place of RECIPE; keys of the recipe go last: lrc train RECIPE -",
+        ),
+        (
+            "run a.xlsx --lora_r 4 --output-dir o",
+            2,
+            "Error: --lora_r: is in the place of TEST; keys of the recipe go last: lrc",
+        ),
+        ("preview -k", 2, "Error: -k: is in the place of RECIPE"),
         ("train qwen3-8b", 1, "qwen3-8b: no such recipe; did you mean 'qwen3-8b/lora' (LoRA of Qwen3-8B-Base on one"),
         ("train r.yaml --accelerate-config gpu", 1, "gpu: no such accelerate config; did you mean 'single_gpu' ("),
         ("train AI_train.json", 1, "AI_train.json: is data, not a recipe; give a YAML file or the name of a shipped"),

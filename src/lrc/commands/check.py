@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from collections import Counter
@@ -24,7 +23,16 @@ from lrc.data.tables.workbook import Workbook, read_workbook
 from lrc.data.tables.xlsx_copy import check_copy
 from lrc.runtime.errors import LrcError
 from lrc.runtime.exit_status import is_step
-from lrc.runtime.findings import WORDS, Finding, count_kinds, format_findings, print_lines, print_next, wrap_line
+from lrc.runtime.findings import (
+    WORDS,
+    Finding,
+    count_kinds,
+    format_findings,
+    print_json,
+    print_lines,
+    print_next,
+    wrap_line,
+)
 from lrc.runtime.finished_outputs import key_of_files, refuse_other_output, write_once
 from lrc.runtime.outputs import refuse_file
 from lrc.runtime.system import command_line
@@ -103,7 +111,7 @@ def check(
     copies = [line for path in (annotate, fix) if path for line in _copy(checked[0], asked, path, path is fix, force)]
     if as_json:
         print(*copies, sep="\n", end="\n" * bool(copies), file=sys.stderr)
-        print(json.dumps(_document(checked, shared), ensure_ascii=False, indent=2))
+        print_json(_document(checked, shared))
         return all(one.accepted for one in checked)
     _print_table(checked)
     for both in shared:

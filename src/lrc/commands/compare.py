@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ from lrc.metrics.comparison import Comparison, Pair, compare_answers
 from lrc.metrics.predictions import answers_of, holds_questions, name_models, read_predictions
 from lrc.metrics.verdict import describe_size, spell
 from lrc.runtime.errors import DataError
-from lrc.runtime.findings import columns_of, name_line, pad, print_next, wrap_line
+from lrc.runtime.findings import columns_of, name_line, pad, print_json, print_next, wrap_line
 from lrc.runtime.finished_outputs import key_of_files, refuse_other_output, write_once
 from lrc.runtime.outputs import refuse_file
 from lrc.runtime.system import command_line
@@ -58,7 +57,7 @@ def compare_models(
     found = compare_answers((names[0], names[1]), sources, answers[0], answers[1])
     written = output is not None and _write(output, asked, found, force=force)
     if as_json:
-        print(json.dumps(_figures(found), ensure_ascii=False, indent=2))
+        print_json(_figures(found))
     else:
         print(*_lines(found), sep="\n")
     if written:

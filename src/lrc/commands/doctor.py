@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from importlib.util import find_spec
@@ -11,7 +10,7 @@ from typing import Any
 import lrc
 from lrc.config.recipe_choice import Choice, choose_recipe
 from lrc.runtime.errors import MachineError
-from lrc.runtime.findings import name_line, pad
+from lrc.runtime.findings import name_line, pad, print_json
 from lrc.runtime.hub_connection import is_fetched
 from lrc.runtime.machine import Machine, look_at_machine, why_card_unused
 from lrc.runtime.memory import format_size
@@ -42,7 +41,7 @@ def doctor(*, as_json: bool = False) -> bool:
         problems += _check_machine(machine)
     document = _document(machine, choice, problems)
     if as_json:
-        print(json.dumps(document, ensure_ascii=False, indent=2))
+        print_json(document)
     else:
         print(*_lines(document, machine), sep="\n")
         for problem in problems:
@@ -132,7 +131,7 @@ def _about(machine: Machine) -> Iterator[tuple[str, str]]:
 def _without_recipe(machine: Machine) -> str:
     if not machine.hub:
         return _(
-            "none: no base was fetched before and the Hub cannot be reached; the demo has a small base of its own, for "
-            "its own stories"
+            "none: no base was fetched before and the Hub cannot be reached; name a folder that holds one: `lrc run … "
+            "--model_name_or_path FOLDER`; the demo has a small base of its own, for its own stories"
         )
     return _("none: too little memory or disk for the smallest base; the demo has a small one of its own")

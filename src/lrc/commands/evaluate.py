@@ -21,7 +21,7 @@ from lrc.metrics.option_scores import OptionScores
 from lrc.metrics.verdict import NAMES, describe_size, judge, verdict_of
 from lrc.runtime.errors import DataError
 from lrc.runtime.exit_status import is_step
-from lrc.runtime.findings import name_line, wrap_line
+from lrc.runtime.findings import name_line, print_json, wrap_line
 from lrc.runtime.finished_outputs import (
     DONE,
     is_finished,
@@ -284,7 +284,10 @@ def _document(figures: Mapping[str, Any]) -> str:
 
 
 def _print(figures: dict[str, Any], *, as_json: bool) -> None:
-    print(*([_document(figures).rstrip("\n")] if as_json else _table(figures)), sep="\n")
+    if as_json:
+        print_json(figures)
+    else:
+        print(*_table(figures), sep="\n")
 
 
 def _table(figures: dict[str, Any]) -> list[str]:

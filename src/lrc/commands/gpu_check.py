@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +11,7 @@ from lrc.config.recipe_choice import PARAMETERS, choose_recipe
 from lrc.preview.gpu_checks import CheckResult, Probe, run_checks
 from lrc.runtime.devices import device_type
 from lrc.runtime.errors import MachineError
-from lrc.runtime.findings import name_line, pad
+from lrc.runtime.findings import name_line, pad, print_json
 from lrc.runtime.hub_connection import is_fetched
 from lrc.runtime.machine import Machine, look_at_machine, why_card_unused
 from lrc.runtime.progress import notify
@@ -48,7 +47,7 @@ def gpu_check(*, device: str | None = None, as_json: bool = False) -> bool:
     wrong = [result for result in results if result.cure]
     if as_json:
         checks = [vars(result) | {"works": not result.cure} for result in results]
-        print(json.dumps({"checks": checks, "recipe": recipe}, ensure_ascii=False, indent=2))
+        print_json({"checks": checks, "recipe": recipe})
     else:
         print(*_advice(recipe), sep="\n")
     for result in wrong:

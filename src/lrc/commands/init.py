@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 from contextlib import ExitStack
 from importlib.resources import files as packaged
 from pathlib import Path
 
 from lrc.config.json_schema import schema_line, schema_text
+from lrc.runtime import system
 from lrc.runtime.errors import OutputError
 from lrc.runtime.findings import print_lines, print_next
 from lrc.runtime.outputs import is_file_of, new_file
 from lrc.runtime.packages import constraints_file
-from lrc.runtime.system import command_line
 from lrc.runtime.translation import _
 
 # The files of each folder that are copied.
@@ -34,8 +35,8 @@ def init(folder: Path, *, force: bool = False) -> None:
         OutputError: files exist, with a finding for each, or one cannot be written; then nothing is written.
     """
     copies = {folder / name: text for name, text in shipped().items()}
-    # Copies that are as shipped are left alone, so that a killed init can be continued.
-    missing = {path: content for path, content in copies.items() if force or not is_file_of(path, content)}
+    # Files that are as shipped are left alone, so that a killed init can be continued, and one in a clone is.
+    missing = {path: content for path, content in copies.items() if force or not _is_there(path, content)}
     existing = [path for path in missing if os.path.lexists(path)]
     if existing and not force:
         text = _("{path}: already exists; choose another folder, or overwrite it with --force")
@@ -64,7 +65,19 @@ def shipped() -> dict[str, bytes]:
     return copies
 
 
+def _is_there(path: Path, content: bytes) -> bool:
+    """Whether a file is as shipped: a recipe with the line for editors or, in a clone, without it."""
+    return is_file_of(path, content) or is_file_of(path, re.sub(rb"\A# yaml-language-server: .*\n", b"", content))
+
+
 def _next(folder: Path) -> str:
-    change = "" if folder == Path() else f"cd {command_line([str(folder)])} && "
+    train, place = f"lrc train {SUGGESTED}", system.command_line([str(folder)])
     text = _("`lrc doctor` says which recipe suits this machine; edit {recipe} or another, then: {command}")
-    return text.format(recipe=SUGGESTED, command=f"{change}lrc train {SUGGESTED}")
+    if folder == Path():
+        return text.format(recipe=SUGGESTED, command=train)
+    if system.WINDOWS:  # whose PowerShell does not know &&
+        text = _(
+            "`lrc doctor` says which recipe suits this machine; edit {recipe} or another, then, in {place}: {command}"
+        )
+        return text.format(recipe=SUGGESTED, place=place, command=train)
+    return text.format(recipe=SUGGESTED, command=f"cd {place} && {train}")

@@ -30,7 +30,7 @@ from lrc.runtime.exit_status import is_step
 from lrc.runtime.findings import print_lines, print_next
 from lrc.runtime.finished_outputs import DONE, content_of, is_finished, key_of, refuse_other_output, remember
 from lrc.runtime.memory import available_memory, format_size
-from lrc.runtime.outputs import checksum, new_folder, refuse_existing
+from lrc.runtime.outputs import checksum, is_in, new_folder, refuse_existing
 from lrc.runtime.packages import versions_of
 from lrc.runtime.progress import notify
 from lrc.runtime.system import command_line
@@ -128,17 +128,16 @@ def _base_of(adapter: Path, base_model: str | None) -> Path:
 
 
 def _refuse_inputs_as_output(output_dir: Path, adapter: Path, base: Path) -> None:
-    output = output_dir.resolve()
-    for source in (adapter.resolve(), base.resolve()):
-        if output == source or output in source.parents:
+    for source in (adapter, base):
+        if is_in(source, output_dir):
             raise OutputError(
                 _("{output_dir}: would replace {name}, which is being merged; choose another name").format(
-                    output_dir=output_dir, name=source.name
+                    output_dir=output_dir, name=source.resolve().name
                 )
             )
-    models = [file.parent for name in (CONFIG, RUN_FILE) for file in sorted(output.glob(f"*/{name}"))]
+    models = [file.parent for name in (CONFIG, RUN_FILE) for file in sorted(output_dir.glob(f"*/{name}"))]
     for other in (Path.cwd(), Path.home(), *models):
-        if other.resolve().is_relative_to(output):
+        if is_in(other, output_dir):
             text = _("{output_dir}: holds {other}, which would be removed with it; choose another name")
             raise OutputError(text.format(output_dir=output_dir, other=other))
 

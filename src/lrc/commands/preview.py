@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from copy import copy
@@ -31,7 +30,7 @@ from lrc.preview.workload import learning_rates, measure_workload, supposed_row
 from lrc.runtime.cards import ASSUMED, Card, read_gpu
 from lrc.runtime.devices import device_type
 from lrc.runtime.errors import ModelError, RecipeError
-from lrc.runtime.findings import print_next
+from lrc.runtime.findings import print_json, print_next
 from lrc.runtime.memory import available_memory, read_memory
 from lrc.runtime.progress import notify, track
 from lrc.runtime.system import command_line
@@ -103,7 +102,7 @@ def preview(
     speed = tokens_a_second(build, planner.model(build), meant, topology, longest) if build and meant else None
     seen = Preview(loaded, topology, precision, row_tokens, reason, tokens, memory, meant, speed)
     if as_json:
-        print(json.dumps(document(seen), ensure_ascii=False, indent=2))
+        print_json(document(seen))
     else:
         print_preview(seen)
         launch = ["--accelerate-config", accelerate_config] if accelerate_config else []

@@ -15,7 +15,7 @@ from lrc.reporting.page import Answers, render_report
 from lrc.runtime.errors import DataError
 from lrc.runtime.findings import print_lines
 from lrc.runtime.finished_outputs import DONE, content_of, is_finished, key_of_files, refuse_other_output, remember
-from lrc.runtime.outputs import checksum, new_file, refuse_existing
+from lrc.runtime.outputs import checksum, new_file, refuse_existing, refuse_file
 from lrc.runtime.translation import _
 
 
@@ -54,6 +54,8 @@ def report(
         **{"run_dir": run_dir, "scores": scores, "data": data, "compare_with": list(compare_with)},
         **{"train_scores": train_scores, "train_data": train_data},
     }
+    files = [file for file in (scores, data, *compare_with, train_scores, train_data) if file]
+    refuse_file(output, *files, *(run_dir / name for name in (RUN_FILE, METRICS_FILE, OUTCOMES_FILE)), force=True)
     refuse_other_output(output, asked, force=force)
     run = _run(run_dir)
     if (run_dir / CONFIG).is_file() and not (run_dir / METRICS_FILE).is_file():
@@ -64,8 +66,7 @@ def report(
         )
     curves = read_curves(run_dir / METRICS_FILE)
     answers = _read_answers(run_dir, scores, data, compare_with, train_scores, train_data)
-    files = [scores, data, *compare_with, train_scores, train_data]
-    key = _key(run_dir, [file for file in files if file])
+    key = _key(run_dir, files)
     if not force and is_finished(output, asked, key):
         print_lines(DONE.format(output=output))
         return

@@ -9,10 +9,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from lrc.commands.options import ColumnNames
 from lrc.config.accelerate_config import find_accelerate_config
 from lrc.config.recipe import find_recipe, read_given, read_recipe
-from lrc.config.recipe_choice import EMBEDDED, choose_recipe
-from lrc.data.sources import require_file
+from lrc.config.recipe_choice import EMBEDDED, WITHOUT_CARD, choose_recipe
+from lrc.data.sources import read_questions_to_answer, require_file
 from lrc.metrics.verdict import Verdict, verdict_of
 from lrc.runtime.errors import DataError, OutputError
 from lrc.runtime.findings import pad, print_lines, print_next
@@ -24,13 +25,14 @@ from lrc.runtime.outputs import new_file
 from lrc.runtime.progress import notify, show_command
 from lrc.runtime.steps import call
 from lrc.runtime.system import command_line
-from lrc.runtime.translation import _, localized
+from lrc.runtime.translation import Message, _, localized
 
 RECORD = "lrc_way.json"  # the recipe and the files of this folder, for resuming
 CANNOT_READ = _(
     "run: a tiny base with random weights, made on the spot, takes the place of a real one: it shows that every step "
     "works here; it cannot read, and its answers are guesses. `lrc doctor` says what a real one needs"
 )
+BASE = "model_name_or_path"
 EMBEDDED_STEPS = "400"  # which take minutes, whatever the size of the workbook
 
 
@@ -52,13 +54,12 @@ class RunOptions:
     def embedded(self) -> bool:
         """Whether a tiny base is made on the spot: the recipe is the shipped one, or a copy of it with its base."""
         ours, theirs = (read_recipe(find_recipe(name)).values for name in (EMBEDDED, self.recipe))
-        base = "model_name_or_path"
-        return ours[base] == theirs.get(base) and f"--{base}" not in self.keys
+        return ours[BASE] == theirs.get(BASE) and f"--{BASE}" not in self.keys
 
     @property
     def keys(self) -> set[str]:
         """The keys that are overridden on the command line, with their dashes."""
-        return {word.partition("=")[0] for word in self.overrides}
+        return _keys(self.overrides)
 
     def data(self, part: str) -> Path:
         """A file that `lrc convert` writes: the part is `train` or `validation`."""
@@ -70,7 +71,7 @@ class RunOptions:
         paths = {"train_file": self.data("train"), "validation_file": self.data("validation")}
         paths["output_dir"] = self.folder / "adapter"
         if self.embedded:
-            paths["model_name_or_path"] = self.folder / "base"
+            paths[BASE] = self.folder / "base"
         words = [word for key, path in paths.items() for word in (f"--{key}", str(path))]
         if self.embedded and "--max_steps" not in self.keys:
             words += ["--max_steps", EMBEDDED_STEPS]
@@ -122,7 +123,7 @@ def run(
     with locked(output_dir / RECORD, output=output_dir):
         for part in left_behind(output_dir, RECORD):  # by killed processes
             remove(part)
-        taken = recipe or _recipe(output_dir)
+        taken = recipe or _recipe(output_dir, overrides)
         options = RunOptions(
             train, test, output_dir, taken, tuple(overrides), accelerate_config, validation_fraction, on_error, columns
         )
@@ -168,15 +169,21 @@ def _is_same(file: Path, before: str) -> bool:
     return str(file) == before or Path(before).is_file() and file.samefile(before)
 
 
-def _recipe(folder: Path) -> str:
-    """The recipe that was used before, or else one that suits this machine."""
+def _keys(overrides: Sequence[str]) -> set[str]:
+    return {word.partition("=")[0] for word in overrides}
+
+
+def _recipe(folder: Path, overrides: Sequence[str]) -> str:
+    """The recipe that was used before, or else one that suits this machine; with a base of one's own, offline too."""
     if before := _read(folder):
         return str(before["recipe"])
     notify(_("run: looking at this machine for a recipe that suits it; --recipe names another"))
     machine = look_at_machine()
-    choice = choose_recipe(machine.device, machine.card_memory, machine.memory, machine.disk, is_fetched)
-    if choice is None or not (machine.hub or is_fetched(choice.base)):
-        return EMBEDDED
+    own = f"--{BASE}" in _keys(overrides)
+    there = (lambda base: True) if own else is_fetched
+    choice = choose_recipe(machine.device, machine.card_memory, machine.memory, machine.disk, there)
+    if choice is None or not (machine.hub or there(choice.base)):
+        return WITHOUT_CARD if own else EMBEDDED
     return choice.recipe
 
 
@@ -201,16 +208,11 @@ def _go(options: RunOptions, given: dict[str, Any]) -> int:
         shown = command_line(words if words[0] == "python" else ["lrc", *words])
         show_command(f"\n[{number}/{len(steps)}] $ {shown}")
         status = call(words)
-        if words[0] == "check" and options.on_error == "skip" and status == 1:
+        if (words[0], status, options.on_error) == ("check", 1, "skip") and _can_be_answered(options):
             continue  # convert leaves out what it found
         if status:
-            text = _("run: step {number} of {steps} ended with status {status}; the same command goes on from there")
-            if words[0] == "check" and status == 1:
-                text = _(
-                    "run: step {number} of {steps} ended with status {status}; correct what it found, or leave such "
-                    "rows out: the same command with --on-error skip"
-                )
-            notify(text.format(number=number, steps=len(steps), status=status))
+            known = {"number": number, "steps": len(steps), "test": options.test, "train": options.train}
+            notify(_how_to_go_on(options, words[0], status).format(status=status, **known))
             return status
         if words[0] == "convert" and not options.data("train").is_file():
             raise DataError(
@@ -219,6 +221,31 @@ def _go(options: RunOptions, given: dict[str, Any]) -> int:
                 )
             )
     return 0
+
+
+def _how_to_go_on(options: RunOptions, verb: str, status: int) -> Message:
+    """What to do after a step that failed."""
+    if (verb, status) != ("check", 1):
+        return _("run: step {number} of {steps} ended with status {status}; the same command goes on from there")
+    if not _can_be_answered(options):
+        return _(
+            "run: {test} has to be corrected first, since all of its questions are answered; --on-error skip "
+            "leaves out rows of {train} only"
+        )
+    return _(
+        "run: step {number} of {steps} ended with status {status}; correct what it found, or leave such "
+        "rows out: the same command with --on-error skip"
+    )
+
+
+def _can_be_answered(options: RunOptions) -> bool:
+    """Whether `lrc generate`, hours later, would take TEST; what is wrong with it was printed by `lrc check`."""
+    columns = ColumnNames().convert(options.columns, None, None) if options.columns else None
+    try:
+        read_questions_to_answer(options.test, columns=columns, report=lambda findings: None)
+    except DataError:
+        return False
+    return True
 
 
 def _steps(options: RunOptions, given: dict[str, Any]) -> Iterator[list[str]]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lrc.config.json_schema import schema_line, schema_text
+from lrc.config.json_schema import json_schema, schema_line, schema_text
+from lrc.runtime.findings import print_json
 from lrc.runtime.outputs import is_file_of, new_file
 from lrc.runtime.translation import _, localized
 
@@ -20,7 +21,7 @@ def schema(*, output: Path | None = None, force: bool = False) -> None:
         OutputError: the file exists with another content and `force` is false, or cannot be written.
     """
     if output is None:
-        print(schema_text(), end="")
+        print_json(json_schema(), indent=1)
         return
     content = schema_text().encode()
     if force or not is_file_of(output, content):

@@ -22,7 +22,16 @@ from lrc.metrics.opinion_pool import Pool, Scores, equal_pool, fit_pool, out_of_
 from lrc.metrics.predictions import answers_of, name_models
 from lrc.metrics.verdict import describe_size, judge, spell
 from lrc.runtime.errors import DataError
-from lrc.runtime.findings import Finding, columns_of, name_line, print_findings, print_lines, print_next, wrap_line
+from lrc.runtime.findings import (
+    Finding,
+    columns_of,
+    name_line,
+    print_findings,
+    print_json,
+    print_lines,
+    print_next,
+    wrap_line,
+)
 from lrc.runtime.finished_outputs import key_of_files, refuse_other_output, write_once
 from lrc.runtime.outputs import refuse_file
 from lrc.runtime.system import command_line
@@ -87,7 +96,7 @@ def vote(
         content = submission(ids, predict(pooled))
         new = write_once(output, asked, key, lambda path: path.write_bytes(content), force=force)
     if as_json:
-        print(json.dumps(figures, ensure_ascii=False, indent=2))
+        print_json(figures)
         return
     print(*_table(figures), sep="\n")
     if new:

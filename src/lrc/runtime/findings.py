@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import json
 import re
 import shutil
 import sys
@@ -269,6 +271,12 @@ def print_lines(*lines: str) -> None:
     """Print lines for people on stdout, in the user's language, and wrapped to the width of a terminal."""
     for line in lines:
         print(*wrap_line(localized(line)), sep="\n")
+
+
+def print_json(document: object, indent: int = 2) -> None:
+    """Print a document on stdout as JSON, in ASCII where stdout is not UTF-8, so that it can be read all the same."""
+    is_utf8 = codecs.lookup(getattr(sys.stdout, "encoding", None) or "utf-8").name == "utf-8"
+    print(json.dumps(document, ensure_ascii=not is_utf8, indent=indent))
 
 
 def print_next(command: str) -> None:

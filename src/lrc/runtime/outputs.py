@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unicodedata import normalize
 
 from lrc.runtime.errors import OutputError, describe_os_error
 from lrc.runtime.locks import left_behind, locked, refuse_locked, remove
@@ -39,6 +40,22 @@ def is_file_of(path: Path, content: bytes) -> bool:
         return False
 
 
+def is_same(first: Path, second: Path) -> bool:
+    """Whether two paths lead to one file or folder, there or not yet; macOS and Windows ignore case in names."""
+    if first.exists() != second.exists():
+        return False
+    return first.samefile(second) if first.exists() else _spell(first) == _spell(second)
+
+
+def is_in(path: Path, folder: Path) -> bool:
+    """Whether a path leads to a folder, or to something in it."""
+    return any(is_same(one, folder) for one in (path, *path.resolve().parents))
+
+
+def _spell(path: Path) -> str:
+    return normalize("NFC", str(path.resolve())).casefold()
+
+
 def refuse_file(path: Path, *sources: Path, force: bool) -> None:
     """Refuse if a file cannot or may not be written to `path`; to be called before the work, not after it.
 
@@ -53,7 +70,7 @@ def refuse_file(path: Path, *sources: Path, force: bool) -> None:
     refuse_existing(path, force=force)
     if path.is_dir() and not path.is_symlink():
         raise OutputError(_("{path}: is a folder; name a file in it").format(path=path))
-    if path.resolve() in (source.resolve() for source in sources):
+    if any(is_same(path, source) for source in sources):
         raise OutputError(_("{path}: is named twice in this command; choose another name").format(path=path))
 
 

@@ -13,7 +13,7 @@ from lrc.config.run_record import RUN_FILE, Run, read_run
 from lrc.runtime.disk import convert_disk_errors
 from lrc.runtime.errors import OutputError, RecipeError
 from lrc.runtime.locks import left_behind, list_parts, remove
-from lrc.runtime.outputs import checksum, flush, new_file
+from lrc.runtime.outputs import checksum, flush, is_in, new_file
 from lrc.runtime.progress import notify
 from lrc.runtime.translation import _
 from lrc.training.checkpoint import MANIFEST, STAGE, adopt, best_step, close_stage, find_damage, newest, open_stage
@@ -273,7 +273,7 @@ def refuse_sources_in(folder: Path, sources: Sequence[Path]) -> None:
     """
     runs = [file.parent for file in sorted(folder.glob(f"*/{RUN_FILE}")) if not _CHECKPOINT.fullmatch(file.parent.name)]
     for source in (*sources, Path.home(), *runs):
-        if source.exists() and source.resolve().is_relative_to(folder.resolve()):
+        if source.exists() and is_in(source, folder):
             raise OutputError(
                 _(
                     "{folder}: holds {source}, which overwrite_output_dir would remove; choose another output_dir"

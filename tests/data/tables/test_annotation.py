@@ -295,6 +295,7 @@ def test_the_same_workbook_gives_the_same_bytes(book: Path, tmp_path: Path) -> N
         (["a.xlsx", "--annotate", "a.xlsx"], 1, "already exists"),
         (["a.xlsx", "--annotate", "a.xlsx", "--force"], 1, "named twice"),
         (["a.xlsx", "--annotate", "o.xlsx", "--fix", "o.xlsx"], 1, "named twice"),
+        (["a.xlsx", "--annotate", "o.xlsx", "--fix", "O.XLSX"], 1, "named twice"),
         (["a.xlsx", "--annotate", "o.csv"], 1, "end in .xlsx"),
         (["a.csv", "--annotate", "o.xlsx"], 1, "save this file as .xlsx"),
         (["a.xlsx", "a.csv", "--annotate", "o.xlsx"], 2, "take one workbook"),
