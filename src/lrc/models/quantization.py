@@ -63,7 +63,7 @@ def _compute_dtype(recipe: Mapping[str, Any], device: torch.device, family: str,
         return found
     trained = recipe.get("dtype")
     for name in (trained if trained != "auto" else None, "bfloat16", "float16"):
-        if name is not None and device.type != "cpu" and why_not(str(name), device.type, family) is None:
+        if name is not None and why_not(str(name), device.type, family) is None:
             dtype: torch.dtype = getattr(torch, str(name))
             return dtype
-    return torch.float32  # on a CPU, all others are many times slower
+    return torch.float32

@@ -36,6 +36,7 @@ from lrc.models.loading import check_size, check_vocabulary, load_config, load_t
 from lrc.reporting.hub import publish_folder
 from lrc.reporting.model_card import write_card
 from lrc.reporting.summary import print_summary, untrained_figures, validation_figures
+from lrc.runtime.devices import require_kernels
 from lrc.runtime.errors import MachineError, RecipeError
 from lrc.runtime.exit_status import exit_on_error
 from lrc.runtime.outputs import checksum
@@ -103,6 +104,7 @@ def train(recipe: Recipe) -> None:
     """
     data, args, base = recipe.data, recipe.training, recipe.model
     check_processes(args.world_size)
+    require_kernels(args.device.type)
     if args.process_index:
         silence()
     name, revision, remote_code = base.model_name_or_path, base.model_revision, args.trust_remote_code
