@@ -109,7 +109,7 @@ def load_base(
             given["quantization_config"] = how
     elif quantization is not None:
         given["quantization_config"] = quantization  # passing None would override that of the files
-    with loading_errors(name, "model", stored), warnings.catch_warnings(), _without_report():
+    with loading_errors(name, "model", stored, attn_implementation), warnings.catch_warnings(), _without_report():
         # That keys of StoredQuantization.loading are used together with the configuration of the files.
         warnings.filterwarnings("ignore", "You passed `quantization_config`")
         model, found = AutoModelForCausalLM.from_pretrained(
@@ -278,13 +278,14 @@ def silence_bars() -> None:
 
 
 @contextmanager
-def loading_errors(name: str, what: str, stored: StoredQuantization | None = None) -> Any:
+def loading_errors(name: str, what: str, stored: StoredQuantization | None = None, attention: str | None = None) -> Any:
     """Turn the many ways in which loading in the block fails into one line.
 
     Args:
         name: what is loaded: a folder, or a name on the Hub.
         what: its kind: model, tokenizer or adapter.
         stored: how its weights are quantized on the disk.
+        attention: the `attn_implementation` that was asked for.
 
     Raises:
         ModelError: it cannot be loaded.
@@ -317,15 +318,20 @@ def loading_errors(name: str, what: str, stored: StoredQuantization | None = Non
                     "recipe has trust_remote_code: true; choose a base that transformers supports"
                 ).format(name=name, what=what)
             ) from error
-        raise _explain_failure(name, what, error, stored) from error
+        raise _explain_failure(name, what, error, stored, attention) from error
     except Exception as error:
         if type(error) is not Exception:  # tokenizers raises the bare class
             raise
         raise _explain_failure(name, what, error) from error
 
 
-def _explain_failure(name: str, what: str, error: Exception, stored: StoredQuantization | None = None) -> ModelError:
+def _explain_failure(
+    name: str, what: str, error: Exception, stored: StoredQuantization | None = None, attention: str | None = None
+) -> ModelError:
     reason = first_line(error)
+    if attention not in (None, "sdpa", "eager") and isinstance(error, (ImportError, ValueError)):
+        text = _("{name}: attn_implementation {attention} cannot be used here ({reason}); leave it out")
+        return ModelError(text.format(name=name, attention=attention, reason=reason))
     if stored is not None and stored.method != "bitsandbytes":
         text = _(
             "{name}: its weights are quantized ({stored}), and cannot be loaded here ({reason}); install what it asks "

@@ -116,6 +116,7 @@ def train(recipe: Recipe) -> None:
         for note in (*recipe.notices, *prompt.notes):
             notify(note)
     config = load_config(name, revision, trust_remote_code=remote_code)
+    _refuse_on_cpu(recipe)
     check_formats(recipe, config)
     check_stored(recipe)
     clamp_max_length(recipe, config)
@@ -314,6 +315,25 @@ def check_processes(world_size: int) -> None:
                 "accelerate_configs/cpu_2.yaml, multi_gpu.yaml or torchrun (or unset MASTER_ADDR for one "
                 "process)"
             ).format(asked=asked or "several", world_size=world_size)
+        )
+
+
+def _refuse_on_cpu(recipe: Recipe) -> None:
+    """Refuse keys that need a GPU, and would end in a traceback on a CPU.
+
+    Raises:
+        RecipeError: with a line for each.
+    """
+    if recipe.training.device.type != "cpu":
+        return
+    wrong = []
+    if recipe.model.attn_implementation == "flex_attention":
+        wrong.append(_("attn_implementation is flex_attention, which has no backward pass on a CPU; leave it out"))
+    if recipe.training.activation_offloading:
+        wrong.append(_("activation_offloading is true, which needs a GPU; leave it out"))
+    if wrong:
+        raise RecipeError(
+            *(_("{place}: {text}").format(place=recipe.path or COMMAND_LINE, text=line) for line in wrong)
         )
 
 
