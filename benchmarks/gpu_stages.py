@@ -198,7 +198,7 @@ def stage_equality(stage: Stage) -> None:
 
 
 def pytest_command(stage: Stage) -> list[str]:
-    """Of tests/gpu alone: the conftest.py of all tests needs packages that a machine with a GPU may lack; so does -n."""
+    """Of tests/gpu alone: the conftest.py of all tests needs packages that a GPU machine may lack, and so does -n."""
     workers = ["-n", "8"] if stage.gpu and find_spec("xdist") else []
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *workers, "tests/gpu", "--tb=line"]
     return [*command, "--confcutdir", "tests/gpu"]
