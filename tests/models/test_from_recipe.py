@@ -23,7 +23,8 @@ from lrc.runtime.errors import LrcError, MachineError
     [
         ("llama", torch.bfloat16, True, torch.bfloat16),
         ("llama", torch.bfloat16, False, torch.float32),
-        ("llama", torch.float16, True, torch.float32),
+        ("llama", torch.float16, True, torch.bfloat16),
+        ("llama", torch.float16, False, torch.float32),
         ("llama", torch.float32, True, torch.float32),
         ("gemma3", torch.bfloat16, True, torch.bfloat16),
     ],
