@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -173,8 +174,12 @@ def _compile(stage: Stage) -> None:
     """Seconds that FlexAttention takes for the first rows: of one length, of another, of a third."""
     for tokens in (1280, 2048, 3072) if stage.gpu else (128,):
         begun = time.perf_counter()
-        with flexible(stage):
-            _attend(stage, "flex", rows(tokens)[0], heads=(8, 8), width=64)()
+        try:
+            with flexible(stage):
+                _attend(stage, "flex", rows(tokens)[0], heads=(8, 8), width=64)()
+        except Exception as error:
+            stage.note(flex_first_row=tokens, failed=failed(error))
+            return
         stage.wait()
         stage.note(flex_first_row=tokens, seconds=time.perf_counter() - begun)
 
@@ -184,12 +189,19 @@ def _compile(stage: Stage) -> None:
 
 def stage_equality(stage: Stage) -> None:
     """tests/gpu: trees against separate samples."""
-    workers = ["-n", "8"] if stage.gpu else []
-    environment = {**os.environ, "LRC_TEST_DEVICE": stage.device, "LRC_GPU_RESULTS": str(stage.out / "findings.jsonl")}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *workers, "tests/gpu", "--tb=line"]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    results = (stage.out / "findings.jsonl").resolve()  # pytest runs in another folder
+    environment = {**os.environ, "LRC_TEST_DEVICE": stage.device, "LRC_GPU_RESULTS": str(results)}
+    done = subprocess.run(pytest_command(stage), cwd=ROOT, env=environment, capture_output=True, text=True)
     print(done.stdout[-20000:], done.stderr[-2000:])
-    stage.note(pytest=done.stdout.strip().splitlines()[-1], status=done.returncode)
+    said = (done.stdout.strip() or done.stderr.strip() or "nothing").splitlines()
+    stage.note(pytest=said[-1], status=done.returncode)
+
+
+def pytest_command(stage: Stage) -> list[str]:
+    """Of tests/gpu alone: the conftest.py of all tests needs packages that a GPU machine may lack, and so does -n."""
+    workers = ["-n", "8"] if stage.gpu and find_spec("xdist") else []
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *workers, "tests/gpu", "--tb=line"]
+    return [*command, "--confcutdir", "tests/gpu"]
 
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -205,8 +217,10 @@ def stage_sft(stage: Stage) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(len(VARIANTS)) as pool:
-        for name in VARIANTS:
-            pool.submit(_commands, stage, name, Path(scratch) / name)
+        started = {name: pool.submit(_commands, stage, name, Path(scratch) / name) for name in VARIANTS}
+        for name, ended in started.items():
+            if error := ended.exception():  # a command that took too long, for one
+                stage.note(variant=name, failed=f"{type(error).__name__}: {error}"[:400])
 
 
 def _commands(stage: Stage, name: str, folder: Path) -> None:
@@ -338,10 +352,13 @@ def stage_attention(stage: Stage) -> None:
             for form in ("flex", "block", "dense", "causal"):
                 if form == "dense" and tokens > 10_000:
                     continue
-                with flexible(stage):
-                    run = _attend(stage, form, row, heads=heads, width=width)
-                    run()
-                    found[f"{form}_ms"] = stage.seconds(run, 4) * 1000
+                try:
+                    with flexible(stage):
+                        run = _attend(stage, form, row, heads=heads, width=width)
+                        run()
+                        found[f"{form}_ms"] = stage.seconds(run, 4) * 1000
+                except Exception as error:  # a form that cannot run says so, and the others go on
+                    found[f"{form}_ms"] = failed(error)
             stage.note(**found)
 
 
@@ -417,9 +434,14 @@ def _steps(stage: Stage, size: str, weights: str, sides: Sequence[tuple[int, str
     made = time.monotonic() - begun
     for tokens, form, checkpointing in sides:
         trainer.row_tokens = tokens
-        choose_attention(trainer.model, form, torch.device(stage.device))
         trainer.args.per_device_train_batch_size = count.get(tokens, 8)
-        found = timed(stage, trainer)
+        try:
+            choose_attention(trainer.model, form, torch.device(stage.device))
+            found = timed(stage, trainer)
+        except Exception as error:  # likewise
+            stage.note(side="lrc", size=size, weights=weights, rows=tokens, form=form, failed=failed(error))
+            free_memory()
+            continue
         batch = next(iter(trainer.get_train_dataloader()))
         unique = sum(map(len, batch.rows))
         separate = sum(len(one.inputs) for one in batch.sequences)
@@ -429,8 +451,14 @@ def _steps(stage: Stage, size: str, weights: str, sides: Sequence[tuple[int, str
             unique_tok_s=unique / found["seconds"], questions_s=len(batch.sequences) / found["seconds"],
             peak_gib=found["peak"], first_step_s=found["first"], made_s=made,
         )  # fmt: skip
-    del trainer, batch
+    del trainer
+    batch = None
     free_memory()
+
+
+def failed(error: Exception) -> str:
+    """What failed, for the table."""
+    return f"{type(error).__name__}: {error}"[:300]
 
 
 def stage_compiled(stage: Stage) -> None:
@@ -603,9 +631,13 @@ def _answer(stage: Stage, size: str) -> None:
     prune_last_layer(model)
     candidates = [TokenSequence(np.append(p, 50 + k), len(p)) for p in prompts for k in range(4)]
     for form, tokens in (("flex", 4096), ("flex", 16384), ("block", 4096), ("dense", 4096)):
-        with flexible(stage):
-            choose_attention(model, form, device)
-            taken = stage.seconds(partial(sequence_scores, model, candidates, device, tokens), 2)
+        try:
+            with flexible(stage):
+                choose_attention(model, form, device)
+                taken = stage.seconds(partial(sequence_scores, model, candidates, device, tokens), 2)
+        except Exception as error:  # likewise
+            stage.note(side="lrc", form=form, rows=tokens, size=size, failed=failed(error))
+            continue
         stage.note(side="lrc", form=form, rows=tokens, size=size, questions_s=len(prompts) / taken)
 
 

@@ -23,7 +23,9 @@ ROOT = Path(__file__).resolve().parents[1]
 # What images that have torch, triton and transformers lack, or have in other versions than lrc needs.
 MISSING = ["transformers", "trl", "datasets", "dill", "multiprocess", "xxhash", "peft", "accelerate", "huggingface_hub"]
 MISSING += ["httpx2", "httpcore2", "truststore", "pandas", "openpyxl", "et_xmlfile", "python-calamine", "bitsandbytes"]
-MISSING += ["click", "rich", "filelock", "packaging", "matplotlib"]
+MISSING += ["click", "rich", "filelock", "packaging", "matplotlib", "psutil", "sentencepiece", "jinja2", "safetensors"]
+MISSING += ["tokenizers"]  # which transformers wants in one version
+MISSING += ["pytest", "pytest-xdist", "execnet", "iniconfig", "pluggy"]
 PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in (39, 35, 34, 31, 28, 27, 26, 24, 17)]
 PLATFORMS += ["manylinux2014_x86_64", "manylinux1_x86_64"]
 LIBRARY = re.compile(r"bitsandbytes/libbitsandbytes_(?!cpu)\w+\.so")

@@ -21,6 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lrc.answering import load
 from lrc.answering.options import ScoringOptions
+from lrc.config.run_record import Run
 from lrc.runtime.memory import format_size
 
 AMPERE, TURING = (8, 0), (7, 5)
@@ -149,8 +150,10 @@ def load_alone(
         nonlocal current
         current = index
 
-    def capture(name: str, adapters: Any, device: Any, bits: Any, dtype: str | None, places: Any, **_: Any) -> Any:
-        computed = load.choose_dtype(load.load_config(name), device, dtype)
+    def capture(
+        name: str, adapters: Any, device: Any, bits: Any, dtype: str | None, places: Any, trained: Any, **_: Any
+    ) -> Any:
+        computed = load.choose_dtype(load.load_config(name), device, dtype, trained)
         if bits is not None:
             computed = str(bits.bnb_4bit_compute_dtype).removeprefix("torch.")
         loaded.append((computed, bits is not None, set((places or {"": current}).values())))
@@ -212,3 +215,34 @@ def test_a_family_that_overflows_takes_the_room_of_float32(
         free = [needed // 10, int(needed * room)]
         found = load_alone(tmp_path / "gemma", free, (AMPERE, TURING), monkeypatch)
         assert found == ("float32", four_bits, {1})
+
+
+@pytest.mark.parametrize(
+    ("stored", "trained", "capability", "expected"),
+    [
+        ("float32", "bfloat16", AMPERE, "bfloat16"),
+        ("float32", "bfloat16", TURING, "float16"),
+        ("float32", "float16", AMPERE, "float16"),
+        ("float32", "float32", AMPERE, "float32"),
+        ("float32", "auto", AMPERE, "float32"),
+        ("float32", None, AMPERE, "float32"),
+        ("bfloat16", "float32", AMPERE, "bfloat16"),
+    ],
+)
+def test_a_base_in_float32_answers_in_the_16_bits_that_it_was_trained_in(
+    stored: str,
+    trained: str | None,
+    capability: tuple[int, int],
+    expected: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It has to fit the card that it was trained on: float32 would take twice the memory, or end in 4 bits."""
+    folder = save_base(tmp_path, dtype=getattr(torch, stored))
+    given = {} if trained is None else {"dtype": trained}
+    monkeypatch.setattr(load, "runs_of", lambda *_: [Run("plain", "digit", True, recipe=given)])
+    free = int(weights_of(folder) * 1.2)  # of 16 bits; in float32 it would not fit
+    dtype, four_bits, _places = load_alone(folder, [2 * free], [capability], monkeypatch)
+    assert (dtype, four_bits) == (expected, False)
+    if expected != "float32":
+        assert load_alone(folder, [free], [capability], monkeypatch) == (expected, False, {0})

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -110,6 +111,23 @@ def test_torch_without_cuda_beside_a_card_is_a_problem(
     assert not command.doctor()
     printed = capsys.readouterr()
     assert "was built without CUDA" in printed.err and printed.out.splitlines()[-1].endswith("lrc doctor")
+
+
+def test_a_card_that_torch_has_no_kernels_for_is_a_problem(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of two, the old one is named."""
+    cards = ("NVIDIA GeForce RTX 4070", "Tesla P100-PCIE-16GB")
+    monkeypatch.setattr(command, "look_at_machine", lambda: replace(MACHINE, cards=cards))
+    monkeypatch.setattr("torch.cuda.get_arch_list", lambda: ["sm_75", "sm_80"])
+    monkeypatch.setattr(
+        "torch.cuda.get_device_properties", lambda index: SimpleNamespace(major=(8, 6)[index], minor=(9, 0)[index])
+    )
+    assert not command.doctor()
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[-1].endswith("lrc doctor")
+    wrong = [line for line in printed.err.splitlines() if "no kernels" in line]
+    assert len(wrong) == 1 and wrong[0].startswith("Tesla P100-PCIE-16GB: torch ") and "https://" in wrong[0]
 
 
 def test_an_old_package_does_not_keep_it_from_looking(

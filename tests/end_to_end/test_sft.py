@@ -234,3 +234,19 @@ def test_quiet_holds_for_what_a_verb_starts(folder: Path, tmp_path: Path) -> Non
     words = ["train", folder / "recipe.yaml", "--output_dir", tmp_path / "a", "--max_steps", "1"]
     done = command(fork_server.python(), "-m", "lrc", "--quiet", *words)
     assert done.returncode == 0 and "train: " not in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--attn_implementation", "flex_attention"], "attn_implementation is flex_attention, which has no backward"),
+        (["--activation_offloading", "true"], "activation_offloading is true, which needs a GPU; leave it out"),
+        (["--attn_implementation", "flash_attention_2"], "attn_implementation flash_attention_2 cannot be used here ("),
+    ],
+)
+def test_what_needs_a_gpu_is_refused_on_a_cpu(
+    words: list[str], told: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(folder, tmp_path / "a", "--use_cpu", *words) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert told in last and last.endswith("leave it out") and not (tmp_path / "a").exists()

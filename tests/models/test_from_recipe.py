@@ -14,7 +14,14 @@ from small_models import make_model
 from small_runs import lrc, make_run, pairs
 
 from lrc.config.recipe import Recipe, load_recipe
-from lrc.models.from_recipe import build_lora_config, check_adapted, check_formats, check_modules, load_base_model
+from lrc.models.from_recipe import (
+    build_lora_config,
+    check_adapted,
+    check_formats,
+    check_modules,
+    load_base_model,
+    quantization_of,
+)
 from lrc.runtime.errors import LrcError, MachineError
 
 
@@ -23,7 +30,8 @@ from lrc.runtime.errors import LrcError, MachineError
     [
         ("llama", torch.bfloat16, True, torch.bfloat16),
         ("llama", torch.bfloat16, False, torch.float32),
-        ("llama", torch.float16, True, torch.float32),
+        ("llama", torch.float16, True, torch.bfloat16),
+        ("llama", torch.float16, False, torch.float32),
         ("llama", torch.float32, True, torch.float32),
         ("gemma3", torch.bfloat16, True, torch.bfloat16),
     ],
@@ -118,6 +126,15 @@ def test_fsdp_does_not_train_what_a_base_ties(name: str, tmp_path: Path, monkeyp
         LrcError, match=f"^recipe.yaml: lora_modules_to_save has {name}, which this base ties to another"
     ):
         check_modules(recipe, model)
+
+
+def test_fsdp_does_not_divide_8_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch would end in a traceback where FSDP moves the weights."""
+    recipe = recipe_of(tmp_path, load_in_8bit=True)
+    assert quantization_of(recipe) is not None
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(LrcError, match="load_in_8bit is true, and FSDP does not divide weights in 8 bits; write"):
+        quantization_of(recipe)
 
 
 @pytest.mark.parametrize(

@@ -257,3 +257,53 @@ def test_weights_that_the_files_lack_are_not_made_up(folder: Path, tmp_path: Pat
     save_file(weights, base / "model.safetensors", {"format": "pt"})
     with pytest.raises(ModelError, match=r"lack 1 of the model's weights, such as model\.layers\.1\.mlp\.up_proj"):
         load_base(str(base))
+
+
+def without(key: str, base: Path) -> Path:
+    settings = json.loads((base / "config.json").read_text())
+    settings.pop(key)
+    (base / "config.json").write_text(json.dumps(settings))
+    return base
+
+
+@pytest.mark.parametrize("claimed", [{"load_in_4bit": True}, {"load_in_8bit": True}])
+@pytest.mark.parametrize("stored", ["base", "nf4"])
+def test_weights_that_are_not_quantized_as_the_configuration_says(
+    stored: str, claimed: dict[str, bool], folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As where a base was dequantized or merged, and its configuration was not changed."""
+    base = declare(folder / stored, tmp_path / "base", {"quant_method": "bitsandbytes", **claimed})
+    if stored == "nf4" and "load_in_4bit" in claimed:
+        load_base(str(base))
+        return
+    with pytest.raises(ModelError) as refused:
+        load_base(str(base))
+    (line,) = refused.value.lines()
+    assert line.startswith(f"{base}: its config.json says that weights are quantized (bitsandbytes, ")
+    cure = "is not; remove quantization_config there" if stored == "base" else "does not belong to; download its files"
+    assert "_proj.weight" in line and cure in line
+    assert "LOAD REPORT" not in capfd.readouterr().err
+
+
+def test_quantized_weights_whose_configuration_does_not_say_so(
+    folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    base = without("quantization_config", Path(shutil.copytree(folder / "nf4", tmp_path / "nf4")))
+    with pytest.raises(ModelError, match=r"its config\.json does not say how: it has no quantization_config; download"):
+        load_base(str(base))
+    assert "LOAD REPORT" not in capfd.readouterr().err
+
+
+def test_weights_of_other_shapes_and_weights_that_are_not_used(
+    folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    base = Path(shutil.copytree(folder / "base", tmp_path / "base"))
+    weights = load_file(base / "model.safetensors")
+    save_file({**weights, "vision.weight": torch.ones(2)}, base / "model.safetensors", {"format": "pt"})
+    load_base(str(base))
+    assert capfd.readouterr().err == f"{base}: 1 weights of its files are not used, such as vision.weight\n"
+    name = "model.layers.0.self_attn.q_proj.weight"
+    save_file({**weights, name: weights[name][:8].clone()}, base / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match=rf"{name} has shape \(8, \d+\), expected \(\d+, \d+\); download"):
+        load_base(str(base))
+    assert "LOAD REPORT" not in capfd.readouterr().err

@@ -110,3 +110,56 @@ def test_a_recipe_is_given_its_header_once(cards: ModuleType) -> None:
     assert once.splitlines()[1:3] == [cards.HEADER, "#   T4: 10.2 of 14.6 GiB, 406 unique tokens a second"]
     assert cards.with_header(once, [line]) == once
     assert re.sub(r"# Computed.*\n#   T4.*\n", "", once) == text
+
+
+# The shapes of bases whose recipes state their memory in a line of their own: hidden, inner, layers, heads, vocabulary.
+OTHERS = {
+    "llama-3-taiwan-8b/lora": (4096, 14336, 32, 32, 128256),
+    "llama-3-taiwan-8b/qlora": (4096, 14336, 32, 32, 128256),
+    "llama-3-taiwan-70b/qlora": (8192, 28672, 80, 64, 128256),
+    "qwen3-4b/lora": (2560, 9728, 36, 32, 151936),
+    "qwen3-8b/lora": (4096, 12288, 36, 32, 151936),
+    "qwen3-14b/lora": (5120, 17408, 40, 40, 151936),
+    "qwen3-8b/qlora": (4096, 12288, 36, 32, 151936),
+    "qwen3-14b/qlora": (5120, 17408, 40, 40, 151936),
+    "qwen3-32b/qlora": (5120, 25600, 64, 64, 151936),
+    "qwen3-32b/lora": (5120, 25600, 64, 64, 151936),
+}
+STATED = re.compile(
+    r"# Memory, computed for rows of (\d+) tokens: weights ([\d.]+), adapter, gradients, AdamW ([\d.]+), activations "
+    r"([\d.]+); ([\d.]+) GiB"
+)
+
+
+def test_every_recipe_that_states_its_memory_is_checked() -> None:
+    """By hand, below."""
+    stating = {path for path in (ROOT / "recipes").rglob("*.yaml") if "# Memory, computed for rows" in path.read_text()}
+    assert {f"{path.parent.name}/{path.stem}" for path in stating} == OTHERS.keys()
+
+
+@pytest.mark.parametrize("recipe", OTHERS)
+def test_the_memory_in_a_header_by_hand(recipe: str, lines: dict[tuple[str, str], list[str]]) -> None:
+    """8 heads of keys, heads of width 128; NF4 has a scale for 64 weights, in 8 bits if nested, in blocks of 256."""
+    hidden, inner, layers, heads, vocabulary = OTHERS[recipe]
+    text = (ROOT / "recipes" / f"{recipe}.yaml").read_text(encoding="utf-8")
+    found = STATED.search(" ".join(line.removeprefix("# ") if i else line for i, line in _comment(text)))
+    keys = read_mapping(find_recipe(recipe)).values
+    assert found and int(found[1]) == keys["row_tokens"]
+    shapes = [(hidden, 128 * heads), (hidden, 1024), (hidden, 1024), (128 * heads, hidden), *3 * [(hidden, inner)]]
+    four = 0.5 + (1 + 4 / 256) / 64 if keys.get("use_bnb_nested_quant") else 0.5625
+    each = four if keys.get("load_in_4bit") else 2
+    tables = 1 if recipe == "qwen3-4b/lora" else 2  # tied
+    weights = layers * sum(a * b for a, b in shapes) * each + tables * vocabulary * hidden * 2
+    trained = layers * sum(a + b for a, b in shapes) * keys["lora_r"]
+    assert float(found[2]) == pytest.approx(weights / 1024**3, abs=0.06)
+    assert float(found[3]) == pytest.approx(trained * 16 / 1024**3, abs=0.06)
+    assert float(found[5]) == pytest.approx(sum(float(found[part]) for part in (2, 3, 4)), abs=0.11)
+    for (name, card), cells in lines.items():  # which count what CUDA and the allocator take, a GiB and a quarter
+        if name == recipe and read_gpu(card)[1] == 1:
+            assert float(cells[0].split()[0]) == pytest.approx(float(found[5]) + 1.25, abs=0.11)
+
+
+def _comment(text: str) -> list[tuple[int, str]]:
+    """The lines of a recipe's header from the one about memory on, numbered."""
+    lines = text[text.index("# Memory, computed") :].partition("\n#\n")[0].splitlines()
+    return list(enumerate(lines))

@@ -152,13 +152,20 @@ def test_orders_packing_and_processes(folder: Path, capsys: pytest.CaptureFixtur
     assert (two["tokens"]["steps_per_epoch"], two["tokens"]["step_questions"]) == (2, 8)
 
 
-def test_dtypes_here_and_on_an_assumed_gpu(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_dtypes_here_and_on_an_assumed_gpu(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked = ["--fp16", "true", "--dtype", "float16"]
-    here = seen(folder, capsys, *asked, "--use_cpu", "true")["dtypes"]
-    assert (here["weights"], here["mixed_precision"]) == ("float32", None)
-    refused = "this machine does not support float16 (cpu): float32"
-    assert f"fp16: float16 is asked for, but {refused}" in here["reasons"]
-    assert f"dtype: float16 is asked for, but {refused}" in here["reasons"]
+    for units, taken in ((False, "float32"), (True, "bfloat16")):
+        monkeypatch.setattr("torch.cpu.get_capabilities", lambda units=units: {"avx512_bf16": units}, raising=False)
+        here = seen(folder, capsys, *asked, "--use_cpu", "true")["dtypes"]
+        assert (here["weights"], here["mixed_precision"]) == (taken, taken if units else None)
+        refused = f"this machine does not support float16 (cpu): {taken}"
+        assert f"fp16: float16 is asked for, but {refused}" in here["reasons"]
+        assert f"dtype: float16 is asked for, but {refused}" in here["reasons"]
+    alone = seen(folder, capsys, "--dtype", "float16", gpu="T4")["dtypes"]
+    assert (alone["weights"], alone["mixed_precision"]) == ("float16", "float16")
+    assert "fp16: mixed precision, since weights in float16 need a gradient scaler" in alone["reasons"]
     there = seen(folder, capsys, *asked, gpu_memory="12GB")
     assert (there["dtypes"]["weights"], there["dtypes"]["mixed_precision"]) == ("float16", "float16")
     assert there["launch"]["device"] == "cuda" and there["memory"]["capacity"] == 12 * 1024**3

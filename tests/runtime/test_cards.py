@@ -61,6 +61,7 @@ def test_names_that_drivers_give(driver: str, name: str | None) -> None:
         ("Radeon", "'Radeon' is not in the table of cards"),
         ("RTX 6090", "--gpu: 'RTX 6090' is not in the table of cards; did you mean RTX "),
         ("3090ti", "did you mean RTX 3090"),
+        ("NVIDIA H100 NVL", "did you mean H100, H100 PCIe or V100 16GB"),
         ("NVIDIA GeForce RTX 4070 Ti", "did you mean RTX 4070"),
         ("rtx 2060 super", "'rtx 2060 super' is not in the table of cards; did you mean RTX 2060 12GB"),
         ("4060 ti 8gb", "'4060 ti 8gb' is not in the table of cards; did you mean RTX 4060 Ti 16GB"),

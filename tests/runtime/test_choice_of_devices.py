@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -153,6 +154,26 @@ def test_4_bit_weights_are_computed_with_in_a_format_of_the_device_and_the_famil
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation=True: capability >= (8, 0))
     found = quantization_config(recipe, torch.device("cuda"), load_in_4bit=True, family=family, dtype=asked)
+    assert found is not None and found.bnb_4bit_compute_dtype == getattr(torch, computed)
+
+
+@pytest.mark.parametrize(
+    ("units", "recipe", "computed"),
+    [
+        (True, {"dtype": "bfloat16"}, "bfloat16"),
+        (True, {"dtype": "float16"}, "bfloat16"),  # as a training does here
+        (True, {"dtype": "float32"}, "float32"),
+        (True, {"lora_r": 4}, "float32"),  # the default
+        (True, {}, "float32"),
+        (False, {"dtype": "bfloat16"}, "float32"),
+        (False, {"dtype": "float16"}, "float32"),
+    ],
+)
+def test_4_bit_weights_are_computed_with_on_a_cpu_as_in_training(
+    units: bool, recipe: dict[str, Any], computed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"avx512_bf16": units}, raising=False)
+    found = quantization_config(recipe, torch.device("cpu"), load_in_4bit=True, family="llama")
     assert found is not None and found.bnb_4bit_compute_dtype == getattr(torch, computed)
 
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from transformers.utils import is_torch_bf16_gpu_available
 
+from lrc.packing import attention
 from lrc.packing.attention import why_no_flex
 from lrc.runtime import devices as dtypes
 from lrc.runtime.errors import MachineError
@@ -20,10 +21,24 @@ on_cpu = pytest.mark.skipif(dtypes.device_type() != "cpu", reason="asks what a C
 
 
 @on_cpu
-def test_half_precision_becomes_float32_on_a_cpu() -> None:
+def test_half_precision_becomes_float32_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
     settled, notices = dtypes.apply_device_support({"fp16": True, "dtype": "float16", "lora_r": 4})
     assert settled == {"fp16": False, "dtype": "float32", "lora_r": 4, "use_cpu": True}
     assert [line.partition(":")[0] for line in notices] == ["fp16", "dtype"]
+
+
+@pytest.mark.parametrize("unit", ["avx512_bf16", "amx_bf16", "bf16", None])
+def test_a_recipe_in_float16_becomes_bfloat16_on_a_cpu_that_has_it(
+    unit: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a base that is stored in float16 is answered with."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {unit: True}, raising=False)
+    taken = "bfloat16" if unit else "float32"
+    found, notices = dtypes.apply_device_support({"fp16": True, "dtype": "float16", "use_cpu": True})
+    assert (found["fp16"], found.get("bf16", False), found["dtype"]) == (False, unit is not None, taken)
+    assert [line.endswith(f"; {taken} is used") for line in notices] == [True, True]
+    assert dtypes.answering_dtype("float16", "cpu", "llama")[0] == taken
 
 
 @on_cpu
@@ -77,6 +92,31 @@ def test_a_turing_gpu_computes_in_float16(
     changed = {key for key, value in asked.items() if found[key] != value}
     assert {line.partition(":")[0] for line in notices} == changed
     assert all(line.endswith(f"; {settled[2]} is used") for line in notices)
+
+
+@pytest.mark.usefixtures("_turing")
+@pytest.mark.parametrize(
+    ("asked", "stored", "scaled"),
+    [
+        ({"dtype": "bfloat16"}, "bfloat16", True),  # becomes float16 here
+        ({"dtype": "float16"}, "float16", True),
+        ({"dtype": "float16", "load_in_4bit": True}, "bfloat16", True),
+        ({"dtype": "auto"}, "float16", True),
+        ({"dtype": "auto"}, "bfloat16", True),
+        ({"dtype": "auto"}, "float32", False),
+        ({"dtype": "float32"}, "float16", False),
+        ({}, "float16", False),  # float32 is the default
+        ({"dtype": "float16", "fp16": False}, "float16", False),  # taken at its word
+    ],
+)
+def test_weights_in_float16_get_a_gradient_scaler(
+    asked: dict[str, Any], stored: str, scaled: bool, tmp_path: Path
+) -> None:
+    """Without one, gradients below 6e-8 become 0 in silence."""
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", "torch_dtype": stored}))
+    found, notices = dtypes.apply_device_support({**asked, "model_name_or_path": str(tmp_path)})
+    assert bool(found.get("fp16")) == scaled
+    assert scaled == any(line.startswith("fp16: is set to true") for line in notices)
 
 
 @pytest.fixture
@@ -264,7 +304,88 @@ def test_wide_heads_do_not_take_a_capability_of_amd_for_an_h100(
     """An MI250 has capability 9.0 and 64 KiB of shared memory."""
     monkeypatch.setattr("torch.version.hip", "6.4" if rocm else None)
     monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: (9, 0))
-    monkeypatch.setattr("lrc.packing.attention.find_spec", lambda name: object())
+    monkeypatch.setattr("lrc.packing.attention._why_no_triton", lambda: None)
     config = SimpleNamespace(_attn_implementation="sdpa", attention_dropout=0.0, head_dim=256)
     model = SimpleNamespace(config=SimpleNamespace(get_text_config=lambda: config))
     assert (why_no_flex(model, torch.device("cuda")) is None) == fits
+
+
+@pytest.mark.parametrize(
+    ("name", "capability", "built", "cure"),
+    [
+        ("Tesla P100-PCIE-16GB", (6, 0), ("sm_75", "sm_80", "sm_120"), "install a build for an older CUDA: https://"),
+        ("Tesla V100-SXM2-32GB", (7, 0), ("sm_75", "compute_120"), "install a build for an older CUDA: https://"),
+        ("NVIDIA GeForce RTX 5090", (12, 0), ("sm_80", "sm_90a"), "install a newer torch: https://"),
+        ("NVIDIA GeForce RTX 4090", (8, 9), ("sm_80", "sm_90"), None),
+        ("NVIDIA GB10", (12, 1), ("sm_80", "sm_120"), None),
+        ("a mock", (7, 5), (), None),
+    ],
+)
+def test_a_gpu_that_torch_has_no_kernels_for_is_refused(
+    name: str, capability: tuple[int, int], built: tuple[str, ...], cure: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch would warn, and end in a traceback at the first kernel."""
+    monkeypatch.setattr("torch.cuda.get_arch_list", lambda: list(built))
+    monkeypatch.setattr("torch.cuda.current_device", lambda: 0)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda: name)
+    monkeypatch.setattr(
+        "torch.cuda.get_device_properties", lambda index: SimpleNamespace(major=capability[0], minor=capability[1])
+    )
+    dtypes.require_kernels("cpu")
+    if cure is None:
+        dtypes.require_kernels("cuda")
+        return
+    with pytest.raises(MachineError) as refused:
+        dtypes.require_kernels("cuda")
+    (line,) = refused.value.lines()
+    assert line.startswith(f"{name}: torch ") and "no kernels for compute capability" in line and cure in line
+
+
+class Model:
+    config = SimpleNamespace(
+        get_text_config=lambda: SimpleNamespace(_attn_implementation="sdpa", attention_dropout=0.0, head_dim=64)
+    )
+
+
+@pytest.mark.parametrize(
+    ("found", "variables", "header", "told"),
+    [
+        ({"gcc"}, {}, True, None),
+        ({"clang"}, {}, True, None),
+        ({"my-cc"}, {"CC": "my-cc"}, True, None),
+        (set(), {}, True, "triton needs a C compiler, such as gcc"),
+        ({"gcc"}, {"CC": "gone"}, True, "triton needs a C compiler, such as gcc"),
+        ({"gcc"}, {}, False, "triton needs Python's headers, such as those in python3-dev"),
+    ],
+)
+def test_auto_does_without_flexattention_where_triton_cannot_build(
+    found: set[str],
+    variables: dict[str, str],
+    header: bool,
+    told: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As in images that have torch from PyPI and no compiler: the first long row would end in a traceback."""
+    monkeypatch.delenv("CC", raising=False)
+    for key, value in variables.items():
+        monkeypatch.setenv(key, value)
+    if header:
+        (tmp_path / "Python.h").touch()
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr("lrc.packing.attention.find_spec", lambda name: object())
+    monkeypatch.setattr("shutil.which", lambda name: f"/bin/{name}" if name in found else None)
+    monkeypatch.setattr("sysconfig.get_paths", lambda scheme: {"include": str(tmp_path)})
+    attention._why_no_triton.cache_clear()
+    try:
+        model, device = Model(), torch.device("cuda", 0)
+        attention.choose_attention(model, "auto", device)
+        assert attention.attention_form(model, device, 4096) == ("block" if told else "flex")
+        printed = capsys.readouterr().err
+        assert (told or "") in printed and bool(told) == ("attention: FlexAttention" in printed)
+        if told:
+            with pytest.raises(ValueError, match=f"attention is flex, but {told}.*; set it to auto"):
+                attention.choose_attention(model, "flex", device)
+    finally:
+        attention._why_no_triton.cache_clear()

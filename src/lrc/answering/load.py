@@ -24,7 +24,7 @@ from lrc.models.placement import place_copies, place_model
 from lrc.models.quantization import quantization_config
 from lrc.models.stored_quantization import StoredQuantization
 from lrc.models.weights import ADAPTER_WEIGHTS
-from lrc.runtime.devices import common_dtype
+from lrc.runtime.devices import common_dtype, require_kernels
 from lrc.runtime.errors import ModelError, RecipeError
 from lrc.runtime.memory import keep_freed_memory
 from lrc.runtime.processes import processes
@@ -65,10 +65,18 @@ def load_scorer(model: str, options: ScoringOptions) -> Scorer:
     normalisation = options.score_normalisation or run.score_normalisation
     asked = (prompt.template, prompt.answer_style, prompt.list_options, normalisation)
     device = processes().device
+    require_kernels(device.type)
     options, bits = _agree_on_dtype(model, run, options, device)
     options, bits, places = _place(model, run, options, device, bits)
     loaded, names = load_for_answering(
-        model, options.adapters, device, bits, options.dtype, places, average=options.average_weights
+        model,
+        options.adapters,
+        device,
+        bits,
+        options.dtype,
+        places,
+        average=options.average_weights,
+        trained=run.recipe.get("dtype"),
     )
     check_vocabulary(prompt.tokenizer, loaded)
     if device.type == "cpu":
@@ -126,7 +134,7 @@ def _agree_on_dtype(
     bits = _quantization_of(model, run, options, device)
     if processes().num_processes == 1:
         return options, bits
-    chosen = gather_object([_computed_in(model, options, device, bits)])
+    chosen = gather_object([_computed_in(model, run, options, device, bits)])
     if len(set(chosen)) == 1:
         return options, bits
     taken = common_dtype(chosen)
@@ -137,11 +145,13 @@ def _agree_on_dtype(
     return agreed, _quantization_of(model, run, agreed, device)
 
 
-def _computed_in(model: str, options: ScoringOptions, device: torch.device, bits: BitsAndBytesConfig | None) -> str:
+def _computed_in(
+    model: str, run: Run, options: ScoringOptions, device: torch.device, bits: BitsAndBytesConfig | None
+) -> str:
     """The dtype in which this process would compute, such as `bfloat16`."""
     if bits is not None and bits.load_in_4bit:
         return str(bits.bnb_4bit_compute_dtype).removeprefix("torch.")
-    return choose_dtype(load_config(model), device, options.dtype)
+    return choose_dtype(load_config(model), device, options.dtype, run.recipe.get("dtype"))
 
 
 def _place(
@@ -156,7 +166,7 @@ def _place(
     if device.type != "cuda" or StoredQuantization.of(config) is not None:
         return options, bits, None
     state, may_quantize = processes(), bits is None and options.load_in_4bit is None
-    assumed = _computed_in(model, options, device, bits)
+    assumed = _computed_in(model, run, options, device, bits)
     if state.num_processes > 1:
         free = gather_object([torch.cuda.mem_get_info(device)[0]])
         found = place_copies(config, getattr(torch, assumed), bits, free, may_quantize=may_quantize)
@@ -180,7 +190,7 @@ def _place(
 def _computed_on(gpu: int, model: str, run: Run, options: ScoringOptions, device: torch.device) -> str:
     """The dtype in which a model would compute on a GPU of this machine, which becomes the current one."""
     torch.cuda.set_device(gpu)
-    return _computed_in(model, options, device, _quantization_of(model, run, options, device))
+    return _computed_in(model, run, options, device, _quantization_of(model, run, options, device))
 
 
 def _configure(

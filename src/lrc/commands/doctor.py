@@ -9,6 +9,7 @@ from typing import Any
 
 import lrc
 from lrc.config.recipe_choice import Choice, choose_recipe
+from lrc.runtime.devices import find_missing_kernels
 from lrc.runtime.errors import MachineError
 from lrc.runtime.findings import name_line, pad, print_json
 from lrc.runtime.hub_connection import is_fetched
@@ -58,6 +59,10 @@ def _check_packages() -> list[str]:
 
 
 def _check_machine(machine: Machine) -> list[str]:
+    if machine.device == "cuda":
+        every = ((card, find_missing_kernels(index)) for index, card in enumerate(machine.cards))
+        text = _("{card}: {what}; {cure}")
+        return [text.format(card=card, what=found.what, cure=found.cure) for card, found in every if found]
     return [line] if machine.device == "cpu" and (line := why_card_unused()) else []
 
 

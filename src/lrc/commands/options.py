@@ -99,7 +99,7 @@ def answering(command: Any) -> Any:
         click.option(
             "--dtype",
             type=click.Choice(DTYPES),
-            help="Data type to compute in. Default: that of the stored weights, if the device supports it.",
+            help="Data type to compute in. Default: as trained or stored, if the device supports it.",
         ),
         click.option(
             "--score-normalisation",

@@ -15,9 +15,9 @@ from lrc.models.adapter import average_adapters
 from lrc.models.loading import load_base, load_config, loading_errors, stored_dtype
 from lrc.models.stored_quantization import StoredQuantization
 from lrc.models.weights import ADAPTER_BIN, ADAPTER_WEIGHTS, unpickle_tensors
-from lrc.packing.attention import attend_by
+from lrc.packing.attention import choose_attention
 from lrc.packing.last_layer import prune_last_layer
-from lrc.runtime.devices import answering_dtype
+from lrc.runtime.devices import SWITCHES, answering_dtype
 
 
 def load_for_answering(
@@ -29,6 +29,7 @@ def load_for_answering(
     places: dict[str, Any] | None = None,
     *,
     average: bool = False,
+    trained: str | None = None,
 ) -> tuple[Any, list[str]]:
     """Load a model with any number of adapters.
 
@@ -40,6 +41,7 @@ def load_for_answering(
         dtype: see `devices.answering_dtype`.
         places: a device map, see `placement`; None puts the whole model on `device`.
         average: replace the adapters by one whose update of each weight is the mean of theirs.
+        trained: see `choose_dtype`.
 
     Returns:
         The model, in evaluation mode, and the names of its adapters, to be set active one at a time.
@@ -49,15 +51,15 @@ def load_for_answering(
         MachineError: the device does not support the dtype.
     """
     config = load_config(name)
-    computed: torch.dtype = getattr(torch, choose_dtype(config, device, dtype))
+    computed: torch.dtype = getattr(torch, choose_dtype(config, device, dtype, trained))
     if quantization is not None and quantization.load_in_4bit:
         computed = quantization.bnb_4bit_compute_dtype
     # Straight to a GPU, so that main memory never holds the whole model.
     quantized = quantization is not None or StoredQuantization.of(config) is not None
     device_map = places or ({"": device} if quantized or device.type == "cuda" else None)
     model = load_base(name, dtype=computed, quantization=quantization, device_map=device_map)
-    if places:
-        attend_by(model, "block")  # FlexAttention's mask reads tensors of one GPU
+    # FlexAttention's mask reads tensors of one GPU.
+    choose_attention(model, "block" if places else "auto", device)
     names = [f"adapter_{k}" for k in range(len(adapters))]
     for adapter, path in zip(names, adapters, strict=True):
         if not (path / ADAPTER_WEIGHTS).is_file() and (path / ADAPTER_BIN).is_file():
@@ -75,16 +77,20 @@ def load_for_answering(
     return (model if quantized or places else model.to(device)).eval(), names
 
 
-def choose_dtype(config: Any, device: torch.device, asked: str | None = None) -> str:
+def choose_dtype(config: Any, device: torch.device, asked: str | None = None, trained: str | None = None) -> str:
     """The dtype in which a model answers, such as `bfloat16`; see `devices.answering_dtype`.
 
     Args:
         config: the model's configuration.
         device: where it runs.
         asked: the dtype that the user asks for; None or `auto` takes that of the files if the device supports it.
+        trained: the `dtype` of the recipe. If it has 16 bits and the files are in float32, it counts as that of the
+            files: the model answers as it was trained, and in the same memory.
 
     Raises:
         MachineError: the device does not support the dtype that is asked for.
     """
     stored = stored_dtype(config) or "float32"
+    if stored == "float32" and trained is not None and trained in SWITCHES.values():
+        stored = trained
     return answering_dtype(stored, device.type, config.get_text_config().model_type, asked)[0]

@@ -37,12 +37,18 @@ def quantization_of(recipe: Recipe) -> BitsAndBytesConfig | None:
     precision, which destroys them; ZeRO-3 shards tensors that have the dtype of the other weights.
 
     Raises:
-        RecipeError: the recipe asks for another storage dtype, and the weights are sharded; or the base is quantized on
-            the disk, and the recipe cannot train it.
+        RecipeError: the recipe asks for another storage dtype, or for 8 bits, and the weights are sharded; or the base
+            is quantized on the disk, and the recipe cannot train it.
         ModelError: there is no such base.
     """
     quantization = get_quantization_config(_with_dtype(recipe))
     check_stored(recipe)
+    if recipe.model.load_in_8bit and _uses_fsdp(recipe):
+        text = _(
+            "{path}: load_in_8bit is true, and FSDP does not divide weights in 8 bits; write load_in_4bit: true, or "
+            "launch with multi_gpu"
+        )
+        raise RecipeError(text.format(path=recipe.path or COMMAND_LINE))
     if quantization is None or not quantization.load_in_4bit or not _divides_weights(recipe):
         return quantization
     storage, asked = _find_compute_dtype(recipe), recipe.model.bnb_4bit_quant_storage

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
@@ -24,11 +25,11 @@ from transformers import (
 from transformers.utils import cached_file
 from transformers.utils.logging import disable_progress_bar
 
-from lrc.models.stored_quantization import CURE, StoredQuantization, compute_in
+from lrc.models.stored_quantization import CURE, QUANTIZED_PARTS, StoredQuantization, compute_in
 from lrc.runtime.errors import ModelError, first_line
 from lrc.runtime.exit_status import is_first
 from lrc.runtime.hub_connection import go_offline_if_alone
-from lrc.runtime.progress import is_quiet, waiting
+from lrc.runtime.progress import is_quiet, notify, waiting
 from lrc.runtime.translation import _
 
 
@@ -108,7 +109,7 @@ def load_base(
             given["quantization_config"] = how
     elif quantization is not None:
         given["quantization_config"] = quantization  # passing None would override that of the files
-    with loading_errors(name, "model", stored), warnings.catch_warnings():
+    with loading_errors(name, "model", stored, attn_implementation), warnings.catch_warnings(), _without_report():
         # That keys of StoredQuantization.loading are used together with the configuration of the files.
         warnings.filterwarnings("ignore", "You passed `quantization_config`")
         model, found = AutoModelForCausalLM.from_pretrained(
@@ -120,10 +121,12 @@ def load_base(
             trust_remote_code=trust_remote_code,
             weights_only=True,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused below, in a line
             **given,
         )
-    _refuse_missing(name, found["missing_keys"])
+    _refuse_unfit(name, stored, **{kind: found[f"{kind}_keys"] for kind in ("missing", "unexpected", "mismatched")})
     if stored is not None:
+        stored.require_quantized(name, model)
         wanted = stored_dtype(config) or "float32" if dtype == "auto" else dtype
         computed: torch.dtype = wanted if isinstance(wanted, torch.dtype) else getattr(torch, wanted)
         stored.finish_dequantized(name, model, computed, tell=is_first())
@@ -133,18 +136,60 @@ def load_base(
     return model
 
 
-def _refuse_missing(name: str, missing: Collection[str]) -> None:
-    """Refuse weights that the model's files lack: transformers would make them up at random.
+def _refuse_unfit(
+    name: str,
+    stored: StoredQuantization | None,
+    missing: Collection[str],
+    unexpected: Collection[str],
+    mismatched: Collection[tuple[str, Any, Any]],
+) -> None:
+    """Refuse files that do not hold the model's weights: transformers would make up the rest at random.
 
     Raises:
-        ModelError: there are some.
+        ModelError: weights are missing, or have other shapes.
     """
+    if packed := sorted(key for key in unexpected if QUANTIZED_PARTS.search(key)):
+        text = _(
+            "{name}: its weights are quantized ({first}), and its config.json does not say how: it has no "
+            "quantization_config; download it again, or name another model"
+        )
+        if stored is not None:
+            text = _(
+                "{name}: its config.json says that weights are quantized ({stored}), which {first} does not belong to; "
+                "download its files again, or name another model"
+            )
+        raise ModelError(text.format(name=name, stored=stored, first=packed[0]))
+    if mismatched:
+        key, found, expected = min(mismatched)
+        text = _(
+            "{name}: its files do not fit its config.json: {key} has shape {found}, expected {expected}; download them "
+            "again, or name another model"
+        )
+        raise ModelError(text.format(name=name, key=key, found=str(tuple(found)), expected=str(tuple(expected))))
     if missing:
         text = _(
             "{name}: its files lack {count} of the model's weights, such as {first}; download them again, or name "
             "another model"
         )
         raise ModelError(text.format(name=name, count=len(missing), first=min(missing)))
+    if unexpected and is_first():
+        text = _("{name}: {count} weights of its files are not used, such as {first}")
+        notify(text.format(name=name, count=len(unexpected), first=min(unexpected)))
+
+
+@contextmanager
+def _without_report() -> Iterator[None]:
+    """Keep transformers from printing a table of missing and unused weights, of which lrc has lines of its own."""
+
+    def is_other(record: logging.LogRecord) -> bool:
+        return "LOAD REPORT" not in record.getMessage()
+
+    logger = logging.getLogger("transformers.modeling_utils")
+    logger.addFilter(is_other)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_other)
 
 
 def stored_dtype(config: Any) -> str | None:
@@ -233,13 +278,14 @@ def silence_bars() -> None:
 
 
 @contextmanager
-def loading_errors(name: str, what: str, stored: StoredQuantization | None = None) -> Any:
+def loading_errors(name: str, what: str, stored: StoredQuantization | None = None, attention: str | None = None) -> Any:
     """Turn the many ways in which loading in the block fails into one line.
 
     Args:
         name: what is loaded: a folder, or a name on the Hub.
         what: its kind: model, tokenizer or adapter.
         stored: how its weights are quantized on the disk.
+        attention: the `attn_implementation` that was asked for.
 
     Raises:
         ModelError: it cannot be loaded.
@@ -272,15 +318,20 @@ def loading_errors(name: str, what: str, stored: StoredQuantization | None = Non
                     "recipe has trust_remote_code: true; choose a base that transformers supports"
                 ).format(name=name, what=what)
             ) from error
-        raise _explain_failure(name, what, error, stored) from error
+        raise _explain_failure(name, what, error, stored, attention) from error
     except Exception as error:
         if type(error) is not Exception:  # tokenizers raises the bare class
             raise
         raise _explain_failure(name, what, error) from error
 
 
-def _explain_failure(name: str, what: str, error: Exception, stored: StoredQuantization | None = None) -> ModelError:
+def _explain_failure(
+    name: str, what: str, error: Exception, stored: StoredQuantization | None = None, attention: str | None = None
+) -> ModelError:
     reason = first_line(error)
+    if attention not in (None, "sdpa", "eager") and isinstance(error, (ImportError, ValueError)):
+        text = _("{name}: attn_implementation {attention} cannot be used here ({reason}); leave it out")
+        return ModelError(text.format(name=name, attention=attention, reason=reason))
     if stored is not None and stored.method != "bitsandbytes":
         text = _(
             "{name}: its weights are quantized ({stored}), and cannot be loaded here ({reason}); install what it asks "

@@ -9,7 +9,7 @@ import torch
 from transformers import BitsAndBytesConfig
 
 from lrc.models.stored_quantization import StoredQuantization
-from lrc.runtime.devices import answering_dtype, why_not
+from lrc.runtime.devices import SWITCHES, answering_dtype, instead, why_not
 
 
 def quantization_config(
@@ -62,8 +62,13 @@ def _compute_dtype(recipe: Mapping[str, Any], device: torch.device, family: str,
         found: torch.dtype = getattr(torch, asked)
         return found
     trained = recipe.get("dtype")
+    if device.type == "cpu":  # as `devices.apply_device_support` settles it for a training
+        half = str(trained) if trained in SWITCHES.values() else "float32"
+        taken = instead(half, device.type, family) if why_not(half, device.type, family) else half
+        computed: torch.dtype = getattr(torch, taken)
+        return computed
     for name in (trained if trained != "auto" else None, "bfloat16", "float16"):
-        if name is not None and device.type != "cpu" and why_not(str(name), device.type, family) is None:
+        if name is not None and why_not(str(name), device.type, family) is None:
             dtype: torch.dtype = getattr(torch, str(name))
             return dtype
-    return torch.float32  # on a CPU, all others are many times slower
+    return torch.float32

@@ -8,6 +8,7 @@ tensors that quantization leaves unchanged.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -27,6 +28,8 @@ from lrc.runtime.translation import _
 UNKNOWN = "an unknown method"
 # The packages that transformers needs for a method, and that lrc does not install.
 NEEDED = {"gptq": ("gptqmodel", "optimum"), "awq": ("gptqmodel",), "compressed-tensors": ("compressed_tensors",)}
+# Names of the tensors that stand for a quantized weight, or beside it: bitsandbytes', GPTQ's and AWQ's.
+QUANTIZED_PARTS = re.compile(r"\.(qweight|SCB|weight\.(quant_state\..+|absmax))$")
 CURE = "or name the 16-bit model that it was made from, with load_in_4bit: true"
 
 
@@ -90,6 +93,30 @@ class StoredQuantization:
                     "{name}: its weights are quantized ({self}), which takes {missing}; pip install {missing2}, {cure}"
                 ).format(name=name, self=self, missing=" and ".join(missing), missing2=" ".join(missing), cure=CURE)
             )
+
+    def require_quantized(self, name: str, model: Any) -> None:
+        """Refuse weights of a bitsandbytes repository that are not quantized in its way, contrary to its config.json.
+
+        They would fail in the first forward.
+
+        Args:
+            name: the base's folder or name.
+            model: the loaded model.
+
+        Raises:
+            ModelError: there are some.
+        """
+        if self.method != "bitsandbytes":
+            return
+        for path, module in model.named_modules():
+            weight = getattr(module, "weight", None)
+            layer = type(module).__name__ in ("Linear4bit", "Linear8bitLt")
+            if layer and type(weight) is torch.nn.Parameter and not weight.is_meta and not hasattr(weight, "ds_id"):
+                text = _(
+                    "{name}: its config.json says that weights are quantized ({self}), but {path} is not; remove "
+                    "quantization_config there if they are ordinary weights, or download the files again"
+                )
+                raise ModelError(text.format(name=name, self=self, path=f"{path}.weight"))
 
     @property
     def loading(self) -> Any:

@@ -12,8 +12,14 @@ rounding:
 from __future__ import annotations
 
 import inspect
+import os
+import shutil
+import sys
+import sysconfig
 from collections.abc import Callable, Sequence
+from functools import cache
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +33,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from lrc.packing.equivalence import mismatch
 from lrc.packing.tree import Block, Ints, PackedRow
 from lrc.runtime.devices import is_rocm
+from lrc.runtime.exit_status import is_first
+from lrc.runtime.progress import notify
 from lrc.runtime.translation import _
 
 TILE = 128  # FlexAttention's
@@ -74,7 +82,28 @@ def why_no_flex(model: Any, device: torch.device) -> str | None:
     # An MI250's is 9.0, as an H100's, but it has a third of the shared memory.
     if reason := why_no_tiles(model.config.get_text_config(), NARROW_HEADS if is_rocm() else capability):
         return reason
-    return _("triton is not installed") if find_spec("triton") is None else None
+    return _why_no_triton()
+
+
+@cache
+def _why_no_triton() -> str | None:
+    """Why triton, which makes FlexAttention's kernels, does not work here; None if it should.
+
+    It builds an extension of Python for the driver before the first kernel, with the system's C compiler. On Windows,
+    it comes with one.
+    """
+    if find_spec("triton") is None:
+        return _("triton is not installed")
+    if sys.platform == "win32":
+        return None
+    if not any(map(shutil.which, [os.environ["CC"]] if os.environ.get("CC") else ["gcc", "clang"])):
+        return _("triton needs a C compiler, such as gcc")
+    # Debian's Python installs packages in a place of its own, but has its headers where others have them.
+    scheme = "posix_prefix" if sysconfig.get_default_scheme() == "posix_local" else sysconfig.get_default_scheme()
+    header = Path(sysconfig.get_paths(scheme)["include"]) / "Python.h"
+    if not header.is_file():
+        return _("triton needs Python's headers, such as those in python3-dev ({header})").format(header=header)
+    return None
 
 
 def why_no_tiles(config: Any, capability: tuple[int, int]) -> str | None:
@@ -102,7 +131,8 @@ def choose_attention(model: Any, asked: str, device: torch.device) -> None:
 
     Args:
         model: a PEFT or transformers model.
-        asked: flex, block or dense; auto chooses by device and length of the row.
+        asked: flex, block or dense; auto chooses by device and length of the row, and says so if FlexAttention would
+            be used but for something that is not installed.
         device: where it will run.
 
     Raises:
@@ -110,6 +140,10 @@ def choose_attention(model: Any, asked: str, device: torch.device) -> None:
     """
     if asked == "flex" and (reason := why_no_flex(model, device)):
         raise ValueError(_("attention is flex, but {reason}; set it to auto").format(reason=reason))
+    if asked == "auto" and device.type == "cuda" and is_first():
+        lack = _why_no_triton()
+        if lack and why_no_flex(model, device) == lack:
+            notify(_("attention: FlexAttention, which is faster here, is not used: {reason}").format(reason=lack))
     attend_by(model, asked)
 
 

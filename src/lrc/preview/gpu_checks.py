@@ -7,7 +7,6 @@ the cure. On a CPU, all of them run in toy sizes.
 from __future__ import annotations
 
 import copy
-import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -27,7 +26,7 @@ from lrc.preview.memory_plan import Planner, gib
 from lrc.preview.meta_model import ModelSpec, count_static_memory
 from lrc.preview.throughput import operations_a_token
 from lrc.runtime.cards import Card, card_of
-from lrc.runtime.devices import is_rocm, supported
+from lrc.runtime.devices import find_missing_kernels, is_rocm, supported
 from lrc.runtime.errors import first_line
 from lrc.runtime.translation import _
 
@@ -35,8 +34,6 @@ PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "
 # Tolerances of relative errors from another order of summation: in float32, and in 16 bits through two layers.
 EXACT, ROUNDED = 1e-4, 5e-2
 PRODUCT = 2e-2  # likewise, of a product with 4-bit weights that is computed in 16 bits
-OLDER = "https://pytorch.org/get-started/previous-versions/"
-NEWER = "https://pytorch.org/get-started/locally/"
 
 
 class CheckFailedError(Exception):
@@ -100,43 +97,18 @@ def check_device(probe: Probe) -> str:
     if not probe.gpu:
         text = _("{device}, {threads} threads; torch {version}")
         return text.format(device=probe.device.type, threads=torch.get_num_threads(), version=str(torch.__version__))
+    if (missing := find_missing_kernels(probe.device.index)) is not None:
+        raise CheckFailedError(missing.what, missing.cure)
     found = torch.cuda.get_device_properties(probe.device)
-    built, own = torch.cuda.get_arch_list(), 10 * found.major + found.minor
     if is_rocm():
-        return _check_amd(found, built)
-    if not _serves(built, own):
-        text = _("torch {version} has no kernels for compute capability {major}.{minor}")
-        cure = _("install a build for an older CUDA: {page}").format(page=OLDER)
-        if own > max(number for _kind, number in _kernels(built)):
-            cure = _("install a newer torch: {page}").format(page=NEWER)
-        raise CheckFailedError(text.format(version=str(torch.__version__), major=found.major, minor=found.minor), cure)
+        chip = found.gcnArchName.partition(":")[0]
+        return _("{card}, {chip}, ROCm {version}").format(card=found.name, chip=chip, version=torch.version.hip)
     count = torch.cuda.device_count()
     text = _("{cards}, compute capability {major}.{minor}, CUDA {version}")
     if not probe.card:
         text = _("{cards}, compute capability {major}.{minor}, CUDA {version}; not in lrc's table of cards")
     cards = f"{count} × {found.name}" if count > 1 else found.name
     return text.format(cards=cards, major=found.major, minor=found.minor, version=torch.version.cuda)
-
-
-def _serves(built: list[str], own: int) -> bool:
-    """Whether a build has kernels for a compute capability, 75 for 7.5.
-
-    Kernels serve later chips of the same generation, and PTX (compute_…) is compiled for any later one.
-    """
-    return any(made <= own and (kind == "compute" or made // 10 == own // 10) for kind, made in _kernels(built))
-
-
-def _kernels(built: list[str]) -> list[tuple[str, int]]:
-    """Kinds and compute capabilities of a build's kernels: `sm_90a` is (sm, 90)."""
-    return [(kind, int(re.sub(r"\D", "", number))) for kind, number in (name.split("_", 1) for name in built)]
-
-
-def _check_amd(found: Any, built: list[str]) -> str:
-    chip = found.gcnArchName.partition(":")[0]
-    if chip not in [name.partition(":")[0] for name in built]:
-        text = _("torch {version} has no kernels for {chip}").format(version=str(torch.__version__), chip=chip)
-        raise CheckFailedError(text, _("install a build that has them: {page}").format(page=NEWER))
-    return _("{card}, {chip}, ROCm {version}").format(card=found.name, chip=chip, version=torch.version.hip)
 
 
 def check_memory(probe: Probe) -> str:

@@ -11,7 +11,7 @@ import torch
 from lrc.config.recipe import Recipe
 from lrc.models.loading import stored_dtype
 from lrc.runtime.cards import Card
-from lrc.runtime.devices import SWITCHES, family_of, instead, why_not
+from lrc.runtime.devices import SWITCHES, family_of, instead, lacks_scaler, why_not
 from lrc.runtime.translation import _
 
 
@@ -56,6 +56,9 @@ def choose_precision(recipe: Recipe, config: Any, device: str, card: Card | None
         autocast = None if taken == "float32" else taken
         if taken == SWITCHES[switch]:
             reasons.append(_("{key}: mixed precision, {dtype}").format(key=switch, dtype=taken))
+    if lacks_scaler(recipe.given, weights, device):
+        autocast = weights
+        reasons.append(_("fp16: mixed precision, since weights in float16 need a gradient scaler"))
     reasons += _notes(recipe, device, card, weights, autocast)
     return Precision(getattr(torch, weights), getattr(torch, autocast) if autocast else None, tuple(reasons))
 

@@ -141,6 +141,7 @@ def _nearest(name: str) -> list[str]:
     if begun := [plain[one] for one in plain if wanted and one.startswith(wanted)]:
         return begun
     numbered = [card.name for card in CARDS if _numbers(name) & _numbers(card.name)]
+    numbered.sort(key=lambda card: difflib.SequenceMatcher(None, wanted, _plain(card)).ratio(), reverse=True)
     alike = difflib.get_close_matches(wanted, plain, 3, cutoff=0.7)
     return list(dict.fromkeys([*numbered, *(plain[one] for one in alike)]))[:3]
 

@@ -23,6 +23,8 @@ from lrc.runtime.translation import _
 SWITCHES = {"bf16": "bfloat16", "fp16": "float16"}
 FORMATS = ("float32", "float16", "bfloat16")  # from the one that all devices have to the one that the fewest have
 MIXED_PRECISION = "ACCELERATE_MIXED_PRECISION"  # what `accelerate launch` asks for
+OLDER = "https://pytorch.org/get-started/previous-versions/"
+NEWER = "https://pytorch.org/get-started/locally/"
 # Prefixes of the model_type of families whose activations exceed 65,504, the largest float16; of Gemma 4, reports vary.
 OVERFLOWING = ("gemma2", "gemma3", "gemma4", "t5gemma")
 # How they are called on the Hub: gemma-3-1b-it, and not gemma-2b, which is the first Gemma.
@@ -63,8 +65,36 @@ def apply_device_support(values: Mapping[str, Any]) -> DeviceSupport:
         settled["dtype"] = instead(dtype, device, family)
         text = _("{key}: {reason}; {taken} is used")
         notices.append(text.format(key="dtype", reason=reason, taken=settled["dtype"]))
+    if lacks_scaler(settled, _loaded_dtype(settled, device, family), device):
+        settled["fp16"] = True
+        notices.append(
+            _("fp16: is set to true: weights in float16 need its gradient scaler (fp16: false turns it off)")
+        )
     notices.extend(_settle_launch(settled))
     return DeviceSupport(settled, tuple(notices))
+
+
+def lacks_scaler(values: Mapping[str, Any], weights: str, device: str) -> bool:
+    """Whether a training would compute in float16 without a gradient scaler: small gradients would become 0.
+
+    Args:
+        values: keys and values of a recipe; one that says `fp16: false` is taken at its word.
+        weights: the dtype in which the base is loaded.
+        device: see `device_type`.
+    """
+    return weights == "float16" and device != "cpu" and values.get("fp16") is None and not values.get("bf16")
+
+
+def _loaded_dtype(values: Mapping[str, Any], device: str, family: str) -> str:
+    """In which dtype a training would load its base; empty if only the base tells, and it is not here."""
+    asked = str(values.get("dtype"))
+    if asked != "auto":
+        return asked
+    config = _read_config(str(values.get("model_name_or_path") or ""))
+    text = config.get("text_config")
+    found = {**config, **text} if isinstance(text, dict) else config
+    own = str(found.get("dtype") or found.get("torch_dtype") or "")
+    return instead(own, device, family) if own in SWITCHES.values() and why_not(own, device, family) else own
 
 
 def _settle_launch(values: Mapping[str, Any]) -> list[str]:
@@ -104,7 +134,7 @@ def why_not(dtype: str, device: str, family: str, card: Card | None = None) -> s
 def instead(dtype: str, device: str, family: str, card: Card | None = None) -> str:
     """The dtype that replaces a 16-bit one which `why_not` refuses; arguments as there."""
     other = "float16" if dtype == "bfloat16" else "bfloat16"
-    return "float32" if device == "cpu" or why_not(other, device, family, card) else other
+    return "float32" if why_not(other, device, family, card) else other
 
 
 def answering_dtype(stored: str, device: str, family: str, asked: str | None = None) -> tuple[str, str]:
@@ -150,12 +180,19 @@ def family_of(name: str) -> str:
     Returns:
         Empty if neither tells.
     """
+    if family := _read_config(name).get("model_type"):
+        return str(family)
+    named = _OVERFLOWING_NAMES.search(name.rpartition("/")[2])
+    return "" if named is None else "t5gemma" if named[1] else f"gemma{named[2]}"
+
+
+def _read_config(name: str) -> dict[str, Any]:
+    """The config.json of a model in a folder or one that was fetched; empty if there is none that can be read."""
     try:
         found = json.loads(_config_file(name).read_text(encoding="utf-8"))
-        return str(found.get("model_type", "")) if isinstance(found, dict) else ""
     except (OSError, ValueError):
-        named = _OVERFLOWING_NAMES.search(name.rpartition("/")[2])
-        return "" if named is None else "t5gemma" if named[1] else f"gemma{named[2]}"
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _config_file(name: str) -> Path:
@@ -231,6 +268,72 @@ def _others_have_bfloat16() -> bool:
     if is_rocm():
         return all(map(_amd_has_bfloat16, gpus))
     return all(torch.cuda.get_device_capability(index) >= AMPERE for index in gpus)
+
+
+class MissingKernels(NamedTuple):
+    """This build of torch cannot compute on a GPU."""
+
+    what: str
+    cure: str
+
+
+def find_missing_kernels(index: int | None = None) -> MissingKernels | None:
+    """What a GPU lacks to compute with this build of torch; None if nothing.
+
+    torch would only warn, and fail at the first kernel.
+
+    Args:
+        index: of the GPU; None is the current one.
+    """
+    import torch
+
+    built = torch.cuda.get_arch_list()
+    if not built:  # nothing is known
+        return None
+    found = torch.cuda.get_device_properties(torch.cuda.current_device() if index is None else index)
+    if is_rocm():
+        chip = found.gcnArchName.partition(":")[0]
+        if chip in [name.partition(":")[0] for name in built]:
+            return None
+        text = _("torch {version} has no kernels for {chip}").format(version=str(torch.__version__), chip=chip)
+        return MissingKernels(text, _("install a build that has them: {page}").format(page=NEWER))
+    own = 10 * found.major + found.minor
+    if _serves(built, own):
+        return None
+    text = _("torch {version} has no kernels for compute capability {major}.{minor}")
+    cure = _("install a build for an older CUDA: {page}").format(page=OLDER)
+    if own > max(number for _kind, number in _kernels(built)):
+        cure = _("install a newer torch: {page}").format(page=NEWER)
+    return MissingKernels(text.format(version=str(torch.__version__), major=found.major, minor=found.minor), cure)
+
+
+def require_kernels(device: str) -> None:
+    """Refuse the current GPU if this build of torch cannot compute on it.
+
+    Args:
+        device: see `device_type`; others than `cuda` are not looked at.
+
+    Raises:
+        MachineError: it cannot.
+    """
+    if device == "cuda" and (missing := find_missing_kernels()) is not None:
+        import torch
+
+        text = _("{card}: {what}; {cure}, or hide the card to compute on the CPU: CUDA_VISIBLE_DEVICES=-1")
+        raise MachineError(text.format(card=torch.cuda.get_device_name(), what=missing.what, cure=missing.cure))
+
+
+def _serves(built: Collection[str], own: int) -> bool:
+    """Whether a build has kernels for a compute capability, 75 for 7.5.
+
+    Kernels serve later chips of the same generation, and PTX (compute_…) is compiled for any later one.
+    """
+    return any(made <= own and (kind == "compute" or made // 10 == own // 10) for kind, made in _kernels(built))
+
+
+def _kernels(built: Collection[str]) -> list[tuple[str, int]]:
+    """Kinds and compute capabilities of a build's kernels: `sm_90a` is (sm, 90)."""
+    return [(kind, int(re.sub(r"\D", "", number))) for kind, number in (name.split("_", 1) for name in built)]
 
 
 def is_rocm() -> bool:

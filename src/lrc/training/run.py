@@ -36,6 +36,7 @@ from lrc.models.loading import check_size, check_vocabulary, load_config, load_t
 from lrc.reporting.hub import publish_folder
 from lrc.reporting.model_card import write_card
 from lrc.reporting.summary import print_summary, untrained_figures, validation_figures
+from lrc.runtime.devices import require_kernels
 from lrc.runtime.errors import MachineError, RecipeError
 from lrc.runtime.exit_status import exit_on_error
 from lrc.runtime.outputs import checksum
@@ -103,6 +104,7 @@ def train(recipe: Recipe) -> None:
     """
     data, args, base = recipe.data, recipe.training, recipe.model
     check_processes(args.world_size)
+    require_kernels(args.device.type)
     if args.process_index:
         silence()
     name, revision, remote_code = base.model_name_or_path, base.model_revision, args.trust_remote_code
@@ -114,6 +116,7 @@ def train(recipe: Recipe) -> None:
         for note in (*recipe.notices, *prompt.notes):
             notify(note)
     config = load_config(name, revision, trust_remote_code=remote_code)
+    _refuse_on_cpu(recipe)
     check_formats(recipe, config)
     check_stored(recipe)
     clamp_max_length(recipe, config)
@@ -312,6 +315,25 @@ def check_processes(world_size: int) -> None:
                 "accelerate_configs/cpu_2.yaml, multi_gpu.yaml or torchrun (or unset MASTER_ADDR for one "
                 "process)"
             ).format(asked=asked or "several", world_size=world_size)
+        )
+
+
+def _refuse_on_cpu(recipe: Recipe) -> None:
+    """Refuse keys that need a GPU, and would end in a traceback on a CPU.
+
+    Raises:
+        RecipeError: with a line for each.
+    """
+    if recipe.training.device.type != "cpu":
+        return
+    wrong = []
+    if recipe.model.attn_implementation == "flex_attention":
+        wrong.append(_("attn_implementation is flex_attention, which has no backward pass on a CPU; leave it out"))
+    if recipe.training.activation_offloading:
+        wrong.append(_("activation_offloading is true, which needs a GPU; leave it out"))
+    if wrong:
+        raise RecipeError(
+            *(_("{place}: {text}").format(place=recipe.path or COMMAND_LINE, text=line) for line in wrong)
         )
 
 
