@@ -585,7 +585,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         forget_launch()
     try:
         _prepare(verb)
-        with exit_on_error("close other programs, or use a smaller model or adapter"):
+        with exit_on_error(_("close other programs, or use a smaller model or adapter")):
             cli.main(args=words, prog_name="lrc", standalone_mode=False)
     except click.ClickException as error:
         if is_first():

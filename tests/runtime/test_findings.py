@@ -201,6 +201,25 @@ def test_a_command_is_not_broken(line: str, monkeypatch: pytest.MonkeyPatch) -> 
         assert len(found) > 1 and sum("`lrc train" in piece and piece.count("`") == 2 for piece in found) == 1, found
 
 
+@pytest.mark.parametrize(
+    ("line", "command"),
+    [
+        (
+            "an adapter of this kind takes bitsandbytes; pip install -U bitsandbytes, or leave it",
+            "pip install -U bitsandbytes,",
+        ),
+        (
+            "找不到檔案；請先產生它：lrc convert sample.xlsx --output-dir demo/data --seed 1",
+            "lrc convert sample.xlsx --output-dir demo/data --seed 1",
+        ),
+    ],
+)
+def test_nor_is_one_without_backticks(line: str, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "50")
+    found = wrap_line(line, stream=Terminal())
+    assert len(found) > 1 and any(command in piece for piece in found), found
+
+
 def fail(line: str) -> None:
     with pytest.raises(SystemExit), exit_on_error(""):
         raise DataError(line)

@@ -108,14 +108,18 @@ def describe_os_error(error: OSError) -> str:
 
     Windows does not say that another program, such as Excel, has a file open, nor that a path is too long.
     """
-    reason = str(error.strerror or error)
-    reason = _OS_ERRORS.get(reason, reason)
+    reason = system_message(str(error.strerror or error))
     if WINDOWS and isinstance(error, PermissionError):
         return _("{reason} (is it open in another program? close it there)").format(reason=reason)
     if (length := _excess_length(error.filename or "")) is not None:
         text = _("{reason} (the path has {length} characters; Windows allows {most} unless long paths are enabled)")
         return text.format(reason=reason, length=length, most=LONGEST_PATH)
     return reason
+
+
+def system_message(text: str) -> str:
+    """An operating system's error message; as a translatable one if it is frequent."""
+    return _OS_ERRORS.get(text, text)
 
 
 def _excess_length(path: str | Path) -> int | None:

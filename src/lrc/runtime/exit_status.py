@@ -37,10 +37,10 @@ def exit_on_error(cure: str) -> Iterator[None]:
         _end(localized(text))
     except (MemoryError, RuntimeError) as error:
         if lack := out_of_memory(error):
-            _end(f"lrc: {lack}; {cure}")
+            _end(localized(_("lrc: {lack}; {cure}").format(lack=lack, cure=cure)))
         if not _is_loss_of_another(error):
             raise
-        _end("lrc: another process of the launch has ended; run the same command again to resume")
+        _end(localized(_("lrc: another process of the launch has ended; run the same command again to resume")))
 
 
 def several_processes() -> bool:

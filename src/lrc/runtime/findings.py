@@ -109,10 +109,12 @@ KINDS = {
     "white-space": _("white space at the ends"),
     "zero-width": _("zero-width characters"),
 }
-# Pieces of a line that are not broken: an equation; a command in backticks, to be copied; a Chinese character or a
-# word, with brackets before and punctuation after it; and a short remark in square brackets, where there is room.
+# Pieces of a line that are not broken: an equation; a command, to be copied, which is in backticks, or after a colon up
+# to the end, or installs something; a Chinese character or a word, with brackets before and punctuation after it; and a
+# short remark in square brackets, where there is room.
 _WIDE, _OPENING, _CLOSING = "\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef", "（「『《【", "，。；：？！、）」』》】…"
-_WHOLE = rf"\(?\w+ = [^\s{_WIDE}]+|[^\s`{_WIDE}]*`[^`]*`[^\s{_WIDE}]*"
+_COMMAND = rf"\(?(?:(?<=: )|(?<=：))(?:cd|lrc|pip) [^{_WIDE}]+$|\(?pip install(?: [^\s,;){_WIDE}]+)+[,;)]?"
+_WHOLE = rf"\(?\w+ = [^\s{_WIDE}]+|[^\s`{_WIDE}]*`[^`]*`[^\s{_WIDE}]*|{_COMMAND}"
 _PIECE = rf"\s+|[{_OPENING}]*(?:{_WHOLE}|[{_WIDE}]|[^\s{_WIDE}]+)[{_CLOSING}]*\s*"
 _PIECES, _REMARKS = re.compile(_PIECE), re.compile(rf"\[[^][]{{1,40}}\]|{_PIECE}")
 ROWS_SHOWN = 5  # of a kind, which may have thousands
@@ -230,8 +232,9 @@ def wrap(line: str, columns: int, indent: int = 0) -> list[str]:
         indent: spaces before all lines but the first.
     """
     lines, current = [], ""
-    pieces = (_PIECES.findall(one) if columns_of(one) > columns - indent else [one] for one in _REMARKS.findall(line))
-    for piece in chain.from_iterable(pieces):
+    found = _REMARKS.findall(line)
+    broken = (_PIECES.findall(one) if one[0] == "[" and columns_of(one) > columns - indent else [one] for one in found)
+    for piece in chain.from_iterable(broken):
         if current.strip() and columns_of(current + piece.rstrip()) > columns:
             lines.append(current.rstrip())
             current = " " * indent + piece.lstrip()

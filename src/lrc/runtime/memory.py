@@ -59,11 +59,12 @@ def read_memory(text: str) -> int:
 def out_of_memory(error: BaseException) -> str | None:
     """A message if an exception is about a lack of memory; otherwise None."""
     if isinstance(error, MemoryError):
-        return "out of memory"
+        return _("out of memory")
     found = re.search(r"CPUAllocator: can't allocate memory: you tried to allocate (\d+) bytes", str(error))
     if found:
-        return f"out of memory: {format_size(int(found[1]))} were requested at once"
-    return "out of memory" if "out of memory" in str(error) else None
+        text = _("out of memory: {size} were requested at once")
+        return text.format(size=format_size(int(found[1])))
+    return _("out of memory") if "out of memory" in str(error) else None
 
 
 def format_size(nbytes: int) -> str:

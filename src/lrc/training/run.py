@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     escape_unencodable()
     warnings.simplefilter("ignore", FutureWarning)  # about upstream's own deprecations
     try:
-        with exit_on_error("lower lora_r or max_length, or quantize the base model"):
+        with exit_on_error(_("lower lora_r or max_length, or quantize the base model")):
             path, overrides = split_config_flag(words)
             with rendezvous():  # the processes meet when the training arguments are built
                 recipe = load_recipe(path, overrides)
@@ -311,7 +311,7 @@ def check_processes(world_size: int) -> None:
                 "launch: {asked} processes were asked for, {world_size} would train together; use "
                 "accelerate_configs/cpu_2.yaml, multi_gpu.yaml or torchrun (or unset MASTER_ADDR for one "
                 "process)"
-            ).format(asked=asked or "several", world_size=world_size)
+            ).format(asked=asked or _("several"), world_size=world_size)
         )
 
 

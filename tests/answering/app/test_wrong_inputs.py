@@ -6,6 +6,7 @@ import asyncio
 import html
 import json
 import re
+import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Iterator, Sequence
@@ -204,6 +205,23 @@ def test_a_request_reads_no_file_of_the_server(pages: tuple[Page, Page], tmp_pat
     named = {"path": str(secret), "orig_name": "a.xlsx", "meta": {"_type": "gradio.FileData"}}
     with pytest.raises(AssertionError, match="'success': False"):
         pages[0].call(name, [named] if name == "ask-all" else [named, *[""] * 9])
+
+
+@pytest.mark.parametrize("number", [9999, -1])
+def test_a_request_that_no_page_sends_is_a_line(pages: tuple[Page, Page], number: int) -> None:
+    told = []
+    for page in pages:
+        body = json.dumps({"data": [], "fn_index": number, "session_hash": "x"}).encode()
+        headers = {"Accept-Language": page.language, "Content-Type": "application/json"}
+        request = urllib.request.Request(f"{page.address}/gradio_api/queue/join", body, headers)
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(request, timeout=SECONDS)
+        assert refused.value.code == 400
+        told.append(json.load(refused.value)["detail"])
+    assert told == [
+        "request: asks for what this page does not have; reload the page",
+        "請求：要求的功能這個網頁沒有；請重新載入網頁",
+    ]
 
 
 def test_a_request_has_the_server_fetch_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,8 @@ from tempfile import mkdtemp
 from typing import Any
 
 import gradio as gr
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
 
 from lrc.answering.app.fragments import findings, fragment, header, summary
 from lrc.answering.app.pasting import split_question
@@ -20,6 +21,7 @@ from lrc.answering.app.translations import PREFIX, Language, choose_language, tr
 from lrc.data.questions import MAX_OPTIONS, Question, option_orders
 from lrc.data.tables.workbook import read_workbook
 from lrc.metrics.calibration import is_guess
+from lrc.models.loading import positions
 from lrc.runtime.errors import LrcError, first_line
 from lrc.runtime.translation import _, localized
 
@@ -91,8 +93,16 @@ def make_site(session: AppSession, names: list[str], folder: Path) -> FastAPI:
             pwa=False,
             show_error=False,
             max_file_size=MAX_UPLOAD,
-            app_kwargs={"openapi_url": None},
+            # Gradio looks up what a request asks for without checking that it is there.
+            app_kwargs={"openapi_url": None, "exception_handlers": {LookupError: _refuse_request}},
         )
+
+
+def _refuse_request(request: Request, error: Exception) -> JSONResponse:
+    """Answer a request that no page sends."""
+    text = _("request: asks for what this page does not have; reload the page")
+    language = choose_language(request.headers.get("accept-language"))
+    return JSONResponse({"detail": localized(text, language)}, status_code=400)
 
 
 def _refuse_addresses(block: Any) -> None:
@@ -237,7 +247,7 @@ def _asker(session: AppSession) -> Callable[..., str]:
         language = _language(request)
         try:
             asked = make_question(passage, question, options)
-            scores, orders = session.ask(asked)
+            scores, orders, shortened = session.ask(asked)
         except Exception as error:  # whatever it is, the visitor is told
             return findings(language, _lines(error, language))
         listed = session.scorer.prompt.list_options
@@ -249,6 +259,7 @@ def _asker(session: AppSession) -> Callable[..., str]:
             votes=len(option_orders(asked, session.scorer.votes)),
             orders=orders,
             fixed=listed,
+            limit=positions(session.scorer.model.config) if shortened else None,
             guess=is_guess(scores.probabilities, len(asked.choosable)),
         )
 

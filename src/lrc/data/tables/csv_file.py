@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import TextIO
 
 from lrc.data.tables.headers import LOOKED_AT, role_of
-from lrc.data.tables.table import WHOLE_ROW, CellFinding, Table, TableRow
+from lrc.data.tables.table import ERROR_CELL, WHOLE_ROW, CellFinding, Table, TableRow
 from lrc.runtime.errors import DataError
 from lrc.runtime.findings import Finding
 from lrc.runtime.library_errors import describe_error
@@ -22,7 +23,8 @@ _SAVE = _("save it as 'CSV UTF-8' in a spreadsheet")
 _WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _ENCODINGS = {"Big5": "cp950", "GB18030": "gb18030"}  # what spreadsheets of the region write
-_DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
+_DELIMITERS = {",": _("commas"), "\t": _("tabs"), ";": _("semicolons"), "|": _("bars")}
+_ERROR_VALUE = re.compile(r"#(?:NULL!|DIV/0!|VALUE!|REF!|NAME\?|NUM!|N/A)")  # as a spreadsheet writes it
 _CHUNK = 1 << 20
 
 
@@ -138,7 +140,7 @@ def _iter_rows(path: Path, file: TextIO, delimiter: str) -> Iterator[TableRow]:
         # strict: a stray quote is an error; otherwise, cells would be joined silently.
         for number, cells in enumerate(csv.reader(lines, strict=True, delimiter=delimiter), start=1):
             width = max(width, len(cells)) if number <= LOOKED_AT and _count_roles(cells) else width or len(cells)
-            findings = _unwrap_texts(cells)
+            findings = _unwrap_texts(cells) | _find_error_values(cells)
             if len(cells) > width:
                 findings |= _find_surplus(cells, width, delimiter)
             yield TableRow(number, cells, findings)
@@ -169,13 +171,18 @@ def _unwrap_texts(cells: list[str]) -> dict[int, CellFinding]:
     return findings
 
 
+def _find_error_values(cells: list[str]) -> dict[int, CellFinding]:
+    """The errors of cells in which a formula failed."""
+    error = CellFinding("error", "error-cell", ERROR_CELL)
+    return {column: error for column, cell in enumerate(cells) if cell[:1] == "#" and _ERROR_VALUE.fullmatch(cell)}
+
+
 def _find_surplus(cells: list[str], width: int, delimiter: str) -> dict[int, CellFinding]:
     """The error that a row has text in more cells than the header."""
     if not any(cell.strip() for cell in cells[width:]):
         return {}
-    sign = _DELIMITERS.get(delimiter, f"{delimiter}s").removesuffix("s")
-    text = _("{count} cells under {width} headers; put quotes around a cell that has a {sign} in it").format(
-        count=len(cells), width=width, sign=sign
+    text = _("{count} cells under {width} headers; put quotes around a cell that has {signs} in it").format(
+        count=len(cells), width=width, signs=_DELIMITERS.get(delimiter, delimiter)
     )
     return {WHOLE_ROW: CellFinding("error", "too-many-cells", text)}
 

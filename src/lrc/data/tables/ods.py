@@ -14,7 +14,7 @@ from zipfile import ZipFile
 
 from lrc.data.tables.cell_text import show_number
 from lrc.data.tables.headers import LOOKED_AT
-from lrc.data.tables.table import NO_FINDINGS, WHOLE_ROW, CellFinding, Table, TableRow
+from lrc.data.tables.table import ERROR_CELL, NO_FINDINGS, WHOLE_ROW, CellFinding, Table, TableRow
 from lrc.data.tables.xlsx import MAX_CELLS, MAX_TEXT, Merged, choose_sheet
 from lrc.data.tables.xlsx_package import open_package, parse
 from lrc.runtime.errors import DataError
@@ -210,7 +210,7 @@ class _Reader:
 def _examine(cell: _Cell) -> CellFinding | None:
     kind = cell.attributes.get("value-type", "")
     if "error" in cell.attributes.get("value-types", kind):
-        return CellFinding("error", "error-cell", _("is an error value; put the text itself into the cell"))
+        return CellFinding("error", "error-cell", ERROR_CELL)
     if "formula" in cell.attributes:
         return CellFinding(
             "repair", "formula", _("is a formula; its stored value {shown} was read").format(shown=cell.shown)

@@ -10,6 +10,7 @@ from lrc.runtime.findings import Finding
 from lrc.runtime.translation import Message, _
 
 WHOLE_ROW = -1  # the column of a finding about a row as a whole
+ERROR_CELL = _("is an error value; put the text itself into the cell")
 
 
 class CellFinding(NamedTuple):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from lrc.data.tables.bookparts import find_sheets, uses_1904
 from lrc.data.tables.cell_text import EPOCH, EPOCH_1904, Value, kind_of, show_cell, show_number, show_value
 from lrc.data.tables.number_formats import SYSTEM, Shown
-from lrc.data.tables.table import NO_FINDINGS, WHOLE_ROW, CellFinding, Table, TableRow, letters
+from lrc.data.tables.table import ERROR_CELL, NO_FINDINGS, WHOLE_ROW, CellFinding, Table, TableRow, letters
 from lrc.data.tables.xlsx_package import open_package
 from lrc.data.tables.xlsx_scan import Marks, Place, scan
 from lrc.runtime.errors import DataError
@@ -188,7 +188,7 @@ def _examine(marks: Marks, place: Place, value: Value, formatted: Shown) -> Cell
     """The finding about a cell, the worst if there are several."""
     shown = formatted.text
     if place in marks.errors:
-        return CellFinding("error", "error-cell", _("is an error value; put the text itself into the cell"))
+        return CellFinding("error", "error-cell", ERROR_CELL)
     if place in marks.struck and value != "":
         text = _("has text that is struck through and was read: {shown}; delete it if it is not meant").format(
             shown=shown[:20]
