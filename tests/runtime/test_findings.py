@@ -212,6 +212,15 @@ def test_a_command_is_not_broken(line: str, monkeypatch: pytest.MonkeyPatch) -> 
             "找不到檔案；請先產生它：lrc convert sample.xlsx --output-dir demo/data --seed 1",
             "lrc convert sample.xlsx --output-dir demo/data --seed 1",
         ),
+        (
+            "next: correct the 4 bad rows, or skip them: lrc convert '考卷.xlsx' --output-dir data --on-error skip",
+            "lrc convert '考卷.xlsx' --output-dir data --on-error skip",
+        ),
+        (
+            "edit one of the recipes, then: cd a && lrc train recipes/qwen3-8b/qlora.yaml",
+            "cd a && lrc train recipes/qwen3-8b/qlora.yaml",
+        ),
+        ("a.yaml: lrc takes adapters of single layers, such as LoRA; name another", "name another"),
     ],
 )
 def test_nor_is_one_without_backticks(line: str, command: str, monkeypatch: pytest.MonkeyPatch) -> None:

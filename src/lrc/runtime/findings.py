@@ -113,7 +113,8 @@ KINDS = {
 # to the end, or installs something; a Chinese character or a word, with brackets before and punctuation after it; and a
 # short remark in square brackets, where there is room.
 _WIDE, _OPENING, _CLOSING = "\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef", "（「『《【", "，。；：？！、）」』》】…"
-_COMMAND = rf"\(?(?:(?<=: )|(?<=：))(?:cd|lrc|pip) [^{_WIDE}]+$|\(?pip install(?: [^\s,;){_WIDE}]+)+[,;)]?"
+_LAST = r"(?:(?<=: )|(?<=：))(?:cd \S+ && .+|lrc [a-z-]+ \S*[-./'\"A-Z].*)$"  # not a sentence about lrc
+_COMMAND = rf"{_LAST}|\(?pip install(?: [^\s,;){_WIDE}]+)+[,;)]?"
 _WHOLE = rf"\(?\w+ = [^\s{_WIDE}]+|[^\s`{_WIDE}]*`[^`]*`[^\s{_WIDE}]*|{_COMMAND}"
 _PIECE = rf"\s+|[{_OPENING}]*(?:{_WHOLE}|[{_WIDE}]|[^\s{_WIDE}]+)[{_CLOSING}]*\s*"
 _PIECES, _REMARKS = re.compile(_PIECE), re.compile(rf"\[[^][]{{1,40}}\]|{_PIECE}")
@@ -267,8 +268,8 @@ def print_lines(*lines: str) -> None:
 
 
 def print_next(command: str) -> None:
-    """Print the command to run next on stdout; it is not wrapped, so that it can be copied."""
-    print(localized(_("next: {line}").format(line=command)))
+    """Print the command to run next on stdout, or a sentence that ends with it; the command stays in one line."""
+    print_lines(_("next: {line}").format(line=command))
 
 
 def limit_findings(errors: Sequence[Finding]) -> list[Finding]:
