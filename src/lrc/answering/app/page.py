@@ -12,6 +12,7 @@ from typing import Any
 
 import gradio as gr
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
 from lrc.answering.app.fragments import findings, fragment, header, summary
@@ -58,6 +59,8 @@ ONE_AT_A_TIME: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "mode
 FORGET = "() => ''"
 # JavaScript that scrolls to the answer, which on a phone is below all boxes.
 SHOW_ANSWER = "() => document.getElementById('answer').scrollIntoView({block: 'nearest'})"
+# What a request that no page sends ends in: gradio looks up what it asks for without checking that it is there.
+REFUSED = (LookupError, RequestValidationError)
 _log = logging.getLogger(__name__)
 _words = gr.I18n(**translations())
 
@@ -93,14 +96,13 @@ def make_site(session: AppSession, names: list[str], folder: Path) -> FastAPI:
             pwa=False,
             show_error=False,
             max_file_size=MAX_UPLOAD,
-            # Gradio looks up what a request asks for without checking that it is there.
-            app_kwargs={"openapi_url": None, "exception_handlers": {LookupError: _refuse_request}},
+            app_kwargs={"openapi_url": None, "exception_handlers": dict.fromkeys(REFUSED, _refuse_request)},
         )
 
 
 def _refuse_request(request: Request, error: Exception) -> JSONResponse:
     """Answer a request that no page sends."""
-    text = _("request: asks for what this page does not have; reload the page")
+    text = _("request: is not one that this page sends; reload the page")
     language = choose_language(request.headers.get("accept-language"))
     return JSONResponse({"detail": localized(text, language)}, status_code=400)
 
