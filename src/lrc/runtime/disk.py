@@ -50,7 +50,7 @@ def convert_disk_errors(path: Path, stage: Path | None = None) -> Iterator[None]
 def disk_failure(error: Exception) -> str | None:
     """The file system's error message, if an exception is about writing; otherwise None."""
     if isinstance(error, OSError):
-        return system_message(error.strerror) if error.errno in _REFUSALS else None
+        return system_message(error.strerror or str(error)) if error.errno in _REFUSALS else None
     if found := _OS_ERROR.search(str(error)):
         return system_message(os.strerror(int(found[1])))
     if isinstance(error, RuntimeError) and _TORCH_WRITER.search(str(error)):

@@ -117,7 +117,7 @@ class Chat:
     @cached_property
     def notes(self) -> list[str]:
         """What was decided for the template, one line for each decision."""
-        notes = []
+        notes: list[str] = []
         if self.text(PROBE, enable_thinking=True) != self.text(PROBE):
             notes.append(
                 _("chat template: thinking is switched off (enable_thinking: false), the answer follows directly")
