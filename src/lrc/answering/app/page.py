@@ -59,6 +59,8 @@ ONE_AT_A_TIME: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "mode
 FORGET = "() => ''"
 # JavaScript that scrolls to the answer, which on a phone is below all boxes.
 SHOW_ANSWER = "() => document.getElementById('answer').scrollIntoView({block: 'nearest'})"
+# The same for why a pasted text cannot be split; if it was, the boxes are in view.
+SHOW_REFUSAL = "() => document.querySelector('#answer .findings')?.scrollIntoView({block: 'nearest'})"
 # What a request that no page sends ends in: gradio looks up what it asks for without checking that it is there.
 REFUSED = (LookupError, RequestValidationError)
 _log = logging.getLogger(__name__)
@@ -160,7 +162,8 @@ def _one_question(session: AppSession) -> gr.HTML:
     shown = gr.State(OPTIONS_SHOWN)
     more.click(_one_more, shown, [shown, more, *options], api_visibility="private", show_progress="hidden")
     filled = [answer, shown, more, *boxes]
-    fill.click(_paste, [whole, shown], filled, api_visibility="private", show_progress="hidden")
+    filling = fill.click(_paste, [whole, shown], filled, api_visibility="private", show_progress="hidden")
+    filling.then(None, js=SHOW_REFUSAL)
     asking = [button.click, passage.submit, question.submit, *(option.submit for option in options)]
     answering = gr.on(asking, _asker(session), boxes, answer, **ONE_AT_A_TIME)
     answering.then(None, js=SHOW_ANSWER)
