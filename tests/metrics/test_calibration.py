@@ -86,6 +86,7 @@ def test_a_temperature_at_the_end_of_the_range_is_explained() -> None:
         ((0.34, 0.33, 0.33, 0.0), 3, True),  # a blank option is no choice
         ((0.5, 0.5, 0.0, 0.0), 4, False),  # between two of four
         ((1.0, 0.0), 1, False),
+        ((1.0, 0.0), 0, True),  # all options are blank
     ],
 )
 def test_what_is_practically_a_guess(probabilities: tuple[float, ...], choices: int, guess: bool) -> None:

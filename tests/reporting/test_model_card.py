@@ -156,7 +156,9 @@ def test_the_merged_models_python_runs_too(folder: Path, tmp_path: Path, capsys:
     if not (trained / "adapter_config.json").is_file():
         assert run(folder, trained, *KINDS["chinese-alpaca-2"]) == 0
     merge(trained, tmp_path / "merged")
-    (code,) = re.findall(r"```python\n(.*?)```", str(model_card(tmp_path / "merged", "someone/merged")), re.DOTALL)
+    card = str(model_card(tmp_path / "merged", "someone/merged"))
+    assert re.search(r"^A model made from \S+ that answers Chinese multiple-choice", card, re.MULTILINE)
+    (code,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
     capsys.readouterr()
     exec(code.replace('"someone/merged"', repr(str(tmp_path / "merged"))), {})
     assert capsys.readouterr().out.split()[1] in SAMPLE.options

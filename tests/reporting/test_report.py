@@ -24,7 +24,8 @@ from lrc.metrics.baselines import BASELINES
 from lrc.metrics.predictions import OUTCOMES_FILE, write_outcomes
 from lrc.metrics.training_log import Point
 from lrc.reporting.charts import Line, over_steps
-from lrc.runtime import packages
+from lrc.reporting.templates import hardware_in_chinese
+from lrc.runtime import machine, packages
 from lrc.runtime.errors import DataError, LrcError, OutputError
 
 
@@ -233,9 +234,21 @@ def test_command_hardware_day_and_workbook_are_told_without_folders(run_dir: Pat
         "workbooks": {"train_file": {"name": "AI.xlsx", "sha256": "ef" * 32}},
     }
     (run_dir / "lrc_run.json").write_text(json.dumps(record))
-    text = page(run_dir)
+    text = re.sub("</?span>", "", page(run_dir))
     for told in ("lrc train tiny/lora --lora_r 16", "2 x NVIDIA H100", "2026-11-26", "AI.xlsx", "ef" * 32):
         assert told in text
+
+
+@pytest.mark.parametrize(("cards", "processes"), [(0, 1), (0, 2), (1, 1), (2, 2), (2, 8)])
+def test_hardware_is_told_in_chinese_where_it_is_not_a_name(
+    cards: int, processes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "_cards", lambda device: (("NVIDIA H100",) * cards, 80 << 30))
+    monkeypatch.setattr(machine, "_processor", lambda: "AMD EPYC")
+    english = machine.describe_hardware("cuda" if cards else "cpu", processes)
+    chinese = hardware_in_chinese(english)
+    assert not re.search("[a-z]{2}", chinese) and ("NVIDIA H100" if cards else "AMD EPYC") in chinese
+    assert re.findall(r"\d+", chinese) == re.findall(r"\d+", english)
 
 
 def test_untrained_accuracy_is_told_where_it_was_evaluated(run_dir: Path) -> None:

@@ -82,6 +82,26 @@ def test_keyboard_starts_at_the_skip_link(desktop: Any) -> None:
     assert desktop.switch_to.active_element.get_attribute("id") == "main"
 
 
+# What has the keyboard and is, while somebody goes back from the end of the page, under the index.
+COVERED = """
+scrollTo(0, document.body.scrollHeight);
+const index = document.querySelector("nav"), covered = [];
+const stops = document.querySelectorAll("main :is(a, button, input, summary, [tabindex='0'])");
+for (const stop of [...stops].reverse()) {
+  stop.focus();
+  if (document.activeElement !== stop) continue;
+  if (stop.getBoundingClientRect().top < index.getBoundingClientRect().bottom) covered.push(stop.textContent);
+}
+return [stops.length, covered];
+"""
+
+
+def test_index_covers_nothing_that_has_the_keyboard(desktop: Any) -> None:
+    desktop.set_window_size(1280, 500)
+    stops, covered = desktop.execute_script(COVERED)
+    assert stops > 10 and covered == []
+
+
 def test_screen_reader_finds_landmarks_and_names(desktop: Any) -> None:
     nodes = desktop.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
     named: dict[str, list[str]] = {}

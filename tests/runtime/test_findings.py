@@ -201,6 +201,34 @@ def test_a_command_is_not_broken(line: str, monkeypatch: pytest.MonkeyPatch) -> 
         assert len(found) > 1 and sum("`lrc train" in piece and piece.count("`") == 2 for piece in found) == 1, found
 
 
+@pytest.mark.parametrize(
+    ("line", "command"),
+    [
+        (
+            "an adapter of this kind takes bitsandbytes; pip install -U bitsandbytes, or leave it",
+            "pip install -U bitsandbytes,",
+        ),
+        (
+            "找不到檔案；請先產生它：lrc convert sample.xlsx --output-dir demo/data --seed 1",
+            "lrc convert sample.xlsx --output-dir demo/data --seed 1",
+        ),
+        (
+            "next: correct the 4 bad rows, or skip them: lrc convert '考卷.xlsx' --output-dir data --on-error skip",
+            "lrc convert '考卷.xlsx' --output-dir data --on-error skip",
+        ),
+        (
+            "edit one of the recipes, then: cd a && lrc train recipes/qwen3-8b/qlora.yaml",
+            "cd a && lrc train recipes/qwen3-8b/qlora.yaml",
+        ),
+        ("a.yaml: lrc takes adapters of single layers, such as LoRA; name another", "name another"),
+    ],
+)
+def test_nor_is_one_without_backticks(line: str, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "50")
+    found = wrap_line(line, stream=Terminal())
+    assert len(found) > 1 and any(command in piece for piece in found), found
+
+
 def fail(line: str) -> None:
     with pytest.raises(SystemExit), exit_on_error(""):
         raise DataError(line)

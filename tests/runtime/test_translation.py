@@ -37,11 +37,6 @@ from lrc.runtime.translation import CHINESE, VARIABLES, Message, _, first_clause
 SOURCE = Path(lrc.__file__).parent
 ROOT = Path(__file__).parents[2]
 CATALOGUE = SOURCE / "runtime" / "locale" / CHINESE / "LC_MESSAGES" / "lrc.po"
-# Modules whose words for a recipe's keys, or for a launch, are put into errors that are translated, and are English.
-ENGLISH_PARTS = {
-    "runtime/launch_variables.py",
-    "training/resume.py",
-}
 # Which argument of a call is the text.
 TEXT_OF = {"Finding": slice(3, 4), "find": slice(2, 3), "Note": slice(2, 3), "track": slice(1)}
 COMMAND = re.compile(r"\$ \{shown\}|accelerate launch \{")  # a line that shows one, which is no sentence
@@ -145,7 +140,77 @@ def test_no_module_gives_texts_past_the_catalogue() -> None:
     raw = {str(path.relative_to(SOURCE)): raw_texts(path) for path in SOURCE.rglob("*.py")}
     texts = {module: [text for text in texts if not COMMAND.search(text)] for module, texts in raw.items()}
     assert {module: text for module, text in texts.items() if text} == {}
-    assert all((SOURCE / module).is_file() for module in ENGLISH_PARTS)
+
+
+# Three words of English in a row, or the beginning of a predicate; `{}` stands for a value.
+PHRASE = re.compile(
+    r"(?:(?<![^\s(])(?:[a-z][a-z']*|\{\})[,:]? ){2}(?:[a-z][a-z']*|\{\})(?![^\s),.;:])"
+    r"|^ ?(?:is|are|was|has|had|belongs|lacks) [a-z]|^the [a-z]"
+)
+# What reads like a phrase and is none, or is not for the reader of an error: commands and code, a prompt, names of
+# columns, what libraries say, notes beside constants, and parts of the page and the card, which have both languages.
+NO_MESSAGE = {
+    "commands/check.py": "lrc (convert|preview|check) ",
+    "commands/doctor.py": "lrc run ",
+    "commands/train.py": "accelerate launch ",
+    "config/json_schema.py": "A recipe of lrc|lrc supports no other",
+    "config/synonyms.py": "logger tracker",
+    "config/trackers.py": "pip install ",
+    "config/yaml_reader.py": "end of stream",
+    "data/tables/headers.py": "[文短編]",
+    "answering/answered_workbook.py": "probability of|look at by|chosen: option|.*(nearly a guess|depends on order)",
+    "models/merging/logit_check.py": "The library closes",
+    "models/merging/safetensors_writer.py": ".* is written out of order",
+    "preview/token_view.py": "bold black",
+    "reporting/compare_page.py": "",
+    "reporting/model_card.py": "",
+    "reporting/summary.py": ".* min ",
+    "runtime/library_errors.py": "",
+    "runtime/machine.py": " in each of",
+    "runtime/memory.py": "out of memory",
+    "runtime/rendezvous.py": "address already in use",
+    "tokenization/prompt.py": r"\[INST|Below is an",
+    "tokenization/serving.py": "",
+    "training/base_trainer.py": ".*, step ",
+    "training/resume.py": "where things are|speed and memory",
+    "training/sweep/trial.py": "# Trial",
+    "__init__.py": "module 'lrc'",
+}
+INTERNAL = {"ValueError", "TypeError", "AssertionError", "RuntimeError", "NotImplementedError", "option", "argument"}
+LIBRARIES = {"click", "_log", "logging", "re"}
+
+
+def untranslated_phrases(path: Path) -> Iterator[str]:
+    """The phrases of a module that are neither in `_()` nor documentation nor a flag's help."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    spared: set[ast.AST] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            spared.add(node.value)
+        elif isinstance(node, ast.Call):
+            owner = getattr(getattr(node.func, "value", None), "id", "")
+            if name_of(node) in {"_", "field", *INTERNAL} or owner in LIBRARIES:
+                spared.update(ast.walk(node))
+        elif isinstance(node, ast.JoinedStr):
+            spared |= {*ast.walk(node)} - {node}
+    for node in ast.walk(tree):
+        if node in spared or not isinstance(node, ast.Constant | ast.JoinedStr):
+            continue
+        pieces = node.values if isinstance(node, ast.JoinedStr) else [node]
+        text = "".join(str(one.value) if isinstance(one, ast.Constant) else "{}" for one in pieces)
+        if (found := PHRASE.search(text)) and re.search("[a-z]{2}", found[0]):
+            yield text
+
+
+def test_no_part_of_a_message_is_english_alone() -> None:
+    """Reasons and cures that are put into a message are messages, too."""
+    raw = {str(path.relative_to(SOURCE)): untranslated_phrases(path) for path in SOURCE.rglob("*.py")}
+    spared = {module: re.compile(known, re.DOTALL) for module, known in NO_MESSAGE.items()}
+    found = {
+        module: [text for text in texts if not (module in spared and spared[module].match(text))]
+        for module, texts in raw.items()
+    }
+    assert {module: texts for module, texts in found.items() if texts} == {}
 
 
 def test_each_kind_of_finding_has_words() -> None:

@@ -126,8 +126,8 @@ def at_bound(temperature: float) -> Message | None:
 
 
 def is_guess(probabilities: Sequence[float], choices: int) -> bool:
-    """Whether the most probable of `choices` options is hardly more probable than 1 / `choices`."""
-    return choices > 1 and max(probabilities) <= GUESS / choices
+    """Whether the most probable of `choices` options is hardly more probable than 1 / `choices`; or there is none."""
+    return not choices or (choices > 1 and max(probabilities) <= GUESS / choices)
 
 
 def calibration(

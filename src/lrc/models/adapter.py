@@ -94,7 +94,8 @@ def _start_of(settings: PeftConfig) -> str:
 def _refuse_unknown(given: dict[str, Any], settings: PeftConfig, path: Path) -> None:
     """Refuse keys that the installed PEFT would ignore, unless they are null, false or empty."""
     known = {field.name for field in fields(settings)}
-    if unknown := [f"{key} is {value!r}" for key, value in given.items() if value and key not in known]:
+    beyond = {key: value for key, value in given.items() if value and key not in known}
+    if unknown := [_("{key} is {value}").format(key=key, value=repr(value)) for key, value in beyond.items()]:
         raise ModelError(
             _(
                 "{path}: {unknown}, which the installed PEFT {version} does not know; install the "
@@ -109,16 +110,16 @@ def _refuse_beyond_layers(settings: PeftConfig, path: Path) -> None:
     Their effect depends on the whole sequence, of which a packed tree has none, and cannot be merged into weights.
     """
     if settings.is_prompt_learning:
-        what = f"peft_type is {PeftType(settings.peft_type).value}, which puts tokens before the prompt"
+        what = _("peft_type is {method}, which puts tokens before the prompt")
     elif getattr(settings, "alora_invocation_tokens", None):
-        what = "alora_invocation_tokens is set, so that the adapter begins at a token of the prompt"
+        what = _("alora_invocation_tokens is set, so that the adapter begins at a token of the prompt")
     elif getattr(settings, "arrow_config", None) or settings.peft_type == "XLORA":
-        what = "it chooses among several adapters as it runs"
+        what = _("it chooses among several adapters as it runs")
     else:
         return
     raise ModelError(
         _("{path}: {what}; lrc merges and answers with adapters of single layers, such as LoRA").format(
-            path=path, what=what
+            path=path, what=what.format(method=PeftType(settings.peft_type).value)
         )
     )
 
@@ -151,12 +152,12 @@ def read_adapter_weights(adapter: Path) -> dict[str, torch.Tensor]:
 def why_not_by_layer(settings: PeftConfig) -> str | None:
     """Why lrc cannot handle an adapter layer by layer and needs PEFT; None for LoRA without tensors across layers."""
     if settings.peft_type != PeftType.LORA:
-        return f"its method is {PeftType(settings.peft_type).value}"
+        return _("its method is {method}").format(method=PeftType(settings.peft_type).value)
     if _start_of(settings).startswith(LOADS_BASE):
-        return f"init_lora_weights is {settings.init_lora_weights}"
+        return _("{key} is {value}").format(key="init_lora_weights", value=settings.init_lora_weights)
     for key in ("target_parameters", "trainable_token_indices", "ensure_weight_tying", "alora_invocation_tokens"):
         if getattr(settings, key, None):
-            return f"it uses {key}"
+            return _("it uses {key}").format(key=key)
     return None
 
 
@@ -201,8 +202,8 @@ def _why_not_added(settings: PeftConfig) -> str | None:
         return why
     for key in ("use_dora", "modules_to_save", "lora_bias", "layer_replication"):
         if getattr(settings, key, None):
-            return f"it has {key}"
-    return "it trains biases" if settings.bias != "none" else None
+            return _("it has {key}").format(key=key)
+    return _("it trains biases") if settings.bias != "none" else None
 
 
 def refuse_incomplete_adapter(adapter: Path, base: Path) -> None:
@@ -252,12 +253,10 @@ def match_weights(model: PeftModel, tensors: dict[str, torch.Tensor], adapter: P
     known = {**state, **expected}  # an adapter may also hold base embeddings, under their own names
     for name in [*expected, *tensors]:
         if name not in tensors or name not in known:
-            where = "the adapter lacks" if name not in tensors else "the base model has no parameter for"
-            raise ModelError(
-                _("{value}: {where} {name}; use the base model that it was trained on").format(
-                    value=adapter / ADAPTER_WEIGHTS, where=where, name=name
-                )
-            )
+            text = _("{value}: the adapter lacks {name}; use the base model that it was trained on")
+            if name in tensors:
+                text = _("{value}: the base model has no parameter for {name}; use the base that it was trained on")
+            raise ModelError(text.format(value=adapter / ADAPTER_WEIGHTS, name=name))
         if tensors[name].shape != known[name].shape:
             have, want = str(tuple(tensors[name].shape)), str(tuple(known[name].shape))
             raise ModelError(

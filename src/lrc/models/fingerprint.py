@@ -127,9 +127,9 @@ def verify_base(recorded: dict[str, Any], folder: Path, flag: str = "--base-mode
         _verify_original(recorded, folder, flag)
         return
     found = _sums(folder)
-    origin = recorded.get("name") or "another model"
+    origin = recorded.get("name") or _("another model")
     if revision := recorded.get("revision"):
-        origin += f" at {revision}"
+        origin = _("{name} at {revision}").format(name=origin, revision=revision)
     parts = [
         part
         for part in ("config", "weights", "tokenizer")

@@ -83,18 +83,20 @@ def check_stored(recipe: Recipe) -> None:
         return
     stored.require(recipe.model.model_name_or_path)
     stored.agree(recipe.model.model_name_or_path, recipe.model.load_in_4bit, recipe.model.load_in_8bit)
-    place = f"{recipe.path or COMMAND_LINE}: {recipe.model.model_name_or_path} is quantized on the disk ({stored})"
+    place = {"file": recipe.path or COMMAND_LINE, "name": recipe.model.model_name_or_path, "stored": stored}
     if not recipe.model.use_peft:
         raise RecipeError(
-            _("{place}, and use_peft is false; its weights cannot be trained, only an adapter on them").format(
-                place=place
-            )
+            _(
+                "{file}: {name} is quantized on the disk ({stored}), and use_peft is false; its weights cannot be "
+                "trained, only an adapter on them"
+            ).format(**place)
         )
     if _divides_weights(recipe) and stored.storage != _find_compute_dtype(recipe):
         raise RecipeError(
             _(
-                "{place} and stored as {storage}, which FSDP and ZeRO-3 do not divide; launch with multi_gpu, {cure}"
-            ).format(place=place, storage=stored.storage, cure=CURE)
+                "{file}: {name} is quantized on the disk ({stored}) and stored as {storage}, which FSDP and ZeRO-3 do "
+                "not divide; launch with multi_gpu, {cure}"
+            ).format(**place, storage=stored.storage, cure=CURE.format(bits=4))
         )
 
 

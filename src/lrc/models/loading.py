@@ -63,7 +63,7 @@ def load_config(name: str, revision: str = "main", *, trust_remote_code: bool = 
     Raises:
         ModelError: there is none at `name`.
     """
-    with loading_errors(name, "model"):
+    with loading_errors(name, _("model")):
         return AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
 
 
@@ -109,7 +109,8 @@ def load_base(
             given["quantization_config"] = how
     elif quantization is not None:
         given["quantization_config"] = quantization  # passing None would override that of the files
-    with loading_errors(name, "model", stored, attn_implementation), warnings.catch_warnings(), _without_report():
+    unreported = _without_report()
+    with loading_errors(name, _("model"), stored, attn_implementation), warnings.catch_warnings(), unreported:
         # That keys of StoredQuantization.loading are used together with the configuration of the files.
         warnings.filterwarnings("ignore", "You passed `quantization_config`")
         model, found = AutoModelForCausalLM.from_pretrained(
@@ -337,7 +338,7 @@ def _explain_failure(
             "{name}: its weights are quantized ({stored}), and cannot be loaded here ({reason}); install what it asks "
             "for, {cure}"
         )
-        return ModelError(text.format(name=name, stored=stored, reason=reason, cure=CURE))
+        return ModelError(text.format(name=name, stored=stored, reason=reason, cure=CURE.format(bits=4)))
     return ModelError(
         _("{name}: its {what} cannot be loaded ({reason}); download its files again, or name another").format(
             name=name, what=what, reason=reason

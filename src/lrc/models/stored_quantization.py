@@ -25,12 +25,12 @@ from lrc.runtime.memory import format_size
 from lrc.runtime.progress import notify
 from lrc.runtime.translation import _
 
-UNKNOWN = "an unknown method"
+UNKNOWN = _("an unknown method")
 # The packages that transformers needs for a method, and that lrc does not install.
 NEEDED = {"gptq": ("gptqmodel", "optimum"), "awq": ("gptqmodel",), "compressed-tensors": ("compressed_tensors",)}
 # Names of the tensors that stand for a quantized weight, or beside it: bitsandbytes', GPTQ's and AWQ's.
 QUANTIZED_PARTS = re.compile(r"\.(qweight|SCB|weight\.(quant_state\..+|absmax))$")
-CURE = "or name the 16-bit model that it was made from, with load_in_4bit: true"
+CURE = _("or name the 16-bit model that it was made from, with load_in_{bits}bit: true")
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,8 @@ class StoredQuantization:
         return cls(method, bits if isinstance(bits, int) else None, storage)
 
     def __str__(self) -> str:
-        return f"{self.method}, {self.bits} bits" if self.bits else self.method
+        # Stays a message, which is translated where it is part of another.
+        return _("{method}, {bits} bits").format(method=self.method, bits=self.bits) if self.bits else self.method
 
     def refuse_unknown(self, name: str) -> None:
         """Refuse a method that transformers does not read: it would take the weights for ordinary ones.
@@ -88,11 +89,11 @@ class StoredQuantization:
         self.refuse_unknown(name)
         missing = [package for package in NEEDED.get(self.method, ()) if find_spec(package) is None]
         if missing:
-            raise ModelError(
-                _(
-                    "{name}: its weights are quantized ({self}), which takes {missing}; pip install {missing2}, {cure}"
-                ).format(name=name, self=self, missing=" and ".join(missing), missing2=" ".join(missing), cure=CURE)
+            text = _(
+                "{name}: its weights are quantized ({self}), which takes {missing}; pip install {missing2}, {cure}"
             )
+            words = {"missing": tuple(missing), "missing2": " ".join(missing), "cure": CURE.format(bits=4)}
+            raise ModelError(text.format(name=name, self=self, **words))
 
     def require_quantized(self, name: str, model: Any) -> None:
         """Refuse weights of a bitsandbytes repository that are not quantized in its way, contrary to its config.json.
@@ -161,9 +162,7 @@ class StoredQuantization:
                     _(
                         "{name}: its weights are quantized already ({self}), and load_in_{bits}bit asks for "
                         "another quantization; leave it out, {replace}"
-                    ).format(
-                        name=name, self=self, bits=bits, replace=CURE.replace("load_in_4bit", f"load_in_{bits}bit")
-                    )
+                    ).format(name=name, self=self, bits=bits, replace=CURE.format(bits=bits))
                 )
 
 

@@ -17,6 +17,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from lrc.packing.attention import why_no_trees, without_adapter
 from lrc.packing.lm_head import split_head
 from lrc.packing.tree import Block
+from lrc.runtime.translation import _
 
 # Families whose decoder layer is what `_forward` computes; others run their last layer at all positions.
 FAMILIES = ("llama", "qwen2", "qwen3", "mistral", "gemma3_text")
@@ -33,7 +34,8 @@ def prune_last_layer(model: Any) -> str | None:
     causal = without_adapter(model)
     kind = causal.config.get_text_config().model_type
     if kind not in FAMILIES or causal.config.model_type != kind or why_no_trees(model):
-        return f"the last layer of {causal.config.model_type} is computed at every position"
+        text = _("the last layer of {family} is computed at every position")
+        return text.format(family=causal.config.model_type)
     layer = causal.get_decoder().layers[-1]
     layer.forward = partial(_forward, layer)
     setattr(causal, _MARK, True)

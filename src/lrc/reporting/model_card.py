@@ -90,9 +90,8 @@ def model_card(folder: Path, repo_id: str, run: Run | None = None, prompt: Promp
         metadata=data.to_yaml().strip(),
         name=repo_id.rpartition("/")[2],
         repo_id=repo_id,
-        kind=_kind(adapter),
+        what_answers=_what_answers(adapter, f"[{base}]({HUB}/{base})" if base and on_hub else base),
         base=base,
-        base_link=f"[{base}]({HUB}/{base})" if base and on_hub else base,
         distribution=DISTRIBUTION,
         launch=scrub(run.launch) if run else {},
         rendered=_render(prompt) if run and prompt else "",
@@ -168,10 +167,12 @@ def _eval_result(results: dict[str, Any]) -> EvalResult:
     )
 
 
-def _kind(adapter: dict[str, Any]) -> str:
+def _what_answers(adapter: dict[str, Any], base: str | None) -> str:
+    """The beginning of the sentence that says what the model is."""
     if not adapter:
-        return "A model"
-    return "A LoRA adapter" + (f" of rank {adapter['r']}" if adapter.get("r") else "")
+        return f"A model made from {base or 'a base'} that answers"
+    rank = f" of rank {adapter['r']}" if adapter.get("r") else ""
+    return f"A LoRA adapter{rank} that makes {base or 'its base'} answer"
 
 
 def _cell(value: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from base64 import b64encode
 from functools import partial
 from importlib.resources import files as packaged
@@ -14,6 +15,12 @@ from markupsafe import Markup
 
 from lrc.metrics.verdict import NAMES
 from lrc.runtime.translation import CHINESE, localized
+
+_HARDWARE = (
+    (re.compile(r", (\d+) cores?\b"), r"，\1 個核心"),
+    (re.compile(r", (\d+) processes\b"), r"，\1 個行程"),
+    (re.compile(r" in each of (\d+) machines\b"), r"，共 \1 台機器"),
+)
 
 
 def render_page(template: str, **facts: Any) -> str:
@@ -32,7 +39,7 @@ def render_page(template: str, **facts: Any) -> str:
     )
     environment.filters |= {"percent": _percent, "number": _number, "times": _times}
     environment.globals["names_of_baselines"] = NAMES
-    environment.filters["chinese"] = partial(localized, to=CHINESE)
+    environment.filters |= {"chinese": partial(localized, to=CHINESE), "hardware_in_chinese": hardware_in_chinese}
     script = read_asset("report.js")
     shipped = {
         # Not escaped, since both ship with lrc.
@@ -47,6 +54,13 @@ def render_page(template: str, **facts: Any) -> str:
 def read_asset(name: str) -> str:
     """Read a text file that ships next to this module."""
     return packaged(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def hardware_in_chinese(hardware: str) -> str:
+    """What `machine.describe_hardware` says, which a run keeps in English."""
+    for english, chinese in _HARDWARE:
+        hardware = english.sub(chinese, hardware)
+    return hardware
 
 
 def _percent(value: float) -> str:

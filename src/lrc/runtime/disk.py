@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lrc.runtime.errors import MachineError
+from lrc.runtime.errors import MachineError, system_message
 from lrc.runtime.memory import format_size
 from lrc.runtime.translation import _
 
@@ -50,11 +50,11 @@ def convert_disk_errors(path: Path, stage: Path | None = None) -> Iterator[None]
 def disk_failure(error: Exception) -> str | None:
     """The file system's error message, if an exception is about writing; otherwise None."""
     if isinstance(error, OSError):
-        return error.strerror if error.errno in _REFUSALS else None
+        return system_message(error.strerror or str(error)) if error.errno in _REFUSALS else None
     if found := _OS_ERROR.search(str(error)):
-        return os.strerror(int(found[1]))
+        return system_message(os.strerror(int(found[1])))
     if isinstance(error, RuntimeError) and _TORCH_WRITER.search(str(error)):
-        return "the disk did not take all of a file"
+        return _("the disk did not take all of a file")
     return None
 
 

@@ -108,8 +108,7 @@ def describe_os_error(error: OSError) -> str:
 
     Windows does not say that another program, such as Excel, has a file open, nor that a path is too long.
     """
-    reason = str(error.strerror or error)
-    reason = _OS_ERRORS.get(reason, reason)
+    reason = system_message(str(error.strerror or error))
     if WINDOWS and isinstance(error, PermissionError):
         return _("{reason} (is it open in another program? close it there)").format(reason=reason)
     if (length := _excess_length(error.filename or "")) is not None:
@@ -126,6 +125,11 @@ def cannot_read(file: str | Path, error: OSError) -> str:
         error: what was raised.
     """
     return _("{file}: {reason}; check its name and permissions").format(file=file, reason=describe_os_error(error))
+
+
+def system_message(text: str) -> str:
+    """An operating system's error message; as a translatable one if it is frequent."""
+    return _OS_ERRORS.get(text, text)
 
 
 def _excess_length(path: str | Path) -> int | None:

@@ -119,10 +119,13 @@ KINDS = {
     "white-space": _("white space at the ends"),
     "zero-width": _("zero-width characters"),
 }
-# Pieces of a line that are not broken: an equation; a command in backticks, to be copied; a Chinese character or a
-# word, with brackets before and punctuation after it; and a short remark in square brackets, where there is room.
+# Pieces of a line that are not broken: an equation; a command, to be copied, which is in backticks, or after a colon up
+# to the end, or installs something; a Chinese character or a word, with brackets before and punctuation after it; and a
+# short remark in square brackets, where there is room.
 _WIDE, _OPENING, _CLOSING = "\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef", "（「『《【", "，。；：？！、）」』》】…"
-_WHOLE = rf"\(?\w+ = [^\s{_WIDE}]+|[^\s`{_WIDE}]*`[^`]*`[^\s{_WIDE}]*"
+_LAST = r"(?:(?<=: )|(?<=：))(?:cd \S+ && .+|lrc [a-z-]+ \S*[-./'\"A-Z].*)$"  # not a sentence about lrc
+_COMMAND = rf"{_LAST}|\(?pip install(?: [^\s,;){_WIDE}]+)+[,;)]?"
+_WHOLE = rf"\(?\w+ = [^\s{_WIDE}]+|[^\s`{_WIDE}]*`[^`]*`[^\s{_WIDE}]*|{_COMMAND}"
 _PIECE = rf"\s+|[{_OPENING}]*(?:{_WHOLE}|[{_WIDE}]|[^\s{_WIDE}]+)[{_CLOSING}]*\s*"
 _PIECES, _REMARKS = re.compile(_PIECE), re.compile(rf"\[[^][]{{1,40}}\]|{_PIECE}")
 ROWS_SHOWN = 5  # of a kind, which may have thousands
@@ -240,8 +243,9 @@ def wrap(line: str, columns: int, indent: int = 0) -> list[str]:
         indent: spaces before all lines but the first.
     """
     lines, current = [], ""
-    pieces = (_PIECES.findall(one) if columns_of(one) > columns - indent else [one] for one in _REMARKS.findall(line))
-    for piece in chain.from_iterable(pieces):
+    found = _REMARKS.findall(line)
+    broken = (_PIECES.findall(one) if one[0] == "[" and columns_of(one) > columns - indent else [one] for one in found)
+    for piece in chain.from_iterable(broken):
         if current.strip() and columns_of(current + piece.rstrip()) > columns:
             lines.append(current.rstrip())
             current = " " * indent + piece.lstrip()
@@ -280,8 +284,8 @@ def print_json(document: object, indent: int = 2) -> None:
 
 
 def print_next(command: str) -> None:
-    """Print the command to run next on stdout; it is not wrapped, so that it can be copied."""
-    print(localized(_("next: {line}").format(line=command)))
+    """Print the command to run next on stdout, or a sentence that ends with it; the command stays in one line."""
+    print_lines(_("next: {line}").format(line=command))
 
 
 def limit_findings(errors: Sequence[Finding]) -> list[Finding]:

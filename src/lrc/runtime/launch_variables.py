@@ -10,7 +10,7 @@ import os
 from importlib.util import find_spec
 
 from lrc.runtime.errors import MachineError
-from lrc.runtime.translation import _
+from lrc.runtime.translation import _, alternatives
 
 # The number of processes, and the rank of this one, in the order in which accelerate looks.
 SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE", "WORLD_SIZE")
@@ -24,7 +24,7 @@ PLACES = (*SIZES, *RANKS, *LOCAL_RANKS, *LOCAL_SIZES)
 ENGINES = ("ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_FSDP", "ACCELERATE_USE_MEGATRON_LM", "ACCELERATE_USE_SAGEMAKER")
 TRUE, FALSE = ("1", "true", "yes", "y", "t", "on"), ("0", "false", "no", "n", "f", "off", "")
 PRECISIONS = ("no", "fp16", "bf16", "fp8")
-CURE = "left over from another launch? {cure}, or start the processes with `accelerate launch` or `lrc train`"
+CURE = _("left over from another launch? {cure}, or start the processes with `accelerate launch` or `lrc train`")
 
 
 def forget_launch() -> None:
@@ -74,13 +74,15 @@ def _check() -> None:
     _check_accelerate()
     sizes = {name: _number(name) for name in _set(*SIZES)}
     if len(set(sizes.values())) > 1:
-        values = " and ".join(f"{name} is {size}" for name, size in sizes.items())
-        raise _refusal(next(iter(sizes)), f"{values}, but they must be equal", next(iter(sizes)))
+        each = [_("{name} is {value}").format(name=name, value=size) for name, size in sizes.items()]
+        what = _("{values}, but they must be equal").format(values=alternatives(each, _("{words} and {last}")))
+        raise _refusal(next(iter(sizes)), what, next(iter(sizes)))
     size = next(iter(sizes.values()), None)
     rank, local = _first(RANKS), _first(LOCAL_RANKS)
     if size is None and (rank or (local or 0) > 0):
         name = _set(*RANKS, *LOCAL_RANKS)[0]
-        raise _refusal(name, f"is {os.environ[name]}, but WORLD_SIZE is not set", *_set(*PLACES))
+        what = _("is {value}, but WORLD_SIZE is not set").format(value=os.environ[name])
+        raise _refusal(name, what, *_set(*PLACES))
     if size is None or size == 1 and not rank and len(_set(*ADDRESS)) < len(ADDRESS):
         for name in PLACES:
             os.environ.pop(name, None)
@@ -93,18 +95,20 @@ def _check() -> None:
 
 def _check_place(size: int, rank: int | None, source: str) -> None:
     if size < 1:
-        raise _refusal(source, f"is {size}, expected 1 or more", source)
+        raise _refusal(source, _("is {value}, expected 1 or more").format(value=size), source)
+    missing = _("is missing, but {source} is {size}").format(source=source, size=size)
     if rank is None:
-        raise _refusal("RANK", f"is missing, but {source} is {size}", *_set(*PLACES))
+        raise _refusal("RANK", missing, *_set(*PLACES))
     if not 0 <= rank < size:
-        raise _refusal(
-            _set(*RANKS)[0], f"is {rank}, expected 0 to {size - 1}, since {source} is {size}", *_set(*PLACES)
-        )
+        what = _("is {rank}, expected 0 to {last}, since {source} is {size}")
+        what = what.format(rank=rank, last=size - 1, source=source, size=size)
+        raise _refusal(_set(*RANKS)[0], what, *_set(*PLACES))
     for name in ADDRESS:
         if not os.environ.get(name):
-            raise _refusal(name, f"is missing, but {source} is {size}", *_set(*PLACES))
+            raise _refusal(name, missing, *_set(*PLACES))
     if not 0 < _number("MASTER_PORT") < 65536:
-        raise _refusal("MASTER_PORT", f"is {os.environ['MASTER_PORT']}, expected 1 to 65535", *_set(*PLACES, *ADDRESS))
+        what = _("is {value}, expected 1 to 65535").format(value=os.environ["MASTER_PORT"])
+        raise _refusal("MASTER_PORT", what, *_set(*PLACES, *ADDRESS))
 
 
 def _check_accelerate() -> None:
@@ -140,7 +144,7 @@ def _refusal(name: str, what: str, *there: str) -> MachineError:
 
 
 def _unset(names: list[str]) -> str:
-    return f"unset {' '.join(dict.fromkeys(names))}"
+    return f"unset {' '.join(dict.fromkeys(names))}"  # a command
 
 
 def _set(*names: str) -> list[str]:
@@ -155,4 +159,5 @@ def _number(name: str) -> int:
     try:
         return int(os.environ[name])
     except ValueError:
-        raise _refusal(name, f"is {os.environ[name]}, expected a whole number", name) from None
+        what = _("is {value}, expected a whole number").format(value=os.environ[name])
+        raise _refusal(name, what, name) from None

@@ -80,7 +80,8 @@ def out_of_memory(error: BaseException) -> str | None:
         return _("out of memory")
     found = re.search(r"CPUAllocator: can't allocate memory: you tried to allocate (\d+) bytes", str(error))
     if found:
-        return _("out of memory: {size} were requested at once").format(size=format_size(int(found[1])))
+        text = _("out of memory: {size} were requested at once")
+        return text.format(size=format_size(int(found[1])))
     return _("out of memory") if "out of memory" in str(error) else None
 
 

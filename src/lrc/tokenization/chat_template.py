@@ -20,7 +20,7 @@ from lrc.runtime.translation import _
 # The date that a template prints as today's, so that prompts are the same in training and answering. It is the default
 # in the templates of Llama 3.
 DATE = "2024-07-26"
-CURE = "choose template alpaca or plain, or a base whose tokenizer has another one"
+CURE = _("choose template alpaca or plain, or a base whose tokenizer has another one")
 # The texts that lrc's prompts consist of, and characters that a template may interpret; long, since some truncate.
 PROBE = (
     "請根據以下輸入回答:\n\n小明 Xiao-Ming said: \"a < b & c > d\", 'x'  {{ y }} {% z %} \\n #1.\n"
@@ -117,29 +117,31 @@ class Chat:
     @cached_property
     def notes(self) -> list[str]:
         """What was decided for the template, one line for each decision."""
-        notes = []
+        notes: list[str] = []
         if self.text(PROBE, enable_thinking=True) != self.text(PROBE):
             notes.append(
-                "chat template: thinking is switched off (enable_thinking: false), the answer follows directly"
+                _("chat template: thinking is switched off (enable_thinking: false), the answer follows directly")
             )
         if self.parts:
-            notes.append("chat template: takes the content of a turn in parts")
+            notes.append(_("chat template: takes the content of a turn in parts"))
         if self._render_on(date(2001, 2, 3)) != self.text(PROBE):
-            notes.append(f"chat template: prints a date, which is {self.today} in training and answering alike")
+            text = _("chat template: prints a date, which is {today} in training and answering alike")
+            notes.append(text.format(today=self.today))
         return notes
 
     def _check_template(self) -> str | None:
         """What is wrong with the template, in words; None if nothing is."""
         try:
-            renderings = {self.text(PROBE) for _ in range(RENDERINGS)}
+            renderings = {self.text(PROBE) for _attempt in range(RENDERINGS)}
             if len(renderings) > 1:
-                return "renders the same question differently each time"
+                return _("renders the same question differently each time")
             if PROBE not in (prompt := renderings.pop()):
-                return "does not keep the text of a question whole: it drops, cuts or changes some of it"
+                return _("does not keep the text of a question whole: it drops, cuts or changes some of it")
             tail = prompt[prompt.rindex(PROBE) + len(PROBE) :]
             opened, closed = _find_thought_marks(tail)
             if len(opened) > len(closed):
-                return f"opens a thinking block ({opened[-1]}) where the answer belongs, with thinking off"
+                text = _("opens a thinking block ({mark}) where the answer belongs, with thinking off")
+                return text.format(mark=opened[-1])
             return self._check_turn()
         except Exception as error:  # a template may raise anything
             return _explain(error)
@@ -149,17 +151,22 @@ class Chat:
         turn = self._find_turn()
         if turn is None:
             ignored = self._apply(PROBE, add_generation_prompt=False, tokenize=False) == self.text(PROBE)
-            why = (
-                "ignores add_generation_prompt"
-                if ignored
-                else "renders a prompt differently from the same turns in a conversation"
+            if ignored:
+                return _(
+                    "ignores add_generation_prompt, so that prompt and answer are not the beginning of a conversation "
+                    "with that answer"
+                )
+            return _(
+                "renders a prompt differently from the same turns in a conversation, so that prompt and answer are not "
+                "the beginning of a conversation with that answer"
             )
-            return f"{why}, so that prompt and answer are not the beginning of a conversation with that answer"
         if (name := self._find_end_token()) is None:
             shown = turn.after.strip()[:20]
-            return f"ends a turn with {shown!r}, which is not a token" if shown else "ends a turn with nothing"
+            text = _("ends a turn with {shown}, which is not a token") if shown else _("ends a turn with nothing")
+            return text.format(shown=repr(shown))
         if name not in self.tokenizer.all_special_tokens and not self._is_special(name):
-            return f"ends a turn with {name}, which the tokenizer does not mark as special"
+            text = _("ends a turn with {name}, which the tokenizer does not mark as special")
+            return text.format(name=name)
         return None
 
     def _find_turn(self) -> Turn | None:
@@ -225,7 +232,7 @@ def _strip_empty_thought(prompt: str) -> str:
 
 def _explain(error: Exception) -> str:
     first = str(error).strip().partition("\n")[0][:120]
-    return f"cannot be rendered ({first or type(error).__name__})"
+    return _("cannot be rendered ({reason})").format(reason=first or type(error).__name__)
 
 
 def _short(text: str) -> str:

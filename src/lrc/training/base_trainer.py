@@ -252,15 +252,15 @@ class DurableTrainer(SFTTrainer):
         self._name_best()
         best = self.state.best_model_checkpoint
         if best is None:
-            reason: str | None = "no evaluation gave a number"
+            reason: str | None = _("no evaluation gave a number")
         else:
-            reason = find_damage(Path(best)) if Path(best).is_dir() else "is missing"
+            reason = find_damage(Path(best)) if Path(best).is_dir() else _("is missing")
         if not self._everywhere(reason is None):
             raise MachineError(
                 _(
                     "{best}: {reason}, so there is no best checkpoint for load_best_model_at_end; put it "
                     "back and run again, or take another checkpoint as it is"
-                ).format(best=best or self.args.output_dir, reason=reason or "is not whole")
+                ).format(best=best or self.args.output_dir, reason=reason or _("is not whole"))
             )
         assert best is not None
         if self.pissa is None or self.is_deepspeed_enabled:  # whose own files have the weights as they were trained

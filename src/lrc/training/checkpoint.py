@@ -63,11 +63,11 @@ def find_damage(checkpoint: Path) -> str | None:
         for name, facts in listed.items():
             file = checkpoint / name
             if file.stat().st_size != facts["size"] or checksum(file) != facts["sha256"]:
-                return f"{name} is not what was written"
+                return _("{name} is not what was written").format(name=name)
     except FileNotFoundError as error:
-        return f"{Path(error.filename).name} is missing"
+        return _("{name} is missing").format(name=Path(error.filename).name)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return f"{MANIFEST} is damaged"
+        return _("{name} is damaged").format(name=MANIFEST)
     return None
 
 

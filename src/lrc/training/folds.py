@@ -78,12 +78,12 @@ class Folds:
         found = self._read()
         if overwrite or found == self.identity():
             return
-        cure = "choose another output_dir, or set overwrite_output_dir: true"
+        cure = _("choose another output_dir, or set overwrite_output_dir: true")
         if found is not None:
             changed = [_NAMES.get(key, key) for key, value in self.identity().items() if found.get(key) != value]
             raise OutputError(
                 _("{folder}: holds other folds (another {changed}); {cure}").format(
-                    folder=self.folder, changed=", ".join(changed), cure=cure
+                    folder=self.folder, changed=tuple(changed), cure=cure
                 )
             )
         if self.folder.is_dir() and any(path.name[0] != "." for path in self.folder.iterdir()):

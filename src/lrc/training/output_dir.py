@@ -156,9 +156,8 @@ class OutputDir:
                 )
             )
         if changed := self._differences_of(named):
-            raise RecipeError(
-                *(f"{place}: belongs to another run: {one}, or remove resume_from_checkpoint" for one in changed)
-            )
+            text = _("{place}: belongs to another run: {fact}; {cure}, or remove resume_from_checkpoint")
+            raise RecipeError(*(text.format(place=place, fact=one.fact, cure=one.cure) for one in changed))
         if origin.finished and not is_longer(origin, self.run):
             result = named.resolve().parent
             raise RecipeError(
@@ -192,9 +191,9 @@ class OutputDir:
         if step is None:
             return None
         found = folder / f"checkpoint-{step}"
-        reason = find_damage(found) if found.is_dir() else "is missing"
+        reason = find_damage(found) if found.is_dir() else _("is missing")
         if reason is None and self._differences_of(found):
-            reason = "belongs to another run"
+            reason = _("belongs to another run")
         if reason is None:
             return found
         raise OutputError(
@@ -248,21 +247,21 @@ def refuse_taken(path: Path, *, overwrite: bool) -> None:
             else _("{path}: is not a folder; choose another output_dir").format(path=path)
         )
     if not overwrite and _others(path) and read_run(path) is None:
-        raise _refusal(path, "something that is not an lrc run")
-
-
-def _refusal(path: Path, what: str) -> OutputError:
-    return OutputError(
-        _("{path}: holds {what}; choose another output_dir, or set overwrite_output_dir: true").format(
-            path=path, what=what
+        raise OutputError(
+            _(
+                "{path}: holds something that is not an lrc run; choose another output_dir, or set "
+                "overwrite_output_dir: true"
+            ).format(path=path)
         )
-    )
 
 
 def another_run(path: Path, changed: Sequence[Difference]) -> OutputError:
     """The error for an `output_dir` with another run in it, with a line for each difference."""
-    cure = "choose another output_dir, or set overwrite_output_dir: true"
-    return OutputError(*(f"{path}: holds another run ({one.fact}); {one.cure} to resume it, {cure}" for one in changed))
+    text = _(
+        "{path}: holds another run ({fact}); {cure} to resume it, choose another output_dir, or set "
+        "overwrite_output_dir: true"
+    )
+    return OutputError(*(text.format(path=path, fact=one.fact, cure=one.cure) for one in changed))
 
 
 def refuse_sources_in(folder: Path, sources: Sequence[Path]) -> None:

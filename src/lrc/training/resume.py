@@ -16,6 +16,7 @@ from lrc.config.ignored_keys import IGNORED
 from lrc.config.rules import SCHEDULES_BY_EVALUATION
 from lrc.config.run_record import Run, read_run
 from lrc.config.schema import shipped_schema
+from lrc.runtime.translation import Message, _
 
 # Keys whose values do not affect the weights; docs/reliability.md has the same table.
 MAY_CHANGE: dict[str, tuple[str, ...]] = {
@@ -67,6 +68,7 @@ DECIDED_BY_EVALUATION = ("load_best_model_at_end", "early_stopping_patience")
 LENGTH = ("max_steps", "num_train_epochs")
 
 PROCESSES = "world_size"
+PARTS = {"": _("files"), "weights": _("weights"), "config": _("configuration"), "tokenizer": _("tokenizer")}
 WHOLE = "contents_sha256"  # of all of a base's tensors; runs of older releases lack it
 # Separate fields of the run, which hold what `auto` and defaults were resolved to.
 _PROMPT = ("template", "answer_style", "list_options")
@@ -79,16 +81,12 @@ class Difference:
     what: str
     then: str
     now: str
-    cure: str  # in the imperative
-
-    def __str__(self) -> str:
-        """The difference, and how to undo it."""
-        return f"{self.fact}; {self.cure}"
+    cure: str  # how to undo it, in the imperative
 
     @property
-    def fact(self) -> str:
-        """The difference alone."""
-        return f"{self.what} was {self.then} and is {self.now} now"
+    def fact(self) -> Message:
+        """The difference in words."""
+        return _("{what} was {then} and is {now} now").format(what=self.what, then=self.then, now=self.now)
 
 
 def nondeterminism(device: str, full_determinism: bool) -> str | None:
@@ -100,7 +98,7 @@ def nondeterminism(device: str, full_determinism: bool) -> str | None:
     """
     if device == "cpu" or full_determinism:
         return None
-    return (
+    return _(
         "on a GPU the result may differ in its last bits from a run without a stop; full_determinism: true keeps them"
     )
 
@@ -127,27 +125,29 @@ def run_of(checkpoint: Path) -> Run | None:
     return next(filter(None, map(read_run, (checkpoint, checkpoint.resolve().parent))), None)
 
 
-def changed_versions(then: Run, now: Run) -> str:
-    """Which packages have changed, such as `torch 2.12, now 2.13`; empty if none has."""
+def changed_versions(then: Run, now: Run) -> tuple[str, ...]:
+    """Which packages have changed, such as `torch 2.12, now 2.13`."""
     both = sorted(then.versions.keys() & now.versions.keys())
     changed = [name for name in both if then.versions[name] != now.versions[name]]
-    return ", ".join(f"{name} {then.versions[name]}, now {now.versions[name]}" for name in changed)
+    text = _("{name} {then}, now {now}")
+    return tuple(text.format(name=name, then=then.versions[name], now=now.versions[name]) for name in changed)
 
 
 def _compare_recipes(then: Run, now: Run) -> Iterator[Difference]:
     for key in _PROMPT:
         if getattr(then, key) != getattr(now, key):
-            yield _difference(key, getattr(then, key), getattr(now, key), f"set {key}: {_show(getattr(then, key))}")
+            yield _compare_key(key, getattr(then, key), getattr(now, key))
     free = {key for keys in MAY_CHANGE.values() for key in keys} | {*_PROMPT, PROCESSES}
     if not _is_decided_by_evaluation(now):
         free |= {*EVALUATION}
     for key in sorted((then.recipe.keys() | now.recipe.keys()) - free):
         before, after = _value_of(then, key), _value_of(now, key)
         if before != after:
-            yield _difference(key, before, after, f"set {key}: {_show(before)}")
+            yield _compare_key(key, before, after)
     before, after = then.recipe.get(PROCESSES, 1), now.recipe.get(PROCESSES, 1)
     if before != after:
-        yield _difference("the number of processes", before, after, f"start it with {before}")
+        cure = _("start it with {count}").format(count=before)
+        yield Difference(_("the number of processes"), _show(before), _show(after), cure)
 
 
 def _is_decided_by_evaluation(run: Run) -> bool:
@@ -159,11 +159,11 @@ def _compare_contents(then: Run, now: Run) -> Iterator[Difference]:
     for role in sorted(then.data.keys() | now.data.keys()):
         before, after = then.data.get(role, {}), now.data.get(role, {})
         if before.get("sha256") != after.get("sha256"):
-            cure = f"give {role} as it was" if before else f"remove {role}"
-            yield Difference(role, _content(before), _content(after), cure)
-    pairs = [("base model", then.base, now.base)]
+            cure = _("give {role} as it was") if before else _("remove {role}")
+            yield Difference(role, _content(before), _content(after), cure.format(role=role))
+    pairs = [(_("the base model's {part}"), then.base, now.base)]
     if then.versions.get("transformers") == now.versions.get("transformers"):  # which writes it in its own way
-        pairs.append(("tokenizer", then.tokenizer, now.tokenizer))
+        pairs.append((_("the tokenizer's {part}"), then.tokenizer, now.tokenizer))
     for what, before, after in pairs:
         # Only what both runs have recorded can be compared.
         known = [key for key in before.keys() & after.keys() if key.endswith("sha256") and before[key] and after[key]]
@@ -171,18 +171,18 @@ def _compare_contents(then: Run, now: Run) -> Iterator[Difference]:
             known = [key for key in known if key != "weights_sha256"]
         for key in sorted(known):
             if before[key] != after[key]:
-                part = "weights" if key == WHOLE else key.removesuffix("sha256").strip("_") or "files"
+                part = _("weights") if key == WHOLE else PARTS.get(key.removesuffix("sha256").strip("_"), key)
                 was, now_is = (f"{one.get('name', '')} ({key} {one[key][:12]}…)".strip() for one in (before, after))
-                cure = "set model_name_or_path to the one that it began with"
-                yield Difference(f"the {what}'s {part}", was, now_is, cure)
+                cure = _("set model_name_or_path to the one that it began with")
+                yield Difference(what.format(part=part), was, now_is, cure)
 
 
-def _difference(what: str, before: Any, after: Any, cure: str) -> Difference:
-    return Difference(what, _show(before), _show(after), cure)
+def _compare_key(key: str, before: Any, after: Any) -> Difference:
+    return Difference(key, _show(before), _show(after), _("set {key}: {value}").format(key=key, value=_show(before)))
 
 
 def _content(part: Mapping[str, Any]) -> str:
-    return f"{part.get('name')} (sha256 {str(part.get('sha256'))[:12]}…)" if part else "none"
+    return f"{part.get('name')} (sha256 {str(part.get('sha256'))[:12]}…)" if part else _("none")
 
 
 def _show(value: Any) -> str:

@@ -314,7 +314,7 @@ def check_processes(world_size: int) -> None:
                 "launch: {asked} processes were asked for, {world_size} would train together; use "
                 "accelerate_configs/cpu_2.yaml, multi_gpu.yaml or torchrun (or unset MASTER_ADDR for one "
                 "process)"
-            ).format(asked=asked or "several", world_size=world_size)
+            ).format(asked=asked or _("several"), world_size=world_size)
         )
 
 

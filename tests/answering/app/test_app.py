@@ -175,6 +175,17 @@ def test_a_whole_question_is_pasted_at_once(address: str) -> None:
         assert shown == ["甲在睡覺。乙在唱歌。", "誰在睡覺？", "甲", "乙", "丙", "丁", "戊"]
 
 
+def test_why_a_pasted_text_is_refused_comes_into_view_on_a_phone(address: str) -> None:
+    with opened(address, size=PHONE) as browser:
+        click(browser, "#paste button")
+        wait(lambda: find(browser, "#whole textarea"))
+        type_in(browser, "whole", "誰在睡覺？")
+        click(browser, "#fill")
+        (told,) = wait(lambda: find(browser, "#answer .findings"))
+        place = "return arguments[0].getBoundingClientRect().bottom <= innerHeight"
+        wait(lambda: browser.execute_script(place, told))
+
+
 def test_the_box_that_has_the_keyboard_is_outlined(address: str) -> None:
     with opened(address) as browser:
         type_in(browser, "question", "甲")

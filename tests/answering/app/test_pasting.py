@@ -27,6 +27,9 @@ LISTS = {
     "選項1": "選項1 {}\n選項2 {}\n選項3 {}\n選項4 {}",
     "over two lines": "(1)\n{}\n(2)\n{}\n(3)\n{}\n(4)\n{}",
     "with the answer": "1. {}\n2. {}\n3. {}\n4. {}\n正確答案：2",
+    "with the answer in its line": "(A) {}\n(B) {}\n(C) {}\n(D) {} 正解：B",
+    "with brackets around the word": "(A) {} (B) {} (C) {} (D) {}【答案】(B)",
+    "with an explanation": "A. {}\nB. {}\nC. {}\nD. {}\nAns: B\n解析：因為他\n在讀書。",
 }
 LISTS["1:"] = "1: {}\n2: {}\n3: {}\n4: {}"
 
@@ -44,6 +47,17 @@ def test_what_lrc_itself_asks(count: int) -> None:
     record = to_record(question)
     parts = split_question(f"{record.instruction}\n{record.input}")
     assert (parts.passage, parts.question, parts.options) == (PASSAGE, ASKED, question.options)
+
+
+def test_a_list_in_the_passage_is_no_question() -> None:
+    parts = split_question("步驟：\n1. 洗米\n2. 煮\n答：好。\n第一步？\n(A) 洗米\n(B) 煮")
+    assert parts == ("步驟：\n1. 洗米\n2. 煮\n答：好。", "第一步？", ("洗米", "煮"))
+
+
+@pytest.mark.parametrize("first", ["小明在做什麼？", "問題：小明在做什麼", "What does he do?"])
+def test_two_questions_at_once_are_a_line(first: str) -> None:
+    with pytest.raises(DataError, match="^pasted text: more than one question with options; paste one at a time$"):
+        split_question(f"{PASSAGE}\n{first}\n(A) 甲\n(B) 乙\n\n小明在哪裡？\n(A) 公園\n(B) 家")
 
 
 @pytest.mark.parametrize("text", ["", "文章\n問題", "1: 甲\n2: 乙", "問題？\n(A) 甲\n(B) 乙", "文\n問\n(B) 甲\n(C) 乙"])

@@ -26,7 +26,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_each_order_is_what_the_reordered_question_scores(base: str, votes: int) -> None:
     session = AppSession(load_scorer(base, ScoringOptions(template="plain", answer_style="digit", votes=votes)))
     question = ask()
-    scores, orders = session.ask(question)
+    scores, orders, shortened = session.ask(question)
+    assert not shortened
     assert scores.probabilities == pytest.approx(session.scorer([to_record(question)])[0].probabilities, rel=1e-4)
     assert [one.shown for one in orders] == ["1 2 3 4", "2 3 4 1", "3 4 1 2", "4 1 2 3"]
     single = AppSession(load_scorer(base, ScoringOptions(template="plain", answer_style="digit")))
@@ -38,9 +39,9 @@ def test_each_order_is_what_the_reordered_question_scores(base: str, votes: int)
 
 def test_where_the_order_cannot_matter_there_are_no_orders(base: str) -> None:
     listed = AppSession(load_scorer(base, ScoringOptions(template="plain", answer_style="digit")))
-    assert listed.ask(ask(options=("甲", "乙", "丙", "以上皆是")))[1] == []
+    assert listed.ask(ask(options=("甲", "乙", "丙", "以上皆是"))).orders == []
     unlisted = AppSession(load_scorer(base, ScoringOptions(template="plain", answer_style="text")))
-    scores, orders = unlisted.ask(ask())
+    scores, orders, _shortened = unlisted.ask(ask())
     assert orders == [] and sum(scores.probabilities) == pytest.approx(1)
 
 
@@ -69,7 +70,15 @@ def test_a_broken_model_does_not_answer(base: str, tmp_path: Path) -> None:
 def test_a_passage_that_was_shortened_is_among_the_findings(base: str, tmp_path: Path) -> None:
     session = AppSession(load_scorer(base, ScoringOptions(template="plain", answer_style="digit")))
     session.scorer.model.config.max_position_embeddings = 300
-    file = write_xlsx(tmp_path / "a.xlsx", [row(1, 文章="天氣很好。" * 40), row(2, 文章="天氣很好。")])
+    long = "天氣很好。" * 40
+    file = write_xlsx(tmp_path / "a.xlsx", [row(1, 文章=long), row(2, 文章="天氣很好。")])
     answered = session.answer_file(file, tmp_path, lambda done, total: None)
     told = [str(one) for one in answered.findings if one.kind == "shortened-passage"]
     assert told == ["a.xlsx: 1 passages shortened to fit the model's 300 positions: 1"]
+    assert [session.ask(ask(passage=text)).shortened for text in (long, "天氣很好。")] == [True, False]
+
+
+@pytest.mark.parametrize("options", [("é", "e\u0301"), ("甲 乙", "甲  乙"), ("&lt;", "<")])
+def test_options_that_look_the_same_are_the_same(options: tuple[str, str]) -> None:
+    with pytest.raises(DataError, match=": 1 and 2 have the same text; change one"):
+        make_question("文", "問", options)

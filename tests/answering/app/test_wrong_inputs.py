@@ -6,6 +6,7 @@ import asyncio
 import html
 import json
 import re
+import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Iterator, Sequence
@@ -186,6 +187,15 @@ def test_what_is_uploaded_wrongly(pages: tuple[Page, Page], tmp_path: Path) -> N
     check(*(page.call("ask-all", [None])[0] for page in pages))
 
 
+def test_a_passage_that_was_shortened_is_told_beside_the_answer(pages: tuple[Page, Page]) -> None:
+    for page, told in zip(
+        pages, ("The passage is too long for this model", "文章太長，超過這個模型能讀的長度"), strict=True
+    ):
+        for passage, shortened in (("天氣很好。" * 2000, True), ("天氣很好。", False)):
+            shown = page.call("ask", [passage, "誰？", *FOUR, *[""] * 4])[0]
+            assert 'class="bars"' in shown and (told in shown) is shortened
+
+
 def test_every_fault_of_a_question_is_a_line(pages: tuple[Page, Page]) -> None:
     def told(name: str) -> list[str]:
         passage, question, options = TYPED[name]
@@ -204,6 +214,32 @@ def test_a_request_reads_no_file_of_the_server(pages: tuple[Page, Page], tmp_pat
     named = {"path": str(secret), "orig_name": "a.xlsx", "meta": {"_type": "gradio.FileData"}}
     with pytest.raises(AssertionError, match="'success': False"):
         pages[0].call(name, [named] if name == "ask-all" else [named, *[""] * 9])
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (b'{"data": [], "fn_index": 9999, "session_hash": "x"}', "application/json"),
+        (b'{"data": [], "fn_index": -1, "session_hash": "x"}', "application/json"),
+        (b"{", "application/json"),
+        (b"[]", "application/json"),
+        (b"hello", "text/plain"),
+        (b"", ""),
+    ],
+)
+def test_a_request_that_no_page_sends_is_a_line(pages: tuple[Page, Page], body: bytes, kind: str) -> None:
+    told = []
+    for page in pages:
+        headers = {"Accept-Language": page.language, "Content-Type": kind}
+        request = urllib.request.Request(f"{page.address}/gradio_api/queue/join", body, headers)
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(request, timeout=SECONDS)
+        assert refused.value.code == 400
+        told.append(json.load(refused.value)["detail"])
+    assert told == [
+        "request: is not one that this page sends; reload the page",
+        "請求：不是這個網頁會送出的；請重新載入網頁",
+    ]
 
 
 def test_a_request_has_the_server_fetch_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

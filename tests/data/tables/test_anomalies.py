@@ -77,6 +77,11 @@ def test_what_a_spreadsheet_or_a_code_page_has_lost(option: str, kind: str) -> N
     assert kinds("文", ("甲", "AB,C", option)) == [kind] * bool(kind)
 
 
+def test_options_that_look_the_same_are_the_same() -> None:
+    assert kinds("文", ("caf\u00e9", "cafe\u0301")) == ["ambiguous-answer"]
+    assert kinds("文", ("caf\u00e9", "cafe")) == []
+
+
 def test_place_of_a_finding() -> None:
     (finding,) = find_anomalies([Question("1", "文", "問", ("甲", "乙", "乙"), 1, row=304)], "AI.xlsx")
     assert finding.level == "warning"

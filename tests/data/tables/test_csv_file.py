@@ -109,9 +109,17 @@ def test_files_that_are_not_csv_are_refused(tmp_path: Path, text: str | bytes, m
 def test_too_many_cells_make_a_bad_row(tmp_path: Path) -> None:
     book = read_workbook(write_csv(tmp_path / "a.csv", [row(1), [*row(2), "x"], [*row(3), ""], row(4)]))
     assert [str(error) for error in book.errors] == [
-        "a.csv, row 3: 9 cells under 8 headers; put quotes around a cell that has a comma in it"
+        "a.csv, row 3: 9 cells under 8 headers; put quotes around a cell that has commas in it"
     ]
     assert [question.row for question in book.questions] == [2, 4, 5]
+
+
+@pytest.mark.parametrize("value", ["#REF!", "#N/A", "#DIV/0!", "#NAME?"])
+def test_what_a_formula_failed_to_compute_is_a_bad_row_as_in_a_workbook(tmp_path: Path, value: str) -> None:
+    book = read_workbook(write_csv(tmp_path / "a.csv", [row(1), row(2, 選項2=value), row(3, 選項2="#REF! 是什麼")]))
+    assert [str(error) for error in book.errors] == [
+        "a.csv, row 3: 選項2 is an error value; put the text itself into the cell"
+    ]
 
 
 def test_too_many_cells_refuse_a_test_file(tmp_path: Path) -> None:

@@ -90,6 +90,24 @@ def test_options_in_two_places_are_refused(tmp_path: Path, more: dict[str, Any])
     assert str(refused.value) == f"a.jsonl, row 2: options and {key} both hold options; keep one of them"
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (list("甲乙丙丁戊己庚辛壬"), "a.jsonl, row 1: options has 9 texts, expected up to 8; remove the others"),
+        ("甲乙丙丁", 'a.jsonl: options is not a list; write the options as ["…", "…"]'),
+        ({"A": "甲", "B": "乙"}, 'a.jsonl: options is not a list; write the options as ["…", "…"]'),
+    ],
+    ids=["too many", "a text", "an object"],
+)
+def test_options_that_are_no_list_of_up_to_eight_are_refused(tmp_path: Path, options: Any, told: str) -> None:
+    path = tmp_path / "a.jsonl"
+    one = {"id": 1, "passage": "文", "question": "誰？", "options": options}
+    path.write_text(json.dumps(one, ensure_ascii=False), encoding="utf-8")
+    with pytest.raises(DataError) as refused:
+        read_workbook(path)
+    assert refused.value.lines()[0] == told
+
+
 def test_half_a_surrogate_pair_is_a_bad_row(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps(item(1, question="\ud83d")) + "\n" + json.dumps(item(2)) + "\n", encoding="utf-8")
@@ -106,7 +124,7 @@ def test_half_a_surrogate_pair_is_a_bad_row(tmp_path: Path) -> None:
         ('{"問題": "?"}'.encode("cp950"), "a.jsonl, near line 1: not UTF-8"),
         (b"", "a.jsonl: no rows, not even a header"),
         (b'{"question": "?", "options": ["a", "b"]}', "a.jsonl: no column 文章"),
-        (json.dumps({"context": "p", "question": "?", "options": list("abcdefghi")}).encode(), "no column 選項1"),
+        (json.dumps({"context": "p", "question": "?", "options": list("abcdefghi")}).encode(), "options has 9 texts"),
     ],
 )
 def test_files_that_are_not_json_objects_are_refused(tmp_path: Path, text: bytes, told: str) -> None:

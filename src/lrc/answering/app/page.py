@@ -11,7 +11,9 @@ from tempfile import mkdtemp
 from typing import Any
 
 import gradio as gr
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
 
 from lrc.answering.app.fragments import findings, fragment, header, summary
 from lrc.answering.app.pasting import split_question
@@ -20,6 +22,7 @@ from lrc.answering.app.translations import PREFIX, Language, choose_language, tr
 from lrc.data.questions import MAX_OPTIONS, Question, option_orders
 from lrc.data.tables.workbook import read_workbook
 from lrc.metrics.calibration import is_guess
+from lrc.models.loading import positions
 from lrc.runtime.errors import LrcError, first_line
 from lrc.runtime.translation import _, localized
 
@@ -56,6 +59,10 @@ ONE_AT_A_TIME: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "mode
 FORGET = "() => ''"
 # JavaScript that scrolls to the answer, which on a phone is below all boxes.
 SHOW_ANSWER = "() => document.getElementById('answer').scrollIntoView({block: 'nearest'})"
+# The same for why a pasted text cannot be split; if it was, the boxes are in view.
+SHOW_REFUSAL = "() => document.querySelector('#answer .findings')?.scrollIntoView({block: 'nearest'})"
+# What a request that no page sends ends in: gradio looks up what it asks for without checking that it is there.
+REFUSED = (LookupError, RequestValidationError)
 _log = logging.getLogger(__name__)
 _words = gr.I18n(**translations())
 
@@ -91,8 +98,15 @@ def make_site(session: AppSession, names: list[str], folder: Path) -> FastAPI:
             pwa=False,
             show_error=False,
             max_file_size=MAX_UPLOAD,
-            app_kwargs={"openapi_url": None},
+            app_kwargs={"openapi_url": None, "exception_handlers": dict.fromkeys(REFUSED, _refuse_request)},
         )
+
+
+def _refuse_request(request: Request, error: Exception) -> JSONResponse:
+    """Answer a request that no page sends."""
+    text = _("request: is not one that this page sends; reload the page")
+    language = choose_language(request.headers.get("accept-language"))
+    return JSONResponse({"detail": localized(text, language)}, status_code=400)
 
 
 def _refuse_addresses(block: Any) -> None:
@@ -148,7 +162,8 @@ def _one_question(session: AppSession) -> gr.HTML:
     shown = gr.State(OPTIONS_SHOWN)
     more.click(_one_more, shown, [shown, more, *options], api_visibility="private", show_progress="hidden")
     filled = [answer, shown, more, *boxes]
-    fill.click(_paste, [whole, shown], filled, api_visibility="private", show_progress="hidden")
+    filling = fill.click(_paste, [whole, shown], filled, api_visibility="private", show_progress="hidden")
+    filling.then(None, js=SHOW_REFUSAL)
     asking = [button.click, passage.submit, question.submit, *(option.submit for option in options)]
     answering = gr.on(asking, _asker(session), boxes, answer, **ONE_AT_A_TIME)
     answering.then(None, js=SHOW_ANSWER)
@@ -237,7 +252,7 @@ def _asker(session: AppSession) -> Callable[..., str]:
         language = _language(request)
         try:
             asked = make_question(passage, question, options)
-            scores, orders = session.ask(asked)
+            scores, orders, shortened = session.ask(asked)
         except Exception as error:  # whatever it is, the visitor is told
             return findings(language, _lines(error, language))
         listed = session.scorer.prompt.list_options
@@ -249,6 +264,7 @@ def _asker(session: AppSession) -> Callable[..., str]:
             votes=len(option_orders(asked, session.scorer.votes)),
             orders=orders,
             fixed=listed,
+            limit=positions(session.scorer.model.config) if shortened else None,
             guess=is_guess(scores.probabilities, len(asked.choosable)),
         )
 

@@ -25,6 +25,9 @@ _PASSAGE = re.compile(r"^\s*(?:文章|短文|課文|passage)\s*[:：]\s*", re.IG
 _QUESTION = re.compile(r"^[^\S\n]*(?:問題|问题|題目|题目|question)\s*[:：]\s*", re.IGNORECASE | re.MULTILINE)
 _INSTRUCTION = re.compile(r"^[^\S\n]*請根據以下輸入回答.*$", re.MULTILINE)
 _ANSWER = re.compile(r"^[^\S\n]*(?:正確答案|答案|answer)\s*[:：].*$", re.IGNORECASE | re.MULTILINE)
+# What may follow the last option, and is none of it; before the options, such words may be those of the passage.
+_LABEL = "(?:正確|參考|標準)?(?:答案|解答)|正解|答|解析|詳解|(?:correct )?ans(?:wer)?|explanation"
+_AFTERWARDS = re.compile(rf"(?:^|(?<=\s))(?:{_LABEL})\s*[:：]|[【\[(（](?:{_LABEL})[】\])）]", re.IGNORECASE)
 
 
 class PastedQuestion(NamedTuple):
@@ -41,8 +44,8 @@ def split_question(text: str) -> PastedQuestion:
     The right answer is left out if it was pasted, too.
 
     Raises:
-        DataError: there are no options or too many, or nothing before them that could be passage and question, or a
-            character is only half of one.
+        DataError: there are no options or too many, or nothing before them that could be passage and question, or
+            there is another question before them, or a character is only half of one.
     """
     if place := unpaired_surrogate(text):
         half = _("pasted text: character {place} is half of one (an unpaired surrogate); remove it, or paste it again")
@@ -53,8 +56,12 @@ def split_question(text: str) -> PastedQuestion:
         raise DataError(_("pasted text: more than {most} options; leave some out").format(most=MAX_OPTIONS))
     if len(marks) < MIN_OPTIONS:
         raise DataError(_("pasted text: no options found; begin each on a line of its own with 1:, (A) or ①"))
+    before = _marks(text[: marks[0][0]])
+    if before and _is_question(text[: before[0][0]].strip()):
+        raise DataError(_("pasted text: more than one question with options; paste one at a time"))
     ends = [*(start for start, _end in marks[1:]), len(text)]
-    options = tuple(" ".join(text[end:stop].split()) for (_start, end), stop in zip(marks, ends, strict=True))
+    *parts, last = (text[end:stop] for (_start, end), stop in zip(marks, ends, strict=True))
+    options = tuple(" ".join(part.split()) for part in (*parts, _AFTERWARDS.split(last)[0]))
     passage, question = _split_head(text[: marks[0][0]].strip())
     if not passage or not question:
         raise DataError(_("pasted text: no passage and question before the options; put each on a line of its own"))
@@ -80,6 +87,11 @@ def _place(match: re.Match[str]) -> tuple[int, int]:
     """The index of the series that a mark belongs to, and its index there."""
     sign = next(filter(None, match.groups())).upper()
     return next((number, signs.index(sign)) for number, signs in enumerate(_SERIES) if sign in signs)
+
+
+def _is_question(head: str) -> bool:
+    """Whether what is before a list of options asks something; it may as well be a list in the passage."""
+    return head.endswith(("？", "?")) or bool(_QUESTION.match(head.rpartition("\n")[2]))
 
 
 def _split_head(head: str) -> tuple[str, str]:

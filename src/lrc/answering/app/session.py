@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from lrc.answering.answer import describe_shortened, refuse_not_numbers
 from lrc.answering.answered_workbook import fill_in, is_workbook
@@ -16,7 +17,7 @@ from lrc.config.run_record import Run
 from lrc.data.alpaca import Record, question_of, to_record
 from lrc.data.questions import MAX_OPTIONS, MIN_OPTIONS, Question, option_orders
 from lrc.data.sources import read_questions_to_answer
-from lrc.data.tables.cleaning import clean, unpaired_surrogate
+from lrc.data.tables.cleaning import clean, collapse, unpaired_surrogate
 from lrc.metrics.calibration import is_guess
 from lrc.metrics.option_scores import OptionScores
 from lrc.metrics.verdict import Verdict, judge
@@ -41,6 +42,14 @@ class InOrder:
     def shown(self) -> str:
         """The options' numbers, in the order in which they are listed."""
         return " ".join(str(place + 1) for place in self.order)
+
+
+class AskedOnce(NamedTuple):
+    """What a model says to one question on the page."""
+
+    scores: OptionScores
+    orders: list[InOrder]  # one for each order; empty if the prompt lists no options, or only one order is possible
+    shortened: bool  # whether the passage was, to fit the model
 
 
 @dataclass(frozen=True)
@@ -90,25 +99,22 @@ class AppSession:
     scorer: Scorer
     run: Run | None = None
 
-    def ask(self, question: Question) -> tuple[OptionScores, list[InOrder]]:
+    def ask(self, question: Question) -> AskedOnce:
         """Answer one question as `lrc generate` would, and with its options in every cyclic order.
-
-        Returns:
-            The scores, and one `InOrder` for each order; none if the prompt lists no options, or only one order is
-            possible.
 
         Raises:
             DataError: the question is too long even without its passage.
             ModelError: a score is NaN.
         """
-        (record,), _shortened = self.scorer.fitted([to_record(question)])
+        (record,), shortened = self.scorer.fitted([to_record(question)])
         orders = option_orders(question, len(question.options)) if self.scorer.prompt.list_options else []
         if len(orders) < 2:
-            return _score(self.scorer, [record])[0], []
+            return AskedOnce(_score(self.scorer, [record])[0], [], bool(shortened))
         found = _score(replace(self.scorer, votes=1), [reordered(record, order) for order in orders])
         # The first order is that of the question, so with one vote its scores are those of generate.
         scores = found[0] if self.scorer.votes == 1 else _score(self.scorer, [record])[0]
-        return scores, [_restore_order(order, one) for order, one in zip(orders, found, strict=True)]
+        in_order = [_restore_order(order, one) for order, one in zip(orders, found, strict=True)]
+        return AskedOnce(scores, in_order, bool(shortened))
 
     def answer_file(self, path: Path, folder: Path, advance: Callable[[int, int], None]) -> Answered:
         """Answer a file's questions, and write the CSV and the workbook that `lrc generate` would.
@@ -179,12 +185,13 @@ def make_question(passage: str, question: str, options: Sequence[str]) -> Questi
     if filled < MIN_OPTIONS:
         text = _("{field}: {filled} with text, expected {least} to {most}; fill in more")
         lines.append(text.format(field=WORDS["options"], filled=filled, least=MIN_OPTIONS, most=MAX_OPTIONS))
-    filled_in = [(number, option) for number, option in enumerate(options, start=1) if option]
+    compared = [collapse(option) for option in options]
+    filled_in = [(number, option) for number, option in enumerate(compared, start=1) if option]
     same = _("{field}: {first} and {second} have the same text; change one")
     lines += [
-        same.format(field=WORDS["options"], first=options.index(option) + 1, second=number)
+        same.format(field=WORDS["options"], first=compared.index(option) + 1, second=number)
         for number, option in filled_in
-        if option in options[: number - 1]
+        if option in compared[: number - 1]
     ]
     if lines:
         raise DataError(*lines)

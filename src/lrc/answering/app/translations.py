@@ -50,6 +50,10 @@ WORDS: dict[str, str] = {
     # the answer
     "answer": _("Answer: option {n}"),
     "guess": _("Practically a guess: the options' probabilities are almost the same."),
+    "shortened": _(
+        "The passage is too long for this model, which has {limit:,} positions: only the parts nearest to the "
+        "question were read."
+    ),
     "probabilities": _("Probability of each option"),
     "averaged": _("Probability of each option (averaged over {n} orders of the options)"),
     "chosen": _("chosen"),
@@ -71,6 +75,7 @@ WORDS: dict[str, str] = {
     "baseline": _("Without a model ({name}): {share:.1%}"),
     "first": _("The first {shown:,} of {n:,} answers; the download has all"),
     "all": _("All {n:,} answers"),
+    "all_one": _("The answer"),
     "id": _("ID"),
     "chosen_option": _("Chosen answer"),
     "probability": _("Probability"),

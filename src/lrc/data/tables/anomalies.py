@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from fractions import Fraction
+from unicodedata import is_normalized
 
 from lrc.data.questions import HALF_WIDTH, Question
 from lrc.data.tables.cell_text import EPOCH, show_number
@@ -88,7 +89,12 @@ def _find_suspicions(question: Question) -> Iterator[Suspicion]:
     options = question.options
     # Cheap checks of all options together, which rule out most questions.
     joined = "\n".join(options)
-    if len(set(options)) < len(options) or _WIDE.search(joined) or joined.count("\n") >= len(options):
+    if (
+        len(set(options)) < len(options)
+        or _WIDE.search(joined)
+        or joined.count("\n") >= len(options)
+        or not is_normalized("NFC", joined)
+    ):
         yield from _find_duplicate_options(question)
     if _NOTHING_LINE.search(joined) or _NOTHING.fullmatch(question.passage) or _NOTHING.fullmatch(question.question):
         yield from _find_placeholders(question)

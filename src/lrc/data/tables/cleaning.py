@@ -1,12 +1,13 @@
 """Cleans the text of a cell: removes what nobody can see in the sheet, and decodes escapes and HTML entities.
 
-There is no Unicode normalisation: full-width digits, CJK compatibility characters and simplified script are kept, and
-so is white space inside a text (U+3000, no-break space, tab, line feed).
+A text is normalised only to compare it: full-width digits, CJK compatibility characters and simplified script are kept,
+and so is white space inside a text (U+3000, no-break space, tab, line feed).
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable
 from html.entities import html5
 
@@ -56,8 +57,8 @@ def clean(text: str) -> tuple[str, tuple[str, ...]]:
 
 
 def collapse(text: str) -> str:
-    """Replace every run of white space by one space, to compare texts that differ in nothing else."""
-    return " ".join(text.split())
+    """Normalise a text to compare it: each run of white space is one space, and é is one character (NFC)."""
+    return " ".join(unicodedata.normalize("NFC", text).split())
 
 
 def unpaired_surrogate(text: str) -> int | None:

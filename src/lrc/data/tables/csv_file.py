@@ -22,7 +22,7 @@ _SAVE = _("save it as 'CSV UTF-8' in a spreadsheet")
 _WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _ENCODINGS = {"Big5": "cp950", "GB18030": "gb18030"}  # what spreadsheets of the region write
-_DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
+_DELIMITERS = {",": _("commas"), "\t": _("tabs"), ";": _("semicolons"), "|": _("bars")}
 _CHUNK = 1 << 20
 # The most frequent characters of Chinese: text that was decoded wrongly has next to none of them.
 _FREQUENT = frozenset(
@@ -194,9 +194,8 @@ def _find_surplus(cells: list[str], width: int, delimiter: str) -> dict[int, Cel
     """The error that a row has text in more cells than the header."""
     if not any(cell.strip() for cell in cells[width:]):
         return {}
-    sign = _DELIMITERS.get(delimiter, f"{delimiter}s").removesuffix("s")
-    text = _("{count} cells under {width} headers; put quotes around a cell that has a {sign} in it").format(
-        count=len(cells), width=width, sign=sign
+    text = _("{count} cells under {width} headers; put quotes around a cell that has {signs} in it").format(
+        count=len(cells), width=width, signs=_DELIMITERS.get(delimiter, delimiter)
     )
     return {WHOLE_ROW: CellFinding("error", "too-many-cells", text)}
 

@@ -371,8 +371,10 @@ def _find_missing(table: Table, found: _Candidate, named: Mapping[str, str], sho
     wanted = [role for role in ("文章", "問題", *_name_options(numbers)) if role not in (*found.places, *named)]
     nearest = _find_nearest(wanted, found)
     together = next((header for header in found.headers if _ROW_OF_OPTIONS.fullmatch(normalise_header(header))), None)
-    if not numbers and together and table.sheet:
+    if not numbers and together:
         text = _("{together} is one column for all options; give each a column of its own: 選項1, 選項2 …")
+        if not found.row.number:
+            text = _('{together} is not a list; write the options as ["…", "…"]')
         yield "no-column", text.format(together=together)
         wanted = [role for role in wanted if not role.startswith("選項")]
     for role in wanted:

@@ -36,8 +36,8 @@ def open_objects(path: Path) -> Iterator[Table]:
     adds one. Row 0 is the header.
 
     Raises:
-        DataError: a line or an element is not a JSON object, or has a key or its options twice; a line has more than
-            MAX_LINE characters; or the file is not UTF-8.
+        DataError: a line or an element is not a JSON object, has a key or its options twice, or too many options; a
+            line has more than MAX_LINE characters; or the file is not UTF-8.
     """
     headers = _collect_headers(path)
     yield Table(path.name, None, (), _iter_rows(path, headers))
@@ -49,6 +49,10 @@ def _collect_headers(path: Path) -> list[str]:
     for number, item in _iter_questions(path):
         sources: dict[str, str] = {}  # the key that each column of this question is from
         for key, value in item.items():
+            if key in CHOICES and isinstance(value, list) and len(value) > MAX_OPTIONS:
+                text = _("{file}, row {number}: {key} has {count} texts, expected up to {most}; remove the others")
+                place = {"file": path.name, "number": number, "key": key}
+                raise DataError(text.format(**place, count=len(value), most=MAX_OPTIONS))
             for header in _spread(key, value):
                 if (other := sources.setdefault(header, key)) != key:
                     text = _("{file}, row {number}: {one} and {other} both hold options; keep one of them")
@@ -128,7 +132,7 @@ def _iter_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _spread(key: str, value: Any) -> dict[str, Any]:
     """The columns of a key, and their values."""
-    if key not in CHOICES or not isinstance(value, list) or len(value) > MAX_OPTIONS:
+    if key not in CHOICES or not isinstance(value, list):
         return {key: value}
     return {f"option{number}": one for number, one in enumerate(value, start=1)}
 

@@ -197,12 +197,12 @@ def _refuse_other_formats(path: Path, file: BinaryIO) -> None:
 def _refuse_bombs(path: Path, parts: list[ZipInfo]) -> None:
     unpacked = sum(part.file_size for part in parts)
     if unpacked > MAX_UNPACKED or len(parts) > MAX_PARTS:
-        size = f"{len(parts):,} parts of {unpacked / (1 << 20):,.0f} MB in all"
-        raise DataError(
-            _("{file}: unpacks to {size}, more than {max_unpacked} MB; save the sheet as .csv").format(
-                file=path.name, size=size, max_unpacked=MAX_UNPACKED >> 20
-            )
+        text = _(
+            "{file}: unpacks to {count:,} parts of {size:,} MB in all, more than {most:,} parts or {max_unpacked} MB; "
+            "save the sheet as .csv"
         )
+        size = {"size": round(unpacked / (1 << 20)), "max_unpacked": MAX_UNPACKED >> 20}
+        raise DataError(text.format(file=path.name, count=len(parts), most=MAX_PARTS, **size))
     if len({part.filename.lower() for part in parts}) < len(parts):
         # Libraries differ in which of the two they read, so it may not be the one that was checked.
         raise DataError(_("{file}: has a part twice; save it again with a spreadsheet").format(file=path.name))

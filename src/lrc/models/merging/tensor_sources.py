@@ -42,6 +42,7 @@ from lrc.runtime.translation import _
 
 # LoRA layers whose `merge` needs no tensors but their own.
 STREAMED = (Linear, Embedding)
+UNNAMED = _("the base's files do not name {name}")
 
 
 class NotStreamed(Exception):
@@ -154,7 +155,7 @@ class StreamingMerge:
         names = self._names[id(parameter)]
         if present := [self._in_file[name] for name in names if name in self._in_file]:
             return present[0]
-        raise NotStreamed(f"the base's files do not name {names[0]}")
+        raise NotStreamed(UNNAMED.format(name=names[0]))
 
     def _differ(self, names: list[str]) -> bool:
         """Whether modules that share a tensor in the base have different ones in the merged model."""
@@ -188,7 +189,7 @@ class StreamingMerge:
                 if self.untied:
                     yield name, present[0]
             elif made.layer or id(made.parameter) in self._saved:
-                raise NotStreamed(f"the base's files do not name {name}")
+                raise NotStreamed(UNNAMED.format(name=name))
 
 
 def _empty_model(base: Path, weights: WeightFiles) -> tuple[PreTrainedModel, bool]:
@@ -230,9 +231,9 @@ def _refuse_layers(model: PeftModel) -> None:
     for module in model.modules():
         whole = isinstance(module, AuxiliaryTrainingWrapper) and not isinstance(module, ModulesToSaveWrapper)
         if whole or (isinstance(module, BaseTunerLayer) and not isinstance(module, STREAMED)):
-            raise NotStreamed(f"it has a layer of the kind {type(module).__name__}")
-        if isinstance(module, ModulesToSaveWrapper) and any(True for _ in module.buffers()):
-            raise NotStreamed("modules_to_save names a module with buffers")
+            raise NotStreamed(_("it has a layer of the kind {kind}").format(kind=type(module).__name__))
+        if isinstance(module, ModulesToSaveWrapper) and next(module.buffers(), None) is not None:
+            raise NotStreamed(_("modules_to_save names a module with buffers"))
 
 
 def _walk_parameters(module: nn.Module, prefix: str) -> Iterator[tuple[str, Made]]:

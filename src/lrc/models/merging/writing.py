@@ -71,7 +71,7 @@ def write_whole(adapter: Path, base: Path, folder: Path, dtype: torch.dtype | No
         MachineError: there is not enough memory, or what was read back differs from what was written.
     """
     weights = WeightFiles(base)
-    require_memory(weights, "merging with the whole model in memory")
+    require_memory(weights, _("merging with the whole model in memory"))
     with TemporaryDirectory(dir=folder) as place:
         untied = _save_merged(load_base(str(base), dtype=torch.float32), adapter, Path(place))
         computed = WeightFiles(Path(place))
