@@ -59,6 +59,7 @@ BOUNDS = {
     "logging_steps": Bounds(above=0),
     "eval_steps": Bounds(above=0),
     "save_steps": Bounds(above=0),
+    "save_total_limit": Bounds(0),
     "max_length": Bounds(1),
     "lora_r": Bounds(1),
     "lora_alpha": Bounds(1),

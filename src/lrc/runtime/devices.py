@@ -37,7 +37,7 @@ class DeviceSupport(NamedTuple):
 
 
 def apply_device_support(values: Mapping[str, Any]) -> DeviceSupport:
-    """Replace dtypes that this machine does not support, and set `use_cpu`.
+    """Replace dtypes and switch off offloading that this machine does not support, and set `use_cpu`.
 
     This has to happen before `SFTConfig` is built, which raises on unsupported values.
 
@@ -63,6 +63,9 @@ def apply_device_support(values: Mapping[str, Any]) -> DeviceSupport:
         settled["dtype"] = instead(dtype, device, family)
         text = _("{key}: {reason}; {taken} is used")
         notices.append(text.format(key="dtype", reason=reason, taken=settled["dtype"]))
+    if device == "cpu" and values.get("activation_offloading"):
+        settled["activation_offloading"] = False
+        notices.append(_("activation_offloading: there is no GPU memory that it would spare; it is off"))
     notices.extend(_settle_launch(settled))
     return DeviceSupport(settled, tuple(notices))
 

@@ -16,6 +16,7 @@ from transformers import set_seed
 
 from lrc.config.arguments import AdapterArguments
 from lrc.config.recipe import COMMAND_LINE, Recipe, load_recipe
+from lrc.config.rules import best_metric
 from lrc.config.run_record import FILES, METRICS_FILE, NORMALISATIONS, NOT_RECORDED, RUN_FILE, Run, train_roles
 from lrc.config.trackers import close_trackers
 from lrc.data.score_files import read_scores
@@ -36,7 +37,7 @@ from lrc.models.loading import check_size, check_vocabulary, load_config, load_t
 from lrc.reporting.hub import publish_folder
 from lrc.reporting.model_card import write_card
 from lrc.reporting.summary import print_summary, untrained_figures, validation_figures
-from lrc.runtime.errors import MachineError, RecipeError
+from lrc.runtime.errors import DataError, MachineError, RecipeError
 from lrc.runtime.exit_status import exit_on_error
 from lrc.runtime.outputs import checksum
 from lrc.runtime.packages import versions
@@ -188,6 +189,7 @@ def _train_in(folder: OutputDir, recipe: Recipe, prompt: Prompt, training: Corpu
 def _build_trainer(recipe: Recipe, prompt: Prompt, training: Corpus, validation: Corpus) -> TreeTrainer:
     """Load the base model, and build its trainer."""
     data, args = recipe.data, recipe.training
+    measured = _validation(recipe, prompt, validation)  # before the base is loaded, which may take long
     model = load_base_model(recipe)
     check_vocabulary(prompt.tokenizer, model)
     check_modules(recipe, model)
@@ -201,7 +203,7 @@ def _build_trainer(recipe: Recipe, prompt: Prompt, training: Corpus, validation:
                 processing_class=prompt.tokenizer,
                 train_dataset=training.dataset,
                 source=SequenceSource.of(training, prompt, data, args.seed, _soft_labels(recipe)),
-                validation=_validation(recipe, prompt, validation),
+                validation=measured,
                 sampling=Sampling(data.group_passages, training.portions),
                 packing=Packing(data.tree_packing, data.row_tokens, data.attention),
                 objective=Objective(data.option_contrast or 0.0, data.contrast_temperature or 1.0),
@@ -264,6 +266,10 @@ def _validation(recipe: Recipe, prompt: Prompt, corpus: Corpus) -> Validation | 
     if not corpus.records:
         return None
     found = Validation(corpus.records, prompt, data.score_normalisation, data.eval_questions)
+    metric = "loss" if recipe.training.eval_strategy == "no" else best_metric(recipe.given)
+    if metric != "loss" and all(corpus.records[place].question is None for place in found.sampled):
+        text = _("{file}: has no question to choose by {metric}; set metric_for_best_model: loss, or remove it")
+        raise DataError(text.format(file=data.validation_file, metric=metric))
     if len(found.sampled) < len(corpus.records) and recipe.training.process_index == 0:
         asked, every = len(found.sampled), len(corpus.records)
         text = _("{file}: evaluating on {asked:,} of its {every:,} questions, at the end on all")
