@@ -285,7 +285,7 @@ def _conclude(trainer: TreeTrainer, prompt: Prompt, normalisation: str, folder: 
     """
     scores = trainer.final_scores()
     if not scores:
-        return {} if normalisation == AUTO else {"score_normalisation": normalisation}
+        return {}
     found = FittedScoring.of(scores, prompt, normalisation)
     trainer.log(found.metrics)
     outcomes = [Outcome.of(question, score) for question, score in found.scores]
