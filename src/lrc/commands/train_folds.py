@@ -32,7 +32,7 @@ REFUSED = {
     "push_to_hub": _("several adapters would get one name; publish those that you want by lrc publish"),
     "soft_labels": _("they belong to the whole file and are no use to a fold; remove them"),
 }
-HELD_OUT = "held out"  # stands for each fold's `validation_file` while the recipe is checked
+HELD_OUT = "held_out_validation.json"  # stands for the `validation_file` of each fold while the recipe is checked
 # Keys with which the evaluations of a run decide about its result, and for which of their values.
 CHOOSING: dict[str, Callable[[Any], Any]] = {
     "load_best_model_at_end": bool,
