@@ -198,7 +198,7 @@ def test_every_mistake_is_named_with_its_line(path: Path) -> None:
             "qlora.yaml: init_lora_weights is eva, expected gaussian, orthogonal, pissa or pissa_niter_16",
         ),
         (
-            "load_best_model_at_end: true\neval_strategy: steps\ngreater_is_better: true",
+            "load_best_model_at_end: true\neval_strategy: steps\nvalidation_file: v\ngreater_is_better: true",
             "qlora.yaml: greater_is_better is true, which takes the worst loss for the best; remove it, or name "
             "another metric_for_best_model",
         ),
@@ -218,6 +218,41 @@ def test_every_mistake_is_named_with_its_line(path: Path) -> None:
             "the answer alone",
         ),
         ("use_liger_kernel: true", "qlora.yaml: use_liger_kernel is true, which lrc does not support; remove it"),
+        (
+            "accelerator_config: {gradient_accumulation_kwargs: {num_steps: 4}}",
+            "qlora.yaml: accelerator_config is {'gradient_accumulation_kwargs': {'num_steps': 4}}, which lrc does not "
+            "support; remove it",
+        ),
+        *(
+            (given, f"qlora.yaml: {key} is given, but validation_file is not; give one, or remove it")
+            for key, given in (
+                ("eval_strategy", "eval_strategy: epoch"),
+                ("eval_on_start", "eval_on_start: true"),
+                ("eval_questions", "eval_questions: 9"),
+            )
+        ),
+        (
+            "save_strategy: best\nmetric_for_best_model: loss",
+            "qlora.yaml: save_strategy is best, which needs evaluations; set eval_strategy",
+        ),
+        (
+            "save_strategy: best\neval_strategy: epoch\nvalidation_file: v",
+            "qlora.yaml: save_strategy is best, but metric_for_best_model is missing; give loss or accuracy",
+        ),
+        ("save_total_limit: -1", "qlora.yaml, line 4: save_total_limit is -1, expected 0 or more"),
+        *(
+            (
+                f"{key}: {{every: 2}}",
+                f"qlora.yaml: {key} has every, expected use_reentrant, preserve_rng_state, determinism_check, debug, "
+                "early_stop, every_n_layers",
+            )
+            for key in ("gradient_checkpointing_kwargs", "activation_checkpointing_kwargs")
+        ),
+        (
+            "use_peft: false\nload_in_4bit: true",
+            "qlora.yaml: load_in_4bit is true, and use_peft is false; quantized weights cannot be trained, only an "
+            "adapter",
+        ),
         *(
             (
                 f"lora_target_modules: {given!r}",
@@ -370,7 +405,8 @@ def test_the_recipe_decides_on_mixed_precision_and_not_the_launch(
 def test_best_is_what_the_metric_says(path: Path) -> None:
     for text in ("greater_is_better: false", "metric_for_best_model: ci_low\ngreater_is_better: true"):
         load(path, f"{text}\n")
-    assert load(path, "early_stopping_patience: 2\neval_strategy: steps\ngreater_is_better: true\n").given
+    text = "early_stopping_patience: 2\neval_strategy: steps\nvalidation_file: v\ngreater_is_better: true\n"
+    assert load(path, text).given
 
 
 def test_keys_without_effect_are_named(path: Path) -> None:
@@ -400,11 +436,26 @@ def test_keys_without_effect_are_named(path: Path) -> None:
         ("answer_style: judge\ncontrast_temperature: 0.1\n", None),
         ("soft_label_weight: 0.1\n", "soft_label_weight (soft_labels is not given)"),
         ("pseudo_label_threshold: 0.1\n", "pseudo_label_threshold (pseudo_labels is not given)"),
+        ("eval_steps: 3\nsave_steps: 9\n", "eval_steps (eval_strategy is not steps)"),
+        ("eval_steps: 3\neval_strategy: steps\nvalidation_file: v\nsave_steps: 9\nsave_strategy: steps\n", None),
+        (
+            "save_steps: 9\nsave_strategy: epoch\nactivation_checkpointing_kwargs: {every_n_layers: 2}\n",
+            "save_steps (save_strategy is not steps), activation_checkpointing_kwargs (gradient_checkpointing is fal",
+        ),
+        ("gradient_checkpointing: true\ngradient_checkpointing_kwargs: {use_reentrant: false}\n", None),
+        ("activation_checkpointing: true\nactivation_checkpointing_kwargs: {use_reentrant: false}\n", None),
+        ("optim_target_modules: all-linear\n", "optim_target_modules (optim is neither GaLore nor APOLLO)"),
     ],
 )
 def test_keys_that_need_another_are_named_without_it(path: Path, text: str, named: str | None) -> None:
     told = [line for line in load(path, text).notices if "has no effect" in line]
     assert bool(told) == bool(named) and (named is None or f"qlora.yaml: has no effect: {named}" in told[0])
+
+
+def test_offloading_is_switched_off_on_a_cpu(path: Path) -> None:
+    recipe = load(path, "activation_offloading: true\nuse_cpu: true\n")
+    assert not recipe.training.activation_offloading
+    assert recipe.notices == ("activation_offloading: there is no GPU memory that it would spare; it is off",)
 
 
 def test_deepspeed_that_is_not_installed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

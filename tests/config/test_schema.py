@@ -114,8 +114,10 @@ def test_rules_refuse_what_upstream_refuses_and_nothing_else() -> None:
     outcomes = set()
     for _ in range(400):
         chosen = draw.sample(sorted(CHOICES), 7)
-        given = {**BASE, "use_cpu": True, **{key: draw.choice(CHOICES[key]) for key in chosen}}
-        told = broken_rules(defaults | given)
+        given = {**BASE, "use_cpu": True, "validation_file": "a_validation.json"}
+        given |= {key: draw.choice(CHOICES[key]) for key in chosen}
+        # The Trainer, which comes later, has a rule of its own about that.
+        told = [line for line in broken_rules(defaults | given) if not line.startswith("save_strategy is best")]
         try:
             upstream.parse_dict(dict(given))
             built = True

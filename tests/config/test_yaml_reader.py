@@ -25,7 +25,9 @@ def refusal(path: Path) -> str:
 
 
 def test_values_are_what_they_look_like(recipe: Path) -> None:
-    recipe.write_text("a: 2e-4\nb: yes\nc: 1:30\nd: 010\ne:\nf: [1, .5, true]\ng: 2024-01-01\nh: '8'\ni: -1\n")
+    recipe.write_text(
+        "a: 2e-4\nb: yes\nc: 1:30\nd: 010\ne:\nf: [1, .5, true, -.5e-3, 1.e2]\ng: 2024-01-01\nh: '8'\ni: -1\n"
+    )
     found = read_mapping(recipe).values
     assert found["a"] == 2.0e-4
     assert (found["b"], found["c"], found["d"], found["g"], found["h"]) == (
@@ -35,7 +37,7 @@ def test_values_are_what_they_look_like(recipe: Path) -> None:
         "2024-01-01",
         "8",
     )
-    assert (found["e"], found["f"], found["i"]) == (None, [1, 0.5, True], -1)
+    assert (found["e"], found["f"], found["i"]) == (None, [1, 0.5, True, -0.0005, 100.0], -1)
 
 
 def test_each_key_knows_its_line(recipe: Path) -> None:

@@ -240,7 +240,6 @@ def test_quiet_holds_for_what_a_verb_starts(folder: Path, tmp_path: Path) -> Non
     ("words", "told"),
     [
         (["--attn_implementation", "flex_attention"], "attn_implementation is flex_attention, which has no backward"),
-        (["--activation_offloading", "true"], "activation_offloading is true, which needs a GPU; leave it out"),
         (["--attn_implementation", "flash_attention_2"], "attn_implementation flash_attention_2 cannot be used here ("),
     ],
 )

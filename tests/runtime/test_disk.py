@@ -70,12 +70,21 @@ def test_the_limit_bounds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert adapter < eight_bits < every / 1.9
 
 
-def test_what_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    args = config(tmp_path, max_steps=4, save_strategy="steps", save_steps=1)
+@pytest.mark.parametrize(
+    ("settings", "count"),
+    [
+        ({"save_strategy": "steps", "save_steps": 1}, 4),
+        ({"save_strategy": "epoch", "per_device_train_batch_size": 10}, 4),  # not the three of num_train_epochs
+        ({"save_strategy": "steps", "save_steps": 1, "save_total_limit": 1, "metric_for_best_model": "loss"}, 3),
+    ],
+    ids=["steps", "epochs of one step", "the newest, the best and the next"],
+)
+def test_what_is_said(settings: dict[str, Any], count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    args = config(tmp_path, max_steps=4, **settings)
     trainer = tree_trainer(adapted(make_model("llama")), SEQUENCES, PASSAGES, args)
     trainer.add_callback(DiskSpaceCallback())
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, 2000))
-    with pytest.raises(MachineError, match=f"^{tmp_path}: 4 checkpoints of .* need .* kB, 2.0 kB is free; free some"):
+    with pytest.raises(MachineError, match=f"^{tmp_path}: {count} checkpoints of .* need .* kB, 2.0 kB is free; f"):
         trainer.train()
     assert trainer.state.global_step == 0
 

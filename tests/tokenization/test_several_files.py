@@ -12,7 +12,8 @@ from datasets import Dataset
 from small_runs import lrc, make_run, pairs, run, write_questions
 
 from lrc.config.run_record import RUN_FILE
-from lrc.tokenization.token_dataset import Corpus, JoinedRecords, Portion, join
+from lrc.data.alpaca import encode_record, to_record
+from lrc.tokenization.token_dataset import Corpus, Portion, join
 from lrc.training.dataloader import StepSampler
 
 SIZES = {"num_train_epochs": 2, "per_device_train_batch_size": 4, "use_cpu": True, "save_strategy": "no"}
@@ -58,28 +59,19 @@ def test_a_single_file_is_drawn_as_without_shares() -> None:
     assert drawn(plain, 2) == sorted(range(30), key=lambda place: (order[place // 3], ties[place]))
 
 
-def test_records_of_several_files_are_one_sequence() -> None:
-    parts = (list("abc"), [], list("de"))
-    joined = JoinedRecords(parts)  # type: ignore[arg-type]
-    whole = list("abcde")
-    assert list(joined) == whole and joined[1:4] == whole[1:4]
-    for place in range(-5, 5):
-        assert joined[place] == whole[place]
-    for place in (5, -6):
-        with pytest.raises(IndexError):
-            joined[place]
-
-
 def test_passages_and_shares_of_files_are_kept_apart() -> None:
     """Numbers of passages begin anew in each file; the questions of two would otherwise be drawn as one's."""
     sizes = (4, 6, 2)
     passages = [[place // 2 for place in range(size)] for size in sizes]
+    records = [[to_record(question) for question in pairs(size, name=f"{size}-")] for size in sizes]
     corpora = [
-        Corpus(list(range(size)), [], [], Dataset.from_dict({"id": ["a"] * size, "passage": numbers}))  # type: ignore[arg-type]
-        for size, numbers in zip(sizes, passages, strict=True)
+        Corpus(own, [], [], Dataset.from_dict({"record": list(map(encode_record, own)), "passage": numbers}))
+        for own, numbers in zip(records, passages, strict=True)
     ]
     joined = join(corpora, None)
     assert joined.dataset is not None
+    assert list(joined.records) == joined.records[:] == [record for own in records for record in own]
+    assert joined.records[4].id == "6-0"
     assert joined.dataset["passage"][:] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
     assert joined.portions == ((4, 4), (6, 6), (2, 2))
     # As long as no question repeats: 4 of 4, then the others by their shares, of which each file has at least one.

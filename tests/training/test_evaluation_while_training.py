@@ -27,8 +27,8 @@ RECORDS = [
 FOREIGN = Record("foreign", "翻譯", "貓", "cat", None)
 
 
-def model() -> Any:
-    return adapted(make_model("llama", vocab_size=260))
+def model(dropout: float = 0.0) -> Any:
+    return adapted(make_model("llama", vocab_size=260), lora_dropout=dropout)
 
 
 @pytest.fixture(scope="module")
@@ -38,11 +38,10 @@ def prompt(tmp_path_factory: pytest.TempPathFactory) -> Prompt:
     return Prompt(AutoTokenizer.from_pretrained(folder), "alpaca", "digit")
 
 
-def trainer(folder: Path, prompt: Prompt, records: list[Record], **settings: Any) -> TreeTrainer:
+def trainer(folder: Path, prompt: Prompt, records: list[Record], dropout: float = 0.0, **settings: Any) -> TreeTrainer:
     sequences, passages = questions()
-    return tree_trainer(
-        model(), sequences, passages, config(folder, **settings), validation=Validation(records, prompt)
-    )
+    args = config(folder, **settings)
+    return tree_trainer(model(dropout), sequences, passages, args, validation=Validation(records, prompt))
 
 
 @pytest.mark.parametrize("records", [RECORDS, [*RECORDS, FOREIGN], [FOREIGN]], ids=["asked", "mixed", "foreign"])
@@ -64,18 +63,13 @@ def test_loss_and_accuracy_are_those_of_separate_questions(
 
 
 def test_evaluation_changes_nothing_in_training(tmp_path: Path, prompt: Prompt) -> None:
-    plain = trainer(tmp_path / "plain", prompt, RECORDS, max_steps=3, per_device_train_batch_size=4)
-    evaluated = trainer(
-        tmp_path / "evaluated",
-        prompt,
-        RECORDS,
-        max_steps=3,
-        per_device_train_batch_size=4,
-        eval_strategy="steps",
-        eval_steps=1,
-    )
-    plain.train()
-    evaluated.train()
+    """With dropout, which is to act in each step and in no evaluation."""
+    settings = {"dropout": 0.3, "max_steps": 3, "per_device_train_batch_size": 4}
+    plain = trainer(tmp_path / "plain", prompt, RECORDS, **settings)
+    evaluated = trainer(tmp_path / "evaluated", prompt, RECORDS, eval_strategy="steps", eval_steps=1, **settings)
+    for one in (plain, evaluated):
+        torch.manual_seed(3)
+        one.train()
     assert [line["step"] for line in evaluated.state.log_history if "eval_accuracy" in line] == [1, 2, 3]
     for one, other in zip(plain.model.parameters(), evaluated.model.parameters(), strict=True):
         assert torch.equal(one, other)

@@ -103,6 +103,16 @@ def test_a_run_that_was_killed_after_its_early_end_trains_no_further(
     assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
+def test_records_without_options_choose_nothing_by_accuracy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, foreign = made(tmp_path), tmp_path / "foreign.json"
+    foreign.write_text('[{"instruction": "翻譯", "input": "貓", "output": "cat"}]', encoding="utf-8")
+    assert run(folder, tmp_path / "run", "--validation_file", str(foreign)) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"{foreign}: has no question to choose by accuracy; set metric_for_best_model: loss, or remove it"
+    )
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("keys", "told"),
     [

@@ -158,6 +158,7 @@ def test_bfloat16_autocast(tmp_path: Path) -> None:
 @pytest.mark.parametrize("family", ["llama", "gemma3"])
 def test_against_trl(family: str, tmp_path: Path) -> None:
     settings = {"max_steps": 3, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
+    settings |= {"lr_scheduler_type": "cosine", "weight_decay": 0.1}
     ours = tree_trainer(adapted(make_model(family)), SEQUENCES, PASSAGES, config(tmp_path / "tree", **settings))
     ours.train()
     labelled = ours.train_dataset.map(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lrc.config.accelerate_config import find_accelerate_config
-from lrc.config.recipe import find_recipe, read_given
+from lrc.config.recipe import find_recipe, read_given, read_recipe
 from lrc.config.rules import train_files
 from lrc.config.run_record import read_run
 from lrc.metrics.predictions import Outcome, write_outcomes
@@ -32,6 +32,7 @@ REFUSED = {
     "push_to_hub": _("several adapters would get one name; publish those that you want by lrc publish"),
     "soft_labels": _("they belong to the whole file and are no use to a fold; remove them"),
 }
+HELD_OUT = "held_out_validation.json"  # stands for the `validation_file` of each fold while the recipe is checked
 # Keys with which the evaluations of a run decide about its result, and for which of their values.
 CHOOSING: dict[str, Callable[[Any], Any]] = {
     "load_best_model_at_end": bool,
@@ -59,7 +60,8 @@ def train_folds(recipe: str, accelerate_config: str | None, overrides: Sequence[
     path = find_recipe(recipe)
     if accelerate_config is not None:
         find_accelerate_config(accelerate_config)
-    given = read_given(path, overrides)
+    named = str(read_recipe(path).values.get("validation_file") or HELD_OUT)
+    given = read_given(path, ["--validation_file", named, *overrides])
     folds = _folds(given, count)
     over = bool(given.get("overwrite_output_dir"))
     folds.refuse_other(overwrite=over)
@@ -101,7 +103,7 @@ def _folds(given: Mapping[str, Any], count: int) -> Folds:
         findings.append(no_file(Path(files[0])))
     if findings:
         raise RecipeError(*findings)
-    if given.get("validation_file"):
+    if given["validation_file"] != HELD_OUT:
         text = _("--folds: {file} is not used; each run is evaluated on the fold that it holds out")
         notify(text.format(file=given["validation_file"]))
     return Folds(Path(given["output_dir"]).expanduser(), Path(files[0]), count, given.get("seed", 42))

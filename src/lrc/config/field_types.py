@@ -59,6 +59,7 @@ BOUNDS = {
     "logging_steps": Bounds(above=0),
     "eval_steps": Bounds(above=0),
     "save_steps": Bounds(above=0),
+    "save_total_limit": Bounds(0),
     "max_length": Bounds(1),
     "lora_r": Bounds(1),
     "lora_alpha": Bounds(1),
@@ -129,33 +130,37 @@ def fits(value: Any, hint: Any) -> bool:
 
 def describe_type(hint: Any) -> str:
     """A type in words, such as `a whole number or nothing`."""
-    # Upstream has `SomeEnum | str`, whose only texts are the values of the enumeration.
-    arms = [arm for arm in _arms(hint) if not (arm is str and _enumerations(hint))]
+    arms = written_members(hint)
     one = [NAMES.get(arm) or NAMES.get(get_origin(arm)) for arm in arms]
     several = [LISTS.get(get_args(arm)[0], _("a list of names")) for arm in arms if get_origin(arm) is list]
     known = list(dict.fromkeys([*_names(hint), *(word for word in one if word), *several]))
     return _join_words(known + ([_("nothing")] if type(None) in arms else []))
 
 
+def members(hint: Any) -> list[Any]:
+    """The types of a union; a type by itself."""
+    return list(get_args(hint)) if get_origin(hint) in (Union, UnionType) else [hint]
+
+
+def written_members(hint: Any) -> list[Any]:
+    """The types of a union as they are written: of upstream's `SomeEnum | str`, all texts are the enumeration's."""
+    return [arm for arm in members(hint) if not (arm is str and _enumerations(hint))]
+
+
 def takes_list(hint: Any) -> bool:
     """Whether a field takes a list."""
-    return any(get_origin(arm) is list for arm in _arms(hint))
+    return any(get_origin(arm) is list for arm in members(hint))
 
 
 def takes_text(hint: Any) -> bool:
     """Whether a field takes a single text."""
-    return str in _arms(hint)
+    return str in members(hint)
 
 
 def format_value(value: Any) -> str:
     """A value as YAML writes it, abridged to 60 characters."""
     text = "empty" if value is None else json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 60 else f"{text[:60]}…"
-
-
-def _arms(hint: Any) -> list[Any]:
-    """The members of a union; a type by itself."""
-    return list(get_args(hint)) if get_origin(hint) in (Union, UnionType) else [hint]
 
 
 def _is_a(value: Any, hint: Any) -> bool:
@@ -170,18 +175,17 @@ def _is_a(value: Any, hint: Any) -> bool:
 
 def _names(hint: Any) -> list[Any]:
     """The values of the literals and enumerations among the types of a field."""
-    literals = [choice for arm in _arms(hint) if get_origin(arm) is Literal for choice in get_args(arm)]
+    literals = [choice for arm in members(hint) if get_origin(arm) is Literal for choice in get_args(arm)]
     return literals + [member.value for enumeration in _enumerations(hint) for member in enumeration]
 
 
 def _enumerations(hint: Any) -> list[type[Enum]]:
-    return [arm for arm in _arms(hint) if isinstance(arm, type) and issubclass(arm, Enum)]
+    return [arm for arm in members(hint) if isinstance(arm, type) and issubclass(arm, Enum)]
 
 
 def _holds_more(hint: Any, choices: Sequence[Any] | None) -> bool:
     """Whether a field takes any text in addition to the literals, as in `str | Literal[False] | None`."""
-    arms = get_args(hint) if get_origin(hint) in (Union, UnionType) else ()
-    return not choices and str in arms and any(get_origin(arm) is Literal for arm in arms)
+    return not choices and takes_text(hint) and any(get_origin(arm) is Literal for arm in members(hint))
 
 
 def _expect(value: Any, words: str, *, quoted: bool = False) -> str:

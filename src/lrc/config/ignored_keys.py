@@ -96,6 +96,18 @@ DEPENDENT = (
         lambda values: values["pseudo_labels"] is not None,
         _("pseudo_labels is not given"),
     ),
+    Dependence(("eval_steps",), lambda values: values["eval_strategy"] == "steps", _("eval_strategy is not steps")),
+    Dependence(("save_steps",), lambda values: values["save_strategy"] == "steps", _("save_strategy is not steps")),
+    Dependence(
+        ("gradient_checkpointing_kwargs", "activation_checkpointing_kwargs"),
+        lambda values: values["gradient_checkpointing"] or values["activation_checkpointing"],
+        _("gradient_checkpointing is false"),
+    ),
+    Dependence(
+        ("optim_target_modules",),
+        lambda values: str(values["optim"]).startswith(("galore", "apollo")),
+        _("optim is neither GaLore nor APOLLO"),
+    ),
 )
 
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from enum import Enum
 from functools import cache
 from importlib.resources import files
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
-from lrc.config.field_types import Bounds
+from lrc.config.field_types import Bounds, written_members
 from lrc.config.recipe import REQUIRED, SECRETS
 from lrc.config.rules import SAMPLING, UNSUPPORTED
 from lrc.config.schema import Key, Unwritable, shipped_schema
@@ -63,10 +63,7 @@ def _describe_key(name: str, key: Key) -> dict[str, Any]:
 
 
 def _describe_types(key: Key) -> dict[str, Any]:
-    arms = list(get_args(key.hint)) if get_origin(key.hint) is Union else [key.hint]
-    named = any(isinstance(arm, type) and issubclass(arm, Enum) for arm in arms)
-    if named:  # upstream has `SomeEnum | str`, whose only texts are the values of the enumeration
-        arms = [arm for arm in arms if arm is not str]
+    arms = written_members(key.hint)
     if key.choices:
         entries = [{"enum": list(key.choices)}, *(_describe_type(arm) for arm in arms if arm is not str)]
     else:

@@ -6,10 +6,9 @@ import re
 from argparse import SUPPRESS, ArgumentParser
 from collections.abc import Callable, Sequence
 from enum import Enum
-from types import UnionType
-from typing import Any, Literal, NoReturn, Union, get_args, get_origin
+from typing import Any, Literal, NoReturn, get_args, get_origin
 
-from lrc.config.field_types import fits, takes_list, takes_text
+from lrc.config.field_types import fits, members, takes_list, takes_text
 from lrc.config.schema import Key, Schema
 from lrc.runtime.errors import RecipeError
 from lrc.runtime.translation import _
@@ -97,5 +96,6 @@ def _list_values(arm: Any) -> Sequence[Any]:
 
 def _arms(hint: Any) -> tuple[Any, ...]:
     """The types of a field: for a list those of its items, and None for NoneType."""
-    arms = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-    return tuple(None if arm is type(None) else get_args(arm)[0] if get_origin(arm) is list else arm for arm in arms)
+    return tuple(
+        None if arm is type(None) else get_args(arm)[0] if get_origin(arm) is list else arm for arm in members(hint)
+    )

@@ -41,6 +41,8 @@ UNSUPPORTED: dict[str, Any] = {
     # The base's own tokenizer is used, and the template decides how an answer ends.
     "eos_token": None,
     "chat_template_path": None,
+    # Of accelerate's data loaders, which are not used: a step is a batch of questions.
+    "accelerator_config": None,
 }
 # What lrc does instead; those that are not here have no counterpart.
 INSTEAD = {
@@ -54,17 +56,21 @@ INSTEAD = {
 }
 SAMPLING = ("random", "sequential")
 METRICS = ("loss", "accuracy", "ci_low", "ci_high")  # of an evaluation, see `validation.combine`
+# Keys of which one decides what the best evaluation is the best by.
+DECIDE_BEST = ("metric_for_best_model", "early_stopping_patience", "load_best_model_at_end")
 SCHEDULES_BY_EVALUATION = ("reduce_lr_on_plateau", "greedy")  # values of `lr_scheduler_type`
 # Keys whose values only upstream can check, since they depend on the machine or on a file.
 JUDGED_UPSTREAM = (
     *("tf32", "torch_compile", "torch_compile_backend", "torch_compile_mode", "deepspeed", "fsdp", "fsdp_config"),
-    *("accelerator_config", "parallelism_config", "debug", "pad_to_multiple_of", "report_to"),
+    *("parallelism_config", "debug", "pad_to_multiple_of", "report_to"),
 )
 # Keys that take a mapping, or on the command line the JSON of one.
 MAPPINGS = (
     *("lr_scheduler_kwargs", "gradient_checkpointing_kwargs", "activation_checkpointing_kwargs"),
     *("model_init_kwargs", "dataset_kwargs"),
 )
+# The keys of `activation_checkpointing_kwargs`: those of `torch.utils.checkpoint`, and transformers' own.
+CHECKPOINTING = ("use_reentrant", "preserve_rng_state", "determinism_check", "debug", "early_stop", "every_n_layers")
 
 Values = Mapping[str, Any]  # every key of a recipe, with its default if it is not given
 
@@ -219,8 +225,6 @@ def _check_answering(values: Values) -> Iterator[str]:
         )
     elif normalisation == "auto" and values["validation_file"] is None:
         yield _("score_normalisation is auto, which chooses on a validation_file; give one")
-    if values["eval_questions"] is not None and values["validation_file"] is None:
-        yield _("eval_questions is given, but validation_file is not; give one")
 
 
 def _check_contrast(values: Values) -> Iterator[str]:
@@ -299,6 +303,11 @@ def _check_precision(values: Values) -> Iterator[str]:
         yield _("fp16 and bf16 are both true; keep one")
     if values["load_in_4bit"] and values["load_in_8bit"]:
         yield _("load_in_4bit and load_in_8bit are both true; keep one")
+    for key in ("load_in_4bit", "load_in_8bit"):
+        if values[key] and not values["use_peft"]:
+            yield _(
+                "{key} is true, and use_peft is false; quantized weights cannot be trained, only an adapter"
+            ).format(key=key)
 
 
 def _check_unsupported(values: Values) -> Iterator[str]:
@@ -347,12 +356,25 @@ def _check_strategies(values: Values) -> Iterator[str]:
             yield _("{event}_steps is {count}, expected whole steps, or a fraction of all below 1").format(
                 event=event, count=count
             )
-    if values["lr_scheduler_type"] in SCHEDULES_BY_EVALUATION and values["eval_strategy"] == "no":
-        yield _("lr_scheduler_type is {value}, which needs evaluations; set eval_strategy").format(
-            value=values["lr_scheduler_type"]
-        )
+    yield from _check_evaluations(values)
     if values["load_best_model_at_end"] and values["save_strategy"] != "best":
         yield from _check_best_model(values)
+
+
+def _check_evaluations(values: Values) -> Iterator[str]:
+    """Check that there are evaluations if something depends on them, and questions to evaluate on."""
+    if values["eval_strategy"] == "no":
+        for key, needing in (("lr_scheduler_type", SCHEDULES_BY_EVALUATION), ("save_strategy", ("best",))):
+            if values[key] in needing:
+                yield _("{key} is {value}, which needs evaluations; set eval_strategy").format(
+                    key=key, value=values[key]
+                )
+    elif values["save_strategy"] == "best" and not any(values[key] for key in DECIDE_BEST):
+        yield _("save_strategy is best, but metric_for_best_model is missing; give loss or accuracy")
+    if values["validation_file"] is None:
+        for key, off in (("eval_strategy", "no"), ("eval_on_start", False), ("eval_questions", None)):
+            if values[key] != off:
+                yield _("{key} is given, but validation_file is not; give one, or remove it").format(key=key)
 
 
 def _check_direction(values: Values) -> Iterator[str]:
@@ -405,14 +427,16 @@ def _check_early_stopping(values: Values) -> Iterator[str]:
 
 def _check_mappings(values: Values) -> Iterator[str]:
     for key in MAPPINGS:
-        text = values[key]
+        found = text = values[key]
         if isinstance(text, str):
             try:
-                fine = isinstance(json.loads(text), dict)
+                found = json.loads(text)
             except ValueError:
-                fine = False
-            if not fine:
-                yield _("{key} is {text}, expected a mapping, on the command line as JSON").format(key=key, text=text)
+                found = text
+        if found is not None and not isinstance(found, dict):
+            yield _("{key} is {text}, expected a mapping, on the command line as JSON").format(key=key, text=text)
+        elif "checkpointing" in key and (unknown := [name for name in found or () if name not in CHECKPOINTING]):
+            yield _("{key} has {name}, expected {names}").format(key=key, name=unknown[0], names=CHECKPOINTING)
 
 
 def _check_packages(values: Values) -> Iterator[str]:

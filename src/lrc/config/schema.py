@@ -12,12 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields
 from enum import Enum
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
-from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from lrc.config.field_types import ANY, BOUNDS, Bounds, find_error
+from lrc.config.field_types import ANY, BOUNDS, Bounds, find_error, members
+from lrc.runtime.packages import installed_version
 
 FILE = "recipe_schema.json"
 PACKAGES = ("transformers", "trl")  # lrc's dataclasses derive from theirs
@@ -94,18 +93,11 @@ def _document() -> Any:
 
 
 def _versions() -> dict[str, str]:
-    return {name: _version(name) for name in PACKAGES}
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return MISSING_PACKAGE
+    return {name: installed_version(name) or MISSING_PACKAGE for name in PACKAGES}
 
 
 def _entry(field: Field[Any], hint: Any) -> dict[str, Any]:
-    arms = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    arms = members(hint)
     entry: dict[str, Any] = {"takes": [_encode_type(arm) for arm in arms]}
     if choices := field.metadata.get("choices"):
         entry["choices"] = list(choices)

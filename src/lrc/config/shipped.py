@@ -34,19 +34,12 @@ def find_shipped(name: str, kind: str, folder: str) -> Path:
     if short in shipped:
         return shipped[short]
     near = _find_similar(short, shipped)
-    if not near and len(shipped) <= FEW:
-        described = tuple(_name_with_description(one, file) for one, file in shipped.items())
-        raise RecipeError(
-            _("{name}: no such {kind}; give a YAML file, or one of {described}").format(
-                name=name, kind=kind, described=described
-            )
-        )
     if not 0 < len(near) <= MOST_DESCRIBED:
-        raise RecipeError(
-            _("{name}: no such {kind}; give a YAML file, or one of {names}").format(
-                name=name, kind=kind, names=tuple(near or shipped)
-            )
-        )
+        names = tuple(near or shipped)
+        if not near and len(shipped) <= FEW:
+            names = tuple(_name_with_description(one, file) for one, file in shipped.items())
+        text = _("{name}: no such {kind}; give a YAML file, or one of {names}")
+        raise RecipeError(text.format(name=name, kind=kind, names=names))
     named = [repr(one) if len(near) == 1 else _name_with_description(repr(one), shipped[one]) for one in near]
     raise RecipeError(
         _("{name}: no such {kind}; did you mean {named}?").format(

@@ -31,6 +31,7 @@ from transformers.integrations.flex_attention import flex_attention_forward
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from lrc.packing.equivalence import mismatch
+from lrc.packing.lm_head import to_device
 from lrc.packing.tree import Block, Ints, PackedRow
 from lrc.runtime.devices import is_rocm
 from lrc.runtime.exit_status import is_first
@@ -185,10 +186,7 @@ def head_mask(row: PackedRow, config: Any, device: torch.device, dtype: torch.dt
         (1, 1, H, L), boolean or additive as that of `tree_mask`.
     """
     config = config.get_text_config()
-    ends, positions, heads = (
-        torch.from_numpy(array).to(device, non_blocking=True)
-        for array in (row.subtree_end, row.position_ids, row.heads)
-    )
+    ends, positions, heads = (to_device(array, device) for array in (row.subtree_end, row.position_ids, row.heads))
     index = torch.arange(len(row), device=device)
     seen = (index[None, :] <= heads[:, None]) & (heads[:, None] < ends[None, :])
     if (window := _window(config, config.num_hidden_layers - 1)) is not None:

@@ -39,13 +39,14 @@ class Picks:
     @classmethod
     def of(cls, row: PackedRow, device: torch.device) -> Picks:
         """The picks for all targets of a row."""
-        order = np.argsort(row.sources, kind="stable")
-
-        def put(array: np.ndarray) -> torch.Tensor:
-            return torch.from_numpy(array).to(device, non_blocking=True)
-
+        order, put = np.argsort(row.sources, kind="stable"), partial(to_device, device=device)
         inverse = np.argsort(order, kind="stable")
         return cls(put(row.sources), put(row.targets), put(order), put(inverse), row.sources[order])
+
+
+def to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    """Copy an array to a device, without waiting for it."""
+    return torch.from_numpy(array).to(device, non_blocking=True)
 
 
 def log_probs_of(logits: torch.Tensor, sources: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -21,7 +21,7 @@ from lrc.packing.attention import (
     without_adapter,
 )
 from lrc.packing.last_layer import is_pruned, takes_picks
-from lrc.packing.lm_head import Picks, log_probs_of, picking
+from lrc.packing.lm_head import Picks, log_probs_of, picking, to_device
 from lrc.packing.tree import PackedRow, TokenSequence, pack
 from lrc.runtime.errors import MachineError
 from lrc.runtime.progress import notify
@@ -51,22 +51,19 @@ def target_log_probs(model: Any, row: PackedRow, device: torch.device) -> torch.
     Returns:
         (T,) float32, natural logarithm, in the order of `row.targets`.
     """
-
-    def put(array: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(array).to(device, non_blocking=True)
-
     inner = getattr(model, "module", model)
-    heads = put(row.heads)
+    heads = to_device(row.heads, device)
     seen: dict[str, Any] = {}  # a model that takes no trees gets one sequence, with its ordinary mask and positions
     form = attention_form(inner, device, len(row))
     if why_no_trees(inner) is None:
         row = row.padded(TILE) if form == "flex" else row
-        positions = put(row.position_ids)
+        positions = to_device(row.position_ids, device)
         seen = {"position_ids": positions[None]}
         if form == "flex":
             seen["attention_mask"] = tile_mask(row, inner.config, device)
         else:
-            seen["attention_mask"] = tree_mask(put(row.subtree_end), positions, inner.config, inner.dtype)
+            ends = to_device(row.subtree_end, device)
+            seen["attention_mask"] = tree_mask(ends, positions, inner.config, inner.dtype)
     at_heads: dict[str, Any] = {"logits_to_keep": heads}
     if is_pruned(inner):  # these families pass further arguments on to their layers
         at_heads = {"tree_heads": heads, "tree_seen": head_mask(row, inner.config, device, inner.dtype)}
@@ -75,7 +72,7 @@ def target_log_probs(model: Any, row: PackedRow, device: torch.device) -> torch.
     if _has_router_loss(inner):  # which does not support tree masks
         at_heads["output_router_logits"] = False
     picks = Picks.of(row, device)
-    inputs = {"input_ids": put(row.input_ids)[None], "use_cache": False, **seen, **at_heads}
+    inputs = {"input_ids": to_device(row.input_ids, device)[None], "use_cache": False, **seen, **at_heads}
     if not takes_picks(inner):
         return log_probs_of(model(**inputs).logits[0], picks.sources, picks.targets)
     with picking(without_adapter(inner), picks):

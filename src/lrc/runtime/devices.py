@@ -39,7 +39,7 @@ class DeviceSupport(NamedTuple):
 
 
 def apply_device_support(values: Mapping[str, Any]) -> DeviceSupport:
-    """Replace dtypes that this machine does not support, and set `use_cpu`.
+    """Replace dtypes and switch off offloading that this machine does not support, and set `use_cpu`.
 
     This has to happen before `SFTConfig` is built, which raises on unsupported values.
 
@@ -70,6 +70,9 @@ def apply_device_support(values: Mapping[str, Any]) -> DeviceSupport:
         notices.append(
             _("fp16: is set to true: weights in float16 need its gradient scaler (fp16: false turns it off)")
         )
+    if device == "cpu" and values.get("activation_offloading"):
+        settled["activation_offloading"] = False
+        notices.append(_("activation_offloading: there is no GPU memory that it would spare; it is off"))
     notices.extend(_settle_launch(settled))
     return DeviceSupport(settled, tuple(notices))
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, TypeVar, overload
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from datasets import Dataset, concatenate_datasets
+from datasets.table import InMemoryTable
 
 from lrc.data.alpaca import Record
 from lrc.data.sources import DataFile
@@ -22,7 +23,7 @@ from lrc.runtime.progress import Advance, track
 from lrc.tokenization.max_length import LengthPolicy, LengthReport, RecordFitter
 from lrc.tokenization.prompt import Prompt
 from lrc.tokenization.token_cache import entry_name, fetch, tokenizer_digest
-from lrc.tokenization.token_table import Numbering, StoredRecords, make_table, read_tokens, wrap_table, write_tokens
+from lrc.tokenization.token_table import Numbering, StoredRecords, make_table, read_tokens, write_tokens
 
 Item = TypeVar("Item")
 
@@ -32,30 +33,6 @@ class Portion(NamedTuple):
 
     size: int  # the number of questions
     drawn: int  # how many of them an epoch has, at most `size`
-
-
-@dataclass(frozen=True)
-class JoinedRecords(Sequence[Record]):
-    """The records of several corpora, concatenated; each is decoded on access."""
-
-    parts: tuple[Sequence[Record], ...]
-
-    def __len__(self) -> int:
-        return sum(map(len, self.parts))
-
-    @overload
-    def __getitem__(self, place: int) -> Record: ...
-    @overload
-    def __getitem__(self, place: slice) -> list[Record]: ...
-    def __getitem__(self, place: int | slice) -> Record | list[Record]:
-        if isinstance(place, slice):
-            return [self[i] for i in range(*place.indices(len(self)))]
-        place = range(len(self))[place]
-        for part in self.parts:
-            if place < len(part):
-                return part[place]
-            place -= len(part)
-        raise AssertionError("beyond all parts")
 
 
 @dataclass(frozen=True)
@@ -147,11 +124,12 @@ def join(corpora: Sequence[Corpus], shares: Sequence[float] | None) -> Corpus:
         passages = np.array(corpus.dataset["passage"][:], dtype=np.int64) + first
         first = int(passages.max(initial=first - 1)) + 1
         datasets.append(corpus.dataset.remove_columns("passage").add_column("passage", passages))
+    joined = concatenate_datasets(datasets)
     return Corpus(
-        JoinedRecords(tuple(corpus.records for corpus in corpora)),
+        StoredRecords(joined),
         [name for corpus in corpora for name in corpus.shortened],
         [name for corpus in corpora for name in corpus.skipped],
-        concatenate_datasets(datasets),
+        joined,
         portions=tuple(map(Portion, sizes, drawn if shares else sizes)),
     )
 
@@ -171,7 +149,7 @@ def tokenize(records: Sequence[Record], prompt: Prompt, *, stage: str) -> Datase
     """Tokenize a few records that are in memory: one row per record, see `token_table.SCHEMA`."""
     with track(stage, len(records)) as advance:
         rows = [(record, prompt.sequence(record)) for record in _advance_over(records, advance)]
-    return wrap_table(Numbering()(make_table(rows)))
+    return Dataset(InMemoryTable(Numbering()(make_table(rows))))
 
 
 def _advance_over(items: Iterable[Item], advance: Advance) -> Iterator[Item]:

@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO, overload
@@ -17,7 +17,6 @@ from typing import Any, NamedTuple, TextIO, overload
 import numpy as np
 import pyarrow as pa
 from datasets import Dataset
-from datasets.table import InMemoryTable
 
 from lrc.data.alpaca import Record, decode_record, encode_record
 from lrc.data.sources import DataFile
@@ -68,11 +67,6 @@ class Numbering:
         return table.set_column(SCHEMA.get_field_index("passage"), SCHEMA.field("passage"), passages)
 
 
-def wrap_table(table: pa.Table) -> Dataset:
-    """Make a dataset of a table that is in memory."""
-    return Dataset(InMemoryTable(table))
-
-
 @dataclass(frozen=True)
 class StoredRecords(Sequence[Record]):
     """The records of a table; each is decoded on access."""
@@ -87,8 +81,12 @@ class StoredRecords(Sequence[Record]):
     @overload
     def __getitem__(self, place: slice) -> list[Record]: ...
     def __getitem__(self, place: int | slice) -> Record | list[Record]:
-        found = self.dataset.select_columns("record")[place]["record"]
+        found = self._texts[place]["record"]
         return decode_record(found) if isinstance(found, str) else [decode_record(text) for text in found]
+
+    @cached_property
+    def _texts(self) -> Dataset:
+        return self.dataset.select_columns("record")  # takes milliseconds
 
 
 def _hash(text: str) -> int:

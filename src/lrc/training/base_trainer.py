@@ -151,7 +151,7 @@ class DurableTrainer(SFTTrainer):
             self.write_card(Path(output_dir or self.args.output_dir))  # replaces PEFT's template
 
     def _refuse_non_finite_weights(self) -> None:
-        trained = [_local_part(parameter) for parameter in self.model.parameters() if parameter.requires_grad]
+        trained = [local_part(parameter) for parameter in self.model.parameters() if parameter.requires_grad]
         if not self._everywhere(all(bool(parameter.isfinite().all()) for parameter in trained)):
             raise MachineError(
                 _(
@@ -286,19 +286,6 @@ class DurableTrainer(SFTTrainer):
             self._load_from_checkpoint(str(folder))
         self.state.global_step, self.state.epoch = step, epoch
 
-    def round_as_saved(self) -> bool:
-        """Round the trained weights as `save_model` did: a fully fine-tuned model is saved in the dtype of its base.
-
-        Returns:
-            Whether there was something to round, so that earlier evaluations no longer hold.
-        """
-        if self.compute_dtype is None or hasattr(self.model, "peft_config"):
-            return False
-        with torch.no_grad():
-            for part in (_local_part(parameter) for parameter in self.model.parameters() if parameter.requires_grad):
-                part.copy_(part.to(self.compute_dtype))
-        return True
-
     def _load_best_model(self) -> None:
         """Do nothing: upstream would load it even after a signal stopped the training; see `load_best_checkpoint`."""
 
@@ -394,7 +381,7 @@ class DurableTrainer(SFTTrainer):
         return bool(gather(torch.tensor([holds], device=self.args.device)).all())
 
 
-def _local_part(parameter: torch.nn.Parameter) -> torch.Tensor:
+def local_part(parameter: torch.nn.Parameter) -> torch.Tensor:
     """The shard of a parameter that this process has under ZeRO-3 or FSDP; otherwise all of it."""
     part: torch.Tensor = getattr(parameter, "ds_tensor", parameter)
     return part.to_local() if hasattr(part, "to_local") else part

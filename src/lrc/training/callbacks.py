@@ -155,9 +155,14 @@ def _checkpoints_to_come(args: TrainingArguments, state: TrainerState, existing:
     """How many more checkpoints will exist at once; one more than `save_total_limit` while the next is written."""
     if args.save_strategy == SaveStrategy.NO:
         return 0
-    interval = state.save_steps if args.save_strategy == SaveStrategy.STEPS else state.max_steps / args.num_train_epochs
+    by_steps = args.save_strategy == SaveStrategy.STEPS
+    # The epochs are those of the state: with `max_steps`, the arguments have others.
+    interval = state.save_steps if by_steps else state.max_steps / state.num_train_epochs
     count = math.ceil((state.max_steps - state.global_step) / max(interval, 1))
-    return min(count, max(args.save_total_limit + 1 - existing, 1)) if args.save_total_limit else count
+    if not args.save_total_limit:
+        return count
+    kept = max(args.save_total_limit, 2 if args.metric_for_best_model else 1)  # the newest and the best
+    return min(count, max(kept + 1 - existing, 1))
 
 
 def _tokenizer_bytes(tokenizer: Any) -> int:

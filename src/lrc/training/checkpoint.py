@@ -48,12 +48,7 @@ def seal(staged: Path, target: Path) -> None:
     listed = {str(file.relative_to(staged)): {"size": file.stat().st_size, "sha256": checksum(file)} for file in files}
     manifest = staged / MANIFEST
     manifest.write_text(json.dumps({"files": listed}, indent=2) + "\n", encoding="utf-8")
-    for path in [*staged.rglob("*"), staged]:
-        flush(path)
-    if target.exists():
-        target.rename(staged.with_name(f"{target.name}.old"))
-    staged.rename(target)
-    flush(target.parent)
+    _publish(staged, target)
 
 
 def find_damage(checkpoint: Path) -> str | None:
@@ -96,11 +91,18 @@ def adopt(source: Path, folder: Path) -> Path:
     """
     target, staged = folder / source.name, open_stage(folder) / source.name
     shutil.copytree(source, staged)
+    _publish(staged, target)
+    return target
+
+
+def _publish(staged: Path, target: Path) -> None:
+    """Flush a staged folder to the disk, then rename it; an existing target is replaced."""
     for path in [*staged.rglob("*"), staged]:
         flush(path)
+    if target.exists():
+        target.rename(staged.with_name(f"{target.name}.old"))
     staged.rename(target)
-    flush(folder)
-    return target
+    flush(target.parent)
 
 
 def rotate(folder: Path, limit: int | None, best: str | None) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from lrc.answering.scoring import OptionOrder
 from lrc.data.alpaca import Record, question_of
 from lrc.metrics.option_scores import option_lengths
+from lrc.packing.lm_head import to_device
 from lrc.packing.tree import Ints, PackedRow, TokenSequence
 from lrc.tokenization.prompt import Prompt
 
@@ -165,10 +167,7 @@ class OptionContrast:
         Returns:
             A scalar.
         """
-
-        def put(array: np.ndarray) -> torch.Tensor:
-            return torch.from_numpy(array).to(log_probs.device, non_blocking=True)
-
+        put = partial(to_device, device=log_probs.device)
         sums = log_probs.new_zeros(len(self.owners)).index_add(0, put(self.owners), log_probs)
         scores = sums[put(self.options)]
         if self.negations is not None:
@@ -179,7 +178,7 @@ class OptionContrast:
 
     def supervised_log_probs(self, log_probs: torch.Tensor) -> torch.Tensor:
         """(S,) the log-probabilities of the targets that belong to no option."""
-        return log_probs[torch.from_numpy(self.supervised).to(log_probs.device, non_blocking=True)]
+        return log_probs[to_device(self.supervised, log_probs.device)]
 
 
 def _target(one: Option) -> float:

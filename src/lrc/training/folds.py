@@ -78,20 +78,19 @@ class Folds:
         found = self._read()
         if overwrite or found == self.identity():
             return
-        cure = _("choose another output_dir, or set overwrite_output_dir: true")
         if found is not None:
-            changed = [_NAMES.get(key, key) for key, value in self.identity().items() if found.get(key) != value]
-            raise OutputError(
-                _("{folder}: holds other folds (another {changed}); {cure}").format(
-                    folder=self.folder, changed=tuple(changed), cure=cure
-                )
+            changed = tuple(_NAMES.get(key, key) for key, value in self.identity().items() if found.get(key) != value)
+            text = _(
+                "{folder}: holds other folds (another {changed}); choose another output_dir, or set "
+                "overwrite_output_dir: true"
             )
+            raise OutputError(text.format(folder=self.folder, changed=changed))
         if self.folder.is_dir() and any(path.name[0] != "." for path in self.folder.iterdir()):
-            raise OutputError(
-                _("{folder}: holds something that is not the folds of a run; {cure}").format(
-                    folder=self.folder, cure=cure
-                )
+            text = _(
+                "{folder}: holds something that is not the folds of a run; choose another output_dir, or set "
+                "overwrite_output_dir: true"
             )
+            raise OutputError(text.format(folder=self.folder))
 
     def write(self) -> None:
         """Split the questions, and write the data of each fold; do nothing if the same folds are there.

@@ -247,12 +247,11 @@ def refuse_taken(path: Path, *, overwrite: bool) -> None:
             else _("{path}: is not a folder; choose another output_dir").format(path=path)
         )
     if not overwrite and _others(path) and read_run(path) is None:
-        raise OutputError(
-            _(
-                "{path}: holds something that is not an lrc run; choose another output_dir, or set "
-                "overwrite_output_dir: true"
-            ).format(path=path)
+        text = _(
+            "{path}: holds something that is not an lrc run; choose another output_dir, or set overwrite_output_dir: "
+            "true"
         )
+        raise OutputError(text.format(path=path))
 
 
 def another_run(path: Path, changed: Sequence[Difference]) -> OutputError:

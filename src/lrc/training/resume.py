@@ -37,15 +37,14 @@ MAY_CHANGE: dict[str, tuple[str, ...]] = {
     ),
     # Not bit for bit, though: other rows draw other dropout masks, and another device rounds differently.
     "speed and memory": (
+        *("use_cpu", "attention", "row_tokens", "gradient_checkpointing", "gradient_checkpointing_kwargs"),
         *(
-            "use_cpu",
-            "attention",
-            "row_tokens",
-            "gradient_checkpointing",
-            "gradient_checkpointing_kwargs",
             "activation_checkpointing",
+            "activation_checkpointing_kwargs",
+            "activation_offloading",
+            "torch_empty_cache_steps",
+            "dataset_num_proc",
         ),
-        *("activation_checkpointing_kwargs", "activation_offloading", "torch_empty_cache_steps", "dataset_num_proc"),
         *("dataloader_num_workers", "dataloader_pin_memory", "dataloader_persistent_workers"),
         *("dataloader_prefetch_factor", "dataloader_multiprocessing_context", "ddp_bucket_cap_mb", "ddp_timeout"),
     ),

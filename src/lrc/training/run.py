@@ -16,6 +16,7 @@ from transformers import set_seed
 
 from lrc.config.arguments import AdapterArguments
 from lrc.config.recipe import COMMAND_LINE, Recipe, load_recipe
+from lrc.config.rules import best_metric
 from lrc.config.run_record import FILES, METRICS_FILE, NORMALISATIONS, NOT_RECORDED, RUN_FILE, Run, train_roles
 from lrc.config.trackers import close_trackers
 from lrc.data.score_files import read_scores
@@ -37,7 +38,7 @@ from lrc.reporting.hub import publish_folder
 from lrc.reporting.model_card import write_card
 from lrc.reporting.summary import print_summary, untrained_figures, validation_figures
 from lrc.runtime.devices import require_kernels
-from lrc.runtime.errors import MachineError, RecipeError
+from lrc.runtime.errors import DataError, MachineError, RecipeError
 from lrc.runtime.exit_status import exit_on_error
 from lrc.runtime.outputs import checksum
 from lrc.runtime.packages import versions
@@ -191,6 +192,7 @@ def _train_in(folder: OutputDir, recipe: Recipe, prompt: Prompt, training: Corpu
 def _build_trainer(recipe: Recipe, prompt: Prompt, training: Corpus, validation: Corpus) -> TreeTrainer:
     """Load the base model, and build its trainer."""
     data, args = recipe.data, recipe.training
+    measured = _validation(recipe, prompt, validation)  # before the base is loaded, which may take long
     model = load_base_model(recipe)
     check_vocabulary(prompt.tokenizer, model)
     check_modules(recipe, model)
@@ -204,7 +206,7 @@ def _build_trainer(recipe: Recipe, prompt: Prompt, training: Corpus, validation:
                 processing_class=prompt.tokenizer,
                 train_dataset=training.dataset,
                 source=SequenceSource.of(training, prompt, data, args.seed, _soft_labels(recipe)),
-                validation=_validation(recipe, prompt, validation),
+                validation=measured,
                 sampling=Sampling(data.group_passages, training.portions),
                 packing=Packing(data.tree_packing, data.row_tokens, data.attention),
                 objective=Objective(data.option_contrast or 0.0, data.contrast_temperature or 1.0),
@@ -267,6 +269,10 @@ def _validation(recipe: Recipe, prompt: Prompt, corpus: Corpus) -> Validation | 
     if not corpus.records:
         return None
     found = Validation(corpus.records, prompt, data.score_normalisation, data.eval_questions)
+    metric = "loss" if recipe.training.eval_strategy == "no" else best_metric(recipe.given)
+    if metric != "loss" and all(corpus.records[place].question is None for place in found.sampled):
+        text = _("{file}: has no question to choose by {metric}; set metric_for_best_model: loss, or remove it")
+        raise DataError(text.format(file=data.validation_file, metric=metric))
     if len(found.sampled) < len(corpus.records) and recipe.training.process_index == 0:
         asked, every = len(found.sampled), len(corpus.records)
         text = _("{file}: evaluating on {asked:,} of its {every:,} questions, at the end on all")
@@ -282,7 +288,7 @@ def _conclude(trainer: TreeTrainer, prompt: Prompt, normalisation: str, folder: 
     """
     scores = trainer.final_scores()
     if not scores:
-        return {} if normalisation == AUTO else {"score_normalisation": normalisation}
+        return {}
     found = FittedScoring.of(scores, prompt, normalisation)
     trainer.log(found.metrics)
     outcomes = [Outcome.of(question, score) for question, score in found.scores]
@@ -319,22 +325,14 @@ def check_processes(world_size: int) -> None:
 
 
 def _refuse_on_cpu(recipe: Recipe) -> None:
-    """Refuse keys that need a GPU, and would end in a traceback on a CPU.
+    """Refuse FlexAttention of transformers on a CPU, where it would end in a traceback.
 
     Raises:
-        RecipeError: with a line for each.
+        RecipeError: the recipe asks for it.
     """
-    if recipe.training.device.type != "cpu":
-        return
-    wrong = []
-    if recipe.model.attn_implementation == "flex_attention":
-        wrong.append(_("attn_implementation is flex_attention, which has no backward pass on a CPU; leave it out"))
-    if recipe.training.activation_offloading:
-        wrong.append(_("activation_offloading is true, which needs a GPU; leave it out"))
-    if wrong:
-        raise RecipeError(
-            *(_("{place}: {text}").format(place=recipe.path or COMMAND_LINE, text=line) for line in wrong)
-        )
+    if recipe.training.device.type == "cpu" and recipe.model.attn_implementation == "flex_attention":
+        text = _("{path}: attn_implementation is flex_attention, which has no backward pass on a CPU; leave it out")
+        raise RecipeError(text.format(path=recipe.path or COMMAND_LINE))
 
 
 def _report_data(recipe: Recipe, files: Sequence[Corpus], validation: Corpus) -> None:

@@ -8,6 +8,7 @@ data, but neither evaluations nor checkpoints.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import astuple, dataclass
 from typing import Any
 
@@ -30,12 +31,10 @@ class Work:
     total_tokens: int = 0
     seconds: float = 0.0
 
-    def add(self, other: Work) -> None:
-        """Add the other's counts and seconds to these."""
-        mine, others = astuple(self), astuple(other)
-        self.questions, self.unique_tokens, self.total_tokens, self.seconds = (
-            one + more for one, more in zip(mine, others, strict=True)
-        )
+    @classmethod
+    def total(cls, every: Iterable[Work]) -> Work:
+        """The sums of counts and seconds."""
+        return cls(*map(sum, zip(*map(astuple, every), strict=True)))
 
     def figures(self, prefix: str = "") -> dict[str, float]:
         """Questions and unique tokens per second, and the share of unique tokens; empty before the first step."""
@@ -79,11 +78,9 @@ class ThroughputCallback(TrainerCallback):
         if not {"loss", "train_runtime"} & logs.keys():
             return {}
         every = gather_object([(self._recent, peak_device_memory(device))])
-        total = Work()
-        for work, _ in every:
-            total.add(work)
+        total = Work.total(work for work, _ in every)
         total.seconds = max(work.seconds for work, _ in every)
-        self._whole.add(total)
+        self._whole = Work.total([self._whole, total])
         self._recent = Work()
         figures = total.figures() if "loss" in logs else self._whole.figures("train_")
         return {**figures, "peak_memory_mb": round(max(peak for _, peak in every) / MEGABYTE, 1)}

@@ -34,7 +34,7 @@ from lrc.packing.log_probs import row_budget, target_log_probs
 from lrc.packing.tree import PackedRow, TokenSequence
 from lrc.runtime.progress import notify, track
 from lrc.runtime.translation import _
-from lrc.training.base_trainer import DurableTrainer
+from lrc.training.base_trainer import DurableTrainer, local_part
 from lrc.training.contrastive_loss import Objective, OptionContrast
 from lrc.training.dataloader import SampleKey, Sampling, StepBatch, StepLoader, StepSampler
 from lrc.training.neftune import NeftuneNoise
@@ -267,11 +267,14 @@ class TreeTrainer(DurableTrainer):
                 self.evaluate()
         return self.evaluated[step]
 
-    def round_as_saved(self) -> bool:
-        """Round as the base class does, and forget earlier evaluations."""
-        if rounded := super().round_as_saved():
-            self.evaluated.clear()
-        return rounded
+    def round_as_saved(self) -> None:
+        """Round the trained weights as `save_model` did: a fully fine-tuned model is saved in the dtype of its base."""
+        if self.compute_dtype is None or hasattr(self.model, "peft_config"):
+            return
+        with torch.no_grad():
+            for part in (local_part(parameter) for parameter in self.model.parameters() if parameter.requires_grad):
+                part.copy_(part.to(self.compute_dtype))
+        self.evaluated.clear()  # earlier evaluations no longer hold
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """Create upstream's optimizer, or that of LoRA+.

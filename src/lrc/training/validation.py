@@ -176,7 +176,8 @@ class FittedScoring:
             prompt: with which they were scored.
             normalisation: the recipe's `score_normalisation`.
         """
-        by_name = {name: _normalise(scores, name) for name in NORMALISATIONS} if prompt.answer_style == "text" else {}
+        names = NORMALISATIONS if prompt.answer_style == "text" else ()
+        by_name = {name: [(question, score.normalised(name)) for question, score in scores] for name in names}
         accuracies = {name: _accuracy(some) for name, some in by_name.items() if scores}
         # If several are best, `max` takes the first: by character.
         best = max(accuracies, key=accuracies.__getitem__, default=NORMALISATIONS[0])
@@ -207,10 +208,6 @@ class FittedScoring:
         return text.format(
             shares=shares, normalisation=self.score_normalisation, temperature=self.temperature, fitted=fitted
         )
-
-
-def _normalise(scores: Sequence[tuple[Question, OptionScores]], name: str) -> list[tuple[Question, OptionScores]]:
-    return [(question, score.normalised(name)) for question, score in scores]
 
 
 def _accuracy(scores: Sequence[tuple[Question, OptionScores]]) -> float:

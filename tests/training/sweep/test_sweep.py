@@ -207,7 +207,10 @@ def test_a_trial_that_fails_is_recorded_and_the_next_one_runs(
         ({"search": {"output_dir": ["a"]}}, "search: output_dir is set by the sweep itself; remove it"),
         ({"overrides": {"lora_r": 2}}, "lora_r is in both search and overrides; keep one"),
         ({"overrides": {"lr": 2}}, "sweep.yaml, overrides: unknown key 'lr'"),
-        ({"overrides": {"validation_file": None}}, "the recipe has no validation_file, by which trials are compared"),
+        (
+            {"overrides": {"validation_file": None, "eval_strategy": "no"}},
+            "the recipe has no validation_file, by which trials are compared",
+        ),
         ({"overrides": {"push_to_hub": True, "hub_model_id": "a/b"}}, "push_to_hub is true, and every trial would"),
         ({"overrides": {"train_file": "missing.json"}}, "missing.json: No such file or directory"),
         ({"recipe": "tiny/lroa"}, "tiny/lroa: no such recipe; did you mean 'tiny/lora'?"),

@@ -112,20 +112,9 @@ def print_leaderboard(entries: Sequence[LeaderboardEntry], base: str) -> None:
     _print_table(best_first)
     print_lines(*_notes(best_first))
     if best_first[0].result:
+        asked = ["--data", "TEST.xlsx", "--output", "answer.csv"]
         folder = str(best_first[0].trial.folder)
-        words = [
-            "lrc",
-            "generate",
-            "--model",
-            base,
-            "--adapter",
-            folder,
-            "--data",
-            "TEST.xlsx",
-            "--output",
-            "answer.csv",
-        ]
-        print_next(command_line(words))
+        print_next(command_line(["lrc", "generate", "--model", base, "--adapter", folder, *asked]))
 
 
 def _print_table(entries: Sequence[LeaderboardEntry]) -> None:
