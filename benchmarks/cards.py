@@ -135,7 +135,8 @@ def compute(recipe: str, card: str) -> Line:
     told, again = io.StringIO(), patch.object(command, "Planner", lambda: planner)
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(told), redirect_stderr(io.StringIO()), again:
         (Path(folder) / "config.json").write_text(json.dumps(SHAPES[recipe]), encoding="utf-8")
-        overrides = ["--model_name_or_path", folder, "--train_file", f"{folder}/none.json", "--validation_file", "null"]
+        overrides = ["--model_name_or_path", folder, "--train_file", f"{folder}/none.json"]
+        overrides += ["--validation_file", f"{folder}/none.json"]
         command.preview(recipe, None, overrides, gpu=card, as_json=True)
     found = json.loads(told.getvalue())
     needed = found["memory"]["total"] / 1024**3

@@ -115,7 +115,7 @@ def test_what_autograd_keeps_is_what_it_really_keeps(family: str) -> None:
         target_log_probs(model, row, torch.device("cpu"))
     assert sum(saved.values()) <= activations + logits
     if not build.checkpointing:
-        assert activations + logits < 1.35 * sum(saved.values())
+        assert activations + logits < 1.36 * sum(saved.values())
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])

@@ -152,6 +152,7 @@ PHRASE = re.compile(
 NO_MESSAGE = {
     "commands/check.py": "lrc (convert|preview|check) ",
     "commands/doctor.py": "lrc run ",
+    "commands/init.py": "lrc train ",
     "commands/train.py": "accelerate launch ",
     "config/json_schema.py": "A recipe of lrc|lrc supports no other",
     "config/synonyms.py": "logger tracker",

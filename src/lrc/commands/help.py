@@ -29,7 +29,8 @@ class HelpFormatter(click.HelpFormatter):
         """Write the usage; further lines begin below its first argument."""
         label = prefix or gettext("Usage:")
         begin = f"{label}{' ' if label.isascii() else ''}{prog} "
-        self._write_lines(wrap(begin + args, self.width, columns_of(begin)))
+        first, *others = wrap(args, self.width - columns_of(begin))
+        self._write_lines([begin + first, *(" " * columns_of(begin) + line for line in others)])
 
     def write_heading(self, heading: str) -> None:
         """Write a heading, with the colon of the language."""

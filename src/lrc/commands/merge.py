@@ -80,6 +80,7 @@ def merge(
     weights = WeightFiles(base)
     _require_disk(output_dir, weights, target)
     with new_folder(output_dir, force=force) as folder, convert_disk_errors(output_dir, folder):
+        _refuse_losses(output_dir)  # now that no other process is writing there
         changed = _write_weights(adapter, base, weights, folder, target)
         _copy_companions(adapter, base, folder)
         _write_for_servers(adapter, folder)
@@ -135,6 +136,10 @@ def _refuse_inputs_as_output(output_dir: Path, adapter: Path, base: Path) -> Non
                     output_dir=output_dir, name=source.resolve().name
                 )
             )
+
+
+def _refuse_losses(output_dir: Path) -> None:
+    """Refuse to replace a folder that holds other models or runs, or the user's home."""
     models = [file.parent for name in (CONFIG, RUN_FILE) for file in sorted(output_dir.glob(f"*/{name}"))]
     for other in (Path.cwd(), Path.home(), *models):
         if is_in(other, output_dir):

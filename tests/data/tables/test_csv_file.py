@@ -116,9 +116,9 @@ def test_too_many_cells_make_a_bad_row(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", ["#REF!", "#N/A", "#DIV/0!", "#NAME?"])
 def test_what_a_formula_failed_to_compute_is_a_bad_row_as_in_a_workbook(tmp_path: Path, value: str) -> None:
-    book = read_workbook(write_csv(tmp_path / "a.csv", [row(1), row(2, 選項2=value), row(3, 選項2="#REF! 是什麼")]))
+    book = read_workbook(write_csv(tmp_path / "a.csv", [row(1), row(2, 問題=value), row(3, 問題="#REF! 是什麼？")]))
     assert [str(error) for error in book.errors] == [
-        "a.csv, row 3: 選項2 is an error value; put the text itself into the cell"
+        "a.csv, row 3: 問題 is an error value; put the text itself into the cell"
     ]
 
 
