@@ -251,3 +251,13 @@ def test_auto_needs_validation_questions(folder: Path, tmp_path: Path, capsys: p
         train(tmp_path, tmp_path / "a", "--score_normalisation", "auto")
     assert end.value.code == 1
     assert "score_normalisation is auto, which chooses on a validation_file" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_the_device_is_looked_at_and_on_a_cpu_freed_memory_is_kept(
+    folder: Path, chosen: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr("lrc.answering.load.require_kernels", seen.append)
+    monkeypatch.setattr("lrc.answering.load.keep_freed_memory", lambda: seen.append("kept"))
+    load_scorer(str(folder / "base"), ScoringOptions((chosen,)))
+    assert seen == ["cpu", "kept"]
