@@ -182,6 +182,8 @@ def _train_in(folder: OutputDir, recipe: Recipe, prompt: Prompt, training: Corpu
         text = _("the adapter is safe in {folder}; the same command finishes the evaluation")
     with ending_with(text.format(folder=folder.path)):
         decided = _conclude(trainer, prompt, recipe.data.score_normalisation, folder.path)
+        if decided:
+            decided["validation"]["shared_passages"] = len(find_shared_passages([training], validation))
         close_trackers(trainer)
         inputs = [record.input for record in training.records[:SCRIPT_SAMPLE]]
         folder.finish(trainer, **decided, launch=record_launch(recipe, inputs))
