@@ -15,6 +15,7 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 from small_runs import lrc, make_run
+from transformers import AutoTokenizer
 
 from lrc import sft
 from lrc.answering import answer
@@ -302,6 +303,31 @@ def test_an_adapter_answers_on_its_base_and_with_its_tokenizer(
     told = capsys.readouterr().err.splitlines()[-1]
     assert told.startswith(f"{other}: not the weights of the base model that the adapter was trained on (base")
     assert told.endswith("pass that one as --model") and not (tmp_path / "a.csv").exists()
+
+
+CHAT = (
+    "{{ bos_token }}{{ strftime_now('%Y-%m-%d') }}{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}"
+    "{% if m['role'] == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}[assistant]{% endif %}"
+)
+
+
+def test_what_decides_on_the_prompt_is_that_of_the_training(folder: Path, chosen: Path, tmp_path: Path) -> None:
+    base, dated = str(folder / "base"), Path(shutil.copytree(chosen, tmp_path / "dated"))
+    listed = load_scorer(base, ScoringOptions((chosen,))).prompt.list_options
+    # In another style, it is that of the style: digits need the list that the training did without.
+    assert (listed, load_scorer(base, ScoringOptions((chosen,), answer_style="digit")).prompt.list_options) == (
+        False,
+        True,
+    )
+    tokenizer = AutoTokenizer.from_pretrained(dated)
+    tokenizer.chat_template = CHAT
+    tokenizer.save_pretrained(dated)
+    recorded = json.loads((dated / "lrc_run.json").read_text("utf-8"))
+    changed = {**recorded, "template": "chat", "chat_date": "2020-01-02"}  # by a release with another date
+    (dated / "lrc_run.json").write_text(json.dumps(changed), encoding="utf-8")
+    prompt = load_scorer(base, ScoringOptions((dated,))).prompt
+    assert prompt.today == "2020-01-02" and "2020-01-02[user]" in prompt.text(to_record(QUESTIONS[0]))
 
 
 def test_answers_stand_in_the_rows_of_their_questions(folder: Path, chosen: Path) -> None:

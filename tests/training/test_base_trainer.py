@@ -108,7 +108,7 @@ def test_a_gradient_that_is_not_finite_stops_the_run(max_grad_norm: float, tmp_p
     Poison(parameter, step=3)
     settings = {"save_strategy": "steps", "save_steps": 1, "max_grad_norm": max_grad_norm}
     # Of ten questions, the third step of four has the last two.
-    with pytest.raises(MachineError, match="^step 3: its gradient is not finite, questions 8, 9; "):
+    with pytest.raises(MachineError, match="^step 3: its gradient is not finite, questions q8, q9; "):
         trained(tmp_path, spoilt, 8 * LONGEST, per_device_train_batch_size=4, **settings)
     assert parameter.isfinite().all()
     assert [checkpoint.name for checkpoint in checkpoints(tmp_path)] == ["checkpoint-1", "checkpoint-2"]
