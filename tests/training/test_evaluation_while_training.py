@@ -116,6 +116,7 @@ def test_a_sample_of_whole_passages_is_asked_while_training_and_all_at_the_end(t
     scores = Scorer(model().eval(), prompt, torch.device("cpu"))(asked)
     right = [score.prediction == record.question.answer for score, record in zip(scores, asked, strict=True)]
     assert while_training == [pytest.approx(sum(right[place] for place in sample.sampled) / 9)] * 2
+    assert [question.id for question, _ in made.evaluated[2]] == [str(place) for place in sample.sampled]
     every = made.final_scores()
     assert [question for question, _ in every] == [record.question for record in asked]
     assert made.state.log_history[-1]["eval_accuracy"] == pytest.approx(sum(right) / 30)
