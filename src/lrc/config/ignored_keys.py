@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lrc.config.optimizers import LOW_RANK, TAKES_ARGUMENTS
 from lrc.runtime.translation import _
 
 # Upstream's keys without effect, and why they have none.
@@ -105,8 +106,19 @@ DEPENDENT = (
     ),
     Dependence(
         ("optim_target_modules",),
-        lambda values: str(values["optim"]).startswith(("galore", "apollo")),
+        lambda values: values["optim"].startswith(LOW_RANK),
         _("optim is neither GaLore nor APOLLO"),
+    ),
+    Dependence(("optim_args",), lambda values: TAKES_ARGUMENTS.fullmatch(values["optim"]), _("this optim takes none")),
+    Dependence(
+        ("warmup_steps",),
+        lambda values: values["lr_scheduler_type"] not in ("constant", "reduce_lr_on_plateau", "greedy"),
+        _("this lr_scheduler_type has no warmup"),
+    ),
+    Dependence(
+        ("lr_scheduler_kwargs",),
+        lambda values: values["lr_scheduler_type"] not in ("constant", "constant_with_warmup"),
+        _("this lr_scheduler_type takes none"),
     ),
 )
 
