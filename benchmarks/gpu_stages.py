@@ -507,7 +507,8 @@ def stage_compiled(stage: Stage) -> None:
                 if compiled:
                     for layer in trainer.model.get_base_model().model.layers[:-1]:
                         layer.compile(dynamic=True)
-                    trainer.model.load_state_dict(start, strict=False)  # so that losses have to be the same
+                    trainer.model.load_state_dict(start, strict=False)  # so that losses have to be the same,
+                    trainer.optimizer = None  # nor are moments kept
                 found = timed(stage, trainer)
                 losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
                 unique = unique_tokens(step_sequences(trainer, int(found["step"])))

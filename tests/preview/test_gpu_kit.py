@@ -7,7 +7,9 @@ import base64
 import hashlib
 import importlib.util
 import json
+import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -109,6 +111,17 @@ def test_a_profile_on_a_cpu_has_times(monkeypatch: pytest.MonkeyPatch) -> None:
         name: (milliseconds, count) for name, milliseconds, count in stages.kernels(stages.Stage("", "cpu", ROOT), seen)
     }
     assert found["aten::mm"][0] > 0 and found["aten::mm"][1] == 3
+
+
+def test_a_stage_is_noted_when_it_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kit = load("gpu", monkeypatch)
+    begun = time.monotonic()
+    for name, code, until in (("long", "import time; time.sleep(60)", 0.6), ("wrong", "raise SystemExit(3)", 60.0)):
+        process = subprocess.Popen([sys.executable, "-IS", "-c", code], start_new_session=True)
+        kit.note_end(tmp_path, name, process, begun + until, begun)
+    ended = {one["stage"]: (one["ended"], one["seconds"]) for one in kit.read(tmp_path / "findings.jsonl")}
+    assert ended["long"][0] == "stopped: its time was over" and 0.5 < ended["long"][1] < 30
+    assert ended["wrong"][0] == "failed, status 3"
 
 
 def test_each_wheel_has_a_tested_version(monkeypatch: pytest.MonkeyPatch) -> None:

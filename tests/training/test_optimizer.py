@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,21 @@ def test_it_is_refused_before_a_model_is_there(tmp_path: Path, settings: dict[st
     assert str(refused.value).startswith(told) and "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("kind", "warmup", "told"), [("linear", 2, True), ("linear", 1, False), ("constant", 9, False), ("cosine", 9, True)]
+)
+def test_a_warmup_that_never_ends_is_told(
+    kind: str, warmup: int, told: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = config(tmp_path, lr_scheduler_type=kind, warmup_steps=warmup, max_steps=2)
+    trainer = tree_trainer(adapted(make_model("llama")), SEQUENCES, PASSAGES, args)
+    schedule = trainer.create_scheduler(2, torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0))
+    reached = max(rate(step) for rate in schedule.lr_lambdas for step in range(2)) == 1.0
+    assert reached != told
+    line = f"warmup_steps: the warmup has {warmup} steps, and the run 2; learning_rate is never reached"
+    assert (line in capsys.readouterr().err) == told
+
+
 def test_arguments_that_an_optimizer_does_not_read_are_found(tmp_path: Path) -> None:
     args = config(tmp_path, optim="sgd", optim_args="momentum=0.9, momentumm=0.8,nesterov=true,eps=1")
     assert unread_arguments(args) == ["momentumm", "eps"]
@@ -114,6 +130,12 @@ class Seen(dict[str, str]):
     def __contains__(self, key: object) -> bool:
         self.asked = True
         return super().__contains__(key)
+
+
+def upstream_settings(args: Any) -> str:
+    """What upstream gives an optimizer, in words."""
+    _, settings = Trainer.get_optimizer_cls_and_kwargs(args, torch.nn.Sequential(torch.nn.Linear(2, 2)))
+    return json.dumps(settings, default=lambda value: type(value).__name__)
 
 
 @pytest.mark.parametrize("installed", [False, True])
@@ -141,9 +163,14 @@ def test_the_packages_and_arguments_of_optimizers_are_upstreams(
                 Trainer.get_optimizer_cls_and_kwargs(args, torch.nn.Sequential(torch.nn.Linear(2, 2)))
             assert source.module in str(refused.value) or str(source.package) in str(refused.value), name
             continue
-        _, settings = Trainer.get_optimizer_cls_and_kwargs(args, torch.nn.Sequential(torch.nn.Linear(2, 2)))
-        takes = given.asked or "probe" in settings
+        settings = upstream_settings(args)
+        takes = given.asked or '"probe"' in settings
         assert bool(describe_ignored({"optim": name, "optim_args": "probe=1"}, defaults)) != takes, name
+        for key, value in (("adam_beta1", 0.5), ("adam_beta2", 0.5), ("adam_epsilon", 0.5)):
+            takes = settings != upstream_settings(
+                config(tmp_path, **{"optim": name, "optim_target_modules": ["0"], key: value})
+            )
+            assert bool(describe_ignored({"optim": name, key: value}, defaults)) != takes, (name, key)
 
 
 def test_schedules_without_warmup_or_arguments_are_upstreams() -> None:

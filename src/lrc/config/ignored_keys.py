@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lrc.config.optimizers import LOW_RANK, TAKES_ARGUMENTS
+from lrc.config.optimizers import LOW_RANK, TAKES_ARGUMENTS, TAKES_BETAS, TAKES_EPSILON, WITHOUT_WARMUP
 from lrc.runtime.translation import _
 
 # Upstream's keys without effect, and why they have none.
@@ -111,8 +111,16 @@ DEPENDENT = (
     ),
     Dependence(("optim_args",), lambda values: TAKES_ARGUMENTS.fullmatch(values["optim"]), _("this optim takes none")),
     Dependence(
+        ("adam_beta1", "adam_beta2"),
+        lambda values: TAKES_BETAS.fullmatch(values["optim"]),
+        _("this optim does not use it"),
+    ),
+    Dependence(
+        ("adam_epsilon",), lambda values: TAKES_EPSILON.fullmatch(values["optim"]), _("this optim does not use it")
+    ),
+    Dependence(
         ("warmup_steps",),
-        lambda values: values["lr_scheduler_type"] not in ("constant", "reduce_lr_on_plateau", "greedy"),
+        lambda values: values["lr_scheduler_type"] not in WITHOUT_WARMUP,
         _("this lr_scheduler_type has no warmup"),
     ),
     Dependence(

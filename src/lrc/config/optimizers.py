@@ -1,4 +1,4 @@
-"""What upstream's optimizers need and take, by their names in a recipe; without importing torch or the optimizers."""
+"""What upstream's optimizers and schedules need and take, by their names in a recipe; without importing any of them."""
 
 from __future__ import annotations
 
@@ -44,6 +44,10 @@ TAKES_ARGUMENTS = re.compile(
     r"(paged_)?ademamix.*|rmsprop.*|adamw_anyprecision|sgd|adagrad|galore_.*|apollo_.*|grokadamw|adamw_torch_[48]bit"
     r"|schedule_free_.*|stable_adamw"
 )
+# Those that use `adam_beta1` and `adam_beta2`; of these, Lion has no `adam_epsilon`.
+TAKES_BETAS = re.compile(r"(paged_)?(adamw|lion|ademamix).*|apollo_.*|schedule_free_(radam|adamw)|stable_adamw")
+TAKES_EPSILON = re.compile(rf"(?!.*lion)({TAKES_BETAS.pattern})")
+WITHOUT_WARMUP = ("constant", "reduce_lr_on_plateau", "greedy")  # values of `lr_scheduler_type`
 ARGUMENTS = re.compile(r"[^=,]+=[^=,]+(,[^=,]+=[^=,]+)*")  # of `optim_args`, without spaces
 
 
