@@ -36,13 +36,15 @@ for module, *words in json.load(sys.stdin):
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     except SystemExit as end:
         code = end.code or 0
+    except BaseException as error:
+        code = repr(error)
     said = [one.flush() or one.buffer.getvalue().decode() for one in (sys.stdout, sys.stderr)]
     sys.stdout, sys.stderr = streams
     told.append([code, *said, [name for name in {HEAVY} if name in set(sys.modules) - before]])
 json.dump(told, sys.stdout)
 """
 QUANTIZED = {"text4": {"quantization_config": "nf4"}, "inner4": {"text_config": {"quantization_config": ["nf4"]}}}
-Told = tuple[int, str, str, list[str]]  # exit status, stdout, stderr, what was imported
+Told = tuple[int | str, str, str, list[str]]  # exit status or exception, stdout, stderr, what was imported
 
 
 def ask(folder: Path, commands: list[list[str]]) -> list[Told]:
