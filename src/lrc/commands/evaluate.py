@@ -301,7 +301,7 @@ def _table(figures: dict[str, Any]) -> list[str]:
     belief = _belief(figures["probabilities"]) if "probabilities" in figures else []
     if "consistency" in figures:
         belief.append((_("consistency"), f"{figures['consistency']:.4f}"))
-    named: list[Line] = [(NAMES.get(name, name), _share(part)) for name, part in figures["baselines"].items()]
+    named: list[Line] = [(NAMES.get(name, name), _baseline(part)) for name, part in figures["baselines"].items()]
     groups: dict[str, list[Line]] = {
         _("Baselines without a model"): named,
         _("By position of the right answer"): _shares(figures["by_position"], _("answer {key}")),
@@ -313,6 +313,13 @@ def _table(figures: dict[str, Any]) -> list[str]:
     verdict = verdict_of(figures)
     told = verdict.tell(None if is_step() else verdict.next)
     return [*wrap_line(localized(told)), "", *_spell(head), *grouped]
+
+
+def _baseline(figures: Figures) -> Message:
+    """A baseline's accuracy, and in how many questions it cannot tell its best options apart."""
+    if not figures.get("ties"):  # which an earlier version did not count
+        return _share(figures)
+    return _("{share}  ties: {ties:.0f}").format(share=_share(figures), ties=figures["ties"])
 
 
 def _spell(lines: Sequence[Line]) -> Iterator[str]:
