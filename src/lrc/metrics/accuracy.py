@@ -190,10 +190,12 @@ def compare_paired(
 def compare_credits(
     first: Sequence[Credit], second: Sequence[Credit], passages: Sequence[Hashable]
 ) -> dict[str, float]:
-    """Test whether two sets of answers that may be credited in part differ; see `compare_paired`.
+    """Test whether two sets of answers that may be credited in part differ.
 
-    The interval is the mean difference plus or minus Student's quantile times its clustered standard error (Miller
-    2024, sections 2.2 and 4.2).
+    The test is that of `compare_paired`: it gives the difference of each passage a random sign. It is exact if these
+    differences are symmetric about 0 under the null hypothesis. Against credit that is always 1/k they are not; then
+    only their sum is, nearly, for many passages. The interval is the mean difference plus or minus Student's quantile
+    times its clustered standard error (Miller 2024, sections 2.2 and 4.2).
 
     Args:
         first, second: the credits of the two, see `mean_credit`; not empty.
