@@ -27,6 +27,8 @@ BEGIN, END = "<!-- cards: written by benchmarks/cards.py --write -->", "<!-- car
 QUESTIONS, TOKENS = 13_549, 1_900_000
 HEADER = "# Computed by benchmarks/cards.py, unverified on these cards:"
 CONTINUED = "#   "
+# The line of a header on what a recipe takes on whichever card, in GiB.
+MEMORY = re.compile(r"# Memory, computed for rows of .*? GiB,\n")
 PLANNERS: dict[str, Any] = {}
 
 
@@ -44,6 +46,12 @@ def qwen3(hidden: int, inner: int, layers: int, heads: int, *, tied: bool = Fals
     return llama(hidden, inner, layers, heads) | shape | kind | {"dtype": "bfloat16"}
 
 
+def llama3(hidden: int, inner: int, layers: int, heads: int) -> dict[str, Any]:
+    """A Llama 3's config.json."""
+    shape = {"num_key_value_heads": 8, "head_dim": 128, "vocab_size": 128256, "max_position_embeddings": 8192}
+    return llama(hidden, inner, layers, heads) | shape | {"dtype": "bfloat16"}
+
+
 SHAPES = {
     "chinese-alpaca-2-13b/qlora": llama(5120, 13824, 40, 40),
     "qwen3-1.7b/lora": qwen3(2048, 6144, 28, 16, tied=True),
@@ -51,6 +59,12 @@ SHAPES = {
     "qwen3-14b/qlora": qwen3(5120, 17408, 40, 40),
     "qwen3-32b/qlora": qwen3(5120, 25600, 64, 64),
     "qwen3-32b/lora": qwen3(5120, 25600, 64, 64),
+    "qwen3-4b/lora": qwen3(2560, 9728, 36, 32, tied=True),
+    "qwen3-8b/lora": qwen3(4096, 12288, 36, 32),
+    "qwen3-14b/lora": qwen3(5120, 17408, 40, 40),
+    "llama-3-taiwan-8b/lora": llama3(4096, 14336, 32, 32),
+    "llama-3-taiwan-8b/qlora": llama3(4096, 14336, 32, 32),
+    "llama-3-taiwan-70b/qlora": llama3(8192, 28672, 80, 64),
 }
 # What people have, and the recipe that `lrc doctor` and `lrc run` choose there; the reference run's beside it.
 PAIRS = [
@@ -70,7 +84,7 @@ PAIRS = [
     ("chinese-alpaca-2-13b/qlora", "H100"),
 ]
 # GiB allocated at the peak, unique tokens a second: "On a GPU" says of what. Nothing else was measured on a GPU.
-MEASURED = {("chinese-alpaca-2-13b/qlora", "H100"): (8.62, 2280)}
+MEASURED = {("chinese-alpaca-2-13b/qlora", "H100"): (8.62, 1860)}
 
 
 @dataclass(frozen=True)
@@ -114,6 +128,8 @@ def main() -> None:
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--only", nargs="+", default=[], metavar="RECIPE@CARD")
     flags = parser.parse_args()
+    if flags.write and flags.only:
+        parser.error("--write needs all lines; leave --only out")
     pairs = [pair for pair in PAIRS if not flags.only or "@".join(pair) in flags.only]
     lines = []
     for recipe, card in pairs:
@@ -123,24 +139,46 @@ def main() -> None:
         write(RESULTS, between(RESULTS.read_text(encoding="utf-8"), table(lines)))
         for recipe in SHAPES:
             path = ROOT / "recipes" / f"{recipe}.yaml"
-            write(path, with_header(path.read_text(encoding="utf-8"), [one for one in lines if one.recipe == recipe]))
+            text = with_header(path.read_text(encoding="utf-8"), [one for one in lines if one.recipe == recipe])
+            write(path, MEMORY.sub(memory_line(recipe), text) if MEMORY.search(text) else text)
 
 
 def compute(recipe: str, card: str) -> Line:
     """Ask `lrc preview RECIPE --gpu CARD`."""
+    found = preview(recipe, card)
+    needed = found["memory"]["total"] / 1024**3
+    return Line(recipe, card, needed, found["card"]["usable"], found["computed_tokens_a_second"])
+
+
+def preview(recipe: str, card: str, shape: dict[str, Any] | None = None) -> dict[str, Any]:
+    """What `lrc preview RECIPE --gpu CARD --json` prints, of a base of this shape; by default the recipe's own."""
     from lrc.commands import preview as command
     from lrc.preview.memory_plan import Planner
 
-    planner = PLANNERS.setdefault(recipe, Planner())  # which counts a recipe once for all cards of a kind
+    planner = Planner() if shape else PLANNERS.setdefault(recipe, Planner())  # counts once for all cards of a kind
     told, again = io.StringIO(), patch.object(command, "Planner", lambda: planner)
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(told), redirect_stderr(io.StringIO()), again:
-        (Path(folder) / "config.json").write_text(json.dumps(SHAPES[recipe]), encoding="utf-8")
+        (Path(folder) / "config.json").write_text(json.dumps(shape or SHAPES[recipe]), encoding="utf-8")
         overrides = ["--model_name_or_path", folder, "--train_file", f"{folder}/none.json"]
         overrides += ["--validation_file", f"{folder}/none.json"]
         command.preview(recipe, None, overrides, gpu=card, as_json=True)
-    found = json.loads(told.getvalue())
-    needed = found["memory"]["total"] / 1024**3
-    return Line(recipe, card, needed, found["card"]["usable"], found["computed_tokens_a_second"])
+    found: dict[str, Any] = json.loads(told.getvalue())
+    return found
+
+
+def memory_line(recipe: str) -> str:
+    """What a header says of the memory, without what CUDA and the allocator take."""
+    from lrc.config.recipe import find_recipe
+    from lrc.config.yaml_reader import read_mapping
+
+    found = preview(recipe, "H100")["memory"]["parts"]
+    sums = [["weights"], ["adapter", "gradients", "optimizer"], ["activations", "logits"]]
+    weights, trained, running = (sum(found[name] for name in names) / 1024**3 for names in sums)
+    return (
+        f"# Memory, computed for rows of {read_mapping(find_recipe(recipe)).values['row_tokens']} tokens: weights "
+        f"{weights:.1f}, adapter, gradients, AdamW {trained:.1f}, activations {running:.1f}; "
+        f"{weights + trained + running:.1f} GiB,\n"
+    )
 
 
 def table(lines: Sequence[Line]) -> str:
@@ -162,6 +200,8 @@ def between(text: str, inner: str) -> str:
 def with_header(text: str, lines: Sequence[Line]) -> str:
     """The recipe with another line about its cards, in front of the launch command of its header."""
     kept = re.sub(rf"{re.escape(HEADER)}\n(?:{CONTINUED}\S.*? tokens a second\n)*", "", text)
+    if not lines:
+        return kept
     place = kept.index("#\n")
     told = "".join(f"{CONTINUED}{part}\n" for part in map(about, lines))
     return f"{kept[:place]}{HEADER}\n{told}{kept[place:]}"

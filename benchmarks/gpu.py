@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -80,15 +81,22 @@ def run_together(stages: dict[str, float], flags: argparse.Namespace, end: float
         patience = limit if flags.device == "cuda" else 5 * limit
         started[name] = process, time.monotonic() + min(patience, left)
     begun = time.monotonic()
-    for name, (process, until) in started.items():
-        try:
-            code = process.wait(timeout=max(until - time.monotonic(), 0.1))
-            ended = "done" if code == 0 else f"failed, status {code}"
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, 9)
-            process.wait()
-            ended = "stopped: its time was over"
-        note(flags.out, name, ended=ended, seconds=round(time.monotonic() - begun, 1))
+    with ThreadPoolExecutor(max(len(started), 1)) as pool:
+        ends = [pool.submit(note_end, flags.out, name, *one, begun) for name, one in started.items()]
+    for end_of_stage in ends:
+        end_of_stage.result()
+
+
+def note_end(out: Path, name: str, process: subprocess.Popen[bytes], until: float, begun: float) -> None:
+    """Wait until a stage has ended or its time is over, and note which, and after how many seconds."""
+    try:
+        code = process.wait(timeout=max(until - time.monotonic(), 0.1))
+        ended = "done" if code == 0 else f"failed, status {code}"
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, 9)
+        process.wait()
+        ended = "stopped: its time was over"
+    note(out, name, ended=ended, seconds=round(time.monotonic() - begun, 1))
 
 
 def environment() -> dict[str, str]:

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -200,7 +201,8 @@ def stage_equality(stage: Stage) -> None:
 def pytest_command(stage: Stage) -> list[str]:
     """Of tests/gpu alone: the conftest.py of all tests needs packages that a GPU machine may lack, and so does -n."""
     workers = ["-n", "8"] if stage.gpu and find_spec("xdist") else []
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *workers, "tests/gpu", "--tb=line"]
+    # pyproject.toml says -q already; said twice, it leaves out the line with the numbers of tests.
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *workers, "tests/gpu", "--tb=line"]
     return [*command, "--confcutdir", "tests/gpu"]
 
 
@@ -216,7 +218,7 @@ def stage_sft(stage: Stage) -> None:
     """The real commands: train, evaluate, generate, merge, generate with the merged model; kinds beside each other."""
     from concurrent.futures import ThreadPoolExecutor
 
-    with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(len(VARIANTS)) as pool:
+    with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(len(VARIANTS) if stage.gpu else 1) as pool:
         started = {name: pool.submit(_commands, stage, name, Path(scratch) / name) for name in VARIANTS}
         for name, ended in started.items():
             if error := ended.exception():  # a command that took too long, for one
@@ -252,13 +254,21 @@ def _commands(stage: Stage, name: str, folder: Path) -> None:
         merged = lrc("-m", "lrc", "merge", *adapter, "--output-dir", folder / "merged", device=stage.device)
         found["merge"] = status(merged)
         asked = ("-m", "lrc", "generate", "--model", folder / "merged", *data, "--output", folder / "m.csv")
-        found["generate_merged"] = status(lrc(*asked, device=stage.device))
+        found["generate_merged"] = status(lrc(*asked, "--scores", folder / "m.jsonl", device=stage.device))
         if (folder / "m.csv").exists() and (folder / "a.csv").exists():
             pairs = list(
                 zip((folder / "a.csv").read_text().split(), (folder / "m.csv").read_text().split(), strict=True)
             )
             found["same_answers"] = f"{sum(a == b for a, b in pairs) - 1} of {len(pairs) - 1}"
+            found["scores_apart"] = float(
+                np.abs(option_scores(folder / "a.jsonl") - option_scores(folder / "m.jsonl")).max()
+            )
     stage.note(**found)
+
+
+def option_scores(file: Path) -> Any:
+    """The scores in a file that `lrc generate --scores` wrote: (questions, options)."""
+    return np.array([json.loads(line)["scores"] for line in file.read_text(encoding="utf-8").splitlines()])
 
 
 STOPPED = """
@@ -280,29 +290,55 @@ def stage_resume(stage: Stage) -> None:
     """Bit for bit: the same run twice, and one that was stopped after two of four steps."""
     from concurrent.futures import ThreadPoolExecutor
 
-    settings = {"max_steps": 4, "save_strategy": "steps", "save_steps": 1, "lora_dropout": 0.1}
+    settings = {"max_steps": 4, "save_strategy": "steps", "save_steps": 1, "lora_dropout": 0.1, "logging_steps": 1}
     settings |= {"dtype": "bfloat16", "bf16": True}
     settings |= {"attention": "flex", "load_in_4bit": True, "row_tokens": 4096} if stage.gpu else {}
     with tempfile.TemporaryDirectory() as scratch:
         folder = make_run(Path(scratch), **settings)
 
-        def train(name: str, determined: bool, *, stopped: bool = False) -> str:
+        def train(name: str, determined: bool, *, stopped: bool = False) -> dict[str, Any]:
             words: list[Any] = ["--config", folder / "recipe.yaml", "--output_dir", folder / name]
             words += ["--full_determinism", "true"] if determined else []
-            told = [status(lrc("-c", STOPPED, *words, device=stage.device))] if stopped else []
-            told.append(status(lrc("-m", "lrc.sft", *words, device=stage.device)))
+            found: dict[str, Any] = {}
+            if stopped:
+                found["stopped"] = lrc("-c", STOPPED, *words, device=stage.device).returncode
+                found["stopped_after"] = [step for step, _ in losses(folder / name)]
+            found["train"] = status(lrc("-m", "lrc.sft", *words, device=stage.device))
             file = folder / name / "adapter_model.safetensors"
-            return hashlib.sha256(file.read_bytes()).hexdigest()[:12] if file.exists() else "; ".join(told)
+            found["adapter"] = hashlib.sha256(file.read_bytes()).hexdigest()[:12] if file.exists() else None
+            return found | {"losses": losses(folder / name)}
 
-        with ThreadPoolExecutor(6) as pool:
+        with ThreadPoolExecutor(6 if stage.gpu else 1) as pool:
             runs = {
                 (determined, kind): pool.submit(train, f"{kind}-{determined}", determined, stopped=kind == "resumed")
                 for determined in (False, True)
-                for kind in ("once", "again", "resumed")
+                for kind in KINDS
             }
         for determined in (False, True):
-            sums = {kind: runs[determined, kind].result() for kind in ("once", "again", "resumed")}
-            stage.note(full_determinism=determined, equal=len(set(sums.values())) == 1, **sums)
+            stage.note(
+                full_determinism=determined, **compare({kind: runs[determined, kind].result() for kind in KINDS})
+            )
+
+
+KINDS = ("once", "again", "resumed")
+
+
+def losses(output: Path) -> list[tuple[int, float]]:
+    """The steps that a run has logged, and their losses."""
+    file = output / "metrics.jsonl"
+    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
+    return [(line["step"], line["loss"]) for line in lines if "loss" in line]
+
+
+def compare(runs: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Whether three runs are the same bit for bit, of which the last was really stopped in its midst."""
+    found = {kind: run["adapter"] or run["train"] for kind, run in runs.items()}
+    resumed = runs["resumed"]
+    stopped = resumed["stopped"] == 128 + 15 and resumed["stopped_after"] == [1, 2]
+    same = len(set(found.values())) == 1 and runs["once"]["adapter"] and resumed["losses"] == runs["once"]["losses"]
+    if not stopped:
+        found["not_stopped"] = f"status {resumed['stopped']} after steps {resumed['stopped_after']}"
+    return {"equal": bool(same and stopped), **found, "losses": [loss for _, loss in resumed["losses"]]}
 
 
 LITTLE = """
@@ -315,11 +351,11 @@ main(sys.argv[1:])
 
 def stage_memoryless(stage: Stage) -> None:
     """A device with too little memory: one line and status 1; answering goes on with shorter rows."""
+    if not stage.gpu:
+        stage.note(skipped="torch cannot limit a CPU's memory; tests/end_to_end/test_launches.py has it run out")
+        return
     with tempfile.TemporaryDirectory() as scratch:
         folder = make_run(Path(scratch), dtype="float32", row_tokens=16384, per_device_train_batch_size=48)
-        if not stage.gpu:
-            stage.note(skipped="a CPU's memory has no fraction")
-            return
         code = LITTLE.format(nbytes=64 * 1024**2, module="sft")
         trained = lrc("-c", code, "--config", folder / "recipe.yaml", device=stage.device)
         stage.note(training=status(trained), stderr=trained.stderr.strip().splitlines()[-3:])
@@ -442,17 +478,15 @@ def _steps(stage: Stage, size: str, weights: str, sides: Sequence[tuple[int, str
             stage.note(side="lrc", size=size, weights=weights, rows=tokens, form=form, failed=failed(error))
             free_memory()
             continue
-        batch = next(iter(trainer.get_train_dataloader()))
-        unique = sum(map(len, batch.rows))
-        separate = sum(len(one.inputs) for one in batch.sequences)
+        asked = step_sequences(trainer, int(found["step"]))
+        unique, separate = unique_tokens(asked), sum(len(one.inputs) for one in asked)
         stage.note(
             side="lrc", size=size, weights=weights, rows=tokens, form=form, checkpointing=checkpointing,
             unique_tokens=unique, sharing=separate / unique, step_s=found["seconds"],
-            unique_tok_s=unique / found["seconds"], questions_s=len(batch.sequences) / found["seconds"],
-            peak_gib=found["peak"], first_step_s=found["first"], made_s=made,
+            unique_tok_s=unique / found["seconds"], questions_s=len(asked) / found["seconds"],
+            **peaks(found), first_step_s=found["first"], made_s=made,
         )  # fmt: skip
     del trainer
-    batch = None
     free_memory()
 
 
@@ -467,17 +501,20 @@ def stage_compiled(stage: Stage) -> None:
     for size, weights, tokens in sides:
         trainer = tree_trainer(stage, size, weights, checkpointing=False)
         trainer.row_tokens, trainer.args.per_device_train_batch_size = tokens, 56 if stage.gpu else 6
-        unique = sum(map(len, next(iter(trainer.get_train_dataloader())).rows))
+        start = {name: one.detach().clone() for name, one in trainer.model.named_parameters() if one.requires_grad}
         try:
             for compiled in (False, True):
                 if compiled:
                     for layer in trainer.model.get_base_model().model.layers[:-1]:
                         layer.compile(dynamic=True)
+                    trainer.model.load_state_dict(start, strict=False)  # so that losses have to be the same,
+                    trainer.optimizer = None  # nor are moments kept
                 found = timed(stage, trainer)
-                loss = trainer.state.log_history[0]["loss"]
+                losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
+                unique = unique_tokens(step_sequences(trainer, int(found["step"])))
                 stage.note(
-                    size=size, weights=weights, rows=tokens, compiled=compiled, step_s=found["seconds"], loss=loss,
-                    unique_tok_s=unique / found["seconds"], first_step_s=found["first"], peak_gib=found["peak"],
+                    size=size, weights=weights, rows=tokens, compiled=compiled, step_s=found["seconds"], losses=losses,
+                    unique_tok_s=unique / found["seconds"], first_step_s=found["first"], **peaks(found),
                 )  # fmt: skip
         except Exception as error:  # an experiment: what fails says so
             stage.note(size=size, weights=weights, compiled=True, failed=f"{type(error).__name__}: {error}"[:400])
@@ -499,8 +536,7 @@ def stage_profile(stage: Stage) -> None:
         activity = [ProfilerActivity.CUDA] if stage.gpu else [ProfilerActivity.CPU]
         with profile(activities=activity) as seen:
             found = timed(stage, trainer, steps=2)
-        events = [(one.key, one.device_time_total / 1000, one.count) for one in seen.key_averages()]
-        events = sorted((e for e in events if e[1] > 0), key=lambda e: -e[1])
+        events = kernels(stage, seen)
         rows_a_step = len(next(iter(trainer.get_train_dataloader())).rows)
         stage.note(
             size=size,
@@ -515,6 +551,13 @@ def stage_profile(stage: Stage) -> None:
             stage.note(kernel=key[:110], ms=milliseconds / 2, count=count // 2)
         del trainer
         free_memory()
+
+
+def kernels(stage: Stage, seen: Any) -> list[tuple[str, float, int]]:
+    """What a profiler has seen: name, milliseconds without what it calls, and how often; the longest first."""
+    times = "self_device_time_total" if stage.gpu else "self_cpu_time_total"
+    found = [(one.key, getattr(one, times) / 1000, one.count) for one in seen.key_averages()]
+    return sorted((one for one in found if one[1] > 0), key=lambda one: -one[1])
 
 
 def stage_rivals(stage: Stage) -> None:
@@ -552,10 +595,10 @@ def _rival(stage: Stage, size: str, weights: str, kind: str) -> None:
         train_dataset=Dataset.from_list(labelled * 2),
     )
     found = timed(stage, trainer, steps=2)
-    unique = sum(map(len, pack_all(sequences)))
+    unique = unique_tokens(sequences)
     stage.note(
         side=f"trl-{kind}", size=size, weights=weights, step_s=found["seconds"], unique_tokens=unique,
-        unique_tok_s=unique / found["seconds"], questions_s=len(sequences) / found["seconds"], peak_gib=found["peak"],
+        unique_tok_s=unique / found["seconds"], questions_s=len(sequences) / found["seconds"], **peaks(found),
         separate_tok_s=sum(len(s.inputs) for s in sequences) / found["seconds"], first_step_s=found["first"],
     )  # fmt: skip
     del trainer
@@ -572,6 +615,7 @@ def stage_memory(stage: Stage) -> None:
         torch.cuda.set_per_process_memory_fraction(min(12 * 1024**3 / total, 1.0))
     trainer = tree_trainer(stage, size, "nf4-nested", checkpointing=True, dtype=torch.float16)
     trainer.row_tokens, trainer.args.per_device_train_batch_size = tokens, 8
+    longest = max((row for batch in batches(trainer) for row in batch.rows), key=len)
     for form in ("auto", "block") if stage.gpu else ("auto",):
         choose_attention(trainer.model, form, torch.device(stage.device))
         try:
@@ -579,20 +623,19 @@ def stage_memory(stage: Stage) -> None:
         except torch.OutOfMemoryError as error:
             stage.note(size=size, rows=tokens, form=form, failed=str(error).splitlines()[0][:300])
             continue
-        batch = next(iter(trainer.get_train_dataloader()))
-        longest = max(batch.rows, key=len)
+        unique = unique_tokens(step_sequences(trainer, int(found["step"])))
         stage.note(
             size=size,
             rows=tokens,
             form=form,
             longest=len(longest),
-            peak_allocated_gib=found["peak"],
-            reserved_gib=found["reserved"],
+            **peaks(found),
             step_s=found["seconds"],
-            unique_tok_s=sum(map(len, batch.rows)) / found["seconds"],
+            unique_tok_s=unique / found["seconds"],
         )
-    batch = next(iter(trainer.get_train_dataloader()))
-    _note_plan(stage, size, max(batch.rows, key=len))
+    if not stage.gpu:
+        stage.note(skipped="a peak to compare the plan with: torch does not count a CPU's memory")
+    _note_plan(stage, size, longest)
 
 
 def _note_plan(stage: Stage, size: str, row: Any) -> None:
@@ -669,6 +712,22 @@ def pack_all(sequences: Sequence[Any], tokens: int = 10**9) -> list[Any]:
     from lrc.packing.tree import pack
 
     return pack(sequences, tokens)
+
+
+def unique_tokens(sequences: Sequence[Any]) -> int:
+    """How many tokens there are to compute if what sequences begin with in common counts once."""
+    return sum(map(len, pack_all(sequences)))
+
+
+def batches(trainer: Any, steps: int = 3) -> list[Any]:
+    """What the first steps train on."""
+    return list(islice(trainer.get_train_dataloader(), steps))
+
+
+def step_sequences(trainer: Any, step: int) -> Sequence[Any]:
+    """What a step trains on, of those that `timed` has run."""
+    found: Sequence[Any] = batches(trainer, step + 1)[step].sequences
+    return found
 
 
 def questions(count: int, seed: int = 0) -> tuple[list[Any], list[int]]:
@@ -814,7 +873,7 @@ def tree_trainer(
 
 
 def timed(stage: Stage, trainer: Any, steps: int = 3) -> dict[str, float]:
-    """Train some steps; seconds of the fastest but the first, and GiB at the peak."""
+    """Train some steps; seconds of the fastest but the first, which it was (from 0), and on a GPU GiB at the peak."""
     from transformers import TrainerCallback
 
     moments: list[float] = []
@@ -836,9 +895,17 @@ def timed(stage: Stage, trainer: Any, steps: int = 3) -> dict[str, float]:
     trainer.train()
     trainer.remove_callback(clock)
     taken = [end - begin for begin, end in zip(moments[::2], moments[1::2], strict=True)]
-    peak = torch.cuda.max_memory_allocated() / 1024**3 if stage.gpu else 0.0
-    reserved = torch.cuda.max_memory_reserved() / 1024**3 if stage.gpu else 0.0
-    return {"seconds": min(taken[1:]), "first": taken[0], "peak": peak, "reserved": reserved}
+    fastest = min(range(1, len(taken)), key=taken.__getitem__)
+    found = {"seconds": taken[fastest], "step": fastest, "first": taken[0]}
+    if stage.gpu:
+        found["peak"] = torch.cuda.max_memory_allocated() / 1024**3
+        found["reserved"] = torch.cuda.max_memory_reserved() / 1024**3
+    return found
+
+
+def peaks(found: dict[str, float]) -> dict[str, float]:
+    """GiB at the peak, for a finding; nothing on a CPU, whose memory torch does not count."""
+    return {f"{name}_gib": found[name] for name in ("peak", "reserved") if name in found}
 
 
 def free_memory() -> None:

@@ -223,8 +223,7 @@ def preview(recipe: str, accelerate_config: str | None, overrides: tuple[str, ..
     if options["gpu_memory"]:
         read_memory(options["gpu_memory"])
     known = read_given(find_recipe(recipe), overrides)  # reports mistakes before torch is imported
-    if not known.get("model_revision"):  # what was fetched of another one is not looked for
-        check_base(known["model_name_or_path"])
+    check_base(known["model_name_or_path"], known.get("model_revision"))
     with importing():
         from lrc.commands.preview import preview
 

@@ -165,6 +165,8 @@ def test_what_a_person_is_told() -> None:
     assert "1 of 32" in lines[1] and "40%" in lines[1]
     assert lines[2].split()[:3] == ["by", "order", "1"]
     assert lines[3].startswith("  look first at 30 (39%), 31 (80%), 0 (97%)") and lines[3].count("%") == 20
+    tied = [*describe_certainty(["a", "b", "c"], [scores(0.4, 0.4, 0.2), scores(0.2, 0.4, 0.4), scores(0.5, 0.3, 0.2)])]
+    assert tied[2].split()[:2] == ["ties", "2"] and "ties" not in " ".join(lines)
     assert {place: why for place, why in doubts(some).items() if place >= 30} == {30: "uncertain", 31: "order"}
 
 

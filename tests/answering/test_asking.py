@@ -25,7 +25,7 @@ from lrc.answering.options import ScoringOptions
 from lrc.answering.scoring import Scorer
 from lrc.commands.merge import merge
 from lrc.config.run_record import NORMALISATIONS, read_run
-from lrc.data.alpaca import Record, to_record
+from lrc.data.alpaca import Record, dump_records, to_record
 from lrc.data.frames import to_frame
 from lrc.data.questions import Question
 from lrc.metrics.accuracy import compare_paired, mcnemar, passages_of
@@ -168,6 +168,27 @@ def test_votes_have_a_temperature_too(folder: Path, tmp_path: Path, capsys: pyte
     for score in scores:
         powers = [math.exp(value / run.temperature) for value in score.log_probs]
         assert score.probabilities == pytest.approx([power / sum(powers) for power in powers], abs=1e-9)
+
+
+def test_answers_that_are_arbitrary_are_counted(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Options with the same text have the same score, whatever the model has learnt."""
+    alike = [
+        Question(f"a{answer}", f"第{answer}篇。", "誰？", ("小明", "小明", "小明"), answer) for answer in (1, 2, 2)
+    ]
+    asked = [*QUESTIONS[:3], *alike]
+    (tmp_path / "alike.json").write_text("".join(dump_records(map(to_record, asked))), encoding="utf-8")
+    words = ["--model", folder / "base", "--template", "plain", "--answer-style", "text", "--data"]
+    assert lrc("evaluate", *words, tmp_path / "alike.json", "--output", tmp_path / "a.json") == 0
+    told = " ".join(capsys.readouterr().out.split())
+    found = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
+    assert lrc("evaluate", *words, folder / "t_train.json", "--scores", tmp_path / "s.jsonl") == 0
+    scored = map(json.loads, (tmp_path / "s.jsonl").read_text(encoding="utf-8").splitlines()[:3])
+    right = sum(line["prediction"] == one.answer for line, one in zip(scored, QUESTIONS, strict=False))
+    assert found["ties"] == 3 and found["accuracy_with_ties_shared"] == pytest.approx((right + 3 * 1 / 3) / 6)
+    assert "ties 3 of 6 answers are arbitrary" in told and f"the accuracy is {(right + 1) / 6:.4f}" in told
+    assert "ties" not in capsys.readouterr().out.partition("Baselines")[0]
 
 
 def test_the_same_model_without_the_passage(

@@ -229,6 +229,22 @@ def test_it_says_what_the_vote_gains(files: list[Path], capsys: pytest.CaptureFi
     assert "the same as a alone: the vote gains nothing here" in capsys.readouterr().out.splitlines()[0]
 
 
+def test_answers_that_are_arbitrary_are_counted(
+    files: list[Path], asked: list[Question], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert figures_of(files, capsys=capsys)["ties"] == 0
+    equal = write_scores(tmp_path / "equal.jsonl", asked, [[0.0] * len(one.options) for one in asked])
+    tests = write_scores(tmp_path / "test.jsonl", asked[:7], [[0.0] * 3, [1.0, 1.0, 0.0], *[[0.0, 1.0, 0.0]] * 5])
+    words = ["vote", equal, "--data", files[0].with_name("validation.json"), "--test-scores", tests]
+    assert lrc(*words) == 0
+    told = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["ties", "150", "are"] in [line[:3] for line in told]
+    assert ["ties", "of", "the", "answers", "2"] in [line[:5] for line in told]
+    assert lrc(*words, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["ties"], found["test_ties"]) == (150, 2)
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

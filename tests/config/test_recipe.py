@@ -10,7 +10,11 @@ from pathlib import Path
 import pytest
 
 from lrc.config.accelerate_config import find_accelerate_config
+from lrc.config.field_types import ANY, members
+from lrc.config.ignored_keys import IGNORED
 from lrc.config.recipe import Recipe, find_recipe, load_recipe
+from lrc.config.rules import UNSUPPORTED
+from lrc.config.schema import shipped_schema
 from lrc.runtime.errors import RecipeError
 from lrc.runtime.translation import CHINESE
 
@@ -129,6 +133,16 @@ def test_every_mistake_is_named_with_its_line(path: Path) -> None:
         ("lora_r: 0", "qlora.yaml, line 4: lora_r is 0, expected 1 or more"),
         ("lora_dropout: 1.5", "qlora.yaml, line 4: lora_dropout is 1.5, expected less than 1"),
         ("num_train_epochs: 0", "qlora.yaml, line 4: num_train_epochs is 0, expected more than 0"),
+        ("learning_rate: 0", "qlora.yaml, line 4: learning_rate is 0, expected more than 0"),
+        ("learning_rate: -1.0e-4", "qlora.yaml, line 4: learning_rate is -0.0001, expected more than 0"),
+        ("learning_rate: .nan", 'qlora.yaml, line 4: learning_rate is ".nan", expected a number'),
+        ("lora_alpha: 0", "qlora.yaml, line 4: lora_alpha is 0, expected 1 or more"),
+        ("adam_epsilon: 0", "qlora.yaml, line 4: adam_epsilon is 0, expected more than 0"),
+        ("torch_empty_cache_steps: 0", "qlora.yaml, line 4: torch_empty_cache_steps is 0, expected 1 or more"),
+        (
+            "optim_args: momentum",
+            "qlora.yaml: optim_args is momentum, expected names and values, such as momentum=0.9,nesterov=true",
+        ),
         ("save_steps: 0", "qlora.yaml, line 4: save_steps is 0, expected more than 0"),
         ("seed: 99999999999", "qlora.yaml, line 4: seed is 99999999999, expected less than 4294967296"),
         ("adam_beta2: 1.0", "qlora.yaml, line 4: adam_beta2 is 1.0, expected less than 1"),
@@ -445,6 +459,12 @@ def test_keys_without_effect_are_named(path: Path) -> None:
         ("gradient_checkpointing: true\ngradient_checkpointing_kwargs: {use_reentrant: false}\n", None),
         ("activation_checkpointing: true\nactivation_checkpointing_kwargs: {use_reentrant: false}\n", None),
         ("optim_target_modules: all-linear\n", "optim_target_modules (optim is neither GaLore nor APOLLO)"),
+        ("optim: adamw_torch\noptim_args: betas=1\n", "optim_args (this optim takes none)"),
+        ("lr_scheduler_type: constant\nwarmup_steps: 5\n", "warmup_steps (this lr_scheduler_type has no warmup)"),
+        (
+            "lr_scheduler_type: constant_with_warmup\nwarmup_steps: 5\nlr_scheduler_kwargs: {num_cycles: 2}\n",
+            "lr_scheduler_kwargs (this lr_scheduler_type takes none)",
+        ),
     ],
 )
 def test_keys_that_need_another_are_named_without_it(path: Path, text: str, named: str | None) -> None:
@@ -462,3 +482,27 @@ def test_deepspeed_that_is_not_installed(path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("lrc.config.rules.find_spec", lambda name: None)
     (line,) = refusal(path, "deepspeed: zero3.json\n")
     assert line.endswith("deepspeed is given, but the package is not installed; pip install deepspeed, or remove it")
+
+
+def test_optimizers_of_packages_that_are_not_installed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lrc.config.optimizers.find_spec", lambda name: None)
+    text = "qlora.yaml: optim is {optim}, but the package {package} is not installed; "
+    for optim, package in (
+        ("paged_adamw_8bit", "bitsandbytes"),
+        ("lomo", "lomo-optim"),
+        ("stable_adamw", "torch-optimi"),
+    ):
+        (line,) = refusal(path, f"optim: {optim}\n")
+        assert line.startswith(text.format(optim=optim, package=package) + f"pip install {package}, or name another")
+    (line,) = refusal(path, "optim: adamw_anyprecision\n")  # PyPI does not have it
+    assert line == text.format(optim="adamw_anyprecision", package="torchdistx") + "name another, such as adamw_torch"
+    low_rank = refusal(path, "optim: galore_adamw\n")
+    assert len(low_rank) == 2 and "optim_target_modules is missing; name the layers" in low_rank[1]
+    monkeypatch.undo()
+    assert load(path, "optim: paged_adamw_8bit\n").given["optim"] == "paged_adamw_8bit"
+
+
+def test_every_number_has_bounds_or_changes_nothing() -> None:
+    numbers = {key for key, known in shipped_schema().items() if {int, float} & set(members(known.hint))}
+    unbounded = {key for key in numbers if shipped_schema()[key].bounds == ANY}
+    assert len(numbers) > 40 and unbounded <= {*IGNORED, *UNSUPPORTED}, unbounded - {*IGNORED, *UNSUPPORTED}

@@ -196,6 +196,12 @@ def test_answering_in_python_takes_what_the_flags_take(given: dict[str, object],
         lrc.Answerer("base", **given)
 
 
+def _python_lines(page: str) -> str:
+    text = (Path(__file__).parents[2] / page).read_text(encoding="utf-8")
+    (code,) = re.findall("```python\n(.*?)```", text, re.DOTALL)
+    return str(code)
+
+
 def test_the_documented_lines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -205,8 +211,7 @@ def test_the_documented_lines(
     write_xlsx(tmp_path / "AI1000.xlsx", [test_row(n, 題號=f"{n:03}") for n in range(1, 26)], TEST)
     save_tokenizer(save_base(tmp_path / "base"))
     save_adapter(tmp_path / "adapter", tmp_path / "base")
-    text = (Path(__file__).parents[2] / "docs" / "python.md").read_text(encoding="utf-8")
-    (code,) = re.findall("```python\n(.*?)```", text, re.DOTALL)
+    (code,) = {_python_lines(page) for page in ("docs/python.md", "README.md", "README.zh-TW.md")}  # the same on all
     plain = 'template="plain", answer_style="digit"'
     code = code.replace('"base", "adapter")', f'"base", "adapter", {plain})')
     names: dict[str, object] = {}

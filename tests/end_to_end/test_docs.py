@@ -286,9 +286,10 @@ def test_a_template_has_its_three_places() -> None:
 
 
 def test_a_baseline_that_is_added_is_among_the_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(BASELINES, "always 1", lambda questions: [1 for _ in questions])
+    monkeypatch.setitem(BASELINES, "always 1", lambda questions: [(1,), (1, 2)])
     records = [to_record(ask(2, answer=1)), to_record(ask(3, answer=2))]
-    assert measure(records, [1, 1], [1, 2])["baselines"]["always 1"]["accuracy"] == 0.5
+    found = measure(records, [1, 1], [1, 2])["baselines"]["always 1"]
+    assert (found["accuracy"], found["ties"]) == (0.75, 1)
 
 
 def workflow() -> dict[str, Any]:

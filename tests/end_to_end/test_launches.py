@@ -8,6 +8,7 @@ is also in `test_processes.py`, without simulation.
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from typing import Any
 
 import pytest
 import torch
-from oracle import training_step
+from oracle import Sample, training_step
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from simulated_gpus import launch
@@ -27,6 +28,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from lrc.config.run_record import METRICS_FILE, RUN_FILE, read_run
 from lrc.data.alpaca import to_record
+from lrc.data.questions import Question
 from lrc.tokenization.prompt import Prompt
 from lrc.training.checkpoint import checkpoints, find_damage
 
@@ -139,7 +141,7 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def train(folder: Path, output: Path, how: Launch, *overrides: str, **failure: Any) -> list[tuple[int, list[str]]]:
     """Run a launch to its end; each process's exit status and what it said."""
-    batch = ["--per_device_train_batch_size", str(BATCH // how.processes)]
+    batch = ["--per_device_train_batch_size", "1", "--gradient_accumulation_steps", str(BATCH // how.processes)]
     words: list[str | Path] = ["--config", folder / "recipe.yaml", "--output_dir", output, *batch]
     commands = launch(how.config, how.processes, [*words, *how.overrides, *overrides], output, **failure)
     return [(command.wait(PATIENCE), command.told) for command in commands]
@@ -258,21 +260,32 @@ def test_it_trains_what_one_process_trains(
     check_training(folder, alone, tmp_path, how)
 
 
+def start_plainly(folder: Path, quantization: BitsAndBytesConfig | None = None) -> Any:
+    """A base and its new adapter by transformers and PEFT alone."""
+    set_seed(42)
+    device_map = {"": "cpu"} if quantization else None
+    base = AutoModelForCausalLM.from_pretrained(
+        folder / "base", dtype=torch.float32, quantization_config=quantization, device_map=device_map
+    )
+    return get_peft_model(base, LoraConfig(r=4, lora_alpha=8, target_modules=TARGETS, task_type="CAUSAL_LM"))
+
+
+def samples_of(folder: Path, questions: list[Question], style: str) -> list[Sample]:
+    prompt = Prompt(AutoTokenizer.from_pretrained(folder / "base"), "alpaca", style)
+    sequences = [one for question in questions for one in prompt.supervised_sequences(to_record(question))]
+    return [(s.tokens[: s.prompt_length].tolist(), s.tokens[s.prompt_length :].tolist()) for s in sequences]
+
+
 def train_plainly(folder: Path, nested: bool) -> tuple[list[float], dict[str, torch.Tensor]]:
     """The losses and the adapter of the same steps by transformers, bitsandbytes and PEFT, each question by itself."""
-    set_seed(42)
-    nf4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=nested)
-    base = AutoModelForCausalLM.from_pretrained(
-        folder / "base", dtype=torch.float32, quantization_config=nf4, device_map={"": "cpu"}
+    model = start_plainly(
+        folder, BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=nested)
     )
-    model = get_peft_model(base, LoraConfig(r=4, lora_alpha=8, target_modules=TARGETS, task_type="CAUSAL_LM"))
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for parameter in trained:  # TRL rounds the initial adapter of a base in 4 bits, which is random anyway
         parameter.data = parameter.data.bfloat16().float()
     optimizer = torch.optim.SGD(trained, lr=RATE)
-    prompt = Prompt(AutoTokenizer.from_pretrained(folder / "base"), "alpaca", "digit")
-    sequences = [prompt.sequence(to_record(question)) for question in pairs(BATCH, (3, 9))]
-    samples = [(s.tokens[: s.prompt_length].tolist(), s.tokens[s.prompt_length :].tolist()) for s in sequences]
+    samples = samples_of(folder, pairs(BATCH, (3, 9)), "digit")
     losses = []
     for _step in range(STEPS):
         losses.append(training_step(model, samples)[0])
@@ -283,7 +296,7 @@ def train_plainly(folder: Path, nested: bool) -> tuple[list[float], dict[str, to
 
 
 @pytest.mark.parametrize("more", [(), ("--use_bnb_nested_quant", "--gradient_checkpointing")])
-@pytest.mark.parametrize("how", [*cases(DDP), *cases(ZERO2, marks=[deepspeed])])
+@pytest.mark.parametrize("how", [*cases(DDP, Launch("fsdp_qlora", 2)), *cases(ZERO2, marks=[deepspeed])])
 def test_a_base_in_4_bits_trains_as_with_plain_peft(
     how: Launch, more: tuple[str, ...], few: Path, tmp_path: Path
 ) -> None:
@@ -293,6 +306,85 @@ def test_a_base_in_4_bits_trains_as_with_plain_peft(
     save_file({name: tensor.contiguous() for name, tensor in adapter.items()}, tmp_path / WEIGHTS)
     assert_same_adapter(tmp_path / WEIGHTS, output / WEIGHTS)
     assert max(tensor.abs().max() for name, tensor in adapter.items() if "lora_B" in name) > 1e-3
+
+
+# Steps of six questions and, as the last of an epoch, of five; a warmup of two steps, then a cosine down to zero.
+UNEVEN = {"questions": 11, "accumulated": 3, "steps": 7, "rate": 0.01, "decay": 0.05, "epsilon": 1e-5, "norm": 0.4}
+
+
+@pytest.fixture(scope="module")
+def uneven(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run in the order of its file, so that a plain loop knows what is in each step."""
+    return make_run(
+        tmp_path_factory.mktemp("uneven"),
+        pairs(UNEVEN["questions"], (3, 9, 5, 14)),
+        template="alpaca",
+        answer_style="text",
+        max_length=512,
+        row_tokens=256,
+        lora_dropout=0.0,
+        lora_r=4,
+        lora_alpha=8,
+        lora_target_modules=TARGETS,
+        train_sampling_strategy="sequential",
+        per_device_train_batch_size=1,
+        gradient_accumulation_steps=UNEVEN["accumulated"],
+        max_steps=UNEVEN["steps"],
+        learning_rate=UNEVEN["rate"],
+        weight_decay=UNEVEN["decay"],
+        adam_epsilon=UNEVEN["epsilon"],
+        max_grad_norm=UNEVEN["norm"],
+        lr_scheduler_type="cosine",
+        warmup_steps=2,
+        logging_steps=1,
+        save_strategy="no",
+    )
+
+
+@pytest.fixture(scope="module")
+def plain(uneven: Path) -> tuple[list[tuple[float, float]], dict[str, torch.Tensor]]:
+    """Losses, norms of gradients, and the adapter of a plain loop over separate samples."""
+    model = start_plainly(uneven)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, eps=UNEVEN["epsilon"], weight_decay=UNEVEN["decay"])
+    samples = samples_of(uneven, pairs(UNEVEN["questions"], (3, 9, 5, 14)), "text")
+    size = 2 * UNEVEN["accumulated"]
+    told = []
+    for step in range(UNEVEN["steps"]):
+        part = samples[:size] if step % 2 == 0 else samples[size:]
+        progress = (step - 2) / (UNEVEN["steps"] - 2)
+        share = step / 2 if step < 2 else 0.5 * (1 + math.cos(math.pi * progress))
+        optimizer.param_groups[0]["lr"] = UNEVEN["rate"] * share
+        loss = training_step(model, part)[0]
+        told.append((loss, float(torch.nn.utils.clip_grad_norm_(trained, UNEVEN["norm"]))))
+        optimizer.step()
+        optimizer.zero_grad()
+    return told, {name: tensor.contiguous() for name, tensor in get_peft_model_state_dict(model).items()}
+
+
+def assert_trained_plainly(output: Path, plain: Any) -> None:
+    told, adapter = plain
+    found = [values[1:] for values in figures(output, "loss", "grad_norm")]
+    assert len(found) == UNEVEN["steps"] and found == [pytest.approx(one, rel=2e-4) for one in told]
+    save_file(adapter, output / "plain.safetensors")
+    assert_same_adapter(output / "plain.safetensors", output / WEIGHTS)
+
+
+def test_one_process_trains_steps_of_unequal_size_as_plain_peft(uneven: Path, plain: Any, tmp_path: Path) -> None:
+    assert run(uneven, tmp_path / "a", "--per_device_train_batch_size", "2", "--use_cpu") == 0
+    assert_trained_plainly(tmp_path / "a", plain)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [*cases(Launch("single_gpu", 1), FSDP, DDP), *cases(ZERO2, ZERO3, Launch("low_memory", 2), marks=[deepspeed])],
+)
+def test_launches_train_steps_of_unequal_size_as_plain_peft(
+    how: Launch, uneven: Path, plain: Any, tmp_path: Path
+) -> None:
+    part = ["--per_device_train_batch_size", str(2 // how.processes)]
+    succeed(uneven, tmp_path / "a", how, *part, "--gradient_accumulation_steps", str(UNEVEN["accumulated"]))
+    assert_trained_plainly(tmp_path / "a", plain)
 
 
 def masters(checkpoint: Path) -> dict[str, torch.Tensor]:

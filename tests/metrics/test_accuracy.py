@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from itertools import product
 from math import sqrt
 from random import Random
@@ -14,10 +15,12 @@ from lrc.data.questions import Question
 from lrc.metrics.accuracy import (
     accuracy,
     accuracy_by,
+    compare_credits,
     compare_paired,
     confusion,
     effective_size,
     mcnemar,
+    mean_credit,
     passages_of,
     student,
     wilson,
@@ -128,7 +131,7 @@ def test_by_answer_position() -> None:
     assert accuracy_by([4, 1, 1], [4, 1, 2], [4, 1, 1], "aba")[1]["n_effective"] == 2
 
 
-def enumerated(ahead: list[int], passages: list[int]) -> float:
+def enumerated(ahead: list[int] | list[Fraction], passages: list[int]) -> float:
     """The share of all ways to swap passages in which the sets are as far apart as they are, one way at a time."""
     sums = [sum(one for one, own in zip(ahead, passages, strict=True) if own == passage) for passage in set(passages)]
     ways = [
@@ -154,6 +157,33 @@ def test_the_paired_test_swaps_whole_passages(seed: int) -> None:
     assert swapped["p_value"] == pytest.approx(found["p_value"]) and swapped["ci_low"] == pytest.approx(
         -found["ci_high"]
     )
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_paired_test_of_partial_credit_swaps_whole_passages(seed: int) -> None:
+    random = Random(seed)
+    passages = [i // 3 for i in range(30)]
+    rights = [random.choice((1, 1, 0)) for _ in range(30)]
+    credits = [Fraction(random.choice((0, 1)), random.choice((1, 1, 2, 3, 4))) for _ in range(30)]
+    ahead = [one - two for one, two in zip(rights, credits, strict=True)]
+    found = compare_credits(rights, credits, passages)
+    assert found["p_value"] == pytest.approx(enumerated(ahead, passages), abs=1e-12)
+    assert found["difference"] == pytest.approx(float(sum(ahead)) / 30)
+    reach = 2.262 * sqrt(10 / 9) * miller([float(one) for one in ahead], passages)  # t with 9 degrees of freedom
+    assert found["ci_high"] - found["difference"] == pytest.approx(reach, rel=1e-3)
+
+
+def test_partial_credit_is_the_mean_over_all_ways_to_break_the_ties() -> None:
+    answers, tied = [1, 2, 1, 4, 2], [(1, 2), (1, 2, 3), (2, 3), (4,), (1, 2)]
+    credits = [Fraction(int(answer in one), len(one)) for answer, one in zip(answers, tied, strict=True)]
+    broken = [accuracy(way, answers, range(5))["accuracy"] for way in product(*tied)]
+    found = mean_credit(credits, range(5))
+    assert found["accuracy"] == pytest.approx(sum(broken) / len(broken)) and found["n_effective"] == 5
+    assert (found["ci_low"], found["ci_high"]) == pytest.approx(wilson(5 * sum(broken) / len(broken), 5))
+    assert mean_credit([Fraction(1, 3)] * 3, "abc")["accuracy"] == 1 / 3
+    assert mean_credit([True, False], "ab") == accuracy([1, 1], [1, 2], "ab")
+    with pytest.raises(ValueError, match="no questions"):
+        mean_credit([], [])
 
 
 @given(st.lists(st.tuples(st.sampled_from((1, 2)), st.sampled_from((1, 2))), min_size=2, max_size=60))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from math import comb
+from collections import Counter
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,8 @@ from report_runs import make_run
 
 from lrc.commands.report import report
 from lrc.data.questions import Question
-from lrc.metrics.accuracy import compare_paired
-from lrc.metrics.baselines import BASELINES
+from lrc.metrics.accuracy import compare_credits
+from lrc.metrics.baselines import BASELINES, credit
 from lrc.metrics.predictions import OUTCOMES_FILE, Outcome, write_outcomes
 from lrc.metrics.verdict import Verdict, judge, verdict_of
 from lrc.reporting.summary import summarize, validation_figures
@@ -39,25 +40,34 @@ def verdict_on(outcomes: list[Outcome]) -> Verdict:
     return judge([one.question for one in outcomes], [one.prediction for one in outcomes])
 
 
+def best_credits(questions: list[Question]) -> list[Fraction]:
+    """Those of the best baseline."""
+    answers = [one.answer or 0 for one in questions]
+    return max((credit(choose(questions), answers) for choose in BASELINES.values()), key=sum)
+
+
+def sign_test(ahead: list[Fraction]) -> float:
+    """The probability of a total as far from 0 where each has a random sign, one at a time."""
+    ways = Counter({Fraction(0): 1})
+    for one in ahead:
+        added = Counter({total + one: count for total, count in ways.items()})
+        ways = added + Counter({total - one: count for total, count in ways.items()})
+    return sum(count for total, count in ways.items() if abs(total) >= abs(sum(ahead))) / 2 ** len(ahead)
+
+
 @pytest.mark.parametrize(("count", "right"), [(200, 150), (200, 80), (8, 4), (8, 3), (40, 14), (40, 10), (40, 3)])
 def test_kind_is_that_of_a_sign_test_against_the_best_baseline(count: int, right: int) -> None:
     outcomes = answered(count, right)
-    questions = [one.question for one in outcomes]
-    chosen = max(
-        (predict(questions) for predict in BASELINES.values()),
-        key=lambda numbers: sum(number == one.answer for number, one in zip(numbers, outcomes, strict=True)),
-    )
-    ours = sum(one.right and number != one.answer for number, one in zip(chosen, outcomes, strict=True))
-    theirs = sum(not one.right and number == one.answer for number, one in zip(chosen, outcomes, strict=True))
-    # Every passage has one question, so the test is McNemar's exact one.
-    n, least = ours + theirs, min(ours, theirs)
-    p_value = min(1.0, 2 * sum(comb(n, k) for k in range(least + 1)) / 2**n)
-    expected = "not above" if ours <= theirs else "above" if p_value < 0.05 else "perhaps above"
+    credits = best_credits([one.question for one in outcomes])
+    assert set(credits) == {Fraction(1, 4)}  # no baseline can tell the options apart
+    # Every passage has one question, so questions are what is swapped.
+    ahead = [one.right - part for one, part in zip(outcomes, credits, strict=True)]
+    expected = "not above" if sum(ahead) <= 0 else "above" if sign_test(ahead) < 0.05 else "perhaps above"
     found = verdict_on(outcomes)
     assert found.kind == expected
     assert found.headline.startswith(f"{100 * right / count:.1f}% (")
-    points = 100 * abs(ours - theirs) / count
-    assert not points or f"{points:.1f} points {'above' if ours > theirs else 'below'}" in found.text
+    points = float(100 * abs(sum(ahead))) / count
+    assert not points or f"{points:.1f} points {'above' if sum(ahead) > 0 else 'below'}" in found.text
     assert not points or f"{points:.1f} 個百分點" in localized(found.text, CHINESE)
 
 
@@ -140,11 +150,7 @@ def test_nothing_is_said_of_learning_where_no_answers_could_be_significantly_abo
     questions = asked(*UNDECIDED[case])
     answers = [one.answer or 0 for one in questions]
     passages = [one.passage for one in questions]
-    best = max(
-        (predict(questions) for predict in BASELINES.values()),
-        key=lambda numbers: sum(number == one for number, one in zip(numbers, answers, strict=True)),
-    )
-    perfect = compare_paired(answers, best, answers, passages)["p_value"]
+    perfect = compare_credits([1] * len(questions), best_credits(questions), passages)["p_value"]
     assert perfect >= 0.05
     right = round(share * len(questions))
     found = judge(questions, [one if k < right else one % 4 + 1 for k, one in enumerate(answers)])
@@ -157,9 +163,7 @@ def test_nothing_is_said_of_learning_where_no_answers_could_be_significantly_abo
 
 def test_six_passages_that_the_baseline_errs_in_are_enough_for_a_verdict() -> None:
     questions = asked([f"第{k}篇" for k in range(40)], [True] * 34 + [False] * 6)
-    missed = sum(
-        number != one.answer for number, one in zip(BASELINES["bigram overlap"](questions), questions, strict=True)
-    )
+    missed = sum(one < 1 for one in best_credits(questions))
     found = judge(questions, [one.answer or 0 for one in questions])
     assert found.kind == ("above" if missed > 5 else "undecided")
 

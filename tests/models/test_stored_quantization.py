@@ -204,8 +204,8 @@ def test_an_adapter_of_an_8_bit_base_merges_into_the_original(folder: Path, tmp_
         ({"quant_method": "modelopt", "quant_algo": "FP8"}, "(modelopt), which transformers"),
         ({"bits": 4}, "(an unknown method, 4 bits), which transformers"),
         ({"quant_method": "fbgemm_fp8"}, "(fbgemm_fp8), and cannot be loaded here ("),
-        ("awq", "'str' object"),
-        ([1], "'list' object"),
+        ("awq", 'config.json: quantization_config is "awq", expected a JSON object'),
+        ([1], "config.json: quantization_config is [1], expected a JSON object"),
     ],
 )
 @pytest.mark.parametrize("verb", ["train", "generate", "merge", "preview"])

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import ast
+import base64
+import hashlib
 import importlib.util
+import json
+import subprocess
 import sys
+import time
+import zipfile
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
+import torch
+from torch.profiler import ProfilerActivity, profile
 
 ROOT = Path(__file__).parents[2]
 BENCHMARKS = ROOT / "benchmarks"
@@ -47,6 +55,7 @@ def test_the_tests_on_a_gpu_need_no_other_packages(monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(stages, "find_spec", lambda name, found=xdist: found)
         words = stages.pytest_command(stages.Stage("equality", "cuda", ROOT))
         assert words[words.index("--confcutdir") + 1] == "tests/gpu" and ("-n" in words) == (xdist is not None)
+        assert "-q" not in words  # a second one leaves out how many have passed, which the finding is to say
 
 
 def test_a_form_of_attention_that_cannot_run_does_not_end_its_stage(
@@ -65,7 +74,79 @@ def test_a_form_of_attention_that_cannot_run_does_not_end_its_stage(
     assert '"flex_ms": "RuntimeError: Failed to find C compiler"' in line and '"dense_ms": ' in line
 
 
+def test_a_rate_is_that_of_the_step_that_was_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stages = load("gpu_stages", monkeypatch)
+    questions, _ = stages.questions(24)
+    parts = [SimpleNamespace(sequences=questions[8 * step : 8 * step + 8]) for step in range(3)]
+    trainer = SimpleNamespace(get_train_dataloader=lambda: parts, model=None, args=SimpleNamespace())
+    monkeypatch.setattr(stages, "tree_trainer", lambda *args, **settings: trainer)
+    monkeypatch.setattr(stages, "timed", lambda *args: {"seconds": 2.0, "step": 1, "first": 9.0})
+    monkeypatch.setattr("lrc.packing.attention.choose_attention", lambda *args: None)
+    stages.stage_steps(stages.Stage("steps", "cpu", tmp_path))
+    unique = {tuple(one.tokens[: end + 1]) for one in parts[1].sequences for end in range(len(one.tokens) - 1)}
+    for line in map(json.loads, (tmp_path / "findings.jsonl").read_text().splitlines()):
+        assert (line["unique_tokens"], line["unique_tok_s"]) == (len(unique), len(unique) / 2)
+        assert line["questions_s"] == 4 and "peak_gib" not in line  # torch counts a GPU's memory only
+    assert line["first_step_s"] == 9.0
+
+
+def test_runs_are_equal_only_if_one_of_them_was_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    stages = load("gpu_stages", monkeypatch)
+    whole = [(1, 2.0), (2, 1.5), (3, 1.25)]
+    run = {"train": "done", "adapter": "0a", "losses": whole}
+    runs = {"once": run, "again": run, "resumed": run | {"stopped": 143, "stopped_after": [1, 2]}}
+    assert stages.compare(runs) == {**dict.fromkeys(runs, "0a"), "equal": True, "losses": [2.0, 1.5, 1.25]}
+    for change in ({"stopped": 0, "stopped_after": [1, 2, 3]}, {"losses": whole[2:]}, {"adapter": "0b"}):
+        assert not stages.compare(runs | {"resumed": runs["resumed"] | change})["equal"], change
+    none = {name: one | {"adapter": None, "train": "status 1: no"} for name, one in runs.items()}
+    assert stages.compare(none)["equal"] is False and stages.compare(none)["once"] == "status 1: no"
+
+
+def test_a_profile_on_a_cpu_has_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    stages = load("gpu_stages", monkeypatch)
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        for _ in range(3):
+            torch.ones(64, 64) @ torch.ones(64, 64)
+    found = {
+        name: (milliseconds, count) for name, milliseconds, count in stages.kernels(stages.Stage("", "cpu", ROOT), seen)
+    }
+    assert found["aten::mm"][0] > 0 and found["aten::mm"][1] == 3
+
+
+def test_a_stage_is_noted_when_it_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kit = load("gpu", monkeypatch)
+    begun = time.monotonic()
+    for name, code, until in (("long", "import time; time.sleep(60)", 0.6), ("wrong", "raise SystemExit(3)", 60.0)):
+        process = subprocess.Popen([sys.executable, "-IS", "-c", code], start_new_session=True)
+        kit.note_end(tmp_path, name, process, begun + until, begun)
+    ended = {one["stage"]: (one["ended"], one["seconds"]) for one in kit.read(tmp_path / "findings.jsonl")}
+    assert ended["long"][0] == "stopped: its time was over" and 0.5 < ended["long"][1] < 30
+    assert ended["wrong"][0] == "failed, status 3"
+
+
 def test_each_wheel_has_a_tested_version(monkeypatch: pytest.MonkeyPatch) -> None:
     wheels = load("gpu_wheels", monkeypatch)
     assert {wheels._plain(name) for name in wheels.MISSING} <= wheels.pins().keys()
     assert {"pytest", "pytest-xdist", "tokenizers"} <= set(wheels.MISSING)
+
+
+def test_a_wheel_keeps_one_library_and_its_record_is_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wheels = load("gpu_wheels", monkeypatch)
+    names = ["__init__.py", "libbitsandbytes_cpu.so", "libbitsandbytes_cuda126.so", "libbitsandbytes_cuda130.so"]
+    names += ["libbitsandbytes_rocm62.so"]
+    record = "bitsandbytes-1.0.dist-info/RECORD"
+    with zipfile.ZipFile(tmp_path / "old.whl", "w") as old:
+        for name in names:
+            old.writestr(f"bitsandbytes/{name}", name * 99)
+        old.writestr(record, "as it was")
+    wheels.with_one_library(tmp_path / "old.whl", tmp_path / "new.whl", "130")
+    with zipfile.ZipFile(tmp_path / "new.whl") as new:
+        kept = {name: new.read(name) for name in new.namelist()}
+    lines = [line.split(",") for line in kept.pop(record).decode().splitlines()]
+    assert {name.partition("/")[2] for name in kept} == {*names[:2], names[3]}
+    for name, content in kept.items():  # the standard of wheels
+        digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).decode().rstrip("=")
+        assert [name, f"sha256={digest}", str(len(content))] in lines
+    assert [record, "", ""] in lines and len(lines) == len(kept) + 1
+    with pytest.raises(SystemExit, match="has no bitsandbytes/libbitsandbytes_cuda999.so; name another version"):
+        wheels.with_one_library(tmp_path / "old.whl", tmp_path / "other.whl", "999")

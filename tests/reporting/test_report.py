@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 from itertools import pairwise
-from operator import eq
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from small_runs import lrc
 from lrc.cli import cli
 from lrc.commands.report import report
 from lrc.data.alpaca import dump_records, to_record
-from lrc.metrics.baselines import BASELINES
+from lrc.metrics.baselines import BASELINES, credit
 from lrc.metrics.predictions import OUTCOMES_FILE, write_outcomes
 from lrc.metrics.training_log import Point
 from lrc.reporting.charts import Line, over_steps
@@ -186,12 +185,11 @@ def test_an_evaluation_and_another_model_stand_on_the_page(run_dir: Path, tmp_pa
     assert '<th scope="row">base</th><td>50.0%' in text  # of four
     # Hardest first: the mean probability of the right answer, of the model, the other one and the best baseline.
     rows = [int(row) for row in re.findall(r">第 (\d+) 列<", text)]
-    best = list(BASELINES.values())
-    questions = [one.question for one in whole]
-    chosen = max((predict(questions) for predict in best), key=lambda c: sum(map(eq, c, [q.answer for q in questions])))
+    questions, answers = [one.question for one in whole], [one.answer for one in whole]
+    best = max((credit(choose(questions), answers) for choose in BASELINES.values()), key=sum)
     shares = {
-        one.question.row: (mine + base + (pick == one.answer)) / 3
-        for one, mine, base, pick in zip(whole, [0.4, 0.3, 0.45, 0.1], [0.9, 0.1, 0.1, 0.9], chosen, strict=True)
+        one.question.row: (mine + base + float(part)) / 3
+        for one, mine, base, part in zip(whole, [0.4, 0.3, 0.45, 0.1], [0.9, 0.1, 0.1, 0.9], best, strict=True)
     }
     assert [shares[row] for row in rows] == sorted(shares.values())
 

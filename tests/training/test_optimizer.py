@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import json
+import sys
 from pathlib import Path
+from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import torch
 from one_step import config, tree_trainer
 from small_models import adapted, make_model
 from token_trees import questions
+from transformers import SchedulerType, Trainer, get_scheduler, trainer_optimizer
+from transformers.training_args import OptimizerNames
 
+from lrc.config.ignored_keys import describe_ignored
+from lrc.config.optimizers import SOURCES
+from lrc.config.schema import shipped_schema
 from lrc.runtime.errors import RecipeError
-from lrc.training.optimizer import LoraPlus
+from lrc.training.optimizer import LoraPlus, check_optimizer, unread_arguments
 
 SEQUENCES, PASSAGES = questions()
 
@@ -55,7 +65,135 @@ def test_with_loraplus_b_moves_further_by_the_ratio_and_all_else_as_before(
     ],
 )
 def test_what_upstream_does_not_take_is_a_line(tmp_path: Path, settings: dict[str, object], told: str) -> None:
-    trainer = tree_trainer(adapted(make_model("llama")), SEQUENCES, PASSAGES, config(tmp_path, **settings))
+    args = config(tmp_path, **settings)
+    trainer = tree_trainer(adapted(make_model("llama")), SEQUENCES, PASSAGES, args)
     with pytest.raises(RecipeError) as refused:
         trainer.train()
     assert str(refused.value).startswith(told) and "\n" not in str(refused.value)
+    if told.startswith(("optim", "lr_")):
+        with pytest.raises(RecipeError, match=told):  # before there is a model
+            check_optimizer(args)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"optim": "sgd", "optim_args": "momentum=much"}, "optim: could not convert string to float: 'much'"),
+        ({"optim": "sgd", "optim_args": "momentum=-1"}, "optim: Invalid momentum value: -1.0"),
+        ({"lr_scheduler_type": "cosine_with_min_lr"}, "lr_scheduler_type: "),
+        # Only a step after the warmup would show it.
+        ({"lr_scheduler_kwargs": {"num_cycles": "two"}, "warmup_steps": 3, "max_steps": 9}, "lr_scheduler_type: "),
+    ],
+)
+def test_it_is_refused_before_a_model_is_there(tmp_path: Path, settings: dict[str, object], told: str) -> None:
+    check_optimizer(config(tmp_path))
+    with pytest.raises(RecipeError) as refused:
+        check_optimizer(config(tmp_path, **{"lr_scheduler_type": "cosine", **settings}))
+    assert str(refused.value).startswith(told) and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "warmup", "told"), [("linear", 2, True), ("linear", 1, False), ("constant", 9, False), ("cosine", 9, True)]
+)
+def test_a_warmup_that_never_ends_is_told(
+    kind: str, warmup: int, told: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = config(tmp_path, lr_scheduler_type=kind, warmup_steps=warmup, max_steps=2)
+    trainer = tree_trainer(adapted(make_model("llama")), SEQUENCES, PASSAGES, args)
+    schedule = trainer.create_scheduler(2, torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0))
+    reached = max(rate(step) for rate in schedule.lr_lambdas for step in range(2)) == 1.0
+    assert reached != told
+    line = f"warmup_steps: the warmup has {warmup} steps, and the run 2; learning_rate is never reached"
+    assert (line in capsys.readouterr().err) == told
+
+
+def test_arguments_that_an_optimizer_does_not_read_are_found(tmp_path: Path) -> None:
+    args = config(tmp_path, optim="sgd", optim_args="momentum=0.9, momentumm=0.8,nesterov=true,eps=1")
+    assert unread_arguments(args) == ["momentumm", "eps"]
+    assert unread_arguments(config(tmp_path, optim="adagrad", optim_args="lr_decay=0.1,eps=1")) == []
+    assert unread_arguments(config(tmp_path, optim_args="eps=1")) == []  # AdamW's: the key itself is named
+
+
+class Seen(dict[str, str]):
+    """Arguments of an optimizer that keep whether anything was asked of them."""
+
+    asked = False
+
+    def get(self, *key: Any) -> Any:
+        self.asked = True
+        return super().get(*key)
+
+    def pop(self, *key: Any) -> Any:
+        self.asked = True
+        return super().pop(*key)
+
+    def __contains__(self, key: object) -> bool:
+        self.asked = True
+        return super().__contains__(key)
+
+
+def upstream_settings(args: Any) -> str:
+    """What upstream gives an optimizer, in words."""
+    _, settings = Trainer.get_optimizer_cls_and_kwargs(args, torch.nn.Sequential(torch.nn.Linear(2, 2)))
+    settings.pop("optimizer_dict", None)  # an optimizer for each weight, made of the same settings
+    return json.dumps(settings, default=lambda value: type(value).__name__)
+
+
+@pytest.mark.parametrize("installed", [False, True])
+def test_the_packages_and_arguments_of_optimizers_are_upstreams(
+    installed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Upstream itself, with every package and with none; the packages are made up."""
+    for name in [name for name in vars(trainer_optimizer) if name.startswith("is_") and name.endswith("_available")]:
+        monkeypatch.setattr(trainer_optimizer, name, lambda *version: installed)
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "9.0")
+    modules = [*(source.module for source in SOURCES), "bitsandbytes.optim", "torchdistx.optimizers", "torchao.optim"]
+    for name in [*modules, "torch_xla.amp", "torch_xla.amp.syncfree", "torch_npu.optim"]:
+        monkeypatch.setitem(sys.modules, name, MagicMock() if installed else None)
+    defaults = {key: known.default for key, known in shipped_schema().items()}
+    names = [one.value for one in OptimizerNames if one in trainer_optimizer._OPTIMIZER_HANDLERS]
+    assert len(names) > 35
+    for name in names:
+        given = Seen(probe="1")
+        monkeypatch.setattr(trainer_optimizer, "_parse_optim_args", lambda text, given=given: given)
+        monkeypatch.setattr("transformers.trainer._parse_optim_args", lambda text, given=given: given)
+        args = config(tmp_path, optim=name, optim_target_modules=["0"])
+        source = next((source for source in SOURCES if source.names.fullmatch(name)), None)
+        if not installed and source:
+            with pytest.raises((ImportError, ValueError)) as refused:
+                Trainer.get_optimizer_cls_and_kwargs(args, torch.nn.Sequential(torch.nn.Linear(2, 2)))
+            assert source.module in str(refused.value) or str(source.package) in str(refused.value), name
+            continue
+        settings = upstream_settings(args)
+        takes = given.asked or '"probe"' in settings
+        assert bool(describe_ignored({"optim": name, "optim_args": "probe=1"}, defaults)) != takes, name
+        for key, value in (("adam_beta1", 0.5), ("adam_beta2", 0.5), ("adam_epsilon", 0.5)):
+            takes = settings != upstream_settings(
+                config(tmp_path, **{"optim": name, "optim_target_modules": ["0"], key: value})
+            )
+            assert bool(describe_ignored({"optim": name, key: value}, defaults)) != takes, (name, key)
+
+
+def test_schedules_without_warmup_or_arguments_are_upstreams() -> None:
+    defaults = {key: known.default for key, known in shipped_schema().items()}
+
+    def rates(kind: SchedulerType, warmup: int) -> list[float]:
+        optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+        more = {"min_lr": 0.1} if "min_lr" in kind.value else {}
+        schedule = get_scheduler(
+            kind, optimizer, warmup, 9, more | ({"num_decay_steps": 2} if "decay" in kind.value else {})
+        )
+        return [rate(step) for rate in getattr(schedule, "lr_lambdas", ()) for step in range(9)]
+
+    def takes_arguments(kind: SchedulerType) -> bool:
+        try:
+            get_scheduler(kind, torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0), 0, 9, {"strange": 1})
+        except TypeError:
+            return True
+        return False
+
+    for kind in SchedulerType:
+        given = {"lr_scheduler_type": kind.value}
+        assert bool(describe_ignored(given | {"warmup_steps": 3}, defaults)) == (rates(kind, 3) == rates(kind, 0)), kind
+        ignored = describe_ignored(given | {"lr_scheduler_kwargs": {"strange": 1}}, defaults)
+        assert bool(ignored) != takes_arguments(kind), kind

@@ -18,34 +18,65 @@ from lrc.training.output_dir import refuse_sources_in
 from lrc.training.preflight import preflight
 
 HEAVY = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
-# Both doors as they are run, in a process that tells afterwards what it has imported.
+# Both doors as they are run, and all others.
 DOORS = {
-    "lrc train": "from lrc.cli import main; main(['train', *sys.argv[1:]])",
-    "lrc.sft": "sys.argv[1:1] = ['--config']; runpy.run_module('lrc.sft', run_name='__main__', alter_sys=True)",
+    "lrc train": ["lrc", "train"],
+    "lrc.sft": ["lrc.sft", "--config"],
 }
-PROGRAM = """
-import runpy, sys
-try:
-    {door}
-finally:
-    print("imported:", *(name for name in {heavy} if name in sys.modules))
+# One process, which has imported nothing, takes all command lines of a door in turn; each is told what it has imported.
+PROGRAM = f"""
+import io, json, runpy, sys
+told = []
+for module, *words in json.load(sys.stdin):
+    before, sys.argv = set(sys.modules), [module, *words]
+    streams = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (io.TextIOWrapper(io.BytesIO(), "utf-8") for _ in streams)
+    code = 0
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        code = end.code or 0
+    except BaseException as error:
+        code = repr(error)
+    said = [one.flush() or one.buffer.getvalue().decode() for one in (sys.stdout, sys.stderr)]
+    sys.stdout, sys.stderr = streams
+    told.append([code, *said, [name for name in {HEAVY} if name in set(sys.modules) - before]])
+json.dump(told, sys.stdout)
 """
+QUANTIZED = {"text4": {"quantization_config": "nf4"}, "inner4": {"text_config": {"quantization_config": ["nf4"]}}}
+Told = tuple[int | str, str, str, list[str]]  # exit status or exception, stdout, stderr, what was imported
+
+
+def ask(folder: Path, commands: list[list[str]]) -> list[Told]:
+    """Run command lines, each a module and its words, in one fresh process without the Hub."""
+    offline = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(folder)}
+    command, given = [sys.executable, "-c", PROGRAM], json.dumps(commands)
+    done = subprocess.run(command, input=given, capture_output=True, text=True, cwd=folder, env=offline)
+    assert done.returncode == 0, done.stderr
+    return [tuple(one) for one in json.loads(done.stdout)]
+
+
+def make_recipe(folder: Path) -> Path:
+    (folder / "m").mkdir()
+    (folder / "m" / "config.json").write_text("{}")
+    for name, config in QUANTIZED.items():
+        (folder / name).mkdir()
+        (folder / name / "config.json").write_text(json.dumps(config))
+    (folder / "AI_train.json").write_text(json.dumps([{"instruction": "a", "input": "b", "output": "1"}]))
+    (folder / "other").mkdir()
+    (folder / "other" / "mine").write_text("mine")
+    (folder / "scored").mkdir()
+    (folder / "scored" / "validation_scores.jsonl").write_text("")
+    path = folder / "r.yaml"
+    lines = {"model_name_or_path": "m", "train_file": folder / "AI_train.json", "output_dir": folder / "run"}
+    path.write_text("".join(f"{key}: {value}\n" for key, value in lines.items()))
+    return path
 
 
 @pytest.fixture
 def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "m").mkdir()
-    (tmp_path / "m" / "config.json").write_text("{}")
-    (tmp_path / "AI_train.json").write_text(json.dumps([{"instruction": "a", "input": "b", "output": "1"}]))
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "mine").write_text("mine")
-    (tmp_path / "scored").mkdir()
-    (tmp_path / "scored" / "validation_scores.jsonl").write_text("")
-    path = tmp_path / "r.yaml"
-    lines = {"model_name_or_path": "m", "train_file": tmp_path / "AI_train.json", "output_dir": tmp_path / "run"}
-    path.write_text("".join(f"{key}: {value}\n" for key, value in lines.items()))
-    return path
+    return make_recipe(tmp_path)
 
 
 CASES = {
@@ -101,6 +132,19 @@ CASES = {
     ),
     "sample of nothing": (["--eval_questions", "9"], "r.yaml: eval_questions is given, but validation_file is not"),
     "base": (["--model_name_or_path", "mm"], "mm: no such folder and none that was fetched before; did you mean m?"),
+    "revision of a folder": (
+        ["--model_revision", "v9"],
+        "m: is a folder, which has no revisions, but model_revision is v9; remove it, or name a base on the Hub\n",
+    ),
+    "quantization that is a text": (
+        ["--model_name_or_path", "{home}/text4"],
+        '{home}/text4/config.json: quantization_config is "nf4", expected a JSON object; download the file again, or ',
+    ),
+    "quantization that is a list": (
+        ["--model_name_or_path", "inner4"],
+        'inner4/config.json: quantization_config is ["nf4"], expected a JSON object; ',
+    ),
+    "optimizer": (["--optim", "lomo"], "r.yaml: optim is lomo, but the package lomo-optim is not installed; pip "),
     "base on the Hub": (
         ["--model_name_or_path", "owner/name"],
         "owner/name: no such folder and none that was fetched before; give a folder that holds a model",
@@ -110,17 +154,26 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.fixture(scope="module")
+def refused(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, dict[str, Told]]]:
+    """The folder, and what each door says to each case."""
+    path = make_recipe(tmp_path_factory.mktemp("refused"))
+    home = str(path.parent)
+    words = {case: [str(path), *(word.format(home=home) for word in given)] for case, (given, _) in CASES.items()}
+    doors = {
+        door: dict(zip(CASES, ask(path.parent, [[*begin, *words[case]] for case in CASES]), strict=True))
+        for door, begin in DOORS.items()
+    }
+    return home, doors
+
+
 @pytest.mark.parametrize("case", CASES)
-def test_it_is_refused_in_a_line_before_torch(door: str, case: str, recipe: Path) -> None:
-    words, line = CASES[case]
-    home = str(recipe.parent)
-    program = PROGRAM.format(door=DOORS[door], heavy=HEAVY)
-    command = [sys.executable, "-c", program, str(recipe), *(word.format(home=home) for word in words)]
-    offline = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": home}
-    done = subprocess.run(command, capture_output=True, text=True, cwd=recipe.parent, env=offline)
-    assert (done.returncode, done.stdout) == (1, "imported:\n"), done.stderr
-    assert done.stderr.startswith(line.format(home=home)) and len(done.stderr.splitlines()) == 1
+def test_it_is_refused_in_a_line_before_torch(case: str, refused: tuple[str, dict[str, dict[str, Told]]]) -> None:
+    home, doors = refused
+    for told in doors.values():
+        code, stdout, stderr, imported = told[case]
+        assert (code, stdout, imported) == (1, "", []), stderr
+        assert stderr.startswith(CASES[case][1].format(home=home)) and len(stderr.splitlines()) == 1
 
 
 def test_data_is_no_recipe(recipe: Path) -> None:
@@ -177,43 +230,45 @@ def test_each_of_several_files_is_compared(recipe: Path) -> None:
         preflight(recipe, [*words, *files])
 
 
-@pytest.mark.parametrize(
-    ("words", "code", "line"),
-    [
-        ("check r.yaml --json", 0, ""),
-        ("preview r.yaml --epochs 3", 1, "command line: unknown key 'epochs'; did you mean 'num_train_epochs'?"),
-        ("preview r.yaml --gpu-memory 12", 1, "--gpu-memory: 12 has no unit; write 12GB"),
-        ("sweep r.yaml", 1, "r.yaml: is a recipe, not a sweep; write a file with `recipe: r.yaml`, trials, search"),
-        ("convert a.xlsx b.xlsx", 2, "Error: takes one file; run it once for each"),
-        ("convert a.xlsx b.xlsx --output-dir o", 2, "Error: takes one file; run it once for each; a workbook without"),
-        ("generate --model m --data AI_train.json --output there", 1, "there: already exists; choose another name"),
-        ("evaluate --model m --data AI_train.json --output there", 1, "there: already exists; choose another name"),
-        ("merge --adapter a --output-dir other", 1, "other: already exists; choose another name"),
-        (
-            "train --config a.yaml",
-            2,
-            "Error: --config: is in the place of RECIPE; keys of the recipe go last: lrc train RECIPE -",
-        ),
-        (
-            "run a.xlsx --lora_r 4 --output-dir o",
-            2,
-            "Error: --lora_r: is in the place of TEST; keys of the recipe go last: lrc",
-        ),
-        ("preview -k", 2, "Error: -k: is in the place of RECIPE"),
-        ("train qwen3-8b", 1, "qwen3-8b: no such recipe; did you mean 'qwen3-8b/lora' (LoRA of Qwen3-8B-Base on one"),
-        ("train r.yaml --accelerate-config gpu", 1, "gpu: no such accelerate config; did you mean 'single_gpu' ("),
-        ("train AI_train.json", 1, "AI_train.json: is data, not a recipe; give a YAML file or the name of a shipped"),
-    ],
-)
-def test_every_verb_refuses_before_torch(words: str, code: int, line: str, recipe: Path) -> None:
+VERBS: list[tuple[str, int, str]] = [
+    ("check r.yaml --json", 0, ""),
+    ("preview r.yaml --epochs 3", 1, "command line: unknown key 'epochs'; did you mean 'num_train_epochs'?"),
+    ("preview r.yaml --gpu-memory 12", 1, "--gpu-memory: 12 has no unit; write 12GB"),
+    ("sweep r.yaml", 1, "r.yaml: is a recipe, not a sweep; write a file with `recipe: r.yaml`, trials, search"),
+    ("convert a.xlsx b.xlsx", 2, "Error: takes one file; run it once for each"),
+    ("convert a.xlsx b.xlsx --output-dir o", 2, "Error: takes one file; run it once for each; a workbook without"),
+    ("generate --model m --data AI_train.json --output there", 1, "there: already exists; choose another name"),
+    ("evaluate --model m --data AI_train.json --output there", 1, "there: already exists; choose another name"),
+    ("preview r.yaml --model_name_or_path text4", 1, "text4/config.json: quantization_config is "),
+    ("preview r.yaml --model_revision v9", 1, "m: is a folder, which has no revisions, but model_revision is v9; "),
+    ("generate --model text4 --data AI_train.json --output new.csv", 1, "text4/config.json: quantization_config is "),
+    ("evaluate --model inner4 --data AI_train.json --output n.json", 1, "inner4/config.json: quantization_config is "),
+    ("merge --adapter a --output-dir other", 1, "other: already exists; choose another name"),
+    (
+        "train --config a.yaml",
+        2,
+        "Error: --config: is in the place of RECIPE; keys of the recipe go last: lrc train RECIPE -",
+    ),
+    (
+        "run a.xlsx --lora_r 4 --output-dir o",
+        2,
+        "Error: --lora_r: is in the place of TEST; keys of the recipe go last: lrc",
+    ),
+    ("preview -k", 2, "Error: -k: is in the place of RECIPE"),
+    ("train qwen3-8b", 1, "qwen3-8b: no such recipe; did you mean 'qwen3-8b/lora' (LoRA of Qwen3-8B-Base on one"),
+    ("train r.yaml --accelerate-config gpu", 1, "gpu: no such accelerate config; did you mean 'single_gpu' ("),
+    ("train AI_train.json", 1, "AI_train.json: is data, not a recipe; give a YAML file or the name of a shipped"),
+]
+
+
+def test_every_verb_refuses_before_torch(recipe: Path) -> None:
     (recipe.parent / "there").write_text("there")
     (recipe.parent / "a").mkdir()
     (recipe.parent / "a" / "adapter_config.json").write_text("{}")
-    program = PROGRAM.format(door="from lrc.cli import main; main(sys.argv[1:])", heavy=HEAVY)
-    command = [sys.executable, "-c", program, *words.split()]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=recipe.parent)
-    assert (done.returncode, done.stdout.splitlines()[-1]) == (code, "imported:"), done.stderr
-    assert done.stderr.startswith(line) and len(done.stderr.splitlines()) == (code > 0)
+    found = ask(recipe.parent, [["lrc", *words.split()] for words, *_ in VERBS])
+    for (words, code, line), (status, _, stderr, imported) in zip(VERBS, found, strict=True):
+        assert (status, imported) == (code, []), (words, stderr)
+        assert stderr.startswith(line) and len(stderr.splitlines()) == (code > 0), words
 
 
 def test_overwriting_removes_neither_home_nor_other_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from lrc.training.output_dir import OutputDir
 KEYS = {
     "max_steps": 8,
     "per_device_train_batch_size": 4,
-    "learning_rate": 0.0,  # nothing is learnt, so the first evaluation stays the best
+    "learning_rate": 1.0e-30,  # nothing is learnt, so the first evaluation stays the best
     "eval_strategy": "steps",
     "eval_steps": 1,
     "save_strategy": "steps",

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from math import isfinite
 
-from lrc.metrics.option_scores import OptionScores
+from lrc.metrics.option_scores import OptionScores, tied_options
 from lrc.runtime.findings import pad, wrap_line
 from lrc.runtime.translation import _, localized
 
@@ -51,6 +51,7 @@ def describe_certainty(ids: Sequence[str], scores: Sequence[OptionScores]) -> It
     last = max((len(score.probabilities) for score in scores), default=0)  # options that were never chosen count, too
     positions = tuple(option.format(number=n, count=counts[n]) for n in range(1, last + 1))
     few = sum(map(is_uncertain, scores))
+    tied = sum(len(tied_options(score.log_probs)) > 1 for score in scores)
     differ = sum(not score.consistent for score in scores)
     listed = tuple(f"{ids[place]} ({certainty(scores[place]):.0%})" for place in least_certain(scores))
     lines = [
@@ -62,11 +63,18 @@ def describe_certainty(ids: Sequence[str], scores: Sequence[OptionScores]) -> It
             ),
         ),
         (
+            _("ties"),
+            _(
+                "{count:,} are arbitrary, since options share the highest score; of equal ones, the first is taken"
+            ).format(count=tied),
+        ),
+        (
             _("by order"),
             _("{count:,} would be answered otherwise in another order of the options").format(count=differ),
         ),
         (_("look first at"), _("{list}").format(list=listed)),
     ]
+    absent = {name for name, count in (("ties", tied), ("by order", differ)) if not count}
     for name, said in lines:
-        if differ or name != "by order":
+        if name not in absent:
             yield from wrap_line(f"  {pad(localized(name), 14)}{localized(said)}", 16)

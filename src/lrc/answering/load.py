@@ -18,7 +18,7 @@ from lrc.config.run_record import SCORED_AS_THEY_ARE, Run, read_run
 from lrc.metrics.calibration import at_bound
 from lrc.models.adapter import refuse_changed_base, refuse_incomplete_adapter
 from lrc.models.answering_model import choose_dtype, load_for_answering
-from lrc.models.fingerprint import CONFIG, find_base, read_json, verify_base
+from lrc.models.fingerprint import CONFIG, find_base, verify_base
 from lrc.models.loading import check_vocabulary, load_config, load_tokenizer
 from lrc.models.placement import place_copies, place_model
 from lrc.models.quantization import quantization_config
@@ -26,6 +26,7 @@ from lrc.models.stored_quantization import StoredQuantization
 from lrc.models.weights import ADAPTER_WEIGHTS
 from lrc.runtime.devices import common_dtype, require_kernels
 from lrc.runtime.errors import ModelError, RecipeError
+from lrc.runtime.json_objects import read_json
 from lrc.runtime.memory import keep_freed_memory
 from lrc.runtime.processes import processes
 from lrc.runtime.progress import notify

@@ -12,9 +12,11 @@ from lrc.config.run_record import DTYPES, NORMALISATIONS, STYLES, TEMPLATE_NAMES
 from lrc.runtime.arguments import require_choice, require_count
 from lrc.runtime.errors import ModelError, RecipeError
 from lrc.runtime.hub_connection import go_offline_if_alone, is_cached
+from lrc.runtime.json_objects import read_json
 from lrc.runtime.translation import _
 
 CONFIG, ADAPTER = "config.json", "adapter_config.json"
+DEFAULT_REVISION = "main"
 _CHOICES = {
     "template": TEMPLATE_NAMES,
     "answer_style": STYLES,
@@ -108,14 +110,21 @@ def check_published(folder: Path) -> None:
         raise ModelError(text.format(folder=folder, adapter_config=ADAPTER, config=CONFIG))
 
 
-def check_base(name: str) -> None:
+def check_base(name: str, revision: str | None = None) -> None:
     """Refuse a base to train on that is neither a folder nor can be fetched; the rest shows when it is loaded.
 
+    Args:
+        name: a folder, or a name on the Hub.
+        revision: of a name on the Hub; what was fetched of another one than the default is not looked for.
+
     Raises:
-        ModelError: it is not.
+        ModelError: it is not; or it is a folder, and a revision is given, or its config.json cannot be right.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
+        check_folder(folder, revision)
+        return
+    if revision not in (None, DEFAULT_REVISION):
         return
     if not folder.exists() and name.count("/") == 1:
         _ask_hub_for(name)
@@ -123,6 +132,40 @@ def check_base(name: str) -> None:
             return  # whether the Hub has it, the Hub knows
     if findings := _explain_missing(name, folder, CONFIG):
         raise ModelError(*findings)
+
+
+def check_folder(folder: Path, revision: str | None = None) -> None:
+    """Refuse a revision of a base in a folder, which has none, and a config.json that cannot be right.
+
+    Raises:
+        ModelError: there is a revision, or the file holds no JSON object or a `quantization_config` that is none.
+    """
+    if revision not in (None, DEFAULT_REVISION):
+        text = _(
+            "{folder}: is a folder, which has no revisions, but model_revision is {revision}; remove it, or name a "
+            "base on the Hub"
+        )
+        raise ModelError(text.format(folder=folder, revision=revision))
+    if (folder / CONFIG).is_file():
+        check_quantization(folder / CONFIG)
+
+
+def check_quantization(path: Path) -> None:
+    """Refuse a config.json whose `quantization_config` is no JSON object; transformers says so of the tokenizer.
+
+    Raises:
+        ModelError: it is something else, or the file holds no JSON object.
+    """
+    config = read_json(path)
+    text_part = config.get("text_config")
+    for part in (config, text_part if isinstance(text_part, dict) else {}):
+        found = part.get("quantization_config")
+        if found is not None and not isinstance(found, dict):
+            text = _(
+                "{path}: quantization_config is {value}, expected a JSON object; download the file again, or remove "
+                "the entry if the weights are ordinary ones"
+            )
+            raise ModelError(text.format(path=path, value=json.dumps(found, ensure_ascii=False)[:60]))
 
 
 def runs_of(model: str, options: ScoringOptions) -> list[Run]:
@@ -151,6 +194,10 @@ def _check_model(model: str) -> list[str]:
     if not folder.is_dir():
         return _explain_missing(model, folder, CONFIG)
     if (folder / CONFIG).is_file():
+        try:
+            check_quantization(folder / CONFIG)
+        except ModelError as error:
+            return list(error.lines())
         return []
     if (folder / ADAPTER).is_file():
         return [

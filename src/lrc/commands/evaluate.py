@@ -15,9 +15,19 @@ from lrc.answering.options import ScoringOptions
 from lrc.answering.partial_scores import PartialScores, remove_partial_scores
 from lrc.data.alpaca import Record, question_of, with_question
 from lrc.data.sources import read_questions_to_answer
-from lrc.metrics.accuracy import Figures, accuracy, accuracy_by, compare_paired, confusion, mcnemar, passages_of
+from lrc.metrics.accuracy import (
+    Figures,
+    accuracy,
+    accuracy_by,
+    compare_paired,
+    confusion,
+    mcnemar,
+    mean_credit,
+    passages_of,
+)
+from lrc.metrics.baselines import credit
 from lrc.metrics.calibration import at_bound, calibration
-from lrc.metrics.option_scores import OptionScores
+from lrc.metrics.option_scores import OptionScores, tied_options
 from lrc.metrics.verdict import NAMES, describe_size, judge, verdict_of
 from lrc.runtime.errors import DataError
 from lrc.runtime.exit_status import is_step
@@ -157,6 +167,9 @@ def _figures(
     predictions = [score.prediction for score in found]
     figures = measure(records, predictions, answers)
     passages = passages_of(map(question_of, records))
+    tied = [tied_options(score.log_probs) for score in found]
+    figures["ties"] = sum(len(one) > 1 for one in tied)
+    figures["accuracy_with_ties_shared"] = mean_credit(credit(tied, answers), passages)["accuracy"]
     figures["probabilities"] = calibration([score.log_probs for score in found], answers, passages, scorer.temperature)
     if blind:
         without = [score.prediction for score in blind]
@@ -293,6 +306,8 @@ def _print(figures: dict[str, Any], *, as_json: bool) -> None:
 def _table(figures: dict[str, Any]) -> list[str]:
     """The verdict, then groups of figures with headings."""
     head: list[Line] = [(_("questions"), describe_size(figures)), (_("accuracy"), _share(figures))]
+    if figures.get("ties"):
+        head.append((_("ties"), _describe_ties(figures)))
     if "second" in figures:
         head += [(_("second"), _share(figures["second"])), *_difference(figures["paired"])]
     if "passage_blind" in figures:
@@ -301,7 +316,7 @@ def _table(figures: dict[str, Any]) -> list[str]:
     belief = _belief(figures["probabilities"]) if "probabilities" in figures else []
     if "consistency" in figures:
         belief.append((_("consistency"), f"{figures['consistency']:.4f}"))
-    named: list[Line] = [(NAMES.get(name, name), _share(part)) for name, part in figures["baselines"].items()]
+    named: list[Line] = [(NAMES.get(name, name), _baseline(part)) for name, part in figures["baselines"].items()]
     groups: dict[str, list[Line]] = {
         _("Baselines without a model"): named,
         _("By position of the right answer"): _shares(figures["by_position"], _("answer {key}")),
@@ -313,6 +328,22 @@ def _table(figures: dict[str, Any]) -> list[str]:
     verdict = verdict_of(figures)
     told = verdict.tell(None if is_step() else verdict.next)
     return [*wrap_line(localized(told)), "", *_spell(head), *grouped]
+
+
+def _describe_ties(figures: Mapping[str, Any]) -> Message:
+    """In how many questions options share the highest score, and what the accuracy is without an arbitrary choice."""
+    text = _(
+        "{ties:,} of {n:,} answers are arbitrary, since options share the highest score (of equal ones, the first is "
+        "taken); credited in part, the accuracy is {accuracy_with_ties_shared:.4f}"
+    )
+    return text.format(**figures)
+
+
+def _baseline(figures: Figures) -> Message:
+    """A baseline's accuracy, and in how many questions it cannot tell its best options apart."""
+    if not figures.get("ties"):  # which an earlier version did not count
+        return _share(figures)
+    return _("{share}  ties: {ties:.0f}").format(share=_share(figures), ties=figures["ties"])
 
 
 def _spell(lines: Sequence[Line]) -> Iterator[str]:

@@ -26,7 +26,7 @@ from lrc.preview.render import Memory, Preview, Tokens, document, print_preview
 from lrc.preview.suggestions import Setting, plan_of, suggest_changes
 from lrc.preview.throughput import tokens_a_second
 from lrc.preview.token_view import view_tokens
-from lrc.preview.workload import learning_rates, measure_workload, supposed_row
+from lrc.preview.workload import measure_workload, supposed_row
 from lrc.runtime.cards import ASSUMED, Card, read_gpu
 from lrc.runtime.devices import device_type
 from lrc.runtime.errors import ModelError, RecipeError
@@ -38,6 +38,7 @@ from lrc.runtime.translation import _, message_of
 from lrc.tokenization.prompt import Prompt
 from lrc.tokenization.token_dataset import join
 from lrc.training.dataloader import SequenceSource
+from lrc.training.optimizer import learning_rates
 from lrc.training.training_data import read_training_files
 
 

@@ -19,6 +19,7 @@ from lrc.data.sources import read_labelled
 from lrc.data.splits import folds
 from lrc.metrics.accuracy import CONFIDENCE, Figures, accuracy, compare_paired, passages_of
 from lrc.metrics.opinion_pool import Pool, Scores, equal_pool, fit_pool, out_of_fold, predict
+from lrc.metrics.option_scores import tied_options
 from lrc.metrics.predictions import answers_of, name_models
 from lrc.metrics.verdict import describe_size, judge, spell
 from lrc.runtime.errors import DataError
@@ -89,6 +90,7 @@ def vote(
             [one.id or str(number) for number, one in enumerate(tests[0], start=1)],
             pool.log_probs(_pad(tests)),
         )
+        figures["test_ties"] = _count_ties(pooled)
     key, new = key_of_files([data, *files, *test_scores]), False
     if scores is not None:
         write_once(scores, asked, key, partial(_write_scores, ids=ids, log_probs=pooled), force=force)
@@ -199,7 +201,12 @@ def _measure(
         "sharpness": pool.sharpness,
         "best_single": {"name": best, "paired": test},
         "equal_weights": accuracy(plain, answers, passages),
+        "ties": _count_ties(found),
     }
+
+
+def _count_ties(log_probs: Scores) -> int:
+    return sum(len(tied_options(line)) > 1 for line in log_probs.tolist())
 
 
 def _verdict(figures: Figures, best: str, test: dict[str, float]) -> Message:
@@ -230,6 +237,10 @@ def _table(figures: dict[str, Any]) -> list[str]:
         (_("sharpness"), f"{figures['sharpness']:.4g}"),
         (_("against baselines"), figures["baseline"]),
     ]
+    text = _("{count:,} are arbitrary, since options share the highest score; of equal ones, the first is taken")
+    for name, count in ((_("ties"), figures["ties"]), (_("ties of the answers"), figures.get("test_ties"))):
+        if count:
+            lines.append((name, text.format(count=count)))
     return [*wrap_line(localized(figures["verdict"])), "", *(name_line(name, text, width) for name, text in lines)]
 
 

@@ -49,15 +49,16 @@ BOUNDS = {
     "gradient_accumulation_steps": Bounds(1),
     "num_train_epochs": Bounds(above=0),
     "max_steps": Bounds(-1),
-    "learning_rate": Bounds(0),
+    "learning_rate": Bounds(above=0),
     "weight_decay": Bounds(0),
     "warmup_steps": Bounds(0),
     "adam_beta1": Bounds(0, below=1),
     "adam_beta2": Bounds(0, below=1),
-    "adam_epsilon": Bounds(0),
+    "adam_epsilon": Bounds(above=0),  # with 0, matrix A's first update is 0 / 0: B is zero, and so is A's gradient
     "max_grad_norm": Bounds(0),
     "logging_steps": Bounds(above=0),
     "eval_steps": Bounds(above=0),
+    "eval_delay": Bounds(0),
     "save_steps": Bounds(above=0),
     "save_total_limit": Bounds(0),
     "max_length": Bounds(1),
@@ -83,6 +84,9 @@ BOUNDS = {
     "data_seed": Bounds(0, below=2**32),
     "dataset_num_proc": Bounds(1),
     "dataloader_num_workers": Bounds(0),
+    "torch_empty_cache_steps": Bounds(1),
+    "ddp_bucket_cap_mb": Bounds(1),
+    "ddp_timeout": Bounds(1),
 }
 
 

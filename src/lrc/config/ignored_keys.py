@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lrc.config.optimizers import LOW_RANK, TAKES_ARGUMENTS, TAKES_BETAS, TAKES_EPSILON, WITHOUT_WARMUP
 from lrc.runtime.translation import _
 
 # Upstream's keys without effect, and why they have none.
@@ -105,8 +106,27 @@ DEPENDENT = (
     ),
     Dependence(
         ("optim_target_modules",),
-        lambda values: str(values["optim"]).startswith(("galore", "apollo")),
+        lambda values: values["optim"].startswith(LOW_RANK),
         _("optim is neither GaLore nor APOLLO"),
+    ),
+    Dependence(("optim_args",), lambda values: TAKES_ARGUMENTS.fullmatch(values["optim"]), _("this optim takes none")),
+    Dependence(
+        ("adam_beta1", "adam_beta2"),
+        lambda values: TAKES_BETAS.fullmatch(values["optim"]),
+        _("this optim does not use it"),
+    ),
+    Dependence(
+        ("adam_epsilon",), lambda values: TAKES_EPSILON.fullmatch(values["optim"]), _("this optim does not use it")
+    ),
+    Dependence(
+        ("warmup_steps",),
+        lambda values: values["lr_scheduler_type"] not in WITHOUT_WARMUP,
+        _("this lr_scheduler_type has no warmup"),
+    ),
+    Dependence(
+        ("lr_scheduler_kwargs",),
+        lambda values: values["lr_scheduler_type"] not in ("constant", "constant_with_warmup"),
+        _("this lr_scheduler_type takes none"),
     ),
 )
 

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from lrc.config.optimizers import ARGUMENTS, LOW_RANK, missing_source
 from lrc.config.run_record import SCORED_AS_THEY_ARE, lists_options
 from lrc.runtime.translation import _, message_of
 
@@ -96,6 +97,7 @@ def broken_rules(values: Values) -> list[str]:
         _check_early_stopping,
         _check_mappings,
         _check_packages,
+        _check_optimizer,
     )
     return [line for rule in rules for line in rule(values)]
 
@@ -442,3 +444,24 @@ def _check_mappings(values: Values) -> Iterator[str]:
 def _check_packages(values: Values) -> Iterator[str]:
     if values["deepspeed"] and find_spec("deepspeed") is None:
         yield _("deepspeed is given, but the package is not installed; pip install deepspeed, or remove it")
+
+
+def _check_optimizer(values: Values) -> Iterator[str]:
+    """Check what the optimizer needs, of which upstream says so only once the base is loaded."""
+    optim, given = values["optim"], values["optim_args"]
+    if source := missing_source(optim):
+        text = _("optim is {optim}, but the package {package} is not installed; name another, such as adamw_torch")
+        if source.package:
+            text = _(
+                "optim is {optim}, but the package {package} is not installed; pip install {package}, or name another, "
+                "such as adamw_torch"
+            )
+        yield text.format(optim=optim, package=source.package or source.module)
+    if optim.startswith(LOW_RANK) and not values["optim_target_modules"]:
+        yield _("optim is {optim}, but optim_target_modules is missing; name the layers that it is for").format(
+            optim=optim
+        )
+    if given and not ARGUMENTS.fullmatch(given.replace(" ", "")):
+        yield _("optim_args is {given}, expected names and values, such as momentum=0.9,nesterov=true").format(
+            given=given
+        )

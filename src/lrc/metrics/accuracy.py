@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from math import comb, pi, sqrt, tan
+from fractions import Fraction
+from math import comb, lcm, pi, sqrt, tan
 from statistics import NormalDist
+from typing import TypeVar
 
 import numpy as np
 
@@ -17,6 +19,8 @@ from lrc.data.near_duplicates import canonical
 from lrc.data.questions import Question
 
 Figures = dict[str, float]  # accuracy, n, passages, n_effective, ci_low, ci_high
+Credit = int | Fraction  # 1 for a right answer, 0 for a wrong one; between them where options are tied
+Number = TypeVar("Number", int, float, Fraction, Credit)
 
 CONFIDENCE = 0.95
 Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
@@ -63,7 +67,7 @@ def student(freedom: int) -> float:
     return z + sum(term / freedom**power for power, term in enumerate(terms, start=1))
 
 
-def effective_size(rights: Sequence[bool], passages: Sequence[Hashable]) -> float:
+def effective_size(credits: Sequence[Credit], passages: Sequence[Hashable]) -> float:
     """The number of independent questions that would estimate the accuracy as precisely as these.
 
     It is n over the design effect: the clustered variance of the mean (Miller 2024, equation 4, times G / (G - 1) for
@@ -71,7 +75,8 @@ def effective_size(rights: Sequence[bool], passages: Sequence[Hashable]) -> floa
     Student's quantiles (Korn and Graubard 1998). If every passage has one question, it is n.
 
     Args:
-        rights: whether each question is answered correctly; not empty.
+        credits: of each question; not empty. Those between 0 and 1 vary less than right and wrong answers with the
+            same mean, so that their number is rather too low.
         passages: the cluster of each question, see `passages_of`.
 
     Returns:
@@ -79,14 +84,14 @@ def effective_size(rights: Sequence[bool], passages: Sequence[Hashable]) -> floa
         answers within a passage were fully correlated. It is returned if the correlation cannot be estimated, since all
         answers are right, all are wrong, or there is one passage.
     """
-    n, sizes = len(rights), Counter(passages)
+    n, sizes = len(credits), Counter(passages)
     least = n * n / sum(size * size for size in sizes.values())
-    share = sum(rights) / n
+    share = float(sum(credits) / n)
     if len(sizes) == n:
         return n
     if len(sizes) == 1 or share in (0, 1):
         return least
-    surplus = _sums([right - share for right in rights], passages)
+    surplus = _sums([float(one) - share for one in credits], passages)
     groups = len(surplus)
     clustered = groups / (groups - 1) * sum(one * one for one in surplus) / n**2
     few = (student(n - 1) / student(groups - 1)) ** 2
@@ -108,16 +113,31 @@ def accuracy(predictions: Sequence[int], answers: Sequence[int], passages: Seque
     Raises:
         ValueError: there are no questions, or the arguments differ in length.
     """
-    if not answers:
+    return mean_credit(_rights(predictions, answers), passages)
+
+
+def mean_credit(credits: Sequence[Credit], passages: Sequence[Hashable]) -> Figures:
+    """The accuracy where an answer may be credited in part, as `baselines.credit` does.
+
+    Args:
+        credits: of each question.
+        passages: the cluster of each question, see `passages_of`.
+
+    Returns:
+        See `accuracy`. The interval is at least as wide as one from the variance of the credits.
+
+    Raises:
+        ValueError: there are no questions, or the arguments differ in length.
+    """
+    if not credits:
         raise ValueError("no questions to score")
-    if len(passages) != len(answers):
-        raise ValueError(f"{len(passages)} passages for {len(answers)} questions")
-    rights = [given == wanted for given, wanted in zip(predictions, answers, strict=True)]
-    n, right = len(rights), sum(rights)
-    effective = effective_size(rights, passages)
-    low, high = wilson(right / n * effective, effective)  # exactly all of them where all are right
+    if len(passages) != len(credits):
+        raise ValueError(f"{len(passages)} passages for {len(credits)} questions")
+    n, share = len(credits), float(sum(credits) / len(credits))
+    effective = effective_size(credits, passages)
+    low, high = wilson(share * effective, effective)  # exactly all of them where all are right
     return {
-        "accuracy": right / n,
+        "accuracy": share,
         "n": n,
         "passages": len(set(passages)),
         "n_effective": effective,
@@ -148,8 +168,7 @@ def compare_paired(
 
     The test is an exact permutation test that swaps the two sets passage by passage: under the null hypothesis, either
     set could have given the answers of a passage. If every passage has one question, it is McNemar's exact test, which
-    takes questions as independent. The interval is the mean difference plus or minus Student's quantile times its
-    clustered standard error (Miller 2024, sections 2.2 and 4.2).
+    takes questions as independent. The interval is that of `compare_credits`.
 
     Args:
         first, second: the predictions of the two.
@@ -160,41 +179,73 @@ def compare_paired(
         first is more accurate, -1 to 1), its 95% interval `ci_low` and `ci_high`, `p_value`, and `p_value_mcnemar`.
     """
     alone = mcnemar(first, second, answers)
-    ahead = [(one == wanted) - (two == wanted) for one, two, wanted in zip(first, second, answers, strict=True)]
-    n, difference = len(ahead), sum(ahead) / len(ahead)
-    surplus = _sums([one - difference for one in ahead], passages)
+    return {
+        "first_only": alone["first_only"],
+        "second_only": alone["second_only"],
+        **compare_credits(_rights(first, answers), _rights(second, answers), passages),
+        "p_value_mcnemar": alone["p_value"],
+    }
+
+
+def compare_credits(
+    first: Sequence[Credit], second: Sequence[Credit], passages: Sequence[Hashable]
+) -> dict[str, float]:
+    """Test whether two sets of answers that may be credited in part differ.
+
+    The test is that of `compare_paired`: it gives the difference of each passage a random sign. It is exact if these
+    differences are symmetric about 0 under the null hypothesis. Against credit that is always 1/k they are not; then
+    only their sum is, nearly, for many passages. The interval is the mean difference plus or minus Student's quantile
+    times its clustered standard error (Miller 2024, sections 2.2 and 4.2).
+
+    Args:
+        first, second: the credits of the two, see `mean_credit`; not empty.
+        passages: the cluster of each question, see `passages_of`.
+
+    Returns:
+        `difference` (by how much the first is more accurate, -1 to 1), its 95% interval `ci_low` and `ci_high`, and
+        `p_value`.
+    """
+    ahead = [one - two for one, two in zip(first, second, strict=True)]
+    n, difference = len(ahead), float(sum(ahead) / len(ahead))
+    surplus = _sums([float(one) - difference for one in ahead], passages)
     groups, reach = len(surplus), 1.0
     if groups > 1:
         error = sqrt(groups / (groups - 1) * sum(one * one for one in surplus)) / n
         reach = student(groups - 1) * error
     return {
-        "first_only": alone["first_only"],
-        "second_only": alone["second_only"],
         "difference": difference,
         "ci_low": max(difference - reach, -1.0),
         "ci_high": min(difference + reach, 1.0),
-        "p_value": _permutation_p_value([round(one) for one in _sums(ahead, passages)]),
-        "p_value_mcnemar": alone["p_value"],
+        "p_value": _permutation_p_value(_sums(ahead, passages)),
     }
 
 
-def _sums(values: Sequence[float], passages: Sequence[Hashable]) -> list[float]:
+def _rights(predictions: Sequence[int], answers: Sequence[int]) -> list[bool]:
+    return [given == wanted for given, wanted in zip(predictions, answers, strict=True)]
+
+
+def _sums(values: Sequence[Number], passages: Sequence[Hashable]) -> list[Number]:
     """The sum of the values of the questions of each passage."""
-    sums: dict[Hashable, float] = {}
+    sums: dict[Hashable, Number] = {}
     for value, passage in zip(values, passages, strict=True):
-        sums[passage] = sums.get(passage, 0.0) + value
+        sums[passage] = sums[passage] + value if passage in sums else value
     return list(sums.values())
 
 
-def _permutation_p_value(sums: Sequence[int]) -> float:
+def _permutation_p_value(sums: Sequence[Credit]) -> float:
     """The probability of a total at least as far from 0, if each of `sums` has a random sign."""
-    most = sum(map(abs, sums))
-    probabilities = np.zeros(2 * most + 1)  # of each sum from -most to most
-    probabilities[most] = 1.0
-    for one in filter(None, map(abs, sums)):
-        # No probability is rolled over the ends, which the sum of all reaches exactly.
-        probabilities = (np.roll(probabilities, one) + np.roll(probabilities, -one)) / 2
-    far = np.abs(np.arange(-most, most + 1)) >= abs(sum(sums))
+    unit = lcm(*(one.denominator for one in sums))
+    whole = [int(one * unit) for one in sums]
+    sizes = sorted(filter(None, map(abs, whole)))
+    most, reached = sum(sizes), 0
+    probabilities = np.zeros(most + 1)  # of each total of the sizes that get a plus
+    probabilities[0] = 1.0
+    for size in sizes:
+        reached += size
+        part = probabilities[: reached + 1]
+        part[size:] = part[size:] + part[:-size]
+        part /= 2
+    far = np.abs(2 * np.arange(most + 1) - most) >= abs(sum(whole))
     return min(1.0, float(probabilities[far].sum()))
 
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from lrc.data.questions import Question
-from lrc.metrics.accuracy import CONFIDENCE, Figures, accuracy, compare_paired, passages_of
-from lrc.metrics.baselines import BASELINES
+from lrc.metrics.accuracy import CONFIDENCE, Credit, Figures, accuracy, compare_credits, mean_credit, passages_of
+from lrc.metrics.baselines import BASELINES, credit
 from lrc.runtime.translation import Message, _
 
 # The names of the baselines in `baselines.BASELINES`, for translation.
@@ -55,8 +55,9 @@ class Verdict:
     """An accuracy compared with the best baseline."""
 
     figures: Figures  # of the predictions, see `accuracy.accuracy`
-    baselines: Mapping[str, Figures]  # likewise, by name; the best first
-    test: Mapping[str, float]  # of the predictions against the best baseline, see `accuracy.compare_paired`
+    # Likewise, by name, the best first; with `ties`, the number of questions in which options share the highest score.
+    baselines: Mapping[str, Figures]
+    test: Mapping[str, float]  # of the predictions against the best baseline, see `accuracy.compare_credits`
     least_p_value: float = 0.0  # that of the same test if all answers were right
 
     @property
@@ -155,17 +156,22 @@ def judge(questions: Sequence[Question], predictions: Sequence[int]) -> Verdict:
         ValueError: there are no questions.
     """
     answers, passages = [question.answer or 0 for question in questions], passages_of(questions)
-    chosen = {name: predict(questions) for name, predict in BASELINES.items()}
-    found = {name: accuracy(numbers, answers, passages) for name, numbers in chosen.items()}
+    chosen = {name: choose(questions) for name, choose in BASELINES.items()}
+    credits = {name: credit(tied, answers) for name, tied in chosen.items()}
+    found = {
+        name: mean_credit(part, passages) | {"ties": sum(len(tied) > 1 for tied in chosen[name])}
+        for name, part in credits.items()
+    }
     found = dict(sorted(found.items(), key=lambda item: -item[1]["accuracy"]))
-    best = chosen[next(iter(found))]
-    test = compare_paired(predictions, best, answers, passages)
-    return Verdict(accuracy(predictions, answers, passages), found, test, _least_p_value(best, answers, passages))
+    best = credits[next(iter(found))]
+    rights = [given == wanted for given, wanted in zip(predictions, answers, strict=True)]
+    test = compare_credits(rights, best, passages)
+    return Verdict(accuracy(predictions, answers, passages), found, test, _least_p_value(best, passages))
 
 
-def _least_p_value(best: Sequence[int], answers: Sequence[int], passages: Sequence[str]) -> float:
+def _least_p_value(best: Sequence[Credit], passages: Sequence[str]) -> float:
     """The p-value of right answers to all questions against a baseline: all or no passages it errs in are swapped."""
-    wrong = {passage for one, answer, passage in zip(best, answers, passages, strict=True) if one != answer}
+    wrong = {passage for one, passage in zip(best, passages, strict=True) if one < 1}
     return min(1.0, 2.0 ** (1 - len(wrong)))
 
 

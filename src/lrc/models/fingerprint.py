@@ -19,7 +19,7 @@ from lrc.models.stored_quantization import StoredQuantization, vectors_sum
 from lrc.models.weights import BIN_INDEX, INDEX, WeightFiles
 from lrc.runtime.errors import ModelError, first_line
 from lrc.runtime.hub_connection import go_offline_if_alone
-from lrc.runtime.library_errors import describe_error
+from lrc.runtime.json_objects import read_json
 from lrc.runtime.progress import waiting
 from lrc.runtime.translation import _
 
@@ -174,24 +174,6 @@ def _sums(folder: Path) -> dict[str, str | None]:
 def _config_sum(path: Path) -> str:
     config = {key: value for key, value in read_json(path).items() if key not in VOLATILE}
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object from a model's folder.
-
-    Raises:
-        ModelError: the file holds something else.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-        reason = "" if isinstance(value, dict) else _("it holds a {kind}").format(kind=type(value).__name__)
-    except (ValueError, RecursionError) as error:
-        reason = describe_error(error)
-    if reason:
-        raise ModelError(
-            _("{path}: not a JSON object ({reason}); download the file again").format(path=path, reason=reason)
-        )
-    return dict(value)
 
 
 def _weights_sum(weights: WeightFiles) -> str:

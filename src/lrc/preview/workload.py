@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
 import numpy as np
 
@@ -15,7 +14,6 @@ from lrc.runtime.progress import track
 from lrc.runtime.translation import _
 from lrc.tokenization.token_dataset import Corpus
 from lrc.training.dataloader import Sampling, SequenceSource, StepBatch, StepLoader, StepSampler
-from lrc.training.optimizer import explain_refusal
 
 PERCENTILES = (0, 25, 50, 75, 90, 95, 99, 100)
 PACKED = 50_000  # questions that are packed; the rest of a larger epoch is extrapolated
@@ -105,26 +103,3 @@ def supposed_row(tokens: int) -> PackedRow:
     branches = [1000 * (k + 1) + np.arange(size) for k in range(8)]
     sequences = [TokenSequence(np.concatenate([prefix, branch]), len(prefix) + size - 2) for branch in branches]
     return max(pack(sequences, len(prefix) + 8 * size), key=len)
-
-
-def learning_rates(args: Any, steps: int) -> dict[int, float]:
-    """The learning rate at the first step, after the warmup, half-way and at the last step, by step.
-
-    Args:
-        args: the SFTConfig.
-        steps: the number of steps of the run.
-
-    Raises:
-        RecipeError: `lr_scheduler_type` or its arguments are wrong.
-    """
-    import torch
-    from transformers import get_scheduler
-
-    warmup = args.get_warmup_steps(steps)
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=args.learning_rate)
-    kind, settings = args.lr_scheduler_type, args.lr_scheduler_kwargs
-    with explain_refusal("lr_scheduler_type"):
-        schedule = get_scheduler(kind, optimizer, warmup, steps, settings or None)
-    rates = getattr(schedule, "lr_lambdas", None)  # without it, the schedule depends on evaluations
-    places = sorted({1, min(warmup + 1, steps), max(steps // 2, 1), steps})
-    return {step: args.learning_rate * (rates[0](step - 1) if rates else 1.0) for step in places}

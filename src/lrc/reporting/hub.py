@@ -23,13 +23,14 @@ from huggingface_hub.utils import validate_repo_id
 from safetensors import SafetensorError, safe_open
 
 from lrc.config.run_record import RUN_FILE, read_run
-from lrc.models.fingerprint import CONFIG, TOKENIZER_FILES, VOCABULARIES, read_json
+from lrc.models.fingerprint import CONFIG, TOKENIZER_FILES, VOCABULARIES
 from lrc.models.loading import check_tokens, load_config, load_tokenizer
 from lrc.models.weights import ADAPTER_CONFIG, ADAPTER_WEIGHTS, INDEX, WeightFiles
 from lrc.reporting.dataset_card import dataset_card
 from lrc.reporting.model_card import CARD, adapter_settings, base_name, model_card
 from lrc.reporting.scrub import refuse_leaks, refuse_leaks_in, scrub
 from lrc.runtime.errors import ModelError, OutputError, first_line
+from lrc.runtime.json_objects import read_json
 from lrc.runtime.library_errors import describe_error
 from lrc.runtime.progress import notify
 from lrc.runtime.translation import _

@@ -19,12 +19,13 @@ from lrc.data.alpaca import to_record
 from lrc.data.questions import Question
 from lrc.metrics.predictions import OUTCOMES_FILE, read_outcomes
 from lrc.metrics.verdict import describe_size
-from lrc.models.fingerprint import TOKENIZER_FILES, read_json
+from lrc.models.fingerprint import TOKENIZER_FILES
 from lrc.models.loading import load_tokenizer, tokenizer_backend
 from lrc.models.weights import ADAPTER_CONFIG
 from lrc.reporting.scrub import is_local, scrub, scrub_recipe
 from lrc.reporting.summary import validation_figures
 from lrc.runtime.errors import LrcError
+from lrc.runtime.json_objects import read_json
 from lrc.tokenization.prompt import VERDICTS, Prompt
 
 CARD = "README.md"

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from lrc.config.run_record import Run
 from lrc.metrics.accuracy import Figures, accuracy, accuracy_by, confusion, passages_of
-from lrc.metrics.baselines import BASELINES
+from lrc.metrics.baselines import BASELINES, credit
 from lrc.metrics.calibration import at_bound, calibration_error, is_guess, reliability
 from lrc.metrics.predictions import Outcome
 from lrc.metrics.training_log import Curve, Curves
@@ -163,14 +163,16 @@ def _mistakes(answered: Answers, verdict: Verdict) -> list[Mistake]:
     """The wrong answers, the hardest first: those whose right answer has the lowest mean probability."""
     outcomes = answered.outcomes
     questions = [one.question for one in outcomes]
-    chosen = {name: BASELINES[name](questions) for name in verdict.baselines}
+    answers = [one.answer for one in outcomes]
+    credits = {name: credit(BASELINES[name](questions), answers) for name in verdict.baselines}
     found = []
     for place, one in enumerate(outcomes):
         if one.right:
             continue
         beside = {name: other[place] for name, other in answered.others.items()}
-        wrong = [name for name, numbers in chosen.items() if numbers[place] != one.answer]
-        shares = [each.answer_probability for each in (one, *beside.values())] + [float(verdict.best not in wrong)]
+        wrong = [name for name, part in credits.items() if not part[place]]
+        shares = [each.answer_probability for each in (one, *beside.values())]
+        shares.append(float(credits[verdict.best][place]))
         also = [name for name, other in beside.items() if not other.right]
         also += [name for name in wrong if name != "majority"]  # which says nothing about a question
         guess = is_guess(one.probabilities, len(one.question.choosable))

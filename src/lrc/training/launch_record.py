@@ -5,6 +5,7 @@ The weights do not depend on any of it, so it plays no part in whether a run may
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from importlib.resources import files
@@ -50,7 +51,12 @@ def _words(recipe: Recipe) -> Iterator[str]:
     own = read_recipe(recipe.path).values if recipe.path is not None and recipe.path.is_file() else {}
     for key, value in scrub({key: value for key, value in recipe.given.items() if own.get(key) != value}).items():
         yield f"--{key}"
-        yield from map(str, value if isinstance(value, list) else [value])
+        yield from map(_word, value if isinstance(value, list) else [value])
+
+
+def _word(value: object) -> str:
+    """A value as the command line takes it: `null` and `true`, not Python's `None` and `True`."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _name(path: Path) -> str:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from peft.optimizers import create_loraplus_optimizer
+from transformers import Trainer, get_scheduler
 
+from lrc.config.optimizers import LOW_RANK, TAKES_ARGUMENTS
 from lrc.runtime.errors import RecipeError
 from lrc.runtime.translation import _
 
@@ -90,3 +93,64 @@ def explain_refusal(key: str) -> Iterator[None]:
                 key=key, names=" ".join(str(error).split())
             )
         ) from error
+
+
+def check_optimizer(args: Any) -> None:
+    """Try the optimizer and the schedule on a single weight, before minutes are spent on loading the base.
+
+    Optimizers that are made for a model are not tried.
+
+    Args:
+        args: the SFTConfig.
+
+    Raises:
+        RecipeError: `optim`, `lr_scheduler_type` or their arguments are wrong.
+    """
+    if not _needs_model(args):
+        with explain_refusal("optim"):
+            kind, settings = Trainer.get_optimizer_cls_and_kwargs(args)
+            kind([torch.nn.Parameter(torch.zeros(1))], **settings)
+    learning_rates(args, args.max_steps if args.max_steps > 0 else 1000)
+
+
+def unread_arguments(args: Any) -> list[str]:
+    """The names in `optim_args` without which the optimizer would be the same.
+
+    Args:
+        args: the SFTConfig.
+    """
+    pairs = (args.optim_args or "").replace(" ", "").split(",")
+    if not args.optim_args or not TAKES_ARGUMENTS.fullmatch(args.optim.value) or _needs_model(args):
+        return []  # where the optimizer takes none, `ignored_keys` says so
+    whole = Trainer.get_optimizer_cls_and_kwargs(args)
+
+    def without(place: int) -> Any:
+        fewer = copy(args)
+        fewer.optim_args = ",".join(pairs[:place] + pairs[place + 1 :])
+        return Trainer.get_optimizer_cls_and_kwargs(fewer)
+
+    return [pair.partition("=")[0] for place, pair in enumerate(pairs) if without(place) == whole]
+
+
+def _needs_model(args: Any) -> bool:
+    return str(args.optim.value).startswith(LOW_RANK) or "lomo" in args.optim.value
+
+
+def learning_rates(args: Any, steps: int) -> dict[int, float]:
+    """The learning rate at the first step, after the warmup, half-way and at the last step, by step.
+
+    Args:
+        args: the SFTConfig.
+        steps: the number of steps of the run.
+
+    Raises:
+        RecipeError: `lr_scheduler_type` or its arguments are wrong.
+    """
+    warmup = args.get_warmup_steps(steps)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=args.learning_rate)
+    kind, settings = args.lr_scheduler_type, args.lr_scheduler_kwargs
+    places = sorted({1, min(warmup + 1, steps), max(steps // 2, 1), steps})
+    with explain_refusal("lr_scheduler_type"):
+        schedule = get_scheduler(kind, optimizer, warmup, steps, settings or None)
+        rates = getattr(schedule, "lr_lambdas", None)  # without it, the schedule depends on evaluations
+        return {step: args.learning_rate * (rates[0](step - 1) if rates else 1.0) for step in places}

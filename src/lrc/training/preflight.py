@@ -49,8 +49,7 @@ def preflight(recipe: Path | None, overrides: Sequence[str] = ()) -> None:
             raise DataError(no_file(file))
         _require_file(file, role)
     _refuse_another_run(given, files)
-    if not given.get("model_revision"):  # what was fetched of another one is not looked for
-        check_base(given["model_name_or_path"])
+    check_base(given["model_name_or_path"], given.get("model_revision"))
 
 
 def preflight_or_exit(words: Sequence[str]) -> None:

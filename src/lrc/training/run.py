@@ -14,6 +14,7 @@ from typing import Any
 from accelerate.utils import broadcast_object_list
 from transformers import set_seed
 
+from lrc.answering.options import check_folder
 from lrc.config.arguments import AdapterArguments
 from lrc.config.recipe import COMMAND_LINE, Recipe, load_recipe
 from lrc.config.rules import best_metric
@@ -60,10 +61,11 @@ from lrc.training.callbacks import (
     keep_training,
 )
 from lrc.training.checkpoint import find_damage
+from lrc.training.compilation import check_compilation
 from lrc.training.contrastive_loss import Objective
 from lrc.training.dataloader import Sampling, SequenceSource
 from lrc.training.launch_record import record_launch
-from lrc.training.optimizer import LoraPlus
+from lrc.training.optimizer import LoraPlus, check_optimizer, unread_arguments
 from lrc.training.output_dir import OutputDir, refuse_sources_in, refuse_taken
 from lrc.training.preflight import split_config_flag
 from lrc.training.resume import changed_versions, nondeterminism, run_of
@@ -111,6 +113,8 @@ def train(recipe: Recipe) -> None:
     name, revision, remote_code = base.model_name_or_path, base.model_revision, args.trust_remote_code
     if remote_code and args.process_index == 0:
         notify(_("trust_remote_code: code that comes with {name} runs on this machine").format(name=name))
+    if (folder := Path(name).expanduser()).is_dir():
+        check_folder(folder, revision)
     tokenizer = load_tokenizer(name, revision, trust_remote_code=remote_code)
     prompt = Prompt(tokenizer, data.template, data.answer_style, data.list_options)
     if args.process_index == 0:
@@ -120,6 +124,11 @@ def train(recipe: Recipe) -> None:
     _refuse_on_cpu(recipe)
     check_formats(recipe, config)
     check_stored(recipe)
+    check_optimizer(args)
+    check_compilation(args)
+    if args.process_index == 0 and (unread := unread_arguments(args)):
+        text = _("optim_args: {names} changes nothing of {optim}")
+        notify(text.format(names=tuple(unread), optim=args.optim.value))
     clamp_max_length(recipe, config)
     output = Path(args.output_dir)
     # Before the data is read, which may take long.

@@ -23,6 +23,7 @@ from transformers import PrinterCallback
 from transformers.trainer_utils import EvalLoopOutput
 
 from lrc.config.accelerate_config import use_small_buckets
+from lrc.config.optimizers import WITHOUT_WARMUP
 from lrc.config.run_record import METRICS_FILE
 from lrc.data.questions import Question
 from lrc.metrics.option_scores import OptionScores
@@ -289,11 +290,15 @@ class TreeTrainer(DurableTrainer):
             return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        """Create upstream's scheduler.
+        """Create upstream's scheduler, and say so if its warmup is longer than the run.
 
         Raises:
             RecipeError: `lr_scheduler_type` or its arguments are wrong.
         """
+        warmup, kind = self.args.get_warmup_steps(num_training_steps), self.args.lr_scheduler_type
+        if warmup >= num_training_steps and kind not in WITHOUT_WARMUP and self.is_world_process_zero():
+            text = _("warmup_steps: the warmup has {warmup} steps, and the run {steps}; learning_rate is never reached")
+            notify(text.format(warmup=warmup, steps=num_training_steps))
         with explain_refusal("lr_scheduler_type"):
             return super().create_scheduler(num_training_steps, optimizer)
 

@@ -17,12 +17,13 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from transformers import PreTrainedModel
 
-from lrc.models.fingerprint import CONFIG, read_json
+from lrc.models.fingerprint import CONFIG
 from lrc.models.loading import load_base
 from lrc.models.merging.safetensors_writer import SafetensorsWriter
 from lrc.models.merging.tensor_sources import StreamingMerge
 from lrc.models.weights import INDEX, NAMED, SINGLE, TensorSpec, WeightFiles
 from lrc.runtime.errors import MachineError, ModelError, first_line
+from lrc.runtime.json_objects import read_json
 from lrc.runtime.memory import available_memory, format_size
 from lrc.runtime.progress import track
 from lrc.runtime.translation import _
