@@ -19,8 +19,11 @@ from small_runs import lrc
 from workbooks import TEST, test_row, write_csv, write_xlsx
 
 from lrc.answering import partial_scores
+from lrc.answering.answered_workbook import fill_in
 from lrc.answering.certainty import describe_certainty, doubts
+from lrc.data.sources import read_questions_to_answer
 from lrc.metrics.option_scores import OptionScores
+from lrc.runtime.errors import DataError
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +145,17 @@ def scores(*probabilities: float, consistent: bool = True) -> OptionScores:
     best = max(range(len(probabilities)), key=probabilities.__getitem__) + 1
     log_probs = tuple(log(one) if one else -inf for one in probabilities)
     return OptionScores(log_probs, probabilities, best, consistent)
+
+
+def test_a_workbook_that_has_changed_since_it_was_read_is_refused(asked: Path) -> None:
+    """A row more would put every answer below it beside another question."""
+    records = read_questions_to_answer(asked)
+    answers = [scores(0.7, 0.1, 0.1, 0.1)] * len(records)
+    assert fill_in(asked, records, answers)
+    rows = [test_row(0, 題號="new"), *(test_row(number, 題號=f"y{number}") for number in range(1, 30))]
+    write_xlsx(asked, rows, TEST, decorate)
+    with pytest.raises(DataError, match=r"AI1000\.xlsx: has changed since its questions were read; run again"):
+        fill_in(asked, records, answers)
 
 
 def test_what_a_person_is_told() -> None:

@@ -4,23 +4,33 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file, save_file
 from small_runs import lrc, make_run
+from transformers import AutoTokenizer
 
 from lrc import sft
+from lrc.answering import answer
+from lrc.answering.answerer import Answerer
 from lrc.answering.load import load_scorer
 from lrc.answering.options import ScoringOptions
+from lrc.answering.scoring import Scorer
 from lrc.commands.merge import merge
 from lrc.config.run_record import NORMALISATIONS, read_run
-from lrc.data.alpaca import dump_records, to_record
+from lrc.data.alpaca import Record, dump_records, to_record
+from lrc.data.frames import to_frame
 from lrc.data.questions import Question
 from lrc.metrics.accuracy import compare_paired, mcnemar, passages_of
 from lrc.metrics.calibration import fit_temperature, log_loss
+from lrc.metrics.option_scores import OptionScores
 from lrc.metrics.predictions import read_outcomes
 
 OPTIONS = ("甲乙丙丁戊己庚", "甲", "12 34", "在台北工作的小明")
@@ -181,17 +191,29 @@ def test_answers_that_are_arbitrary_are_counted(
     assert "ties" not in capsys.readouterr().out.partition("Baselines")[0]
 
 
-def test_the_same_model_without_the_passage(folder: Path, chosen: Path, tmp_path: Path) -> None:
-    figures = evaluate(
-        folder, tmp_path / "a.json", "--adapter", chosen, "--passage-blind", "--scores", tmp_path / "scores.jsonl"
-    )
-    blind = [to_record(Question(q.id, "", q.question, q.options, q.answer)) for q in QUESTIONS]
-    (tmp_path / "blind.json").write_text("".join(dump_records(blind)), encoding="utf-8")
-    asked = [score.prediction for score in load_scorer(str(folder / "base"), ScoringOptions((chosen,)))(blind)]
+def test_the_same_model_without_the_passage(
+    folder: Path, chosen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, seen = answer.answer, list[list[Record]]()
+
+    def spy(scorer: Scorer, records: list[Record], *partial: Any) -> list[OptionScores]:
+        seen.append(records)
+        found = whole(scorer, records, *partial)
+        return found if len(seen) == 1 else [replace(one, prediction=one.prediction % 4 + 1) for one in found]
+
+    monkeypatch.setattr(answer, "answer", spy)
+    scores = tmp_path / "scores.jsonl"
+    figures = evaluate(folder, tmp_path / "a.json", "--adapter", chosen, "--passage-blind", "--scores", scores)
+    with_it, without = seen
+    assert with_it == list(map(to_record, QUESTIONS))
+    assert without == [to_record(replace(question, passage="")) for question in QUESTIONS]
+    assert not any("台北工作。" in record.input for record in without)
+    # So small a model answers alike without the passage; whoever sees none, answers otherwise here.
+    read = [json.loads(line)["prediction"] for line in scores.read_text("utf-8").splitlines()]
+    asked = [number % 4 + 1 for number in read]
     answers = [question.answer or 0 for question in QUESTIONS]
     found = figures["passage_blind"]
     assert found["accuracy"] == sum(a == b for a, b in zip(asked, answers, strict=True)) / len(answers)
-    read = [json.loads(line)["prediction"] for line in (tmp_path / "scores.jsonl").read_text("utf-8").splitlines()]
     assert found["mcnemar"] == mcnemar(read, asked, answers)
     assert found["paired"] == compare_paired(read, asked, answers, passages_of(QUESTIONS))
 
@@ -272,3 +294,74 @@ def test_auto_needs_validation_questions(folder: Path, tmp_path: Path, capsys: p
         train(tmp_path, tmp_path / "a", "--score_normalisation", "auto")
     assert end.value.code == 1
     assert "score_normalisation is auto, which chooses on a validation_file" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_the_device_is_looked_at_and_on_a_cpu_freed_memory_is_kept(
+    folder: Path, chosen: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr("lrc.answering.load.require_kernels", seen.append)
+    monkeypatch.setattr("lrc.answering.load.keep_freed_memory", lambda: seen.append("kept"))
+    load_scorer(str(folder / "base"), ScoringOptions((chosen,)))
+    assert seen == ["cpu", "kept"]
+
+
+def test_an_adapter_answers_on_its_base_and_with_its_tokenizer(
+    folder: Path, chosen: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = str(folder / "base")
+    assert load_scorer(base, ScoringOptions((chosen,))).prompt.tokenizer.name_or_path == str(chosen)
+    bare = Path(shutil.copytree(chosen, tmp_path / "bare"))
+    (bare / "tokenizer_config.json").unlink()
+    assert load_scorer(base, ScoringOptions((bare,))).prompt.tokenizer.name_or_path == base
+
+    other = Path(shutil.copytree(base, tmp_path / "other"))
+    weights = load_file(other / "model.safetensors")
+    weights[min(weights)].view(-1)[3] += 0.5
+    save_file(weights, other / "model.safetensors", {"format": "pt"})
+    words = ("--adapter", chosen, "--data", folder / "t_train.json", "--output", tmp_path / "a.csv")
+    assert lrc("generate", "--model", other, *words) == 1
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told.startswith(f"{other}: not the weights of the base model that the adapter was trained on (base")
+    assert told.endswith("pass that one as --model") and not (tmp_path / "a.csv").exists()
+
+
+CHAT = (
+    "{{ bos_token }}{{ strftime_now('%Y-%m-%d') }}{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}"
+    "{% if m['role'] == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}[assistant]{% endif %}"
+)
+
+
+def test_what_decides_on_the_prompt_is_that_of_the_training(folder: Path, chosen: Path, tmp_path: Path) -> None:
+    base, dated = str(folder / "base"), Path(shutil.copytree(chosen, tmp_path / "dated"))
+    listed = load_scorer(base, ScoringOptions((chosen,))).prompt.list_options
+    # In another style, it is that of the style: digits need the list that the training did without.
+    assert (listed, load_scorer(base, ScoringOptions((chosen,), answer_style="digit")).prompt.list_options) == (
+        False,
+        True,
+    )
+    tokenizer = AutoTokenizer.from_pretrained(dated)
+    tokenizer.chat_template = CHAT
+    tokenizer.save_pretrained(dated)
+    recorded = json.loads((dated / "lrc_run.json").read_text("utf-8"))
+    changed = {**recorded, "template": "chat", "chat_date": "2020-01-02"}  # by a release with another date
+    (dated / "lrc_run.json").write_text(json.dumps(changed), encoding="utf-8")
+    prompt = load_scorer(base, ScoringOptions((dated,))).prompt
+    assert prompt.today == "2020-01-02" and "2020-01-02[user]" in prompt.text(to_record(QUESTIONS[0]))
+
+
+def test_answers_stand_in_the_rows_of_their_questions(folder: Path, chosen: Path) -> None:
+    """Of a data frame with an index of its own, and an empty row in it."""
+    frame = to_frame(QUESTIONS[:6]).drop(columns=["row", "answer"]).reindex([0, 1, 9, 2, 3, 4, 5])
+    frame.index = pd.Index(list("gfedcba"))
+    found = Answerer(folder / "base", chosen).answer(frame)
+    scores = load_scorer(str(folder / "base"), ScoringOptions((chosen,)))(list(map(to_record, QUESTIONS[:6])))
+    assert list(found.index) == list("gfedcba") and found.loc["e", ["prediction", "probability_4"]].isna().all()
+    full = found.drop(index="e")
+    assert full["id"].tolist() == [question.id for question in QUESTIONS[:6]]
+    assert full["prediction"].tolist() == [score.prediction for score in scores]
+    assert len(set(full["prediction"])) > 1
+    for number in range(4):
+        wanted = [score.probabilities[number] for score in scores]
+        assert full[f"probability_{number + 1}"].tolist() == pytest.approx(wanted, abs=1e-4)

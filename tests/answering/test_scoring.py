@@ -139,6 +139,14 @@ def test_batches_order_and_batch_mates_change_nothing(tokenizer: Any, model: Any
     assert len({score.prediction for score in together}) > 1
 
 
+def test_a_chunk_of_which_a_question_is_not_known_is_scored_as_a_whole(tokenizer: Any, model: Any) -> None:
+    """Another composition of a chunk would round otherwise."""
+    scorer, asked = Scorer(model, Prompt(tokenizer, "plain", "digit"), CPU), records(6)
+    (part,) = scorer.parts(asked, known={0, 3})
+    assert [part[place] for place in range(6)] == scorer(asked)
+    assert list(scorer.parts(asked, known=range(6))) == []
+
+
 @pytest.mark.parametrize("votes", [1, 4])
 def test_blank_options_are_never_chosen(tokenizer: Any, model: Any, votes: int) -> None:
     asked = [

@@ -17,16 +17,17 @@ from small_runs import lrc, write_questions
 from lrc.data.near_duplicates import group_passages
 from lrc.data.questions import Question
 from lrc.data.splits import folds
+from lrc.metrics.accuracy import accuracy, compare_paired, passages_of
 
 Lines = list[list[float]]  # log-probabilities of each question's options
 
 
 def questions(count: int, seed: int = 1) -> list[Question]:
-    """Three and two questions a passage in turn, with two to four options each."""
+    """Three and two questions a passage in turn, some of it with a full stop at its end; two to four options each."""
     random, made = Random(seed), []
     for number in range(count):
         options = tuple("甲乙丙丁"[: random.randint(2, 4)])
-        passage = f"第{number // 5 * 2 + number % 5 // 3}章，" * 9
+        passage = f"第{number // 5 * 2 + number % 5 // 3}章，" * 9 + "。" * (number % 2)
         made.append(Question(f"q{number}", passage, f"問{number}", options, random.randint(1, len(options))))
     return made
 
@@ -174,6 +175,11 @@ def test_each_question_is_answered_by_weights_of_other_passages(
     with answers.open(encoding="utf-8", newline="") as file:
         given = [int(answer) for _, answer in list(csv.reader(file))[1:]]
     assert figures["accuracy"] == sum(a == q.answer for a, q in zip(given, asked, strict=True)) / len(asked)
+    # The questions of a passage are one observation, in the interval and in the test.
+    passages, right = passages_of(asked), [question.answer or 0 for question in asked]
+    assert {key: figures[key] for key in accuracy(given, right, passages)} == accuracy(given, right, passages)
+    alone = [line.index(max(line)) + 1 for line in model(asked, 1.5, 5.0, 2)]
+    assert figures["best_single"] == {"name": "a", "paired": compare_paired(given, alone, right, passages)}
     groups = group_passages(question.passage for question in asked)
     parts = folds(groups.clusters, [question.answer for question in asked], 5, 42)
     for fold in range(5):

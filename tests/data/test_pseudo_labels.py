@@ -51,6 +51,26 @@ def test_an_option_without_text_gets_no_probability_whatever_its_score(tmp_path:
     assert [(one.id, one.output) for one in assign_labels(data, scores, 0.7)] == [("a", "3")]
 
 
+def test_the_probability_is_the_one_that_the_file_gives(tmp_path: Path) -> None:
+    """`lrc generate --scores` writes scores as they are, and probabilities at the temperature that was fitted."""
+    asked = unanswered(3)
+    data, path = write_questions(tmp_path / "t.json", asked), tmp_path / "s.jsonl"
+    logits, temperature = [[0.0, 0.0, 4.0, 0.0], [0.0, 12.0, 0.0, 0.0], [0.0, 0.0, 0.0, 9999.0]], 3.0
+
+    def line(one: Question, scores: list[float]) -> dict[str, object]:
+        weights = [exp((score - max(scores)) / temperature) for score in scores]
+        return {"id": one.id, "scores": scores, "probabilities": [weight / sum(weights) for weight in weights]}
+
+    lines = [line(one, scores) for one, scores in zip(asked, logits, strict=True)]
+    assert exp(4) / (exp(4) + 3) > 0.9 > exp(4 / 3) / (exp(4 / 3) + 3)
+    path.write_text("".join(json.dumps(one) + "\n" for one in lines), encoding="utf-8")
+    assert [(one.id, one.output) for one in assign_labels(data, path, 0.9)] == [("u1", "2"), ("u2", "4")]
+    for wrong in ([0.5, 0.5], [2.0, 0.0, 0.0, 0.0], "1000", [None] * 4):
+        path.write_text(json.dumps({**lines[0], "probabilities": wrong}), encoding="utf-8")
+        with pytest.raises(DataError, match=r"line 1: its probabilities are not 4 numbers from 0 to 1"):
+            assign_labels(data, path, 0.9)
+
+
 def test_the_soft_labels_of_the_training_file_leave_a_pseudo_label_as_it_is(tmp_path: Path) -> None:
     train = pairs(4)
     data = write_questions(tmp_path / "t.json", train)

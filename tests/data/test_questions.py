@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import permutations
+
 import pytest
 
 from lrc.data.questions import Question, option_orders
@@ -20,3 +22,12 @@ def test_an_option_that_refers_to_others_keeps_its_place(texts: str, orders: int
     options = [text.replace("_", " ") for text in texts.split()]
     asked = [Question("1", "文", "何者正確？", ("風箏", "釣魚", "讀書", option), 1) for option in options]
     assert [question.options[3] for question in asked if len(option_orders(question, 4)) != orders] == []
+
+
+@pytest.mark.parametrize("answer", [None, 1, 2, 3, 4])
+def test_an_answer_follows_its_option(answer: int | None) -> None:
+    asked = Question("1", "文", "誰？", ("甲", "乙", "丙", "丁"), answer)
+    for order in permutations(range(4)):
+        moved = asked.reordered(order)
+        assert moved.options == tuple("甲乙丙丁"[place] for place in order)
+        assert (moved.answer and moved.options[moved.answer - 1]) == (answer and asked.options[answer - 1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from math import exp, log
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,22 @@ def test_the_loss_is_the_cross_entropy_with_the_mixture(style: str, orders: int,
         targets = wanted(question_key[0], 0.7, 2.0)
         expected -= sum(targets["甲乙丙丁".index(text)] * (value / 0.5 - whole) for text, value in score.items())
     assert float(contrast.loss(log_probs, 0.5)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_questions_of_two_files_that_count_alike_keep_their_own_labels(tmp_path: Path) -> None:
+    first = pairs(3)
+    second = [replace(one, question=f"何時？{one.id}") for one in first]
+    files = [write_questions(tmp_path / f"{name}.json", some) for name, some in (("a", first), ("b", second))]
+    lines = [[float(place == k) * 3 for k in range(4)] for place in (0, 1, 2, 3, 2, 1)]
+    scores = tmp_path / "s.jsonl"
+    ids = [one.id for one in (*first, *second)]
+    scores.write_text(
+        "".join(json.dumps({"id": name, "scores": line}) + "\n" for name, line in zip(ids, lines, strict=True))
+    )
+    labels = SoftLabels.read(scores, files, 1.0, 1.0)
+    for question, line in zip((*first, *second), lines, strict=True):
+        chances = [exp(one) for one in line]
+        assert labels.target(to_record(question)) == pytest.approx([one / sum(chances) for one in chances])
 
 
 def ends_with(one: Option, text: str, style: str) -> bool:

@@ -97,6 +97,12 @@ def test_the_whole_way_on_the_embedded_base(undisturbed: tuple[Path, str]) -> No
     with (output / "answer.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 12 and all(row["Answer"] in "1234" for row in rows)
+    # The accuracy is that of the questions that were held out.
+    figures, run = (
+        json.loads((output / name).read_text("utf-8")) for name in ("evaluation.json", "adapter/lrc_run.json")
+    )
+    assert figures["n"] == run["data"]["validation_file"]["questions"] < run["data"]["train_file"]["questions"]
+    assert figures["accuracy"] == run["validation"]["accuracy"] and run["validation"]["shared_passages"] == 0
     assert (output / "report.html").read_text("utf-8").startswith("<!DOCTYPE html>")
     assert "cannot read: these answers are guesses" in " ".join(told.splitlines()[-6:])
 

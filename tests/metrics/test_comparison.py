@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import random
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -118,6 +120,17 @@ def test_other_questions_are_refused_with_their_place_and_a_cure() -> None:
         "b/scores.jsonl: 2 of its 13 questions are not in a/scores.jsonl, first question 12 (row 14); "
         "evaluate both models on one file with lrc evaluate --scores, and compare these with --data",
     )
+
+
+@pytest.mark.parametrize(
+    "other", [{"passage": "別的文章"}, {"question": "別的問題"}, {"options": ("乙", "甲", "丙")}], ids=str
+)
+def test_questions_of_the_same_ids_are_not_the_same(other: dict[str, Any]) -> None:
+    """Every workbook counts its questions from 1."""
+    first, second = make(3, 3, 1, 1.0), make(3, 3, 2, 1.0)
+    second[1] = replace(second[1], question=replace(second[1].question, **other))
+    with pytest.raises(DataError, match=r"1 of its 3 questions are not in .*, first question 1 \(row 3\)"):
+        compare_answers(NAMES, SOURCES, first, second)
 
 
 def test_other_right_answers_are_refused() -> None:

@@ -71,6 +71,15 @@ def test_an_option_without_text_is_not_chosen_whatever_its_score(tmp_path: Path)
     assert outcome.probabilities == pytest.approx((0, 1 / (1 + odds), odds / (1 + odds), 0))
 
 
+def test_the_probabilities_of_a_file_of_scores_are_kept(tmp_path: Path) -> None:
+    """They are at the temperature that was fitted, unlike the softmax of its scores."""
+    asked = Question("7", "文", "問", ("甲", "乙"), answer=2)
+    path = tmp_path / "scores.jsonl"
+    path.write_text(json.dumps({"id": "7", "scores": [-4.0, -0.1], "probabilities": [0.3, 0.7], "prediction": 2}))
+    (outcome,) = read_predictions(path, tmp_path / "t.json", [asked])
+    assert (outcome.probabilities, outcome.confidence, outcome.prediction) == ((0.3, 0.7), 0.7, 2)
+
+
 @pytest.mark.parametrize(
     ("sources", "names"),
     [

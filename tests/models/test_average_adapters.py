@@ -36,12 +36,12 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def adapters(base: Path) -> list[Path]:
-    """Of unequal ranks, scalings and modules."""
+    """Of unequal ranks, scalings and modules; PEFT takes the kind of scaling from the first."""
     folder = base.parent
     return [
+        make_adapter(base, folder / "c", 3, r=4, lora_alpha=6, use_rslora=True, target_modules=["q_proj", "v_proj"]),
         make_adapter(base, folder / "a", 1, r=4, lora_alpha=8, target_modules=["q_proj", "down_proj"]),
         make_adapter(base, folder / "b", 2, r=6, lora_alpha=3, target_modules=["q_proj", "v_proj"]),
-        make_adapter(base, folder / "c", 3, r=4, lora_alpha=6, use_rslora=True, target_modules=["q_proj", "v_proj"]),
     ]
 
 

@@ -245,6 +245,16 @@ def test_a_base_on_the_hub_is_in_the_metadata(tmp_path: Path) -> None:
         assert json.loads((stage / "adapter_config.json").read_text())["base_model_name_or_path"] == "org/base"
 
 
+def test_the_base_that_was_recorded_is_the_one_that_is_published(tmp_path: Path) -> None:
+    """It may have been read from the Hub's cache, where its folder is named by a commit."""
+    adapter = save_adapter(tmp_path / "adapter", save_base(tmp_path / "snapshots" / "0123abcd"))
+    recipe = {"model_name_or_path": str(tmp_path / "snapshots" / "0123abcd")}
+    Run("plain", "digit", True, recipe=recipe, base={"name": "org/base"}).write(adapter / "lrc_run.json")
+    with staged(adapter, "someone/adapter") as stage:
+        settings, run = (json.loads((stage / name).read_text()) for name in ("adapter_config.json", "lrc_run.json"))
+    assert settings["base_model_name_or_path"] == run["recipe"]["model_name_or_path"] == "org/base"
+
+
 @pytest.mark.parametrize("name", ["tokenizer_config.json", "adapter_config.json"])
 def test_a_token_that_hides_in_a_file_is_found(name: str, trained: Path, tmp_path: Path) -> None:
     folder = tmp_path / "adapter"

@@ -14,6 +14,7 @@ from small_runs import lrc, make_run, run, write_questions
 from transformers import AutoTokenizer
 
 from lrc.commands.merge import merge
+from lrc.config.run_record import Run
 from lrc.data.alpaca import to_record
 from lrc.data.questions import Question
 from lrc.metrics.accuracy import accuracy
@@ -96,7 +97,20 @@ def test_the_numbers_are_those_of_the_questions_that_were_scored(trained: Path, 
         assert f"t_validation.json, 12 | {right / 12:.4f} |" in card.text
         assert "pip install lora-reading-comprehension\n" in card.text and "pip install lrc" not in card.text
         assert "\n\n## Use\n\n" in card.text and "what was trained on" not in card.text
+        assert "The passages of 12 of these questions were trained on, too, so this accuracy may be" in card.text
         assert card.data.language == "zh" and card.data.license == "other"
+
+
+def test_of_a_run_that_was_validated_on_its_training_file_the_card_says_so(tmp_path: Path) -> None:
+    recorded = Run("plain", "text", False, finished=True, step=2)
+    one, same, other = ({"name": name, "sha256": name[0], "questions": 2} for name in ("a.json", "a2.json", "b.json"))
+    figures = {**accuracy([1, 2], [1, 1], "ab"), "baseline": "majority", "baseline_accuracy": 1.0, "verdict": "50%"}
+    whole = replace(recorded, data={"train_file": one, "validation_file": same}, validation=figures)
+    assert "The validation file is what was trained on" in str(model_card(tmp_path, "someone/a", run=whole))
+    # A release that did not count shared passages says nothing of them.
+    apart = replace(recorded, data={"train_file": one, "validation_file": other}, validation=figures)
+    text = str(model_card(tmp_path, "someone/a", run=apart))
+    assert "trained on" not in text.partition("## Results")[2].partition("## Training")[0]
 
 
 def test_the_folder_and_its_checkpoints_hold_that_card_and_not_pefts(trained: Path) -> None:

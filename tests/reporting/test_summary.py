@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from math import nan
 from pathlib import Path
@@ -10,8 +11,8 @@ import pytest
 from report_runs import make_run
 
 from lrc.config.run_record import read_run
-from lrc.metrics.training_log import Point
-from lrc.reporting.summary import best_point, summarize
+from lrc.metrics.training_log import Point, read_curves
+from lrc.reporting.summary import best_point, summarize, untrained_figures
 
 
 @pytest.mark.parametrize(
@@ -22,6 +23,19 @@ from lrc.reporting.summary import best_point, summarize
 def test_the_best_point_is_the_highest_number(values: list[float], best: int) -> None:
     found = best_point(tuple(Point(step, value) for step, value in enumerate(values, start=1)))
     assert found is not None and found.step == best
+
+
+def test_untrained_is_what_was_evaluated_before_the_first_step(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    lines = [
+        {"step": step, "eval_accuracy": value, "eval_ci_low": value - 0.1, "eval_ci_high": value + 0.1}
+        for step, value in ((0, 0.25), (5, 0.75))
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    wanted = {"untrained_accuracy": 0.25, "untrained_ci_low": 0.15, "untrained_ci_high": 0.35}
+    assert untrained_figures(read_curves(path)) == pytest.approx(wanted)
+    path.write_text(json.dumps(lines[1]) + "\n", encoding="utf-8")
+    assert untrained_figures(read_curves(path)) == {}
 
 
 def test_an_empty_curve_has_no_best_point() -> None:

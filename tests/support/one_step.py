@@ -46,7 +46,7 @@ def dataset(sequences: Sequence[TokenSequence], passages: Sequence[int]) -> Data
             "tokens": [s.tokens.tolist() for s in sequences],
             "prompt_length": [s.prompt_length for s in sequences],
             "passage": list(passages),
-            "id": [str(i) for i in range(len(sequences))],
+            "id": [f"q{i}" for i in range(len(sequences))],
         }
     )
 

@@ -169,8 +169,14 @@ def test_suitable_templates(tokenizer: Any, name: str) -> None:
         asked = made.apply_chat_template(turns, add_generation_prompt=True, date_string="26 Jul 2024", **settings)
         assert ids == asked
     trained = prompt.sequence(RECORD).tokens.tolist()
-    answer = [*made(" 2" if name == "mistral" else "2", add_special_tokens=False)["input_ids"], prompt.end]
+    lead = " " if name == "mistral" else ""
+    answer = [*made(f"{lead}2", add_special_tokens=False)["input_ids"], prompt.end]
     assert trained == [*ids, *answer]
+    # What is scored is written as what is trained.
+    options = RECORD.question.options
+    for style, texts in (("digit", range(1, len(options) + 1)), ("text", options)):
+        scored = [one.tokens[one.prompt_length :].tolist() for one in Prompt(made, "chat", style).candidates(RECORD)]
+        assert scored == [made(f"{lead}{text}", add_special_tokens=False)["input_ids"] for text in texts]
     left_out = ("an empty thought only when asked", "a thought that is closed, in marks of its own")
     if name not in ("granite", "glm, whose turns end where the next begins", *left_out):
         turns.append({"role": "assistant", "content": [{"type": "text", "text": "2"}] if name == "parts" else "2"})

@@ -255,3 +255,15 @@ def _readable(path: Path) -> list[Record]:
         return read_records(path)
     except DataError:
         return [to_record(question) for question in read_questions(path).questions]
+
+
+@pytest.mark.parametrize("style", ["digit", "text", "judge"])
+@pytest.mark.parametrize("answer", [1, 2])
+def test_a_record_is_as_long_as_its_longest_option(tokenizer: Any, style: str, answer: int) -> None:
+    """A wrong option may be longer than the right one, and is scored as well."""
+    prompt = Prompt(tokenizer, "plain", style)
+    record = to_record(Question("1", "貓在睡覺。", "誰在睡？", ("貓", "隔壁的那一隻老狗"), answer))
+    sequences = [*prompt.candidates(record), *prompt.supervised_sequences(record)]
+    sequence, length = prompt.measured(record)
+    assert length == max(len(one.tokens) for one in sequences)
+    assert sequence.tokens.tolist() == prompt.sequence(record).tokens.tolist()

@@ -105,7 +105,8 @@ def test_a_sample_of_whole_passages_is_asked_while_training_and_all_at_the_end(t
     assert sample.sampled == [i for i, record in enumerate(asked) if record.question.passage in passages]
     assert len(sample.sampled) == 9 and sample.sampled == Validation(asked, prompt, sample=10).sampled
     assert sample.sampled != list(range(9))  # the first passages of a file may be of one kind
-    assert Validation(asked, prompt, sample=1).sampled  # a passage at the least
+    least = Validation(asked, prompt, sample=1).sampled  # a passage at the least
+    assert least == list(range(least[0] // 3 * 3, least[0] // 3 * 3 + 3))
     assert Validation(asked, prompt, sample=30).sampled == Validation(asked, prompt).sampled == list(range(30))
 
     made = trainer(tmp_path, prompt, asked, max_steps=2, eval_strategy="steps", eval_steps=1, learning_rate=0.0)
@@ -115,6 +116,7 @@ def test_a_sample_of_whole_passages_is_asked_while_training_and_all_at_the_end(t
     scores = Scorer(model().eval(), prompt, torch.device("cpu"))(asked)
     right = [score.prediction == record.question.answer for score, record in zip(scores, asked, strict=True)]
     assert while_training == [pytest.approx(sum(right[place] for place in sample.sampled) / 9)] * 2
+    assert [question.id for question, _ in made.evaluated[2]] == [str(place) for place in sample.sampled]
     every = made.final_scores()
     assert [question for question, _ in every] == [record.question for record in asked]
     assert made.state.log_history[-1]["eval_accuracy"] == pytest.approx(sum(right) / 30)

@@ -9,11 +9,12 @@ from random import Random
 from typing import Any
 
 import pytest
-from small_runs import lrc, make_run
+from small_runs import lrc, make_run, write_questions
 
 from lrc import sft
 from lrc.commands import train_folds
 from lrc.data.questions import Question
+from lrc.training.folds import Folds
 
 CHARACTERS = "天地玄黃宇宙洪荒日月盈昃辰宿列張寒來暑往秋收冬藏閏餘成歲律呂調陽雲騰致雨露結為霜金生麗水玉出崑岡"
 FOLDS = 3
@@ -84,6 +85,23 @@ def test_every_question_is_held_out_once_with_its_whole_passage(
     told = capsys.readouterr().out
     assert f"out of fold: {100 * share:.1f}%" in told and f"--adapter {out / 'fold2'}" in told
     assert "chose by" not in told
+
+
+def test_passages_that_are_nearly_the_same_are_held_out_together(tmp_path: Path) -> None:
+    """One with another last character, one with a title before it, and an excerpt."""
+    asked = questions(9)
+    text = asked[0].passage
+    for number, other in enumerate((f"{text[:-1]}龘", f"第一課{text}", text[:40])):
+        asked.append(Question(f"near{number}", other, "哪一個？", ("甲", "乙", "丙", "丁"), 1))
+    folds = Folds(tmp_path / "out", write_questions(tmp_path / "t.json", asked), FOLDS, 42)
+    folds.write()
+    homes = [
+        fold
+        for fold in range(FOLDS)
+        for one in read(folds.validation_file(fold))
+        if one["id"] == "q0" or one["id"].startswith("near")
+    ]
+    assert len(homes) == 4 and len(set(homes)) == 1
 
 
 def test_what_is_said_of_a_question_is_what_the_model_that_held_it_out_says(

@@ -14,6 +14,7 @@ from token_trees import questions, seen
 
 from lrc.packing.tree import pack
 from lrc.training.neftune import NeftuneNoise, sample_lengths
+from lrc.training.trainer import Packing
 
 ALPHA = 5.0
 
@@ -64,3 +65,20 @@ def test_it_acts_in_training_and_not_in_evaluation(tmp_path: Path) -> None:
     again, _ = loss_and_evaluation(tmp_path / "again", neftune_noise_alpha=ALPHA)
     assert abs(noisy - plain) > 1e-3 and noisy == again
     assert torch.equal(before, after)
+
+
+def test_a_step_has_this_noise_and_none_of_upstreams(tmp_path: Path) -> None:
+    """Upstream's hook would add noise for a whole row, on top of it."""
+    (sequences, passages), model = questions(), adapted(make_model("llama"))
+    args = config(tmp_path, learning_rate=0.0, neftune_noise_alpha=ALPHA)
+    made = tree_trainer(model, sequences, passages, args, packing=Packing(trees=False))
+    rows: list[tuple[torch.Tensor, torch.Tensor]] = []
+    embed, first = model.get_input_embeddings(), model.get_base_model().model.layers[0]
+    embed.register_forward_pre_hook(lambda module, given: rows.append((given[0], given[0])))
+    first.register_forward_pre_hook(lambda module, given: rows.append((rows.pop()[0], given[0].detach())))
+    made.train()
+    assert len(rows) == 8
+    for ids, states in rows:
+        noise = (states - embed.weight.detach()[ids]).abs().max()
+        reach = ALPHA / ((ids.numel() + 1) * states.shape[-1]) ** 0.5  # a sample's last token is not in its row
+        assert 0.97 * reach < noise <= 1.001 * reach

@@ -21,6 +21,7 @@ from transformers import AutoModelForCausalLM
 from lrc.config.arguments import AdapterArguments, DataArguments, ModelArguments, TrainingArguments
 from lrc.config.ignored_keys import IGNORED
 from lrc.config.run_record import Run, read_run
+from lrc.reporting.model_card import model_card
 from lrc.runtime.packages import versions
 from lrc.training.callbacks import MetricsCallback
 from lrc.training.resume import EVALUATION, MAY_CHANGE, differences, is_longer, nondeterminism
@@ -420,6 +421,10 @@ def test_a_checkpoint_is_asked_as_its_run_was_trained(
     assert (merged.template, merged.base, merged.temperature) == ("alpaca", run_of_all.base, 1.0)
     best = read_run(whole / f"checkpoint-{BEST}")
     assert best is not None and best.temperature == run_of_all.temperature != 1.0
+    # Nor does its accuracy say anything about the weights of another step, on whose card it would stand.
+    assert best.validation == run_of_all.validation and "accuracy" in best.validation and merged.validation == {}
+    assert "## Results" in str(model_card(whole / f"checkpoint-{BEST}", "me/mine"))
+    assert "## Results" not in str(model_card(last, "me/mine"))
     capsys.readouterr()
     assert lrc("publish", "--adapter", last, "--repo-id", "me/mine", "--dry-run") == 0
     assert "lrc_run.json" in capsys.readouterr().out
@@ -436,6 +441,35 @@ def test_what_may_change_is_documented_and_exists() -> None:
     text = (DOCS / "reliability.md").read_text(encoding="utf-8")
     assert not [key for key in (keys | set(EVALUATION)) - set(IGNORED) if f"`{key}`" not in text]
     assert "(recipes.md#without-effect)" in text
+
+
+FILE = {"name": "a.json", "sha256": "1", "questions": 2}
+BASE = {"name": "b", "config_sha256": "1", "weights_sha256": "1", "contents_sha256": "1", "tokenizer_sha256": "1"}
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"template": "alpaca"}, "template was plain and is alpaca now"),
+        ({"answer_style": "judge"}, "answer_style was text and is judge now"),
+        ({"list_options": True}, "list_options was false and is true now"),
+        ({"recipe": {"world_size": 2}}, "the number of processes was 1 and is 2 now"),
+        ({"recipe": {"lora_r": 8, "seed": 1}}, "lora_r was 16 and is 8 now"),
+        ({"data": {"train_file": {**FILE, "sha256": "2"}}}, "train_file was a.json (sha256 1…) and is a.json (sha256"),
+        ({"data": {"train_file": FILE, "soft_labels": FILE}}, "soft_labels was none and is a.json"),
+        ({"data": {}}, "train_file was a.json (sha256 1…) and is none now"),
+        ({"base": {**BASE, "config_sha256": "2"}}, "the base model's configuration was b (config_sha256 1…) and is"),
+        ({"base": {**BASE, "contents_sha256": "2"}}, "the base model's weights was b (contents_sha256 1…) and is"),
+        ({"base": {**BASE, "tokenizer_sha256": "2"}}, "the base model's tokenizer was b (tokenizer_sha256 1…) and is"),
+        ({"tokenizer": {"sha256": "2"}}, "the tokenizer's files was (sha256 1…) and is (sha256 2…) now"),
+    ],
+)
+def test_whatever_decides_on_the_weights_makes_another_run(change: dict[str, Any], told: str) -> None:
+    then = Run("plain", "text", False, data={"train_file": FILE}, base=BASE, tokenizer={"sha256": "1"})
+    moved = {"name": "elsewhere", "revision": "main"}
+    assert not differences(then, replace(then, base=BASE | moved, data={"train_file": {**FILE, "name": "c.json"}}))
+    first = differences(then, replace(then, **change))[0]
+    assert str(first.fact).startswith(told)
 
 
 def test_a_key_without_effect_may_be_removed() -> None:

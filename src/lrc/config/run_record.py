@@ -92,8 +92,8 @@ def read_run(folder: Path) -> Run | None:
     whole = _read(real.parent / RUN_FILE) if _CHECKPOINT.fullmatch(real.name) else None
     if whole is None or (own and (own.recipe, own.data, own.base) != (whole.recipe, whole.data, whole.base)):
         return own
-    # The temperature was fitted to the final weights, and is not valid for those of other checkpoints.
-    return whole if real.name == f"checkpoint-{whole.step}" else replace(whole, temperature=1.0)
+    # Temperature and accuracy are those of the final weights, and not valid for those of other checkpoints.
+    return whole if real.name == f"checkpoint-{whole.step}" else replace(whole, temperature=1.0, validation={})
 
 
 def _read(path: Path) -> Run | None:

@@ -22,8 +22,8 @@ def assign_labels(path: Path, scores: Path, threshold: float) -> list[Record]:
 
     Args:
         path: the questions: a workbook, or another file that can be answered.
-        scores: the scores of all of them, as `lrc vote --scores` and `lrc generate --scores` write them; the softmax of
-            a question's scores is its probabilities.
+        scores: the scores of all of them, as `lrc vote --scores` and `lrc generate --scores` write them, with
+            probabilities; where a line has none, they are the softmax of its scores.
         threshold: the least probability of the best option, 0 to 1.
 
     Returns:
@@ -49,7 +49,7 @@ def assign_labels(path: Path, scores: Path, threshold: float) -> list[Record]:
                 "that have none, so give it as a train_file instead"
             ).format(path=path, count=len(answered), answered=answered[0])
         )
-    matrix = match_scores(scores, read_scores(scores), questions, path)
+    matrix = match_scores(scores, read_scores(scores), questions, path, calibrated=True)
     probabilities = np.exp(matrix - np.logaddexp.reduce(matrix, axis=1, keepdims=True))
     labelled = [
         with_question(record, replace(question, answer=int(line.argmax()) + 1))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import isfinite
+from math import isfinite, log
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +23,7 @@ from lrc.runtime.findings import Finding, print_findings
 from lrc.runtime.library_errors import describe_error
 from lrc.runtime.translation import _
 
+LEAST = 1e-300  # stands for a probability that is too small for a float
 _ABOUT = ("passage", "question", "options", "row")  # the parts of a question that a line or its `doc` may hold
 
 Parsed = TypeVar("Parsed")
@@ -37,6 +38,12 @@ class ScoredQuestion:
     probabilities: tuple[float, ...] = ()  # of each option; empty if the line has none
     prediction: int | None = None  # the number of an option, from 1; None if the line has none
     about: Mapping[str, Any] = field(default_factory=dict)  # what the line says of its question, see _ABOUT
+
+    @property
+    def calibrated(self) -> tuple[float, ...]:
+        """The logarithms of the probabilities, which are at the model's temperature; without these, the scores."""
+        pairs = zip(self.probabilities, self.scores, strict=False)
+        return tuple(log(max(one, LEAST)) if isfinite(score) else score for one, score in pairs) or self.scores
 
 
 def read_scores(path: Path) -> list[ScoredQuestion]:
@@ -88,7 +95,12 @@ def parse_lines(path: Path, parse: Callable[[Any, int], Parsed], cure: str) -> l
 
 
 def match_scores(
-    path: Path, scored: Sequence[ScoredQuestion], questions: Sequence[Question], data: Path
+    path: Path,
+    scored: Sequence[ScoredQuestion],
+    questions: Sequence[Question],
+    data: Path,
+    *,
+    calibrated: bool = False,
 ) -> NDArray[Any]:
     """Arrange the scores of a file in the order of `questions`; see `align`.
 
@@ -97,6 +109,7 @@ def match_scores(
         scored: what it holds.
         questions: the questions that are scored.
         data: their file, for errors.
+        calibrated: take the logarithms of the probabilities of each line that has them, instead of its scores.
 
     Returns:
         (questions, largest number of options) float64; -inf where there is no such option, or it has no text.
@@ -116,8 +129,9 @@ def match_scores(
             count, options = len(one.scores), len(question.options)
             findings.append(text.format(path=path, id=question.id, count=count, options=options, data=data.name))
             continue
+        values = one.calibrated if calibrated else one.scores
         for number in question.choosable:
-            matrix[place, number - 1] = one.scores[number - 1]
+            matrix[place, number - 1] = values[number - 1]
         if not np.isfinite(matrix[place, np.array(question.choosable) - 1]).all():
             findings.append(
                 _("{path}: question {id} has an option without a score; score {name} again").format(
@@ -220,10 +234,10 @@ def _parse_line(line: Any, number: int) -> tuple[int, ScoredQuestion]:
     if not isinstance(line, dict):
         raise ValueError(_("is not a JSON object"))
     if "scores" in line:
-        name = line.get("id")
-        probabilities, prediction = tuple(line.get("probabilities", ())), line.get("prediction")
+        name, scores = line.get("id"), _parse_scores(line["scores"])
+        probabilities = _parse_probabilities(line.get("probabilities"), len(scores))
         name = None if name is None else str(name)
-        return number, ScoredQuestion(name, _parse_scores(line["scores"]), probabilities, prediction, _read_about(line))
+        return number, ScoredQuestion(name, scores, probabilities, line.get("prediction"), _read_about(line))
     responses = line.get("filtered_resps", line.get("resps"))
     if not isinstance(responses, list):
         raise ValueError(_("has neither scores nor filtered_resps"))
@@ -265,3 +279,16 @@ def _parse_scores(scores: Any) -> tuple[float, ...]:
     if not any(map(isfinite, numbers)) or any(score != score or score == float("inf") for score in numbers):
         raise ValueError(_("its scores are not finite"))
     return tuple(map(float, numbers))
+
+
+def _parse_probabilities(probabilities: Any, count: int) -> tuple[float, ...]:
+    """The probabilities of a line; empty if it has none.
+
+    Raises:
+        ValueError: they are not one for each of the scores.
+    """
+    found = probabilities or []
+    numbers = isinstance(found, list) and all(type(one) in (int, float) and 0 <= one <= 1 for one in found)
+    if not numbers or (found and len(found) != count):
+        raise ValueError(_("its probabilities are not {count} numbers from 0 to 1").format(count=count))
+    return tuple(map(float, found))

@@ -48,7 +48,6 @@ class Option(TokenSequence):
         question_key: the same for the options of one question, and for no others of a step.
         length: what its log-likelihood is divided by.
         right: whether it is the right one.
-        number: of the option in its question, from 1.
         target: its target probability, which over the options of a question sums to 1; None is 1 for the right option
             and 0 for the others.
         negated: whether the sequence says that the option is wrong; see `Prompt.negate`.
@@ -57,7 +56,6 @@ class Option(TokenSequence):
     question_key: tuple[int, int]
     length: float
     right: bool
-    number: int = 0
     target: float | None = None
     negated: bool = False
 
@@ -88,14 +86,11 @@ def options_of(
     divisors = option_lengths(prompt.normalisation(normalisation), order.tokens, order.characters)
     options = [
         Option(
-            *(
-                one.tokens,
-                one.prompt_length,
-                question_key,
-                float(divisors[number - 1]),
-                number == record.question.answer,
-            ),
-            number=number,
+            one.tokens,
+            one.prompt_length,
+            question_key,
+            float(divisors[number - 1]),
+            number == record.question.answer,
             target=None if targets is None else targets[number - 1],
             stem_length=one.stem_length,
         )
@@ -186,11 +181,11 @@ def _target(one: Option) -> float:
 
 
 def _group_by_question(options: Iterable[PlacedOption]) -> list[list[PlacedOption]]:
-    """The options of each question, sorted by number."""
+    """The options of each question, in the order of the sequences: that of its options, also for negations."""
     found: dict[tuple[int, int], list[PlacedOption]] = {}
     for place, one in options:
         found.setdefault(one.question_key, []).append((place, one))
-    return [sorted(placed, key=lambda option: option[1].number) for placed in found.values()]
+    return list(found.values())
 
 
 def _pad(questions: list[list[PlacedOption]], most: int, value: Callable[[int, Option], float]) -> NDArray[Any]:

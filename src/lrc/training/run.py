@@ -70,7 +70,7 @@ from lrc.training.output_dir import OutputDir, refuse_sources_in, refuse_taken
 from lrc.training.preflight import split_config_flag
 from lrc.training.resume import changed_versions, nondeterminism, run_of
 from lrc.training.trainer import Packing, TreeTrainer
-from lrc.training.training_data import read_training_files, read_validation_file
+from lrc.training.training_data import find_shared_passages, read_training_files, read_validation_file
 from lrc.training.validation import AUTO, FittedScoring, Validation
 
 SCRIPT_SAMPLE = 1000  # records by which Traditional and Simplified Chinese are told apart
@@ -138,9 +138,7 @@ def train(recipe: Recipe) -> None:
     files, validation = read_training_files(recipe, prompt), read_validation_file(recipe, prompt)
     if args.process_index == 0:
         _report_data(recipe, files, validation)
-    if args.process_index == 0 and data.validation_file and validation.sha256 in [one.sha256 for one in files]:
-        text = _("{file}: is the training data, so its accuracy says nothing about new questions")
-        notify(text.format(file=data.validation_file))
+        _report_leak(data.validation_file, files, validation)
     # Trackers print, and stdout is for the result alone.
     with lock_together(output / RUN_FILE, output), redirect_stdout(sys.stderr):
         _train(recipe, prompt, files, validation)
@@ -193,6 +191,8 @@ def _train_in(folder: OutputDir, recipe: Recipe, prompt: Prompt, training: Corpu
         text = _("the adapter is safe in {folder}; the same command finishes the evaluation")
     with ending_with(text.format(folder=folder.path)):
         decided = _conclude(trainer, prompt, recipe.data.score_normalisation, folder.path)
+        if decided:
+            decided["validation"]["shared_passages"] = len(find_shared_passages([training], validation))
         close_trackers(trainer)
         inputs = [record.input for record in training.records[:SCRIPT_SAMPLE]]
         folder.finish(trainer, **decided, launch=record_launch(recipe, inputs))
@@ -355,6 +355,20 @@ def _report_data(recipe: Recipe, files: Sequence[Corpus], validation: Corpus) ->
         for text, ids in ((SHORTENED, corpus.shortened), (LEFT_OUT, corpus.skipped)):
             if ids:
                 notify(text.format(file=file, count=len(ids), max_length=max_length, ids=tuple(ids)))
+
+
+def _report_leak(file: str | None, files: Sequence[Corpus], validation: Corpus) -> None:
+    """Report a validation file that is trained on, or has passages that are."""
+    if file is None:
+        return
+    if validation.sha256 in [one.sha256 for one in files]:
+        notify(_("{file}: is the training data, so its accuracy says nothing about new questions").format(file=file))
+    elif shared := find_shared_passages(files, validation):
+        text = _(
+            "{file}: the passages of {count:,} of its {every:,} questions (first {first}) are trained on, too, so that "
+            "its accuracy may be too high for new passages; lrc convert splits by passage"
+        )
+        notify(text.format(file=file, count=len(shared), every=len(validation.records), first=shared[0]))
 
 
 def _folder(

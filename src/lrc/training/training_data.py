@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from lrc.config.recipe import Recipe
+from lrc.data.near_duplicates import canonical
 from lrc.data.pseudo_labels import assign_labels
 from lrc.runtime.outputs import checksum
 from lrc.runtime.progress import notify
@@ -29,6 +31,15 @@ def read_validation_file(recipe: Recipe, prompt: Prompt) -> Corpus:
     """Read and tokenize the recipe's `validation_file`; an empty corpus without one."""
     file = recipe.data.validation_file
     return Corpus([], [], []) if file is None else _read(file, recipe, prompt, _("validation questions"))
+
+
+def find_shared_passages(files: Sequence[Corpus], validation: Corpus) -> list[str]:
+    """The ids of the validation questions whose passage is trained on, but for white space, case and width."""
+    asked = [(record.id, canonical(record.question.passage)) for record in validation.records if record.question]
+    passages = {passage for _id, passage in asked}
+    questions = (record.question for corpus in files for record in corpus.records if record.question)
+    shared = {passage for question in questions if (passage := canonical(question.passage)) in passages}
+    return [name for name, passage in asked if passage in shared]
 
 
 def _read(file: str, recipe: Recipe, prompt: Prompt, stage: str) -> Corpus:

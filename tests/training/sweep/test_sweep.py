@@ -308,6 +308,17 @@ def test_trials_are_ranked_by_what_they_left_and_not_by_what_they_passed(
     assert "trial 0 had 0.9000 at step 5, and left 0.5000" in capsys.readouterr().out
 
 
+def test_the_loss_decides_only_between_equal_accuracies(tmp_path: Path) -> None:
+    given = [(0.7, 0.1), (0.8, 2.0), None, (0.8, 1.5), (0.8, None), (0.8, 1.5)]
+    entries = [
+        LeaderboardEntry(
+            SweepTrial(number, {}, tmp_path), one and TrialResult(one[0], 0, 1, 9, 1, 1, one[1], one[0], 1)
+        )
+        for number, one in enumerate(given)
+    ]
+    assert [one.trial.number for one in rank(entries)] == [3, 5, 1, 4, 0, 2]
+
+
 def test_the_shipped_sweep_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(Path(__file__).parents[3])
     plan = read_sweep(Path("examples/sweep.yaml"))
