@@ -226,7 +226,7 @@ def test_it_says_what_the_vote_gains(files: list[Path], capsys: pytest.CaptureFi
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda lines: lines[:-1], "has no scores of 1 questions"),
+        (lambda lines: lines[:-1], "has no scores of 1 question"),
         (lambda lines: [*lines, {**lines[0], "id": "new"}], "has scores of 151 questions"),
         (lambda lines: [lines[1], *lines[1:]], "ids that repeat cannot be matched"),
         (
@@ -247,7 +247,7 @@ def test_it_says_what_the_vote_gains(files: list[Path], capsys: pytest.CaptureFi
                 {"doc_id": n, "doc": {"question": f"問{n + 1}"}, "resps": [[[s, False]] for s in line["scores"]]}
                 for n, line in enumerate(lines)
             ],
-            "150 of its questions are not those of validation.json, first question q0, whose question is another",
+            "differs from validation.json in 150 questions, first question q0, whose question is another",
         ),
     ],
 )
@@ -266,7 +266,7 @@ def test_test_scores_have_to_be_of_one_file(
 ) -> None:
     data = tmp_path / "validation.json"
     assert lrc("vote", *files, "--data", data, "--test-scores", files[0]) == 1
-    assert "1 files for 3 models" in capsys.readouterr().err
+    assert "1 file for 3 models" in capsys.readouterr().err
     short = keep(tmp_path / "short.jsonl", read(files[2])[:5])
     assert lrc("vote", *files, "--data", data, "--test-scores", *files[:2], short) == 1
     assert "has 5 questions" in capsys.readouterr().err

@@ -113,6 +113,38 @@ def test_each_translation_has_the_placeholders_of_its_message() -> None:
         assert all(not name.isdecimal() and name for name in placeholders(text)), f"without a name: {text}"
 
 
+# Words in -s that may follow what may be a number, and are not its noun.
+NO_NOUNS = (
+    "appears arrives as begins comes computes copies declares differs does ends freezes gives has holds is its lacks "
+    "less lists looks loss needs overflows runs spans status takes this units unless unpacks was weights"
+)
+COUNTED = re.compile(r"\{(?P<name>\w+)(?::[^}]*)?\}(?P<before>(?: [a-z]+)?) (?P<noun>[a-z]+s)\b")
+
+
+def test_a_noun_after_the_number_one_is_in_the_singular() -> None:
+    """Of whatever message: a new noun has to be in the list of `translation`, or in the one above."""
+    wrong, checked = [], 0
+    for text in marked():
+        for found in COUNTED.finditer(text):
+            before = found["before"].strip()
+            if found["noun"] in NO_NOUNS.split() or before in (*NO_NOUNS.split(), "of", "the", "are", "both", "no"):
+                continue
+            piece = text[found.start() :].partition("}")[2]
+            said = str(_("{one}" + piece.replace("{", "{{").replace("}", "}}")).format(one=1))
+            checked += 1
+            if re.match(rf"1(?: [a-z]+)? {found['noun']}\b", said) or re.match(r"1 \w+ (are|have|were|do)\b", said):
+                wrong.append(said)
+    assert checked > 100 and not wrong
+
+
+def test_numbers_and_their_nouns_agree() -> None:
+    text = _("{path}: {count:,} questions have no answer, in {files:,} bad files")
+    assert str(text.format(path="a", count=1, files=1)) == "a: 1 question has no answer, in 1 bad file"
+    assert str(text.format(path="a", count=0, files=11)) == "a: 0 questions have no answer, in 11 bad files"
+    assert str(_("{share:.1f} points, {a}/{b} batches").format(share=1, a=1, b=1)) == "1.0 points, 1/1 batch"
+    assert str(_("{file}: row {row} has {many} options").format(file="1", row=1, many="1")) == "1: row 1 has 1 option"
+
+
 def test_the_compiled_catalogue_is_that_of_the_text() -> None:
     with CATALOGUE.with_suffix(".mo").open("rb") as file:
         compiled = gettext.GNUTranslations(file)

@@ -153,7 +153,7 @@ def align(
     if other := [(question, part) for one, question in pairs if (part := _differs(one.about, question, repeat))]:
         (question, part), count = other[0], len(other)
         text = _(
-            "{path}: {count:,} of its questions are not those of {data}, first question {id}, whose {part} is another; "
+            "{path}: differs from {data} in {count:,} questions, first question {id}, whose {part} is another; "
             "score {data} with that model"
         )
         raise DataError(text.format(path=path, count=count, data=data.name, id=question.id, part=part))

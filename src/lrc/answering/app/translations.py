@@ -68,7 +68,7 @@ WORDS: dict[str, str] = {
     # a file's answers
     "answered": _("{n:,} questions answered"),
     "answered_one": _("One question answered"),
-    "guesses": _("{guesses:,} of {n:,} answers are practically a guess."),
+    "guesses": _("Practically a guess: {guesses:,} of {n:,} answers."),
     "no_guess": _("No answer is practically a guess."),
     "counts": _("Answers by option"),
     "size": _("The interval holds with 95 percent confidence; n = {n:,}, effective n = {effective:.0f}"),
