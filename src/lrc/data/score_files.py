@@ -221,7 +221,7 @@ def _parse_line(line: Any, number: int) -> tuple[int, ScoredQuestion]:
         raise ValueError(_("is not a JSON object"))
     if "scores" in line:
         name = line.get("id")
-        probabilities, prediction = tuple(line.get("probabilities", ())), line.get("prediction")
+        probabilities, prediction = parse_probabilities(line.get("probabilities", [])), line.get("prediction")
         name = None if name is None else str(name)
         return number, ScoredQuestion(name, _parse_scores(line["scores"]), probabilities, prediction, _read_about(line))
     responses = line.get("filtered_resps", line.get("resps"))
@@ -249,7 +249,21 @@ def _unwrap(response: Any) -> Any:
     """The log-likelihood of one choice: the first element of a list or of two nested ones, perhaps as text."""
     while isinstance(response, list) and response:
         response = response[0]
-    return float(response) if isinstance(response, str) else response
+    try:
+        return float(response) if isinstance(response, str) else response
+    except ValueError:
+        raise ValueError(_("its scores are not all numbers")) from None
+
+
+def parse_probabilities(value: Any) -> tuple[float, ...]:
+    """The probabilities of a line.
+
+    Raises:
+        ValueError: they are not a list of numbers.
+    """
+    if not isinstance(value, list) or not all(type(one) in (int, float) for one in value):
+        raise ValueError(_("its probabilities are not a list of numbers"))
+    return tuple(value)
 
 
 def _parse_scores(scores: Any) -> tuple[float, ...]:
