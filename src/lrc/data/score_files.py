@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,18 @@ _ABOUT = ("passage", "question", "options", "row")  # the parts of a question th
 Parsed = TypeVar("Parsed")
 
 
+class ScoredModel(NamedTuple):
+    """The model that scores are of, as far as their file names it."""
+
+    name: str = ""
+    sha256: str = ""  # of its weights
+
+    @property
+    def identity(self) -> str:
+        """What two files of the same model have in common; empty if that is not known."""
+        return self.sha256 or self.name
+
+
 @dataclass(frozen=True)
 class ScoredQuestion:
     """The scores of one question, from one line."""
@@ -37,6 +49,7 @@ class ScoredQuestion:
     probabilities: tuple[float, ...] = ()  # of each option; empty if the line has none
     prediction: int | None = None  # the number of an option, from 1; None if the line has none
     about: Mapping[str, Any] = field(default_factory=dict)  # what the line says of its question, see _ABOUT
+    model: ScoredModel = ScoredModel()
 
 
 def read_scores(path: Path) -> list[ScoredQuestion]:
@@ -46,11 +59,17 @@ def read_scores(path: Path) -> list[ScoredQuestion]:
         The questions in the order of the lines; the harness's in the order of their `doc_id`.
 
     Raises:
-        DataError: the file cannot be read or is empty, or a line has no scores; one finding for each such line.
+        DataError: the file cannot be read or is empty, or a line has no scores; one finding for each such line. Or its
+            lines name several models.
     """
     found = parse_lines(path, _parse_line, _("give what `lrc generate --scores` writes"))
     if not found:
         raise DataError(_("{path}: holds no scores; give what `lrc generate --scores` writes").format(path=path))
+    first = found[0][1].model
+    if other := next((one.model for _place, one in found if one.model.identity != first.identity), None):
+        unnamed = _("a model without a name")
+        text = _("{path}: has lines of {one} and of {other}; give a file for each model")
+        raise DataError(text.format(path=path, one=first.name or unnamed, other=other.name or unnamed))
     return [scored for _place, scored in sorted(found, key=lambda one: one[0])]
 
 
@@ -223,7 +242,8 @@ def _parse_line(line: Any, number: int) -> tuple[int, ScoredQuestion]:
         name = line.get("id")
         probabilities, prediction = parse_probabilities(line.get("probabilities", [])), line.get("prediction")
         name = None if name is None else str(name)
-        return number, ScoredQuestion(name, _parse_scores(line["scores"]), probabilities, prediction, _read_about(line))
+        scores, model = _parse_scores(line["scores"]), _read_model(line)
+        return number, ScoredQuestion(name, scores, probabilities, prediction, _read_about(line), model)
     responses = line.get("filtered_resps", line.get("resps"))
     if not isinstance(responses, list):
         raise ValueError(_("has neither scores nor filtered_resps"))
@@ -243,6 +263,11 @@ def _read_about(line: Mapping[str, Any]) -> dict[str, Any]:
     if not all(isinstance(text, str) for text in found.get("options", ())):
         del found["options"]
     return found
+
+
+def _read_model(line: Mapping[str, Any]) -> ScoredModel:
+    found = (line.get(key) for key in ("model", "model_sha256"))
+    return ScoredModel(*(value if isinstance(value, str) else "" for value in found))
 
 
 def _unwrap(response: Any) -> Any:
