@@ -62,6 +62,7 @@ KINDS = {
     "footer-row": _("footer row"),
     "format-not-exact": _("format not exact"),
     "formula": _("formulas read by their value"),
+    "formula-id": _("ids like formulas"),
     "formula-without-value": _("formula without value"),
     "fraction-lost": _("fractions that became decimals"),
     "hidden-column": _("hidden column"),

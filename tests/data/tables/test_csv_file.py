@@ -213,3 +213,29 @@ def test_empty_cells_at_the_end_may_be_left_out_if_that_is_usual(tmp_path: Path)
     path = tmp_path / "a.csv"
     path.write_text("\n".join([HEADERS, *lines]), encoding="utf-8")
     assert [len(one.options) for one in read_workbook(path).questions] == [3] * 16 + [4] * 14
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "ID,文章,問題,選項,,,\n,,,A,B,C,D",
+        "試題,,,選項,,,,\n題號,文章,問題,甲,乙,丙,丁,",
+        "測驗卷,,,,,,,,\n題號,文章,問題,甲,乙,丙,丁,,",
+    ],
+)
+def test_a_header_in_two_rows_has_the_width_of_both(tmp_path: Path, header: str) -> None:
+    lines = [line + "," * (header.split("\n")[0].count(",") - 6) for line in LINES]
+    assert len(read_workbook(written(tmp_path / "a.csv", "\n".join([header, *lines]))).questions) == 30
+
+
+def test_the_last_name_of_a_header_may_be_in_its_first_row(tmp_path: Path) -> None:
+    header = "試題,,,選項,,,,答案\nID,文章,問題,甲,乙,丙,丁,"
+    lines = [f"{line},{number % 4 + 1}" for number, line in enumerate(LINES)]
+    book = read_workbook(written(tmp_path / "a.csv", "\n".join([header, *lines])))
+    assert [one.answer for one in book.questions] == [number % 4 + 1 for number in range(30)]
+
+
+def test_the_lock_file_of_excel_is_told_from_the_workbook(tmp_path: Path) -> None:
+    assert refusal(written(tmp_path / "~$AI.xlsx", b"\x05user")) == (
+        "~$AI.xlsx: Excel's note that AI.xlsx is open, and not the workbook; give AI.xlsx itself"
+    )

@@ -26,7 +26,7 @@ WORDS: dict[str, str] = {
     ),
     "not_validated": _("How often it is right has not been measured."),
     "technical": _("Technical details"),
-    "asked": _("template {template}, answers in {style} style, {votes} order(s) of the options"),
+    "asked": _("template {template}, answers in {style} style, {votes} orders of the options"),
     # asking
     "one": _("One question"),
     "many": _("A workbook"),

@@ -156,13 +156,15 @@ def _count_roles(row: Sequence[str]) -> int:
 
 def _iter_rows(path: Path, file: TextIO, delimiter: str) -> Iterator[TableRow]:
     number, width, known = 0, 0, False  # the number of columns, and whether that is the header's
+    named = 0  # the same of the rows with a name, of which a header may have two
     lines = _iter_lines(path, file)
     try:
         # strict: a stray quote is an error; otherwise, cells would be joined silently.
         for number, cells in enumerate(csv.reader(lines, strict=True, delimiter=delimiter), start=1):
             roles = _count_roles(cells) if number <= LOOKED_AT else 0
+            named = max(named, _find_width(cells)) if roles else named
             if roles >= _HEADER:
-                width, known = max(width if known else 0, _find_width(cells)), True
+                width, known = named, True
             elif number <= LOOKED_AT and known and not any(cells[:2]):
                 width = max(width, _find_width(cells))  # a second row of the header, below the empty cells of the first
             elif not width or roles and not known:

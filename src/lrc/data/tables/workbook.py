@@ -301,7 +301,7 @@ def _read_answers(draft: Draft) -> list[Reading]:
         header = draft.header(draft.columns.answer)
         raise DataError(
             _(
-                "{file}, row {rows}: {header} is 0 in {count:,} row(s), and {last} in {value}: it counts "
+                "{file}, row {rows}: {header} is 0 in {count:,} rows, and {last} in {value}: it counts "
                 "from 0; {from_zero}"
             ).format(
                 file=draft.file,
