@@ -32,6 +32,7 @@ def told(tmp_path: Path, *words: str) -> str:
     "words",
     [
         ["check"],
+        ["vote", "a", "--data", "b", "--output", "c", "--output", "d"],
         ["chek", "a"],
         ["check", "a.xlsx", "--nosuch"],
         ["compare", "a", "b", "--htm"],

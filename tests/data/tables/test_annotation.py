@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tempfile
 import zipfile
 from io import BytesIO
 from pathlib import Path
@@ -361,6 +362,15 @@ def test_a_workbook_that_openpyxl_refuses_is_refused_with_a_cure(
     replace_part(path, "[Content_Types].xml", lambda old: old.replace(b"sheet.main+xml", b"other+xml"))
     assert lrc("check", path, "--annotate", tmp_path / "o.xlsx") == 1
     assert capsys.readouterr().err.startswith("a.xlsx: cannot be copied (File contains no valid workbook part); save")
+
+
+def test_a_copy_needs_no_folder_for_temporary_files(
+    book: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That may be full, or be read only."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    assert lrc("check", book, "--annotate", tmp_path / "o.xlsx") == 1  # for the bad row
+    survives(tmp_path / "o.xlsx")
 
 
 def test_the_same_workbook_gives_the_same_bytes(book: Path, tmp_path: Path) -> None:

@@ -196,13 +196,11 @@ class WorkbookCopy:
 
     def to_bytes(self) -> bytes:
         """The content of the .xlsx file; see `left_out` for what it lacks."""
-        from openpyxl.writer.excel import ExcelWriter
-
         if not self.dated:  # openpyxl would write the current time
             self.book.properties.created = self.book.properties.modified = datetime(1980, 1, 1)
         self._show_marks()
         packed = BytesIO()
-        ExcelWriter(self.book, ZipFile(packed, "w", ZIP_DEFLATED)).save()
+        _writer_in_memory()(self.book, ZipFile(packed, "w", ZIP_DEFLATED)).save()
         with ZipFile(packed) as package:
             comments = restore_comments(package, self.comments)
         return _repack(packed, self._formula_values(), comments)
@@ -268,6 +266,28 @@ class WorkbookCopy:
         names = tuple(_("{name} ({count:,})").format(name=name, count=count) for name, count in lost.items())
         text = _("not in the copy: {names}; the original has it").format(names=names)
         return [Finding("warning", "not-copied", self.path.name, text)]
+
+
+def _writer_in_memory() -> Any:
+    """openpyxl's writer without its temporary files, as the folder for these may be full."""
+    from openpyxl.drawing.spreadsheet_drawing import SpreadsheetDrawing
+    from openpyxl.worksheet._writer import WorksheetWriter
+    from openpyxl.writer.excel import ExcelWriter
+
+    class WriterInMemory(ExcelWriter):
+        _archive: ZipFile
+
+        def write_worksheet(self, ws: Any) -> None:
+            ws._drawing = SpreadsheetDrawing()
+            ws._drawing.charts, ws._drawing.images = ws._charts, ws._images
+            content = BytesIO()
+            writer: Any = WorksheetWriter(ws, content)
+            writer.write()
+            ws._rels = writer._rels
+            self._archive.writestr(ws.path[1:], content.getvalue())
+            self.manifest.append(ws)
+
+    return WriterInMemory
 
 
 def set_value(cell: Cell | MergedCell, value: str | int | float) -> None:
