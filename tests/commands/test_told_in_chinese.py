@@ -32,7 +32,7 @@ def told(tmp_path: Path, *words: str) -> str:
     "words",
     [
         ["check"],
-        ["vote", "a", "--data", "b", "--output", "c", "--output", "d"],
+        ["check", "a.xlsx", "--columns", "文章=甲", "--columns", "問題=乙"],
         ["chek", "a"],
         ["check", "a.xlsx", "--nosuch"],
         ["compare", "a", "b", "--htm"],

@@ -375,8 +375,3 @@ def test_test_scores_in_another_order_than_the_models_are_refused(
     both = keep(tmp_path / "both.jsonl", [*read(mine)[:5], *read(other)[5:]])
     status, told = vote(a, run, both, mine)
     assert status == 1 and told == [f"{both}: has lines of run and of a; give a file for each model"]
-
-
-def test_a_flag_that_takes_one_value_is_refused_twice(capsys: pytest.CaptureFixture[str]) -> None:
-    assert lrc("vote", "a", "--data", "b", "--output", "c", "--output", "d") == 2
-    assert "--output is given 2 times; give it once" in capsys.readouterr().err

@@ -72,15 +72,15 @@ class TranslatedCommand(click.Command):
     context_class = HelpContext
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse, and refuse an option that is given twice, of which click takes the last one without a word."""
+        """Parse, and refuse to have a list in one option replaced by that in a second one, as click would."""
         rest = super().parse_args(ctx, args.copy())
         if ctx.resilient_parsing:
             return rest
         _values, _rest, order = self.make_parser(ctx).parse_args(args.copy())
         for option, count in Counter(one for one in order if isinstance(one, click.Option)).items():
-            if count > 1 and not (option.multiple or option.is_flag or option.count):
-                text = _("{option} is given {count} times; give it once").format(option=option.opts[-1], count=count)
-                raise click.UsageError(localized(text), ctx)
+            if count > 1 and getattr(option.type, "is_list", False):
+                text = _("{option} is given {count} times; give it once, with commas between its parts")
+                raise click.UsageError(localized(text.format(option=option.opts[-1], count=count)), ctx)
         return rest
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
