@@ -72,6 +72,7 @@ def test_the_copy_has_what_the_csv_and_the_scores_have(base: Path, asked: Path, 
     with (tmp_path / "c.csv").open(encoding="utf-8", newline="") as file:
         answers = [(line["ID"], int(line["Answer"])) for line in csv.DictReader(file)]
     lines = [json.loads(line) for line in (tmp_path / "c.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert {(line["model"], len(line["model_sha256"])) for line in lines} == {(base.name, 64)}  # for `lrc vote`
     header, *rows = values(tmp_path / "a.xlsx", "Sheet")
     assert header == [*TEST, "預測答案", *(f"選項{n}的機率" for n in (1, 2, 3, 4)), "請人工檢查"]
     assert [(str(line[0]).strip(), line[7]) for line in rows] == answers

@@ -56,7 +56,7 @@ def test_scores_that_were_computed_otherwise_are_not_mixed(tmp_path: Path, capsy
     assert side.start("bfloat16, 4 bits").keys() == {0, 3} and capsys.readouterr().err == ""
     again = PartialScores.for_output(tmp_path / "answer.csv", ["model"])
     assert again.exists and again.start("bfloat16") == {}
-    told = "2 questions were answered in bfloat16, 4 bits, and are answered again in bfloat16"
+    told = "2 questions were answered in bfloat16, 4 bits, and now again in bfloat16"
     assert told in capsys.readouterr().err
     again.append({1: SCORES[1]})
     assert again.start("bfloat16") == {1: SCORES[1]}

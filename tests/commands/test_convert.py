@@ -161,7 +161,7 @@ def test_too_few_passages_are_refused_unless_not_split(tmp_path: Path) -> None:
     text = "".join(chr(0x4E00 + i) for i in range(100))
     rows = [workbooks.row(i, 文章=text + "。" * i) for i in range(6)]
     source = workbooks.write_xlsx(tmp_path / "a.xlsx", rows)
-    with pytest.raises(DataError, match=r"a\.xlsx: 6 questions have 1 passages .* use --validation-fraction 0"):
+    with pytest.raises(DataError, match=r"a\.xlsx: 6 questions have 1 passage .* use --validation-fraction 0"):
         convert(source, output_dir=tmp_path / "out")
     with pytest.raises(DataError, match="too few for 2 folds"):
         convert(source, output_dir=tmp_path / "out", validation_fraction=0, folds=2)

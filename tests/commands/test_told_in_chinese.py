@@ -32,6 +32,7 @@ def told(tmp_path: Path, *words: str) -> str:
     "words",
     [
         ["check"],
+        ["check", "a.xlsx", "--columns", "文章=甲", "--columns", "問題=乙"],
         ["chek", "a"],
         ["check", "a.xlsx", "--nosuch"],
         ["compare", "a", "b", "--htm"],

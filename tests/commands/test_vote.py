@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 from small_runs import lrc, write_questions
 
+from lrc.answering.options import ScoringOptions
+from lrc.answering.scored_model import identify_model
 from lrc.data.near_duplicates import group_passages
 from lrc.data.questions import Question
 from lrc.data.splits import folds
@@ -248,7 +250,7 @@ def test_answers_that_are_arbitrary_are_counted(
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda lines: lines[:-1], "has no scores of 1 questions"),
+        (lambda lines: lines[:-1], "has no scores of 1 question"),
         (lambda lines: [*lines, {**lines[0], "id": "new"}], "has scores of 151 questions"),
         (lambda lines: [lines[1], *lines[1:]], "ids that repeat cannot be matched"),
         (
@@ -269,7 +271,7 @@ def test_answers_that_are_arbitrary_are_counted(
                 {"doc_id": n, "doc": {"question": f"問{n + 1}"}, "resps": [[[s, False]] for s in line["scores"]]}
                 for n, line in enumerate(lines)
             ],
-            "150 of its questions are not those of validation.json, first question q0, whose question is another",
+            "differs from validation.json in 150 questions, first question q0, whose question is another",
         ),
     ],
 )
@@ -288,7 +290,7 @@ def test_test_scores_have_to_be_of_one_file(
 ) -> None:
     data = tmp_path / "validation.json"
     assert lrc("vote", *files, "--data", data, "--test-scores", files[0]) == 1
-    assert "1 files for 3 models" in capsys.readouterr().err
+    assert "1 file for 3 models" in capsys.readouterr().err
     short = keep(tmp_path / "short.jsonl", read(files[2])[:5])
     assert lrc("vote", *files, "--data", data, "--test-scores", *files[:2], short) == 1
     assert "has 5 questions" in capsys.readouterr().err
@@ -343,3 +345,55 @@ def test_the_folder_of_a_run_stands_for_its_validation_scores(tmp_path: Path) ->
         assert lrc("vote", *map(str, files), "--data", str(data), "--output", str(output)) == 0
         answers.append(output.read_bytes())
     assert answers[0] == answers[1] and answers[0].count(b"\n") == 41
+
+
+def test_test_scores_in_another_order_than_the_models_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked, test = questions(40), questions(10, seed=9)
+    data = write_questions(tmp_path / "data.json", asked)
+
+    def write(name: str, of: Sequence[Question], seed: int, sha256: str) -> Path:
+        path = write_scores(tmp_path / name, of, model(of, 1.0, 1.0, seed))
+        named = {"model": f"model {sha256}", "model_sha256": sha256} if sha256 else {}
+        return keep(path, [one | named for one in read(path)])
+
+    def vote(one: Path, two: Path, first: Path, second: Path) -> tuple[int, list[str]]:
+        status = lrc(
+            "vote", one, two, "--data", data, "--test-scores", first, second, "--output", tmp_path / "o.csv", "--force"
+        )
+        return status, capsys.readouterr().err.splitlines()
+
+    a, b = (write(f"{name}.jsonl", asked, seed, name) for seed, name in enumerate("ab"))
+    ta, tb, tc = (write(f"t{name}.jsonl", test, seed, name) for seed, name in enumerate("abc"))
+    assert vote(a, b, ta, tb) == (0, [])
+    status, told = vote(a, b, tb, ta)
+    assert status == 1 and told == [
+        f"{tb}: is of the model of {b}, and in the place of {a}; give --test-scores in the order of the models",
+        f"{ta}: is of the model of {a}, and in the place of {b}; give --test-scores in the order of the models",
+    ]
+    status, told = vote(a, b, ta, tc)
+    assert status == 0 and len(told) == 1 and told[0].startswith("warning: tc.jsonl: is of model c, and")
+    # Files of before, and of other programs, do not name their model.
+    nameless = write("old.jsonl", asked, 1, "")
+    for files, name in (((a, nameless, ta, tb), "old"), ((a, b, write("told.jsonl", test, 1, ""), tb), "told")):
+        status, told = vote(*files)
+        assert status == 0 and told == [
+            f"warning: {name}.jsonl: does not tell its model, so whether --test-scores are in the order of the models "
+            "cannot be checked"
+        ]
+    # A run is known by its adapter.
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "adapter_model.safetensors").write_bytes(b"weights")
+    (tmp_path / "b.jsonl").rename(run / "validation_scores.jsonl")
+    keep(run / "validation_scores.jsonl", [{"id": one["id"], "scores": one["scores"]} for one in read(a)])
+    own = identify_model("", ScoringOptions(adapters=(run,)))
+    mine = keep(ta, [one | {"model": own.name, "model_sha256": own.sha256} for one in read(ta)])
+    other = keep(tb, [one | {"model": "a", "model_sha256": "a"} for one in read(tb)])
+    assert vote(a, run, other, mine) == (0, [])
+    assert vote(a, run, mine, other)[0] == 1
+    # Lines of two models in one file.
+    both = keep(tmp_path / "both.jsonl", [*read(mine)[:5], *read(other)[5:]])
+    status, told = vote(a, run, both, mine)
+    assert status == 1 and told == [f"{both}: has lines of run and of a; give a file for each model"]

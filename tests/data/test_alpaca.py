@@ -145,7 +145,7 @@ def test_answers_that_count_from_zero_are_refused_as_a_whole() -> None:
     zero, one, two = (FOREIGN | {"output": number} for number in ("0", "1", "2"))
     with pytest.raises(DataError) as caught:
         load(zero, one, zero)
-    assert len(caught.value.lines()) == 3 and "output is 0 in 2 record(s)" in caught.value.lines()[-1]
+    assert len(caught.value.lines()) == 3 and "output is 0 in 2 records" in caught.value.lines()[-1]
     with pytest.raises(DataError) as caught:
         load(zero, one, two)
     assert caught.value.lines() == ("a.json, record 1: output is 0, expected 1 to 2; correct it",)

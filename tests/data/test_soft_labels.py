@@ -16,6 +16,7 @@ from lrc.config.run_record import RUN_FILE
 from lrc.data.alpaca import to_record
 from lrc.data.soft_labels import SoftLabels
 from lrc.packing.tree import pack
+from lrc.runtime.errors import DataError
 from lrc.tokenization.prompt import Prompt
 from lrc.tokenization.token_dataset import tokenize
 from lrc.training.contrastive_loss import Option, OptionContrast
@@ -140,3 +141,16 @@ def test_what_does_not_go_together_is_refused(
     assert run(folder, tmp_path / "a", *[str(names.get(word, word)) for word in words]) == 1
     assert said in capsys.readouterr().err
     assert not (tmp_path / "a").exists()
+
+
+def test_questions_that_only_their_passages_distinguish_are_refused(tmp_path: Path) -> None:
+    """As in two files that both count from 1: each would be trained on the soft labels of the other one."""
+    alike = [replace(QUESTIONS[0], id="1", passage=passage) for passage in ("甲文。", "乙文。")]
+    files = [write_questions(tmp_path / f"{number}.json", [one]) for number, one in enumerate(alike)]
+    scores = tmp_path / "s.jsonl"
+    lines = [{"id": "1", "scores": [one, 0.0, 0.0, 0.0]} for one in (9.0, -9.0)]
+    scores.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    with pytest.raises(DataError, match="two training questions have the id 1, and differ in their passages only"):
+        SoftLabels.read(scores, files, 0.5, 1.0)
+    same = write_questions(tmp_path / "same.json", [alike[0]])
+    assert len(SoftLabels.read(scores, [files[0], same], 0.5, 1.0).probabilities) == 1

@@ -56,7 +56,7 @@ def test_a_prediction_in_a_file_of_scores_is_the_number_of_an_option(tmp_path: P
     path = tmp_path / "scores.jsonl"
     path.write_text(json.dumps({"id": "7", "scores": [-1, -2, -3, -4], "prediction": prediction}) + "\n")
     with pytest.raises(
-        DataError, match=rf"question 7: prediction is {prediction}, expected 1 to 4; score t.json again"
+        DataError, match=rf"question 7: prediction is {prediction!r}, expected 1 to 4; score t.json again"
     ):
         read_predictions(path, tmp_path / "t.json", [asked])
 

@@ -52,7 +52,7 @@ def refusal() -> str:
         ({**TWO, "MASTER_PORT": "0"}, "MASTER_PORT: is 0, expected 1 to 65535", "MASTER_PORT"),
         (
             {**TWO, "OMPI_COMM_WORLD_SIZE": "4"},
-            "OMPI_COMM_WORLD_SIZE: OMPI_COMM_WORLD_SIZE is 4 and WORLD_SIZE is 2",
+            "OMPI_COMM_WORLD_SIZE: OMPI_COMM_WORLD_SIZE is 4, and WORLD_SIZE is 2",
             "",
         ),
         ({"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "0"}, "MASTER_ADDR: is missing", "unset OMPI_"),

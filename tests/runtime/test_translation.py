@@ -30,6 +30,7 @@ from lrc.data.repeated import find_duplicates
 from lrc.data.score_files import read_scores
 from lrc.data.tables.cell_text import kind_of
 from lrc.data.tables.workbook import read_workbook
+from lrc.metrics.predictions import read_outcomes, read_predictions
 from lrc.runtime.errors import DataError, LrcError
 from lrc.runtime.findings import KINDS, WORDS, Finding, format_findings
 from lrc.runtime.translation import CHINESE, VARIABLES, Message, _, first_clause, language, localized
@@ -111,6 +112,38 @@ def test_each_translation_has_the_placeholders_of_its_message() -> None:
     for text, chinese in catalogue().items():
         assert set(placeholders(chinese)) == set(placeholders(text)), text
         assert all(not name.isdecimal() and name for name in placeholders(text)), f"without a name: {text}"
+
+
+# Words in -s that may follow what may be a number, and are not its noun.
+NO_NOUNS = (
+    "appears arrives as begins comes computes copies declares differs does ends freezes gives has holds is its lacks "
+    "less lists looks loss needs overflows runs spans status takes this units unless unpacks was weights"
+)
+COUNTED = re.compile(r"\{(?P<name>\w+)(?::[^}]*)?\}(?P<before>(?: [a-z]+)?) (?P<noun>[a-z]+s)\b")
+
+
+def test_a_noun_after_the_number_one_is_in_the_singular() -> None:
+    """Of whatever message: a new noun has to be in the list of `translation`, or in the one above."""
+    wrong, checked = [], 0
+    for text in marked():
+        for found in COUNTED.finditer(text):
+            before = found["before"].strip()
+            if found["noun"] in NO_NOUNS.split() or before in (*NO_NOUNS.split(), "of", "the", "are", "both", "no"):
+                continue
+            piece = text[found.start() :].partition("}")[2]
+            said = str(_("{one}" + piece.replace("{", "{{").replace("}", "}}")).format(one=1))
+            checked += 1
+            if re.match(rf"1(?: [a-z]+)? {found['noun']}\b", said) or re.match(r"1 \w+ (are|have|were|do)\b", said):
+                wrong.append(said)
+    assert checked > 100 and not wrong
+
+
+def test_numbers_and_their_nouns_agree() -> None:
+    text = _("{path}: {count:,} questions have no answer, in {files:,} bad files")
+    assert str(text.format(path="a", count=1, files=1)) == "a: 1 question has no answer, in 1 bad file"
+    assert str(text.format(path="a", count=0, files=11)) == "a: 0 questions have no answer, in 11 bad files"
+    assert str(_("{share:.1f} points, {a}/{b} batches").format(share=1, a=1, b=1)) == "1.0 points, 1/1 batch"
+    assert str(_("{file}: row {row} has {many} options").format(file="1", row=1, many="1")) == "1: row 1 has 1 option"
 
 
 def test_the_compiled_catalogue_is_that_of_the_text() -> None:
@@ -201,6 +234,67 @@ def untranslated_phrases(path: Path) -> Iterator[str]:
         text = "".join(str(one.value) if isinstance(one, ast.Constant) else "{}" for one in pieces)
         if (found := PHRASE.search(text)) and re.search("[a-z]{2}", found[0]):
             yield text
+
+
+# What only a programmer sees: arguments that lrc itself does not give. json_array.py speaks as json does.
+PROGRAMMING = ("json_array.py", "accuracy.py", "page.py", "splits.py", "trainer.py", "tree.py", "equivalence.py")
+
+
+def test_no_value_error_that_a_user_may_see_is_past_the_catalogue() -> None:
+    """Readers give the text of a ValueError as the reason why a line or a file is wrong."""
+    raw = [
+        f"{path.name}:{call.lineno} {ast.unparse(call.args[0])}"
+        for path in sorted(SOURCE.rglob("*.py"))
+        for call in calls(path)
+        if name_of(call) in ("ValueError", "TypeError") and call.args and path.name not in PROGRAMMING
+        if isinstance(call.args[0], ast.JoinedStr | ast.Constant)
+    ]
+    assert [one.partition(" ")[2] for one in raw] == [
+        "f'order is {order}, expected each of 0 to {len(self.options) - 1} once'"
+    ]
+
+
+OUTCOME: dict[str, object] = {
+    "id": "a",
+    "row": 2,
+    "scores": [-1, -2],
+    "probabilities": [0.7, 0.3],
+    "prediction": 1,
+    "answer": 1,
+}
+OUTCOME |= {"passage": "甲", "question": "乙", "options": ["丙", "丁"]}
+
+
+def test_what_is_wrong_with_a_line_of_scores_or_answers_is_told_in_chinese(tmp_path: Path) -> None:
+    path, wrong = (
+        tmp_path / "分數.jsonl",
+        [
+            *({"options": ["丙"]}, {"answer": 7}, {"prediction": 9}, {"prediction": None}, {"answer": "1"}, {"id": 5}),
+            *({"probabilities": value} for value in ([0.7], 5, None, ["甲", "乙"], [2, 3])),
+            *({"scores": value} for value in (5, ["甲", 1])),
+        ],
+    )
+    lines = [json.dumps(OUTCOME | one) for one in wrong] + ["[]", "nul", json.dumps({**OUTCOME, "answer": []})]
+    scores = [
+        '{"scores": [1, 2], "probabilities": 3}',
+        '{"filtered_resps": [["甲"], ["乙"]]}',
+        '{"scores": ["甲", 1]}',
+        "5",
+    ]
+    for read, said in ((read_outcomes, lines), (read_scores, scores)):
+        path.write_text("\n".join(said), encoding="utf-8")
+        with pytest.raises(DataError) as caught:
+            read(path)
+        told = caught.value.lines(CHINESE)
+        assert [line.split("：")[0] for line in told] == [
+            f"{path}，第 {number} 行" for number in range(1, len(said) + 1)
+        ]
+        english = [line for line in told if re.search("[A-Za-z]{2,} [A-Za-z]{2,}", re.sub("`.*`", "", line))]
+        assert not english
+    path.write_text('{"scores": [1, 2], "prediction": 9}', encoding="utf-8")
+    with pytest.raises(DataError, match="9") as caught:
+        read_predictions(path, tmp_path / "a.json", [ask(options=("甲", "乙"))])
+    assert "expected" not in "".join(caught.value.lines(CHINESE))
 
 
 def test_no_part_of_a_message_is_english_alone() -> None:

@@ -90,7 +90,7 @@ def test_each_file_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str
     words += ["--max_length", "700", "--on_too_long", "skip"]
     assert run(folder, tmp_path / "a", *words) == 0
     told = capsys.readouterr().err
-    assert f"{other}: 1 questions left out to fit max_length 700: b0" in told
+    assert f"{other}: 1 question left out to fit max_length 700: b0" in told
     assert f"an epoch has 12 of 12 of {folder / 't_train.json'} and 4 of 7 of {other}" in told
     noted = json.loads((tmp_path / "a" / RUN_FILE).read_text(encoding="utf-8"))
     parts = {role: (part["name"], part["questions"], part["drawn"]) for role, part in noted["data"].items()}
@@ -119,7 +119,7 @@ def test_without_shares_all_of_all_files_is_drawn(tmp_path: Path, capsys: pytest
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--train_shares", "0.5", "0.5"], "train_shares has 2 parts for 1 files of train_file"),
+        (["--train_shares", "0.5", "0.5"], "train_shares has 2 parts for 1 file of train_file"),
         (["--train_file", "FILE", "FILE"], "twice; name it once"),
         (["--train_file", "FILE", "OTHER", "--train_shares", "0.5", "0.6"], "expected numbers above 0 whose sum is 1"),
         (["--train_file", "FILE", "none.json"], "none.json"),

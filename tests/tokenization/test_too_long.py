@@ -49,7 +49,7 @@ def test_answering_leaves_out_what_is_farthest_from_the_question(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     long, short = answered(folder, tmp_path / "both.csv", LONG, SHORT)
-    told = f"1 passages shortened to fit the model's {POSITIONS} positions: long"
+    told = f"1 passage shortened to fit the model's {POSITIONS} positions: long"
     assert told in capsys.readouterr().err.splitlines()
     assert (tmp_path / "both.csv").read_text(encoding="utf-8").splitlines()[1].startswith("long,")
     # Of the many equal sentences as many as fit are kept, so the scores are those of no other question.
@@ -77,7 +77,7 @@ def test_training_takes_no_more_than_the_base_has(
     assert run(folder, tmp_path / "a", "--max_length", "500") == 0
     lines = capsys.readouterr().err.splitlines()
     assert f"max_length: lowered from 500 to {POSITIONS}, the positions of {folder / 'base'}" in lines
-    assert any(f"1 passages shortened to fit max_length {POSITIONS}: long" in line for line in lines)
+    assert any(f"1 passage shortened to fit max_length {POSITIONS}: long" in line for line in lines)
     assert lrc("preview", folder / "recipe.yaml", "--output_dir", tmp_path / "b", "--max_length", "500", "--json") == 0
     told = json.loads(capsys.readouterr().out)
     assert told["tokens"]["max_length"] == POSITIONS and told["tokens"]["shortened"] == ["long"]

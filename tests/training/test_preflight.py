@@ -96,7 +96,7 @@ CASES = {
         ["--train_file", "{home}/AI_train.json", "{home}/other/../AI_train.json"],
         "r.yaml: train_file names {home}/AI_train.json twice; name it once",
     ),
-    "shares": (["--train_shares", "0.5", "0.5"], "r.yaml: train_shares has 2 parts for 1 files of train_file"),
+    "shares": (["--train_shares", "0.5", "0.5"], "r.yaml: train_shares has 2 parts for 1 file of train_file"),
     "no data at all": (
         ["--train_file", "{home}/data/AI_train.json"],
         "{home}/data/AI_train.json: no such file; name yours by --train_file, or make it: lrc convert AI.xlsx "

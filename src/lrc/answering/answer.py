@@ -15,6 +15,7 @@ from lrc.answering.options import ScoringOptions, runs_of
 from lrc.answering.partial_scores import PartialScores
 from lrc.answering.scoring import Scorer, chunks
 from lrc.data.alpaca import Record, question_of
+from lrc.data.score_files import ScoredModel
 from lrc.metrics.option_scores import OptionScores
 from lrc.models.fingerprint import fingerprint_base
 from lrc.models.loading import positions
@@ -124,21 +125,23 @@ def facts(model: str, options: ScoringOptions, data: Path) -> list[Any]:
     return [base, sums, named, runs, state.num_processes, state.device.type, software]
 
 
-def write_scores(path: Path, records: Sequence[Record], scores: Sequence[OptionScores], *, force: bool) -> None:
+def write_scores(
+    path: Path, records: Sequence[Record], scores: Sequence[OptionScores], model: ScoredModel, *, force: bool
+) -> None:
     """Write one JSON line for each question; see `score_lines`.
 
     Raises:
         OutputError: `path` exists and `force` is false, or the file system refuses.
     """
     with new_file(path, force=force) as temporary, temporary.open("w", encoding="utf-8") as file:
-        for line in score_lines(records, scores):
+        for line in score_lines(records, scores, model):
             file.write(line)
 
 
-def score_lines(records: Sequence[Record], scores: Sequence[OptionScores]) -> Iterator[str]:
+def score_lines(records: Sequence[Record], scores: Sequence[OptionScores], model: ScoredModel) -> Iterator[str]:
     """The lines of a score file: id, row, scores (log-probabilities), probabilities and prediction of each question.
 
-    The score of an option that cannot be chosen is null.
+    The score of an option that cannot be chosen is null. Each line names the model.
     """
     for record, score in zip(records, scores, strict=True):
         line = {
@@ -147,5 +150,7 @@ def score_lines(records: Sequence[Record], scores: Sequence[OptionScores]) -> It
             "scores": [value if value > float("-inf") else None for value in score.log_probs],
             "probabilities": list(score.probabilities),
             "prediction": score.prediction,
+            "model": model.name,
+            "model_sha256": model.sha256,
         }
         yield json.dumps(line, ensure_ascii=False) + "\n"

@@ -62,7 +62,7 @@ class PartialScores:
         known: dict[int, OptionScores] = {}
         before, lines = self._head.get("computed"), self._lines()[1:] if self.exists else []
         if before != computed and lines:
-            text = _("{path}: {count} questions were answered in {before}, and are answered again in {computed}")
+            text = _("{path}: {count} questions were answered in {before}, and now again in {computed}")
             notify(text.format(path=self.path, count=len(lines), before=before, computed=computed))
             lines = []
         for line in lines:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from lrc.answering import submission
 from lrc.answering.options import ScoringOptions
 from lrc.answering.partial_scores import PartialScores, remove_partial_scores
+from lrc.answering.scored_model import identify_model
 from lrc.data.alpaca import Record, question_of, with_question
 from lrc.data.sources import read_questions_to_answer
 from lrc.metrics.accuracy import (
@@ -140,9 +141,9 @@ def _evaluate(
     if not processes().is_main_process:
         return
     if scores is not None and output is not None:
-        write_scores(scores, records, found, force=over)
+        write_scores(scores, records, found, identify_model(asked["model"], options), force=over)
     elif scores is not None:
-        lines = "".join(score_lines(records, found)).encode()
+        lines = "".join(score_lines(records, found, identify_model(asked["model"], options))).encode()
         write_once(scores, asked, key_of(words), lambda path: path.write_bytes(lines), force=force)
     figures = _figures(scorer, records, answers, found, blind)
     if options.votes > 1:

@@ -12,6 +12,7 @@ from lrc.answering.answered_workbook import check_output, fill_in, is_workbook
 from lrc.answering.certainty import describe_certainty
 from lrc.answering.options import ScoringOptions
 from lrc.answering.partial_scores import PartialScores, remove_partial_scores
+from lrc.answering.scored_model import identify_model
 from lrc.answering.submission import submission
 from lrc.data.alpaca import Record
 from lrc.data.sources import read_questions_to_answer
@@ -89,7 +90,7 @@ def _generate(
     if not state.is_main_process:
         return
     if scores is not None:
-        write_scores(scores, records, found, force=force or begun)
+        write_scores(scores, records, found, identify_model(model, options), force=force or begun)
     ids, answers = [record.id for record in records], [score.prediction for score in found]
     if is_workbook(output):
         content, lost = fill_in(data, records, found, sheet=asked["sheet"], columns=asked["columns"])

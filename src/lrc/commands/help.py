@@ -7,6 +7,7 @@ writes it, so that all else reads English; `docs/extract_texts.py` finds the tex
 from __future__ import annotations
 
 import inspect
+from collections import Counter
 from collections.abc import Iterable
 from copy import copy
 from gettext import gettext
@@ -69,6 +70,18 @@ class TranslatedCommand(click.Command):
     """A command whose help is in the user's language."""
 
     context_class = HelpContext
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse, and refuse to have a list in one option replaced by that in a second one, as click would."""
+        rest = super().parse_args(ctx, args.copy())
+        if ctx.resilient_parsing:
+            return rest
+        _values, _rest, order = self.make_parser(ctx).parse_args(args.copy())
+        for option, count in Counter(one for one in order if isinstance(one, click.Option)).items():
+            if count > 1 and getattr(option.type, "is_list", False):
+                text = _("{option} is given {count} times; give it once, with commas between its parts")
+                raise click.UsageError(localized(text.format(option=option.opts[-1], count=count)), ctx)
+        return rest
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the help of a translated copy."""

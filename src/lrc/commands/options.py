@@ -39,6 +39,7 @@ class ColumnNames(click.ParamType):
     """The headers of a table's columns, as `文章=短文,問題=題目`; a header may contain commas."""
 
     name = "文章=HEADER,…"
+    is_list = True
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, str]:
         """Make a dictionary of headers, by the roles of their columns."""

@@ -140,7 +140,7 @@ def _train_one(trial: SweepTrial, plan: Sweep, config: str | None, request: Requ
         reason = trial.train(config, request)
         result = None if reason or not _is_finished(trial, request) else trial.result()
     except DataError as error:
-        reason, result = str(error), None
+        reason, result = error.findings[0].sentence, None
     if reason:
         notify(_("trial {number}: failed: {reason}").format(number=trial.number, reason=reason))
     elif result:

@@ -11,16 +11,17 @@ from typing import Any
 
 import numpy as np
 
+from lrc.answering.scored_model import identify_adapters
 from lrc.answering.submission import submission
 from lrc.data.near_duplicates import group_passages
 from lrc.data.questions import Question
-from lrc.data.score_files import ScoredQuestion, match_scores, read_scores
+from lrc.data.score_files import ScoredModel, ScoredQuestion, match_scores, read_scores
 from lrc.data.sources import read_labelled
 from lrc.data.splits import folds
 from lrc.metrics.accuracy import CONFIDENCE, Figures, accuracy, compare_paired, passages_of
 from lrc.metrics.opinion_pool import Pool, Scores, equal_pool, fit_pool, out_of_fold, predict
 from lrc.metrics.option_scores import tied_options
-from lrc.metrics.predictions import answers_of, name_models
+from lrc.metrics.predictions import OUTCOMES_FILE, answers_of, name_models
 from lrc.metrics.verdict import describe_size, judge, spell
 from lrc.runtime.errors import DataError
 from lrc.runtime.findings import (
@@ -33,8 +34,8 @@ from lrc.runtime.findings import (
     print_next,
     wrap_line,
 )
-from lrc.runtime.finished_outputs import key_of_files, refuse_other_output, write_once
-from lrc.runtime.outputs import refuse_file
+from lrc.runtime.finished_outputs import key_of, key_of_files, refuse_other_output, write_once
+from lrc.runtime.outputs import checksum, refuse_file
 from lrc.runtime.system import command_line
 from lrc.runtime.translation import Message, _, localized
 
@@ -77,8 +78,11 @@ def vote(
         refuse_other_output(written, asked, force=force)
         refuse_file(written, data, *files, *test_scores, *filter(None, others), force=True)
     questions = read_labelled(data)
-    models = [match_scores(file, read_scores(file), questions, data) for file in files]
+    scored = list(map(read_scores, files))
+    models = [match_scores(file, lines, questions, data) for file, lines in zip(files, scored, strict=True)]
     tests = _read_tests(test_scores, files)
+    if tests:
+        _check_order(files, scored, test_scores, tests)
     names = name_models(files)
     answers = [question.answer or 0 for question in questions]
     found = out_of_fold(models, answers, _folds(questions))[0]
@@ -93,7 +97,8 @@ def vote(
         figures["test_ties"] = _count_ties(pooled)
     key, new = key_of_files([data, *files, *test_scores]), False
     if scores is not None:
-        write_once(scores, asked, key, partial(_write_scores, ids=ids, log_probs=pooled), force=force)
+        model = ScoredModel(" + ".join(names), key_of([checksum(file) for file in (data, *files)]))
+        write_once(scores, asked, key, partial(_write_scores, ids=ids, log_probs=pooled, model=model), force=force)
     if output is not None:
         content = submission(ids, predict(pooled))
         new = write_once(output, asked, key, lambda path: path.write_bytes(content), force=force)
@@ -153,6 +158,49 @@ def _read_tests(files: Sequence[Path], models: Sequence[Path]) -> list[list[Scor
                 )
             )
     return tests
+
+
+def _check_order(
+    files: Sequence[Path],
+    scored: Sequence[Sequence[ScoredQuestion]],
+    test_scores: Sequence[Path],
+    tests: Sequence[Sequence[ScoredQuestion]],
+) -> None:
+    """Refuse test scores of one model in the place of another one; report which ones do not tell their model.
+
+    Raises:
+        DataError: the test scores of a model are given in the place of another model's.
+    """
+    models = [_identify(file, lines) for file, lines in zip(files, scored, strict=True)]
+    wrong, unknown = [], []
+    for place, (test, lines) in enumerate(zip(test_scores, tests, strict=True)):
+        found = _identify(test, lines)
+        if not (found.identity and models[place].identity):
+            unknown.append(test if not found.identity else files[place])
+        elif found.identity != models[place].identity:
+            own = next((file for file, one in zip(files, models, strict=True) if one.identity == found.identity), None)
+            if own is None:
+                text = _("is of {found}, and {file} of {model}; if these are not the same, give the scores of {model}")
+                values = {"found": found.name, "file": files[place], "model": models[place].name}
+                print_findings([Finding("warning", "other-model", test.name, text.format(**values))])
+                continue
+            text = _(
+                "{test}: is of the model of {own}, and in the place of {file}; give --test-scores in the order of "
+                "the models"
+            )
+            wrong.append(text.format(test=test, own=own, file=files[place]))
+    if wrong:
+        raise DataError(*wrong)
+    if unknown:
+        text = _("does not tell its model, so whether --test-scores are in the order of the models cannot be checked")
+        print_findings([Finding("warning", "unnamed-model", unknown[0].name, text)])
+
+
+def _identify(file: Path, lines: Sequence[ScoredQuestion]) -> ScoredModel:
+    """The model that a file of scores names; for the answers of a run, which do not, that of its folder."""
+    if not lines[0].model.identity and file.name == OUTCOMES_FILE:
+        return identify_adapters([file.parent])
+    return lines[0].model
 
 
 def _differs(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
@@ -244,11 +292,12 @@ def _table(figures: dict[str, Any]) -> list[str]:
     return [*wrap_line(localized(figures["verdict"])), "", *(name_line(name, text, width) for name, text in lines)]
 
 
-def _write_scores(path: Path, *, ids: Sequence[str], log_probs: Scores) -> None:
+def _write_scores(path: Path, *, ids: Sequence[str], log_probs: Scores, model: ScoredModel) -> None:
     """Write the pool's scores in the format of `lrc generate --scores`."""
     with path.open("w", encoding="utf-8") as file:
         for name, line, number in zip(ids, log_probs, predict(log_probs), strict=True):
             scores = [float(one) if np.isfinite(one) else None for one in line]
             probabilities = np.exp(line).tolist()
             found = {"id": name, "scores": scores, "probabilities": probabilities, "prediction": number}
+            found |= {"model": model.name, "model_sha256": model.sha256}
             file.write(json.dumps(found, ensure_ascii=False) + "\n")

@@ -100,15 +100,31 @@ def _read(path: Path) -> Run | None:
     if not path.is_file():
         return None
     try:
-        run = Run(**json.loads(path.read_text(encoding="utf-8")))
-        for name, like in asdict(_EXAMPLE).items():
-            found = getattr(run, name)
-            if not isinstance(found, (int, float) if isinstance(like, float) else type(like)):
-                raise ValueError(f"{name} is a {type(found).__name__}")
-        return run
-    except (ValueError, TypeError, RecursionError) as error:
+        return _make_run(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, RecursionError) as error:
         raise ModelError(
             _("{path}: not a run file of lrc ({reason}); train again, or remove the file").format(
                 path=path, reason=describe_error(error)
             )
         ) from error
+
+
+def _make_run(values: Any) -> Run:
+    """Make a run of what its file holds.
+
+    Raises:
+        ValueError: it is not that of a run.
+    """
+    if not isinstance(values, dict):
+        raise ValueError(_("is not a JSON object"))
+    if unknown := [name for name in values if name not in asdict(_EXAMPLE)]:
+        raise ValueError(_("{name} is unknown").format(name=unknown[0]))
+    if missing := [name for name in ("template", "answer_style", "list_options") if name not in values]:
+        raise ValueError(_("{name} is missing").format(name=missing[0]))
+    run = Run(**values)
+    for name, like in asdict(_EXAMPLE).items():
+        found = getattr(run, name)
+        if not isinstance(found, (int, float) if isinstance(like, float) else type(like)):
+            text = _("{name} is {value}, which is of another type")
+            raise ValueError(text.format(name=name, value=repr(found)[:40]))
+    return run

@@ -206,7 +206,7 @@ def load_records(objects: Iterable[Any], file: str, notes: RecordNotes | None = 
     if zeros and not from_one:
         findings.append(
             _(
-                "{file}: output is 0 in {zeros:,} record(s), and the last option's number in none: it counts from 0; "
+                "{file}: output is 0 in {zeros:,} records, and the last option's number in none: it counts from 0; "
                 "{cure}"
             ).format(file=file, zeros=zeros, cure=FROM_ZERO)
         )

@@ -37,7 +37,7 @@ def assign_labels(path: Path, scores: Path, threshold: float) -> list[Record]:
     questions = [record.question for record in records if record.question is not None]
     if len(questions) < len(records):
         raise DataError(
-            _("{path}: {value} records are no questions with options; leave them out").format(
+            _("{path}: {value} records have no question with options; leave out what has none").format(
                 path=path, value=len(records) - len(questions)
             )
         )

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from lrc.runtime.translation import _
+
 MIN_OPTIONS, MAX_OPTIONS = 2, 8
 
 
@@ -29,9 +31,11 @@ class Question:
 
     def __post_init__(self) -> None:
         if not MIN_OPTIONS <= len(self.options) <= MAX_OPTIONS:
-            raise ValueError(f"{len(self.options)} options, expected {MIN_OPTIONS} to {MAX_OPTIONS}")
+            text = _("{count} options, expected {least} to {most}")
+            raise ValueError(text.format(count=len(self.options), least=MIN_OPTIONS, most=MAX_OPTIONS))
         if self.answer is not None and not 1 <= self.answer <= len(self.options):
-            raise ValueError(f"answer is {self.answer}, expected 1 to {len(self.options)}")
+            text = _("answer is {answer}, expected 1 to {last}")
+            raise ValueError(text.format(answer=self.answer, last=len(self.options)))
 
     @property
     def choosable(self) -> tuple[int, ...]:

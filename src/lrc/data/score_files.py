@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite, log
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,18 @@ _ABOUT = ("passage", "question", "options", "row")  # the parts of a question th
 Parsed = TypeVar("Parsed")
 
 
+class ScoredModel(NamedTuple):
+    """The model that scores are of, as far as their file names it."""
+
+    name: str = ""
+    sha256: str = ""  # of its weights
+
+    @property
+    def identity(self) -> str:
+        """What two files of the same model have in common; empty if that is not known."""
+        return self.sha256 or self.name
+
+
 @dataclass(frozen=True)
 class ScoredQuestion:
     """The scores of one question, from one line."""
@@ -38,6 +50,7 @@ class ScoredQuestion:
     probabilities: tuple[float, ...] = ()  # of each option; empty if the line has none
     prediction: int | None = None  # the number of an option, from 1; None if the line has none
     about: Mapping[str, Any] = field(default_factory=dict)  # what the line says of its question, see _ABOUT
+    model: ScoredModel = ScoredModel()
 
     @property
     def calibrated(self) -> tuple[float, ...]:
@@ -53,11 +66,17 @@ def read_scores(path: Path) -> list[ScoredQuestion]:
         The questions in the order of the lines; the harness's in the order of their `doc_id`.
 
     Raises:
-        DataError: the file cannot be read or is empty, or a line has no scores; one finding for each such line.
+        DataError: the file cannot be read or is empty, or a line has no scores; one finding for each such line. Or its
+            lines name several models.
     """
     found = parse_lines(path, _parse_line, _("give what `lrc generate --scores` writes"))
     if not found:
         raise DataError(_("{path}: holds no scores; give what `lrc generate --scores` writes").format(path=path))
+    first = found[0][1].model
+    if other := next((one.model for _place, one in found if one.model.identity != first.identity), None):
+        unnamed = _("a model without a name")
+        text = _("{path}: has lines of {one} and of {other}; give a file for each model")
+        raise DataError(text.format(path=path, one=first.name or unnamed, other=other.name or unnamed))
     return [scored for _place, scored in sorted(found, key=lambda one: one[0])]
 
 
@@ -167,7 +186,7 @@ def align(
     if other := [(question, part) for one, question in pairs if (part := _differs(one.about, question, repeat))]:
         (question, part), count = other[0], len(other)
         text = _(
-            "{path}: {count:,} of its questions are not those of {data}, first question {id}, whose {part} is another; "
+            "{path}: differs from {data} in {count:,} questions, first question {id}, whose {part} is another; "
             "score {data} with that model"
         )
         raise DataError(text.format(path=path, count=count, data=data.name, id=question.id, part=part))
@@ -235,9 +254,10 @@ def _parse_line(line: Any, number: int) -> tuple[int, ScoredQuestion]:
         raise ValueError(_("is not a JSON object"))
     if "scores" in line:
         name, scores = line.get("id"), _parse_scores(line["scores"])
-        probabilities = _parse_probabilities(line.get("probabilities"), len(scores))
+        probabilities = parse_probabilities(line.get("probabilities"), len(scores))
         name = None if name is None else str(name)
-        return number, ScoredQuestion(name, scores, probabilities, line.get("prediction"), _read_about(line))
+        about, model = _read_about(line), _read_model(line)
+        return number, ScoredQuestion(name, scores, probabilities, line.get("prediction"), about, model)
     responses = line.get("filtered_resps", line.get("resps"))
     if not isinstance(responses, list):
         raise ValueError(_("has neither scores nor filtered_resps"))
@@ -259,11 +279,19 @@ def _read_about(line: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def _read_model(line: Mapping[str, Any]) -> ScoredModel:
+    found = (line.get(key) for key in ("model", "model_sha256"))
+    return ScoredModel(*(value if isinstance(value, str) else "" for value in found))
+
+
 def _unwrap(response: Any) -> Any:
     """The log-likelihood of one choice: the first element of a list or of two nested ones, perhaps as text."""
     while isinstance(response, list) and response:
         response = response[0]
-    return float(response) if isinstance(response, str) else response
+    try:
+        return float(response) if isinstance(response, str) else response
+    except ValueError:
+        raise ValueError(_("its scores are not all numbers")) from None
 
 
 def _parse_scores(scores: Any) -> tuple[float, ...]:
@@ -281,7 +309,7 @@ def _parse_scores(scores: Any) -> tuple[float, ...]:
     return tuple(map(float, numbers))
 
 
-def _parse_probabilities(probabilities: Any, count: int) -> tuple[float, ...]:
+def parse_probabilities(probabilities: Any, count: int) -> tuple[float, ...]:
     """The probabilities of a line; empty if it has none.
 
     Raises:

@@ -46,7 +46,7 @@ class SoftLabels:
 
         Raises:
             DataError: the training files have no questions with options, the scores are not of the same questions, or
-                they cannot be read.
+                they cannot be read; or two questions differ in their passages only, and not in their ids.
         """
         records = [record for file in data for record in read_records(file)]
         questions = [record.question for record in records if record.question is not None]
@@ -56,6 +56,7 @@ class SoftLabels:
             )
         scores = match_scores(path, read_scores(path), questions, data[0]) / temperature
         probabilities = np.exp(scores - np.logaddexp.reduce(scores, axis=1, keepdims=True))
+        _refuse_alike(questions, path)
         pairs = zip(questions, probabilities.tolist(), strict=True)
         return cls({_key(question): tuple(line[: len(question.options)]) for question, line in pairs}, weight)
 
@@ -69,6 +70,18 @@ class SoftLabels:
         mixed = [self.weight * one for one in probabilities]
         mixed[question.answer - 1] += 1 - self.weight
         return tuple(mixed)
+
+
+def _refuse_alike(questions: Sequence[Question], path: Path) -> None:
+    """Refuse questions that would get each other's soft labels, as in two files that both count from 1."""
+    first: dict[QuestionKey, Question] = {}
+    for question in questions:
+        if first.setdefault(_key(question), question).passage != question.passage:
+            text = _(
+                "{path}: two training questions have the id {id}, and differ in their passages only, so their soft "
+                "labels cannot be told apart; give each an id of its own"
+            )
+            raise DataError(text.format(path=path, id=question.id))
 
 
 def _key(question: Question) -> QuestionKey:

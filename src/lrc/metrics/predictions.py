@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lrc.data.questions import Question
-from lrc.data.score_files import ScoredQuestion, align, parse_lines, read_scores
+from lrc.data.score_files import ScoredQuestion, align, parse_lines, parse_probabilities, read_scores
 from lrc.metrics.option_scores import OptionScores
 from lrc.runtime.errors import DataError, no_file
 from lrc.runtime.outputs import new_file
@@ -43,9 +43,11 @@ class Outcome:
         if self.question.answer is None:
             raise ValueError(_("answer is missing"))
         if len(self.probabilities) != size or not all(0 <= one <= 1 for one in self.probabilities):
-            raise ValueError(f"probabilities are {list(self.probabilities)}, expected {size} from 0 to 1")
+            text = _("probabilities are {probabilities}, expected {size} from 0 to 1")
+            raise ValueError(text.format(probabilities=str(list(self.probabilities)), size=size))
         if type(self.prediction) is not int or not 1 <= self.prediction <= size:
-            raise ValueError(f"prediction is {self.prediction}, expected 1 to {size}")
+            text = _("prediction is {prediction}, expected 1 to {size}")
+            raise ValueError(text.format(prediction=repr(self.prediction), size=size))
 
     @classmethod
     def of(cls, question: Question, scores: OptionScores) -> Outcome:
@@ -207,7 +209,8 @@ def _make_outcome(one: ScoredQuestion, question: Question) -> Outcome:
         ValueError, TypeError: the scores are not of this question.
     """
     if len(one.scores) != len(question.options):
-        raise ValueError(f"has {len(one.scores)} scores, expected one for each of its {len(question.options)} options")
+        text = _("has {count} scores, expected one for each of its {options} options")
+        raise ValueError(text.format(count=len(one.scores), options=len(question.options)))
     scores = tuple(score if place in question.choosable else -inf for place, score in enumerate(one.scores, start=1))
     if not any(map(isfinite, scores)):
         raise ValueError(_("has no score of an option that can be chosen"))
@@ -247,4 +250,7 @@ def _from_object(line: Any) -> Outcome:
     if type(line["answer"]) is not int or type(line["prediction"]) is not int or type(row) not in (int, type(None)):
         raise ValueError(_("answer, prediction and row are not all whole numbers"))
     question = Question(name, passage, asked, tuple(options), line["answer"], row)
-    return Outcome(question, tuple(line["probabilities"]), line["prediction"], tuple(line.get("scores", ())))
+    probabilities, scores = parse_probabilities(line["probabilities"], len(options)), line.get("scores", [])
+    if not isinstance(scores, list) or not all(one is None or type(one) in (int, float) for one in scores):
+        raise ValueError(_("its scores are not all numbers"))
+    return Outcome(question, probabilities, line["prediction"], tuple(scores))

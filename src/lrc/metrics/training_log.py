@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from lrc.runtime.errors import DataError
+from lrc.runtime.library_errors import describe_error
 from lrc.runtime.progress import notify
-from lrc.runtime.translation import _, message_of
+from lrc.runtime.translation import _
 
 INTERVAL = {"eval_accuracy": ("eval_ci_low", "eval_ci_high")}
 SERIES = ("loss", "eval_loss", "eval_accuracy", "learning_rate")
@@ -92,7 +93,7 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
                 notify(_("{path}, line {number}: cut short; left out").format(path=path, number=number))
             else:
                 broken = _("{path}, line {number}: {reason}; remove the line, or restore the file")
-                findings.append(broken.format(path=path, number=number, reason=message_of(error)))
+                findings.append(broken.format(path=path, number=number, reason=describe_error(error)))
     if findings:
         raise DataError(*findings)
     return kept
@@ -103,7 +104,8 @@ def _check_line(line: Any) -> dict[str, Any]:
         raise ValueError(_("is not an object with a step"))
     wrong = [name for name in NUMBERS if name in line and type(line[name]) not in (int, float)]
     if wrong:
-        raise ValueError(f"{wrong[0]} is {json.dumps(line[wrong[0]], ensure_ascii=False)[:40]}, expected a number")
+        value = json.dumps(line[wrong[0]], ensure_ascii=False)[:40]
+        raise ValueError(_("{name} is {value}, expected a number").format(name=wrong[0], value=value))
     return line
 
 

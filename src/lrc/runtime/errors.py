@@ -29,13 +29,21 @@ _OS_ERRORS: dict[str, str] = {
     str(text): text
     for text in (
         _("Address already in use"),
+        _("Device or resource busy"),
+        _("Disk quota exceeded"),
         _("File exists"),
+        _("File name too long"),
+        _("File too large"),
+        _("Input/output error"),
         _("Is a directory"),
         _("No space left on device"),
         _("No such file or directory"),
         _("Not a directory"),
+        _("Operation not permitted"),
         _("Permission denied"),
         _("Read-only file system"),
+        _("Too many levels of symbolic links"),
+        _("Too many open files"),
     )
 }
 

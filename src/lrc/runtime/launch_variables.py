@@ -75,7 +75,7 @@ def _check() -> None:
     sizes = {name: _number(name) for name in _set(*SIZES)}
     if len(set(sizes.values())) > 1:
         each = [_("{name} is {value}").format(name=name, value=size) for name, size in sizes.items()]
-        what = _("{values}, but they must be equal").format(values=alternatives(each, _("{words} and {last}")))
+        what = _("{values}, but they must be equal").format(values=alternatives(each, _("{words}, and {last}")))
         raise _refusal(next(iter(sizes)), what, next(iter(sizes)))
     size = next(iter(sizes.values()), None)
     rank, local = _first(RANKS), _first(LOCAL_RANKS)

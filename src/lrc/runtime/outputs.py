@@ -179,11 +179,11 @@ def _explain_before(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OutputError(
-            _("{path}: {reason}; nothing was written to {path2}").format(
-                path=error.filename or path, reason=describe_os_error(error), path2=path
-            )
-        ) from error
+        place = Path(error.filename or path)
+        if place.name.startswith(f".{path.name}."):  # the temporary file, which nobody has asked for
+            place = path
+        text = _("{path}: {reason}; nothing was written to {output}; choose another place for it")
+        raise OutputError(text.format(path=place, reason=describe_os_error(error), output=path)) from error
 
 
 @contextmanager
@@ -195,11 +195,11 @@ def _explain_during(path: Path, part: Path) -> Iterator[None]:
         raise OutputError(*(one.with_renamed(str(part), str(path)) for one in error.findings)) from error
     except OSError as error:
         place = str(error.filename or path).replace(str(part), str(path))
-        raise OutputError(
-            _("{place}: {reason} after {part}; nothing was written to {path}").format(
-                place=place, reason=describe_os_error(error), part=format_size(_count_bytes(part)), path=path
-            )
-        ) from error
+        text = _(
+            "{place}: {reason} after {part}; nothing was written to {path}; free some space, or choose another place"
+        )
+        size = format_size(_count_bytes(part))
+        raise OutputError(text.format(place=place, reason=describe_os_error(error), part=size, path=path)) from error
 
 
 def _count_bytes(part: Path) -> int:

@@ -24,6 +24,20 @@ CHINESE: Final = "zh_TW"
 DOMAIN = "lrc"
 _FILE = r"\{(?P<file>file|path|place|where|package)\}"
 _PLACE = re.compile(_FILE + r"(?:, (?P<place>row \{(?P<row>rows?)\}|[^{}:]+\{\w+\}))?: ")
+# What agrees with a number in English: the noun after it, and the verb of both. A message may have several
+# numbers, and gettext's plural forms depend on one; Chinese has no plural.
+_PLURALS = (
+    "answers|bands|bits|bytes|cards|cells|characters|checkpoints|choices|columns|cores|devices|digits|"
+    "evaluations|examples|files|findings|folds|headers|hours|ids|layers|minutes|models|options|orders|parts|"
+    "passages|plans|points|positions|questions|records|rows|scores|seconds|steps|tensors|texts|threads|times|"
+    "tokens|trials"
+)
+_SINGULARS = {noun: noun[:-1] for noun in _PLURALS.split("|")} | {"batches": "batch", "processes": "process"}
+_VERBS = {"are": "is", "have": "has", "were": "was", "do": "does"}
+_NUMBERED = re.compile(
+    rf"(?P<noun>(?: (?:more|other|such|unique|bad|empty))? (?:{'|'.join(_SINGULARS)}))\b"
+    rf"(?P<verb> (?:{'|'.join(_VERBS)})\b)?"
+)
 _PLACE_ALONE = re.compile(_FILE + r", (?P<place>[^{}:]+\{\w+\})")
 
 
@@ -161,9 +175,10 @@ def alternatives(words: Sequence[str], joint: Message) -> str:
 
 
 def _fill(text: str, values: Mapping[str, Any], to: str | None) -> str:
-    pieces = []
+    pieces: list[str] = []
     for literal, name, spec, _conversion in Formatter().parse(text):
-        pieces.append(literal)
+        alone = to is None and pieces and pieces[-1] == "1"
+        pieces.append(_make_singular(literal) if alone else literal)
         if name is None:
             continue
         if name not in values:
@@ -171,6 +186,15 @@ def _fill(text: str, values: Mapping[str, Any], to: str | None) -> str:
             continue
         pieces.append(_format_value(values[name], spec or "", to))
     return "".join(pieces)
+
+
+def _make_singular(after: str) -> str:
+    """What follows the number 1, such as ` questions have no answer`, with its noun and its verb in the singular."""
+    if (found := _NUMBERED.match(after)) is None:
+        return after
+    before, _space, noun = found["noun"].rpartition(" ")
+    verb = f" {_VERBS[found['verb'].strip()]}" if found["verb"] else ""
+    return f"{before} {_SINGULARS[noun]}{verb}{after[found.end() :]}"
 
 
 def _rename(value: Any, old: str, new: str) -> Any:

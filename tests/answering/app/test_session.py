@@ -74,7 +74,7 @@ def test_a_passage_that_was_shortened_is_among_the_findings(base: str, tmp_path:
     file = write_xlsx(tmp_path / "a.xlsx", [row(1, 文章=long), row(2, 文章="天氣很好。")])
     answered = session.answer_file(file, tmp_path, lambda done, total: None)
     told = [str(one) for one in answered.findings if one.kind == "shortened-passage"]
-    assert told == ["a.xlsx: 1 passages shortened to fit the model's 300 positions: 1"]
+    assert told == ["a.xlsx: 1 passage shortened to fit the model's 300 positions: 1"]
     assert [session.ask(ask(passage=text)).shortened for text in (long, "天氣很好。")] == [True, False]
 
 

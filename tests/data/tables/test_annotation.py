@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import tempfile
 import zipfile
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from openpyxl import load_workbook
@@ -274,6 +276,85 @@ def test_nothing_is_named_where_all_of_it_is_in_the_copy(book: Path, tmp_path: P
     assert {"xl/media/image1.png", "xl/charts/chart1.xml"} <= parts and not lost
 
 
+# As Excel writes it: single quotes, prefixes of its own, and an element that is not closed.
+VML = """<xml xmlns:v="urn:schemas-microsoft-com:vml" xmlns:o="urn:schemas-microsoft-com:office:office"
+ xmlns:x="urn:schemas-microsoft-com:office:excel">
+ <v:shapetype id="_x0000_t202" coordsize="21600,21600" o:spt="202" path="m,l,21600r21600,l21600,xe"/>
+ <v:shape id="_x0000_s1025" type="#_x0000_t202" style='position:absolute;
+  margin-left:107.25pt;margin-top:7.5pt;width:300pt;height:225pt;z-index:1;
+  visibility:hidden' fillcolor="#0f0" o:insetmode="auto"><v:textbox><div>a<br></div></v:textbox>
+  <x:ClientData ObjectType="Note"><x:Anchor>
+    2, 15, 0, 10, 8, 31, 15, 10</x:Anchor><x:Row>1</x:Row><x:Column>3</x:Column></x:ClientData></v:shape>
+ <v:shape id="_x0000_s1026" type="#_x0000_t202" style='width:9.6pt;height:300pt;visibility:visible'
+  fillcolor="#ffffe1"><x:ClientData ObjectType="Note"><x:Anchor>3, 15, 0, 10, 8, 31, 15, 10</x:Anchor>
+  <x:Row>1</x:Row><x:Column>4</x:Column><x:Visible/></x:ClientData></v:shape></xml>"""
+RUN = "<r><rPr><b/><sz val='20'/><rFont val='標楷體'/></rPr><t>查&amp;過</t></r>"
+
+
+def test_comments_keep_their_boxes_and_fonts(tmp_path: Path) -> None:
+    def comment(sheet: Worksheet) -> None:
+        sheet["D2"].comment, sheet["E2"].comment = Comment("查&過", ""), Comment("查&過", "王老師")
+
+    path = write_xlsx(tmp_path / "a.xlsx", [row(1, 選項2=" 釣魚"), row(2, 文章=OTHER)], change=comment)
+    replace_part(path, "xl/drawings/commentsDrawing1.vml", lambda _old: VML.encode())
+    plain = "<t>查&amp;過</t>"
+    replace_part(path, "xl/comments/comment1.xml", lambda old: old.decode().replace(plain, RUN).encode())
+    book = read_workbook(path)
+    content, lost, _changed = annotate(path, None, book, book.findings)
+    (tmp_path / "o.xlsx").write_bytes(content)
+    assert not lost
+    package = zipfile.ZipFile(BytesIO(content))
+    vml = ElementTree.fromstring(package.read("xl/drawings/commentsDrawing1.vml"))
+    excel = "{urn:schemas-microsoft-com:office:excel}"
+    same, longer = vml.iter("{urn:schemas-microsoft-com:vml}shape")
+    # The box of a comment that says the same is as it was; a longer one is as large at least, and as it needs.
+    assert same.get("fillcolor") == "#0f0" and "width:300pt;height:225pt;" in same.get("style", "")
+    assert next(same.iter(f"{excel}Anchor")).text == "2, 15, 0, 10, 8, 31, 15, 10"
+    assert "width:320px;height:400px;" in longer.get("style", "") and "visible" in longer.get("style", "")
+    assert [len(list(one.iter(excel + name))) for one in (same, longer) for name in ("Anchor", "Visible")] == [
+        1,
+        0,
+        0,
+        1,
+    ]
+    comments = package.read("xl/comments/comment1.xml").decode()
+    assert comments.count(RUN) == 2 and "None" not in comments
+    texts = [load_workbook(tmp_path / "o.xlsx").worksheets[0][cell].comment.text for cell in ("D2", "E2")]
+    assert texts[0] == "查&過" and texts[1].startswith("查&過\nrepaired: ")
+
+
+def test_what_a_copy_loses_of_charts_and_pictures_is_named_and_leaves_it_whole(tmp_path: Path) -> None:
+    def draw(sheet: Worksheet) -> None:
+        chart, pixels = BarChart(), BytesIO()
+        chart.add_data(Reference(sheet, min_col=1, min_row=1, max_row=3))
+        sheet.add_chart(chart, "L2")
+        Image.new("RGB", (9, 9)).save(pixels, "PNG")
+        sheet.add_image(Picture(pixels), "L20")
+        sheet["K1"].comment = Comment("甲", "乙")
+        sheet.merge_cells("K1:M1")
+
+    path = write_xlsx(tmp_path / "a.xlsm", [row(1), row(2, 文章=OTHER)], change=draw)
+    replace_part(path, "xl/charts/chart1.xml", lambda old: old.replace(b"<spPr>", b"<c:dTable xmlns:c='x'/><spPr>", 1))
+    link = b'><a:hlinkClick xmlns:a="http://schemas.openxmlformats.org/drawingml/2006/main" r:id="rId9"'
+    link += b' xmlns:r="http://schemas.openxmlformats.org/officeDocument/2006/relationships"/></cNvPr>'
+    described = re.compile(rb'(<cNvPr id="2" name="Image [^>]*?) ?/>')
+    replace_part(path, "xl/drawings/drawing1.xml", lambda old: described.sub(rb"\1" + link, old))
+    macros = b"application/vnd.ms-excel.sheet.macroEnabled.main+xml"
+    types = b"application/vnd.openxmlformats-officedocument.spreadsheetml.sheet.main+xml"
+    replace_part(path, "[Content_Types].xml", lambda old: old.replace(types, macros))
+    comment = b"</commentList>"
+    more = b'<comment ref="M1" authorId="0"><text><t>a</t></text></comment></commentList>'
+    replace_part(path, "xl/comments/comment1.xml", lambda old: old.replace(comment, more))
+    content, lost, _changed = annotate(path, None, read_workbook(path), [])
+    (line,) = map(str, lost)
+    named = "links on pictures and shapes (1), details of charts (1), comments on cells that are merged with others (1)"
+    assert named in line
+    package = zipfile.ZipFile(BytesIO(content))
+    # Excel takes a workbook that refers to what it has not got for a damaged one.
+    assert b"hlink" not in package.read("xl/drawings/drawing1.xml")
+    assert b"vbaProject" not in package.read("xl/_rels/workbook.xml.rels")
+
+
 def test_a_workbook_that_openpyxl_refuses_is_refused_with_a_cure(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -281,6 +362,15 @@ def test_a_workbook_that_openpyxl_refuses_is_refused_with_a_cure(
     replace_part(path, "[Content_Types].xml", lambda old: old.replace(b"sheet.main+xml", b"other+xml"))
     assert lrc("check", path, "--annotate", tmp_path / "o.xlsx") == 1
     assert capsys.readouterr().err.startswith("a.xlsx: cannot be copied (File contains no valid workbook part); save")
+
+
+def test_a_copy_needs_no_folder_for_temporary_files(
+    book: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That may be full, or be read only."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    assert lrc("check", book, "--annotate", tmp_path / "o.xlsx") == 1  # for the bad row
+    survives(tmp_path / "o.xlsx")
 
 
 def test_the_same_workbook_gives_the_same_bytes(book: Path, tmp_path: Path) -> None:

@@ -122,13 +122,13 @@ def test_answers_that_count_from_zero_are_refused_as_a_whole(tmp_path: Path, nam
 
 
 def test_a_slip_among_many_zeros_does_not_hide_them(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"is 0 in 20 row\(s\), and 4 in 1: it counts from 0"):
+    with pytest.raises(DataError, match=r"is 0 in 20 rows, and 4 in 1: it counts from 0"):
         read_questions(write(tmp_path / "a.csv", [0, 1, 2, 3] * 20 + [4]))
     assert len(read_questions(write(tmp_path / "b.csv", [1, 2, 3, 4] * 20 + [0])).errors) == 1
 
 
 def test_letters_among_the_answers_do_not_hide_a_zero(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"2 row\(s\), and 4 in none"):
+    with pytest.raises(DataError, match=r"2 rows, and 4 in none"):
         read_questions(write(tmp_path / "a.xlsx", [1, "0.0", "選項0", "D"]))
 
 

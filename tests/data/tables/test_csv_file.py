@@ -6,7 +6,7 @@ import csv
 from pathlib import Path
 
 import pytest
-from workbooks import LABELLED, row, write_csv
+from workbooks import LABELLED, TEST, row, write_csv
 
 from lrc.data.tables.workbook import read_workbook
 from lrc.runtime.errors import DataError
@@ -172,3 +172,70 @@ def test_a_code_page_is_told_by_the_text_where_the_header_is_english(
     asked = book.questions[0]
     assert (asked.passage, asked.question, *asked.options) == texts
     assert said in str(book.findings[0])
+
+
+LINES = [
+    f"{number},第{number}篇：小明放風箏天氣很好,第{number}題問什麼？,放風箏,釣魚,睡覺,讀書" for number in range(1, 31)
+]
+LINE_3 = "3,第3篇：小明放風箏,天氣很好,第3題問什麼？,放風箏,釣魚,睡覺,讀書"  # with a comma in its passage
+HEADERS = ",".join(TEST)
+
+
+@pytest.mark.parametrize(
+    ("end", "line", "told"),
+    [
+        ("", LINE_3, "8 cells under 7 headers; put quotes around"),
+        (",,", LINE_3 + ",,", "8 cells under 7 headers; put quotes around"),
+        ("", "3,第3篇：小明放風箏,第3題問什麼？,放風箏,釣魚睡覺,讀書", "6 cells under 7 headers; put in what is"),
+        (",備註", LINE_3, "問題 has no question mark and 選項1 has one"),
+        ("", LINE_3.removesuffix("讀書"), "問題 has no question mark and 選項1 has one"),
+    ],
+    ids=["one more", "one more under no header", "one less", "one under a remark", "one under an empty option"],
+)
+def test_a_row_that_a_comma_has_shifted_is_refused(tmp_path: Path, end: str, line: str, told: str) -> None:
+    good = [one + "," * end.count(",") for one in LINES]
+    assert len(read_workbook(written(tmp_path / "a.csv", "\n".join([HEADERS + end, *good]))).questions) == 30
+    good[2] = line
+    assert refusal(written(tmp_path / "a.csv", "\n".join([HEADERS + end, *good]))).startswith(f"a.csv, row 4: {told}")
+
+
+def test_text_at_the_end_of_one_row_is_asked_about(tmp_path: Path) -> None:
+    lines = [line.replace("？", "") + "," for line in LINES]
+    path = tmp_path / "a.csv"
+    path.write_text("\n".join([f"{HEADERS},備註", *lines[:2], LINE_3.replace("？", ""), *lines[3:]]), encoding="utf-8")
+    (warning,) = (one for one in read_workbook(path).findings if one.level == "warning")
+    assert str(warning).startswith("a.csv, row 4: 備註 has text, as in hardly any other row; if a comma has divided")
+
+
+def test_empty_cells_at_the_end_may_be_left_out_if_that_is_usual(tmp_path: Path) -> None:
+    """Excel does so, in blocks of 16 rows."""
+    lines = [line.removesuffix(",讀書") for line in LINES[:16]] + LINES[16:]
+    path = tmp_path / "a.csv"
+    path.write_text("\n".join([HEADERS, *lines]), encoding="utf-8")
+    assert [len(one.options) for one in read_workbook(path).questions] == [3] * 16 + [4] * 14
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "ID,文章,問題,選項,,,\n,,,A,B,C,D",
+        "試題,,,選項,,,,\n題號,文章,問題,甲,乙,丙,丁,",
+        "測驗卷,,,,,,,,\n題號,文章,問題,甲,乙,丙,丁,,",
+    ],
+)
+def test_a_header_in_two_rows_has_the_width_of_both(tmp_path: Path, header: str) -> None:
+    lines = [line + "," * (header.split("\n")[0].count(",") - 6) for line in LINES]
+    assert len(read_workbook(written(tmp_path / "a.csv", "\n".join([header, *lines]))).questions) == 30
+
+
+def test_the_last_name_of_a_header_may_be_in_its_first_row(tmp_path: Path) -> None:
+    header = "試題,,,選項,,,,答案\nID,文章,問題,甲,乙,丙,丁,"
+    lines = [f"{line},{number % 4 + 1}" for number, line in enumerate(LINES)]
+    book = read_workbook(written(tmp_path / "a.csv", "\n".join([header, *lines])))
+    assert [one.answer for one in book.questions] == [number % 4 + 1 for number in range(30)]
+
+
+def test_the_lock_file_of_excel_is_told_from_the_workbook(tmp_path: Path) -> None:
+    assert refusal(written(tmp_path / "~$AI.xlsx", b"\x05user")) == (
+        "~$AI.xlsx: Excel's note that AI.xlsx is open, and not the workbook; give AI.xlsx itself"
+    )

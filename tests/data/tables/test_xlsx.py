@@ -113,6 +113,7 @@ def test_ids_that_a_spreadsheet_has_made_numbers_of(tmp_path: Path) -> None:
         ("7.0", "8"): [],
         ("1.23457E+17", "1234567890123456789"): [("exponent-id", 2)],
         ("1234567890123450000", "1234567890123460000"): [("rounded-id", 2), ("rounded-id", 3)],
+        ("=1+1", "-2", "@SUM(A1)", "-A1", "+1.5"): [("formula-id", 2), ("formula-id", 4), ("formula-id", 5)],
     }
     for ids, expected in kinds.items():
         book = read_workbook(write_csv(tmp_path / "a.csv", [row(name) for name in ids]))

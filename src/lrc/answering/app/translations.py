@@ -26,7 +26,7 @@ WORDS: dict[str, str] = {
     ),
     "not_validated": _("How often it is right has not been measured."),
     "technical": _("Technical details"),
-    "asked": _("template {template}, answers in {style} style, {votes} order(s) of the options"),
+    "asked": _("template {template}, answers in {style} style, {votes} orders of the options"),
     # asking
     "one": _("One question"),
     "many": _("A workbook"),
@@ -68,7 +68,7 @@ WORDS: dict[str, str] = {
     # a file's answers
     "answered": _("{n:,} questions answered"),
     "answered_one": _("One question answered"),
-    "guesses": _("{guesses:,} of {n:,} answers are practically a guess."),
+    "guesses": _("Practically a guess: {guesses:,} of {n:,} answers."),
     "no_guess": _("No answer is practically a guess."),
     "counts": _("Answers by option"),
     "size": _("The interval holds with 95 percent confidence; n = {n:,}, effective n = {effective:.0f}"),

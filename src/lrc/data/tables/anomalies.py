@@ -22,6 +22,7 @@ _LONG = 10  # characters; nobody types 0.0006944444444444445
 _DAY = 24 * 60  # minutes
 _KEPT = 15  # significant digits that a spreadsheet keeps
 _EXPONENT = re.compile(r"[0-9](?:\.[0-9]+)?E\+[0-9]+", re.IGNORECASE)
+_FORMULA = re.compile(r"[=@]|[+-](?![\d.]*$)")  # a number has no effect
 _LOST = _("a spreadsheet has rounded it; type it as text")
 
 # What people and data frames write into an empty cell.
@@ -66,14 +67,19 @@ def find_id_anomalies(ids: Iterable[tuple[int, str]], file: str, header: str) ->
         header: the header of the column.
 
     Returns:
-        Warnings of the kinds `decimal-id` (all ids end in `.0`), `exponent-id` (1.23457E+17) and `rounded-id` (all
-        digits beyond the 15 that a spreadsheet keeps are zeros, in all long ids).
+        Warnings of the kinds `decimal-id` (all ids end in `.0`), `exponent-id` (1.23457E+17), `formula-id` (=1+1) and
+        `rounded-id` (all digits beyond the 15 that a spreadsheet keeps are zeros, in all long ids).
     """
     found = [(row, name) for row, name in ids if name]
     findings = []
     if found and all(name.endswith(".0") for _row, name in found):
         text = _("{header} ends in .0 in every row; remove it if the ids are whole numbers").format(header=header)
         findings.append(Finding("warning", "decimal-id", file, text, None, header))
+    text = _("{column} is {value}, which a spreadsheet takes for a formula in a CSV of answers; give it another id")
+    for row, name in found:
+        if _FORMULA.match(name):
+            told = text.format(column=header, value=name[:40])
+            findings.append(Finding("warning", "formula-id", file, told, row, header))
     long = [(row, name) for row, name in found if name.isdecimal() and len(name) > _KEPT]
     rounded = long if len(long) > 1 and all(not name[_KEPT:].strip("0") for _row, name in long) else []
     exponents = [(row, name) for row, name in found if _EXPONENT.fullmatch(name)]
@@ -148,7 +154,7 @@ def _find_losses(question: Question) -> Iterator[Suspicion]:
     for place, (header, text) in enumerate((("文章", question.passage), ("問題", question.question), *options)):
         numbers = [place - 1] if place > 1 else []
         if found := _LOST_CHARACTER.findall(text):
-            lost = _("{column} has {count:,} character(s) that nobody can read, such as U+{code:04X}; type them again")
+            lost = _("{column} has {count:,} characters that nobody can read, such as U+{code:04X}; type them again")
             yield "lost-character", lost.format(column=header, count=len(found), code=ord(found[0])), numbers
         if len(text) > 16_000 and len(text.encode("utf-16-le")) // 2 in _FULL_CELL:
             lost = _("{column} is as long as a cell can be; compare its end with the original, which may be cut off")

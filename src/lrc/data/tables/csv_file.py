@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TextIO
 
 from lrc.data.tables.headers import LOOKED_AT, role_of
-from lrc.data.tables.table import WHOLE_ROW, CellFinding, Table, TableRow
+from lrc.data.tables.table import TOO_FEW, WHOLE_ROW, CellFinding, Table, TableRow
 from lrc.runtime.errors import DataError
 from lrc.runtime.findings import Finding
 from lrc.runtime.library_errors import describe_error
@@ -30,6 +30,8 @@ _FREQUENT = frozenset(
     "後后作用道行所然家種种事成方多經经麼么去法學学如都同現现當当沒没動动面起看定天分還还進进好小部其些主樣样理心她本前開开但因"
     "只從从想實实何者哪什誰谁列"
 )
+_HEADER = 3  # columns that a header has at least, such as question and two options
+_BEGUN = 4  # cells; a row with fewer is a title, a heading or a footer
 _LEAST = 0.1  # share of these among the characters that are not ASCII; a third or more in Chinese text
 
 
@@ -153,15 +155,27 @@ def _count_roles(row: Sequence[str]) -> int:
 
 
 def _iter_rows(path: Path, file: TextIO, delimiter: str) -> Iterator[TableRow]:
-    number, width = 0, 0
+    number, width, known = 0, 0, False  # the number of columns, and whether that is the header's
+    named = 0  # the same of the rows with a name, of which a header may have two
     lines = _iter_lines(path, file)
     try:
         # strict: a stray quote is an error; otherwise, cells would be joined silently.
         for number, cells in enumerate(csv.reader(lines, strict=True, delimiter=delimiter), start=1):
-            width = max(width, len(cells)) if number <= LOOKED_AT and _count_roles(cells) else width or len(cells)
+            roles = _count_roles(cells) if number <= LOOKED_AT else 0
+            named = max(named, _find_width(cells)) if roles else named
+            if roles >= _HEADER:
+                width, known = named, True
+            elif number <= LOOKED_AT and known and not any(cells[:2]):
+                width = max(width, _find_width(cells))  # a second row of the header, below the empty cells of the first
+            elif not width or roles and not known:
+                width = max(width, len(cells))
             findings = _unwrap_texts(cells)
             if len(cells) > width:
                 findings |= _find_surplus(cells, width, delimiter)
+            elif len(cells) < width and sum(map(bool, cells)) >= _BEGUN:
+                text = _("{count} cells under {width} headers; put in what is missing, or the commas of empty cells")
+                found = text.format(count=len(cells), width=width)
+                findings[WHOLE_ROW] = CellFinding("error", TOO_FEW, found)
             yield TableRow(number, cells, findings)
     except csv.Error as error:
         cure = _("put quotes around the cell and double those in it")
@@ -174,6 +188,11 @@ def _iter_rows(path: Path, file: TextIO, delimiter: str) -> Iterator[TableRow]:
                 number + 1,
             )
         ) from error
+
+
+def _find_width(header: Sequence[str]) -> int:
+    """The number of columns up to the last one with a name."""
+    return max((place for place, cell in enumerate(header, start=1) if cell.strip()), default=0)
 
 
 def _unwrap_texts(cells: list[str]) -> dict[int, CellFinding]:
@@ -195,7 +214,7 @@ def _find_surplus(cells: list[str], width: int, delimiter: str) -> dict[int, Cel
     if not any(cell.strip() for cell in cells[width:]):
         return {}
     text = _("{count} cells under {width} headers; put quotes around a cell that has {signs} in it").format(
-        count=len(cells), width=width, signs=_DELIMITERS.get(delimiter, delimiter)
+        count=_find_width(cells), width=width, signs=_DELIMITERS.get(delimiter, delimiter)
     )
     return {WHOLE_ROW: CellFinding("error", "too-many-cells", text)}
 

@@ -1,7 +1,8 @@
 """Reads JSON lines, or a JSON array of objects, as a table whose columns are the keys, as many public datasets are.
 
-A list of choices (`options`, `choices`) becomes one column per choice. An object with lists of questions, options and
-answers, as in RACE, becomes one row per question.
+A list of choices (`options`, `choices`) becomes one column per choice, and so do choices by label: `{"A": …, "B": …}`,
+`{"text": […], "label": ["A", …]}` as in ARC, and `[{"label": "A", "text": …}, …]`. An object with lists of questions,
+options and answers, as in RACE, becomes one row per question.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lrc.data.questions import MAX_OPTIONS
+from lrc.data.tables.answer_marks import parse_answer
 from lrc.data.tables.cell_text import show_value
 from lrc.data.tables.cleaning import unpaired_surrogate
 from lrc.data.tables.csv_file import MAX_LINE
@@ -25,6 +27,7 @@ from lrc.runtime.library_errors import describe_error
 from lrc.runtime.translation import _
 
 _LISTS = {"questions": "question", "options": "options", "answers": "answer"}  # key in a passage, and in a question
+SHOWN = 60  # characters of a value in a message
 CHOICES = ("options", "choices", "choice", "選項", "选项")
 
 
@@ -49,10 +52,16 @@ def _collect_headers(path: Path) -> list[str]:
     for number, item in _iter_questions(path):
         sources: dict[str, str] = {}  # the key that each column of this question is from
         for key, value in item.items():
-            if key in CHOICES and isinstance(value, list) and len(value) > MAX_OPTIONS:
+            place = {"file": path.name, "number": number, "key": key}
+            if key in CHOICES and (count := _count_choices(value)) > MAX_OPTIONS:
                 text = _("{file}, row {number}: {key} has {count} texts, expected up to {most}; remove the others")
-                place = {"file": path.name, "number": number, "key": key}
-                raise DataError(text.format(**place, count=len(value), most=MAX_OPTIONS))
+                raise DataError(text.format(**place, count=count, most=MAX_OPTIONS))
+            if key in CHOICES and isinstance(value, dict | list) and _list_choices(value) is None:
+                text = _(
+                    "{file}, row {number}: {key} is {value}, whose labels are not A, B, C … or 1, 2, 3 …; write the "
+                    'options as a list: ["…", "…"]'
+                )
+                raise DataError(text.format(**place, value=_abridge(value)))
             for header in _spread(key, value):
                 if (other := sources.setdefault(header, key)) != key:
                     text = _("{file}, row {number}: {one} and {other} both hold options; keep one of them")
@@ -132,9 +141,45 @@ def _iter_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _spread(key: str, value: Any) -> dict[str, Any]:
     """The columns of a key, and their values."""
-    if key not in CHOICES or not isinstance(value, list):
-        return {key: value}
-    return {f"option{number}": one for number, one in enumerate(value, start=1)}
+    choices = _list_choices(value) if key in CHOICES else None
+    return {key: value} if choices is None else {f"option{number}": one for number, one in enumerate(choices, start=1)}
+
+
+def _list_choices(value: Any) -> list[Any] | None:
+    """The choices in the order of their labels, or as they are listed; None if it is not clear what they are."""
+    if isinstance(value, list) and not (value and all(isinstance(one, dict) for one in value)):
+        return value
+    pairs = _pair_choices(value)
+    marks = [parse_answer(str(label)) if type(label) in (str, int) else None for label, _text in pairs]
+    found = {mark.number: text for mark, (_label, text) in zip(marks, pairs, strict=True) if mark}
+    series = len({mark.form for mark in marks if mark}) == 1 and set(found) == set(range(1, len(pairs) + 1))
+    return [found[number] for number in sorted(found)] if series else None
+
+
+def _count_choices(value: Any) -> int:
+    return len(_pair_choices(value)) or (len(value) if isinstance(value, list) else 0)
+
+
+def _pair_choices(value: Any) -> list[tuple[Any, Any]]:
+    """The label and the text of each choice; empty if they are in no known form."""
+    if isinstance(value, dict) and value.keys() == {"text", "label"}:
+        texts, labels = value["text"], value["label"]
+        lists = isinstance(texts, list) and isinstance(labels, list) and len(texts) == len(labels)
+        return list(zip(labels, texts, strict=True)) if lists else []
+    if isinstance(value, dict):
+        return list(value.items())
+    if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
+        return []
+    if all(len(one) == 1 for one in value):
+        return [pair for one in value for pair in one.items()]
+    if all(one.keys() == {"label", "text"} for one in value):
+        return [(one["label"], one["text"]) for one in value]
+    return []
+
+
+def _abridge(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
 def _show_json(value: Any) -> tuple[str, str]:

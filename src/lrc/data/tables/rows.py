@@ -11,7 +11,7 @@ from typing import NamedTuple
 from lrc.data.tables.cleaning import clean, is_clean
 from lrc.data.tables.enumeration import LEFT, REMOVED, remove_enumerations
 from lrc.data.tables.headers import LOOKED_AT, Columns, find_header, is_repeated_header
-from lrc.data.tables.table import ERROR_VALUE, WHOLE_ROW, CellFinding, Table, TableRow
+from lrc.data.tables.table import ERROR_VALUE, TOO_FEW, WHOLE_ROW, CellFinding, Table, TableRow
 from lrc.runtime.errors import DataError
 from lrc.runtime.findings import Finding, Level
 from lrc.runtime.translation import _, first_clause
@@ -88,6 +88,7 @@ class Unread:
     """Statistics of a column that is not read."""
 
     filled: int = 0  # rows in which it is not empty
+    first: int = 0  # the number of the first of these
     options: int = 0  # rows without an answer in which it is the text of an option
     answers: int = 0  # rows without an answer in which it could be the answer
     different: set[str] = field(default_factory=set)  # the texts that could be answers
@@ -253,7 +254,7 @@ class _RowReader:
         options = tuple(rest)
         passage, question = self._resolve(row.number, passage, question)
         self._warn_of_ditto_options(row.number, options)
-        self._count_unread(cells, options, answer)
+        self._count_unread(row.number, cells, options, answer)
         # Questions about the same passage share one string in memory.
         passage = self.passages.setdefault(passage, passage)
         self.above = QuestionRow(row.number, name, passage, question, options, answer)
@@ -318,10 +319,11 @@ class _RowReader:
         self.draft.find("warning", f"ditto-{name}", warning.format(ditto=ditto, row=self.above.number), number, column)
         return text
 
-    def _count_unread(self, cells: list[str], options: tuple[str, ...], answer: str) -> None:
+    def _count_unread(self, number: int, cells: list[str], options: tuple[str, ...], answer: str) -> None:
         for column, unread in self.draft.unread.items():
             if text := cells[column].strip():
                 unread.filled += 1
+                unread.first = unread.first or number
                 if not answer:
                     unread.count_unanswered(text, options)
 
@@ -330,6 +332,8 @@ class _RowReader:
         cells = list(cells)
         for column, found in row.findings.items():
             if column not in self.used and column != WHOLE_ROW:
+                continue
+            if found.kind == TOO_FEW and len(row.cells) > max(self.used):
                 continue
             if found.shown and column in self.filling:
                 cells[column] = found.shown

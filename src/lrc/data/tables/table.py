@@ -10,6 +10,7 @@ from lrc.runtime.findings import Finding
 from lrc.runtime.translation import Message, _
 
 ERROR_VALUE = _("is an error value; put the text itself into the cell")
+TOO_FEW = "too-few-cells"  # the kind of a row in CSV that ends before the header does
 WHOLE_ROW = -1  # the column of a finding about a row as a whole
 
 

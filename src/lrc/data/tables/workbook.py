@@ -21,6 +21,7 @@ from lrc.data.tables.headers import Columns
 from lrc.data.tables.json_objects import open_objects
 from lrc.data.tables.ods import open_document
 from lrc.data.tables.rows import Draft, QuestionRow, read_rows
+from lrc.data.tables.shifted_rows import examine_width, find_shifted
 from lrc.data.tables.table import WHOLE_ROW, CellFinding, Table
 from lrc.data.tables.unread_columns import ANSWERS_NAME, find_lost, name_unread
 from lrc.data.tables.xlsb import open_binary
@@ -125,6 +126,9 @@ def _judge(table: Table, draft: Draft, path: Path, *, choose: bool) -> Workbook:
     draft.findings += find_id_anomalies(
         ((row.number, row.id) for row in draft.rows), draft.file, draft.header(draft.columns.id)
     )
+    examine_width(draft)
+    if path.suffix.lower() in _TEXTS:
+        find_shifted(draft, labelled=labelled)
     _drop_empty_options(draft)
     _drop_trailing_blanks(draft)
     questions = _read_labelled(draft) if labelled else _read_unlabelled(draft)
@@ -297,7 +301,7 @@ def _read_answers(draft: Draft) -> list[Reading]:
         header = draft.header(draft.columns.answer)
         raise DataError(
             _(
-                "{file}, row {rows}: {header} is 0 in {count:,} row(s), and {last} in {value}: it counts "
+                "{file}, row {rows}: {header} is 0 in {count:,} rows, and {last} in {value}: it counts "
                 "from 0; {from_zero}"
             ).format(
                 file=draft.file,

@@ -6,6 +6,7 @@ workbook with the same changes gives the same bytes.
 
 from __future__ import annotations
 
+import posixpath
 import re
 import warnings
 from collections.abc import Sequence
@@ -17,7 +18,8 @@ from xml.sax.saxutils import escape
 from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile, ZipInfo
 
 from lrc.data.tables.table import letters
-from lrc.data.tables.xlsx_features import count_features
+from lrc.data.tables.xlsx_comments import SheetComments, read_comments, restore_comments
+from lrc.data.tables.xlsx_features import COMMENTS, compare_packages
 from lrc.data.tables.xlsx_package import find_part, open_package
 from lrc.runtime.errors import DataError, OutputError
 from lrc.runtime.findings import Finding, Level
@@ -42,6 +44,9 @@ FILLS: dict[Level | Literal["changed"], str] = {
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 _LIKE_AN_ESCAPE = re.compile("_(?=x[0-9A-Fa-f]{4}_)")
 _BLANK = re.compile(rb"<t>(\s+)</t>")
+# A link of a picture, whose relationship openpyxl does not write; and a relationship within the package.
+_PICTURE_LINK = re.compile(rb"<(?P<name>(?:\w+:)?hlink(?:Click|Hover))\b[^>]*?(?:/>|>.*?</(?P=name)>)", re.DOTALL)
+_RELATION = re.compile(rb'<Relationship (?![^>]*TargetMode="External")[^>]*Target="(?P<target>[^"]*)"[^>]*/>')
 _FORMULA = re.compile(
     rb'(?P<cell><c r="(?P<name>[A-Z]+\d+)"[^>]*)>(?P<formula><f(?:[^>]*/>|[^>]*>[^<]*</f>))<v ?(?:/>|></v>)'
 )
@@ -95,6 +100,7 @@ class WorkbookCopy:
         from openpyxl import load_workbook
 
         with open_package(self.path) as package:
+            self.comments = read_comments(package)
             self.dated = find_part(package, "docProps/core.xml") is not None
             size = sum(part.file_size for part in package.infolist() if part.filename.endswith(".xml"))
         if size > MAX_XML:
@@ -107,6 +113,7 @@ class WorkbookCopy:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # about what it leaves out, see `left_out`
                 book = load_workbook(self.path, rich_text=True, keep_vba=self.path.suffix.lower() == ".xlsm")
+            self.lost_comments = sum(_prepare_comments(book[title], one) for title, one in self.comments.items())
             visible = (one for one in book.worksheets if one.sheet_state == "visible")
             return book, book[sheet] if sheet else next(visible, book.worksheets[0])
         except (ValueError, KeyError, TypeError, IndexError, AttributeError, BadZipFile, OSError) as error:
@@ -189,14 +196,14 @@ class WorkbookCopy:
 
     def to_bytes(self) -> bytes:
         """The content of the .xlsx file; see `left_out` for what it lacks."""
-        from openpyxl.writer.excel import ExcelWriter
-
         if not self.dated:  # openpyxl would write the current time
             self.book.properties.created = self.book.properties.modified = datetime(1980, 1, 1)
         self._show_marks()
         packed = BytesIO()
-        ExcelWriter(self.book, ZipFile(packed, "w", ZIP_DEFLATED)).save()
-        return _repack(packed, self._formula_values())
+        _writer_in_memory()(self.book, ZipFile(packed, "w", ZIP_DEFLATED)).save()
+        with ZipFile(packed) as package:
+            comments = restore_comments(package, self.comments)
+        return _repack(packed, self._formula_values(), comments)
 
     def _show_marks(self) -> None:
         """Give the marks priority over the sheet's conditional formats, which would hide them."""
@@ -251,12 +258,36 @@ class WorkbookCopy:
             One warning that lists it all; none if nothing is missing.
         """
         with ZipFile(self.path) as before, ZipFile(BytesIO(copy)) as after:
-            lost = count_features(before) - count_features(after)
+            lost = compare_packages(before, after)
+        if self.lost_comments:
+            lost[COMMENTS] = self.lost_comments
         if not lost:
             return []
         names = tuple(_("{name} ({count:,})").format(name=name, count=count) for name, count in lost.items())
         text = _("not in the copy: {names}; the original has it").format(names=names)
         return [Finding("warning", "not-copied", self.path.name, text)]
+
+
+def _writer_in_memory() -> Any:
+    """openpyxl's writer without its temporary files, as the folder for these may be full."""
+    from openpyxl.drawing.spreadsheet_drawing import SpreadsheetDrawing
+    from openpyxl.worksheet._writer import WorksheetWriter
+    from openpyxl.writer.excel import ExcelWriter
+
+    class WriterInMemory(ExcelWriter):
+        _archive: ZipFile
+
+        def write_worksheet(self, ws: Any) -> None:
+            ws._drawing = SpreadsheetDrawing()
+            ws._drawing.charts, ws._drawing.images = ws._charts, ws._images
+            content = BytesIO()
+            writer: Any = WorksheetWriter(ws, content)
+            writer.write()
+            ws._rels = writer._rels
+            self._archive.writestr(ws.path[1:], content.getvalue())
+            self.manifest.append(ws)
+
+    return WriterInMemory
 
 
 def set_value(cell: Cell | MergedCell, value: str | int | float) -> None:
@@ -317,31 +348,64 @@ def make_writable(text: str) -> str:
 def _add_comment(cell: Any, text: str) -> None:
     from openpyxl.comments import Comment
 
-    text, author = _FORBIDDEN.sub("\ufffd", text), AUTHOR
-    if cell.comment is not None:
-        text, author = f"{cell.comment.text}\n{text}", cell.comment.author or AUTHOR
+    text, author, width, height = _FORBIDDEN.sub("\ufffd", text), AUTHOR, 320, 0
+    if (before := cell.comment) is not None:
+        text, author = f"{before.text}\n{text}", before.author or AUTHOR
+        width, height = max(width, before.width), before.height
     lines = sum(1 + len(line) // 40 for line in text.split("\n"))
-    cell.comment = Comment(text, author, height=min(20 + 18 * lines, 400), width=320)
+    cell.comment = Comment(text, author, height=max(min(20 + 18 * lines, 400), height), width=width)
+
+
+def _prepare_comments(sheet: Worksheet, comments: SheetComments) -> int:
+    """Give the comments of a sheet their sizes, which openpyxl does not read. Returns how many it has left out."""
+    left_out = 0
+    for name in comments.texts:
+        if (comment := sheet[name].comment) is None:  # on a cell that is merged with those before it
+            left_out += 1
+            continue
+        if comment.author == "None":  # which is how openpyxl reads an author without a name
+            comment.author = ""
+        if (box := comments.boxes.get(name)) is not None and box.size is not None:
+            comment.width, comment.height = map(round, box.size)
+    return left_out
 
 
 def _formulas(sheet: Worksheet) -> list[str]:
     return [cell.coordinate for row in sheet.iter_rows() for cell in row if cell.data_type == "f"]
 
 
-def _repack(packed: BytesIO, values: dict[str, dict[str, Any]]) -> bytes:
-    """Add to a package what openpyxl omits: that white space is preserved in rich text, and the values of formulas.
+def _repack(packed: BytesIO, values: dict[str, dict[str, Any]], comments: dict[str, bytes]) -> bytes:
+    """Add to a package what openpyxl omits: white space that is preserved in rich text, values of formulas, comments.
+
+    What openpyxl refers to without writing it is left out, since Excel takes such a workbook for a damaged one.
 
     The parts have no modification times, as in spreadsheets' own files, so that equal content gives equal bytes.
     """
     plain = BytesIO()
     with ZipFile(packed) as before, ZipFile(plain, "w", ZIP_DEFLATED) as after:
+        there = set(before.namelist())
         for part in before.infolist():
-            content = before.read(part)
+            content = comments.get(part.filename) or before.read(part)
             if part.filename.startswith("xl/worksheets/sheet"):
                 content = _BLANK.sub(rb'<t xml:space="preserve">\1</t>', content)
                 content = _insert_values(content, values.get(part.filename, {}))
+            elif part.filename.startswith("xl/drawings/drawing"):
+                content = _PICTURE_LINK.sub(b"", content)
+            elif part.filename.endswith(".rels"):
+                content = _drop_dangling(content, part.filename, there)
             after.writestr(ZipInfo(part.filename), content, ZIP_DEFLATED)
     return plain.getvalue()
+
+
+def _drop_dangling(relations: bytes, name: str, there: set[str]) -> bytes:
+    """Leave out relationships with parts that are not in the package, such as the macros of an .xlsm that has none."""
+    folder = posixpath.join("/", posixpath.dirname(posixpath.dirname(name)))
+
+    def keep(found: re.Match[bytes]) -> bytes:
+        target = posixpath.normpath(posixpath.join(folder, found["target"].decode())).lstrip("/")
+        return found[0] if target in there else b""
+
+    return _RELATION.sub(keep, relations)
 
 
 def _insert_values(content: bytes, values: dict[str, Any]) -> bytes:

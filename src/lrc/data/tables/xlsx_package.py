@@ -176,6 +176,9 @@ def _make_parser(package: ZipFile, part: str) -> expat.XMLParserType:
 
 
 def _refuse_other_formats(path: Path, file: BinaryIO) -> None:
+    if path.name.startswith("~$"):
+        text = _("{file}: Excel's note that {name} is open, and not the workbook; give {name} itself")
+        raise DataError(text.format(file=path.name, name=path.name.removeprefix("~$")))
     head = file.read(8)
     if head == _OLE:
         encrypted = "EncryptedPackage".encode("utf-16-le") in head + file.read(64 << 20)
