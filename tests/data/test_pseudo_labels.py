@@ -67,7 +67,7 @@ def test_the_probability_is_the_one_that_the_file_gives(tmp_path: Path) -> None:
     assert [(one.id, one.output) for one in assign_labels(data, path, 0.9)] == [("u1", "2"), ("u2", "4")]
     for wrong in ([0.5, 0.5], [2.0, 0.0, 0.0, 0.0], "1000", [None] * 4):
         path.write_text(json.dumps({**lines[0], "probabilities": wrong}), encoding="utf-8")
-        with pytest.raises(DataError, match=r"line 1: its probabilities are not 4 numbers from 0 to 1"):
+        with pytest.raises(DataError, match=r"line 1: probabilities are .*, expected 4 from 0 to 1"):
             assign_labels(data, path, 0.9)
 
 

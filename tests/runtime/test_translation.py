@@ -116,8 +116,8 @@ def test_each_translation_has_the_placeholders_of_its_message() -> None:
 
 # Words in -s that may follow what may be a number, and are not its noun.
 NO_NOUNS = (
-    "appears arrives as begins comes computes copies declares differs does ends freezes gives has holds is its lacks "
-    "less lists looks loss needs overflows runs spans status takes this units unless unpacks was weights"
+    "appears arrives as begins changes comes computes copies declares differs does ends freezes gives has holds is its "
+    "lacks less lists looks loss needs overflows runs spans status takes this units unless unpacks was weights"
 )
 COUNTED = re.compile(r"\{(?P<name>\w+)(?::[^}]*)?\}(?P<before>(?: [a-z]+)?) (?P<noun>[a-z]+s)\b")
 

@@ -318,5 +318,6 @@ def parse_probabilities(probabilities: Any, count: int) -> tuple[float, ...]:
     found = probabilities or []
     numbers = isinstance(found, list) and all(type(one) in (int, float) and 0 <= one <= 1 for one in found)
     if not numbers or (found and len(found) != count):
-        raise ValueError(_("its probabilities are not {count} numbers from 0 to 1").format(count=count))
+        text = _("probabilities are {probabilities}, expected {size} from 0 to 1")
+        raise ValueError(text.format(probabilities=str(found), size=count))
     return tuple(map(float, found))
