@@ -187,16 +187,28 @@ HEADERS = ",".join(TEST)
         ("", LINE_3, "8 cells under 7 headers; put quotes around"),
         (",,", LINE_3 + ",,", "8 cells under 7 headers; put quotes around"),
         ("", "3,第3篇：小明放風箏,第3題問什麼？,放風箏,釣魚睡覺,讀書", "6 cells under 7 headers; put in what is"),
-        (",備註", LINE_3, "問題 has no question mark and 選項1 has one"),
-        ("", LINE_3.removesuffix("讀書"), "問題 has no question mark and 選項1 has one"),
     ],
-    ids=["one more", "one more under no header", "one less", "one under a remark", "one under an empty option"],
+    ids=["one more", "one more under no header", "one less"],
 )
 def test_a_row_that_a_comma_has_shifted_is_refused(tmp_path: Path, end: str, line: str, told: str) -> None:
     good = [one + "," * end.count(",") for one in LINES]
     assert len(read_workbook(written(tmp_path / "a.csv", "\n".join([HEADERS + end, *good]))).questions) == 30
     good[2] = line
     assert refusal(written(tmp_path / "a.csv", "\n".join([HEADERS + end, *good]))).startswith(f"a.csv, row 4: {told}")
+
+
+@pytest.mark.parametrize("end", [",備註", ""], ids=["under a remark", "under an empty option"])
+def test_a_question_in_the_place_of_the_first_option_is_asked_about(tmp_path: Path, end: str) -> None:
+    """It may be right as it is, so the row is read."""
+    lines = [one + "," * end.count(",") for one in LINES]
+    lines[2] = LINE_3 if end else LINE_3.removesuffix("讀書")
+    book = read_workbook(written(tmp_path / "a.csv", "\n".join([HEADERS + end, *lines])))
+    assert len(book.questions) == 30
+    told = [str(one) for one in book.findings if one.kind == "shifted-row"]
+    start = "a.csv, row 4: 問題 has no question mark and the first option has one; if a comma has"
+    assert any(one.startswith(start) for one in told)
+    lines[2] = 'X,"小明說：「你好嗎？」","小明說了哪一句話","「你好嗎？」",再見,謝謝,早安' + "," * end.count(",")
+    assert len(read_workbook(written(tmp_path / "b.csv", "\n".join([HEADERS + end, *lines]))).questions) == 30
 
 
 def test_text_at_the_end_of_one_row_is_asked_about(tmp_path: Path) -> None:

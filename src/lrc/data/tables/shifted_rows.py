@@ -21,9 +21,10 @@ def examine_width(draft: Draft) -> None:
 
 
 def find_shifted(draft: Draft, *, labelled: bool) -> None:
-    """Refuse rows whose question is where the first option should be.
+    """Warn of rows whose question seems to be where the first option should be.
 
-    Such a row has as many cells as the header, because an empty cell was at its end, under an option or a remark.
+    Such a row has as many cells as the header, because an empty cell was at its end, under an option or a remark. It is
+    not refused: a first option may well be a question.
 
     Args:
         draft: a CSV file.
@@ -37,11 +38,10 @@ def find_shifted(draft: Draft, *, labelled: bool) -> None:
     for row in draft.rows:
         if _is_shifted(row):
             text = _(
-                "問題 has no question mark and 選項1 has one, as if a cell before them were divided at a comma; "
-                "put quotes around the cell"
+                "has no question mark and the first option has one; if a comma has divided a cell before it, put "
+                "quotes around that"
             )
-            error = CellFinding("error", "shifted-row", text)
-            draft.cell_errors.setdefault(row.number, {}).setdefault(WHOLE_ROW, error)
+            draft.find("warning", "shifted-row", text, row.number, draft.columns.question)
 
 
 def _warn_of_rare_cells(draft: Draft) -> None:
