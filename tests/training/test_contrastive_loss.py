@@ -15,6 +15,7 @@ from small_models import adapted, make_model
 from small_runs import make_run, pairs, run
 from token_trees import VOCABULARY, sequence
 
+from lrc.data.questions import Question
 from lrc.metrics.predictions import OUTCOMES_FILE
 from lrc.packing.tree import TokenSequence, pack
 from lrc.training.contrastive_loss import Objective, Option
@@ -130,3 +131,32 @@ def test_what_does_not_go_together_is_refused(
     assert run(folder, tmp_path / "a", *override) == 1
     assert said in capsys.readouterr().err
     assert not (tmp_path / "a").exists()
+
+
+def alone(question: Question) -> Question:
+    """The question with its right option as the only one that can be chosen."""
+    assert question.answer
+    return replace(
+        question, options=tuple("" if k + 1 != question.answer else o for k, o in enumerate(question.options))
+    )
+
+
+def test_questions_with_nothing_to_compare_are_named_or_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    questions = pairs(4)
+    keys = {**TEXT, "use_cpu": True, "max_steps": 1, "save_strategy": "no", "option_contrast": 1.0}
+    some = make_run(tmp_path / "some", [alone(questions[0]), *questions[1:]], **keys)
+    assert run(some, tmp_path / "a") == 0
+    told = capsys.readouterr().err
+    assert "1 question has fewer than two options to choose from" in told and f": {questions[0].id}\n" in told
+    assert run(some, tmp_path / "b", "--option_contrast", "0.5") == 0
+    assert "fewer than two" not in capsys.readouterr().err
+
+    none = make_run(tmp_path / "none", [alone(question) for question in questions], **keys)
+    assert run(none, tmp_path / "c") == 1
+    assert "no question has two options to choose from" in capsys.readouterr().err
+    asked = make_run(tmp_path / "asked", questions, [alone(question) for question in questions], **keys)
+    assert run(asked, tmp_path / "d") == 1
+    assert "t_validation.json: no question has two options" in capsys.readouterr().err
+    assert not any((tmp_path / name).exists() for name in "cd")

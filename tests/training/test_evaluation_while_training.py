@@ -18,6 +18,9 @@ from lrc.data.alpaca import Record, to_record
 from lrc.data.questions import Question
 from lrc.metrics.accuracy import accuracy
 from lrc.tokenization.prompt import Prompt
+from lrc.tokenization.token_dataset import tokenize
+from lrc.training.contrastive_loss import Objective
+from lrc.training.dataloader import SequenceSource
 from lrc.training.trainer import TreeTrainer, Validation
 from lrc.training.validation import InLockstep
 
@@ -60,6 +63,70 @@ def test_loss_and_accuracy_are_those_of_separate_questions(
     assert {key: metrics[f"eval_{key}"] for key in ("accuracy", "ci_low", "ci_high")} == {
         key: figures[key] for key in ("accuracy", "ci_low", "ci_high")
     }
+
+
+def log_prob(model: Any, prompt: list[int], completion: list[int]) -> float:
+    """The log-likelihood of a completion, from a plain forward of one sequence."""
+    with torch.inference_mode():
+        logits = model(input_ids=torch.tensor([[*prompt, *completion]]), use_cache=False).logits[0].double()
+    predicted = logits[len(prompt) - 1 : -1].log_softmax(-1)
+    return float(predicted.gather(1, torch.tensor(completion)[:, None]).sum())
+
+
+def losses_of_one(model: Any, prompt: Prompt, record: Record) -> tuple[float, int, list[float]]:
+    """A question's negative log-likelihood, its supervised tokens, and its options' scores, from their definitions."""
+    question = record.question
+    assert question is not None and question.answer
+    chosen = [number for number, option in enumerate(question.options, 1) if option]
+    end = prompt.tokenizer.eos_token_id
+    if prompt.answer_style == "judge":
+        yes, no = ([prompt.encode(word)[0]] for word in "是否")  # their first bytes differ
+        asked = [prompt.prompt(record, number) for number in chosen]
+        said = [(log_prob(model, one, yes), log_prob(model, one, no)) for one in asked]
+        right = [pair[0] if number == question.answer else pair[1] for number, pair in zip(chosen, said, strict=True)]
+        return -sum(right), len(right), [one - other for one, other in said]
+    asked, texts = prompt.prompt(record), {number: question.options[number - 1] for number in chosen}
+    answer = [*prompt.encode(texts[question.answer]), end]
+    scores = [log_prob(model, asked, prompt.encode(text)) / len(text) for text in texts.values()]
+    return -log_prob(model, asked, answer), len(answer), scores
+
+
+@pytest.mark.parametrize("part", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("style", ["text", "judge"])
+def test_the_loss_is_what_training_minimises(tmp_path: Path, prompt: Prompt, style: str, part: float) -> None:
+    """Computed from separate forwards, and as the first training loss on the same questions."""
+    temperature = 0.5
+    styled = Prompt(prompt.tokenizer, "plain", style)
+    records = [
+        *RECORDS,
+        to_record(Question("blank", "文五章。", "問", ("甲", "", "乙丙"), 3)),
+        to_record(Question("alone", "文五章。", "問", ("甲", ""), 1)),  # has nothing to be compared with
+    ]
+    by_hand, total, tokens, compared = model().eval(), 0.0, 0, []
+    for record in records:
+        likelihood, count, scores = losses_of_one(by_hand, styled, record)
+        total, tokens = total + likelihood, tokens + count
+        assert record.question is not None and record.question.answer
+        right = [n for n, option in enumerate(record.question.options, 1) if option].index(record.question.answer)
+        if len(scores) > 1:
+            logits = torch.tensor(scores) / temperature
+            compared.append(float(torch.nn.functional.cross_entropy(logits, torch.tensor(right))))
+    assert len(compared) == len(records) - 1
+    wanted = (1 - part) * total / tokens + part * sum(compared) / len(compared)
+
+    rows = tokenize(records, styled, stage="")
+    made = TreeTrainer(
+        model=model(),
+        args=config(tmp_path, per_device_train_batch_size=len(records), learning_rate=0.0),
+        processing_class=styled.tokenizer,
+        train_dataset=rows,
+        source=SequenceSource(rows, records, styled, 1, 0, "character" if part else None, supervised=part < 1),
+        validation=Validation(records, styled),
+        objective=Objective(part, temperature),
+    )
+    assert made.evaluate()["eval_loss"] == pytest.approx(wanted, rel=1e-5)
+    made.train()
+    assert next(line["loss"] for line in made.state.log_history if "loss" in line) == pytest.approx(wanted, rel=1e-4)
 
 
 def test_evaluation_changes_nothing_in_training(tmp_path: Path, prompt: Prompt) -> None:

@@ -20,7 +20,8 @@ import torch
 from numpy.typing import NDArray
 
 from lrc.answering.scoring import OptionOrder
-from lrc.data.alpaca import Record, question_of
+from lrc.data.alpaca import Record
+from lrc.data.questions import Question
 from lrc.metrics.option_scores import option_lengths
 from lrc.packing.lm_head import to_device
 from lrc.packing.tree import Ints, PackedRow, TokenSequence
@@ -63,6 +64,11 @@ class Option(TokenSequence):
 PlacedOption = tuple[int, Option]  # the index of the option's sequence within its row, and the option
 
 
+def has_contrast(question: Question) -> bool:
+    """Whether the question has a loss over its options: at least two can be chosen, and the right one is among them."""
+    return question.answer in question.choosable and len(question.choosable) > 1
+
+
 def options_of(
     record: Record,
     prompt: Prompt,
@@ -81,7 +87,7 @@ def options_of(
         return []
     order = OptionOrder.of(record, tuple(range(len(record.question.options))), prompt)
     numbers = order.question.choosable
-    if question_of(record).answer not in numbers or len(numbers) < 2:
+    if not has_contrast(order.question):
         return []
     divisors = option_lengths(prompt.normalisation(normalisation), order.tokens, order.characters)
     options = [

@@ -233,7 +233,10 @@ class TreeTrainer(DurableTrainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
-        """Compute loss and accuracy on the validation questions, in one pass of the scorer that `lrc generate` uses."""
+        """Compute loss and accuracy on the validation questions, in one pass of the scorer that `lrc generate` uses.
+
+        The loss is that of the objective, as in `compute_loss`; see `validation.combine`.
+        """
         validation = self._validation
         self.model.eval()
         asked = np.arange(len(validation.records)) if self._evaluates_all else np.array(validation.sampled)
@@ -246,7 +249,7 @@ class TreeTrainer(DurableTrainer):
         kept = (self.state.best_global_step, self.state.global_step)
         self.evaluated = {step: scores for step, scores in self.evaluated.items() if step in kept}
         self.evaluated[self.state.global_step] = [pair for tally in tallies for pair in tally.scores]
-        metrics = combine(tallies, metric_key_prefix)
+        metrics = combine(tallies, metric_key_prefix, self.objective)
         return EvalLoopOutput(None, None, metrics, num_samples=len(asked))
 
     def final_scores(self) -> list[tuple[Question, OptionScores]]:

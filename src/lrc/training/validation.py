@@ -8,6 +8,7 @@ from functools import cached_property
 from random import Random
 from typing import Any
 
+import numpy as np
 import torch
 
 from lrc.answering.scoring import Scorer
@@ -21,6 +22,7 @@ from lrc.packing.log_probs import sequence_scores
 from lrc.runtime.progress import Advance
 from lrc.runtime.translation import Message, _
 from lrc.tokenization.prompt import Prompt
+from lrc.training.contrastive_loss import Objective, has_contrast
 
 AUTO = "auto"  # take the normalisation with the best accuracy on the validation questions
 
@@ -37,6 +39,14 @@ class EvalShard:
     def answered(self) -> list[tuple[Question, int]]:
         """The questions that have an answer, each with its prediction."""
         return [(question, score.prediction) for question, score in self.scores if question.answer]
+
+    def contrast_losses(self, temperature: float) -> list[float]:
+        """The loss over the options of each question that has one, in nats; see `OptionContrast.loss`.
+
+        Args:
+            temperature: what scores are divided by.
+        """
+        return [_contrast_loss(*pair, temperature) for pair in self.scores if has_contrast(pair[0])]
 
 
 @dataclass(frozen=True)
@@ -108,15 +118,21 @@ class Validation:
         )
 
 
-def combine(tallies: Sequence[EvalShard], prefix: str) -> dict[str, float]:
-    """The metrics of all processes together: the mean loss per supervised token, and accuracy with its interval.
+def combine(tallies: Sequence[EvalShard], prefix: str, objective: Objective = Objective()) -> dict[str, float]:
+    """The metrics of all processes together: the loss as training computes it, and accuracy with its interval.
 
     Args:
         tallies: the parts of all processes.
         prefix: of the names of the metrics, such as `eval`.
+        objective: what is trained. The loss is that of all questions as one step, in the order of their options, and
+            with the right option as the target, also where the training has soft labels.
     """
     tokens = max(sum(tally.tokens for tally in tallies), 1)
-    metrics = {f"{prefix}_loss": sum(tally.loss_sum for tally in tallies) / tokens}
+    loss, part = sum(tally.loss_sum for tally in tallies) / tokens, objective.option_contrast
+    if part:
+        losses = [one for tally in tallies for one in tally.contrast_losses(objective.contrast_temperature)]
+        loss = (1.0 - part) * loss + part * sum(losses) / max(len(losses), 1)
+    metrics = {f"{prefix}_loss": loss}
     pairs = [pair for tally in tallies for pair in tally.answered]
     if pairs:
         questions, predictions = zip(*pairs, strict=True)
@@ -208,6 +224,11 @@ class FittedScoring:
         return text.format(
             shares=shares, normalisation=self.score_normalisation, temperature=self.temperature, fitted=fitted
         )
+
+
+def _contrast_loss(question: Question, score: OptionScores, temperature: float) -> float:
+    logits = np.array(score.log_probs) / temperature
+    return float(np.logaddexp.reduce(logits) - logits[(question.answer or 0) - 1])
 
 
 def _accuracy(scores: Sequence[tuple[Question, OptionScores]]) -> float:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -317,6 +318,8 @@ def test_the_loss_decides_only_between_equal_accuracies(tmp_path: Path) -> None:
         for number, one in enumerate(given)
     ]
     assert [one.trial.number for one in rank(entries)] == [3, 5, 1, 4, 0, 2]
+    contrasts = [replace(one, trial=replace(one.trial, values={"option_contrast": 0.5})) for one in entries]
+    assert [one.trial.number for one in rank(contrasts)] == [1, 3, 4, 5, 0, 2]  # losses of another kind say nothing
 
 
 def test_the_shipped_sweep_is_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,8 @@ from lrc.runtime.translation import _, localized
 from lrc.training.sweep.trial import SweepTrial, TrialResult
 
 RESULTS_FILE = "sweep.json"
+# What the loss consists of: the losses of trials that differ in one of these cannot be compared.
+LOSS_KEYS = ("answer_style", "option_contrast", "contrast_temperature", "score_normalisation", "template")
 
 
 @dataclass(frozen=True)
@@ -33,13 +35,14 @@ class LeaderboardEntry:
 
 
 def rank(entries: Sequence[LeaderboardEntry]) -> list[LeaderboardEntry]:
-    """Sort by accuracy, best first; then by lower loss, then by number. Failed trials come last."""
+    """Sort by accuracy, best first, then by lower loss if losses can be compared, then by number; failed ones last."""
+    comparable = not any(key in entry.trial.values for entry in entries for key in LOSS_KEYS)
 
     def order(entry: LeaderboardEntry) -> tuple[float, float, int]:
         result = entry.result
         if result is None:
             return (1.0, 0.0, entry.trial.number)
-        loss = float("inf") if result.eval_loss is None else result.eval_loss
+        loss = float("inf") if result.eval_loss is None or not comparable else result.eval_loss
         return (-result.accuracy, loss, entry.trial.number)
 
     return sorted(entries, key=order)
