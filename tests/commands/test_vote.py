@@ -184,6 +184,7 @@ def test_each_question_is_answered_by_weights_of_other_passages(
     assert figures["best_single"] == {"name": "a", "paired": compare_paired(given, alone, right, passages)}
     groups = group_passages(question.passage for question in asked)
     parts = folds(groups.clusters, [question.answer for question in asked], 5, 42)
+    equally = 0  # right answers of equal weights
     for fold in range(5):
         others = [question for question, part in zip(asked, parts, strict=True) if part != fold]
         assert not {q.passage for q in others} & {
@@ -199,10 +200,17 @@ def test_each_question_is_answered_by_weights_of_other_passages(
             known = {one["id"]: one for one in map(as_lrc, read(tmp_path / f"{name}.jsonl"))}
             names.append(keep(folder / f"{name}.jsonl", [known[q.id] for q in others]))
             tests.append(keep(folder / f"t{name}.jsonl", [known[q.id] for q in inside]))
-        figures_of(names, "--test-scores", *tests, "--output", folder / "answer.csv", capsys=capsys)
+        fitted = figures_of(names, "--test-scores", *tests, "--output", folder / "answer.csv", capsys=capsys)
+        temperatures = [fitted["models"][name]["temperature"] for name in ("a", "b", "c")]
+        lines = zip(*([one["scores"] for one in map(as_lrc, read(test))] for test in tests), strict=True)
+        for question, scores in zip(inside, lines, strict=True):
+            tempered = [softmax([x / t for x in one]) for one, t in zip(scores, temperatures, strict=True)]
+            pooled = [sum(column) for column in zip(*tempered, strict=True)]
+            equally += pooled.index(max(pooled)) + 1 == question.answer
         with (folder / "answer.csv").open(encoding="utf-8", newline="") as file:
             found = [int(answer) for _, answer in list(csv.reader(file))[1:]]
         assert found == [answer for answer, part in zip(given, parts, strict=True) if part == fold]
+    assert figures["equal_weights"]["accuracy"] == equally / len(asked)
 
 
 def read(path: Path) -> list[dict[str, Any]]:

@@ -38,7 +38,8 @@ def test_only_questions_above_the_threshold_get_their_best_option(tmp_path: Path
         if exp(line[best]) / whole >= 0.8:
             expected[question.id] = best + 1
     assert 3 < len(expected) < 37
-    found = assign_labels(data, path, 0.8)
+    found, tied = assign_labels(data, path, 0.8)
+    assert not tied
     assert {one.id: one.question.answer for one in found if one.question} == expected
     assert {one.id: one.output for one in found} == {name: str(number) for name, number in expected.items()}
 
@@ -48,7 +49,23 @@ def test_an_option_without_text_gets_no_probability_whatever_its_score(tmp_path:
     data = write_questions(tmp_path / "t.json", asked)
     scores = write_scores(tmp_path / "s.jsonl", ["a", "b"], [[9.0, 0.0, 2.0, 0.0], [9.0, 1.0, 1.0, 1.0]])
     assert exp(2) / (exp(2) + 2) > 0.7  # of the three with text
-    assert [(one.id, one.output) for one in assign_labels(data, scores, 0.7)] == [("a", "3")]
+    assert [(one.id, one.output) for one in assign_labels(data, scores, 0.7)[0]] == [("a", "3")]
+
+
+def test_a_tie_gets_no_label_and_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = unanswered(3)
+    data = write_questions(tmp_path / "test.json", asked)
+    lines = [[5.0, 5.0 + 1e-9, -9.0, -9.0], [0.0, 0.0, 9.0, 0.0], [0.0, 0.0, 0.0, 0.0]]
+    scores = write_scores(tmp_path / "s.jsonl", [one.id for one in asked], lines)
+    found, tied = assign_labels(data, scores, 0.4)
+    assert [(one.id, one.output) for one in found] == [("u1", "3")] and tied == ["u0"]  # 1/4 is too improbable
+    with pytest.raises(DataError, match="the most probable options of all 1 questions? that reach? 0.4 tie"):
+        assign_labels(data, write_scores(tmp_path / "t.jsonl", ["u0", "u1", "u2"], [lines[0], *lines[2:] * 2]), 0.4)
+    folder = make_run(tmp_path, pairs(2, name="t"), **KEYS, use_cpu=True, max_steps=1, save_strategy="no")
+    words = ("--pseudo_labels", str(scores), "--pseudo_label_file", str(data), "--pseudo_label_threshold", "0.4")
+    assert run(folder, tmp_path / "a", *words) == 0
+    told = capsys.readouterr().err
+    assert "1 question with a probability" in told and "whose most probable options tie" in told and ": u0\n" in told
 
 
 def test_the_probability_is_the_one_that_the_file_gives(tmp_path: Path) -> None:
@@ -64,7 +81,7 @@ def test_the_probability_is_the_one_that_the_file_gives(tmp_path: Path) -> None:
     lines = [line(one, scores) for one, scores in zip(asked, logits, strict=True)]
     assert exp(4) / (exp(4) + 3) > 0.9 > exp(4 / 3) / (exp(4 / 3) + 3)
     path.write_text("".join(json.dumps(one) + "\n" for one in lines), encoding="utf-8")
-    assert [(one.id, one.output) for one in assign_labels(data, path, 0.9)] == [("u1", "2"), ("u2", "4")]
+    assert [(one.id, one.output) for one in assign_labels(data, path, 0.9)[0]] == [("u1", "2"), ("u2", "4")]
     for wrong in ([0.5, 0.5], [2.0, 0.0, 0.0, 0.0], "1000", [None] * 4):
         path.write_text(json.dumps({**lines[0], "probabilities": wrong}), encoding="utf-8")
         with pytest.raises(DataError, match=r"line 1: probabilities are .*, expected 4 from 0 to 1"):
@@ -78,7 +95,7 @@ def test_the_soft_labels_of_the_training_file_leave_a_pseudo_label_as_it_is(tmp_
     labels = SoftLabels.read(scores, [data], 1.0, 1.0)
     pseudo = write_questions(tmp_path / "p.json", unanswered(2))
     sure = write_scores(tmp_path / "q.jsonl", ["u0", "u1"], [[0.0, 9.0, 0.0, 0.0]] * 2)
-    assert labels.target(assign_labels(pseudo, sure, 0.9)[0]) == (0.0, 1.0, 0.0, 0.0)
+    assert labels.target(assign_labels(pseudo, sure, 0.9)[0][0]) == (0.0, 1.0, 0.0, 0.0)
 
 
 KEYS = {"template": "plain", "answer_style": "judge", "lora_r": 8, "learning_rate": 0.02, "lora_dropout": 0.0}

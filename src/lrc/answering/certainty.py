@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from math import isfinite
 
-from lrc.metrics.option_scores import OptionScores, tied_options
+from lrc.data.score_files import tied_options
+from lrc.metrics.option_scores import OptionScores
 from lrc.runtime.findings import pad, wrap_line
 from lrc.runtime.translation import _, localized
 

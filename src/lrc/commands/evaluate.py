@@ -15,6 +15,7 @@ from lrc.answering.options import ScoringOptions
 from lrc.answering.partial_scores import PartialScores, remove_partial_scores
 from lrc.answering.scored_model import identify_model
 from lrc.data.alpaca import Record, question_of, with_question
+from lrc.data.score_files import tied_options
 from lrc.data.sources import read_questions_to_answer
 from lrc.metrics.accuracy import (
     Figures,
@@ -28,7 +29,7 @@ from lrc.metrics.accuracy import (
 )
 from lrc.metrics.baselines import credit
 from lrc.metrics.calibration import at_bound, calibration
-from lrc.metrics.option_scores import OptionScores, tied_options
+from lrc.metrics.option_scores import OptionScores
 from lrc.metrics.verdict import NAMES, describe_size, judge, verdict_of
 from lrc.runtime.errors import DataError
 from lrc.runtime.exit_status import is_step

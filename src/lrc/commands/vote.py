@@ -15,12 +15,11 @@ from lrc.answering.scored_model import identify_adapters
 from lrc.answering.submission import submission
 from lrc.data.near_duplicates import group_passages
 from lrc.data.questions import Question
-from lrc.data.score_files import ScoredModel, ScoredQuestion, match_scores, read_scores
+from lrc.data.score_files import ScoredModel, ScoredQuestion, match_scores, read_scores, tied_options
 from lrc.data.sources import read_labelled
 from lrc.data.splits import folds
 from lrc.metrics.accuracy import CONFIDENCE, Figures, accuracy, compare_paired, passages_of
 from lrc.metrics.opinion_pool import Pool, Scores, equal_pool, fit_pool, out_of_fold, predict
-from lrc.metrics.option_scores import tied_options
 from lrc.metrics.predictions import OUTCOMES_FILE, answers_of, name_models
 from lrc.metrics.verdict import describe_size, judge, spell
 from lrc.runtime.errors import DataError
@@ -85,9 +84,10 @@ def vote(
         _check_order(files, scored, test_scores, tests)
     names = name_models(files)
     answers = [question.answer or 0 for question in questions]
-    found = out_of_fold(models, answers, _folds(questions))[0]
-    pool = fit_pool(models, answers)
-    figures = _measure(questions, answers, names, models, found, pool)
+    parts = _folds(questions)
+    found, pool = out_of_fold(models, answers, parts)[0], fit_pool(models, answers)
+    equal = out_of_fold(models, answers, parts, equal_pool)[0]
+    figures = _measure(questions, answers, names, models, found, equal, pool)
     ids, pooled = [question.id for question in questions], found
     if tests:
         ids, pooled = (
@@ -227,16 +227,25 @@ def _measure(
     names: Sequence[str],
     models: Sequence[Scores],
     found: Scores,
+    equal: Scores,
     pool: Pool,
 ) -> dict[str, Any]:
-    """All figures: of the pool out of fold, of each model alone, and of the pool compared with the best model."""
+    """All figures: of the pools out of fold, of each model alone, and of the fitted pool against the best model.
+
+    Args:
+        questions: the labelled questions.
+        answers: their right options, from 1.
+        names: of the models.
+        models: their scores.
+        found, equal: the log-probabilities of the fitted pool and of one with equal weights, out of fold.
+        pool: fitted on all questions.
+    """
     passages, voted = passages_of(questions), predict(found)
     alone = {name: predict(model) for name, model in zip(names, models, strict=True)}
     singles = {name: accuracy(chosen, answers, passages) for name, chosen in alone.items()}
     best = max(singles, key=lambda name: singles[name]["accuracy"])
     test = compare_paired(voted, alone[best], answers, passages)
     figures = accuracy(voted, answers, passages)
-    plain = predict(equal_pool(models, answers).log_probs(models))
     fitted = zip(names, pool.weights, pool.temperatures, strict=True)
     return {
         **figures,
@@ -248,7 +257,7 @@ def _measure(
         },
         "sharpness": pool.sharpness,
         "best_single": {"name": best, "paired": test},
-        "equal_weights": accuracy(plain, answers, passages),
+        "equal_weights": accuracy(predict(equal), answers, passages),
         "ties": _count_ties(found),
     }
 
@@ -271,8 +280,9 @@ def _verdict(figures: Figures, best: str, test: dict[str, float]) -> Message:
 
 def _table(figures: dict[str, Any]) -> list[str]:
     test, best = figures["best_single"]["paired"], figures["best_single"]["name"]
-    width = max(20, *(columns_of(name) for name in figures["models"])) + 2
-    rows = {_("vote, out of fold"): figures, _("equal weights"): figures["equal_weights"], **figures["models"]}
+    width = max(26, *(columns_of(name) for name in figures["models"])) + 2
+    pools = {_("vote, out of fold"): figures, _("equal weights, out of fold"): figures["equal_weights"]}
+    rows = {**pools, **figures["models"]}
     share = _("{accuracy:.4f}  ({ci_low:.4f} to {ci_high:.4f})")
     fitted = _("{accuracy:.4f}  ({ci_low:.4f} to {ci_high:.4f}), weight {weight:.3f}, temperature {temperature:.4g}")
     only = _("{first_only} (the vote) and {second_only} ({best})")

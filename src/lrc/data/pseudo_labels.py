@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from lrc.data.alpaca import Record, with_question
-from lrc.data.score_files import match_scores, read_scores
+from lrc.data.score_files import match_scores, read_scores, tied_options
 from lrc.data.sources import read_records
 from lrc.runtime.errors import DataError
 from lrc.runtime.translation import _
 
 
-def assign_labels(path: Path, scores: Path, threshold: float) -> list[Record]:
+def assign_labels(path: Path, scores: Path, threshold: float) -> tuple[list[Record], list[str]]:
     """Select the questions whose best option is probable enough, and make that option their answer.
 
     Args:
@@ -27,7 +27,8 @@ def assign_labels(path: Path, scores: Path, threshold: float) -> list[Record]:
         threshold: the least probability of the best option, 0 to 1.
 
     Returns:
-        The labelled records of the selected questions.
+        The labelled records of the selected questions, and the ids of probable enough ones whose best options tie, of
+        which none is selected.
 
     Raises:
         DataError: the two files are not about the same questions, a question has an answer already, or no option is
@@ -51,16 +52,23 @@ def assign_labels(path: Path, scores: Path, threshold: float) -> list[Record]:
         )
     matrix = match_scores(scores, read_scores(scores), questions, path, calibrated=True)
     probabilities = np.exp(matrix - np.logaddexp.reduce(matrix, axis=1, keepdims=True))
-    labelled = [
-        with_question(record, replace(question, answer=int(line.argmax()) + 1))
-        for record, question, line in zip(records, questions, probabilities, strict=True)
-        if line.max() >= threshold
-    ]
-    if not labelled:
+    labelled, tied = [], []
+    for record, question, line, log_probs in zip(records, questions, probabilities, matrix, strict=True):
+        if line.max() < threshold:
+            continue
+        best = tied_options(log_probs.tolist())
+        if len(best) > 1:
+            tied.append(question.id)
+        else:
+            labelled.append(with_question(record, replace(question, answer=best[0])))
+    if not labelled and not tied:
         raise DataError(
             _(
                 "{scores}: no question has an option of probability {threshold:g} or more, the highest "
                 "has {max:.3f}; lower pseudo_label_threshold"
             ).format(scores=scores, threshold=threshold, max=probabilities.max())
         )
-    return labelled
+    if not labelled:
+        text = _("{scores}: the most probable options of all {count} questions that reach {threshold:g} tie")
+        raise DataError(text.format(scores=scores, count=len(tied), threshold=threshold))
+    return labelled, tied

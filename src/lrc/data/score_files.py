@@ -26,6 +26,8 @@ from lrc.runtime.translation import _
 LEAST = 1e-300  # stands for a probability that is too small for a float
 _ABOUT = ("passage", "question", "options", "row")  # the parts of a question that a line or its `doc` may hold
 
+TIE = 1e-6  # the largest difference of two log-probabilities that is due to rounding: float32 has seven digits
+
 Parsed = TypeVar("Parsed")
 
 
@@ -111,6 +113,18 @@ def parse_lines(path: Path, parse: Callable[[Any, int], Parsed], cure: str) -> l
     if findings:
         raise DataError(*findings)
     return parsed
+
+
+def tied_options(log_probs: Sequence[float | None]) -> tuple[int, ...]:
+    """The numbers of the options that share the highest log-probability, ascending; one if none is tied.
+
+    A prediction is the one with the highest, the first of equal ones; which one that is says nothing about a tie.
+
+    Args:
+        log_probs: of each option; -inf or None for one that cannot be chosen.
+    """
+    highest = max(one for one in log_probs if one is not None)
+    return tuple(number for number, one in enumerate(log_probs, start=1) if one is not None and one >= highest - TIE)
 
 
 def match_scores(

@@ -11,7 +11,7 @@ weights and sharpness then minimise the log loss on the labelled questions, whic
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,12 +72,18 @@ def equal_pool(scores: Sequence[Scores], answers: Sequence[int]) -> Pool:
     return Pool(temperatures, (1 / len(scores),) * len(scores), 1.0)
 
 
-def out_of_fold(scores: Sequence[Scores], answers: Sequence[int], folds: Sequence[int]) -> tuple[Scores, list[Pool]]:
+def out_of_fold(
+    scores: Sequence[Scores],
+    answers: Sequence[int],
+    folds: Sequence[int],
+    fit: Callable[[Sequence[Scores], Sequence[int]], Pool] = fit_pool,
+) -> tuple[Scores, list[Pool]]:
     """Cross-fit: compute the log-probabilities of each fold with a pool that is fitted on the other folds.
 
     Args:
         scores, answers: see `fit_pool`.
         folds: the fold of each question.
+        fit: makes the pool; `equal_pool` is another one.
 
     Returns:
         (questions, options) log-probabilities, and the pool of each fold in ascending order.
@@ -86,7 +92,7 @@ def out_of_fold(scores: Sequence[Scores], answers: Sequence[int], folds: Sequenc
     places = np.array(folds)
     for fold in sorted(set(folds)):
         inside, others = places == fold, places != fold
-        pool = fit_pool(
+        pool = fit(
             [one[others] for one in scores], [answer for answer, own in zip(answers, others, strict=True) if own]
         )
         found[inside] = pool.log_probs([one[inside] for one in scores])

@@ -8,20 +8,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-TIE = 1e-6  # the largest difference of two log-probabilities that is due to rounding: float32 has seven digits
-
-
-def tied_options(log_probs: Sequence[float | None]) -> tuple[int, ...]:
-    """The numbers of the options that share the highest log-probability, ascending; one if none is tied.
-
-    A prediction is the one with the highest, the first of equal ones; which one that is says nothing about a tie.
-
-    Args:
-        log_probs: of each option; -inf or None for one that cannot be chosen.
-    """
-    highest = max(one for one in log_probs if one is not None)
-    return tuple(number for number, one in enumerate(log_probs, start=1) if one is not None and one >= highest - TIE)
-
 
 @dataclass(frozen=True)
 class OptionScores:

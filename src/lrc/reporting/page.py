@@ -10,6 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from lrc.config.run_record import Run
+from lrc.data.score_files import tied_options
 from lrc.metrics.accuracy import Figures, accuracy, accuracy_by, confusion, passages_of
 from lrc.metrics.baselines import BASELINES, credit
 from lrc.metrics.calibration import at_bound, calibration_error, is_guess, reliability
@@ -146,6 +147,7 @@ def _answers(answered: Answers) -> dict[str, Any]:
         "mistakes": mistakes[:MISTAKES],
         "overall": verdict.figures,
         "verdict": verdict,
+        "ties": sum(len(tied_options(one.scores)) > 1 for one in outcomes if one.scores),
         "guesses": sum(is_guess(one.probabilities, len(one.question.choosable)) for one in outcomes),
         "baselines": verdict.baselines,
         "others": {name: _accuracy(other) for name, other in answered.others.items()},

@@ -58,7 +58,7 @@ def _read_pseudo_labelled(recipe: Recipe, prompt: Prompt) -> Corpus:
     data = recipe.data
     assert data.pseudo_labels and data.pseudo_label_file  # checked by config/rules.py
     path = Path(data.pseudo_label_file)
-    records = assign_labels(path, Path(data.pseudo_labels), data.pseudo_label_threshold)
+    records, tied = assign_labels(path, Path(data.pseudo_labels), data.pseudo_label_threshold)
     stage = _("pseudo-labelled questions")
     found = fit_records(records, prompt, _lengths(recipe), stage=stage)
     if recipe.training.process_index == 0:
@@ -68,6 +68,9 @@ def _read_pseudo_labelled(recipe: Recipe, prompt: Prompt) -> Corpus:
         )
         threshold = data.pseudo_label_threshold
         notify(text.format(file=path, labels=data.pseudo_labels, count=len(records), threshold=threshold))
+        if tied:
+            text = _("{file}: {count:,} questions whose most probable options tie are left out: {ids}")
+            notify(text.format(file=path, count=len(tied), ids=tuple(tied)))
     tokens = tokenize(found.records, prompt, stage=stage)
     return replace(found, dataset=tokens, sha256=checksum(path))
 
