@@ -97,6 +97,7 @@ class LlamaCpp:
 
         params = xllamacpp.CommonParams()
         params.model.path, params.n_ctx, params.n_parallel, params.verbosity = str(path), 4096, 1, 0
+        params.cache_ram_mib = 0  # it would remember the answers of an earlier round
         params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
         self.prompt, self.server = prompt, xllamacpp.Server(params)
         print(f"llama.cpp: {xllamacpp.get_system_info()}")

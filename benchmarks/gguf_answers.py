@@ -27,6 +27,7 @@ from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
 from lrc.answering.load import load_scorer
 from lrc.answering.options import ScoringOptions
+from lrc.config.run_record import DIGIT_STYLES
 from lrc.data.alpaca import Record
 from lrc.data.sources import read_records
 from lrc.runtime.errors import LrcError
@@ -100,7 +101,7 @@ class Asked:
 def compare(merged: Path, gguf: Path, workbook: Path, questions: int) -> bool:
     """Compare and print; whether tokens and answers are the same."""
     scorer = load_scorer(str(merged), ScoringOptions())
-    if scorer.prompt.answer_style != "digit":
+    if scorer.prompt.answer_style not in DIGIT_STYLES:
         raise LrcError(f"{merged}: answers in {scorer.prompt.answer_style} style; this check is for digits")
     records = read_records(workbook)[:questions]
     expected = scorer(records)

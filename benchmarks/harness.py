@@ -61,6 +61,7 @@ def harness(model: str, scorer: Any, records: list[Any], mine: list[Any]) -> lis
     from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
 
+    from lrc.config.run_record import DIGIT_STYLES
     from lrc.metrics.option_scores import option_lengths
 
     prompt = scorer.prompt
@@ -71,14 +72,14 @@ def harness(model: str, scorer: Any, records: list[Any], mine: list[Any]) -> lis
         context = prompt.tokenizer.decode(prompt.prompt(record)[start:], skip_special_tokens=False)
         options = record.question.options
         texts.append(
-            [(context, str(k) if prompt.answer_style == "digit" else o) for k, o in enumerate(options, start=1)]
+            [(context, str(k) if prompt.answer_style in DIGIT_STYLES else o) for k, o in enumerate(options, start=1)]
         )
     asked = [Instance("loglikelihood", {}, pair, place) for place, pairs in enumerate(texts) for pair in pairs]
     found = iter(judge.loglikelihood(asked, disable_tqdm=True))
     chosen = []
     for pairs, score in zip(texts, mine, strict=True):
         likelihoods = [next(found)[0] for _ in pairs]
-        normalisation = "sum" if prompt.answer_style == "digit" else scorer.normalisation
+        normalisation = "sum" if prompt.answer_style in DIGIT_STYLES else scorer.normalisation
         scores = [
             a / b
             for a, b in zip(likelihoods, option_lengths(normalisation, score.tokens, score.characters), strict=True)

@@ -6,6 +6,7 @@ The same questions of the reference run's workbook, tokenizer and random model a
 and eight questions a step:
 
 - `digit`: the options are listed, the number of the right one and an end are learnt;
+- `digit_after`: the same, with each number after its option;
 - `text`: they are not; the right one's text and an end are learnt;
 - `contrast`: the same with 0.8 of the loss the contrast between all options' texts;
 - `judge`: each option in a prompt of its own, 是 against 否, all of the loss the contrast;
@@ -28,6 +29,7 @@ from training import _arguments, _lora, _tokenizer, packed_rows, workbook_record
 STEP = 8
 SIDES = {
     "digit": ("digit", True, 0.0),
+    "digit_after": ("digit_after", True, 0.0),
     "text": ("text", False, 0.0),
     "contrast": ("text", False, 0.8),
     "judge": ("judge", False, 1.0),

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from lrc.answering.submission import write_submission
-from lrc.config.run_record import read_run
+from lrc.config.run_record import DIGIT_STYLES, read_run
 from lrc.data.alpaca import Record
 from lrc.data.sources import read_records
 from lrc.models.loading import load_tokenizer
@@ -50,7 +50,7 @@ def main() -> None:
     refuse_existing(flags.output, force=False)
     trained = flags.adapter or Path(flags.model)
     run = read_run(trained)
-    if run is None or run.answer_style != "digit":
+    if run is None or run.answer_style not in DIGIT_STYLES:
         raise SystemExit(f"{trained}: was not trained to answer with a digit; use lrc generate")
     tokenizer = load_tokenizer(str(trained) if (trained / "tokenizer_config.json").is_file() else flags.model)
     prompt = Prompt(tokenizer, run.template, run.answer_style, run.list_options, run.chat_date)

@@ -147,7 +147,7 @@ def test_every_mistake_is_named_with_its_line(path: Path) -> None:
         ("seed: 99999999999", "qlora.yaml, line 4: seed is 99999999999, expected less than 4294967296"),
         ("adam_beta2: 1.0", "qlora.yaml, line 4: adam_beta2 is 1.0, expected less than 1"),
         ("dataloader_num_workers: -1", "qlora.yaml, line 4: dataloader_num_workers is -1, expected 0 or more"),
-        ("answer_style:", "qlora.yaml, line 4: answer_style is empty, expected digit, text or judge"),
+        ("answer_style:", "qlora.yaml, line 4: answer_style is empty, expected digit, digit_after, text or judge"),
         ("validation_file: ''", "qlora.yaml, line 4: validation_file is empty; give one, or remove it"),
         (
             "max_steps: 0",

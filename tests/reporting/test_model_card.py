@@ -38,6 +38,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "alpaca": ("--answer_style", "text", "--template", "alpaca", "--score_normalisation", "token"),
     "plain": ("--answer_style", "text", "--template", "plain", "--score_normalisation", "auto"),
     "chat": ("--answer_style", "digit", "--template", "chat"),
+    "digit_after": ("--answer_style", "digit_after", "--template", "plain"),
     "judge": ("--answer_style", "judge", "--template", "alpaca"),
     "judge-chat": ("--answer_style", "judge", "--template", "chat", "--list_options", "true"),
 }
@@ -137,7 +138,7 @@ def test_it_shows_the_prompt_the_command_the_hardware_and_the_day(trained: Path,
     squeezed = "".join(prompt.split())
     # Without the answer: of a verdict only the tokens up to the first that differs are trained, half a character maybe.
     assert squeezed[-60:-2] in "".join(whole.split())
-    assert ("否" if "judge" in trained.name else "3" if recorded["answer_style"] == "digit" else "三枝") in prompt[-4:]
+    assert ("否" if "judge" in trained.name else "3" if "digit" in recorded["answer_style"] else "三枝") in prompt[-4:]
     launch = recorded["launch"]
     assert launch["date"] in text and launch["hardware"] in text and launch["command"] in text
     assert launch["command"].startswith(f"lrc train recipe.yaml --output_dir {trained.name} --answer_style ")

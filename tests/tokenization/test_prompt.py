@@ -178,7 +178,7 @@ def test_a_pad_token_equal_to_eos_is_harmless(tokenizer: Any) -> None:
     ("template", "style", "list_options", "fault"),
     [
         ("llama", "digit", None, "template is 'llama', expected one of chinese-alpaca-2, alpaca, plain, chat"),
-        ("alpaca", "word", None, "answer_style is 'word', expected one of digit, text"),
+        ("alpaca", "word", None, "answer_style is 'word', expected one of digit, digit_after"),
         ("alpaca", "digit", False, "list_options is false"),
     ],
 )
@@ -257,7 +257,26 @@ def _readable(path: Path) -> list[Record]:
         return [to_record(question) for question in read_questions(path).questions]
 
 
-@pytest.mark.parametrize("style", ["digit", "text", "judge"])
+@pytest.mark.parametrize(
+    ("template", "written"),
+    [("plain", "文章：{body}\n答案："), ("alpaca", "### Input:\n{body}\n\n### Response:\n")],
+)
+def test_numbers_may_stand_after_the_options(tokenizer: Any, template: str, written: str) -> None:
+    record = to_record(Question("1", "貓在\n睡覺。", "誰在睡？", ("狗", "", "貓\n咪"), 3))
+    prompt = Prompt(tokenizer, template, "digit_after")
+    text = prompt.text(record)
+    assert text.endswith(written.format(body="貓在\n睡覺。\n問題：誰在睡？\n狗＝1\n＝2\n貓 咪＝3"))
+    assert "並以數字回答" in record.instruction and (template == "plain" or record.instruction in text)
+    for sequence, number in zip(prompt.candidates(record), (1, 3), strict=True):  # the second has no text
+        assert tokenizer.decode(sequence.tokens, skip_special_tokens=True) == f"{text}{number}"
+    trained = prompt.sequence(record).tokens.tolist()
+    assert trained[-1] == tokenizer.eos_token_id
+    assert trained[:-1] == prompt.candidates(record)[1].tokens.tolist()
+    with pytest.raises(RecipeError, match="a digit needs the list"):
+        Prompt(tokenizer, template, "digit_after", list_options=False)
+
+
+@pytest.mark.parametrize("style", ["digit", "digit_after", "text", "judge"])
 @pytest.mark.parametrize("answer", [1, 2])
 def test_a_record_is_as_long_as_its_longest_option(tokenizer: Any, style: str, answer: int) -> None:
     """A wrong option may be longer than the right one, and is scored as well."""

@@ -29,7 +29,7 @@ WAYS += [
     (template, own, style)
     for template in ("alpaca", "plain", "chinese-alpaca-2")
     for own in ("qwen3", "adds BOS")
-    for style in ("digit", "text", "judge")
+    for style in ("digit", "digit_after", "text", "judge")
 ]
 
 

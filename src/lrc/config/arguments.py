@@ -52,11 +52,12 @@ class DataArguments:
         default="chinese-alpaca-2",
         metadata={"help": "The prompt around a question; chat is the tokenizer's own chat template."},
     )
-    answer_style: Literal["digit", "text", "judge"] = field(
+    answer_style: Literal["digit", "digit_after", "text", "judge"] = field(
         default="digit",
         metadata={
-            "help": "How the model answers: with the number of an option (digit), with its text (text), or with 是 or "
-            "否 to a prompt for each option that asks whether it is right (judge)."
+            "help": "How the model answers: with the number of an option, which the list has before its text (digit) "
+            "or after it (digit_after), with its text (text), or with 是 or 否 to a prompt for each option that asks "
+            "whether it is right (judge)."
         },
     )
     score_normalisation: Literal["character", "token", "sum", "auto"] = field(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lrc.config.optimizers import ARGUMENTS, LOW_RANK, missing_source
-from lrc.config.run_record import SCORED_AS_THEY_ARE, lists_options
+from lrc.config.run_record import DIGIT_STYLES, SCORED_AS_THEY_ARE, lists_options
 from lrc.runtime.translation import _, message_of
 
 # The first two do not change the base. PiSSA does, so its adapter is converted for the original base when it is saved
@@ -209,8 +209,8 @@ def _check_answering(values: Values) -> Iterator[str]:
     style, listed = values["answer_style"], values["list_options"]
     if listed is None:
         listed = lists_options(style, values["template"])
-    if style == "digit" and not listed:
-        yield _("list_options is false, expected true where answer_style is digit")
+    if style in DIGIT_STYLES and not listed:
+        yield _("list_options is false, expected true where answer_style is {style}").format(style=style)
     elif values["option_orders"] > 1 and not listed:
         yield (
             _(
@@ -235,7 +235,7 @@ def _check_contrast(values: Values) -> Iterator[str]:
         part = 1.0 if style == "judge" else 0.0
     if not 0 <= part <= 1:
         yield _("option_contrast is {part}, expected 0 to 1").format(part=part)
-    elif part and style == "digit":
+    elif part and style in DIGIT_STYLES:
         yield _("option_contrast compares options, not digits; set answer_style: text or judge, or remove it")
     if values["soft_labels"] is not None and not part:
         yield _("soft_labels are a target of the contrast, but option_contrast is 0; raise it")

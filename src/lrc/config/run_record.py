@@ -21,8 +21,10 @@ RUN_FILE = "lrc_run.json"
 METRICS_FILE = "metrics.jsonl"  # what training logged, one line per entry
 # How a model can be prompted; see prompt.py.
 TEMPLATE_NAMES = ("chinese-alpaca-2", "alpaca", "chat", "plain")
-STYLES = ("digit", "text", "judge")
-SCORED_AS_THEY_ARE = {"digit": "digits", "judge": "verdicts"}  # only texts differ in length and are normalised
+DIGIT_STYLES = ("digit", "digit_after")  # the answer is the number of an option, before or after its text in the list
+STYLES = (*DIGIT_STYLES, "text", "judge")
+# Only texts differ in length and are normalised.
+SCORED_AS_THEY_ARE = {"digit": "digits", "digit_after": "digits", "judge": "verdicts"}
 DTYPES = ("auto", "float32", "bfloat16", "float16")  # in which a model can be asked to answer
 NORMALISATIONS = ("character", "token", "sum")  # see `option_scores.option_lengths`
 _CHECKPOINT = re.compile(r"checkpoint-\d+")

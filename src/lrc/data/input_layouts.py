@@ -26,11 +26,21 @@ def write_input(question: Question, layout: Layout) -> str:
         layout: `lines` puts the question and each option on a line of its own; `reference` is, byte for byte, what the
             reference run's converter wrote.
     """
-    options = list(enumerate(question.options, start=1))
     if layout == "reference":
-        joined = "".join(f"{number}: {option}" for number, option in options)
+        joined = "".join(f"{number}: {option}" for number, option in enumerate(question.options, start=1))
         return f"{question.passage}問題:{question.question}{joined}\n"
-    lines = (f"{number}: {one_line(option)}" for number, option in options)
+    return write_listed(question)
+
+
+def write_listed(question: Question, *, number_after: bool = False) -> str:
+    """Write passage, question and options in the layout `lines`.
+
+    Args:
+        question: the question.
+        number_after: write the number of an option after its text, `甲＝1`, which is no layout of a record.
+    """
+    numbered = enumerate(map(one_line, question.options), start=1)
+    lines = (f"{text}＝{number}" if number_after else f"{number}: {text}" for number, text in numbered)
     return "\n".join((write_unlisted(question), *lines))
 
 

@@ -14,7 +14,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, StrictUndefined
 
 from lrc import DISTRIBUTION
-from lrc.config.run_record import Run, read_run
+from lrc.config.run_record import DIGIT_STYLES, Run, read_run
 from lrc.data.alpaca import to_record
 from lrc.data.questions import Question
 from lrc.metrics.predictions import OUTCOMES_FILE, read_outcomes
@@ -204,12 +204,18 @@ def _sample(repo_id: str, base: str, run: Run | None, prompt: Prompt | None, *, 
         "model.eval()",
         f"passage, question = {_quote(SAMPLE.passage)}, {_quote(SAMPLE.question)}",
         f"options = {json.dumps(SAMPLE.options, ensure_ascii=False)}",
-        *([_LISTED] if prompt.list_options else []),
+        *([_write_list(prompt)] if prompt.list_options else []),
         *scoring,
         "answer = 1 + scores.index(max(scores))",
         "print(answer, options[answer - 1])",
     ]
     return "\n".join(lines)
+
+
+def _write_list(prompt: Prompt) -> str:
+    """Python code for the list of options in the prompt."""
+    line = "{option}＝{number}" if prompt.answer_style == "digit_after" else "{number}: {option}"
+    return f'listed = "\\n".join(f"{line}" for number, option in enumerate(options, start=1))'
 
 
 def _write_judging(prompt: Prompt, ids: str) -> list[str]:
@@ -233,7 +239,7 @@ def _write_judging(prompt: Prompt, ids: str) -> list[str]:
 
 def _write_scoring(prompt: Prompt, ids: str, normalisation: str) -> list[str]:
     """Python code for the log-likelihood of each option after the same prompt."""
-    digit = prompt.answer_style == "digit"
+    digit = prompt.answer_style in DIGIT_STYLES
     divisor = "" if digit else {"character": " / len(answer)", "token": " / len(tail)"}.get(normalisation, "")
     answer = f'f"{prompt.lead}{{answer}}"' if prompt.lead else "answer"
     return [
@@ -254,7 +260,6 @@ def _write_scoring(prompt: Prompt, ids: str, normalisation: str) -> list[str]:
     ]
 
 
-_LISTED = 'listed = "\\n".join(f"{number}: {option}" for number, option in enumerate(options, start=1))'
 _ENCODED = {
     False: 'tokenizer({}, add_special_tokens=False)["input_ids"]',
     True: 'tokenizer({}, add_special_tokens=False, split_special_tokens=True)["input_ids"]',
@@ -278,7 +283,7 @@ def _render(prompt: Prompt) -> str:
     text = prompt.text(record, judged)
     if judged is not None:
         return f"{text}{prompt.lead}{VERDICTS[1]}"  # it is about the first option, which is wrong
-    answer = "3" if prompt.answer_style == "digit" else SAMPLE.options[2]
+    answer = "3" if prompt.answer_style in DIGIT_STYLES else SAMPLE.options[2]
     return f"{text}{prompt.lead}{answer}"
 
 
@@ -296,7 +301,8 @@ def _choose_judged(prompt: Prompt) -> int | None:
 def _pattern(prompt: Prompt) -> str:
     """The prompt as the content of an f-string."""
     text = prompt.text(to_record(_PARTS), _choose_judged(prompt)).replace("{", "{{").replace("}", "}}")
-    parts = {"1: \ue003\n2: \ue004": "{listed}", "\ue001": "{passage}", "\ue002": "{question}", "\ue003": "{option}"}
+    listed = "\ue003＝1\n\ue004＝2" if prompt.answer_style == "digit_after" else "1: \ue003\n2: \ue004"
+    parts = {listed: "{listed}", "\ue001": "{passage}", "\ue002": "{question}", "\ue003": "{option}"}
     for part, name in parts.items():
         text = text.replace(part, name)
     return text

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from lrc.config.run_record import STYLES, lists_options
+from lrc.config.run_record import DIGIT_STYLES, STYLES, lists_options
 from lrc.data.alpaca import Record, question_of, with_question
-from lrc.data.input_layouts import one_line, write_input, write_unlisted
+from lrc.data.input_layouts import one_line, write_listed, write_unlisted
 from lrc.data.questions import MAX_OPTIONS, Question
 from lrc.packing.tree import TokenSequence, common_prefix
 from lrc.runtime.arguments import require_choice
@@ -49,8 +49,9 @@ class Prompt:
     Args:
         tokenizer: from `loading.load_tokenizer`.
         template: a name in `TEMPLATES`.
-        answer_style: decides on the completion. `digit`: the number of an option; `text`: its text; `judge`: each
-            option has a prompt of its own that asks whether it is right, and the completion is 是 or 否.
+        answer_style: decides on the completion. `digit`: the number of an option; `digit_after`: the same, but the
+            list has it after the option's text; `text`: its text; `judge`: each option has a prompt of its own that
+            asks whether it is right, and the completion is 是 or 否.
         list_options: whether the prompt lists the options; by default as `run_record.lists_options` says.
         today: the date that a chat template prints, see `chat_template.Chat`; empty takes `chat_template.DATE`.
 
@@ -71,7 +72,7 @@ class Prompt:
         require_choice("template", template, tuple(TEMPLATES), RecipeError)
         require_choice("answer_style", answer_style, STYLES, RecipeError)
         self.list_options = lists_options(answer_style, template) if list_options is None else list_options
-        if answer_style == "digit" and not self.list_options:
+        if answer_style in DIGIT_STYLES and not self.list_options:
             raise RecipeError(_("list_options is false, but a digit needs the list; set answer_style: text"))
         if template == "chat" and not tokenizer.chat_template:
             raise RecipeError(_("template is chat, but the tokenizer has no chat template; choose alpaca or plain"))
@@ -186,7 +187,7 @@ class Prompt:
         """Whether tokenizing prompt and answer together gives other ids than tokenizing them separately."""
         judged = 1 if self.answer_style == "judge" else None
         text, first = self._fill_template(record, judged), question_of(record).options[0]
-        answer = {"digit": "1", "text": first, "judge": VERDICTS[0]}[self.answer_style]
+        answer = {"text": first, "judge": VERDICTS[0]}.get(self.answer_style, "1")
         return self.template != "chat" and self.encode(text + answer) != self.encode(text) + self.encode(answer)
 
     def _fill_template(self, record: Record, judged: int | None = None) -> str:
@@ -207,14 +208,16 @@ class Prompt:
         if self.answer_style == "digit" and not plain:
             return record.instruction, record.input
         question = question_of(record)
-        body = write_input(question, "lines") if self.list_options else write_unlisted(question)
+        after = self.answer_style == "digit_after"
+        body = write_listed(question, number_after=after) if self.list_options else write_unlisted(question)
         if judged is not None:
             # An option is blank here only if all are; then its number takes its place.
             body += JUDGED.format(option=one_line(question.options[judged - 1]) or judged)
             body += "答：" if plain else HOW_TO_JUDGE
         elif plain:
             body += "\n答案："
-        return ("", f"文章：{body}") if plain else (record.instruction.replace(AS_DIGIT, ""), body)
+        instruction = record.instruction if after else record.instruction.replace(AS_DIGIT, "")
+        return ("", f"文章：{body}") if plain else (instruction, body)
 
     def _build_verdict(self, record: Record, number: int) -> TokenSequence:
         """The prompt that asks whether an option is right, followed by 是."""
@@ -248,7 +251,7 @@ class Prompt:
 
     def _encode_options(self, question: Question) -> list[list[int]]:
         """The completion of each option that can be chosen."""
-        if self.answer_style == "digit":
+        if self.answer_style in DIGIT_STYLES:
             return [self.digits[number - 1] for number in question.choosable]
         # An option is blank here only if all are; then its number takes its place.
         texts = [question.options[number - 1] or str(number) for number in question.choosable]

@@ -24,7 +24,8 @@ DEFAULT_SYSTEM = {
     "alpaca": "{instruction}",
 }
 CONTEXT = 4096  # tokens, if the recipe has no max_length
-ANSWER_TOKENS = {"digit": 16, "judge": 16, "text": 256}  # an upper limit; the end token comes long before
+# An upper limit; the end token comes long before.
+ANSWER_TOKENS = {"digit": 16, "digit_after": 16, "judge": 16, "text": 256}
 # The variables with which lrc renders a chat template, as defaults for the template itself.
 SETTINGS = {
     "enable_thinking": lambda prompt: "false",
