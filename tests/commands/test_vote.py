@@ -184,7 +184,6 @@ def test_each_question_is_answered_by_weights_of_other_passages(
     assert figures["best_single"] == {"name": "a", "paired": compare_paired(given, alone, right, passages)}
     groups = group_passages(question.passage for question in asked)
     parts = folds(groups.clusters, [question.answer for question in asked], 5, 42)
-    equally = 0  # right answers of equal weights
     for fold in range(5):
         others = [question for question, part in zip(asked, parts, strict=True) if part != fold]
         assert not {q.passage for q in others} & {
@@ -200,17 +199,48 @@ def test_each_question_is_answered_by_weights_of_other_passages(
             known = {one["id"]: one for one in map(as_lrc, read(tmp_path / f"{name}.jsonl"))}
             names.append(keep(folder / f"{name}.jsonl", [known[q.id] for q in others]))
             tests.append(keep(folder / f"t{name}.jsonl", [known[q.id] for q in inside]))
-        fitted = figures_of(names, "--test-scores", *tests, "--output", folder / "answer.csv", capsys=capsys)
-        temperatures = [fitted["models"][name]["temperature"] for name in ("a", "b", "c")]
-        lines = zip(*([one["scores"] for one in map(as_lrc, read(test))] for test in tests), strict=True)
-        for question, scores in zip(inside, lines, strict=True):
-            tempered = [softmax([x / t for x in one]) for one, t in zip(scores, temperatures, strict=True)]
-            pooled = [sum(column) for column in zip(*tempered, strict=True)]
-            equally += pooled.index(max(pooled)) + 1 == question.answer
+        figures_of(names, "--test-scores", *tests, "--output", folder / "answer.csv", capsys=capsys)
         with (folder / "answer.csv").open(encoding="utf-8", newline="") as file:
             found = [int(answer) for _, answer in list(csv.reader(file))[1:]]
         assert found == [answer for answer, part in zip(given, parts, strict=True) if part == fold]
-    assert figures["equal_weights"]["accuracy"] == equally / len(asked)
+
+
+def strength(lines: Lines, asked: Sequence[Question]) -> float:
+    """What the scores of a model are multiplied with for the least loss, by a ternary search; it is convex."""
+    low, high = 0.01, 20.0
+    for _ in range(60):
+        left, right = low + (high - low) / 3, high - (high - low) / 3
+        low, high = (low, right) if loss([lines], [left], asked) < loss([lines], [right], asked) else (left, high)
+    return low
+
+
+def count_right(models: Sequence[Lines], strengths: Sequence[float], asked: Sequence[Question]) -> int:
+    """How many answers of the pool with equal weights are right."""
+    found = 0
+    for place, question in enumerate(asked):
+        parts = [softmax([x * s for x in lines[place]]) for s, lines in zip(strengths, models, strict=True)]
+        pooled = [sum(scores) for scores in zip(*parts, strict=True)]
+        found += pooled.index(max(pooled)) + 1 == question.answer
+    return found
+
+
+def test_equal_weights_are_measured_with_temperatures_of_other_passages(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = questions(20, 4)
+    write_questions(tmp_path / "validation.json", asked)
+    models = [model(asked, 1.0, 5.0, 5), model(asked, 0.8, 0.3, 6)]
+    files = [write_scores(tmp_path / f"{name}.jsonl", asked, lines) for name, lines in zip("ab", models, strict=True)]
+    groups = group_passages(question.passage for question in asked)
+    parts = folds(groups.clusters, [question.answer for question in asked], 5, 42)
+    right = 0
+    for fold in range(5):
+        inside = [place for place, part in enumerate(parts) if part == fold]
+        others = [place for place, part in enumerate(parts) if part != fold]
+        strengths = [strength([lines[k] for k in others], [asked[k] for k in others]) for lines in models]
+        right += count_right([[lines[k] for k in inside] for lines in models], strengths, [asked[k] for k in inside])
+    assert figures_of(files, capsys=capsys)["equal_weights"]["accuracy"] == right / 20
+    assert right != count_right(models, [strength(lines, asked) for lines in models], asked)
 
 
 def read(path: Path) -> list[dict[str, Any]]:
