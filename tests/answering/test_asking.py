@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -355,7 +356,9 @@ def test_answers_stand_in_the_rows_of_their_questions(folder: Path, chosen: Path
     """Of a data frame with an index of its own, and an empty row in it."""
     frame = to_frame(QUESTIONS[:6]).drop(columns=["row", "answer"]).reindex([0, 1, 9, 2, 3, 4, 5])
     frame.index = pd.Index(list("gfedcba"))
-    found = Answerer(folder / "base", chosen).answer(frame)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # in a notebook, those of the libraries would be seen
+        found = Answerer(folder / "base", chosen).answer(frame)
     scores = load_scorer(str(folder / "base"), ScoringOptions((chosen,)))(list(map(to_record, QUESTIONS[:6])))
     assert list(found.index) == list("gfedcba") and found.loc["e", ["prediction", "probability_4"]].isna().all()
     full = found.drop(index="e")

@@ -67,6 +67,7 @@ def load_for_answering(
         with loading_errors(str(path), "adapter"), warnings.catch_warnings():
             # PEFT's advice about merging, which `lrc.models.merging` follows.
             warnings.filterwarnings("ignore", "Model has `tie_word_embeddings=True`")
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)  # PEFT's use
             if isinstance(model, PeftModel):
                 model.load_adapter(str(path), adapter)
             else:
