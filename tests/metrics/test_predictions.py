@@ -39,6 +39,8 @@ def test_outcomes_come_back_as_they_were(tmp_path: Path) -> None:
         ({"probabilities": [float("nan"), 0, 0, 1]}, "expected 4 from 0 to 1"),
         ({"options": "一二三四"}, "not all texts"),
         ({"passage": 3}, "not all texts"),
+        ({"scores": [None] * 4}, "scores are not finite"),
+        ({"scores": [0.0, -1.0]}, "has 2 scores for 4 options"),
     ],
 )
 def test_wrong_line_is_named(tmp_path: Path, change: dict[str, Any], finding: str) -> None:

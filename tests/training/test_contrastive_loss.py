@@ -12,7 +12,7 @@ import pytest
 import torch
 from one_step import Step, assert_same, config, gradients, tree_step, tree_trainer
 from small_models import adapted, make_model
-from small_runs import make_run, pairs, run
+from small_runs import lrc, make_run, pairs, run
 from token_trees import VOCABULARY, sequence
 
 from lrc.data.questions import Question
@@ -158,5 +158,15 @@ def test_questions_with_nothing_to_compare_are_named_or_refused(
     assert "no question has two options to choose from" in capsys.readouterr().err
     asked = make_run(tmp_path / "asked", questions, [alone(question) for question in questions], **keys)
     assert run(asked, tmp_path / "d") == 1
-    assert "t_validation.json: no question has two options" in capsys.readouterr().err
-    assert not any((tmp_path / name).exists() for name in "cd")
+    assert "t_validation.json: none of the 4 questions to evaluate on has two options" in capsys.readouterr().err
+    idle = [
+        alone(replace(question, passage=f"{number}{question.passage}")) for number, question in enumerate(questions)
+    ]
+    drawn = make_run(tmp_path / "drawn", questions, [*idle, questions[0]], **keys)
+    assert run(drawn, tmp_path / "e", "--eval_questions", "1") == 1
+    told = capsys.readouterr().err
+    assert "that eval_questions takes has two options" in told and "raise eval_questions" in told
+    assert not any((tmp_path / name).exists() for name in "cde")
+    words = ["--validation_file", "null", "-n", "0", "--output_dir", tmp_path / "c"]
+    assert lrc("preview", none / "recipe.yaml", *words) == 1  # as the training does
+    assert "no question has two options to choose from" in capsys.readouterr().err

@@ -39,7 +39,7 @@ from lrc.tokenization.prompt import Prompt
 from lrc.tokenization.token_dataset import join
 from lrc.training.dataloader import SequenceSource
 from lrc.training.optimizer import learning_rates
-from lrc.training.training_data import read_training_files
+from lrc.training.training_data import check_contrasts, read_training_files
 
 
 def preview(
@@ -182,7 +182,9 @@ def _tokens(recipe: Recipe, topology: Topology, row_tokens: int, count: int, *, 
     prompt = Prompt(tokenizer, data.template, data.answer_style, data.list_options)
     for note in prompt.notes:
         notify(note)
-    corpus = join(read_training_files(recipe, prompt), data.train_shares)
+    files = read_training_files(recipe, prompt)
+    check_contrasts(recipe, files)
+    corpus = join(files, data.train_shares)
     draw = SequenceSource.of(corpus, prompt, data, args.seed)
     work = measure_workload(corpus, draw, recipe, world_size=topology.processes, row_tokens=row_tokens, share=share)
     judged = data.answer_style == "judge"  # all verdicts are shown, whether they are supervised or compared

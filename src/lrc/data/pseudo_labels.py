@@ -69,6 +69,9 @@ def assign_labels(path: Path, scores: Path, threshold: float) -> tuple[list[Reco
             ).format(scores=scores, threshold=threshold, max=probabilities.max())
         )
     if not labelled:
-        text = _("{scores}: the most probable options of all {count} questions that reach {threshold:g} tie")
+        text = _(
+            "{scores}: in each of the {count} questions that reach {threshold:g}, the most probable options tie; give "
+            "scores that tell them apart"
+        )
         raise DataError(text.format(scores=scores, count=len(tied), threshold=threshold))
     return labelled, tied

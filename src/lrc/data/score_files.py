@@ -267,7 +267,7 @@ def _parse_line(line: Any, number: int) -> tuple[int, ScoredQuestion]:
     if not isinstance(line, dict):
         raise ValueError(_("is not a JSON object"))
     if "scores" in line:
-        name, scores = line.get("id"), _parse_scores(line["scores"])
+        name, scores = line.get("id"), parse_scores(line["scores"])
         probabilities = parse_probabilities(line.get("probabilities"), len(scores))
         name = None if name is None else str(name)
         about, model = _read_about(line), _read_model(line)
@@ -280,7 +280,7 @@ def _parse_line(line: Any, number: int) -> tuple[int, ScoredQuestion]:
     if type(place) is not int:
         raise ValueError(_("doc_id is {place}, expected a whole number").format(place=repr(place)))
     about = _read_about(document) if isinstance(document, dict) else {}
-    scores = _parse_scores(list(map(_unwrap, responses)))
+    scores = parse_scores(list(map(_unwrap, responses)))
     return place, ScoredQuestion(None if name is None else str(name), scores, about=about)
 
 
@@ -308,7 +308,12 @@ def _unwrap(response: Any) -> Any:
         raise ValueError(_("its scores are not all numbers")) from None
 
 
-def _parse_scores(scores: Any) -> tuple[float, ...]:
+def parse_scores(scores: Any) -> tuple[float, ...]:
+    """The scores of a line; -inf for an option that cannot be chosen.
+
+    Raises:
+        ValueError: they are no list of numbers of which at least one is finite.
+    """
     if not isinstance(scores, list) or not MIN_OPTIONS <= len(scores) <= MAX_OPTIONS:
         raise ValueError(
             _("its scores are not a list of {min_options} to {max_options}").format(

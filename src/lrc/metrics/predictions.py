@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lrc.data.questions import Question
-from lrc.data.score_files import ScoredQuestion, align, parse_lines, parse_probabilities, read_scores
+from lrc.data.score_files import ScoredQuestion, align, parse_lines, parse_probabilities, parse_scores, read_scores
 from lrc.metrics.option_scores import OptionScores
 from lrc.runtime.errors import DataError, no_file
 from lrc.runtime.outputs import new_file
@@ -251,6 +251,9 @@ def _from_object(line: Any) -> Outcome:
         raise ValueError(_("answer, prediction and row are not all whole numbers"))
     question = Question(name, passage, asked, tuple(options), line["answer"], row)
     probabilities, scores = parse_probabilities(line["probabilities"], len(options)), line.get("scores", [])
-    if not isinstance(scores, list) or not all(one is None or type(one) in (int, float) for one in scores):
-        raise ValueError(_("its scores are not all numbers"))
+    if scores != []:
+        parse_scores(scores)
+        if len(scores) != len(options):
+            text = _("has {found} scores for {expected} options")
+            raise ValueError(text.format(found=len(scores), expected=len(options)))
     return Outcome(question, probabilities, line["prediction"], tuple(scores))

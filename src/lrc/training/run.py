@@ -20,7 +20,6 @@ from lrc.config.recipe import COMMAND_LINE, Recipe, load_recipe
 from lrc.config.rules import best_metric
 from lrc.config.run_record import FILES, METRICS_FILE, NORMALISATIONS, NOT_RECORDED, RUN_FILE, Run, train_roles
 from lrc.config.trackers import close_trackers
-from lrc.data.alpaca import Record
 from lrc.data.score_files import read_scores
 from lrc.data.soft_labels import SoftLabels
 from lrc.metrics.predictions import OUTCOMES_FILE, Outcome, write_outcomes
@@ -63,7 +62,7 @@ from lrc.training.callbacks import (
 )
 from lrc.training.checkpoint import find_damage
 from lrc.training.compilation import check_compilation
-from lrc.training.contrastive_loss import Objective, has_contrast
+from lrc.training.contrastive_loss import Objective
 from lrc.training.dataloader import Sampling, SequenceSource
 from lrc.training.launch_record import record_launch
 from lrc.training.optimizer import LoraPlus, check_optimizer, unread_arguments
@@ -71,7 +70,14 @@ from lrc.training.output_dir import OutputDir, refuse_sources_in, refuse_taken
 from lrc.training.preflight import split_config_flag
 from lrc.training.resume import changed_versions, nondeterminism, run_of
 from lrc.training.trainer import Packing, TreeTrainer
-from lrc.training.training_data import find_shared_passages, read_training_files, read_validation_file
+from lrc.training.training_data import (
+    check_contrasts,
+    find_shared_passages,
+    is_compared,
+    read_training_files,
+    read_validation_file,
+    training_files,
+)
 from lrc.training.validation import AUTO, FittedScoring, Validation
 
 SCRIPT_SAMPLE = 1000  # records by which Traditional and Simplified Chinese are told apart
@@ -137,7 +143,7 @@ def train(recipe: Recipe) -> None:
     _refuse_broken(args.resume_from_checkpoint)
     refuse_taken(output, overwrite=data.overwrite_output_dir)
     files, validation = read_training_files(recipe, prompt), read_validation_file(recipe, prompt)
-    _refuse_without_contrast(recipe, files)
+    check_contrasts(recipe, files)
     if args.process_index == 0:
         _report_data(recipe, files, validation)
         _report_leak(data.validation_file, files, validation)
@@ -284,12 +290,17 @@ def _validation(recipe: Recipe, prompt: Prompt, corpus: Corpus) -> Validation | 
     if metric != "loss" and all(corpus.records[place].question is None for place in found.sampled):
         text = _("{file}: has no question to choose by {metric}; set metric_for_best_model: loss, or remove it")
         raise DataError(text.format(file=data.validation_file, metric=metric))
-    if data.option_contrast == 1.0 and not any(_has_contrast(corpus.records[place]) for place in found.sampled):
+    if data.option_contrast == 1.0 and not any(is_compared(corpus.records[place]) for place in found.sampled):
         text = _(
-            "{file}: no question has two options to choose from, so that there is no loss with option_contrast: 1; "
-            "remove validation_file, or set option_contrast below 1"
+            "{file}: none of the {count:,} questions to evaluate on has two options to choose from, so that there is "
+            "no loss with option_contrast: 1; give others, set option_contrast below 1, or remove validation_file"
         )
-        raise DataError(text.format(file=data.validation_file))
+        if len(found.sampled) < len(corpus.records):
+            text = _(
+                "{file}: none of the {count:,} questions that eval_questions takes has two options to choose from, so "
+                "that there is no loss with option_contrast: 1; raise eval_questions, or remove it"
+            )
+        raise DataError(text.format(file=data.validation_file, count=len(found.sampled)))
     if len(found.sampled) < len(corpus.records) and recipe.training.process_index == 0:
         asked, every = len(found.sampled), len(corpus.records)
         text = _("{file}: evaluating on {asked:,} of its {every:,} questions, at the end on all")
@@ -355,7 +366,7 @@ def _refuse_on_cpu(recipe: Recipe) -> None:
 def _report_data(recipe: Recipe, files: Sequence[Corpus], validation: Corpus) -> None:
     """Report which files were tokenized already, and what was shortened or left out."""
     max_length = recipe.training.max_length
-    names = [*_names(recipe), recipe.data.validation_file]
+    names = [*training_files(recipe), recipe.data.validation_file]
     for file, corpus in zip(names, [*files, validation], strict=False):
         if corpus.reused:
             text = _("{file}: {count} questions, tokenized by an earlier run")
@@ -363,43 +374,6 @@ def _report_data(recipe: Recipe, files: Sequence[Corpus], validation: Corpus) ->
         for text, ids in ((SHORTENED, corpus.shortened), (LEFT_OUT, corpus.skipped)):
             if ids:
                 notify(text.format(file=file, count=len(ids), max_length=max_length, ids=tuple(ids)))
-
-
-def _refuse_without_contrast(recipe: Recipe, files: Sequence[Corpus]) -> None:
-    """Refuse training files of which nothing would be learned, and report the questions that teach nothing.
-
-    These are the ones without options to compare, if `option_contrast` is 1.
-
-    Raises:
-        DataError: there is no question with options to compare.
-    """
-    data = recipe.data
-    if (data.option_contrast or 0.0) < 1.0:
-        return
-    idle = [[one.id for one in corpus.records if not _has_contrast(one)] for corpus in files]
-    if all(len(ids) == len(corpus.records) for ids, corpus in zip(idle, files, strict=True)):
-        text = _(
-            "{file}: no question has two options to choose from, and option_contrast: 1 trains nothing else; set "
-            "option_contrast below 1"
-        )
-        raise DataError(text.format(file=data.train_files[0]))
-    for file, ids in zip(_names(recipe), idle, strict=False):
-        if ids and recipe.training.process_index == 0:
-            text = _(
-                "{file}: {count:,} questions have fewer than two options to choose from, so that nothing is learned "
-                "from them with option_contrast: 1: {ids}"
-            )
-            notify(text.format(file=file, count=len(ids), ids=tuple(ids)))
-
-
-def _has_contrast(record: Record) -> bool:
-    return record.question is not None and has_contrast(record.question)
-
-
-def _names(recipe: Recipe) -> list[str]:
-    """The training files, then that of the pseudo-labelled questions, if any."""
-    data = recipe.data
-    return [*data.train_files, *([data.pseudo_label_file] if data.pseudo_label_file else [])]
 
 
 def _report_leak(file: str | None, files: Sequence[Corpus], validation: Corpus) -> None:

@@ -7,14 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from lrc.config.recipe import Recipe
+from lrc.data.alpaca import Record
 from lrc.data.near_duplicates import canonical
 from lrc.data.pseudo_labels import assign_labels
+from lrc.runtime.errors import DataError
 from lrc.runtime.outputs import checksum
-from lrc.runtime.progress import notify
+from lrc.runtime.progress import notify, track
 from lrc.runtime.translation import _
 from lrc.tokenization.max_length import LengthPolicy
 from lrc.tokenization.prompt import Prompt
 from lrc.tokenization.token_dataset import Corpus, fit_records, read_corpus, tokenize
+from lrc.training.contrastive_loss import has_contrast
 
 
 def read_training_files(recipe: Recipe, prompt: Prompt) -> list[Corpus]:
@@ -31,6 +34,52 @@ def read_validation_file(recipe: Recipe, prompt: Prompt) -> Corpus:
     """Read and tokenize the recipe's `validation_file`; an empty corpus without one."""
     file = recipe.data.validation_file
     return Corpus([], [], []) if file is None else _read(file, recipe, prompt, _("validation questions"))
+
+
+def check_contrasts(recipe: Recipe, files: Sequence[Corpus]) -> None:
+    """Report the questions that teach nothing because `option_contrast` is 1: those without options to compare.
+
+    Args:
+        recipe: the recipe.
+        files: what `read_training_files` returned.
+
+    Raises:
+        DataError: the training data has no other questions.
+    """
+    data = recipe.data
+    if (data.option_contrast or 0.0) < 1.0:
+        return
+    idle: list[list[str]] = [[] for _file in files]
+    with track(_("check the options"), sum(len(corpus.records) for corpus in files)) as advance:
+        for ids, corpus in zip(idle, files, strict=True):
+            for record in corpus.records:
+                if not is_compared(record):
+                    ids.append(record.id)
+                advance()
+    if all(len(ids) == len(corpus.records) for ids, corpus in zip(idle, files, strict=True)):
+        text = _(
+            "{file}: no question has two options to choose from, and option_contrast: 1 trains nothing else; set "
+            "option_contrast below 1"
+        )
+        raise DataError(text.format(file=data.train_files[0]))
+    for file, ids in zip(training_files(recipe), idle, strict=True):
+        if ids and recipe.training.process_index == 0:
+            text = _(
+                "{file}: {count:,} questions have fewer than two options to choose from, so that nothing is learned "
+                "from them with option_contrast: 1: {ids}"
+            )
+            notify(text.format(file=file, count=len(ids), ids=tuple(ids)))
+
+
+def is_compared(record: Record) -> bool:
+    """Whether the record has a loss over its options."""
+    return record.question is not None and has_contrast(record.question)
+
+
+def training_files(recipe: Recipe) -> list[str]:
+    """The names of the files that `read_training_files` reads, in its order."""
+    data = recipe.data
+    return [*data.train_files, *([data.pseudo_label_file] if data.pseudo_label_file else [])]
 
 
 def find_shared_passages(files: Sequence[Corpus], validation: Corpus) -> list[str]:

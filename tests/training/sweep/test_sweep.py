@@ -318,8 +318,9 @@ def test_the_loss_decides_only_between_equal_accuracies(tmp_path: Path) -> None:
         for number, one in enumerate(given)
     ]
     assert [one.trial.number for one in rank(entries)] == [3, 5, 1, 4, 0, 2]
-    contrasts = [replace(one, trial=replace(one.trial, values={"option_contrast": 0.5})) for one in entries]
-    assert [one.trial.number for one in rank(contrasts)] == [1, 3, 4, 5, 0, 2]  # losses of another kind say nothing
+    for key in ("option_contrast", "model_name_or_path"):  # losses of another kind say nothing
+        searched = [replace(one, trial=replace(one.trial, values={key: one.trial.number})) for one in entries]
+        assert [one.trial.number for one in rank(searched)] == [1, 3, 4, 5, 0, 2]
 
 
 def test_the_shipped_sweep_is_one(monkeypatch: pytest.MonkeyPatch) -> None:

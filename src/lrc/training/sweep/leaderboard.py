@@ -22,7 +22,10 @@ from lrc.training.sweep.trial import SweepTrial, TrialResult
 
 RESULTS_FILE = "sweep.json"
 # What the loss consists of: the losses of trials that differ in one of these cannot be compared.
-LOSS_KEYS = ("answer_style", "option_contrast", "contrast_temperature", "score_normalisation", "template")
+LOSS_KEYS = (
+    *("answer_style", "option_contrast", "contrast_temperature", "score_normalisation"),
+    *("model_name_or_path", "model_revision", "template", "list_options"),
+)
 
 
 @dataclass(frozen=True)
