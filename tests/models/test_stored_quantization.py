@@ -17,9 +17,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from lrc.config.run_record import read_run
 from lrc.models.loading import load_base
 from lrc.models.stored_quantization import StoredQuantization
+from lrc.runtime.devices import supported
 from lrc.runtime.errors import ModelError
 
 WEIGHTS = "adapter_model.safetensors"
+# What `--dtype bfloat16` loads: a machine without units for it takes float32, and says so.
+LOADED = torch.bfloat16 if supported("bfloat16", "cpu") else torch.float32
 NF4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.bfloat16}
 
 
@@ -46,7 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_file({**weights, **vectors}, where / "base/model.safetensors", {"format": "pt"})  # norms as trained ones are
     config = BitsAndBytesConfig(**NF4)
     quantized = AutoModelForCausalLM.from_pretrained(
-        where / "base", dtype=torch.bfloat16, quantization_config=config, device_map={"": "cpu"}
+        where / "base", dtype=LOADED, quantization_config=config, device_map={"": "cpu"}
     )
     quantized.save_pretrained(where / "nf4")
     AutoTokenizer.from_pretrained(where / "base").save_pretrained(where / "nf4")
