@@ -68,12 +68,25 @@ def test_the_page_names_the_same_recipe_for_a_card() -> None:
         ("cuda", 7.8, "qwen3-1.7b/lora"),
         ("cuda", 4.0, "qwen2.5-0.5b/lora"),
         ("mps", 11.8, "qwen3-1.7b/lora"),  # no 4 bits without CUDA
-        ("cpu", 0, "qwen2.5-0.5b/lora"),
     ],
 )
 def test_a_card_gets_the_largest_that_it_holds(device: str, card: float, expected: str) -> None:
     choice = choose_recipe(device, round(card * GIB), 32 * GIB, EVERYTHING)
     assert choice is not None and choice.recipe == expected
+
+
+@pytest.mark.parametrize(
+    ("memory", "disk", "expected"),
+    [
+        (29, EVERYTHING, "qwen2.5-1.5b/lora"),  # a Kaggle notebook without an accelerator
+        (29, 2 * 10**9, "qwen2.5-0.5b/lora"),
+        (15, EVERYTHING, "qwen2.5-0.5b/lora"),
+        (7, EVERYTHING, None),
+    ],
+)
+def test_without_a_card_the_free_memory_decides(memory: int, disk: int, expected: str | None) -> None:
+    choice = choose_recipe("cpu", 0, memory * GIB, disk)
+    assert (choice and choice.recipe) == expected
 
 
 def test_what_the_disk_cannot_take_is_not_chosen_unless_it_is_there() -> None:

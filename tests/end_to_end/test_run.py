@@ -18,7 +18,7 @@ from small_runs import lrc
 
 from lrc.commands import run as way
 from lrc.commands.run import RunOptions, print_summary
-from lrc.config.recipe_choice import WITHOUT_CARD
+from lrc.config.recipe_choice import SMALLEST
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SUPPORT = str(Path(__file__).parents[1] / "support")
@@ -237,8 +237,8 @@ def test_a_test_that_cannot_be_answered_ends_it_before_hours_of_training_even_wh
     ("machine", "recipe"),
     [
         ({"device": "cuda", "card_memory": 16 * 2**30}, "qwen3-8b/qlora"),
-        ({}, WITHOUT_CARD),
-        ({"memory": 0}, WITHOUT_CARD),
+        ({}, "qwen2.5-1.5b/lora"),
+        ({"memory": 0}, SMALLEST),
     ],
 )
 def test_a_base_of_ones_own_is_trained_with_a_recipe_for_the_machine_without_the_hub_as_well(

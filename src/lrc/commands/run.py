@@ -12,7 +12,7 @@ from typing import Any
 from lrc.commands.options import ColumnNames
 from lrc.config.accelerate_config import find_accelerate_config
 from lrc.config.recipe import find_recipe, read_given, read_recipe
-from lrc.config.recipe_choice import EMBEDDED, WITHOUT_CARD, choose_recipe
+from lrc.config.recipe_choice import EMBEDDED, SMALLEST, choose_recipe
 from lrc.data.sources import read_questions_to_answer, require_file
 from lrc.metrics.verdict import Verdict, verdict_of
 from lrc.runtime.errors import DataError, OutputError
@@ -183,7 +183,7 @@ def _recipe(folder: Path, overrides: Sequence[str]) -> str:
     there = (lambda base: True) if own else is_fetched
     choice = choose_recipe(machine.device, machine.card_memory, machine.memory, machine.disk, there)
     if choice is None or not (machine.hub or there(choice.base)):
-        return WITHOUT_CARD if own else EMBEDDED
+        return SMALLEST if own else EMBEDDED
     return choice.recipe
 
 

@@ -1,4 +1,4 @@
-"""Chooses a shipped recipe for a machine: the largest base that fits its GPU and its disk."""
+"""Chooses a shipped recipe for a machine: the largest base that fits its GPU, or its memory, and its disk."""
 
 from __future__ import annotations
 
@@ -47,8 +47,10 @@ BY_CARD = [
     (8, "qwen3-1.7b/lora"),
     (6, "qwen3-0.6b/lora"),
 ]
-WITHOUT_CARD = "qwen2.5-0.5b/lora"
-MEMORY_WITHOUT_CARD = 8 * GIB  # for WITHOUT_CARD: 1 GB of weights; activations and memory that malloc keeps are more
+# The free memory that a recipe needs on a CPU, in GiB, largest first. In bfloat16, training the first takes 14.5 GB at
+# its peak (docs/results.md), and float32 weights take 3.1 GB more; both learn for about as long.
+BY_MEMORY = [(20, "qwen2.5-1.5b/lora"), (8, "qwen2.5-0.5b/lora")]
+SMALLEST = BY_MEMORY[-1][1]
 
 
 @dataclass(frozen=True)
@@ -87,11 +89,11 @@ def choose_recipe(
     Returns:
         None if not even the smallest recipe fits.
     """
-    for gigabytes, recipe in BY_CARD if device != "cpu" else []:
-        choice = describe_recipe(recipe)
-        room = is_fetched(choice.base) or choice.download < free_disk
-        if card >= gigabytes * SOLD_AS * GIB and room and (device == "cuda" or not recipe.endswith("/qlora")):
-            return choice
-    smallest = describe_recipe(WITHOUT_CARD)
-    fits = memory >= MEMORY_WITHOUT_CARD and (is_fetched(smallest.base) or smallest.download < free_disk)
-    return smallest if fits else None
+    if device == "cpu":
+        fitting = [recipe for gibibytes, recipe in BY_MEMORY if memory >= gibibytes * GIB]
+    else:
+        fitting = [recipe for gigabytes, recipe in BY_CARD if card >= gigabytes * SOLD_AS * GIB]
+        fitting = [recipe for recipe in fitting if device == "cuda" or not recipe.endswith("/qlora")]
+        fitting += [recipe for gibibytes, recipe in BY_MEMORY[-1:] if memory >= gibibytes * GIB]
+    choices = map(describe_recipe, fitting)
+    return next((choice for choice in choices if is_fetched(choice.base) or choice.download < free_disk), None)
