@@ -385,7 +385,7 @@ def test_a_place_is_in_the_language_of_its_line() -> None:
     unknown = _("{place}: unknown key {key}; {cure}").format(place=_("command line"), key="'x'", cure=_("remove it"))
     assert LrcError(missing, unknown).lines(CHINESE) == (
         "a.json：找不到檔案；是不是 'b.json'？",
-        "命令列：不認得的鍵 'x'；請移除",
+        "命令列：不認得的設定 'x'；請移除",
     )
     assert LrcError(unknown).lines("en") == ("command line: unknown key 'x'; remove it",)
 

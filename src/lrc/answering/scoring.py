@@ -69,9 +69,10 @@ class Scorer:
     def __post_init__(self) -> None:
         if self.votes > 1 and not self.prompt.list_options:
             raise RecipeError(
-                _("--votes is {votes}, but this model's prompt lists no options, so their order has no effect").format(
-                    votes=self.votes
-                )
+                _(
+                    "--votes is {votes}, but this model's prompt lists no options, so their order has no effect; "
+                    "leave --votes out"
+                ).format(votes=self.votes)
             )
 
     @property

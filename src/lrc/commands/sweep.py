@@ -109,7 +109,7 @@ def _identity(plan: Sweep) -> dict[str, Any]:
                 data[role] = sums[named] if isinstance(named, str) else list(sums.values())
             except OSError as error:
                 raise DataError(
-                    _("{filename}: {reason}; give the {role} another name").format(
+                    _("{filename}: {reason}; make it with `lrc convert`, or name another file as {role}").format(
                         filename=error.filename or named, reason=describe_os_error(error), role=role
                     )
                 ) from error

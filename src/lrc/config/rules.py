@@ -407,9 +407,9 @@ def _check_best_model(values: Values) -> Iterator[str]:
     if not multiple:
         yield (
             _(
-                "load_best_model_at_end needs a checkpoint at evaluations, but save_steps is {saved}, "
-                "which is not a multiple of eval_steps, {every}"
-            ).format(saved=saved, every=every)
+                "load_best_model_at_end needs a checkpoint at each evaluation, but save_steps is {saved} and "
+                "eval_steps is {every}; set save_steps to a multiple of eval_steps, such as the same number"
+            ).format(saved=f"{saved:g}", every=f"{every:g}")
         )
 
 

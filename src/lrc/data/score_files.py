@@ -245,7 +245,7 @@ def _place(
         )
     if missing := [name for name in wanted if name not in by_id]:
         raise DataError(
-            _("{path}: has no scores of {count} questions of {data}, first {missing}; score it").format(
+            _("{path}: has no scores of {count} questions of {data}, first {missing}; score {data} again").format(
                 path=path, count=len(missing), data=data, missing=missing[0]
             )
         )

@@ -53,7 +53,9 @@ def read_adapter_config(adapter: Path) -> PeftConfig:
             settings = PeftConfig.from_pretrained(str(adapter))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ModelError(
-            _("{path}: not an adapter's configuration ({reason})").format(path=path, reason=describe_error(error))
+            _("{path}: not an adapter's configuration ({reason}); copy it again, or train again").format(
+                path=path, reason=describe_error(error)
+            )
         ) from error
     _refuse_unknown(given, settings, path)
     _refuse_beyond_layers(settings, path)

@@ -179,7 +179,7 @@ def _read_weight_file(folder: Path) -> str | None:
         return None
     if not isinstance(named, str) or Path(named).name != named or not (folder / named).is_file():
         raise ModelError(
-            _("{value}: {named} is {named2}, which is not in the folder").format(
+            _("{value}: {named} is {named2}, which is not in the folder; download the folder again").format(
                 value=folder / "config.json", named=NAMED, named2=repr(named)
             )
         )

@@ -319,5 +319,7 @@ def _without_added_tokens(backend: Any, text: str) -> list[int]:
 
 def _find_eos(tokenizer: Any) -> int:
     if tokenizer.eos_token_id is None:
-        raise RecipeError(_("the tokenizer has no EOS token; an answer would have no end"))
+        raise RecipeError(
+            _("the tokenizer has no EOS token, so an answer would have no end; choose a base whose tokenizer has one")
+        )
     return int(tokenizer.eos_token_id)

@@ -167,7 +167,7 @@ class Folds:
         text = _("{file}: split by passage into {count} folds of {sizes} questions")
         notify(text.format(file=self.source, count=self.count, sizes=sizes))
         if alone := len(records) - len(places):
-            text = _("{file}: every fold trains on what is no question: {count:,} records")
+            text = _("{file}: {count:,} records are not questions; every fold trains on all of them")
             notify(text.format(file=self.source, count=alone))
         return held_out
 

@@ -101,7 +101,9 @@ class SweepTrial:
         curves, outcomes = read_curves(self.folder / METRICS_FILE), read_outcomes(self.folder / OUTCOMES_FILE)
         best = best_point(curves["eval_accuracy"])
         if best is None or isnan(best.value) or not outcomes:
-            text = _("{folder}: has no accuracy; its validation_file holds no question")
+            text = _(
+                "{folder}: has no accuracy; its validation_file holds no question: name one with labelled questions"
+            )
             raise DataError(text.format(folder=self.folder))
         passages = passages_of(one.question for one in outcomes)
         left = accuracy([one.prediction for one in outcomes], [one.answer for one in outcomes], passages)
