@@ -26,6 +26,8 @@ from lrc.runtime.threads import share_cores
 from lrc.runtime.translation import _
 from lrc.training.preflight import preflight
 
+GRACE = 25  # seconds; torch's elastic agent waits 30 between SIGTERM and SIGKILL
+
 
 def train(recipe: str, accelerate_config: str | None, overrides: Sequence[str]) -> int:
     """Launch a training run and wait for it.
@@ -51,8 +53,8 @@ def train(recipe: str, accelerate_config: str | None, overrides: Sequence[str]) 
         preflight(path, overrides)
         with waiting(IMPORTS):
             config = named or find_accelerate_config(default_accelerate_config())
-            load_accelerate_config(config)
-        launch = ["--config_file", str(config), *_all_devices(accelerate_config)]
+            settings = load_accelerate_config(config)
+        launch = ["--config_file", str(config), *_all_devices(accelerate_config), *_visible_gpus(settings)]
         words = [*launch, "-m", "lrc.sft", "--config", str(path), *overrides]
         show_command(f"accelerate launch {command_line(words)}")
         return _launch(words)
@@ -65,6 +67,17 @@ def _all_devices(accelerate_config: str | None) -> list[str]:
     import torch
 
     return ["--num_processes", str(torch.accelerator.device_count())]
+
+
+def _visible_gpus(config: Any) -> list[str]:
+    """The config's GPUs among those that CUDA_VISIBLE_DEVICES leaves: accelerate would overwrite the variable."""
+    visible = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    named = str(getattr(config, "gpu_ids", None) or "all")
+    if not visible or named == "all":
+        return []
+    places = [int(place) for place in named.split(",") if place.strip().isdigit()]
+    chosen = [visible[place] for place in places if place < len(visible)]
+    return ["--gpu_ids", ",".join(chosen if len(chosen) == len(places) else visible)]
 
 
 def _launch(words: Sequence[str]) -> int:
@@ -133,10 +146,17 @@ def _watch(launch: Any, args: Any) -> int:
 
 def _status(error: Any) -> int:
     """The exit status of a launch in which a process failed; one that was killed is reported here."""
-    # The agent ends the others with SIGTERM. They may have noticed the loss before: then they end with an error of
-    # their own, or with SIGABRT from the thread of a collective. So any other signal is the cause.
-    killed = [(rank, -failure.exitcode) for rank, failure in error.failures.items() if failure.exitcode < 0]
-    struck = [(rank, number) for rank, number in killed if number != signal.SIGTERM]
+    # The agent ends the others with SIGTERM, and after `GRACE` with SIGKILL, where they wait in a collective of NCCL.
+    # They may have noticed the loss before: then they end with an error of their own, or with SIGABRT from the thread
+    # of a collective. So any other signal is the cause.
+    cause = error.get_first_failure()[1]
+    killed = [(rank, failure) for rank, failure in error.failures.items() if failure.exitcode < 0]
+    by_agent = {rank for rank, failure in killed if failure.timestamp - cause.timestamp >= GRACE}
+    struck = [
+        (rank, -failure.exitcode)
+        for rank, failure in killed
+        if failure.exitcode != -signal.SIGTERM and not (failure.exitcode == -signal.SIGKILL and rank in by_agent)
+    ]
     if struck:
         rank, number = min(struck, key=lambda one: (one[1] == signal.SIGABRT, one[0]))
         text = _(
@@ -150,5 +170,5 @@ def _status(error: Any) -> int:
             )
         notify(text.format(rank=rank, signal=signal.Signals(number).name))
         return 128 + number
-    code: int = error.get_first_failure()[1].exitcode
+    code: int = cause.exitcode
     return code if code > 0 else 128 - code
