@@ -489,13 +489,15 @@ def test_optimizers_of_packages_that_are_not_installed(path: Path, monkeypatch: 
     text = "qlora.yaml: optim is {optim}, but the package {package} is not installed; "
     for optim, package in (
         ("paged_adamw_8bit", "bitsandbytes"),
-        ("lomo", "lomo-optim"),
+        ("grokadamw", "grokadamw"),
         ("stable_adamw", "torch-optimi"),
     ):
         (line,) = refusal(path, f"optim: {optim}\n")
         assert line.startswith(text.format(optim=optim, package=package) + f"pip install {package}, or name another")
     (line,) = refusal(path, "optim: adamw_anyprecision\n")  # PyPI does not have it
     assert line == text.format(optim="adamw_anyprecision", package="torchdistx") + "name another, such as adamw_torch"
+    (line,) = refusal(path, "optim: adalomo\n")
+    assert "changes the weights in the backward pass of each row, but a step has several; name another" in line
     low_rank = refusal(path, "optim: galore_adamw\n")
     assert len(low_rank) == 2 and "optim_target_modules is missing; name the layers" in low_rank[1]
     monkeypatch.undo()

@@ -109,6 +109,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         logging_steps=1,
         eval_strategy="steps",
         eval_steps=EVERY,
+        eval_on_start=True,
         save_strategy="steps",
         save_steps=EVERY,
     )
@@ -166,7 +167,7 @@ def figures(output: Path, *names: str) -> list[tuple[float, ...]]:
 def assert_same_run(one: Path, other: Path) -> None:
     for names in (("loss", "grad_norm"), ("eval_loss", "eval_accuracy")):
         expected = figures(one, *names)
-        assert len(expected) == (STEPS if names[0] == "loss" else STEPS // EVERY)
+        assert len(expected) == (STEPS if names[0] == "loss" else 1 + STEPS // EVERY)
         for line, same in zip(expected, figures(other, *names), strict=True):
             assert same == pytest.approx(line, rel=2e-4), names
     assert_same_adapter(one / WEIGHTS, other / WEIGHTS)
@@ -228,7 +229,7 @@ def check_resume(folder: Path, tmp_path: Path, how: Launch) -> None:
 def check_best(folder: Path, tmp_path: Path, how: Launch) -> None:
     """Where later checkpoints have no higher accuracy, the first one is the best, and the run ends with its weights."""
     output, best = tmp_path / "a", ["--load_best_model_at_end", "--metric_for_best_model", "accuracy"]
-    succeed(folder, output, how, *best, "--learning_rate", "0.3")
+    succeed(folder, output, how, *best, "--learning_rate", "0.3", "--eval_on_start", "false")
     evaluated = dict(figures(output, "eval_accuracy"))
     step = max(evaluated, key=evaluated.__getitem__)  # the first of equals
     assert step < STEPS, evaluated

@@ -266,24 +266,31 @@ def test_flex_is_refused_where_there_is_none() -> None:
 
 
 @pytest.mark.parametrize(
-    ("capability", "width", "tokens", "form"),
+    ("capability", "width", "dtype", "tokens", "form"),
     [
-        ((7, 5), 64, 4096, "block"),
-        ((8, 0), 64, 4096, "flex"),
-        ((8, 6), 128, 4096, "flex"),
-        ((8, 6), 256, 4096, "block"),
-        ((9, 0), 256, 4096, "flex"),
-        ((9, 0), 64, 1024, "dense"),
+        ((7, 5), 64, "bfloat16", 4096, "block"),
+        ((8, 0), 64, "bfloat16", 4096, "flex"),
+        ((8, 6), 128, "float16", 4096, "flex"),
+        ((8, 6), 256, "bfloat16", 4096, "block"),
+        ((9, 0), 256, "bfloat16", 4096, "flex"),
+        ((9, 0), 64, "bfloat16", 1024, "dense"),
+        ((8, 9), 64, "float32", 4096, "flex"),
+        ((8, 9), 128, "float32", 4096, "block"),  # its tiles need 145 KiB of 99
+        ((12, 0), 128, "float32", 4096, "block"),
+        ((8, 0), 128, "float32", 4096, "flex"),
     ],
 )
 def test_what_suits_a_gpu(
-    capability: tuple[int, int], width: int, tokens: int, form: str, monkeypatch: pytest.MonkeyPatch
+    capability: tuple[int, int], width: int, dtype: str, tokens: int, form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: capability)
     monkeypatch.setattr("lrc.packing.attention.find_spec", lambda name: name)
     model = make_model("qwen3", head_dim=width)
-    assert attention_form(model, torch.device("cuda"), tokens) == form
+    weights = model.to(getattr(torch, dtype))
+    assert attention_form(weights, torch.device("cuda"), tokens) == form
     assert attention_form(model, CPU, tokens) == "block"
+    choose_attention(model.float(), "auto", torch.device("cuda"), getattr(torch, dtype))  # autocast
+    assert attention_form(model, torch.device("cuda"), tokens) == form
 
 
 def test_attention_never_goes_to_cudnn() -> None:

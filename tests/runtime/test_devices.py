@@ -306,7 +306,7 @@ def test_wide_heads_do_not_take_a_capability_of_amd_for_an_h100(
     monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: (9, 0))
     monkeypatch.setattr("lrc.packing.attention._why_no_triton", lambda: None)
     config = SimpleNamespace(_attn_implementation="sdpa", attention_dropout=0.0, head_dim=256)
-    model = SimpleNamespace(config=SimpleNamespace(get_text_config=lambda: config))
+    model = SimpleNamespace(config=SimpleNamespace(get_text_config=lambda: config), dtype=torch.bfloat16)
     assert (why_no_flex(model, torch.device("cuda")) is None) == fits
 
 
@@ -342,6 +342,7 @@ def test_a_gpu_that_torch_has_no_kernels_for_is_refused(
 
 
 class Model:
+    dtype = torch.bfloat16
     config = SimpleNamespace(
         get_text_config=lambda: SimpleNamespace(_attn_implementation="sdpa", attention_dropout=0.0, head_dim=64)
     )

@@ -179,14 +179,45 @@ def test_a_divided_embedding_has_the_rows_that_it_has_in_all() -> None:
         check_vocabulary(tokenizer(), divided)
 
 
-def test_overflows_of_float16_that_never_end_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    trainer = tree_trainer(model(), SEQUENCES, PASSAGES, config(tmp_path, max_steps=60))
+@pytest.mark.parametrize("optim", ["adamw_torch_fused", "adamw_torch"])
+@pytest.mark.parametrize("well", [None, 20])
+def test_overflows_of_float16_that_never_end_are_told(
+    optim: str, well: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a real gradient scaler. A fused optimizer, the default, skips the step itself; accelerate does not know."""
+    trainer = tree_trainer(model(), SEQUENCES, PASSAGES, config(tmp_path, max_steps=60, optim=optim))
     monkeypatch.setattr(Accelerator, "mixed_precision", "fp16")
-    skipped = iter([True] * 20 + [False] + [True] * 100)
-    monkeypatch.setattr(Accelerator, "optimizer_step_was_skipped", property(lambda self: next(skipped)))
+    trainer.accelerator.scaler = torch.amp.GradScaler("cpu")
+    weight = next(parameter for parameter in trainer.model.parameters() if parameter.requires_grad)
+    weight.register_hook(lambda grad: grad if trainer.state.global_step == well else grad * float("inf"))
+    before = weight.detach().clone()
     with pytest.raises(MachineError, match="the last 30 steps overflowed float16 and changed no weight; set fp16: f"):
         trainer.train()
-    assert 20 < trainer.state.global_step < 60
+    assert trainer.state.global_step == 30 + (0 if well is None else well + 1)
+    assert torch.equal(before, weight) == (well is None)
+
+
+def test_an_optimizer_with_modes_has_that_of_the_trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a schedule-free one: it trains at other weights than it is evaluated at."""
+    trainer = tree_trainer(model(), SEQUENCES, PASSAGES, config(tmp_path, max_steps=3, torch_empty_cache_steps=2))
+    modes, steps, cleared = [], [], []
+
+    class TwoModes(torch.optim.SGD):
+        def train(self) -> None:
+            modes.append("train")
+
+        def step(self, *args: Any, **kwargs: Any) -> Any:
+            steps.append(modes[-1])
+            return super().step(*args, **kwargs)
+
+    trained = [parameter for parameter in trainer.model.parameters() if parameter.requires_grad]
+    trainer.optimizer = TwoModes(trained, lr=0.1)
+    monkeypatch.setattr(
+        "lrc.training.base_trainer.clear_device_cache", lambda **kwargs: cleared.append(trainer.state.global_step)
+    )
+    trainer.train()
+    assert steps == ["train"] * 3
+    assert cleared == [0, 2]
 
 
 def test_a_process_without_a_question_divides_by_no_zero(tmp_path: Path) -> None:

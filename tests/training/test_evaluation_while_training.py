@@ -65,6 +65,23 @@ def test_loss_and_accuracy_are_those_of_separate_questions(
     }
 
 
+def test_an_optimizer_with_modes_has_that_of_the_evaluation(tmp_path: Path, prompt: Prompt) -> None:
+    """As a schedule-free one, which is evaluated at the average of its steps."""
+    modes = []
+
+    class TwoModes(torch.optim.SGD):
+        def train(self) -> None:
+            modes.append("train")
+
+        def eval(self) -> None:
+            modes.append("eval")
+
+    evaluated = trainer(tmp_path, prompt, RECORDS, max_steps=2, eval_strategy="steps", eval_steps=1)
+    evaluated.optimizer = TwoModes((p for p in evaluated.model.parameters() if p.requires_grad), lr=0.1)
+    evaluated.train()
+    assert modes == ["train", "eval"] * 2
+
+
 def log_prob(model: Any, prompt: list[int], completion: list[int]) -> float:
     """The log-likelihood of a completion, from a plain forward of one sequence."""
     with torch.inference_mode():

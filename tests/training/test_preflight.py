@@ -144,7 +144,10 @@ CASES = {
         ["--model_name_or_path", "inner4"],
         'inner4/config.json: quantization_config is ["nf4"], expected a JSON object; ',
     ),
-    "optimizer": (["--optim", "lomo"], "r.yaml: optim is lomo, but the package lomo-optim is not installed; pip "),
+    "optimizer": (
+        ["--optim", "grokadamw"],
+        "r.yaml: optim is grokadamw, but the package grokadamw is not installed; pip ",
+    ),
     "base on the Hub": (
         ["--model_name_or_path", "owner/name"],
         "owner/name: no such folder and none that was fetched before; give a folder that holds a model",

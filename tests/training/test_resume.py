@@ -379,11 +379,22 @@ def test_interrupted_in_its_evaluation_it_goes_on_with_that(
     assert histories[0] == histories[1]
 
 
-def test_a_model_that_is_trained_whole_is_evaluated_as_it_is_saved(folder: Path, tmp_path: Path) -> None:
-    """Its base is in bfloat16, and what a later process reads of it is, too."""
+@pytest.mark.parametrize(
+    ("trained", "weights"),
+    [
+        (("--use_peft", "false"), "model.safetensors"),
+        (("--use_peft", "false", "--bf16"), "model.safetensors"),
+        (("--lora_modules_to_save", "lm_head", "--bf16"), WEIGHTS),
+    ],
+)
+def test_whole_modules_are_evaluated_as_they_are_saved(
+    trained: tuple[str, ...], weights: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The base is in bfloat16, and what a later process reads of it is, too, with or without mixed precision."""
+    monkeypatch.setattr("lrc.runtime.devices.supported", lambda dtype, device: True)
     base = Path(shutil.copytree(folder / "base", tmp_path / "base"))
     AutoModelForCausalLM.from_pretrained(base).bfloat16().save_pretrained(base)
-    settings = ["--model_name_or_path", str(base), "--dtype", "bfloat16", "--use_peft", "false", "--max_steps", "2"]
+    settings = ["--model_name_or_path", str(base), "--dtype", "bfloat16", *trained, "--max_steps", "2"]
     settings += ["--load_best_model_at_end", "false", "--save_strategy", "no"]
     assert run(folder, tmp_path / "whole", *settings) == 0
 
@@ -394,7 +405,7 @@ def test_a_model_that_is_trained_whole_is_evaluated_as_it_is_saved(folder: Path,
         patch.setattr(TreeTrainer, "final_scores", interrupted)
         assert run(folder, tmp_path / "cut", *settings) == 130
     assert run(folder, tmp_path / "cut", *settings) == 0
-    for name in ("model.safetensors", "validation_scores.jsonl"):
+    for name in (weights, "validation_scores.jsonl"):
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 

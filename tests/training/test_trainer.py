@@ -127,6 +127,18 @@ def test_nf4(attention: str, tmp_path: Path) -> None:
     assert_same(tree_step(trainer), wanted)
 
 
+def test_whole_modules_beside_a_quantized_base_begin_as_they_are_in_it(tmp_path: Path) -> None:
+    """TRL rounds them to bfloat16, as it does a new adapter, and autocast would be to bfloat16 then."""
+    make_model("llama", hidden_size=64, intermediate_size=128).save_pretrained(tmp_path / "base")
+    base = load_base(str(tmp_path / "base"), dtype=torch.float32, quantization=NF4, attn_implementation="sdpa")
+    exact = base.lm_head.weight.detach().clone()
+    assert not torch.equal(exact, exact.bfloat16().float())
+    trainer = tree_trainer(adapted(base, modules_to_save=["lm_head"]), SEQUENCES, PASSAGES, config(tmp_path / "a"))
+    trained = {name: p for name, p in trainer.model.named_parameters() if p.requires_grad and "lora" not in name}
+    assert [torch.equal(weight, exact) for weight in trained.values()] == [True]
+    assert trainer.compute_dtype is None
+
+
 def test_operations_are_counted_alike_whether_or_not_weights_are_quantized(tmp_path: Path) -> None:
     wide = adapted(make_model("llama", hidden_size=64, intermediate_size=128))
     models = [wide, quantized(tmp_path / "base")]

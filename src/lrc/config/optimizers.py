@@ -29,7 +29,6 @@ SOURCES = (
     ),
     Source(re.compile("galore_.*"), "galore_torch", "galore-torch"),
     Source(re.compile("apollo_.*"), "apollo_torch", "apollo-torch"),
-    Source(re.compile("(ada)?lomo"), "lomo_optim", "lomo-optim"),
     Source(re.compile("grokadamw"), "grokadamw", "grokadamw"),
     Source(re.compile("schedule_free_.*"), "schedulefree", "schedulefree"),
     Source(re.compile("stable_adamw"), "optimi", "torch-optimi"),
@@ -38,6 +37,7 @@ SOURCES = (
     Source(re.compile("adamw_torch_xla"), "torch_xla", "torch-xla"),
     Source(re.compile("adamw_torch_npu_fused"), "torch_npu", "torch-npu"),
 )
+IN_BACKWARD = ("lomo", "adalomo")  # change the weights in each backward pass, of which a step has several
 LOW_RANK = ("galore", "apollo")  # how the names of those begin that need `optim_target_modules`
 # Those that read `optim_args`; all others pass over it.
 TAKES_ARGUMENTS = re.compile(

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from lrc.config.optimizers import ARGUMENTS, LOW_RANK, missing_source
+from lrc.config.optimizers import ARGUMENTS, IN_BACKWARD, LOW_RANK, missing_source
 from lrc.config.run_record import DIGIT_STYLES, SCORED_AS_THEY_ARE, lists_options
 from lrc.runtime.translation import _, message_of
 
@@ -449,6 +449,12 @@ def _check_packages(values: Values) -> Iterator[str]:
 def _check_optimizer(values: Values) -> Iterator[str]:
     """Check what the optimizer needs, of which upstream says so only once the base is loaded."""
     optim, given = values["optim"], values["optim_args"]
+    if optim in IN_BACKWARD:
+        yield _(
+            "optim is {optim}, which changes the weights in the backward pass of each row, but a step has several; "
+            "name another, such as adamw_torch"
+        ).format(optim=optim)
+        return
     if source := missing_source(optim):
         text = _("optim is {optim}, but the package {package} is not installed; name another, such as adamw_torch")
         if source.package:

@@ -12,6 +12,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft.utils.other import ModulesToSaveWrapper
+
+
+def restore_modules_to_save(model: Any) -> None:
+    """Give whole modules that are trained beside an adapter the base's weights again, in their dtype.
+
+    If the base is quantized, TRL has rounded everything that is trained to bfloat16.
+    """
+    if not (getattr(model, "is_loaded_in_4bit", False) or getattr(model, "is_loaded_in_8bit", False)):
+        return
+    for wrapper in (module for module in model.modules() if isinstance(module, ModulesToSaveWrapper)):
+        originals = list(wrapper.original_module.parameters())
+        for trained in wrapper.modules_to_save.values():
+            for parameter, original in zip(trained.parameters(), originals, strict=True):
+                if original.is_floating_point() and original.shape == parameter.shape:  # neither packed nor sharded
+                    parameter.data = original.detach().clone()
 
 
 def to_float32(model: Any) -> torch.dtype | None:

@@ -42,10 +42,11 @@ TILE = 128  # FlexAttention's
 # On a GPU, launching more kernels costs more time than skipping the masked part of a short row saves.
 DENSE_BELOW_GPU = 1536
 MIN_SPARED_GPU = 200_000
-# Compute capabilities whose shared memory holds the tiles of wide heads: the datacenter GPUs of each generation.
+# Compute capabilities whose shared memory holds the tiles of wide heads: the datacenter GPUs of each generation. In
+# float32, torch's tiles for heads of 128 need 145 KiB (8.9) or 113 KiB (12.0) of the 99 that others have.
 WIDE_HEADS = {(8, 0), (9, 0), (10, 0), (10, 3)}
 NARROW_HEADS = (8, 6)  # a capability that is not among them
-_FORM = "_lrc_attention"
+_FORM, _DTYPE = "_lrc_attention", "_lrc_attention_dtype"
 TREE_IMPLEMENTATIONS = ("sdpa", "eager")
 LENGTH_DEPENDENT = ("dynamic", "longrope")
 LAYERS = {"full_attention", "sliding_attention"}
@@ -75,13 +76,22 @@ def why_no_trees(model: Any) -> str | None:
     return None
 
 
-def why_no_flex(model: Any, device: torch.device) -> str | None:
-    """Why `model` cannot use FlexAttention on `device`; None if it can."""
+def why_no_flex(model: Any, device: torch.device, dtype: torch.dtype | None = None) -> str | None:
+    """Why `model` cannot use FlexAttention on `device`; None if it can.
+
+    Args:
+        model: a PEFT or transformers model.
+        device: where it will run.
+        dtype: what it computes in; None takes what `choose_attention` was told, or else the dtype of its weights.
+    """
     if device.type != "cuda":
         return _("it has no backward pass on {device} devices").format(device=device.type)
     capability = torch.cuda.get_device_capability(device)
     # An MI250's is 9.0, as an H100's, but it has a third of the shared memory.
-    if reason := why_no_tiles(model.config.get_text_config(), NARROW_HEADS if is_rocm() else capability):
+    capability = NARROW_HEADS if is_rocm() else capability
+    base = without_adapter(model)
+    dtype = dtype or getattr(base, _DTYPE, None) or base.dtype
+    if reason := why_no_tiles(model.config.get_text_config(), capability, dtype):
         return reason
     return _why_no_triton()
 
@@ -107,12 +117,13 @@ def _why_no_triton() -> str | None:
     return None
 
 
-def why_no_tiles(config: Any, capability: tuple[int, int]) -> str | None:
+def why_no_tiles(config: Any, capability: tuple[int, int], dtype: torch.dtype) -> str | None:
     """Why a model cannot use FlexAttention on GPUs of a compute capability; None if it can.
 
     Args:
         config: the configuration of the model, or of its text part.
         capability: (major, minor), as `torch.cuda.get_device_capability` has it.
+        dtype: of query, key and value.
     """
     if config._attn_implementation != "sdpa":
         return _("attn_implementation is {implementation}").format(implementation=config._attn_implementation)
@@ -121,13 +132,14 @@ def why_no_tiles(config: Any, capability: tuple[int, int]) -> str | None:
     if capability < (8, 0):
         text = _("the GPU has compute capability {major}.{minor}, and it needs 8.0")
         return text.format(major=capability[0], minor=capability[1])
-    if _head_width(config) > TILE and capability not in WIDE_HEADS:
-        text = _("heads of width {width} do not fit the GPU's shared memory")
-        return text.format(width=_head_width(config))
+    width = _head_width(config)
+    if width > TILE // (2 if dtype.itemsize > 2 else 1) and capability not in WIDE_HEADS:
+        text = _("heads of width {width} do not fit the GPU's shared memory in {dtype}")
+        return text.format(width=width, dtype=str(dtype).removeprefix("torch."))
     return None
 
 
-def choose_attention(model: Any, asked: str, device: torch.device) -> None:
+def choose_attention(model: Any, asked: str, device: torch.device, dtype: torch.dtype | None = None) -> None:
     """Set the attention implementation of `model`.
 
     Args:
@@ -135,10 +147,12 @@ def choose_attention(model: Any, asked: str, device: torch.device) -> None:
         asked: flex, block or dense; auto chooses by device and length of the row, and says so if FlexAttention would
             be used but for something that is not installed.
         device: where it will run.
+        dtype: what it computes in, with autocast; None is the dtype of its weights.
 
     Raises:
         ValueError: FlexAttention is asked for, and the model or the device does not support it.
     """
+    setattr(without_adapter(model), _DTYPE, dtype)
     if asked == "flex" and (reason := why_no_flex(model, device)):
         raise ValueError(_("attention is flex, but {reason}; set it to auto").format(reason=reason))
     if asked == "auto" and device.type == "cuda" and is_first():
@@ -205,12 +219,11 @@ def tile_mask(row: PackedRow, config: Any, device: torch.device) -> BlockMask | 
     """
     config = config.get_text_config()
     window = getattr(config, "sliding_window", None)
-    with torch.inference_mode(mode=False):  # a training step could not use a mask made in inference mode
-        if window is None:
-            return _tiles(row, None, device)
-        if not getattr(config, "layer_types", None):
-            return _tiles(row, window, device)
-        return {"full_attention": _tiles(row, None, device), "sliding_attention": _tiles(row, window, device)}
+    if window is None:
+        return _tiles(row, None, device)
+    if not getattr(config, "layer_types", None):
+        return _tiles(row, window, device)
+    return {"full_attention": _tiles(row, None, device), "sliding_attention": _tiles(row, window, device)}
 
 
 def _tiles(row: PackedRow, window: int | None, device: torch.device) -> BlockMask:

@@ -119,7 +119,7 @@ def sequence_scores(
     share = why_no_trees(model) is None
     try:
         for row in pack(sequences, row_tokens, share=share):
-            with torch.inference_mode():
+            with torch.no_grad():  # FSDP trains with the tensors into which a first evaluation has gathered weights
                 np.add.at(totals, row.owners, target_log_probs(model, row, device).double().cpu().numpy())
             see(len(np.unique(row.owners)))
         return totals

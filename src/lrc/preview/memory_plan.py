@@ -120,6 +120,8 @@ def _weights(model: StaticMemory, topology: Topology) -> int:
         return model.weights
     # Layers are gathered when they are needed: one that computes, and the next one, which is prefetched.
     working = min(2 * model.largest_layer, model.weights)
+    if topology.kind == "FSDP":  # accelerate has it keep the output layer from the end of forward to that of backward
+        working = min(working + model.head, model.weights)
     if topology.offloads_weights:
         return working
     return model.weights // topology.processes + (working if topology.processes > 1 else 0)

@@ -73,6 +73,7 @@ class StaticMemory:
     trained: int  # the number of trained weights
     parameters: int  # the number of the base's weights
     largest_layer: int  # bytes of the frozen weights of the largest decoder layer
+    head: int  # bytes of the weights of the output layer
 
 
 def why_not_shared(build: ModelSpec) -> str | None:
@@ -88,6 +89,7 @@ def count_static_memory(build: ModelSpec) -> StaticMemory:
     """
     base = _causal(build)
     parameters = sum(parameter.numel() for parameter in base.parameters())
+    head = base.get_output_embeddings()
     model = _add_adapter(base, build)
     to_float32(model)
     nested = bool(build.quantization and build.quantization.bnb_4bit_use_double_quant)
@@ -104,6 +106,7 @@ def count_static_memory(build: ModelSpec) -> StaticMemory:
         trained=sum(p.numel() for _name, p, _nbytes in named if p.requires_grad),
         parameters=parameters,
         largest_layer=max(layers.values(), default=0),
+        head=0 if head is None else head.weight.nbytes,
     )
 
 
@@ -154,7 +157,9 @@ def form_of(build: ModelSpec, tokens: int) -> str:
     if build.form != "auto":
         return build.form
     config = build.config.get_text_config()
-    return choose_form(tokens, build.device, lambda: why_no_tiles(config, build.capability) is None)
+    return choose_form(
+        tokens, build.device, lambda: why_no_tiles(config, build.capability, build.autocast or build.dtype) is None
+    )
 
 
 def _causal(build: ModelSpec) -> Any:

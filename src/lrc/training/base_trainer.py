@@ -63,6 +63,7 @@ class DurableTrainer(SFTTrainer):
     _halved = False  # whether row_tokens is smaller now than the dataloader assumes
     _staging = False  # whether a checkpoint is being written
     _overflows = 0  # consecutive steps that the gradient scaler skipped
+    _scale = 0.0  # the gradient scaler's, before the latest step
 
     def start_with_pissa(self, method: str, checkpoint: str | None) -> None:
         """Initialize the adapter with PiSSA, or as in the run that is resumed.
@@ -106,6 +107,11 @@ class DurableTrainer(SFTTrainer):
                 the others could not follow.
         """
         model.train()
+        if hasattr(self.optimizer, "train"):  # of schedule-free optimizers
+            self.optimizer.train()
+        interval = self.args.torch_empty_cache_steps
+        if interval is not None and self.state.global_step % interval == 0:
+            clear_device_cache()
         while True:
             random = _random_state(self.args.device)
             if self._halved:
@@ -364,7 +370,13 @@ class DurableTrainer(SFTTrainer):
         Raises:
             MachineError: that many steps were skipped.
         """
-        skipped = self.accelerator.mixed_precision == "fp16" and self.accelerator.optimizer_step_was_skipped
+        if self.accelerator.mixed_precision != "fp16":
+            return
+        if (scaler := self.accelerator.scaler) is None:  # DeepSpeed has its own
+            skipped = self.accelerator.optimizer_step_was_skipped
+        else:  # of fused optimizers, which skip the step themselves, accelerate does not know it
+            before, self._scale = self._scale, scaler.get_scale()
+            skipped = self._scale < before
         self._overflows = self._overflows + 1 if skipped else 0
         if self._overflows >= OVERFLOWS:
             raise MachineError(

@@ -17,12 +17,11 @@ from lrc.runtime.errors import RecipeError
 from lrc.runtime.translation import _
 
 # How many values an optimizer keeps for each trained weight; the first name that `optim` contains counts. Adafactor's
-# rows and columns are negligible, LOMO keeps nothing, AdEMAMix has a third moment.
+# rows and columns are negligible, AdEMAMix has a third moment.
 MOMENTS = {
     "adafactor": 0,
     "schedule_free_sgd": 1,
     "sgd": 0,
-    "lomo": 0,
     "lion": 1,
     "rmsprop": 1,
     "adagrad": 1,
@@ -133,7 +132,7 @@ def unread_arguments(args: Any) -> list[str]:
 
 
 def _needs_model(args: Any) -> bool:
-    return str(args.optim.value).startswith(LOW_RANK) or "lomo" in args.optim.value
+    return str(args.optim.value).startswith(LOW_RANK)
 
 
 def learning_rates(args: Any, steps: int) -> dict[int, float]:

@@ -28,14 +28,14 @@ from lrc.config.run_record import METRICS_FILE
 from lrc.data.questions import Question
 from lrc.metrics.option_scores import OptionScores
 from lrc.metrics.training_log import read_curves
-from lrc.models.master_weights import to_float32, use_float32_gradients
+from lrc.models.master_weights import restore_modules_to_save, to_float32, use_float32_gradients
 from lrc.packing.attention import choose_attention, why_no_trees
 from lrc.packing.last_layer import prune_last_layer
 from lrc.packing.log_probs import row_budget, target_log_probs
 from lrc.packing.tree import PackedRow, TokenSequence
 from lrc.runtime.progress import notify, track
 from lrc.runtime.translation import _
-from lrc.training.base_trainer import DurableTrainer, local_part
+from lrc.training.base_trainer import HALVES, DurableTrainer, local_part
 from lrc.training.contrastive_loss import Objective, OptionContrast
 from lrc.training.dataloader import SampleKey, Sampling, StepBatch, StepLoader, StepSampler
 from lrc.training.neftune import NeftuneNoise
@@ -110,6 +110,7 @@ class TreeTrainer(DurableTrainer):
         self.remove_callback(PrinterCallback)
         self.throughput = ThroughputCallback()
         self.add_callback(self.throughput)
+        restore_modules_to_save(self.model)
         self.compute_dtype = to_float32(self.model)
         self.neftune_noise_alpha = None  # upstream's hook would take a row for one sample
         self.noise = NeftuneNoise(self.model, args.neftune_noise_alpha) if args.neftune_noise_alpha else None
@@ -120,7 +121,8 @@ class TreeTrainer(DurableTrainer):
         if reason and objective.option_contrast:
             text = _("option_contrast compares the options in one packed row, but {reason}; set it to 0")
             raise ValueError(text.format(reason=reason))
-        choose_attention(self.model, packing.attention, self.args.device)
+        mixed = HALVES.get(self.accelerator.mixed_precision, self.compute_dtype)
+        choose_attention(self.model, packing.attention, self.args.device, mixed)
         not_pruned = prune_last_layer(self.model)
         if not_pruned and self.is_world_process_zero():
             notify(not_pruned)
@@ -143,10 +145,17 @@ class TreeTrainer(DurableTrainer):
         )
 
     def compute_loss_context_manager(self) -> contextlib.ExitStack:
-        """Upstream's context, and autocast to the dtype of a 16-bit base whose trained weights are in float32."""
+        """Upstream's context, and autocast to the dtype of a 16-bit base whose trained weights are in float32.
+
+        With mixed precision, accelerate adds autocast to the model when training begins, so that a model that is only
+        evaluated needs it here.
+        """
         stack = super().compute_loss_context_manager()
-        if self.compute_dtype is not None and self.accelerator.mixed_precision == "no":
-            stack.enter_context(torch.autocast(self.args.device.type, dtype=self.compute_dtype))
+        mixed, dtype = self.accelerator.mixed_precision, self.compute_dtype
+        if mixed != "no":
+            dtype = None if self.accelerator._models else HALVES.get(mixed)
+        if dtype is not None:
+            stack.enter_context(torch.autocast(self.args.device.type, dtype=dtype))
         return stack
 
     def run_step(
@@ -239,6 +248,8 @@ class TreeTrainer(DurableTrainer):
         """
         validation = self._validation
         self.model.eval()
+        if hasattr(self.optimizer, "eval"):  # of schedule-free optimizers
+            self.optimizer.eval()
         asked = np.arange(len(validation.records)) if self._evaluates_all else np.array(validation.sampled)
         places = np.array_split(asked, self.args.world_size)[self.args.process_index]
         pace = InLockstep(self.model, self._everywhere) if self.lockstep else contextlib.nullcontext()

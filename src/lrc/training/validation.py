@@ -166,7 +166,7 @@ class InLockstep:
             return
         args, kwargs = self._last
         while not self._everywhere(True):
-            with torch.inference_mode():
+            with torch.no_grad():
                 self._model(*args, **kwargs)
 
     def _before(self, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
