@@ -23,8 +23,12 @@ def refuse_existing(path: Path, *, force: bool) -> None:
     """Refuse if `path` exists, as a file, a folder that is not empty, or a link.
 
     Raises:
-        OutputError: it exists and `force` is false.
+        OutputError: it exists and `force` is false; or it is a pipe or a device, or leads to one.
     """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise OutputError(
+            _("{path}: is a pipe or a device, which the output would replace; choose another name").format(path=path)
+        )
     empty_folder = path.is_dir() and not path.is_symlink() and not any(path.iterdir())
     if os.path.lexists(path) and not empty_folder and not force:
         raise OutputError(
@@ -35,7 +39,7 @@ def refuse_existing(path: Path, *, force: bool) -> None:
 def is_file_of(path: Path, content: bytes) -> bool:
     """Whether `path` is a file, not a link, with this content."""
     try:
-        return not path.is_symlink() and path.read_bytes() == content
+        return path.is_file() and not path.is_symlink() and path.read_bytes() == content
     except OSError:
         return False
 
@@ -65,7 +69,7 @@ def refuse_file(path: Path, *sources: Path, force: bool) -> None:
         force: whether an existing file may be overwritten.
 
     Raises:
-        OutputError: it exists and `force` is false, is a folder, or is one of the sources.
+        OutputError: it exists and `force` is false; or it is a folder, a pipe or a device, or one of the sources.
     """
     refuse_existing(path, force=force)
     if path.is_dir() and not path.is_symlink():
