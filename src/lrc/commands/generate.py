@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lrc.answering.answered_workbook import check_output, fill_in, is_workbook
+from lrc.answering.answered_workbook import check_output, fill_in, is_workbook, refuse_uncopyable
 from lrc.answering.certainty import describe_certainty
 from lrc.answering.options import ScoringOptions
 from lrc.answering.partial_scores import PartialScores, remove_partial_scores
@@ -59,6 +59,8 @@ def generate(
     asked = {"model": model, "data": data, "scores": scores, "sheet": sheet, "columns": columns, **asdict(options)}
     refuse_other_output(output, asked, force=force)
     records = read_questions_to_answer(data, sheet, columns)
+    if is_workbook(output):
+        refuse_uncopyable(data)
     with importing():  # what can be refused without it has been
         import lrc.answering.load  # noqa: F401, which takes the seconds
         from lrc.runtime.processes import lock_together
