@@ -53,7 +53,7 @@ def convert(
             written, too.
         seed: for the split and the folds.
         on_error: `refuse` a file with bad rows, or `skip` them.
-        force: overwrite files that exist.
+        force: overwrite files that exist, and remove others that an earlier conversion of the file has written.
 
     Raises:
         DataError: an argument is out of range; or the file cannot be read, has bad rows, or cannot be split so.
@@ -76,8 +76,11 @@ def convert(
         print_lines(text.format(folder=output_dir, file=file.name))
         return
     _refuse_outputs(file, output_dir, parts, force=force)
-    _write(account, layout, facts, output_dir, force=force)
+    removed = _write(account, layout, facts, output_dir, force=force)
     print_lines(*account.lines(output_dir))
+    if removed:
+        text = _("{folder}: removed what an earlier conversion had written and this one does not: {files}")
+        print_lines(text.format(folder=output_dir, files=tuple(removed)))
     if not is_step():
         print_next(_next(output_dir, source, parts))
 
@@ -112,17 +115,16 @@ def _refuse_outputs(file: Path, folder: Path, parts: Sequence[Part], *, force: b
     refuse_set(folder, [*(part.name for part in parts), file.stem + SUFFIX], force=force)
 
 
-def _write(account: ConversionReport, layout: Layout, facts: dict[str, Any], folder: Path, *, force: bool) -> None:
-    """Write all files; if the folder does not exist yet, it appears with all of them in it."""
+def _write(account: ConversionReport, layout: Layout, facts: dict[str, Any], folder: Path, *, force: bool) -> list[str]:
+    """Write all files; if the folder does not exist yet, it appears with all of them in it. See `write_set`."""
     questions, stem = account.source.questions, account.source.path.stem
     total = sum(counts.total() for counts in account.answers.values())
     with track(_("writing"), total) as advance:
         texts = {part.name: _text(part.of(questions), layout, advance) for part in account.parts}
         if folder.exists() or folder.is_symlink():
-            write_set(folder, stem, texts, facts, force=force)
-        else:
-            with new_folder(folder) as new:
-                write_set(new, stem, texts, facts)
+            return write_set(folder, stem, texts, facts, force=force)
+        with new_folder(folder) as new:
+            return write_set(new, stem, texts, facts)
 
 
 def _text(questions: Iterator[Question], layout: Layout, advance: Advance) -> Iterator[str]:
