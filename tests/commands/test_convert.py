@@ -214,6 +214,23 @@ def test_force_keeps_a_file_that_was_changed_since(tmp_path: Path, capsys: pytes
     assert names(out) == ["a.json", "a_manifest.json", "a_train.json"]
 
 
+def test_a_workbook_that_changes_while_it_is_read_is_not_converted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out = labelled(tmp_path), tmp_path / "out"
+    with monkeypatch.context() as patch:
+
+        def change(passages: Any) -> Any:
+            labelled(tmp_path, 正確答案=3)
+            return group_passages(passages)
+
+        patch.setattr("lrc.commands.convert.group_passages", change)
+        with pytest.raises(DataError, match=r"a\.xlsx: was changed while it was read; run again"):
+            convert(source, output_dir=out)
+    assert not out.exists()
+    convert(source, output_dir=out)
+
+
 def test_the_source_is_never_overwritten(tmp_path: Path) -> None:
     content = [[["文"], [{"question": "問", "choice": ["甲", "乙"], "answer": "乙"}], 7]]
     source = tmp_path / "a.json"

@@ -20,6 +20,7 @@ from lrc.runtime.arguments import require_choice
 from lrc.runtime.errors import DataError, OutputError
 from lrc.runtime.exit_status import is_step
 from lrc.runtime.findings import add_cure, limit_findings, print_findings, print_lines, print_next
+from lrc.runtime.finished_outputs import Inputs
 from lrc.runtime.outputs import new_folder
 from lrc.runtime.progress import Advance, track
 from lrc.runtime.system import command_line
@@ -65,11 +66,13 @@ def convert(
     require_choice("on_error", on_error, ("refuse", "skip"), DataError)
     if not force:
         refuse_other(output_dir, file, layout, asdict(plan), CLUSTERING)
+    inputs = Inputs([file])
     source = _read(file, sheet, columns, skip=on_error == "skip")
     groups = group_passages(question.passage for question in source.questions)
     parts = plan_parts(source, groups, plan)
     findings = (*source.findings, *find_duplicates(source.questions, groups, file.name))
-    account = ConversionReport(source, findings, groups, plan, parts)
+    inputs.refuse_changed()
+    account = ConversionReport(source, inputs.sums[file], findings, groups, plan, parts)
     facts = account.facts() | {"layout": layout}
     if not force and is_finished(output_dir, file.stem, [part.name for part in parts], facts):
         text = _("{folder}: {file} is already converted with the same flags; nothing to do")
