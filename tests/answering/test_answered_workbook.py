@@ -8,6 +8,7 @@ import os
 from math import inf, log
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import pytest
 from openpyxl import load_workbook
@@ -187,3 +188,21 @@ def test_what_a_person_is_told() -> None:
 )
 def test_what_is_uncertain_depends_on_the_number_of_options(probabilities: tuple[float, ...], uncertain: bool) -> None:
     assert (doubts([scores(*probabilities)])[0] == "uncertain") == uncertain
+
+
+def test_a_workbook_that_cannot_be_copied_is_refused_before_the_model_is_loaded(
+    base: Path, asked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The questions can be read, but a colour of the styles is one that openpyxl does not know."""
+    with ZipFile(asked) as package:
+        parts = {part: package.read(part) for part in package.namelist()}
+    styles = parts["xl/styles.xml"]
+    parts["xl/styles.xml"] = styles.replace(b'<b val="1" />', b'<b val="1" /><color rgb="F00" />')
+    assert parts["xl/styles.xml"] != styles
+    with ZipFile(asked, "w") as package:
+        for part, content in parts.items():
+            package.writestr(part, content)
+    monkeypatch.setattr("lrc.answering.load.load_scorer", lambda *_: pytest.fail("the model was loaded"))
+    assert lrc(*words(base, asked, tmp_path / "a.xlsx")) == 1
+    assert "AI1000.xlsx: cannot be copied" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["AI1000.xlsx"]

@@ -16,6 +16,7 @@ from lrc.answering.answer import facts
 from lrc.answering.options import ScoringOptions
 from lrc.answering.partial_scores import PartialScores, remove_partial_scores
 from lrc.metrics.option_scores import OptionScores
+from lrc.runtime.outputs import checksum
 
 SCORES = {
     place: OptionScores((-0.1 * place, -1 / 3, float("-inf")), (0.7, 0.3, 0.0), 1, place % 2 == 0) for place in range(5)
@@ -88,7 +89,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def key_of(home: Path, options: ScoringOptions, output: Path) -> str:
-    return PartialScores.for_output(output, facts(str(home / "base"), options, home / "asked.json")).key
+    return PartialScores.for_output(output, facts(str(home / "base"), options, checksum(home / "asked.json"))).key
 
 
 OPTIONS = {

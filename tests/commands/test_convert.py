@@ -180,6 +180,57 @@ def test_an_existing_output_stays_without_force(tmp_path: Path) -> None:
     assert names(out) == SPLIT
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"folds": 4}, {"folds": 2}),
+        ({"folds": 3}, {}),
+        ({}, {"validation_fraction": 0}),
+        ({"validation_fraction": 0}, {}),
+    ],
+)
+def test_force_leaves_no_file_of_another_split(
+    tmp_path: Path, before: dict[str, Any], after: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = labelled(tmp_path), tmp_path / "out"
+    convert(source, output_dir=out, **before)
+    old = names(out)
+    (out / "mine.json").write_text("[]")
+    capsys.readouterr()
+    convert(source, output_dir=out, force=True, **after)
+    told = capsys.readouterr().out
+    convert(source, output_dir=tmp_path / "new", **after)
+    assert names(out) == sorted(["mine.json", *names(tmp_path / "new")])
+    gone = sorted(set(old) - set(names(out)))
+    text = f"{out}: removed what an earlier conversion had written and this one does not: {', '.join(gone)}"
+    assert text in told.splitlines()
+
+
+def test_force_keeps_a_file_that_was_changed_since(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, out = labelled(tmp_path), tmp_path / "out"
+    convert(source, output_dir=out)
+    (out / "a_train.json").write_text("[]")
+    convert(source, output_dir=out, force=True, validation_fraction=0)
+    assert names(out) == ["a.json", "a_manifest.json", "a_train.json"]
+
+
+def test_a_workbook_that_changes_while_it_is_read_is_not_converted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out = labelled(tmp_path), tmp_path / "out"
+    with monkeypatch.context() as patch:
+
+        def change(passages: Any) -> Any:
+            labelled(tmp_path, 正確答案=3)
+            return group_passages(passages)
+
+        patch.setattr("lrc.commands.convert.group_passages", change)
+        with pytest.raises(DataError, match=r"a\.xlsx: was changed while it was read; run again"):
+            convert(source, output_dir=out)
+    assert not out.exists()
+    convert(source, output_dir=out)
+
+
 def test_the_source_is_never_overwritten(tmp_path: Path) -> None:
     content = [[["文"], [{"question": "問", "choice": ["甲", "乙"], "answer": "乙"}], 7]]
     source = tmp_path / "a.json"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,17 @@ def test_it_is_printed_or_written_and_overwrites_nothing(tmp_path: Path, capsys:
     (tmp_path / "recipe.schema.json").write_text("{}", encoding="utf-8")
     with pytest.raises(OutputError, match="already exists"):
         schema(output=tmp_path / "recipe.schema.json")
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_pipe_and_a_device_are_never_replaced(tmp_path: Path, force: bool) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "device").symlink_to(os.devnull)
+    for name in ("pipe", "device"):
+        with pytest.raises(OutputError, match=f"{name}: is a pipe or a device, which the output would replace"):
+            schema(output=tmp_path / name, force=force)
+    assert (tmp_path / "pipe").is_fifo() and (tmp_path / "device").is_char_device()
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_the_recipes_of_init_name_it(tmp_path: Path) -> None:

@@ -98,6 +98,12 @@ def test_what_a_killed_writer_left_is_refused_and_replaced(tmp_path: Path, after
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*NAMES, "a_manifest.json"])
 
 
+def test_what_a_killed_writer_left_is_removed_with_the_next_set(tmp_path: Path) -> None:
+    kill_between_the_renames(tmp_path, 2)
+    assert write_set(tmp_path, "a", {"a.json": ["[]"]}, {}) == NAMES
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "a_manifest.json"]
+
+
 def test_a_set_half_replaced_is_refused(tmp_path: Path) -> None:
     old = {name: ["old"] for name in NAMES}
     write_set(tmp_path, "a", old, {})

@@ -16,12 +16,13 @@ from lrc.examples import outings
 from transformers import AutoModelForCausalLM
 
 from lrc import sft
-from lrc.commands.demo import RECIPE, describe_gain
+from lrc.commands.demo import RECIPE, demo, describe_gain
 from lrc.config.recipe import find_recipe
 from lrc.data.alpaca import dump_records, to_record
 from lrc.data.questions import Question
 from lrc.metrics.baselines import BASELINES, credit
 from lrc.models.loading import load_tokenizer
+from lrc.runtime.errors import OutputError
 
 BASE = Path(str(packaged("lrc.examples"))) / "demo_base"
 LARGEST = 3_000_000  # bytes, of what a wheel carries for the demo
@@ -131,3 +132,12 @@ def test_the_summary_has_both_accuracies_the_best_baseline_and_the_verdict() -> 
     ]
     assert "150" in lines[1] and lines[4].startswith("baseline, sliding window  ")
     assert "59.0 points above the best baseline (sliding window)" in "".join(lines[5:])
+
+
+@pytest.mark.parametrize("mine", ["workbooks/mine.xlsx", "base/adapter/notes.txt"])
+def test_force_removes_nothing_that_a_demo_does_not_write(mine: str, tmp_path: Path) -> None:
+    (tmp_path / mine).parent.mkdir(parents=True)
+    (tmp_path / mine).write_text("mine")
+    with pytest.raises(OutputError, match=f"holds {Path(mine).parts[1]}, which would be removed with it"):
+        demo(tmp_path, force=True)
+    assert (tmp_path / mine).read_text() == "mine"

@@ -19,6 +19,7 @@ from small_runs import lrc, pairs, write_questions
 
 from lrc.answering.submission import write_submission
 from lrc.data.questions import Question
+from lrc.metrics.predictions import OUTCOMES_FILE
 from lrc.runtime.finished_outputs import BESIDE, records_folder, side_file
 
 SAMPLE = Path(__file__).parents[2] / "examples" / "sample.xlsx"
@@ -78,6 +79,10 @@ def voting(inputs: Path, output: Path) -> Words:
 
 def comparing(inputs: Path, output: Path) -> Words:
     return ["compare", inputs / "a", inputs / "b", "--output", output]
+
+
+def reporting(inputs: Path, output: Path) -> Words:
+    return ["report", inputs / "a", "--output", output]
 
 
 def annotating(inputs: Path, output: Path) -> Words:
@@ -312,3 +317,48 @@ def test_a_page_is_done_until_its_run_changes(tmp_path: Path, capsys: pytest.Cap
         file.write('{"loss": 1.0, "step": 99}\n')
     assert lrc(*words) == 1 and "already exists" in capsys.readouterr().err
     assert lrc(*words, "--force") == 0
+
+
+# What is called once the input has been read, and an input of the command.
+CHANGED: dict[str, tuple[Callable[[Path, Path], Words], str, str]] = {
+    "generate": (generating, "lrc.answering.answer.answer", "asked.json"),
+    "generate, before answering": (generating, "lrc.commands.generate.read_questions_to_answer", "asked.json"),
+    "evaluate": (evaluating, "lrc.answering.answer.answer", "asked.json"),
+    "evaluate --scores": (scoring, "lrc.answering.answer.answer", "asked.json"),
+    "evaluate --predictions": (marking, "lrc.commands.evaluate.measure", "answers.csv"),
+    "vote": (voting, "lrc.commands.vote.fit_pool", "a.jsonl"),
+    "compare": (comparing, "lrc.commands.compare.compare_answers", f"b/{OUTCOMES_FILE}"),
+    "report": (reporting, "lrc.commands.report.read_outcomes", f"a/{OUTCOMES_FILE}"),
+    "check --annotate": (
+        lambda home, output: ["check", home / "sample.xlsx", "--annotate", output.with_suffix(".xlsx")],
+        "lrc.commands.check.annotate_copy",
+        "sample.xlsx",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CHANGED)
+def test_nothing_is_made_of_an_input_that_changes_while_it_is_read(
+    case: str, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make, called, name = CHANGED[case]
+    home, folder = Path(shutil.copytree(inputs, tmp_path / "home")), tmp_path / "folder"
+    shutil.copyfile(SAMPLE, home / "sample.xlsx")
+    folder.mkdir()
+    words = make(home, folder / "output")
+    module, function = called.rsplit(".", 1)
+    original = getattr(import_module(module), function)
+
+    def change(*given: Any, **named: Any) -> Any:
+        found = original(*given, **named)
+        with (home / name).open("ab") as file:
+            file.write(b"\n")
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(called, change)
+        assert lrc(*words) == 1
+    assert f"{name}: was changed while it was read; run again" in capsys.readouterr().err
+    assert not [path for path in folder.iterdir() if not path.name.endswith(".partial.jsonl")]
+    assert lrc(*words) == 0
+    assert any(folder.iterdir())

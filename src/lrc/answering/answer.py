@@ -109,16 +109,21 @@ def _score_share(
     return known
 
 
-def facts(model: str, options: ScoringOptions, data: Path) -> list[Any]:
+def facts(model: str, options: ScoringOptions, data_sha256: str) -> list[Any]:
     """Everything that scores depend on: model, adapters, questions, flags, the launch and the software, for a key.
+
+    Args:
+        model: a folder, or a name on the Hub.
+        options: adapters, and how questions are answered.
+        data_sha256: of the file with the questions, as it was read.
 
     Raises:
         ModelError: there is no such model, or nothing says how it was trained.
     """
     state = processes()
-    files = [data, *(file for adapter in options.adapters for file in sorted(adapter.glob("*")) if file.is_file())]
+    files = [file for adapter in options.adapters for file in sorted(adapter.glob("*")) if file.is_file()]
     named = {**asdict(options), "adapters": len(options.adapters)}
-    sums = [checksum(file) for file in files]
+    sums = [data_sha256, *(checksum(file) for file in files)]
     software = list(versions_of("lrc", "torch", "transformers", "peft").values())
     runs = [asdict(run) for run in runs_of(model, options)]
     base = fingerprint_base(model, flag="--model")

@@ -85,6 +85,15 @@ def check_output(output: Path, data: Path) -> None:
         )
 
 
+def refuse_uncopyable(data: Path) -> None:
+    """Refuse a workbook that `fill_in` cannot copy, before its questions are answered.
+
+    Raises:
+        DataError: it is such a workbook.
+    """
+    WorkbookCopy(data)
+
+
 def fill_in(
     data: Path,
     records: Sequence[Record],

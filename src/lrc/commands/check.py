@@ -33,7 +33,7 @@ from lrc.runtime.findings import (
     print_next,
     wrap_line,
 )
-from lrc.runtime.finished_outputs import key_of_files, refuse_other_output, write_once
+from lrc.runtime.finished_outputs import Inputs, refuse_other_output, write_once
 from lrc.runtime.outputs import refuse_file
 from lrc.runtime.system import command_line
 from lrc.runtime.translation import Message, _, localized
@@ -105,10 +105,13 @@ def check(
     outputs = {"--annotate": annotate, "--fix": fix}
     asked = {"files": files, "sheet": sheet, "columns": columns, **outputs}
     _check_copies(files, {flag: path for flag, path in outputs.items() if path}, asked, force=force)
+    inputs = Inputs(files if annotate or fix else ())
     checked = [_check(path, sheet, columns) for path in files]
     shared = [both for pair in combinations(checked, 2) if (both := _find_shared(*pair))]
     checked = [replace(one, findings=(*one.findings, *_overlaps(one, shared))) for one in checked]
-    copies = [line for path in (annotate, fix) if path for line in _copy(checked[0], asked, path, path is fix, force)]
+    copies = [
+        line for path in (annotate, fix) if path for line in _copy(checked[0], asked, inputs, path, path is fix, force)
+    ]
     if as_json:
         print(*copies, sep="\n", end="\n" * bool(copies), file=sys.stderr)
         print_json(_document(checked, shared))
@@ -140,13 +143,15 @@ def _check_copies(files: Sequence[Path], outputs: Mapping[str, Path], asked: Map
         refuse_file(path, *files, *(other for other in outputs.values() if other is not path), force=True)
 
 
-def _copy(one: Checked, asked: Mapping[str, Any], output: Path, fix: bool, force: bool) -> Iterator[str]:
+def _copy(
+    one: Checked, asked: Mapping[str, Any], inputs: Inputs, output: Path, fix: bool, force: bool
+) -> Iterator[str]:
     """Write a copy with the findings or repairs in it, and yield lines that report it."""
     if not one.path.is_file():
         return
     content, lost, changed = annotate_copy(one.path, asked["sheet"], one.book, one.findings, fix=fix)
-    # The key covers all files, since findings in one may be about another.
-    new = write_once(output, asked, key_of_files(asked["files"]), lambda path: path.write_bytes(content), force=force)
+    # The inputs are all files, since findings in one may be about another.
+    new = write_once(output, asked, inputs, lambda path: path.write_bytes(content), force=force)
     yield from format_findings(lost)
     if not new:
         return

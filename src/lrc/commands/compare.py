@@ -14,7 +14,7 @@ from lrc.metrics.predictions import answers_of, holds_questions, name_models, re
 from lrc.metrics.verdict import describe_size, spell
 from lrc.runtime.errors import DataError
 from lrc.runtime.findings import columns_of, name_line, pad, print_json, print_next, wrap_line
-from lrc.runtime.finished_outputs import key_of_files, refuse_other_output, write_once
+from lrc.runtime.finished_outputs import Inputs, refuse_other_output, write_once
 from lrc.runtime.outputs import refuse_file
 from lrc.runtime.system import command_line
 from lrc.runtime.translation import _, localized
@@ -50,12 +50,13 @@ def compare_models(
         refuse_file(output, *filter(None, (first, second, data)), force=True)
     if data is not None:
         _refuse_useless(data, first, second)
+    inputs = Inputs(answers_of(source) for source in (first, second, data) if source)
     questions = read_labelled(data) if data is not None else []
     sources = (first, second)
     names = name_models(sources)
     answers = [read_predictions(source, data, questions) for source in sources]
     found = compare_answers((names[0], names[1]), sources, answers[0], answers[1])
-    written = output is not None and _write(output, asked, found, force=force)
+    written = output is not None and _write(output, asked, inputs, found, force=force)
     if as_json:
         print_json(_figures(found))
     else:
@@ -69,15 +70,14 @@ def compare_models(
         print_next(command_line(["lrc", "compare", str(first), str(second), *flags, "--output", "compare.html"]))
 
 
-def _write(output: Path, asked: Mapping[str, Path | None], found: Comparison, *, force: bool) -> bool:
+def _write(output: Path, asked: Mapping[str, Path | None], inputs: Inputs, found: Comparison, *, force: bool) -> bool:
     """Write the page; false if the same command had already written it."""
     from lrc.reporting.compare_page import render_comparison
 
     def write(path: Path) -> None:
         path.write_text(render_comparison(found), encoding="utf-8", errors="replace", newline="\n")
 
-    key = key_of_files(answers_of(source) for source in asked.values() if source)
-    return write_once(output, asked, key, write, force=force)
+    return write_once(output, asked, inputs, write, force=force)
 
 
 def _refuse_useless(data: Path, *sources: Path) -> None:

@@ -20,6 +20,7 @@ from lrc.runtime.arguments import require_choice
 from lrc.runtime.errors import DataError, OutputError
 from lrc.runtime.exit_status import is_step
 from lrc.runtime.findings import add_cure, limit_findings, print_findings, print_lines, print_next
+from lrc.runtime.finished_outputs import Inputs
 from lrc.runtime.outputs import new_folder
 from lrc.runtime.progress import Advance, track
 from lrc.runtime.system import command_line
@@ -53,7 +54,7 @@ def convert(
             written, too.
         seed: for the split and the folds.
         on_error: `refuse` a file with bad rows, or `skip` them.
-        force: overwrite files that exist.
+        force: overwrite files that exist, and remove others that an earlier conversion of the file has written.
 
     Raises:
         DataError: an argument is out of range; or the file cannot be read, has bad rows, or cannot be split so.
@@ -65,19 +66,24 @@ def convert(
     require_choice("on_error", on_error, ("refuse", "skip"), DataError)
     if not force:
         refuse_other(output_dir, file, layout, asdict(plan), CLUSTERING)
+    inputs = Inputs([file])
     source = _read(file, sheet, columns, skip=on_error == "skip")
     groups = group_passages(question.passage for question in source.questions)
     parts = plan_parts(source, groups, plan)
     findings = (*source.findings, *find_duplicates(source.questions, groups, file.name))
-    account = ConversionReport(source, findings, groups, plan, parts)
+    inputs.refuse_changed()
+    account = ConversionReport(source, inputs.sums[file], findings, groups, plan, parts)
     facts = account.facts() | {"layout": layout}
     if not force and is_finished(output_dir, file.stem, [part.name for part in parts], facts):
         text = _("{folder}: {file} is already converted with the same flags; nothing to do")
         print_lines(text.format(folder=output_dir, file=file.name))
         return
     _refuse_outputs(file, output_dir, parts, force=force)
-    _write(account, layout, facts, output_dir, force=force)
+    removed = _write(account, layout, facts, output_dir, force=force)
     print_lines(*account.lines(output_dir))
+    if removed:
+        text = _("{folder}: removed what an earlier conversion had written and this one does not: {files}")
+        print_lines(text.format(folder=output_dir, files=tuple(removed)))
     if not is_step():
         print_next(_next(output_dir, source, parts))
 
@@ -112,17 +118,16 @@ def _refuse_outputs(file: Path, folder: Path, parts: Sequence[Part], *, force: b
     refuse_set(folder, [*(part.name for part in parts), file.stem + SUFFIX], force=force)
 
 
-def _write(account: ConversionReport, layout: Layout, facts: dict[str, Any], folder: Path, *, force: bool) -> None:
-    """Write all files; if the folder does not exist yet, it appears with all of them in it."""
+def _write(account: ConversionReport, layout: Layout, facts: dict[str, Any], folder: Path, *, force: bool) -> list[str]:
+    """Write all files; if the folder does not exist yet, it appears with all of them in it. See `write_set`."""
     questions, stem = account.source.questions, account.source.path.stem
     total = sum(counts.total() for counts in account.answers.values())
     with track(_("writing"), total) as advance:
         texts = {part.name: _text(part.of(questions), layout, advance) for part in account.parts}
         if folder.exists() or folder.is_symlink():
-            write_set(folder, stem, texts, facts, force=force)
-        else:
-            with new_folder(folder) as new:
-                write_set(new, stem, texts, facts)
+            return write_set(folder, stem, texts, facts, force=force)
+        with new_folder(folder) as new:
+            return write_set(new, stem, texts, facts)
 
 
 def _text(questions: Iterator[Question], layout: Layout, advance: Advance) -> Iterator[str]:

@@ -31,7 +31,7 @@ def demo(folder: Path, *, force: bool = False) -> None:
 
     Args:
         folder: where everything goes.
-        force: overwrite what is there.
+        force: overwrite what an earlier demo left there.
 
     Raises:
         LrcError: a command fails, or `folder` has something in it and `force` is false.
@@ -41,10 +41,12 @@ def demo(folder: Path, *, force: bool = False) -> None:
         folder / name for name in ("workbooks", "data", "base", "adapter", "merged")
     )
     again = ["--force"] if force else []
-    with new_folder(workbooks, force=force) as staged:
-        import_module("lrc.examples.outings").write_workbooks(staged)
-    with new_folder(base, force=force) as staged:
-        _copy_base(staged)
+    outings, shipped = import_module("lrc.examples.outings"), _base_files()
+    with new_folder(workbooks, force=force, own=outings.WORKBOOKS) as staged:
+        outings.write_workbooks(staged)
+    with new_folder(base, force=force, own=[file.name for file in shipped]) as staged:
+        for file in shipped:
+            shutil.copyfile(file, staged / file.name)
     _run("convert", workbooks / "outings.xlsx", "--output-dir", data, *again)
     held_out = data / "outings_validation.json"
     before = _figures(base, held_out, folder / "before.json", *ASKED, *again)
@@ -64,9 +66,8 @@ def demo(folder: Path, *, force: bool = False) -> None:
         print(f"{pad(localized(what), 14)}{folder / place}")
 
 
-def _copy_base(folder: Path) -> None:
-    for file in Path(str(packaged("lrc.examples"))).joinpath("demo_base").iterdir():
-        shutil.copyfile(file, folder / file.name)
+def _base_files() -> list[Path]:
+    return list(Path(str(packaged("lrc.examples"))).joinpath("demo_base").iterdir())
 
 
 def _train(base: Path, data: Path, adapter: Path, *, force: bool) -> None:

@@ -36,9 +36,9 @@ from lrc.runtime.exit_status import is_step
 from lrc.runtime.findings import name_line, print_json, wrap_line
 from lrc.runtime.finished_outputs import (
     DONE,
+    Inputs,
     is_finished,
     key_of,
-    key_of_files,
     refuse_other_output,
     remember,
     write_once,
@@ -97,18 +97,21 @@ def evaluate_model(
     asked |= {"columns": columns, **asdict(options)}
     if written := output or scores:
         refuse_other_output(written, asked, force=force)
+    inputs = Inputs([data])
     records, answers = _read_labelled(data, sheet, columns)
+    inputs.refuse_changed()
     with importing():  # what can be refused without it has been
         import lrc.answering.load  # noqa: F401, which takes the seconds
         from lrc.runtime.processes import lock_together
 
     with nullcontext() if output is None else lock_together(output):
-        _evaluate(asked, output, records, answers, options, as_json=as_json, force=force)
+        _evaluate(asked, output, inputs, records, answers, options, as_json=as_json, force=force)
 
 
 def _evaluate(
     asked: Mapping[str, Any],
     output: Path | None,
+    inputs: Inputs,
     records: Sequence[Record],
     answers: Sequence[int],
     options: ScoringOptions,
@@ -123,7 +126,11 @@ def _evaluate(
     scores, partial = asked["scores"], None
     words = []
     if output or scores:
-        words = [facts(asked["model"], options, asked["data"]), str(scores), *(asked[name] for name in FLAGS)]
+        words = [
+            facts(asked["model"], options, inputs.sums[asked["data"]]),
+            str(scores),
+            *(asked[name] for name in FLAGS),
+        ]
     if output is not None:
         partial = PartialScores.for_output(output, words, processes().process_index)
         if not force and is_finished(output, asked, partial.key):
@@ -141,11 +148,12 @@ def _evaluate(
     blind = answer(scorer, list(map(_without_passage, records))) if asked["passage_blind"] else []
     if not processes().is_main_process:
         return
+    inputs.refuse_changed()
     if scores is not None and output is not None:
         write_scores(scores, records, found, identify_model(asked["model"], options), force=over)
     elif scores is not None:
         lines = "".join(score_lines(records, found, identify_model(asked["model"], options))).encode()
-        write_once(scores, asked, key_of(words), lambda path: path.write_bytes(lines), force=force)
+        write_once(scores, asked, inputs, lambda path: path.write_bytes(lines), key=key_of(words), force=force)
     figures = _figures(scorer, records, answers, found, blind)
     if options.votes > 1:
         figures["consistency"] = sum(score.consistent for score in found) / len(found)
@@ -208,6 +216,7 @@ def evaluate_predictions(
     if output is not None:
         refuse_other_output(output, asked, force=force)
         refuse_file(output, data, *files, force=True)
+    inputs = Inputs([data, *files])
     records, answers = _read_labelled(data, sheet, columns)
     predictions = [_read_predictions(file, records, data) for file in files]
     figures = measure(records, predictions[0], answers)
@@ -217,7 +226,7 @@ def evaluate_predictions(
         figures |= _compare(predictions[0], predictions[1], answers, passages_of(map(question_of, records)))
     if output is not None:
         content = _document(figures).encode()
-        write_once(output, asked, key_of_files([data, *files]), lambda path: path.write_bytes(content), force=force)
+        write_once(output, asked, inputs, lambda path: path.write_bytes(content), force=force)
     _print(figures, as_json=as_json)
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lrc.answering.answered_workbook import check_output, fill_in, is_workbook
+from lrc.answering.answered_workbook import check_output, fill_in, is_workbook, refuse_uncopyable
 from lrc.answering.certainty import describe_certainty
 from lrc.answering.options import ScoringOptions
 from lrc.answering.partial_scores import PartialScores, remove_partial_scores
@@ -17,7 +17,7 @@ from lrc.answering.submission import submission
 from lrc.data.alpaca import Record
 from lrc.data.sources import read_questions_to_answer
 from lrc.runtime.findings import print_findings, print_lines
-from lrc.runtime.finished_outputs import DONE, is_finished, refuse_other_output, remember
+from lrc.runtime.finished_outputs import DONE, Inputs, is_finished, refuse_other_output, remember
 from lrc.runtime.outputs import new_file, refuse_existing, refuse_file
 from lrc.runtime.progress import importing, notify
 from lrc.runtime.translation import _
@@ -58,17 +58,27 @@ def generate(
     # The arguments of the command, with the same names as in `lrc.cli`.
     asked = {"model": model, "data": data, "scores": scores, "sheet": sheet, "columns": columns, **asdict(options)}
     refuse_other_output(output, asked, force=force)
+    inputs = Inputs([data])
     records = read_questions_to_answer(data, sheet, columns)
+    inputs.refuse_changed()
+    if is_workbook(output):
+        refuse_uncopyable(data)
     with importing():  # what can be refused without it has been
         import lrc.answering.load  # noqa: F401, which takes the seconds
         from lrc.runtime.processes import lock_together
 
     with lock_together(output):
-        _generate(asked, output, records, options, force=force)
+        _generate(asked, output, inputs, records, options, force=force)
 
 
 def _generate(
-    asked: Mapping[str, Any], output: Path, records: Sequence[Record], options: ScoringOptions, *, force: bool
+    asked: Mapping[str, Any],
+    output: Path,
+    inputs: Inputs,
+    records: Sequence[Record],
+    options: ScoringOptions,
+    *,
+    force: bool,
 ) -> None:
     from lrc.answering.answer import answer, facts, write_scores
     from lrc.answering.load import load_scorer
@@ -76,7 +86,8 @@ def _generate(
 
     model, data, scores = asked["model"], asked["data"], asked["scores"]
     state, read = processes(), [asked["sheet"], asked["columns"]]
-    partial = PartialScores.for_output(output, [facts(model, options, data), str(scores), *read], state.process_index)
+    known = facts(model, options, inputs.sums[data])
+    partial = PartialScores.for_output(output, [known, str(scores), *read], state.process_index)
     begun = partial.exists  # existing scores are then those of this run
     if not force and is_finished(output, asked, partial.key):
         if state.is_main_process:
@@ -89,14 +100,15 @@ def _generate(
     found = answer(load_scorer(model, options), records, partial)
     if not state.is_main_process:
         return
-    if scores is not None:
-        write_scores(scores, records, found, identify_model(model, options), force=force or begun)
     ids, answers = [record.id for record in records], [score.prediction for score in found]
     if is_workbook(output):
         content, lost = fill_in(data, records, found, sheet=asked["sheet"], columns=asked["columns"])
         print_findings(lost)
     else:
         content = submission(ids, answers)
+    inputs.refuse_changed()
+    if scores is not None:
+        write_scores(scores, records, found, identify_model(model, options), force=force or begun)
     remember(output, asked, partial.key, hashlib.sha256(content).hexdigest(), *filter(None, [scores]))
     with new_file(output, force=force) as temporary:
         temporary.write_bytes(content)

@@ -23,7 +23,7 @@ from lrc.models.merging.logit_check import compare_logits
 from lrc.models.merging.tensor_sources import NotStreamed, StreamingMerge
 from lrc.models.merging.writing import float32_bytes, write_streamed, write_whole
 from lrc.models.stored_quantization import StoredQuantization
-from lrc.models.weights import WeightFiles
+from lrc.models.weights import INDEX, WeightFiles
 from lrc.runtime.disk import convert_disk_errors
 from lrc.runtime.errors import MachineError, ModelError, OutputError, RecipeError
 from lrc.runtime.exit_status import is_step
@@ -39,6 +39,7 @@ from lrc.tokenization.prompt import Prompt
 from lrc.tokenization.serving import MODELFILE, differs, write_for_servers
 
 GENERATION_CONFIG = "generation_config.json"
+WRITTEN = (CONFIG, GENERATION_CONFIG, INDEX, "*.safetensors", *TOKENIZER_FILES, RUN_FILE, MODELFILE)
 LONG = 1 << 30  # bytes from which loading a model takes a while
 
 
@@ -60,7 +61,7 @@ def merge(
         dtype: `float32`, `float16` or `bfloat16`; by default that of the base.
         verify: compare logits with those of base and adapter, if there is enough memory, and refuse a model that
             differs by more than rounding.
-        force: overwrite an output that exists.
+        force: replace an output that exists, if it holds nothing but the files of a merged model.
 
     Raises:
         LrcError: an input cannot be used, the output exists, or memory or disk do not suffice.
@@ -76,11 +77,11 @@ def merge(
         print_lines(DONE.format(output=output_dir))
         return
     refuse_existing(output_dir, force=force)
+    _refuse_losses(output_dir)
     target = getattr(torch, dtype) if dtype else None
     weights = WeightFiles(base)
     _require_disk(output_dir, weights, target)
-    with new_folder(output_dir, force=force) as folder, convert_disk_errors(output_dir, folder):
-        _refuse_losses(output_dir)  # now that no other process is writing there
+    with new_folder(output_dir, force=force, own=WRITTEN) as folder, convert_disk_errors(output_dir, folder):
         changed = _write_weights(adapter, base, weights, folder, target)
         _copy_companions(adapter, base, folder)
         _write_for_servers(adapter, folder)
@@ -139,9 +140,8 @@ def _refuse_inputs_as_output(output_dir: Path, adapter: Path, base: Path) -> Non
 
 
 def _refuse_losses(output_dir: Path) -> None:
-    """Refuse to replace a folder that holds other models or runs, or the user's home."""
-    models = [file.parent for name in (CONFIG, RUN_FILE) for file in sorted(output_dir.glob(f"*/{name}"))]
-    for other in (Path.cwd(), Path.home(), *models):
+    """Refuse to replace the current folder or the user's home, even if nothing else is in it."""
+    for other in (Path.cwd(), Path.home()):
         if is_in(other, output_dir):
             text = _("{output_dir}: holds {other}, which would be removed with it; choose another name")
             raise OutputError(text.format(output_dir=output_dir, other=other))

@@ -14,8 +14,8 @@ from lrc.metrics.training_log import read_curves
 from lrc.reporting.page import Answers, render_report
 from lrc.runtime.errors import DataError
 from lrc.runtime.findings import print_lines
-from lrc.runtime.finished_outputs import DONE, content_of, is_finished, key_of_files, refuse_other_output, remember
-from lrc.runtime.outputs import checksum, new_file, refuse_existing, refuse_file
+from lrc.runtime.finished_outputs import DONE, Inputs, content_of, is_finished, refuse_other_output, remember
+from lrc.runtime.outputs import new_file, refuse_existing, refuse_file
 from lrc.runtime.translation import _
 
 
@@ -57,6 +57,7 @@ def report(
     files = [file for file in (scores, data, *compare_with, train_scores, train_data) if file]
     refuse_file(output, *files, *(run_dir / name for name in (RUN_FILE, METRICS_FILE, OUTCOMES_FILE)), force=True)
     refuse_other_output(output, asked, force=force)
+    inputs = _inputs(run_dir, files)
     run = _run(run_dir)
     if (run_dir / CONFIG).is_file() and not (run_dir / METRICS_FILE).is_file():
         raise DataError(
@@ -65,9 +66,9 @@ def report(
             ).format(run_dir=run_dir)
         )
     curves = read_curves(run_dir / METRICS_FILE)
-    answers = _read_answers(run_dir, scores, data, compare_with, train_scores, train_data)
-    key = _key(run_dir, files)
-    if not force and is_finished(output, asked, key):
+    answers = _read_answers(run_dir, inputs, scores, data, compare_with, train_scores, train_data)
+    inputs.refuse_changed()
+    if not force and is_finished(output, asked, inputs.key):
         print_lines(DONE.format(output=output))
         return
     refuse_existing(output, force=force)
@@ -75,12 +76,13 @@ def report(
     with new_file(output, force=force) as temporary:
         # Lone surrogates, which are possible in JSON, become question marks.
         temporary.write_text(page, encoding="utf-8", errors="replace", newline="\n")
-        remember(output, asked, key, content_of(temporary))
+        remember(output, asked, inputs.key, content_of(temporary))
     print_lines(_("wrote {output}").format(output=output))
 
 
 def _read_answers(
     run_dir: Path,
+    inputs: Inputs,
     scores: Path | None,
     data: Path | None,
     compare_with: Sequence[Path],
@@ -106,14 +108,14 @@ def _read_answers(
     if train_scores and train_data:
         training = read_predictions(train_scores, train_data, read_labelled(train_data))
     named = data if scores and data else None
-    return Answers(own, others, training, named.name if named else "", checksum(named) if named else "")
+    return Answers(own, others, training, named.name if named else "", inputs.sums[named] if named else "")
 
 
-def _key(run_dir: Path, files: Sequence[Path]) -> str:
-    """The key of everything on which the page depends."""
+def _inputs(run_dir: Path, files: Sequence[Path]) -> Inputs:
+    """Everything on which the page depends."""
     own = (run_dir / name for name in (RUN_FILE, METRICS_FILE, OUTCOMES_FILE))
     given = (file / OUTCOMES_FILE if file.is_dir() else file for file in files)
-    return key_of_files([*own, *given])
+    return Inputs([*own, *given])
 
 
 def _run(run_dir: Path) -> Run:

@@ -33,8 +33,8 @@ from lrc.runtime.findings import (
     print_next,
     wrap_line,
 )
-from lrc.runtime.finished_outputs import key_of, key_of_files, refuse_other_output, write_once
-from lrc.runtime.outputs import checksum, refuse_file
+from lrc.runtime.finished_outputs import Inputs, key_of, refuse_other_output, write_once
+from lrc.runtime.outputs import refuse_file
 from lrc.runtime.system import command_line
 from lrc.runtime.translation import Message, _, localized
 
@@ -76,6 +76,7 @@ def vote(
         others = [one for one in (output, scores) if one not in (None, written)]
         refuse_other_output(written, asked, force=force)
         refuse_file(written, data, *files, *test_scores, *filter(None, others), force=True)
+    inputs, new = Inputs([data, *files, *test_scores]), False
     questions = read_labelled(data)
     scored = list(map(read_scores, files))
     models = [match_scores(file, lines, questions, data) for file, lines in zip(files, scored, strict=True)]
@@ -95,13 +96,12 @@ def vote(
             pool.log_probs(_pad(tests)),
         )
         figures["test_ties"] = _count_ties(pooled)
-    key, new = key_of_files([data, *files, *test_scores]), False
     if scores is not None:
-        model = ScoredModel(" + ".join(names), key_of([checksum(file) for file in (data, *files)]))
-        write_once(scores, asked, key, partial(_write_scores, ids=ids, log_probs=pooled, model=model), force=force)
+        model = ScoredModel(" + ".join(names), key_of([inputs.sums[file] for file in (data, *files)]))
+        write_once(scores, asked, inputs, partial(_write_scores, ids=ids, log_probs=pooled, model=model), force=force)
     if output is not None:
         content = submission(ids, predict(pooled))
-        new = write_once(output, asked, key, lambda path: path.write_bytes(content), force=force)
+        new = write_once(output, asked, inputs, lambda path: path.write_bytes(content), force=force)
     if as_json:
         print_json(figures)
         return

@@ -19,7 +19,6 @@ from lrc.data.tables.workbook import Workbook
 from lrc.runtime.arguments import require_count
 from lrc.runtime.errors import DataError
 from lrc.runtime.findings import Finding, count_kinds, format_findings, limit_findings
-from lrc.runtime.outputs import checksum
 from lrc.runtime.translation import _, localized
 
 
@@ -133,6 +132,7 @@ class ConversionReport:
     """What a conversion read, and what it writes."""
 
     source: Workbook
+    source_sha256: str
     findings: Sequence[Finding]  # those of the source, and repeated questions and passages
     groups: Groups
     plan: SplitPlan
@@ -156,7 +156,7 @@ class ConversionReport:
         source, plan = self.source, self.plan
         return {
             "lrc": lrc.__version__,
-            "source": {"name": source.path.name, "sha256": checksum(source.path), "sheet": source.sheet},
+            "source": {"name": source.path.name, "sha256": self.source_sha256, "sheet": source.sheet},
             "rows_read": source.rows_read,
             "labelled": source.labelled,
             "questions": {name: counts.total() for name, counts in self.answers.items()},

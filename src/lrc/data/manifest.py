@@ -12,11 +12,12 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from functools import partial
+from glob import escape
 from pathlib import Path
 from typing import Any
 
 from lrc.runtime.errors import DataError, OutputError
-from lrc.runtime.outputs import checksum, flush, new_file, refuse_existing
+from lrc.runtime.outputs import checksum, flush, is_same, new_file, refuse_existing
 from lrc.runtime.translation import _
 
 SUFFIX = "_manifest.json"
@@ -30,8 +31,10 @@ def write_set(
     facts: Mapping[str, Any],
     *,
     force: bool = False,
-) -> None:
+) -> list[str]:
     """Write files and their manifest, `<stem>_manifest.json`: all of them or none.
+
+    Files of the set that this one replaces, which would pass for files of the new one, are removed.
 
     Args:
         folder: where to write; created if it is missing.
@@ -40,21 +43,27 @@ def write_set(
         facts: the content of the manifest, apart from `files` with the checksums.
         force: replace existing files; those that a killed convert left behind are replaced in any case.
 
+    Returns:
+        The names of the files that were removed. One that was changed since it was written is kept.
+
     Raises:
         OutputError: a file exists, or the file system refuses.
     """
     names = (*texts, f"{stem}{SUFFIX}")
     refuse_set(folder, names, force=force)
-    with ExitStack() as stack:
-        # The files are renamed in reverse order: the manifest, which is entered first, is the last one.
-        draft = stack.enter_context(new_file(folder / names[-1], force=True))
-        parts = {name: stack.enter_context(new_file(folder / name, force=True)) for name in texts}
-        hashes = {name: _write_hashed(parts[name], text) for name, text in texts.items()}
-        document = {**facts, "files": {name: {"sha256": sha256} for name, sha256 in hashes.items()}}
-        draft.write_text(json.dumps(document, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-        # Flushed here, so that nothing but renames happens while the set is incomplete.
-        for part in (*parts.values(), draft):
-            flush(part)
+    with new_file(folder / names[-1], force=True) as draft:  # the manifest, which is renamed last
+        with ExitStack() as stack:
+            parts = {name: stack.enter_context(new_file(folder / name, force=True)) for name in texts}
+            hashes = {name: _write_hashed(parts[name], text) for name, text in texts.items()}
+            document = {**facts, "files": {name: {"sha256": sha256} for name, sha256 in hashes.items()}}
+            draft.write_text(json.dumps(document, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+            # Flushed here, so that nothing but renames and removals happens while the set is incomplete.
+            for part in (*parts.values(), draft):
+                flush(part)
+        earlier = _find_earlier(folder, stem, texts)
+        for path in earlier:
+            path.unlink()
+    return [path.name for path in earlier]
 
 
 def is_finished(folder: Path, stem: str, names: Iterable[str], facts: Mapping[str, Any]) -> bool:
@@ -162,6 +171,20 @@ def source_of(path: Path) -> dict[str, str] | None:
     return None
 
 
+def _find_earlier(folder: Path, stem: str, names: Iterable[str]) -> list[Path]:
+    """The files, other than `names`, that the manifest in the folder or a draft of it lists with their checksums."""
+    manifests = [folder / f"{stem}{SUFFIX}", *folder.glob(f".{escape(stem)}{SUFFIX}.*{_DRAFT_SUFFIX}")]
+    listed = {name for manifest in manifests for name in _list_files(manifest)}
+    new = [folder / name for name in names]
+    return [
+        path
+        for path in sorted(folder / name for name in listed if Path(name).name == name)
+        if path.is_file()
+        and not any(is_same(path, one) for one in new)
+        and checksum(path) in _find_checksums(path, manifests).values()
+    ]
+
+
 def _is_left_behind(path: Path, own: Callable[[], str]) -> bool:
     """Whether a draft lists the file's checksum, and no manifest does."""
     drafts = _find_checksums(path, path.parent.glob(f".*{SUFFIX}.*{_DRAFT_SUFFIX}"))
@@ -176,12 +199,17 @@ def _find_checksums(path: Path, manifests: Iterable[Path]) -> dict[Path, str]:
     if not path.is_file():
         return found
     for manifest in sorted(manifests):
-        try:
-            found[manifest] = str(json.loads(manifest.read_bytes())["files"][path.name]["sha256"])
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
-            # It does not list this file, is not a manifest of lrc, or is an unfinished draft.
-            continue
+        if (sha256 := _list_files(manifest).get(path.name)) is not None:
+            found[manifest] = sha256
     return found
+
+
+def _list_files(manifest: Path) -> dict[str, str]:
+    """The checksums that a manifest lists by name; empty if it is not one of lrc, or an unfinished draft."""
+    try:
+        return {name: str(file["sha256"]) for name, file in json.loads(manifest.read_bytes())["files"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
 
 
 def _write_hashed(path: Path, pieces: Iterable[str]) -> str:

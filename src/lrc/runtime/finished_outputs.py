@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from lrc.runtime.errors import LrcError
+from lrc.runtime.errors import DataError, LrcError, cannot_read
 from lrc.runtime.outputs import checksum, new_file, refuse_existing
 from lrc.runtime.packages import versions_of
 from lrc.runtime.progress import notify
@@ -90,23 +90,33 @@ def remember(output: Path, asked: Mapping[str, Any], key: str, content: Any, *ot
 
 
 def write_once(
-    output: Path, asked: Mapping[str, Any], key: str, write: Callable[[Path], object], *, force: bool = False
+    output: Path,
+    asked: Mapping[str, Any],
+    inputs: Inputs,
+    write: Callable[[Path], object],
+    *,
+    key: str = "",
+    force: bool = False,
 ) -> bool:
     """Write a file, unless the same command has already made it from the same input; then say so.
 
     Args:
         output: the file.
         asked: the arguments of this command.
-        key: a hash of everything that the content depends on, see `key_of`.
+        inputs: the files that were read.
         write: writes to the path that it is given.
+        key: a hash of everything that the content depends on, see `key_of`; by default that of the inputs.
         force: overwrite whatever is there.
 
     Returns:
         Whether it was written now.
 
     Raises:
+        DataError: an input has changed since it was hashed.
         OutputError: the output exists, `force` is false, and another command made it; or the file system refuses.
     """
+    inputs.refuse_changed()
+    key = key or inputs.key
     if not force and is_finished(output, asked, key):
         notify(DONE.format(output=output))
         return False
@@ -129,9 +139,40 @@ def key_of(facts: Any) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def key_of_files(files: Iterable[Path]) -> str:
-    """The key of an output that depends only on some files and the version of lrc."""
-    return key_of([{str(file): checksum(file) for file in files if file.is_file()}, versions_of("lrc")])
+class Inputs:
+    """The files that a command reads, hashed before it reads them: what it writes is of just this content.
+
+    Args:
+        files: their paths; of those that are no files, nothing is kept.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
+
+    def __init__(self, files: Iterable[Path]) -> None:
+        self.sums = {file: self._sum(file) for file in files if file.is_file()}
+
+    @property
+    def key(self) -> str:
+        """The key of an output that depends only on these files and the version of lrc."""
+        return key_of([{str(file): sha256 for file, sha256 in self.sums.items()}, versions_of("lrc")])
+
+    def refuse_changed(self) -> None:
+        """Refuse files that have changed since; to be called once they are read, before anything is written.
+
+        Raises:
+            DataError: a file has another content, or is gone.
+        """
+        for file, sha256 in self.sums.items():
+            if self._sum(file) != sha256:
+                raise DataError(_("{path}: was changed while it was read; run again").format(path=file))
+
+    @staticmethod
+    def _sum(file: Path) -> str:
+        try:
+            return checksum(file)
+        except OSError as error:
+            raise DataError(cannot_read(file.name, error)) from error
 
 
 def _read(output: Path) -> dict[str, Any] | None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import gc
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 from unicodedata import normalize
 
@@ -23,8 +24,12 @@ def refuse_existing(path: Path, *, force: bool) -> None:
     """Refuse if `path` exists, as a file, a folder that is not empty, or a link.
 
     Raises:
-        OutputError: it exists and `force` is false.
+        OutputError: it exists and `force` is false; or it is a pipe or a device, or leads to one.
     """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise OutputError(
+            _("{path}: is a pipe or a device, which the output would replace; choose another name").format(path=path)
+        )
     empty_folder = path.is_dir() and not path.is_symlink() and not any(path.iterdir())
     if os.path.lexists(path) and not empty_folder and not force:
         raise OutputError(
@@ -35,7 +40,7 @@ def refuse_existing(path: Path, *, force: bool) -> None:
 def is_file_of(path: Path, content: bytes) -> bool:
     """Whether `path` is a file, not a link, with this content."""
     try:
-        return not path.is_symlink() and path.read_bytes() == content
+        return path.is_file() and not path.is_symlink() and path.read_bytes() == content
     except OSError:
         return False
 
@@ -65,7 +70,7 @@ def refuse_file(path: Path, *sources: Path, force: bool) -> None:
         force: whether an existing file may be overwritten.
 
     Raises:
-        OutputError: it exists and `force` is false, is a folder, or is one of the sources.
+        OutputError: it exists and `force` is false; or it is a folder, a pipe or a device, or one of the sources.
     """
     refuse_existing(path, force=force)
     if path.is_dir() and not path.is_symlink():
@@ -100,19 +105,25 @@ def new_file(path: Path, *, force: bool = False) -> Iterator[Path]:
 
 
 @contextmanager
-def new_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
+def new_folder(path: Path, *, force: bool = False, own: Collection[str] = ("*",)) -> Iterator[Path]:
     """Yield a temporary folder next to `path`; when the block succeeds, flush it and rename it to `path`.
 
     What killed processes left of it is removed first, since it may be as large as what is to be written.
 
+    Args:
+        path: the folder to write.
+        force: replace a folder that exists, if it holds nothing but what is `own`.
+        own: the names that such a folder may have in it, or patterns of them; by default any.
+
     Raises:
-        OutputError: `path` exists with something in it and `force` is false, another process is writing it or in it,
-            or the file system refuses.
+        OutputError: `path` is a file, or exists with something in it that may not be replaced; another process is
+            writing it or in it; or the file system refuses.
     """
     with _explain_before(path):
         stale = left_behind(path.parent, path.name)
         _put_back(stale, path)
         refuse_existing(path, force=force)
+        _refuse_others(path, own)
         refuse_locked(path, None, path)
         for part in stale:
             remove(part)
@@ -123,10 +134,23 @@ def new_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
             for file in sorted(temporary.rglob("*")):
                 flush(file)
             refuse_existing(path, force=force)
+            _refuse_others(path, own)
             if WINDOWS:
                 gc.collect()  # memory-mapped files in it would prevent renaming
             _take_place(temporary, path)
             flush(path.parent)
+
+
+def _refuse_others(path: Path, own: Collection[str]) -> None:
+    """Refuse to replace a file by a folder, or a folder that holds something else than what is `own`."""
+    if path.is_file():
+        raise OutputError(_("{path}: is a file; name a folder").format(path=path))
+    if path.is_symlink() or not path.is_dir():
+        return
+    for name in sorted(file.name for file in path.iterdir()):
+        if not any(fnmatchcase(name, one) for one in own):
+            text = _("{output_dir}: holds {other}, which would be removed with it; choose another name")
+            raise OutputError(text.format(output_dir=path, other=name))
 
 
 def flush(path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 import torch
 from oracle import adapted, difference, log_likelihood
 from safetensors.torch import load_file, save_file
-from small_models import NAMES, OTHERS, PROJECTIONS, save_adapter, save_base, save_family, save_gpt2
+from small_models import NAMES, OTHERS, PROJECTIONS, save_adapter, save_base, save_family, save_gpt2, save_tokenizer
 from small_models import adapted as put_adapter
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
@@ -24,6 +24,7 @@ from lrc.commands.merge import merge
 from lrc.config.run_record import Run
 from lrc.models.answering_model import load_for_answering
 from lrc.models.fingerprint import fingerprint_base
+from lrc.models.loading import load_config
 from lrc.models.merging.tensor_sources import StreamingMerge
 from lrc.packing.log_probs import sequence_scores
 from lrc.packing.tree import TokenSequence
@@ -385,8 +386,30 @@ def test_outputs_are_not_overwritten_and_inputs_never(tmp_path: Path) -> None:
     for others in (tmp_path / "models", Path.cwd()):
         with pytest.raises(OutputError, match="which would be removed with it"):
             merge(adapter, others, force=True)
-    merge(adapter, tmp_path / "merged", force=True)
-    assert not (tmp_path / "merged/mine.txt").exists()
+
+
+@pytest.mark.parametrize("mine", ["mine.txt", "runs/a/b/lrc_run.json"])
+def test_force_replaces_a_merged_model_and_nothing_else(mine: str, tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base", max_shard_size="60KB")
+    save_tokenizer(base)
+    adapter, merged = save_adapter(tmp_path / "adapter", base), tmp_path / "merged"
+    merge(adapter, merged)
+    (merged / mine).parent.mkdir(parents=True, exist_ok=True)
+    (merged / mine).write_text("mine")
+    with pytest.raises(OutputError, match=f"merged: holds {Path(mine).parts[0]}, which would be removed with it"):
+        merge(adapter, merged, force=True, dtype="float16")
+    assert (merged / mine).read_text() == "mine"
+    shutil.move(merged / Path(mine).parts[0], tmp_path / "elsewhere")
+    merge(adapter, merged, force=True, dtype="float16")
+    assert load_config(str(merged)).dtype == torch.float16
+
+
+def test_force_does_not_replace_a_file_by_a_folder(tmp_path: Path) -> None:
+    adapter = save_adapter(tmp_path / "adapter", save_base(tmp_path / "base"))
+    (tmp_path / "merged").write_text("mine")
+    with pytest.raises(OutputError, match="merged: is a file; name a folder"):
+        merge(adapter, tmp_path / "merged", force=True)
+    assert (tmp_path / "merged").read_text() == "mine"
 
 
 def test_bin_weights_are_read_as_tensors_alone(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
