@@ -152,11 +152,12 @@ def test_repeated_questions_are_named(tmp_path: Path, capsys: pytest.CaptureFixt
     assert any("row 2: the same question is in row 4" in line for line in lines(capsys))
 
 
-@pytest.mark.parametrize("page", ["tutorial.md", "tutorial.zh-TW.md"])
+@pytest.mark.parametrize(("page", "language"), [("tutorial.md", "en"), ("tutorial.zh-TW.md", "zh_TW")])
 def test_what_the_tutorial_quotes_is_what_is_printed(
-    page: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    page: str, language: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("LRC_LANG", language)
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     checked, converted = re.findall(r"```text\n(.*?)```", text, re.DOTALL)[:2]
     assert check([Path("examples/sample.xlsx")])
