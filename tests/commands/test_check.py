@@ -134,6 +134,17 @@ def test_json_for_machines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert file["findings"][0]["row"] == 3 and file["findings"][0]["column"] == "正確答案"
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".json", ".yaml"])
+def test_a_file_that_cannot_be_looked_at_does_not_end_the_check_of_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], suffix: str
+) -> None:
+    far = tmp_path / ("a" * 300 + suffix)
+    assert not check([far, write_xlsx(tmp_path / "b.xlsx", TWO)], as_json=True)
+    first, second = json.loads(capsys.readouterr().out)["files"]
+    assert (first["accepted"], second["accepted"]) == (False, True)
+    assert "File name too long; " in first["findings"][0]["line"]
+
+
 def test_the_command_exits_with_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     good = write_xlsx(tmp_path / "a.xlsx", TWO)
     for arguments, status in ((["check", str(good)], 0), (["check", str(good), str(tmp_path / "b.csv")], 1)):

@@ -435,3 +435,19 @@ def test_test_scores_in_another_order_than_the_models_are_refused(
     both = keep(tmp_path / "both.jsonl", [*read(mine)[:5], *read(other)[5:]])
     status, told = vote(a, run, both, mine)
     assert status == 1 and told == [f"{both}: has lines of run and of a; give a file for each model"]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (f'{{"id": "0", "scores": [1{"0" * 400}, 0, 0, 0]}}', "holds a number that is too large; give what"),
+        ('{"id": "0", "scores": [0, 0, 0, 0], "scores": [1, 0, 0, 0]}', "key scores appears twice; give what"),
+    ],
+    ids=["beyond floats", "doubled key"],
+)
+def test_a_line_of_scores_that_cannot_be_meant_is_refused(
+    files: list[Path], capsys: pytest.CaptureFixture[str], line: str, said: str
+) -> None:
+    files[0].write_text(line + "\n", encoding="utf-8")
+    assert lrc("vote", *files, "--data", files[0].with_name("validation.json")) == 1
+    assert capsys.readouterr().err.startswith(f"{files[0]}, line 1: {said}")

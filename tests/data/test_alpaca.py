@@ -83,6 +83,28 @@ def test_answers_are_read_as_in_a_workbook(output: Any) -> None:
     assert bool(told) == (str(output).strip() not in ("2", "2.0")), told
 
 
+@pytest.mark.parametrize("written", [" 7 ", "7\n", "\u30007", 7, 7.0])
+def test_an_id_has_no_white_space_at_its_ends(written: Any) -> None:
+    (record,) = load(FOREIGN | {"id": written})
+    assert record.id == "7" and record.question is not None and record.question.id == "7"
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("", "id is empty; fill it in, or remove it"),
+        (" \t", "id is empty; fill it in, or remove it"),
+        ("a\rb", "id has U+000D at character 2, which a line of answers cannot hold; remove it"),
+        ("a\x00", "id has U+0000 at character 2, which a line of answers cannot hold; remove it"),
+        ("甲\u2028乙", "id has U+2028 at character 2, which a line of answers cannot hold; remove it"),
+    ],
+)
+def test_an_id_that_no_submission_can_hold_is_refused(written: str, said: str) -> None:
+    with pytest.raises(DataError) as refused:
+        load(FOREIGN, FOREIGN | {"id": written})
+    assert refused.value.lines() == (f"a.json, record 2: {said}",)
+
+
 @pytest.mark.parametrize("output", ["", None, " "])
 def test_an_empty_output_counts_as_missing(output: Any) -> None:
     (record,) = load(FOREIGN | {"output": output})

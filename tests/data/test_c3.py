@@ -57,6 +57,16 @@ def test_a_bad_question_is_an_error_at_its_place(changes: dict[str, Any], said: 
     assert error.row == 3 and "id 1-1" in str(error) and said in str(error)
 
 
+def test_the_id_of_a_passage_is_cleaned_and_half_a_character_in_it_is_an_error() -> None:
+    cleaned, broken = entry(), entry()
+    cleaned[2], broken[2] = " 7\r", "a\ud800"
+    book = read_c3([cleaned, broken], PATH)
+    assert [question.id for question in book.questions] == ["7-1"]
+    assert list(map(str, book.errors)) == [
+        "d-dev.json, row 2: id a\\ud800-1 has an unpaired surrogate in its id; correct it"
+    ]
+
+
 def test_letters_before_the_choices_are_removed() -> None:
     book = read_c3([entry(choice=["A．甲", "B．乙"], answer="B．乙"), ENTRY], PATH)
     assert book.questions[0].options == ("甲", "乙") and book.questions[0].answer == 2

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -90,3 +92,23 @@ def test_a_file_of_a_set_that_is_not_as_listed_is_refused(tmp_path: Path) -> Non
     write(tmp_path / "a_manifest.json", {"files": {"a.json": {"sha256": "0"}}})
     with pytest.raises(DataError, match=r"a\.json: not the file that a_manifest\.json lists"):
         read_records(path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems take no such names")
+@pytest.mark.parametrize("place", [b"\xa4\xe5.csv", b"\xa4\xe5/a.csv"])
+def test_a_name_that_is_not_utf_8_is_refused(tmp_path: Path, place: bytes) -> None:
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + place))
+    path.parent.mkdir(exist_ok=True)
+    workbooks.write_csv(path, [workbooks.row(1)])
+    with pytest.raises(DataError) as refused:
+        read_questions(path)
+    assert str(refused.value).endswith(": its name is not UTF-8; rename the file, or its folder")
+    assert str(refused.value).isprintable()
+
+
+def test_what_the_system_does_not_let_lrc_see_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"\.csv: File name too long; check its name and permissions$"):
+        read_questions(tmp_path / ("a" * 300 + ".csv"))
+    (tmp_path / "a.csv").symlink_to("a.csv")
+    with pytest.raises(DataError, match=r"^a\.csv: Too many levels of symbolic links; "):
+        read_questions(tmp_path / "a.csv")

@@ -61,3 +61,11 @@ def test_wrong_line_is_named(metrics: Path, line: str, finding: str) -> None:
 def test_later_of_two_values_of_a_step_counts(metrics: Path) -> None:
     metrics.write_text(LINES + '{"step": 10, "loss": 0.75}\n')
     assert read_curves(metrics)["loss"][0].value == 0.75
+
+
+def test_a_step_that_no_chart_can_hold_is_refused(metrics: Path) -> None:
+    metrics.write_text(f'{{"step": 1{"0" * 400}, "loss": 2.5}}\n')
+    with pytest.raises(DataError) as refused:
+        read_curves(metrics)
+    (line,) = refused.value.lines()
+    assert line.startswith(f"{metrics}, line 1: step is 1000") and ", expected up to 9007199254740992; " in line

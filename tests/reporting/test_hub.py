@@ -21,6 +21,7 @@ from lrc.commands.publish import publish, publish_dataset
 from lrc.config.run_record import Run
 from lrc.data.questions import Question
 from lrc.metrics.predictions import Outcome, write_outcomes
+from lrc.models.adapter import read_adapter_config
 from lrc.models.fingerprint import fingerprint_base
 from lrc.reporting.dataset_card import dataset_card
 from lrc.reporting.hub import publish_dataset_card, publish_folder, staged
@@ -280,6 +281,11 @@ def test_what_is_no_model_or_no_name_is_refused(trained: Path, tmp_path: Path) -
         with pytest.raises(LrcError, match=message), staged(folder, name):
             pass
     (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(ModelError, match=r"not an adapter's configuration \(peft_type is missing\)"):
+        model_card(tmp_path, "someone/x")
+    with pytest.raises(ModelError, match=r"not an adapter's configuration \(peft_type is missing\)"):
+        read_adapter_config(tmp_path)
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA"}')
     with pytest.raises(ModelError, match="only safetensors are published"), staged(tmp_path, "someone/x"):
         pass
 

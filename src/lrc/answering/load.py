@@ -214,7 +214,7 @@ def _refuse_unfit_adapters(model: str, adapters: Sequence[Path]) -> None:
     quantized = StoredQuantization.of(read_json(base / CONFIG)) is not None
     for adapter in adapters:
         run = read_run(adapter)
-        if quantized and not (run and "quantized" in (run.base or {})):
+        if quantized and not (run and "quantized" in run.base):
             if processes().is_main_process:
                 text = _(
                     "{model}: is quantized on the disk, so whether {adapter} was trained on its original is not known"

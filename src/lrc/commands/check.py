@@ -21,7 +21,7 @@ from lrc.data.tables.annotation import annotate as annotate_copy
 from lrc.data.tables.anomalies import find_anomalies
 from lrc.data.tables.workbook import Workbook, read_workbook
 from lrc.data.tables.xlsx_copy import check_copy
-from lrc.runtime.errors import LrcError
+from lrc.runtime.errors import DataError, LrcError, cannot_read
 from lrc.runtime.exit_status import is_step
 from lrc.runtime.findings import (
     WORDS,
@@ -177,6 +177,8 @@ def _check(path: Path, sheet: str | None, columns: Mapping[str, str] | None) -> 
         return _check_table(read_workbook(path, sheet, columns), kind)
     except LrcError as error:
         return Checked(path, kind, tuple(_name_file(one, path) for one in error.findings))
+    except OSError as error:  # the other files are checked all the same
+        return Checked(path, kind, DataError(cannot_read(path.name, error)).findings)
 
 
 def _name_file(finding: Finding, path: Path) -> Finding:

@@ -126,6 +126,4 @@ def _run(run_dir: Path) -> Run:
                 run_dir=run_dir, run_file=RUN_FILE
             )
         )
-    if not all(isinstance(part, dict) for part in run.data.values()):
-        raise DataError(_("{path}: its data are not JSON objects; train again").format(path=run_dir / RUN_FILE))
     return run

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ STYLES = (*DIGIT_STYLES, "text", "judge")
 SCORED_AS_THEY_ARE = {"digit": "digits", "digit_after": "digits", "judge": "verdicts"}
 DTYPES = ("auto", "float32", "bfloat16", "float16")  # in which a model can be asked to answer
 NORMALISATIONS = ("character", "token", "sum")  # see `option_scores.option_lengths`
+_TEMPERATURES = 1e-6, 1e6  # far beyond what `calibration.fit_temperature` finds; with others, probabilities overflow
 _CHECKPOINT = re.compile(r"checkpoint-\d+")
 # Keys that do not affect what is trained. `resume.MAY_CHANGE` has the others that may differ when a run is resumed.
 NOT_RECORDED = (
@@ -75,7 +77,39 @@ class Run:
         path.write_text(text + "\n", encoding="utf-8")
 
 
-_EXAMPLE = Run("", "", True)  # has the type of every field
+# What a run file may hold, as far as later commands read it: an object by its keys, a type, or a tuple of choices.
+# A key with ? may be missing, and * is every key.
+_FILE = {"name": str, "sha256": str}
+_FIGURES = {
+    **{"n": float, "accuracy": float, "ci_low": float, "ci_high": float, "baseline": str, "baseline_accuracy": float},
+    **{"verdict?": str, "n_effective?": float, "passages?": float, "shared_passages?": int},
+    **{"untrained_accuracy?": float, "untrained_ci_low?": float, "untrained_ci_high?": float},
+}
+_SHAPE: dict[str, Any] = {
+    "template": TEMPLATE_NAMES,
+    "answer_style": STYLES,
+    "list_options": bool,
+    "recipe?": {"dataset_name?": str | None, "dtype?": str | None, "bnb_4bit_quant_type?": str | None},
+    "data?": {"*": {**_FILE, "questions": int}},
+    "base?": {
+        **{"name?": str, "revision?": str | None},
+        **{f"{part}_sha256?": str | None for part in ("config", "weights", "contents", "tokenizer")},
+        "quantized?": {"method": str, "model_type": str | None, "dtype": str, "vectors_sha256": str},
+    },
+    "tokenizer?": {"*": str},
+    "versions?": {"*": str},
+    "origin?": {"*": str},
+    "finished?": bool,
+    "step?": int,
+    "score_normalisation?": NORMALISATIONS,
+    "temperature?": float,
+    "validation?": {},  # _FIGURES, unless it is empty
+    "launch?": {
+        **{"command?": str, "hardware?": str, "date?": str, "script?": str},
+        "workbooks?": {"*": _FILE},
+    },
+    "chat_date?": str,
+}
 
 
 def read_run(folder: Path) -> Run | None:
@@ -119,14 +153,48 @@ def _make_run(values: Any) -> Run:
     """
     if not isinstance(values, dict):
         raise ValueError(_("is not a JSON object"))
-    if unknown := [name for name in values if name not in asdict(_EXAMPLE)]:
+    if unknown := [name for name in values if not {name, f"{name}?"} & _SHAPE.keys()]:
         raise ValueError(_("{name} is unknown").format(name=unknown[0]))
-    if missing := [name for name in ("template", "answer_style", "list_options") if name not in values]:
-        raise ValueError(_("{name} is missing").format(name=missing[0]))
+    _check_shape(values, _SHAPE)
     run = Run(**values)
-    for name, like in asdict(_EXAMPLE).items():
-        found = getattr(run, name)
-        if not isinstance(found, (int, float) if isinstance(like, float) else type(like)):
-            text = _("{name} is {value}, which is of another type")
-            raise ValueError(text.format(name=name, value=repr(found)[:40]))
+    if run.validation:
+        _check_shape(run.validation, _FIGURES, "validation.")
+    least, most = _TEMPERATURES
+    if not least <= run.temperature <= most:  # nor is NaN
+        text = _("{name} is {value}, expected a number from {least} to {most}")
+        raise ValueError(text.format(name="temperature", value=repr(run.temperature)[:40], least=least, most=most))
+    if run.chat_date:
+        date.fromisoformat(run.chat_date)
     return run
+
+
+def _check_shape(values: Mapping[str, Any], shape: Mapping[str, Any], place: str = "") -> None:
+    """Compare an object with its shape.
+
+    Args:
+        place: where it is in the file: empty, or `base.`.
+
+    Raises:
+        ValueError: a key is missing, or a value is another than the shape says.
+    """
+    for key, wanted in shape.items():
+        name = key.removesuffix("?")
+        if key == name != "*" and name not in values:
+            raise ValueError(_("{name} is missing").format(name=f"{place}{name}"))
+        for found in values if key == "*" else values.keys() & {name}:
+            _check_value(values[found], wanted, f"{place}{found}")
+
+
+def _check_value(value: Any, wanted: Any, name: str) -> None:
+    if isinstance(wanted, tuple):
+        if value not in wanted:
+            text = _("{name} is {value}, expected one of {names}")
+            raise ValueError(text.format(name=name, value=repr(value)[:40], names=wanted))
+        return
+    kind = dict if isinstance(wanted, dict) else int | float if wanted is float else wanted
+    # To Python, true is a number.
+    if not isinstance(value, kind) or (isinstance(value, bool) and wanted is not bool):
+        text = _("{name} is {value}, which is of another type")
+        raise ValueError(text.format(name=name, value=repr(value)[:40]))
+    if isinstance(wanted, dict):
+        _check_shape(value, wanted, f"{name}.")

@@ -13,7 +13,7 @@ from lrc.data.input_layouts import Layout, QuestionParts, parse_input, write_inp
 from lrc.data.questions import MAX_OPTIONS, MIN_OPTIONS, Question
 from lrc.data.tables.answer_marks import FROM_ZERO, read_answer
 from lrc.data.tables.cell_text import show_number
-from lrc.data.tables.cleaning import unpaired_surrogate
+from lrc.data.tables.cleaning import control_character, unpaired_surrogate
 from lrc.runtime.errors import DataError
 from lrc.runtime.findings import Finding
 from lrc.runtime.translation import _, message_of
@@ -281,8 +281,8 @@ def _from_object(item: Any, number: int) -> Record:
     body, output = texts["input"] or "", texts["output"] if (texts["output"] or "").strip() else None
     if not body.strip():
         raise ValueError(_("input is empty; write passage, question and options there"))
-    name = str(number) if item.get("id") is None else _read_text(item, "id") or ""
-    record = Record(name, texts["instruction"] or "", body, output, None)
+    name = _read_id(item)
+    record = Record(str(number) if name is None else name, texts["instruction"] or "", body, output, None)
     parts, row = _read_parts(item) if item.get("options") is not None else None, item.get("row")
     if type(row) not in (int, type(None)):  # isinstance would take true for a number
         raise ValueError(_("row is {row}, expected a whole number").format(row=_abridge(row)))
@@ -363,6 +363,24 @@ def _read_text(item: dict[str, Any], key: str) -> str | None:
     if value is not None:
         _refuse_surrogates(key, value)
     return value
+
+
+def _read_id(item: dict[str, Any]) -> str | None:
+    """The id of a record, as clean as that of a row of a workbook; None if it has none.
+
+    Raises:
+        ValueError: it is empty, or has a character that `lrc convert` would have removed.
+    """
+    name = _read_text(item, "id")
+    if name is None:
+        return None
+    name = name.strip()
+    if not name:
+        raise ValueError(_("id is empty; fill it in, or remove it"))
+    if place := control_character(name):
+        text = _("id has U+{code:04X} at character {place}, which a line of answers cannot hold; remove it")
+        raise ValueError(text.format(code=ord(name[place - 1]), place=place))
+    return name
 
 
 def _refuse_surrogates(key: str, text: str) -> None:

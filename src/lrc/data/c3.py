@@ -80,6 +80,7 @@ def read_c3(content: list[Any], path: Path) -> Workbook:
 
 
 def _make_error(path: Path, name: str, row: int, text: str) -> Finding:
+    name = name.encode(errors="backslashreplace").decode()  # half of a character cannot be printed
     return Finding(
         "error", "c3-question", path.name, _("id {name} {text}; {skip}").format(name=name, text=text, skip=_CURE), row
     )
@@ -133,9 +134,10 @@ def _read_entries(content: list[Any], file: str) -> Iterator[_Entry]:
     for number, entry in enumerate(content, start=1):
         match entry:
             case [list() as lines, list() as items, str() | int() as name]:
+                passage = clean(str(name))[0]
                 for place, item in enumerate(items, start=1):
                     row += 1
-                    yield _Entry(lines, item, f"{name}-{place}", row)
+                    yield _Entry(lines, item, f"{passage}-{place}", row)
             case _:
                 raise DataError(
                     _("{file}, entry {number}: is not [[passage lines], [questions], id] as in C3").format(
@@ -152,6 +154,7 @@ def _make_question(entry: _Entry) -> Question:
     """
     if not isinstance(entry.item, dict):
         raise ValueError(_("is not an object with question, choice and answer"))
+    name = _clean(entry.id, "id")
     passage = "\n".join(_clean(line, "passage") for line in entry.passage)
     question = _clean(entry.item.get("question"), "question")
     choices = entry.item.get("choice")
@@ -164,7 +167,7 @@ def _make_question(entry: _Entry) -> Question:
     options = tuple(_clean(choice, "choice") for choice in choices)
     if not passage.strip() or not question or not all(options):
         raise ValueError(_("has an empty passage, question or choice"))
-    return Question(entry.id, passage, question, options, None, entry.row)
+    return Question(name, passage, question, options, None, entry.row)
 
 
 def _read_answer(item: dict[str, Any]) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrc.data.questions import MAX_OPTIONS, MIN_OPTIONS, Question
+from lrc.data.tables.json_array import DoubledKeyError, unique_keys
 from lrc.runtime.errors import DataError, cannot_read
 from lrc.runtime.exit_status import is_first
 from lrc.runtime.findings import Finding, print_findings
@@ -87,7 +88,8 @@ def parse_lines(path: Path, parse: Callable[[Any, int], Parsed], cure: str) -> l
 
     Args:
         path: the file.
-        parse: takes the value of a line, and its number; raises ValueError, TypeError or KeyError if that is wrong.
+        parse: takes the value of a line, and its number; raises ValueError, TypeError, KeyError or
+            OverflowError if that is wrong.
         cure: what to do about wrong lines.
 
     Raises:
@@ -104,15 +106,24 @@ def parse_lines(path: Path, parse: Callable[[Any, int], Parsed], cure: str) -> l
     for number, line in enumerate(lines, start=1):
         try:
             if line.strip():
-                parsed.append(parse(json.loads(line), number))
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
-            missing = isinstance(error, KeyError)
-            reason = _("{name} is missing").format(name=error.args[0]) if missing else describe_error(error)
+                parsed.append(parse(json.loads(line, object_pairs_hook=unique_keys), number))
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
             text = _("{path}, line {number}: {reason}; {cure}")
-            findings.append(text.format(path=path, number=number, reason=reason, cure=cure))
+            findings.append(text.format(path=path, number=number, reason=_explain(error), cure=cure))
     if findings:
         raise DataError(*findings)
     return parsed
+
+
+def _explain(error: Exception) -> str:
+    """What is wrong with a line, from the error that it raised."""
+    if isinstance(error, KeyError):
+        return _("{name} is missing").format(name=error.args[0])
+    if isinstance(error, DoubledKeyError):
+        return _("key {name} appears twice").format(name=error)
+    if isinstance(error, OverflowError):
+        return _("holds a number that is too large")
+    return describe_error(error)
 
 
 def tied_options(log_probs: Sequence[float | None]) -> tuple[int, ...]:

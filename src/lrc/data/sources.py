@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NoReturn, Protocol
 
 from lrc.data.alpaca import Record, RecordNotes, check_test_ids, load_records, question_of, to_record
 from lrc.data.c3 import read_c3
 from lrc.data.manifest import refuse_incomplete
 from lrc.data.questions import Question
+from lrc.data.tables.cleaning import unpaired_surrogate
 from lrc.data.tables.headers import name_roles
 from lrc.data.tables.json_array import read_array
 from lrc.data.tables.workbook import Workbook, read_workbook
@@ -229,18 +232,39 @@ def require_file(path: Path) -> None:
     """Refuse a path that is not a regular file: a pipe or a device can be read only once, and may never end.
 
     Raises:
-        DataError: the path does not exist, or is a folder, a pipe, a socket or a device.
+        DataError: the path does not exist, cannot be looked at, or is a folder, a pipe, a socket or a device; or its
+            name cannot be decoded.
     """
-    if not path.exists():
-        raise DataError(no_file(path))
-    if path.is_dir():
+    if unpaired_surrogate(str(path)) is not None:
+        _refuse_name(path)
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise DataError(no_file(path)) from error
+    except OSError as error:
+        raise DataError(cannot_read(path.name, error)) from error
+    if stat.S_ISDIR(mode):
         raise DataError(_("{file}: is a folder; give a file in it").format(file=path.name or path))
-    if not path.is_file():
+    if not stat.S_ISREG(mode):
         raise DataError(
             _("{file}: is a pipe or a device, and a file is read more than once; save it as a file").format(
                 file=path.name
             )
         )
+
+
+def _refuse_name(path: Path) -> NoReturn:
+    """Refuse a path that Python could not decode, which neither a manifest nor a reader of workbooks takes.
+
+    Raises:
+        DataError: always.
+    """
+    try:
+        name, text = os.fsencode(path).decode(), _("{file}: its name is not ASCII, as this locale is; set PYTHONUTF8=1")
+    except UnicodeDecodeError:
+        name = os.fsencode(path).decode(errors="backslashreplace")
+        text = _("{file}: its name is not UTF-8; rename the file, or its folder")
+    raise DataError(text.format(file=name))
 
 
 class _TableRecords:

@@ -23,6 +23,8 @@ TOTALS = (
 )
 NUMBERS = (*SERIES, *TOTALS, *(name for bounds in INTERVAL.values() for name in bounds))
 
+_LAST_STEP = 2**53  # the last whole number up to which a float, and so an axis of a chart, has all of them
+
 
 @dataclass(frozen=True)
 class Point:
@@ -102,6 +104,10 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
 def _check_line(line: Any) -> dict[str, Any]:
     if not isinstance(line, dict) or type(line.get("step")) is not int or line["step"] < 0:
         raise ValueError(_("is not an object with a step"))
+    if line["step"] > _LAST_STEP:
+        raise ValueError(
+            _("step is {value}, expected up to {most}").format(value=f"{line['step']}"[:40], most=_LAST_STEP)
+        )
     wrong = [name for name in NUMBERS if name in line and type(line[name]) not in (int, float)]
     if wrong:
         value = json.dumps(line[wrong[0]], ensure_ascii=False)[:40]

@@ -51,6 +51,8 @@ def read_adapter_config(adapter: Path) -> PeftConfig:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about unknown keys, which are refused below
             settings = PeftConfig.from_pretrained(str(adapter))
+        if not given.get("peft_type"):  # without one, PEFT makes a configuration of no method
+            raise ValueError(_("{name} is missing").format(name="peft_type"))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ModelError(
             _("{path}: not an adapter's configuration ({reason}); copy it again, or train again").format(

@@ -24,8 +24,9 @@ from lrc.models.loading import load_tokenizer, tokenizer_backend
 from lrc.models.weights import ADAPTER_CONFIG
 from lrc.reporting.scrub import is_local, scrub, scrub_recipe
 from lrc.reporting.summary import validation_figures
-from lrc.runtime.errors import LrcError
+from lrc.runtime.errors import LrcError, ModelError
 from lrc.runtime.json_objects import read_json
+from lrc.runtime.translation import _
 from lrc.tokenization.prompt import VERDICTS, Prompt
 
 CARD = "README.md"
@@ -110,10 +111,15 @@ def adapter_settings(folder: Path) -> dict[str, Any]:
     """The configuration of an adapter; empty for a merged model.
 
     Raises:
-        ModelError: it is damaged.
+        ModelError: it is damaged, or names no method.
     """
     path = folder / ADAPTER_CONFIG
-    return read_json(path) if path.is_file() else {}
+    settings = read_json(path) if path.is_file() else None
+    if settings is not None and not settings.get("peft_type"):
+        reason = _("{name} is missing").format(name="peft_type")
+        text = _("{path}: not an adapter's configuration ({reason}); copy it again, or train again")
+        raise ModelError(text.format(path=path, reason=reason))
+    return settings or {}
 
 
 def base_name(run: Run | None, adapter: dict[str, Any]) -> tuple[str | None, bool]:

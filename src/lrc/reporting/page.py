@@ -66,7 +66,7 @@ def render_report(name: str, run: Run, curves: Curves, answered: Answers) -> str
         recipe={key: one if isinstance(one, str) else json.dumps(one) for key, one in scrub_recipe(run).items()},
         temperature=run.temperature,
         temperature_bound=at_bound(run.temperature),
-        data=[part | {"role": role, "name": scrub(part.get("name", ""), "file")} for role, part in run.data.items()],
+        data=[part | {"role": role, "name": scrub(part["name"], "file")} for role, part in run.data.items()],
         workbooks=_workbooks(run),
         facts=_facts(run, curves),
         trained_on=_was_trained_on(run, answered),
@@ -84,7 +84,7 @@ def _facts(run: Run, curves: Curves) -> dict[str, Any]:
     found = {
         "base": run.base.get("name"),
         "workbook": ", ".join(book["name"] for book in _workbooks(run)),
-        "questions": [part | {"name": scrub(part.get("name", ""), "file")} for part in trained],
+        "questions": [part | {"name": scrub(part["name"], "file")} for part in trained],
         "hardware": launch.get("hardware"),
         "date": launch.get("date"),
         "memory": f"{peak / 1000:.1f} GB" if peak else None,
@@ -95,9 +95,8 @@ def _facts(run: Run, curves: Curves) -> dict[str, Any]:
 
 def _workbooks(run: Run) -> list[dict[str, str]]:
     """The workbooks from which the data files were converted, without repetitions."""
-    books = run.launch.get("workbooks", {})
-    found = [scrub(book) for book in (books.values() if isinstance(books, dict) else ()) if isinstance(book, dict)]
-    return [book for place, book in enumerate(found) if book not in found[:place] and {"name", "sha256"} <= book.keys()]
+    found = [scrub(book) for book in run.launch.get("workbooks", {}).values()]
+    return [book for place, book in enumerate(found) if book not in found[:place]]
 
 
 def _was_trained_on(run: Run, answered: Answers) -> bool:

@@ -34,7 +34,9 @@ def records_folder(output: Path) -> Path:
     if beside.is_dir():
         return beside
     home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
-    return Path(os.environ.get("HF_DATASETS_CACHE") or Path(home, "datasets")).expanduser() / "lrc-finished"
+    folder = os.environ.get("HF_DATASETS_CACHE") or Path(home, "datasets")
+    # `Path.expanduser` raises where there is no home.
+    return Path(os.path.expanduser(folder), "lrc-finished")  # noqa: PTH111
 
 
 def side_file(output: Path, process: int = 0) -> Path:
@@ -86,7 +88,7 @@ def remember(output: Path, asked: Mapping[str, Any], key: str, content: Any, *ot
     record = {"output": _name(output, folder), "asked": _plain(asked), "key": key, "content": content}
     record["others"] = {_name(other, folder): checksum(other) for other in others}
     with suppress(OSError, LrcError), new_file(_record(output, folder), force=True) as file:
-        file.write_text(json.dumps(record, ensure_ascii=False), encoding="utf-8")
+        file.write_text(json.dumps(record), encoding="ascii")  # escaped: a name may be no text
 
 
 def write_once(
@@ -188,7 +190,7 @@ def _read(output: Path) -> dict[str, Any] | None:
 
 
 def _record(output: Path, folder: Path) -> Path:
-    name = hashlib.sha256(_name(output, folder).encode()).hexdigest()[:32]
+    name = hashlib.sha256(_name(output, folder).encode(errors="surrogatepass")).hexdigest()[:32]
     return folder / f"{name}.json"
 
 

@@ -165,6 +165,23 @@ def test_an_incomplete_question_is_not_a_footer(tmp_path: Path, row: list[Any]) 
 
 
 @pytest.mark.parametrize(
+    "ids", ["第1題 第2題 第3題", "note-5 note-6 note-7", "第九題 第十題 第十一題", "甲 乙 丙", "end-1 total-2 sum-3"]
+)
+@pytest.mark.parametrize("last", [[], [KITE], ["短文"]])
+def test_a_last_row_with_an_id_like_the_others_is_a_question(tmp_path: Path, ids: str, last: list[Any]) -> None:
+    names = ids.split()
+    rows = [[names[0], *ONE[1:]], [names[1], *TWO[1:]], [names[2], *last]]
+    note = "note: a.xlsx, row 5: 「共 3 題」 is below the questions; skipped"
+    book = read_workbook(write(tmp_path / "b.xlsx", [HEADER[:7], *(row[:7] for row in rows), ["共 3 題"]]))
+    assert [question.id for question in book.questions] == names
+    assert [found.row for found in book.findings if found.kind == "no-options"] == [4]
+    book = read_workbook(write(tmp_path / "a.xlsx", [HEADER, *rows, ["共 3 題"]]))
+    assert {error.row for error in book.errors} == {4} and note in [
+        f"{found.level}: {found}" for found in book.findings
+    ]
+
+
+@pytest.mark.parametrize(
     ("heading", "merged"), [(["第二課"], ["A3:H3"]), (["第二課"], []), ([None, None, None, "第二課"], [])]
 )
 def test_a_heading_between_questions_is_one_bad_row(tmp_path: Path, heading: list[Any], merged: list[str]) -> None:

@@ -22,6 +22,7 @@ _ESCAPE = re.compile(r"_x00([01][0-9A-Fa-f]|7[Ff]|[89][0-9A-Fa-f])_")
 _ENTITY = re.compile(r"&(?:#(\d{1,7})|#[xX]([0-9A-Fa-f]{1,6})|([A-Za-z][A-Za-z0-9]{1,31}));")
 _LINE_BREAK = re.compile("\r\n?|[\x0b\x0c\x85\u2028\u2029]")
 _CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f]")
+_UNPRINTED = re.compile(f"{_LINE_BREAK.pattern}|{_CONTROL.pattern}")
 # A zero-width joiner is kept between two pictographs only, where it makes one emoji of them.
 _PICTURE = "\u2190-\u2bff\ufe0f\U0001f000-\U0001faff"
 _INVISIBLE = re.compile(
@@ -68,6 +69,12 @@ def unpaired_surrogate(text: str) -> int | None:
     except UnicodeEncodeError as error:
         return error.start + 1
     return None
+
+
+def control_character(text: str) -> int | None:
+    """The place, from 1, of the first character that `clean` removes as control or replaces as line break."""
+    found = _UNPRINTED.search(text)
+    return found.start() + 1 if found else None
 
 
 def _unescape(text: str) -> str:

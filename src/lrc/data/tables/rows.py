@@ -62,6 +62,11 @@ _FOOTER = re.compile(
 # 審題：林老師, 更新日期：113/5/20; a question would have a question mark.
 _SIGNED = re.compile(r"[^：:?？]{2,6}[：:][^?？]{1,20}")
 _LONGEST_FOOTER = 60  # characters; a passage is longer
+# What counts up from ID to ID: 第1題 and 第十二題, T-17 and T-18, 甲 and 乙.
+_LETTERS, _COUNTER = (
+    re.compile("[A-Za-zＡ-Ｚａ-ｚ]+"),
+    re.compile(r"[\d零〇一二三四五六七八九十百甲乙丙丁戊己庚辛壬癸]+"),
+)
 
 # An answer as it is written: 3, (B), 選項2, ②, 丙.
 _ANSWER = re.compile(r"[\s(（\[【]*(?:[選选][項项])?\s*[1-8１-８A-Ha-hＡ-Ｈ甲乙丙丁①-⑧](?:\.0)?[\s)）\]】.]*")
@@ -195,12 +200,23 @@ def _skip_empty(rows: Iterator[TableRow], draft: Draft) -> Iterator[TableRow]:
 
 
 def _drop_footer(draft: Draft) -> None:
-    """Remove the rows at the end that are not questions, not even incomplete ones."""
-    while draft.rows and _is_footer(draft.rows[-1]):
-        row = draft.rows.pop()
+    """Remove the rows at the end that are not questions, not even incomplete ones.
+
+    A row with an ID like those of the questions stays, whatever else is in it: 第6題 and note-7 are no footers there.
+    """
+    rows = draft.rows
+    end = next((place for place in range(len(rows), 0, -1) if not _is_footer(rows[place - 1])), 0)
+    forms = {_form(row.id) for row in rows[:end]} if end < len(rows) else set()
+    while len(rows) > end and not (_form(rows[-1].id) in forms and _COUNTER.search(rows[-1].id)):
+        row = rows.pop()
         draft.cell_errors.pop(row.number, None)
         text = _first_text(row)[:20] or _("a row outside the columns")
         draft.find("note", "footer-row", _("「{text}」 is below the questions; skipped").format(text=text), row.number)
+
+
+def _form(name: str) -> str:
+    """What an ID has in common with others that were given in the same way."""
+    return _COUNTER.sub("0", _LETTERS.sub("a", name))
 
 
 def _first_text(row: QuestionRow) -> str:
