@@ -191,7 +191,7 @@ def _check_value(value: Any, wanted: Any, name: str) -> None:
             text = _("{name} is {value}, expected one of {names}")
             raise ValueError(text.format(name=name, value=repr(value)[:40], names=wanted))
         return
-    kind = dict if isinstance(wanted, dict) else int | float if wanted is float else wanted
+    kind: Any = dict if isinstance(wanted, dict) else int | float if wanted is float else wanted
     # To Python, true is a number.
     if not isinstance(value, kind) or (isinstance(value, bool) and wanted is not bool):
         text = _("{name} is {value}, which is of another type")
