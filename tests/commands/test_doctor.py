@@ -93,7 +93,7 @@ def test_without_a_card_it_says_that_training_takes_hours(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = told(replace(MACHINE, device="cpu", cards=(), card_memory=0), monkeypatch, capsys)
-    assert "no GPU" in text and "takes hours" in text and "qwen2.5-0.5b/lora" in text
+    assert "no GPU" in text and "takes hours" in text and "qwen2.5-1.5b/lora" in text
 
 
 def test_a_hub_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -147,12 +147,12 @@ def test_a_killed_merge(
 def test_merge_on_a_full_disk(share: float, inputs: Path, adapter: Path, merged: Path, tmp_path: Path) -> None:
     output = tmp_path / "m"
     output.mkdir()
-    (output / "earlier").write_text("an earlier model")
+    (output / "config.json").write_text("an earlier model")
     largest = max(file.stat().st_size for file in merged.iterdir())
     command = merge(adapter, inputs, output, "--force", file_limit=int(largest * share))
     assert command.wait() == 1
     assert_one_line_about(output, command)
-    assert contents(output) == {"earlier": b"an earlier model"}
+    assert contents(output) == {"config.json": b"an earlier model"}
     assert {path.name for path in tmp_path.iterdir()} == {"m", "log"}
 
 

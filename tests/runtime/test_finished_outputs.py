@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lrc.runtime.finished_outputs import is_finished, records_folder, write_once
+from lrc.runtime.finished_outputs import Inputs, is_finished, records_folder, write_once
 
 
 def test_without_a_home_a_folder_is_named_all_the_same() -> None:
@@ -34,6 +34,7 @@ def test_an_output_in_a_folder_whose_name_is_not_utf_8_is_remembered(
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     output = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xa4\xe5")) / "a.csv"
     output.parent.mkdir()
-    assert write_once(output, {"data": output}, "key", lambda path: path.write_text("ID,Answer\n"))
-    assert is_finished(output, {"data": output}, "key") and len(list(records_folder(output).iterdir())) == 1
-    assert not write_once(output, {"data": output}, "key", lambda path: path.write_text("another"))
+    inputs = Inputs([])
+    assert write_once(output, {"data": output}, inputs, lambda path: path.write_text("ID,Answer\n"))
+    assert is_finished(output, {"data": output}, inputs.key) and len(list(records_folder(output).iterdir())) == 1
+    assert not write_once(output, {"data": output}, inputs, lambda path: path.write_text("another"))

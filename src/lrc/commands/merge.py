@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -141,7 +142,8 @@ def _refuse_inputs_as_output(output_dir: Path, adapter: Path, base: Path) -> Non
 
 def _refuse_losses(output_dir: Path) -> None:
     """Refuse to replace the current folder or the user's home, even if nothing else is in it."""
-    for other in (Path.cwd(), Path.home()):
+    home = Path(os.path.expanduser("~"))  # noqa: PTH111 - `Path.home` raises where there is none
+    for other in (Path.cwd(), home):
         if is_in(other, output_dir):
             text = _("{output_dir}: holds {other}, which would be removed with it; choose another name")
             raise OutputError(text.format(output_dir=output_dir, other=other))
