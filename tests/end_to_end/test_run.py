@@ -168,6 +168,13 @@ def test_what_is_another_way_is_refused_before_the_first_step(
     assert {path.name for path in tmp_path.iterdir()} <= {"mine", "new"}
 
 
+@pytest.mark.parametrize("record", ['{"train": 1, "test": [], "recipe": "tiny/lora"}', "[" * 200_000, "[]"], ids=len)
+def test_a_damaged_record_is_that_of_no_way(tmp_path: Path, capsys: pytest.CaptureFixture[str], record: str) -> None:
+    (tmp_path / "lrc_way.json").write_text(record)
+    assert lrc(*words(tmp_path)) == 1
+    assert "already exists, and `lrc run` did not begin it" in capsys.readouterr().err
+
+
 def test_workbooks_in_the_wrong_order_are_told_by_their_answers(tmp_path: Path) -> None:
     command = ["run", str(FILES[1]), str(FILES[0]), "--output-dir", str(tmp_path / "out"), "--recipe", "tiny/lora"]
     status, told = go(command, tmp_path / "log")

@@ -176,7 +176,7 @@ def _keys(overrides: Sequence[str]) -> set[str]:
 def _recipe(folder: Path, overrides: Sequence[str]) -> str:
     """The recipe that was used before, or else one that suits this machine; with a base of one's own, offline too."""
     if before := _read(folder):
-        return str(before["recipe"])
+        return before["recipe"]
     notify(_("run: looking at this machine for a recipe that suits it; --recipe names another"))
     machine = look_at_machine()
     own = f"--{BASE}" in _keys(overrides)
@@ -187,12 +187,14 @@ def _recipe(folder: Path, overrides: Sequence[str]) -> str:
     return choice.recipe
 
 
-def _read(folder: Path) -> dict[str, Any] | None:
+def _read(folder: Path) -> dict[str, str] | None:
+    """The record of a folder; None if `lrc run` did not begin it."""
     try:
-        found: dict[str, Any] = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        return {key: found[key] for key in ("train", "test", "recipe")}
-    except (OSError, ValueError, TypeError, KeyError):
+        whole = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        found = {key: whole[key] for key in ("train", "test", "recipe")}
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
+    return found if all(isinstance(text, str) for text in found.values()) else None
 
 
 def _remember(options: RunOptions) -> None:
