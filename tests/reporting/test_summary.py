@@ -61,3 +61,16 @@ def test_weights_of_another_step_than_the_last_are_named(
     replace(run, step=step, recipe=run.recipe | recipe).write(folder / "lrc_run.json")
     rows, _commands = summarize(folder, "base")
     assert dict(rows).get("kept step") == kept
+
+
+def test_the_last_step_is_the_result_though_no_loss_was_logged_there(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run")
+    metrics = folder / "metrics.jsonl"
+    lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    lines = [line for line in lines if line["step"] < 30] + [{"step": 30, "train_runtime": 9.0}]
+    metrics.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    run = read_run(folder)
+    assert run is not None
+    replace(run, step=30).write(folder / "lrc_run.json")
+    rows = dict(summarize(folder, "base")[0])
+    assert "kept step" not in rows and rows["time"] == "9.0 s"

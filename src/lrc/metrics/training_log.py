@@ -45,15 +45,11 @@ class Curves:
 
     series: Mapping[str, Curve]  # by name of the metric, sorted by step
     totals: Mapping[str, float]  # see TOTALS; empty before the end of the run
+    last_step: int = 0  # of all lines; the end of the run is one, whether or not a loss was logged there
 
     def __getitem__(self, name: str) -> Curve:
         """The curve of a metric in SERIES; empty if it was not logged."""
         return self.series.get(name, ())
-
-    @property
-    def last_step(self) -> int:
-        """The last step with a value; 0 if nothing was logged."""
-        return max((points[-1].step for points in self.series.values()), default=0)
 
 
 def read_curves(path: Path) -> Curves:
@@ -71,13 +67,16 @@ def read_curves(path: Path) -> Curves:
         return Curves({}, {})
     series: dict[str, dict[int, Point]] = {}
     totals: dict[str, float] = {}
+    last_step = 0
     for line in _read_lines(path):
+        last_step = max(last_step, line["step"])
         for name in SERIES:
             if name in line:
                 # The later value of a step that was evaluated again after a resume.
                 series.setdefault(name, {})[line["step"]] = _make_point(name, line)
         totals |= {name: _to_finite(line[name]) for name in TOTALS if name in line}
-    return Curves({name: tuple(points[step] for step in sorted(points)) for name, points in series.items()}, totals)
+    curves = {name: tuple(points[step] for step in sorted(points)) for name, points in series.items()}
+    return Curves(curves, totals, last_step)
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:
