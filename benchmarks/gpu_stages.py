@@ -78,7 +78,10 @@ class Stage:
 def run_stage(name: str, device: str, out: Path, only: Sequence[str]) -> None:
     """Run one stage in this process."""
     warnings.simplefilter("ignore")
-    globals()[f"stage_{name}"](Stage(name, device, out, only))
+    import gpu_recipes
+
+    run = globals().get(f"stage_{name}") or getattr(gpu_recipes, f"stage_{name}")
+    run(Stage(name, device, out, only))
 
 
 # What there is.
@@ -769,7 +772,7 @@ def make_model(
     config = config_of(size, attention)
     torch.manual_seed(0)
     if weights.startswith("nf4"):
-        return _quantized(stage, config, dtype, nested=weights.endswith("nested"))
+        return quantized(stage, config, dtype, nested=weights.endswith("nested"))
     torch.set_default_dtype(dtype)
     try:
         with torch.device(stage.device):
@@ -778,16 +781,17 @@ def make_model(
         torch.set_default_dtype(torch.float32)
 
 
-def _quantized(stage: Stage, config: Any, dtype: torch.dtype, *, nested: bool) -> Any:
+def quantized(stage: Stage, config: Any, dtype: torch.dtype, *, nested: bool) -> Any:
+    """A model of this configuration with random weights in NF4, made on the device layer by layer."""
     from bitsandbytes.nn import Linear4bit, Params4bit
-    from transformers import BitsAndBytesConfig, LlamaForCausalLM
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
     from transformers.integrations import replace_with_bnb_linear
 
     settings = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=nested, bnb_4bit_compute_dtype=dtype
     )
     with torch.device("meta"):
-        model = LlamaForCausalLM(config).to(dtype)
+        model = AutoModelForCausalLM.from_config(config).to(dtype)
         model = replace_with_bnb_linear(model, modules_to_not_convert=["lm_head"], quantization_config=settings)
     for module in model.modules():
         if isinstance(module, Linear4bit):
