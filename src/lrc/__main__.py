@@ -1,11 +1,11 @@
 """The command `lrc`, `python -m lrc`, and `accelerate launch -m lrc`."""
 
-from lrc.runtime.startup_signals import hold_signals
+from lrc.runtime.startup import begin
 
 
 def main() -> None:
     """Run the command line; a signal that comes while it is imported is taken by its handlers, afterwards."""
-    hold_signals()
+    begin()
     from lrc.cli import main as run
 
     run()

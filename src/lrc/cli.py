@@ -604,6 +604,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _prepare(verb)
         with exit_on_error(_("close other programs, or use a smaller model or adapter")):
             cli.main(args=words, prog_name="lrc", standalone_mode=False)
+            sys.stdout.flush()  # what cannot be written is told here, and not in a traceback at the end
     except click.ClickException as error:
         if is_first():
             _show(error)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from lrc.runtime.startup_signals import hold_signals
+from lrc.runtime.startup import begin
 
 if __name__ == "__main__":
-    hold_signals()  # until the handlers of the command line are there
+    begin()  # until the handlers of the command line are there
     from lrc.runtime.packages import check_installed_or_exit
 
     check_installed_or_exit()  # before the imports, which would end in a traceback with an old package

@@ -6,10 +6,10 @@ import os
 import sys
 from contextlib import ExitStack
 
-from lrc.runtime.startup_signals import hold_signals
+from lrc.runtime.startup import begin
 
 if __name__ == "__main__":
-    hold_signals()  # until `end_with_caller` below
+    begin()  # until `end_with_caller` below
 
 from lrc.runtime.packages import check_installed_or_exit
 from lrc.runtime.progress import IMPORTS, waiting

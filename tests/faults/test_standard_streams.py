@@ -1,0 +1,36 @@
+"""Standard streams that the caller has closed: no traceback, no lost result, and nothing written into another file."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the shell that closes them is POSIX")
+
+
+def lrc(words: str, closed: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    command = f"exec {sys.executable} -m lrc {words} {closed}"
+    return subprocess.run(["sh", "-c", command], cwd=folder, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize("words", ["schema", "--version", "check sample.xlsx --json"])
+def test_a_result_that_cannot_be_written_is_an_error(words: str, tmp_path: Path) -> None:
+    (tmp_path / "sample.xlsx").write_bytes((ROOT / "examples" / "sample.xlsx").read_bytes())
+    done = lrc(words, ">&-", tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines()[-1] == "lrc: Bad file descriptor" and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&- <&-"])
+def test_files_are_whole_without_standard_streams(closed: str, tmp_path: Path) -> None:
+    (tmp_path / "sample.xlsx").write_bytes((ROOT / "examples" / "sample.xlsx").read_bytes())
+    usual = lrc("convert sample.xlsx --output-dir usual", "", tmp_path)
+    done = lrc("convert sample.xlsx --output-dir data", closed, tmp_path)
+    assert (usual.returncode, done.returncode) == (0, 1 if ">&-" in closed.split() else 0)
+    assert "Traceback" not in done.stderr
+    for path in (tmp_path / "usual").glob("*_[tv]*.json"):
+        assert (tmp_path / "data" / path.name).read_bytes() == path.read_bytes()
