@@ -27,7 +27,7 @@ HERE = Path(__file__).resolve().parent
 # Seconds that a stage may take; the stages of a line run beside each other.
 TOGETHER = [
     {"facts": 60},
-    {"equality": 140, "sft": 140, "resume": 140, "memoryless": 100},
+    {"equality": 140, "sft": 140, "resume": 140, "memoryless": 100, "stored": 140},
     {"attention": 90},
     {"steps": 200},
     {"profile": 60},
