@@ -27,7 +27,10 @@ HERE = Path(__file__).resolve().parent
 # Seconds that a stage may take; the stages of a line run beside each other.
 TOGETHER = [
     {"facts": 60},
-    {"equality": 140, "sft": 140, "resume": 140, "memoryless": 100, "launches": 200, "commands": 200, "plans": 140},
+    {
+        **{"equality": 140, "sft": 140, "resume": 140, "memoryless": 100, "stored": 140},
+        **{"launches": 200, "commands": 200, "plans": 140},
+    },
     {"attention": 90},
     {"steps": 200},
     {"profile": 60},

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -66,19 +68,24 @@ def stage_launches(stage: Stage) -> None:
             Path(scratch), **settings, per_device_train_batch_size=QUESTIONS_A_STEP, lora_dropout=0.0, logging_steps=1,
             optim="adamw_torch", eval_on_start=True,
         )  # fmt: skip
-        alone: dict[str, Path] = {}
-        for config, keys in (LAUNCHES if stage.gpu else ON_CPU).items():
-            if not stage.wants(config):
-                continue
-            kind = "-".join(["alone", *keys])
-            if kind not in alone:
-                alone[kind] = folder / kind
-                words = ["-m", "lrc.sft", "--config", folder / "recipe.yaml", "--output_dir", alone[kind]]
+        configs = {name: keys for name, keys in (LAUNCHES if stage.gpu else ON_CPU).items() if stage.wants(name)}
+        alone: dict[tuple[str, ...], Path] = {}
+        for keys in configs.values():
+            if tuple(keys) not in alone:
+                output = alone[tuple(keys)] = folder / "-".join(["alone", *keys])
+                words = ["-m", "lrc.sft", "--config", folder / "recipe.yaml", "--output_dir", output, *_flags(keys)]
                 begun = time.monotonic()
-                done = lrc(*words, *_flags(keys), device=stage.device)
+                done = lrc(*words, device=stage.device)
                 seconds = time.monotonic() - begun
-                stage.note(config="none", **keys, train=status(done), seconds=seconds, losses=_losses(alone[kind]))
-            _launch(stage, folder, config, keys, losses(alone[kind]))
+                stage.note(config="none", **keys, train=status(done), seconds=seconds, losses=_losses(output))
+        with ThreadPoolExecutor(4 if stage.gpu else 1) as pool:
+            started = {
+                name: pool.submit(_launch, stage, folder, name, keys, losses(alone[tuple(keys)]))
+                for name, keys in configs.items()
+            }
+            for name, ended in started.items():
+                if error := ended.exception():  # one that took too long, for one
+                    stage.note(config=name, failed=f"{type(error).__name__}: {error}"[:400])
 
 
 def _flags(keys: dict[str, Any]) -> list[str]:
@@ -97,7 +104,16 @@ def _launch(stage: Stage, folder: Path, config: str, keys: dict[str, Any], alone
     processes = 1 if config in ("single_gpu", "low_memory") else processes
     output = folder / config
     words = ["-m", "accelerate.commands.launch", "--config_file", ROOT / "accelerate_configs" / f"{config}.yaml"]
-    words += ["--num_processes", processes, "-m", "lrc.sft", "--config", folder / "recipe.yaml"]
+    words += [
+        "--num_processes",
+        processes,
+        "--main_process_port",
+        _free_port(),
+        "-m",
+        "lrc.sft",
+        "--config",
+        folder / "recipe.yaml",
+    ]
     words += ["--output_dir", output, "--per_device_train_batch_size", QUESTIONS_A_STEP // processes, *_flags(keys)]
     begun = time.monotonic()
     done = lrc(*words, device=stage.device)
@@ -108,6 +124,12 @@ def _launch(stage: Stage, folder: Path, config: str, keys: dict[str, Any], alone
         found["losses_apart"] = max(abs(one - other) for (_, one), (_, other) in pairs)
         found |= {"losses": _losses(output), "adapter": _adapter(output)}
     stage.note(**found)
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 def _adapter(output: Path) -> str:

@@ -274,6 +274,122 @@ def option_scores(file: Path) -> Any:
     return np.array([json.loads(line)["scores"] for line in file.read_text(encoding="utf-8").splitlines()])
 
 
+NATIVE = """
+import sys, torch
+from transformers import AutoModelForCausalLM
+model = AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.bfloat16, device_map={"": sys.argv[2]})
+print("selected layers:", type(model.model.layers[0].mlp.down_proj).__name__, flush=True)
+model(torch.arange(5, 45, device=sys.argv[2])[None])
+print("selected, forward: done")
+"""
+
+
+def stage_stored(stage: Stage) -> None:
+    """Bases whose weights are quantized on the disk, by the real commands, beside the same weights in 16 bits."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from quantized_bases import KINDS as FORMATS
+    from quantized_bases import quantize
+
+    chosen = [kind for kind in FORMATS if stage.wants(kind)]
+    if not (find_spec("gptqmodel") and find_spec("optimum")):
+        stage.note(skipped="GPTQ and AWQ, but for the line that asks for gptqmodel and optimum: one is not installed")
+    elif stage.gpu:
+        os.environ["CUDA_HOME"] = str(
+            stage.out.resolve() / "no_nvcc"
+        )  # gptqmodel would compile its kernel for AWQ for minutes
+    with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(len(chosen) if stage.gpu else 1) as pool:
+        folders = {kind: Path(scratch) / kind for kind in chosen}
+        for kind, folder in folders.items():
+            make_run(folder, dtype="bfloat16", bf16=True, learning_rate=1e-2)
+            quantize(kind, folder / "base", folder / "stored", folder / "exact", stage.device)
+        started = {kind: pool.submit(_stored, stage, kind, folder) for kind, folder in folders.items()}
+        for kind, ended in started.items():
+            if error := ended.exception():  # likewise
+                stage.note(kind=kind, failed=f"{type(error).__name__}: {error}"[:400])
+
+
+def _stored(stage: Stage, kind: str, folder: Path) -> None:
+    """Train on a quantized base and on the same weights in 16 bits; answer with both and with what they merge into."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    adapter = ("--adapter", folder / "stored-adapter")
+    with ThreadPoolExecutor(5 if stage.gpu else 2) as pool:
+
+        def start(*words: Any) -> Any:
+            return pool.submit(lrc, *words, device=stage.device)
+
+        def train(name: str) -> Any:
+            words = ("--model_name_or_path", folder / name, "--output_dir", folder / f"{name}-adapter")
+            return start("-m", "lrc.sft", "--config", folder / "recipe.yaml", *words)
+
+        def answer(name: str, *words: Any) -> Any:
+            files = ("--output", folder / f"{name}.csv", "--scores", folder / f"{name}.jsonl")
+            words = ("--model", folder / name, *words, "--data", folder / "t_validation.json", *files)
+            return start("-m", "lrc", "generate", *words)
+
+        def merge(name: str, *base: Any) -> Any:
+            return start("-m", "lrc", "merge", *adapter, *base, "--output-dir", folder / name)
+
+        begun = time.monotonic()
+        runs = {f"train_{name}": train(name) for name in ("stored", "exact")}
+        if stage.gpu:
+            runs["transformers_alone"] = start("-c", NATIVE, folder / "stored", stage.device)
+        found = {"kind": kind, **{name: said(run.result()) for name, run in runs.items()}}
+        found["train_seconds"] = time.monotonic() - begun
+        found |= _losses_beside({name: folder / f"{name}-adapter" for name in ("stored", "exact")})
+        if (folder / "stored-adapter" / "adapter_model.safetensors").exists():
+            runs = {"merge_into_exact": merge("merged", "--base-model", folder / "exact")}
+            runs |= {f"answer_{name}": answer(name, *adapter) for name in ("stored", "exact")}
+            runs |= {"merge_into_original": merge("original", "--base-model", folder / "base")}
+            runs |= {"merge_into_itself": merge("itself")}
+            found |= {name: said(run.result()) for name, run in runs.items()}
+            found["answer_merged"] = said(answer("merged").result())
+            found |= _scores_beside(folder)
+    stage.note(**found, seconds=time.monotonic() - begun)
+
+
+def _scores_beside(folder: Path) -> dict[str, Any]:
+    """How far the scores of a quantized base with its adapter are from those of the same weights in 16 bits, merged."""
+    files = {name: folder / f"{name}.jsonl" for name in ("stored", "exact", "merged")}
+    scores = {name: option_scores(file) for name, file in files.items() if file.exists()}
+    found: dict[str, Any] = {}
+    for name in ("exact", "merged"):
+        if "stored" in scores and name in scores:
+            found[f"scores_apart_{name}"] = float(np.abs(scores["stored"] - scores[name]).max())
+            found[f"same_answers_{name}"] = float((scores["stored"].argmax(1) == scores[name].argmax(1)).mean())
+    if "stored" in scores:
+        found["scores_spread"] = float(np.ptp(scores["stored"], axis=1).mean())
+    return found
+
+
+def _losses_beside(outputs: dict[str, Path]) -> dict[str, Any]:
+    """The losses and the norms of gradients of runs, and how far they are apart."""
+    found: dict[str, Any] = {}
+    for key in ("loss", "grad_norm"):
+        by_run = {name: logged(output, key) for name, output in outputs.items()}
+        found |= {f"{key}_{name}": values for name, values in by_run.items()}
+        one, other = by_run.values()
+        if one and len(one) == len(other):
+            found[f"{key}_apart"] = max(abs(a - b) / abs(b) for a, b in zip(one, other, strict=True))
+    return found
+
+
+def logged(output: Path, key: str) -> list[float]:
+    """The values of a key in what a run has logged."""
+    file = output / "metrics.jsonl"
+    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
+    return [line[key] for line in lines if key in line]
+
+
+def said(done: subprocess.CompletedProcess[str], most: int = 300) -> str:
+    """`done` and what was said about quantized weights, or the status and the last line."""
+    if done.returncode:
+        return status(done)
+    lines = [line for line in (done.stdout + done.stderr).splitlines() if "quantized" in line or "selected" in line]
+    return "done" + "".join(f"; {line.strip()}" for line in dict.fromkeys(lines))[:most]
+
+
 STOPPED = """
 import os, signal, sys
 import lrc.training.trainer as trainer

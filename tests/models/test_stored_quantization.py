@@ -13,6 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from small_runs import lrc, make_run, pairs, run
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers.quantizers.auto import AutoHfQuantizer
 
 from lrc.config.run_record import read_run
 from lrc.models.loading import load_base
@@ -179,6 +180,48 @@ def test_fp8_that_is_dequantized_is_told_and_has_one_dtype(
             torch.testing.assert_close(loaded[name].float(), weight.float(), rtol=2**-7, atol=0.0)
     words = ["merge", "--adapter", tmp_path / "a", "--output-dir", tmp_path / "merged"]
     assert lrc(*words, "--base-model", folder / "base") == 0
+
+
+def test_fp8_is_dequantized_on_a_gpu_that_computes_in_it(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There transformers has layers that fail in the first forward unless it can fetch kernels from the Hub."""
+    base, exact = save_fp8(folder / "base", tmp_path / "fp8")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda *device: (9, 0))
+    model = load_base(str(base), dtype=torch.float32)
+    assert "fp8), and are dequantized here: in float32" in capsys.readouterr().err
+    assert {type(one) for name, one in model.named_modules() if name.endswith("_proj")} == {torch.nn.Linear}
+    for name, weight in model.state_dict().items():
+        torch.testing.assert_close(weight, exact[name].float(), rtol=2**-7, atol=0.0)
+    model(torch.arange(8)[None])["logits"].sum().backward()
+
+
+@pytest.mark.parametrize(
+    ("settings", "loaded"),
+    [
+        (FP8, {"dequantize": True, "weight_block_size": [TILE, TILE]}),
+        ({"quant_method": "mxfp4"}, {"dequantize": True}),
+        ({"quant_method": "gptq", "bits": 8, "group_size": 32}, {"backend": "auto_trainable", "bits": 8}),
+        ({"quant_method": "awq", "bits": 4, "group_size": 32}, {"backend": "auto_trainable", "group_size": 32}),
+    ],
+)
+def test_what_is_loaded_takes_an_adapter(settings: dict[str, object], loaded: dict[str, object]) -> None:
+    """Of GPTQ and AWQ the fastest kernels refuse to be trained on; everything else is as the files say."""
+    stored = StoredQuantization.of({"quantization_config": settings})
+    assert stored is not None
+    merged = AutoHfQuantizer.merge_quantization_configs(settings, stored.loading)
+    assert {key: getattr(merged, key) for key in loaded} == loaded
+
+
+@pytest.mark.parametrize("method", ["gptq", "awq"])
+def test_the_package_that_only_peft_asks_for_is_told(
+    method: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = declare(folder / "base", tmp_path / "base", {"quant_method": method, "bits": 4})
+    monkeypatch.setattr("lrc.models.stored_quantization.find_spec", lambda name: name == "gptqmodel" or None)
+    with pytest.raises(ModelError, match=r"which takes optimum; pip install optimum, or name the 16-bit model"):
+        load_base(str(base))
 
 
 def test_fp8_without_scales_is_refused(folder: Path, tmp_path: Path) -> None:

@@ -18,6 +18,9 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from lrc.models.loading import load_base
+from lrc.models.tiny import make_base
+
 ROOT = Path(__file__).parents[2]
 BENCHMARKS = ROOT / "benchmarks"
 # What is there, or comes as a wheel; the other packages of the tests, such as hypothesis and selenium, do not.
@@ -150,3 +153,44 @@ def test_a_wheel_keeps_one_library_and_its_record_is_right(tmp_path: Path, monke
     assert [record, "", ""] in lines and len(lines) == len(kept) + 1
     with pytest.raises(SystemExit, match="has no bitsandbytes/libbitsandbytes_cuda999.so; name another version"):
         wheels.with_one_library(tmp_path / "old.whl", tmp_path / "other.whl", "999")
+
+
+@pytest.mark.parametrize("kind", ["gptq", "awq"])
+def test_packed_weights_are_those_beside_them(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    bases = load("quantized_bases", monkeypatch)
+    torch.manual_seed(0)
+    weight = torch.randn(256, 256)
+    parts, exact = bases.WRITERS[kind][1](weight)
+    assert (exact - weight).abs().max() < 0.6 * parts["scales"].max()
+
+    def number(name: str, row: int, column: int, place: int) -> int:
+        return int(parts[name][row, column]) >> (4 * place) & 15
+
+    for into, out in zip(range(256), torch.randperm(256).tolist(), strict=True):
+        group, place = into // bases.GROUP, out % 8
+        if kind == "gptq":
+            found = number("qweight", into // 8, out, into % 8) - number("qzeros", group, out // 8, place) - 1
+        else:
+            place = bases.AWQ_ORDER.index(place)
+            found = number("qweight", into, out // 8, place) - number("qzeros", group, out // 8, place)
+        assert found * float(parts["scales"][group, out]) == pytest.approx(float(exact[out, into]), rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["fp8", "gptq", "awq"])
+def test_a_quantized_base_is_the_one_beside_it_forward_and_backward(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for package in ("gptqmodel", "optimum") if kind != "fp8" else ():
+        pytest.importorskip(package)
+    bases = load("quantized_bases", monkeypatch)
+    make_base(tmp_path / "base", ["小明在台北工作。"])
+    bases.quantize(kind, tmp_path / "base", tmp_path / "stored", tmp_path / "exact", "cpu")
+    found = []
+    for name in ("stored", "exact"):
+        model = load_base(str(tmp_path / name), dtype=torch.float32, device_map={"": torch.device("cpu")}).train()
+        embedded = model.get_input_embeddings()(torch.arange(40)[None]).detach().requires_grad_()
+        logits = model(inputs_embeds=embedded).logits
+        (gradient,) = torch.autograd.grad(logits.float().logsumexp(-1).sum(), embedded)
+        found.append((logits.detach(), gradient))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=2e-3 * float(other.abs().max()))

@@ -1,8 +1,8 @@
 """Bases that are quantized on the disk: bitsandbytes' 4-bit and 8-bit repositories, GPTQ, AWQ and the like.
 
-Their weights are loaded as they are. A recipe or a flag that asks for another quantization is refused. An adapter that
-was trained on such a base is merged into the 16-bit model that the base was made from, which is identified by the
-tensors that quantization leaves unchanged.
+Their weights are loaded as they are, or dequantized where adapters need that. A recipe or a flag that asks for another
+quantization is refused. An adapter that was trained on such a base is merged into the 16-bit model that the base was
+made from, which is identified by the tensors that quantization leaves unchanged.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
-from transformers import CompressedTensorsConfig
+from transformers import AwqConfig, CompressedTensorsConfig, FineGrainedFP8Config, GPTQConfig, Mxfp4Config
 from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 
 from lrc.models.weights import WeightFiles
@@ -26,8 +26,11 @@ from lrc.runtime.progress import notify
 from lrc.runtime.translation import _
 
 UNKNOWN = _("an unknown method")
-# The packages that transformers needs for a method, and that lrc does not install.
-NEEDED = {"gptq": ("gptqmodel", "optimum"), "awq": ("gptqmodel",), "compressed-tensors": ("compressed_tensors",)}
+# The packages that transformers and PEFT need for a method, and that lrc does not install.
+PACKED = ("gptqmodel", "optimum")
+NEEDED = {"gptq": PACKED, "awq": PACKED, "compressed-tensors": ("compressed_tensors",)}
+DEQUANTIZED = {"fp8": FineGrainedFP8Config, "mxfp4": Mxfp4Config, "compressed-tensors": CompressedTensorsConfig}
+TRAINABLE = {"gptq": GPTQConfig, "awq": AwqConfig}
 # Names of the tensors that stand for a quantized weight, or beside it: bitsandbytes', GPTQ's and AWQ's.
 QUANTIZED_PARTS = re.compile(r"\.(qweight|SCB|weight\.(quant_state\..+|absmax))$")
 CURE = _("or name the 16-bit model that it was made from, with load_in_{bits}bit: true")
@@ -121,9 +124,18 @@ class StoredQuantization:
 
     @property
     def loading(self) -> Any:
-        """What transformers has to be given to load the weights; None takes its default."""
-        # Otherwise compressed-tensors decompresses them in the first forward, when PEFT has found no weights to adapt.
-        return CompressedTensorsConfig(dequantize=True) if self.method == "compressed-tensors" else None
+        """What transformers has to be given to load weights that take an adapter; None takes its default.
+
+        On some GPUs it would compute in FP8 and MXFP4: with kernels that it fetches from the Hub in the first forward,
+        on layers whose weights lack their scales, of which PiSSA and DoRA know nothing. Compressed tensors would be
+        decompressed after PEFT has found no weights to adapt. And for GPTQ and AWQ it would take the fastest kernels,
+        which have no backward.
+        """
+        if self.method in DEQUANTIZED:
+            return DEQUANTIZED[self.method](dequantize=True)
+        if self.method in TRAINABLE:
+            return TRAINABLE[self.method](bits=4, backend="auto_trainable")  # bits are those of the files
+        return None
 
     def finish_dequantized(self, name: str, model: Any, dtype: torch.dtype, *, tell: bool) -> None:
         """Give all weights of a model one dtype, if transformers has dequantized them, and say so.
