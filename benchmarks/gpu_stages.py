@@ -284,6 +284,20 @@ print("selected, forward: done")
 """
 
 
+# The real training, whose adapter starts with the same numbers in whatever order a base has its layers: GPTQ's differs.
+SEEDED = """
+import sys, torch
+from peft.tuners.lora import LoraLayer
+reset = LoraLayer.reset_lora_parameters
+def reset_seeded(self, *rest, **named):
+    torch.manual_seed(0)
+    return reset(self, *rest, **named)
+LoraLayer.reset_lora_parameters = reset_seeded
+from lrc import sft
+sft.main(sys.argv[1:])
+"""
+
+
 def stage_stored(stage: Stage) -> None:
     """Bases whose weights are quantized on the disk, by the real commands, beside the same weights in 16 bits."""
     from concurrent.futures import ThreadPoolExecutor
@@ -321,7 +335,7 @@ def _stored(stage: Stage, kind: str, folder: Path) -> None:
 
         def train(name: str) -> Any:
             words = ("--model_name_or_path", folder / name, "--output_dir", folder / f"{name}-adapter")
-            return start("-m", "lrc.sft", "--config", folder / "recipe.yaml", *words)
+            return start("-c", SEEDED, "--config", folder / "recipe.yaml", *words)
 
         def answer(name: str, *words: Any) -> Any:
             files = ("--output", folder / f"{name}.csv", "--scores", folder / f"{name}.jsonl")
