@@ -38,6 +38,7 @@ RATE = 3.0  # of SGD
 WEIGHTS = "adapter_model.safetensors"
 PATIENCE = 600.0  # seconds: DeepSpeed compiles its operations at the first run
 FOUR_BITS = ["--load_in_4bit", "--dtype", "float32"]
+HALF = ("--bf16", "--dtype", "bfloat16")
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 everything = pytest.mark.skipif(
@@ -58,7 +59,7 @@ class Launch:
         return "-".join([self.config, str(self.processes), *(word.strip("-") for word in self.overrides)])
 
 
-FSDP = Launch("fsdp", 2)
+FSDP, FSDP_HALF = Launch("fsdp", 2), Launch("fsdp", 2, HALF)
 QLORA, DDP = Launch("fsdp_qlora", 2, tuple(FOUR_BITS)), Launch("multi_gpu", 2)
 ZERO2, ZERO3, LOW_MEMORY = Launch("deepspeed_zero2", 2), Launch("deepspeed_zero3", 2), Launch("low_memory", 1)
 
@@ -68,7 +69,7 @@ def cases(*launches: Launch, marks: Any = ()) -> list[Any]:
 
 
 # Each way to divide the work, and what else a launch may look like.
-WAYS = [*cases(DDP, QLORA), *cases(ZERO2, ZERO3, LOW_MEMORY, marks=[deepspeed])]
+WAYS = [*cases(FSDP, DDP, QLORA), *cases(ZERO2, ZERO3, LOW_MEMORY, marks=[deepspeed])]
 OTHERS = [
     *cases(
         Launch("single_gpu", 1),
@@ -164,13 +165,16 @@ def figures(output: Path, *names: str) -> list[tuple[float, ...]]:
     return [tuple(line[name] for name in ("step", *names)) for line in history(output) if names[0] in line]
 
 
-def assert_same_run(one: Path, other: Path) -> None:
+def assert_same_run(one: Path, other: Path, how: Launch) -> None:
+    """Equal but for rounding: in 16 bits that of gradients, of which Adam makes whole steps, but not that of losses."""
+    half = how.overrides == HALF
     for names in (("loss", "grad_norm"), ("eval_loss", "eval_accuracy")):
         expected = figures(one, *names)
         assert len(expected) == (STEPS if names[0] == "loss" else 1 + STEPS // EVERY)
-        for line, same in zip(expected, figures(other, *names), strict=True):
-            assert same == pytest.approx(line, rel=2e-4), names
-    assert_same_adapter(one / WEIGHTS, other / WEIGHTS)
+        for (step, value, second), same in zip(expected, figures(other, *names), strict=True):
+            near = pytest.approx(value, rel=1e-4), pytest.approx(second, rel=2e-2 if half else 2e-4)
+            assert same == (step, *near), names
+    assert_same_adapter(one / WEIGHTS, other / WEIGHTS, apart=STEPS * 1e-3 if half else 2e-5)
 
 
 def assert_same_adapter(one: Path, other: Path, apart: float = 2e-5) -> None:
@@ -212,7 +216,7 @@ def resume(folder: Path, whole: Path, output: Path, how: Launch) -> Path:
 
 def check_training(folder: Path, alone: Callable[[Launch], Path], tmp_path: Path, how: Launch) -> None:
     output = succeed(folder, tmp_path / "a", how)
-    assert_same_run(alone(how), output)
+    assert_same_run(alone(how), output, how)
     steps = [path.name for path in checkpoints(output)]
     assert steps == [f"checkpoint-{step}" for step in range(EVERY, STEPS + 1, EVERY)]
     assert [find_damage(path) for path in checkpoints(output)] == [None] * len(steps)
@@ -246,7 +250,7 @@ def check_out_of_memory(folder: Path, tmp_path: Path, how: Launch, **failure: An
     assert not (tmp_path / "a" / WEIGHTS).exists()
 
 
-@pytest.mark.parametrize("how", [pytest.param(FSDP, id=str(FSDP)), *WAYS])
+@pytest.mark.parametrize("how", [pytest.param(FSDP_HALF, id=str(FSDP_HALF)), *WAYS])
 def test_it_trains_and_goes_on_as_one_process(
     how: Launch, folder: Path, alone: Callable[[Launch], Path], tmp_path: Path
 ) -> None:
@@ -402,7 +406,7 @@ def test_deepspeed_in_bfloat16_trains_and_saves_the_adapter_in_float32(
 ) -> None:
     """DeepSpeed computes in bfloat16 copies. A step moves a weight by the learning rate at most, copies by far more."""
     rate = 1e-5
-    how = replace(how, overrides=("--bf16", "--dtype", "bfloat16", "--learning_rate", str(rate)))
+    how = replace(how, overrides=(*HALF, "--learning_rate", str(rate)))
     output = succeed(folder, tmp_path / "a", how)
     whole = load_file(output / WEIGHTS)
     for checkpoint in checkpoints(output):
@@ -419,15 +423,15 @@ def test_deepspeed_in_bfloat16_trains_and_saves_the_adapter_in_float32(
         assert loss == pytest.approx(other, rel=5e-3)
     assert_same_adapter(output / WEIGHTS, resume(folder, output, tmp_path / "b", how) / WEIGHTS, apart=1e-7)
     (tmp_path / "best").mkdir()
-    check_best(folder, tmp_path / "best", replace(how, overrides=how.overrides[:3]))
+    check_best(folder, tmp_path / "best", replace(how, overrides=HALF))
 
 
-@pytest.mark.parametrize("how", [*WAYS, *cases(FSDP)])
+@pytest.mark.parametrize("how", WAYS)
 def test_every_process_ends_with_the_best_weights(how: Launch, folder: Path, tmp_path: Path) -> None:
     check_best(folder, tmp_path, how)
 
 
-@pytest.mark.parametrize("how", [*WAYS, *cases(FSDP)])
+@pytest.mark.parametrize("how", WAYS)
 def test_a_full_memory_is_one_line(how: Launch, folder: Path, tmp_path: Path) -> None:
     check_out_of_memory(folder, tmp_path, how)
 

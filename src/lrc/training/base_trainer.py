@@ -10,6 +10,7 @@ with an underscore are private there: read their code again before allowing anot
 - evaluation and logs: `evaluation_loop`, `log`, `_maybe_log_save_evaluate`, `_determine_best_metric`
 - checkpoints and models: `_save_checkpoint`, `_save`, `save_model`, `_get_output_dir`, `_load_from_checkpoint`,
   `_load_best_model`, `create_model_card`
+- the launch: `create_accelerator_and_postprocess`
 - telemetry, which is off: `_send_telemetry`
 """
 
@@ -64,6 +65,18 @@ class DurableTrainer(SFTTrainer):
     _staging = False  # whether a checkpoint is being written
     _overflows = 0  # consecutive steps that the gradient scaler skipped
     _scale = 0.0  # the gradient scaler's, before the latest step
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """Have FSDP compute the model in 16 bits, and not what comes out of it, nor the sums of gradients.
+
+        accelerate takes one format for all: log-probabilities of -6 would be rounded to multiples of 1/32 before they
+        are compared. (PyTorch's tutorial on FSDP2 adds up gradients in float32, too.)
+        """
+        super().create_accelerator_and_postprocess()
+        plugin = getattr(self.accelerator.state, "fsdp_plugin", None)
+        if plugin is not None and plugin.fsdp_version == 2 and plugin.mixed_precision_policy is not None:
+            policy = plugin.mixed_precision_policy
+            plugin.mixed_precision_policy = replace(policy, output_dtype=None, reduce_dtype=torch.float32)
 
     def start_with_pissa(self, method: str, checkpoint: str | None) -> None:
         """Initialize the adapter with PiSSA, or as in the run that is resumed.
