@@ -88,6 +88,17 @@ def test_only_a_prompt_that_is_too_long_exceeds_the_budget(sequences: list[Token
         assert len(row) <= row_tokens or of_one_prompt
 
 
+def test_a_question_whose_options_do_not_all_fit_gets_another_row() -> None:
+    """The first option alone would fit beside the question before, with which it shares a passage."""
+    passage = list(range(100, 120))
+    other = TokenSequence(np.array([7, 8, 9]), 2)  # so that the passage is not what all of them begin with
+    first = [TokenSequence(np.array([*passage, 1, 2, *[50 + k] * 4]), 22) for k in range(2)]
+    second = [TokenSequence(np.array([*passage, 3, 4, *[60 + k] * 10]), 22) for k in range(4)]
+    rows = pack([other, *first, *second], 60)
+    assert sorted(len(row) for row in rows) == [28, 58 + 2]
+    assert_separate(rows, [other, *first, *second])
+
+
 @given(st.lists(DRAWN, max_size=12), st.integers(1, 40))
 @settings(deadline=None)
 def test_without_sharing_a_row_is_one_sequence(sequences: list[TokenSequence], row_tokens: int) -> None:

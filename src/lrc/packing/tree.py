@@ -164,16 +164,26 @@ def common_prefix(a: Ints, b: Ints) -> int:
 def _bundles(ordered: Sequence[TokenSequence], shared: list[int], trunk: int, room: int) -> list[tuple[int, list[int]]]:
     """Divide the sorted sequences into bundles that go into the same row: (tokens beyond the trunk, indices)."""
     bundles: list[tuple[int, list[int]]] = []
-    for place, (sequence, prefix) in enumerate(zip(ordered, shared, strict=True)):
-        length = len(sequence.inputs)
-        fits = bundles and prefix > trunk + MIN_SHARED and bundles[-1][0] + length - prefix <= room
-        # Sequences with a common stem stay together, even over budget.
-        if fits or place and prefix >= min(sequence.stem, ordered[place - 1].stem):
-            size, members = bundles[-1]
-            bundles[-1] = (size + length - prefix, [*members, place])
+    for members in _families(ordered, shared):
+        first = members[0]
+        size = sum(len(ordered[k].inputs) for k in members) - sum(shared[k] for k in members[1:])
+        added = size - shared[first]
+        if bundles and shared[first] > trunk + MIN_SHARED and bundles[-1][0] + added <= room:
+            bundles[-1] = (bundles[-1][0] + added, bundles[-1][1] + members)
         else:
-            bundles.append((length - trunk, [place]))
+            bundles.append((size - trunk, members))
     return bundles
+
+
+def _families(ordered: Sequence[TokenSequence], shared: list[int]) -> list[list[int]]:
+    """The indices of the sorted sequences, those with a common stem together, even where no row has room for them."""
+    families: list[list[int]] = []
+    for place, sequence in enumerate(ordered):
+        if place and shared[place] >= min(sequence.stem, ordered[place - 1].stem):
+            families[-1].append(place)
+        else:
+            families.append([place])
+    return families
 
 
 def _fill(bundles: list[tuple[int, list[int]]], room: int) -> list[list[int]]:
