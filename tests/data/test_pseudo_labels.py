@@ -133,6 +133,26 @@ def test_a_run_trains_on_pseudo_labels_and_records_them(tmp_path: Path, capsys: 
     assert lrc("report", tmp_path / "a") == 0 and "vote.jsonl" in (tmp_path / "a" / "report.html").read_text("utf-8")
 
 
+def test_files_that_change_while_they_are_read_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Otherwise the run would be recorded as one on the new content."""
+    questions = unanswered(4)
+    data = write_questions(tmp_path / "t.json", questions)
+    scores = write_scores(tmp_path / "s.jsonl", [one.id for one in questions], [[0.0, -9.0, -9.0, -9.0]] * 4)
+
+    def assign(path: Path, labels: Path, threshold: float) -> object:
+        found = assign_labels(path, labels, threshold)
+        write_scores(scores, [one.id for one in questions], [[-9.0, 0.0, -9.0, -9.0]] * 4)
+        return found
+
+    monkeypatch.setattr("lrc.training.training_data.assign_labels", assign)
+    folder = make_run(tmp_path, pairs(2, name="t"), **KEYS, use_cpu=True, max_steps=1, save_strategy="no")
+    words = ["--pseudo_label_file", str(data), "--pseudo_labels", str(scores)]
+    assert run(folder, tmp_path / "a", *words) == 1
+    assert f"{scores}: was changed while it was read; run again" in capsys.readouterr().err
+
+
 def test_what_cannot_be_labelled_is_refused(tmp_path: Path) -> None:
     answered = write_questions(tmp_path / "a.json", pairs(2))
     sure = write_scores(tmp_path / "s.jsonl", ["0", "1"], [[0.0, 9.0, 0.0, 0.0]] * 2)

@@ -11,7 +11,7 @@ from lrc.data.alpaca import Record
 from lrc.data.near_duplicates import canonical
 from lrc.data.pseudo_labels import assign_labels
 from lrc.runtime.errors import DataError
-from lrc.runtime.outputs import checksum
+from lrc.runtime.finished_outputs import Inputs
 from lrc.runtime.progress import notify, track
 from lrc.runtime.translation import _
 from lrc.tokenization.max_length import LengthPolicy
@@ -106,8 +106,10 @@ def _read_pseudo_labelled(recipe: Recipe, prompt: Prompt) -> Corpus:
     """Read the pseudo-labelled questions, and report how many there are."""
     data = recipe.data
     assert data.pseudo_labels and data.pseudo_label_file  # checked by config/rules.py
-    path = Path(data.pseudo_label_file)
-    records, tied = assign_labels(path, Path(data.pseudo_labels), data.pseudo_label_threshold)
+    path, scores = Path(data.pseudo_label_file), Path(data.pseudo_labels)
+    inputs = Inputs([path, scores])
+    records, tied = assign_labels(path, scores, data.pseudo_label_threshold)
+    inputs.refuse_changed()
     stage = _("pseudo-labelled questions")
     found = fit_records(records, prompt, _lengths(recipe), stage=stage)
     if recipe.training.process_index == 0:
@@ -121,7 +123,7 @@ def _read_pseudo_labelled(recipe: Recipe, prompt: Prompt) -> Corpus:
             text = _("{file}: {count:,} questions whose most probable options tie are left out: {ids}")
             notify(text.format(file=path, count=len(tied), ids=tuple(tied)))
     tokens = tokenize(found.records, prompt, stage=stage)
-    return replace(found, dataset=tokens, sha256=checksum(path))
+    return replace(found, dataset=tokens, sha256=inputs.sums[path])
 
 
 def _lengths(recipe: Recipe) -> LengthPolicy:
