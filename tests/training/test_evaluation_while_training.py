@@ -216,30 +216,38 @@ def test_progress_is_told_row_by_row(prompt: Prompt) -> None:
 
 @pytest.mark.parametrize("shares", [(9, 0), (5, 4), (1, 8)])
 def test_divided_weights_are_asked_by_all_as_often_as_by_the_busiest(shares: tuple[int, int], prompt: Prompt) -> None:
-    """Two processes, here two threads, of which each waits in every forward for the other's part."""
+    """Two processes, here two threads, which meet in every collective, and have to be in the same one.
+
+    DeepSpeed has one at the beginning of each forward until a step has been trained, and FSDP in its midst.
+    """
     validation, barrier, device = Validation(RECORDS, prompt), Barrier(2, timeout=60), torch.device("cpu")
     longest = max(len(prompt.sequence(record).inputs) for record in RECORDS)
     models = [model().eval(), model().eval()]
-    said: list[bool] = [False, False]
+    said: list[tuple[str, bool]] = [("", False)] * 2
     forwards, scores = [0, 0], {}
+
+    def collective(rank: int, name: str, holds: bool = True) -> bool:
+        said[rank] = name, holds
+        barrier.wait()
+        names, result = {name for name, _ in said}, all(holds for _, holds in said)
+        barrier.wait()
+        assert names == {name}
+        return result
 
     def process(rank: int, places: range) -> None:
         asked = models[rank]
+        asked.register_forward_pre_hook(lambda *_: collective(rank, "begin") and None)
         asked.register_forward_hook(lambda *_: forward(rank))
 
         def everywhere(fine: bool) -> bool:
-            said[rank] = fine
-            barrier.wait()
-            result = all(said)
-            barrier.wait()
-            return result
+            return collective(rank, "everywhere", fine)
 
         with InLockstep(asked, everywhere):
             found = validation.evaluate(places, asked, device, longest)
         scores.update({question.id: score.log_probs for question, score in found.scores})
 
     def forward(rank: int) -> None:
-        barrier.wait()  # the collective
+        collective(rank, "gather weights")
         forwards[rank] += 1
 
     parts = (range(shares[0]), range(shares[0], 9))

@@ -157,7 +157,8 @@ class InLockstep:
         self._last: tuple[tuple[Any, ...], dict[str, Any]] | None = None
 
     def __enter__(self) -> InLockstep:
-        self._hook = self._model.register_forward_pre_hook(self._before, with_kwargs=True)
+        # Before DeepSpeed's own hook, in which all processes compare notes until a step has been trained.
+        self._hook = self._model.register_forward_pre_hook(self._before, with_kwargs=True, prepend=True)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
