@@ -11,6 +11,7 @@ from pathlib import Path
 
 from lrc.data.questions import MAX_OPTIONS
 from lrc.runtime.errors import DataError, cannot_read
+from lrc.runtime.findings import abridge
 from lrc.runtime.library_errors import describe_error
 from lrc.runtime.outputs import new_file
 from lrc.runtime.translation import _
@@ -72,7 +73,9 @@ def read_submission(path: Path) -> list[tuple[str, int]]:
         raise DataError(cannot_read(path.name, error)) from error
     if [name.strip().lower() for name in header] != [name.lower() for name in HEADER]:
         raise DataError(
-            _("{file}: the header is {names}, expected ID,Answer").format(file=path.name, names=",".join(header)[:40])
+            _("{file}: the header is {names}, expected ID,Answer").format(
+                file=path.name, names=abridge(",".join(header))
+            )
         )
     _refuse_others(path.name, lines)
     return [(line[0], int(_whole(line[1]))) for _, line in lines]
@@ -145,7 +148,7 @@ def _refuse_others(file: str, lines: list[tuple[int, list[str]]]) -> None:
     answers = [str(number) for number in range(1, MAX_OPTIONS + 1)]
     findings = [
         _("{file}, line {number}: is {line}, expected an ID and an answer, 1 to {max_options}").format(
-            file=file, number=number, line=",".join(line)[:40], max_options=MAX_OPTIONS
+            file=file, number=number, line=abridge(",".join(line)), max_options=MAX_OPTIONS
         )
         for number, line in lines
         if len(line) != 2 or _whole(line[1]) not in answers

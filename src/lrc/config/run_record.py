@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lrc.runtime.errors import ModelError
+from lrc.runtime.findings import abridge
 from lrc.runtime.library_errors import describe_error
 from lrc.runtime.translation import _
 
@@ -162,7 +163,7 @@ def _make_run(values: Any) -> Run:
     least, most = _TEMPERATURES
     if not least <= run.temperature <= most:  # nor is NaN
         text = _("{name} is {value}, expected a number from {least} to {most}")
-        raise ValueError(text.format(name="temperature", value=repr(run.temperature)[:40], least=least, most=most))
+        raise ValueError(text.format(name="temperature", value=abridge(repr(run.temperature)), least=least, most=most))
     if run.chat_date:
         date.fromisoformat(run.chat_date)
     return run
@@ -189,12 +190,12 @@ def _check_value(value: Any, wanted: Any, name: str) -> None:
     if isinstance(wanted, tuple):
         if value not in wanted:
             text = _("{name} is {value}, expected one of {names}")
-            raise ValueError(text.format(name=name, value=repr(value)[:40], names=wanted))
+            raise ValueError(text.format(name=name, value=abridge(repr(value)), names=wanted))
         return
     kind: Any = dict if isinstance(wanted, dict) else int | float if wanted is float else wanted
     # To Python, true is a number.
     if not isinstance(value, kind) or (isinstance(value, bool) and wanted is not bool):
         text = _("{name} is {value}, which is of another type")
-        raise ValueError(text.format(name=name, value=repr(value)[:40]))
+        raise ValueError(text.format(name=name, value=abridge(repr(value))))
     if isinstance(wanted, dict):
         _check_shape(value, wanted, f"{name}.")

@@ -15,7 +15,7 @@ from lrc.data.tables.answer_marks import FROM_ZERO, read_answer
 from lrc.data.tables.cell_text import show_number
 from lrc.data.tables.cleaning import control_character, unpaired_surrogate
 from lrc.runtime.errors import DataError
-from lrc.runtime.findings import Finding
+from lrc.runtime.findings import Finding, abridge
 from lrc.runtime.translation import _, message_of
 
 INSTRUCTION = "請根據以下輸入回答選擇題，並以數字回答:\n"
@@ -391,5 +391,4 @@ def _refuse_surrogates(key: str, text: str) -> None:
 
 
 def _abridge(value: object) -> str:
-    text = _ENCODER.encode(value)
-    return text if len(text) <= 40 else f"{text[:40]}…"
+    return abridge(_ENCODER.encode(value))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lrc.runtime.errors import DataError
+from lrc.runtime.findings import abridge
 from lrc.runtime.library_errors import describe_error
 from lrc.runtime.progress import notify
 from lrc.runtime.translation import _
@@ -105,11 +106,11 @@ def _check_line(line: Any) -> dict[str, Any]:
         raise ValueError(_("is not an object with a step"))
     if line["step"] > _LAST_STEP:
         raise ValueError(
-            _("step is {value}, expected up to {most}").format(value=f"{line['step']}"[:40], most=_LAST_STEP)
+            _("step is {value}, expected up to {most}").format(value=abridge(f"{line['step']}"), most=_LAST_STEP)
         )
     wrong = [name for name in NUMBERS if name in line and type(line[name]) not in (int, float)]
     if wrong:
-        value = json.dumps(line[wrong[0]], ensure_ascii=False)[:40]
+        value = abridge(json.dumps(line[wrong[0]], ensure_ascii=False))
         raise ValueError(_("{name} is {value}, expected a number").format(name=wrong[0], value=value))
     return line
 

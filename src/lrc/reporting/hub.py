@@ -147,13 +147,8 @@ def publish_folder(folder: Path, repo_id: str, private: bool, endpoint: str | No
     """
     api = HfApi(endpoint=endpoint)
     with staged(folder, repo_id) as stage, _explain_failures(repo_id, api.endpoint):
-        url = api.create_repo(repo_id, private=private or None, exist_ok=True)
-        if private and not api.repo_info(url.repo_id).private:
-            raise OutputError(PUBLIC.format(repo_id=repo_id))
-        # A single commit, so that an interrupted upload changes nothing; `upload_folder` may make several.
         operations = [CommitOperationAdd(file.name, file) for file in sorted(stage.iterdir())]
-        api.create_commit(url.repo_id, operations, commit_message="Publish with lrc")
-    return str(url)
+        return _commit(api, repo_id, "model", operations, private=private)
 
 
 def publish_dataset_card(manifest: Path, repo_id: str, private: bool, endpoint: str | None = None) -> str:
@@ -173,11 +168,19 @@ def publish_dataset_card(manifest: Path, repo_id: str, private: bool, endpoint: 
     _check_name(repo_id)
     api, card = HfApi(endpoint=endpoint), str(dataset_card(manifest, repo_id))
     with _explain_failures(repo_id, api.endpoint):
-        url = api.create_repo(repo_id, private=private or None, exist_ok=True, repo_type="dataset")
-        if private and not api.repo_info(url.repo_id, repo_type="dataset").private:
-            raise OutputError(PUBLIC.format(repo_id=repo_id))
-        operation = CommitOperationAdd(CARD, card.encode())
-        api.create_commit(url.repo_id, [operation], commit_message="Publish with lrc", repo_type="dataset")
+        return _commit(api, repo_id, "dataset", [CommitOperationAdd(CARD, card.encode())], private=private)
+
+
+def _commit(api: HfApi, repo_id: str, kind: str, operations: list[CommitOperationAdd], *, private: bool) -> str:
+    """Create a repository if there is none, and add files in a single commit: one that is interrupted changes nothing.
+
+    Returns:
+        The address of the repository.
+    """
+    url = api.create_repo(repo_id, private=private or None, exist_ok=True, repo_type=kind)
+    if private and not api.repo_info(url.repo_id, repo_type=kind).private:
+        raise OutputError(PUBLIC.format(repo_id=repo_id))
+    api.create_commit(url.repo_id, operations, commit_message="Publish with lrc", repo_type=kind)
     return str(url)
 
 

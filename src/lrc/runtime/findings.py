@@ -17,6 +17,7 @@ from unicodedata import east_asian_width
 from lrc.runtime.translation import Message, _, localized, split_place
 
 Level = Literal["error", "warning", "note", "repair"]
+SHOWN = 40  # characters of a value in a message
 # The word printed before each; the worst come last, where they are noticed.
 WORDS: dict[Level, str] = {
     "repair": _("repaired"),
@@ -257,6 +258,11 @@ def wrap(line: str, columns: int, indent: int = 0) -> list[str]:
         else:
             current += piece
     return [*lines, current.rstrip()]
+
+
+def abridge(text: str, most: int = SHOWN) -> str:
+    """A text cut to the characters that a message has room for."""
+    return text if len(text) <= most else f"{text[:most]}…"
 
 
 def columns_of(text: str) -> int:

@@ -11,7 +11,7 @@ from unicodedata import is_normalized
 from lrc.data.questions import HALF_WIDTH, Question
 from lrc.data.tables.cell_text import EPOCH, show_number
 from lrc.data.tables.cleaning import collapse
-from lrc.runtime.findings import Finding
+from lrc.runtime.findings import Finding, abridge
 from lrc.runtime.translation import _, alternatives
 
 _NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
@@ -78,7 +78,7 @@ def find_id_anomalies(ids: Iterable[tuple[int, str]], file: str, header: str) ->
     text = _("{column} is {value}, which a spreadsheet takes for a formula in a CSV of answers; give it another id")
     for row, name in found:
         if _FORMULA.match(name):
-            told = text.format(column=header, value=name[:40])
+            told = text.format(column=header, value=abridge(name))
             findings.append(Finding("warning", "formula-id", file, told, row, header))
     long = [(row, name) for row, name in found if name.isdecimal() and len(name) > _KEPT]
     rounded = long if len(long) > 1 and all(not name[_KEPT:].strip("0") for _row, name in long) else []

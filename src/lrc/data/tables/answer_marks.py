@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from lrc.data.tables.enumeration import marked_places
+from lrc.runtime.findings import abridge
 from lrc.runtime.translation import _, alternatives
 
 Options = Sequence[str]
@@ -181,14 +182,14 @@ def _read_text(text: str, options: Options, habits: Habits) -> Reading:
         return Reading(places[0])
     if places:
         same = alternatives([f"選項{number}" for number in places], _("{words} and {last}"))
-        return Reading(None, _("is {text}, the text of {same}; give the number").format(text=_abridge(text), same=same))
+        return Reading(None, _("is {text}, the text of {same}; give the number").format(text=abridge(text), same=same))
     for number, option in enumerate(options, start=1):
         bare = _simplify(option)
         if bare and plain.endswith(bare) and (mark := parse_answer(plain.removesuffix(bare))):
             if mark.number == number:
                 return Reading(number)
             error = _("is {text}, but that text is 選項{number}; give the number alone")
-            return Reading(None, error.format(text=_abridge(text), number=number))
+            return Reading(None, error.format(text=abridge(text), number=number))
     return Reading(None, _explain(text, options))
 
 
@@ -235,7 +236,7 @@ def _explain(text: str, options: Options) -> str:
         error = _("is {text}, expected 1 to {count}; correct it, or add the option that is missing")
     else:
         error = _("is {text}, expected 1 to {count}; correct it")
-    return error.format(text=_abridge(text), count=count)
+    return error.format(text=abridge(text), count=count)
 
 
 def _normalise(text: str) -> str:
@@ -248,7 +249,3 @@ def _normalise(text: str) -> str:
 def _simplify(text: str) -> str:
     """The text normalised, without white space and without a full stop at its end."""
     return "".join(_normalise(text).split()).rstrip("。.;")
-
-
-def _abridge(text: str) -> str:
-    return text if len(text) <= 40 else f"{text[:40]}…"

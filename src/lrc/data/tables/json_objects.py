@@ -23,11 +23,11 @@ from lrc.data.tables.csv_file import MAX_LINE
 from lrc.data.tables.json_array import DoubledKeyError, read_array, unique_keys
 from lrc.data.tables.table import CellFinding, Table, TableRow
 from lrc.runtime.errors import DataError
+from lrc.runtime.findings import abridge
 from lrc.runtime.library_errors import describe_error
 from lrc.runtime.translation import _
 
 _LISTS = {"questions": "question", "options": "options", "answers": "answer"}  # key in a passage, and in a question
-SHOWN = 60  # characters of a value in a message
 CHOICES = ("options", "choices", "choice", "選項", "选项")
 
 
@@ -61,7 +61,7 @@ def _collect_headers(path: Path) -> list[str]:
                     "{file}, row {number}: {key} is {value}, whose labels are not A, B, C … or 1, 2, 3 …; write the "
                     'options as a list: ["…", "…"]'
                 )
-                raise DataError(text.format(**place, value=_abridge(value)))
+                raise DataError(text.format(**place, value=abridge(json.dumps(value, ensure_ascii=False))))
             for header in _spread(key, value):
                 if (other := sources.setdefault(header, key)) != key:
                     text = _("{file}, row {number}: {one} and {other} both hold options; keep one of them")
@@ -175,11 +175,6 @@ def _pair_choices(value: Any) -> list[tuple[Any, Any]]:
     if all(one.keys() == {"label", "text"} for one in value):
         return [(one["label"], one["text"]) for one in value]
     return []
-
-
-def _abridge(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
 def _show_json(value: Any) -> tuple[str, str]:

@@ -27,7 +27,7 @@ from lrc.data.tables.unread_columns import ANSWERS_NAME, find_lost, name_unread
 from lrc.data.tables.xlsb import open_binary
 from lrc.data.tables.xlsx import open_sheet
 from lrc.runtime.errors import DataError, cannot_read, no_file
-from lrc.runtime.findings import Finding, limit_findings
+from lrc.runtime.findings import Finding, abridge, limit_findings
 from lrc.runtime.translation import _, first_clause
 
 # `open_sheet` refuses .xls, and says what to do.
@@ -254,7 +254,7 @@ def _read_labelled(draft: Draft) -> list[Question]:
         if reading.doubt:
             draft.find("warning", "number-or-text", reading.doubt, row.number, draft.columns.answer)
         if str(answer) != row.answer:
-            shown = row.answer if len(row.answer) <= 40 else f"{row.answer[:40]}…"
+            shown = abridge(row.answer)
             draft.find(
                 "repair",
                 "answer",
