@@ -34,3 +34,12 @@ def test_files_are_whole_without_standard_streams(closed: str, tmp_path: Path) -
     assert "Traceback" not in done.stderr
     for path in (tmp_path / "usual").glob("*_[tv]*.json"):
         assert (tmp_path / "data" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_program_that_it_starts_takes_no_file_for_a_closed_stream(tmp_path: Path) -> None:
+    child = "open('file', 'w').fileno() > 2 or exit(3)"
+    start = f"import subprocess, sys; begin(); sys.exit(subprocess.call([sys.executable, '-c', {child!r}]))"
+    script = tmp_path / "start.py"
+    script.write_text(f"from lrc.runtime.startup import begin\n{start}\n", encoding="utf-8")
+    command = f"exec {sys.executable} {script} <&- >&- 2>&-"
+    assert subprocess.run(["sh", "-c", command], cwd=tmp_path, timeout=120).returncode == 0

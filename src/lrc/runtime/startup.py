@@ -28,6 +28,8 @@ def open_closed_streams() -> None:
     """
     for name, mode, access in (("stdin", "r", os.O_RDONLY), ("stdout", "w", os.O_RDONLY), ("stderr", "w", os.O_WRONLY)):
         if getattr(sys, name) is None:
-            raw = io.FileIO(os.open(os.devnull, access), mode, closefd=False)
+            handle = os.open(os.devnull, access)
+            os.set_inheritable(handle, True)  # or the programs that it starts would take a file of theirs for one
+            raw = io.FileIO(handle, mode, closefd=False)
             buffer = raw if mode == "w" else io.BufferedReader(raw)  # what cannot be written is not tried again at exit
             setattr(sys, name, io.TextIOWrapper(buffer, encoding="utf-8", write_through=True))
