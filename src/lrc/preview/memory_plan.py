@@ -17,8 +17,8 @@ from lrc.runtime.translation import _
 from lrc.training.optimizer import optimizer_bytes
 
 GIB = 1024**3
-# What torch's allocator reserves beyond the allocated peak, 0.91 GiB in the first run on an H100, 0.13 to 1.13 with seven
-# recipes (docs/results.md), and a third of a GiB for the CUDA context, which is not measured.
+# What torch's allocator reserves beyond the allocated peak, 0.91 GiB in the first run on an H100, 0.13 to 1.13 with
+# seven recipes (docs/results.md), and a third of a GiB for the CUDA context, which is not measured.
 OVERHEAD = GIB * 5 // 4
 # On a CPU: threads, generated kernels and late imports. Measured by benchmarks/memory.py.
 OVERHEAD_CPU = 20 * 10**6
