@@ -16,7 +16,7 @@ $(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
 demo: install
 	$(BIN)/lrc demo --output-dir demo --force
 
-# A real base, about a quarter of an hour: Qwen2.5-0.5B, 1 GB from the Hub, learns 320 questions and is asked others
+# A real base, ten minutes to a quarter of an hour: Qwen2.5-0.5B, 1 GB from the Hub, learns 320 questions and is asked others
 # before and after. As it has few steps, it has a higher learning rate than the recipe. Without a workbook of your own
 # it reads the little world: make demo-real REAL_DATA=AI.xlsx
 REAL := demo-real

@@ -237,11 +237,15 @@ def _explain_missing(name: str, folder: Path, holds: str) -> list[str]:
             return []
     elif "/" not in name and is_cached(name, CONFIG):  # the Hub's oldest models have no owner in their names
         return []
-    cure = near or _("give a folder that holds a model, or OWNER/NAME for one on the Hub")
-    text = _("{name}: no such folder; {cure}")
+    text, cure = (
+        _("{name}: no such folder; {cure}"),
+        _("give a folder that holds a model, or OWNER/NAME for one on the Hub"),
+    )
     if _offline():
         text = _("{name}: no such folder and none that was fetched before; {cure}")
-    return [text.format(name=name, cure=cure)]
+        if name.count("/") == 1:
+            cure = _("give a folder that holds a model, or connect to the Hub, which cannot be asked now")
+    return [text.format(name=name, cure=near or cure)]
 
 
 def _nearest(folder: Path, holds: str) -> str | None:
