@@ -89,7 +89,7 @@ MEASURED: dict[tuple[str, str], tuple[float, int | None]] = {
     **{("qwen3-14b/qlora", card): (12.78, None) for card in ("L4", "RTX 3090", "RTX 4090", "A100 40GB")},
     ("qwen3-32b/qlora", "L40S"): (23.40, None),
     ("qwen3-32b/lora", "A100 80GB"): (65.63, None),
-    ("qwen3-32b/lora", "H100"): (65.63, 997),
+    ("qwen3-32b/lora", "H100"): (65.63, None),
     ("chinese-alpaca-2-13b/qlora", "H100"): (8.62, 1860),
 }
 

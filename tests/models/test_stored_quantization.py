@@ -215,7 +215,7 @@ def test_what_is_loaded_takes_an_adapter(settings: dict[str, object], loaded: di
 
 
 @pytest.mark.parametrize("method", ["gptq", "awq"])
-def test_the_package_that_only_peft_asks_for_is_told(
+def test_a_package_that_is_missing_beside_gptqmodel_is_told(
     method: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base = declare(folder / "base", tmp_path / "base", {"quant_method": method, "bits": 4})

@@ -426,6 +426,13 @@ def test_a_checkpoint_is_asked_as_its_run_was_trained(
     asked = ["--data", folder / "t_validation.json", "--adapter", last]
     assert lrc("generate", "--model", folder / "base", *asked, "--output", tmp_path / "answer.csv") == 0
     assert lrc("evaluate", "--model", folder / "base", *asked) == 0
+    assert "was trained on questions of it" not in capsys.readouterr().err
+    trained_on = folder / "t_train.json"
+    assert lrc("evaluate", "--model", folder / "base", "--adapter", last, "--data", trained_on) == 0
+    again = ["evaluate", "--model", folder / "base", *asked, "--output", tmp_path / "figures.json"]
+    assert lrc(*again) == lrc("report", last) == 0
+    assert lrc(*again) == 0  # the page in the folder changes no answer
+    assert f"{trained_on}: {last} was trained on questions of it; the accuracy says little" in capsys.readouterr().err
     assert lrc("merge", "--adapter", last, "--base-model", folder / "base", "--output-dir", tmp_path / "m") == 0
     merged, run_of_all = read_run(tmp_path / "m"), read_run(whole)
     assert merged is not None and run_of_all is not None

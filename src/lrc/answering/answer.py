@@ -122,6 +122,7 @@ def facts(model: str, options: ScoringOptions, data_sha256: str) -> list[Any]:
     """
     state = processes()
     files = [file for adapter in options.adapters for file in sorted(adapter.glob("*")) if file.is_file()]
+    files = [file for file in files if file.suffix not in (".html", ".md")]  # a report, a card
     named = {**asdict(options), "adapters": len(options.adapters)}
     sums = [data_sha256, *(checksum(file) for file in files)]
     software = list(versions_of("lrc", "torch", "transformers", "peft").values())

@@ -176,10 +176,24 @@ def _bundles(ordered: Sequence[TokenSequence], shared: list[int], trunk: int, ro
 
 
 def _families(ordered: Sequence[TokenSequence], shared: list[int]) -> list[list[int]]:
-    """The indices of the sorted sequences, those with a common stem together, even where no row has room for them."""
+    """The indices of the sorted sequences, those with a common stem together, even where no row has room for them.
+
+    A sequence belongs with the one before if both begin with the stem of one of the family, on either side of them.
+    """
+    stems, last = [sequence.stem for sequence in ordered], len(ordered) - 1
+    joined = [False] * len(ordered)
+    least = stems[0]
+    for place in range(1, len(ordered)):
+        joined[place] = shared[place] >= least
+        least = min(least, stems[place]) if joined[place] else stems[place]
+    least = stems[last]
+    for place in range(last, 0, -1):
+        back = shared[place] >= least
+        joined[place] |= back
+        least = min(least, stems[place - 1]) if back else stems[place - 1]
     families: list[list[int]] = []
-    for place, sequence in enumerate(ordered):
-        if place and shared[place] >= min(sequence.stem, ordered[place - 1].stem):
+    for place in range(len(ordered)):
+        if joined[place]:
             families[-1].append(place)
         else:
             families.append([place])
