@@ -99,6 +99,17 @@ def test_a_question_whose_options_do_not_all_fit_gets_another_row() -> None:
     assert_separate(rows, [other, *first, *second])
 
 
+def test_a_common_stem_keeps_sequences_together_around_others() -> None:
+    """Sorted, the two in the middle begin with the stem of the outer two, but not with each other's."""
+    stem = [1, 2, 3, 4, 5]
+    outer = [TokenSequence(np.array([*stem, edge, *[edge] * 9, 0]), 12, stem_length=5) for edge in (6, 9)]
+    inner = [TokenSequence(np.array([*stem, 7, 7, *[edge] * 9, 0]), 12, stem_length=12) for edge in (1, 2)]
+    for sequences in ([*outer, *inner], [*inner, *outer], [outer[0], *inner, outer[1]]):
+        rows = pack(sequences, 12)
+        assert [sorted(set(row.owners.tolist())) for row in rows] == [[0, 1, 2, 3]]
+        assert_separate(rows, sequences)
+
+
 @given(st.lists(DRAWN, max_size=12), st.integers(1, 40))
 @settings(deadline=None)
 def test_without_sharing_a_row_is_one_sequence(sequences: list[TokenSequence], row_tokens: int) -> None:

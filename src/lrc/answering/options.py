@@ -237,10 +237,8 @@ def _explain_missing(name: str, folder: Path, holds: str) -> list[str]:
             return []
     elif "/" not in name and is_cached(name, CONFIG):  # the Hub's oldest models have no owner in their names
         return []
-    text, cure = (
-        _("{name}: no such folder; {cure}"),
-        _("give a folder that holds a model, or OWNER/NAME for one on the Hub"),
-    )
+    text = _("{name}: no such folder; {cure}")
+    cure = _("give a folder that holds a model, or OWNER/NAME for one on the Hub")
     if _offline():
         text = _("{name}: no such folder and none that was fetched before; {cure}")
         if name.count("/") == 1:
