@@ -81,7 +81,7 @@ def test_a_card_gets_the_largest_that_it_holds(device: str, card: float, expecte
         (29, EVERYTHING, "qwen2.5-1.5b/lora"),  # a Kaggle notebook without an accelerator
         (29, 2 * 10**9, "qwen2.5-0.5b/lora"),
         (15, EVERYTHING, "qwen2.5-0.5b/lora"),
-        (7, EVERYTHING, None),
+        (10, EVERYTHING, None),
     ],
 )
 def test_without_a_card_the_free_memory_decides(memory: int, disk: int, expected: str | None) -> None:
@@ -96,6 +96,12 @@ def test_what_the_disk_cannot_take_is_not_chosen_unless_it_is_there() -> None:
     there = choose_recipe("cuda", card, 32 * GIB, 20 * 10**9, lambda base: base == "Qwen/Qwen3-14B-Base")
     assert there is not None and there.recipe == "qwen3-14b/qlora"
     assert choose_recipe("cuda", card, 32 * GIB, 10**8) is None
+
+
+def test_without_a_connection_only_what_is_there_is_chosen() -> None:
+    assert choose_recipe("cpu", 0, 32 * GIB, EVERYTHING, online=False) is None
+    found = choose_recipe("cpu", 0, 32 * GIB, EVERYTHING, lambda base: base == "Qwen/Qwen2.5-0.5B", online=False)
+    assert found is not None and found.recipe == "qwen2.5-0.5b/lora"  # the larger one would fit, and is not there
 
 
 def test_a_small_machine_gets_none() -> None:

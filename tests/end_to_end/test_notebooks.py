@@ -80,7 +80,7 @@ class Notebook:
             self.installed = words[2:]
             self.variables["_exit_code"] = 0
             return
-        more = ["--max_steps", "4"] if words[1] == "run" else []
+        more = ["--recipe", "tiny/lora", "--max_steps", "4"] if words[1] == "run" else []
         self.variables["_exit_code"] = lrc(*words[1:], *more)
 
     def run(self, name: str, numbers: slice = slice(None), **edited: str) -> None:

@@ -29,7 +29,8 @@ PATIENCE = 240.0
 
 
 def words(output: Path, *more: str | Path) -> list[str]:
-    return ["run", *map(str, FILES), "--output-dir", str(output), *map(str, more), *SHORT]
+    recipe = [] if "--recipe" in more else ["--recipe", "tiny/lora"]
+    return ["run", *map(str, FILES), "--output-dir", str(output), *recipe, *map(str, more), *SHORT]
 
 
 def go(command: list[str], log: Path, struck: str = "", delay: float = 0.0) -> tuple[int, str]:
@@ -156,16 +157,76 @@ def test_what_is_another_way_is_refused_before_the_first_step(
     (tmp_path / "mine" / "notes.txt").write_text("mine")
     for command, said in {
         ("run", str(FILES[1]), str(FILES[0]), "--output-dir", str(output)): "belongs to",
-        (*words(output), "--recipe", "qwen3-8b/qlora"): "was begun with the recipe tiny/lora",
+        tuple(words(output, "--recipe", "qwen3-8b/qlora")): "was begun with the recipe tiny/lora",
         tuple(words(tmp_path / "mine")): "did not begin it",
-        (*words(tmp_path / "new"), "--recipe", "qwen3-9b/qlora"): "no such recipe",
-        (*words(tmp_path / "new"), "--recipe", "tiny/lora", "--lora_rnak", "4"): "did you mean 'lora_r",
+        tuple(words(tmp_path / "new", "--recipe", "qwen3-9b/qlora")): "no such recipe",
+        (*words(tmp_path / "new"), "--lora_rnak", "4"): "did you mean 'lora_r",
         ("run", str(EXAMPLES / "Sample.xlsx"), str(FILES[1]), "--output-dir", str(tmp_path / "new")): "did you mean",
     }.items():
         assert lrc(*command) == 1
         told = capsys.readouterr()
         assert said in told.err and "[1/" not in told.err, told.err
-    assert {path.name for path in tmp_path.iterdir()} <= {"mine", "new"}
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize(
+    ("machine", "said"),
+    [
+        ({}, "qwen2.5-1.5b/lora suits this machine, but its base Qwen/Qwen2.5-1.5B was never downloaded, and the Hub"),
+        (
+            {"hub": None},
+            "and HF_HUB_OFFLINE is set; connect, or name a folder with a base: --model_name_or_path FOLDER",
+        ),
+        (
+            {"memory": 2**30, "hub": True},
+            "too little memory or disk for the smallest base (1.1 GB and 1.1 TB are free)",
+        ),
+    ],
+)
+def test_a_base_that_cannot_be_had_is_refused_and_no_guessing_one_takes_its_place(
+    machine: dict[str, Any],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    about = {"device": "cpu", "card_memory": 0, "memory": 64 * 2**30, "disk": 2**40, "hub": False}
+    monkeypatch.setattr(way, "look_at_machine", lambda: types.SimpleNamespace(**(about | machine)))
+    monkeypatch.setattr(way, "is_fetched", lambda base: False)
+    assert lrc("run", *FILES, "--output-dir", tmp_path / "out") == 1
+    told = capsys.readouterr().err
+    assert said in told and "`--recipe tiny/lora` tries the steps with a base that cannot read" in told
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_base_that_is_there_is_taken_without_a_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    about = {"device": "cpu", "card_memory": 0, "memory": 64 * 2**30, "disk": 2**40, "hub": None}
+    monkeypatch.setattr(way, "look_at_machine", lambda: types.SimpleNamespace(**about))
+    monkeypatch.setattr(way, "is_fetched", lambda base: base == "Qwen/Qwen2.5-0.5B")
+    called: list[list[str]] = []
+    monkeypatch.setattr(way, "call", lambda step: called.append(step) or (3 if step[0] == "train" else lrc(*step)))
+    assert lrc("run", *FILES, "--output-dir", tmp_path / "out") == 3
+    assert called[-1][:2] == ["train", "qwen2.5-0.5b/lora"]
+
+
+def test_an_edited_copy_of_a_recipe_is_not_passed_over_in_silence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert lrc("init", ".") == 0
+    copy = Path("recipes/tiny/lora.yaml")
+    copy.write_text(copy.read_text("utf-8") + "\n# a remark changes nothing\n", encoding="utf-8")
+    words = [*map(str, FILES), "--output-dir", "out", "--lora_rnak", "4"]  # refused after the recipe is found
+    capsys.readouterr()
+    assert lrc("run", *words, "--recipe", "tiny/lora") == 1
+    assert "has other values" not in capsys.readouterr().err
+    copy.write_text(copy.read_text("utf-8").replace("lora_r: ", "lora_r: 1"), encoding="utf-8")
+    assert lrc("run", *words, "--recipe", "tiny/lora") == 1
+    told = capsys.readouterr().err
+    said = f"{copy}: has other values than the recipe that lrc ships, which is used; give this path to use the copy"
+    assert told.count(said) == 1
+    assert lrc("run", *words, "--recipe", copy) == 1
+    assert "has other values" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("record", ['{"train": 1, "test": [], "recipe": "tiny/lora"}', "[" * 200_000, "[]"], ids=len)

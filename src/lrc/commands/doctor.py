@@ -38,7 +38,9 @@ def doctor(*, as_json: bool = False) -> bool:
     else:
         notify(_("looking at this machine and asking the Hub: some seconds"))
         machine = look_at_machine()
-        choice = choose_recipe(machine.device, machine.card_memory, machine.memory, machine.disk, is_fetched)
+        about = (machine.device, machine.card_memory, machine.memory, machine.disk, is_fetched)
+        # Without the Hub: one whose base is here, else what could be trained with a connection.
+        choice = choose_recipe(*about, online=bool(machine.hub)) or choose_recipe(*about)
         problems += _check_machine(machine)
     document = _document(machine, choice, problems)
     if as_json:
@@ -72,22 +74,27 @@ def _document(machine: Machine | None, choice: Choice | None, problems: list[str
         name: {"installed": installed_version(lrc.DISTRIBUTION if name == "lrc" else name), "tested": tested.get(name)}
         for name in PACKAGES
     }
-    there = choice is not None and is_fetched(choice.base)
-    reachable = there or bool(machine and machine.hub)
-    recipe = None if choice is None else asdict(choice) | {"download": 0 if there else choice.download}
+    recipe = None
+    if choice is not None:
+        recipe = asdict(choice) | {"download": 0 if is_fetched(choice.base) else choice.download}
     return {
         "machine": None if machine is None else asdict(machine),
         "packages": packages,
-        "recipe": recipe if reachable else None,
+        "recipe": recipe,
         "problems": problems,
-        "next": _next(choice, reachable=reachable) if not problems else "lrc doctor",
+        "next": _next(recipe, machine) if not problems else "lrc doctor",
     }
 
 
-def _next(choice: Choice | None, *, reachable: bool) -> str:
-    if choice is None or not reachable:
+def _next(recipe: dict[str, Any] | None, machine: Machine | None) -> str:
+    if recipe is None or _out_of_reach(recipe, machine):
         return "lrc demo"
-    return f"lrc run {FILES} --recipe {choice.recipe} --output-dir out"
+    return f"lrc run {FILES} --recipe {recipe['recipe']} --output-dir out"
+
+
+def _out_of_reach(recipe: dict[str, Any], machine: Machine | None) -> bool:
+    """Whether the recipe's base has to be downloaded, and cannot be."""
+    return bool(recipe["download"]) and not (machine and machine.hub)
 
 
 def _lines(document: dict[str, Any], machine: Machine | None) -> Iterator[str]:
@@ -104,8 +111,17 @@ def _facts(document: dict[str, Any], machine: Machine | None) -> Iterator[tuple[
         yield _("recipe"), _("{recipe}, base {base}").format(recipe=choice["recipe"], base=choice["base"])
         text = _("about {size}, computed") if choice["download"] else _("nothing, the base is here")
         yield _("download"), text.format(size=format_size(choice["download"]))
+        if _out_of_reach(choice, machine):
+            text = _(
+                "without the Hub that base cannot be had; name a folder that holds one: `lrc run … "
+                "--model_name_or_path FOLDER`; the demo has a small base of its own, for its own stories"
+            )
+            yield _("note"), text
     elif machine is not None:
-        yield _("recipe"), _without_recipe(machine)
+        yield (
+            _("recipe"),
+            _("none: too little memory or disk for the smallest base; the demo has a small one of its own"),
+        )
     if document["next"].startswith("lrc run") and machine is not None and machine.device == "cpu":
         yield _("note"), _("without a GPU training takes hours; docs/results.md has measured ones")
 
@@ -131,12 +147,3 @@ def _about(machine: Machine) -> Iterator[tuple[str, str]]:
     yield _("disk"), _("{size} free at {place}").format(size=format_size(machine.disk), place=machine.cache)
     answers = {True: _("can be reached"), False: _("cannot be reached"), None: _("not asked: HF_HUB_OFFLINE is set")}
     yield "Hub", answers[machine.hub]
-
-
-def _without_recipe(machine: Machine) -> str:
-    if not machine.hub:
-        return _(
-            "none: no base was fetched before and the Hub cannot be reached; name a folder that holds one: `lrc run … "
-            "--model_name_or_path FOLDER`; the demo has a small base of its own, for its own stories"
-        )
-    return _("none: too little memory or disk for the smallest base; the demo has a small one of its own")

@@ -145,6 +145,8 @@ def _build(recipe: Recipe, config: Any, precision: Precision, topology: Topology
         stored.agree(name, bool(model.load_in_4bit), bool(model.load_in_8bit))
         if stored.method != "bitsandbytes":
             text = _("{name}: its weights are quantized ({stored}); the plan counts them in {dtype}, an upper bound")
+            if stored.is_dequantized:
+                text = _("{name}: its weights are quantized ({stored}), and training dequantizes them to {dtype}")
             dtype = str(precision.weights).removeprefix("torch.")
             notify(text.format(name=name, stored=stored, dtype=dtype))
     if quantization is not None and quantization.load_in_4bit:

@@ -12,15 +12,16 @@ from typing import Any
 from lrc.commands.options import ColumnNames
 from lrc.config.accelerate_config import find_accelerate_config
 from lrc.config.recipe import find_recipe, read_given, read_recipe
-from lrc.config.recipe_choice import EMBEDDED, SMALLEST, choose_recipe
+from lrc.config.recipe_choice import EMBEDDED, SMALLEST, Choice, choose_recipe
 from lrc.data.sources import read_questions_to_answer, require_file
 from lrc.metrics.verdict import Verdict, verdict_of
-from lrc.runtime.errors import DataError, OutputError
+from lrc.runtime.errors import DataError, MachineError, OutputError
 from lrc.runtime.findings import pad, print_lines, print_next
 from lrc.runtime.finished_outputs import BESIDE
 from lrc.runtime.hub_connection import is_fetched
 from lrc.runtime.locks import left_behind, locked, remove
-from lrc.runtime.machine import look_at_machine
+from lrc.runtime.machine import Machine, look_at_machine
+from lrc.runtime.memory import format_size
 from lrc.runtime.outputs import new_file
 from lrc.runtime.progress import notify, show_command
 from lrc.runtime.steps import call
@@ -119,15 +120,15 @@ def run(
     _refuse_folder(output_dir, train, test, recipe)
     if before := _read(output_dir):  # a command is the same one where its words are
         train, test = Path(before["train"]), Path(before["test"])
+    taken = recipe or (before["recipe"] if before else _choose(overrides))
+    options = RunOptions(
+        train, test, output_dir, taken, tuple(overrides), accelerate_config, validation_fraction, on_error, columns
+    )
+    given = read_given(find_recipe(taken), options.training)
     output_dir.mkdir(parents=True, exist_ok=True)
     with locked(output_dir / RECORD, output=output_dir):
         for part in left_behind(output_dir, RECORD):  # by killed processes
             remove(part)
-        taken = recipe or _recipe(output_dir, overrides)
-        options = RunOptions(
-            train, test, output_dir, taken, tuple(overrides), accelerate_config, validation_fraction, on_error, columns
-        )
-        given = read_given(find_recipe(taken), options.training)
         _remember(options)
         (output_dir / BESIDE).mkdir(exist_ok=True)
         if options.embedded:
@@ -173,18 +174,46 @@ def _keys(overrides: Sequence[str]) -> set[str]:
     return {word.partition("=")[0] for word in overrides}
 
 
-def _recipe(folder: Path, overrides: Sequence[str]) -> str:
-    """The recipe that was used before, or else one that suits this machine; with a base of one's own, offline too."""
-    if before := _read(folder):
-        return before["recipe"]
+def _choose(overrides: Sequence[str]) -> str:
+    """A recipe that suits this machine, and whose base can be had; the base may be one's own.
+
+    Raises:
+        MachineError: there is none.
+    """
     notify(_("run: looking at this machine for a recipe that suits it; --recipe names another"))
     machine = look_at_machine()
     own = f"--{BASE}" in _keys(overrides)
     there = (lambda base: True) if own else is_fetched
-    choice = choose_recipe(machine.device, machine.card_memory, machine.memory, machine.disk, there)
-    if choice is None or not (machine.hub or there(choice.base)):
-        return SMALLEST if own else EMBEDDED
-    return choice.recipe
+    about = (machine.device, machine.card_memory, machine.memory, machine.disk, there)
+    if choice := choose_recipe(*about, online=bool(machine.hub)):
+        return choice.recipe
+    if own:
+        return SMALLEST
+    raise MachineError(_why_none(machine, choose_recipe(*about)))
+
+
+def _why_none(machine: Machine, suiting: Choice | None) -> Message:
+    """Why no recipe was chosen, and what to do.
+
+    Args:
+        machine: this one.
+        suiting: what would suit it if bases could be downloaded.
+    """
+    if suiting is None:
+        text = _(
+            "run: this machine has too little memory or disk for the smallest base ({memory} and {disk} are free); "
+            "free some, or name a recipe with --recipe; `--recipe {embedded}` tries the steps with a base that cannot "
+            "read"
+        )
+        free = {"memory": format_size(machine.memory), "disk": format_size(machine.disk)}
+        return text.format(**free, embedded=EMBEDDED)
+    why = _("HF_HUB_OFFLINE is set") if machine.hub is None else _("the Hub cannot be reached")
+    text = _(
+        "run: {recipe} suits this machine, but its base {base} was never downloaded, and {why}; connect, or name a "
+        "folder with a base: --model_name_or_path FOLDER; `--recipe {embedded}` tries the steps with a base that "
+        "cannot read"
+    )
+    return text.format(recipe=suiting.recipe, base=suiting.base, why=why, embedded=EMBEDDED)
 
 
 def _read(folder: Path) -> dict[str, str] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lrc.config.recipe import find_recipe
+from lrc.config.shipped import shipped_files
 from lrc.config.yaml_reader import read_mapping
 
 GIB = 1024**3
@@ -47,9 +47,9 @@ BY_CARD = [
     (8, "qwen3-1.7b/lora"),
     (6, "qwen3-0.6b/lora"),
 ]
-# The free memory that a recipe needs on a CPU, in GiB, largest first. In bfloat16, training the first takes 14.5 GB at
-# its peak (docs/results.md), and float32 weights take 3.1 GB more; both learn for about as long.
-BY_MEMORY = [(20, "qwen2.5-1.5b/lora"), (8, "qwen2.5-0.5b/lora")]
+# The free memory that a recipe needs on a CPU, in GiB, largest first. In bfloat16, training takes up to 14.5 and 10.8
+# GB at the peak (docs/results.md), and float32 weights take 3.1 and 1.0 GB more; both learn for about as long.
+BY_MEMORY = [(20, "qwen2.5-1.5b/lora"), (11, "qwen2.5-0.5b/lora")]
 SMALLEST = BY_MEMORY[-1][1]
 
 
@@ -70,12 +70,18 @@ class Choice:
 
 def describe_recipe(recipe: str) -> Choice:
     """The base and the download of a shipped recipe."""
-    base = str(read_mapping(find_recipe(recipe)).values["model_name_or_path"])
+    base = str(read_mapping(shipped_files("recipes")[recipe]).values["model_name_or_path"])
     return Choice(recipe, base, round(PARAMETERS[recipe] * 1e9 * BYTES_PER_PARAMETER))
 
 
 def choose_recipe(
-    device: str, card: int, memory: int, free_disk: int, is_fetched: Callable[[str], bool] = lambda base: False
+    device: str,
+    card: int,
+    memory: int,
+    free_disk: int,
+    is_fetched: Callable[[str], bool] = lambda base: False,
+    *,
+    online: bool = True,
 ) -> Choice | None:
     """Choose the largest recipe for a machine.
 
@@ -85,9 +91,10 @@ def choose_recipe(
         memory: the free memory of the machine in bytes.
         free_disk: the free space for downloads in bytes.
         is_fetched: whether a base is downloaded already.
+        online: whether others can be downloaded.
 
     Returns:
-        None if not even the smallest recipe fits.
+        None if not even the smallest recipe fits, or none whose base can be had.
     """
     if device == "cpu":
         fitting = [recipe for gibibytes, recipe in BY_MEMORY if memory >= gibibytes * GIB]
@@ -96,4 +103,5 @@ def choose_recipe(
         fitting = [recipe for recipe in fitting if device == "cuda" or not recipe.endswith("/qlora")]
         fitting += [recipe for gibibytes, recipe in BY_MEMORY[-1:] if memory >= gibibytes * GIB]
     choices = map(describe_recipe, fitting)
-    return next((choice for choice in choices if is_fetched(choice.base) or choice.download < free_disk), None)
+    space = free_disk if online else 0
+    return next((choice for choice in choices if is_fetched(choice.base) or choice.download < space), None)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import suppress
 from difflib import get_close_matches
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
-from lrc.runtime.errors import RecipeError
+from lrc.config.yaml_reader import read_mapping
+from lrc.runtime.errors import LrcError, RecipeError
+from lrc.runtime.exit_status import is_first, is_step
+from lrc.runtime.progress import notify
 from lrc.runtime.translation import Message, _, alternatives
 
 MOST_DESCRIBED = 4  # similar files up to which each is listed with a description
@@ -16,6 +21,8 @@ FEW = 12  # shipped files up to which all are listed with a description if none 
 
 def find_shipped(name: str, kind: str, folder: str) -> Path:
     """Find a YAML file by its path, or a shipped one by its name.
+
+    A shipped one is named on stderr if an edited copy of it lies where `lrc init` puts it, and is not what was named.
 
     Args:
         name: a path, or the name of a shipped file, with or without folder and suffix.
@@ -27,11 +34,11 @@ def find_shipped(name: str, kind: str, folder: str) -> Path:
     """
     if Path(name).is_file():
         return Path(name)
-    root = Path(str(files(f"lrc.{folder}")))
-    shipped = {file.relative_to(root).with_suffix("").as_posix(): file for file in sorted(root.rglob("*.yaml"))}
+    shipped = shipped_files(folder)
     # The documentation has paths that exist only in a clone; the names in them work wherever lrc is installed.
     short = name.replace("\\", "/").removeprefix(f"{folder}/").removesuffix(".yaml").rstrip("/")
     if short in shipped:
+        _tell_of_copy(kind, Path(folder, f"{short}.yaml"), shipped[short])
         return shipped[short]
     near = _find_similar(short, shipped)
     if not 0 < len(near) <= MOST_DESCRIBED:
@@ -46,6 +53,24 @@ def find_shipped(name: str, kind: str, folder: str) -> Path:
             name=name, kind=kind, named=alternatives(named, _("{words} or {last}"))
         )
     )
+
+
+def shipped_files(folder: str) -> dict[str, Path]:
+    """The YAML files of a subpackage of `lrc`, by their names without suffix, such as `tiny/lora`; sorted."""
+    root = Path(str(files(f"lrc.{folder}")))
+    return {file.relative_to(root).with_suffix("").as_posix(): file for file in sorted(root.rglob("*.yaml"))}
+
+
+@cache
+def _tell_of_copy(kind: str, copy: Path, shipped: Path) -> None:
+    """Tell once that a copy with other values is not used; a step of `lrc run` leaves that to its caller."""
+    if not copy.is_file() or is_step() or not is_first():
+        return
+    with suppress(LrcError):
+        if read_mapping(copy).values == read_mapping(shipped).values:
+            return
+    text = _("{copy}: has other values than the {kind} that lrc ships, which is used; give this path to use the copy")
+    notify(text.format(copy=copy, kind=kind))
 
 
 def _find_similar(name: str, shipped: Collection[str]) -> list[str]:

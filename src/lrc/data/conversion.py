@@ -217,8 +217,8 @@ class ConversionReport:
             if counts.total() == 1:
                 text = _("wrote {file}: one question (by answer: {positions})")
             if not last:
-                text = (
-                    _("wrote {file}: one question") if counts.total() == 1 else _("wrote {file}: {count:,} questions")
-                )
+                text = _("wrote {file}: {count:,} questions without answers")
+                if counts.total() == 1:
+                    text = _("wrote {file}: one question without an answer")
             positions = tuple(f"{counts[answer]:,}" for answer in range(1, last + 1))
             yield localized(text.format(file=folder / name, count=counts.total(), positions=positions))

@@ -24,12 +24,12 @@ NAMES = {
 
 Kind = Literal["above", "perhaps above", "not above", "undecided"]
 MEANINGS: dict[Kind, Message] = {
-    "above": _("That is more than chance: it answers better than methods that only count characters."),
-    "perhaps above": _("These questions are too few to tell it from a method that only counts characters."),
-    "not above": _("A method that only counts characters does as well or better."),
+    "above": _("That is more than chance: it answers better than rules that do not understand the text."),
+    "perhaps above": _("These questions are too few to tell it from a rule that does not understand the text."),
+    "not above": _("A rule that does not understand the text does as well or better."),
     "undecided": _(
-        "A method that only counts characters is wrong in so few of these passages that not even right answers to all "
-        "questions would be more than chance."
+        "A rule that does not understand the text is wrong in so few of these passages that not even right answers to "
+        "all questions would be more than chance."
     ),
 }
 NEXT: dict[Kind, Message] = {
@@ -39,7 +39,7 @@ NEXT: dict[Kind, Message] = {
         "Next: train it; if it has been trained, see whether the loss falls, train on more questions or for longer, or "
         "take a larger base."
     ),
-    "undecided": _("Next: evaluate it on more passages, with questions that counting characters does not answer."),
+    "undecided": _("Next: evaluate it on more passages, with questions that such a rule gets wrong."),
 }
 SUSPECT_NUMBERS = _(
     "Next: read its wrong answers (lrc report): it is worse than a guess, as if options and answers were numbered "

@@ -123,6 +123,11 @@ class StoredQuantization:
                 raise ModelError(text.format(name=name, self=self, path=f"{path}.weight"))
 
     @property
+    def is_dequantized(self) -> bool:
+        """Whether loading makes ordinary weights of them."""
+        return self.method in DEQUANTIZED
+
+    @property
     def loading(self) -> Any:
         """What transformers has to be given to load weights that take an adapter; None takes its default.
 
@@ -131,7 +136,7 @@ class StoredQuantization:
         decompressed after PEFT has found no weights to adapt. And for GPTQ and AWQ it would take the fastest kernels,
         which have no backward.
         """
-        if self.method in DEQUANTIZED:
+        if self.is_dequantized:
             return DEQUANTIZED[self.method](dequantize=True)
         if self.method in TRAINABLE:
             return TRAINABLE[self.method](bits=4, backend="auto_trainable")  # bits are those of the files

@@ -211,7 +211,8 @@ def format_findings(findings: Iterable[Finding], language: str | None = None) ->
     for level, word in WORDS.items():
         found = [group for (other, _file, _kind), group in groups.items() if other == level]
         if level == "error":
-            lines = [error.line(language) for error in limit_findings([error for group in found for error in group])]
+            errors = _by_place([error for group in found for error in group])
+            lines = [error.line(language) for error in limit_findings(errors)]
         else:
             lines = [_line(group, language) for group in found]
         yield from (localized(_("{level}: {line}").format(level=word, line=line), language) for line in lines)
@@ -327,6 +328,12 @@ def add_cure(errors: Sequence[Finding], cure: str) -> list[Finding]:
         for error in errors
     ]
     return limit_findings(cured)
+
+
+def _by_place(findings: Sequence[Finding]) -> list[Finding]:
+    """Sort findings by row, file after file; those of a whole file come after its rows."""
+    files = {file: number for number, file in enumerate(dict.fromkeys(one.file for one in findings))}
+    return sorted(findings, key=lambda one: (files[one.file], one.row is None, one.row or 0))
 
 
 def _line(group: Sequence[Finding], language: str | None) -> str:

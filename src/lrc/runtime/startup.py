@@ -7,9 +7,18 @@ import sys
 
 
 def begin() -> None:
-    """Prepare the process: hold signals, and open the standard streams that its caller has closed."""
+    """Prepare the process: hold signals, and open standard streams that its caller has closed.
+
+    A closed stdout is refused, before hours of work whose result could not be printed: one line, exit status 1.
+    """
     hold_signals()
     open_closed_streams()
+    if sys.stdout is None:
+        from lrc.runtime.progress import notify
+        from lrc.runtime.translation import _
+
+        notify(_("lrc: stdout is closed; send it to a file, or to {nowhere}").format(nowhere=os.devnull))
+        sys.exit(1)
 
 
 def hold_signals() -> None:
@@ -22,11 +31,8 @@ def hold_signals() -> None:
 
 
 def open_closed_streams() -> None:
-    """Put something in the place of closed standard streams, or the next file to be opened would be taken for one.
-
-    Reading from stdin finds its end, stderr goes nowhere, and writing to stdout fails: its result would be lost.
-    """
-    for name, mode, access in (("stdin", "r", os.O_RDONLY), ("stdout", "w", os.O_RDONLY), ("stderr", "w", os.O_WRONLY)):
+    """Have a closed stdin read as empty, and a closed stderr go nowhere: the next file would be taken for one."""
+    for name, mode, access in (("stdin", "r", os.O_RDONLY), ("stderr", "w", os.O_WRONLY)):
         if getattr(sys, name) is None:
             handle = os.open(os.devnull, access)
             os.set_inheritable(handle, True)  # or the programs that it starts would take a file of theirs for one
