@@ -255,7 +255,7 @@ def measure(records: Sequence[Record], predictions: Sequence[int], answers: Sequ
         Figures as JSON values, which `lrc evaluate --output` writes.
     """
     questions = [question_of(record) for record in records]
-    groups = [sum(len(question.passage) >= length for length in LENGTHS) for question in questions]
+    groups = [sum(len(question.source_passage) >= length for length in LENGTHS) for question in questions]
     verdict, passages = judge(questions, predictions), passages_of(questions)
     by_length = accuracy_by(groups, predictions, answers, passages)
     return {

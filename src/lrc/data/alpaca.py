@@ -227,7 +227,7 @@ def decode_record(text: str) -> Record:
     if "options" in item:
         answer = None if output is None else int(output)
         parts = item["passage"], item["question"], tuple(item["options"])
-        question = Question(name, *parts, answer, item.get("row"))
+        question = Question(name, *parts, answer, item.get("row"), item.get("full_passage"))
     return Record(name, item["instruction"], item["input"], output, question)
 
 
@@ -261,6 +261,8 @@ def _to_object(record: Record) -> dict[str, Any]:
         fields |= {"passage": question.passage, "question": question.question, "options": question.options}
         if question.row is not None:
             fields["row"] = question.row
+        if question.full_passage is not None:
+            fields["full_passage"] = question.full_passage
     return fields
 
 

@@ -28,6 +28,7 @@ class Question:
     options: tuple[str, ...]
     answer: int | None = None  # 1 to len(options); None in a test workbook
     row: int | None = None  # the row number in the workbook, since ids may repeat
+    full_passage: str | None = None  # the passage before it was shortened to fit a model; None if it was not
 
     def __post_init__(self) -> None:
         if not MIN_OPTIONS <= len(self.options) <= MAX_OPTIONS:
@@ -36,6 +37,11 @@ class Question:
         if self.answer is not None and not 1 <= self.answer <= len(self.options):
             text = _("answer is {answer}, expected 1 to {last}")
             raise ValueError(text.format(answer=self.answer, last=len(self.options)))
+
+    @property
+    def source_passage(self) -> str:
+        """The passage as the file has it, by which questions are counted, split and compared with others."""
+        return self.passage if self.full_passage is None else self.full_passage
 
     @property
     def choosable(self) -> tuple[int, ...]:

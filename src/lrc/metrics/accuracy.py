@@ -28,7 +28,7 @@ Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
 
 def passages_of(questions: Iterable[Question]) -> list[str]:
     """The cluster of each question: its passage in canonical form (see `near_duplicates.canonical`)."""
-    return [canonical(question.passage) for question in questions]
+    return [canonical(question.source_passage) for question in questions]
 
 
 def wilson(right: float, n: float) -> tuple[float, float]:

@@ -66,7 +66,7 @@ def credit(chosen: Sequence[Tied], answers: Sequence[int]) -> list[Fraction]:
 
 
 def _choose_by_overlap(question: Question) -> Tied:
-    passage = set(_bigrams(question.passage))
+    passage = set(_bigrams(question.source_passage))
     scores = []
     for option in question.options:
         grams = set(_bigrams(option))
@@ -75,7 +75,7 @@ def _choose_by_overlap(question: Question) -> Tied:
 
 
 def _choose_by_window(question: Question) -> Tied:
-    passage = _bigrams(question.passage)
+    passage = _bigrams(question.source_passage)
     counts, asked = Counter(passage), set(_bigrams(question.question))
     return _best(question, [_score_window(passage, counts, asked | set(_bigrams(one))) for one in question.options])
 

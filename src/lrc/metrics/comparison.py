@@ -140,7 +140,7 @@ def _pair(sources: tuple[Path, Path], first: Sequence[Outcome], second: Sequence
 
 def _identify(outcome: Outcome) -> Hashable:
     question = outcome.question
-    return question.passage, question.question, question.options
+    return question.source_passage, question.question, question.options
 
 
 def _report_missing(source: Path, other: Path, lacking: Sequence[Outcome], count: int) -> list[str]:

@@ -229,7 +229,7 @@ def _to_object(outcome: Outcome) -> dict[str, Any]:
         "probabilities": list(outcome.probabilities),
         "prediction": outcome.prediction,
         "answer": question.answer,
-        "passage": question.passage,
+        "passage": question.source_passage,
         "question": question.question,
         "options": list(question.options),
     }

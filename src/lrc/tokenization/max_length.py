@@ -80,7 +80,9 @@ class RecordFitter:
         limit = self.lengths.max_length or 0
         fits = lambda question: self.prompt.measured(with_question(record, question))[1] <= limit  # noqa: E731
         question = shorten(record.question, fits)
-        return None if question is None else with_question(record, question)
+        if question is None:
+            return None
+        return with_question(record, replace(question, full_passage=record.question.source_passage))
 
 
 @dataclass(frozen=True)

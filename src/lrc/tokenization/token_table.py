@@ -47,7 +47,7 @@ def make_table(rows: Iterable[tuple[Record, TokenSequence]]) -> pa.Table:
     for record, sequence in rows:
         columns["tokens"].append(sequence.tokens.astype(np.int32))
         columns["prompt_length"].append(sequence.prompt_length)
-        columns["passage"].append(_hash(record.input if record.question is None else record.question.passage))
+        columns["passage"].append(_hash(record.input if record.question is None else record.question.source_passage))
         columns["id"].append(record.id)
         columns["record"].append(encode_record(record))
     return pa.table(columns, schema=SCHEMA)

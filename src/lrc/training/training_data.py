@@ -84,10 +84,10 @@ def training_files(recipe: Recipe) -> list[str]:
 
 def find_shared_passages(files: Sequence[Corpus], validation: Corpus) -> list[str]:
     """The ids of the validation questions whose passage is trained on, but for white space, case and width."""
-    asked = [(record.id, canonical(record.question.passage)) for record in validation.records if record.question]
+    asked = [(record.id, canonical(record.question.source_passage)) for record in validation.records if record.question]
     passages = {passage for _id, passage in asked}
     questions = (record.question for corpus in files for record in corpus.records if record.question)
-    shared = {passage for question in questions if (passage := canonical(question.passage)) in passages}
+    shared = {passage for question in questions if (passage := canonical(question.source_passage)) in passages}
     return [name for name, passage in asked if passage in shared]
 
 

@@ -72,7 +72,8 @@ class Validation:
             return list(range(len(self.records)))
         passages: dict[str, list[int]] = {}
         for place, record in enumerate(self.records):
-            passages.setdefault(record.input if record.question is None else record.question.passage, []).append(place)
+            passage = record.input if record.question is None else record.question.source_passage
+            passages.setdefault(passage, []).append(place)
         groups = list(passages.values())
         Random(0).shuffle(groups)
         chosen = groups[0]
