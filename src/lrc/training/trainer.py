@@ -43,6 +43,8 @@ from lrc.training.optimizer import LoraPlus, create_loraplus, explain_refusal
 from lrc.training.throughput import ThroughputCallback
 from lrc.training.validation import InLockstep, Validation, combine
 
+ALL = "eval_all"  # the prefix of the metrics of all validation questions, where others are of a sample
+
 
 @dataclass(frozen=True)
 class Packing:
@@ -266,14 +268,15 @@ class TreeTrainer(DurableTrainer):
     def final_scores(self) -> list[tuple[Question, OptionScores]]:
         """The trained model's scores of all validation questions; empty without validation.
 
-        They are evaluated unless this was done at the last step, and logged unless the log has that step already.
+        They are evaluated unless this was done at the last step, and logged unless the log has that step already. After
+        a training that evaluated a sample, the figures of all are logged as `eval_all_…`, since they are of others.
         """
         step = self.state.global_step
         if self.validation is None:
             return []
         if len(self.validation.sampled) < len(self.validation.records):
             self._evaluates_all = True
-            self.evaluate()  # the log has the figures of the sample
+            self.evaluate(metric_key_prefix=ALL)
         elif step not in self.evaluated:
             known = read_curves(Path(self.args.output_dir) / METRICS_FILE)["eval_loss"]
             if any(point.step == step for point in known):
