@@ -18,7 +18,18 @@ import click
 
 import lrc
 from lrc.commands.help import TranslatedCommand, summary
-from lrc.commands.options import FILE, TEXT, TakesSeveral, accelerate_config, answering, force, given, on_error, table
+from lrc.commands.options import (
+    FILE,
+    MODEL,
+    TEXT,
+    TakesSeveral,
+    accelerate_config,
+    answering,
+    force,
+    given,
+    on_error,
+    table,
+)
 from lrc.runtime import progress
 from lrc.runtime.exit_status import exit_on_error, is_first, is_step, several_processes
 from lrc.runtime.launch_variables import check_launch, forget_launch
@@ -259,7 +270,7 @@ def sweep(file: Path, accelerate_config: str | None, trials: int | None) -> None
 @cli.command()
 @click.option("--adapter", required=True, type=FILE, help="The folder of the adapter.")
 @click.option("--output-dir", required=True, type=FILE, help="Folder for the merged model.")
-@click.option("--base-model", type=TEXT, help="The base model, if not the one that the adapter names.")
+@click.option("--base-model", type=MODEL, help="The base model, if not the one that the adapter names.")
 @click.option("--dtype", type=click.Choice(["float32", "float16", "bfloat16"]), help="Default: the base model's.")
 @click.option("--verify/--no-verify", default=True, help="Compare logits with those of base + adapter afterwards.")
 @force
@@ -278,7 +289,7 @@ def merge(**options: Any) -> None:
 
 
 @cli.command()
-@click.option("--model", type=TEXT, required=True, help="A base or merged model: a folder, or a name on the Hub.")
+@click.option("--model", type=MODEL, required=True, help="A base or merged model: a folder, or a name on the Hub.")
 @click.option("--data", required=True, type=FILE, help="A workbook, a CSV, JSON lines or Alpaca JSON.")
 @click.option(
     "--output", required=True, type=FILE, help="The CSV to write, or an .xlsx: a copy of the workbook with the answers."
@@ -313,7 +324,7 @@ def generate(
 
 
 @cli.command()
-@click.option("--model", type=TEXT, help="A base or merged model: a folder, or a name on the Hub.")
+@click.option("--model", type=MODEL, help="A base or merged model: a folder, or a name on the Hub.")
 @click.option(
     "--predictions", type=FILE, multiple=True, help="A CSV of answers to score instead; give two to compare them."
 )
@@ -486,7 +497,7 @@ def report(run_dir: Path, **options: Any) -> None:
 
 
 @cli.command()
-@click.option("--model", type=TEXT, required=True, help="A base or merged model: a folder, or a name on the Hub.")
+@click.option("--model", type=MODEL, required=True, help="A base or merged model: a folder, or a name on the Hub.")
 @click.option("--host", type=TEXT, default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option(
     "--port",

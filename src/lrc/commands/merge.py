@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
@@ -34,7 +33,7 @@ from lrc.runtime.memory import available_memory, format_size
 from lrc.runtime.outputs import checksum, is_in, new_folder, refuse_existing
 from lrc.runtime.packages import versions_of
 from lrc.runtime.progress import notify
-from lrc.runtime.system import command_line
+from lrc.runtime.system import command_line, expand_home
 from lrc.runtime.translation import _, message_of
 from lrc.tokenization.prompt import Prompt
 from lrc.tokenization.serving import MODELFILE, differs, write_for_servers
@@ -142,8 +141,7 @@ def _refuse_inputs_as_output(output_dir: Path, adapter: Path, base: Path) -> Non
 
 def _refuse_losses(output_dir: Path) -> None:
     """Refuse to replace the current folder or the user's home, even if nothing else is in it."""
-    home = Path(os.path.expanduser("~"))  # noqa: PTH111 - `Path.home` raises where there is none
-    for other in (Path.cwd(), home):
+    for other in (Path.cwd(), Path(expand_home("~"))):
         if is_in(other, output_dir):
             text = _("{output_dir}: holds {other}, which would be removed with it; choose another name")
             raise OutputError(text.format(output_dir=output_dir, other=other))

@@ -12,6 +12,7 @@ from click.core import ParameterSource
 
 from lrc.config.run_record import DTYPES, NORMALISATIONS, STYLES, TEMPLATE_NAMES
 from lrc.data.tables.headers import ROLES, role_of
+from lrc.runtime.system import expand_home
 from lrc.runtime.translation import _, localized
 
 
@@ -22,7 +23,7 @@ class NonEmptyPath(click.Path):
         """Refuse an empty name."""
         if not os.fspath(value).strip():
             self.fail(localized(_("is empty; give a path")), param, ctx)
-        return super().convert(value, param, ctx)
+        return super().convert(expand_home(os.fspath(value)), param, ctx)  # as bash does not in `--data=~/AI.xlsx`
 
 
 class NonEmptyText(click.types.StringParamType):
@@ -33,6 +34,14 @@ class NonEmptyText(click.types.StringParamType):
         if not str(value).strip():
             self.fail(localized(_("is empty; give a name")), param, ctx)
         return super().convert(value, param, ctx)
+
+
+class ModelName(NonEmptyText):
+    """A model: a folder, or a name on the Hub."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Put the home folder in the place of `~`."""
+        return expand_home(str(super().convert(value, param, ctx)))
 
 
 class ColumnNames(click.ParamType):
@@ -62,7 +71,7 @@ class ColumnNames(click.ParamType):
         return columns
 
 
-FILE, TEXT = NonEmptyPath(path_type=Path), NonEmptyText()
+FILE, TEXT, MODEL = NonEmptyPath(path_type=Path), NonEmptyText(), ModelName()
 force = click.option("--force", is_flag=True, help="Overwrite an existing output.")
 accelerate_config = click.option(
     "--accelerate-config", type=TEXT, help="A launch config: a file, or the name of one that lrc ships."

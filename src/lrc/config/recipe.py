@@ -18,6 +18,7 @@ from lrc.config.synonyms import cure
 from lrc.config.yaml_reader import YamlMapping, read_mapping, refuse_tokens
 from lrc.runtime.devices import apply_device_support
 from lrc.runtime.errors import RecipeError
+from lrc.runtime.system import expand_home
 from lrc.runtime.translation import _
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ NAMES = (
     "model_revision",
     "resume_from_checkpoint",
 )
+# Keys that may be paths. Where they begin with `~`, transformers expands only output_dir, and a shell only some words.
+PATHS = (*NAMES, "model_name_or_path", "train_file", "output_dir")
 COMMAND_LINE = _("command line")
 SECRETS = ("hub_token", "push_to_hub_token", "hf_token", "token", "use_auth_token")
 # Files of data, which other commands read, and which may be given as a recipe by mistake.
@@ -171,7 +174,7 @@ def _merge_given(file: YamlMapping, overrides: Sequence[str]) -> dict[str, Any]:
 def _check_given(file: YamlMapping, overrides: Sequence[str], known: Schema) -> dict[str, Any]:
     overriding, strangers = parse_overrides(overrides, known)
     from_file = {key: _as_list(value, known[key].hint) if key in known else value for key, value in file.values.items()}
-    given = {**from_file, **overriding}
+    given = {key: _expand(value) if key in PATHS else value for key, value in {**from_file, **overriding}.items()}
     missing = [key for key in REQUIRED if _is_blank(given.get(key))]
     findings = _find_errors(_drop(from_file, missing), known, file.place)
     on_command_line = {**_drop(overriding, missing), **dict.fromkeys(strangers)}
@@ -233,6 +236,13 @@ def _is_blank(value: Any) -> bool:
     if isinstance(value, list):
         return not value or any(map(_is_blank, value))
     return value is None or (isinstance(value, str) and not value.strip())
+
+
+def _expand(value: Any) -> Any:
+    """Put the home folder in the place of `~` in a path, or in each of a list."""
+    if isinstance(value, list):
+        return [_expand(one) for one in value]
+    return expand_home(value) if isinstance(value, str) else value
 
 
 def _as_list(value: Any, hint: Any) -> Any:

@@ -20,6 +20,7 @@ from lrc.runtime.errors import DataError, LrcError, cannot_read
 from lrc.runtime.outputs import checksum, new_file, refuse_existing
 from lrc.runtime.packages import versions_of
 from lrc.runtime.progress import notify
+from lrc.runtime.system import expand_home
 from lrc.runtime.translation import _
 
 DONE = _("{output}: already exists, made by the same command from the same input; nothing to do")
@@ -35,8 +36,7 @@ def records_folder(output: Path) -> Path:
         return beside
     home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
     folder = os.environ.get("HF_DATASETS_CACHE") or Path(home, "datasets")
-    # `Path.expanduser` raises where there is no home.
-    return Path(os.path.expanduser(folder), "lrc-finished")  # noqa: PTH111
+    return Path(expand_home(str(folder)), "lrc-finished")
 
 
 def side_file(output: Path, process: int = 0) -> Path:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.filesize import decimal
 
+from lrc.runtime.cgroups import memory_left
 from lrc.runtime.errors import RecipeError
 from lrc.runtime.translation import _
 
@@ -19,10 +20,11 @@ UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
 
 
 def available_memory() -> int:
-    """The bytes that can be allocated without swapping, as estimated by the operating system."""
+    """The bytes that can be allocated without swapping, as estimated by the system, within the limit of a container."""
     import psutil
 
-    return int(psutil.virtual_memory().available)
+    free, left = int(psutil.virtual_memory().available), memory_left()
+    return free if left is None else min(free, left)
 
 
 def peak_memory() -> int:
@@ -76,7 +78,7 @@ def read_memory(text: str) -> int:
 
 def out_of_memory(error: BaseException) -> str | None:
     """A message if an exception is about a lack of memory; otherwise None."""
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's
         return _("out of memory")
     found = re.search(r"CPUAllocator: can't allocate memory: you tried to allocate (\d+) bytes", str(error))
     if found:

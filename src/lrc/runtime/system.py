@@ -8,6 +8,8 @@ import shlex
 import subprocess
 from collections.abc import Iterable
 
+from lrc.runtime import cgroups
+
 # There, a program cannot replace its process (exec), open files cannot be renamed, and folders cannot be opened.
 WINDOWS = os.name == "nt"
 # For the environment of `python -m`: a click.py, or a clone called lrc, in the working folder is not to be imported.
@@ -16,8 +18,14 @@ _SPECIAL = re.compile(r"[^\w./:\\+-]")  # to cmd.exe or PowerShell, which redire
 
 
 def usable_cores() -> int:
-    """The number of cores that this process may use; on Linux, its affinity may allow fewer than there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The number of cores that this process may use; on Linux, affinity or a container may allow only some of them."""
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(there, cgroups.usable_cores() or there)
+
+
+def expand_home(path: str) -> str:
+    """A path with the home folder in place of `~`; as it is without a home folder, where `Path.expanduser` raises."""
+    return os.path.expanduser(path)  # noqa: PTH111
 
 
 def command_line(words: Iterable[str]) -> str:

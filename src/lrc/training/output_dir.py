@@ -15,6 +15,7 @@ from lrc.runtime.errors import OutputError, RecipeError
 from lrc.runtime.locks import left_behind, list_parts, remove
 from lrc.runtime.outputs import checksum, flush, is_in, new_file
 from lrc.runtime.progress import notify
+from lrc.runtime.system import expand_home
 from lrc.runtime.translation import _
 from lrc.training.checkpoint import MANIFEST, STAGE, adopt, best_step, close_stage, find_damage, newest, open_stage
 from lrc.training.resume import Difference, differences, is_longer, run_of
@@ -270,7 +271,7 @@ def refuse_sources_in(folder: Path, sources: Sequence[Path]) -> None:
         OutputError: it does.
     """
     runs = [file.parent for file in sorted(folder.glob(f"*/{RUN_FILE}")) if not _CHECKPOINT.fullmatch(file.parent.name)]
-    for source in (*sources, Path.home(), *runs):
+    for source in (*sources, Path(expand_home("~")), *runs):
         if source.exists() and is_in(source, folder):
             raise OutputError(
                 _(
