@@ -111,6 +111,27 @@ def test_repeating_sends_nothing_twice(trained: Path, hub: Hub) -> None:
     assert hub.commits == 1 and set(hub.files) == EXPECTED
 
 
+def test_nothing_of_an_earlier_model_is_left_that_would_be_loaded(
+    trained: Path, hub: Hub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """transformers takes model.safetensors before an index, and an adapter_config.json before either."""
+    stale = {
+        *("model.safetensors", "model-00001-of-00002.safetensors", "model.safetensors.index.json", "config.json"),
+        *("pytorch_model.bin", "pytorch_model-00002-of-00002.bin", "adapter_model.bin", "chat_template.jinja"),
+    }
+    own = {"notes.txt", "gguf/model.gguf", "old/model.safetensors", "LICENSE", "model-q4.gguf", ".gitattributes"}
+    hub.files |= {name: b"before" for name in stale | own | {"adapter_model.safetensors"}}
+    publish_folder(trained, "me/adapter", private=False, endpoint=hub.address)
+    now = set(hub.files)
+    assert hub.commits == 1 and not now & (stale - {"chat_template.jinja"}) and own <= now
+    assert hub.files["adapter_model.safetensors"] == (trained / "adapter_model.safetensors").read_bytes()
+    told = capsys.readouterr().err
+    assert "me/adapter: removes files of the model that was published there before: " in told
+    assert all(name in told for name in stale & set(told.split()) | {"pytorch_model.bin"}) and "notes.txt" not in told
+    publish_folder(trained, "me/adapter", private=False, endpoint=hub.address)
+    assert set(hub.files) == now and "removes" not in capsys.readouterr().err
+
+
 def test_a_merged_model_arrives(trained: Path, hub: Hub, tmp_path: Path) -> None:
     merge(trained, tmp_path / "merged")
     publish_folder(tmp_path / "merged", "someone/merged", private=False, endpoint=hub.address)

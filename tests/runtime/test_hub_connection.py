@@ -96,11 +96,42 @@ def test_a_verb_says_so_in_two_lines(
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    hub_connection._probe.cache_clear()
-    try:
-        assert lrc("merge", "--adapter", adapter, "--output-dir", tmp_path / "m") == 1
-    finally:
-        hub_connection._probe.cache_clear()
+    for name, value in {"answered": False, "silent_since": None}.items():
+        monkeypatch.setattr(hub_connection._Probe, name, value)
+    assert lrc("merge", "--adapter", adapter, "--output-dir", tmp_path / "m") == 1
     offline, refusal = capfd.readouterr().err.splitlines()
     assert offline.startswith("http://127.0.0.1:9: does not answer; ") and refusal.startswith("some/base: ")
     assert constants.HF_HUB_OFFLINE
+
+
+def test_a_hub_that_was_silent_is_asked_again_in_a_process_that_lives_on(
+    refusing: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    for name, value in {"answered": False, "silent_since": None}.items():
+        monkeypatch.setattr(hub_connection._Probe, name, value)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    hub_connection.go_offline_if_alone("some/base")
+    assert constants.HF_HUB_OFFLINE and os.environ["HF_HUB_OFFLINE"] == "1"
+    monkeypatch.setattr(constants, "ENDPOINT", refusing[0])
+    now += 59
+    hub_connection.go_offline_if_alone("some/base")
+    assert constants.HF_HUB_OFFLINE and not refusing[1]
+    now += 2
+    hub_connection.go_offline_if_alone("some/base")
+    assert not constants.HF_HUB_OFFLINE and "HF_HUB_OFFLINE" not in os.environ and refusing[1]
+    assert capsys.readouterr().err.count("does not answer") == 1
+
+
+def test_offline_by_the_users_own_setting_stays(
+    refusing: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "ENDPOINT", refusing[0])
+    for name, value in {"answered": False, "silent_since": None}.items():
+        monkeypatch.setattr(hub_connection._Probe, name, value)
+    hub_connection.go_offline_if_alone("some/base")
+    assert constants.HF_HUB_OFFLINE and not refusing[1]

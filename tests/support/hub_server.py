@@ -131,7 +131,7 @@ class _Handler(BaseHTTPRequestHandler):
                 "id": name,
                 "private": hub.private[name],
                 "sha": "0" * 40,
-                "siblings": [],
+                "siblings": [{"rfilename": path} for path in hub.files],
                 "tags": [],
             }
         return 404, {"error": f"unknown path {path}"}
@@ -154,6 +154,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.hub.files[value["path"]] = base64.b64decode(value["content"])
         for value in (line["value"] for line in lines if line["key"] == "lfsFile"):
             self.hub.files[value["path"]] = self.hub.blobs[value["oid"]]
+        for value in (line["value"] for line in lines if line["key"] == "deletedFile"):
+            del self.hub.files[value["path"]]
         self.hub.commits += 1
         name = self.path.removeprefix("/api/models/").removeprefix("/api/datasets/").partition("/commit/")[0]
         return 200, {"commitUrl": f"{self.hub.address}/{name}/commit/{'1' * 40}", "commitOid": "1" * 40}

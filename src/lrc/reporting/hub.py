@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from huggingface_hub import CommitOperationAdd, HfApi, try_to_load_from_cache
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, try_to_load_from_cache
 from huggingface_hub.errors import (
     HfHubHTTPError,
     HFValidationError,
@@ -33,6 +33,7 @@ from lrc.runtime.errors import ModelError, OutputError, first_line
 from lrc.runtime.json_objects import read_json
 from lrc.runtime.library_errors import describe_error
 from lrc.runtime.progress import notify
+from lrc.runtime.system import expand_home
 from lrc.runtime.translation import _
 
 # From these files, values are removed if their key names a secret, or if they look like one.
@@ -40,6 +41,9 @@ BY_KEY = (ADAPTER_CONFIG, RUN_FILE)
 # From these, only if they look like one: the model needs values of keys such as `bos_token`.
 BY_VALUE = (CONFIG, "generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 CLEANED = (*BY_KEY, *BY_VALUE)
+# The files at the top of a repository that transformers and PEFT load a model from.
+LOADED = (ADAPTER_CONFIG, CONFIG, "generation_config.json", *TOKENIZER_FILES)
+WEIGHTS = re.compile(r"(model|adapter_model|pytorch_model)(-\d+-of-\d+)?\.(safetensors|bin)(\.index\.json)?")
 TEXTS = (".json", ".jinja", ".txt", ".md")  # suffixes of the files that are searched for secrets before the upload
 _USUAL_METADATA = ("format", "total_size", "total_parameters")
 REASONS = {
@@ -130,7 +134,8 @@ def _put(file: Path, place: Path) -> None:
 def publish_folder(folder: Path, repo_id: str, private: bool, endpoint: str | None = None) -> str:
     """Upload an adapter or a merged model with its card; huggingface_hub finds the token.
 
-    It can be repeated: files that the Hub has already are not sent again.
+    It can be repeated: files that the Hub has already are not sent again. Weights, configurations and tokenizer files
+    of an earlier model there, which would be loaded in place of these or with them, are removed by the same commit.
 
     Args:
         folder: of an adapter or a merged model.
@@ -172,15 +177,30 @@ def publish_dataset_card(manifest: Path, repo_id: str, private: bool, endpoint: 
 
 
 def _commit(api: HfApi, repo_id: str, kind: str, operations: list[CommitOperationAdd], *, private: bool) -> str:
-    """Create a repository if there is none, and add files in a single commit: one that is interrupted changes nothing.
+    """Create a repository if there is none, and change it by a single commit: one that is interrupted changes nothing.
+
+    Args:
+        api: the Hub's client.
+        repo_id: USER/NAME.
+        kind: `model` or `dataset`; in a repository of a model, what belongs to an earlier one is removed.
+        operations: the files to add.
+        private: refuse a public repository.
 
     Returns:
         The address of the repository.
     """
     url = api.create_repo(repo_id, private=private or None, exist_ok=True, repo_type=kind)
-    if private and not api.repo_info(url.repo_id, repo_type=kind).private:
+    info = api.repo_info(url.repo_id, repo_type=kind)
+    if private and not info.private:
         raise OutputError(PUBLIC.format(repo_id=repo_id))
-    api.create_commit(url.repo_id, operations, commit_message="Publish with lrc", repo_type=kind)
+    added = {operation.path_in_repo for operation in operations}
+    names = [file.rfilename for file in getattr(info, "siblings", None) or ()] if kind == "model" else []
+    stale = [name for name in names if name not in added and (name in LOADED or WEIGHTS.fullmatch(name))]
+    if stale:
+        text = _("{repo_id}: removes files of the model that was published there before: {files}")
+        notify(text.format(repo_id=repo_id, files=tuple(stale)))
+    removed = [CommitOperationDelete(path_in_repo=name) for name in stale]
+    api.create_commit(url.repo_id, [*operations, *removed], commit_message="Publish with lrc", repo_type=kind)
     return str(url)
 
 
@@ -257,7 +277,7 @@ def _left_out(before: Any, after: Any, key: str = "") -> Iterator[str]:
 
 
 def _private_paths(folder: Path) -> tuple[str, ...]:
-    paths = {str(path) for path in (folder.resolve().parent, Path.home(), Path.cwd())}
+    paths = {str(path) for path in (folder.resolve().parent, Path(expand_home("~")), Path.cwd())}
     return tuple(sorted(path for path in paths if len(Path(path).parts) > 1))
 
 

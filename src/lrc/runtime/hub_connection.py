@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 
 from lrc.runtime.exit_status import is_first
@@ -13,6 +13,7 @@ from lrc.runtime.progress import notify
 from lrc.runtime.translation import _
 
 PATIENCE = 5.0  # seconds
+SILENCE = 60.0  # seconds until a Hub that did not answer is asked again
 
 
 def go_offline_if_alone(name: str) -> None:
@@ -53,14 +54,32 @@ def is_cached(name: str, file: str) -> bool:
         return False
 
 
-@cache
+class _Probe:
+    """What is known of the Hub: nothing, that it has answered, or when it last did not."""
+
+    answered = False
+    silent_since: float | None = None
+
+
 def _probe() -> None:
+    """Ask the Hub, unless it has answered before; in a notebook, one that was silent is asked again after a while."""
     from huggingface_hub import constants
 
-    if constants.HF_HUB_OFFLINE or _answers(constants.ENDPOINT):
+    silent = _Probe.silent_since
+    if _Probe.answered or (silent is None and constants.HF_HUB_OFFLINE):
+        return
+    if silent is not None and time.monotonic() - silent < SILENCE:
+        return
+    constants.HF_HUB_OFFLINE = False  # or the client would refuse to ask
+    _Probe.answered = _answers(constants.ENDPOINT)
+    _Probe.silent_since = None if _Probe.answered else time.monotonic()
+    if _Probe.answered and silent is None:
+        return
+    constants.HF_HUB_OFFLINE = not _Probe.answered
+    if _Probe.answered:
+        os.environ.pop("HF_HUB_OFFLINE", None)
         return
     os.environ["HF_HUB_OFFLINE"] = "1"
-    constants.HF_HUB_OFFLINE = True
     if is_first():
         text = _("{address}: does not answer; continuing offline, with what was downloaded before")
         notify(text.format(address=constants.ENDPOINT))
