@@ -9,6 +9,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from one_step import assert_same, config, separate_step, tokenizer, tree_step, tree_trainer
+from safetensors.torch import load_file
 from small_models import adapted, make_model
 from token_trees import questions
 
@@ -225,3 +226,44 @@ def test_a_process_without_a_question_divides_by_no_zero(tmp_path: Path) -> None
     idle = StepBatch(SEQUENCES[:1], pack(SEQUENCES[:1], 8 * LONGEST), idle=True)
     counted = trainer._get_num_items_in_batch([idle], torch.device("cpu"))
     assert trainer.run_step(trainer.model, idle, counted) == 0.0
+
+
+class Averaging(torch.optim.SGD):
+    """Trains other weights than those that it is for, as schedule-free optimizers do: here, all are larger by one."""
+
+    shifted = False
+
+    def _shift(self, by: int) -> None:
+        self.shifted = by > 0
+        with torch.no_grad():
+            for group in self.param_groups:
+                for parameter in group["params"]:
+                    parameter += by
+
+    def train(self) -> None:
+        if not self.shifted:
+            self._shift(1)
+
+    def eval(self) -> None:
+        if self.shifted:
+            self._shift(-1)
+
+
+def test_what_is_saved_of_a_schedule_free_optimizer_are_the_weights_that_are_evaluated(tmp_path: Path) -> None:
+    """Without an evaluation, too; and training goes on with the others."""
+    network = model(dropout=0.0)
+    initial = {name: value.detach().clone() for name, value in network.named_parameters() if value.requires_grad}
+    optimizer = Averaging([value for value in network.parameters() if value.requires_grad], lr=0.0)
+    settings = config(tmp_path, max_steps=2, save_strategy="steps", save_steps=1)
+    made = tree_trainer(network, SEQUENCES, PASSAGES, settings, optimizers=(optimizer, None))
+    seen: list[bool] = []
+    step = made.run_step
+    made.run_step = lambda *args: seen.append(optimizer.shifted) or step(*args)  # type: ignore[method-assign]
+    made.train()
+    made.save_model(str(tmp_path / "out"))
+    assert seen == [True, True]
+    for place in ("out", "checkpoint-1", "checkpoint-2"):
+        saved = load_file(tmp_path / place / "adapter_model.safetensors")
+        assert len(saved) == len(initial)
+        for name, value in initial.items():
+            assert torch.allclose(saved[name.replace(".default", "")], value, atol=1e-6), (place, name)

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from peft import set_peft_model_state_dict
 from peft.tuners.lora import Linear, LoraLayer
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, load_file, save_file
 
 from lrc.models.adapter import ADAPTER_NAME
 from lrc.models.weights import ADAPTER_CONFIG, ADAPTER_WEIGHTS
@@ -62,7 +62,7 @@ class Pissa:
 
     def convert(self, folder: Path) -> None:
         """Convert the adapter that PEFT saved in a folder to an ordinary LoRA on the original base."""
-        saved = load_file(folder / ADAPTER_WEIGHTS)
+        saved = load((folder / ADAPTER_WEIGHTS).read_bytes())  # Windows replaces no file that is mapped into memory
         converted = {name: self._double(name, tensor).contiguous() for name, tensor in saved.items()}
         save_file(converted, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
         path = folder / ADAPTER_CONFIG

@@ -1,23 +1,15 @@
 """An SFTTrainer that loses no work: atomic checkpoints, a stop at the first NaN, smaller rows when memory runs out.
 
-Upstream methods that this class and `trainer.TreeTrainer` override, tested with transformers 5.23 and TRL 1.16. Those
-with an underscore are private there: read their code again before allowing another version in setup.cfg.
-
-- a step: `training_step`, `compute_loss`, `compute_loss_context_manager`, `_get_grad_norm`, `_get_num_items_in_batch`,
-  `_track_num_input_tokens`, `floating_point_ops`
-- an epoch: `get_train_dataloader`, `get_eval_dataloader`, `_run_epoch`, `_init_training_state`, `_finalize_training`
-- optimizer: `create_optimizer`, `create_scheduler`, `_prepare_for_training`
-- evaluation and logs: `evaluation_loop`, `log`, `_maybe_log_save_evaluate`, `_determine_best_metric`
-- checkpoints and models: `_save_checkpoint`, `_save`, `save_model`, `_get_output_dir`, `_load_from_checkpoint`,
-  `_load_best_model`, `create_model_card`
-- the launch: `create_accelerator_and_postprocess`
-- telemetry, which is off: `_send_telemetry`
+`OVERRIDDEN` lists the upstream methods that this class and `trainer.TreeTrainer` override, tested with transformers
+5.23 and TRL 1.16. Those with an underscore are private there: read their code again before you allow another version in
+setup.cfg.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +33,45 @@ from lrc.runtime.translation import _
 from lrc.training.checkpoint import STAGE, close_stage, find_damage, open_stage, rotate, seal
 from lrc.training.dataloader import StepBatch
 
+OVERRIDDEN = (
+    # a step
+    *("training_step", "compute_loss", "compute_loss_context_manager", "_get_grad_norm", "_get_num_items_in_batch"),
+    *("_track_num_input_tokens", "floating_point_ops"),
+    # an epoch
+    *("get_train_dataloader", "get_eval_dataloader", "_run_epoch", "_init_training_state", "_finalize_training"),
+    # optimizer
+    *("create_optimizer", "create_scheduler", "_prepare_for_training"),
+    # evaluation and logs
+    *("evaluation_loop", "log", "_maybe_log_save_evaluate", "_determine_best_metric"),
+    # checkpoints and models
+    *("_save_checkpoint", "_save", "save_model", "_get_output_dir", "_load_from_checkpoint", "_load_best_model"),
+    "create_model_card",
+    # the launch
+    "create_accelerator_and_postprocess",
+    # telemetry, which is off
+    "_send_telemetry",
+)
 ARGUMENTS_FILE = "training_args.bin"  # a pickle that nothing needs
 # Consecutive steps that overflow float16. The gradient scaler starts at 2^16 and halves after each, so that after 16 of
 # them it no longer scales up at all.
 OVERFLOWS = 30
 HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}  # by the name of mixed precision
+
+
+def refuse_other_upstream() -> None:
+    """Refuse versions of TRL and transformers that lack a method of `OVERRIDDEN`, whose override would never be called.
+
+    Raises:
+        MachineError: they do.
+    """
+    missing = [name for name in OVERRIDDEN if not callable(getattr(SFTTrainer, name, None))]
+    if missing:
+        text = _(
+            "trl {trl}, transformers {transformers}: SFTTrainer has no {missing}, on which lrc relies; install the "
+            "tested versions: pip install --constraint constraints.txt lora-reading-comprehension"
+        )
+        found = {name: version(name) for name in ("trl", "transformers")}
+        raise MachineError(text.format(**found, missing=tuple(missing)))
 
 
 class DurableTrainer(SFTTrainer):
@@ -159,11 +185,13 @@ class DurableTrainer(SFTTrainer):
         self._halved = True
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Save the model and its card.
+        """Save the model and its card; of a schedule-free optimizer, the averaged weights, which are evaluated.
 
         Raises:
             MachineError: a trained weight is not finite.
         """
+        if hasattr(self.optimizer, "eval"):
+            self.optimizer.eval()
         self._refuse_non_finite_weights()
         super().save_model(output_dir, _internal_call)
         if self.write_card and self.is_world_process_zero():

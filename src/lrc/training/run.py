@@ -51,6 +51,7 @@ from lrc.runtime.translation import _, alternatives, message_of
 from lrc.tokenization.prompt import Prompt
 from lrc.tokenization.token_cache import tokenizer_digest
 from lrc.tokenization.token_dataset import Corpus, Portion, join
+from lrc.training.base_trainer import refuse_other_upstream
 from lrc.training.callbacks import (
     DiskSpaceCallback,
     MetricsCallback,
@@ -113,6 +114,7 @@ def train(recipe: Recipe) -> None:
             number.
     """
     data, args, base = recipe.data, recipe.training, recipe.model
+    refuse_other_upstream()
     check_processes(args.world_size)
     require_kernels(args.device.type)
     if args.process_index:

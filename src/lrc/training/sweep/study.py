@@ -50,11 +50,12 @@ def open_study(plan: Sweep, identity: dict[str, Any]) -> Study:
     """
     import optuna
     from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
+    from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
     path = plan.output_dir / STUDY_FILE
     _mend(path)
-    storage = JournalStorage(JournalFileBackend(str(path)))
+    lock = JournalFileOpenLock(str(path))  # the default one makes a link, which Windows and some disks do not permit
+    storage = JournalStorage(JournalFileBackend(str(path), lock))
     study = optuna.create_study(storage=storage, study_name="sweep", direction="maximize", load_if_exists=True)
     # Through JSON, as in the study, so that tuples compare equal to lists.
     wanted, kept = json.loads(json.dumps(identity)), study.user_attrs.get("sweep")
