@@ -295,8 +295,17 @@ def test_a_row_of_sharded_weights_that_is_too_big_stops_the_run(
     assert len(calls) == 1
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 4.9 GB, max allowed: 5.1 GB). Tried to allocate 2 GB"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes."),
+    ],
+    ids=["cuda", "mps", "cpu"],
+)
 def test_a_row_that_is_too_big_for_the_memory_is_halved(
-    tokenizer: Any, model: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    error: Exception, tokenizer: Any, model: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from lrc.packing import log_probs as likelihood
 
@@ -305,7 +314,7 @@ def test_a_row_that_is_too_big_for_the_memory_is_halved(
 
     def small(model: Any, row: Any, device: torch.device) -> torch.Tensor:
         if len(row) > 300:
-            raise torch.OutOfMemoryError
+            raise error
         return whole(model, row, device)
 
     monkeypatch.setattr(likelihood, "target_log_probs", small)

@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -30,6 +31,7 @@ POSITIONS, LAYERS = 64, 4
 SMALL, LARGE = 8, 16  # sizes of LARGE and more become SMALL, which is also the head width: some must agree with it
 TOLERANCE = 1e-3  # relative to the largest logit; rounding in float32 gives 1e-6, wrong attention 1e-1
 _known: dict[tuple[str, str], str | None] = {}
+_verdicts: WeakKeyDictionary[Any, str | None] = WeakKeyDictionary()
 
 
 def mismatch(model: Any, tree_mask: Mask) -> str | None:
@@ -41,10 +43,13 @@ def mismatch(model: Any, tree_mask: Mask) -> str | None:
         model: a causal language model; its weights are not used.
         tree_mask: `attention.tree_mask`.
     """
+    if model in _verdicts:  # looking them up by configuration takes milliseconds
+        return _verdicts[model]
     key = f"{type(model).__module__}.{type(model).__qualname__}", model.config.to_json_string(use_diff=False)
     if key not in _known:
         with _isolate():
             _known[key] = _try(model, tree_mask)
+    _verdicts[model] = _known[key]
     return _known[key]
 
 

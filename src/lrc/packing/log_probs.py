@@ -24,6 +24,7 @@ from lrc.packing.last_layer import is_pruned, takes_picks
 from lrc.packing.lm_head import Picks, log_probs_of, picking, to_device
 from lrc.packing.tree import PackedRow, TokenSequence, pack
 from lrc.runtime.errors import MachineError
+from lrc.runtime.memory import out_of_memory
 from lrc.runtime.progress import notify
 from lrc.runtime.translation import _
 
@@ -123,7 +124,9 @@ def sequence_scores(
                 np.add.at(totals, row.owners, target_log_probs(model, row, device).double().cpu().numpy())
             see(len(np.unique(row.owners)))
         return totals
-    except torch.OutOfMemoryError:
+    except (MemoryError, RuntimeError) as error:
+        if out_of_memory(error) is None:
+            raise
         if _is_sharded(model):
             raise MachineError(LOWER_ROW_TOKENS.format(place=device, row_tokens=row_tokens)) from None
         if row_tokens <= max(len(sequence.inputs) for sequence in sequences):

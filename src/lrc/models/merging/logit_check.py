@@ -16,6 +16,7 @@ from lrc.models.loading import load_base, load_config, load_tokenizer, positions
 from lrc.models.merging.writing import main_dtype
 from lrc.models.weights import WeightFiles
 from lrc.runtime.errors import MachineError, ModelError
+from lrc.runtime.memory import out_of_memory
 from lrc.runtime.translation import Message, _
 
 # Written for this check: prose, a question with options, digits, and rare characters.
@@ -80,7 +81,9 @@ def compare_logits(merged: Path, base: Path, adapter: Path, tokenizer: Path, nam
         found = _logits(model, probes)
         _round_again(model, main_dtype(WeightFiles(merged)))
         moved = _logits(model, probes)
-    except MemoryError as error:
+    except (MemoryError, RuntimeError) as error:  # torch's allocator raises the latter
+        if out_of_memory(error) is None:
+            raise
         raise MachineError(_("comparing the logits ran out of memory; merge with --no-verify")) from error
     largest = max(float(logits.abs().max()) for logits in expected)
     compared = LogitDifference(len(probes), _max_difference(expected, found), largest, _max_difference(found, moved))
