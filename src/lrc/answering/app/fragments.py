@@ -45,7 +45,8 @@ def header(language: Language, names: Sequence[str], session: AppSession) -> str
 def _about(language: Language, run: Run | None) -> Iterator[str]:
     """Sentences that say what the model does, what it was trained on, and how accurate it was."""
     yield translate(language, "intro")
-    trained = (run.data.get("train_file") or {}).get("questions") if run else None
+    parts = [part for role, part in run.data.items() if role.startswith("train_file")] if run else []
+    trained = sum(part.get("drawn") or part.get("questions") or 0 for part in parts)
     yield translate(language, "trained", n=trained) if trained else translate(language, "untrained")
     found = run.validation if run else {}
     if not found.get("n"):
@@ -53,7 +54,15 @@ def _about(language: Language, run: Run | None) -> Iterator[str]:
         return
     baseline = spell_baseline(language, str(found["baseline"]))
     shares = {"accuracy": found["accuracy"], "baseline_accuracy": found["baseline_accuracy"]}
-    yield translate(language, "validated", n=int(found["n"]), baseline=baseline, **shares)
+    low, high = (found.get(bound, found["accuracy"]) for bound in ("ci_low", "ci_high"))
+    yield translate(language, "validated", n=int(found["n"]), low=low, high=high, baseline=baseline, **shares)
+    own = (run.data.get("validation_file") or {}).get("sha256") if run else None
+    if own and own in [part.get("sha256") for part in parts]:
+        yield translate(language, "validated_on_training")
+    elif found.get("shared_passages"):
+        yield translate(language, "shared_passages", n=int(found["shared_passages"]))
+    else:
+        yield translate(language, "new_passages")
 
 
 def summary(language: Language, answered: Answered) -> str:

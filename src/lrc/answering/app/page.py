@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import shutil
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.resources import as_file
 from importlib.resources import files as packaged
 from pathlib import Path
@@ -61,6 +64,7 @@ FORGET = "() => ''"
 SHOW_ANSWER = "() => document.getElementById('answer').scrollIntoView({block: 'nearest'})"
 # The same for why a pasted text cannot be split; if it was, the boxes are in view.
 SHOW_REFUSAL = "() => document.querySelector('#answer .findings')?.scrollIntoView({block: 'nearest'})"
+KEPT = 3600  # seconds for which files that visitors upload, and the answers to them, are kept
 # What a request that no page sends ends in: gradio looks up what it asks for without checking that it is there.
 REFUSED = (LookupError, RequestValidationError)
 _log = logging.getLogger(__name__)
@@ -123,7 +127,8 @@ def _refuse_addresses(block: Any) -> None:
 
 
 def _page(session: AppSession, names: list[str], folder: Path) -> gr.Blocks:
-    with gr.Blocks(title=f"{names[0]} – lrc", analytics_enabled=False, fill_width=False) as page:
+    title = f"{names[0]} – lrc"
+    with gr.Blocks(title=title, analytics_enabled=False, fill_width=False, delete_cache=(KEPT, KEPT)) as page:
         top = gr.HTML(padding=False)
         with gr.Tab(label("one")):
             waiting = _one_question(session)
@@ -281,6 +286,7 @@ def _file_asker(session: AppSession, folder: Path) -> Callable[..., tuple[Any, .
         if file is None:
             nothing = _("file: none was given; choose a workbook first")
             return findings(language, [localized(nothing, language)]), *_no_downloads()
+        _forget(folder)
         try:
             answered = session.answer_file(Path(file), Path(mkdtemp(dir=folder)), advance)
         except Exception as error:  # whatever it is, the visitor is told
@@ -292,6 +298,14 @@ def _file_asker(session: AppSession, folder: Path) -> Callable[..., tuple[Any, .
         return summary(language, answered), *made
 
     return ask
+
+
+def _forget(folder: Path) -> None:
+    """Remove the answers to files of earlier visitors, which gradio has copied where a visitor's browser gets them."""
+    for made in folder.iterdir():
+        with suppress(OSError):
+            if time.time() - made.stat().st_mtime > KEPT:
+                shutil.rmtree(made)
 
 
 _PROGRESS = gr.Progress()

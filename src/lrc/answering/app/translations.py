@@ -21,9 +21,14 @@ WORDS: dict[str, str] = {
     "trained": _("It was trained on {n:,} questions."),
     "untrained": _("It was not trained for this by lrc, as far as its files say."),
     "validated": _(
-        "On {n:,} questions about passages it had not seen, it was right {accuracy:.0%} of the time; the best simple "
-        "rule without a model, {baseline}, is right {baseline_accuracy:.0%} of the time."
+        "On {n:,} questions, it was right {accuracy:.0%} of the time ({low:.0%} to {high:.0%}, 95% confidence "
+        "interval); the best simple rule without a model, {baseline}, is right {baseline_accuracy:.0%} of the time."
     ),
+    "new_passages": _("It had not seen their passages before."),
+    "shared_passages": _(
+        "But it was trained on the passages of {n:,} of them, so it may be right less often about new passages."
+    ),
+    "validated_on_training": _("But it was trained on these questions, so this says nothing about new ones."),
     "not_validated": _("How often it is right has not been measured."),
     "technical": _("Technical details"),
     "asked": _("template {template}, answers in {style} style, {votes} orders of the options"),
