@@ -186,10 +186,15 @@ class Tried:
         """The length of rows."""
         return int(self.keys["row_tokens"])
 
+    @property
+    def batch(self) -> int:
+        """The questions of a step: lrc packs those of all accumulated batches together."""
+        return int(self.keys["per_device_train_batch_size"]) * int(self.keys.get("gradient_accumulation_steps", 1))
+
     def rows(self, stage: Stage) -> list[Any]:
         """The rows of the first three steps."""
         sequences = _asked(stage)[0]
-        batch = int(self.keys["per_device_train_batch_size"])
+        batch = self.batch
         return [
             row
             for start in range(0, 3 * batch, batch)
@@ -264,7 +269,7 @@ def _trainer(stage: Stage, one: Tried) -> Any:
         settings |= {"bf16": one.dtype == torch.bfloat16, "fp16": one.dtype == torch.float16}
     trainer = TreeTrainer(
         model=_base(stage, one),
-        args=arguments(stage, int(one.keys["per_device_train_batch_size"]), **settings),
+        args=arguments(stage, one.batch, **settings),
         peft_config=one.lora,
         processing_class=tokenizer(),
         train_dataset=Dataset.from_dict(columns),

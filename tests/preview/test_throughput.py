@@ -70,7 +70,7 @@ def test_the_plan_of_what_was_measured(build: ModelSpec, tokens: int, measured: 
         (spec("1.3B"), 4096, 84_900),
         (replace(spec("7B"), checkpointing=True), 16384, 7_180),
         (spec("7B", bits=4), 1280, 4_540),
-        (replace(spec("13B", torch.float16, bits=4), checkpointing=True), 1186, 2_280),
+        (replace(spec("13B", torch.float16, bits=4), checkpointing=True), 1186, 1_860),
     ],
 )
 def test_speeds_that_were_measured_are_not_exceeded(build: ModelSpec, rows: int, measured: float) -> None:
