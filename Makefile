@@ -61,7 +61,7 @@ faults: install
 
 # Every accelerate config on simulated GPUs, minutes. DeepSpeed's run where it is installed; docs/scaling.md says how.
 launches: install
-	LRC_LAUNCHES=all $(BIN)/python -m pytest tests/end_to_end/test_launches.py
+	LRC_LAUNCHES=all $(BIN)/python -m pytest -rs tests/end_to_end/test_launches.py
 
 # The numbers of BASE beside those of the working tree, to the last digit: what only moves code changes none.
 BASE ?= HEAD

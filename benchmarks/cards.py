@@ -52,6 +52,20 @@ def llama3(hidden: int, inner: int, layers: int, heads: int) -> dict[str, Any]:
     return llama(hidden, inner, layers, heads) | shape | {"dtype": "bfloat16"}
 
 
+def mistral(hidden: int, inner: int, layers: int, heads: int, *, vocabulary: int) -> dict[str, Any]:
+    """A Mistral's config.json, without a sliding window."""
+    shape = {"num_key_value_heads": 8, "vocab_size": vocabulary, "max_position_embeddings": 32768}
+    kind = {"model_type": "mistral", "architectures": ["MistralForCausalLM"], "sliding_window": None}
+    return llama(hidden, inner, layers, heads) | shape | kind | {"dtype": "bfloat16"}
+
+
+def gemma3(hidden: int, inner: int, layers: int, heads: int) -> dict[str, Any]:
+    """The config.json of a Gemma 3 without images."""
+    shape = {"num_key_value_heads": 1, "head_dim": 256, "vocab_size": 262144, "max_position_embeddings": 32768}
+    kind = {"model_type": "gemma3_text", "architectures": ["Gemma3ForCausalLM"], "sliding_window": 512}
+    return llama(hidden, inner, layers, heads) | shape | kind | {"dtype": "bfloat16", "tie_word_embeddings": True}
+
+
 SHAPES = {
     "chinese-alpaca-2-13b/qlora": llama(5120, 13824, 40, 40),
     "qwen3-1.7b/lora": qwen3(2048, 6144, 28, 16, tied=True),
@@ -65,6 +79,11 @@ SHAPES = {
     "llama-3-taiwan-8b/lora": llama3(4096, 14336, 32, 32),
     "llama-3-taiwan-8b/qlora": llama3(4096, 14336, 32, 32),
     "llama-3-taiwan-70b/qlora": llama3(8192, 28672, 80, 64),
+    "llama-3-taide-8b/qlora": llama3(4096, 14336, 32, 32),
+    "breeze-7b/qlora": mistral(4096, 14336, 32, 32, vocabulary=61952),
+    "chinese-alpaca-2-7b/qlora": llama(4096, 11008, 32, 32),
+    "chinese-alpaca-2-1.3b/qlora": llama(4096, 11008, 4, 32),
+    "gemma-3-1b/lora": gemma3(1152, 6912, 26, 4),
 }
 # What people have, and the recipe that `lrc doctor` and `lrc run` choose there; the reference run's beside it.
 PAIRS = [
@@ -82,6 +101,21 @@ PAIRS = [
     ("qwen3-32b/lora", "A100 80GB"),
     ("qwen3-32b/lora", "H100"),
     ("chinese-alpaca-2-13b/qlora", "H100"),
+    # The other recipes, each on a card of the size that its header names.
+    ("chinese-alpaca-2-1.3b/qlora", "RTX 2080"),
+    ("chinese-alpaca-2-7b/qlora", "RTX 2060 12GB"),
+    ("gemma-3-1b/lora", "RTX 3060"),
+    ("qwen3-4b/lora", "RTX 3060"),
+    ("breeze-7b/qlora", "RTX 3060"),
+    ("breeze-7b/qlora", "T4"),
+    ("llama-3-taide-8b/qlora", "RTX 3060"),
+    ("llama-3-taide-8b/qlora", "T4"),
+    ("llama-3-taiwan-8b/qlora", "RTX 3060"),
+    ("qwen3-8b/qlora", "RTX 3060"),
+    ("llama-3-taiwan-8b/lora", "RTX 4090"),
+    ("qwen3-8b/lora", "RTX 4090"),
+    ("qwen3-14b/lora", "L40S"),
+    ("llama-3-taiwan-70b/qlora", "H100"),
 ]
 # GiB allocated at the peak, unique tokens a second: "On a GPU" says of what. An H100 with the memory of another card
 # has its peak, where that card computes in the same way, and not its speed.

@@ -76,6 +76,7 @@ OTHERS = [
         Launch("fsdp", 2, ("--gradient_checkpointing",)),
         Launch("fsdp", 2, ("--tree_packing", "false")),
         Launch("fsdp", 4),
+        Launch("multi_gpu", 2, HALF),
     ),
     *cases(
         Launch("deepspeed_zero2", 1),

@@ -21,8 +21,8 @@ WORDS: dict[str, str] = {
     "trained": _("It was trained on {n:,} questions."),
     "untrained": _("It was not trained for this by lrc, as far as its files say."),
     "validated": _(
-        "On {n:,} questions, it was right {accuracy:.0%} of the time ({low:.0%} to {high:.0%}, 95% confidence "
-        "interval); the best simple rule without a model, {baseline}, is right {baseline_accuracy:.0%} of the time."
+        "On {n:,} questions, it was right {accuracy:.0%} of the time (confidence interval {low:.0%} to "
+        "{high:.0%}); the best simple rule without a model, {baseline}, is right {baseline_accuracy:.0%} of the time."
     ),
     "new_passages": _("It had not seen their passages before."),
     "shared_passages": _(
