@@ -16,8 +16,11 @@ from small_runs import lrc, write_questions
 
 from lrc.answering.options import ScoringOptions
 from lrc.answering.scored_model import identify_model
+from lrc.data.alpaca import to_record
 from lrc.data.near_duplicates import group_passages
+from lrc.data.pseudo_labels import assign_labels
 from lrc.data.questions import Question
+from lrc.data.soft_labels import SoftLabels
 from lrc.data.splits import folds
 from lrc.metrics.accuracy import accuracy, compare_paired, passages_of
 
@@ -162,11 +165,30 @@ def test_the_answers_to_a_test_are_those_of_the_weights(
     assert lines[1:] == [[q.id, str(line.index(max(line)) + 1)] for q, line in zip(test, by_hand, strict=True)]
     kept = [json.loads(text) for text in scores.read_text(encoding="utf-8").splitlines()]
     for one, line in zip(kept, by_hand, strict=True):
-        assert one["scores"][: len(line)] == pytest.approx(line, abs=1e-6) and not any(one["scores"][len(line) :])
-        assert one["probabilities"][: len(line)] == pytest.approx([exp(score) for score in line], abs=1e-6)
+        assert one["scores"] == pytest.approx(line, abs=1e-6)
+        assert one["probabilities"] == pytest.approx([exp(score) for score in line], abs=1e-6)
     # The flag repeated is the same as the flag with all files behind it.
     again = [word for file in tests for word in ("--test-scores", file)]
     assert figures_of(files, *again, capsys=capsys) == figures
+
+
+def test_the_scores_of_a_vote_are_taken_wherever_those_of_a_model_are(
+    files: list[Path], asked: list[Question], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, pool = tmp_path / "validation.json", tmp_path / "pool.jsonl"
+    figures = figures_of(files, "--scores", pool, capsys=capsys)
+    kept, sizes = read(pool), [len(question.options) for question in asked]
+    assert set(sizes) == {2, 3, 4}
+    assert [len(one["scores"]) for one in kept] == [len(one["probabilities"]) for one in kept] == sizes
+    assert figures_of([pool, files[2]], capsys=capsys)["models"]["pool"]["accuracy"] == figures["accuracy"]
+    assert lrc("compare", pool, files[0], "--data", data, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["first"]["accuracy"] == figures["accuracy"]
+    soft = SoftLabels.read(pool, [data], 1.0, 1.0)
+    for one, question in zip(kept, asked, strict=True):
+        assert soft.target(to_record(question)) == pytest.approx(one["probabilities"])
+    unanswered = write_questions(tmp_path / "test.json", [replace(question, answer=None) for question in asked])
+    labelled, _ = assign_labels(unanswered, pool, 0.0)
+    assert [record.output for record in labelled] == [str(one["prediction"]) for one in kept]
 
 
 def test_each_question_is_answered_by_weights_of_other_passages(

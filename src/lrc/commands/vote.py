@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -39,6 +39,13 @@ from lrc.runtime.system import command_line
 from lrc.runtime.translation import Message, _, localized
 
 FOLDS, SEED = 5, 42
+
+
+class AnsweredQuestion(NamedTuple):
+    """What is written of a question that the vote answers."""
+
+    id: str
+    options: int  # how many it has
 
 
 def vote(
@@ -89,16 +96,15 @@ def vote(
     found, pool = out_of_fold(models, answers, parts)[0], fit_pool(models, answers)
     equal = out_of_fold(models, answers, parts, equal_pool)[0]
     figures = _measure(questions, answers, names, models, found, equal, pool)
-    ids, pooled = [question.id for question in questions], found
+    answered, pooled = _of_questions(questions), found
     if tests:
-        ids, pooled = (
-            [one.id or str(number) for number, one in enumerate(tests[0], start=1)],
-            pool.log_probs(_pad(tests)),
-        )
+        answered, pooled = _of_lines(tests), pool.log_probs(_pad(tests))
         figures["test_ties"] = _count_ties(pooled)
+    ids = [one.id for one in answered]
     if scores is not None:
         model = ScoredModel(" + ".join(names), key_of([inputs.sums[file] for file in (data, *files)]))
-        write_once(scores, asked, inputs, partial(_write_scores, ids=ids, log_probs=pooled, model=model), force=force)
+        write = partial(_write_scores, answered=answered, log_probs=pooled, model=model)
+        write_once(scores, asked, inputs, write, force=force)
     if output is not None:
         content = submission(ids, predict(pooled))
         new = write_once(output, asked, inputs, lambda path: path.write_bytes(content), force=force)
@@ -208,6 +214,15 @@ def _differs(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return any(one[part] != other[part] for part in one.keys() & other.keys())
 
 
+def _of_questions(questions: Sequence[Question]) -> list[AnsweredQuestion]:
+    return [AnsweredQuestion(question.id, len(question.options)) for question in questions]
+
+
+def _of_lines(tests: Sequence[Sequence[ScoredQuestion]]) -> list[AnsweredQuestion]:
+    """The questions of test scores; one that has no id has its number."""
+    return [AnsweredQuestion(one.id or str(number), len(one.scores)) for number, one in enumerate(tests[0], start=1)]
+
+
 def _pad(tests: Sequence[Sequence[ScoredQuestion]]) -> list[Scores]:
     width = max(len(one.scores) for one in tests[0])
     return [np.array([[*one.scores, *[-np.inf] * (width - len(one.scores))] for one in test]) for test in tests]
@@ -302,12 +317,13 @@ def _table(figures: dict[str, Any]) -> list[str]:
     return [*wrap_line(localized(figures["verdict"])), "", *(name_line(name, text, width) for name, text in lines)]
 
 
-def _write_scores(path: Path, *, ids: Sequence[str], log_probs: Scores, model: ScoredModel) -> None:
-    """Write the pool's scores in the format of `lrc generate --scores`."""
+def _write_scores(path: Path, *, answered: Sequence[AnsweredQuestion], log_probs: Scores, model: ScoredModel) -> None:
+    """Write the pool's scores in the format of `lrc generate --scores`: one for each option of a question."""
     with path.open("w", encoding="utf-8") as file:
-        for name, line, number in zip(ids, log_probs, predict(log_probs), strict=True):
-            scores = [float(one) if np.isfinite(one) else None for one in line]
+        for one, padded, number in zip(answered, log_probs, predict(log_probs), strict=True):
+            line = padded[: one.options]
+            scores = [float(score) if np.isfinite(score) else None for score in line]
             probabilities = np.exp(line).tolist()
-            found = {"id": name, "scores": scores, "probabilities": probabilities, "prediction": number}
+            found = {"id": one.id, "scores": scores, "probabilities": probabilities, "prediction": number}
             found |= {"model": model.name, "model_sha256": model.sha256}
             file.write(json.dumps(found, ensure_ascii=False) + "\n")
