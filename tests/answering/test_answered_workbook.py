@@ -22,6 +22,7 @@ from workbooks import TEST, test_row, write_csv, write_xlsx
 from lrc.answering import partial_scores
 from lrc.answering.answered_workbook import fill_in
 from lrc.answering.certainty import describe_certainty, doubts
+from lrc.data.alpaca import question_of
 from lrc.data.sources import read_questions_to_answer
 from lrc.metrics.option_scores import OptionScores
 from lrc.runtime.errors import DataError
@@ -74,6 +75,8 @@ def test_the_copy_has_what_the_csv_and_the_scores_have(base: Path, asked: Path, 
         answers = [(line["ID"], int(line["Answer"])) for line in csv.DictReader(file)]
     lines = [json.loads(line) for line in (tmp_path / "c.jsonl").read_text(encoding="utf-8").splitlines()]
     assert {(line["model"], len(line["model_sha256"])) for line in lines} == {(base.name, 64)}  # for `lrc vote`
+    questions = map(question_of, read_questions_to_answer(asked))
+    assert [line["content_sha256"] for line in lines] == [question.content for question in questions]
     header, *rows = values(tmp_path / "a.xlsx", "Sheet")
     assert header == [*TEST, "預測答案", *(f"選項{n}的機率" for n in (1, 2, 3, 4)), "請人工檢查"]
     assert [(str(line[0]).strip(), line[7]) for line in rows] == answers

@@ -65,7 +65,7 @@ def write_samples(path: Path, asked: Sequence[Question], lines: Lines) -> Path:
         {
             "doc_id": number,
             "doc": {"id": question.id, "question": question.question},
-            "target": question.answer,
+            "target": str(question.answer - 1),
             "resps": [[[str(score), "False"]] for score in line],
             "filtered_resps": [[str(score), "False"] for score in line],
         }

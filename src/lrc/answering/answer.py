@@ -147,12 +147,14 @@ def write_scores(
 def score_lines(records: Sequence[Record], scores: Sequence[OptionScores], model: ScoredModel) -> Iterator[str]:
     """The lines of a score file: id, row, scores (log-probabilities), probabilities and prediction of each question.
 
-    The score of an option that cannot be chosen is null. Each line names the model.
+    The score of an option that cannot be chosen is null. Each line has a hash of its question, and names the model.
     """
     for record, score in zip(records, scores, strict=True):
+        question = question_of(record)
         line = {
             "id": record.id,
-            "row": question_of(record).row,
+            "row": question.row,
+            "content_sha256": question.content,
             "scores": [value if value > float("-inf") else None for value in score.log_probs],
             "probabilities": list(score.probabilities),
             "prediction": score.prediction,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from math import isfinite
 from pathlib import Path
@@ -46,6 +46,7 @@ class AnsweredQuestion(NamedTuple):
 
     id: str
     options: int  # how many it has
+    content: str  # see `questions.hash_content`; empty if it is not known
 
 
 def vote(
@@ -151,7 +152,7 @@ def _read_tests(files: Sequence[Path], models: Sequence[Path]) -> list[list[Scor
             named = None in (one.id, first.id) or one.id == first.id
             # Nor may one model leave out an option that another one can choose.
             same = list(map(isfinite, one.scores)) == list(map(isfinite, first.scores))
-            if not named or not same or _differs(one.about, first.about):
+            if not named or not same or _differ(one, first):
                 raise DataError(
                     _(
                         "{file}, question {number}: differs from that of {files}; score the same file with each model"
@@ -209,18 +210,24 @@ def _identify(file: Path, lines: Sequence[ScoredQuestion]) -> ScoredModel:
     return lines[0].model
 
 
-def _differs(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+def _differ(one: ScoredQuestion, other: ScoredQuestion) -> bool:
     """Whether two lines say different things of their question."""
-    return any(one[part] != other[part] for part in one.keys() & other.keys())
+    shared = one.about.keys() & other.about.keys()
+    contents = {one.content, other.content} - {""}
+    return len(contents) > 1 or any(one.about[part] != other.about[part] for part in shared)
 
 
 def _of_questions(questions: Sequence[Question]) -> list[AnsweredQuestion]:
-    return [AnsweredQuestion(question.id, len(question.options)) for question in questions]
+    return [AnsweredQuestion(question.id, len(question.options), question.content) for question in questions]
 
 
 def _of_lines(tests: Sequence[Sequence[ScoredQuestion]]) -> list[AnsweredQuestion]:
     """The questions of test scores; one that has no id has its number."""
-    return [AnsweredQuestion(one.id or str(number), len(one.scores)) for number, one in enumerate(tests[0], start=1)]
+    found = []
+    for number, lines in enumerate(zip(*tests, strict=True), start=1):
+        content = next((one.content for one in lines if one.content), "")
+        found.append(AnsweredQuestion(lines[0].id or str(number), len(lines[0].scores), content))
+    return found
 
 
 def _pad(tests: Sequence[Sequence[ScoredQuestion]]) -> list[Scores]:
@@ -324,6 +331,7 @@ def _write_scores(path: Path, *, answered: Sequence[AnsweredQuestion], log_probs
             line = padded[: one.options]
             scores = [float(score) if np.isfinite(score) else None for score in line]
             probabilities = np.exp(line).tolist()
-            found = {"id": one.id, "scores": scores, "probabilities": probabilities, "prediction": number}
+            found: dict[str, Any] = {"id": one.id} | ({"content_sha256": one.content} if one.content else {})
+            found |= {"scores": scores, "probabilities": probabilities, "prediction": number}
             found |= {"model": model.name, "model_sha256": model.sha256}
             file.write(json.dumps(found, ensure_ascii=False) + "\n")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from lrc.runtime.translation import _
@@ -48,6 +50,11 @@ class Question:
         """The numbers of the options that have text, from 1; only 1 if none has."""
         return tuple(i for i, option in enumerate(self.options, start=1) if option) or (1,)
 
+    @property
+    def content(self) -> str:
+        """A hash of its texts, see `hash_content`."""
+        return hash_content(self.passage, self.question, self.options)
+
     def reordered(self, order: tuple[int, ...]) -> Question:
         """The same question with its options in another order; the answer follows its option.
 
@@ -61,6 +68,17 @@ class Question:
             raise ValueError(f"order is {order}, expected each of 0 to {len(self.options) - 1} once")
         answer = None if self.answer is None else order.index(self.answer - 1) + 1
         return replace(self, options=tuple(self.options[place] for place in order), answer=answer)
+
+
+def hash_content(passage: str, question: str, options: Sequence[str]) -> str:
+    """A short hash of a question's texts, in the order of its options; white space has no effect on it.
+
+    Returns:
+        16 hexadecimal digits.
+    """
+    texts = ["".join(text.split()) for text in (passage, question, *options)]
+    # ASCII: a text of a notebook may have half of a character, which UTF-8 does not encode.
+    return hashlib.sha256(json.dumps(texts).encode("ascii")).hexdigest()[:16]
 
 
 def cyclic_orders(n_options: int, count: int) -> list[tuple[int, ...]]:

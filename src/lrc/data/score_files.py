@@ -16,7 +16,8 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from lrc.data.questions import MAX_OPTIONS, MIN_OPTIONS, Question
+from lrc.data.harness_targets import READINGS, Target, read_target
+from lrc.data.questions import MAX_OPTIONS, MIN_OPTIONS, Question, hash_content
 from lrc.data.tables.json_array import DoubledKeyError, unique_keys
 from lrc.runtime.errors import DataError, cannot_read
 from lrc.runtime.exit_status import is_first
@@ -54,6 +55,8 @@ class ScoredQuestion:
     prediction: int | None = None  # the number of an option, from 1; None if the line has none
     about: Mapping[str, Any] = field(default_factory=dict)  # what the line says of its question, see _ABOUT
     model: ScoredModel = ScoredModel()
+    content: str = ""  # see `questions.hash_content`; empty if the line has neither a hash nor all of the texts
+    target: Target | None = None  # of a sample of the harness
 
     @property
     def calibrated(self) -> tuple[float, ...]:
@@ -194,7 +197,7 @@ def align(
 
     They stay in their order if their ids are those of the questions in order, or if none has an id and their number is
     right, which is reported. Otherwise they are matched by id, which must not repeat. What the lines say of their
-    questions must agree with these.
+    questions must agree with these: texts, or a hash of them, and of most questions the answer.
 
     Args:
         path: the file of scores, for errors.
@@ -208,22 +211,26 @@ def align(
     placed = _place(path, scored, questions, data)
     pairs = list(zip(placed, questions, strict=True))
     repeat = len({question.id for question in questions}) < len(questions)  # only then the row has to tell
-    if other := [(question, part) for one, question in pairs if (part := _differs(one.about, question, repeat))]:
+    if other := [(question, part) for one, question in pairs if (part := _differs(one, question, repeat))]:
         (question, part), count = other[0], len(other)
         text = _(
             "{path}: differs from {data} in {count:,} questions, first question {id}, whose {part} is another; "
             "score {data} with that model"
         )
         raise DataError(text.format(path=path, count=count, data=data.name, id=question.id, part=part))
+    _refuse_other_answers(path, pairs, data)
     if is_first() and any(one.id is None and not one.about for one, _question in pairs):
         text = _("its lines have no ids; they were taken in the order of {data}").format(data=data.name)
         print_findings([Finding("warning", "no-ids", path.name, text)])
     return placed
 
 
-def _differs(about: Mapping[str, Any], question: Question, by_row: bool) -> str:
-    """The first part in which a line's question differs from a question, but for white space; empty if none does."""
-    for part, said in about.items():
+def _differs(scored: ScoredQuestion, question: Question, by_row: bool) -> str:
+    """The first part in which a line's question differs from a question, but for white space; empty if none does.
+
+    Where a line has a hash of the texts only, that is its `content`.
+    """
+    for part, said in scored.about.items():
         own = getattr(question, part)
         if part == "row":
             same = own is None or own == said or not by_row
@@ -233,7 +240,29 @@ def _differs(about: Mapping[str, Any], question: Question, by_row: bool) -> str:
             same = _strip(own) == _strip(said)
         if not same:
             return part
-    return ""
+    return "content" if scored.content not in ("", question.content) else ""
+
+
+def _refuse_other_answers(path: Path, pairs: Sequence[tuple[ScoredQuestion, Question]], data: Path) -> None:
+    """Refuse samples of the harness whose right answers are mostly others than those of the questions.
+
+    Raises:
+        DataError: they are, however the harness's task names them.
+    """
+    labelled = [(one.target, question) for one, question in pairs if one.target and question.answer is not None]
+    agreed = []
+    for read in READINGS:
+        found = [(read(target, question.options), question.answer) for target, question in labelled]
+        known = [number == answer for number, answer in found if number is not None]
+        agreed += [(sum(known), len(known))] if known else []
+    if not agreed or any(2 * right >= count for right, count in agreed):
+        return
+    right, count = max(agreed, key=lambda one: one[0] / one[1])
+    text = _(
+        "{path}: its `target` is another answer than that of {data} in {wrong:,} of {count:,} questions, so that its "
+        "choices are not the options in their order; give the samples of a task whose choices are the options of {data}"
+    )
+    raise DataError(text.format(path=path, data=data.name, wrong=count - right, count=count))
 
 
 def _strip(text: str) -> str:
@@ -282,7 +311,8 @@ def _parse_line(line: Any, number: int) -> tuple[int, ScoredQuestion]:
         probabilities = parse_probabilities(line.get("probabilities"), len(scores))
         name = None if name is None else str(name)
         about, model = _read_about(line), _read_model(line)
-        return number, ScoredQuestion(name, scores, probabilities, line.get("prediction"), about, model)
+        content = _read_content(line, about)
+        return number, ScoredQuestion(name, scores, probabilities, line.get("prediction"), about, model, content)
     responses = line.get("filtered_resps", line.get("resps"))
     if not isinstance(responses, list):
         raise ValueError(_("has neither scores nor filtered_resps"))
@@ -292,7 +322,8 @@ def _parse_line(line: Any, number: int) -> tuple[int, ScoredQuestion]:
         raise ValueError(_("doc_id is {place}, expected a whole number").format(place=repr(place)))
     about = _read_about(document) if isinstance(document, dict) else {}
     scores = parse_scores(list(map(_unwrap, responses)))
-    return place, ScoredQuestion(None if name is None else str(name), scores, about=about)
+    name, content = None if name is None else str(name), _read_content({}, about)
+    return place, ScoredQuestion(name, scores, about=about, content=content, target=read_target(line))
 
 
 def _read_about(line: Mapping[str, Any]) -> dict[str, Any]:
@@ -302,6 +333,15 @@ def _read_about(line: Mapping[str, Any]) -> dict[str, Any]:
     if not all(isinstance(text, str) for text in found.get("options", ())):
         del found["options"]
     return found
+
+
+def _read_content(line: Mapping[str, Any], about: Mapping[str, Any]) -> str:
+    """The hash of a line's question: what it says, or that of its texts if it has all of them."""
+    if isinstance(said := line.get("content_sha256"), str):
+        return said
+    if not {"passage", "question", "options"} <= about.keys():
+        return ""
+    return hash_content(about["passage"], about["question"], about["options"])
 
 
 def _read_model(line: Mapping[str, Any]) -> ScoredModel:
