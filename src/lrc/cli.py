@@ -423,6 +423,7 @@ def compare(first: Path, second: Path, **options: Any) -> None:
     multiple=True,
     help="The models' scores of the questions to answer, in the order of SCORES.",
 )
+@click.option("--test-data", type=FILE, help="The questions of --test-scores, answered in the order of this file.")
 @click.option("--output", type=FILE, help="The CSV to write.")
 @click.option("--scores", type=FILE, help="Write the vote's scores, as JSON lines.")
 @click.option("--json", "as_json", is_flag=True, help="Print the metrics as JSON.")
@@ -434,6 +435,8 @@ def vote(files: tuple[Path, ...], data: Path, **options: Any) -> None:
     the folders of runs, whose validation questions --data has; one for each model. Without --test-scores, the
     labelled questions are answered, each with weights fitted on other passages.
     """
+    if options["test_data"] and not options["test_scores"]:
+        raise click.UsageError(localized(_("--{flag} needs --{other}").format(flag="test-data", other="test-scores")))
     from lrc.commands.vote import vote
 
     vote(files, data, **options)

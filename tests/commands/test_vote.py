@@ -377,11 +377,128 @@ def test_where_ids_repeat_the_rows_tell(tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_lines_without_ids_are_reported(files: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
     keep(files[2], [{"scores": line["scores"]} for line in read(files[2])])
-    asked = ["vote", *files[1:], "--data", files[0].with_name("validation.json"), "--json"]
-    assert lrc(*asked, "--test-scores", files[2], files[1]) == 0
+    data = files[0].with_name("validation.json")
+    assert lrc("vote", files[2], "--data", data, "--json", "--test-scores", files[2]) == 0
+    assert capsys.readouterr().err.splitlines() == [
+        "warning: c.jsonl: its lines have no ids; they were taken in the order of validation.json",
+        "warning: c.jsonl: does not tell its model, so whether --test-scores are in the order of the models cannot be "
+        "checked",
+        "warning: c.jsonl: its lines have no ids; the answers are numbered in their order",
+    ]
+
+
+class Answering:
+    """Forty questions to answer, scored by the three models, and the answers that a vote gave them by their ids."""
+
+    def __init__(self, files: Sequence[Path], folder: Path) -> None:
+        self.asked, self.folder = questions(40, seed=9), folder
+        lines = [model(self.asked, 1.5, 5.0, 12), model(self.asked, 1.2, 0.3, 13), model(self.asked, 0.0, 1.0, 14)]
+        self.files = [
+            write_scores(folder / "ta.jsonl", self.asked, lines[0]),
+            write_samples(folder / "tb.jsonl", self.asked, lines[1]),
+            write_scores(folder / "tc.jsonl", self.asked, lines[2]),
+        ]
+        self.data = write_questions(folder / "test.json", [replace(one, answer=None) for one in self.asked])
+        self.words = ["vote", *files, "--data", files[0].with_name("validation.json"), "--force", "--test-scores"]
+
+    def vote(self, *more: str | Path, files: Sequence[Path] | None = None) -> int:
+        return lrc(*self.words, *(files or self.files), *more, "--output", self.folder / "o.csv")
+
+    def answers(self) -> list[list[str]]:
+        with (self.folder / "o.csv").open(encoding="utf-8", newline="") as file:
+            return list(csv.reader(file))[1:]
+
+
+@pytest.fixture
+def tests(files: list[Path], tmp_path: Path) -> Answering:
+    (tmp_path / "t").mkdir()
+    return Answering(files, tmp_path / "t")
+
+
+def test_test_scores_are_put_into_the_order_of_their_questions(
+    tests: Answering, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tests.vote() == 0
+    before = tests.answers()
+    assert [name for name, _ in before] == [question.id for question in tests.asked]
+    assert tests.vote("--test-data", tests.data) == 0
+    assert tests.answers() == before
+    keep(tests.files[0], read(tests.files[0])[::-1])
+    keep(tests.files[2], read(tests.files[2])[20:] + read(tests.files[2])[:20])
+    capsys.readouterr()
+    assert tests.vote() == 1
+    assert "tb.jsonl, question 1: differs from that of " in capsys.readouterr().err
+    assert tests.vote("--test-data", tests.data) == 0
+    assert tests.answers() == before
+    write_questions(tests.data, [replace(one, answer=None) for one in tests.asked[::-1]])
+    assert tests.vote("--test-data", tests.data) == 0
+    assert tests.answers() == before[::-1]
+    capsys.readouterr()
+    write_questions(tests.data, [replace(one, answer=None) for one in tests.asked[1:]])
+    assert tests.vote("--test-data", tests.data) == 1
+    assert "ta.jsonl: has scores of 40 questions" in capsys.readouterr().err
+    assert lrc(*tests.words[:-2], "--test-data", tests.data) == 2
+    assert "--test-data needs --test-scores" in capsys.readouterr().err
+
+
+def test_files_without_ids_are_not_paired_by_position_alone(
+    tests: Answering, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tests.vote() == 0
+    before = tests.answers()
+    bare = [{key: value for key, value in line.items() if key != "id"} for line in read(tests.files[0])]
+    alike = [place for place, question in enumerate(tests.asked) if len(question.options) == 3][:2]
+    swapped = {alike[0]: bare[alike[1]], alike[1]: bare[alike[0]]}
+    keep(tests.files[0], [swapped.get(place, line) for place, line in enumerate(bare)])
+    keep(tests.files[1], [{**line, "doc": {}} for line in read(tests.files[1])])
+    capsys.readouterr()
+    assert tests.vote() == 1
+    assert capsys.readouterr().err.splitlines()[-2:] == [
+        f"{file}: its lines have no ids, and nothing else tells that they are in the order of those of "
+        f"{tests.files[2]}; name the file of the questions with --test-data"
+        for file in tests.files[:2]
+    ]
+    keep(tests.files[0], bare)
+    assert tests.vote("--test-data", tests.data) == 0  # the order of the file is what remains, and is reported
+    assert tests.answers() == before
     told = capsys.readouterr().err
-    assert "c.jsonl: its lines have no ids; they were taken in the order of validation.json" in told
-    assert "c.jsonl: its lines have no ids; the answers are numbered in their order" in told
+    for name in ("ta", "tb"):
+        assert f"warning: {name}.jsonl: its lines have no ids; they were taken in the order of test.json" in told
+    assert "numbered" not in told
+
+
+def test_texts_or_their_hashes_prove_the_order_of_lines_without_ids(
+    tests: Answering, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tests.vote() == 0
+    before = tests.answers()
+    samples = [{**line, "doc": {"question": line["doc"]["question"]}} for line in read(tests.files[1])]
+    keep(tests.files[1], samples)
+    scored = [
+        {**line, "id": None, "content_sha256": question.content}
+        for line, question in zip(read(tests.files[0]), tests.asked, strict=True)
+    ]
+    keep(tests.files[0], scored)
+    named = zip(read(tests.files[2]), tests.asked, strict=True)
+    keep(tests.files[2], [{**line, **known(question)} for line, question in named])
+    capsys.readouterr()
+    assert tests.vote() == 0  # by question text, and by the hash of the texts that the third file has
+    assert tests.answers() == before and "no ids" not in capsys.readouterr().err
+    assert {name for name, _ in before} == {line["id"] for line in read(tests.files[2])}  # of the first that has them
+    keep(tests.files[0], scored[::-1])
+    assert tests.vote() == 1
+    assert "ta.jsonl, question 1: differs from that of " in capsys.readouterr().err
+    # A text that many questions have proves nothing.
+    keep(tests.files[0], scored)
+    keep(tests.files[1], [{**line, "doc": {"question": "何者正確？"}} for line in samples])
+    common = {"passage": 0, "question": "何者正確？", "options": 0}
+    keep(tests.files[2], [{**line, **common} for line in read(tests.files[2])])
+    assert tests.vote() == 1
+    assert f"{tests.files[1]}: its lines have no ids, and nothing else tells" in capsys.readouterr().err
+
+
+def known(question: Question) -> dict[str, Any]:
+    return {"passage": question.passage, "question": question.question, "options": list(question.options)}
 
 
 def test_ids_in_another_order_are_matched(files: list[Path], capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,10 +13,11 @@ import numpy as np
 
 from lrc.answering.scored_model import identify_adapters
 from lrc.answering.submission import submission
+from lrc.data.alpaca import question_of
 from lrc.data.near_duplicates import group_passages
 from lrc.data.questions import Question
-from lrc.data.score_files import ScoredModel, ScoredQuestion, match_scores, read_scores, tied_options
-from lrc.data.sources import read_labelled
+from lrc.data.score_files import ScoredModel, ScoredQuestion, match_scores, prove_order, read_scores, tied_options
+from lrc.data.sources import read_labelled, read_questions_to_answer
 from lrc.data.splits import folds
 from lrc.metrics.accuracy import CONFIDENCE, Figures, accuracy, compare_paired, passages_of
 from lrc.metrics.opinion_pool import Pool, Scores, equal_pool, fit_pool, out_of_fold, predict
@@ -54,6 +55,7 @@ def vote(
     data: Path,
     *,
     test_scores: Sequence[Path] = (),
+    test_data: Path | None = None,
     output: Path | None = None,
     scores: Path | None = None,
     as_json: bool = False,
@@ -69,6 +71,8 @@ def vote(
         data: the labelled questions.
         test_scores: the models' scores of the questions to answer, in the order of `files`; by default the labelled
             questions are answered.
+        test_data: the questions to answer, in whose order the test scores are put and answered. Without it, the lines
+            of all files have to show that they are in the same order.
         output: the submission.
         scores: where to write the pool's log-probabilities and probabilities, as JSON lines.
         as_json: print the figures as JSON.
@@ -79,18 +83,21 @@ def vote(
     """
     given = files
     files, test_scores = list(map(answers_of, files)), list(map(answers_of, test_scores))
-    asked = {"files": files, "data": data, "test_scores": test_scores, "output": output, "scores": scores}
+    asked = {"files": files, "data": data, "test_scores": test_scores, "test_data": test_data}
+    asked |= {"output": output, "scores": scores}
+    read = [data, *files, *test_scores, *filter(None, [test_data])]
     for written in filter(None, (output, scores)):
         others = [one for one in (output, scores) if one not in (None, written)]
         refuse_other_output(written, asked, force=force)
-        refuse_file(written, data, *files, *test_scores, *filter(None, others), force=True)
-    inputs, new = Inputs([data, *files, *test_scores]), False
+        refuse_file(written, *read, *filter(None, others), force=True)
+    inputs, new = Inputs(read), False
     questions = read_labelled(data)
     scored = list(map(read_scores, files))
     models = [match_scores(file, lines, questions, data) for file, lines in zip(files, scored, strict=True)]
     tests = _read_tests(test_scores, files)
     if tests:
         _check_order(files, scored, test_scores, tests)
+        test_questions, arranged = _arrange(test_scores, tests, test_data)
     names = name_models(files)
     answers = [question.answer or 0 for question in questions]
     parts = _folds(questions)
@@ -99,7 +106,7 @@ def vote(
     figures = _measure(questions, answers, names, models, found, equal, pool)
     answered, pooled = _of_questions(questions), found
     if tests:
-        answered, pooled = _of_lines(tests), pool.log_probs(_pad(tests))
+        answered, pooled = test_questions, pool.log_probs(arranged)
         figures["test_ties"] = _count_ties(pooled)
     ids = [one.id for one in answered]
     if scores is not None:
@@ -124,15 +131,16 @@ def _next(files: Sequence[Path], data: Path, *, gains: bool) -> str:
     if not gains:
         return "lrc generate --model MODEL --data TEST.xlsx --output answer.csv"
     tests = [f"TEST_{number}.jsonl" for number in range(1, len(files) + 1)]
-    words = [*map(str, files), "--data", str(data), "--test-scores", *tests, "--output", "answer.csv"]
+    words = [*map(str, files), "--data", str(data), "--test-scores", *tests, "--test-data", "TEST.xlsx"]
+    words += ["--output", "answer.csv"]
     return command_line(["lrc", "vote", *words])
 
 
 def _read_tests(files: Sequence[Path], models: Sequence[Path]) -> list[list[ScoredQuestion]]:
-    """Read the test scores of each model, for the same questions in the same order.
+    """Read the test scores of each model.
 
     Raises:
-        DataError: the number of files is not that of models, or they are not about the same questions.
+        DataError: a file cannot be read, or the number of files is not that of models.
     """
     if not files:
         return []
@@ -143,28 +151,87 @@ def _read_tests(files: Sequence[Path], models: Sequence[Path]) -> list[list[Scor
             )
         )
     name_models(files)  # refuses a file that is given twice
-    tests = [read_scores(file) for file in files]
-    if any(one.id is None for one in tests[0]):
+    return [read_scores(file) for file in files]
+
+
+def _arrange(
+    files: Sequence[Path], tests: Sequence[Sequence[ScoredQuestion]], data: Path | None
+) -> tuple[list[AnsweredQuestion], list[Scores]]:
+    """Put the test scores of all models into the order of the questions.
+
+    Args:
+        files: of the test scores.
+        tests: what they hold.
+        data: the questions, if their file is given.
+
+    Returns:
+        The questions, and the scores of each model, -inf where there is no such option.
+
+    Raises:
+        DataError: they are not about the same questions, or may not be in the same order.
+    """
+    if data is not None:
+        questions = list(map(question_of, read_questions_to_answer(data)))
+        matched = [match_scores(file, lines, questions, data) for file, lines in zip(files, tests, strict=True)]
+        return _of_questions(questions), matched
+    first = next((place for place, test in enumerate(tests) if _has_ids(test)), 0)
+    for file, test in zip(files, tests, strict=True):
+        _refuse_other_questions(file, test, files[first], tests[first])
+    unproven = [file for file, test in zip(files, tests, strict=True) if not _is_in_order(test, tests[first])]
+    if unproven:
+        text = _(
+            "{file}: its lines have no ids, and nothing else tells that they are in the order of those of {other}; "
+            "name the file of the questions with --test-data"
+        )
+        raise DataError(*(text.format(file=file, other=files[first]) for file in unproven))
+    if any(all(one.id is None for one in lines) for lines in zip(*tests, strict=True)):
         text = _("its lines have no ids; the answers are numbered in their order")
         print_findings([Finding("warning", "no-ids", files[0].name, text)])
-    for file, test in zip(files, tests, strict=True):
-        for number, (one, first) in enumerate(zip(test, tests[0], strict=False), start=1):
-            named = None in (one.id, first.id) or one.id == first.id
-            # Nor may one model leave out an option that another one can choose.
-            same = list(map(isfinite, one.scores)) == list(map(isfinite, first.scores))
-            if not named or not same or _differ(one, first):
-                raise DataError(
-                    _(
-                        "{file}, question {number}: differs from that of {files}; score the same file with each model"
-                    ).format(file=file, number=number, files=files[0])
-                )
-        if len(test) != len(tests[0]):
+    return _of_lines(tests), _pad(tests)
+
+
+def _refuse_other_questions(
+    file: Path, test: Sequence[ScoredQuestion], first_file: Path, first: Sequence[ScoredQuestion]
+) -> None:
+    """Refuse test scores that differ from those of another model in what they are about.
+
+    Raises:
+        DataError: the number of questions differs, or what two lines say of the same question.
+    """
+    for number, (one, other) in enumerate(zip(test, first, strict=False), start=1):
+        if _differ(one, other):
             raise DataError(
-                _("{file}: has {count} questions, {files} has {count2}; score the same file").format(
-                    file=file, count=len(test), files=files[0], count2=len(tests[0])
-                )
+                _(
+                    "{file}, question {number}: differs from that of {files}; score the same file with each model"
+                ).format(file=file, number=number, files=first_file)
             )
-    return tests
+    if len(test) != len(first):
+        raise DataError(
+            _("{file}: has {count} questions, {files} has {count2}; score the same file").format(
+                file=file, count=len(test), files=first_file, count2=len(first)
+            )
+        )
+
+
+def _differ(one: ScoredQuestion, other: ScoredQuestion) -> bool:
+    """Whether two lines are of different questions, as far as they tell."""
+    named = None in (one.id, other.id) or one.id == other.id
+    alike = "" in (one.content, other.content) or one.content == other.content
+    # Nor may one model leave out an option that another one can choose.
+    same = list(map(isfinite, one.scores)) == list(map(isfinite, other.scores))
+    shared = one.about.keys() & other.about.keys()
+    return not (named and alike and same) or any(one.about[part] != other.about[part] for part in shared)
+
+
+def _has_ids(test: Sequence[ScoredQuestion]) -> bool:
+    return all(one.id is not None for one in test)
+
+
+def _is_in_order(test: Sequence[ScoredQuestion], first: Sequence[ScoredQuestion]) -> bool:
+    """Whether two files that do not differ tell that their lines are in the same order: by ids, or by texts."""
+    if test is first or (_has_ids(test) and _has_ids(first)):
+        return True
+    return prove_order(zip(test, first, strict=True))
 
 
 def _check_order(
@@ -210,23 +277,17 @@ def _identify(file: Path, lines: Sequence[ScoredQuestion]) -> ScoredModel:
     return lines[0].model
 
 
-def _differ(one: ScoredQuestion, other: ScoredQuestion) -> bool:
-    """Whether two lines say different things of their question."""
-    shared = one.about.keys() & other.about.keys()
-    contents = {one.content, other.content} - {""}
-    return len(contents) > 1 or any(one.about[part] != other.about[part] for part in shared)
-
-
 def _of_questions(questions: Sequence[Question]) -> list[AnsweredQuestion]:
     return [AnsweredQuestion(question.id, len(question.options), question.content) for question in questions]
 
 
 def _of_lines(tests: Sequence[Sequence[ScoredQuestion]]) -> list[AnsweredQuestion]:
-    """The questions of test scores; one that has no id has its number."""
+    """The questions of test scores, with the ids of the first file that has them; one without an id has its number."""
     found = []
     for number, lines in enumerate(zip(*tests, strict=True), start=1):
+        name = next((one.id for one in lines if one.id), str(number))
         content = next((one.content for one in lines if one.content), "")
-        found.append(AnsweredQuestion(lines[0].id or str(number), len(lines[0].scores), content))
+        found.append(AnsweredQuestion(name, len(lines[0].scores), content))
     return found
 
 

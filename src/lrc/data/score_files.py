@@ -7,9 +7,10 @@ a multiple-choice task) have the log-likelihood of each choice in `filtered_resp
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite, log
+from operator import eq
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -196,8 +197,8 @@ def align(
     """Put the lines of a file into the order of `questions`.
 
     They stay in their order if their ids are those of the questions in order, or if none has an id and their number is
-    right, which is reported. Otherwise they are matched by id, which must not repeat. What the lines say of their
-    questions must agree with these: texts, or a hash of them, and of most questions the answer.
+    right, which is reported unless their texts tell the order. Otherwise they are matched by id, which must not repeat.
+    What the lines say of their questions must agree with these: texts, or a hash of them, and of most the answer.
 
     Args:
         path: the file of scores, for errors.
@@ -219,10 +220,24 @@ def align(
         )
         raise DataError(text.format(path=path, count=count, data=data.name, id=question.id, part=part))
     _refuse_other_answers(path, pairs, data)
-    if is_first() and any(one.id is None and not one.about for one, _question in pairs):
+    if is_first() and any(one.id is None for one in placed) and not prove_order(zip(placed, placed, strict=True)):
         text = _("its lines have no ids; they were taken in the order of {data}").format(data=data.name)
         print_findings([Finding("warning", "no-ids", path.name, text)])
     return placed
+
+
+def prove_order(pairs: Iterable[tuple[ScoredQuestion, ScoredQuestion]]) -> bool:
+    """Whether pairs of lines that do not differ tell of which question they are: each pair of another one."""
+    texts = [_shared_texts(one, other) for one, other in pairs]
+    return "" not in texts and len(set(texts)) == len(texts)
+
+
+def _shared_texts(one: ScoredQuestion, other: ScoredQuestion) -> str:
+    """What two lines that do not differ both tell of the texts of their question; empty if that is nothing."""
+    if one.content and other.content:
+        return one.content
+    parts = sorted((one.about.keys() & other.about.keys()) - {"row"})
+    return json.dumps([one.about[part] for part in parts]) if parts else ""
 
 
 def _differs(scored: ScoredQuestion, question: Question, by_row: bool) -> str:
@@ -250,14 +265,12 @@ def _refuse_other_answers(path: Path, pairs: Sequence[tuple[ScoredQuestion, Ques
         DataError: they are, however the harness's task names them.
     """
     labelled = [(one.target, question) for one, question in pairs if one.target and question.answer is not None]
-    agreed = []
-    for read in READINGS:
-        found = [(read(target, question.options), question.answer) for target, question in labelled]
-        known = [number == answer for number, answer in found if number is not None]
-        agreed += [(sum(known), len(known))] if known else []
-    if not agreed or any(2 * right >= count for right, count in agreed):
+    read = [[reading(target, question.options) for reading in READINGS] for target, question in labelled]
+    count = sum(any(numbers) for numbers in read)
+    answers = [question.answer for _target, question in labelled]
+    right = max(sum(map(eq, numbers, answers)) for numbers in zip(*read, strict=True)) if read else 0
+    if 2 * right >= count:
         return
-    right, count = max(agreed, key=lambda one: one[0] / one[1])
     text = _(
         "{path}: its `target` is another answer than that of {data} in {wrong:,} of {count:,} questions, so that its "
         "choices are not the options in their order; give the samples of a task whose choices are the options of {data}"
