@@ -75,6 +75,14 @@ def test_the_copy_has_what_the_csv_and_the_scores_have(base: Path, asked: Path, 
         answers = [(line["ID"], int(line["Answer"])) for line in csv.DictReader(file)]
     lines = [json.loads(line) for line in (tmp_path / "c.jsonl").read_text(encoding="utf-8").splitlines()]
     assert {(line["model"], len(line["model_sha256"])) for line in lines} == {(base.name, 64)}  # for `lrc vote`
+    asking = {
+        "template": "plain",
+        "answer_style": "digit",
+        "list_options": True,
+        "score_normalisation": "sum",
+        "votes": 1,
+    }
+    assert all(line["asked"] == asking for line in lines)
     questions = map(question_of, read_questions_to_answer(asked))
     assert [line["content_sha256"] for line in lines] == [question.content for question in questions]
     header, *rows = values(tmp_path / "a.xlsx", "Sheet")

@@ -15,7 +15,8 @@ import pytest
 from small_runs import lrc, write_questions
 
 from lrc.answering.options import ScoringOptions
-from lrc.answering.scored_model import identify_model
+from lrc.answering.scored_model import identify_model, identify_run
+from lrc.config.run_record import Run
 from lrc.data.alpaca import to_record
 from lrc.data.near_duplicates import group_passages
 from lrc.data.pseudo_labels import assign_labels
@@ -574,6 +575,63 @@ def test_test_scores_in_another_order_than_the_models_are_refused(
     both = keep(tmp_path / "both.jsonl", [*read(mine)[:5], *read(other)[5:]])
     status, told = vote(a, run, both, mine)
     assert status == 1 and told == [f"{both}: has lines of run and of a; give a file for each model"]
+
+
+def test_one_model_in_two_styles_is_two_models(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked, test = questions(40), questions(10, seed=9)
+    data = write_questions(tmp_path / "data.json", asked)
+    ways = {"digit": {"answer_style": "digit", "votes": 1}, "text": {"answer_style": "text", "votes": 1}}
+    four = {"answer_style": "digit", "votes": 4}
+
+    def write(name: str, of: Sequence[Question], way: dict[str, Any] | None) -> Path:
+        path = write_scores(tmp_path / f"{name}.jsonl", of, model(of, 1.0, 1.0, len(name)))
+        named = {"model": "run", "model_sha256": "a"} | ({"asked": way} if way else {})
+        return keep(path, [one | named for one in read(path)])
+
+    def vote(one: Path, two: Path, *tests: Path) -> tuple[int, list[str]]:
+        status = lrc("vote", one, two, "--data", data, "--test-scores", *tests)
+        return status, capsys.readouterr().err.splitlines()
+
+    digit, text = (write(name, asked, way) for name, way in ways.items())
+    t_digit, t_text = (write(f"test-{name}", test, way) for name, way in ways.items())
+    assert vote(digit, text, t_digit, t_text) == (0, [])
+    assert vote(digit, text, t_text, t_digit) == (
+        1,
+        [
+            f"{t_text}: is of the model of {text}, and in the place of {digit}; give --test-scores in the order of the "
+            "models",
+            f"{t_digit}: is of the model of {digit}, and in the place of {text}; give --test-scores in the order of "
+            "the models",
+        ],
+    )
+    votes = write("four", test, four)
+    said = f"its model was asked in another way than that of {digit} (votes: 4 / 1); score both with the same flags"
+    assert vote(digit, text, votes, t_text) == (0, [f"warning: four.jsonl: {said}"])
+    # Files of before do not tell how they were asked.
+    old = write("old", test, None)
+    said = "may belong to any of digit.jsonl, text.jsonl, so whether --test-scores are in their order cannot be checked"
+    assert vote(digit, text, old, t_text) == (0, [f"warning: old.jsonl: {said}"])
+    other = write("other", asked, None)
+    keep(other, [one | {"model_sha256": "b"} for one in read(other)])
+    t_other = keep(tmp_path / "t_other.jsonl", [one | {"model_sha256": "b"} for one in read(t_text)])
+    assert vote(digit, other, old, t_other) == (0, [])
+    assert vote(other, digit, votes, t_other)[0] == 1  # another model comes before another way of asking
+    both = keep(tmp_path / "both.jsonl", [*read(t_digit)[:5], *read(votes)[5:]])
+    assert vote(digit, text, both, t_text) == (
+        1,
+        [f"{both}: its lines were asked in different ways (votes: 1 / 4); give a file for each way"],
+    )
+
+
+def test_a_run_tells_how_its_validation_questions_were_asked(tmp_path: Path) -> None:
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"weights")
+    assert not identify_run(tmp_path).asked
+    for style, normalisation in (("text", "token"), ("digit", "sum")):
+        Run("plain", style, True, score_normalisation="token").write(tmp_path / "lrc_run.json")
+        assert identify_run(tmp_path).asked == {
+            **{"template": "plain", "answer_style": style, "list_options": True},
+            **{"score_normalisation": normalisation, "votes": 1},
+        }
 
 
 @pytest.mark.parametrize(

@@ -147,7 +147,8 @@ def write_scores(
 def score_lines(records: Sequence[Record], scores: Sequence[OptionScores], model: ScoredModel) -> Iterator[str]:
     """The lines of a score file: id, row, scores (log-probabilities), probabilities and prediction of each question.
 
-    The score of an option that cannot be chosen is null. Each line has a hash of its question, and names the model.
+    The score of an option that cannot be chosen is null. Each line has a hash of its question, and names the model
+    and how it was asked.
     """
     for record, score in zip(records, scores, strict=True):
         question = question_of(record)
@@ -160,5 +161,6 @@ def score_lines(records: Sequence[Record], scores: Sequence[OptionScores], model
             "prediction": score.prediction,
             "model": model.name,
             "model_sha256": model.sha256,
+            "asked": dict(model.asked),
         }
         yield json.dumps(line, ensure_ascii=False) + "\n"

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lrc.answering.scored_model import describe_asking
 from lrc.data.alpaca import Record, question_of, to_record, with_question
 from lrc.data.questions import Question, option_orders
 from lrc.metrics.option_scores import OptionScores, option_lengths, probabilities_at
@@ -87,6 +88,12 @@ class Scorer:
         for part in self.parts(records, advance=advance):
             scores |= part
         return [scores[i] for i in range(len(records))]
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """How questions are asked, as files of scores name it."""
+        asked = self.prompt
+        return describe_asking(asked.template, asked.answer_style, asked.list_options, self.normalisation, self.votes)
 
     def fitted(self, records: Sequence[Record]) -> tuple[list[Record], list[str]]:
         """Shorten passages so that records fit the model's positions.

@@ -153,9 +153,10 @@ def _evaluate(
         return
     inputs.refuse_changed()
     if scores is not None and output is not None:
-        write_scores(scores, records, found, identify_model(asked["model"], options), force=over)
+        write_scores(scores, records, found, identify_model(asked["model"], options, scorer.asked), force=over)
     elif scores is not None:
-        lines = "".join(score_lines(records, found, identify_model(asked["model"], options))).encode()
+        named = identify_model(asked["model"], options, scorer.asked)
+        lines = "".join(score_lines(records, found, named)).encode()
         write_once(scores, asked, inputs, lambda path: path.write_bytes(lines), key=key_of(words), force=force)
     figures = _figures(scorer, records, answers, found, blind)
     if options.votes > 1:

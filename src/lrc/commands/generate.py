@@ -97,7 +97,8 @@ def _generate(
     refuse_existing(output, force=force)
     if scores is not None:
         refuse_existing(scores, force=force or begun)
-    found = answer(load_scorer(model, options), records, partial)
+    scorer = load_scorer(model, options)
+    found = answer(scorer, records, partial)
     if not state.is_main_process:
         return
     ids, answers = [record.id for record in records], [score.prediction for score in found]
@@ -108,7 +109,7 @@ def _generate(
         content = submission(ids, answers)
     inputs.refuse_changed()
     if scores is not None:
-        write_scores(scores, records, found, identify_model(model, options), force=force or begun)
+        write_scores(scores, records, found, identify_model(model, options, scorer.asked), force=force or begun)
     remember(output, asked, partial.key, hashlib.sha256(content).hexdigest(), *filter(None, [scores]))
     with new_file(output, force=force) as temporary:
         temporary.write_bytes(content)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lrc.answering.scored_model import identify_adapters
+from lrc.answering.scored_model import identify_run
 from lrc.answering.submission import submission
 from lrc.data.alpaca import question_of
 from lrc.data.near_duplicates import group_passages
@@ -242,27 +242,31 @@ def _check_order(
 ) -> None:
     """Refuse test scores of one model in the place of another one; report which ones do not tell their model.
 
+    A model that is asked in two ways, such as two styles, is two models.
+
     Raises:
         DataError: the test scores of a model are given in the place of another model's.
     """
     models = [_identify(file, lines) for file, lines in zip(files, scored, strict=True)]
-    wrong, unknown = [], []
-    for place, (test, lines) in enumerate(zip(test_scores, tests, strict=True)):
+    wrong, unknown = list[str](), list[Path]()
+    for file, wanted, test, lines in zip(files, models, test_scores, tests, strict=True):
         found = _identify(test, lines)
-        if not (found.identity and models[place].identity):
-            unknown.append(test if not found.identity else files[place])
-        elif found.identity != models[place].identity:
-            own = next((file for file, one in zip(files, models, strict=True) if one.identity == found.identity), None)
-            if own is None:
-                text = _("is of {found}, and {file} of {model}; if these are not the same, give the scores of {model}")
-                values = {"found": found.name, "file": files[place], "model": models[place].name}
-                print_findings([Finding("warning", "other-model", test.name, text.format(**values))])
-                continue
+        same = {other: one for other, one in zip(files, models, strict=True) if one.identity == found.identity}
+        fitting = [other for other, one in same.items() if found.may_be(one)]
+        if not (found.identity and wanted.identity):
+            unknown.append(test if not found.identity else file)
+        elif file not in same and same or file not in fitting and fitting:
             text = _(
                 "{test}: is of the model of {own}, and in the place of {file}; give --test-scores in the order of "
                 "the models"
             )
-            wrong.append(text.format(test=test, own=own, file=files[place]))
+            wrong.append(text.format(test=test, own=[*fitting, *same][0], file=file))
+        elif not fitting:
+            print_findings([_doubt(test, found, file, wanted)])
+        elif len(fitting) > 1:
+            text = _("may belong to any of {files}, so whether --test-scores are in their order cannot be checked")
+            fit = text.format(files=tuple(one.name for one in fitting))
+            print_findings([Finding("warning", "unnamed-model", test.name, fit)])
     if wrong:
         raise DataError(*wrong)
     if unknown:
@@ -270,10 +274,21 @@ def _check_order(
         print_findings([Finding("warning", "unnamed-model", unknown[0].name, text)])
 
 
+def _doubt(test: Path, found: ScoredModel, file: Path, wanted: ScoredModel) -> Finding:
+    """The warning of test scores that fit no model: of another one, or of the same one, asked in another way."""
+    if found.identity != wanted.identity:
+        text = _("is of {found}, and {file} of {model}; if these are not the same, give the scores of {model}")
+        values = {"found": found.name, "file": file, "model": wanted.name}
+        return Finding("warning", "other-model", test.name, text.format(**values))
+    text = _("its model was asked in another way than that of {file} ({ways}); score both with the same flags")
+    values = {"file": file, "ways": found.describe_difference(wanted)}
+    return Finding("warning", "other-asking", test.name, text.format(**values))
+
+
 def _identify(file: Path, lines: Sequence[ScoredQuestion]) -> ScoredModel:
     """The model that a file of scores names; for the answers of a run, which do not, that of its folder."""
     if not lines[0].model.identity and file.name == OUTCOMES_FILE:
-        return identify_adapters([file.parent])
+        return identify_run(file.parent)
     return lines[0].model
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from math import isfinite, log
 from operator import eq
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -39,11 +40,21 @@ class ScoredModel(NamedTuple):
 
     name: str = ""
     sha256: str = ""  # of its weights
+    asked: Mapping[str, Any] = MappingProxyType({})  # how: template, answer_style, votes …; empty if not known
 
     @property
     def identity(self) -> str:
         """What two files of the same model have in common; empty if that is not known."""
         return self.sha256 or self.name
+
+    def may_be(self, other: ScoredModel) -> bool:
+        """Whether both are the same model, and nothing tells that it was asked in another way."""
+        return self.identity == other.identity and not self.describe_difference(other)
+
+    def describe_difference(self, other: ScoredModel) -> tuple[str, ...]:
+        """In what both were asked in other ways, such as `votes: 1 / 4`, as far as both tell."""
+        keys = [key for key in self.asked if key in other.asked and self.asked[key] != other.asked[key]]
+        return tuple(f"{key}: {self.asked[key]} / {other.asked[key]}" for key in keys)
 
 
 @dataclass(frozen=True)
@@ -74,7 +85,7 @@ def read_scores(path: Path) -> list[ScoredQuestion]:
 
     Raises:
         DataError: the file cannot be read or is empty, or a line has no scores; one finding for each such line. Or its
-            lines name several models.
+            lines name several models, or several ways of asking one.
     """
     found = parse_lines(path, _parse_line, _("give what `lrc generate --scores` writes"))
     if not found:
@@ -84,6 +95,9 @@ def read_scores(path: Path) -> list[ScoredQuestion]:
         unnamed = _("a model without a name")
         text = _("{path}: has lines of {one} and of {other}; give a file for each model")
         raise DataError(text.format(path=path, one=first.name or unnamed, other=other.name or unnamed))
+    if ways := next(filter(None, (first.describe_difference(one.model) for _place, one in found)), ()):
+        text = _("{path}: its lines were asked in different ways ({ways}); give a file for each way")
+        raise DataError(text.format(path=path, ways=ways))
     return [scored for _place, scored in sorted(found, key=lambda one: one[0])]
 
 
@@ -358,8 +372,13 @@ def _read_content(line: Mapping[str, Any], about: Mapping[str, Any]) -> str:
 
 
 def _read_model(line: Mapping[str, Any]) -> ScoredModel:
-    found = (line.get(key) for key in ("model", "model_sha256"))
-    return ScoredModel(*(value if isinstance(value, str) else "" for value in found))
+    name, sha256 = (line.get(key) for key in ("model", "model_sha256"))
+    asked = line.get("asked")
+    return ScoredModel(
+        name if isinstance(name, str) else "",
+        sha256 if isinstance(sha256, str) else "",
+        asked if isinstance(asked, dict) else {},
+    )
 
 
 def _unwrap(response: Any) -> Any:

@@ -91,6 +91,7 @@ KINDS = {
     "number-too-large": _("number too large to be shown as hours"),
     "number-format": _("numbers read as shown"),
     "options-from-zero": _("options from zero"),
+    "other-asking": _("another way of asking"),
     "other-model": _("another model"),
     "other-sheets": _("sheets not read"),
     "padded-format": _("numbers with leading zeros"),
