@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from math import log
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -129,3 +130,21 @@ def test_a_target_that_tells_nothing_is_passed_over(tmp_path: Path) -> None:
     lines = [sample(n, one, target) for n, (one, target) in enumerate(zip(asked, ("[0, 2]", "", "無"), strict=True))]
     lines[1]["target"] = None
     assert len(match(keep(tmp_path / "s.jsonl", lines), asked)) == 3
+
+
+def test_probabilities_in_the_place_of_scores_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ask(3)
+    shares = [[0.7, 0.1, 0.1, 0.1], [0.33, 0.33, 0.33, None], [1, 0, 0.0, 0]]
+    others = [[0.7, 0.1, 0.1, 0.2], [1.1, -0.1, 0.0, 0.0], [log(0.7), *[log(0.1)] * 3]]
+    blank = [replace(one, options=(*one.options[:3], "")) if place == 1 else one for place, one in enumerate(asked)]
+
+    def told(lines: Sequence[Sequence[float | None]]) -> list[str]:
+        scores = [{"id": one.id, "scores": [*line]} for one, line in zip(asked, lines, strict=True)]
+        match(keep(tmp_path / "s.jsonl", scores), blank)
+        return capsys.readouterr().err.splitlines()
+
+    assert told(shares) == [
+        "warning: s.jsonl: its scores are at least 0 and sum to 1 in each line, like probabilities, and are taken as "
+        "logarithms; write the natural logarithm of each probability into scores, null for 0"
+    ]
+    assert [told([*shares[:2], other]) for other in others] == [[], [], []]

@@ -16,7 +16,15 @@ from lrc.answering.submission import submission
 from lrc.data.alpaca import question_of
 from lrc.data.near_duplicates import group_passages
 from lrc.data.questions import Question
-from lrc.data.score_files import ScoredModel, ScoredQuestion, match_scores, prove_order, read_scores, tied_options
+from lrc.data.score_files import (
+    ScoredModel,
+    ScoredQuestion,
+    match_scores,
+    prove_order,
+    read_scores,
+    tied_options,
+    warn_of_probabilities,
+)
 from lrc.data.sources import read_labelled, read_questions_to_answer
 from lrc.data.splits import folds
 from lrc.metrics.accuracy import CONFIDENCE, Figures, accuracy, compare_paired, passages_of
@@ -177,6 +185,7 @@ def _arrange(
     first = next((place for place, test in enumerate(tests) if _has_ids(test)), 0)
     for file, test in zip(files, tests, strict=True):
         _refuse_other_questions(file, test, files[first], tests[first])
+        warn_of_probabilities(file, test)
     unproven = [file for file, test in zip(files, tests, strict=True) if not _is_in_order(test, tests[first])]
     if unproven:
         text = _(

@@ -32,6 +32,8 @@ _ABOUT = ("passage", "question", "options", "row")  # the parts of a question th
 
 TIE = 1e-6  # the largest difference of two log-probabilities that is due to rounding: float32 has seven digits
 
+ROUNDED = 0.02  # how far a sum of probabilities with two decimals may be from 1
+
 Parsed = TypeVar("Parsed")
 
 
@@ -237,7 +239,19 @@ def align(
     if is_first() and any(one.id is None for one in placed) and not prove_order(zip(placed, placed, strict=True)):
         text = _("its lines have no ids; they were taken in the order of {data}").format(data=data.name)
         print_findings([Finding("warning", "no-ids", path.name, text)])
+    warn_of_probabilities(path, placed)
     return placed
+
+
+def warn_of_probabilities(path: Path, scored: Sequence[ScoredQuestion]) -> None:
+    """Say so if the scores of each line are at least 0 and sum to 1, but for rounding; logarithms are below 0."""
+    lines = [[score for score in one.scores if isfinite(score)] for one in scored]
+    if is_first() and all(min(line) >= 0 and abs(sum(line) - 1) <= ROUNDED for line in lines):
+        text = _(
+            "its scores are at least 0 and sum to 1 in each line, like probabilities, and are taken as logarithms; "
+            "write the natural logarithm of each probability into scores, null for 0"
+        )
+        print_findings([Finding("warning", "probabilities", path.name, text)])
 
 
 def prove_order(pairs: Iterable[tuple[ScoredQuestion, ScoredQuestion]]) -> bool:

@@ -100,6 +100,7 @@ KINDS = {
     "percent-format": _("percentages read as shown"),
     "percent-lost": _("percent signs lost"),
     "placeholder": _("placeholder"),
+    "probabilities": _("scores that look like probabilities"),
     "remark-in-header": _("headers with a remark"),
     "repeated-header": _("repeated header"),
     "rounded-id": _("ids with lost digits"),
