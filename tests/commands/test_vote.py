@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -523,6 +524,20 @@ def test_the_folder_of_a_run_stands_for_its_validation_scores(tmp_path: Path) ->
         assert lrc("vote", *map(str, files), "--data", str(data), "--output", str(output)) == 0
         answers.append(output.read_bytes())
     assert answers[0] == answers[1] and answers[0].count(b"\n") == 41
+
+
+def test_it_says_that_a_run_was_trained_on_the_questions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = questions(40)
+    data, folder = write_questions(tmp_path / "data.json", asked), tmp_path / "run"
+    folder.mkdir()
+    scores = write_scores(folder / "validation_scores.jsonl", asked, model(asked, 1.0, 1.0, 1))
+    own = {"name": "data.json", "sha256": hashlib.sha256(data.read_bytes()).hexdigest(), "questions": 40}
+    for role, sources in (("train_file", [folder, scores]), ("validation_file", [])):
+        Run("plain", "digit", True, data={role: own}).write(folder / "lrc_run.json")
+        for source in sources or [folder]:
+            assert lrc("vote", source, "--data", data) == 0
+            said = f"{data}: {folder} was trained on questions of it; the accuracy says little about other questions"
+            assert capsys.readouterr().err.splitlines() == ([said] if sources else [])
 
 
 def test_test_scores_in_another_order_than_the_models_are_refused(

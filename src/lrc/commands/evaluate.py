@@ -14,7 +14,7 @@ from lrc.answering import submission
 from lrc.answering.options import ScoringOptions
 from lrc.answering.partial_scores import PartialScores, remove_partial_scores
 from lrc.answering.scored_model import identify_model
-from lrc.config.run_record import read_run
+from lrc.answering.training_data import warn_of_training_data
 from lrc.data.alpaca import Record, question_of, with_question
 from lrc.data.score_files import tied_options
 from lrc.data.sources import read_questions_to_answer
@@ -146,7 +146,8 @@ def _evaluate(
         refuse_existing(scores, force=over)
     scorer = load_scorer(asked["model"], options)
     if processes().is_main_process:
-        _warn_of_training_data(asked["data"], inputs, [*options.adapters, Path(asked["model"])])
+        folders = [*options.adapters, Path(asked["model"])]
+        warn_of_training_data(asked["data"], inputs.sums[asked["data"]], folders)
     found = answer(scorer, records, partial)
     blind = answer(scorer, list(map(_without_passage, records))) if asked["passage_blind"] else []
     if not processes().is_main_process:
@@ -168,16 +169,6 @@ def _evaluate(
             temporary.write_bytes(content)
         remove_partial_scores(output)
     _print(figures, as_json=as_json)
-
-
-def _warn_of_training_data(data: Path, inputs: Inputs, folders: Sequence[Path]) -> None:
-    """Say so if the questions are those that a model was trained on: a file of them, or the workbook they are from."""
-    for folder in folders:
-        run = read_run(folder) if folder.is_dir() else None
-        named = [*run.data.items(), *run.launch.get("workbooks", {}).items()] if run else []
-        if inputs.sums[data] in {file.get("sha256") for role, file in named if role.startswith("train_file")}:
-            text = _("{data}: {folder} was trained on questions of it; the accuracy says little about other questions")
-            notify(text.format(data=data, folder=folder))
 
 
 def _figures(

@@ -13,6 +13,7 @@ import numpy as np
 
 from lrc.answering.scored_model import identify_run
 from lrc.answering.submission import submission
+from lrc.answering.training_data import warn_of_training_data
 from lrc.data.alpaca import question_of
 from lrc.data.near_duplicates import group_passages
 from lrc.data.questions import Question
@@ -100,6 +101,7 @@ def vote(
         refuse_file(written, *read, *filter(None, others), force=True)
     inputs, new = Inputs(read), False
     questions = read_labelled(data)
+    warn_of_training_data(data, inputs.sums[data], [file.parent for file in files if file.name == OUTCOMES_FILE])
     scored = list(map(read_scores, files))
     models = [match_scores(file, lines, questions, data) for file, lines in zip(files, scored, strict=True)]
     tests = _read_tests(test_scores, files)
