@@ -23,7 +23,7 @@ from lrc.config.recipe import load_recipe
 from lrc.data.questions import Question
 from lrc.metrics.accuracy import wilson
 from lrc.metrics.predictions import Outcome, write_outcomes
-from lrc.training.sweep.leaderboard import LeaderboardEntry, compare_best, print_leaderboard, rank
+from lrc.training.sweep.leaderboard import LeaderboardEntry, compare_best, print_leaderboard, rank, write
 from lrc.training.sweep.sweep_file import read_sweep
 from lrc.training.sweep.trial import SweepTrial, TrialResult
 
@@ -307,6 +307,37 @@ def test_trials_are_ranked_by_what_they_left_and_not_by_what_they_passed(
     assert found[0].result is not None and (found[0].result.ci_low, found[0].result.ci_high) == wilson(3, 4)
     print_leaderboard(found, "some/base")
     assert "trial 0 had 0.9000 at step 5, and left 0.5000" in capsys.readouterr().out
+
+
+def test_the_size_of_the_sample_is_told_as_everywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    questions = [Question(str(i), f"文{i // 2}", "問", OPTIONS, 1) for i in range(8)]
+    rights = (0, 1, 0, 1, 1, 1, 0, 0)  # two of four passages are right in one question
+    trials = [SweepTrial(number, {"lora_r": number}, tmp_path) for number in range(2)]
+    for trial in trials:
+        trial.folder.mkdir()
+        pairs_of = zip(questions, rights, strict=True)
+        write_outcomes(
+            trial.folder / "validation_scores.jsonl",
+            [Outcome(question, (0.25,) * 4, 1 if right else 2) for question, right in pairs_of],
+        )
+        line = {"step": 5, "eval_accuracy": 0.5, "eval_ci_low": 0.1, "eval_ci_high": 0.95, "eval_loss": 1.0}
+        (trial.folder / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    entries = [LeaderboardEntry(trial, trial.result()) for trial in trials]
+    # By hand: the passages' sums of answers minus 1/2 are 0, 0, 1, -1, so that the clustered variance of the mean is
+    # 4/3 · 2/64 = 1/24, against 1/2 · 1/2 / 7 = 1/28 of independent questions: 8 · 24/28, corrected for few passages.
+    t7, t3 = 2.3646, 3.1824
+    effective = 8 * 24 / 28 * (t7 / t3) ** 2
+    for one in entries:
+        assert one.result is not None and (one.result.n, one.result.passages) == (8, 4)
+        assert one.result.n_effective == pytest.approx(effective, rel=5e-3)
+    print_leaderboard(entries, "some/base")
+    size = "n = 8 in 4 passages, effective n = 4"
+    out = capsys.readouterr().out
+    assert out.count(size) == 3 and out.splitlines()[1].endswith(f"), {size}")
+    write(tmp_path / "sweep.json", {}, entries)
+    kept = json.loads((tmp_path / "sweep.json").read_text(encoding="utf-8"))["trials"]
+    assert [(one["n"], one["passages"]) for one in kept] == [(8, 4)] * 2
+    assert [one["n_effective"] for one in kept] == [pytest.approx(effective, rel=5e-3)] * 2
 
 
 def test_the_loss_decides_only_between_equal_accuracies(tmp_path: Path) -> None:

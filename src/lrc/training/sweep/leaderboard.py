@@ -11,7 +11,7 @@ from typing import Any
 
 from lrc.metrics.accuracy import CONFIDENCE, compare_paired, passages_of
 from lrc.metrics.predictions import OUTCOMES_FILE, Outcome, read_outcomes
-from lrc.metrics.verdict import judge, spell
+from lrc.metrics.verdict import describe_size, judge, spell
 from lrc.reporting.summary import duration
 from lrc.runtime.errors import DataError
 from lrc.runtime.findings import print_lines, print_next
@@ -128,7 +128,7 @@ def _print_table(entries: Sequence[LeaderboardEntry]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    names = (_("trial"), _("accuracy, interval (95%)"), _("best step"), _("time"))
+    names = (_("trial"), _("accuracy, interval (95%)"), _("questions"), _("best step"), _("time"))
     table = Table()
     for name in (*map(localized, names), *entries[0].trial.values):
         table.add_column(name, overflow="fold")  # in a narrow terminal, nothing is cut off
@@ -139,13 +139,13 @@ def _print_table(entries: Sequence[LeaderboardEntry]) -> None:
     Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
-def _cells(result: TrialResult | None) -> tuple[str, str, str]:
+def _cells(result: TrialResult | None) -> tuple[str, str, str, str]:
     if result is None:
-        return localized(_("failed")), "", ""
+        return localized(_("failed")), "", "", ""
     time = "" if result.seconds is None else duration(result.seconds)
     share = spell({"accuracy": result.accuracy, "ci_low": result.ci_low, "ci_high": result.ci_high})
     step = localized(_("{step} of {steps}").format(step=result.step, steps=result.steps))
-    return share, step, time
+    return share, localized(result.size), step, time
 
 
 def shorten(value: Any) -> str:
@@ -188,6 +188,8 @@ def _verdict(entries: Sequence[LeaderboardEntry]) -> Iterator[str]:
     if outcomes := _read_answers(best):
         verdict = judge([one.question for one in outcomes], [one.prediction for one in outcomes])
         yield _("the best is trial {number}: {verdict}").format(number=best.number, verdict=verdict.tell(None))
+        text = _("{share}, {size}")
+        yield text.format(share=spell(verdict.figures), size=describe_size(verdict.figures))
     if (test := compare_best(entries)) is None:
         yield _("no other trial has answered the same questions")
         return

@@ -17,6 +17,7 @@ from lrc.config.run_record import METRICS_FILE
 from lrc.metrics.accuracy import accuracy, passages_of
 from lrc.metrics.predictions import OUTCOMES_FILE, read_outcomes
 from lrc.metrics.training_log import read_curves
+from lrc.metrics.verdict import describe_size
 from lrc.reporting.summary import best_point
 from lrc.runtime.errors import DataError
 from lrc.runtime.locks import LOCKS, lock
@@ -24,7 +25,7 @@ from lrc.runtime.outputs import new_file
 from lrc.runtime.progress import notify
 from lrc.runtime.signals import Request
 from lrc.runtime.system import SAFE_PATH, WINDOWS
-from lrc.runtime.translation import _
+from lrc.runtime.translation import Message, _
 
 _PAUSE = 0.2  # seconds
 
@@ -117,6 +118,8 @@ class SweepTrial:
             eval_loss=curves["eval_loss"][-1].value if curves["eval_loss"] else None,
             best_accuracy=best.value,
             seconds=curves.totals.get("train_runtime"),
+            passages=round(left["passages"]),
+            n_effective=left["n_effective"],
         )
 
     def _take_log(self, log: IO[bytes], request: Request) -> bool:
@@ -147,6 +150,17 @@ class TrialResult:
     eval_loss: float | None  # the last one
     best_accuracy: float  # at `step`, before the normalisation of scores was chosen
     seconds: float | None  # of training, since the trial was last started or resumed
+    passages: int | None = None  # None in a sweep of an earlier version, as is the next
+    n_effective: float | None = None  # see `metrics.accuracy.effective_size`
+
+    @property
+    def size(self) -> Message:
+        """The size of the sample, as it is worded everywhere; of an earlier version's trial, the number of questions.
+
+        Its interval was computed for the effective number of questions all the same.
+        """
+        n = self.n
+        return describe_size({"n": n, "passages": self.passages or n, "n_effective": self.n_effective or n})
 
 
 def _run(command: Sequence[str], log: IO[bytes], request: Request) -> int:
