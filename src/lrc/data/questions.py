@@ -53,7 +53,7 @@ class Question:
     @property
     def content(self) -> str:
         """A hash of its texts, see `hash_content`."""
-        return hash_content(self.passage, self.question, self.options)
+        return hash_content(self.source_passage, self.question, self.options)
 
     def reordered(self, order: tuple[int, ...]) -> Question:
         """The same question with its options in another order; the answer follows its option.
