@@ -12,6 +12,7 @@ from oracle import log_likelihood
 from small_models import FAMILIES, SIZES, WINDOW, make_model
 from token_trees import VOCABULARY, questions, seen, sequence
 from torch.nn.attention.flex_attention import create_block_mask
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
     BloomConfig,
     BloomForCausalLM,
@@ -34,7 +35,15 @@ from transformers import (
 )
 
 from lrc.packing import equivalence
-from lrc.packing.attention import TILE, attention_form, choose_attention, tile_mask, tree_mask, why_no_trees
+from lrc.packing.attention import (
+    TILE,
+    attention_form,
+    choose_attention,
+    head_mask,
+    tile_mask,
+    tree_mask,
+    why_no_trees,
+)
 from lrc.packing.last_layer import prune_last_layer
 from lrc.packing.log_probs import sequence_scores, target_log_probs
 from lrc.packing.tree import PackedRow, TokenSequence, pack
@@ -122,6 +131,41 @@ def test_a_window_counts_positions_along_the_path(family: str, kinds: int | None
         last = int(row.position_ids[place])
         assert row.position_ids[line].tolist() == list(range(max(0, last - WINDOW + 1), last + 1))
         assert not (line & ~seen(row)[place]).any()
+
+
+@pytest.mark.parametrize("window", [1, WINDOW, 17, 10_000])
+@pytest.mark.parametrize("seed", range(6))
+def test_a_window_is_that_of_the_differences_of_positions(seed: int, window: int) -> None:
+    row = pack(questions(2 + seed, seed=seed)[0], 10_000)[0].padded(TILE)  # the padding is after all, at position 0
+    config = make_model("mistral", sliding_window=window).config
+    apart = row.position_ids[:, None] - row.position_ids[None, :]
+    wanted = seen(row) & (apart < window)
+    ends, positions = torch.from_numpy(row.subtree_end), torch.from_numpy(row.position_ids)
+    assert (tree_mask(ends, positions, config, torch.float32)[0, 0].numpy() == wanted).all()
+    assert (head_mask(row, config, CPU, torch.float32)[0, 0].numpy() == wanted[row.heads]).all()
+
+
+class Sizes(TorchDispatchMode):
+    """The bytes of the largest tensor that is made."""
+
+    largest = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **kwargs or {})
+        if isinstance(made, torch.Tensor):
+            self.largest = max(self.largest, made.numel() * made.itemsize)
+        return made
+
+
+def test_no_square_of_a_row_takes_more_than_a_byte_for_each_pair() -> None:
+    row = pack(long_questions(), 2048)[0]
+    config, windowed = make_model("gemma3").config, make_model("mistral").config
+    with Sizes() as made:
+        tree_mask(torch.from_numpy(row.subtree_end), torch.from_numpy(row.position_ids), config, torch.float32)
+    assert made.largest == len(row) ** 2
+    with Sizes() as made:
+        head_mask(row, windowed, CPU, torch.float32)
+    assert made.largest == len(row.heads) * len(row)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -204,7 +204,7 @@ def head_mask(row: PackedRow, config: Any, device: torch.device, dtype: torch.dt
     index = torch.arange(len(row), device=device)
     seen = (index[None, :] <= heads[:, None]) & (heads[:, None] < ends[None, :])
     if (window := _window(config, config.num_hidden_layers - 1)) is not None:
-        seen &= positions[heads][:, None] - positions[None, :] < window
+        seen &= _within(window, positions[heads], positions)
     return _to_mask(seen, config, dtype)
 
 
@@ -283,11 +283,19 @@ def tree_mask(
     window = getattr(config, "sliding_window", None)
     if window is None:
         return _to_mask(seen, config, dtype)
-    near = seen & (position_ids[:, None] - position_ids[None, :] < window)
+    near = seen & _within(window, position_ids, position_ids)
     kinds = getattr(config, "layer_types", None)
     if not kinds:
         return _to_mask(near, config, dtype)
     return {"full_attention": _to_mask(seen, config, dtype), "sliding_attention": _to_mask(near, config, dtype)}
+
+
+def _within(window: int, queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+    """Which keys are less than `window` positions before each query, or after it: boolean, of a line for each query.
+
+    The difference of the positions is never made: of a row of 16,384 tokens it would take 2.1 GB.
+    """
+    return keys[None, :] > (queries - window)[:, None]
 
 
 def attend_by_block(
