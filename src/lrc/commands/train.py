@@ -9,9 +9,11 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any, NoReturn
 
 from lrc.config.accelerate_config import (
+    count_processes,
     default_accelerate_config,
     find_accelerate_config,
     load_accelerate_config,
@@ -54,19 +56,16 @@ def train(recipe: str, accelerate_config: str | None, overrides: Sequence[str]) 
         with waiting(IMPORTS):
             config = named or find_accelerate_config(default_accelerate_config())
             settings = load_accelerate_config(config)
-        launch = ["--config_file", str(config), *_all_devices(accelerate_config), *_visible_gpus(settings)]
+        launch = ["--config_file", str(config), *_all_devices(config, settings), *_visible_gpus(settings)]
         words = [*launch, "-m", "lrc.sft", "--config", str(path), *overrides]
         show_command(f"accelerate launch {command_line(words)}")
         return _launch(words)
 
 
-def _all_devices(accelerate_config: str | None) -> list[str]:
-    """Without a named config, start a process for each device of this machine; the shipped config has two."""
-    if accelerate_config or default_accelerate_config() != "multi_gpu":
-        return []
-    import torch
-
-    return ["--num_processes", str(torch.accelerator.device_count())]
+def _all_devices(path: Path, settings: Any) -> list[str]:
+    """The number of processes, if the machine has GPUs for more than the config says."""
+    count = count_processes(path, settings)
+    return ["--num_processes", str(count)] if count > max(settings.num_processes or 1, 1) else []
 
 
 def _visible_gpus(config: Any) -> list[str]:

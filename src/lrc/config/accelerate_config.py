@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lrc.config.shipped import find_shipped
+from lrc.config.shipped import find_shipped, shipped_files
 from lrc.config.yaml_reader import read_mapping
 from lrc.runtime.errors import RecipeError
 from lrc.runtime.translation import _
@@ -14,6 +14,10 @@ from lrc.runtime.translation import _
 # The number of elements in a bucket of gradients under ZeRO. DeepSpeed's default, 5e8, takes 0.9 to 1.9 GiB of a GPU,
 # however little is trained; this is still more than the weights of most recipes' adapters.
 ZERO_BUCKET = 2**25
+FOLDER = "accelerate_configs"
+# The shipped ones for the GPUs of one machine, however many it has. `low_memory` is not among them: its processes share
+# the memory of the host.
+FOR_ALL_GPUS = ("multi_gpu", "deepspeed_zero2", "deepspeed_zero3", "fsdp", "fsdp_qlora")
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ def find_accelerate_config(name: str) -> Path:
     Raises:
         RecipeError: there is none of that name, or it is not a YAML mapping.
     """
-    path = find_shipped(name, _("accelerate config"), "accelerate_configs")
+    path = find_shipped(name, _("accelerate config"), FOLDER)
     read_mapping(path)  # accelerate would end in a traceback
     return path
 
@@ -48,6 +52,26 @@ def default_accelerate_config() -> str:
 
     count = torch.accelerator.device_count() if torch.accelerator.is_available() else 0
     return "cpu" if count == 0 else "single_gpu" if count == 1 else "multi_gpu"
+
+
+def count_processes(path: Path, config: Any) -> int:
+    """How many processes `lrc train` starts on this machine.
+
+    Args:
+        path: an accelerate config.
+        config: what accelerate reads in it.
+
+    Returns:
+        As many as the config says; with one of `FOR_ALL_GPUS`, at least one for each GPU that CUDA_VISIBLE_DEVICES
+        leaves. A file of the user's own, edited or not, is taken at its word.
+    """
+    import torch
+
+    said = max(int(config.num_processes or 1), 1)
+    shipped = shipped_files(FOLDER)
+    if path not in [shipped[name] for name in FOR_ALL_GPUS] or not torch.accelerator.is_available():
+        return said
+    return max(said, torch.accelerator.device_count())
 
 
 def use_small_buckets(deepspeed: dict[str, Any]) -> None:
@@ -69,7 +93,8 @@ def read_topology(name: str | None, *, device: str, gpu_assumed: bool, gpus: int
         name: a YAML file, or the name of a shipped one; None chooses one for the devices.
         device: the device type of this machine.
         gpu_assumed: whether to plan for a GPU, even if this machine has none.
-        gpus: the number of GPUs to plan for. With None, and with 1 if there is a `name`, the config decides.
+        gpus: the number of GPUs to plan for. With None, it is that of a training on this machine; with 1 and a
+            `name`, the config decides.
 
     Raises:
         RecipeError: there is no such config, or accelerate cannot read it.
@@ -77,7 +102,8 @@ def read_topology(name: str | None, *, device: str, gpu_assumed: bool, gpus: int
     on_gpu = gpu_assumed or device != "cpu"
     path = find_accelerate_config(name or _choose_config(device, gpu_assumed, gpus))
     config = load_accelerate_config(path)
-    processes = gpus if gpus and gpus > 1 else max(int(config.num_processes or 1), 1)
+    said = max(int(config.num_processes or 1), 1)
+    processes = (said if gpus == 1 else gpus) if gpus else count_processes(path, config)
     kind = getattr(config.distributed_type, "value", str(config.distributed_type))
     on_gpu = not config.use_cpu and (on_gpu or kind in ("DEEPSPEED", "FSDP"))
     where = (device if device != "cpu" else "cuda") if on_gpu else "cpu"

@@ -44,7 +44,10 @@ ELSEWHERE = {
     "votes": _("it is a flag of `lrc generate` and `lrc evaluate`"),
     "gpu": _("it is a flag of `lrc preview`"),
     "gpu_memory": _("it is a flag of `lrc preview`"),
-    "num_processes": _("it is set in the accelerate config; choose one with --accelerate-config"),
+    "num_processes": _(
+        "it is set in the accelerate config, or is that of the GPUs; choose one with --accelerate-config, or fewer "
+        "GPUs by CUDA_VISIBLE_DEVICES=0,1"
+    ),
     "quantization_bit": _("write load_in_4bit: true, or load_in_8bit: true"),
     "load_in_kbits": _("write load_in_4bit: true, or load_in_8bit: true"),
     "quantization": _("write load_in_4bit: true, or load_in_8bit: true"),
