@@ -6,6 +6,8 @@ of torch's answers.
 
 from __future__ import annotations
 
+import json
+import shutil
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stderr
@@ -16,12 +18,15 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from small_models import make_model, save_base
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from lrc.answering import load
 from lrc.answering.options import ScoringOptions
 from lrc.config.run_record import Run
+from lrc.models.answering_model import load_for_answering
+from lrc.models.placement import Weights
 from lrc.runtime.memory import format_size
 
 AMPERE, TURING = (8, 0), (7, 5)
@@ -92,7 +97,7 @@ def load_together(
 
 @pytest.mark.parametrize(
     ("shares", "four_bits", "number"),
-    [((2.0, 2.0), False, None), ((2.0, 0.8), True, 1), ((0.9, 2.0), True, 0), ((0.5, 0.7, 0.3), True, 2)],
+    [((2.0, 2.0), False, None), ((2.0, 0.8), True, 1), ((0.9, 2.0), True, 0), ((0.9, 1.0, 0.8), True, 2)],
 )
 def test_one_card_without_room_has_all_answer_in_4_bits(
     base: Path,
@@ -118,7 +123,8 @@ def test_one_card_without_room_has_all_answer_in_4_bits(
 
 
 def test_what_was_asked_for_stays(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = load_together(base, [1000, 1000], monkeypatch, load_in_4bit=False)
+    scarce = int(weights_of(base) * 1.05)
+    found = load_together(base, [scarce, scarce], monkeypatch, load_in_4bit=False)
     assert [four_bits for _, four_bits, _ in found] == [False, False]
 
 
@@ -246,3 +252,80 @@ def test_a_base_in_float32_answers_in_the_16_bits_that_it_was_trained_in(
     assert (dtype, four_bits) == (expected, False)
     if expected != "float32":
         assert load_alone(folder, [free], [capability], monkeypatch) == (expected, False, {0})
+
+
+@pytest.fixture(scope="module")
+def nf4(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base as bitsandbytes' 4-bit repositories have it."""
+    folder = tmp_path_factory.mktemp("stored") / "nf4"
+    wide = save_base(folder.parent / "wide", dtype=torch.bfloat16, hidden_size=256)
+    quantization = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
+    AutoModelForCausalLM.from_pretrained(
+        wide, dtype=torch.bfloat16, quantization_config=quantization, device_map={"": "cpu"}
+    ).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(base).save_pretrained(folder)
+    return folder
+
+
+def held_by(model: Any) -> int:
+    """The bytes of a loaded model, with what bitsandbytes keeps beside its weights."""
+    states = [state for one in model.parameters() if (state := getattr(one, "quant_state", None)) is not None]
+    return sum(one.nbytes for one in model.parameters()) + sum(one.absmax.nbytes + one.code.nbytes for one in states)
+
+
+def test_a_base_in_4_bits_on_the_disk_is_counted_as_it_is_there(nf4: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(nf4, dtype=torch.bfloat16, device_map={"": "cpu"})
+    weights = Weights(model.config, torch.bfloat16, None, nf4)
+    counted = weights.parts()
+    assert sum(part.nbytes for part in counted) == pytest.approx(held_by(model), rel=0.02)
+    for part in counted:
+        if part.is_layer:
+            assert part.nbytes == pytest.approx(held_by(model.get_submodule(part.name)), rel=0.02)
+    places = {part.name: "cpu" for part in counted}  # every module has a place
+    divided, _ = load_for_answering(str(nf4), [], torch.device("cpu"), places=places)
+    assert {one.device.type for one in divided.parameters()} == {"cpu"}
+
+
+@pytest.mark.parametrize(
+    ("shares", "expected"),
+    [
+        ((1.2,), {0}),
+        ((1.05,), {0}),
+        ((0.5, 1.2), {1}),
+        ((0.9, 0.8), {0, 1}),
+        ((0.8, 0.9), {0, 1}),
+    ],
+)
+def test_a_base_in_4_bits_on_the_disk_is_placed_as_others(
+    nf4: Path, shares: Sequence[float], expected: set[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = held_by(AutoModelForCausalLM.from_pretrained(nf4, dtype=torch.bfloat16, device_map={"": "cpu"}))
+    free = [int(held * share) for share in shares]
+    dtype, four_bits, places = load_alone(nf4, free, [AMPERE] * len(free), monkeypatch)
+    assert (dtype, four_bits, places) == ("bfloat16", False, expected)  # no bitsandbytes configuration is passed
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.9, {0, 1}), (1.2, {0})])
+def test_a_base_that_is_dequantized_is_counted_in_16_bits(
+    base: Path, share: float, expected: set[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An FP8 base takes twice its files."""
+    fp8 = shutil.copytree(base, tmp_path / "fp8")
+    config = json.loads((fp8 / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "fp8", "weight_block_size": [128, 128]}
+    (fp8 / "config.json").write_text(json.dumps(config))
+    free = int(weights_of(base) * share)
+    assert load_alone(fp8, [free, free], [AMPERE, AMPERE], monkeypatch) == ("bfloat16", False, expected)
+
+
+def test_files_with_other_names_are_divided_by_their_size(nf4: Path, tmp_path: Path) -> None:
+    """As where a model of text was saved out of one that sees."""
+    other = shutil.copytree(nf4, tmp_path / "other")
+    tensors = load_file(other / "model.safetensors")
+    renamed = {f"sees.{name.removeprefix('model.')}": tensor for name, tensor in tensors.items()}
+    save_file(renamed, other / "model.safetensors", {"format": "pt"})
+    config = load.load_config(str(other))
+    known, found = (Weights(config, torch.bfloat16, None, folder).parts() for folder in (nf4, other))
+    assert [part.name for part in found] == [part.name for part in known]
+    total = sum(tensor.nbytes for tensor in tensors.values())
+    assert sum(part.nbytes for part in found) == pytest.approx(total, rel=0.01)

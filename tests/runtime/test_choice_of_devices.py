@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,14 @@ from transformers import BitsAndBytesConfig, LlamaConfig
 
 from lrc.commands import train
 from lrc.models.answering_model import load_for_answering
-from lrc.models.placement import ROOM, list_parts, place_model, spread
+from lrc.models.placement import (
+    ROOM,
+    Placement,
+    Weights,
+    list_parts,
+    place_model,
+    spread,
+)
 from lrc.models.quantization import quantization_config
 from lrc.packing.log_probs import sequence_scores
 from lrc.runtime.errors import MachineError
@@ -37,9 +45,15 @@ def test_training_takes_all_gpus(count: int, wanted: list[str], monkeypatch: pyt
     ]
 
 
-def cards(monkeypatch: pytest.MonkeyPatch, *free: int) -> None:
+def cards(monkeypatch: pytest.MonkeyPatch, *free: int, integrated: bool = False) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: len(free))
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda index: (free[index], 2 * free[index]))
+    found = SimpleNamespace(is_integrated=int(integrated))
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda index: found)
+
+
+def placed(quantization: BitsAndBytesConfig | None = None, *, may_quantize: bool = True) -> Placement:
+    return place_model(Weights(CONFIG, torch.bfloat16, quantization), may_quantize=may_quantize)
 
 
 CONFIG = LlamaConfig(
@@ -82,7 +96,7 @@ def test_a_model_that_does_not_fit_is_divided_or_asked_in_4_bits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     cards(monkeypatch, *(int(NEEDED * share) for share in shares))
-    found = place_model(CONFIG, torch.bfloat16, None, may_quantize=True)
+    found = placed()
     assert (found.four_bits, found.device_map and set(found.device_map.values())) == (four_bits, places)
     assert told in found.notice and bool(told) == bool(found.notice)
 
@@ -92,16 +106,16 @@ def test_a_gpu_that_holds_the_whole_is_taken_where_the_first_does_not(
     free: tuple[float, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cards(monkeypatch, *(int(NEEDED * share) for share in free))
-    found = place_model(CONFIG, torch.bfloat16, None, may_quantize=True)
+    found = placed()
     assert (found.four_bits, found.device_map, found.first) == (False, None, free.index(max(free)))
     assert f"GPU 0 has {format_size(int(NEEDED * free[0]))} free: GPU {found.first} is used" in found.notice
 
 
 def test_what_was_asked_for_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    cards(monkeypatch, int(NEEDED * 1.05))
+    assert placed(may_quantize=False) == Placement()
     cards(monkeypatch, NEEDED // 2)
-    assert not place_model(CONFIG, torch.bfloat16, None, may_quantize=False).four_bits
-    nf4 = BitsAndBytesConfig(load_in_4bit=True)
-    assert place_model(CONFIG, torch.bfloat16, nf4, may_quantize=False).notice == ""
+    assert placed(BitsAndBytesConfig(load_in_4bit=True), may_quantize=False) == Placement()
 
 
 def test_no_card_gets_more_than_it_has_room_for() -> None:

@@ -19,8 +19,8 @@ from lrc.metrics.calibration import at_bound
 from lrc.models.adapter import refuse_changed_base, refuse_incomplete_adapter
 from lrc.models.answering_model import choose_dtype, load_for_answering
 from lrc.models.fingerprint import CONFIG, find_base, verify_base
-from lrc.models.loading import check_vocabulary, load_config, load_tokenizer
-from lrc.models.placement import place_copies, place_model
+from lrc.models.loading import check_vocabulary, load_config, load_tokenizer, loading_errors
+from lrc.models.placement import Weights, place_copies, place_model
 from lrc.models.quantization import quantization_config
 from lrc.models.stored_quantization import StoredQuantization
 from lrc.models.weights import ADAPTER_WEIGHTS
@@ -163,16 +163,20 @@ def _place(
     If there are several processes, each uses only its own GPU; if one of them needs 4 bits, all take them. One process
     may use any GPUs, and its dtype is one that all of those compute in.
     """
-    config = load_config(model)
-    if device.type != "cuda" or StoredQuantization.of(config) is not None:
-        return options, bits, None
-    state, may_quantize = processes(), bits is None and options.load_in_4bit is None
+    config, folder = load_config(model), find_base(model, flag="--model")
+    state, stored = processes(), StoredQuantization.of(config)
+    may_quantize = bits is None and options.load_in_4bit is None and stored is None
     assumed = _computed_in(model, run, options, device, bits)
+    weights = Weights(config, getattr(torch, assumed), bits, folder)
+    if device.type != "cuda":
+        return options, bits, None
     if state.num_processes > 1:
         free = gather_object([torch.cuda.mem_get_info(device)[0]])
-        found = place_copies(config, getattr(torch, assumed), bits, free, may_quantize=may_quantize)
+        with loading_errors(model, _("model")):
+            found = place_copies(weights, free, may_quantize=may_quantize)
     else:
-        found = place_model(config, getattr(torch, assumed), bits, may_quantize=may_quantize)
+        with loading_errors(model, _("model")):
+            found = place_model(weights, may_quantize=may_quantize)
         chosen = [_computed_on(gpu, model, run, options, device) for gpu in found.gpus]
         torch.cuda.set_device(found.first)  # from here on, `cuda` means this GPU
         if (taken := common_dtype(chosen)) != assumed:

@@ -6,18 +6,25 @@ runs only at the positions whose logits are needed.
 
 The processes of a launch have a copy each, on a GPU of their own. If one of the GPUs has no room for it, all copies are
 in 4 bits, so that a question gets the same answer in every process.
+
+Weights that are quantized on the disk are counted as they are there, or in 16 bits if loading dequantizes them.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
+from lrc.models.stored_quantization import StoredQuantization
+from lrc.models.weights import TensorSpec, WeightFiles
+from lrc.runtime.errors import ModelError
 from lrc.runtime.memory import format_size
 from lrc.runtime.translation import _
 
@@ -50,24 +57,53 @@ class Placement:
         return sorted({self.first, *(self.device_map or {}).values()})
 
 
-def place_model(
-    config: Any, dtype: torch.dtype, quantization: BitsAndBytesConfig | None, *, may_quantize: bool
-) -> Placement:
-    """Find room on the CUDA GPUs of this machine.
+@dataclass(frozen=True)
+class Weights:
+    """The weights of a model, as they are when it is loaded.
 
     Args:
         config: the model's configuration.
         dtype: of weights that are not quantized.
-        quantization: what was asked for.
+        quantization: how they are quantized when they are loaded.
+        folder: has the model's files, if these are quantized.
+    """
+
+    config: Any
+    dtype: torch.dtype
+    quantization: BitsAndBytesConfig | None = None
+    folder: Path | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether they are not quantized in any way."""
+        return self.quantization is None and StoredQuantization.of(self.config) is None
+
+    def in_four_bits(self) -> Weights:
+        """The same, quantized to 4 bits when they are loaded."""
+        return replace(self, quantization=BitsAndBytesConfig(load_in_4bit=True))
+
+    def parts(self) -> list[ModelPart]:
+        """The modules that are placed as a whole, with their bytes."""
+        stored = StoredQuantization.of(self.config)
+        if stored is not None and not stored.is_dequantized and self.folder is not None:
+            return _stored_parts(self.config, self.dtype, self.folder, stored)
+        return list(list_parts(self.config, self.dtype, _bits(self.quantization)))
+
+
+def place_model(weights: Weights, *, may_quantize: bool) -> Placement:
+    """Find room on the CUDA GPUs of this machine.
+
+    Args:
+        weights: of the model, quantized as was asked for.
         may_quantize: whether 4 bits may be used if the weights do not fit otherwise.
 
     Returns:
-        The placement; one GPU and no change if the model fits nowhere: loading will then report the lack of memory.
+        The placement; one GPU and no change if the model fits nowhere.
     """
     free = [torch.cuda.mem_get_info(index)[0] for index in range(torch.cuda.device_count())]
     roomiest = max(range(len(free)), key=free.__getitem__)  # on a tie, the first
-    whole = list(list_parts(config, dtype, _bits(quantization)))
-    needed = sum(part.nbytes for part in whole)
+    whole = weights.parts()
+    needed = _total(whole)
     if needed <= ROOM * free[0]:
         return Placement()
     sizes = {"needed": format_size(needed), "free": format_size(free[0])}
@@ -82,42 +118,34 @@ def place_model(
         text = _("{lacks}: they are divided over {count} GPUs")
         notice = text.format(lacks=lacks, count=len(set(found.values())))
         return Placement(device_map=found, first=roomiest, notice=notice)
-    if not may_quantize:
-        return Placement(first=roomiest)
-    small = list(list_parts(config, dtype, 4))
-    alone = sum(part.nbytes for part in small) <= ROOM * free[roomiest]
-    return Placement(
-        True,
-        None if alone else spread(small, free, roomiest),
-        roomiest,
-        IN_FOUR_BITS.format(lacks=lacks),
-    )
+    told = IN_FOUR_BITS.format(lacks=lacks) if may_quantize else ""
+    last = weights.in_four_bits() if may_quantize else weights
+    parts = last.parts()
+    alone = _total(parts) <= ROOM * free[roomiest]
+    return Placement(may_quantize, None if alone else spread(parts, free, roomiest), roomiest, told)
 
 
-def place_copies(
-    config: Any,
-    dtype: torch.dtype,
-    quantization: BitsAndBytesConfig | None,
-    free: Sequence[int],
-    *,
-    may_quantize: bool,
-) -> Placement:
+def place_copies(weights: Weights, free: Sequence[int], *, may_quantize: bool) -> Placement:
     """Decide on 4 bits for all processes of a launch, each of which has a copy on its own GPU.
 
     Args:
-        config: the model's configuration.
-        dtype: of weights that are not quantized.
-        quantization: what was asked for.
+        weights: of the model, quantized as was asked for.
         free: bytes of free memory of each process's GPU.
         may_quantize: whether 4 bits may be used if a copy does not fit otherwise.
     """
-    needed = sum(part.nbytes for part in list_parts(config, dtype, _bits(quantization)))
+    needed = _total(weights.parts())
     least = min(free)
-    if needed <= ROOM * least or not may_quantize:
+    if needed <= ROOM * least:
+        return Placement()
+    if not may_quantize:
         return Placement()
     text = _("its weights take {needed}, and the GPU of process {number} has {free} free")
     lacks = text.format(needed=format_size(needed), number=free.index(least), free=format_size(least))
     return Placement(True, notice=IN_FOUR_BITS.format(lacks=lacks))
+
+
+def _total(parts: Iterable[ModelPart]) -> int:
+    return sum(part.nbytes for part in parts)
 
 
 def _bits(quantization: BitsAndBytesConfig | None) -> int:
@@ -163,32 +191,70 @@ def list_parts(config: Any, dtype: torch.dtype, bits: int) -> Iterator[ModelPart
     """
     with warnings.catch_warnings(), torch.device("meta"):
         warnings.simplefilter("ignore")
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
     counted: set[int] = set()
+    each = {4: FOUR_BITS, 8: 1.0}.get(bits)
     layers = getattr(model.get_decoder(), "layers", None)  # without them the model is one part
 
     def walk(name: str, module: Any) -> Iterator[ModelPart]:
         if module is layers:
             for number, layer in enumerate(layers):
-                yield ModelPart(f"{name}.{number}", _nbytes(layer, bits, counted), True)
+                yield ModelPart(f"{name}.{number}", _nbytes(layer, each, counted), True)
         elif layers is not None and any(inner is layers for inner in module.modules()):
             for child, inner in module.named_children():
                 yield from walk(f"{name}.{child}" if name else child, inner)
         else:
-            yield ModelPart(name, _nbytes(module, 16, counted), False)
+            yield ModelPart(name, _nbytes(module, None, counted), False)
 
     yield from walk("", model)
 
 
-def _nbytes(module: Any, bits: int, counted: set[int]) -> int:
-    """The bytes of a module's weights, without those in `counted`, to which they are added."""
-    each = {4: FOUR_BITS, 8: 1.0}
+def _nbytes(module: Any, each: float | None, counted: set[int]) -> int:
+    """The bytes of a module's weights, without those in `counted`, to which they are added.
+
+    Args:
+        module: its linear layers may be quantized.
+        each: bytes of a quantized weight; None if none is quantized.
+        counted: the ids of parameters; is changed.
+    """
     total = 0.0
     for owner in module.modules():
         for parameter in owner.parameters(recurse=False):
             if id(parameter) in counted:
                 continue
             counted.add(id(parameter))
-            quantized = bits in each and isinstance(owner, torch.nn.Linear) and parameter.dim() == 2
-            total += parameter.numel() * each[bits] if quantized else parameter.nbytes
+            quantized = each is not None and isinstance(owner, torch.nn.Linear) and parameter.dim() == 2
+            total += parameter.numel() * each if each is not None and quantized else parameter.nbytes
     return int(total)
+
+
+def _stored_parts(config: Any, dtype: torch.dtype, folder: Path, stored: StoredQuantization) -> list[ModelPart]:
+    """The modules of a model whose files are quantized, with the bytes that they have there.
+
+    Args:
+        config: the model's configuration.
+        dtype: to which weights that are not quantized are cast.
+        folder: has the files.
+        stored: how they are quantized.
+    """
+    whole = list(list_parts(config, dtype, 16))
+    try:
+        specs = WeightFiles(folder).specs
+    except ModelError:  # of a format that only its own library reads; other damage is told when the files are loaded
+        return list(list_parts(config, dtype, stored.bits if stored.bits in (4, 8) else 4))
+    # Without what is tied to another part.
+    marks = {f".{part.name}." if part.name else ".": part.name for part in whole if part.nbytes}
+    sizes = dict.fromkeys((part.name for part in whole), 0)
+    for name, spec in specs.items():
+        if (mark := next((mark for mark in marks if mark in f".{name}"), None)) is not None:
+            sizes[marks[mark]] += _loaded_bytes(name, spec, dtype)
+    if not all(sizes[part.name] for part in whole if part.is_layer):  # the files have other names
+        ratio = min(sum(spec.nbytes for spec in specs.values()) / _total(whole), 1.0)
+        sizes = {part.name: int(ratio * part.nbytes) for part in whole}
+    return [replace(part, nbytes=sizes[part.name]) for part in whole]
+
+
+def _loaded_bytes(name: str, spec: TensorSpec, dtype: torch.dtype) -> int:
+    """The bytes of a tensor when it is loaded: a weight that is not quantized is cast, all else is as it is stored."""
+    whole = name.endswith((".weight", ".bias")) and spec.dtype.is_floating_point and spec.dtype.itemsize > 1
+    return prod(spec.shape) * dtype.itemsize if whole else spec.nbytes
