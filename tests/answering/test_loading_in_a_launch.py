@@ -27,6 +27,7 @@ from lrc.answering.options import ScoringOptions
 from lrc.config.run_record import Run
 from lrc.models.answering_model import load_for_answering
 from lrc.models.placement import Weights
+from lrc.runtime.errors import MachineError
 from lrc.runtime.memory import format_size
 
 AMPERE, TURING = (8, 0), (7, 5)
@@ -126,6 +127,17 @@ def test_what_was_asked_for_stays(base: Path, monkeypatch: pytest.MonkeyPatch) -
     scarce = int(weights_of(base) * 1.05)
     found = load_together(base, [scarce, scarce], monkeypatch, load_in_4bit=False)
     assert [four_bits for _, four_bits, _ in found] == [False, False]
+
+
+@pytest.mark.parametrize("four_bits", [None, True, False])
+def test_one_card_that_is_too_small_for_any_copy_is_refused(
+    base: Path, four_bits: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda index: SimpleNamespace(is_integrated=0))
+    with pytest.raises(
+        MachineError, match=rf"^{base}: its weights take .*, and the GPU of process \d has 1.0 kB free; "
+    ):
+        load_together(base, [1 << 30, 1000], monkeypatch, load_in_4bit=four_bits)
 
 
 @pytest.mark.parametrize("four_bits", [None, True])
@@ -278,6 +290,7 @@ def test_a_base_in_4_bits_on_the_disk_is_counted_as_it_is_there(nf4: Path) -> No
     weights = Weights(model.config, torch.bfloat16, None, nf4)
     counted = weights.parts()
     assert sum(part.nbytes for part in counted) == pytest.approx(held_by(model), rel=0.02)
+    assert sum(part.nbytes for part in weights.parts(least=True)) < held_by(model)
     for part in counted:
         if part.is_layer:
             assert part.nbytes == pytest.approx(held_by(model.get_submodule(part.name)), rel=0.02)
@@ -303,6 +316,16 @@ def test_a_base_in_4_bits_on_the_disk_is_placed_as_others(
     free = [int(held * share) for share in shares]
     dtype, four_bits, places = load_alone(nf4, free, [AMPERE] * len(free), monkeypatch)
     assert (dtype, four_bits, places) == ("bfloat16", False, expected)  # no bitsandbytes configuration is passed
+
+
+def test_a_base_in_4_bits_on_the_disk_that_fits_nowhere_is_refused(nf4: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda index: SimpleNamespace(is_integrated=0))
+    held = held_by(AutoModelForCausalLM.from_pretrained(nf4, dtype=torch.bfloat16, device_map={"": "cpu"}))
+    with pytest.raises(
+        MachineError, match=r": its weights take .*, and GPU 0 has .*, GPU 1 has .* free; use a card"
+    ) as no:
+        load_alone(nf4, [held // 3, held // 3], [AMPERE, AMPERE], monkeypatch)
+    assert "--no-load-in-4bit" not in str(no.value) and "in 4 bits" not in str(no.value)
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.9, {0, 1}), (1.2, {0})])

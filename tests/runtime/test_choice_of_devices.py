@@ -18,7 +18,9 @@ from lrc.models.placement import (
     ROOM,
     Placement,
     Weights,
+    check_main_memory,
     list_parts,
+    place_copies,
     place_model,
     spread,
 )
@@ -53,7 +55,7 @@ def cards(monkeypatch: pytest.MonkeyPatch, *free: int, integrated: bool = False)
 
 
 def placed(quantization: BitsAndBytesConfig | None = None, *, may_quantize: bool = True) -> Placement:
-    return place_model(Weights(CONFIG, torch.bfloat16, quantization), may_quantize=may_quantize)
+    return place_model("the/base", Weights(CONFIG, torch.bfloat16, quantization), may_quantize=may_quantize)
 
 
 CONFIG = LlamaConfig(
@@ -85,7 +87,8 @@ def test_what_is_needed_is_counted() -> None:
         ((0.2, 0.9, 0.2), False, {0, 1, 2}, "divided over 3 GPUs"),
         ((0.1, 0.9, 0.4), False, {1, 2}, "divided over 2 GPUs"),
         ((0.2, 0.45), True, None, "loading in 4 bits"),
-        ((0.01, 0.0), True, None, "loading in 4 bits"),
+        ((0.39, 0.01), True, None, "loading in 4 bits"),
+        ((0.37, 0.0), True, None, "loading in 4 bits"),  # without room to spare
     ],
 )
 def test_a_model_that_does_not_fit_is_divided_or_asked_in_4_bits(
@@ -116,6 +119,95 @@ def test_what_was_asked_for_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     assert placed(may_quantize=False) == Placement()
     cards(monkeypatch, NEEDED // 2)
     assert placed(BitsAndBytesConfig(load_in_4bit=True), may_quantize=False) == Placement()
+
+
+# Without the scales of the quantized weights, which nested quantization makes smaller.
+LEAST = int(0.5 * 6 * LAYER + 4 * TABLE + 26 * 256)
+
+
+def test_what_fits_nowhere_in_4_bits_is_refused_and_nothing_else_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lrc.models.placement.available_memory", lambda: 0)
+    cards(monkeypatch, LEAST)
+    assert placed().four_bits
+    cards(monkeypatch, LEAST - 1)
+    with pytest.raises(MachineError) as refused:
+        placed()
+    four = sum(part.nbytes for part in list_parts(CONFIG, torch.bfloat16, 4))
+    sizes = f"{format_size(NEEDED)} in bfloat16 and {format_size(four)} in 4 bits"
+    assert str(refused.value) == (
+        f"the/base: its weights take {sizes}, and GPU 0 has {format_size(LEAST - 1)} free; "
+        "use a card such as RTX 2080, or several, or use an adapter of a smaller base"
+    )
+    for asked, least in ((BitsAndBytesConfig(load_in_4bit=True), LEAST), (None, NEEDED)):
+        cards(monkeypatch, least)
+        assert placed(asked, may_quantize=False) == Placement()
+        cards(monkeypatch, least - 1)
+        with pytest.raises(
+            MachineError, match=r"^the/base: its weights take [\d.]+ MB, and GPU 0 has [\d.]+ MB free; "
+        ) as no:
+            placed(asked, may_quantize=False)
+        assert ("; leave --no-load-in-4bit out, use a card such as" in str(no.value)) == (asked is None)
+
+
+def test_several_cards_are_refused_only_if_they_do_not_hold_it_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lrc.models.placement.available_memory", lambda: 1 << 40)
+    layer, rest = LAYER // 2 + 2 * 2 * 256, 4 * TABLE + 2 * 256
+    assert rest + 6 * layer == LEAST
+    for held in range(1, 6):  # layers on the second card, and the rest on the first
+        cards(monkeypatch, rest + (6 - held) * layer, held * layer)
+        found = placed()
+        assert found.four_bits and found.device_map is not None
+        assert list(found.device_map.values()).count(1) == held
+        cards(monkeypatch, rest + (6 - held) * layer, held * layer - 1)
+        with pytest.raises(
+            MachineError, match=r" in 4 bits, and GPU 0 has .*, GPU 1 has .* free; use a card such as .*, or"
+        ) as no:
+            placed()
+        assert "answer on the CPU with CUDA_VISIBLE_DEVICES=-1" in str(no.value)
+
+
+def test_what_takes_memory_of_the_host_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    cards(monkeypatch, 1000, integrated=True)
+    assert placed().four_bits
+    cards(monkeypatch, 1000)
+    monkeypatch.setattr("platform.release", lambda: "5.15.153.1-microsoft-standard-WSL2")
+    assert placed().four_bits
+
+
+def test_copies_are_refused_if_one_has_no_room_in_4_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = Weights(CONFIG, torch.bfloat16)
+    cards(monkeypatch, 1)
+    assert place_copies("the/base", weights, [NEEDED * 2, LEAST], may_quantize=True).four_bits
+    with pytest.raises(MachineError, match=r" in 4 bits, and the GPU of process 1 has .* free; use a card such as"):
+        place_copies("the/base", weights, [NEEDED * 2, LEAST - 1], may_quantize=True)
+    cards(monkeypatch, 1, 1)
+    with pytest.raises(
+        MachineError, match=r" free; start it without a launcher, which divides it over all GPUs, use a"
+    ):
+        place_copies("the/base", weights, [1, 1], may_quantize=True)
+    cards(monkeypatch, 1)
+    assert place_copies("the/base", weights, [NEEDED], may_quantize=False) == Placement()
+    with pytest.raises(MachineError, match=r"^the/base: its weights take .*; leave --no-load-in-4bit out, use a card"):
+        place_copies("the/base", weights, [NEEDED - 1], may_quantize=False)
+
+
+def test_main_memory_is_compared_with_the_weights_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    free = NEEDED
+    monkeypatch.setattr("lrc.models.placement.available_memory", lambda: free)
+    whole, four = Weights(CONFIG, torch.bfloat16), Weights(CONFIG, torch.bfloat16).in_four_bits()
+    assert check_main_memory("the/base", whole, mapped=False) == ""
+    free = LEAST
+    told = check_main_memory("the/base", whole, mapped=True)
+    sizes = f"its weights take {format_size(NEEDED)}, and {format_size(LEAST)} of memory are free"
+    assert told == f"{sizes}: they are read again and again"
+    with pytest.raises(MachineError) as refused:
+        check_main_memory("the/base", whole, mapped=False)
+    cure = "close other programs, give --load-in-4bit, or use an adapter of a smaller base"
+    assert str(refused.value) == f"the/base: {sizes}; {cure}"
+    assert check_main_memory("the/base", four, mapped=False) == ""
+    free -= 1
+    with pytest.raises(MachineError, match=r"; close other programs, or use an adapter of a smaller base$"):
+        check_main_memory("the/base", four, mapped=False)
 
 
 def test_no_card_gets_more_than_it_has_room_for() -> None:

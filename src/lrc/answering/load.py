@@ -19,8 +19,8 @@ from lrc.metrics.calibration import at_bound
 from lrc.models.adapter import refuse_changed_base, refuse_incomplete_adapter
 from lrc.models.answering_model import choose_dtype, load_for_answering
 from lrc.models.fingerprint import CONFIG, find_base, verify_base
-from lrc.models.loading import check_vocabulary, load_config, load_tokenizer, loading_errors
-from lrc.models.placement import Weights, place_copies, place_model
+from lrc.models.loading import check_vocabulary, load_config, load_tokenizer, loading_errors, stored_dtype
+from lrc.models.placement import Weights, check_main_memory, place_copies, place_model
 from lrc.models.quantization import quantization_config
 from lrc.models.stored_quantization import StoredQuantization
 from lrc.models.weights import ADAPTER_WEIGHTS
@@ -30,6 +30,7 @@ from lrc.runtime.json_objects import read_json
 from lrc.runtime.memory import keep_freed_memory
 from lrc.runtime.processes import processes
 from lrc.runtime.progress import notify
+from lrc.runtime.system import WINDOWS
 from lrc.runtime.translation import _
 from lrc.tokenization.prompt import Prompt
 
@@ -168,15 +169,22 @@ def _place(
     may_quantize = bits is None and options.load_in_4bit is None and stored is None
     assumed = _computed_in(model, run, options, device, bits)
     weights = Weights(config, getattr(torch, assumed), bits, folder)
+    if device.type == "cpu":
+        # What is not converted stays in the files, and is read from there again when memory is short.
+        mapped = not WINDOWS and weights.is_whole and stored_dtype(config) == assumed
+        with loading_errors(model, _("model")):
+            told = check_main_memory(model, weights, mapped=mapped)
+        if told and state.is_main_process:
+            notify(_("{model}: {found}").format(model=model, found=told))
     if device.type != "cuda":
         return options, bits, None
     if state.num_processes > 1:
         free = gather_object([torch.cuda.mem_get_info(device)[0]])
         with loading_errors(model, _("model")):
-            found = place_copies(weights, free, may_quantize=may_quantize)
+            found = place_copies(model, weights, free, may_quantize=may_quantize)
     else:
         with loading_errors(model, _("model")):
-            found = place_model(weights, may_quantize=may_quantize)
+            found = place_model(model, weights, may_quantize=may_quantize)
         chosen = [_computed_on(gpu, model, run, options, device) for gpu in found.gpus]
         torch.cuda.set_device(found.first)  # from here on, `cuda` means this GPU
         if (taken := common_dtype(chosen)) != assumed:
