@@ -19,7 +19,8 @@ from lrc.config.run_record import read_run
 from lrc.models.loading import load_base
 from lrc.models.stored_quantization import StoredQuantization
 from lrc.runtime.devices import supported
-from lrc.runtime.errors import ModelError
+from lrc.runtime.errors import MachineError, ModelError
+from lrc.runtime.memory import format_size
 
 WEIGHTS = "adapter_model.safetensors"
 # What `--dtype bfloat16` loads: a machine without units for it takes float32, and says so.
@@ -222,6 +223,22 @@ def test_a_package_that_is_missing_beside_gptqmodel_is_told(
     monkeypatch.setattr("lrc.models.stored_quantization.find_spec", lambda name: name == "gptqmodel" or None)
     with pytest.raises(ModelError, match=r"which takes optimum; pip install optimum, or name the 16-bit model"):
         load_base(str(base))
+
+
+@pytest.mark.parametrize(
+    "where", ["transformers.integrations.finegrained_fp8.Fp8Dequantize.convert", "transformers.PreTrainedModel.to"]
+)
+def test_fp8_that_does_not_fit_when_it_is_dequantized(
+    where: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    base, exact = save_fp8(folder / "base", tmp_path / "fp8")
+    monkeypatch.setattr(where, fail)
+    needed = format_size(sum(2 * weight.numel() for weight in exact.values()))
+    with pytest.raises(MachineError, match=rf"fp8: cannot be loaded, out of memory \(its weights take {needed}, "):
+        load_base(str(base), dtype=torch.bfloat16)
 
 
 def test_fp8_without_scales_is_refused(folder: Path, tmp_path: Path) -> None:

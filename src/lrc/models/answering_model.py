@@ -18,6 +18,13 @@ from lrc.models.weights import ADAPTER_BIN, ADAPTER_WEIGHTS, unpickle_tensors
 from lrc.packing.attention import choose_attention
 from lrc.packing.last_layer import prune_last_layer
 from lrc.runtime.devices import SWITCHES, answering_dtype
+from lrc.runtime.translation import _
+
+SMALLER = _("use an adapter of a smaller base, or a machine with more memory")
+FOUR_BITS = _(
+    "give --load-in-4bit, in place of a merged model its base and adapter (`--model BASE --adapter DIR`), or use an "
+    "adapter of a smaller base"
+)
 
 
 def load_for_answering(
@@ -48,7 +55,7 @@ def load_for_answering(
 
     Raises:
         ModelError: the model or an adapter cannot be read, or they do not fit each other.
-        MachineError: the device does not support the dtype.
+        MachineError: the device does not support the dtype, or memory ran out.
     """
     config = load_config(name)
     computed: torch.dtype = getattr(torch, choose_dtype(config, device, dtype, trained))
@@ -57,7 +64,9 @@ def load_for_answering(
     # Straight to a GPU, so that main memory never holds the whole model.
     quantized = quantization is not None or StoredQuantization.of(config) is not None
     device_map = places or ({"": device} if quantized or device.type == "cuda" else None)
-    model = load_base(name, dtype=computed, quantization=quantization, device_map=device_map)
+    in_four = quantization is not None and quantization.load_in_4bit
+    cure = SMALLER if in_four or StoredQuantization.of(config) is not None else FOUR_BITS
+    model = load_base(name, dtype=computed, quantization=quantization, device_map=device_map, cure=cure)
     # FlexAttention's mask reads tensors of one GPU.
     choose_attention(model, "block" if places else "auto", device)
     names = [f"adapter_{k}" for k in range(len(adapters))]

@@ -26,6 +26,8 @@ from lrc.runtime.errors import MachineError, RecipeError
 from lrc.runtime.progress import notify
 from lrc.runtime.translation import Message, _
 
+SMALLER = _("take a smaller base, or a GPU with more memory; `lrc preview` tells what fits")
+FOUR_BITS = _("set load_in_4bit: true, or take a smaller base; `lrc preview` tells what fits")
 NO_MODULE = _("{key} has {name}, but the base model has no such module; {cure}")
 
 
@@ -161,9 +163,11 @@ def load_base_model(recipe: Recipe) -> Any:
     Raises:
         RecipeError: see `quantization_of`.
         ModelError: there is no such model, or its files cannot be read.
+        MachineError: memory ran out.
     """
     model, args = recipe.model, recipe.training
-    quantization = quantization_of(recipe)
+    quantization, stored = quantization_of(recipe), _read_stored(recipe)
+    as_it_is = not model.use_peft or model.load_in_4bit or stored is not None
     return load_base(
         model.model_name_or_path,
         dtype=_with_dtype(recipe, tell=args.process_index == 0).dtype or "auto",
@@ -171,8 +175,9 @@ def load_base_model(recipe: Recipe) -> Any:
         quantization=quantization,
         attn_implementation=model.attn_implementation,
         # Straight to its device, so that main memory never holds the whole model; otherwise the trainer moves it.
-        device_map={"": args.device} if _is_placed_at_once(recipe, quantization or _read_stored(recipe)) else None,
+        device_map={"": args.device} if _is_placed_at_once(recipe, quantization or stored) else None,
         trust_remote_code=args.trust_remote_code,
+        cure=SMALLER if as_it_is else FOUR_BITS,
     )
 
 

@@ -25,6 +25,8 @@ from transformers import (
 from transformers.utils import cached_file
 from transformers.utils.logging import disable_progress_bar
 
+from lrc.models.lack_of_memory import CLOSE_OTHERS, Room, first_conversion_error, free_in_words
+from lrc.models.placement import Weights
 from lrc.models.stored_quantization import CURE, QUANTIZED_PARTS, StoredQuantization, compute_in
 from lrc.runtime.errors import ModelError, first_line
 from lrc.runtime.exit_status import is_first
@@ -82,6 +84,7 @@ def load_base(
     attn_implementation: str | None = None,
     device_map: Any = None,
     trust_remote_code: bool = False,
+    cure: str = CLOSE_OTHERS,
 ) -> Any:
     """Load a causal language model, preferably from safetensors; `.bin` files only by the weights-only unpickler.
 
@@ -94,9 +97,11 @@ def load_base(
         attn_implementation: as in transformers.
         device_map: as in transformers.
         trust_remote_code: run code that comes with the model.
+        cure: what to do if memory runs out.
 
     Raises:
         ModelError: there is no such model, its files cannot be read, or they are quantized in another way.
+        MachineError: memory ran out.
     """
     config = load_config(name, revision, trust_remote_code=trust_remote_code)
     stored = StoredQuantization.of(config)
@@ -109,8 +114,15 @@ def load_base(
             given["quantization_config"] = how
     elif quantization is not None:
         given["quantization_config"] = quantization  # passing None would override that of the files
-    unreported = _without_report()
-    with loading_errors(name, _("model"), stored, attn_implementation), warnings.catch_warnings(), unreported:
+    wanted: torch.dtype = getattr(torch, stored_dtype(config) or "float32") if dtype == "auto" else _as_dtype(dtype)
+
+    def count() -> int:
+        folder = Path(cached_file(name, "config.json", revision=revision)).parent
+        return sum(part.nbytes for part in Weights(config, wanted, quantization, folder).parts())
+
+    room = Room(name, cure, free_in_words(device_map), count)
+    loading = loading_errors(name, _("model"), stored, attn_implementation, room)
+    with loading, warnings.catch_warnings(), _without_report():
         # That keys of StoredQuantization.loading are used together with the configuration of the files.
         warnings.filterwarnings("ignore", "You passed `quantization_config`")
         model, found = AutoModelForCausalLM.from_pretrained(
@@ -128,13 +140,17 @@ def load_base(
     _refuse_unfit(name, stored, **{kind: found[f"{kind}_keys"] for kind in ("missing", "unexpected", "mismatched")})
     if stored is not None:
         stored.require_quantized(name, model)
-        wanted = stored_dtype(config) or "float32" if dtype == "auto" else dtype
-        computed: torch.dtype = wanted if isinstance(wanted, torch.dtype) else getattr(torch, wanted)
-        stored.finish_dequantized(name, model, computed, tell=is_first())
+        with room.explained():
+            stored.finish_dequantized(name, model, wanted, tell=is_first())
         if dtype != "auto":
-            compute_in(model, computed)
+            compute_in(model, wanted)
     _keep_trainable(model)
     return model
+
+
+def _as_dtype(dtype: torch.dtype | str) -> torch.dtype:
+    found: torch.dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
+    return found
 
 
 def _refuse_unfit(
@@ -279,7 +295,13 @@ def silence_bars() -> None:
 
 
 @contextmanager
-def loading_errors(name: str, what: str, stored: StoredQuantization | None = None, attention: str | None = None) -> Any:
+def loading_errors(
+    name: str,
+    what: str,
+    stored: StoredQuantization | None = None,
+    attention: str | None = None,
+    room: Room | None = None,
+) -> Any:
     """Turn the many ways in which loading in the block fails into one line.
 
     Args:
@@ -287,16 +309,18 @@ def loading_errors(name: str, what: str, stored: StoredQuantization | None = Non
         what: its kind: model, tokenizer or adapter.
         stored: how its weights are quantized on the disk.
         attention: the `attn_implementation` that was asked for.
+        room: what to say if memory runs out; None has no more to say than that it did.
 
     Raises:
         ModelError: it cannot be loaded.
+        MachineError: memory ran out.
     """
     if not name:
         raise ModelError(_("no {what} was named; give model_name_or_path").format(what=what))
     silence_bars()
     go_offline_if_alone(name)
     try:
-        with waiting(_("loading the {what} {name}").format(what=what, name=name)):
+        with waiting(_("loading the {what} {name}").format(what=what, name=name)), (room or Room(name)).explained():
             yield
     except (HFValidationError, LocalEntryNotFoundError, OSError) as error:
         if "Repo id must" in str(error):  # neither a folder nor a valid name on the Hub
@@ -329,7 +353,7 @@ def loading_errors(name: str, what: str, stored: StoredQuantization | None = Non
 def _explain_failure(
     name: str, what: str, error: Exception, stored: StoredQuantization | None = None, attention: str | None = None
 ) -> ModelError:
-    reason = first_line(error)
+    reason = first_conversion_error(error) or first_line(error)
     if attention not in (None, "sdpa", "eager") and isinstance(error, (ImportError, ValueError)):
         text = _("{name}: attn_implementation {attention} cannot be used here ({reason}); leave it out")
         return ModelError(text.format(name=name, attention=attention, reason=reason))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import re
 import sys
 from pathlib import Path
@@ -78,13 +79,21 @@ def read_memory(text: str) -> int:
 
 def out_of_memory(error: BaseException) -> str | None:
     """A message if an exception is about a lack of memory; otherwise None."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"  # torch's
+    if named or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return _("out of memory")
-    found = re.search(r"CPUAllocator: can't allocate memory: you tried to allocate (\d+) bytes", str(error))
+    return lack_in(str(error))
+
+
+def lack_in(text: str) -> str | None:
+    """A message if the text of an exception, or its traceback, is about a lack of memory; otherwise None."""
+    # On Windows, torch says "not enough".
+    found = re.search(r"CPUAllocator: (?:can't allocate|not enough) memory: you tried to allocate (\d+) bytes", text)
     if found:
-        text = _("out of memory: {size} were requested at once")
-        return text.format(size=format_size(int(found[1])))
-    return _("out of memory") if "out of memory" in str(error) else None
+        return _("out of memory: {size} were requested at once").format(size=format_size(int(found[1])))
+    # A file that is mapped may not find room either: error 12 of Linux, and 1455 of Windows, whose page file is full.
+    lacks = re.search(r"(?m)^MemoryError\b|out of memory|[Cc]annot allocate memory|\(os error (?:12|1455)\)", text)
+    return _("out of memory") if lacks else None
 
 
 def format_size(nbytes: int) -> str:
