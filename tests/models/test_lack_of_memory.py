@@ -238,7 +238,7 @@ def test_what_was_free_is_told_of_every_device(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("lrc.models.lack_of_memory.available_memory", lambda: 7 * 10**9)
     assert free_in_words(None) == free_in_words({"": torch.device("cpu")}) == ("7.0 GB of memory were free",)
     monkeypatch.undo()
-    assert free_in_words({"": torch.device("cuda:3")}) == ()  # which torch cannot ask
+    assert free_in_words({"": torch.device("cuda:99")}) == ()  # which torch cannot ask
 
 
 def test_a_model_that_main_memory_cannot_hold_is_refused_before_it_is_loaded(
@@ -252,5 +252,9 @@ def test_a_model_that_main_memory_cannot_hold_is_refused_before_it_is_loaded(
     assert line.endswith(
         f" take {size_of(folder / 'base')}, and 1.0 kB of memory are free: they are read again and again"
     )
+    monkeypatch.setattr("lrc.models.placement.free_swap", lambda: 0)
     assert lrc(*words, tmp_path / "b.csv", "--load-in-4bit") == 1
     assert line_about(folder / "base", capfd).endswith("; close other programs, or use an adapter of a smaller base")
+    monkeypatch.setattr("lrc.models.placement.free_swap", lambda: 2**40)
+    assert lrc(*words, tmp_path / "b.csv", "--load-in-4bit") == 0
+    assert line_about(folder / "base", capfd).endswith("1.0 kB of memory are free: swap space is used")

@@ -121,6 +121,12 @@ def test_nothing_of_an_earlier_model_is_left_that_would_be_loaded(
     }
     own = {"notes.txt", "gguf/model.gguf", "old/model.safetensors", "LICENSE", "model-q4.gguf", ".gitattributes"}
     hub.files |= {name: b"before" for name in stale | own | {"adapter_model.safetensors"}}
+    with pytest.raises(
+        OutputError, match="me/adapter: holds another model, which lrc has not published .*choose another"
+    ):
+        publish_folder(trained, "me/adapter", private=False, endpoint=hub.address)
+    assert hub.commits == 0 and all(content == b"before" for content in hub.files.values())
+    hub.files["lrc_run.json"] = b"{}"  # as lrc leaves it
     publish_folder(trained, "me/adapter", private=False, endpoint=hub.address)
     now = set(hub.files)
     assert hub.commits == 1 and not now & (stale - {"chat_template.jinja"}) and own <= now

@@ -42,10 +42,10 @@ def test_version_2_counts_every_level_and_the_cache_that_can_go(root: Path) -> N
     files = {
         "memory_dot_max": f"{8 * GIB}",
         "memory_dot_current": f"{5 * GIB}",
-        "memory_dot_stat": f"anon 9\ninactive_file {GIB}\n",
+        "memory_dot_stat": f"anon 9\ninactive_file {GIB}\nactive_file {GIB}\nslab_reclaimable 0\n",
     }
     lay(root, "0::/pod/box\n", **{f"pod__{name}": text for name, text in files.items()})
-    assert cgroups.memory_left() == 4 * GIB
+    assert cgroups.memory_left() == 5 * GIB
     lay(root, "0::/pod/box\n", pod__box__memory_dot_max=f"{2 * GIB}", pod__box__memory_dot_current=f"{GIB}")
     assert cgroups.memory_left() == GIB
     lay(root, "0::/pod/box\n", pod__box__memory_dot_current=f"{3 * GIB}")  # a limit that was lowered
@@ -61,11 +61,11 @@ def test_version_1_has_a_tree_for_each_controller_whose_root_a_container_may_hav
         mine,
         memory__memory_dot_limit_in_bytes=f"{6 * GIB}",
         memory__memory_dot_usage_in_bytes=f"{4 * GIB}",
-        memory__memory_dot_stat=f"inactive_file 1\ntotal_inactive_file {GIB}",
+        memory__memory_dot_stat=f"inactive_file 1\nactive_file 1\ntotal_inactive_file {GIB}\ntotal_active_file {GIB}",
         cpu__cpu_dot_cfs_quota_us="50000",
         cpu__cpu_dot_cfs_period_us="100000",
     )
-    assert cgroups.memory_left() == 3 * GIB and cgroups.usable_cores() == 1
+    assert cgroups.memory_left() == 4 * GIB and cgroups.usable_cores() == 1
 
 
 def test_memory_and_cores_are_those_of_the_container(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,6 +52,8 @@ def cards(monkeypatch: pytest.MonkeyPatch, *free: int, integrated: bool = False)
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda index: (free[index], 2 * free[index]))
     found = SimpleNamespace(is_integrated=int(integrated))
     monkeypatch.setattr("torch.cuda.get_device_properties", lambda index: found)
+    monkeypatch.setattr("lrc.models.placement.WINDOWS", False)  # where a driver takes memory of the host, too
+    monkeypatch.setattr("platform.release", lambda: "6.1.0")
 
 
 def placed(quantization: BitsAndBytesConfig | None = None, *, may_quantize: bool = True) -> Placement:

@@ -16,7 +16,9 @@ import pytest
 from huggingface_hub import constants
 from small_runs import lrc
 
+from lrc.answering.answerer import Answerer
 from lrc.runtime import hub_connection
+from lrc.runtime.errors import ModelError
 
 # Two looks for a base that only the Hub has, as a verb takes them, without torch.
 PROGRAM = """
@@ -96,32 +98,30 @@ def test_a_verb_says_so_in_two_lines(
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    for name, value in {"answered": False, "silent_since": None}.items():
-        monkeypatch.setattr(hub_connection._Probe, name, value)
+    for name in ("asked", "silent"):
+        monkeypatch.setattr(hub_connection._Probe, name, False)
     assert lrc("merge", "--adapter", adapter, "--output-dir", tmp_path / "m") == 1
     offline, refusal = capfd.readouterr().err.splitlines()
     assert offline.startswith("http://127.0.0.1:9: does not answer; ") and refusal.startswith("some/base: ")
     assert constants.HF_HUB_OFFLINE
 
 
-def test_a_hub_that_was_silent_is_asked_again_in_a_process_that_lives_on(
+def test_a_hub_that_was_silent_is_asked_again_for_the_next_model_of_a_notebook(
     refusing: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    now = 1000.0
-    monkeypatch.setattr("time.monotonic", lambda: now)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
-    for name, value in {"answered": False, "silent_since": None}.items():
-        monkeypatch.setattr(hub_connection._Probe, name, value)
+    for name in ("asked", "silent"):
+        monkeypatch.setattr(hub_connection._Probe, name, False)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    hub_connection.go_offline_if_alone("some/base")
+    with pytest.raises(ModelError, match="some/base"):
+        Answerer("some/base", template="plain", answer_style="digit")
     assert constants.HF_HUB_OFFLINE and os.environ["HF_HUB_OFFLINE"] == "1"
     monkeypatch.setattr(constants, "ENDPOINT", refusing[0])
-    now += 59
-    hub_connection.go_offline_if_alone("some/base")
+    hub_connection.go_offline_if_alone("some/base")  # in the midst of a command nothing changes
     assert constants.HF_HUB_OFFLINE and not refusing[1]
-    now += 2
-    hub_connection.go_offline_if_alone("some/base")
+    with pytest.raises(ModelError, match="some/base"):
+        Answerer("some/base", template="plain", answer_style="digit")
     assert not constants.HF_HUB_OFFLINE and "HF_HUB_OFFLINE" not in os.environ and refusing[1]
     assert capsys.readouterr().err.count("does not answer") == 1
 
@@ -131,7 +131,7 @@ def test_offline_by_the_users_own_setting_stays(
 ) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "ENDPOINT", refusing[0])
-    for name, value in {"answered": False, "silent_since": None}.items():
-        monkeypatch.setattr(hub_connection._Probe, name, value)
+    for name in ("asked", "silent"):
+        monkeypatch.setattr(hub_connection._Probe, name, False)
     hub_connection.go_offline_if_alone("some/base")
     assert constants.HF_HUB_OFFLINE and not refusing[1]

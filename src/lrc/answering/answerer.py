@@ -16,6 +16,7 @@ from lrc.data.frames import to_frame, to_questions
 from lrc.data.questions import Question
 from lrc.data.tables.cleaning import unpaired_surrogate
 from lrc.runtime.errors import DataError
+from lrc.runtime.hub_connection import ask_again
 from lrc.runtime.translation import _
 
 
@@ -35,6 +36,7 @@ class Answerer:
         self, model: str | Path, adapter: str | Path | Sequence[str | Path] | None = None, **options: Any
     ) -> None:
         adapters = [adapter] if isinstance(adapter, str | Path) else [*(adapter or ())]
+        ask_again()
         asking = ScoringOptions(adapters=tuple(map(Path, adapters)), **options)
         check_options(str(model), asking)
         self._scorer = load_scorer(str(model), asking)

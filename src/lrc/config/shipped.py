@@ -13,6 +13,7 @@ from lrc.config.yaml_reader import read_mapping
 from lrc.runtime.errors import LrcError, RecipeError
 from lrc.runtime.exit_status import is_first, is_step
 from lrc.runtime.progress import notify
+from lrc.runtime.system import expand_home
 from lrc.runtime.translation import Message, _, alternatives
 
 MOST_DESCRIBED = 4  # similar files up to which each is listed with a description
@@ -32,8 +33,8 @@ def find_shipped(name: str, kind: str, folder: str) -> Path:
     Raises:
         RecipeError: there is none; the message suggests similar ones.
     """
-    if Path(name).is_file():
-        return Path(name)
+    if Path(expand_home(name)).is_file():
+        return Path(expand_home(name))
     shipped = shipped_files(folder)
     # The documentation has paths that exist only in a clone; the names in them work wherever lrc is installed.
     short = name.replace("\\", "/").removeprefix(f"{folder}/").removesuffix(".yaml").rstrip("/")

@@ -23,7 +23,7 @@ class Target:
 
     def by_index(self, _options: Sequence[str]) -> int | None:
         """The number of the right option, from 1, if `said` is an index; None if it cannot be one."""
-        return int(self.said) + 1 if self.said.isdecimal() else None
+        return int(self.said) + 1 if self.said.isdecimal() and len(self.said) < 3 else None
 
     def by_text(self, options: Sequence[str]) -> int | None:
         """The number of the right option, from 1, if `said` is a choice, an option or a letter; None if it is none."""

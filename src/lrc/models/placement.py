@@ -28,7 +28,7 @@ from lrc.models.stored_quantization import StoredQuantization
 from lrc.models.weights import TensorSpec, WeightFiles
 from lrc.runtime.cards import CARDS
 from lrc.runtime.errors import MachineError, ModelError
-from lrc.runtime.memory import available_memory, format_size
+from lrc.runtime.memory import available_memory, format_size, free_swap
 from lrc.runtime.system import WINDOWS
 from lrc.runtime.translation import _, alternatives
 
@@ -204,12 +204,14 @@ def check_main_memory(name: str, weights: Weights, *, mapped: bool) -> str:
         What to tell the user, if anything.
 
     Raises:
-        MachineError: the weights alone take more than is available, counted as by `place_model`.
+        MachineError: the weights alone take more than is available, counted as by `place_model`, swap space included.
     """
     needed, free = _total(weights.parts(least=True)), available_memory()
     if needed <= free:
         return ""
     sizes = {"needed": format_size(needed), "free": format_size(free)}
+    if not mapped and needed <= free + free_swap():
+        return _("its weights take {needed}, and {free} of memory are free: swap space is used").format(**sizes)
     if mapped:
         text = _("its weights take {needed}, and {free} of memory are free: they are read again and again")
         return text.format(**sizes)

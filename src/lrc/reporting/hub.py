@@ -135,7 +135,8 @@ def publish_folder(folder: Path, repo_id: str, private: bool, endpoint: str | No
     """Upload an adapter or a merged model with its card; huggingface_hub finds the token.
 
     It can be repeated: files that the Hub has already are not sent again. Weights, configurations and tokenizer files
-    of an earlier model there, which would be loaded in place of these or with them, are removed by the same commit.
+    of an earlier model of lrc's there, which would be loaded in place of these or with them, are removed by the same
+    commit.
 
     Args:
         folder: of an adapter or a merged model.
@@ -148,7 +149,8 @@ def publish_folder(folder: Path, repo_id: str, private: bool, endpoint: str | No
 
     Raises:
         ModelError: the folder does not hold a model.
-        OutputError: the Hub refuses, cannot be reached, or the upload was interrupted.
+        OutputError: the Hub refuses, cannot be reached, or the upload was interrupted; or the repository holds a model
+            that lrc has not published.
     """
     api = HfApi(endpoint=endpoint)
     with staged(folder, repo_id) as stage, _explain_failures(repo_id, api.endpoint):
@@ -196,6 +198,12 @@ def _commit(api: HfApi, repo_id: str, kind: str, operations: list[CommitOperatio
     added = {operation.path_in_repo for operation in operations}
     names = [file.rfilename for file in getattr(info, "siblings", None) or ()] if kind == "model" else []
     stale = [name for name in names if name not in added and (name in LOADED or WEIGHTS.fullmatch(name))]
+    if stale and RUN_FILE not in names:
+        text = _(
+            "{repo_id}: holds another model, which lrc has not published ({files}) and which would be loaded with this "
+            "one, or in place of it; choose another name, or delete these files there"
+        )
+        raise OutputError(text.format(repo_id=repo_id, files=tuple(stale)))
     if stale:
         text = _("{repo_id}: removes files of the model that was published there before: {files}")
         notify(text.format(repo_id=repo_id, files=tuple(stale)))

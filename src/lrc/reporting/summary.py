@@ -141,7 +141,8 @@ def _losses(curves: Curves) -> Iterator[tuple[str, str]]:
 
 
 def _last(curves: Curves) -> list[tuple[Curve, Message]]:
-    return [(curves["loss"], _("{loss:.4g} in training")), (curves["eval_loss"], _("{loss:.4g} in validation"))]
+    validated = curves["eval_all_loss"] or curves["eval_loss"]
+    return [(curves["loss"], _("{loss:.4g} in training")), (validated, _("{loss:.4g} in validation"))]
 
 
 def _speed(curves: Curves) -> Iterator[tuple[str, str]]:

@@ -18,13 +18,14 @@ def memory_left() -> int | None:
     """The bytes that the process may still take, with the cache of files that can be dropped; None without a limit."""
     left = []
     for folder in _groups("memory"):
-        for limit, usage, cache in (
-            ("memory.max", "memory.current", "inactive_file"),
-            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+        for limit, usage, cached in (
+            ("memory.max", "memory.current", ("inactive_file", "active_file", "slab_reclaimable")),
+            ("memory.limit_in_bytes", "memory.usage_in_bytes", ("total_inactive_file", "total_active_file")),
         ):
             most, used = _number(folder / limit), _number(folder / usage)
             if most is not None and used is not None and most < UNLIMITED:
-                left.append(max(most - used + _entry(folder / "memory.stat", cache), 0))
+                dropped = sum(_entry(folder / "memory.stat", name) for name in cached)
+                left.append(min(max(most - used + dropped, 0), most))
     return min(left, default=None)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,7 +12,6 @@ from lrc.runtime.progress import notify
 from lrc.runtime.translation import _
 
 PATIENCE = 5.0  # seconds
-SILENCE = 60.0  # seconds until a Hub that did not answer is asked again
 
 
 def go_offline_if_alone(name: str) -> None:
@@ -55,31 +53,33 @@ def is_cached(name: str, file: str) -> bool:
 
 
 class _Probe:
-    """What is known of the Hub: nothing, that it has answered, or when it last did not."""
+    """What is known of the Hub in this process."""
 
-    answered = False
-    silent_since: float | None = None
+    asked = False
+    silent = False  # whether it did not answer, so that this process was switched to offline mode
+
+
+def ask_again() -> None:
+    """Forget that the Hub did not answer, if so: a notebook lives on when the connection is back."""
+    from huggingface_hub import constants
+
+    if _Probe.silent:
+        os.environ.pop("HF_HUB_OFFLINE", None)
+        constants.HF_HUB_OFFLINE = False
+        _Probe.asked = _Probe.silent = False
 
 
 def _probe() -> None:
-    """Ask the Hub, unless it has answered before; in a notebook, one that was silent is asked again after a while."""
+    """Ask the Hub, once."""
     from huggingface_hub import constants
 
-    silent = _Probe.silent_since
-    if _Probe.answered or (silent is None and constants.HF_HUB_OFFLINE):
+    if _Probe.asked or constants.HF_HUB_OFFLINE:
         return
-    if silent is not None and time.monotonic() - silent < SILENCE:
-        return
-    constants.HF_HUB_OFFLINE = False  # or the client would refuse to ask
-    _Probe.answered = _answers(constants.ENDPOINT)
-    _Probe.silent_since = None if _Probe.answered else time.monotonic()
-    if _Probe.answered and silent is None:
-        return
-    constants.HF_HUB_OFFLINE = not _Probe.answered
-    if _Probe.answered:
-        os.environ.pop("HF_HUB_OFFLINE", None)
+    _Probe.asked, _Probe.silent = True, not _answers(constants.ENDPOINT)
+    if not _Probe.silent:
         return
     os.environ["HF_HUB_OFFLINE"] = "1"
+    constants.HF_HUB_OFFLINE = True
     if is_first():
         text = _("{address}: does not answer; continuing offline, with what was downloaded before")
         notify(text.format(address=constants.ENDPOINT))

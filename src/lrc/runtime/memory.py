@@ -28,6 +28,13 @@ def available_memory() -> int:
     return free if left is None else min(free, left)
 
 
+def free_swap() -> int:
+    """The free bytes of swap space, or of Windows' page file."""
+    import psutil
+
+    return int(psutil.swap_memory().free)
+
+
 def peak_memory() -> int:
     """The most bytes that this process has had in memory so far."""
     # On Linux, getrusage would include what ran in this process before `execve`.

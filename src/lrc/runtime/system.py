@@ -24,8 +24,12 @@ def usable_cores() -> int:
 
 
 def expand_home(path: str) -> str:
-    """A path with the home folder in place of `~`; as it is without a home folder, where `Path.expanduser` raises."""
-    return os.path.expanduser(path)  # noqa: PTH111
+    """A path with the home folder in place of a `~` alone; as it is without a home, where `Path.expanduser` raises.
+
+    `~name` may be another user's home, and is a file's name more often, such as `~backup.xlsx`.
+    """
+    alone = path == "~" or path.startswith(("~/", "~\\") if WINDOWS else "~/")
+    return os.path.expanduser(path) if alone else path  # noqa: PTH111
 
 
 def command_line(words: Iterable[str]) -> str:

@@ -100,7 +100,10 @@ class SweepTrial:
             DataError: it left no accuracy, or its files are damaged.
         """
         curves, outcomes = read_curves(self.folder / METRICS_FILE), read_outcomes(self.folder / OUTCOMES_FILE)
-        best = best_point(curves["eval_accuracy"])
+        every = curves["eval_all_accuracy"]
+        best = best_point(
+            [point for point in curves["eval_accuracy"] if point.step] or every or curves["eval_accuracy"]
+        )
         if best is None or isnan(best.value) or not outcomes:
             text = _(
                 "{folder}: has no accuracy; its validation_file holds no question: name one with labelled questions"
@@ -115,8 +118,10 @@ class SweepTrial:
             n=len(outcomes),
             step=best.step,
             steps=curves.last_step,
-            eval_loss=curves["eval_loss"][-1].value if curves["eval_loss"] else None,
-            best_accuracy=best.value,
+            eval_loss=next(
+                (curve[-1].value for curve in (curves["eval_all_loss"], curves["eval_loss"]) if curve), None
+            ),
+            best_accuracy=left["accuracy"] if every else best.value,  # that of a sample compares with no other
             seconds=curves.totals.get("train_runtime"),
             passages=round(left["passages"]),
             n_effective=left["n_effective"],
