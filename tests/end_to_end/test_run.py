@@ -18,6 +18,7 @@ from small_runs import lrc
 
 from lrc.commands import run as way
 from lrc.commands.run import RunOptions, print_summary
+from lrc.config import shipped
 from lrc.config.recipe_choice import SMALLEST
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -213,6 +214,7 @@ def test_an_edited_copy_of_a_recipe_is_not_passed_over_in_silence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    shipped._tell_of_copy.cache_clear()
     assert lrc("init", ".") == 0
     copy = Path("recipes/tiny/lora.yaml")
     copy.write_text(copy.read_text("utf-8") + "\n# a remark changes nothing\n", encoding="utf-8")
@@ -221,12 +223,15 @@ def test_an_edited_copy_of_a_recipe_is_not_passed_over_in_silence(
     assert lrc("run", *words, "--recipe", "tiny/lora") == 1
     assert "has other values" not in capsys.readouterr().err
     copy.write_text(copy.read_text("utf-8").replace("lora_r: ", "lora_r: 1"), encoding="utf-8")
+    shipped._tell_of_copy.cache_clear()  # which tells once in a process
     assert lrc("run", *words, "--recipe", "tiny/lora") == 1
     told = capsys.readouterr().err
     said = f"{copy}: has other values than the recipe that lrc ships, which is used; give this path to use the copy"
     assert told.count(said) == 1
-    assert lrc("run", *words, "--recipe", copy) == 1
-    assert "has other values" not in capsys.readouterr().err
+    shipped._tell_of_copy.cache_clear()
+    for other in (copy, "qwen3-8b/qlora"):
+        assert lrc("run", *words, "--recipe", other) == 1
+        assert "has other values" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("record", ['{"train": 1, "test": [], "recipe": "tiny/lora"}', "[" * 200_000, "[]"], ids=len)

@@ -13,6 +13,7 @@ from lrc.commands.options import ColumnNames
 from lrc.config.accelerate_config import find_accelerate_config
 from lrc.config.recipe import find_recipe, read_given, read_recipe
 from lrc.config.recipe_choice import EMBEDDED, SMALLEST, Choice, choose_recipe
+from lrc.config.shipped import shipped_files
 from lrc.data.sources import read_questions_to_answer, require_file
 from lrc.metrics.verdict import Verdict, verdict_of
 from lrc.runtime.errors import DataError, MachineError, OutputError
@@ -54,7 +55,8 @@ class RunOptions:
     @cached_property
     def embedded(self) -> bool:
         """Whether a tiny base is made on the spot: the recipe is the shipped one, or a copy of it with its base."""
-        ours, theirs = (read_recipe(find_recipe(name)).values for name in (EMBEDDED, self.recipe))
+        files = (shipped_files("recipes")[EMBEDDED], find_recipe(self.recipe))
+        ours, theirs = (read_recipe(file).values for file in files)
         return ours[BASE] == theirs.get(BASE) and f"--{BASE}" not in self.keys
 
     @property
