@@ -140,7 +140,7 @@ def test_tokens_and_records_are_those_of_the_prompt(reading: Reading) -> None:
         sequence = prompt.sequence(record)
         assert (row["tokens"], row["prompt_length"]) == (sequence.tokens.tolist(), sequence.prompt_length)
         assert len(row["tokens"]) <= 540 and row["id"] == record.id
-    passages = [record.question.passage for record in corpus.records if record.question]
+    passages = [record.question.source_passage for record in corpus.records if record.question]
     firsts = list(dict.fromkeys(passages))
     assert 1 < len(firsts) < len(passages)
     assert corpus.dataset["passage"][:] == [firsts.index(passage) for passage in passages]

@@ -56,7 +56,8 @@ def test_shortening_keeps_question_options_and_answer(prompt: Prompt, tmp_path: 
     short = corpus.records[1]
     assert length(short, prompt) <= limit
     assert short.output == "3" and short.question is not None
-    assert replace(short.question, passage=LONG.passage) == LONG
+    assert short.question.source_passage == LONG.passage
+    assert replace(short.question, passage=LONG.passage, full_passage=None) == LONG
     assert NEAR in short.question.passage and len(short.question.passage) > 0.9 * len(LONG.passage)
     assert short.question.passage in short.input
 
