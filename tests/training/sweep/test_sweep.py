@@ -309,6 +309,29 @@ def test_trials_are_ranked_by_what_they_left_and_not_by_what_they_passed(
     assert "trial 0 had 0.9000 at step 5, and left 0.5000" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("lines", "step"),
+    [
+        ([{"step": 2, "eval_accuracy": 0.9}, {"step": 4, "eval_accuracy": 0.8}], 2),  # of a sample
+        ([{"step": 0, "eval_accuracy": 1.0}], 5),  # of the sample before the training only
+        ([], 5),
+    ],
+)
+def test_the_accuracy_on_a_sample_is_not_compared_with_that_on_all_questions(
+    lines: list[dict[str, float]], step: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entry(tmp_path, 0, [1, 1, 1, 2])
+    bounds = {"eval_ci_low": 0.1, "eval_ci_high": 1.0, "eval_loss": 9.0}
+    every = {"step": 5, "eval_all_accuracy": 0.75, "eval_all_loss": 0.5}
+    log = "".join(json.dumps(line) + "\n" for line in [*(line | bounds for line in lines), every])
+    (tmp_path / "trial-0" / "metrics.jsonl").write_text(log)
+    trial = SweepTrial(0, {"lora_r": 0}, tmp_path)
+    result = trial.result()
+    assert (result.accuracy, result.best_accuracy, result.step, result.eval_loss) == (0.75, 0.75, step, 0.5)
+    print_leaderboard([LeaderboardEntry(trial, result)], "some/base")
+    assert "and left" not in capsys.readouterr().out
+
+
 def test_the_size_of_the_sample_is_told_as_everywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     questions = [Question(str(i), f"文{i // 2}", "問", OPTIONS, 1) for i in range(8)]
     rights = (0, 1, 0, 1, 1, 1, 0, 0)  # two of four passages are right in one question

@@ -101,9 +101,8 @@ class SweepTrial:
         """
         curves, outcomes = read_curves(self.folder / METRICS_FILE), read_outcomes(self.folder / OUTCOMES_FILE)
         every = curves["eval_all_accuracy"]
-        best = best_point(
-            [point for point in curves["eval_accuracy"] if point.step] or every or curves["eval_accuracy"]
-        )
+        trained = tuple(point for point in curves["eval_accuracy"] if point.step)
+        best = best_point(trained or every or curves["eval_accuracy"])
         if best is None or isnan(best.value) or not outcomes:
             text = _(
                 "{folder}: has no accuracy; its validation_file holds no question: name one with labelled questions"
