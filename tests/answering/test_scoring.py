@@ -69,6 +69,7 @@ ADAPTERS: dict[str, dict[str, Any] | None] = {
 }
 ASKED = [
     *((family, "none", "digit") for family in (*FAMILIES, *OTHERS)),
+    *((family, "none", "digit_after") for family in ("gemma3", "llama-tied", "qwen3")),
     *((family, "none", "text") for family in ("gemma3", "gpt2", "mistral")),
     *(("llama-tied", adapter, "text") for adapter in ADAPTERS),
 ]
@@ -91,14 +92,14 @@ def test_scores_are_the_log_probabilities_of_separate_forwards(
             for s in prompt.candidates(record)
         ]
         texts = [record.question.options[number - 1] for number in record.question.choosable]
-        found = option_scores(model, options, [1.0 if style == "digit" else len(text) for text in texts])
+        found = option_scores(model, options, [len(text) if style == "text" else 1.0 for text in texts])
         log_probs = np.full(len(record.question.options), -np.inf)
         log_probs[np.array(record.question.choosable) - 1] = found
         wanted.append(log_probs.tolist())
     model = model.float()
     prune_last_layer(model)
     for score, log_probs in zip(Scorer(model, prompt, CPU)(asked), wanted, strict=True):
-        assert score.log_probs == pytest.approx(log_probs, abs=1e-4)
+        assert score.log_probs == pytest.approx(log_probs, abs=1e-5 if style == "digit_after" else 1e-4)
         assert score.prediction == int(np.argmax(log_probs)) + 1
 
 
