@@ -199,3 +199,22 @@ def test_records_are_examined_as_rows_are(tmp_path: Path, capsys: pytest.Capture
     told = capsys.readouterr().out
     assert "warning: a.json, record 2: 選項1 and 選項2 are the same text, and the answer is 1" in told
     assert "warning: a.json: same question, other answer, 2 times; the first: output gives 「小明」, but row 3" in told
+
+
+def test_errors_come_in_the_order_of_rows_file_after_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = [
+        "1,甲,乙,丙,丁,9",
+        "2,甲,,丙,丁,1",
+        "3,甲,乙,丙,丁,8",
+        "4,,乙,丙,丁,1",
+        "5,甲,乙,丙,丁,1",
+        "6,乙,乙,丙,丁,2",
+    ]
+    for name in ("b.csv", "a.csv"):
+        Path(name).write_text("\n".join(["ID,文章,問題,選項1,選項2,正確答案", *rows, ""]), encoding="utf-8")
+    assert not check([Path("b.csv"), Path("a.csv")])
+    told = [line.split(":")[1].strip() for line in capsys.readouterr().out.splitlines() if line.startswith("error:")]
+    assert told == [f"{name}, row {row}" for name in ("b.csv", "a.csv") for row in (2, 3, 4, 5)]
