@@ -301,10 +301,13 @@ def _file_asker(session: AppSession, folder: Path) -> Callable[..., tuple[Any, .
 
 
 def _forget(folder: Path) -> None:
-    """Remove the answers to files of earlier visitors, which gradio has copied where a visitor's browser gets them."""
+    """Remove the answers to files of earlier visitors, which gradio has copied where a visitor's browser gets them.
+
+    A folder that is empty is that of a file that is being answered, which may take longer.
+    """
     for made in folder.iterdir():
         with suppress(OSError):
-            if time.time() - made.stat().st_mtime > KEPT:
+            if time.time() - made.stat().st_mtime > KEPT and any(made.iterdir()):
                 shutil.rmtree(made)
 
 
