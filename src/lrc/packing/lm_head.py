@@ -2,7 +2,8 @@
 
 In text style a row has hundreds of positions whose logits are needed. With a vocabulary of 262,144, a thousand of them
 take a gigabyte in float32, several times over with what softmax keeps for its backward. Here the positions pass through
-the head in pieces, which are recomputed in the backward, as in gradient checkpointing.
+the head in pieces. The backward of a frozen head needs none of them again (`_FrozenHead`); those of a trained one are
+recomputed in it, as in gradient checkpointing.
 
 The head is still called as a module, so that FSDP and ZeRO-3 gather its weight in forward and backward.
 """
@@ -17,12 +18,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from lrc.packing.tree import PackedRow
 
 # Bytes of a piece's float32 logits: enough rows for an efficient matrix product, and little compared with a model.
 PIECE_BYTES = 2**27
+UNDERFLOW = 1024.0  # by which probabilities are multiplied, as float16 has none below 6e-8
 _PICKS = "_lrc_picks"
 
 
@@ -34,6 +37,7 @@ class Picks:
     targets: torch.Tensor  # (T,) int64, the token
     order: torch.Tensor  # (T,) int64, the permutation that sorts `sources`
     inverse: torch.Tensor  # (T,) int64, the inverse of `order`
+    shares: torch.Tensor  # (T,) float32, in the sorted order: one over the number of targets that are the same logit
     sorted_sources: np.ndarray  # (T,) int64, on the host, for cutting pieces
 
     @classmethod
@@ -41,7 +45,17 @@ class Picks:
         """The picks for all targets of a row."""
         order, put = np.argsort(row.sources, kind="stable"), partial(to_device, device=device)
         inverse = np.argsort(order, kind="stable")
-        return cls(put(row.sources), put(row.targets), put(order), put(inverse), row.sources[order])
+        pairs = np.stack([row.sources[order], row.targets[order]])
+        _pairs, which, counts = np.unique(pairs, axis=1, return_inverse=True, return_counts=True)
+        shares = (1 / counts[which.reshape(-1)]).astype(np.float32)
+        return cls(put(row.sources), put(row.targets), put(order), put(inverse), put(shares), row.sources[order])
+
+    def split(self, states: torch.Tensor, size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """Pieces of `size` of the H states, each with its sources within the piece and its targets, both sorted."""
+        sources, targets = self.sources[self.order], self.targets[self.order]
+        cuts = np.searchsorted(self.sorted_sources, np.arange(0, len(states) + size, size))
+        for k, (some, first, last) in enumerate(zip(states.split(size), cuts, cuts[1:], strict=False)):
+            yield some, sources[first:last] - k * size, targets[first:last]
 
 
 def to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
@@ -60,8 +74,28 @@ def log_probs_of(logits: torch.Tensor, sources: torch.Tensor, targets: torch.Ten
     Returns:
         (T,)
     """
-    logits = logits.float()
-    return logits[sources, targets] - logits.logsumexp(-1)[sources]
+    log_probs: torch.Tensor = _LogProbs.apply(logits, sources, targets)
+    return log_probs
+
+
+class _LogProbs(torch.autograd.Function):
+    """Logits minus their log-sum-exp, whose backward needs one float32 tensor of the size of the logits, not four."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: torch.Tensor, sources: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        sums = logits.float().logsumexp(-1)
+        ctx.save_for_backward(logits, sums, sources, targets)
+        return logits[sources, targets].float() - sums[sources]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        # The derivative by a logit is what arrives at its own target, less its probability times what arrives at all.
+        logits, sums, sources, targets = ctx.saved_tensors
+        arriving = torch.zeros_like(sums).index_add_(0, sources, gradient)
+        result = torch.sub(logits, sums[:, None]).exp_().mul_(-arriving[:, None])
+        result.index_put_((sources, targets), gradient.to(result.dtype), accumulate=True)
+        return result.to(logits.dtype), None, None
 
 
 def split_head(causal: Any) -> bool:
@@ -94,23 +128,68 @@ def _forward(layer: Any, whole: Callable[[torch.Tensor], torch.Tensor], hidden: 
     (states,) = hidden
     vocabulary = getattr(layer.weight, "ds_shape", layer.weight.shape)[0]  # ZeRO-3 leaves an empty tensor
     size = max(PIECE_BYTES // (4 * vocabulary), 1)
+    if states.requires_grad and _is_frozen(layer):
+        found: torch.Tensor = _FrozenHead.apply(states, layer.weight, whole, picks, size)
+        return found[None]
     if len(states) <= size:
         return log_probs_of(whole(states), picks.sources, picks.targets)[None]
 
     def piece(some: torch.Tensor, sources: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         return log_probs_of(whole(some), sources, targets)
 
-    sources, targets = picks.sources[picks.order], picks.targets[picks.order]
-    cuts = np.searchsorted(picks.sorted_sources, np.arange(0, len(states) + size, size))
-    found = [
-        checkpoint(
-            piece,
-            some,
-            sources[first:last] - k * size,
-            targets[first:last],
-            use_reentrant=False,
-            determinism_check="none",
-        )
-        for k, (some, first, last) in enumerate(zip(states.split(size), cuts, cuts[1:], strict=False))
+    parts = [
+        checkpoint(piece, *part, use_reentrant=False, determinism_check="none") for part in picks.split(states, size)
     ]
-    return torch.cat(found)[picks.inverse][None]
+    return torch.cat(parts)[picks.inverse][None]
+
+
+def _is_frozen(layer: Any) -> bool:
+    """Whether a layer is linear, not trained and not quantized. FSDP makes subclasses, as quantizers do."""
+    plain = isinstance(layer, torch.nn.Linear) and layer.weight.is_floating_point() and layer.weight.itemsize > 1
+    return plain and not layer.weight.requires_grad
+
+
+class _FrozenHead(torch.autograd.Function):
+    """Log-probabilities of picks by an LM head that is not trained, of which the backward computes nothing again.
+
+    The derivative of log p(t) by the hidden state is w_t - Σ_v p(v)·w_v, with the head's rows w: it depends on what
+    arrives in the backward by a factor alone, so the sum is made in the forward, where the probabilities are. The
+    picked tokens are left out of it, and added in float32: where p(t) is nearly 1, little is left of the difference.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        states: torch.Tensor,
+        weight: torch.Tensor,
+        whole: Callable[[torch.Tensor], torch.Tensor],
+        picks: Picks,
+        size: int,
+    ) -> torch.Tensor:
+        parts, sums = [], []
+        for some, sources, targets in picks.split(states, size):
+            logits = whole(some)
+            dtype, logits = logits.dtype, logits.float()
+            picked, most = logits[sources, targets], logits.amax(-1, keepdim=True)
+            others = logits.sub_(most).exp_()
+            total = others.sum(-1, keepdim=True)
+            parts.append(picked - (most + total.log())[sources, 0])
+            others.mul_(UNDERFLOW / total)
+            others[sources, targets] = 0.0
+            sums.append(others.to(dtype) @ weight.to(dtype))
+            del logits, others
+        log_probs = torch.cat(parts)
+        rows = torch.nn.functional.embedding(picks.targets[picks.order], weight)
+        ctx.save_for_backward(torch.cat(sums), rows, log_probs.exp() * picks.shares)
+        ctx.picks, ctx.dtype = picks, states.dtype
+        return log_probs[picks.inverse]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        others, rows, own = ctx.saved_tensors
+        gradient, sources = gradient[ctx.picks.order], ctx.picks.sources[ctx.picks.order]
+        arriving = gradient.new_zeros(len(others)).index_add_(0, sources, gradient)
+        result = others.float() * (-arriving / UNDERFLOW)[:, None]
+        result.index_add_(0, sources, (gradient - arriving[sources] * own)[:, None] * rows.float())
+        return result.to(ctx.dtype), None, None, None, None
