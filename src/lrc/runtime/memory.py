@@ -6,7 +6,9 @@ import ctypes
 import errno
 import re
 import sys
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from rich.filesize import decimal
 
@@ -58,12 +60,21 @@ def keep_freed_memory() -> None:
     without a backward allocates and frees tensors of the same sizes in every layer, so that the kernel would clear the
     same memory again and again: for a model of 0.5B, this was a fifth of the time of answering.
     """
-    if not sys.platform.startswith("linux"):
-        return
-    library = ctypes.CDLL(None)
-    if hasattr(library, "gnu_get_libc_version") and hasattr(library, "mallopt"):
+    if (library := _glibc()) is not None:
         library.mallopt(M_MMAP_MAX, 0)
         library.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
+
+
+def return_freed_memory() -> None:
+    """Have glibc's malloc return all free memory to the system; nothing happens with other C libraries."""
+    if (library := _glibc()) is not None:
+        library.malloc_trim(0)
+
+
+@cache
+def _glibc() -> Any:
+    library = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
+    return library if hasattr(library, "gnu_get_libc_version") else None
 
 
 def read_memory(text: str) -> int:

@@ -38,6 +38,7 @@ from lrc.runtime.translation import _
 from lrc.training.base_trainer import HALVES, DurableTrainer, local_part
 from lrc.training.contrastive_loss import Objective, OptionContrast
 from lrc.training.dataloader import SampleKey, Sampling, StepBatch, StepLoader, StepSampler
+from lrc.training.freed_memory import return_memory_by_layer
 from lrc.training.neftune import NeftuneNoise
 from lrc.training.optimizer import LoraPlus, create_loraplus, explain_refusal
 from lrc.training.throughput import ThroughputCallback
@@ -114,6 +115,8 @@ class TreeTrainer(DurableTrainer):
         self.add_callback(self.throughput)
         restore_modules_to_save(self.model)
         self.compute_dtype = to_float32(self.model)
+        if self.args.device.type == "cpu":
+            return_memory_by_layer(self.model)
         self.neftune_noise_alpha = None  # upstream's hook would take a row for one sample
         self.noise = NeftuneNoise(self.model, args.neftune_noise_alpha) if args.neftune_noise_alpha else None
         reason = why_no_trees(self.model) if packing.trees else _("tree_packing is false")
