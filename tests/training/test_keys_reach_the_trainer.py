@@ -82,7 +82,7 @@ def test_no_key_is_lost_between_the_recipe_and_the_trainer(tmp_path: Path, built
     layers = [module for name, module in trainer.model.named_modules() if name.endswith("q_proj")]
     assert all(layer.r["default"] == 2 for layer in layers)
     assert all(layer.scaling["default"] == pytest.approx(10 / math.sqrt(2)) for layer in layers)
-    assert all(layer.lora_dropout["default"].p == 0.35 for layer in layers)
+    assert all(layer.lora_A["default"].p == pytest.approx(0.35, abs=1e-5) for layer in layers)
     (table,) = [module for name, module in trainer.model.named_modules() if name.endswith("embed_tokens")]
     assert table.r["default"] == 6 and table.scaling["default"] == pytest.approx(24 / math.sqrt(6))
 

@@ -18,6 +18,7 @@ import torch
 from transformers import BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM
 
 from lrc.config.accelerate_config import Topology
+from lrc.models.lora_dropout import recompute_dropout
 from lrc.packing.attention import attend_by, why_no_flex
 from lrc.packing.last_layer import prune_last_layer
 from lrc.packing.log_probs import sequence_scores, target_log_probs
@@ -383,6 +384,7 @@ def _build_model(probe: Probe, spec: ModelSpec) -> Any:
     model.is_loaded_in_4bit = spec.quantization is not None
     model.requires_grad_(False)
     adapted = get_peft_model(model, copy.deepcopy(spec.adapter))
+    recompute_dropout(adapted)
     prune_last_layer(adapted)
     adapted.gradient_checkpointing_enable({"use_reentrant": False})
     adapted.enable_input_require_grads()

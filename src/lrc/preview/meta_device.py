@@ -129,6 +129,9 @@ class MetaKernels(TorchFunctionMode):
             return _Grouped.apply(*args[:2])
         if func is nn.functional.linear and self.autocast:
             return func(*self._cast(args), **kwargs)
+        if func is torch.native_dropout and self.device == "cpu":
+            # There, LoRA keeps no mask, but draws it again.
+            return torch.empty_like(args[0]), torch.empty(1, dtype=torch.bool, device="meta").expand(args[0].shape)
         if func is nn.functional.dropout and self.device != "cpu" and _is_active_dropout(args, kwargs):
             return _Dropout.apply(args[0])
         return func(*args, **kwargs)

@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from transformers.integrations import replace_with_bnb_linear
 from transformers.quantizers.base import get_keys_to_not_convert
 
+from lrc.models.lora_dropout import recompute_dropout
 from lrc.models.master_weights import to_float32
 from lrc.packing.attention import attend_by, choose_form, why_no_tiles, why_no_trees
 from lrc.packing.last_layer import prune_last_layer
@@ -187,9 +188,11 @@ def _add_adapter(model: Any, build: ModelSpec) -> Any:
     try:
         with warnings.catch_warnings(), META:
             warnings.simplefilter("ignore")
-            return get_peft_model(model, copy.deepcopy(build.adapter))
+            model = get_peft_model(model, copy.deepcopy(build.adapter))
     except ValueError as error:
         raise ModelError(_("adapter: {reason}").format(reason=error)) from error
+    recompute_dropout(model)
+    return model
 
 
 def _is_quantized(module: Any) -> bool:

@@ -28,6 +28,7 @@ from lrc.config.run_record import METRICS_FILE
 from lrc.data.questions import Question
 from lrc.metrics.option_scores import OptionScores
 from lrc.metrics.training_log import read_curves
+from lrc.models.lora_dropout import recompute_dropout
 from lrc.models.master_weights import restore_modules_to_save, to_float32, use_float32_gradients
 from lrc.packing.attention import choose_attention, why_no_trees
 from lrc.packing.last_layer import prune_last_layer
@@ -115,6 +116,7 @@ class TreeTrainer(DurableTrainer):
         self.add_callback(self.throughput)
         restore_modules_to_save(self.model)
         self.compute_dtype = to_float32(self.model)
+        recompute_dropout(self.model)
         if self.args.device.type == "cpu":
             return_memory_by_layer(self.model)
         self.neftune_noise_alpha = None  # upstream's hook would take a row for one sample
