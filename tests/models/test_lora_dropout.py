@@ -1,4 +1,4 @@
-"""LoRA whose dropout is drawn again computes what PEFT's does, and autograd keeps the inputs of the layers alone."""
+"""LoRA that repeats casts and dropout in the backward computes what PEFT's does, and autograd keeps an input once."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from torch import nn
 
 from lrc.models.lora_dropout import recompute_dropout
 from lrc.models.master_weights import to_float32
+from lrc.preview.meta_device import MetaKernels, PeakMemoryTracker
 
 WIDTH, TOKENS = 64, 1000
 TOKENS_IN = torch.randint(0, 96, (1, 12), generator=torch.Generator().manual_seed(5))
@@ -85,9 +86,12 @@ def identity(p: float, dtype: torch.dtype = torch.float32) -> Any:
     return model.train()
 
 
+@pytest.mark.parametrize("again", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("p", [0.05, 0.3, 0.95])
-def test_dropout(p: float, dtype: torch.dtype) -> None:
+def test_dropout(p: float, dtype: torch.dtype, again: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the mask drawn again, as on a CPU, and with the mask kept, as on a GPU."""
+    monkeypatch.setattr("lrc.models.lora_dropout.draws_again", lambda states: again)
     model = identity(p, dtype)
     states = torch.randn(3, TOKENS, WIDTH).to(dtype).add(5).requires_grad_()  # none is zero
     output = model(states)
@@ -213,3 +217,16 @@ def test_the_adapter_is_saved_as_before(tmp_path: Any) -> None:
     again.load_adapter(str(tmp_path / "adapter"))
     assert torch.allclose(again.eval()(input_ids=TOKENS_IN).logits, before, atol=1e-6)
     assert '"lora_dropout": 0.25' in (tmp_path / "adapter" / "adapter_config.json").read_text(encoding="utf-8")
+
+
+def test_the_preview_computes_it_in_the_dtype_of_autocast() -> None:
+    """Forward and backward hold the input, two of its size in bfloat16, and masks of one byte."""
+    with torch.device("meta"):
+        model = lora(Projections(names="q").bfloat16(), "q", lora_dropout=0.05)
+        to_float32(model)
+        recompute_dropout(model)
+        states = torch.empty(1, 50 * TOKENS, WIDTH, dtype=torch.bfloat16, requires_grad=True)
+    known = [*model.parameters(), states]
+    with PeakMemoryTracker(known, 10**9) as tracker, MetaKernels("cuda", torch.bfloat16):
+        model(states).sum().backward()
+    assert 3 * states.nbytes < tracker.peak.total() < 4 * states.nbytes  # 5.5 in float32

@@ -88,6 +88,18 @@ def test_the_gradient_is_that_of_float64(
         assert (causal.lm_head.weight.grad - weight.grad).norm() <= 4 * rounding * sharpness**0.5 * weight.grad.norm()
 
 
+def test_a_head_in_4_bits_whose_weight_has_a_floating_dtype() -> None:
+    from bitsandbytes.nn import Linear4bit
+
+    causal = head(torch.float32, False)
+    causal.lm_head = Linear4bit(64, 500, bias=False, compute_dtype=torch.float32, quant_storage=torch.bfloat16).to(CPU)
+    states = torch.randn(1, 5, 64).requires_grad_()
+    wanted = causal.lm_head(states)[0].float().log_softmax(-1)[[4, 0], [7, 9]]
+    assert causal.lm_head.weight.is_floating_point() and split_head(causal)
+    with picking(causal, Picks.of(SimpleNamespace(sources=np.array([4, 0]), targets=np.array([7, 9])), CPU)):
+        assert torch.allclose(causal.lm_head(states)[0], wanted, atol=1e-5)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_log_probabilities_are_those_of_log_softmax(dtype: torch.dtype) -> None:
     torch.manual_seed(0)

@@ -28,7 +28,7 @@ def recompute_dropout(model: nn.Module) -> None:
     own, such as DoRA, are left alone.
 
     Args:
-        model: a PEFT model; other models have no LoRA layers.
+        model: a PEFT model with all its adapters; other models have no LoRA layers.
     """
     for layer in model.modules():
         if not isinstance(layer, LoraLayer) or not layer.lora_A or layer.lora_variant:
@@ -59,11 +59,20 @@ class DropoutLinear(nn.Linear):
     @torch.compiler.disable
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """(…, in_features) in, (…, out_features) out, in the dtype of autocast, or else of the weight."""
-        kind = states.device.type
-        casts = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
-        dtype = torch.get_autocast_dtype(kind) if casts else self.weight.dtype
+        dtype = autocast_dtype(states.device.type) or self.weight.dtype
         product: torch.Tensor = _Product.apply(states, self.weight, dtype, self.p if self.training else 0.0)
         return product
+
+
+def autocast_dtype(kind: str) -> torch.dtype | None:
+    """The dtype to which autocast casts on a type of device; None if it does not."""
+    casts = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return torch.get_autocast_dtype(kind) if casts else None
+
+
+def draws_again(states: torch.Tensor) -> bool:
+    """Whether the backward draws the mask of these states again, so that it is not kept."""
+    return states.device.type == "cpu"
 
 
 class _Product(torch.autograd.Function):
@@ -72,7 +81,7 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, states: torch.Tensor, weight: torch.Tensor, dtype: torch.dtype, p: float) -> torch.Tensor:
         kept, mask, ctx.seed = states.to(dtype), None, None
-        if p and states.device.type == "cpu":
+        if p and draws_again(states):
             # From the state of torch's random numbers, which gradient checkpointing restores.
             ctx.seed = int(torch.randint(2**63 - 1, ()))
             kept = _keep(kept, _draw(states, p, ctx.seed), p)

@@ -144,9 +144,12 @@ def _forward(layer: Any, whole: Callable[[torch.Tensor], torch.Tensor], hidden: 
 
 
 def _is_frozen(layer: Any) -> bool:
-    """Whether a layer is linear, not trained and not quantized. FSDP makes subclasses, as quantizers do."""
-    plain = isinstance(layer, torch.nn.Linear) and layer.weight.is_floating_point() and layer.weight.itemsize > 1
-    return plain and not layer.weight.requires_grad
+    """Whether a layer is linear, not trained and not quantized; a subclass may be FSDP's or a quantizer's."""
+    if not isinstance(layer, torch.nn.Linear) or any(parameter.requires_grad for parameter in layer.parameters()):
+        return False
+    weight = layer.weight  # of 4 bits, it is packed, whatever its dtype
+    whole = weight.shape == (layer.out_features, layer.in_features) and not hasattr(weight, "quant_state")
+    return whole and weight.is_floating_point() and weight.itemsize > 1
 
 
 class _FrozenHead(torch.autograd.Function):
@@ -166,7 +169,7 @@ class _FrozenHead(torch.autograd.Function):
         picks: Picks,
         size: int,
     ) -> torch.Tensor:
-        parts, sums = [], []
+        parts, sums, cast = [], [], weight
         for some, sources, targets in picks.split(states, size):
             logits = whole(some)
             dtype, logits = logits.dtype, logits.float()
@@ -176,7 +179,8 @@ class _FrozenHead(torch.autograd.Function):
             parts.append(picked - (most + total.log())[sources, 0])
             others.mul_(UNDERFLOW / total)
             others[sources, targets] = 0.0
-            sums.append(others.to(dtype) @ weight.to(dtype))
+            cast = cast if cast.dtype == dtype else weight.to(dtype)  # once, where autocast casts the weight for each
+            sums.append(others.to(dtype) @ cast)
             del logits, others
         log_probs = torch.cat(parts)
         rows = torch.nn.functional.embedding(picks.targets[picks.order], weight)

@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from lrc.models import lora_dropout
 from lrc.packing import attention
 
 FOUR_BIT_BLOCK = 64  # weights that share a scale: bitsandbytes' blocksize
@@ -110,6 +111,8 @@ class MetaKernels(TorchFunctionMode):
         self._before = torch.is_autocast_enabled(self.device)
         self._flex = attention.flex_attention_forward
         attention.flex_attention_forward = self._attend_by_tiles  # not visible to a TorchFunctionMode
+        self._autocast_dtype = lora_dropout.autocast_dtype
+        lora_dropout.autocast_dtype = lambda kind: self.autocast
         torch.set_autocast_enabled(self.device, self.autocast is not None)
         return super().__enter__()
 
@@ -118,6 +121,7 @@ class MetaKernels(TorchFunctionMode):
     ) -> None:
         torch.set_autocast_enabled(self.device, self._before)
         attention.flex_attention_forward = self._flex
+        lora_dropout.autocast_dtype = self._autocast_dtype
         super().__exit__(kind, error, trace)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

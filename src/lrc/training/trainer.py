@@ -116,7 +116,8 @@ class TreeTrainer(DurableTrainer):
         self.add_callback(self.throughput)
         restore_modules_to_save(self.model)
         self.compute_dtype = to_float32(self.model)
-        recompute_dropout(self.model)
+        if not self.args.activation_offloading:  # which leaves on the GPU what several layers keep
+            recompute_dropout(self.model)
         if self.args.device.type == "cpu":
             return_memory_by_layer(self.model)
         self.neftune_noise_alpha = None  # upstream's hook would take a row for one sample
