@@ -6,6 +6,7 @@ import atexit
 import gc
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -24,6 +25,9 @@ os.environ["LRC_LANG"] = "en"  # whose messages the tests quote
 # Each of hundreds of processes, and each worker, would compile lrc and the tests again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+# A shell has what it starts in the background ignore interrupts, and so would what the tests start.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # Until all that is imported is put aside, which `pytest_collection_finish` does.
 gc.disable()
 # Every file that lrc keeps is awaited from the disk, tens for each small training; memory has it at once.

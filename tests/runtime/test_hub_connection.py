@@ -118,6 +118,9 @@ def test_a_hub_that_was_silent_is_asked_again_for_the_next_model_of_a_notebook(
         Answerer("some/base", template="plain", answer_style="digit")
     assert constants.HF_HUB_OFFLINE and os.environ["HF_HUB_OFFLINE"] == "1"
     monkeypatch.setattr(constants, "ENDPOINT", refusing[0])
+    # Made of the endpoint when the client is imported; the real Hub would be asked.
+    template = f"{refusing[0]}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     hub_connection.go_offline_if_alone("some/base")  # in the midst of a command nothing changes
     assert constants.HF_HUB_OFFLINE and not refusing[1]
     with pytest.raises(ModelError, match="some/base"):
