@@ -14,6 +14,7 @@ from rich.cells import cell_len
 from small_runs import lrc
 
 from lrc.commands import gpu_check as command
+from lrc.models import lora_dropout
 from lrc.preview import gpu_checks
 from lrc.preview.gpu_checks import CHECKS, CheckFailedError, CheckResult, Probe, check_device, check_products
 from lrc.runtime.translation import CHINESE, _
@@ -103,6 +104,23 @@ def test_a_mask_that_does_not_count_is_found(
     assert "attention: dense  WRONG" in told.out
     (line,) = [line for line in told.err.splitlines() if line.startswith("gpu-check: attention: dense")]
     assert "from those of separate samples; set attention: block in the recipe" in line
+
+
+def test_a_backward_that_drops_other_elements_is_found(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    only(monkeypatch, "LoRA")
+    draw = lora_dropout._draw
+    monkeypatch.setattr(lora_dropout, "_draw", lambda states, p, seed: draw(states, p, 0))
+    assert lrc("gpu-check", "--device", "cpu") == 0  # the same in both
+    seeds = iter(range(100))
+    monkeypatch.setattr(lora_dropout, "_draw", lambda states, p, seed: draw(states, p, next(seeds)))
+    assert lrc("gpu-check", "--device", "cpu") == 1
+    assert "LoRA: products or gradients after dropout differ by" in (told := capsys.readouterr().err)
+    assert "; set lora_dropout: 0 in the recipe, and report this" in told
+    monkeypatch.setattr(lora_dropout, "_draw", lambda states, p, seed: draw(states, 0.5, seed))
+    assert lrc("gpu-check", "--device", "cpu") == 1
+    assert re.search(r"LoRA: (49|50|51)\.\d% of the elements are dropped, not 25%", capsys.readouterr().err)
 
 
 def test_what_nobody_foresaw_is_a_line_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,6 +15,7 @@ from token_trees import VOCABULARY, sequence
 from transformers import BitsAndBytesConfig
 
 from lrc.models.loading import load_base
+from lrc.models.lora_dropout import recompute_dropout
 from lrc.packing.attention import choose_attention
 from lrc.packing.last_layer import prune_last_layer
 from lrc.packing.log_probs import sequence_scores, target_log_probs
@@ -51,6 +52,7 @@ def build(family: str, **settings: Any) -> Any:
 
 def tree(model: Any, device: torch.device, form: str, row_tokens: int = 4096) -> Found:
     """Log-probabilities and gradients of packed rows."""
+    recompute_dropout(model)
     prune_last_layer(model)
     choose_attention(model, form, device)
     found = []

@@ -18,7 +18,7 @@ import torch
 from transformers import BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM
 
 from lrc.config.accelerate_config import Topology
-from lrc.models.lora_dropout import recompute_dropout
+from lrc.models.lora_dropout import DropoutLinear, recompute_dropout
 from lrc.packing.attention import attend_by, why_no_flex
 from lrc.packing.last_layer import prune_last_layer
 from lrc.packing.log_probs import sequence_scores, target_log_probs
@@ -165,6 +165,38 @@ def check_trees(probe: Probe, form: str) -> str:
     return _("as separate samples, relative error {errors}").format(errors=tuple(measured))
 
 
+def check_lora(probe: Probe) -> str:
+    """Dropout before a LoRA factor: its share, and that forward and backward drop the same elements."""
+    p, width = 0.25, 256
+    cure = _("set lora_dropout: 0 in the recipe, and report this")
+    states = torch.randn(64, width, device=probe.device).add(8).requires_grad_()  # none is zero
+    weight = torch.randn(width, width, device=probe.device)
+
+    def run(weight: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
+        factor = torch.nn.Linear(width, width, bias=False, device=probe.device)
+        factor.weight.data = weight
+        torch.manual_seed(0)
+        with torch.autocast(probe.device.type, dtype, enabled=dtype != torch.float32):
+            output = DropoutLinear(factor, p)(states)
+        return output.detach(), *torch.autograd.grad(output.float().sum(), (states, factor.weight))
+
+    kept = run(torch.eye(width, device=probe.device), torch.float32)[0] != 0
+    dropped = 1 - float(kept.float().mean())
+    if abs(dropped - p) > 0.02:  # six standard deviations
+        text = _("{dropped:.1%} of the elements are dropped, not {p:.0%}").format(dropped=dropped, p=p)
+        raise CheckFailedError(text, cure)
+    left = torch.where(kept, states.detach() / (1 - p), 0.0)
+    exact = left @ weight.T, torch.where(kept, weight.sum(0) / (1 - p), 0.0), left.sum(0).expand(width, width)
+    measured = []
+    for dtype in dict.fromkeys(["float32", probe.half]):
+        error = max(map(_relative, run(weight, getattr(torch, dtype)), exact))
+        if not error <= (EXACT if dtype == "float32" else ROUNDED):
+            text = _("products or gradients after dropout differ by {error:.1e} in {dtype}")
+            raise CheckFailedError(text.format(dtype=dtype, error=error), cure)
+        measured.append(f"{dtype} {error:.0e}")
+    return _("products and gradients after dropout, relative error {errors}").format(errors=tuple(measured))
+
+
 def check_four_bits(probe: Probe) -> str:
     """A product with NF4 weights, against one with the dequantized weights."""
     cure = _("pip install -U bitsandbytes; `python -m bitsandbytes` says what it lacks")
@@ -259,6 +291,7 @@ CHECKS: dict[str, Callable[[Probe], str]] = {
     _("attention: dense"): lambda probe: check_trees(probe, "dense"),
     _("attention: block"): lambda probe: check_trees(probe, "block"),
     _("attention: flex"): lambda probe: check_trees(probe, "flex"),
+    _("LoRA"): check_lora,
     _("4 bits"): check_four_bits,
     _("training"): check_training,
     _("several cards"): check_cards,
