@@ -26,7 +26,7 @@ def launch(config: str, processes: int, words: list[str | Path], logs: Path, **f
     Args:
         config: a name in `accelerate_configs/`.
         logs: what the processes say goes beside it, with their ranks in the names.
-        failure: see `be_gpus`.
+        failure: the arguments of `be_gpus`.
     """
     environment = environment_of(config, processes)
     prepare = f"import sys\nsys.path[:0] = {[str(HERE), str(HERE.parent / 'faults')]!r}\n"
@@ -72,16 +72,18 @@ def environment_of(config: str, processes: int) -> dict[str, str]:
     return {**added, "DS_ACCELERATOR": "cpu"}
 
 
-def be_gpus(fail_at: int | None = None, rank: int = 0, during: str = "backward") -> None:
+def be_gpus(fail_at: int | None = None, rank: int = 0, during: str = "backward", scale: float = 2.0**16) -> None:
     """Have this process take the CPU for a GPU.
 
     Args:
         fail_at: the time that the memory runs out, from 1; None has enough of it.
         rank: in which process.
         during: `backward`, `forward` or `evaluation`.
+        scale: what the gradient scaler of float16 begins with.
     """
     import torch
     import transformers.training_args
+    from accelerate import Accelerator
     from accelerate.state import PartialState
     from accelerate.utils import DistributedType
 
@@ -99,6 +101,18 @@ def be_gpus(fail_at: int | None = None, rank: int = 0, during: str = "backward")
     def set_device(self: Any) -> None:
         self.device = torch.device("cpu")
 
+    begin = Accelerator.__init__
+
+    def begin_with_scaler(self: Any, *args: Any, **kwargs: Any) -> None:
+        begin(self, *args, **kwargs)
+        if self.mixed_precision == "fp16" and self.distributed_type != DistributedType.DEEPSPEED:
+            self.native_amp, self.scaler = True, torch.amp.GradScaler("cpu", init_scale=scale)
+
+    Accelerator.__init__ = begin_with_scaler  # type: ignore[method-assign]
+    if "ACCELERATE_USE_DEEPSPEED" in os.environ:
+        from deepspeed.accelerator.cpu_accelerator import CPU_Accelerator
+
+        CPU_Accelerator.is_fp16_supported = lambda self: True
     patched: Any = PartialState
     patched._prepare_backend, patched.set_device = backend, set_device
     for module in (lrc.config.arguments, lrc.runtime.devices, lrc.runtime.processes):

@@ -17,7 +17,7 @@ from lrc.runtime.translation import _
 
 INTERVAL = {"eval_accuracy": ("eval_ci_low", "eval_ci_high")}
 # Those with `all` are of all validation questions, where the others are of a sample (`eval_questions`).
-SERIES = ("loss", "eval_loss", "eval_accuracy", "eval_all_loss", "eval_all_accuracy", "learning_rate")
+SERIES = ("loss", "eval_loss", "eval_accuracy", "eval_all_loss", "eval_all_accuracy", "learning_rate", "skipped_steps")
 # Of the whole run: the time in seconds, questions per second, and the metrics of throughput.py.
 TOTALS = (
     *("train_runtime", "train_questions_per_second", "train_tokens_per_second"),

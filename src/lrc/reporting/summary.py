@@ -46,7 +46,8 @@ def summarize(run_dir: Path, base: str) -> tuple[Rows, list[str]]:
     """
     curves, outcomes = read_curves(run_dir / METRICS_FILE), read_outcomes(run_dir / OUTCOMES_FILE)
     adapter = (run_dir / ADAPTER).is_file()
-    rows = [*_answers(curves, outcomes), *_kept(run_dir, curves), *_losses(curves), *_speed(curves)]
+    rows = [*_answers(curves, outcomes), *_kept(run_dir, curves), *_losses(curves), *_skipped(curves)]
+    rows += _speed(curves)
     rows.append((_("adapter") if adapter else _("model"), str(run_dir)))
     if is_step():
         return rows, []
@@ -143,6 +144,12 @@ def _losses(curves: Curves) -> Iterator[tuple[str, str]]:
 def _last(curves: Curves) -> list[tuple[Curve, Message]]:
     validated = curves["eval_all_loss"] or curves["eval_loss"]
     return [(curves["loss"], _("{loss:.4g} in training")), (validated, _("{loss:.4g} in validation"))]
+
+
+def _skipped(curves: Curves) -> Iterator[tuple[str, str]]:
+    if skipped := sum(point.value for point in curves["skipped_steps"]):
+        text = _("{skipped:.0f} of {steps} steps overflowed float16, and changed no weight")
+        yield _("skipped"), text.format(skipped=skipped, steps=curves.last_step)
 
 
 def _speed(curves: Curves) -> Iterator[tuple[str, str]]:

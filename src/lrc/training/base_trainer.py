@@ -45,16 +45,13 @@ OVERRIDDEN = (
     *("evaluation_loop", "log", "_maybe_log_save_evaluate", "_determine_best_metric"),
     # checkpoints and models
     *("_save_checkpoint", "_save", "save_model", "_get_output_dir", "_load_from_checkpoint", "_load_best_model"),
-    "create_model_card",
+    *("_load_optimizer_and_scheduler", "create_model_card"),
     # the launch
     "create_accelerator_and_postprocess",
     # telemetry, which is off
     "_send_telemetry",
 )
 ARGUMENTS_FILE = "training_args.bin"  # a pickle that nothing needs
-# Consecutive steps that overflow float16. The gradient scaler starts at 2^16 and halves after each, so that after 16 of
-# them it no longer scales up at all.
-OVERFLOWS = 30
 HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}  # by the name of mixed precision
 
 
@@ -89,8 +86,6 @@ class DurableTrainer(SFTTrainer):
     _loss: torch.Tensor  # of the current step
     _halved = False  # whether row_tokens is smaller now than the dataloader assumes
     _staging = False  # whether a checkpoint is being written
-    _overflows = 0  # consecutive steps that the gradient scaler skipped
-    _scale = 0.0  # the gradient scaler's, before the latest step
 
     def create_accelerator_and_postprocess(self) -> None:
         """Have FSDP compute the model in 16 bits, and not what comes out of it, nor the sums of gradients.
@@ -288,6 +283,20 @@ class DurableTrainer(SFTTrainer):
         else:
             self.pissa.load(self.model, Path(resume_from_checkpoint))
 
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Load them with the gradient scaler put aside.
+
+        To have states that it can fill, FSDP has the optimizer make a step of zeros, which a scaler that has scaled
+        nothing yet refuses.
+        """
+        if checkpoint is None or self.accelerator.scaler is None:
+            return super()._load_optimizer_and_scheduler(checkpoint)
+        self.optimizer.scaler = None
+        try:
+            super()._load_optimizer_and_scheduler(checkpoint)
+        finally:
+            self.optimizer.scaler = self.accelerator.scaler
+
     def load_best_checkpoint(self) -> None:
         """Load the weights of the best checkpoint if `load_best_model_at_end` is set; all processes call this.
 
@@ -381,7 +390,6 @@ class DurableTrainer(SFTTrainer):
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         """Stop before the optimizer step if loss or gradient is not finite."""
-        self._refuse_endless_overflow()
         norm = super()._get_grad_norm(model, grad_norm)
         finite = self._loss.isfinite()
         # In fp16, gradients that overflow are part of the gradient scaler's search for a scale.
@@ -403,28 +411,6 @@ class DurableTrainer(SFTTrainer):
                     "step {value}: its {what} is not finite, questions {ids}; lower learning_rate, or look "
                     "at these questions; the weights before this step are kept where a checkpoint holds them"
                 ).format(value=self.state.global_step + 1, what=what, ids=ids)
-            )
-
-    def _refuse_endless_overflow(self) -> None:
-        """Stop after `OVERFLOWS` skipped steps in a row: nothing is learned any more.
-
-        Raises:
-            MachineError: that many steps were skipped.
-        """
-        if self.accelerator.mixed_precision != "fp16":
-            return
-        if (scaler := self.accelerator.scaler) is None:  # DeepSpeed has its own
-            skipped = self.accelerator.optimizer_step_was_skipped
-        else:  # of fused optimizers, which skip the step themselves, accelerate does not know it
-            before, self._scale = self._scale, scaler.get_scale()
-            skipped = self._scale < before
-        self._overflows = self._overflows + 1 if skipped else 0
-        if self._overflows >= OVERFLOWS:
-            raise MachineError(
-                _(
-                    "step {global_step}: the last {overflows} steps overflowed float16 and changed no "
-                    "weight; set fp16: false, or bf16: true where the device has it"
-                ).format(global_step=self.state.global_step, overflows=OVERFLOWS)
             )
 
     def _everywhere(self, holds: bool) -> bool:

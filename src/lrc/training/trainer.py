@@ -42,6 +42,7 @@ from lrc.training.dataloader import SampleKey, Sampling, StepBatch, StepLoader, 
 from lrc.training.freed_memory import return_memory_by_layer
 from lrc.training.neftune import NeftuneNoise
 from lrc.training.optimizer import LoraPlus, create_loraplus, explain_refusal
+from lrc.training.overflow import OverflowCallback
 from lrc.training.throughput import ThroughputCallback
 from lrc.training.validation import InLockstep, Validation, combine
 
@@ -112,8 +113,9 @@ class TreeTrainer(DurableTrainer):
             use_small_buckets(configured)
             use_float32_gradients(configured)
         self.remove_callback(PrinterCallback)
-        self.throughput = ThroughputCallback()
-        self.add_callback(self.throughput)
+        self.throughput, self.overflow = ThroughputCallback(), OverflowCallback()
+        for callback in (self.throughput, self.overflow):
+            self.add_callback(callback)
         restore_modules_to_save(self.model)
         self.compute_dtype = to_float32(self.model)
         if not self.args.activation_offloading:  # which leaves on the GPU what several layers keep
@@ -232,10 +234,10 @@ class TreeTrainer(DurableTrainer):
         return (loss, log_probs) if return_outputs else loss
 
     def log(self, logs: dict[str, Any], start_time: float | None = None) -> None:
-        """Log what upstream does, with throughput and peak memory."""
+        """Log what upstream does, with throughput, peak memory, and steps that overflowed float16."""
         for name in ("train_samples_per_second", "train_steps_per_second"):
             logs.pop(name, None)  # their time includes evaluations and checkpoints
-        logs.update(self.throughput.metrics(logs, self.args.device))
+        logs |= self.throughput.metrics(logs, self.args.device) | self.overflow.metrics(logs)
         super().log(logs, start_time)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
