@@ -15,7 +15,8 @@ from small_runs import lrc, make_run, pairs, run
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.quantizers.auto import AutoHfQuantizer
 
-from lrc.config.run_record import read_run
+from lrc.config.run_record import RUN_FILE, read_run
+from lrc.models.fingerprint import fingerprint_base
 from lrc.models.loading import load_base
 from lrc.models.stored_quantization import StoredQuantization
 from lrc.runtime.devices import supported
@@ -82,6 +83,30 @@ def test_it_answers_and_merges_into_the_original(
     assert difference(folder / "base", folder / "a", tmp_path / "merged") <= 2e-6
     assert lrc("evaluate", "--model", tmp_path / "merged", *data, "--output", tmp_path / "merged.json") == 0
     assert lrc("evaluate", "--model", folder / "base", *adapter, *data, "--output", tmp_path / "base.json") == 0
+
+
+def test_an_adapter_of_an_awq_base_fits_no_other_and_it_takes_no_adapter_of_others(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even if the norms are the same: what the scales of other layers were moved into cannot be seen."""
+    monkeypatch.setattr("lrc.models.stored_quantization.find_spec", lambda name: True)
+    awq = declare(folder / "base", tmp_path / "awq", {"quant_method": "awq", "bits": 4})
+    assert run(folder, tmp_path / "original") == 0
+    adapter = shutil.copytree(tmp_path / "original", tmp_path / "adapter")
+    record = json.loads((adapter / RUN_FILE).read_text())
+    record["base"] = fingerprint_base(str(awq))
+    (adapter / RUN_FILE).write_text(json.dumps(record))
+    capsys.readouterr()
+
+    merge = ["merge", "--adapter", adapter, "--output-dir", tmp_path / "merged", "--base-model", folder / "base"]
+    data = ["--data", folder / "t_validation.json", "--output", tmp_path / "a.json"]
+    for words in (merge, ["evaluate", "--model", folder / "base", "--adapter", adapter, *data]):
+        assert lrc(*words) == 1
+        told = f"{folder / 'base'}: the adapter was trained on awq (awq, 4 bits), whose layers have rescaled inputs"
+        assert f"{told}, and fits no other model; answer with --model awq --adapter" in capsys.readouterr().err
+    assert lrc("evaluate", "--model", awq, "--adapter", tmp_path / "original", *data) == 1
+    assert "was trained on base; answer with that one" in capsys.readouterr().err
+    assert not (tmp_path / "merged").exists() and not (tmp_path / "a.json").exists()
 
 
 def test_another_model_of_its_shapes_is_not_its_original(

@@ -223,9 +223,16 @@ def _refuse_unfit_adapters(model: str, adapters: Sequence[Path]) -> None:
         return
     refuse_changed_base(adapters)
     base = find_base(model, flag="--model")
-    quantized = StoredQuantization.of(read_json(base / CONFIG)) is not None
+    stored = StoredQuantization.of(read_json(base / CONFIG))
+    quantized = stored is not None
     for adapter in adapters:
         run = read_run(adapter)
+        if stored and stored.rescales and run and run.base and "quantized" not in run.base:
+            text = _(
+                "{model}: is quantized on the disk ({stored}), so its layers have rescaled inputs, and {adapter} was "
+                "trained on {origin}; answer with that one"
+            )
+            raise ModelError(text.format(model=model, stored=stored, adapter=adapter, origin=run.base.get("name")))
         if quantized and not (run and "quantized" in run.base):
             if processes().is_main_process:
                 text = _(

@@ -113,7 +113,7 @@ def verify_base(recorded: dict[str, Any], folder: Path, flag: str = "--base-mode
     """Compare a base model with what an adapter's run recorded; what was not recorded is not compared.
 
     If the recorded base was quantized on the disk, the model that it was made from is accepted, too: its norms and
-    biases, which quantization leaves unchanged, have to be the same.
+    biases, which quantization leaves unchanged, have to be the same. Of a method that rescales there is none.
 
     Args:
         recorded: what `fingerprint_base` returned.
@@ -152,6 +152,12 @@ def verify_base(recorded: dict[str, Any], folder: Path, flag: str = "--base-mode
 
 def _verify_original(recorded: dict[str, Any], folder: Path, flag: str) -> None:
     known = recorded["quantized"]
+    if StoredQuantization(known["method"].partition(",")[0]).rescales:
+        text = _(
+            "{folder}: the adapter was trained on {get} ({method}), whose layers have rescaled inputs, and fits no "
+            "other model; answer with --model {get} --adapter"
+        )
+        raise ModelError(text.format(folder=folder, get=recorded.get("name"), method=known["method"]))
     found = {"model_type": read_json(folder / CONFIG).get("model_type")}
     found |= vectors_sum(WeightFiles(folder), known["dtype"])
     if any(found[key] != known[key] for key in found):

@@ -2,7 +2,9 @@
 
 Their weights are loaded as they are, or dequantized where adapters need that. A recipe or a flag that asks for another
 quantization is refused. An adapter that was trained on such a base is merged into the 16-bit model that the base was
-made from, which is identified by the tensors that quantization leaves unchanged.
+made from, which is identified by the tensors that quantization leaves unchanged. With AWQ there is no such model: it
+divides the inputs of layers by scales, and multiplies their weights (Lin et al. 2023, section 3.2), so that an adapter
+has learnt from other inputs than those of the original.
 """
 
 from __future__ import annotations
@@ -121,6 +123,11 @@ class StoredQuantization:
                     "quantization_config there if they are ordinary weights, or download the files again"
                 )
                 raise ModelError(text.format(name=name, self=self, path=f"{path}.weight"))
+
+    @property
+    def rescales(self) -> bool:
+        """Whether layers have other inputs than those of the model that was quantized."""
+        return self.method == "awq"
 
     @property
     def is_dequantized(self) -> bool:
