@@ -137,6 +137,7 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
         lora_target_modules=TARGETS,
         max_steps=STEPS,
         optim="sgd",
+        optim_args="momentum=0.5",  # without, there is nothing that FSDP could resume
         learning_rate=RATE,
         lr_scheduler_type="constant",
         logging_steps=1,
@@ -255,7 +256,15 @@ def check_out_of_memory(folder: Path, tmp_path: Path, how: Launch, **failure: An
     assert not (tmp_path / "a" / WEIGHTS).exists()
 
 
-@pytest.mark.parametrize("how", [pytest.param(FSDP_HALF, id=str(FSDP_HALF)), *WAYS])
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param(FSDP_HALF, id=str(FSDP_HALF)),
+        *WAYS,
+        # PEFT's groups of parameters for LoRA+, of which some are empty.
+        *cases(replace(FSDP, overrides=("--loraplus_lr_ratio", "4"))),
+    ],
+)
 def test_it_trains_and_goes_on_as_one_process(
     how: Launch, folder: Path, alone: Callable[[Launch], Path], tmp_path: Path
 ) -> None:
@@ -321,7 +330,7 @@ def train_plainly(folder: Path, nested: bool) -> tuple[list[float], dict[str, to
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for parameter in trained:  # TRL rounds the initial adapter of a base in 4 bits, which is random anyway
         parameter.data = parameter.data.bfloat16().float()
-    optimizer = torch.optim.SGD(trained, lr=RATE)
+    optimizer = torch.optim.SGD(trained, lr=RATE, momentum=0.5)
     samples = samples_of(folder, pairs(BATCH, (3, 9)), "digit")
     losses = []
     for _step in range(STEPS):

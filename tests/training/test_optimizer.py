@@ -198,3 +198,34 @@ def test_schedules_without_warmup_or_arguments_are_upstreams() -> None:
         assert bool(describe_ignored(given | {"warmup_steps": 3}, defaults)) == (rates(kind, 3) == rates(kind, 0)), kind
         ignored = describe_ignored(given | {"lr_scheduler_kwargs": {"strange": 1}}, defaults)
         assert bool(ignored) != takes_arguments(kind), kind
+
+
+@pytest.mark.parametrize(
+    ("optim", "divided"),
+    [
+        *[(name, True) for name in ("adamw_torch_fused", "adamw_torch", "rmsprop", "adagrad")],
+        *[(name, False) for name in ("adamw_8bit", "paged_adamw_32bit", "lion_32bit", "adafactor", "sgd")],
+    ],
+)
+def test_an_optimizer_that_fsdp_cannot_divide_is_refused(
+    optim: str, divided: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By what it does with a divided weight. Of `sgd`, which keeps no state, no state can be loaded."""
+    args = config(tmp_path, optim=optim)
+    check_optimizer(args)
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'meet'}", rank=0, world_size=1)
+    try:
+        monkeypatch.setenv("FSDP_VERSION", "1")  # divides flattened weights, which look like ordinary ones
+        check_optimizer(args)
+        monkeypatch.setenv("FSDP_VERSION", "2")
+        if divided:
+            check_optimizer(args)
+            return
+        with pytest.raises(RecipeError) as refused:
+            check_optimizer(args)
+    finally:
+        torch.distributed.destroy_process_group()
+    (line,) = map(str, refused.value.findings)
+    assert line.startswith(f"optim: {optim} cannot train or resume where FSDP divides the weights (")
+    assert line.endswith("); take adamw_torch_fused, or launch with multi_gpu") and "\n" not in line

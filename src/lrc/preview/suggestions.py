@@ -105,7 +105,9 @@ def _smaller_rows(setting: Setting) -> Iterator[Setting]:
 
 
 def _eight_bit_optimizer(setting: Setting) -> Iterator[Setting]:
-    if setting.topology.device != "cpu" and bytes_on_device(setting.optim) > bytes_on_device(EIGHT_BIT):
+    if setting.topology.device == "cpu" or setting.topology.kind == "FSDP":  # where bitsandbytes has none that work
+        return
+    if bytes_on_device(setting.optim) > bytes_on_device(EIGHT_BIT):
         yield setting.changed(f"optim: {EIGHT_BIT}", optim=EIGHT_BIT)
 
 

@@ -7,7 +7,8 @@ setup.cfg.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -45,7 +46,7 @@ OVERRIDDEN = (
     *("evaluation_loop", "log", "_maybe_log_save_evaluate", "_determine_best_metric"),
     # checkpoints and models
     *("_save_checkpoint", "_save", "save_model", "_get_output_dir", "_load_from_checkpoint", "_load_best_model"),
-    *("_load_optimizer_and_scheduler", "create_model_card"),
+    *("_load_optimizer_and_scheduler", "_save_optimizer_and_scheduler", "create_model_card"),
     # the launch
     "create_accelerator_and_postprocess",
     # telemetry, which is off
@@ -165,8 +166,8 @@ class DurableTrainer(SFTTrainer):
         """Halve the token budget of a row after running out of memory."""
         clear_device_cache(garbage_collection=True)
         place = f"{self.args.device}, step {self.state.global_step + 1}"
-        # DeepSpeed holds on to the gradients of the backward that failed.
-        if self.args.world_size > 1 or self.is_deepspeed_enabled:
+        # DeepSpeed and FSDP hold on to the gradients of the backward that failed.
+        if self.args.world_size > 1 or self.lockstep:
             raise MachineError(LOWER_ROW_TOKENS.format(place=place, row_tokens=self.row_tokens))
         longest = max(len(sequence.inputs) for sequence in batch.sequences)
         if not self.share or self.row_tokens <= longest:
@@ -284,18 +285,29 @@ class DurableTrainer(SFTTrainer):
             self.pissa.load(self.model, Path(resume_from_checkpoint))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        """Load them with the gradient scaler put aside.
-
-        To have states that it can fill, FSDP has the optimizer make a step of zeros, which a scaler that has scaled
-        nothing yet refuses.
-        """
-        if checkpoint is None or self.accelerator.scaler is None:
-            return super()._load_optimizer_and_scheduler(checkpoint)
-        self.optimizer.scaler = None
-        try:
+        with self._without_scaler():
             super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        with self._without_scaler():
+            super()._save_optimizer_and_scheduler(output_dir)
+
+    @contextmanager
+    def _without_scaler(self) -> Iterator[None]:
+        """Let FSDP have an optimizer without states make a step of zeros, as it does to load or save them.
+
+        A gradient scaler that has scaled nothing yet would refuse it, and another would count it.
+        """
+        optimizer: Any = self.optimizer
+        scaler = getattr(optimizer, "scaler", None)
+        if scaler is None:
+            yield
+            return
+        optimizer.scaler = None
+        try:
+            yield
         finally:
-            self.optimizer.scaler = self.accelerator.scaler
+            optimizer.scaler = scaler
 
     def load_best_checkpoint(self) -> None:
         """Load the weights of the best checkpoint if `load_best_model_at_end` is set; all processes call this.
@@ -412,6 +424,11 @@ class DurableTrainer(SFTTrainer):
                     "at these questions; the weights before this step are kept where a checkpoint holds them"
                 ).format(value=self.state.global_step + 1, what=what, ids=ids)
             )
+
+    @property
+    def lockstep(self) -> bool:
+        """Whether forward and backward are collectives, so that all processes must run equally many."""
+        return self.is_fsdp_enabled or self.is_deepspeed_enabled
 
     def _everywhere(self, holds: bool) -> bool:
         """Whether something holds in every process; a collective."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from copy import copy
 from dataclasses import dataclass
@@ -10,10 +11,16 @@ from typing import Any
 
 import torch
 from peft.optimizers import create_loraplus_optimizer
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.distributed.fsdp import fully_shard
 from transformers import Trainer, get_scheduler
 
 from lrc.config.optimizers import LOW_RANK, TAKES_ARGUMENTS
-from lrc.runtime.errors import RecipeError
+from lrc.runtime.errors import RecipeError, first_line
 from lrc.runtime.translation import _
 
 # How many values an optimizer keeps for each trained weight; the first name that `optim` contains counts. Adafactor's
@@ -71,6 +78,8 @@ def create_loraplus(trainer: Any, rates: LoraPlus) -> torch.optim.Optimizer:
         "loraplus_weight_decay": trainer.args.weight_decay,
     }
     made: torch.optim.Optimizer = create_loraplus_optimizer(trainer.model, kind, **settings)
+    if trainer.is_fsdp_enabled:  # which cannot load the state of empty groups
+        made.param_groups[:] = [group for group in made.param_groups if group["params"]]
     return made
 
 
@@ -97,19 +106,49 @@ def explain_refusal(key: str) -> Iterator[None]:
 def check_optimizer(args: Any) -> None:
     """Try the optimizer and the schedule on a single weight, before minutes are spent on loading the base.
 
-    Optimizers that are made for a model are not tried.
+    Optimizers that are made for a model are not tried. Where FSDP 2 will divide the weights, this is a collective.
 
     Args:
         args: the SFTConfig.
 
     Raises:
-        RecipeError: `optim`, `lr_scheduler_type` or their arguments are wrong.
+        RecipeError: `optim`, `lr_scheduler_type` or their arguments are wrong, or the optimizer cannot be divided.
     """
     if not _needs_model(args):
         with explain_refusal("optim"):
             kind, settings = Trainer.get_optimizer_cls_and_kwargs(args)
             kind([torch.nn.Parameter(torch.zeros(1))], **settings)
+        if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true" and os.environ.get("FSDP_VERSION") == "2":
+            _try_on_shards(args, kind, settings)
     learning_rates(args, args.max_steps if args.max_steps > 0 else 1000)
+
+
+def _try_on_shards(args: Any, kind: Any, settings: dict[str, Any]) -> None:
+    """Have the optimizer make a step with divided weights, save its state and load it.
+
+    Many compute with operations that are not defined for such weights.
+
+    Raises:
+        RecipeError: it cannot.
+    """
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True, broadcast_from_rank0=True)
+    model: Any = torch.nn.Linear(128, 128, bias=False, device=args.device)
+    try:
+        fully_shard(model)
+        first, second = (kind(model.parameters(), **settings) for _time in range(2))
+        if hasattr(first, "train"):  # of schedule-free optimizers
+            first.train()
+        model(torch.ones(1, 128, device=args.device)).sum().backward()
+        first.step()
+        first.zero_grad()
+        state = get_optimizer_state_dict(model, first, options=options)
+        set_optimizer_state_dict(model, second, state, options=options)
+    except Exception as error:  # torch, and whatever package the optimizer is of, may raise anything
+        text = _(
+            "optim: {optim} cannot train or resume where FSDP divides the weights ({reason}); take adamw_torch_fused, "
+            "or launch with multi_gpu"
+        )
+        raise RecipeError(text.format(optim=args.optim.value, reason=first_line(error))) from error
 
 
 def unread_arguments(args: Any) -> list[str]:

@@ -336,11 +336,6 @@ class TreeTrainer(DurableTrainer):
         super()._maybe_log_save_evaluate(*args, **kwargs)
 
     @property
-    def lockstep(self) -> bool:
-        """Whether forward and backward are collectives, so that all processes must run equally many."""
-        return self.is_fsdp_enabled or self.is_deepspeed_enabled
-
-    @property
     def _validation(self) -> Validation:
         if self.validation is None:
             raise ValueError("this trainer was given no validation questions")
