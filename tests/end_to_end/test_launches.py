@@ -446,6 +446,24 @@ def test_deepspeed_in_float16_trains_and_goes_on_as_one_process(
     check_resume(folder, tmp_path, how)
 
 
+@pytest.mark.parametrize(
+    ("how", "optim", "told"),
+    [
+        pytest.param(FSDP, "adafactor", "cannot train or resume where FSDP divides the weights (", marks=everything),
+        pytest.param(ZERO2, "adafactor", "goes by the rows and columns of", marks=[everything, deepspeed]),
+        pytest.param(LOW_MEMORY, "sgd", "that keeps its state in the host's memory", marks=[everything, deepspeed]),
+    ],
+    ids=str,
+)
+def test_an_optimizer_that_would_not_train_as_elsewhere_is_refused(
+    how: Launch, optim: str, told: str, folder: Path, tmp_path: Path
+) -> None:
+    ended = train(folder, tmp_path / "a", how, "--optim", optim)
+    lines = [line for _, lines in ended for line in lines]
+    assert all(status != 0 for status, _ in ended) and not [line for line in lines if "Traceback" in line], ended
+    assert len([line for line in lines if line.startswith("optim: ") and f"{optim} " in line and told in line]) == 1
+
+
 def masters(checkpoint: Path) -> dict[str, torch.Tensor]:
     """The float32 weights in the optimizer states of a checkpoint, put together by DeepSpeed's own converter."""
     from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint

@@ -229,3 +229,19 @@ def test_an_optimizer_that_fsdp_cannot_divide_is_refused(
     (line,) = map(str, refused.value.findings)
     assert line.startswith(f"optim: {optim} cannot train or resume where FSDP divides the weights (")
     assert line.endswith("); take adamw_torch_fused, or launch with multi_gpu") and "\n" not in line
+
+
+@pytest.mark.parametrize("device", ["cpu", "nvme", "none"])
+def test_an_optimizer_that_deepspeed_would_replace_is_refused(device: str, tmp_path: Path) -> None:
+    for optim in ("adamw_torch_fused", "adamw_torch", "sgd", "adamw_8bit", "adafactor"):
+        args = config(tmp_path, optim=optim)
+        zero = {"stage": 2, "offload_optimizer": {"device": device}}
+        args.deepspeed_plugin = MagicMock(deepspeed_config={"zero_optimization": zero})
+        if optim.startswith("adamw_torch") or device == "none" and optim != "adafactor":
+            check_optimizer(args)
+            continue
+        told = (
+            "DeepSpeed has no {} that keeps .*" if device != "none" else "{} goes by the rows and columns of weights.*"
+        )
+        with pytest.raises(RecipeError, match=f"optim: {told.format(optim)}; take adamw_torch, or "):
+            check_optimizer(args)

@@ -105,7 +105,8 @@ def _smaller_rows(setting: Setting) -> Iterator[Setting]:
 
 
 def _eight_bit_optimizer(setting: Setting) -> Iterator[Setting]:
-    if setting.topology.device == "cpu" or setting.topology.kind == "FSDP":  # where bitsandbytes has none that work
+    where = setting.topology
+    if where.device == "cpu" or where.kind == "FSDP" or where.offloads_optimizer:  # where bitsandbytes' do not work
         return
     if bytes_on_device(setting.optim) > bytes_on_device(EIGHT_BIT):
         yield setting.changed(f"optim: {EIGHT_BIT}", optim=EIGHT_BIT)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +19,7 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.distributed.fsdp import fully_shard
 from transformers import Trainer, get_scheduler
 
-from lrc.config.optimizers import LOW_RANK, TAKES_ARGUMENTS
+from lrc.config.optimizers import LOW_RANK, OFFLOADED, SHAPED, TAKES_ARGUMENTS
 from lrc.runtime.errors import RecipeError, first_line
 from lrc.runtime.translation import _
 
@@ -112,8 +112,11 @@ def check_optimizer(args: Any) -> None:
         args: the SFTConfig.
 
     Raises:
-        RecipeError: `optim`, `lr_scheduler_type` or their arguments are wrong, or the optimizer cannot be divided.
+        RecipeError: `optim`, `lr_scheduler_type` or their arguments are wrong, or the optimizer does not go with FSDP
+            or DeepSpeed, as the launch has them.
     """
+    if args.deepspeed_plugin is not None:
+        _refuse_with_deepspeed(args.optim.value, args.deepspeed_plugin.deepspeed_config)
     if not _needs_model(args):
         with explain_refusal("optim"):
             kind, settings = Trainer.get_optimizer_cls_and_kwargs(args)
@@ -121,6 +124,28 @@ def check_optimizer(args: Any) -> None:
         if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true" and os.environ.get("FSDP_VERSION") == "2":
             _try_on_shards(args, kind, settings)
     learning_rates(args, args.max_steps if args.max_steps > 0 else 1000)
+
+
+def _refuse_with_deepspeed(optim: str, configured: Mapping[str, Any]) -> None:
+    """Refuse an optimizer that would not be trained with, or not as it is without ZeRO.
+
+    Raises:
+        RecipeError: it is one.
+    """
+    zero = configured.get("zero_optimization") or {}
+    offload = zero.get("offload_optimizer") or {}
+    if str(offload.get("device", "none")) != "none" and not OFFLOADED.fullmatch(optim):
+        text = _(
+            "optim: DeepSpeed has no {optim} that keeps its state in the host's memory, and would train with Adam; "
+            "take adamw_torch, or a launch config that does not offload the optimizer"
+        )
+        raise RecipeError(text.format(optim=optim))
+    if int(zero.get("stage", 0)) and SHAPED.fullmatch(optim):
+        text = _(
+            "optim: {optim} goes by the rows and columns of weights, which DeepSpeed flattens; take adamw_torch, or "
+            "launch with multi_gpu"
+        )
+        raise RecipeError(text.format(optim=optim))
 
 
 def _try_on_shards(args: Any, kind: Any, settings: dict[str, Any]) -> None:
