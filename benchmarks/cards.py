@@ -26,7 +26,9 @@ BEGIN, END = "<!-- cards: written by benchmarks/cards.py --write -->", "<!-- car
 # The reference workbook, with the unique tokens that its packed rows have.
 QUESTIONS, TOKENS = 13_549, 1_900_000
 HEADER = "# Computed by benchmarks/cards.py, unverified on these cards:"
+TRIED = "# Computed by benchmarks/cards.py; docs/results.md has what was measured on these cards:"
 CONTINUED = "#   "
+BLOCK = re.compile(rf"(?:{re.escape(HEADER)}|{re.escape(TRIED)})\n(?:{CONTINUED}\S.*? tokens a second\n)*")
 # The line of a header on what a recipe takes on whichever card, in GiB.
 MEMORY = re.compile(r"# Memory, computed for rows of .*? GiB,\n")
 PLANNERS: dict[str, Any] = {}
@@ -59,6 +61,13 @@ def mistral(hidden: int, inner: int, layers: int, heads: int, *, vocabulary: int
     return llama(hidden, inner, layers, heads) | shape | kind | {"dtype": "bfloat16"}
 
 
+def qwen2(hidden: int, inner: int, layers: int, heads: int) -> dict[str, Any]:
+    """The config.json of a small Qwen2.5."""
+    shape = {"num_key_value_heads": 2, "vocab_size": 151936, "max_position_embeddings": 32768}
+    kind = {"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"], "tie_word_embeddings": True}
+    return llama(hidden, inner, layers, heads) | shape | kind | {"dtype": "bfloat16"}
+
+
 def gemma3(hidden: int, inner: int, layers: int, heads: int) -> dict[str, Any]:
     """The config.json of a Gemma 3 without images."""
     shape = {"num_key_value_heads": 1, "head_dim": 256, "vocab_size": 262144, "max_position_embeddings": 32768}
@@ -68,6 +77,9 @@ def gemma3(hidden: int, inner: int, layers: int, heads: int) -> dict[str, Any]:
 
 SHAPES = {
     "chinese-alpaca-2-13b/qlora": llama(5120, 13824, 40, 40),
+    "qwen2.5-0.5b/lora": qwen2(896, 4864, 24, 14),
+    "qwen2.5-1.5b/lora": qwen2(1536, 8960, 28, 12),
+    "qwen3-0.6b/lora": qwen3(1024, 3072, 28, 16, tied=True),
     "qwen3-1.7b/lora": qwen3(2048, 6144, 28, 16, tied=True),
     "qwen3-8b/qlora": qwen3(4096, 12288, 36, 32),
     "qwen3-14b/qlora": qwen3(5120, 17408, 40, 40),
@@ -87,6 +99,7 @@ SHAPES = {
 }
 # What people have, and the recipe that `lrc doctor` and `lrc run` choose there; the reference run's beside it.
 PAIRS = [
+    ("qwen3-0.6b/lora", "RTX 2060 6GB"),
     ("qwen3-1.7b/lora", "RTX 2080"),
     ("qwen3-8b/qlora", "RTX 2080 Ti"),
     ("chinese-alpaca-2-13b/qlora", "RTX 2060 12GB"),
@@ -101,6 +114,8 @@ PAIRS = [
     ("qwen3-32b/lora", "A100 80GB"),
     ("qwen3-32b/lora", "H100"),
     ("chinese-alpaca-2-13b/qlora", "H100"),
+    ("qwen2.5-0.5b/lora", "H100"),
+    ("qwen2.5-1.5b/lora", "H100"),
     # The other recipes, each on a card of the size that its header names.
     ("chinese-alpaca-2-1.3b/qlora", "RTX 2080"),
     ("chinese-alpaca-2-7b/qlora", "RTX 2060 12GB"),
@@ -117,15 +132,21 @@ PAIRS = [
     ("qwen3-14b/lora", "L40S"),
     ("llama-3-taiwan-70b/qlora", "H100"),
 ]
-# GiB allocated at the peak, unique tokens a second: "On a GPU" says of what. An H100 with the memory of another card
-# has its peak, where that card computes in the same way, and not its speed.
-MEASURED: dict[tuple[str, str], tuple[float, int | None]] = {
-    **{("qwen3-14b/qlora", card): (12.78, None) for card in ("L4", "RTX 3090", "RTX 4090", "A100 40GB")},
-    ("qwen3-32b/qlora", "L40S"): (23.40, None),
-    ("qwen3-32b/lora", "A100 80GB"): (65.63, None),
-    ("qwen3-32b/lora", "H100"): (65.63, None),
-    ("chinese-alpaca-2-13b/qlora", "H100"): (8.62, 1860),
+# GiB allocated at the peak, unique tokens a second, and the accuracy: "On a GPU" says of what. An H100 with the memory
+# of another card has its peak, where that card computes in the same way, and not its speed.
+MEASURED: dict[tuple[str, str], tuple[float, int | None, str | None]] = {
+    **{("qwen3-14b/qlora", card): (12.78, None, None) for card in ("L4", "RTX 3090", "RTX 4090", "A100 40GB")},
+    **{("qwen3-8b/qlora", card): (8.2, None, None) for card in ("RTX 3060",)},
+    **{("llama-3-taiwan-8b/lora", card): (17.73, None, None) for card in ("RTX 4090",)},
+    ("qwen3-32b/qlora", "L40S"): (23.4, None, None),
+    ("qwen3-32b/lora", "A100 80GB"): (65.63, None, None),
+    ("qwen3-32b/lora", "H100"): (65.63, 1000, None),
+    ("chinese-alpaca-2-13b/qlora", "H100"): (8.62, 1860, None),
+    ("qwen2.5-0.5b/lora", "H100"): (4.3, None, "0.859 (3,200 questions, 3 min 29 s)"),
+    ("qwen2.5-1.5b/lora", "H100"): (6.8, None, "0.916 (1,920 questions, 3 min 28 s)"),
 }
+TRIED_ON = "H100"
+FOR_CPUS = {"qwen2.5-0.5b/lora", "qwen2.5-1.5b/lora"}  # whose headers name no cards
 
 
 @dataclass(frozen=True)
@@ -143,8 +164,13 @@ class Line:
         """Of an epoch of the reference workbook."""
         return None if self.speed is None else TOKENS / self.speed / 60
 
+    @property
+    def tried(self) -> bool:
+        """Whether the recipe was run on the card itself."""
+        return self.card == TRIED_ON and (self.recipe, self.card) in MEASURED
+
     def __str__(self) -> str:
-        peak, reached = MEASURED.get((self.recipe, self.card), (None, None))
+        peak, reached, accuracy = MEASURED.get((self.recipe, self.card), (None, None, None))
         fits = "" if self.needed <= self.has else ", **does not fit**"
         cells = [
             f"`{self.recipe}`",
@@ -152,9 +178,9 @@ class Line:
             f"{self.needed:.1f} of {self.has:.1f}{fits}",
             _number(self.speed),
             _number(self.minutes),
-            "—" if peak is None else f"{peak:.2f}",
+            "—" if peak is None else f"{peak:.4g}",
             _number(reached),
-            "—",
+            accuracy or "—",
         ]
         return f"| {' | '.join(cells)} |"
 
@@ -178,7 +204,7 @@ def main() -> None:
         print(lines[-1], flush=True)
     if flags.write:
         write(RESULTS, between(RESULTS.read_text(encoding="utf-8"), table(lines)))
-        for recipe in SHAPES:
+        for recipe in SHAPES.keys() - FOR_CPUS:
             path = ROOT / "recipes" / f"{recipe}.yaml"
             text = with_header(path.read_text(encoding="utf-8"), [one for one in lines if one.recipe == recipe])
             write(path, MEMORY.sub(memory_line(recipe), text) if MEMORY.search(text) else text)
@@ -239,13 +265,14 @@ def between(text: str, inner: str) -> str:
 
 
 def with_header(text: str, lines: Sequence[Line]) -> str:
-    """The recipe with another line about its cards, in front of the launch command of its header."""
-    kept = re.sub(rf"{re.escape(HEADER)}\n(?:{CONTINUED}\S.*? tokens a second\n)*", "", text)
-    if not lines:
-        return kept
+    """The recipe with other lines about its cards, in front of the launch command of its header."""
+    kept = BLOCK.sub("", text)
     place = kept.index("#\n")
-    told = "".join(f"{CONTINUED}{part}\n" for part in map(about, lines))
-    return f"{kept[:place]}{HEADER}\n{told}{kept[place:]}"
+    told = ""
+    for head, tried in ((HEADER, False), (TRIED, True)):
+        mine = [about(line) for line in lines if line.tried == tried]
+        told += "".join(f"{part}\n" for part in [head, *(CONTINUED + one for one in mine)]) if mine else ""
+    return f"{kept[:place]}{told}{kept[place:]}"
 
 
 def about(line: Line) -> str:
@@ -256,8 +283,8 @@ def about(line: Line) -> str:
 
 def headers(text: str) -> Iterator[str]:
     """The lines about cards in a recipe."""
-    found = re.search(rf"{re.escape(HEADER)}\n((?:{CONTINUED}\S.*? tokens a second\n)*)", text)
-    yield from (line.removeprefix(CONTINUED) for line in found[1].splitlines()) if found else ()
+    for found in BLOCK.finditer(text):
+        yield from (line.removeprefix(CONTINUED) for line in found[0].splitlines()[1:])
 
 
 def write(path: Path, text: str) -> None:

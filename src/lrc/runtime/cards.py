@@ -61,6 +61,7 @@ TURING = "NVIDIA Turing architecture whitepaper"
 AMPERE_PAPER = "NVIDIA Ampere GA102 whitepaper"
 ADA = "NVIDIA Ada architecture whitepaper"
 CARDS = (
+    Card("RTX 2060 6GB", 6, 5.79, (7, 5), 25.8, "computed, 30 multiprocessors at 1.68 GHz"),
     Card("RTX 2060 12GB", 12, 11.49, (7, 5), 28.7, "computed, 34 multiprocessors at 1.65 GHz"),
     Card("RTX 2080", 8, 7.6, (7, 5), 40.3, TURING),
     Card("RTX 2080 Ti", 11, 10.75, (7, 5), 53.8, TURING),

@@ -136,14 +136,14 @@ def _refuse_with_deepspeed(optim: str, configured: Mapping[str, Any]) -> None:
     offload = zero.get("offload_optimizer") or {}
     if str(offload.get("device", "none")) != "none" and not OFFLOADED.fullmatch(optim):
         text = _(
-            "optim: DeepSpeed has no {optim} that keeps its state in the host's memory, and would train with Adam; "
-            "take adamw_torch, or a launch config that does not offload the optimizer"
+            "optim: {optim}: DeepSpeed cannot keep the state of this optimizer in the host's memory, and would train "
+            "with Adam; take adamw_torch, or a launch config that does not offload the optimizer"
         )
         raise RecipeError(text.format(optim=optim))
     if int(zero.get("stage", 0)) and SHAPED.fullmatch(optim):
         text = _(
-            "optim: {optim} goes by the rows and columns of weights, which DeepSpeed flattens; take adamw_torch, or "
-            "launch with multi_gpu"
+            "optim: {optim}: this optimizer goes by the rows and columns of weights, which DeepSpeed flattens; take "
+            "adamw_torch, or launch with multi_gpu"
         )
         raise RecipeError(text.format(optim=optim))
 
