@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from oracle import log_likelihood
 from small_models import FAMILIES, SIZES, WINDOW, make_model
 from token_trees import VOCABULARY, questions, seen, sequence
+from torch._dynamo.utils import counters
 from torch.nn.attention.flex_attention import create_block_mask
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
@@ -343,3 +345,16 @@ def test_attention_never_goes_to_cudnn() -> None:
 
 def test_no_sequences_have_no_scores() -> None:
     assert sequence_scores(make_model("llama"), [], CPU, 100).tolist() == []
+
+
+@pytest.mark.skipif(shutil.which("g++") is None and shutil.which("clang++") is None, reason="needs a C++ compiler")
+def test_compiled_flex_gives_the_scores_of_separate_sequences(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forward only, which is all that torch compiles for a CPU: in layers with a window and without."""
+    monkeypatch.setattr("lrc.packing.attention.why_no_flex", lambda model, device: None)
+    model = make_model("gemma3", max_position_embeddings=1024, sliding_window=140).eval()
+    wanted = separate_scores(model, long_questions())
+    prune_last_layer(model)
+    choose_attention(model, "flex", CPU)
+    counters.clear()
+    assert sequence_scores(model, long_questions(), CPU, 2048) == pytest.approx(wanted, abs=1e-4)
+    assert counters["stats"]["unique_graphs"] > 0
