@@ -7,6 +7,7 @@ import base64
 import hashlib
 import importlib.util
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -16,8 +17,13 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
+from oracle import difference
+from safetensors.torch import load_file, save_file
+from small_runs import lrc, make_run, pairs, run
 from torch.profiler import ProfilerActivity, profile
 
+from lrc.config.run_record import RUN_FILE
+from lrc.models.fingerprint import fingerprint_base
 from lrc.models.loading import load_base
 from lrc.models.tiny import make_base
 
@@ -194,3 +200,33 @@ def test_a_quantized_base_is_the_one_beside_it_forward_and_backward(
         found.append((logits.detach(), gradient))
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=2e-3 * float(other.abs().max()))
+
+
+def test_the_original_of_a_gptq_base_is_known_by_its_norms(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Packed weights are not read for it, so that this needs no package for them."""
+    bases = load("quantized_bases", monkeypatch)
+    keys = {"template": "alpaca", "answer_style": "digit", "max_steps": 2, "learning_rate": 1e-2, "save_strategy": "no"}
+    keys |= {"lora_target_modules": ["q_proj", "v_proj", "down_proj"], "lr_scheduler_type": "constant"}
+    folder = make_run(tmp_path, pairs(8, (2, 3)), **keys)
+    weights = load_file(folder / "base/model.safetensors")
+    vectors = {name: 1.0 + torch.rand(value.shape) / 2 for name, value in weights.items() if value.ndim == 1}
+    save_file({**weights, **vectors}, folder / "base/model.safetensors", {"format": "pt"})  # as trained ones are
+    bases.quantize("gptq", folder / "base", folder / "stored", folder / "exact", "cpu")
+    assert run(folder, folder / "a", "--use_cpu") == 0
+    record = json.loads((folder / "a" / RUN_FILE).read_text())
+    record["base"] = fingerprint_base(str(folder / "stored"))
+    (folder / "a" / RUN_FILE).write_text(json.dumps(record))
+    merge = ["merge", "--adapter", folder / "a", "--output-dir", folder / "merged", "--base-model"]
+    other = shutil.copytree(folder / "base", folder / "other")
+    save_file(
+        {**weights, **vectors, "model.norm.weight": vectors["model.norm.weight"] + 0.1},
+        other / "model.safetensors",
+        {"format": "pt"},
+    )
+    assert lrc(*merge, other) == 1
+    assert "not the model of which stored was made" in capsys.readouterr().err
+    assert lrc(*merge, folder / "base") == 0
+    assert "was trained on stored (gptq, 4 bits)" in capsys.readouterr().err
+    assert difference(folder / "base", folder / "a", folder / "merged") <= 2e-6
