@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 import torch
+from driver import make_driver
 from hub_server import serve
 from huggingface_hub import constants
 from small_runs import lrc as run_lrc
@@ -103,15 +104,23 @@ def test_a_hub_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     assert text.splitlines()[-1].split() == ["next", "lrc", "demo"]
 
 
-def test_torch_without_cuda_beside_a_card_is_a_problem(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("cuda", "told"), [(None, "was built without CUDA"), ("13.0", "update its driver for CUDA 13.0")]
+)
+def test_a_card_that_torch_cannot_use_is_a_problem(
+    cuda: str | None, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(command, "look_at_machine", lambda: replace(MACHINE, device="cpu", cards=(), card_memory=0))
-    monkeypatch.setattr("torch.version.cuda", None)
-    monkeypatch.setattr("lrc.runtime.machine.shutil.which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr("torch.version.cuda", cuda)
+    make_driver(tmp_path, monkeypatch)
     assert not command.doctor()
     printed = capsys.readouterr()
-    assert "was built without CUDA" in printed.err and printed.out.splitlines()[-1].endswith("lrc doctor")
+    assert told in printed.err and printed.out.splitlines()[-1].endswith("lrc doctor")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # hidden on purpose
+    assert command.doctor()
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    make_driver(tmp_path, monkeypatch, says="No devices were found")
+    assert command.doctor()
 
 
 def test_a_card_that_torch_has_no_kernels_for_is_a_problem(

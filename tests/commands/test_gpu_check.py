@@ -6,10 +6,12 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from driver import make_driver
 from rich.cells import cell_len
 from small_runs import lrc
 
@@ -146,16 +148,19 @@ def test_bitsandbytes_that_cannot_be_imported(
 
 
 def test_without_a_gpu_it_says_how_to_try_it(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(command, "device_type", lambda: "cpu")
     monkeypatch.setattr("torch.version.cuda", None)
-    monkeypatch.setattr("lrc.runtime.machine.shutil.which", lambda name: None)
+    make_driver(tmp_path, monkeypatch, says="No devices were found")
     assert lrc("gpu-check") == 1
     assert "gpu-check: torch sees no CUDA GPU here; --device cpu runs" in capsys.readouterr().err
-    monkeypatch.setattr("lrc.runtime.machine.shutil.which", lambda name: f"/usr/bin/{name}")
+    make_driver(tmp_path, monkeypatch)
     assert lrc("gpu-check") == 1
-    assert "was built without CUDA, and there is an NVIDIA card; see https://" in capsys.readouterr().err
+    told = (
+        "was built without CUDA, and there is an NVIDIA card; pip uninstall torch, then install the build that https://"
+    )
+    assert told in capsys.readouterr().err
 
 
 class Properties:

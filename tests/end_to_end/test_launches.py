@@ -1,8 +1,8 @@
 """Every launch config trains what one process trains, on simulated GPUs: losses, adapters, best checkpoints, resume.
 
-The default is FSDP2 in bfloat16, trained and resumed, half a minute. `make launches` runs all configs: with LRC_LAUNCHES=all in the
-environment, and DeepSpeed's where it is installed, as docs/scaling.md says. What processes without a divided model do
-is also in `test_processes.py`, without simulation.
+The default is FSDP2 in bfloat16, trained and resumed, half a minute. `make launches` runs all configs: with
+LRC_LAUNCHES=all in the environment, and DeepSpeed's where it is installed, as docs/scaling.md says. What processes
+without a divided model do is also in `test_processes.py`, without simulation.
 """
 
 from __future__ import annotations

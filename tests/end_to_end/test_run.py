@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from driver import make_driver
 from fork_server import Forked
 from small_runs import lrc
 
@@ -208,6 +209,24 @@ def test_a_base_that_is_there_is_taken_without_a_connection(tmp_path: Path, monk
     monkeypatch.setattr(way, "call", lambda step: called.append(step) or (3 if step[0] == "train" else lrc(*step)))
     assert lrc("run", *FILES, "--output-dir", tmp_path / "out") == 3
     assert called[-1][:2] == ["train", "qwen2.5-0.5b/lora"]
+
+
+def test_a_card_that_torch_cannot_use_is_not_passed_over_in_silence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    about = {"device": "cpu", "card_memory": 0, "memory": 64 * 2**30, "disk": 2**40, "hub": True}
+    monkeypatch.setattr(way, "look_at_machine", lambda: types.SimpleNamespace(**about))
+    called: list[list[str]] = []
+    monkeypatch.setattr(way, "call", lambda step: called.append(step) or 3)
+    assert lrc("run", *FILES, "--output-dir", tmp_path / "out") == 3
+    assert "torch sees no GPU here, so everything is computed on the CPU" in capsys.readouterr().err
+    make_driver(tmp_path, monkeypatch)
+    assert lrc("run", *FILES, "--output-dir", tmp_path / "other") == 1
+    told = capsys.readouterr().err
+    assert "there is an NVIDIA card" in told and f"--recipe {SMALLEST}" in told and not (tmp_path / "other").exists()
+    # As soon as the card can be used: nothing was trained yet, so that another recipe can be named.
+    assert lrc("run", *FILES, "--output-dir", tmp_path / "out", "--recipe", "qwen3-8b/qlora") == 3
+    assert json.loads((tmp_path / "out" / "lrc_way.json").read_text())["recipe"] == "qwen3-8b/qlora"
 
 
 def test_an_edited_copy_of_a_recipe_is_not_passed_over_in_silence(

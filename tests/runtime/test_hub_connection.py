@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -138,3 +139,20 @@ def test_offline_by_the_users_own_setting_stays(
         monkeypatch.setattr(hub_connection._Probe, name, False)
     hub_connection.go_offline_if_alone("some/base")
     assert constants.HF_HUB_OFFLINE and not refusing[1]
+
+
+def test_a_base_is_fetched_once_all_of_its_shards_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The index comes first, and a download may be cut."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    snapshot = tmp_path / "models--some--base" / "snapshots" / "a1"
+    snapshot.mkdir(parents=True)
+    (snapshot.parents[1] / "refs").mkdir()
+    (snapshot.parents[1] / "refs" / "main").write_text("a1")
+    names = [f"model-0000{place}-of-00002.safetensors" for place in (1, 2)]
+    index = {"weight_map": {"a": names[0], "b": names[1], "c": names[1]}}
+    for name, content in (("model.safetensors.index.json", json.dumps(index)), *((name, "") for name in names)):
+        assert not hub_connection.is_fetched("some/base")
+        (snapshot / name).write_text(content)
+    assert hub_connection.is_fetched("some/base")
+    (snapshot / "model.safetensors.index.json").write_text("[")
+    assert not hub_connection.is_fetched("some/base")

@@ -147,3 +147,29 @@ def test_workbooks_are_read_without_pytorch(tmp_path: Path) -> None:
     assert len(refusals) == 2 * 7, done.stderr  # a line for each package, and one for all of them
     assert "torch: is not installed" in " ".join(refusals) and "Traceback" not in done.stderr
     assert (tmp_path / "data" / "sample_train.json").is_file() and (tmp_path / "schema.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "torch", "fits"),
+    [("2.9.0", "2.13.0", False), ("2.13.0", "2.13.0", True), ("2.13.0", "2.13.1+cu130", True), (None, "2.13.0", True)],
+)
+def test_a_torchvision_of_another_torch_is_told_before_transformers_cannot_be_imported(
+    wanted: str | None, torch: str, fits: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = pretend(tmp_path, "torchvision", "0.24.0")
+    if wanted:
+        with (folder / "torchvision-0.24.0.dist-info" / "METADATA").open("a") as metadata:
+            metadata.write(f"Requires-Dist: numpy\nRequires-Dist: torch=={wanted}\n")
+    monkeypatch.syspath_prepend(str(folder))
+    real = packages.version
+    monkeypatch.setattr(packages, "version", lambda name: torch if name == "torch" else real(name))
+    if fits:
+        packages.check_installed()
+        return
+    with pytest.raises(MachineError) as refused:
+        packages.check_installed()
+    (line,) = refused.value.lines()
+    assert line.startswith(
+        "torchvision: 0.24.0 is installed, which was built for torch 2.9.0, and torch is 2.13.0; pip "
+    )
+    packages.check_installed(dispensable=packages.FOR_MODELS)

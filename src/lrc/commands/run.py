@@ -21,7 +21,7 @@ from lrc.runtime.findings import pad, print_lines, print_next
 from lrc.runtime.finished_outputs import BESIDE
 from lrc.runtime.hub_connection import is_fetched
 from lrc.runtime.locks import left_behind, locked, remove
-from lrc.runtime.machine import Machine, look_at_machine
+from lrc.runtime.machine import Machine, look_at_machine, why_card_unused
 from lrc.runtime.memory import format_size
 from lrc.runtime.outputs import new_file
 from lrc.runtime.progress import notify, show_command
@@ -158,7 +158,7 @@ def _refuse_folder(folder: Path, train: Path, test: Path, recipe: str | None) ->
                 folder=folder, before=before["train"], before2=before["test"]
             )
         )
-    if recipe not in (None, before["recipe"]):
+    if recipe not in (None, before["recipe"]) and (folder / "adapter").exists():
         cure = _("leave --recipe out to go on, or choose another --output-dir")
         raise OutputError(
             _("{folder}: was begun with the recipe {before}; {cure}").format(
@@ -184,6 +184,11 @@ def _choose(overrides: Sequence[str]) -> str:
     """
     notify(_("run: looking at this machine for a recipe that suits it; --recipe names another"))
     machine = look_at_machine()
+    if machine.device == "cpu":
+        if line := why_card_unused():
+            text = _("{line}; or train on the CPU with a recipe that you name: --recipe {recipe}")
+            raise MachineError(text.format(line=line, recipe=SMALLEST))
+        notify(_("run: torch sees no GPU here, so everything is computed on the CPU, which may take hours"))
     own = f"--{BASE}" in _keys(overrides)
     there = (lambda base: True) if own else is_fetched
     about = (machine.device, machine.card_memory, machine.memory, machine.disk, there)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from contextlib import suppress
@@ -37,8 +38,25 @@ def is_fetched(name: str) -> bool:
     """Whether a model's weights are in the Hub's cache already, or `name` is a folder with a model."""
     if Path(name).expanduser().is_dir():
         return (Path(name).expanduser() / "config.json").is_file()
-    weights = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
-    return any(is_cached(name, file) for file in weights)
+    weights = ("model.safetensors", "pytorch_model.bin")
+    return any(is_cached(name, file) or _has_shards(name, f"{file}.index.json") for file in weights)
+
+
+def _has_shards(name: str, index: str) -> bool:
+    """Whether an index of a model's weights is in the cache, and every file that it names."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        path = try_to_load_from_cache(name, index)
+        files = (
+            set(json.loads(Path(path).read_text(encoding="utf-8"))["weight_map"].values())
+            if isinstance(path, str)
+            else ()
+        )
+    except (HFValidationError, OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+    return bool(files) and all(is_cached(name, str(file)) for file in files)
 
 
 def is_cached(name: str, file: str) -> bool:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
-import sys
+import subprocess
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,13 +115,33 @@ def free_disk(folder: Path) -> int:
 
 
 def why_card_unused() -> str | None:
-    """The line for an NVIDIA GPU that this build of torch, without CUDA, cannot use; None if there is none."""
+    """The line for an NVIDIA card that this build of torch cannot use; None if there is none, or it is hidden."""
     import torch
 
-    if sys.platform == "darwin" or torch.version.cuda is not None or shutil.which("nvidia-smi") is None:
+    if torch.cuda.is_available() or os.environ.get("CUDA_VISIBLE_DEVICES", "0") in ("", "-1") or not _has_nvidia_card():
         return None
-    text = _("torch: {version} was built without CUDA, and there is an NVIDIA card; see {page}")
-    return text.format(version=torch.__version__, page=TORCH)
+    text = _(
+        "torch: {version} was built without CUDA, and there is an NVIDIA card; pip uninstall torch, then install the "
+        "build that {page} names"
+    )
+    if torch.version.cuda is not None:
+        text = _(
+            "torch: {version} cannot use the NVIDIA card that is there; update its driver for CUDA {cuda}, or pip "
+            "uninstall torch and install the build that {page} names for the driver"
+        )
+    return text.format(version=torch.__version__, cuda=torch.version.cuda, page=TORCH)
+
+
+def _has_nvidia_card() -> bool:
+    """Whether the driver's own program lists a card."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return False
+    try:
+        listed = subprocess.run([program, "-L"], capture_output=True, timeout=20).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return listed.startswith(b"GPU ")
 
 
 def _cards(device: str) -> tuple[tuple[str, ...], int]:

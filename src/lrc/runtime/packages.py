@@ -52,11 +52,40 @@ def check_installed(*, dispensable: Collection[str] = ()) -> None:
                 text = _("{package}: is not installed, lrc needs {range}; run: {command}")
             command = command_line(["pip", "install", f"{needed.name}{needed.specifier}"])
             findings.append(text.format(package=needed.name, version=found, range=needed.specifier, command=command))
+    if "torch" not in dispensable:
+        findings += _stray_torchvision()
     if len(findings) > SEVERAL:
         text = _("or all of them at once: pip install --upgrade {distribution}")
         findings.append(text.format(distribution=lrc.DISTRIBUTION))
     if findings:
         raise MachineError(*findings)
+
+
+def _stray_torchvision() -> list[str]:
+    """A line for a torchvision of another torch, if one is installed: transformers imports it, and cannot be imported.
+
+    lrc does not need it, but Kaggle's and Colab's images have it. It works with torch's patch releases.
+    """
+    from packaging.requirements import Requirement
+    from packaging.version import InvalidVersion, Version
+
+    found, torch = installed_version("torchvision"), installed_version("torch")
+    wanted = (
+        [needed for needed in map(Requirement, requires("torchvision") or []) if needed.name == "torch"]
+        if found
+        else []
+    )
+    exact = [one.version for needed in wanted for one in needed.specifier if one.operator == "=="]
+    try:
+        if torch is None or not exact or Version(exact[0]).release[:2] == Version(torch).release[:2]:
+            return []
+    except InvalidVersion:  # custom builds
+        return []
+    text = _(
+        "torchvision: {version} is installed, which was built for torch {wanted}, and torch is {found}; pip install "
+        "--upgrade torchvision, or pip uninstall torchvision"
+    )
+    return [text.format(version=found, wanted=exact[0], found=torch)]
 
 
 def check_installed_or_exit() -> None:

@@ -118,9 +118,10 @@ class TreeTrainer(DurableTrainer):
             self.add_callback(callback)
         restore_modules_to_save(self.model)
         self.compute_dtype = to_float32(self.model)
-        if not self.args.activation_offloading:  # which leaves on the GPU what several layers keep
+        # Offloading leaves on the GPU what several layers keep; the compiler decides itself what to compute again.
+        if not (self.args.activation_offloading or self.args.torch_compile):
             recompute_dropout(self.model)
-        if self.args.device.type == "cpu":
+        if self.args.device.type == "cpu" and not self.args.torch_compile:
             return_memory_by_layer(self.model)
         self.neftune_noise_alpha = None  # upstream's hook would take a row for one sample
         self.noise = NeftuneNoise(self.model, args.neftune_noise_alpha) if args.neftune_noise_alpha else None
