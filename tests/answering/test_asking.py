@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import shutil
 import warnings
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -368,3 +370,19 @@ def test_answers_stand_in_the_rows_of_their_questions(folder: Path, chosen: Path
     for number in range(4):
         wanted = [score.probabilities[number] for score in scores]
         assert full[f"probability_{number + 1}"].tolist() == pytest.approx(wanted, abs=1e-4)
+
+
+def test_a_second_model_of_a_notebook_has_the_room_of_the_first(folder: Path) -> None:
+    """Even of its last layer and its head, whose forwards refer to themselves."""
+    base = str(folder / "base")
+    gc.collect()
+    gc.disable()
+    try:
+        first = Answerer(base, template="plain", answer_style="text")
+        causal = first._scorer.model
+        left = [weakref.ref(module) for module in (causal.lm_head, causal.get_decoder().layers[-1])]
+        del first, causal
+        Answerer(base, template="plain", answer_style="text")
+        assert [one() for one in left] == [None, None]
+    finally:
+        gc.enable()

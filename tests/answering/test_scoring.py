@@ -319,6 +319,9 @@ def test_a_row_that_is_too_big_for_the_memory_is_halved(
         return whole(model, row, device)
 
     monkeypatch.setattr(likelihood, "target_log_probs", small)
-    assert_alike(Scorer(model, Prompt(tokenizer, "plain", "digit"), CPU)(asked), wanted)
+    scorer = Scorer(model, Prompt(tokenizer, "plain", "digit"), CPU)
+    assert_alike(scorer(asked), wanted)
     assert "cpu: out of memory with rows of 4096 tokens; retrying with 2048" in capsys.readouterr().err
+    assert_alike(scorer(asked), wanted)  # with what sufficed before
+    assert "out of memory" not in capsys.readouterr().err
     assert row_budget(CPU, None) == 4096 and row_budget(CPU, None, training=True) == 768

@@ -158,7 +158,7 @@ def test_without_a_gpu_it_says_how_to_try_it(
     make_driver(tmp_path, monkeypatch)
     assert lrc("gpu-check") == 1
     told = (
-        "was built without CUDA, and there is an NVIDIA card; pip uninstall torch, then install the build that https://"
+        "was built without CUDA, and there is an NVIDIA card; pip uninstall torch, then install a build with CUDA (ht"
     )
     assert told in capsys.readouterr().err
 

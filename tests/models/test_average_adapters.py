@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -81,6 +82,38 @@ def test_the_average_is_the_base_with_the_mean_of_the_changes(base: Path, adapte
     assert torch.allclose(torch.tensor(averaged), torch.tensor(by_hand), atol=1e-4)
     said = ask("said", "--model", base, *named)  # what is averaged without the flag is what each says
     assert not torch.allclose(torch.tensor(averaged), torch.tensor(said), atol=1e-2)
+
+
+ALL = ["q_proj", "v_proj", "down_proj"]
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        [{"target_modules": ALL, "layers_to_transform": [0]}, {"target_modules": ALL}],
+        [{"target_modules": ALL, "layers_to_transform": [0]}, {"target_modules": ALL, "layers_to_transform": [1]}],
+        [{"target_modules": ALL, "exclude_modules": ["v_proj"]}, {"target_modules": ALL}],
+        [{"target_modules": r".*\.(q|v)_proj"}, {"target_modules": ["v_proj"]}],  # a pattern beside names
+        [{"target_modules": ["q_proj"]}, {"target_modules": ["down_proj"], "layers_to_transform": [1]}],
+    ],
+    ids=str,
+)
+def test_no_layer_of_any_adapter_is_left_out(base: Path, chosen: list[dict[str, Any]], tmp_path: Path) -> None:
+    made = [
+        make_adapter(base, tmp_path / f"adapter-{seed}", seed, r=4, lora_alpha=32 + seed, **settings)
+        for seed, settings in enumerate(chosen)
+    ]
+    data = write_questions(tmp_path / "t.json", QUESTIONS)
+    found = []
+    for name, words in {
+        "by-hand": ["--model", add_mean(base, made, tmp_path / "mean")],
+        "averaged": ["--model", base, *(w for folder in made for w in ("--adapter", folder)), "--average-weights"],
+        "untrained": ["--model", base],
+    }.items():
+        outputs = ("--output", tmp_path / f"{name}.csv", "--scores", tmp_path / f"{name}.jsonl")
+        assert lrc("generate", "--data", data, *ASKED, *outputs, *words) == 0
+        found.append(torch.tensor(scores(tmp_path / f"{name}.jsonl")))
+    assert torch.allclose(found[1], found[0], atol=1e-4) and not torch.allclose(found[0], found[2], atol=1e-2)
 
 
 @pytest.mark.parametrize("settings", [{"use_dora": True}, {"modules_to_save": ["lm_head"]}, {"bias": "lora_only"}])

@@ -138,7 +138,7 @@ def test_what_fits_nowhere_in_4_bits_is_refused_and_nothing_else_is(monkeypatch:
     sizes = f"{format_size(NEEDED)} in bfloat16 and {format_size(four)} in 4 bits"
     assert str(refused.value) == (
         f"the/base: its weights take {sizes}, and GPU 0 has {format_size(LEAST - 1)} free; "
-        "use a card such as RTX 2080, or several, or use an adapter of a smaller base"
+        "use a card such as RTX 2060 6GB, or several, or use an adapter of a smaller base"
     )
     for asked, least in ((BitsAndBytesConfig(load_in_4bit=True), LEAST), (None, NEEDED)):
         cards(monkeypatch, least)

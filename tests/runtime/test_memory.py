@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from lrc.runtime.memory import out_of_memory
+
 PROGRAM = """
 import resource
 from lrc.runtime.memory import keep_freed_memory
@@ -28,3 +30,10 @@ def test_freed_memory_is_used_again() -> None:
     )
     # 88 MB are 21,500 pages; without it, the kernel clears them in each of the ten rounds.
     assert kept < 50_000 < 150_000 < returned
+
+
+@pytest.mark.parametrize("library", ["CUBLAS", "CUDNN", "HIPBLAS"])
+def test_a_library_that_finds_no_memory_on_a_gpu_lacks_memory(library: str) -> None:
+    text = f"CUDA error: {library}_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"
+    assert out_of_memory(RuntimeError(text)) == "out of memory"
+    assert out_of_memory(RuntimeError(text.replace("ALLOC_FAILED", "NOT_SUPPORTED"))) is None

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from accelerate.utils import gather_object
+from accelerate.utils.memory import clear_device_cache
 from transformers import BitsAndBytesConfig
 
 from lrc.answering.options import ScoringOptions, runs_of
@@ -164,6 +165,8 @@ def _place(
     If there are several processes, each uses only its own GPU; if one of them needs 4 bits, all take them. One process
     may use any GPUs, and its dtype is one that all of those compute in.
     """
+    # What an earlier model of this process has left, such as in a notebook, is not free yet.
+    clear_device_cache(garbage_collection=True)
     config, folder = load_config(model), find_base(model, flag="--model")
     state, stored = processes(), StoredQuantization.of(config)
     may_quantize = bits is None and options.load_in_4bit is None and stored is None

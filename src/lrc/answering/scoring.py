@@ -130,6 +130,11 @@ class Scorer:
         return with_question(record, shorter)
 
     @cached_property
+    def _lowered(self) -> list[int]:
+        """Token budgets that were tried in place of some that took too much memory."""
+        return []
+
+    @cached_property
     def _frame(self) -> int:
         """More tokens than the prompt has around instruction and input, with those of an answer that is no text."""
         return len(self.prompt.text(SHORT, self._judged).encode()) + MARKS
@@ -176,8 +181,8 @@ class Scorer:
         for adapter in self.adapters or (None,):
             if adapter is not None:
                 self.model.set_adapter(adapter)
-            budget = row_budget(self.device, self.row_tokens)
-            scores = sequence_scores(self.model, right + options, self.device, budget, see)
+            budget = min([row_budget(self.device, self.row_tokens), *self._lowered])
+            scores = sequence_scores(self.model, right + options, self.device, budget, see, self._lowered.append)
             written, scores = np.split(scores, [len(right)])
             for orders_of_one, votes in zip(question_orders, question_votes, strict=True):
                 for option_order in orders_of_one:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -189,6 +189,15 @@ def average_adapters(model: PeftModel, names: Sequence[str], folders: Sequence[P
                     folder=folder, why=why
                 )
             )
+    everywhere = [
+        path
+        for path, module in model.get_base_model().named_modules()
+        if isinstance(module, LoraLayer) and any(name in module.scaling for name in names)
+    ]
+    for name in names:
+        # PEFT would give the new adapter only those layers that the first configuration selects.
+        anywhere = {"exclude_modules": None, "layers_to_transform": None, "layers_pattern": None}
+        model.peft_config[name] = replace(model.peft_config[name], target_modules=set(everywhere), **anywhere)
     model.add_weighted_adapter(list(names), [1 / len(names)] * len(names), AVERAGE, combination_type="cat")
     model.set_adapter(AVERAGE)
     for module in model.modules():

@@ -97,6 +97,7 @@ def sequence_scores(
     device: torch.device,
     row_tokens: int,
     see: Callable[[int], object] = int,
+    lower: Callable[[int], object] = int,
 ) -> NDArray[np.float64]:
     """The sum of the log-probabilities of each sequence's completion tokens.
 
@@ -109,6 +110,7 @@ def sequence_scores(
         device: where the model's inputs go.
         row_tokens: token budget of a row.
         see: is called after each row with the number of sequences in it.
+        lower: is called with a token budget that is tried instead of one that took too much memory.
 
     Returns:
         (len(sequences),) natural logarithms.
@@ -134,4 +136,5 @@ def sequence_scores(
             raise MachineError(text.format(place=device)) from None
     # Outside the handler, whose traceback keeps the tensors of the failed forward alive.
     notify(RETRYING.format(place=device, row_tokens=row_tokens, fewer=row_tokens // 2))
-    return sequence_scores(model, sequences, device, row_tokens // 2, see)
+    lower(row_tokens // 2)
+    return sequence_scores(model, sequences, device, row_tokens // 2, see, lower)

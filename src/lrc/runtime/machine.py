@@ -121,13 +121,13 @@ def why_card_unused() -> str | None:
     if torch.cuda.is_available() or os.environ.get("CUDA_VISIBLE_DEVICES", "0") in ("", "-1") or not _has_nvidia_card():
         return None
     text = _(
-        "torch: {version} was built without CUDA, and there is an NVIDIA card; pip uninstall torch, then install the "
-        "build that {page} names"
+        "torch: {version} was built without CUDA, and there is an NVIDIA card; pip uninstall torch, then install "
+        "a build with CUDA ({page})"
     )
     if torch.version.cuda is not None:
         text = _(
             "torch: {version} cannot use the NVIDIA card that is there; update its driver for CUDA {cuda}, or pip "
-            "uninstall torch and install the build that {page} names for the driver"
+            "uninstall torch and install a build for the driver ({page})"
         )
     return text.format(version=torch.__version__, cuda=torch.version.cuda, page=TORCH)
 

@@ -110,7 +110,12 @@ def lack_in(text: str) -> str | None:
     if found:
         return _("out of memory: {size} were requested at once").format(size=format_size(int(found[1])))
     # A file that is mapped may not find room either: error 12 of Linux, and 1455 of Windows, whose page file is full.
-    lacks = re.search(r"(?m)^MemoryError\b|out of memory|[Cc]annot allocate memory|\(os error (?:12|1455)\)", text)
+    # And where a GPU is full, its libraries say so in their own ways.
+    lacks = re.search(
+        r"(?m)^MemoryError\b|out of memory|[Cc]annot allocate memory|\(os error (?:12|1455)\)"
+        r"|\b(?:CU|HIP)[A-Z]+_STATUS_ALLOC_FAILED",
+        text,
+    )
     return _("out of memory") if lacks else None
 
 
