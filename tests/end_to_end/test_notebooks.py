@@ -202,3 +202,17 @@ def test_a_notebook_shows_no_answers_of_an_earlier_run(
         notebook.run(name)
     told = capsys.readouterr()
     assert "a.xlsx, row 5: 正確答案 is 9" in told.out + told.err and "earlier" not in told.out
+
+
+def test_a_saved_version_of_the_notebook_goes_on(notebook: Notebook) -> None:
+    """Its output is an input of the next session, in a folder that cannot be written to."""
+    put("sample.xlsx", notebook.folder / "a.xlsx"), put("sample_test.xlsx", notebook.folder / "b.xlsx")
+    notebook.run("kaggle")
+    answers = (notebook.folder / "out" / "answer.csv").read_bytes()
+    saved = notebook.folder / "my-notebook" / "out"
+    shutil.move(notebook.folder / "out", saved)
+    (saved / "answer.csv").unlink(), (saved / "scores.jsonl").unlink()
+    trained = (saved / "adapter" / "adapter_model.safetensors").stat().st_mtime_ns
+    notebook.run("kaggle")
+    assert (notebook.folder / "out" / "answer.csv").read_bytes() == answers
+    assert (notebook.folder / "out" / "adapter" / "adapter_model.safetensors").stat().st_mtime_ns == trained

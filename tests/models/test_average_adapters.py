@@ -164,3 +164,18 @@ def test_an_adapter_counts_once(
     words = ("--model", base, *named, *ASKED, "--data", write_questions(tmp_path / "t.json", QUESTIONS))
     assert lrc("generate", *words, "--output", tmp_path / "a.csv") == 1
     assert f"{same}: is given twice, and would count twice; give each --adapter once" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("first", ["tokens", "plain"])
+def test_an_adapter_of_single_tokens_may_come_first(first: str, base: Path, tmp_path: Path) -> None:
+    make_adapter(base, tmp_path / "tokens", 1, r=4, target_modules=["q_proj"], trainable_token_indices=[40, 41, 42])
+    make_adapter(base, tmp_path / "plain", 2, r=4, lora_alpha=16, target_modules=["v_proj"])
+    data, found = write_questions(tmp_path / "t.json", QUESTIONS), []
+    both = sorted(["tokens", "plain"], key=lambda name: name != first)
+    for named in (both, ["tokens"], ["plain"]):
+        words = [word for name in named for word in ("--adapter", tmp_path / name)]
+        outputs = ("--output", tmp_path / f"{len(found)}.csv", "--scores", tmp_path / f"{len(found)}.jsonl")
+        assert lrc("generate", "--data", data, *ASKED, "--model", base, *words, *outputs) == 0
+        found.append(torch.tensor(scores(tmp_path / f"{len(found)}.jsonl")))
+    assert torch.allclose(found[0], (found[1] + found[2]) / 2, atol=1e-4)
+    assert not torch.allclose(found[1], found[2], atol=1e-3)

@@ -11,7 +11,7 @@ import torch
 from peft import PeftModel
 from transformers import BitsAndBytesConfig
 
-from lrc.models.adapter import average_adapters
+from lrc.models.adapter import average_adapters, read_adapter_config
 from lrc.models.loading import load_base, load_config, loading_errors, stored_dtype
 from lrc.models.stored_quantization import StoredQuantization
 from lrc.models.weights import ADAPTER_BIN, ADAPTER_WEIGHTS, unpickle_tensors
@@ -70,7 +70,9 @@ def load_for_answering(
     # FlexAttention's mask reads tensors of one GPU.
     choose_attention(model, "block" if places else "auto", device)
     names = [f"adapter_{k}" for k in range(len(adapters))]
-    for adapter, path in zip(names, adapters, strict=True):
+    # PEFT cannot add an adapter to one that trains single tokens unless it does so, too.
+    last = {path: bool(getattr(read_adapter_config(path), "trainable_token_indices", None)) for path in adapters}
+    for adapter, path in sorted(zip(names, adapters, strict=True), key=lambda pair: last[pair[1]]):
         if not (path / ADAPTER_WEIGHTS).is_file() and (path / ADAPTER_BIN).is_file():
             unpickle_tensors(path / ADAPTER_BIN)  # PEFT's refusal advises to switch the check off
         with loading_errors(str(path), "adapter"), warnings.catch_warnings():
