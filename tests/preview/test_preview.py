@@ -152,6 +152,16 @@ def test_orders_packing_and_processes(folder: Path, capsys: pytest.CaptureFixtur
     assert (two["tokens"]["steps_per_epoch"], two["tokens"]["step_questions"]) == (2, 8)
 
 
+def test_what_keeps_pefts_dropout_is_planned_with_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Which in 16 bits keeps a copy of each input in float32, and a mask."""
+    asked = ["--bf16", "true", "--dtype", "bfloat16", "--lora_dropout", "0.1", "--gradient_checkpointing", "false"]
+
+    def held(*more: str) -> int:
+        return int(seen(folder, capsys, *asked, *more, gpu="A100 40GB")["memory"]["parts"]["activations"])
+
+    assert held("--torch_compile", "true") > 1.02 * held()
+
+
 def test_dtypes_here_and_on_an_assumed_gpu(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -162,6 +162,7 @@ def _build(recipe: Recipe, config: Any, precision: Precision, topology: Topology
         topology.device,
         recipe.data.attention,
         _capability(topology, card),
+        bool(recipe.training.torch_compile or recipe.training.activation_offloading),
     )
 
 

@@ -49,6 +49,7 @@ class ModelSpec:
     device: str = "cpu"  # the type of the simulated device
     form: str = "auto"  # a recipe's `attention`
     capability: tuple[int, int] = AMPERE  # compute capability of the simulated GPU
+    plain_lora: bool = False  # as PEFT computes it, with `torch_compile` or `activation_offloading`
 
     @property
     def depth(self) -> int:
@@ -191,7 +192,8 @@ def _add_adapter(model: Any, build: ModelSpec) -> Any:
             model = get_peft_model(model, copy.deepcopy(build.adapter))
     except ValueError as error:
         raise ModelError(_("adapter: {reason}").format(reason=error)) from error
-    recompute_dropout(model)
+    if not build.plain_lora:
+        recompute_dropout(model)
     return model
 
 
