@@ -116,7 +116,7 @@ def test_a_card_that_torch_cannot_use_is_a_problem(
     assert not command.doctor()
     printed = capsys.readouterr()
     assert told in printed.err and printed.out.splitlines()[-1].endswith("lrc doctor")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # hidden on purpose
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")  # hidden on purpose, perhaps
     assert command.doctor()
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     make_driver(tmp_path, monkeypatch, says="No devices were found")

@@ -134,9 +134,9 @@ def _run_out_of_memory_between_layers(at: int, *, training: bool) -> None:
 
     def fail(module: Any, _: Any) -> None:
         nonlocal calls, begun
-        begun = begun or module.training
         if not type(module).__name__.endswith("DecoderLayer") or module.self_attn.layer_idx != 1:
             return
+        begun = begun or module.training
         calls += begun and module.training == training
         if calls == at:
             calls += 1

@@ -233,7 +233,7 @@ def test_an_optimizer_that_fsdp_cannot_divide_is_refused(
 
 @pytest.mark.parametrize("device", ["cpu", "nvme", "none"])
 def test_an_optimizer_that_deepspeed_would_replace_is_refused(device: str, tmp_path: Path) -> None:
-    for optim in ("adamw_torch_fused", "adamw_torch", "sgd", "adamw_8bit", "adafactor"):
+    for optim in ("adamw_torch_fused", "adamw_torch", "sgd", "adamw_8bit", "adafactor", "adagrad"):
         args = config(tmp_path, optim=optim)
         zero = {"stage": 2, "offload_optimizer": {"device": device}}
         args.deepspeed_plugin = MagicMock(deepspeed_config={"zero_optimization": zero})

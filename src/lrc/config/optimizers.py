@@ -47,7 +47,7 @@ TAKES_ARGUMENTS = re.compile(
 # Those that use `adam_beta1` and `adam_beta2`; of these, Lion has no `adam_epsilon`.
 TAKES_BETAS = re.compile(r"(paged_)?(adamw|lion|ademamix).*|apollo_.*|schedule_free_(radam|adamw)|stable_adamw")
 TAKES_EPSILON = re.compile(rf"(?!.*lion)({TAKES_BETAS.pattern})")
-# Those whose state DeepSpeed can keep in the host's memory; accelerate puts Adam in the place of any other.
+# Those whose state DeepSpeed can keep in the host's memory. In the place of others, accelerate puts Adam, or it fails.
 OFFLOADED = re.compile("adamw_torch(_fused)?|paged_adamw_32bit")
 # Those that treat a matrix by rows and columns.
 SHAPED = re.compile("adafactor|galore_.*|apollo_.*")

@@ -56,6 +56,7 @@ class DropoutLinear(nn.Linear):
         self.weight, self.training = linear.weight, linear.training
         self.p = min(round(p * CHANCES), CHANCES - 1) / CHANCES
 
+    @torch.compiler.disable
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """(…, in_features) in, (…, out_features) out, in the dtype of autocast, or else of the weight."""
         dtype = autocast_dtype(states.device.type) or self.weight.dtype

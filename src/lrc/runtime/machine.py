@@ -115,10 +115,13 @@ def free_disk(folder: Path) -> int:
 
 
 def why_card_unused() -> str | None:
-    """The line for an NVIDIA card that this build of torch cannot use; None if there is none, or it is hidden."""
+    """The line for an NVIDIA card that this build of torch cannot use; None if there is none.
+
+    Nor is there a line where the environment says which cards are visible.
+    """
     import torch
 
-    if torch.cuda.is_available() or os.environ.get("CUDA_VISIBLE_DEVICES", "0") in ("", "-1") or not _has_nvidia_card():
+    if torch.cuda.is_available() or "CUDA_VISIBLE_DEVICES" in os.environ or not _has_nvidia_card():
         return None
     text = _(
         "torch: {version} was built without CUDA, and there is an NVIDIA card; pip uninstall torch, then install "

@@ -82,8 +82,8 @@ def _stray_torchvision() -> list[str]:
     except InvalidVersion:  # custom builds
         return []
     text = _(
-        "torchvision: {version} is installed, which was built for torch {wanted}, and torch is {found}; pip install "
-        "--upgrade torchvision, or pip uninstall torchvision"
+        "torchvision: {version} is installed, which was built for torch {wanted}, and torch is {found}; pip "
+        "uninstall torchvision, which lrc does not need, or install the one for this torch"
     )
     return [text.format(version=found, wanted=exact[0], found=torch)]
 

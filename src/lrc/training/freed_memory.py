@@ -43,4 +43,6 @@ def _after_both(_layer: Any, _inputs: Any, output: Any) -> None:
 
 def _is_due(output: Any) -> bool:
     """Whether a layer was run for a backward, and is large enough."""
+    if torch.compiler.is_compiling():  # which knows neither sizes nor when memory is freed
+        return False
     return isinstance(output, torch.Tensor) and output.requires_grad and output.nbytes >= LEAST_BYTES

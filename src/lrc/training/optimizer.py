@@ -133,14 +133,15 @@ def _refuse_with_deepspeed(optim: str, configured: Mapping[str, Any]) -> None:
         RecipeError: it is one.
     """
     zero = configured.get("zero_optimization") or {}
-    offload = zero.get("offload_optimizer") or {}
-    if str(offload.get("device", "none")) != "none" and not OFFLOADED.fullmatch(optim):
+    device = (zero.get("offload_optimizer") or {}).get("device", "none")
+    replaced = device not in (None, "none", "auto") and configured.get("zero_force_ds_cpu_optimizer", True)
+    if replaced and not OFFLOADED.fullmatch(optim):
         text = _(
             "optim: {optim}: DeepSpeed cannot keep the state of this optimizer in the host's memory, and would train "
-            "with Adam; take adamw_torch, or a launch config that does not offload the optimizer"
+            "with Adam, or fail; take adamw_torch, or a launch config that does not offload the optimizer"
         )
         raise RecipeError(text.format(optim=optim))
-    if int(zero.get("stage", 0)) and SHAPED.fullmatch(optim):
+    if zero.get("stage", 0) not in (0, "0", "auto") and SHAPED.fullmatch(optim):
         text = _(
             "optim: {optim}: this optimizer goes by the rows and columns of weights, which DeepSpeed flattens; take "
             "adamw_torch, or launch with multi_gpu"
@@ -168,6 +169,8 @@ def _try_on_shards(args: Any, kind: Any, settings: dict[str, Any]) -> None:
         first.zero_grad()
         state = get_optimizer_state_dict(model, first, options=options)
         set_optimizer_state_dict(model, second, state, options=options)
+    except torch.OutOfMemoryError:
+        raise
     except Exception as error:  # torch, and whatever package the optimizer is of, may raise anything
         text = _(
             "optim: {optim} cannot train or resume where FSDP divides the weights ({reason}); take adamw_torch_fused, "

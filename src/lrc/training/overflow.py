@@ -25,8 +25,8 @@ class OverflowCallback(TrainerCallback):
         self._consecutive = 0
 
     def metrics(self, logs: dict[str, Any]) -> dict[str, int]:
-        """What to add to a line of the log: with a loss, `skipped_steps` since the last such line, if there are any."""
-        if "loss" not in logs:
+        """What to add to a line with a loss, or the last one: `skipped_steps` since the last such line, if any."""
+        if not {"loss", "train_runtime"} & logs.keys():
             return {}
         skipped, self._recent = self._recent, 0
         return {"skipped_steps": skipped} if skipped else {}
